@@ -1,0 +1,1 @@
+"""The specialists: one folder per task, each a value that the orchestrator works with."""

@@ -1,0 +1,20 @@
+"""Age bands: under 30, 30 to 59, 60 and over."""
+
+from pathlib import Path
+
+from models.age.label import SCALE, age_band
+from models.age.transforms import AUGMENT, GEOMETRY
+from orchestrator.labels import CLASSES
+from orchestrator.specialist import Specialist
+
+__all__ = ["SPECIALIST"]
+
+SPECIALIST = Specialist(
+    name="age",
+    classes=CLASSES["age"],
+    columns=("age",),
+    label=age_band,
+    recipes=Path(__file__).parent / "recipes",
+    defaults={"sampling": "per_person", "augment": AUGMENT, **GEOMETRY},
+    scale=SCALE,
+)

@@ -1,0 +1,16 @@
+"""The age band of a photo: half-open, so 29 is young, 30 and 59 are in the middle, 60 is old."""
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from orchestrator.specialist import Scale
+
+__all__ = ["SCALE", "age_band"]
+
+SCALE = Scale(column="age", borders=(30, 60), low=0, high=100)
+
+
+def age_band(photos: pd.DataFrame) -> NDArray[np.int64]:
+    """Codes 0..2 of each photo, from the exact age in years."""
+    return SCALE.classes(photos["age"].to_numpy(dtype=float))

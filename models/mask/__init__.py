@@ -1,0 +1,19 @@
+"""Mask: worn, worn incorrectly, not worn."""
+
+from pathlib import Path
+
+from models.mask.label import mask_class
+from models.mask.transforms import AUGMENT, GEOMETRY
+from orchestrator.labels import CLASSES
+from orchestrator.specialist import Specialist
+
+__all__ = ["SPECIALIST"]
+
+SPECIALIST = Specialist(
+    name="mask",
+    classes=CLASSES["mask"],
+    columns=("mask",),
+    label=mask_class,
+    recipes=Path(__file__).parent / "recipes",
+    defaults={"sampling": "per_photo", "augment": AUGMENT, **GEOMETRY},
+)

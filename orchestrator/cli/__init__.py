@@ -1,0 +1,5 @@
+"""The command line: a command parses, makes one library call and prints.
+
+Results go to stdout, talk and progress to stderr, `--json` is for machines. Nothing heavy is imported before a command
+needs it.
+"""

@@ -1,0 +1,84 @@
+"""The `orch` command: its groups, and the one place where errors become sentences."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from orchestrator import __version__
+from orchestrator.cli import data, demo, ensemble, predict, recipes, runs, train
+from orchestrator.cli.console import warn
+from orchestrator.errors import OrchestratorError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="orch",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Three specialists (age, gender, mask), one honest ensemble, for photos of people.\n\n"
+    "\b\n"
+    "Begin with:\n"
+    "  orch demo                                  the whole work on synthetic people, in minutes\n"
+    "  orch data check --data DIR                 is my data in order?\n"
+    "  orch train-all --data DIR                  train the three specialists over five folds\n"
+    "  orch ensemble --strategy soft              fuse them, and score them honestly\n"
+    "  orch predict --eval DIR --out answers.csv  write the submission",
+)
+app.command("demo", rich_help_panel="Start here")(demo.demo)
+app.command("train-all", rich_help_panel="Train")(train.train_all)
+app.command("train", rich_help_panel="Train")(train.train)
+app.command("ensemble", rich_help_panel="Ensemble and predict")(ensemble.ensemble)
+app.command("predict", rich_help_panel="Ensemble and predict")(predict.predict)
+app.add_typer(data.app, name="data", rich_help_panel="Data and records")
+app.add_typer(runs.app, name="runs", rich_help_panel="Data and records")
+app.add_typer(recipes.app, name="recipes", rich_help_panel="Data and records")
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    version: bool = typer.Option(False, "--version", help="Print the version and stop.", is_eager=True),
+) -> None:
+    """Handles `--version`."""
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Runs the command line; exit code 0: done, 1: not in order or partly failed, 2: wrong input, 130: interrupted."""
+    try:
+        app()
+    except OrchestratorError as error:
+        if debugging():
+            raise
+        warn(str(error))
+        sys.exit(2)
+    except BrokenPipeError:  # `orch ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except MemoryError:
+        if debugging():
+            raise
+        warn("Out of memory. Lower --jobs, batch_size or the input size (--set batch_size=16).")
+        sys.exit(2)
+    except Exception as error:
+        if debugging():
+            raise
+        if isinstance(error, OSError) and error.filename:
+            warn(f"{error.filename}: {error.strerror}.")
+            sys.exit(2)
+        warn(
+            f"This is a fault in orch, not in your input: {type(error).__name__}: {error}\n"
+            "Run it again with ORCH_DEBUG=1 for the traceback, and report it."
+        )
+        sys.exit(70)  # EX_SOFTWARE of sysexits.h
+
+
+def debugging() -> bool:
+    """Whether tracebacks are wanted."""
+    return os.environ.get("ORCH_DEBUG", "") not in ("", "0")

@@ -1,0 +1,88 @@
+"""Where words go: results to stdout, talk to stderr, JSON for machines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+__all__ = ["counting", "emit", "out", "say", "share", "talk", "warn"]
+
+
+def say(text: str) -> None:
+    """A line of talk, to stderr."""
+    typer.echo(text, err=True)
+
+
+def warn(text: str) -> None:
+    """An error, to stderr, marked where the terminal can."""
+    typer.secho("error: ", err=True, nl=False, fg=typer.colors.RED, bold=True)
+    typer.echo(text, err=True)
+
+
+def emit(value: Any) -> None:
+    """A JSON value, to stdout."""
+    typer.echo(json.dumps(value, indent=1, ensure_ascii=False, default=str))
+
+
+def out() -> Console:
+    """The console of results, stdout. Wide when it is no terminal, so that tables are never cut."""
+    from rich.console import Console
+
+    console = Console(highlight=False, soft_wrap=False)
+    return console if console.is_terminal else Console(highlight=False, width=140)
+
+
+def talk() -> Console:
+    """The console of talk and progress, stderr."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
+def grid(title: str, *columns: str) -> Table:
+    """A plain table: the first column left, the others right."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(
+        title=title or None, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False
+    )
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="left" if number == 0 else "right")
+    return table
+
+
+def share(value: float) -> str:
+    """A score with four digits."""
+    return "-" if value != value else f"{value:.4f}"
+
+
+@contextmanager
+def counting(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on stderr that shows count, rate and time left; nothing when it is no terminal.
+
+    Yields:
+        A function of (done, all).
+    """
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        SpinnerColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    console = talk()
+    columns = (SpinnerColumn(), TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)

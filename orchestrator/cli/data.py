@@ -1,0 +1,160 @@
+"""`orch data check | describe | folds | synth`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orchestrator.cli.console import counting, emit, grid, out, say
+from orchestrator.cli.options import (
+    ColumnsOption,
+    DataOption,
+    FoldsOption,
+    JsonOption,
+    PlanSeedOption,
+    column_names,
+)  # fmt: skip
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Photos and their tables: check, describe, split, invent.",
+    rich_markup_mode="rich",
+)
+
+
+@app.command("check")
+def check_data(data: DataOption, columns: ColumnsOption = [], json: JsonOption = False) -> None:  # noqa: B006
+    """Find everything that is wrong with photos and table, all at once; exit code 0 when training may start.
+
+    \b
+    Examples:
+      orch data check --data people/train
+      orch data check --data manifest.csv --columns person=subject --json
+    """
+    from orchestrator.data.check import check
+
+    with counting("opening photos") as progress:
+        findings = check(data, column_names(columns), progress)
+    fatal = len(findings.fatal)
+    people = int(findings.photos.table["person"].nunique()) if len(findings.photos) else 0
+    if json:
+        emit(
+            {
+                "may_train": not fatal, "photos": len(findings.photos), "people": people, "fatal": fatal,
+                "notes": len(findings.problems) - fatal, "problems": [one.as_dict() for one in findings.problems],
+            }
+        )  # fmt: skip
+    else:
+        for problem in findings.problems:
+            mark = typer.style("error", fg="red") if problem.fatal else typer.style("note ", fg="yellow")
+            typer.echo(f"{mark}  {problem}")
+        notes = len(findings.problems) - fatal
+        typer.echo(
+            f"{len(findings.photos):,} photos of {people:,} people opened: {fatal} error{'s' * (fatal != 1)}, "
+            f"{notes} note{'s' * (notes != 1)}. "
+            + ("Training may not start." if fatal else "Training may start.")
+        )
+    raise typer.Exit(1 if fatal else 0)
+
+
+@app.command("describe")
+def describe_data(
+    data: DataOption,
+    picture: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Write the picture here, a .png.")
+    ] = None,
+    columns: ColumnsOption = [],  # noqa: B006
+    json: JsonOption = False,
+) -> None:
+    """Count people and photos by class and joint class, ages and image sizes; as tables and as a picture.
+
+    \b
+    Examples:
+      orch data describe --data people/train --out people.png
+    """
+    from orchestrator.data.describe import describe, draw
+    from orchestrator.data.readers import read
+
+    photos = read(data, column_names(columns))
+    with counting("reading sizes") as progress:
+        about = describe(photos, progress)
+    if picture is not None:
+        draw(about, picture)
+        say(f"picture: {picture}")
+    if json:
+        emit(about.as_dict())
+        return
+    console = out()
+    typer.echo(f"{about.photos:,} photos of {about.people:,} people ({data})")
+    for title, frame in about.tables.items():
+        table = grid(title, *(str(column) for column in frame.columns))
+        for row in frame.itertuples(index=False):
+            table.add_row(*(f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row))
+        console.print(table)
+
+
+@app.command("folds")
+def show_folds(
+    data: DataOption,
+    folds: FoldsOption = 5,
+    plan_seed: PlanSeedOption = 0,
+    columns: ColumnsOption = [],  # noqa: B006
+    json: JsonOption = False,
+) -> None:
+    """Show the fold plan that training would use: people and photos of each fold by class.
+
+    \b
+    Examples:
+      orch data folds --data people/train --folds 5
+    """
+    from orchestrator.data.describe import fold_table
+    from orchestrator.data.folds import plan_folds
+    from orchestrator.data.readers import read
+
+    photos = read(data, column_names(columns))
+    plan = plan_folds(photos.people, folds, plan_seed)
+    frame = fold_table(photos, plan)
+    if json:
+        emit({"digest": plan.digest, "k": plan.k, "seed": plan.seed, "folds": frame.to_dict("records")})
+        return
+    table = grid(f"fold plan {plan.digest[:12]}: people of each class", *map(str, frame.columns))
+    for row in frame.itertuples(index=False):
+        table.add_row(*map(str, row))
+    out().print(table)
+
+
+@app.command("synth")
+def synthesise(
+    folder: Annotated[Path, typer.Argument(help="A new or empty folder.")],
+    people: Annotated[
+        int, typer.Option("--people", "-n", help="People to train on, seven photos each.")
+    ] = 120,
+    eval_people: Annotated[int, typer.Option("--eval-people", help="Other people, without labels.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="The same seed draws the same people.")] = 0,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", help="Processes that draw; 0: one per core.")] = 0,
+) -> None:
+    """Draw synthetic people in the contest's own layout: no data, no download, nobody's privacy.
+
+    \b
+    Examples:
+      orch data synth people
+      orch data synth people --people 600 --eval-people 100 --seed 7
+    """
+    import joblib
+
+    from orchestrator.data.synthetic import write_people
+
+    with counting("drawing people") as progress:
+        write_people(
+            folder, people, eval_people, seed, jobs or (joblib.cpu_count() if people > 50 else 1), progress
+        )
+    say(f"{folder / 'train'}: {people} people, {7 * people} photos.")
+    if eval_people:
+        say(
+            f"{folder / 'eval'}: {eval_people} other people, {7 * eval_people} photos; truth.csv has their labels."
+        )
+    say(f"next: orch train-all --data {folder / 'train'}")

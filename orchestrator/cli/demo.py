@@ -1,0 +1,126 @@
+"""`orch demo`: the whole work on synthetic people, offline, in minutes."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orchestrator.cli.console import counting, out, say
+from orchestrator.errors import DataError
+
+__all__ = ["demo"]
+
+FOLDS = 3
+
+
+def demo(
+    folder: Annotated[Path, typer.Option("--out", "-o", help="Where people, runs and results go.")] = Path(
+        "demo"
+    ),
+    people: Annotated[int, typer.Option("--people", "-n", help="Synthetic people, seven photos each.")] = 120,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Delete what an earlier demo left there, and begin anew.")
+    ] = False,
+) -> None:
+    """Draw people, train the three specialists, fuse them, predict: everything once, on nobody's photos.
+
+    Interrupted, the same command goes on where it stood.
+
+    \b
+    Examples:
+      orch demo
+      orch demo --out /tmp/demo --people 300
+    """
+    from orchestrator import pipeline
+    from orchestrator.cli.display import TrainingDisplay
+    from orchestrator.cli.ensemble import print_built
+    from orchestrator.ensembling import build_ensemble, choose_runs
+    from orchestrator.records.workspace import Workspace
+    from orchestrator.specialists import SPECIALISTS
+
+    started = time.monotonic()
+    data, runs = folder / "people", folder / "runs"
+    _people(folder, data, people, fresh)
+    say(f"[2/4] training three specialists over {FOLDS} folds of people")
+    settings = pipeline.Settings(data / "train", runs, recipes=("demo",), k=FOLDS)
+    report = pipeline.train_all(settings, SPECIALISTS, TrainingDisplay())
+    for (run, fold), reason in report.failures.items():
+        say(f"{run} fold {fold} failed: {reason}")
+    if not report.complete:
+        raise typer.Exit(1)
+    say("[3/4] fusing them, out of fold")
+    workspace = Workspace(runs)
+    built = build_ensemble(workspace, "soft", choose_runs(workspace))
+    print_built(built)
+    say("[4/4] predicting people that no member has seen")
+    score = _predict(workspace, data, folder)
+    console = out()
+    label = built.record["evaluation"]["label"]
+    console.print(f"\n[bold]Done in {(time.monotonic() - started) / 60:.1f} minutes.[/bold]")
+    console.print(f"  18-way macro F1 out of fold    {label['macro_f1']:.4f}   (what to expect)")
+    console.print(f"  18-way macro F1 on new people  {score:.4f}   (what came)")
+    console.print(f"  people        {data / 'train'}    {data / 'eval'}")
+    console.print(f"  a picture     {folder / 'people.png'}")
+    console.print(f"  runs          {runs}    ensemble {built.id}")
+    console.print(f"  submission    {folder / 'submission.csv'}")
+    console.print("\nTry next:")
+    console.print(f"  orch runs list --workspace {runs}")
+    console.print(
+        f"  orch train age --data {data / 'train'} --workspace {runs} --recipe demo --folds {FOLDS} --set age.epochs=30"
+    )
+    console.print(f"  orch ensemble --strategy soft --workspace {runs}")
+    console.print(f"  orch predict {data / 'eval' / 'images'} --workspace {runs}")
+    console.print("  orch train-all --data YOUR_PHOTOS")
+
+
+def _people(folder: Path, data: Path, people: int, fresh: bool) -> None:
+    """Draws the people, unless an earlier demo has."""
+    import joblib
+
+    from orchestrator.data.describe import describe, draw
+    from orchestrator.data.readers import read
+    from orchestrator.data.synthetic import write_people
+
+    mark = data / "train" / "train.csv"
+    if fresh and folder.exists():
+        if not mark.exists():
+            raise DataError(
+                f"{folder}: holds no earlier demo, so --fresh does not delete it. Choose another folder with --out."
+            )
+        shutil.rmtree(folder)
+    if mark.exists():
+        say(f"[1/4] people of an earlier demo: {data} (--fresh draws them anew)")
+    else:
+        if data.exists():  # a demo that was killed while drawing: train.csv is written last
+            shutil.rmtree(data)
+        say(f"[1/4] drawing {people} people and {people // 3} others to predict")
+        with counting("drawing people") as progress:
+            write_people(data, people, people // 3, 0, joblib.cpu_count(), progress)
+    draw(describe(read(data / "train")), folder / "people.png")
+
+
+def _predict(workspace: object, data: Path, folder: Path) -> float:
+    """Writes the submission and returns its macro F1."""
+    import pandas as pd
+
+    from orchestrator.data.contest import read_eval
+    from orchestrator.ensembling import open_predictor
+    from orchestrator.labels import LABELS
+    from orchestrator.metrics import macro_f1
+    from orchestrator.prediction import predict_photos, write_submission
+    from orchestrator.records.workspace import Workspace
+    from orchestrator.training.devices import resolve_device
+
+    assert isinstance(workspace, Workspace)
+    contest = read_eval(data / "eval")
+    _, predictor = open_predictor(workspace, None, resolve_device("auto"))
+    with counting("predicting") as progress:
+        answers = predict_photos(predictor, contest.paths, False, progress)
+    write_submission(folder / "submission.csv", contest, answers)
+    truth = pd.read_csv(data / "eval" / "truth.csv")["ans"].to_numpy()
+    predicted = pd.read_csv(folder / "submission.csv")["ans"].to_numpy()
+    return macro_f1(truth, predicted, len(LABELS))

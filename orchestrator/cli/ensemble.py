@@ -1,0 +1,161 @@
+"""`orch ensemble`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from orchestrator.cli.console import emit, grid, out, say, share
+from orchestrator.cli.options import JsonOption, WorkspaceOption
+
+if TYPE_CHECKING:
+    from orchestrator.ensembling import Built
+    from orchestrator.evaluation.out_of_fold import Evaluation
+
+__all__ = ["ensemble", "print_built"]
+
+
+def ensemble(
+    strategy: Annotated[
+        str, typer.Option("--strategy", help="soft: mean of probabilities; hard: majority of voices.")
+    ] = "soft",
+    members: Annotated[
+        list[str],
+        typer.Option("--members", "-m", help="TASK=RUN or TASK=RUN,RUN; the current run where left out."),
+    ] = [],  # noqa: B006
+    more: Annotated[
+        list[str] | None, typer.Argument(help="More TASK=RUN words.", metavar="[TASK=RUN ...]")
+    ] = None,
+    workspace: WorkspaceOption = Path("runs"),
+    no_score: Annotated[
+        bool, typer.Option("--no-score", help="For prediction only; runs of different plans need this.")
+    ] = False,
+    json: JsonOption = False,
+) -> None:
+    """Fuse the specialists' runs, score them out of fold, and save the ensemble for prediction.
+
+    Every photo is judged by members that did not see its person. No image is read; this takes seconds.
+
+    \b
+    Examples:
+      orch ensemble --strategy soft
+      orch ensemble --strategy hard --members age=age-0001,age-0002
+      orch ensemble --members age=age-0002 gender=gender-0001 mask=mask-0001
+    """
+    from orchestrator.ensembling import build_ensemble, choose_runs
+    from orchestrator.records.workspace import Workspace
+
+    place = Workspace(workspace)
+    runs = choose_runs(place, [*members, *(more or [])])
+    for task, chosen in runs.items():
+        named = any(word.startswith(f"{task}=") for word in [*members, *(more or [])])
+        say(f"{task}: {', '.join(run.id for run in chosen)}{'' if named else ' (current)'}")
+    built = build_ensemble(place, strategy, runs, scored=not no_score)
+    if json:
+        emit({**built.record, "folder": str(built.folder)})
+        return
+    print_built(built)
+    where = "" if workspace == Path("runs") else f" --workspace {workspace}"
+    say(f"next: orch predict PHOTOS{where}   or   orch predict --eval DIR --out submission.csv{where}")
+
+
+def print_built(built: Built) -> None:
+    """The scores of an ensemble, and where it is."""
+    console = out()
+    if built.evaluation is None:
+        typer.echo(f"{built.id}: no out-of-fold score: {built.why_none}")
+    else:
+        _print_scores(built.evaluation)
+        _print_singles(built)
+        _print_labels(built.evaluation["label"])
+        _print_disagreements(built)
+        label = built.evaluation["label"]
+        span = label.intervals["macro_f1"]
+        console.print(
+            f"\n[bold]18-way macro F1 {label.scores.macro_f1:.4f}[/bold], 95 % interval {span.low:.4f} to {span.high:.4f}; "
+            f"accuracy {label.scores.accuracy:.4f}; out of fold, {label.scores.counts.sum():,} photos of {label.people:,} people."
+        )
+        console.print(
+            "Each fold's best epoch was chosen by the same people's score, which flatters it a little; "
+            "photos of one person are one draw of the interval."
+        )
+    typer.echo(f"saved: {built.folder}")
+
+
+def _print_scores(evaluation: dict[str, Evaluation] | object) -> None:
+    from orchestrator.labels import CLASSES, TASKS
+
+    assert isinstance(evaluation, dict)
+    table = grid("out of fold", "", "accuracy", "macro F1", "95 % interval", "per class (F1)")
+    table.columns[-1].justify = "left"
+    for task in TASKS:
+        one: Evaluation = evaluation[task]
+        span = one.intervals["macro_f1"]
+        classes = "   ".join(
+            f"{name} {f1:.3f}" for name, f1 in zip(CLASSES[task], one.scores.f1, strict=True)
+        )
+        interval = f"{span.low:.4f} to {span.high:.4f}"
+        table.add_row(task, share(one.scores.accuracy), share(one.scores.macro_f1), interval, classes)
+    one = evaluation["label"]
+    span = one.intervals["macro_f1"]
+    interval = f"{span.low:.4f} to {span.high:.4f}"
+    table.add_row(
+        "18-way label",
+        share(one.scores.accuracy),
+        share(one.scores.macro_f1),
+        interval,
+        "below",
+        style="bold",
+    )
+    out().print(table)
+
+
+def _print_singles(built: Built) -> None:
+    """Each run alone and each member alone, so that a weak one is seen."""
+    table = grid(
+        "alone, each on the photos that it held out", "run", "member", "photos", "accuracy", "macro F1"
+    )
+    for entries in built.record["single"].values():
+        for one in entries:
+            member = "whole run" if one["fold"] is None else f"fold {one['fold']}"
+            style = "bold" if one["fold"] is None else ""
+            numbers = f"{one['photos']:,}", share(one["accuracy"]), share(one["macro_f1"])
+            table.add_row(one["run"], member, *numbers, style=style)
+    out().print(table)
+
+
+def _print_labels(one: Evaluation) -> None:
+    from orchestrator.labels import LABELS
+
+    table = grid("the 18 labels", "label", "photos", "precision", "recall", "F1")
+    scores = one.scores
+    for code, name in enumerate(LABELS):
+        numbers = scores.precision[code], scores.recall[code], scores.f1[code]
+        table.add_row(
+            f"{code:>2} {name}", f"{scores.support[code]:,}", *(f"{value:.3f}" for value in numbers)
+        )
+    out().print(table)
+    if scores.absent:
+        absent = ", ".join(LABELS[code] for code in scores.absent)
+        typer.echo(f"absent, and counted as F1 0 in the mean: {absent}")
+
+
+def _print_disagreements(built: Built) -> None:
+    table = built.disagreements
+    assert table is not None
+    single = all(
+        len({one["run"] for one in built.record["members"][task]}) == 1 for task in built.record["members"]
+    )
+    if single:
+        typer.echo(
+            "soft and hard voting agree on every out-of-fold photo, as they must with one run per specialist: one member "
+            "alone has not seen its person. They can differ when predicting."
+        )
+        return
+    typer.echo(f"soft and hard voting disagree on {len(table):,} photos" + (":" if len(table) else "."))
+    for row in table.head(10).itertuples(index=False):
+        typer.echo(f"  {row.path}: soft {row.soft}, hard {row.hard}")
+    if len(table) > 10:
+        typer.echo(f"  ... all of them: {built.folder / 'disagreements.csv'}")

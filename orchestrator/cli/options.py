@@ -1,0 +1,70 @@
+"""Options that several commands share, each spelled and explained once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orchestrator.errors import ConfigError
+
+__all__ = [
+    "ColumnsOption", "DataOption", "DeviceOption", "FoldsOption", "JobsOption", "JsonOption", "NoStoreOption",
+    "PlanSeedOption", "RecipeOption", "SeedOption", "SetOption", "ValidOnlyOption", "WorkspaceOption", "column_names",
+]  # fmt: skip
+
+DataOption = Annotated[
+    Path,
+    typer.Option("--data", "-d", help="A folder with train.csv and images/, or a manifest (.csv, .parquet)."),
+]
+WorkspaceOption = Annotated[
+    Path,
+    typer.Option(
+        "--workspace", "-w", help="Where plans, runs, ensembles and caches are kept.", envvar="ORCH_WORKSPACE"
+    ),
+]
+ColumnsOption = Annotated[
+    list[str],
+    typer.Option("--columns", help="A manifest's column names: OURS=THEIRS, as in person=subject_id."),
+]
+RecipeOption = Annotated[
+    list[str],
+    typer.Option(
+        "--recipe", "-r", help="NAME or FILE.toml for all, TASK=NAME for one; see `orch recipes list`."
+    ),
+]
+SetOption = Annotated[
+    list[str],
+    typer.Option("--set", "-s", help="Change one number: age.epochs=8, or epochs=8 for all specialists."),
+]
+FoldsOption = Annotated[
+    int, typer.Option("--folds", "-k", help="Folds of the plan; 0 trains on everything, without a score.")
+]
+ValidOnlyOption = Annotated[
+    bool, typer.Option("--valid-only", help="Train fold 0 only: a single split of people.")
+]
+SeedOption = Annotated[int, typer.Option("--seed", help="Seed of the training.")]
+PlanSeedOption = Annotated[
+    int, typer.Option("--plan-seed", help="Seed of the fold plan; one plan serves all specialists.")
+]
+JobsOption = Annotated[
+    int, typer.Option("--jobs", "-j", help="Members trained at once; 0: one per core, or per GPU.")
+]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+NoStoreOption = Annotated[
+    bool, typer.Option("--no-store", help="Decode photos at every use instead of once; needs no disk.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+
+def column_names(columns: list[str]) -> dict[str, str]:
+    """`OURS=THEIRS` words as a mapping.
+
+    Raises:
+        ConfigError: a word has no `=`.
+    """
+    wrong = [word for word in columns if "=" not in word]
+    if wrong:
+        raise ConfigError(f"--columns {' '.join(wrong)}: write OURS=THEIRS, as in person=subject_id.")
+    return dict(word.split("=", 1) for word in columns)  # type: ignore[misc]

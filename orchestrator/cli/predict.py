@@ -1,0 +1,130 @@
+"""`orch predict`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from orchestrator.cli.console import counting, emit, grid, out, say
+from orchestrator.cli.options import DeviceOption, JsonOption, WorkspaceOption
+from orchestrator.errors import ConfigError
+
+if TYPE_CHECKING:
+    from orchestrator.ensemble.predictor import Predictor
+    from orchestrator.prediction import Prediction
+
+__all__ = ["predict"]
+
+SHOWN = 60
+
+
+def predict(
+    photos: Annotated[list[Path] | None, typer.Argument(help="Photos, or folders of photos.")] = None,
+    evaluation: Annotated[
+        Path | None, typer.Option("--eval", help="A folder with info.csv and images/.")
+    ] = None,
+    to: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The submission file to write, with --eval.")
+    ] = None,
+    probabilities: Annotated[
+        Path | None, typer.Option("--probabilities", help="Also write all probabilities here, a .parquet.")
+    ] = None,
+    ensemble: Annotated[
+        str | None, typer.Option("--ensemble", "-e", help="The ensemble's id; the current one if left out.")
+    ] = None,
+    strategy: Annotated[
+        str | None, typer.Option("--strategy", help="soft or hard, instead of the ensemble's own.")
+    ] = None,
+    on_error: Annotated[
+        str, typer.Option("--on-error", help="fail, or mark: leave the row of an unreadable photo empty.")
+    ] = "fail",
+    device: DeviceOption = "auto",
+    workspace: WorkspaceOption = Path("runs"),
+    json: JsonOption = False,
+) -> None:
+    """Answer for photos: a table, JSON, or the contest's submission file.
+
+    \b
+    Examples:
+      orch predict photo.jpg
+      orch predict photos/ more/photo.png --json
+      orch predict --eval people/eval --out submission.csv
+      orch predict --eval people/eval --out submission.csv --probabilities p.parquet --on-error mark
+    """
+    from orchestrator.ensemble.voting import STRATEGIES
+
+    if on_error not in ("fail", "mark"):
+        raise ConfigError(f"--on-error {on_error}; allowed: fail, mark.")
+    if strategy is not None and strategy not in STRATEGIES:
+        raise ConfigError(f"--strategy {strategy}; allowed: {', '.join(STRATEGIES)}.")
+    if (evaluation is None) == (not photos):
+        raise ConfigError(
+            "give either photos or --eval DIR. Example: orch predict --eval people/eval --out submission.csv"
+        )
+    if (evaluation is None) != (to is None):
+        raise ConfigError(
+            "--eval and --out go together: the folder to answer and the submission file to write."
+        )
+    from orchestrator.data.contest import read_eval
+    from orchestrator.prediction import (
+        check_probabilities_path,
+        find_photos,
+        predict_photos,
+        write_probabilities,
+        write_submission,
+    )
+
+    if probabilities is not None:
+        check_probabilities_path(probabilities)
+    contest = read_eval(evaluation) if evaluation is not None else None
+    paths = list(contest.paths) if contest is not None else find_photos(photos or [])
+    predictor = _open(workspace, ensemble, strategy, device)
+    with counting("predicting") as progress:
+        answers = predict_photos(predictor, paths, on_error == "mark", progress)
+    failed = [answer for answer in answers if answer.error]
+    if contest is not None and to is not None:
+        write_submission(to, contest, answers)
+        say(
+            f"{to}: {len(answers):,} rows in info.csv's order"
+            + (f", {len(failed)} of them empty." if failed else ".")
+        )
+    if probabilities is not None:
+        keys = list(contest.table["ImageID"]) if contest is not None else [str(path) for path in paths]
+        write_probabilities(probabilities, keys, answers)
+        say(f"{probabilities}: probabilities of every photo.")
+    if json:
+        emit([answer.as_dict() for answer in answers])
+    elif contest is None:
+        _print(answers)
+    for answer in failed[:20]:
+        say(f"not read: {answer.path}: {answer.error}")
+    if len(failed) > 20:
+        say(f"... and {len(failed) - 20} more photos that could not be read.")
+
+
+def _open(workspace: Path, ensemble: str | None, strategy: str | None, device: str) -> Predictor:
+    from orchestrator.ensembling import open_predictor
+    from orchestrator.records.workspace import Workspace
+    from orchestrator.training.devices import resolve_device
+
+    place = resolve_device(device)
+    with counting("loading members") as progress:
+        name, predictor = open_predictor(Workspace(workspace), ensemble, place, progress, strategy)  # type: ignore[arg-type]
+    chosen = "" if ensemble else " (current)"
+    say(f"ensemble {name}{chosen}: {len(predictor.members)} members, {predictor.strategy} vote, on {place}.")
+    return predictor
+
+
+def _print(answers: list[Prediction]) -> None:
+    table = grid("", "photo", "label", "answer", "mask", "gender", "age", "agreement")
+    for answer in answers[:SHOWN]:
+        if answer.error:
+            table.add_row(str(answer.path), "-", "could not be read", "", "", "", "", style="red")
+            continue
+        best = [f"{max(answer.probabilities[task].values()):.2f}" for task in ("mask", "gender", "age")]
+        table.add_row(str(answer.path), str(answer.label), answer.name, *best, f"{answer.agreement:.2f}")
+    out().print(table)
+    if len(answers) > SHOWN:
+        say(f"... and {len(answers) - SHOWN:,} more; --json or --probabilities gives all of them.")

@@ -1,0 +1,115 @@
+"""`orch recipes list | show | copy`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orchestrator.cli.console import emit, grid, out, say
+from orchestrator.cli.options import JsonOption
+from orchestrator.errors import ConfigError, nearest
+from orchestrator.labels import TASKS
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    no_args_is_help=True, help="Ways to train: list, show and copy recipes.", rich_markup_mode="rich"
+)
+
+TaskArgument = Annotated[str, typer.Argument(help=f"The specialist: {', '.join(TASKS)}.")]
+NameArgument = Annotated[str, typer.Argument(help="The recipe's name.")]
+
+
+def _check(task: str) -> None:
+    if task not in TASKS:
+        raise ConfigError(f"'{task}' is no specialist; allowed: {', '.join(TASKS)}.{nearest(task, TASKS)}")
+
+
+@app.command("list")
+def list_recipes(json: JsonOption = False) -> None:
+    """List every specialist's named recipes.
+
+    \b
+    Examples:
+      orch recipes list
+    """
+    from orchestrator.config import load_recipes, recipe_files
+    from orchestrator.specialists import SPECIALISTS
+
+    found = [
+        (task, name, load_recipes({task: specialist}, [name])[task])
+        for task, specialist in SPECIALISTS.items()
+        for name in recipe_files(specialist)
+    ]
+    if json:
+        emit(
+            [
+                {"specialist": task, "name": name, **recipe.model_dump(mode="json")}
+                for task, name, recipe in found
+            ]
+        )
+        return
+    table = grid("", "specialist", "recipe", "backbone", "input", "epochs", "sampling", "about")
+    table.columns[-1].justify = "left"
+    for task, name, recipe in found:
+        size = f"{recipe.height} x {recipe.width}"
+        table.add_row(task, name, recipe.backbone, size, str(recipe.epochs), recipe.sampling, recipe.about)
+    out().print(table)
+
+
+@app.command("show")
+def show_recipe(task: TaskArgument, name: NameArgument, json: JsonOption = False) -> None:
+    """Show every number of a recipe with its meaning.
+
+    \b
+    Examples:
+      orch recipes show age quick
+    """
+    from orchestrator.config import load_recipes
+    from orchestrator.data.augmentation import Augment
+    from orchestrator.specialist import Recipe
+    from orchestrator.specialists import SPECIALISTS
+
+    _check(task)
+    recipe = load_recipes({task: SPECIALISTS[task]}, [name])[task]
+    if json:
+        emit(recipe.model_dump(mode="json"))
+        return
+    table = grid(f"{task} / {name}: {recipe.about}", "key", "value", "means")
+    table.columns[-1].justify = "left"
+    for key, field in Recipe.model_fields.items():
+        if key not in ("about", "augment"):
+            table.add_row(key, str(getattr(recipe, key)), field.description)
+    for key, field in Augment.model_fields.items():
+        table.add_row(f"augment.{key}", str(getattr(recipe.augment, key)), field.description)
+    out().print(table)
+
+
+@app.command("copy")
+def copy_recipe(
+    task: TaskArgument,
+    name: NameArgument,
+    to: Annotated[Path, typer.Argument(help="The new file, ending in .toml.")],
+) -> None:
+    """Copy a recipe into a file of your own to edit, every number spelled out.
+
+    \b
+    Examples:
+      orch recipes copy age quick my_age.toml
+      orch train age --data people/train --recipe my_age.toml
+    """
+    from orchestrator.config import load_recipes, recipe_as_toml
+    from orchestrator.data.files import atomic
+    from orchestrator.specialists import SPECIALISTS
+
+    _check(task)
+    if to.suffix != ".toml":
+        raise ConfigError(f"{to}: a recipe's file ends in .toml, so that --recipe knows it from a name.")
+    if to.exists():
+        raise ConfigError(f"{to}: is there already; choose another name, or delete it first.")
+    recipe = load_recipes({task: SPECIALISTS[task]}, [name])[task]
+    with atomic(to) as temporary:
+        temporary.write_text(recipe_as_toml(recipe), encoding="utf-8")
+    say(f"{to} written. Edit it, then: orch train {task} --data DIR --recipe {to}")

@@ -1,0 +1,189 @@
+"""`orch train-all` and `orch train TASK`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from orchestrator.cli.console import emit, grid, out, say, share, warn
+from orchestrator.cli.options import (
+    ColumnsOption,
+    DataOption,
+    DeviceOption,
+    FoldsOption,
+    JobsOption,
+    JsonOption,
+    NoStoreOption,
+    PlanSeedOption,
+    RecipeOption,
+    SeedOption,
+    SetOption,
+    ValidOnlyOption,
+    WorkspaceOption,
+    column_names,
+)  # fmt: skip
+from orchestrator.errors import ConfigError, nearest
+from orchestrator.labels import TASKS
+
+if TYPE_CHECKING:
+    from orchestrator.pipeline import Report
+
+__all__ = ["train", "train_all"]
+
+
+def train_all(
+    data: DataOption,
+    workspace: WorkspaceOption = Path("runs"),
+    folds: FoldsOption = 5,
+    valid_only: ValidOnlyOption = False,
+    recipe: RecipeOption = [],  # noqa: B006
+    change: SetOption = [],  # noqa: B006
+    tasks: Annotated[
+        str, typer.Option("--tasks", help="Only these specialists, as in gender,mask.")
+    ] = ",".join(TASKS),
+    jobs: JobsOption = 0,
+    device: DeviceOption = "auto",
+    seed: SeedOption = 0,
+    plan_seed: PlanSeedOption = 0,
+    columns: ColumnsOption = [],  # noqa: B006
+    no_store: NoStoreOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Train the three specialists over the folds of one plan of people.
+
+    Killed at any moment (Ctrl-C, kill -9, power), the same command goes on where it stood and ends with the same weights.
+    Changed settings or data make new runs; nothing is ever mixed or overwritten.
+
+    \b
+    Examples:
+      orch train-all --data people/train
+      orch train-all --data people/train --folds 3 --set age.epochs=8 --set mask.lr=5e-4
+      orch train-all --data people/train --recipe standard --recipe age=my_age.toml
+      orch train-all --data manifest.csv --columns person=subject --tasks gender,mask
+    """
+    from orchestrator import pipeline
+    from orchestrator.cli.display import TrainingDisplay
+    from orchestrator.specialists import SPECIALISTS
+
+    chosen = [word.strip() for word in tasks.split(",") if word.strip()]
+    for word in chosen:
+        if word not in SPECIALISTS:
+            raise ConfigError(
+                f"--tasks {tasks}: '{word}' is no task; allowed: {', '.join(TASKS)}.{nearest(word, TASKS)}"
+            )
+    if not chosen:
+        raise ConfigError(f"--tasks: names no task; allowed: {', '.join(TASKS)}.")
+    settings = pipeline.Settings(
+        data, workspace, column_names(columns), recipe or ["quick"], change, folds, valid_only, seed, plan_seed, jobs, device,
+        not no_store,
+    )  # fmt: skip
+    display = TrainingDisplay()
+    try:
+        report = pipeline.train_all(
+            settings, {task: SPECIALISTS[task] for task in TASKS if task in chosen}, display
+        )
+    except KeyboardInterrupt:
+        _interrupted(display)
+    where = "" if workspace == Path("runs") else f" --workspace {workspace}"
+    _conclude(
+        report, json, f"next: orch ensemble --strategy soft{where}" if len(chosen) == len(TASKS) else ""
+    )
+
+
+def train(
+    task: Annotated[str, typer.Argument(help=f"The specialist: {', '.join(TASKS)}.")],
+    data: DataOption,
+    workspace: WorkspaceOption = Path("runs"),
+    folds: FoldsOption = 5,
+    valid_only: ValidOnlyOption = False,
+    fold: Annotated[
+        list[int],
+        typer.Option(
+            "--fold", help="Retrain only this fold; the other members are shared with the base run."
+        ),
+    ] = [],  # noqa: B006
+    base: Annotated[
+        str | None,
+        typer.Option("--base", help="The run that --fold starts from; the current one if left out."),
+    ] = None,
+    recipe: RecipeOption = [],  # noqa: B006
+    change: SetOption = [],  # noqa: B006
+    jobs: JobsOption = 0,
+    device: DeviceOption = "auto",
+    seed: SeedOption = 0,
+    plan_seed: PlanSeedOption = 0,
+    columns: ColumnsOption = [],  # noqa: B006
+    no_store: NoStoreOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Retrain one specialist into a new run; the others' files are not touched.
+
+    When the run is complete it becomes the specialist's current one, and `orch ensemble` takes it up.
+
+    \b
+    Examples:
+      orch train age --data people/train --set age.epochs=30
+      orch train age --data people/train --seed 1
+      orch train mask --data people/train --fold 2 --seed 1
+    """
+    from orchestrator import pipeline
+    from orchestrator.cli.display import TrainingDisplay
+    from orchestrator.specialists import SPECIALISTS
+
+    if task not in SPECIALISTS:
+        raise ConfigError(f"'{task}' is no specialist; allowed: {', '.join(TASKS)}.{nearest(task, TASKS)}")
+    if base and not fold:
+        raise ConfigError("--base goes with --fold: a whole retraining starts from nothing.")
+    settings = pipeline.Settings(
+        data, workspace, column_names(columns), recipe or ([] if fold else ["quick"]), change, folds, valid_only, seed,
+        plan_seed, jobs, device, not no_store,
+    )  # fmt: skip
+    display = TrainingDisplay()
+    try:
+        report = pipeline.retrain(settings, SPECIALISTS[task], display, sorted(set(fold)), base)
+    except KeyboardInterrupt:
+        _interrupted(display)
+    where = "" if workspace == Path("runs") else f" --workspace {workspace}"
+    _conclude(report, json, f"next: orch ensemble --strategy soft{where}")
+
+
+def _interrupted(display: Any) -> None:
+    display.finished()
+    say("\nInterrupted. Whole epochs are kept: the same command goes on from there.")
+    raise typer.Exit(130)
+
+
+def _conclude(report: Report, json: bool, next_step: str) -> None:
+    """The table of what is complete and what failed; exit code 1 when something failed."""
+    from orchestrator.cli.runs import run_as_dict, scores_of
+
+    if json:
+        failures = [
+            {"run": run, "fold": fold, "reason": reason} for (run, fold), reason in report.failures.items()
+        ]
+        emit(
+            {
+                "runs": [run_as_dict(run) for run in report.runs],
+                "failures": failures,
+                "seconds": report.seconds,
+            }
+        )
+    else:
+        table = grid("", "run", "specialist", "recipe", "members", "mean macro F1", "state", "folder")
+        for run in report.runs:
+            scores = scores_of(run)
+            mean = sum(scores) / len(scores) if scores else float("nan")
+            members = f"{len(scores_of(run, complete=True))}/{len(run.folds)}"
+            state = run.status if not any(key[0] == run.id for key in report.failures) else "failed"
+            table.add_row(run.id, run.task, run.recipe_name, members, share(mean), state, str(run.folder))
+        out().print(table)
+        say(f"{report.seconds / 60:.1f} minutes.")
+    for (run_id, fold), reason in report.failures.items():
+        warn(f"{run_id} {'all' if fold is None else f'fold {fold}'}: {reason}")
+    if not report.complete:
+        say("Complete members are kept; the same command trains what is missing.")
+        raise typer.Exit(1)
+    if next_step and not json:
+        say(next_step)

@@ -1,0 +1,235 @@
+"""From names, files and `--set` to recipes: specialist's defaults < recipe < `--set`.
+
+Unknown keys are refused with the nearest valid one, and all mistakes of all specialists are told at once.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from orchestrator.data.augmentation import Augment
+from orchestrator.errors import ConfigError, Problem, nearest
+from orchestrator.specialist import Recipe, Specialist
+
+__all__ = ["load_recipes", "recipe_as_toml", "recipe_files", "recipe_text"]
+
+
+def recipe_files(specialist: Specialist) -> dict[str, Path]:
+    """The named recipes of a specialist, name -> file, sorted."""
+    return {path.stem: path for path in sorted(specialist.recipes.glob("*.toml"))}
+
+
+def recipe_text(specialist: Specialist, name: str) -> str:
+    """The text of a named recipe.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    files = recipe_files(specialist)
+    if name not in files:
+        raise ConfigError(
+            f"--recipe: the {specialist.name} specialist has no recipe '{name}'; allowed: {', '.join(files)}, or the "
+            f"path of a .toml file.{nearest(name, files)} `orch recipes list` shows them."
+        )
+    return files[name].read_text(encoding="utf-8")
+
+
+def load_recipes(
+    specialists: Mapping[str, Specialist], choices: Sequence[str], changes: Sequence[str] = ()
+) -> dict[str, Recipe]:
+    """The recipe of each specialist.
+
+    Args:
+        specialists: task -> specialist.
+        choices: `NAME` or `FILE.toml` for all of them, `TASK=NAME` or `TASK=FILE.toml` for one; the last one wins.
+        changes: `KEY=VALUE` for all, `TASK.KEY=VALUE` for one; VALUE as in TOML, text without quotes allowed.
+
+    Raises:
+        ConfigError: every wrong name, key and value, with the allowed ones.
+    """
+    problems: list[Problem] = []
+    names = _choices(specialists, choices, problems)
+    values: dict[str, dict[str, Any]] = {}
+    for task, specialist in specialists.items():
+        try:
+            values[task] = _layers(specialist, names[task])
+        except ConfigError as error:
+            problems += error.problems or [Problem("--recipe", error.message.removeprefix("--recipe: "))]
+    for change in changes:
+        _apply(values, tuple(specialists), change, problems)
+    recipes: dict[str, Recipe] = {}
+    for task, value in values.items():
+        found, recipe = _validate(specialists[task], value, names[task])
+        problems += found
+        if recipe is not None:
+            recipes[task] = recipe
+    if problems:
+        unique = list(dict.fromkeys(problems))
+        raise ConfigError(f"{len(unique)} mistake{'s' * (len(unique) > 1)} in the settings:", unique)
+    return recipes
+
+
+def _choices(
+    specialists: Mapping[str, Specialist], choices: Sequence[str], problems: list[Problem]
+) -> dict[str, str]:
+    names = dict.fromkeys(specialists, "quick")
+    for choice in choices:
+        task, _, name = choice.rpartition("=")
+        if not task:
+            names = dict.fromkeys(specialists, name)
+        elif task in specialists:
+            names[task] = name
+        else:
+            what = f"'{task}' is no task of this command; allowed: {', '.join(specialists)}.{nearest(task, specialists)}"
+            problems.append(Problem("--recipe", what))
+    return names
+
+
+def _layers(specialist: Specialist, name: str) -> dict[str, Any]:
+    """Defaults and recipe file of one specialist, merged, unchecked."""
+    values: dict[str, Any] = {**specialist.defaults, "augment": dict(specialist.defaults.get("augment", {}))}
+    if name.endswith(".toml"):
+        path = Path(name)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(f"--recipe: {path}: {error.strerror}.") from None
+    else:
+        text, path = recipe_text(specialist, name), recipe_files(specialist)[name]
+    try:
+        layer = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"--recipe: {path}: no valid TOML: {error}.") from None
+    augment = layer.pop("augment", {})
+    if isinstance(augment, dict):
+        values["augment"].update(augment)
+    else:
+        values["augment"] = augment
+    values.update(layer)
+    return values
+
+
+def _apply(
+    values: dict[str, dict[str, Any]], tasks: tuple[str, ...], change: str, problems: list[Problem]
+) -> None:
+    """Writes one `--set` into the layered values of the tasks that it names."""
+    key, equals, text = change.partition("=")
+    if not equals:
+        problems.append(
+            Problem(f"--set {change}", "has no '='.", "Write TASK.KEY=VALUE, as in age.epochs=8.")
+        )
+        return
+    parts = key.split(".")
+    chosen = tasks
+    if parts[0] in tasks:
+        chosen, parts = (parts[0],), parts[1:]
+    if not parts or (len(parts) > 1 and parts[0] != "augment") or len(parts) > 2:
+        allowed = [*tasks, "augment"]
+        what = f"'{key}' is no setting; write KEY or TASK.KEY with a task of {', '.join(tasks)}."
+        problems.append(Problem(f"--set {change}", what + nearest(parts[0] if parts else key, allowed)))
+        return
+    for task in chosen:
+        if task not in values:
+            continue
+        place = values[task]
+        for part in parts[:-1]:
+            place = place.setdefault(part, {})
+        place[parts[-1]] = _value(text)
+
+
+def _value(text: str) -> Any:
+    """A value as TOML reads it; what TOML does not know is text; `none` is None."""
+    if text.lower() == "none":
+        return None
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _validate(
+    specialist: Specialist, values: dict[str, Any], name: str
+) -> tuple[list[Problem], Recipe | None]:
+    # `weights = "none"` is a word of its own, so a None from --set means that word.
+    if values.get("weights", "") is None:
+        values["weights"] = "none"
+    try:
+        recipe = Recipe.model_validate(values)
+    except ValidationError as error:
+        return [_problem(specialist.name, name, one) for one in error.errors()], None
+    problems: list[Problem] = []
+    where = f"{specialist.name} recipe {name}"
+    if specialist.scale is None:
+        for key, used in (
+            ("loss", recipe.loss == "soft_age"),
+            ("train_border", recipe.train_border is not None),
+        ):
+            if used:
+                what = f"{key} = {getattr(recipe, key)} is for the age specialist: {specialist.name} has no exact values."
+                problems.append(Problem(where, what))
+    else:
+        low = specialist.scale.borders[-2] if len(specialist.scale.borders) > 1 else specialist.scale.low
+        if recipe.train_border is not None and not low < recipe.train_border <= specialist.scale.high:
+            what = f"train_border = {recipe.train_border}; allowed: {low + 1} to {specialist.scale.high}."
+            problems.append(Problem(where, what))
+        if recipe.loss == "soft_age" and recipe.train_border is not None:
+            what = "train_border moves a class border, and soft_age trains on exact years, which have none."
+            problems.append(Problem(where, what, "Remove one of the two."))
+    return problems, recipe
+
+
+def _problem(task: str, name: str, error: Any) -> Problem:
+    """A pydantic error in our words."""
+    path = [str(part) for part in error["loc"]]
+    key = ".".join(path)
+    model: type[BaseModel] = Augment if path[0] == "augment" and len(path) > 1 else Recipe
+    where = f"{task} recipe {name}"
+    if error["type"] == "extra_forbidden":
+        fields = [("augment." if model is Augment else "") + field for field in model.model_fields]
+        return Problem(
+            where,
+            f"unknown key '{key}'.{nearest(key, fields)}",
+            f"Allowed: {', '.join(fields)}.",
+            "unknown_key",
+        )
+    if error["type"] == "missing":
+        return Problem(where, f"'{key}' is missing.", _meaning(model, path), "missing_key")
+    message = str(error["msg"])[0].lower() + str(error["msg"])[1:]
+    hint = ""
+    if error["type"] == "literal_error":
+        allowed = [
+            word.strip("' ") for word in str(error["ctx"]["expected"]).replace(" or ", ", ").split(",")
+        ]
+        message, hint = f"allowed: {', '.join(allowed)}", nearest(str(error["input"]), allowed)
+    return Problem(where, f"{key} = {error['input']!r}: {message}.{hint}", kind="wrong_value")
+
+
+def _meaning(model: type[BaseModel], path: list[str]) -> str:
+    field = model.model_fields.get(path[-1])
+    return f"It means: {field.description}." if field and field.description else ""
+
+
+def recipe_as_toml(recipe: Recipe) -> str:
+    """A recipe as a file to edit: every number with its meaning; keys without a value are comments."""
+    lines = []
+    for model, value, head in ((Recipe, recipe, ""), (Augment, recipe.augment, "\n[augment]")):
+        lines += [head] if head else []
+        for key, field in model.model_fields.items():
+            item = getattr(value, key)
+            if isinstance(item, BaseModel):
+                continue
+            text = f"{key} = {_toml(item)}" if item is not None else f"# {key} ="
+            lines.append(f"{text:<36} # {field.description}")
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{escaped}"'
+    return str(value).lower() if isinstance(value, bool) else repr(value)

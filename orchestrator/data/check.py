@@ -1,0 +1,119 @@
+"""Everything that is wrong with a data source, found in one go: tables, names, bytes and pixels.
+
+`readers.inspect` tells what tables and file names show; this module opens every photo.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from orchestrator.data.files import sha256_of
+from orchestrator.data.photos import Photos
+from orchestrator.data.preprocessing import FORMATS, decode, photo_format
+from orchestrator.data.readers import inspect
+from orchestrator.errors import PhotoError, Problem
+
+__all__ = ["Findings", "check"]
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a check found.
+
+    Attributes:
+        photos: those that are in order by their table.
+        problems: everything found, fatal ones first.
+        sizes: (width, height) -> number of photos.
+    """
+
+    photos: Photos
+    problems: list[Problem]
+    sizes: dict[tuple[int, int], int]
+
+    @property
+    def fatal(self) -> list[Problem]:
+        """What keeps training from starting."""
+        return [problem for problem in self.problems if problem.fatal]
+
+
+@dataclass(frozen=True)
+class _Opened:
+    digest: str
+    size: tuple[int, int] | None
+    problem: Problem | None
+
+
+def check(
+    source: Path,
+    columns: Mapping[str, str] | None = None,
+    progress: Callable[[int, int], None] = lambda _done, _all: None,
+    threads: int = 4,
+) -> Findings:
+    """Checks a source completely.
+
+    Args:
+        source: a folder in the contest's layout, or a manifest.
+        columns: our name -> the manifest's name.
+        progress: called with (photos opened, photos in all).
+        threads: that open photos.
+
+    Raises:
+        DataError: nothing at all can be read there.
+    """
+    photos, problems = inspect(source, columns)
+    if not len(photos) and not problems:
+        problems = [Problem(str(source), "no photos found.", kind="missing_file")]
+    opened: list[_Opened] = []
+    with ThreadPoolExecutor(threads) as pool:
+        for number, one in enumerate(pool.map(_open, photos.paths), start=1):
+            opened.append(one)
+            progress(number, len(photos))
+    problems = [*problems, *(one.problem for one in opened if one.problem)]
+    problems += _twins(photos, [one.digest for one in opened])
+    sizes = pd.Series([one.size for one in opened if one.size]).value_counts()
+    problems.sort(key=lambda problem: not problem.fatal)  # stable: the order of finding within each
+    return Findings(photos, problems, {tuple(size): int(count) for size, count in sizes.items()})  # type: ignore[misc,arg-type]
+
+
+def _open(path: Path) -> _Opened:
+    """Hashes and decodes one photo."""
+    try:
+        digest = sha256_of(path)
+        pixels = decode(path)
+    except PhotoError as error:
+        reason = error.message.removeprefix(f"{path}: ")
+        return _Opened(
+            "", None, Problem(str(path), reason, "Replace the file or remove its row.", "unreadable")
+        )
+    except OSError as error:
+        return _Opened("", None, Problem(str(path), f"cannot be read ({error.strerror}).", kind="unreadable"))
+    size = (pixels.shape[1], pixels.shape[0])
+    found = photo_format(path)
+    if found and path.suffix.lower() not in FORMATS[found]:
+        what = f"is a {found} file by its content; read as what it is."
+        return _Opened(digest, size, Problem(str(path), what, kind="wrong_suffix", fatal=False))
+    return _Opened(digest, size, None)
+
+
+def _twins(photos: Photos, digests: list[str]) -> list[Problem]:
+    """Files with the same content: under two people they would leak, under one they only count twice."""
+    table = photos.table[["path", "person"]].assign(digest=digests)
+    table = table[table["digest"] != ""]
+    problems = []
+    for _, group in table[table["digest"].duplicated(keep=False)].groupby("digest", sort=False):
+        paths = ", ".join(group["path"].iloc[:3])
+        people = group["person"].unique()
+        if len(people) > 1:
+            what = f"the same file stands under {len(people)} people ({', '.join(people[:3])}): folds would leak."
+            problems.append(
+                Problem(paths, what, "Remove all but one, or give them one person key.", "twin_people")
+            )
+        else:
+            what = f"the same file {len(group)} times for person {people[0]}."
+            problems.append(Problem(paths, what, kind="twin", fatal=False))
+    return problems

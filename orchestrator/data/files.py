@@ -1,0 +1,104 @@
+"""Files that matter: written whole or not at all, and known by their content.
+
+A crash, a kill or a full disk in mid-write leaves the old file (or none), never half of a new one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from orchestrator.errors import StoreError, WorkspaceError
+
+__all__ = ["atomic", "digest_of", "free_room", "read_json", "sha256_of", "write_json"]
+
+DISK_MARGIN = 64 * 1024**2  # bytes left free for histories, cards and tables beside a big file
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yields a temporary path beside `path`; on success it is flushed to the disk and takes its place.
+
+    Raises:
+        StoreError: the disk filled up in mid-write; what stood at `path` is untouched.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as error:
+        if error.errno == 28:  # ENOSPC
+            raise StoreError(
+                f"{path}: the disk is full; the file was not written and nothing was damaged. "
+                "Free some room and run the same command again: it goes on from here."
+            ) from error
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON atomically, keys in the order given."""
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Reads a JSON file of the workspace.
+
+    Raises:
+        WorkspaceError: the file is missing or is no JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise WorkspaceError(
+            f"{path}: no such file. `orch runs list` shows what the workspace holds."
+        ) from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise WorkspaceError(
+            f"{path}: not readable as JSON ({error}). It was changed or damaged outside orch."
+        ) from None
+
+
+def digest_of(value: Any) -> str:
+    """sha256 (hex) of a value's canonical JSON: the same for equal values, whatever the order of keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def sha256_of(path: Path) -> str:
+    """sha256 (hex) of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def free_room(folder: Path, needed: int, what: str, way_out: str) -> None:
+    """Refuses a big write that cannot fit, before the first byte.
+
+    Args:
+        folder: an existing folder on the disk in question.
+        needed: bytes.
+        what: what would be written, for the message.
+        way_out: what the user can do besides freeing room.
+
+    Raises:
+        StoreError: less than `needed` bytes and a margin of 64 MB are free.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < needed + DISK_MARGIN:
+        raise StoreError(
+            f"{folder}: {what} needs {needed / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free on this disk. {way_out}"
+        )

@@ -1,0 +1,146 @@
+"""The fold plan: which person is held out when. One plan is shared by all specialists of a workspace.
+
+People are split, never photos: one row per person, stratified by the joint class of gender and age band
+(scikit-learn's StratifiedKFold), then expanded to photos. With one row per person this is simpler and more exact
+than StratifiedGroupKFold, whose greedy assignment only approximates the shares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.model_selection import KFold, StratifiedKFold
+
+from orchestrator.data.files import digest_of, read_json, write_json
+from orchestrator.errors import PlanError
+
+__all__ = ["AGE_BORDERS", "FoldPlan", "plan_folds", "strata_words"]
+
+PLAN_FORMAT = 1
+AGE_BORDERS = (30, 60)
+"""Half-open: 29 is young, 30 middle, 59 middle, 60 old. Only for stratifying; the truth is the specialist's rule."""
+
+
+@dataclass(frozen=True)
+class FoldPlan:
+    """Who is held out when.
+
+    Attributes:
+        k: number of folds, at least 2.
+        seed: what the draw was made with.
+        fold_of: person -> fold in 0..k-1, for every person.
+        strata: the columns that were stratified by; empty when the table has neither gender nor age.
+    """
+
+    k: int
+    seed: int
+    fold_of: Mapping[str, int]
+    strata: tuple[str, ...]
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 (hex) of who is held out when: equal plans have equal digests, however they were made."""
+        return digest_of({"k": self.k, "fold_of": dict(self.fold_of)})
+
+    def folds(self, persons: pd.Series[str]) -> NDArray[np.int64]:
+        """The fold of each row's person, shape (N,).
+
+        Raises:
+            PlanError: the plan does not know a person: it was made for other data.
+        """
+        folds = persons.map(self.fold_of)
+        if folds.isna().any():
+            unknown = persons[folds.isna()].unique()
+            raise PlanError(
+                f"the fold plan {self.digest[:12]} does not know {len(unknown)} people of this data "
+                f"({', '.join(map(str, unknown[:3]))} ...): it was made for other data."
+            )
+        return folds.to_numpy(dtype=np.int64)
+
+    def split(self, persons: pd.Series[str], fold: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Row numbers to train on and row numbers held out, for one fold; together they are all rows."""
+        if not 0 <= fold < self.k:
+            raise PlanError(f"fold {fold} is not in this plan; allowed: 0 to {self.k - 1}.")
+        held = self.folds(persons) == fold
+        return np.flatnonzero(~held), np.flatnonzero(held)
+
+    def save(self, path: Path) -> None:
+        """Writes the plan atomically, with its digest."""
+        value = {
+            "format": PLAN_FORMAT, "digest": self.digest, "k": self.k, "seed": self.seed,
+            "strata": list(self.strata), "fold_of": dict(self.fold_of),
+        }  # fmt: skip
+        write_json(path, value)
+
+    @classmethod
+    def load(cls, path: Path) -> FoldPlan:
+        """Reads a plan and checks it against its digest.
+
+        Raises:
+            PlanError: the file was edited or damaged.
+        """
+        value = read_json(path)
+        plan = cls(value["k"], value["seed"], value["fold_of"], tuple(value["strata"]))
+        if plan.digest != value["digest"]:
+            raise PlanError(
+                f"{path}: the people in it no longer match its digest; it was edited or damaged. Members were trained "
+                "by the plan as it was, so restore the file; deleting it makes a new plan, and new runs."
+            )
+        return plan
+
+
+def plan_folds(people: pd.DataFrame, k: int, seed: int = 0) -> FoldPlan:
+    """Draws a plan; the same people, k and seed give the same plan whatever the order of rows.
+
+    Args:
+        people: one row per person, index the key; columns `gender` and `age` (years) where known.
+        k: number of folds, at least 2.
+        seed: of the draw.
+
+    Raises:
+        PlanError: k is below 2 or larger than the smallest class.
+    """
+    people = people.sort_index()
+    if k < 2:
+        raise PlanError(
+            f"--folds {k}: a plan needs at least 2 folds (or 0 to train on everything, without a score)."
+        )
+    strata = tuple(column for column in ("gender", "age") if column in people)
+    words = strata_words(people)
+    sizes = words.value_counts() if strata else pd.Series({"people": len(people)})
+    smallest = str(sizes.index[-1])
+    if k > sizes.iloc[-1]:
+        raise PlanError(
+            f"--folds {k} is larger than the smallest class: '{smallest}' has {sizes.iloc[-1]} "
+            f"{'person' if sizes.iloc[-1] == 1 else 'people'}, and each fold needs one to hold out. "
+            f"Use --folds {sizes.iloc[-1]} or fewer, or add people of that class."
+            if sizes.iloc[-1] > 1
+            else f"--folds {k}: the class '{smallest}' has a single person, so it cannot stand on both sides of any "
+            "split. Add people of that class, or leave that person out."
+        )
+    splitter: Any = StratifiedKFold if strata else KFold
+    fold_of: dict[str, int] = {}
+    parts = splitter(n_splits=k, shuffle=True, random_state=seed).split(np.zeros(len(people)), words)
+    for fold, (_, held) in enumerate(parts):
+        fold_of.update({str(person): fold for person in people.index[held]})
+    return FoldPlan(k, seed, dict(sorted(fold_of.items())), strata)
+
+
+def strata_words(people: pd.DataFrame) -> pd.Series[str]:
+    """The joint class of each person in words, `female <30`."""
+    words = pd.Series("", index=people.index)
+    if "gender" in people:
+        words += people["gender"].astype(str)
+    if "age" in people:
+        low, high = AGE_BORDERS
+        names = np.array([f"<{low}", f"{low}-{high - 1}", f">={high}"])
+        bands = names[np.digitize(people["age"].to_numpy(dtype=float), AGE_BORDERS)]
+        words = (words + " " + pd.Series(bands, index=people.index)).str.strip()
+    return words

@@ -1,0 +1,187 @@
+"""Decode once: every photo at one geometry, uint8, memory-mapped, shared by all specialists, folds and epochs.
+
+A store's name is the digest of its photos' paths, their content hashes and the geometry, so it can never be stale:
+other photos or another geometry are another store. It is built under a temporary name and renamed when whole; a lock
+file makes a second command wait for the first instead of building it again.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from filelock import FileLock
+from numpy.typing import NDArray
+
+from orchestrator.data.files import digest_of, free_room, write_json
+from orchestrator.data.preprocessing import Geometry, decode
+from orchestrator.errors import DataError, PhotoError, Problem, StoreError
+
+__all__ = ["DirectPixels", "PixelSource", "PixelStore", "build_stores"]
+
+STORE_FORMAT = 1
+Progress = Callable[[int, int], None]
+
+
+class PixelSource(Protocol):
+    """Pixels by row number of the table of photos."""
+
+    def take(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """The pixels of some rows, shape (n, H, W, 3), uint8."""
+
+
+class PixelStore:
+    """A memory-mapped store, opened for reading.
+
+    Args:
+        path: the store's folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._pixels: NDArray[np.uint8] | None = None
+
+    def take(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """The pixels of some rows, shape (n, H, W, 3), uint8; opened at first use, so it travels between processes."""
+        if self._pixels is None:
+            self._pixels = np.load(self.path / "pixels.npy", mmap_mode="r")
+        return self._pixels[rows]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "_pixels": None}
+
+
+class DirectPixels:
+    """The same pixels without a store: each photo is decoded whenever it is asked for (`--no-store`)."""
+
+    def __init__(self, paths: Sequence[Path], geometry: Geometry) -> None:
+        self.paths = list(paths)
+        self.geometry = geometry
+
+    def take(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """The pixels of some rows, shape (n, H, W, 3), uint8.
+
+        Raises:
+            PhotoError: a photo cannot be decoded.
+        """
+        return np.stack([self.geometry.apply(decode(self.paths[row])) for row in rows])
+
+
+def store_key(relative: Sequence[str], content: Sequence[str], geometry: Geometry) -> str:
+    """The name of a store: a digest of what is in it."""
+    parts = {
+        "format": STORE_FORMAT,
+        "geometry": asdict(geometry),
+        "photos": list(zip(relative, content, strict=True)),
+    }
+    return digest_of(parts)[:20]
+
+
+def build_stores(
+    folder: Path,
+    paths: Sequence[Path],
+    keys: dict[Geometry, str],
+    threads: int,
+    progress: Progress | None = None,
+) -> dict[Geometry, PixelStore]:
+    """Opens the stores of several geometries, building those that are not there, each photo decoded once for all.
+
+    Args:
+        folder: where stores live, in the workspace.
+        paths: the photos, in the table's order.
+        keys: the name of each geometry's store, from `store_key`.
+        threads: decoding threads (Pillow and OpenCV release the interpreter's lock).
+        progress: called with (photos done, photos in all).
+
+    Raises:
+        StoreError: the disk has no room.
+        DataError: photos that cannot be decoded, all named.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    stores = {geometry: PixelStore(folder / key) for geometry, key in keys.items()}
+    with FileLock(folder / "build.lock"):
+        missing = {geometry: keys[geometry] for geometry in stores if not stores[geometry].path.exists()}
+        if missing:
+            _build(folder, paths, missing, threads, progress or (lambda _done, _all: None))
+    return stores
+
+
+def _build(
+    folder: Path, paths: Sequence[Path], keys: dict[Geometry, str], threads: int, progress: Progress
+) -> None:
+    sizes = {geometry: len(paths) * geometry.height * geometry.width * 3 for geometry in keys}
+    for left_over in folder.glob(
+        "*.building"
+    ):  # of a killed command: we hold the lock, so nobody writes them
+        shutil.rmtree(left_over, ignore_errors=True)
+    free_room(
+        folder, sum(sizes.values()), f"the pixel store of {len(paths):,} photos",
+        "Free some room, choose another disk with --workspace, train smaller photos "
+        "(--set TASK.height=... TASK.width=...), or train without a store (--no-store).",
+    )  # fmt: skip
+    problems: list[Problem] = []
+
+    def pixels_of(path: Path) -> list[NDArray[np.uint8]] | None:
+        try:
+            photo = decode(path)
+        except PhotoError as error:
+            problems.append(Problem(*error.message.split(": ", 1), kind="unreadable"))
+            return None
+        return [geometry.apply(photo) for geometry in keys]
+
+    with _arrays(folder, keys, sizes, len(paths)) as arrays, ThreadPoolExecutor(threads) as pool:
+        done = 0
+        for start in range(0, len(paths), 256):  # bounds what waits decoded in memory
+            part = range(start, min(start + 256, len(paths)))
+            for row, pixels in zip(part, pool.map(lambda row: pixels_of(paths[row]), part), strict=True):
+                if pixels is not None:
+                    for array, one in zip(arrays, pixels, strict=True):
+                        array[row] = one
+            done += len(part)
+            progress(done, len(paths))
+        if problems:
+            raise DataError(f"{len(problems)} of {len(paths)} photos cannot be read.", problems)
+
+
+@contextmanager
+def _arrays(
+    folder: Path, keys: dict[Geometry, str], sizes: dict[Geometry, int], photos: int
+) -> Iterator[list[NDArray[np.uint8]]]:
+    """Writable maps of new stores, which get their names only when the block ends well."""
+    places = {geometry: folder / f"{key}.building" for geometry, key in keys.items()}
+    try:
+        arrays = []
+        for geometry, place in places.items():
+            place.mkdir()
+            shape = (photos, geometry.height, geometry.width, 3)
+            array = np.lib.format.open_memmap(place / "pixels.npy", "w+", np.uint8, shape)
+            if hasattr(os, "posix_fallocate"):
+                # A write to a map on a full disk kills the process (SIGBUS); reserving the bytes first makes it an error.
+                with (place / "pixels.npy").open("rb+") as file:
+                    os.posix_fallocate(file.fileno(), 0, sizes[geometry])
+            arrays.append(array)
+            write_json(
+                place / "store.json", {"format": STORE_FORMAT, "photos": photos, "geometry": asdict(geometry)}
+            )
+        yield arrays
+        for array in arrays:
+            array.flush()
+        for geometry, place in places.items():
+            place.rename(folder / keys[geometry])
+    except OSError as error:
+        if error.errno == 28:  # ENOSPC
+            raise StoreError(
+                f"{folder}: the disk filled up while the pixel store was built. Free some room and run the same command "
+                "again, or train without a store (--no-store)."
+            ) from None
+        raise
+    finally:
+        for place in places.values():
+            shutil.rmtree(place, ignore_errors=True)

@@ -1,0 +1,277 @@
+"""From runs to an ensemble: choose members, score them out of fold, save everything that prediction needs.
+
+No image is touched: the runs' held-out tables hold every answer. Ensembles are immutable; a new one becomes current.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pandas as pd
+
+from orchestrator.data.files import atomic, write_json
+from orchestrator.ensemble.predictor import MemberFiles, Predictor, read_card
+from orchestrator.ensemble.voting import STRATEGIES, Strategy, vote
+from orchestrator.errors import ConfigError, PlanError, Problem, WorkspaceError, nearest
+from orchestrator.evaluation.out_of_fold import Evaluation, OutOfFold, evaluate, join_tasks, read_held_out
+from orchestrator.labels import CLASSES, LABELS, TASKS, compose
+from orchestrator.metrics import score
+from orchestrator.records.run import RunRecord
+from orchestrator.records.workspace import ENSEMBLE, Workspace, now
+from orchestrator.training.checkpoints import CARD, HELD_OUT, WEIGHTS
+
+__all__ = ["Built", "build_ensemble", "choose_runs", "open_predictor"]
+
+ENSEMBLE_FORMAT = 1
+OUT_OF_FOLD = "out_of_fold.parquet"
+DISAGREEMENTS = "disagreements.csv"
+
+
+@dataclass(frozen=True)
+class Built:
+    """A saved ensemble.
+
+    Attributes:
+        id: its name.
+        folder: its folder.
+        record: what `ensemble.json` holds.
+        evaluation: scores per task and of the label; None without out-of-fold probabilities.
+        why_none: why there is no score.
+        disagreements: photos on which soft and hard voting differ; None without a score.
+    """
+
+    id: str
+    folder: Path
+    record: Mapping[str, Any]
+    evaluation: Mapping[str, Evaluation] | None
+    why_none: str
+    disagreements: pd.DataFrame | None
+
+
+def choose_runs(workspace: Workspace, choice: Sequence[str] = ()) -> dict[str, list[RunRecord]]:
+    """The runs of each specialist: those named, otherwise the current one.
+
+    Args:
+        workspace: where to look.
+        choice: `TASK=RUN` or `TASK=RUN,RUN`.
+
+    Raises:
+        ConfigError: a wrong task, or a run of another specialist.
+        WorkspaceError: a run that is not there, or is unfinished; all at once.
+    """
+    problems: list[Problem] = []
+    named: dict[str, list[RunRecord]] = {}
+    for word in choice:
+        task, equals, names = word.partition("=")
+        if not equals or task not in TASKS:
+            what = f"write TASK=RUN or TASK=RUN,RUN with a task of {', '.join(TASKS)}.{nearest(task, TASKS)}"
+            problems.append(Problem(f"--members {word}", what))
+            continue
+        for name in filter(None, names.split(",")):
+            try:
+                run = workspace.run(name)
+            except WorkspaceError as error:
+                problems.append(Problem(f"--members {word}", error.message))
+                continue
+            problem = _unfit(run, task)
+            if problem:
+                problems.append(Problem(f"--members {word}", problem))
+            if run.id not in [one.id for one in named.get(task, [])]:
+                named.setdefault(task, []).append(run)
+    if problems:
+        raise ConfigError(f"{len(problems)} mistake{'s' * (len(problems) > 1)} in --members:", problems)
+    return {task: named.get(task) or [workspace.current_run(task)] for task in TASKS}
+
+
+def _unfit(run: RunRecord, task: str) -> str:
+    if run.task != task:
+        return f"{run.id} is a run of the {run.task} specialist."
+    if not run.complete:
+        missing = [str(fold) for fold in run.folds if not (run.member(fold) / CARD).is_file()]
+        return f"{run.id} is unfinished (fold {', '.join(missing)} missing): run its training command again to complete it."
+    return ""
+
+
+def build_ensemble(
+    workspace: Workspace, strategy: str, runs: Mapping[str, Sequence[RunRecord]], scored: bool = True
+) -> Built:
+    """Scores the chosen runs out of fold and saves them as an ensemble, which becomes the current one.
+
+    Args:
+        workspace: where it is saved.
+        strategy: `soft` or `hard`.
+        runs: task -> its runs.
+        scored: False builds an ensemble for prediction only; runs of several plans or data sets need that.
+
+    Raises:
+        ConfigError: the strategy is unknown.
+        PlanError: the runs follow different plans or data sets, so no out-of-fold score exists.
+        WorkspaceError: a member's card or table is missing.
+        LeakError: a table judges people that its member has seen.
+    """
+    if strategy not in STRATEGIES:
+        raise ConfigError(
+            f"--strategy {strategy}; allowed: {', '.join(STRATEGIES)}.{nearest(strategy, STRATEGIES)}"
+        )
+    chosen: Strategy = "hard" if strategy == "hard" else "soft"
+    members = _members(workspace, runs)
+    record: dict[str, Any] = {
+        "format": ENSEMBLE_FORMAT, "strategy": chosen, "created": now(), "members": members,
+        "classes": {task: list(CLASSES[task]) for task in TASKS}, "labels": list(LABELS),
+    }  # fmt: skip
+    evaluation, table, disagreements = None, None, None
+    why_none = _unscorable(runs) if scored else "left out as asked (--no-score)."
+    if not why_none:
+        joined, tables = _join(workspace, runs)
+        evaluation, table = _score(joined, chosen)
+        disagreements = _disagreements(joined)
+        names = {**CLASSES, "label": LABELS}
+        record["plan_digest"] = next(run for run in runs[TASKS[0]]).plan["digest"]  # type: ignore[index]
+        record["evaluation"] = {name: one.as_dict(names[name]) for name, one in evaluation.items()}
+        record["single"] = _singles(runs, tables)
+        record["disagreements"] = len(disagreements)
+    else:
+        record["evaluation"] = None
+        record["why_no_score"] = why_none
+    folder = workspace.new_folder(chosen)
+    record = {"id": folder.name, **record}
+    for frame, name in ((table, OUT_OF_FOLD), (disagreements, DISAGREEMENTS)):
+        if frame is not None:
+            with atomic(folder / name) as temporary:
+                frame.to_parquet(temporary, index=False) if name.endswith("parquet") else frame.to_csv(
+                    temporary, index=False
+                )
+    write_json(folder / ENSEMBLE, record)  # written last: a folder with it is an ensemble
+    workspace.set_current("ensemble", folder.name)
+    return Built(folder.name, folder, record, evaluation, why_none, disagreements)
+
+
+def _members(
+    workspace: Workspace, runs: Mapping[str, Sequence[RunRecord]]
+) -> dict[str, list[dict[str, Any]]]:
+    """What the ensemble remembers of each member: where it is, and the hash of its weights."""
+    members: dict[str, list[dict[str, Any]]] = {task: [] for task in TASKS}
+    for task in TASKS:
+        for run in runs[task]:
+            for fold in run.folds:
+                folder = run.member(fold)
+                card = read_card(folder)
+                place = folder.relative_to(workspace.root).as_posix()
+                members[task].append(
+                    {"run": run.id, "fold": fold, "folder": place, "sha256": card["sha256"][WEIGHTS]}
+                )
+    return members
+
+
+def _unscorable(runs: Mapping[str, Sequence[RunRecord]]) -> str:
+    """Why the runs have no out-of-fold score; empty when they have one.
+
+    Raises:
+        PlanError: they would have one, but for being mixed.
+    """
+    way_out = "Choose runs of one plan with --members, or build it for prediction only with --no-score."
+    without = [run.id for task in TASKS for run in runs[task] if run.plan is None]
+    if without:
+        return f"{', '.join(without)}: trained on everything (--folds 0), so no photo is held out."
+    plans = {run.plan["digest"]: run for task in TASKS for run in runs[task] if run.plan}
+    if len(plans) > 1:
+        told = "; ".join(
+            f"{run.id}: plan {digest[:12]}, {run.plan['k']} folds"
+            for digest, run in plans.items()
+            if run.plan
+        )
+        raise PlanError(
+            f"the runs follow different fold plans ({told}), which never mix in one out-of-fold score. {way_out}"
+        )
+    data = {run.data["fingerprint"]: run for task in TASKS for run in runs[task]}
+    if len(data) > 1:
+        told = "; ".join(f"{run.id}: {digest[:12]}" for digest, run in data.items())
+        raise PlanError(
+            f"the runs were trained on different data ({told}), which never mix in one score. {way_out}"
+        )
+    return ""
+
+
+def _join(
+    workspace: Workspace, runs: Mapping[str, Sequence[RunRecord]]
+) -> tuple[dict[str, OutOfFold], dict[str, dict[str, pd.DataFrame]]]:
+    tables: dict[str, dict[str, pd.DataFrame]] = {}
+    for task in TASKS:
+        for run in runs[task]:
+            assert run.plan is not None  # _unscorable has seen to it
+            plan = workspace.load_plan(run.plan["digest"])
+            files = [folder / HELD_OUT for folder in run.members]
+            tables.setdefault(task, {})[run.id] = read_held_out(task, run.id, files, plan)
+    return join_tasks(tables), tables
+
+
+def _score(joined: Mapping[str, OutOfFold], strategy: Strategy) -> tuple[dict[str, Evaluation], pd.DataFrame]:
+    """The evaluation, and the table of every photo's answer behind it."""
+    evaluation, votes, label = evaluate(joined, strategy)
+    table = joined[TASKS[0]].table[["path", "person", "fold"]].copy()
+    for task in TASKS:
+        table[f"{task}_truth"] = joined[task].table["truth"]
+        table[task] = votes[task].choice
+        for code, name in enumerate(CLASSES[task]):
+            table[f"p({task} {name})"] = votes[task].shares[:, code].astype(np.float32)
+    table["label"] = label
+    return evaluation, table
+
+
+def _disagreements(joined: Mapping[str, OutOfFold]) -> pd.DataFrame:
+    """Photos on which soft and hard voting differ, with both answers."""
+    soft, hard = (
+        compose(*(vote(joined[task].members, strategy).choice for task in TASKS))
+        for strategy in get_args(Strategy)
+    )
+    differ = np.flatnonzero(soft != hard)
+    paths = joined[TASKS[0]].table["path"].iloc[differ]
+    names = np.array(LABELS)
+    return pd.DataFrame({"path": paths.array, "soft": names[soft[differ]], "hard": names[hard[differ]]})
+
+
+def _singles(
+    runs: Mapping[str, Sequence[RunRecord]], tables: Mapping[str, Mapping[str, pd.DataFrame]]
+) -> dict[str, list[dict[str, Any]]]:
+    """Each run alone and each member alone, on the photos that it held out."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for task in TASKS:
+        columns = [f"p({name})" for name in CLASSES[task]]
+        for run in runs[task]:
+            table = tables[task][run.id]
+            parts = [(None, table), *((fold, table[table["fold"] == fold]) for fold in run.folds)]
+            for fold, part in parts:
+                scores = score(
+                    part["truth"].to_numpy(), part[columns].to_numpy().argmax(axis=1), len(columns)
+                )
+                found.setdefault(task, []).append(
+                    {
+                        "run": run.id,
+                        "fold": fold,
+                        "photos": len(part),
+                        "accuracy": scores.accuracy,
+                        "macro_f1": scores.macro_f1,
+                    }
+                )
+    return found
+
+
+def open_predictor(
+    workspace: Workspace, name: str | None, device: str, loaded: Any = None, strategy: Strategy | None = None
+) -> tuple[str, Predictor]:
+    """The named ensemble (or the current one), its members loaded.
+
+    Raises:
+        WorkspaceError: no such ensemble, or member files that are missing or changed.
+    """
+    folder, record = workspace.ensemble(name)
+    members = {
+        task: [MemberFiles(workspace.root / one["folder"], one["sha256"]) for one in record["members"][task]]
+        for task in TASKS
+    }
+    options = {} if loaded is None else {"loaded": loaded}
+    return folder.name, Predictor(members, strategy or record["strategy"], device, **options)

@@ -1,0 +1,141 @@
+"""Every error that a user can cause, and the shape of its message.
+
+A message says what was found, where, what would be allowed, and the way out. All problems of one input are
+collected and raised together, so that a user fixes them in one go.
+
+    OrchestratorError
+    ├── DataError         the photos or their table
+    │   └── PhotoError    one photo that cannot be read
+    ├── ConfigError       a recipe, a --set or an option
+    ├── PlanError         a fold plan: impossible, mixed, or not of this data
+    ├── StoreError        the pixel store: no room on the disk
+    ├── WeightsError      backbone weights: not found, not fitting, hub out of reach
+    ├── DeviceError       a device that is not there, or its memory used up
+    ├── WorkspaceError    a workspace, run, member or ensemble: missing, broken, or written by a newer version
+    ├── LeakError         a score that would use a person seen in training
+    └── TrainingError     jobs that failed while others went on
+
+This module knows nothing of what raises the errors.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+
+__all__ = [
+    "ConfigError",
+    "DataError",
+    "DeviceError",
+    "LeakError",
+    "OrchestratorError",
+    "PhotoError",
+    "PlanError",
+    "Problem",
+    "StoreError",
+    "TrainingError",
+    "WeightsError",
+    "WorkspaceError",
+    "nearest",
+]
+
+SHOWN_PROBLEMS = 20  # a terminal page; `orch data check --json` lists every one
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with an input.
+
+    Attributes:
+        where: the file, row or key.
+        what: what was found there, and what is allowed.
+        fix: the way out, as an instruction; empty when `what` says it already.
+        kind: a stable word for machines, such as `missing_file`.
+        fatal: False for what is only worth knowing.
+    """
+
+    where: str
+    what: str
+    fix: str = ""
+    kind: str = "invalid"
+    fatal: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}" + (f" {self.fix}" if self.fix else "")
+
+    def as_dict(self) -> dict[str, str | bool]:
+        """The problem as a JSON object."""
+        return asdict(self)
+
+
+class OrchestratorError(Exception):
+    """Base of all errors that a user can act on.
+
+    Args:
+        message: what is wrong, in a sentence, with the way out.
+        problems: the single problems when one input has several.
+    """
+
+    def __init__(self, message: str, problems: Sequence[Problem] = ()) -> None:
+        super().__init__(message, tuple(problems))
+        self.message = message
+        self.problems = tuple(problems)
+
+    def __reduce__(self) -> tuple[type[OrchestratorError], tuple[str, tuple[Problem, ...]]]:
+        # Errors cross process borders (joblib workers), where only `args` would survive.
+        return (type(self), (self.message, self.problems))
+
+    def __str__(self) -> str:
+        lines = [self.message]
+        lines += [f"  - {problem}" for problem in self.problems[:SHOWN_PROBLEMS]]
+        if len(self.problems) > SHOWN_PROBLEMS:
+            lines.append(f"  ... and {len(self.problems) - SHOWN_PROBLEMS} more")
+        return "\n".join(lines)
+
+
+class DataError(OrchestratorError):
+    """The photos or their table are not fit for use."""
+
+
+class PhotoError(DataError):
+    """One photo cannot be read."""
+
+
+class ConfigError(OrchestratorError):
+    """A recipe, a `--set` or an option is wrong."""
+
+
+class PlanError(OrchestratorError):
+    """A fold plan is impossible, mixed with another, or not of this data."""
+
+
+class StoreError(OrchestratorError):
+    """The pixel store cannot be built."""
+
+
+class WeightsError(OrchestratorError):
+    """Weights cannot be had, or do not fit the backbone."""
+
+
+class DeviceError(OrchestratorError):
+    """A device is not there, or its memory is used up."""
+
+
+class WorkspaceError(OrchestratorError):
+    """Something in the workspace is missing, broken, or written by a newer version."""
+
+
+class LeakError(OrchestratorError):
+    """A score would use a person whom the member has seen in training."""
+
+
+class TrainingError(OrchestratorError):
+    """Some training jobs failed; the others were finished and kept."""
+
+
+def nearest(word: str, allowed: Iterable[str], cutoff: float = 0.5) -> str:
+    """A hint towards the nearest allowed word: `" Did you mean 'x'?"`, or an empty string."""
+    by_lower = {option.lower(): option for option in allowed}
+    found = difflib.get_close_matches(str(word).lower(), list(by_lower), n=1, cutoff=cutoff)
+    return f" Did you mean '{by_lower[found[0]]}'?" if found else ""

@@ -1,0 +1,163 @@
+"""Out-of-fold evaluation: every photo judged by the members that did not see its person, and by them alone.
+
+A run's held-out tables are joined here, checked against the fold plan row by row; a member that judged a person outside
+its fold, a person twice, or tables of different plans raise an error instead of a score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from orchestrator.data.folds import FoldPlan
+from orchestrator.ensemble.voting import STRATEGIES, Strategy, Vote, vote
+from orchestrator.errors import LeakError, PlanError, WorkspaceError
+from orchestrator.evaluation.intervals import Interval, intervals
+from orchestrator.labels import CLASSES, LABELS, TASKS, compose
+from orchestrator.metrics import Scores, score
+
+__all__ = ["Evaluation", "OutOfFold", "evaluate", "join_tasks", "read_held_out"]
+
+
+@dataclass(frozen=True)
+class OutOfFold:
+    """Probabilities of one specialist for held-out photos.
+
+    Attributes:
+        task: the specialist.
+        table: columns `path`, `person`, `fold`, `truth`; sorted by path.
+        members: one array (N, C) per run: for each photo the answer of that run's member that did not see the person.
+    """
+
+    task: str
+    table: pd.DataFrame
+    members: tuple[NDArray[np.float32], ...]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of one task or of the 18-way label, with intervals over people."""
+
+    scores: Scores
+    intervals: Mapping[str, Interval]
+    people: int
+
+    def as_dict(self, names: tuple[str, ...]) -> dict[str, Any]:
+        """For JSON."""
+        spans = {name: [span.low, span.high] for name, span in self.intervals.items()}
+        return {
+            "kind": "out-of-fold",
+            "people": self.people,
+            **self.scores.as_dict(names),
+            "interval_95": spans,
+        }
+
+
+def read_held_out(task: str, run: str, files: Sequence[Path], plan: FoldPlan) -> pd.DataFrame:
+    """One run's held-out tables, joined and checked.
+
+    Args:
+        task: the specialist.
+        run: the run's id, for messages.
+        files: the held-out tables of its members.
+        plan: the plan it was trained by.
+
+    Raises:
+        WorkspaceError: a table is missing or unreadable.
+        LeakError: a person is judged by a member that may have seen them, or twice.
+    """
+    parts = []
+    for file in files:
+        if not file.is_file():
+            raise WorkspaceError(
+                f"{file}: the held-out probabilities are missing. Restore the file, or retrain that fold."
+            )
+        try:
+            parts.append(pd.read_parquet(file))
+        except (OSError, ValueError) as error:
+            raise WorkspaceError(
+                f"{file}: cannot be read ({error}). Restore the file, or retrain that fold."
+            ) from None
+    table = pd.concat(parts, ignore_index=True)
+    wrong = table["fold"].to_numpy() != plan.folds(table["person"])
+    if wrong.any():
+        raise LeakError(
+            f"{run}: {int(wrong.sum())} photos were judged by a member of another fold than the plan {plan.digest[:12]} "
+            f"holds their people out in, {table['path'][wrong].iloc[0]} among them. Such a score would not be out of fold."
+        )
+    if table["path"].duplicated().any():
+        twice = table["path"][table["path"].duplicated()].iloc[0]
+        raise LeakError(f"{run}: {twice} is judged twice: its held-out tables overlap. Retrain {task}.")
+    return table.sort_values("path", ignore_index=True)
+
+
+def join_runs(task: str, tables: Mapping[str, pd.DataFrame]) -> OutOfFold:
+    """Several runs of one specialist, photo by photo.
+
+    Raises:
+        PlanError: the runs do not cover the same photos.
+    """
+    columns = [f"p({name})" for name in CLASSES[task]]
+    names = list(tables)
+    first = tables[names[0]]
+    for name in names[1:]:
+        if not first["path"].equals(tables[name]["path"]):
+            raise PlanError(
+                f"{names[0]} covers {len(first):,} held-out photos and {name} {len(tables[name]):,}, not the same ones: "
+                "out-of-fold scores need runs over the same photos and folds."
+            )
+    members = tuple(tables[name][columns].to_numpy(dtype=np.float32) for name in names)
+    return OutOfFold(task, first[["path", "person", "fold", "truth"]], members)
+
+
+def join_tasks(by_task: Mapping[str, Mapping[str, pd.DataFrame]]) -> dict[str, OutOfFold]:
+    """The three specialists over the same photos.
+
+    Raises:
+        PlanError: the specialists do not cover the same photos.
+    """
+    joined = {task: join_runs(task, tables) for task, tables in by_task.items()}
+    counts = {task: len(one.table) for task, one in joined.items()}
+    tasks = list(joined)
+    for task in tasks[1:]:
+        if not joined[tasks[0]].table["path"].equals(joined[task].table["path"]):
+            told = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+            raise PlanError(
+                f"the specialists' runs do not cover the same held-out photos ({told}): some run trained only a part of the "
+                "folds, or other photos. Choose complete runs with --members, or train the missing folds."
+            )
+    return joined
+
+
+def evaluate(
+    joined: Mapping[str, OutOfFold], strategy: Strategy
+) -> tuple[dict[str, Evaluation], dict[str, Vote], NDArray[np.int64]]:
+    """Scores per task and of the 18-way label (key `label`), the votes, and the labels.
+
+    Raises:
+        ValueError: the strategy is unknown.
+    """
+    if strategy not in STRATEGIES:
+        raise ValueError(f"strategy {strategy!r}; allowed: {', '.join(STRATEGIES)}")
+    votes = {task: vote(joined[task].members, strategy) for task in TASKS}
+    persons = joined[TASKS[0]].table["person"]
+    truths = {task: joined[task].table["truth"].to_numpy() for task in TASKS}
+    answers = {task: votes[task].choice for task in TASKS}
+    label = compose(*(answers[task] for task in TASKS))
+    found = {task: _evaluation(persons, truths[task], answers[task], len(CLASSES[task])) for task in TASKS}
+    found["label"] = _evaluation(persons, compose(*(truths[task] for task in TASKS)), label, len(LABELS))
+    return found, votes, label
+
+
+def _evaluation(
+    persons: pd.Series[str], truth: NDArray[Any], answer: NDArray[Any], classes: int
+) -> Evaluation:
+    return Evaluation(
+        score(truth, answer, classes), intervals(persons, truth, answer, classes), int(persons.nunique())
+    )

@@ -1,0 +1,86 @@
+"""The 18-way label and the classes of its three tasks: the only place where the code is written.
+
+`label = mask * 6 + gender * 3 + age`, each task's classes counted in the order below (the contest's own code).
+This module does not know how a photo's class is found: that is the specialists' `label.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["CLASSES", "LABELS", "TASKS", "compose", "decompose", "joint_probabilities"]
+
+TASKS: tuple[str, ...] = ("mask", "gender", "age")
+"""The tasks in the order of the label's digits, most significant first."""
+
+CLASSES: Mapping[str, tuple[str, ...]] = {
+    "mask": ("wear", "incorrect", "not_wear"),
+    "gender": ("male", "female"),
+    "age": ("<30", "30-59", ">=60"),
+}
+"""Each task's classes, in code order."""
+
+LABELS: tuple[str, ...] = tuple(
+    f"{mask} / {gender} / {age}"
+    for mask in CLASSES["mask"]
+    for gender in CLASSES["gender"]
+    for age in CLASSES["age"]
+)
+"""Display names of the 18 labels, in code order."""
+
+Ints = NDArray[np.integer[Any]]
+
+
+def compose(mask: Ints | int, gender: Ints | int, age: Ints | int) -> NDArray[np.int64]:
+    """The 18-way label of class codes.
+
+    Args:
+        mask: codes in 0..2, any shape.
+        gender: codes in 0..1, the same shape.
+        age: codes in 0..2, the same shape.
+
+    Returns:
+        Labels in 0..17, int64, the same shape.
+
+    Raises:
+        ValueError: a code lies outside its task's classes.
+    """
+    codes = [np.asarray(code) for code in (mask, gender, age)]
+    for task, code in zip(TASKS, codes, strict=True):
+        if code.size and not (code.min() >= 0 and code.max() < len(CLASSES[task])):
+            raise ValueError(
+                f"{task} codes must lie in 0..{len(CLASSES[task]) - 1}, found {code.min()}..{code.max()}"
+            )
+    return np.asarray(codes[0] * 6 + codes[1] * 3 + codes[2], dtype=np.int64)
+
+
+def decompose(label: Ints | int) -> dict[str, NDArray[np.int64]]:
+    """The inverse of `compose`: class codes by task, each of the label's shape.
+
+    Raises:
+        ValueError: a label lies outside 0..17.
+    """
+    label = np.asarray(label, dtype=np.int64)
+    if label.size and not (label.min() >= 0 and label.max() < len(LABELS)):
+        raise ValueError(f"labels must lie in 0..{len(LABELS) - 1}, found {label.min()}..{label.max()}")
+    return {"mask": label // 6, "gender": label // 3 % 2, "age": label % 3}
+
+
+def joint_probabilities(by_task: Mapping[str, NDArray[np.floating[Any]]]) -> NDArray[np.floating[Any]]:
+    """18-way probabilities as the product of the three tasks'.
+
+    The tasks are treated as independent given the photo; in the contest's table age and gender share 0.007 bit.
+
+    Args:
+        by_task: for each task the probabilities, shape (N, C), each row summing to 1.
+
+    Returns:
+        Shape (N, 18), each row summing to 1.
+    """
+    mask, gender, age = (by_task[task] for task in TASKS)
+    joint = mask[:, :, None, None] * gender[:, None, :, None] * age[:, None, None, :]
+    return joint.reshape(len(joint), len(LABELS))

@@ -1,0 +1,167 @@
+"""From photos to answers on disk: finding photos, tables of predictions, the contest's submission file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from orchestrator.data.contest import Eval
+from orchestrator.data.files import atomic
+from orchestrator.data.preprocessing import FORMATS
+from orchestrator.ensemble.predictor import Batch, Predictor
+from orchestrator.errors import ConfigError, DataError, Problem
+from orchestrator.labels import CLASSES, LABELS, TASKS, joint_probabilities
+
+__all__ = [
+    "Prediction",
+    "check_probabilities_path",
+    "find_photos",
+    "predict_photos",
+    "write_probabilities",
+    "write_submission",
+]
+
+PHOTO_SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer for one photo.
+
+    Attributes:
+        path: the photo.
+        label: 0..17, or None when the photo could not be read.
+        name: the label in words.
+        probabilities: task -> class -> soft mean probability, or share of voices in a hard vote.
+        agreement: the smallest share, over the tasks, of members that chose the winning class.
+        error: why the photo could not be read; empty otherwise.
+    """
+
+    path: Path
+    label: int | None
+    name: str
+    probabilities: dict[str, dict[str, float]]
+    agreement: float
+    error: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "path": str(self.path), "label": self.label, "name": self.name, "agreement": self.agreement,
+            "probabilities": self.probabilities, "error": self.error or None,
+        }  # fmt: skip
+
+
+def find_photos(places: Iterable[Path]) -> list[Path]:
+    """The photos of files and folders (searched deeply, hidden files left out), in order, each once.
+
+    Raises:
+        DataError: a place is not there, or there is no photo at all.
+    """
+    found: dict[Path, None] = {}
+    problems: list[Problem] = []
+    for place in places:
+        if place.is_dir():
+            for path in sorted(place.rglob("*")):
+                hidden = any(part.startswith(".") for part in path.relative_to(place).parts)
+                if path.is_file() and path.suffix.lower() in PHOTO_SUFFIXES and not hidden:
+                    found[path] = None
+        elif place.is_file():
+            found[place] = None
+        else:
+            problems.append(Problem(str(place), "no such file or folder."))
+    if problems:
+        raise DataError(f"{len(problems)} of the places given are not there.", problems)
+    if not found:
+        raise DataError(
+            f"no photos found in {', '.join(map(str, places)) or 'nothing'}; looked for files ending in {', '.join(PHOTO_SUFFIXES)}."
+        )
+    return list(found)
+
+
+def predict_photos(
+    predictor: Predictor, paths: Sequence[Path], mark_errors: bool, done: Callable[[int, int], None]
+) -> list[Prediction]:
+    """Answers for photos, in order.
+
+    Args:
+        predictor: the members.
+        paths: photos.
+        mark_errors: put a row without a label where a photo cannot be read, instead of raising.
+        done: called with (photos done, photos in all).
+
+    Raises:
+        PhotoError: a photo cannot be read, and `mark_errors` is off.
+    """
+    answers: list[Prediction] = []
+    for batch in predictor.predict(paths, skip_unreadable=mark_errors):
+        answers += _predictions(batch, paths[len(answers) : len(answers) + len(batch.order)])
+        done(len(answers), len(paths))
+    return answers
+
+
+def _predictions(batch: Batch, paths: Sequence[Path]) -> list[Prediction]:
+    reasons = dict(batch.failed)
+    answers = []
+    for path, row in zip(paths, batch.order, strict=True):
+        if row < 0 or batch.fused is None:
+            answers.append(Prediction(path, None, "", {}, 0.0, reasons[path]))
+            continue
+        votes, label = batch.fused.votes, int(batch.fused.label[row])
+        shares = {
+            task: {
+                name: round(float(votes[task].shares[row, code]), 6)
+                for code, name in enumerate(CLASSES[task])
+            }
+            for task in TASKS
+        }
+        agreement = min(float(votes[task].agreement[row]) for task in TASKS)
+        answers.append(Prediction(path, label, LABELS[label], shares, round(agreement, 4)))
+    return answers
+
+
+def write_submission(path: Path, evaluation: Eval, answers: Sequence[Prediction]) -> None:
+    """Writes the contest's file: info.csv's rows, order and columns exactly, the answers filled in.
+
+    A photo that could not be read leaves its cell empty.
+    """
+    table = evaluation.table.copy()
+    table[evaluation.answer] = ["" if answer.label is None else str(answer.label) for answer in answers]
+    with atomic(path) as temporary:
+        table.to_csv(temporary, index=False)
+
+
+def check_probabilities_path(path: Path) -> None:
+    """Refuses a name that does not end in .parquet, before any work is done."""
+    if path.suffix != ".parquet":
+        raise ConfigError(f"--probabilities {path}: a .parquet file is written; give a name that ends so.")
+
+
+def write_probabilities(path: Path, keys: Sequence[str], answers: Sequence[Prediction]) -> None:
+    """Writes a parquet table: key, label, every task's probabilities, and the 18-way product."""
+    check_probabilities_path(path)
+    table: dict[str, Any] = {
+        "path": list(keys),
+        "label": pd.array([answer.label for answer in answers], dtype="Int64"),
+    }
+    by_task = {}
+    for task in TASKS:
+        columns = [
+            [answer.probabilities.get(task, {}).get(name, np.nan) for answer in answers]
+            for name in CLASSES[task]
+        ]
+        by_task[task] = np.array(columns, dtype=np.float64).T
+        table |= {f"p({task} {name})": column for name, column in zip(CLASSES[task], columns, strict=True)}
+    joint = joint_probabilities(by_task)
+    table |= {f"p({name})": joint[:, code] for code, name in enumerate(LABELS)}
+    table["agreement"] = [answer.agreement for answer in answers]
+    table["error"] = [answer.error or None for answer in answers]
+    with atomic(path) as temporary:
+        pq.write_table(pa.Table.from_pandas(pd.DataFrame(table), preserve_index=False), temporary)

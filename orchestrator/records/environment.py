@@ -1,0 +1,73 @@
+"""Versions, hardware and code revision, for the record of a run."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import joblib
+
+__all__ = ["git_revision", "hardware", "versions"]
+
+PACKAGES = (
+    "orchestrator",
+    "torch",
+    "timm",
+    "albumentations",
+    "opencv-python-headless",
+    "pillow",
+    "numpy",
+    "pandas",
+)
+
+
+def versions() -> dict[str, str]:
+    """Python's and the packages' versions that can change a result."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def hardware(device: str) -> dict[str, Any]:
+    """Processor, cores, and the GPU where one is used."""
+    about: dict[str, Any] = {
+        "processor": _processor(),
+        "cores": joblib.cpu_count(),
+        "system": platform.platform(),
+    }
+    if device.startswith("cuda"):
+        import torch
+
+        about["gpu"] = torch.cuda.get_device_name(0)
+    return about
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def git_revision(folder: Path) -> str | None:
+    """The commit that `folder` stands at, with `+changes` where files differ from it; None outside a repository."""
+
+    def git(*words: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=10, check=True
+        )
+        return done.stdout.strip()
+
+    try:
+        revision = git("rev-parse", "HEAD")
+        return revision + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None

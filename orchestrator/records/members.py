@@ -1,0 +1,39 @@
+"""Sharing a complete member between runs: the same bytes, hard-linked where the disk can, copied where not."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+from orchestrator.data.files import atomic, read_json, sha256_of
+from orchestrator.errors import WorkspaceError
+from orchestrator.records.run import RunRecord
+from orchestrator.training.checkpoints import CARD, HISTORY
+
+__all__ = ["share_member"]
+
+
+def share_member(source: RunRecord, target: RunRecord, fold: int | None) -> None:
+    """Gives `target` the member of `source`, checked against its card; safe to repeat.
+
+    Members are immutable, so a hard link is as good as a copy, and deleting either run leaves the other whole.
+
+    Raises:
+        WorkspaceError: a file of the member is missing or was changed.
+    """
+    there, here = source.member(fold), target.member(fold)
+    card = read_json(there / CARD)
+    for name, digest in card["sha256"].items():
+        if not (there / name).is_file() or sha256_of(there / name) != digest:
+            raise WorkspaceError(
+                f"{there / name}: missing or not the file that was written (sha256 differs). Restore it, or retrain that "
+                f"fold too: --fold {fold}."
+            )
+    here.mkdir(parents=True, exist_ok=True)
+    for name in (*card["sha256"], HISTORY, CARD):  # the card last: it marks the member complete
+        with atomic(here / name) as temporary:
+            temporary.unlink()
+            try:
+                os.link(there / name, temporary)
+            except OSError:
+                shutil.copy2(there / name, temporary)

@@ -1,0 +1,147 @@
+"""A run: one training of one specialist by one recipe over the folds of one plan; immutable once complete.
+
+    runs/age-0001/
+        run.json       the record; its status says `complete` once every member has its card
+        fold-0/ ...    one folder per member (`all/` when trained on everything)
+
+A run's key is a digest of everything that its result depends on. The same key continues an unfinished run; anything
+else is another run, so settings, data or plans never mix.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from orchestrator.data.files import digest_of, read_json, write_json
+from orchestrator.errors import WorkspaceError
+
+__all__ = ["COMPLETE", "RECORD", "UNFINISHED", "RunRecord", "member_folder"]
+
+RUN_FORMAT = 1
+RECORD = "run.json"
+COMPLETE = "complete"
+UNFINISHED = "unfinished"
+
+
+def member_folder(fold: int | None) -> str:
+    """The name of a member's folder in its run."""
+    return "all" if fold is None else f"fold-{fold}"
+
+
+@dataclass
+class RunRecord:
+    """What `run.json` holds.
+
+    Attributes:
+        folder: the run's folder; not in the file.
+        id: the run's name, `age-0001`.
+        task: its specialist.
+        key: digest of all that the result depends on.
+        status: `unfinished` or `complete`.
+        created: local time, ISO 8601.
+        recipe_name: as it was asked for.
+        recipe: every number of it.
+        seed: of the training.
+        folds: folds trained in this run or taken from its parent; [None] for a run without a plan.
+        plan: k, seed and digest of the fold plan; None without one.
+        data: source, layout, fingerprint, numbers of photos and people.
+        initial_weights: source and sha256.
+        threads: CPU threads of each member's training.
+        device: `cpu` or `cuda`.
+        environment: versions, hardware, git revision.
+        parent: the run that members not in `retrained` were taken from.
+        retrained: folds trained anew, when there is a parent.
+        seconds: wall-clock seconds of the commands that worked on it.
+    """
+
+    folder: Path
+    id: str
+    task: str
+    key: str
+    status: str
+    created: str
+    recipe_name: str
+    recipe: dict[str, Any]
+    seed: int
+    folds: list[int | None]
+    plan: dict[str, Any] | None
+    data: dict[str, Any]
+    initial_weights: dict[str, str]
+    threads: int
+    device: str
+    environment: dict[str, Any]
+    parent: str | None = None
+    retrained: list[int] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def complete(self) -> bool:
+        """Whether every member is there."""
+        return self.status == COMPLETE
+
+    @property
+    def own_folds(self) -> list[int | None]:
+        """The folds that this run trains itself."""
+        return list(self.retrained) if self.parent else list(self.folds)
+
+    @property
+    def covers(self) -> str:
+        """Which people the run's out-of-fold probabilities cover, in words."""
+        if self.plan is None:
+            return "nobody: trained on everything"
+        if len(self.folds) == self.plan["k"]:
+            return "everybody"
+        return f"people of fold {', '.join(map(str, self.folds))} of {self.plan['k']}"
+
+    def member(self, fold: int | None) -> Path:
+        """The folder of a member."""
+        return self.folder / member_folder(fold)
+
+    @property
+    def members(self) -> list[Path]:
+        """The folders of all members."""
+        return [self.member(fold) for fold in self.folds]
+
+    def save(self) -> None:
+        """Writes the record atomically."""
+        value = asdict(self)
+        del value["folder"]
+        write_json(self.folder / RECORD, {"format": RUN_FORMAT, **value})
+
+    @classmethod
+    def load(cls, folder: Path) -> RunRecord:
+        """Reads a record.
+
+        Raises:
+            WorkspaceError: missing, damaged, or written by a newer version.
+        """
+        value = read_json(folder / RECORD)
+        check_format(folder / RECORD, value, RUN_FORMAT)
+        value.pop("format")
+        try:
+            return cls(folder=folder, **value)
+        except TypeError as error:
+            raise WorkspaceError(f"{folder / RECORD}: not the record of a run ({error}).") from None
+
+
+def check_format(path: Path, value: Any, known: int) -> None:
+    """Refuses a file of a newer version than this one.
+
+    Raises:
+        WorkspaceError: naming both versions.
+    """
+    found = value.get("format") if isinstance(value, dict) else None
+    if not isinstance(found, int):
+        raise WorkspaceError(f"{path}: no format number in it; it was not written by orch.")
+    if found > known:
+        raise WorkspaceError(
+            f"{path}: written in format {found} by a newer version; this one reads up to {known}. "
+            "Update orchestrator (pip install -U orchestrator), or choose another --workspace."
+        )
+
+
+def run_key(parts: dict[str, Any]) -> str:
+    """The key of a run from all that its result depends on."""
+    return digest_of(parts)

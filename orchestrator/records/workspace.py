@@ -1,0 +1,187 @@
+"""The workspace: one folder (`runs/` by default) with fold plans, runs, ensembles and caches.
+
+workspace.json          the format, so that a newer workspace is refused and not misread
+plans/<digest>.json     fold plans
+age-0001/ ...           runs
+current/age.json ...    which run is current for each specialist, and which ensemble
+soft-0001/ ...          ensembles
+store/                  decoded pixels       } caches: deleting
+cache/                  hashes, weights      } them loses nothing
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from filelock import FileLock
+
+from orchestrator.data.files import read_json, write_json
+from orchestrator.data.folds import FoldPlan, plan_folds
+from orchestrator.data.photos import HashCache
+from orchestrator.errors import WorkspaceError, nearest
+from orchestrator.records.run import COMPLETE, RECORD, RunRecord, check_format
+
+__all__ = ["ENSEMBLE", "Workspace"]
+
+WORKSPACE_FORMAT = 1
+MARK = "workspace.json"
+ENSEMBLE = "ensemble.json"
+
+
+class Workspace:
+    """A workspace folder, opened.
+
+    Args:
+        root: the folder.
+        create: make it when it is not there.
+
+    Raises:
+        WorkspaceError: it is not there, is something else, or was written by a newer version.
+    """
+
+    def __init__(self, root: Path, create: bool = False) -> None:
+        self.root = root
+        mark = root / MARK
+        if mark.exists():
+            check_format(mark, read_json(mark), WORKSPACE_FORMAT)
+        elif not create:
+            raise WorkspaceError(
+                f"{root}: no workspace here. `orch train-all --data DIR` makes one; --workspace names another folder."
+            )
+        elif root.is_dir() and any(root.iterdir()):
+            raise WorkspaceError(
+                f"{root}: is not empty and no workspace. Choose an empty or new folder with --workspace."
+            )
+        else:
+            root.mkdir(parents=True, exist_ok=True)
+            write_json(mark, {"format": WORKSPACE_FORMAT, "created": now()})
+
+    @property
+    def store(self) -> Path:
+        """The folder of pixel stores."""
+        return self.root / "store"
+
+    @property
+    def cache(self) -> Path:
+        """The folder of caches."""
+        return self.root / "cache"
+
+    def hashes(self) -> HashCache:
+        """The photos' content hashes."""
+        return HashCache(self.cache / "hashes.json")
+
+    def lock(self) -> FileLock:
+        """Held while ids are given out and runs are looked up."""
+        return FileLock(self.root / "workspace.lock")
+
+    def plan(self, people: pd.DataFrame, k: int, seed: int) -> FoldPlan:
+        """The plan of these people, k and seed: the saved one, or a new one, saved.
+
+        Raises:
+            PlanError: k does not fit the people, or a saved plan was damaged.
+        """
+        fresh = plan_folds(people, k, seed)
+        path = self.root / "plans" / f"{fresh.digest[:12]}.json"
+        if not path.exists():
+            fresh.save(path)
+        return FoldPlan.load(path)
+
+    def load_plan(self, digest: str) -> FoldPlan:
+        """A saved plan by its digest."""
+        return FoldPlan.load(self.root / "plans" / f"{digest[:12]}.json")
+
+    def runs(self) -> list[RunRecord]:
+        """All runs, in order of their ids."""
+        return [RunRecord.load(path.parent) for path in sorted(self.root.glob(f"*-*/{RECORD}"))]
+
+    def run(self, name: str) -> RunRecord:
+        """A run by its id.
+
+        Raises:
+            WorkspaceError: there is none of that name; the nearest is suggested.
+        """
+        if not (self.root / name / RECORD).is_file() or name in ("", "."):
+            known = [run.id for run in self.runs()]
+            raise WorkspaceError(
+                f"run '{name}' is not in {self.root}; there {'is' if len(known) == 1 else 'are'} "
+                f"{', '.join(known) or 'none'}.{nearest(name, known)}"
+            )
+        return RunRecord.load(self.root / name)
+
+    def new_folder(self, kind: str) -> Path:
+        """Makes the next free folder `kind-NNNN`; making it is what takes the number, so no two commands share one."""
+        pattern = re.compile(rf"{re.escape(kind)}-(\d{{4,}})")
+        taken = [int(match[1]) for path in self.root.iterdir() if (match := pattern.fullmatch(path.name))]
+        number = max(taken, default=0) + 1
+        while True:
+            folder = self.root / f"{kind}-{number:04d}"
+            try:
+                folder.mkdir()
+            except FileExistsError:
+                number += 1
+            else:
+                return folder
+
+    def current(self, what: str) -> str | None:
+        """The id of a specialist's current run, or of the current ensemble; None when there is none."""
+        path = self.root / "current" / f"{what}.json"
+        return str(read_json(path)["id"]) if path.exists() else None
+
+    def set_current(self, what: str, name: str) -> None:
+        """Makes a run or an ensemble the current one."""
+        write_json(self.root / "current" / f"{what}.json", {"id": name, "since": now()})
+
+    def current_run(self, task: str) -> RunRecord:
+        """A specialist's current run.
+
+        Raises:
+            WorkspaceError: it has none.
+        """
+        name = self.current(task)
+        if name is None:
+            unfinished = [run.id for run in self.runs() if run.task == task and run.status != COMPLETE]
+            hint = (
+                f" ({unfinished[-1]} is unfinished: run its training command again to complete it)"
+                if unfinished
+                else ""
+            )
+            raise WorkspaceError(
+                f"{self.root}: the {task} specialist has no complete run{hint}. `orch train-all --data DIR` or "
+                f"`orch train {task} --data DIR` trains it."
+            )
+        return self.run(name)
+
+    def ensembles(self) -> list[str]:
+        """The ids of all ensembles."""
+        return [path.parent.name for path in sorted(self.root.glob(f"*-*/{ENSEMBLE}"))]
+
+    def ensemble(self, name: str | None = None) -> tuple[Path, Mapping[str, Any]]:
+        """An ensemble's folder and record; the current one without a name.
+
+        Raises:
+            WorkspaceError: there is none.
+        """
+        name = name or self.current("ensemble")
+        known = self.ensembles()
+        if name is None:
+            raise WorkspaceError(
+                f"{self.root}: there is no ensemble yet. `orch ensemble --strategy soft` makes one."
+            )
+        if name not in known:
+            raise WorkspaceError(
+                f"ensemble '{name}' is not in {self.root}; there {'is' if len(known) == 1 else 'are'} "
+                f"{', '.join(known) or 'none'}.{nearest(name, known)}"
+            )
+        record = read_json(self.root / name / ENSEMBLE)
+        check_format(self.root / name / ENSEMBLE, record, WORKSPACE_FORMAT)
+        return self.root / name, record
+
+
+def now() -> str:
+    """Local time to the second, ISO 8601 with its offset."""
+    return datetime.now().astimezone().isoformat(timespec="seconds")

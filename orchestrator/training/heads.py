@@ -1,0 +1,137 @@
+"""What a network's outputs mean: the loss they are trained by, and the class probabilities they stand for.
+
+A head is described by plain values in the member's card, so prediction never needs the recipe or the specialist.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from orchestrator.specialist import Recipe, Specialist
+
+__all__ = ["ClassHead", "Head", "SoftAgeHead", "head_from_dict", "head_of"]
+
+
+class Head(Protocol):
+    """The meaning of outputs, shape (N, outputs)."""
+
+    @property
+    def outputs(self) -> int:
+        """Number of outputs that the network needs."""
+
+    def targets(self, specialist: Specialist, table: pd.DataFrame, recipe: Recipe) -> NDArray[Any]:
+        """What to train on: one number per row of the table."""
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The mean loss of a batch, a scalar."""
+
+    def probabilities(self, outputs: Tensor) -> Tensor:
+        """Class probabilities, shape (N, C), float32, rows summing to 1."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the card."""
+
+
+@dataclass(frozen=True)
+class ClassHead:
+    """One output per class; cross-entropy with label smoothing.
+
+    Attributes:
+        classes: C.
+        label_smoothing: share of the target spread evenly over all classes (Szegedy et al. 2016).
+    """
+
+    classes: int
+    label_smoothing: float = 0.0
+
+    @property
+    def outputs(self) -> int:
+        """C."""
+        return self.classes
+
+    def targets(self, specialist: Specialist, table: pd.DataFrame, recipe: Recipe) -> NDArray[Any]:
+        """Class codes to train on, int64."""
+        return specialist.training_label(table, recipe)
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Cross-entropy with codes, shapes (N, C) and (N,)."""
+        return F.cross_entropy(outputs.float(), targets, label_smoothing=self.label_smoothing)
+
+    def probabilities(self, outputs: Tensor) -> Tensor:
+        """Softmax."""
+        return outputs.float().softmax(dim=1)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the card."""
+        return {"kind": "classes", "classes": self.classes}
+
+
+@dataclass(frozen=True)
+class SoftAgeHead:
+    """One output per year; trained on a Gaussian around the exact value, answers with sums over the classes' years.
+
+    It learns from years and answers in bands: 31 and 58 are one class, but not one face. Label distribution learning
+    after Gao et al. 2017, "Deep Label Distribution Learning With Label Ambiguity" (arXiv 1611.01731).
+
+    Attributes:
+        low: the value of the first output.
+        high: the value of the last output.
+        borders: first value of each class but the lowest, half-open.
+        sigma: standard deviation of the target, in the scale's unit.
+    """
+
+    low: int
+    high: int
+    borders: tuple[int, ...]
+    sigma: float = 3.0
+
+    @property
+    def outputs(self) -> int:
+        """One per whole value of the scale."""
+        return self.high - self.low + 1
+
+    def targets(self, specialist: Specialist, table: pd.DataFrame, recipe: Recipe) -> NDArray[Any]:  # noqa: ARG002
+        """Exact values to train on, float32."""
+        assert specialist.scale is not None  # config.py refuses soft_age without a scale
+        return table[specialist.scale.column].to_numpy(dtype=np.float32)
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Cross-entropy with the discretised Gaussian around each target."""
+        years = torch.arange(self.low, self.high + 1, device=outputs.device, dtype=torch.float32)
+        target = F.softmax(-0.5 * ((years - targets[:, None]) / self.sigma) ** 2, dim=1)
+        return -(target * outputs.float().log_softmax(dim=1)).sum(dim=1).mean()
+
+    def probabilities(self, outputs: Tensor) -> Tensor:
+        """Sums of the softmax over each class's years."""
+        years = outputs.float().softmax(dim=1)
+        edges = [0, *(border - self.low for border in self.borders), self.outputs]
+        return torch.stack([years[:, a:b].sum(dim=1) for a, b in zip(edges, edges[1:], strict=False)], dim=1)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the card."""
+        return {"kind": "soft_age", "low": self.low, "high": self.high, "borders": list(self.borders)}
+
+
+def head_of(specialist: Specialist, recipe: Recipe) -> Head:
+    """The head that a recipe asks for."""
+    if recipe.loss == "soft_age":
+        scale = specialist.scale
+        assert scale is not None  # config.py refuses soft_age without a scale
+        return SoftAgeHead(scale.low, scale.high, scale.borders, recipe.soft_age_sigma)
+    return ClassHead(len(specialist.classes), recipe.label_smoothing)
+
+
+def head_from_dict(value: Mapping[str, Any]) -> Head:
+    """A head from a member's card, for prediction."""
+    if value["kind"] == "soft_age":
+        return SoftAgeHead(value["low"], value["high"], tuple(value["borders"]))
+    return ClassHead(value["classes"])
