@@ -74,9 +74,7 @@ def load_recipes(
     return recipes
 
 
-def _choices(
-    specialists: Mapping[str, Specialist], choices: Sequence[str], problems: list[Problem]
-) -> dict[str, str]:
+def _choices(specialists: Mapping[str, Specialist], choices: Sequence[str], problems: list[Problem]) -> dict[str, str]:
     names = dict.fromkeys(specialists, "quick")
     for choice in choices:
         task, _, name = choice.rpartition("=")
@@ -85,7 +83,9 @@ def _choices(
         elif task in specialists:
             names[task] = name
         else:
-            what = f"'{task}' is no task of this command; allowed: {', '.join(specialists)}.{nearest(task, specialists)}"
+            what = (
+                f"'{task}' is no task of this command; allowed: {', '.join(specialists)}.{nearest(task, specialists)}"
+            )
             problems.append(Problem("--recipe", what))
     return names
 
@@ -114,15 +114,11 @@ def _layers(specialist: Specialist, name: str) -> dict[str, Any]:
     return values
 
 
-def _apply(
-    values: dict[str, dict[str, Any]], tasks: tuple[str, ...], change: str, problems: list[Problem]
-) -> None:
+def _apply(values: dict[str, dict[str, Any]], tasks: tuple[str, ...], change: str, problems: list[Problem]) -> None:
     """Writes one `--set` into the layered values of the tasks that it names."""
     key, equals, text = change.partition("=")
     if not equals:
-        problems.append(
-            Problem(f"--set {change}", "has no '='.", "Write TASK.KEY=VALUE, as in age.epochs=8.")
-        )
+        problems.append(Problem(f"--set {change}", "has no '='.", "Write TASK.KEY=VALUE, as in age.epochs=8."))
         return
     parts = key.split(".")
     chosen = tasks
@@ -152,9 +148,7 @@ def _value(text: str) -> Any:
         return text
 
 
-def _validate(
-    specialist: Specialist, values: dict[str, Any], name: str
-) -> tuple[list[Problem], Recipe | None]:
+def _validate(specialist: Specialist, values: dict[str, Any], name: str) -> tuple[list[Problem], Recipe | None]:
     # `weights = "none"` is a word of its own, so a None from --set means that word.
     if values.get("weights", "") is None:
         values["weights"] = "none"
@@ -170,7 +164,9 @@ def _validate(
             ("train_border", recipe.train_border is not None),
         ):
             if used:
-                what = f"{key} = {getattr(recipe, key)} is for the age specialist: {specialist.name} has no exact values."
+                what = (
+                    f"{key} = {getattr(recipe, key)} is for the age specialist: {specialist.name} has no exact values."
+                )
                 problems.append(Problem(where, what))
     else:
         low = specialist.scale.borders[-2] if len(specialist.scale.borders) > 1 else specialist.scale.low
@@ -202,9 +198,7 @@ def _problem(task: str, name: str, error: Any) -> Problem:
     message = str(error["msg"])[0].lower() + str(error["msg"])[1:]
     hint = ""
     if error["type"] == "literal_error":
-        allowed = [
-            word.strip("' ") for word in str(error["ctx"]["expected"]).replace(" or ", ", ").split(",")
-        ]
+        allowed = [word.strip("' ") for word in str(error["ctx"]["expected"]).replace(" or ", ", ").split(",")]
         message, hint = f"allowed: {', '.join(allowed)}", nearest(str(error["input"]), allowed)
     return Problem(where, f"{key} = {error['input']!r}: {message}.{hint}", kind="wrong_value")
 

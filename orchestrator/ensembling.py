@@ -114,9 +114,7 @@ def build_ensemble(
         LeakError: a table judges people that its member has seen.
     """
     if strategy not in STRATEGIES:
-        raise ConfigError(
-            f"--strategy {strategy}; allowed: {', '.join(STRATEGIES)}.{nearest(strategy, STRATEGIES)}"
-        )
+        raise ConfigError(f"--strategy {strategy}; allowed: {', '.join(STRATEGIES)}.{nearest(strategy, STRATEGIES)}")
     chosen: Strategy = "hard" if strategy == "hard" else "soft"
     members = _members(workspace, runs)
     record: dict[str, Any] = {
@@ -150,9 +148,7 @@ def build_ensemble(
     return Built(folder.name, folder, record, evaluation, why_none, disagreements)
 
 
-def _members(
-    workspace: Workspace, runs: Mapping[str, Sequence[RunRecord]]
-) -> dict[str, list[dict[str, Any]]]:
+def _members(workspace: Workspace, runs: Mapping[str, Sequence[RunRecord]]) -> dict[str, list[dict[str, Any]]]:
     """What the ensemble remembers of each member: where it is, and the hash of its weights."""
     members: dict[str, list[dict[str, Any]]] = {task: [] for task in TASKS}
     for task in TASKS:
@@ -161,9 +157,7 @@ def _members(
                 folder = run.member(fold)
                 card = read_card(folder)
                 place = folder.relative_to(workspace.root).as_posix()
-                members[task].append(
-                    {"run": run.id, "fold": fold, "folder": place, "sha256": card["sha256"][WEIGHTS]}
-                )
+                members[task].append({"run": run.id, "fold": fold, "folder": place, "sha256": card["sha256"][WEIGHTS]})
     return members
 
 
@@ -180,9 +174,7 @@ def _unscorable(runs: Mapping[str, Sequence[RunRecord]]) -> str:
     plans = {run.plan["digest"]: run for task in TASKS for run in runs[task] if run.plan}
     if len(plans) > 1:
         told = "; ".join(
-            f"{run.id}: plan {digest[:12]}, {run.plan['k']} folds"
-            for digest, run in plans.items()
-            if run.plan
+            f"{run.id}: plan {digest[:12]}, {run.plan['k']} folds" for digest, run in plans.items() if run.plan
         )
         raise PlanError(
             f"the runs follow different fold plans ({told}), which never mix in one out-of-fold score. {way_out}"
@@ -190,9 +182,7 @@ def _unscorable(runs: Mapping[str, Sequence[RunRecord]]) -> str:
     data = {run.data["fingerprint"]: run for task in TASKS for run in runs[task]}
     if len(data) > 1:
         told = "; ".join(f"{run.id}: {digest[:12]}" for digest, run in data.items())
-        raise PlanError(
-            f"the runs were trained on different data ({told}), which never mix in one score. {way_out}"
-        )
+        raise PlanError(f"the runs were trained on different data ({told}), which never mix in one score. {way_out}")
     return ""
 
 
@@ -225,8 +215,7 @@ def _score(joined: Mapping[str, OutOfFold], strategy: Strategy) -> tuple[dict[st
 def _disagreements(joined: Mapping[str, OutOfFold]) -> pd.DataFrame:
     """Photos on which soft and hard voting differ, with both answers."""
     soft, hard = (
-        compose(*(vote(joined[task].members, strategy).choice for task in TASKS))
-        for strategy in get_args(Strategy)
+        compose(*(vote(joined[task].members, strategy).choice for task in TASKS)) for strategy in get_args(Strategy)
     )
     differ = np.flatnonzero(soft != hard)
     paths = joined[TASKS[0]].table["path"].iloc[differ]
@@ -245,9 +234,7 @@ def _singles(
             table = tables[task][run.id]
             parts = [(None, table), *((fold, table[table["fold"] == fold]) for fold in run.folds)]
             for fold, part in parts:
-                scores = score(
-                    part["truth"].to_numpy(), part[columns].to_numpy().argmax(axis=1), len(columns)
-                )
+                scores = score(part["truth"].to_numpy(), part[columns].to_numpy().argmax(axis=1), len(columns))
                 found.setdefault(task, []).append(
                     {
                         "run": run.id,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CLASSES", "LABELS", "TASKS", "compose", "decompose", "joint_probabilities"]
+__all__ = ["AGE_BORDERS", "CLASSES", "LABELS", "TASKS", "compose", "decompose", "joint_probabilities"]
 
 TASKS: tuple[str, ...] = ("mask", "gender", "age")
 """The tasks in the order of the label's digits, most significant first."""
@@ -24,11 +24,11 @@ CLASSES: Mapping[str, tuple[str, ...]] = {
 }
 """Each task's classes, in code order."""
 
+AGE_BORDERS = (30, 60)
+"""First year of each age class but the lowest, half-open: 29 is young, 30 and 59 are in the middle, 60 is old."""
+
 LABELS: tuple[str, ...] = tuple(
-    f"{mask} / {gender} / {age}"
-    for mask in CLASSES["mask"]
-    for gender in CLASSES["gender"]
-    for age in CLASSES["age"]
+    f"{mask} / {gender} / {age}" for mask in CLASSES["mask"] for gender in CLASSES["gender"] for age in CLASSES["age"]
 )
 """Display names of the 18 labels, in code order."""
 
@@ -52,9 +52,7 @@ def compose(mask: Ints | int, gender: Ints | int, age: Ints | int) -> NDArray[np
     codes = [np.asarray(code) for code in (mask, gender, age)]
     for task, code in zip(TASKS, codes, strict=True):
         if code.size and not (code.min() >= 0 and code.max() < len(CLASSES[task])):
-            raise ValueError(
-                f"{task} codes must lie in 0..{len(CLASSES[task]) - 1}, found {code.min()}..{code.max()}"
-            )
+            raise ValueError(f"{task} codes must lie in 0..{len(CLASSES[task]) - 1}, found {code.min()}..{code.max()}")
     return np.asarray(codes[0] * 6 + codes[1] * 3 + codes[2], dtype=np.int64)
 
 
@@ -67,7 +65,8 @@ def decompose(label: Ints | int) -> dict[str, NDArray[np.int64]]:
     label = np.asarray(label, dtype=np.int64)
     if label.size and not (label.min() >= 0 and label.max() < len(LABELS)):
         raise ValueError(f"labels must lie in 0..{len(LABELS) - 1}, found {label.min()}..{label.max()}")
-    return {"mask": label // 6, "gender": label // 3 % 2, "age": label % 3}
+    digits = {"mask": label // 6, "gender": label // 3 % 2, "age": label % 3}
+    return {task: np.asarray(digit, dtype=np.int64) for task, digit in digits.items()}
 
 
 def joint_probabilities(by_task: Mapping[str, NDArray[np.floating[Any]]]) -> NDArray[np.floating[Any]]:
@@ -83,4 +82,4 @@ def joint_probabilities(by_task: Mapping[str, NDArray[np.floating[Any]]]) -> NDA
     """
     mask, gender, age = (by_task[task] for task in TASKS)
     joint = mask[:, :, None, None] * gender[:, None, :, None] * age[:, None, None, :]
-    return joint.reshape(len(joint), len(LABELS))
+    return np.asarray(joint.reshape(len(joint), len(LABELS)))

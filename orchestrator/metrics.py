@@ -45,7 +45,12 @@ def f1_of(counts: NDArray[Any]) -> Floats:
     """
     hits = np.diagonal(counts, axis1=-2, axis2=-1)
     total = counts.sum(axis=-1) + counts.sum(axis=-2)
-    return np.asarray(np.divide(2.0 * hits, total, out=np.zeros(hits.shape), where=total > 0))
+    return _ratio(2.0 * hits, total)
+
+
+def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> Floats:
+    """part / whole, and 0 where there is nothing."""
+    return np.asarray(np.divide(part, whole, out=np.zeros(part.shape), where=whole > 0), dtype=np.float64)
 
 
 def macro_f1(truth: Codes, predicted: Codes, classes: int) -> float:
@@ -78,13 +83,13 @@ class Scores:
     def precision(self) -> Floats:
         """Precision of each class, shape (C,); 0 for a class never predicted."""
         predicted = self.counts.sum(axis=0)
-        return np.divide(np.diag(self.counts), predicted, out=np.zeros(len(self.counts)), where=predicted > 0)
+        return _ratio(np.diag(self.counts), predicted)
 
     @cached_property
     def recall(self) -> Floats:
         """Recall of each class, shape (C,); 0 for a class without true photos."""
         true = self.support
-        return np.divide(np.diag(self.counts), true, out=np.zeros(len(self.counts)), where=true > 0)
+        return _ratio(np.diag(self.counts), true)
 
     @cached_property
     def support(self) -> NDArray[np.int64]:

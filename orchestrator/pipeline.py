@@ -179,9 +179,7 @@ def retrain(
         run = run or _new_run(settings, inputs, workspace, task, parent, folds)
     if parent is not None:
         kept = [fold for fold in parent.folds if fold not in folds]
-        observer.say(
-            f"{run.id} shares fold{'s' * (len(kept) > 1)} {', '.join(map(str, kept))} with {parent.id}."
-        )
+        observer.say(f"{run.id} shares fold{'s' * (len(kept) > 1)} {', '.join(map(str, kept))} with {parent.id}.")
         for fold in kept:
             share_member(parent, run, fold)
     return _train(settings, {task: specialist}, inputs, workspace, [run], observer, started)
@@ -220,8 +218,7 @@ def _inputs(
         folds = [0] if settings.valid_only else list(range(plan.k))
         observer.say(
             f"{len(photos):,} photos of {people:,} people; fold plan {plan.digest[:12]}: {plan.k} folds of people, "
-            f"stratified by {' x '.join(plan.strata) or 'nothing'}"
-            + (", fold 0 only." if settings.valid_only else ".")
+            f"stratified by {' x '.join(plan.strata) or 'nothing'}" + (", fold 0 only." if settings.valid_only else ".")
         )
     weights = {task: initial_weights(recipe, workspace.cache / "weights") for task, recipe in recipes.items()}
     return Inputs(photos, content, photos.fingerprint(content), plan, folds, recipes, weights, device)
@@ -235,9 +232,7 @@ def _recipes(
         return load_recipes(specialists, settings.recipes or ("quick",), settings.changes)
     recipe = Recipe.model_validate(parent.recipe)
     if settings.recipes or settings.changes:
-        asked = load_recipes(specialists, settings.recipes or (parent.recipe_name,), settings.changes)[
-            parent.task
-        ]
+        asked = load_recipes(specialists, settings.recipes or (parent.recipe_name,), settings.changes)[parent.task]
         if asked.digest() != recipe.digest():
             raise ConfigError(
                 f"--fold retrains folds of {parent.id}, and the settings differ from its recipe. A run has one recipe: leave "
@@ -273,9 +268,7 @@ def _check_folds(folds: Sequence[int], inputs: Inputs, parent: RunRecord | None)
         return
     if parent.plan is None or parent.plan["digest"] != inputs.plan.digest:
         other = (
-            f"by plan {parent.plan['digest'][:12]} with {parent.plan['k']} folds"
-            if parent.plan
-            else "without a plan"
+            f"by plan {parent.plan['digest'][:12]} with {parent.plan['k']} folds" if parent.plan else "without a plan"
         )
         raise ConfigError(
             f"--fold: {parent.id} was trained {other}, this command's plan is {inputs.plan.digest[:12]} with "
@@ -404,9 +397,7 @@ def _hold(locks: ExitStack, run: RunRecord) -> None:
     try:
         lock.acquire(blocking=False)
     except Timeout:
-        raise WorkspaceError(
-            f"{run.id}: another orch command is training this run. Wait for it, or stop it."
-        ) from None
+        raise WorkspaceError(f"{run.id}: another orch command is training this run. Wait for it, or stop it.") from None
     locks.callback(lock.release)
 
 
@@ -419,9 +410,7 @@ def _jobs(
     observer: Observer,
 ) -> list[tuple[RunRecord, MemberJob]]:
     """The members that are still missing, longest first, so that no straggler begins last."""
-    missing = [
-        (run, fold) for run in runs for fold in run.own_folds if not (run.member(fold) / CARD).is_file()
-    ]
+    missing = [(run, fold) for run in runs for fold in run.own_folds if not (run.member(fold) / CARD).is_file()]
     if not missing:
         return []
     tasks = {run.task for run, _ in missing}
@@ -445,9 +434,7 @@ def _pixels(
     settings: Settings, inputs: Inputs, workspace: Workspace, tasks: set[str], observer: Observer
 ) -> dict[Geometry, PixelSource]:
     """Where each geometry's pixels come from: one store each, every photo decoded once for all of them."""
-    geometries = list(
-        dict.fromkeys(inputs.recipes[task].geometry for task in inputs.recipes if task in tasks)
-    )
+    geometries = list(dict.fromkeys(inputs.recipes[task].geometry for task in inputs.recipes if task in tasks))
     if not settings.store:
         return {geometry: DirectPixels(inputs.photos.paths, geometry) for geometry in geometries}
     relative = list(inputs.photos.table["path"])

@@ -116,10 +116,7 @@ def _predictions(batch: Batch, paths: Sequence[Path]) -> list[Prediction]:
             continue
         votes, label = batch.fused.votes, int(batch.fused.label[row])
         shares = {
-            task: {
-                name: round(float(votes[task].shares[row, code]), 6)
-                for code, name in enumerate(CLASSES[task])
-            }
+            task: {name: round(float(votes[task].shares[row, code]), 6) for code, name in enumerate(CLASSES[task])}
             for task in TASKS
         }
         agreement = min(float(votes[task].agreement[row]) for task in TASKS)
@@ -154,8 +151,7 @@ def write_probabilities(path: Path, keys: Sequence[str], answers: Sequence[Predi
     by_task = {}
     for task in TASKS:
         columns = [
-            [answer.probabilities.get(task, {}).get(name, np.nan) for answer in answers]
-            for name in CLASSES[task]
+            [answer.probabilities.get(task, {}).get(name, np.nan) for answer in answers] for name in CLASSES[task]
         ]
         by_task[task] = np.array(columns, dtype=np.float64).T
         table |= {f"p({task} {name})": column for name, column in zip(CLASSES[task], columns, strict=True)}

@@ -44,12 +44,8 @@ class Recipe(BaseModel):
 
     height: int = Field(ge=16, le=2048, description="input rows, pixels")
     width: int = Field(ge=16, le=2048, description="input columns, pixels")
-    crop: float = Field(
-        1.0, gt=0, le=1, description="crop box as a share of the largest box of the input's shape"
-    )
-    anchor: float = Field(
-        0.5, ge=0, le=1, description="where the crop box stands: 0 top, 0.5 centre, 1 bottom"
-    )
+    crop: float = Field(1.0, gt=0, le=1, description="crop box as a share of the largest box of the input's shape")
+    anchor: float = Field(0.5, ge=0, le=1, description="where the crop box stands: 0 top, 0.5 centre, 1 bottom")
 
     sampling: Sampling = Field(description="per_person: one photo a person and epoch; per_photo: every photo")
     augment: Augment = Field(default_factory=Augment, description="random changes of training photos")
@@ -59,9 +55,7 @@ class Recipe(BaseModel):
         description="cross_entropy on classes, or soft_age: a distribution over years, summed into bands",
     )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target spread over all classes")
-    soft_age_sigma: float = Field(
-        3.0, gt=0, le=20, description="soft_age: standard deviation of the target, years"
-    )
+    soft_age_sigma: float = Field(3.0, gt=0, le=20, description="soft_age: standard deviation of the target, years")
     train_border: int | None = Field(
         None,
         description="last age border while training (the contest's 58 rule); scores keep the true border",
@@ -75,9 +69,7 @@ class Recipe(BaseModel):
         1.0, ge=0, le=10, description="the backbone's learning rate, relative to the head's"
     )
     weight_decay: float = Field(0.02, ge=0, le=1, description="weight decay; never on biases and norms")
-    warmup: float = Field(
-        0.15, ge=0, lt=1, description="share of all steps over which the rate rises to its peak"
-    )
+    warmup: float = Field(0.15, ge=0, lt=1, description="share of all steps over which the rate rises to its peak")
     clip_norm: float = Field(1.0, ge=0, description="largest norm of the gradient; 0: no clipping")
     epochs: int = Field(ge=1, le=10_000, description="passes over the sampled photos")
     batch_size: int = Field(32, ge=2, le=8192, description="photos a step")
@@ -86,9 +78,7 @@ class Recipe(BaseModel):
         description="auto: bf16 or fp16 on a GPU, fp32 on a CPU (bf16 slows depthwise nets down there)",
     )
     evaluate_every: int = Field(1, ge=1, description="epochs between scores on the held-out people")
-    patience: int = Field(
-        0, ge=0, description="scores without a new best before training stops; 0: never stops early"
-    )
+    patience: int = Field(0, ge=0, description="scores without a new best before training stops; 0: never stops early")
     workers: int = Field(-1, ge=-1, le=256, description="loading processes a job; -1: 0 on a CPU, 8 on a GPU")
 
     @property
@@ -119,7 +109,7 @@ class Scale:
 
     def classes(self, values: NDArray[np.floating[Any]], borders: tuple[int, ...] | None = None) -> Codes:
         """Class codes of values; any shape, int64 out."""
-        return np.digitize(values, borders or self.borders).astype(np.int64)
+        return np.asarray(np.digitize(values, borders or self.borders), dtype=np.int64)
 
 
 @dataclass(frozen=True)

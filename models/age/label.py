@@ -4,11 +4,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from orchestrator.labels import AGE_BORDERS
 from orchestrator.specialist import Scale
 
 __all__ = ["SCALE", "age_band"]
 
-SCALE = Scale(column="age", borders=(30, 60), low=0, high=100)
+SCALE = Scale(column="age", borders=AGE_BORDERS, low=0, high=100)
 
 
 def age_band(photos: pd.DataFrame) -> NDArray[np.int64]:

@@ -55,8 +55,7 @@ def check_data(data: DataOption, columns: ColumnsOption = [], json: JsonOption =
         notes = len(findings.problems) - fatal
         typer.echo(
             f"{len(findings.photos):,} photos of {people:,} people opened: {fatal} error{'s' * (fatal != 1)}, "
-            f"{notes} note{'s' * (notes != 1)}. "
-            + ("Training may not start." if fatal else "Training may start.")
+            f"{notes} note{'s' * (notes != 1)}. " + ("Training may not start." if fatal else "Training may start.")
         )
     raise typer.Exit(1 if fatal else 0)
 
@@ -64,9 +63,7 @@ def check_data(data: DataOption, columns: ColumnsOption = [], json: JsonOption =
 @app.command("describe")
 def describe_data(
     data: DataOption,
-    picture: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Write the picture here, a .png.")
-    ] = None,
+    picture: Annotated[Path | None, typer.Option("--out", "-o", help="Write the picture here, a .png.")] = None,
     columns: ColumnsOption = [],  # noqa: B006
     json: JsonOption = False,
 ) -> None:
@@ -130,9 +127,7 @@ def show_folds(
 @app.command("synth")
 def synthesise(
     folder: Annotated[Path, typer.Argument(help="A new or empty folder.")],
-    people: Annotated[
-        int, typer.Option("--people", "-n", help="People to train on, seven photos each.")
-    ] = 120,
+    people: Annotated[int, typer.Option("--people", "-n", help="People to train on, seven photos each.")] = 120,
     eval_people: Annotated[int, typer.Option("--eval-people", help="Other people, without labels.")] = 0,
     seed: Annotated[int, typer.Option("--seed", help="The same seed draws the same people.")] = 0,
     jobs: Annotated[int, typer.Option("--jobs", "-j", help="Processes that draw; 0: one per core.")] = 0,
@@ -149,12 +144,8 @@ def synthesise(
     from orchestrator.data.synthetic import write_people
 
     with counting("drawing people") as progress:
-        write_people(
-            folder, people, eval_people, seed, jobs or (joblib.cpu_count() if people > 50 else 1), progress
-        )
+        write_people(folder, people, eval_people, seed, jobs or (joblib.cpu_count() if people > 50 else 1), progress)
     say(f"{folder / 'train'}: {people} people, {7 * people} photos.")
     if eval_people:
-        say(
-            f"{folder / 'eval'}: {eval_people} other people, {7 * eval_people} photos; truth.csv has their labels."
-        )
+        say(f"{folder / 'eval'}: {eval_people} other people, {7 * eval_people} photos; truth.csv has their labels.")
     say(f"next: orch train-all --data {folder / 'train'}")

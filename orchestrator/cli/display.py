@@ -114,9 +114,7 @@ class TrainingDisplay:
                 epochs, state = total, "failed" if failure else "done"
             done_work += work * (epochs - begun) / total
             style = {"failed": "red", "done": "green", "waiting": "dim"}.get(state, "")
-            best = max(
-                (entry.get("macro_f1", 0.0) for entry in _read(job.folder / HISTORY) or []), default=0.0
-            )
+            best = max((entry.get("macro_f1", 0.0) for entry in _read(job.folder / HISTORY) or []), default=0.0)
             table.add_row(
                 f"{run.id} {_name(job)}", f"{int(epochs)}/{job.recipe.epochs}",
                 ProgressBar(total=total, completed=epochs, width=24), f"{best:.4f}" if best else "", rate, state,
@@ -124,9 +122,7 @@ class TrainingDisplay:
             )  # fmt: skip
         seconds = time.monotonic() - self._started
         left = seconds / done_work * (all_work - done_work) if done_work > 0 else None
-        foot = f"{_clock(seconds)} gone" + (
-            f", about {_clock(left)} left" if left is not None and seconds > 20 else ""
-        )
+        foot = f"{_clock(seconds)} gone" + (f", about {_clock(left)} left" if left is not None and seconds > 20 else "")
         return Group(table, Text(foot, style="dim"))
 
     def _watch(self) -> None:
@@ -139,9 +135,7 @@ class TrainingDisplay:
                     told[run.id, job.fold] += 1
                     score = f", macro F1 {entry['macro_f1']:.4f}" if "macro_f1" in entry else ""
                     rate = f"{entry['photos_per_second']:.0f} photos/s"
-                    what = (
-                        f"epoch {entry['epoch']}/{job.recipe.epochs}: loss {entry['loss']:.4f}{score}, {rate}"
-                    )
+                    what = f"epoch {entry['epoch']}/{job.recipe.epochs}: loss {entry['loss']:.4f}{score}, {rate}"
                     say(f"{run.id} {_name(job)} {what}")
             if last:
                 return
@@ -159,7 +153,7 @@ def _epochs(job: MemberJob) -> float:
     """Epochs done, the running one counted by its share."""
     progress = _read(job.folder / PROGRESS) or {}
     whole = len(_read(job.folder / HISTORY) or [])
-    return max(float(whole), progress.get("epoch", 0) + progress.get("share", 0.0))
+    return max(float(whole), float(progress.get("epoch", 0) + progress.get("share", 0.0)))
 
 
 def _read(path: Any) -> Any:

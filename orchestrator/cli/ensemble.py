@@ -25,9 +25,7 @@ def ensemble(
         list[str],
         typer.Option("--members", "-m", help="TASK=RUN or TASK=RUN,RUN; the current run where left out."),
     ] = [],  # noqa: B006
-    more: Annotated[
-        list[str] | None, typer.Argument(help="More TASK=RUN words.", metavar="[TASK=RUN ...]")
-    ] = None,
+    more: Annotated[list[str] | None, typer.Argument(help="More TASK=RUN words.", metavar="[TASK=RUN ...]")] = None,
     workspace: WorkspaceOption = Path("runs"),
     no_score: Annotated[
         bool, typer.Option("--no-score", help="For prediction only; runs of different plans need this.")
@@ -93,9 +91,7 @@ def _print_scores(evaluation: dict[str, Evaluation] | object) -> None:
     for task in TASKS:
         one: Evaluation = evaluation[task]
         span = one.intervals["macro_f1"]
-        classes = "   ".join(
-            f"{name} {f1:.3f}" for name, f1 in zip(CLASSES[task], one.scores.f1, strict=True)
-        )
+        classes = "   ".join(f"{name} {f1:.3f}" for name, f1 in zip(CLASSES[task], one.scores.f1, strict=True))
         interval = f"{span.low:.4f} to {span.high:.4f}"
         table.add_row(task, share(one.scores.accuracy), share(one.scores.macro_f1), interval, classes)
     one = evaluation["label"]
@@ -114,9 +110,7 @@ def _print_scores(evaluation: dict[str, Evaluation] | object) -> None:
 
 def _print_singles(built: Built) -> None:
     """Each run alone and each member alone, so that a weak one is seen."""
-    table = grid(
-        "alone, each on the photos that it held out", "run", "member", "photos", "accuracy", "macro F1"
-    )
+    table = grid("alone, each on the photos that it held out", "run", "member", "photos", "accuracy", "macro F1")
     for entries in built.record["single"].values():
         for one in entries:
             member = "whole run" if one["fold"] is None else f"fold {one['fold']}"
@@ -133,9 +127,7 @@ def _print_labels(one: Evaluation) -> None:
     scores = one.scores
     for code, name in enumerate(LABELS):
         numbers = scores.precision[code], scores.recall[code], scores.f1[code]
-        table.add_row(
-            f"{code:>2} {name}", f"{scores.support[code]:,}", *(f"{value:.3f}" for value in numbers)
-        )
+        table.add_row(f"{code:>2} {name}", f"{scores.support[code]:,}", *(f"{value:.3f}" for value in numbers))
     out().print(table)
     if scores.absent:
         absent = ", ".join(LABELS[code] for code in scores.absent)
@@ -145,9 +137,7 @@ def _print_labels(one: Evaluation) -> None:
 def _print_disagreements(built: Built) -> None:
     table = built.disagreements
     assert table is not None
-    single = all(
-        len({one["run"] for one in built.record["members"][task]}) == 1 for task in built.record["members"]
-    )
+    single = all(len({one["run"] for one in built.record["members"][task]}) == 1 for task in built.record["members"])
     if single:
         typer.echo(
             "soft and hard voting agree on every out-of-fold photo, as they must with one run per specialist: one member "

@@ -30,9 +30,7 @@ ColumnsOption = Annotated[
 ]
 RecipeOption = Annotated[
     list[str],
-    typer.Option(
-        "--recipe", "-r", help="NAME or FILE.toml for all, TASK=NAME for one; see `orch recipes list`."
-    ),
+    typer.Option("--recipe", "-r", help="NAME or FILE.toml for all, TASK=NAME for one; see `orch recipes list`."),
 ]
 SetOption = Annotated[
     list[str],
@@ -41,16 +39,12 @@ SetOption = Annotated[
 FoldsOption = Annotated[
     int, typer.Option("--folds", "-k", help="Folds of the plan; 0 trains on everything, without a score.")
 ]
-ValidOnlyOption = Annotated[
-    bool, typer.Option("--valid-only", help="Train fold 0 only: a single split of people.")
-]
+ValidOnlyOption = Annotated[bool, typer.Option("--valid-only", help="Train fold 0 only: a single split of people.")]
 SeedOption = Annotated[int, typer.Option("--seed", help="Seed of the training.")]
 PlanSeedOption = Annotated[
     int, typer.Option("--plan-seed", help="Seed of the fold plan; one plan serves all specialists.")
 ]
-JobsOption = Annotated[
-    int, typer.Option("--jobs", "-j", help="Members trained at once; 0: one per core, or per GPU.")
-]
+JobsOption = Annotated[int, typer.Option("--jobs", "-j", help="Members trained at once; 0: one per core, or per GPU.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
 NoStoreOption = Annotated[
     bool, typer.Option("--no-store", help="Decode photos at every use instead of once; needs no disk.")
@@ -67,4 +61,4 @@ def column_names(columns: list[str]) -> dict[str, str]:
     wrong = [word for word in columns if "=" not in word]
     if wrong:
         raise ConfigError(f"--columns {' '.join(wrong)}: write OURS=THEIRS, as in person=subject_id.")
-    return dict(word.split("=", 1) for word in columns)  # type: ignore[misc]
+    return dict(word.split("=", 1) for word in columns)

@@ -22,12 +22,8 @@ SHOWN = 60
 
 def predict(
     photos: Annotated[list[Path] | None, typer.Argument(help="Photos, or folders of photos.")] = None,
-    evaluation: Annotated[
-        Path | None, typer.Option("--eval", help="A folder with info.csv and images/.")
-    ] = None,
-    to: Annotated[
-        Path | None, typer.Option("--out", "-o", help="The submission file to write, with --eval.")
-    ] = None,
+    evaluation: Annotated[Path | None, typer.Option("--eval", help="A folder with info.csv and images/.")] = None,
+    to: Annotated[Path | None, typer.Option("--out", "-o", help="The submission file to write, with --eval.")] = None,
     probabilities: Annotated[
         Path | None, typer.Option("--probabilities", help="Also write all probabilities here, a .parquet.")
     ] = None,
@@ -64,9 +60,7 @@ def predict(
             "give either photos or --eval DIR. Example: orch predict --eval people/eval --out submission.csv"
         )
     if (evaluation is None) != (to is None):
-        raise ConfigError(
-            "--eval and --out go together: the folder to answer and the submission file to write."
-        )
+        raise ConfigError("--eval and --out go together: the folder to answer and the submission file to write.")
     from orchestrator.data.contest import read_eval
     from orchestrator.prediction import (
         check_probabilities_path,
@@ -86,10 +80,7 @@ def predict(
     failed = [answer for answer in answers if answer.error]
     if contest is not None and to is not None:
         write_submission(to, contest, answers)
-        say(
-            f"{to}: {len(answers):,} rows in info.csv's order"
-            + (f", {len(failed)} of them empty." if failed else ".")
-        )
+        say(f"{to}: {len(answers):,} rows in info.csv's order" + (f", {len(failed)} of them empty." if failed else "."))
     if probabilities is not None:
         keys = list(contest.table["ImageID"]) if contest is not None else [str(path) for path in paths]
         write_probabilities(probabilities, keys, answers)

@@ -14,9 +14,7 @@ from orchestrator.labels import TASKS
 
 __all__ = ["app"]
 
-app = typer.Typer(
-    no_args_is_help=True, help="Ways to train: list, show and copy recipes.", rich_markup_mode="rich"
-)
+app = typer.Typer(no_args_is_help=True, help="Ways to train: list, show and copy recipes.", rich_markup_mode="rich")
 
 TaskArgument = Annotated[str, typer.Argument(help=f"The specialist: {', '.join(TASKS)}.")]
 NameArgument = Annotated[str, typer.Argument(help="The recipe's name.")]
@@ -44,12 +42,7 @@ def list_recipes(json: JsonOption = False) -> None:
         for name in recipe_files(specialist)
     ]
     if json:
-        emit(
-            [
-                {"specialist": task, "name": name, **recipe.model_dump(mode="json")}
-                for task, name, recipe in found
-            ]
-        )
+        emit([{"specialist": task, "name": name, **recipe.model_dump(mode="json")} for task, name, recipe in found])
         return
     table = grid("", "specialist", "recipe", "backbone", "input", "epochs", "sampling", "about")
     table.columns[-1].justify = "left"

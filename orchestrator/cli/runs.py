@@ -64,18 +64,14 @@ def list_runs(workspace: WorkspaceOption = Path("runs"), json: JsonOption = Fals
     if json:
         emit([{**run_as_dict(run), "current": current[run.task] == run.id} for run in runs])
         return
-    table = grid(
-        "", "run", "specialist", "recipe", "backbone", "seed", "folds", "mean macro F1", "state", "created"
-    )
+    table = grid("", "run", "specialist", "recipe", "backbone", "seed", "folds", "mean macro F1", "state", "created")
     for run in runs:
         scores = scores_of(run)
         mean = share(sum(scores) / len(scores)) if scores else "-"
         folds = "all photos" if run.plan is None else f"{len(run.folds)} of {run.plan['k']}"
         state = "current" if current[run.task] == run.id else run.status
         recipe, when = run.recipe_name, run.created[:16].replace("T", " ")
-        table.add_row(
-            run.id, run.task, recipe, run.recipe["backbone"], str(run.seed), folds, mean, state, when
-        )
+        table.add_row(run.id, run.task, recipe, run.recipe["backbone"], str(run.seed), folds, mean, state, when)
     out().print(table)
     if not runs:
         say("no runs yet: `orch train-all --data DIR` trains some.")
@@ -111,8 +107,7 @@ def show_run(
         "settings": "  ".join(
             f"{key}={value}" for key, value in record.recipe.items() if key not in ("about", "augment")
         ),
-        "augment": "  ".join(f"{key}={value}" for key, value in record.recipe["augment"].items() if value)
-        or "nothing",
+        "augment": "  ".join(f"{key}={value}" for key, value in record.recipe["augment"].items() if value) or "nothing",
         "initial weights": f"{record.initial_weights['source']} {record.initial_weights['sha256'][:12]}",
         "data": f"{record.data['source']}: {record.data['photos']:,} photos of {record.data['people']:,} people, "
         f"fingerprint {record.data['fingerprint'][:12]}",

@@ -40,9 +40,7 @@ def train_all(
     valid_only: ValidOnlyOption = False,
     recipe: RecipeOption = [],  # noqa: B006
     change: SetOption = [],  # noqa: B006
-    tasks: Annotated[
-        str, typer.Option("--tasks", help="Only these specialists, as in gender,mask.")
-    ] = ",".join(TASKS),
+    tasks: Annotated[str, typer.Option("--tasks", help="Only these specialists, as in gender,mask.")] = ",".join(TASKS),
     jobs: JobsOption = 0,
     device: DeviceOption = "auto",
     seed: SeedOption = 0,
@@ -81,15 +79,11 @@ def train_all(
     )  # fmt: skip
     display = TrainingDisplay()
     try:
-        report = pipeline.train_all(
-            settings, {task: SPECIALISTS[task] for task in TASKS if task in chosen}, display
-        )
+        report = pipeline.train_all(settings, {task: SPECIALISTS[task] for task in TASKS if task in chosen}, display)
     except KeyboardInterrupt:
         _interrupted(display)
     where = "" if workspace == Path("runs") else f" --workspace {workspace}"
-    _conclude(
-        report, json, f"next: orch ensemble --strategy soft{where}" if len(chosen) == len(TASKS) else ""
-    )
+    _conclude(report, json, f"next: orch ensemble --strategy soft{where}" if len(chosen) == len(TASKS) else "")
 
 
 def train(
@@ -100,9 +94,7 @@ def train(
     valid_only: ValidOnlyOption = False,
     fold: Annotated[
         list[int],
-        typer.Option(
-            "--fold", help="Retrain only this fold; the other members are shared with the base run."
-        ),
+        typer.Option("--fold", help="Retrain only this fold; the other members are shared with the base run."),
     ] = [],  # noqa: B006
     base: Annotated[
         str | None,
@@ -160,9 +152,7 @@ def _conclude(report: Report, json: bool, next_step: str) -> None:
     from orchestrator.cli.runs import run_as_dict, scores_of
 
     if json:
-        failures = [
-            {"run": run, "fold": fold, "reason": reason} for (run, fold), reason in report.failures.items()
-        ]
+        failures = [{"run": run, "fold": fold, "reason": reason} for (run, fold), reason in report.failures.items()]
         emit(
             {
                 "runs": [run_as_dict(run) for run in report.runs],

@@ -8,6 +8,7 @@ and keeps their size; evaluation and serving never augment.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -73,9 +74,7 @@ class Augmenter:
 
 def _compose(a: Augment, height: int, width: int) -> Any:
     """The albumentations pipeline of the settings."""
-    os.environ.setdefault(
-        "NO_ALBUMENTATIONS_UPDATE", "1"
-    )  # it asks PyPI for its own version at import otherwise
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks PyPI for its own version at import otherwise
     import albumentations as A
     import cv2
 
@@ -98,13 +97,14 @@ def _compose(a: Augment, height: int, width: int) -> Any:
     if a.colour:
         shift = a.colour * 255
         steps.append(A.RGBShift((-shift, shift), (-shift, shift), (-shift, shift), p=1))
-    for chance, step in (
+    chances: list[tuple[float, Callable[[float], Any]]] = [
         (a.sharpen, lambda p: A.Sharpen(alpha=(0.1, 0.3), lightness=(0.8, 1.0), p=p)),
         (a.grey, lambda p: A.ToGray(p=p)),
         (a.blur, lambda p: A.GaussianBlur(blur_limit=(3, 5), p=p)),
         (a.noise, lambda p: A.GaussNoise(std_range=(0.02, 0.06), p=p)),
         (a.cutout, lambda p: A.CoarseDropout((1, 1), (0.1, 0.3), (0.1, 0.3), fill=127, p=p)),
-    ):
+    ]
+    for chance, step in chances:
         if chance:
             steps.append(step(chance))
     return A.Compose(steps, seed=0)

@@ -87,9 +87,7 @@ def _open(path: Path) -> _Opened:
         pixels = decode(path)
     except PhotoError as error:
         reason = error.message.removeprefix(f"{path}: ")
-        return _Opened(
-            "", None, Problem(str(path), reason, "Replace the file or remove its row.", "unreadable")
-        )
+        return _Opened("", None, Problem(str(path), reason, "Replace the file or remove its row.", "unreadable"))
     except OSError as error:
         return _Opened("", None, Problem(str(path), f"cannot be read ({error.strerror}).", kind="unreadable"))
     size = (pixels.shape[1], pixels.shape[0])
@@ -110,9 +108,7 @@ def _twins(photos: Photos, digests: list[str]) -> list[Problem]:
         people = group["person"].unique()
         if len(people) > 1:
             what = f"the same file stands under {len(people)} people ({', '.join(people[:3])}): folds would leak."
-            problems.append(
-                Problem(paths, what, "Remove all but one, or give them one person key.", "twin_people")
-            )
+            problems.append(Problem(paths, what, "Remove all but one, or give them one person key.", "twin_people"))
         else:
             what = f"the same file {len(group)} times for person {people[0]}."
             problems.append(Problem(paths, what, kind="twin", fatal=False))

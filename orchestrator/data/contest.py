@@ -104,9 +104,7 @@ def _photos_of(root: Path, folder: str, where: str) -> tuple[dict[str, str], lis
     """Path -> mask word of one person's folder, and what is wrong with it."""
     place = root / "images" / folder
     if not folder or not place.is_dir():
-        return {}, [
-            Problem(where, f"no folder images/{folder}.", "Restore it or remove the row.", "missing_folder")
-        ]
+        return {}, [Problem(where, f"no folder images/{folder}.", "Restore it or remove the row.", "missing_folder")]
     problems: list[Problem] = []
     by_stem: dict[str, list[str]] = {}
     for file in sorted(place.iterdir()):
@@ -124,9 +122,7 @@ def _photos_of(root: Path, folder: str, where: str) -> tuple[dict[str, str], lis
             problems.append(Problem(str(place), what, "Keep one of them.", "two_files"))
     missing = [stem for stem in MASK_OF_STEM if stem not in by_stem]
     if not by_stem:
-        problems.append(
-            Problem(str(place), "holds no photo.", "Restore them or remove the row.", "missing_file")
-        )
+        problems.append(Problem(str(place), "holds no photo.", "Restore them or remove the row.", "missing_file"))
     elif missing:
         what = f"{len(by_stem)} photos instead of {PHOTOS_PER_PERSON}, missing {', '.join(missing)}: trained without."
         problems.append(Problem(str(place), what, kind="photo_count", fatal=False))
@@ -138,14 +134,9 @@ def _extra_folders(root: Path, known: set[str]) -> list[Problem]:
     images = root / "images"
     if not images.is_dir():
         return []
-    extra = [
-        entry
-        for entry in sorted(images.iterdir())
-        if entry.name not in known and not entry.name.startswith(".")
-    ]
+    extra = [entry for entry in sorted(images.iterdir()) if entry.name not in known and not entry.name.startswith(".")]
     return [
-        Problem(str(entry), "is in no row of train.csv: left out.", kind="extra_file", fatal=False)
-        for entry in extra
+        Problem(str(entry), "is in no row of train.csv: left out.", kind="extra_file", fatal=False) for entry in extra
     ]
 
 
@@ -183,9 +174,7 @@ def read_eval(root: Path) -> Eval:
         if not path.is_file()
     ]
     for name in table["ImageID"][table["ImageID"].duplicated()].unique():
-        problems.append(
-            Problem(str(root / "info.csv"), f"ImageID '{name}' stands twice.", kind="repeated_row")
-        )
+        problems.append(Problem(str(root / "info.csv"), f"ImageID '{name}' stands twice.", kind="repeated_row"))
     if problems:
         raise DataError(f"{root / 'info.csv'}: {len(problems)} problems.", problems)
     if not paths:
@@ -206,9 +195,7 @@ def _read_csv(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
     missing = [column for column in columns if column not in table]
     if missing:
         problems = [
-            Problem(
-                str(path), f"no column '{column}'.{nearest(column, table.columns)}", kind="missing_column"
-            )
+            Problem(str(path), f"no column '{column}'.{nearest(column, table.columns)}", kind="missing_column")
             for column in missing
         ]
         raise DataError(f"{path}: has the columns {', '.join(table.columns)}.", problems)

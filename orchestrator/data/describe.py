@@ -13,11 +13,11 @@ import pandas as pd
 from PIL import Image
 
 from orchestrator.data.files import atomic
-from orchestrator.data.folds import AGE_BORDERS, FoldPlan, strata_words
+from orchestrator.data.folds import FoldPlan, strata_words
 from orchestrator.data.photos import Photos
 from orchestrator.data.preprocessing import FORMATS
 from orchestrator.errors import ConfigError
-from orchestrator.labels import CLASSES
+from orchestrator.labels import AGE_BORDERS, CLASSES
 
 __all__ = ["Description", "describe", "draw", "fold_table"]
 
@@ -58,7 +58,7 @@ def describe(photos: Photos, progress: Callable[[int, int], None] = lambda _done
     if len(known) > 1:
         joint = table.groupby(known, observed=True).agg(people=("person", "nunique"), photos=("path", "size"))
         ranks = {column: list(CLASSES[column.split()[0]]).index for column in known}
-        joint = joint.sort_index(key=lambda index: index.map(ranks[index.name]))
+        joint = joint.sort_index(key=lambda index: index.map(ranks[str(index.name)]))
         tables[f"by {' x '.join(known)}"] = joint.reset_index()
     ages = [float(age) for age in photos.people["age"]] if "age" in photos.people else []
     if ages:
@@ -69,10 +69,7 @@ def describe(photos: Photos, progress: Callable[[int, int], None] = lambda _done
         names += [f"people within 3 years of {border}" for border in AGE_BORDERS]
         tables["ages"] = pd.DataFrame([row], columns=names)
     sizes = _sizes(photos, progress)
-    rows = [
-        (f"{width} x {height}", count)
-        for (width, height), count in sorted(sizes.items(), key=lambda one: -one[1])
-    ]
+    rows = [(f"{width} x {height}", count) for (width, height), count in sorted(sizes.items(), key=lambda one: -one[1])]
     tables["image sizes (width x height)"] = pd.DataFrame(rows[:12], columns=["size", "photos"])
     return Description(len(photos), len(photos.people), tables, ages, sizes)
 
@@ -81,8 +78,8 @@ def with_bands(table: pd.DataFrame) -> pd.DataFrame:
     """The table with a column of age bands, where ages are known."""
     if "age" not in table:
         return table
-    bands = np.array(CLASSES["age"])[np.digitize(table["age"].to_numpy(dtype=float), AGE_BORDERS)]
-    return table.assign(**{"age band": bands})
+    codes = np.digitize(table["age"].to_numpy(dtype=float), AGE_BORDERS)
+    return table.assign(**{"age band": [CLASSES["age"][code] for code in codes]})
 
 
 def _sizes(photos: Photos, progress: Callable[[int, int], None]) -> dict[tuple[int, int], int]:
@@ -105,15 +102,9 @@ def fold_table(photos: Photos, plan: FoldPlan) -> pd.DataFrame:
     folds = pd.Series({person: plan.fold_of[str(person)] for person in people.index}, name="fold")
     counts = pd.crosstab(words, folds)
     photo_counts = np.bincount(plan.folds(photos.table["person"]), minlength=plan.k)
-    frame = counts.rename(columns={fold: f"fold {fold}" for fold in counts.columns}).reset_index(
-        names="class"
-    )
-    total: dict[str, Any] = {"class": "all people"} | {
-        f"fold {f}": int(counts[f].sum()) for f in counts.columns
-    }
-    pictures: dict[str, Any] = {"class": "all photos"} | {
-        f"fold {f}": int(photo_counts[f]) for f in counts.columns
-    }
+    frame = counts.rename(columns={fold: f"fold {fold}" for fold in counts.columns}).reset_index(names="class")
+    total: dict[str, Any] = {"class": "all people"} | {f"fold {f}": int(counts[f].sum()) for f in counts.columns}
+    pictures: dict[str, Any] = {"class": "all photos"} | {f"fold {f}": int(photo_counts[f]) for f in counts.columns}
     return pd.concat([frame, pd.DataFrame([total, pictures])], ignore_index=True)
 
 
@@ -133,16 +124,12 @@ def draw(about: Description, path: Path) -> None:
     ink, accent, soft = "#22303c", "#2f7f86", "#bcd7d6"
     bars = {title: frame for title, frame in about.tables.items() if title.startswith("by ")}
     figure, axes = plt.subplots(2, 2, figsize=(12, 8.4), constrained_layout=True)
-    figure.suptitle(
-        f"{about.photos:,} photos of {about.people:,} people", fontsize=15, color=ink, weight="bold"
-    )
+    figure.suptitle(f"{about.photos:,} photos of {about.people:,} people", fontsize=15, color=ink, weight="bold")
     places = iter(axes.flat)
     if about.ages:
         axis = next(places)
         low, high = int(min(about.ages)), int(max(about.ages))
-        counts, _, patches = axis.hist(
-            about.ages, bins=np.arange(low, high + 2), color=soft, edgecolor="white"
-        )
+        counts, _, patches = axis.hist(about.ages, bins=np.arange(low, high + 2), color=soft, edgecolor="white")
         for border in AGE_BORDERS:
             axis.axvline(border, color=accent, linewidth=1.5)
             axis.text(border, counts.max() * 1.02, f" {border}", color=accent, ha="left", va="bottom")
@@ -153,9 +140,7 @@ def draw(about: Description, path: Path) -> None:
             axis = next(places)
             names = frame.iloc[:, 0].astype(str)
             axis.barh(names[::-1], frame["photos"][::-1], color=soft)
-            for place, (people, photos) in enumerate(
-                zip(frame["people"][::-1], frame["photos"][::-1], strict=True)
-            ):
+            for place, (people, photos) in enumerate(zip(frame["people"][::-1], frame["photos"][::-1], strict=True)):
                 axis.text(
                     photos,
                     place,

@@ -65,9 +65,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise WorkspaceError(
-            f"{path}: no such file. `orch runs list` shows what the workspace holds."
-        ) from None
+        raise WorkspaceError(f"{path}: no such file. `orch runs list` shows what the workspace holds.") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise WorkspaceError(
             f"{path}: not readable as JSON ({error}). It was changed or damaged outside orch."

@@ -20,12 +20,11 @@ from sklearn.model_selection import KFold, StratifiedKFold
 
 from orchestrator.data.files import digest_of, read_json, write_json
 from orchestrator.errors import PlanError
+from orchestrator.labels import AGE_BORDERS, CLASSES
 
-__all__ = ["AGE_BORDERS", "FoldPlan", "plan_folds", "strata_words"]
+__all__ = ["FoldPlan", "plan_folds", "strata_words"]
 
 PLAN_FORMAT = 1
-AGE_BORDERS = (30, 60)
-"""Half-open: 29 is young, 30 middle, 59 middle, 60 old. Only for stratifying; the truth is the specialist's rule."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ class FoldPlan:
                 f"the fold plan {self.digest[:12]} does not know {len(unknown)} people of this data "
                 f"({', '.join(map(str, unknown[:3]))} ...): it was made for other data."
             )
-        return folds.to_numpy(dtype=np.int64)
+        return np.asarray(folds, dtype=np.int64)
 
     def split(self, persons: pd.Series[str], fold: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Row numbers to train on and row numbers held out, for one fold; together they are all rows."""
@@ -109,9 +108,7 @@ def plan_folds(people: pd.DataFrame, k: int, seed: int = 0) -> FoldPlan:
     """
     people = people.sort_index()
     if k < 2:
-        raise PlanError(
-            f"--folds {k}: a plan needs at least 2 folds (or 0 to train on everything, without a score)."
-        )
+        raise PlanError(f"--folds {k}: a plan needs at least 2 folds (or 0 to train on everything, without a score).")
     strata = tuple(column for column in ("gender", "age") if column in people)
     words = strata_words(people)
     sizes = words.value_counts() if strata else pd.Series({"people": len(people)})
@@ -139,8 +136,7 @@ def strata_words(people: pd.DataFrame) -> pd.Series[str]:
     if "gender" in people:
         words += people["gender"].astype(str)
     if "age" in people:
-        low, high = AGE_BORDERS
-        names = np.array([f"<{low}", f"{low}-{high - 1}", f">={high}"])
-        bands = names[np.digitize(people["age"].to_numpy(dtype=float), AGE_BORDERS)]
-        words = (words + " " + pd.Series(bands, index=people.index)).str.strip()
+        codes = np.digitize(people["age"].to_numpy(dtype=float), AGE_BORDERS)
+        bands = pd.Series([CLASSES["age"][code] for code in codes], index=people.index)
+        words = (words + " " + bands).str.strip()
     return words

@@ -6,6 +6,7 @@ bits with no worker processes or with many.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -41,7 +42,7 @@ class Batches(Dataset[Item]):
     seed: int = 0
 
     def __len__(self) -> int:
-        return -(-len(self.rows) // self.size)
+        return math.ceil(len(self.rows) / self.size)
 
     def __getitem__(self, number: int) -> Item:
         """Pixels (n, H, W, 3) uint8 and their rows (n,) int64."""

@@ -39,17 +39,15 @@ def read_manifest(path: Path, columns: Mapping[str, str] | None = None) -> tuple
     problems: list[Problem] = []
     known = [column for column in MANIFEST_COLUMNS if column in frame]
     kept: list[dict[str, Any]] = []
-    for number, row in enumerate(frame[known].to_dict("records"), start=2):
-        where = f"{path} row {number}"
-        found = _check_row({str(key): value for key, value in row.items()}, where, path.parent)
+    for number, cells in enumerate(frame[known].itertuples(index=False, name=None), start=2):
+        row = dict(zip(known, cells, strict=True))
+        found = _check_row(row, f"{path} row {number}", path.parent)
         problems += found
         if not found:
-            kept.append({str(key): value for key, value in row.items()})
+            kept.append(row)
     for key, value in pd.Series([str(row["path"]) for row in kept]).value_counts().items():
         if value > 1:
-            problems.append(
-                Problem(str(path), f"path '{key}' stands in {value} rows.", "Keep one.", "repeated_row")
-            )
+            problems.append(Problem(str(path), f"path '{key}' stands in {value} rows.", "Keep one.", "repeated_row"))
     for row in kept:
         row["path"], row["person"] = Path(str(row["path"])).as_posix(), str(row["person"]).strip()
         for column in ("gender", "mask"):
@@ -93,9 +91,7 @@ def _rename(frame: pd.DataFrame, path: Path, columns: Mapping[str, str]) -> pd.D
     missing = [column for column in ("path", "person") if column not in frame]
     if missing:
         found = [
-            Problem(
-                str(path), f"no column '{column}'.{nearest(column, frame.columns)}", kind="missing_column"
-            )
+            Problem(str(path), f"no column '{column}'.{nearest(column, frame.columns)}", kind="missing_column")
             for column in missing
         ]
         raise DataError(
@@ -112,9 +108,7 @@ def _check_row(row: Mapping[str, Any], where: str, folder: Path) -> list[Problem
         if pd.isna(row[column]) or not str(row[column]).strip():
             problems.append(Problem(where, f"{column} is empty.", kind="empty_cell"))
     if not problems and not (folder / str(row["path"])).is_file():
-        problems.append(
-            Problem(where, f"no file {row['path']}.", "Paths are relative to the table.", "missing_file")
-        )
+        problems.append(Problem(where, f"no file {row['path']}.", "Paths are relative to the table.", "missing_file"))
     for column in ("gender", "mask"):
         if column in row:
             problems += [problem for problem in (check_word(column, row[column], where)[1],) if problem]
@@ -131,9 +125,7 @@ def _conflicts(table: pd.DataFrame, path: Path) -> list[Problem]:
             continue
         counts = table.groupby("person")[column].nunique()
         for person in counts[counts > 1].index:
-            values = ", ".join(
-                str(value) for value in sorted(table.loc[table["person"] == person, column].unique())
-            )
+            values = ", ".join(str(value) for value in sorted(table.loc[table["person"] == person, column].unique()))
             fix = "Correct the rows, or give the people keys of their own." if fatal else ""
             what = f"person '{person}' has the {column}s {values}."
             problems.append(Problem(str(path), what, fix, f"{column}_conflict", fatal))

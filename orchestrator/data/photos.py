@@ -120,9 +120,7 @@ class HashCache:
                 stat = path.stat()
                 keys.append(f"{path.absolute()}|{stat.st_size}|{stat.st_mtime_ns}")
             except OSError as error:
-                problems.append(
-                    Problem(str(path), f"cannot be read ({error.strerror}).", kind="missing_file")
-                )
+                problems.append(Problem(str(path), f"cannot be read ({error.strerror}).", kind="missing_file"))
         if problems:
             raise DataError(f"{len(problems)} of {len(paths)} photos cannot be read.", problems)
         new = [(key, path) for key, path in zip(keys, paths, strict=True) if key not in known]

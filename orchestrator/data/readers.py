@@ -44,9 +44,7 @@ def read(source: Path, columns: Mapping[str, str] | None = None) -> Photos:
     photos, problems = inspect(source, columns)
     fatal = [problem for problem in problems if problem.fatal]
     if fatal:
-        raise DataError(
-            f"{source}: {len(fatal)} problems; `orch data check --data {source}` lists everything.", fatal
-        )
+        raise DataError(f"{source}: {len(fatal)} problems; `orch data check --data {source}` lists everything.", fatal)
     if not len(photos):
         raise DataError(f"{source}: no photos found.")
     return photos

@@ -113,13 +113,9 @@ def build_stores(
     return stores
 
 
-def _build(
-    folder: Path, paths: Sequence[Path], keys: dict[Geometry, str], threads: int, progress: Progress
-) -> None:
+def _build(folder: Path, paths: Sequence[Path], keys: dict[Geometry, str], threads: int, progress: Progress) -> None:
     sizes = {geometry: len(paths) * geometry.height * geometry.width * 3 for geometry in keys}
-    for left_over in folder.glob(
-        "*.building"
-    ):  # of a killed command: we hold the lock, so nobody writes them
+    for left_over in folder.glob("*.building"):  # of a killed command: we hold the lock, so nobody writes them
         shutil.rmtree(left_over, ignore_errors=True)
     free_room(
         folder, sum(sizes.values()), f"the pixel store of {len(paths):,} photos",
@@ -132,11 +128,12 @@ def _build(
         try:
             photo = decode(path)
         except PhotoError as error:
-            problems.append(Problem(*error.message.split(": ", 1), kind="unreadable"))
+            where, what = error.message.split(": ", 1)
+            problems.append(Problem(where, what, kind="unreadable"))
             return None
         return [geometry.apply(photo) for geometry in keys]
 
-    with _arrays(folder, keys, sizes, len(paths)) as arrays, ThreadPoolExecutor(threads) as pool:
+    with _arrays(folder, keys, len(paths)) as arrays, ThreadPoolExecutor(threads) as pool:
         done = 0
         for start in range(0, len(paths), 256):  # bounds what waits decoded in memory
             part = range(start, min(start + 256, len(paths)))
@@ -151,25 +148,21 @@ def _build(
 
 
 @contextmanager
-def _arrays(
-    folder: Path, keys: dict[Geometry, str], sizes: dict[Geometry, int], photos: int
-) -> Iterator[list[NDArray[np.uint8]]]:
+def _arrays(folder: Path, keys: dict[Geometry, str], photos: int) -> Iterator[list[NDArray[np.uint8]]]:
     """Writable maps of new stores, which get their names only when the block ends well."""
     places = {geometry: folder / f"{key}.building" for geometry, key in keys.items()}
     try:
-        arrays = []
+        arrays: list[NDArray[np.uint8]] = []
         for geometry, place in places.items():
             place.mkdir()
             shape = (photos, geometry.height, geometry.width, 3)
-            array = np.lib.format.open_memmap(place / "pixels.npy", "w+", np.uint8, shape)
+            array: Any = np.lib.format.open_memmap(place / "pixels.npy", "w+", np.uint8, shape)
             if hasattr(os, "posix_fallocate"):
                 # A write to a map on a full disk kills the process (SIGBUS); reserving the bytes first makes it an error.
                 with (place / "pixels.npy").open("rb+") as file:
-                    os.posix_fallocate(file.fileno(), 0, sizes[geometry])
+                    os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
             arrays.append(array)
-            write_json(
-                place / "store.json", {"format": STORE_FORMAT, "photos": photos, "geometry": asdict(geometry)}
-            )
+            write_json(place / "store.json", {"format": STORE_FORMAT, "photos": photos, "geometry": asdict(geometry)})
         yield arrays
         for array in arrays:
             array.flush()

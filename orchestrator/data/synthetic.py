@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from orchestrator.data.contest import MASK_OF_STEM
 from orchestrator.data.files import atomic
 from orchestrator.errors import ConfigError, DataError
-from orchestrator.labels import CLASSES, compose
+from orchestrator.labels import AGE_BORDERS, CLASSES, compose
 
 __all__ = ["HEIGHT", "WIDTH", "Person", "draw_photo", "invent_person", "write_people"]
 
@@ -106,9 +106,7 @@ class _Face:
         self.hair = _mix(HAIRS[rng.integers(len(HAIRS))], (206, 206, 208), grey)
         self.brow = _mix(_shade(self.hair, 0.8), (190, 190, 190), grey * 0.5)
         self.wrinkles = float(np.clip((years - 26) / 40, 0, 1.2))
-        self.recession = (
-            0.0 if self.long_hair else float(np.clip((years - 34) / 70 + rng.normal(0, 0.08), 0, 0.5))
-        )
+        self.recession = 0.0 if self.long_hair else float(np.clip((years - 34) / 70 + rng.normal(0, 0.08), 0, 0.5))
         self.x, self.y = 96, 124
         self.half_width = int((42 if female else 46) + rng.normal(0, 1.5))
         self.half_height = int(58 + rng.normal(0, 2))
@@ -150,7 +148,7 @@ class _Face:
         cv2.ellipse(cap, (x, y - 8), (w + 5, h - 2), 0, 180, 360, 255, -1, cv2.LINE_AA)
         skin = np.zeros_like(cap)
         cv2.ellipse(skin, (x, y), (int(w * 0.93), y - line), 0, 180, 360, 255, -1, cv2.LINE_AA)
-        _paint(canvas, cv2.subtract(cap, skin), self.hair)
+        _paint(canvas, np.where(skin > 0, 0, cap).astype(np.uint8), self.hair)
         for _ in range(26):  # strands, so that hair is no flat patch
             a = float(self.rng.uniform(np.pi, 2 * np.pi))
             start = (int(x + np.cos(a) * (w + 2)), int(y - 10 + np.sin(a) * (h - 5)))
@@ -196,7 +194,7 @@ def _backdrop(rng: np.random.Generator) -> Canvas:
     top, bottom = rng.integers(90, 215, (2, 1)) + rng.integers(-28, 29, (2, 3))
     share = np.linspace(0, 1, HEIGHT)[:, None, None]
     rows = top * (1 - share) + bottom * share
-    return np.ascontiguousarray(np.broadcast_to(rows, (HEIGHT, WIDTH, 3)).astype(np.uint8))
+    return np.array(np.broadcast_to(rows, (HEIGHT, WIDTH, 3)), dtype=np.uint8)
 
 
 def _mask(canvas: Canvas, face: _Face, rng: np.random.Generator, worn: bool) -> None:
@@ -233,13 +231,12 @@ def _mask(canvas: Canvas, face: _Face, rng: np.random.Generator, worn: bool) -> 
 def _camera(canvas: Canvas, rng: np.random.Generator) -> Canvas:
     """Pose, light and noise of one shot."""
     turn = cv2.getRotationMatrix2D((WIDTH / 2, HEIGHT / 2), rng.normal(0, 3), rng.uniform(1.05, 1.3))
-    turn[:, 2] += rng.normal(0, 4, 2)
-    shot = cv2.warpAffine(
-        canvas, turn, (WIDTH, HEIGHT), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
+    turn = turn + np.array([[0, 0, rng.normal(0, 4)], [0, 0, rng.normal(0, 4)]])
+    shot = cv2.warpAffine(canvas, turn, (WIDTH, HEIGHT), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     light = rng.uniform(0.8, 1.15) * (1 + rng.normal(0, 0.03, 3))
     noise = rng.integers(-9, 10, shot.shape[:2], dtype=np.int16)[:, :, None]
-    return np.clip(shot.astype(np.float32) * light.astype(np.float32) + noise, 0, 255).astype(np.uint8)
+    lit = shot.astype(np.float32) * light.astype(np.float32) + noise
+    return np.asarray(np.clip(lit, 0, 255), dtype=np.uint8)
 
 
 def _ellipse(canvas: Canvas, centre: tuple[int, int], axes: tuple[int, int], colour: Any) -> None:
@@ -344,9 +341,7 @@ def _write_person(job: tuple[Path, int, int, str, int, bool]) -> dict[str, Any]:
         path = root / "eval" / "images" / name if for_eval else root / "train" / "images" / folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         bgr = cv2.cvtColor(draw_photo(person, stem), cv2.COLOR_RGB2BGR)
-        done, data = cv2.imencode(
-            path.suffix, bgr, [cv2.IMWRITE_JPEG_QUALITY, 88] if path.suffix != ".png" else []
-        )
+        done, data = cv2.imencode(path.suffix, bgr, [cv2.IMWRITE_JPEG_QUALITY, 88] if path.suffix != ".png" else [])
         if not done:
             raise DataError(f"{path}: could not be encoded.")
         path.write_bytes(data.tobytes())
@@ -354,9 +349,7 @@ def _write_person(job: tuple[Path, int, int, str, int, bool]) -> dict[str, Any]:
     return row
 
 
-def _write_tables(
-    root: Path, train: list[dict[str, Any]], evaluation: list[dict[str, Any]], seed: int
-) -> None:
+def _write_tables(root: Path, train: list[dict[str, Any]], evaluation: list[dict[str, Any]], seed: int) -> None:
     """train.csv, and info.csv with truth.csv in a shuffled order; written last, so a killed command is seen."""
     columns = ["id", "gender", "race", "age", "path"]
     _write_csv(root / "train" / "train.csv", columns, [[row[column] for column in columns] for row in train])
@@ -364,7 +357,7 @@ def _write_tables(
         return
     rows = []
     for row in evaluation:
-        band = int(np.digitize(row["age"], [low for low, _ in BANDS[1:]]))
+        band = int(np.digitize(row["age"], AGE_BORDERS))
         for name, stem in row["photos"]:
             mask = CLASSES["mask"].index(MASK_OF_STEM[stem])
             rows.append((name, int(compose(mask, CLASSES["gender"].index(row["gender"]), band))))

@@ -123,12 +123,11 @@ class Predictor:
             try:
                 self.members.append(_load(task, one, device))
             except WorkspaceError as error:
-                problems.append(Problem(*error.message.split(": ", 1)))
+                where, what = error.message.split(": ", 1)
+                problems.append(Problem(where, what))
             loaded(number, len(files))
         if problems:
-            raise WorkspaceError(
-                f"{len(problems)} of the ensemble's {len(files)} members cannot be used:", problems
-            )
+            raise WorkspaceError(f"{len(problems)} of the ensemble's {len(files)} members cannot be used:", problems)
         self.geometries = list(dict.fromkeys(member.preprocess.geometry for member in self.members))
 
     def prepare(self, photo: NDArray[np.uint8]) -> dict[Geometry, NDArray[np.uint8]]:
@@ -148,17 +147,13 @@ class Predictor:
         with torch.inference_mode():
             for member in self.members:
                 if member.preprocess not in inputs:
-                    inputs[member.preprocess] = member.preprocess.normalise(
-                        batches[member.preprocess.geometry]
-                    )
+                    inputs[member.preprocess] = member.preprocess.normalise(batches[member.preprocess.geometry])
                 with autocast(member.precision, self.device):
                     outputs = member.network(inputs[member.preprocess])
                 answers[member.task].append(member.head.probabilities(outputs).cpu().numpy())
         return answers
 
-    def predict(
-        self, paths: Sequence[Path], skip_unreadable: bool = False, batch: int = BATCH
-    ) -> Iterator[Batch]:
+    def predict(self, paths: Sequence[Path], skip_unreadable: bool = False, batch: int = BATCH) -> Iterator[Batch]:
         """Answers for files, a batch at a time, in order; the next batch is decoded meanwhile.
 
         Args:
@@ -177,9 +172,7 @@ class Predictor:
                 while len(ahead) < 2 and number + len(ahead) < len(parts):
                     ahead.append([pool.submit(self._read, path) for path in parts[number + len(ahead)]])
                 results = [future.result() for future in ahead.pop(0)]
-                failed = [
-                    (path, one) for path, one in zip(part, results, strict=True) if isinstance(one, str)
-                ]
+                failed = [(path, one) for path, one in zip(part, results, strict=True) if isinstance(one, str)]
                 if failed and not skip_unreadable:
                     pool.shutdown(wait=False, cancel_futures=True)
                     raise PhotoError(

@@ -56,13 +56,10 @@ def intervals(
     np.add.at(per_person, (codes, cell), 1)
     rng = np.random.default_rng(seed)
     weights = rng.multinomial(len(people), np.full(len(people), 1 / len(people)), size=draws)
-    counts = np.zeros((draws, classes * classes))
-    counts[:, cells] = weights @ per_person
-    counts = counts.reshape(draws, classes, classes)
+    flat = np.zeros((draws, classes * classes))
+    flat[:, cells] = weights @ per_person
+    counts = flat.reshape(draws, classes, classes)
     accuracy = np.trace(counts, axis1=1, axis2=2) / counts.sum(axis=(1, 2))
     found = {"accuracy": accuracy, "macro_f1": f1_of(counts).mean(axis=1)}
     tails = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
-    return {
-        name: Interval(*(float(edge) for edge in np.quantile(values, tails)))
-        for name, values in found.items()
-    }
+    return {name: Interval(*(float(edge) for edge in np.quantile(values, tails))) for name, values in found.items()}

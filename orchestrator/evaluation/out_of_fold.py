@@ -81,9 +81,7 @@ def read_held_out(task: str, run: str, files: Sequence[Path], plan: FoldPlan) ->
         try:
             parts.append(pd.read_parquet(file))
         except (OSError, ValueError) as error:
-            raise WorkspaceError(
-                f"{file}: cannot be read ({error}). Restore the file, or retrain that fold."
-            ) from None
+            raise WorkspaceError(f"{file}: cannot be read ({error}). Restore the file, or retrain that fold.") from None
     table = pd.concat(parts, ignore_index=True)
     wrong = table["fold"].to_numpy() != plan.folds(table["person"])
     if wrong.any():
@@ -155,9 +153,5 @@ def evaluate(
     return found, votes, label
 
 
-def _evaluation(
-    persons: pd.Series[str], truth: NDArray[Any], answer: NDArray[Any], classes: int
-) -> Evaluation:
-    return Evaluation(
-        score(truth, answer, classes), intervals(persons, truth, answer, classes), int(persons.nunique())
-    )
+def _evaluation(persons: pd.Series[str], truth: NDArray[Any], answer: NDArray[Any], classes: int) -> Evaluation:
+    return Evaluation(score(truth, answer, classes), intervals(persons, truth, answer, classes), int(persons.nunique()))

@@ -169,9 +169,7 @@ class Workspace:
         name = name or self.current("ensemble")
         known = self.ensembles()
         if name is None:
-            raise WorkspaceError(
-                f"{self.root}: there is no ensemble yet. `orch ensemble --strategy soft` makes one."
-            )
+            raise WorkspaceError(f"{self.root}: there is no ensemble yet. `orch ensemble --strategy soft` makes one.")
         if name not in known:
             raise WorkspaceError(
                 f"ensemble '{name}' is not in {self.root}; there {'is' if len(known) == 1 else 'are'} "

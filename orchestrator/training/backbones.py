@@ -66,9 +66,7 @@ def check_backbone(name: str) -> None:
 def preprocess_of(recipe: Recipe) -> Preprocess:
     """The recipe's geometry with the mean and std that the backbone's weights were trained with."""
     config = timm.get_pretrained_cfg(recipe.backbone, allow_unregistered=False)
-    mean, std = (
-        ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)) if config is None else (config.mean, config.std)
-    )
+    mean, std = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)) if config is None else (config.mean, config.std)
     return Preprocess(recipe.geometry, tuple(mean), tuple(std))  # type: ignore[arg-type]
 
 
@@ -114,7 +112,7 @@ def create(
     _calm_head(model)
     if weights is not None and weights.path is not None:
         model.load_state_dict(load_file(weights.path), strict=False)  # fitted in initial_weights
-    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    return model.to(memory_format=torch.channels_last)
 
 
 def freeze_stages(model: nn.Module, stages: int) -> list[nn.Module]:
@@ -171,9 +169,7 @@ def _fit(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
     """Refuses weights that lack a tensor of the body, bring unknown ones, or differ in shape."""
     own = {key: value for key, value in model.state_dict().items() if not _is_head(model, key)}
     given = {key: value for key, value in state.items() if not _is_head(model, key)}
-    wrong = [
-        f"{key} is missing" for key in own if key not in given and not key.endswith("num_batches_tracked")
-    ]
+    wrong = [f"{key} is missing" for key in own if key not in given and not key.endswith("num_batches_tracked")]
     wrong += [f"{key} is not in the backbone" for key in given if key not in own]
     wrong += [
         f"{key} has shape {tuple(given[key].shape)}, the backbone {tuple(own[key].shape)}"

@@ -65,9 +65,7 @@ def save_checkpoint(path: Path, model: nn.Module, optimiser: Optimizer, counters
                 tensors[f"optimiser/{index}/{key}"] = value
             else:
                 numbers.setdefault(str(index), {})[key] = value
-    save_tensors(
-        path, tensors, {"counters": dict(counters), "groups": state["param_groups"], "numbers": numbers}
-    )
+    save_tensors(path, tensors, {"counters": dict(counters), "groups": state["param_groups"], "numbers": numbers})
 
 
 def load_checkpoint(path: Path, model: nn.Module, optimiser: Optimizer) -> dict[str, Any] | None:
@@ -86,17 +84,13 @@ def load_checkpoint(path: Path, model: nn.Module, optimiser: Optimizer) -> dict[
             note = json.loads(file.metadata()["note"])
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (no dict)
     except (SafetensorError, OSError) as error:
-        raise WorkspaceError(
-            f"{path}: damaged ({error}). Delete the file: this fold then starts over."
-        ) from None
+        raise WorkspaceError(f"{path}: damaged ({error}). Delete the file: this fold then starts over.") from None
     state: dict[int, dict[str, Any]] = {int(index): dict(entry) for index, entry in note["numbers"].items()}
     for key, tensor in tensors.items():
         if key.startswith("optimiser/"):
             _, index, name = key.split("/", 2)
             state.setdefault(int(index), {})[name] = tensor
-    model.load_state_dict(
-        {key.removeprefix("model/"): t for key, t in tensors.items() if key.startswith("model/")}
-    )
+    model.load_state_dict({key.removeprefix("model/"): t for key, t in tensors.items() if key.startswith("model/")})
     optimiser.load_state_dict({"state": state, "param_groups": note["groups"]})
     return dict(note["counters"])
 
@@ -114,9 +108,7 @@ def load_weights(path: Path, model: nn.Module, sha256: str = "") -> None:
         WeightsError: the tensors do not fit the network.
     """
     if not path.is_file():
-        raise WorkspaceError(
-            f"{path}: the member's weights are missing. Restore the file, or retrain that fold."
-        )
+        raise WorkspaceError(f"{path}: the member's weights are missing. Restore the file, or retrain that fold.")
     if sha256 and sha256_of(path) != sha256:
         raise WorkspaceError(
             f"{path}: wrong sha256: {sha256_of(path)[:12]}..., the card says {sha256[:12]}.... The file was changed or "
@@ -126,9 +118,7 @@ def load_weights(path: Path, model: nn.Module, sha256: str = "") -> None:
         model.load_state_dict(load_file(path))
     except (SafetensorError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise WeightsError(
-            f"{path}: the weights do not fit the network that the card names ({reason})."
-        ) from None
+        raise WeightsError(f"{path}: the weights do not fit the network that the card names ({reason}).") from None
 
 
 def load_best(path: Path) -> tuple[dict[str, Tensor], Tensor | None]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -114,7 +115,7 @@ class SoftAgeHead:
         """Sums of the softmax over each class's years."""
         years = outputs.float().softmax(dim=1)
         edges = [0, *(border - self.low for border in self.borders), self.outputs]
-        return torch.stack([years[:, a:b].sum(dim=1) for a, b in zip(edges, edges[1:], strict=False)], dim=1)
+        return torch.stack([years[:, a:b].sum(dim=1) for a, b in pairwise(edges)], dim=1)
 
     def as_dict(self) -> dict[str, Any]:
         """For the card."""

@@ -163,9 +163,7 @@ def _train(job: MemberJob) -> dict[str, Any]:
     model = create(recipe.backbone, job.head.outputs, recipe, job.initial).to(job.device)
     frozen = freeze_stages(model, recipe.frozen_stages)
     optimiser = create_optimiser(model, recipe)
-    scaler = torch.amp.GradScaler(
-        job.device, enabled=precision_of(recipe.precision, job.device) == torch.float16
-    )
+    scaler = torch.amp.GradScaler(job.device, enabled=precision_of(recipe.precision, job.device) == torch.float16)
     counters = load_checkpoint(job.folder / checkpoints.CHECKPOINT, model, optimiser)
     state = State()
     if counters is not None:
@@ -265,9 +263,7 @@ def _probabilities(job: MemberJob, model: nn.Module) -> NDArray[np.float32]:
     parts: list[Tensor] = []
     size = 64 if job.device == "cpu" else max(64, job.recipe.batch_size)
     with torch.inference_mode():
-        for pixels, _ in load(
-            Batches(job.pixels, job.held_out, size), _workers(job), pin=job.device != "cpu"
-        ):
+        for pixels, _ in load(Batches(job.pixels, job.held_out, size), _workers(job), pin=job.device != "cpu"):
             with autocast(job.recipe.precision, job.device):
                 outputs = model(job.preprocess.normalise(pixels.to(job.device, non_blocking=True)))
             parts.append(job.head.probabilities(outputs).cpu())

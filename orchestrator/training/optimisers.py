@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from timm.optim import create_optimizer_v2
+from timm.optim import create_optimizer_v2  # type: ignore[attr-defined]
 from torch import nn
 from torch.optim import Optimizer
 
@@ -51,9 +51,7 @@ def rate_factor(step: int, steps: int, warmup: float) -> float:
     rising = warmup * steps
     if step + 1 < rising:
         return (step + 1) / rising
-    return (
-        0.5 * (1 + math.cos(math.pi * (step - rising) / max(1.0, steps - rising))) if step > rising else 1.0
-    )
+    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1.0, steps - rising))) if step > rising else 1.0
 
 
 def set_rate(optimiser: Optimizer, factor: float) -> None:
