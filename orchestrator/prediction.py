@@ -81,7 +81,8 @@ def find_photos(places: Iterable[Path]) -> list[Path]:
         raise DataError(f"{len(problems)} of the places given are not there.", problems)
     if not found:
         raise DataError(
-            f"no photos found in {', '.join(map(str, places)) or 'nothing'}; looked for files ending in {', '.join(PHOTO_SUFFIXES)}."
+            f"no photos found in {', '.join(map(str, places)) or 'nothing'}; looked for files ending in "
+            f"{', '.join(PHOTO_SUFFIXES)}."
         )
     return list(found)
 

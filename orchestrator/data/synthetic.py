@@ -194,7 +194,7 @@ def _backdrop(rng: np.random.Generator) -> Canvas:
     top, bottom = rng.integers(90, 215, (2, 1)) + rng.integers(-28, 29, (2, 3))
     share = np.linspace(0, 1, HEIGHT)[:, None, None]
     rows = top * (1 - share) + bottom * share
-    return np.array(np.broadcast_to(rows, (HEIGHT, WIDTH, 3)), dtype=np.uint8)
+    return np.array(np.broadcast_to(rows, (HEIGHT, WIDTH, 3)), dtype=np.uint8, order="C")
 
 
 def _mask(canvas: Canvas, face: _Face, rng: np.random.Generator, worn: bool) -> None:

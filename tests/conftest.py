@@ -1,0 +1,105 @@
+"""What tests share: synthetic people, a tiny recipe, a command line that runs in this process."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test never reaches for the network
+
+ROOT = Path(__file__).parent.parent
+SHARED = ROOT.parent / "shared"
+
+TINY = (
+    "backbone=test_efficientnet",
+    "weights=none",
+    "height=32",
+    "width=32",
+    "epochs=2",
+    "batch_size=16",
+    "frozen_stages=0",
+    "evaluate_every=1",
+)
+"""timm's own test network at 32 x 32: a member trains in a second."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="session")
+def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 synthetic people to train on (`train/`) and 4 others (`eval/`); never written to."""
+    from orchestrator.data.synthetic import write_people
+
+    root = tmp_path_factory.mktemp("people")
+    write_people(root, 24, 4, seed=3)
+    return root
+
+
+@pytest.fixture
+def orch(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Done]:
+    """Runs the command line as a user would, in this process."""
+    from orchestrator.cli.app import main
+
+    def run(*words: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["orch", *map(str, words)])
+        capsys.readouterr()
+        code = 0
+        try:
+            main()
+        except SystemExit as error:
+            code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
+        text = capsys.readouterr()
+        return Done(code, text.out, text.err)
+
+    return run
+
+
+def tiny(*more: str) -> list[str]:
+    """`--set` words of the tiny recipe and of `more`."""
+    return [word for change in (*TINY, *more) for word in ("--set", change)]
+
+
+@pytest.fixture(scope="session")
+def trained(people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with one complete run of each specialist over three folds; read only."""
+    from orchestrator.pipeline import Settings, train_all
+    from orchestrator.specialists import SPECIALISTS
+
+    workspace = tmp_path_factory.mktemp("trained") / "runs"
+    settings = Settings(people / "train", workspace, changes=TINY, k=3, jobs=1, device="cpu")
+    report = train_all(settings, SPECIALISTS, Silent())
+    assert report.complete, report.failures
+    return workspace
+
+
+class Silent:
+    """An observer that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.jobs: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+    def decoding(self, done: int, photos: int) -> None: ...
+
+    def training(self, jobs: object, at_once: int) -> None:
+        self.jobs = [f"{run.id}/{job.fold}" for run, job in jobs]  # type: ignore[attr-defined]
+
+    def ended(self, run: object, job: object, failure: str) -> None: ...
+
+    def finished(self) -> None: ...

@@ -1,0 +1,178 @@
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from orchestrator.data.check import check
+from orchestrator.data.contest import MASK_OF_STEM, person_keys, read_eval
+from orchestrator.data.readers import inspect, read
+from orchestrator.errors import DataError
+
+ROWS = [
+    ("000001", "female", "Asian", "45"),
+    ("003397", "male", "Asian", "20"),
+    ("003397", "male", "Asian", "19"),
+    ("001498-1", "female", "Asian", "23"),
+    ("001498-2", "male", "Asian", "61"),
+    ("001498", "male", "Asian", "59"),
+    ("000077", "female", "Asian", "60"),
+]
+"""Made-up people with the traps of the real table: an id twice with two ages, ids with suffixes."""
+
+
+@pytest.fixture
+def contest(tmp_path: Path) -> Path:
+    """A contest folder with ROWS, each photo of one colour, all different."""
+    root = tmp_path / "train"
+    rows = [(*row, f"{row[0]}_{row[1]}_{row[2]}_{row[3]}") for row in ROWS]
+    for number, row in enumerate(rows):
+        for place, stem in enumerate(MASK_OF_STEM):
+            suffix = (".jpg", ".jpeg", ".png")[number % 3]
+            path = root / "images" / row[4] / f"{stem}{suffix}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (12, 16), (20 * number, 30 * place, 99)).save(path)
+    pd.DataFrame(rows, columns=["id", "gender", "race", "age", "path"]).to_csv(root / "train.csv", index=False)
+    return root
+
+
+def kinds(root: Path) -> dict[str, list[str]]:
+    """kind -> what was found, by a whole check."""
+    found: dict[str, list[str]] = {}
+    for problem in check(root).problems:
+        found.setdefault(problem.kind, []).append(str(problem))
+    return found
+
+
+def edit(root: Path, change: Callable[[pd.DataFrame], object]) -> None:
+    table = pd.read_csv(root / "train.csv", dtype=str)
+    found = change(table)
+    (found if isinstance(found, pd.DataFrame) else table).to_csv(root / "train.csv", index=False)
+
+
+def test_a_sound_folder_is_read_whole_with_hidden_files_ignored(contest: Path) -> None:
+    folder = contest / "images" / "000001_female_Asian_45"
+    (folder / "._mask1.jpg").write_bytes(b"resource fork")
+    photos = read(contest)
+    assert len(photos) == 49
+    assert photos.table.groupby("person").size().eq(7).all()
+    assert photos.table["mask"].value_counts().to_dict() == {"wear": 35, "incorrect": 7, "not_wear": 7}
+    assert list(photos.table["path"]) == sorted(photos.table["path"])
+    assert read(contest.parent).table.equals(photos.table)
+
+
+def test_id_traps_an_id_twice_is_two_people_and_suffixes_are_kept(contest: Path) -> None:
+    photos = read(contest)
+    people = set(photos.table["person"])
+    assert people == {
+        "000001", "003397@003397_male_Asian_20", "003397@003397_male_Asian_19",
+        "001498-1", "001498-2", "001498", "000077",
+    }  # fmt: skip
+    (note,) = [problem for problem in photos.notes if problem.kind == "id_twice"]
+    assert "id '003397' occurs 2 times with different ages or genders: taken as 2 people" in str(note)
+    assert "rows 3, 4" in str(note)
+
+
+def test_an_id_twice_with_equal_age_and_gender_is_one_person_in_two_folders(tmp_path: Path) -> None:
+    people = pd.DataFrame(
+        {"id": ["1", "1"], "gender": ["male", "male"], "age": ["20", "20"], "path": ["a", "b"]}, dtype=str
+    )
+    keys, problems = person_keys(people, tmp_path / "train.csv")
+    assert keys == ["1", "1"]
+    assert "taken as one person" in str(problems[0])
+    assert not problems[0].fatal
+
+
+def test_everything_wrong_is_listed_at_once_with_file_and_row(contest: Path) -> None:
+    images = contest / "images"
+    (images / "000001_female_Asian_45" / "mask1.jpg").unlink()
+    (images / "000001_female_Asian_45" / "masc2.jpg").write_bytes(b"?")
+    (images / "001498_male_Asian_59" / "mask1.png").write_bytes(b"")
+    whole = (images / "001498_male_Asian_59" / "mask2.png").read_bytes()
+    (images / "001498_male_Asian_59" / "mask2.png").write_bytes(whole[: len(whole) // 2])
+    shutil.rmtree(images / "000077_female_Asian_60")
+    (images / "stranger").mkdir()
+    twin = images / "001498-1_female_Asian_23" / "normal.jpg"
+    shutil.copy(images / "001498-2_male_Asian_61" / "normal.jpeg", twin)
+    Image.new("RGB", (12, 16)).save(images / "001498-1_female_Asian_23" / "mask5.jpg", format="PNG")
+
+    def change(table: pd.DataFrame) -> None:
+        table.loc[0, "gender"] = "femal"
+        table.loc[1, "age"] = "190"
+        table.loc[3, "age"] = "old"
+
+    edit(contest, change)
+    # The rows with wrong words are left out, so their photos are not opened: put the twin under people that are in order.
+    shutil.copy(images / "001498-2_male_Asian_61" / "normal.jpeg", images / "001498_male_Asian_59" / "normal.png")
+    found = kinds(contest)
+    assert "row 2: gender is 'femal'; allowed: male, female. Did you mean 'female'?" in found["unknown_word"][0]
+    assert [text.split(": ", 1)[1] for text in found["impossible_age"]] == [
+        "age is '190'; allowed: years from 0 to 120.",
+        "age is 'old'; allowed: years from 0 to 120.",
+    ]
+    assert "row 8: no folder images/000077_female_Asian_60" in found["missing_folder"][0]
+    assert "6 photos instead of 7, missing mask1" in found["photo_count"][0]
+    assert any("masc2.jpg" in text and "Did you mean 'mask2'?" in text for text in found["extra_file"])
+    assert any("stranger" in text for text in found["extra_file"])
+    assert any("mask1.png" in text and "empty (0 bytes)" in text for text in found["unreadable"])
+    assert any("mask2.png" in text and "damaged or truncated" in text for text in found["unreadable"])
+    assert "stands under 2 people" in found["twin_people"][0]
+    assert "is a JPEG file by its content" in found["wrong_suffix"][0]
+    with pytest.raises(DataError) as caught:
+        read(contest)
+    assert len(caught.value.problems) == 4
+
+
+def test_two_files_of_one_photo_are_refused(contest: Path) -> None:
+    folder = contest / "images" / "000001_female_Asian_45"
+    shutil.copy(folder / "mask1.jpg", folder / "mask1.png")
+    assert "mask1.jpg and mask1.png are both mask1" in kinds(contest)["two_files"][0]
+
+
+def test_a_row_that_stands_twice_is_refused(contest: Path) -> None:
+    edit(contest, lambda table: pd.concat([table, table.head(1)]))
+    assert "id '000001' stands twice with the same folder" in kinds(contest)["repeated_row"][0]
+
+
+def test_a_missing_column_is_told_with_the_nearest(contest: Path) -> None:
+    edit(contest, lambda table: table.rename(columns={"gender": "gendr"}))
+    with pytest.raises(DataError, match="no column 'gender'. Did you mean 'gendr'?"):
+        inspect(contest)
+    with pytest.raises(DataError, match="no such file"):
+        inspect(contest / "images")
+
+
+def test_the_answers_order_and_columns_are_info_csvs(tmp_path: Path) -> None:
+    root = tmp_path / "eval"
+    (root / "images").mkdir(parents=True)
+    names = ["b.jpg", "a.jpg", "c.jpg"]
+    for name in names:
+        Image.new("RGB", (4, 4)).save(root / "images" / name)
+    pd.DataFrame({"ImageID": names, "ans": 0}).to_csv(root / "info.csv", index=False)
+    found = read_eval(tmp_path)
+    assert list(found.table["ImageID"]) == names
+    assert [path.name for path in found.paths] == names
+    (root / "images" / "a.jpg").unlink()
+    pd.DataFrame({"ImageID": [*names, "b.jpg"], "ans": 0}).to_csv(root / "info.csv", index=False)
+    with pytest.raises(DataError) as caught:
+        read_eval(root)
+    assert "row 3: no file images/a.jpg" in str(caught.value)
+    assert "'b.jpg' stands twice" in str(caught.value)
+
+
+@pytest.mark.skipif(
+    not (Path(__file__).parents[3] / "shared/data/competition-metadata/train.csv").exists(),
+    reason="the contest's real table is not part of the project",
+)
+def test_the_real_tables_traps_are_as_the_field_knows_them() -> None:
+    path = Path(__file__).parents[3] / "shared/data/competition-metadata/train.csv"
+    people = pd.read_csv(path, dtype=str)
+    keys, problems = person_keys(people, path)
+    assert len(people) == 2700
+    assert len(set(keys)) == 2700
+    assert [problem.kind for problem in problems] == ["id_twice"]
+    assert sum("-" in key.split("@")[0] for key in keys) == 41
+    stripped = {key.split("-")[0] for key in people["id"]}
+    assert len(set(people["id"])) - len(stripped) > 30

@@ -1,0 +1,102 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.data.folds import FoldPlan, plan_folds
+from orchestrator.errors import PlanError
+
+BANDS = ((18, 29), (30, 59), (60, 80))
+
+
+def table(sizes: list[int], seed: int = 0) -> pd.DataFrame:
+    """People of the six gender x age classes, `sizes` of each."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for kind, size in enumerate(sizes):
+        for _ in range(size):
+            low, high = BANDS[kind % 3]
+            rows.append((f"p{len(rows):05d}", float(rng.integers(low, high + 1)), ("male", "female")[kind // 3]))
+    return pd.DataFrame(rows, columns=["person", "age", "gender"]).set_index("person")
+
+
+sizes_of = st.lists(st.integers(5, 40), min_size=6, max_size=6)
+
+
+@given(sizes_of, st.integers(2, 5), st.integers(0, 1000))
+def test_folds_partition_people_and_keep_the_classes_shares(sizes: list[int], k: int, seed: int) -> None:
+    people = table(sizes)
+    plan = plan_folds(people, k, seed)
+    assert set(plan.fold_of) == set(people.index)
+    assert set(plan.fold_of.values()) == set(range(k))
+    kinds = people["gender"] + np.digitize(people["age"], [30, 60]).astype(str)
+    counts = pd.crosstab(kinds, pd.Series(plan.fold_of)).to_numpy()
+    assert (counts.max(axis=1) - counts.min(axis=1) <= 1).all()
+
+
+@given(sizes_of, st.integers(2, 5), st.integers(0, 1000), st.randoms(use_true_random=False))
+def test_the_order_of_rows_decides_nothing(sizes: list[int], k: int, seed: int, random: object) -> None:
+    people = table(sizes)
+    order = list(people.index)
+    random.shuffle(order)  # type: ignore[attr-defined]
+    assert plan_folds(people.loc[order], k, seed).digest == plan_folds(people, k, seed).digest
+
+
+@given(sizes_of, st.integers(2, 5), st.integers(1, 7))
+def test_a_split_holds_all_photos_of_a_person_on_one_side(sizes: list[int], k: int, photos: int) -> None:
+    people = table(sizes)
+    plan = plan_folds(people, k)
+    persons = pd.Series(np.repeat(people.index.to_numpy(), photos)).sample(frac=1, random_state=0, ignore_index=True)
+    held = []
+    for fold in range(k):
+        train, held_out = plan.split(persons, fold)
+        assert not set(persons[train]) & set(persons[held_out])
+        assert sorted([*train, *held_out]) == list(range(len(persons)))
+        held += list(held_out)
+    assert sorted(held) == list(range(len(persons)))
+
+
+def test_another_seed_is_another_plan_and_the_same_seed_the_same() -> None:
+    people = table([20] * 6)
+    assert plan_folds(people, 5, 1).digest != plan_folds(people, 5, 2).digest
+    assert plan_folds(people, 5, 1).digest == plan_folds(people, 5, 1).digest
+
+
+def test_more_folds_than_the_smallest_class_has_people_names_the_class() -> None:
+    people = table([20, 20, 4, 20, 20, 20])
+    with pytest.raises(PlanError, match=r"--folds 5 is larger than the smallest class: 'male >=60' has 4 people"):
+        plan_folds(people, 5)
+    assert plan_folds(people, 4).k == 4
+    with pytest.raises(PlanError, match="'male >=60' has a single person"):
+        plan_folds(table([20, 20, 1, 20, 20, 20]), 2)
+    with pytest.raises(PlanError, match="at least 2 folds"):
+        plan_folds(people, 1)
+
+
+def test_a_table_without_ages_or_genders_is_split_by_what_it_has() -> None:
+    people = table([10] * 6)
+    assert plan_folds(people[["gender"]], 5).strata == ("gender",)
+    assert plan_folds(people[[]], 5).strata == ()
+    with pytest.raises(PlanError, match="'people' has 3 people"):
+        plan_folds(people[[]].head(3), 5)
+
+
+def test_a_saved_plan_comes_back_and_an_edited_one_is_refused(tmp_path: Path) -> None:
+    plan = plan_folds(table([10] * 6), 5)
+    path = tmp_path / "plan.json"
+    plan.save(path)
+    assert FoldPlan.load(path) == plan
+    path.write_text(path.read_text().replace('"p00000": ', '"p00000": 1'))
+    with pytest.raises(PlanError, match="no longer match its digest"):
+        FoldPlan.load(path)
+
+
+def test_unknown_people_are_refused() -> None:
+    plan = plan_folds(table([10] * 6), 5)
+    with pytest.raises(PlanError, match="does not know 1 people of this data"):
+        plan.folds(pd.Series(["p00000", "stranger"]))
+    with pytest.raises(PlanError, match="allowed: 0 to 4"):
+        plan.split(pd.Series(["p00000"]), 5)

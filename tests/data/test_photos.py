@@ -1,0 +1,33 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from orchestrator.data.photos import HashCache, Photos
+from orchestrator.data.readers import read
+from orchestrator.errors import DataError
+
+
+def test_the_fingerprint_is_of_content_not_of_order_place_or_date(tmp_path: Path, people: Path) -> None:
+    photos = read(people / "train")
+    content = photos.content()
+    again = Photos(tmp_path, photos.table, photos.layout)
+    assert again.fingerprint(content) == photos.fingerprint(content)
+    changed = photos.table.copy()
+    changed.loc[0, "age"] += 1
+    assert Photos(photos.root, changed, "contest").fingerprint(content) != photos.fingerprint(content)
+    assert photos.fingerprint([content[1], content[0], *content[2:]]) != photos.fingerprint(content)
+
+
+def test_the_hash_cache_saves_reading_and_never_lies(tmp_path: Path) -> None:
+    photo, cache = tmp_path / "a", HashCache(tmp_path / "cache" / "hashes.json")
+    photo.write_bytes(b"one")
+    first = cache.hashes([photo])
+    assert cache.hashes([photo]) == first
+    assert len(json.loads((tmp_path / "cache" / "hashes.json").read_text())) == 1
+    photo.write_bytes(b"other")
+    assert cache.hashes([photo]) != first
+    (tmp_path / "cache" / "hashes.json").write_text("{damaged")
+    assert cache.hashes([photo]) == HashCache(None).hashes([photo])
+    with pytest.raises(DataError, match="2 of 3 photos cannot be read"):
+        cache.hashes([photo, tmp_path / "b", tmp_path / "c"])

@@ -1,0 +1,115 @@
+import errno
+import multiprocessing
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from orchestrator.data import store as store_module
+from orchestrator.data.photos import HashCache
+from orchestrator.data.preprocessing import Geometry, decode
+from orchestrator.data.readers import read
+from orchestrator.data.store import DirectPixels, build_stores, store_key
+from orchestrator.errors import DataError, StoreError
+
+GEOMETRIES = (Geometry(32, 24, 0.8, 0.4), Geometry(16, 16))
+
+
+def build(folder: Path, people: Path, geometries: tuple[Geometry, ...] = GEOMETRIES) -> Any:
+    photos = read(people / "train")
+    content = photos.content(HashCache(None))
+    keys = {geometry: store_key(list(photos.table["path"]), content, geometry) for geometry in geometries}
+    return build_stores(folder, photos.paths, keys, 2), photos
+
+
+def test_store_direct_and_single_photo_paths_give_equal_pixels(tmp_path: Path, people: Path) -> None:
+    stores, photos = build(tmp_path / "store", people)
+    rows = np.arange(len(photos))[::5]
+    for geometry in GEOMETRIES:
+        from_store = stores[geometry].take(rows)
+        assert from_store.dtype == np.uint8
+        assert np.array_equal(from_store, DirectPixels(photos.paths, geometry).take(rows))
+        assert np.array_equal(from_store, np.stack([geometry.apply(decode(photos.paths[row])) for row in rows]))
+
+
+def test_a_store_is_built_once_and_another_geometry_is_another_store(
+    tmp_path: Path, people: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build(tmp_path / "store", people)
+    before = sorted(path.name for path in (tmp_path / "store").iterdir())
+    decoded: list[Path] = []
+    monkeypatch.setattr(store_module, "decode", lambda path: (decoded.append(path), decode(path))[1])
+    _, photos = build(tmp_path / "store", people)
+    assert decoded == []
+    assert sorted(path.name for path in (tmp_path / "store").iterdir()) == before
+    build(tmp_path / "store", people, (*GEOMETRIES, Geometry(20, 20)))
+    assert len(decoded) == len(photos)
+
+
+def test_a_changed_photo_is_another_store(tmp_path: Path, people: Path) -> None:
+    copy = tmp_path / "people"
+    shutil.copytree(people, copy)
+    first, photos = build(tmp_path / "store", copy)
+    assert {one.path.name for one in first.values()} == {one.path.name for one in build(tmp_path / "s", people)[0].values()}
+    path = photos.paths[0]
+    stat = path.stat()
+    Image.new("RGB", (192, 256), (1, 2, 3)).save(path)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    second, _ = build(tmp_path / "store", copy)
+    assert first[GEOMETRIES[0]].path != second[GEOMETRIES[0]].path
+    assert not np.array_equal(first[GEOMETRIES[0]].take(np.array([0])), second[GEOMETRIES[0]].take(np.array([0])))
+
+
+def build_slowly(folder: Path, people: Path) -> None:
+    build(folder, people)
+
+
+def test_two_commands_may_build_at_once(tmp_path: Path, people: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=build_slowly, args=(tmp_path / "store", people)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(120)
+    assert [worker.exitcode for worker in workers] == [0, 0]
+    folders = [path for path in (tmp_path / "store").iterdir() if path.is_dir()]
+    assert len(folders) == len(GEOMETRIES)
+
+
+def test_unreadable_photos_are_all_named_and_leave_no_store(tmp_path: Path, people: Path) -> None:
+    copy = tmp_path / "people"
+    shutil.copytree(people, copy)
+    photos = read(copy / "train")
+    for path in photos.paths[:2]:
+        path.write_bytes(path.read_bytes()[:300])
+    with pytest.raises(DataError) as caught:
+        build(tmp_path / "store", copy)
+    assert len(caught.value.problems) == 2
+    assert all(str(path) in str(caught.value) for path in photos.paths[:2])
+    assert [path.name for path in (tmp_path / "store").iterdir() if path.is_dir()] == []
+
+
+def test_a_disk_without_room_is_refused_before_the_first_byte(
+    tmp_path: Path, people: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    with pytest.raises(StoreError, match=r"needs .* MB, and .* MB are free .*--no-store"):
+        build(tmp_path / "store", people)
+    assert [path.name for path in (tmp_path / "store").iterdir() if path.is_dir()] == []
+
+
+def test_a_disk_that_fills_up_meanwhile_is_told_and_leaves_nothing(
+    tmp_path: Path, people: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(StoreError, match="filled up"):
+        build(tmp_path / "store", people)
+    assert [path.name for path in (tmp_path / "store").iterdir() if path.is_dir()] == []

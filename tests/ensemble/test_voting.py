@@ -1,0 +1,152 @@
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.ensemble.voting import Strategy, fuse, vote
+from orchestrator.labels import CLASSES, TASKS, compose
+
+members_of = st.tuples(st.integers(1, 7), st.integers(1, 30), st.integers(2, 5), st.integers(0, 2**32 - 1))
+strategies = st.sampled_from(["soft", "hard"])
+
+
+def draw(shape: tuple[int, int, int, int]) -> list[np.ndarray]:
+    members, photos, classes, seed = shape
+    rng = np.random.default_rng(seed)
+    # Rounded to few digits, so that ties occur often.
+    raw = np.round(rng.dirichlet(np.ones(classes), (members, photos)), 1) + 0.05
+    return [(one / one.sum(axis=1, keepdims=True)).astype(np.float32) for one in raw]
+
+
+@given(members_of, strategies, st.randoms(use_true_random=False))
+def test_no_order_of_members_changes_a_bit(shape: tuple[int, int, int, int], strategy: Strategy, random: object) -> None:
+    members = draw(shape)
+    shuffled = list(members)
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    one, other = vote(members, strategy), vote(shuffled, strategy)
+    assert np.array_equal(one.shares, other.shares)
+    assert np.array_equal(one.choice, other.choice)
+    assert np.array_equal(one.agreement, other.agreement)
+
+
+@given(members_of, strategies)
+def test_shares_sum_to_one_and_lie_between_the_members(shape: tuple[int, int, int, int], strategy: Strategy) -> None:
+    members = draw(shape)
+    found = vote(members, strategy)
+    assert np.allclose(found.shares.sum(axis=1), 1, atol=1e-12)
+    assert (found.shares >= 0).all()
+    if strategy == "soft":
+        assert np.allclose(found.shares, np.mean(members, axis=0), atol=1e-6)
+
+
+@given(members_of, strategies)
+def test_a_unanimous_vote_wins(shape: tuple[int, int, int, int], strategy: Strategy) -> None:
+    members = draw(shape)
+    choices = np.stack([one.argmax(axis=1) for one in members])
+    unanimous = (choices == choices[0]).all(axis=0)
+    found = vote(members, strategy)
+    if strategy == "hard":
+        assert np.array_equal(found.choice[unanimous], choices[0][unanimous])
+        assert np.allclose(found.agreement[unanimous], 1)
+    # A soft vote of members that agree on the whole ranking's top by any margin: the mean keeps the common winner.
+    winner = np.stack([one.max(axis=1) for one in members]).min(axis=0) > 0.5
+    assert np.array_equal(found.choice[unanimous & winner], choices[0][unanimous & winner])
+
+
+def reference_hard(members: list[np.ndarray]) -> list[int]:
+    """The rule in plain Python: majority, then higher mean, then lower class."""
+    answers = []
+    for photo in range(len(members[0])):
+        rows = [one[photo].astype(float) for one in members]
+        voices = [sum(int(np.argmax(row)) == code for row in rows) for code in range(len(rows[0]))]
+        means = [sum(row[code] for row in rows) / len(rows) for code in range(len(rows[0]))]
+        answers.append(max(range(len(voices)), key=lambda code: (voices[code], round(means[code], 9), -code)))
+    return answers
+
+
+@given(members_of)
+def test_hard_voting_equals_the_rule_written_out(shape: tuple[int, int, int, int]) -> None:
+    members = draw(shape)
+    assert vote(members, "hard").choice.tolist() == reference_hard(members)
+
+
+def test_hard_ties_go_to_the_higher_mean_then_to_the_lower_class() -> None:
+    one, other = np.array([[0.6, 0.4, 0.0]]), np.array([[0.1, 0.9, 0.0]])
+    assert vote([one, other], "hard").choice == [1]
+    even = [np.array([[0.7, 0.2, 0.1]]), np.array([[0.2, 0.7, 0.1]])]
+    assert vote(even, "hard").choice == [0]
+    assert vote(even, "hard").shares.tolist() == [[0.5, 0.5, 0.0]]
+
+
+def test_soft_and_hard_can_differ() -> None:
+    members = [np.array([[0.51, 0.49]]), np.array([[0.51, 0.49]]), np.array([[0.0, 1.0]])]
+    assert vote(members, "hard").choice == [0]
+    assert vote(members, "soft").choice == [1]
+    assert vote(members, "soft").agreement == pytest.approx([1 / 3])
+
+
+@given(members_of, strategies, st.floats(0.01, 100))
+def test_weights_count_by_their_ratio(shape: tuple[int, int, int, int], strategy: Strategy, scale: float) -> None:
+    members = draw(shape)
+    weights = np.random.default_rng(shape[3]).uniform(0.1, 2, len(members))
+    one, other = vote(members, strategy, list(weights)), vote(members, strategy, list(weights * scale))
+    assert np.allclose(one.shares, other.shares)
+    assert np.allclose(one.shares.sum(axis=1), 1)
+    doubled = vote([members[0], *members], "soft")
+    weighted = vote(members, "soft", [2.0, *([1.0] * (len(members) - 1))])
+    assert np.allclose(doubled.shares, weighted.shares, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("members", "weights", "words"),
+    [
+        ([], None, "at least one"),
+        ([np.ones((2, 3)), np.ones((3, 3))], None, "shape"),
+        ([np.ones((2, 3))], [1.0, 2.0], "2 weights for 1"),
+        ([np.ones((2, 3))], [0.0], "positive"),
+        ([np.ones((2, 3))], [float("nan")], "positive"),
+    ],
+)
+def test_wrong_votes_are_refused(members: list[np.ndarray], weights: list[float] | None, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        vote(members, "soft", weights)
+
+
+def some(photos: int, members: int = 3) -> dict[str, list[np.ndarray]]:
+    rng = np.random.default_rng(0)
+    return {
+        task: [rng.dirichlet(np.ones(len(CLASSES[task])), photos).astype(np.float32) for _ in range(members)]
+        for task in TASKS
+    }
+
+
+@given(st.integers(1, 40), st.integers(1, 50), strategies)
+def test_the_chunk_never_changes_the_labels(photos: int, chunk: int, strategy: Strategy) -> None:
+    by_task = some(photos)
+    whole = next(fuse(by_task, strategy, chunk=photos))
+    parts = list(fuse(by_task, strategy, chunk=chunk))
+    assert [part.start for part in parts] == list(range(0, photos, chunk))
+    assert np.array_equal(np.concatenate([part.label for part in parts]), whole.label)
+    assert np.array_equal(whole.label, compose(*(vote(by_task[task], strategy).choice for task in TASKS)))
+
+
+def test_fusing_takes_the_same_memory_for_ten_times_the_photos() -> None:
+    peaks = []
+    for photos in (100_000, 1_000_000):
+        by_task = {task: [np.full((photos, len(CLASSES[task])), 0.25, np.float32)] * 5 for task in TASKS}
+        tracemalloc.start()
+        total = sum(len(part.label) for part in fuse(by_task, "soft"))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert total == photos
+    assert peaks[1] < 1.1 * peaks[0] < 30e6
+
+
+def test_fusing_needs_all_tasks_and_equal_lengths() -> None:
+    by_task = some(4)
+    with pytest.raises(ValueError, match="number of photos"):
+        list(fuse({**by_task, "age": [by_task["age"][0][:2]]}, "soft"))
+    with pytest.raises(ValueError, match="mask, gender, age"):
+        list(fuse({"age": by_task["age"]}, "soft"))
