@@ -7,10 +7,13 @@ This module does not know how a photo's class is found: that is the specialists'
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Codes = NDArray[np.integer[Any]] | int
 
 __all__ = ["AGE_BORDERS", "CLASSES", "LABELS", "TASKS", "compose", "decompose", "joint_probabilities"]
 
@@ -32,10 +35,8 @@ LABELS: tuple[str, ...] = tuple(
 )
 """Display names of the 18 labels, in code order."""
 
-Ints = NDArray[np.integer[Any]]
 
-
-def compose(mask: Ints | int, gender: Ints | int, age: Ints | int) -> NDArray[np.int64]:
+def compose(mask: Codes, gender: Codes, age: Codes) -> NDArray[np.int64]:
     """The 18-way label of class codes.
 
     Args:
@@ -49,6 +50,8 @@ def compose(mask: Ints | int, gender: Ints | int, age: Ints | int) -> NDArray[np
     Raises:
         ValueError: a code lies outside its task's classes.
     """
+    import numpy as np
+
     codes = [np.asarray(code) for code in (mask, gender, age)]
     for task, code in zip(TASKS, codes, strict=True):
         if code.size and not (code.min() >= 0 and code.max() < len(CLASSES[task])):
@@ -56,12 +59,14 @@ def compose(mask: Ints | int, gender: Ints | int, age: Ints | int) -> NDArray[np
     return np.asarray(codes[0] * 6 + codes[1] * 3 + codes[2], dtype=np.int64)
 
 
-def decompose(label: Ints | int) -> dict[str, NDArray[np.int64]]:
+def decompose(label: Codes) -> dict[str, NDArray[np.int64]]:
     """The inverse of `compose`: class codes by task, each of the label's shape.
 
     Raises:
         ValueError: a label lies outside 0..17.
     """
+    import numpy as np
+
     label = np.asarray(label, dtype=np.int64)
     if label.size and not (label.min() >= 0 and label.max() < len(LABELS)):
         raise ValueError(f"labels must lie in 0..{len(LABELS) - 1}, found {label.min()}..{label.max()}")
@@ -80,6 +85,8 @@ def joint_probabilities(by_task: Mapping[str, NDArray[np.floating[Any]]]) -> NDA
     Returns:
         Shape (N, 18), each row summing to 1.
     """
+    import numpy as np
+
     mask, gender, age = (by_task[task] for task in TASKS)
     joint = mask[:, :, None, None] * gender[:, None, :, None] * age[:, None, None, :]
     return np.asarray(joint.reshape(len(joint), len(LABELS)))

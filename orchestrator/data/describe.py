@@ -104,7 +104,9 @@ def fold_table(photos: Photos, plan: FoldPlan) -> pd.DataFrame:
     photo_counts = np.bincount(plan.folds(photos.table["person"]), minlength=plan.k)
     frame = counts.rename(columns={fold: f"fold {fold}" for fold in counts.columns}).reset_index(names="class")
     total: dict[str, Any] = {"class": "all people"} | {f"fold {f}": int(counts[f].sum()) for f in counts.columns}
-    pictures: dict[str, Any] = {"class": "all photos"} | {f"fold {f}": int(photo_counts[int(str(f))]) for f in counts.columns}
+    pictures: dict[str, Any] = {"class": "all photos"} | {
+        f"fold {f}": int(photo_counts[int(str(f))]) for f in counts.columns
+    }
     return pd.concat([frame, pd.DataFrame([total, pictures])], ignore_index=True)
 
 

@@ -54,7 +54,9 @@ def test_a_changed_photo_is_another_store(tmp_path: Path, people: Path) -> None:
     copy = tmp_path / "people"
     shutil.copytree(people, copy)
     first, photos = build(tmp_path / "store", copy)
-    assert {one.path.name for one in first.values()} == {one.path.name for one in build(tmp_path / "s", people)[0].values()}
+    assert {one.path.name for one in first.values()} == {
+        one.path.name for one in build(tmp_path / "s", people)[0].values()
+    }
     path = photos.paths[0]
     stat = path.stat()
     Image.new("RGB", (192, 256), (1, 2, 3)).save(path)

@@ -21,7 +21,9 @@ def draw(shape: tuple[int, int, int, int]) -> list[np.ndarray]:
 
 
 @given(members_of, strategies, st.randoms(use_true_random=False))
-def test_no_order_of_members_changes_a_bit(shape: tuple[int, int, int, int], strategy: Strategy, random: object) -> None:
+def test_no_order_of_members_changes_a_bit(
+    shape: tuple[int, int, int, int], strategy: Strategy, random: object
+) -> None:
     members = draw(shape)
     shuffled = list(members)
     random.shuffle(shuffled)  # type: ignore[attr-defined]

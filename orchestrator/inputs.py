@@ -1,0 +1,234 @@
+"""From what a user asks for to what runs are made of: photos, plan, recipes, weights, all read and checked first.
+
+Nothing is trained here. A run's key is a digest of everything that its result depends on; it decides whether a command
+goes on with a run or begins another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from orchestrator.config import load_recipes
+from orchestrator.data.folds import FoldPlan
+from orchestrator.data.photos import Photos
+from orchestrator.data.readers import read
+from orchestrator.errors import ConfigError, WorkspaceError
+from orchestrator.records.environment import git_revision, hardware, versions
+from orchestrator.records.run import UNFINISHED, RunRecord, run_key
+from orchestrator.records.workspace import Workspace, now
+from orchestrator.specialist import Recipe, Specialist
+from orchestrator.training.backbones import InitialWeights, check_backbone, initial_weights
+from orchestrator.training.devices import resolve_device
+from orchestrator.training.jobs import share_out
+
+__all__ = ["Inputs", "Settings", "base_run", "check_folds", "key_of", "new_run", "read_inputs"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a user asks for.
+
+    Attributes:
+        data: a folder in the contest's layout, or a manifest.
+        workspace: where everything is kept.
+        columns: our name -> the manifest's name.
+        recipes: `NAME`, `FILE.toml`, `TASK=NAME` or `TASK=FILE.toml`.
+        changes: `KEY=VALUE` or `TASK.KEY=VALUE`.
+        k: folds of the plan; 0 trains one member on everything, without a score.
+        valid_only: train only fold 0 of the plan: a single split.
+        seed: of the training.
+        plan_seed: of the fold plan.
+        jobs: members at once; 0 chooses.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        store: decode once into the workspace's pixel store.
+    """
+
+    data: Path
+    workspace: Path = Path("runs")
+    columns: Mapping[str, str] = field(default_factory=dict)
+    recipes: Sequence[str] = ("quick",)
+    changes: Sequence[str] = ()
+    k: int = 5
+    valid_only: bool = False
+    seed: int = 0
+    plan_seed: int = 0
+    jobs: int = 0
+    device: str = "auto"
+    store: bool = True
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything that runs are made from."""
+
+    photos: Photos
+    content: list[str]
+    fingerprint: str
+    plan: FoldPlan | None
+    folds: list[int | None]
+    recipes: Mapping[str, Recipe]
+    weights: Mapping[str, InitialWeights]
+    device: str
+
+
+def read_inputs(
+    settings: Settings,
+    specialists: Mapping[str, Specialist],
+    workspace: Workspace,
+    say: Callable[[str], None],
+    parent: RunRecord | None = None,
+) -> Inputs:
+    """Reads and checks everything before the first step of training."""
+    recipes = _recipes(settings, specialists, parent)
+    for recipe in recipes.values():
+        check_backbone(recipe.backbone)
+    device = resolve_device(settings.device)
+    photos = read(settings.data, settings.columns)
+    for task, specialist in specialists.items():
+        photos.require(specialist.columns, f"the {task} specialist")
+    for note in photos.notes[:5]:
+        say(f"note: {note}")
+    if len(photos.notes) > 5:
+        say(f"... and {len(photos.notes) - 5} more notes: `orch data check --data {settings.data}` lists them.")
+    content = photos.content(workspace.hashes())
+    plan = workspace.plan(photos.people, settings.k, settings.plan_seed) if settings.k else None
+    people = len(photos.people)
+    if plan is None:
+        say(f"{len(photos):,} photos of {people:,} people, all trained on: there will be no out-of-fold score.")
+        folds: list[int | None] = [None]
+    else:
+        folds = [0] if settings.valid_only else list(range(plan.k))
+        say(
+            f"{len(photos):,} photos of {people:,} people; fold plan {plan.digest[:12]}: {plan.k} folds of people, "
+            f"stratified by {' x '.join(plan.strata) or 'nothing'}" + (", fold 0 only." if settings.valid_only else ".")
+        )
+    weights = {task: initial_weights(recipe, workspace.cache / "weights") for task, recipe in recipes.items()}
+    return Inputs(photos, content, photos.fingerprint(content), plan, folds, recipes, weights, device)
+
+
+def _recipes(
+    settings: Settings, specialists: Mapping[str, Specialist], parent: RunRecord | None
+) -> Mapping[str, Recipe]:
+    """The recipes asked for; a run that shares members takes its parent's."""
+    if parent is None:
+        return load_recipes(specialists, settings.recipes or ("quick",), settings.changes)
+    recipe = Recipe.model_validate(parent.recipe)
+    if settings.recipes or settings.changes:
+        asked = load_recipes(specialists, settings.recipes or (parent.recipe_name,), settings.changes)[parent.task]
+        if asked.digest() != recipe.digest():
+            raise ConfigError(
+                f"--fold retrains folds of {parent.id}, and the settings differ from its recipe. A run has one recipe: leave "
+                "--recipe and --set out, or retrain the whole specialist (without --fold)."
+            )
+    return {parent.task: recipe}
+
+
+def base_run(workspace: Workspace, task: str, base: str | None) -> RunRecord | None:
+    """The run that `--fold` starts from: the one named, else the current one, else none.
+
+    Raises:
+        ConfigError: a run of another specialist.
+        WorkspaceError: no such run, or an unfinished one.
+    """
+    name = base or workspace.current(task)
+    if name is None:
+        return None
+    run = workspace.run(name)
+    if run.task != task:
+        raise ConfigError(f"--base {name}: a run of the {run.task} specialist; needed: one of {task}.")
+    if not run.complete:
+        raise WorkspaceError(
+            f"--base {name}: this run is unfinished. Complete it first: run its training command again."
+        )
+    return run
+
+
+def check_folds(folds: Sequence[int], inputs: Inputs, parent: RunRecord | None) -> None:
+    """Refuses folds that the plan does not have, and a parent of another plan or of other data."""
+    if not folds:
+        return
+    if inputs.plan is None:
+        raise ConfigError("--fold goes with a fold plan; --folds 0 has none.")
+    wrong = [fold for fold in folds if not 0 <= fold < inputs.plan.k]
+    if wrong:
+        raise ConfigError(f"--fold {', '.join(map(str, wrong))}: allowed: 0 to {inputs.plan.k - 1}.")
+    if parent is None:
+        return
+    if parent.plan is None or parent.plan["digest"] != inputs.plan.digest:
+        other = (
+            f"by plan {parent.plan['digest'][:12]} with {parent.plan['k']} folds" if parent.plan else "without a plan"
+        )
+        raise ConfigError(
+            f"--fold: {parent.id} was trained {other}, this command's plan is {inputs.plan.digest[:12]} with "
+            f"{inputs.plan.k}: members of different plans never mix. Give the same --folds and --plan-seed, or retrain all."
+        )
+    if parent.data["fingerprint"] != inputs.fingerprint:
+        raise ConfigError(
+            f"--fold: the photos changed since {parent.id} was trained: members of different data never mix. "
+            "Retrain the whole specialist (without --fold)."
+        )
+
+
+def key_of(
+    settings: Settings, inputs: Inputs, task: str, parent: RunRecord | None = None, folds: Sequence[int] = ()
+) -> str:
+    """A digest of everything that a run's result depends on."""
+    return run_key(
+        {
+            "task": task,
+            "recipe": inputs.recipes[task].digest(),
+            "weights": inputs.weights[task].sha256,
+            "data": inputs.fingerprint,
+            "plan": inputs.plan.digest if inputs.plan else None,
+            "folds": list(folds) or inputs.folds,
+            "seed": settings.seed,
+            "device": inputs.device.split(":")[0],
+            "parent": parent.id if parent else None,
+        }
+    )
+
+
+def new_run(
+    settings: Settings,
+    inputs: Inputs,
+    workspace: Workspace,
+    task: str,
+    parent: RunRecord | None = None,
+    folds: Sequence[int] = (),
+) -> RunRecord:
+    """Writes the record of a run that is to be trained."""
+    count = len(inputs.folds) if not folds else len(folds)
+    _, threads = share_out(settings.jobs, count, inputs.device)
+    folder = workspace.new_folder(task)
+    plan = inputs.plan
+    name = next(
+        (c.rpartition("=")[2] for c in reversed(settings.recipes) if c.partition("=")[0] in (task, c)),
+        "quick",
+    )
+    run = RunRecord(
+        folder=folder,
+        id=folder.name,
+        task=task,
+        key=key_of(settings, inputs, task, parent, folds),
+        status=UNFINISHED,
+        created=now(),
+        recipe_name=parent.recipe_name if parent else name,
+        recipe=inputs.recipes[task].model_dump(mode="json"),
+        seed=settings.seed,
+        folds=list(parent.folds) if parent else (list(folds) or inputs.folds),
+        plan=None if plan is None else {"k": plan.k, "seed": plan.seed, "digest": plan.digest},
+        data={
+            "source": str(settings.data), "layout": inputs.photos.layout, "fingerprint": inputs.fingerprint,
+            "photos": len(inputs.photos), "people": len(inputs.photos.people),
+        },
+        initial_weights={"source": inputs.recipes[task].weights, "sha256": inputs.weights[task].sha256},
+        threads=threads,
+        device=inputs.device,
+        environment={"versions": versions(), "hardware": hardware(inputs.device), "git": git_revision(Path.cwd())},
+        parent=parent.id if parent else None,
+        retrained=sorted(folds) if parent else [],
+    )  # fmt: skip
+    run.save()
+    return run

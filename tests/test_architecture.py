@@ -1,0 +1,120 @@
+"""The design's promises about structure, kept by reading the source."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from orchestrator import errors
+from tests.conftest import ROOT
+
+LAYERS = {
+    "orchestrator": 0, "orchestrator.labels": 0, "orchestrator.errors": 0, "orchestrator.metrics": 0,
+    "orchestrator.data": 1,
+    "orchestrator.specialist": 2,
+    "orchestrator.training": 3, "orchestrator.config": 3, "models": 3,
+    "orchestrator.ensemble": 4,
+    "orchestrator.evaluation": 5, "orchestrator.records": 5,
+    "orchestrator.inputs": 6, "orchestrator.pipeline": 6, "orchestrator.ensembling": 6, "orchestrator.prediction": 6,
+    "orchestrator.specialists": 7, "orchestrator.cli": 7,
+}  # fmt: skip
+SOURCES = sorted([*(ROOT / "orchestrator").rglob("*.py"), *(ROOT / "models").rglob("*.py")])
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def layer_of(module: str) -> int:
+    parts = module.split(".")
+    for length in range(len(parts), 0, -1):
+        if ".".join(parts[:length]) in LAYERS and (length > 1 or parts[0] == "models" or len(parts) == 1):
+            return LAYERS[".".join(parts[:length])]
+    raise AssertionError(f"{module} has no layer: add it to LAYERS and to docs/architecture.md")
+
+
+def imports_of(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module}
+            found |= {
+                f"{node.module}.{name.name}"
+                for name in node.names
+                if (ROOT / Path(*node.module.split("."), f"{name.name}.py")).exists()
+            }
+    return {name for name in found if name.split(".")[0] in ("orchestrator", "models")}
+
+
+def test_imports_point_down_only() -> None:
+    assert len(SOURCES) > 50
+    checked = 0
+    for path in SOURCES:
+        module = module_of(path)
+        for imported in imports_of(path):
+            checked += 1
+            assert layer_of(imported) <= layer_of(module), f"{module} imports {imported}, which lies above it"
+    assert checked > 200
+
+
+def test_only_specialists_imports_models_and_tasks_never_import_each_other() -> None:
+    for path in SOURCES:
+        module = module_of(path)
+        outside = {name for name in imports_of(path) if name.startswith("models")}
+        if module.startswith("models."):
+            own = ".".join(module.split(".")[:2])
+            assert all(name.startswith(own) for name in outside), module
+        elif module != "orchestrator.specialists":
+            assert not outside, module
+
+
+def test_the_label_code_is_written_in_one_place() -> None:
+    formula = re.compile(r"\*\s*6\s*\+|\*\s*3\s*\+")
+    places = [module_of(path) for path in SOURCES if formula.search(path.read_text())]
+    assert places == ["orchestrator.labels"]
+
+
+@pytest.mark.parametrize("words", [["--help"], ["train-all", "--help"], ["data", "check", "--help"], ["--version"]])
+def test_help_imports_nothing_heavy(words: list[str]) -> None:
+    code = (
+        "import sys; sys.argv = ['orch', *sys.argv[1:]]\n"
+        "from orchestrator.cli.app import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'timm', 'numpy', 'pandas', 'sklearn', 'cv2', 'PIL', 'joblib', 'pyarrow'} & set(sys.modules)\n"
+        "sys.exit(','.join(sorted(heavy)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_public_names_exist_and_modules_are_short() -> None:
+    for path in SOURCES:
+        text = path.read_text()
+        tree = ast.parse(text)
+        assert ast.get_docstring(tree) or path.parent.name in ("age", "gender", "mask"), path
+        assert len(text.splitlines()) <= 430, f"{path} is long: split it by noun"
+
+
+def test_the_error_tree_in_the_docstring_is_the_tree() -> None:
+    drawn = set(re.findall(r"(\w+Error)", errors.__doc__ or ""))
+    real = {name for name in dir(errors) if name.endswith("Error")}
+    assert drawn == real
+    for name in real:
+        assert issubclass(getattr(errors, name), errors.OrchestratorError)
+
+
+def test_the_readmes_tree_is_the_tree() -> None:
+    readme = (ROOT / "README.md").read_text()
+    tree = re.search(r"```text\n(orchestrator/\n.*?)```", readme, re.DOTALL)
+    assert tree, "README.md prints the tree"
+    named = set(re.findall(r"^\s{2,}(\w+(?:\.py|/))", tree[1], re.MULTILINE))
+    package = ROOT / "orchestrator"
+    real = {path.name for path in package.glob("*.py")} - {"__init__.py"}
+    real |= {f"{path.name}/" for path in package.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert named >= real, f"not in the README's tree: {real - named}"

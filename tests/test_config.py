@@ -1,0 +1,98 @@
+from pathlib import Path
+
+import pytest
+
+from orchestrator.config import load_recipes, recipe_as_toml, recipe_files
+from orchestrator.data.augmentation import Augment
+from orchestrator.errors import ConfigError
+from orchestrator.specialist import Recipe
+from orchestrator.specialists import SPECIALISTS
+
+
+def problems(choices: list[str], changes: list[str]) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_recipes(SPECIALISTS, choices, changes)
+    return str(caught.value)
+
+
+def test_layers_defaults_then_recipe_then_set() -> None:
+    recipes = load_recipes(SPECIALISTS, ["quick"], ["epochs=9", "age.epochs=7", "age.augment.flip=0.25"])
+    assert recipes["age"].epochs == 7
+    assert recipes["mask"].epochs == recipes["gender"].epochs == 9
+    assert recipes["age"].augment.flip == 0.25
+    assert recipes["gender"].augment.flip == 0.5
+    assert recipes["age"].sampling == recipes["gender"].sampling == "per_person"
+    assert recipes["mask"].sampling == "per_photo"
+
+
+def test_a_recipe_can_be_chosen_for_one_task_and_from_a_file(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.toml"
+    mine.write_text(recipe_as_toml(load_recipes(SPECIALISTS, ["quick"], ["lr=0.5"])["age"]))
+    recipes = load_recipes(SPECIALISTS, ["demo", f"age={mine}"])
+    assert recipes["age"].lr == 0.5
+    assert recipes["mask"] == load_recipes(SPECIALISTS, ["demo"])["mask"]
+
+
+@pytest.mark.parametrize("task", SPECIALISTS)
+def test_every_named_recipe_is_valid_and_survives_copying(task: str, tmp_path: Path) -> None:
+    names = list(recipe_files(SPECIALISTS[task]))
+    assert names == ["demo", "quick", "standard"]
+    for name in names:
+        recipe = load_recipes({task: SPECIALISTS[task]}, [name])[task]
+        assert recipe.about
+        copy = tmp_path / f"{name}.toml"
+        copy.write_text(recipe_as_toml(recipe))
+        assert load_recipes({task: SPECIALISTS[task]}, [str(copy)])[task] == recipe
+
+
+def test_all_mistakes_are_told_at_once_with_the_way_out() -> None:
+    told = problems(["quick", "mask=qick", "hat=quick"], [
+        "age.lerning_rate=1", "age.epochs=many", "gender.loss=cross-entropy", "agee.lr=1", "nonsense", "age.augment.flp=1",
+        "gender.train_border=58",
+    ])  # fmt: skip
+    assert "the mask specialist has no recipe 'qick'; allowed: demo, quick, standard" in told
+    assert "Did you mean 'quick'?" in told
+    assert "'hat' is no task of this command" in told
+    assert "unknown key 'lerning_rate'" in told
+    assert "epochs = 'many'" in told
+    assert "loss = 'cross-entropy': allowed: cross_entropy, soft_age. Did you mean 'cross_entropy'?" in told
+    assert "'agee.lr' is no setting" in told
+    assert "nonsense: has no '='" in told
+    assert "unknown key 'augment.flp'. Did you mean 'augment.flip'?" in told
+
+
+def test_settings_of_one_task_are_refused_for_others() -> None:
+    assert "train_border = 58 is for the age specialist" in problems(["quick"], ["gender.train_border=58"])
+    assert "loss = soft_age is for the age specialist" in problems(["quick"], ["mask.loss=soft_age"])
+    assert "soft_age trains on exact years" in problems(["quick"], ["age.loss=soft_age", "age.train_border=58"])
+    assert "train_border = 30; allowed: 31 to 100" in problems(
+        ["quick"], ["age.loss=cross_entropy", "age.train_border=30"]
+    )
+
+
+def test_values_are_read_as_toml_and_plain_words_as_text() -> None:
+    recipe = load_recipes(SPECIALISTS, ["quick"], ["age.weights=none", "age.lr=1e-4", "age.backbone=resnet18"])["age"]
+    assert (recipe.weights, recipe.lr, recipe.backbone) == ("none", 1e-4, "resnet18")
+
+
+def test_a_missing_or_broken_file_is_told(tmp_path: Path) -> None:
+    assert "No such file" in problems([str(tmp_path / "no.toml")], [])
+    (tmp_path / "bad.toml").write_text("epochs = = 3")
+    assert "no valid TOML" in problems([str(tmp_path / "bad.toml")], [])
+    (tmp_path / "few.toml").write_text('backbone = "resnet18"')
+    assert "'epochs' is missing. It means: passes over the sampled photos" in problems([str(tmp_path / "few.toml")], [])
+
+
+def test_the_digest_is_of_what_changes_results() -> None:
+    recipe = load_recipes(SPECIALISTS, ["quick"])["age"]
+    assert recipe.digest() == recipe.model_copy(update={"about": "other", "workers": 3}).digest()
+    for key in set(Recipe.model_fields) - {"about", "workers"}:
+        other = Augment(flip=0.9) if key == "augment" else 4 if isinstance(getattr(recipe, key), int | None) else 0.987
+        other = "other" if isinstance(getattr(recipe, key), str) else other
+        assert recipe.digest() != recipe.model_copy(update={key: other}).digest(), key
+
+
+def test_every_number_has_a_meaning() -> None:
+    for model in (Recipe, Augment):
+        assert len(model.model_fields) > 10
+        assert all(field.description for field in model.model_fields.values())

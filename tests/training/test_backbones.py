@@ -1,0 +1,135 @@
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from orchestrator.config import load_recipes
+from orchestrator.errors import ConfigError, WeightsError
+from orchestrator.specialist import Recipe
+from orchestrator.specialists import SPECIALISTS
+from orchestrator.training.backbones import (
+    InitialWeights,
+    check_backbone,
+    create,
+    freeze_stages,
+    initial_weights,
+    preprocess_of,
+)  # fmt: skip
+
+
+def recipe(**changes: object) -> Recipe:
+    return load_recipes(SPECIALISTS, ["quick"])["age"].model_copy(update=changes)
+
+
+def body(name: str = "test_efficientnet") -> dict[str, torch.Tensor]:
+    torch.manual_seed(1)
+    return {key: value + 0.5 for key, value in timm.create_model(name, num_classes=7).state_dict().items()}
+
+
+def test_an_unknown_backbone_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="Did you mean 'tf_efficientnet_lite0'?"):
+        check_backbone("tf_eficientnet_lite0")
+    check_backbone("tf_efficientnet_lite0")
+    check_backbone("convnextv2_tiny.fcmae_ft_in22k_in1k_384")
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pth", "pt"])
+def test_a_local_file_gives_every_member_the_same_body_and_a_head_of_its_own(tmp_path: Path, suffix: str) -> None:
+    path, state = tmp_path / f"w.{suffix}", body()
+    save_file(state, path) if suffix == "safetensors" else torch.save({"state_dict": state}, path)
+    found = initial_weights(recipe(backbone="test_efficientnet", weights=str(path)), tmp_path / "cache")
+    assert found.path is not None
+    model = create("test_efficientnet", 3, None, found)
+    loaded = model.state_dict()
+    assert torch.equal(loaded["conv_stem.weight"], state["conv_stem.weight"])
+    assert loaded["classifier.weight"].shape[0] == 3
+    assert loaded["classifier.weight"].abs().max() < 0.1
+    again = initial_weights(recipe(backbone="test_efficientnet", weights=str(path)), tmp_path / "cache")
+    assert again == found
+
+
+def test_the_packaged_weights_are_imagenets(tmp_path: Path) -> None:
+    found = initial_weights(recipe(), tmp_path)
+    assert found.path is not None
+    stem = create("tf_efficientnet_lite0", 3, None, found).state_dict()["conv_stem.weight"]
+    assert stem.std() > 0.1
+    with pytest.raises(WeightsError, match="no pip package is known for 'resnet18'"):
+        initial_weights(recipe(backbone="resnet18"), tmp_path)
+
+
+def test_weights_that_do_not_fit_are_refused_with_the_difference(tmp_path: Path) -> None:
+    state = body()
+    state["conv_stem.weight"] = torch.zeros(3, 3)
+    del state["bn1.weight"]
+    save_file(state, tmp_path / "w.safetensors")
+    with pytest.raises(WeightsError) as caught:
+        initial_weights(recipe(backbone="test_efficientnet", weights=str(tmp_path / "w.safetensors")), tmp_path)
+    assert "bn1.weight is missing" in str(caught.value)
+    assert "conv_stem.weight has shape (3, 3)" in str(caught.value)
+
+
+class Payload:
+    """A pickle that would run code when opened."""
+
+    ran = False
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (setattr, (Payload, "ran", True))
+
+
+def test_a_file_that_could_run_code_is_not_opened(tmp_path: Path) -> None:
+    torch.save({"state_dict": Payload()}, tmp_path / "evil.pth")
+    with pytest.raises(WeightsError, match="more than tensors"):
+        initial_weights(recipe(backbone="test_efficientnet", weights=str(tmp_path / "evil.pth")), tmp_path)
+    assert not Payload.ran
+    (tmp_path / "cut.safetensors").write_bytes(b"12345")
+    with pytest.raises(WeightsError, match="cannot be read"):
+        initial_weights(recipe(backbone="test_efficientnet", weights=str(tmp_path / "cut.safetensors")), tmp_path)
+    with pytest.raises(WeightsError, match="allowed: hub, packaged, none"):
+        initial_weights(recipe(backbone="test_efficientnet", weights="hubb"), tmp_path)
+
+
+def test_a_hub_out_of_reach_is_one_sentence_with_the_ways_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    with pytest.raises(WeightsError) as caught:
+        initial_weights(recipe(backbone="test_resnet.r160_in1k", weights="hub"), tmp_path)
+    told = str(caught.value)
+    assert told.startswith("the weights of 'test_resnet.r160_in1k' could not be had from the hub")
+    assert "--set weights=FILE.safetensors" in told
+    assert "weights=none" in told
+    assert "\n" not in told
+
+
+def test_random_weights_need_no_file(tmp_path: Path) -> None:
+    assert initial_weights(recipe(weights="none"), tmp_path) == InitialWeights(None, "")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["test_efficientnet", "test_resnet", "test_vit"])
+def test_frozen_stages_get_no_gradient_and_keep_their_statistics(name: str) -> None:
+    options = {"img_size": 160} if name == "test_vit" else {}
+    model = timm.create_model(name, num_classes=3, **options).train()
+    frozen = freeze_stages(model, 2)
+    for module in frozen:
+        module.eval()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    fixed = {key for key, value in model.named_parameters() if not value.requires_grad}
+    assert 0 < len(fixed) < len(list(model.parameters()))
+    optimiser = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 0.1)
+    model(torch.randn(4, 3, 160, 160)).sum().backward()
+    optimiser.step()
+    changed = {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
+    assert not fixed & changed
+    assert changed
+    stems = {key.rsplit(".", 1)[0] for key in fixed}
+    assert not {key for key in changed if key.rsplit(".", 1)[0] in stems}
+    with pytest.raises(ConfigError, match="stages, so at most"):
+        freeze_stages(model, 99)
+    assert freeze_stages(timm.create_model(name, **options), 0) == []
+
+
+def test_mean_and_std_come_with_the_backbone() -> None:
+    assert preprocess_of(recipe()).mean == (0.5, 0.5, 0.5)
+    assert preprocess_of(recipe(backbone="resnet18")).std == (0.229, 0.224, 0.225)
