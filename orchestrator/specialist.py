@@ -55,6 +55,12 @@ class Recipe(BaseModel):
         description="cross_entropy on classes, or soft_age: a distribution over years, summed into bands",
     )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target spread over all classes")
+    class_balance: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="weight of a class in the loss: 1 / share ^ class_balance; 0: all photos weigh the same",
+    )
     soft_age_sigma: float = Field(3.0, gt=0, le=20, description="soft_age: standard deviation of the target, years")
     train_border: int | None = Field(
         None,

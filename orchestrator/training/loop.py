@@ -36,7 +36,7 @@ from orchestrator.training import checkpoints
 from orchestrator.training.backbones import InitialWeights, create, freeze_stages
 from orchestrator.training.checkpoints import load_checkpoint, save_checkpoint, save_tensors
 from orchestrator.training.devices import autocast, precision_of
-from orchestrator.training.heads import Head
+from orchestrator.training.heads import Head, photo_weights
 from orchestrator.training.optimisers import create_optimiser, rate_factor, set_rate
 
 __all__ = ["MemberJob", "train_fold"]
@@ -198,7 +198,9 @@ def _train_epoch(
     rows = job.train[drawn][: steps * recipe.batch_size]
     augmenter = Augmenter(recipe.augment, recipe.height, recipe.width)
     batches = Batches(job.pixels, rows, recipe.batch_size, augmenter, job.entropy(AUGMENT, epoch))
-    targets = torch.from_numpy(job.table["target"].to_numpy())
+    targets = torch.tensor(job.table["target"].to_numpy())
+    weights = torch.ones(len(targets))
+    weights[job.train] = torch.from_numpy(photo_weights(job.table["truth"].to_numpy()[job.train], recipe.class_balance))
     torch.manual_seed(job.entropy(NETWORK, epoch))
     model.train()
     for module in frozen:
@@ -209,7 +211,8 @@ def _train_epoch(
         set_rate(optimiser, rate_factor(epoch * steps + step, recipe.epochs * steps, recipe.warmup))
         with autocast(recipe.precision, job.device):
             outputs = model(job.preprocess.normalise(pixels.to(job.device, non_blocking=True)))
-        loss = job.head.loss(outputs, targets[numbers].to(job.device, non_blocking=True))
+        losses = job.head.loss(outputs, targets[numbers].to(job.device, non_blocking=True))
+        loss = (losses * weights[numbers].to(job.device, non_blocking=True)).mean()
         optimiser.zero_grad(set_to_none=True)
         scaler.scale(loss).backward()
         if recipe.clip_norm:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from orchestrator.config import load_recipes
 from orchestrator.specialists import SPECIALISTS
-from orchestrator.training.heads import ClassHead, SoftAgeHead, head_from_dict, head_of
+from orchestrator.training.heads import ClassHead, SoftAgeHead, head_from_dict, head_of, photo_weights
 
 AGES = SoftAgeHead(0, 100, (30, 60), sigma=2.0)
 
@@ -29,7 +29,7 @@ def test_soft_age_by_hand() -> None:
         weights = np.array([math.exp(-0.5 * ((year - age) / 2.0) ** 2) for year in range(101)])
         logs = row - np.log(np.exp(row).sum())
         expected -= float((weights / weights.sum() * logs).sum()) / 2
-    assert AGES.loss(outputs, torch.tensor(ages)).item() == pytest.approx(expected, rel=1e-5)
+    assert AGES.loss(outputs, torch.tensor(ages)).mean().item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_soft_age_sums_years_into_half_open_bands() -> None:
@@ -58,3 +58,17 @@ def test_the_recipe_chooses_the_head_and_its_targets() -> None:
     assert head_of(age, soft).targets(age, table, soft).tolist() == [29, 58, 60]
     hard = load_recipes({"age": age}, ["quick"], ["loss=cross_entropy", "train_border=58"])["age"]
     assert head_of(age, hard).targets(age, table, hard).tolist() == [0, 2, 2]
+
+
+@given(st.lists(st.integers(0, 2), min_size=1, max_size=50), st.floats(0, 1))
+def test_class_balance_weighs_classes_by_their_share_and_keeps_the_mean(classes: list[int], balance: float) -> None:
+    codes = np.array(classes)
+    weights = photo_weights(codes, balance)
+    assert weights.mean() == pytest.approx(1, rel=1e-4)
+    totals = {code: weights[codes == code].sum() for code in set(classes)}
+    if balance == 0:
+        assert np.allclose(weights, 1)
+    for one in totals:
+        for other in totals:
+            counts = (codes == one).sum() / (codes == other).sum()
+            assert totals[one] / totals[other] == pytest.approx(counts ** (1 - balance), rel=1e-3)

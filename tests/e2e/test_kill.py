@@ -1,0 +1,133 @@
+"""`orch train-all` killed for real, at random moments, and run again: the same weights, bit for bit."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, tiny
+
+pytestmark = pytest.mark.slow
+
+KILLS = 10
+
+
+def command(people: Path, workspace: Path, *more: str) -> list[str]:
+    code = "from orchestrator.cli.app import main; main()"
+    words = ["train-all", "--data", str(people / "train"), "--workspace", str(workspace), "--folds", "2", "--jobs", "2"]
+    return [sys.executable, "-c", code, *words, *tiny("epochs=12", "drop_rate=0.2"), *more]
+
+
+def start(people: Path, workspace: Path) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    log = (workspace.parent / f"{workspace.name}.log").open("ab")
+    return subprocess.Popen(command(people, workspace), stdout=log, stderr=log, env=environment)
+
+
+def finish(people: Path, workspace: Path) -> None:
+    process = start(people, workspace)
+    assert process.wait(300) == 0, (workspace.parent / f"{workspace.name}.log").read_text()
+
+
+def results(workspace: Path) -> dict[str, str]:
+    return {
+        path.relative_to(workspace).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for name in ("weights.safetensors", "held_out.parquet")
+        for path in sorted(workspace.glob(f"*-0001/fold-*/{name}"))
+    }
+
+
+def epochs_done(workspace: Path) -> int:
+    return sum(path.stat().st_size > 0 for path in workspace.glob("*-*/fold-*/history.json"))
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(people: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, str], float]:
+    workspace = tmp_path_factory.mktemp("whole") / "runs"
+    started = time.monotonic()
+    finish(people, workspace)
+    found = results(workspace)
+    assert len(found) == 2 * 3 * 2
+    return found, time.monotonic() - started
+
+
+def test_killed_ten_times_at_random_moments_the_weights_are_the_same(
+    people: Path, tmp_path: Path, uninterrupted: tuple[dict[str, str], float]
+) -> None:
+    expected, seconds = uninterrupted
+    workspace, kills, draw = tmp_path / "runs", 0, random.Random(0)
+    for _ in range(KILLS):
+        process = start(people, workspace)
+        try:
+            # From the first import to the last card: every moment may be hit.
+            process.wait(draw.uniform(0.1, 0.7) * seconds)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)  # the command alone: its workers must notice by themselves
+            kills += 1
+        process.wait()
+    assert kills >= 5  # a machine that became much faster meanwhile may finish some
+    finish(people, workspace)
+    assert results(workspace) == expected
+    assert len(list(workspace.glob("*-0001/run.json"))) == len(list(workspace.glob("*-*/run.json"))) == 3
+    assert not list(workspace.glob("*-*/fold-*/checkpoint.safetensors"))
+    assert not list(workspace.rglob("*.building"))
+
+
+def test_ctrl_c_ends_calmly_and_the_same_command_goes_on(
+    people: Path, tmp_path: Path, uninterrupted: tuple[dict[str, str], float]
+) -> None:
+    workspace = tmp_path / "runs"
+    process = start(people, workspace)
+    deadline = time.monotonic() + 120
+    while not epochs_done(workspace) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    log = (tmp_path / "runs.log").read_text()
+    assert "the same command goes on from there" in log
+    assert "Traceback" not in log
+    finish(people, workspace)
+    assert results(workspace) == uninterrupted[0]
+
+
+def test_a_worker_that_is_killed_fails_alone_or_is_tried_again(people: Path, tmp_path: Path) -> None:
+    workspace = tmp_path / "runs"
+    process = start(people, workspace)
+    deadline = time.monotonic() + 120
+    while not epochs_done(workspace) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    children = subprocess.run(
+        ["pgrep", "-P", str(process.pid), "-f", "loky"], capture_output=True, text=True, check=False
+    )
+    workers = [int(word) for word in children.stdout.split()]
+    assert workers
+    os.kill(workers[-1], signal.SIGKILL)  # what the kernel does when memory runs out
+    assert process.wait(300) == 0, (tmp_path / "runs.log").read_text()
+    assert len(results(workspace)) == 12
+
+
+def test_two_commands_at_once_never_train_the_same_run(people: Path, tmp_path: Path) -> None:
+    workspace = tmp_path / "runs"
+    first = start(people, workspace)
+    deadline = time.monotonic() + 120
+    while not epochs_done(workspace) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    second = subprocess.run(
+        command(people, workspace),
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+    assert second.returncode == 2
+    assert "another orch command is training this run" in second.stderr
+    assert first.wait(300) == 0
+    assert len(results(workspace)) == 12

@@ -1,0 +1,222 @@
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from filelock import FileLock
+
+from orchestrator.config import load_recipes
+from orchestrator.data.preprocessing import Geometry, Preprocess
+from orchestrator.data.store import PixelSource
+from orchestrator.errors import DeviceError, TrainingError, WorkspaceError
+from orchestrator.specialists import SPECIALISTS
+from orchestrator.training import checkpoints, loop
+from orchestrator.training.backbones import InitialWeights
+from orchestrator.training.heads import head_of
+from orchestrator.training.jobs import claim_gpu, run_jobs, share_out
+from orchestrator.training.loop import MemberJob, train_fold
+from tests.conftest import TINY
+
+
+class Stripes(PixelSource):
+    """Photos whose class is the brightness of their left half: learnable in a few steps."""
+
+    def __init__(self, truth: np.ndarray) -> None:
+        self.truth = truth
+
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        out = np.empty((len(rows), 32, 32, 3), np.uint8)
+        for place, row in enumerate(rows):
+            rng = np.random.default_rng(row)
+            out[place] = rng.integers(0, 60, (32, 32, 3))
+            out[place, :, :16] += np.uint8(90 * self.truth[row])
+        return out
+
+
+def job_of(folder: Path, *changes: str, people: int = 30, **more: object) -> MemberJob:
+    specialist = SPECIALISTS["mask"]
+    recipe = load_recipes({"mask": specialist}, ["quick"], [*TINY, "epochs=4", "lr=3e-3", *changes])["mask"]
+    truth = np.tile([0, 1, 2], people)[: people * 3]
+    table = pd.DataFrame(
+        {"path": [f"{n}.jpg" for n in range(people * 3)], "person": np.repeat([f"p{n}" for n in range(people)], 3)}
+    ).assign(truth=truth, target=truth)
+    rows = np.arange(len(table))
+    job = MemberJob(
+        folder=folder, task="mask", fold=0, classes=specialist.classes, table=table, train=rows[: people * 2],
+        held_out=rows[people * 2 :], pixels=Stripes(truth), recipe=recipe, head=head_of(specialist, recipe),
+        preprocess=Preprocess(Geometry(32, 32), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)), initial=InitialWeights(None, ""),
+        seed=1, threads=1, device="cpu",
+    )  # fmt: skip
+    return dataclasses.replace(job, **more)
+
+
+def test_a_member_learns_and_leaves_a_whole_record(tmp_path: Path) -> None:
+    card = train_fold(job_of(tmp_path / "m", "epochs=8", "augment.resized_crop=0"))
+    folder = tmp_path / "m"
+    assert {path.name for path in folder.iterdir()} - {checkpoints.LOCK} == {
+        checkpoints.CARD, checkpoints.HELD_OUT, checkpoints.HISTORY, checkpoints.WEIGHTS,
+    }  # fmt: skip
+    history = json.loads((folder / checkpoints.HISTORY).read_text())
+    assert [entry["epoch"] for entry in history] == list(range(1, 9))
+    assert history[-1]["loss"] < 0.7 * history[0]["loss"]
+    assert card["scores"]["macro_f1"] == max(entry["macro_f1"] for entry in history) > 0.6
+    assert history[card["best_epoch"] - 1]["macro_f1"] == card["scores"]["macro_f1"]
+    table = pd.read_parquet(folder / checkpoints.HELD_OUT)
+    assert len(table) == 30 == card["held_out"]["photos"]
+    assert np.allclose(table[["p(wear)", "p(incorrect)", "p(not_wear)"]].sum(axis=1), 1, atol=1e-5)
+    assert json.loads((folder / checkpoints.CARD).read_text()) == json.loads(json.dumps(card))
+
+
+class StopError(Exception):
+    """What stands for a kill in these tests; tests/e2e kills for real."""
+
+
+@pytest.mark.parametrize("optimiser", ["adamw", "sgd", "lion"])
+@pytest.mark.parametrize("moment", ["before the checkpoint", "after the best", "after the checkpoint"])
+def test_a_stopped_training_ends_with_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimiser: str, moment: str
+) -> None:
+    changes = (f"optimiser={optimiser}", "drop_rate=0.3", "epochs=3")
+    whole = train_fold(job_of(tmp_path / "whole", *changes))
+    real_save, real_score = loop.save_checkpoint, loop._score_epoch
+    calls = {"save": 0, "score": 0}
+
+    def save(*words: object) -> None:
+        calls["save"] += 1
+        if moment == "before the checkpoint" and calls["save"] == 2:
+            raise StopError
+        real_save(*words)  # type: ignore[arg-type]
+        if moment == "after the checkpoint" and calls["save"] == 2:
+            raise StopError
+
+    def score(*words: object) -> dict[str, object]:
+        calls["score"] += 1
+        found = real_score(*words)  # type: ignore[arg-type]
+        if moment == "after the best" and calls["score"] == 2:
+            raise StopError
+        return found
+
+    monkeypatch.setattr(loop, "save_checkpoint", save)
+    monkeypatch.setattr(loop, "_score_epoch", score)
+    with pytest.raises(StopError):
+        train_fold(job_of(tmp_path / "cut", *changes))
+    assert not (tmp_path / "cut" / checkpoints.CARD).exists()
+    cut = train_fold(job_of(tmp_path / "cut", *changes))
+    assert cut["sha256"] == whole["sha256"]
+    assert cut["scores"] == whole["scores"]
+    strip = [{k: v for k, v in e.items() if k not in ("seconds", "photos_per_second")} for e in (
+        *json.loads((tmp_path / "cut" / checkpoints.HISTORY).read_text()),
+        *json.loads((tmp_path / "whole" / checkpoints.HISTORY).read_text()),
+    )]  # fmt: skip
+    assert strip[:3] == strip[3:]
+
+
+def test_seeds_folds_and_tasks_draw_differently_and_the_same_seed_the_same(tmp_path: Path) -> None:
+    one = train_fold(job_of(tmp_path / "a", "epochs=1"))
+    same = train_fold(job_of(tmp_path / "b", "epochs=1"))
+    other = train_fold(job_of(tmp_path / "c", "epochs=1", seed=2))
+    assert one["sha256"] == same["sha256"] != other["sha256"]
+    job = job_of(tmp_path / "d")
+    entropies = {
+        dataclasses.replace(job, task=task, fold=fold, seed=seed).entropy(purpose, 0)
+        for task in ("age", "mask") for fold in (0, 1, None) for seed in (0, 1) for purpose in range(4)
+    }  # fmt: skip
+    assert len(entropies) == 2 * 3 * 2 * 4
+
+
+def test_patience_stops_and_the_best_epoch_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = iter([0.2, 0.9, 0.1, 0.1, 0.1])
+    real = loop.score
+
+    def scored(*words: object) -> object:
+        found = real(*words)  # type: ignore[arg-type]
+        object.__setattr__(found, "macro_f1", next(scores))
+        return found
+
+    monkeypatch.setattr(loop, "score", scored)
+    card = train_fold(job_of(tmp_path, "epochs=9", "patience=2"))
+    assert (card["epochs"], card["best_epoch"]) == (4, 2)
+
+
+def test_trained_on_everything_there_is_no_score_and_the_last_epoch_is_kept(tmp_path: Path) -> None:
+    job = job_of(tmp_path, "epochs=2")
+    everything = dataclasses.replace(job, fold=None, train=np.arange(90), held_out=np.array([], int))
+    card = train_fold(everything)
+    assert card["scores"] == {}
+    assert card["best_epoch"] == 2
+    assert set(card["sha256"]) == {checkpoints.WEIGHTS}
+
+
+def test_a_loss_that_explodes_is_told_with_the_setting(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"the loss became (nan|inf).*--set mask.lr="):
+        train_fold(
+            job_of(
+                tmp_path, "lr=10", "clip_norm=0", "optimiser=sgd", "epochs=30", "label_smoothing=0", "weight_decay=1"
+            )
+        )
+
+
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(), RuntimeError("can't allocate memory: 9 bytes")],
+)
+def test_out_of_memory_says_which_setting_to_lower(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(loop, "_train_epoch", fail)
+    with pytest.raises(DeviceError, match=r"batch_size \(now 16; --set mask.batch_size=8\).*--jobs"):
+        train_fold(job_of(tmp_path))
+
+
+def test_a_damaged_checkpoint_is_told(tmp_path: Path) -> None:
+    (tmp_path / checkpoints.CHECKPOINT).write_bytes(b"half a file")
+    with pytest.raises(WorkspaceError, match="Delete the file: this fold then starts over"):
+        train_fold(job_of(tmp_path))
+
+
+def test_two_processes_never_train_one_member(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = FileLock.acquire
+    monkeypatch.setattr(loop.FileLock, "acquire", lambda self, timeout=None: real(self, timeout=0.1))
+    with FileLock(tmp_path / checkpoints.LOCK), pytest.raises(WorkspaceError, match="another process is training"):
+        train_fold(job_of(tmp_path))
+
+
+def test_one_failing_job_never_sinks_the_others(tmp_path: Path) -> None:
+    class Broken(Stripes):
+        def take(self, rows: np.ndarray) -> np.ndarray:
+            raise OSError("the disk is gone")
+
+    good = [job_of(tmp_path / "r" / f"fold-{fold}", "epochs=1", fold=fold) for fold in (0, 2)]
+    bad = job_of(tmp_path / "r" / "fold-1", "epochs=1", fold=1, pixels=Broken(np.zeros(90)))
+    ended: list[int] = []
+    results = run_jobs([good[0], bad, good[1]], 1, lambda result: ended.append(result.number))
+    assert [bool(result.failure) for result in results] == [False, True, False]
+    assert "mask fold 1: OSError: the disk is gone" in results[1].failure
+    assert ended == [0, 1, 2]
+    failure = json.loads((tmp_path / "r" / "fold-1" / "failure.json").read_text())
+    assert "Traceback" in failure["traceback"]
+
+
+def test_cores_are_shared_out_and_wrong_numbers_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("joblib.cpu_count", lambda: 8)
+    assert share_out(0, 15, "cpu") == (8, 1)
+    assert share_out(2, 15, "cpu") == (2, 4)
+    assert share_out(0, 3, "cpu") == (3, 2)
+    assert share_out(0, 15, "cuda") == (1, 8)
+    with pytest.raises(Exception, match="--jobs -1"):
+        share_out(-1, 3, "cpu")
+
+
+def test_gpus_are_claimed_one_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestrator.training.jobs.gpu_count", lambda: 2)
+    with claim_gpu(tmp_path, "cuda") as one, claim_gpu(tmp_path, "cuda") as other, claim_gpu(tmp_path, "cuda") as third:
+        assert (one, other) == ("cuda:0", "cuda:1")
+        assert third in ("cuda:0", "cuda:1")
+    with claim_gpu(tmp_path, "cpu") as device:
+        assert device == "cpu"
