@@ -28,8 +28,8 @@ def command(people: Path, workspace: Path, *more: str) -> list[str]:
 
 def start(people: Path, workspace: Path) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    log = (workspace.parent / f"{workspace.name}.log").open("ab")
-    return subprocess.Popen(command(people, workspace), stdout=log, stderr=log, env=environment)
+    with (workspace.parent / f"{workspace.name}.log").open("ab") as log:
+        return subprocess.Popen(command(people, workspace), stdout=log, stderr=log, env=environment)
 
 
 def finish(people: Path, workspace: Path) -> None:
@@ -43,6 +43,20 @@ def results(workspace: Path) -> dict[str, str]:
         for name in ("weights.safetensors", "held_out.parquet")
         for path in sorted(workspace.glob(f"*-0001/fold-*/{name}"))
     }
+
+
+def workers_of(parent: int) -> list[int]:
+    """The pids of a command's loky workers, from /proc."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (place / "stat").read_text().rpartition(")")[2].split()
+            words = (place / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if int(fields[1]) == parent and b"loky" in words and b"resource_tracker" not in words:
+            found.append(int(place.name))
+    return found
 
 
 def epochs_done(workspace: Path) -> int:
@@ -104,10 +118,7 @@ def test_a_worker_that_is_killed_fails_alone_or_is_tried_again(people: Path, tmp
     deadline = time.monotonic() + 120
     while not epochs_done(workspace) and time.monotonic() < deadline:
         time.sleep(0.1)
-    children = subprocess.run(
-        ["pgrep", "-P", str(process.pid), "-f", "loky"], capture_output=True, text=True, check=False
-    )
-    workers = [int(word) for word in children.stdout.split()]
+    workers = workers_of(process.pid)
     assert workers
     os.kill(workers[-1], signal.SIGKILL)  # what the kernel does when memory runs out
     assert process.wait(300) == 0, (tmp_path / "runs.log").read_text()
