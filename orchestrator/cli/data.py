@@ -73,14 +73,17 @@ def describe_data(
     Examples:
       orch data describe --data people/train --out people.png
     """
-    from orchestrator.data.describe import describe, draw
+    from orchestrator.data.describe import describe
     from orchestrator.data.readers import read
+    from orchestrator.pictures import check_png, draw_people
 
+    if picture is not None:
+        check_png("--out", picture)
     photos = read(data, column_names(columns))
     with counting("reading sizes") as progress:
         about = describe(photos, progress)
     if picture is not None:
-        draw(about, picture)
+        draw_people(about, picture)
         say(f"picture: {picture}")
     if json:
         emit(about.as_dict())

@@ -31,11 +31,11 @@ def demo(
     \b
     Examples:
       orch demo
-      orch demo --out /tmp/demo --people 300
+      orch demo --out elsewhere --people 300
     """
     from orchestrator import pipeline
     from orchestrator.cli.display import TrainingDisplay
-    from orchestrator.cli.ensemble import print_built
+    from orchestrator.cli.ensemble import PICTURE, draw_scores, print_built
     from orchestrator.ensembling import build_ensemble, choose_runs
     from orchestrator.records.workspace import Workspace
     from orchestrator.specialists import SPECIALISTS
@@ -53,6 +53,7 @@ def demo(
     say("[3/4] fusing them, out of fold")
     workspace = Workspace(runs)
     built = build_ensemble(workspace, "soft", choose_runs(workspace))
+    draw_scores(built)
     print_built(built)
     say("[4/4] predicting people that no member has seen")
     score = _predict(workspace, data, folder)
@@ -62,9 +63,9 @@ def demo(
     console.print(f"  18-way macro F1 out of fold    {label['macro_f1']:.4f}   (what to expect)")
     console.print(f"  18-way macro F1 on new people  {score:.4f}   (what came)")
     console.print(f"  people        {data / 'train'}    {data / 'eval'}")
-    console.print(f"  a picture     {folder / 'people.png'}")
     console.print(f"  runs          {runs}    ensemble {built.id}")
     console.print(f"  submission    {folder / 'submission.csv'}")
+    console.print(f"  pictures      {folder / 'people.png'}    {built.folder / PICTURE}    {folder / 'answers.png'}")
     console.print("\nTry next:")
     console.print(f"  orch runs list --workspace {runs}")
     console.print(
@@ -79,9 +80,10 @@ def _people(folder: Path, data: Path, people: int, fresh: bool) -> None:
     """Draws the people, unless an earlier demo has."""
     import joblib
 
-    from orchestrator.data.describe import describe, draw
+    from orchestrator.data.describe import describe
     from orchestrator.data.readers import read
     from orchestrator.data.synthetic import write_people
+    from orchestrator.pictures import draw_people
 
     mark = data / "train" / "train.csv"
     if fresh and folder.exists():
@@ -98,7 +100,7 @@ def _people(folder: Path, data: Path, people: int, fresh: bool) -> None:
         say(f"[1/4] drawing {people} people and {people // 3} others to predict")
         with counting("drawing people") as progress:
             write_people(data, people, people // 3, 0, joblib.cpu_count(), progress)
-    draw(describe(read(data / "train")), folder / "people.png")
+    draw_people(describe(read(data / "train")), folder / "people.png")
 
 
 def _predict(workspace: object, data: Path, folder: Path) -> float:
@@ -109,6 +111,7 @@ def _predict(workspace: object, data: Path, folder: Path) -> float:
     from orchestrator.ensembling import open_predictor
     from orchestrator.labels import LABELS
     from orchestrator.metrics import macro_f1
+    from orchestrator.pictures import contact_sheet
     from orchestrator.prediction import predict_photos, write_submission
     from orchestrator.records.workspace import Workspace
     from orchestrator.training.devices import resolve_device
@@ -121,4 +124,5 @@ def _predict(workspace: object, data: Path, folder: Path) -> float:
     write_submission(folder / "submission.csv", contest, answers)
     truth = pd.read_csv(data / "eval" / "truth.csv")["ans"].to_numpy()
     predicted = pd.read_csv(folder / "submission.csv")["ans"].to_numpy()
+    contact_sheet(answers, folder / "answers.png", truth.tolist())
     return macro_f1(truth, predicted, len(LABELS))

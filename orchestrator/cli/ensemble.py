@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from orchestrator.ensembling import Built
     from orchestrator.evaluation.out_of_fold import Evaluation
 
-__all__ = ["ensemble", "print_built"]
+__all__ = ["PICTURE", "draw_scores", "ensemble", "print_built"]
+
+PICTURE = "scores.png"
 
 
 def ensemble(
@@ -51,12 +53,21 @@ def ensemble(
         named = any(word.startswith(f"{task}=") for word in [*members, *(more or [])])
         say(f"{task}: {', '.join(run.id for run in chosen)}{'' if named else ' (current)'}")
     built = build_ensemble(place, strategy, runs, scored=not no_score)
+    draw_scores(built)
     if json:
         emit({**built.record, "folder": str(built.folder)})
         return
     print_built(built)
     where = "" if workspace == Path("runs") else f" --workspace {workspace}"
     say(f"next: orch predict PHOTOS{where}   or   orch predict --eval DIR --out submission.csv{where}")
+
+
+def draw_scores(built: Built) -> None:
+    """Puts a picture of the scores beside them."""
+    if built.evaluation is not None:
+        from orchestrator.pictures import draw_evaluation
+
+        draw_evaluation(built.record, built.folder / PICTURE)
 
 
 def print_built(built: Built) -> None:
@@ -80,6 +91,8 @@ def print_built(built: Built) -> None:
             "photos of one person are one draw of the interval."
         )
     typer.echo(f"saved: {built.folder}")
+    if built.evaluation is not None:
+        typer.echo(f"picture: {built.folder / PICTURE}")
 
 
 def _print_scores(evaluation: dict[str, Evaluation] | object) -> None:

@@ -27,6 +27,9 @@ def predict(
     probabilities: Annotated[
         Path | None, typer.Option("--probabilities", help="Also write all probabilities here, a .parquet.")
     ] = None,
+    picture: Annotated[
+        Path | None, typer.Option("--picture", help="Also draw photos with their answers here, a .png.")
+    ] = None,
     ensemble: Annotated[
         str | None, typer.Option("--ensemble", "-e", help="The ensemble's id; the current one if left out.")
     ] = None,
@@ -46,6 +49,7 @@ def predict(
     Examples:
       orch predict photo.jpg
       orch predict photos/ more/photo.png --json
+      orch predict photos/ --picture answers.png
       orch predict --eval people/eval --out submission.csv
       orch predict --eval people/eval --out submission.csv --probabilities p.parquet --on-error mark
     """
@@ -62,6 +66,7 @@ def predict(
     if (evaluation is None) != (to is None):
         raise ConfigError("--eval and --out go together: the folder to answer and the submission file to write.")
     from orchestrator.data.contest import read_eval
+    from orchestrator.pictures import check_png, contact_sheet
     from orchestrator.prediction import (
         check_probabilities_path,
         find_photos,
@@ -72,6 +77,8 @@ def predict(
 
     if probabilities is not None:
         check_probabilities_path(probabilities)
+    if picture is not None:
+        check_png("--picture", picture)
     contest = read_eval(evaluation) if evaluation is not None else None
     paths = list(contest.paths) if contest is not None else find_photos(photos or [])
     predictor = _open(workspace, ensemble, strategy, device)
@@ -85,6 +92,9 @@ def predict(
         keys = list(contest.table["ImageID"]) if contest is not None else [str(path) for path in paths]
         write_probabilities(probabilities, keys, answers)
         say(f"{probabilities}: probabilities of every photo.")
+    if picture is not None:
+        contact_sheet(answers, picture)
+        say(f"{picture}: photos with their answers.")
     if json:
         emit([answer.as_dict() for answer in answers])
     elif contest is None:

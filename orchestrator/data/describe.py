@@ -12,14 +12,12 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from orchestrator.data.files import atomic
 from orchestrator.data.folds import FoldPlan, strata_words
 from orchestrator.data.photos import Photos
 from orchestrator.data.preprocessing import FORMATS
-from orchestrator.errors import ConfigError
 from orchestrator.labels import AGE_BORDERS, CLASSES
 
-__all__ = ["Description", "describe", "draw", "fold_table"]
+__all__ = ["Description", "describe", "fold_table"]
 
 
 @dataclass(frozen=True)
@@ -108,61 +106,3 @@ def fold_table(photos: Photos, plan: FoldPlan) -> pd.DataFrame:
         f"fold {f}": int(photo_counts[int(str(f))]) for f in counts.columns
     }
     return pd.concat([frame, pd.DataFrame([total, pictures])], ignore_index=True)
-
-
-def draw(about: Description, path: Path) -> None:
-    """Draws the description: people by class, ages with the borders, joint classes.
-
-    Raises:
-        ConfigError: the name does not end in .png.
-    """
-    if path.suffix.lower() != ".png":
-        raise ConfigError(f"--out {path}: a PNG is written; give a name that ends in .png.")
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    ink, accent, soft = "#22303c", "#2f7f86", "#bcd7d6"
-    bars = {title: frame for title, frame in about.tables.items() if title.startswith("by ")}
-    figure, axes = plt.subplots(2, 2, figsize=(12, 8.4), constrained_layout=True)
-    figure.suptitle(f"{about.photos:,} photos of {about.people:,} people", fontsize=15, color=ink, weight="bold")
-    places = iter(axes.flat)
-    if about.ages:
-        axis = next(places)
-        low, high = int(min(about.ages)), int(max(about.ages))
-        counts, _, patches = axis.hist(about.ages, bins=np.arange(low, high + 2), color=soft, edgecolor="white")
-        for border in AGE_BORDERS:
-            axis.axvline(border, color=accent, linewidth=1.5)
-            axis.text(border, counts.max() * 1.02, f" {border}", color=accent, ha="left", va="bottom")
-        axis.set(title="age of each person, years (lines: class borders)", ylabel="people")
-        del patches
-    for title, frame in bars.items():
-        if " x " not in title and title != "by age band":
-            axis = next(places)
-            names = frame.iloc[:, 0].astype(str)
-            axis.barh(names[::-1], frame["photos"][::-1], color=soft)
-            for place, (people, photos) in enumerate(zip(frame["people"][::-1], frame["photos"][::-1], strict=True)):
-                axis.text(
-                    photos,
-                    place,
-                    f" {photos:,} photos, {people:,} people ",
-                    va="center",
-                    color=ink,
-                    ha="left",
-                )
-            axis.set(title=title, xlim=(0, frame["photos"].max() * 1.55), xticks=[])
-    joint = next((frame for title, frame in bars.items() if " x " in title), None)
-    if joint is not None:
-        axis = next(places)
-        names = joint.iloc[:, :-2].astype(str).agg(" / ".join, axis=1)
-        axis.barh(names[::-1], joint["photos"][::-1], color=accent)
-        axis.tick_params(axis="y", labelsize=7)
-        axis.set(title="photos of each joint class")
-    for axis in places:
-        axis.axis("off")
-    for axis in axes.flat:
-        axis.spines[["top", "right"]].set_visible(False)
-    with atomic(path) as temporary:
-        figure.savefig(temporary, dpi=110, format="png")
-    plt.close(figure)

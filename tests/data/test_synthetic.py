@@ -7,11 +7,12 @@ import pytest
 
 from orchestrator.data.check import check
 from orchestrator.data.contest import MASK_OF_STEM, read_eval
-from orchestrator.data.describe import describe, draw, fold_table
+from orchestrator.data.describe import describe, fold_table
 from orchestrator.data.folds import plan_folds
 from orchestrator.data.readers import read
 from orchestrator.data.synthetic import CROSSED_HAIR, _Face, draw_photo, invent_person, write_people
 from orchestrator.errors import ConfigError, DataError
+from orchestrator.pictures import check_png, draw_people
 
 
 def digest(root: Path) -> str:
@@ -78,9 +79,9 @@ def test_a_description_counts_and_draws(tmp_path: Path, people: Path) -> None:
     joint = about.tables["by mask x gender x age band"]
     assert len(joint) == 18
     assert joint["photos"].sum() == 168
-    draw(about, tmp_path / "a.png")
+    draw_people(about, tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(ConfigError, match=r"ends in \.png"):
-        draw(about, tmp_path / "a.jpg")
+        check_png("--out", tmp_path / "a.jpg")
     table = fold_table(photos, plan_folds(photos.people, 2))
     assert table[table["class"] == "all people"][["fold 0", "fold 1"]].to_numpy().sum() == 24

@@ -1,0 +1,195 @@
+"""Pictures: the people of a data source, a contact sheet of answers, an ensemble's scores at a glance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from orchestrator.data.describe import Description
+from orchestrator.data.files import atomic
+from orchestrator.data.preprocessing import Geometry, decode
+from orchestrator.errors import ConfigError
+from orchestrator.labels import AGE_BORDERS, CLASSES, LABELS, TASKS
+from orchestrator.prediction import Prediction
+
+__all__ = ["check_png", "contact_sheet", "draw_evaluation", "draw_people"]
+
+INK, ACCENT, SOFT, WARN = "#22303c", "#2f7f86", "#bcd7d6", "#b3402a"
+SHEET = 35  # photos on a contact sheet: five rows of seven
+
+
+def check_png(option: str, path: Path) -> None:
+    """Refuses a name that does not end in .png, before any work is done."""
+    if path.suffix.lower() != ".png":
+        raise ConfigError(f"{option} {path}: a PNG is written; give a name that ends in .png.")
+
+
+def contact_sheet(answers: Sequence[Prediction], path: Path, truth: Sequence[int] | None = None) -> None:
+    """Draws photos with their answers, at most 35, spread evenly over all of them.
+
+    Args:
+        answers: the predictions.
+        path: the .png to write.
+        truth: labels 0..17; wrong answers are then marked.
+    """
+    plt = _pyplot()
+    shown = sorted(set(np.linspace(0, len(answers) - 1, min(SHEET, len(answers))).round().astype(int)))
+    columns = min(7, len(shown))
+    rows = -(-len(shown) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(1.75 * columns, 2.75 * rows), squeeze=False, layout="constrained"
+    )
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, number in zip(axes.flat, shown, strict=False):
+        answer = answers[number]
+        if answer.label is None:
+            axis.text(0.5, 0.5, "could not\nbe read", ha="center", va="center", color=WARN)
+            continue
+        axis.imshow(Geometry(256, 192).apply(decode(answer.path)))
+        wrong = truth is not None and truth[number] != answer.label
+        words = answer.name.replace(" / ", "\n", 1)
+        if wrong and truth is not None:
+            words += f"\ntruth: {LABELS[truth[number]]}"
+        axis.set_title(words, fontsize=8, color=WARN if wrong else INK)
+    with atomic(path) as temporary:
+        figure.savefig(temporary, dpi=100, format="png")
+    plt.close(figure)
+
+
+def draw_people(about: Description, path: Path) -> None:
+    """Draws the description: people by class, ages with the borders, joint classes.
+
+    Args:
+        about: what a source holds.
+        path: the .png to write.
+    """
+    plt = _pyplot()
+    bars = {title: frame for title, frame in about.tables.items() if title.startswith("by ")}
+    figure, axes = plt.subplots(2, 2, figsize=(12, 8.4), constrained_layout=True)
+    figure.suptitle(f"{about.photos:,} photos of {about.people:,} people", fontsize=15, color=INK, weight="bold")
+    places = iter(axes.flat)
+    if about.ages:
+        axis = next(places)
+        low, high = int(min(about.ages)), int(max(about.ages))
+        counts, _, _ = axis.hist(about.ages, bins=np.arange(low, high + 2), color=SOFT, edgecolor="white")
+        for border in AGE_BORDERS:
+            axis.axvline(border, color=ACCENT, linewidth=1.5)
+            axis.text(border, counts.max() * 1.02, f" {border}", color=ACCENT, ha="left", va="bottom")
+        axis.set(title="age of each person, years (lines: class borders)", ylabel="people")
+    for title, frame in bars.items():
+        if " x " not in title and title != "by age band":
+            axis = next(places)
+            names = frame.iloc[:, 0].astype(str)
+            axis.barh(names[::-1], frame["photos"][::-1], color=SOFT)
+            for place, (people, photos) in enumerate(zip(frame["people"][::-1], frame["photos"][::-1], strict=True)):
+                axis.text(
+                    photos,
+                    place,
+                    f" {photos:,} photos, {people:,} people ",
+                    va="center",
+                    color=INK,
+                    ha="left",
+                )
+            axis.set(title=title, xlim=(0, frame["photos"].max() * 1.55), xticks=[])
+    joint = next((frame for title, frame in bars.items() if " x " in title), None)
+    if joint is not None:
+        axis = next(places)
+        names = joint.iloc[:, :-2].astype(str).agg(" / ".join, axis=1)
+        axis.barh(names[::-1], joint["photos"][::-1], color=ACCENT)
+        axis.tick_params(axis="y", labelsize=7)
+        axis.set(title="photos of each joint class")
+    for axis in places:
+        axis.axis("off")
+    for axis in axes.flat:
+        axis.spines[["top", "right"]].set_visible(False)
+    with atomic(path) as temporary:
+        figure.savefig(temporary, dpi=110, format="png")
+    plt.close(figure)
+
+
+def draw_evaluation(record: Mapping[str, Any], path: Path) -> None:
+    """Draws an ensemble's out-of-fold scores: per task with intervals, per label, and the 18-way confusion.
+
+    Args:
+        record: what `ensemble.json` holds, with an evaluation.
+        path: the .png to write.
+    """
+    plt = _pyplot()
+    scores = record["evaluation"]
+    figure, axes = plt.subplots(1, 3, figsize=(16, 6.2), layout="constrained", width_ratios=[1, 1.1, 1.5])
+    label = scores["label"]
+    low, high = label["interval_95"]["macro_f1"]
+    figure.suptitle(
+        f"{record['id']}: 18-way macro F1 {label['macro_f1']:.3f} ({low:.3f} to {high:.3f}), out of fold, "
+        f"{label['photos']:,} photos of {label['people']:,} people",
+        fontsize=14, weight="bold", color=INK,
+    )  # fmt: skip
+    _draw_tasks(axes[0], scores)
+    _draw_labels(axes[1], label)
+    _draw_confusion(axes[2], label)
+    with atomic(path) as temporary:
+        figure.savefig(temporary, dpi=100, format="png")
+    plt.close(figure)
+
+
+def _draw_tasks(axis: Any, scores: Mapping[str, Any]) -> None:
+    names = [*reversed(TASKS)]
+    for place, name in enumerate(["label", *names]):
+        one = scores[name]
+        low, high = one["interval_95"]["macro_f1"]
+        value = one["macro_f1"]
+        axis.barh(place, value, color=ACCENT if name == "label" else SOFT)
+        axis.errorbar(value, place, xerr=[[max(0, value - low)], [max(0, high - value)]], color=INK, capsize=4)
+        axis.text(0.02, place, f"{value:.3f}", va="center", color="white" if name == "label" else INK, weight="bold")
+    axis.set_yticks(range(len(names) + 1), ["18-way", *names])
+    axis.set(title="macro F1, with 95 % intervals over people", xlim=(0, 1))
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def _draw_labels(axis: Any, label: Mapping[str, Any]) -> None:
+    values = [label["classes"][name]["f1"] for name in LABELS]
+    counts = [label["classes"][name]["photos"] for name in LABELS]
+    places = range(len(LABELS) - 1, -1, -1)
+    axis.barh(list(places), values, color=SOFT)
+    for place, value, count in zip(places, values, counts, strict=True):
+        axis.text(0.01, place, f"{value:.2f}  of {count:,} photos", va="center", fontsize=8, color=INK)
+    axis.set_yticks(list(places), [f"{name} {code}" for code, name in enumerate(LABELS)], fontsize=8)
+    axis.set(title="F1 of each label", xlim=(0, 1))
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def _draw_confusion(axis: Any, label: Mapping[str, Any]) -> None:
+    counts = np.array(label["confusion"], dtype=float)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    axis.imshow(shares, cmap="GnBu", vmin=0, vmax=1)
+    for row in range(len(LABELS)):
+        for column in range(len(LABELS)):
+            if shares[row, column] >= 0.005:
+                colour = "white" if shares[row, column] > 0.6 else INK
+                axis.text(
+                    column, row, f"{100 * shares[row, column]:.0f}", ha="center", va="center", fontsize=7, color=colour
+                )
+    for edge in (5.5, 11.5):
+        axis.axhline(edge, color=INK, linewidth=0.8)
+        axis.axvline(edge, color=INK, linewidth=0.8)
+    axis.set_xticks(range(len(LABELS)))
+    axis.set_yticks(range(len(LABELS)))
+    axis.tick_params(labelsize=7)
+    axis.set(title="where each label's photos went, %", xlabel="answered", ylabel="true")
+    middles = [2.5, 8.5, 14.5]
+    upper = axis.secondary_xaxis("top")
+    upper.set_xticks(middles, [name.replace("_", " ") for name in CLASSES["mask"]])
+    upper.tick_params(length=0, labelsize=8)
+
+
+def _pyplot() -> Any:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    return plt
