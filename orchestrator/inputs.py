@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from orchestrator.config import load_recipes
-from orchestrator.data.folds import FoldPlan
+from orchestrator.data.folds import FoldPlan, plan_folds
 from orchestrator.data.photos import Photos
 from orchestrator.data.readers import read
 from orchestrator.errors import ConfigError, WorkspaceError
@@ -61,8 +61,21 @@ class Settings:
 
 @dataclass(frozen=True)
 class Inputs:
-    """Everything that runs are made from."""
+    """Everything that runs are made from.
 
+    Attributes:
+        workspace: where they are kept.
+        photos: the validated table.
+        content: sha256 of every photo, in the table's order.
+        fingerprint: of table and content.
+        plan: who is held out when; None when everything is trained on.
+        folds: those to train; [None] without a plan.
+        recipes: task -> recipe.
+        weights: task -> what its members start from.
+        device: `cpu`, `cuda` or `cuda:N`.
+    """
+
+    workspace: Workspace
     photos: Photos
     content: list[str]
     fingerprint: str
@@ -76,15 +89,25 @@ class Inputs:
 def read_inputs(
     settings: Settings,
     specialists: Mapping[str, Specialist],
-    workspace: Workspace,
     say: Callable[[str], None],
     parent: RunRecord | None = None,
 ) -> Inputs:
-    """Reads and checks everything before the first step of training."""
+    """Reads and checks everything before the first step of training; a wrong input leaves nothing behind.
+
+    Args:
+        settings: what is asked for.
+        specialists: task -> specialist.
+        say: told what was decided and found.
+        parent: the run to share members with.
+
+    Raises:
+        OrchestratorError: whatever is wrong with recipes, backbones, device, photos, plan or weights.
+    """
     recipes = _recipes(settings, specialists, parent)
     for recipe in recipes.values():
         check_backbone(recipe.backbone)
     device = resolve_device(settings.device)
+    share_out(settings.jobs, 1, device)
     photos = read(settings.data, settings.columns)
     for task, specialist in specialists.items():
         photos.require(specialist.columns, f"the {task} specialist")
@@ -92,8 +115,11 @@ def read_inputs(
         say(f"note: {note}")
     if len(photos.notes) > 5:
         say(f"... and {len(photos.notes) - 5} more notes: `orch data check --data {settings.data}` lists them.")
+    plan = plan_folds(photos.people, settings.k, settings.plan_seed) if settings.k else None
+    workspace = Workspace(settings.workspace, create=True)
+    if plan is not None:
+        plan = workspace.keep_plan(plan)
     content = photos.content(workspace.hashes())
-    plan = workspace.plan(photos.people, settings.k, settings.plan_seed) if settings.k else None
     people = len(photos.people)
     if plan is None:
         say(f"{len(photos):,} photos of {people:,} people, all trained on: there will be no out-of-fold score.")
@@ -105,7 +131,7 @@ def read_inputs(
             f"stratified by {' x '.join(plan.strata) or 'nothing'}" + (", fold 0 only." if settings.valid_only else ".")
         )
     weights = {task: initial_weights(recipe, workspace.cache / "weights") for task, recipe in recipes.items()}
-    return Inputs(photos, content, photos.fingerprint(content), plan, folds, recipes, weights, device)
+    return Inputs(workspace, photos, content, photos.fingerprint(content), plan, folds, recipes, weights, device)
 
 
 def _recipes(
@@ -125,13 +151,16 @@ def _recipes(
     return {parent.task: recipe}
 
 
-def base_run(workspace: Workspace, task: str, base: str | None) -> RunRecord | None:
+def base_run(root: Path, task: str, base: str | None) -> RunRecord | None:
     """The run that `--fold` starts from: the one named, else the current one, else none.
 
     Raises:
         ConfigError: a run of another specialist.
         WorkspaceError: no such run, or an unfinished one.
     """
+    if base is None and not Workspace.is_at(root):
+        return None
+    workspace = Workspace(root)
     name = base or workspace.current(task)
     if name is None:
         return None
@@ -193,7 +222,6 @@ def key_of(
 def new_run(
     settings: Settings,
     inputs: Inputs,
-    workspace: Workspace,
     task: str,
     parent: RunRecord | None = None,
     folds: Sequence[int] = (),
@@ -201,7 +229,7 @@ def new_run(
     """Writes the record of a run that is to be trained."""
     count = len(inputs.folds) if not folds else len(folds)
     _, threads = share_out(settings.jobs, count, inputs.device)
-    folder = workspace.new_folder(task)
+    folder = inputs.workspace.new_folder(task)
     plan = inputs.plan
     name = next(
         (c.rpartition("=")[2] for c in reversed(settings.recipes) if c.partition("=")[0] in (task, c)),

@@ -85,18 +85,17 @@ def train_all(settings: Settings, specialists: Mapping[str, Specialist], observe
         OrchestratorError: before any training, when something is wrong with the input; failing jobs are in the report.
     """
     started = time.monotonic()
-    workspace = Workspace(settings.workspace, create=True)
-    inputs = read_inputs(settings, specialists, workspace, observer.say)
-    with workspace.lock():
+    inputs = read_inputs(settings, specialists, observer.say)
+    with inputs.workspace.lock():
         runs = [
-            _found(workspace, task, key_of(settings, inputs, task), finished_too=True)
-            or new_run(settings, inputs, workspace, task)
+            _found(inputs.workspace, task, key_of(settings, inputs, task), finished_too=True)
+            or new_run(settings, inputs, task)
             for task in specialists
         ]
     for run in runs:
         if run.complete:
             observer.say(f"{run.id} is complete already (same recipe, data, plan and seed): kept as it is.")
-    return _train(settings, specialists, inputs, workspace, runs, observer, started)
+    return _train(settings, specialists, inputs, runs, observer, started)
 
 
 def retrain(
@@ -116,21 +115,20 @@ def retrain(
         base: the run to share members with; its current run by default.
     """
     started = time.monotonic()
-    workspace = Workspace(settings.workspace, create=True)
     task = specialist.name
-    parent = base_run(workspace, task, base) if folds else None
-    inputs = read_inputs(settings, {task: specialist}, workspace, observer.say, parent)
+    parent = base_run(settings.workspace, task, base) if folds else None
+    inputs = read_inputs(settings, {task: specialist}, observer.say, parent)
     check_folds(folds, inputs, parent)
-    with workspace.lock():
+    with inputs.workspace.lock():
         key = key_of(settings, inputs, task, parent, folds)
-        run = _found(workspace, task, key, finished_too=False)
-        run = run or new_run(settings, inputs, workspace, task, parent, folds)
+        run = _found(inputs.workspace, task, key, finished_too=False)
+        run = run or new_run(settings, inputs, task, parent, folds)
     if parent is not None:
         kept = [fold for fold in parent.folds if fold not in folds]
         observer.say(f"{run.id} shares fold{'s' * (len(kept) > 1)} {', '.join(map(str, kept))} with {parent.id}.")
         for fold in kept:
             share_member(parent, run, fold)
-    return _train(settings, {task: specialist}, inputs, workspace, [run], observer, started)
+    return _train(settings, {task: specialist}, inputs, [run], observer, started)
 
 
 def _found(workspace: Workspace, task: str, key: str, finished_too: bool) -> RunRecord | None:
@@ -143,7 +141,6 @@ def _train(
     settings: Settings,
     specialists: Mapping[str, Specialist],
     inputs: Inputs,
-    workspace: Workspace,
     runs: Sequence[RunRecord],
     observer: Observer,
     started: float,
@@ -154,7 +151,7 @@ def _train(
     with ExitStack() as locks:
         for run in open_runs:
             _hold(locks, run)
-        jobs = _jobs(settings, specialists, inputs, workspace, open_runs, observer)
+        jobs = _jobs(settings, specialists, inputs, open_runs, observer)
         if jobs:
             at_once, _ = share_out(settings.jobs, len(jobs), inputs.device)
             observer.training(jobs, at_once)
@@ -176,7 +173,7 @@ def _train(
             run.save()  # written last: a complete run has all its members
     for run in runs:
         if run.complete:
-            _make_current(workspace, run, observer)
+            _make_current(inputs.workspace, run, run in open_runs, observer)
     return Report(list(runs), failures, time.monotonic() - started)
 
 
@@ -194,7 +191,6 @@ def _jobs(
     settings: Settings,
     specialists: Mapping[str, Specialist],
     inputs: Inputs,
-    workspace: Workspace,
     runs: Sequence[RunRecord],
     observer: Observer,
 ) -> list[tuple[RunRecord, MemberJob]]:
@@ -203,7 +199,7 @@ def _jobs(
     if not missing:
         return []
     tasks = {run.task for run, _ in missing}
-    pixels = _pixels(settings, inputs, workspace, tasks, observer)
+    pixels = _pixels(settings, inputs, tasks, observer)
     tables = {task: _table(specialists[task], inputs, task) for task in tasks}
     jobs = [
         (run, _job(settings, specialists[run.task], inputs, run, fold, tables[run.task], pixels))
@@ -219,9 +215,7 @@ def _work(job: MemberJob) -> float:
     return float(recipe.epochs * photos * recipe.height * recipe.width)
 
 
-def _pixels(
-    settings: Settings, inputs: Inputs, workspace: Workspace, tasks: set[str], observer: Observer
-) -> dict[Geometry, PixelSource]:
+def _pixels(settings: Settings, inputs: Inputs, tasks: set[str], observer: Observer) -> dict[Geometry, PixelSource]:
     """Where each geometry's pixels come from: one store each, every photo decoded once for all of them."""
     geometries = list(dict.fromkeys(inputs.recipes[task].geometry for task in inputs.recipes if task in tasks))
     if not settings.store:
@@ -229,7 +223,7 @@ def _pixels(
     relative = list(inputs.photos.table["path"])
     keys = {geometry: store_key(relative, inputs.content, geometry) for geometry in geometries}
     threads = share_out(0, 64, "cpu")[0]
-    return dict(build_stores(workspace.store, inputs.photos.paths, keys, threads, observer.decoding))
+    return dict(build_stores(inputs.workspace.store, inputs.photos.paths, keys, threads, observer.decoding))
 
 
 def _table(specialist: Specialist, inputs: Inputs, task: str) -> pd.DataFrame:
@@ -278,10 +272,16 @@ def _job(
     )  # fmt: skip
 
 
-def _make_current(workspace: Workspace, run: RunRecord, observer: Observer) -> None:
-    """A complete run becomes its specialist's current one, unless it covers only some folds."""
+def _make_current(workspace: Workspace, run: RunRecord, new: bool, observer: Observer) -> None:
+    """A run becomes its specialist's current one when it is completed, unless it covers only some folds.
+
+    A run that was complete before does not push out a newer one; only after a kill just here is it made up for.
+    """
     before = workspace.current(run.task)
     if before == run.id:
+        return
+    if before is not None and not new and before > run.id:
+        observer.say(f"{before} stays the current {run.task} run.")
         return
     partial = run.plan is not None and 1 <= len(run.folds) < run.plan["k"] and run.folds != [0]
     if partial and before is not None:

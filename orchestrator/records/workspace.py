@@ -17,11 +17,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from filelock import FileLock
 
 from orchestrator.data.files import read_json, write_json
-from orchestrator.data.folds import FoldPlan, plan_folds
+from orchestrator.data.folds import FoldPlan
 from orchestrator.data.photos import HashCache
 from orchestrator.errors import WorkspaceError, nearest
 from orchestrator.records.run import COMPLETE, RECORD, RunRecord, check_format
@@ -79,16 +78,20 @@ class Workspace:
         """Held while ids are given out and runs are looked up."""
         return FileLock(self.root / "workspace.lock")
 
-    def plan(self, people: pd.DataFrame, k: int, seed: int) -> FoldPlan:
-        """The plan of these people, k and seed: the saved one, or a new one, saved.
+    @staticmethod
+    def is_at(root: Path) -> bool:
+        """Whether a folder is a workspace."""
+        return (root / MARK).exists()
+
+    def keep_plan(self, plan: FoldPlan) -> FoldPlan:
+        """Saves a plan, or finds it saved.
 
         Raises:
-            PlanError: k does not fit the people, or a saved plan was damaged.
+            PlanError: the saved one was edited or damaged.
         """
-        fresh = plan_folds(people, k, seed)
-        path = self.root / "plans" / f"{fresh.digest[:12]}.json"
+        path = self.root / "plans" / f"{plan.digest[:12]}.json"
         if not path.exists():
-            fresh.save(path)
+            plan.save(path)
         return FoldPlan.load(path)
 
     def load_plan(self, digest: str) -> FoldPlan:
