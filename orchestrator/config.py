@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from orchestrator.data.augmentation import Augment
-from orchestrator.errors import ConfigError, Problem, nearest
+from orchestrator.errors import ConfigError, Problem, counted, nearest
 from orchestrator.specialist import Recipe, Specialist
 
 __all__ = ["load_recipes", "recipe_as_toml", "recipe_files", "recipe_text"]
@@ -40,7 +40,10 @@ def recipe_text(specialist: Specialist, name: str) -> str:
 
 
 def load_recipes(
-    specialists: Mapping[str, Specialist], choices: Sequence[str], changes: Sequence[str] = ()
+    specialists: Mapping[str, Specialist],
+    choices: Sequence[str],
+    changes: Sequence[str] = (),
+    bases: Mapping[str, Recipe] | None = None,
 ) -> dict[str, Recipe]:
     """The recipe of each specialist.
 
@@ -48,34 +51,49 @@ def load_recipes(
         specialists: task -> specialist.
         choices: `NAME` or `FILE.toml` for all of them, `TASK=NAME` or `TASK=FILE.toml` for one; the last one wins.
         changes: `KEY=VALUE` for all, `TASK.KEY=VALUE` for one; VALUE as in TOML, text without quotes allowed.
+        bases: task -> the recipe to change where `choices` names none; `quick` where there is no base either.
 
     Raises:
         ConfigError: every wrong name, key and value, with the allowed ones.
     """
     problems: list[Problem] = []
+    broken: set[str] = set()
     names = _choices(specialists, choices, problems)
     values: dict[str, dict[str, Any]] = {}
     for task, specialist in specialists.items():
         try:
-            values[task] = _layers(specialist, names[task])
+            if task not in names and bases and task in bases:
+                values[task] = bases[task].model_dump(mode="json")
+            else:
+                values[task] = _layers(specialist, names.get(task, "quick"))
         except ConfigError as error:
+            values[task] = dict(specialist.defaults) | {"augment": dict(specialist.defaults.get("augment", {}))}
+            broken.add(task)  # its own keys are unknown, so only its --set words can be checked
             problems += error.problems or [Problem("--recipe", error.message.removeprefix("--recipe: "))]
     for change in changes:
         _apply(values, tuple(specialists), change, problems)
     recipes: dict[str, Recipe] = {}
     for task, value in values.items():
-        found, recipe = _validate(specialists[task], value, names[task])
-        problems += found
+        found, recipe = _validate(specialists[task], value, names.get(task, "quick"), changes)
+        problems += [one for one in found if task not in broken or one.kind in ("unknown_key", "wrong_value")]
         if recipe is not None:
             recipes[task] = recipe
     if problems:
-        unique = list(dict.fromkeys(problems))
-        raise ConfigError(f"{len(unique)} mistake{'s' * (len(unique) > 1)} in the settings:", unique)
+        unique = _merged(problems)
+        raise ConfigError(f"{counted(len(unique), 'mistake')} in the settings:", unique)
     return recipes
 
 
+def _merged(problems: Sequence[Problem]) -> list[Problem]:
+    """One problem where several specialists have the same."""
+    places: dict[tuple[str, str, str], dict[str, None]] = {}
+    for one in problems:
+        places.setdefault((one.what, one.fix, one.kind), {})[one.where] = None
+    return [Problem(", ".join(where), what, fix, kind) for (what, fix, kind), where in places.items()]
+
+
 def _choices(specialists: Mapping[str, Specialist], choices: Sequence[str], problems: list[Problem]) -> dict[str, str]:
-    names = dict.fromkeys(specialists, "quick")
+    names: dict[str, str] = {}
     for choice in choices:
         task, _, name = choice.rpartition("=")
         if not task:
@@ -99,6 +117,8 @@ def _layers(specialist: Specialist, name: str) -> dict[str, Any]:
             text = path.read_text(encoding="utf-8")
         except OSError as error:
             raise ConfigError(f"--recipe: {path}: {error.strerror}.") from None
+        except UnicodeDecodeError:
+            raise ConfigError(f"--recipe: {path}: is no text file (UTF-8).") from None
     else:
         text, path = recipe_text(specialist, name), recipe_files(specialist)[name]
     try:
@@ -135,7 +155,13 @@ def _apply(values: dict[str, dict[str, Any]], tasks: tuple[str, ...], change: st
         place = values[task]
         for part in parts[:-1]:
             place = place.setdefault(part, {})
-        place[parts[-1]] = _value(text)
+        if isinstance(place, dict):
+            place[parts[-1]] = _value(text)
+        else:
+            problems.append(
+                Problem(f"--set {change}", f"another --set made '{parts[0]}' a plain value; it is a table.")
+            )
+            return
 
 
 def _value(text: str) -> Any:
@@ -148,14 +174,16 @@ def _value(text: str) -> Any:
         return text
 
 
-def _validate(specialist: Specialist, values: dict[str, Any], name: str) -> tuple[list[Problem], Recipe | None]:
+def _validate(
+    specialist: Specialist, values: dict[str, Any], name: str, changes: Sequence[str]
+) -> tuple[list[Problem], Recipe | None]:
     # `weights = "none"` is a word of its own, so a None from --set means that word.
     if values.get("weights", "") is None:
         values["weights"] = "none"
     try:
         recipe = Recipe.model_validate(values)
     except ValidationError as error:
-        return [_problem(specialist.name, name, one) for one in error.errors()], None
+        return [_problem(specialist.name, name, one, changes) for one in error.errors()], None
     problems: list[Problem] = []
     where = f"{specialist.name} recipe {name}"
     if specialist.scale is None:
@@ -175,16 +203,19 @@ def _validate(specialist: Specialist, values: dict[str, Any], name: str) -> tupl
             problems.append(Problem(where, what))
         if recipe.loss == "soft_age" and recipe.train_border is not None:
             what = "train_border moves a class border, and soft_age trains on exact years, which have none."
-            problems.append(Problem(where, what, "Remove one of the two."))
+            problems.append(
+                Problem(where, what, "Use --set age.loss=cross_entropy with it, or leave train_border out.")
+            )
     return problems, recipe
 
 
-def _problem(task: str, name: str, error: Any) -> Problem:
-    """A pydantic error in our words."""
+def _problem(task: str, name: str, error: Any, changes: Sequence[str]) -> Problem:
+    """A pydantic error in our words, placed where the user wrote it."""
     path = [str(part) for part in error["loc"]]
     key = ".".join(path)
     model: type[BaseModel] = Augment if path[0] == "augment" and len(path) > 1 else Recipe
-    where = f"{task} recipe {name}"
+    said = [change for change in changes if change.partition("=")[0] in (key, f"{task}.{key}")]
+    where = f"--set {said[-1]}" if said else f"{task} recipe {name}"
     if error["type"] == "extra_forbidden":
         fields = [("augment." if model is Augment else "") + field for field in model.model_fields]
         return Problem(

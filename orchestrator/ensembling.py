@@ -13,7 +13,7 @@ from typing import Any, get_args
 import numpy as np
 import pandas as pd
 
-from orchestrator.data.files import atomic, write_json
+from orchestrator.data.files import atomic, sha256_of, write_json
 from orchestrator.ensemble.predictor import MemberFiles, Predictor, read_card
 from orchestrator.ensemble.voting import STRATEGIES, Strategy, vote
 from orchestrator.errors import ConfigError, PlanError, Problem, WorkspaceError, nearest
@@ -21,12 +21,11 @@ from orchestrator.evaluation.out_of_fold import Evaluation, OutOfFold, evaluate,
 from orchestrator.labels import CLASSES, LABELS, TASKS, compose
 from orchestrator.metrics import score
 from orchestrator.records.run import RunRecord
-from orchestrator.records.workspace import ENSEMBLE, Workspace, now
+from orchestrator.records.workspace import ENSEMBLE, ENSEMBLE_FORMAT, Workspace, now
 from orchestrator.training.checkpoints import CARD, HELD_OUT, WEIGHTS
 
 __all__ = ["Built", "build_ensemble", "choose_runs", "open_predictor"]
 
-ENSEMBLE_FORMAT = 1
 OUT_OF_FOLD = "out_of_fold.parquet"
 DISAGREEMENTS = "disagreements.csv"
 
@@ -67,7 +66,7 @@ def choose_runs(workspace: Workspace, choice: Sequence[str] = ()) -> dict[str, l
     named: dict[str, list[RunRecord]] = {}
     for word in choice:
         task, equals, names = word.partition("=")
-        if not equals or task not in TASKS:
+        if not equals or task not in TASKS or not names:
             what = f"write TASK=RUN or TASK=RUN,RUN with a task of {', '.join(TASKS)}.{nearest(task, TASKS)}"
             problems.append(Problem(f"--members {word}", what))
             continue
@@ -135,7 +134,21 @@ def build_ensemble(
     else:
         record["evaluation"] = None
         record["why_no_score"] = why_none
-    folder = workspace.new_folder(chosen)
+    with workspace.lock():
+        return _save(workspace, chosen, record, evaluation, table, disagreements, why_none)
+
+
+def _save(
+    workspace: Workspace,
+    strategy: Strategy,
+    record: dict[str, Any],
+    evaluation: Mapping[str, Evaluation] | None,
+    table: pd.DataFrame | None,
+    disagreements: pd.DataFrame | None,
+    why_none: str,
+) -> Built:
+    """Writes an ensemble's folder and makes it the current one; the caller holds the workspace's lock."""
+    folder = workspace.new_folder(strategy)
     record = {"id": folder.name, **record}
     for frame, name in ((table, OUT_OF_FOLD), (disagreements, DISAGREEMENTS)):
         if frame is not None:
@@ -195,6 +208,15 @@ def _join(
             assert run.plan is not None  # _unscorable has seen to it
             plan = workspace.load_plan(run.plan["digest"])
             files = [folder / HELD_OUT for folder in run.members]
+            changed = [
+                Problem(
+                    str(file), "not the file that was written (sha256 differs).", f"Restore it, or retrain {run.id}."
+                )
+                for file in files
+                if file.is_file() and sha256_of(file) != read_card(file.parent)["sha256"].get(HELD_OUT)
+            ]
+            if changed:
+                raise WorkspaceError(f"{run.id}: its held-out probabilities were changed or damaged.", changed)
             tables.setdefault(task, {})[run.id] = read_held_out(task, run.id, files, plan)
     return join_tasks(tables), tables
 

@@ -37,6 +37,7 @@ __all__ = [
     "TrainingError",
     "WeightsError",
     "WorkspaceError",
+    "counted",
     "nearest",
 ]
 
@@ -132,6 +133,11 @@ class LeakError(OrchestratorError):
 
 class TrainingError(OrchestratorError):
     """Some training jobs failed; the others were finished and kept."""
+
+
+def counted(number: int, thing: str) -> str:
+    """`1 problem`, `2 problems`."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def nearest(word: str, allowed: Iterable[str], cutoff: float = 0.5) -> str:

@@ -6,15 +6,18 @@ goes on with a run or begins another.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from orchestrator.config import load_recipes
+from orchestrator.data.check import twins
 from orchestrator.data.folds import FoldPlan, plan_folds
 from orchestrator.data.photos import Photos
 from orchestrator.data.readers import read
-from orchestrator.errors import ConfigError, WorkspaceError
+from orchestrator.errors import ConfigError, DataError, OrchestratorError, WorkspaceError
+from orchestrator.labels import TASKS
 from orchestrator.records.environment import git_revision, hardware, versions
 from orchestrator.records.run import UNFINISHED, RunRecord, run_key
 from orchestrator.records.workspace import Workspace, now
@@ -23,7 +26,7 @@ from orchestrator.training.backbones import InitialWeights, check_backbone, init
 from orchestrator.training.devices import resolve_device
 from orchestrator.training.jobs import share_out
 
-__all__ = ["Inputs", "Settings", "base_run", "check_folds", "key_of", "new_run", "read_inputs"]
+__all__ = ["Inputs", "Settings", "base_run", "check_folds", "key_of", "new_run", "read_inputs", "settle"]
 
 
 @dataclass(frozen=True)
@@ -36,10 +39,10 @@ class Settings:
         columns: our name -> the manifest's name.
         recipes: `NAME`, `FILE.toml`, `TASK=NAME` or `TASK=FILE.toml`.
         changes: `KEY=VALUE` or `TASK.KEY=VALUE`.
-        k: folds of the plan; 0 trains one member on everything, without a score.
+        k: folds of the plan; 0 trains one member on everything, without a score; None: as the workspace's current runs.
         valid_only: train only fold 0 of the plan: a single split.
         seed: of the training.
-        plan_seed: of the fold plan.
+        plan_seed: of the fold plan; None: as the workspace's current runs.
         jobs: members at once; 0 chooses.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         store: decode once into the workspace's pixel store.
@@ -50,10 +53,10 @@ class Settings:
     columns: Mapping[str, str] = field(default_factory=dict)
     recipes: Sequence[str] = ("quick",)
     changes: Sequence[str] = ()
-    k: int = 5
+    k: int | None = 5
     valid_only: bool = False
     seed: int = 0
-    plan_seed: int = 0
+    plan_seed: int | None = 0
     jobs: int = 0
     device: str = "auto"
     store: bool = True
@@ -90,7 +93,7 @@ def read_inputs(
     settings: Settings,
     specialists: Mapping[str, Specialist],
     say: Callable[[str], None],
-    parent: RunRecord | None = None,
+    base: RunRecord | None = None,
 ) -> Inputs:
     """Reads and checks everything before the first step of training; a wrong input leaves nothing behind.
 
@@ -98,28 +101,46 @@ def read_inputs(
         settings: what is asked for.
         specialists: task -> specialist.
         say: told what was decided and found.
-        parent: the run to share members with.
+        base: the run whose recipe is taken where none is named.
 
     Raises:
         OrchestratorError: whatever is wrong with recipes, backbones, device, photos, plan or weights.
     """
-    recipes = _recipes(settings, specialists, parent)
-    for recipe in recipes.values():
-        check_backbone(recipe.backbone)
-    device = resolve_device(settings.device)
-    share_out(settings.jobs, 1, device)
-    photos = read(settings.data, settings.columns)
-    for task, specialist in specialists.items():
-        photos.require(specialist.columns, f"the {task} specialist")
+    wrong = _Wrong()
+    recipes: Mapping[str, Recipe] = {}
+    device = "cpu"
+    with wrong.kept():
+        recipes = _recipes(settings, specialists, base)
+    for task, recipe in recipes.items():
+        with wrong.kept(task):
+            check_backbone(recipe)
+    with wrong.kept():
+        device = resolve_device(settings.device)
+        share_out(settings.jobs, 1, device)
+        for task, recipe in recipes.items():
+            if device == "cpu" and recipe.precision == "fp16":
+                raise ConfigError(f"{task}: precision = fp16 needs a GPU; allowed on a CPU: auto, fp32, bf16.")
+    if settings.valid_only and settings.k == 0:
+        wrong.add(ConfigError("--valid-only holds fold 0 out, and --folds 0 holds nobody out: give one of them."))
+    photos = None
+    with wrong.kept():
+        photos = read(settings.data, settings.columns)
+        for task, specialist in specialists.items():
+            photos.require(specialist.columns, f"the {task} specialist")
+    wrong.tell()
+    assert photos is not None  # or something wrong was told
     for note in photos.notes[:5]:
         say(f"note: {note}")
     if len(photos.notes) > 5:
         say(f"... and {len(photos.notes) - 5} more notes: `orch data check --data {settings.data}` lists them.")
-    plan = plan_folds(photos.people, settings.k, settings.plan_seed) if settings.k else None
+    plan = plan_folds(photos.people, settings.k, settings.plan_seed or 0) if settings.k else None
     workspace = Workspace(settings.workspace, create=True)
     if plan is not None:
         plan = workspace.keep_plan(plan)
     content = photos.content(workspace.hashes())
+    leaks = [problem for problem in twins(photos, content) if problem.fatal]
+    if leaks:
+        raise DataError(f"{settings.data}: people would leak across folds.", leaks)
     people = len(photos.people)
     if plan is None:
         say(f"{len(photos):,} photos of {people:,} people, all trained on: there will be no out-of-fold score.")
@@ -134,21 +155,54 @@ def read_inputs(
     return Inputs(workspace, photos, content, photos.fingerprint(content), plan, folds, recipes, weights, device)
 
 
-def _recipes(
-    settings: Settings, specialists: Mapping[str, Specialist], parent: RunRecord | None
-) -> Mapping[str, Recipe]:
-    """The recipes asked for; a run that shares members takes its parent's."""
-    if parent is None:
-        return load_recipes(specialists, settings.recipes or ("quick",), settings.changes)
-    recipe = Recipe.model_validate(parent.recipe)
-    if settings.recipes or settings.changes:
-        asked = load_recipes(specialists, settings.recipes or (parent.recipe_name,), settings.changes)[parent.task]
-        if asked.digest() != recipe.digest():
-            raise ConfigError(
-                f"--fold retrains folds of {parent.id}, and the settings differ from its recipe. A run has one recipe: leave "
-                "--recipe and --set out, or retrain the whole specialist (without --fold)."
-            )
-    return {parent.task: recipe}
+class _Wrong:
+    """Collects what is wrong with several inputs, to tell it all at once."""
+
+    def __init__(self) -> None:
+        self._errors: list[OrchestratorError] = []
+
+    @contextmanager
+    def kept(self, task: str = "") -> Iterator[None]:
+        """Keeps an error of the block instead of letting it out."""
+        try:
+            yield
+        except OrchestratorError as error:
+            self.add(type(error)(f"{task}: {error.message}" if task else error.message, error.problems))
+
+    def add(self, error: OrchestratorError) -> None:
+        """Keeps an error."""
+        self._errors.append(error)
+
+    def tell(self) -> None:
+        """Raises what was kept: a single error as it is, several as one."""
+        if len(self._errors) == 1:
+            raise self._errors[0]
+        if self._errors:
+            raise ConfigError("\n".join(str(error) for error in self._errors))
+
+
+def _recipes(settings: Settings, specialists: Mapping[str, Specialist], base: RunRecord | None) -> Mapping[str, Recipe]:
+    """The recipes asked for, on top of the base run's where none is named."""
+    bases = {base.task: Recipe.model_validate(base.recipe)} if base else None
+    return load_recipes(specialists, settings.recipes, settings.changes, bases)
+
+
+def settle(settings: Settings, task: str) -> Settings:
+    """Fills in what a retraining leaves open: the plan of the workspace's current runs, so that scores go on together.
+
+    Args:
+        settings: with `k` or `plan_seed` None where they are open.
+        task: the specialist to retrain; its own current run counts first.
+    """
+    plan = {"k": 5, "seed": 0}
+    if Workspace.is_at(settings.workspace):
+        workspace = Workspace(settings.workspace)
+        names = [workspace.current(one) for one in (task, *TASKS)]
+        plans = [workspace.run(name).plan for name in names if name]
+        plan = next((one for one in plans if one), plan)
+    k = plan["k"] if settings.k is None else settings.k
+    seed = plan["seed"] if settings.plan_seed is None else settings.plan_seed
+    return replace(settings, k=k, plan_seed=seed)
 
 
 def base_run(root: Path, task: str, base: str | None) -> RunRecord | None:
@@ -175,9 +229,14 @@ def base_run(root: Path, task: str, base: str | None) -> RunRecord | None:
 
 
 def check_folds(folds: Sequence[int], inputs: Inputs, parent: RunRecord | None) -> None:
-    """Refuses folds that the plan does not have, and a parent of another plan or of other data."""
+    """Refuses folds that the plan does not have, and a parent of another recipe, plan or data."""
     if not folds:
         return
+    if parent is not None and inputs.recipes[parent.task].digest() != Recipe.model_validate(parent.recipe).digest():
+        raise ConfigError(
+            f"--fold retrains folds of {parent.id}, and the settings differ from its recipe. A run has one recipe: leave "
+            "--recipe and --set out, or retrain the whole specialist (without --fold)."
+        )
     if inputs.plan is None:
         raise ConfigError("--fold goes with a fold plan; --folds 0 has none.")
     wrong = [fold for fold in folds if not 0 <= fold < inputs.plan.k]
@@ -192,6 +251,11 @@ def check_folds(folds: Sequence[int], inputs: Inputs, parent: RunRecord | None) 
         raise ConfigError(
             f"--fold: {parent.id} was trained {other}, this command's plan is {inputs.plan.digest[:12]} with "
             f"{inputs.plan.k}: members of different plans never mix. Give the same --folds and --plan-seed, or retrain all."
+        )
+    if parent.initial_weights["sha256"] != inputs.weights[parent.task].sha256:
+        raise ConfigError(
+            f"--fold: the initial weights ({inputs.recipes[parent.task].weights}) are other bytes than those {parent.id} began "
+            "from. Restore them, or retrain the whole specialist (without --fold)."
         )
     if parent.data["fingerprint"] != inputs.fingerprint:
         raise ConfigError(
@@ -219,22 +283,38 @@ def key_of(
     )
 
 
+def _is_for(change: str, task: str) -> bool:
+    """Whether a `--set` word touches a task."""
+    first = change.partition("=")[0].partition(".")[0]
+    return first == task or first not in TASKS
+
+
 def new_run(
     settings: Settings,
     inputs: Inputs,
     task: str,
+    members: int,
     parent: RunRecord | None = None,
     folds: Sequence[int] = (),
+    base: RunRecord | None = None,
 ) -> RunRecord:
-    """Writes the record of a run that is to be trained."""
-    count = len(inputs.folds) if not folds else len(folds)
-    _, threads = share_out(settings.jobs, count, inputs.device)
+    """Writes the record of a run that is to be trained; the caller holds the workspace's lock.
+
+    Args:
+        settings: what was asked for.
+        inputs: what it is made from.
+        task: its specialist.
+        members: how many members this command trains in all, which share the cores.
+        parent: the run to share members with.
+        folds: retrain only these.
+        base: the run whose recipe was taken where none was named.
+    """
+    _, threads = share_out(settings.jobs, members, inputs.device)
     folder = inputs.workspace.new_folder(task)
     plan = inputs.plan
-    name = next(
-        (c.rpartition("=")[2] for c in reversed(settings.recipes) if c.partition("=")[0] in (task, c)),
-        "quick",
-    )
+    named = next((c.rpartition("=")[2] for c in reversed(settings.recipes) if c.partition("=")[0] in (task, c)), "")
+    changes = [change for change in settings.changes if _is_for(change, task)]
+    trained: list[int | None] = sorted({*parent.folds, *folds}, key=str) if parent else [*folds] or inputs.folds
     run = RunRecord(
         folder=folder,
         id=folder.name,
@@ -242,10 +322,11 @@ def new_run(
         key=key_of(settings, inputs, task, parent, folds),
         status=UNFINISHED,
         created=now(),
-        recipe_name=parent.recipe_name if parent else name,
+        recipe_name=named or (base.recipe_name if base else "quick"),
+        changes=[*(base.changes if base and not named else []), *changes],
         recipe=inputs.recipes[task].model_dump(mode="json"),
         seed=settings.seed,
-        folds=list(parent.folds) if parent else (list(folds) or inputs.folds),
+        folds=trained,
         plan=None if plan is None else {"k": plan.k, "seed": plan.seed, "digest": plan.digest},
         data={
             "source": str(settings.data), "layout": inputs.photos.layout, "fingerprint": inputs.fingerprint,
@@ -254,7 +335,10 @@ def new_run(
         initial_weights={"source": inputs.recipes[task].weights, "sha256": inputs.weights[task].sha256},
         threads=threads,
         device=inputs.device,
-        environment={"versions": versions(), "hardware": hardware(inputs.device), "git": git_revision(Path.cwd())},
+        environment={
+            "versions": versions(), "hardware": hardware(inputs.device), "git": git_revision(Path.cwd()),
+            "git_of_orchestrator": git_revision(Path(__file__).parent),
+        },
         parent=parent.id if parent else None,
         retrained=sorted(folds) if parent else [],
     )  # fmt: skip

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Protocol
 
+import joblib
 import numpy as np
 import pandas as pd
 from filelock import FileLock, Timeout
@@ -19,9 +20,9 @@ from filelock import FileLock, Timeout
 from orchestrator.data.preprocessing import Geometry
 from orchestrator.data.store import DirectPixels, PixelSource, build_stores, store_key
 from orchestrator.errors import WorkspaceError
-from orchestrator.inputs import Inputs, Settings, base_run, check_folds, key_of, new_run, read_inputs
+from orchestrator.inputs import Inputs, Settings, base_run, check_folds, key_of, new_run, read_inputs, settle
 from orchestrator.records.environment import versions
-from orchestrator.records.members import share_member
+from orchestrator.records.members import clear, share_member
 from orchestrator.records.run import COMPLETE, RunRecord
 from orchestrator.records.workspace import Workspace
 from orchestrator.specialist import Specialist
@@ -86,15 +87,26 @@ def train_all(settings: Settings, specialists: Mapping[str, Specialist], observe
     """
     started = time.monotonic()
     inputs = read_inputs(settings, specialists, observer.say)
+    members = len(specialists) * len(inputs.folds)
     with inputs.workspace.lock():
         runs = [
             _found(inputs.workspace, task, key_of(settings, inputs, task), finished_too=True)
-            or new_run(settings, inputs, task)
+            or new_run(settings, inputs, task, members)
             for task in specialists
         ]
     for run in runs:
-        if run.complete:
-            observer.say(f"{run.id} is complete already (same recipe, data, plan and seed): kept as it is.")
+        if run.complete and run.published:
+            current = inputs.workspace.current(run.task)
+            other = "" if current == run.id else f" {current} stays the current {run.task} run."
+            observer.say(f"{run.id} is complete already (same recipe, data, plan and seed): kept as it is.{other}")
+        elif run.environment["versions"] != versions():
+            now, then = versions(), run.environment["versions"]
+            changed = ", ".join(
+                f"{name} {then.get(name)} -> {now[name]}" for name in now if now[name] != then.get(name)
+            )
+            observer.say(
+                f"note: {run.id} was begun with other versions ({changed}): its later epochs may differ in bits."
+            )
     return _train(settings, specialists, inputs, runs, observer, started)
 
 
@@ -116,13 +128,22 @@ def retrain(
     """
     started = time.monotonic()
     task = specialist.name
-    parent = base_run(settings.workspace, task, base) if folds else None
-    inputs = read_inputs(settings, {task: specialist}, observer.say, parent)
+    settings = settle(settings, task)
+    before = base_run(settings.workspace, task, base)
+    parent = before if folds else None
+    inputs = read_inputs(settings, {task: specialist}, observer.say, before)
+    if before is not None and not settings.recipes:
+        observer.say(
+            f"recipe: that of {before.id} ({before.recipe_name})" + ", changed by --set." * bool(settings.changes)
+        )
     check_folds(folds, inputs, parent)
     with inputs.workspace.lock():
         key = key_of(settings, inputs, task, parent, folds)
         run = _found(inputs.workspace, task, key, finished_too=False)
-        run = run or new_run(settings, inputs, task, parent, folds)
+        if run is None and (same := _found(inputs.workspace, task, key, finished_too=True)) and inputs.device == "cpu":
+            observer.say(f"note: the same settings, data and seed as {same.id}: the same weights. --seed 1 draws anew.")
+        members = len(folds) or len(inputs.folds)
+        run = run or new_run(settings, inputs, task, members, parent, folds, before)
     if parent is not None:
         kept = [fold for fold in parent.folds if fold not in folds]
         observer.say(f"{run.id} shares fold{'s' * (len(kept) > 1)} {', '.join(map(str, kept))} with {parent.id}.")
@@ -132,9 +153,9 @@ def retrain(
 
 
 def _found(workspace: Workspace, task: str, key: str, finished_too: bool) -> RunRecord | None:
-    """The newest run of this key that may be taken up."""
+    """The newest run of this key that may be taken up: unfinished, or finished and killed before it was published."""
     runs = [run for run in workspace.runs() if run.task == task and run.key == key]
-    return next((run for run in reversed(runs) if finished_too or not run.complete), None)
+    return next((run for run in reversed(runs) if finished_too or not run.published), None)
 
 
 def _train(
@@ -154,6 +175,10 @@ def _train(
         jobs = _jobs(settings, specialists, inputs, open_runs, observer)
         if jobs:
             at_once, _ = share_out(settings.jobs, len(jobs), inputs.device)
+            if (
+                settings.jobs == 0 and inputs.device == "cpu"
+            ):  # threads are the run's, whatever this command would choose
+                at_once = max(1, min(at_once, joblib.cpu_count() // max(job.threads for _, job in jobs)))
             observer.training(jobs, at_once)
 
             def ended(result: JobResult) -> None:
@@ -167,13 +192,17 @@ def _train(
             finally:
                 observer.finished()
         for run in open_runs:
+            for folder in run.members:
+                clear(folder)
             run.seconds += time.monotonic() - started
             if all((folder / CARD).is_file() for folder in run.members):
                 run.status = COMPLETE
             run.save()  # written last: a complete run has all its members
     for run in runs:
-        if run.complete:
-            _make_current(inputs.workspace, run, run in open_runs, observer)
+        if run.complete and not run.published:
+            _make_current(inputs.workspace, run, observer)
+            run.published = True
+            run.save()
     return Report(list(runs), failures, time.monotonic() - started)
 
 
@@ -272,20 +301,16 @@ def _job(
     )  # fmt: skip
 
 
-def _make_current(workspace: Workspace, run: RunRecord, new: bool, observer: Observer) -> None:
-    """A run becomes its specialist's current one when it is completed, unless it covers only some folds.
-
-    A run that was complete before does not push out a newer one; only after a kill just here is it made up for.
-    """
+def _make_current(workspace: Workspace, run: RunRecord, observer: Observer) -> None:
+    """A run becomes its specialist's current one once, when it is completed, unless it covers only some folds."""
     before = workspace.current(run.task)
     if before == run.id:
         return
-    if before is not None and not new and before > run.id:
-        observer.say(f"{before} stays the current {run.task} run.")
-        return
-    partial = run.plan is not None and 1 <= len(run.folds) < run.plan["k"] and run.folds != [0]
-    if partial and before is not None:
-        observer.say(f"{run.id} covers {run.covers}: {before} stays the current {run.task} run.")
+    partial = run.plan is not None and len(run.folds) < run.plan["k"]
+    if partial and before is not None and workspace.run(before).covers != run.covers:
+        observer.say(
+            f"{run.id} covers {run.covers}: {before} stays the current {run.task} run. `orch runs use {run.id}`"
+        )
         return
     workspace.set_current(run.task, run.id)
     observer.say(f"{run.id} is now the current {run.task} run" + (f" (was {before})." if before else "."))

@@ -88,7 +88,11 @@ def find_photos(places: Iterable[Path]) -> list[Path]:
 
 
 def predict_photos(
-    predictor: Predictor, paths: Sequence[Path], mark_errors: bool, done: Callable[[int, int], None]
+    predictor: Predictor,
+    paths: Sequence[Path],
+    mark_errors: bool,
+    done: Callable[[int, int], None],
+    batch_size: int = 64,
 ) -> list[Prediction]:
     """Answers for photos, in order.
 
@@ -97,12 +101,13 @@ def predict_photos(
         paths: photos.
         mark_errors: put a row without a label where a photo cannot be read, instead of raising.
         done: called with (photos done, photos in all).
+        batch_size: photos at a time; bounds the memory.
 
     Raises:
         PhotoError: a photo cannot be read, and `mark_errors` is off.
     """
     answers: list[Prediction] = []
-    for batch in predictor.predict(paths, skip_unreadable=mark_errors):
+    for batch in predictor.predict(paths, mark_errors, batch_size):
         answers += _predictions(batch, paths[len(answers) : len(answers) + len(batch.order)])
         done(len(answers), len(paths))
     return answers

@@ -114,8 +114,12 @@ def test_the_readmes_tree_is_the_tree() -> None:
     readme = (ROOT / "README.md").read_text()
     tree = re.search(r"```text\n(orchestrator/\n.*?)```", readme, re.DOTALL)
     assert tree, "README.md prints the tree"
-    named = set(re.findall(r"^\s{2,}(\w+(?:\.py|/))", tree[1], re.MULTILINE))
+    named, folder = set(), ""
+    for line in tree[1].split("models/\n")[0].splitlines()[1:]:
+        if found := re.match(r"  (\w+/)$|  (\w+\.py) |    (\w+\.py) ", line):
+            folder = found[1] or (folder if found[3] else "")
+            named.add(found[1] or folder * bool(found[3]) + (found[2] or found[3]))
     package = ROOT / "orchestrator"
-    real = {path.name for path in package.glob("*.py")} - {"__init__.py"}
+    real = {path.relative_to(package).as_posix() for path in package.rglob("*.py") if path.name != "__init__.py"}
     real |= {f"{path.name}/" for path in package.iterdir() if path.is_dir() and path.name != "__pycache__"}
-    assert named >= real, f"not in the README's tree: {real - named}"
+    assert named == real, f"README and tree differ: {named ^ real}"

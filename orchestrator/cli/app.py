@@ -23,11 +23,11 @@ app = typer.Typer(
     help="Three specialists (age, gender, mask), one honest ensemble, for photos of people.\n\n"
     "\b\n"
     "Begin with:\n"
-    "  orch demo                                  the whole work on synthetic people, in minutes\n"
-    "  orch data check --data DIR                 is my data in order?\n"
-    "  orch train-all --data DIR                  train the three specialists over five folds\n"
-    "  orch ensemble --strategy soft              fuse them, and score them honestly\n"
-    "  orch predict --eval DIR --out answers.csv  write the submission",
+    "  orch demo                         the whole on synthetic people\n"
+    "  orch data check --data DIR        is my data in order?\n"
+    "  orch train-all --data DIR         three specialists, five folds\n"
+    "  orch ensemble --strategy soft     fuse them, score them honestly\n"
+    "  orch predict --eval DIR --out answers.csv      the submission",
 )
 app.command("demo", rich_help_panel="Start here")(demo.demo)
 app.command("train-all", rich_help_panel="Train")(train.train_all)
@@ -69,6 +69,9 @@ def main() -> None:
     except Exception as error:
         if debugging():
             raise
+        if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):  # torch's words
+            warn("Out of memory. Lower --batch (predict), or --jobs, batch_size and the input size (train).")
+            sys.exit(2)
         if isinstance(error, OSError) and error.filename:
             warn(f"{error.filename}: {error.strerror}.")
             sys.exit(2)

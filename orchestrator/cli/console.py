@@ -51,10 +51,21 @@ def grid(title: str, *columns: str) -> Table:
     """A plain table: the first column left, the others right."""
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False)
+    class Plain(Table):
+        """A table whose words are printed as they are: a file may be called `IMG[copy].jpg`."""
+
+        def add_row(self, *cells: Any, style: Any = None, end_section: bool = False) -> None:
+            words = [Text(cell) if isinstance(cell, str) else cell for cell in cells]
+            super().add_row(*words, style=style, end_section=end_section)
+
+    table = Plain(
+        title=Text(title, style="bold") if title else None, title_justify="left", title_style="",
+        min_width=min(len(title), 80), box=box.SIMPLE_HEAD, pad_edge=False,
+    )  # fmt: skip
     for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number == 0 else "right")
+        table.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
     return table
 
 

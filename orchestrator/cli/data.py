@@ -16,6 +16,7 @@ from orchestrator.cli.options import (
     PlanSeedOption,
     column_names,
 )  # fmt: skip
+from orchestrator.errors import ConfigError
 
 __all__ = ["app"]
 
@@ -115,6 +116,8 @@ def show_folds(
     from orchestrator.data.folds import plan_folds
     from orchestrator.data.readers import read
 
+    if folds == 0:
+        raise ConfigError("--folds 0 means no plan: every photo is trained on. Give 2 or more to see one.")
     photos = read(data, column_names(columns))
     plan = plan_folds(photos.people, folds, plan_seed)
     frame = fold_table(photos, plan)
@@ -132,7 +135,7 @@ def synthesise(
     folder: Annotated[Path, typer.Argument(help="A new or empty folder.")],
     people: Annotated[int, typer.Option("--people", "-n", help="People to train on, seven photos each.")] = 120,
     eval_people: Annotated[int, typer.Option("--eval-people", help="Other people, without labels.")] = 0,
-    seed: Annotated[int, typer.Option("--seed", help="The same seed draws the same people.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed draws the same people.")] = 0,
     jobs: Annotated[int, typer.Option("--jobs", "-j", help="Processes that draw; 0: one per core.")] = 0,
 ) -> None:
     """Draw synthetic people in the contest's own layout: no data, no download, nobody's privacy.

@@ -15,6 +15,8 @@ from orchestrator.errors import DataError
 __all__ = ["demo"]
 
 FOLDS = 3
+MARK = ".orch-demo"
+MARK = ".orch-demo"
 
 
 def demo(
@@ -36,6 +38,7 @@ def demo(
     from orchestrator import pipeline
     from orchestrator.cli.display import TrainingDisplay
     from orchestrator.cli.ensemble import PICTURE, draw_scores, print_built
+    from orchestrator.cli.train import interrupted
     from orchestrator.ensembling import build_ensemble, choose_runs
     from orchestrator.records.workspace import Workspace
     from orchestrator.specialists import SPECIALISTS
@@ -45,7 +48,13 @@ def demo(
     _people(folder, data, people, fresh)
     say(f"[2/4] training three specialists over {FOLDS} folds of people")
     settings = pipeline.Settings(data / "train", runs, recipes=("demo",), k=FOLDS)
-    report = pipeline.train_all(settings, SPECIALISTS, TrainingDisplay())
+    display = TrainingDisplay()
+    try:
+        report = pipeline.train_all(settings, SPECIALISTS, display)
+    except KeyboardInterrupt:
+        interrupted(display)
+    finally:
+        display.finished()
     for (run, fold), reason in report.failures.items():
         say(f"{run} fold {fold} failed: {reason}")
     if not report.complete:
@@ -57,23 +66,24 @@ def demo(
     print_built(built)
     say("[4/4] predicting people that no member has seen")
     score = _predict(workspace, data, folder)
-    console = out()
     label = built.record["evaluation"]["label"]
-    console.print(f"\n[bold]Done in {(time.monotonic() - started) / 60:.1f} minutes.[/bold]")
-    console.print(f"  18-way macro F1 out of fold    {label['macro_f1']:.4f}   (what to expect)")
-    console.print(f"  18-way macro F1 on new people  {score:.4f}   (what came)")
-    console.print(f"  people        {data / 'train'}    {data / 'eval'}")
-    console.print(f"  runs          {runs}    ensemble {built.id}")
-    console.print(f"  submission    {folder / 'submission.csv'}")
-    console.print(f"  pictures      {folder / 'people.png'}    {built.folder / PICTURE}    {folder / 'answers.png'}")
-    console.print("\nTry next:")
-    console.print(f"  orch runs list --workspace {runs}")
-    console.print(
-        f"  orch train age --data {data / 'train'} --workspace {runs} --recipe demo --folds {FOLDS} --set age.epochs=30"
+    where = f"--workspace {runs}"
+    out().print(f"\n[bold]Done in {(time.monotonic() - started) / 60:.1f} minutes.[/bold]")
+    typer.echo(
+        f"""  18-way macro F1 out of fold    {label["macro_f1"]:.4f}   (what to expect)
+  18-way macro F1 on new people  {score:.4f}   (what came)
+  people        {data / "train"}    {data / "eval"}
+  runs          {runs}    ensemble {built.id}
+  submission    {folder / "submission.csv"}
+  pictures      {folder / "people.png"}    {built.folder / PICTURE}    {folder / "answers.png"}
+
+Try next (`source .venv/bin/activate` first, after `make demo`):
+  orch runs list {where}
+  orch train age --data {data / "train"} {where} --set age.epochs=30
+  orch ensemble --strategy soft {where}
+  orch predict {data / "eval" / "images"} {where}
+  orch train-all --data YOUR_PHOTOS"""
     )
-    console.print(f"  orch ensemble --strategy soft --workspace {runs}")
-    console.print(f"  orch predict {data / 'eval' / 'images'} --workspace {runs}")
-    console.print("  orch train-all --data YOUR_PHOTOS")
 
 
 def _people(folder: Path, data: Path, people: int, fresh: bool) -> None:
@@ -85,14 +95,15 @@ def _people(folder: Path, data: Path, people: int, fresh: bool) -> None:
     from orchestrator.data.synthetic import write_people
     from orchestrator.pictures import draw_people
 
-    mark = data / "train" / "train.csv"
-    if fresh and folder.exists():
-        if not mark.exists():
-            raise DataError(
-                f"{folder}: holds no earlier demo, so --fresh does not delete it. Choose another folder with --out."
-            )
-        shutil.rmtree(folder)
-    if mark.exists():
+    drawn, ours = data / "train" / "train.csv", folder / MARK
+    if folder.exists() and any(folder.iterdir()) and not ours.exists():
+        raise DataError(f"{folder}: holds files that no demo has made. Choose a new or empty folder with --out.")
+    folder.mkdir(parents=True, exist_ok=True)
+    ours.write_text("Made by `orch demo`, which may delete people/ and runs/ here.\n")
+    if fresh:
+        shutil.rmtree(data, ignore_errors=True)
+        shutil.rmtree(folder / "runs", ignore_errors=True)
+    if drawn.exists():
         say(f"[1/4] people of an earlier demo: {data} (--fresh draws them anew)")
     else:
         if data.exists():  # a demo that was killed while drawing: train.csv is written last

@@ -86,12 +86,17 @@ class TrainingDisplay:
         say(f"{run.id} {_name(job)} failed: {failure}")
 
     def finished(self) -> None:
-        """All jobs ended."""
+        """All jobs ended, or something stopped them; safe to call again."""
         self._stop.set()
+        if self._bar is not None:
+            self._bar.__exit__(None, None, None)
+            self._bar = None
         if self._live is not None:
             self._live.stop()
+            self._live = None
         if self._lines is not None:
             self._lines.join()
+            self._lines = None
 
     def _table(self) -> RenderableType:
         """The live table: one row per member."""

@@ -40,9 +40,10 @@ FoldsOption = Annotated[
     int, typer.Option("--folds", "-k", help="Folds of the plan; 0 trains on everything, without a score.")
 ]
 ValidOnlyOption = Annotated[bool, typer.Option("--valid-only", help="Train fold 0 only: a single split of people.")]
-SeedOption = Annotated[int, typer.Option("--seed", help="Seed of the training.")]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of the training.")]
 PlanSeedOption = Annotated[
-    int, typer.Option("--plan-seed", help="Seed of the fold plan; one plan serves all specialists.")
+    int,
+    typer.Option("--plan-seed", min=0, max=2**32 - 1, help="Seed of the fold plan; one plan serves all specialists."),
 ]
 JobsOption = Annotated[int, typer.Option("--jobs", "-j", help="Members trained at once; 0: one per core, or per GPU.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]

@@ -39,6 +39,9 @@ def predict(
     on_error: Annotated[
         str, typer.Option("--on-error", help="fail, or mark: leave the row of an unreadable photo empty.")
     ] = "fail",
+    batch: Annotated[
+        int, typer.Option("--batch", min=1, max=4096, help="Photos at a time; lower it when memory runs out.")
+    ] = 64,
     device: DeviceOption = "auto",
     workspace: WorkspaceOption = Path("runs"),
     json: JsonOption = False,
@@ -79,11 +82,11 @@ def predict(
         check_probabilities_path(probabilities)
     if picture is not None:
         check_png("--picture", picture)
-    contest = read_eval(evaluation) if evaluation is not None else None
+    contest = read_eval(evaluation, missing_too=on_error == "mark") if evaluation is not None else None
     paths = list(contest.paths) if contest is not None else find_photos(photos or [])
     predictor = _open(workspace, ensemble, strategy, device)
     with counting("predicting") as progress:
-        answers = predict_photos(predictor, paths, on_error == "mark", progress)
+        answers = predict_photos(predictor, paths, on_error == "mark", progress, batch)
     failed = [answer for answer in answers if answer.error]
     if contest is not None and to is not None:
         write_submission(to, contest, answers)

@@ -44,11 +44,11 @@ def list_recipes(json: JsonOption = False) -> None:
     if json:
         emit([{"specialist": task, "name": name, **recipe.model_dump(mode="json")} for task, name, recipe in found])
         return
-    table = grid("", "specialist", "recipe", "backbone", "input", "epochs", "sampling", "about")
-    table.columns[-1].justify = "left"
+    table = grid("", "specialist", "recipe", "backbone", "input", "epochs")
+    table.columns[1].justify = table.columns[2].justify = "left"
     for task, name, recipe in found:
         size = f"{recipe.height} x {recipe.width}"
-        table.add_row(task, name, recipe.backbone, size, str(recipe.epochs), recipe.sampling, recipe.about)
+        table.add_row(task, name, recipe.backbone.partition(".")[0], size, str(recipe.epochs))
     out().print(table)
 
 

@@ -1,4 +1,4 @@
-"""`orch runs list | show`."""
+"""`orch runs list | show | use`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app", "run_as_dict", "scores_of"]
 
-app = typer.Typer(no_args_is_help=True, help="What was trained: list and show runs.", rich_markup_mode="rich")
+app = typer.Typer(no_args_is_help=True, help="What was trained: list, show, choose.", rich_markup_mode="rich")
 
 
 def cards_of(run: RunRecord) -> list[dict[str, Any]]:
@@ -64,17 +64,46 @@ def list_runs(workspace: WorkspaceOption = Path("runs"), json: JsonOption = Fals
     if json:
         emit([{**run_as_dict(run), "current": current[run.task] == run.id} for run in runs])
         return
-    table = grid("", "run", "specialist", "recipe", "backbone", "seed", "folds", "mean macro F1", "state", "created")
+    table = grid("", "run", "recipe", "backbone", "seed", "folds", "plan", "mean macro F1", "state", "created")
     for run in runs:
         scores = scores_of(run)
         mean = share(sum(scores) / len(scores)) if scores else "-"
         folds = "all photos" if run.plan is None else f"{len(run.folds)} of {run.plan['k']}"
         state = "current" if current[run.task] == run.id else run.status
-        recipe, when = run.recipe_name, run.created[:16].replace("T", " ")
-        table.add_row(run.id, run.task, recipe, run.recipe["backbone"], str(run.seed), folds, mean, state, when)
+        recipe, when = recipe_of(run), run.created[:16].replace("T", " ")
+        plan = run.plan["digest"][:6] if run.plan else "-"
+        table.add_row(run.id, recipe, run.recipe["backbone"], str(run.seed), folds, plan, mean, state, when)
     out().print(table)
     if not runs:
         say("no runs yet: `orch train-all --data DIR` trains some.")
+
+
+def recipe_of(run: RunRecord) -> str:
+    """The recipe's name, and how many `--set` words changed it."""
+    return run.recipe_name + (f" +{len(run.changes)}" if run.changes else "")
+
+
+@app.command("use")
+def use_run(
+    run: Annotated[str, typer.Argument(help="The run's id, as in age-0001.")],
+    workspace: WorkspaceOption = Path("runs"),
+) -> None:
+    """Make a complete run its specialist's current one: back to an earlier run, say.
+
+    \b
+    Examples:
+      orch runs use age-0001
+    """
+    from orchestrator.errors import WorkspaceError
+    from orchestrator.records.workspace import Workspace
+
+    place = Workspace(workspace)
+    record = place.run(run)
+    if not record.complete:
+        raise WorkspaceError(f"{run} is unfinished: run its training command again to complete it.")
+    before = place.current(record.task)
+    place.set_current(record.task, record.id)
+    say(f"{record.id} is now the current {record.task} run" + (f" (was {before})." if before else "."))
 
 
 @app.command("show")
@@ -103,7 +132,7 @@ def show_run(
     machine, versions = record.environment["hardware"], record.environment["versions"]
     for name, value in {
         "created": record.created,
-        "recipe": f"{record.recipe_name} (seed {record.seed})",
+        "recipe": f"{record.recipe_name} {' '.join(record.changes)} (seed {record.seed})",
         "settings": "  ".join(
             f"{key}={value}" for key, value in record.recipe.items() if key not in ("about", "augment")
         ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -28,9 +28,9 @@ from orchestrator.errors import ConfigError, nearest
 from orchestrator.labels import TASKS
 
 if TYPE_CHECKING:
-    from orchestrator.pipeline import Report
+    from orchestrator.pipeline import Observer, Report
 
-__all__ = ["train", "train_all"]
+__all__ = ["interrupted", "train", "train_all"]
 
 
 def train_all(
@@ -81,7 +81,9 @@ def train_all(
     try:
         report = pipeline.train_all(settings, {task: SPECIALISTS[task] for task in TASKS if task in chosen}, display)
     except KeyboardInterrupt:
-        _interrupted(display)
+        interrupted(display)
+    finally:
+        display.finished()
     where = "" if workspace == Path("runs") else f" --workspace {workspace}"
     _conclude(report, json, f"next: orch ensemble --strategy soft{where}" if len(chosen) == len(TASKS) else "")
 
@@ -90,7 +92,9 @@ def train(
     task: Annotated[str, typer.Argument(help=f"The specialist: {', '.join(TASKS)}.")],
     data: DataOption,
     workspace: WorkspaceOption = Path("runs"),
-    folds: FoldsOption = 5,
+    folds: Annotated[
+        int | None, typer.Option("--folds", "-k", help="Folds of the plan; as the current runs, if left out.")
+    ] = None,
     valid_only: ValidOnlyOption = False,
     fold: Annotated[
         list[int],
@@ -98,21 +102,27 @@ def train(
     ] = [],  # noqa: B006
     base: Annotated[
         str | None,
-        typer.Option("--base", help="The run that --fold starts from; the current one if left out."),
+        typer.Option("--base", help="The run to start from; the current one if left out."),
     ] = None,
-    recipe: RecipeOption = [],  # noqa: B006
+    recipe: Annotated[
+        list[str], typer.Option("--recipe", "-r", help="NAME or FILE.toml; the current run's recipe, if left out.")
+    ] = [],  # noqa: B006
     change: SetOption = [],  # noqa: B006
     jobs: JobsOption = 0,
     device: DeviceOption = "auto",
     seed: SeedOption = 0,
-    plan_seed: PlanSeedOption = 0,
+    plan_seed: Annotated[
+        int | None,
+        typer.Option("--plan-seed", min=0, max=2**32 - 1, help="Seed of the plan; as the current runs, if left out."),
+    ] = None,
     columns: ColumnsOption = [],  # noqa: B006
     no_store: NoStoreOption = False,
     json: JsonOption = False,
 ) -> None:
     """Retrain one specialist into a new run; the others' files are not touched.
 
-    When the run is complete it becomes the specialist's current one, and `orch ensemble` takes it up.
+    Recipe, folds and plan are the current run's unless you change them. When the run is complete it becomes the
+    specialist's current one, and `orch ensemble` takes it up.
 
     \b
     Examples:
@@ -126,22 +136,23 @@ def train(
 
     if task not in SPECIALISTS:
         raise ConfigError(f"'{task}' is no specialist; allowed: {', '.join(TASKS)}.{nearest(task, TASKS)}")
-    if base and not fold:
-        raise ConfigError("--base goes with --fold: a whole retraining starts from nothing.")
     settings = pipeline.Settings(
-        data, workspace, column_names(columns), recipe or ([] if fold else ["quick"]), change, folds, valid_only, seed,
+        data, workspace, column_names(columns), recipe, change, folds, valid_only, seed,
         plan_seed, jobs, device, not no_store,
     )  # fmt: skip
     display = TrainingDisplay()
     try:
         report = pipeline.retrain(settings, SPECIALISTS[task], display, sorted(set(fold)), base)
     except KeyboardInterrupt:
-        _interrupted(display)
+        interrupted(display)
+    finally:
+        display.finished()
     where = "" if workspace == Path("runs") else f" --workspace {workspace}"
     _conclude(report, json, f"next: orch ensemble --strategy soft{where}")
 
 
-def _interrupted(display: Any) -> None:
+def interrupted(display: Observer) -> NoReturn:
+    """Ends an interrupted training calmly, with exit code 130."""
     display.finished()
     say("\nInterrupted. Whole epochs are kept: the same command goes on from there.")
     raise typer.Exit(130)

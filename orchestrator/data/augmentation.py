@@ -66,6 +66,9 @@ class Augmenter:
         if self._transform is None:
             self._transform = _compose(self._augment, *self._size)
         self._transform.set_random_seed(seed)
+        # Compose hands the same number to every step, so that a photo that is made grey would always be flipped too.
+        for number, step in enumerate(self._transform.transforms):
+            step.set_random_seed(int(np.random.SeedSequence([seed, number]).generate_state(1)[0]))
         return np.stack([self._transform(image=photo)["image"] for photo in pixels])
 
     def __getstate__(self) -> dict[str, Any]:

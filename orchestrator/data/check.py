@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +16,9 @@ from orchestrator.data.files import sha256_of
 from orchestrator.data.photos import Photos
 from orchestrator.data.preprocessing import FORMATS, decode, photo_format
 from orchestrator.data.readers import inspect
-from orchestrator.errors import PhotoError, Problem
+from orchestrator.errors import DataError, PhotoError, Problem
 
-__all__ = ["Findings", "check"]
+__all__ = ["Findings", "check", "twins"]
 
 
 @dataclass(frozen=True)
@@ -61,20 +61,22 @@ def check(
         columns: our name -> the manifest's name.
         progress: called with (photos opened, photos in all).
         threads: that open photos.
-
-    Raises:
-        DataError: nothing at all can be read there.
     """
-    photos, problems = inspect(source, columns)
+    try:
+        photos, problems = inspect(source, columns)
+    except DataError as error:  # without its columns a table says nothing of its files
+        found = list(error.problems) or [Problem(str(source), error.message, kind="no_table")]
+        return Findings(Photos(source, pd.DataFrame(columns=["path", "person"]), "unknown"), found, {})
     if not len(photos) and not problems:
         problems = [Problem(str(source), "no photos found.", kind="missing_file")]
     opened: list[_Opened] = []
     with ThreadPoolExecutor(threads) as pool:
-        for number, one in enumerate(pool.map(_open, photos.paths), start=1):
+        paths = [*photos.paths, *(photos.root / path for path in photos.left_out)]
+        for number, one in enumerate(pool.map(_open, paths), start=1):
             opened.append(one)
-            progress(number, len(photos))
+            progress(number, len(paths))
     problems = [*problems, *(one.problem for one in opened if one.problem)]
-    problems += _twins(photos, [one.digest for one in opened])
+    problems += twins(photos, [one.digest for one in opened[: len(photos)]])
     sizes = pd.Series([one.size for one in opened if one.size]).value_counts()
     problems.sort(key=lambda problem: not problem.fatal)  # stable: the order of finding within each
     return Findings(photos, problems, {tuple(size): int(count) for size, count in sizes.items()})  # type: ignore[misc,arg-type]
@@ -98,9 +100,14 @@ def _open(path: Path) -> _Opened:
     return _Opened(digest, size, None)
 
 
-def _twins(photos: Photos, digests: list[str]) -> list[Problem]:
-    """Files with the same content: under two people they would leak, under one they only count twice."""
-    table = photos.table[["path", "person"]].assign(digest=digests)
+def twins(photos: Photos, digests: Sequence[str]) -> list[Problem]:
+    """Files with the same content: under two people they would leak, under one they only count twice.
+
+    Args:
+        photos: N photos.
+        digests: the content hash of each, in the table's order; empty where it could not be read.
+    """
+    table = photos.table[["path", "person"]].assign(digest=list(digests))
     table = table[table["digest"] != ""]
     problems = []
     for _, group in table[table["digest"].duplicated(keep=False)].groupby("digest", sort=False):

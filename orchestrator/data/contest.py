@@ -14,7 +14,7 @@ import pandas as pd
 
 from orchestrator.data.photos import Photos, check_age, check_word
 from orchestrator.data.preprocessing import SUFFIXES
-from orchestrator.errors import DataError, Problem, nearest
+from orchestrator.errors import DataError, Problem, counted, nearest
 
 __all__ = ["PHOTOS_PER_PERSON", "Eval", "person_keys", "read_contest", "read_eval"]
 
@@ -45,6 +45,7 @@ def read_contest(root: Path) -> tuple[Photos, list[Problem]]:
     table = root / "train.csv"
     problems: list[Problem] = []
     rows: list[dict[str, object]] = []
+    left_out: list[str] = []
     keys, key_problems = person_keys(people, table)
     problems += key_problems
     for number, (row, person) in enumerate(zip(people.itertuples(index=False), keys, strict=True), start=2):
@@ -54,7 +55,9 @@ def read_contest(root: Path) -> tuple[Photos, list[Problem]]:
         found, file_problems = _photos_of(root, str(row.path), where)
         problems += [problem for problem in (wrong_gender, wrong_age) if problem]
         problems += file_problems
-        if gender is not None and age is not None:
+        if gender is None or age is None:
+            left_out += found
+        else:
             rows += [
                 {"path": path, "person": person, "age": age, "gender": gender, "mask": mask}
                 for path, mask in found.items()
@@ -63,7 +66,7 @@ def read_contest(root: Path) -> tuple[Photos, list[Problem]]:
     frame = pd.DataFrame(rows, columns=["path", "person", "age", "gender", "mask"])
     frame = frame.sort_values("path", ignore_index=True)
     notes = tuple(problem for problem in problems if not problem.fatal)
-    return Photos(root, frame, "contest", notes), problems
+    return Photos(root, frame, "contest", notes, tuple(left_out)), problems
 
 
 def person_keys(people: pd.DataFrame, table: Path) -> tuple[list[str], list[Problem]]:
@@ -74,7 +77,17 @@ def person_keys(people: pd.DataFrame, table: Path) -> tuple[list[str], list[Prob
         table: the file, for messages.
     """
     problems: list[Problem] = []
+    people = people.assign(
+        id=people["id"].str.strip(),
+        gender=[check_word("gender", value, "")[0] or value for value in people["gender"]],
+        age=[str(value if (years := check_age(value, "")[0]) is None else years) for value in people["age"]],
+    )  # `Male` and `male`, 20 and 20.0 are the same, so they must not make two people of one
     keys = [str(key) for key in people["id"]]
+    for folder, group in people[people["path"].duplicated(keep=False)].groupby("path", sort=False):
+        if group["id"].nunique() > 1:
+            where = f"{table} rows {', '.join(str(int(position) + 2) for position in group.index)}"
+            what = f"the folder '{folder}' stands under {group['id'].nunique()} ids: folds would leak."
+            problems.append(Problem(where, what, "Keep one of the rows.", "twin_people"))
     for key, group in people.groupby("id", sort=False):
         if len(group) < 2:
             continue
@@ -155,11 +168,12 @@ class Eval:
     answer: str = "ans"
 
 
-def read_eval(root: Path) -> Eval:
+def read_eval(root: Path, missing_too: bool = False) -> Eval:
     """Reads a folder with `info.csv` (ImageID, ans) and `images/`.
 
     Args:
         root: the folder, or its parent when that holds `eval/`.
+        missing_too: let photos pass that are not there; who opens them finds out.
 
     Raises:
         DataError: no table, a missing column, repeated ids or missing photos, all named.
@@ -171,12 +185,12 @@ def read_eval(root: Path) -> Eval:
     problems = [
         Problem(f"{root / 'info.csv'} row {number}", f"no file images/{path.name}.", kind="missing_file")
         for number, path in enumerate(paths, start=2)
-        if not path.is_file()
+        if not missing_too and not path.is_file()
     ]
     for name in table["ImageID"][table["ImageID"].duplicated()].unique():
         problems.append(Problem(str(root / "info.csv"), f"ImageID '{name}' stands twice.", kind="repeated_row"))
     if problems:
-        raise DataError(f"{root / 'info.csv'}: {len(problems)} problems.", problems)
+        raise DataError(f"{root / 'info.csv'}: {counted(len(problems), 'problem')}.", problems)
     if not paths:
         raise DataError(f"{root / 'info.csv'}: the table has no rows, so there is nothing to predict.")
     return Eval(table, paths)

@@ -14,7 +14,7 @@ from PIL import Image
 
 from orchestrator.data.folds import FoldPlan, strata_words
 from orchestrator.data.photos import Photos
-from orchestrator.data.preprocessing import FORMATS
+from orchestrator.data.preprocessing import FORMATS, decode
 from orchestrator.labels import AGE_BORDERS, CLASSES
 
 __all__ = ["Description", "describe", "fold_table"]
@@ -82,8 +82,12 @@ def with_bands(table: pd.DataFrame) -> pd.DataFrame:
 
 def _sizes(photos: Photos, progress: Callable[[int, int], None]) -> dict[tuple[int, int], int]:
     def size_of(path: Path) -> tuple[int, int]:
-        with Image.open(path, formats=tuple(FORMATS)) as image:
-            return image.size
+        try:
+            with Image.open(path, formats=tuple(FORMATS)) as image:
+                return image.size
+        except Exception:  # whatever Pillow makes of it, `decode` has the sentence
+            decode(path)
+            raise
 
     sizes: dict[tuple[int, int], int] = {}
     with ThreadPoolExecutor(4) as pool:

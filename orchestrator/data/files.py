@@ -5,6 +5,7 @@ A crash, a kill or a full disk in mid-write leaves the old file (or none), never
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -15,9 +16,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from orchestrator.errors import StoreError, WorkspaceError
 
-__all__ = ["atomic", "digest_of", "free_room", "read_json", "sha256_of", "write_json"]
+__all__ = ["atomic", "check_format", "digest_of", "free_room", "read_json", "sha256_of", "sweep", "write_json"]
 
 DISK_MARGIN = 64 * 1024**2  # bytes left free for histories, cards and tables beside a big file
 
@@ -39,8 +42,14 @@ def atomic(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.chmod(0o644)
         temporary.replace(path)
-    except OSError as error:
-        if error.errno == 28:  # ENOSPC
+        _sync_folder(path.parent)
+    except (OSError, SafetensorError) as error:
+        # safetensors and arrow have errors of their own for a full disk, with the system's words in them.
+        if (
+            getattr(error, "errno", None) == errno.ENOSPC
+            or "No space left" in str(error)
+            or "os error 28" in str(error)
+        ):
             raise StoreError(
                 f"{path}: the disk is full; the file was not written and nothing was damaged. "
                 "Free some room and run the same command again: it goes on from here."
@@ -48,6 +57,37 @@ def atomic(path: Path) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes a rename survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sweep(folder: Path) -> None:
+    """Removes what killed commands left half written in a folder; the caller holds the folder's lock."""
+    for path in folder.glob(".*.tmp"):
+        path.unlink(missing_ok=True)
+
+
+def check_format(path: Path, value: Any, known: int) -> None:
+    """Refuses a file of a newer version than this one.
+
+    Raises:
+        WorkspaceError: naming both versions.
+    """
+    found = value.get("format") if isinstance(value, dict) else None
+    if not isinstance(found, int):
+        raise WorkspaceError(f"{path}: no format number in it; it was not written by orch.")
+    if found > known:
+        raise WorkspaceError(
+            f"{path}: written in format {found} by a newer version; this one reads up to {known}. "
+            "Update orchestrator (pip install -U orchestrator), or choose another --workspace."
+        )
 
 
 def write_json(path: Path, value: Any) -> None:

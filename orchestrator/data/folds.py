@@ -18,7 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.model_selection import KFold, StratifiedKFold
 
-from orchestrator.data.files import digest_of, read_json, write_json
+from orchestrator.data.files import check_format, digest_of, read_json, write_json
 from orchestrator.errors import PlanError
 from orchestrator.labels import AGE_BORDERS, CLASSES
 
@@ -86,6 +86,7 @@ class FoldPlan:
             PlanError: the file was edited or damaged.
         """
         value = read_json(path)
+        check_format(path, value, PLAN_FORMAT)
         plan = cls(value["k"], value["seed"], value["fold_of"], tuple(value["strata"]))
         if plan.digest != value["digest"]:
             raise PlanError(
@@ -108,7 +109,9 @@ def plan_folds(people: pd.DataFrame, k: int, seed: int = 0) -> FoldPlan:
     """
     people = people.sort_index()
     if k < 2:
-        raise PlanError(f"--folds {k}: a plan needs at least 2 folds (or 0 to train on everything, without a score).")
+        raise PlanError(
+            f"--folds {k}: a plan needs at least 2 folds. (`train-all --folds 0` trains on everything, unscored.)"
+        )
     strata = tuple(column for column in ("gender", "age") if column in people)
     words = strata_words(people)
     sizes = words.value_counts() if strata else pd.Series({"people": len(people)})

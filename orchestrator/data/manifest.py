@@ -6,6 +6,7 @@ are mapped. A column may be missing when the task that needs it is not trained.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from typing import Any
 import pandas as pd
 
 from orchestrator.data.photos import Photos, check_age, check_word
-from orchestrator.errors import ConfigError, DataError, Problem, nearest
+from orchestrator.data.preprocessing import SUFFIXES
+from orchestrator.errors import ConfigError, DataError, Problem, counted, nearest
 
 __all__ = ["MANIFEST_COLUMNS", "read_manifest"]
 
@@ -39,17 +41,21 @@ def read_manifest(path: Path, columns: Mapping[str, str] | None = None) -> tuple
     problems: list[Problem] = []
     known = [column for column in MANIFEST_COLUMNS if column in frame]
     kept: list[dict[str, Any]] = []
+    left_out: list[str] = []
     for number, cells in enumerate(frame[known].itertuples(index=False, name=None), start=2):
         row = dict(zip(known, cells, strict=True))
         found = _check_row(row, f"{path} row {number}", path.parent)
         problems += found
         if not found:
             kept.append(row)
+        elif (path.parent / str(row["path"])).is_file():
+            left_out.append(str(row["path"]))
+    for row in kept:
+        row["path"], row["person"] = _place(str(row["path"]), path.parent), str(row["person"]).strip()
     for key, value in pd.Series([str(row["path"]) for row in kept]).value_counts().items():
         if value > 1:
             problems.append(Problem(str(path), f"path '{key}' stands in {value} rows.", "Keep one.", "repeated_row"))
     for row in kept:
-        row["path"], row["person"] = Path(str(row["path"])).as_posix(), str(row["person"]).strip()
         for column in ("gender", "mask"):
             if column in row:
                 row[column] = check_word(column, row[column], "")[0]
@@ -57,7 +63,18 @@ def read_manifest(path: Path, columns: Mapping[str, str] | None = None) -> tuple
             row["age"] = float(row["age"])
     table = pd.DataFrame(kept, columns=known).sort_values("path", ignore_index=True)
     problems += _conflicts(table, path)
-    return Photos(path.parent, table, "manifest", tuple(p for p in problems if not p.fatal)), problems
+    problems += _missing_columns(frame, path)
+    problems += _extra_files({*table["path"], *left_out}, path)
+    notes = tuple(problem for problem in problems if not problem.fatal)
+    return Photos(path.parent, table, "manifest", notes, tuple(left_out)), problems
+
+
+def _place(name: str, folder: Path) -> str:
+    """One spelling of a photo's path: relative to the table's folder where it lies below it, absolute elsewhere."""
+    place = Path(os.path.normpath(folder.absolute() / name))
+    return (
+        place.relative_to(folder.absolute()).as_posix() if place.is_relative_to(folder.absolute()) else place.as_posix()
+    )
 
 
 def _read(path: Path) -> pd.DataFrame:
@@ -86,7 +103,10 @@ def _rename(frame: pd.DataFrame, path: Path, columns: Mapping[str, str]) -> pd.D
     if problems:
         raise ConfigError(f"{path}: has the columns {', '.join(map(str, frame.columns))}.", problems)
     taken = {theirs: ours for ours, theirs in columns.items()}
-    frame = frame.drop(columns=[ours for ours, theirs in columns.items() if ours in frame and ours != theirs])
+    if len(taken) < len(columns):
+        raise ConfigError(f"--columns: two of our names ({', '.join(columns)}) stand for one column of {path.name}.")
+    # A column that has one of our names but is not meant by it makes room, unless it is meant by another.
+    frame = frame.drop(columns=[ours for ours in columns if ours in frame and ours not in taken])
     frame = frame.rename(columns=taken)
     missing = [column for column in ("path", "person") if column not in frame]
     if missing:
@@ -115,6 +135,31 @@ def _check_row(row: Mapping[str, Any], where: str, folder: Path) -> list[Problem
     if "age" in row:
         problems += [problem for problem in (check_age(row["age"], where)[1],) if problem]
     return problems
+
+
+def _missing_columns(frame: pd.DataFrame, path: Path) -> list[Problem]:
+    """Columns that some task would need: worth knowing, for a misspelt one looks like a missing one."""
+    return [
+        Problem(str(path), f"no column '{column}': {column} cannot be trained.{nearest(column, frame.columns)}",
+                kind="missing_column", fatal=False)
+        for column in MANIFEST_COLUMNS[2:]
+        if column not in frame
+    ]  # fmt: skip
+
+
+def _extra_files(known: set[str], path: Path) -> list[Problem]:
+    """Photos below the manifest that are in no row, told once with their number."""
+    extra = [
+        file.relative_to(path.parent).as_posix()
+        for file in sorted(path.parent.rglob("*"))
+        if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
+    ]
+    extra = [name for name in extra if name not in known]
+    if not extra:
+        return []
+    shown = ", ".join(extra[:3]) + (" ..." if len(extra) > 3 else "")
+    what = f"{counted(len(extra), 'photo')} below {path.parent} in no row: left out ({shown})."
+    return [Problem(str(path), what, kind="extra_file", fatal=False)]
 
 
 def _conflicts(table: pd.DataFrame, path: Path) -> list[Problem]:

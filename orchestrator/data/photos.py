@@ -39,12 +39,14 @@ class Photos:
             index 0..N-1. Ages are float64 years, the rest strings.
         layout: `contest` or `manifest`.
         notes: what the reader decided that a user should know (an id that occurs twice, a file left out).
+        left_out: files of rows that are not in order, relative to the root; a check opens them too.
     """
 
     root: Path
     table: pd.DataFrame
     layout: str
     notes: tuple[Problem, ...] = field(default=())
+    left_out: tuple[str, ...] = field(default=())
 
     def __len__(self) -> int:
         return len(self.table)
@@ -94,7 +96,7 @@ class Photos:
 
 
 class HashCache:
-    """Content hashes, remembered by (path, size, modification time) so that each file is read once.
+    """Content hashes, remembered by (path, size, times of modification and of change) so that each file is read once.
 
     Photos are known by content, never by date: a copied folder is the same data, a replaced file is new data.
     The cache only saves reading; deleting it loses nothing.
@@ -118,7 +120,7 @@ class HashCache:
         for path in paths:
             try:
                 stat = path.stat()
-                keys.append(f"{path.absolute()}|{stat.st_size}|{stat.st_mtime_ns}")
+                keys.append(f"{path.absolute()}|{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ctime_ns}")
             except OSError as error:
                 problems.append(Problem(str(path), f"cannot be read ({error.strerror}).", kind="missing_file"))
         if problems:
@@ -138,7 +140,7 @@ class HashCache:
             return {}
         try:
             return dict(json.loads(self.path.read_text()))
-        except (ValueError, OSError):
+        except (ValueError, TypeError, OSError):
             return {}  # a damaged cache is an empty cache
 
 

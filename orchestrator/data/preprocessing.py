@@ -72,7 +72,9 @@ def decode(source: Path | bytes) -> Pixels:
         empty = len(source) == 0 if isinstance(source, bytes) else source.stat().st_size == 0
         what = "is empty (0 bytes)" if empty else f"is no image of a known format ({', '.join(FORMATS)})"
         raise PhotoError(f"{name}: {what}.") from None
-    except (OSError, ValueError, SyntaxError, EOFError) as error:  # Pillow's decoders raise all of these
+    except (PhotoError, MemoryError):
+        raise
+    except Exception as error:  # mutated files made Pillow raise OSError, SyntaxError, struct.error, TypeError and more
         raise PhotoError(f"{name}: damaged or truncated ({error}).") from None
 
 
@@ -92,7 +94,7 @@ def photo_format(path: Path) -> str | None:
     try:
         with Image.open(path, formats=tuple(FORMATS)) as image:
             return image.format
-    except (OSError, ValueError, SyntaxError):
+    except Exception:  # whatever Pillow makes of damaged bytes, they are none of the formats
         return None
 
 

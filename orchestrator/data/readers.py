@@ -8,7 +8,7 @@ from pathlib import Path
 from orchestrator.data.contest import read_contest
 from orchestrator.data.manifest import read_manifest
 from orchestrator.data.photos import Photos
-from orchestrator.errors import DataError, Problem
+from orchestrator.errors import DataError, Problem, counted
 
 __all__ = ["inspect", "read"]
 
@@ -44,7 +44,9 @@ def read(source: Path, columns: Mapping[str, str] | None = None) -> Photos:
     photos, problems = inspect(source, columns)
     fatal = [problem for problem in problems if problem.fatal]
     if fatal:
-        raise DataError(f"{source}: {len(fatal)} problems; `orch data check --data {source}` lists everything.", fatal)
+        raise DataError(
+            f"{source}: {counted(len(fatal), 'problem')}; `orch data check --data {source}` lists everything.", fatal
+        )
     if not len(photos):
         raise DataError(f"{source}: no photos found.")
     return photos

@@ -174,9 +174,11 @@ class Predictor:
                 results = [future.result() for future in ahead.pop(0)]
                 failed = [(path, one) for path, one in zip(part, results, strict=True) if isinstance(one, str)]
                 if failed and not skip_unreadable:
-                    pool.shutdown(wait=False, cancel_futures=True)
+                    rest = [path for later in parts[number + 1 :] for path in later]
+                    answers = zip(rest, pool.map(self._read, rest), strict=True)
+                    failed += [(path, one) for path, one in answers if isinstance(one, str)]
                     raise PhotoError(
-                        f"{len(failed)} of the photos cannot be read; --on-error mark writes their rows as missing and goes on.",
+                        f"{len(failed)} of {len(paths)} photos cannot be read; --on-error mark leaves their rows empty and goes on.",
                         [Problem(str(path), reason) for path, reason in failed],
                     )
                 yield self._answer(list(part), results, failed)
@@ -214,13 +216,14 @@ def _load(task: str, files: MemberFiles, device: str) -> Member:
             f"with timm {card.get('versions', {}).get('timm', '?')}. Install that version."
         )
     head = head_from_dict(card["head"])
-    network = create(card["backbone"], head.outputs)
+    preprocess = Preprocess.from_dict(card["preprocess"])
+    network = create(card["backbone"], head.outputs, geometry=preprocess.geometry)
     load_weights(files.folder / WEIGHTS, network, files.sha256 or card["sha256"][WEIGHTS])
     network.requires_grad_(False)
     return Member(
         task,
         network.to(device).eval(),
         head,
-        Preprocess.from_dict(card["preprocess"]),
+        preprocess,
         card["recipe"]["precision"],
     )

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import os
 import shutil
+from pathlib import Path
 
-from orchestrator.data.files import atomic, read_json, sha256_of
+from orchestrator.data.files import atomic, read_json, sha256_of, sweep
 from orchestrator.errors import WorkspaceError
 from orchestrator.records.run import RunRecord
-from orchestrator.training.checkpoints import CARD, HISTORY
+from orchestrator.training.checkpoints import BEST, CARD, CHECKPOINT, HISTORY, PROGRESS
 
-__all__ = ["share_member"]
+__all__ = ["clear", "share_member"]
+
+
+def clear(folder: Path) -> None:
+    """Removes what a kill left behind in a member's folder; the caller holds the run's lock."""
+    sweep(folder)
+    if (folder / CARD).is_file():
+        for name in (CHECKPOINT, BEST, PROGRESS):
+            (folder / name).unlink(missing_ok=True)
 
 
 def share_member(source: RunRecord, target: RunRecord, fold: int | None) -> None:

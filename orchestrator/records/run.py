@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orchestrator.data.files import digest_of, read_json, write_json
+from orchestrator.data.files import check_format, digest_of, read_json, write_json
 from orchestrator.errors import WorkspaceError
 
 __all__ = ["COMPLETE", "RECORD", "UNFINISHED", "RunRecord", "member_folder"]
@@ -42,6 +42,7 @@ class RunRecord:
         status: `unfinished` or `complete`.
         created: local time, ISO 8601.
         recipe_name: as it was asked for.
+        changes: the `--set` words on top of it.
         recipe: every number of it.
         seed: of the training.
         folds: folds trained in this run or taken from its parent; [None] for a run without a plan.
@@ -54,6 +55,7 @@ class RunRecord:
         parent: the run that members not in `retrained` were taken from.
         retrained: folds trained anew, when there is a parent.
         seconds: wall-clock seconds of the commands that worked on it.
+        published: whether it was offered as its specialist's current run, the last step of training.
     """
 
     folder: Path
@@ -63,6 +65,7 @@ class RunRecord:
     status: str
     created: str
     recipe_name: str
+    changes: list[str]
     recipe: dict[str, Any]
     seed: int
     folds: list[int | None]
@@ -75,6 +78,7 @@ class RunRecord:
     parent: str | None = None
     retrained: list[int] = field(default_factory=list)
     seconds: float = 0.0
+    published: bool = False
 
     @property
     def complete(self) -> bool:
@@ -124,22 +128,6 @@ class RunRecord:
             return cls(folder=folder, **value)
         except TypeError as error:
             raise WorkspaceError(f"{folder / RECORD}: not the record of a run ({error}).") from None
-
-
-def check_format(path: Path, value: Any, known: int) -> None:
-    """Refuses a file of a newer version than this one.
-
-    Raises:
-        WorkspaceError: naming both versions.
-    """
-    found = value.get("format") if isinstance(value, dict) else None
-    if not isinstance(found, int):
-        raise WorkspaceError(f"{path}: no format number in it; it was not written by orch.")
-    if found > known:
-        raise WorkspaceError(
-            f"{path}: written in format {found} by a newer version; this one reads up to {known}. "
-            "Update orchestrator (pip install -U orchestrator), or choose another --workspace."
-        )
 
 
 def run_key(parts: dict[str, Any]) -> str:

@@ -19,15 +19,16 @@ from typing import Any
 
 from filelock import FileLock
 
-from orchestrator.data.files import read_json, write_json
+from orchestrator.data.files import check_format, read_json, write_json
 from orchestrator.data.folds import FoldPlan
 from orchestrator.data.photos import HashCache
 from orchestrator.errors import WorkspaceError, nearest
-from orchestrator.records.run import COMPLETE, RECORD, RunRecord, check_format
+from orchestrator.records.run import COMPLETE, RECORD, RunRecord
 
-__all__ = ["ENSEMBLE", "Workspace"]
+__all__ = ["ENSEMBLE", "ENSEMBLE_FORMAT", "Workspace"]
 
 WORKSPACE_FORMAT = 1
+ENSEMBLE_FORMAT = 1
 MARK = "workspace.json"
 ENSEMBLE = "ensemble.json"
 
@@ -52,7 +53,7 @@ class Workspace:
             raise WorkspaceError(
                 f"{root}: no workspace here. `orch train-all --data DIR` makes one; --workspace names another folder."
             )
-        elif root.is_dir() and any(root.iterdir()):
+        elif root.is_dir() and any(not path.name.startswith(".") for path in root.iterdir()):
             raise WorkspaceError(
                 f"{root}: is not empty and no workspace. Choose an empty or new folder with --workspace."
             )
@@ -117,10 +118,13 @@ class Workspace:
         return RunRecord.load(self.root / name)
 
     def new_folder(self, kind: str) -> Path:
-        """Makes the next free folder `kind-NNNN`; making it is what takes the number, so no two commands share one."""
+        """Makes the next free folder `kind-NNNN`. The caller holds the workspace's lock until something is in it."""
         pattern = re.compile(rf"{re.escape(kind)}-(\d{{4,}})")
         taken = [int(match[1]) for path in self.root.iterdir() if (match := pattern.fullmatch(path.name))]
         number = max(taken, default=0) + 1
+        last = self.root / f"{kind}-{number - 1:04d}"
+        if taken and not any(last.iterdir()):
+            return last  # of a command that was killed right here; the caller holds the lock
         while True:
             folder = self.root / f"{kind}-{number:04d}"
             try:
@@ -179,7 +183,7 @@ class Workspace:
                 f"{', '.join(known) or 'none'}.{nearest(name, known)}"
             )
         record = read_json(self.root / name / ENSEMBLE)
-        check_format(self.root / name / ENSEMBLE, record, WORKSPACE_FORMAT)
+        check_format(self.root / name / ENSEMBLE, record, ENSEMBLE_FORMAT)
         return self.root / name, record
 
 

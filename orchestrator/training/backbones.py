@@ -7,6 +7,7 @@ from the same bytes, whose sha256 is on record, and a hub out of reach is told o
 from __future__ import annotations
 
 import logging
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +21,19 @@ from timm.models import group_parameters
 from torch import Tensor, nn
 
 from orchestrator.data.files import atomic, sha256_of
-from orchestrator.data.preprocessing import Preprocess
+from orchestrator.data.preprocessing import Geometry, Preprocess
 from orchestrator.errors import ConfigError, WeightsError, nearest
 from orchestrator.specialist import Recipe
 
-__all__ = ["InitialWeights", "check_backbone", "create", "freeze_stages", "initial_weights", "preprocess_of"]
+__all__ = [
+    "InitialWeights",
+    "check_backbone",
+    "create",
+    "freeze_stages",
+    "heads_of",
+    "initial_weights",
+    "preprocess_of",
+]
 
 PACKAGED = {
     "tf_efficientnet_lite0": (
@@ -50,17 +59,38 @@ class InitialWeights:
     sha256: str
 
 
-def check_backbone(name: str) -> None:
-    """Refuses a name that timm does not know.
+def check_backbone(recipe: Recipe) -> None:
+    """Refuses a backbone that timm does not know or that cannot take the recipe's input: one empty photo goes through it.
 
     Raises:
-        ConfigError: with the nearest names.
+        ConfigError: with the nearest names, or what the network says.
     """
-    if not timm.is_model(name.split(".")[0]):
+    name = recipe.backbone
+    base, _, tag = name.partition(".")
+    if tag and timm.is_model(base):
+        tags = [known.partition(".")[2] for known in timm.list_pretrained(f"{base}.*")]
+        if tag not in tags:
+            raise ConfigError(
+                f"backbone = '{name}': timm {timm.__version__} knows no weights '{tag}' of {base}; allowed: "
+                f"{', '.join(tags) or 'none'}.{nearest(tag, tags)}"
+            )
+    if not timm.is_model(base):
         raise ConfigError(
             f"backbone = '{name}': timm {timm.__version__} has no such model.{nearest(name, timm.list_models(), 0.4)} "
             "`python -c \"import timm; print(timm.list_models('*resnet*'))\"` lists names."
         )
+    try:
+        model = create(name, 2, recipe)
+        freeze_stages(model, recipe.frozen_stages)
+        with torch.inference_mode():
+            model.eval()(torch.zeros(1, 3, recipe.height, recipe.width))
+    except ConfigError:
+        raise
+    except Exception as error:  # each architecture refuses sizes and options in its own way
+        raise ConfigError(
+            f"backbone = '{name}' cannot be built for photos of {recipe.height} x {recipe.width}: {error}. "
+            "Choose another size (--set height=... --set width=...), drop rates of 0, or another backbone."
+        ) from None
 
 
 def preprocess_of(recipe: Recipe) -> Preprocess:
@@ -79,12 +109,12 @@ def initial_weights(recipe: Recipe, cache: Path) -> InitialWeights:
     if recipe.weights == "none":
         return InitialWeights(None, "")
     if recipe.weights == "hub":
-        state = _from_hub(recipe.backbone)
+        state = _from_hub(recipe)
     elif recipe.weights == "packaged":
         state = _from_package(recipe.backbone)
     else:
         state = _from_file(Path(recipe.weights))
-    model = create(recipe.backbone, 2)
+    model = create(recipe.backbone, 2, recipe)
     _fit(model, state, recipe.weights)
     kept = {key: tensor.contiguous() for key, tensor in state.items() if not _is_head(model, key)}
     path = cache / f"{recipe.backbone}-{_digest(kept)}.safetensors"
@@ -95,7 +125,11 @@ def initial_weights(recipe: Recipe, cache: Path) -> InitialWeights:
 
 
 def create(
-    backbone: str, outputs: int, recipe: Recipe | None = None, weights: InitialWeights | None = None
+    backbone: str,
+    outputs: int,
+    recipe: Recipe | None = None,
+    weights: InitialWeights | None = None,
+    geometry: Geometry | None = None,
 ) -> nn.Module:
     """A network with `outputs` outputs.
 
@@ -104,10 +138,12 @@ def create(
         outputs: number of outputs.
         recipe: drop rates and input size; None for a network that only predicts.
         weights: initial weights of the body; the head starts random.
+        geometry: input size, where there is no recipe.
     """
-    options: dict[str, Any] = {"pretrained": False, "num_classes": outputs}
-    if recipe is not None:
-        options |= {"drop_rate": recipe.drop_rate, "drop_path_rate": recipe.drop_path_rate}
+    options: dict[str, Any] = {"pretrained": False, "num_classes": outputs, **_size(backbone, geometry or recipe)}
+    if recipe is not None:  # only what is wanted: not every architecture knows both
+        rates = {"drop_rate": recipe.drop_rate, "drop_path_rate": recipe.drop_path_rate}
+        options |= {name: rate for name, rate in rates.items() if rate}
     model: nn.Module = timm.create_model(backbone, **options)
     _calm_head(model)
     if weights is not None and weights.path is not None:
@@ -146,13 +182,27 @@ def freeze_stages(model: nn.Module, stages: int) -> list[nn.Module]:
     ]
 
 
+def heads_of(model: nn.Module) -> list[nn.Module]:
+    """The network's classifiers: one, or two for a distilled one."""
+    found = model.get_classifier()  # type: ignore[operator]
+    return list(found) if isinstance(found, tuple) else [found]
+
+
+def _size(backbone: str, size: Geometry | Recipe | None) -> dict[str, Any]:
+    """The input size, for architectures that are built for one (transformers with position embeddings)."""
+    config = timm.get_pretrained_cfg(backbone, allow_unregistered=False)
+    if size is None or config is None or not config.fixed_input_size:
+        return {}
+    return {"img_size": (size.height, size.width)}
+
+
 def _calm_head(model: nn.Module) -> None:
     """Starts the head near zero, so that the first answers are even.
 
     timm draws EfficientNet's head from +-1 / sqrt(outputs): with 3 outputs on 1,280 features the first losses are 3 to 5
     instead of log(3) = 1.1, and their gradients shake the pretrained body.
     """
-    for module in model.get_classifier().modules():  # type: ignore[operator]
+    for module in (module for head in heads_of(model) for module in head.modules()):
         if isinstance(module, nn.Linear):
             nn.init.trunc_normal_(module.weight, std=0.01)
             if module.bias is not None:
@@ -190,22 +240,24 @@ def _digest(state: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for key in sorted(state):
         digest.update(key.encode())
-        digest.update(state[key].numpy().tobytes())
+        digest.update(state[key].contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
-def _from_hub(backbone: str) -> dict[str, Tensor]:
+def _from_hub(recipe: Recipe) -> dict[str, Tensor]:
+    backbone = recipe.backbone
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # our own sentence follows
     try:
-        return dict(timm.create_model(backbone, pretrained=True).state_dict())
+        return dict(timm.create_model(backbone, pretrained=True, **_size(backbone, recipe)).state_dict())
     except Exception as error:  # the hub's client raises a dozen unrelated types, offline ones among them
-        reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
+        words = str(error).strip().splitlines()
+        reason = textwrap.shorten(words[0], 160, placeholder=" ...") if words else type(error).__name__
         packaged = ", ".join(PACKAGED)
         raise WeightsError(
             f"the weights of '{backbone}' could not be had from the hub ({reason}). Ways out: connect to the internet and "
             "run again; download the model elsewhere and give --set weights=FILE.safetensors; "
-            f"use a backbone whose weights come by pip (--set backbone={packaged} weights=packaged); or start from random "
-            "weights (--set weights=none)."
+            f"use a backbone whose weights come by pip (--set backbone={packaged} --set weights=packaged); or start from "
+            "random weights (--set weights=none)."
         ) from None
 
 

@@ -121,11 +121,13 @@ def load_weights(path: Path, model: nn.Module, sha256: str = "") -> None:
         raise WeightsError(f"{path}: the weights do not fit the network that the card names ({reason}).") from None
 
 
-def load_best(path: Path) -> tuple[dict[str, Tensor], Tensor | None]:
-    """The best epoch's weights, and its held-out probabilities where there are any."""
+def load_best(path: Path) -> tuple[dict[str, Tensor], Tensor | None, int]:
+    """The best epoch's weights, its held-out probabilities where there are any, and its number."""
+    with safe_open(path, framework="pt") as file:
+        epoch = int(json.loads(file.metadata()["note"]))
     tensors = load_file(path)
     probabilities = tensors.pop("held_out", None)
-    return tensors, probabilities
+    return tensors, probabilities, epoch
 
 
 def best_tensors(model: nn.Module, probabilities: torch.Tensor | None) -> dict[str, Tensor]:

@@ -55,7 +55,7 @@ def precision_of(precision: str, device: str) -> torch.dtype:
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     if precision == "fp16" and device == "cpu":
-        return torch.bfloat16  # fp16 has no gain on CPUs, and training in it would need loss scaling there
+        return torch.float32  # a member trained in fp16 on a GPU predicts on a CPU in fp32; training so is refused
     return dtypes[precision]
 
 

@@ -6,7 +6,7 @@ import os
 import signal
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.process_executor import BrokenProcessPool
 
 from orchestrator.data.files import write_json
-from orchestrator.errors import ConfigError, OrchestratorError
+from orchestrator.errors import ConfigError, OrchestratorError, StoreError
 from orchestrator.training.devices import gpu_count
 from orchestrator.training.loop import MemberJob, train_fold
 
@@ -136,7 +136,8 @@ def _run(number: int, job: MemberJob) -> JobResult:
     except Exception as error:  # a fault of ours or of a library must not sink the other jobs either
         sentence = f"{job.task} fold {job.fold}: {type(error).__name__}: {error}"
         detail = traceback.format_exc()
-    write_json(failure, {"reason": sentence, "traceback": detail})
+    with suppress(OSError, StoreError):  # a full disk, most likely, which the sentence tells already
+        write_json(failure, {"reason": sentence, "traceback": detail})
     return JobResult(number, sentence)
 
 

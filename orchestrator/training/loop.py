@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from orchestrator.data.augmentation import Augmenter
-from orchestrator.data.files import atomic, sha256_of, write_json
+from orchestrator.data.files import atomic, sha256_of, sweep, write_json
 from orchestrator.data.loading import Batches, load
 from orchestrator.data.preprocessing import Preprocess
 from orchestrator.data.sampling import draw_epoch, epoch_size
@@ -131,6 +131,8 @@ def train_fold(job: MemberJob) -> dict[str, Any]:
             f"{job.folder}: another process is training this member. Wait for it, or stop it."
         ) from None
     try:
+        sweep(job.folder)
+        (job.folder / checkpoints.PROGRESS).unlink(missing_ok=True)
         card_path = job.folder / checkpoints.CARD
         if card_path.exists():
             return dict(json.loads(card_path.read_text()))
@@ -244,20 +246,26 @@ def _train_epoch(
 def _score_epoch(job: MemberJob, model: nn.Module, state: State) -> dict[str, Any]:
     """Scores the held-out people on every photo of theirs, and keeps the weights when they are the best so far."""
     if not len(job.held_out):
-        save_tensors(job.folder / checkpoints.BEST, checkpoints.best_tensors(model, None))
+        save_tensors(job.folder / checkpoints.BEST, checkpoints.best_tensors(model, None), state.epoch)
         state.best_epoch = state.epoch
         return {}
     probabilities = _probabilities(job, model)
+    macro_f1, entry = _scores(job, probabilities)
+    if macro_f1 > state.best_score:
+        state.best_score, state.best_epoch, state.waited = macro_f1, state.epoch, 0
+        best = checkpoints.best_tensors(model, torch.from_numpy(probabilities))
+        save_tensors(job.folder / checkpoints.BEST, best, state.epoch)
+    else:
+        state.waited += 1
+    return entry
+
+
+def _scores(job: MemberJob, probabilities: NDArray[np.float32]) -> tuple[float, dict[str, float]]:
+    """Macro F1 of the held-out photos, and the entry for history and card."""
     truth = job.table["truth"].to_numpy()[job.held_out]
     scores = score(truth, probabilities.argmax(axis=1), len(job.classes))
     log_loss = float(-np.log(np.maximum(probabilities[np.arange(len(truth)), truth], 1e-7)).mean())
-    if scores.macro_f1 > state.best_score:
-        state.best_score, state.best_epoch, state.waited = scores.macro_f1, state.epoch, 0
-        best = checkpoints.best_tensors(model, torch.from_numpy(probabilities))
-        save_tensors(job.folder / checkpoints.BEST, best)
-    else:
-        state.waited += 1
-    return {"macro_f1": scores.macro_f1, "accuracy": scores.accuracy, "log_loss": log_loss}
+    return scores.macro_f1, {"macro_f1": scores.macro_f1, "accuracy": scores.accuracy, "log_loss": log_loss}
 
 
 def _probabilities(job: MemberJob, model: nn.Module) -> NDArray[np.float32]:
@@ -276,15 +284,14 @@ def _probabilities(job: MemberJob, model: nn.Module) -> NDArray[np.float32]:
 
 def _finish(job: MemberJob, model: nn.Module, state: State) -> dict[str, Any]:
     """Writes the best epoch's weights, its held-out probabilities and, last, the card."""
-    tensors, probabilities = checkpoints.load_best(job.folder / checkpoints.BEST)
+    tensors, probabilities, best_epoch = checkpoints.load_best(job.folder / checkpoints.BEST)
     save_tensors(job.folder / checkpoints.WEIGHTS, tensors)
     sha256 = {checkpoints.WEIGHTS: sha256_of(job.folder / checkpoints.WEIGHTS)}
     scores: dict[str, Any] = {}
     if probabilities is not None:
         _write_held_out(job, probabilities.numpy())
         sha256[checkpoints.HELD_OUT] = sha256_of(job.folder / checkpoints.HELD_OUT)
-        best = next(entry for entry in state.history if entry["epoch"] == state.best_epoch)
-        scores = {key: best[key] for key in ("macro_f1", "accuracy", "log_loss")}
+        scores = _scores(job, probabilities.numpy())[1]
     people = job.table["person"]
     card = {
         "format": CARD_FORMAT,
@@ -302,7 +309,7 @@ def _finish(job: MemberJob, model: nn.Module, state: State) -> dict[str, Any]:
         "held_out": {"photos": len(job.held_out), "people": int(people.iloc[job.held_out].nunique())},
         "photos_per_epoch": epoch_size(job.recipe.sampling, people.iloc[job.train]),
         "epochs": state.epoch,
-        "best_epoch": state.best_epoch,
+        "best_epoch": best_epoch,
         "scores": scores,
         "seconds": round(state.seconds, 1),
         "device": job.device,

@@ -9,6 +9,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from orchestrator.specialist import Recipe
+from orchestrator.training.backbones import heads_of
 
 __all__ = ["create_optimiser", "rate_factor", "set_rate"]
 
@@ -18,7 +19,7 @@ def create_optimiser(model: nn.Module, recipe: Recipe) -> Optimizer:
 
     Biases and norms (one axis) get no weight decay; the head gets the full rate, the backbone `backbone_lr_scale` of it.
     """
-    head = {id(parameter) for parameter in model.get_classifier().parameters()}  # type: ignore[operator]
+    head = {id(parameter) for head in heads_of(model) for parameter in head.parameters()}
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for parameter in model.parameters():
         if parameter.requires_grad:

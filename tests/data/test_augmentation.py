@@ -46,3 +46,15 @@ def test_batches_depend_on_the_seed_alone_not_on_the_workers(workers: int) -> No
     assert all(np.array_equal(a, b) for a, b in zip(here, there, strict=True))
     assert not np.array_equal(here[0], other[0])
     assert [row for _, part in load(Batches(Noise(), rows, 16), 0) for row in part.tolist()] == rows.tolist()
+
+
+def test_changes_are_drawn_independently() -> None:
+    pixels = np.zeros((400, 8, 8, 3), np.uint8)
+    pixels[:, :, :4] = (200, 100, 50)
+    found = Augmenter(Augment(flip=0.5, grey=0.5), 8, 8)(pixels, 3)
+    flipped = found[:, 0, 0].sum(axis=1) == 0
+    grey = found.max(axis=(1, 2)).std(axis=1) < 1
+    both = np.array(
+        [[np.sum(flipped & grey), np.sum(flipped & ~grey)], [np.sum(~flipped & grey), np.sum(~flipped & ~grey)]]
+    )
+    assert (abs(both - 100) < 45).all()  # 5 standard deviations of a binomial with p = 1/4
