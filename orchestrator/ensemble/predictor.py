@@ -178,7 +178,7 @@ class Predictor:
                     answers = zip(rest, pool.map(self._read, rest), strict=True)
                     failed += [(path, one) for path, one in answers if isinstance(one, str)]
                     raise PhotoError(
-                        f"{len(failed)} of {len(paths)} photos cannot be read; --on-error mark leaves their rows empty and goes on.",
+                        f"{len(failed)} of {len(paths)} photos cannot be read; with --on-error mark their rows stay empty.",
                         [Problem(str(path), reason) for path, reason in failed],
                     )
                 yield self._answer(list(part), results, failed)

@@ -334,7 +334,7 @@ def test_newer_foreign_and_missing_workspaces_are_refused(
     assert "no workspace here" in orch("ensemble", "-w", tmp_path / "none").err
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.doc").write_text("")
-    assert "is not empty and no workspace" in orch("train-all", "--data", people / "train", "-w", tmp_path / "full").err
+    assert "is not empty and no workspace" in train(orch, people, tmp_path / "full", "train-all").err
     (workspace / "workspace.json").write_text('{"format": 99}')
     done = orch("runs", "list", "-w", workspace)
     assert done.code == 2
@@ -404,3 +404,140 @@ def test_without_a_store_the_weights_are_the_same(orch: Orch, people: Path, work
     for task in ("mask", "gender", "age"):
         place = f"{task}-0001/fold-1/weights.safetensors"
         assert (tmp_path / "direct" / place).read_bytes() == (workspace / place).read_bytes()
+
+
+def test_one_photo_under_two_people_is_refused_before_training(orch: Orch, people: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "people"
+    shutil.copytree(people, copy)
+    folders = sorted((copy / "train" / "images").iterdir())
+    one, other = next(folders[0].glob("normal.*")), next(folders[1].glob("normal.*"))
+    other.unlink()
+    shutil.copy(one, folders[1] / one.name)
+    done = train(orch, copy, tmp_path / "runs", "train-all", *tiny())
+    assert done.code == 2
+    assert "people would leak across folds" in done.err
+    assert "stands under 2 people" in done.err
+    assert orch("data", "check", "--data", copy / "train").code == 1
+
+
+def test_a_retraining_keeps_plan_and_recipe_of_the_current_run(orch: Orch, people: Path, workspace: Path) -> None:
+    done = orch("train", "age", "--data", people / "train", "-w", workspace, "--jobs", 1, "--set", "lr=1e-4")
+    assert done.code == 0, done.err
+    assert "recipe: that of age-0001 (quick), changed by --set." in done.err
+    old, new = (json.loads((workspace / name / "run.json").read_text()) for name in ("age-0001", "age-0002"))
+    assert new["plan"] == old["plan"]
+    assert {key for key in new["recipe"] if new["recipe"][key] != old["recipe"][key]} == {"lr"}
+    assert orch("ensemble", "-w", workspace).code == 0
+    done = orch("train", "age", "--data", people / "train", "-w", workspace, "--jobs", 1)
+    assert "the same settings, data and seed as age-0002" in done.err
+    listed = orch("runs", "list", "-w", workspace).out
+    assert "quick +" in listed
+
+
+def test_an_old_run_never_takes_current_back_unless_asked(orch: Orch, people: Path, workspace: Path) -> None:
+    assert train(orch, people, workspace, "train", "age", "--seed", 1, *tiny("epochs=1")).code == 0
+    done = train(orch, people, workspace, "train-all", *tiny())
+    assert "age-0001 is complete already" in done.err
+    assert "age-0002 stays the current age run" in done.err
+    assert json.loads((workspace / "current" / "age.json").read_text())["id"] == "age-0002"
+    assert "now the current age run (was age-0002)" in orch("runs", "use", "age-0001", "-w", workspace).err
+    assert "age: age-0001 (current)" in orch("ensemble", "-w", workspace).err
+
+
+def test_a_kill_before_the_last_step_is_made_up_for(orch: Orch, people: Path, workspace: Path) -> None:
+    assert train(orch, people, workspace, "train", "age", "--seed", 1, *tiny("epochs=1")).code == 0
+    record = json.loads((workspace / "age-0002" / "run.json").read_text())
+    (workspace / "age-0002" / "run.json").write_text(json.dumps({**record, "published": False}))
+    (workspace / "current" / "age.json").write_text('{"id": "age-0001"}')
+    (workspace / "age-0002" / "fold-0" / "checkpoint.safetensors").write_bytes(b"left behind")
+    done = train(orch, people, workspace, "train", "age", "--seed", 1, *tiny("epochs=1"))
+    assert "age-0002 is now the current age run (was age-0001)." in done.err
+    assert not (workspace / "age-0003").exists()
+
+
+def test_a_single_split_does_not_push_out_a_whole_run(orch: Orch, people: Path, workspace: Path) -> None:
+    done = train(orch, people, workspace, "train", "age", "--valid-only", *tiny("epochs=1"))
+    assert done.code == 0, done.err
+    assert "age-0002 covers people of fold 0 of 3: age-0001 stays the current age run" in done.err
+
+
+def test_a_fold_that_the_base_lacks_joins_it(orch: Orch, people: Path, tmp_path: Path) -> None:
+    runs = tmp_path / "one"
+    assert train(orch, people, runs, "train-all", "--valid-only", *tiny("epochs=1")).code == 0
+    done = train(orch, people, runs, "train", "age", "--fold", 1)
+    assert done.code == 0, done.err
+    record = json.loads((runs / "age-0002" / "run.json").read_text())
+    assert (record["folds"], record["retrained"]) == ([0, 1], [1])
+    assert (runs / "age-0002" / "fold-1" / "member.json").exists()
+
+
+def test_a_killed_first_command_does_not_block_the_next(orch: Orch, people: Path, tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / ".workspace.json.x.tmp").write_text("{")
+    assert train(orch, people, tmp_path / "runs", "train-all", *tiny("epochs=1"), "--tasks", "mask").code == 0
+
+
+def test_changed_held_out_tables_are_refused(orch: Orch, workspace: Path) -> None:
+    path = workspace / "age-0001" / "fold-1" / "held_out.parquet"
+    table = pd.read_parquet(path)
+    table["p(<30)"] = 1.0
+    table.to_parquet(path)
+    assert "not the file that was written (sha256 differs)" in orch("ensemble", "-w", workspace).err
+    assert "write TASK=RUN" in orch("ensemble", "-w", workspace, "--members", "age=").err
+
+
+def test_a_missing_eval_photo_is_a_marked_row_too(orch: Orch, people: Path, workspace: Path, tmp_path: Path) -> None:
+    orch("ensemble", "-w", workspace)
+    copy = tmp_path / "eval"
+    shutil.copytree(people / "eval", copy)
+    names = list(pd.read_csv(copy / "info.csv")["ImageID"])
+    (copy / "images" / names[0]).unlink()
+    (copy / "images" / names[-1]).write_bytes(b"")
+    out = tmp_path / "s.csv"
+    done = orch("predict", "--eval", copy, "--out", out, "-w", workspace, "--on-error", "mark", "--batch", 8)
+    assert done.code == 0, done.err
+    rows = out.read_text().splitlines()
+    assert (rows[1], rows[-1]) == (f"{names[0]},", f"{names[-1]},")
+    done = orch("predict", *(copy / "images").iterdir(), "-w", workspace, "--batch", 8)
+    assert done.code == 2
+    assert "1 of 27 photos cannot be read" in done.err
+
+
+def test_brackets_in_names_are_printed_as_they_are(orch: Orch, people: Path, workspace: Path, tmp_path: Path) -> None:
+    orch("ensemble", "-w", workspace)
+    photo = tmp_path / "IMG[copy][/b].jpg"
+    shutil.copy(next((people / "eval" / "images").iterdir()), photo)
+    assert "IMG[copy][/b].jpg" in orch("predict", photo, "-w", workspace).out.replace("\n", "").replace(" ", "")
+
+
+def test_the_demo_deletes_nothing_that_it_did_not_make(orch: Orch, tmp_path: Path) -> None:
+    (tmp_path / "people" / "train").mkdir(parents=True)
+    (tmp_path / "people" / "train" / "train.csv").write_text("mine")
+    for words in ([], ["--fresh"]):
+        done = orch("demo", "--out", tmp_path, *words)
+        assert done.code == 2
+        assert "holds files that no demo has made" in done.err
+    assert (tmp_path / "people" / "train" / "train.csv").read_text() == "mine"
+
+
+@pytest.mark.parametrize("words", [["--seed", "-1"], ["--plan-seed", str(2**32)]])
+def test_seeds_have_a_range(orch: Orch, people: Path, tmp_path: Path, words: list[str]) -> None:
+    done = orch("train-all", "--data", people / "train", "-w", tmp_path / "runs", *words)
+    assert done.code == 2
+    assert not (tmp_path / "runs").exists()
+
+
+def test_several_wrong_inputs_are_told_at_once_and_leave_nothing(orch: Orch, tmp_path: Path) -> None:
+    done = orch(
+        "train-all", "--data", tmp_path / "nowhere", "-w", tmp_path / "runs", "--device", "tpu", "--set", "foo=1",
+        "--set", "age.augment=3", "--set", "age.augment.flip=1",
+    )  # fmt: skip
+    assert done.code == 2
+    assert done.err.count("--set foo=1: unknown key 'foo'") == 1
+    assert "another --set made 'augment' a plain value" in done.err
+    assert "--device tpu" in done.err
+    assert "no such folder or table" in done.err
+    assert not (tmp_path / "runs").exists()
+    done = orch("train-all", "--data", tmp_path, "--set", "mask.backbone=resnt", "--set", "age.backbone=resnet18.x")
+    assert "mask: backbone = 'resnt'" in done.err
+    assert "age: backbone = 'resnet18.x'" in done.err

@@ -176,3 +176,24 @@ def test_the_real_tables_traps_are_as_the_field_knows_them() -> None:
     assert sum("-" in key.split("@")[0] for key in keys) == 41
     stripped = {key.split("-")[0] for key in people["id"]}
     assert len(set(people["id"])) - len(stripped) > 30
+
+
+def test_spelling_never_makes_two_people_of_one(tmp_path: Path) -> None:
+    people = pd.DataFrame(
+        {"id": ["1", "1 "], "gender": ["male", "Male"], "age": ["20", "20.0"], "path": ["a", "b"]}, dtype=str
+    )
+    assert person_keys(people, tmp_path / "train.csv")[0] == ["1", "1"]
+
+
+def test_one_folder_under_two_ids_is_refused(contest: Path) -> None:
+    edit(contest, lambda table: pd.concat([table, table.head(1).assign(id="999999")]))
+    assert "stands under 2 ids: folds would leak" in kinds(contest)["twin_people"][0]
+
+
+def test_photos_of_wrong_rows_are_opened_too_and_a_tableless_folder_is_a_finding(contest: Path) -> None:
+    (contest / "images" / "000001_female_Asian_45" / "mask1.jpg").write_bytes(b"")
+    edit(contest, lambda table: table.replace({"age": {"45": "450"}}))
+    found = kinds(contest)
+    assert set(found) >= {"impossible_age", "unreadable"}
+    (contest / "train.csv").unlink()
+    assert set(kinds(contest)) == {"no_table"}

@@ -85,3 +85,32 @@ def test_a_path_twice_and_no_table_are_refused(tmp_path: Path, rows: pd.DataFram
     (tmp_path / "bad.parquet").write_bytes(b"no parquet")
     with pytest.raises(DataError, match="cannot be read as a parquet table"):
         read(tmp_path / "bad.parquet")
+
+
+def test_one_photo_in_two_spellings_is_one_path(tmp_path: Path, rows: pd.DataFrame) -> None:
+    path = tmp_path / "m.csv"
+    rows.loc[1, "path"] = "./3.jpg"
+    rows.loc[2, "path"] = str(tmp_path / "3.jpg")
+    rows.to_csv(path, index=False)
+    with pytest.raises(DataError, match=r"path '3.jpg' stands in 3 rows"):
+        read(path)
+
+
+def test_names_can_be_swapped_and_never_shared(tmp_path: Path, rows: pd.DataFrame) -> None:
+    path = tmp_path / "m.csv"
+    rows.rename(columns={"path": "person", "person": "path"}).to_csv(path, index=False)
+    assert list(read(path, {"path": "person", "person": "path"}).table["path"]) == ["0.jpg", "1.jpg", "2.jpg", "3.jpg"]
+    rows.rename(columns={"path": "file", "person": "path"}).to_csv(path, index=False)
+    assert set(read(path, {"path": "file", "person": "path"}).table["person"]) == {"x", "y", "z"}
+    with pytest.raises(ConfigError, match="two of our names"):
+        inspect(path, {"path": "file", "person": "file"})
+
+
+def test_missing_columns_and_extra_photos_are_worth_knowing(tmp_path: Path, rows: pd.DataFrame) -> None:
+    path = tmp_path / "m.csv"
+    rows.drop(index=0).rename(columns={"gender": "gendr"}).to_csv(path, index=False)
+    _, problems = inspect(path)
+    assert [problem.fatal for problem in problems] == [False, False]
+    assert "no column 'gender': gender cannot be trained. Did you mean 'gendr'?" in str(problems[0])
+    assert "1 photo below" in str(problems[1])
+    assert "3.jpg" in str(problems[1])

@@ -139,3 +139,20 @@ def test_normalise_is_the_formula_in_channels_last_memory() -> None:
     expected = (pixels.double() / 255 - torch.tensor(preprocess.mean)) / torch.tensor(preprocess.std)
     assert torch.allclose(found.double(), expected.permute(0, 3, 1, 2), atol=1e-5)
     assert Preprocess.from_dict(preprocess.as_dict()) == preprocess
+
+
+@given(
+    st.sampled_from(["JPEG", "PNG", "WEBP"]), st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), max_size=12)
+)
+def test_mutated_bytes_are_a_photo_or_a_photo_error(kind: str, changes: list[tuple[float, int]]) -> None:
+    whole = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    half_red(24, 16).save(whole, kind, exif=exif)
+    data = bytearray(whole.getvalue())
+    for place, value in changes:
+        data[int(place * len(data))] = value
+    try:
+        assert decode(bytes(data)).shape[2] == 3
+    except PhotoError as error:
+        assert str(error).startswith("the photo: ")

@@ -14,6 +14,7 @@ from orchestrator.training.backbones import (
     check_backbone,
     create,
     freeze_stages,
+    heads_of,
     initial_weights,
     preprocess_of,
 )  # fmt: skip
@@ -30,9 +31,30 @@ def body(name: str = "test_efficientnet") -> dict[str, torch.Tensor]:
 
 def test_an_unknown_backbone_names_the_nearest() -> None:
     with pytest.raises(ConfigError, match="Did you mean 'tf_efficientnet_lite0'?"):
-        check_backbone("tf_eficientnet_lite0")
-    check_backbone("tf_efficientnet_lite0")
-    check_backbone("convnextv2_tiny.fcmae_ft_in22k_in1k_384")
+        check_backbone(recipe(backbone="tf_eficientnet_lite0"))
+    with pytest.raises(ConfigError, match=r"knows no weights 'typo' of resnet18; allowed: .*a1_in1k"):
+        check_backbone(recipe(backbone="resnet18.typo"))
+    check_backbone(recipe())
+
+
+@pytest.mark.parametrize(
+    "name", ["test_vit", "test_resnet", "vgg11", "deit_tiny_distilled_patch16_224", "mobilenetv2_100"]
+)
+def test_any_timm_model_takes_the_recipes_size(name: str, tmp_path: Path) -> None:
+    wanted = recipe(backbone=name, weights="none", height=96, width=64, drop_rate=0.0, frozen_stages=0)
+    check_backbone(wanted)
+    model = create(name, 3, wanted, initial_weights(wanted, tmp_path)).eval()
+    assert model(torch.zeros(2, 3, 96, 64)).shape == (2, 3)
+    assert sum(parameter.numel() for head in heads_of(model) for parameter in head.parameters()) > 0
+    again = create(name, 3, geometry=wanted.geometry)
+    again.load_state_dict(model.state_dict())
+
+
+def test_a_size_or_freezing_that_the_backbone_cannot_take_is_told() -> None:
+    with pytest.raises(ConfigError, match="stages, so at most"):
+        check_backbone(recipe(frozen_stages=99))
+    with pytest.raises(ConfigError, match=r"cannot be built for photos of 50 x 50.*--set height"):
+        check_backbone(recipe(backbone="test_vit", frozen_stages=0, height=50, width=50))
 
 
 @pytest.mark.parametrize("suffix", ["safetensors", "pth", "pt"])

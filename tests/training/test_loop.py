@@ -7,8 +7,10 @@ import pandas as pd
 import pytest
 import torch
 from filelock import FileLock
+from safetensors import SafetensorError
 
 from orchestrator.config import load_recipes
+from orchestrator.data.augmentation import Augment
 from orchestrator.data.preprocessing import Geometry, Preprocess
 from orchestrator.data.store import PixelSource
 from orchestrator.errors import DeviceError, TrainingError, WorkspaceError
@@ -54,13 +56,13 @@ def job_of(folder: Path, *changes: str, people: int = 30, **more: object) -> Mem
 
 
 def test_a_member_learns_and_leaves_a_whole_record(tmp_path: Path) -> None:
-    card = train_fold(job_of(tmp_path / "m", "epochs=8", "augment.resized_crop=0"))
+    card = train_fold(job_of(tmp_path / "m", "epochs=12", *(f"augment.{key}=0" for key in Augment.model_fields)))
     folder = tmp_path / "m"
     assert {path.name for path in folder.iterdir()} - {checkpoints.LOCK} == {
         checkpoints.CARD, checkpoints.HELD_OUT, checkpoints.HISTORY, checkpoints.WEIGHTS,
     }  # fmt: skip
     history = json.loads((folder / checkpoints.HISTORY).read_text())
-    assert [entry["epoch"] for entry in history] == list(range(1, 9))
+    assert [entry["epoch"] for entry in history] == list(range(1, 13))
     assert history[-1]["loss"] < 0.7 * history[0]["loss"]
     assert card["scores"]["macro_f1"] == max(entry["macro_f1"] for entry in history) > 0.6
     assert history[card["best_epoch"] - 1]["macro_f1"] == card["scores"]["macro_f1"]
@@ -220,3 +222,19 @@ def test_gpus_are_claimed_one_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert third in ("cuda:0", "cuda:1")
     with claim_gpu(tmp_path, "cpu") as device:
         assert device == "cpu"
+
+
+def test_a_full_disk_is_a_sentence_and_sinks_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = checkpoints.save_file
+
+    def full(tensors: object, path: Path, note: object) -> None:
+        if "fold-0" in str(path):
+            raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+        real(tensors, path, note)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(checkpoints, "save_file", full)
+    jobs = [job_of(tmp_path / "r" / f"fold-{fold}", "epochs=1", fold=fold) for fold in (0, 1)]
+    results = run_jobs(jobs, 1, lambda _: None)
+    assert "the disk is full; the file was not written and nothing was damaged" in results[0].failure
+    assert results[1].failure == ""
+    assert not [path for path in (tmp_path / "r").rglob("*.tmp")]
