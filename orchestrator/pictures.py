@@ -69,39 +69,26 @@ def draw_people(about: Description, path: Path) -> None:
     """
     plt = _pyplot()
     bars = {title: frame for title, frame in about.tables.items() if title.startswith("by ")}
-    figure, axes = plt.subplots(2, 2, figsize=(12, 8.4), constrained_layout=True)
+    figure, axes = plt.subplots(2, 3, figsize=(16, 8.4), layout="constrained")
     figure.suptitle(f"{about.photos:,} photos of {about.people:,} people", fontsize=15, color=INK, weight="bold")
     places = iter(axes.flat)
     if about.ages:
-        axis = next(places)
-        low, high = int(min(about.ages)), int(max(about.ages))
-        counts, _, _ = axis.hist(about.ages, bins=np.arange(low, high + 2), color=SOFT, edgecolor="white")
-        for border in AGE_BORDERS:
-            axis.axvline(border, color=ACCENT, linewidth=1.5)
-            axis.text(border, counts.max() * 1.02, f" {border}", color=ACCENT, ha="left", va="bottom")
-        axis.set(title="age of each person, years (lines: class borders)", ylabel="people")
+        _draw_ages(next(places), about.ages)
     for title, frame in bars.items():
-        if " x " not in title and title != "by age band":
-            axis = next(places)
-            names = frame.iloc[:, 0].astype(str)
-            axis.barh(names[::-1], frame["photos"][::-1], color=SOFT)
-            for place, (people, photos) in enumerate(zip(frame["people"][::-1], frame["photos"][::-1], strict=True)):
-                axis.text(
-                    photos,
-                    place,
-                    f" {photos:,} photos, {people:,} people ",
-                    va="center",
-                    color=INK,
-                    ha="left",
-                )
-            axis.set(title=title, xlim=(0, frame["photos"].max() * 1.55), xticks=[])
+        if " x " not in title:
+            words = [
+                f" {photos:,} photos, {people:,} people"
+                for photos, people in zip(frame["photos"], frame["people"], strict=True)
+            ]
+            _draw_bars(next(places), title, list(frame.iloc[:, 0].astype(str)), list(frame["photos"]), words)
     joint = next((frame for title, frame in bars.items() if " x " in title), None)
     if joint is not None:
-        axis = next(places)
-        names = joint.iloc[:, :-2].astype(str).agg(" / ".join, axis=1)
-        axis.barh(names[::-1], joint["photos"][::-1], color=ACCENT)
-        axis.tick_params(axis="y", labelsize=7)
-        axis.set(title="photos of each joint class")
+        names = list(joint.iloc[:, :-2].astype(str).agg(" / ".join, axis=1))
+        _draw_bars(next(places), "photos of each joint class", names, list(joint["photos"]), [], small=True)
+    common = sorted(about.sizes.items(), key=lambda one: -one[1])[:8]
+    names = [f"{width} x {height}" for (width, height), _ in common]
+    counts = [count for _, count in common]
+    _draw_bars(next(places), "image sizes, width x height", names, counts, [f" {count:,} photos" for count in counts])
     for axis in places:
         axis.axis("off")
     for axis in axes.flat:
@@ -109,6 +96,29 @@ def draw_people(about: Description, path: Path) -> None:
     with atomic(path) as temporary:
         figure.savefig(temporary, dpi=110, format="png")
     plt.close(figure)
+
+
+def _draw_ages(axis: Any, ages: Sequence[float]) -> None:
+    counts, _, _ = axis.hist(ages, bins=np.arange(int(min(ages)), int(max(ages)) + 2), color=SOFT, edgecolor="white")
+    for border in AGE_BORDERS:
+        axis.axvline(border, color=ACCENT, linewidth=1.5)
+        axis.text(border, counts.max() * 1.02, f" {border}", color=ACCENT, ha="left", va="bottom")
+    axis.yaxis.get_major_locator().set_params(integer=True)
+    axis.set(title="age of each person, years (lines: class borders)", ylabel="people")
+
+
+def _draw_bars(
+    axis: Any, title: str, names: Sequence[str], values: Sequence[int], words: Sequence[str], small: bool = False
+) -> None:
+    """Bars from the top down, each with its words at its end."""
+    axis.barh(range(len(names), 0, -1), values, color=ACCENT if small else SOFT)
+    axis.set_yticks(range(len(names), 0, -1), names, fontsize=7 if small else 10)
+    for place, (value, word) in enumerate(zip(values, words, strict=False)):
+        axis.text(value, len(names) - place, word, va="center", ha="left", color=INK)
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.set(title=title)
+    if words:
+        axis.set(xlim=(0, max(values) * 1.95), xticks=[])
 
 
 def draw_evaluation(record: Mapping[str, Any], path: Path) -> None:

@@ -8,9 +8,10 @@ import pytest
 from orchestrator.data.check import check
 from orchestrator.data.contest import MASK_OF_STEM, read_eval
 from orchestrator.data.describe import describe, fold_table
+from orchestrator.data.faces import CROSSED_HAIR, Face, draw_photo, invent_person
 from orchestrator.data.folds import plan_folds
 from orchestrator.data.readers import read
-from orchestrator.data.synthetic import CROSSED_HAIR, _Face, draw_photo, invent_person, write_people
+from orchestrator.data.synthetic import write_people
 from orchestrator.errors import ConfigError, DataError
 from orchestrator.pictures import check_png, draw_people
 
@@ -59,7 +60,7 @@ def test_masks_are_unmistakable_and_ages_show_with_noise() -> None:
     assert 3.5 < errors.std() < 4.5
     near = [one for one in crowd if 27 <= one.age <= 32]
     assert any((one.age < 30) != (one.apparent < 30) for one in near)
-    crossed = np.mean([_Face(one).long_hair for one in crowd])
+    crossed = np.mean([Face(one).long_hair for one in crowd])
     assert abs(crossed - CROSSED_HAIR) < 0.05
 
 

@@ -237,4 +237,4 @@ def test_a_full_disk_is_a_sentence_and_sinks_nobody(tmp_path: Path, monkeypatch:
     results = run_jobs(jobs, 1, lambda _: None)
     assert "the disk is full; the file was not written and nothing was damaged" in results[0].failure
     assert results[1].failure == ""
-    assert not [path for path in (tmp_path / "r").rglob("*.tmp")]
+    assert not list((tmp_path / "r").rglob("*.tmp"))
