@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import cv2
+import joblib
 import numpy as np
 
 from orchestrator.data.contest import MASK_OF_STEM
@@ -58,15 +57,10 @@ def write_people(
     jobs = [(root, seed, number, gender, band, number >= people) for number, gender, band in everybody]
     (root / "train" / "images").mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
-    if processes > 1:
-        with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-            for done, row in enumerate(pool.map(_write_person, jobs, chunksize=8), start=1):
-                rows.append(row)
-                progress(done, len(jobs))
-    else:
-        for done, job in enumerate(jobs, start=1):
-            rows.append(_write_person(job))
-            progress(done, len(jobs))
+    parallel = joblib.Parallel(n_jobs=processes, return_as="generator", batch_size=8)
+    for done, row in enumerate(parallel(joblib.delayed(_write_person)(job) for job in jobs), start=1):
+        rows.append(row)
+        progress(done, len(jobs))
     _write_tables(root, rows[:people], rows[people:], seed)
 
 

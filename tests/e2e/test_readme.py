@@ -24,7 +24,8 @@ def tour() -> str:
 def test_the_tour_runs_as_it_stands(tmp_path: Path) -> None:
     orch = tmp_path / "bin" / "orch"
     orch.parent.mkdir()
-    orch.write_text(f"#!{sys.executable}\nfrom orchestrator.cli.app import main\nmain()\n")
+    lines = [f"#!{sys.executable}", "from orchestrator.cli.app import main", "if __name__ == '__main__':", "    main()"]
+    orch.write_text("\n".join(lines) + "\n")
     orch.chmod(0o755)
     assert tour().count("orch ") >= 12
     done = subprocess.run(
