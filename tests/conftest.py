@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -83,6 +85,28 @@ def trained(people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     report = train_all(settings, SPECIALISTS, Silent())
     assert report.complete, report.failures
     return workspace
+
+
+@pytest.fixture
+def workspace(trained: Path, tmp_path: Path) -> Path:
+    """A copy of the trained workspace, to change."""
+    copy = tmp_path / "runs"
+    shutil.copytree(trained, copy)
+    return copy
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """sha256 of every file below a folder."""
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def train(orch: Callable[..., Done], people: Path, workspace: Path, *words: object) -> Done:
+    """A training command over three folds of the synthetic people."""
+    return orch(*words, "--data", people / "train", "--workspace", workspace, "--folds", 3, "--jobs", 1)
 
 
 class Silent:

@@ -1,0 +1,87 @@
+"""`orch ensemble`: scores, several runs, what is refused."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.conftest import Done, tiny, train
+
+Orch = Callable[..., Done]
+
+
+def test_an_ensemble_prints_and_saves_its_scores(orch: Orch, workspace: Path) -> None:
+    done = orch("ensemble", "--strategy", "soft", "-w", workspace)
+    assert done.code == 0, done.err
+    for words in (
+        "18-way macro F1",
+        "95 % interval",
+        "wear / male / <30",
+        "age-0001",
+        "fold 2",
+        "whole run",
+        "agree on every",
+    ):
+        assert words in done.out
+    record = json.loads((workspace / "soft-0001" / "ensemble.json").read_text())
+    table = pd.read_parquet(workspace / "soft-0001" / "out_of_fold.parquet")
+    assert len(table) == 168 == record["evaluation"]["label"]["photos"]
+    assert (table["age"] == table["age_truth"]).mean() == pytest.approx(record["evaluation"]["age"]["accuracy"])
+    again = orch("ensemble", "--strategy", "hard", "-w", workspace, "--json")
+    assert json.loads(again.out)["id"] == "hard-0001"
+    assert json.loads(again.out)["evaluation"]["label"] == record["evaluation"]["label"]
+
+
+def test_several_runs_vote_and_their_disagreements_are_listed(orch: Orch, people: Path, workspace: Path) -> None:
+    for seed in (1, 2):
+        assert train(orch, people, workspace, "train", "age", *tiny("epochs=1"), "--seed", seed).code == 0
+    done = orch("ensemble", "-w", workspace, "--members", "age=age-0001,age-0002,age-0003", "--json")
+    record = json.loads(done.out)
+    assert len(record["members"]["age"]) == 9
+    assert [one["run"] for one in record["single"]["age"] if one["fold"] is None] == [
+        "age-0001",
+        "age-0002",
+        "age-0003",
+    ]
+    listed = pd.read_csv(workspace / record["id"] / "disagreements.csv")
+    assert len(listed) == record["disagreements"]
+    tables = {
+        name: pd.concat([pd.read_parquet(path) for path in sorted(workspace.glob(f"{name}/fold-*/held_out.parquet"))])
+        .sort_values("path").filter(like="p(").to_numpy()
+        for name in ("age-0001", "age-0002", "age-0003")
+    }  # fmt: skip
+    mean = np.mean(list(tables.values()), axis=0).argmax(axis=1)
+    voices = sum(np.eye(3)[one.argmax(axis=1)] for one in tables.values())
+    clear = voices.max(axis=1) > 1
+    assert len(listed) >= (mean != voices.argmax(axis=1))[clear].sum()
+    text = orch("ensemble", "-w", workspace, "age=age-0001,age-0002,age-0003").out
+    assert f"soft and hard voting disagree on {len(listed):,} photos" in text
+
+
+def test_wrong_ensembles_are_refused_with_everything_at_once(orch: Orch, people: Path, workspace: Path) -> None:
+    record = json.loads((workspace / "age-0001" / "run.json").read_text())
+    (workspace / "age-0001" / "run.json").write_text(json.dumps({**record, "status": "unfinished"}))
+    (workspace / "age-0001" / "fold-1" / "member.json").unlink()
+    done = orch("ensemble", "-w", workspace, "--members", "age=age-0001,mask-0001", "gendr=gender-0001", "mask=mask-9")
+    assert done.code == 2
+    assert "age-0001 is unfinished (fold 1 missing)" in done.err
+    assert "mask-0001 is a run of the mask specialist" in done.err
+    assert "Did you mean 'gender'?" in done.err
+    assert "run 'mask-9' is not in" in done.err
+
+
+def test_an_unknown_strategy_is_refused(orch: Orch, workspace: Path) -> None:
+    told = orch("ensemble", "--strategy", "sft", "-w", workspace).err
+    assert "--strategy sft; allowed: soft, hard. Did you mean 'soft'?" in told
+
+
+def test_changed_held_out_tables_are_refused(orch: Orch, workspace: Path) -> None:
+    path = workspace / "age-0001" / "fold-1" / "held_out.parquet"
+    table = pd.read_parquet(path)
+    table["p(<30)"] = 1.0
+    table.to_parquet(path)
+    assert "not the file that was written (sha256 differs)" in orch("ensemble", "-w", workspace).err
+    assert "write TASK=RUN" in orch("ensemble", "-w", workspace, "--members", "age=").err

@@ -1,0 +1,209 @@
+"""Training from the command line: what is trained, kept, shared, and what becomes current."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.conftest import Done, hashes, tiny, train
+
+Orch = Callable[..., Done]
+
+
+def test_train_all_again_keeps_what_is_complete(orch: Orch, people: Path, workspace: Path) -> None:
+    before = hashes(workspace)
+    done = train(orch, people, workspace, "train-all", *tiny())
+    assert done.code == 0, done.err
+    assert done.err.count("is complete already") == 3
+    assert hashes(workspace) == before
+
+
+def test_retraining_one_specialist_leaves_the_others_untouched(orch: Orch, people: Path, workspace: Path) -> None:
+    before = {task: hashes(workspace / f"{task}-0001") for task in ("age", "gender", "mask")}
+    done = train(orch, people, workspace, "train", "age", *tiny(), "--seed", 1)
+    assert done.code == 0, done.err
+    assert "age-0002 is now the current age run (was age-0001)." in done.err
+    assert {task: hashes(workspace / f"{task}-0001") for task in before} == before
+    runs = {run["id"]: run for run in json.loads(orch("runs", "list", "-w", workspace, "--json").out)}
+    assert [name for name, run in runs.items() if run["current"]] == ["age-0002", "gender-0001", "mask-0001"]
+    assert runs["age-0002"]["seed"] == 1
+    weights = [
+        member["sha256"]["weights.safetensors"] for name in ("age-0001", "age-0002") for member in runs[name]["members"]
+    ]
+    assert len(set(weights)) == 6
+
+
+def test_retraining_one_fold_shares_the_other_members(orch: Orch, people: Path, workspace: Path) -> None:
+    done = train(orch, people, workspace, "train", "mask", "--fold", 2, "--seed", 5)
+    assert done.code == 0, done.err
+    assert "mask-0002 shares folds 0, 1 with mask-0001." in done.err
+    old, new = workspace / "mask-0001", workspace / "mask-0002"
+    for fold in (0, 1):
+        assert hashes(old / f"fold-{fold}").items() >= {
+            (name, digest) for name, digest in hashes(new / f"fold-{fold}").items()
+        }
+    assert (old / "fold-2/weights.safetensors").read_bytes() != (new / "fold-2/weights.safetensors").read_bytes()
+    record = json.loads((new / "run.json").read_text())
+    assert (record["parent"], record["retrained"], record["folds"]) == ("mask-0001", [2], [0, 1, 2])
+    shutil.rmtree(old)
+    assert orch("ensemble", "-w", workspace).code == 0
+
+
+def test_retraining_a_fold_refuses_another_recipe_plan_or_fold(orch: Orch, people: Path, workspace: Path) -> None:
+    done = train(orch, people, workspace, "train", "mask", "--fold", 2, "--set", "lr=0.5")
+    assert done.code == 2
+    assert "A run has one recipe" in done.err
+    done = train(orch, people, workspace, "train", "mask", "--fold", 2, "--plan-seed", 9)
+    assert "members of different plans never mix" in done.err
+    done = train(orch, people, workspace, "train", "mask", "--fold", 7)
+    assert "--fold 7: allowed: 0 to 2" in done.err
+    done = train(orch, people, workspace, "train", "mask", "--fold", 1, "--base", "age-0001")
+    assert "a run of the age specialist; needed: one of mask" in done.err
+
+
+def test_changed_data_recipe_or_plan_is_a_new_run(orch: Orch, people: Path, workspace: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "people"
+    shutil.copytree(people, copy)
+    table = pd.read_csv(copy / "train" / "train.csv", dtype=str)
+    table.loc[0, "age"] = str(int(table.loc[0, "age"]) + 1)  # type: ignore[arg-type]
+    table.to_csv(copy / "train" / "train.csv", index=False)
+    assert train(orch, copy, workspace, "train-all", *tiny(), "--tasks", "mask").code == 0
+    assert train(orch, people, workspace, "train-all", *tiny("epochs=1"), "--tasks", "mask").code == 0
+    assert train(orch, people, workspace, "train-all", *tiny(), "--tasks", "mask", "--plan-seed", 4).code == 0
+    keys = [json.loads(path.read_text())["key"] for path in sorted(workspace.glob("mask-*/run.json"))]
+    assert len(keys) == len(set(keys)) == 4
+    done = orch("ensemble", "-w", workspace)
+    assert done.code == 2
+    assert "the runs follow different fold plans" in done.err
+    assert "--no-score" in done.err
+    done = orch("ensemble", "-w", workspace, "--members", "mask=mask-0002")
+    assert "the runs were trained on different data" in done.err
+    done = orch("ensemble", "-w", workspace, "--no-score", "--json")
+    assert json.loads(done.out)["evaluation"] is None
+
+
+def test_a_single_split_and_training_on_everything(orch: Orch, people: Path, tmp_path: Path) -> None:
+    one = tmp_path / "one"
+    assert train(orch, people, one, "train-all", *tiny("epochs=1"), "--valid-only").code == 0
+    found = json.loads(orch("ensemble", "-w", one, "--json").out)
+    assert found["evaluation"]["label"]["people"] == 8
+    everything = tmp_path / "all"
+    done = orch("train-all", "--data", people / "train", "-w", everything, "--folds", 0, "--jobs", 1, *tiny("epochs=1"))
+    assert done.code == 0, done.err
+    assert "there will be no out-of-fold score" in done.err
+    done = orch("ensemble", "-w", everything)
+    assert done.code == 0
+    assert "no out-of-fold score: mask-0001, gender-0001, age-0001: trained on everything" in done.out
+    done = orch("predict", people / "eval" / "images", "-w", everything, "--json")
+    assert len(json.loads(done.out)) == 28
+
+
+def test_a_failing_fold_is_told_at_the_end_and_the_others_are_kept(
+    orch: Orch, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from orchestrator.training import jobs
+
+    real = jobs.train_fold
+
+    def fail_once(job: object) -> object:
+        if job.task == "age" and job.fold == 1:  # type: ignore[attr-defined]
+            raise MemoryError
+        return real(job)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(jobs, "train_fold", fail_once)
+    runs = tmp_path / "runs"
+    done = train(orch, people, runs, "train-all", *tiny("epochs=1"))
+    assert done.code == 1
+    assert "age-0001 fold 1: age fold 1: MemoryError" in done.err
+    assert "the same command trains what is missing" in done.err
+    assert "mask-0001 is now the current mask run" in done.err
+    assert len(list(runs.glob("age-0001/fold-*/member.json"))) == 2
+    kept = hashes(runs / "age-0001" / "fold-0")
+    monkeypatch.setattr(jobs, "train_fold", real)
+    done = train(orch, people, runs, "train-all", *tiny("epochs=1"))
+    assert done.code == 0
+    assert hashes(runs / "age-0001" / "fold-0") == kept
+    assert orch("ensemble", "-w", runs).code == 0
+
+
+def test_without_a_store_the_weights_are_the_same(orch: Orch, people: Path, workspace: Path, tmp_path: Path) -> None:
+    done = train(orch, people, tmp_path / "direct", "train-all", *tiny(), "--no-store")
+    assert done.code == 0, done.err
+    assert not (tmp_path / "direct" / "store").exists()
+    for task in ("mask", "gender", "age"):
+        place = f"{task}-0001/fold-1/weights.safetensors"
+        assert (tmp_path / "direct" / place).read_bytes() == (workspace / place).read_bytes()
+
+
+def test_one_photo_under_two_people_is_refused_before_training(orch: Orch, people: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "people"
+    shutil.copytree(people, copy)
+    folders = sorted((copy / "train" / "images").iterdir())
+    one, other = next(folders[0].glob("normal.*")), next(folders[1].glob("normal.*"))
+    other.unlink()
+    shutil.copy(one, folders[1] / one.name)
+    done = train(orch, copy, tmp_path / "runs", "train-all", *tiny())
+    assert done.code == 2
+    assert "people would leak across folds" in done.err
+    assert "stands under 2 people" in done.err
+    assert orch("data", "check", "--data", copy / "train").code == 1
+
+
+def test_a_retraining_keeps_plan_and_recipe_of_the_current_run(orch: Orch, people: Path, workspace: Path) -> None:
+    done = orch("train", "age", "--data", people / "train", "-w", workspace, "--jobs", 1, "--set", "lr=1e-4")
+    assert done.code == 0, done.err
+    assert "recipe: that of age-0001 (quick), changed by --set." in done.err
+    old, new = (json.loads((workspace / name / "run.json").read_text()) for name in ("age-0001", "age-0002"))
+    assert new["plan"] == old["plan"]
+    assert {key for key in new["recipe"] if new["recipe"][key] != old["recipe"][key]} == {"lr"}
+    assert orch("ensemble", "-w", workspace).code == 0
+    done = orch("train", "age", "--data", people / "train", "-w", workspace, "--jobs", 1)
+    assert "the same settings, data and seed as age-0002" in done.err
+    listed = orch("runs", "list", "-w", workspace).out
+    assert "quick +" in listed
+
+
+def test_an_old_run_never_takes_current_back_unless_asked(orch: Orch, people: Path, workspace: Path) -> None:
+    assert train(orch, people, workspace, "train", "age", "--seed", 1, *tiny("epochs=1")).code == 0
+    done = train(orch, people, workspace, "train-all", *tiny())
+    assert "age-0001 is complete already" in done.err
+    assert "age-0002 stays the current age run" in done.err
+    assert json.loads((workspace / "current" / "age.json").read_text())["id"] == "age-0002"
+    assert "now the current age run (was age-0002)" in orch("runs", "use", "age-0001", "-w", workspace).err
+    assert "age: age-0001 (current)" in orch("ensemble", "-w", workspace).err
+
+
+def test_a_kill_before_the_last_step_is_made_up_for(orch: Orch, people: Path, workspace: Path) -> None:
+    assert train(orch, people, workspace, "train", "age", "--seed", 1, *tiny("epochs=1")).code == 0
+    record = json.loads((workspace / "age-0002" / "run.json").read_text())
+    (workspace / "age-0002" / "run.json").write_text(json.dumps({**record, "published": False}))
+    (workspace / "current" / "age.json").write_text('{"id": "age-0001"}')
+    (workspace / "age-0002" / "fold-0" / "checkpoint.safetensors").write_bytes(b"left behind")
+    done = train(orch, people, workspace, "train", "age", "--seed", 1, *tiny("epochs=1"))
+    assert "age-0002 is now the current age run (was age-0001)." in done.err
+    assert not (workspace / "age-0003").exists()
+
+
+def test_a_single_split_does_not_push_out_a_whole_run(orch: Orch, people: Path, workspace: Path) -> None:
+    done = train(orch, people, workspace, "train", "age", "--valid-only", *tiny("epochs=1"))
+    assert done.code == 0, done.err
+    assert "age-0002 covers people of fold 0 of 3: age-0001 stays the current age run" in done.err
+
+
+def test_a_fold_that_the_base_lacks_joins_it(orch: Orch, people: Path, tmp_path: Path) -> None:
+    runs = tmp_path / "one"
+    assert train(orch, people, runs, "train-all", "--valid-only", *tiny("epochs=1")).code == 0
+    done = train(orch, people, runs, "train", "age", "--fold", 1)
+    assert done.code == 0, done.err
+    record = json.loads((runs / "age-0002" / "run.json").read_text())
+    assert (record["folds"], record["retrained"]) == ([0, 1], [1])
+    assert (runs / "age-0002" / "fold-1" / "member.json").exists()
+
+
+def test_a_killed_first_command_does_not_block_the_next(orch: Orch, people: Path, tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / ".workspace.json.x.tmp").write_text("{")
+    assert train(orch, people, tmp_path / "runs", "train-all", *tiny("epochs=1"), "--tasks", "mask").code == 0
