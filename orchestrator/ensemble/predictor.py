@@ -22,7 +22,7 @@ from orchestrator.errors import PhotoError, Problem, WorkspaceError
 from orchestrator.labels import CLASSES, TASKS
 from orchestrator.training.backbones import create
 from orchestrator.training.checkpoints import CARD, WEIGHTS, load_weights
-from orchestrator.training.devices import autocast
+from orchestrator.training.devices import autocast, keep_freed_memory
 from orchestrator.training.heads import Head, head_from_dict
 
 __all__ = ["Batch", "MemberFiles", "Predictor", "read_card"]
@@ -115,6 +115,7 @@ class Predictor:
         device: str = "cpu",
         loaded: Callable[[int, int], None] = lambda _done, _all: None,
     ) -> None:
+        keep_freed_memory()
         self.strategy, self.device = strategy, device
         self.members: list[Member] = []
         problems: list[Problem] = []

@@ -35,7 +35,7 @@ from orchestrator.specialist import Recipe
 from orchestrator.training import checkpoints
 from orchestrator.training.backbones import InitialWeights, create, freeze_stages
 from orchestrator.training.checkpoints import load_checkpoint, save_checkpoint, save_tensors
-from orchestrator.training.devices import autocast, precision_of
+from orchestrator.training.devices import autocast, keep_freed_memory, precision_of
 from orchestrator.training.heads import Head, photo_weights
 from orchestrator.training.optimisers import create_optimiser, rate_factor, set_rate
 
@@ -159,6 +159,7 @@ def _out_of_memory(job: MemberJob) -> DeviceError:
 
 def _train(job: MemberJob) -> dict[str, Any]:
     torch.set_num_threads(job.threads)
+    keep_freed_memory()
     cv2.setNumThreads(1)
     recipe = job.recipe
     torch.manual_seed(job.entropy(INITIALISE))
