@@ -234,14 +234,7 @@ def _jobs(
         (run, _job(settings, specialists[run.task], inputs, run, fold, tables[run.task], pixels))
         for run, fold in missing
     ]
-    return sorted(jobs, key=lambda one: -_work(one[1]))
-
-
-def _work(job: MemberJob) -> float:
-    """Roughly, the pixels that a member's training passes through its network."""
-    recipe, persons = job.recipe, job.table["person"].iloc[job.train]
-    photos = len(persons) if recipe.sampling == "per_photo" else persons.nunique()
-    return float(recipe.epochs * photos * recipe.height * recipe.width)
+    return sorted(jobs, key=lambda one: -one[1].work)
 
 
 def _pixels(settings: Settings, inputs: Inputs, tasks: set[str], observer: Observer) -> dict[Geometry, PixelSource]:

@@ -16,7 +16,6 @@ __all__ = ["demo"]
 
 FOLDS = 3
 MARK = ".orch-demo"
-MARK = ".orch-demo"
 
 
 def demo(

@@ -41,6 +41,7 @@ class TrainingDisplay:
         self._started = 0.0
         self._at_once = 1
         self._before: dict[tuple[str, int | None], float] = {}
+        self._work: dict[tuple[str, int | None], float] = {}
 
     def say(self, text: str) -> None:
         """A line on what was decided or found."""
@@ -64,6 +65,7 @@ class TrainingDisplay:
         threads = f"{first.threads} thread{'s' * (first.threads > 1)} each"
         say(f"training {len(jobs)} members on {first.device}, {at_once} at once, {threads}.")
         self._before = {(run.id, job.fold): _epochs(job) for run, job in jobs}
+        self._work = {(run.id, job.fold): job.work for run, job in jobs}
         if self._console.is_terminal:
             from rich.live import Live
 
@@ -109,8 +111,7 @@ class TrainingDisplay:
         for run, job in self._jobs:
             epochs, total = _epochs(job), float(job.recipe.epochs)
             failure = self._ended.get((run.id, job.fold))
-            work = _work(job)
-            begun = self._before[run.id, job.fold]
+            work, begun = self._work[run.id, job.fold], self._before[run.id, job.fold]
             all_work += work * (1 - begun / total)
             progress = _read(job.folder / PROGRESS) or {}
             rate = f"{progress.get('photos_per_second', 0):.0f}" if progress and failure is None else ""
@@ -148,10 +149,6 @@ class TrainingDisplay:
 
 def _name(job: MemberJob) -> str:
     return "all" if job.fold is None else f"fold {job.fold}"
-
-
-def _work(job: MemberJob) -> float:
-    return float(job.recipe.epochs * len(job.train) * job.recipe.height * job.recipe.width)
 
 
 def _epochs(job: MemberJob) -> float:

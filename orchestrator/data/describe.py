@@ -62,13 +62,15 @@ def describe(photos: Photos, progress: Callable[[int, int], None] = lambda _done
     if ages:
         quantiles = np.quantile(ages, [0, 0.25, 0.5, 0.75, 1])
         near = [sum(border - 3 <= age < border + 3 for age in ages) for border in AGE_BORDERS]
-        row = [f"{value:.0f}" for value in quantiles] + [str(count) for count in near]
-        names = ["youngest", "quarter", "median", "three quarters", "oldest"]
-        names += [f"people within 3 years of {border}" for border in AGE_BORDERS]
-        tables["ages"] = pd.DataFrame([row], columns=names)
+        names = ["youngest", "quarter are below", "half are below", "three quarters are below", "oldest"]
+        rows = [(name, f"{value:.0f}") for name, value in zip(names, quantiles, strict=True)]
+        rows += [(f"people within 3 years of {b}", str(count)) for b, count in zip(AGE_BORDERS, near, strict=True)]
+        tables["ages"] = pd.DataFrame(rows, columns=["years", "value"])
     sizes = _sizes(photos, progress)
-    rows = [(f"{width} x {height}", count) for (width, height), count in sorted(sizes.items(), key=lambda one: -one[1])]
-    tables["image sizes (width x height)"] = pd.DataFrame(rows[:12], columns=["size", "photos"])
+    common = [
+        (f"{width} x {height}", count) for (width, height), count in sorted(sizes.items(), key=lambda one: -one[1])
+    ]
+    tables["image sizes (width x height)"] = pd.DataFrame(common[:12], columns=["size", "photos"])
     return Description(len(photos), len(photos.people), tables, ages, sizes)
 
 

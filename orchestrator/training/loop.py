@@ -87,6 +87,17 @@ class MemberJob:
     notes: dict[str, Any] = field(default_factory=dict)
     parent: int | None = None
 
+    @property
+    def photos_per_epoch(self) -> int:
+        """How many photos an epoch draws."""
+        return epoch_size(self.recipe.sampling, self.table["person"].iloc[self.train])
+
+    @property
+    def work(self) -> float:
+        """Roughly, how long this training is, to order jobs and to tell the time left: pixels through the network."""
+        recipe = self.recipe
+        return float(recipe.epochs * self.photos_per_epoch * recipe.height * recipe.width)
+
     def entropy(self, *purpose: int) -> int:
         """A seed for one purpose: the same for the same run seed, task, fold and purpose, and unlike all others."""
         fold = 2**16 if self.fold is None else self.fold
@@ -308,7 +319,7 @@ def _finish(job: MemberJob, model: nn.Module, state: State) -> dict[str, Any]:
         "initial_weights_sha256": job.initial.sha256,
         "train": {"photos": len(job.train), "people": int(people.iloc[job.train].nunique())},
         "held_out": {"photos": len(job.held_out), "people": int(people.iloc[job.held_out].nunique())},
-        "photos_per_epoch": epoch_size(job.recipe.sampling, people.iloc[job.train]),
+        "photos_per_epoch": job.photos_per_epoch,
         "epochs": state.epoch,
         "best_epoch": best_epoch,
         "scores": scores,
