@@ -133,6 +133,9 @@ def read_inputs(
         say(f"note: {note}")
     if len(photos.notes) > 5:
         say(f"... and {len(photos.notes) - 5} more notes: `orch data check --data {settings.data}` lists them.")
+    for task, recipe in recipes.items():
+        if recipe.sampling == "per_person" and recipe.draw_by == "mask" and "mask" not in photos.table:
+            say(f"note: the data has no mask column: {task} draws any photo of a person.")
     plan = plan_folds(photos.people, settings.k, settings.plan_seed or 0) if settings.k else None
     workspace = Workspace(settings.workspace, create=True)
     if plan is not None:

@@ -21,6 +21,7 @@ from orchestrator.data.preprocessing import Geometry
 from orchestrator.data.store import DirectPixels, PixelSource, build_stores, store_key
 from orchestrator.errors import WorkspaceError
 from orchestrator.inputs import Inputs, Settings, base_run, check_folds, key_of, new_run, read_inputs, settle
+from orchestrator.labels import CLASSES
 from orchestrator.records.environment import versions
 from orchestrator.records.members import clear, share_member
 from orchestrator.records.run import COMPLETE, RunRecord
@@ -249,11 +250,13 @@ def _pixels(settings: Settings, inputs: Inputs, tasks: set[str], observer: Obser
 
 
 def _table(specialist: Specialist, inputs: Inputs, task: str) -> pd.DataFrame:
-    """What a job needs of the photo table: path, person, truth and target."""
+    """What a job needs of the photo table: path, person, truth, target and kind."""
     photos, recipe = inputs.photos.table, inputs.recipes[task]
     table = photos[["path", "person"]].copy()
     table["truth"] = specialist.label(photos)
     table["target"] = head_of(specialist, recipe).targets(specialist, photos, recipe)
+    by_mask = recipe.draw_by == "mask" and "mask" in photos
+    table["kind"] = [CLASSES["mask"].index(word) for word in photos["mask"]] if by_mask else 0
     return table
 
 

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from orchestrator.data.augmentation import Augment
 from orchestrator.data.files import digest_of
 from orchestrator.data.preprocessing import Geometry
-from orchestrator.data.sampling import Sampling
+from orchestrator.data.sampling import Draw, Sampling
 
 __all__ = ["Recipe", "Scale", "Specialist"]
 
@@ -48,6 +48,10 @@ class Recipe(BaseModel):
     anchor: float = Field(0.5, ge=0, le=1, description="where the crop box stands: 0 top, 0.5 centre, 1 bottom")
 
     sampling: Sampling = Field(description="per_person: one photo a person and epoch; per_photo: every photo")
+    draw_by: Draw = Field(
+        "photo",
+        description="per_person draws one of a person's photos (photo), or one of their mask states and then a photo (mask)",
+    )
     augment: Augment = Field(default_factory=Augment, description="random changes of training photos")
 
     loss: Literal["cross_entropy", "soft_age"] = Field(

@@ -15,6 +15,6 @@ SPECIALIST = Specialist(
     columns=("age",),
     label=age_band,
     recipes=Path(__file__).parent / "recipes",
-    defaults={"sampling": "per_person", "augment": AUGMENT, **GEOMETRY},
+    defaults={"sampling": "per_person", "draw_by": "mask", "augment": AUGMENT, **GEOMETRY},
     scale=SCALE,
 )

@@ -15,5 +15,5 @@ SPECIALIST = Specialist(
     columns=("gender",),
     label=gender_class,
     recipes=Path(__file__).parent / "recipes",
-    defaults={"sampling": "per_person", "augment": AUGMENT, **GEOMETRY},
+    defaults={"sampling": "per_person", "draw_by": "mask", "augment": AUGMENT, **GEOMETRY},
 )

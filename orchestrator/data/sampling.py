@@ -9,21 +9,29 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
-__all__ = ["SAMPLINGS", "Sampling", "draw_epoch", "epoch_size"]
+__all__ = ["DRAWS", "SAMPLINGS", "Draw", "Sampling", "draw_epoch", "epoch_size"]
 
 Sampling = Literal["per_person", "per_photo"]
 SAMPLINGS: tuple[str, ...] = get_args(Sampling)
 
+Draw = Literal["photo", "mask"]
+DRAWS: tuple[str, ...] = get_args(Draw)
 
-def draw_epoch(sampling: Sampling, persons: pd.Series[str], rng: np.random.Generator) -> NDArray[np.int64]:
+Codes = NDArray[np.int64]
+
+
+def draw_epoch(sampling: Sampling, persons: Codes, kinds: Codes, rng: np.random.Generator) -> Codes:
     """One epoch's rows in training order.
+
+    `per_person` draws one of the kinds that a person has, all alike, and then one of the person's photos of that kind.
+    With one kind for all photos that is one of the person's photos, all alike.
 
     Args:
         sampling: `per_person` or `per_photo`.
-        persons: the person of each row, shape (N,).
+        persons: the person of each row as a number, shape (N,).
+        kinds: the kind of each row, shape (N,), 0 or more.
         rng: used for the draw and the order.
 
     Returns:
@@ -31,14 +39,18 @@ def draw_epoch(sampling: Sampling, persons: pd.Series[str], rng: np.random.Gener
     """
     if sampling == "per_photo":
         return rng.permutation(len(persons))
-    codes, people = pd.factorize(persons)
-    order = rng.permutation(len(codes))
-    # The first row of each person in a random order of all rows is a uniform draw among that person's rows.
-    first = np.full(len(people), -1, dtype=np.int64)
-    first[codes[order[::-1]]] = order[::-1]
-    return first[rng.permutation(len(people))]
+    one_per_kind = _one_of_each(persons * (int(kinds.max(initial=0)) + 1) + kinds, rng)
+    return one_per_kind[_one_of_each(persons[one_per_kind], rng)]
 
 
-def epoch_size(sampling: Sampling, persons: pd.Series[str]) -> int:
+def epoch_size(sampling: Sampling, persons: Codes) -> int:
     """How many photos an epoch sees."""
-    return len(persons) if sampling == "per_photo" else int(persons.nunique())
+    return len(persons) if sampling == "per_photo" else len(np.unique(persons))
+
+
+def _one_of_each(groups: Codes, rng: np.random.Generator) -> Codes:
+    """A position of each group, all positions of a group alike, in random order."""
+    order = rng.permutation(len(groups))
+    # A group's first position in a random order of all is a uniform draw among the group's positions.
+    _, first = np.unique(groups[order], return_index=True)
+    return np.asarray(order[rng.permutation(first)])

@@ -54,7 +54,8 @@ class MemberJob:
         task: the specialist's name.
         fold: the fold held out; None trains on every row and scores nothing.
         classes: class names in code order.
-        table: columns `path`, `person`, `truth` (class codes) and `target` (what the head trains on).
+        table: columns `path`, `person`, `truth` (class codes), `target` (what the head trains on) and `kind` (what a draw
+            of one photo per person chooses first, a code).
         train: rows to train on.
         held_out: rows to score; empty without a plan.
         pixels: where pixels come from, by row of the table.
@@ -90,7 +91,12 @@ class MemberJob:
     @property
     def photos_per_epoch(self) -> int:
         """How many photos an epoch draws."""
-        return epoch_size(self.recipe.sampling, self.table["person"].iloc[self.train])
+        return epoch_size(self.recipe.sampling, self.persons)
+
+    @property
+    def persons(self) -> NDArray[np.int64]:
+        """The person of each training row, as a number."""
+        return pd.factorize(self.table["person"].iloc[self.train])[0]
 
     @property
     def work(self) -> float:
@@ -206,8 +212,8 @@ def _train_epoch(
 ) -> dict[str, Any]:
     """One pass over the epoch's sample; returns the history entry."""
     recipe, epoch = job.recipe, state.epoch
-    persons = job.table["person"].iloc[job.train]
-    drawn = draw_epoch(recipe.sampling, persons, np.random.default_rng(job.entropy(SAMPLE, epoch)))
+    kinds = job.table["kind"].to_numpy()[job.train]
+    drawn = draw_epoch(recipe.sampling, job.persons, kinds, np.random.default_rng(job.entropy(SAMPLE, epoch)))
     steps = max(1, len(drawn) // recipe.batch_size)  # a last, smaller batch would disturb the batch norms
     rows = job.train[drawn][: steps * recipe.batch_size]
     augmenter = Augmenter(recipe.augment, recipe.height, recipe.width)

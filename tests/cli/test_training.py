@@ -207,3 +207,16 @@ def test_a_killed_first_command_does_not_block_the_next(orch: Orch, people: Path
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / ".workspace.json.x.tmp").write_text("{")
     assert train(orch, people, tmp_path / "runs", "train-all", *tiny("epochs=1"), "--tasks", "mask").code == 0
+
+
+def test_without_a_mask_column_any_photo_of_a_person_is_drawn(orch: Orch, people: Path, tmp_path: Path) -> None:
+    photos = sorted((people / "train" / "images").rglob("*.jpg"))
+    table = pd.DataFrame({"path": [str(path) for path in photos], "person": [path.parent.name for path in photos]})
+    table["age"] = [int(person.rsplit("_", 1)[1]) for person in table["person"]]
+    table.to_csv(tmp_path / "table.csv", index=False)
+    done = orch(
+        "train-all", "--data", tmp_path / "table.csv", "-w", tmp_path / "runs", "--folds", 2, "--jobs", 1,
+        "--tasks", "age", *tiny("epochs=1"),
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert "note: the data has no mask column: age draws any photo of a person." in done.err

@@ -1,36 +1,59 @@
 import numpy as np
-import pandas as pd
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from orchestrator.data.sampling import draw_epoch, epoch_size
+
+Codes = NDArray[np.int64]
 
 counts_of = st.lists(st.integers(1, 9), min_size=1, max_size=30)
 
 
-def persons_of(counts: list[int]) -> pd.Series:
-    return pd.Series([f"p{number}" for number, count in enumerate(counts) for _ in range(count)])
+def persons_of(counts: list[int]) -> Codes:
+    return np.repeat(np.arange(len(counts)), counts)
 
 
-@given(counts_of, st.integers(0, 2**32 - 1))
-def test_per_person_draws_each_person_once(counts: list[int], seed: int) -> None:
+@given(counts_of, st.integers(0, 2**32 - 1), st.randoms(use_true_random=False))
+def test_per_person_draws_each_person_once(counts: list[int], seed: int, random) -> None:  # type: ignore[no-untyped-def]
     persons = persons_of(counts)
-    rows = draw_epoch("per_person", persons, np.random.default_rng(seed))
-    assert sorted(persons[rows]) == sorted(persons.unique())
+    kinds = np.array([random.randrange(3) for _ in persons])
+    rows = draw_epoch("per_person", persons, kinds, np.random.default_rng(seed))
+    assert sorted(persons[rows]) == list(range(len(counts)))
     assert len(rows) == epoch_size("per_person", persons) == len(counts)
 
 
 @given(counts_of, st.integers(0, 2**32 - 1))
 def test_per_photo_draws_each_photo_once(counts: list[int], seed: int) -> None:
     persons = persons_of(counts)
-    rows = draw_epoch("per_photo", persons, np.random.default_rng(seed))
+    rows = draw_epoch("per_photo", persons, np.zeros_like(persons), np.random.default_rng(seed))
     assert sorted(rows) == list(range(len(persons)))
     assert len(rows) == epoch_size("per_photo", persons)
 
 
+def draws(persons: Codes, kinds: Codes, epochs: int = 7000) -> list[Codes]:
+    return [draw_epoch("per_person", persons, kinds, np.random.default_rng([5, epoch])) for epoch in range(epochs)]
+
+
 def test_a_persons_photos_are_equally_likely_and_drawn_anew_each_epoch() -> None:
     persons = persons_of([7, 1, 3])
-    drawn = [draw_epoch("per_person", persons, np.random.default_rng([5, epoch])) for epoch in range(7000)]
+    drawn = draws(persons, np.zeros_like(persons))
     first = np.bincount([int(row) for rows in drawn for row in rows if row < 7], minlength=7)
     assert (abs(first - 1000) < 150).all()  # 5 standard deviations of a binomial
-    assert np.array_equal(drawn[0], draw_epoch("per_person", persons, np.random.default_rng([5, 0])))
+    assert np.array_equal(drawn[0], draw_epoch("per_person", persons, np.zeros(11, int), np.random.default_rng([5, 0])))
+
+
+def test_a_persons_kinds_are_equally_likely_and_then_their_photos() -> None:
+    persons = persons_of([7, 2])
+    kinds = np.array([0, 0, 0, 0, 0, 1, 2, 1, 1])  # the contest's seven photos; somebody with one kind only
+    rows = np.concatenate(draws(persons, kinds))
+    seen = np.bincount(rows, minlength=9)
+    expected = 7000 * np.array([1 / 15] * 5 + [1 / 3, 1 / 3, 1 / 2, 1 / 2])
+    assert (abs(seen - expected) < 5 * np.sqrt(expected)).all()
+
+
+def test_the_order_of_an_epoch_is_not_the_order_of_people() -> None:
+    persons = persons_of([2] * 50)
+    orders = [persons[rows] for rows in draws(persons, np.zeros_like(persons), 200)]
+    assert abs(np.mean([order[0] for order in orders]) - 24.5) < 5 * 14.4 / np.sqrt(200)
+    assert len({tuple(order) for order in orders}) == 200
