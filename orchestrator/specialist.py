@@ -54,6 +54,10 @@ class Recipe(BaseModel):
     )
     augment: Augment = Field(default_factory=Augment, description="random changes of training photos")
 
+    mixup: float = Field(
+        0.0, ge=0, le=10, description="blend photos in pairs, shares from Beta(mixup, mixup) (0.3 is mild); 0: never"
+    )
+
     loss: Literal["cross_entropy", "soft_age"] = Field(
         "cross_entropy",
         description="cross_entropy on classes, or soft_age: a distribution over years, summed into bands",

@@ -37,6 +37,7 @@ from orchestrator.training.backbones import InitialWeights, create, freeze_stage
 from orchestrator.training.checkpoints import load_checkpoint, save_checkpoint, save_tensors
 from orchestrator.training.devices import autocast, keep_freed_memory, precision_of
 from orchestrator.training.heads import Head, photo_weights
+from orchestrator.training.mixup import draw_mix
 from orchestrator.training.optimisers import create_optimiser, rate_factor, set_rate
 
 __all__ = ["MemberJob", "train_fold"]
@@ -124,7 +125,7 @@ class State:
 
 
 # The purposes of random draws, so that no two share a stream.
-INITIALISE, SAMPLE, AUGMENT, NETWORK = range(4)
+INITIALISE, SAMPLE, AUGMENT, NETWORK, MIX = range(5)
 
 
 def train_fold(job: MemberJob) -> dict[str, Any]:
@@ -222,6 +223,7 @@ def _train_epoch(
     weights = torch.ones(len(targets))
     weights[job.train] = torch.from_numpy(photo_weights(job.table["truth"].to_numpy()[job.train], recipe.class_balance))
     torch.manual_seed(job.entropy(NETWORK, epoch))
+    mixer = np.random.default_rng(job.entropy(MIX, epoch))
     model.train()
     for module in frozen:
         module.eval()
@@ -229,10 +231,7 @@ def _train_epoch(
     total, started, shown = torch.zeros((), device=job.device), time.monotonic(), 0.0
     for step, (pixels, numbers) in enumerate(load(batches, _workers(job), pin=job.device != "cpu")):
         set_rate(optimiser, rate_factor(epoch * steps + step, recipe.epochs * steps, recipe.warmup))
-        with autocast(recipe.precision, job.device):
-            outputs = model(job.preprocess.normalise(pixels.to(job.device, non_blocking=True)))
-        losses = job.head.loss(outputs, targets[numbers].to(job.device, non_blocking=True))
-        loss = (losses * weights[numbers].to(job.device, non_blocking=True)).mean()
+        loss = _loss(job, model, pixels, targets[numbers], weights[numbers], mixer)
         optimiser.zero_grad(set_to_none=True)
         scaler.scale(loss).backward()
         if recipe.clip_norm:
@@ -259,6 +258,24 @@ def _train_epoch(
         "lr": optimiser.param_groups[-1]["lr"],
         "photos_per_second": round(rate, 1),
     }
+
+
+def _loss(
+    job: MemberJob, model: nn.Module, pixels: Tensor, targets: Tensor, weights: Tensor, mixer: np.random.Generator
+) -> Tensor:
+    """The mean loss of a batch, a scalar."""
+    recipe = job.recipe
+    inputs = job.preprocess.normalise(pixels.to(job.device, non_blocking=True))
+    targets, weights = (values.to(job.device, non_blocking=True) for values in (targets, weights))
+    mix = draw_mix(len(inputs), recipe.mixup, mixer) if recipe.mixup else None
+    with autocast(recipe.precision, job.device):
+        outputs = model(inputs if mix is None else mix.blend(inputs))
+    loss = (job.head.loss(outputs, targets) * weights).mean()
+    if mix is None:
+        return loss
+    partners = mix.partner.to(job.device)
+    other = (job.head.loss(outputs, targets[partners]) * weights[partners]).mean()
+    return mix.share * loss + (1 - mix.share) * other
 
 
 def _score_epoch(job: MemberJob, model: nn.Module, state: State) -> dict[str, Any]:

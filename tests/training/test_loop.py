@@ -81,7 +81,7 @@ class StopError(Exception):
 def test_a_stopped_training_ends_with_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimiser: str, moment: str
 ) -> None:
-    changes = (f"optimiser={optimiser}", "drop_rate=0.3", "epochs=3")
+    changes = (f"optimiser={optimiser}", "drop_rate=0.3", "mixup=0.4", "epochs=3")
     whole = train_fold(job_of(tmp_path / "whole", *changes))
     real_save, real_score = loop.save_checkpoint, loop._score_epoch
     calls = {"save": 0, "score": 0}
@@ -124,9 +124,9 @@ def test_seeds_folds_and_tasks_draw_differently_and_the_same_seed_the_same(tmp_p
     job = job_of(tmp_path / "d")
     entropies = {
         dataclasses.replace(job, task=task, fold=fold, seed=seed).entropy(purpose, 0)
-        for task in ("age", "mask") for fold in (0, 1, None) for seed in (0, 1) for purpose in range(4)
+        for task in ("age", "mask") for fold in (0, 1, None) for seed in (0, 1) for purpose in range(5)
     }  # fmt: skip
-    assert len(entropies) == 2 * 3 * 2 * 4
+    assert len(entropies) == 2 * 3 * 2 * 5
 
 
 def test_patience_stops_and_the_best_epoch_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
