@@ -69,19 +69,21 @@ def autocast(precision: str, device: str) -> AbstractContextManager[Any]:
     return torch.autocast(device.split(":")[0], dtype=dtype)
 
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # glibc's malloc.h
 KEPT_BLOCK, KEPT_TOP = 2**30, 2**29
-"""Bytes. Freed blocks up to KEPT_BLOCK stay with this process, as long as at most KEPT_TOP of them lie at the heap's end."""
+"""Bytes: freed blocks up to KEPT_BLOCK stay with this process, and at most KEPT_TOP of free memory at the heap's end."""
 
 
 def keep_freed_memory() -> None:
     """Makes glibc keep freed activations for the next batch; elsewhere it does nothing.
 
     By default every block over 32 MB goes back to the system when it is freed and comes back page by page, zeroed. The
-    activations of 64 photos are such blocks: EfficientNet-Lite0 at 128 x 96 spent a third of its time in the kernel, and
-    answered 1.4 times as many photos a second with this call; training at 32 photos gained 1.15 times (docs/experiments.md).
+    activations of 64 photos are such blocks: EfficientNet-Lite0 at 128 x 96 spent a quarter to a third of its time in the
+    kernel, and answered 1.4 times as many photos a core second with this call; training on 32 photos gained 1.15 times
+    (docs/experiments.md).
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is not None:
-        mallopt(M_MMAP_THRESHOLD, KEPT_BLOCK)
+        if not mallopt(M_MMAP_THRESHOLD, KEPT_BLOCK):
+            mallopt(M_MMAP_MAX, 0)  # older glibc take no threshold above 32 MB, but can do without such blocks at all
         mallopt(M_TRIM_THRESHOLD, KEPT_TOP)
