@@ -66,7 +66,7 @@ def main() -> None:
                 counted += np.bincount(part.label, minlength=18)
             fusing = time.perf_counter() - started
             tracemalloc.start()
-            for _ in fuse({task: [m[:200_000] for m in by_task[task]] for task in TASKS}, options.strategy):
+            for _ in fuse(by_task, options.strategy):
                 pass
             peak = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()

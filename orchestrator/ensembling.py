@@ -14,15 +14,15 @@ import numpy as np
 import pandas as pd
 
 from orchestrator.data.files import atomic, sha256_of, write_json
-from orchestrator.ensemble.predictor import MemberFiles, Predictor, read_card
-from orchestrator.ensemble.voting import STRATEGIES, Strategy, vote
+from orchestrator.ensemble.predictor import MemberFiles, Predictor
+from orchestrator.ensemble.voting import COLUMN, STRATEGIES, Strategy, vote
 from orchestrator.errors import ConfigError, PlanError, Problem, WorkspaceError, nearest
 from orchestrator.evaluation.out_of_fold import Evaluation, OutOfFold, evaluate, join_tasks, read_held_out
 from orchestrator.labels import CLASSES, LABELS, TASKS, compose
 from orchestrator.metrics import score
 from orchestrator.records.run import RunRecord
 from orchestrator.records.workspace import ENSEMBLE, ENSEMBLE_FORMAT, Workspace, now
-from orchestrator.training.checkpoints import CARD, HELD_OUT, WEIGHTS
+from orchestrator.training.checkpoints import CARD, HELD_OUT, WEIGHTS, read_card
 
 __all__ = ["Built", "build_ensemble", "choose_runs", "open_predictor"]
 
@@ -83,7 +83,16 @@ def choose_runs(workspace: Workspace, choice: Sequence[str] = ()) -> dict[str, l
                 named.setdefault(task, []).append(run)
     if problems:
         raise ConfigError(f"{len(problems)} mistake{'s' * (len(problems) > 1)} in --members:", problems)
-    return {task: named.get(task) or [workspace.current_run(task)] for task in TASKS}
+    missing: list[WorkspaceError] = []
+    for task in TASKS:
+        if task not in named:
+            try:
+                named[task] = [workspace.current_run(task)]
+            except WorkspaceError as error:
+                missing.append(error)
+    if missing:
+        raise WorkspaceError("\n".join(error.message for error in missing))
+    return {task: named[task] for task in TASKS}
 
 
 def _unfit(run: RunRecord, task: str) -> str:
@@ -229,7 +238,7 @@ def _score(joined: Mapping[str, OutOfFold], strategy: Strategy) -> tuple[dict[st
         table[f"{task}_truth"] = joined[task].table["truth"]
         table[task] = votes[task].choice
         for code, name in enumerate(CLASSES[task]):
-            table[f"p({task} {name})"] = votes[task].shares[:, code].astype(np.float32)
+            table[f"{COLUMN[strategy]}({task} {name})"] = votes[task].shares[:, code].astype(np.float32)
     table["label"] = label
     return evaluation, table
 

@@ -21,7 +21,8 @@ This module knows nothing of what raises the errors.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "DataError",
     "DeviceError",
     "LeakError",
+    "Mistakes",
     "OrchestratorError",
     "PhotoError",
     "PlanError",
@@ -145,3 +147,29 @@ def nearest(word: str, allowed: Iterable[str], cutoff: float = 0.5) -> str:
     by_lower = {option.lower(): option for option in allowed}
     found = difflib.get_close_matches(str(word).lower(), list(by_lower), n=1, cutoff=cutoff)
     return f" Did you mean '{by_lower[found[0]]}'?" if found else ""
+
+
+class Mistakes:
+    """Collects what is wrong with several inputs, to tell it all at once."""
+
+    def __init__(self) -> None:
+        self._errors: list[OrchestratorError] = []
+
+    @contextmanager
+    def kept(self, task: str = "") -> Iterator[None]:
+        """Keeps an error of the block instead of letting it out."""
+        try:
+            yield
+        except OrchestratorError as error:
+            self.add(type(error)(f"{task}: {error.message}" if task else error.message, error.problems))
+
+    def add(self, error: OrchestratorError) -> None:
+        """Keeps an error."""
+        self._errors.append(error)
+
+    def tell(self) -> None:
+        """Raises what was kept: a single error as it is, several as one."""
+        if len(self._errors) == 1:
+            raise self._errors[0]
+        if self._errors:
+            raise ConfigError("\n".join(str(error) for error in self._errors))

@@ -6,8 +6,7 @@ goes on with a run or begins another.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,13 +15,13 @@ from orchestrator.data.check import twins
 from orchestrator.data.folds import FoldPlan, plan_folds
 from orchestrator.data.photos import Photos
 from orchestrator.data.readers import read
-from orchestrator.errors import ConfigError, DataError, OrchestratorError, WorkspaceError
+from orchestrator.errors import ConfigError, DataError, Mistakes, WorkspaceError
 from orchestrator.labels import TASKS
 from orchestrator.records.environment import git_revision, hardware, versions
 from orchestrator.records.run import UNFINISHED, RunRecord, run_key
 from orchestrator.records.workspace import Workspace, now
 from orchestrator.specialist import Recipe, Specialist
-from orchestrator.training.backbones import InitialWeights, check_backbone, initial_weights
+from orchestrator.training.backbones import InitialWeights, State, check_backbone, keep_weights, load_state
 from orchestrator.training.devices import resolve_device
 from orchestrator.training.jobs import share_out
 
@@ -95,7 +94,7 @@ def read_inputs(
     say: Callable[[str], None],
     base: RunRecord | None = None,
 ) -> Inputs:
-    """Reads and checks everything before the first step of training; a wrong input leaves nothing behind.
+    """Reads and checks everything before the first step of training; a wrong input leaves no run behind.
 
     Args:
         settings: what is asked for.
@@ -106,7 +105,7 @@ def read_inputs(
     Raises:
         OrchestratorError: whatever is wrong with recipes, backbones, device, photos, plan or weights.
     """
-    wrong = _Wrong()
+    wrong = Mistakes()
     recipes: Mapping[str, Recipe] = {}
     device = "cpu"
     with wrong.kept():
@@ -123,10 +122,18 @@ def read_inputs(
     if settings.valid_only and settings.k == 0:
         wrong.add(ConfigError("--valid-only holds fold 0 out, and --folds 0 holds nobody out: give one of them."))
     photos = None
+    plan = None
     with wrong.kept():
         photos = read(settings.data, settings.columns)
         for task, specialist in specialists.items():
-            photos.require(specialist.columns, f"the {task} specialist")
+            with wrong.kept():
+                photos.require(specialist.columns, f"the {task} specialist")
+        plan = plan_folds(photos.people, settings.k, settings.plan_seed or 0) if settings.k else None
+    wrong.tell()
+    states: dict[str, State] = {}
+    for task, recipe in recipes.items():  # after all that is quick to tell: a hub may take minutes
+        with wrong.kept(task):
+            states[task] = load_state(recipe)
     wrong.tell()
     assert photos is not None  # or something wrong was told
     for note in photos.notes[:5]:
@@ -136,7 +143,6 @@ def read_inputs(
     for task, recipe in recipes.items():
         if recipe.sampling == "per_person" and recipe.draw_by == "mask" and "mask" not in photos.table:
             say(f"note: the data has no mask column: {task} draws any photo of a person.")
-    plan = plan_folds(photos.people, settings.k, settings.plan_seed or 0) if settings.k else None
     workspace = Workspace(settings.workspace, create=True)
     if plan is not None:
         plan = workspace.keep_plan(plan)
@@ -154,34 +160,11 @@ def read_inputs(
             f"{len(photos):,} photos of {people:,} people; fold plan {plan.digest[:12]}: {plan.k} folds of people, "
             f"stratified by {' x '.join(plan.strata) or 'nothing'}" + (", fold 0 only." if settings.valid_only else ".")
         )
-    weights = {task: initial_weights(recipe, workspace.cache / "weights") for task, recipe in recipes.items()}
+    weights = {
+        task: keep_weights(recipe.backbone, states[task], workspace.cache / "weights")
+        for task, recipe in recipes.items()
+    }
     return Inputs(workspace, photos, content, photos.fingerprint(content), plan, folds, recipes, weights, device)
-
-
-class _Wrong:
-    """Collects what is wrong with several inputs, to tell it all at once."""
-
-    def __init__(self) -> None:
-        self._errors: list[OrchestratorError] = []
-
-    @contextmanager
-    def kept(self, task: str = "") -> Iterator[None]:
-        """Keeps an error of the block instead of letting it out."""
-        try:
-            yield
-        except OrchestratorError as error:
-            self.add(type(error)(f"{task}: {error.message}" if task else error.message, error.problems))
-
-    def add(self, error: OrchestratorError) -> None:
-        """Keeps an error."""
-        self._errors.append(error)
-
-    def tell(self) -> None:
-        """Raises what was kept: a single error as it is, several as one."""
-        if len(self._errors) == 1:
-            raise self._errors[0]
-        if self._errors:
-            raise ConfigError("\n".join(str(error) for error in self._errors))
 
 
 def _recipes(settings: Settings, specialists: Mapping[str, Specialist], base: RunRecord | None) -> Mapping[str, Recipe]:
@@ -190,22 +173,26 @@ def _recipes(settings: Settings, specialists: Mapping[str, Specialist], base: Ru
     return load_recipes(specialists, settings.recipes, settings.changes, bases)
 
 
-def settle(settings: Settings, task: str) -> Settings:
-    """Fills in what a retraining leaves open: the plan of the workspace's current runs, so that scores go on together.
+def settle(settings: Settings, task: str, folds: Sequence[int] = ()) -> Settings:
+    """Fills in what a retraining leaves open as the current runs have it, so that scores go on together.
 
     Args:
         settings: with `k` or `plan_seed` None where they are open.
         task: the specialist to retrain; its own current run counts first.
+        folds: those asked for; without them and without `k`, a current run of fold 0 alone is retrained as such.
     """
-    plan = {"k": 5, "seed": 0}
+    k, seed, valid_only = 5, 0, settings.valid_only
     if Workspace.is_at(settings.workspace):
         workspace = Workspace(settings.workspace)
-        names = [workspace.current(one) for one in (task, *TASKS)]
-        plans = [workspace.run(name).plan for name in names if name]
-        plan = next((one for one in plans if one), plan)
-    k = plan["k"] if settings.k is None else settings.k
-    seed = plan["seed"] if settings.plan_seed is None else settings.plan_seed
-    return replace(settings, k=k, plan_seed=seed)
+        names = [name for one in (task, *TASKS) if (name := workspace.current(one))]
+        if names:
+            run = workspace.run(names[0])
+            k, seed = (run.plan["k"], run.plan["seed"]) if run.plan else (0, 0)
+            valid_only = valid_only or (settings.k is None and not folds and bool(run.plan) and run.folds == [0])
+    k = k if settings.k is None else settings.k
+    return replace(
+        settings, k=k, plan_seed=seed if settings.plan_seed is None else settings.plan_seed, valid_only=valid_only
+    )
 
 
 def base_run(root: Path, task: str, base: str | None) -> RunRecord | None:
@@ -317,7 +304,9 @@ def new_run(
     plan = inputs.plan
     named = next((c.rpartition("=")[2] for c in reversed(settings.recipes) if c.partition("=")[0] in (task, c)), "")
     changes = [change for change in settings.changes if _is_for(change, task)]
-    trained: list[int | None] = sorted({*parent.folds, *folds}, key=str) if parent else [*folds] or inputs.folds
+    trained: list[int | None] = [*folds] or inputs.folds
+    if parent:
+        trained = [*sorted({*folds, *(fold for fold in parent.folds if fold is not None)})]
     run = RunRecord(
         folder=folder,
         id=folder.name,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     Codes = NDArray[np.integer[Any]] | int
 
-__all__ = ["AGE_BORDERS", "CLASSES", "LABELS", "TASKS", "compose", "decompose", "joint_probabilities"]
+__all__ = ["AGE_BORDERS", "CLASSES", "LABELS", "TASKS", "age_bands", "compose", "decompose", "joint_probabilities"]
 
 TASKS: tuple[str, ...] = ("mask", "gender", "age")
 """The tasks in the order of the label's digits, most significant first."""
@@ -34,6 +34,13 @@ LABELS: tuple[str, ...] = tuple(
     f"{mask} / {gender} / {age}" for mask in CLASSES["mask"] for gender in CLASSES["gender"] for age in CLASSES["age"]
 )
 """Display names of the 18 labels, in code order."""
+
+
+def age_bands(years: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
+    """The age class of exact ages: codes 0..2, int64, any shape."""
+    import numpy as np
+
+    return np.asarray(np.digitize(years, AGE_BORDERS), dtype=np.int64)
 
 
 def compose(mask: Codes, gender: Codes, age: Codes) -> NDArray[np.int64]:

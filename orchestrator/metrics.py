@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Scores", "confusion", "macro_f1", "score"]
+__all__ = ["Scores", "confusion", "f1_of", "macro_f1", "score"]
 
 Codes = NDArray[np.integer[Any]]
 Floats = NDArray[np.float64]

@@ -23,7 +23,7 @@ from orchestrator.errors import WorkspaceError
 from orchestrator.inputs import Inputs, Settings, base_run, check_folds, key_of, new_run, read_inputs, settle
 from orchestrator.labels import CLASSES
 from orchestrator.records.environment import versions
-from orchestrator.records.members import clear, share_member
+from orchestrator.records.members import check_member, clear, share_member
 from orchestrator.records.run import COMPLETE, RunRecord
 from orchestrator.records.workspace import Workspace
 from orchestrator.specialist import Specialist
@@ -31,7 +31,7 @@ from orchestrator.training.backbones import preprocess_of
 from orchestrator.training.checkpoints import CARD
 from orchestrator.training.heads import head_of
 from orchestrator.training.jobs import JobResult, run_jobs, share_out
-from orchestrator.training.loop import MemberJob
+from orchestrator.training.member import MemberJob
 
 __all__ = ["Observer", "Report", "Settings", "retrain", "train_all"]
 
@@ -89,6 +89,11 @@ def train_all(settings: Settings, specialists: Mapping[str, Specialist], observe
     started = time.monotonic()
     inputs = read_inputs(settings, specialists, observer.say)
     members = len(specialists) * len(inputs.folds)
+    taken_up = {
+        task: _found(inputs.workspace, task, key_of(settings, inputs, task), finished_too=True) for task in specialists
+    }
+    open_tasks = {task for task, run in taken_up.items() if run is None or not run.complete}
+    pixels = _pixels(settings, inputs, open_tasks, observer)  # before any run is written: a photo may be damaged
     with inputs.workspace.lock():
         runs = [
             _found(inputs.workspace, task, key_of(settings, inputs, task), finished_too=True)
@@ -100,15 +105,7 @@ def train_all(settings: Settings, specialists: Mapping[str, Specialist], observe
             current = inputs.workspace.current(run.task)
             other = "" if current == run.id else f" {current} stays the current {run.task} run."
             observer.say(f"{run.id} is complete already (same recipe, data, plan and seed): kept as it is.{other}")
-        elif run.environment["versions"] != versions():
-            now, then = versions(), run.environment["versions"]
-            changed = ", ".join(
-                f"{name} {then.get(name)} -> {now[name]}" for name in now if now[name] != then.get(name)
-            )
-            observer.say(
-                f"note: {run.id} was begun with other versions ({changed}): its later epochs may differ in bits."
-            )
-    return _train(settings, specialists, inputs, runs, observer, started)
+    return _train(settings, specialists, inputs, runs, pixels, observer, started)
 
 
 def retrain(
@@ -129,7 +126,7 @@ def retrain(
     """
     started = time.monotonic()
     task = specialist.name
-    settings = settle(settings, task)
+    settings = settle(settings, task, folds)
     before = base_run(settings.workspace, task, base)
     parent = before if folds else None
     inputs = read_inputs(settings, {task: specialist}, observer.say, before)
@@ -138,6 +135,11 @@ def retrain(
             f"recipe: that of {before.id} ({before.recipe_name})" + ", changed by --set." * bool(settings.changes)
         )
     check_folds(folds, inputs, parent)
+    kept = [fold for fold in parent.folds if fold not in folds] if parent else []
+    if parent is not None:
+        for fold in kept:
+            check_member(parent, fold)
+    pixels = _pixels(settings, inputs, {task}, observer)  # before any run is written: a photo may be damaged
     with inputs.workspace.lock():
         key = key_of(settings, inputs, task, parent, folds)
         run = _found(inputs.workspace, task, key, finished_too=False)
@@ -145,12 +147,11 @@ def retrain(
             observer.say(f"note: the same settings, data and seed as {same.id}: the same weights. --seed 1 draws anew.")
         members = len(folds) or len(inputs.folds)
         run = run or new_run(settings, inputs, task, members, parent, folds, before)
-    if parent is not None:
-        kept = [fold for fold in parent.folds if fold not in folds]
+    if parent is not None and kept:
         observer.say(f"{run.id} shares fold{'s' * (len(kept) > 1)} {', '.join(map(str, kept))} with {parent.id}.")
         for fold in kept:
             share_member(parent, run, fold)
-    return _train(settings, {task: specialist}, inputs, [run], observer, started)
+    return _train(settings, {task: specialist}, inputs, [run], pixels, observer, started)
 
 
 def _found(workspace: Workspace, task: str, key: str, finished_too: bool) -> RunRecord | None:
@@ -164,16 +165,24 @@ def _train(
     specialists: Mapping[str, Specialist],
     inputs: Inputs,
     runs: Sequence[RunRecord],
+    pixels: Mapping[Geometry, PixelSource],
     observer: Observer,
     started: float,
 ) -> Report:
     """Trains what is missing of the runs, and closes those that are whole."""
     open_runs = [run for run in runs if not run.complete]
+    for run in open_runs:
+        now, then = versions(), run.environment["versions"]
+        changed = [f"{name} {then.get(name)} -> {now[name]}" for name in now if now[name] != then.get(name)]
+        if changed:
+            observer.say(
+                f"note: {run.id} was begun with other versions ({', '.join(changed)}): its later epochs may differ in bits."
+            )
     failures: dict[tuple[str, int | None], str] = {}
     with ExitStack() as locks:
         for run in open_runs:
             _hold(locks, run)
-        jobs = _jobs(settings, specialists, inputs, open_runs, observer)
+        jobs = _jobs(settings, specialists, inputs, open_runs, pixels)
         if jobs:
             at_once, _ = share_out(settings.jobs, len(jobs), inputs.device)
             if (
@@ -222,15 +231,11 @@ def _jobs(
     specialists: Mapping[str, Specialist],
     inputs: Inputs,
     runs: Sequence[RunRecord],
-    observer: Observer,
+    pixels: Mapping[Geometry, PixelSource],
 ) -> list[tuple[RunRecord, MemberJob]]:
     """The members that are still missing, longest first, so that no straggler begins last."""
     missing = [(run, fold) for run in runs for fold in run.own_folds if not (run.member(fold) / CARD).is_file()]
-    if not missing:
-        return []
-    tasks = {run.task for run, _ in missing}
-    pixels = _pixels(settings, inputs, tasks, observer)
-    tables = {task: _table(specialists[task], inputs, task) for task in tasks}
+    tables = {task: _table(specialists[task], inputs, task) for task in {run.task for run, _ in missing}}
     jobs = [
         (run, _job(settings, specialists[run.task], inputs, run, fold, tables[run.task], pixels))
         for run, fold in missing
@@ -241,19 +246,22 @@ def _jobs(
 def _pixels(settings: Settings, inputs: Inputs, tasks: set[str], observer: Observer) -> dict[Geometry, PixelSource]:
     """Where each geometry's pixels come from: one store each, every photo decoded once for all of them."""
     geometries = list(dict.fromkeys(inputs.recipes[task].geometry for task in inputs.recipes if task in tasks))
+    if not geometries:
+        return {}
     if not settings.store:
         return {geometry: DirectPixels(inputs.photos.paths, geometry) for geometry in geometries}
     relative = list(inputs.photos.table["path"])
     keys = {geometry: store_key(relative, inputs.content, geometry) for geometry in geometries}
-    threads = share_out(0, 64, "cpu")[0]
+    threads = joblib.cpu_count()
     return dict(build_stores(inputs.workspace.store, inputs.photos.paths, keys, threads, observer.decoding))
 
 
 def _table(specialist: Specialist, inputs: Inputs, task: str) -> pd.DataFrame:
-    """What a job needs of the photo table: path, person, truth, target and kind."""
+    """What a job needs of the photo table: path, person, truth, trained class, target, kind."""
     photos, recipe = inputs.photos.table, inputs.recipes[task]
     table = photos[["path", "person"]].copy()
     table["truth"] = specialist.label(photos)
+    table["trained"] = specialist.training_label(photos, recipe)
     table["target"] = head_of(specialist, recipe).targets(specialist, photos, recipe)
     by_mask = recipe.draw_by == "mask" and "mask" in photos
     table["kind"] = [CLASSES["mask"].index(word) for word in photos["mask"]] if by_mask else 0

@@ -16,6 +16,7 @@ from orchestrator.data.contest import Eval
 from orchestrator.data.files import atomic
 from orchestrator.data.preprocessing import FORMATS
 from orchestrator.ensemble.predictor import Batch, Predictor
+from orchestrator.ensemble.voting import COLUMN, Strategy
 from orchestrator.errors import ConfigError, DataError, Problem
 from orchestrator.labels import CLASSES, LABELS, TASKS, joint_probabilities
 
@@ -39,7 +40,8 @@ class Prediction:
         path: the photo.
         label: 0..17, or None when the photo could not be read.
         name: the label in words.
-        probabilities: task -> class -> soft mean probability, or share of voices in a hard vote.
+        strategy: how the members voted.
+        shares: task -> class -> mean probability of a soft vote, or share of the voices in a hard one.
         agreement: the smallest share, over the tasks, of members that chose the winning class.
         error: why the photo could not be read; empty otherwise.
     """
@@ -47,15 +49,16 @@ class Prediction:
     path: Path
     label: int | None
     name: str
-    probabilities: dict[str, dict[str, float]]
+    strategy: Strategy
+    shares: dict[str, dict[str, float]]
     agreement: float
     error: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """For JSON: `probabilities` of a soft vote, `shares` of a hard one, which are no probabilities."""
         return {
             "path": str(self.path), "label": self.label, "name": self.name, "agreement": self.agreement,
-            "probabilities": self.probabilities, "error": self.error or None,
+            "probabilities" if self.strategy == "soft" else "shares": self.shares, "error": self.error or None,
         }  # fmt: skip
 
 
@@ -108,17 +111,17 @@ def predict_photos(
     """
     answers: list[Prediction] = []
     for batch in predictor.predict(paths, mark_errors, batch_size):
-        answers += _predictions(batch, paths[len(answers) : len(answers) + len(batch.order)])
+        answers += _predictions(batch, predictor.strategy, paths[len(answers) : len(answers) + len(batch.order)])
         done(len(answers), len(paths))
     return answers
 
 
-def _predictions(batch: Batch, paths: Sequence[Path]) -> list[Prediction]:
+def _predictions(batch: Batch, strategy: Strategy, paths: Sequence[Path]) -> list[Prediction]:
     reasons = dict(batch.failed)
     answers = []
     for path, row in zip(paths, batch.order, strict=True):
         if row < 0 or batch.fused is None:
-            answers.append(Prediction(path, None, "", {}, 0.0, reasons[path]))
+            answers.append(Prediction(path, None, "", strategy, {}, 0.0, reasons[path]))
             continue
         votes, label = batch.fused.votes, int(batch.fused.label[row])
         shares = {
@@ -126,7 +129,7 @@ def _predictions(batch: Batch, paths: Sequence[Path]) -> list[Prediction]:
             for task in TASKS
         }
         agreement = min(float(votes[task].agreement[row]) for task in TASKS)
-        answers.append(Prediction(path, label, LABELS[label], shares, round(agreement, 4)))
+        answers.append(Prediction(path, label, LABELS[label], strategy, shares, round(agreement, 4)))
     return answers
 
 
@@ -148,21 +151,23 @@ def check_probabilities_path(path: Path) -> None:
 
 
 def write_probabilities(path: Path, keys: Sequence[str], answers: Sequence[Prediction]) -> None:
-    """Writes a parquet table: key, label, every task's probabilities, and the 18-way product."""
+    """Writes a parquet table: key, label, every task's probabilities, and the 18-way product.
+
+    Columns are named `p(...)` after a soft vote and `share(...)` after a hard one.
+    """
     check_probabilities_path(path)
+    prefix = COLUMN[answers[0].strategy]
     table: dict[str, Any] = {
         "path": list(keys),
         "label": pd.array([answer.label for answer in answers], dtype="Int64"),
     }
     by_task = {}
     for task in TASKS:
-        columns = [
-            [answer.probabilities.get(task, {}).get(name, np.nan) for answer in answers] for name in CLASSES[task]
-        ]
+        columns = [[answer.shares.get(task, {}).get(name, np.nan) for answer in answers] for name in CLASSES[task]]
         by_task[task] = np.array(columns, dtype=np.float64).T
-        table |= {f"p({task} {name})": column for name, column in zip(CLASSES[task], columns, strict=True)}
+        table |= {f"{prefix}({task} {name})": column for name, column in zip(CLASSES[task], columns, strict=True)}
     joint = joint_probabilities(by_task)
-    table |= {f"p({name})": joint[:, code] for code, name in enumerate(LABELS)}
+    table |= {f"{prefix}({name})": joint[:, code] for code, name in enumerate(LABELS)}
     table["agreement"] = [answer.agreement for answer in answers]
     table["error"] = [answer.error or None for answer in answers]
     with atomic(path) as temporary:

@@ -16,7 +16,6 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test never reaches for the network
 
 ROOT = Path(__file__).parent.parent
-SHARED = ROOT.parent / "shared"
 
 TINY = (
     "backbone=test_efficientnet",

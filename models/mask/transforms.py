@@ -1,6 +1,7 @@
-"""What the mask specialist sees: the whole photo; random resized crops that never lose the mouth.
+"""What the mask specialist sees: the photo, or most of it; random resized crops that never lose the mouth.
 
-A crop may cut away a fifth of the area at most: smaller ones can remove mouth and chin, and with them the answer.
+A random crop may cut away a fifth of what a recipe shows at most: smaller ones can remove mouth and chin, and with them the
+answer. A test holds every recipe to that.
 """
 
 from typing import Any

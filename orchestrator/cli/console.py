@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-__all__ = ["counting", "emit", "out", "say", "share", "talk", "warn"]
+__all__ = ["counting", "emit", "grid", "out", "say", "share", "talk", "warn"]
 
 
 def say(text: str) -> None:

@@ -20,7 +20,7 @@ MARK = ".orch-demo"
 
 def demo(
     folder: Annotated[Path, typer.Option("--out", "-o", help="Where people, runs and results go.")] = Path("demo"),
-    people: Annotated[int, typer.Option("--people", "-n", help="Synthetic people, seven photos each.")] = 120,
+    people: Annotated[int, typer.Option("--people", "-n", min=24, help="Synthetic people, seven photos each.")] = 120,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Delete what an earlier demo left there, and begin anew.")
     ] = False,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.live import Live
 
     from orchestrator.records.run import RunRecord
-    from orchestrator.training.loop import MemberJob
+    from orchestrator.training.member import MemberJob
 
 __all__ = ["TrainingDisplay"]
 

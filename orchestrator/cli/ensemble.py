@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -95,14 +96,13 @@ def print_built(built: Built) -> None:
         typer.echo(f"picture: {built.folder / PICTURE}")
 
 
-def _print_scores(evaluation: dict[str, Evaluation] | object) -> None:
+def _print_scores(evaluation: Mapping[str, Evaluation]) -> None:
     from orchestrator.labels import CLASSES, TASKS
 
-    assert isinstance(evaluation, dict)
     table = grid("out of fold", "", "accuracy", "macro F1", "95 % interval", "per class (F1)")
     table.columns[-1].justify = "left"
     for task in TASKS:
-        one: Evaluation = evaluation[task]
+        one = evaluation[task]
         span = one.intervals["macro_f1"]
         classes = "   ".join(f"{name} {f1:.3f}" for name, f1 in zip(CLASSES[task], one.scores.f1, strict=True))
         interval = f"{span.low:.4f} to {span.high:.4f}"

@@ -25,7 +25,8 @@ def predict(
     evaluation: Annotated[Path | None, typer.Option("--eval", help="A folder with info.csv and images/.")] = None,
     to: Annotated[Path | None, typer.Option("--out", "-o", help="The submission file to write, with --eval.")] = None,
     probabilities: Annotated[
-        Path | None, typer.Option("--probabilities", help="Also write all probabilities here, a .parquet.")
+        Path | None,
+        typer.Option("--probabilities", help="Also write all probabilities (hard vote: shares) here, a .parquet."),
     ] = None,
     picture: Annotated[
         Path | None, typer.Option("--picture", help="Also draw photos with their answers here, a .png.")
@@ -127,7 +128,7 @@ def _print(answers: list[Prediction]) -> None:
         if answer.error:
             table.add_row(str(answer.path), "-", "could not be read", "", "", "", "", style="red")
             continue
-        best = [f"{max(answer.probabilities[task].values()):.2f}" for task in ("mask", "gender", "age")]
+        best = [f"{max(answer.shares[task].values()):.2f}" for task in ("mask", "gender", "age")]
         table.add_row(str(answer.path), str(answer.label), answer.name, *best, f"{answer.agreement:.2f}")
     out().print(table)
     if len(answers) > SHOWN:

@@ -13,25 +13,21 @@ from orchestrator.cli.options import JsonOption, WorkspaceOption
 if TYPE_CHECKING:
     from orchestrator.records.run import RunRecord
 
-__all__ = ["app", "run_as_dict", "scores_of"]
+__all__ = ["app", "cards_of", "run_as_dict", "scores_of"]
 
 app = typer.Typer(no_args_is_help=True, help="What was trained: list, show, choose.", rich_markup_mode="rich")
 
 
 def cards_of(run: RunRecord) -> list[dict[str, Any]]:
     """The cards of the run's complete members."""
-    from orchestrator.data.files import read_json
-    from orchestrator.training.checkpoints import CARD
+    from orchestrator.training.checkpoints import CARD, read_card
 
-    return [read_json(folder / CARD) for folder in run.members if (folder / CARD).is_file()]
+    return [read_card(folder) for folder in run.members if (folder / CARD).is_file()]
 
 
-def scores_of(run: RunRecord, complete: bool = False) -> list[float]:
-    """The held-out macro F1 of each complete member; with `complete`, one number per complete member, scored or not."""
-    cards = cards_of(run)
-    if complete:
-        return [0.0 for _ in cards]
-    return [card["scores"]["macro_f1"] for card in cards if card["scores"]]
+def scores_of(run: RunRecord) -> list[float]:
+    """The held-out macro F1 of each complete member that has one."""
+    return [card["scores"]["macro_f1"] for card in cards_of(run) if card["scores"]]
 
 
 def run_as_dict(run: RunRecord) -> dict[str, Any]:

@@ -160,7 +160,7 @@ def interrupted(display: Observer) -> NoReturn:
 
 def _conclude(report: Report, json: bool, next_step: str) -> None:
     """The table of what is complete and what failed; exit code 1 when something failed."""
-    from orchestrator.cli.runs import run_as_dict, scores_of
+    from orchestrator.cli.runs import cards_of, run_as_dict, scores_of
 
     if json:
         failures = [{"run": run, "fold": fold, "reason": reason} for (run, fold), reason in report.failures.items()]
@@ -176,7 +176,7 @@ def _conclude(report: Report, json: bool, next_step: str) -> None:
         for run in report.runs:
             scores = scores_of(run)
             mean = sum(scores) / len(scores) if scores else float("nan")
-            members = f"{len(scores_of(run, complete=True))}/{len(run.folds)}"
+            members = f"{len(cards_of(run))}/{len(run.folds)}"
             state = run.status if not any(key[0] == run.id for key in report.failures) else "failed"
             table.add_row(run.id, run.task, run.recipe_name, members, share(mean), state, str(run.folder))
         out().print(table)

@@ -67,8 +67,8 @@ def check(
     except DataError as error:  # without its columns a table says nothing of its files
         found = list(error.problems) or [Problem(str(source), error.message, kind="no_table")]
         return Findings(Photos(source, pd.DataFrame(columns=["path", "person"]), "unknown"), found, {})
-    if not len(photos) and not problems:
-        problems = [Problem(str(source), "no photos found.", kind="missing_file")]
+    if not len(photos) and not any(problem.fatal for problem in problems):
+        problems = [*problems, Problem(str(source), "no photos found.", kind="missing_file")]
     opened: list[_Opened] = []
     with ThreadPoolExecutor(threads) as pool:
         paths = [*photos.paths, *(photos.root / path for path in photos.left_out)]

@@ -16,7 +16,7 @@ from orchestrator.data.photos import Photos, check_age, check_word
 from orchestrator.data.preprocessing import SUFFIXES
 from orchestrator.errors import DataError, Problem, counted, nearest
 
-__all__ = ["PHOTOS_PER_PERSON", "Eval", "person_keys", "read_contest", "read_eval"]
+__all__ = ["MASK_OF_STEM", "PHOTOS_PER_PERSON", "Eval", "person_keys", "read_contest", "read_eval"]
 
 MASK_OF_STEM = {
     **{f"mask{i}": "wear" for i in range(1, 6)},

@@ -15,9 +15,9 @@ from PIL import Image
 from orchestrator.data.folds import FoldPlan, strata_words
 from orchestrator.data.photos import Photos
 from orchestrator.data.preprocessing import FORMATS, decode
-from orchestrator.labels import AGE_BORDERS, CLASSES
+from orchestrator.labels import AGE_BORDERS, CLASSES, age_bands
 
-__all__ = ["Description", "describe", "fold_table"]
+__all__ = ["Description", "describe", "fold_table", "with_bands"]
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def with_bands(table: pd.DataFrame) -> pd.DataFrame:
     """The table with a column of age bands, where ages are known."""
     if "age" not in table:
         return table
-    codes = np.digitize(table["age"].to_numpy(dtype=float), AGE_BORDERS)
+    codes = age_bands(table["age"].to_numpy(dtype=float))
     return table.assign(**{"age band": [CLASSES["age"][code] for code in codes]})
 
 

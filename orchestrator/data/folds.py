@@ -20,7 +20,7 @@ from sklearn.model_selection import KFold, StratifiedKFold
 
 from orchestrator.data.files import check_format, digest_of, read_json, write_json
 from orchestrator.errors import PlanError
-from orchestrator.labels import AGE_BORDERS, CLASSES
+from orchestrator.labels import CLASSES, age_bands
 
 __all__ = ["FoldPlan", "plan_folds", "strata_words"]
 
@@ -139,7 +139,8 @@ def strata_words(people: pd.DataFrame) -> pd.Series[str]:
     if "gender" in people:
         words += people["gender"].astype(str)
     if "age" in people:
-        codes = np.digitize(people["age"].to_numpy(dtype=float), AGE_BORDERS)
-        bands = pd.Series([CLASSES["age"][code] for code in codes], index=people.index)
+        bands = pd.Series(
+            [CLASSES["age"][code] for code in age_bands(people["age"].to_numpy(dtype=float))], index=people.index
+        )
         words = (words + " " + bands).str.strip()
     return words

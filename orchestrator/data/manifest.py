@@ -148,17 +148,23 @@ def _missing_columns(frame: pd.DataFrame, path: Path) -> list[Problem]:
 
 
 def _extra_files(known: set[str], path: Path) -> list[Problem]:
-    """Photos below the manifest that are in no row, told once with their number."""
+    """Photos that stand beside listed ones and are in no row, told once with their number.
+
+    Other folders are not searched: a table may lie at the top of a whole disk.
+    """
+    folders = {(path.parent / name).parent for name in known}
     extra = [
-        file.relative_to(path.parent).as_posix()
-        for file in sorted(path.parent.rglob("*"))
+        _place(str(file.absolute()), path.parent)
+        for folder in sorted(folders)
+        if folder.is_dir()
+        for file in sorted(folder.iterdir())
         if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
     ]
     extra = [name for name in extra if name not in known]
     if not extra:
         return []
     shown = ", ".join(extra[:3]) + (" ..." if len(extra) > 3 else "")
-    what = f"{counted(len(extra), 'photo')} below {path.parent} in no row: left out ({shown})."
+    what = f"{counted(len(extra), 'photo')} beside those listed, in no row: left out ({shown})."
     return [Problem(str(path), what, kind="extra_file", fatal=False)]
 
 

@@ -15,9 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from orchestrator.data.files import atomic, digest_of, sha256_of
@@ -79,11 +77,6 @@ class Photos:
                 f"{', '.join(missing)}; the table has {', '.join(self.table.columns)}. "
                 "Add it, map another name to it with --columns, or leave that task out with --tasks."
             )
-
-    def take(self, rows: Sequence[int] | np.ndarray[Any, Any]) -> Photos:
-        """The photos of some rows, in the table's order."""
-        table = self.table.iloc[np.sort(np.asarray(rows))].reset_index(drop=True)
-        return Photos(self.root, table, self.layout, self.notes)
 
     def content(self, cache: HashCache | None = None) -> list[str]:
         """sha256 of every photo's file, in the table's order."""

@@ -6,18 +6,16 @@ every photo. Held-out people are never sampled: they are always scored on every 
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["DRAWS", "SAMPLINGS", "Draw", "Sampling", "draw_epoch", "epoch_size"]
+__all__ = ["Draw", "Sampling", "draw_epoch", "epoch_size", "expected_draws"]
 
 Sampling = Literal["per_person", "per_photo"]
-SAMPLINGS: tuple[str, ...] = get_args(Sampling)
 
 Draw = Literal["photo", "mask"]
-DRAWS: tuple[str, ...] = get_args(Draw)
 
 Codes = NDArray[np.int64]
 
@@ -39,13 +37,26 @@ def draw_epoch(sampling: Sampling, persons: Codes, kinds: Codes, rng: np.random.
     """
     if sampling == "per_photo":
         return rng.permutation(len(persons))
-    one_per_kind = _one_of_each(persons * (int(kinds.max(initial=0)) + 1) + kinds, rng)
+    one_per_kind = _one_of_each(persons * _count(kinds) + kinds, rng)
     return one_per_kind[_one_of_each(persons[one_per_kind], rng)]
+
+
+def expected_draws(sampling: Sampling, persons: Codes, kinds: Codes) -> NDArray[np.float64]:
+    """How often an epoch draws each row on average, shape (N,); sums to the epoch's size."""
+    if sampling == "per_photo":
+        return np.ones(len(persons))
+    groups, group, photos = np.unique(persons * _count(kinds) + kinds, return_inverse=True, return_counts=True)
+    _, person, its_kinds = np.unique(groups // _count(kinds), return_inverse=True, return_counts=True)
+    return np.asarray(1 / its_kinds[person][group] / photos[group])
 
 
 def epoch_size(sampling: Sampling, persons: Codes) -> int:
     """How many photos an epoch sees."""
     return len(persons) if sampling == "per_photo" else len(np.unique(persons))
+
+
+def _count(kinds: Codes) -> int:
+    return int(kinds.max(initial=0)) + 1
 
 
 def _one_of_each(groups: Codes, rng: np.random.Generator) -> Codes:

@@ -7,6 +7,7 @@ file makes a second command wait for the first instead of building it again.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +25,7 @@ from orchestrator.data.files import digest_of, free_room, write_json
 from orchestrator.data.preprocessing import Geometry, decode
 from orchestrator.errors import DataError, PhotoError, Problem, StoreError
 
-__all__ = ["DirectPixels", "PixelSource", "PixelStore", "build_stores"]
+__all__ = ["DirectPixels", "PixelSource", "PixelStore", "build_stores", "store_key"]
 
 STORE_FORMAT = 1
 Progress = Callable[[int, int], None]
@@ -169,7 +170,7 @@ def _arrays(folder: Path, keys: dict[Geometry, str], photos: int) -> Iterator[li
         for geometry, place in places.items():
             place.rename(folder / keys[geometry])
     except OSError as error:
-        if error.errno == 28:  # ENOSPC
+        if error.errno == errno.ENOSPC:
             raise StoreError(
                 f"{folder}: the disk filled up while the pixel store was built. Free some room and run the same command "
                 "again, or train without a store (--no-store)."

@@ -18,7 +18,7 @@ from orchestrator.data.contest import MASK_OF_STEM
 from orchestrator.data.faces import BANDS, draw_photo, invent_person
 from orchestrator.data.files import atomic
 from orchestrator.errors import ConfigError, DataError
-from orchestrator.labels import AGE_BORDERS, CLASSES, compose
+from orchestrator.labels import CLASSES, age_bands, compose
 
 __all__ = ["write_people"]
 
@@ -53,7 +53,7 @@ def write_people(
         raise DataError(
             f"{root}: is not empty; synthetic people are never mixed into other files. Choose a new folder."
         )
-    everybody = _census(people, seed) + [_shift(one, people) for one in _census(eval_people, seed + 1)]
+    everybody = _census(people, seed) + _census(eval_people, seed + 1, people)
     jobs = [(root, seed, number, gender, band, number >= people) for number, gender, band in everybody]
     (root / "train" / "images").mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
@@ -64,8 +64,8 @@ def write_people(
     _write_tables(root, rows[:people], rows[people:], seed)
 
 
-def _census(people: int, seed: int) -> list[tuple[int, str, int]]:
-    """Number, gender and band of each person: the shares kept exactly, the order shuffled."""
+def _census(people: int, seed: int, first: int = 0) -> list[tuple[int, str, int]]:
+    """Number (from `first`), gender and band of each person: the shares kept exactly, the order shuffled."""
     rng = np.random.default_rng([seed, 7])
     kinds = [(gender, band) for gender in CLASSES["gender"] for band in range(len(BANDS))]
     shares = np.array([BAND_SHARES[band] / 2 for _, band in kinds])
@@ -74,12 +74,7 @@ def _census(people: int, seed: int) -> list[tuple[int, str, int]]:
     for place in np.argsort(-(wanted - np.floor(wanted)))[: people - counts.sum()]:
         counts[place] += 1
     drawn = [kind for kind, count in zip(kinds, counts, strict=True) for _ in range(count)]
-    return [(number, *drawn[place]) for number, place in enumerate(rng.permutation(len(drawn)))]
-
-
-def _shift(one: tuple[int, str, int], by: int) -> tuple[int, str, int]:
-    number, gender, band = one
-    return number + by, gender, band
+    return [(number, *drawn[place]) for number, place in enumerate(rng.permutation(len(drawn)), first)]
 
 
 def _write_person(job: tuple[Path, int, int, str, int, bool]) -> dict[str, Any]:
@@ -119,7 +114,7 @@ def _write_tables(root: Path, train: list[dict[str, Any]], evaluation: list[dict
         return
     rows = []
     for row in evaluation:
-        band = int(np.digitize(row["age"], AGE_BORDERS))
+        band = int(age_bands(row["age"]))
         for name, stem in row["photos"]:
             mask = CLASSES["mask"].index(MASK_OF_STEM[stem])
             rows.append((name, int(compose(mask, CLASSES["gender"].index(row["gender"]), band))))

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -18,17 +16,16 @@ from torch import nn
 
 from orchestrator.data.preprocessing import Geometry, Preprocess, decode
 from orchestrator.ensemble.voting import Fused, Strategy, fuse
-from orchestrator.errors import PhotoError, Problem, WorkspaceError
+from orchestrator.errors import PhotoError, Problem, WeightsError, WorkspaceError
 from orchestrator.labels import CLASSES, TASKS
 from orchestrator.training.backbones import create
-from orchestrator.training.checkpoints import CARD, WEIGHTS, load_weights
+from orchestrator.training.checkpoints import CARD, WEIGHTS, load_weights, read_card
 from orchestrator.training.devices import autocast, keep_freed_memory
 from orchestrator.training.heads import Head, head_from_dict
 
-__all__ = ["Batch", "MemberFiles", "Predictor", "read_card"]
+__all__ = ["Batch", "MemberFiles", "Predictor"]
 
 BATCH = 64
-CARD_FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -72,28 +69,6 @@ class Batch:
     order: list[int]
 
 
-def read_card(folder: Path) -> dict[str, Any]:
-    """A member's card.
-
-    Raises:
-        WorkspaceError: missing, damaged, or written by a newer version.
-    """
-    path = folder / CARD
-    if not path.is_file():
-        raise WorkspaceError(
-            f"{path}: missing: this member is not complete. Run the training command again to finish it."
-        )
-    try:
-        card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise WorkspaceError(f"{path}: damaged ({error}). Restore it, or retrain that fold.") from None
-    if card.get("format", 0) > CARD_FORMAT:
-        raise WorkspaceError(
-            f"{path}: written in format {card['format']}, newer than this version reads ({CARD_FORMAT}). Update orchestrator."
-        )
-    return card
-
-
 class Predictor:
     """The members of an ensemble, loaded and ready.
 
@@ -104,8 +79,7 @@ class Predictor:
         loaded: called with (members loaded, members in all).
 
     Raises:
-        WorkspaceError: files that are missing or not those that were written, all at once.
-        WeightsError: weights that do not fit their card's network.
+        WorkspaceError: files that are missing, not those that were written, or do not fit their card's network; all at once.
     """
 
     def __init__(
@@ -123,7 +97,7 @@ class Predictor:
         for number, (task, one) in enumerate(files, start=1):
             try:
                 self.members.append(_load(task, one, device))
-            except WorkspaceError as error:
+            except (WorkspaceError, WeightsError) as error:
                 where, what = error.message.split(": ", 1)
                 problems.append(Problem(where, what))
             loaded(number, len(files))
@@ -171,12 +145,12 @@ class Predictor:
             ahead: list[list[Future[dict[Geometry, NDArray[np.uint8]] | str]]] = []
             for number, part in enumerate(parts):
                 while len(ahead) < 2 and number + len(ahead) < len(parts):
-                    ahead.append([pool.submit(self._read, path) for path in parts[number + len(ahead)]])
+                    ahead.append([pool.submit(self.read, path) for path in parts[number + len(ahead)]])
                 results = [future.result() for future in ahead.pop(0)]
                 failed = [(path, one) for path, one in zip(part, results, strict=True) if isinstance(one, str)]
                 if failed and not skip_unreadable:
                     rest = [path for later in parts[number + 1 :] for path in later]
-                    answers = zip(rest, pool.map(self._read, rest), strict=True)
+                    answers = zip(rest, pool.map(self.read, rest), strict=True)
                     failed += [(path, one) for path, one in answers if isinstance(one, str)]
                     raise PhotoError(
                         f"{len(failed)} of {len(paths)} photos cannot be read; with --on-error mark their rows stay empty.",
@@ -184,7 +158,8 @@ class Predictor:
                     )
                 yield self._answer(list(part), results, failed)
 
-    def _read(self, path: Path) -> dict[Geometry, NDArray[np.uint8]] | str:
+    def read(self, path: Path) -> dict[Geometry, NDArray[np.uint8]] | str:
+        """One file at every geometry, or why it cannot be read."""
         try:
             return self.prepare(decode(path))
         except PhotoError as error:

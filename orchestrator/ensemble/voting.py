@@ -16,10 +16,13 @@ from numpy.typing import NDArray
 
 from orchestrator.labels import TASKS, compose
 
-__all__ = ["STRATEGIES", "Fused", "Strategy", "Vote", "fuse", "vote"]
+__all__ = ["COLUMN", "STRATEGIES", "Fused", "Strategy", "Vote", "fuse", "vote"]
 
 Strategy = Literal["soft", "hard"]
 STRATEGIES: tuple[str, ...] = get_args(Strategy)
+
+COLUMN: Mapping[Strategy, str] = {"soft": "p", "hard": "share"}
+"""How tables name a vote's numbers: `p(male)` is a probability, `share(male)` only the share of members that say so."""
 
 Floats = NDArray[np.floating[Any]]
 

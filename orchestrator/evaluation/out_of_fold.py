@@ -22,7 +22,7 @@ from orchestrator.evaluation.intervals import Interval, intervals
 from orchestrator.labels import CLASSES, LABELS, TASKS, compose
 from orchestrator.metrics import Scores, score
 
-__all__ = ["Evaluation", "OutOfFold", "evaluate", "join_tasks", "read_held_out"]
+__all__ = ["Evaluation", "OutOfFold", "evaluate", "join_runs", "join_tasks", "read_held_out"]
 
 
 @dataclass(frozen=True)

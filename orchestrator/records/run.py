@@ -17,7 +17,7 @@ from typing import Any
 from orchestrator.data.files import check_format, digest_of, read_json, write_json
 from orchestrator.errors import WorkspaceError
 
-__all__ = ["COMPLETE", "RECORD", "UNFINISHED", "RunRecord", "member_folder"]
+__all__ = ["COMPLETE", "RECORD", "UNFINISHED", "RunRecord", "member_folder", "run_key"]
 
 RUN_FORMAT = 1
 RECORD = "run.json"

@@ -25,7 +25,7 @@ from orchestrator.data.photos import HashCache
 from orchestrator.errors import WorkspaceError, nearest
 from orchestrator.records.run import COMPLETE, RECORD, RunRecord
 
-__all__ = ["ENSEMBLE", "ENSEMBLE_FORMAT", "Workspace"]
+__all__ = ["ENSEMBLE", "ENSEMBLE_FORMAT", "Workspace", "now"]
 
 WORKSPACE_FORMAT = 1
 ENSEMBLE_FORMAT = 1

@@ -27,13 +27,17 @@ from orchestrator.specialist import Recipe
 
 __all__ = [
     "InitialWeights",
+    "State",
     "check_backbone",
     "create",
     "freeze_stages",
     "heads_of",
-    "initial_weights",
+    "keep_weights",
+    "load_state",
     "preprocess_of",
 ]
+
+State = dict[str, Tensor]
 
 PACKAGED = {
     "tf_efficientnet_lite0": (
@@ -100,14 +104,14 @@ def preprocess_of(recipe: Recipe) -> Preprocess:
     return Preprocess(recipe.geometry, tuple(mean), tuple(std))  # type: ignore[arg-type]
 
 
-def initial_weights(recipe: Recipe, cache: Path) -> InitialWeights:
-    """Fetches a recipe's initial weights into the cache.
+def load_state(recipe: Recipe) -> State:
+    """A recipe's initial weights without the head: timm's names -> tensors; empty for random weights.
 
     Raises:
         WeightsError: they cannot be had, or do not fit the backbone; with the ways out.
     """
     if recipe.weights == "none":
-        return InitialWeights(None, "")
+        return {}
     if recipe.weights == "hub":
         state = _from_hub(recipe)
     elif recipe.weights == "packaged":
@@ -116,11 +120,17 @@ def initial_weights(recipe: Recipe, cache: Path) -> InitialWeights:
         state = _from_file(Path(recipe.weights))
     model = create(recipe.backbone, 2, recipe)
     _fit(model, state, recipe.weights)
-    kept = {key: tensor.contiguous() for key, tensor in state.items() if not _is_head(model, key)}
-    path = cache / f"{recipe.backbone}-{_digest(kept)}.safetensors"
+    return {key: tensor.contiguous() for key, tensor in state.items() if not _is_head(model, key)}
+
+
+def keep_weights(backbone: str, state: State, cache: Path) -> InitialWeights:
+    """Writes what `load_state` found into the cache, once for the same bytes: every member of a run starts from this file."""
+    if not state:
+        return InitialWeights(None, "")
+    path = cache / f"{backbone}-{_digest(state)}.safetensors"
     if not path.exists():
         with atomic(path) as temporary:
-            save_file(kept, temporary)
+            save_file(state, temporary)
     return InitialWeights(path, sha256_of(path))
 
 
@@ -147,7 +157,7 @@ def create(
     model: nn.Module = timm.create_model(backbone, **options)
     _calm_head(model)
     if weights is not None and weights.path is not None:
-        model.load_state_dict(load_file(weights.path), strict=False)  # fitted in initial_weights
+        model.load_state_dict(load_file(weights.path), strict=False)  # fitted in load_state
     return model.to(memory_format=torch.channels_last)
 
 

@@ -26,14 +26,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from orchestrator.data.files import atomic, sha256_of
+from orchestrator.data.files import atomic, check_format, read_json, sha256_of
 from orchestrator.errors import WeightsError, WorkspaceError
 
 __all__ = [
-    "BEST", "CARD", "CHECKPOINT", "HELD_OUT", "HISTORY", "LOCK", "PROGRESS", "WEIGHTS",
-    "load_checkpoint", "load_weights", "save_checkpoint", "save_tensors",
+    "BEST", "CARD", "CARD_FORMAT", "CHECKPOINT", "HELD_OUT", "HISTORY", "LOCK", "PROGRESS", "WEIGHTS",
+    "best_tensors", "load_best", "load_checkpoint", "load_weights", "read_card", "save_checkpoint", "save_tensors",
 ]  # fmt: skip
 
+CARD_FORMAT = 1
 WEIGHTS = "weights.safetensors"
 HELD_OUT = "held_out.parquet"
 HISTORY = "history.json"
@@ -42,6 +43,22 @@ CHECKPOINT = "checkpoint.safetensors"
 BEST = "best.safetensors"
 PROGRESS = "progress.json"
 LOCK = "member.lock"
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """A member's card.
+
+    Raises:
+        WorkspaceError: missing, damaged, or written by a newer version.
+    """
+    path = folder / CARD
+    if not path.is_file():
+        raise WorkspaceError(
+            f"{path}: missing: this member is not complete. Run the training command again to finish it."
+        )
+    card: dict[str, Any] = read_json(path)
+    check_format(path, card, CARD_FORMAT)
+    return card
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], note: Any = None) -> None:

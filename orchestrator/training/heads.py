@@ -122,8 +122,10 @@ class SoftAgeHead:
         return {"kind": "soft_age", "low": self.low, "high": self.high, "borders": list(self.borders)}
 
 
-def photo_weights(classes: NDArray[np.int64], balance: float) -> NDArray[np.float32]:
-    """The weight of each training photo in the loss, with mean 1.
+def photo_weights(
+    classes: NDArray[np.int64], balance: float, draws: NDArray[np.float64] | None = None
+) -> NDArray[np.float32]:
+    """The weight of each training photo in the loss, with mean 1 over what an epoch draws.
 
     A class of share s weighs s ** -balance (Kang et al. 2020, arXiv 1910.09217, call it tau-normalisation when applied to a
     classifier). Macro F1 counts a rare class as much as a common one, and cross-entropy does not.
@@ -131,14 +133,16 @@ def photo_weights(classes: NDArray[np.int64], balance: float) -> NDArray[np.floa
     Args:
         classes: codes of the rows that an epoch draws from, shape (n,).
         balance: 0 weighs photos alike, 1 classes alike.
+        draws: how often an epoch draws each row, shape (n,): a class's share is its share of the draws, not of the photos, for
+            one person may have many. None: all rows alike.
 
     Returns:
         Shape (n,), float32.
     """
-    counts = np.bincount(classes).astype(np.float64)
-    weights = (np.maximum(counts, 1) / len(classes)) ** -balance
-    of_photo = weights[classes]
-    return np.asarray(of_photo / of_photo.mean(), dtype=np.float32)
+    draws = np.ones(len(classes)) if draws is None else draws
+    shares = np.bincount(classes, draws) / draws.sum()
+    of_photo = shares[classes] ** -balance
+    return np.asarray(of_photo / np.average(of_photo, weights=draws), dtype=np.float32)
 
 
 def head_of(specialist: Specialist, recipe: Recipe) -> Head:

@@ -18,7 +18,8 @@ from joblib.externals.loky.process_executor import BrokenProcessPool
 from orchestrator.data.files import write_json
 from orchestrator.errors import ConfigError, OrchestratorError, StoreError
 from orchestrator.training.devices import gpu_count
-from orchestrator.training.loop import MemberJob, train_fold
+from orchestrator.training.loop import train_fold
+from orchestrator.training.member import MemberJob
 
 __all__ = ["JobResult", "claim_gpu", "run_jobs", "share_out"]
 

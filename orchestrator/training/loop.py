@@ -9,9 +9,8 @@ from __future__ import annotations
 import json
 import os
 import time
-import zlib
+from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -26,90 +25,21 @@ from torch.optim import Optimizer
 from orchestrator.data.augmentation import Augmenter
 from orchestrator.data.files import atomic, sha256_of, sweep, write_json
 from orchestrator.data.loading import Batches, load
-from orchestrator.data.preprocessing import Preprocess
-from orchestrator.data.sampling import draw_epoch, epoch_size
-from orchestrator.data.store import PixelSource
+from orchestrator.data.sampling import draw_epoch, expected_draws
 from orchestrator.errors import DeviceError, TrainingError, WorkspaceError
 from orchestrator.metrics import score
-from orchestrator.specialist import Recipe
 from orchestrator.training import checkpoints
-from orchestrator.training.backbones import InitialWeights, create, freeze_stages
+from orchestrator.training.backbones import create, freeze_stages
 from orchestrator.training.checkpoints import load_checkpoint, save_checkpoint, save_tensors
 from orchestrator.training.devices import autocast, keep_freed_memory, precision_of
-from orchestrator.training.heads import Head, photo_weights
+from orchestrator.training.heads import photo_weights
+from orchestrator.training.member import MemberJob
 from orchestrator.training.mixup import draw_mix
 from orchestrator.training.optimisers import create_optimiser, rate_factor, set_rate
 
-__all__ = ["MemberJob", "train_fold"]
+__all__ = ["train_fold"]
 
-CARD_FORMAT = 1
 PROGRESS_SECONDS = 1.0
-
-
-@dataclass(frozen=True)
-class MemberJob:
-    """Everything that one member's training depends on; travels to worker processes.
-
-    Attributes:
-        folder: the member's folder.
-        task: the specialist's name.
-        fold: the fold held out; None trains on every row and scores nothing.
-        classes: class names in code order.
-        table: columns `path`, `person`, `truth` (class codes), `target` (what the head trains on) and `kind` (what a draw
-            of one photo per person chooses first, a code).
-        train: rows to train on.
-        held_out: rows to score; empty without a plan.
-        pixels: where pixels come from, by row of the table.
-        recipe: how to train.
-        head: what outputs mean.
-        preprocess: from pixels to the network's input.
-        initial: weights to start from.
-        seed: of the run.
-        threads: CPU threads of the network.
-        device: `cpu`, `cuda` or `cuda:N`.
-        notes: what else the card shall say (run, plan, data, versions).
-        parent: process to die with, for worker processes.
-    """
-
-    folder: Path
-    task: str
-    fold: int | None
-    classes: tuple[str, ...]
-    table: pd.DataFrame
-    train: NDArray[np.int64]
-    held_out: NDArray[np.int64]
-    pixels: PixelSource
-    recipe: Recipe
-    head: Head
-    preprocess: Preprocess
-    initial: InitialWeights
-    seed: int
-    threads: int
-    device: str
-    notes: dict[str, Any] = field(default_factory=dict)
-    parent: int | None = None
-
-    @property
-    def photos_per_epoch(self) -> int:
-        """How many photos an epoch draws."""
-        return epoch_size(self.recipe.sampling, self.persons)
-
-    @property
-    def persons(self) -> NDArray[np.int64]:
-        """The person of each training row, as a number."""
-        return pd.factorize(self.table["person"].iloc[self.train])[0]
-
-    @property
-    def work(self) -> float:
-        """Roughly, how long this training is, to order jobs and to tell the time left: pixels through the network."""
-        recipe = self.recipe
-        return float(recipe.epochs * self.photos_per_epoch * recipe.height * recipe.width)
-
-    def entropy(self, *purpose: int) -> int:
-        """A seed for one purpose: the same for the same run seed, task, fold and purpose, and unlike all others."""
-        fold = 2**16 if self.fold is None else self.fold
-        parts = [self.seed, zlib.crc32(self.task.encode()), fold, *purpose]
-        return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0])
 
 
 @dataclass
@@ -153,7 +83,7 @@ def train_fold(job: MemberJob) -> dict[str, Any]:
         (job.folder / checkpoints.PROGRESS).unlink(missing_ok=True)
         card_path = job.folder / checkpoints.CARD
         if card_path.exists():
-            return dict(json.loads(card_path.read_text()))
+            return checkpoints.read_card(job.folder)
         try:
             return _train(job)
         except (torch.OutOfMemoryError, MemoryError) as error:
@@ -221,7 +151,9 @@ def _train_epoch(
     batches = Batches(job.pixels, rows, recipe.batch_size, augmenter, job.entropy(AUGMENT, epoch))
     targets = torch.tensor(job.table["target"].to_numpy())
     weights = torch.ones(len(targets))
-    weights[job.train] = torch.from_numpy(photo_weights(job.table["truth"].to_numpy()[job.train], recipe.class_balance))
+    draws = expected_draws(recipe.sampling, job.persons, kinds)
+    classes = job.table["trained"].to_numpy()[job.train]
+    weights[job.train] = torch.from_numpy(photo_weights(classes, recipe.class_balance, draws))
     torch.manual_seed(job.entropy(NETWORK, epoch))
     mixer = np.random.default_rng(job.entropy(MIX, epoch))
     model.train()
@@ -329,7 +261,7 @@ def _finish(job: MemberJob, model: nn.Module, state: State) -> dict[str, Any]:
         scores = _scores(job, probabilities.numpy())[1]
     people = job.table["person"]
     card = {
-        "format": CARD_FORMAT,
+        "format": checkpoints.CARD_FORMAT,
         "task": job.task,
         "fold": job.fold,
         "classes": list(job.classes),
@@ -370,7 +302,7 @@ def _write_held_out(job: MemberJob, probabilities: NDArray[np.float32]) -> None:
 
 
 def _tell(job: MemberJob, state: State, share: float, rate: float) -> None:
-    """Leaves a word for displays; not flushed, since a lost word costs nothing."""
+    """Leaves a word for displays; not flushed, and not missed on a full disk, since a lost word costs nothing."""
     value = {
         "epoch": state.epoch,
         "share": share,
@@ -378,8 +310,9 @@ def _tell(job: MemberJob, state: State, share: float, rate: float) -> None:
         "best": max(0.0, state.best_score),
     }
     temporary = job.folder / f".{checkpoints.PROGRESS}"
-    temporary.write_text(json.dumps(value))
-    temporary.replace(job.folder / checkpoints.PROGRESS)
+    with suppress(OSError):
+        temporary.write_text(json.dumps(value))
+        temporary.replace(job.folder / checkpoints.PROGRESS)
 
 
 def _check_parent(job: MemberJob) -> None:

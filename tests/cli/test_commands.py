@@ -1,6 +1,7 @@
 """The other commands as a user sees them, and the errors that all commands share."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -167,3 +168,12 @@ def test_several_wrong_inputs_are_told_at_once_and_leave_nothing(orch: Orch, tmp
     done = orch("train-all", "--data", tmp_path, "--set", "mask.backbone=resnt", "--set", "age.backbone=resnet18.x")
     assert "mask: backbone = 'resnt'" in done.err
     assert "age: backbone = 'resnet18.x'" in done.err
+
+
+def test_a_source_of_notes_and_no_photos_may_not_train(orch: Orch, people: Path, tmp_path: Path) -> None:
+    shutil.copytree(people / "train", tmp_path / "train")
+    header = (tmp_path / "train" / "train.csv").read_text().splitlines()[0]
+    (tmp_path / "train" / "train.csv").write_text(header + "\n")
+    done = orch("data", "check", "--data", tmp_path / "train")
+    assert done.code == 1
+    assert "no photos found" in done.out + done.err

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from orchestrator.labels import CLASSES, TASKS
 from tests.conftest import Done, tiny, train
 
 Orch = Callable[..., Done]
@@ -85,3 +86,35 @@ def test_changed_held_out_tables_are_refused(orch: Orch, workspace: Path) -> Non
     table.to_parquet(path)
     assert "not the file that was written (sha256 differs)" in orch("ensemble", "-w", workspace).err
     assert "write TASK=RUN" in orch("ensemble", "-w", workspace, "--members", "age=").err
+
+
+def test_specialists_without_a_complete_run_are_told_at_once(orch: Orch, workspace: Path) -> None:
+    for task in ("age", "mask"):
+        (workspace / "current" / f"{task}.json").unlink()
+    done = orch("ensemble", "-w", workspace)
+    assert done.code == 2
+    assert "the age specialist has no complete run" in done.err
+    assert "the mask specialist has no complete run" in done.err
+
+
+def test_runs_of_different_k_predict_together(orch: Orch, people: Path, workspace: Path) -> None:
+    words = ["--data", people / "train", "-w", workspace, "--jobs", 1, "--folds", 2, *tiny("epochs=1")]
+    assert orch("train", "age", *words).code == 0
+    assert orch("ensemble", "-w", workspace, "--members", "age=age-0001,age-0002").code == 2
+    done = orch("ensemble", "-w", workspace, "--members", "age=age-0001,age-0002", "--no-score")
+    assert done.code == 0, done.err
+    done = orch("predict", people / "eval" / "images", "-w", workspace, "--json")
+    assert "11 members, soft vote" in done.err
+    assert len(json.loads(done.out)) == 28
+
+
+def test_a_hard_vote_gives_shares_and_names_them_so(orch: Orch, people: Path, workspace: Path, tmp_path: Path) -> None:
+    orch("ensemble", "--strategy", "hard", "-w", workspace)
+    table = pd.read_parquet(workspace / "hard-0001" / "out_of_fold.parquet")
+    assert [name for name in table.columns if "(" in name] == [
+        f"share({task} {name})" for task in TASKS for name in CLASSES[task]
+    ]
+    out = tmp_path / "p.parquet"
+    done = orch("predict", people / "eval" / "images", "-w", workspace, "--json", "--probabilities", out)
+    assert all("shares" in answer and "probabilities" not in answer for answer in json.loads(done.out))
+    assert not [name for name in pd.read_parquet(out).columns if name.startswith("p(")]

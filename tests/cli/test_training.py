@@ -1,6 +1,7 @@
 """Training from the command line: what is trained, kept, shared, and what becomes current."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +9,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.conftest import Done, hashes, tiny, train
+from orchestrator.training import jobs
+from tests.conftest import TINY, Done, hashes, tiny, train
 
 Orch = Callable[..., Done]
 
@@ -104,8 +106,6 @@ def test_a_single_split_and_training_on_everything(orch: Orch, people: Path, tmp
 def test_a_failing_fold_is_told_at_the_end_and_the_others_are_kept(
     orch: Orch, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from orchestrator.training import jobs
-
     real = jobs.train_fold
 
     def fail_once(job: object) -> object:
@@ -220,3 +220,94 @@ def test_without_a_mask_column_any_photo_of_a_person_is_drawn(orch: Orch, people
     )  # fmt: skip
     assert done.code == 0, done.err
     assert "note: the data has no mask column: age draws any photo of a person." in done.err
+
+
+def test_a_retraining_keeps_a_single_split_or_no_split(orch: Orch, people: Path, tmp_path: Path) -> None:
+    for words, covers, folds in (
+        (["--folds", 3, "--valid-only"], "people of fold 0 of 3", [0]),
+        (["--folds", 0], "nobody: trained on everything", [None]),
+    ):
+        runs = tmp_path / f"runs-{words[1]}"
+        rest = ["--data", people / "train", "-w", runs, "--jobs", 1]
+        assert orch("train-all", *rest, *words, *tiny("epochs=1")).code == 0
+        done = orch("train", "age", *rest, "--seed", 1)
+        assert done.code == 0, done.err
+        shown = json.loads(orch("runs", "show", "age-0002", "-w", runs, "--json").out)
+        assert (shown["covers"], shown["folds"]) == (covers, folds)
+        assert orch("ensemble", "-w", runs).code == 0
+
+
+def test_nothing_is_begun_when_an_input_is_wrong(orch: Orch, people: Path, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    done = train(orch, people, runs, "train-all", *tiny("weights=nope.pth"))
+    assert done.code == 2
+    assert not runs.exists()
+    copy = tmp_path / "people"
+    shutil.copytree(people, copy)
+    photo = next((copy / "train" / "images").rglob("mask3.jpg"))
+    photo.write_bytes(photo.read_bytes()[:300])  # its header is whole: only decoding finds it
+    done = train(orch, copy, runs, "train-all", *tiny())
+    assert done.code == 2
+    assert "1 of 168 photos cannot be read" in done.err
+    assert not list(runs.glob("*-0001"))
+
+
+def test_going_on_under_other_versions_is_told(orch: Orch, people: Path, workspace: Path) -> None:
+    path = workspace / "age-0001" / "run.json"
+    record = json.loads(path.read_text())
+    record["environment"]["versions"]["torch"] = "1.0"
+    path.write_text(json.dumps({**record, "status": "unfinished", "published": False}))
+    done = train(orch, people, workspace, "train-all", *tiny())
+    assert done.code == 0, done.err
+    assert "note: age-0001 was begun with other versions (torch 1.0 -> " in done.err
+
+
+def test_a_draw_goes_by_mask_state_unless_told_otherwise(people: Path, tmp_path: Path) -> None:
+    from orchestrator import pipeline
+    from orchestrator.inputs import Settings, read_inputs
+    from orchestrator.specialists import SPECIALISTS
+
+    for change, kinds in (("draw_by=mask", {0: 5, 1: 1, 2: 1}), ("draw_by=photo", {0: 7})):
+        settings = Settings(people / "train", tmp_path / "runs", changes=(*TINY, change), k=3, device="cpu")
+        inputs = read_inputs(settings, SPECIALISTS, lambda _: None)
+        table = pipeline._table(SPECIALISTS["age"], inputs, "age")
+        assert table.groupby("person")["kind"].value_counts().groupby("kind").unique().map(list).to_dict() == {
+            kind: [count] for kind, count in kinds.items()
+        }
+
+
+def test_the_live_table_shows_every_member_and_how_it_ended(
+    people: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rich.console import Console
+
+    from orchestrator import pipeline
+    from orchestrator.cli.display import TrainingDisplay
+    from orchestrator.specialists import SPECIALISTS
+
+    shown: list[str] = []
+
+    class Looked(TrainingDisplay):
+        def training(self, jobs: object, at_once: int) -> None:
+            self._console = Console(file=open(os.devnull, "w"), force_terminal=True, width=100)  # noqa: PTH123, SIM115
+            super().training(jobs, at_once)  # type: ignore[arg-type]
+
+        def finished(self) -> None:
+            if self._live is not None:
+                console = Console(width=100)
+                with console.capture() as captured:
+                    console.print(self._table())
+                shown.append(captured.get())
+            super().finished()
+
+    real = jobs.train_fold
+    monkeypatch.setattr(jobs, "train_fold", lambda job: real(job) if job.fold != 1 else 1 / 0)
+    settings = pipeline.Settings(
+        people / "train", workspace, changes=(*TINY, "epochs=1"), k=3, jobs=1, device="cpu", seed=9
+    )
+    report = pipeline.train_all(settings, {"age": SPECIALISTS["age"]}, Looked())
+    assert list(report.failures) == [("age-0002", 1)]
+    rows = [line.split() for line in shown[0].splitlines() if "age-0002" in line]
+    assert [row[2] for row in rows] == ["0", "1", "2"]
+    assert [row[-1] for row in rows] == ["done", "failed", "done"]
+    assert "gone" in shown[0]

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from orchestrator.data.sampling import draw_epoch, epoch_size
+from orchestrator.data.sampling import draw_epoch, epoch_size, expected_draws
 
 Codes = NDArray[np.int64]
 
@@ -50,6 +50,21 @@ def test_a_persons_kinds_are_equally_likely_and_then_their_photos() -> None:
     seen = np.bincount(rows, minlength=9)
     expected = 7000 * np.array([1 / 15] * 5 + [1 / 3, 1 / 3, 1 / 2, 1 / 2])
     assert (abs(seen - expected) < 5 * np.sqrt(expected)).all()
+    assert np.allclose(expected_draws("per_person", persons, kinds) * 7000, expected)
+
+
+@given(counts_of, st.randoms(use_true_random=False))
+def test_expected_draws_are_what_is_drawn_on_average(counts: list[int], random) -> None:  # type: ignore[no-untyped-def]
+    persons = persons_of(counts)
+    kinds = np.array([random.randrange(3) for _ in persons])
+    expected = expected_draws("per_person", persons, kinds)
+    assert np.allclose(np.bincount(persons, expected), 1)
+    for person in range(len(counts)):  # kinds alike within a person, photos alike within a kind
+        own = persons == person
+        of_kind = [expected[own & (kinds == kind)] for kind in np.unique(kinds[own])]
+        assert np.allclose([part.sum() for part in of_kind], 1 / len(of_kind))
+        assert all(np.allclose(part, part[0]) for part in of_kind)
+    assert np.array_equal(expected_draws("per_photo", persons, kinds), np.ones(len(persons)))
 
 
 def test_the_order_of_an_epoch_is_not_the_order_of_people() -> None:

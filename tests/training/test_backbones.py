@@ -15,9 +15,14 @@ from orchestrator.training.backbones import (
     create,
     freeze_stages,
     heads_of,
-    initial_weights,
+    keep_weights,
+    load_state,
     preprocess_of,
 )  # fmt: skip
+
+
+def initial_weights(recipe: Recipe, cache: Path) -> InitialWeights:
+    return keep_weights(recipe.backbone, load_state(recipe), cache)
 
 
 def recipe(**changes: object) -> Recipe:

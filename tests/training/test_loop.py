@@ -19,7 +19,8 @@ from orchestrator.training import checkpoints, loop
 from orchestrator.training.backbones import InitialWeights
 from orchestrator.training.heads import head_of
 from orchestrator.training.jobs import claim_gpu, run_jobs, share_out
-from orchestrator.training.loop import MemberJob, train_fold
+from orchestrator.training.loop import train_fold
+from orchestrator.training.member import MemberJob
 from tests.conftest import TINY
 
 
@@ -44,7 +45,7 @@ def job_of(folder: Path, *changes: str, people: int = 30, **more: object) -> Mem
     truth = np.tile([0, 1, 2], people)[: people * 3]
     table = pd.DataFrame(
         {"path": [f"{n}.jpg" for n in range(people * 3)], "person": np.repeat([f"p{n}" for n in range(people)], 3)}
-    ).assign(truth=truth, target=truth, kind=0)
+    ).assign(truth=truth, trained=truth, target=truth, kind=0)
     rows = np.arange(len(table))
     job = MemberJob(
         folder=folder, task="mask", fold=0, classes=specialist.classes, table=table, train=rows[: people * 2],

@@ -1,0 +1,63 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from orchestrator.data.preprocessing import Geometry
+from orchestrator.data.readers import read
+from orchestrator.data.store import DirectPixels, PixelStore
+from orchestrator.ensemble.predictor import MemberFiles, Predictor
+from orchestrator.errors import WorkspaceError
+from orchestrator.labels import CLASSES, TASKS
+
+
+def fold(workspace: Path, number: int) -> dict[str, list[MemberFiles]]:
+    return {task: [MemberFiles(workspace / f"{task}-0001" / f"fold-{number}")] for task in TASKS}
+
+
+def test_store_direct_and_predict_see_equal_pixels(trained: Path, people: Path) -> None:
+    photos = read(people / "train")
+    stores = {
+        Geometry(**json_of(path)["geometry"]): PixelStore(path)
+        for path in (trained / "store").iterdir()
+        if path.is_dir()
+    }
+    predictor = Predictor(fold(trained, 0), "soft")
+    assert set(predictor.geometries) == set(stores)
+    assert len(stores) == 3
+    rows = np.arange(0, len(photos), 7)
+    prepared = [predictor.read(photos.paths[row]) for row in rows]
+    for geometry, store in stores.items():
+        seen = np.stack([one[geometry] for one in prepared if not isinstance(one, str)])
+        assert np.array_equal(seen, store.take(rows))
+        assert np.array_equal(seen, DirectPixels(photos.paths, geometry).take(rows))
+
+
+@pytest.mark.parametrize("number", [0, 2])
+def test_a_loaded_member_repeats_its_own_held_out_answers(trained: Path, people: Path, number: int) -> None:
+    tables = {task: pd.read_parquet(trained / f"{task}-0001" / f"fold-{number}" / "held_out.parquet") for task in TASKS}
+    paths = {Path(path).as_posix(): people / "train" / "images" / path for path in tables["age"]["path"]}
+    photos = read(people / "train")
+    place = dict(zip(photos.table["path"], photos.paths, strict=True))
+    predictor = Predictor(fold(trained, number), "soft")
+    batches = list(predictor.predict([place[path] for path in paths], batch=16))
+    for task in TASKS:
+        columns = [f"p({name})" for name in CLASSES[task]]
+        found = np.concatenate([batch.fused.votes[task].shares for batch in batches if batch.fused])
+        assert found.shape == (56, len(columns))
+        assert np.allclose(found, tables[task][columns], atol=1e-5)
+
+
+def test_all_members_that_cannot_be_used_are_told_at_once(trained: Path, tmp_path: Path) -> None:
+    members = fold(trained, 0) | {"age": [MemberFiles(tmp_path / "a"), MemberFiles(tmp_path / "b")]}
+    with pytest.raises(WorkspaceError) as caught:
+        Predictor(members, "soft")
+    assert len(caught.value.problems) == 2
+    assert "2 of the ensemble's 4 members cannot be used" in caught.value.message
+
+
+def json_of(folder: Path) -> dict[str, dict[str, float]]:
+    import json
+
+    return dict(json.loads((folder / "store.json").read_text()))
