@@ -62,6 +62,9 @@ def test_recipes_and_runs_are_shown_and_copied(orch: Orch, workspace: Path, tmp_
         (["train", "hat"], "'hat' is no specialist"),
         (["train-all", "--columns", "person"], "write OURS=THEIRS"),
         (["train-all", "--set", "weights=nowhere.pth"], "no such file; allowed: hub, packaged, none"),
+        (["train-all", "--set", "precision=fp16"], "precision = fp16 needs a GPU"),
+        (["train-all", "--valid-only", "--folds", "0"], "--folds 0 holds nobody out"),
+        (["train", "age", "--folds", "0", "--fold", "1"], "--fold goes with a fold plan"),
     ],
 )
 def test_wrong_input_is_one_sentence_and_exit_code_2(
@@ -177,3 +180,33 @@ def test_a_source_of_notes_and_no_photos_may_not_train(orch: Orch, people: Path,
     done = orch("data", "check", "--data", tmp_path / "train")
     assert done.code == 1
     assert "no photos found" in done.out + done.err
+
+
+def test_damaged_records_are_named_with_what_is_wrong(orch: Orch, people: Path, workspace: Path) -> None:
+    assert orch("ensemble", "-w", workspace).code == 0
+    done = orch("predict", people / "eval" / "images", "-w", workspace, "--ensemble", "soft-001")
+    assert (done.code, "Did you mean 'soft-0001'?" in done.err) == (2, True)
+    record = (workspace / "age-0001" / "run.json").read_text()
+    for text, told in (
+        ("{", "not readable as JSON"),
+        ("{}", "no format number in it"),
+        ('{"format": 1}', "not the record of a run"),
+    ):
+        (workspace / "age-0001" / "run.json").write_text(text)
+        done = orch("runs", "list", "-w", workspace)
+        assert (done.code, told in done.err, "age-0001/run.json" in done.err) == (2, True, True), done.err
+    (workspace / "age-0001" / "run.json").write_text(
+        json.dumps({**json.loads(record), "status": "unfinished", "published": False})
+    )
+    rest = ["--data", people / "train", "-w", workspace, "--jobs", 1]
+    done = orch("train", "age", *rest, "--fold", 1, "--base", "age-0001")
+    assert "this run is unfinished. Complete it first" in done.err
+    assert "is unfinished: run its training command again" in orch("runs", "use", "age-0001", "-w", workspace).err
+
+
+def test_a_changed_member_is_not_shared(orch: Orch, people: Path, workspace: Path) -> None:
+    (workspace / "mask-0001" / "fold-1" / "weights.safetensors").write_bytes(b"other")
+    done = orch("train", "mask", "--data", people / "train", "-w", workspace, "--jobs", 1, "--fold", 2, "--seed", 1)
+    assert done.code == 2
+    assert "missing or not the file that was written (sha256 differs)" in done.err
+    assert not (workspace / "mask-0002").exists()

@@ -1,0 +1,66 @@
+import errno
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.data import files
+from orchestrator.data.files import atomic, check_format, digest_of, free_room, read_json, sweep, write_json
+from orchestrator.errors import StoreError, WorkspaceError
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+class StopError(Exception):
+    """A kill in mid-write."""
+
+
+def test_an_interrupted_save_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, 1)
+    with pytest.raises(StopError), atomic(path) as temporary:
+        temporary.write_text("half of")
+        raise StopError
+    assert read_json(path) == 1
+    assert [one.name for one in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_full_disk_is_a_sentence_and_the_old_file_stays(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, 1)
+    with pytest.raises(StoreError, match="the disk is full; the file was not written"), atomic(path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with pytest.raises(PermissionError), atomic(path):
+        raise PermissionError
+    assert read_json(path) == 1
+
+
+def test_what_kills_left_half_written_is_swept(tmp_path: Path) -> None:
+    (tmp_path / ".a.json.x.tmp").write_text("")
+    (tmp_path / "kept.tmp").write_text("")
+    sweep(tmp_path)
+    assert [one.name for one in tmp_path.iterdir()] == ["kept.tmp"]
+
+
+@given(st.dictionaries(st.text(), values, min_size=1))
+def test_a_digest_does_not_depend_on_the_order_of_keys(value: dict[str, object]) -> None:
+    assert digest_of(value) == digest_of(dict(reversed(value.items())))
+    assert digest_of(value) != digest_of([value])
+
+
+def test_formats_and_rooms_that_do_not_fit_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.json"
+    check_format(path, {"format": 2}, 2)
+    with pytest.raises(WorkspaceError, match="written in format 3 by a newer version; this one reads up to 2"):
+        check_format(path, {"format": 3}, 2)
+    with pytest.raises(WorkspaceError, match="no format number"):
+        check_format(path, [], 2)
+    free_room(tmp_path, 10, "a thing", "")
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10**6}))
+    with pytest.raises(StoreError, match="a thing needs 2 MB, and 1 MB are free on this disk. Go away"):
+        free_room(tmp_path, 2 * 10**6, "a thing", "Go away.")
