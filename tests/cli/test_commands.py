@@ -107,7 +107,7 @@ def test_weights_that_do_not_fit_their_card_are_told(orch: Orch, people: Path, w
         in orch("predict", people / "eval" / "images", "-w", workspace).err
     )
     card_path.write_text(json.dumps({**card, "format": 99}))
-    assert "newer than this version reads" in orch("ensemble", "-w", workspace).err
+    assert "by a newer version; this one reads up to 1" in orch("ensemble", "-w", workspace).err
 
 
 def test_newer_foreign_and_missing_workspaces_are_refused(
