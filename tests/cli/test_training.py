@@ -1,7 +1,7 @@
 """Training from the command line: what is trained, kept, shared, and what becomes current."""
 
+import io
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -289,7 +289,7 @@ def test_the_live_table_shows_every_member_and_how_it_ended(
 
     class Looked(TrainingDisplay):
         def training(self, jobs: object, at_once: int) -> None:
-            self._console = Console(file=open(os.devnull, "w"), force_terminal=True, width=100)  # noqa: PTH123, SIM115
+            self._console = Console(file=io.StringIO(), force_terminal=True, width=100)
             super().training(jobs, at_once)  # type: ignore[arg-type]
 
         def finished(self) -> None:
