@@ -30,7 +30,7 @@ GRID = 2.0**12
 """Adding and subtracting this rounds a float64 in 0..1 to a multiple of 2^-40: 53 bits of mantissa less 13. Sums of up
 to 4,096 such numbers are exact in float64, and 2^-40 is far below what float32 probabilities resolve."""
 
-CHUNK = 16_384
+CHUNK = 16384
 """Photos at a time: five members' three classes in float64 are then 2 MB, which a core's cache holds."""
 
 
@@ -79,20 +79,33 @@ def vote(members: Sequence[Floats], strategy: Strategy, weights: Sequence[float]
     shape = members[0].shape
     if any(member.shape != shape for member in members):
         raise ValueError(f"members disagree on their shape: {sorted({member.shape for member in members})}")
-    mean, voices = np.zeros(shape), np.zeros(shape)
-    rows = np.arange(shape[0])
+    # A row per class: NumPy then works along whole rows, not three numbers at a time (benchmarks/bench_voting.py).
+    photos, classes = shape
+    mean, voices = np.zeros((classes, photos)), np.zeros((classes, photos))
     for member, weight in zip(members, share, strict=True):
-        mean += _on_grid(member * np.float64(weight))
-        voices[rows, member.argmax(axis=1)] += _on_grid(np.float64(weight))
+        columns = np.ascontiguousarray(member.T)
+        first = _first_choice(columns)
+        voice = _on_grid(np.float64(weight))
+        for code in range(classes):
+            mean[code] += _on_grid(columns[code] * np.float64(weight))
+            voices[code] += np.multiply(first == code, voice)
     if strategy == "hard":
         # A tie means equal to the last bit, which sums on the grid make exact for equal weights.
-        leading = voices == voices.max(axis=1, keepdims=True)
-        choice = np.where(leading, mean, -1.0).argmax(axis=1)  # argmax takes the lower class of equals
+        choice = _first_choice(np.where(voices == voices.max(axis=0), mean, -1.0))
         shares = voices
     else:
-        choice, shares = mean.argmax(axis=1), mean
-    total = shares.sum(axis=1, keepdims=True)
-    return Vote(shares / total, choice, voices[rows, choice] / voices.sum(axis=1))
+        choice, shares = _first_choice(mean), mean
+    agreement = np.choose(choice, voices) / voices.sum(axis=0)
+    return Vote((shares / shares.sum(axis=0)).T, choice.astype(np.int64), agreement)
+
+
+def _first_choice(by_class: Floats) -> NDArray[np.int8]:
+    """The class with the highest number, the lower one of equals; shape (C, N) in, (N,) out."""
+    choice, best = np.zeros(by_class.shape[1], np.int8), by_class[0]
+    for code in range(1, len(by_class)):
+        np.putmask(choice, by_class[code] > best, code)
+        best = np.maximum(best, by_class[code])
+    return choice
 
 
 def fuse(
