@@ -142,11 +142,12 @@ def counted(number: int, thing: str) -> str:
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
-def nearest(word: str, allowed: Iterable[str], cutoff: float = 0.5) -> str:
-    """A hint towards the nearest allowed word: `" Did you mean 'x'?"`, or an empty string."""
+def nearest(word: str, allowed: Iterable[str], cutoff: float = 0.5, most: int = 1) -> str:
+    """A hint towards the nearest allowed words, `most` of them: `" Did you mean 'x' or 'y'?"`, or an empty string."""
     by_lower = {option.lower(): option for option in allowed}
-    found = difflib.get_close_matches(str(word).lower(), list(by_lower), n=1, cutoff=cutoff)
-    return f" Did you mean '{by_lower[found[0]]}'?" if found else ""
+    found = difflib.get_close_matches(str(word).lower(), list(by_lower), n=most, cutoff=cutoff)
+    words = " or ".join(f"'{by_lower[one]}'" for one in found)
+    return f" Did you mean {words}?" if found else ""
 
 
 class Mistakes:

@@ -28,7 +28,7 @@ app = typer.Typer(
 
 
 @app.command("check")
-def check_data(data: DataOption, columns: ColumnsOption = [], json: JsonOption = False) -> None:  # noqa: B006
+def check_data(data: DataOption, columns: ColumnsOption = [], json: JsonOption = False) -> None:
     """Find everything that is wrong with photos and table, all at once; exit code 0 when training may start.
 
     \b
@@ -65,7 +65,7 @@ def check_data(data: DataOption, columns: ColumnsOption = [], json: JsonOption =
 def describe_data(
     data: DataOption,
     picture: Annotated[Path | None, typer.Option("--out", "-o", help="Write the picture here, a .png.")] = None,
-    columns: ColumnsOption = [],  # noqa: B006
+    columns: ColumnsOption = [],
     json: JsonOption = False,
 ) -> None:
     """Count people and photos by class and joint class, ages and image sizes; as tables and as a picture.
@@ -103,7 +103,7 @@ def show_folds(
     data: DataOption,
     folds: FoldsOption = 5,
     plan_seed: PlanSeedOption = 0,
-    columns: ColumnsOption = [],  # noqa: B006
+    columns: ColumnsOption = [],
     json: JsonOption = False,
 ) -> None:
     """Show the fold plan that training would use: people and photos of each fold by class.

@@ -27,7 +27,7 @@ def ensemble(
     members: Annotated[
         list[str],
         typer.Option("--members", "-m", help="TASK=RUN or TASK=RUN,RUN; the current run where left out."),
-    ] = [],  # noqa: B006
+    ] = [],
     more: Annotated[list[str] | None, typer.Argument(help="More TASK=RUN words.", metavar="[TASK=RUN ...]")] = None,
     workspace: WorkspaceOption = Path("runs"),
     no_score: Annotated[

@@ -38,14 +38,14 @@ def train_all(
     workspace: WorkspaceOption = Path("runs"),
     folds: FoldsOption = 5,
     valid_only: ValidOnlyOption = False,
-    recipe: RecipeOption = [],  # noqa: B006
-    change: SetOption = [],  # noqa: B006
+    recipe: RecipeOption = [],
+    change: SetOption = [],
     tasks: Annotated[str, typer.Option("--tasks", help="Only these specialists, as in gender,mask.")] = ",".join(TASKS),
     jobs: JobsOption = 0,
     device: DeviceOption = "auto",
     seed: SeedOption = 0,
     plan_seed: PlanSeedOption = 0,
-    columns: ColumnsOption = [],  # noqa: B006
+    columns: ColumnsOption = [],
     no_store: NoStoreOption = False,
     json: JsonOption = False,
 ) -> None:
@@ -99,15 +99,15 @@ def train(
     fold: Annotated[
         list[int],
         typer.Option("--fold", help="Retrain only this fold; the other members are shared with the base run."),
-    ] = [],  # noqa: B006
+    ] = [],
     base: Annotated[
         str | None,
         typer.Option("--base", help="The run to start from; the current one if left out."),
     ] = None,
     recipe: Annotated[
         list[str], typer.Option("--recipe", "-r", help="NAME or FILE.toml; the current run's recipe, if left out.")
-    ] = [],  # noqa: B006
-    change: SetOption = [],  # noqa: B006
+    ] = [],
+    change: SetOption = [],
     jobs: JobsOption = 0,
     device: DeviceOption = "auto",
     seed: SeedOption = 0,
@@ -115,7 +115,7 @@ def train(
         int | None,
         typer.Option("--plan-seed", min=0, max=2**32 - 1, help="Seed of the plan; as the current runs, if left out."),
     ] = None,
-    columns: ColumnsOption = [],  # noqa: B006
+    columns: ColumnsOption = [],
     no_store: NoStoreOption = False,
     json: JsonOption = False,
 ) -> None:

@@ -53,7 +53,7 @@ def test_recipes_and_runs_are_shown_and_copied(orch: Orch, workspace: Path, tmp_
     [
         (["train-all", "--set", "lerning_rate=1"], "unknown key 'lerning_rate'"),
         (["train-all", "--recipe", "qick"], "Did you mean 'quick'?"),
-        (["train-all", "--set", "backbone=resnet_18"], "timm "),
+        (["train-all", "--set", "backbone=resnet_18"], "Did you mean 'resnet18' or '"),
         (["train-all", "--device", "cuda"], "sees no GPU here"),
         (["train-all", "--device", "tpu"], "allowed: auto, cpu, cuda"),
         (["train-all", "--folds", "9"], "larger than the smallest class: "),
