@@ -39,7 +39,7 @@ def main() -> None:
 def _commands(prefix: str, command: object) -> list[tuple[str, object]]:
     """Every command that does something, in the order of registration."""
     found: list[tuple[str, object]] = []
-    for name, one in command.commands.items():  # type: ignore[attr-defined]
+    for name, one in command.commands.items():
         if hasattr(one, "commands"):
             found += _commands(f"{prefix} {name}", one)
         else:

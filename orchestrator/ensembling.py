@@ -136,7 +136,8 @@ def build_ensemble(
         evaluation, table = _score(joined, chosen)
         disagreements = _disagreements(joined)
         names = {**CLASSES, "label": LABELS}
-        record["plan_digest"] = next(run for run in runs[TASKS[0]]).plan["digest"]  # type: ignore[index]
+        plan = runs[TASKS[0]][0].plan
+        record["plan_digest"] = plan["digest"] if plan else None
         record["evaluation"] = {name: one.as_dict(names[name]) for name, one in evaluation.items()}
         record["single"] = _singles(runs, tables)
         record["disagreements"] = len(disagreements)

@@ -50,7 +50,7 @@ class Recipe(BaseModel):
     sampling: Sampling = Field(description="per_person: one photo a person and epoch; per_photo: every photo")
     draw_by: Draw = Field(
         "photo",
-        description="per_person draws one of a person's photos (photo), or one of their mask states and then a photo (mask)",
+        description="per_person draws one of a person's photos (photo), or a mask state of theirs first (mask); else no matter",
     )
     augment: Augment = Field(default_factory=Augment, description="random changes of training photos")
 

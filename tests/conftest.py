@@ -121,7 +121,7 @@ class Silent:
     def decoding(self, done: int, photos: int) -> None: ...
 
     def training(self, jobs: object, at_once: int) -> None:
-        self.jobs = [f"{run.id}/{job.fold}" for run, job in jobs]  # type: ignore[attr-defined]
+        self.jobs = [f"{run.id}/{job.fold}" for run, job in jobs]
 
     def ended(self, run: object, job: object, failure: str) -> None: ...
 

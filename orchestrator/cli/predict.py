@@ -116,7 +116,7 @@ def _open(workspace: Path, ensemble: str | None, strategy: str | None, device: s
 
     place = resolve_device(device)
     with counting("loading members") as progress:
-        name, predictor = open_predictor(Workspace(workspace), ensemble, place, progress, strategy)  # type: ignore[arg-type]
+        name, predictor = open_predictor(Workspace(workspace), ensemble, place, progress, strategy)  # type: ignore[arg-type]  # checked above
     chosen = "" if ensemble else " (current)"
     say(f"ensemble {name}{chosen}: {len(predictor.members)} members, {predictor.strategy} vote, on {place}.")
     return predictor

@@ -79,7 +79,7 @@ def check(
     problems += twins(photos, [one.digest for one in opened[: len(photos)]])
     sizes = pd.Series([one.size for one in opened if one.size]).value_counts()
     problems.sort(key=lambda problem: not problem.fatal)  # stable: the order of finding within each
-    return Findings(photos, problems, {tuple(size): int(count) for size, count in sizes.items()})  # type: ignore[misc,arg-type]
+    return Findings(photos, problems, {tuple(size): int(count) for size, count in sizes.items()})  # type: ignore[misc,arg-type]  # of two each
 
 
 def _open(path: Path) -> _Opened:

@@ -143,7 +143,7 @@ def check_word(column: str, value: object, where: str) -> tuple[str | None, Prob
     word = str(value).strip().lower().replace(" ", "_").replace("-", "_")
     if word in allowed:
         return word, None
-    found = "nothing" if pd.isna(value) or not str(value).strip() else f"'{value}'"  # type: ignore[call-overload]
+    found = "nothing" if pd.isna(value) or not str(value).strip() else f"'{value}'"  # type: ignore[call-overload]  # any object
     return None, Problem(
         where,
         f"{column} is {found}; allowed: {', '.join(allowed)}.{nearest(word, allowed)}",
@@ -159,5 +159,5 @@ def check_age(value: object, where: str) -> tuple[float | None, Problem | None]:
         years = float("nan")
     if 0 <= years <= MAX_AGE:
         return years, None
-    found = "nothing" if pd.isna(value) or not str(value).strip() else f"'{value}'"  # type: ignore[call-overload]
+    found = "nothing" if pd.isna(value) or not str(value).strip() else f"'{value}'"  # type: ignore[call-overload]  # any object
     return None, Problem(where, f"age is {found}; allowed: years from 0 to {MAX_AGE}.", kind="impossible_age")

@@ -172,7 +172,7 @@ class Preprocess:
     def from_dict(cls, value: dict[str, Any]) -> Preprocess:
         """The inverse of `as_dict`."""
         mean, std = (tuple(float(number) for number in value[key]) for key in ("mean", "std"))
-        return cls(Geometry(**value["geometry"]), mean, std)  # type: ignore[arg-type]
+        return cls(Geometry(**value["geometry"]), mean, std)  # type: ignore[arg-type]  # of three each
 
 
 def _float32() -> Any:

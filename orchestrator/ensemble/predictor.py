@@ -45,6 +45,7 @@ class MemberFiles:
 class Member:
     """One loaded member."""
 
+    folder: Path
     task: str
     network: nn.Module
     head: Head
@@ -112,7 +113,11 @@ class Predictor:
     def probabilities(
         self, prepared: Sequence[Mapping[Geometry, NDArray[np.uint8]]]
     ) -> dict[str, list[NDArray[np.float32]]]:
-        """Every member's class probabilities for prepared photos: task -> M arrays (n, C)."""
+        """Every member's class probabilities for prepared photos: task -> M arrays (n, C).
+
+        Raises:
+            WorkspaceError: a member answers with what is no number.
+        """
         answers: dict[str, list[NDArray[np.float32]]] = {task: [] for task in TASKS}
         batches = {
             geometry: torch.from_numpy(np.stack([one[geometry] for one in prepared])).to(self.device)
@@ -125,7 +130,13 @@ class Predictor:
                     inputs[member.preprocess] = member.preprocess.normalise(batches[member.preprocess.geometry])
                 with autocast(member.precision, self.device):
                     outputs = member.network(inputs[member.preprocess])
-                answers[member.task].append(member.head.probabilities(outputs).cpu().numpy())
+                found = member.head.probabilities(outputs).cpu().numpy()
+                if not np.isfinite(found).all():
+                    raise WorkspaceError(
+                        f"{member.folder}: this member's answers are no numbers. Retrain that fold; if it was trained in fp16, "
+                        "with precision = bf16 or fp32."
+                    )
+                answers[member.task].append(found)
         return answers
 
     def predict(self, paths: Sequence[Path], skip_unreadable: bool = False, batch: int = BATCH) -> Iterator[Batch]:
@@ -197,6 +208,7 @@ def _load(task: str, files: MemberFiles, device: str) -> Member:
     load_weights(files.folder / WEIGHTS, network, files.sha256 or card["sha256"][WEIGHTS])
     network.requires_grad_(False)
     return Member(
+        files.folder,
         task,
         network.to(device).eval(),
         head,

@@ -69,7 +69,7 @@ def read_held_out(task: str, run: str, files: Sequence[Path], plan: FoldPlan) ->
         plan: the plan it was trained by.
 
     Raises:
-        WorkspaceError: a table is missing or unreadable.
+        WorkspaceError: a table is missing or unreadable, or its numbers are no probabilities.
         LeakError: a person is judged by a member that may have seen them, or twice.
     """
     parts = []
@@ -83,6 +83,13 @@ def read_held_out(task: str, run: str, files: Sequence[Path], plan: FoldPlan) ->
         except (OSError, ValueError) as error:
             raise WorkspaceError(f"{file}: cannot be read ({error}). Restore the file, or retrain that fold.") from None
     table = pd.concat(parts, ignore_index=True)
+    numbers = table[[f"p({name})" for name in CLASSES[task]]].to_numpy()
+    none = np.flatnonzero(~((numbers >= 0) & (numbers <= 1)).all(axis=1))
+    if len(none):
+        raise WorkspaceError(
+            f"{run}: {len(none)} photos have no probabilities between 0 and 1, {table['path'].iloc[none[0]]} among "
+            f"them ({numbers[none[0]]}). Retrain {task}, with a lower learning rate if it was the training that failed."
+        )
     wrong = table["fold"].to_numpy() != plan.folds(table["person"])
     if wrong.any():
         raise LeakError(

@@ -101,7 +101,7 @@ def preprocess_of(recipe: Recipe) -> Preprocess:
     """The recipe's geometry with the mean and std that the backbone's weights were trained with."""
     config = timm.get_pretrained_cfg(recipe.backbone, allow_unregistered=False)
     mean, std = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)) if config is None else (config.mean, config.std)
-    return Preprocess(recipe.geometry, tuple(mean), tuple(std))  # type: ignore[arg-type]
+    return Preprocess(recipe.geometry, tuple(mean), tuple(std))  # type: ignore[arg-type]  # of three each
 
 
 def load_state(recipe: Recipe) -> State:
@@ -161,7 +161,7 @@ def create(
     return model.to(memory_format=torch.channels_last)
 
 
-def freeze_stages(model: nn.Module, stages: int) -> list[nn.Module]:
+def freeze_stages(model: Any, stages: int) -> list[nn.Module]:
     """Keeps the first stages as they are: no gradients, and norms that stay in evaluation mode.
 
     On a CPU this pays: the first stages have the largest maps, so freezing four of nine stages of EfficientNet-Lite0
@@ -175,7 +175,7 @@ def freeze_stages(model: nn.Module, stages: int) -> list[nn.Module]:
     """
     if stages == 0:
         return []
-    groups: Mapping[int, list[str]] = group_parameters(model, model.group_matcher(coarse=True))  # type: ignore[operator]
+    groups: Mapping[int, list[str]] = group_parameters(model, model.group_matcher(coarse=True))
     names = sorted(groups)
     if stages >= len(names):
         raise ConfigError(
@@ -192,9 +192,9 @@ def freeze_stages(model: nn.Module, stages: int) -> list[nn.Module]:
     ]
 
 
-def heads_of(model: nn.Module) -> list[nn.Module]:
+def heads_of(model: Any) -> list[nn.Module]:
     """The network's classifiers: one, or two for a distilled one."""
-    found = model.get_classifier()  # type: ignore[operator]
+    found = model.get_classifier()
     return list(found) if isinstance(found, tuple) else [found]
 
 
@@ -219,8 +219,8 @@ def _calm_head(model: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
 
 
-def _is_head(model: nn.Module, key: str) -> bool:
-    names = model.pretrained_cfg["classifier"]  # type: ignore[index]
+def _is_head(model: Any, key: str) -> bool:
+    names = model.pretrained_cfg["classifier"]
     heads = (names,) if isinstance(names, str) else tuple(names or ())
     return any(key.startswith(f"{head}.") for head in heads)
 

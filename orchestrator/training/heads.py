@@ -100,7 +100,7 @@ class SoftAgeHead:
         """One per whole value of the scale."""
         return self.high - self.low + 1
 
-    def targets(self, specialist: Specialist, table: pd.DataFrame, recipe: Recipe) -> NDArray[Any]:  # noqa: ARG002
+    def targets(self, specialist: Specialist, table: pd.DataFrame, recipe: Recipe) -> NDArray[Any]:  # noqa: ARG002  # a Head takes it
         """Exact values to train on, float32."""
         assert specialist.scale is not None  # config.py refuses soft_age without a scale
         return table[specialist.scale.column].to_numpy(dtype=np.float32)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from timm.optim import create_optimizer_v2  # type: ignore[attr-defined]
+from timm.optim import create_optimizer_v2  # type: ignore[attr-defined]  # timm lists it without re-exporting it
 from torch import nn
 from torch.optim import Optimizer
 

@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import save_file
 
 from orchestrator.training import jobs
 from tests.conftest import TINY, Done, hashes, tiny, train
@@ -66,11 +70,32 @@ def test_retraining_a_fold_refuses_another_recipe_plan_or_fold(orch: Orch, peopl
     assert "a run of the age specialist; needed: one of mask" in done.err
 
 
+def test_retraining_a_fold_refuses_changed_photos_and_initial_weights(orch: Orch, people: Path, tmp_path: Path) -> None:
+    copy, runs = tmp_path / "people", tmp_path / "runs"
+    shutil.copytree(people, copy)
+    torch.manual_seed(0)
+    weights = tmp_path / "body.safetensors"
+    save_file(timm.create_model("test_efficientnet").state_dict(), weights)
+    first = train(orch, copy, runs, "train-all", "--tasks", "mask", *tiny("epochs=1", f"weights={weights}"))
+    assert first.code == 0, first.err
+    save_file({key: value + 1 for key, value in timm.create_model("test_efficientnet").state_dict().items()}, weights)
+    done = train(orch, copy, runs, "train", "mask", "--fold", 1)
+    assert done.code == 2
+    assert "are other bytes than those mask-0001 began from. Restore them, or retrain the whole specialist" in done.err
+    torch.manual_seed(0)
+    save_file(timm.create_model("test_efficientnet").state_dict(), weights)
+    photo = next((copy / "train" / "images").rglob("normal.*"))
+    Image.open(photo).rotate(180).save(photo)
+    done = train(orch, copy, runs, "train", "mask", "--fold", 1)
+    assert done.code == 2
+    assert "the photos changed since mask-0001 was trained: members of different data never mix" in done.err
+
+
 def test_changed_data_recipe_or_plan_is_a_new_run(orch: Orch, people: Path, workspace: Path, tmp_path: Path) -> None:
     copy = tmp_path / "people"
     shutil.copytree(people, copy)
     table = pd.read_csv(copy / "train" / "train.csv", dtype=str)
-    table.loc[0, "age"] = str(int(table.loc[0, "age"]) + 1)  # type: ignore[arg-type]
+    table.loc[0, "age"] = str(int(table.loc[0, "age"]) + 1)
     table.to_csv(copy / "train" / "train.csv", index=False)
     assert train(orch, copy, workspace, "train-all", *tiny(), "--tasks", "mask").code == 0
     assert train(orch, people, workspace, "train-all", *tiny("epochs=1"), "--tasks", "mask").code == 0
@@ -109,9 +134,9 @@ def test_a_failing_fold_is_told_at_the_end_and_the_others_are_kept(
     real = jobs.train_fold
 
     def fail_once(job: object) -> object:
-        if job.task == "age" and job.fold == 1:  # type: ignore[attr-defined]
+        if job.task == "age" and job.fold == 1:
             raise MemoryError
-        return real(job)  # type: ignore[arg-type]
+        return real(job)
 
     monkeypatch.setattr(jobs, "train_fold", fail_once)
     runs = tmp_path / "runs"
@@ -290,7 +315,7 @@ def test_the_live_table_shows_every_member_and_how_it_ended(
     class Looked(TrainingDisplay):
         def training(self, jobs: object, at_once: int) -> None:
             self._console = Console(file=io.StringIO(), force_terminal=True, width=100)
-            super().training(jobs, at_once)  # type: ignore[arg-type]
+            super().training(jobs, at_once)
 
         def finished(self) -> None:
             if self._live is not None:

@@ -15,7 +15,7 @@ RED = (200, 30, 40)
 
 
 def saved(image: Image.Image, path: Path, **options: object) -> Path:
-    image.save(path, **options)  # type: ignore[arg-type]
+    image.save(path, **options)
     return path
 
 

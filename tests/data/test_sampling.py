@@ -15,7 +15,7 @@ def persons_of(counts: list[int]) -> Codes:
 
 
 @given(counts_of, st.integers(0, 2**32 - 1), st.randoms(use_true_random=False))
-def test_per_person_draws_each_person_once(counts: list[int], seed: int, random) -> None:  # type: ignore[no-untyped-def]
+def test_per_person_draws_each_person_once(counts: list[int], seed: int, random) -> None:
     persons = persons_of(counts)
     kinds = np.array([random.randrange(3) for _ in persons])
     rows = draw_epoch("per_person", persons, kinds, np.random.default_rng(seed))
@@ -54,7 +54,7 @@ def test_a_persons_kinds_are_equally_likely_and_then_their_photos() -> None:
 
 
 @given(counts_of, st.randoms(use_true_random=False))
-def test_expected_draws_are_what_is_drawn_on_average(counts: list[int], random) -> None:  # type: ignore[no-untyped-def]
+def test_expected_draws_are_what_is_drawn_on_average(counts: list[int], random) -> None:
     persons = persons_of(counts)
     kinds = np.array([random.randrange(3) for _ in persons])
     expected = expected_draws("per_person", persons, kinds)

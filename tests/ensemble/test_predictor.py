@@ -57,6 +57,14 @@ def test_all_members_that_cannot_be_used_are_told_at_once(trained: Path, tmp_pat
     assert "2 of the ensemble's 4 members cannot be used" in caught.value.message
 
 
+def test_a_member_whose_answers_are_no_numbers_is_named(trained: Path, people: Path) -> None:
+    predictor = Predictor(fold(trained, 0), "soft")
+    broken = predictor.members[1]
+    next(broken.network.parameters()).data.fill_(float("nan"))
+    with pytest.raises(WorkspaceError, match=r"gender-0001.fold-0: this member's answers are no numbers"):
+        list(predictor.predict(read(people / "train").paths[:2]))
+
+
 def json_of(folder: Path) -> dict[str, dict[str, float]]:
     import json
 

@@ -26,7 +26,7 @@ def test_no_order_of_members_changes_a_bit(
 ) -> None:
     members = draw(shape)
     shuffled = list(members)
-    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    random.shuffle(shuffled)
     one, other = vote(members, strategy), vote(shuffled, strategy)
     assert np.array_equal(one.shares, other.shares)
     assert np.array_equal(one.choice, other.choice)
@@ -58,13 +58,13 @@ def test_a_unanimous_vote_wins(shape: tuple[int, int, int, int], strategy: Strat
 
 
 def reference_hard(members: list[np.ndarray]) -> list[int]:
-    """The rule in plain Python: majority, then higher mean, then lower class."""
+    """The rule in plain Python: majority, then higher mean (in steps of 2^-23), then lower class."""
     answers = []
     for photo in range(len(members[0])):
         rows = [one[photo].astype(float) for one in members]
         voices = [sum(int(np.argmax(row)) == code for row in rows) for code in range(len(rows[0]))]
-        means = [sum(row[code] for row in rows) / len(rows) for code in range(len(rows[0]))]
-        answers.append(max(range(len(voices)), key=lambda code: (voices[code], round(means[code], 9), -code)))
+        sums = [sum(round(float(row[code]) * 2**23) for row in rows) for code in range(len(rows[0]))]
+        answers.append(max(range(len(voices)), key=lambda code: (voices[code], sums[code], -code)))
     return answers
 
 
@@ -80,6 +80,16 @@ def test_hard_ties_go_to_the_higher_mean_then_to_the_lower_class() -> None:
     even = [np.array([[0.7, 0.2, 0.1]]), np.array([[0.2, 0.7, 0.1]])]
     assert vote(even, "hard").choice == [0]
     assert vote(even, "hard").shares.tolist() == [[0.5, 0.5, 0.0]]
+
+
+def test_as_many_certain_members_as_allowed_do_not_overflow() -> None:
+    certain = np.array([[0.0, 1.0, 0.0]], np.float32)
+    for strategy in ("soft", "hard"):
+        for members in (1, 2, 4, 128, 255):
+            found = vote([certain] * members, strategy)
+            assert found.shares.tolist() == [[0, 1, 0]]
+            assert found.choice.tolist() == [1]
+            assert found.agreement.tolist() == [1]
 
 
 def test_soft_and_hard_can_differ() -> None:
@@ -105,6 +115,7 @@ def test_weights_count_by_their_ratio(shape: tuple[int, int, int, int], strategy
     ("members", "weights", "words"),
     [
         ([], None, "at least one"),
+        ([np.ones((2, 3))] * 256, None, "at most 255"),
         ([np.ones((2, 3)), np.ones((3, 3))], None, "shape"),
         ([np.ones((2, 3))], [1.0, 2.0], "2 weights for 1"),
         ([np.ones((2, 3))], [0.0], "positive"),
@@ -136,7 +147,7 @@ def test_the_chunk_never_changes_the_labels(photos: int, chunk: int, strategy: S
 
 def test_fusing_takes_the_same_memory_for_ten_times_the_photos() -> None:
     peaks = []
-    for photos in (100_000, 1_000_000):
+    for photos in (200_000, 2_000_000):
         by_task = {task: [np.full((photos, len(CLASSES[task])), 0.25, np.float32)] * 5 for task in TASKS}
         tracemalloc.start()
         total = sum(len(part.label) for part in fuse(by_task, "soft"))

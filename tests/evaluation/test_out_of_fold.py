@@ -57,6 +57,10 @@ def test_missing_and_damaged_tables_and_strangers_are_told(tmp_path: Path) -> No
     (tmp_path / "cut.parquet").write_bytes(b"PAR1")
     with pytest.raises(WorkspaceError, match="cannot be read"):
         read_held_out("age", "age-0001", [tmp_path / "cut.parquet"], PLAN)
+    empty = held_out("age", 0, ["a", "c"])
+    empty.loc[2, "p(<30)"] = np.nan
+    with pytest.raises(WorkspaceError, match=r"1 photos have no probabilities between 0 and 1, c/0.jpg among them"):
+        read_held_out("age", "age-0001", files(tmp_path, [empty]), PLAN)
     with pytest.raises(PlanError, match="does not know 1 people"):
         read_held_out("age", "age-0001", files(tmp_path, [held_out("age", 0, ["stranger"])]), PLAN)
 

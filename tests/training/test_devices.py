@@ -4,6 +4,10 @@ import sys
 
 import pytest
 
+from orchestrator.errors import DeviceError
+from orchestrator.training import devices
+from orchestrator.training.devices import resolve_device
+
 PROGRAM = """
 import resource
 import torch
@@ -29,3 +33,16 @@ def test_freed_blocks_are_used_again_instead_of_mapped_anew() -> None:
     before, after = map(int, done.stdout.split())
     assert before > 20 * 20  # 40 MB anew each time, be it in pages of 4 kB or 2 MB
     assert after < before / 10
+
+
+def test_a_gpu_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "gpu_count", lambda: 0)
+    assert (resolve_device("auto"), resolve_device("cpu")) == ("cpu", "cpu")
+    with pytest.raises(DeviceError, match="sees no GPU here. Use --device cpu or auto"):
+        resolve_device("cuda")
+    monkeypatch.setattr(devices, "gpu_count", lambda: 2)
+    assert (resolve_device("auto"), resolve_device("cuda:1")) == ("cuda", "cuda:1")
+    with pytest.raises(DeviceError, match="--device cuda:2: there are 2, cuda:0 to cuda:1"):
+        resolve_device("cuda:2")
+    with pytest.raises(DeviceError, match="allowed: auto, cpu, cuda, cuda:0"):
+        resolve_device("gpu")

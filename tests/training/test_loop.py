@@ -1,5 +1,7 @@
 import dataclasses
 import json
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -91,13 +93,13 @@ def test_a_stopped_training_ends_with_the_same_bits(
         calls["save"] += 1
         if moment == "before the checkpoint" and calls["save"] == 2:
             raise StopError
-        real_save(*words)  # type: ignore[arg-type]
+        real_save(*words)
         if moment == "after the checkpoint" and calls["save"] == 2:
             raise StopError
 
     def score(*words: object) -> dict[str, object]:
         calls["score"] += 1
-        found = real_score(*words)  # type: ignore[arg-type]
+        found = real_score(*words)
         if moment == "after the best" and calls["score"] == 2:
             raise StopError
         return found
@@ -135,7 +137,7 @@ def test_patience_stops_and_the_best_epoch_is_kept(tmp_path: Path, monkeypatch: 
     real = loop.score
 
     def scored(*words: object) -> object:
-        found = real(*words)  # type: ignore[arg-type]
+        found = real(*words)
         object.__setattr__(found, "macro_f1", next(scores))
         return found
 
@@ -206,6 +208,24 @@ def test_one_failing_job_never_sinks_the_others(tmp_path: Path) -> None:
     assert "Traceback" in failure["traceback"]
 
 
+class Deadly(Stripes):
+    """Pixels whose reader is killed, as the kernel does when memory runs out."""
+
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return super().take(rows)
+
+
+@pytest.mark.slow
+def test_a_job_whose_worker_dies_twice_is_told_with_the_settings_to_lower(tmp_path: Path) -> None:
+    good = job_of(tmp_path / "r" / "fold-0", "epochs=1")
+    bad = job_of(tmp_path / "r" / "fold-1", "epochs=1", fold=1, pixels=Deadly(np.zeros(90)))
+    results = run_jobs([bad, good], 2, lambda result: None)
+    assert [bool(result.failure) for result in results] == [True, False]
+    assert "mask fold 1: its process was killed, most likely for want of memory" in results[0].failure
+    assert "--set mask.batch_size=8 (now 16) or --jobs" in results[0].failure
+
+
 def test_cores_are_shared_out_and_wrong_numbers_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("joblib.cpu_count", lambda: 8)
     assert share_out(0, 15, "cpu") == (8, 1)
@@ -231,7 +251,7 @@ def test_a_full_disk_is_a_sentence_and_sinks_nobody(tmp_path: Path, monkeypatch:
     def full(tensors: object, path: Path, note: object) -> None:
         if "fold-0" in str(path):
             raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
-        real(tensors, path, note)  # type: ignore[arg-type]
+        real(tensors, path, note)
 
     monkeypatch.setattr(checkpoints, "save_file", full)
     jobs = [job_of(tmp_path / "r" / f"fold-{fold}", "epochs=1", fold=fold) for fold in (0, 1)]

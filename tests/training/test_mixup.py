@@ -40,7 +40,8 @@ class Mean(nn.Module):
 
 def test_the_loss_is_that_of_blended_targets(tmp_path: Path) -> None:
     job = job_of(tmp_path / "m", "mixup=1.0")
-    job = replace(job, recipe=job.recipe.model_copy(update={"label_smoothing": 0.0}), head=replace(job.head, label_smoothing=0.0))  # type: ignore[type-var]  # fmt: skip
+    recipe = job.recipe.model_copy(update={"label_smoothing": 0.0})
+    job = replace(job, recipe=recipe, head=replace(job.head, label_smoothing=0.0))
     pixels = torch.from_numpy(job.pixels.take(np.arange(6)))
     targets, weights = torch.tensor([0, 1, 2, 0, 1, 2]), torch.tensor([1.0, 2.0, 0.5, 1.0, 1.0, 0.5])
     found = _loss(job, Mean(), pixels, targets, weights, np.random.default_rng(3))
