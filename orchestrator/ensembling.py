@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 
 from orchestrator.data.files import atomic, sha256_of, write_json
-from orchestrator.ensemble.predictor import MemberFiles, Predictor
+from orchestrator.ensemble.member import MemberFiles
+from orchestrator.ensemble.predictor import Predictor
 from orchestrator.ensemble.voting import COLUMN, STRATEGIES, Strategy, vote
 from orchestrator.errors import ConfigError, PlanError, Problem, WorkspaceError, nearest
 from orchestrator.evaluation.out_of_fold import Evaluation, OutOfFold, evaluate, join_tasks, read_held_out

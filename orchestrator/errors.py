@@ -11,6 +11,7 @@ collected and raised together, so that a user fixes them in one go.
     ├── StoreError        the pixel store: no room on the disk
     ├── WeightsError      backbone weights: not found, not fitting, hub out of reach
     ├── DeviceError       a device that is not there, or its memory used up
+    ├── EngineError       an engine that cannot run a member, or gives other answers than torch
     ├── WorkspaceError    a workspace, run, member or ensemble: missing, broken, or written by a newer version
     ├── LeakError         a score that would use a person seen in training
     └── TrainingError     jobs that failed while others went on
@@ -29,6 +30,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "DeviceError",
+    "EngineError",
     "LeakError",
     "Mistakes",
     "OrchestratorError",
@@ -123,6 +125,10 @@ class WeightsError(OrchestratorError):
 
 class DeviceError(OrchestratorError):
     """A device is not there, or its memory is used up."""
+
+
+class EngineError(OrchestratorError):
+    """An engine cannot run a member, or gives other answers than torch."""
 
 
 class WorkspaceError(OrchestratorError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ import pyarrow.parquet as pq
 from orchestrator.data.contest import Eval
 from orchestrator.data.files import atomic
 from orchestrator.data.preprocessing import FORMATS
+from orchestrator.ensemble.export import CHECK_PHOTOS
 from orchestrator.ensemble.predictor import Batch, Predictor
+from orchestrator.ensemble.trial import Chosen, put_on_engines
 from orchestrator.ensemble.voting import COLUMN, Strategy
 from orchestrator.errors import ConfigError, DataError, Problem
 from orchestrator.labels import CLASSES, LABELS, TASKS, joint_probabilities
@@ -23,6 +26,7 @@ from orchestrator.labels import CLASSES, LABELS, TASKS, joint_probabilities
 __all__ = [
     "Prediction",
     "check_probabilities_path",
+    "choose_engines",
     "find_photos",
     "predict_photos",
     "write_probabilities",
@@ -88,6 +92,32 @@ def find_photos(places: Iterable[Path]) -> list[Path]:
             f"{', '.join(PHOTO_SUFFIXES)}."
         )
     return list(found)
+
+
+def choose_engines(
+    predictor: Predictor,
+    paths: Sequence[Path],
+    engine: str,
+    exact: bool,
+    cache: Path,
+    exporting: Callable[[int, int], None] = lambda _done, _all: None,
+) -> list[Chosen]:
+    """Puts the members on an engine for these photos; the first readable ones serve to check and to try.
+
+    Args:
+        predictor: the members.
+        paths: the photos to come.
+        engine: `auto`, `torch`, `onnx` or `openvino`.
+        exact: leave out precisions below fp32.
+        cache: folder for exports and trials.
+        exporting: called with (members exported, members to export).
+
+    Raises:
+        EngineError: the engine asked for cannot run a member or gives other answers than torch.
+    """
+    read = (predictor.read(path) for path in paths)
+    sample = list(islice((one for one in read if not isinstance(one, str)), CHECK_PHOTOS))
+    return put_on_engines(predictor, sample, len(paths), engine, exact, cache, exporting) if sample else []
 
 
 def predict_photos(

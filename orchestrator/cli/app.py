@@ -8,7 +8,7 @@ import sys
 import typer
 
 from orchestrator import __version__
-from orchestrator.cli import data, demo, ensemble, predict, recipes, runs, train
+from orchestrator.cli import data, demo, ensemble, export, predict, recipes, runs, train
 from orchestrator.cli.console import warn
 from orchestrator.errors import OrchestratorError
 
@@ -34,6 +34,7 @@ app.command("train-all", rich_help_panel="Train")(train.train_all)
 app.command("train", rich_help_panel="Train")(train.train)
 app.command("ensemble", rich_help_panel="Ensemble and predict")(ensemble.ensemble)
 app.command("predict", rich_help_panel="Ensemble and predict")(predict.predict)
+app.command("export", rich_help_panel="Ensemble and predict")(export.export)
 app.add_typer(data.app, name="data", rich_help_panel="Data and records")
 app.add_typer(runs.app, name="runs", rich_help_panel="Data and records")
 app.add_typer(recipes.app, name="recipes", rich_help_panel="Data and records")

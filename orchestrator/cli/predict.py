@@ -43,6 +43,16 @@ def predict(
     batch: Annotated[
         int, typer.Option("--batch", min=1, max=4096, help="Photos at a time; lower it when memory runs out.")
     ] = 64,
+    engine: Annotated[
+        str,
+        typer.Option(
+            "--engine", help="auto: done first by a short trial here; or torch, onnx, openvino (pip: extra `engines`)."
+        ),
+    ] = "auto",
+    precision: Annotated[
+        str,
+        typer.Option("--precision", help="auto, or fp32: no engine whose answers differ from torch's by over 1e-4."),
+    ] = "auto",
     device: DeviceOption = "auto",
     workspace: WorkspaceOption = Path("runs"),
     json: JsonOption = False,
@@ -61,6 +71,8 @@ def predict(
 
     if on_error not in ("fail", "mark"):
         raise ConfigError(f"--on-error {on_error}; allowed: fail, mark.")
+    if precision not in ("auto", "fp32"):
+        raise ConfigError(f"--precision {precision}; allowed: auto, fp32.")
     if strategy is not None and strategy not in STRATEGIES:
         raise ConfigError(f"--strategy {strategy}; allowed: {', '.join(STRATEGIES)}.")
     if (evaluation is None) == (not photos):
@@ -73,11 +85,13 @@ def predict(
     from orchestrator.pictures import check_png, contact_sheet
     from orchestrator.prediction import (
         check_probabilities_path,
+        choose_engines,
         find_photos,
         predict_photos,
         write_probabilities,
         write_submission,
     )
+    from orchestrator.records.workspace import Workspace
 
     if probabilities is not None:
         check_probabilities_path(probabilities)
@@ -85,7 +99,11 @@ def predict(
         check_png("--picture", picture)
     contest = read_eval(evaluation, missing_too=on_error == "mark") if evaluation is not None else None
     paths = list(contest.paths) if contest is not None else find_photos(photos or [])
-    predictor = _open(workspace, ensemble, strategy, device)
+    predictor = _open(workspace, ensemble, strategy, device, engine)
+    with counting("exporting members") as progress:
+        cache = Workspace(workspace).cache / "engines"
+        for chosen in choose_engines(predictor, paths, engine, precision == "fp32", cache, progress):
+            say(str(chosen) + ".")
     with counting("predicting") as progress:
         answers = predict_photos(predictor, paths, on_error == "mark", progress, batch)
     failed = [answer for answer in answers if answer.error]
@@ -109,12 +127,14 @@ def predict(
         say(f"... and {len(failed) - 20} more photos that could not be read.")
 
 
-def _open(workspace: Path, ensemble: str | None, strategy: str | None, device: str) -> Predictor:
+def _open(workspace: Path, ensemble: str | None, strategy: str | None, device: str, engine: str) -> Predictor:
+    from orchestrator.ensemble.engines import check_engine
     from orchestrator.ensembling import open_predictor
     from orchestrator.records.workspace import Workspace
     from orchestrator.training.devices import resolve_device
 
     place = resolve_device(device)
+    check_engine(engine, place)
     with counting("loading members") as progress:
         name, predictor = open_predictor(Workspace(workspace), ensemble, place, progress, strategy)  # type: ignore[arg-type]  # checked above
     chosen = "" if ensemble else " (current)"

@@ -1,56 +1,39 @@
-"""Photos in, predictions out: each photo is decoded once, prepared once per geometry, seen by every member."""
+"""Photos in, predictions out: each photo is decoded once, prepared once per geometry, seen by every member.
+
+On a CPU one pool of as many threads as there are cores does all the work, decoding and members alike, each call on one core:
+cores are neither idle nor fought over. On a GPU members answer one after the other while the CPU decodes what comes next.
+"""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
+import joblib
 import numpy as np
-import timm
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
-from orchestrator.data.preprocessing import Geometry, Preprocess, decode
+from orchestrator.data.preprocessing import Geometry, decode
+from orchestrator.ensemble.engines import Runner, TorchRunner
+from orchestrator.ensemble.member import Member, MemberFiles, load_member
 from orchestrator.ensemble.voting import Fused, Strategy, fuse
 from orchestrator.errors import PhotoError, Problem, WeightsError, WorkspaceError
-from orchestrator.labels import CLASSES, TASKS
-from orchestrator.training.backbones import create
-from orchestrator.training.checkpoints import CARD, WEIGHTS, load_weights, read_card
-from orchestrator.training.devices import autocast, keep_freed_memory
-from orchestrator.training.heads import Head, head_from_dict
+from orchestrator.labels import TASKS
+from orchestrator.training.devices import keep_freed_memory
 
-__all__ = ["Batch", "MemberFiles", "Predictor"]
+__all__ = ["CALL", "Batch", "Predictor", "Prepared"]
 
 BATCH = 64
+CALL = 16
+"""Photos a call on a CPU: their activations stay near the caches (EfficientNet-Lite0 at 128 x 96, OpenVINO in bf16, photos a
+core second: 715 by 16, 645 by 64), and a batch of 64 is enough calls to keep all cores busy."""
 
-
-@dataclass(frozen=True)
-class MemberFiles:
-    """Where a member's files are.
-
-    Attributes:
-        folder: holds the card and the weights.
-        sha256: of the weights, as the ensemble recorded it; empty trusts the card.
-    """
-
-    folder: Path
-    sha256: str = ""
-
-
-@dataclass(frozen=True)
-class Member:
-    """One loaded member."""
-
-    folder: Path
-    task: str
-    network: nn.Module
-    head: Head
-    preprocess: Preprocess
-    precision: str
+Prepared = dict[Geometry, NDArray[np.uint8]]
 
 
 @dataclass(frozen=True)
@@ -70,14 +53,40 @@ class Batch:
     order: list[int]
 
 
+@dataclass(frozen=True)
+class Asked:
+    """Calls under way: for each task, for each of its members, the parts of its answer."""
+
+    parts: Mapping[str, Sequence[tuple[Member, Sequence[Future[NDArray[np.float32]]]]]]
+
+    def answers(self) -> dict[str, list[NDArray[np.float32]]]:
+        """Waits: task -> M arrays (n, C).
+
+        Raises:
+            WorkspaceError: a member answers with what is no number.
+        """
+        found: dict[str, list[NDArray[np.float32]]] = {}
+        for task, members in self.parts.items():
+            for member, futures in members:
+                answer = np.concatenate([future.result() for future in futures])
+                if not np.isfinite(answer).all():
+                    raise WorkspaceError(
+                        f"{member.folder}: this member's answers are no numbers. Retrain that fold; if it was trained in fp16, "
+                        "with precision = bf16 or fp32."
+                    )
+                found.setdefault(task, []).append(answer)
+        return found
+
+
 class Predictor:
-    """The members of an ensemble, loaded and ready.
+    """The members of an ensemble, loaded and ready, on torch until `use` gives them other runners.
 
     Args:
         members: task -> its members' files; all three tasks.
         strategy: how members of a task vote.
         device: `cpu`, `cuda` or `cuda:N`.
         loaded: called with (members loaded, members in all).
+        threads: calls at once on a CPU; 0: one per core.
 
     Raises:
         WorkspaceError: files that are missing, not those that were written, or do not fit their card's network; all at once.
@@ -89,58 +98,54 @@ class Predictor:
         strategy: Strategy,
         device: str = "cpu",
         loaded: Callable[[int, int], None] = lambda _done, _all: None,
+        threads: int = 0,
     ) -> None:
         keep_freed_memory()
         self.strategy, self.device = strategy, device
+        self.threads = threads or joblib.cpu_count()
         self.members: list[Member] = []
         problems: list[Problem] = []
         files = [(task, one) for task in TASKS for one in members[task]]
         for number, (task, one) in enumerate(files, start=1):
             try:
-                self.members.append(_load(task, one, device))
+                self.members.append(load_member(task, one, device))
             except (WorkspaceError, WeightsError) as error:
                 where, what = error.message.split(": ", 1)
                 problems.append(Problem(where, what))
             loaded(number, len(files))
         if problems:
             raise WorkspaceError(f"{len(problems)} of the ensemble's {len(files)} members cannot be used:", problems)
+        self.runners: list[Runner] = [TorchRunner(member, device) for member in self.members]
         self.geometries = list(dict.fromkeys(member.preprocess.geometry for member in self.members))
 
-    def prepare(self, photo: NDArray[np.uint8]) -> dict[Geometry, NDArray[np.uint8]]:
+    def use(self, runners: Sequence[Runner]) -> None:
+        """Puts every member on a runner, in the order of `members`."""
+        if len(runners) != len(self.members):
+            raise ValueError(f"got {len(runners)} runners for {len(self.members)} members")
+        self.runners = list(runners)
+
+    def prepare(self, photo: NDArray[np.uint8]) -> Prepared:
         """One decoded photo at every geometry that some member needs."""
         return {geometry: geometry.apply(photo) for geometry in self.geometries}
 
-    def probabilities(
-        self, prepared: Sequence[Mapping[Geometry, NDArray[np.uint8]]]
-    ) -> dict[str, list[NDArray[np.float32]]]:
+    def read(self, path: Path) -> Prepared | str:
+        """One file at every geometry, or why it cannot be read."""
+        try:
+            return self.prepare(decode(path))
+        except PhotoError as error:
+            return error.message.removeprefix(f"{path}: ")
+
+    def probabilities(self, prepared: Sequence[Prepared]) -> dict[str, list[NDArray[np.float32]]]:
         """Every member's class probabilities for prepared photos: task -> M arrays (n, C).
 
         Raises:
             WorkspaceError: a member answers with what is no number.
         """
-        answers: dict[str, list[NDArray[np.float32]]] = {task: [] for task in TASKS}
-        batches = {
-            geometry: torch.from_numpy(np.stack([one[geometry] for one in prepared])).to(self.device)
-            for geometry in self.geometries
-        }
-        inputs: dict[Preprocess, torch.Tensor] = {}
-        with torch.inference_mode():
-            for member in self.members:
-                if member.preprocess not in inputs:
-                    inputs[member.preprocess] = member.preprocess.normalise(batches[member.preprocess.geometry])
-                with autocast(member.precision, self.device):
-                    outputs = member.network(inputs[member.preprocess])
-                found = member.head.probabilities(outputs).cpu().numpy()
-                if not np.isfinite(found).all():
-                    raise WorkspaceError(
-                        f"{member.folder}: this member's answers are no numbers. Retrain that fold; if it was trained in fp16, "
-                        "with precision = bf16 or fp32."
-                    )
-                answers[member.task].append(found)
-        return answers
+        with self._pool() as pool:
+            return self._ask(pool, prepared).answers()
 
     def predict(self, paths: Sequence[Path], skip_unreadable: bool = False, batch: int = BATCH) -> Iterator[Batch]:
-        """Answers for files, a batch at a time, in order; the next batch is decoded meanwhile.
+        """Answers for files, a batch at a time, in order; the next batches are decoded and begun meanwhile.
 
         Args:
             paths: photos.
@@ -149,69 +154,57 @@ class Predictor:
 
         Raises:
             PhotoError: a photo cannot be read, and `skip_unreadable` is off.
+            WorkspaceError: a member answers with what is no number.
         """
         cv2.setNumThreads(1)
-        parts = [paths[start : start + batch] for start in range(0, len(paths), batch)]
-        with ThreadPoolExecutor(2) as pool:
-            ahead: list[list[Future[dict[Geometry, NDArray[np.uint8]] | str]]] = []
+        parts = [list(paths[start : start + batch]) for start in range(0, len(paths), batch)]
+        with self._pool() as pool, ThreadPoolExecutor(self.threads) as decoders:
+            # On a CPU decoding shares the members' threads; a GPU's single thread must not wait for it.
+            readers = pool if self.device == "cpu" else decoders
+            ahead: deque[list[Future[Prepared | str]]] = deque()
+            asked: deque[tuple[list[Path], list[Prepared | str], Asked | None]] = deque()
             for number, part in enumerate(parts):
                 while len(ahead) < 2 and number + len(ahead) < len(parts):
-                    ahead.append([pool.submit(self.read, path) for path in parts[number + len(ahead)]])
-                results = [future.result() for future in ahead.pop(0)]
-                failed = [(path, one) for path, one in zip(part, results, strict=True) if isinstance(one, str)]
-                if failed and not skip_unreadable:
-                    rest = [path for later in parts[number + 1 :] for path in later]
-                    answers = zip(rest, pool.map(self.read, rest), strict=True)
-                    failed += [(path, one) for path, one in answers if isinstance(one, str)]
-                    raise PhotoError(
-                        f"{len(failed)} of {len(paths)} photos cannot be read; with --on-error mark their rows stay empty.",
-                        [Problem(str(path), reason) for path, reason in failed],
-                    )
-                yield self._answer(list(part), results, failed)
+                    ahead.append([readers.submit(self.read, path) for path in parts[number + len(ahead)]])
+                results = [future.result() for future in ahead.popleft()]
+                if not skip_unreadable and any(isinstance(one, str) for one in results):
+                    self._refuse(paths, [*part, *(path for later in parts[number + 1 :] for path in later)], readers)
+                prepared = [one for one in results if not isinstance(one, str)]
+                asked.append((part, results, self._ask(pool, prepared) if prepared else None))
+                if len(asked) > 1:  # one batch is always under way while another is waited for
+                    yield self._answer(*asked.popleft())
+            while asked:
+                yield self._answer(*asked.popleft())
 
-    def read(self, path: Path) -> dict[Geometry, NDArray[np.uint8]] | str:
-        """One file at every geometry, or why it cannot be read."""
-        try:
-            return self.prepare(decode(path))
-        except PhotoError as error:
-            return error.message.removeprefix(f"{path}: ")
+    def _pool(self) -> ThreadPoolExecutor:
+        if self.device != "cpu":
+            return ThreadPoolExecutor(1)
+        # OpenMP counts threads for each calling thread, so this does not touch the caller's own setting.
+        return ThreadPoolExecutor(self.threads, initializer=torch.set_num_threads, initargs=(1,))
 
-    def _answer(
-        self,
-        part: list[Path],
-        results: Sequence[dict[Geometry, NDArray[np.uint8]] | str],
-        failed: list[tuple[Path, str]],
-    ) -> Batch:
-        prepared = [one for one in results if not isinstance(one, str)]
+    def _ask(self, pool: ThreadPoolExecutor, prepared: Sequence[Prepared]) -> Asked:
+        """Begins every member's answers for prepared photos."""
+        pixels = {geometry: np.stack([one[geometry] for one in prepared]) for geometry in self.geometries}
+        size = CALL if self.device == "cpu" else len(prepared)
+        parts: dict[str, list[tuple[Member, list[Future[NDArray[np.float32]]]]]] = {}
+        for member, runner in zip(self.members, self.runners, strict=True):
+            own = pixels[member.preprocess.geometry]
+            futures = [pool.submit(runner, own[start : start + size]) for start in range(0, len(own), size)]
+            parts.setdefault(member.task, []).append((member, futures))
+        return Asked(parts)
+
+    def _refuse(self, paths: Sequence[Path], rest: Sequence[Path], pool: ThreadPoolExecutor) -> None:
+        """Reads all that is left, to name every photo that cannot be read."""
+        answers = zip(rest, pool.map(self.read, rest), strict=True)
+        failed = [Problem(str(path), one) for path, one in answers if isinstance(one, str)]
+        raise PhotoError(
+            f"{len(failed)} of {len(paths)} photos cannot be read; with --on-error mark their rows stay empty.", failed
+        )
+
+    def _answer(self, part: list[Path], results: Sequence[Prepared | str], asked: Asked | None) -> Batch:
         read = [path for path, one in zip(part, results, strict=True) if not isinstance(one, str)]
-        places = iter(range(len(prepared)))
+        failed = [(path, one) for path, one in zip(part, results, strict=True) if isinstance(one, str)]
+        places = iter(range(len(read)))
         order = [-1 if isinstance(one, str) else next(places) for one in results]
-        fused = next(fuse(self.probabilities(prepared), self.strategy)) if prepared else None
+        fused = next(fuse(asked.answers(), self.strategy)) if asked is not None else None
         return Batch(read, fused, failed, order)
-
-
-def _load(task: str, files: MemberFiles, device: str) -> Member:
-    card = read_card(files.folder)
-    if card["task"] != task or tuple(card["classes"]) != CLASSES[task]:
-        raise WorkspaceError(
-            f"{files.folder / CARD}: a member for {card['task']} with the classes {', '.join(card['classes'])}; "
-            f"needed: {task} with {', '.join(CLASSES[task])}."
-        )
-    if not timm.is_model(card["backbone"].split(".")[0]):
-        raise WorkspaceError(
-            f"{files.folder / CARD}: its backbone '{card['backbone']}' is unknown to timm {timm.__version__}; it was trained "
-            f"with timm {card.get('versions', {}).get('timm', '?')}. Install that version."
-        )
-    head = head_from_dict(card["head"])
-    preprocess = Preprocess.from_dict(card["preprocess"])
-    network = create(card["backbone"], head.outputs, geometry=preprocess.geometry)
-    load_weights(files.folder / WEIGHTS, network, files.sha256 or card["sha256"][WEIGHTS])
-    network.requires_grad_(False)
-    return Member(
-        files.folder,
-        task,
-        network.to(device).eval(),
-        head,
-        preprocess,
-        card["recipe"]["precision"],
-    )

@@ -7,7 +7,8 @@ import pytest
 from orchestrator.data.preprocessing import Geometry
 from orchestrator.data.readers import read
 from orchestrator.data.store import DirectPixels, PixelStore
-from orchestrator.ensemble.predictor import MemberFiles, Predictor
+from orchestrator.ensemble.member import MemberFiles
+from orchestrator.ensemble.predictor import Predictor
 from orchestrator.errors import WorkspaceError
 from orchestrator.labels import CLASSES, TASKS
 

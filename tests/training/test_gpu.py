@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from orchestrator.data.augmentation import Augment
-from orchestrator.ensemble.predictor import MemberFiles, read_card
+from orchestrator.ensemble.member import MemberFiles
 from orchestrator.training import checkpoints
 from orchestrator.training.backbones import create
+from orchestrator.training.checkpoints import read_card
 from orchestrator.training.devices import gpu_count, resolve_device
 from orchestrator.training.loop import train_fold
 from tests.training.test_loop import Stripes, job_of

@@ -1,0 +1,59 @@
+"""`orch export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orchestrator.cli.console import counting, emit, grid, out, say
+from orchestrator.cli.options import JsonOption, WorkspaceOption
+
+__all__ = ["export"]
+
+
+def export(
+    to: Annotated[Path, typer.Option("--out", "-o", help="A new folder for the files.")],
+    photos: Annotated[
+        list[Path] | None,
+        typer.Option("--photos", help="Photos to check the files on; the training photos in the store, if left out."),
+    ] = None,
+    ensemble: Annotated[
+        str | None, typer.Option("--ensemble", "-e", help="The ensemble's id; the current one if left out.")
+    ] = None,
+    workspace: WorkspaceOption = Path("runs"),
+    json: JsonOption = False,
+) -> None:
+    """Write an ensemble's members as ONNX files for use elsewhere, each checked against torch on photos.
+
+    A file takes uint8 pixels and gives probabilities, so nothing can be normalised in another way. Beside the files stand
+    card.json (how to feed them) and predict.py, a program that answers for photos with onnxruntime and without orch.
+
+    \b
+    Examples:
+      orch export --out exported
+      orch export --out exported --photos people/eval/images
+      python exported/predict.py photo.jpg
+    """
+    from orchestrator.ensemble.engines import check_engine
+    from orchestrator.ensembling import open_predictor
+    from orchestrator.exporting import export_ensemble
+    from orchestrator.prediction import find_photos
+    from orchestrator.records.workspace import Workspace
+
+    check_engine("onnx", "cpu")
+    place = Workspace(workspace)
+    given = find_photos(photos) if photos else []
+    with counting("loading members") as progress:
+        name, predictor = open_predictor(place, ensemble, "cpu", progress)
+    with counting("exporting members") as progress:
+        found = export_ensemble(predictor, name, to, place.cache / "engines", place.store, given, progress)
+    if json:
+        emit({"ensemble": name, "folder": str(to), "photos": found.photos, "differences": found.differences})
+        return
+    table = grid(f"{name}, checked on {found.photos} photos", "file", "largest difference from torch")
+    for file, difference in found.differences.items():
+        table.add_row(file, f"{difference:.1e}")
+    out().print(table)
+    say(f"{to}: {len(found.differences)} members, card.json, predict.py. Try: python {to / 'predict.py'} PHOTO")

@@ -1,0 +1,205 @@
+"""What runs a member's arithmetic: torch, ONNX Runtime or OpenVINO, each by one call from pixels to probabilities.
+
+All three run the same function, `member.Answers`: torch itself, the others from its ONNX export (`export.py`). On a CPU a
+runner takes one core and is called from as many threads as there are cores, because that answers more photos than one call
+spread over all of them (docs/performance.md). The engines beside torch come with the extra `engines`.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal, Protocol, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from orchestrator.ensemble.member import Answers, Member
+from orchestrator.errors import ConfigError, EngineError, nearest
+from orchestrator.training.devices import autocast
+
+__all__ = [
+    "ENGINES", "RUNTIME", "TOLERANCE", "Engine", "EngineName", "Pixels", "Precision", "Runner", "TorchRunner", "check_engine",
+    "engines_here", "open_runner",
+]  # fmt: skip
+
+EngineName = Literal["torch", "onnx", "openvino"]
+ENGINES: tuple[str, ...] = get_args(EngineName)
+Precision = Literal["fp32", "bf16"]
+
+PACKAGES: dict[str, tuple[str, ...]] = {
+    "torch": (),
+    "onnx": ("onnx", "onnxscript", "onnxruntime"),
+    "openvino": ("onnx", "onnxscript", "openvino"),
+}
+
+RUNTIME: dict[str, str] = {"torch": "torch", "onnx": "onnxruntime", "openvino": "openvino"}
+"""The package whose version decides how an engine answers, and how fast."""
+
+TOLERANCE: dict[Precision, float] = {"fp32": 1e-4, "bf16": 2e-2}
+"""Largest difference of a probability from torch's in fp32 that is taken for the same answer. fp32 engines differ in the order
+of sums only (4e-7 seen); bf16 has 8 bits of mantissa (4e-3 seen)."""
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An engine at a precision.
+
+    Attributes:
+        name: `torch`, `onnx` or `openvino`.
+        precision: of the arithmetic; weights and answers are float32 in any case.
+    """
+
+    name: EngineName
+    precision: Precision = "fp32"
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.precision}"
+
+
+class Runner(Protocol):
+    """A member on an engine; may be called from several threads at once."""
+
+    def __call__(self, pixels: Pixels) -> NDArray[np.float32]:
+        """Class probabilities (n, C) of pixels (n, H, W, 3)."""
+
+
+class TorchRunner:
+    """A member on torch.
+
+    Args:
+        member: on its device.
+        device: `cpu`, `cuda` or `cuda:N`.
+        precision: None takes the recipe's, which is fp32 on a CPU unless it says otherwise.
+    """
+
+    def __init__(self, member: Member, device: str, precision: Precision | None = None) -> None:
+        self._answers = Answers(member)
+        self._device, self._precision = device, precision or member.precision
+
+    def __call__(self, pixels: Pixels) -> NDArray[np.float32]:
+        """Class probabilities (n, C) of pixels (n, H, W, 3)."""
+        with torch.inference_mode(), autocast(self._precision, self._device):
+            found = self._answers(torch.from_numpy(pixels).to(self._device))
+        return np.asarray(found.cpu().numpy())
+
+
+class OnnxRunner:
+    """A member's export on ONNX Runtime, one core a call."""
+
+    def __init__(self, path: Path) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+    def __call__(self, pixels: Pixels) -> NDArray[np.float32]:
+        """Class probabilities (n, C) of pixels (n, H, W, 3)."""
+        return np.asarray(self._session.run(None, {"photos": pixels})[0])
+
+
+class OpenVinoRunner:
+    """A member's export on OpenVINO, one core a call.
+
+    Args:
+        path: the export.
+        precision: bf16 needs a CPU with such units; see `engines_here`.
+        threads: how many calls may run at once.
+    """
+
+    def __init__(self, path: Path, precision: Precision, threads: int) -> None:
+        settings = {
+            "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
+            "NUM_STREAMS": threads,
+            "INFERENCE_NUM_THREADS": threads,
+            "CACHE_DIR": str(path.parent / "openvino"),  # a compiled network opens in 0.04 s instead of 0.3 to 1 s
+        }
+        self._compiled = _openvino().compile_model(str(path), "CPU", settings)
+        self._own = threading.local()
+
+    def __call__(self, pixels: Pixels) -> NDArray[np.float32]:
+        """Class probabilities (n, C) of pixels (n, H, W, 3)."""
+        if not hasattr(self._own, "request"):  # a request is one thread's at a time
+            self._own.request = self._compiled.create_infer_request()
+        return np.array(self._own.request.infer({"photos": pixels}, share_inputs=True)[0])
+
+
+@lru_cache(maxsize=1)
+def _openvino() -> Any:
+    import openvino
+
+    return openvino.Core()
+
+
+def open_runner(engine: Engine, member: Member, path: Path | None, device: str, threads: int) -> Runner:
+    """A member on an engine.
+
+    Args:
+        engine: which.
+        member: on its device.
+        path: the member's export; None for torch.
+        device: where torch runs.
+        threads: how many calls may run at once.
+
+    Raises:
+        EngineError: the engine cannot open the export.
+    """
+    if engine.name == "torch" or path is None:
+        return TorchRunner(member, device, engine.precision)
+    try:
+        return OnnxRunner(path) if engine.name == "onnx" else OpenVinoRunner(path, engine.precision, threads)
+    except Exception as error:  # each runtime has exceptions of its own
+        raise EngineError(
+            f"{path}: {engine} cannot open this export of {member.name} ({str(error).strip().splitlines()[0][:160]}). Delete the "
+            "file, and it is made anew; or use --engine torch."
+        ) from None
+
+
+def missing_packages(name: str) -> list[str]:
+    """The packages that an engine needs and that are not installed."""
+    return [package for package in PACKAGES[name] if find_spec(package) is None]
+
+
+def engines_here(device: str) -> list[Engine]:
+    """The engines that can run here, torch in fp32 first."""
+    if device != "cpu":
+        return [Engine("torch")]
+    found = [Engine("torch")]
+    able = torch.cpu.get_capabilities()
+    if able.get("avx512_bf16") or able.get("amx_bf16"):  # elsewhere bf16 is emulated, and slower than fp32
+        found.append(Engine("torch", "bf16"))
+    if not missing_packages("onnx"):
+        found.append(Engine("onnx"))
+    if not missing_packages("openvino"):
+        found.append(Engine("openvino"))
+        if "BF16" in _openvino().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            found.append(Engine("openvino", "bf16"))
+    return found
+
+
+def check_engine(name: str, device: str) -> None:
+    """Refuses an engine that is unknown, not installed, or not for the device.
+
+    Raises:
+        ConfigError: with the way out.
+    """
+    allowed = ("auto", *ENGINES)
+    if name not in allowed:
+        raise ConfigError(f"--engine {name}; allowed: {', '.join(allowed)}.{nearest(name, allowed)}")
+    if name in ("auto", "torch"):
+        return
+    if device != "cpu":
+        raise ConfigError(
+            f"--engine {name} runs on the CPU here, and --device is {device}. Use --device cpu, or torch."
+        )
+    if missing := missing_packages(name):
+        raise ConfigError(
+            f"--engine {name} needs {', '.join(missing)}: pip install 'orchestrator[engines]'. Or use --engine torch."
+        )

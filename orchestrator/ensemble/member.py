@@ -1,0 +1,113 @@
+"""One member, loaded from its folder and ready to answer: pixels in, class probabilities out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from orchestrator.data.files import digest_of
+from orchestrator.data.preprocessing import Preprocess
+from orchestrator.errors import WorkspaceError
+from orchestrator.labels import CLASSES
+from orchestrator.training.backbones import create
+from orchestrator.training.checkpoints import CARD, WEIGHTS, load_weights, read_card
+from orchestrator.training.heads import Head, head_from_dict
+
+__all__ = ["Answers", "Member", "MemberFiles", "load_member"]
+
+
+@dataclass(frozen=True)
+class MemberFiles:
+    """Where a member's files are.
+
+    Attributes:
+        folder: holds the card and the weights.
+        sha256: of the weights, as the ensemble recorded it; empty trusts the card.
+    """
+
+    folder: Path
+    sha256: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """One loaded member.
+
+    Attributes:
+        folder: where it came from.
+        task: its specialist.
+        backbone: a timm model name.
+        head: what the network's outputs mean.
+        preprocess: from decoded photos to the network's input.
+        precision: the recipe's.
+        sha256: of the weights.
+        network: in evaluation mode, on its device.
+    """
+
+    folder: Path
+    task: str
+    backbone: str
+    head: Head
+    preprocess: Preprocess
+    precision: str
+    sha256: str
+    network: nn.Module
+
+    @property
+    def name(self) -> str:
+        """The member in words, `age-0001/fold-2`."""
+        return f"{self.folder.parent.name}/{self.folder.name}"
+
+    @property
+    def kind(self) -> str:
+        """A digest that members share whose arithmetic is the same but for the weights."""
+        return digest_of([self.backbone, self.head.as_dict(), self.preprocess.as_dict(), self.precision])[:16]
+
+
+class Answers(nn.Module):
+    """A member as one function of pixels: normalise, network, head.
+
+    Training, exports and every engine answer by these three steps, so that none can differ in one of them.
+    """
+
+    def __init__(self, member: Member) -> None:
+        super().__init__()
+        self.network = member.network
+        self._head, self._preprocess = member.head, member.preprocess
+
+    def forward(self, photos: Tensor) -> Tensor:
+        """Class probabilities (N, C), float32, of pixels (N, H, W, 3), uint8, RGB, cropped and resized."""
+        return self._head.probabilities(self.network(self._preprocess.normalise(photos)))
+
+
+def load_member(task: str, files: MemberFiles, device: str) -> Member:
+    """Loads a member.
+
+    Raises:
+        WorkspaceError: files that are missing or not those that were written, or a member for something else.
+        WeightsError: weights that do not fit the card's network.
+    """
+    card = read_card(files.folder)
+    if card["task"] != task or tuple(card["classes"]) != CLASSES[task]:
+        raise WorkspaceError(
+            f"{files.folder / CARD}: a member for {card['task']} with the classes {', '.join(card['classes'])}; "
+            f"needed: {task} with {', '.join(CLASSES[task])}."
+        )
+    if not timm.is_model(card["backbone"].split(".")[0]):
+        raise WorkspaceError(
+            f"{files.folder / CARD}: its backbone '{card['backbone']}' is unknown to timm {timm.__version__}; it was trained "
+            f"with timm {card.get('versions', {}).get('timm', '?')}. Install that version."
+        )
+    head = head_from_dict(card["head"])
+    preprocess = Preprocess.from_dict(card["preprocess"])
+    sha256 = files.sha256 or card["sha256"][WEIGHTS]
+    network = create(card["backbone"], head.outputs, geometry=preprocess.geometry)
+    load_weights(files.folder / WEIGHTS, network, sha256)
+    network.requires_grad_(False)
+    network = network.to(torch.device(device)).eval()
+    precision = card["recipe"]["precision"]
+    return Member(files.folder, task, card["backbone"], head, preprocess, precision, sha256, network)

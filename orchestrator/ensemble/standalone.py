@@ -1,0 +1,82 @@
+"""Answers for photos with an exported ensemble: a copy of this file lies beside every export, and needs no orchestrator.
+
+    pip install numpy pillow opencv-python-headless onnxruntime
+    python predict.py photo.jpg more/photos/*.jpg
+
+Prints one JSON object per photo: label, name, and each task's mean probabilities. `decode` and `crop` do what training did;
+change nothing in them, or the networks see other pixels than those they learnt from.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import onnxruntime
+from PIL import Image, ImageOps
+
+__all__ = ["answer", "crop", "decode"]
+
+
+def decode(path: Path) -> Any:
+    """One photo, upright RGB: shape (H, W, 3), uint8."""
+    with Image.open(path, formats=("JPEG", "PNG", "WEBP")) as file:
+        image: Image.Image = ImageOps.exif_transpose(file)
+        if image.mode.startswith("I"):
+            high = np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255).astype(np.uint8)
+            return np.repeat(high[:, :, None], 3, axis=2)
+        if "A" in image.getbands() or "transparency" in image.info:
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, (255, 255, 255, 255)), image)
+        return np.asarray(image.convert("RGB"))
+
+
+def crop(photo: Any, height: int, width: int, share: float, anchor: float) -> Any:
+    """The part of a photo that a member sees, at its size: shape (height, width, 3), uint8."""
+    rows, columns = photo.shape[:2]
+    scale = min(rows / height, columns / width) * share
+    box_height, box_width = min(rows, max(1, round(height * scale))), min(columns, max(1, round(width * scale)))
+    top, left = round((rows - box_height) * anchor), (columns - box_width) // 2
+    part = photo[top : top + box_height, left : left + box_width]
+    if part.shape[:2] == (height, width):
+        return np.ascontiguousarray(part)
+    shrink = box_height >= height and box_width >= width
+    return cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA if shrink else cv2.INTER_LINEAR)
+
+
+def answer(photo: Any, card: dict[str, Any], sessions: dict[str, Any]) -> dict[str, Any]:
+    """The ensemble's answer for one decoded photo."""
+    probabilities: dict[str, dict[str, float]] = {}
+    label = 0
+    for task in card["tasks"]:
+        votes = []
+        for member in (one for one in card["members"] if one["task"] == task["name"]):
+            seen = crop(photo, member["height"], member["width"], member["crop"], member["anchor"])
+            votes.append(sessions[member["file"]].run(None, {"photos": seen[None]})[0][0].astype(np.float64))
+        mean = np.mean(votes, axis=0)
+        rank = mean
+        if card["strategy"] == "hard":  # the most voices; between equal ones the higher mean
+            rank = np.bincount([int(one.argmax()) for one in votes], minlength=len(mean)) + mean / 2
+        label = label * len(task["classes"]) + int(rank.argmax())
+        probabilities[task["name"]] = dict(zip(task["classes"], mean.round(6).tolist(), strict=True))
+    return {"label": label, "name": card["labels"][label], "probabilities": probabilities}
+
+
+def main() -> None:
+    """Answers for the photos named on the command line."""
+    here = Path(__file__).parent
+    card = json.loads((here / "card.json").read_text(encoding="utf-8"))
+    files = [one["file"] for one in card["members"]]
+    sessions = {
+        name: onnxruntime.InferenceSession(str(here / name), providers=["CPUExecutionProvider"]) for name in files
+    }
+    for path in map(Path, sys.argv[1:]):
+        sys.stdout.write(json.dumps({"path": str(path), **answer(decode(path), card, sessions)}) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,227 @@
+"""Which engine will be done first on this machine: a short measured trial, remembered for next time.
+
+Only engines that give torch's answers within their tolerance take part. An engine's price is what it takes to get ready
+(exports that are not in the cache yet) and the time for all photos at the rate that was measured, so a handful of photos
+never waits for an export, and thousands do.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from orchestrator.data.files import digest_of, read_json, write_json
+from orchestrator.ensemble.engines import (
+    RUNTIME,
+    Engine,
+    Pixels,
+    Runner,
+    engines_here,
+    open_runner,
+)
+from orchestrator.ensemble.export import CHECK_PHOTOS, Exports
+from orchestrator.ensemble.member import Member
+from orchestrator.ensemble.predictor import CALL, Predictor, Prepared
+from orchestrator.errors import EngineError, WorkspaceError
+
+__all__ = ["Chosen", "put_on_engines"]
+
+TRACE_SECONDS, FILL_SECONDS = 5.0, 0.6
+"""What exports cost: the trace of a network, and each member's weights put into it (EfficientNet-Lite0 here)."""
+WORTH_SECONDS = 60.0
+"""Torch's time for all photos below which nothing is exported just to find out: the trial exports one member a network."""
+FEW_PHOTOS = 256
+"""Up to so many photos nothing is tried that is not ready. Fifteen members of EfficientNet-Lite0 take 11 s on 2 cores."""
+TRIALS = "trials.json"
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What members of one network run on.
+
+    Attributes:
+        tasks: whose members.
+        engine: on what.
+        rate: photos a second and core, one member; 0 where nothing was measured.
+        difference: largest difference of a probability from torch's in fp32; 0 for torch in fp32.
+    """
+
+    tasks: tuple[str, ...]
+    engine: Engine
+    rate: float
+    difference: float
+
+    def __str__(self) -> str:
+        about = [f"{self.rate:.0f} photos/s a core and member"] if self.rate else []
+        if self.engine != Engine("torch"):
+            about.append(f"within {self.difference:.1g} of torch")
+        return f"{', '.join(self.tasks)} on {self.engine}" + (f" ({'; '.join(about)})" if about else "")
+
+
+def put_on_engines(
+    predictor: Predictor,
+    sample: Sequence[Prepared],
+    photos: int,
+    name: str,
+    exact: bool,
+    cache: Path,
+    exporting: Callable[[int, int], None] = lambda _done, _all: None,
+) -> list[Chosen]:
+    """Puts every member of a predictor on an engine.
+
+    Args:
+        predictor: its members are put on the engines chosen; on a GPU they stay on torch.
+        sample: some of the photos to come, prepared; checks and trials run on them.
+        photos: how many photos there will be.
+        name: `auto`, or the engine to use (`check_engine` has seen it).
+        exact: leave out precisions below fp32.
+        cache: folder for exports and trials.
+        exporting: called with (members exported, members to export).
+
+    Returns:
+        What was chosen for each kind of network.
+
+    Raises:
+        EngineError: the engine asked for cannot run a member or gives other answers than torch.
+    """
+    if predictor.device != "cpu" or name == "torch":
+        return []
+    trial = _Trial(predictor, sample[:CHECK_PHOTOS], Exports(cache), cache / TRIALS, exporting)
+    able = [
+        one for one in engines_here("cpu") if name in ("auto", one.name) and not (exact and one.precision != "fp32")
+    ]
+    by_kind: dict[str, list[Member]] = {}
+    for member in predictor.members:
+        by_kind.setdefault(member.kind, []).append(member)
+    if name == "auto" and not trial.ready(predictor.members) and not trial.worth(by_kind.values(), photos):
+        return []  # torch, as loaded
+    engines = {kind: trial.fastest(members, able, photos) for kind, members in by_kind.items()}
+    runners: dict[Member, Runner] = {}
+    chosen = []
+    for kind, members in by_kind.items():
+        engine = engines[kind]
+        for member in members:
+            path = None if engine.name == "torch" else trial.exports.path(member)
+            runners[member] = open_runner(engine, member, path, "cpu", predictor.threads)
+        difference = max((trial.difference(member, engine) for member in members), default=0.0)
+        tasks = tuple(dict.fromkeys(member.task for member in members))
+        chosen.append(Chosen(tasks, engine, trial.known_rate(members[0], engine), difference))
+    predictor.use([runners[member] for member in predictor.members])
+    return chosen
+
+
+class _Trial:
+    """Rates and differences of engines for the members of a predictor, measured when they are asked for."""
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        sample: Sequence[Prepared],
+        exports: Exports,
+        record: Path,
+        exporting: Callable[[int, int], None],
+    ) -> None:
+        self._predictor, self._sample, self._record, self._exporting = predictor, sample, record, exporting
+        self.exports = exports
+        self._rates: dict[str, float] = _read(record)
+
+    def pixels(self, member: Member) -> Pixels:
+        """The sample at a member's geometry."""
+        return np.stack([one[member.preprocess.geometry] for one in self._sample])
+
+    def known_rate(self, member: Member, engine: Engine) -> float:
+        """The measured rate, 0 where there is none."""
+        return self._rates.get(_key(member, engine), 0.0)
+
+    def rate(self, member: Member, engine: Engine) -> float:
+        """Photos a second on one core; measured once per machine and kind of network. 0 when the engine cannot run it."""
+        key = _key(member, engine)
+        if key not in self._rates:
+            try:
+                if engine.name != "torch":
+                    self.exports.make([member], self._exporting)
+                runner = open_runner(engine, member, self.exports.path(member), "cpu", 1)
+                own = self.pixels(member)
+                self._rates[key] = _measure(runner, np.resize(own, (CALL, *own.shape[1:])))
+            except EngineError:
+                self._rates[key] = 0.0
+            write_json(self._record, self._rates)
+        return self._rates[key]
+
+    def difference(self, member: Member, engine: Engine) -> float:
+        """How far an engine's answers are from torch's in fp32."""
+        return 0.0 if engine == Engine("torch") else self.exports.difference(member, engine, self.pixels(member))
+
+    def ready(self, members: Sequence[Member]) -> bool:
+        """Whether all exports are there."""
+        return all(self.exports.path(member).exists() for member in members)
+
+    def worth(self, kinds: Iterable[Sequence[Member]], photos: int) -> bool:
+        """Whether torch would take long enough to make exports just to find out what they gain."""
+        if photos <= FEW_PHOTOS:
+            return False
+        return sum(self._price(members, Engine("torch"), photos) for members in kinds) > WORTH_SECONDS
+
+    def fastest(self, members: Sequence[Member], able: Sequence[Engine], photos: int) -> Engine:
+        """The engine that will have answered all photos first, of those that give torch's answers for all members.
+
+        Raises:
+            EngineError: none does.
+        """
+        left, refused = list(able), EngineError("no engine can run here.")
+        while left:
+            best = min(left, key=lambda one: self._price(members, one, photos))
+            if best == Engine("torch"):
+                return best
+            try:
+                for some in (members[:1], members):  # the first alone, before the others are exported in vain
+                    if best.name != "torch":
+                        self.exports.make(some, self._exporting)
+                    self.exports.check(some, best, self.pixels)
+                return best
+            except EngineError as error:
+                refused = error
+                left.remove(best)
+        raise refused
+
+    def _price(self, members: Sequence[Member], engine: Engine, photos: int) -> float:
+        """Seconds until an engine has answered all photos, exports that are missing included."""
+        rate = self.rate(members[0], engine)
+        seconds = photos * len(members) / rate / self._predictor.threads if rate else float("inf")
+        missing = 0 if engine.name == "torch" else sum(not self.exports.path(member).exists() for member in members)
+        return seconds + (TRACE_SECONDS + FILL_SECONDS * missing if missing else 0.0)
+
+
+def _measure(runner: Runner, pixels: Pixels) -> float:
+    """Photos a second of one runner on one core: the best of three calls after one to warm up."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        runner(pixels)
+        seconds = []
+        for _ in range(3):
+            started = time.perf_counter()
+            runner(pixels)
+            seconds.append(time.perf_counter() - started)
+    finally:
+        torch.set_num_threads(threads)
+    return len(pixels) / min(seconds)
+
+
+def _key(member: Member, engine: Engine) -> str:
+    """What a rate depends on: the network, the engine and its version, the machine."""
+    machine = [torch.cpu.get_capabilities().get("cpu_name"), torch.get_num_threads()]
+    return digest_of([member.kind, str(engine), version(RUNTIME[engine.name]), machine])[:16]
+
+
+def _read(record: Path) -> dict[str, float]:
+    try:
+        return {str(key): float(rate) for key, rate in read_json(record).items()} if record.exists() else {}
+    except (WorkspaceError, ValueError, TypeError, AttributeError):
+        return {}  # a damaged cache is an empty cache

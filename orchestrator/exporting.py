@@ -1,0 +1,132 @@
+"""From an ensemble to files that run elsewhere: one ONNX file a member, a card on how to feed them, a program that does."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from orchestrator.data.files import atomic, read_json, sha256_of, write_json
+from orchestrator.data.preprocessing import Geometry
+from orchestrator.data.store import PixelStore
+from orchestrator.ensemble import standalone
+from orchestrator.ensemble.engines import Engine, Pixels
+from orchestrator.ensemble.export import CHECK_PHOTOS, Exports
+from orchestrator.ensemble.predictor import Predictor
+from orchestrator.errors import ConfigError
+from orchestrator.labels import CLASSES, LABELS, TASKS
+
+__all__ = ["Exported", "export_ensemble"]
+
+EXPORT_FORMAT = 1
+CARD = "card.json"
+PROGRAM = "predict.py"
+HOW = (
+    "Decode a photo to upright RGB. For each member: take the largest box of the shape height x width that fits into the photo, "
+    "times `crop`, centred across, with the share `anchor` of the rows left over above it; resize it (areas averaged when it "
+    "shrinks, linear when it grows) to height x width. Feed uint8 pixels (n, height, width, 3) as `photos`; `probabilities` "
+    "(n, classes) come back. Within a task take the mean over members (soft), or the class with the most voices (hard; between "
+    "equal ones the higher mean). The label is a number whose digits are the tasks' classes, in the order of `tasks`. "
+    f"{PROGRAM} does all this."
+)
+
+
+class Exported:
+    """What was written.
+
+    Args:
+        folder: where.
+        differences: file -> largest difference of a probability from torch's.
+        photos: how many photos each was checked on.
+    """
+
+    def __init__(self, folder: Path, differences: dict[str, float], photos: int) -> None:
+        self.folder, self.differences, self.photos = folder, differences, photos
+
+
+def export_ensemble(
+    predictor: Predictor,
+    ensemble: str,
+    folder: Path,
+    cache: Path,
+    store: Path,
+    photos: Sequence[Path] = (),
+    done: Callable[[int, int], None] = lambda _done, _all: None,
+) -> Exported:
+    """Writes an ensemble's members as ONNX files, checked against torch, with a card and a program that answers with them.
+
+    Args:
+        predictor: the ensemble's members.
+        ensemble: its id.
+        folder: a new or empty folder, or one that an export made.
+        cache: folder for exports.
+        store: the workspace's pixel stores, for photos to check on where none are given.
+        photos: photos to check on.
+        done: called with (members exported, members to export).
+
+    Raises:
+        ConfigError: the folder holds other files, or there are no photos to check on.
+        EngineError: a network cannot be exported, or its export gives other answers than torch.
+    """
+    if folder.exists() and any(folder.iterdir()) and not (folder / CARD).is_file():
+        raise ConfigError(f"--out {folder}: holds files that no export has made. Choose a new or empty folder.")
+    sample = _sample(predictor, store, photos)
+    exports = Exports(cache)
+    exports.make(predictor.members, done)
+    exports.check(predictor.members, Engine("onnx"), lambda member: sample[member.preprocess.geometry])
+    folder.mkdir(parents=True, exist_ok=True)
+    members: list[dict[str, Any]] = []
+    differences: dict[str, float] = {}
+    for member in predictor.members:
+        name = f"{member.name.replace('/', '-')}.onnx"
+        with atomic(folder / name) as temporary:
+            shutil.copyfile(exports.path(member), temporary)
+        pixels = sample[member.preprocess.geometry]
+        differences[name] = exports.difference(member, Engine("onnx"), pixels)
+        members.append(
+            {
+                "file": name, "task": member.task, **asdict(member.preprocess.geometry), "backbone": member.backbone,
+                "sha256": sha256_of(folder / name), "weights_sha256": member.sha256,
+                "difference_from_torch": differences[name], "checked_on_photos": len(pixels),
+            }
+        )  # fmt: skip
+    with atomic(folder / PROGRAM) as temporary:
+        shutil.copyfile(str(standalone.__file__), temporary)
+    card = {
+        "format": EXPORT_FORMAT, "ensemble": ensemble, "strategy": predictor.strategy, "how": HOW,
+        "tasks": [{"name": task, "classes": list(CLASSES[task])} for task in TASKS], "labels": list(LABELS),
+        "members": members, "made_by": {name: version(name) for name in ("orchestrator", "torch", "onnx", "onnxscript")},
+    }  # fmt: skip
+    write_json(folder / CARD, card)  # written last: a folder with it is a whole export
+    return Exported(folder, differences, min(len(pixels) for pixels in sample.values()))
+
+
+def _sample(predictor: Predictor, store: Path, photos: Sequence[Path]) -> dict[Geometry, Pixels]:
+    """Photos to check on, at every geometry of the members."""
+    if photos:
+        found = (predictor.read(path) for path in photos)
+        read = list(islice((one for one in found if not isinstance(one, str)), CHECK_PHOTOS))
+        if not read:
+            raise ConfigError(f"--photos: none of the {len(photos)} photos can be read.")
+        return {geometry: np.stack([one[geometry] for one in read]) for geometry in predictor.geometries}
+    stores: dict[Geometry, tuple[Path, int]] = {}
+    for path in sorted(store.glob("*/store.json")):
+        about = read_json(path)
+        stores[Geometry(**about["geometry"])] = (path.parent, int(about["photos"]))
+    missing = [geometry for geometry in predictor.geometries if geometry not in stores]
+    if missing:
+        raise ConfigError(
+            "exports are checked on photos, and the workspace keeps no pixels at the members' sizes. Give some: --photos DIR."
+        )
+    sample = {}
+    for geometry in predictor.geometries:
+        folder, count = stores[geometry]
+        rows = np.unique(np.linspace(0, count - 1, CHECK_PHOTOS).astype(np.int64))
+        sample[geometry] = PixelStore(folder).take(rows)
+    return sample

@@ -1,0 +1,97 @@
+"""`orch export`: files that answer without orch as they do with it."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+from PIL import Image
+
+from tests.conftest import Done
+
+Orch = Callable[..., Done]
+
+
+def odd_photos(people: Path, folder: Path) -> list[Path]:
+    """One photo turned by EXIF, grey, half transparent, with 16 bits, and as it is."""
+    folder.mkdir()
+    plain = next((people / "eval" / "images").iterdir())
+    image = Image.open(plain).convert("RGB")
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    image.save(folder / "turned.jpg", exif=turned)
+    image.convert("L").save(folder / "grey.png")
+    image.convert("RGBA").resize((90, 121)).save(folder / "small.png")
+    veil = image.copy()
+    veil.putalpha(128)
+    veil.save(folder / "veil.png")
+    Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257).save(folder / "deep.png")
+    shutil.copy(plain, folder / f"plain{plain.suffix}")
+    return sorted(folder.iterdir())
+
+
+@pytest.mark.parametrize("strategy", ["soft", "hard"])
+def test_the_program_beside_an_export_gives_orchs_answers(
+    orch: Orch, people: Path, workspace: Path, tmp_path: Path, strategy: str
+) -> None:
+    assert orch("ensemble", "--strategy", strategy, "-w", workspace).code == 0
+    done = orch("export", "--out", tmp_path / "out", "-w", workspace, "--json")
+    assert done.code == 0, done.err
+    told = json.loads(done.out)
+    assert told["photos"] == 64
+    assert len(told["differences"]) == 9
+    assert max(told["differences"].values()) < 1e-4
+    card = json.loads((tmp_path / "out" / "card.json").read_text())
+    assert [one["file"] for one in card["members"]] == list(told["differences"])
+    photos = odd_photos(people, tmp_path / "photos")
+    theirs = subprocess.run(
+        [sys.executable, tmp_path / "out" / "predict.py", *photos], capture_output=True, text=True, check=True,
+        cwd=tmp_path, env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"},
+    )  # fmt: skip
+    ours = json.loads(orch("predict", *photos, "-w", workspace, "--json", "--engine", "torch").out)
+    answers = [json.loads(line) for line in theirs.stdout.splitlines()]
+    assert len(answers) == len(ours) == 6
+    for answer, one in zip(answers, ours, strict=True):
+        assert (answer["label"], answer["name"]) == (one["label"], one["name"])
+        if strategy == "soft":
+            for task, shares in one["probabilities"].items():
+                assert answer["probabilities"][task] == pytest.approx(shares, abs=1e-4)
+
+
+def test_an_exported_file_takes_pixels_of_any_number_of_photos(orch: Orch, workspace: Path, tmp_path: Path) -> None:
+    assert orch("ensemble", "-w", workspace).code == 0
+    assert orch("export", "--out", tmp_path / "out", "-w", workspace).code == 0
+    again = orch("export", "--out", tmp_path / "out", "-w", workspace)
+    assert again.code == 0, again.err  # an earlier export may be written anew
+    session = onnxruntime.InferenceSession(str(tmp_path / "out" / "age-0001-fold-1.onnx"))
+    (photos,) = session.get_inputs()
+    assert (photos.name, photos.type, photos.shape[1:]) == ("photos", "tensor(uint8)", [32, 32, 3])
+    for count in (1, 3):
+        (found,) = session.run(None, {"photos": np.zeros((count, 32, 32, 3), np.uint8)})
+        assert found.shape == (count, 3)
+        assert np.allclose(found.sum(axis=1), 1, atol=1e-5)
+
+
+def test_exports_never_overwrite_other_files_and_need_photos_to_check_on(
+    orch: Orch, people: Path, workspace: Path, tmp_path: Path
+) -> None:
+    assert orch("ensemble", "-w", workspace).code == 0
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("mine")
+    done = orch("export", "--out", tmp_path / "mine", "-w", workspace)
+    assert done.code == 2
+    assert "holds files that no export has made" in done.err
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
+    shutil.rmtree(workspace / "store")
+    done = orch("export", "--out", tmp_path / "out", "-w", workspace)
+    assert done.code == 2
+    assert "Give some: --photos DIR" in done.err
+    done = orch("export", "--out", tmp_path / "out", "-w", workspace, "--photos", people / "eval" / "images")
+    assert done.code == 0, done.err
+    assert "checked on 28 photos" in done.out

@@ -1,0 +1,183 @@
+"""Engines give torch's answers or are refused; what is chosen is what will be done first."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pandas as pd
+import pytest
+
+from orchestrator.data.readers import read
+from orchestrator.ensemble import engines, trial
+from orchestrator.ensemble.engines import TOLERANCE, Engine, check_engine, engines_here, open_runner
+from orchestrator.ensemble.export import Exports, write_onnx
+from orchestrator.ensemble.member import Member, MemberFiles
+from orchestrator.ensemble.predictor import Predictor, Prepared
+from orchestrator.ensemble.trial import put_on_engines
+from orchestrator.errors import ConfigError, EngineError
+from orchestrator.labels import TASKS
+from tests.conftest import Done
+
+Orch = Callable[..., Done]
+
+
+@pytest.fixture
+def predictor(trained: Path) -> Predictor:
+    members = {task: [MemberFiles(trained / f"{task}-0001" / f"fold-{fold}") for fold in range(2)] for task in TASKS}
+    return Predictor(members, "soft")
+
+
+@pytest.fixture
+def sample(predictor: Predictor, people: Path) -> list[Prepared]:
+    found = [predictor.read(path) for path in read(people / "train").paths[:20]]
+    return [one for one in found if not isinstance(one, str)]
+
+
+def pixels_of(member: Member, sample: list[Prepared]) -> np.ndarray:
+    return np.stack([one[member.preprocess.geometry] for one in sample])
+
+
+def test_every_engine_answers_as_torch_does_and_each_member_for_itself(
+    predictor: Predictor, sample: list[Prepared], tmp_path: Path
+) -> None:
+    exports = Exports(tmp_path)
+    written: list[tuple[int, int]] = []
+    exports.make(predictor.members, lambda done, total: written.append((done, total)))
+    assert written == [(number, 6) for number in range(1, 7)]
+    exports.make(predictor.members, lambda done, total: written.append((done, total)))
+    assert len(written) == 6  # what is there is not made again
+    here = engines_here("cpu")
+    assert {engine.name for engine in here} == {"torch", "onnx", "openvino"}
+    for engine in here:
+        answers = []
+        for member, reference in zip(predictor.members, predictor.runners, strict=True):
+            pixels = pixels_of(member, sample)
+            runner = open_runner(engine, member, exports.path(member), "cpu", 2)
+            answers.append(runner(pixels))
+            assert answers[-1].dtype == np.float32
+            assert np.abs(answers[-1] - reference(pixels)).max() <= TOLERANCE[engine.precision]
+            one_by_one = np.concatenate([runner(pixels[row : row + 1]) for row in range(3)])
+            assert np.allclose(one_by_one, answers[-1][:3], atol=TOLERANCE[engine.precision])
+        assert np.abs(answers[0] - answers[1]).max() > 1e-4  # two folds share a trace, never their weights
+
+
+def test_an_export_with_other_answers_is_refused_by_name(
+    predictor: Predictor, sample: list[Prepared], tmp_path: Path
+) -> None:
+    exports, members = Exports(tmp_path), predictor.members[:2]
+    swapped = {exports.path(members[0]): members[1], exports.path(members[1]): members[1]}
+    assert len(list(write_onnx(swapped))) == 2
+    with pytest.raises(EngineError, match="does not give torch's answers for 1 of 2 members") as caught:
+        exports.check(members, Engine("onnx"), lambda member: pixels_of(member, sample))
+    assert [problem.where for problem in caught.value.problems] == ["mask-0001/fold-0"]
+    assert "allowed: 0.0001" in str(caught.value)
+    exports.path(members[0]).write_bytes(b"no network")
+    for engine in (Engine("onnx"), Engine("openvino")):
+        with pytest.raises(
+            EngineError, match=f"{engine} cannot open this export of mask-0001/fold-0 .*Delete the file"
+        ):
+            open_runner(engine, members[0], exports.path(members[0]), "cpu", 1)
+
+
+def test_a_network_that_gives_no_numbers_never_passes(
+    predictor: Predictor, sample: list[Prepared], tmp_path: Path
+) -> None:
+    exports, member = Exports(tmp_path), predictor.members[0]
+    exports.make([member])
+    model = onnx.load(exports.path(member))
+    for tensor in model.graph.initializer:
+        if tensor.name.endswith("conv_stem.weight"):
+            tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor) * np.nan, tensor.name))
+    onnx.save(model, exports.path(member))
+    with pytest.raises(EngineError, match="differ by up to nan"):
+        exports.check([member], Engine("onnx"), lambda member: pixels_of(member, sample))
+
+
+def test_few_photos_never_wait_for_an_export(predictor: Predictor, sample: list[Prepared], tmp_path: Path) -> None:
+    assert put_on_engines(predictor, sample, 5, "auto", False, tmp_path) == []
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_will_be_done_first_is_chosen_and_remembered(
+    predictor: Predictor, sample: list[Prepared], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates = {"torch fp32": 1.0, "torch bf16": 2.0, "onnx fp32": 3.0, "openvino fp32": 4.0, "openvino bf16": 5.0}
+    measured: list[str] = []
+
+    def measure(self: object, member: Member, engine: Engine) -> float:
+        measured.append(str(engine))
+        return rates[str(engine)]
+
+    monkeypatch.setattr(trial._Trial, "rate", measure)
+    before = list(predictor.runners)
+    chosen = put_on_engines(predictor, sample, 100_000, "auto", True, tmp_path)
+    assert {str(one.engine) for one in chosen} == {"openvino fp32"}
+    assert sorted(task for one in chosen for task in one.tasks) == ["age", "gender", "mask"]
+    assert all(one.difference <= 1e-4 for one in chosen)
+    assert not set(map(id, before)) & set(map(id, predictor.runners))
+    assert "bf16" not in " ".join(measured)  # exact leaves it out
+    rates["torch fp32"] = 100.0
+    assert {str(one.engine) for one in put_on_engines(predictor, sample, 100_000, "auto", True, tmp_path)} == {
+        "torch fp32"
+    }
+
+
+def test_an_engine_that_fails_the_check_is_passed_over(
+    predictor: Predictor, sample: list[Prepared], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exports = Exports(tmp_path)
+    list(write_onnx({exports.path(member): predictor.members[-1] for member in predictor.members}))  # all age's last
+    monkeypatch.setattr(trial._Trial, "rate", lambda self, member, engine: 1.0 if engine.name == "torch" else 9.0)
+    chosen = put_on_engines(predictor, sample, 100_000, "auto", True, tmp_path)
+    assert {str(one.engine) for one in chosen} == {"torch fp32"}
+    with pytest.raises(EngineError, match="does not give torch's answers"):
+        put_on_engines(predictor, sample, 100_000, "onnx", True, tmp_path)
+
+
+def test_rates_are_measured_once_and_damaged_records_are_measured_anew(
+    predictor: Predictor, sample: list[Prepared], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    monkeypatch.setattr(trial, "_measure", lambda runner, pixels: calls.append(len(pixels)) or 7.0)
+    put_on_engines(predictor, sample[:1], 1, "onnx", True, tmp_path)
+    assert calls == [16] * 3  # a single photo is repeated: rates are those of a full call
+    put_on_engines(predictor, sample[:1], 1, "onnx", True, tmp_path)
+    assert len(calls) == 3
+    (tmp_path / "trials.json").write_text("{")
+    put_on_engines(predictor, sample[:1], 1, "onnx", True, tmp_path)
+    assert len(calls) == 6
+    assert json.loads((tmp_path / "trials.json").read_text())
+
+
+def test_engines_that_are_unknown_not_installed_or_for_another_device_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="--engine onx; allowed: auto, torch, onnx, openvino. Did you mean 'onnx'?"):
+        check_engine("onx", "cpu")
+    with pytest.raises(ConfigError, match="runs on the CPU here, and --device is cuda"):
+        check_engine("openvino", "cuda")
+    monkeypatch.setattr(engines, "find_spec", lambda name: None)
+    with pytest.raises(
+        ConfigError, match=r"needs onnx, onnxscript, onnxruntime: pip install 'orchestrator\[engines\]'"
+    ):
+        check_engine("onnx", "cpu")
+    assert {engine.name for engine in engines_here("cpu")} == {"torch"}
+
+
+@pytest.mark.parametrize("engine", ["onnx", "openvino"])
+def test_the_command_predicts_the_same_on_every_engine(
+    orch: Orch, people: Path, workspace: Path, tmp_path: Path, engine: str
+) -> None:
+    assert orch("ensemble", "-w", workspace).code == 0
+    tables = []
+    for name in ("torch", engine):
+        out = tmp_path / f"{name}.parquet"
+        words = ("--eval", people / "eval", "--out", tmp_path / "s.csv", "--probabilities", out, "-w", workspace)
+        done = orch("predict", *words, "--engine", name, "--precision", "fp32")
+        assert done.code == 0, done.err
+        assert (f"on {name} fp32" in done.err) == (name != "torch")
+        tables.append(pd.read_parquet(out))
+    assert tables[0]["label"].equals(tables[1]["label"])
+    columns = [column for column in tables[0] if column.startswith("p(")]
+    assert np.abs(tables[0][columns] - tables[1][columns]).to_numpy().max() < 1e-4
+    assert orch("predict", people / "eval", "-w", workspace, "--precision", "int8").code == 2
