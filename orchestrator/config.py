@@ -186,6 +186,9 @@ def _validate(
         return [_problem(specialist.name, name, one, changes) for one in error.errors()], None
     problems: list[Problem] = []
     where = f"{specialist.name} recipe {name}"
+    if recipe.train == "head" and recipe.weights == "none":
+        what = "train = head learns on a backbone as it comes, and weights = none brings a random one."
+        problems.append(Problem(where, what, "Use --set weights=hub, packaged or a file, or --set train=network."))
     if specialist.scale is None:
         for key, used in (
             ("loss", recipe.loss == "soft_age"),

@@ -5,7 +5,7 @@ No image is touched: the runs' held-out tables hold every answer. Ensembles are 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from orchestrator.data.files import atomic, sha256_of, write_json
-from orchestrator.ensemble.member import MemberFiles
+from orchestrator.ensemble.member import MemberFiles, load_members
 from orchestrator.ensemble.predictor import Predictor
 from orchestrator.ensemble.voting import COLUMN, STRATEGIES, Strategy, vote
 from orchestrator.errors import ConfigError, PlanError, Problem, WorkspaceError, nearest
@@ -281,7 +281,11 @@ def _singles(
 
 
 def open_predictor(
-    workspace: Workspace, name: str | None, device: str, loaded: Any = None, strategy: Strategy | None = None
+    workspace: Workspace,
+    name: str | None,
+    device: str,
+    loaded: Callable[[int, int], None] = lambda _done, _all: None,
+    strategy: Strategy | None = None,
 ) -> tuple[str, Predictor]:
     """The named ensemble (or the current one), its members loaded.
 
@@ -293,5 +297,4 @@ def open_predictor(
         task: [MemberFiles(workspace.root / one["folder"], one["sha256"]) for one in record["members"][task]]
         for task in TASKS
     }
-    options = {} if loaded is None else {"loaded": loaded}
-    return folder.name, Predictor(members, strategy or record["strategy"], device, **options)
+    return folder.name, Predictor(load_members(members, device, loaded), strategy or record["strategy"], device)

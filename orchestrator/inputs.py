@@ -23,6 +23,7 @@ from orchestrator.records.workspace import Workspace, now
 from orchestrator.specialist import Recipe, Specialist
 from orchestrator.training.backbones import InitialWeights, State, check_backbone, keep_weights, load_state
 from orchestrator.training.devices import resolve_device
+from orchestrator.training.features import check_head_alone
 from orchestrator.training.jobs import share_out
 
 __all__ = ["Inputs", "Settings", "base_run", "check_folds", "key_of", "new_run", "read_inputs", "settle"]
@@ -113,6 +114,8 @@ def read_inputs(
     for task, recipe in recipes.items():
         with wrong.kept(task):
             check_backbone(recipe)
+            if recipe.train == "head":
+                check_head_alone(recipe)
     with wrong.kept():
         device = resolve_device(settings.device)
         share_out(settings.jobs, 1, device)

@@ -15,7 +15,7 @@ from orchestrator.errors import ConfigError
 from orchestrator.labels import AGE_BORDERS, CLASSES, LABELS, TASKS
 from orchestrator.prediction import Prediction
 
-__all__ = ["check_png", "contact_sheet", "draw_evaluation", "draw_people"]
+__all__ = ["check_png", "contact_sheet", "draw_bench", "draw_cascade", "draw_evaluation", "draw_people"]
 
 INK, ACCENT, SOFT, WARN = "#22303c", "#2f7f86", "#bcd7d6", "#b3402a"
 SHEET = 35  # photos on a contact sheet: five rows of seven
@@ -144,6 +144,109 @@ def draw_evaluation(record: Mapping[str, Any], path: Path) -> None:
     with atomic(path) as temporary:
         figure.savefig(temporary, dpi=100, format="png")
     plt.close(figure)
+
+
+def draw_bench(found: Mapping[str, Any], path: Path) -> None:
+    """Draws a benchmark: efficiencies against their floors, times the naive loop, and how cost grows.
+
+    Args:
+        found: what `bench.suite.run_parts` returned.
+        path: the .png to write.
+    """
+    plt = _pyplot()
+    figure, axes = plt.subplots(1, 3, figsize=(17, 5), layout="constrained")
+    _draw_ratios(axes[0], "share of the floor's pace", _efficiencies(found), 1.0)
+    engines = found.get("prediction", {}).get("engines", {})
+    times = {name: one["times_naive"] for name, one in engines.items() if "times_naive" in one}
+    _draw_ratios(axes[1], "predictions, times as many as the naive loop", times, 1.0)
+    _draw_growth(axes[2], found.get("growth", {}))
+    with atomic(path) as temporary:
+        figure.savefig(temporary, dpi=100, format="png")
+    plt.close(figure)
+
+
+def draw_cascade(measured: Mapping[str, Any], path: Path) -> None:
+    """Draws what a cascade saves against what it changes, and the macro F1 where labels are known.
+
+    Args:
+        measured: `Measured.as_dict()`.
+        path: the .png to write.
+    """
+    plt = _pyplot()
+    curve = measured["curve"]
+    scored = measured["full_macro_f1"] is not None
+    figure, axes = plt.subplots(
+        1, 2 if scored else 1, figsize=(12 if scored else 6.5, 4.5), squeeze=False, layout="constrained"
+    )
+    asked = [100 * point["asked"] for point in curve]
+    changed = [100 * point["changed"] for point in curve]
+    left = axes[0][0]
+    left.plot(asked, changed, color=SOFT, marker="o", markersize=4)
+    left.plot(100 * measured["asked"], 100 * measured["changed"], "o", color=ACCENT, markersize=9)
+    left.annotate(
+        f"chosen: {100 * measured['asked']:.0f} % asked, {100 * measured['changed']:.2f} % changed",
+        (100 * measured["asked"], 100 * measured["changed"]), (12, 14), textcoords="offset points", color=INK,
+    )  # fmt: skip
+    left.axhline(100 * measured["cascade"]["rate"], color=WARN, linewidth=1, linestyle=":")
+    left.set_yscale("symlog", linthresh=0.05)
+    left.set(ylim=(-0.005, None), title="labels that differ from the full vote", ylabel="changed, %")
+    if scored:
+        right = axes[0][1]
+        right.plot(asked, [point["macro_f1"] for point in curve], color=ACCENT, marker="o", markersize=4)
+        right.axhline(measured["full_macro_f1"], color=INK, linewidth=1, linestyle=":", label="full vote")
+        if span := measured["full_macro_f1_interval_95"]:
+            right.axhspan(*span, color=SOFT, alpha=0.4, label="its 95 % interval over people")
+        right.set(title="18-way macro F1", ylabel="macro F1")
+        right.legend(frameon=False)
+    for axis in axes[0]:
+        axis.set_xlabel("members asked, % of all")
+        axis.spines[["top", "right"]].set_visible(False)
+    with atomic(path) as temporary:
+        figure.savefig(temporary, dpi=100, format="png")
+    plt.close(figure)
+
+
+def _efficiencies(found: Mapping[str, Any]) -> dict[str, float]:
+    values = {f"training {task}": one["efficiency"] for task, one in found.get("training", {}).items()}
+    for name, one in found.get("prediction", {}).get("engines", {}).items():
+        if "efficiency" in one:
+            values[f"predict, {name}"] = one["efficiency"]
+    for one in list(found.get("voting", {}).values())[-1:]:
+        values |= {f"{name} vote, of memory": value for name, value in one["efficiency"].items()}
+    return values
+
+
+def _draw_ratios(axis: Any, title: str, values: Mapping[str, float], line: float) -> None:
+    places = range(len(values) - 1, -1, -1)
+    axis.barh(list(places), list(values.values()), color=SOFT)
+    for place, value in zip(places, values.values(), strict=True):
+        axis.text(0.01, place, f"{value:.2f}", va="center", color=INK, weight="bold")
+    axis.set_yticks(list(places), list(values))
+    axis.axvline(line, color=ACCENT, linewidth=1)
+    axis.set_title(title)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def _draw_growth(axis: Any, growth: Mapping[str, Any]) -> None:
+    """Seconds against what grows, both relative to the smallest: a straight line means cost in proportion."""
+    series: dict[str, list[tuple[float, float]]] = {}
+    for name, one in growth.items():
+        kind, _, amount = name.rpartition(" ")
+        series.setdefault(kind, []).append((float(amount.lstrip("x")), one["median"]))
+    for kind, points in series.items():
+        if kind == "jobs":
+            continue  # the same work: told in the table
+        first_amount, first_seconds = points[0]
+        xs = [(amount / first_amount) ** (2 if kind == "input" else 1) for amount, _ in points]
+        axis.plot(xs, [seconds / first_seconds for _, seconds in points], marker="o", label=_GROWS.get(kind, kind))
+    limits = [1, 16]
+    axis.plot(limits, limits, color=INK, linewidth=0.8, linestyle=":", label="in proportion")
+    axis.set(xscale="log", yscale="log", xlabel="times as much", ylabel="times as long", title="how cost grows")
+    axis.legend(frameon=False)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+_GROWS = {"photos": "photos to predict", "members": "members that answer", "input": "pixels of a training photo"}
 
 
 def _draw_tasks(axis: Any, scores: Mapping[str, Any]) -> None:

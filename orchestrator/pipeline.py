@@ -18,7 +18,7 @@ import pandas as pd
 from filelock import FileLock, Timeout
 
 from orchestrator.data.preprocessing import Geometry
-from orchestrator.data.store import DirectPixels, PixelSource, build_stores, store_key
+from orchestrator.data.store import DirectPixels, PixelSource, Rows, build_stores, store_key
 from orchestrator.errors import WorkspaceError
 from orchestrator.inputs import Inputs, Settings, base_run, check_folds, key_of, new_run, read_inputs, settle
 from orchestrator.labels import CLASSES
@@ -29,11 +29,12 @@ from orchestrator.records.workspace import Workspace
 from orchestrator.specialist import Specialist
 from orchestrator.training.backbones import preprocess_of
 from orchestrator.training.checkpoints import CARD
+from orchestrator.training.features import build_features
 from orchestrator.training.heads import head_of
 from orchestrator.training.jobs import JobResult, run_jobs, share_out
 from orchestrator.training.member import MemberJob
 
-__all__ = ["Observer", "Report", "Settings", "retrain", "train_all"]
+__all__ = ["Observer", "Report", "Settings", "first_jobs", "retrain", "train_all"]
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,9 @@ class Observer(Protocol):
 
     def decoding(self, done: int, photos: int) -> None:
         """Photos decoded into the store so far."""
+
+    def features(self, done: int, photos: int) -> None:
+        """Photos that have gone through a frozen backbone so far."""
 
     def training(self, jobs: Sequence[tuple[RunRecord, MemberJob]], at_once: int) -> None:
         """Training of these members begins; their folders tell how it goes."""
@@ -154,6 +158,23 @@ def retrain(
     return _train(settings, {task: specialist}, inputs, [run], pixels, observer, started)
 
 
+def first_jobs(settings: Settings, specialists: Mapping[str, Specialist], observer: Observer) -> dict[str, MemberJob]:
+    """The first member of each specialist's run that these settings made, as it was trained: for measuring it again.
+
+    Raises:
+        WorkspaceError: the settings have made no run.
+    """
+    inputs = read_inputs(settings, specialists, observer.say)
+    pixels = _pixels(settings, inputs, set(specialists), observer)
+    jobs = {}
+    for task, specialist in specialists.items():
+        run = _found(inputs.workspace, task, key_of(settings, inputs, task), finished_too=True)
+        if run is None:
+            raise WorkspaceError(f"{settings.workspace}: no {task} run of these settings. Train it first.")
+        jobs[task] = _job(settings, specialist, inputs, run, run.folds[0], _table(specialist, inputs, task), pixels)
+    return jobs
+
+
 def _found(workspace: Workspace, task: str, key: str, finished_too: bool) -> RunRecord | None:
     """The newest run of this key that may be taken up: unfinished, or finished and killed before it was published."""
     runs = [run for run in workspace.runs() if run.task == task and run.key == key]
@@ -165,7 +186,7 @@ def _train(
     specialists: Mapping[str, Specialist],
     inputs: Inputs,
     runs: Sequence[RunRecord],
-    pixels: Mapping[Geometry, PixelSource],
+    pixels: Mapping[str, Rows],
     observer: Observer,
     started: float,
 ) -> Report:
@@ -231,7 +252,7 @@ def _jobs(
     specialists: Mapping[str, Specialist],
     inputs: Inputs,
     runs: Sequence[RunRecord],
-    pixels: Mapping[Geometry, PixelSource],
+    pixels: Mapping[str, Rows],
 ) -> list[tuple[RunRecord, MemberJob]]:
     """The members that are still missing, longest first, so that no straggler begins last."""
     missing = [(run, fold) for run in runs for fold in run.own_folds if not (run.member(fold) / CARD).is_file()]
@@ -243,17 +264,24 @@ def _jobs(
     return sorted(jobs, key=lambda one: -one[1].work)
 
 
-def _pixels(settings: Settings, inputs: Inputs, tasks: set[str], observer: Observer) -> dict[Geometry, PixelSource]:
-    """Where each geometry's pixels come from: one store each, every photo decoded once for all of them."""
-    geometries = list(dict.fromkeys(inputs.recipes[task].geometry for task in inputs.recipes if task in tasks))
-    if not geometries:
-        return {}
-    if not settings.store:
-        return {geometry: DirectPixels(inputs.photos.paths, geometry) for geometry in geometries}
-    relative = list(inputs.photos.table["path"])
+def _pixels(settings: Settings, inputs: Inputs, tasks: set[str], observer: Observer) -> dict[str, Rows]:
+    """What each task's networks are fed with: a store per geometry, or features where only heads are trained."""
+    recipes = {task: recipe for task, recipe in inputs.recipes.items() if task in tasks}
+    geometries = list(dict.fromkeys(recipe.geometry for recipe in recipes.values()))
+    relative, paths = list(inputs.photos.table["path"]), inputs.photos.paths
     keys = {geometry: store_key(relative, inputs.content, geometry) for geometry in geometries}
-    threads = joblib.cpu_count()
-    return dict(build_stores(inputs.workspace.store, inputs.photos.paths, keys, threads, observer.decoding))
+    sources: Mapping[Geometry, PixelSource] = {geometry: DirectPixels(paths, geometry) for geometry in geometries}
+    if geometries and settings.store:
+        sources = build_stores(inputs.workspace.store, paths, keys, joblib.cpu_count(), observer.decoding)
+    return {
+        task: sources[recipe.geometry]
+        if recipe.train == "network"
+        else build_features(
+            inputs.workspace.cache / "features", recipe, inputs.weights[task], preprocess_of(recipe), sources[recipe.geometry],
+            keys[recipe.geometry], len(paths), inputs.device, joblib.cpu_count(), observer.features,
+        )
+        for task, recipe in recipes.items()
+    }  # fmt: skip
 
 
 def _table(specialist: Specialist, inputs: Inputs, task: str) -> pd.DataFrame:
@@ -275,7 +303,7 @@ def _job(
     run: RunRecord,
     fold: int | None,
     table: pd.DataFrame,
-    pixels: Mapping[Geometry, PixelSource],
+    pixels: Mapping[str, Rows],
 ) -> MemberJob:
     recipe = inputs.recipes[run.task]
     if fold is None or inputs.plan is None:
@@ -290,7 +318,7 @@ def _job(
         table=table,
         train=train,
         held_out=held_out,
-        pixels=pixels[recipe.geometry],
+        pixels=pixels[run.task],
         recipe=recipe,
         head=head_of(specialist, recipe),
         preprocess=preprocess_of(recipe),

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from orchestrator.data.contest import Eval
 from orchestrator.data.files import atomic
 from orchestrator.data.preprocessing import FORMATS
+from orchestrator.ensemble.cascade import Cascade
 from orchestrator.ensemble.export import CHECK_PHOTOS
 from orchestrator.ensemble.predictor import Batch, Predictor
 from orchestrator.ensemble.trial import Chosen, put_on_engines
@@ -48,6 +49,7 @@ class Prediction:
         shares: task -> class -> mean probability of a soft vote, or share of the voices in a hard one.
         agreement: the smallest share, over the tasks, of members that chose the winning class.
         error: why the photo could not be read; empty otherwise.
+        asked: how many members answered for it; all, unless a cascade settled the vote early.
     """
 
     path: Path
@@ -57,12 +59,14 @@ class Prediction:
     shares: dict[str, dict[str, float]]
     agreement: float
     error: str = ""
+    asked: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: `probabilities` of a soft vote, `shares` of a hard one, which are no probabilities."""
         return {
             "path": str(self.path), "label": self.label, "name": self.name, "agreement": self.agreement,
-            "probabilities" if self.strategy == "soft" else "shares": self.shares, "error": self.error or None,
+            "probabilities" if self.strategy == "soft" else "shares": self.shares,
+            "asked": self.asked, "error": self.error or None,
         }  # fmt: skip
 
 
@@ -126,6 +130,7 @@ def predict_photos(
     mark_errors: bool,
     done: Callable[[int, int], None],
     batch_size: int = 64,
+    cascade: Cascade | None = None,
 ) -> list[Prediction]:
     """Answers for photos, in order.
 
@@ -135,12 +140,13 @@ def predict_photos(
         mark_errors: put a row without a label where a photo cannot be read, instead of raising.
         done: called with (photos done, photos in all).
         batch_size: photos at a time; bounds the memory.
+        cascade: when a vote is settled and nobody else is asked; None asks everybody.
 
     Raises:
         PhotoError: a photo cannot be read, and `mark_errors` is off.
     """
     answers: list[Prediction] = []
-    for batch in predictor.predict(paths, mark_errors, batch_size):
+    for batch in predictor.predict(paths, mark_errors, batch_size, cascade):
         answers += _predictions(batch, predictor.strategy, paths[len(answers) : len(answers) + len(batch.order)])
         done(len(answers), len(paths))
     return answers
@@ -159,7 +165,8 @@ def _predictions(batch: Batch, strategy: Strategy, paths: Sequence[Path]) -> lis
             for task in TASKS
         }
         agreement = min(float(votes[task].agreement[row]) for task in TASKS)
-        answers.append(Prediction(path, label, LABELS[label], strategy, shares, round(agreement, 4)))
+        asked = int(batch.asked[row])
+        answers.append(Prediction(path, label, LABELS[label], strategy, shares, round(agreement, 4), asked=asked))
     return answers
 
 
@@ -199,6 +206,7 @@ def write_probabilities(path: Path, keys: Sequence[str], answers: Sequence[Predi
     joint = joint_probabilities(by_task)
     table |= {f"{prefix}({name})": joint[:, code] for code, name in enumerate(LABELS)}
     table["agreement"] = [answer.agreement for answer in answers]
+    table["asked"] = [answer.asked for answer in answers]
     table["error"] = [answer.error or None for answer in answers]
     with atomic(path) as temporary:
         pq.write_table(pa.Table.from_pandas(pd.DataFrame(table), preserve_index=False), temporary)

@@ -38,6 +38,10 @@ class Recipe(BaseModel):
         "hub",
         description="initial weights: hub, packaged (a pip package), none, or a .safetensors / .pth file",
     )
+    train: Literal["network", "head"] = Field(
+        "network",
+        description="network, or head: the backbone stays as it comes, its features are computed once for all folds and tasks",
+    )
     frozen_stages: int = Field(0, ge=0, description="first stages kept as they come (the stem is the first)")
     drop_rate: float = Field(0.0, ge=0, lt=1, description="dropout before the head")
     drop_path_rate: float = Field(0.0, ge=0, lt=1, description="stochastic depth")

@@ -120,6 +120,8 @@ class Silent:
 
     def decoding(self, done: int, photos: int) -> None: ...
 
+    def features(self, done: int, photos: int) -> None: ...
+
     def training(self, jobs: object, at_once: int) -> None:
         self.jobs = [f"{run.id}/{job.fold}" for run, job in jobs]
 

@@ -20,7 +20,8 @@ LAYERS = {
     "orchestrator.ensemble": 4,
     "orchestrator.evaluation": 5, "orchestrator.records": 5,
     "orchestrator.inputs": 6, "orchestrator.pipeline": 6,
-    "orchestrator.ensembling": 6, "orchestrator.prediction": 6, "orchestrator.exporting": 6, "orchestrator.pictures": 6,
+    "orchestrator.ensembling": 6, "orchestrator.prediction": 6, "orchestrator.exporting": 6, "orchestrator.cascading": 6,
+    "orchestrator.bench": 6, "orchestrator.pictures": 6,
     "orchestrator.specialists": 7, "orchestrator.cli": 7,
 }  # fmt: skip
 SOURCES = sorted([*(ROOT / "orchestrator").rglob("*.py"), *(ROOT / "models").rglob("*.py")])

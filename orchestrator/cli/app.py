@@ -8,7 +8,7 @@ import sys
 import typer
 
 from orchestrator import __version__
-from orchestrator.cli import data, demo, ensemble, export, predict, recipes, runs, train
+from orchestrator.cli import bench, cascade, data, demo, ensemble, export, predict, recipes, runs, train
 from orchestrator.cli.console import warn
 from orchestrator.errors import OrchestratorError
 
@@ -33,8 +33,10 @@ app.command("demo", rich_help_panel="Start here")(demo.demo)
 app.command("train-all", rich_help_panel="Train")(train.train_all)
 app.command("train", rich_help_panel="Train")(train.train)
 app.command("ensemble", rich_help_panel="Ensemble and predict")(ensemble.ensemble)
+app.command("cascade", rich_help_panel="Ensemble and predict")(cascade.cascade)
 app.command("predict", rich_help_panel="Ensemble and predict")(predict.predict)
 app.command("export", rich_help_panel="Ensemble and predict")(export.export)
+app.command("bench", rich_help_panel="Data and records")(bench.bench)
 app.add_typer(data.app, name="data", rich_help_panel="Data and records")
 app.add_typer(runs.app, name="runs", rich_help_panel="Data and records")
 app.add_typer(recipes.app, name="recipes", rich_help_panel="Data and records")

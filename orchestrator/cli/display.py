@@ -49,14 +49,21 @@ class TrainingDisplay:
 
     def decoding(self, done: int, photos: int) -> None:
         """Photos decoded into the store so far."""
+        self._count(done, photos, "decoding photos once", f"decoded {photos:,} photos into the pixel store.")
+
+    def features(self, done: int, photos: int) -> None:
+        """Photos that have gone through a frozen backbone so far."""
+        self._count(done, photos, "computing features once", f"computed the features of {photos:,} photos.")
+
+    def _count(self, done: int, photos: int, doing: str, told: str) -> None:
         if self._bar is None:
-            self._bar = counting("decoding photos once")
+            self._bar = counting(doing)
             self._update = self._bar.__enter__()
         self._update(done, photos)
         if done == photos:
             self._bar.__exit__(None, None, None)
             self._bar = None
-            say(f"decoded {photos:,} photos into the pixel store.")
+            say(told)
 
     def training(self, jobs: Sequence[tuple[RunRecord, MemberJob]], at_once: int) -> None:
         """Training of these members begins."""

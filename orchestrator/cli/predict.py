@@ -12,8 +12,10 @@ from orchestrator.cli.options import DeviceOption, JsonOption, WorkspaceOption
 from orchestrator.errors import ConfigError
 
 if TYPE_CHECKING:
+    from orchestrator.ensemble.cascade import Cascade
     from orchestrator.ensemble.predictor import Predictor
     from orchestrator.prediction import Prediction
+    from orchestrator.records.workspace import Workspace
 
 __all__ = ["predict"]
 
@@ -53,6 +55,10 @@ def predict(
         str,
         typer.Option("--precision", help="auto, or fp32: no engine whose answers differ from torch's by over 1e-4."),
     ] = "auto",
+    cascade: Annotated[
+        bool,
+        typer.Option("--cascade", help="Ask a member only while the vote could still change; see `orch cascade`."),
+    ] = False,
     device: DeviceOption = "auto",
     workspace: WorkspaceOption = Path("runs"),
     json: JsonOption = False,
@@ -104,9 +110,12 @@ def predict(
         cache = Workspace(workspace).cache / "engines"
         for chosen in choose_engines(predictor, paths, engine, precision == "fp32", cache, progress):
             say(str(chosen) + ".")
+    stops = _cascade(Workspace(workspace), ensemble, predictor) if cascade else None
     with counting("predicting") as progress:
-        answers = predict_photos(predictor, paths, on_error == "mark", progress, batch)
+        answers = predict_photos(predictor, paths, on_error == "mark", progress, batch, stops)
     failed = [answer for answer in answers if answer.error]
+    if stops is not None and (could := (len(answers) - len(failed)) * len(predictor.members)):
+        say(f"asked {100 * sum(answer.asked for answer in answers) / could:.0f} % of the members.")
     if contest is not None and to is not None:
         write_submission(to, contest, answers)
         say(f"{to}: {len(answers):,} rows in info.csv's order" + (f", {len(failed)} of them empty." if failed else "."))
@@ -140,6 +149,19 @@ def _open(workspace: Path, ensemble: str | None, strategy: str | None, device: s
     chosen = "" if ensemble else " (current)"
     say(f"ensemble {name}{chosen}: {len(predictor.members)} members, {predictor.strategy} vote, on {place}.")
     return predictor
+
+
+def _cascade(workspace: Workspace, ensemble: str | None, predictor: Predictor) -> Cascade:
+    from orchestrator.cascading import read_cascade
+
+    folder, _ = workspace.ensemble(ensemble)
+    found = read_cascade(folder, predictor.strategy)
+    if found.rate > 0:
+        say(f"cascade of {folder.name}: {100 * found.rate:g} % of labels may change, as measured by `orch cascade`.")
+    else:
+        how = "" if predictor.strategy == "hard" else " `orch cascade PHOTOS` finds out what saves more."
+        say(f"cascade: exact, no label can change.{how}")
+    return found
 
 
 def _print(answers: list[Prediction]) -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from orchestrator.data.augmentation import Augmenter
-from orchestrator.data.store import PixelSource
+from orchestrator.data.store import Rows
 
 __all__ = ["Batches", "load"]
 
@@ -35,7 +35,7 @@ class Batches(Dataset[Item]):
         seed: of the augmentation in this pass.
     """
 
-    pixels: PixelSource
+    pixels: Rows
     rows: NDArray[np.int64]
     size: int
     augmenter: Augmenter | None = None

@@ -128,6 +128,10 @@ class HashCache:
                     temporary.write_text(json.dumps(known))
         return [known[key] for key in keys]
 
+    def known(self) -> set[str]:
+        """Every hash that is remembered."""
+        return set(self._load().values())
+
     def _load(self) -> dict[str, str]:
         if self.path is None or not self.path.exists():
             return {}

@@ -25,7 +25,7 @@ from orchestrator.data.files import digest_of, free_room, write_json
 from orchestrator.data.preprocessing import Geometry, decode
 from orchestrator.errors import DataError, PhotoError, Problem, StoreError
 
-__all__ = ["DirectPixels", "PixelSource", "PixelStore", "build_stores", "store_key"]
+__all__ = ["DirectPixels", "PixelSource", "PixelStore", "Rows", "build_stores", "store_key"]
 
 STORE_FORMAT = 1
 Progress = Callable[[int, int], None]
@@ -36,6 +36,13 @@ class PixelSource(Protocol):
 
     def take(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """The pixels of some rows, shape (n, H, W, 3), uint8."""
+
+
+class Rows(Protocol):
+    """Whatever a network is fed with, by row number of the table of photos."""
+
+    def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """What belongs to some rows, shape (n, ...)."""
 
 
 class PixelStore:

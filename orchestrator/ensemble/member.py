@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,13 +12,13 @@ from torch import Tensor, nn
 
 from orchestrator.data.files import digest_of
 from orchestrator.data.preprocessing import Preprocess
-from orchestrator.errors import WorkspaceError
-from orchestrator.labels import CLASSES
+from orchestrator.errors import Problem, WeightsError, WorkspaceError
+from orchestrator.labels import CLASSES, TASKS
 from orchestrator.training.backbones import create
 from orchestrator.training.checkpoints import CARD, WEIGHTS, load_weights, read_card
 from orchestrator.training.heads import Head, head_from_dict
 
-__all__ = ["Answers", "Member", "MemberFiles", "load_member"]
+__all__ = ["Answers", "Member", "MemberFiles", "load_members"]
 
 
 @dataclass(frozen=True)
@@ -84,13 +85,37 @@ class Answers(nn.Module):
         return self._head.probabilities(self.network(self._preprocess.normalise(photos)))
 
 
-def load_member(task: str, files: MemberFiles, device: str) -> Member:
-    """Loads a member.
+def load_members(
+    files: Mapping[str, Sequence[MemberFiles]],
+    device: str = "cpu",
+    loaded: Callable[[int, int], None] = lambda _done, _all: None,
+) -> list[Member]:
+    """Loads an ensemble's members.
+
+    Args:
+        files: task -> its members' files; all three tasks.
+        device: `cpu`, `cuda` or `cuda:N`.
+        loaded: called with (members loaded, members in all).
 
     Raises:
-        WorkspaceError: files that are missing or not those that were written, or a member for something else.
-        WeightsError: weights that do not fit the card's network.
+        WorkspaceError: files that are missing, not those that were written, or do not fit their card's network; all at once.
     """
+    members: list[Member] = []
+    problems: list[Problem] = []
+    wanted = [(task, one) for task in TASKS for one in files[task]]
+    for number, (task, one) in enumerate(wanted, start=1):
+        try:
+            members.append(_load(task, one, device))
+        except (WorkspaceError, WeightsError) as error:
+            where, what = error.message.split(": ", 1)
+            problems.append(Problem(where, what))
+        loaded(number, len(wanted))
+    if problems:
+        raise WorkspaceError(f"{len(problems)} of the ensemble's {len(wanted)} members cannot be used:", problems)
+    return members
+
+
+def _load(task: str, files: MemberFiles, device: str) -> Member:
     card = read_card(files.folder)
     if card["task"] != task or tuple(card["classes"]) != CLASSES[task]:
         raise WorkspaceError(

@@ -10,7 +10,9 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import joblib
@@ -19,10 +21,11 @@ import torch
 from numpy.typing import NDArray
 
 from orchestrator.data.preprocessing import Geometry, decode
+from orchestrator.ensemble.cascade import Cascade, ask
 from orchestrator.ensemble.engines import Runner, TorchRunner
-from orchestrator.ensemble.member import Member, MemberFiles, load_member
+from orchestrator.ensemble.member import Member
 from orchestrator.ensemble.voting import Fused, Strategy, fuse
-from orchestrator.errors import PhotoError, Problem, WeightsError, WorkspaceError
+from orchestrator.errors import PhotoError, Problem, WorkspaceError
 from orchestrator.labels import TASKS
 from orchestrator.training.devices import keep_freed_memory
 
@@ -32,6 +35,8 @@ BATCH = 64
 CALL = 16
 """Photos a call on a CPU: their activations stay near the caches (EfficientNet-Lite0 at 128 x 96, OpenVINO in bf16, photos a
 core second: 715 by 16, 645 by 64), and a batch of 64 is enough calls to keep all cores busy."""
+
+CASCADE_CALL = 64  # of a cascade: what is left after each member must still be worth a call
 
 Prepared = dict[Geometry, NDArray[np.uint8]]
 
@@ -45,76 +50,60 @@ class Batch:
         fused: their votes and labels; None when no photo of the stretch could be read.
         failed: photos that could not be read, with the reason.
         order: for every photo of the stretch, its row in `fused`, or -1 when it failed.
+        asked: how many members answered for each photo of `fused`, shape (n,).
     """
 
     paths: list[Path]
     fused: Fused | None
     failed: list[tuple[Path, str]]
     order: list[int]
+    asked: NDArray[np.int64]
 
 
-@dataclass(frozen=True)
 class Asked:
-    """Calls under way: for each task, for each of its members, the parts of its answer."""
+    """Calls under way.
 
-    parts: Mapping[str, Sequence[tuple[Member, Sequence[Future[NDArray[np.float32]]]]]]
+    Args:
+        members: all of them.
+        calls: task -> for each stretch of photos, the answers of the task's members to come, or of each member one by one.
+    """
+
+    def __init__(self, members: Sequence[Member], calls: Mapping[str, Sequence[Sequence[Future[Any]]]]) -> None:
+        self._members, self._calls = members, calls
 
     def answers(self) -> dict[str, list[NDArray[np.float32]]]:
-        """Waits: task -> M arrays (n, C).
+        """Waits: task -> M arrays (n, C); rows of zeros where a member was not asked.
 
         Raises:
             WorkspaceError: a member answers with what is no number.
         """
         found: dict[str, list[NDArray[np.float32]]] = {}
-        for task, members in self.parts.items():
-            for member, futures in members:
-                answer = np.concatenate([future.result() for future in futures])
+        for task, stretches in self._calls.items():
+            parts = [[answer for call in stretch for answer in call.result()] for stretch in stretches]
+            found[task] = [np.concatenate(answers) for answers in zip(*parts, strict=True)]
+            for member, answer in zip([one for one in self._members if one.task == task], found[task], strict=True):
                 if not np.isfinite(answer).all():
                     raise WorkspaceError(
                         f"{member.folder}: this member's answers are no numbers. Retrain that fold; if it was trained in fp16, "
                         "with precision = bf16 or fp32."
                     )
-                found.setdefault(task, []).append(answer)
         return found
 
 
 class Predictor:
-    """The members of an ensemble, loaded and ready, on torch until `use` gives them other runners.
+    """The members of an ensemble at work, on torch until `use` gives them other runners.
 
     Args:
-        members: task -> its members' files; all three tasks.
+        members: of all three tasks, loaded on the device.
         strategy: how members of a task vote.
         device: `cpu`, `cuda` or `cuda:N`.
-        loaded: called with (members loaded, members in all).
         threads: calls at once on a CPU; 0: one per core.
-
-    Raises:
-        WorkspaceError: files that are missing, not those that were written, or do not fit their card's network; all at once.
     """
 
-    def __init__(
-        self,
-        members: Mapping[str, Sequence[MemberFiles]],
-        strategy: Strategy,
-        device: str = "cpu",
-        loaded: Callable[[int, int], None] = lambda _done, _all: None,
-        threads: int = 0,
-    ) -> None:
+    def __init__(self, members: Sequence[Member], strategy: Strategy, device: str = "cpu", threads: int = 0) -> None:
         keep_freed_memory()
-        self.strategy, self.device = strategy, device
+        self.members, self.strategy, self.device = list(members), strategy, device
         self.threads = threads or joblib.cpu_count()
-        self.members: list[Member] = []
-        problems: list[Problem] = []
-        files = [(task, one) for task in TASKS for one in members[task]]
-        for number, (task, one) in enumerate(files, start=1):
-            try:
-                self.members.append(load_member(task, one, device))
-            except (WorkspaceError, WeightsError) as error:
-                where, what = error.message.split(": ", 1)
-                problems.append(Problem(where, what))
-            loaded(number, len(files))
-        if problems:
-            raise WorkspaceError(f"{len(problems)} of the ensemble's {len(files)} members cannot be used:", problems)
         self.runners: list[Runner] = [TorchRunner(member, device) for member in self.members]
         self.geometries = list(dict.fromkeys(member.preprocess.geometry for member in self.members))
 
@@ -144,13 +133,16 @@ class Predictor:
         with self._pool() as pool:
             return self._ask(pool, prepared).answers()
 
-    def predict(self, paths: Sequence[Path], skip_unreadable: bool = False, batch: int = BATCH) -> Iterator[Batch]:
+    def predict(
+        self, paths: Sequence[Path], skip_unreadable: bool = False, batch: int = BATCH, cascade: Cascade | None = None
+    ) -> Iterator[Batch]:
         """Answers for files, a batch at a time, in order; the next batches are decoded and begun meanwhile.
 
         Args:
             paths: photos.
             skip_unreadable: report photos that cannot be read in `failed` instead of raising.
             batch: photos at a time; bounds the memory.
+            cascade: when a vote is settled and nobody else is asked; None asks everybody.
 
         Raises:
             PhotoError: a photo cannot be read, and `skip_unreadable` is off.
@@ -170,7 +162,7 @@ class Predictor:
                 if not skip_unreadable and any(isinstance(one, str) for one in results):
                     self._refuse(paths, [*part, *(path for later in parts[number + 1 :] for path in later)], readers)
                 prepared = [one for one in results if not isinstance(one, str)]
-                asked.append((part, results, self._ask(pool, prepared) if prepared else None))
+                asked.append((part, results, self._ask(pool, prepared, cascade) if prepared else None))
                 if len(asked) > 1:  # one batch is always under way while another is waited for
                     yield self._answer(*asked.popleft())
             while asked:
@@ -182,16 +174,24 @@ class Predictor:
         # OpenMP counts threads for each calling thread, so this does not touch the caller's own setting.
         return ThreadPoolExecutor(self.threads, initializer=torch.set_num_threads, initargs=(1,))
 
-    def _ask(self, pool: ThreadPoolExecutor, prepared: Sequence[Prepared]) -> Asked:
-        """Begins every member's answers for prepared photos."""
+    def _ask(self, pool: ThreadPoolExecutor, prepared: Sequence[Prepared], cascade: Cascade | None = None) -> Asked:
+        """Begins the members' answers for prepared photos."""
         pixels = {geometry: np.stack([one[geometry] for one in prepared]) for geometry in self.geometries}
-        size = CALL if self.device == "cpu" else len(prepared)
-        parts: dict[str, list[tuple[Member, list[Future[NDArray[np.float32]]]]]] = {}
-        for member, runner in zip(self.members, self.runners, strict=True):
-            own = pixels[member.preprocess.geometry]
-            futures = [pool.submit(runner, own[start : start + size]) for start in range(0, len(own), size)]
-            parts.setdefault(member.task, []).append((member, futures))
-        return Asked(parts)
+        size = len(prepared) if self.device != "cpu" else CALL if cascade is None else CASCADE_CALL
+        calls: dict[str, list[list[Future[Any]]]] = {task: [] for task in TASKS}
+        for start in range(0, len(prepared), size):
+            for task in TASKS:
+                asked = [
+                    partial(_run, runner, pixels[member.preprocess.geometry][start : start + size])
+                    for member, runner in zip(self.members, self.runners, strict=True)
+                    if member.task == task
+                ]
+                if cascade is None:
+                    calls[task].append([pool.submit(_alone, one) for one in asked])
+                else:
+                    photos = min(size, len(prepared) - start)
+                    calls[task].append([pool.submit(ask, task, asked, photos, self.strategy, cascade)])
+        return Asked(self.members, calls)
 
     def _refuse(self, paths: Sequence[Path], rest: Sequence[Path], pool: ThreadPoolExecutor) -> None:
         """Reads all that is left, to name every photo that cannot be read."""
@@ -206,5 +206,18 @@ class Predictor:
         failed = [(path, one) for path, one in zip(part, results, strict=True) if isinstance(one, str)]
         places = iter(range(len(read)))
         order = [-1 if isinstance(one, str) else next(places) for one in results]
-        fused = next(fuse(asked.answers(), self.strategy)) if asked is not None else None
-        return Batch(read, fused, failed, order)
+        if asked is None:
+            return Batch(read, None, failed, order, np.zeros(0, np.int64))
+        answers = asked.answers()
+        count = sum(
+            np.count_nonzero(np.stack([one.any(axis=1) for one in members]), axis=0) for members in answers.values()
+        )
+        return Batch(read, next(fuse(answers, self.strategy)), failed, order, np.asarray(count))
+
+
+def _run(runner: Runner, pixels: NDArray[np.uint8], rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
+    return runner(pixels if rows is None else pixels[rows])
+
+
+def _alone(member: Callable[[], NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+    return [member()]

@@ -8,7 +8,9 @@ some callers ask for (shares, agreement) is worked out when they do (benchmarks/
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -18,7 +20,7 @@ from numpy.typing import NDArray
 
 from orchestrator.labels import TASKS, compose
 
-__all__ = ["COLUMN", "STRATEGIES", "Fused", "Strategy", "Vote", "fuse", "vote"]
+__all__ = ["CHUNK", "COLUMN", "STRATEGIES", "Fused", "Strategy", "Vote", "fuse", "vote"]
 
 Strategy = Literal["soft", "hard"]
 STRATEGIES: tuple[str, ...] = get_args(Strategy)
@@ -37,7 +39,11 @@ ONE_BITS = 0x3F800000  # of float32 1.0, read as an int32
 MOST_MEMBERS = 255  # sums of more could pass the 31 bits of an int32
 
 CHUNK = 65536
-"""Photos at a time. Ten million photos took 0.28 s by 8,192, 0.19 s by this many, and no less by 131,072."""
+"""Photos at a time. Ten million photos took 0.25 s by 8,192, 0.17 s by this many, and no less by 131,072."""
+
+THREADS = 2
+"""Stretches voted on at once: 0.12 s instead of 0.17 s for ten million photos on 2 cores, where one core reads them in 0.07 s and
+two in 0.05 s. More would wait for the memory."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +63,11 @@ class Vote:
     sums: NDArray[np.integer[Any]]
     members: Sequence[Floats]
     weights: Sequence[float]
+
+    @property
+    def unit(self) -> int:
+        """What one member's whole voice, or a probability of 1, amounts to in `sums`."""
+        return 1 if self.strategy == "hard" and _equal(self.weights) else 2**UNIT
 
     @cached_property
     def shares(self) -> NDArray[np.float64]:
@@ -92,7 +103,7 @@ def vote(members: Sequence[Floats], strategy: Strategy, weights: Sequence[float]
     """Fuses the members of one task.
 
     Args:
-        members: M arrays of class probabilities, each (N, C), finite, in 0..1, rows summing to 1.
+        members: M arrays of class probabilities, each (N, C), finite, in 0..1, rows summing to 1; a row of zeros abstains.
         strategy: `soft` or `hard`.
         weights: one positive number per member, any scale; None weighs all equally.
 
@@ -139,14 +150,18 @@ def _as_int32(value: int) -> np.int32:
 def _voices(members: Sequence[Floats], weights: Sequence[float]) -> NDArray[np.integer[Any]]:
     """The weights of the members that choose each class, shape (N, C); counts where all weigh the same."""
     photos, classes = members[0].shape
-    equal = all(weight == 1 for weight in weights)
+    equal = _equal(weights)
     kind = np.uint8 if equal else np.int32
     voices = np.zeros((classes, photos), kind)  # a row per class: whole rows are added up faster than columns
     for member, weight in zip(members, weights, strict=True):
         first, voice = _first_choice(member), kind(1 if equal else round(weight * 2**UNIT))
         for code in range(classes):
-            voices[code] += np.multiply(first == code, voice)
+            voices[code] += np.multiply((first == code) & (member[:, code] > 0), voice)  # a row of zeros has no voice
     return voices.T
+
+
+def _equal(weights: Sequence[float]) -> bool:
+    return all(weight == 1 for weight in weights)
 
 
 def _first_choice(rows: NDArray[Any]) -> NDArray[np.int8]:
@@ -184,12 +199,29 @@ def fuse(
     lengths = {len(member) for members in by_task.values() for member in members}
     if len(lengths) != 1:
         raise ValueError(f"members disagree on the number of photos: {sorted(lengths)}")
-    for start in range(0, lengths.pop(), chunk):
+    plain = {
+        task: [np.asarray(member) for member in members] for task, members in by_task.items()
+    }  # slices of maps are slow
+
+    def fused(start: int) -> Fused:
         votes = {
             task: vote([m[start : start + chunk] for m in members], strategy, (weights or {}).get(task))
-            for task, members in by_task.items()
+            for task, members in plain.items()
         }
-        yield Fused(start, votes, compose(*(votes[task].choice for task in TASKS)))
+        return Fused(start, votes, compose(*(votes[task].choice for task in TASKS)))
+
+    starts = range(0, lengths.pop(), chunk)
+    if len(starts) < 2:
+        yield from map(fused, starts)
+        return
+    with ThreadPoolExecutor(THREADS) as pool:  # NumPy lets go of the interpreter's lock in each of its loops
+        ahead: deque[Future[Fused]] = deque()
+        for start in starts:
+            ahead.append(pool.submit(fused, start))
+            if len(ahead) > THREADS:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
 
 
 def _weights(members: int, weights: Sequence[float] | None) -> list[float]:

@@ -34,6 +34,7 @@ __all__ = [
     "heads_of",
     "keep_weights",
     "load_state",
+    "only_head",
     "preprocess_of",
 ]
 
@@ -190,6 +191,14 @@ def freeze_stages(model: Any, stages: int) -> list[nn.Module]:
         for module in model.modules()
         if (own := list(module.parameters(recurse=False))) and not any(one.requires_grad for one in own)
     ]
+
+
+def only_head(model: Any) -> nn.Module:
+    """Freezes all of a network but its classifier, and returns that."""
+    (head,) = heads_of(model)
+    model.requires_grad_(False)
+    head.requires_grad_(True)
+    return head
 
 
 def heads_of(model: Any) -> list[nn.Module]:

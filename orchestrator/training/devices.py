@@ -11,7 +11,7 @@ import torch
 
 from orchestrator.errors import DeviceError
 
-__all__ = ["autocast", "gpu_count", "keep_freed_memory", "precision_of", "resolve_device"]
+__all__ = ["autocast", "give_back_freed_memory", "gpu_count", "keep_freed_memory", "precision_of", "resolve_device"]
 
 
 def gpu_count() -> int:
@@ -87,3 +87,10 @@ def keep_freed_memory() -> None:
         if not mallopt(M_MMAP_THRESHOLD, KEPT_BLOCK):
             mallopt(M_MMAP_MAX, 0)  # older glibc take no threshold above 32 MB, but can do without such blocks at all
         mallopt(M_TRIM_THRESHOLD, KEPT_TOP)
+
+
+def give_back_freed_memory() -> None:
+    """Gives what is free back to the system, so that a measurement of memory sees what is in use; glibc only."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    if trim is not None:
+        trim(0)

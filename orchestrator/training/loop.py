@@ -29,7 +29,7 @@ from orchestrator.data.sampling import draw_epoch, expected_draws
 from orchestrator.errors import DeviceError, TrainingError, WorkspaceError
 from orchestrator.metrics import score
 from orchestrator.training import checkpoints
-from orchestrator.training.backbones import create, freeze_stages
+from orchestrator.training.backbones import create, freeze_stages, only_head
 from orchestrator.training.checkpoints import load_checkpoint, save_checkpoint, save_tensors
 from orchestrator.training.devices import autocast, keep_freed_memory, precision_of
 from orchestrator.training.heads import photo_weights
@@ -112,7 +112,9 @@ def _train(job: MemberJob) -> dict[str, Any]:
     recipe = job.recipe
     torch.manual_seed(job.entropy(INITIALISE))
     model = create(recipe.backbone, job.head.outputs, recipe, job.initial).to(job.device)
-    frozen = freeze_stages(model, recipe.frozen_stages)
+    # `network` is what is run and learns; `model` is what is saved. A head alone runs on features.
+    network = model if recipe.train == "network" else only_head(model)
+    frozen = freeze_stages(model, recipe.frozen_stages) if recipe.train == "network" else []
     optimiser = create_optimiser(model, recipe)
     scaler = torch.amp.GradScaler(job.device, enabled=precision_of(recipe.precision, job.device) == torch.float16)
     counters = load_checkpoint(job.folder / checkpoints.CHECKPOINT, model, optimiser)
@@ -122,19 +124,20 @@ def _train(job: MemberJob) -> dict[str, Any]:
         state = State(**counters)
     while state.epoch < recipe.epochs and not (recipe.patience and state.waited >= recipe.patience):
         started = time.monotonic()
-        entry = _train_epoch(job, model, frozen, optimiser, scaler, state)
+        entry = _train_epoch(job, network, frozen, optimiser, scaler, state)
         state.epoch += 1
         if state.epoch % recipe.evaluate_every == 0 or state.epoch == recipe.epochs:
-            entry |= _score_epoch(job, model, state)
+            entry |= _score_epoch(job, model, network, state)
         state.seconds += time.monotonic() - started
         state.history.append({**entry, "seconds": round(time.monotonic() - started, 2)})
         write_json(job.folder / checkpoints.HISTORY, state.history)
-        save_checkpoint(
-            job.folder / checkpoints.CHECKPOINT,
-            model,
-            optimiser,
-            vars(state) | {"scaler": scaler.state_dict()},
-        )
+        if recipe.train == "network":  # all epochs of a head take less than one checkpoint
+            save_checkpoint(
+                job.folder / checkpoints.CHECKPOINT,
+                model,
+                optimiser,
+                vars(state) | {"scaler": scaler.state_dict()},
+            )
     return _finish(job, model, state)
 
 
@@ -147,7 +150,7 @@ def _train_epoch(
     drawn = draw_epoch(recipe.sampling, job.persons, kinds, np.random.default_rng(job.entropy(SAMPLE, epoch)))
     steps = max(1, len(drawn) // recipe.batch_size)  # a last, smaller batch would disturb the batch norms
     rows = job.train[drawn][: steps * recipe.batch_size]
-    augmenter = Augmenter(recipe.augment, recipe.height, recipe.width)
+    augmenter = Augmenter(recipe.augment, recipe.height, recipe.width) if recipe.train == "network" else None
     batches = Batches(job.pixels, rows, recipe.batch_size, augmenter, job.entropy(AUGMENT, epoch))
     targets = torch.tensor(job.table["target"].to_numpy())
     weights = torch.ones(len(targets))
@@ -197,7 +200,7 @@ def _loss(
 ) -> Tensor:
     """The mean loss of a batch, a scalar."""
     recipe = job.recipe
-    inputs = job.preprocess.normalise(pixels.to(job.device, non_blocking=True))
+    inputs = _inputs(job, pixels)
     targets, weights = (values.to(job.device, non_blocking=True) for values in (targets, weights))
     mix = draw_mix(len(inputs), recipe.mixup, mixer) if recipe.mixup else None
     with autocast(recipe.precision, job.device):
@@ -210,13 +213,19 @@ def _loss(
     return mix.share * loss + (1 - mix.share) * other
 
 
-def _score_epoch(job: MemberJob, model: nn.Module, state: State) -> dict[str, Any]:
+def _inputs(job: MemberJob, pixels: Tensor) -> Tensor:
+    """A batch as the network's input: pixels normalised, features as they are."""
+    there = pixels.to(job.device, non_blocking=True)
+    return job.preprocess.normalise(there) if job.recipe.train == "network" else there
+
+
+def _score_epoch(job: MemberJob, model: nn.Module, network: nn.Module, state: State) -> dict[str, Any]:
     """Scores the held-out people on every photo of theirs, and keeps the weights when they are the best so far."""
     if not len(job.held_out):
         save_tensors(job.folder / checkpoints.BEST, checkpoints.best_tensors(model, None), state.epoch)
         state.best_epoch = state.epoch
         return {}
-    probabilities = _probabilities(job, model)
+    probabilities = _probabilities(job, network)
     macro_f1, entry = _scores(job, probabilities)
     if macro_f1 > state.best_score:
         state.best_score, state.best_epoch, state.waited = macro_f1, state.epoch, 0
@@ -243,7 +252,7 @@ def _probabilities(job: MemberJob, model: nn.Module) -> NDArray[np.float32]:
     with torch.inference_mode():
         for pixels, _ in load(Batches(job.pixels, job.held_out, size), _workers(job), pin=job.device != "cpu"):
             with autocast(job.recipe.precision, job.device):
-                outputs = model(job.preprocess.normalise(pixels.to(job.device, non_blocking=True)))
+                outputs = model(_inputs(job, pixels))
             parts.append(job.head.probabilities(outputs).cpu())
             _check_parent(job)
     return torch.cat(parts).numpy()

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from orchestrator.data.preprocessing import Preprocess
 from orchestrator.data.sampling import epoch_size
-from orchestrator.data.store import PixelSource
+from orchestrator.data.store import Rows
 from orchestrator.specialist import Recipe
 from orchestrator.training.backbones import InitialWeights
 from orchestrator.training.heads import Head
@@ -35,7 +35,7 @@ class MemberJob:
             first, a code).
         train: rows to train on.
         held_out: rows to score; empty without a plan.
-        pixels: where pixels come from, by row of the table.
+        pixels: where pixels come from, by row of the table; features, for a recipe that trains a head alone.
         recipe: how to train.
         head: what outputs mean.
         preprocess: from pixels to the network's input.
@@ -54,7 +54,7 @@ class MemberJob:
     table: pd.DataFrame
     train: NDArray[np.int64]
     held_out: NDArray[np.int64]
-    pixels: PixelSource
+    pixels: Rows
     recipe: Recipe
     head: Head
     preprocess: Preprocess

@@ -13,7 +13,7 @@ from orchestrator.data.readers import read
 from orchestrator.ensemble import engines, trial
 from orchestrator.ensemble.engines import TOLERANCE, Engine, check_engine, engines_here, open_runner
 from orchestrator.ensemble.export import Exports, write_onnx
-from orchestrator.ensemble.member import Member, MemberFiles
+from orchestrator.ensemble.member import Member, MemberFiles, load_members
 from orchestrator.ensemble.predictor import Predictor, Prepared
 from orchestrator.ensemble.trial import put_on_engines
 from orchestrator.errors import ConfigError, EngineError
@@ -26,7 +26,7 @@ Orch = Callable[..., Done]
 @pytest.fixture
 def predictor(trained: Path) -> Predictor:
     members = {task: [MemberFiles(trained / f"{task}-0001" / f"fold-{fold}") for fold in range(2)] for task in TASKS}
-    return Predictor(members, "soft")
+    return Predictor(load_members(members), "soft")
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 from orchestrator.data.preprocessing import Geometry
 from orchestrator.data.readers import read
 from orchestrator.data.store import DirectPixels, PixelStore
-from orchestrator.ensemble.member import MemberFiles
+from orchestrator.ensemble.member import MemberFiles, load_members
 from orchestrator.ensemble.predictor import Predictor
 from orchestrator.errors import WorkspaceError
 from orchestrator.labels import CLASSES, TASKS
@@ -24,7 +24,7 @@ def test_store_direct_and_predict_see_equal_pixels(trained: Path, people: Path) 
         for path in (trained / "store").iterdir()
         if path.is_dir()
     }
-    predictor = Predictor(fold(trained, 0), "soft")
+    predictor = Predictor(load_members(fold(trained, 0)), "soft")
     assert set(predictor.geometries) == set(stores)
     assert len(stores) == 3
     rows = np.arange(0, len(photos), 7)
@@ -41,7 +41,7 @@ def test_a_loaded_member_repeats_its_own_held_out_answers(trained: Path, people:
     paths = {Path(path).as_posix(): people / "train" / "images" / path for path in tables["age"]["path"]}
     photos = read(people / "train")
     place = dict(zip(photos.table["path"], photos.paths, strict=True))
-    predictor = Predictor(fold(trained, number), "soft")
+    predictor = Predictor(load_members(fold(trained, number)), "soft")
     batches = list(predictor.predict([place[path] for path in paths], batch=16))
     for task in TASKS:
         columns = [f"p({name})" for name in CLASSES[task]]
@@ -53,13 +53,13 @@ def test_a_loaded_member_repeats_its_own_held_out_answers(trained: Path, people:
 def test_all_members_that_cannot_be_used_are_told_at_once(trained: Path, tmp_path: Path) -> None:
     members = fold(trained, 0) | {"age": [MemberFiles(tmp_path / "a"), MemberFiles(tmp_path / "b")]}
     with pytest.raises(WorkspaceError) as caught:
-        Predictor(members, "soft")
+        load_members(members)
     assert len(caught.value.problems) == 2
     assert "2 of the ensemble's 4 members cannot be used" in caught.value.message
 
 
 def test_a_member_whose_answers_are_no_numbers_is_named(trained: Path, people: Path) -> None:
-    predictor = Predictor(fold(trained, 0), "soft")
+    predictor = Predictor(load_members(fold(trained, 0)), "soft")
     broken = predictor.members[1]
     next(broken.network.parameters()).data.fill_(float("nan"))
     with pytest.raises(WorkspaceError, match=r"gender-0001.fold-0: this member's answers are no numbers"):

@@ -38,7 +38,7 @@ def test_the_training_border_moves_training_and_never_the_truth(border: int, age
 
 def test_the_mask_specialists_crops_keep_the_mouth() -> None:
     names = sorted(path.stem for path in SPECIALISTS["mask"].recipes.glob("*.toml"))
-    assert len(names) == 3
+    assert len(names) == 4
     for name in names:
         recipe = load_recipes(SPECIALISTS, [name])["mask"]
         top, _, height, _ = recipe.geometry.box(512, 384)

@@ -1,0 +1,95 @@
+"""How cost grows: with photos, members, the input's size, and jobs at once."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from orchestrator.bench.timing import in_turn
+from orchestrator.data.preprocessing import Geometry
+from orchestrator.data.store import DirectPixels
+from orchestrator.ensemble.predictor import Predictor
+from orchestrator.labels import TASKS
+from orchestrator.training.jobs import run_jobs
+from orchestrator.training.member import MemberJob
+
+__all__ = ["bench_growth"]
+
+PHOTOS = (1, 4, 16)
+SIZES = (1.0, 1.5, 2.0)
+JOBS = (1, 2)
+
+
+def bench_growth(
+    predictor: Predictor,
+    jobs: Mapping[str, MemberJob],
+    paths: Sequence[Path],
+    rounds: int,
+    done: Callable[[int, int], None],
+) -> dict[str, Any]:
+    """Seconds and peak memory while one thing grows and all else stays.
+
+    Args:
+        predictor: an ensemble's members; the fewest photos go through all of them.
+        jobs: task -> a member to train.
+        paths: photos, a sixteenth of which is the smallest load.
+        rounds: how often all are run in turn.
+        done: called with (runs done, runs in all).
+    """
+    few = max(1, len(paths) // PHOTOS[-1])
+    things: dict[str, Callable[[], object]] = {}
+    work: dict[str, float] = {}
+    for times in PHOTOS:
+        part = list(paths[: few * times])
+        things[f"photos x{times}"] = partial(_predict, predictor, part)
+        work[f"photos x{times}"] = len(part)
+    of_task = min(sum(member.task == task for member in predictor.members) for task in TASKS)
+    for each in dict.fromkeys(max(1, round(of_task * share)) for share in (0.2, 0.6, 1.0)):
+        some = _fewer(predictor, each)
+        things[f"members {len(some.members)}"] = partial(_predict, some, paths[: few * 4])
+        work[f"members {len(some.members)}"] = few * 4
+    job = next(iter(jobs.values()))
+    for size in SIZES:
+        name, larger = f"input x{size:g}", _larger(job, paths, size)
+        things[name] = partial(_train, [larger], 1)
+        work[name] = larger.recipe.epochs * larger.photos_per_epoch
+    twins = [replace(job, folder=job.folder.with_name(f"twin-{number}"), threads=1) for number in range(2)]
+    for at_once in JOBS:
+        things[f"jobs {at_once}"] = partial(_train, twins, at_once)
+        work[f"jobs {at_once}"] = 2 * job.recipe.epochs * job.photos_per_epoch
+    timings = in_turn(things, rounds, work, done)
+    return {name: timing.as_dict() | {"work": timing.work} for name, timing in timings.items()}
+
+
+def _predict(predictor: Predictor, paths: Sequence[Path]) -> None:
+    for _ in predictor.predict(paths):
+        pass
+
+
+def _fewer(predictor: Predictor, each: int) -> Predictor:
+    """A predictor with the first `each` members of every task."""
+    some = [member for task in TASKS for member in [one for one in predictor.members if one.task == task][:each]]
+    return Predictor(some, predictor.strategy, predictor.device, predictor.threads)
+
+
+def _larger(job: MemberJob, paths: Sequence[Path], times: float) -> MemberJob:
+    """The same job with an input whose sides are `times` as long, rounded to 32 pixels, without a store."""
+    height, width = (32 * max(1, round(side * times / 32)) for side in (job.recipe.height, job.recipe.width))
+    recipe = job.recipe.model_copy(update={"height": height, "width": width})
+    geometry = Geometry(height, width, recipe.crop, recipe.anchor)
+    return replace(
+        job, folder=job.folder.with_name(f"input-{height}"), recipe=recipe, pixels=DirectPixels(list(paths), geometry),
+        preprocess=replace(job.preprocess, geometry=geometry),
+    )  # fmt: skip
+
+
+def _train(jobs: Sequence[MemberJob], at_once: int) -> None:
+    for job in jobs:
+        shutil.rmtree(job.folder, ignore_errors=True)
+    failed = [result.failure for result in run_jobs(jobs, at_once, lambda _: None) if result.failure]
+    if failed:
+        raise RuntimeError(failed[0])

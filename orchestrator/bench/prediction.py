@@ -1,0 +1,142 @@
+"""Prediction against its floor, and against the loop that most people write: a network at a time, photos decoded for each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from orchestrator.bench.timing import in_turn, ratio
+from orchestrator.ensemble.engines import Engine, engines_here, open_runner
+from orchestrator.ensemble.export import CHECK_PHOTOS, Exports
+from orchestrator.ensemble.member import Member
+from orchestrator.ensemble.predictor import Predictor, Prepared
+from orchestrator.ensemble.voting import fuse
+from orchestrator.errors import EngineError
+from orchestrator.labels import TASKS
+
+__all__ = ["bench_prediction", "naive_probabilities"]
+
+Probabilities = dict[str, list[NDArray[np.float32]]]
+
+
+def bench_prediction(
+    predictor: Predictor, paths: Sequence[Path], cache: Path, rounds: int, done: Callable[[int, int], None]
+) -> dict[str, Any]:
+    """Every engine's prediction from files, beside its floor and beside the naive loop.
+
+    The floor is every member's arithmetic alone, on pixels that lie ready, by the same calls on the same cores. The naive loop is
+    `naive_probabilities`, in fp32.
+
+    Args:
+        predictor: an ensemble's members.
+        paths: photos.
+        cache: folder for exports.
+        rounds: how often all are run in turn.
+        done: called with (runs done, runs in all).
+    """
+    prepared = [one for path in paths if not isinstance(one := predictor.read(path), str)]
+    exports = Exports(cache)
+    work = float(len(paths))
+    expected = naive_probabilities(predictor.members, predictor.device, paths)
+    answers = _labels(expected)
+    things: dict[str, Callable[[], object]] = {
+        "naive loop": lambda: naive_probabilities(predictor.members, predictor.device, paths)
+    }
+    engines: dict[str, dict[str, Any]] = {}
+    for engine in engines_here(predictor.device):
+        try:
+            difference = _put_on(predictor, engine, exports, prepared[:CHECK_PHOTOS])
+        except EngineError as error:
+            engines[str(engine)] = {"refused": str(error)}
+            continue
+        runners = list(predictor.runners)
+        found = predictor.probabilities(prepared)
+        labels = _labels(found)
+        engines[str(engine)] = {
+            "difference_of_members": difference, "same_labels": float((labels == answers).mean()),
+            "difference_of_votes": _largest(found, expected),
+        }  # fmt: skip
+
+        def floor(runners: list[Any] = runners) -> None:
+            predictor.use(runners)
+            predictor.probabilities(prepared)
+
+        def predict(runners: list[Any] = runners) -> None:
+            predictor.use(runners)
+            for _ in predictor.predict(paths):
+                pass
+
+        things |= {f"{engine} floor": floor, f"{engine} predict": predict}
+    timings = in_turn(things, rounds, work, done)
+    for name, about in engines.items():
+        if "refused" not in about:
+            about |= {
+                "floor": timings[f"{name} floor"].as_dict(),
+                "predict": timings[f"{name} predict"].as_dict(),
+                "efficiency": ratio(timings[f"{name} floor"], timings[f"{name} predict"]),
+                "times_naive": ratio(timings["naive loop"], timings[f"{name} predict"]),
+            }
+    return {
+        "photos": len(paths), "members": len(predictor.members), "threads": predictor.threads, "device": predictor.device,
+        "naive": timings["naive loop"].as_dict(), "engines": engines,
+    }  # fmt: skip
+
+
+def _put_on(predictor: Predictor, engine: Engine, exports: Exports, sample: Sequence[Prepared]) -> float:
+    """Puts all members on one engine, checked; the largest difference from torch."""
+    if engine.name != "torch":
+        exports.make(predictor.members)
+    difference = 0.0
+    if engine != Engine("torch"):
+        difference = exports.check(
+            predictor.members, engine, lambda member: np.stack([one[member.preprocess.geometry] for one in sample])
+        )
+    predictor.use(
+        [
+            open_runner(engine, member, exports.path(member), predictor.device, predictor.threads)
+            for member in predictor.members
+        ]
+    )
+    return difference
+
+
+def naive_probabilities(
+    members: Sequence[Member], device: str, paths: Sequence[Path], batch: int = 64
+) -> Probabilities:
+    """What most people write: a loop per network that opens every photo again, fp32, torch's own settings.
+
+    It crops and resizes as the members were trained, so its answers must be the product's.
+    """
+    found: Probabilities = {task: [] for task in TASKS}
+    for member in members:
+        network = member.network.to(memory_format=torch.contiguous_format)
+        mean, std = (
+            torch.tensor(values).view(1, 3, 1, 1) for values in (member.preprocess.mean, member.preprocess.std)
+        )
+        parts = []
+        for start in range(0, len(paths), batch):
+            photos = [np.asarray(Image.open(path).convert("RGB")) for path in paths[start : start + batch]]
+            pixels = torch.stack(
+                [torch.from_numpy(member.preprocess.geometry.apply(photo)).permute(2, 0, 1) for photo in photos]
+            )
+            with torch.no_grad():
+                outputs = network(((pixels.float() / 255 - mean) / std).contiguous().to(device))
+                parts.append(member.head.probabilities(outputs).cpu().numpy())
+        network.to(memory_format=torch.channels_last)
+        found[member.task].append(np.concatenate(parts))
+    return found
+
+
+def _labels(found: Probabilities) -> NDArray[np.int64]:
+    return next(fuse(found, "soft", chunk=len(found[TASKS[0]][0]))).label
+
+
+def _largest(one: Probabilities, other: Probabilities) -> float:
+    """The largest difference of the votes' probabilities."""
+    return max(float(np.abs(np.mean(one[task], axis=0) - np.mean(other[task], axis=0)).max()) for task in TASKS)

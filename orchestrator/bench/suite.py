@@ -1,0 +1,148 @@
+"""The whole benchmark: what it works on, its parts in order, and the machine that it ran on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+
+from orchestrator.bench.growth import bench_growth
+from orchestrator.bench.prediction import bench_prediction
+from orchestrator.bench.training import bench_training
+from orchestrator.bench.voting import bench_voting
+from orchestrator.data.photos import Photos
+from orchestrator.data.readers import read
+from orchestrator.data.synthetic import write_people
+from orchestrator.ensemble.predictor import Predictor
+from orchestrator.ensembling import build_ensemble, choose_runs, open_predictor
+from orchestrator.errors import TrainingError
+from orchestrator.labels import age_bands
+from orchestrator.pipeline import Observer, Settings, first_jobs, train_all
+from orchestrator.records.environment import git_revision, hardware, versions
+from orchestrator.records.workspace import Workspace, now
+from orchestrator.specialist import Specialist
+from orchestrator.training.devices import resolve_device
+from orchestrator.training.member import MemberJob
+
+__all__ = ["PARTS", "Load", "run_parts"]
+
+PARTS = ("training", "prediction", "voting", "growth")
+
+
+@dataclass(frozen=True)
+class Load:
+    """What the benchmark works on.
+
+    Attributes:
+        data: a source of photos with labels; None draws synthetic people.
+        folder: scratch folder for people, a workspace and members.
+        recipe: by which members are made and measured.
+        people: about how many people to use.
+        photos: photos to predict.
+        steps: training steps that are timed.
+        votes: photos to fuse.
+        rounds: how often everything is run in turn.
+        device: as `--device`.
+    """
+
+    data: Path | None
+    folder: Path
+    recipe: str = "quick"
+    people: int = 60
+    photos: int = 256
+    steps: int = 32
+    votes: int = 10_000_000
+    rounds: int = 3
+    device: str = "auto"
+
+
+def run_parts(
+    parts: Sequence[str],
+    load: Load,
+    specialists: Mapping[str, Specialist],
+    observer: Observer,
+    progress: Callable[[str, int, int], None],
+) -> dict[str, Any]:
+    """Runs the parts that are asked for.
+
+    Args:
+        parts: of `PARTS`.
+        load: what to work on.
+        specialists: task -> specialist.
+        observer: watches the members being made.
+        progress: called with (part, runs done, runs in all).
+
+    Raises:
+        TrainingError: the members to measure could not be made.
+    """
+    device = resolve_device(load.device)
+    found: dict[str, Any] = {
+        "created": now(), "machine": hardware(device), "versions": versions(), "git": git_revision(Path(__file__).parent),
+        "recipe": load.recipe, "data": str(load.data) if load.data else f"{load.people} synthetic people",
+        "rounds": load.rounds, "device": device,
+    }  # fmt: skip
+    if set(parts) - {"voting"}:
+        predictor, jobs, paths = _made(load, specialists, observer, device)
+        longer = {task: _of_steps(job, load.steps, load.folder) for task, job in jobs.items()}
+        some = (paths * (1 + load.photos // len(paths)))[: load.photos]
+    for part in (part for part in PARTS if part in parts):
+
+        def done(number: int, of: int, part: str = part) -> None:
+            progress(part, number, of)
+
+        if part == "training":
+            found[part] = bench_training(longer, paths, load.rounds, done)
+        elif part == "prediction":
+            found[part] = bench_prediction(predictor, some, load.folder / "engines", load.rounds, done)
+        elif part == "voting":
+            found[part] = bench_voting(load.votes, load.rounds, done)
+        else:
+            shorter = {task: _of_steps(job, -(-load.steps // 4), load.folder) for task, job in jobs.items()}
+            found[part] = bench_growth(predictor, shorter, paths, load.rounds, done)
+    return found
+
+
+def _made(
+    load: Load, specialists: Mapping[str, Specialist], observer: Observer, device: str
+) -> tuple[Predictor, dict[str, MemberJob], list[Path]]:
+    """Fifteen members that have trained for an epoch: their weights do not matter here, their arithmetic does."""
+    data = load.folder / "some.csv"
+    source = load.data
+    if source is None:
+        source = load.folder / "people" / "train"
+        write_people(load.folder / "people", load.people, 0, 0, joblib.cpu_count())
+    _write_some(read(source), load.people, data)
+    settings = Settings(
+        data, load.folder / "runs", recipes=(load.recipe,), changes=("epochs=1", "evaluate_every=1"), k=5, device=device
+    )
+    report = train_all(settings, specialists, observer)
+    if not report.complete:
+        raise TrainingError("the members to measure could not be made: " + "; ".join(report.failures.values()))
+    workspace = Workspace(settings.workspace)
+    if workspace.current("ensemble") is None:
+        build_ensemble(workspace, "soft", choose_runs(workspace), scored=False)
+    _, predictor = open_predictor(workspace, None, device)
+    jobs = first_jobs(settings, specialists, observer)
+    return predictor, jobs, read(data).paths
+
+
+def _write_some(photos: Photos, people: int, path: Path) -> None:
+    """A manifest of about so many people, as many of each gender and age band: a measurement needs no more."""
+    photos.require(("age", "gender", "mask"), "the benchmark")
+    everyone = photos.people.assign(band=age_bands(photos.people["age"].to_numpy(dtype=float)))
+    groups = everyone.groupby(["gender", "band"])
+    chosen = groups.head(-(-people // groups.ngroups)).index
+    table = photos.table[photos.table["person"].isin(chosen)]
+    table.assign(path=[str(photos.root.absolute() / one) for one in table["path"]]).to_csv(path, index=False)
+
+
+def _of_steps(job: MemberJob, steps: int, folder: Path) -> MemberJob:
+    """The job with so many steps in one epoch, in a folder of its own."""
+    size = job.recipe.batch_size
+    recipe = job.recipe.model_copy(update={"epochs": 1, "sampling": "per_photo", "class_balance": 0.0})
+    train = np.resize(job.train, steps * size)  # repeats the rows where there are too few
+    return replace(job, folder=folder / "members" / job.task, recipe=recipe, train=train)

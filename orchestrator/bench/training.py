@@ -1,0 +1,155 @@
+"""Training against its floor: the same steps on batches that lie ready in memory, and where a photo's time goes."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import torch
+from torch import nn
+
+from orchestrator.bench.timing import in_turn, ratio
+from orchestrator.data.augmentation import Augmenter
+from orchestrator.data.preprocessing import decode
+from orchestrator.data.store import DirectPixels
+from orchestrator.training.backbones import create, freeze_stages
+from orchestrator.training.devices import autocast, keep_freed_memory, precision_of
+from orchestrator.training.loop import train_fold
+from orchestrator.training.member import MemberJob
+from orchestrator.training.optimisers import create_optimiser, rate_factor, set_rate
+
+__all__ = ["bench_training"]
+
+
+def bench_training(
+    jobs: Mapping[str, MemberJob], paths: list[Path], rounds: int, done: Callable[[int, int], None]
+) -> dict[str, Any]:
+    """The loop's efficiency for each specialist, and the milliseconds of each stage.
+
+    Efficiency is the floor's seconds over the loop's for the same number of steps. The floor is what no loop can leave out:
+    forward, backward, clipping and the optimiser's step, on batches that are normalised already. The loop is `train_fold` with
+    everything: sampling, the store, augmentation, copies, logging, checkpoints, files.
+
+    Args:
+        jobs: task -> a member to train, with its pixels in a store; nothing is written into its folder.
+        paths: the photos, by row of the jobs' tables, for the price of decoding.
+        rounds: how often floor and loop are run in turn.
+        done: called with (runs done, runs in all).
+    """
+    found: dict[str, Any] = {}
+    for task, given in jobs.items():
+        # Scoring is left out on both sides: it is prediction, which has a benchmark of its own.
+        job = replace(
+            given, held_out=given.held_out[:0], recipe=given.recipe.model_copy(update={"evaluate_every": 10_000})
+        )
+        photos = job.recipe.epochs * job.photos_per_epoch
+        timings = in_turn({"floor": partial(_floor, job), "loop": partial(_loop, job)}, rounds, photos, done)
+        found[task] = {
+            "backbone": job.recipe.backbone, "height": job.recipe.height, "width": job.recipe.width,
+            "photos": photos, "threads": job.threads, "device": job.device,
+            **{name: timing.as_dict() for name, timing in timings.items()},
+            "efficiency": ratio(timings["floor"], timings["loop"]),
+            "stages_ms_per_photo": _stages(job, paths),
+        }  # fmt: skip
+    return found
+
+
+def _loop(job: MemberJob) -> None:
+    shutil.rmtree(job.folder, ignore_errors=True)
+    train_fold(job)
+
+
+def _floor(job: MemberJob) -> None:
+    """As many steps as the loop takes, on one batch that lies ready."""
+    model, frozen, step = _ready(job)
+    size = min(job.recipe.batch_size, job.photos_per_epoch)
+    inputs = job.preprocess.normalise(torch.from_numpy(job.pixels.take(job.train[:size])).to(job.device))
+    targets = torch.tensor(job.table["target"].to_numpy()[job.train[:size]]).to(job.device)
+    model.train()
+    for module in frozen:
+        module.eval()
+    for number in range(job.recipe.epochs * (job.photos_per_epoch // size)):
+        step(inputs, targets, number)
+    if job.device != "cpu":
+        torch.cuda.synchronize()
+
+
+def _ready(job: MemberJob) -> tuple[nn.Module, list[nn.Module], Callable[..., None]]:
+    """The network and a function that takes one step."""
+    torch.set_num_threads(job.threads)
+    keep_freed_memory()
+    cv2.setNumThreads(1)
+    recipe = job.recipe
+    model = create(recipe.backbone, job.head.outputs, recipe, job.initial).to(job.device)
+    frozen = freeze_stages(model, recipe.frozen_stages)
+    optimiser = create_optimiser(model, recipe)
+    scaler: Any = torch.amp.GradScaler(job.device, enabled=precision_of(recipe.precision, job.device) == torch.float16)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+    def step(
+        inputs: torch.Tensor, targets: torch.Tensor, number: int, lap: Callable[[str], None] = lambda _: None
+    ) -> None:
+        set_rate(optimiser, rate_factor(number, 1000, recipe.warmup))
+        with autocast(recipe.precision, job.device):
+            outputs = model(inputs)
+        loss = job.head.loss(outputs, targets).mean()
+        lap("forward")
+        optimiser.zero_grad(set_to_none=True)
+        scaler.scale(loss).backward()
+        lap("backward")
+        if recipe.clip_norm:
+            scaler.unscale_(optimiser)
+            nn.utils.clip_grad_norm_(trained, recipe.clip_norm)
+        scaler.step(optimiser)
+        scaler.update()
+        lap("optimiser")
+
+    return model, frozen, step
+
+
+def _stages(job: MemberJob, paths: list[Path], steps: int = 6) -> dict[str, float]:
+    """Milliseconds a photo of each stage of a step; decoding is what the store saves in every epoch but the first."""
+    model, frozen, step = _ready(job)
+    model.train()
+    for module in frozen:
+        module.eval()
+    augmenter = Augmenter(job.recipe.augment, job.recipe.height, job.recipe.width)
+    direct = DirectPixels(paths, job.recipe.geometry)
+    size = min(job.recipe.batch_size, len(job.train))
+    seconds: dict[str, float] = {}
+    last = time.perf_counter()
+
+    def lap(name: str) -> None:
+        nonlocal last
+        if job.device != "cpu":
+            torch.cuda.synchronize()
+        now = time.perf_counter()
+        seconds[name] = seconds.get(name, 0.0) + now - last
+        last = now
+
+    for number in range(steps + 2):
+        if number == 2:  # the first steps warm up
+            seconds.clear()
+        rows = job.train[number * size % max(1, len(job.train) - size) :][:size]
+        last = time.perf_counter()
+        for row in rows:
+            decode(paths[row])
+        lap("decode")
+        direct.take(rows[:1])  # not timed: opens what a first resize needs
+        last = time.perf_counter()
+        pixels = job.pixels.take(rows)
+        lap("store read")
+        pixels = augmenter(pixels, number)
+        lap("augment")
+        inputs = job.preprocess.normalise(torch.from_numpy(pixels).to(job.device))
+        lap("copy and normalise")
+        targets = torch.tensor(job.table["target"].to_numpy()[rows]).to(job.device)
+        last = time.perf_counter()
+        step(inputs, targets, number, lap)
+    return {name: round(1000 * value / (steps * size), 3) for name, value in seconds.items()}

@@ -1,0 +1,152 @@
+"""A cascade for an ensemble: measured on photos that no member has seen, chosen for a stated rate, kept beside the ensemble."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from orchestrator.data.files import check_format, read_json, write_json
+from orchestrator.data.photos import HashCache
+from orchestrator.ensemble.cascade import EXACT, Cascade, Point, calibrate
+from orchestrator.ensemble.predictor import Predictor
+from orchestrator.errors import ConfigError, DataError, LeakError, Problem
+from orchestrator.evaluation.intervals import Interval, intervals
+from orchestrator.labels import LABELS
+from orchestrator.metrics import macro_f1
+
+__all__ = ["CASCADE", "Measured", "measure_cascade", "read_cascade", "save_cascade"]
+
+CASCADE = "cascade.json"
+CASCADE_FORMAT = 1
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A cascade with the curve that it was chosen from.
+
+    Attributes:
+        chosen: the point that was taken.
+        curve: exact first, then from sure to less sure.
+        photos: how many photos it was measured on.
+        macro_f1: of the full vote and of each point of the curve, where the labels are known.
+        interval: of the full vote's macro F1 over people, where labels and people are known.
+    """
+
+    chosen: Point
+    curve: Sequence[Point]
+    photos: int
+    macro_f1: tuple[float, Sequence[float]] | None
+    interval: Interval | None
+
+    @property
+    def changed_at_most(self) -> float:
+        """Upper end of the 95 % interval of the share of changed labels (Wilson 1927); 0 for the exact cascade."""
+        if self.chosen is self.curve[0]:
+            return 0.0
+        share, photos, z = self.chosen.changed, self.photos, 1.96
+        middle, spread = (
+            share + z * z / (2 * photos),
+            z * np.sqrt(share * (1 - share) / photos + (z / (2 * photos)) ** 2),
+        )
+        return float((middle + spread) / (1 + z * z / photos))
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        points = [{"asked": point.asked, "changed": point.changed} for point in self.curve]
+        if self.macro_f1 is not None:
+            points = [{**point, "macro_f1": value} for point, value in zip(points, self.macro_f1[1], strict=True)]
+        return {
+            "format": CASCADE_FORMAT, "photos": self.photos, "cascade": self.chosen.cascade.as_dict(),
+            "asked": self.chosen.asked, "changed": self.chosen.changed,
+            "changed_at_most_95": self.changed_at_most, "curve": points,
+            "full_macro_f1": None if self.macro_f1 is None else self.macro_f1[0],
+            "full_macro_f1_interval_95": None if self.interval is None else [self.interval.low, self.interval.high],
+        }  # fmt: skip
+
+
+def measure_cascade(
+    predictor: Predictor,
+    paths: Sequence[Path],
+    rate: float,
+    seen: HashCache,
+    done: Callable[[int, int], None],
+    truth: NDArray[np.int64] | None = None,
+    persons: pd.Series[str] | None = None,
+) -> Measured:
+    """Asks every member about photos that none has seen, and chooses a cascade for a rate of changed labels.
+
+    Args:
+        predictor: the ensemble's members, voting softly.
+        paths: the photos.
+        rate: share of labels that may change, 0..1.
+        seen: hashes of the workspace's training photos.
+        done: called with (photos done, photos in all).
+        truth: 18-way labels, shape (N,), where they are known.
+        persons: the person of each photo, shape (N,), where they are known.
+
+    Raises:
+        ConfigError: a hard vote, a rate outside 0..1, or too few photos for it.
+        LeakError: photos that members have trained on.
+        PhotoError: photos that cannot be read.
+    """
+    if predictor.strategy != "soft":
+        raise ConfigError(
+            "a measured cascade is for soft votes; a hard vote needs none: `orch predict --cascade` is exact."
+        )
+    if not 0 <= rate < 1:
+        raise ConfigError(f"--rate {rate}; allowed: 0 up to, not including, 1.")
+    known = seen.known()
+    trained = [path for path, digest in zip(paths, HashCache(None).hashes(paths), strict=True) if digest in known]
+    if trained:
+        raise LeakError(
+            f"{len(trained)} of {len(paths)} photos were trained on: members agree on them more than on new ones. "
+            "Give photos of other people.",
+            [Problem(str(path), "is a training photo of this workspace.") for path in trained],
+        )
+    parts: list[Mapping[str, list[NDArray[np.float32]]]] = []
+    for batch in predictor.predict(paths, batch=BATCH):
+        if batch.fused is None:
+            raise DataError("no photo of a stretch could be read.")
+        parts.append({task: list(vote.members) for task, vote in batch.fused.votes.items()})
+        done(sum(len(one["mask"][0]) for one in parts), len(paths))
+    by_task = {
+        task: [np.concatenate(answers) for answers in zip(*(part[task] for part in parts), strict=True)]
+        for task in parts[0]
+    }
+    cascade, curve = calibrate(by_task, rate)
+    chosen = next(point for point in curve if point.cascade is cascade)
+    if truth is None:
+        return Measured(chosen, curve, len(paths), None, None)
+    full = curve[0].label  # of the exact cascade, which are the full vote's
+    scores = [macro_f1(truth, point.label, len(LABELS)) for point in curve]
+    span = None if persons is None else intervals(persons, truth, full, len(LABELS))["macro_f1"]
+    return Measured(chosen, curve, len(paths), (macro_f1(truth, full, len(LABELS)), scores), span)
+
+
+def save_cascade(folder: Path, measured: Measured) -> Path:
+    """Keeps a cascade in its ensemble's folder; a newer one takes its place."""
+    write_json(folder / CASCADE, measured.as_dict())
+    return folder / CASCADE
+
+
+def read_cascade(folder: Path, strategy: str) -> Cascade:
+    """The ensemble's cascade; the exact one for hard votes, and where none was measured.
+
+    Raises:
+        WorkspaceError: the file is damaged or of a newer version.
+    """
+    path = folder / CASCADE
+    if strategy != "soft" or not path.exists():
+        return EXACT
+    value = read_json(path)
+    check_format(path, value, CASCADE_FORMAT)
+    about = value["cascade"]
+    sure = float("inf") if about["sure"] is None else float(about["sure"])
+    return Cascade(float(about["rate"]), sure, {task: float(spread) for task, spread in about["spread"].items()})

@@ -1,0 +1,123 @@
+"""`orch bench`."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from orchestrator.cli.console import counting, emit, grid, out, say
+from orchestrator.cli.options import DeviceOption, JsonOption
+from orchestrator.errors import ConfigError, nearest
+
+__all__ = ["bench"]
+
+
+def bench(
+    parts: Annotated[
+        list[str] | None, typer.Argument(help="training, prediction, voting, growth; all if left out.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", "-d", help="Photos with labels; synthetic people if left out.")
+    ] = None,
+    to: Annotated[Path, typer.Option("--out", "-o", help="A folder for bench.json and bench.png.")] = Path("bench"),
+    recipe: Annotated[str, typer.Option("--recipe", "-r", help="By which members are measured.")] = "quick",
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="How often everything is run in turn.")] = 3,
+    photos: Annotated[int, typer.Option("--photos", min=16, help="Photos to predict.")] = 256,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Training steps to time.")] = 32,
+    votes: Annotated[int, typer.Option("--votes", min=1000, help="Photos to fuse.")] = 10_000_000,
+    device: DeviceOption = "auto",
+    json: JsonOption = False,
+) -> None:
+    """Measure training, prediction and voting on this machine, each against the least that it could take.
+
+    Floors are the arithmetic alone; the naive loop is what most people write. Everything is run in turn and compared round by
+    round, because a machine's pace changes from minute to minute: trust the ratios, not the seconds.
+
+    \b
+    Examples:
+      orch bench
+      orch bench prediction --data people/train --photos 512
+      orch bench voting --json
+    """
+    from orchestrator.bench.suite import PARTS, Load, run_parts
+    from orchestrator.cli.display import TrainingDisplay
+    from orchestrator.data.files import write_json
+    from orchestrator.pictures import draw_bench
+    from orchestrator.specialists import SPECIALISTS
+
+    chosen = list(parts or PARTS)
+    for part in chosen:
+        if part not in PARTS:
+            raise ConfigError(
+                f"'{part}' is no part of the benchmark; allowed: {', '.join(PARTS)}.{nearest(part, PARTS)}"
+            )
+    display = TrainingDisplay()
+    with tempfile.TemporaryDirectory(prefix="orch-bench-") as scratch, counting("measuring") as progress:
+        load = Load(data, Path(scratch), recipe, photos=photos, steps=steps, votes=votes, rounds=rounds, device=device)
+        try:
+            found = run_parts(chosen, load, SPECIALISTS, display, lambda _part, done, of: progress(done, of))
+        finally:
+            display.finished()
+    write_json(to / "bench.json", found)
+    draw_bench(found, to / "bench.png")
+    if json:
+        emit(found)
+    else:
+        _print(found)
+    say(f"{to / 'bench.json'}, {to / 'bench.png'}: all of it.")
+
+
+def _print(found: Mapping[str, Any]) -> None:
+    if "training" in found:
+        table = grid("training", "specialist", "floor photos/s", "loop photos/s", "efficiency", "peak MB")
+        for task, one in found["training"].items():
+            rates = [f"{one[name]['per_second']:.1f}" for name in ("floor", "loop")]
+            table.add_row(task, *rates, f"{one['efficiency']:.3f}", f"{one['loop']['peak_mb']:,.0f}")
+        out().print(table)
+        stages = list(
+            dict.fromkeys(stage for one in found["training"].values() for stage in one["stages_ms_per_photo"])
+        )
+        table = grid("milliseconds a photo; decoding is paid once, into the store", "stage", *found["training"])
+        for stage in stages:
+            table.add_row(
+                stage, *(f"{one['stages_ms_per_photo'].get(stage, 0):.2f}" for one in found["training"].values())
+            )
+        out().print(table)
+    if "prediction" in found:
+        one = found["prediction"]
+        title = f"prediction: {one['photos']} photos from files, {one['members']} members, {one['threads']} cores"
+        table = grid(
+            title, "engine", "photos/s", "of its floor", "times naive", "same label", "vote differs by", "peak MB"
+        )
+        naive = one["naive"]
+        table.add_row("naive loop", f"{naive['per_second']:.1f}", "", "1.00", "", "", f"{naive['peak_mb']:,.0f}")
+        for name, engine in one["engines"].items():
+            if "refused" in engine:
+                table.add_row(name, "refused: its answers differ from torch's", *[""] * 5)
+                continue
+            table.add_row(
+                name, f"{engine['predict']['per_second']:.1f}", f"{engine['efficiency']:.3f}", f"{engine['times_naive']:.2f}",
+                f"{100 * engine['same_labels']:.2f} %", f"{engine['difference_of_votes']:.1e}",
+                f"{engine['predict']['peak_mb']:,.0f}",
+            )  # fmt: skip
+        out().print(table)
+    if "voting" in found:
+        table = grid(
+            "voting", "photos", "read once, s", "soft, s", "of memory's pace", "hard, s", "of memory's pace", "peak MB"
+        )
+        for one in found["voting"].values():
+            times = {name: f"{one[name]['median']:.3f}" for name in ("read once", "soft", "hard")}
+            shares = {name: f"{value:.2f}" for name, value in one["efficiency"].items()}
+            peak = f"{one['soft']['peak_mb']:,.0f}"
+            row = (times["read once"], times["soft"], shares["soft"], times["hard"], shares["hard"], peak)
+            table.add_row(f"{one['photos']:,}", *row)
+        out().print(table)
+    if "growth" in found:
+        table = grid("growth", "what", "seconds", "photos/s", "peak MB")
+        for name, one in found["growth"].items():
+            table.add_row(name, f"{one['median']:.2f}", f"{one['per_second']:.1f}", f"{one['peak_mb']:,.0f}")
+        out().print(table)

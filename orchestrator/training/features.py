@@ -1,0 +1,157 @@
+"""Features of a frozen backbone: every photo goes through the network once, for all folds and all tasks that share it.
+
+A head on such features learns in seconds. They depend on the photos, the geometry, the backbone and its initial weights, and lie
+in the workspace's cache under a digest of these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from orchestrator.data.files import atomic, digest_of, free_room
+from orchestrator.data.preprocessing import Preprocess
+from orchestrator.data.store import PixelSource
+from orchestrator.errors import ConfigError
+from orchestrator.specialist import Recipe
+from orchestrator.training.backbones import InitialWeights, create, heads_of
+from orchestrator.training.devices import keep_freed_memory
+
+__all__ = ["Features", "body", "build_features", "check_head_alone"]
+
+CALL = 32  # photos a call; one core each, as in prediction
+
+
+class Features:
+    """Memory-mapped features, opened for reading; takes the place of pixels.
+
+    Args:
+        path: an .npy file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._values: NDArray[np.float32] | None = None
+
+    def take(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The features of some rows, shape (n, F), float32; opened at first use, so it travels between processes."""
+        if self._values is None:
+            self._values = np.load(self.path, mmap_mode="r")
+        return np.asarray(self._values[rows])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "_values": None}
+
+
+def body(model: Any, inputs: Tensor) -> Tensor:
+    """What a timm network's classifier is fed with, shape (N, F)."""
+    found: Tensor = model.forward_head(model.forward_features(inputs), pre_logits=True)
+    return found
+
+
+def check_head_alone(recipe: Recipe) -> None:
+    """Refuses a backbone whose answers are not one classifier on its features.
+
+    Raises:
+        ConfigError: with the way out.
+    """
+    model = create(recipe.backbone, 2, recipe).eval()
+    inputs = torch.zeros(1, 3, recipe.height, recipe.width)
+    heads = heads_of(model)
+    with torch.inference_mode():
+        fits = (
+            len(heads) == 1
+            and isinstance(heads[0], nn.Linear)
+            and torch.allclose(heads[0](body(model, inputs)), model(inputs))
+        )
+    if not fits:
+        raise ConfigError(
+            f"train = head: the answers of '{recipe.backbone}' are not one classifier on its features. Use train = network, or "
+            "another backbone."
+        )
+
+
+def build_features(
+    folder: Path,
+    recipe: Recipe,
+    initial: InitialWeights,
+    preprocess: Preprocess,
+    pixels: PixelSource,
+    content: str,
+    photos: int,
+    device: str,
+    threads: int,
+    progress: Callable[[int, int], None],
+) -> Features:
+    """Opens the features of all photos, computing them when they are not there.
+
+    Args:
+        folder: in the workspace's cache.
+        recipe: names the backbone.
+        initial: its weights.
+        preprocess: from pixels to its input.
+        pixels: of the photos, at the recipe's geometry.
+        content: digest of the photos.
+        photos: N.
+        device: where to compute.
+        threads: calls at once on a CPU.
+        progress: called with (photos done, photos in all).
+
+    Raises:
+        StoreError: the disk has no room.
+    """
+    key = digest_of(
+        [recipe.backbone, initial.sha256, preprocess.as_dict(), content, torch.__version__, device.split(":")[0]]
+    )
+    path = folder / f"{key[:20]}.npy"
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "features.lock"):
+        if not path.exists():
+            values = _compute(recipe, initial, preprocess, pixels, photos, device, threads, progress)
+            free_room(
+                folder,
+                values.nbytes,
+                f"the features of {photos:,} photos",
+                "Free some room, or use another --workspace.",
+            )
+            with atomic(path) as temporary, temporary.open("wb") as file:
+                np.save(file, values)
+    return Features(path)
+
+
+def _compute(
+    recipe: Recipe,
+    initial: InitialWeights,
+    preprocess: Preprocess,
+    pixels: PixelSource,
+    photos: int,
+    device: str,
+    threads: int,
+    progress: Callable[[int, int], None],
+) -> NDArray[np.float32]:
+    keep_freed_memory()
+    torch.manual_seed(0)  # random weights, where none are given, are the same for every task
+    model = create(recipe.backbone, 2, recipe, initial).to(device).eval()
+
+    def features(start: int) -> NDArray[np.float32]:
+        rows = np.arange(start, min(start + CALL, photos))
+        with torch.inference_mode():
+            inputs = preprocess.normalise(torch.from_numpy(pixels.take(rows)).to(device))
+            return np.asarray(body(model, inputs).float().cpu().numpy())
+
+    parts: list[NDArray[np.float32]] = []
+    on_cpu = device == "cpu"
+    # OpenMP counts threads for each calling thread, so this does not touch the caller's own setting.
+    with ThreadPoolExecutor(threads if on_cpu else 1, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        for part in pool.map(features, range(0, photos, CALL)):
+            parts.append(part)
+            progress(min(len(parts) * CALL, photos), photos)
+    return np.concatenate(parts)

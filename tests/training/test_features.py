@@ -1,0 +1,81 @@
+"""A head alone: features once, for all folds and tasks, and members that answer photos as any other."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+
+from orchestrator.config import load_recipes
+from orchestrator.ensemble.member import MemberFiles, load_members
+from orchestrator.ensemble.predictor import Predictor
+from orchestrator.errors import ConfigError
+from orchestrator.labels import CLASSES, TASKS
+from orchestrator.specialists import SPECIALISTS
+from orchestrator.training.features import check_head_alone
+from tests.conftest import Done, hashes, tiny, train
+
+Orch = Callable[..., Done]
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    save_file(timm.create_model("test_efficientnet").state_dict(), tmp_path / "body.safetensors")
+    return tmp_path / "body.safetensors"
+
+
+def test_one_pass_serves_all_folds_and_tasks_and_the_members_answer_photos(
+    orch: Orch, people: Path, tmp_path: Path, weights: Path
+) -> None:
+    runs = tmp_path / "runs"
+    words = tiny(f"weights={weights}", "train=head", "crop=0.8", "anchor=0.5", "lr=0.01")
+    done = train(orch, people, runs, "train-all", *words)
+    assert done.code == 0, done.err
+    assert done.err.count("computed the features of 168 photos") == 1
+    (features,) = (runs / "cache" / "features").glob("*.npy")
+    assert np.load(features).shape[0] == 168
+    initial, head = load_file(weights), "classifier."
+    for task in TASKS:
+        state = load_file(runs / f"{task}-0001" / "fold-1" / "weights.safetensors")
+        assert all(torch.equal(state[key], initial[key]) for key in initial if not key.startswith(head))
+    for task in TASKS:
+        table = pd.read_parquet(runs / f"{task}-0001" / "fold-1" / "held_out.parquet")
+        members = {one: [MemberFiles(runs / f"{one}-0001" / "fold-1")] for one in TASKS}
+        predictor = Predictor(load_members(members), "soft")
+        paths = [people / "train" / "images" / path for path in table["path"]]
+        paths = [
+            path if path.exists() else people / "train" / name for path, name in zip(paths, table["path"], strict=True)
+        ]
+        found = np.concatenate([one.fused.votes[task].shares for one in predictor.predict(paths) if one.fused])
+        assert np.allclose(found, table[[f"p({name})" for name in CLASSES[task]]], atol=1e-5)
+    before = hashes(runs / "age-0001")
+    again = train(orch, people, runs, "train", "age", "--seed", 1)
+    assert again.code == 0, again.err
+    assert "computed the features" not in again.err  # they are kept
+    assert hashes(runs / "age-0001") == before
+
+
+def test_a_head_learns_what_its_features_tell(orch: Orch, people: Path, tmp_path: Path) -> None:
+    words = ("--recipe", "probe", "--tasks", "mask", "--set", "height=64", "--set", "width=48", "--set", "epochs=12")
+    done = train(orch, people, tmp_path / "runs", "train-all", *words)
+    assert done.code == 0, done.err
+    tables = [pd.read_parquet(path) for path in (tmp_path / "runs").glob("mask-0001/fold-*/held_out.parquet")]
+    table = pd.concat(tables)
+    answers = table[[f"p({name})" for name in CLASSES["mask"]]].to_numpy().argmax(axis=1)
+    worn = (table["truth"] == 0).mean()
+    assert (answers == table["truth"]).mean() > worn + 0.1  # better than always the commonest
+
+
+def test_networks_and_weights_that_a_head_alone_cannot_use_are_told() -> None:
+    distilled = ["backbone=deit_tiny_distilled_patch16_224", "weights=hub", "train=head", "drop_rate=0"]
+    recipe = load_recipes({"age": SPECIALISTS["age"]}, ["quick"], distilled)["age"]
+    with pytest.raises(ConfigError, match="are not one classifier on its features. Use train = network"):
+        check_head_alone(recipe)
+    check_head_alone(load_recipes({"age": SPECIALISTS["age"]}, ["probe"])["age"])
+    with pytest.raises(ConfigError, match="weights = none brings a random one"):
+        load_recipes({"age": SPECIALISTS["age"]}, ["probe"], ["weights=none"])
