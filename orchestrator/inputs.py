@@ -46,6 +46,7 @@ class Settings:
         jobs: members at once; 0 chooses.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         store: decode once into the workspace's pixel store.
+        profile: write into the members' histories where the time went.
     """
 
     data: Path
@@ -60,6 +61,7 @@ class Settings:
     jobs: int = 0
     device: str = "auto"
     store: bool = True
+    profile: bool = False
 
 
 @dataclass(frozen=True)

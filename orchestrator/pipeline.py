@@ -324,6 +324,7 @@ def _job(
         preprocess=preprocess_of(recipe),
         initial=inputs.weights[run.task],
         seed=settings.seed,
+        profile=settings.profile,
         threads=run.threads,  # of the run, not of this command: other threads give other bits
         device=inputs.device,
         notes={

@@ -13,7 +13,7 @@ from orchestrator import errors
 from tests.conftest import ROOT
 
 LAYERS = {
-    "orchestrator": 0, "orchestrator.labels": 0, "orchestrator.errors": 0, "orchestrator.metrics": 0,
+    "orchestrator": 0, "orchestrator.labels": 0, "orchestrator.errors": 0, "orchestrator.metrics": 0, "orchestrator.stages": 0,
     "orchestrator.data": 1,
     "orchestrator.specialist": 2,
     "orchestrator.training": 3, "orchestrator.config": 3, "models": 3,

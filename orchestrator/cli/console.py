@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-__all__ = ["counting", "emit", "grid", "out", "say", "share", "talk", "warn"]
+__all__ = ["counting", "emit", "grid", "out", "print_stages", "say", "share", "talk", "warn"]
 
 
 def say(text: str) -> None:
@@ -72,6 +72,18 @@ def grid(title: str, *columns: str) -> Table:
 def share(value: float) -> str:
     """A score with four digits."""
     return "-" if value != value else f"{value:.4f}"
+
+
+def print_stages(title: str, by_name: Mapping[str, Mapping[str, float]]) -> None:
+    """A table of seconds by stage, with each stage's share; one column per name."""
+    table = grid(title, "stage", *by_name)
+    for stage in dict.fromkeys(stage for stages in by_name.values() for stage in stages):
+        cells = []
+        for stages in by_name.values():
+            seconds, total = stages.get(stage, 0.0), sum(stages.values())
+            cells.append(f"{seconds:,.1f}  {100 * seconds / total:3.0f} %" if stage in stages and total else "")
+        table.add_row(stage, *cells)
+    out().print(table)
 
 
 @contextmanager

@@ -11,7 +11,8 @@ from orchestrator.errors import ConfigError
 
 __all__ = [
     "ColumnsOption", "DataOption", "DeviceOption", "FoldsOption", "JobsOption", "JsonOption", "NoStoreOption",
-    "PlanSeedOption", "RecipeOption", "SeedOption", "SetOption", "ValidOnlyOption", "WorkspaceOption", "column_names",
+    "PlanSeedOption", "ProfileOption", "RecipeOption", "SeedOption", "SetOption", "ValidOnlyOption", "WorkspaceOption",
+    "column_names",
 ]  # fmt: skip
 
 DataOption = Annotated[
@@ -50,6 +51,7 @@ DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or 
 NoStoreOption = Annotated[
     bool, typer.Option("--no-store", help="Decode photos at every use instead of once; needs no disk.")
 ]
+ProfileOption = Annotated[bool, typer.Option("--profile", help="Tell where the time went, stage by stage.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.console import counting, emit, grid, out, say
-from orchestrator.cli.options import DeviceOption, JsonOption, WorkspaceOption
+from orchestrator.cli.console import counting, emit, grid, out, print_stages, say
+from orchestrator.cli.options import DeviceOption, JsonOption, ProfileOption, WorkspaceOption
 from orchestrator.errors import ConfigError
+from orchestrator.stages import Stages
 
 if TYPE_CHECKING:
     from orchestrator.ensemble.cascade import Cascade
@@ -60,6 +61,7 @@ def predict(
         typer.Option("--cascade", help="Ask a member only while the vote could still change; see `orch cascade`."),
     ] = False,
     device: DeviceOption = "auto",
+    profile: ProfileOption = False,
     workspace: WorkspaceOption = Path("runs"),
     json: JsonOption = False,
 ) -> None:
@@ -110,9 +112,12 @@ def predict(
         cache = Workspace(workspace).cache / "engines"
         for chosen in choose_engines(predictor, paths, engine, precision == "fp32", cache, progress):
             say(str(chosen) + ".")
+    predictor.stages = Stages(profile)
     stops = _cascade(Workspace(workspace), ensemble, predictor) if cascade else None
     with counting("predicting") as progress:
         answers = predict_photos(predictor, paths, on_error == "mark", progress, batch, stops)
+    if profile and not json:
+        print_stages("seconds of all threads, by stage", {f"{len(paths):,} photos": predictor.stages.seconds})
     failed = [answer for answer in answers if answer.error]
     if stops is not None and (could := (len(answers) - len(failed)) * len(predictor.members)):
         say(f"asked {100 * sum(answer.asked for answer in answers) / could:.0f} % of the members.")

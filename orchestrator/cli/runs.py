@@ -13,7 +13,7 @@ from orchestrator.cli.options import JsonOption, WorkspaceOption
 if TYPE_CHECKING:
     from orchestrator.records.run import RunRecord
 
-__all__ = ["app", "cards_of", "run_as_dict", "scores_of"]
+__all__ = ["app", "cards_of", "profile_of", "run_as_dict", "scores_of"]
 
 app = typer.Typer(no_args_is_help=True, help="What was trained: list, show, choose.", rich_markup_mode="rich")
 
@@ -28,6 +28,22 @@ def cards_of(run: RunRecord) -> list[dict[str, Any]]:
 def scores_of(run: RunRecord) -> list[float]:
     """The held-out macro F1 of each complete member that has one."""
     return [card["scores"]["macro_f1"] for card in cards_of(run) if card["scores"]]
+
+
+def profile_of(run: RunRecord) -> dict[str, float]:
+    """Seconds by stage over the members' histories; empty for a run without --profile."""
+    from orchestrator.data.files import read_json
+    from orchestrator.training.checkpoints import HISTORY
+
+    found: dict[str, float] = {}
+    for folder in run.members:
+        if (folder / HISTORY).is_file():
+            for entry in read_json(folder / HISTORY):
+                stages = entry.get("stages", {})
+                rest = {"rest": entry["seconds"] - sum(stages.values())} if stages else {}
+                for stage, seconds in (stages | rest).items():
+                    found[stage] = found.get(stage, 0.0) + max(0.0, seconds)
+    return found
 
 
 def run_as_dict(run: RunRecord) -> dict[str, Any]:

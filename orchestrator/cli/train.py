@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from orchestrator.cli.console import emit, grid, out, say, share, warn
+from orchestrator.cli.console import emit, grid, out, print_stages, say, share, warn
 from orchestrator.cli.options import (
     ColumnsOption,
     DataOption,
@@ -17,6 +17,7 @@ from orchestrator.cli.options import (
     JsonOption,
     NoStoreOption,
     PlanSeedOption,
+    ProfileOption,
     RecipeOption,
     SeedOption,
     SetOption,
@@ -47,6 +48,7 @@ def train_all(
     plan_seed: PlanSeedOption = 0,
     columns: ColumnsOption = [],
     no_store: NoStoreOption = False,
+    profile: ProfileOption = False,
     json: JsonOption = False,
 ) -> None:
     """Train the three specialists over the folds of one plan of people.
@@ -75,7 +77,7 @@ def train_all(
         raise ConfigError(f"--tasks: names no task; allowed: {', '.join(TASKS)}.")
     settings = pipeline.Settings(
         data, workspace, column_names(columns), recipe or ["quick"], change, folds, valid_only, seed, plan_seed, jobs, device,
-        not no_store,
+        not no_store, profile,
     )  # fmt: skip
     display = TrainingDisplay()
     try:
@@ -117,6 +119,7 @@ def train(
     ] = None,
     columns: ColumnsOption = [],
     no_store: NoStoreOption = False,
+    profile: ProfileOption = False,
     json: JsonOption = False,
 ) -> None:
     """Retrain one specialist into a new run; the others' files are not touched.
@@ -138,7 +141,7 @@ def train(
         raise ConfigError(f"'{task}' is no specialist; allowed: {', '.join(TASKS)}.{nearest(task, TASKS)}")
     settings = pipeline.Settings(
         data, workspace, column_names(columns), recipe, change, folds, valid_only, seed,
-        plan_seed, jobs, device, not no_store,
+        plan_seed, jobs, device, not no_store, profile,
     )  # fmt: skip
     display = TrainingDisplay()
     try:
@@ -160,8 +163,9 @@ def interrupted(display: Observer) -> NoReturn:
 
 def _conclude(report: Report, json: bool, next_step: str) -> None:
     """The table of what is complete and what failed; exit code 1 when something failed."""
-    from orchestrator.cli.runs import cards_of, run_as_dict, scores_of
+    from orchestrator.cli.runs import cards_of, profile_of, run_as_dict, scores_of
 
+    profiles = {run.id: found for run in report.runs if (found := profile_of(run))}
     if json:
         failures = [{"run": run, "fold": fold, "reason": reason} for (run, fold), reason in report.failures.items()]
         emit(
@@ -169,6 +173,7 @@ def _conclude(report: Report, json: bool, next_step: str) -> None:
                 "runs": [run_as_dict(run) for run in report.runs],
                 "failures": failures,
                 "seconds": report.seconds,
+                "profile": profiles,
             }
         )
     else:
@@ -181,6 +186,8 @@ def _conclude(report: Report, json: bool, next_step: str) -> None:
             table.add_row(run.id, run.task, run.recipe_name, members, share(mean), state, str(run.folder))
         out().print(table)
         say(f"{report.seconds / 60:.1f} minutes.")
+        if profiles:
+            print_stages("seconds of all members, by stage; rest: sampling, history, checkpoints", profiles)
     for (run_id, fold), reason in report.failures.items():
         warn(f"{run_id} {'all' if fold is None else f'fold {fold}'}: {reason}")
     if not report.complete:

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.model_selection import KFold, StratifiedKFold
 
 from orchestrator.data.files import check_format, digest_of, read_json, write_json
 from orchestrator.errors import PlanError
@@ -125,6 +124,8 @@ def plan_folds(people: pd.DataFrame, k: int, seed: int = 0) -> FoldPlan:
             else f"--folds {k}: the class '{smallest}' has a single person, so it cannot stand on both sides of any "
             "split. Add people of that class, or leave that person out."
         )
+    from sklearn.model_selection import KFold, StratifiedKFold  # a second of imports that predicting does without
+
     splitter: Any = StratifiedKFold if strata else KFold
     fold_of: dict[str, int] = {}
     parts = splitter(n_splits=k, shuffle=True, random_state=seed).split(np.zeros(len(people)), words)

@@ -36,9 +36,9 @@ class Cascade:
     """When a vote is settled.
 
     The lead of a photo is the winner's probability less the next one's, averaged over the m members asked. Members differ in it
-    by a variance s2, for which their own differences count as m - 1 observations and the task's usual spread at such a lead as one
-    more: spread * (1 - lead^2)^1.5, for members that are certain differ little. The lead over all M members then has the standard
-    error sqrt(s2 * (M - m) / (M * m)).
+    by a variance s2, for which their own differences count as m - 1 observations and the task's usual spread at such a lead as
+    one more: spread * (1 - lead^2)^1.5, for members that are certain differ little. The lead over all M members then has the
+    standard error sqrt(s2 * (M - m) / (M * m)).
 
     Attributes:
         rate: stated share of photos whose label may differ from the full vote's; 0: none.

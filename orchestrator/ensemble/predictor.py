@@ -27,6 +27,7 @@ from orchestrator.ensemble.member import Member
 from orchestrator.ensemble.voting import Fused, Strategy, fuse
 from orchestrator.errors import PhotoError, Problem, WorkspaceError
 from orchestrator.labels import TASKS
+from orchestrator.stages import Stages
 from orchestrator.training.devices import keep_freed_memory
 
 __all__ = ["CALL", "Batch", "Predictor", "Prepared"]
@@ -105,6 +106,7 @@ class Predictor:
         self.members, self.strategy, self.device = list(members), strategy, device
         self.threads = threads or joblib.cpu_count()
         self.runners: list[Runner] = [TorchRunner(member, device) for member in self.members]
+        self.stages = Stages()
         self.geometries = list(dict.fromkeys(member.preprocess.geometry for member in self.members))
 
     def use(self, runners: Sequence[Runner]) -> None:
@@ -120,7 +122,10 @@ class Predictor:
     def read(self, path: Path) -> Prepared | str:
         """One file at every geometry, or why it cannot be read."""
         try:
-            return self.prepare(decode(path))
+            with self.stages("decode"):
+                photo = decode(path)
+            with self.stages("crop and resize"):
+                return self.prepare(photo)
         except PhotoError as error:
             return error.message.removeprefix(f"{path}: ")
 
@@ -182,7 +187,7 @@ class Predictor:
         for start in range(0, len(prepared), size):
             for task in TASKS:
                 asked = [
-                    partial(_run, runner, pixels[member.preprocess.geometry][start : start + size])
+                    partial(self._run, member, runner, pixels[member.preprocess.geometry][start : start + size])
                     for member, runner in zip(self.members, self.runners, strict=True)
                     if member.task == task
                 ]
@@ -192,6 +197,12 @@ class Predictor:
                     photos = min(size, len(prepared) - start)
                     calls[task].append([pool.submit(ask, task, asked, photos, self.strategy, cascade)])
         return Asked(self.members, calls)
+
+    def _run(
+        self, member: Member, runner: Runner, pixels: NDArray[np.uint8], rows: NDArray[np.int64] | None = None
+    ) -> NDArray[np.float32]:
+        with self.stages(f"{member.task} members"):
+            return runner(pixels if rows is None else pixels[rows])
 
     def _refuse(self, paths: Sequence[Path], rest: Sequence[Path], pool: ThreadPoolExecutor) -> None:
         """Reads all that is left, to name every photo that cannot be read."""
@@ -209,14 +220,12 @@ class Predictor:
         if asked is None:
             return Batch(read, None, failed, order, np.zeros(0, np.int64))
         answers = asked.answers()
+        with self.stages("vote"):
+            fused = next(fuse(answers, self.strategy))
         count = sum(
             np.count_nonzero(np.stack([one.any(axis=1) for one in members]), axis=0) for members in answers.values()
         )
-        return Batch(read, next(fuse(answers, self.strategy)), failed, order, np.asarray(count))
-
-
-def _run(runner: Runner, pixels: NDArray[np.uint8], rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
-    return runner(pixels if rows is None else pixels[rows])
+        return Batch(read, fused, failed, order, np.asarray(count))
 
 
 def _alone(member: Callable[[], NDArray[np.float32]]) -> list[NDArray[np.float32]]:

@@ -28,6 +28,7 @@ from orchestrator.data.loading import Batches, load
 from orchestrator.data.sampling import draw_epoch, expected_draws
 from orchestrator.errors import DeviceError, TrainingError, WorkspaceError
 from orchestrator.metrics import score
+from orchestrator.stages import Stages
 from orchestrator.training import checkpoints
 from orchestrator.training.backbones import create, freeze_stages, only_head
 from orchestrator.training.checkpoints import load_checkpoint, save_checkpoint, save_tensors
@@ -127,7 +128,9 @@ def _train(job: MemberJob) -> dict[str, Any]:
         entry = _train_epoch(job, network, frozen, optimiser, scaler, state)
         state.epoch += 1
         if state.epoch % recipe.evaluate_every == 0 or state.epoch == recipe.epochs:
+            scored = time.monotonic()
             entry |= _score_epoch(job, model, network, state)
+            entry.get("stages", {})["score"] = time.monotonic() - scored
         state.seconds += time.monotonic() - started
         state.history.append({**entry, "seconds": round(time.monotonic() - started, 2)})
         write_json(job.folder / checkpoints.HISTORY, state.history)
@@ -164,16 +167,21 @@ def _train_epoch(
         module.eval()
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     total, started, shown = torch.zeros((), device=job.device), time.monotonic(), 0.0
-    for step, (pixels, numbers) in enumerate(load(batches, _workers(job), pin=job.device != "cpu")):
+    stages = Stages(job.profile, torch.cuda.synchronize if job.device != "cpu" else lambda: None)
+    loaded = stages.each("read and augment", load(batches, _workers(job), pin=job.device != "cpu"))
+    for step, (pixels, numbers) in enumerate(loaded):
         set_rate(optimiser, rate_factor(epoch * steps + step, recipe.epochs * steps, recipe.warmup))
-        loss = _loss(job, model, pixels, targets[numbers], weights[numbers], mixer)
-        optimiser.zero_grad(set_to_none=True)
-        scaler.scale(loss).backward()
-        if recipe.clip_norm:
-            scaler.unscale_(optimiser)
-            nn.utils.clip_grad_norm_(trained, recipe.clip_norm)
-        scaler.step(optimiser)
-        scaler.update()
+        with stages("forward"):
+            loss = _loss(job, model, pixels, targets[numbers], weights[numbers], mixer)
+        with stages("backward"):
+            optimiser.zero_grad(set_to_none=True)
+            scaler.scale(loss).backward()
+        with stages("optimiser"):
+            if recipe.clip_norm:
+                scaler.unscale_(optimiser)
+                nn.utils.clip_grad_norm_(trained, recipe.clip_norm)
+            scaler.step(optimiser)
+            scaler.update()
         total += loss.detach()
         _check_parent(job)
         if time.monotonic() - shown > PROGRESS_SECONDS:
@@ -192,6 +200,7 @@ def _train_epoch(
         "loss": mean,
         "lr": optimiser.param_groups[-1]["lr"],
         "photos_per_second": round(rate, 1),
+        **({"stages": stages.seconds} if job.profile else {}),
     }
 
 

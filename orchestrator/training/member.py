@@ -45,6 +45,7 @@ class MemberJob:
         device: `cpu`, `cuda` or `cuda:N`.
         notes: what else the card shall say (run, plan, data, versions).
         parent: process to die with, for worker processes.
+        profile: whether the history shall tell where the time went.
     """
 
     folder: Path
@@ -64,6 +65,7 @@ class MemberJob:
     device: str
     notes: dict[str, Any] = field(default_factory=dict)
     parent: int | None = None
+    profile: bool = False
 
     @property
     def photos_per_epoch(self) -> int:

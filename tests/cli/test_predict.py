@@ -95,3 +95,12 @@ def test_brackets_in_names_are_printed_as_they_are(
     monkeypatch.chdir(tmp_path)  # a short name is not folded
     shutil.copy(next((people / "eval" / "images").iterdir()), photo)
     assert "IMG[copy][b].jpg" in orch("predict", photo.name, "-w", workspace).out
+
+
+def test_a_profile_tells_where_the_time_went(orch: Orch, people: Path, workspace: Path) -> None:
+    assert orch("ensemble", "-w", workspace).code == 0
+    done = orch("predict", people / "eval", "-w", workspace, "--profile")
+    assert done.code == 0, done.err
+    for stage in ("decode", "crop and resize", "mask members", "gender members", "age members", "vote"):
+        assert stage in done.out
+    assert "decode" not in orch("predict", people / "eval", "-w", workspace).out

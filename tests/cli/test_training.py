@@ -336,3 +336,15 @@ def test_the_live_table_shows_every_member_and_how_it_ended(
     assert [row[2] for row in rows] == ["0", "1", "2"]
     assert [row[-1] for row in rows] == ["done", "failed", "done"]
     assert "gone" in shown[0]
+
+
+def test_a_profile_tells_where_the_time_went(orch: Orch, people: Path, tmp_path: Path) -> None:
+    words = ("train-all", "--tasks", "mask", "--valid-only", "--profile", *tiny())
+    done = train(orch, people, tmp_path / "runs", *words)
+    assert done.code == 0, done.err
+    for stage in ("read and augment", "forward", "backward", "optimiser", "score", "rest"):
+        assert stage in done.out
+    (entry, *_) = json.loads((tmp_path / "runs" / "mask-0001" / "fold-0" / "history.json").read_text())
+    assert sum(entry["stages"].values()) == pytest.approx(entry["seconds"], rel=0.3)
+    told = json.loads(train(orch, people, tmp_path / "runs", *words, "--json").out)
+    assert told["profile"]["mask-0001"]["backward"] > 0

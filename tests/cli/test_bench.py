@@ -1,0 +1,65 @@
+"""`orch bench`: every part measures, draws and writes."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from orchestrator.bench.timing import Timing, in_turn, ratio
+from tests.conftest import ROOT, Done
+
+Orch = Callable[..., Done]
+
+
+def test_things_run_in_turn_and_are_compared_round_by_round() -> None:
+    order: list[str] = []
+    told: list[tuple[int, int]] = []
+    things = {name: (lambda name=name: order.append(name)) for name in "ab"}
+    timings = in_turn(things, 3, {"a": 2.0, "b": 1.0}, lambda done, of: told.append((done, of)))
+    assert order == ["a", "b"] * 3
+    assert told == [(number, 6) for number in range(1, 7)]
+    assert timings["a"].work == 2
+    # A machine that halves its pace in the second round: medians of seconds would say 1.5, the rounds say 2.
+    assert ratio(Timing([2.0, 4.0, 2.0]), Timing([1.0, 2.0, 1.0])) == 2
+
+
+def test_memory_of_a_block_is_seen() -> None:
+    import numpy as np
+
+    held: list[object] = []
+    timings = in_turn({"large": lambda: held.append(np.ones(30_000_000)), "small": held.clear}, 1)
+    assert timings["large"].peak_mb > 150
+    assert timings["small"].peak_mb < 100
+
+
+@pytest.mark.slow
+def test_all_parts_measure_and_are_told(orch: Orch, people: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "tiny.toml"
+    lines = ["backbone='test_efficientnet'", "weights='none'", "height=32", "width=32", "epochs=1", "batch_size=16"]
+    recipe.write_text("\n".join(lines))
+    words = ("--data", people / "train", "--out", tmp_path / "out", "--recipe", recipe, "--rounds", 1)
+    done = orch("bench", *words, "--photos", 16, "--steps", 4, "--votes", 20_000)
+    assert done.code == 0, done.err
+    found = json.loads((tmp_path / "out" / "bench.json").read_text())
+    assert set(found["training"]) == {"mask", "gender", "age"}
+    assert all(0 < one["efficiency"] < 3 for one in found["training"].values())
+    assert {"decode", "augment", "forward", "backward", "optimiser"} <= set(
+        found["training"]["age"]["stages_ms_per_photo"]
+    )
+    engines = found["prediction"]["engines"]
+    assert engines["torch fp32"]["same_labels"] == 1
+    assert engines["torch fp32"]["difference_of_votes"] < 1e-4
+    assert found["prediction"]["members"] == 15
+    assert set(found["voting"]) == {"2000", "20000"}
+    assert {name.split()[0] for name in found["growth"]} == {"photos", "members", "input", "jobs"}
+    assert (tmp_path / "out" / "bench.png").stat().st_size > 10_000
+    assert "of its floor" in done.out
+    assert orch("bench", "trainin", "--out", tmp_path / "none").code == 2
+
+
+def test_every_benchmark_names_its_decision() -> None:
+    scripts = sorted((ROOT / "benchmarks").glob("bench_*.py"))
+    assert len(scripts) == 2
+    for script in scripts:
+        assert script.read_text().startswith('"""Decision: ')
