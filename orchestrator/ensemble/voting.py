@@ -3,7 +3,7 @@
 Soft: the (weighted) mean of the members' probabilities. Hard: each member has one voice for its most probable class;
 the majority wins; a tie goes to the higher mean probability, then to the lower class. Members are added up as whole
 numbers of 2^-23, so no order of members changes a bit of the result, and voting is little more than reading: what only
-some callers ask for (shares, agreement) is worked out when they do (benchmarks/bench_voting.py).
+some callers ask for (shares, agreement) is worked out when they do (`orch bench voting`).
 """
 
 from __future__ import annotations
