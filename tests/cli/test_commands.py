@@ -1,12 +1,16 @@
 """The other commands as a user sees them, and the errors that all commands share."""
 
+import io
 import json
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from orchestrator.cli import console
 from tests.conftest import Done, train
 
 Orch = Callable[..., Done]
@@ -210,3 +214,16 @@ def test_a_changed_member_is_not_shared(orch: Orch, people: Path, workspace: Pat
     assert done.code == 2
     assert "missing or not the file that was written (sha256 differs)" in done.err
     assert not (workspace / "mask-0002").exists()
+
+
+def test_long_work_shows_its_rate_and_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Console(file=io.StringIO(), force_terminal=True, width=100)
+    monkeypatch.setattr(console, "talk", lambda: screen)
+    with console.counting("answering") as progress:
+        for done in range(1, 8):
+            progress(done * 10, 100)
+            time.sleep(0.06)
+    shown = screen.file.getvalue()
+    assert "answering" in shown
+    assert "70/100" in shown
+    assert "/s" in shown
