@@ -103,6 +103,11 @@ def measure_cascade(
     if not 0 <= rate < 1:
         raise ConfigError(f"--rate {rate}; allowed: 0 up to, not including, 1.")
     known = seen.known()
+    if not known:
+        raise LeakError(
+            "which photos were trained on cannot be told: the workspace's cache of hashes is gone. Run its `orch train-all` "
+            "command again, which finds the runs complete and hashes the photos."
+        )
     trained = [path for path, digest in zip(paths, HashCache(None).hashes(paths), strict=True) if digest in known]
     if trained:
         raise LeakError(

@@ -93,7 +93,8 @@ def export_ensemble(
             {
                 "file": name, "task": member.task, **asdict(member.preprocess.geometry), "backbone": member.backbone,
                 "sha256": sha256_of(folder / name), "weights_sha256": member.sha256,
-                "difference_from_torch": differences[name], "checked_on_photos": len(pixels),
+                "difference_from_torch": differences[name],
+                "checked_on_photos": exports.photos(member, Engine("onnx")),
             }
         )  # fmt: skip
     with atomic(folder / PROGRAM) as temporary:
@@ -117,6 +118,8 @@ def _sample(predictor: Predictor, store: Path, photos: Sequence[Path]) -> dict[G
         return {geometry: np.stack([one[geometry] for one in read]) for geometry in predictor.geometries}
     stores: dict[Geometry, tuple[Path, int]] = {}
     for path in sorted(store.glob("*/store.json")):
+        if path.parent.suffix == ".building":  # of a command at work, or killed
+            continue
         about = read_json(path)
         stores[Geometry(**about["geometry"])] = (path.parent, int(about["photos"]))
     missing = [geometry for geometry in predictor.geometries if geometry not in stores]

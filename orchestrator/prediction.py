@@ -21,7 +21,7 @@ from orchestrator.ensemble.export import CHECK_PHOTOS
 from orchestrator.ensemble.predictor import Batch, Predictor
 from orchestrator.ensemble.trial import Chosen, put_on_engines
 from orchestrator.ensemble.voting import COLUMN, Strategy
-from orchestrator.errors import ConfigError, DataError, Problem
+from orchestrator.errors import ConfigError, DataError, Problem, StoreError
 from orchestrator.labels import CLASSES, LABELS, TASKS, joint_probabilities
 
 __all__ = [
@@ -121,7 +121,14 @@ def choose_engines(
     """
     read = (predictor.read(path) for path in paths)
     sample = list(islice((one for one in read if not isinstance(one, str)), CHECK_PHOTOS))
-    return put_on_engines(predictor, sample, len(paths), engine, exact, cache, exporting) if sample else []
+    if not sample:
+        return []
+    try:
+        return put_on_engines(predictor, sample, len(paths), engine, exact, cache, exporting)
+    except (OSError, StoreError):
+        if engine != "auto":
+            raise
+        return []  # a cache that cannot be written is no reason to fail: the members stay on torch
 
 
 def predict_photos(

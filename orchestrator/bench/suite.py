@@ -9,17 +9,19 @@ from typing import Any
 
 import joblib
 import numpy as np
+import torch
 
 from orchestrator.bench.growth import bench_growth
 from orchestrator.bench.prediction import bench_prediction
 from orchestrator.bench.training import bench_training
 from orchestrator.bench.voting import bench_voting
+from orchestrator.config import load_recipes
 from orchestrator.data.photos import Photos
 from orchestrator.data.readers import read
 from orchestrator.data.synthetic import write_people
 from orchestrator.ensemble.predictor import Predictor
 from orchestrator.ensembling import build_ensemble, choose_runs, open_predictor
-from orchestrator.errors import TrainingError
+from orchestrator.errors import ConfigError, TrainingError
 from orchestrator.labels import age_bands
 from orchestrator.pipeline import Observer, Settings, first_jobs, train_all
 from orchestrator.records.environment import git_revision, hardware, versions
@@ -30,6 +32,7 @@ from orchestrator.training.member import MemberJob
 
 __all__ = ["PARTS", "Load", "run_parts"]
 
+FOLDS = 5
 PARTS = ("training", "prediction", "voting", "growth")
 
 
@@ -85,7 +88,13 @@ def run_parts(
         "recipe": load.recipe, "data": str(load.data) if load.data else f"{load.people} synthetic people",
         "rounds": load.rounds, "device": device,
     }  # fmt: skip
+    threads = torch.get_num_threads()
     if set(parts) - {"voting"}:
+        heads = [task for task, recipe in load_recipes(specialists, [load.recipe]).items() if recipe.train == "head"]
+        if heads:
+            raise ConfigError(
+                f"--recipe {load.recipe}: trains only heads ({', '.join(heads)}); measure one that trains networks."
+            )
         predictor, jobs, paths = _made(load, specialists, observer, device)
         longer = {task: _of_steps(job, load.steps, load.folder) for task, job in jobs.items()}
         some = (paths * (1 + load.photos // len(paths)))[: load.photos]
@@ -94,6 +103,7 @@ def run_parts(
         def done(number: int, of: int, part: str = part) -> None:
             progress(part, number, of)
 
+        torch.set_num_threads(threads)  # training in this process leaves its own number behind
         if part == "training":
             found[part] = bench_training(longer, paths, load.rounds, done)
         elif part == "prediction":
@@ -109,15 +119,20 @@ def run_parts(
 def _made(
     load: Load, specialists: Mapping[str, Specialist], observer: Observer, device: str
 ) -> tuple[Predictor, dict[str, MemberJob], list[Path]]:
-    """Fifteen members that have trained for an epoch: their weights do not matter here, their arithmetic does."""
+    """Members that have trained for an epoch, five a task where there are people enough: only their arithmetic matters here."""
     data = load.folder / "some.csv"
     source = load.data
     if source is None:
         source = load.folder / "people" / "train"
         write_people(load.folder / "people", load.people, 0, 0, joblib.cpu_count())
-    _write_some(read(source), load.people, data)
+    smallest = _write_some(read(source), load.people, data)
     settings = Settings(
-        data, load.folder / "runs", recipes=(load.recipe,), changes=("epochs=1", "evaluate_every=1"), k=5, device=device
+        data,
+        load.folder / "runs",
+        recipes=(load.recipe,),
+        changes=("epochs=1", "evaluate_every=1"),
+        k=min(FOLDS, smallest),
+        device=device,
     )
     report = train_all(settings, specialists, observer)
     if not report.complete:
@@ -130,14 +145,15 @@ def _made(
     return predictor, jobs, read(data).paths
 
 
-def _write_some(photos: Photos, people: int, path: Path) -> None:
-    """A manifest of about so many people, as many of each gender and age band: a measurement needs no more."""
+def _write_some(photos: Photos, people: int, path: Path) -> int:
+    """A manifest of about so many people, as many of each gender and age band; returns how many the smallest of these has."""
     photos.require(("age", "gender", "mask"), "the benchmark")
     everyone = photos.people.assign(band=age_bands(photos.people["age"].to_numpy(dtype=float)))
     groups = everyone.groupby(["gender", "band"])
     chosen = groups.head(-(-people // groups.ngroups)).index
     table = photos.table[photos.table["person"].isin(chosen)]
     table.assign(path=[str(photos.root.absolute() / one) for one in table["path"]]).to_csv(path, index=False)
+    return int(groups.head(-(-people // groups.ngroups)).groupby(["gender", "band"]).size().min())
 
 
 def _of_steps(job: MemberJob, steps: int, folder: Path) -> MemberJob:

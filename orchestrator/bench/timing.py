@@ -105,10 +105,10 @@ class _Memory:
         self._thread.join()
 
     def _watch(self) -> None:
-        while True:
+        ended = False
+        while not ended:
+            ended = self._stop.wait(SAMPLE_SECONDS)  # the last look is at the very end: short blocks are seen too
             self.peak_mb = max(self.peak_mb, sum(map(_anonymous_mb, _family(os.getpid()))) - self._before)
-            if self._stop.wait(SAMPLE_SECONDS):
-                return
 
 
 def _family(parent: int) -> list[int]:

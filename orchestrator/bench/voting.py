@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.bench.timing import in_turn, ratio
+from orchestrator.data.files import free_room
 from orchestrator.ensemble.voting import CHUNK, STRATEGIES, Strategy, fuse
 from orchestrator.labels import CLASSES, TASKS
 
@@ -32,6 +33,13 @@ def bench_voting(photos: int, rounds: int, done: Callable[[int, int], None]) -> 
     found: dict[str, Any] = {}
     for number in (photos // 10, photos):
         with tempfile.TemporaryDirectory() as folder:
+            bytes_a_photo = 4 * FOLDS * sum(len(CLASSES[task]) for task in TASKS)
+            free_room(
+                Path(folder),
+                number * bytes_a_photo,
+                f"{number:,} photos' probabilities",
+                "Lower --votes, or set TMPDIR.",
+            )
             by_task = _tables(Path(folder), number)
             _read(by_task)  # from the disk into the page cache
             things: dict[str, Callable[[], None]] = {"read once": partial(_read, by_task)}

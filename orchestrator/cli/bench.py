@@ -97,7 +97,8 @@ def _print(found: Mapping[str, Any]) -> None:
         table.add_row("naive loop", f"{naive['per_second']:.1f}", "", "1.00", "", "", f"{naive['peak_mb']:,.0f}")
         for name, engine in one["engines"].items():
             if "refused" in engine:
-                table.add_row(name, "refused: its answers differ from torch's", *[""] * 5)
+                table.add_row(name, "refused", *[""] * 5)
+                say(f"{name} refused: {engine['refused'].splitlines()[0]}")
                 continue
             table.add_row(
                 name, f"{engine['predict']['per_second']:.1f}", f"{engine['efficiency']:.3f}", f"{engine['times_naive']:.2f}",

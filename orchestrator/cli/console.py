@@ -74,8 +74,8 @@ def share(value: float) -> str:
     return "-" if value != value else f"{value:.4f}"
 
 
-def print_stages(title: str, by_name: Mapping[str, Mapping[str, float]]) -> None:
-    """A table of seconds by stage, with each stage's share; one column per name."""
+def print_stages(title: str, by_name: Mapping[str, Mapping[str, float]], where: Console | None = None) -> None:
+    """A table of seconds by stage, with each stage's share; one column per name. To stdout, or to `where`."""
     table = grid(title, "stage", *by_name)
     for stage in dict.fromkeys(stage for stages in by_name.values() for stage in stages):
         cells = []
@@ -83,7 +83,7 @@ def print_stages(title: str, by_name: Mapping[str, Mapping[str, float]]) -> None
             seconds, total = stages.get(stage, 0.0), sum(stages.values())
             cells.append(f"{seconds:,.1f}  {100 * seconds / total:3.0f} %" if stage in stages and total else "")
         table.add_row(stage, *cells)
-    out().print(table)
+    (where or out()).print(table)
 
 
 @contextmanager

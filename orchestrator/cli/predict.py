@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.console import counting, emit, grid, out, print_stages, say
+from orchestrator.cli.console import counting, emit, grid, out, print_stages, say, talk
 from orchestrator.cli.options import DeviceOption, JsonOption, ProfileOption, WorkspaceOption
 from orchestrator.errors import ConfigError
 from orchestrator.stages import Stages
@@ -116,8 +116,9 @@ def predict(
     stops = _cascade(Workspace(workspace), ensemble, predictor) if cascade else None
     with counting("predicting") as progress:
         answers = predict_photos(predictor, paths, on_error == "mark", progress, batch, stops)
-    if profile and not json:
-        print_stages("seconds of all threads, by stage", {f"{len(paths):,} photos": predictor.stages.seconds})
+    if profile:
+        title, column = "seconds of all threads, by stage", f"{len(paths):,} photos"
+        print_stages(title, {column: predictor.stages.seconds}, talk() if json else None)
     failed = [answer for answer in answers if answer.error]
     if stops is not None and (could := (len(answers) - len(failed)) * len(predictor.members)):
         say(f"asked {100 * sum(answer.asked for answer in answers) / could:.0f} % of the members.")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
@@ -23,8 +24,20 @@ from orchestrator.errors import ConfigError, EngineError, nearest
 from orchestrator.training.devices import autocast
 
 __all__ = [
-    "ENGINES", "RUNTIME", "TOLERANCE", "Engine", "EngineName", "Pixels", "Precision", "Runner", "TorchRunner", "check_engine",
-    "engines_here", "open_runner",
+    "ENGINES",
+    "RUNTIME",
+    "TOLERANCE",
+    "Engine",
+    "EngineName",
+    "Pixels",
+    "Precision",
+    "Runner",
+    "TorchRunner",
+    "capabilities",
+    "check_engine",
+    "engines_here",
+    "open_runner",
+    "version_of",
 ]  # fmt: skip
 
 EngineName = Literal["torch", "onnx", "openvino"]
@@ -102,7 +115,10 @@ class OnnxRunner:
 
     def __call__(self, pixels: Pixels) -> NDArray[np.float32]:
         """Class probabilities (n, C) of pixels (n, H, W, 3)."""
-        return np.asarray(self._session.run(None, {"photos": pixels})[0])
+        try:
+            return np.asarray(self._session.run(None, {"photos": pixels})[0])
+        except Exception as error:  # onnxruntime has exceptions of its own
+            raise EngineError(f"onnx could not run an export ({_first_line(error)}). Use --engine torch.") from None
 
 
 class OpenVinoRunner:
@@ -128,7 +144,14 @@ class OpenVinoRunner:
         """Class probabilities (n, C) of pixels (n, H, W, 3)."""
         if not hasattr(self._own, "request"):  # a request is one thread's at a time
             self._own.request = self._compiled.create_infer_request()
-        return np.array(self._own.request.infer({"photos": pixels}, share_inputs=True)[0])
+        try:
+            return np.array(self._own.request.infer({"photos": pixels}, share_inputs=True)[0])
+        except Exception as error:  # openvino raises RuntimeError for most things, and others
+            raise EngineError(f"openvino could not run an export ({_first_line(error)}). Use --engine torch.") from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
 
 
 @lru_cache(maxsize=1)
@@ -157,7 +180,7 @@ def open_runner(engine: Engine, member: Member, path: Path | None, device: str, 
         return OnnxRunner(path) if engine.name == "onnx" else OpenVinoRunner(path, engine.precision, threads)
     except Exception as error:  # each runtime has exceptions of its own
         raise EngineError(
-            f"{path}: {engine} cannot open this export of {member.name} ({str(error).strip().splitlines()[0][:160]}). Delete the "
+            f"{path}: {engine} cannot open this export of {member.name} ({_first_line(error)}). Delete the "
             "file, and it is made anew; or use --engine torch."
         ) from None
 
@@ -167,12 +190,26 @@ def missing_packages(name: str) -> list[str]:
     return [package for package in PACKAGES[name] if find_spec(package) is None]
 
 
+def capabilities() -> dict[str, Any]:
+    """What torch says of this CPU; empty for versions that do not tell."""
+    tell: Any = getattr(torch.cpu, "get_capabilities", dict)
+    return dict(tell())
+
+
+def version_of(package: str) -> str:
+    """A package's version, `not installed` where there is none under that name."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
 def engines_here(device: str) -> list[Engine]:
     """The engines that can run here, torch in fp32 first."""
     if device != "cpu":
         return [Engine("torch")]
     found = [Engine("torch")]
-    able = torch.cpu.get_capabilities()
+    able = capabilities()
     if able.get("avx512_bf16") or able.get("amx_bf16"):  # elsewhere bf16 is emulated, and slower than fp32
         found.append(Engine("torch", "bf16"))
     if not missing_packages("onnx"):

@@ -11,7 +11,6 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from orchestrator.data.files import atomic, digest_of, read_json, write_json
-from orchestrator.ensemble.engines import RUNTIME, TOLERANCE, Engine, Pixels, TorchRunner, open_runner
+from orchestrator.data.files import atomic, digest_of, read_json, sha256_of, write_json
+from orchestrator.ensemble.engines import RUNTIME, TOLERANCE, Engine, Pixels, TorchRunner, open_runner, version_of
 from orchestrator.ensemble.member import Answers, Member
 from orchestrator.errors import EngineError, Problem, WorkspaceError
 
@@ -64,10 +63,17 @@ def write_onnx(members: Mapping[Path, Member]) -> Iterator[Path]:
                 one.CopyFrom(from_array(weights[one.name], one.name))
         copy = onnx.ModelProto()
         copy.CopyFrom(trace)
-        with _quiet():
-            done = optimize(copy)  # folds norms into convolutions: ONNX Runtime is 4 times faster with it
+        try:
+            with _quiet():
+                done = optimize(copy)  # folds norms into convolutions: ONNX Runtime is 4 times faster with it
+            data = done.SerializeToString()
+        except Exception as error:  # an optimiser of graphs, and protobuf's limit of 2 GB
+            raise EngineError(
+                f"{member.name}: its network ({member.backbone}) cannot be written as ONNX ({type(error).__name__}). "
+                "Use --engine torch."
+            ) from None
         with atomic(path) as temporary:
-            onnx.save(done, temporary)
+            temporary.write_bytes(data)
         yield path
 
 
@@ -125,7 +131,7 @@ class Exports:
 
     def path(self, member: Member) -> Path:
         """Where a member's export lies, or will; named by its weights, its kind and the exporter's versions."""
-        made_by = [_version(package) for package in ("torch", "timm", "onnx", "onnxscript")]
+        made_by = [version_of(package) for package in ("torch", "timm", "onnx", "onnxscript")]
         return self.folder / f"{member.sha256[:16]}-{digest_of([member.kind, made_by])[:8]}.onnx"
 
     def make(self, members: Sequence[Member], done: Callable[[int, int], None] = lambda _done, _all: None) -> None:
@@ -135,15 +141,14 @@ class Exports:
             done(number, len(missing))
 
     def difference(self, member: Member, engine: Engine, pixels: NDArray[np.uint8]) -> float:
-        """How far an engine's answers are from torch's in fp32 on some photos; looked up when that was checked before.
+        """How far an engine's answers are from torch's in fp32; looked up when this file was checked on as many photos before.
 
         Raises:
             EngineError: the engine cannot open the export.
         """
-        record = self.path(member).with_suffix(".json")
-        key = f"{engine} {_version(RUNTIME[engine.name])}"
+        record, key = self.path(member).with_suffix(".json"), self._key(member, engine)
         known = self._known(record)
-        if key not in known:
+        if known.get(key, {}).get("photos", 0) < len(pixels):
             runner = open_runner(engine, member, self.path(member), "cpu", 1)
             if member not in self._torch:
                 self._torch[member] = TorchRunner(member, "cpu", "fp32")(pixels)
@@ -153,6 +158,12 @@ class Exports:
             known = {**known, key: {"difference": found, "photos": len(pixels)}}
             write_json(record, known)
         return float(known[key]["difference"])
+
+    def photos(self, member: Member, engine: Engine) -> int:
+        """On how many photos an engine was checked for a member."""
+        return int(
+            self._known(self.path(member).with_suffix(".json")).get(self._key(member, engine), {}).get("photos", 0)
+        )
 
     def check(self, members: Sequence[Member], engine: Engine, pixels: Callable[[Member], Pixels]) -> float:
         """Holds an engine to its tolerance for every member.
@@ -178,15 +189,13 @@ class Exports:
             )
         return max(found.values(), default=0.0)
 
+    def _key(self, member: Member, engine: Engine) -> str:
+        """What a check holds for: the engine and its version, and the very file."""
+        file = sha256_of(self.path(member))[:12] if engine.name != "torch" else ""
+        return f"{engine} {version_of(RUNTIME[engine.name])} {file}".strip()
+
     def _known(self, record: Path) -> dict[str, dict[str, float]]:
         try:
             return dict(read_json(record)) if record.exists() else {}
         except (WorkspaceError, ValueError, TypeError):
             return {}  # a damaged cache is an empty cache
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"

@@ -154,6 +154,8 @@ class Predictor:
             WorkspaceError: a member answers with what is no number.
         """
         cv2.setNumThreads(1)
+        if cascade is not None:  # a stretch of photos is one call for each task, and there are threads to fill
+            batch = max(batch, CASCADE_CALL * -(-self.threads // len(TASKS)))
         parts = [list(paths[start : start + batch]) for start in range(0, len(paths), batch)]
         with self._pool() as pool, ThreadPoolExecutor(self.threads) as decoders:
             # On a CPU decoding shares the members' threads; a GPU's single thread must not wait for it.

@@ -68,14 +68,24 @@ def answer(photo: Any, card: dict[str, Any], sessions: dict[str, Any]) -> dict[s
 
 def main() -> None:
     """Answers for the photos named on the command line."""
+    if len(sys.argv) < 2:
+        sys.exit("usage: python predict.py PHOTO [PHOTO ...]")
     here = Path(__file__).parent
     card = json.loads((here / "card.json").read_text(encoding="utf-8"))
     files = [one["file"] for one in card["members"]]
     sessions = {
         name: onnxruntime.InferenceSession(str(here / name), providers=["CPUExecutionProvider"]) for name in files
     }
+    failed = 0
     for path in map(Path, sys.argv[1:]):
-        sys.stdout.write(json.dumps({"path": str(path), **answer(decode(path), card, sessions)}) + "\n")
+        try:
+            photo = decode(path)
+        except Exception as error:  # whatever Pillow makes of damaged bytes: the other photos still get their answers
+            failed += 1
+            sys.stdout.write(json.dumps({"path": str(path), "error": str(error)}) + "\n")
+        else:
+            sys.stdout.write(json.dumps({"path": str(path), **answer(photo, card, sessions)}) + "\n")
+    sys.exit(1 if failed else 0)
 
 
 if __name__ == "__main__":

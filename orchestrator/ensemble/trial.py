@@ -7,10 +7,10 @@ never waits for an export, and thousands do.
 
 from __future__ import annotations
 
+import platform
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +22,11 @@ from orchestrator.ensemble.engines import (
     Engine,
     Pixels,
     Runner,
+    TorchRunner,
+    capabilities,
     engines_here,
     open_runner,
+    version_of,
 )
 from orchestrator.ensemble.export import CHECK_PHOTOS, Exports
 from orchestrator.ensemble.member import Member
@@ -90,6 +93,8 @@ def put_on_engines(
     Raises:
         EngineError: the engine asked for cannot run a member or gives other answers than torch.
     """
+    if exact:
+        predictor.use([TorchRunner(member, predictor.device, "fp32") for member in predictor.members])
     if predictor.device != "cpu" or name == "torch":
         return []
     trial = _Trial(predictor, sample[:CHECK_PHOTOS], Exports(cache), cache / TRIALS, exporting)
@@ -151,7 +156,7 @@ class _Trial:
                 self._rates[key] = _measure(runner, np.resize(own, (CALL, *own.shape[1:])))
             except EngineError:
                 self._rates[key] = 0.0
-            write_json(self._record, self._rates)
+            write_json(self._record, {name: rate for name, rate in self._rates.items() if rate})
         return self._rates[key]
 
     def difference(self, member: Member, engine: Engine) -> float:
@@ -216,8 +221,8 @@ def _measure(runner: Runner, pixels: Pixels) -> float:
 
 def _key(member: Member, engine: Engine) -> str:
     """What a rate depends on: the network, the engine and its version, the machine."""
-    machine = [torch.cpu.get_capabilities().get("cpu_name"), torch.get_num_threads()]
-    return digest_of([member.kind, str(engine), version(RUNTIME[engine.name]), machine])[:16]
+    machine = [capabilities().get("cpu_name"), platform.machine()]
+    return digest_of([member.kind, str(engine), version_of(RUNTIME[engine.name]), machine])[:16]
 
 
 def _read(record: Path) -> dict[str, float]:

@@ -64,6 +64,22 @@ def test_the_program_beside_an_export_gives_orchs_answers(
                 assert answer["probabilities"][task] == pytest.approx(shares, abs=1e-4)
 
 
+def test_the_program_goes_on_after_a_photo_that_cannot_be_read(
+    orch: Orch, people: Path, workspace: Path, tmp_path: Path
+) -> None:
+    assert orch("ensemble", "-w", workspace).code == 0
+    assert orch("export", "--out", tmp_path / "out", "-w", workspace).code == 0
+    (tmp_path / "cut.jpg").write_bytes(b"\xff\xd8")
+    photo = next((people / "eval" / "images").iterdir())
+    program = [sys.executable, tmp_path / "out" / "predict.py"]
+    done = subprocess.run([*program, tmp_path / "cut.jpg", photo], capture_output=True, text=True, check=False)
+    first, second = map(json.loads, done.stdout.splitlines())
+    assert done.returncode == 1
+    assert "error" in first
+    assert "label" in second
+    assert "usage" in subprocess.run(program, capture_output=True, text=True, check=False).stderr
+
+
 def test_an_exported_file_takes_pixels_of_any_number_of_photos(orch: Orch, workspace: Path, tmp_path: Path) -> None:
     assert orch("ensemble", "-w", workspace).code == 0
     assert orch("export", "--out", tmp_path / "out", "-w", workspace).code == 0

@@ -149,6 +149,10 @@ def test_a_cascade_is_not_measured_on_training_photos_nor_for_hard_votes(
     assert done.code == 2
     assert "3 of 3 photos were trained on" in done.err
     assert "Give photos of other people" in done.err
+    (workspace / "cache" / "hashes.json").unlink()
+    done = orch("cascade", people / "eval", "-w", workspace, "--rate", 0.5)
+    assert done.code == 2
+    assert "cache of hashes is gone" in done.err
     assert orch("ensemble", "--strategy", "hard", "-w", workspace).code == 0
     done = orch("cascade", people / "eval", "-w", workspace, "--rate", 0.5)
     assert "a hard vote needs none" in done.err

@@ -81,6 +81,28 @@ def test_an_export_with_other_answers_is_refused_by_name(
             open_runner(engine, members[0], exports.path(members[0]), "cpu", 1)
 
 
+def test_a_check_on_few_photos_is_looked_at_again_with_more(
+    predictor: Predictor, sample: list[Prepared], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exports, member = Exports(tmp_path), predictor.members[0]
+    exports.make([member])
+    pixels = pixels_of(member, sample)
+    exports.difference(member, Engine("onnx"), pixels[:1])
+    assert exports.photos(member, Engine("onnx")) == 1
+    exports = Exports(tmp_path)
+    exports.difference(member, Engine("onnx"), pixels)
+    assert exports.photos(member, Engine("onnx")) == len(pixels) == 20
+    monkeypatch.setattr("orchestrator.ensemble.export.open_runner", lambda *_: pytest.fail("checked already"))
+    exports.difference(member, Engine("onnx"), pixels[:5])
+
+
+def test_fp32_means_fp32_even_where_a_recipe_says_otherwise(
+    predictor: Predictor, sample: list[Prepared], tmp_path: Path
+) -> None:
+    put_on_engines(predictor, sample, 5, "torch", True, tmp_path)
+    assert {runner._precision for runner in predictor.runners} == {"fp32"}
+
+
 def test_a_network_that_gives_no_numbers_never_passes(
     predictor: Predictor, sample: list[Prepared], tmp_path: Path
 ) -> None:
