@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from timm.data import ImageDataset, create_loader
 from timm.data.readers.reader import Reader
 
@@ -67,21 +68,28 @@ def by_timm(members: Sequence[Member], paths: Sequence[Path]) -> None:
 
 def by_fastai(members: Sequence[Member], paths: Sequence[Path]) -> list[np.ndarray]:
     """As fastai has it: a Learner per network, `get_preds` over a test loader."""
-    from fastai.vision.all import CategoryBlock, DataBlock, ImageBlock, Learner, Normalize, PILImage, Transform
+    from fastai.vision.all import (
+        CategoryBlock,
+        DataBlock,
+        IntToFloatTensor,
+        Learner,
+        Normalize,
+        PILImage,
+        TransformBlock,
+    )
 
     answers = []
     for member in members:
         preprocess = member.preprocess
 
-        class Seen(Transform):
+        def seen(path, preprocess=preprocess):  # no types: fastai dispatches on annotations
             """The members' own crop, so that the answers can be compared."""
-
-            def encodes(self, image: PILImage, preprocess: Any = preprocess) -> PILImage:
-                return PILImage.create(preprocess.geometry.apply(np.asarray(image.convert("RGB"))))
+            return PILImage.create(preprocess.geometry.apply(np.asarray(Image.open(path).convert("RGB"))))
 
         block = DataBlock(
-            blocks=(ImageBlock, CategoryBlock(vocab=["a"])), get_y=lambda _: "a", item_tfms=[Seen()],
-            batch_tfms=[Normalize.from_stats(preprocess.mean, preprocess.std)], splitter=lambda items: ([0], [0]),
+            blocks=(TransformBlock(type_tfms=[seen], batch_tfms=[IntToFloatTensor]), CategoryBlock(vocab=["a"])),
+            get_y=lambda _: "a", batch_tfms=[Normalize.from_stats(preprocess.mean, preprocess.std)],
+            splitter=lambda items: ([0], [0]),
         )  # fmt: skip
         loaders = block.dataloaders(list(paths), bs=64, num_workers=2)
         network = member.network.to(memory_format=torch.contiguous_format)
