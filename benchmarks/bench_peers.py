@@ -24,7 +24,7 @@ from timm.data.readers.reader import Reader
 
 from orchestrator.bench.prediction import naive_probabilities
 from orchestrator.bench.timing import in_turn, ratio
-from orchestrator.ensemble.engines import Engine, open_runner
+from orchestrator.ensemble.engines import Engine, open_runners
 from orchestrator.ensemble.export import Exports
 from orchestrator.ensemble.member import Member
 from orchestrator.ensemble.predictor import Predictor
@@ -113,9 +113,9 @@ def main() -> None:
     paths = find_photos([options.photos])[: options.count]
     with tempfile.TemporaryDirectory() as scratch:
         exports = Exports(Path(scratch))
-        exports.make(predictor.members)
         on_onnx = Predictor(predictor.members, "soft")
-        on_onnx.use([open_runner(Engine("onnx"), one, exports.path(one), "cpu", 2) for one in predictor.members])
+        exports.make(on_onnx.splits)
+        on_onnx.use(open_runners(on_onnx.splits, Engine("onnx"), exports.path, "cpu", on_onnx.threads))
         things: dict[str, Callable[[], object]] = {
             "orch, torch": lambda: list(predictor.predict(paths)),
             "orch, onnx": lambda: list(on_onnx.predict(paths)),

@@ -19,6 +19,7 @@ from orchestrator.ensemble import standalone
 from orchestrator.ensemble.engines import Engine, Pixels
 from orchestrator.ensemble.export import CHECK_PHOTOS, Exports
 from orchestrator.ensemble.predictor import Predictor
+from orchestrator.ensemble.trunk import whole
 from orchestrator.errors import ConfigError
 from orchestrator.labels import CLASSES, LABELS, TASKS
 
@@ -78,23 +79,25 @@ def export_ensemble(
         raise ConfigError(f"--out {folder}: holds files that no export has made. Choose a new or empty folder.")
     sample = _sample(predictor, store, photos)
     exports = Exports(cache)
-    exports.make(predictor.members, done)
-    exports.check(predictor.members, Engine("onnx"), lambda member: sample[member.preprocess.geometry])
+    splits = [whole(member) for member in predictor.members]  # one file a member, simple to feed
+    exports.make(splits, done)
+    exports.check(splits, Engine("onnx"), lambda member: sample[member.preprocess.geometry])
     folder.mkdir(parents=True, exist_ok=True)
     members: list[dict[str, Any]] = []
     differences: dict[str, float] = {}
-    for member in predictor.members:
+    for one in splits:
+        member = one.member
         name = f"{member.name.replace('/', '-')}.onnx"
         with atomic(folder / name) as temporary:
-            shutil.copyfile(exports.path(member), temporary)
+            shutil.copyfile(exports.path(one.own), temporary)
         pixels = sample[member.preprocess.geometry]
-        differences[name] = exports.difference(member, Engine("onnx"), pixels)
+        differences[name] = exports.difference(one, Engine("onnx"), pixels)
         members.append(
             {
                 "file": name, "task": member.task, **asdict(member.preprocess.geometry), "backbone": member.backbone,
                 "sha256": sha256_of(folder / name), "weights_sha256": member.sha256,
                 "difference_from_torch": differences[name],
-                "checked_on_photos": exports.photos(member, Engine("onnx")),
+                "checked_on_photos": exports.photos(one, Engine("onnx")),
             }
         )  # fmt: skip
     with atomic(folder / PROGRAM) as temporary:

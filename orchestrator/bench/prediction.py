@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from orchestrator.bench.timing import in_turn, ratio
-from orchestrator.ensemble.engines import Engine, engines_here, open_runner
+from orchestrator.ensemble.engines import Engine, engines_here, open_runners
 from orchestrator.ensemble.export import CHECK_PHOTOS, Exports
 from orchestrator.ensemble.member import Member
 from orchestrator.ensemble.predictor import Predictor, Prepared
@@ -91,18 +91,13 @@ def bench_prediction(
 def _put_on(predictor: Predictor, engine: Engine, exports: Exports, sample: Sequence[Prepared]) -> float:
     """Puts all members on one engine, checked; the largest difference from torch."""
     if engine.name != "torch":
-        exports.make(predictor.members)
+        exports.make(predictor.splits)
     difference = 0.0
     if engine != Engine("torch"):
         difference = exports.check(
-            predictor.members, engine, lambda member: np.stack([one[member.preprocess.geometry] for one in sample])
+            predictor.splits, engine, lambda member: np.stack([one[member.preprocess.geometry] for one in sample])
         )
-    predictor.use(
-        [
-            open_runner(engine, member, exports.path(member), predictor.device, predictor.threads)
-            for member in predictor.members
-        ]
-    )
+    predictor.use(open_runners(predictor.splits, engine, exports.path, predictor.device, predictor.threads))
     return difference
 
 

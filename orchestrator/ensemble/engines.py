@@ -1,25 +1,27 @@
-"""What runs a member's arithmetic: torch, ONNX Runtime or OpenVINO, each by one call from pixels to probabilities.
+"""What runs a member's arithmetic: torch, ONNX Runtime or OpenVINO, each by one call a part, from pixels to probabilities.
 
-All three run the same function, `member.Answers`: torch itself, the others from its ONNX export (`export.py`). On a CPU a
-runner takes one core and is called from as many threads as there are cores, because that answers more photos than one call
+All three run the same parts (`trunk.py`): torch itself, the others from their ONNX exports (`export.py`). On a CPU a
+call takes one core and is made from as many threads as there are cores, because that answers more photos than one call
 spread over all of them (docs/performance.md). The engines beside torch come with the extra `engines`.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from orchestrator.ensemble.member import Answers, Member
+from orchestrator.ensemble.trunk import Part, Split
 from orchestrator.errors import ConfigError, EngineError, nearest
 from orchestrator.training.devices import autocast
 
@@ -27,16 +29,18 @@ __all__ = [
     "ENGINES",
     "RUNTIME",
     "TOLERANCE",
+    "Call",
     "Engine",
     "EngineName",
+    "Features",
     "Pixels",
     "Precision",
     "Runner",
-    "TorchRunner",
     "capabilities",
     "check_engine",
     "engines_here",
-    "open_runner",
+    "open_runners",
+    "torch_runners",
     "version_of",
 ]  # fmt: skip
 
@@ -76,35 +80,61 @@ class Engine:
         return f"{self.name} {self.precision}"
 
 
-class Runner(Protocol):
-    """A member on an engine; may be called from several threads at once."""
+Features = Any
+"""What a part puts out for n photos: a tensor from torch, an array from the others; rows of it are taken by `features[rows]`."""
 
-    def __call__(self, pixels: Pixels) -> NDArray[np.float32]:
-        """Class probabilities (n, C) of pixels (n, H, W, 3)."""
+Call = Callable[[Any], Features]
+"""A part on an engine; may be called from several threads at once."""
 
 
-class TorchRunner:
-    """A member on torch.
+@dataclass(frozen=True, eq=False)
+class Runner:
+    """A member on an engine.
 
-    Args:
-        member: on its device.
-        device: `cpu`, `cuda` or `cuda:N`.
-        precision: None takes the recipe's, which is fp32 on a CPU unless it says otherwise.
+    Attributes:
+        own: from features to probabilities.
+        trunk: from pixels to features, the same object for all members that share it; None: pixels are the features.
     """
 
-    def __init__(self, member: Member, device: str, precision: Precision | None = None) -> None:
-        self._answers = Answers(member)
-        self._device, self._precision = device, precision or member.precision
+    own: Call
+    trunk: Call | None = None
+
+    def begin(self, pixels: Pixels) -> Features:
+        """The features of pixels (n, H, W, 3): for each runner with the same `trunk` the same."""
+        return pixels if self.trunk is None else self.trunk(pixels)
+
+    def finish(self, features: Features) -> NDArray[np.float32]:
+        """Class probabilities (n, C) of features."""
+        found = self.own(features)
+        return np.asarray(found.cpu().numpy() if isinstance(found, Tensor) else found)
 
     def __call__(self, pixels: Pixels) -> NDArray[np.float32]:
         """Class probabilities (n, C) of pixels (n, H, W, 3)."""
-        with torch.inference_mode(), autocast(self._precision, self._device):
-            found = self._answers(torch.from_numpy(pixels).to(self._device))
-        return np.asarray(found.cpu().numpy())
+        return self.finish(self.begin(pixels))
 
 
-class OnnxRunner:
-    """A member's export on ONNX Runtime, one core a call."""
+class TorchCall:
+    """A part on torch.
+
+    Args:
+        part: on its device.
+        device: `cpu`, `cuda` or `cuda:N`.
+        precision: of the arithmetic; a recipe's `auto` is fp32 on a CPU.
+    """
+
+    def __init__(self, part: Part, device: str, precision: str) -> None:
+        self._module, self._device, self.precision = part.module, device, precision
+
+    def __call__(self, inputs: Pixels | Tensor) -> Tensor:
+        """What the part makes of photos or features."""
+        with torch.inference_mode(), autocast(self.precision, self._device):
+            given = torch.from_numpy(inputs) if isinstance(inputs, np.ndarray) else inputs
+            found: Tensor = self._module(given.to(self._device))
+        return found
+
+
+class OnnxCall:
+    """A part's export on ONNX Runtime, one core a call."""
 
     def __init__(self, path: Path) -> None:
         import onnxruntime
@@ -112,17 +142,18 @@ class OnnxRunner:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self._name = self._session.get_inputs()[0].name
 
-    def __call__(self, pixels: Pixels) -> NDArray[np.float32]:
-        """Class probabilities (n, C) of pixels (n, H, W, 3)."""
+    def __call__(self, inputs: NDArray[Any]) -> NDArray[np.float32]:
+        """What the part makes of photos or features."""
         try:
-            return np.asarray(self._session.run(None, {"photos": pixels})[0])
+            return np.asarray(self._session.run(None, {self._name: inputs})[0])
         except Exception as error:  # onnxruntime has exceptions of its own
             raise EngineError(f"onnx could not run an export ({_first_line(error)}). Use --engine torch.") from None
 
 
-class OpenVinoRunner:
-    """A member's export on OpenVINO, one core a call.
+class OpenVinoCall:
+    """A part's export on OpenVINO, one core a call.
 
     Args:
         path: the export.
@@ -140,12 +171,12 @@ class OpenVinoRunner:
         self._compiled = _openvino().compile_model(str(path), "CPU", settings)
         self._own = threading.local()
 
-    def __call__(self, pixels: Pixels) -> NDArray[np.float32]:
-        """Class probabilities (n, C) of pixels (n, H, W, 3)."""
+    def __call__(self, inputs: NDArray[Any]) -> NDArray[np.float32]:
+        """What the part makes of photos or features."""
         if not hasattr(self._own, "request"):  # a request is one thread's at a time
             self._own.request = self._compiled.create_infer_request()
         try:
-            return np.array(self._own.request.infer({"photos": pixels}, share_inputs=True)[0])
+            return np.array(self._own.request.infer([inputs], share_inputs=True)[0])
         except Exception as error:  # openvino raises RuntimeError for most things, and others
             raise EngineError(f"openvino could not run an export ({_first_line(error)}). Use --engine torch.") from None
 
@@ -161,28 +192,56 @@ def _openvino() -> Any:
     return openvino.Core()
 
 
-def open_runner(engine: Engine, member: Member, path: Path | None, device: str, threads: int) -> Runner:
-    """A member on an engine.
+def torch_runners(splits: Sequence[Split], device: str, precision: Precision | None = None) -> list[Runner]:
+    """Members on torch.
 
     Args:
+        splits: on the device.
+        device: `cpu`, `cuda` or `cuda:N`.
+        precision: None takes each recipe's, which is fp32 on a CPU unless it says otherwise.
+    """
+    return _assemble(splits, lambda one, part: TorchCall(part, device, precision or one.member.precision))
+
+
+def open_runners(
+    splits: Sequence[Split], engine: Engine, path: Callable[[Part], Path], device: str, threads: int
+) -> list[Runner]:
+    """Members on an engine.
+
+    Args:
+        splits: on the device.
         engine: which.
-        member: on its device.
-        path: the member's export; None for torch.
+        path: where a part's export is.
         device: where torch runs.
         threads: how many calls may run at once.
 
     Raises:
-        EngineError: the engine cannot open the export.
+        EngineError: the engine cannot open an export.
     """
-    if engine.name == "torch" or path is None:
-        return TorchRunner(member, device, engine.precision)
-    try:
-        return OnnxRunner(path) if engine.name == "onnx" else OpenVinoRunner(path, engine.precision, threads)
-    except Exception as error:  # each runtime has exceptions of its own
-        raise EngineError(
-            f"{path}: {engine} cannot open this export of {member.name} ({_first_line(error)}). Delete the "
-            "file, and it is made anew; or use --engine torch."
-        ) from None
+    if engine.name == "torch":
+        return torch_runners(splits, device, engine.precision)
+
+    def call(one: Split, part: Part) -> Call:
+        file = path(part)
+        try:
+            return OnnxCall(file) if engine.name == "onnx" else OpenVinoCall(file, engine.precision, threads)
+        except Exception as error:  # each runtime has exceptions of its own
+            raise EngineError(
+                f"{file}: {engine} cannot open this export of {one.member.name} ({_first_line(error)}). Delete the "
+                "file, and it is made anew; or use --engine torch."
+            ) from None
+
+    return _assemble(splits, call)
+
+
+def _assemble(splits: Sequence[Split], call: Callable[[Split, Part], Call]) -> list[Runner]:
+    """Runners that share the calls of the parts that they share."""
+    calls: dict[Part, Call] = {}
+    for one in splits:
+        for part in one.parts:
+            if part not in calls:
+                calls[part] = call(one, part)
+    return [Runner(calls[one.own], None if one.trunk is None else calls[one.trunk]) for one in splits]
 
 
 def missing_packages(name: str) -> list[str]:

@@ -1,7 +1,7 @@
 """Members as ONNX files: made once for the same weights, checked against torch on real photos before anybody uses them.
 
-An export is the whole function of a member, pixels in and probabilities out (`member.Answers`), so that who runs it
-elsewhere cannot normalise in another way. Exports lie in the workspace's cache under the hash of their weights.
+An export is a part of a member (`trunk.py`): for use elsewhere the whole function, pixels in and probabilities out, so that
+nobody can normalise in another way. Exports lie in the workspace's cache under the hash of their weights.
 """
 
 from __future__ import annotations
@@ -19,8 +19,17 @@ import torch
 from numpy.typing import NDArray
 
 from orchestrator.data.files import atomic, digest_of, read_json, sha256_of, write_json
-from orchestrator.ensemble.engines import RUNTIME, TOLERANCE, Engine, Pixels, TorchRunner, open_runner, version_of
-from orchestrator.ensemble.member import Answers, Member
+from orchestrator.ensemble.engines import (
+    RUNTIME,
+    TOLERANCE,
+    Engine,
+    Pixels,
+    open_runners,
+    torch_runners,
+    version_of,
+)
+from orchestrator.ensemble.member import Member
+from orchestrator.ensemble.trunk import Part, Split, whole
 from orchestrator.errors import EngineError, Problem, WorkspaceError
 
 __all__ = ["CHECK_PHOTOS", "Exports", "write_onnx"]
@@ -30,13 +39,13 @@ CHECK_PHOTOS = 64
 by twice what it did among the first 64."""
 
 
-def write_onnx(members: Mapping[Path, Member]) -> Iterator[Path]:
-    """Writes ONNX files: input `photos` (n, H, W, 3) uint8, output `probabilities` (n, C) float32.
+def write_onnx(parts: Mapping[Path, tuple[Member, Part]]) -> Iterator[Path]:
+    """Writes ONNX files, for any number of photos n: of pixels `photos` (n, H, W, 3) uint8 or of `features` float32.
 
-    Tracing a network takes seconds; members of one kind share the trace and differ in the weights that are put into it.
+    Tracing a network takes seconds; parts of one kind share the trace and differ in the weights that are put into it.
 
     Args:
-        members: file -> the member that it shall hold.
+        parts: file -> the part that it shall hold, and whose it is.
 
     Yields:
         Each file when it is written.
@@ -49,15 +58,15 @@ def write_onnx(members: Mapping[Path, Member]) -> Iterator[Path]:
     from onnxscript.optimizer import optimize
 
     traces: dict[str, Any] = {}
-    for path, member in members.items():
+    for path, (member, part) in parts.items():
         weights = {
             name: tensor.detach().cpu().numpy()
-            for name, tensor in Answers(member).state_dict().items()
+            for name, tensor in part.module.state_dict().items()
             if not name.endswith("num_batches_tracked")
         }
-        trace = traces.get(member.kind)
+        trace = traces.get(part.kind)
         if trace is None or not set(weights) <= {one.name for one in trace.graph.initializer}:
-            trace = traces[member.kind] = _trace(member)
+            trace = traces[part.kind] = _trace(member, part)
         for one in trace.graph.initializer:
             if one.name in weights:
                 one.CopyFrom(from_array(weights[one.name], one.name))
@@ -77,15 +86,14 @@ def write_onnx(members: Mapping[Path, Member]) -> Iterator[Path]:
         yield path
 
 
-def _trace(member: Member) -> Any:
-    """The ONNX graph of a member, its weights under their own names."""
-    geometry = member.preprocess.geometry
-    example = torch.zeros(2, geometry.height, geometry.width, 3, dtype=torch.uint8)
+def _trace(member: Member, part: Part) -> Any:
+    """The ONNX graph of a part, its weights under their own names."""
+    given, put_out = part.names
     try:
         with _quiet():
             program = torch.onnx.export(
-                Answers(member).eval(), (example,), dynamo=True, optimize=False, verbose=False, input_names=["photos"],
-                output_names=["probabilities"], dynamic_shapes={"photos": {0: torch.export.Dim("n", min=1)}},
+                part.module, (part.example,), dynamo=True, optimize=False, verbose=False, input_names=[given],
+                output_names=[put_out], dynamic_shapes=({0: torch.export.Dim("n", min=1)},),
             )  # fmt: skip
     except Exception as error:  # the exporter fails in as many ways as there are architectures
         words = str(error).strip().splitlines()
@@ -129,43 +137,49 @@ class Exports:
             Member, NDArray[np.float32]
         ] = {}  # torch's answers, for all engines that are held against them
 
-    def path(self, member: Member) -> Path:
-        """Where a member's export lies, or will; named by its weights, its kind and the exporter's versions."""
+    def path(self, part: Part) -> Path:
+        """Where a part's export lies, or will; named by its weights, its kind and the exporter's versions."""
         made_by = [version_of(package) for package in ("torch", "timm", "onnx", "onnxscript")]
-        return self.folder / f"{member.sha256[:16]}-{digest_of([member.kind, made_by])[:8]}.onnx"
+        return self.folder / f"{part.digest}-{digest_of([part.kind, made_by])[:8]}.onnx"
 
-    def make(self, members: Sequence[Member], done: Callable[[int, int], None] = lambda _done, _all: None) -> None:
+    def missing(self, splits: Sequence[Split]) -> dict[Path, tuple[Member, Part]]:
+        """The exports that are not there: file -> whose part."""
+        files = {self.path(part): (one.member, part) for one in splits for part in one.parts}
+        return {path: whose for path, whose in files.items() if not path.exists()}
+
+    def make(self, splits: Sequence[Split], done: Callable[[int, int], None] = lambda _done, _all: None) -> None:
         """Writes the exports that are not there."""
-        missing = {path: member for member in members if not (path := self.path(member)).exists()}
+        missing = self.missing(splits)
         for number, _ in enumerate(write_onnx(missing), start=1):
             done(number, len(missing))
 
-    def difference(self, member: Member, engine: Engine, pixels: NDArray[np.uint8]) -> float:
-        """How far an engine's answers are from torch's in fp32; looked up when this file was checked on as many photos before.
+    def difference(self, one: Split, engine: Engine, pixels: Pixels) -> float:
+        """How far an engine's answers are from torch's in fp32 for the whole member.
+
+        Looked up when these files were checked on as many photos before.
 
         Raises:
-            EngineError: the engine cannot open the export.
+            EngineError: the engine cannot open an export.
         """
-        record, key = self.path(member).with_suffix(".json"), self._key(member, engine)
+        record, key = self._record(one), self._key(one, engine)
         known = self._known(record)
         if known.get(key, {}).get("photos", 0) < len(pixels):
-            runner = open_runner(engine, member, self.path(member), "cpu", 1)
-            if member not in self._torch:
-                self._torch[member] = TorchRunner(member, "cpu", "fp32")(pixels)
-            answers = runner(pixels)
-            same = answers.shape == self._torch[member].shape  # another shape is another network's export
-            found = float(np.abs(answers - self._torch[member]).max()) if same else float("inf")
+            (runner,) = open_runners([one], engine, self.path, "cpu", 1)
+            if one.member not in self._torch:
+                (reference,) = torch_runners([whole(one.member)], "cpu", "fp32")
+                self._torch[one.member] = reference(pixels)
+            answers, expected = runner(pixels), self._torch[one.member]
+            same = answers.shape == expected.shape  # another shape is another network's export
+            found = float(np.abs(answers - expected).max()) if same else float("inf")
             known = {**known, key: {"difference": found, "photos": len(pixels)}}
             write_json(record, known)
         return float(known[key]["difference"])
 
-    def photos(self, member: Member, engine: Engine) -> int:
+    def photos(self, one: Split, engine: Engine) -> int:
         """On how many photos an engine was checked for a member."""
-        return int(
-            self._known(self.path(member).with_suffix(".json")).get(self._key(member, engine), {}).get("photos", 0)
-        )
+        return int(self._known(self._record(one)).get(self._key(one, engine), {}).get("photos", 0))
 
-    def check(self, members: Sequence[Member], engine: Engine, pixels: Callable[[Member], Pixels]) -> float:
+    def check(self, splits: Sequence[Split], engine: Engine, pixels: Callable[[Member], Pixels]) -> float:
         """Holds an engine to its tolerance for every member.
 
         Returns:
@@ -174,7 +188,7 @@ class Exports:
         Raises:
             EngineError: members whose answers differ by more, all at once.
         """
-        found = {member: self.difference(member, engine, pixels(member)) for member in members}
+        found = {one.member: self.difference(one, engine, pixels(one.member)) for one in splits}
         limit = TOLERANCE[engine.precision]
         problems = [
             Problem(member.name, f"probabilities differ by up to {difference:.2g}; allowed: {limit:g}.")
@@ -183,16 +197,19 @@ class Exports:
         ]
         if problems:
             raise EngineError(
-                f"{engine} does not give torch's answers for {len(problems)} of {len(members)} members. Use --engine torch"
+                f"{engine} does not give torch's answers for {len(problems)} of {len(splits)} members. Use --engine torch"
                 f"{' or --precision fp32' if engine.precision == 'bf16' else ''}.",
                 problems,
             )
         return max(found.values(), default=0.0)
 
-    def _key(self, member: Member, engine: Engine) -> str:
-        """What a check holds for: the engine and its version, and the very file."""
-        file = sha256_of(self.path(member))[:12] if engine.name != "torch" else ""
-        return f"{engine} {version_of(RUNTIME[engine.name])} {file}".strip()
+    def _record(self, one: Split) -> Path:
+        return self.path(one.own).with_suffix(".json")
+
+    def _key(self, one: Split, engine: Engine) -> str:
+        """What a check holds for: the engine and its version, and the very files."""
+        files = [sha256_of(self.path(part))[:12] for part in one.parts] if engine.name != "torch" else []
+        return " ".join([str(engine), version_of(RUNTIME[engine.name]), *files])
 
     def _known(self, record: Path) -> dict[str, dict[str, float]]:
         try:

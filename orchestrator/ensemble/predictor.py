@@ -1,4 +1,5 @@
-"""Photos in, predictions out: each photo is decoded once, prepared once per geometry, seen by every member.
+"""Photos in, predictions out: each photo is decoded once, prepared once per geometry, seen by every member; layers that members
+share see it once.
 
 On a CPU one pool of as many threads as there are cores does all the work, decoding and members alike, each call on one core:
 cores are neither idle nor fought over. On a GPU members answer one after the other while the CPU decodes what comes next.
@@ -7,12 +8,11 @@ cores are neither idle nor fought over. On a GPU members answer one after the ot
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import cv2
 import joblib
@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 
 from orchestrator.data.preprocessing import Geometry, decode
 from orchestrator.ensemble.cascade import Cascade, ask
-from orchestrator.ensemble.engines import Runner, TorchRunner
+from orchestrator.ensemble.engines import Call, Features, Runner, torch_runners
 from orchestrator.ensemble.member import Member
+from orchestrator.ensemble.trunk import split
 from orchestrator.ensemble.voting import Fused, Strategy, fuse
 from orchestrator.errors import PhotoError, Problem, WorkspaceError
 from orchestrator.labels import TASKS
@@ -61,15 +62,30 @@ class Batch:
     asked: NDArray[np.int64]
 
 
+@dataclass(frozen=True, eq=False)
+class Team:
+    """Members that one call asks, because they share a trunk, or because a cascade stops asking a task's members.
+
+    Attributes:
+        places: of the members, in order.
+        ties: trunks and tasks; who has one of them belongs to the team.
+    """
+
+    places: list[int]
+    ties: set[Call | str]
+
+
 class Asked:
     """Calls under way.
 
     Args:
         members: all of them.
-        calls: task -> for each stretch of photos, the answers of the task's members to come, or of each member one by one.
+        calls: for each stretch of photos, the answers to come of each team's members: place -> (n, C).
     """
 
-    def __init__(self, members: Sequence[Member], calls: Mapping[str, Sequence[Sequence[Future[Any]]]]) -> None:
+    def __init__(
+        self, members: Sequence[Member], calls: Sequence[Sequence[Future[dict[int, NDArray[np.float32]]]]]
+    ) -> None:
         self._members, self._calls = members, calls
 
     def answers(self) -> dict[str, list[NDArray[np.float32]]]:
@@ -78,16 +94,16 @@ class Asked:
         Raises:
             WorkspaceError: a member answers with what is no number.
         """
-        found: dict[str, list[NDArray[np.float32]]] = {}
-        for task, stretches in self._calls.items():
-            parts = [[answer for call in stretch for answer in call.result()] for stretch in stretches]
-            found[task] = [np.concatenate(answers) for answers in zip(*parts, strict=True)]
-            for member, answer in zip([one for one in self._members if one.task == task], found[task], strict=True):
-                if not np.isfinite(answer).all():
-                    raise WorkspaceError(
-                        f"{member.folder}: this member's answers are no numbers. Retrain that fold; if it was trained in fp16, "
-                        "with precision = bf16 or fp32."
-                    )
+        stretches = [{place: one for call in calls for place, one in call.result().items()} for calls in self._calls]
+        found: dict[str, list[NDArray[np.float32]]] = {task: [] for task in TASKS}
+        for place, member in enumerate(self._members):
+            answer = np.concatenate([stretch[place] for stretch in stretches])
+            if not np.isfinite(answer).all():
+                raise WorkspaceError(
+                    f"{member.folder}: this member's answers are no numbers. Retrain that fold; if it was trained in fp16, "
+                    "with precision = bf16 or fp32."
+                )
+            found[member.task].append(answer)
         return found
 
 
@@ -105,7 +121,8 @@ class Predictor:
         keep_freed_memory()
         self.members, self.strategy, self.device = list(members), strategy, device
         self.threads = threads or joblib.cpu_count()
-        self.runners: list[Runner] = [TorchRunner(member, device) for member in self.members]
+        self.splits = split(self.members)
+        self.runners: list[Runner] = torch_runners(self.splits, device)
         self.stages = Stages()
         self.geometries = list(dict.fromkeys(member.preprocess.geometry for member in self.members))
 
@@ -154,8 +171,8 @@ class Predictor:
             WorkspaceError: a member answers with what is no number.
         """
         cv2.setNumThreads(1)
-        if cascade is not None:  # a stretch of photos is one call for each task, and there are threads to fill
-            batch = max(batch, CASCADE_CALL * -(-self.threads // len(TASKS)))
+        if self.device == "cpu":  # a stretch of photos is one call for each team, and there are threads to fill
+            batch = max(batch, self._stretch(cascade) * -(-self.threads // len(self._teams(cascade))))
         parts = [list(paths[start : start + batch]) for start in range(0, len(paths), batch)]
         with self._pool() as pool, ThreadPoolExecutor(self.threads) as decoders:
             # On a CPU decoding shares the members' threads; a GPU's single thread must not wait for it.
@@ -181,30 +198,56 @@ class Predictor:
         # OpenMP counts threads for each calling thread, so this does not touch the caller's own setting.
         return ThreadPoolExecutor(self.threads, initializer=torch.set_num_threads, initargs=(1,))
 
+    def _stretch(self, cascade: Cascade | None) -> int:
+        """Photos a call on a CPU."""
+        return CALL if cascade is None else CASCADE_CALL
+
+    def _teams(self, cascade: Cascade | None) -> list[Team]:
+        """The members by calls: few that share much, so that cores have enough to choose from."""
+        teams: list[Team] = []
+        for place, (member, runner) in enumerate(zip(self.members, self.runners, strict=True)):
+            places, ties = [place], {runner.trunk or runner.own} | ({member.task} if cascade is not None else set())
+            for team in [one for one in teams if one.ties & ties]:
+                teams.remove(team)
+                places, ties = places + team.places, ties | team.ties
+            teams.append(Team(sorted(places), ties))
+        return teams
+
     def _ask(self, pool: ThreadPoolExecutor, prepared: Sequence[Prepared], cascade: Cascade | None = None) -> Asked:
         """Begins the members' answers for prepared photos."""
         pixels = {geometry: np.stack([one[geometry] for one in prepared]) for geometry in self.geometries}
-        size = len(prepared) if self.device != "cpu" else CALL if cascade is None else CASCADE_CALL
-        calls: dict[str, list[list[Future[Any]]]] = {task: [] for task in TASKS}
+        size = len(prepared) if self.device != "cpu" else self._stretch(cascade)
+        teams = self._teams(cascade)
+        calls = []
         for start in range(0, len(prepared), size):
-            for task in TASKS:
-                asked = [
-                    partial(self._run, member, runner, pixels[member.preprocess.geometry][start : start + size])
-                    for member, runner in zip(self.members, self.runners, strict=True)
-                    if member.task == task
-                ]
-                if cascade is None:
-                    calls[task].append([pool.submit(_alone, one) for one in asked])
-                else:
-                    photos = min(size, len(prepared) - start)
-                    calls[task].append([pool.submit(ask, task, asked, photos, self.strategy, cascade)])
+            stretch = {geometry: own[start : start + size] for geometry, own in pixels.items()}
+            calls.append([pool.submit(self._run, team, stretch, cascade) for team in teams])
         return Asked(self.members, calls)
 
-    def _run(
-        self, member: Member, runner: Runner, pixels: NDArray[np.uint8], rows: NDArray[np.int64] | None = None
-    ) -> NDArray[np.float32]:
-        with self.stages(f"{member.task} members"):
-            return runner(pixels if rows is None else pixels[rows])
+    def _run(self, team: Team, pixels: Prepared, cascade: Cascade | None) -> dict[int, NDArray[np.float32]]:
+        """A team's answers for a stretch of photos: place -> (n, C)."""
+        begun: dict[Call, Features] = {}
+
+        def answer(place: int, rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
+            member, runner = self.members[place], self.runners[place]
+            features = pixels[member.preprocess.geometry]
+            if runner.trunk is not None:
+                if runner.trunk not in begun:
+                    with self.stages("shared layers"):
+                        begun[runner.trunk] = runner.begin(features)
+                features = begun[runner.trunk]
+            with self.stages(f"{member.task} members"):
+                return runner.finish(features if rows is None else features[rows])
+
+        if cascade is None:
+            return {place: answer(place) for place in team.places}
+        found: dict[int, NDArray[np.float32]] = {}
+        for task in TASKS:
+            places = [place for place in team.places if self.members[place].task == task]
+            photos = len(pixels[self.geometries[0]])
+            asked = ask(task, [partial(answer, place) for place in places], photos, self.strategy, cascade)
+            found |= dict(zip(places, asked, strict=True))
+        return found
 
     def _refuse(self, paths: Sequence[Path], rest: Sequence[Path], pool: ThreadPoolExecutor) -> None:
         """Reads all that is left, to name every photo that cannot be read."""
@@ -228,7 +271,3 @@ class Predictor:
             np.count_nonzero(np.stack([one.any(axis=1) for one in members]), axis=0) for members in answers.values()
         )
         return Batch(read, fused, failed, order, np.asarray(count))
-
-
-def _alone(member: Callable[[], NDArray[np.float32]]) -> list[NDArray[np.float32]]:
-    return [member()]

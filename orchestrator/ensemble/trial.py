@@ -22,15 +22,16 @@ from orchestrator.ensemble.engines import (
     Engine,
     Pixels,
     Runner,
-    TorchRunner,
     capabilities,
     engines_here,
-    open_runner,
+    open_runners,
+    torch_runners,
     version_of,
 )
 from orchestrator.ensemble.export import CHECK_PHOTOS, Exports
 from orchestrator.ensemble.member import Member
 from orchestrator.ensemble.predictor import CALL, Predictor, Prepared
+from orchestrator.ensemble.trunk import Split
 from orchestrator.errors import EngineError, WorkspaceError
 
 __all__ = ["Chosen", "put_on_engines"]
@@ -94,30 +95,31 @@ def put_on_engines(
         EngineError: the engine asked for cannot run a member or gives other answers than torch.
     """
     if exact:
-        predictor.use([TorchRunner(member, predictor.device, "fp32") for member in predictor.members])
+        predictor.use(torch_runners(predictor.splits, predictor.device, "fp32"))
     if predictor.device != "cpu" or name == "torch":
         return []
     trial = _Trial(predictor, sample[:CHECK_PHOTOS], Exports(cache), cache / TRIALS, exporting)
     able = [
         one for one in engines_here("cpu") if name in ("auto", one.name) and not (exact and one.precision != "fp32")
     ]
-    by_kind: dict[str, list[Member]] = {}
-    for member in predictor.members:
-        by_kind.setdefault(member.kind, []).append(member)
-    if name == "auto" and not trial.ready(predictor.members) and not trial.worth(by_kind.values(), photos):
+    by_kind: dict[str, list[Split]] = {}
+    for one in predictor.splits:
+        by_kind.setdefault(one.member.kind, []).append(one)
+    if name == "auto" and not trial.ready(predictor.splits) and not trial.worth(by_kind.values(), photos):
         return []  # torch, as loaded
-    engines = {kind: trial.fastest(members, able, photos) for kind, members in by_kind.items()}
-    runners: dict[Member, Runner] = {}
+    engines = {kind: trial.fastest(splits, able, photos) for kind, splits in by_kind.items()}
+    runners: dict[Split, Runner] = {}
+    for engine in dict.fromkeys(engines.values()):  # members of two kinds may share a trunk: opened together
+        splits = [one for one in predictor.splits if engines[one.member.kind] == engine]
+        opened = open_runners(splits, engine, trial.exports.path, "cpu", predictor.threads)
+        runners |= dict(zip(splits, opened, strict=True))
+    predictor.use([runners[one] for one in predictor.splits])
     chosen = []
-    for kind, members in by_kind.items():
+    for kind, splits in by_kind.items():
         engine = engines[kind]
-        for member in members:
-            path = None if engine.name == "torch" else trial.exports.path(member)
-            runners[member] = open_runner(engine, member, path, "cpu", predictor.threads)
-        difference = max((trial.difference(member, engine) for member in members), default=0.0)
-        tasks = tuple(dict.fromkeys(member.task for member in members))
-        chosen.append(Chosen(tasks, engine, trial.known_rate(members[0], engine), difference))
-    predictor.use([runners[member] for member in predictor.members])
+        difference = max((trial.difference(one, engine) for one in splits), default=0.0)
+        tasks = tuple(dict.fromkeys(one.member.task for one in splits))
+        chosen.append(Chosen(tasks, engine, trial.known_rate(splits[0], engine), difference))
     return chosen
 
 
@@ -140,40 +142,42 @@ class _Trial:
         """The sample at a member's geometry."""
         return np.stack([one[member.preprocess.geometry] for one in self._sample])
 
-    def known_rate(self, member: Member, engine: Engine) -> float:
+    def known_rate(self, one: Split, engine: Engine) -> float:
         """The measured rate, 0 where there is none."""
-        return self._rates.get(_key(member, engine), 0.0)
+        return self._rates.get(_key(one, engine), 0.0)
 
-    def rate(self, member: Member, engine: Engine) -> float:
-        """Photos a second on one core; measured once per machine and kind of network. 0 when the engine cannot run it."""
-        key = _key(member, engine)
+    def rate(self, one: Split, engine: Engine) -> float:
+        """Photos a second of a member on one core; measured once per machine and kind of network. 0: cannot run it."""
+        key = _key(one, engine)
         if key not in self._rates:
             try:
                 if engine.name != "torch":
-                    self.exports.make([member], self._exporting)
-                runner = open_runner(engine, member, self.exports.path(member), "cpu", 1)
-                own = self.pixels(member)
-                self._rates[key] = _measure(runner, np.resize(own, (CALL, *own.shape[1:])))
+                    self.exports.make([one], self._exporting)
+                (runner,) = open_runners([one], engine, self.exports.path, "cpu", 1)
+                own = self.pixels(one.member)
+                self._rates[key] = _measure(runner, np.resize(own, (CALL, *own.shape[1:])), one.sharing)
             except EngineError:
                 self._rates[key] = 0.0
             write_json(self._record, {name: rate for name, rate in self._rates.items() if rate})
         return self._rates[key]
 
-    def difference(self, member: Member, engine: Engine) -> float:
+    def difference(self, one: Split, engine: Engine) -> float:
         """How far an engine's answers are from torch's in fp32."""
-        return 0.0 if engine == Engine("torch") else self.exports.difference(member, engine, self.pixels(member))
+        if engine == Engine("torch"):
+            return 0.0
+        return self.exports.difference(one, engine, self.pixels(one.member))
 
-    def ready(self, members: Sequence[Member]) -> bool:
+    def ready(self, splits: Sequence[Split]) -> bool:
         """Whether all exports are there."""
-        return all(self.exports.path(member).exists() for member in members)
+        return not self.exports.missing(splits)
 
-    def worth(self, kinds: Iterable[Sequence[Member]], photos: int) -> bool:
+    def worth(self, kinds: Iterable[Sequence[Split]], photos: int) -> bool:
         """Whether torch would take long enough to make exports just to find out what they gain."""
         if photos <= FEW_PHOTOS:
             return False
-        return sum(self._price(members, Engine("torch"), photos) for members in kinds) > WORTH_SECONDS
+        return sum(self._price(splits, Engine("torch"), photos) for splits in kinds) > WORTH_SECONDS
 
-    def fastest(self, members: Sequence[Member], able: Sequence[Engine], photos: int) -> Engine:
+    def fastest(self, splits: Sequence[Split], able: Sequence[Engine], photos: int) -> Engine:
         """The engine that will have answered all photos first, of those that give torch's answers for all members.
 
         Raises:
@@ -181,11 +185,11 @@ class _Trial:
         """
         left, refused = list(able), EngineError("no engine can run here.")
         while left:
-            best = min(left, key=lambda one: self._price(members, one, photos))
+            best = min(left, key=lambda one: self._price(splits, one, photos))
             if best == Engine("torch"):
                 return best
             try:
-                for some in (members[:1], members):  # the first alone, before the others are exported in vain
+                for some in (splits[:1], splits):  # the first alone, before the others are exported in vain
                     if best.name != "torch":
                         self.exports.make(some, self._exporting)
                     self.exports.check(some, best, self.pixels)
@@ -195,34 +199,41 @@ class _Trial:
                 left.remove(best)
         raise refused
 
-    def _price(self, members: Sequence[Member], engine: Engine, photos: int) -> float:
+    def _price(self, splits: Sequence[Split], engine: Engine, photos: int) -> float:
         """Seconds until an engine has answered all photos, exports that are missing included."""
-        rate = self.rate(members[0], engine)
-        seconds = photos * len(members) / rate / self._predictor.threads if rate else float("inf")
-        missing = 0 if engine.name == "torch" else sum(not self.exports.path(member).exists() for member in members)
+        rate = self.rate(splits[0], engine)
+        seconds = photos * len(splits) / rate / self._predictor.threads if rate else float("inf")
+        missing = 0 if engine.name == "torch" else len(self.exports.missing(splits))
         return seconds + (TRACE_SECONDS + FILL_SECONDS * missing if missing else 0.0)
 
 
-def _measure(runner: Runner, pixels: Pixels) -> float:
-    """Photos a second of one runner on one core: the best of three calls after one to warm up."""
+def _measure(runner: Runner, pixels: Pixels, sharing: int) -> float:
+    """Photos a second of one runner on one core, of its trunk the share of one of those who share it.
+
+    The best of three calls after one to warm up.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        runner(pixels)
+        features = runner.begin(pixels)
+        runner.finish(features)
         seconds = []
         for _ in range(3):
             started = time.perf_counter()
-            runner(pixels)
-            seconds.append(time.perf_counter() - started)
+            features = runner.begin(pixels)
+            begun = time.perf_counter()
+            runner.finish(features)
+            seconds.append((begun - started) / sharing + time.perf_counter() - begun)
     finally:
         torch.set_num_threads(threads)
     return len(pixels) / min(seconds)
 
 
-def _key(member: Member, engine: Engine) -> str:
-    """What a rate depends on: the network, the engine and its version, the machine."""
+def _key(one: Split, engine: Engine) -> str:
+    """What a rate depends on: the network, what of it is shared, the engine and its version, the machine."""
     machine = [capabilities().get("cpu_name"), platform.machine()]
-    return digest_of([member.kind, str(engine), version_of(RUNTIME[engine.name]), machine])[:16]
+    kinds = [part.kind for part in one.parts]
+    return digest_of([kinds, one.sharing, str(engine), version_of(RUNTIME[engine.name]), machine])[:16]
 
 
 def _read(record: Path) -> dict[str, float]:

@@ -11,11 +11,12 @@ import pytest
 
 from orchestrator.data.readers import read
 from orchestrator.ensemble import engines, trial
-from orchestrator.ensemble.engines import TOLERANCE, Engine, check_engine, engines_here, open_runner
+from orchestrator.ensemble.engines import TOLERANCE, Engine, check_engine, engines_here, open_runners
 from orchestrator.ensemble.export import Exports, write_onnx
 from orchestrator.ensemble.member import Member, MemberFiles, load_members
 from orchestrator.ensemble.predictor import Predictor, Prepared
 from orchestrator.ensemble.trial import put_on_engines
+from orchestrator.ensemble.trunk import Split
 from orchestrator.errors import ConfigError, EngineError
 from orchestrator.labels import TASKS
 from tests.conftest import Done
@@ -44,17 +45,17 @@ def test_every_engine_answers_as_torch_does_and_each_member_for_itself(
 ) -> None:
     exports = Exports(tmp_path)
     written: list[tuple[int, int]] = []
-    exports.make(predictor.members, lambda done, total: written.append((done, total)))
+    exports.make(predictor.splits, lambda done, total: written.append((done, total)))
     assert written == [(number, 6) for number in range(1, 7)]
-    exports.make(predictor.members, lambda done, total: written.append((done, total)))
+    exports.make(predictor.splits, lambda done, total: written.append((done, total)))
     assert len(written) == 6  # what is there is not made again
     here = engines_here("cpu")
     assert {engine.name for engine in here} == {"torch", "onnx", "openvino"}
     for engine in here:
         answers = []
-        for member, reference in zip(predictor.members, predictor.runners, strict=True):
+        runners = open_runners(predictor.splits, engine, exports.path, "cpu", 2)
+        for member, reference, runner in zip(predictor.members, predictor.runners, runners, strict=True):
             pixels = pixels_of(member, sample)
-            runner = open_runner(engine, member, exports.path(member), "cpu", 2)
             answers.append(runner(pixels))
             assert answers[-1].dtype == np.float32
             assert np.abs(answers[-1] - reference(pixels)).max() <= TOLERANCE[engine.precision]
@@ -66,55 +67,55 @@ def test_every_engine_answers_as_torch_does_and_each_member_for_itself(
 def test_an_export_with_other_answers_is_refused_by_name(
     predictor: Predictor, sample: list[Prepared], tmp_path: Path
 ) -> None:
-    exports, members = Exports(tmp_path), predictor.members[:2]
-    swapped = {exports.path(members[0]): members[1], exports.path(members[1]): members[1]}
-    assert len(list(write_onnx(swapped))) == 2
+    exports, splits = Exports(tmp_path), predictor.splits[:2]
+    paths = [exports.path(one.own) for one in splits]
+    assert len(list(write_onnx(dict.fromkeys(paths, (splits[1].member, splits[1].own))))) == 2
     with pytest.raises(EngineError, match="does not give torch's answers for 1 of 2 members") as caught:
-        exports.check(members, Engine("onnx"), lambda member: pixels_of(member, sample))
+        exports.check(splits, Engine("onnx"), lambda member: pixels_of(member, sample))
     assert [problem.where for problem in caught.value.problems] == ["mask-0001/fold-0"]
     assert "allowed: 0.0001" in str(caught.value)
-    exports.path(members[0]).write_bytes(b"no network")
+    paths[0].write_bytes(b"no network")
     for engine in (Engine("onnx"), Engine("openvino")):
         with pytest.raises(
             EngineError, match=f"{engine} cannot open this export of mask-0001/fold-0 .*Delete the file"
         ):
-            open_runner(engine, members[0], exports.path(members[0]), "cpu", 1)
+            open_runners(splits, engine, exports.path, "cpu", 1)
 
 
 def test_a_check_on_few_photos_is_looked_at_again_with_more(
     predictor: Predictor, sample: list[Prepared], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    exports, member = Exports(tmp_path), predictor.members[0]
-    exports.make([member])
-    pixels = pixels_of(member, sample)
-    exports.difference(member, Engine("onnx"), pixels[:1])
-    assert exports.photos(member, Engine("onnx")) == 1
+    exports, one = Exports(tmp_path), predictor.splits[0]
+    exports.make([one])
+    pixels = pixels_of(one.member, sample)
+    exports.difference(one, Engine("onnx"), pixels[:1])
+    assert exports.photos(one, Engine("onnx")) == 1
     exports = Exports(tmp_path)
-    exports.difference(member, Engine("onnx"), pixels)
-    assert exports.photos(member, Engine("onnx")) == len(pixels) == 20
-    monkeypatch.setattr("orchestrator.ensemble.export.open_runner", lambda *_: pytest.fail("checked already"))
-    exports.difference(member, Engine("onnx"), pixels[:5])
+    exports.difference(one, Engine("onnx"), pixels)
+    assert exports.photos(one, Engine("onnx")) == len(pixels) == 20
+    monkeypatch.setattr("orchestrator.ensemble.export.open_runners", lambda *_: pytest.fail("checked already"))
+    exports.difference(one, Engine("onnx"), pixels[:5])
 
 
 def test_fp32_means_fp32_even_where_a_recipe_says_otherwise(
     predictor: Predictor, sample: list[Prepared], tmp_path: Path
 ) -> None:
     put_on_engines(predictor, sample, 5, "torch", True, tmp_path)
-    assert {runner._precision for runner in predictor.runners} == {"fp32"}
+    assert {runner.own.precision for runner in predictor.runners} == {"fp32"}
 
 
 def test_a_network_that_gives_no_numbers_never_passes(
     predictor: Predictor, sample: list[Prepared], tmp_path: Path
 ) -> None:
-    exports, member = Exports(tmp_path), predictor.members[0]
-    exports.make([member])
-    model = onnx.load(exports.path(member))
+    exports, one = Exports(tmp_path), predictor.splits[0]
+    exports.make([one])
+    model = onnx.load(exports.path(one.own))
     for tensor in model.graph.initializer:
         if tensor.name.endswith("conv_stem.weight"):
             tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor) * np.nan, tensor.name))
-    onnx.save(model, exports.path(member))
+    onnx.save(model, exports.path(one.own))
     with pytest.raises(EngineError, match="differ by up to nan"):
-        exports.check([member], Engine("onnx"), lambda member: pixels_of(member, sample))
+        exports.check([one], Engine("onnx"), lambda member: pixels_of(member, sample))
 
 
 def test_few_photos_never_wait_for_an_export(predictor: Predictor, sample: list[Prepared], tmp_path: Path) -> None:
@@ -128,7 +129,7 @@ def test_what_will_be_done_first_is_chosen_and_remembered(
     rates = {"torch fp32": 1.0, "torch bf16": 2.0, "onnx fp32": 3.0, "openvino fp32": 4.0, "openvino bf16": 5.0}
     measured: list[str] = []
 
-    def measure(self: object, member: Member, engine: Engine) -> float:
+    def measure(self: object, one: Split, engine: Engine) -> float:
         measured.append(str(engine))
         return rates[str(engine)]
 
@@ -150,8 +151,9 @@ def test_an_engine_that_fails_the_check_is_passed_over(
     predictor: Predictor, sample: list[Prepared], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exports = Exports(tmp_path)
-    list(write_onnx({exports.path(member): predictor.members[-1] for member in predictor.members}))  # all age's last
-    monkeypatch.setattr(trial._Trial, "rate", lambda self, member, engine: 1.0 if engine.name == "torch" else 9.0)
+    last = predictor.splits[-1]
+    list(write_onnx({exports.path(one.own): (last.member, last.own) for one in predictor.splits}))  # all age's last
+    monkeypatch.setattr(trial._Trial, "rate", lambda self, one, engine: 1.0 if engine.name == "torch" else 9.0)
     chosen = put_on_engines(predictor, sample, 100_000, "auto", True, tmp_path)
     assert {str(one.engine) for one in chosen} == {"torch fp32"}
     with pytest.raises(EngineError, match="does not give torch's answers"):
@@ -162,7 +164,7 @@ def test_rates_are_measured_once_and_damaged_records_are_measured_anew(
     predictor: Predictor, sample: list[Prepared], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[int] = []
-    monkeypatch.setattr(trial, "_measure", lambda runner, pixels: calls.append(len(pixels)) or 7.0)
+    monkeypatch.setattr(trial, "_measure", lambda runner, pixels, sharing: calls.append(len(pixels)) or 7.0)
     put_on_engines(predictor, sample[:1], 1, "onnx", True, tmp_path)
     assert calls == [16] * 3  # a single photo is repeated: rates are those of a full call
     put_on_engines(predictor, sample[:1], 1, "onnx", True, tmp_path)

@@ -1,0 +1,199 @@
+"""Layers that members share are computed once, and every answer stays what it was, bit for bit."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from torch import nn
+
+from orchestrator.data.preprocessing import Geometry, Preprocess
+from orchestrator.ensemble.cascade import EXACT
+from orchestrator.ensemble.engines import TOLERANCE, engines_here, open_runners, torch_runners
+from orchestrator.ensemble.export import Exports
+from orchestrator.ensemble.member import Answers, Member
+from orchestrator.ensemble.predictor import Predictor
+from orchestrator.ensemble.trunk import split, whole
+from orchestrator.labels import CLASSES, TASKS
+from orchestrator.training.backbones import create, freeze_stages, only_head
+from orchestrator.training.heads import ClassHead
+
+SIZE = 64
+CONVOLUTIONAL = ("test_byobnet", "test_convnext", "test_efficientnet", "test_efficientnet_gn", "test_resnet")
+OTHERS = ("test_vit", "test_mambaout", "test_nfnet")
+
+
+def member(backbone: str, seed: int, frozen: int | None, task: str = "mask", crop: float = 1.0) -> Member:
+    """A network whose frozen layers are those of every other, and whose others are its own; None freezes all but the head."""
+    network = create(backbone, len(CLASSES[task]), geometry=Geometry(SIZE, SIZE)).eval()
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in network.parameters():  # timm starts many at zero, where a difference would not show
+            if not any(parameter is one for one in network.get_classifier().parameters()):
+                parameter.copy_(torch.rand(parameter.shape) * 0.2 - 0.1)
+    if frozen is None:
+        only_head(network)
+    else:
+        freeze_stages(network, frozen)
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn(parameter.shape) * 0.05)
+    preprocess = Preprocess(Geometry(SIZE, SIZE, crop), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    head = ClassHead(len(CLASSES[task]))
+    sha256 = f"{seed:02d}{task}{backbone}".ljust(64, "0")
+    network.requires_grad_(False)
+    return Member(Path(f"{task}-0001/fold-{seed}"), task, backbone, head, preprocess, "auto", sha256, network)
+
+
+def pixels(count: int = 5) -> np.ndarray:
+    return np.random.default_rng(3).integers(0, 256, (count, SIZE, SIZE, 3), dtype=np.uint8)
+
+
+def answers_of(one: Member, photos: np.ndarray) -> np.ndarray:
+    with torch.inference_mode():
+        return Answers(one)(torch.from_numpy(photos)).numpy()
+
+
+@pytest.mark.parametrize("backbone", [*CONVOLUTIONAL, *OTHERS])
+def test_divided_members_answer_as_whole_ones_bit_for_bit(backbone: str) -> None:
+    network = create(backbone, 2, geometry=Geometry(SIZE, SIZE))
+    stages = len(timm.models.group_parameters(network, network.group_matcher(coarse=True)))
+    assert stages > 2
+    for frozen in {1, stages // 2, stages - 1}:
+        members = [member(backbone, seed, frozen) for seed in (1, 2, 3)]
+        splits = split(members)
+        assert [one.member for one in splits] == members
+        if backbone in CONVOLUTIONAL:
+            assert {one.sharing for one in splits} == {3}, f"{backbone}, {frozen} stages frozen: nothing shared"
+            assert len({id(one.trunk) for one in splits}) == 1
+        for one, runner in zip(splits, torch_runners(splits, "cpu"), strict=True):
+            assert np.array_equal(runner(pixels()), answers_of(one.member, pixels()))
+
+
+def test_heads_alone_share_the_whole_body_over_tasks() -> None:
+    members = [member("test_efficientnet", seed, None, task) for task in TASKS for seed in (1, 2)]
+    splits = split(members)
+    assert len({id(one.trunk) for one in splits}) == 1
+    assert {len(list(one.own.module.parameters())) for one in splits} == {2}  # a classifier's weight and bias
+    for one, runner in zip(splits, torch_runners(splits, "cpu"), strict=True):
+        assert np.array_equal(runner(pixels()), answers_of(one.member, pixels()))
+
+
+def test_weights_decide_what_is_shared() -> None:
+    same = [member("test_efficientnet", seed, 3) for seed in (1, 2)]
+    other_geometry = member("test_efficientnet", 4, 3, crop=0.8)
+    trained_whole = [member("test_efficientnet", seed, 0) for seed in (5, 6)]
+    alone = split([*same, other_geometry, *trained_whole])
+    assert [one.sharing for one in alone] == [2, 2, 1, 1, 1]
+    assert [one.trunk is None for one in alone] == [False, False, True, True, True]
+    shorter = [member("test_efficientnet", seed, 1) for seed in range(10, 16)]
+    assert [one.sharing for one in split([*same, shorter[0]])] == [2, 2, 1]  # two deep spare more than three shallow
+    assert {one.sharing for one in split([*same[:1], *shorter])} == {7}
+    with torch.no_grad():
+        next(same[1].network.parameters()).add_(1e-3)
+    assert [one.trunk for one in split(same)] == [None, None]
+
+
+def test_a_tensor_beside_a_modules_children_counts() -> None:
+    members = [member("test_convnext", seed, 2) for seed in (1, 2)]
+    assert split(members)[0].trunk is not None
+    scales = [name for name, _ in members[1].network.stages[0].named_parameters() if name.endswith("gamma")]
+    assert scales, "this network has no layer scale any more: choose another"
+    before = split(members)[0].trunk
+    with torch.no_grad():
+        members[1].network.stages[0].get_parameter(scales[0]).mul_(2)
+    splits = split(members)
+    after = splits[0].trunk
+    assert before is not None
+    assert after is None or len(list(after.module.parameters())) < len(list(before.module.parameters()))
+    for one, runner in zip(splits, torch_runners(splits, "cpu"), strict=True):
+        assert np.array_equal(runner(pixels()), answers_of(one.member, pixels()))
+
+
+def ensemble(frozen: int | None = 2) -> list[Member]:
+    return [member("test_efficientnet", seed, frozen, TASKS[seed % 3]) for seed in (3, 6, 9, 1, 4, 7, 2, 5, 8)]
+
+
+def ready(count: int) -> list[dict[Geometry, np.ndarray]]:
+    return [{Geometry(SIZE, SIZE): one} for one in pixels(count)]
+
+
+@pytest.mark.parametrize("frozen", [2, None])
+def test_a_predictor_runs_shared_layers_once_a_stretch(frozen: int | None) -> None:
+    members = ensemble(frozen)
+    predictor = Predictor(members, "soft", threads=2)
+    calls: list[int] = []
+    trunks = {id(one.trunk): one.trunk for one in predictor.splits if one.trunk is not None}
+    assert len(trunks) == 1  # the tasks see the same crop
+    for trunk in trunks.values():
+        trunk.module.register_forward_hook(lambda _module, inputs, _output: calls.append(len(inputs[0])))
+    found = predictor.probabilities(ready(40))
+    assert sorted(calls) == [8, 16, 16]
+    for task in TASKS:
+        of_task = [one for one in members if one.task == task]
+        for one, answer in zip(of_task, found[task], strict=True):
+            expected = [answers_of(one, pixels(40)[start : start + 16]) for start in (0, 16, 32)]
+            assert np.array_equal(answer, np.concatenate(expected))
+
+
+def test_a_cascade_asks_the_same_members_with_shared_layers_and_without(tmp_path: Path) -> None:
+    members = ensemble()
+    shared, alone = Predictor(members, "hard", threads=2), Predictor(members, "hard", threads=2)
+    alone.splits = [whole(one) for one in members]
+    alone.use(torch_runners(alone.splits, "cpu"))
+    paths = [tmp_path / f"{number}.png" for number in range(70)]
+    for path, photo in zip(paths, pixels(70), strict=True):
+        Image.fromarray(photo).save(path)
+    answers = []
+    for predictor in (shared, alone):
+        batches = list(predictor.predict(paths, batch=32, cascade=EXACT))
+        asked = np.concatenate([batch.asked for batch in batches])
+        answers.append((asked, np.concatenate([batch.fused.label for batch in batches if batch.fused])))
+    assert np.array_equal(answers[0][0], answers[1][0])
+    assert np.array_equal(answers[0][1], answers[1][1])
+    assert asked.min() >= 6  # two of three members settle a vote when they agree
+    assert asked.sum() < 9 * 70
+
+
+def test_every_engine_runs_divided_members(tmp_path: Path) -> None:
+    splits = split(ensemble())
+    exports = Exports(tmp_path)
+    exports.make(splits)
+    assert len(list(tmp_path.glob("*.onnx"))) == 1 + len(splits)
+    photos = pixels(20)
+    for engine in engines_here("cpu"):
+        assert exports.check(splits, engine, lambda _: photos) <= TOLERANCE[engine.precision]
+        runners = open_runners(splits, engine, exports.path, "cpu", 2)
+        assert len({id(runner.trunk) for runner in runners}) == 1
+        features = runners[0].begin(photos)
+        for one, runner in zip(splits, runners, strict=True):
+            expected = answers_of(one.member, photos)
+            assert np.abs(runner.finish(features) - expected).max() <= TOLERANCE[engine.precision]
+            few = runner.finish(features[np.array([2, 7])])
+            assert np.abs(few - expected[[2, 7]]).max() <= TOLERANCE[engine.precision]
+
+
+def test_networks_that_cannot_be_divided_stay_whole() -> None:
+    members = [member("test_efficientnet", seed, 2) for seed in (1, 2)]
+    assert split(members)[0].trunk is not None
+
+    class Twice(nn.Module):
+        def __init__(self, inner: nn.Module) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            return self.inner(self.inner(inputs)) if inputs.shape[1] == 3 else self.inner(inputs)
+
+    for one in members:  # a leaf with weights that runs twice
+        stem = nn.Conv2d(3, 3, 1)
+        torch.nn.init.constant_(stem.weight, 0.1)
+        torch.nn.init.constant_(stem.bias, 0.1)
+        one.network.conv_stem = nn.Sequential(Twice(stem), one.network.conv_stem)
+    splits = split(members)
+    assert [one.trunk for one in splits] == [None, None]
+    assert np.array_equal(torch_runners(splits, "cpu")[0](pixels()), answers_of(members[0], pixels()))
