@@ -189,6 +189,11 @@ def _validate(
     if recipe.train == "head" and recipe.weights == "none":
         what = "train = head learns on a backbone as it comes, and weights = none brings a random one."
         problems.append(Problem(where, what, "Use --set weights=hub, packaged or a file, or --set train=network."))
+    if recipe.train == "head":
+        for key in _of_network(specialist.name, recipe, changes):
+            what = f"{key} changes how a network trains, and train = head leaves the network as it comes."
+            out = f"Use --set {key}={Recipe.model_fields[key].default:g}" if "." not in key else f"Leave {key} out"
+            problems.append(Problem(where, what, f"{out}, or --set {specialist.name}.train=network."))
     if specialist.scale is None:
         for key, used in (
             ("loss", recipe.loss == "soft_age"),
@@ -210,6 +215,17 @@ def _validate(
                 Problem(where, what, "Use --set age.loss=cross_entropy with it, or leave train_border out.")
             )
     return problems, recipe
+
+
+def _of_network(task: str, recipe: Recipe, changes: Sequence[str]) -> list[str]:
+    """Settings that a recipe or `--set` gives and that a head alone would ignore.
+
+    Augmentation that comes from the specialist's defaults is not meant by anybody.
+    """
+    own = ("frozen_stages", "drop_rate", "drop_path_rate", "backbone_lr_scale")
+    given = [key for key in own if getattr(recipe, key) != Recipe.model_fields[key].default]
+    said = [change.partition("=")[0].removeprefix(f"{task}.") for change in changes]
+    return given + [key for key in dict.fromkeys(said) if key.startswith("augment.")]
 
 
 def _problem(task: str, name: str, error: Any, changes: Sequence[str]) -> Problem:

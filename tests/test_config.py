@@ -70,6 +70,16 @@ def test_settings_of_one_task_are_refused_for_others() -> None:
     )
 
 
+def test_what_a_head_alone_would_ignore_is_refused() -> None:
+    said = problems(["quick"], ["train=head", "age.augment.flip=0.2"])
+    assert "frozen_stages changes how a network trains, and train = head leaves the network as it comes" in said
+    assert "Use --set frozen_stages=0, or --set age.train=network" in said
+    assert "drop_rate changes" in said
+    assert said.count("Leave augment.flip out") == 1  # of age alone
+    assert "Leave augment.flip out" not in problems(["quick"], ["mask.train=head", "age.augment.flip=0.2"])
+    assert load_recipes(SPECIALISTS, ["probe"])["age"].train == "head"
+
+
 def test_values_are_read_as_toml_and_plain_words_as_text() -> None:
     recipe = load_recipes(SPECIALISTS, ["quick"], ["age.weights=none", "age.lr=1e-4", "age.backbone=resnet18"])["age"]
     assert (recipe.weights, recipe.lr, recipe.backbone) == ("none", 1e-4, "resnet18")

@@ -69,7 +69,7 @@ def main() -> None:
             raise
         warn("Out of memory. Lower --jobs, batch_size or the input size (--set batch_size=16).")
         sys.exit(2)
-    except Exception as error:
+    except Exception as error:  # the last net: whatever was not foreseen is told as our fault
         if debugging():
             raise
         if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):  # torch's words

@@ -157,7 +157,7 @@ def train(
 def interrupted(display: Observer) -> NoReturn:
     """Ends an interrupted training calmly, with exit code 130."""
     display.finished()
-    say("\nInterrupted. Whole epochs are kept: the same command goes on from there.")
+    say("\nInterrupted. What is finished is kept: the same command goes on from there.")
     raise typer.Exit(130)
 
 

@@ -130,9 +130,26 @@ def _load(task: str, files: MemberFiles, device: str) -> Member:
     head = head_from_dict(card["head"])
     preprocess = Preprocess.from_dict(card["preprocess"])
     sha256 = files.sha256 or card["sha256"][WEIGHTS]
-    network = create(card["backbone"], head.outputs, geometry=preprocess.geometry)
-    load_weights(files.folder / WEIGHTS, network, sha256)
+    network = _network(card["backbone"], head.outputs, preprocess, files.folder / WEIGHTS, sha256)
     network.requires_grad_(False)
     network = network.to(torch.device(device)).eval()
     precision = card["recipe"]["precision"]
     return Member(files.folder, task, card["backbone"], head, preprocess, precision, sha256, network)
+
+
+def _network(backbone: str, outputs: int, preprocess: Preprocess, weights: Path, sha256: str) -> nn.Module:
+    """A network with a member's weights.
+
+    It is laid out without memory and takes the file's tensors as its own: drawing random weights first would take half the
+    time of loading. Networks that compute with their tensors while they are built, or keep some that no file holds, cannot.
+    """
+    try:
+        with torch.device("meta"):
+            network = create(backbone, outputs, geometry=preprocess.geometry)
+    except Exception:  # each architecture computes in its own way
+        network = create(backbone, outputs, geometry=preprocess.geometry)
+    load_weights(weights, network, sha256, adopt=True)
+    if any(tensor.is_meta for tensor in (*network.parameters(), *network.buffers())):
+        network = create(backbone, outputs, geometry=preprocess.geometry)
+        load_weights(weights, network)
+    return network.to(memory_format=torch.channels_last)

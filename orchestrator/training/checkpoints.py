@@ -112,13 +112,14 @@ def load_checkpoint(path: Path, model: nn.Module, optimiser: Optimizer) -> dict[
     return dict(note["counters"])
 
 
-def load_weights(path: Path, model: nn.Module, sha256: str = "") -> None:
-    """Loads a member's weights in place, checked against their hash.
+def load_weights(path: Path, model: nn.Module, sha256: str = "", adopt: bool = False) -> None:
+    """Loads a member's weights, checked against their hash.
 
     Args:
         path: a safetensors file.
         model: the network; every tensor must fit.
         sha256: what the card says; empty skips the check.
+        adopt: put the file's tensors in the place of the network's, instead of copying into them.
 
     Raises:
         WorkspaceError: the file is missing or not the one that was written.
@@ -132,7 +133,7 @@ def load_weights(path: Path, model: nn.Module, sha256: str = "") -> None:
             "damaged after training. Restore it, or retrain that fold."
         )
     try:
-        model.load_state_dict(load_file(path))
+        model.load_state_dict(load_file(path), assign=adopt)
     except (SafetensorError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise WeightsError(f"{path}: the weights do not fit the network that the card names ({reason}).") from None

@@ -33,7 +33,7 @@ def test_one_pass_serves_all_folds_and_tasks_and_the_members_answer_photos(
     orch: Orch, people: Path, tmp_path: Path, weights: Path
 ) -> None:
     runs = tmp_path / "runs"
-    words = tiny(f"weights={weights}", "train=head", "crop=0.8", "anchor=0.5", "lr=0.01")
+    words = ["--recipe", "probe", *tiny(f"weights={weights}", "crop=0.8", "anchor=0.5", "lr=0.01")]
     done = train(orch, people, runs, "train-all", *words)
     assert done.code == 0, done.err
     assert done.err.count("computed the features of 168 photos") == 1
@@ -72,8 +72,8 @@ def test_a_head_learns_what_its_features_tell(orch: Orch, people: Path, tmp_path
 
 
 def test_networks_and_weights_that_a_head_alone_cannot_use_are_told() -> None:
-    distilled = ["backbone=deit_tiny_distilled_patch16_224", "weights=hub", "train=head", "drop_rate=0"]
-    recipe = load_recipes({"age": SPECIALISTS["age"]}, ["quick"], distilled)["age"]
+    distilled = ["backbone=deit_tiny_distilled_patch16_224", "weights=hub"]
+    recipe = load_recipes({"age": SPECIALISTS["age"]}, ["probe"], distilled)["age"]
     with pytest.raises(ConfigError, match="are not one classifier on its features. Use train = network"):
         check_head_alone(recipe)
     check_head_alone(load_recipes({"age": SPECIALISTS["age"]}, ["probe"])["age"])
