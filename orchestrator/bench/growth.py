@@ -21,7 +21,8 @@ __all__ = ["bench_growth"]
 
 PHOTOS = (1, 4, 16)
 SIZES = (1.0, 1.5, 2.0)
-JOBS = (1, 2)
+JOBS = {"cpu": (1, 2), "cuda": (1, 2, 4)}
+"""Jobs at once; small ones may share a GPU."""
 
 
 def bench_growth(
@@ -57,10 +58,11 @@ def bench_growth(
         name, larger = f"input x{size:g}", _larger(job, paths, size)
         things[name] = partial(_train, [larger], 1)
         work[name] = larger.recipe.epochs * larger.photos_per_epoch
-    twins = [replace(job, folder=job.folder.with_name(f"twin-{number}"), threads=1) for number in range(2)]
-    for at_once in JOBS:
+    at_onces = JOBS[job.device.split(":")[0]]
+    twins = [replace(job, folder=job.folder.with_name(f"twin-{n}"), threads=1) for n in range(at_onces[-1])]
+    for at_once in at_onces:
         things[f"jobs {at_once}"] = partial(_train, twins, at_once)
-        work[f"jobs {at_once}"] = 2 * job.recipe.epochs * job.photos_per_epoch
+        work[f"jobs {at_once}"] = len(twins) * job.recipe.epochs * job.photos_per_epoch
     timings = in_turn(things, rounds, work, done)
     return {name: timing.as_dict() | {"work": timing.work} for name, timing in timings.items()}
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from orchestrator.bench.timing import in_turn, ratio
-from orchestrator.ensemble.engines import Engine, engines_here, open_runners
+from orchestrator.ensemble.engines import Engine, Runner, engines_here, open_runners, torch_runners
 from orchestrator.ensemble.export import CHECK_PHOTOS, Exports
 from orchestrator.ensemble.member import Member
 from orchestrator.ensemble.predictor import Predictor, Prepared
+from orchestrator.ensemble.trunk import whole
 from orchestrator.ensemble.voting import fuse
 from orchestrator.errors import EngineError
 from orchestrator.labels import TASKS
@@ -30,8 +33,9 @@ def bench_prediction(
 ) -> dict[str, Any]:
     """Every engine's prediction from files, beside its floor and beside the naive loop.
 
-    The floor is every member's arithmetic alone, on pixels that lie ready, by the same calls on the same cores. The naive loop is
-    `naive_probabilities`, in fp32.
+    The floor is every member's arithmetic alone, on pixels that lie ready, by the same calls on the same cores; layers that
+    members share count once in both. `torch, nothing shared` is the floor of torch with every member whole. The naive loop is
+    `naive_probabilities`, in fp32. Decoding alone, on all cores, bounds whatever the members run on.
 
     Args:
         predictor: an ensemble's members.
@@ -46,7 +50,9 @@ def bench_prediction(
     expected = naive_probabilities(predictor.members, predictor.device, paths)
     answers = _labels(expected)
     things: dict[str, Callable[[], object]] = {
-        "naive loop": lambda: naive_probabilities(predictor.members, predictor.device, paths)
+        "naive loop": lambda: naive_probabilities(predictor.members, predictor.device, paths),
+        "decoding": partial(_decode, predictor, paths),
+        "torch, nothing shared": partial(_answer, predictor, _whole(predictor), prepared),
     }
     engines: dict[str, dict[str, Any]] = {}
     for engine in engines_here(predictor.device):
@@ -63,16 +69,8 @@ def bench_prediction(
             "difference_of_votes": _largest(found, expected),
         }  # fmt: skip
 
-        def floor(runners: list[Any] = runners) -> None:
-            predictor.use(runners)
-            predictor.probabilities(prepared)
-
-        def predict(runners: list[Any] = runners) -> None:
-            predictor.use(runners)
-            for _ in predictor.predict(paths):
-                pass
-
-        things |= {f"{engine} floor": floor, f"{engine} predict": predict}
+        things[f"{engine} floor"] = partial(_answer, predictor, runners, prepared)
+        things[f"{engine} predict"] = partial(_predict, predictor, runners, paths)
     timings = in_turn(things, rounds, work, done)
     for name, about in engines.items():
         if "refused" not in about:
@@ -84,8 +82,30 @@ def bench_prediction(
             }
     return {
         "photos": len(paths), "members": len(predictor.members), "threads": predictor.threads, "device": predictor.device,
-        "naive": timings["naive loop"].as_dict(), "engines": engines,
+        "naive": timings["naive loop"].as_dict(), "decoding": timings["decoding"].as_dict(),
+        "nothing_shared": timings["torch, nothing shared"].as_dict(), "engines": engines,
     }  # fmt: skip
+
+
+def _answer(predictor: Predictor, runners: Sequence[Runner], prepared: Sequence[Prepared]) -> None:
+    predictor.use(runners)
+    predictor.probabilities(prepared)
+
+
+def _predict(predictor: Predictor, runners: Sequence[Runner], paths: Sequence[Path]) -> None:
+    predictor.use(runners)
+    for _ in predictor.predict(paths):
+        pass
+
+
+def _whole(predictor: Predictor) -> list[Runner]:
+    return torch_runners([whole(member) for member in predictor.members], predictor.device)
+
+
+def _decode(predictor: Predictor, paths: Sequence[Path]) -> None:
+    with ThreadPoolExecutor(predictor.threads) as pool:
+        for _ in pool.map(predictor.read, paths):
+            pass
 
 
 def _put_on(predictor: Predictor, engine: Engine, exports: Exports, sample: Sequence[Prepared]) -> float:

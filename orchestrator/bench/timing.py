@@ -16,6 +16,7 @@ from orchestrator.training.devices import give_back_freed_memory
 
 __all__ = ["Timing", "in_turn", "ratio"]
 
+IDLE_TICKS = 5  # hundredths of a second of a core: what a worker that waits may use meanwhile
 SAMPLE_SECONDS = 0.1  # ten looks a second: more would show in what is measured
 
 
@@ -25,8 +26,8 @@ class Timing:
 
     Attributes:
         seconds: wall-clock of each round.
-        peak_mb: most anonymous memory of this process and its children in any round beside what stood before it, MB; 0 where
-            the system does not tell (it is read from /proc).
+        peak_mb: most anonymous memory in any round, MB: of this process beside what stood before it, and of those of its
+            children that worked; 0 where the system does not tell (it is read from /proc).
         work: units of work a round, for a rate.
     """
 
@@ -88,10 +89,13 @@ def ratio(one: Timing, other: Timing) -> float:
 
 
 class _Memory:
-    """Samples the anonymous memory of this process and its children while a block runs."""
+    """Samples the anonymous memory of this process and of its children at work while a block runs."""
 
     def __init__(self) -> None:
-        self._before = sum(map(_anonymous_mb, _family(os.getpid())))
+        self._own = os.getpid()
+        self._before = _anonymous_mb(self._own)
+        # Workers of an earlier block stay for the next one: idle ones are no part of this block, busy ones are, whole.
+        self._ticks = {child: _ticks(child) for child in _family(self._own)[1:]}
         self.peak_mb = 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -108,7 +112,9 @@ class _Memory:
         ended = False
         while not ended:
             ended = self._stop.wait(SAMPLE_SECONDS)  # the last look is at the very end: short blocks are seen too
-            self.peak_mb = max(self.peak_mb, sum(map(_anonymous_mb, _family(os.getpid()))) - self._before)
+            busy = [one for one in _family(self._own)[1:] if _ticks(one) > self._ticks.get(one, -1) + IDLE_TICKS]
+            found = _anonymous_mb(self._own) - self._before + sum(map(_anonymous_mb, busy))
+            self.peak_mb = max(self.peak_mb, found)
 
 
 def _family(parent: int) -> list[int]:
@@ -129,3 +135,12 @@ def _anonymous_mb(process: int) -> float:
     except OSError:
         return 0.0
     return sum(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1000
+
+
+def _ticks(process: int) -> int:
+    """Hundredths of a second of a core that a process has used."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0
+    return int(fields[11]) + int(fields[12])  # utime and stime of proc(5)

@@ -14,7 +14,8 @@ import cv2
 import torch
 from torch import nn
 
-from orchestrator.bench.timing import in_turn, ratio
+from orchestrator.bench.arithmetic import count_flops, matrix_rate
+from orchestrator.bench.timing import Timing, in_turn, ratio
 from orchestrator.data.augmentation import Augmenter
 from orchestrator.data.preprocessing import decode
 from orchestrator.data.store import DirectPixels
@@ -30,11 +31,14 @@ __all__ = ["bench_training"]
 def bench_training(
     jobs: Mapping[str, MemberJob], paths: list[Path], rounds: int, done: Callable[[int, int], None]
 ) -> dict[str, Any]:
-    """The loop's efficiency for each specialist, and the milliseconds of each stage.
+    """The loop's efficiency for each specialist, its arithmetic, and the milliseconds of each stage.
 
     Efficiency is the floor's seconds over the loop's for the same number of steps. The floor is what no loop can leave out:
     forward, backward, clipping and the optimiser's step, on batches that are normalised already. The loop is `train_fold` with
     everything: sampling, the store, augmentation, copies, logging, checkpoints, files.
+
+    Arithmetic: operations a photo (count_flops), how many of them the loop does a second, and what share that is of the pace
+    at which the same device multiplies matrices in the same precision. Depthwise networks move memory and stay far below it.
 
     Args:
         jobs: task -> a member to train, with its pixels in a store; nothing is written into its folder.
@@ -55,6 +59,7 @@ def bench_training(
             "photos": photos, "threads": job.threads, "device": job.device,
             **{name: timing.as_dict() for name, timing in timings.items()},
             "efficiency": ratio(timings["floor"], timings["loop"]),
+            "arithmetic": _arithmetic(job, timings["loop"]),
             "stages_ms_per_photo": _stages(job, paths),
         }  # fmt: skip
     return found
@@ -67,6 +72,25 @@ def _loop(job: MemberJob) -> None:
 
 def _floor(job: MemberJob) -> None:
     """As many steps as the loop takes, on one batch that lies ready."""
+    size, step = _on_one_batch(job)
+    for number in range(job.recipe.epochs * (job.photos_per_epoch // size)):
+        step(number)
+    if job.device != "cpu":
+        torch.cuda.synchronize()
+
+
+def _arithmetic(job: MemberJob, loop: Timing) -> dict[str, float]:
+    size, step = _on_one_batch(job)
+    flops = count_flops(lambda: step(0)) / size
+    rate = matrix_rate(job.device, precision_of(job.recipe.precision, job.device), job.threads)
+    return {
+        "gflop_per_photo": round(flops / 1e9, 4), "tflop_per_second": round(flops * loop.rate / 1e12, 4),
+        "matrix_tflop_per_second": round(rate / 1e12, 4), "share_of_matrix_rate": round(flops * loop.rate / rate, 4),
+    }  # fmt: skip
+
+
+def _on_one_batch(job: MemberJob) -> tuple[int, Callable[[int], None]]:
+    """The size of a batch that lies ready, and a function that takes a step on it."""
     model, frozen, step = _ready(job)
     size = min(job.recipe.batch_size, job.photos_per_epoch)
     inputs = job.preprocess.normalise(torch.from_numpy(job.pixels.take(job.train[:size])).to(job.device))
@@ -74,10 +98,7 @@ def _floor(job: MemberJob) -> None:
     model.train()
     for module in frozen:
         module.eval()
-    for number in range(job.recipe.epochs * (job.photos_per_epoch // size)):
-        step(inputs, targets, number)
-    if job.device != "cpu":
-        torch.cuda.synchronize()
+    return size, partial(step, inputs, targets)
 
 
 def _ready(job: MemberJob) -> tuple[nn.Module, list[nn.Module], Callable[..., None]]:

@@ -73,10 +73,21 @@ def bench(
 
 def _print(found: Mapping[str, Any]) -> None:
     if "training" in found:
-        table = grid("training", "specialist", "floor photos/s", "loop photos/s", "efficiency", "peak MB")
+        table = grid(
+            "training",
+            "specialist",
+            "floor photos/s",
+            "loop photos/s",
+            "efficiency",
+            "TFLOP/s",
+            "of matrix rate",
+            "peak MB",
+        )
         for task, one in found["training"].items():
             rates = [f"{one[name]['per_second']:.1f}" for name in ("floor", "loop")]
-            table.add_row(task, *rates, f"{one['efficiency']:.3f}", f"{one['loop']['peak_mb']:,.0f}")
+            done = one["arithmetic"]
+            power = [f"{done['tflop_per_second']:.3g}", f"{done['share_of_matrix_rate']:.3f}"]
+            table.add_row(task, *rates, f"{one['efficiency']:.3f}", *power, f"{one['loop']['peak_mb']:,.0f}")
         out().print(table)
         stages = list(
             dict.fromkeys(stage for one in found["training"].values() for stage in one["stages_ms_per_photo"])
@@ -93,8 +104,10 @@ def _print(found: Mapping[str, Any]) -> None:
         table = grid(
             title, "engine", "photos/s", "of its floor", "times naive", "same label", "vote differs by", "peak MB"
         )
-        naive = one["naive"]
-        table.add_row("naive loop", f"{naive['per_second']:.1f}", "", "1.00", "", "", f"{naive['peak_mb']:,.0f}")
+        names = {"naive": "naive loop", "decoding": "decoding alone", "nothing_shared": "torch members, nothing shared"}
+        for key, name in names.items():
+            plain, times = one[key], one["naive"]["median"] / one[key]["median"]
+            table.add_row(name, f"{plain['per_second']:.1f}", "", f"{times:.2f}", "", "", f"{plain['peak_mb']:,.0f}")
         for name, engine in one["engines"].items():
             if "refused" in engine:
                 table.add_row(name, "refused", *[""] * 5)

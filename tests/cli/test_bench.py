@@ -1,11 +1,15 @@
 """`orch bench`: every part measures, draws and writes."""
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
+from orchestrator.bench.arithmetic import count_flops, matrix_rate
 from orchestrator.bench.timing import Timing, in_turn, ratio
 from tests.conftest import ROOT, Done
 
@@ -25,12 +29,38 @@ def test_things_run_in_turn_and_are_compared_round_by_round() -> None:
 
 
 def test_memory_of_a_block_is_seen() -> None:
-    import numpy as np
-
     held: list[object] = []
     timings = in_turn({"large": lambda: held.append(np.ones(30_000_000)), "small": held.clear}, 1)
     assert timings["large"].peak_mb > 150
     assert timings["small"].peak_mb < 100
+
+
+def test_memory_of_workers_counts_while_they_work() -> None:
+    from joblib import Parallel, delayed
+
+    def work(count: int) -> int:
+        return Parallel(n_jobs=2)(delayed(_hold)(count) for _ in range(2))[0]
+
+    things = {"work": lambda: work(8_000_000), "idle": lambda: time.sleep(0.3), "again": lambda: work(8_000_000)}
+    timings = in_turn(things, 1)
+    assert timings["again"].peak_mb > 2 * 64  # its workers were there before it
+    assert timings["idle"].peak_mb < 50
+
+
+def _hold(count: int) -> int:
+    held, started = np.ones(count), time.process_time()
+    while time.process_time() - started < 0.5:
+        held += 1
+    return len(held)
+
+
+def test_a_steps_arithmetic_is_counted_and_matrices_give_a_rate() -> None:
+    left, right = torch.ones(8, 16), torch.ones(16, 32, requires_grad=True)
+    assert count_flops(lambda: left @ right) == 2 * 8 * 16 * 32
+    assert count_flops(lambda: (left @ right).sum().backward()) == 2 * 2 * 8 * 16 * 32  # `left` needs no gradient
+    threads = torch.get_num_threads()
+    assert 1e8 < matrix_rate("cpu", torch.float32, 1) < 1e15
+    assert torch.get_num_threads() == threads
 
 
 @pytest.mark.slow
@@ -44,12 +74,16 @@ def test_all_parts_measure_and_are_told(orch: Orch, people: Path, tmp_path: Path
     found = json.loads((tmp_path / "out" / "bench.json").read_text())
     assert set(found["training"]) == {"mask", "gender", "age"}
     assert all(0 < one["efficiency"] < 3 for one in found["training"].values())
+    for one in found["training"].values():
+        assert 0 < one["arithmetic"]["share_of_matrix_rate"] < 1
     assert {"decode", "augment", "forward", "backward", "optimiser"} <= set(
         found["training"]["age"]["stages_ms_per_photo"]
     )
     engines = found["prediction"]["engines"]
     assert engines["torch fp32"]["same_labels"] == 1
     assert engines["torch fp32"]["difference_of_votes"] < 1e-4
+    assert found["prediction"]["decoding"]["per_second"] > engines["torch fp32"]["predict"]["per_second"]
+    assert found["prediction"]["nothing_shared"]["per_second"] > 0
     assert found["prediction"]["members"] == 9  # three folds: the smallest class has three people
     assert set(found["voting"]) == {"2000", "20000"}
     assert {name.split()[0] for name in found["growth"]} == {"photos", "members", "input", "jobs"}
