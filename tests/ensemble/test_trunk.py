@@ -170,6 +170,8 @@ def test_every_engine_runs_divided_members(tmp_path: Path) -> None:
         runners = open_runners(splits, engine, exports.path, "cpu", 2)
         assert len({id(runner.trunk) for runner in runners}) == 1
         features = runners[0].begin(photos)
+        exact = torch_runners(splits, "cpu", "fp32")[0].begin(photos)
+        assert np.abs(np.asarray(features) - np.asarray(exact)).max() < 1e-4  # in fp32 whatever the engine's precision
         for one, runner in zip(splits, runners, strict=True):
             expected = answers_of(one.member, photos)
             assert np.abs(runner.finish(features) - expected).max() <= TOLERANCE[engine.precision]
