@@ -113,17 +113,21 @@ def read_inputs(
     device = "cpu"
     with wrong.kept():
         recipes = _recipes(settings, specialists, base)
+    states: dict[str, State] = {}
     for task, recipe in recipes.items():
         with wrong.kept(task):
             check_backbone(recipe)
             if recipe.train == "head":
                 check_head_alone(recipe)
+            if recipe.weights != "hub":
+                states[task] = load_state(recipe)
     with wrong.kept():
         device = resolve_device(settings.device)
+    with wrong.kept():
         share_out(settings.jobs, 1, device)
-        for task, recipe in recipes.items():
-            if device == "cpu" and recipe.precision == "fp16":
-                raise ConfigError(f"{task}: precision = fp16 needs a GPU; allowed on a CPU: auto, fp32, bf16.")
+    for task, recipe in recipes.items():
+        if device == "cpu" and recipe.precision == "fp16":
+            wrong.add(ConfigError(f"{task}: precision = fp16 needs a GPU; allowed on a CPU: auto, fp32, bf16."))
     if settings.valid_only and settings.k == 0:
         wrong.add(ConfigError("--valid-only holds fold 0 out, and --folds 0 holds nobody out: give one of them."))
     photos = None
@@ -135,10 +139,10 @@ def read_inputs(
                 photos.require(specialist.columns, f"the {task} specialist")
         plan = plan_folds(photos.people, settings.k, settings.plan_seed or 0) if settings.k else None
     wrong.tell()
-    states: dict[str, State] = {}
     for task, recipe in recipes.items():  # after all that is quick to tell: a hub may take minutes
-        with wrong.kept(task):
-            states[task] = load_state(recipe)
+        if task not in states:
+            with wrong.kept(task):
+                states[task] = load_state(recipe)
     wrong.tell()
     assert photos is not None  # or something wrong was told
     for note in photos.notes[:5]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
@@ -74,6 +75,10 @@ def main() -> None:
             raise
         if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):  # torch's words
             warn("Out of memory. Lower --batch (predict), or --jobs, batch_size and the input size (train).")
+            sys.exit(2)
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            where = f": {error.filename}" if error.filename else ""
+            warn(f"The disk is full{where}. Free some room and run the same command again.")
             sys.exit(2)
         if isinstance(error, OSError) and error.filename:
             warn(f"{error.filename}: {error.strerror}.")

@@ -14,11 +14,16 @@ from orchestrator.cli.options import (
     FoldsOption,
     JsonOption,
     PlanSeedOption,
+    TasksOption,
+    chosen_tasks,
     column_names,
 )  # fmt: skip
-from orchestrator.errors import ConfigError
+from orchestrator.errors import ConfigError, Problem
+from orchestrator.labels import TASKS
 
 __all__ = ["app"]
+
+SHOWN_NOTES = 20
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -28,18 +33,27 @@ app = typer.Typer(
 
 
 @app.command("check")
-def check_data(data: DataOption, columns: ColumnsOption = [], json: JsonOption = False) -> None:
+def check_data(
+    data: DataOption,
+    columns: ColumnsOption = [],
+    tasks: TasksOption = ",".join(TASKS),
+    folds: FoldsOption = 5,
+    json: JsonOption = False,
+) -> None:
     """Find everything that is wrong with photos and table, all at once; exit code 0 when training may start.
 
     \b
     Examples:
       orch data check --data people/train
+      orch data check --data manifest.csv --tasks gender --folds 3
       orch data check --data manifest.csv --columns person=subject --json
     """
     from orchestrator.data.check import check
+    from orchestrator.specialists import SPECIALISTS
 
+    needs = {task: SPECIALISTS[task].columns for task in chosen_tasks(tasks)}
     with counting("opening photos") as progress:
-        findings = check(data, column_names(columns), progress)
+        findings = check(data, column_names(columns), needs, folds, progress)
     fatal = len(findings.fatal)
     people = int(findings.photos.table["person"].nunique()) if len(findings.photos) else 0
     if json:
@@ -50,15 +64,29 @@ def check_data(data: DataOption, columns: ColumnsOption = [], json: JsonOption =
             }
         )  # fmt: skip
     else:
-        for problem in findings.problems:
-            mark = typer.style("error", fg="red") if problem.fatal else typer.style("note ", fg="yellow")
-            typer.echo(f"{mark}  {problem}")
+        _print_problems(findings.problems)
         notes = len(findings.problems) - fatal
         typer.echo(
             f"{len(findings.photos):,} photos of {people:,} people opened: {fatal} error{'s' * (fatal != 1)}, "
             f"{notes} note{'s' * (notes != 1)}. " + ("Training may not start." if fatal else "Training may start.")
         )
     raise typer.Exit(1 if fatal else 0)
+
+
+def _print_problems(problems: list[Problem]) -> None:
+    """Every error; of each kind of note the first twenty."""
+    notes: dict[str, int] = {}
+    for problem in problems:
+        if problem.fatal:
+            typer.echo(f"{typer.style('error', fg='red')}  {problem}")
+            continue
+        notes[problem.kind] = notes.get(problem.kind, 0) + 1
+        if notes[problem.kind] <= SHOWN_NOTES:
+            typer.echo(f"{typer.style('note ', fg='yellow')}  {problem}")
+    for kind, count in notes.items():
+        if count > SHOWN_NOTES:
+            rest = f"... and {count - SHOWN_NOTES:,} more of the kind '{kind}'; --json lists all."
+            typer.echo(f"{typer.style('note ', fg='yellow')}  {rest}")
 
 
 @app.command("describe")

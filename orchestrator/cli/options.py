@@ -7,12 +7,13 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.errors import ConfigError
+from orchestrator.errors import ConfigError, nearest
+from orchestrator.labels import TASKS
 
 __all__ = [
     "ColumnsOption", "DataOption", "DeviceOption", "FoldsOption", "JobsOption", "JsonOption", "NoStoreOption",
-    "PlanSeedOption", "ProfileOption", "RecipeOption", "SeedOption", "SetOption", "ValidOnlyOption", "WorkspaceOption",
-    "column_names",
+    "PlanSeedOption", "ProfileOption", "RecipeOption", "SeedOption", "SetOption", "TasksOption", "ValidOnlyOption",
+    "WorkspaceOption", "chosen_tasks", "column_names",
 ]  # fmt: skip
 
 DataOption = Annotated[
@@ -40,6 +41,7 @@ SetOption = Annotated[
 FoldsOption = Annotated[
     int, typer.Option("--folds", "-k", help="Folds of the plan; 0 trains on everything, without a score.")
 ]
+TasksOption = Annotated[str, typer.Option("--tasks", help="Only these specialists, as in gender,mask.")]
 ValidOnlyOption = Annotated[bool, typer.Option("--valid-only", help="Train fold 0 only: a single split of people.")]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of the training.")]
 PlanSeedOption = Annotated[
@@ -53,6 +55,23 @@ NoStoreOption = Annotated[
 ]
 ProfileOption = Annotated[bool, typer.Option("--profile", help="Tell where the time went, stage by stage.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+
+def chosen_tasks(words: str) -> list[str]:
+    """The tasks of `--tasks`, in the order of the label's digits.
+
+    Raises:
+        ConfigError: a word is no task, or there is none.
+    """
+    chosen = [word.strip() for word in words.split(",") if word.strip()]
+    for word in chosen:
+        if word not in TASKS:
+            raise ConfigError(
+                f"--tasks {words}: '{word}' is no task; allowed: {', '.join(TASKS)}.{nearest(word, TASKS)}"
+            )
+    if not chosen:
+        raise ConfigError(f"--tasks: names no task; allowed: {', '.join(TASKS)}.")
+    return [task for task in TASKS if task in chosen]
 
 
 def column_names(columns: list[str]) -> dict[str, str]:

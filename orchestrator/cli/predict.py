@@ -9,7 +9,7 @@ import typer
 
 from orchestrator.cli.console import counting, emit, grid, out, print_stages, say, talk
 from orchestrator.cli.options import DeviceOption, JsonOption, ProfileOption, WorkspaceOption
-from orchestrator.errors import ConfigError
+from orchestrator.errors import ConfigError, Mistakes, nearest
 from orchestrator.stages import Stages
 
 if TYPE_CHECKING:
@@ -77,18 +77,23 @@ def predict(
     """
     from orchestrator.ensemble.voting import STRATEGIES
 
-    if on_error not in ("fail", "mark"):
-        raise ConfigError(f"--on-error {on_error}; allowed: fail, mark.")
-    if precision not in ("auto", "fp32"):
-        raise ConfigError(f"--precision {precision}; allowed: auto, fp32.")
-    if strategy is not None and strategy not in STRATEGIES:
-        raise ConfigError(f"--strategy {strategy}; allowed: {', '.join(STRATEGIES)}.")
+    wrong = Mistakes()
+    choices = (
+        ("on-error", on_error, ("fail", "mark")),
+        ("precision", precision, ("auto", "fp32")),
+        ("strategy", strategy, STRATEGIES),
+    )
+    for name, value, allowed in choices:
+        if value is not None and value not in allowed:
+            wrong.add(ConfigError(f"--{name} {value}; allowed: {', '.join(allowed)}.{nearest(value, allowed)}"))
     if (evaluation is None) == (not photos):
-        raise ConfigError(
-            "give either photos or --eval DIR. Example: orch predict --eval people/eval --out submission.csv"
+        wrong.add(
+            ConfigError(
+                "give either photos or --eval DIR. Example: orch predict --eval people/eval --out submission.csv"
+            )
         )
     if (evaluation is None) != (to is None):
-        raise ConfigError("--eval and --out go together: the folder to answer and the submission file to write.")
+        wrong.add(ConfigError("--eval and --out go together: the folder to answer and the submission file to write."))
     from orchestrator.data.contest import read_eval
     from orchestrator.pictures import check_png, contact_sheet
     from orchestrator.prediction import (
@@ -101,10 +106,13 @@ def predict(
     )
     from orchestrator.records.workspace import Workspace
 
-    if probabilities is not None:
-        check_probabilities_path(probabilities)
-    if picture is not None:
-        check_png("--picture", picture)
+    with wrong.kept():
+        if probabilities is not None:
+            check_probabilities_path(probabilities)
+    with wrong.kept():
+        if picture is not None:
+            check_png("--picture", picture)
+    wrong.tell()
     contest = read_eval(evaluation, missing_too=on_error == "mark") if evaluation is not None else None
     paths = list(contest.paths) if contest is not None else find_photos(photos or [])
     predictor = _open(workspace, ensemble, strategy, device, engine)

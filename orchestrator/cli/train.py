@@ -21,8 +21,10 @@ from orchestrator.cli.options import (
     RecipeOption,
     SeedOption,
     SetOption,
+    TasksOption,
     ValidOnlyOption,
     WorkspaceOption,
+    chosen_tasks,
     column_names,
 )  # fmt: skip
 from orchestrator.errors import ConfigError, nearest
@@ -41,7 +43,7 @@ def train_all(
     valid_only: ValidOnlyOption = False,
     recipe: RecipeOption = [],
     change: SetOption = [],
-    tasks: Annotated[str, typer.Option("--tasks", help="Only these specialists, as in gender,mask.")] = ",".join(TASKS),
+    tasks: TasksOption = ",".join(TASKS),
     jobs: JobsOption = 0,
     device: DeviceOption = "auto",
     seed: SeedOption = 0,
@@ -67,21 +69,14 @@ def train_all(
     from orchestrator.cli.display import TrainingDisplay
     from orchestrator.specialists import SPECIALISTS
 
-    chosen = [word.strip() for word in tasks.split(",") if word.strip()]
-    for word in chosen:
-        if word not in SPECIALISTS:
-            raise ConfigError(
-                f"--tasks {tasks}: '{word}' is no task; allowed: {', '.join(TASKS)}.{nearest(word, TASKS)}"
-            )
-    if not chosen:
-        raise ConfigError(f"--tasks: names no task; allowed: {', '.join(TASKS)}.")
+    chosen = chosen_tasks(tasks)
     settings = pipeline.Settings(
         data, workspace, column_names(columns), recipe or ["quick"], change, folds, valid_only, seed, plan_seed, jobs, device,
         not no_store, profile,
     )  # fmt: skip
     display = TrainingDisplay()
     try:
-        report = pipeline.train_all(settings, {task: SPECIALISTS[task] for task in TASKS if task in chosen}, display)
+        report = pipeline.train_all(settings, {task: SPECIALISTS[task] for task in chosen}, display)
     except KeyboardInterrupt:
         interrupted(display)
     finally:

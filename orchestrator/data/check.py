@@ -7,16 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
 from orchestrator.data.files import sha256_of
+from orchestrator.data.folds import plan_folds
 from orchestrator.data.photos import Photos
-from orchestrator.data.preprocessing import FORMATS, decode, photo_format
+from orchestrator.data.preprocessing import FORMATS, SUFFIXES, decode, photo_format
 from orchestrator.data.readers import inspect
-from orchestrator.errors import DataError, PhotoError, Problem
+from orchestrator.errors import DataError, OrchestratorError, PhotoError, Problem
 
 __all__ = ["Findings", "check", "twins"]
 
@@ -51,6 +52,8 @@ class _Opened:
 def check(
     source: Path,
     columns: Mapping[str, str] | None = None,
+    needs: Mapping[str, Sequence[str]] | None = None,
+    k: int = 0,
     progress: Callable[[int, int], None] = lambda _done, _all: None,
     threads: int = 4,
 ) -> Findings:
@@ -59,14 +62,17 @@ def check(
     Args:
         source: a folder in the contest's layout, or a manifest.
         columns: our name -> the manifest's name.
+        needs: task that shall be trained -> the columns that it needs.
+        k: folds of the plan that training shall use; 0: none.
         progress: called with (photos opened, photos in all).
         threads: that open photos.
     """
     try:
         photos, problems = inspect(source, columns)
-    except DataError as error:  # without its columns a table says nothing of its files
-        found = list(error.problems) or [Problem(str(source), error.message, kind="no_table")]
-        return Findings(Photos(source, pd.DataFrame(columns=["path", "person"]), "unknown"), found, {})
+    except DataError as error:  # without its columns a table says nothing of its files; they are opened all the same
+        problems = list(error.problems) or [Problem(str(source), error.message, kind="no_table")]
+        photos = Photos(source, pd.DataFrame(columns=["path", "person"]), "unknown", left_out=_images(source))
+    problems = [_needed(problem, needs or {}) for problem in problems]
     if not len(photos) and not any(problem.fatal for problem in problems):
         problems = [*problems, Problem(str(source), "no photos found.", kind="missing_file")]
     opened: list[_Opened] = []
@@ -77,9 +83,31 @@ def check(
             progress(number, len(paths))
     problems = [*problems, *(one.problem for one in opened if one.problem)]
     problems += twins(photos, [one.digest for one in opened[: len(photos)]])
+    if k and len(photos):
+        try:
+            plan_folds(photos.people, k, 0)
+        except OrchestratorError as error:
+            problems.append(Problem(str(source), error.message, kind="too_few_people"))
     sizes = pd.Series([one.size for one in opened if one.size]).value_counts()
     problems.sort(key=lambda problem: not problem.fatal)  # stable: the order of finding within each
     return Findings(photos, problems, {tuple(size): int(count) for size, count in sizes.items()})  # type: ignore[misc,arg-type]  # of two each
+
+
+def _images(source: Path) -> tuple[str, ...]:
+    """Photos below the contest's `images/`, for a table that cannot say which belong to it."""
+    root = source if source.is_dir() else source.parent
+    files = sorted(path for path in (root / "images").rglob("*") if path.suffix.lower() in SUFFIXES)
+    return tuple(path.relative_to(root).as_posix() for path in files if not path.name.startswith("."))
+
+
+def _needed(problem: Problem, needs: Mapping[str, Sequence[str]]) -> Problem:
+    """A missing column as what it is for the tasks that shall be trained: fatal where one needs it."""
+    for column in dict.fromkeys(column for columns in needs.values() for column in columns):
+        if problem.kind == "missing_column" and not problem.fatal and problem.what.startswith(f"no column '{column}'"):
+            wanting = ", ".join(task for task, columns in needs.items() if column in columns)
+            fix = f"Add it, map a name to it with --columns {column}=NAME, or leave {wanting} out with --tasks."
+            return replace(problem, fatal=True, fix=fix)
+    return problem
 
 
 def _open(path: Path) -> _Opened:

@@ -19,6 +19,9 @@ from orchestrator.labels import AGE_BORDERS, CLASSES, age_bands
 
 __all__ = ["Description", "describe", "fold_table", "with_bands"]
 
+ORIENTATION, SIDEWAYS = 0x0112, (5, 6, 7, 8)
+"""The EXIF tag, and its values for photos that `decode` turns by a quarter."""
+
 
 @dataclass(frozen=True)
 class Description:
@@ -86,7 +89,8 @@ def _sizes(photos: Photos, progress: Callable[[int, int], None]) -> dict[tuple[i
     def size_of(path: Path) -> tuple[int, int]:
         try:
             with Image.open(path, formats=tuple(FORMATS)) as image:
-                return image.size
+                width, height = image.size
+                return (height, width) if image.getexif().get(ORIENTATION, 1) in SIDEWAYS else (width, height)
         except Exception:  # whatever Pillow makes of it, `decode` has the sentence
             decode(path)
             raise

@@ -86,7 +86,7 @@ def check_format(path: Path, value: Any, known: int) -> None:
     if found > known:
         raise WorkspaceError(
             f"{path}: written in format {found} by a newer version; this one reads up to {known}. "
-            "Update orchestrator (pip install -U orchestrator), or choose another --workspace."
+            "Use that version of orchestrator, or choose another --workspace."
         )
 
 

@@ -15,7 +15,7 @@ import pandas as pd
 
 from orchestrator.data.photos import Photos, check_age, check_word
 from orchestrator.data.preprocessing import SUFFIXES
-from orchestrator.errors import ConfigError, DataError, Problem, counted, nearest
+from orchestrator.errors import ConfigError, DataError, Problem, nearest
 
 __all__ = ["MANIFEST_COLUMNS", "read_manifest"]
 
@@ -66,7 +66,7 @@ def read_manifest(path: Path, columns: Mapping[str, str] | None = None) -> tuple
     problems += _missing_columns(frame, path)
     problems += _extra_files({*table["path"], *left_out}, path)
     notes = tuple(problem for problem in problems if not problem.fatal)
-    return Photos(path.parent, table, "manifest", notes, tuple(left_out)), problems
+    return Photos(path.parent, table, "manifest", notes, tuple(left_out), path), problems
 
 
 def _place(name: str, folder: Path) -> str:
@@ -148,7 +148,7 @@ def _missing_columns(frame: pd.DataFrame, path: Path) -> list[Problem]:
 
 
 def _extra_files(known: set[str], path: Path) -> list[Problem]:
-    """Photos that stand beside listed ones and are in no row, told once with their number.
+    """Photos that stand beside listed ones and are in no row.
 
     Other folders are not searched: a table may lie at the top of a whole disk.
     """
@@ -160,12 +160,10 @@ def _extra_files(known: set[str], path: Path) -> list[Problem]:
         for file in sorted(folder.iterdir())
         if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
     ]
-    extra = [name for name in extra if name not in known]
-    if not extra:
-        return []
-    shown = ", ".join(extra[:3]) + (" ..." if len(extra) > 3 else "")
-    what = f"{counted(len(extra), 'photo')} beside those listed, in no row: left out ({shown})."
-    return [Problem(str(path), what, kind="extra_file", fatal=False)]
+    what = f"is in no row of {path.name}: left out."
+    return [
+        Problem(str(path.parent / name), what, kind="extra_file", fatal=False) for name in extra if name not in known
+    ]
 
 
 def _conflicts(table: pd.DataFrame, path: Path) -> list[Problem]:

@@ -38,6 +38,7 @@ class Photos:
         layout: `contest` or `manifest`.
         notes: what the reader decided that a user should know (an id that occurs twice, a file left out).
         left_out: files of rows that are not in order, relative to the root; a check opens them too.
+        source: the table's file, for messages; None: the root.
     """
 
     root: Path
@@ -45,6 +46,7 @@ class Photos:
     layout: str
     notes: tuple[Problem, ...] = field(default=())
     left_out: tuple[str, ...] = field(default=())
+    source: Path | None = None
 
     def __len__(self) -> int:
         return len(self.table)
@@ -73,7 +75,7 @@ class Photos:
         missing = [column for column in columns if column not in self.table]
         if missing:
             raise DataError(
-                f"{self.root}: {purpose} needs the column{'s' if len(missing) > 1 else ''} "
+                f"{self.source or self.root}: {purpose} needs the column{'s' if len(missing) > 1 else ''} "
                 f"{', '.join(missing)}; the table has {', '.join(self.table.columns)}. "
                 "Add it, map another name to it with --columns, or leave that task out with --tasks."
             )

@@ -310,5 +310,6 @@ def check_engine(name: str, device: str) -> None:
         )
     if missing := missing_packages(name):
         raise ConfigError(
-            f"--engine {name} needs {', '.join(missing)}: pip install 'orchestrator[engines]'. Or use --engine torch."
+            f"--engine {name} needs {', '.join(missing)}, which come with the extra `engines`: pip install -e '.[engines]' in "
+            "orchestrator's folder. Or use --engine torch."
         )

@@ -1,17 +1,25 @@
 """The other commands as a user sees them, and the errors that all commands share."""
 
+import errno
 import io
 import json
+import os
 import shutil
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
+import torch
+from PIL import Image
 from rich.console import Console
 
 from orchestrator.cli import console
-from tests.conftest import Done, train
+from orchestrator.data.readers import read
+from orchestrator.records.environment import git_revision
+from tests.conftest import Done, hashes, tiny, train
 
 Orch = Callable[..., Done]
 
@@ -21,7 +29,7 @@ def test_data_commands_in_sequence(orch: Orch, tmp_path: Path) -> None:
     done = orch("data", "synth", root, "--people", 12, "--eval-people", 2, "--jobs", 1)
     assert done.code == 0, done.err
     assert f"next: orch train-all --data {root / 'train'}" in done.err
-    done = orch("data", "check", "--data", root / "train")
+    done = orch("data", "check", "--data", root / "train", "--folds", 2)
     assert (done.code, done.out) == (0, "84 photos of 12 people opened: 0 errors, 0 notes. Training may start.\n")
     done = orch("data", "describe", "--data", root / "train", "--out", tmp_path / "p.png", "--json")
     assert json.loads(done.out)["photos"] == 84
@@ -29,7 +37,7 @@ def test_data_commands_in_sequence(orch: Orch, tmp_path: Path) -> None:
     done = orch("data", "folds", "--data", root / "train", "--folds", 2, "--json")
     assert json.loads(done.out)["k"] == 2
     next((root / "train" / "images").rglob("normal.jpg")).write_bytes(b"")
-    done = orch("data", "check", "--data", root / "train", "--json")
+    done = orch("data", "check", "--data", root / "train", "--folds", 2, "--json")
     assert done.code == 1
     found = json.loads(done.out)
     assert (found["may_train"], found["fatal"]) == (False, 1)
@@ -227,3 +235,190 @@ def test_long_work_shows_its_rate_and_the_time_left(monkeypatch: pytest.MonkeyPa
     assert "answering" in shown
     assert "70/100" in shown
     assert "/s" in shown
+
+
+def test_a_check_says_whether_this_training_may_start(orch: Orch, people: Path, tmp_path: Path) -> None:
+    photos = read(people / "train").table.assign(path=lambda table: [str(people / "train" / p) for p in table["path"]])
+    bare, words = tmp_path / "bare.csv", ["--json"]
+    photos[["path", "person", "gender"]].to_csv(bare, index=False)
+    done = orch("data", "check", "--data", bare, "--folds", 3, *words)
+    assert done.code == 1
+    found = [one for one in json.loads(done.out)["problems"] if one["fatal"]]
+    assert [one["kind"] for one in found] == ["missing_column"] * 2
+    assert "leave age out with --tasks" in found[0]["fix"]
+    assert orch("data", "check", "--data", bare, "--folds", 3, "--tasks", "gender").code == 0
+    refused = orch("train-all", "--data", bare, "--folds", 3, "-w", tmp_path / "runs")
+    assert refused.code == 2
+    assert f"{bare}: the age specialist needs the column age" in refused.err
+    done = orch("data", "check", "--data", people / "train", "--folds", 9)
+    assert done.code == 1
+    assert "--folds 9 is larger than the smallest class" in done.out
+    assert orch("data", "check", "--data", people / "train", "--folds", 3).code == 0
+
+
+def test_a_check_opens_photos_even_where_the_table_lacks_a_column(orch: Orch, people: Path, tmp_path: Path) -> None:
+    shutil.copytree(people / "train", tmp_path / "train")
+    table = pd.read_csv(tmp_path / "train" / "train.csv", dtype=str)
+    table.drop(columns="gender").to_csv(tmp_path / "train" / "train.csv", index=False)
+    empty = next((tmp_path / "train" / "images").rglob("mask1.*"))
+    empty.write_bytes(b"")
+    done = orch("data", "check", "--data", tmp_path / "train", "--json")
+    assert done.code == 1
+    told = {one["kind"]: one["where"] for one in json.loads(done.out)["problems"]}
+    assert told == {"missing_column": str(tmp_path / "train" / "train.csv"), "unreadable": str(empty)}
+
+
+def test_a_check_shows_each_kind_of_note_for_a_page_and_lists_all_for_machines(
+    orch: Orch, people: Path, tmp_path: Path
+) -> None:
+    photos = read(people / "train").table
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for number, path in enumerate(photos["path"]):
+        shutil.copy(people / "train" / path, flat / f"{number:03d}{Path(path).suffix}")
+    names = sorted(path.name for path in flat.iterdir())
+    photos.assign(path=names)[:126].drop(columns=["age", "gender"]).to_csv(flat / "some.csv", index=False)
+    words = ("--data", flat / "some.csv", "--folds", 2, "--tasks", "mask")
+    done = orch("data", "check", *words)
+    assert done.code == 0, done.out
+    assert done.out.count("is in no row of some.csv: left out.") == 20
+    assert "... and 22 more of the kind 'extra_file'" in done.out
+    found = [
+        one
+        for one in json.loads(orch("data", "check", *words, "--json").out)["problems"]
+        if one["kind"] == "extra_file"
+    ]
+    assert [one["where"] for one in found] == [str(flat / name) for name in names[126:]]
+
+
+def test_a_description_shows_ages_and_upright_sizes(orch: Orch, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    for number in range(3):
+        Image.new("RGB", (40, 20), (number, 0, 0)).save(
+            tmp_path / f"{number}.jpg", exif=exif if number else Image.Exif()
+        )
+    rows = [(f"{number}.jpg", f"p{number}", age) for number, age in enumerate((20, 31, 64))]
+    pd.DataFrame(rows, columns=["path", "person", "age"]).to_csv(tmp_path / "m.csv", index=False)
+    done = orch("data", "describe", "--data", tmp_path / "m.csv")
+    assert done.code == 0, done.err
+    lines = [" ".join(line.split()) for line in done.out.splitlines()]
+    for expected in (
+        "youngest 20",
+        "half are below 31",
+        "oldest 64",
+        "people within 3 years of 30 1",
+        "20 x 40 2",
+        "40 x 20 1",
+    ):
+        assert expected in lines
+
+
+def test_wrong_options_are_told_together(orch: Orch, people: Path, workspace: Path, tmp_path: Path) -> None:
+    done = orch("train-all", "--data", people / "train", "-w", tmp_path / "runs", "--device", "tpu", "--jobs", "-2",
+                "--set", "weights=nowhere.pth", "--folds", "3")  # fmt: skip
+    assert done.code == 2
+    for told in ("--device tpu", "--jobs -2", "weights = 'nowhere.pth'"):
+        assert told in done.err
+    done = orch(
+        "predict",
+        "-w",
+        workspace,
+        "--on-error",
+        "mrk",
+        "--precision",
+        "bf16",
+        "--strategy",
+        "sft",
+        "--picture",
+        "a.jpg",
+    )
+    assert done.code == 2
+    for told in (
+        "--on-error mrk",
+        "Did you mean 'mark'?",
+        "--precision bf16",
+        "--strategy sft",
+        "give either photos",
+        "a.jpg",
+    ):
+        assert told in done.err
+
+
+def test_a_full_disk_is_never_a_fault_of_ours(orch: Orch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.delenv("ORCH_DEBUG", raising=False)
+    monkeypatch.setattr(Path, "write_bytes", full)
+    done = orch("data", "synth", tmp_path / "people", "--people", 6, "--jobs", 1)
+    assert done.code == 2
+    assert "The disk is full. Free some room and run the same command again." in done.err
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (MemoryError(), "Out of memory. Lower --jobs, batch_size or the input size"),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
+            "Out of memory. Lower --batch (predict)",
+        ),
+        (type("OutOfMemoryError", (RuntimeError,), {})("CUDA"), "Out of memory. Lower --batch (predict)"),
+    ],
+)
+def test_out_of_memory_while_predicting_says_what_to_lower(
+    orch: Orch, people: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, told: str
+) -> None:
+    assert orch("ensemble", "-w", workspace).code == 0
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.delenv("ORCH_DEBUG", raising=False)
+    monkeypatch.setattr("orchestrator.ensemble.predictor.Predictor.predict", fail)
+    done = orch("predict", people / "eval" / "images", "-w", workspace)
+    assert (done.code, told in done.err) == (2, True), done.err
+
+
+def test_a_table_of_photos_goes_all_the_way(orch: Orch, people: Path, tmp_path: Path) -> None:
+    table = read(people / "train").table
+    paths = [str((people / "train" / path).absolute()) for path in table["path"]]
+    for suffix in ("csv", "parquet"):
+        manifest, runs = tmp_path / f"m.{suffix}", tmp_path / suffix
+        named = table.assign(path=paths).rename(columns={"person": "subject"})
+        named.to_csv(manifest, index=False) if suffix == "csv" else named.to_parquet(manifest)
+        words = ["--data", manifest, "--columns", "person=subject", "-w", runs, "--folds", 3, "--jobs", 1]
+        done = orch("train-all", *words, *tiny("epochs=1"))
+        assert done.code == 0, done.err
+        assert orch("ensemble", "-w", runs).code == 0
+        done = orch("predict", people / "eval" / "images", "-w", runs, "--json")
+        assert {one["label"] is not None for one in json.loads(done.out)} == {True}
+        assert len(json.loads(done.out)) == 28
+    same = [hashes(tmp_path / suffix / "age-0001" / "fold-1")["weights.safetensors"] for suffix in ("csv", "parquet")]
+    assert same[0] == same[1]
+
+
+def test_a_run_is_recorded_with_machine_and_revision(workspace: Path) -> None:
+    record = json.loads((workspace / "age-0001" / "run.json").read_text())["environment"]
+    assert record["hardware"]["cores"] >= 1
+    assert record["hardware"]["processor"]
+    assert record["versions"]["torch"] in (torch.__version__, torch.__version__.partition("+")[0])
+    assert set(record["versions"]) >= {"python", "torch", "timm", "albumentations", "numpy"}
+
+
+def test_the_revision_is_git_s_and_changes_show(tmp_path: Path) -> None:
+    def git(*words: str) -> str:
+        who = ["-c", "user.name=n", "-c", "user.email=e@x"]
+        return subprocess.run(
+            ["git", *who, "-C", tmp_path, *words], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    assert git_revision(tmp_path) is None
+    git("init", "-q")
+    (tmp_path / "a").write_text("1")
+    git("add", "a")
+    git("commit", "-qm", "one")
+    assert git_revision(tmp_path) == git("rev-parse", "HEAD")
+    (tmp_path / "a").write_text("2")
+    assert git_revision(tmp_path) == git("rev-parse", "HEAD") + "+changes"

@@ -3,11 +3,13 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from orchestrator import ensembling
 from orchestrator.labels import CLASSES, TASKS
 from tests.conftest import Done, tiny, train
 
@@ -40,6 +42,7 @@ def test_several_runs_vote_and_their_disagreements_are_listed(orch: Orch, people
     for seed in (1, 2):
         assert train(orch, people, workspace, "train", "age", *tiny("epochs=1"), "--seed", seed).code == 0
     done = orch("ensemble", "-w", workspace, "--members", "age=age-0001,age-0002,age-0003", "--json")
+    assert done.code == 0, done.err
     record = json.loads(done.out)
     assert len(record["members"]["age"]) == 9
     assert [one["run"] for one in record["single"]["age"] if one["fold"] is None] == [
@@ -60,6 +63,22 @@ def test_several_runs_vote_and_their_disagreements_are_listed(orch: Orch, people
     assert len(listed) >= (mean != voices.argmax(axis=1))[clear].sum()
     text = orch("ensemble", "-w", workspace, "age=age-0001,age-0002,age-0003").out
     assert f"soft and hard voting disagree on {len(listed):,} photos" in text
+
+
+def test_photos_on_which_the_strategies_differ_are_listed_with_both_answers() -> None:
+    """Two of three members put the second photo above 30 by a little, the third below by much."""
+    sure = np.array([[0.9, 0.1, 0.0]] * 3)
+    torn = np.array([[0.9, 0.1, 0.0], [0.4, 0.6, 0.0], [0.9, 0.1, 0.0]])
+    table = pd.DataFrame({"path": ["a.jpg", "b.jpg", "c.jpg"]})
+    joined = {
+        "mask": SimpleNamespace(table=table, members=[np.eye(3)[[0, 1, 2]]] * 3),
+        "gender": SimpleNamespace(table=table, members=[np.eye(2)[[0, 1, 0]]] * 3),
+        "age": SimpleNamespace(table=table, members=[sure, torn, torn]),
+    }
+    found = ensembling._disagreements(joined)
+    assert found.to_dict("records") == [
+        {"path": "b.jpg", "soft": "incorrect / female / <30", "hard": "incorrect / female / 30-59"}
+    ]
 
 
 def test_wrong_ensembles_are_refused_with_everything_at_once(orch: Orch, people: Path, workspace: Path) -> None:

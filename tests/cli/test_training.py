@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -143,6 +144,15 @@ def test_a_failing_fold_is_told_at_the_end_and_the_others_are_kept(
     done = train(orch, people, runs, "train-all", *tiny("epochs=1"))
     assert done.code == 1
     assert "age-0001 fold 1: age fold 1: MemoryError" in done.err
+    rows = {words[0]: " ".join(words) for line in done.out.splitlines() if (words := line.split())}
+    assert "complete" in rows["mask-0001"]
+    assert "2/3" in rows["age-0001"]
+    assert "failed" in rows["age-0001"]
+    for fold in range(3):  # one plain line an epoch, since this is no terminal
+        assert re.search(
+            rf"mask-0001 fold {fold} epoch 1/1: loss \d+\.\d{{4}}, macro F1 0\.\d{{4}}, \d+ photos/s", done.err
+        )
+    assert "\x1b[" not in done.out + done.err
     assert "the same command trains what is missing" in done.err
     assert "mask-0001 is now the current mask run" in done.err
     assert len(list(runs.glob("age-0001/fold-*/member.json"))) == 2

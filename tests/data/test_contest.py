@@ -196,4 +196,4 @@ def test_photos_of_wrong_rows_are_opened_too_and_a_tableless_folder_is_a_finding
     found = kinds(contest)
     assert set(found) >= {"impossible_age", "unreadable"}
     (contest / "train.csv").unlink()
-    assert set(kinds(contest)) == {"no_table"}
+    assert set(kinds(contest)) == {"no_table", "unreadable"}

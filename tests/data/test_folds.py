@@ -37,6 +37,31 @@ def test_folds_partition_people_and_keep_the_classes_shares(sizes: list[int], k:
     assert (counts.max(axis=1) - counts.min(axis=1) <= 1).all()
 
 
+names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
+anybody = st.tuples(st.one_of(st.just(30.0), st.just(60.0), st.floats(0, 120)), st.sampled_from(["male", "female"]))
+
+
+@given(
+    st.dictionaries(names, anybody, min_size=2, max_size=60),
+    st.sampled_from([("age", "gender"), ("age",), ("gender",), ()]), st.integers(2, 12), st.integers(0, 1000),
+)  # fmt: skip
+def test_any_table_of_people_is_partitioned_or_refused(
+    everyone: dict[str, tuple[float, str]], columns: tuple[str, ...], k: int, seed: int
+) -> None:
+    index = pd.Index(list(everyone), name="person")
+    people = pd.DataFrame(list(everyone.values()), index=index, columns=["age", "gender"])[list(columns)]
+    kinds = [people["gender"]] if "gender" in people else []
+    kinds += [pd.Series(np.digitize(people["age"], [30, 60]), index)] if "age" in people else []
+    smallest = min(len(group) for _, group in people.groupby(kinds)) if kinds else len(people)
+    if k > smallest:
+        with pytest.raises(PlanError, match=f"--folds {k} is larger than the smallest class|has a single person"):
+            plan_folds(people, k, seed)
+        return
+    plan = plan_folds(people, k, seed)
+    assert set(plan.fold_of) == set(everyone)
+    assert set(plan.fold_of.values()) == set(range(k))
+
+
 @given(sizes_of, st.integers(2, 5), st.integers(0, 1000), st.randoms(use_true_random=False))
 def test_the_order_of_rows_decides_nothing(sizes: list[int], k: int, seed: int, random: object) -> None:
     people = table(sizes)

@@ -1,4 +1,6 @@
 import json
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -25,8 +27,15 @@ def test_the_hash_cache_saves_reading_and_never_lies(tmp_path: Path) -> None:
     first = cache.hashes([photo])
     assert cache.hashes([photo]) == first
     assert len(json.loads((tmp_path / "cache" / "hashes.json").read_text())) == 1
+    stat = photo.stat()
+    time.sleep(0.02)
+    photo.write_bytes(b"two")  # as large, and dated back
+    os.utime(photo, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert photo.stat().st_size == stat.st_size
+    assert photo.stat().st_mtime_ns == stat.st_mtime_ns
+    assert cache.hashes([photo]) == HashCache(None).hashes([photo]) != first
     photo.write_bytes(b"other")
-    assert cache.hashes([photo]) != first
+    assert cache.hashes([photo]) == HashCache(None).hashes([photo])
     (tmp_path / "cache" / "hashes.json").write_text("{damaged")
     assert cache.hashes([photo]) == HashCache(None).hashes([photo])
     with pytest.raises(DataError, match="2 of 3 photos cannot be read"):

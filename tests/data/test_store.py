@@ -39,10 +39,12 @@ def test_store_direct_and_single_photo_paths_give_equal_pixels(tmp_path: Path, p
 def test_a_store_is_built_once_and_another_geometry_is_another_store(
     tmp_path: Path, people: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    build(tmp_path / "store", people)
-    before = sorted(path.name for path in (tmp_path / "store").iterdir())
     decoded: list[Path] = []
     monkeypatch.setattr(store_module, "decode", lambda path: (decoded.append(path), decode(path))[1])
+    _, photos = build(tmp_path / "store", people)
+    assert sorted(decoded) == sorted(photos.paths)  # once for both geometries
+    decoded.clear()
+    before = sorted(path.name for path in (tmp_path / "store").iterdir())
     _, photos = build(tmp_path / "store", people)
     assert decoded == []
     assert sorted(path.name for path in (tmp_path / "store").iterdir()) == before

@@ -182,7 +182,7 @@ def test_engines_that_are_unknown_not_installed_or_for_another_device_are_told(m
         check_engine("openvino", "cuda")
     monkeypatch.setattr(engines, "find_spec", lambda name: None)
     with pytest.raises(
-        ConfigError, match=r"needs onnx, onnxscript, onnxruntime: pip install 'orchestrator\[engines\]'"
+        ConfigError, match=r"needs onnx, onnxscript, onnxruntime, which .* pip install -e '.\[engines\]'"
     ):
         check_engine("onnx", "cpu")
     assert {engine.name for engine in engines_here("cpu")} == {"torch"}

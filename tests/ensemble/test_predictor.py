@@ -4,9 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from orchestrator.data.preprocessing import Geometry
+from orchestrator.data.preprocessing import Geometry, decode
 from orchestrator.data.readers import read
 from orchestrator.data.store import DirectPixels, PixelStore
+from orchestrator.ensemble import predictor as predictor_module
 from orchestrator.ensemble.member import MemberFiles, load_members
 from orchestrator.ensemble.predictor import Predictor
 from orchestrator.errors import WorkspaceError
@@ -70,3 +71,18 @@ def json_of(folder: Path) -> dict[str, dict[str, float]]:
     import json
 
     return dict(json.loads((folder / "store.json").read_text()))
+
+
+def test_each_photo_is_decoded_once_for_all_members(
+    trained: Path, people: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[Path] = []
+    monkeypatch.setattr(predictor_module, "decode", lambda path: (decoded.append(path), decode(path))[1])
+    members = {
+        task: [MemberFiles(trained / f"{task}-0001" / f"fold-{number}") for number in range(3)] for task in TASKS
+    }
+    predictor = Predictor(load_members(members), "soft")
+    assert len(predictor.geometries) == 3
+    paths = read(people / "train").paths[:40]
+    assert sum(len(batch.paths) for batch in predictor.predict(paths, batch=16)) == 40
+    assert sorted(decoded) == sorted(paths)

@@ -46,3 +46,10 @@ def test_the_mask_specialists_crops_keep_the_mouth() -> None:
         share = np.sqrt((1 - recipe.augment.resized_crop) * 0.9)
         assert top + height * (1 - share) < 0.5 * 512, name  # above the mouth of a face in the upper middle
         assert top + height * share > 0.7 * 512, name  # below it
+
+
+def test_crops_are_the_published_ones_unless_a_recipe_says_otherwise() -> None:
+    """Age sees the centre, gender the lower centre; `quick` chose its own by measuring (docs/experiments.md)."""
+    plain = load_recipes(SPECIALISTS, ["standard"])
+    assert (plain["age"].anchor, plain["gender"].anchor) == (0.5, 1.0)
+    assert plain["mask"].augment.resized_crop > 0

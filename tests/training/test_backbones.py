@@ -176,3 +176,27 @@ def test_frozen_stages_get_no_gradient_and_keep_their_statistics(name: str) -> N
 def test_mean_and_std_come_with_the_backbone() -> None:
     assert preprocess_of(recipe()).mean == (0.5, 0.5, 0.5)
     assert preprocess_of(recipe(backbone="resnet18")).std == (0.229, 0.224, 0.225)
+
+
+@pytest.mark.slow
+def test_the_recipe_for_a_gpu_can_be_built() -> None:
+    for task, one in load_recipes(SPECIALISTS, ["standard"]).items():
+        check_backbone(one)
+        assert preprocess_of(one).geometry == one.geometry, task
+
+
+def test_weights_come_from_the_hub_where_it_can_be_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hub's cache as its client lays it out stands for the hub: the same code reads it, and no network is needed."""
+    source = timm.get_pretrained_cfg("test_efficientnet").hf_hub_id
+    assert source
+    place = tmp_path / f"models--{source.replace('/', '--')}"
+    (place / "snapshots" / "abc").mkdir(parents=True)
+    (place / "refs").mkdir()
+    (place / "refs" / "main").write_text("abc")
+    torch.manual_seed(3)
+    state = {key: value + 0.25 for key, value in timm.create_model("test_efficientnet").state_dict().items()}
+    save_file(state, place / "snapshots" / "abc" / "model.safetensors")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    found = load_state(recipe(backbone="test_efficientnet", weights="hub", frozen_stages=0))
+    assert torch.equal(found["conv_stem.weight"], state["conv_stem.weight"])
+    assert not any(key.startswith("classifier") for key in found)

@@ -109,7 +109,12 @@ def test_a_stopped_training_ends_with_the_same_bits(
     with pytest.raises(StopError):
         train_fold(job_of(tmp_path / "cut", *changes))
     assert not (tmp_path / "cut" / checkpoints.CARD).exists()
+    trained: list[int] = []
+    real_epoch = loop._train_epoch
+    monkeypatch.setattr(loop, "_train_epoch", lambda *words: (trained.append(words[-1].epoch), real_epoch(*words))[1])
     cut = train_fold(job_of(tmp_path / "cut", *changes))
+    # It goes on from its last checkpoint: from the second epoch on, or from the third where that was written.
+    assert trained == ([2] if moment == "after the checkpoint" else [1, 2])
     assert cut["sha256"] == whole["sha256"]
     assert cut["scores"] == whole["scores"]
     strip = [{k: v for k, v in e.items() if k not in ("seconds", "photos_per_second")} for e in (
@@ -130,6 +135,84 @@ def test_seeds_folds_and_tasks_draw_differently_and_the_same_seed_the_same(tmp_p
         for task in ("age", "mask") for fold in (0, 1, None) for seed in (0, 1) for purpose in range(5)
     }  # fmt: skip
     assert len(entropies) == 2 * 3 * 2 * 5
+
+
+def test_every_epoch_draws_and_changes_photos_anew(tmp_path: Path) -> None:
+    asked: list[np.ndarray] = []
+
+    class Told(Stripes):
+        def take(self, rows: np.ndarray) -> np.ndarray:
+            asked.append(rows)
+            return super().take(rows)
+
+    job = job_of(tmp_path / "m", "sampling=per_person", "epochs=3")
+    pixels = Told(job.table["truth"].to_numpy())
+    # Three photos a person, all people to train on, so an epoch is one photo of each: batches of 16 from 30 people.
+    train_fold(dataclasses.replace(job, pixels=pixels, train=np.arange(90), held_out=np.array([], int)))
+    epochs = [set(rows.tolist()) for rows in asked]
+    assert [len(rows) for rows in epochs] == [16, 16, 16]
+    for rows in epochs:
+        assert len({row // 3 for row in rows}) == 16
+    assert epochs[0] != epochs[1] != epochs[2] != epochs[0]
+    seen: list[int] = []
+    real = loop.Augmenter.__call__
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            loop.Augmenter, "__call__", lambda self, pixels, seed: (seen.append(seed), real(self, pixels, seed))[1]
+        )
+        train_fold(job_of(tmp_path / "a", "epochs=2"))
+    assert len(seen) == len(set(seen)) == 2 * (60 // 16)
+
+
+def test_scores_are_of_the_truth_whatever_is_trained_on(tmp_path: Path) -> None:
+    # Scored once, at the end: the best epoch by the truth would be the one that learnt least of what it was taught.
+    still = [f"augment.{key}=0" for key in Augment.model_fields]
+    job = job_of(tmp_path / "m", "epochs=12", "evaluate_every=12", *still)
+    moved = (job.table["truth"] + 1) % 3  # as a moved border moves classes, only for everybody
+    card = train_fold(dataclasses.replace(job, table=job.table.assign(trained=moved, target=moved)))
+    table = pd.read_parquet(tmp_path / "m" / checkpoints.HELD_OUT)
+    assert table["truth"].tolist() == job.table["truth"].iloc[job.held_out].tolist()
+    answers = table.filter(like="p(").to_numpy().argmax(axis=1)
+    assert (answers == (table["truth"] + 1) % 3).mean() > 0.6  # it learnt what it was taught
+    assert card["scores"]["accuracy"] == (answers == table["truth"]).mean() < 0.4
+
+
+def test_gradients_are_clipped_to_the_recipes_norm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    norms: list[float] = []
+
+    class Watched(torch.optim.SGD):
+        def step(self, closure: None = None) -> None:
+            grads = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
+            norms.append(float(torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in grads]))))
+            return super().step(closure)
+
+    def watched(model: torch.nn.Module, recipe: object) -> torch.optim.Optimizer:
+        optimiser = Watched([p for p in model.parameters() if p.requires_grad], lr=1e-3)
+        optimiser.param_groups[0]["peak_lr"] = 1e-3
+        return optimiser
+
+    monkeypatch.setattr(loop, "create_optimiser", watched)
+    train_fold(job_of(tmp_path / "free", "clip_norm=0", "epochs=1"))
+    assert min(norms) > 0.06
+    norms.clear()
+    train_fold(job_of(tmp_path / "held", "clip_norm=0.05", "epochs=1"))
+    assert norms
+    assert max(norms) <= 0.05 + 1e-6
+
+
+def test_networks_train_channels_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bool] = []
+    real = loop._loss
+
+    def watched(job: MemberJob, model: torch.nn.Module, *rest: object) -> torch.Tensor:
+        spatial = [p for p in model.parameters() if p.ndim == 4 and min(p.shape[1:]) > 1]
+        seen.append(bool(spatial) and all(p.is_contiguous(memory_format=torch.channels_last) for p in spatial))
+        return real(job, model, *rest)
+
+    monkeypatch.setattr(loop, "_loss", watched)
+    train_fold(job_of(tmp_path, "epochs=1"))
+    assert seen
+    assert all(seen)
 
 
 def test_patience_stops_and_the_best_epoch_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
