@@ -136,7 +136,7 @@ def predict_photos(
     paths: Sequence[Path],
     mark_errors: bool,
     done: Callable[[int, int], None],
-    batch_size: int = 64,
+    batch_size: int = 0,
     cascade: Cascade | None = None,
 ) -> list[Prediction]:
     """Answers for photos, in order.
@@ -146,7 +146,7 @@ def predict_photos(
         paths: photos.
         mark_errors: put a row without a label where a photo cannot be read, instead of raising.
         done: called with (photos done, photos in all).
-        batch_size: photos at a time; bounds the memory.
+        batch_size: photos at a time; bounds the memory. 0 chooses by the number of cores.
         cascade: when a vote is settled and nobody else is asked; None asks everybody.
 
     Raises:

@@ -106,3 +106,8 @@ def test_every_number_has_a_meaning() -> None:
     for model in (Recipe, Augment):
         assert len(model.model_fields) > 10
         assert all(field.description for field in model.model_fields.values())
+
+
+def test_a_recipe_that_is_no_text_is_told(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_bytes(b"lr = 1e-3 # \xff\xfe")
+    assert "mine.toml: is no text file (UTF-8)" in problems([str(tmp_path / "mine.toml")], [])

@@ -1,4 +1,4 @@
-"""What the age specialist sees: the centre of the photo, where the face and its skin are.
+"""What the age specialist sees: the centre of the photo, where the face and its skin are, unless a recipe says otherwise.
 
 Colour and contrast change only mildly: grey hair and wrinkles are what age is read from.
 """

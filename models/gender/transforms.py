@@ -1,4 +1,4 @@
-"""What the gender specialist sees: the lower centre, where long hair, neck and shoulders are."""
+"""What the gender specialist sees: the lower centre, where long hair, neck and shoulders are, unless a recipe says otherwise."""
 
 from typing import Any
 

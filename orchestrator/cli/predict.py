@@ -44,8 +44,11 @@ def predict(
         str, typer.Option("--on-error", help="fail, or mark: leave the row of an unreadable photo empty.")
     ] = "fail",
     batch: Annotated[
-        int, typer.Option("--batch", min=1, max=4096, help="Photos at a time; lower it when memory runs out.")
-    ] = 64,
+        int,
+        typer.Option(
+            "--batch", min=0, max=4096, help="Photos at a time; lower it when memory runs out. 0: by the cores."
+        ),
+    ] = 0,
     engine: Annotated[
         str,
         typer.Option(

@@ -55,7 +55,8 @@ def train_all(
 ) -> None:
     """Train the three specialists over the folds of one plan of people.
 
-    Killed at any moment (Ctrl-C, kill -9, power), the same command goes on where it stood and ends with the same weights.
+    Killed at any moment (Ctrl-C, kill -9, power), the same command goes on where it stood and ends with the same weights (on a
+    CPU bit for bit).
     Changed settings or data make new runs; nothing is ever mixed or overwritten.
 
     \b
@@ -120,7 +121,7 @@ def train(
     """Retrain one specialist into a new run; the others' files are not touched.
 
     Recipe, folds and plan are the current run's unless you change them. When the run is complete it becomes the
-    specialist's current one, and `orch ensemble` takes it up.
+    specialist's current one, and `orch ensemble` takes it up; one of fewer folds (--valid-only) leaves the current one alone.
 
     \b
     Examples:

@@ -156,14 +156,14 @@ class Predictor:
             return self._ask(pool, prepared).answers()
 
     def predict(
-        self, paths: Sequence[Path], skip_unreadable: bool = False, batch: int = BATCH, cascade: Cascade | None = None
+        self, paths: Sequence[Path], skip_unreadable: bool = False, batch: int = 0, cascade: Cascade | None = None
     ) -> Iterator[Batch]:
         """Answers for files, a batch at a time, in order; the next batches are decoded and begun meanwhile.
 
         Args:
             paths: photos.
             skip_unreadable: report photos that cannot be read in `failed` instead of raising.
-            batch: photos at a time; bounds the memory.
+            batch: photos at a time; bounds the memory. 0: `BATCH`, or enough to keep all cores busy.
             cascade: when a vote is settled and nobody else is asked; None asks everybody.
 
         Raises:
@@ -171,8 +171,9 @@ class Predictor:
             WorkspaceError: a member answers with what is no number.
         """
         cv2.setNumThreads(1)
-        if self.device == "cpu":  # a stretch of photos is one call for each team, and there are threads to fill
-            batch = max(batch, self._stretch(cascade) * -(-self.threads // len(self._teams(cascade))))
+        if not batch:  # a stretch of photos is one call for each team, and there are threads to fill
+            enough = self._stretch(cascade) * -(-self.threads // len(self._teams(cascade)))
+            batch = max(BATCH, enough if self.device == "cpu" else 0)
         parts = [list(paths[start : start + batch]) for start in range(0, len(paths), batch)]
         with self._pool() as pool, ThreadPoolExecutor(self.threads) as decoders:
             # On a CPU decoding shares the members' threads; a GPU's single thread must not wait for it.

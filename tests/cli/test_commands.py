@@ -422,3 +422,12 @@ def test_the_revision_is_git_s_and_changes_show(tmp_path: Path) -> None:
     assert git_revision(tmp_path) == git("rev-parse", "HEAD")
     (tmp_path / "a").write_text("2")
     assert git_revision(tmp_path) == git("rev-parse", "HEAD") + "+changes"
+
+
+def test_a_plan_of_no_folds_and_a_recipe_without_a_suffix_are_told(orch: Orch, people: Path, tmp_path: Path) -> None:
+    done = orch("data", "folds", "--data", people / "train", "--folds", 0)
+    assert (done.code, "--folds 0 means no plan" in done.err) == (2, True)
+    done = orch("recipes", "copy", "age", "quick", tmp_path / "mine.txt")
+    assert done.code == 2
+    assert "mine.txt" in done.err
+    assert not (tmp_path / "mine.txt").exists()

@@ -156,3 +156,15 @@ def test_mutated_bytes_are_a_photo_or_a_photo_error(kind: str, changes: list[tup
         assert decode(bytes(data)).shape[2] == 3
     except PhotoError as error:
         assert str(error).startswith("the photo: ")
+
+
+def test_a_photo_of_too_many_pixels_is_refused_before_it_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("L", (300, 200)).save(tmp_path / "a.png")
+    monkeypatch.setattr("orchestrator.data.preprocessing.MAX_PIXELS", 50_000)
+    with pytest.raises(PhotoError, match="300 x 200 pixels; at most 50,000 are decoded"):
+        decode(tmp_path / "a.png")
+    monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(PhotoError, match="more than 50,000 pixels"):
+        decode(tmp_path / "a.png")

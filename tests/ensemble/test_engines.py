@@ -205,3 +205,28 @@ def test_the_command_predicts_the_same_on_every_engine(
     columns = [column for column in tables[0] if column.startswith("p(")]
     assert np.abs(tables[0][columns] - tables[1][columns]).to_numpy().max() < 1e-4
     assert orch("predict", people / "eval", "-w", workspace, "--precision", "int8").code == 2
+
+
+def test_a_network_that_cannot_be_exported_is_told_with_the_way_out(
+    predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("no decomposition for aten::strange")
+
+    exports, one = Exports(tmp_path), predictor.splits[0]
+    with monkeypatch.context() as patch:
+        patch.setattr("torch.onnx.export", fail)
+        told = (
+            r"mask-0001/fold-0: its network \(test_efficientnet\) cannot be exported to ONNX \(RuntimeError: no decomp"
+        )
+        with pytest.raises(EngineError, match=told + ".*Use --engine torch"):
+            exports.make([one])
+    with monkeypatch.context() as patch:
+        patch.setattr("torch.onnx.export", lambda *_, **__: None)
+        with pytest.raises(EngineError, match="torch returned no ONNX program for test_efficientnet"):
+            exports.make([one])
+    with monkeypatch.context() as patch:
+        patch.setattr("onnxscript.optimizer.optimize", fail)
+        with pytest.raises(EngineError, match=r"cannot be written as ONNX \(RuntimeError\). Use --engine torch"):
+            exports.make([one])
+    assert not list(tmp_path.iterdir())

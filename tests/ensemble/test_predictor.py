@@ -86,3 +86,19 @@ def test_each_photo_is_decoded_once_for_all_members(
     paths = read(people / "train").paths[:40]
     assert sum(len(batch.paths) for batch in predictor.predict(paths, batch=16)) == 40
     assert sorted(decoded) == sorted(paths)
+
+
+def test_a_member_of_another_task_is_refused(trained: Path) -> None:
+    members = fold(trained, 0) | {"age": [MemberFiles(trained / "mask-0001" / "fold-0")]}
+    with pytest.raises(WorkspaceError) as caught:
+        load_members(members)
+    assert "a member for mask with the classes wear, incorrect, not_wear; needed: age with <30, 30-59, >=60" in str(
+        caught.value
+    )
+
+
+@pytest.mark.parametrize(("wanted", "expected"), [(5, [5, 5, 5, 5]), (0, [20])])
+def test_a_batch_is_what_was_asked_for(trained: Path, people: Path, wanted: int, expected: list[int]) -> None:
+    predictor = Predictor(load_members(fold(trained, 0)), "soft")
+    batches = predictor.predict(read(people / "train").paths[:20], batch=wanted)
+    assert [len(batch.paths) for batch in batches] == expected

@@ -200,3 +200,9 @@ def test_weights_come_from_the_hub_where_it_can_be_reached(tmp_path: Path, monke
     found = load_state(recipe(backbone="test_efficientnet", weights="hub", frozen_stages=0))
     assert torch.equal(found["conv_stem.weight"], state["conv_stem.weight"])
     assert not any(key.startswith("classifier") for key in found)
+
+
+def test_a_file_without_tensors_is_told(tmp_path: Path) -> None:
+    torch.save({"state_dict": {"epoch": 3}}, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match=r"w.pth': no state dict \(name -> tensor\) in it"):
+        load_state(recipe(backbone="test_efficientnet", weights=str(tmp_path / "w.pth")))
