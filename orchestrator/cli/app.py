@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
+import gc
 import os
 import sys
+from contextlib import suppress
 
 import typer
 
@@ -13,7 +16,11 @@ from orchestrator.cli import bench, cascade, data, demo, ensemble, export, predi
 from orchestrator.cli.console import warn
 from orchestrator.errors import OrchestratorError
 
-__all__ = ["app", "main"]
+__all__ = ["app", "main", "program"]
+
+COLLECT_EVERY = (
+    1_000_000  # objects more than before; Python's own 700 is meant for programs that do not begin by importing torch
+)
 
 app = typer.Typer(
     name="orch",
@@ -51,6 +58,25 @@ def root(
     if version:
         typer.echo(__version__)
         raise typer.Exit
+
+
+def program() -> None:
+    """`orch` as a program: `main` with rarer garbage collections, and an end that leaves freeing memory to the system.
+
+    Importing torch and timm makes so many objects that collecting among them took 0.6 of 2.8 s here, and taking them apart at the
+    end 0.9 s. mypy ends in the same way (mypy.util.hard_exit).
+    """
+    gc.set_threshold(COLLECT_EVERY)
+    code = 0
+    try:
+        main()
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
+    atexit._run_exitfuncs()  # workers are ended and temporary folders removed, as at any end
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):  # whoever read it is gone
+            stream.flush()
+    os._exit(code)
 
 
 def main() -> None:

@@ -41,7 +41,8 @@ TRACE_SECONDS, FILL_SECONDS = 5.0, 0.6
 WORTH_SECONDS = 60.0
 """Torch's time for all photos below which nothing is exported just to find out: the trial exports one member a network."""
 FEW_PHOTOS = 256
-"""Up to so many photos nothing is tried that is not ready. Fifteen members of EfficientNet-Lite0 take 11 s on 2 cores."""
+"""Up to so many photos stay on torch: fifteen members of EfficientNet-Lite0 answer them in 5 s on 2 cores, and opening eighteen
+exports alone would take a second or two."""
 TRIALS = "trials.json"
 
 
@@ -98,15 +99,17 @@ def put_on_engines(
         predictor.use(torch_runners(predictor.splits, predictor.device, "fp32"))
     if predictor.device != "cpu" or name == "torch":
         return []
+    if name == "auto" and photos <= FEW_PHOTOS:
+        return []  # torch, as loaded
     trial = _Trial(predictor, sample[:CHECK_PHOTOS], Exports(cache), cache / TRIALS, exporting)
-    able = [
-        one for one in engines_here("cpu") if name in ("auto", one.name) and not (exact and one.precision != "fp32")
-    ]
     by_kind: dict[str, list[Split]] = {}
     for one in predictor.splits:
         by_kind.setdefault(one.member.kind, []).append(one)
     if name == "auto" and not trial.ready(predictor.splits) and not trial.worth(by_kind.values(), photos):
-        return []  # torch, as loaded
+        return []
+    able = [
+        one for one in engines_here("cpu") if name in ("auto", one.name) and not (exact and one.precision != "fp32")
+    ]
     engines = {kind: trial.fastest(splits, able, photos) for kind, splits in by_kind.items()}
     runners: dict[Split, Runner] = {}
     for engine in dict.fromkeys(engines.values()):  # members of two kinds may share a trunk: opened together
@@ -173,8 +176,6 @@ class _Trial:
 
     def worth(self, kinds: Iterable[Sequence[Split]], photos: int) -> bool:
         """Whether torch would take long enough to make exports just to find out what they gain."""
-        if photos <= FEW_PHOTOS:
-            return False
         return sum(self._price(splits, Engine("torch"), photos) for splits in kinds) > WORTH_SECONDS
 
     def fastest(self, splits: Sequence[Split], able: Sequence[Engine], photos: int) -> Engine:

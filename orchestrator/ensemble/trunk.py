@@ -17,11 +17,11 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
 
 from orchestrator.data.files import digest_of
 from orchestrator.ensemble.member import Answers, Member
@@ -172,21 +172,21 @@ def _leaves(member: Member) -> tuple[list[str], list[int]]:
     """
     ran: list[str] = []
     sizes: list[int] = []
+    named = {module: name for name, module in member.network.named_modules() if not list(module.children())}
 
-    def note(name: str, _module: nn.Module, _inputs: object, output: object) -> None:
-        ran.append(name)
-        sizes.append(output.numel() if isinstance(output, Tensor) else 0)
+    def note(module: nn.Module, _inputs: object, output: object) -> None:
+        if module in named:
+            ran.append(named[module])
+            sizes.append(output.numel() if isinstance(output, Tensor) else 0)
 
-    named = [(name, module) for name, module in member.network.named_modules() if not list(module.children())]
-    hooks = [module.register_forward_hook(partial(note, name)) for name, module in named]
+    hook = register_module_forward_hook(note)
     try:
         with torch.inference_mode():
             Answers(member)(_noise(member))
     finally:
-        for hook in hooks:
-            hook.remove()
+        hook.remove()
     often = {name for name, count in Counter(ran).items() if count > 1}
-    weighty = {name for name, module in named if any(True for _ in module.state_dict())}
+    weighty = {name for module, name in named.items() if module.state_dict()}
     if often & weighty:
         return [], []
     kept = [place for place, name in enumerate(ran) if name not in often]

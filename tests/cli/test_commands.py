@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,10 +17,11 @@ import torch
 from PIL import Image
 from rich.console import Console
 
+from orchestrator import __version__
 from orchestrator.cli import console
 from orchestrator.data.readers import read
 from orchestrator.records.environment import git_revision
-from tests.conftest import Done, hashes, tiny, train
+from tests.conftest import ROOT, Done, hashes, tiny, train
 
 Orch = Callable[..., Done]
 
@@ -431,3 +433,25 @@ def test_a_plan_of_no_folds_and_a_recipe_without_a_suffix_are_told(orch: Orch, p
     assert done.code == 2
     assert "mine.txt" in done.err
     assert not (tmp_path / "mine.txt").exists()
+
+
+def test_the_program_ends_with_its_output_and_its_exit_code(tmp_path: Path) -> None:
+    def program(*words: object, **more: object) -> subprocess.CompletedProcess[str]:
+        code = (
+            "import atexit, sys; from orchestrator.cli.app import program; atexit.register(print, 'at exit'); program()"
+        )
+        command = [sys.executable, "-c", code, *map(str, words)]
+        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, **more)
+
+    done = program("--version")
+    assert (done.returncode, done.stdout) == (0, f"{__version__}\nat exit\n")
+    done = program("data", "check", "--data", tmp_path / "none")
+    assert done.returncode == 1
+    assert "no such folder or table" in done.stdout
+    done = program("predict", "a.jpg", "--strategy", "sft")
+    assert (done.returncode, "Did you mean 'soft'?" in done.stderr) == (2, True)
+    done = program("no-such-command")
+    assert done.returncode == 2
+    done = program("predict", "a.jpg", "--workspace", tmp_path / "none", env={**os.environ, "ORCH_DEBUG": "1"})
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr

@@ -121,6 +121,10 @@ def test_a_network_that_gives_no_numbers_never_passes(
 def test_few_photos_never_wait_for_an_export(predictor: Predictor, sample: list[Prepared], tmp_path: Path) -> None:
     assert put_on_engines(predictor, sample, 5, "auto", False, tmp_path) == []
     assert not list(tmp_path.iterdir())
+    Exports(tmp_path).make(predictor.splits)
+    before = list(predictor.runners)
+    assert put_on_engines(predictor, sample, 256, "auto", False, tmp_path) == []  # nor for one to be opened
+    assert predictor.runners == before
 
 
 def test_what_will_be_done_first_is_chosen_and_remembered(
