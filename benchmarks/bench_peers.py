@@ -4,7 +4,7 @@ Predicts the same photos by the same fifteen members (or however many the ensemb
 Runtime, by fastai's `Learner.get_preds`, and by a loop over `timm.data.create_loader` like timm's own validate.py. The peers get
 a network at a time, as they are made to. Everything is run in turn; prints photos a second and how many times the peer each is.
 
-    pip install fastai
+    pip install -e '.[peers]'
     python benchmarks/bench_peers.py --workspace runs --photos people/eval/images --count 256
 """
 
