@@ -100,7 +100,7 @@ def plain_member(
         batches = DataLoader(Files(photos, rows, recipe, True), recipe.batch_size, drop_last=True)
         for inputs, numbers in batches:
             set_rate(optimiser, rate_factor(step, recipe.epochs * len(batches), recipe.warmup))
-            loss = (head.loss(model(inputs), target[numbers]) * weights[numbers]).mean()
+            loss = head.loss(model(inputs), target[numbers], weights[numbers])
             optimiser.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)

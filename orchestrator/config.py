@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from orchestrator.data.augmentation import Augment
 from orchestrator.errors import ConfigError, Problem, counted, nearest
-from orchestrator.specialist import Recipe, Specialist
+from orchestrator.specialist import Recipe, Specialist, loss_terms
 
 __all__ = ["load_recipes", "recipe_as_toml", "recipe_files", "recipe_text"]
 
@@ -186,6 +186,9 @@ def _validate(
         return [_problem(specialist.name, name, one, changes) for one in error.errors()], None
     problems: list[Problem] = []
     where = f"{specialist.name} recipe {name}"
+    if recipe.label_smoothing and not {"cross_entropy", "focal"} & set(loss_terms(recipe.loss)):
+        what = f"label_smoothing = {recipe.label_smoothing:g} is for cross_entropy and focal; loss = {recipe.loss} ignores it."
+        problems.append(Problem(where, what, f"Use --set {specialist.name}.label_smoothing=0, or another loss."))
     if recipe.train == "head" and recipe.weights == "none":
         what = "train = head learns on a backbone as it comes, and weights = none brings a random one."
         problems.append(Problem(where, what, "Use --set weights=hub, packaged or a file, or --set train=network."))
@@ -196,13 +199,11 @@ def _validate(
             problems.append(Problem(where, what, f"{out}, or --set {specialist.name}.train=network."))
     if specialist.scale is None:
         for key, used in (
-            ("loss", recipe.loss == "soft_age"),
+            ("loss", recipe.loss in ("soft_age", "corn")),
             ("train_border", recipe.train_border is not None),
         ):
             if used:
-                what = (
-                    f"{key} = {getattr(recipe, key)} is for the age specialist: {specialist.name} has no exact values."
-                )
+                what = f"{key} = {getattr(recipe, key)} is for the age specialist, whose classes are cut from years."
                 problems.append(Problem(where, what))
     else:
         low = specialist.scale.borders[-2] if len(specialist.scale.borders) > 1 else specialist.scale.low
@@ -245,12 +246,14 @@ def _problem(task: str, name: str, error: Any, changes: Sequence[str]) -> Proble
         )
     if error["type"] == "missing":
         return Problem(where, f"'{key}' is missing.", _meaning(model, path), "missing_key")
-    message = str(error["msg"])[0].lower() + str(error["msg"])[1:]
+    message = str(error["msg"]).removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
     hint = ""
     if error["type"] == "literal_error":
         allowed = [word.strip("' ") for word in str(error["ctx"]["expected"]).replace(" or ", ", ").split(",")]
         message, hint = f"allowed: {', '.join(allowed)}", nearest(str(error["input"]), allowed)
-    return Problem(where, f"{key} = {error['input']!r}: {message}.{hint}", kind="wrong_value")
+    end = "" if message.endswith("?") else "."
+    return Problem(where, f"{key} = {error['input']!r}: {message}{end}{hint}", kind="wrong_value")
 
 
 def _meaning(model: type[BaseModel], path: list[str]) -> str:

@@ -14,16 +14,47 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from orchestrator.data.augmentation import Augment
 from orchestrator.data.files import digest_of
 from orchestrator.data.preprocessing import Geometry
 from orchestrator.data.sampling import Draw, Sampling
+from orchestrator.errors import nearest
 
-__all__ = ["Recipe", "Scale", "Specialist"]
+__all__ = ["Recipe", "Scale", "Specialist", "loss_terms"]
 
 Codes = NDArray[np.int64]
+
+
+SUMMED, ALONE = ("cross_entropy", "focal", "f1"), ("corn", "soft_age")
+"""Losses on class outputs, which can be summed, and those whose outputs mean something else."""
+
+
+def loss_terms(text: str) -> dict[str, float]:
+    """The terms of a loss: `0.4 f1 + 0.6 focal` is {"f1": 0.4, "focal": 0.6}.
+
+    Raises:
+        ValueError: an unknown name, a weight that is no positive number, a name twice, or a sum with one that stands alone.
+    """
+    allowed = (*SUMMED, *ALONE)
+    terms: dict[str, float] = {}
+    for part in text.split("+"):
+        *weight, name = part.split() or [""]
+        if name not in allowed:
+            raise ValueError(f"'{name}' is no loss; allowed: {', '.join(allowed)}.{nearest(name, allowed)}")
+        if name in terms:
+            raise ValueError(f"{name} stands twice; add its weights up")
+        try:
+            terms[name] = float(" ".join(weight)) if weight else 1.0
+        except ValueError:
+            terms[name] = 0.0
+        if not 0 < terms[name] < float("inf"):
+            raise ValueError(f"'{part.strip()}': write a positive weight before {name}, as in 0.4 f1 + 0.6 focal")
+    alone = [name for name in ALONE if name in terms]
+    if alone and terms != {alone[0]: 1.0}:
+        raise ValueError(f"{alone[0]} stands alone, without weights or other terms; sums are of {', '.join(SUMMED)}")
+    return terms
 
 
 class Recipe(BaseModel):
@@ -62,9 +93,13 @@ class Recipe(BaseModel):
         0.0, ge=0, le=10, description="blend photos in pairs, shares from Beta(mixup, mixup) (0.3 is mild); 0: never"
     )
 
-    loss: Literal["cross_entropy", "soft_age"] = Field(
+    loss: str = Field(
         "cross_entropy",
-        description="cross_entropy on classes, or soft_age: a distribution over years, summed into bands",
+        description="cross_entropy, focal, f1 or a weighted sum of them (0.4 f1 + 0.6 focal); corn: ordered classes; "
+        "soft_age: a distribution over years, summed into bands",
+    )
+    focal_gamma: float = Field(
+        2.0, ge=0, le=10, description="focal: how much less counts what is known well; 0: not at all"
     )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target spread over all classes")
     class_balance: float = Field(
@@ -98,6 +133,13 @@ class Recipe(BaseModel):
     evaluate_every: int = Field(1, ge=1, description="epochs between scores on the held-out people")
     patience: int = Field(0, ge=0, description="scores without a new best before training stops; 0: never stops early")
     workers: int = Field(-1, ge=-1, le=256, description="loading processes a job; -1: 0 on a CPU, 8 on a GPU")
+
+    @field_validator("loss")
+    @classmethod
+    def _plain(cls, text: str) -> str:
+        """The one spelling of a loss, so that equal losses have equal digests."""
+        terms = loss_terms(text)
+        return " + ".join(name if weight == 1 else f"{weight:g} {name}" for name, weight in terms.items())
 
     @property
     def geometry(self) -> Geometry:

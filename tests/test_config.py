@@ -55,7 +55,10 @@ def test_all_mistakes_are_told_at_once_with_the_way_out() -> None:
     assert "'hat' is no task of this command" in told
     assert "unknown key 'lerning_rate'" in told
     assert "epochs = 'many'" in told
-    assert "loss = 'cross-entropy': allowed: cross_entropy, soft_age. Did you mean 'cross_entropy'?" in told
+    assert (
+        "'cross-entropy' is no loss; allowed: cross_entropy, focal, f1, corn, soft_age. Did you mean 'cross_entropy'?"
+        in told
+    )
     assert "'agee.lr' is no setting" in told
     assert "nonsense: has no '='" in told
     assert "unknown key 'augment.flp'. Did you mean 'augment.flip'?" in told
@@ -111,3 +114,22 @@ def test_every_number_has_a_meaning() -> None:
 def test_a_recipe_that_is_no_text_is_told(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_bytes(b"lr = 1e-3 # \xff\xfe")
     assert "mine.toml: is no text file (UTF-8)" in problems([str(tmp_path / "mine.toml")], [])
+
+
+def test_losses_have_one_spelling_and_mistakes_are_told() -> None:
+    for text in ("0.4 f1 + 0.6 focal", "0.40  f1+0.6 focal"):
+        assert load_recipes(SPECIALISTS, ["quick"], [f"loss={text}"])["mask"].loss == "0.4 f1 + 0.6 focal"
+    assert load_recipes(SPECIALISTS, ["quick"], ["loss=1 focal"])["age"].loss == "focal"
+    for text, told in (
+        ("focl", "'focl' is no loss; allowed: cross_entropy, focal, f1, corn, soft_age. Did you mean 'focal'?"),
+        ("f1 + f1", "f1 stands twice"),
+        ("-1 f1", "write a positive weight before f1"),
+        ("much f1", "write a positive weight before f1"),
+        ("f1 +", "'' is no loss"),
+        ("0.5 soft_age + f1", "soft_age stands alone"),
+        ("2 corn", "corn stands alone"),
+    ):
+        assert told in problems(["quick"], [f"age.loss={text}"]), text
+    assert "loss = corn is for the age specialist" in problems(["quick"], ["mask.loss=corn"])
+    said = problems(["quick"], ["age.loss=corn", "age.label_smoothing=0.1"])
+    assert "label_smoothing = 0.1 is for cross_entropy and focal; loss = corn ignores it" in said

@@ -119,7 +119,7 @@ def _ready(job: MemberJob) -> tuple[nn.Module, list[nn.Module], Callable[..., No
         set_rate(optimiser, rate_factor(number, 1000, recipe.warmup))
         with autocast(recipe.precision, job.device):
             outputs = model(inputs)
-        loss = job.head.loss(outputs, targets).mean()
+        loss = job.head.loss(outputs, targets, torch.ones(len(targets), device=job.device))
         lap("forward")
         optimiser.zero_grad(set_to_none=True)
         scaler.scale(loss).backward()

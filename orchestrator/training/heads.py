@@ -5,7 +5,7 @@ A head is described by plain values in the member's card, so prediction never ne
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Protocol
@@ -17,9 +17,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from orchestrator.specialist import Recipe, Specialist
+from orchestrator.specialist import Recipe, Specialist, loss_terms
+from orchestrator.training import losses
 
-__all__ = ["ClassHead", "Head", "SoftAgeHead", "head_from_dict", "head_of", "photo_weights"]
+__all__ = ["ClassHead", "CornHead", "Head", "SoftAgeHead", "head_from_dict", "head_of", "photo_weights"]
 
 
 class Head(Protocol):
@@ -32,8 +33,8 @@ class Head(Protocol):
     def targets(self, specialist: Specialist, table: pd.DataFrame, recipe: Recipe) -> NDArray[Any]:
         """What to train on: one number per row of the table."""
 
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """The loss of each photo, shape (N,)."""
+    def loss(self, outputs: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+        """The loss of a batch, a scalar; `weights` (N,) say how much each photo counts."""
 
     def probabilities(self, outputs: Tensor) -> Tensor:
         """Class probabilities, shape (N, C), float32, rows summing to 1."""
@@ -44,15 +45,19 @@ class Head(Protocol):
 
 @dataclass(frozen=True)
 class ClassHead:
-    """One output per class; cross-entropy with label smoothing.
+    """One output per class.
 
     Attributes:
         classes: C.
-        label_smoothing: share of the target spread evenly over all classes (Szegedy et al. 2016).
+        label_smoothing: share of the target spread evenly over all classes, for the terms that know it.
+        terms: names and weights of the loss's terms: `cross_entropy`, `focal`, `f1`.
+        focal_gamma: the exponent of `focal`.
     """
 
     classes: int
     label_smoothing: float = 0.0
+    terms: tuple[tuple[str, float], ...] = (("cross_entropy", 1.0),)
+    focal_gamma: float = 2.0
 
     @property
     def outputs(self) -> int:
@@ -63,9 +68,15 @@ class ClassHead:
         """Class codes to train on, int64."""
         return specialist.training_label(table, recipe)
 
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Cross-entropy with codes, shapes (N, C) and (N,)."""
-        return F.cross_entropy(outputs.float(), targets, label_smoothing=self.label_smoothing, reduction="none")
+    def loss(self, outputs: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+        """The weighted sum of the terms, with codes (N,)."""
+        outputs = outputs.float()
+        terms: dict[str, Callable[[], Tensor]] = {
+            "cross_entropy": lambda: losses.cross_entropy(outputs, targets, weights, self.label_smoothing),
+            "focal": lambda: losses.focal(outputs, targets, weights, self.focal_gamma, self.label_smoothing),
+            "f1": lambda: losses.soft_f1(outputs, targets, weights),
+        }
+        return torch.stack([weight * terms[name]() for name, weight in self.terms]).sum()
 
     def probabilities(self, outputs: Tensor) -> Tensor:
         """Softmax."""
@@ -74,6 +85,40 @@ class ClassHead:
     def as_dict(self) -> dict[str, Any]:
         """For the card."""
         return {"kind": "classes", "classes": self.classes}
+
+
+@dataclass(frozen=True)
+class CornHead:
+    """Ordered classes: one output fewer than classes, each the answer to "beyond this class?" (`losses.corn`).
+
+    Attributes:
+        classes: C.
+    """
+
+    classes: int
+
+    @property
+    def outputs(self) -> int:
+        """C - 1."""
+        return self.classes - 1
+
+    def targets(self, specialist: Specialist, table: pd.DataFrame, recipe: Recipe) -> NDArray[Any]:
+        """Class codes to train on, int64."""
+        return specialist.training_label(table, recipe)
+
+    def loss(self, outputs: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+        """CORN's loss with codes (N,)."""
+        return losses.corn(outputs.float(), targets, weights)
+
+    def probabilities(self, outputs: Tensor) -> Tensor:
+        """Reaching a class is answering every question before it with yes; being it, not the next as well."""
+        reached = outputs.float().sigmoid().cumprod(dim=1)
+        first, last = torch.ones_like(reached[:, :1]), torch.zeros_like(reached[:, :1])
+        return torch.cat([first, reached], dim=1) - torch.cat([reached, last], dim=1)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the card."""
+        return {"kind": "corn", "classes": self.classes}
 
 
 @dataclass(frozen=True)
@@ -105,11 +150,11 @@ class SoftAgeHead:
         assert specialist.scale is not None  # config.py refuses soft_age without a scale
         return table[specialist.scale.column].to_numpy(dtype=np.float32)
 
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, outputs: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
         """Cross-entropy with the discretised Gaussian around each target."""
         years = torch.arange(self.low, self.high + 1, device=outputs.device, dtype=torch.float32)
         target = F.softmax(-0.5 * ((years - targets[:, None]) / self.sigma) ** 2, dim=1)
-        return -(target * outputs.float().log_softmax(dim=1)).sum(dim=1)
+        return (-(target * outputs.float().log_softmax(dim=1)).sum(dim=1) * weights).mean()
 
     def probabilities(self, outputs: Tensor) -> Tensor:
         """Sums of the softmax over each class's years."""
@@ -151,11 +196,16 @@ def head_of(specialist: Specialist, recipe: Recipe) -> Head:
         scale = specialist.scale
         assert scale is not None  # config.py refuses soft_age without a scale
         return SoftAgeHead(scale.low, scale.high, scale.borders, recipe.soft_age_sigma)
-    return ClassHead(len(specialist.classes), recipe.label_smoothing)
+    if recipe.loss == "corn":
+        return CornHead(len(specialist.classes))
+    terms = tuple(loss_terms(recipe.loss).items())
+    return ClassHead(len(specialist.classes), recipe.label_smoothing, terms, recipe.focal_gamma)
 
 
 def head_from_dict(value: Mapping[str, Any]) -> Head:
     """A head from a member's card, for prediction."""
     if value["kind"] == "soft_age":
         return SoftAgeHead(value["low"], value["high"], tuple(value["borders"]))
+    if value["kind"] == "corn":
+        return CornHead(value["classes"])
     return ClassHead(value["classes"])

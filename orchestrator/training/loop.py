@@ -214,11 +214,11 @@ def _loss(
     mix = draw_mix(len(inputs), recipe.mixup, mixer) if recipe.mixup else None
     with autocast(recipe.precision, job.device):
         outputs = model(inputs if mix is None else mix.blend(inputs))
-    loss = (job.head.loss(outputs, targets) * weights).mean()
+    loss = job.head.loss(outputs, targets, weights)
     if mix is None:
         return loss
     partners = mix.partner.to(job.device)
-    other = (job.head.loss(outputs, targets[partners]) * weights[partners]).mean()
+    other = job.head.loss(outputs, targets[partners], weights[partners])
     return mix.share * loss + (1 - mix.share) * other
 
 

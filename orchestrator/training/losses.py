@@ -1,0 +1,61 @@
+"""Losses on class outputs: each takes outputs (N, C), class codes (N,) and the photos' weights (N,), and gives a scalar.
+
+A photo's weight says how much it counts (`photo_weights`), with mean 1 over an epoch.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["corn", "cross_entropy", "focal", "soft_f1"]
+
+
+def cross_entropy(outputs: Tensor, codes: Tensor, weights: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy, of the target spread over all classes by a share `smoothing` (Szegedy et al. 2016, arXiv 1512.00567)."""
+    return (F.cross_entropy(outputs, codes, label_smoothing=smoothing, reduction="none") * weights).mean()
+
+
+def focal(outputs: Tensor, codes: Tensor, weights: Tensor, gamma: float, smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy whose every class term counts by (1 - its probability) ^ gamma: what is known well counts less.
+
+    After Lin et al. 2017, "Focal Loss for Dense Object Detection" (arXiv 1708.02002), on softmax outputs; with smoothing each
+    class's share of the target has its own factor. With gamma 0 it is cross-entropy.
+    """
+    logs = outputs.log_softmax(dim=1)
+    target = F.one_hot(codes, outputs.shape[1]) * (1 - smoothing) + smoothing / outputs.shape[1]
+    return (-(target * (1 - logs.exp()) ** gamma * logs).sum(dim=1) * weights).mean()
+
+
+def soft_f1(outputs: Tensor, codes: Tensor, weights: Tensor) -> Tensor:
+    """1 - macro F1 of a batch, with probabilities in the place of counts, over the classes that the batch holds.
+
+    With probabilities of 0 and 1 it is 1 - scikit-learn's macro F1 over those classes. It sees a batch as a whole: small batches
+    hold few photos of rare classes, so it is at its best beside a loss of single photos (`0.4 f1 + 0.6 focal`). After Benedict et
+    al. 2021, "sigmoidF1" (arXiv 2108.10566), here on softmax outputs.
+    """
+    probabilities = outputs.softmax(dim=1) * weights[:, None]
+    truth = F.one_hot(codes, outputs.shape[1]) * weights[:, None]
+    hits = (probabilities * F.one_hot(codes, outputs.shape[1])).sum(dim=0)
+    held = truth.sum(dim=0)
+    f1 = 2 * hits / (probabilities.sum(dim=0) + held).clamp_min(1e-7)
+    return 1 - f1[held > 0].mean()
+
+
+def corn(outputs: Tensor, codes: Tensor, weights: Tensor) -> Tensor:
+    """Ordered classes by questions: output k is asked of the photos that reach class k whether they go beyond it.
+
+    CORN, after Shi, Cao and Raschka 2021, "Deep Neural Networks for Rank-Consistent Ordinal Regression Based On Conditional
+    Probabilities" (arXiv 2111.08851): the mean of the binary cross-entropies of all questions asked.
+
+    Args:
+        outputs: shape (N, C - 1), one question fewer than classes.
+        codes: class codes.
+        weights: of the photos.
+    """
+    places = torch.arange(outputs.shape[1], device=outputs.device)
+    asked = (codes[:, None] >= places).to(outputs.dtype)
+    beyond = (codes[:, None] > places).to(outputs.dtype)
+    answers = F.binary_cross_entropy_with_logits(outputs, beyond, reduction="none")
+    return (answers * asked * weights[:, None]).sum() / asked.sum()
