@@ -110,7 +110,7 @@ def read_inputs(
     """
     wrong = Mistakes()
     recipes: Mapping[str, Recipe] = {}
-    device = "cpu"
+    device = ""
     with wrong.kept():
         recipes = _recipes(settings, specialists, base)
     states: dict[str, State] = {}
@@ -124,7 +124,7 @@ def read_inputs(
     with wrong.kept():
         device = resolve_device(settings.device)
     with wrong.kept():
-        share_out(settings.jobs, 1, device)
+        share_out(settings.jobs, 1, device or "cpu")
     for task, recipe in recipes.items():
         if device == "cpu" and recipe.precision == "fp16":
             wrong.add(ConfigError(f"{task}: precision = fp16 needs a GPU; allowed on a CPU: auto, fp32, bf16."))

@@ -99,7 +99,7 @@ def _predict(predictor: Predictor, runners: Sequence[Runner], paths: Sequence[Pa
 
 
 def _whole(predictor: Predictor) -> list[Runner]:
-    return torch_runners([whole(member) for member in predictor.members], predictor.device)
+    return torch_runners([whole(member) for member in predictor.members], predictor.device, "fp32")
 
 
 def _decode(predictor: Predictor, paths: Sequence[Path]) -> None:

@@ -7,6 +7,7 @@ import errno
 import gc
 import os
 import sys
+import threading
 from contextlib import suppress
 
 import typer
@@ -72,7 +73,8 @@ def program() -> None:
         main()
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
-    atexit._run_exitfuncs()  # workers are ended and temporary folders removed, as at any end
+    threading._shutdown()  # type: ignore[attr-defined]  # Python's own order: loky ends its idle workers here, not by atexit,
+    atexit._run_exitfuncs()  # which would wait five minutes for them
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError):  # whoever read it is gone
             stream.flush()

@@ -71,7 +71,9 @@ def check(
         photos, problems = inspect(source, columns)
     except DataError as error:  # without its columns a table says nothing of its files; they are opened all the same
         problems = list(error.problems) or [Problem(str(source), error.message, kind="no_table")]
-        photos = Photos(source, pd.DataFrame(columns=["path", "person"]), "unknown", left_out=_images(source))
+        root = source if source.is_dir() else source.parent
+        images = _images(root) if source.exists() else ()
+        photos = Photos(root, pd.DataFrame(columns=["path", "person"]), "unknown", left_out=images)
     problems = [_needed(problem, needs or {}) for problem in problems]
     if not len(photos) and not any(problem.fatal for problem in problems):
         problems = [*problems, Problem(str(source), "no photos found.", kind="missing_file")]
@@ -93,9 +95,8 @@ def check(
     return Findings(photos, problems, {tuple(size): int(count) for size, count in sizes.items()})  # type: ignore[misc,arg-type]  # of two each
 
 
-def _images(source: Path) -> tuple[str, ...]:
+def _images(root: Path) -> tuple[str, ...]:
     """Photos below the contest's `images/`, for a table that cannot say which belong to it."""
-    root = source if source.is_dir() else source.parent
     files = sorted(path for path in (root / "images").rglob("*") if path.suffix.lower() in SUFFIXES)
     return tuple(path.relative_to(root).as_posix() for path in files if not path.name.startswith("."))
 

@@ -70,7 +70,8 @@ class Engine:
 
     Attributes:
         name: `torch`, `onnx` or `openvino`.
-        precision: of the arithmetic of a member's own layers; shared ones, weights and answers are float32 in any case.
+        precision: of the arithmetic of a member's own layers; shared ones, weights and answers are float32 in any case. (Members
+            as loaded, on no engine, run in their recipe's precision throughout.)
     """
 
     name: EngineName

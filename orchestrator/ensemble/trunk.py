@@ -2,12 +2,12 @@
 
 Members whose recipe freezes the first stages (`frozen_stages`, `train = head`) still have the initial weights there, and see
 the same pixels: their features are the same, bit for bit, and the first stages have the largest maps. Three frozen stages of
-EfficientNet-Lite0 are a third to a half of a member's arithmetic (docs/performance.md).
+EfficientNet-Lite0 are three or four tenths of a member's time (docs/experiments.md).
 
 Which layers are shared is told by their weights, not by recipes, so members of any run and fold can share. A network is divided
 where its leaves, in the order in which they run, stop having equal weights; layers that run elsewhere pass their input on.
-Whether that division gives the network's own answers depends on its architecture, so it is tried on a photo, and a network
-that does not is left whole.
+Whether that division gives the network's own answers depends on its architecture, so every member is tried on photos of noise,
+and one whose answers are not the same bits is left whole.
 """
 
 from __future__ import annotations
@@ -153,12 +153,11 @@ def _divide(members: Sequence[Member]) -> dict[Member, Split]:
             groups.setdefault(key, []).append(member)
         first = leaves[:-minus_length]
         try:
-            features = _features(members[0], *_cut(members[0], first, leaves))
+            shared = [one for key, some in groups.items() for one in _share(some, first, leaves, key)]
         except _EntangledError:
             continue
-        if features is not None:
-            shared = [(key, some) for key, some in groups.items() if len(some) > 1]
-            return {one.member: one for key, some in shared for one in _share(some, first, leaves, features, key)}
+        if shared:
+            return {one.member: one for one in shared}
         tries += 1
         if tries == TRIES:
             break
@@ -196,8 +195,17 @@ def _leaves(member: Member) -> tuple[list[str], list[int]]:
 def _keys(members: Sequence[Member], leaves: Sequence[str]) -> Any:
     """For each length of a trunk, every member's digest of all weights in it.
 
-    A module's own tensors beside its children, as a layer scale's, belong to its first leaf.
+    A module's own tensors beside its children, as a layer scale's, belong to its first leaf, and so do those of modules that
+    never run themselves, because others use their weights (`F.linear(x, self.qkv.weight)`).
     """
+    loud = {""} | {".".join(leaf.split(".")[:depth]) for leaf in leaves for depth in range(len(leaf.split(".")) + 1)}
+    silent: dict[str, list[str]] = {}
+    for name, _ in members[0].network.named_modules():
+        place = name
+        while place not in loud:
+            place = place.rpartition(".")[0]
+        if place != name:
+            silent.setdefault(place, []).append(name)
     digests = [hashlib.sha256() for _ in members]
     seen: set[str] = set()
     for leaf in leaves:
@@ -205,11 +213,12 @@ def _keys(members: Sequence[Member], leaves: Sequence[str]) -> Any:
         for path in [".".join(steps[:depth]) for depth in range(len(steps) + 1)]:
             if path not in seen:
                 seen.add(path)
-                for digest, member in zip(digests, members, strict=True):
-                    module = member.network.get_submodule(path)
-                    for name, tensor in [*module.named_parameters("", False), *module.named_buffers("", False)]:
-                        digest.update(f"{path}.{name} {tuple(tensor.shape)}".encode())
-                        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+                for own in [path, *silent.get(path, ())]:
+                    for digest, member in zip(digests, members, strict=True):
+                        module = member.network.get_submodule(own)
+                        for name, tensor in [*module.named_parameters("", False), *module.named_buffers("", False)]:
+                            digest.update(f"{own}.{name} {tuple(tensor.shape)}".encode())
+                            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         yield [digest.hexdigest() for digest in digests]
 
 
@@ -244,37 +253,47 @@ def _without(module: nn.Module, gone: set[nn.Module], ran: set[nn.Module]) -> nn
     return copied
 
 
-def _features(member: Member, trunk: nn.Module, own: nn.Module) -> Tensor | None:
-    """The features of a photo, if the two parts give the member's own answers for it bit for bit; else None."""
-    photo = _noise(member)
+def _share(members: Sequence[Member], first: Sequence[str], leaves: Sequence[str], key: str) -> list[Split]:
+    """Splits for members with the same weights in the first leaves, of those whose two parts answer as the whole does.
+
+    Raises:
+        _EntangledError: the border runs through a module that is no plain sequence.
+    """
+    one = members[0]
+    trunk, _ = _cut(one, first, leaves)
+    owns = {member: _cut(member, first, leaves)[1] for member in members}
+    photos = _noise(one)
     try:
         with torch.inference_mode():
-            features = trunk(photo)
-            same = torch.equal(own(features), Answers(member)(photo))
+            features = trunk(photos)
     except Exception:  # each architecture fails in its own way when layers of it are missing
-        return None
-    return features if same else None
-
-
-def _share(
-    members: Sequence[Member], first: Sequence[str], leaves: Sequence[str], features: Tensor, key: str
-) -> list[Split]:
-    """Splits for members with the same weights in the first leaves."""
-    one = members[0]
+        return []
+    fit = [member for member in members if _fits(member, owns[member], features, photos)]
+    if len(fit) < 2:
+        return []
     body = digest_of([one.backbone, one.preprocess.as_dict(), first[-1]])[:16]
-    trunk = Part(_cut(one, first, leaves)[0], whole(one).own.example, ("photos", "features"), key[:16], body)
+    shared = Part(trunk, whole(one).own.example, ("photos", "features"), key[:16], body)
     example, names = torch.zeros(2, *features.shape[1:]), ("features", "probabilities")
     splits = []
-    for member in members:
+    for member in fit:
         kind = digest_of([member.kind, first[-1]])[:16]
-        own = Part(_cut(member, first, leaves)[1], example, names, member.sha256[:16], kind)
-        splits.append(Split(member, own, trunk, len(members)))
+        own = Part(owns[member], example, names, member.sha256[:16], kind)
+        splits.append(Split(member, own, shared, len(fit)))
     return splits
 
 
+def _fits(member: Member, own: nn.Module, features: Tensor, photos: Tensor) -> bool:
+    """Whether a member answers as the whole network does, bit for bit, and photos are the features' first axis."""
+    try:
+        with torch.inference_mode():
+            return len(features) == len(photos) and torch.equal(own(features), Answers(member)(photos))
+    except Exception:  # as above
+        return False
+
+
 def _noise(member: Member) -> Tensor:
-    """A photo of noise, the same each time."""
+    """Two photos of noise, the same each time."""
     geometry = member.preprocess.geometry
     draw: Callable[..., Tensor] = torch.randint
-    photo = draw(0, 256, (1, geometry.height, geometry.width, 3), generator=torch.Generator().manual_seed(0))
+    photo = draw(0, 256, (2, geometry.height, geometry.width, 3), generator=torch.Generator().manual_seed(0))
     return photo.to(torch.uint8).to(next(member.network.parameters()).device)

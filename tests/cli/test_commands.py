@@ -452,6 +452,20 @@ def test_the_program_ends_with_its_output_and_its_exit_code(tmp_path: Path) -> N
     assert (done.returncode, "Did you mean 'soft'?" in done.stderr) == (2, True)
     done = program("no-such-command")
     assert done.returncode == 2
+    done = program("data", "synth", tmp_path / "people", "--people", 8, "--jobs", 2, timeout=100)  # workers end as well
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("at exit\n")
     done = program("predict", "a.jpg", "--workspace", tmp_path / "none", env={**os.environ, "ORCH_DEBUG": "1"})
     assert done.returncode == 1
     assert "Traceback" in done.stderr
+
+
+def test_a_check_of_a_table_that_is_not_there_or_has_no_paths_names_no_photo_that_is_not(
+    orch: Orch, people: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(people / "train" / "images", tmp_path / "images")
+    (tmp_path / "m.csv").write_text("a,b\n1,2\n")
+    for name, kinds in (("m.csv", {"missing_column"}), ("mm.csv", {"no_table"}), ("typo", {"no_table"})):
+        done = orch("data", "check", "--data", tmp_path / name, "--json")
+        assert done.code == 1
+        assert {one["kind"] for one in json.loads(done.out)["problems"]} == kinds, name

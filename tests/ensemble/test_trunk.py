@@ -199,3 +199,54 @@ def test_networks_that_cannot_be_divided_stay_whole() -> None:
     splits = split(members)
     assert [one.trunk for one in splits] == [None, None]
     assert np.array_equal(torch_runners(splits, "cpu")[0](pixels()), answers_of(members[0], pixels()))
+
+
+class Borrowing(nn.Module):
+    """Uses the weights of a layer that it never calls, as Swin V2 and `nn.MultiheadAttention` do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lent, self.act = nn.Conv2d(3, 3, 1), nn.ReLU()
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.act(nn.functional.conv2d(inputs, self.lent.weight, self.lent.bias))
+
+
+def test_weights_that_are_used_without_being_called_count() -> None:
+    members = [member("test_efficientnet", seed, 2) for seed in (1, 2, 3)]
+    torch.manual_seed(5)
+    stem = Borrowing()
+    for one in members:
+        own = Borrowing()
+        own.load_state_dict(stem.state_dict())
+        one.network.conv_stem = nn.Sequential(own, one.network.conv_stem)
+    assert [one.sharing for one in split(members)] == [3, 3, 3]
+    with torch.no_grad():
+        members[2].network.conv_stem[0].lent.weight.mul_(-1)
+    splits = split(members)
+    assert [one.sharing for one in splits] == [2, 2, 1]
+    for one, runner in zip(splits, torch_runners(splits, "cpu"), strict=True):
+        assert np.array_equal(runner(pixels()), answers_of(one.member, pixels()))
+
+
+class Skipping(nn.Module):
+    """A network with a skip over its trunk, which a division loses; its gain may be nothing in one member and much in another."""
+
+    def __init__(self, inner: nn.Module, gain: float) -> None:
+        super().__init__()
+        self.inner, self.gain = inner, gain
+
+    def forward_features(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.inner.forward_features(inputs)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.inner(inputs) + self.gain * inputs.flatten(1)[:, :3].mean()
+
+
+def test_every_member_is_proven_for_itself() -> None:
+    members = [member("test_efficientnet", seed, frozen) for seed, frozen in ((1, 0), (2, 2), (3, 2), (4, 2))]
+    for one, gain in zip(members, (0.0, 0.0, 1.0, 0.0), strict=True):
+        object.__setattr__(one, "network", Skipping(one.network, gain).eval())
+    splits = split(members)
+    for one, runner in zip(splits, torch_runners(splits, "cpu"), strict=True):
+        assert np.array_equal(runner(pixels()), answers_of(one.member, pixels())), one.member.name
