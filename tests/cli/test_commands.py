@@ -4,17 +4,14 @@ import errno
 import io
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import torch
-from PIL import Image
 from rich.console import Console
 
 from orchestrator import __version__
@@ -24,26 +21,6 @@ from orchestrator.records.environment import git_revision
 from tests.conftest import ROOT, Done, hashes, tiny, train
 
 Orch = Callable[..., Done]
-
-
-def test_data_commands_in_sequence(orch: Orch, tmp_path: Path) -> None:
-    root = tmp_path / "people"
-    done = orch("data", "synth", root, "--people", 12, "--eval-people", 2, "--jobs", 1)
-    assert done.code == 0, done.err
-    assert f"next: orch train-all --data {root / 'train'}" in done.err
-    done = orch("data", "check", "--data", root / "train", "--folds", 2)
-    assert (done.code, done.out) == (0, "84 photos of 12 people opened: 0 errors, 0 notes. Training may start.\n")
-    done = orch("data", "describe", "--data", root / "train", "--out", tmp_path / "p.png", "--json")
-    assert json.loads(done.out)["photos"] == 84
-    assert (tmp_path / "p.png").stat().st_size > 10_000
-    done = orch("data", "folds", "--data", root / "train", "--folds", 2, "--json")
-    assert json.loads(done.out)["k"] == 2
-    next((root / "train" / "images").rglob("normal.jpg")).write_bytes(b"")
-    done = orch("data", "check", "--data", root / "train", "--folds", 2, "--json")
-    assert done.code == 1
-    found = json.loads(done.out)
-    assert (found["may_train"], found["fatal"]) == (False, 1)
-    assert found["problems"][0]["kind"] == "unreadable"
 
 
 def test_recipes_and_runs_are_shown_and_copied(orch: Orch, workspace: Path, tmp_path: Path) -> None:
@@ -187,15 +164,6 @@ def test_several_wrong_inputs_are_told_at_once_and_leave_nothing(orch: Orch, tmp
     assert "age: backbone = 'resnet18.x'" in done.err
 
 
-def test_a_source_of_notes_and_no_photos_may_not_train(orch: Orch, people: Path, tmp_path: Path) -> None:
-    shutil.copytree(people / "train", tmp_path / "train")
-    header = (tmp_path / "train" / "train.csv").read_text().splitlines()[0]
-    (tmp_path / "train" / "train.csv").write_text(header + "\n")
-    done = orch("data", "check", "--data", tmp_path / "train")
-    assert done.code == 1
-    assert "no photos found" in done.out + done.err
-
-
 def test_damaged_records_are_named_with_what_is_wrong(orch: Orch, people: Path, workspace: Path) -> None:
     assert orch("ensemble", "-w", workspace).code == 0
     done = orch("predict", people / "eval" / "images", "-w", workspace, "--ensemble", "soft-001")
@@ -237,83 +205,6 @@ def test_long_work_shows_its_rate_and_the_time_left(monkeypatch: pytest.MonkeyPa
     assert "answering" in shown
     assert "70/100" in shown
     assert "/s" in shown
-
-
-def test_a_check_says_whether_this_training_may_start(orch: Orch, people: Path, tmp_path: Path) -> None:
-    photos = read(people / "train").table.assign(path=lambda table: [str(people / "train" / p) for p in table["path"]])
-    bare, words = tmp_path / "bare.csv", ["--json"]
-    photos[["path", "person", "gender"]].to_csv(bare, index=False)
-    done = orch("data", "check", "--data", bare, "--folds", 3, *words)
-    assert done.code == 1
-    found = [one for one in json.loads(done.out)["problems"] if one["fatal"]]
-    assert [one["kind"] for one in found] == ["missing_column"] * 2
-    assert "leave age out with --tasks" in found[0]["fix"]
-    assert orch("data", "check", "--data", bare, "--folds", 3, "--tasks", "gender").code == 0
-    refused = orch("train-all", "--data", bare, "--folds", 3, "-w", tmp_path / "runs")
-    assert refused.code == 2
-    assert f"{bare}: the age specialist needs the column age" in refused.err
-    done = orch("data", "check", "--data", people / "train", "--folds", 9)
-    assert done.code == 1
-    assert "--folds 9 is larger than the smallest class" in done.out
-    assert orch("data", "check", "--data", people / "train", "--folds", 3).code == 0
-
-
-def test_a_check_opens_photos_even_where_the_table_lacks_a_column(orch: Orch, people: Path, tmp_path: Path) -> None:
-    shutil.copytree(people / "train", tmp_path / "train")
-    table = pd.read_csv(tmp_path / "train" / "train.csv", dtype=str)
-    table.drop(columns="gender").to_csv(tmp_path / "train" / "train.csv", index=False)
-    empty = next((tmp_path / "train" / "images").rglob("mask1.*"))
-    empty.write_bytes(b"")
-    done = orch("data", "check", "--data", tmp_path / "train", "--json")
-    assert done.code == 1
-    told = {one["kind"]: one["where"] for one in json.loads(done.out)["problems"]}
-    assert told == {"missing_column": str(tmp_path / "train" / "train.csv"), "unreadable": str(empty)}
-
-
-def test_a_check_shows_each_kind_of_note_for_a_page_and_lists_all_for_machines(
-    orch: Orch, people: Path, tmp_path: Path
-) -> None:
-    photos = read(people / "train").table
-    flat = tmp_path / "flat"
-    flat.mkdir()
-    for number, path in enumerate(photos["path"]):
-        shutil.copy(people / "train" / path, flat / f"{number:03d}{Path(path).suffix}")
-    names = sorted(path.name for path in flat.iterdir())
-    photos.assign(path=names)[:126].drop(columns=["age", "gender"]).to_csv(flat / "some.csv", index=False)
-    words = ("--data", flat / "some.csv", "--folds", 2, "--tasks", "mask")
-    done = orch("data", "check", *words)
-    assert done.code == 0, done.out
-    assert done.out.count("is in no row of some.csv: left out.") == 20
-    assert "... and 22 more of the kind 'extra_file'" in done.out
-    found = [
-        one
-        for one in json.loads(orch("data", "check", *words, "--json").out)["problems"]
-        if one["kind"] == "extra_file"
-    ]
-    assert [one["where"] for one in found] == [str(flat / name) for name in names[126:]]
-
-
-def test_a_description_shows_ages_and_upright_sizes(orch: Orch, tmp_path: Path) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6  # turned by a quarter
-    for number in range(3):
-        Image.new("RGB", (40, 20), (number, 0, 0)).save(
-            tmp_path / f"{number}.jpg", exif=exif if number else Image.Exif()
-        )
-    rows = [(f"{number}.jpg", f"p{number}", age) for number, age in enumerate((20, 31, 64))]
-    pd.DataFrame(rows, columns=["path", "person", "age"]).to_csv(tmp_path / "m.csv", index=False)
-    done = orch("data", "describe", "--data", tmp_path / "m.csv")
-    assert done.code == 0, done.err
-    lines = [" ".join(line.split()) for line in done.out.splitlines()]
-    for expected in (
-        "youngest 20",
-        "half are below 31",
-        "oldest 64",
-        "people within 3 years of 30 1",
-        "20 x 40 2",
-        "40 x 20 1",
-    ):
-        assert expected in lines
 
 
 def test_wrong_options_are_told_together(orch: Orch, people: Path, workspace: Path, tmp_path: Path) -> None:
@@ -458,14 +349,3 @@ def test_the_program_ends_with_its_output_and_its_exit_code(tmp_path: Path) -> N
     done = program("predict", "a.jpg", "--workspace", tmp_path / "none", env={**os.environ, "ORCH_DEBUG": "1"})
     assert done.returncode == 1
     assert "Traceback" in done.stderr
-
-
-def test_a_check_of_a_table_that_is_not_there_or_has_no_paths_names_no_photo_that_is_not(
-    orch: Orch, people: Path, tmp_path: Path
-) -> None:
-    shutil.copytree(people / "train" / "images", tmp_path / "images")
-    (tmp_path / "m.csv").write_text("a,b\n1,2\n")
-    for name, kinds in (("m.csv", {"missing_column"}), ("mm.csv", {"no_table"}), ("typo", {"no_table"})):
-        done = orch("data", "check", "--data", tmp_path / name, "--json")
-        assert done.code == 1
-        assert {one["kind"] for one in json.loads(done.out)["problems"]} == kinds, name
