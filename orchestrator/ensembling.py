@@ -286,8 +286,9 @@ def open_predictor(
     device: str,
     loaded: Callable[[int, int], None] = lambda _done, _all: None,
     strategy: Strategy | None = None,
+    sharing: bool = True,
 ) -> tuple[str, Predictor]:
-    """The named ensemble (or the current one), its members loaded.
+    """The named ensemble (or the current one), its members loaded; `sharing` as in `Predictor`.
 
     Raises:
         WorkspaceError: no such ensemble, or member files that are missing or changed.
@@ -297,4 +298,5 @@ def open_predictor(
         task: [MemberFiles(workspace.root / one["folder"], one["sha256"]) for one in record["members"][task]]
         for task in TASKS
     }
-    return folder.name, Predictor(load_members(members, device, loaded), strategy or record["strategy"], device)
+    found = load_members(members, device, loaded)
+    return folder.name, Predictor(found, strategy or record["strategy"], device, sharing=sharing)

@@ -118,7 +118,7 @@ def predict(
     wrong.tell()
     contest = read_eval(evaluation, missing_too=on_error == "mark") if evaluation is not None else None
     paths = list(contest.paths) if contest is not None else find_photos(photos or [])
-    predictor = _open(workspace, ensemble, strategy, device, engine)
+    predictor = _open(workspace, ensemble, strategy, device, engine, len(paths))
     with counting("exporting members") as progress:
         cache = Workspace(workspace).cache / "engines"
         for chosen in choose_engines(predictor, paths, engine, precision == "fp32", cache, progress):
@@ -153,16 +153,20 @@ def predict(
         say(f"... and {len(failed) - 20} more photos that could not be read.")
 
 
-def _open(workspace: Path, ensemble: str | None, strategy: str | None, device: str, engine: str) -> Predictor:
+def _open(
+    workspace: Path, ensemble: str | None, strategy: str | None, device: str, engine: str, photos: int
+) -> Predictor:
     from orchestrator.ensemble.engines import check_engine
+    from orchestrator.ensemble.predictor import CALL
     from orchestrator.ensembling import open_predictor
     from orchestrator.records.workspace import Workspace
     from orchestrator.training.devices import resolve_device
 
     place = resolve_device(device)
     check_engine(engine, place)
+    sharing = photos > CALL or engine not in ("auto", "torch")
     with counting("loading members") as progress:
-        name, predictor = open_predictor(Workspace(workspace), ensemble, place, progress, strategy)  # type: ignore[arg-type]  # checked above
+        name, predictor = open_predictor(Workspace(workspace), ensemble, place, progress, strategy, sharing)  # type: ignore[arg-type]  # checked above
     chosen = "" if ensemble else " (current)"
     say(f"ensemble {name}{chosen}: {len(predictor.members)} members, {predictor.strategy} vote, on {place}.")
     return predictor

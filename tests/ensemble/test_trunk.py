@@ -15,7 +15,7 @@ from orchestrator.ensemble.engines import TOLERANCE, engines_here, open_runners,
 from orchestrator.ensemble.export import Exports
 from orchestrator.ensemble.member import Answers, Member
 from orchestrator.ensemble.predictor import Predictor
-from orchestrator.ensemble.trunk import split, whole
+from orchestrator.ensemble.trunk import split
 from orchestrator.labels import CLASSES, TASKS
 from orchestrator.training.backbones import create, freeze_stages, only_head
 from orchestrator.training.heads import ClassHead
@@ -142,9 +142,7 @@ def test_a_predictor_runs_shared_layers_once_a_stretch(frozen: int | None) -> No
 
 def test_a_cascade_asks_the_same_members_with_shared_layers_and_without(tmp_path: Path) -> None:
     members = ensemble()
-    shared, alone = Predictor(members, "hard", threads=2), Predictor(members, "hard", threads=2)
-    alone.splits = [whole(one) for one in members]
-    alone.use(torch_runners(alone.splits, "cpu"))
+    shared, alone = Predictor(members, "hard", threads=2), Predictor(members, "hard", threads=2, sharing=False)
     paths = [tmp_path / f"{number}.png" for number in range(70)]
     for path, photo in zip(paths, pixels(70), strict=True):
         Image.fromarray(photo).save(path)
