@@ -58,6 +58,7 @@ class Problem:
         fix: the way out, as an instruction; empty when `what` says it already.
         kind: a stable word for machines, such as `missing_file`.
         fatal: False for what is only worth knowing.
+        column: of a table, where one is missing.
     """
 
     where: str
@@ -65,6 +66,7 @@ class Problem:
     fix: str = ""
     kind: str = "invalid"
     fatal: bool = True
+    column: str = ""
 
     def __str__(self) -> str:
         return f"{self.where}: {self.what}" + (f" {self.fix}" if self.fix else "")

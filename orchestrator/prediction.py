@@ -114,7 +114,7 @@ def choose_engines(
         engine: `auto`, `torch`, `onnx` or `openvino`.
         exact: leave out precisions below fp32.
         cache: folder for exports and trials.
-        exporting: called with (members exported, members to export).
+        exporting: called with (exports written, exports to write).
 
     Raises:
         EngineError: the engine asked for cannot run a member or gives other answers than torch.

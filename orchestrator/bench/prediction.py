@@ -34,8 +34,9 @@ def bench_prediction(
     """Every engine's prediction from files, beside its floor and beside the naive loop.
 
     The floor is every member's arithmetic alone, on pixels that lie ready, by the same calls on the same cores; layers that
-    members share count once in both. `torch, nothing shared` is the floor of torch with every member whole. The naive loop is
-    `naive_probabilities`, in fp32. Decoding alone, on all cores, bounds whatever the members run on.
+    members share count once in both. On a GPU torch runs in fp32 and, as `orch predict` does, in the recipes' precision.
+    `torch, nothing shared` is the floor of torch with every member whole. The naive loop is `naive_probabilities`, in fp32.
+    Decoding alone, on all cores, bounds whatever the members run on.
 
     Args:
         predictor: an ensemble's members.
@@ -55,16 +56,19 @@ def bench_prediction(
         "torch, nothing shared": partial(_answer, predictor, _whole(predictor), prepared),
     }
     engines: dict[str, dict[str, Any]] = {}
-    for engine in engines_here(predictor.device):
+    rows: dict[str, Engine | None] = {str(engine): engine for engine in engines_here(predictor.device)}
+    if predictor.device != "cpu":
+        rows["torch, recipes' precision"] = None
+    for engine, kind in rows.items():
         try:
-            difference = _put_on(predictor, engine, exports, prepared[:CHECK_PHOTOS])
+            difference = _put_on(predictor, kind, exports, prepared[:CHECK_PHOTOS])
         except EngineError as error:
-            engines[str(engine)] = {"refused": str(error)}
+            engines[engine] = {"refused": str(error)}
             continue
         runners = list(predictor.runners)
         found = predictor.probabilities(prepared)
         labels = _labels(found)
-        engines[str(engine)] = {
+        engines[engine] = {
             "difference_of_members": difference, "same_labels": float((labels == answers).mean()),
             "difference_of_votes": _largest(found, expected),
         }  # fmt: skip
@@ -108,8 +112,11 @@ def _decode(predictor: Predictor, paths: Sequence[Path]) -> None:
             pass
 
 
-def _put_on(predictor: Predictor, engine: Engine, exports: Exports, sample: Sequence[Prepared]) -> float:
-    """Puts all members on one engine, checked; the largest difference from torch."""
+def _put_on(predictor: Predictor, engine: Engine | None, exports: Exports, sample: Sequence[Prepared]) -> float:
+    """Puts all members on one engine, checked; the largest difference from torch. None: as they were loaded."""
+    if engine is None:
+        predictor.use(torch_runners(predictor.splits, predictor.device))
+        return 0.0
     if engine.name != "torch":
         exports.make(predictor.splits)
     difference = 0.0

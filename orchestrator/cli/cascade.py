@@ -75,7 +75,7 @@ def cascade(
     folder, _ = here.ensemble(ensemble)
     with counting("loading members") as progress:
         _, predictor = open_predictor(here, ensemble, place, progress)
-    with counting("exporting members") as progress:
+    with counting("writing exports") as progress:
         for chosen in choose_engines(predictor, paths, engine, False, here.cache / "engines", progress):
             say(f"{chosen}.")
     with counting("asking all members") as progress:

@@ -18,7 +18,7 @@ from orchestrator.cli.options import (
     chosen_tasks,
     column_names,
 )  # fmt: skip
-from orchestrator.errors import ConfigError, Problem
+from orchestrator.errors import ConfigError, Problem, counted
 from orchestrator.labels import TASKS
 
 __all__ = ["app"]
@@ -59,16 +59,16 @@ def check_data(
     if json:
         emit(
             {
-                "may_train": not fatal, "photos": len(findings.photos), "people": people, "fatal": fatal,
-                "notes": len(findings.problems) - fatal, "problems": [one.as_dict() for one in findings.problems],
+                "may_train": not fatal, "photos": len(findings.photos), "people": people, "opened": findings.opened,
+                "fatal": fatal, "notes": len(findings.problems) - fatal, "problems": [one.as_dict() for one in findings.problems],
             }
         )  # fmt: skip
     else:
         _print_problems(findings.problems)
         notes = len(findings.problems) - fatal
         typer.echo(
-            f"{len(findings.photos):,} photos of {people:,} people opened: {fatal} error{'s' * (fatal != 1)}, "
-            f"{notes} note{'s' * (notes != 1)}. " + ("Training may not start." if fatal else "Training may start.")
+            f"{len(findings.photos):,} photos of {people:,} people, {counted(findings.opened, 'file')} opened: "
+            f"{counted(fatal, 'error')}, {counted(notes, 'note')}. Training may {'not ' if fatal else ''}start."
         )
     raise typer.Exit(1 if fatal else 0)
 

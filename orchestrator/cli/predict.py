@@ -119,7 +119,7 @@ def predict(
     contest = read_eval(evaluation, missing_too=on_error == "mark") if evaluation is not None else None
     paths = list(contest.paths) if contest is not None else find_photos(photos or [])
     predictor = _open(workspace, ensemble, strategy, device, engine, len(paths))
-    with counting("exporting members") as progress:
+    with counting("writing exports") as progress:
         cache = Workspace(workspace).cache / "engines"
         for chosen in choose_engines(predictor, paths, engine, precision == "fp32", cache, progress):
             say(str(chosen) + ".")

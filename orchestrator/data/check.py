@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -30,11 +31,13 @@ class Findings:
         photos: those that are in order by their table.
         problems: everything found, fatal ones first.
         sizes: (width, height) -> number of photos.
+        opened: how many files were opened: those photos, and others that their table leaves out or does not know.
     """
 
     photos: Photos
     problems: list[Problem]
     sizes: dict[tuple[int, int], int]
+    opened: int
 
     @property
     def fatal(self) -> list[Problem]:
@@ -70,7 +73,8 @@ def check(
     try:
         photos, problems = inspect(source, columns)
     except DataError as error:  # without its columns a table says nothing of its files; they are opened all the same
-        problems = list(error.problems) or [Problem(str(source), error.message, kind="no_table")]
+        what = error.message.removeprefix(f"{source}: ")
+        problems = list(error.problems) or [Problem(str(source), what, kind="no_table")]
         root = source if source.is_dir() else source.parent
         images = _images(root) if source.exists() else ()
         photos = Photos(root, pd.DataFrame(columns=["path", "person"]), "unknown", left_out=images)
@@ -90,9 +94,9 @@ def check(
             plan_folds(photos.people, k, 0)
         except OrchestratorError as error:
             problems.append(Problem(str(source), error.message, kind="too_few_people"))
-    sizes = pd.Series([one.size for one in opened if one.size]).value_counts()
+    sizes = Counter(one.size for one in opened if one.size)
     problems.sort(key=lambda problem: not problem.fatal)  # stable: the order of finding within each
-    return Findings(photos, problems, {tuple(size): int(count) for size, count in sizes.items()})  # type: ignore[misc,arg-type]  # of two each
+    return Findings(photos, problems, dict(sizes.most_common()), len(opened))
 
 
 def _images(root: Path) -> tuple[str, ...]:
@@ -104,7 +108,7 @@ def _images(root: Path) -> tuple[str, ...]:
 def _needed(problem: Problem, needs: Mapping[str, Sequence[str]]) -> Problem:
     """A missing column as what it is for the tasks that shall be trained: fatal where one needs it."""
     for column in dict.fromkeys(column for columns in needs.values() for column in columns):
-        if problem.kind == "missing_column" and not problem.fatal and problem.what.startswith(f"no column '{column}'"):
+        if problem.kind == "missing_column" and not problem.fatal and problem.column == column:
             wanting = ", ".join(task for task, columns in needs.items() if column in columns)
             fix = f"Add it, map a name to it with --columns {column}=NAME, or leave {wanting} out with --tasks."
             return replace(problem, fatal=True, fix=fix)

@@ -209,7 +209,12 @@ def _read_csv(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
     missing = [column for column in columns if column not in table]
     if missing:
         problems = [
-            Problem(str(path), f"no column '{column}'.{nearest(column, table.columns)}", kind="missing_column")
+            Problem(
+                str(path),
+                f"no column '{column}'.{nearest(column, table.columns)}",
+                kind="missing_column",
+                column=column,
+            )
             for column in missing
         ]
         raise DataError(f"{path}: has the columns {', '.join(table.columns)}.", problems)

@@ -111,7 +111,12 @@ def _rename(frame: pd.DataFrame, path: Path, columns: Mapping[str, str]) -> pd.D
     missing = [column for column in ("path", "person") if column not in frame]
     if missing:
         found = [
-            Problem(str(path), f"no column '{column}'.{nearest(column, frame.columns)}", kind="missing_column")
+            Problem(
+                str(path),
+                f"no column '{column}'.{nearest(column, frame.columns)}",
+                kind="missing_column",
+                column=column,
+            )
             for column in missing
         ]
         raise DataError(
@@ -141,7 +146,7 @@ def _missing_columns(frame: pd.DataFrame, path: Path) -> list[Problem]:
     """Columns that some task would need: worth knowing, for a misspelt one looks like a missing one."""
     return [
         Problem(str(path), f"no column '{column}': {column} cannot be trained.{nearest(column, frame.columns)}",
-                kind="missing_column", fatal=False)
+                kind="missing_column", fatal=False, column=column)
         for column in MANIFEST_COLUMNS[2:]
         if column not in frame
     ]  # fmt: skip

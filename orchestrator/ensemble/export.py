@@ -133,9 +133,9 @@ class Exports:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._torch: dict[
-            Member, NDArray[np.float32]
-        ] = {}  # torch's answers, for all engines that are held against them
+        # Torch's answers, for all engines that are held against them.
+        self._torch: dict[Member, NDArray[np.float32]] = {}
+        self._hashes: dict[tuple[Path, int, int], str] = {}  # of files as they are: members share some of them
 
     def path(self, part: Part) -> Path:
         """Where a part's export lies, or will; named by its weights, its kind and the exporter's versions."""
@@ -208,8 +208,15 @@ class Exports:
 
     def _key(self, one: Split, engine: Engine) -> str:
         """What a check holds for: the engine and its version, and the very files."""
-        files = [sha256_of(self.path(part))[:12] for part in one.parts] if engine.name != "torch" else []
+        files = [self._hash(self.path(part)) for part in one.parts] if engine.name != "torch" else []
         return " ".join([str(engine), version_of(RUNTIME[engine.name]), *files])
+
+    def _hash(self, path: Path) -> str:
+        about = path.stat()
+        key = (path, about.st_size, about.st_mtime_ns)
+        if key not in self._hashes:
+            self._hashes[key] = sha256_of(path)[:12]
+        return self._hashes[key]
 
     def _known(self, record: Path) -> dict[str, dict[str, float]]:
         try:

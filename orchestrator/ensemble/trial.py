@@ -87,7 +87,7 @@ def put_on_engines(
         name: `auto`, or the engine to use (`check_engine` has seen it).
         exact: leave out precisions below fp32.
         cache: folder for exports and trials.
-        exporting: called with (members exported, members to export).
+        exporting: called with (exports written, exports to write).
 
     Returns:
         What was chosen for each kind of network.

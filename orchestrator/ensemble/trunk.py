@@ -15,7 +15,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -140,8 +140,8 @@ def _divide(members: Sequence[Member]) -> dict[Member, Split]:
     leaves, sizes = _leaves(members[0])
     by_length: list[tuple[float, int, list[str]]] = []
     done = 0
-    for length, keys in enumerate(_keys(members, leaves), start=1):
-        done += sizes[length - 1]
+    for length, (size, keys) in enumerate(zip(sizes, _keys(members, leaves), strict=False), start=1):
+        done += size
         spared = sum(count - 1 for count in Counter(keys).values()) * done
         if not spared:
             break
@@ -165,31 +165,39 @@ def _divide(members: Sequence[Member]) -> dict[Member, Split]:
 
 
 def _leaves(member: Member) -> tuple[list[str], list[int]]:
-    """The names of a network's leaves in the order in which they run, and how many numbers each puts out for a photo.
+    """The names of a network's leaves in the order in which they run; for those that a trunk can hold, which are the first,
+    how many numbers each puts out for a photo.
 
     Both are empty when a leaf with weights runs twice.
     """
-    ran: list[str] = []
-    sizes: list[int] = []
     named = {module: name for name, module in member.network.named_modules() if not list(module.children())}
+    ran = _run(Answers(member), named, member)
+    often = {name for name, count in Counter(name for name, _ in ran).items() if count > 1}
+    weighty = {name for module, name in named.items() if module.state_dict()}
+    if often & weighty:
+        return [], []
+    leaves = [name for name, _ in ran if name not in often]
+    inside = [(name, size) for name, size in _run(_Trunk(member, member.network), named, member) if name not in often]
+    if [name for name, _ in inside] != leaves[: len(inside)]:
+        return [], []
+    return leaves, [size for _, size in inside]
+
+
+def _run(whole: nn.Module, named: Mapping[nn.Module, str], member: Member) -> list[tuple[str, int]]:
+    """The named modules that run, in order, each with how many numbers it puts out for photos of noise."""
+    ran: list[tuple[str, int]] = []
 
     def note(module: nn.Module, _inputs: object, output: object) -> None:
         if module in named:
-            ran.append(named[module])
-            sizes.append(output.numel() if isinstance(output, Tensor) else 0)
+            ran.append((named[module], output.numel() if isinstance(output, Tensor) else 0))
 
     hook = register_module_forward_hook(note)
     try:
         with torch.inference_mode():
-            Answers(member)(_noise(member))
+            whole(_noise(member))
     finally:
         hook.remove()
-    often = {name for name, count in Counter(ran).items() if count > 1}
-    weighty = {name for module, name in named.items() if module.state_dict()}
-    if often & weighty:
-        return [], []
-    kept = [place for place, name in enumerate(ran) if name not in often]
-    return [ran[place] for place in kept], [sizes[place] for place in kept]
+    return ran
 
 
 def _keys(members: Sequence[Member], leaves: Sequence[str]) -> Any:
