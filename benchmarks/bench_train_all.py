@@ -33,7 +33,8 @@ from orchestrator.data.readers import read
 from orchestrator.data.sampling import draw_epoch, expected_draws
 from orchestrator.labels import CLASSES, LABELS, TASKS, compose
 from orchestrator.metrics import macro_f1
-from orchestrator.specialist import Recipe, Specialist
+from orchestrator.recipe import Recipe
+from orchestrator.specialist import Specialist
 from orchestrator.specialists import SPECIALISTS
 from orchestrator.training.backbones import (
     InitialWeights,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from pydantic import BaseModel, ValidationError
 
 from orchestrator.data.augmentation import Augment
 from orchestrator.errors import ConfigError, Problem, counted, nearest
-from orchestrator.specialist import Recipe, Specialist, loss_terms
+from orchestrator.lint import REFUSED, lint
+from orchestrator.recipe import Recipe
+from orchestrator.specialist import Specialist
 
 __all__ = ["load_recipes", "recipe_as_toml", "recipe_files", "recipe_text"]
 
@@ -184,49 +187,14 @@ def _validate(
         recipe = Recipe.model_validate(values)
     except ValidationError as error:
         return [_problem(specialist.name, name, one, changes) for one in error.errors()], None
-    problems: list[Problem] = []
-    where = f"{specialist.name} recipe {name}"
-    if recipe.label_smoothing and not {"cross_entropy", "focal"} & set(loss_terms(recipe.loss)):
-        what = f"label_smoothing = {recipe.label_smoothing:g} is for cross_entropy and focal; loss = {recipe.loss} ignores it."
-        problems.append(Problem(where, what, f"Use --set {specialist.name}.label_smoothing=0, or another loss."))
-    if recipe.train == "head" and recipe.weights == "none":
-        what = "train = head learns on a backbone as it comes, and weights = none brings a random one."
-        problems.append(Problem(where, what, "Use --set weights=hub, packaged or a file, or --set train=network."))
-    if recipe.train == "head":
-        for key in _of_network(specialist.name, recipe, changes):
-            what = f"{key} changes how a network trains, and train = head leaves the network as it comes."
-            out = f"Use --set {key}={Recipe.model_fields[key].default:g}" if "." not in key else f"Leave {key} out"
-            problems.append(Problem(where, what, f"{out}, or --set {specialist.name}.train=network."))
-    if specialist.scale is None:
-        for key, used in (
-            ("loss", recipe.loss in ("soft_age", "corn")),
-            ("train_border", recipe.train_border is not None),
-        ):
-            if used:
-                what = f"{key} = {getattr(recipe, key)} is for the age specialist, whose classes are cut from years."
-                problems.append(Problem(where, what))
-    else:
-        low = specialist.scale.borders[-2] if len(specialist.scale.borders) > 1 else specialist.scale.low
-        if recipe.train_border is not None and not low < recipe.train_border <= specialist.scale.high:
-            what = f"train_border = {recipe.train_border}; allowed: {low + 1} to {specialist.scale.high}."
-            problems.append(Problem(where, what))
-        if recipe.loss == "soft_age" and recipe.train_border is not None:
-            what = "train_border moves a class border, and soft_age trains on exact years, which have none."
-            problems.append(
-                Problem(where, what, "Use --set age.loss=cross_entropy with it, or leave train_border out.")
-            )
+    problems = [replace(one, where=f"{specialist.name} recipe {name}") for one in lint(specialist, recipe) if one.fatal]
+    for change in (
+        changes if recipe.train == "head" else ()
+    ):  # what comes from the specialist's defaults is not meant by anybody
+        if change.partition("=")[0].removeprefix(f"{specialist.name}.").startswith("augment."):
+            what = "train = head augments nothing."
+            problems.append(Problem(f"--set {change}", what, "Leave it out, or use --set train=network."))
     return problems, recipe
-
-
-def _of_network(task: str, recipe: Recipe, changes: Sequence[str]) -> list[str]:
-    """Settings that a recipe or `--set` gives and that a head alone would ignore.
-
-    Augmentation that comes from the specialist's defaults is not meant by anybody.
-    """
-    own = ("frozen_stages", "drop_rate", "drop_path_rate", "backbone_lr_scale")
-    given = [key for key in own if getattr(recipe, key) != Recipe.model_fields[key].default]
-    said = [change.partition("=")[0].removeprefix(f"{task}.") for change in changes]
-    return given + [key for key in dict.fromkeys(said) if key.startswith("augment.")]
 
 
 def _problem(task: str, name: str, error: Any, changes: Sequence[str]) -> Problem:
@@ -236,6 +204,8 @@ def _problem(task: str, name: str, error: Any, changes: Sequence[str]) -> Proble
     model: type[BaseModel] = Augment if path[0] == "augment" and len(path) > 1 else Recipe
     said = [change for change in changes if change.partition("=")[0] in (key, f"{task}.{key}")]
     where = f"--set {said[-1]}" if said else f"{task} recipe {name}"
+    if error["type"] == "extra_forbidden" and path[-1] in REFUSED:
+        return Problem(where, f"there is no '{key}'.", REFUSED[path[-1]], "unknown_key")
     if error["type"] == "extra_forbidden":
         fields = [("augment." if model is Augment else "") + field for field in model.model_fields]
         return Problem(
@@ -279,4 +249,8 @@ def _toml(value: Any) -> str:
     if isinstance(value, str):
         escaped = value.replace("\\", "\\\\").replace('"', '\\"')
         return f'"{escaped}"'
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_toml(key)} = {_toml(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, tuple):
+        return "[" + ", ".join(map(_toml, value)) + "]"
     return str(value).lower() if isinstance(value, bool) else repr(value)

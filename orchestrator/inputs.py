@@ -17,10 +17,11 @@ from orchestrator.data.photos import Photos
 from orchestrator.data.readers import read
 from orchestrator.errors import ConfigError, DataError, Mistakes, WorkspaceError
 from orchestrator.labels import TASKS
+from orchestrator.recipe import Recipe
 from orchestrator.records.environment import git_revision, hardware, versions
 from orchestrator.records.run import UNFINISHED, RunRecord, run_key
 from orchestrator.records.workspace import Workspace, now
-from orchestrator.specialist import Recipe, Specialist
+from orchestrator.specialist import Specialist
 from orchestrator.training.backbones import InitialWeights, State, check_backbone, keep_weights, load_state
 from orchestrator.training.devices import resolve_device
 from orchestrator.training.features import check_head_alone

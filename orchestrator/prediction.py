@@ -21,7 +21,7 @@ from orchestrator.ensemble.export import CHECK_PHOTOS
 from orchestrator.ensemble.predictor import Batch, Predictor
 from orchestrator.ensemble.trial import Chosen, put_on_engines
 from orchestrator.ensemble.voting import COLUMN, Strategy
-from orchestrator.errors import ConfigError, DataError, Problem, StoreError
+from orchestrator.errors import ConfigError, DataError, Problem, StoreError, counted
 from orchestrator.labels import CLASSES, LABELS, TASKS, joint_probabilities
 
 __all__ = [
@@ -89,7 +89,7 @@ def find_photos(places: Iterable[Path]) -> list[Path]:
         else:
             problems.append(Problem(str(place), "no such file or folder."))
     if problems:
-        raise DataError(f"{len(problems)} of the places given are not there.", problems)
+        raise DataError(f"not found: {counted(len(problems), 'place')} of those given.", problems)
     if not found:
         raise DataError(
             f"no photos found in {', '.join(map(str, places)) or 'nothing'}; looked for files ending in "

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from models.mask.label import mask_class
-from models.mask.transforms import AUGMENT, GEOMETRY
+from models.mask.transforms import AUGMENT, GEOMETRY, KEEPS
 from orchestrator.labels import CLASSES
 from orchestrator.specialist import Specialist
 
@@ -16,4 +16,5 @@ SPECIALIST = Specialist(
     label=mask_class,
     recipes=Path(__file__).parent / "recipes",
     defaults={"sampling": "per_photo", "augment": AUGMENT, **GEOMETRY},
+    keeps=KEEPS,
 )

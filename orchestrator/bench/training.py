@@ -23,7 +23,8 @@ from orchestrator.training.backbones import create, freeze_stages
 from orchestrator.training.devices import autocast, keep_freed_memory, precision_of
 from orchestrator.training.loop import train_fold
 from orchestrator.training.member import MemberJob
-from orchestrator.training.optimisers import create_optimiser, rate_factor, set_rate
+from orchestrator.training.optimisers import create_optimiser, set_rate
+from orchestrator.training.schedules import rate_factor
 
 __all__ = ["bench_training"]
 
@@ -116,7 +117,7 @@ def _ready(job: MemberJob) -> tuple[nn.Module, list[nn.Module], Callable[..., No
     def step(
         inputs: torch.Tensor, targets: torch.Tensor, number: int, lap: Callable[[str], None] = lambda _: None
     ) -> None:
-        set_rate(optimiser, rate_factor(number, 1000, recipe.warmup))
+        set_rate(optimiser, rate_factor(recipe, number, job.steps_per_epoch))
         with autocast(recipe.precision, job.device):
             outputs = model(inputs)
         loss = job.head.loss(outputs, targets, torch.ones(len(targets), device=job.device))

@@ -62,7 +62,7 @@ def show_recipe(task: TaskArgument, name: NameArgument, json: JsonOption = False
     """
     from orchestrator.config import load_recipes
     from orchestrator.data.augmentation import Augment
-    from orchestrator.specialist import Recipe
+    from orchestrator.recipe import Recipe
     from orchestrator.specialists import SPECIALISTS
 
     _check(task)

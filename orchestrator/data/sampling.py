@@ -1,7 +1,8 @@
 """Which photos an epoch sees: a value of each specialist, drawn anew each epoch.
 
 `per_person` draws one photo of each person, so a person counts once however many photos they have; `per_photo` sees
-every photo. Held-out people are never sampled: they are always scored on every photo.
+every photo. Factors by class make some classes more frequent than they are (over-sampling) or less. Held-out people are never
+sampled: they are always scored on every photo.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Draw", "Sampling", "draw_epoch", "epoch_size", "expected_draws"]
+__all__ = ["Draw", "Factors", "Sampling", "class_factors", "draw_epoch", "epoch_size", "expected_draws"]
 
 Sampling = Literal["per_person", "per_photo"]
 
@@ -19,8 +20,12 @@ Draw = Literal["photo", "mask"]
 
 Codes = NDArray[np.int64]
 
+Factors = NDArray[np.float64]
 
-def draw_epoch(sampling: Sampling, persons: Codes, kinds: Codes, rng: np.random.Generator) -> Codes:
+
+def draw_epoch(
+    sampling: Sampling, persons: Codes, kinds: Codes, rng: np.random.Generator, factors: Factors | None = None
+) -> Codes:
     """One epoch's rows in training order.
 
     `per_person` draws one of the kinds that a person has, all alike, and then one of the person's photos of that kind.
@@ -31,28 +36,65 @@ def draw_epoch(sampling: Sampling, persons: Codes, kinds: Codes, rng: np.random.
         persons: the person of each row as a number, shape (N,).
         kinds: the kind of each row, shape (N,), 0 or more.
         rng: used for the draw and the order.
+        factors: how many times as often each row is drawn, shape (N,), above 0; None: once.
 
     Returns:
-        Positions in `persons`: shape (P,) with one per person, or (N,) with every row once.
+        Positions in `persons`. Without factors: shape (P,) with one per person, or (N,) with every row once. With them:
+        `epoch_size` positions; a row that would be drawn with factor f comes f times, rounded up or down at random.
     """
     if sampling == "per_photo":
-        return rng.permutation(len(persons))
-    one_per_kind = _one_of_each(persons * _count(kinds) + kinds, rng)
-    return one_per_kind[_one_of_each(persons[one_per_kind], rng)]
+        drawn = rng.permutation(len(persons))
+    else:
+        one_per_kind = _one_of_each(persons * _count(kinds) + kinds, rng)
+        drawn = one_per_kind[_one_of_each(persons[one_per_kind], rng)]
+    if factors is None:
+        return drawn
+    # Systematic sampling: equal steps over the rows laid end to end, each as long as its factor, from a random start. Rows of
+    # one factor lie side by side, so a class's share is what it should be to within a photo.
+    drawn = drawn[np.argsort(factors[drawn], kind="stable")]
+    ends = np.cumsum(factors[drawn])
+    size = epoch_size(sampling, persons, kinds, factors)
+    places = (np.arange(size) + rng.random()) * (ends[-1] / size)
+    chosen = np.minimum(np.searchsorted(ends, places, side="right"), len(drawn) - 1)
+    return np.asarray(drawn[rng.permutation(chosen)])
 
 
-def expected_draws(sampling: Sampling, persons: Codes, kinds: Codes) -> NDArray[np.float64]:
+def expected_draws(
+    sampling: Sampling, persons: Codes, kinds: Codes, factors: Factors | None = None
+) -> NDArray[np.float64]:
     """How often an epoch draws each row on average, shape (N,); sums to the epoch's size."""
     if sampling == "per_photo":
-        return np.ones(len(persons))
-    groups, group, photos = np.unique(persons * _count(kinds) + kinds, return_inverse=True, return_counts=True)
-    _, person, its_kinds = np.unique(groups // _count(kinds), return_inverse=True, return_counts=True)
-    return np.asarray(1 / its_kinds[person][group] / photos[group])
+        once = np.ones(len(persons))
+    else:
+        groups, group, photos = np.unique(persons * _count(kinds) + kinds, return_inverse=True, return_counts=True)
+        _, person, its_kinds = np.unique(groups // _count(kinds), return_inverse=True, return_counts=True)
+        once = np.asarray(1 / its_kinds[person][group] / photos[group])
+    return once if factors is None else once * factors
 
 
-def epoch_size(sampling: Sampling, persons: Codes) -> int:
+def epoch_size(sampling: Sampling, persons: Codes, kinds: Codes, factors: Factors | None = None) -> int:
     """How many photos an epoch sees."""
-    return len(persons) if sampling == "per_photo" else len(np.unique(persons))
+    if factors is None:
+        return len(persons) if sampling == "per_photo" else len(np.unique(persons))
+    return max(1, round(float(expected_draws(sampling, persons, kinds, factors).sum())))
+
+
+def class_factors(classes: Codes, draws: NDArray[np.float64], balance: float, factor: Factors) -> Factors:
+    """How many times as often the rows of each class are drawn.
+
+    Args:
+        classes: codes of the rows, shape (N,).
+        draws: how often an epoch draws each row without factors, shape (N,).
+        balance: a class of share s of the draws is drawn s ^ -balance as often, in an epoch of the same size; 1 draws all
+            classes as often (the class-balanced sampling of Kang et al. 2020, arXiv 1910.09217), 0.5 by the square root.
+        factor: of each class on top of that, shape (C,); makes the epoch longer or shorter.
+
+    Returns:
+        Shape (N,).
+    """
+    shares = np.bincount(classes, draws, len(factor)) / draws.sum()
+    of_row = np.maximum(shares, 1e-12)[classes] ** -balance
+    return np.asarray(of_row / np.average(of_row, weights=draws) * factor[classes])
 
 
 def _count(kinds: Codes) -> int:

@@ -43,6 +43,7 @@ class Member:
         folder: where it came from.
         task: its specialist.
         backbone: a timm model name.
+        pooling: how its last map becomes features; empty: its own way.
         head: what the network's outputs mean.
         preprocess: from decoded photos to the network's input.
         precision: the recipe's.
@@ -53,6 +54,7 @@ class Member:
     folder: Path
     task: str
     backbone: str
+    pooling: str
     head: Head
     preprocess: Preprocess
     precision: str
@@ -67,7 +69,9 @@ class Member:
     @property
     def kind(self) -> str:
         """A digest that members share whose arithmetic is the same but for the weights."""
-        return digest_of([self.backbone, self.head.as_dict(), self.preprocess.as_dict(), self.precision])[:16]
+        return digest_of([self.backbone, self.pooling, self.head.as_dict(), self.preprocess.as_dict(), self.precision])[
+            :16
+        ]
 
 
 class Answers(nn.Module):
@@ -132,11 +136,12 @@ def _load(task: str, files: MemberFiles, device: str, layouts: _Layouts) -> Memb
     head = head_from_dict(card["head"])
     preprocess = Preprocess.from_dict(card["preprocess"])
     sha256 = files.sha256 or card["sha256"][WEIGHTS]
-    network = layouts.network(card["backbone"], head.outputs, preprocess, files.folder / WEIGHTS, sha256)
+    backbone, pooling = card["backbone"], card.get("pooling", "")  # cards of the first version have none
+    network = layouts.network(backbone, pooling, head.outputs, preprocess, files.folder / WEIGHTS, sha256)
     network.requires_grad_(False)
     network = network.to(torch.device(device)).eval()
     precision = card["recipe"]["precision"]
-    return Member(files.folder, task, card["backbone"], head, preprocess, precision, sha256, network)
+    return Member(files.folder, task, backbone, pooling, head, preprocess, precision, sha256, network)
 
 
 class _Layouts:
@@ -148,20 +153,24 @@ class _Layouts:
     """
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, int, Preprocess], bytes | None] = {}
+        self._known: dict[tuple[str, str, int, Preprocess], bytes | None] = {}
 
-    def network(self, backbone: str, outputs: int, preprocess: Preprocess, weights: Path, sha256: str) -> nn.Module:
+    def network(
+        self, backbone: str, pooling: str, outputs: int, preprocess: Preprocess, weights: Path, sha256: str
+    ) -> nn.Module:
         """A network with a member's weights.
 
         Raises:
             WorkspaceError: the file is missing or not the one that was written.
             WeightsError: the tensors do not fit the network.
         """
-        key = (backbone, outputs, preprocess)
+        key = (backbone, pooling, outputs, preprocess)
         if key not in self._known:
             try:
                 with torch.device("meta"):
-                    self._known[key] = pickle.dumps(create(backbone, outputs, geometry=preprocess.geometry))
+                    self._known[key] = pickle.dumps(
+                        create(backbone, outputs, geometry=preprocess.geometry, pooling=pooling)
+                    )
             except Exception:  # each architecture computes, and holds what cannot be pickled, in its own way
                 self._known[key] = None
         layout = self._known[key]
@@ -171,6 +180,6 @@ class _Layouts:
             if not any(tensor.is_meta for tensor in (*network.parameters(), *network.buffers())):
                 return network.to(memory_format=torch.channels_last)
             self._known[key] = None
-        network = create(backbone, outputs, geometry=preprocess.geometry)
+        network = create(backbone, outputs, geometry=preprocess.geometry, pooling=pooling)
         load_weights(weights, network, sha256)
         return network

@@ -92,7 +92,7 @@ def split(members: Sequence[Member]) -> list[Split]:
     """
     by_body: dict[str, list[Member]] = {}
     for member in members:
-        body = digest_of([member.backbone, member.preprocess.as_dict(), member.precision])
+        body = digest_of([member.backbone, member.pooling, member.preprocess.as_dict(), member.precision])
         by_body.setdefault(body, []).append(member)
     found: dict[Member, Split] = {}
     for some in by_body.values():

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from orchestrator.data.files import atomic, sha256_of
 from orchestrator.data.preprocessing import Geometry, Preprocess
 from orchestrator.errors import ConfigError, WeightsError, nearest
-from orchestrator.specialist import Recipe
+from orchestrator.recipe import Recipe
 
 __all__ = [
     "InitialWeights",
@@ -89,13 +89,23 @@ def check_backbone(recipe: Recipe) -> None:
         freeze_stages(model, recipe.frozen_stages)
         with torch.inference_mode():
             model.eval()(torch.zeros(1, 3, recipe.height, recipe.width))
+            if recipe.small_epochs:
+                small = [round(side * recipe.small_size) for side in (recipe.height, recipe.width)]
+                model(torch.zeros(1, 3, *small))
     except ConfigError:
         raise
     except Exception as error:  # each architecture refuses sizes and options in its own way
         raise ConfigError(
-            f"backbone = '{name}' cannot be built for photos of {recipe.height} x {recipe.width}: {error}. "
-            "Choose another size (--set height=... --set width=...), drop rates of 0, or another backbone."
+            f"backbone = '{name}' cannot be built for photos of {recipe.height} x {recipe.width}{_with(recipe)}: {error}. "
+            "Choose another size (--set height=... --set width=...), leave these settings at their defaults, or another backbone."
         ) from None
+
+
+def _with(recipe: Recipe) -> str:
+    """The settings that not every backbone knows, where they are on, in words."""
+    keys = ("pooling", "drop_rate", "drop_path_rate", "small_epochs", "checkpointing")
+    said = [f"{key} = {getattr(recipe, key)}" for key in keys if getattr(recipe, key)]
+    return f" with {', '.join(said)}" if said else ""
 
 
 def preprocess_of(recipe: Recipe) -> Preprocess:
@@ -141,25 +151,33 @@ def create(
     recipe: Recipe | None = None,
     weights: InitialWeights | None = None,
     geometry: Geometry | None = None,
+    pooling: str = "",
 ) -> nn.Module:
     """A network with `outputs` outputs.
 
     Args:
         backbone: a timm model name.
         outputs: number of outputs.
-        recipe: drop rates and input size; None for a network that only predicts.
+        recipe: drop rates, pooling and input size; None for a network that only predicts.
         weights: initial weights of the body; the head starts random.
         geometry: input size, where there is no recipe.
+        pooling: as in a recipe, where there is none.
     """
     options: dict[str, Any] = {"pretrained": False, "num_classes": outputs, **_size(backbone, geometry or recipe)}
     if recipe is not None:  # only what is wanted: not every architecture knows both
         rates = {"drop_rate": recipe.drop_rate, "drop_path_rate": recipe.drop_path_rate}
         options |= {name: rate for name, rate in rates.items() if rate}
-    model: nn.Module = timm.create_model(backbone, **options)
+        pooling = recipe.pooling
+    if pooling:
+        options["global_pool"] = pooling
+    model: Any = timm.create_model(backbone, **options)
+    if recipe is not None and recipe.checkpointing:
+        model.set_grad_checkpointing(True)
     _calm_head(model)
     if weights is not None and weights.path is not None:
         model.load_state_dict(load_file(weights.path), strict=False)  # fitted in load_state
-    return model.to(memory_format=torch.channels_last)
+    network: nn.Module = model.to(memory_format=torch.channels_last)
+    return network
 
 
 def freeze_stages(model: Any, stages: int) -> list[nn.Module]:

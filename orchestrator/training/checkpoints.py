@@ -68,12 +68,26 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], note: Any = None) ->
         save_file(flat, temporary, {"note": json.dumps(note)})
 
 
-def save_checkpoint(path: Path, model: nn.Module, optimiser: Optimizer, counters: Mapping[str, Any]) -> None:
+def save_checkpoint(
+    path: Path,
+    model: nn.Module,
+    optimiser: Optimizer,
+    counters: Mapping[str, Any],
+    average: Mapping[str, Tensor] | None = None,
+) -> None:
     """Writes everything that the next epoch depends on.
 
     Random states are not among it: each epoch seeds its own draws from the run's seed and the epoch's number.
+
+    Args:
+        path: the file.
+        model: what learns.
+        optimiser: its optimiser.
+        counters: JSON.
+        average: the moving average of the weights, where there is one.
     """
     tensors = {f"model/{key}": value for key, value in model.state_dict().items()}
+    tensors |= {f"average/{key}": value for key, value in (average or {}).items()}
     state = optimiser.state_dict()
     numbers: dict[str, dict[str, Any]] = {}
     for index, entry in state["state"].items():
@@ -82,11 +96,17 @@ def save_checkpoint(path: Path, model: nn.Module, optimiser: Optimizer, counters
                 tensors[f"optimiser/{index}/{key}"] = value
             else:
                 numbers.setdefault(str(index), {})[key] = value
-    save_tensors(path, tensors, {"counters": dict(counters), "groups": state["param_groups"], "numbers": numbers})
+    groups = []
+    for number, group in enumerate(state["param_groups"]):  # lamb counts its steps in a tensor of the group
+        groups.append({key: value for key, value in group.items() if not isinstance(value, Tensor)})
+        tensors |= {f"group/{number}/{key}": value for key, value in group.items() if isinstance(value, Tensor)}
+    save_tensors(path, tensors, {"counters": dict(counters), "groups": groups, "numbers": numbers})
 
 
-def load_checkpoint(path: Path, model: nn.Module, optimiser: Optimizer) -> dict[str, Any] | None:
-    """Restores a checkpoint in place.
+def load_checkpoint(
+    path: Path, model: nn.Module, optimiser: Optimizer, average: nn.Module | None = None
+) -> dict[str, Any] | None:
+    """Restores a checkpoint in place, as `save_checkpoint` wrote it.
 
     Returns:
         The counters, or None when there is no checkpoint.
@@ -107,8 +127,18 @@ def load_checkpoint(path: Path, model: nn.Module, optimiser: Optimizer) -> dict[
         if key.startswith("optimiser/"):
             _, index, name = key.split("/", 2)
             state.setdefault(int(index), {})[name] = tensor
-    model.load_state_dict({key.removeprefix("model/"): t for key, t in tensors.items() if key.startswith("model/")})
+        elif key.startswith("group/"):
+            _, index, name = key.split("/", 2)
+            note["groups"][int(index)][name] = tensor
+    for prefix, module in (("model/", model), ("average/", average)):
+        if module is not None:
+            own = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
+            module.load_state_dict(own)
     optimiser.load_state_dict({"state": state, "param_groups": note["groups"]})
+    for parameter, entry in optimiser.state.items():  # files know no memory format, and sums depend on it (lamb's norms)
+        for name, value in entry.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                entry[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
     return dict(note["counters"])
 
 

@@ -21,7 +21,7 @@ from orchestrator.data.files import atomic, digest_of, free_room
 from orchestrator.data.preprocessing import Preprocess
 from orchestrator.data.store import PixelSource
 from orchestrator.errors import ConfigError
-from orchestrator.specialist import Recipe
+from orchestrator.recipe import Recipe
 from orchestrator.training.backbones import InitialWeights, create, heads_of
 from orchestrator.training.devices import keep_freed_memory
 

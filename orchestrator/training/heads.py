@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from orchestrator.specialist import Recipe, Specialist, loss_terms
+from orchestrator.recipe import Recipe, loss_terms
+from orchestrator.specialist import Specialist
 from orchestrator.training import losses
 
 __all__ = ["ClassHead", "CornHead", "Head", "SoftAgeHead", "head_from_dict", "head_of", "photo_weights"]

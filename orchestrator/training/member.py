@@ -12,11 +12,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from orchestrator.data.preprocessing import Preprocess
-from orchestrator.data.sampling import epoch_size
+from orchestrator.data.sampling import Factors, class_factors, epoch_size, expected_draws
 from orchestrator.data.store import Rows
-from orchestrator.specialist import Recipe
+from orchestrator.recipe import Recipe
 from orchestrator.training.backbones import InitialWeights
-from orchestrator.training.heads import Head
+from orchestrator.training.heads import Head, photo_weights
 
 __all__ = ["MemberJob"]
 
@@ -69,9 +69,15 @@ class MemberJob:
 
     @property
     def photos_per_epoch(self) -> int:
-        """How many photos an epoch trains on: those drawn, less a last batch that is not full."""
-        drawn, size = epoch_size(self.recipe.sampling, self.persons), self.recipe.batch_size
-        return drawn // size * size or drawn
+        """How many photos an epoch trains on: those drawn, less a last step that is not full."""
+        drawn = epoch_size(self.recipe.sampling, self.persons, self.kinds, self.factors)
+        step = self.recipe.batch_size * self.recipe.accumulate
+        return drawn // step * step or drawn
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """How many steps of the optimiser an epoch takes."""
+        return max(1, self.photos_per_epoch // (self.recipe.batch_size * self.recipe.accumulate))
 
     @property
     def persons(self) -> NDArray[np.int64]:
@@ -79,10 +85,34 @@ class MemberJob:
         return pd.factorize(self.table["person"].iloc[self.train])[0]
 
     @property
+    def kinds(self) -> NDArray[np.int64]:
+        """What a draw of one photo per person chooses first, of each training row."""
+        return self.table["kind"].to_numpy()[self.train]
+
+    @property
+    def factors(self) -> Factors | None:
+        """How many times as often each training row is drawn; None: once."""
+        recipe = self.recipe
+        if not recipe.sample_balance and not recipe.sample_factor:
+            return None
+        classes = self.table["trained"].to_numpy()[self.train]
+        factor = np.array([recipe.sample_factor.get(name, 1.0) for name in self.classes])
+        draws = expected_draws(recipe.sampling, self.persons, self.kinds)
+        return class_factors(classes, draws, recipe.sample_balance, factor)
+
+    @property
+    def weights(self) -> NDArray[np.float32]:
+        """How much each training row counts in the loss, with mean 1 over an epoch."""
+        draws = expected_draws(self.recipe.sampling, self.persons, self.kinds, self.factors)
+        return photo_weights(self.table["trained"].to_numpy()[self.train], self.recipe.class_balance, draws)
+
+    @property
     def work(self) -> float:
         """Roughly, how long this training is, to order jobs and to tell the time left: pixels through the network."""
         recipe = self.recipe
-        return float(recipe.epochs * self.photos_per_epoch * recipe.height * recipe.width)
+        small = min(recipe.small_epochs, recipe.epochs)
+        epochs = (recipe.epochs - small + small * recipe.small_size**2) * (2 if recipe.sam else 1)
+        return float(epochs * self.photos_per_epoch * recipe.height * recipe.width)
 
     def entropy(self, *purpose: int) -> int:
         """A seed for one purpose: the same for the same run seed, task, fold and purpose, and unlike all others."""

@@ -1,30 +1,51 @@
-"""Optimisers (timm's) and the one schedule: warm-up, then a half cosine down to zero."""
+"""Optimisers: timm's, with a rate for each part of the network; sharpness-aware steps on top of any; averages of weights."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
-from timm.optim import create_optimizer_v2  # type: ignore[attr-defined]  # timm lists it without re-exporting it
-from torch import nn
+import torch
+from timm.optim import create_optimizer_v2, param_groups_layer_decay  # type: ignore[attr-defined]  # listed, not re-exported
+from timm.utils.model_ema import ModelEmaV3
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
-from orchestrator.specialist import Recipe
+from orchestrator.recipe import Recipe
 from orchestrator.training.backbones import heads_of
 
-__all__ = ["create_optimiser", "rate_factor", "set_rate"]
+__all__ = ["create_average", "create_optimiser", "set_rate", "uphill"]
 
 
 def create_optimiser(model: nn.Module, recipe: Recipe) -> Optimizer:
     """The recipe's optimiser over all trainable parameters.
 
-    Biases and norms (one axis) get no weight decay; the head gets the full rate, the backbone `backbone_lr_scale` of it.
+    Biases and norms (one axis) get no weight decay. The head gets the full rate and the backbone `backbone_lr_scale` of it, or
+    with `layer_decay` each layer that share of the rate of the one after it (timm's; after Clark et al. 2020, ELECTRA, and Bao et
+    al. 2021, BEiT).
     """
+    if recipe.layer_decay < 1:
+        settings = param_groups_layer_decay(model, recipe.weight_decay, layer_decay=recipe.layer_decay)
+        for group in settings:
+            group["lr"] = recipe.lr * group.pop("lr_scale")
+    else:
+        settings = _by_part(model, recipe)
+    optimiser: Optimizer = create_optimizer_v2(settings, opt=recipe.optimiser, lr=recipe.lr, weight_decay=0.0)
+    for group in optimiser.param_groups:
+        group["peak_lr"] = group["lr"]
+    return optimiser
+
+
+def _by_part(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+    """Head and backbone, each with weight decay and without."""
     head = {id(parameter) for head in heads_of(model) for parameter in head.parameters()}
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for parameter in model.parameters():
         if parameter.requires_grad:
             groups.setdefault((id(parameter) in head, parameter.ndim > 1), []).append(parameter)
-    settings = [
+    return [
         {
             "params": parameters,
             "lr": recipe.lr * (1.0 if is_head else recipe.backbone_lr_scale),
@@ -32,30 +53,49 @@ def create_optimiser(model: nn.Module, recipe: Recipe) -> Optimizer:
         }
         for (is_head, decays), parameters in sorted(groups.items())
     ]
-    optimiser: Optimizer = create_optimizer_v2(settings, opt=recipe.optimiser, lr=recipe.lr, weight_decay=0.0)
-    for group in optimiser.param_groups:
-        group["peak_lr"] = group["lr"]
-    return optimiser
-
-
-def rate_factor(step: int, steps: int, warmup: float) -> float:
-    """The learning rate at a step, as a share of its peak.
-
-    Rises linearly over the first `warmup` of all steps, then falls as a half cosine (Loshchilov and Hutter 2017, without
-    restarts) and would reach 0 right after the last step.
-
-    Args:
-        step: 0..steps-1.
-        steps: all steps of the training.
-        warmup: share of the steps that rise, 0..1.
-    """
-    rising = warmup * steps
-    if step + 1 < rising:
-        return (step + 1) / rising
-    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1.0, steps - rising))) if step > rising else 1.0
 
 
 def set_rate(optimiser: Optimizer, factor: float) -> None:
     """Sets every group's rate to `factor` of its peak."""
     for group in optimiser.param_groups:
         group["lr"] = group["peak_lr"] * factor
+
+
+@contextmanager
+def uphill(model: nn.Module, parameters: Iterable[Tensor], rho: float) -> Iterator[None]:
+    """Within it the weights stand a step of length `rho` up the gradient, and norms learn no statistics.
+
+    Gradients taken there and applied to the weights as they were are sharpness-aware minimisation, SAM, after Foret et al. 2021
+    (arXiv 2010.01412): they lead to flat minima. Statistics of norms move in the first pass alone, as in the authors' advice.
+
+    Args:
+        model: in training mode, with gradients of the batch.
+        parameters: those that learn.
+        rho: length of the step, over all parameters together.
+    """
+    moved = [one for one in parameters if one.grad is not None]
+    length = torch.stack([one.grad.norm() for one in moved if one.grad is not None]).norm()
+    before = [one.detach().clone() for one in moved]
+    norms = [one for one in model.modules() if isinstance(one, _BatchNorm) and one.training]
+    momenta = [one.momentum for one in norms]
+    with torch.no_grad():
+        for one in moved:
+            one.add_(one.grad * (rho / (length + 1e-12)))
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for one, old in zip(moved, before, strict=True):
+                one.copy_(old)
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+
+
+def create_average(model: nn.Module, recipe: Recipe) -> ModelEmaV3 | None:
+    """The moving average of the weights and of the norms' statistics that a recipe asks for (timm's).
+
+    Its decay rises with the steps as 1 - (1 + step) ^ (-2/3) up to `ema`, so that it forgets the first, random ones soon.
+    """
+    return ModelEmaV3(model, decay=recipe.ema, use_warmup=True) if recipe.ema else None

@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 
@@ -7,7 +8,8 @@ from orchestrator.data.store import PixelSource
 
 FULL = {
     "flip": 0.5, "shift": 0.1, "scale": 0.1, "rotate": 10, "resized_crop": 0.2, "brightness": 0.2, "contrast": 0.2,
-    "colour": 0.05, "sharpen": 0.5, "grey": 0.5, "blur": 0.5, "noise": 0.5, "cutout": 0.5,
+    "colour": 0.05, "sharpen": 0.5, "grey": 0.5, "blur": 0.5, "noise": 0.5, "cutout": 0.5, "jpeg": 0.5, "elastic": 0.5,
+    "closing": 0.5, "canny": 0.2, "sobel": 0.2, "randaugment": 2,
 }  # fmt: skip
 
 
@@ -16,16 +18,60 @@ class Noise(PixelSource):
         return np.stack([np.random.default_rng(row).integers(0, 256, (24, 18, 3), dtype=np.uint8) for row in rows])
 
 
+PARAMETERS = {  # of changes, which do nothing alone: another value must change what the change does
+    "blur_size": ("blur", 3, 9), "noise_std": ("noise", 0.02, 0.3), "jpeg_quality": ("jpeg", 10, 90),
+    "cutout_size": ("cutout", 0.2, 0.8), "elastic_shift": ("elastic", 0.01, 0.2), "closing_size": ("closing", 2, 7),
+    "randaugment_strength": ("randaugment", 0.1, 1.0),
+}  # fmt: skip
+
+
 def test_every_setting_changes_pixels_and_keeps_shape_and_type() -> None:
-    assert set(FULL) == set(Augment.model_fields)
+    assert {*FULL, *PARAMETERS} == set(Augment.model_fields)
     pixels = Noise().take(np.arange(8))
     for key, value in FULL.items():
-        strength = 1.0 if 0 < value <= 0.5 and key in ("flip", "sharpen", "grey", "blur", "noise", "cutout") else value
-        found = Augmenter(Augment(**{key: strength}), 24, 18)(pixels, 1)
+        chance = key in Augment.model_fields and "probability" in str(Augment.model_fields[key].description)
+        found = Augmenter(Augment(**{key: 1.0 if chance else value}), 24, 18)(pixels, 1)
         assert found.shape == pixels.shape
         assert found.dtype == np.uint8
         assert not np.array_equal(found, pixels), key
     assert np.array_equal(Augmenter(Augment(), 24, 18)(pixels, 1), pixels)
+
+
+@pytest.mark.parametrize("parameter", PARAMETERS)
+def test_a_larger_parameter_changes_more(parameter: str) -> None:
+    change, low, high = PARAMETERS[parameter]
+    chance = 3 if change == "randaugment" else 1.0
+    pixels = np.stack([cv2.GaussianBlur(one, (5, 5), 2) for one in Noise().take(np.arange(32))])
+
+    def moved(value: float) -> float:
+        found = Augmenter(Augment(**{change: chance, parameter: value}), 24, 18)(pixels, 1)
+        return float(np.abs(found.astype(int) - pixels).mean())
+
+    weak, strong = moved(low), moved(high)
+    assert (weak > 1.3 * strong) if parameter == "jpeg_quality" else (strong > 1.3 * weak)
+
+
+def test_an_elastic_distortion_moves_pixels_about_as_far_as_it_says() -> None:
+    ramp = np.repeat(np.tile(np.arange(0, 192, 2, dtype=np.uint8), (96, 1))[:, :, None], 3, axis=2)
+    found = Augmenter(Augment(elastic=1.0, elastic_shift=0.03), 96, 96)(np.stack([ramp] * 20), 0)
+    moved = (found[:, 10:-10, 10:-10, 0].astype(float) - ramp[10:-10, 10:-10, 0]) / 2
+    assert 0.5 * 0.03 * 96 < moved.std() < 2 * 0.03 * 96
+
+
+def test_edges_and_closing_are_opencvs() -> None:
+    pixels = Noise().take(np.arange(2))
+    grey = cv2.cvtColor(pixels[0], cv2.COLOR_RGB2GRAY)
+    canny = Augmenter(Augment(canny=1.0), 24, 18)(pixels, 0)
+    assert set(np.unique(canny)) <= {0, 255}
+    assert np.array_equal(canny[0, :, :, 1], cv2.Canny(grey, 100, 200))
+    sobel = Augmenter(Augment(sobel=1.0), 24, 18)(pixels, 0)[0, 5, 5, 0]
+    rows = grey.astype(float)
+    across = (rows[4:7, 6] - rows[4:7, 4]) @ [1, 2, 1]
+    down = (rows[6, 4:7] - rows[4, 4:7]) @ [1, 2, 1]
+    assert abs(float(sobel) - min(255.0, np.hypot(across, down))) <= 1
+    holed = np.full((1, 24, 18, 3), 200, np.uint8)
+    holed[0, 10, 10] = 0
+    assert (Augmenter(Augment(closing=1.0), 24, 18)(holed, 0) == 200).all()
 
 
 def test_a_flip_mirrors_left_and_right_and_nothing_else() -> None:
@@ -58,3 +104,11 @@ def test_changes_are_drawn_independently() -> None:
         [[np.sum(flipped & grey), np.sum(flipped & ~grey)], [np.sum(~flipped & grey), np.sum(~flipped & ~grey)]]
     )
     assert (abs(both - 100) < 45).all()  # 5 standard deviations of a binomial with p = 1/4
+
+
+def test_changes_drawn_by_randaugment_are_as_many_as_asked_and_drawn_anew() -> None:
+    photo = Noise().take(np.arange(1))
+    found = Augmenter(Augment(randaugment=1), 24, 18)(np.repeat(photo, 60, axis=0), 7)
+    assert len({one.tobytes() for one in found}) > 25
+    again = Augmenter(Augment(randaugment=1), 24, 18)(np.repeat(photo, 60, axis=0), 7)
+    assert np.array_equal(found, again)

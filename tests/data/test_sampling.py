@@ -1,9 +1,10 @@
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from orchestrator.data.sampling import draw_epoch, epoch_size, expected_draws
+from orchestrator.data.sampling import class_factors, draw_epoch, epoch_size, expected_draws
 
 Codes = NDArray[np.int64]
 
@@ -20,7 +21,7 @@ def test_per_person_draws_each_person_once(counts: list[int], seed: int, random)
     kinds = np.array([random.randrange(3) for _ in persons])
     rows = draw_epoch("per_person", persons, kinds, np.random.default_rng(seed))
     assert sorted(persons[rows]) == list(range(len(counts)))
-    assert len(rows) == epoch_size("per_person", persons) == len(counts)
+    assert len(rows) == epoch_size("per_person", persons, kinds) == len(counts)
 
 
 @given(counts_of, st.integers(0, 2**32 - 1))
@@ -28,7 +29,7 @@ def test_per_photo_draws_each_photo_once(counts: list[int], seed: int) -> None:
     persons = persons_of(counts)
     rows = draw_epoch("per_photo", persons, np.zeros_like(persons), np.random.default_rng(seed))
     assert sorted(rows) == list(range(len(persons)))
-    assert len(rows) == epoch_size("per_photo", persons)
+    assert len(rows) == epoch_size("per_photo", persons, persons)
 
 
 def draws(persons: Codes, kinds: Codes, epochs: int = 7000) -> list[Codes]:
@@ -72,3 +73,42 @@ def test_the_order_of_an_epoch_is_not_the_order_of_people() -> None:
     orders = [persons[rows] for rows in draws(persons, np.zeros_like(persons), 200)]
     assert abs(np.mean([order[0] for order in orders]) - 24.5) < 5 * 14.4 / np.sqrt(200)
     assert len({tuple(order) for order in orders}) == 200
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 6), st.integers(0, 2)), min_size=1, max_size=30),
+    st.tuples(*[st.floats(0.2, 5)] * 3), st.sampled_from(["per_person", "per_photo"]), st.integers(0, 2**32 - 1),
+)  # fmt: skip
+def test_factors_round_up_or_down(
+    people: list[tuple[int, int]], factor: tuple[float, ...], sampling, seed: int
+) -> None:
+    """A row whose factor is 2.3 comes two or three times; classes here belong to people, so the epoch's size is exact."""
+    persons = persons_of([photos for photos, _ in people])
+    classes = np.array([code for _, code in people])[persons]
+    kinds = np.zeros_like(persons)
+    factors = class_factors(classes, expected_draws(sampling, persons, kinds), 0.0, np.array(factor))
+    rows = draw_epoch(sampling, persons, kinds, np.random.default_rng(seed), factors)
+    assert len(rows) == epoch_size(sampling, persons, kinds, factors)
+    unit = persons if sampling == "per_person" else np.arange(len(persons))
+    times = np.bincount(unit[rows], minlength=unit.max() + 1)
+    expected = np.bincount(unit, expected_draws(sampling, persons, kinds, factors))
+    total = expected.sum()
+    scale = len(rows) / total  # the size is a whole number
+    assert (times >= np.floor(expected * scale - 1e-6)).all()
+    assert (times <= np.ceil(expected * scale + 1e-6)).all()
+
+
+def test_balance_draws_classes_alike_and_factors_make_some_more_frequent() -> None:
+    persons = np.repeat(np.arange(100), 7)
+    classes = np.where(persons < 10, 0, np.where(persons < 40, 1, 2))
+    once = expected_draws("per_person", persons, np.zeros_like(persons))
+    even = class_factors(classes, once, 1.0, np.ones(3))
+    drawn = draw_epoch("per_person", persons, np.zeros_like(persons), np.random.default_rng(0), even)
+    assert len(drawn) == 100
+    assert np.bincount(classes[drawn]).tolist() in ([33, 33, 34], [33, 34, 33], [34, 33, 33])
+    root = class_factors(classes, once, 0.5, np.ones(3))
+    counts = np.bincount(classes, once * root)
+    assert np.allclose(counts / counts[0], np.sqrt([0.1, 0.3, 0.6]) / np.sqrt(0.1))
+    assert counts.sum() == pytest.approx(100)
+    tripled = class_factors(classes, once, 0.0, np.array([3.0, 1.0, 0.5]))
+    assert np.allclose(np.bincount(classes, once * tripled), [30, 30, 30])

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from orchestrator.config import load_recipes
 from orchestrator.errors import ConfigError, WeightsError
-from orchestrator.specialist import Recipe
+from orchestrator.recipe import Recipe
 from orchestrator.specialists import SPECIALISTS
 from orchestrator.training.backbones import (
     InitialWeights,

@@ -12,12 +12,12 @@ from filelock import FileLock
 from safetensors import SafetensorError
 
 from orchestrator.config import load_recipes
-from orchestrator.data.augmentation import Augment
+from orchestrator.data.augmentation import Augmenter
 from orchestrator.data.preprocessing import Geometry, Preprocess
 from orchestrator.data.store import PixelSource
 from orchestrator.errors import DeviceError, TrainingError, WorkspaceError
 from orchestrator.specialists import SPECIALISTS
-from orchestrator.training import checkpoints, loop
+from orchestrator.training import checkpoints, epoch, learner, loop, scoring
 from orchestrator.training.backbones import InitialWeights
 from orchestrator.training.heads import head_of
 from orchestrator.training.jobs import claim_gpu, run_jobs, share_out
@@ -59,7 +59,7 @@ def job_of(folder: Path, *changes: str, people: int = 30, **more: object) -> Mem
 
 
 def test_a_member_learns_and_leaves_a_whole_record(tmp_path: Path) -> None:
-    card = train_fold(job_of(tmp_path / "m", "epochs=12", *(f"augment.{key}=0" for key in Augment.model_fields)))
+    card = train_fold(job_of(tmp_path / "m", "epochs=12", "augment={}"))
     folder = tmp_path / "m"
     assert {path.name for path in folder.iterdir()} - {checkpoints.LOCK} == {
         checkpoints.CARD, checkpoints.HELD_OUT, checkpoints.HISTORY, checkpoints.WEIGHTS,
@@ -73,55 +73,6 @@ def test_a_member_learns_and_leaves_a_whole_record(tmp_path: Path) -> None:
     assert len(table) == 30 == card["held_out"]["photos"]
     assert np.allclose(table[["p(wear)", "p(incorrect)", "p(not_wear)"]].sum(axis=1), 1, atol=1e-5)
     assert json.loads((folder / checkpoints.CARD).read_text()) == json.loads(json.dumps(card))
-
-
-class StopError(Exception):
-    """What stands for a kill in these tests; tests/e2e kills for real."""
-
-
-@pytest.mark.parametrize("optimiser", ["adamw", "sgd", "lion"])
-@pytest.mark.parametrize("moment", ["before the checkpoint", "after the best", "after the checkpoint"])
-def test_a_stopped_training_ends_with_the_same_bits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimiser: str, moment: str
-) -> None:
-    changes = (f"optimiser={optimiser}", "drop_rate=0.3", "mixup=0.4", "epochs=3")
-    whole = train_fold(job_of(tmp_path / "whole", *changes))
-    real_save, real_score = loop.save_checkpoint, loop._score_epoch
-    calls = {"save": 0, "score": 0}
-
-    def save(*words: object) -> None:
-        calls["save"] += 1
-        if moment == "before the checkpoint" and calls["save"] == 2:
-            raise StopError
-        real_save(*words)
-        if moment == "after the checkpoint" and calls["save"] == 2:
-            raise StopError
-
-    def score(*words: object) -> dict[str, object]:
-        calls["score"] += 1
-        found = real_score(*words)
-        if moment == "after the best" and calls["score"] == 2:
-            raise StopError
-        return found
-
-    monkeypatch.setattr(loop, "save_checkpoint", save)
-    monkeypatch.setattr(loop, "_score_epoch", score)
-    with pytest.raises(StopError):
-        train_fold(job_of(tmp_path / "cut", *changes))
-    assert not (tmp_path / "cut" / checkpoints.CARD).exists()
-    trained: list[int] = []
-    real_epoch = loop._train_epoch
-    monkeypatch.setattr(loop, "_train_epoch", lambda *words: (trained.append(words[-1].epoch), real_epoch(*words))[1])
-    cut = train_fold(job_of(tmp_path / "cut", *changes))
-    # It goes on from its last checkpoint: from the second epoch on, or from the third where that was written.
-    assert trained == ([2] if moment == "after the checkpoint" else [1, 2])
-    assert cut["sha256"] == whole["sha256"]
-    assert cut["scores"] == whole["scores"]
-    strip = [{k: v for k, v in e.items() if k not in ("seconds", "photos_per_second")} for e in (
-        *json.loads((tmp_path / "cut" / checkpoints.HISTORY).read_text()),
-        *json.loads((tmp_path / "whole" / checkpoints.HISTORY).read_text()),
-    )]  # fmt: skip
-    assert strip[:3] == strip[3:]
 
 
 def test_seeds_folds_and_tasks_draw_differently_and_the_same_seed_the_same(tmp_path: Path) -> None:
@@ -155,10 +106,10 @@ def test_every_epoch_draws_and_changes_photos_anew(tmp_path: Path) -> None:
         assert len({row // 3 for row in rows}) == 16
     assert epochs[0] != epochs[1] != epochs[2] != epochs[0]
     seen: list[int] = []
-    real = loop.Augmenter.__call__
+    real = Augmenter.__call__
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            loop.Augmenter, "__call__", lambda self, pixels, seed: (seen.append(seed), real(self, pixels, seed))[1]
+            Augmenter, "__call__", lambda self, pixels, seed: (seen.append(seed), real(self, pixels, seed))[1]
         )
         train_fold(job_of(tmp_path / "a", "epochs=2"))
     assert len(seen) == len(set(seen)) == 2 * (60 // 16)
@@ -166,8 +117,7 @@ def test_every_epoch_draws_and_changes_photos_anew(tmp_path: Path) -> None:
 
 def test_scores_are_of_the_truth_whatever_is_trained_on(tmp_path: Path) -> None:
     # Scored once, at the end: the best epoch by the truth would be the one that learnt least of what it was taught.
-    still = [f"augment.{key}=0" for key in Augment.model_fields]
-    job = job_of(tmp_path / "m", "epochs=12", "evaluate_every=12", *still)
+    job = job_of(tmp_path / "m", "epochs=12", "evaluate_every=12", "augment={}")
     moved = (job.table["truth"] + 1) % 3  # as a moved border moves classes, only for everybody
     card = train_fold(dataclasses.replace(job, table=job.table.assign(trained=moved, target=moved)))
     table = pd.read_parquet(tmp_path / "m" / checkpoints.HELD_OUT)
@@ -191,7 +141,7 @@ def test_gradients_are_clipped_to_the_recipes_norm(tmp_path: Path, monkeypatch: 
         optimiser.param_groups[0]["peak_lr"] = 1e-3
         return optimiser
 
-    monkeypatch.setattr(loop, "create_optimiser", watched)
+    monkeypatch.setattr(learner, "create_optimiser", watched)
     train_fold(job_of(tmp_path / "free", "clip_norm=0", "epochs=1"))
     assert min(norms) > 0.06
     norms.clear()
@@ -202,14 +152,14 @@ def test_gradients_are_clipped_to_the_recipes_norm(tmp_path: Path, monkeypatch: 
 
 def test_networks_train_channels_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[bool] = []
-    real = loop._loss
+    real = epoch.Batch.loss
 
-    def watched(job: MemberJob, model: torch.nn.Module, *rest: object) -> torch.Tensor:
-        spatial = [p for p in model.parameters() if p.ndim == 4 and min(p.shape[1:]) > 1]
+    def watched(batch: epoch.Batch, job: MemberJob, network: torch.nn.Module) -> torch.Tensor:
+        spatial = [p for p in network.parameters() if p.ndim == 4 and min(p.shape[1:]) > 1]
         seen.append(bool(spatial) and all(p.is_contiguous(memory_format=torch.channels_last) for p in spatial))
-        return real(job, model, *rest)
+        return real(batch, job, network)
 
-    monkeypatch.setattr(loop, "_loss", watched)
+    monkeypatch.setattr(epoch.Batch, "loss", watched)
     train_fold(job_of(tmp_path, "epochs=1"))
     assert seen
     assert all(seen)
@@ -217,14 +167,14 @@ def test_networks_train_channels_last(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_patience_stops_and_the_best_epoch_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scores = iter([0.2, 0.9, 0.1, 0.1, 0.1])
-    real = loop.score
+    real = scoring.score
 
     def scored(*words: object) -> object:
         found = real(*words)
         object.__setattr__(found, "macro_f1", next(scores))
         return found
 
-    monkeypatch.setattr(loop, "score", scored)
+    monkeypatch.setattr(scoring, "score", scored)
     card = train_fold(job_of(tmp_path, "epochs=9", "patience=2"))
     assert (card["epochs"], card["best_epoch"]) == (4, 2)
 
@@ -257,7 +207,7 @@ def test_out_of_memory_says_which_setting_to_lower(
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(loop, "_train_epoch", fail)
+    monkeypatch.setattr(loop, "train_epoch", fail)
     with pytest.raises(DeviceError, match=r"batch_size \(now 16; --set mask.batch_size=8\).*--jobs"):
         train_fold(job_of(tmp_path))
 

@@ -1,0 +1,197 @@
+"""One epoch: draw a sample, augment and mix, step, tell displays how far it is."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from orchestrator.data.augmentation import Augmenter
+from orchestrator.data.loading import Batches, load
+from orchestrator.data.sampling import draw_epoch
+from orchestrator.errors import TrainingError
+from orchestrator.stages import Stages
+from orchestrator.training import checkpoints
+from orchestrator.training.devices import autocast
+from orchestrator.training.learner import Learner, Progress
+from orchestrator.training.member import MemberJob
+from orchestrator.training.mixing import Mix, draw_mix
+from orchestrator.training.optimisers import set_rate, uphill
+from orchestrator.training.schedules import rate_factor
+
+__all__ = ["INITIALISE", "check_parent", "loading_processes", "network_input", "train_epoch"]
+
+PROGRESS_SECONDS = 1.0
+
+# The purposes of random draws, so that no two share a stream.
+INITIALISE, SAMPLE, AUGMENT, NETWORK, MIX = range(5)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one forward pass learns from.
+
+    Attributes:
+        inputs: of the network, on its device, shape (n, ...).
+        targets: what the head trains on, shape (n,).
+        weights: how much each photo counts, shape (n,).
+        mix: how inputs and targets are mixed in pairs; None: not at all.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    weights: Tensor
+    mix: Mix | None
+
+    def loss(self, job: MemberJob, network: nn.Module) -> Tensor:
+        """The mean loss, a scalar."""
+        with autocast(job.recipe.precision, job.device):
+            outputs = network(self.inputs if self.mix is None else self.mix.photos(self.inputs))
+        own = job.head.loss(outputs, self.targets, self.weights)
+        if self.mix is None:
+            return own
+        partners = self.mix.partner.to(job.device)
+        return self.mix.blend(own, job.head.loss(outputs, self.targets[partners], self.weights[partners]))
+
+
+def train_epoch(job: MemberJob, learner: Learner, progress: Progress) -> dict[str, Any]:
+    """One pass over the epoch's sample.
+
+    Returns:
+        The history's entry.
+
+    Raises:
+        TrainingError: the loss became infinite or not a number.
+    """
+    recipe, epoch, steps = job.recipe, progress.epoch, job.steps_per_epoch
+    rng = np.random.default_rng(job.entropy(SAMPLE, epoch))
+    drawn = draw_epoch(recipe.sampling, job.persons, job.kinds, rng, job.factors)
+    rows = job.train[drawn][: job.photos_per_epoch]  # a last, smaller batch would disturb the batch norms
+    augmenter = Augmenter(recipe.augment, recipe.height, recipe.width) if recipe.train == "network" else None
+    batches = Batches(job.pixels, rows, recipe.batch_size, augmenter, job.entropy(AUGMENT, epoch))
+    torch.manual_seed(job.entropy(NETWORK, epoch))
+    learner.begin_epoch(thaw=0 < recipe.unfreeze_after <= epoch)
+    total, started, shown = torch.zeros((), device=job.device), time.monotonic(), 0.0
+    stages = Stages(job.profile, torch.cuda.synchronize if job.device != "cpu" else lambda: None)
+    loaded = stages.each("read and augment", load(batches, loading_processes(job), pin=job.device != "cpu"))
+    prepared = _prepared(job, loaded, epoch)
+    for step in range(steps):
+        some = list(islice(prepared, recipe.accumulate))
+        number = epoch * steps + step
+        set_rate(learner.optimiser, rate_factor(recipe, number, steps, progress.scores))
+        total += _step(job, learner, some, stages)
+        if learner.average is not None:
+            learner.average.update(learner.model, number + 1)
+        check_parent(job)
+        if time.monotonic() - shown > PROGRESS_SECONDS:
+            shown = time.monotonic()
+            rate = (step + 1) * recipe.batch_size * recipe.accumulate / (shown - started)
+            _tell(job, progress, (step + 1) / steps, rate)
+    mean = float(total) / steps
+    if not np.isfinite(mean):
+        raise TrainingError(
+            f"{job.task} fold {job.fold}: the loss became {mean} in epoch {epoch + 1}. Lower the learning rate "
+            f"(--set {job.task}.lr={recipe.lr / 3:.1e}) or clip harder (--set {job.task}.clip_norm=0.5)."
+        )
+    rate = len(rows) / (time.monotonic() - started)
+    return {
+        "epoch": epoch + 1,
+        "loss": mean,
+        "lr": learner.optimiser.param_groups[-1]["lr"],
+        "photos_per_second": round(rate, 1),
+        **({"stages": stages.seconds} if job.profile else {}),
+    }
+
+
+def _prepared(job: MemberJob, loaded: Iterable[tuple[Tensor, Tensor]], epoch: int) -> Iterator[Batch]:
+    """Batches on the device, with their targets, weights and mixes."""
+    recipe = job.recipe
+    targets = torch.tensor(job.table["target"].to_numpy())
+    weights = torch.ones(len(targets))
+    weights[job.train] = torch.from_numpy(job.weights)
+    mixer = np.random.default_rng(job.entropy(MIX, epoch))
+    for pixels, numbers in loaded:
+        inputs = network_input(job, pixels)
+        if epoch < recipe.small_epochs:
+            inputs = _shrunken(inputs, recipe.small_size)
+        size = (inputs.shape[-2], inputs.shape[-1])
+        mix = draw_mix(len(inputs), size, recipe.mixup, recipe.cutmix, mixer)
+        own, count = (values[numbers].to(job.device, non_blocking=True) for values in (targets, weights))
+        yield Batch(inputs, own, count, mix)
+
+
+def _step(job: MemberJob, learner: Learner, batches: Sequence[Batch], stages: Stages) -> Tensor:
+    """One step of the optimiser on one batch or several; returns their mean loss, a scalar."""
+    recipe, scaler = job.recipe, learner.scaler
+
+    def gradients() -> Tensor:
+        learner.optimiser.zero_grad(set_to_none=True)
+        losses = []
+        for batch in batches:
+            with stages("forward"):
+                loss = batch.loss(job, learner.network) / len(batches)
+            with stages("backward"):
+                scaler.scale(loss).backward()
+            losses.append(loss.detach())
+        return torch.stack(losses).sum()
+
+    loss = gradients()
+    if recipe.sam:
+        with uphill(learner.network, learner.trained, recipe.sam):
+            gradients()
+    with stages("optimiser"):
+        if recipe.clip_norm:
+            scaler.unscale_(learner.optimiser)
+            nn.utils.clip_grad_norm_(learner.trained, recipe.clip_norm)
+        scaler.step(learner.optimiser)
+        scaler.update()
+    return loss
+
+
+def network_input(job: MemberJob, pixels: Tensor) -> Tensor:
+    """A batch as the network's input: pixels normalised, features as they are."""
+    there = pixels.to(job.device, non_blocking=True)
+    return job.preprocess.normalise(there) if job.recipe.train == "network" else there
+
+
+def _shrunken(photos: Tensor, share: float) -> Tensor:
+    """Photos (N, 3, H, W) at a share of their height and width, areas averaged."""
+    size = [max(1, round(side * share)) for side in photos.shape[-2:]]
+    return F.interpolate(photos, size, mode="bilinear", antialias=True)
+
+
+def loading_processes(job: MemberJob) -> int:
+    """How many processes load batches: as the recipe says; -1: none on a CPU, whose cores the network needs."""
+    if job.recipe.workers >= 0:
+        return job.recipe.workers
+    return 0 if job.device == "cpu" else min(8, os.cpu_count() or 1)
+
+
+def check_parent(job: MemberJob) -> None:
+    """Ends a worker whose command was killed: two trainings of one member must never run at once."""
+    if job.parent is not None and os.getppid() != job.parent:
+        os._exit(1)
+
+
+def _tell(job: MemberJob, progress: Progress, share: float, rate: float) -> None:
+    """Leaves a word for displays; not flushed, and not missed on a full disk, since a lost word costs nothing."""
+    value = {
+        "epoch": progress.epoch,
+        "share": share,
+        "photos_per_second": rate,
+        "best": max(0.0, progress.best_score),
+    }
+    temporary = job.folder / f".{checkpoints.PROGRESS}"
+    with suppress(OSError):
+        temporary.write_text(json.dumps(value))
+        temporary.replace(job.folder / checkpoints.PROGRESS)

@@ -1,0 +1,117 @@
+"""A member while it learns: its network, what moves the weights, and all that must survive a kill."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from orchestrator.training import checkpoints
+from orchestrator.training.backbones import create, freeze_stages, heads_of, only_head
+from orchestrator.training.devices import precision_of
+from orchestrator.training.member import MemberJob
+from orchestrator.training.optimisers import create_average, create_optimiser
+
+__all__ = ["Learner", "Progress"]
+
+
+@dataclass
+class Progress:
+    """How far a member has come."""
+
+    epoch: int = 0  # whole epochs done
+    best_epoch: int = 0
+    best_score: float = -1.0
+    waited: int = 0  # scores since the best one
+    seconds: float = 0.0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def scores(self) -> list[float]:
+        """Of the held-out people, in order."""
+        return [entry["macro_f1"] for entry in self.history if "macro_f1" in entry]
+
+
+class Learner:
+    """Network, optimiser and averages of one member.
+
+    Attributes:
+        model: what learns, whole.
+        optimiser: over all that will ever learn.
+        scaler: of gradients, for fp16.
+        average: the moving average of the weights, or None.
+
+    Args:
+        job: what to train.
+        seed: of the random weights.
+    """
+
+    def __init__(self, job: MemberJob, seed: int) -> None:
+        recipe = job.recipe
+        torch.manual_seed(seed)
+        self.model = create(recipe.backbone, job.head.outputs, recipe, job.initial).to(job.device)
+        self._head_alone = recipe.train == "head"
+        if self._head_alone:
+            only_head(self.model)
+        # Stages that wait for their turn belong to the optimiser from the start; without gradients it leaves them alone.
+        later = create_optimiser(self.model, recipe) if recipe.unfreeze_after else None
+        self._frozen = freeze_stages(self.model, recipe.frozen_stages)
+        self.optimiser = later or create_optimiser(self.model, recipe)
+        precision = precision_of(recipe.precision, job.device)
+        self.scaler: Any = torch.amp.GradScaler(job.device, enabled=precision == torch.float16)
+        self.average = create_average(self.model, recipe)
+
+    @property
+    def network(self) -> nn.Module:
+        """What is run while training: the whole, or the head alone, which runs on features."""
+        return heads_of(self.model)[0] if self._head_alone else self.model
+
+    @property
+    def result(self) -> nn.Module:
+        """What is saved: the moving average of the weights where there is one, else the weights."""
+        return self.model if self.average is None else self.average.module
+
+    @property
+    def scored(self) -> nn.Module:
+        """What answers for held-out people: the result, or its head alone."""
+        return heads_of(self.result)[0] if self._head_alone else self.result
+
+    @property
+    def trained(self) -> list[Tensor]:
+        """The parameters that learn now."""
+        return [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+
+    def begin_epoch(self, thaw: bool) -> None:
+        """Puts the network into training mode, frozen parts aside.
+
+        Args:
+            thaw: from now on the frozen stages learn too.
+        """
+        if thaw and self._frozen:
+            self.model.requires_grad_(True)
+            self._frozen = []
+        self.network.train()
+        for module in self._frozen:
+            module.eval()
+
+    def save(self, folder: Path, progress: Progress) -> None:
+        """Writes the checkpoint that the next epoch begins from."""
+        average = {} if self.average is None else dict(self.average.module.state_dict())
+        counters = vars(progress) | {"scaler": self.scaler.state_dict()}
+        checkpoints.save_checkpoint(folder / checkpoints.CHECKPOINT, self.model, self.optimiser, counters, average)
+
+    def restore(self, folder: Path) -> Progress:
+        """Goes on from the checkpoint, where there is one.
+
+        Raises:
+            WorkspaceError: it is damaged.
+        """
+        average = None if self.average is None else self.average.module
+        counters = checkpoints.load_checkpoint(folder / checkpoints.CHECKPOINT, self.model, self.optimiser, average)
+        if counters is None:
+            return Progress()
+        self.scaler.load_state_dict(counters.pop("scaler"))
+        return Progress(**counters)

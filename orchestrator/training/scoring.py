@@ -1,0 +1,38 @@
+"""How a member does on the people that it never sees: every photo of theirs, no augmentation."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from orchestrator.data.loading import Batches, load
+from orchestrator.metrics import score
+from orchestrator.training.devices import autocast
+from orchestrator.training.epoch import check_parent, loading_processes, network_input
+from orchestrator.training.member import MemberJob
+
+__all__ = ["held_out_probabilities", "scores_of"]
+
+
+def held_out_probabilities(job: MemberJob, model: nn.Module) -> NDArray[np.float32]:
+    """Class probabilities of the held-out rows, shape (n, C)."""
+    model.eval()
+    parts: list[Tensor] = []
+    size = 64 if job.device == "cpu" else max(64, job.recipe.batch_size)
+    with torch.inference_mode():
+        for pixels, _ in load(Batches(job.pixels, job.held_out, size), loading_processes(job), pin=job.device != "cpu"):
+            with autocast(job.recipe.precision, job.device):
+                outputs = model(network_input(job, pixels))
+            parts.append(job.head.probabilities(outputs).cpu())
+            check_parent(job)
+    return torch.cat(parts).numpy()
+
+
+def scores_of(job: MemberJob, probabilities: NDArray[np.float32]) -> tuple[float, dict[str, float]]:
+    """Macro F1 of the held-out photos, and the entry for history and card."""
+    truth = job.table["truth"].to_numpy()[job.held_out]
+    scores = score(truth, probabilities.argmax(axis=1), len(job.classes))
+    log_loss = float(-np.log(np.maximum(probabilities[np.arange(len(truth)), truth], 1e-7)).mean())
+    return scores.macro_f1, {"macro_f1": scores.macro_f1, "accuracy": scores.accuracy, "log_loss": log_loss}
