@@ -7,27 +7,30 @@ goes on with a run or begins another.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
+
+import torch
 
 from orchestrator.config import load_recipes
 from orchestrator.data.check import twins
 from orchestrator.data.folds import FoldPlan, plan_folds
 from orchestrator.data.photos import Photos
 from orchestrator.data.readers import read
-from orchestrator.errors import ConfigError, DataError, Mistakes, WorkspaceError
+from orchestrator.errors import ConfigError, DataError, Mistakes, Problem, nearest
 from orchestrator.labels import TASKS
+from orchestrator.lint import lint
 from orchestrator.recipe import Recipe
 from orchestrator.records.environment import git_revision, hardware, versions
 from orchestrator.records.run import UNFINISHED, RunRecord, run_key
 from orchestrator.records.workspace import Workspace, now
 from orchestrator.specialist import Specialist
 from orchestrator.training.backbones import InitialWeights, State, check_backbone, keep_weights, load_state
-from orchestrator.training.devices import resolve_device
+from orchestrator.training.devices import precision_of, resolve_device
 from orchestrator.training.features import check_head_alone
 from orchestrator.training.jobs import share_out
 
-__all__ = ["Inputs", "Settings", "base_run", "check_folds", "key_of", "new_run", "read_inputs", "settle"]
+__all__ = ["Inputs", "Settings", "key_of", "new_run", "read_inputs"]
 
 
 @dataclass(frozen=True)
@@ -127,8 +130,8 @@ def read_inputs(
     with wrong.kept():
         share_out(settings.jobs, 1, device or "cpu")
     for task, recipe in recipes.items():
-        if device == "cpu" and recipe.precision == "fp16":
-            wrong.add(ConfigError(f"{task}: precision = fp16 needs a GPU; allowed on a CPU: auto, fp32, bf16."))
+        with wrong.kept():
+            _check_here(task, recipe, device, settings)
     if settings.valid_only and settings.k == 0:
         wrong.add(ConfigError("--valid-only holds fold 0 out, and --folds 0 holds nobody out: give one of them."))
     photos = None
@@ -138,6 +141,8 @@ def read_inputs(
         for task, specialist in specialists.items():
             with wrong.kept():
                 photos.require(specialist.columns, f"the {task} specialist")
+            with wrong.kept():
+                _check_dropped(task, recipes.get(task), photos)
         plan = plan_folds(photos.people, settings.k, settings.plan_seed or 0) if settings.k else None
     wrong.tell()
     for task, recipe in recipes.items():  # after all that is quick to tell: a hub may take minutes
@@ -151,6 +156,8 @@ def read_inputs(
     if len(photos.notes) > 5:
         say(f"... and {len(photos.notes) - 5} more notes: `orch data check --data {settings.data}` lists them.")
     for task, recipe in recipes.items():
+        for problem in lint(specialists[task], recipe):
+            say(f"note: {task}.{problem}")
         if recipe.sampling == "per_person" and recipe.draw_by == "mask" and "mask" not in photos.table:
             say(f"note: the data has no mask column: {task} draws any photo of a person.")
     workspace = Workspace(settings.workspace, create=True)
@@ -177,91 +184,31 @@ def read_inputs(
     return Inputs(workspace, photos, content, photos.fingerprint(content), plan, folds, recipes, weights, device)
 
 
+def _check_here(task: str, recipe: Recipe, device: str, settings: Settings) -> None:
+    """Refuses what the device or the plan cannot give a recipe."""
+    if device == "cpu" and recipe.precision == "fp16":
+        raise ConfigError(f"{task}: precision = fp16 needs a GPU; allowed on a CPU: auto, fp32, bf16.")
+    if device and recipe.sam and precision_of(recipe.precision, device) == torch.float16:
+        raise ConfigError(
+            f"{task}: sam takes two gradients a step, and fp16 scales them apart. Use precision=bf16 or fp32."
+        )
+    if recipe.schedule == "plateau" and settings.k == 0:
+        raise ConfigError(f"{task}: schedule = plateau watches held-out people, and --folds 0 holds nobody out.")
+
+
+def _check_dropped(task: str, recipe: Recipe | None, photos: Photos) -> None:
+    """Refuses people to drop that the data does not have."""
+    people = list(dict.fromkeys(photos.table["person"])) if recipe is not None and recipe.drop_people else []
+    unknown = [person for person in (recipe.drop_people if recipe else ()) if person not in set(people)]
+    if unknown:
+        problems = [Problem(f"'{person}'", f"nobody of that key.{nearest(person, people)}") for person in unknown]
+        raise ConfigError(f"{task}: drop_people names people that the data does not have.", problems)
+
+
 def _recipes(settings: Settings, specialists: Mapping[str, Specialist], base: RunRecord | None) -> Mapping[str, Recipe]:
     """The recipes asked for, on top of the base run's where none is named."""
     bases = {base.task: Recipe.model_validate(base.recipe)} if base else None
     return load_recipes(specialists, settings.recipes, settings.changes, bases)
-
-
-def settle(settings: Settings, task: str, folds: Sequence[int] = ()) -> Settings:
-    """Fills in what a retraining leaves open as the current runs have it, so that scores go on together.
-
-    Args:
-        settings: with `k` or `plan_seed` None where they are open.
-        task: the specialist to retrain; its own current run counts first.
-        folds: those asked for; without them and without `k`, a current run of fold 0 alone is retrained as such.
-    """
-    k, seed, valid_only = 5, 0, settings.valid_only
-    if Workspace.is_at(settings.workspace):
-        workspace = Workspace(settings.workspace)
-        names = [name for one in (task, *TASKS) if (name := workspace.current(one))]
-        if names:
-            run = workspace.run(names[0])
-            k, seed = (run.plan["k"], run.plan["seed"]) if run.plan else (0, 0)
-            valid_only = valid_only or (settings.k is None and not folds and bool(run.plan) and run.folds == [0])
-    k = k if settings.k is None else settings.k
-    return replace(
-        settings, k=k, plan_seed=seed if settings.plan_seed is None else settings.plan_seed, valid_only=valid_only
-    )
-
-
-def base_run(root: Path, task: str, base: str | None) -> RunRecord | None:
-    """The run that `--fold` starts from: the one named, else the current one, else none.
-
-    Raises:
-        ConfigError: a run of another specialist.
-        WorkspaceError: no such run, or an unfinished one.
-    """
-    if base is None and not Workspace.is_at(root):
-        return None
-    workspace = Workspace(root)
-    name = base or workspace.current(task)
-    if name is None:
-        return None
-    run = workspace.run(name)
-    if run.task != task:
-        raise ConfigError(f"--base {name}: a run of the {run.task} specialist; needed: one of {task}.")
-    if not run.complete:
-        raise WorkspaceError(
-            f"--base {name}: this run is unfinished. Complete it first: run its training command again."
-        )
-    return run
-
-
-def check_folds(folds: Sequence[int], inputs: Inputs, parent: RunRecord | None) -> None:
-    """Refuses folds that the plan does not have, and a parent of another recipe, plan or data."""
-    if not folds:
-        return
-    if parent is not None and inputs.recipes[parent.task].digest() != Recipe.model_validate(parent.recipe).digest():
-        raise ConfigError(
-            f"--fold retrains folds of {parent.id}, and the settings differ from its recipe. A run has one recipe: leave "
-            "--recipe and --set out, or retrain the whole specialist (without --fold)."
-        )
-    if inputs.plan is None:
-        raise ConfigError("--fold goes with a fold plan; --folds 0 has none.")
-    wrong = [fold for fold in folds if not 0 <= fold < inputs.plan.k]
-    if wrong:
-        raise ConfigError(f"--fold {', '.join(map(str, wrong))}: allowed: 0 to {inputs.plan.k - 1}.")
-    if parent is None:
-        return
-    if parent.plan is None or parent.plan["digest"] != inputs.plan.digest:
-        other = (
-            f"by plan {parent.plan['digest'][:12]} with {parent.plan['k']} folds" if parent.plan else "without a plan"
-        )
-        raise ConfigError(
-            f"--fold: {parent.id} was trained {other}, this command's plan is {inputs.plan.digest[:12]} with "
-            f"{inputs.plan.k}: members of different plans never mix. Give the same --folds and --plan-seed, or retrain all."
-        )
-    if parent.initial_weights["sha256"] != inputs.weights[parent.task].sha256:
-        raise ConfigError(
-            f"--fold: the initial weights ({inputs.recipes[parent.task].weights}) are other bytes than those {parent.id} began "
-            "from. Restore them, or retrain the whole specialist (without --fold)."
-        )
-    if parent.data["fingerprint"] != inputs.fingerprint:
-        raise ConfigError(
-            f"--fold: the photos changed since {parent.id} was trained: members of different data never mix. "
-            "Retrain the whole specialist (without --fold)."
-        )
 
 
 def key_of(

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from orchestrator.errors import Problem, nearest
-from orchestrator.recipe import Recipe, loss_terms
+from orchestrator.recipe import ZOOM, Recipe, loss_terms
 from orchestrator.specialist import Specialist
 
 __all__ = ["REFUSED", "lint"]
@@ -59,7 +59,7 @@ def _ignored(recipe: Recipe) -> Iterator[Problem]:
     if recipe.train == "head":
         for key in (
             "frozen_stages", "drop_rate", "drop_path_rate", "backbone_lr_scale", "layer_decay", "small_epochs", "cutmix",
-            "checkpointing",
+            "checkpointing", "views",
         ):  # fmt: skip
             if _is_set(recipe, key):
                 what = f"{key} changes how a network trains, and train = head leaves the network as it comes."
@@ -68,7 +68,8 @@ def _ignored(recipe: Recipe) -> Iterator[Problem]:
 
 def _leave(key: str) -> str:
     default: Any = Recipe.model_fields[key].default
-    return f"Use --set {key}={str(default).lower() if isinstance(default, bool) else f'{default:g}'}."
+    plain = "[]" if default == () else str(default).lower() if isinstance(default, bool) else f"{default:g}"
+    return f"Use --set {key}={plain}."
 
 
 def _impossible(specialist: Specialist, recipe: Recipe) -> Iterator[Problem]:
@@ -131,6 +132,11 @@ def _harmful(specialist: Specialist, recipe: Recipe) -> Iterator[Problem]:
 def _cuts(specialist: Specialist, recipe: Recipe, keeps: tuple[float, float]) -> Iterator[Problem]:
     """Crops that can remove rows which the specialist needs."""
     top, bottom = (1 - recipe.crop) * recipe.anchor, (1 - recipe.crop) * recipe.anchor + recipe.crop
+    if any("zoom" in view for view in recipe.views):
+        edge = recipe.crop * (1 - ZOOM) / 2
+        if top + edge > keeps[0] or bottom - edge < keeps[1]:
+            what = f"views: zoom shows {top + edge:.2f} to {bottom - edge:.2f} of a photo's height: it cuts away"
+            yield Problem("views", f"{what} rows that tell the {specialist.name} classes apart.", "Leave zoom out.")
     rows = f"the rows from {keeps[0]:g} to {keeps[1]:g} of a photo's height, which tell the {specialist.name} classes apart"
     if top > keeps[0] or bottom < keeps[1]:
         what = f"crop = {recipe.crop:g} at anchor = {recipe.anchor:g} shows {top:.2f} to {bottom:.2f}: it cuts away {rows}."

@@ -20,12 +20,13 @@ from filelock import FileLock, Timeout
 from orchestrator.data.preprocessing import Geometry
 from orchestrator.data.store import DirectPixels, PixelSource, Rows, build_stores, store_key
 from orchestrator.errors import WorkspaceError
-from orchestrator.inputs import Inputs, Settings, base_run, check_folds, key_of, new_run, read_inputs, settle
+from orchestrator.inputs import Inputs, Settings, key_of, new_run, read_inputs
 from orchestrator.labels import CLASSES
 from orchestrator.records.environment import versions
 from orchestrator.records.members import check_member, clear, share_member
 from orchestrator.records.run import COMPLETE, RunRecord
 from orchestrator.records.workspace import Workspace
+from orchestrator.retraining import base_run, check_folds, settle
 from orchestrator.specialist import Specialist
 from orchestrator.training.backbones import preprocess_of
 from orchestrator.training.checkpoints import CARD
@@ -310,6 +311,7 @@ def _job(
         train, held_out = np.arange(len(table)), np.array([], dtype=np.int64)
     else:
         train, held_out = inputs.plan.split(table["person"], fold)
+    train = train[~table["person"].iloc[train].isin(recipe.drop_people)]
     return MemberJob(
         folder=run.member(fold),
         task=run.task,

@@ -12,13 +12,18 @@ from orchestrator.data.preprocessing import Geometry
 from orchestrator.data.sampling import Draw, Sampling
 from orchestrator.errors import nearest
 
-__all__ = ["Optimiser", "Recipe", "Schedule", "loss_terms"]
+__all__ = ["ZOOM", "Optimiser", "Recipe", "Schedule", "View", "loss_terms"]
 
 Optimiser = Literal[
     "adabelief", "adam", "adamp", "adamw", "adan", "adopt", "lamb", "laprop", "lion", "madgrad", "momentum", "nadam", "nadamw",
     "radam", "rmsproptf", "sgd", "sgdp",
 ]  # fmt: skip
 """timm's, under its names: those that a test trains with, kills and resumes."""
+
+View = Literal["flip", "zoom", "zoom_flip"]
+
+ZOOM = 0.9
+"""What the views `zoom` and `zoom_flip` show of height and width."""
 
 Schedule = Literal["cosine", "one_cycle", "step", "plateau", "constant"]
 SUMMED, ALONE = ("cross_entropy", "focal", "f1"), ("corn", "soft_age")
@@ -82,6 +87,11 @@ class Recipe(BaseModel):
     anchor: float = Field(0.5, ge=0, le=1, description="where the crop box stands: 0 top, 0.5 centre, 1 bottom")
     small_epochs: int = Field(0, ge=0, description="first epochs on shrunken photos; scores are always on whole ones")
     small_size: float = Field(0.5, ge=0.25, lt=1, description="their height and width, as a share of the recipe's")
+
+    views: tuple[View, ...] = Field(
+        (),
+        description="views whose answers are averaged with the photo's own, in scores and predictions: flip, zoom, zoom_flip",
+    )
 
     sampling: Sampling = Field(description="per_person: one photo a person and epoch; per_photo: every photo")
     draw_by: Draw = Field(
@@ -190,6 +200,12 @@ class Recipe(BaseModel):
         """The one spelling of a loss, so that equal losses have equal digests."""
         terms = loss_terms(text)
         return " + ".join(name if weight == 1 else f"{weight:g} {name}" for name, weight in terms.items())
+
+    @field_validator("views")
+    @classmethod
+    def _once(cls, views: tuple[View, ...]) -> tuple[View, ...]:
+        """Each view once, in one order: their mean knows none."""
+        return tuple(sorted(set(views)))
 
     @property
     def geometry(self) -> Geometry:

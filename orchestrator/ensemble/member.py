@@ -18,6 +18,7 @@ from orchestrator.labels import CLASSES, TASKS
 from orchestrator.training.backbones import create
 from orchestrator.training.checkpoints import CARD, WEIGHTS, load_weights, read_card
 from orchestrator.training.heads import Head, head_from_dict
+from orchestrator.training.views import mean_over_views
 
 __all__ = ["Answers", "Member", "MemberFiles", "load_members"]
 
@@ -44,6 +45,7 @@ class Member:
         task: its specialist.
         backbone: a timm model name.
         pooling: how its last map becomes features; empty: its own way.
+        views: whose answers are averaged with the photo's own.
         head: what the network's outputs mean.
         preprocess: from decoded photos to the network's input.
         precision: the recipe's.
@@ -55,6 +57,7 @@ class Member:
     task: str
     backbone: str
     pooling: str
+    views: tuple[str, ...]
     head: Head
     preprocess: Preprocess
     precision: str
@@ -69,25 +72,33 @@ class Member:
     @property
     def kind(self) -> str:
         """A digest that members share whose arithmetic is the same but for the weights."""
-        return digest_of([self.backbone, self.pooling, self.head.as_dict(), self.preprocess.as_dict(), self.precision])[
-            :16
-        ]
+        return digest_of(
+            [
+                self.backbone,
+                self.pooling,
+                list(self.views),
+                self.head.as_dict(),
+                self.preprocess.as_dict(),
+                self.precision,
+            ]
+        )[:16]
 
 
 class Answers(nn.Module):
-    """A member as one function of pixels: normalise, network, head.
+    """A member as one function of pixels: normalise, network, head, the mean over its views.
 
-    Training, exports and every engine answer by these three steps, so that none can differ in one of them.
+    Training, exports and every engine answer by these steps, so that none can differ in one of them.
     """
 
     def __init__(self, member: Member) -> None:
         super().__init__()
         self.network = member.network
-        self._head, self._preprocess = member.head, member.preprocess
+        self._head, self._preprocess, self._views = member.head, member.preprocess, member.views
 
     def forward(self, photos: Tensor) -> Tensor:
         """Class probabilities (N, C), float32, of pixels (N, H, W, 3), uint8, RGB, cropped and resized."""
-        return self._head.probabilities(self.network(self._preprocess.normalise(photos)))
+        inputs = self._preprocess.normalise(photos)
+        return mean_over_views(self._views, inputs, lambda one: self._head.probabilities(self.network(one)))
 
 
 def load_members(
@@ -136,12 +147,16 @@ def _load(task: str, files: MemberFiles, device: str, layouts: _Layouts) -> Memb
     head = head_from_dict(card["head"])
     preprocess = Preprocess.from_dict(card["preprocess"])
     sha256 = files.sha256 or card["sha256"][WEIGHTS]
-    backbone, pooling = card["backbone"], card.get("pooling", "")  # cards of the first version have none
+    backbone, pooling, views = (
+        card["backbone"],
+        card.get("pooling", ""),
+        tuple(card.get("views", ())),
+    )  # older ones have none
     network = layouts.network(backbone, pooling, head.outputs, preprocess, files.folder / WEIGHTS, sha256)
     network.requires_grad_(False)
     network = network.to(torch.device(device)).eval()
     precision = card["recipe"]["precision"]
-    return Member(files.folder, task, backbone, pooling, head, preprocess, precision, sha256, network)
+    return Member(files.folder, task, backbone, pooling, views, head, preprocess, precision, sha256, network)
 
 
 class _Layouts:

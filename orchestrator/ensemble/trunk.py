@@ -92,6 +92,8 @@ def split(members: Sequence[Member]) -> list[Split]:
     """
     by_body: dict[str, list[Member]] = {}
     for member in members:
+        if member.views:  # each view would need features of its own, and rows of a cascade all of them
+            continue
         body = digest_of([member.backbone, member.pooling, member.preprocess.as_dict(), member.precision])
         by_body.setdefault(body, []).append(member)
     found: dict[Member, Split] = {}

@@ -135,7 +135,10 @@ def load_checkpoint(
             own = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
             module.load_state_dict(own)
     optimiser.load_state_dict({"state": state, "param_groups": note["groups"]})
-    for parameter, entry in optimiser.state.items():  # files know no memory format, and sums depend on it (lamb's norms)
+    for (
+        parameter,
+        entry,
+    ) in optimiser.state.items():  # files know no memory format, and sums depend on it (lamb's norms)
         for name, value in entry.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape:
                 entry[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)

@@ -135,6 +135,7 @@ def _finish(job: MemberJob, learner: Learner, progress: Progress) -> dict[str, A
         "classes": list(job.classes),
         "backbone": job.recipe.backbone,
         "pooling": job.recipe.pooling,
+        "views": list(job.recipe.views),
         "parameters": sum(parameter.numel() for parameter in learner.model.parameters()),
         "head": job.head.as_dict(),
         "preprocess": job.preprocess.as_dict(),

@@ -12,6 +12,7 @@ from orchestrator.metrics import score
 from orchestrator.training.devices import autocast
 from orchestrator.training.epoch import check_parent, loading_processes, network_input
 from orchestrator.training.member import MemberJob
+from orchestrator.training.views import mean_over_views
 
 __all__ = ["held_out_probabilities", "scores_of"]
 
@@ -19,13 +20,18 @@ __all__ = ["held_out_probabilities", "scores_of"]
 def held_out_probabilities(job: MemberJob, model: nn.Module) -> NDArray[np.float32]:
     """Class probabilities of the held-out rows, shape (n, C)."""
     model.eval()
+
+    def answer(inputs: Tensor) -> Tensor:
+        with autocast(job.recipe.precision, job.device):
+            outputs = model(inputs)
+        return job.head.probabilities(outputs)
+
     parts: list[Tensor] = []
     size = 64 if job.device == "cpu" else max(64, job.recipe.batch_size)
     with torch.inference_mode():
         for pixels, _ in load(Batches(job.pixels, job.held_out, size), loading_processes(job), pin=job.device != "cpu"):
-            with autocast(job.recipe.precision, job.device):
-                outputs = model(network_input(job, pixels))
-            parts.append(job.head.probabilities(outputs).cpu())
+            inputs = network_input(job, pixels)
+            parts.append(mean_over_views(job.recipe.views, inputs, answer).cpu())
             check_parent(job)
     return torch.cat(parts).numpy()
 

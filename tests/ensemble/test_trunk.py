@@ -46,7 +46,7 @@ def member(backbone: str, seed: int, frozen: int | None, task: str = "mask", cro
     head = ClassHead(len(CLASSES[task]))
     sha256 = f"{seed:02d}{task}{backbone}".ljust(64, "0")
     network.requires_grad_(False)
-    return Member(Path(f"{task}-0001/fold-{seed}"), task, backbone, "", head, preprocess, "auto", sha256, network)
+    return Member(Path(f"{task}-0001/fold-{seed}"), task, backbone, "", (), head, preprocess, "auto", sha256, network)
 
 
 def pixels(count: int = 5) -> np.ndarray:

@@ -1,0 +1,97 @@
+"""Training one specialist again, whole or by folds, so that its scores go on together with the others'."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from orchestrator.errors import ConfigError, WorkspaceError
+from orchestrator.inputs import Inputs, Settings
+from orchestrator.labels import TASKS
+from orchestrator.recipe import Recipe
+from orchestrator.records.run import RunRecord
+from orchestrator.records.workspace import Workspace
+
+__all__ = ["base_run", "check_folds", "settle"]
+
+
+def settle(settings: Settings, task: str, folds: Sequence[int] = ()) -> Settings:
+    """Fills in what a retraining leaves open as the current runs have it, so that scores go on together.
+
+    Args:
+        settings: with `k` or `plan_seed` None where they are open.
+        task: the specialist to retrain; its own current run counts first.
+        folds: those asked for; without them and without `k`, a current run of fold 0 alone is retrained as such.
+    """
+    k, seed, valid_only = 5, 0, settings.valid_only
+    if Workspace.is_at(settings.workspace):
+        workspace = Workspace(settings.workspace)
+        names = [name for one in (task, *TASKS) if (name := workspace.current(one))]
+        if names:
+            run = workspace.run(names[0])
+            k, seed = (run.plan["k"], run.plan["seed"]) if run.plan else (0, 0)
+            valid_only = valid_only or (settings.k is None and not folds and bool(run.plan) and run.folds == [0])
+    k = k if settings.k is None else settings.k
+    return replace(
+        settings, k=k, plan_seed=seed if settings.plan_seed is None else settings.plan_seed, valid_only=valid_only
+    )
+
+
+def base_run(root: Path, task: str, base: str | None) -> RunRecord | None:
+    """The run that `--fold` starts from: the one named, else the current one, else none.
+
+    Raises:
+        ConfigError: a run of another specialist.
+        WorkspaceError: no such run, or an unfinished one.
+    """
+    if base is None and not Workspace.is_at(root):
+        return None
+    workspace = Workspace(root)
+    name = base or workspace.current(task)
+    if name is None:
+        return None
+    run = workspace.run(name)
+    if run.task != task:
+        raise ConfigError(f"--base {name}: a run of the {run.task} specialist; needed: one of {task}.")
+    if not run.complete:
+        raise WorkspaceError(
+            f"--base {name}: this run is unfinished. Complete it first: run its training command again."
+        )
+    return run
+
+
+def check_folds(folds: Sequence[int], inputs: Inputs, parent: RunRecord | None) -> None:
+    """Refuses folds that the plan does not have, and a parent of another recipe, plan or data."""
+    if not folds:
+        return
+    if parent is not None and inputs.recipes[parent.task].digest() != Recipe.model_validate(parent.recipe).digest():
+        raise ConfigError(
+            f"--fold retrains folds of {parent.id}, and the settings differ from its recipe. A run has one recipe: leave "
+            "--recipe and --set out, or retrain the whole specialist (without --fold)."
+        )
+    if inputs.plan is None:
+        raise ConfigError("--fold goes with a fold plan; --folds 0 has none.")
+    wrong = [fold for fold in folds if not 0 <= fold < inputs.plan.k]
+    if wrong:
+        raise ConfigError(f"--fold {', '.join(map(str, wrong))}: allowed: 0 to {inputs.plan.k - 1}.")
+    if parent is None:
+        return
+    if parent.plan is None or parent.plan["digest"] != inputs.plan.digest:
+        other = (
+            f"by plan {parent.plan['digest'][:12]} with {parent.plan['k']} folds" if parent.plan else "without a plan"
+        )
+        raise ConfigError(
+            f"--fold: {parent.id} was trained {other}, this command's plan is {inputs.plan.digest[:12]} with "
+            f"{inputs.plan.k}: members of different plans never mix. Give the same --folds and --plan-seed, or retrain all."
+        )
+    if parent.initial_weights["sha256"] != inputs.weights[parent.task].sha256:
+        raise ConfigError(
+            f"--fold: the initial weights ({inputs.recipes[parent.task].weights}) are other bytes than those {parent.id} began "
+            "from. Restore them, or retrain the whole specialist (without --fold)."
+        )
+    if parent.data["fingerprint"] != inputs.fingerprint:
+        raise ConfigError(
+            f"--fold: the photos changed since {parent.id} was trained: members of different data never mix. "
+            "Retrain the whole specialist (without --fold)."
+        )
