@@ -278,7 +278,8 @@ def new_run(
         folds=trained,
         plan=None if plan is None else {"k": plan.k, "seed": plan.seed, "digest": plan.digest},
         data={
-            "source": str(settings.data), "layout": inputs.photos.layout, "fingerprint": inputs.fingerprint,
+            "source": str(settings.data), "columns": dict(settings.columns),
+            "layout": inputs.photos.layout, "fingerprint": inputs.fingerprint,
             "photos": len(inputs.photos), "people": len(inputs.photos.people),
         },
         initial_weights={"source": inputs.recipes[task].weights, "sha256": inputs.weights[task].sha256},

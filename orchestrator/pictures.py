@@ -15,7 +15,10 @@ from orchestrator.errors import ConfigError
 from orchestrator.labels import AGE_BORDERS, CLASSES, LABELS, TASKS
 from orchestrator.prediction import Prediction
 
-__all__ = ["check_png", "contact_sheet", "draw_bench", "draw_cascade", "draw_evaluation", "draw_people"]
+__all__ = [
+    "ACCENT", "INK", "SOFT", "WARN", "check_png", "contact_sheet", "draw_bench", "draw_cascade", "draw_evaluation",
+    "draw_people", "pyplot",
+]  # fmt: skip
 
 INK, ACCENT, SOFT, WARN = "#22303c", "#2f7f86", "#bcd7d6", "#b3402a"
 SHEET = 35  # photos on a contact sheet: five rows of seven
@@ -35,7 +38,7 @@ def contact_sheet(answers: Sequence[Prediction], path: Path, truth: Sequence[int
         path: the .png to write.
         truth: labels 0..17; wrong answers are then marked.
     """
-    plt = _pyplot()
+    plt = pyplot()
     shown = sorted(set(np.linspace(0, len(answers) - 1, min(SHEET, len(answers))).round().astype(int)))
     columns = min(7, len(shown))
     rows = -(-len(shown) // columns)
@@ -67,7 +70,7 @@ def draw_people(about: Description, path: Path) -> None:
         about: what a source holds.
         path: the .png to write.
     """
-    plt = _pyplot()
+    plt = pyplot()
     bars = {title: frame for title, frame in about.tables.items() if title.startswith("by ")}
     figure, axes = plt.subplots(2, 3, figsize=(16, 8.4), layout="constrained")
     figure.suptitle(f"{about.photos:,} photos of {about.people:,} people", fontsize=15, color=INK, weight="bold")
@@ -128,7 +131,7 @@ def draw_evaluation(record: Mapping[str, Any], path: Path) -> None:
         record: what `ensemble.json` holds, with an evaluation.
         path: the .png to write.
     """
-    plt = _pyplot()
+    plt = pyplot()
     scores = record["evaluation"]
     figure, axes = plt.subplots(1, 3, figsize=(16, 6.2), layout="constrained", width_ratios=[1, 1.1, 1.5])
     label = scores["label"]
@@ -153,7 +156,7 @@ def draw_bench(found: Mapping[str, Any], path: Path) -> None:
         found: what `bench.suite.run_parts` returned.
         path: the .png to write.
     """
-    plt = _pyplot()
+    plt = pyplot()
     figure, axes = plt.subplots(1, 3, figsize=(17, 5), layout="constrained")
     _draw_ratios(axes[0], "share of the floor's pace", _efficiencies(found), 1.0)
     engines = found.get("prediction", {}).get("engines", {})
@@ -172,7 +175,7 @@ def draw_cascade(measured: Mapping[str, Any], path: Path) -> None:
         measured: `Measured.as_dict()`.
         path: the .png to write.
     """
-    plt = _pyplot()
+    plt = pyplot()
     curve = measured["curve"]
     scored = measured["full_macro_f1"] is not None
     figure, axes = plt.subplots(
@@ -299,7 +302,8 @@ def _draw_confusion(axis: Any, label: Mapping[str, Any]) -> None:
     upper.tick_params(length=0, labelsize=8)
 
 
-def _pyplot() -> Any:
+def pyplot() -> Any:
+    """matplotlib's, for files and no screen; imported when something is drawn."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,10 +1,14 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from orchestrator.config import load_recipes, recipe_as_toml, recipe_files
-from orchestrator.data.augmentation import Augment
+from orchestrator.data.augmentation import Augment, Augmenter
 from orchestrator.errors import ConfigError
+from orchestrator.lint import lint
 from orchestrator.recipe import Recipe
 from orchestrator.specialists import SPECIALISTS
 
@@ -135,3 +139,79 @@ def test_losses_have_one_spelling_and_mistakes_are_told() -> None:
     assert "loss = corn is for the age specialist" in problems(["quick"], ["mask.loss=corn"])
     said = problems(["quick"], ["age.loss=corn", "age.label_smoothing=0.1"])
     assert "label_smoothing = 0.1 is for cross_entropy and focal; loss = corn ignores it" in said
+
+
+@pytest.mark.parametrize(("changes", "told"), [
+    (["age.step_every=3"], "step_every = 3 is for schedule = step; cosine ignores it. Use --set step_every=1."),
+    (["age.lr_factor=0.1"], "lr_factor = 0.1 is for schedule = step and plateau; cosine ignores it"),
+    (["age.plateau_patience=4"], "plateau_patience = 4 is for schedule = plateau"),
+    (["age.focal_gamma=3"], "focal_gamma = 3 is for focal; loss = soft_age ignores it"),
+    (["age.frozen_stages=0", "age.unfreeze_after=2"], "unfreeze_after = 2 is for frozen_stages, and this recipe freezes none"),
+    (["age.small_size=0.7"], "small_size = 0.7 is for small_epochs"),
+    (["age.layer_decay=0.8", "age.backbone_lr_scale=0.5"], "layer_decay and backbone_lr_scale both set the backbone's"),
+    (["age.small_epochs=24"], "small_epochs = 24; the recipe has 24 epochs, so at most 23"),
+    (["age.sample_factor={old = 2}"], "'old' is no class; allowed: <30, 30-59, >=60"),
+    (['age.sample_factor={">=60" = 0}'], "sample_factor of '>=60' = 0; allowed: above 0"),
+    (["mask.crop=0.4", "mask.anchor=0.0"], "crop = 0.4 at anchor = 0 shows 0.00 to 0.40: it cuts away the rows from 0.5 to 0.7"),
+    (["mask.augment.resized_crop=0.7"], "resized_crop, shift and scale together can cut away the rows from 0.5 to 0.7"),
+    (["mask.augment.shift=0.4"], "resized_crop, shift and scale together can cut away"),
+    (["mask.crop=0.3", "mask.anchor=0.58", "mask.views=['zoom']", "mask.augment={}"], "cut"),
+    (["augment.vertical_flip=0.5"], "there is no 'augment.vertical_flip'. Faces are upright"),
+    (["age.test_height=256"], "there is no 'test_height'. height, width, crop and anchor are one geometry"),
+    (["age.augment.blur_size=4"], "a kernel has a middle pixel: odd sizes only"),
+    (["age.optimiser=adanm"], "Did you mean 'adan'"),
+    (["age.views=['flip', 'turn']"], "views"),
+    (["age.train=head", "age.views=['flip']"], "views changes how a network trains"),
+])  # fmt: skip
+def test_what_is_ignored_impossible_or_removes_the_answer_is_refused(changes: list[str], told: str) -> None:
+    assert told in problems(["quick"], changes)
+
+
+def test_what_harms_is_told_and_not_refused() -> None:
+    changes = [
+        "augment.rotate=45", "augment.grey=0.9", "augment.canny=0.4", "augment.sobel=0.2", "mask.augment.cutout=0.5",
+        "batch_size=16", "age.class_balance=0.5", "age.sample_balance=0.5", "mask.loss=f1",
+    ]  # fmt: skip
+    recipes = load_recipes(SPECIALISTS, ["quick"], [*changes, "mask.label_smoothing=0"])
+    told = {task: " ".join(map(str, lint(SPECIALISTS[task], recipe))) for task, recipe in recipes.items()}
+    assert all("faces turned by more than 30 degrees" in one and "edges alone" in one for one in told.values())
+    assert "a blank box can hide what tells the mask classes apart" in told["mask"]
+    assert "one of 16 photos holds few of a rare class" in told["mask"]
+    assert "what sample_balance has evened out" in told["age"]
+    assert "sample_balance" not in told["gender"]
+    assert not any(one.fatal for task, recipe in recipes.items() for one in lint(SPECIALISTS[task], recipe))
+    for task, specialist in SPECIALISTS.items():
+        for name in recipe_files(specialist):
+            assert lint(specialist, load_recipes({task: specialist}, [name])[task]) == [], f"{task} {name}"
+
+
+@given(
+    st.floats(0.3, 1),
+    st.floats(0, 1),
+    st.floats(0, 0.6),
+    st.floats(0, 0.2),
+    st.floats(0, 0.3),
+    st.integers(0, 2**32 - 1),
+)
+@settings(max_examples=60, deadline=None)  # the first imports albumentations
+def test_no_accepted_crop_ever_removes_what_the_mask_specialist_keeps(
+    crop: float, anchor: float, area: float, shift: float, scale: float, seed: int
+) -> None:
+    """Rows of a photo are numbered by their brightness; what a lint accepts shows both ends of the kept rows."""
+    specialist = SPECIALISTS["mask"]
+    changes = [
+        f"crop={crop}",
+        f"anchor={anchor}",
+        f"augment={{resized_crop = {area}, shift = {shift}, scale = {scale}}}",
+    ]
+    try:
+        recipe = load_recipes({"mask": specialist}, ["quick"], changes)["mask"]
+    except ConfigError:
+        return
+    photo = np.repeat(np.tile(np.linspace(0, 255, 512)[:, None], (1, 384))[:, :, None], 3, axis=2).astype(np.uint8)
+    pixels = np.stack([recipe.geometry.apply(photo)] * 16)
+    shown = Augmenter(recipe.augment, recipe.height, recipe.width)(pixels, seed) / 255
+    assert specialist.keeps is not None
+    low, high = specialist.keeps
+    assert (shown.min(axis=(1, 2, 3)) < low + 0.03).all()
+    assert (shown.max(axis=(1, 2, 3)) > high - 0.03).all()

@@ -13,7 +13,7 @@ from contextlib import suppress
 import typer
 
 from orchestrator import __version__
-from orchestrator.cli import bench, cascade, data, demo, ensemble, export, predict, recipes, runs, train
+from orchestrator.cli import bench, cascade, data, demo, ensemble, export, predict, recipes, runs, train, tta
 from orchestrator.cli.console import warn
 from orchestrator.errors import OrchestratorError
 
@@ -44,6 +44,7 @@ app.command("train", rich_help_panel="Train")(train.train)
 app.command("ensemble", rich_help_panel="Ensemble and predict")(ensemble.ensemble)
 app.command("cascade", rich_help_panel="Ensemble and predict")(cascade.cascade)
 app.command("predict", rich_help_panel="Ensemble and predict")(predict.predict)
+app.command("tta", rich_help_panel="Ensemble and predict")(tta.tta)
 app.command("export", rich_help_panel="Ensemble and predict")(export.export)
 app.command("bench", rich_help_panel="Data and records")(bench.bench)
 app.add_typer(data.app, name="data", rich_help_panel="Data and records")

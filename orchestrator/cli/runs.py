@@ -1,93 +1,102 @@
-"""`orch runs list | show | use`."""
+"""`orch runs list | show | use | note | compare | delete`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from orchestrator.cli.console import emit, grid, out, say, share
 from orchestrator.cli.options import JsonOption, WorkspaceOption
+from orchestrator.errors import ConfigError
 
 if TYPE_CHECKING:
     from orchestrator.records.run import RunRecord
 
-__all__ = ["app", "cards_of", "profile_of", "run_as_dict", "scores_of"]
+__all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True, help="What was trained: list, show, choose.", rich_markup_mode="rich")
+SHOWN = ("run", "recipe", "backbone", "seed", "plan", "score", "status", "current", "created", "tag", "task")
+"""Facts that the list shows anyway; others get a column when `--where` asks for them."""
 
-
-def cards_of(run: RunRecord) -> list[dict[str, Any]]:
-    """The cards of the run's complete members."""
-    from orchestrator.training.checkpoints import CARD, read_card
-
-    return [read_card(folder) for folder in run.members if (folder / CARD).is_file()]
-
-
-def scores_of(run: RunRecord) -> list[float]:
-    """The held-out macro F1 of each complete member that has one."""
-    return [card["scores"]["macro_f1"] for card in cards_of(run) if card["scores"]]
-
-
-def profile_of(run: RunRecord) -> dict[str, float]:
-    """Seconds by stage over the members' histories; empty for a run without --profile."""
-    from orchestrator.data.files import read_json
-    from orchestrator.training.checkpoints import HISTORY
-
-    found: dict[str, float] = {}
-    for folder in run.members:
-        if (folder / HISTORY).is_file():
-            for entry in read_json(folder / HISTORY):
-                stages = entry.get("stages", {})
-                rest = {"rest": entry["seconds"] - sum(stages.values())} if stages else {}
-                for stage, seconds in (stages | rest).items():
-                    found[stage] = found.get(stage, 0.0) + max(0.0, seconds)
-    return found
-
-
-def run_as_dict(run: RunRecord) -> dict[str, Any]:
-    """For JSON: the record and its members' cards in short."""
-    members = [
-        {
-            "fold": card["fold"], "folder": str(run.member(card["fold"])), "epochs": card["epochs"],
-            "best_epoch": card["best_epoch"], "seconds": card["seconds"], "sha256": card["sha256"], **card["scores"],
-        }
-        for card in cards_of(run)
-    ]  # fmt: skip
-    value = {key: item for key, item in vars(run).items() if key != "folder"}
-    return {**value, "folder": str(run.folder), "covers": run.covers, "members": members}
+app = typer.Typer(
+    no_args_is_help=True, help="What was trained: list, show, compare, choose, delete.", rich_markup_mode="rich"
+)
 
 
 @app.command("list")
-def list_runs(workspace: WorkspaceOption = Path("runs"), json: JsonOption = False) -> None:
+def list_runs(
+    workspace: WorkspaceOption = Path("runs"),
+    where: Annotated[
+        str,
+        typer.Option(
+            "--where", help="Only runs of which all this is true: KEY=VALUE, with = != < <= > >= or ~ (contains)."
+        ),
+    ] = "",
+    sort: Annotated[
+        str, typer.Option("--sort", help="By any key; score: the best first. -KEY: the other way round.")
+    ] = "",
+    json: JsonOption = False,
+) -> None:
     """List the workspace's runs, the current one of each specialist marked.
+
+    Keys are the settings of recipes (loss, lr, augment.flip ...) and run, task, recipe, status, current, score, seed, members, k,
+    plan, data, created, minutes, device, parent, tag, note.
 
     \b
     Examples:
       orch runs list
-      orch runs list --json
+      orch runs list --where 'task=age loss=focal score>0.6' --sort score
+      orch runs list --where 'tag=grid augment.flip!=0' --json
     """
+    from orchestrator.records.filters import conditions_of, in_order
+    from orchestrator.records.summary import facts_of, run_as_dict
     from orchestrator.records.workspace import Workspace
 
     place = Workspace(workspace)
-    runs = place.runs()
-    current = {run.task: place.current(run.task) for run in runs}
+    runs = {run.id: run for run in place.runs()}
+    facts = [facts_of(place, run) for run in runs.values()]
+    keys = list(facts[0]) if facts else []
+    conditions = conditions_of(where, keys) if facts else []
+    found = [one for one in facts if all(condition.holds(one) for condition in conditions)]
+    found = in_order(found, sort, keys) if sort and facts else found
     if json:
-        emit([{**run_as_dict(run), "current": current[run.task] == run.id} for run in runs])
+        emit(
+            [
+                {**run_as_dict(runs[one["run"]]), "current": one["current"], "tags": one["tag"], "note": one["note"]}
+                for one in found
+            ]
+        )
         return
-    table = grid("", "run", "recipe", "backbone", "seed", "folds", "plan", "mean macro F1", "state", "created")
-    for run in runs:
-        scores = scores_of(run)
-        mean = share(sum(scores) / len(scores)) if scores else "-"
+    told = list(dict.fromkeys(condition.key for condition in conditions if condition.key not in SHOWN))
+    table = grid(
+        "",
+        "run",
+        "recipe",
+        "backbone",
+        "seed",
+        "folds",
+        "plan",
+        "mean macro F1",
+        "state",
+        "created",
+        "tags",
+        *told,
+    )
+    for one in found:
+        run = runs[one["run"]]
+        mean = "-" if one["score"] is None else share(one["score"])
         folds = "all photos" if run.plan is None else f"{len(run.folds)} of {run.plan['k']}"
-        state = "current" if current[run.task] == run.id else run.status
-        recipe, when = recipe_of(run), run.created[:16].replace("T", " ")
-        plan = run.plan["digest"][:6] if run.plan else "-"
-        table.add_row(run.id, recipe, run.recipe["backbone"], str(run.seed), folds, plan, mean, state, when)
+        state = "current" if one["current"] else run.status
+        table.add_row(
+            run.id, recipe_of(run), run.recipe["backbone"], str(run.seed), folds, (one["plan"] or "-")[:6], mean, state,
+            run.created[:16].replace("T", " "), " ".join(one["tag"]), *(str(one[key]) for key in told),
+        )  # fmt: skip
     out().print(table)
     if not runs:
         say("no runs yet: `orch train-all --data DIR` trains some.")
+    elif not found:
+        say(f"none of {len(runs)} runs.")
 
 
 def recipe_of(run: RunRecord) -> str:
@@ -130,11 +139,14 @@ def show_run(
     Examples:
       orch runs show age-0001
     """
+    from orchestrator.records.annotations import Annotations
+    from orchestrator.records.summary import cards_of, run_as_dict
     from orchestrator.records.workspace import Workspace
 
     record = Workspace(workspace).run(run)
+    notes = Annotations.read(record.folder)
     if json:
-        emit(run_as_dict(record))
+        emit({**run_as_dict(record), "note": notes.note, "tags": list(notes.tags)})
         return
     facts = grid(f"{record.id}: the {record.task} specialist, {record.status}", "", " ")
     facts.columns[1].justify = "left"
@@ -144,6 +156,8 @@ def show_run(
     machine, versions = record.environment["hardware"], record.environment["versions"]
     for name, value in {
         "created": record.created,
+        **({"note": notes.note} if notes.note else {}),
+        **({"tags": " ".join(notes.tags)} if notes.tags else {}),
         "recipe": f"{record.recipe_name} {' '.join(record.changes)} (seed {record.seed})",
         "settings": "  ".join(
             f"{key}={value}" for key, value in record.recipe.items() if key not in ("about", "augment")
@@ -184,3 +198,100 @@ def show_run(
             f"{card['seconds'] / 60:.1f}",
         )  # fmt: skip
     out().print(members)
+
+
+@app.command("note")
+def note_run(
+    run: Annotated[str, typer.Argument(help="The run's id, as in age-0001.")],
+    text: Annotated[str | None, typer.Argument(help="The note; takes the place of an earlier one.")] = None,
+    tag: Annotated[list[str], typer.Option("--tag", help="Add a tag: one word.")] = [],
+    untag: Annotated[list[str], typer.Option("--untag", help="Take a tag away.")] = [],
+    workspace: WorkspaceOption = Path("runs"),
+) -> None:
+    """Write a note beside a run, and tags that `orch runs list --where tag=WORD` finds.
+
+    \b
+    Examples:
+      orch runs note age-0003 "border 58, as the winners had it"
+      orch runs note age-0003 --tag border --untag try
+    """
+    from dataclasses import replace
+
+    from orchestrator.records.annotations import Annotations, check_tag
+    from orchestrator.records.workspace import Workspace
+
+    record = Workspace(workspace).run(run)
+    if text is None and not tag and not untag:
+        raise ConfigError('give a note, --tag or --untag. Example: orch runs note age-0003 "tighter crop" --tag crop')
+    notes = Annotations.read(record.folder)
+    notes = notes if text is None else replace(notes, note=text)
+    notes = notes.tagged(map(check_tag, tag)).tagged(untag, remove=True)
+    notes.write(record.folder)
+    say(f"{run}: {notes.note or 'no note'}; tags: {' '.join(notes.tags) or 'none'}.")
+
+
+@app.command("compare")
+def compare(
+    run: Annotated[list[str], typer.Argument(help="Two runs or more; the others are held against the first.")],
+    picture: Annotated[
+        Path | None, typer.Option("--picture", help="Draw learning curves and gains here, a .png.")
+    ] = None,
+    workspace: WorkspaceOption = Path("runs"),
+    json: JsonOption = False,
+) -> None:
+    """Show in what runs of one specialist differ, and what it did: per class, with an interval over people.
+
+    All are scored on the photos that every one of them has held out. `noise` says that other people could turn the difference
+    around; a difference that is not noise may still be the seed's: train the winner with another --seed before trusting it.
+
+    \b
+    Examples:
+      orch runs compare age-0001 age-0002
+      orch runs compare age-0001 age-0002 age-0005 --picture curves.png
+    """
+    from orchestrator.cli.comparison import print_comparison
+    from orchestrator.comparing import compare_runs
+    from orchestrator.curves import draw_comparison
+    from orchestrator.pictures import check_png
+    from orchestrator.records.workspace import Workspace
+    from orchestrator.specialists import SPECIALISTS
+
+    if picture is not None:
+        check_png("--picture", picture)
+    place = Workspace(workspace)
+    records = [place.run(name) for name in dict.fromkeys(run)]
+    found = compare_runs(place, records, SPECIALISTS[records[0].task])
+    if picture is not None:
+        draw_comparison(found, picture)
+    if json:
+        emit(found.as_dict())
+        return
+    print_comparison(found)
+    if picture is not None:
+        say(f"{picture}: learning curves and gains.")
+
+
+@app.command("delete")
+def delete_runs(
+    run: Annotated[list[str], typer.Argument(help="Ids of runs, as in age-0003.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    workspace: WorkspaceOption = Path("runs"),
+) -> None:
+    """Delete runs for good; what an ensemble uses is refused. Their ids are never given out again.
+
+    \b
+    Examples:
+      orch runs delete age-0003 age-0004
+      orch runs list --where tag=grid --json | ...
+    """
+    from orchestrator.records.deletion import check_unused, delete
+    from orchestrator.records.workspace import Workspace
+
+    place = Workspace(workspace)
+    records = [place.run(name) for name in dict.fromkeys(run)]
+    check_unused(place, records)
+    if not yes:
+        typer.confirm(f"Delete {', '.join(one.id for one in records)} for good?", abort=True, err=True)
+    for one in records:
+        delete(place, one)
+        say(f"{one.id} is deleted.")

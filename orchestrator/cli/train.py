@@ -113,6 +113,9 @@ def train(
         int | None,
         typer.Option("--plan-seed", min=0, max=2**32 - 1, help="Seed of the plan; as the current runs, if left out."),
     ] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Train it even if a run has the same recipe, data, plan and seed.")
+    ] = False,
     columns: ColumnsOption = [],
     no_store: NoStoreOption = False,
     profile: ProfileOption = False,
@@ -122,6 +125,7 @@ def train(
 
     Recipe, folds and plan are the current run's unless you change them. When the run is complete it becomes the
     specialist's current one, and `orch ensemble` takes it up; one of fewer folds (--valid-only) leaves the current one alone.
+    Nothing is trained twice: what a run has by the same recipe, data, plan and seed is found.
 
     \b
     Examples:
@@ -141,7 +145,7 @@ def train(
     )  # fmt: skip
     display = TrainingDisplay()
     try:
-        report = pipeline.retrain(settings, SPECIALISTS[task], display, sorted(set(fold)), base)
+        report = pipeline.retrain(settings, SPECIALISTS[task], display, sorted(set(fold)), base, again)
     except KeyboardInterrupt:
         interrupted(display)
     finally:
@@ -159,7 +163,7 @@ def interrupted(display: Observer) -> NoReturn:
 
 def _conclude(report: Report, json: bool, next_step: str) -> None:
     """The table of what is complete and what failed; exit code 1 when something failed."""
-    from orchestrator.cli.runs import cards_of, profile_of, run_as_dict, scores_of
+    from orchestrator.records.summary import cards_of, profile_of, run_as_dict, scores_of
 
     profiles = {run.id: found for run in report.runs if (found := profile_of(run))}
     if json:

@@ -109,7 +109,7 @@ def load_members(
     """Loads an ensemble's members.
 
     Args:
-        files: task -> its members' files; all three tasks.
+        files: task -> its members' files.
         device: `cpu`, `cuda` or `cuda:N`.
         loaded: called with (members loaded, members in all).
 
@@ -119,7 +119,7 @@ def load_members(
     members: list[Member] = []
     problems: list[Problem] = []
     layouts = _Layouts()
-    wanted = [(task, one) for task in TASKS for one in files[task]]
+    wanted = [(task, one) for task in TASKS for one in files.get(task, ())]
     for number, (task, one) in enumerate(wanted, start=1):
         try:
             members.append(_load(task, one, device, layouts))

@@ -5,6 +5,7 @@ plans/<digest>.json     fold plans
 age-0001/ ...           runs
 current/age.json ...    which run is current for each specialist, and which ensemble
 soft-0001/ ...          ensembles
+deleted.json            ids of deleted runs, never given out again
 store/                  decoded pixels       } caches: deleting
 cache/                  hashes, weights      } them loses nothing
 """
@@ -31,6 +32,7 @@ WORKSPACE_FORMAT = 1
 ENSEMBLE_FORMAT = 1
 MARK = "workspace.json"
 ENSEMBLE = "ensemble.json"
+RETIRED = "deleted.json"
 
 
 class Workspace:
@@ -120,10 +122,11 @@ class Workspace:
     def new_folder(self, kind: str) -> Path:
         """Makes the next free folder `kind-NNNN`. The caller holds the workspace's lock until something is in it."""
         pattern = re.compile(rf"{re.escape(kind)}-(\d{{4,}})")
-        taken = [int(match[1]) for path in self.root.iterdir() if (match := pattern.fullmatch(path.name))]
+        names = [*(path.name for path in self.root.iterdir()), *self._retired()]
+        taken = [int(match[1]) for name in names if (match := pattern.fullmatch(name))]
         number = max(taken, default=0) + 1
         last = self.root / f"{kind}-{number - 1:04d}"
-        if taken and not any(last.iterdir()):
+        if last.is_dir() and not any(last.iterdir()):
             return last  # of a command that was killed right here; the caller holds the lock
         while True:
             folder = self.root / f"{kind}-{number:04d}"
@@ -142,6 +145,18 @@ class Workspace:
     def set_current(self, what: str, name: str) -> None:
         """Makes a run or an ensemble the current one."""
         write_json(self.root / "current" / f"{what}.json", {"id": name, "since": now()})
+
+    def clear_current(self, what: str) -> None:
+        """Leaves a specialist without a current run."""
+        (self.root / "current" / f"{what}.json").unlink(missing_ok=True)
+
+    def retire(self, name: str) -> None:
+        """Never gives an id out again: notes and tables elsewhere may speak of it."""
+        write_json(self.root / RETIRED, sorted({*self._retired(), name}))
+
+    def _retired(self) -> list[str]:
+        path = self.root / RETIRED
+        return list(read_json(path)) if path.exists() else []
 
     def current_run(self, task: str) -> RunRecord:
         """A specialist's current run.

@@ -96,7 +96,8 @@ def check_backbone(recipe: Recipe) -> None:
         raise
     except Exception as error:  # each architecture refuses sizes and options in its own way
         raise ConfigError(
-            f"backbone = '{name}' cannot be built for photos of {recipe.height} x {recipe.width}{_with(recipe)}: {error}. "
+            f"backbone = '{name}' cannot be built for photos of {recipe.height} x {recipe.width}{_with(recipe)}: "
+            f"{str(error).rstrip('.')}. "
             "Choose another size (--set height=... --set width=...), leave these settings at their defaults, or another backbone."
         ) from None
 

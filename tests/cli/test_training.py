@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from orchestrator.training import jobs
-from tests.conftest import TINY, Done, hashes, tiny, train
+from tests.conftest import TINY, Done, Silent, hashes, tiny, train
 
 Orch = Callable[..., Done]
 
@@ -196,7 +196,16 @@ def test_a_retraining_keeps_plan_and_recipe_of_the_current_run(orch: Orch, peopl
     assert {key for key in new["recipe"] if new["recipe"][key] != old["recipe"][key]} == {"lr"}
     assert orch("ensemble", "-w", workspace).code == 0
     done = orch("train", "age", "--data", people / "train", "-w", workspace, "--jobs", 1)
-    assert "the same settings, data and seed as age-0002" in done.err
+    assert "age-0002 has it already: the same recipe, data, plan and seed. --again trains it once more" in done.err
+    assert not (workspace / "age-0003").exists()
+    done = orch("train", "age", "--data", people / "train", "-w", workspace, "--jobs", 1, "--again")
+    assert done.code == 0, done.err
+    hashes_of = [hashes(workspace / name / "fold-0")["weights.safetensors"] for name in ("age-0002", "age-0003")]
+    assert len(set(hashes_of)) == 1
+    near = orch(
+        "train", "age", "--data", people / "train", "-w", workspace, "--jobs", 1, "--set", "lr=2e-4", "--valid-only"
+    )
+    assert "age-0003 differs only in lr (0.0001 there, 0.0002 here)." in near.err
     listed = orch("runs", "list", "-w", workspace).out
     assert "quick +" in listed
 
@@ -298,14 +307,15 @@ def test_going_on_under_other_versions_is_told(orch: Orch, people: Path, workspa
 
 
 def test_a_draw_goes_by_mask_state_unless_told_otherwise(people: Path, tmp_path: Path) -> None:
-    from orchestrator import pipeline
-    from orchestrator.inputs import Settings, read_inputs
+    from orchestrator.inputs import Settings
+    from orchestrator.pipeline import first_jobs, train_all
     from orchestrator.specialists import SPECIALISTS
 
     for change, kinds in (("draw_by=mask", {0: 5, 1: 1, 2: 1}), ("draw_by=photo", {0: 7})):
         settings = Settings(people / "train", tmp_path / "runs", changes=(*TINY, change), k=3, device="cpu")
-        inputs = read_inputs(settings, SPECIALISTS, lambda _: None)
-        table = pipeline._table(SPECIALISTS["age"], inputs, "age")
+        age = {"age": SPECIALISTS["age"]}
+        train_all(settings, age, Silent())
+        table = first_jobs(settings, age, Silent())["age"].table
         assert table.groupby("person")["kind"].value_counts().groupby("kind").unique().map(list).to_dict() == {
             kind: [count] for kind, count in kinds.items()
         }

@@ -36,18 +36,6 @@ def test_the_training_border_moves_training_and_never_the_truth(border: int, age
     assert age.label(table).tolist() == [0 if a < 30 else 1 if a < 60 else 2 for a in ages]
 
 
-def test_the_mask_specialists_crops_keep_the_mouth() -> None:
-    names = sorted(path.stem for path in SPECIALISTS["mask"].recipes.glob("*.toml"))
-    assert len(names) == 4
-    for name in names:
-        recipe = load_recipes(SPECIALISTS, [name])["mask"]
-        top, _, height, _ = recipe.geometry.box(512, 384)
-        # The lowest random crop has this share of the box's rows: the smallest area in the flattest shape allowed.
-        share = np.sqrt((1 - recipe.augment.resized_crop) * 0.9)
-        assert top + height * (1 - share) < 0.5 * 512, name  # above the mouth of a face in the upper middle
-        assert top + height * share > 0.7 * 512, name  # below it
-
-
 def test_crops_are_the_published_ones_unless_a_recipe_says_otherwise() -> None:
     """Age sees the centre, gender the lower centre; `quick` chose its own by measuring (docs/experiments.md)."""
     plain = load_recipes(SPECIALISTS, ["standard"])

@@ -1,0 +1,88 @@
+"""`orch tta`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orchestrator.cli.console import counting, emit, grid, out, say
+from orchestrator.cli.options import DeviceOption, JsonOption, WorkspaceOption, column_names
+from orchestrator.errors import ConfigError, Mistakes, nearest
+
+__all__ = ["tta"]
+
+
+def tta(
+    run: Annotated[str, typer.Argument(help="The run's id, as in age-0001.")],
+    views: Annotated[
+        str, typer.Option("--views", help="Beside the photo itself: flip, zoom, zoom_flip, with commas.")
+    ] = "flip",
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Keep the answers as a run of its own, with the same weights.")
+    ] = False,
+    data: Annotated[
+        Path | None, typer.Option("--data", "-d", help="Where the photos are now; where they were if left out.")
+    ] = None,
+    columns: Annotated[
+        list[str] | None, typer.Option("--columns", help="As in training; as it was if left out.")
+    ] = None,
+    device: DeviceOption = "auto",
+    workspace: WorkspaceOption = Path("runs"),
+    json: JsonOption = False,
+) -> None:
+    """Test-time augmentation: what a run's members would answer with several views of each photo; nothing is trained.
+
+    Every held-out photo is answered as it is and in each view, and the probabilities are averaged. The table counts answers that
+    turned right and that turned wrong: averaging does both, and only the difference helps.
+
+    \b
+    Examples:
+      orch tta age-0001
+      orch tta age-0001 --views flip,zoom,zoom_flip
+      orch tta age-0001 --keep && orch runs use age-0002
+    """
+    from orchestrator.records.workspace import Workspace
+    from orchestrator.specialists import SPECIALISTS
+    from orchestrator.training.devices import resolve_device
+    from orchestrator.training.views import VIEWS
+    from orchestrator.tta import keep_views, try_views
+
+    wrong, wanted = Mistakes(), [word.strip() for word in views.split(",") if word.strip()]
+    for word in wanted:
+        if word not in VIEWS:
+            wrong.add(ConfigError(f"--views {word}; allowed: {', '.join(VIEWS)}.{nearest(word, VIEWS)}"))
+    if not wanted:
+        wrong.add(ConfigError(f"--views: names no view; allowed: {', '.join(VIEWS)}."))
+    wrong.tell()
+    place = Workspace(workspace)
+    record = place.run(run)
+    specialist = SPECIALISTS[record.task]
+    names = None if columns is None else column_names(columns)
+    with counting("answering") as progress:
+        flips = try_views(place, record, specialist, wanted, resolve_device(device), data, names, progress)
+    kept = keep_views(place, flips, specialist) if keep else None
+    if json:
+        emit({**flips.as_dict(specialist.classes), "kept": kept.id if kept else None})
+        return
+    before, after = flips.before, flips.after
+    table = grid(
+        f"{run} with {', '.join(flips.views)}, out of fold", "class", "photos", "F1", "F1 with views", "turned right",
+        "turned wrong",
+    )  # fmt: skip
+    for code, name in enumerate(specialist.classes):
+        table.add_row(
+            name, f"{before.support[code]:,}", f"{before.f1[code]:.4f}", f"{after.f1[code]:.4f}", str(flips.righted[code]),
+            str(flips.wronged[code]),
+        )  # fmt: skip
+    table.add_row(
+        "all", f"{before.support.sum():,}", f"{before.macro_f1:.4f}", f"{after.macro_f1:.4f}", str(flips.righted.sum()),
+        str(flips.wronged.sum()),
+    )  # fmt: skip
+    out().print(table)
+    gain, span = flips.gain
+    verdict = "other people could turn it around" if span.low <= 0 <= span.high else "no chance of these people alone"
+    typer.echo(f"macro F1 {gain:+.4f}, 95 % interval {span.low:+.4f} to {span.high:+.4f}: {verdict}.")
+    if kept is not None:
+        say(f"kept as {kept.id}: the same weights, answering with views. `orch runs use {kept.id}` makes it current.")

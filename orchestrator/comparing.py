@@ -1,0 +1,153 @@
+"""Runs of one specialist side by side: in what they differ, what that did per class, and whether it is more than noise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from orchestrator.data.files import read_json
+from orchestrator.errors import ConfigError
+from orchestrator.evaluation.intervals import Interval, difference
+from orchestrator.evaluation.out_of_fold import read_held_out
+from orchestrator.metrics import Scores, score
+from orchestrator.records.comparison import settings_of
+from orchestrator.records.run import RunRecord
+from orchestrator.records.workspace import Workspace
+from orchestrator.specialist import Specialist
+from orchestrator.training.checkpoints import HELD_OUT, HISTORY
+
+__all__ = ["Compared", "Comparison", "compare_runs"]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One run of a comparison.
+
+    Attributes:
+        run: its record.
+        scores: out of fold, on the photos that all runs of the comparison have held out.
+        gain: of macro F1 over the first run, with its 95 % interval over people; None for the first.
+        curves: fold -> the history's entries.
+    """
+
+    run: RunRecord
+    scores: Scores
+    gain: tuple[float, Interval] | None
+    curves: dict[str, list[dict[str, Any]]]
+
+    @property
+    def verdict(self) -> str:
+        """The difference from the first run in a word: `better`, `worse`, or `noise` where other people could turn it around."""
+        if self.gain is None:
+            return ""
+        span = self.gain[1]
+        return "better" if span.low > 0 else "worse" if span.high < 0 else "noise"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs side by side.
+
+    Attributes:
+        classes: class names.
+        photos: held out by all.
+        people: likewise.
+        differing: setting -> its value in each run, for settings that are not the same in all.
+        runs: in the order that was asked for.
+    """
+
+    classes: tuple[str, ...]
+    photos: int
+    people: int
+    differing: dict[str, list[Any]]
+    runs: list[Compared]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "photos": self.photos, "people": self.people, "differing": self.differing,
+            "runs": [
+                {
+                    "run": one.run.id, "macro_f1": one.scores.macro_f1, "accuracy": one.scores.accuracy,
+                    "classes": dict(zip(self.classes, map(float, one.scores.f1), strict=True)),
+                    "gain": None if one.gain is None else one.gain[0],
+                    "gain_interval_95": None if one.gain is None else [one.gain[1].low, one.gain[1].high],
+                    "verdict": one.verdict or None,
+                }
+                for one in self.runs
+            ],
+        }  # fmt: skip
+
+
+def compare_runs(workspace: Workspace, runs: Sequence[RunRecord], specialist: Specialist) -> Comparison:
+    """Compares complete runs of one specialist on the photos that all of them have held out.
+
+    Args:
+        workspace: that holds them.
+        runs: two or more; the first is what the others are held against.
+        specialist: their task.
+
+    Raises:
+        ConfigError: fewer than two runs, runs of several specialists, or runs that have held out nobody in common.
+        WorkspaceError: a held-out table is missing or damaged.
+        LeakError: a table judges people that its member may have seen.
+    """
+    if len(runs) < 2:
+        raise ConfigError("a comparison needs two runs or more, as in orch runs compare age-0001 age-0002.")
+    tasks = list(dict.fromkeys(run.task for run in runs))
+    if len(tasks) > 1:
+        raise ConfigError(f"runs of {', '.join(tasks)}: only runs of one specialist can be compared.")
+    tables = {run.id: _held_out(workspace, run) for run in runs}
+    common = set.intersection(*(set(table.index) for table in tables.values()))
+    if not common:
+        raise ConfigError(f"{', '.join(tables)}: no photo was held out by all of them: nothing can be compared.")
+    paths = [path for path in tables[runs[0].id].index if path in common]
+    columns = [f"p({name})" for name in specialist.classes]
+    first = tables[runs[0].id].loc[paths]
+    truth, persons = first["truth"].to_numpy(), first["person"]
+    answers = {name: table.loc[paths, columns].to_numpy().argmax(axis=1) for name, table in tables.items()}
+    compared = [
+        Compared(
+            run, score(truth, answers[run.id], len(columns)),
+            None if run is runs[0] else difference(persons, truth, answers[runs[0].id], answers[run.id], len(columns)),
+            _curves(run),
+        )
+        for run in runs
+    ]  # fmt: skip
+    settings = [settings_of(run) for run in runs]
+    differing = {
+        key: [one[key] for one in settings]
+        for key in settings[0]
+        if any(one[key] != settings[0][key] for one in settings)
+    }
+    return Comparison(specialist.classes, len(paths), persons.nunique(), differing, compared)
+
+
+def _held_out(workspace: Workspace, run: RunRecord) -> pd.DataFrame:
+    """A run's held-out table by path, every row checked against its plan."""
+    if run.plan is None or not run.complete:
+        why = "was trained on everything" if run.plan is None else "is unfinished"
+        raise ConfigError(f"{run.id} {why}: it has no out-of-fold answers to compare.")
+    plan = workspace.load_plan(run.plan["digest"])
+    table = read_held_out(run.task, run.id, [folder / HELD_OUT for folder in run.members], plan)
+    return table.set_index("path", drop=False)
+
+
+def _curves(run: RunRecord) -> dict[str, list[dict[str, Any]]]:
+    """Each member's history."""
+    return {folder.name: read_json(folder / HISTORY) for folder in run.members if (folder / HISTORY).is_file()}
+
+
+def mean_curve(curves: dict[str, list[dict[str, Any]]], key: str) -> tuple[list[int], list[float]]:
+    """A history's number by epoch, the mean over folds that have it there."""
+    by_epoch: dict[int, list[float]] = {}
+    for history in curves.values():
+        for entry in history:
+            if key in entry:
+                by_epoch.setdefault(entry["epoch"], []).append(entry[key])
+    epochs = sorted(by_epoch)
+    return epochs, [float(np.mean(by_epoch[epoch])) for epoch in epochs]

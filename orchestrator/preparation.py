@@ -1,0 +1,136 @@
+"""From runs to what trains their members: pixels, tables, jobs. Who watches is told how far the photos are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import joblib
+import numpy as np
+import pandas as pd
+
+from orchestrator.data.preprocessing import Geometry
+from orchestrator.data.store import DirectPixels, PixelSource, Rows, build_stores, store_key
+from orchestrator.inputs import Inputs, Settings
+from orchestrator.labels import CLASSES
+from orchestrator.records.environment import versions
+from orchestrator.records.run import RunRecord
+from orchestrator.specialist import Specialist
+from orchestrator.training.backbones import preprocess_of
+from orchestrator.training.checkpoints import CARD
+from orchestrator.training.features import build_features
+from orchestrator.training.heads import head_of
+from orchestrator.training.member import MemberJob
+
+__all__ = ["Observer", "Work", "first_job", "missing_jobs", "pixels_of"]
+
+
+class Observer(Protocol):
+    """Who watches; the terminal display is one."""
+
+    def say(self, text: str) -> None:
+        """A line on what was decided or found."""
+
+    def decoding(self, done: int, photos: int) -> None:
+        """Photos decoded into the store so far."""
+
+    def features(self, done: int, photos: int) -> None:
+        """Photos that have gone through a frozen backbone so far."""
+
+    def training(self, jobs: Sequence[tuple[RunRecord, MemberJob]], at_once: int) -> None:
+        """Training of these members begins; their folders tell how it goes."""
+
+    def ended(self, run: RunRecord, job: MemberJob, failure: str) -> None:
+        """One member is complete, or failed."""
+
+    def finished(self) -> None:
+        """All jobs ended."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """A run to be trained, and what its members are trained from.
+
+    Attributes:
+        settings: what was asked for.
+        specialist: the run's.
+        inputs: what the run is made from.
+        run: its record.
+        pixels: what its networks are fed with.
+    """
+
+    settings: Settings
+    specialist: Specialist
+    inputs: Inputs
+    run: RunRecord
+    pixels: Rows
+
+
+def missing_jobs(works: Sequence[Work]) -> list[tuple[RunRecord, MemberJob]]:
+    """The members that are still missing, longest first, so that no straggler begins last."""
+    jobs = []
+    for work in works:
+        folds = [fold for fold in work.run.own_folds if not (work.run.member(fold) / CARD).is_file()]
+        table = _table(work) if folds else None
+        jobs += [(work.run, _job(work, fold, table)) for fold in folds if table is not None]
+    return sorted(jobs, key=lambda one: -one[1].work)
+
+
+def first_job(work: Work) -> MemberJob:
+    """The first member of a run, as it is or was trained."""
+    return _job(work, work.run.folds[0], _table(work))
+
+
+def pixels_of(settings: Settings, inputs: Inputs, tasks: set[str], observer: Observer) -> dict[str, Rows]:
+    """What each task's networks are fed with: a store per geometry, or features where only heads are trained."""
+    recipes = {task: recipe for task, recipe in inputs.recipes.items() if task in tasks}
+    geometries = list(dict.fromkeys(recipe.geometry for recipe in recipes.values()))
+    relative, paths = list(inputs.photos.table["path"]), inputs.photos.paths
+    keys = {geometry: store_key(relative, inputs.content, geometry) for geometry in geometries}
+    sources: Mapping[Geometry, PixelSource] = {geometry: DirectPixels(paths, geometry) for geometry in geometries}
+    if geometries and settings.store:
+        sources = build_stores(inputs.workspace.store, paths, keys, joblib.cpu_count(), observer.decoding)
+    return {
+        task: sources[recipe.geometry]
+        if recipe.train == "network"
+        else build_features(
+            inputs.workspace.cache / "features", recipe, inputs.weights[task], preprocess_of(recipe), sources[recipe.geometry],
+            keys[recipe.geometry], len(paths), inputs.device, joblib.cpu_count(), observer.features,
+        )
+        for task, recipe in recipes.items()
+    }  # fmt: skip
+
+
+def _table(work: Work) -> pd.DataFrame:
+    """What a job needs of the photo table: path, person, truth, trained class, target, kind."""
+    photos, recipe, specialist = work.inputs.photos.table, work.inputs.recipes[work.run.task], work.specialist
+    table = photos[["path", "person"]].copy()
+    table["truth"] = specialist.label(photos)
+    table["trained"] = specialist.training_label(photos, recipe)
+    table["target"] = head_of(specialist, recipe).targets(specialist, photos, recipe)
+    by_mask = recipe.draw_by == "mask" and "mask" in photos
+    table["kind"] = [CLASSES["mask"].index(word) for word in photos["mask"]] if by_mask else 0
+    return table
+
+
+def _job(work: Work, fold: int | None, table: pd.DataFrame) -> MemberJob:
+    inputs, run, specialist = work.inputs, work.run, work.specialist
+    recipe = inputs.recipes[run.task]
+    if fold is None or inputs.plan is None:
+        train, held_out = np.arange(len(table)), np.array([], dtype=np.int64)
+    else:
+        train, held_out = inputs.plan.split(table["person"], fold)
+    train = train[~table["person"].iloc[train].isin(recipe.drop_people)]
+    return MemberJob(
+        folder=run.member(fold), task=run.task, fold=fold, classes=specialist.classes, table=table, train=train,
+        held_out=held_out, pixels=work.pixels, recipe=recipe, head=head_of(specialist, recipe),
+        preprocess=preprocess_of(recipe), initial=inputs.weights[run.task], seed=work.settings.seed,
+        profile=work.settings.profile,
+        threads=run.threads,  # of the run, not of this command: other threads give other bits
+        device=inputs.device,
+        notes={
+            "run": run.id, "plan_digest": inputs.plan.digest if inputs.plan else None,
+            "data_fingerprint": inputs.fingerprint, "versions": versions(),
+        },
+    )  # fmt: skip

@@ -1,0 +1,52 @@
+"""What two runs have in common and in what they differ, as far as records tell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from orchestrator.data.folds import FoldPlan
+from orchestrator.recipe import Recipe
+from orchestrator.records.run import RunRecord
+
+__all__ = ["differences", "flat", "near", "settings_of"]
+
+NEAR = 2  # settings: with more, a run is another experiment
+SHOWN = 3  # runs
+
+
+def flat(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe's settings with `augment.flip` and the like as keys; `about` and `workers`, which change no result, left out."""
+    whole = Recipe.model_validate(recipe).model_dump(mode="json")
+    augment = {f"augment.{key}": value for key, value in whole.pop("augment").items()}
+    return {key: value for key, value in (whole | augment).items() if key not in ("about", "workers")}
+
+
+def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The settings in which two recipes differ: key -> (of the one, of the other)."""
+    left, right = flat(one), flat(other)
+    return {key: (left[key], right[key]) for key in left if left[key] != right[key]}
+
+
+def settings_of(run: RunRecord) -> dict[str, Any]:
+    """All that may differ between two runs of a specialist: the recipe's settings, and where they come from."""
+    plan = run.plan or {"digest": "none", "k": 0}
+    return {
+        **flat(run.recipe), "seed": run.seed, "data": run.data["fingerprint"][:12],
+        "plan": f"{plan['digest'][:12]} ({plan['k']} folds)", "folds": ", ".join(map(str, run.folds)),
+        "initial weights": run.initial_weights["sha256"][:12] or "random", "device": run.device.partition(":")[0],
+    }  # fmt: skip
+
+
+def near(runs: Sequence[RunRecord], task: str, recipe: Recipe, fingerprint: str, plan: FoldPlan | None) -> list[str]:
+    """Sentences on the runs of the same data and plan whose recipes differ least, the newest first."""
+    digest = plan.digest if plan else None
+    found = []
+    for run in reversed(runs):
+        same = run.task == task and run.data["fingerprint"] == fingerprint
+        if same and (run.plan or {}).get("digest") == digest:
+            differ = differences(run.recipe, recipe.model_dump(mode="json"))
+            if 0 < len(differ) <= NEAR:
+                words = " and ".join(f"{key} ({old} there, {new} here)" for key, (old, new) in differ.items())
+                found.append((len(differ), f"{run.id} differs only in {words}."))
+    return [words for _, words in sorted(found, key=lambda one: one[0])[:SHOWN]]

@@ -1,0 +1,208 @@
+"""Test-time augmentation tried on a trained run: what its members answer with views, held-out people only, nothing trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from orchestrator.data.files import atomic, sha256_of, write_json
+from orchestrator.data.photos import Photos
+from orchestrator.data.readers import read
+from orchestrator.data.store import PixelSource, build_stores, store_key
+from orchestrator.ensemble.engines import torch_runners
+from orchestrator.ensemble.member import MemberFiles, load_members
+from orchestrator.ensemble.predictor import CALL
+from orchestrator.ensemble.trunk import whole
+from orchestrator.errors import ConfigError, DataError
+from orchestrator.evaluation.intervals import Interval, difference
+from orchestrator.lint import lint
+from orchestrator.metrics import Scores, score
+from orchestrator.recipe import Recipe
+from orchestrator.records.members import share_member
+from orchestrator.records.run import UNFINISHED, RunRecord, run_key
+from orchestrator.records.workspace import Workspace, now
+from orchestrator.specialist import Specialist
+from orchestrator.training.checkpoints import CARD, HELD_OUT, read_card
+
+__all__ = ["Flips", "keep_views", "try_views"]
+
+
+@dataclass(frozen=True)
+class Flips:
+    """Answers without views and with them, for every held-out photo of a run.
+
+    Attributes:
+        run: whose members answered.
+        views: beside the photo as it is.
+        before: scores of the run as it is.
+        after: scores with the views.
+        gain: of macro F1, with its 95 % interval over people.
+        righted: wrong answers that became right, of each true class, shape (C,).
+        wronged: right answers that became wrong, of each true class, shape (C,).
+        tables: fold -> the held-out table with the views' probabilities.
+    """
+
+    run: RunRecord
+    views: tuple[str, ...]
+    before: Scores
+    after: Scores
+    gain: tuple[float, Interval]
+    righted: NDArray[np.int64]
+    wronged: NDArray[np.int64]
+    tables: Mapping[int | None, pd.DataFrame]
+
+    def as_dict(self, classes: Sequence[str]) -> dict[str, Any]:
+        """For JSON."""
+        gain, interval = self.gain
+        return {
+            "run": self.run.id, "views": list(self.views), "photos": int(self.before.counts.sum()),
+            "macro_f1": self.before.macro_f1, "macro_f1_with_views": self.after.macro_f1,
+            "gain": gain, "gain_interval_95": [interval.low, interval.high],
+            "classes": {
+                name: {"righted": int(self.righted[code]), "wronged": int(self.wronged[code])}
+                for code, name in enumerate(classes)
+            },
+        }  # fmt: skip
+
+
+def try_views(
+    workspace: Workspace,
+    run: RunRecord,
+    specialist: Specialist,
+    views: Sequence[str],
+    device: str,
+    data: Path | None = None,
+    columns: Mapping[str, str] | None = None,
+    done: Callable[[int, int], None] = lambda _done, _all: None,
+) -> Flips:
+    """Lets every member of a run answer for its held-out people with views.
+
+    Args:
+        workspace: that holds the run.
+        run: complete, trained by a fold plan.
+        specialist: its task.
+        views: names beside the photo as it is.
+        device: `cpu`, `cuda` or `cuda:N`.
+        data: where the photos are now; None: where they were.
+        columns: our name -> the manifest's name; None: as they were.
+        done: called with (photos answered, photos in all).
+
+    Raises:
+        ConfigError: views that this specialist must not have, or a run that cannot be scored.
+        DataError: the photos are not those that the run was trained on.
+        WorkspaceError: files of a member are missing or changed.
+    """
+    recipe = _with_views(run, specialist, views)
+    if run.plan is None or not run.complete:
+        why = "was trained on everything" if run.plan is None else "is unfinished"
+        raise ConfigError(f"{run.id} {why}: nobody is held out to try views on.")
+    photos = _photos(workspace, run, specialist, data, columns)
+    rows_of = {path: row for row, path in enumerate(photos.table["path"])}
+    pixels = _pixels(workspace, photos, recipe)
+    tables = {fold: pd.read_parquet(run.member(fold) / HELD_OUT) for fold in run.folds}
+    answered, total = 0, sum(map(len, tables.values()))
+    found: dict[int | None, pd.DataFrame] = {}
+    columns_of = [f"p({name})" for name in specialist.classes]
+    for fold, table in tables.items():
+        files = MemberFiles(run.member(fold))
+        (member,) = load_members({run.task: [files]}, device)
+        (runner,) = torch_runners([whole(replace(member, views=recipe.views))], device)
+        rows = np.array([rows_of[path] for path in table["path"]], dtype=np.int64)
+        stretches = [rows[start : start + CALL] for start in range(0, len(rows), CALL)]
+        threads = joblib.cpu_count() if device == "cpu" else 1
+        parts = []
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            for part in pool.map(lambda some, runner=runner: runner(pixels.take(some)), stretches):
+                parts.append(part)
+                answered += len(part)
+                done(answered, total)
+        found[fold] = table.assign(**dict(zip(columns_of, np.concatenate(parts).T, strict=True)))
+    before, after = (pd.concat(part.values(), ignore_index=True) for part in (tables, found))
+    truth, classes = before["truth"].to_numpy(), len(specialist.classes)
+    one, other = (table[columns_of].to_numpy().argmax(axis=1) for table in (before, after))
+    return Flips(
+        run, recipe.views, score(truth, one, classes), score(truth, other, classes),
+        difference(before["person"], truth, one, other, classes),
+        np.bincount(truth[(one != truth) & (other == truth)], minlength=classes),
+        np.bincount(truth[(one == truth) & (other != truth)], minlength=classes), found,
+    )  # fmt: skip
+
+
+def keep_views(workspace: Workspace, flips: Flips, specialist: Specialist) -> RunRecord:
+    """Makes a run of its own of these answers: the same weights under a recipe with the views; nothing is trained.
+
+    Whatever takes runs takes it: ensembles score by its held-out tables and predict with the views.
+    """
+    source = flips.run
+    recipe = _with_views(source, specialist, flips.views)
+    with workspace.lock():
+        folder = workspace.new_folder(source.task)
+        run = replace(
+            source, folder=folder, id=folder.name, status=UNFINISHED, created=now(), published=False, seconds=0.0,
+            changes=[*source.changes, f"views={list(recipe.views)}"], recipe=recipe.model_dump(mode="json"),
+            key=run_key({"weights of": source.key, "views": list(recipe.views)}), parent=source.id, retrained=[],
+        )  # fmt: skip
+        run.save()
+    for fold in run.folds:
+        share_member(source, run, fold)
+        _rewrite(run, fold, flips, specialist)
+    run.status, run.published = "complete", True
+    run.save()
+    return run
+
+
+def _rewrite(run: RunRecord, fold: int | None, flips: Flips, specialist: Specialist) -> None:
+    """A shared member's held-out table and card as they are with the views; the card last."""
+    folder, table = run.member(fold), flips.tables[fold]
+    with atomic(folder / HELD_OUT) as temporary:
+        table.to_parquet(temporary, index=False)
+    card = read_card(folder)
+    truth = table["truth"].to_numpy()
+    probabilities = table[[f"p({name})" for name in specialist.classes]].to_numpy()
+    scores = score(truth, probabilities.argmax(axis=1), len(specialist.classes))
+    log_loss = float(-np.log(np.maximum(probabilities[np.arange(len(truth)), truth], 1e-7)).mean())
+    card |= {
+        "views": list(flips.views), "recipe": run.recipe, "run": run.id,
+        "scores": {"macro_f1": scores.macro_f1, "accuracy": scores.accuracy, "log_loss": log_loss},
+        "sha256": card["sha256"] | {HELD_OUT: sha256_of(folder / HELD_OUT)},
+    }  # fmt: skip
+    write_json(folder / CARD, card)
+
+
+def _with_views(run: RunRecord, specialist: Specialist, views: Sequence[str]) -> Recipe:
+    """The run's recipe with other views.
+
+    Raises:
+        ConfigError: they would cut away what the specialist needs, or the run trained heads alone.
+    """
+    recipe = Recipe.model_validate({**run.recipe, "views": list(views)})
+    problems = [one for one in lint(specialist, recipe) if one.fatal]
+    if problems:
+        raise ConfigError(f"{run.id} cannot have these views.", problems)
+    return recipe
+
+
+def _photos(
+    workspace: Workspace, run: RunRecord, specialist: Specialist, data: Path | None, columns: Mapping[str, str] | None
+) -> Photos:
+    source = data or Path(run.data["source"])
+    photos = read(source, columns if columns is not None else run.data.get("columns", {}))
+    photos.require(specialist.columns, f"the {run.task} specialist")
+    if photos.fingerprint(photos.content(workspace.hashes())) != run.data["fingerprint"]:
+        raise DataError(f"{source}: not the photos that {run.id} was trained on. Give them with --data.")
+    return photos
+
+
+def _pixels(workspace: Workspace, photos: Photos, recipe: Recipe) -> PixelSource:
+    key = store_key(list(photos.table["path"]), photos.content(workspace.hashes()), recipe.geometry)
+    stores = build_stores(workspace.store, photos.paths, {recipe.geometry: key}, joblib.cpu_count())
+    return stores[recipe.geometry]

@@ -1,0 +1,169 @@
+"""What was tried stays findable: lists, notes, comparisons, deletion."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from filelock import FileLock
+from PIL import Image
+
+from orchestrator.errors import ConfigError
+from orchestrator.evaluation.intervals import difference
+from orchestrator.records.filters import conditions_of, in_order
+from tests.conftest import Done, hashes, tiny, train
+
+Orch = Callable[..., Done]
+
+
+@pytest.fixture(scope="module")
+def three(people: Path, trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The trained workspace with two more age runs: another rate, and other folds with another loss."""
+    from orchestrator.pipeline import Settings, retrain
+    from orchestrator.specialists import SPECIALISTS
+    from tests.conftest import TINY, Silent
+
+    place = tmp_path_factory.mktemp("three") / "runs"
+    shutil.copytree(trained, place)
+    for changes, k in ((("lr=2e-3",), 3), (("loss=focal", "lr=2e-3"), 2)):
+        settings = Settings(people / "train", place, changes=(*TINY, *changes), k=k, jobs=1, device="cpu")
+        assert retrain(settings, SPECIALISTS["age"], Silent()).complete
+    return place
+
+
+@pytest.fixture
+def place(three: Path, tmp_path: Path) -> Path:
+    shutil.copytree(three, tmp_path / "runs")
+    return tmp_path / "runs"
+
+
+def listed(orch: Orch, place: Path, *words: object) -> list[str]:
+    done = orch("runs", "list", "-w", place, "--json", *words)
+    assert done.code == 0, done.err
+    return [one["id"] for one in json.loads(done.out)]
+
+
+def test_runs_are_found_by_their_settings_and_scores(orch: Orch, three: Path) -> None:
+    assert listed(orch, three, "--where", "task=age") == ["age-0001", "age-0002", "age-0003"]
+    assert listed(orch, three, "--where", "task=age loss=focal lr>=0.002") == ["age-0003"]
+    assert listed(orch, three, "--where", "lr>0.0015 k=3") == ["age-0002"]
+    assert listed(orch, three, "--where", "run~age current=true") == ["age-0003"]
+    assert listed(orch, three, "--where", "augment.flip=0.5 task!=age") == ["gender-0001", "mask-0001"]
+    scores = json.loads(orch("runs", "list", "-w", three, "--json", "--sort", "score").out)
+    means = [np.mean([member["macro_f1"] for member in run["members"]]) for run in scores]
+    assert means == sorted(means, reverse=True)
+    assert listed(orch, three, "--sort", "-run") == ["mask-0001", "gender-0001", "age-0003", "age-0002", "age-0001"]
+    table = orch("runs", "list", "-w", three, "--where", "focal_gamma=2 task=age")
+    assert "focal_gamma" in table.out
+    assert listed(orch, three, "--where", "score>1") == []
+
+
+def test_wrong_conditions_are_told_at_once(orch: Orch, three: Path) -> None:
+    done = orch("runs", "list", "-w", three, "--where", "lss=focal wrong task=age")
+    assert done.code == 2
+    assert "nothing is called 'lss'. Did you mean 'loss'?" in done.err
+    assert "'wrong' is no condition" in done.err
+    assert "nothing is called 'scor'. Did you mean 'score'?" in orch("runs", "list", "-w", three, "--sort", "scor").err
+
+
+def test_conditions_by_hand() -> None:
+    facts = {"score": 0.61, "loss": "0.4 f1 + 0.6 focal", "tag": ["a", "b"], "plan": None, "epochs": 12, "on": True}
+    for text, holds in {
+        "score>0.6": True, "score<=0.6": False, "loss='0.4 f1 + 0.6 focal'": True, "loss~focal": True, "tag=b": True,
+        "tag!=b": False, "tag=c": False, "plan=none": True, "plan!=none": False, "epochs=12.0": True, "epochs!=12": False,
+        "on=true": True, "score > 0.6 epochs<13": True,
+    }.items():  # fmt: skip
+        assert all(one.holds(facts) for one in conditions_of(text, list(facts))) is holds, text
+    rows = [{"score": value} for value in (0.5, None, 0.9, 0.7)]
+    assert [one["score"] for one in in_order(rows, "score", ["score"])] == [0.9, 0.7, 0.5, None]
+    assert [one["score"] for one in in_order(rows, "-score", ["score"])] == [0.5, 0.7, 0.9, None]
+    with pytest.raises(ConfigError):
+        in_order(rows, "other", ["score"])
+
+
+def test_notes_and_tags_lie_beside_a_run_and_leave_it_as_it_is(orch: Orch, place: Path) -> None:
+    before = hashes(place / "age-0002")
+    assert orch("runs", "note", "age-0002", "a faster rate", "--tag", "lr", "--tag", "try", "-w", place).code == 0
+    assert listed(orch, place, "--where", "tag=lr") == ["age-0002"]
+    assert orch("runs", "note", "age-0002", "--untag", "try", "-w", place).code == 0
+    shown = json.loads(orch("runs", "show", "age-0002", "-w", place, "--json").out)
+    assert (shown["note"], shown["tags"]) == ("a faster rate", ["lr"])
+    assert "a faster rate" in orch("runs", "show", "age-0002", "-w", place).out
+    after = hashes(place / "age-0002")
+    assert {name: after[name] for name in before} == before
+    assert "one word" in orch("runs", "note", "age-0002", "--tag", "two words", "-w", place).err
+    assert "give a note" in orch("runs", "note", "age-0002", "-w", place).err
+
+
+def test_a_comparison_says_what_differs_and_whether_it_is_noise(orch: Orch, three: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "curves.png"
+    done = orch("runs", "compare", "age-0001", "age-0002", "age-0003", "-w", three, "--json", "--picture", picture)
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
+    assert {*found["differing"]} == {"lr", "loss", "plan", "folds"}
+    assert found["differing"]["lr"][0] != 2e-3
+    assert found["differing"]["loss"] == ["soft_age", "soft_age", "focal"]
+    tables = [
+        pd.concat(
+            [pd.read_parquet(path) for path in sorted((three / name).glob("fold-*/held_out.parquet"))]
+        ).sort_values("path")
+        for name in ("age-0001", "age-0003")
+    ]
+    answers = [table.filter(like="p(").to_numpy().argmax(axis=1) for table in tables]
+    truth, persons = tables[0]["truth"].to_numpy(), tables[0]["person"]
+    gain, span = difference(persons, truth, *answers, 3)
+    last = found["runs"][2]
+    assert last["gain"] == pytest.approx(gain)
+    assert last["gain_interval_95"] == pytest.approx([span.low, span.high])
+    assert last["verdict"] == ("noise" if span.low <= 0 <= span.high else "better" if gain > 0 else "worse")
+    assert found["runs"][0]["verdict"] is None
+    with Image.open(picture) as image:
+        assert image.width > 1000
+    shown = orch("runs", "compare", "age-0001", "age-0002", "-w", three)
+    assert "over age-0001" in shown.out
+    for words, told in (
+        (("age-0001", "mask-0001"), "only runs of one specialist"), (("age-0001",), "two runs or more"),
+        (("age-0001", "age-0009"), "run 'age-0009' is not in"),
+    ):  # fmt: skip
+        assert told in orch("runs", "compare", *words, "-w", three).err
+
+
+def test_a_difference_on_the_same_people_has_a_narrow_interval() -> None:
+    rng = np.random.default_rng(0)
+    persons = pd.Series(np.repeat([f"p{n}" for n in range(300)], 4))
+    truth = np.repeat(rng.integers(0, 3, 300), 4)
+    before = np.where(rng.random(1200) < 0.3, rng.integers(0, 3, 1200), truth)
+    after = np.where((before != truth) & (rng.random(1200) < 0.3), truth, before)
+    gain, span = difference(persons, truth, before, after, 3)
+    assert span.low < gain < span.high
+    assert span.low > 0
+    assert span.high - span.low < 0.05
+    assert difference(persons, truth, before, before, 3) == (0.0, type(span)(0.0, 0.0))
+
+
+def test_what_an_ensemble_uses_is_not_deleted_and_ids_are_not_given_out_again(
+    orch: Orch, people: Path, place: Path
+) -> None:
+    assert orch("ensemble", "-w", place, "--members", "age=age-0001").code == 0
+    done = orch("runs", "delete", "age-0001", "age-0003", "--yes", "-w", place)
+    assert done.code == 2
+    assert "soft-0001 answers with it" in done.err
+    assert (place / "age-0003").exists()
+    done = orch("runs", "delete", "age-0003", "age-0002", "--yes", "-w", place)
+    assert done.code == 0, done.err
+    assert listed(orch, place) == ["age-0001", "gender-0001", "mask-0001"]
+    assert not list(place.glob(".deleted-*"))
+    assert not (place / "current/age.json").exists()  # age-0003 was the current one
+    assert train(orch, people, place, "train", "age", *tiny("lr=5e-3"), "--valid-only").code == 0
+    assert listed(orch, place, "--where", "task=age") == ["age-0001", "age-0004"]
+
+
+def test_deletion_asks_first_and_spares_runs_in_training(orch: Orch, place: Path) -> None:
+    assert orch("runs", "delete", "age-0003", "-w", place).code != 0  # nobody answers
+    assert (place / "age-0003").exists()
+    with FileLock(place / "age-0003/run.lock"):
+        assert "another orch command is training it" in orch("runs", "delete", "age-0003", "-y", "-w", place).err
+    assert (place / "age-0003").exists()

@@ -1,0 +1,217 @@
+"""What each technique does to a training, beyond surviving a kill (test_resume.py)."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from orchestrator.errors import ConfigError
+from orchestrator.stages import Stages
+from orchestrator.training import checkpoints, epoch
+from orchestrator.training.backbones import check_backbone
+from orchestrator.training.epoch import Batch, _step
+from orchestrator.training.learner import Learner, Progress
+from orchestrator.training.loop import train_fold
+from orchestrator.training.member import MemberJob
+from orchestrator.training.scoring import held_out_probabilities
+from orchestrator.training.views import VIEWS, mean_over_views
+from tests.training.test_loop import job_of
+
+
+def begun(job: MemberJob) -> Learner:
+    learner = Learner(job, 1)
+    learner.begin_epoch(thaw=False)
+    return learner
+
+
+def batch_of(job: MemberJob, rows: range) -> Batch:
+    pixels = torch.from_numpy(job.pixels.take(np.array(rows)))
+    targets = torch.tensor(job.table["target"].to_numpy()[rows.start : rows.stop])
+    return Batch(job.preprocess.normalise(pixels), targets, torch.ones(len(rows)), None)
+
+
+def gradients_of(learner: Learner) -> list[torch.Tensor]:
+    return [one.grad.clone() for one in learner.model.parameters() if one.grad is not None]
+
+
+def test_two_passes_a_step_are_one_pass_on_both(tmp_path: Path) -> None:
+    """For a network without batch norms, whose statistics are of a pass: group norms here."""
+    job = job_of(
+        tmp_path / "m", "backbone=test_efficientnet_gn", "drop_rate=0", "clip_norm=0", "lr=1e-6", "optimiser=sgd"
+    )
+    whole, parts = begun(job), begun(job)
+    loss = _step(job, whole, [batch_of(job, range(24))], Stages(False))
+    same = _step(job, parts, [batch_of(job, range(12)), batch_of(job, range(12, 24))], Stages(False))
+    assert loss.item() == pytest.approx(same.item(), rel=1e-5)
+    for one, other in zip(gradients_of(whole), gradients_of(parts), strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
+
+
+def test_an_epoch_takes_fewer_steps_with_several_passes_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    real = epoch._step
+    monkeypatch.setattr(epoch, "_step", lambda *words: (seen.append(len(words[2])), real(*words))[1])
+    job = job_of(tmp_path / "m", "epochs=1", "batch_size=8", "accumulate=3")
+    train_fold(job)
+    assert seen == [3] * (60 // 24)
+    assert job.steps_per_epoch == 2
+    assert job.photos_per_epoch == 48
+
+
+def test_a_sharpness_aware_step_uses_the_gradient_uphill(tmp_path: Path) -> None:
+    job = job_of(
+        tmp_path / "m",
+        "backbone=test_efficientnet_gn",
+        "drop_rate=0",
+        "clip_norm=0",
+        "sam=0.5",
+        "optimiser=sgd",
+        "lr=1e-6",
+    )
+    learner, reference = begun(job), begun(job)
+    batch = batch_of(job, range(16))
+    _step(job, learner, [batch], Stages(False))
+    batch.loss(job, reference.network).backward()
+    parameters = [one for one in reference.model.parameters() if one.grad is not None]
+    length = torch.stack([one.grad.norm() for one in parameters]).norm()
+    with torch.no_grad():
+        for one in parameters:
+            one.add_(one.grad * 0.5 / length)
+    reference.optimiser.zero_grad()
+    batch.loss(job, reference.network).backward()
+    for one, other in zip(gradients_of(learner), gradients_of(reference), strict=True):
+        assert torch.allclose(one, other, atol=1e-5)
+
+
+def test_frozen_stages_stay_until_they_thaw(tmp_path: Path) -> None:
+    job = job_of(tmp_path / "m", "frozen_stages=3", "unfreeze_after=2", "epochs=3")
+    learner, progress = Learner(job, 1), Progress()
+    stem = [name for name, one in learner.model.named_parameters() if not one.requires_grad]
+    assert stem
+    before = {name: value.clone() for name, value in learner.model.state_dict().items()}
+
+    def moved() -> set[str]:
+        return {name for name, value in learner.model.state_dict().items() if not torch.equal(value, before[name])}
+
+    for number in range(2):
+        progress.epoch = number
+        epoch.train_epoch(job, learner, progress)
+    frozen_norms = {name.rpartition(".")[0] for name in stem}
+    assert not moved() & set(stem)
+    assert not {name for name in moved() if name.rpartition(".")[0] in frozen_norms}  # statistics neither
+    progress.epoch = 2
+    epoch.train_epoch(job, learner, progress)
+    assert set(stem) <= moved()
+
+
+def test_small_photos_come_first_and_scores_are_on_whole_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[tuple[bool, tuple[int, ...]]] = []
+    real = nn.Conv2d.forward
+
+    def watched(layer: nn.Conv2d, inputs: torch.Tensor) -> torch.Tensor:
+        if inputs.shape[1] == 3:
+            sizes.append((layer.training, tuple(inputs.shape[2:])))
+        return real(layer, inputs)
+
+    monkeypatch.setattr(nn.Conv2d, "forward", watched)
+    train_fold(job_of(tmp_path / "m", "epochs=3", "small_epochs=2", "small_size=0.75", "backbone=test_resnet"))
+    trained = [size for training, size in sizes if training]
+    assert trained == [(24, 24)] * 6 + [(32, 32)] * 3
+    assert {size for training, size in sizes if not training} == {(32, 32)}
+
+
+def test_checkpointed_gradients_are_the_gradients(tmp_path: Path) -> None:
+    plain = begun(job_of(tmp_path / "m", "backbone=test_efficientnet_gn", "drop_rate=0"))
+    saved = begun(job_of(tmp_path / "m", "backbone=test_efficientnet_gn", "drop_rate=0", "checkpointing=true"))
+    job = job_of(tmp_path / "m", "backbone=test_efficientnet_gn", "drop_rate=0")
+    assert saved.model.grad_checkpointing
+    assert not plain.model.grad_checkpointing
+    for learner in (plain, saved):
+        batch_of(job, range(8)).loss(job, learner.network).backward()
+    for one, other in zip(gradients_of(plain), gradients_of(saved), strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
+
+
+def test_a_moving_average_scores_and_is_saved(tmp_path: Path) -> None:
+    job = job_of(tmp_path / "m", "ema=0.9", "epochs=2")
+    train_fold(job)
+    plain = job_of(tmp_path / "p", "epochs=2")
+    train_fold(plain)
+    averaged = load_file(tmp_path / "m" / checkpoints.WEIGHTS)
+    assert any(
+        not torch.equal(averaged[key], value) for key, value in load_file(tmp_path / "p" / checkpoints.WEIGHTS).items()
+    )
+    learner = Learner(job, 1)
+    learner.model.load_state_dict(averaged)
+    history = json.loads((tmp_path / "m" / checkpoints.HISTORY).read_text())
+    best = max(entry["macro_f1"] for entry in history)
+    truth = job.table["truth"].to_numpy()[job.held_out]
+    answers = held_out_probabilities(job, learner.model).argmax(axis=1)
+    card = json.loads((tmp_path / "m" / checkpoints.CARD).read_text())
+    assert card["scores"]["accuracy"] == (answers == truth).mean()
+    assert card["scores"]["macro_f1"] == best
+
+
+def test_a_falling_plateau_shows_in_the_history(tmp_path: Path) -> None:
+    job = job_of(tmp_path / "m", "schedule=plateau", "plateau_patience=0", "lr_factor=0.1", "epochs=6", "warmup=0")
+    train_fold(job)
+    history = json.loads((tmp_path / "m" / checkpoints.HISTORY).read_text())
+    best, rate = -1.0, 3e-3
+    for entry in history:
+        assert entry["lr"] == pytest.approx(rate)
+        rate, best = (rate, entry["macro_f1"]) if entry["macro_f1"] > best else (rate * 0.1, best)
+    assert history[-1]["lr"] < 3e-3
+
+
+def test_factors_change_what_an_epoch_sees_and_dropped_people_never_come(tmp_path: Path) -> None:
+    job = job_of(tmp_path / "m", "sample_factor={incorrect = 3.0}")
+    assert job.photos_per_epoch == (60 + 2 * 20) // 16 * 16
+    counts = np.bincount(job.table["trained"].to_numpy()[job.train], job.factors)
+    assert counts == pytest.approx([20, 60, 20])
+    even = job_of(tmp_path / "m", "sample_balance=1.0")
+    assert even.factors is not None
+    assert even.weights.mean() == pytest.approx(1)
+
+
+class Weighted(nn.Module):
+    """Answers by where the light is, so that views answer differently."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        width = inputs.shape[3]
+        left, right = inputs[..., : width // 2].mean(dim=(1, 2, 3)), inputs[..., width // 2 :].mean(dim=(1, 2, 3))
+        return torch.stack([left, right, inputs[:, :, 8:24, 8:24].mean(dim=(1, 2, 3))], dim=1)
+
+
+def test_views_by_hand(tmp_path: Path) -> None:
+    photos = torch.arange(2 * 3 * 20 * 10, dtype=torch.float32).reshape(2, 3, 20, 10)
+    assert torch.equal(VIEWS["flip"](photos), photos[..., torch.arange(9, -1, -1)])
+    zoomed = VIEWS["zoom"](photos)
+    assert zoomed.shape == photos.shape
+    inner = nn.functional.interpolate(
+        photos[:, :, 1:19, 0:10], (20, 10), mode="bilinear"
+    )  # 5 % of 10 columns rounds to none
+    assert torch.equal(zoomed, inner)
+    assert torch.allclose(VIEWS["zoom_flip"](photos), VIEWS["flip"](zoomed), atol=1e-3)
+    job = job_of(tmp_path / "m", 'views=["flip"]')
+    found = held_out_probabilities(job, Weighted())
+    plain = held_out_probabilities(replace(job, recipe=job.recipe.model_copy(update={"views": ()})), Weighted())
+    assert np.allclose(found[:, 0], found[:, 1], atol=1e-6)  # left and right are even once flipped
+    assert not np.allclose(plain[:, 0], plain[:, 1], atol=1e-3)
+    assert torch.equal(mean_over_views((), photos, torch.sin), torch.sin(photos))
+
+
+def test_a_backbone_that_cannot_do_something_is_told(tmp_path: Path) -> None:
+    def recipe(**values: Any) -> Any:
+        return job_of(tmp_path / "m").recipe.model_copy(update=values)
+
+    check_backbone(recipe(small_epochs=1, checkpointing=True, pooling="avgmax"))
+    with pytest.raises(ConfigError, match="small_epochs = 1: Input height"):
+        check_backbone(recipe(backbone="vit_tiny_patch16_224", height=160, width=160, small_epochs=1))
+    with pytest.raises(ConfigError, match="pooling = middle"):
+        check_backbone(recipe(pooling="middle"))
