@@ -1,4 +1,4 @@
-"""`orch recipes list | show | copy`."""
+"""`orch recipes list | show | diff | lint | copy`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import typer
 
 from orchestrator.cli.console import emit, grid, out, say
 from orchestrator.cli.options import JsonOption
-from orchestrator.errors import ConfigError, nearest
+from orchestrator.errors import ConfigError, counted, nearest
 from orchestrator.labels import TASKS
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True, help="Ways to train: list, show and copy recipes.", rich_markup_mode="rich")
+app = typer.Typer(
+    no_args_is_help=True, help="Ways to train: list, show, compare, check and copy recipes.", rich_markup_mode="rich"
+)
 
 TaskArgument = Annotated[str, typer.Argument(help=f"The specialist: {', '.join(TASKS)}.")]
 NameArgument = Annotated[str, typer.Argument(help="The recipe's name.")]
@@ -78,6 +80,71 @@ def show_recipe(task: TaskArgument, name: NameArgument, json: JsonOption = False
     for key, field in Augment.model_fields.items():
         table.add_row(f"augment.{key}", str(getattr(recipe.augment, key)), field.description)
     out().print(table)
+
+
+@app.command("diff")
+def diff_recipes(
+    task: TaskArgument,
+    one: Annotated[str, typer.Argument(help="A recipe's name, or a .toml file.")],
+    other: Annotated[str, typer.Argument(help="Another.")],
+    json: JsonOption = False,
+) -> None:
+    """Show in what two recipes of a specialist differ, each number with its meaning.
+
+    \b
+    Examples:
+      orch recipes diff age quick standard
+      orch recipes diff age quick my_age.toml
+    """
+    from orchestrator.config import load_recipes
+    from orchestrator.data.augmentation import Augment
+    from orchestrator.recipe import Recipe
+    from orchestrator.records.comparison import differences
+    from orchestrator.specialists import SPECIALISTS
+
+    _check(task)
+    left, right = (load_recipes({task: SPECIALISTS[task]}, [name])[task] for name in (one, other))
+    found = differences(left.model_dump(mode="json"), right.model_dump(mode="json"))
+    if json:
+        emit({key: list(values) for key, values in found.items()})
+        return
+    if not found:
+        say(f"{one} and {other} are the same recipe for {task}.")
+        return
+    table = grid(f"{task}: {counted(len(found), 'difference')}", "key", one, other, "means")
+    table.columns[-1].justify = "left"
+    for key, (here, there) in found.items():
+        model = Augment if key.startswith("augment.") else Recipe
+        table.add_row(key, str(here), str(there), model.model_fields[key.removeprefix("augment.")].description)
+    out().print(table)
+
+
+@app.command("lint")
+def lint_recipe(
+    task: TaskArgument, name: Annotated[str, typer.Argument(help="A recipe's name, or a .toml file.")]
+) -> None:
+    """Check a recipe: what it ignores, what cannot be, what harms faces. Exit code 1 when something harms.
+
+    Training refuses what is wrong, and tells what harms.
+
+    \b
+    Examples:
+      orch recipes lint age my_age.toml
+    """
+    from orchestrator.config import load_recipes
+    from orchestrator.lint import lint
+    from orchestrator.specialists import SPECIALISTS
+
+    _check(task)
+    found = lint(SPECIALISTS[task], load_recipes({task: SPECIALISTS[task]}, [name])[task])
+    for problem in found:
+        typer.echo(f"{typer.style('harms', fg='yellow')}  {problem}")
+    say(
+        f"{name}: {counted(len(found), 'setting')} that harm{'s' * (len(found) == 1)}."
+        if found
+        else f"{name}: in order."
+    )
+    raise typer.Exit(1 if found else 0)
 
 
 @app.command("copy")
