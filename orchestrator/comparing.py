@@ -20,7 +20,7 @@ from orchestrator.records.workspace import Workspace
 from orchestrator.specialist import Specialist
 from orchestrator.training.checkpoints import HELD_OUT, HISTORY
 
-__all__ = ["Compared", "Comparison", "compare_runs"]
+__all__ = ["Compared", "Comparison", "compare_runs", "mean_curve"]
 
 
 @dataclass(frozen=True)

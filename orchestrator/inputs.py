@@ -44,7 +44,7 @@ class Settings:
         recipes: `NAME`, `FILE.toml`, `TASK=NAME` or `TASK=FILE.toml`.
         changes: `KEY=VALUE` or `TASK.KEY=VALUE`.
         k: folds of the plan; 0 trains one member on everything, without a score; None: as the workspace's current runs.
-        valid_only: train only fold 0 of the plan: a single split.
+        folds_used: train only the first folds of the plan, 1 for a single split; 0: all.
         seed: of the training.
         plan_seed: of the fold plan; None: as the workspace's current runs.
         jobs: members at once; 0 chooses.
@@ -59,7 +59,7 @@ class Settings:
     recipes: Sequence[str] = ("quick",)
     changes: Sequence[str] = ()
     k: int | None = 5
-    valid_only: bool = False
+    folds_used: int = 0
     seed: int = 0
     plan_seed: int | None = 0
     jobs: int = 0
@@ -132,8 +132,14 @@ def read_inputs(
     for task, recipe in recipes.items():
         with wrong.kept():
             _check_here(task, recipe, device, settings)
-    if settings.valid_only and settings.k == 0:
-        wrong.add(ConfigError("--valid-only holds fold 0 out, and --folds 0 holds nobody out: give one of them."))
+    if settings.folds_used and settings.k == 0:
+        wrong.add(
+            ConfigError(
+                "--valid-only and --folds-used hold people out, and --folds 0 holds nobody out: give one of them."
+            )
+        )
+    if settings.k and settings.folds_used > settings.k:
+        wrong.add(ConfigError(f"--folds-used {settings.folds_used}; the plan has {settings.k} folds."))
     photos = None
     plan = None
     with wrong.kept():
@@ -172,10 +178,15 @@ def read_inputs(
         say(f"{len(photos):,} photos of {people:,} people, all trained on: there will be no out-of-fold score.")
         folds: list[int | None] = [None]
     else:
-        folds = [0] if settings.valid_only else list(range(plan.k))
+        folds = list(range(settings.folds_used or plan.k))
         say(
             f"{len(photos):,} photos of {people:,} people; fold plan {plan.digest[:12]}: {plan.k} folds of people, "
-            f"stratified by {' x '.join(plan.strata) or 'nothing'}" + (", fold 0 only." if settings.valid_only else ".")
+            f"stratified by {' x '.join(plan.strata) or 'nothing'}"
+            + (
+                f", {'fold 0' if len(folds) == 1 else f'folds 0 to {len(folds) - 1}'} only."
+                if settings.folds_used
+                else "."
+            )
         )
     weights = {
         task: keep_weights(recipe.backbone, states[task], workspace.cache / "weights")

@@ -28,7 +28,7 @@ from orchestrator.training.checkpoints import CARD
 from orchestrator.training.jobs import JobResult, run_jobs, share_out
 from orchestrator.training.member import MemberJob
 
-__all__ = ["Observer", "Report", "Settings", "first_jobs", "retrain", "train_all", "train_runs"]
+__all__ = ["Observer", "Report", "Settings", "first_jobs", "found_run", "retrain", "train_all", "train_runs"]
 
 
 @dataclass(frozen=True)
@@ -66,13 +66,14 @@ def train_all(settings: Settings, specialists: Mapping[str, Specialist], observe
     inputs = read_inputs(settings, specialists, observer.say)
     members = len(specialists) * len(inputs.folds)
     taken_up = {
-        task: _found(inputs.workspace, task, key_of(settings, inputs, task), finished_too=True) for task in specialists
+        task: found_run(inputs.workspace, task, key_of(settings, inputs, task), finished_too=True)
+        for task in specialists
     }
     open_tasks = {task for task, run in taken_up.items() if run is None or not run.complete}
     pixels = pixels_of(settings, inputs, open_tasks, observer)  # before any run is written: a photo may be damaged
     with inputs.workspace.lock():
         runs = [
-            _found(inputs.workspace, task, key_of(settings, inputs, task), finished_too=True)
+            found_run(inputs.workspace, task, key_of(settings, inputs, task), finished_too=True)
             or new_run(settings, inputs, task, members)
             for task in specialists
         ]
@@ -119,7 +120,7 @@ def retrain(
         for fold in kept:
             check_member(parent, fold)
     key = key_of(settings, inputs, task, parent, folds)
-    run, same = (_found(inputs.workspace, task, key, finished_too) for finished_too in (False, True))
+    run, same = (found_run(inputs.workspace, task, key, finished_too) for finished_too in (False, True))
     if run is None and same is not None and not again:
         observer.say(
             f"{same.id} has it already: the same recipe, data, plan and seed. --again trains it once more, --seed 1 draws anew."
@@ -130,7 +131,7 @@ def retrain(
             observer.say(line)
     pixels = pixels_of(settings, inputs, {task}, observer)  # before any run is written: a photo may be damaged
     with inputs.workspace.lock():
-        run = _found(inputs.workspace, task, key, finished_too=False)
+        run = found_run(inputs.workspace, task, key, finished_too=False)
         members = len(folds) or len(inputs.folds)
         run = run or new_run(settings, inputs, task, members, parent, folds, before)
     if parent is not None and kept:
@@ -150,20 +151,22 @@ def first_jobs(settings: Settings, specialists: Mapping[str, Specialist], observ
     pixels = pixels_of(settings, inputs, set(specialists), observer)
     jobs = {}
     for task, specialist in specialists.items():
-        run = _found(inputs.workspace, task, key_of(settings, inputs, task), finished_too=True)
+        run = found_run(inputs.workspace, task, key_of(settings, inputs, task), finished_too=True)
         if run is None:
             raise WorkspaceError(f"{settings.workspace}: no {task} run of these settings. Train it first.")
         jobs[task] = first_job(Work(settings, specialist, inputs, run, pixels[task]))
     return jobs
 
 
-def _found(workspace: Workspace, task: str, key: str, finished_too: bool) -> RunRecord | None:
+def found_run(workspace: Workspace, task: str, key: str, finished_too: bool) -> RunRecord | None:
     """The newest run of this key that may be taken up: unfinished, or finished and killed before it was published."""
     runs = [run for run in workspace.runs() if run.task == task and run.key == key]
     return next((run for run in reversed(runs) if finished_too or not run.published), None)
 
 
-def train_runs(runs: Sequence[RunRecord], works: Sequence[Work], observer: Observer, started: float) -> Report:
+def train_runs(
+    runs: Sequence[RunRecord], works: Sequence[Work], observer: Observer, started: float, current: bool = True
+) -> Report:
     """Trains what is missing of runs, all their members in one queue, and closes those that are whole.
 
     Args:
@@ -171,6 +174,7 @@ def train_runs(runs: Sequence[RunRecord], works: Sequence[Work], observer: Obser
         works: of those that are not.
         observer: who watches.
         started: when the command began, by time.monotonic.
+        current: runs become their specialists' current ones.
     """
     open_works = [work for work in works if not work.run.complete]
     for work in open_works:
@@ -213,7 +217,8 @@ def train_runs(runs: Sequence[RunRecord], works: Sequence[Work], observer: Obser
             run.save()  # written last: a complete run has all its members
     for run in runs:
         if run.complete and not run.published:
-            _make_current(Workspace(run.folder.parent), run, observer)
+            if current:
+                _make_current(Workspace(run.folder.parent), run, observer)
             run.published = True
             run.save()
     return Report(list(runs), failures, time.monotonic() - started)

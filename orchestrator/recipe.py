@@ -29,6 +29,9 @@ Schedule = Literal["cosine", "one_cycle", "step", "plateau", "constant"]
 SUMMED, ALONE = ("cross_entropy", "focal", "f1"), ("corn", "soft_age")
 """Losses on class outputs, which can be summed, and those whose outputs mean something else."""
 
+SHORT = {"ce": "cross_entropy"}
+"""Names that people write, and what they stand for."""
+
 
 def loss_terms(text: str) -> dict[str, float]:
     """The terms of a loss: `0.4 f1 + 0.6 focal` is {"f1": 0.4, "focal": 0.6}.
@@ -40,6 +43,7 @@ def loss_terms(text: str) -> dict[str, float]:
     terms: dict[str, float] = {}
     for part in text.split("+"):
         *weight, name = part.split() or [""]
+        name = SHORT.get(name, name)
         if name not in allowed:
             raise ValueError(f"'{name}' is no loss; allowed: {', '.join(allowed)}.{nearest(name, allowed)}")
         if name in terms:

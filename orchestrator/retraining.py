@@ -22,19 +22,21 @@ def settle(settings: Settings, task: str, folds: Sequence[int] = ()) -> Settings
     Args:
         settings: with `k` or `plan_seed` None where they are open.
         task: the specialist to retrain; its own current run counts first.
-        folds: those asked for; without them and without `k`, a current run of fold 0 alone is retrained as such.
+        folds: those asked for; without them and without `k`, a current run of the first folds alone is retrained as such.
     """
-    k, seed, valid_only = 5, 0, settings.valid_only
+    k, seed, folds_used = 5, 0, settings.folds_used
     if Workspace.is_at(settings.workspace):
         workspace = Workspace(settings.workspace)
         names = [name for one in (task, *TASKS) if (name := workspace.current(one))]
         if names:
             run = workspace.run(names[0])
             k, seed = (run.plan["k"], run.plan["seed"]) if run.plan else (0, 0)
-            valid_only = valid_only or (settings.k is None and not folds and bool(run.plan) and run.folds == [0])
+            first = run.plan is not None and run.folds == list(range(len(run.folds))) and len(run.folds) < run.plan["k"]
+            if first and not folds_used and settings.k is None and not folds:
+                folds_used = len(run.folds)
     k = k if settings.k is None else settings.k
     return replace(
-        settings, k=k, plan_seed=seed if settings.plan_seed is None else settings.plan_seed, valid_only=valid_only
+        settings, k=k, plan_seed=seed if settings.plan_seed is None else settings.plan_seed, folds_used=folds_used
     )
 
 

@@ -131,6 +131,7 @@ def test_losses_have_one_spelling_and_mistakes_are_told() -> None:
     for text in ("0.4 f1 + 0.6 focal", "0.40  f1+0.6 focal"):
         assert load_recipes(SPECIALISTS, ["quick"], [f"loss={text}"])["mask"].loss == "0.4 f1 + 0.6 focal"
     assert load_recipes(SPECIALISTS, ["quick"], ["loss=1 focal"])["age"].loss == "focal"
+    assert load_recipes(SPECIALISTS, ["quick"], ["loss=ce"])["age"].loss == "cross_entropy"
     for text, told in (
         ("focl", "'focl' is no loss; allowed: cross_entropy, focal, f1, corn, soft_age. Did you mean 'focal'?"),
         ("f1 + f1", "f1 stands twice"),

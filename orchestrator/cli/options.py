@@ -11,7 +11,7 @@ from orchestrator.errors import ConfigError, nearest
 from orchestrator.labels import TASKS
 
 __all__ = [
-    "ColumnsOption", "DataOption", "DeviceOption", "FoldsOption", "JobsOption", "JsonOption", "NoStoreOption",
+    "ColumnsOption", "DataOption", "DeviceOption", "FoldsOption", "FoldsUsedOption", "JobsOption", "JsonOption", "NoStoreOption",
     "PlanSeedOption", "ProfileOption", "RecipeOption", "SeedOption", "SetOption", "TasksOption", "ValidOnlyOption",
     "WorkspaceOption", "chosen_tasks", "column_names",
 ]  # fmt: skip
@@ -43,6 +43,9 @@ FoldsOption = Annotated[
 ]
 TasksOption = Annotated[str, typer.Option("--tasks", help="Only these specialists, as in gender,mask.")]
 ValidOnlyOption = Annotated[bool, typer.Option("--valid-only", help="Train fold 0 only: a single split of people.")]
+FoldsUsedOption = Annotated[
+    int, typer.Option("--folds-used", min=0, help="Train only the first folds of the plan; 0: all. 1 is --valid-only.")
+]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of the training.")]
 PlanSeedOption = Annotated[
     int,

@@ -13,6 +13,7 @@ from orchestrator.cli.options import (
     DataOption,
     DeviceOption,
     FoldsOption,
+    FoldsUsedOption,
     JobsOption,
     JsonOption,
     NoStoreOption,
@@ -41,6 +42,7 @@ def train_all(
     workspace: WorkspaceOption = Path("runs"),
     folds: FoldsOption = 5,
     valid_only: ValidOnlyOption = False,
+    folds_used: FoldsUsedOption = 0,
     recipe: RecipeOption = [],
     change: SetOption = [],
     tasks: TasksOption = ",".join(TASKS),
@@ -72,8 +74,8 @@ def train_all(
 
     chosen = chosen_tasks(tasks)
     settings = pipeline.Settings(
-        data, workspace, column_names(columns), recipe or ["quick"], change, folds, valid_only, seed, plan_seed, jobs, device,
-        not no_store, profile,
+        data, workspace, column_names(columns), recipe or ["quick"], change, folds, folds_used or int(valid_only), seed,
+        plan_seed, jobs, device, not no_store, profile,
     )  # fmt: skip
     display = TrainingDisplay()
     try:
@@ -88,12 +90,15 @@ def train_all(
 
 def train(
     task: Annotated[str, typer.Argument(help=f"The specialist: {', '.join(TASKS)}.")],
+    more: Annotated[list[str] | None, typer.Argument(metavar="[KEY=A,B]...", help="More settings of --grid.")] = None,
+    *,
     data: DataOption,
     workspace: WorkspaceOption = Path("runs"),
     folds: Annotated[
         int | None, typer.Option("--folds", "-k", help="Folds of the plan; as the current runs, if left out.")
     ] = None,
     valid_only: ValidOnlyOption = False,
+    folds_used: FoldsUsedOption = 0,
     fold: Annotated[
         list[int],
         typer.Option("--fold", help="Retrain only this fold; the other members are shared with the base run."),
@@ -113,6 +118,12 @@ def train(
         int | None,
         typer.Option("--plan-seed", min=0, max=2**32 - 1, help="Seed of the plan; as the current runs, if left out."),
     ] = None,
+    grid_words: Annotated[
+        list[str],
+        typer.Option(
+            "--grid", help="Train every combination: KEY=A,B for each setting, as in loss=focal,f1 lr=1e-3,3e-4."
+        ),
+    ] = [],
     again: Annotated[
         bool, typer.Option("--again", help="Train it even if a run has the same recipe, data, plan and seed.")
     ] = False,
@@ -132,26 +143,67 @@ def train(
       orch train age --data people/train --set age.epochs=30
       orch train age --data people/train --seed 1
       orch train mask --data people/train --fold 2 --seed 1
+      orch train age --data people/train --grid loss=cross_entropy,focal lr=1e-3,3e-4 --folds-used 1
     """
     from orchestrator import pipeline
     from orchestrator.cli.display import TrainingDisplay
+    from orchestrator.grids import train_grid
     from orchestrator.specialists import SPECIALISTS
 
     if task not in SPECIALISTS:
         raise ConfigError(f"'{task}' is no specialist; allowed: {', '.join(TASKS)}.{nearest(task, TASKS)}")
     settings = pipeline.Settings(
-        data, workspace, column_names(columns), recipe, change, folds, valid_only, seed,
+        data, workspace, column_names(columns), recipe, change, folds, folds_used or int(valid_only), seed,
         plan_seed, jobs, device, not no_store, profile,
     )  # fmt: skip
+    if more and not grid_words:
+        raise ConfigError(f"{' '.join(more)}: only --grid takes more words. One setting is changed by --set {more[0]}.")
+    if grid_words and (fold or base or again):
+        raise ConfigError("--grid trains whole combinations, each once: leave --fold, --base and --again out.")
     display = TrainingDisplay()
     try:
-        report = pipeline.retrain(settings, SPECIALISTS[task], display, sorted(set(fold)), base, again)
+        if grid_words:
+            report = train_grid(settings, SPECIALISTS[task], [*grid_words, *(more or [])], display)
+        else:
+            report = pipeline.retrain(settings, SPECIALISTS[task], display, sorted(set(fold)), base, again)
     except KeyboardInterrupt:
         interrupted(display)
     finally:
         display.finished()
     where = "" if workspace == Path("runs") else f" --workspace {workspace}"
-    _conclude(report, json, f"next: orch ensemble --strategy soft{where}")
+    if grid_words:
+        _conclude_grid(report, workspace, where, json)
+    else:
+        _conclude(report, json, f"next: orch ensemble --strategy soft{where}")
+
+
+def _conclude_grid(report: Report, workspace: Path, where: str, json: bool) -> None:
+    """The comparison of a grid's runs, the best one named."""
+    from orchestrator.cli.comparison import print_comparison
+    from orchestrator.comparing import compare_runs
+    from orchestrator.records.workspace import Workspace
+    from orchestrator.specialists import SPECIALISTS
+
+    whole = [run for run in report.runs if run.complete]
+    if json or len(whole) < 2 or whole[0].plan is None:
+        _conclude(report, json, "")
+        return
+    found = compare_runs(Workspace(workspace), whole, SPECIALISTS[whole[0].task])
+    print_comparison(found)
+    best = max(found.runs, key=lambda one: one.scores.macro_f1)
+    say(f"{report.seconds / 60:.1f} minutes.")
+    for (run_id, fold), reason in report.failures.items():
+        warn(f"{run_id} fold {fold}: {reason}")
+    if not report.complete:
+        say("Complete members are kept; the same command trains what is missing.")
+        raise typer.Exit(1)
+    sure = {
+        "better": "better than the first beyond noise",
+        "noise": "not told apart from the first",
+        "worse": "worse",
+        "": "the first",
+    }
+    say(f"best: {best.run.id} ({sure[best.verdict]}). Make it the current one: orch runs use {best.run.id}{where}")
 
 
 def interrupted(display: Observer) -> NoReturn:

@@ -1,0 +1,128 @@
+"""A controlled experiment in one command: every combination of some settings, trained in one queue, all of it on record."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import product
+
+from orchestrator.config import load_recipes
+from orchestrator.errors import ConfigError, Mistakes
+from orchestrator.inputs import Settings, key_of, new_run, read_inputs
+from orchestrator.pipeline import Report, found_run, train_runs
+from orchestrator.preparation import Observer, Work, pixels_of
+from orchestrator.recipe import Recipe
+from orchestrator.records.annotations import Annotations
+from orchestrator.records.run import RunRecord
+from orchestrator.retraining import base_run, settle
+from orchestrator.specialist import Specialist
+
+__all__ = ["points_of", "train_grid"]
+
+MOST = 200  # runs a grid; more are a search (`orch sweep`)
+TAG = "grid"
+
+
+def points_of(words: Sequence[str]) -> list[list[str]]:
+    """Every combination of `KEY=A,B,...` words, each as `KEY=VALUE` words, the last key changing fastest.
+
+    Commas within brackets, braces or quotes belong to a value: `views=[],["flip"]` are two.
+
+    Raises:
+        ConfigError: a word that is none, a key twice, or more combinations than a grid should have.
+    """
+    wrong, axes = Mistakes(), {}
+    for word in words:
+        key, equals, values = word.partition("=")
+        choices = [one.strip() for one in _split(values)]
+        if not equals or not key.strip() or not all(choices):
+            wrong.add(ConfigError(f"--grid {word}: write KEY=A,B, as in loss=cross_entropy,focal."))
+        elif key.strip() in axes:
+            wrong.add(ConfigError(f"--grid {word}: {key.strip()} stands twice; give all its values at once."))
+        else:
+            axes[key.strip()] = list(dict.fromkeys(choices))
+    wrong.tell()
+    points = [[f"{key}={value}" for key, value in zip(axes, values, strict=True)] for values in product(*axes.values())]
+    if len(points) > MOST:
+        raise ConfigError(
+            f"--grid: {len(points)} combinations, at most {MOST}. Take fewer values, or search with `orch sweep`."
+        )
+    return points
+
+
+def _split(text: str) -> list[str]:
+    """A text at its commas, those within brackets and quotes aside."""
+    parts, depth, quote = [""], 0, ""
+    for letter in text:
+        if quote:
+            quote = "" if letter == quote else quote
+        elif letter in "'\"":
+            quote = letter
+        elif letter in "[{(":
+            depth += 1
+        elif letter in ")}]":
+            depth -= 1
+        if letter == "," and not depth and not quote:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return parts
+
+
+def train_grid(settings: Settings, specialist: Specialist, words: Sequence[str], observer: Observer) -> Report:
+    """Trains one specialist by every combination of some settings; no run becomes the current one.
+
+    Combinations that a run has already are found; a killed grid goes on where it stood.
+
+    Args:
+        settings: what is asked for beside the grid.
+        specialist: which.
+        words: `KEY=A,B,...`, keys as in `--set` without the task.
+        observer: who watches.
+
+    Returns:
+        The report; its runs are in the order of the combinations.
+
+    Raises:
+        OrchestratorError: whatever is wrong with a combination, all of them at once, before any training.
+    """
+    started, task = time.monotonic(), specialist.name
+    points = points_of(words)
+    settings = settle(settings, task)
+    base = base_run(settings.workspace, task, None)
+    wrong, asked, seen = Mistakes(), [], set()
+    bases = {task: Recipe.model_validate(base.recipe)} if base else None
+    for point in points:
+        one = replace(
+            settings, changes=[*settings.changes, *(f"{task}.{word.removeprefix(f'{task}.')}" for word in point)]
+        )
+        with wrong.kept():
+            recipe = load_recipes({task: specialist}, one.recipes, one.changes, bases)[task]
+            if recipe.digest() not in seen:  # two spellings of one setting are one run
+                seen.add(recipe.digest())
+                asked.append(one)
+    wrong.tell()
+    works: list[Work] = []
+    runs: list[RunRecord] = []
+    for number, one in enumerate(asked):
+        inputs = read_inputs(one, {task: specialist}, observer.say if number == 0 else lambda _: None, base)
+        if number == 0:
+            observer.say(f"{len(asked)} combinations of {len(inputs.folds)} fold{'s' * (len(inputs.folds) != 1)} each.")
+        run = found_run(inputs.workspace, task, key_of(one, inputs, task), finished_too=True)
+        if run is not None and run.complete:
+            observer.say(f"{run.id} has {_words(one)} already.")
+            runs.append(run)
+            continue
+        pixels = pixels_of(one, inputs, {task}, observer)[task]
+        if run is None:
+            with inputs.workspace.lock():
+                run = new_run(one, inputs, task, len(asked) * len(inputs.folds), base=base)
+            Annotations.read(run.folder).tagged([TAG]).write(run.folder)
+        runs.append(run)
+        works.append(Work(one, specialist, inputs, run, pixels))
+    return train_runs(runs, works, observer, started, current=False)
+
+
+def _words(settings: Settings) -> str:
+    return " ".join(change.partition(".")[2] for change in settings.changes) or "this recipe"

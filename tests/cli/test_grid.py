@@ -1,0 +1,81 @@
+"""Controlled experiments in one command."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.errors import ConfigError
+from orchestrator.grids import points_of
+from tests.conftest import Done, hashes, tiny, train
+
+Orch = Callable[..., Done]
+
+
+def test_points_are_every_combination() -> None:
+    assert points_of(["loss=ce,focal", "lr=1e-3,3e-4"]) == [
+        ["loss=ce", "lr=1e-3"], ["loss=ce", "lr=3e-4"], ["loss=focal", "lr=1e-3"], ["loss=focal", "lr=3e-4"],
+    ]  # fmt: skip
+    assert points_of(["views=[],['flip', 'zoom']"]) == [["views=[]"], ["views=['flip', 'zoom']"]]
+    assert points_of(["loss=0.4 f1 + 0.6 focal,ce"]) == [["loss=0.4 f1 + 0.6 focal"], ["loss=ce"]]
+    assert points_of(["sample_factor={}, {'<30' = 2, '>=60' = 3}"]) == [
+        ["sample_factor={}"], ["sample_factor={'<30' = 2, '>=60' = 3}"],
+    ]  # fmt: skip
+    with pytest.raises(ConfigError) as caught:
+        points_of(["loss", "lr=", "lr=1,2", "lr=3"])
+    for told in ("--grid loss: write KEY=A,B", "--grid lr=: write KEY=A,B", "lr stands twice"):
+        assert told in str(caught.value)
+    with pytest.raises(ConfigError, match="400 combinations, at most 200"):
+        points_of([f"lr={','.join(map(str, range(1, 21)))}", f"epochs={','.join(map(str, range(1, 21)))}"])
+
+
+@given(st.lists(st.lists(st.integers(0, 99), min_size=1, max_size=4, unique=True), min_size=1, max_size=3))
+def test_the_number_of_points_is_the_product(axes: list[list[int]]) -> None:
+    points = points_of([f"k{number}={','.join(map(str, values))}" for number, values in enumerate(axes)])
+    product = 1
+    for values in axes:
+        product *= len(values)
+    assert len(points) == product == len({tuple(point) for point in points})
+
+
+def test_a_grid_trains_each_combination_once_and_leaves_the_current_run(
+    orch: Orch, people: Path, workspace: Path
+) -> None:
+    words = ("train", "age", *tiny(), "--grid", "loss=soft_age,focal", "lr=1e-3,2e-3", "--folds-used", 1)
+    before = hashes(workspace / "age-0001")
+    done = train(orch, people, workspace, *words)
+    assert done.code == 0, done.err
+    assert "4 combinations of 1 fold each." in done.err
+    assert "over age-0002" in done.out
+    assert "orch runs use age-000" in done.err
+    runs = {
+        run["id"]: run for run in json.loads(orch("runs", "list", "-w", workspace, "--where", "tag=grid", "--json").out)
+    }
+    assert [(run["recipe"]["loss"], run["recipe"]["lr"]) for run in runs.values()] == [
+        ("soft_age", 1e-3), ("soft_age", 2e-3), ("focal", 1e-3), ("focal", 2e-3),
+    ]  # fmt: skip
+    assert all(run["folds"] == [0] and run["status"] == "complete" and not run["current"] for run in runs.values())
+    assert json.loads((workspace / "current/age.json").read_text())["id"] == "age-0001"
+    assert hashes(workspace / "age-0001") == before
+    wider = ("train", "age", *tiny(), "--grid", "loss=focal,ce", "lr=1e-3", "--folds-used", 1, "--json")
+    done = train(orch, people, workspace, *wider)
+    assert done.code == 0, done.err
+    assert "age-0004 has" in done.err
+    assert [run["id"] for run in json.loads(done.out)["runs"]] == ["age-0004", "age-0006"]
+
+
+def test_every_wrong_combination_is_told_before_any_training(orch: Orch, people: Path, workspace: Path) -> None:
+    done = train(orch, people, workspace, "train", "age", *tiny(), "--grid", "loss=focal,fcal", "epochs=2,many")
+    assert done.code == 2
+    assert "'fcal' is no loss" in done.err
+    assert "epochs = 'many'" in done.err
+    assert not (workspace / "age-0002").exists()
+    done = train(orch, people, workspace, "train", "age", *tiny(), "loss=focal")
+    assert "only --grid takes more words" in done.err
+    done = train(orch, people, workspace, "train", "age", "--grid", "lr=1e-3,2e-3", "--fold", 1)
+    assert "leave --fold, --base and --again out" in done.err
+    done = train(orch, people, workspace, "train", "age", *tiny(), "--folds-used", 9)
+    assert "--folds-used 9; the plan has 3 folds" in done.err

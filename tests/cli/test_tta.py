@@ -1,0 +1,79 @@
+"""Views tried on a trained run, counted, and kept as a run of their own."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.conftest import Done, hashes
+
+Orch = Callable[..., Done]
+
+
+def held_out(run: Path) -> pd.DataFrame:
+    parts = [pd.read_parquet(path) for path in sorted(run.glob("fold-*/held_out.parquet"))]
+    return pd.concat(parts, ignore_index=True).sort_values("path", ignore_index=True)
+
+
+def test_views_are_counted_kept_and_predict_as_they_score(orch: Orch, people: Path, workspace: Path) -> None:
+    before = hashes(workspace / "age-0001")
+    done = orch("tta", "age-0001", "--views", "flip,zoom", "--keep", "-w", workspace, "--json")
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
+    assert hashes(workspace / "age-0001") == before
+    assert found["kept"] == "age-0002"
+    plain, viewed = held_out(workspace / "age-0001"), held_out(workspace / "age-0002")
+    truth = plain["truth"].to_numpy()
+    one, other = (table.filter(like="p(").to_numpy().argmax(axis=1) for table in (plain, viewed))
+    righted, wronged = ((one != truth) & (other == truth)).sum(), ((one == truth) & (other != truth)).sum()
+    assert sum(entry["righted"] for entry in found["classes"].values()) == righted
+    assert sum(entry["wronged"] for entry in found["classes"].values()) == wronged
+    assert not np.allclose(plain.filter(like="p("), viewed.filter(like="p("), atol=1e-6)
+    assert found["gain_interval_95"][0] <= found["gain"] <= found["gain_interval_95"][1]
+    kept = json.loads((workspace / "age-0002/run.json").read_text())
+    assert (kept["parent"], kept["status"], kept["recipe"]["views"]) == ("age-0001", "complete", ["flip", "zoom"])
+    weights = [workspace / name / "fold-1/weights.safetensors" for name in ("age-0001", "age-0002")]
+    assert weights[0].samefile(weights[1])
+    # A member predicts with the views that it was scored with: its held-out photos get its held-out probabilities.
+    assert orch("ensemble", "-w", workspace, "--members", "age=age-0002").code == 0
+    from orchestrator.ensemble.engines import torch_runners
+    from orchestrator.ensemble.member import MemberFiles, load_members
+    from orchestrator.ensemble.trunk import split
+
+    (member,) = load_members({"age": [MemberFiles(workspace / "age-0002/fold-0")]})
+    assert member.views == ("flip", "zoom")
+    (runner,) = torch_runners(split([member, member])[:1], "cpu")
+    table = pd.read_parquet(workspace / "age-0002/fold-0/held_out.parquet").head(6)
+    from orchestrator.data.preprocessing import decode
+
+    pixels = np.stack([member.preprocess.geometry.apply(decode(people / "train" / path)) for path in table["path"]])
+    assert np.allclose(runner(pixels), table.filter(like="p(").to_numpy(), atol=2e-7)
+    predicted = orch("predict", people / "train" / table["path"].iloc[0], "-w", workspace)
+    assert predicted.code == 0, predicted.err
+
+
+@pytest.mark.parametrize(("words", "told"), [
+    (("age-0001", "--views", "flp"), "--views flp; allowed: flip, zoom, zoom_flip. Did you mean 'flip'?"),
+    (("age-0001", "--views", ","), "names no view"),
+    (("age-0009",), "run 'age-0009' is not in"),
+])  # fmt: skip
+def test_wrong_words_are_told(orch: Orch, trained: Path, words: tuple[str, ...], told: str) -> None:
+    done = orch("tta", *words, "-w", trained)
+    assert done.code == 2
+    assert told in done.err
+
+
+def test_other_photos_than_those_trained_on_are_refused(
+    orch: Orch, people: Path, workspace: Path, tmp_path: Path
+) -> None:
+    assert orch("data", "synth", tmp_path / "others", "--people", 12, "--seed", 5).code == 0
+    done = orch("tta", "age-0001", "-w", workspace, "--data", tmp_path / "others/train")
+    assert done.code == 2
+    assert "not the photos that age-0001 was trained on" in done.err
+    shown = orch("tta", "mask-0001", "-w", workspace)
+    assert shown.code == 0, shown.err
+    assert "turned right" in shown.out
+    assert "95 % interval" in shown.out
