@@ -90,7 +90,7 @@ def train_all(
 
 def train(
     task: Annotated[str, typer.Argument(help=f"The specialist: {', '.join(TASKS)}.")],
-    more: Annotated[list[str] | None, typer.Argument(metavar="[KEY=A,B]...", help="More settings of --grid.")] = None,
+    more: Annotated[list[str] | None, typer.Argument(metavar="KEY=A,B", help="More settings of --grid.")] = None,
     *,
     data: DataOption,
     workspace: WorkspaceOption = Path("runs"),
