@@ -13,7 +13,20 @@ from contextlib import suppress
 import typer
 
 from orchestrator import __version__
-from orchestrator.cli import bench, cascade, data, demo, ensemble, export, predict, recipes, runs, train, tta
+from orchestrator.cli import (
+    bench,
+    cascade,
+    data,
+    demo,
+    ensemble,
+    export,
+    predict,
+    recipes,
+    runs,
+    submissions,
+    train,
+    tta,
+)
 from orchestrator.cli.console import warn
 from orchestrator.errors import OrchestratorError
 
@@ -49,6 +62,7 @@ app.command("export", rich_help_panel="Ensemble and predict")(export.export)
 app.command("bench", rich_help_panel="Data and records")(bench.bench)
 app.add_typer(data.app, name="data", rich_help_panel="Data and records")
 app.add_typer(runs.app, name="runs", rich_help_panel="Data and records")
+app.add_typer(submissions.app, name="submissions", rich_help_panel="Data and records")
 app.add_typer(recipes.app, name="recipes", rich_help_panel="Data and records")
 
 

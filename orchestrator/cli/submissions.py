@@ -1,0 +1,72 @@
+"""`orch submissions diff`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orchestrator.cli.console import emit, grid, out, say
+from orchestrator.cli.options import JsonOption
+from orchestrator.errors import DataError
+
+__all__ = ["app"]
+
+app = typer.Typer(no_args_is_help=True, help="Submission files: what differs between two.", rich_markup_mode="rich")
+
+SHOWN_PAIRS = 30
+
+
+@app.callback()
+def root() -> None:
+    """A group of one command so far; a callback keeps its name."""
+
+
+@app.command("diff")
+def diff(
+    one: Annotated[Path, typer.Argument(help="A submission: ImageID, ans.")],
+    other: Annotated[Path, typer.Argument(help="Another for the same photos.")],
+    evaluation: Annotated[
+        Path | None, typer.Option("--eval", help="The folder with images/, to draw the photos concerned.")
+    ] = None,
+    picture: Annotated[Path, typer.Option("--picture", help="Where to draw them, a .png.")] = Path("differences.png"),
+    json: JsonOption = False,
+) -> None:
+    """Show how many answers differ between two submissions, from which label to which, and the photos concerned.
+
+    \b
+    Examples:
+      orch submissions diff monday.csv tuesday.csv
+      orch submissions diff monday.csv tuesday.csv --eval people/eval --picture differences.png
+    """
+    from orchestrator.labels import LABELS
+    from orchestrator.pictures import check_png
+    from orchestrator.submissions import compare_submissions, draw_differences
+
+    if evaluation is not None:
+        check_png("--picture", picture)
+        evaluation = evaluation if (evaluation / "images").is_dir() else evaluation / "eval"
+        if not (evaluation / "images").is_dir():
+            raise DataError(f"--eval {evaluation.parent}: holds no folder images/.")
+    found = compare_submissions(one, other)
+    drawn = 0
+    if evaluation is not None and len(found.table):
+        drawn = draw_differences(found, evaluation / "images", (one.stem, other.stem), picture)
+    if json:
+        emit(found.as_dict())
+        return
+    count = len(found.table)
+    typer.echo(f"{count:,} of {found.rows:,} answers differ ({100 * count / max(1, found.rows):.2f} %).")
+    if count:
+        table = grid("", one.stem, other.stem, "photos", "differ in")
+        pairs = found.pairs
+        for row in pairs.head(SHOWN_PAIRS).to_dict("records"):
+            left, right = (f"{row[name]} {LABELS[int(row[name])]}" for name in ("one", "other"))
+            table.add_row(left, right, f"{row['photos']:,}", str(row["tasks"]))
+        out().print(table)
+        if len(pairs) > SHOWN_PAIRS:
+            say(f"... and {len(pairs) - SHOWN_PAIRS} more pairs of labels; --json gives all.")
+        say("by task: " + ", ".join(f"{task} {number:,}" for task, number in found.by_task.items()) + ".")
+    if drawn:
+        say(f"{picture}: {drawn} of the photos concerned.")

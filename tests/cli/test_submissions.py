@@ -1,0 +1,79 @@
+"""What differs between two submissions."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from orchestrator.labels import LABELS, TASKS, decompose
+from tests.conftest import Done
+
+Orch = Callable[..., Done]
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> tuple[Path, Path, pd.DataFrame]:
+    """Two submissions for 60 photos, the second in another order, with 20 other answers."""
+    rng = np.random.default_rng(3)
+    names = [f"{number:03d}.jpg" for number in range(60)]
+    first = rng.integers(0, 18, 60)
+    second = first.copy()
+    changed = rng.choice(60, 20, replace=False)
+    second[changed] = (second[changed] + rng.integers(1, 18, 20)) % 18
+    table = pd.DataFrame({"ImageID": names, "one": first, "other": second})
+    images = tmp_path / "eval/images"
+    images.mkdir(parents=True)
+    for name in names:
+        Image.new("RGB", (48, 64), (120, 90, 80)).save(images / name)
+    one, other = tmp_path / "monday.csv", tmp_path / "tuesday.csv"
+    table.rename(columns={"one": "ans"})[["ImageID", "ans"]].to_csv(one, index=False)
+    table.rename(columns={"other": "ans"})[["ImageID", "ans"]].sample(frac=1, random_state=0).to_csv(other, index=False)
+    return one, other, table
+
+
+def test_differences_are_counted_by_pair_and_task_and_drawn(
+    orch: Orch, two: tuple[Path, Path, pd.DataFrame], tmp_path: Path
+) -> None:
+    one, other, table = two
+    picture = tmp_path / "differences.png"
+    done = orch("submissions", "diff", one, other, "--json", "--eval", tmp_path / "eval", "--picture", picture)
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
+    differ = table[table["one"] != table["other"]]
+    assert (found["rows"], found["different"]) == (60, 20)
+    assert [row["ImageID"] for row in found["photos"]] == differ["ImageID"].tolist()
+    left, right = decompose(differ["one"].to_numpy()), decompose(differ["other"].to_numpy())
+    assert found["by_task"] == {task: int((left[task] != right[task]).sum()) for task in TASKS}
+    counts = differ.groupby(["one", "other"]).size()
+    assert {(row["one"], row["other"]): row["photos"] for row in found["pairs"]} == counts.to_dict()
+    assert [row["photos"] for row in found["pairs"]] == sorted(counts, reverse=True)
+    with Image.open(picture) as image:
+        assert image.width > 1000
+    shown = orch("submissions", "diff", one, other)
+    assert "20 of 60 answers differ (33.33 %)" in shown.out
+    first = found["pairs"][0]
+    assert f"{first['one']} {LABELS[first['one']]}" in shown.out
+    same = orch("submissions", "diff", one, one)
+    assert same.out == "0 of 60 answers differ (0.00 %).\n"
+
+
+def test_what_is_no_submission_is_told_at_once(
+    orch: Orch, two: tuple[Path, Path, pd.DataFrame], tmp_path: Path
+) -> None:
+    one, other, _ = two
+    bad = tmp_path / "bad.csv"
+    bad.write_text("ImageID,ans\n000.jpg,18\n001.jpg,\n002.jpg,3\n002.jpg,4\n")
+    told = orch("submissions", "diff", one, bad)
+    assert told.code == 2
+    for words in ("row 2: ans is '18'; allowed: 0 to 17", "row 3: ans is ''", "ImageID '002.jpg' stands twice"):
+        assert words in told.err
+    bad.write_text("id,label\n1,2\n")
+    assert "has the columns id, label; a submission has ImageID and ans" in orch("submissions", "diff", bad, one).err
+    assert "no such file" in orch("submissions", "diff", tmp_path / "no.csv", one).err
+    pd.read_csv(other).head(50).to_csv(bad, index=False)
+    assert "10 stand in one of them only" in orch("submissions", "diff", one, bad).err
+    assert "holds no folder images/" in orch("submissions", "diff", one, other, "--eval", tmp_path / "nothing").err
