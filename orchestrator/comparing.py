@@ -11,7 +11,7 @@ import pandas as pd
 
 from orchestrator.data.files import read_json
 from orchestrator.errors import ConfigError
-from orchestrator.evaluation.intervals import Interval, difference
+from orchestrator.evaluation.intervals import Interval, difference, mean_difference
 from orchestrator.evaluation.out_of_fold import read_held_out
 from orchestrator.metrics import Scores, score
 from orchestrator.records.comparison import settings_of
@@ -22,6 +22,8 @@ from orchestrator.training.checkpoints import HELD_OUT, HISTORY
 
 __all__ = ["Compared", "Comparison", "compare_runs", "mean_curve"]
 
+LEAST = 1e-7  # of a probability in a logarithm, as in the members' cards
+
 
 @dataclass(frozen=True)
 class Compared:
@@ -30,13 +32,17 @@ class Compared:
     Attributes:
         run: its record.
         scores: out of fold, on the photos that all runs of the comparison have held out.
+        log_loss: mean negative log of the true class's probability: what moves long before answers turn.
         gain: of macro F1 over the first run, with its 95 % interval over people; None for the first.
+        growth: of the log loss, likewise; below 0 is better.
         curves: fold -> the history's entries.
     """
 
     run: RunRecord
     scores: Scores
+    log_loss: float
     gain: tuple[float, Interval] | None
+    growth: tuple[float, Interval] | None
     curves: dict[str, list[dict[str, Any]]]
 
     @property
@@ -46,6 +52,14 @@ class Compared:
             return ""
         span = self.gain[1]
         return "better" if span.low > 0 else "worse" if span.high < 0 else "noise"
+
+    @property
+    def surer(self) -> str:
+        """The same of the log loss: whether the right classes got more probability."""
+        if self.growth is None:
+            return ""
+        span = self.growth[1]
+        return "better" if span.high < 0 else "worse" if span.low > 0 else "noise"
 
 
 @dataclass(frozen=True)
@@ -76,7 +90,10 @@ class Comparison:
                     "classes": dict(zip(self.classes, map(float, one.scores.f1), strict=True)),
                     "gain": None if one.gain is None else one.gain[0],
                     "gain_interval_95": None if one.gain is None else [one.gain[1].low, one.gain[1].high],
-                    "verdict": one.verdict or None,
+                    "verdict": one.verdict or None, "log_loss": one.log_loss,
+                    "log_loss_growth": None if one.growth is None else one.growth[0],
+                    "log_loss_growth_interval_95": None if one.growth is None else [one.growth[1].low, one.growth[1].high],
+                    "log_loss_verdict": one.surer or None,
                 }
                 for one in self.runs
             ],
@@ -110,11 +127,17 @@ def compare_runs(workspace: Workspace, runs: Sequence[RunRecord], specialist: Sp
     first = tables[runs[0].id].loc[paths]
     truth, persons = first["truth"].to_numpy(), first["person"]
     answers = {name: table.loc[paths, columns].to_numpy().argmax(axis=1) for name, table in tables.items()}
+    rows = np.arange(len(truth))
+    losses = {
+        name: -np.log(np.maximum(table.loc[paths, columns].to_numpy()[rows, truth], LEAST))
+        for name, table in tables.items()
+    }
+    base = runs[0].id
     compared = [
         Compared(
-            run, score(truth, answers[run.id], len(columns)),
-            None if run is runs[0] else difference(persons, truth, answers[runs[0].id], answers[run.id], len(columns)),
-            _curves(run),
+            run, score(truth, answers[run.id], len(columns)), float(losses[run.id].mean()),
+            None if run.id == base else difference(persons, truth, answers[base], answers[run.id], len(columns)),
+            None if run.id == base else mean_difference(persons, losses[base], losses[run.id]), _curves(run),
         )
         for run in runs
     ]  # fmt: skip

@@ -11,33 +11,37 @@ if TYPE_CHECKING:
 
 __all__ = ["print_comparison"]
 
-ACROSS = 6  # settings that fit beside the scores; more are told in a table of their own
+BESIDE = 4  # settings with a column of their own; of more, each run tells what is not as in the first
 
 
 def print_comparison(found: Comparison) -> None:
     """What differs, scores by class, and gains over the first run with their intervals."""
-    differing = dict(found.differing)
-    beside = list(differing) if len(differing) <= ACROSS else []
-    if not beside and differing:
-        table = grid("in what they differ", "setting", *(one.run.id for one in found.runs))
-        for key, values in differing.items():
-            table.add_row(key, *map(_short, values))
-        out().print(table)
+    differing = found.differing
+    beside = list(differing) if len(differing) <= BESIDE else ["differs in"]
     names = [f"F1 {name}" for name in found.classes]
     title = f"out of fold on {found.photos:,} photos of {found.people:,} people that all of them held out"
     first = found.runs[0].run.id
-    table = grid(
-        title, "run", *beside, *names, "accuracy", "macro F1", f"over {first}", "95 % interval", "",
-    )  # fmt: skip
+    table = grid(title, "run", *beside, *names, "macro F1", f"over {first}", "95 % interval", "", "log loss", "")
+    if beside == ["differs in"]:
+        table.columns[1].justify = "left"
     for number, one in enumerate(found.runs):
         gain, span = "", ""
         if one.gain is not None:
             gain, span = f"{one.gain[0]:+.4f}", f"{one.gain[1].low:+.4f} to {one.gain[1].high:+.4f}"
+        cells = (
+            [_short(differing[key][number]) for key in beside] if beside != ["differs in"] else [_words(found, number)]
+        )
         table.add_row(
-            one.run.id, *(_short(differing[key][number]) for key in beside), *(f"{value:.4f}" for value in one.scores.f1),
-            f"{one.scores.accuracy:.4f}", f"{one.scores.macro_f1:.4f}", gain, span, one.verdict,
+            one.run.id, *cells, *(f"{value:.4f}" for value in one.scores.f1), f"{one.scores.macro_f1:.4f}", gain, span,
+            one.verdict, f"{one.log_loss:.4f}", one.surer,
         )  # fmt: skip
     out().print(table)
+
+
+def _words(found: Comparison, number: int) -> str:
+    """The settings of a run that are not as in the first."""
+    moved = {key: values[number] for key, values in found.differing.items() if values[number] != values[0]}
+    return " ".join(f"{key}={_short(value)}" for key, value in moved.items()) or "-"
 
 
 def _short(value: Any) -> str:

@@ -140,6 +140,7 @@ def show_run(
       orch runs show age-0001
     """
     from orchestrator.records.annotations import Annotations
+    from orchestrator.records.comparison import chosen
     from orchestrator.records.summary import cards_of, run_as_dict
     from orchestrator.records.workspace import Workspace
 
@@ -153,16 +154,19 @@ def show_run(
     plan = "none: trained on everything"
     if record.plan:
         plan = f"{record.plan['digest'][:12]}, {record.plan['k']} folds, seed {record.plan['seed']}"
+    settings = chosen(record.recipe)
     machine, versions = record.environment["hardware"], record.environment["versions"]
     for name, value in {
         "created": record.created,
         **({"note": notes.note} if notes.note else {}),
         **({"tags": " ".join(notes.tags)} if notes.tags else {}),
         "recipe": f"{record.recipe_name} {' '.join(record.changes)} (seed {record.seed})",
-        "settings": "  ".join(
-            f"{key}={value}" for key, value in record.recipe.items() if key not in ("about", "augment")
-        ),
-        "augment": "  ".join(f"{key}={value}" for key, value in record.recipe["augment"].items() if value) or "nothing",
+        "settings": "  ".join(f"{key}={value}" for key, value in settings.items() if not key.startswith("augment.")),
+        "augment": "  ".join(
+            f"{key.removeprefix('augment.')}={value}" for key, value in settings.items() if key.startswith("augment.")
+        )
+        or "nothing",
+        "": "settings that are not named are at their defaults; --json gives all.",
         "initial weights": f"{record.initial_weights['source']} {record.initial_weights['sha256'][:12]}",
         "data": f"{record.data['source']}: {record.data['photos']:,} photos of {record.data['people']:,} people, "
         f"fingerprint {record.data['fingerprint'][:12]}",
@@ -241,7 +245,8 @@ def compare(
 ) -> None:
     """Show in what runs of one specialist differ, and what it did: per class, with an interval over people.
 
-    All are scored on the photos that every one of them has held out. `noise` says that other people could turn the difference
+    All are scored on the photos that every one of them has held out, by macro F1 and by log loss (lower is better), which shows
+    smaller differences. `noise` says that other people could turn the difference
     around; a difference that is not noise may still be the seed's: train the winner with another --seed before trusting it.
 
     \b

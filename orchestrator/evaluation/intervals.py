@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from orchestrator.metrics import f1_of, macro_f1
 
-__all__ = ["Interval", "difference", "intervals"]
+__all__ = ["Interval", "difference", "intervals", "mean_difference"]
 
 DRAWS = 1000
 LEVEL = 0.95
@@ -80,6 +80,25 @@ def difference(
     """
     one, other = (_macro_f1(_drawn_counts(persons, truth, codes, classes, draws, seed)) for codes in (before, after))
     return macro_f1(truth, after, classes) - macro_f1(truth, before, classes), _middle(other - one)
+
+
+def mean_difference(
+    persons: pd.Series[str], before: NDArray[Any], after: NDArray[Any], draws: int = DRAWS, seed: int = 0
+) -> tuple[float, Interval]:
+    """How much the mean of a number of each photo grows from the first answers to the second, with its 95 % interval.
+
+    Args:
+        persons: the person of each photo, shape (N,).
+        before: the numbers, shape (N,).
+        after: the numbers, shape (N,).
+        draws: of P people with replacement.
+        seed: of the draws.
+    """
+    codes, people = pd.factorize(persons)
+    sums = np.bincount(codes, after - before, len(people))
+    photos = np.bincount(codes, minlength=len(people))
+    weights = np.random.default_rng(seed).multinomial(len(people), np.full(len(people), 1 / len(people)), size=draws)
+    return float((after - before).mean()), _middle((weights @ sums) / (weights @ photos))
 
 
 def _drawn_counts(

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from orchestrator.data.augmentation import Augment
 from orchestrator.data.folds import FoldPlan
 from orchestrator.recipe import Recipe
 from orchestrator.records.run import RunRecord
 
-__all__ = ["differences", "flat", "near", "settings_of"]
+__all__ = ["chosen", "differences", "flat", "near", "settings_of"]
 
 NEAR = 2  # settings: with more, a run is another experiment
 SHOWN = 3  # runs
@@ -20,6 +21,17 @@ def flat(recipe: Mapping[str, Any]) -> dict[str, Any]:
     whole = Recipe.model_validate(recipe).model_dump(mode="json")
     augment = {f"augment.{key}": value for key, value in whole.pop("augment").items()}
     return {key: value for key, value in (whole | augment).items() if key not in ("about", "workers")}
+
+
+def chosen(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that are not at their defaults; those without a default count as chosen."""
+    fields = {**Recipe.model_fields, **{f"augment.{key}": field for key, field in Augment.model_fields.items()}}
+    found = {}
+    for key, value in flat(recipe).items():
+        default = fields[key].get_default(call_default_factory=True)
+        if value != (list(default) if isinstance(default, tuple) else default):
+            found[key] = value
+    return found
 
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

@@ -120,6 +120,12 @@ def test_a_comparison_says_what_differs_and_whether_it_is_noise(orch: Orch, thre
     assert last["gain_interval_95"] == pytest.approx([span.low, span.high])
     assert last["verdict"] == ("noise" if span.low <= 0 <= span.high else "better" if gain > 0 else "worse")
     assert found["runs"][0]["verdict"] is None
+    chances = [table.filter(like="p(").to_numpy()[np.arange(len(truth)), truth] for table in tables]
+    assert last["log_loss"] == pytest.approx(-np.log(chances[1].astype(float)).mean(), abs=1e-6)
+    assert last["log_loss_growth"] == pytest.approx(np.log(chances[0] / chances[1]).mean(), abs=1e-6)
+    low, high = last["log_loss_growth_interval_95"]
+    assert low <= last["log_loss_growth"] <= high
+    assert last["log_loss_verdict"] == ("better" if high < 0 else "worse" if low > 0 else "noise")
     with Image.open(picture) as image:
         assert image.width > 1000
     shown = orch("runs", "compare", "age-0001", "age-0002", "-w", three)
