@@ -125,6 +125,11 @@ def retrain(
         observer.say(
             f"{same.id} has it already: the same recipe, data, plan and seed. --again trains it once more, --seed 1 draws anew."
         )
+        current = inputs.workspace.current(task)
+        if current != same.id:
+            observer.say(
+                f"{current or 'none'} is the current {task} run; `orch runs use {same.id}` makes {same.id} that."
+            )
         return Report([same], {}, time.monotonic() - started)
     if run is None:
         for line in near(inputs.workspace.runs(), task, inputs.recipes[task], inputs.fingerprint, inputs.plan):

@@ -28,7 +28,7 @@ from orchestrator.lint import lint
 from orchestrator.metrics import Scores, score
 from orchestrator.recipe import Recipe
 from orchestrator.records.members import share_member
-from orchestrator.records.run import UNFINISHED, RunRecord, run_key
+from orchestrator.records.run import COMPLETE, UNFINISHED, RunRecord, run_key
 from orchestrator.records.workspace import Workspace, now
 from orchestrator.specialist import Specialist
 from orchestrator.training.checkpoints import CARD, HELD_OUT, read_card
@@ -138,24 +138,28 @@ def try_views(
 
 
 def keep_views(workspace: Workspace, flips: Flips, specialist: Specialist) -> RunRecord:
-    """Makes a run of its own of these answers: the same weights under a recipe with the views; nothing is trained.
+    """Makes a run of its own of these answers, or finds it: the same weights under a recipe with the views; nothing is trained.
 
     Whatever takes runs takes it: ensembles score by its held-out tables and predict with the views.
     """
     source = flips.run
     recipe = _with_views(source, specialist, flips.views)
+    key = run_key({"weights of": source.key, "views": list(recipe.views)})
     with workspace.lock():
-        folder = workspace.new_folder(source.task)
+        known = next((run for run in workspace.runs() if run.key == key), None)
+        if known is not None and known.complete:
+            return known
+        folder = known.folder if known else workspace.new_folder(source.task)  # a killed command's run is gone on with
         run = replace(
             source, folder=folder, id=folder.name, status=UNFINISHED, created=now(), published=False, seconds=0.0,
             changes=[*source.changes, f"views={list(recipe.views)}"], recipe=recipe.model_dump(mode="json"),
-            key=run_key({"weights of": source.key, "views": list(recipe.views)}), parent=source.id, retrained=[],
+            key=key, parent=source.id, retrained=[],
         )  # fmt: skip
         run.save()
     for fold in run.folds:
         share_member(source, run, fold)
         _rewrite(run, fold, flips, specialist)
-    run.status, run.published = "complete", True
+    run.status, run.published = COMPLETE, True
     run.save()
     return run
 

@@ -1,6 +1,7 @@
 """Views tried on a trained run, counted, and kept as a run of their own."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,6 +36,13 @@ def test_views_are_counted_kept_and_predict_as_they_score(orch: Orch, people: Pa
     assert found["gain_interval_95"][0] <= found["gain"] <= found["gain_interval_95"][1]
     kept = json.loads((workspace / "age-0002/run.json").read_text())
     assert (kept["parent"], kept["status"], kept["recipe"]["views"]) == ("age-0001", "complete", ["flip", "zoom"])
+    again = orch("tta", "age-0001", "--views", "zoom,flip", "--keep", "-w", workspace, "--json")
+    assert json.loads(again.out)["kept"] == "age-0002"  # the same views, in whatever order
+    (workspace / "age-0002/run.json").write_text(json.dumps({**kept, "status": "unfinished"}))  # as a kill leaves it
+    shutil.rmtree(workspace / "age-0002/fold-2")
+    again = orch("tta", "age-0001", "--views", "flip,zoom", "--keep", "-w", workspace, "--json")
+    assert json.loads(again.out)["kept"] == "age-0002"
+    assert len(held_out(workspace / "age-0002")) == len(viewed)
     weights = [workspace / name / "fold-1/weights.safetensors" for name in ("age-0001", "age-0002")]
     assert weights[0].samefile(weights[1])
     # A member predicts with the views that it was scored with: its held-out photos get its held-out probabilities.
