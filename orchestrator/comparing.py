@@ -70,6 +70,7 @@ class Comparison:
         classes: class names.
         photos: held out by all.
         people: likewise.
+        relabelled: photos held out by all whose person or true class the runs do not agree on; left out of everything else.
         differing: setting -> its value in each run, for settings that are not the same in all.
         runs: in the order that was asked for.
     """
@@ -77,13 +78,14 @@ class Comparison:
     classes: tuple[str, ...]
     photos: int
     people: int
+    relabelled: int
     differing: dict[str, list[Any]]
     runs: list[Compared]
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {
-            "photos": self.photos, "people": self.people, "differing": self.differing,
+            "photos": self.photos, "people": self.people, "relabelled": self.relabelled, "differing": self.differing,
             "runs": [
                 {
                     "run": one.run.id, "macro_f1": one.scores.macro_f1, "accuracy": one.scores.accuracy,
@@ -109,7 +111,8 @@ def compare_runs(workspace: Workspace, runs: Sequence[RunRecord], specialist: Sp
         specialist: their task.
 
     Raises:
-        ConfigError: fewer than two runs, runs of several specialists, or runs that have held out nobody in common.
+        ConfigError: fewer than two runs, runs of several specialists, or runs that have held out no photo in common with
+            the same person and true class.
         WorkspaceError: a held-out table is missing or damaged.
         LeakError: a table judges people that its member may have seen.
     """
@@ -122,7 +125,15 @@ def compare_runs(workspace: Workspace, runs: Sequence[RunRecord], specialist: Sp
     common = set.intersection(*(set(table.index) for table in tables.values()))
     if not common:
         raise ConfigError(f"{', '.join(tables)}: no photo was held out by all of them: nothing can be compared.")
-    paths = [path for path in tables[runs[0].id].index if path in common]
+    held_out = [path for path in tables[runs[0].id].index if path in common]
+    facts = [table.loc[held_out, ["person", "truth"]].astype(str) for table in tables.values()]
+    agreed = np.logical_and.reduce([(facts[0] == other).all(axis=1).to_numpy() for other in facts])
+    paths = [path for path, same in zip(held_out, agreed, strict=True) if same]
+    if not paths:
+        raise ConfigError(
+            f"{', '.join(tables)}: of {len(held_out)} photos held out by all, none has the same person and true class in all: "
+            "these runs were trained on different data."
+        )
     columns = [f"p({name})" for name in specialist.classes]
     first = tables[runs[0].id].loc[paths]
     truth, persons = first["truth"].to_numpy(), first["person"]
@@ -147,7 +158,8 @@ def compare_runs(workspace: Workspace, runs: Sequence[RunRecord], specialist: Sp
         for key in settings[0]
         if any(one[key] != settings[0][key] for one in settings)
     }
-    return Comparison(specialist.classes, len(paths), persons.nunique(), differing, compared)
+    relabelled = len(held_out) - len(paths)
+    return Comparison(specialist.classes, len(paths), persons.nunique(), relabelled, differing, compared)
 
 
 def _held_out(workspace: Workspace, run: RunRecord) -> pd.DataFrame:

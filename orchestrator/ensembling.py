@@ -21,7 +21,7 @@ from orchestrator.errors import ConfigError, PlanError, Problem, WorkspaceError,
 from orchestrator.evaluation.out_of_fold import Evaluation, OutOfFold, evaluate, join_tasks, read_held_out
 from orchestrator.labels import CLASSES, LABELS, TASKS, compose
 from orchestrator.metrics import score
-from orchestrator.records.run import RunRecord
+from orchestrator.records.run import RECORD, RunRecord
 from orchestrator.records.workspace import ENSEMBLE, ENSEMBLE_FORMAT, Workspace, now
 from orchestrator.training.checkpoints import CARD, HELD_OUT, WEIGHTS, read_card
 
@@ -146,6 +146,9 @@ def build_ensemble(
         record["evaluation"] = None
         record["why_no_score"] = why_none
     with workspace.lock():
+        gone = [run.id for task in TASKS for run in runs[task] if not (run.folder / RECORD).is_file()]
+        if gone:
+            raise WorkspaceError(f"{', '.join(gone)}: deleted by another command meanwhile. Choose other runs.")
         return _save(workspace, chosen, record, evaluation, table, disagreements, why_none)
 
 

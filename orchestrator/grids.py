@@ -110,6 +110,8 @@ def train_grid(settings: Settings, specialist: Specialist, words: Sequence[str],
         if number == 0:
             observer.say(f"{len(asked)} combinations of {len(inputs.folds)} fold{'s' * (len(inputs.folds) != 1)} each.")
         run = found_run(inputs.workspace, task, key_of(one, inputs, task), finished_too=True)
+        if run is not None:
+            _tag(run)
         if run is not None and run.complete:
             observer.say(f"{run.id} has {_words(one)} already.")
             runs.append(run)
@@ -117,11 +119,15 @@ def train_grid(settings: Settings, specialist: Specialist, words: Sequence[str],
         pixels = pixels_of(one, inputs, {task}, observer)[task]
         if run is None:
             with inputs.workspace.lock():
-                run = new_run(one, inputs, task, len(asked) * len(inputs.folds), base=base)
-            Annotations.read(run.folder).tagged([TAG]).write(run.folder)
+                run = new_run(one, inputs, task, len(asked) * len(inputs.folds), base=base, offered=True)
+            _tag(run)
         runs.append(run)
         works.append(Work(one, specialist, inputs, run, pixels))
-    return train_runs(runs, works, observer, started, current=False)
+    return train_runs(runs, works, observer, started, offer=False)
+
+
+def _tag(run: RunRecord) -> None:
+    Annotations.read(run.folder).tagged([TAG]).write(run.folder)
 
 
 def _words(settings: Settings) -> str:

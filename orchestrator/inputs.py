@@ -150,6 +150,9 @@ def read_inputs(
             with wrong.kept():
                 _check_dropped(task, recipes.get(task), photos)
         plan = plan_folds(photos.people, settings.k, settings.plan_seed or 0) if settings.k else None
+        for task, recipe in recipes.items():
+            with wrong.kept():
+                _check_left(task, recipe, photos, plan, settings.folds_used)
     wrong.tell()
     for task, recipe in recipes.items():  # after all that is quick to tell: a hub may take minutes
         if task not in states:
@@ -216,6 +219,20 @@ def _check_dropped(task: str, recipe: Recipe | None, photos: Photos) -> None:
         raise ConfigError(f"{task}: drop_people names people that the data does not have.", problems)
 
 
+def _check_left(task: str, recipe: Recipe, photos: Photos, plan: FoldPlan | None, folds_used: int) -> None:
+    """Refuses dropped people without whom a fold has nobody left to train on."""
+    dropped = photos.table["person"].isin(recipe.drop_people)
+    if plan is None:
+        bare = ["all photos"] if dropped.all() else []
+    else:
+        fold = plan.folds(photos.table["person"])
+        bare = [f"fold {one}" for one in range(folds_used or plan.k) if dropped[fold != one].all()]
+    if bare:
+        raise ConfigError(
+            f"{task}: drop_people leaves nobody to train on for {', '.join(bare)}. Drop fewer people, or use other folds."
+        )
+
+
 def _recipes(settings: Settings, specialists: Mapping[str, Specialist], base: RunRecord | None) -> Mapping[str, Recipe]:
     """The recipes asked for, on top of the base run's where none is named."""
     bases = {base.task: Recipe.model_validate(base.recipe)} if base else None
@@ -226,19 +243,11 @@ def key_of(
     settings: Settings, inputs: Inputs, task: str, parent: RunRecord | None = None, folds: Sequence[int] = ()
 ) -> str:
     """A digest of everything that a run's result depends on."""
-    return run_key(
-        {
-            "task": task,
-            "recipe": inputs.recipes[task].digest(),
-            "weights": inputs.weights[task].sha256,
-            "data": inputs.fingerprint,
-            "plan": inputs.plan.digest if inputs.plan else None,
-            "folds": list(folds) or inputs.folds,
-            "seed": settings.seed,
-            "device": inputs.device.split(":")[0],
-            "parent": parent.id if parent else None,
-        }
-    )
+    plan = inputs.plan.digest if inputs.plan else None
+    trained = sorted(folds) or inputs.folds
+    recipe, weights = inputs.recipes[task], inputs.weights[task].sha256
+    origin = parent.id if parent else None
+    return run_key(task, recipe, weights, inputs.fingerprint, plan, trained, settings.seed, inputs.device, origin)
 
 
 def _is_for(change: str, task: str) -> bool:
@@ -255,6 +264,7 @@ def new_run(
     parent: RunRecord | None = None,
     folds: Sequence[int] = (),
     base: RunRecord | None = None,
+    offered: bool = False,
 ) -> RunRecord:
     """Writes the record of a run that is to be trained; the caller holds the workspace's lock.
 
@@ -266,6 +276,7 @@ def new_run(
         parent: the run to share members with.
         folds: retrain only these.
         base: the run whose recipe was taken where none was named.
+        offered: it is part of an experiment, and shall not become its specialist's current run by itself.
     """
     _, threads = share_out(settings.jobs, members, inputs.device)
     folder = inputs.workspace.new_folder(task)
@@ -279,7 +290,6 @@ def new_run(
         folder=folder,
         id=folder.name,
         task=task,
-        key=key_of(settings, inputs, task, parent, folds),
         status=UNFINISHED,
         created=now(),
         recipe_name=named or (base.recipe_name if base else "quick"),
@@ -302,6 +312,7 @@ def new_run(
         },
         parent=parent.id if parent else None,
         retrained=sorted(folds) if parent else [],
+        published=offered,
     )  # fmt: skip
     run.save()
     return run

@@ -20,7 +20,7 @@ from orchestrator.preparation import Observer, Work, first_job, missing_jobs, pi
 from orchestrator.records.comparison import near
 from orchestrator.records.environment import versions
 from orchestrator.records.members import check_member, clear, share_member
-from orchestrator.records.run import COMPLETE, RunRecord
+from orchestrator.records.run import COMPLETE, RUN_LOCK, RunRecord
 from orchestrator.records.workspace import Workspace
 from orchestrator.retraining import base_run, check_folds, settle
 from orchestrator.specialist import Specialist
@@ -80,8 +80,11 @@ def train_all(settings: Settings, specialists: Mapping[str, Specialist], observe
     for run in runs:
         if run.complete and run.published:
             current = inputs.workspace.current(run.task)
-            other = "" if current == run.id else f" {current} stays the current {run.task} run."
+            other = "" if current in (run.id, None) else f" {current} stays the current {run.task} run."
             observer.say(f"{run.id} is complete already (same recipe, data, plan and seed): kept as it is.{other}")
+            if current is None:  # of an experiment, or the current one was deleted
+                _make_current(inputs.workspace, run, observer)
+    _offer(runs)
     works = [Work(settings, specialists[run.task], inputs, run, pixels[run.task]) for run in runs if run.task in pixels]
     return train_runs(runs, works, observer, started)
 
@@ -126,10 +129,10 @@ def retrain(
             f"{same.id} has it already: the same recipe, data, plan and seed. --again trains it once more, --seed 1 draws anew."
         )
         current = inputs.workspace.current(task)
-        if current != same.id:
-            observer.say(
-                f"{current or 'none'} is the current {task} run; `orch runs use {same.id}` makes {same.id} that."
-            )
+        if current is None:
+            _make_current(inputs.workspace, same, observer)
+        elif current != same.id:
+            observer.say(f"{current} is the current {task} run; `orch runs use {same.id}` makes {same.id} that.")
         return Report([same], {}, time.monotonic() - started)
     if run is None:
         for line in near(inputs.workspace.runs(), task, inputs.recipes[task], inputs.fingerprint, inputs.plan):
@@ -139,6 +142,7 @@ def retrain(
         run = found_run(inputs.workspace, task, key, finished_too=False)
         members = len(folds) or len(inputs.folds)
         run = run or new_run(settings, inputs, task, members, parent, folds, before)
+    _offer([run])
     if parent is not None and kept:
         observer.say(f"{run.id} shares fold{'s' * (len(kept) > 1)} {', '.join(map(str, kept))} with {parent.id}.")
         for fold in kept:
@@ -166,11 +170,11 @@ def first_jobs(settings: Settings, specialists: Mapping[str, Specialist], observ
 def found_run(workspace: Workspace, task: str, key: str, finished_too: bool) -> RunRecord | None:
     """The newest run of this key that may be taken up: unfinished, or finished and killed before it was published."""
     runs = [run for run in workspace.runs() if run.task == task and run.key == key]
-    return next((run for run in reversed(runs) if finished_too or not run.published), None)
+    return next((run for run in reversed(runs) if finished_too or not (run.complete and run.published)), None)
 
 
 def train_runs(
-    runs: Sequence[RunRecord], works: Sequence[Work], observer: Observer, started: float, current: bool = True
+    runs: Sequence[RunRecord], works: Sequence[Work], observer: Observer, started: float, offer: bool = True
 ) -> Report:
     """Trains what is missing of runs, all their members in one queue, and closes those that are whole.
 
@@ -179,7 +183,7 @@ def train_runs(
         works: of those that are not.
         observer: who watches.
         started: when the command began, by time.monotonic.
-        current: runs become their specialists' current ones.
+        offer: runs that were not yet offered as their specialists' current ones become that.
     """
     open_works = [work for work in works if not work.run.complete]
     for work in open_works:
@@ -220,18 +224,25 @@ def train_runs(
             if all((folder / CARD).is_file() for folder in run.members):
                 run.status = COMPLETE
             run.save()  # written last: a complete run has all its members
-    for run in runs:
+    for run in runs if offer else []:
         if run.complete and not run.published:
-            if current:
-                _make_current(Workspace(run.folder.parent), run, observer)
+            _make_current(Workspace(run.folder.parent), run, observer)
             run.published = True
             run.save()
     return Report(list(runs), failures, time.monotonic() - started)
 
 
+def _offer(runs: Sequence[RunRecord]) -> None:
+    """An experiment's unfinished runs that training itself goes on with shall become current ones when they are complete."""
+    for run in runs:
+        if run.published and not run.complete:
+            run.published = False
+            run.save()
+
+
 def _hold(locks: ExitStack, run: RunRecord) -> None:
     """Holds a run for this command; a killed command lets go by dying."""
-    lock = FileLock(run.folder / "run.lock")
+    lock = FileLock(run.folder / RUN_LOCK)
     try:
         lock.acquire(blocking=False)
     except Timeout:

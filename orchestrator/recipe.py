@@ -217,6 +217,5 @@ class Recipe(BaseModel):
         return Geometry(self.height, self.width, self.crop, self.anchor)
 
     def digest(self) -> str:
-        """sha256 (hex) of everything that changes the result; `about`, `workers` and settings at their defaults do not, so a
-        setting that is new in a version leaves older recipes what they are."""
-        return digest_of(self.model_dump(mode="json", exclude={"about", "workers"}, exclude_defaults=True))
+        """sha256 (hex) of everything that changes the result; `about` and `workers` do not."""
+        return digest_of(self.model_dump(mode="json", exclude={"about", "workers"}))

@@ -12,6 +12,7 @@ import joblib
 import numpy as np
 import pandas as pd
 import torch
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from orchestrator.data.files import atomic, sha256_of, write_json
@@ -22,13 +23,14 @@ from orchestrator.ensemble.engines import torch_runners
 from orchestrator.ensemble.member import MemberFiles, load_members
 from orchestrator.ensemble.predictor import CALL
 from orchestrator.ensemble.trunk import whole
-from orchestrator.errors import ConfigError, DataError
+from orchestrator.errors import ConfigError, DataError, WorkspaceError
 from orchestrator.evaluation.intervals import Interval, difference
+from orchestrator.evaluation.out_of_fold import read_held_out
 from orchestrator.lint import lint
 from orchestrator.metrics import Scores, score
 from orchestrator.recipe import Recipe
-from orchestrator.records.members import share_member
-from orchestrator.records.run import COMPLETE, UNFINISHED, RunRecord, run_key
+from orchestrator.records.members import check_member, share_member
+from orchestrator.records.run import COMPLETE, RUN_LOCK, UNFINISHED, RunRecord
 from orchestrator.records.workspace import Workspace, now
 from orchestrator.specialist import Specialist
 from orchestrator.training.checkpoints import CARD, HELD_OUT, read_card
@@ -105,10 +107,13 @@ def try_views(
     if run.plan is None or not run.complete:
         why = "was trained on everything" if run.plan is None else "is unfinished"
         raise ConfigError(f"{run.id} {why}: nobody is held out to try views on.")
+    plan, tables = workspace.load_plan(run.plan["digest"]), {}
+    for fold in run.folds:
+        check_member(run, fold)
+        tables[fold] = read_held_out(run.task, run.id, [run.member(fold) / HELD_OUT], plan)
     photos = _photos(workspace, run, specialist, data, columns)
     rows_of = {path: row for row, path in enumerate(photos.table["path"])}
     pixels = _pixels(workspace, photos, recipe)
-    tables = {fold: pd.read_parquet(run.member(fold) / HELD_OUT) for fold in run.folds}
     answered, total = 0, sum(map(len, tables.values()))
     found: dict[int | None, pd.DataFrame] = {}
     columns_of = [f"p({name})" for name in specialist.classes]
@@ -144,24 +149,32 @@ def keep_views(workspace: Workspace, flips: Flips, specialist: Specialist) -> Ru
     """
     source = flips.run
     recipe = _with_views(source, specialist, flips.views)
-    key = run_key({"weights of": source.key, "views": list(recipe.views)})
     with workspace.lock():
-        known = next((run for run in workspace.runs() if run.key == key), None)
+        known = next((run for run in workspace.runs() if _is_kept(run, source, recipe)), None)
         if known is not None and known.complete:
             return known
         folder = known.folder if known else workspace.new_folder(source.task)  # a killed command's run is gone on with
         run = replace(
             source, folder=folder, id=folder.name, status=UNFINISHED, created=now(), published=False, seconds=0.0,
             changes=[*source.changes, f"views={list(recipe.views)}"], recipe=recipe.model_dump(mode="json"),
-            key=key, parent=source.id, retrained=[],
+            parent=source.id, retrained=[],
         )  # fmt: skip
         run.save()
-    for fold in run.folds:
-        share_member(source, run, fold)
-        _rewrite(run, fold, flips, specialist)
-    run.status, run.published = COMPLETE, True
-    run.save()
+    try:
+        with FileLock(run.folder / RUN_LOCK, blocking=False):
+            for fold in run.folds:
+                share_member(source, run, fold)
+                _rewrite(run, fold, flips, specialist)
+            run.status, run.published = COMPLETE, True
+            run.save()
+    except Timeout:
+        raise WorkspaceError(f"{run.id}: another orch command is writing this run. Wait for it, or stop it.") from None
     return run
+
+
+def _is_kept(run: RunRecord, source: RunRecord, recipe: Recipe) -> bool:
+    """Whether a run is what `keep_views` makes of another."""
+    return run.parent == source.id and not run.retrained and run.recipe["views"] == list(recipe.views)
 
 
 def _rewrite(run: RunRecord, fold: int | None, flips: Flips, specialist: Specialist) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.cli.console import grid, out
+from orchestrator.cli.console import grid, out, say
 
 if TYPE_CHECKING:
     from orchestrator.comparing import Comparison
@@ -36,6 +36,11 @@ def print_comparison(found: Comparison) -> None:
             one.verdict, f"{one.log_loss:.4f}", one.surer,
         )  # fmt: skip
     out().print(table)
+    if found.relabelled:
+        say(
+            f"{found.relabelled:,} photos are left out: the runs' data disagree about their person or true class "
+            "(`data` under what differs)."
+        )
 
 
 def _words(found: Comparison, number: int) -> str:

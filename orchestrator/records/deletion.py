@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from filelock import FileLock, Timeout
 
 from orchestrator.errors import Problem, WorkspaceError
-from orchestrator.records.run import RunRecord
+from orchestrator.records.run import RUN_LOCK, RunRecord
 from orchestrator.records.workspace import Workspace
 
 __all__ = ["check_unused", "delete"]
 
 
 def check_unused(workspace: Workspace, runs: Sequence[RunRecord]) -> None:
-    """Refuses runs that an ensemble answers with, or that are being trained.
+    """Refuses runs that an ensemble answers with, or that another command is working on.
 
     A run that shares members with one of them is no obstacle: shared files stay until the last run that has them goes.
 
@@ -24,36 +24,55 @@ def check_unused(workspace: Workspace, runs: Sequence[RunRecord]) -> None:
     """
     problems = []
     for run in runs:
-        users = [
-            name
-            for name in workspace.ensembles()
-            if any(
-                one["folder"].split("/")[0] == run.id
-                for members in workspace.ensemble(name)[1]["members"].values()
-                for one in members
-            )
-        ]
-        if users:
-            problems.append(
-                Problem(run.id, f"{', '.join(users)} answers with it.", "Delete the ensemble's folder first.")
-            )
-        lock = FileLock(run.folder / "run.lock")
+        problems += _users(workspace, run)
         try:
-            lock.acquire(blocking=False)
-            lock.release()
+            with FileLock(run.folder / RUN_LOCK, blocking=False):
+                pass
         except Timeout:
-            problems.append(Problem(run.id, "another orch command is training it."))
+            problems.append(_busy(run))
     if problems:
         raise WorkspaceError("nothing was deleted.", problems)
 
 
 def delete(workspace: Workspace, run: RunRecord) -> None:
-    """Deletes a run; its id is never given out again, and a kill on the way leaves no half of it among the runs."""
+    """Deletes a run; its id is never given out again, and a kill on the way leaves no half of it among the runs.
+
+    It is checked once more, while nobody else can make an ensemble or train: a question may have waited for an answer.
+
+    Raises:
+        WorkspaceError: an ensemble answers with it, or another command is working on it.
+    """
+    hidden = workspace.deleted / run.id
     with workspace.lock():
-        workspace.retire(run.id)
-        if workspace.current(run.task) == run.id:
-            workspace.clear_current(run.task)
-        hidden = workspace.root / f".deleted-{run.id}"
-        run.folder.rename(hidden)
-    for left_over in workspace.root.glob(".deleted-*"):
-        shutil.rmtree(left_over, ignore_errors=True)
+        problems = _users(workspace, run)
+        if problems:
+            raise WorkspaceError(f"{run.id} was not deleted.", problems)
+        try:
+            with FileLock(run.folder / RUN_LOCK, blocking=False):
+                workspace.retire(run.id)
+                if workspace.current(run.task) == run.id:
+                    workspace.clear_current(run.task)
+                hidden.parent.mkdir(exist_ok=True)
+                run.folder.rename(hidden)
+        except Timeout:
+            raise WorkspaceError(f"{run.id} was not deleted.", [_busy(run)]) from None
+    shutil.rmtree(workspace.deleted, ignore_errors=True)  # with what a killed command left there
+
+
+def _users(workspace: Workspace, run: RunRecord) -> list[Problem]:
+    users = [
+        name
+        for name in workspace.ensembles()
+        if any(
+            one["folder"].split("/")[0] == run.id
+            for members in workspace.ensemble(name)[1]["members"].values()
+            for one in members
+        )
+    ]
+    if not users:
+        return []
+    return [Problem(run.id, f"{', '.join(users)} answers with it.", "Delete the ensemble's folder first.")]
+
+
+def _busy(run: RunRecord) -> Problem:
+    return Problem(run.id, "another orch command is working on it.")

@@ -49,8 +49,8 @@ class Condition:
         number = _number(self.value)
         if isinstance(found, int | float) and not isinstance(found, bool) and number is not None and self.sign != "~":
             return OPERATORS[self.sign](float(found), number)
-        if found is None:
-            return (self.value.lower() == "none") == (self.sign == "=")
+        if found is None:  # a run without a score is neither above nor below one
+            return self.sign in ("=", "!=") and (self.value.lower() == "none") == (self.sign == "=")
         words = str(found).lower() if isinstance(found, bool) else str(found)
         return OPERATORS[self.sign](words, self.value)
 

@@ -5,22 +5,29 @@
         fold-0/ ...    one folder per member (`all/` when trained on everything)
 
 A run's key is a digest of everything that its result depends on. The same key continues an unfinished run; anything
-else is another run, so settings, data or plans never mix.
+else is another run, so settings, data or plans never mix. It is computed from the record whenever it is asked for, so a run
+of an older version is held against today's settings with those that it did not know at their defaults.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from orchestrator.data.files import check_format, digest_of, read_json, write_json
 from orchestrator.errors import WorkspaceError
+from orchestrator.recipe import Recipe
 
-__all__ = ["COMPLETE", "RECORD", "UNFINISHED", "RunRecord", "member_folder", "run_key"]
+__all__ = ["COMPLETE", "RECORD", "RUN_LOCK", "UNFINISHED", "RunRecord", "member_folder", "run_key"]
 
 RUN_FORMAT = 1
 RECORD = "run.json"
+RUN_LOCK = "run.lock"
+"""Held in a run's folder by whoever works on it."""
 COMPLETE = "complete"
 UNFINISHED = "unfinished"
 
@@ -38,7 +45,6 @@ class RunRecord:
         folder: the run's folder; not in the file.
         id: the run's name, `age-0001`.
         task: its specialist.
-        key: digest of all that the result depends on.
         status: `unfinished` or `complete`.
         created: local time, ISO 8601.
         recipe_name: as it was asked for.
@@ -55,13 +61,13 @@ class RunRecord:
         parent: the run that members not in `retrained` were taken from.
         retrained: folds trained anew, when there is a parent.
         seconds: wall-clock seconds of the commands that worked on it.
-        published: whether it was offered as its specialist's current run, the last step of training.
+        published: whether it was offered as its specialist's current run, the last step of training. Runs of an experiment
+            count as offered from the start.
     """
 
     folder: Path
     id: str
     task: str
-    key: str
     status: str
     created: str
     recipe_name: str
@@ -99,6 +105,17 @@ class RunRecord:
             return "everybody"
         return f"people of fold {', '.join(map(str, self.folds))} of {self.plan['k']}"
 
+    @property
+    def key(self) -> str:
+        """Digest of all that the result depends on; empty when the recipe has settings that this version does not know."""
+        try:
+            recipe = Recipe.model_validate(self.recipe)
+        except ValidationError:
+            return ""
+        digest = self.plan["digest"] if self.plan else None
+        weights, data = self.initial_weights["sha256"], self.data["fingerprint"]
+        return run_key(self.task, recipe, weights, data, digest, self.own_folds, self.seed, self.device, self.parent)
+
     def member(self, fold: int | None) -> Path:
         """The folder of a member."""
         return self.folder / member_folder(fold)
@@ -124,12 +141,40 @@ class RunRecord:
         value = read_json(folder / RECORD)
         check_format(folder / RECORD, value, RUN_FORMAT)
         value.pop("format")
+        value.pop("key", None)  # kept on disk by early workspaces
         try:
             return cls(folder=folder, **value)
         except TypeError as error:
             raise WorkspaceError(f"{folder / RECORD}: not the record of a run ({error}).") from None
 
 
-def run_key(parts: dict[str, Any]) -> str:
-    """The key of a run from all that its result depends on."""
-    return digest_of(parts)
+def run_key(
+    task: str,
+    recipe: Recipe,
+    weights: str,
+    data: str,
+    plan: str | None,
+    folds: Sequence[int | None],
+    seed: int,
+    device: str,
+    parent: str | None,
+) -> str:
+    """The key of a run from all that its result depends on.
+
+    Args:
+        task: its specialist.
+        recipe: how it is trained.
+        weights: sha256 of what its members start from.
+        data: fingerprint of photos and labels.
+        plan: digest of the fold plan; None without one.
+        folds: that the run trains itself.
+        seed: of the training.
+        device: `cpu`, `cuda` or `cuda:N`; all GPUs count as one.
+        parent: the run that other members are shared with.
+    """
+    return digest_of(
+        {
+            "task": task, "recipe": recipe.digest(), "weights": weights, "data": data, "plan": plan, "folds": list(folds),
+            "seed": seed, "device": device.partition(":")[0], "parent": parent,
+        }
+    )  # fmt: skip

@@ -6,6 +6,7 @@ age-0001/ ...           runs
 current/age.json ...    which run is current for each specialist, and which ensemble
 soft-0001/ ...          ensembles
 deleted.json            ids of deleted runs, never given out again
+deleted/                runs on their way out
 store/                  decoded pixels       } caches: deleting
 cache/                  hashes, weights      } them loses nothing
 """
@@ -72,6 +73,11 @@ class Workspace:
     def cache(self) -> Path:
         """The folder of caches."""
         return self.root / "cache"
+
+    @property
+    def deleted(self) -> Path:
+        """The folder of runs that are being deleted; a killed command may leave some, which the next deletion takes along."""
+        return self.root / "deleted"
 
     def hashes(self) -> HashCache:
         """The photos' content hashes."""

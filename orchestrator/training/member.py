@@ -69,10 +69,14 @@ class MemberJob:
 
     @property
     def photos_per_epoch(self) -> int:
-        """How many photos an epoch trains on: those drawn, less a last step that is not full."""
+        """How many photos an epoch trains on: those drawn, less a last step that is not full; whole batches, if it has but one.
+
+        Within a step all batches are of one size, so that all photos of a step weigh the same.
+        """
         drawn = epoch_size(self.recipe.sampling, self.persons, self.kinds, self.factors)
-        step = self.recipe.batch_size * self.recipe.accumulate
-        return drawn // step * step or drawn
+        batch = self.recipe.batch_size
+        step = batch * self.recipe.accumulate
+        return drawn // step * step or drawn // batch * batch or drawn
 
     @property
     def steps_per_epoch(self) -> int:

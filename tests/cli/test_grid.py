@@ -79,3 +79,36 @@ def test_every_wrong_combination_is_told_before_any_training(orch: Orch, people:
     assert "leave --fold, --base and --again out" in done.err
     done = train(orch, people, workspace, "train", "age", *tiny(), "--folds-used", 9)
     assert "--folds-used 9; the plan has 3 folds" in done.err
+
+
+def test_a_grid_tags_what_it_finds_and_offers_nothing_of_others(orch: Orch, people: Path, workspace: Path) -> None:
+    record = workspace / "age-0001/run.json"
+    record.write_text(
+        json.dumps({**json.loads(record.read_text()), "published": False})
+    )  # train-all, killed at its end
+    done = train(orch, people, workspace, "train", "age", *tiny(), "--grid", "lr=2e-3,4e-3")
+    assert done.code == 0, done.err
+    listed = json.loads(orch("runs", "list", "-w", workspace, "--where", "tag=grid", "--json").out)
+    assert [run["id"] for run in listed] == ["age-0001", "age-0002"]
+    assert json.loads(record.read_text())["published"] is False  # train-all has yet to offer it
+    # What a grid has trained is not trained again, and takes nobody's place; but it fills an empty one.
+    done = train(orch, people, workspace, "train", "age", *tiny("lr=4e-3"))
+    assert "age-0002 has it already" in done.err
+    assert "age-0001 is the current age run" in done.err
+    (workspace / "current/age.json").unlink()
+    done = train(orch, people, workspace, "train-all", *tiny("age.lr=4e-3"))
+    assert done.code == 0, done.err
+    assert "age-0002 is now the current age run" in done.err
+    assert orch("ensemble", "-w", workspace).code == 0
+
+
+def test_training_goes_on_with_a_grids_unfinished_run_and_makes_it_current(
+    orch: Orch, people: Path, workspace: Path
+) -> None:
+    assert train(orch, people, workspace, "train", "age", *tiny(), "--grid", "lr=4e-3").code == 0
+    record = workspace / "age-0002/run.json"
+    record.write_text(json.dumps({**json.loads(record.read_text()), "status": "unfinished"}))
+    (workspace / "age-0002/fold-1/member.json").unlink()
+    done = train(orch, people, workspace, "train", "age", *tiny("lr=4e-3"))
+    assert done.code == 0, done.err
+    assert "age-0002 is now the current age run (was age-0001)" in done.err

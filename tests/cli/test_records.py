@@ -11,9 +11,14 @@ import pytest
 from filelock import FileLock
 from PIL import Image
 
-from orchestrator.errors import ConfigError
+from orchestrator.ensembling import build_ensemble
+from orchestrator.errors import ConfigError, WorkspaceError
 from orchestrator.evaluation.intervals import difference
+from orchestrator.labels import TASKS
+from orchestrator.records.deletion import check_unused, delete
 from orchestrator.records.filters import conditions_of, in_order
+from orchestrator.records.run import RunRecord
+from orchestrator.records.workspace import Workspace
 from tests.conftest import Done, hashes, tiny, train
 
 Orch = Callable[..., Done]
@@ -70,11 +75,20 @@ def test_wrong_conditions_are_told_at_once(orch: Orch, three: Path) -> None:
 
 
 def test_conditions_by_hand() -> None:
-    facts = {"score": 0.61, "loss": "0.4 f1 + 0.6 focal", "tag": ["a", "b"], "plan": None, "epochs": 12, "on": True}
+    facts = {
+        "score": 0.61,
+        "loss": "0.4 f1 + 0.6 focal",
+        "tag": ["a", "b"],
+        "plan": None,
+        "epochs": 12,
+        "on": True,
+        "best": None,
+    }
     for text, holds in {
         "score>0.6": True, "score<=0.6": False, "loss='0.4 f1 + 0.6 focal'": True, "loss~focal": True, "tag=b": True,
         "tag!=b": False, "tag=c": False, "plan=none": True, "plan!=none": False, "epochs=12.0": True, "epochs!=12": False,
-        "on=true": True, "score > 0.6 epochs<13": True,
+        "on=true": True, "best>0.5": False, "best<0.5": False, "best!=0.5": True, "best=none": True, "best~on": False,
+        "score > 0.6 epochs<13": True,
     }.items():  # fmt: skip
         assert all(one.holds(facts) for one in conditions_of(text, list(facts))) is holds, text
     rows = [{"score": value} for value in (0.5, None, 0.9, 0.7)]
@@ -161,7 +175,7 @@ def test_what_an_ensemble_uses_is_not_deleted_and_ids_are_not_given_out_again(
     done = orch("runs", "delete", "age-0003", "age-0002", "--yes", "-w", place)
     assert done.code == 0, done.err
     assert listed(orch, place) == ["age-0001", "gender-0001", "mask-0001"]
-    assert not list(place.glob(".deleted-*"))
+    assert not (place / "deleted").exists()
     assert not (place / "current/age.json").exists()  # age-0003 was the current one
     assert train(orch, people, place, "train", "age", *tiny("lr=5e-3"), "--valid-only").code == 0
     assert listed(orch, place, "--where", "task=age") == ["age-0001", "age-0004"]
@@ -171,5 +185,81 @@ def test_deletion_asks_first_and_spares_runs_in_training(orch: Orch, place: Path
     assert orch("runs", "delete", "age-0003", "-w", place).code != 0  # nobody answers
     assert (place / "age-0003").exists()
     with FileLock(place / "age-0003/run.lock"):
-        assert "another orch command is training it" in orch("runs", "delete", "age-0003", "-y", "-w", place).err
+        assert "another orch command is working on it" in orch("runs", "delete", "age-0003", "-y", "-w", place).err
     assert (place / "age-0003").exists()
+
+
+def test_a_deletion_checks_again_when_it_acts(orch: Orch, place: Path) -> None:
+    space = Workspace(place)
+    used, busy = space.run("age-0001"), space.run("age-0003")
+    check_unused(space, [used, busy])  # nobody uses them, and the question waits for its answer
+    assert orch("ensemble", "-w", place, "--members", "age=age-0001").code == 0
+    with pytest.raises(WorkspaceError, match="soft-0001 answers with it"):
+        delete(space, used)
+    with FileLock(place / "age-0003/run.lock"), pytest.raises(WorkspaceError, match="another orch command"):
+        delete(space, busy)
+    assert listed(orch, place, "--where", "task=age") == ["age-0001", "age-0002", "age-0003"]
+
+
+def test_an_ensemble_of_runs_deleted_meanwhile_is_not_written(orch: Orch, place: Path) -> None:
+    space = Workspace(place)
+    runs = {task: [space.run(f"{task}-0001")] for task in TASKS}
+    whole = space.lock()
+    record = place / "mask-0001/run.json"
+
+    class DeletedFirst:
+        def __enter__(self) -> None:
+            record.unlink()
+            whole.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            whole.release()
+
+    space.lock = DeletedFirst  # type: ignore[assignment, method-assign]
+    with pytest.raises(WorkspaceError, match="mask-0001: deleted by another command"):
+        build_ensemble(space, "soft", runs)
+    assert not list(place.glob("soft-*"))
+
+
+def test_what_a_killed_deletion_leaves_is_no_run(orch: Orch, place: Path) -> None:
+    (place / "deleted").mkdir()
+    (place / "age-0002").rename(place / "deleted/age-0002")  # a kill before its files were gone
+    assert listed(orch, place, "--where", "task=age") == ["age-0001", "age-0003"]
+    assert orch("runs", "delete", "age-0003", "-y", "-w", place).code == 0
+    assert not (place / "deleted").exists()
+
+
+def test_photos_on_whose_truth_runs_disagree_are_left_out_and_counted(orch: Orch, place: Path) -> None:
+    file = place / "age-0002/fold-0/held_out.parquet"
+    table = pd.read_parquet(file)
+    all_photos = json.loads(orch("runs", "compare", "age-0001", "age-0002", "-w", place, "--json").out)
+    table.loc[[1, 4], "truth"] = (table.loc[[1, 4], "truth"] + 1) % 3  # a label was corrected between the runs
+    table.to_parquet(file, index=False)
+    found = json.loads(orch("runs", "compare", "age-0001", "age-0002", "-w", place, "--json").out)
+    assert found["relabelled"] == 2
+    assert found["photos"] == all_photos["photos"] - 2
+    assert all_photos["relabelled"] == 0
+    assert "2 photos are left out" in orch("runs", "compare", "age-0001", "age-0002", "-w", place).err
+    for fold in range(3):
+        file = place / f"age-0002/fold-{fold}/held_out.parquet"
+        table = pd.read_parquet(file)
+        table.assign(
+            truth=(pd.read_parquet(place / f"age-0001/fold-{fold}/held_out.parquet")["truth"] + 1) % 3
+        ).to_parquet(file)
+    assert "trained on different data" in orch("runs", "compare", "age-0001", "age-0002", "-w", place).err
+
+
+def test_a_run_of_an_older_version_is_found_by_todays_settings(place: Path) -> None:
+    record = place / "age-0001/run.json"
+    run = RunRecord.load(record.parent)
+    stored = json.loads(record.read_text())
+    del stored["recipe"]["layer_decay"]  # a setting that the older version did not have
+    record.write_text(json.dumps({**stored, "key": "as early workspaces kept it"}))
+    older = RunRecord.load(record.parent)
+    assert older.key == run.key != ""
+    stored["recipe"]["lr"] *= 2
+    record.write_text(json.dumps(stored))
+    assert RunRecord.load(record.parent).key != run.key
+    stored["recipe"]["a_setting_of_the_future"] = 1
+    record.write_text(json.dumps(stored))
+    assert RunRecord.load(record.parent).key == ""

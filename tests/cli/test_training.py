@@ -14,6 +14,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from orchestrator.data.readers import read
+from orchestrator.records.run import RunRecord
 from orchestrator.training import jobs
 from tests.conftest import TINY, Done, Silent, hashes, tiny, train
 
@@ -101,7 +103,7 @@ def test_changed_data_recipe_or_plan_is_a_new_run(orch: Orch, people: Path, work
     assert train(orch, copy, workspace, "train-all", *tiny(), "--tasks", "mask").code == 0
     assert train(orch, people, workspace, "train-all", *tiny("epochs=1"), "--tasks", "mask").code == 0
     assert train(orch, people, workspace, "train-all", *tiny(), "--tasks", "mask", "--plan-seed", 4).code == 0
-    keys = [json.loads(path.read_text())["key"] for path in sorted(workspace.glob("mask-*/run.json"))]
+    keys = [RunRecord.load(path.parent).key for path in sorted(workspace.glob("mask-*/run.json"))]
     assert len(keys) == len(set(keys)) == 4
     done = orch("ensemble", "-w", workspace)
     assert done.code == 2
@@ -368,3 +370,16 @@ def test_a_profile_tells_where_the_time_went(orch: Orch, people: Path, tmp_path:
     assert sum(entry["stages"].values()) == pytest.approx(entry["seconds"], rel=0.3)
     told = json.loads(train(orch, people, tmp_path / "runs", *words, "--json").out)
     assert told["profile"]["mask-0001"]["backward"] > 0
+
+
+def test_dropped_people_must_leave_somebody_to_train_on(orch: Orch, people: Path, tmp_path: Path) -> None:
+    everybody = json.dumps(sorted({*read(people / "train", {}).table["person"]}))
+    done = train(orch, people, tmp_path / "runs", "train-all", "--tasks", "age", *tiny(f"age.drop_people={everybody}"))
+    assert done.code == 2
+    assert "drop_people leaves nobody to train on for fold 0, fold 1, fold 2" in done.err
+    assert not list(tmp_path.glob("runs/age-*"))
+    words = ("train", "age", "--data", people / "train", "-w", tmp_path / "runs", "--folds", 0)
+    done = orch(*words, *tiny(f"drop_people={everybody}"))
+    assert "drop_people leaves nobody to train on for all photos" in done.err
+    nobody = tiny('drop_people=["nobody"]')
+    assert "nobody of that key" in train(orch, people, tmp_path / "runs", "train", "age", *nobody).err

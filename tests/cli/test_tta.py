@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from filelock import FileLock
 
-from tests.conftest import Done, hashes
+from tests.conftest import Done, hashes, tiny, train
 
 Orch = Callable[..., Done]
 
@@ -85,3 +86,38 @@ def test_other_photos_than_those_trained_on_are_refused(
     assert shown.code == 0, shown.err
     assert "turned right" in shown.out
     assert "95 % interval" in shown.out
+
+
+def test_each_training_keeps_its_own_views(orch: Orch, people: Path, workspace: Path) -> None:
+    assert train(orch, people, workspace, "train", "age", *tiny(), "--again").code == 0
+    kept = {}
+    for run in ("age-0001", "age-0002"):  # of one recipe, plan, data and seed
+        done = orch("tta", run, "--views", "flip", "--keep", "-w", workspace, "--json")
+        assert done.code == 0, done.err
+        kept[run] = json.loads(done.out)["kept"]
+    assert len({*kept.values()}) == 2
+    for run, views in kept.items():
+        weights = [workspace / name / "fold-0/weights.safetensors" for name in (run, views)]
+        assert weights[0].samefile(weights[1])
+
+
+def test_missing_and_changed_files_are_told(orch: Orch, workspace: Path) -> None:
+    table = workspace / "age-0001/fold-1/held_out.parquet"
+    whole = table.read_bytes()
+    for damaged in (None, whole[:200], b""):
+        table.unlink(missing_ok=True)
+        if damaged is not None:
+            table.write_bytes(damaged)
+        done = orch("tta", "age-0001", "-w", workspace)
+        assert done.code == 2
+        assert "held_out.parquet: missing or not the file that was written" in done.err
+
+
+def test_two_commands_never_write_one_run(orch: Orch, workspace: Path) -> None:
+    assert orch("tta", "age-0001", "--views", "flip", "--keep", "-w", workspace).code == 0
+    record = workspace / "age-0002/run.json"
+    record.write_text(json.dumps({**json.loads(record.read_text()), "status": "unfinished"}))
+    with FileLock(workspace / "age-0002/run.lock"):
+        done = orch("tta", "age-0001", "--views", "flip", "--keep", "-w", workspace)
+    assert done.code == 2
+    assert "another orch command is writing this run" in done.err

@@ -64,6 +64,20 @@ def test_an_epoch_takes_fewer_steps_with_several_passes_each(tmp_path: Path, mon
     assert job.photos_per_epoch == 48
 
 
+def test_an_epoch_shorter_than_a_step_takes_whole_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Passes of one step weigh the same, so their photos must be as many: 60 photos are three batches of 16, not 3 3/4."""
+    sizes: list[list[int]] = []
+    real = epoch._step
+
+    def step(*words: Any) -> Any:
+        sizes.append([len(batch.targets) for batch in words[2]])
+        return real(*words)
+
+    monkeypatch.setattr(epoch, "_step", step)
+    train_fold(job_of(tmp_path / "m", "epochs=1", "batch_size=16", "accumulate=8"))
+    assert sizes == [[16, 16, 16]]
+
+
 def test_a_sharpness_aware_step_uses_the_gradient_uphill(tmp_path: Path) -> None:
     job = job_of(
         tmp_path / "m",
