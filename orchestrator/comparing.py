@@ -20,7 +20,7 @@ from orchestrator.records.workspace import Workspace
 from orchestrator.specialist import Specialist
 from orchestrator.training.checkpoints import HELD_OUT, HISTORY
 
-__all__ = ["Compared", "Comparison", "compare_runs", "mean_curve"]
+__all__ = ["Compared", "Comparison", "compare_runs", "held_out_of", "mean_curve"]
 
 LEAST = 1e-7  # of a probability in a logarithm, as in the members' cards
 
@@ -121,7 +121,7 @@ def compare_runs(workspace: Workspace, runs: Sequence[RunRecord], specialist: Sp
     tasks = list(dict.fromkeys(run.task for run in runs))
     if len(tasks) > 1:
         raise ConfigError(f"runs of {', '.join(tasks)}: only runs of one specialist can be compared.")
-    tables = {run.id: _held_out(workspace, run) for run in runs}
+    tables = {run.id: held_out_of(workspace, run) for run in runs}
     common = set.intersection(*(set(table.index) for table in tables.values()))
     if not common:
         raise ConfigError(f"{', '.join(tables)}: no photo was held out by all of them: nothing can be compared.")
@@ -162,8 +162,14 @@ def compare_runs(workspace: Workspace, runs: Sequence[RunRecord], specialist: Sp
     return Comparison(specialist.classes, len(paths), persons.nunique(), relabelled, differing, compared)
 
 
-def _held_out(workspace: Workspace, run: RunRecord) -> pd.DataFrame:
-    """A run's held-out table by path, every row checked against its plan."""
+def held_out_of(workspace: Workspace, run: RunRecord) -> pd.DataFrame:
+    """A run's held-out table by path, every row checked against its plan.
+
+    Raises:
+        ConfigError: the run holds nobody out, or is unfinished.
+        WorkspaceError: a table is missing or damaged.
+        LeakError: a table judges people that its member may have seen.
+    """
     if run.plan is None or not run.complete:
         why = "was trained on everything" if run.plan is None else "is unfinished"
         raise ConfigError(f"{run.id} {why}: it has no out-of-fold answers to compare.")

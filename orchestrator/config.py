@@ -19,7 +19,7 @@ from orchestrator.lint import REFUSED, lint
 from orchestrator.recipe import Recipe
 from orchestrator.specialist import Specialist
 
-__all__ = ["load_recipes", "recipe_as_toml", "recipe_files", "recipe_text"]
+__all__ = ["load_recipes", "recipe_as_toml", "recipe_files", "recipe_text", "toml_value"]
 
 
 def recipe_files(specialist: Specialist) -> dict[str, Path]:
@@ -240,17 +240,18 @@ def recipe_as_toml(recipe: Recipe) -> str:
             item = getattr(value, key)
             if isinstance(item, BaseModel):
                 continue
-            text = f"{key} = {_toml(item)}" if item is not None else f"# {key} ="
+            text = f"{key} = {toml_value(item)}" if item is not None else f"# {key} ="
             lines.append(f"{text:<36} # {field.description}")
     return "\n".join(lines) + "\n"
 
 
-def _toml(value: Any) -> str:
+def toml_value(value: Any) -> str:
+    """A value as TOML writes it."""
     if isinstance(value, str):
         escaped = value.replace("\\", "\\\\").replace('"', '\\"')
         return f'"{escaped}"'
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{_toml(key)} = {_toml(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, tuple):
-        return "[" + ", ".join(map(_toml, value)) + "]"
+        return "{" + ", ".join(f"{toml_value(key)} = {toml_value(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(toml_value, value)) + "]"
     return str(value).lower() if isinstance(value, bool) else repr(value)

@@ -1,4 +1,4 @@
-"""Learning curves of runs side by side, and what each run scored, as a picture."""
+"""Experiments as pictures: learning curves of runs side by side, and every trial of a search."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any
 from orchestrator.comparing import Comparison, mean_curve
 from orchestrator.data.files import atomic
 from orchestrator.pictures import ACCENT, INK, WARN, pyplot
+from orchestrator.sweeps import Sweep
 
-__all__ = ["draw_comparison"]
+__all__ = ["draw_comparison", "draw_sweep"]
 
 STRONG = 8  # runs with a colour of their own; more would not be told apart
 LONG = 42  # letters of what differs, beside a run's name
@@ -68,3 +69,61 @@ def _draw_gains(axis: Any, found: Comparison) -> None:
     axis.axvline(0, color=INK, linewidth=0.8)
     axis.set_yticks(range(len(names)), names, fontsize=8)
     axis.set(title=f"gain over {found.runs[0].run.id},\n95 % interval over people", ylim=(-0.6, len(names) - 0.4))
+
+
+def draw_sweep(found: Sweep, path: Path) -> None:
+    """Draws the trials of a search in their order, and by each of their settings.
+
+    Args:
+        found: the search.
+        path: the .png to write.
+    """
+    plt = pyplot()
+    whole = [one for one in found.trials if one.score is not None]
+    values = [dict(word.split("=", 1) for word in one.changes) for one in whole]
+    keys = sorted({key for one in values for key in one})
+    figure, axes = plt.subplots(
+        1, 1 + len(keys), figsize=(4.2 + 2.6 * len(keys), 4.4), layout="constrained", sharey=True
+    )
+    axes = list(axes) if keys else [axes]
+    scores = [one.score or 0.0 for one in whole]
+    best = [max(scores[: place + 1]) for place in range(len(scores))]
+    axes[0].step([one.number for one in whole], best, where="post", color=ACCENT, linewidth=1, label="best so far")
+    axes[0].plot([one.number for one in whole], scores, "o", color=INK, markersize=4)
+    stopped = [one for one in found.trials if one.state == "given up" and one.curve]
+    axes[0].plot(
+        [one.number for one in stopped],
+        [one.curve[-1][1] for one in stopped],
+        "x",
+        color="#98a4ab",
+        label="given up there",
+    )
+    axes[0].set(title=found.name, xlabel="trial", ylabel="out-of-fold macro F1")
+    axes[0].xaxis.get_major_locator().set_params(integer=True)
+    for axis, key in zip(axes[1:], keys, strict=True):
+        _draw_setting(axis, key, [(one.get(key), score) for one, score in zip(values, scores, strict=True)])
+    for axis in axes:
+        axis.axhline(found.reference_score, color=WARN, linewidth=1, linestyle="--", label="the recipe as it is")
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].legend(frameon=False, fontsize=8)
+    with atomic(path) as temporary:
+        figure.savefig(temporary, dpi=100, format="png")
+    plt.close(figure)
+
+
+def _draw_setting(axis: Any, key: str, points: list[tuple[str | None, float]]) -> None:
+    """Scores by one setting: numbers on a scale, a logarithmic one over more than a factor of ten; words in columns."""
+    there = [(value, score) for value, score in points if value is not None]
+    try:
+        numbers = [float(value) for value, _ in there]
+    except ValueError:
+        words = sorted({value for value, _ in there})
+        numbers = [float(words.index(value)) for value, _ in there]
+        short = [word.strip('"') if len(word) < 22 else f"{word.strip(chr(34))[:19]}..." for word in words]
+        axis.set_xticks(range(len(words)), short, rotation=30, ha="right", fontsize=8)
+        axis.set_xlim(-0.5, len(words) - 0.5)
+    else:
+        if numbers and min(numbers) > 0 and max(numbers) > 10 * min(numbers):
+            axis.set_xscale("log")
+    axis.plot(numbers, [score for _, score in there], "o", color=INK, markersize=4)
+    axis.set(xlabel=key)

@@ -8,17 +8,17 @@ from dataclasses import replace
 from itertools import product
 
 from orchestrator.config import load_recipes
-from orchestrator.errors import ConfigError, Mistakes
-from orchestrator.inputs import Settings, key_of, new_run, read_inputs
-from orchestrator.pipeline import Report, found_run, train_runs
+from orchestrator.errors import ConfigError, Mistakes, counted
+from orchestrator.experiments import known_run, run_of, tag
+from orchestrator.inputs import Settings, read_inputs
+from orchestrator.pipeline import Report, train_runs
 from orchestrator.preparation import Observer, Work, pixels_of
 from orchestrator.recipe import Recipe
-from orchestrator.records.annotations import Annotations
 from orchestrator.records.run import RunRecord
 from orchestrator.retraining import base_run, settle
 from orchestrator.specialist import Specialist
 
-__all__ = ["points_of", "train_grid"]
+__all__ = ["points_of", "train_grid", "train_points"]
 
 MOST = 200  # runs a grid; more are a search (`orch sweep`)
 TAG = "grid"
@@ -73,8 +73,6 @@ def _split(text: str) -> list[str]:
 def train_grid(settings: Settings, specialist: Specialist, words: Sequence[str], observer: Observer) -> Report:
     """Trains one specialist by every combination of some settings; no run becomes the current one.
 
-    Combinations that a run has already are found; a killed grid goes on where it stood.
-
     Args:
         settings: what is asked for beside the grid.
         specialist: which.
@@ -87,16 +85,40 @@ def train_grid(settings: Settings, specialist: Specialist, words: Sequence[str],
     Raises:
         OrchestratorError: whatever is wrong with a combination, all of them at once, before any training.
     """
+    return train_points(settings, specialist, points_of(words), observer)
+
+
+def train_points(
+    settings: Settings,
+    specialist: Specialist,
+    points: Sequence[Sequence[str]],
+    observer: Observer,
+    base: RunRecord | None = None,
+    tags: Sequence[str] = (TAG,),
+) -> Report:
+    """Trains one specialist by each of some groups of settings, all in one queue; no run becomes the current one.
+
+    What a run has already is found; killed, the same call goes on where it stood.
+
+    Args:
+        settings: what is asked for beside the points.
+        specialist: which.
+        points: `KEY=VALUE` words of each, keys as in `--set` without the task.
+        observer: who watches.
+        base: the run whose recipe is taken where none is named; None: the current one.
+        tags: of the runs.
+
+    Raises:
+        OrchestratorError: whatever is wrong with a point, all of them at once, before any training.
+    """
     started, task = time.monotonic(), specialist.name
-    points = points_of(words)
     settings = settle(settings, task)
-    base = base_run(settings.workspace, task, None)
+    base = base or base_run(settings.workspace, task, None)
     wrong, asked, seen = Mistakes(), [], set()
     bases = {task: Recipe.model_validate(base.recipe)} if base else None
     for point in points:
-        one = replace(
-            settings, changes=[*settings.changes, *(f"{task}.{word.removeprefix(f'{task}.')}" for word in point)]
-        )
+        own = [f"{task}.{word.removeprefix(f'{task}.')}" for word in point]
+        one = replace(settings, changes=[*settings.changes, *own])
         with wrong.kept():
             recipe = load_recipes({task: specialist}, one.recipes, one.changes, bases)[task]
             if recipe.digest() not in seen:  # two spellings of one setting are one run
@@ -108,26 +130,18 @@ def train_grid(settings: Settings, specialist: Specialist, words: Sequence[str],
     for number, one in enumerate(asked):
         inputs = read_inputs(one, {task: specialist}, observer.say if number == 0 else lambda _: None, base)
         if number == 0:
-            observer.say(f"{len(asked)} combinations of {len(inputs.folds)} fold{'s' * (len(inputs.folds) != 1)} each.")
-        run = found_run(inputs.workspace, task, key_of(one, inputs, task), finished_too=True)
-        if run is not None:
-            _tag(run)
+            observer.say(f"{counted(len(asked), 'combination')} of {counted(len(inputs.folds), 'fold')} each.")
+        run = known_run(one, inputs, task)
         if run is not None and run.complete:
             observer.say(f"{run.id} has {_words(one)} already.")
+            tag(run, tags)
             runs.append(run)
             continue
-        pixels = pixels_of(one, inputs, {task}, observer)[task]
-        if run is None:
-            with inputs.workspace.lock():
-                run = new_run(one, inputs, task, len(asked) * len(inputs.folds), base=base, offered=True)
-            _tag(run)
+        pixels = pixels_of(one, inputs, {task}, observer)[task]  # before any run is written: a photo may be damaged
+        run = run_of(one, inputs, task, len(asked) * len(inputs.folds), base, tags)
         runs.append(run)
         works.append(Work(one, specialist, inputs, run, pixels))
     return train_runs(runs, works, observer, started, offer=False)
-
-
-def _tag(run: RunRecord) -> None:
-    Annotations.read(run.folder).tagged([TAG]).write(run.folder)
 
 
 def _words(settings: Settings) -> str:

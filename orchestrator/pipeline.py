@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import joblib
 from filelock import FileLock, Timeout
@@ -39,11 +39,13 @@ class Report:
         runs: the runs that were trained or found, complete or not.
         failures: (run id, fold) -> reason.
         seconds: wall-clock.
+        given_up: (run id, fold) -> why, of members that were stopped below their bar.
     """
 
     runs: list[RunRecord]
     failures: dict[tuple[str, int | None], str]
     seconds: float
+    given_up: dict[tuple[str, int | None], str] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:
@@ -195,6 +197,7 @@ def train_runs(
                 f"note: {run.id} was begun with other versions ({', '.join(changed)}): its later epochs may differ in bits."
             )
     failures: dict[tuple[str, int | None], str] = {}
+    given_up: dict[tuple[str, int | None], str] = {}
     with ExitStack() as locks:
         for work in open_works:
             _hold(locks, work.run)
@@ -210,7 +213,9 @@ def train_runs(
                 run, job = jobs[result.number]
                 if result.failure:
                     failures[run.id, job.fold] = result.failure
-                observer.ended(run, job, result.failure)
+                if result.given_up:
+                    given_up[run.id, job.fold] = result.given_up
+                observer.ended(run, job, result)
 
             try:
                 run_jobs([job for _, job in jobs], at_once, ended)
@@ -229,7 +234,7 @@ def train_runs(
             _make_current(Workspace(run.folder.parent), run, observer)
             run.published = True
             run.save()
-    return Report(list(runs), failures, time.monotonic() - started)
+    return Report(list(runs), failures, time.monotonic() - started, given_up)
 
 
 def _offer(runs: Sequence[RunRecord]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import joblib
@@ -21,6 +21,7 @@ from orchestrator.training.backbones import preprocess_of
 from orchestrator.training.checkpoints import CARD
 from orchestrator.training.features import build_features
 from orchestrator.training.heads import head_of
+from orchestrator.training.jobs import JobResult
 from orchestrator.training.member import MemberJob
 
 __all__ = ["Observer", "Work", "first_job", "missing_jobs", "pixels_of"]
@@ -41,8 +42,8 @@ class Observer(Protocol):
     def training(self, jobs: Sequence[tuple[RunRecord, MemberJob]], at_once: int) -> None:
         """Training of these members begins; their folders tell how it goes."""
 
-    def ended(self, run: RunRecord, job: MemberJob, failure: str) -> None:
-        """One member is complete, or failed."""
+    def ended(self, run: RunRecord, job: MemberJob, result: JobResult) -> None:
+        """One member is complete, failed, or was given up."""
 
     def finished(self) -> None:
         """All jobs ended."""
@@ -58,6 +59,8 @@ class Work:
         inputs: what the run is made from.
         run: its record.
         pixels: what its networks are fed with.
+        only: train these folds and leave the others for later; None: all.
+        bars: epochs after which a member is given up below a macro F1.
     """
 
     settings: Settings
@@ -65,13 +68,16 @@ class Work:
     inputs: Inputs
     run: RunRecord
     pixels: Rows
+    only: tuple[int | None, ...] | None = None
+    bars: Mapping[int, float] = field(default_factory=dict)
 
 
 def missing_jobs(works: Sequence[Work]) -> list[tuple[RunRecord, MemberJob]]:
     """The members that are still missing, longest first, so that no straggler begins last."""
     jobs = []
     for work in works:
-        folds = [fold for fold in work.run.own_folds if not (work.run.member(fold) / CARD).is_file()]
+        wanted = work.run.own_folds if work.only is None else work.only
+        folds = [fold for fold in wanted if not (work.run.member(fold) / CARD).is_file()]
         table = _table(work) if folds else None
         jobs += [(work.run, _job(work, fold, table)) for fold in folds if table is not None]
     return sorted(jobs, key=lambda one: -one[1].work)
@@ -126,7 +132,7 @@ def _job(work: Work, fold: int | None, table: pd.DataFrame) -> MemberJob:
         folder=run.member(fold), task=run.task, fold=fold, classes=specialist.classes, table=table, train=train,
         held_out=held_out, pixels=work.pixels, recipe=recipe, head=head_of(specialist, recipe),
         preprocess=preprocess_of(recipe), initial=inputs.weights[run.task], seed=work.settings.seed,
-        profile=work.settings.profile,
+        profile=work.settings.profile, bars=work.bars,
         threads=run.threads,  # of the run, not of this command: other threads give other bits
         device=inputs.device,
         notes={

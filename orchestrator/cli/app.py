@@ -24,6 +24,7 @@ from orchestrator.cli import (
     recipes,
     runs,
     submissions,
+    sweep,
     train,
     tta,
 )
@@ -54,6 +55,7 @@ app = typer.Typer(
 app.command("demo", rich_help_panel="Start here")(demo.demo)
 app.command("train-all", rich_help_panel="Train")(train.train_all)
 app.command("train", rich_help_panel="Train")(train.train)
+app.command("sweep", rich_help_panel="Train")(sweep.sweep)
 app.command("ensemble", rich_help_panel="Ensemble and predict")(ensemble.ensemble)
 app.command("cascade", rich_help_panel="Ensemble and predict")(cascade.cascade)
 app.command("predict", rich_help_panel="Ensemble and predict")(predict.predict)

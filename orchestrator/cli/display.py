@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.cli.console import counting, grid, say, talk
+from orchestrator.errors import counted
 from orchestrator.training.checkpoints import HISTORY, PROGRESS
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from rich.live import Live
 
     from orchestrator.records.run import RunRecord
+    from orchestrator.training.jobs import JobResult
     from orchestrator.training.member import MemberJob
 
 __all__ = ["TrainingDisplay"]
@@ -68,9 +70,10 @@ class TrainingDisplay:
     def training(self, jobs: Sequence[tuple[RunRecord, MemberJob]], at_once: int) -> None:
         """Training of these members begins."""
         self._jobs, self._at_once, self._started = list(jobs), at_once, time.monotonic()
+        self._stop.clear()  # a search trains several times
         first = jobs[0][1]
         threads = f"{first.threads} thread{'s' * (first.threads > 1)} each"
-        say(f"training {len(jobs)} members on {first.device}, {at_once} at once, {threads}.")
+        say(f"training {counted(len(jobs), 'member')} on {first.device}, {at_once} at once, {threads}.")
         self._before = {(run.id, job.fold): _epochs(job) for run, job in jobs}
         self._work = {(run.id, job.fold): job.work for run, job in jobs}
         if self._console.is_terminal:
@@ -87,12 +90,12 @@ class TrainingDisplay:
             self._lines = threading.Thread(target=self._watch, daemon=True)
             self._lines.start()
 
-    def ended(self, run: RunRecord, job: MemberJob, failure: str) -> None:
-        """One member is complete, or failed."""
-        self._ended[run.id, job.fold] = failure
-        if self._live is not None or not failure:
-            return
-        say(f"{run.id} {_name(job)} failed: {failure}")
+    def ended(self, run: RunRecord, job: MemberJob, result: JobResult) -> None:
+        """One member is complete, failed, or was given up."""
+        state = "failed" if result.failure else "given up" if result.given_up else "done"
+        self._ended[run.id, job.fold] = state
+        if self._live is None and state != "done":
+            say(f"{run.id} {_name(job)} {state}: {result.failure or result.given_up}")
 
     def finished(self) -> None:
         """All jobs ended, or something stopped them; safe to call again."""
@@ -117,16 +120,16 @@ class TrainingDisplay:
         done_work = all_work = 0.0
         for run, job in self._jobs:
             epochs, total = _epochs(job), float(job.recipe.epochs)
-            failure = self._ended.get((run.id, job.fold))
+            ended = self._ended.get((run.id, job.fold))
             work, begun = self._work[run.id, job.fold], self._before[run.id, job.fold]
             all_work += work * (1 - begun / total)
             progress = _read(job.folder / PROGRESS) or {}
-            rate = f"{progress.get('photos_per_second', 0):.0f}" if progress and failure is None else ""
-            state = "waiting" if not progress and failure is None and not epochs else ""
-            if failure is not None:
-                epochs, state = total, "failed" if failure else "done"
+            rate = f"{progress.get('photos_per_second', 0):.0f}" if progress and ended is None else ""
+            state = "waiting" if not progress and ended is None and not epochs else ""
+            if ended is not None:
+                epochs, state = total, ended
             done_work += work * (epochs - begun) / total
-            style = {"failed": "red", "done": "green", "waiting": "dim"}.get(state, "")
+            style = {"failed": "red", "given up": "yellow", "done": "green", "waiting": "dim"}.get(state, "")
             best = max((entry.get("macro_f1", 0.0) for entry in _read(job.folder / HISTORY) or []), default=0.0)
             table.add_row(
                 f"{run.id} {_name(job)}", f"{int(epochs)}/{job.recipe.epochs}",

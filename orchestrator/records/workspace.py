@@ -5,6 +5,7 @@ plans/<digest>.json     fold plans
 age-0001/ ...           runs
 current/age.json ...    which run is current for each specialist, and which ensemble
 soft-0001/ ...          ensembles
+sweeps/                 memories of searches
 deleted.json            ids of deleted runs, never given out again
 deleted/                runs on their way out
 store/                  decoded pixels       } caches: deleting
@@ -73,6 +74,11 @@ class Workspace:
     def cache(self) -> Path:
         """The folder of caches."""
         return self.root / "cache"
+
+    @property
+    def sweeps(self) -> Path:
+        """The folder of searches' memories."""
+        return self.root / "sweeps"
 
     @property
     def deleted(self) -> Path:

@@ -18,7 +18,7 @@ from joblib.externals.loky.process_executor import BrokenProcessPool
 from orchestrator.data.files import write_json
 from orchestrator.errors import ConfigError, OrchestratorError, StoreError
 from orchestrator.training.devices import gpu_count
-from orchestrator.training.loop import train_fold
+from orchestrator.training.loop import GivenUp, train_fold
 from orchestrator.training.member import MemberJob
 
 __all__ = ["JobResult", "claim_gpu", "run_jobs", "share_out"]
@@ -33,10 +33,12 @@ class JobResult:
     Attributes:
         number: the job's position in the list.
         failure: why it failed, in a sentence; empty when the member is complete.
+        given_up: why it was stopped early as asked for; empty when it was not.
     """
 
     number: int
     failure: str = ""
+    given_up: str = ""
 
 
 def share_out(wanted: int, tasks: int, device: str) -> tuple[int, int]:
@@ -132,6 +134,9 @@ def _run(number: int, job: MemberJob) -> JobResult:
         with claim_gpu(job.folder.parent.parent / "cache", job.device) as device:
             train_fold(replace(job, device=device))
         return JobResult(number)
+    except GivenUp as stop:
+        why = f"below {stop.bar:.4f} after epoch {stop.epoch} of {job.recipe.epochs}"
+        return JobResult(number, given_up=why)
     except OrchestratorError as error:
         sentence, detail = str(error), ""
     except Exception as error:  # a fault of ours or of a library must not sink the other jobs either

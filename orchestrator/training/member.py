@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ class MemberJob:
         notes: what else the card shall say (run, plan, data, versions).
         parent: process to die with, for worker processes.
         profile: whether the history shall tell where the time went.
+        bars: epochs after which the training is given up when its best macro F1 so far is below a number.
     """
 
     folder: Path
@@ -66,6 +68,7 @@ class MemberJob:
     notes: dict[str, Any] = field(default_factory=dict)
     parent: int | None = None
     profile: bool = False
+    bars: Mapping[int, float] = field(default_factory=dict)
 
     @property
     def photos_per_epoch(self) -> int:

@@ -1,0 +1,246 @@
+"""`orch sweep`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from orchestrator.cli.console import emit, grid, out, say, share
+from orchestrator.cli.options import (
+    ColumnsOption,
+    DeviceOption,
+    FoldsUsedOption,
+    JobsOption,
+    JsonOption,
+    NoStoreOption,
+    SeedOption,
+    SetOption,
+    ValidOnlyOption,
+    WorkspaceOption,
+    column_names,
+)
+from orchestrator.cli.train import interrupted
+from orchestrator.errors import ConfigError, nearest
+from orchestrator.labels import TASKS
+
+if TYPE_CHECKING:
+    from orchestrator.inputs import Settings
+    from orchestrator.records.run import RunRecord
+    from orchestrator.specialist import Specialist
+    from orchestrator.sweeps import Sweep
+    from orchestrator.tuning import Stage
+
+__all__ = ["sweep"]
+
+SHOWN = 15  # trials
+
+
+def sweep(
+    task: Annotated[str, typer.Argument(help=f"The specialist: {', '.join(TASKS)}.")],
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", "-d", help="A folder with train.csv and images/, or a manifest (.csv, .parquet)."),
+    ] = None,
+    workspace: WorkspaceOption = Path("runs"),
+    space: Annotated[
+        Path | None, typer.Option("--space", help="A .toml file of ranges and choices; see --print-space.")
+    ] = None,
+    stages: Annotated[
+        str,
+        typer.Option(
+            "--stages", help="Tune in stages, as in model,loss,augment,lr,tta: each on the last one's winner."
+        ),
+    ] = "",
+    trials: Annotated[
+        int, typer.Option("--trials", min=1, max=10_000, help="Trials in all; with --stages: of each stage.")
+    ] = 20,
+    minutes: Annotated[
+        float | None,
+        typer.Option("--minutes", min=0, help="After so many minutes no trial begins; no limit if left out."),
+    ] = None,
+    folds: Annotated[
+        int | None, typer.Option("--folds", "-k", help="Folds of the plan; as the current runs, if left out.")
+    ] = None,
+    valid_only: ValidOnlyOption = False,
+    folds_used: FoldsUsedOption = 0,
+    recipe: Annotated[
+        list[str], typer.Option("--recipe", "-r", help="NAME or FILE.toml; the current run's recipe, if left out.")
+    ] = [],
+    change: SetOption = [],
+    small: Annotated[
+        float, typer.Option("--small", min=0.3, max=1, help="With --stages: photos' size while searching, as a share.")
+    ] = 0.75,
+    no_prune: Annotated[bool, typer.Option("--no-prune", help="Train every trial to its end.")] = False,
+    to: Annotated[Path | None, typer.Option("--out", help="Write the winner's recipe here, a .toml.")] = None,
+    picture: Annotated[Path | None, typer.Option("--picture", help="Draw every trial here, a .png.")] = None,
+    print_space: Annotated[
+        bool,
+        typer.Option("--print-space", help="Print what is tried without --space, to start a file from; nothing else."),
+    ] = False,
+    jobs: JobsOption = 0,
+    device: DeviceOption = "auto",
+    seed: SeedOption = 0,
+    columns: ColumnsOption = [],
+    no_store: NoStoreOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Search for better settings of one specialist, or tune it stage by stage.
+
+    Trials are drawn by Optuna, trained as runs and held against the recipe as it is; those that stay below the median of the
+    others are given up early, their checkpoints kept. The same command goes on with a search that was stopped or killed, and with
+    more --trials one that has ended. Needs the extra: pip install "orchestrator[sweep]".
+
+    \b
+    Examples:
+      orch sweep age --data people/train --folds-used 1 --trials 40 --minutes 60
+      orch sweep age --data people/train --space space.toml --out best.toml --picture trials.png
+      orch sweep age --data people/train --stages model,loss,augment,lr,tta --folds-used 1
+      orch sweep age --print-space > space.toml
+    """
+    from orchestrator.spaces import DEFAULT, STAGES
+
+    if print_space:
+        typer.echo(STAGES if stages else DEFAULT, nl=False)
+        return
+    from orchestrator.cli.display import TrainingDisplay
+    from orchestrator.inputs import Settings
+    from orchestrator.pictures import check_png
+    from orchestrator.specialists import SPECIALISTS
+
+    if task not in SPECIALISTS:
+        raise ConfigError(f"'{task}' is no specialist; allowed: {', '.join(TASKS)}.{nearest(task, TASKS)}")
+    if data is None:
+        raise ConfigError("--data is missing: a folder with train.csv and images/, or a manifest.")
+    if to is not None and to.suffix != ".toml":
+        raise ConfigError(f"--out {to}: a recipe's file ends in .toml.")
+    if picture is not None:
+        check_png("--picture", picture)
+        if stages:
+            raise ConfigError("--picture draws the trials of one search; leave it or --stages out.")
+    settings = Settings(
+        data, workspace, column_names(columns), recipe, change, folds, folds_used or int(valid_only), seed, None, jobs, device,
+        not no_store,
+    )  # fmt: skip
+    display, specialist = TrainingDisplay(), SPECIALISTS[task]
+    try:
+        if stages:
+            winner = _staged(settings, specialist, space, stages, trials, minutes, small, not no_prune, display, json)
+        else:
+            winner = _searched(settings, specialist, space, trials, minutes, not no_prune, display, picture, json)
+    except KeyboardInterrupt:
+        interrupted(display)
+    finally:
+        display.finished()
+    if to is not None and winner is not None:
+        _write(winner, to)
+
+
+def _searched(
+    settings: Settings, specialist: Specialist, space: Path | None, trials: int, minutes: float | None, prune: bool,
+    display: object, picture: Path | None, json: bool,
+) -> RunRecord | None:  # fmt: skip
+    from orchestrator.curves import draw_sweep
+    from orchestrator.records.workspace import Workspace
+    from orchestrator.spaces import read_space
+    from orchestrator.sweeps import sweep as search
+
+    found = search(settings, specialist, read_space(space), display, trials, minutes, prune)  # type: ignore[arg-type]
+    if picture is not None:
+        draw_sweep(found, picture)
+    if json:
+        emit(found.as_dict())
+    else:
+        _print_sweep(found, settings.workspace)
+        if picture is not None:
+            say(f"{picture}: every trial by its settings.")
+    best = found.best
+    better = best is not None and best.score is not None and best.score > found.reference_score
+    return Workspace(settings.workspace).run(best.run) if best and best.run and better else found.reference
+
+
+def _print_sweep(found: Sweep, workspace: Path) -> None:
+    """The best trials, what mattered, and whether the best one is more than luck."""
+    table = grid(
+        f"{found.name}: {len(found.trials)} of {found.asked} trials", "trial", "run", "macro F1", "", "changes"
+    )
+    table.columns[-1].justify = "left"
+    table.add_row("-", found.reference.id, share(found.reference_score), "", "(the recipe as it is)")
+    for one in found.ranked[:SHOWN]:
+        score = share(one.score) if one.score is not None else ""
+        state = "" if one.state == "complete" else f"{one.state}: {one.why}"
+        table.add_row(str(one.number), one.run or "-", score, state.strip(": "), " ".join(one.changes))
+    out().print(table)
+    if len(found.trials) > SHOWN:
+        say(f"and {len(found.trials) - SHOWN} more: orch runs list --where tag={found.name} --sort score")
+    if found.importance:
+        told = ", ".join(f"{name} {100 * part:.0f} %" for name, part in found.importance.items() if part >= 0.005)
+        say(f"what the differences come from: {told}.")
+    say(f"{found.seconds / 60:.1f} minutes.")
+    where = "" if workspace == Path("runs") else f" --workspace {workspace}"
+    if found.comparison is None:
+        say("no trial is complete that differs from the recipe as it is.")
+        return
+    best = found.comparison.runs[1]
+    assert best.gain is not None  # the first of a comparison alone has none
+    gain, span = best.gain
+    verdict = {
+        "better": "more than these people's chance. It is still the luckiest of several: train it with another --seed before "
+        "trusting it.",
+        "noise": "noise: other people could turn it around.",
+        "worse": "worse: the recipe as it is wins.",
+    }[best.verdict]
+    say(f"best: {best.run.id}, {gain:+.4f} over {found.reference.id} ({span.low:+.4f} to {span.high:+.4f}): {verdict}")
+    say(f"make it the current one: orch runs use {best.run.id}{where}")
+
+
+def _staged(
+    settings: Settings, specialist: Specialist, space: Path | None, names: str, trials: int, minutes: float | None, small: float,
+    prune: bool, display: object, json: bool,
+) -> RunRecord | None:  # fmt: skip
+    from orchestrator.spaces import read_stages
+    from orchestrator.tuning import tune
+
+    stages = read_stages(space, [word.strip() for word in names.split(",") if word.strip()])
+    found = tune(settings, specialist, stages, display, trials, minutes, small, prune)  # type: ignore[arg-type]
+    if json:
+        emit([stage.as_dict() for stage in found])
+    else:
+        _print_stages(found, settings.workspace)
+    return found[-1].after
+
+
+def _print_stages(found: list[Stage], workspace: Path) -> None:
+    """Stage by stage: what was best, by how much, and whether the recipe moved."""
+    table = grid("stage by stage", "stage", "from", "tried", "best", "gain", "95 % interval", "changes", "decision")
+    table.columns[-1].justify = table.columns[-2].justify = "left"
+    for stage in found:
+        gain, span, best = "", "", "-"
+        if stage.best is not None and stage.best.gain is not None:
+            value, interval = stage.best.gain
+            gain, span = f"{value:+.4f}", f"{interval.low:+.4f} to {interval.high:+.4f}"
+            best = stage.best.run.id
+        decision = f"moves to {stage.after.id}" if stage.moved else "stays"
+        if stage.best is not None:
+            decision += f" ({stage.best.verdict}; log loss {stage.best.surer})"
+        table.add_row(stage.name, stage.before.id, str(stage.tried), best, gain, span, " ".join(stage.words), decision)
+    out().print(table)
+    last, where = found[-1].after, "" if workspace == Path("runs") else f" --workspace {workspace}"
+    if last.id == found[0].before.id:
+        say("Nothing was better beyond noise: the recipe is as good as what was tried, on these people.")
+        return
+    say(
+        f"{last.id} is what tuning came to. Train it over all folds and with another --seed before trusting it; "
+        f"orch runs use {last.id}{where} makes it current."
+    )
+
+
+def _write(run: RunRecord, to: Path) -> None:
+    from orchestrator.config import recipe_as_toml
+    from orchestrator.data.files import atomic
+    from orchestrator.recipe import Recipe
+
+    with atomic(to) as temporary:
+        temporary.write_text(recipe_as_toml(Recipe.model_validate(run.recipe)), encoding="utf-8")
+    say(f"{to}: the recipe of {run.id}.")

@@ -1,0 +1,200 @@
+"""A search's memory and its sampler: Optuna behind one door, with an SQLite file that survives a kill at any moment.
+
+Every draw is seeded by the search's seed and the trial's number alone, so a search that was killed and run again draws what it
+would have drawn.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from orchestrator.errors import ConfigError
+from orchestrator.spaces import Choice, Space
+
+__all__ = ["COMPLETE", "FAILED", "GIVEN_UP", "RUNNING", "Search", "Trial", "bars_of"]
+
+RUNNING, COMPLETE, GIVEN_UP, FAILED = "running", "complete", "given up", "failed"
+
+NAME = "sweep"  # of the one study in a file
+
+FIRST_SHARE = 0.2
+"""Of a training, before which nothing is given up: warm-up says little."""
+
+FEWEST = 4
+"""Complete trials from which a bar is drawn; the median of fewer is anybody's."""
+
+STARTUP = 8
+"""Trials drawn at random before the sampler learns from them."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One point of the space that was or is tried.
+
+    Attributes:
+        number: from 0.
+        changes: its `KEY=VALUE` words.
+        state: `running`, `complete`, `given up` or `failed`.
+        score: out-of-fold macro F1; None unless complete.
+        run: the id of its run; None before it has one.
+        why: of what was given up or failed.
+        curve: (share of the training done, best macro F1 so far) of its first member.
+    """
+
+    number: int
+    changes: tuple[str, ...]
+    state: str
+    score: float | None = None
+    run: str | None = None
+    why: str = ""
+    curve: tuple[tuple[float, float], ...] = ()
+
+
+class Search:
+    """Trials of one space, on disk.
+
+    Args:
+        file: the SQLite database; made when it is not there.
+        space: what is tried.
+        seed: of the draws.
+
+    Raises:
+        ConfigError: Optuna is not installed, or the file is no database of it.
+    """
+
+    def __init__(self, file: Path, space: Space, seed: int) -> None:
+        try:
+            import optuna
+        except ImportError:
+            raise ConfigError('searching needs Optuna: pip install "orchestrator[sweep]"') from None
+        self._optuna, self._space, self._seed = optuna, space, seed
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of Alembic's, about nothing that a user could do
+                self._storage = optuna.storages.RDBStorage(
+                    f"sqlite:///{file}", engine_kwargs={"connect_args": {"timeout": 60}}
+                )
+                self._study = optuna.create_study(
+                    storage=self._storage, study_name=NAME, direction="maximize", load_if_exists=True
+                )
+        except Exception as error:  # SQLAlchemy's and SQLite's, dozens of kinds
+            raise ConfigError(
+                f"{file}: cannot be opened as a search ({error}). Delete it to begin anew; runs are kept."
+            ) from None
+        self._axes = {name: self._distribution(name) for name in space.axes}
+
+    def _distribution(self, name: str) -> Any:
+        axis, kinds = self._space.axes[name], self._optuna.distributions
+        if isinstance(axis, Choice):
+            return kinds.CategoricalDistribution(list(axis.options))
+        if axis.whole:
+            return kinds.IntDistribution(int(axis.low), int(axis.high), axis.log, int(axis.step or 1))
+        return kinds.FloatDistribution(axis.low, axis.high, axis.log, axis.step)
+
+    @property
+    def trials(self) -> list[Trial]:
+        """All of them, by number."""
+        return [self._trial(one) for one in self._study.get_trials(deepcopy=False) if one.state.name != "WAITING"]
+
+    def _trial(self, frozen: Any) -> Trial:
+        states = {"RUNNING": RUNNING, "COMPLETE": COMPLETE, "PRUNED": GIVEN_UP}
+        notes = frozen.user_attrs
+        curve = tuple((share, score) for share, score in notes.get("curve", ()))
+        return Trial(
+            frozen.number, tuple(self._space.words(frozen.params)), states.get(frozen.state.name, FAILED),
+            frozen.value if frozen.state.name == "COMPLETE" else None, notes.get("run"), notes.get("why", ""), curve,
+        )  # fmt: skip
+
+    def ask(self, count: int) -> list[Trial]:
+        """Draws new trials until `count` are running; those that a killed command left running come first.
+
+        The points of a space of choices alone are drawn without repeating one; there may be fewer than asked for.
+        """
+        running = [one for one in self.trials if one.state == RUNNING]
+        for _ in range(count - len(running)):
+            number = len(self._study.get_trials(deepcopy=False))
+            entropy = np.random.SeedSequence([self._seed, number])
+            point = self._untried(np.random.default_rng(entropy)) if self._space.points is not None else None
+            if self._space.points is not None:
+                if point is None:
+                    break
+                self._study.enqueue_trial(point)
+            self._study.sampler = self._optuna.samplers.TPESampler(
+                seed=int(entropy.generate_state(1)[0]), n_startup_trials=STARTUP
+            )
+            asked = self._study.ask(self._axes)
+            running.append(self._trial(self._study.get_trials(deepcopy=False)[asked.number]))
+        return running
+
+    def _untried(self, rng: np.random.Generator) -> dict[str, Any] | None:
+        """A point of a space of choices that no trial has, drawn at random; None when all are tried."""
+        tried = [one.params for one in self._study.get_trials(deepcopy=False)]
+        left = [point for point in self._space.points or [] if point not in tried]
+        return left[int(rng.integers(len(left)))] if left else None
+
+    def note_run(self, number: int, run: str) -> None:
+        """Which run a trial is."""
+        self._storage.set_trial_user_attr(self._id(number), "run", run)
+
+    def tell(self, trial: Trial) -> None:
+        """Writes down how a trial ended."""
+        states = self._optuna.trial.TrialState
+        state = {COMPLETE: states.COMPLETE, GIVEN_UP: states.PRUNED, FAILED: states.FAIL}[trial.state]
+        place = self._id(trial.number)
+        for key, value in (("run", trial.run), ("why", trial.why), ("curve", [list(pair) for pair in trial.curve])):
+            self._storage.set_trial_user_attr(place, key, value)
+        for share, score in trial.curve:  # for Optuna's own dashboards: steps are per cent of the training
+            self._storage.set_trial_intermediate_value(place, round(100 * share), score)
+        self._study.tell(trial.number, trial.score, state)
+
+    def _id(self, number: int) -> int:
+        study = self._storage.get_study_id_from_name(NAME)
+        return int(self._storage.get_trial_id_from_study_id_trial_number(study, number))
+
+    def importance(self) -> dict[str, float]:
+        """How much of the difference between complete trials each axis explains, in shares; empty for too few trials.
+
+        Optuna's PED-ANOVA (Watanabe et al. 2023, arXiv 2304.10255).
+        """
+        scores = {one.score for one in self.trials if one.state == COMPLETE}
+        if len(scores) < 2 * FEWEST or len(self._axes) < 2:
+            return {}
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                found = self._optuna.importance.get_param_importances(self._study)
+        except (RuntimeError, ValueError):  # nothing differs
+            return {}
+        return {name: float(share) for name, share in found.items() if np.isfinite(share)}
+
+
+def bars_of(trials: Sequence[Trial], epochs: int, evaluate_every: int) -> dict[int, float]:
+    """After which epochs a new trial is given up, and below which best score so far: the median of the complete ones there.
+
+    The median stopping rule (Golovin et al. 2017, "Google Vizier", section 3.2.2), by the share of the training done, so that
+    trials of few and of many epochs can be told apart by what they do and not by how long they take.
+
+    Args:
+        trials: any; the complete ones count.
+        epochs: of the new trial.
+        evaluate_every: epochs between its scores.
+
+    Returns:
+        Epoch -> macro F1; empty while there are too few complete trials.
+    """
+    curves = [one.curve for one in trials if one.state == COMPLETE and one.curve]
+    bars: dict[int, float] = {}
+    for epoch in range(evaluate_every, epochs, evaluate_every):
+        share = epoch / epochs
+        there = [best[-1] for curve in curves if (best := [score for done, score in curve if done <= share + 1e-9])]
+        if share >= FIRST_SHARE and len(there) >= FEWEST:
+            bars[epoch] = float(np.median(there))
+    return bars

@@ -1,0 +1,276 @@
+"""A search for better settings of one specialist: trials drawn, trained as runs, given up early, all of it on record.
+
+    runs/sweeps/age-1a2b3c4d.db     the search's memory (Optuna's, SQLite); the name is a digest of all that it is about
+
+Trials go in rounds of as many as train at once. What a round draws depends on the rounds before it and on nothing else, so a
+search that is killed goes on with the same trials.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from orchestrator.comparing import Comparison, compare_runs, held_out_of
+from orchestrator.data.files import digest_of, read_json
+from orchestrator.errors import ConfigError, OrchestratorError, TrainingError, WorkspaceError, counted
+from orchestrator.experiments import known_run, run_of, tag
+from orchestrator.inputs import Inputs, Settings, read_inputs
+from orchestrator.metrics import score
+from orchestrator.pipeline import Report, train_runs
+from orchestrator.preparation import Observer, Work, pixels_of
+from orchestrator.recipe import Recipe
+from orchestrator.records.run import RunRecord
+from orchestrator.records.workspace import Workspace
+from orchestrator.retraining import base_run, settle
+from orchestrator.search import COMPLETE, FAILED, GIVEN_UP, Search, Trial, bars_of
+from orchestrator.spaces import Space
+from orchestrator.specialist import Specialist
+from orchestrator.training.checkpoints import HISTORY
+from orchestrator.training.jobs import share_out
+
+__all__ = ["Sweep", "sweep"]
+
+TAG = "sweep"
+HOPELESS = 4
+"""Trials that fail before any was complete, after which a search stops: something is wrong with all of them."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """How a search stands.
+
+    Attributes:
+        name: of its memory.
+        reference: the run of the recipe as it is, which trials are held against.
+        reference_score: its out-of-fold macro F1.
+        trials: all so far.
+        asked: how many were asked for.
+        importance: axis -> share of the differences that it explains; empty for too few trials.
+        comparison: the best trial's run held against the reference; None where no trial is complete.
+        seconds: wall-clock, of this command.
+    """
+
+    name: str
+    reference: RunRecord
+    reference_score: float
+    trials: list[Trial]
+    asked: int
+    importance: Mapping[str, float]
+    comparison: Comparison | None
+    seconds: float
+
+    @property
+    def best(self) -> Trial | None:
+        """The complete trial with the highest score; of equal ones the first."""
+        whole = [one for one in self.trials if one.score is not None]
+        return max(whole, key=lambda one: (one.score, -one.number)) if whole else None
+
+    @property
+    def ranked(self) -> list[Trial]:
+        """Complete ones by their scores, then what was given up, then what failed."""
+        order = {COMPLETE: 0, GIVEN_UP: 1, FAILED: 2}
+        return sorted(self.trials, key=lambda one: (order.get(one.state, 3), -(one.score or 0.0), one.number))
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        best = self.best
+        return {
+            "sweep": self.name, "reference": {"run": self.reference.id, "macro_f1": self.reference_score},
+            "asked": self.asked, "seconds": self.seconds, "importance": dict(self.importance),
+            "best": None if best is None else best.number,
+            "comparison": None if self.comparison is None else self.comparison.as_dict()["runs"][1:],
+            "trials": [
+                {
+                    "number": one.number, "state": one.state, "run": one.run, "macro_f1": one.score,
+                    "changes": list(one.changes), "why": one.why,
+                }
+                for one in self.trials
+            ],
+        }  # fmt: skip
+
+
+def sweep(
+    settings: Settings,
+    specialist: Specialist,
+    space: Space,
+    observer: Observer,
+    trials: int = 20,
+    minutes: float | None = None,
+    prune: bool = True,
+    base: RunRecord | None = None,
+    tags: Sequence[str] = (),
+) -> Sweep:
+    """Searches a space, or goes on with a search.
+
+    Args:
+        settings: what is asked for beside the space; its recipe is the reference.
+        specialist: which.
+        space: what to try. One of choices alone is gone through without repeating a point.
+        observer: who watches.
+        trials: how many in all, those of earlier commands among them.
+        minutes: after which no round begins; None: no limit.
+        prune: give trials up that stay below the median of the complete ones.
+        base: the run whose recipe is taken where none is named; None: the current one.
+        tags: of the runs, beside `sweep`.
+
+    Raises:
+        OrchestratorError: something is wrong with the inputs, before any training; or with every trial.
+    """
+    started, task = time.monotonic(), specialist.name
+    settings = settle(settings, task)
+    base = base or base_run(settings.workspace, task, None)
+    recipe = Recipe.model_validate(base.recipe) if base else None
+    space.check(specialist, settings.recipes, settings.changes, recipe)
+    inputs = read_inputs(settings, {task: specialist}, observer.say, base)
+    if inputs.plan is None:
+        raise ConfigError("a search compares out-of-fold scores, and --folds 0 holds nobody out.")
+    name = f"{task}-{_identity(settings, inputs, task, space)[:8]}"
+    file = inputs.workspace.sweeps / f"{name}.db"
+    file.parent.mkdir(exist_ok=True)
+    try:
+        with FileLock(file.with_suffix(".lock"), blocking=False):
+            search = Search(file, space, settings.seed)
+            state = _Rounds(settings, specialist, inputs, base, observer, search, [TAG, name, *tags])
+            return state.go(name, trials, None if minutes is None else started + 60 * minutes, prune, started)
+    except Timeout:
+        raise WorkspaceError(f"{name}: another orch command is at this search. Wait for it, or stop it.") from None
+
+
+def _identity(settings: Settings, inputs: Inputs, task: str, space: Space) -> str:
+    """Of all that a search is about: with anything else it would be another one."""
+    return digest_of(
+        {
+            "task": task, "recipe": inputs.recipes[task].digest(), "weights": inputs.weights[task].sha256,
+            "data": inputs.fingerprint, "plan": inputs.plan.digest if inputs.plan else None, "folds": inputs.folds,
+            "seed": settings.seed, "device": inputs.device.partition(":")[0], "space": space.text,
+        }
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Rounds:
+    """A search under way."""
+
+    settings: Settings
+    specialist: Specialist
+    inputs: Inputs
+    base: RunRecord | None
+    observer: Observer
+    search: Search
+    tags: Sequence[str]
+
+    def go(self, name: str, count: int, until: float | None, prune: bool, started: float) -> Sweep:
+        self.observer.say(f"{name}: {counted(count, 'trial')} of {counted(len(self.inputs.folds), 'fold')} each.")
+        reference = self._reference()
+        at_once, _ = share_out(self.settings.jobs, count, self.inputs.device)
+        while True:
+            known = self.search.trials
+            ended = [one for one in known if one.state in (COMPLETE, GIVEN_UP, FAILED)]
+            failed = [one for one in ended if one.state == FAILED]
+            if len(failed) == len(ended) >= HOPELESS:
+                raise TrainingError(
+                    f"{name}: the first {len(failed)} trials all failed. The last one: {failed[-1].why}"
+                )
+            if len(ended) >= count or (until is not None and time.monotonic() >= until):
+                break
+            asked = self.search.ask(min(at_once, count - len(ended)))
+            if not asked:
+                self.observer.say("every point of the space is tried.")
+                break
+            self._round(asked, ended if prune else [])
+        trials = self.search.trials
+        result = Sweep(
+            name, reference, _score(self.inputs.workspace, reference, self.specialist), trials, count,
+            self.search.importance(), None, time.monotonic() - started,
+        )  # fmt: skip
+        best = result.best
+        if best is None or best.run is None or best.run == reference.id:
+            return result
+        pair = [reference, self.inputs.workspace.run(best.run)]
+        return replace(result, comparison=compare_runs(self.inputs.workspace, pair, self.specialist))
+
+    def _reference(self) -> RunRecord:
+        """The recipe as it is, trained or found."""
+        settings, inputs, task = self.settings, self.inputs, self.specialist.name
+        run = known_run(settings, inputs, task)
+        if run is None or not run.complete:
+            pixels = pixels_of(settings, inputs, {task}, self.observer)[task]
+            run = run_of(settings, inputs, task, len(inputs.folds), self.base, self.tags)
+            work = Work(settings, self.specialist, inputs, run, pixels)
+            report = train_runs([run], [work], self.observer, time.monotonic(), offer=False)
+            if report.failures:
+                raise TrainingError("\n".join(report.failures.values()))
+        self.observer.say(f"{run.id} is the recipe as it is, which trials are held against.")
+        return run
+
+    def _round(self, asked: Sequence[Trial], ended: Sequence[Trial]) -> None:
+        """Trains some trials: their first folds together, then the others of those that were not given up."""
+        ready: list[tuple[Trial, Work]] = []
+        for trial in asked:
+            try:
+                work = self._work(trial, len(asked), ended)
+            except OrchestratorError as error:  # a point whose settings cannot go together, or weights out of reach
+                self.search.tell(replace(trial, state=FAILED, why=str(error)))
+                self.observer.say(f"trial {trial.number} ({' '.join(trial.changes)}) cannot be: {error}")
+                continue
+            self.search.note_run(trial.number, work.run.id)
+            ready.append((trial, work))
+        works = list({work.run.id: work for _, work in ready}.values())  # two trials may draw one point
+        first = train_runs(
+            [work.run for work in works], [replace(work, only=tuple(work.run.own_folds[:1])) for work in works],
+            self.observer, time.monotonic(), offer=False,
+        )  # fmt: skip
+        stopped = {run for run, _ in [*first.failures, *first.given_up]}
+        rest = [replace(work, bars={}) for work in works if work.run.id not in stopped and len(work.run.own_folds) > 1]
+        second = train_runs([work.run for work in rest], rest, self.observer, time.monotonic(), offer=False)
+        for trial, work in ready:
+            self.search.tell(self._end(trial, work, first, second))
+
+    def _work(self, trial: Trial, together: int, ended: Sequence[Trial]) -> Work:
+        task = self.specialist.name
+        own = [f"{task}.{word}" for word in trial.changes]
+        settings = replace(self.settings, changes=[*self.settings.changes, *own])
+        inputs = read_inputs(settings, {task: self.specialist}, lambda _: None, self.base)
+        pixels = pixels_of(settings, inputs, {task}, self.observer)[task]
+        run = run_of(settings, inputs, task, together * len(inputs.folds), self.base, self.tags)
+        recipe = inputs.recipes[task]
+        bars = bars_of(ended, recipe.epochs, recipe.evaluate_every)
+        return Work(settings, self.specialist, inputs, run, pixels, bars=bars)
+
+    def _end(self, trial: Trial, work: Work, *reports: Report) -> Trial:
+        """How a trial ended, with its curve."""
+        run = work.run
+        trial = replace(trial, run=run.id, curve=_curve(run, work.inputs.recipes[run.task].epochs))
+        for report in reports:
+            for (name, _), why in report.failures.items():
+                if name == run.id:
+                    return replace(trial, state=FAILED, why=why)
+            for (name, _), why in report.given_up.items():
+                if name == run.id:
+                    tag(run, ["given-up"])
+                    return replace(trial, state=GIVEN_UP, why=why)
+        return replace(trial, state=COMPLETE, score=_score(self.inputs.workspace, run, self.specialist))
+
+
+def _score(workspace: Workspace, run: RunRecord, specialist: Specialist) -> float:
+    """A run's out-of-fold macro F1."""
+    table = held_out_of(workspace, run)
+    answers = table[[f"p({name})" for name in specialist.classes]].to_numpy().argmax(axis=1)
+    return score(table["truth"].to_numpy(), answers, len(specialist.classes)).macro_f1
+
+
+def _curve(run: RunRecord, epochs: int) -> tuple[tuple[float, float], ...]:
+    """The best macro F1 so far of a run's first member, by the share of its training."""
+    file: Path = run.members[0] / HISTORY
+    best, curve = 0.0, []
+    for entry in read_json(file) if file.is_file() else []:
+        if "macro_f1" in entry:
+            best = max(best, entry["macro_f1"])
+            curve.append((entry["epoch"] / epochs, best))
+    return tuple(curve)

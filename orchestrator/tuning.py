@@ -1,0 +1,229 @@
+"""Tuning in stages: each on the winner of the one before, small photos first, and a recipe that moves for more than noise only.
+
+One stage is a search (`sweeps`) on shrunken photos, whose best points are then trained at full size and held against the recipe
+as it stands. Views are tried last, on trained members, without training anything.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from orchestrator.comparing import Compared, compare_runs
+from orchestrator.errors import TrainingError
+from orchestrator.grids import train_points
+from orchestrator.inputs import Settings
+from orchestrator.preparation import Observer
+from orchestrator.recipe import Recipe
+from orchestrator.records.run import RunRecord
+from orchestrator.records.workspace import Workspace
+from orchestrator.retraining import base_run, settle
+from orchestrator.spaces import Choice, Space
+from orchestrator.specialist import Specialist
+from orchestrator.sweeps import sweep
+from orchestrator.training.devices import resolve_device
+from orchestrator.tta import keep_views, try_views
+
+__all__ = ["Stage", "tune"]
+
+TAG = "tuning"
+
+FINALISTS = 2
+"""Points of a search on small photos that are trained at full size."""
+
+MULTIPLE = 16
+"""Of small heights and widths, pixels: half the stride of most networks, so that no row is lost to rounding."""
+
+CALIBRATION = (
+    "loss",
+    "focal_gamma",
+    "label_smoothing",
+    "class_balance",
+    "sample_balance",
+    "sample_factor",
+    "mixup",
+    "cutmix",
+)
+"""Settings that move what probabilities mean; log loss cannot compare across them."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """How one stage ended.
+
+    Attributes:
+        name: of the stage.
+        before: the run of the recipe that it started from.
+        after: the run of the recipe that the next stage starts from; the same as `before` when nothing was better.
+        tried: points of the space.
+        best: the best candidate at full size, held against `before`; None when there was none.
+        words: what the best candidate changes.
+        why: the decision in a sentence.
+    """
+
+    name: str
+    before: RunRecord
+    after: RunRecord
+    tried: int
+    best: Compared | None
+    words: tuple[str, ...]
+    why: str
+
+    @property
+    def moved(self) -> bool:
+        """Whether the recipe is another one now."""
+        return self.after.id != self.before.id
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        gain = self.best.gain if self.best else None
+        return {
+            "stage": self.name, "before": self.before.id, "after": self.after.id, "moved": self.moved, "tried": self.tried,
+            "best": self.best.run.id if self.best else None, "changes": list(self.words), "why": self.why,
+            "gain": gain[0] if gain else None, "gain_interval_95": [gain[1].low, gain[1].high] if gain else None,
+        }  # fmt: skip
+
+
+def tune(
+    settings: Settings,
+    specialist: Specialist,
+    stages: Mapping[str, Space],
+    observer: Observer,
+    trials: int = 12,
+    minutes: float | None = None,
+    small: float = 0.75,
+    prune: bool = True,
+) -> list[Stage]:
+    """Tunes one specialist stage by stage, or goes on with it: what is trained already is found.
+
+    Args:
+        settings: what is asked for; its recipe is where the first stage starts.
+        specialist: which.
+        stages: name -> what to try, in order. A space of `views` alone is tried on trained members.
+        observer: who watches.
+        trials: of each stage's search, at most.
+        minutes: for all of it; shared out evenly among the stages that are left. None: no limit.
+        small: height and width of the searches, as a share of the recipe's; 1 searches at full size.
+        prune: give trials up that stay below the median.
+
+    Raises:
+        OrchestratorError: something is wrong with the inputs or with a stage, before any training; or with every trial.
+    """
+    until = None if minutes is None else time.monotonic() + 60 * minutes
+    task = specialist.name
+    settings = settle(settings, task)
+    standing = base_run(settings.workspace, task, None)
+    bases = Recipe.model_validate(standing.recipe) if standing else None
+    for space in stages.values():
+        space.check(specialist, settings.recipes, settings.changes, bases)
+    report = train_points(settings, specialist, [[]], observer, standing, [TAG])
+    if report.failures:
+        raise TrainingError("\n".join(report.failures.values()))
+    (run,) = report.runs
+    # From here on the recipe is that of a run: what was named and changed is in it.
+    settings = replace(settings, recipes=(), changes=())
+    found: list[Stage] = []
+    for number, (name, space) in enumerate(stages.items()):
+        left = None if until is None else max(0.0, until - time.monotonic()) / 60 / (len(stages) - number)
+        observer.say(f"stage {name}, from {run.id}:")
+        if set(space.axes) == {"views"}:
+            candidates, tried = _viewed(settings, specialist, run, space, observer), len(space.points or [])
+        else:
+            candidates, tried = _searched(settings, specialist, run, space, observer, trials, left, small, prune, name)
+        stage = _decided(settings, specialist, name, run, candidates, tried)
+        observer.say(f"stage {name}: {stage.why}")
+        found.append(stage)
+        run = stage.after
+    return found
+
+
+def _searched(
+    settings: Settings,
+    specialist: Specialist,
+    run: RunRecord,
+    space: Space,
+    observer: Observer,
+    trials: int,
+    minutes: float | None,
+    small: float,
+    prune: bool,
+    name: str,
+) -> tuple[list[tuple[tuple[str, ...], RunRecord]], int]:
+    """The best points of a search, trained at full size: (words, run) of each, and how many points were tried."""
+    task, recipe = specialist.name, Recipe.model_validate(run.recipe)
+    size = [max(2 * MULTIPLE, round(small * side / MULTIPLE) * MULTIPLE) for side in (recipe.height, recipe.width)]
+    keys = {word.partition("=")[0] for words in space.all_words for word in words}
+    shrink = small < 1 and not keys & {"height", "width"}
+    changes = [f"{task}.height={size[0]}", f"{task}.width={size[1]}"] if shrink else []
+    result = sweep(
+        replace(settings, changes=changes),
+        specialist,
+        space,
+        observer,
+        trials,
+        minutes,
+        prune,
+        run,
+        [TAG, f"stage-{name}"],
+    )
+    best = [trial for trial in result.ranked if trial.score is not None][:FINALISTS]
+    if not best:
+        return [], len(result.trials)
+    report = train_points(
+        settings, specialist, [trial.changes for trial in best], observer, run, [TAG, f"stage-{name}"]
+    )
+    for (failed, fold), why in report.failures.items():
+        observer.say(f"{failed} fold {fold}: {why}")
+    whole = [one for one in report.runs if one.complete and one.id != run.id]
+    words = {one.id: trial.changes for trial, one in zip(best, report.runs, strict=False)}
+    return [(words.get(one.id, ()), one) for one in whole], len(result.trials)
+
+
+def _viewed(
+    settings: Settings, specialist: Specialist, run: RunRecord, space: Space, observer: Observer
+) -> list[tuple[tuple[str, ...], RunRecord]]:
+    """A run of its own for each choice of views, with the same weights."""
+    workspace, axis, found = Workspace(settings.workspace), space.axes["views"], []
+    assert isinstance(axis, Choice)  # views are no numbers
+    for words in axis.options.values():
+        recipe = Recipe.model_validate({**run.recipe, "views": _views(words)})
+        if recipe.views == Recipe.model_validate(run.recipe).views:
+            continue
+        observer.say(f"{run.id} answers with {', '.join(recipe.views) or 'the photo alone'} ...")
+        flips = try_views(workspace, run, specialist, recipe.views, resolve_device(settings.device), settings.data)
+        found.append((words, keep_views(workspace, flips, specialist)))
+    return found
+
+
+def _views(words: tuple[str, ...]) -> list[str]:
+    """The value of `views=["flip"]`."""
+    import tomllib
+
+    return list(tomllib.loads(f"value = {words[0].partition('=')[2]}")["value"])
+
+
+def _decided(
+    settings: Settings,
+    specialist: Specialist,
+    name: str,
+    run: RunRecord,
+    candidates: list[tuple[tuple[str, ...], RunRecord]],
+    tried: int,
+) -> Stage:
+    """Whether the best candidate takes the recipe's place."""
+    if not candidates:
+        return Stage(name, run, run, tried, None, (), "nothing else to hold it against: the recipe stays.")
+    workspace = Workspace(settings.workspace)
+    compared = compare_runs(workspace, [run, *(one for _, one in candidates)], specialist).runs[1:]
+    best = max(compared, key=lambda one: one.scores.macro_f1)
+    words = next(words for words, one in candidates if one.id == best.run.id)
+    told = " ".join(words)
+    comparable = not any(word.partition("=")[0] in CALIBRATION for word in words)
+    if best.verdict == "better":
+        return Stage(name, run, best.run, tried, best, words, f"{told} is better in macro F1: the recipe moves.")
+    if best.verdict == "noise" and comparable and best.surer == "better":
+        why = f"{told} is noise in macro F1 and better in log loss: the recipe moves."
+        return Stage(name, run, best.run, tried, best, words, why)
+    return Stage(name, run, run, tried, best, words, f"{told} is {best.verdict}: the recipe stays.")

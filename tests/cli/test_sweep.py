@@ -1,0 +1,231 @@
+"""Searches from the command line: trials on record, given up early, gone on with after a kill; tuning in stages."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from orchestrator.config import load_recipes
+from orchestrator.records.run import RunRecord
+from orchestrator.specialists import SPECIALISTS
+from tests.conftest import ROOT, Done, hashes, tiny, train
+
+pytest.importorskip("optuna", reason="the extra `sweep` is not installed")
+
+Orch = Callable[..., Done]
+
+SPACE = """
+lr = { low = 1e-3, high = 2e-2, log = true }
+loss = ["cross_entropy", "focal"]
+"""
+
+
+@pytest.fixture
+def space(tmp_path: Path) -> Path:
+    (tmp_path / "space.toml").write_text(SPACE)
+    return tmp_path / "space.toml"
+
+
+def words_of(people: Path, workspace: Path, space: Path, *more: object) -> list[object]:
+    return [
+        "sweep", "age", "--data", people / "train", "-w", workspace, "--folds", 3, "--folds-used", 1, "--jobs", 1, *tiny(),
+        "--space", space, *more,
+    ]  # fmt: skip
+
+
+def test_every_trial_is_a_run_and_a_longer_search_goes_on(
+    orch: Orch, people: Path, tmp_path: Path, space: Path
+) -> None:
+    place, best, picture = tmp_path / "runs", tmp_path / "best.toml", tmp_path / "trials.png"
+    done = orch(*words_of(people, place, space, "--trials", 2, "--json", "--no-prune"))
+    assert done.code == 0, done.err
+    short = json.loads(done.out)
+    assert [one["state"] for one in short["trials"]] == ["complete", "complete"]
+    before = hashes(place / "age-0002")
+    done = orch(
+        *words_of(people, place, space, "--trials", 5, "--json", "--no-prune", "--out", best, "--picture", picture)
+    )
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
+    assert found["sweep"] == short["sweep"]
+    assert found["trials"][:2] == short["trials"]
+    assert len(found["trials"]) == 5
+    assert {name: digest for name, digest in hashes(place / "age-0002").items() if name in before} == before
+    runs = json.loads(orch("runs", "list", "-w", place, "--where", f"tag={found['sweep']} tag=sweep", "--json").out)
+    assert [run["id"] for run in runs] == [f"age-{number:04d}" for number in range(1, 7)]
+    by_id = {run["id"]: run for run in runs}
+    for trial in found["trials"]:
+        run = by_id[trial["run"]]
+        assert trial["changes"] == [f"lr={run['recipe']['lr']!r}", f'loss="{run["recipe"]["loss"]}"']
+        assert run["changes"][-2:] == [f"age.{word}" for word in trial["changes"]]
+        (member,) = run["members"]
+        assert trial["macro_f1"] == pytest.approx(member["macro_f1"])
+        assert not run["current"]
+    top = max(found["trials"], key=lambda one: one["macro_f1"])
+    assert found["trials"][found["best"]]["macro_f1"] == top["macro_f1"]
+    recipe = load_recipes({"age": SPECIALISTS["age"]}, [str(best)])["age"]
+    winner = top["run"] if top["macro_f1"] > found["reference"]["macro_f1"] else found["reference"]["run"]
+    assert recipe.digest() == load_recipes({"age": SPECIALISTS["age"]}, [], [], {"age": type(recipe)(**by_id[winner]["recipe"])})[
+        "age"
+    ].digest()  # fmt: skip
+    with Image.open(picture) as image:
+        assert image.width > 700
+    shown = orch(*words_of(people, place, space, "--trials", 5, "--no-prune"))
+    assert "5 of 5 trials" in shown.out
+    assert "(the recipe as it is)" in shown.out
+    assert "orch runs use" in shown.err or "no trial is complete" in shown.err
+    assert not list(place.glob("age-0007*"))
+
+
+def test_a_trial_below_the_median_is_given_up_and_can_be_trained_to_its_end(
+    orch: Orch, people: Path, tmp_path: Path
+) -> None:
+    place, space = tmp_path / "runs", tmp_path / "rates.toml"
+    # Rates that learn come first or late as the draw has it; those of 1e-6 cannot pass a bar once four are complete.
+    space.write_text("lr = [1e-6, 1.1e-6, 1.2e-6, 1.3e-6, 1.4e-6, 8e-3, 1e-2, 1.2e-2, 1.4e-2, 1.6e-2]")
+    words = words_of(people, place, space, "--trials", 10, "--json", "--set", "epochs=6")
+    done = orch(*words)
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
+    stopped = [one for one in found["trials"] if one["state"] == "given up"]
+    assert stopped
+    assert all("below 0." in one["why"] and one["macro_f1"] is None for one in stopped)
+    assert min(one["number"] for one in stopped) >= 4
+    record = RunRecord.load(place / stopped[0]["run"])
+    assert not record.complete
+    listed = json.loads(orch("runs", "list", "-w", place, "--where", "tag=given-up", "--json").out)
+    assert [run["id"] for run in listed] == sorted(one["run"] for one in stopped)
+    assert (place / record.id / "fold-0/checkpoint.pt").exists() or list(
+        (place / record.id / "fold-0").glob("checkpoint*")
+    )
+    lr = record.recipe["lr"]
+    grown = ("train", "age", *tiny("epochs=6", f"lr={lr}"), "--folds-used", 1)
+    done = train(orch, people, place, *grown)
+    assert done.code == 0, done.err
+    assert RunRecord.load(place / record.id).complete
+    done = train(orch, people, tmp_path / "whole", *grown)
+    assert done.code == 0, done.err
+    names = ("weights.safetensors", "held_out.parquet")
+    one, other = (hashes(folder / "fold-0") for folder in (place / record.id, tmp_path / "whole/age-0001"))
+    assert [one[name] for name in names] == [other[name] for name in names]
+
+
+def test_stages_move_the_recipe_for_more_than_noise_only(orch: Orch, people: Path, tmp_path: Path) -> None:
+    place, stages = tmp_path / "runs", tmp_path / "stages.toml"
+    stages.write_text(
+        '[loss]\nloss = ["focal", "cross_entropy"]\n[rate]\nlr = [1e-6, 2e-6]\n[tta]\nviews = [["flip"]]\n'
+    )
+    words = [
+        "sweep", "mask", "--data", people / "train", "-w", place, "--folds", 2, "--jobs", 1,
+        *tiny("lr=8e-3", "epochs=8", "height=64", "width=48"), "--space", stages, "--stages", "loss,rate,tta", "--small", 0.7,
+    ]  # fmt: skip
+    done = orch(*words, "--json", "--out", tmp_path / "tuned.toml")
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
+    assert [one["stage"] for one in found] == ["loss", "rate", "tta"]
+    for before, after in pairwise(found):
+        assert after["before"] == before["after"]
+    for one in found:
+        low, high = one["gain_interval_95"]
+        assert one["moved"] is ("the recipe moves" in one["why"])
+        if low > 0:
+            assert one["moved"]
+        if high < 0:
+            assert not one["moved"]
+    rate = found[1]
+    assert (rate["moved"], rate["after"], rate["tried"]) == (False, rate["before"], 2)  # nothing learns at 1e-6
+    runs = {run["id"]: run for run in json.loads(orch("runs", "list", "-w", place, "--json").out)}
+    assert runs[found[2]["best"]]["recipe"]["views"] == ["flip"]
+    assert runs[found[2]["best"]]["parent"] == found[2]["before"]
+    sizes = {(run["recipe"]["height"], run["recipe"]["width"]) for run in runs.values()}
+    assert sizes == {(64, 48), (48, 32)}
+    assert all((runs[one["best"]]["recipe"]["height"]) == 64 for one in found)
+    assert all("tuning" in run["tags"] for run in runs.values() if run["parent"] is None)
+    assert not (place / "current").exists()
+    count = len(runs)
+    done = orch(*words)
+    assert done.code == 0, done.err
+    assert "stage by stage" in done.out
+    assert len(json.loads(orch("runs", "list", "-w", place, "--json").out)) == count  # all of it is found
+
+
+@pytest.mark.parametrize(("more", "told"), [
+    (("--out", "best.txt"), "a recipe's file ends in .toml"),
+    (("--stages", "los"), "no stage is called 'los'"),
+    (("--stages", "lr", "--picture", "x.png"), "--picture draws the trials of one search"),
+    (("--set", "lr=fast"), "lr = 'fast'"),
+    (("--folds-used", 9), "--folds-used 9; the plan has 3 folds"),
+])  # fmt: skip
+def test_wrong_words_are_told_before_any_training(
+    orch: Orch, people: Path, tmp_path: Path, space: Path, more: tuple[object, ...], told: str
+) -> None:
+    done = orch(*words_of(people, tmp_path / "runs", space, *more))
+    assert done.code == 2
+    assert told in done.err
+    assert not list(tmp_path.glob("runs/*-*/run.json"))
+
+
+def test_without_data_or_optuna_it_says_what_to_do(
+    orch: Orch, people: Path, tmp_path: Path, space: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "--data is missing" in orch("sweep", "age").err
+    assert "'ag' is no specialist; allowed: mask, gender, age. Did you mean 'age'?" in orch("sweep", "ag").err
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    done = orch(*words_of(people, tmp_path / "runs", space))
+    assert done.code == 2
+    assert 'pip install "orchestrator[sweep]"' in done.err
+    for words in (("--print-space",), ("--print-space", "--stages", "loss")):
+        printed = orch("sweep", "age", *words)
+        assert printed.code == 0
+        assert "lr = { low = 3e-4" in printed.out
+
+
+def test_a_search_whose_trials_all_fail_stops(orch: Orch, people: Path, tmp_path: Path) -> None:
+    space = tmp_path / "space.toml"
+    space.write_text('net = [{ backbone = "resnet18", weights = "gone.safetensors" }, '
+                     '{ backbone = "resnet34", weights = "gone.safetensors" }]\n'
+                     "lr = { low = 1e-3, high = 1e-2 }\n")  # fmt: skip
+    done = orch(*words_of(people, tmp_path / "runs", space, "--trials", 30))
+    assert done.code == 2
+    assert "the first 4 trials all failed" in done.err
+    assert "gone.safetensors" in done.err
+
+
+@pytest.mark.slow
+def test_a_search_killed_at_random_moments_ends_as_one_that_was_not(people: Path, tmp_path: Path, space: Path) -> None:
+    code = "from orchestrator.cli.app import main; main()"
+
+    def start(place: Path) -> subprocess.Popen[bytes]:
+        words = [*map(str, words_of(people, place, space, "--trials", "6", "--json", "--set", "epochs=8"))]
+        words[words.index("--jobs") + 1] = "2"
+        with (tmp_path / f"{place.name}.log").open("ab") as log, (tmp_path / f"{place.name}.json").open("wb") as out:
+            environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+            return subprocess.Popen([sys.executable, "-c", code, *words], stdout=out, stderr=log, env=environment)
+
+    began = time.monotonic()
+    assert start(tmp_path / "whole").wait(300) == 0, (tmp_path / "whole.log").read_text()
+    seconds, draw, kills = time.monotonic() - began, random.Random(1), 0
+    while True:
+        process = start(tmp_path / "killed")
+        try:
+            code_of = process.wait(draw.uniform(0.35, 0.75) * seconds if kills < 4 else 300)
+            assert code_of == 0, (tmp_path / "killed.log").read_text()
+            break
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            kills += 1
+    assert kills >= 2
+    whole, killed = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("whole", "killed"))
+    assert [(one["changes"], one["macro_f1"], one["state"]) for one in whole["trials"]] == [
+        (one["changes"], one["macro_f1"], one["state"]) for one in killed["trials"]
+    ]
