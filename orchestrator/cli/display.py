@@ -110,6 +110,10 @@ class TrainingDisplay:
             self._lines.join()
             self._lines = None
 
+    def close(self) -> None:
+        """The command ends."""
+        self.finished()
+
     def _table(self) -> RenderableType:
         """The live table: one row per member."""
         from rich.console import Group

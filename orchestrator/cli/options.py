@@ -12,7 +12,7 @@ from orchestrator.labels import TASKS
 
 __all__ = [
     "ColumnsOption", "DataOption", "DeviceOption", "FoldsOption", "FoldsUsedOption", "JobsOption", "JsonOption", "NoStoreOption",
-    "PlanSeedOption", "ProfileOption", "RecipeOption", "SeedOption", "SetOption", "TasksOption", "ValidOnlyOption",
+    "PlanSeedOption", "ProfileOption", "RecipeOption", "SeedOption", "SetOption", "TasksOption", "TrackOption", "ValidOnlyOption",
     "WorkspaceOption", "chosen_tasks", "column_names",
 ]  # fmt: skip
 
@@ -57,6 +57,10 @@ NoStoreOption = Annotated[
     bool, typer.Option("--no-store", help="Decode photos at every use instead of once; needs no disk.")
 ]
 ProfileOption = Annotated[bool, typer.Option("--profile", help="Tell where the time went, stage by stage.")]
+TrackOption = Annotated[
+    list[str],
+    typer.Option("--track", help="Also tell tensorboard, mlflow or wandb, in the workspace; KIND=PLACE elsewhere."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 

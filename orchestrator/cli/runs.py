@@ -1,4 +1,4 @@
-"""`orch runs list | show | use | note | compare | delete`."""
+"""`orch runs list | show | use | note | compare | track | delete`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from orchestrator.cli.console import emit, grid, out, say, share
 from orchestrator.cli.options import JsonOption, WorkspaceOption
-from orchestrator.errors import ConfigError
+from orchestrator.errors import ConfigError, counted
 
 if TYPE_CHECKING:
     from orchestrator.records.run import RunRecord
@@ -274,6 +274,33 @@ def compare(
     print_comparison(found)
     if picture is not None:
         say(f"{picture}: learning curves and gains.")
+
+
+@app.command("track")
+def track_runs(
+    run: Annotated[list[str], typer.Argument(help="Ids of runs, as in age-0003.")],
+    to: Annotated[
+        list[str], typer.Option("--to", help="tensorboard, mlflow or wandb, in the workspace; KIND=PLACE elsewhere.")
+    ],
+    workspace: WorkspaceOption = Path("runs"),
+) -> None:
+    """Tell a tracker of runs that are trained already: what it was told before is not told again.
+
+    \b
+    Examples:
+      orch runs track age-0001 age-0002 --to tensorboard && tensorboard --logdir runs/tensorboard
+      orch runs track age-0001 --to mlflow=http://localhost:5000
+    """
+    from orchestrator.records.workspace import Workspace
+    from orchestrator.trackers import open_trackers
+    from orchestrator.tracking import send
+
+    place = Workspace(workspace)
+    records = [place.run(name) for name in dict.fromkeys(run)]
+    for tracker in open_trackers(to, workspace):
+        for one in records:
+            say(f"{one.id}: {counted(send(tracker, one), 'epoch')} sent to {tracker.name}.")
+        tracker.close()
 
 
 @app.command("delete")

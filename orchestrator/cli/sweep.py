@@ -17,11 +17,12 @@ from orchestrator.cli.options import (
     NoStoreOption,
     SeedOption,
     SetOption,
+    TrackOption,
     ValidOnlyOption,
     WorkspaceOption,
     column_names,
 )
-from orchestrator.cli.train import interrupted
+from orchestrator.cli.train import interrupted, watcher
 from orchestrator.errors import ConfigError, nearest
 from orchestrator.labels import TASKS
 
@@ -84,6 +85,7 @@ def sweep(
     seed: SeedOption = 0,
     columns: ColumnsOption = [],
     no_store: NoStoreOption = False,
+    track: TrackOption = [],
     json: JsonOption = False,
 ) -> None:
     """Search for better settings of one specialist, or tune it stage by stage.
@@ -104,7 +106,6 @@ def sweep(
     if print_space:
         typer.echo(STAGES if stages else DEFAULT, nl=False)
         return
-    from orchestrator.cli.display import TrainingDisplay
     from orchestrator.inputs import Settings
     from orchestrator.pictures import check_png
     from orchestrator.specialists import SPECIALISTS
@@ -123,7 +124,7 @@ def sweep(
         data, workspace, column_names(columns), recipe, change, folds, folds_used or int(valid_only), seed, None, jobs, device,
         not no_store,
     )  # fmt: skip
-    display, specialist = TrainingDisplay(), SPECIALISTS[task]
+    display, specialist = watcher(track, workspace), SPECIALISTS[task]
     try:
         if stages:
             winner = _staged(settings, specialist, space, stages, trials, minutes, small, not no_prune, display, json)
@@ -132,7 +133,7 @@ def sweep(
     except KeyboardInterrupt:
         interrupted(display)
     finally:
-        display.finished()
+        display.close()
     if to is not None and winner is not None:
         _write(winner, to)
 

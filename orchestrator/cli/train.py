@@ -23,6 +23,7 @@ from orchestrator.cli.options import (
     SeedOption,
     SetOption,
     TasksOption,
+    TrackOption,
     ValidOnlyOption,
     WorkspaceOption,
     chosen_tasks,
@@ -32,9 +33,11 @@ from orchestrator.errors import ConfigError, nearest
 from orchestrator.labels import TASKS
 
 if TYPE_CHECKING:
+    from orchestrator.cli.display import TrainingDisplay
     from orchestrator.pipeline import Observer, Report
+    from orchestrator.tracking import Tracked
 
-__all__ = ["interrupted", "train", "train_all"]
+__all__ = ["interrupted", "train", "train_all", "watcher"]
 
 
 def train_all(
@@ -53,6 +56,7 @@ def train_all(
     columns: ColumnsOption = [],
     no_store: NoStoreOption = False,
     profile: ProfileOption = False,
+    track: TrackOption = [],
     json: JsonOption = False,
 ) -> None:
     """Train the three specialists over the folds of one plan of people.
@@ -69,7 +73,6 @@ def train_all(
       orch train-all --data manifest.csv --columns person=subject --tasks gender,mask
     """
     from orchestrator import pipeline
-    from orchestrator.cli.display import TrainingDisplay
     from orchestrator.specialists import SPECIALISTS
 
     chosen = chosen_tasks(tasks)
@@ -77,13 +80,13 @@ def train_all(
         data, workspace, column_names(columns), recipe or ["quick"], change, folds, folds_used or int(valid_only), seed,
         plan_seed, jobs, device, not no_store, profile,
     )  # fmt: skip
-    display = TrainingDisplay()
+    display = watcher(track, workspace)
     try:
         report = pipeline.train_all(settings, {task: SPECIALISTS[task] for task in chosen}, display)
     except KeyboardInterrupt:
         interrupted(display)
     finally:
-        display.finished()
+        display.close()
     where = "" if workspace == Path("runs") else f" --workspace {workspace}"
     _conclude(report, json, f"next: orch ensemble --strategy soft{where}" if len(chosen) == len(TASKS) else "")
 
@@ -130,6 +133,7 @@ def train(
     columns: ColumnsOption = [],
     no_store: NoStoreOption = False,
     profile: ProfileOption = False,
+    track: TrackOption = [],
     json: JsonOption = False,
 ) -> None:
     """Retrain one specialist into a new run; the others' files are not touched.
@@ -146,7 +150,6 @@ def train(
       orch train age --data people/train --grid loss=cross_entropy,focal lr=1e-3,3e-4 --folds-used 1
     """
     from orchestrator import pipeline
-    from orchestrator.cli.display import TrainingDisplay
     from orchestrator.grids import train_grid
     from orchestrator.specialists import SPECIALISTS
 
@@ -160,7 +163,7 @@ def train(
         raise ConfigError(f"{' '.join(more)}: only --grid takes more words. One setting is changed by --set {more[0]}.")
     if grid_words and (fold or base or again):
         raise ConfigError("--grid trains whole combinations, each once: leave --fold, --base and --again out.")
-    display = TrainingDisplay()
+    display = watcher(track, workspace)
     try:
         if grid_words:
             report = train_grid(settings, SPECIALISTS[task], [*grid_words, *(more or [])], display)
@@ -169,7 +172,7 @@ def train(
     except KeyboardInterrupt:
         interrupted(display)
     finally:
-        display.finished()
+        display.close()
     where = "" if workspace == Path("runs") else f" --workspace {workspace}"
     if grid_words:
         _conclude_grid(report, workspace, where, json)
@@ -204,6 +207,18 @@ def _conclude_grid(report: Report, workspace: Path, where: str, json: bool) -> N
         "": "the first",
     }
     say(f"best: {best.run.id} ({sure[best.verdict]}). Make it the current one: orch runs use {best.run.id}{where}")
+
+
+def watcher(track: list[str], workspace: Path) -> TrainingDisplay | Tracked:
+    """The terminal's display, and the trackers that `--track` names."""
+    from orchestrator.cli.display import TrainingDisplay
+
+    display = TrainingDisplay()
+    if not track:
+        return display
+    from orchestrator.tracking import Tracked
+
+    return Tracked(display, track, workspace)
 
 
 def interrupted(display: Observer) -> NoReturn:

@@ -1,0 +1,206 @@
+"""Trackers that people have already: real ones, in files, read back by their own readers."""
+
+import json
+import shutil
+import sqlite3
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator import trackers, tracking
+from orchestrator.data.files import read_json
+from orchestrator.records.run import RunRecord
+from tests.conftest import Done, Silent, hashes, tiny, train
+
+Orch = Callable[..., Done]
+
+
+def histories(run: Path) -> dict[str, list[dict[str, float]]]:
+    return {path.parent.name: read_json(path) for path in sorted(run.glob("fold-*/history.json"))}
+
+
+def curves_of_tensorboard(folder: Path, tag: str) -> list[tuple[int, float]]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return [(one.step, one.value) for one in events.Scalars(tag)]
+
+
+def test_tensorboard_shows_every_epoch_of_every_member_once(orch: Orch, people: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="the extra `tensorboard` is not installed")
+    place = tmp_path / "runs"
+    done = train(orch, people, place, "train-all", "--tasks", "mask", *tiny(), "--track", "tensorboard")
+    assert done.code == 0, done.err
+    for member, history in histories(place / "mask-0001").items():
+        for key in ("loss", "macro_f1", "log_loss"):
+            seen = curves_of_tensorboard(place / "tensorboard/mask-0001" / member, key)
+            assert seen == [(entry["epoch"], pytest.approx(entry[key], rel=1e-6)) for entry in history]
+    again = orch("runs", "track", "mask-0001", "--to", "tensorboard", "-w", place)
+    assert "0 epochs sent" in again.err
+    elsewhere = orch("runs", "track", "mask-0001", "--to", f"tensorboard={tmp_path / 'tb'}", "-w", place)
+    assert "6 epochs sent" in elsewhere.err
+    assert len(curves_of_tensorboard(tmp_path / "tb/mask-0001/fold-2", "loss")) == 2
+
+
+def mlflow_metrics(file: Path) -> dict[tuple[str, str], list[tuple[int, float]]]:
+    """(run's name, metric) -> (step, value), as the database has them."""
+    with sqlite3.connect(file) as base:
+        rows = base.execute(
+            "select runs.name, metrics.key, metrics.step, metrics.value from metrics join runs using (run_uuid) "
+            "order by runs.name, metrics.key, metrics.step"
+        ).fetchall()
+    found: dict[tuple[str, str], list[tuple[int, float]]] = {}
+    for name, key, step, value in rows:
+        found.setdefault((name, key), []).append((step, value))
+    return found
+
+
+@pytest.mark.filterwarnings("default")  # SQLAlchemy's, about MLflow's own code
+def test_mlflow_has_parameters_metrics_and_the_end_of_a_run(
+    orch: Orch, people: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("mlflow", reason="the extra `mlflow` is not installed")
+    monkeypatch.chdir(workspace.parent)
+    done = orch("runs", "track", "age-0001", "mask-0001", "--to", "mlflow", "-w", workspace)
+    assert done.code == 0, done.err
+    metrics = mlflow_metrics(workspace / "mlflow.db")
+    for run in ("age-0001", "mask-0001"):
+        for member, history in histories(workspace / run).items():
+            assert metrics[run, f"{member}/loss"] == [
+                (entry["epoch"], pytest.approx(entry["loss"])) for entry in history
+            ]
+        cards = [read_json(path) for path in (workspace / run).glob("fold-*/member.json")]
+        mean = sum(card["scores"]["macro_f1"] for card in cards) / len(cards)
+        assert metrics[run, "mean_macro_f1"] == [(0, pytest.approx(mean))]
+    with sqlite3.connect(workspace / "mlflow.db") as base:
+        assert {row[0] for row in base.execute("select status from runs")} == {"FINISHED"}
+        assert ("0.002",) in base.execute("select value from params where key = 'lr'").fetchall()
+    assert orch("runs", "track", "age-0001", "--to", "mlflow", "-w", workspace).code == 0
+    assert mlflow_metrics(workspace / "mlflow.db") == metrics
+
+
+def wandb_records(data: bytes) -> Iterator[bytes]:
+    """The records of a .wandb file: LevelDB's log format (blocks of 32 KiB, parts of 7 bytes' head) after 7 bytes of its own."""
+    place, parts = 7, b""
+    while place + 7 <= len(data):
+        room = 2**15 - place % 2**15
+        if room < 7:
+            place += room
+            continue
+        _, length, kind = struct.unpack("<IHB", data[place : place + 7])
+        parts += data[place + 7 : place + 7 + length]
+        place += 7 + length
+        if kind in (1, 4):  # whole, or the last part
+            yield parts
+            parts = b""
+
+
+def test_wandb_writes_its_offline_files(
+    orch: Orch, workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("wandb", reason="the extra `wandb` is not installed")
+    from wandb.proto import wandb_internal_pb2
+
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    done = orch("runs", "track", "age-0001", "--to", f"wandb={tmp_path / 'there'}", "-w", workspace)
+    assert done.code == 0, done.err
+    (file,) = (tmp_path / "there").rglob("*.wandb")
+    losses = []
+    for data in wandb_records(file.read_bytes()):
+        record = wandb_internal_pb2.Record()
+        record.ParseFromString(data)
+        values = {item.nested_key[0] if item.nested_key else item.key: item.value_json for item in record.history.item}
+        losses += [json.loads(value) for key, value in values.items() if key == "fold-1/loss"]
+    assert losses == [pytest.approx(entry["loss"]) for entry in histories(workspace / "age-0001")["fold-1"]]
+
+
+def test_a_training_that_goes_on_tells_every_epoch_once(people: Path, workspace: Path) -> None:
+    class Kept:
+        name = "kept=here"
+
+        def __init__(self) -> None:
+            self.told: list[object] = []
+
+        def begin(self, run: RunRecord, known: str | None) -> str:
+            self.told.append(("begin", run.id, known))
+            return "its-name"
+
+        def epoch(self, run: RunRecord, member: str, entry: dict[str, object]) -> None:
+            self.told.append((run.id, member, entry["epoch"]))
+
+        def end(self, run: RunRecord, score: float | None) -> None:
+            self.told.append(("end", run.id, score is not None))
+
+        def close(self) -> None: ...
+
+    run = RunRecord.load(workspace / "age-0001")
+    file = run.folder / "fold-1/history.json"
+    whole = file.read_text()
+    file.write_text(json.dumps(json.loads(whole)[:1]))  # killed after an epoch
+    record = (run.folder / "run.json").read_text()
+    (run.folder / "run.json").write_text(record.replace('"complete"', '"unfinished"'))
+    kept = Kept()
+    assert tracking.send(kept, RunRecord.load(run.folder)) == 5
+    assert kept.told[0] == ("begin", "age-0001", None)
+    file.write_text(whole)
+    (run.folder / "run.json").write_text(record)
+    kept.told.clear()
+    assert tracking.send(kept, RunRecord.load(run.folder)) == 1
+    assert kept.told == [("begin", "age-0001", "its-name"), ("age-0001", "fold-1", 2), ("end", "age-0001", True)]
+    assert tracking.send(kept, RunRecord.load(run.folder)) == 0
+
+
+def test_a_tracker_that_fails_costs_no_training(
+    people: Path, workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from orchestrator.pipeline import Settings, retrain
+    from orchestrator.specialists import SPECIALISTS
+    from tests.conftest import TINY
+
+    class Broken:
+        name = "tensorboard=nowhere"
+
+        def begin(self, run: RunRecord, known: str | None) -> str:
+            raise ConnectionError("the server is gone\nand more")
+
+        epoch = end = close = begin
+
+    monkeypatch.setattr(tracking, "open_trackers", lambda words, place: [Broken()])
+    monkeypatch.setattr(tracking, "check_words", lambda words: None)
+    shows = Silent()
+    observer = tracking.Tracked(shows, ["tensorboard"], workspace)
+    settings = Settings(people / "train", workspace, changes=(*TINY, "lr=9e-3"), k=3, jobs=1, device="cpu")
+    report = retrain(settings, SPECIALISTS["age"], observer)
+    observer.close()
+    assert report.complete
+    assert len(shows.jobs) == 3
+    (word,) = [line for line in shows.said if "told nothing more" in line]
+    assert "the server is gone" in word
+    assert "orch runs track" in word
+
+
+def test_wrong_words_are_told_before_training(
+    orch: Orch, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("train-all", *tiny(), "--track", "tensorbord", "--track", "mlflow")
+    monkeypatch.setattr(trackers, "find_spec", lambda name: None)
+    done = train(orch, people, tmp_path / "runs", *words)
+    assert done.code == 2
+    assert "tracker tensorbord: allowed: tensorboard, mlflow, wandb. Did you mean 'tensorboard'?" in done.err
+    assert 'pip install "orchestrator[mlflow]"' in done.err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_server_out_of_reach_is_told(orch: Orch, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mlflow", reason="the extra `mlflow` is not installed")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    done = orch("runs", "track", "age-0001", "--to", "mlflow=http://127.0.0.1:9", "-w", workspace)
+    assert done.code == 2
+    assert "tracker mlflow: http://127.0.0.1:9 cannot be reached" in done.err
+    before = hashes(workspace / "age-0001")
+    shutil.rmtree(workspace / "mlflow.db", ignore_errors=True)
+    assert hashes(workspace / "age-0001") == before
