@@ -12,13 +12,23 @@ from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from orchestrator.data.files import atomic, sha256_of, write_json
 from orchestrator.ensemble.member import MemberFiles, load_members
+from orchestrator.ensemble.outside import OutsideTable, read_outside
 from orchestrator.ensemble.predictor import Predictor
 from orchestrator.ensemble.voting import COLUMN, STRATEGIES, Strategy, vote
 from orchestrator.errors import ConfigError, PlanError, Problem, WorkspaceError, nearest
-from orchestrator.evaluation.out_of_fold import Evaluation, OutOfFold, evaluate, join_tasks, read_held_out
+from orchestrator.evaluation.out_of_fold import (
+    Evaluation,
+    OutOfFold,
+    by_tasks,
+    evaluate,
+    join_outside,
+    join_tasks,
+    read_held_out,
+)
 from orchestrator.labels import CLASSES, LABELS, TASKS, compose
 from orchestrator.metrics import score
 from orchestrator.records.run import RECORD, RunRecord
@@ -57,7 +67,7 @@ def choose_runs(workspace: Workspace, choice: Sequence[str] = ()) -> dict[str, l
 
     Args:
         workspace: where to look.
-        choice: `TASK=RUN` or `TASK=RUN,RUN`.
+        choice: `TASK=RUN` or `TASK=RUN,RUN`; `joint=RUN` for networks that answer for all tasks, which take part only when named.
 
     Raises:
         ConfigError: a wrong task, or a run of another specialist.
@@ -67,8 +77,8 @@ def choose_runs(workspace: Workspace, choice: Sequence[str] = ()) -> dict[str, l
     named: dict[str, list[RunRecord]] = {}
     for word in choice:
         task, equals, names = word.partition("=")
-        if not equals or task not in TASKS or not names:
-            what = f"write TASK=RUN or TASK=RUN,RUN with a task of {', '.join(TASKS)}.{nearest(task, TASKS)}"
+        if not equals or task not in CLASSES or not names:
+            what = f"write TASK=RUN or TASK=RUN,RUN with a task of {', '.join(CLASSES)}.{nearest(task, CLASSES)}"
             problems.append(Problem(f"--members {word}", what))
             continue
         for name in filter(None, names.split(",")):
@@ -93,7 +103,7 @@ def choose_runs(workspace: Workspace, choice: Sequence[str] = ()) -> dict[str, l
                 missing.append(error)
     if missing:
         raise WorkspaceError("\n".join(error.message for error in missing))
-    return {task: named[task] for task in TASKS}
+    return {task: named[task] for task in CLASSES if task in named}
 
 
 def _unfit(run: RunRecord, task: str) -> str:
@@ -106,50 +116,62 @@ def _unfit(run: RunRecord, task: str) -> str:
 
 
 def build_ensemble(
-    workspace: Workspace, strategy: str, runs: Mapping[str, Sequence[RunRecord]], scored: bool = True
+    workspace: Workspace,
+    strategy: str,
+    runs: Mapping[str, Sequence[RunRecord]],
+    scored: bool = True,
+    outside: Sequence[OutsideTable] = (),
 ) -> Built:
     """Scores the chosen runs out of fold and saves them as an ensemble, which becomes the current one.
 
     Args:
         workspace: where it is saved.
         strategy: `soft` or `hard`.
-        runs: task -> its runs.
+        runs: task -> its runs; `joint` -> runs that answer for all tasks.
+        outside: tables from elsewhere, each with one run's weight. They are scored where they say whose member answered.
         scored: False builds an ensemble for prediction only; runs of several plans or data sets need that.
 
     Raises:
         ConfigError: the strategy is unknown.
         PlanError: the runs follow different plans or data sets, so no out-of-fold score exists.
         WorkspaceError: a member's card or table is missing.
-        LeakError: a table judges people that its member has seen.
+        LeakError: a table judges people that its member has seen, or may have.
     """
     if strategy not in STRATEGIES:
         raise ConfigError(f"--strategy {strategy}; allowed: {', '.join(STRATEGIES)}.{nearest(strategy, STRATEGIES)}")
     chosen: Strategy = "hard" if strategy == "hard" else "soft"
     members = _members(workspace, runs)
+    places = [f"outside-{number}.parquet" for number in range(1, len(outside) + 1)]
     record: dict[str, Any] = {
         "format": ENSEMBLE_FORMAT, "strategy": chosen, "created": now(), "members": members,
         "classes": {task: list(CLASSES[task]) for task in TASKS}, "labels": list(LABELS),
+        "outside": [
+            {"name": one.name, "file": place, "photos": len(one.keys), "tasks": list(one.by_task)}
+            for one, place in zip(outside, places, strict=True)
+        ],
     }  # fmt: skip
     evaluation, table, disagreements = None, None, None
     why_none = _unscorable(runs) if scored else "left out as asked (--no-score)."
     if not why_none:
-        joined, tables = _join(workspace, runs)
+        joined, tables = _join(workspace, runs, outside)
         evaluation, table = _score(joined, chosen)
         disagreements = _disagreements(joined)
         names = {**CLASSES, "label": LABELS}
         plan = runs[TASKS[0]][0].plan
         record["plan_digest"] = plan["digest"] if plan else None
         record["evaluation"] = {name: one.as_dict(names[name]) for name, one in evaluation.items()}
-        record["single"] = _singles(runs, tables)
+        record["single"] = _singles(joined, tables, runs)
         record["disagreements"] = len(disagreements)
     else:
         record["evaluation"] = None
         record["why_no_score"] = why_none
     with workspace.lock():
-        gone = [run.id for task in TASKS for run in runs[task] if not (run.folder / RECORD).is_file()]
+        gone = [run.id for chosen_runs in runs.values() for run in chosen_runs if not (run.folder / RECORD).is_file()]
         if gone:
             raise WorkspaceError(f"{', '.join(gone)}: deleted by another command meanwhile. Choose other runs.")
-        return _save(workspace, chosen, record, evaluation, table, disagreements, why_none)
+        frames = {OUT_OF_FOLD: table, DISAGREEMENTS: disagreements}
+        frames |= {place: one.frame() for one, place in zip(outside, places, strict=True)}
+        return _save(workspace, chosen, record, evaluation, frames, why_none)
 
 
 def _save(
@@ -157,14 +179,13 @@ def _save(
     strategy: Strategy,
     record: dict[str, Any],
     evaluation: Mapping[str, Evaluation] | None,
-    table: pd.DataFrame | None,
-    disagreements: pd.DataFrame | None,
+    frames: Mapping[str, pd.DataFrame | None],
     why_none: str,
 ) -> Built:
     """Writes an ensemble's folder and makes it the current one; the caller holds the workspace's lock."""
     folder = workspace.new_folder(strategy)
     record = {"id": folder.name, **record}
-    for frame, name in ((table, OUT_OF_FOLD), (disagreements, DISAGREEMENTS)):
+    for name, frame in frames.items():
         if frame is not None:
             with atomic(folder / name) as temporary:
                 frame.to_parquet(temporary, index=False) if name.endswith("parquet") else frame.to_csv(
@@ -172,13 +193,13 @@ def _save(
                 )
     write_json(folder / ENSEMBLE, record)  # written last: a folder with it is an ensemble
     workspace.set_current("ensemble", folder.name)
-    return Built(folder.name, folder, record, evaluation, why_none, disagreements)
+    return Built(folder.name, folder, record, evaluation, why_none, frames[DISAGREEMENTS])
 
 
 def _members(workspace: Workspace, runs: Mapping[str, Sequence[RunRecord]]) -> dict[str, list[dict[str, Any]]]:
     """What the ensemble remembers of each member: where it is, and the hash of its weights."""
-    members: dict[str, list[dict[str, Any]]] = {task: [] for task in TASKS}
-    for task in TASKS:
+    members: dict[str, list[dict[str, Any]]] = {task: [] for task in runs}
+    for task in runs:
         for run in runs[task]:
             for fold in run.folds:
                 folder = run.member(fold)
@@ -195,10 +216,10 @@ def _unscorable(runs: Mapping[str, Sequence[RunRecord]]) -> str:
         PlanError: they would have one, but for being mixed.
     """
     way_out = "Choose runs of one plan with --members, or build it for prediction only with --no-score."
-    without = [run.id for task in TASKS for run in runs[task] if run.plan is None]
+    without = [run.id for task in runs for run in runs[task] if run.plan is None]
     if without:
         return f"{', '.join(without)}: trained on everything (--folds 0), so no photo is held out."
-    plans = {run.plan["digest"]: run for task in TASKS for run in runs[task] if run.plan}
+    plans = {run.plan["digest"]: run for task in runs for run in runs[task] if run.plan}
     if len(plans) > 1:
         told = "; ".join(
             f"{run.id}: plan {digest[:12]}, {run.plan['k']} folds" for digest, run in plans.items() if run.plan
@@ -206,7 +227,7 @@ def _unscorable(runs: Mapping[str, Sequence[RunRecord]]) -> str:
         raise PlanError(
             f"the runs follow different fold plans ({told}), which never mix in one out-of-fold score. {way_out}"
         )
-    data = {run.data["fingerprint"]: run for task in TASKS for run in runs[task]}
+    data = {run.data["fingerprint"]: run for task in runs for run in runs[task]}
     if len(data) > 1:
         told = "; ".join(f"{run.id}: {digest[:12]}" for digest, run in data.items())
         raise PlanError(f"the runs were trained on different data ({told}), which never mix in one score. {way_out}")
@@ -214,25 +235,34 @@ def _unscorable(runs: Mapping[str, Sequence[RunRecord]]) -> str:
 
 
 def _join(
-    workspace: Workspace, runs: Mapping[str, Sequence[RunRecord]]
+    workspace: Workspace, runs: Mapping[str, Sequence[RunRecord]], outside: Sequence[OutsideTable]
 ) -> tuple[dict[str, OutOfFold], dict[str, dict[str, pd.DataFrame]]]:
-    tables: dict[str, dict[str, pd.DataFrame]] = {}
-    for task in TASKS:
-        for run in runs[task]:
-            assert run.plan is not None  # _unscorable has seen to it
-            plan = workspace.load_plan(run.plan["digest"])
-            files = [folder / HELD_OUT for folder in run.members]
-            changed = [
-                Problem(
-                    str(file), "not the file that was written (sha256 differs).", f"Restore it, or retrain {run.id}."
-                )
-                for file in files
-                if file.is_file() and sha256_of(file) != read_card(file.parent)["sha256"].get(HELD_OUT)
-            ]
-            if changed:
-                raise WorkspaceError(f"{run.id}: its held-out probabilities were changed or damaged.", changed)
-            tables.setdefault(task, {})[run.id] = read_held_out(task, run.id, files, plan)
-    return join_tasks(tables), tables
+    """The held-out answers of all runs by task, a joint run's for each of its tasks, and with them those of outside tables."""
+    tables: dict[str, dict[str, pd.DataFrame]] = {task: {} for task in TASKS}
+    for kind in runs:
+        for run in runs[kind]:
+            table = _held_out(workspace, run)
+            for task, part in by_tasks(kind, table).items():
+                tables[task][run.id] = part
+    joined = join_tasks(tables)
+    plan = runs[TASKS[0]][0].plan
+    if outside and plan is not None:
+        joined = join_outside(joined, outside, workspace.load_plan(plan["digest"]))
+    return joined, tables
+
+
+def _held_out(workspace: Workspace, run: RunRecord) -> pd.DataFrame:
+    """A run's held-out tables, each the one that was written."""
+    assert run.plan is not None  # _unscorable has seen to it
+    files = [folder / HELD_OUT for folder in run.members]
+    changed = [
+        Problem(str(file), "not the file that was written (sha256 differs).", f"Restore it, or retrain {run.id}.")
+        for file in files
+        if file.is_file() and sha256_of(file) != read_card(file.parent)["sha256"].get(HELD_OUT)
+    ]
+    if changed:
+        raise WorkspaceError(f"{run.id}: its held-out probabilities were changed or damaged.", changed)
+    return read_held_out(run.task, run.id, files, workspace.load_plan(run.plan["digest"]))
 
 
 def _score(joined: Mapping[str, OutOfFold], strategy: Strategy) -> tuple[dict[str, Evaluation], pd.DataFrame]:
@@ -260,27 +290,30 @@ def _disagreements(joined: Mapping[str, OutOfFold]) -> pd.DataFrame:
 
 
 def _singles(
-    runs: Mapping[str, Sequence[RunRecord]], tables: Mapping[str, Mapping[str, pd.DataFrame]]
+    joined: Mapping[str, OutOfFold],
+    tables: Mapping[str, Mapping[str, pd.DataFrame]],
+    runs: Mapping[str, Sequence[RunRecord]],
 ) -> dict[str, list[dict[str, Any]]]:
-    """Each run alone and each member alone, on the photos that it held out."""
-    found: dict[str, list[dict[str, Any]]] = {}
-    for task in TASKS:
+    """Each run alone and each member alone, on the photos that it held out; each outside table on those that it answers for."""
+    folds = {run.id: run.folds for chosen in runs.values() for run in chosen}
+    found: dict[str, list[dict[str, Any]]] = {task: [] for task in TASKS}
+    for task, by_run in tables.items():
         columns = [f"p({name})" for name in CLASSES[task]]
-        for run in runs[task]:
-            table = tables[task][run.id]
-            parts = [(None, table), *((fold, table[table["fold"] == fold]) for fold in run.folds)]
+        for name, table in by_run.items():
+            parts = [(None, table), *((fold, table[table["fold"] == fold]) for fold in folds[name])]
             for fold, part in parts:
-                scores = score(part["truth"].to_numpy(), part[columns].to_numpy().argmax(axis=1), len(columns))
-                found.setdefault(task, []).append(
-                    {
-                        "run": run.id,
-                        "fold": fold,
-                        "photos": len(part),
-                        "accuracy": scores.accuracy,
-                        "macro_f1": scores.macro_f1,
-                    }
-                )
+                found[task].append(_single(name, fold, part["truth"].to_numpy(), part[columns].to_numpy()))
+        for name, answers in zip(joined[task].outside, joined[task].members[len(by_run) :], strict=True):
+            there = answers.any(axis=1)
+            found[task].append(_single(name, None, joined[task].table["truth"].to_numpy()[there], answers[there]))
     return found
+
+
+def _single(name: str, fold: int | None, truth: NDArray[Any], answers: NDArray[Any]) -> dict[str, Any]:
+    scores = score(truth, answers.argmax(axis=1), answers.shape[1])
+    return {
+        "run": name, "fold": fold, "photos": len(truth), "accuracy": scores.accuracy, "macro_f1": scores.macro_f1,
+    }  # fmt: skip
 
 
 def open_predictor(
@@ -298,8 +331,9 @@ def open_predictor(
     """
     folder, record = workspace.ensemble(name)
     members = {
-        task: [MemberFiles(workspace.root / one["folder"], one["sha256"]) for one in record["members"][task]]
-        for task in TASKS
+        task: [MemberFiles(workspace.root / one["folder"], one["sha256"]) for one in chosen]
+        for task, chosen in record["members"].items()
     }
     found = load_members(members, device, loaded)
-    return folder.name, Predictor(found, strategy or record["strategy"], device, sharing=sharing)
+    outside = [read_outside(folder / one["file"]) for one in record.get("outside", ())]
+    return folder.name, Predictor(found, strategy or record["strategy"], device, sharing=sharing, outside=outside)

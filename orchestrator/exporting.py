@@ -33,7 +33,8 @@ HOW = (
     "times `crop`, centred across, with the share `anchor` of the rows left over above it; resize it (areas averaged when it "
     "shrinks, linear when it grows) to height x width. Feed uint8 pixels (n, height, width, 3) as `photos`; `probabilities` "
     "(n, classes) come back. Within a task take the mean over members (soft), or the class with the most voices (hard; between "
-    "equal ones the higher mean). The label is a number whose digits are the tasks' classes, in the order of `tasks`. "
+    "equal ones the higher mean). A member of task `joint` answers with labels: sum them up to "
+    "each task's classes. The label is a number whose digits are the tasks' classes, in the order of `tasks`. "
     f"{PROGRAM} does all this."
 )
 

@@ -18,7 +18,7 @@ from orchestrator.data.folds import FoldPlan, plan_folds
 from orchestrator.data.photos import Photos
 from orchestrator.data.readers import read
 from orchestrator.errors import ConfigError, DataError, Mistakes, Problem, nearest
-from orchestrator.labels import TASKS
+from orchestrator.labels import CLASSES
 from orchestrator.lint import lint
 from orchestrator.recipe import Recipe
 from orchestrator.records.environment import git_revision, hardware, versions
@@ -253,7 +253,7 @@ def key_of(
 def _is_for(change: str, task: str) -> bool:
     """Whether a `--set` word touches a task."""
     first = change.partition("=")[0].partition(".")[0]
-    return first == task or first not in TASKS
+    return first == task or first not in CLASSES
 
 
 def new_run(

@@ -15,25 +15,35 @@ if TYPE_CHECKING:
 
     Codes = NDArray[np.integer[Any]] | int
 
-__all__ = ["AGE_BORDERS", "CLASSES", "LABELS", "TASKS", "age_bands", "compose", "decompose", "joint_probabilities"]
+__all__ = [
+    "AGE_BORDERS", "CLASSES", "JOINT", "LABELS", "TASKS", "age_bands", "compose", "decompose", "joint_probabilities", "marginals",
+    "of_tasks",
+]  # fmt: skip
 
 TASKS: tuple[str, ...] = ("mask", "gender", "age")
 """The tasks in the order of the label's digits, most significant first."""
 
-CLASSES: Mapping[str, tuple[str, ...]] = {
+JOINT = "joint"
+"""Not a task of its own: what answers with the label itself, and so for all three tasks."""
+
+_CLASSES = {
     "mask": ("wear", "incorrect", "not_wear"),
     "gender": ("male", "female"),
     "age": ("<30", "30-59", ">=60"),
 }
-"""Each task's classes, in code order."""
-
 AGE_BORDERS = (30, 60)
 """First year of each age class but the lowest, half-open: 29 is young, 30 and 59 are in the middle, 60 is old."""
 
 LABELS: tuple[str, ...] = tuple(
-    f"{mask} / {gender} / {age}" for mask in CLASSES["mask"] for gender in CLASSES["gender"] for age in CLASSES["age"]
+    f"{mask} / {gender} / {age}"
+    for mask in _CLASSES["mask"]
+    for gender in _CLASSES["gender"]
+    for age in _CLASSES["age"]
 )
 """Display names of the 18 labels, in code order."""
+
+CLASSES: Mapping[str, tuple[str, ...]] = {**_CLASSES, JOINT: LABELS}
+"""Each task's classes, in code order; of what answers for all of them, the labels."""
 
 
 def age_bands(years: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
@@ -97,3 +107,25 @@ def joint_probabilities(by_task: Mapping[str, NDArray[np.floating[Any]]]) -> NDA
     mask, gender, age = (by_task[task] for task in TASKS)
     joint = mask[:, :, None, None] * gender[:, None, :, None] * age[:, None, None, :]
     return np.asarray(joint.reshape(len(joint), len(LABELS)))
+
+
+def marginals(joint: NDArray[np.floating[Any]]) -> dict[str, NDArray[np.floating[Any]]]:
+    """Each task's probabilities from 18-way ones: the sums over the other tasks' classes.
+
+    Args:
+        joint: shape (N, 18); rows may sum to anything, a row of zeros gives rows of zeros.
+
+    Returns:
+        task -> shape (N, C), in the order of TASKS.
+    """
+    cube = joint.reshape(len(joint), *(len(CLASSES[task]) for task in TASKS))
+    axes = range(1, len(TASKS) + 1)
+    return {
+        task: cube.sum(axis=tuple(axis for axis in axes if axis != place))
+        for place, task in zip(axes, TASKS, strict=True)
+    }
+
+
+def of_tasks(name: str, answers: NDArray[np.floating[Any]]) -> dict[str, NDArray[np.floating[Any]]]:
+    """A member's answers for the tasks that it answers for: a specialist's for its own, a joint network's for all three."""
+    return marginals(answers) if name == JOINT else {name: answers}

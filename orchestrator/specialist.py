@@ -55,6 +55,7 @@ class Specialist:
         recipes: the folder of this specialist's recipes.
         defaults: recipe values that come from the task itself (sampling, crop, augmentation).
         scale: the number behind ordered classes, where there is one.
+        parts: numbers of classes whose combinations the classes are, first digit first: one head for each. Empty: one head.
         keeps: rows of a photo, from and to as shares of its height, that no crop may cut away; None: any crop will do.
     """
 
@@ -66,6 +67,7 @@ class Specialist:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     scale: Scale | None = None
     keeps: tuple[float, float] | None = None
+    parts: tuple[int, ...] = ()
 
     def training_label(self, table: pd.DataFrame, recipe: Recipe) -> Codes:
         """The classes to train on: the truth, or with the last border moved to `recipe.train_border`."""

@@ -21,10 +21,8 @@ LAYERS = {
     "orchestrator.evaluation": 5, "orchestrator.records": 5,
     "orchestrator.inputs": 6, "orchestrator.retraining": 6, "orchestrator.preparation": 6, "orchestrator.pipeline": 6,
     "orchestrator.ensembling": 6, "orchestrator.prediction": 6, "orchestrator.exporting": 6, "orchestrator.cascading": 6,
-    "orchestrator.spaces": 6, "orchestrator.search": 6, "orchestrator.experiments": 6, "orchestrator.sweeps": 6,
-    "orchestrator.tuning": 6, "orchestrator.trackers": 6, "orchestrator.tracking": 6,
-    "orchestrator.tta": 6, "orchestrator.comparing": 6, "orchestrator.grids": 6,
-    "orchestrator.submissions": 6, "orchestrator.curves": 6,
+    "orchestrator.experiments": 6,
+    "orchestrator.submissions": 6,
     "orchestrator.bench": 6, "orchestrator.pictures": 6,
     "orchestrator.specialists": 7, "orchestrator.cli": 7,
 }  # fmt: skip

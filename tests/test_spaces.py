@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from orchestrator.config import load_recipes
 from orchestrator.errors import ConfigError
-from orchestrator.search import COMPLETE, FAILED, GIVEN_UP, RUNNING, Search, Trial, bars_of
-from orchestrator.spaces import DEFAULT, STAGES, Choice, Range, parse_space, read_stages
+from orchestrator.experiments.search import COMPLETE, FAILED, GIVEN_UP, RUNNING, Search, Trial, bars_of
+from orchestrator.experiments.spaces import DEFAULT, STAGES, Choice, Range, parse_space, read_stages
 from orchestrator.specialists import SPECIALISTS
 
 SPACE = """

@@ -21,7 +21,7 @@ from orchestrator.ensemble.predictor import Predictor, Prepared
 from orchestrator.ensemble.trunk import whole
 from orchestrator.ensemble.voting import fuse
 from orchestrator.errors import EngineError
-from orchestrator.labels import TASKS
+from orchestrator.labels import TASKS, of_tasks
 
 __all__ = ["bench_prediction", "naive_probabilities"]
 
@@ -151,7 +151,8 @@ def naive_probabilities(
                 outputs = network(((pixels.float() / 255 - mean) / std).contiguous().to(device))
                 parts.append(member.head.probabilities(outputs).cpu().numpy())
         network.to(memory_format=torch.channels_last)
-        found[member.task].append(np.concatenate(parts))
+        for task, part in of_tasks(member.task, np.concatenate(parts)).items():
+            found[task].append(part)
     return found
 
 

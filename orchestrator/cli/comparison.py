@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.cli.console import grid, out, say
 
 if TYPE_CHECKING:
-    from orchestrator.comparing import Comparison
+    from orchestrator.experiments.comparing import Comparison
 
 __all__ = ["print_comparison"]
 

@@ -26,10 +26,18 @@ def ensemble(
     ] = "soft",
     members: Annotated[
         list[str],
-        typer.Option("--members", "-m", help="TASK=RUN or TASK=RUN,RUN; the current run where left out."),
+        typer.Option(
+            "--members",
+            "-m",
+            help="TASK=RUN or TASK=RUN,RUN; the current run where left out. joint=RUN votes in all tasks.",
+        ),
     ] = [],
     more: Annotated[list[str] | None, typer.Argument(help="More TASK=RUN words.", metavar="[TASK=RUN ...]")] = None,
     workspace: WorkspaceOption = Path("runs"),
+    outside: Annotated[
+        list[Path],
+        typer.Option("--with", help="A table of probabilities or an old submission, from elsewhere, that votes too."),
+    ] = [],
     no_score: Annotated[
         bool, typer.Option("--no-score", help="For prediction only; runs of different plans need this.")
     ] = False,
@@ -44,7 +52,10 @@ def ensemble(
       orch ensemble --strategy soft
       orch ensemble --strategy hard --members age=age-0001,age-0002
       orch ensemble --members age=age-0002 gender=gender-0001 mask=mask-0001
+      orch ensemble --members joint=joint-0001
+      orch ensemble --with other.parquet --with old_submission.csv
     """
+    from orchestrator.ensemble.outside import read_outside
     from orchestrator.ensembling import build_ensemble, choose_runs
     from orchestrator.records.workspace import Workspace
 
@@ -53,7 +64,12 @@ def ensemble(
     for task, chosen in runs.items():
         named = any(word.startswith(f"{task}=") for word in [*members, *(more or [])])
         say(f"{task}: {', '.join(run.id for run in chosen)}{'' if named else ' (current)'}")
-    built = build_ensemble(place, strategy, runs, scored=not no_score)
+    tables = [read_outside(path) for path in outside]
+    built = build_ensemble(place, strategy, runs, scored=not no_score, outside=tables)
+    for table in tables:
+        scored = any(one["run"] == table.name for singles in built.record.get("single", {}).values() for one in singles)
+        how = "scored where it is out of fold" if scored else "for prediction alone: it abstains in the score"
+        say(f"{table.name}: {len(table.keys):,} photos, {', '.join(table.by_task)}; {how}.")
     draw_scores(built)
     if json:
         emit({**built.record, "folder": str(built.folder)})

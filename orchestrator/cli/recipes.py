@@ -9,7 +9,7 @@ import typer
 
 from orchestrator.cli.console import emit, grid, out, say
 from orchestrator.cli.options import JsonOption
-from orchestrator.errors import ConfigError, counted, nearest
+from orchestrator.errors import ConfigError, counted
 from orchestrator.labels import TASKS
 
 __all__ = ["app"]
@@ -18,13 +18,8 @@ app = typer.Typer(
     no_args_is_help=True, help="Ways to train: list, show, compare, check and copy recipes.", rich_markup_mode="rich"
 )
 
-TaskArgument = Annotated[str, typer.Argument(help=f"The specialist: {', '.join(TASKS)}.")]
+TaskArgument = Annotated[str, typer.Argument(help=f"The specialist: {', '.join(TASKS)}; or joint.")]
 NameArgument = Annotated[str, typer.Argument(help="The recipe's name.")]
-
-
-def _check(task: str) -> None:
-    if task not in TASKS:
-        raise ConfigError(f"'{task}' is no specialist; allowed: {', '.join(TASKS)}.{nearest(task, TASKS)}")
 
 
 @app.command("list")
@@ -36,11 +31,11 @@ def list_recipes(json: JsonOption = False) -> None:
       orch recipes list
     """
     from orchestrator.config import load_recipes, recipe_files
-    from orchestrator.specialists import SPECIALISTS
+    from orchestrator.specialists import TRAINABLE
 
     found = [
         (task, name, load_recipes({task: specialist}, [name])[task])
-        for task, specialist in SPECIALISTS.items()
+        for task, specialist in TRAINABLE.items()
         for name in recipe_files(specialist)
     ]
     if json:
@@ -65,10 +60,9 @@ def show_recipe(task: TaskArgument, name: NameArgument, json: JsonOption = False
     from orchestrator.config import load_recipes
     from orchestrator.data.augmentation import Augment
     from orchestrator.recipe import Recipe
-    from orchestrator.specialists import SPECIALISTS
+    from orchestrator.specialists import trainable
 
-    _check(task)
-    recipe = load_recipes({task: SPECIALISTS[task]}, [name])[task]
+    recipe = load_recipes({task: trainable(task)}, [name])[task]
     if json:
         emit(recipe.model_dump(mode="json"))
         return
@@ -100,10 +94,9 @@ def diff_recipes(
     from orchestrator.data.augmentation import Augment
     from orchestrator.recipe import Recipe
     from orchestrator.records.comparison import differences
-    from orchestrator.specialists import SPECIALISTS
+    from orchestrator.specialists import trainable
 
-    _check(task)
-    left, right = (load_recipes({task: SPECIALISTS[task]}, [name])[task] for name in (one, other))
+    left, right = (load_recipes({task: trainable(task)}, [name])[task] for name in (one, other))
     found = differences(left.model_dump(mode="json"), right.model_dump(mode="json"))
     if json:
         emit({key: list(values) for key, values in found.items()})
@@ -133,10 +126,9 @@ def lint_recipe(
     """
     from orchestrator.config import load_recipes
     from orchestrator.lint import lint
-    from orchestrator.specialists import SPECIALISTS
+    from orchestrator.specialists import trainable
 
-    _check(task)
-    found = lint(SPECIALISTS[task], load_recipes({task: SPECIALISTS[task]}, [name])[task])
+    found = lint(trainable(task), load_recipes({task: trainable(task)}, [name])[task])
     for problem in found:
         typer.echo(f"{typer.style('harms', fg='yellow')}  {problem}")
     say(
@@ -162,14 +154,13 @@ def copy_recipe(
     """
     from orchestrator.config import load_recipes, recipe_as_toml
     from orchestrator.data.files import atomic
-    from orchestrator.specialists import SPECIALISTS
+    from orchestrator.specialists import trainable
 
-    _check(task)
     if to.suffix != ".toml":
         raise ConfigError(f"{to}: a recipe's file ends in .toml, so that --recipe knows it from a name.")
     if to.exists():
         raise ConfigError(f"{to}: is there already; choose another name, or delete it first.")
-    recipe = load_recipes({task: SPECIALISTS[task]}, [name])[task]
+    recipe = load_recipes({task: trainable(task)}, [name])[task]
     with atomic(to) as temporary:
         temporary.write_text(recipe_as_toml(recipe), encoding="utf-8")
     say(f"{to} written. Edit it, then: orch train {task} --data DIR --recipe {to}")

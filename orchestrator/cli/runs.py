@@ -255,17 +255,17 @@ def compare(
       orch runs compare age-0001 age-0002 age-0005 --picture curves.png
     """
     from orchestrator.cli.comparison import print_comparison
-    from orchestrator.comparing import compare_runs
-    from orchestrator.curves import draw_comparison
+    from orchestrator.experiments.comparing import compare_runs
+    from orchestrator.experiments.curves import draw_comparison
     from orchestrator.pictures import check_png
     from orchestrator.records.workspace import Workspace
-    from orchestrator.specialists import SPECIALISTS
+    from orchestrator.specialists import trainable
 
     if picture is not None:
         check_png("--picture", picture)
     place = Workspace(workspace)
     records = [place.run(name) for name in dict.fromkeys(run)]
-    found = compare_runs(place, records, SPECIALISTS[records[0].task])
+    found = compare_runs(place, records, trainable(records[0].task))
     if picture is not None:
         draw_comparison(found, picture)
     if json:
@@ -291,9 +291,9 @@ def track_runs(
       orch runs track age-0001 age-0002 --to tensorboard && tensorboard --logdir runs/tensorboard
       orch runs track age-0001 --to mlflow=http://localhost:5000
     """
+    from orchestrator.experiments.trackers import open_trackers
+    from orchestrator.experiments.tracking import send
     from orchestrator.records.workspace import Workspace
-    from orchestrator.trackers import open_trackers
-    from orchestrator.tracking import send
 
     place = Workspace(workspace)
     records = [place.run(name) for name in dict.fromkeys(run)]

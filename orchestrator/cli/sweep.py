@@ -23,15 +23,15 @@ from orchestrator.cli.options import (
     column_names,
 )
 from orchestrator.cli.train import interrupted, watcher
-from orchestrator.errors import ConfigError, nearest
+from orchestrator.errors import ConfigError
 from orchestrator.labels import TASKS
 
 if TYPE_CHECKING:
+    from orchestrator.experiments.sweeps import Sweep
+    from orchestrator.experiments.tuning import Stage
     from orchestrator.inputs import Settings
     from orchestrator.records.run import RunRecord
     from orchestrator.specialist import Specialist
-    from orchestrator.sweeps import Sweep
-    from orchestrator.tuning import Stage
 
 __all__ = ["sweep"]
 
@@ -39,7 +39,9 @@ SHOWN = 15  # trials
 
 
 def sweep(
-    task: Annotated[str, typer.Argument(help=f"The specialist: {', '.join(TASKS)}.")],
+    task: Annotated[
+        str, typer.Argument(help=f"The specialist: {', '.join(TASKS)}; or joint, one network for all three.")
+    ],
     data: Annotated[
         Path | None,
         typer.Option("--data", "-d", help="A folder with train.csv and images/, or a manifest (.csv, .parquet)."),
@@ -101,17 +103,16 @@ def sweep(
       orch sweep age --data people/train --stages model,loss,augment,lr,tta --folds-used 1
       orch sweep age --print-space > space.toml
     """
-    from orchestrator.spaces import DEFAULT, STAGES
+    from orchestrator.experiments.spaces import DEFAULT, STAGES
 
     if print_space:
         typer.echo(STAGES if stages else DEFAULT, nl=False)
         return
     from orchestrator.inputs import Settings
     from orchestrator.pictures import check_png
-    from orchestrator.specialists import SPECIALISTS
+    from orchestrator.specialists import trainable
 
-    if task not in SPECIALISTS:
-        raise ConfigError(f"'{task}' is no specialist; allowed: {', '.join(TASKS)}.{nearest(task, TASKS)}")
+    specialist = trainable(task)
     if data is None:
         raise ConfigError("--data is missing: a folder with train.csv and images/, or a manifest.")
     if to is not None and to.suffix != ".toml":
@@ -124,7 +125,7 @@ def sweep(
         data, workspace, column_names(columns), recipe, change, folds, folds_used or int(valid_only), seed, None, jobs, device,
         not no_store,
     )  # fmt: skip
-    display, specialist = watcher(track, workspace), SPECIALISTS[task]
+    display = watcher(track, workspace)
     try:
         if stages:
             winner = _staged(settings, specialist, space, stages, trials, minutes, small, not no_prune, display, json)
@@ -142,10 +143,10 @@ def _searched(
     settings: Settings, specialist: Specialist, space: Path | None, trials: int, minutes: float | None, prune: bool,
     display: object, picture: Path | None, json: bool,
 ) -> RunRecord | None:  # fmt: skip
-    from orchestrator.curves import draw_sweep
+    from orchestrator.experiments.curves import draw_sweep
+    from orchestrator.experiments.spaces import read_space
+    from orchestrator.experiments.sweeps import sweep as search
     from orchestrator.records.workspace import Workspace
-    from orchestrator.spaces import read_space
-    from orchestrator.sweeps import sweep as search
 
     found = search(settings, specialist, read_space(space), display, trials, minutes, prune)  # type: ignore[arg-type]
     if picture is not None:
@@ -200,8 +201,8 @@ def _staged(
     settings: Settings, specialist: Specialist, space: Path | None, names: str, trials: int, minutes: float | None, small: float,
     prune: bool, display: object, json: bool,
 ) -> RunRecord | None:  # fmt: skip
-    from orchestrator.spaces import read_stages
-    from orchestrator.tuning import tune
+    from orchestrator.experiments.spaces import read_stages
+    from orchestrator.experiments.tuning import tune
 
     stages = read_stages(space, [word.strip() for word in names.split(",") if word.strip()])
     found = tune(settings, specialist, stages, display, trials, minutes, small, prune)  # type: ignore[arg-type]

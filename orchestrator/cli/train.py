@@ -29,13 +29,13 @@ from orchestrator.cli.options import (
     chosen_tasks,
     column_names,
 )  # fmt: skip
-from orchestrator.errors import ConfigError, nearest
+from orchestrator.errors import ConfigError
 from orchestrator.labels import TASKS
 
 if TYPE_CHECKING:
     from orchestrator.cli.display import TrainingDisplay
+    from orchestrator.experiments.tracking import Tracked
     from orchestrator.pipeline import Observer, Report
-    from orchestrator.tracking import Tracked
 
 __all__ = ["interrupted", "train", "train_all", "watcher"]
 
@@ -92,7 +92,9 @@ def train_all(
 
 
 def train(
-    task: Annotated[str, typer.Argument(help=f"The specialist: {', '.join(TASKS)}.")],
+    task: Annotated[
+        str, typer.Argument(help=f"The specialist: {', '.join(TASKS)}; or joint, one network for all three.")
+    ],
     more: Annotated[list[str] | None, typer.Argument(metavar="KEY=A,B", help="More settings of --grid.")] = None,
     *,
     data: DataOption,
@@ -150,11 +152,10 @@ def train(
       orch train age --data people/train --grid loss=cross_entropy,focal lr=1e-3,3e-4 --folds-used 1
     """
     from orchestrator import pipeline
-    from orchestrator.grids import train_grid
-    from orchestrator.specialists import SPECIALISTS
+    from orchestrator.experiments.grids import train_grid
+    from orchestrator.specialists import trainable
 
-    if task not in SPECIALISTS:
-        raise ConfigError(f"'{task}' is no specialist; allowed: {', '.join(TASKS)}.{nearest(task, TASKS)}")
+    specialist = trainable(task)
     settings = pipeline.Settings(
         data, workspace, column_names(columns), recipe, change, folds, folds_used or int(valid_only), seed,
         plan_seed, jobs, device, not no_store, profile,
@@ -166,9 +167,9 @@ def train(
     display = watcher(track, workspace)
     try:
         if grid_words:
-            report = train_grid(settings, SPECIALISTS[task], [*grid_words, *(more or [])], display)
+            report = train_grid(settings, specialist, [*grid_words, *(more or [])], display)
         else:
-            report = pipeline.retrain(settings, SPECIALISTS[task], display, sorted(set(fold)), base, again)
+            report = pipeline.retrain(settings, specialist, display, sorted(set(fold)), base, again)
     except KeyboardInterrupt:
         interrupted(display)
     finally:
@@ -183,15 +184,15 @@ def train(
 def _conclude_grid(report: Report, workspace: Path, where: str, json: bool) -> None:
     """The comparison of a grid's runs, the best one named."""
     from orchestrator.cli.comparison import print_comparison
-    from orchestrator.comparing import compare_runs
+    from orchestrator.experiments.comparing import compare_runs
     from orchestrator.records.workspace import Workspace
-    from orchestrator.specialists import SPECIALISTS
+    from orchestrator.specialists import trainable
 
     whole = [run for run in report.runs if run.complete]
     if json or len(whole) < 2 or whole[0].plan is None:
         _conclude(report, json, "")
         return
-    found = compare_runs(Workspace(workspace), whole, SPECIALISTS[whole[0].task])
+    found = compare_runs(Workspace(workspace), whole, trainable(whole[0].task))
     print_comparison(found)
     best = max(found.runs, key=lambda one: one.scores.macro_f1)
     say(f"{report.seconds / 60:.1f} minutes.")
@@ -216,7 +217,7 @@ def watcher(track: list[str], workspace: Path) -> TrainingDisplay | Tracked:
     display = TrainingDisplay()
     if not track:
         return display
-    from orchestrator.tracking import Tracked
+    from orchestrator.experiments.tracking import Tracked
 
     return Tracked(display, track, workspace)
 

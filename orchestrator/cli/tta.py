@@ -43,11 +43,11 @@ def tta(
       orch tta age-0001 --views flip,zoom,zoom_flip
       orch tta age-0001 --keep && orch runs use age-0002
     """
+    from orchestrator.experiments.tta import keep_views, try_views
     from orchestrator.records.workspace import Workspace
-    from orchestrator.specialists import SPECIALISTS
+    from orchestrator.specialists import trainable
     from orchestrator.training.devices import resolve_device
     from orchestrator.training.views import VIEWS
-    from orchestrator.tta import keep_views, try_views
 
     wrong, wanted = Mistakes(), [word.strip() for word in views.split(",") if word.strip()]
     for word in wanted:
@@ -58,7 +58,7 @@ def tta(
     wrong.tell()
     place = Workspace(workspace)
     record = place.run(run)
-    specialist = SPECIALISTS[record.task]
+    specialist = trainable(record.task)
     names = None if columns is None else column_names(columns)
     with counting("answering") as progress:
         flips = try_views(place, record, specialist, wanted, resolve_device(device), data, names, progress)

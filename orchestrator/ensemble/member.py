@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from orchestrator.data.files import digest_of
 from orchestrator.data.preprocessing import Preprocess
 from orchestrator.errors import Problem, WeightsError, WorkspaceError
-from orchestrator.labels import CLASSES, TASKS
+from orchestrator.labels import CLASSES
 from orchestrator.training.backbones import create
 from orchestrator.training.checkpoints import CARD, WEIGHTS, load_weights, read_card
 from orchestrator.training.heads import Head, head_from_dict
@@ -119,7 +119,7 @@ def load_members(
     members: list[Member] = []
     problems: list[Problem] = []
     layouts = _Layouts()
-    wanted = [(task, one) for task in TASKS for one in files.get(task, ())]
+    wanted = [(task, one) for task in CLASSES for one in files.get(task, ())]
     for number, (task, one) in enumerate(wanted, start=1):
         try:
             members.append(_load(task, one, device, layouts))

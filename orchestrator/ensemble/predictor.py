@@ -24,10 +24,11 @@ from orchestrator.data.preprocessing import Geometry, decode
 from orchestrator.ensemble.cascade import Cascade, ask
 from orchestrator.ensemble.engines import Call, Features, Runner, torch_runners
 from orchestrator.ensemble.member import Member
+from orchestrator.ensemble.outside import OutsideTable
 from orchestrator.ensemble.trunk import split, whole
 from orchestrator.ensemble.voting import Fused, Strategy, fuse
-from orchestrator.errors import PhotoError, Problem, WorkspaceError
-from orchestrator.labels import TASKS
+from orchestrator.errors import ConfigError, PhotoError, Problem, WorkspaceError
+from orchestrator.labels import JOINT, TASKS, of_tasks
 from orchestrator.stages import Stages
 from orchestrator.training.devices import keep_freed_memory
 
@@ -87,9 +88,10 @@ class Asked:
         self, members: Sequence[Member], calls: Sequence[Sequence[Future[dict[int, NDArray[np.float32]]]]]
     ) -> None:
         self._members, self._calls = members, calls
+        self.asked: NDArray[np.int64] = np.zeros(0, np.int64)
 
     def answers(self) -> dict[str, list[NDArray[np.float32]]]:
-        """Waits: task -> M arrays (n, C); rows of zeros where a member was not asked.
+        """Waits: task -> M arrays (n, C); rows of zeros where a member was not asked. `asked` counts who was.
 
         Raises:
             WorkspaceError: a member answers with what is no number.
@@ -103,7 +105,11 @@ class Asked:
                     f"{member.folder}: this member's answers are no numbers. Retrain that fold; if it was trained in fp16, "
                     "with precision = bf16 or fp32."
                 )
-            found[member.task].append(answer)
+            if not len(self.asked):
+                self.asked = np.zeros(len(answer), np.int64)
+            self.asked += answer.any(axis=1)
+            for task, part in of_tasks(member.task, answer).items():
+                found[task].append(np.asarray(part, np.float32))
         return found
 
 
@@ -115,6 +121,7 @@ class Predictor:
         strategy: how members of a task vote.
         device: `cpu`, `cuda` or `cuda:N`.
         threads: calls at once on a CPU; 0: one per core.
+        outside: tables from elsewhere that vote too, each as much as the members of one run.
         sharing: compute layers that members share once for all. Off for a handful of photos, which take less than the proof
             that sharing changes no answer (fifteen members of `quick`: 0.4 s).
     """
@@ -126,6 +133,7 @@ class Predictor:
         device: str = "cpu",
         threads: int = 0,
         sharing: bool = True,
+        outside: Sequence[OutsideTable] = (),
     ) -> None:
         keep_freed_memory()
         self.members, self.strategy, self.device = list(members), strategy, device
@@ -133,6 +141,7 @@ class Predictor:
         self.splits = split(self.members) if sharing else [whole(member) for member in self.members]
         self.runners: list[Runner] = torch_runners(self.splits, device)
         self.stages = Stages()
+        self.outside = list(outside)
         self.geometries = list(dict.fromkeys(member.preprocess.geometry for member in self.members))
 
     def use(self, runners: Sequence[Runner]) -> None:
@@ -177,9 +186,15 @@ class Predictor:
 
         Raises:
             PhotoError: a photo cannot be read, and `skip_unreadable` is off.
+            ConfigError: a cascade over members that answer for several tasks.
             WorkspaceError: a member answers with what is no number.
         """
         cv2.setNumThreads(1)
+        if cascade is not None and (self.outside or any(member.task == JOINT for member in self.members)):
+            raise ConfigError(
+                "a cascade asks the members of each task in turn; joint networks and tables from elsewhere answer for all at "
+                "once. Predict without --cascade, or build an ensemble of specialists alone."
+            )
         if not batch:  # a stretch of photos is one call for each team, and there are threads to fill
             enough = self._stretch(cascade) * -(-self.threads // len(self._teams(cascade)))
             batch = max(BATCH, enough if self.device == "cpu" else 0)
@@ -276,8 +291,15 @@ class Predictor:
             return Batch(read, None, failed, order, np.zeros(0, np.int64))
         answers = asked.answers()
         with self.stages("vote"):
-            fused = next(fuse(answers, self.strategy))
-        count = sum(
-            np.count_nonzero(np.stack([one.any(axis=1) for one in members]), axis=0) for members in answers.values()
-        )
-        return Batch(read, fused, failed, order, np.asarray(count))
+            weights = {task: [1.0] * len(own) for task, own in answers.items()}
+            for one in self.outside:
+                for task in one.by_task:
+                    answers[task].append(one.answers(task, list(map(str, read))))
+                    weights[task].append(self._run_weight(task))
+            fused = next(fuse(answers, self.strategy, weights if self.outside else None))
+        return Batch(read, fused, failed, order, asked.asked)
+
+    def _run_weight(self, task: str) -> float:
+        """How many members of a task a run has, on the average: out of fold, where a run answers by one, a table weighs one."""
+        own = [member.folder.parent for member in self.members if member.task in (task, JOINT)]
+        return len(own) / len(set(own))

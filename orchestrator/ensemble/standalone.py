@@ -52,11 +52,19 @@ def answer(photo: Any, card: dict[str, Any], sessions: dict[str, Any]) -> dict[s
     """The ensemble's answer for one decoded photo."""
     probabilities: dict[str, dict[str, float]] = {}
     label = 0
-    for task in card["tasks"]:
-        votes = []
-        for member in (one for one in card["members"] if one["task"] == task["name"]):
-            seen = crop(photo, member["height"], member["width"], member["crop"], member["anchor"])
-            votes.append(sessions[member["file"]].run(None, {"photos": seen[None]})[0][0].astype(np.float64))
+    answers = []
+    for member in card["members"]:
+        seen = crop(photo, member["height"], member["width"], member["crop"], member["anchor"])
+        one = sessions[member["file"]].run(None, {"photos": seen[None]})[0][0].astype(np.float64)
+        answers.append((member["task"], one))
+    shape = [len(task["classes"]) for task in card["tasks"]]
+    for place, task in enumerate(card["tasks"]):
+        others = tuple(axis for axis in range(len(shape)) if axis != place)
+        votes = [
+            one.reshape(shape).sum(axis=others) if name == "joint" else one  # a joint network answers with labels
+            for name, one in answers
+            if name in (task["name"], "joint")
+        ]
         mean = np.mean(votes, axis=0)
         rank = mean
         if card["strategy"] == "hard":  # the most voices; between equal ones the higher mean

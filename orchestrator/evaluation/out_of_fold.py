@@ -7,7 +7,7 @@ its fold, a person twice, or tables of different plans raise an error instead of
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,16 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from orchestrator.data.folds import FoldPlan
+from orchestrator.ensemble.outside import OutsideTable
 from orchestrator.ensemble.voting import STRATEGIES, Strategy, Vote, vote
-from orchestrator.errors import LeakError, PlanError, WorkspaceError
+from orchestrator.errors import LeakError, PlanError, Problem, WorkspaceError
 from orchestrator.evaluation.intervals import Interval, intervals
-from orchestrator.labels import CLASSES, LABELS, TASKS, compose
+from orchestrator.labels import CLASSES, JOINT, LABELS, TASKS, compose, decompose, marginals
 from orchestrator.metrics import Scores, score
 
-__all__ = ["Evaluation", "OutOfFold", "evaluate", "join_runs", "join_tasks", "read_held_out"]
+__all__ = [
+    "Evaluation", "OutOfFold", "by_tasks", "evaluate", "join_outside", "join_runs", "join_tasks", "read_held_out",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -32,12 +35,15 @@ class OutOfFold:
     Attributes:
         task: the specialist.
         table: columns `path`, `person`, `fold`, `truth`; sorted by path.
-        members: one array (N, C) per run: for each photo the answer of that run's member that did not see the person.
+        members: one array (N, C) per run: for each photo the answer of that run's member that did not see the person; then one
+            per outside table, with rows of zeros where it abstains.
+        outside: names of the outside tables.
     """
 
     task: str
     table: pd.DataFrame
     members: tuple[NDArray[np.float32], ...]
+    outside: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -138,6 +144,64 @@ def join_tasks(by_task: Mapping[str, Mapping[str, pd.DataFrame]]) -> dict[str, O
                 "folds, or other photos. Choose complete runs with --members, or train the missing folds."
             )
     return joined
+
+
+def by_tasks(kind: str, table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """A held-out table for each task that it answers for: a specialist's is its own, a joint network's is three."""
+    if kind != JOINT:
+        return {kind: table}
+    truths = decompose(table["truth"].to_numpy(dtype=np.int64))
+    found = {}
+    for task, answers in marginals(table[[f"p({name})" for name in LABELS]].to_numpy()).items():
+        columns = {f"p({name})": answers[:, code] for code, name in enumerate(CLASSES[task])}
+        found[task] = table[["path", "person", "fold"]].assign(truth=truths[task], **columns)
+    return found
+
+
+def join_outside(
+    joined: Mapping[str, OutOfFold], outside: Sequence[OutsideTable], plan: FoldPlan
+) -> dict[str, OutOfFold]:
+    """The specialists' answers with those of tables from elsewhere beside them, where these can be out of fold.
+
+    Args:
+        joined: the specialists'.
+        outside: the tables; photos that a table does not name are none of its business.
+        plan: of the runs.
+
+    Raises:
+        LeakError: a table answers for training photos without saying which fold's member did, or by one that has seen them.
+    """
+    first = joined[TASKS[0]].table
+    paths = list(first["path"])
+    problems = []
+    for one in outside:
+        rows = one.rows(paths)
+        there = np.flatnonzero(rows >= 0)
+        if not len(there):
+            continue
+        where = f"{one.name}: {paths[there[0]]}"
+        if one.folds is None:
+            what = f"and {len(there) - 1:,} more are training photos, and no column `fold` says which fold's member answered."
+            fix = f"Add it (0 to {plan.k - 1}, by plan {plan.digest[:12]}), leave these rows out, or use --no-score."
+            problems.append(Problem(where, what, fix))
+            continue
+        wrong = there[one.folds[rows[there]] != first["fold"].to_numpy()[there]]
+        if len(wrong):
+            said, held = one.folds[rows[wrong[0]]], first["fold"].iloc[wrong[0]]
+            what = f"answered by fold {said}'s member, and held out in fold {held}: {len(wrong):,} such photos."
+            problems.append(
+                Problem(f"{one.name}: {paths[wrong[0]]}", what, "Their models were trained by another plan.")
+            )
+    if problems:
+        raise LeakError(
+            "answers from elsewhere would make the score too good: their models may have seen the photos.", problems
+        )
+    found = {}
+    for task, own in joined.items():
+        scored = [one for one in outside if task in one.by_task and (one.rows(paths) >= 0).any()]
+        members = (*own.members, *(one.answers(task, paths) for one in scored))
+        found[task] = replace(own, members=members, outside=tuple(one.name for one in scored))
+    return found
 
 
 def evaluate(

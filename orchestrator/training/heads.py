@@ -21,7 +21,7 @@ from orchestrator.recipe import Recipe, loss_terms
 from orchestrator.specialist import Specialist
 from orchestrator.training import losses
 
-__all__ = ["ClassHead", "CornHead", "Head", "SoftAgeHead", "head_from_dict", "head_of", "photo_weights"]
+__all__ = ["ClassHead", "CornHead", "Head", "JointHead", "SoftAgeHead", "head_from_dict", "head_of", "photo_weights"]
 
 
 class Head(Protocol):
@@ -86,6 +86,49 @@ class ClassHead:
     def as_dict(self) -> dict[str, Any]:
         """For the card."""
         return {"kind": "classes", "classes": self.classes}
+
+
+@dataclass(frozen=True)
+class JointHead:
+    """Several heads on one backbone, whose classes combine into the codes that are trained on; the tasks share its features.
+
+    Hard parameter sharing (Caruana 1997, "Multitask Learning"), the heads' losses added up.
+
+    Attributes:
+        heads: one for each digit of the codes, the first digit first.
+    """
+
+    heads: tuple[ClassHead, ...]
+
+    @property
+    def outputs(self) -> int:
+        """The heads' outputs side by side."""
+        return sum(head.outputs for head in self.heads)
+
+    def targets(self, specialist: Specialist, table: pd.DataFrame, recipe: Recipe) -> NDArray[Any]:
+        """Combined codes to train on, int64."""
+        return specialist.training_label(table, recipe)
+
+    def loss(self, outputs: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+        """The sum of the heads' losses, with combined codes (N,)."""
+        rest, total = targets, outputs.new_zeros((), dtype=torch.float32)
+        parts = torch.split(outputs, [head.outputs for head in self.heads], dim=1)
+        for head, part in zip(reversed(self.heads), reversed(parts), strict=True):  # the last digit counts ones
+            total = total + head.loss(part, rest % head.classes, weights)
+            rest = rest // head.classes
+        return total
+
+    def probabilities(self, outputs: Tensor) -> Tensor:
+        """Of every combination: the product of the heads' probabilities."""
+        parts = torch.split(outputs, [head.outputs for head in self.heads], dim=1)
+        found = torch.ones_like(outputs[:, :1], dtype=torch.float32)
+        for head, part in zip(self.heads, parts, strict=True):
+            found = (found[:, :, None] * head.probabilities(part)[:, None, :]).flatten(1)
+        return found
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the card."""
+        return {"kind": "joint", "parts": [head.classes for head in self.heads]}
 
 
 @dataclass(frozen=True)
@@ -200,6 +243,10 @@ def head_of(specialist: Specialist, recipe: Recipe) -> Head:
     if recipe.loss == "corn":
         return CornHead(len(specialist.classes))
     terms = tuple(loss_terms(recipe.loss).items())
+    if specialist.parts:
+        return JointHead(
+            tuple(ClassHead(part, recipe.label_smoothing, terms, recipe.focal_gamma) for part in specialist.parts)
+        )
     return ClassHead(len(specialist.classes), recipe.label_smoothing, terms, recipe.focal_gamma)
 
 
@@ -209,4 +256,6 @@ def head_from_dict(value: Mapping[str, Any]) -> Head:
         return SoftAgeHead(value["low"], value["high"], tuple(value["borders"]))
     if value["kind"] == "corn":
         return CornHead(value["classes"])
+    if value["kind"] == "joint":
+        return JointHead(tuple(map(ClassHead, value["parts"])))
     return ClassHead(value["classes"])

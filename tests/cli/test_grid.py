@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.errors import ConfigError
-from orchestrator.grids import points_of
+from orchestrator.experiments.grids import points_of
 from tests.conftest import Done, hashes, tiny, train
 
 Orch = Callable[..., Done]

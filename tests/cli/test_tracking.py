@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import trackers, tracking
 from orchestrator.data.files import read_json
+from orchestrator.experiments import trackers, tracking
 from orchestrator.records.run import RunRecord
 from tests.conftest import Done, Silent, hashes, tiny, train
 

@@ -7,7 +7,7 @@ import pytest
 
 from orchestrator.config import load_recipes, recipe_files
 from orchestrator.data.preprocessing import Preprocess
-from orchestrator.specialists import SPECIALISTS
+from orchestrator.specialists import TRAINABLE
 from orchestrator.training.backbones import InitialWeights, preprocess_of
 from orchestrator.training.epoch import train_epoch
 from orchestrator.training.heads import head_of
@@ -16,7 +16,7 @@ from orchestrator.training.member import MemberJob
 from orchestrator.training.scoring import held_out_probabilities
 from tests.training.test_loop import Stripes, job_of
 
-NAMED = [(task, name) for task, specialist in SPECIALISTS.items() for name in recipe_files(specialist)]
+NAMED = [(task, name) for task, specialist in TRAINABLE.items() for name in recipe_files(specialist)]
 SIZE = 64
 SMALLER = {
     "convnextv2_base.fcmae_ft_in22k_in1k_384": "convnextv2_atto",
@@ -33,7 +33,7 @@ class Tall(Stripes):
 
 
 def job_for(task: str, name: str, folder: Path) -> MemberJob:
-    specialist = SPECIALISTS[task]
+    specialist = TRAINABLE[task]
     changes = [
         f"height={SIZE}",
         f"width={SIZE}",
@@ -63,14 +63,14 @@ def job_for(task: str, name: str, folder: Path) -> MemberJob:
 
 
 def test_all_named_recipes_are_here() -> None:
-    assert len(NAMED) == 33
+    assert len(NAMED) == 37
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("task", "name"), NAMED)
 def test_a_named_recipe_takes_two_steps(task: str, name: str, tmp_path: Path) -> None:
     job = job_for(task, name, tmp_path)
-    asked = load_recipes({task: SPECIALISTS[task]}, [name])[task].backbone
+    asked = load_recipes({task: TRAINABLE[task]}, [name])[task].backbone
     assert job.recipe.backbone == (asked if task == "age" else SMALLER.get(asked, asked))
     learner = Learner(job, 1)
     before = next(iter(learner.trained)).detach().clone()
@@ -79,5 +79,5 @@ def test_a_named_recipe_takes_two_steps(task: str, name: str, tmp_path: Path) ->
     assert np.isfinite(entry["loss"])
     assert not np.array_equal(before, next(iter(learner.trained)).detach())
     answers = held_out_probabilities(job, learner.scored)
-    assert answers.shape == (3, len(SPECIALISTS[task].classes))
+    assert answers.shape == (3, len(TRAINABLE[task].classes))
     assert np.allclose(answers.sum(axis=1), 1, atol=1e-4)

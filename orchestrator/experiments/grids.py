@@ -9,7 +9,7 @@ from itertools import product
 
 from orchestrator.config import load_recipes
 from orchestrator.errors import ConfigError, Mistakes, counted
-from orchestrator.experiments import known_run, run_of, tag
+from orchestrator.experiments.runs import known_run, run_of, tag
 from orchestrator.inputs import Settings, read_inputs
 from orchestrator.pipeline import Report, train_runs
 from orchestrator.preparation import Observer, Work, pixels_of

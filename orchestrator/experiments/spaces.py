@@ -26,48 +26,11 @@ from orchestrator.specialist import Specialist
 
 __all__ = ["DEFAULT", "STAGES", "Choice", "Range", "Space", "parse_space", "read_space", "read_stages"]
 
-DEFAULT = """\
-# The space of `orch sweep` where --space names none.
-lr = { low = 3e-4, high = 6e-3, log = true }
-weight_decay = { low = 1e-3, high = 0.2, log = true }
-drop_rate = { low = 0.0, high = 0.5, step = 0.1 }
-ema = [0.0, 0.99]
-mixup = [0.0, 0.2]
-"augment.brightness" = { low = 0.0, high = 0.4, step = 0.1 }
-"augment.cutout" = { low = 0.0, high = 0.5, step = 0.25 }
-"""
+DEFAULT = (Path(__file__).parent / "space.toml").read_text(encoding="utf-8")
+"""What `orch sweep` tries where no space is named."""
 
-STAGES = """\
-# The stages of `orch sweep --stages`, in the order that tuning follows; each starts from the winner of the one before.
-[model]
-model = [
-    { backbone = "mobilenetv3_large_100", weights = "hub", frozen_stages = 0 },
-    { backbone = "efficientnet_b0", weights = "hub", frozen_stages = 0 },
-    { backbone = "resnet34", weights = "hub", frozen_stages = 0 },
-]
-
-[loss]
-loss = ["cross_entropy", "focal", "0.4 f1 + 0.6 focal"]
-label_smoothing = [0.0, 0.1]
-
-[augment]
-augment = [
-    { "augment.brightness" = 0.0, "augment.contrast" = 0.0, "augment.rotate" = 0.0, "augment.shift" = 0.0 },
-    { "augment.brightness" = 0.4, "augment.contrast" = 0.4, "augment.rotate" = 15.0, "augment.shift" = 0.1 },
-    { "augment.randaugment" = 2 },
-    { "augment.cutout" = 0.5 },
-    { mixup = 0.3 },
-    { cutmix = 1.0 },
-]
-
-[lr]
-lr = { low = 3e-4, high = 6e-3, log = true }
-weight_decay = { low = 1e-3, high = 0.2, log = true }
-ema = [0.0, 0.99]
-
-[tta]
-views = [["flip"], ["flip", "zoom", "zoom_flip"]]
-"""
+STAGES = (Path(__file__).parent / "stages.toml").read_text(encoding="utf-8")
+"""What the stages of `orch sweep --stages` try where none are named, a table each."""
 
 NEVER = ("about", "augment", "workers", "drop_people")  # no numbers of a recipe, or a table of its own
 DIGITS = 3  # of a number drawn from a range: what people would write

@@ -14,10 +14,10 @@ from typing import Any
 
 from orchestrator.data.files import check_format, read_json, write_json
 from orchestrator.errors import OrchestratorError
+from orchestrator.experiments.trackers import Tracker, check_words, open_trackers
 from orchestrator.preparation import Observer
 from orchestrator.records.run import RunRecord, member_folder
 from orchestrator.records.summary import scores_of
-from orchestrator.trackers import Tracker, check_words, open_trackers
 from orchestrator.training.checkpoints import HISTORY
 from orchestrator.training.jobs import JobResult
 from orchestrator.training.member import MemberJob

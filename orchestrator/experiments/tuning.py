@@ -11,20 +11,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from orchestrator.comparing import Compared, compare_runs
 from orchestrator.errors import TrainingError
-from orchestrator.grids import train_points
+from orchestrator.experiments.comparing import Compared, compare_runs
+from orchestrator.experiments.grids import train_points
+from orchestrator.experiments.spaces import Choice, Space
+from orchestrator.experiments.sweeps import sweep
+from orchestrator.experiments.tta import keep_views, try_views
 from orchestrator.inputs import Settings
 from orchestrator.preparation import Observer
 from orchestrator.recipe import Recipe
 from orchestrator.records.run import RunRecord
 from orchestrator.records.workspace import Workspace
 from orchestrator.retraining import base_run, settle
-from orchestrator.spaces import Choice, Space
 from orchestrator.specialist import Specialist
-from orchestrator.sweeps import sweep
 from orchestrator.training.devices import resolve_device
-from orchestrator.tta import keep_views, try_views
 
 __all__ = ["Stage", "tune"]
 

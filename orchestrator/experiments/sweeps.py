@@ -16,10 +16,12 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from orchestrator.comparing import Comparison, compare_runs, held_out_of
 from orchestrator.data.files import digest_of, read_json
 from orchestrator.errors import ConfigError, OrchestratorError, TrainingError, WorkspaceError, counted
-from orchestrator.experiments import known_run, run_of, tag
+from orchestrator.experiments.comparing import Comparison, compare_runs, held_out_of
+from orchestrator.experiments.runs import known_run, run_of, tag
+from orchestrator.experiments.search import COMPLETE, FAILED, GIVEN_UP, Search, Trial, bars_of
+from orchestrator.experiments.spaces import Space
 from orchestrator.inputs import Inputs, Settings, read_inputs
 from orchestrator.metrics import score
 from orchestrator.pipeline import Report, train_runs
@@ -28,8 +30,6 @@ from orchestrator.recipe import Recipe
 from orchestrator.records.run import RunRecord
 from orchestrator.records.workspace import Workspace
 from orchestrator.retraining import base_run, settle
-from orchestrator.search import COMPLETE, FAILED, GIVEN_UP, Search, Trial, bars_of
-from orchestrator.spaces import Space
 from orchestrator.specialist import Specialist
 from orchestrator.training.checkpoints import HISTORY
 from orchestrator.training.jobs import share_out

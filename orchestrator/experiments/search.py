@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from orchestrator.errors import ConfigError
-from orchestrator.spaces import Choice, Space
+from orchestrator.experiments.spaces import Choice, Space
 
 __all__ = ["COMPLETE", "FAILED", "GIVEN_UP", "RUNNING", "Search", "Trial", "bars_of"]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from orchestrator.comparing import Comparison, mean_curve
 from orchestrator.data.files import atomic
+from orchestrator.experiments.comparing import Comparison, mean_curve
+from orchestrator.experiments.sweeps import Sweep
 from orchestrator.pictures import ACCENT, INK, WARN, pyplot
-from orchestrator.sweeps import Sweep
 
 __all__ = ["draw_comparison", "draw_sweep"]
 

@@ -1,0 +1,21 @@
+"""All three tasks by one network: a shared backbone with a head for each task, a member of their votes beside the specialists."""
+
+from pathlib import Path
+
+from models.joint.label import label_of
+from models.joint.transforms import AUGMENT, GEOMETRY, KEEPS
+from orchestrator.labels import CLASSES, JOINT, TASKS
+from orchestrator.specialist import Specialist
+
+__all__ = ["SPECIALIST"]
+
+SPECIALIST = Specialist(
+    name=JOINT,
+    classes=CLASSES[JOINT],
+    columns=TASKS,
+    label=label_of,
+    recipes=Path(__file__).parent / "recipes",
+    defaults={"sampling": "per_photo", "augment": AUGMENT, **GEOMETRY},
+    keeps=KEEPS,
+    parts=tuple(len(CLASSES[task]) for task in TASKS),
+)

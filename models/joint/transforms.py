@@ -1,0 +1,22 @@
+"""What the joint network sees: most of the photo, for the mask; mild changes, for the age. Crops never lose the mouth."""
+
+from typing import Any
+
+__all__ = ["AUGMENT", "GEOMETRY", "KEEPS"]
+
+GEOMETRY: dict[str, Any] = {"crop": 0.85, "anchor": 0.4}
+
+AUGMENT: dict[str, Any] = {
+    "flip": 0.5,
+    "shift": 0.04,
+    "scale": 0.08,
+    "rotate": 6,
+    "brightness": 0.2,
+    "contrast": 0.2,
+    "colour": 0.03,
+    "sharpen": 0.1,
+    "grey": 0.05,
+}
+
+KEEPS = (0.5, 0.7)
+"""As the mask specialist's: from below the eyes to the chin."""

@@ -1,0 +1,185 @@
+"""Answers from elsewhere that join a vote: tables of probabilities, and old submissions.
+
+A table answers for the photos that it names, found by their path, or by their file's name where that is unlike any other of the
+table's; for other photos it abstains. Its weight in a vote is that of one run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from orchestrator.errors import DataError, Problem, counted
+from orchestrator.labels import CLASSES, LABELS, TASKS, decompose, marginals
+
+__all__ = ["OutsideTable", "read_outside"]
+
+KEYS = ("path", "ImageID")
+ANSWER = "ans"
+FOLD = "fold"
+TOLERANCE = 0.01
+"""How far a row's sum may lie from 1: tables are written with few digits."""
+
+
+@dataclass(frozen=True, eq=False)
+class OutsideTable:
+    """Probabilities from elsewhere.
+
+    Attributes:
+        name: the file's name.
+        keys: of the photos, in order.
+        by_task: task -> probabilities (N, C), float32; rows of zeros abstain. Tasks that the table does not answer for are left
+            out.
+        folds: the fold whose member answered for each photo, shape (N,), -1 where the table does not say; None without such a
+            column.
+    """
+
+    name: str
+    keys: tuple[str, ...]
+    by_task: Mapping[str, NDArray[np.float32]]
+    folds: NDArray[np.int64] | None = None
+    _rows: dict[str, int] = field(default_factory=dict)
+
+    def rows(self, paths: Sequence[str]) -> NDArray[np.int64]:
+        """The row of each photo, shape (n,); -1 where the table has none."""
+        if not self._rows:
+            names = [PurePosixPath(key).name for key in self.keys]
+            once = pd.Series(names).drop_duplicates(keep=False)
+            self._rows.update({name: int(row) for row, name in once.items()})  # type: ignore[call-overload]
+            self._rows.update({key: row for row, key in enumerate(self.keys)})
+        found = (self._rows.get(path, self._rows.get(PurePosixPath(path).name, -1)) for path in paths)
+        return np.fromiter(found, dtype=np.int64, count=len(paths))
+
+    def answers(self, task: str, paths: Sequence[str]) -> NDArray[np.float32]:
+        """Probabilities for photos, shape (n, C): rows of zeros where it abstains."""
+        found = np.zeros((len(paths), len(CLASSES[task])), np.float32)
+        rows = self.rows(paths)
+        if task in self.by_task:
+            found[rows >= 0] = self.by_task[task][rows[rows >= 0]]
+        return found
+
+    def frame(self) -> pd.DataFrame:
+        """As a table that `read_outside` reads back to the same numbers."""
+        table: dict[str, Any] = {"path": list(self.keys)}
+        for task, answers in self.by_task.items():
+            table |= {f"p({task} {name})": answers[:, code] for code, name in enumerate(CLASSES[task])}
+        if self.folds is not None:
+            table[FOLD] = self.folds
+        return pd.DataFrame(table)
+
+
+def read_outside(path: Path) -> OutsideTable:
+    """Reads a table of answers: `.parquet` or `.csv`.
+
+    The photos' column is `path` or `ImageID`. Answers are either `ans` (labels 0 to 17), or probabilities of tasks
+    (`p(mask wear)` and so on, a whole task at a time), or of labels (`0` to `17`, or `p(wear / male / <30)` and so on); `share`
+    may stand for `p`, as `orch predict --probabilities` writes it. A column `fold` says which fold's member answered.
+
+    Raises:
+        DataError: no such file, no such columns, photos that stand twice, and numbers that are no probabilities; all at once.
+    """
+    table = _table(path)
+    problems: list[Problem] = []
+    key = next((name for name in KEYS if name in table), None)
+    if key is None:
+        told = ", ".join(map(str, table.columns[:12]))
+        problems.append(Problem(str(path), f"has the columns {told}; one must be path or ImageID, the photo."))
+        keys = pd.Series([], dtype=str)
+    else:
+        keys = table[key].astype(str)
+        problems += [
+            Problem(f"{path}: {name}", f"stands {count} times.", "Leave one row a photo.")
+            for name, count in keys.value_counts().items()
+            if count > 1
+        ]
+    by_task = _answers(path, table, problems)
+    folds = None
+    if FOLD in table:
+        numbers = pd.to_numeric(table[FOLD], errors="coerce")
+        folds = numbers.fillna(-1).to_numpy(dtype=np.int64)
+    if problems:
+        raise DataError(f"{path}: {counted(len(problems), 'problem')} in a table that shall join the vote:", problems)
+    return OutsideTable(path.name, tuple(keys), by_task, folds)
+
+
+def _table(path: Path) -> pd.DataFrame:
+    try:
+        if path.suffix == ".parquet":
+            return pd.read_parquet(path)
+        return pd.read_csv(path, encoding="utf-8-sig", dtype=dict.fromkeys(KEYS, str))
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file.") from None
+    except (ValueError, UnicodeDecodeError, OSError) as error:
+        raise DataError(f"{path}: cannot be read as a table ({str(error).splitlines()[0]}).") from None
+
+
+def _answers(path: Path, table: pd.DataFrame, problems: list[Problem]) -> dict[str, NDArray[np.float32]]:
+    """Task -> probabilities of every row, whichever way the table writes them."""
+    found: dict[str, NDArray[np.float32]] = {}
+    for task in TASKS:
+        columns = _columns(table, [[f"p({task} {name})", f"share({task} {name})"] for name in CLASSES[task]])
+        if columns and len(columns) < len(CLASSES[task]):
+            problems.append(
+                Problem(str(path), f"has {', '.join(columns)} of the task {task}, and not its other classes.")
+            )
+        elif columns:
+            found[task] = _numbers(path, table, columns, problems)
+    if found:
+        return found
+    columns = _columns(table, [[str(code), f"p({name})", f"share({name})"] for code, name in enumerate(LABELS)])
+    if columns and len(columns) < len(LABELS):
+        problems.append(Problem(str(path), f"has {len(columns)} of the 18 labels' columns; all are needed."))
+        return found
+    if columns:
+        joint = _numbers(path, table, columns, problems)
+        return {task: np.asarray(part, np.float32) for task, part in marginals(joint).items()}
+    if ANSWER in table:
+        return _labels(path, table, problems)
+    problems.append(
+        Problem(str(path), "has no answers: ans, or p(mask wear) and so on, or 0 to 17.", "Rename its columns so.")
+    )
+    return found
+
+
+def _columns(table: pd.DataFrame, wanted: Sequence[Sequence[str]]) -> list[str]:
+    """Of each group of names the one that the table has."""
+    return [name for names in wanted for name in names if name in table]
+
+
+def _numbers(path: Path, table: pd.DataFrame, columns: Sequence[str], problems: list[Problem]) -> NDArray[np.float32]:
+    """Rows that sum to 1, or to 0 where the table has no answer (empty cells)."""
+    numbers = table[list(columns)].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float64)
+    empty = np.isnan(numbers).all(axis=1) | (np.nan_to_num(numbers) == 0).all(axis=1)
+    sums = numbers.sum(axis=1)
+    wrong = ~empty & ~((numbers >= 0).all(axis=1) & (np.abs(sums - 1) <= TOLERANCE))
+    problems += [
+        Problem(
+            f"{path} row {row + 2}",
+            f"{', '.join(columns[:3])} ... are no probabilities that sum to 1: {numbers[row][:6]}.",
+        )
+        for row in np.flatnonzero(wrong)
+    ]
+    whole = np.where(empty[:, None], 0.0, numbers)
+    return np.asarray(whole / np.where(empty, 1.0, sums)[:, None], np.float32)
+
+
+def _labels(path: Path, table: pd.DataFrame, problems: list[Problem]) -> dict[str, NDArray[np.float32]]:
+    """Certainty for each row's label; an empty cell abstains."""
+    codes = pd.to_numeric(table[ANSWER], errors="coerce").to_numpy(dtype=np.float64)
+    empty = table[ANSWER].isna().to_numpy()
+    right = np.isin(codes, np.arange(len(LABELS)))
+    problems += [
+        Problem(f"{path} row {row + 2}", f"ans is '{table[ANSWER].iloc[row]}'; allowed: 0 to {len(LABELS) - 1}.")
+        for row in np.flatnonzero(~right & ~empty)
+    ]
+    digits = decompose(np.where(right, np.nan_to_num(codes), 0).astype(np.int64))
+    return {
+        task: np.where(right[:, None], np.eye(len(CLASSES[task]))[digits[task]], 0.0).astype(np.float32)
+        for task in TASKS
+    }
