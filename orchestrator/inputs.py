@@ -9,15 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-import torch
-
+from orchestrator.checks import check_dropped, check_here, check_left, tell_extra
 from orchestrator.config import load_recipes
 from orchestrator.data.check import twins
+from orchestrator.data.extra import Extra, read_extra
 from orchestrator.data.folds import FoldPlan, plan_folds
-from orchestrator.data.photos import Photos
+from orchestrator.data.photos import HashCache, Photos
 from orchestrator.data.readers import read
-from orchestrator.errors import ConfigError, DataError, Mistakes, Problem, nearest
+from orchestrator.errors import ConfigError, DataError, Mistakes
 from orchestrator.labels import CLASSES
 from orchestrator.lint import lint
 from orchestrator.recipe import Recipe
@@ -26,7 +27,7 @@ from orchestrator.records.run import UNFINISHED, RunRecord, run_key
 from orchestrator.records.workspace import Workspace, now
 from orchestrator.specialist import Specialist
 from orchestrator.training.backbones import InitialWeights, State, check_backbone, keep_weights, load_state
-from orchestrator.training.devices import precision_of, resolve_device
+from orchestrator.training.devices import resolve_device
 from orchestrator.training.features import check_head_alone
 from orchestrator.training.jobs import share_out
 
@@ -51,6 +52,7 @@ class Settings:
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         store: decode once into the workspace's pixel store.
         profile: write into the members' histories where the time went.
+        extra: tables of photos from elsewhere that join training and are never scored.
     """
 
     data: Path
@@ -66,6 +68,7 @@ class Settings:
     device: str = "auto"
     store: bool = True
     profile: bool = False
+    extra: Sequence[Path] = ()
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,8 @@ class Inputs:
         recipes: task -> recipe.
         weights: task -> what its members start from.
         device: `cpu`, `cuda` or `cuda:N`.
+        extra: photos from elsewhere that join training; None without any.
+        extra_content: sha256 of each of them.
     """
 
     workspace: Workspace
@@ -93,6 +98,13 @@ class Inputs:
     recipes: Mapping[str, Recipe]
     weights: Mapping[str, InitialWeights]
     device: str
+    extra: Extra | None = None
+    extra_content: Sequence[str] = ()
+
+    @property
+    def extra_fingerprint(self) -> str | None:
+        """Of the photos from elsewhere; None without any."""
+        return self.extra.fingerprint(self.extra_content) if self.extra is not None else None
 
 
 def read_inputs(
@@ -131,7 +143,7 @@ def read_inputs(
         share_out(settings.jobs, 1, device or "cpu")
     for task, recipe in recipes.items():
         with wrong.kept():
-            _check_here(task, recipe, device, settings)
+            check_here(task, recipe, device, settings.k != 0)
     if settings.folds_used and settings.k == 0:
         wrong.add(
             ConfigError(
@@ -148,11 +160,14 @@ def read_inputs(
             with wrong.kept():
                 photos.require(specialist.columns, f"the {task} specialist")
             with wrong.kept():
-                _check_dropped(task, recipes.get(task), photos)
+                check_dropped(task, recipes.get(task), photos)
         plan = plan_folds(photos.people, settings.k, settings.plan_seed or 0) if settings.k else None
         for task, recipe in recipes.items():
             with wrong.kept():
-                _check_left(task, recipe, photos, plan, settings.folds_used)
+                check_left(task, recipe, photos, plan, settings.folds_used)
+    extra = None
+    with wrong.kept():
+        extra = read_extra(settings.extra) if settings.extra else None
     wrong.tell()
     for task, recipe in recipes.items():  # after all that is quick to tell: a hub may take minutes
         if task not in states:
@@ -176,6 +191,11 @@ def read_inputs(
     leaks = [problem for problem in twins(photos, content) if problem.fatal]
     if leaks:
         raise DataError(f"{settings.data}: people would leak across folds.", leaks)
+    extra_content: list[str] = []
+    if extra is not None:
+        extra_content = HashCache(workspace.cache / "extra_hashes.json").hashes(extra.paths)
+        extra.check(photos, content, extra_content, plan)
+        tell_extra(extra, photos, specialists, say)
     people = len(photos.people)
     if plan is None:
         say(f"{len(photos):,} photos of {people:,} people, all trained on: there will be no out-of-fold score.")
@@ -195,42 +215,10 @@ def read_inputs(
         task: keep_weights(recipe.backbone, states[task], workspace.cache / "weights")
         for task, recipe in recipes.items()
     }
-    return Inputs(workspace, photos, content, photos.fingerprint(content), plan, folds, recipes, weights, device)
-
-
-def _check_here(task: str, recipe: Recipe, device: str, settings: Settings) -> None:
-    """Refuses what the device or the plan cannot give a recipe."""
-    if device == "cpu" and recipe.precision == "fp16":
-        raise ConfigError(f"{task}: precision = fp16 needs a GPU; allowed on a CPU: auto, fp32, bf16.")
-    if device and recipe.sam and precision_of(recipe.precision, device) == torch.float16:
-        raise ConfigError(
-            f"{task}: sam takes two gradients a step, and fp16 scales them apart. Use precision=bf16 or fp32."
-        )
-    if recipe.schedule == "plateau" and settings.k == 0:
-        raise ConfigError(f"{task}: schedule = plateau watches held-out people, and --folds 0 holds nobody out.")
-
-
-def _check_dropped(task: str, recipe: Recipe | None, photos: Photos) -> None:
-    """Refuses people to drop that the data does not have."""
-    people = list(dict.fromkeys(photos.table["person"])) if recipe is not None and recipe.drop_people else []
-    unknown = [person for person in (recipe.drop_people if recipe else ()) if person not in set(people)]
-    if unknown:
-        problems = [Problem(f"'{person}'", f"nobody of that key.{nearest(person, people)}") for person in unknown]
-        raise ConfigError(f"{task}: drop_people names people that the data does not have.", problems)
-
-
-def _check_left(task: str, recipe: Recipe, photos: Photos, plan: FoldPlan | None, folds_used: int) -> None:
-    """Refuses dropped people without whom a fold has nobody left to train on."""
-    dropped = photos.table["person"].isin(recipe.drop_people)
-    if plan is None:
-        bare = ["all photos"] if dropped.all() else []
-    else:
-        fold = plan.folds(photos.table["person"])
-        bare = [f"fold {one}" for one in range(folds_used or plan.k) if dropped[fold != one].all()]
-    if bare:
-        raise ConfigError(
-            f"{task}: drop_people leaves nobody to train on for {', '.join(bare)}. Drop fewer people, or use other folds."
-        )
+    fingerprint = photos.fingerprint(content)
+    return Inputs(
+        workspace, photos, content, fingerprint, plan, folds, recipes, weights, device, extra, extra_content
+    )  # fmt: skip
 
 
 def _recipes(settings: Settings, specialists: Mapping[str, Specialist], base: RunRecord | None) -> Mapping[str, Recipe]:
@@ -247,7 +235,15 @@ def key_of(
     trained = sorted(folds) or inputs.folds
     recipe, weights = inputs.recipes[task], inputs.weights[task].sha256
     origin = parent.id if parent else None
-    return run_key(task, recipe, weights, inputs.fingerprint, plan, trained, settings.seed, inputs.device, origin)
+    data, extra = inputs.fingerprint, inputs.extra_fingerprint
+    return run_key(task, recipe, weights, data, plan, trained, settings.seed, inputs.device, origin, extra)
+
+
+def _about_extra(inputs: Inputs) -> dict[str, Any]:
+    assert inputs.extra is not None
+    return {
+        "sources": list(map(str, inputs.extra.sources)), "fingerprint": inputs.extra_fingerprint, "photos": len(inputs.extra),
+    }  # fmt: skip
 
 
 def _is_for(change: str, task: str) -> bool:
@@ -302,6 +298,7 @@ def new_run(
             "source": str(settings.data), "columns": dict(settings.columns),
             "layout": inputs.photos.layout, "fingerprint": inputs.fingerprint,
             "photos": len(inputs.photos), "people": len(inputs.photos.people),
+            **({"extra": _about_extra(inputs)} if inputs.extra is not None else {}),
         },
         initial_weights={"source": inputs.recipes[task].weights, "sha256": inputs.weights[task].sha256},
         threads=threads,

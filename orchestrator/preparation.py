@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 import joblib
@@ -11,9 +12,10 @@ import numpy as np
 import pandas as pd
 
 from orchestrator.data.preprocessing import Geometry
-from orchestrator.data.store import DirectPixels, PixelSource, Rows, build_stores, store_key
+from orchestrator.data.store import DirectPixels, JoinedRows, PixelSource, Rows, build_stores, store_key
 from orchestrator.inputs import Inputs, Settings
 from orchestrator.labels import CLASSES
+from orchestrator.recipe import Recipe
 from orchestrator.records.environment import versions
 from orchestrator.records.run import RunRecord
 from orchestrator.specialist import Specialist
@@ -89,11 +91,31 @@ def first_job(work: Work) -> MemberJob:
 
 
 def pixels_of(settings: Settings, inputs: Inputs, tasks: set[str], observer: Observer) -> dict[str, Rows]:
-    """What each task's networks are fed with: a store per geometry, or features where only heads are trained."""
+    """What each task's networks are fed with: a store per geometry, or features where only heads are trained.
+
+    Photos from elsewhere come after the data's, in stores of their own.
+    """
     recipes = {task: recipe for task, recipe in inputs.recipes.items() if task in tasks}
-    geometries = list(dict.fromkeys(recipe.geometry for recipe in recipes.values()))
     relative, paths = list(inputs.photos.table["path"]), inputs.photos.paths
-    keys = {geometry: store_key(relative, inputs.content, geometry) for geometry in geometries}
+    found = _rows_of(settings, inputs, recipes, relative, paths, inputs.content, observer)
+    if inputs.extra is None:
+        return found
+    names = list(inputs.extra_content)  # where they lie does not matter
+    extra = _rows_of(settings, inputs, recipes, names, inputs.extra.paths, inputs.extra_content, observer)
+    return {task: JoinedRows(found[task], len(paths), extra[task]) for task in found}
+
+
+def _rows_of(
+    settings: Settings,
+    inputs: Inputs,
+    recipes: Mapping[str, Recipe],
+    relative: Sequence[str],
+    paths: Sequence[Path],
+    content: Sequence[str],
+    observer: Observer,
+) -> dict[str, Rows]:
+    geometries = list(dict.fromkeys(recipe.geometry for recipe in recipes.values()))
+    keys = {geometry: store_key(relative, content, geometry) for geometry in geometries}
     sources: Mapping[Geometry, PixelSource] = {geometry: DirectPixels(paths, geometry) for geometry in geometries}
     if geometries and settings.store:
         sources = build_stores(inputs.workspace.store, paths, keys, joblib.cpu_count(), observer.decoding)
@@ -109,24 +131,43 @@ def pixels_of(settings: Settings, inputs: Inputs, tasks: set[str], observer: Obs
 
 
 def _table(work: Work) -> pd.DataFrame:
-    """What a job needs of the photo table: path, person, truth, trained class, target, kind."""
-    photos, recipe, specialist = work.inputs.photos.table, work.inputs.recipes[work.run.task], work.specialist
+    """What a job needs of each photo: path, person, truth, trained class, target, kind; those from elsewhere come last."""
+    photos, extra = work.inputs.photos.table, work.inputs.extra
+    own = _labelled(work, photos).assign(extra=False)
+    if extra is None:
+        return own
+    rows = extra.known(work.specialist.columns)
+    table = pd.DataFrame(index=extra.table.index, columns=own.columns.drop("extra"))
+    table.iloc[rows] = _labelled(work, extra.table.iloc[rows]).to_numpy()
+    table = table.where(table.notna(), 0).astype(dict(own.dtypes.drop("extra")))  # rows that are never drawn
+    return pd.concat([own, table.assign(extra=True)], ignore_index=True)
+
+
+def _labelled(work: Work, photos: pd.DataFrame) -> pd.DataFrame:
+    recipe, specialist = work.inputs.recipes[work.run.task], work.specialist
     table = photos[["path", "person"]].copy()
     table["truth"] = specialist.label(photos)
     table["trained"] = specialist.training_label(photos, recipe)
     table["target"] = head_of(specialist, recipe).targets(specialist, photos, recipe)
     by_mask = recipe.draw_by == "mask" and "mask" in photos
-    table["kind"] = [CLASSES["mask"].index(word) for word in photos["mask"]] if by_mask else 0
+    table["kind"] = [max(0, _mask_code(word)) for word in photos["mask"]] if by_mask else 0
     return table
+
+
+def _mask_code(word: str | None) -> int:
+    return CLASSES["mask"].index(word) if isinstance(word, str) else -1
 
 
 def _job(work: Work, fold: int | None, table: pd.DataFrame) -> MemberJob:
     inputs, run, specialist = work.inputs, work.run, work.specialist
     recipe = inputs.recipes[run.task]
     if fold is None or inputs.plan is None:
-        train, held_out = np.arange(len(table)), np.array([], dtype=np.int64)
+        train, held_out = np.arange(len(inputs.photos)), np.array([], dtype=np.int64)
     else:
-        train, held_out = inputs.plan.split(table["person"], fold)
+        train, held_out = inputs.plan.split(inputs.photos.table["person"], fold)
+    if inputs.extra is not None:
+        rows = inputs.extra.for_fold(inputs.extra.known(specialist.columns), fold, inputs.plan)
+        train = np.concatenate([train, len(inputs.photos) + rows])
     train = train[~table["person"].iloc[train].isin(recipe.drop_people)]
     return MemberJob(
         folder=run.member(fold), task=run.task, fold=fold, classes=specialist.classes, table=table, train=train,

@@ -112,6 +112,9 @@ class Recipe(BaseModel):
         default_factory=dict,
         description="class -> how many times as often its photos are drawn: 2 over-samples, 0.5 drops half",
     )
+    extra_factor: float = Field(
+        1.0, gt=0, le=10, description="how many times as often photos of --extra are drawn as a photo of the data"
+    )
     drop_people: tuple[str, ...] = Field(
         (), description="people that are never trained on; they are scored all the same"
     )

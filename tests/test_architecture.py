@@ -19,10 +19,11 @@ LAYERS = {
     "orchestrator.training": 3, "orchestrator.config": 3, "orchestrator.lint": 3, "models": 3,
     "orchestrator.ensemble": 4,
     "orchestrator.evaluation": 5, "orchestrator.records": 5,
+    "orchestrator.checks": 6,
     "orchestrator.inputs": 6, "orchestrator.retraining": 6, "orchestrator.preparation": 6, "orchestrator.pipeline": 6,
     "orchestrator.ensembling": 6, "orchestrator.prediction": 6, "orchestrator.exporting": 6, "orchestrator.cascading": 6,
     "orchestrator.experiments": 6,
-    "orchestrator.submissions": 6,
+    "orchestrator.submissions": 6, "orchestrator.pseudo": 6,
     "orchestrator.bench": 6, "orchestrator.pictures": 6,
     "orchestrator.specialists": 7, "orchestrator.cli": 7,
 }  # fmt: skip

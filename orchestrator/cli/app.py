@@ -21,6 +21,7 @@ from orchestrator.cli import (
     ensemble,
     export,
     predict,
+    pseudo,
     recipes,
     runs,
     submissions,
@@ -59,6 +60,7 @@ app.command("sweep", rich_help_panel="Train")(sweep.sweep)
 app.command("ensemble", rich_help_panel="Ensemble and predict")(ensemble.ensemble)
 app.command("cascade", rich_help_panel="Ensemble and predict")(cascade.cascade)
 app.command("predict", rich_help_panel="Ensemble and predict")(predict.predict)
+app.command("pseudo", rich_help_panel="Ensemble and predict")(pseudo.pseudo)
 app.command("tta", rich_help_panel="Ensemble and predict")(tta.tta)
 app.command("export", rich_help_panel="Ensemble and predict")(export.export)
 app.command("bench", rich_help_panel="Data and records")(bench.bench)

@@ -11,9 +11,26 @@ from orchestrator.errors import ConfigError, nearest
 from orchestrator.labels import TASKS
 
 __all__ = [
-    "ColumnsOption", "DataOption", "DeviceOption", "FoldsOption", "FoldsUsedOption", "JobsOption", "JsonOption", "NoStoreOption",
-    "PlanSeedOption", "ProfileOption", "RecipeOption", "SeedOption", "SetOption", "TasksOption", "TrackOption", "ValidOnlyOption",
-    "WorkspaceOption", "chosen_tasks", "column_names",
+    "ColumnsOption",
+    "DataOption",
+    "DeviceOption",
+    "ExtraOption",
+    "FoldsOption",
+    "FoldsUsedOption",
+    "JobsOption",
+    "JsonOption",
+    "NoStoreOption",
+    "PlanSeedOption",
+    "ProfileOption",
+    "RecipeOption",
+    "SeedOption",
+    "SetOption",
+    "TasksOption",
+    "TrackOption",
+    "ValidOnlyOption",
+    "WorkspaceOption",
+    "chosen_tasks",
+    "column_names",
 ]  # fmt: skip
 
 DataOption = Annotated[
@@ -45,6 +62,10 @@ TasksOption = Annotated[str, typer.Option("--tasks", help="Only these specialist
 ValidOnlyOption = Annotated[bool, typer.Option("--valid-only", help="Train fold 0 only: a single split of people.")]
 FoldsUsedOption = Annotated[
     int, typer.Option("--folds-used", min=0, help="Train only the first folds of the plan; 0: all. 1 is --valid-only.")
+]
+ExtraOption = Annotated[
+    list[Path],
+    typer.Option("--extra", help="A table of photos from elsewhere, or of pseudo-labels: trained on, never scored."),
 ]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of the training.")]
 PlanSeedOption = Annotated[

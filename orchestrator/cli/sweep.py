@@ -11,6 +11,7 @@ from orchestrator.cli.console import emit, grid, out, say, share
 from orchestrator.cli.options import (
     ColumnsOption,
     DeviceOption,
+    ExtraOption,
     FoldsUsedOption,
     JobsOption,
     JsonOption,
@@ -87,6 +88,7 @@ def sweep(
     seed: SeedOption = 0,
     columns: ColumnsOption = [],
     no_store: NoStoreOption = False,
+    extra: ExtraOption = [],
     track: TrackOption = [],
     json: JsonOption = False,
 ) -> None:
@@ -123,7 +125,7 @@ def sweep(
             raise ConfigError("--picture draws the trials of one search; leave it or --stages out.")
     settings = Settings(
         data, workspace, column_names(columns), recipe, change, folds, folds_used or int(valid_only), seed, None, jobs, device,
-        not no_store,
+        not no_store, extra=extra,
     )  # fmt: skip
     display = watcher(track, workspace)
     try:

@@ -12,6 +12,7 @@ from orchestrator.cli.options import (
     ColumnsOption,
     DataOption,
     DeviceOption,
+    ExtraOption,
     FoldsOption,
     FoldsUsedOption,
     JobsOption,
@@ -56,6 +57,7 @@ def train_all(
     columns: ColumnsOption = [],
     no_store: NoStoreOption = False,
     profile: ProfileOption = False,
+    extra: ExtraOption = [],
     track: TrackOption = [],
     json: JsonOption = False,
 ) -> None:
@@ -78,7 +80,7 @@ def train_all(
     chosen = chosen_tasks(tasks)
     settings = pipeline.Settings(
         data, workspace, column_names(columns), recipe or ["quick"], change, folds, folds_used or int(valid_only), seed,
-        plan_seed, jobs, device, not no_store, profile,
+        plan_seed, jobs, device, not no_store, profile, extra,
     )  # fmt: skip
     display = watcher(track, workspace)
     try:
@@ -135,6 +137,7 @@ def train(
     columns: ColumnsOption = [],
     no_store: NoStoreOption = False,
     profile: ProfileOption = False,
+    extra: ExtraOption = [],
     track: TrackOption = [],
     json: JsonOption = False,
 ) -> None:
@@ -158,7 +161,7 @@ def train(
     specialist = trainable(task)
     settings = pipeline.Settings(
         data, workspace, column_names(columns), recipe, change, folds, folds_used or int(valid_only), seed,
-        plan_seed, jobs, device, not no_store, profile,
+        plan_seed, jobs, device, not no_store, profile, extra,
     )  # fmt: skip
     if more and not grid_words:
         raise ConfigError(f"{' '.join(more)}: only --grid takes more words. One setting is changed by --set {more[0]}.")

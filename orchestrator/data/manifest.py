@@ -17,7 +17,7 @@ from orchestrator.data.photos import Photos, check_age, check_word
 from orchestrator.data.preprocessing import SUFFIXES
 from orchestrator.errors import ConfigError, DataError, Problem, nearest
 
-__all__ = ["MANIFEST_COLUMNS", "read_manifest"]
+__all__ = ["MANIFEST_COLUMNS", "place_of", "read_cells", "read_manifest"]
 
 MANIFEST_COLUMNS = ("path", "person", "age", "gender", "mask")
 
@@ -36,7 +36,7 @@ def read_manifest(path: Path, columns: Mapping[str, str] | None = None) -> tuple
         DataError: the file cannot be read, or has no path or person column.
         ConfigError: `columns` names what is not there.
     """
-    frame = _read(path)
+    frame = read_cells(path)
     frame = _rename(frame, path, columns or {})
     problems: list[Problem] = []
     known = [column for column in MANIFEST_COLUMNS if column in frame]
@@ -51,7 +51,7 @@ def read_manifest(path: Path, columns: Mapping[str, str] | None = None) -> tuple
         elif (path.parent / str(row["path"])).is_file():
             left_out.append(str(row["path"]))
     for row in kept:
-        row["path"], row["person"] = _place(str(row["path"]), path.parent), str(row["person"]).strip()
+        row["path"], row["person"] = place_of(str(row["path"]), path.parent), str(row["person"]).strip()
     for key, value in pd.Series([str(row["path"]) for row in kept]).value_counts().items():
         if value > 1:
             problems.append(Problem(str(path), f"path '{key}' stands in {value} rows.", "Keep one.", "repeated_row"))
@@ -69,7 +69,7 @@ def read_manifest(path: Path, columns: Mapping[str, str] | None = None) -> tuple
     return Photos(path.parent, table, "manifest", notes, tuple(left_out), path), problems
 
 
-def _place(name: str, folder: Path) -> str:
+def place_of(name: str, folder: Path) -> str:
     """One spelling of a photo's path: relative to the table's folder where it lies below it, absolute elsewhere."""
     place = Path(os.path.normpath(folder.absolute() / name))
     return (
@@ -77,7 +77,12 @@ def _place(name: str, folder: Path) -> str:
     )
 
 
-def _read(path: Path) -> pd.DataFrame:
+def read_cells(path: Path) -> pd.DataFrame:
+    """A table's cells as they stand, words in a CSV file.
+
+    Raises:
+        DataError: no such file, or no table.
+    """
     try:
         if path.suffix.lower() == ".parquet":
             return pd.read_parquet(path)
@@ -159,7 +164,7 @@ def _extra_files(known: set[str], path: Path) -> list[Problem]:
     """
     folders = {(path.parent / name).parent for name in known}
     extra = [
-        _place(str(file.absolute()), path.parent)
+        place_of(str(file.absolute()), path.parent)
         for folder in sorted(folders)
         if folder.is_dir()
         for file in sorted(folder.iterdir())

@@ -25,7 +25,7 @@ from orchestrator.data.files import digest_of, free_room, write_json
 from orchestrator.data.preprocessing import Geometry, decode
 from orchestrator.errors import DataError, PhotoError, Problem, StoreError
 
-__all__ = ["DirectPixels", "PixelSource", "PixelStore", "Rows", "build_stores", "store_key"]
+__all__ = ["DirectPixels", "JoinedRows", "PixelSource", "PixelStore", "Rows", "build_stores", "store_key"]
 
 STORE_FORMAT = 1
 Progress = Callable[[int, int], None]
@@ -80,6 +80,31 @@ class DirectPixels:
             PhotoError: a photo cannot be decoded.
         """
         return np.stack([self.geometry.apply(decode(self.paths[row])) for row in rows])
+
+
+class JoinedRows:
+    """Two sources one after the other, under one numbering.
+
+    Args:
+        first: of rows 0 to count - 1.
+        count: of the first source's rows.
+        second: of the rows after them.
+    """
+
+    def __init__(self, first: Rows, count: int, second: Rows) -> None:
+        self._first, self._count, self._second = first, count, second
+
+    def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """What belongs to some rows, shape (n, ...)."""
+        own = rows < self._count
+        if own.all():
+            return self._first.take(rows)
+        others = self._second.take(rows[~own] - self._count)
+        if not own.any():
+            return others
+        found = np.empty((len(rows), *others.shape[1:]), others.dtype)
+        found[own], found[~own] = self._first.take(rows[own]), others
+        return found
 
 
 def store_key(relative: Sequence[str], content: Sequence[str], geometry: Geometry) -> str:

@@ -53,7 +53,7 @@ class RunRecord:
         seed: of the training.
         folds: folds trained in this run or taken from its parent; [None] for a run without a plan.
         plan: k, seed and digest of the fold plan; None without one.
-        data: source, layout, fingerprint, numbers of photos and people.
+        data: source, layout, fingerprint, numbers of photos and people; of photos from elsewhere likewise, as `extra`.
         initial_weights: source and sha256.
         threads: CPU threads of each member's training.
         device: `cpu` or `cuda`.
@@ -114,7 +114,10 @@ class RunRecord:
             return ""
         digest = self.plan["digest"] if self.plan else None
         weights, data = self.initial_weights["sha256"], self.data["fingerprint"]
-        return run_key(self.task, recipe, weights, data, digest, self.own_folds, self.seed, self.device, self.parent)
+        extra = self.data.get("extra", {}).get("fingerprint")
+        return run_key(
+            self.task, recipe, weights, data, digest, self.own_folds, self.seed, self.device, self.parent, extra
+        )
 
     def member(self, fold: int | None) -> Path:
         """The folder of a member."""
@@ -158,6 +161,7 @@ def run_key(
     seed: int,
     device: str,
     parent: str | None,
+    extra: str | None,
 ) -> str:
     """The key of a run from all that its result depends on.
 
@@ -171,10 +175,12 @@ def run_key(
         seed: of the training.
         device: `cpu`, `cuda` or `cuda:N`; all GPUs count as one.
         parent: the run that other members are shared with.
+        extra: fingerprint of photos from elsewhere that join training; None without any.
     """
     return digest_of(
         {
             "task": task, "recipe": recipe.digest(), "weights": weights, "data": data, "plan": plan, "folds": list(folds),
             "seed": seed, "device": device.partition(":")[0], "parent": parent,
+            "extra": extra,
         }
     )  # fmt: skip

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from orchestrator.data.extra import exact_column
 from orchestrator.recipe import Recipe, loss_terms
 from orchestrator.specialist import Specialist
 from orchestrator.training import losses
@@ -190,15 +191,22 @@ class SoftAgeHead:
         return self.high - self.low + 1
 
     def targets(self, specialist: Specialist, table: pd.DataFrame, recipe: Recipe) -> NDArray[Any]:  # noqa: ARG002  # a Head takes it
-        """Exact values to train on, float32."""
+        """Exact values to train on, float32; -1 - code where no more than the class is known."""
         assert specialist.scale is not None  # config.py refuses soft_age without a scale
-        return table[specialist.scale.column].to_numpy(dtype=np.float32)
+        column = specialist.scale.column
+        values = table[column].to_numpy(dtype=np.float32)
+        if exact_column(column) not in table:
+            return values
+        return np.where(table[exact_column(column)], values, -1 - specialist.label(table)).astype(np.float32)
 
     def loss(self, outputs: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-        """Cross-entropy with the discretised Gaussian around each target."""
+        """Cross-entropy with the discretised Gaussian around each target, or of the class where no more is known."""
         years = torch.arange(self.low, self.high + 1, device=outputs.device, dtype=torch.float32)
         target = F.softmax(-0.5 * ((years - targets[:, None]) / self.sigma) ** 2, dim=1)
-        return (-(target * outputs.float().log_softmax(dim=1)).sum(dim=1) * weights).mean()
+        by_year = -(target * outputs.float().log_softmax(dim=1)).sum(dim=1)
+        codes = (-1 - targets).clamp_min(0).long()[:, None]
+        by_class = -self.probabilities(outputs).clamp_min(1e-7).log().gather(1, codes)[:, 0]
+        return (torch.where(targets >= 0, by_year, by_class) * weights).mean()
 
     def probabilities(self, outputs: Tensor) -> Tensor:
         """Sums of the softmax over each class's years."""

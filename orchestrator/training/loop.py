@@ -159,7 +159,11 @@ def _finish(job: MemberJob, learner: Learner, progress: Progress) -> dict[str, A
         "recipe": job.recipe.model_dump(mode="json"),
         "seed": job.seed,
         "initial_weights_sha256": job.initial.sha256,
-        "train": {"photos": len(job.train), "people": int(people.iloc[job.train].nunique())},
+        "train": {
+            "photos": len(job.train),
+            "people": int(people.iloc[job.train].nunique()),
+            "extra": int(job.table["extra"].iloc[job.train].sum()),
+        },
         "held_out": {"photos": len(job.held_out), "people": int(people.iloc[job.held_out].nunique())},
         "photos_per_epoch": job.photos_per_epoch,
         "epochs": progress.epoch,

@@ -32,8 +32,8 @@ class MemberJob:
         fold: the fold held out; None trains on every row and scores nothing.
         classes: class names in code order.
         table: columns `path`, `person`, `truth` (class codes), `trained` (those that training takes for true: a moved
-            border shows here), `target` (what the head trains on) and `kind` (what a draw of one photo per person chooses
-            first, a code).
+            border shows here), `target` (what the head trains on), `kind` (what a draw of one photo per person chooses
+            first, a code) and `extra` (whether it comes from elsewhere).
         train: rows to train on.
         held_out: rows to score; empty without a plan.
         pixels: where pixels come from, by row of the table; features, for a recipe that trains a head alone.
@@ -100,12 +100,14 @@ class MemberJob:
     def factors(self) -> Factors | None:
         """How many times as often each training row is drawn; None: once."""
         recipe = self.recipe
+        extra = self.table["extra"].to_numpy()[self.train]
+        scarce = np.where(extra, recipe.extra_factor, 1.0)
         if not recipe.sample_balance and not recipe.sample_factor:
-            return None
+            return scarce if (scarce != 1).any() else None
         classes = self.table["trained"].to_numpy()[self.train]
         factor = np.array([recipe.sample_factor.get(name, 1.0) for name in self.classes])
         draws = expected_draws(recipe.sampling, self.persons, self.kinds)
-        return class_factors(classes, draws, recipe.sample_balance, factor)
+        return class_factors(classes, draws, recipe.sample_balance, factor) * scarce
 
     @property
     def weights(self) -> NDArray[np.float32]:

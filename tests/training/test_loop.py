@@ -47,7 +47,7 @@ def job_of(folder: Path, *changes: str, people: int = 30, **more: object) -> Mem
     truth = np.tile([0, 1, 2], people)[: people * 3]
     table = pd.DataFrame(
         {"path": [f"{n}.jpg" for n in range(people * 3)], "person": np.repeat([f"p{n}" for n in range(people)], 3)}
-    ).assign(truth=truth, trained=truth, target=truth, kind=0)
+    ).assign(truth=truth, trained=truth, target=truth, kind=0, extra=False)
     rows = np.arange(len(table))
     job = MemberJob(
         folder=folder, task="mask", fold=0, classes=specialist.classes, table=table, train=rows[: people * 2],

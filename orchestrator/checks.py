@@ -1,0 +1,64 @@
+"""What a device, a plan or the data refuses of a recipe, and what is told of photos from elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+
+from orchestrator.data.extra import EVERY_FOLD, Extra
+from orchestrator.data.folds import FoldPlan
+from orchestrator.data.photos import Photos
+from orchestrator.errors import ConfigError, Problem, nearest
+from orchestrator.recipe import Recipe
+from orchestrator.specialist import Specialist
+from orchestrator.training.devices import precision_of
+
+__all__ = ["check_dropped", "check_here", "check_left", "tell_extra"]
+
+
+def check_here(task: str, recipe: Recipe, device: str, scored: bool) -> None:
+    """Refuses what the device or the plan cannot give a recipe."""
+    if device == "cpu" and recipe.precision == "fp16":
+        raise ConfigError(f"{task}: precision = fp16 needs a GPU; allowed on a CPU: auto, fp32, bf16.")
+    if device and recipe.sam and precision_of(recipe.precision, device) == torch.float16:
+        raise ConfigError(
+            f"{task}: sam takes two gradients a step, and fp16 scales them apart. Use precision=bf16 or fp32."
+        )
+    if recipe.schedule == "plateau" and not scored:
+        raise ConfigError(f"{task}: schedule = plateau watches held-out people, and --folds 0 holds nobody out.")
+
+
+def check_dropped(task: str, recipe: Recipe | None, photos: Photos) -> None:
+    """Refuses people to drop that the data does not have."""
+    people = list(dict.fromkeys(photos.table["person"])) if recipe is not None and recipe.drop_people else []
+    unknown = [person for person in (recipe.drop_people if recipe else ()) if person not in set(people)]
+    if unknown:
+        problems = [Problem(f"'{person}'", f"nobody of that key.{nearest(person, people)}") for person in unknown]
+        raise ConfigError(f"{task}: drop_people names people that the data does not have.", problems)
+
+
+def check_left(task: str, recipe: Recipe, photos: Photos, plan: FoldPlan | None, folds_used: int) -> None:
+    """Refuses dropped people without whom a fold has nobody left to train on."""
+    dropped = photos.table["person"].isin(recipe.drop_people)
+    if plan is None:
+        bare = ["all photos"] if dropped.all() else []
+    else:
+        fold = plan.folds(photos.table["person"])
+        bare = [f"fold {one}" for one in range(folds_used or plan.k) if dropped[fold != one].all()]
+    if bare:
+        raise ConfigError(
+            f"{task}: drop_people leaves nobody to train on for {', '.join(bare)}. Drop fewer people, or use other folds."
+        )
+
+
+def tell_extra(extra: Extra, photos: Photos, specialists: Mapping[str, Specialist], say: Callable[[str], None]) -> None:
+    """How many photos from elsewhere each task learns from."""
+    for task, specialist in specialists.items():
+        rows = extra.known(specialist.columns)
+        table = extra.table.iloc[rows]
+        folds = "" if (table["fold"] == EVERY_FOLD).all() else ", some for single folds only"
+        say(f"{task}: {len(rows):,} extra photos of {table['person'].nunique():,} people join training{folds}.")
+    shared = set(extra.table["person"]) & set(photos.people.index)
+    if shared:
+        say(f"note: {len(shared)} of their people are held out too; no fold learns from those whom it holds out.")

@@ -1,0 +1,77 @@
+"""`orch pseudo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orchestrator.cli.console import counting, emit, grid, out, say
+from orchestrator.cli.options import DeviceOption, JsonOption, WorkspaceOption
+from orchestrator.errors import ConfigError
+
+__all__ = ["pseudo"]
+
+
+def pseudo(
+    photos: Annotated[list[Path] | None, typer.Argument(help="Photos without labels, or folders of photos.")] = None,
+    evaluation: Annotated[Path | None, typer.Option("--eval", help="A folder with info.csv and images/.")] = None,
+    *,
+    to: Annotated[Path, typer.Option("--out", "-o", help="The table to write, .csv or .parquet.")],
+    threshold: Annotated[
+        float, typer.Option("--threshold", help="How sure: the mean probability of a task's likeliest class.")
+    ] = 0.95,
+    ensemble: Annotated[
+        str | None, typer.Option("--ensemble", "-e", help="The ensemble's id; the current one if left out.")
+    ] = None,
+    skip_unreadable: Annotated[
+        bool, typer.Option("--skip-unreadable", help="Leave photos out that cannot be read.")
+    ] = False,
+    device: DeviceOption = "auto",
+    workspace: WorkspaceOption = Path("runs"),
+    json: JsonOption = False,
+) -> None:
+    """Label photos by what an ensemble is sure of, for training to learn from: pseudo-labels.
+
+    Each fold has labels of its own, made by the members that hold it out, and only the member that will hold it out learns from
+    them; out-of-fold scores stay honest. Photos that are trained on already are refused when the table is used.
+
+    \b
+    Examples:
+      orch pseudo --eval people/eval --out pseudo.parquet
+      orch train age --data people/train --extra pseudo.parquet --set extra_factor=0.3
+    """
+    from orchestrator.data.contest import read_eval
+    from orchestrator.ensembling import open_predictor
+    from orchestrator.prediction import find_photos
+    from orchestrator.pseudo import pseudo_label, write_labels
+    from orchestrator.records.workspace import Workspace
+    from orchestrator.training.devices import resolve_device
+
+    if (evaluation is None) == (not photos):
+        raise ConfigError(
+            "give either photos or --eval DIR. Example: orch pseudo --eval people/eval --out pseudo.parquet"
+        )
+    if to.suffix not in (".csv", ".parquet"):
+        raise ConfigError(f"--out {to}: a table is written; give a name that ends in .csv or .parquet.")
+    paths = list(read_eval(evaluation).paths) if evaluation is not None else find_photos(photos or [])
+    place = Workspace(workspace)
+    with counting("loading members") as progress:
+        name, predictor = open_predictor(place, ensemble, resolve_device(device), progress)
+    _, record = place.ensemble(name)
+    say(f"ensemble {name}: {len(predictor.members)} members, each fold's by themselves.")
+    with counting("labelling") as progress:
+        labels = pseudo_label(predictor, record, paths, threshold, progress, skip_unreadable)
+    write_labels(labels, to)
+    if json:
+        emit({"out": str(to), "photos": labels.photos, "rows": len(labels.table), "labels_a_fold": labels.counts})
+    else:
+        table = grid(f"of {labels.photos:,} photos, surer than {threshold:g}", "task", "class", "labels a fold")
+        for task, counts in labels.counts.items():
+            for word, count in counts.items():
+                table.add_row(task, word, f"{count:,.0f}")
+        out().print(table)
+    for path, reason in labels.failed[:20]:
+        say(f"not read: {path}: {reason}")
+    say(f"{to}: {len(labels.table):,} rows. next: orch train TASK --data DIR --extra {to}")
