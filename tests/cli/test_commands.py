@@ -24,7 +24,7 @@ Orch = Callable[..., Done]
 
 
 def test_recipes_and_runs_are_shown_and_copied(orch: Orch, workspace: Path, tmp_path: Path) -> None:
-    assert orch("recipes", "list").out.count("quick") == 3
+    assert orch("recipes", "list").out.count("quick") == 4
     shown = orch("recipes", "show", "age", "quick").out
     assert "train_border" in shown
     assert "58 rule" in shown
