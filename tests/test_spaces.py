@@ -129,7 +129,7 @@ def finished(search: Search, trials: list[Trial]) -> None:
 
 
 def test_a_search_that_was_killed_draws_what_it_would_have_drawn(tmp_path: Path) -> None:
-    pytest.importorskip("optuna")
+    pytest.importorskip("optuna", reason="the extra `sweep` is not installed")
     space = parse_space(SPACE, "here")
     whole, killed = (Search(tmp_path / f"{name}.db", space, 7) for name in ("whole", "killed"))
     for _ in range(6):
@@ -152,7 +152,7 @@ def test_a_search_that_was_killed_draws_what_it_would_have_drawn(tmp_path: Path)
 
 
 def test_a_search_gets_better_where_there_is_something_to_find(tmp_path: Path) -> None:
-    pytest.importorskip("optuna")
+    pytest.importorskip("optuna", reason="the extra `sweep` is not installed")
     space = parse_space("lr = { low = 1e-5, high = 1.0, log = true }", "here")
     search = Search(tmp_path / "search.db", space, 0)
     for _ in range(40):
@@ -165,7 +165,7 @@ def test_a_search_gets_better_where_there_is_something_to_find(tmp_path: Path) -
 
 
 def test_choices_alone_are_gone_through_without_repeating_one(tmp_path: Path) -> None:
-    pytest.importorskip("optuna")
+    pytest.importorskip("optuna", reason="the extra `sweep` is not installed")
     space = parse_space("ema = [0.0, 0.9, 0.99]\nmixup = [0.0, 0.3]", "here")
     search = Search(tmp_path / "search.db", space, 0)
     drawn = []
@@ -177,7 +177,7 @@ def test_choices_alone_are_gone_through_without_repeating_one(tmp_path: Path) ->
 
 
 def test_a_file_that_is_no_search_is_told(tmp_path: Path) -> None:
-    pytest.importorskip("optuna")
+    pytest.importorskip("optuna", reason="the extra `sweep` is not installed")
     (tmp_path / "search.db").write_bytes(b"something else" * 100)
     with pytest.raises(ConfigError, match="cannot be opened as a search"):
         Search(tmp_path / "search.db", parse_space(SPACE, "here"), 0)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from orchestrator.experiments.sweeps import Sweep
     from orchestrator.experiments.tuning import Stage
     from orchestrator.inputs import Settings
+    from orchestrator.preparation import Observer
     from orchestrator.records.run import RunRecord
     from orchestrator.specialist import Specialist
 
@@ -143,14 +144,14 @@ def sweep(
 
 def _searched(
     settings: Settings, specialist: Specialist, space: Path | None, trials: int, minutes: float | None, prune: bool,
-    display: object, picture: Path | None, json: bool,
+    display: Observer, picture: Path | None, json: bool,
 ) -> RunRecord | None:  # fmt: skip
     from orchestrator.experiments.curves import draw_sweep
     from orchestrator.experiments.spaces import read_space
     from orchestrator.experiments.sweeps import sweep as search
     from orchestrator.records.workspace import Workspace
 
-    found = search(settings, specialist, read_space(space), display, trials, minutes, prune)  # type: ignore[arg-type]
+    found = search(settings, specialist, read_space(space), display, trials, minutes, prune)
     if picture is not None:
         draw_sweep(found, picture)
     if json:
@@ -201,13 +202,13 @@ def _print_sweep(found: Sweep, workspace: Path) -> None:
 
 def _staged(
     settings: Settings, specialist: Specialist, space: Path | None, names: str, trials: int, minutes: float | None, small: float,
-    prune: bool, display: object, json: bool,
+    prune: bool, display: Observer, json: bool,
 ) -> RunRecord | None:  # fmt: skip
     from orchestrator.experiments.spaces import read_stages
     from orchestrator.experiments.tuning import tune
 
     stages = read_stages(space, [word.strip() for word in names.split(",") if word.strip()])
-    found = tune(settings, specialist, stages, display, trials, minutes, small, prune)  # type: ignore[arg-type]
+    found = tune(settings, specialist, stages, display, trials, minutes, small, prune)
     if json:
         emit([stage.as_dict() for stage in found])
     else:

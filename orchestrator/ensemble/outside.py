@@ -6,6 +6,7 @@ table's; for other photos it abstains. Its weight in a vote is that of one run.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -50,8 +51,8 @@ class OutsideTable:
         """The row of each photo, shape (n,); -1 where the table has none."""
         if not self._rows:
             names = [PurePosixPath(key).name for key in self.keys]
-            once = pd.Series(names).drop_duplicates(keep=False)
-            self._rows.update({name: int(row) for row, name in once.items()})  # type: ignore[call-overload]
+            times = Counter(names)
+            self._rows.update({name: row for row, name in enumerate(names) if times[name] == 1})
             self._rows.update({key: row for row, key in enumerate(self.keys)})
         found = (self._rows.get(path, self._rows.get(PurePosixPath(path).name, -1)) for path in paths)
         return np.fromiter(found, dtype=np.int64, count=len(paths))

@@ -51,6 +51,13 @@ def others(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "extra.csv"
 
 
+class NoPixels:
+    """Jobs are looked at and not run."""
+
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        raise AssertionError("nobody trains here")
+
+
 def jobs_of(people: Path, workspace: Path, extra: Path, task: str, *changes: str, k: int = 3) -> list[object]:
     settings = Settings(
         people / "train", workspace, changes=(*TINY, *changes), k=k, jobs=1, device="cpu", extra=[extra]
@@ -58,7 +65,7 @@ def jobs_of(people: Path, workspace: Path, extra: Path, task: str, *changes: str
     inputs = read_inputs(settings, {task: TRAINABLE[task]}, lambda _: None)
     record = RunRecord.load(workspace / "age-0001")
     record.id, record.task, record.folder = "new", task, workspace / "new-0001"
-    return [job for _, job in missing_jobs([Work(settings, TRAINABLE[task], inputs, record, None)])]  # type: ignore[arg-type]
+    return [job for _, job in missing_jobs([Work(settings, TRAINABLE[task], inputs, record, NoPixels())])]
 
 
 def test_a_member_learns_from_extra_photos_that_tell_its_class_and_is_scored_on_none(
@@ -102,7 +109,8 @@ def test_a_person_who_is_held_out_is_not_learnt_from_elsewhere(
 ) -> None:
     table = pd.read_csv(others, dtype=str, keep_default_na=False)
     record = RunRecord.load(workspace / "age-0001")
-    plan = FoldPlan.load(next((workspace / "plans").glob(f"{record.plan['digest'][:12]}*")))  # type: ignore[index]
+    assert record.plan is not None
+    plan = FoldPlan.load(next((workspace / "plans").glob(f"{record.plan['digest'][:12]}*")))
     person = sorted(plan.fold_of)[0]
     table["person"] = table["person"].where(table["person"] != table["person"].iloc[0], person)
     table["path"] = [str(others.parent / path) for path in table["path"]]

@@ -154,7 +154,7 @@ def test_a_joint_run_is_compared_retrained_and_resumed_like_any_other(orch: Orch
 def test_an_export_answers_with_a_joint_network_as_predict_does(
     orch: Orch, people: Path, place: Path, tmp_path: Path
 ) -> None:
-    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxruntime", reason="the extra `engines` is not installed")
     assert orch("ensemble", "-w", place, "--members", "joint=joint-0001").code == 0
     done = orch("export", "-w", place, "--out", tmp_path / "export")
     assert done.code == 0, done.err

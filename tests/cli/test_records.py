@@ -201,7 +201,7 @@ def test_a_deletion_checks_again_when_it_acts(orch: Orch, place: Path) -> None:
     assert listed(orch, place, "--where", "task=age") == ["age-0001", "age-0002", "age-0003"]
 
 
-def test_an_ensemble_of_runs_deleted_meanwhile_is_not_written(orch: Orch, place: Path) -> None:
+def test_an_ensemble_of_runs_deleted_meanwhile_is_not_written(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     space = Workspace(place)
     runs = {task: [space.run(f"{task}-0001")] for task in TASKS}
     whole = space.lock()
@@ -215,7 +215,7 @@ def test_an_ensemble_of_runs_deleted_meanwhile_is_not_written(orch: Orch, place:
         def __exit__(self, *_: object) -> None:
             whole.release()
 
-    space.lock = DeletedFirst  # type: ignore[assignment, method-assign]
+    monkeypatch.setattr(space, "lock", DeletedFirst)
     with pytest.raises(WorkspaceError, match="mask-0001: deleted by another command"):
         build_ensemble(space, "soft", runs)
     assert not list(place.glob("soft-*"))
