@@ -61,7 +61,7 @@ class Extra:
         return [Path(path) for path in self.table["path"]]
 
     def fingerprint(self, content: Sequence[str]) -> str:
-        """sha256 (hex) of the rows and the photos' content; where the photos lie does not matter."""
+        """sha256 (hex) of the rows and the photos' content; where the table lies does not matter."""
         rows = self.table.drop(columns="path").astype(object)
         return digest_of([rows.where(rows.notna(), None).to_numpy().tolist(), list(content)])
 
@@ -164,7 +164,7 @@ def _rows(source: Path, frame: pd.DataFrame) -> tuple[list[dict[str, Any]], list
             )
         person = cells.get("person")
         row: dict[str, Any] = {
-            "path": path.as_posix(), "person": f"extra:{path.as_posix()}" if _empty(person) else str(person).strip(),
+            "path": path.as_posix(), "person": f"extra:{source.name}:{cells['path']}" if _empty(person) else str(person).strip(),
             "fold": EVERY_FOLD, "age": np.nan, "age_exact": True, "gender": None, "mask": None,
         }  # fmt: skip
         for column in ("gender", "mask"):
