@@ -1,6 +1,7 @@
 """What a search may try, and which of it it draws."""
 
 import math
+import sqlite3
 import tomllib
 from pathlib import Path
 
@@ -149,6 +150,34 @@ def test_a_search_that_was_killed_draws_what_it_would_have_drawn(tmp_path: Path)
     assert [trial.number for trial in whole.trials] == list(range(12))
     other = Search(tmp_path / "other.db", space, 8)
     assert other.ask(1)[0].changes != whole.trials[0].changes
+
+
+def test_a_trial_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    """Optuna's `ask` commits a trial first and its settings after it; a kill between would leave a trial without settings."""
+    pytest.importorskip("optuna", reason="the extra `sweep` is not installed")
+    sqlalchemy = pytest.importorskip("sqlalchemy", reason="comes with Optuna")
+    file, space, seen = tmp_path / "search.db", parse_space(SPACE, "here"), list[list[int]]()
+    search = Search(file, space, 0)
+
+    def look(_: object) -> None:
+        """The number of settings of every trial that a kill right here would leave."""
+        with sqlite3.connect(file) as base:
+            rows = base.execute(
+                "select count(param_id) from trials left join trial_params using (trial_id) group by trials.trial_id"
+            ).fetchall()
+        seen.append([count for (count,) in rows])
+
+    sqlalchemy.event.listen(sqlalchemy.Engine, "commit", look)
+    try:
+        asked = search.ask(3)
+        look(None)
+    finally:
+        sqlalchemy.event.remove(sqlalchemy.Engine, "commit", look)
+    assert seen[0] == []
+    assert seen[-1] == [4, 4, 4]
+    assert [4] in seen
+    assert all(count == 4 for counts in seen for count in counts)
+    assert Search(file, space, 0).trials == asked
 
 
 def test_a_search_gets_better_where_there_is_something_to_find(tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ class Search:
     @property
     def trials(self) -> list[Trial]:
         """All of them, by number."""
-        return [self._trial(one) for one in self._study.get_trials(deepcopy=False) if one.state.name != "WAITING"]
+        return [self._trial(one) for one in self._study.get_trials(deepcopy=False)]
 
     def _trial(self, frozen: Any) -> Trial:
         states = {"RUNNING": RUNNING, "COMPLETE": COMPLETE, "PRUNED": GIVEN_UP}
@@ -120,25 +120,30 @@ class Search:
         """
         running = [one for one in self.trials if one.state == RUNNING]
         for _ in range(count - len(running)):
-            number = len(self._study.get_trials(deepcopy=False))
-            entropy = np.random.SeedSequence([self._seed, number])
-            point = self._untried(np.random.default_rng(entropy)) if self._space.points is not None else None
-            if self._space.points is not None:
-                if point is None:
-                    break
-                self._study.enqueue_trial(point)
-            self._study.sampler = self._optuna.samplers.TPESampler(
-                seed=int(entropy.generate_state(1)[0]), n_startup_trials=STARTUP
+            known = self._study.get_trials(deepcopy=False)
+            values = self._drawn(known)
+            if values is None:
+                break
+            # Optuna's own `ask` writes setting by setting; added like this, a kill leaves a whole trial or none.
+            self._study.add_trial(
+                self._optuna.trial.create_trial(
+                    state=self._optuna.trial.TrialState.RUNNING, params=values, distributions=self._axes
+                )
             )
-            asked = self._study.ask(self._axes)
-            running.append(self._trial(self._study.get_trials(deepcopy=False)[asked.number]))
+            running.append(self._trial(self._study.get_trials(deepcopy=False)[len(known)]))
         return running
 
-    def _untried(self, rng: np.random.Generator) -> dict[str, Any] | None:
-        """A point of a space of choices that no trial has, drawn at random; None when all are tried."""
-        tried = [one.params for one in self._study.get_trials(deepcopy=False)]
-        left = [point for point in self._space.points or [] if point not in tried]
-        return left[int(rng.integers(len(left)))] if left else None
+    def _drawn(self, known: Sequence[Any]) -> dict[str, Any] | None:
+        """A point for the next trial; None when all points of a space of choices are tried."""
+        entropy = np.random.SeedSequence([self._seed, len(known)])
+        if self._space.points is not None:
+            tried = [one.params for one in known]
+            left = [point for point in self._space.points if point not in tried]
+            return left[int(np.random.default_rng(entropy).integers(len(left)))] if left else None
+        sampler = self._optuna.samplers.TPESampler(seed=int(entropy.generate_state(1)[0]), n_startup_trials=STARTUP)
+        memory = self._optuna.create_study(direction="maximize", sampler=sampler)
+        memory.add_trials(known)
+        return dict(memory.ask(self._axes).params)
 
     def note_run(self, number: int, run: str) -> None:
         """Which run a trial is."""
