@@ -20,7 +20,7 @@ from orchestrator.ensemble.engines import Engine, Pixels
 from orchestrator.ensemble.export import CHECK_PHOTOS, Exports
 from orchestrator.ensemble.predictor import Predictor
 from orchestrator.ensemble.trunk import whole
-from orchestrator.errors import ConfigError
+from orchestrator.errors import ConfigError, Problem
 from orchestrator.labels import CLASSES, LABELS, TASKS
 
 __all__ = ["Exported", "export_ensemble"]
@@ -78,6 +78,15 @@ def export_ensemble(
     """
     if folder.exists() and any(folder.iterdir()) and not (folder / CARD).is_file():
         raise ConfigError(f"--out {folder}: holds files that no export has made. Choose a new or empty folder.")
+    around = [
+        Problem(one.name, "its recipe has face > 0.") for one in predictor.members if one.preprocess.geometry.face
+    ]
+    if around:
+        raise ConfigError(
+            "an export holds networks and needs no orchestrator, and these members need its face detector too. Serve them with "
+            "`orch predict`, or train without face crops (--set face=0) what is to be exported.",
+            around,
+        )
     sample = _sample(predictor, store, photos)
     exports = Exports(cache)
     splits = [whole(member) for member in predictor.members]  # one file a member, simple to feed
@@ -119,7 +128,7 @@ def _sample(predictor: Predictor, store: Path, photos: Sequence[Path]) -> dict[G
         read = list(islice((one for one in found if not isinstance(one, str)), CHECK_PHOTOS))
         if not read:
             raise ConfigError(f"--photos: none of the {len(photos)} photos can be read.")
-        return {geometry: np.stack([one[geometry] for one in read]) for geometry in predictor.geometries}
+        return {geometry: np.stack([one.pixels[geometry] for one in read]) for geometry in predictor.geometries}
     stores: dict[Geometry, tuple[Path, int]] = {}
     for path in sorted(store.glob("*/store.json")):
         if path.parent.suffix == ".building":  # of a command at work, or killed

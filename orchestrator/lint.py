@@ -112,7 +112,16 @@ def _impossible(specialist: Specialist, recipe: Recipe) -> Iterator[Problem]:
 def _harmful(specialist: Specialist, recipe: Recipe) -> Iterator[Problem]:
     """Settings that work and lose scores on faces."""
     if specialist.keeps is not None:
-        yield from _cuts(specialist, recipe, specialist.keeps)
+        top = (1 - recipe.crop) * recipe.anchor
+        shows = f"crop = {recipe.crop:g} at anchor = {recipe.anchor:g}"
+        yield from _cuts(
+            specialist, recipe, "crop", shows, (top, top + recipe.crop), specialist.keeps, "a photo's height"
+        )
+    if specialist.keeps_of_face is not None and recipe.face:
+        shown, kept = (-recipe.face, 1 + recipe.face), specialist.keeps_of_face
+        yield from _cuts(
+            specialist, recipe, "face", f"face = {recipe.face:g}", shown, kept, "the height of a face's box"
+        )
     augment = recipe.augment
     for key, harms, why in (
         ("augment.rotate", augment.rotate > TURNED, f"faces turned by more than {TURNED} degrees will not come."),
@@ -129,24 +138,42 @@ def _harmful(specialist: Specialist, recipe: Recipe) -> Iterator[Problem]:
             yield Problem(key, why, kind="harms", fatal=False)
 
 
-def _cuts(specialist: Specialist, recipe: Recipe, keeps: tuple[float, float]) -> Iterator[Problem]:
-    """Crops that can remove rows which the specialist needs."""
-    top, bottom = (1 - recipe.crop) * recipe.anchor, (1 - recipe.crop) * recipe.anchor + recipe.crop
+def _cuts(
+    specialist: Specialist,
+    recipe: Recipe,
+    key: str,
+    shows: str,
+    shown: tuple[float, float],
+    keeps: tuple[float, float],
+    of: str,
+) -> Iterator[Problem]:
+    """A crop that can remove rows which the specialist needs.
+
+    Args:
+        specialist: whose.
+        recipe: its augmentation and views see what the crop leaves.
+        key: the crop's setting.
+        shows: it and its value, in words.
+        shown: rows that it shows, from and to.
+        keeps: rows that it must show.
+        of: what rows are measured in.
+    """
+    (top, bottom), span = shown, shown[1] - shown[0]
     if any("zoom" in view for view in recipe.views):
-        edge = recipe.crop * (1 - ZOOM) / 2
+        edge = span * (1 - ZOOM) / 2
         if top + edge > keeps[0] or bottom - edge < keeps[1]:
-            what = f"views: zoom shows {top + edge:.2f} to {bottom - edge:.2f} of a photo's height: it cuts away"
+            what = f"views: zoom shows {top + edge:.2f} to {bottom - edge:.2f} of {of}: it cuts away"
             yield Problem("views", f"{what} rows that tell the {specialist.name} classes apart.", "Leave zoom out.")
-    rows = f"the rows from {keeps[0]:g} to {keeps[1]:g} of a photo's height, which tell the {specialist.name} classes apart"
+    rows = f"the rows from {keeps[0]:g} to {keeps[1]:g} of {of}, which tell the {specialist.name} classes apart"
     if top > keeps[0] or bottom < keeps[1]:
-        what = f"crop = {recipe.crop:g} at anchor = {recipe.anchor:g} shows {top:.2f} to {bottom:.2f}: it cuts away {rows}."
-        yield Problem("crop", what, "Use a larger crop, or another anchor.")
+        what = f"{shows} shows {top:.2f} to {bottom:.2f}: it cuts away {rows}."
+        yield Problem(key, what, "Use a larger crop, or another anchor." if key == "crop" else "Use a larger margin.")
         return
     augment = recipe.augment
     # The flattest random crop of the smallest area; then the furthest shift of the largest scale.
     left = math.sqrt((1 - augment.resized_crop) * 0.9) if augment.resized_crop else 1.0
     lost = 0.5 * (1 - 1 / (1 + augment.scale)) + augment.shift
-    highest, lowest = top + recipe.crop * left * (1 - lost), bottom - recipe.crop * left * (1 - lost)
+    highest, lowest = top + span * left * (1 - lost), bottom - span * left * (1 - lost)
     if lowest > keeps[0] or highest < keeps[1]:
         what = f"augment: resized_crop, shift and scale together can cut away {rows}."
-        yield Problem("augment.resized_crop", what, "Lower them, or show more of the photo by crop.")
+        yield Problem("augment.resized_crop", what, f"Lower them, or show more of the photo by {key}.")

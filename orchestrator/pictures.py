@@ -10,13 +10,13 @@ import numpy as np
 
 from orchestrator.data.describe import Description
 from orchestrator.data.files import atomic
-from orchestrator.data.preprocessing import Geometry, decode
+from orchestrator.data.preprocessing import Box, Geometry, decode
 from orchestrator.errors import ConfigError
 from orchestrator.labels import AGE_BORDERS, CLASSES, LABELS, TASKS
 from orchestrator.prediction import Prediction
 
 __all__ = [
-    "ACCENT", "INK", "SOFT", "WARN", "check_png", "contact_sheet", "draw_bench", "draw_cascade", "draw_evaluation",
+    "ACCENT", "INK", "SOFT", "WARN", "check_png", "contact_sheet", "draw_bench", "draw_cascade", "draw_evaluation", "draw_faces",
     "draw_people", "pyplot",
 ]  # fmt: skip
 
@@ -58,6 +58,39 @@ def contact_sheet(answers: Sequence[Prediction], path: Path, truth: Sequence[int
         if wrong and truth is not None:
             words += f"\ntruth: {LABELS[truth[number]]}"
         axis.set_title(words, fontsize=8, color=WARN if wrong else INK)
+    with atomic(path) as temporary:
+        figure.savefig(temporary, dpi=100, format="png")
+    plt.close(figure)
+
+
+def draw_faces(paths: Sequence[Path], boxes: Sequence[Box | None], path: Path) -> None:
+    """Draws photos with the boxes of their faces, at most 35: first those without one, then others spread evenly.
+
+    Args:
+        paths: the photos.
+        boxes: of each, or None.
+        path: the .png to write.
+    """
+    plt = pyplot()
+    without = [row for row, box in enumerate(boxes) if box is None][: SHEET // 2]
+    others = [row for row, box in enumerate(boxes) if box is not None]
+    spread = np.linspace(0, len(others) - 1, min(SHEET - len(without), len(others))).round().astype(int)
+    shown = without + sorted({others[place] for place in spread})
+    columns = min(7, len(shown))
+    rows = -(-len(shown) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(1.75 * columns, 2.5 * rows), squeeze=False, layout="constrained"
+    )
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, row in zip(axes.flat, shown, strict=False):
+        photo, box = decode(paths[row]), boxes[row]
+        axis.imshow(photo)
+        if box is None:
+            axis.set_title("no face found", fontsize=8, color=WARN)
+            continue
+        top, left, height, width = box
+        axis.add_patch(plt.Rectangle((left, top), width, height, fill=False, color=ACCENT, linewidth=1.5))
     with atomic(path) as temporary:
         figure.savefig(temporary, dpi=100, format="png")
     plt.close(figure)

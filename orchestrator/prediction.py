@@ -50,6 +50,7 @@ class Prediction:
         agreement: the smallest share, over the tasks, of members that chose the winning class.
         error: why the photo could not be read; empty otherwise.
         asked: how many members answered for it; all, unless a cascade settled the vote early.
+        face_found: whether a face was found to crop around; None where no member crops around faces.
     """
 
     path: Path
@@ -60,13 +61,14 @@ class Prediction:
     agreement: float
     error: str = ""
     asked: int = 0
+    face_found: bool | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: `probabilities` of a soft vote, `shares` of a hard one, which are no probabilities."""
         return {
             "path": str(self.path), "label": self.label, "name": self.name, "agreement": self.agreement,
             "probabilities" if self.strategy == "soft" else "shares": self.shares,
-            "asked": self.asked, "error": self.error or None,
+            "asked": self.asked, "face_found": self.face_found, "error": self.error or None,
         }  # fmt: skip
 
 
@@ -172,8 +174,12 @@ def _predictions(batch: Batch, strategy: Strategy, paths: Sequence[Path]) -> lis
             for task in TASKS
         }
         agreement = min(float(votes[task].agreement[row]) for task in TASKS)
-        asked = int(batch.asked[row])
-        answers.append(Prediction(path, label, LABELS[label], strategy, shares, round(agreement, 4), asked=asked))
+        answers.append(
+            Prediction(
+                path, label, LABELS[label], strategy, shares, round(agreement, 4), asked=int(batch.asked[row]),
+                face_found=batch.faces[row],
+            )
+        )  # fmt: skip
     return answers
 
 
@@ -214,6 +220,7 @@ def write_probabilities(path: Path, keys: Sequence[str], answers: Sequence[Predi
     table |= {f"{prefix}({name})": joint[:, code] for code, name in enumerate(LABELS)}
     table["agreement"] = [answer.agreement for answer in answers]
     table["asked"] = [answer.asked for answer in answers]
+    table["face_found"] = pd.array([answer.face_found for answer in answers], dtype="boolean")
     table["error"] = [answer.error or None for answer in answers]
     with atomic(path) as temporary:
         pq.write_table(pa.Table.from_pandas(pd.DataFrame(table), preserve_index=False), temporary)

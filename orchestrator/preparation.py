@@ -11,8 +11,10 @@ import joblib
 import numpy as np
 import pandas as pd
 
-from orchestrator.data.preprocessing import Geometry
+from orchestrator.data.boxes import find_boxes
+from orchestrator.data.preprocessing import Box, Geometry
 from orchestrator.data.store import DirectPixels, JoinedRows, PixelSource, Rows, build_stores, store_key
+from orchestrator.errors import counted
 from orchestrator.inputs import Inputs, Settings
 from orchestrator.labels import CLASSES
 from orchestrator.recipe import Recipe
@@ -37,6 +39,9 @@ class Observer(Protocol):
 
     def decoding(self, done: int, photos: int) -> None:
         """Photos decoded into the store so far."""
+
+    def looking(self, done: int, photos: int) -> None:
+        """Photos in which a face was looked for so far."""
 
     def features(self, done: int, photos: int) -> None:
         """Photos that have gone through a frozen backbone so far."""
@@ -116,9 +121,15 @@ def _rows_of(
 ) -> dict[str, Rows]:
     geometries = list(dict.fromkeys(recipe.geometry for recipe in recipes.values()))
     keys = {geometry: store_key(relative, content, geometry) for geometry in geometries}
-    sources: Mapping[Geometry, PixelSource] = {geometry: DirectPixels(paths, geometry) for geometry in geometries}
+    faces = None
+    if any(geometry.face for geometry in geometries):
+        faces = find_boxes(inputs.workspace.faces, paths, content, joblib.cpu_count(), observer.looking)
+        _tell_faces(faces, observer)
+    sources: Mapping[Geometry, PixelSource] = {
+        geometry: DirectPixels(paths, geometry, faces) for geometry in geometries
+    }
     if geometries and settings.store:
-        sources = build_stores(inputs.workspace.store, paths, keys, joblib.cpu_count(), observer.decoding)
+        sources = build_stores(inputs.workspace.store, paths, keys, joblib.cpu_count(), observer.decoding, faces)
     return {
         task: sources[recipe.geometry]
         if recipe.train == "network"
@@ -128,6 +139,15 @@ def _rows_of(
         )
         for task, recipe in recipes.items()
     }  # fmt: skip
+
+
+def _tell_faces(faces: Sequence[Box | None], observer: Observer) -> None:
+    without = sum(box is None for box in faces)
+    found = f"faces: found in {len(faces) - without:,} of {counted(len(faces), 'photo')}"
+    rest = (
+        f"; the other {without:,} show the recipe's crop and anchor: `orch data faces` lists them." if without else "."
+    )
+    observer.say(found + rest)
 
 
 def _table(work: Work) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from orchestrator.data.augmentation import Augment
 from orchestrator.data.files import digest_of
-from orchestrator.data.preprocessing import Geometry
+from orchestrator.data.preprocessing import DETECTOR, Geometry
 from orchestrator.data.sampling import Draw, Sampling
 from orchestrator.errors import nearest
 
@@ -89,6 +89,13 @@ class Recipe(BaseModel):
     width: int = Field(ge=16, le=2048, description="input columns, pixels")
     crop: float = Field(1.0, gt=0, le=1, description="crop box as a share of the largest box of the input's shape")
     anchor: float = Field(0.5, ge=0, le=1, description="where the crop box stands: 0 top, 0.5 centre, 1 bottom")
+    face: float = Field(
+        0.0,
+        ge=0,
+        le=2,
+        description="crop around the face found, with this share of its height as margin (0.3); crop and anchor are then for "
+        "photos without one (anchor = 1: lower centre); 0: no face is looked for",
+    )
     small_epochs: int = Field(0, ge=0, description="first epochs on shrunken photos; scores are always on whole ones")
     small_size: float = Field(0.5, ge=0.25, lt=1, description="their height and width, as a share of the recipe's")
 
@@ -217,7 +224,9 @@ class Recipe(BaseModel):
     @property
     def geometry(self) -> Geometry:
         """Crop and size of the network's input."""
-        return Geometry(self.height, self.width, self.crop, self.anchor)
+        return Geometry(
+            self.height, self.width, self.crop, self.anchor, self.face, DETECTOR if self.face else ""
+        )  # fmt: skip
 
     def digest(self) -> str:
         """sha256 (hex) of everything that changes the result; `about` and `workers` do not."""

@@ -57,6 +57,7 @@ class Specialist:
         scale: the number behind ordered classes, where there is one.
         parts: numbers of classes whose combinations the classes are, first digit first: one head for each. Empty: one head.
         keeps: rows of a photo, from and to as shares of its height, that no crop may cut away; None: any crop will do.
+        keeps_of_face: the same for crops around faces, as shares of the height of the face's box (0: its top, 1: its end).
     """
 
     name: str
@@ -67,6 +68,7 @@ class Specialist:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     scale: Scale | None = None
     keeps: tuple[float, float] | None = None
+    keeps_of_face: tuple[float, float] | None = None
     parts: tuple[int, ...] = ()
 
     def training_label(self, table: pd.DataFrame, recipe: Recipe) -> Codes:

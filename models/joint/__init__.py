@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from models.joint.label import label_of
-from models.joint.transforms import AUGMENT, GEOMETRY, KEEPS
+from models.joint.transforms import AUGMENT, GEOMETRY, KEEPS, KEEPS_OF_FACE
 from orchestrator.labels import CLASSES, JOINT, TASKS
 from orchestrator.specialist import Specialist
 
@@ -17,5 +17,6 @@ SPECIALIST = Specialist(
     recipes=Path(__file__).parent / "recipes",
     defaults={"sampling": "per_photo", "augment": AUGMENT, **GEOMETRY},
     keeps=KEEPS,
+    keeps_of_face=KEEPS_OF_FACE,
     parts=tuple(len(CLASSES[task]) for task in TASKS),
 )

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from models.mask.label import mask_class
-from models.mask.transforms import AUGMENT, GEOMETRY, KEEPS
+from models.mask.transforms import AUGMENT, GEOMETRY, KEEPS, KEEPS_OF_FACE
 from orchestrator.labels import CLASSES
 from orchestrator.specialist import Specialist
 
@@ -17,4 +17,5 @@ SPECIALIST = Specialist(
     recipes=Path(__file__).parent / "recipes",
     defaults={"sampling": "per_photo", "augment": AUGMENT, **GEOMETRY},
     keeps=KEEPS,
+    keeps_of_face=KEEPS_OF_FACE,
 )

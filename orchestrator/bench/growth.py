@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.bench.timing import in_turn
-from orchestrator.data.preprocessing import Geometry
 from orchestrator.data.store import DirectPixels
 from orchestrator.ensemble.predictor import Predictor
 from orchestrator.labels import TASKS
@@ -82,7 +81,7 @@ def _larger(job: MemberJob, paths: Sequence[Path], times: float) -> MemberJob:
     """The same job with an input whose sides are `times` as long, rounded to 16 pixels, without a store."""
     height, width = (16 * max(1, round(side * times / 16)) for side in (job.recipe.height, job.recipe.width))
     recipe = job.recipe.model_copy(update={"height": height, "width": width})
-    geometry = Geometry(height, width, recipe.crop, recipe.anchor)
+    geometry = recipe.geometry
     return replace(
         job, folder=job.folder.with_name(f"input-{height}"), recipe=recipe, pixels=DirectPixels(list(paths), geometry),
         preprocess=replace(job.preprocess, geometry=geometry),

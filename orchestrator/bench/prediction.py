@@ -122,7 +122,9 @@ def _put_on(predictor: Predictor, engine: Engine | None, exports: Exports, sampl
     difference = 0.0
     if engine != Engine("torch"):
         difference = exports.check(
-            predictor.splits, engine, lambda member: np.stack([one[member.preprocess.geometry] for one in sample])
+            predictor.splits,
+            engine,
+            lambda member: np.stack([one.pixels[member.preprocess.geometry] for one in sample]),
         )
     predictor.use(open_runners(predictor.splits, engine, exports.path, predictor.device, predictor.threads))
     return difference

@@ -1,4 +1,4 @@
-"""`orch data check | describe | folds | synth`."""
+"""`orch data check | describe | faces | folds | synth`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from orchestrator.cli.options import (
     JsonOption,
     PlanSeedOption,
     TasksOption,
+    WorkspaceOption,
     chosen_tasks,
     column_names,
 )  # fmt: skip
@@ -124,6 +125,59 @@ def describe_data(
         for row in frame.itertuples(index=False):
             table.add_row(*(f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row))
         console.print(table)
+
+
+@app.command("faces")
+def find_faces(
+    data: DataOption,
+    workspace: WorkspaceOption = Path("runs"),
+    picture: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Write photos with their boxes here, a .png.")
+    ] = None,
+    columns: ColumnsOption = [],
+    json: JsonOption = False,
+) -> None:
+    """Find the face in every photo, as recipes with `face` above 0 do, and list the photos in which none is found.
+
+    Boxes are kept in the workspace: a training looks for none that is known.
+
+    \b
+    Examples:
+      orch data faces --data people/train --out faces.png
+      orch data faces --data people/train --json
+    """
+    import joblib
+
+    from orchestrator.data.boxes import find_boxes
+    from orchestrator.data.preprocessing import DETECTOR
+    from orchestrator.data.readers import read
+    from orchestrator.pictures import check_png, draw_faces
+    from orchestrator.records.workspace import Workspace
+
+    if picture is not None:
+        check_png("--out", picture)
+    photos = read(data, column_names(columns))
+    place = Workspace(workspace, create=True)
+    with counting("looking for faces") as progress:
+        boxes = find_boxes(place.faces, photos.paths, photos.content(place.hashes()), joblib.cpu_count(), progress)
+    found = [box is not None for box in boxes]
+    if picture is not None:
+        draw_faces(photos.paths, boxes, picture)
+        say(f"picture: {picture}")
+    if json:
+        each = [{"path": path, "box": box} for path, box in zip(photos.table["path"], boxes, strict=True)]
+        emit({"detector": DETECTOR, "photos": len(photos), "found": sum(found), "boxes": each})
+        return
+    without = [path for path, box in zip(photos.table["path"], boxes, strict=True) if box is None]
+    for path in without[:SHOWN_NOTES]:
+        typer.echo(f"no face  {path}")
+    if len(without) > SHOWN_NOTES:
+        typer.echo(f"... and {len(without) - SHOWN_NOTES:,} more; --json lists all.")
+    if "mask" in photos.table:
+        by_mask = photos.table["mask"].to_frame().assign(found=found).groupby("mask")["found"].agg(["sum", "size"])
+        words = ", ".join(f"{mask} {row['sum']:,} of {row['size']:,}" for mask, row in by_mask.iterrows())
+        typer.echo(f"By mask: {words}.")
+    typer.echo(f"{DETECTOR} found a face in {sum(found):,} of {len(photos):,} photos.")
 
 
 @app.command("folds")

@@ -53,6 +53,10 @@ class TrainingDisplay:
         """Photos decoded into the store so far."""
         self._count(done, photos, "decoding photos once", f"decoded {photos:,} photos into the pixel store.")
 
+    def looking(self, done: int, photos: int) -> None:
+        """Photos in which a face was looked for so far."""
+        self._count(done, photos, "looking for faces once", f"looked for faces in {photos:,} photos.")
+
     def features(self, done: int, photos: int) -> None:
         """Photos that have gone through a frozen backbone so far."""
         self._count(done, photos, "computing features once", f"computed the features of {photos:,} photos.")

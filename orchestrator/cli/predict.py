@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["predict"]
 
-SHOWN = 60
+SHOWN, SHOWN_WITHOUT = 60, 5
 
 
 def predict(
@@ -147,6 +147,7 @@ def predict(
         emit([answer.as_dict() for answer in answers])
     elif contest is None:
         _print(answers)
+    _tell_faces(answers)
     for answer in failed[:20]:
         say(f"not read: {answer.path}: {answer.error}")
     if len(failed) > 20:
@@ -183,6 +184,15 @@ def _cascade(workspace: Workspace, ensemble: str | None, predictor: Predictor) -
         how = "" if predictor.strategy == "hard" else " `orch cascade PHOTOS` finds out what saves more."
         say(f"cascade: exact, no label can change.{how}")
     return found
+
+
+def _tell_faces(answers: list[Prediction]) -> None:
+    """Photos that were answered by the crop for those without a face."""
+    without = [answer for answer in answers if answer.face_found is False]
+    for answer in without[:SHOWN_WITHOUT]:
+        say(f"no face found: {answer.path}: answered from the crop without one.")
+    if len(without) > SHOWN_WITHOUT:
+        say(f"... and {len(without) - SHOWN_WITHOUT:,} more without a face: `face_found` of --json or --probabilities.")
 
 
 def _print(answers: list[Prediction]) -> None:

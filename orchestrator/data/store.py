@@ -22,7 +22,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from orchestrator.data.files import digest_of, free_room, write_json
-from orchestrator.data.preprocessing import Geometry, decode
+from orchestrator.data.preprocessing import Box, Geometry, decode
 from orchestrator.errors import DataError, PhotoError, Problem, StoreError
 
 __all__ = ["DirectPixels", "JoinedRows", "PixelSource", "PixelStore", "Rows", "build_stores", "store_key"]
@@ -67,11 +67,18 @@ class PixelStore:
 
 
 class DirectPixels:
-    """The same pixels without a store: each photo is decoded whenever it is asked for (`--no-store`)."""
+    """The same pixels without a store: each photo is decoded whenever it is asked for (`--no-store`).
 
-    def __init__(self, paths: Sequence[Path], geometry: Geometry) -> None:
+    Args:
+        paths: the photos, in the table's order.
+        geometry: crop and size.
+        faces: the box of each photo's face, where the geometry is put around faces.
+    """
+
+    def __init__(self, paths: Sequence[Path], geometry: Geometry, faces: Sequence[Box | None] | None = None) -> None:
         self.paths = list(paths)
         self.geometry = geometry
+        self.faces = list(faces) if faces is not None else [None] * len(self.paths)
 
     def take(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """The pixels of some rows, shape (n, H, W, 3), uint8.
@@ -79,7 +86,7 @@ class DirectPixels:
         Raises:
             PhotoError: a photo cannot be decoded.
         """
-        return np.stack([self.geometry.apply(decode(self.paths[row])) for row in rows])
+        return np.stack([self.geometry.apply(decode(self.paths[row]), self.faces[row]) for row in rows])
 
 
 class JoinedRows:
@@ -123,6 +130,7 @@ def build_stores(
     keys: dict[Geometry, str],
     threads: int,
     progress: Progress | None = None,
+    faces: Sequence[Box | None] | None = None,
 ) -> dict[Geometry, PixelStore]:
     """Opens the stores of several geometries, building those that are not there, each photo decoded once for all.
 
@@ -132,6 +140,7 @@ def build_stores(
         keys: the name of each geometry's store, from `store_key`.
         threads: decoding threads (Pillow and OpenCV release the interpreter's lock).
         progress: called with (photos done, photos in all).
+        faces: the box of each photo's face, where a geometry is put around faces.
 
     Raises:
         StoreError: the disk has no room.
@@ -142,11 +151,19 @@ def build_stores(
     with FileLock(folder / "build.lock"):
         missing = {geometry: keys[geometry] for geometry in stores if not stores[geometry].path.exists()}
         if missing:
-            _build(folder, paths, missing, threads, progress or (lambda _done, _all: None))
+            boxes = faces if faces is not None else [None] * len(paths)
+            _build(folder, paths, boxes, missing, threads, progress or (lambda _done, _all: None))
     return stores
 
 
-def _build(folder: Path, paths: Sequence[Path], keys: dict[Geometry, str], threads: int, progress: Progress) -> None:
+def _build(
+    folder: Path,
+    paths: Sequence[Path],
+    faces: Sequence[Box | None],
+    keys: dict[Geometry, str],
+    threads: int,
+    progress: Progress,
+) -> None:
     sizes = {geometry: len(paths) * geometry.height * geometry.width * 3 for geometry in keys}
     for left_over in folder.glob("*.building"):  # of a killed command: we hold the lock, so nobody writes them
         shutil.rmtree(left_over, ignore_errors=True)
@@ -157,20 +174,20 @@ def _build(folder: Path, paths: Sequence[Path], keys: dict[Geometry, str], threa
     )  # fmt: skip
     problems: list[Problem] = []
 
-    def pixels_of(path: Path) -> list[NDArray[np.uint8]] | None:
+    def pixels_of(row: int) -> list[NDArray[np.uint8]] | None:
         try:
-            photo = decode(path)
+            photo = decode(paths[row])
         except PhotoError as error:
             where, what = error.message.split(": ", 1)
             problems.append(Problem(where, what, kind="unreadable"))
             return None
-        return [geometry.apply(photo) for geometry in keys]
+        return [geometry.apply(photo, faces[row]) for geometry in keys]
 
     with _arrays(folder, keys, len(paths)) as arrays, ThreadPoolExecutor(threads) as pool:
         done = 0
         for start in range(0, len(paths), 256):  # bounds what waits decoded in memory
             part = range(start, min(start + 256, len(paths)))
-            for row, pixels in zip(part, pool.map(lambda row: pixels_of(paths[row]), part), strict=True):
+            for row, pixels in zip(part, pool.map(pixels_of, part), strict=True):
                 if pixels is not None:
                     for array, one in zip(arrays, pixels, strict=True):
                         array[row] = one

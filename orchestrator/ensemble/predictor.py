@@ -17,10 +17,11 @@ from pathlib import Path
 import cv2
 import joblib
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from orchestrator.data.preprocessing import Geometry, decode
+from orchestrator.data.boxes import one_thread
+from orchestrator.data.detection import Detector, detector
+from orchestrator.data.preprocessing import DETECTOR, Geometry, decode
 from orchestrator.ensemble.cascade import Cascade, ask
 from orchestrator.ensemble.engines import Call, Features, Runner, torch_runners
 from orchestrator.ensemble.member import Member
@@ -41,7 +42,20 @@ core second: 715 by 16, 645 by 64), and a batch of 64 is enough calls to keep al
 
 CASCADE_CALL = 64  # of a cascade: what is left after each member must still be worth a call
 
-Prepared = dict[Geometry, NDArray[np.uint8]]
+Pixels = dict[Geometry, NDArray[np.uint8]]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One photo, ready for every member.
+
+    Attributes:
+        pixels: geometry -> (height, width, 3), uint8.
+        face_found: whether a face was found to crop around; None where no member crops around faces.
+    """
+
+    pixels: Pixels
+    face_found: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -54,6 +68,7 @@ class Batch:
         failed: photos that could not be read, with the reason.
         order: for every photo of the stretch, its row in `fused`, or -1 when it failed.
         asked: how many members answered for each photo of `fused`, shape (n,).
+        faces: for each photo of `fused`, whether a face was found to crop around; None where none was looked for.
     """
 
     paths: list[Path]
@@ -61,6 +76,7 @@ class Batch:
     failed: list[tuple[Path, str]]
     order: list[int]
     asked: NDArray[np.int64]
+    faces: list[bool | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,6 +138,10 @@ class Predictor:
         device: `cpu`, `cuda` or `cuda:N`.
         threads: calls at once on a CPU; 0: one per core.
         outside: tables from elsewhere that vote too, each as much as the members of one run.
+
+    Raises:
+        ConfigError: members crop around faces, and the detector is not installed.
+        WorkspaceError: members crop around the faces of another detector.
         sharing: compute layers that members share once for all. Off for a handful of photos, which take less than the proof
             that sharing changes no answer (fifteen members of `quick`: 0.4 s).
     """
@@ -143,6 +163,7 @@ class Predictor:
         self.stages = Stages()
         self.outside = list(outside)
         self.geometries = list(dict.fromkeys(member.preprocess.geometry for member in self.members))
+        self._detector = _detector_of(self.members)
 
     def use(self, runners: Sequence[Runner]) -> None:
         """Puts every member on a runner, in the order of `members`."""
@@ -152,7 +173,11 @@ class Predictor:
 
     def prepare(self, photo: NDArray[np.uint8]) -> Prepared:
         """One decoded photo at every geometry that some member needs."""
-        return {geometry: geometry.apply(photo) for geometry in self.geometries}
+        if self._detector is None:
+            return Prepared({geometry: geometry.apply(photo) for geometry in self.geometries})
+        with self.stages("find faces"):
+            face = self._detector.find(photo)
+        return Prepared({geometry: geometry.apply(photo, face) for geometry in self.geometries}, face is not None)
 
     def read(self, path: Path) -> Prepared | str:
         """One file at every geometry, or why it cannot be read."""
@@ -199,7 +224,7 @@ class Predictor:
             enough = self._stretch(cascade) * -(-self.threads // len(self._teams(cascade)))
             batch = max(BATCH, enough if self.device == "cpu" else 0)
         parts = [list(paths[start : start + batch]) for start in range(0, len(paths), batch)]
-        with self._pool() as pool, ThreadPoolExecutor(self.threads) as decoders:
+        with self._pool() as pool, ThreadPoolExecutor(self.threads, initializer=one_thread) as decoders:
             # On a CPU decoding shares the members' threads; a GPU's single thread must not wait for it.
             readers = pool if self.device == "cpu" else decoders
             ahead: deque[list[Future[Prepared | str]]] = deque()
@@ -221,7 +246,7 @@ class Predictor:
         if self.device != "cpu":
             return ThreadPoolExecutor(1)
         # OpenMP counts threads for each calling thread, so this does not touch the caller's own setting.
-        return ThreadPoolExecutor(self.threads, initializer=torch.set_num_threads, initargs=(1,))
+        return ThreadPoolExecutor(self.threads, initializer=one_thread)
 
     def _stretch(self, cascade: Cascade | None) -> int:
         """Photos a call on a CPU."""
@@ -240,7 +265,7 @@ class Predictor:
 
     def _ask(self, pool: ThreadPoolExecutor, prepared: Sequence[Prepared], cascade: Cascade | None = None) -> Asked:
         """Begins the members' answers for prepared photos."""
-        pixels = {geometry: np.stack([one[geometry] for one in prepared]) for geometry in self.geometries}
+        pixels = {geometry: np.stack([one.pixels[geometry] for one in prepared]) for geometry in self.geometries}
         size = len(prepared) if self.device != "cpu" else self._stretch(cascade)
         teams = self._teams(cascade)
         calls = []
@@ -249,7 +274,7 @@ class Predictor:
             calls.append([pool.submit(self._run, team, stretch, cascade) for team in teams])
         return Asked(self.members, calls)
 
-    def _run(self, team: Team, pixels: Prepared, cascade: Cascade | None) -> dict[int, NDArray[np.float32]]:
+    def _run(self, team: Team, pixels: Pixels, cascade: Cascade | None) -> dict[int, NDArray[np.float32]]:
         """A team's answers for a stretch of photos: place -> (n, C)."""
         begun: dict[Call, Features] = {}
 
@@ -288,7 +313,7 @@ class Predictor:
         places = iter(range(len(read)))
         order = [-1 if isinstance(one, str) else next(places) for one in results]
         if asked is None:
-            return Batch(read, None, failed, order, np.zeros(0, np.int64))
+            return Batch(read, None, failed, order, np.zeros(0, np.int64), [])
         answers = asked.answers()
         with self.stages("vote"):
             weights = {task: [1.0] * len(own) for task, own in answers.items()}
@@ -297,9 +322,27 @@ class Predictor:
                     answers[task].append(one.answers(task, list(map(str, read))))
                     weights[task].append(self._run_weight(task))
             fused = next(fuse(answers, self.strategy, weights if self.outside else None))
-        return Batch(read, fused, failed, order, asked.asked)
+        faces = [one.face_found for one in results if not isinstance(one, str)]
+        return Batch(read, fused, failed, order, asked.asked, faces)
 
     def _run_weight(self, task: str) -> float:
         """How many members of a task a run has, on the average: out of fold, where a run answers by one, a table weighs one."""
         own = [member.folder.parent for member in self.members if member.task in (task, JOINT)]
         return len(own) / len(set(own))
+
+
+def _detector_of(members: Sequence[Member]) -> Detector | None:
+    """What finds faces for members that crop around them; None where none do."""
+    known = {member: member.preprocess.geometry.detector for member in members}
+    others = [
+        Problem(one.name, f"its faces were found by {name}.")
+        for one, name in known.items()
+        if name not in ("", DETECTOR)
+    ]
+    if others:
+        raise WorkspaceError(
+            f"this version finds faces by {DETECTOR}, and members would see other crops than those they learnt from. Use the "
+            "version of orchestrator that trained them, or train them anew.",
+            others,
+        )
+    return detector() if any(known.values()) else None

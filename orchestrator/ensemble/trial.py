@@ -143,7 +143,7 @@ class _Trial:
 
     def pixels(self, member: Member) -> Pixels:
         """The sample at a member's geometry."""
-        return np.stack([one[member.preprocess.geometry] for one in self._sample])
+        return np.stack([one.pixels[member.preprocess.geometry] for one in self._sample])
 
     def known_rate(self, one: Split, engine: Engine) -> float:
         """The measured rate, 0 where there is none."""

@@ -91,6 +91,10 @@ class Tracked:
         """Photos decoded into the store so far."""
         self._observer.decoding(done, photos)
 
+    def looking(self, done: int, photos: int) -> None:
+        """Photos in which a face was looked for so far."""
+        self._observer.looking(done, photos)
+
     def features(self, done: int, photos: int) -> None:
         """Photos that have gone through a frozen backbone so far."""
         self._observer.features(done, photos)

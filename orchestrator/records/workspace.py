@@ -76,6 +76,11 @@ class Workspace:
         return self.root / "cache"
 
     @property
+    def faces(self) -> Path:
+        """Where the boxes of faces are kept."""
+        return self.cache / "faces"
+
+    @property
     def sweeps(self) -> Path:
         """The folder of searches' memories."""
         return self.root / "sweeps"

@@ -37,7 +37,7 @@ def sample(predictor: Predictor, people: Path) -> list[Prepared]:
 
 
 def pixels_of(member: Member, sample: list[Prepared]) -> np.ndarray:
-    return np.stack([one[member.preprocess.geometry] for one in sample])
+    return np.stack([one.pixels[member.preprocess.geometry] for one in sample])
 
 
 def test_every_engine_answers_as_torch_does_and_each_member_for_itself(

@@ -1,0 +1,137 @@
+"""Crops around faces: the same in training, scoring and prediction, with the photos that have none counted and listed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from orchestrator.config import load_recipes
+from orchestrator.data.preprocessing import decode
+from orchestrator.ensemble.engines import torch_runners
+from orchestrator.ensemble.member import MemberFiles, load_members
+from orchestrator.ensemble.predictor import Predictor
+from orchestrator.ensemble.trunk import whole
+from orchestrator.errors import ConfigError
+from orchestrator.specialists import SPECIALISTS, TRAINABLE
+from tests.conftest import Done, hashes, tiny, train
+
+Orch = Callable[..., Done]
+FACE = ("face=0.3", "crop=0.8", "anchor=1")
+
+
+@pytest.fixture
+def around(orch: Orch, people: Path, workspace: Path) -> Path:
+    """A workspace whose current age run crops around faces."""
+    done = train(orch, people, workspace, "train", "age", *tiny(*FACE))
+    assert done.code == 0, done.err
+    assert "looked for faces in 168 photos." in done.err
+    assert "show the recipe's crop and anchor: `orch data faces` lists them." in done.err
+    return workspace
+
+
+def boxes_of(orch: Orch, people: Path, workspace: Path) -> dict[str, list[int] | None]:
+    done = orch("data", "faces", "--data", people / "train", "-w", workspace, "--json")
+    found = json.loads(done.out)
+    boxes = {one["path"]: one["box"] for one in found["boxes"]}
+    assert found["found"] == sum(box is not None for box in boxes.values())
+    assert 0 < found["found"] < found["photos"] == len(boxes)
+    return boxes
+
+
+def test_a_member_predicts_from_the_crops_that_it_was_scored_on(orch: Orch, people: Path, around: Path) -> None:
+    boxes = boxes_of(orch, people, around)
+    (member,) = load_members({"age": [MemberFiles(around / "age-0002/fold-0")]})
+    geometry = member.preprocess.geometry
+    assert (geometry.face, geometry.detector) == (0.3, "mtcnn-1.0.0-r1")
+    table = pd.read_parquet(around / "age-0002/fold-0/held_out.parquet")
+    table = pd.concat(
+        [table[table["path"].map(boxes.get).notna()].head(6), table[table["path"].map(boxes.get).isna()].head(6)]
+    )
+    predictor = Predictor([member], "soft", sharing=False)
+    prepared = [predictor.prepare(decode(people / "train" / path)) for path in table["path"]]
+    assert [one.face_found for one in prepared] == [boxes[path] is not None for path in table["path"]]
+    pixels = np.stack([one.pixels[geometry] for one in prepared])
+    by_hand = [
+        geometry.apply(decode(people / "train" / path), boxes[path] and tuple(boxes[path])) for path in table["path"]
+    ]
+    assert np.array_equal(pixels, by_hand)
+    (runner,) = torch_runners([whole(member)], "cpu")
+    np.testing.assert_allclose(runner(pixels), table.filter(like="p(").to_numpy(), atol=1e-5)
+
+
+def test_without_a_store_the_same_bits_are_trained(orch: Orch, people: Path, around: Path, tmp_path: Path) -> None:
+    done = train(orch, people, tmp_path / "direct", "train", "age", "--no-store", *tiny(*FACE))
+    assert done.code == 0, done.err
+    for fold in range(3):
+        ours, theirs = (
+            root / f"fold-{fold}/weights.safetensors" for root in (around / "age-0002", tmp_path / "direct/age-0001")
+        )
+        assert ours.read_bytes() == theirs.read_bytes()
+
+
+def test_photos_without_a_face_are_told_in_every_answer(orch: Orch, people: Path, around: Path, tmp_path: Path) -> None:
+    assert orch("ensemble", "-w", around).code == 0
+    table = tmp_path / "p.parquet"
+    done = orch("predict", people / "eval/images", "-w", around, "--probabilities", table, "--json")
+    assert done.code == 0, done.err
+    answers = json.loads(done.out)
+    found = [answer["face_found"] for answer in answers]
+    assert set(found) == {True, False}
+    assert pd.read_parquet(table)["face_found"].tolist() == found
+    told = [line for line in done.err.splitlines() if line.startswith("no face found: ")]
+    assert len(told) == min(5, found.count(False))
+    refused = orch("export", "-w", around, "--out", tmp_path / "export", "--photos", people / "eval/images")
+    assert refused.code == 2
+    assert "age-0002/fold-0: its recipe has face > 0." in refused.err
+    assert not (tmp_path / "export").exists()
+
+
+def test_members_of_another_detector_are_refused(orch: Orch, people: Path, around: Path) -> None:
+    assert orch("ensemble", "-w", around).code == 0
+    card = around / "age-0002/fold-1/member.json"
+    card.write_text(card.read_text().replace("mtcnn-1.0.0-r1", "mtcnn-0.9-r1"))
+    done = orch("predict", people / "eval/images", "-w", around)
+    assert done.code == 2
+    assert "age-0002/fold-1" in done.err
+    assert "mtcnn-0.9-r1" in done.err
+
+
+def test_members_without_face_crops_look_for_none(orch: Orch, people: Path, workspace: Path) -> None:
+    assert orch("ensemble", "-w", workspace).code == 0
+    done = orch("predict", people / "eval/images", "-w", workspace, "--json")
+    assert {answer["face_found"] for answer in json.loads(done.out)} == {None}
+    assert "no face" not in done.err
+    assert not (workspace / "cache/faces").exists()
+
+
+def test_the_faces_are_listed_and_drawn(orch: Orch, people: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "faces.png"
+    before = hashes(people)
+    done = orch("data", "faces", "--data", people / "train", "-w", tmp_path / "runs", "--out", picture)
+    assert done.code == 0, done.err
+    assert hashes(people) == before
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert done.out.count("no face  images/") == 20
+    assert "By mask: incorrect " in done.out
+
+
+@pytest.mark.parametrize("task", ["mask", "joint"])
+def test_a_margin_that_can_cut_the_chin_is_refused(task: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_recipes({task: TRAINABLE[task]}, ["quick"], ["face=0.1"])
+    (problem,) = caught.value.problems
+    assert "shows -0.10 to 1.10: it cuts away the rows from 0.45 to 1.15 of the height of a face's box" in str(problem)
+
+
+def test_a_margin_that_augmentation_can_eat_up_is_refused() -> None:
+    plain = "augment={resized_crop=0, shift=0, scale=0}"
+    assert load_recipes({"mask": SPECIALISTS["mask"]}, ["quick"], ["face=0.16", plain])
+    assert load_recipes({"mask": SPECIALISTS["mask"]}, ["quick"], ["face=0.5"])
+    assert load_recipes({"age": SPECIALISTS["age"]}, ["quick"], ["face=0.01"])
+    with pytest.raises(ConfigError, match="resized_crop"):
+        load_recipes({"mask": SPECIALISTS["mask"]}, ["quick"], ["face=0.2"])
