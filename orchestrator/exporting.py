@@ -13,14 +13,15 @@ from typing import Any
 import numpy as np
 
 from orchestrator.data.files import atomic, read_json, sha256_of, write_json
-from orchestrator.data.preprocessing import Geometry
+from orchestrator.data.preprocessing import DETECTOR, Geometry
 from orchestrator.data.store import PixelStore
 from orchestrator.ensemble import standalone
+from orchestrator.ensemble.detector import write_detector
 from orchestrator.ensemble.engines import Engine, Pixels
 from orchestrator.ensemble.export import CHECK_PHOTOS, Exports
 from orchestrator.ensemble.predictor import Predictor
 from orchestrator.ensemble.trunk import whole
-from orchestrator.errors import ConfigError, Problem
+from orchestrator.errors import ConfigError
 from orchestrator.labels import CLASSES, LABELS, TASKS
 
 __all__ = ["Exported", "export_ensemble"]
@@ -30,12 +31,12 @@ CARD = "card.json"
 PROGRAM = "predict.py"
 HOW = (
     "Decode a photo to upright RGB. For each member: take the largest box of the shape height x width that fits into the photo, "
-    "times `crop`, centred across, with the share `anchor` of the rows left over above it; resize it (areas averaged when it "
-    "shrinks, linear when it grows) to height x width. Feed uint8 pixels (n, height, width, 3) as `photos`; `probabilities` "
-    "(n, classes) come back. Within a task take the mean over members (soft), or the class with the most voices (hard; between "
-    "equal ones the higher mean). A member of task `joint` answers with labels: sum them up to "
-    "each task's classes. The label is a number whose digits are the tasks' classes, in the order of `tasks`. "
-    f"{PROGRAM} does all this."
+    "times `crop`, centred across, with the share `anchor` of the rows left over above it; where `face` is above 0 and a face is "
+    "found, the box of that shape around the face and its margin instead. Resize it (areas averaged when it shrinks, linear when it "
+    "grows) to height x width. Feed uint8 pixels (n, height, width, 3) as `photos`; `probabilities` (n, classes) come back. Within a "
+    "task take the mean over members (soft), or the class with the most voices (hard; between equal ones the higher mean). A member "
+    "of task `joint` answers with labels: sum them up to each task's classes. The label is a number whose digits are the tasks' "
+    f"classes, in the order of `tasks`. {PROGRAM} does all this."
 )
 
 
@@ -78,14 +79,10 @@ def export_ensemble(
     """
     if folder.exists() and any(folder.iterdir()) and not (folder / CARD).is_file():
         raise ConfigError(f"--out {folder}: holds files that no export has made. Choose a new or empty folder.")
-    around = [
-        Problem(one.name, "its recipe has face > 0.") for one in predictor.members if one.preprocess.geometry.face
-    ]
-    if around:
+    around = any(geometry.face for geometry in predictor.geometries)
+    if around and not photos:
         raise ConfigError(
-            "an export holds networks and needs no orchestrator, and these members need its face detector too. Serve them with "
-            "`orch predict`, or train without face crops (--set face=0) what is to be exported.",
-            around,
+            "members crop around faces, and the export of what finds them is checked on photos. Give some: --photos DIR."
         )
     sample = _sample(predictor, store, photos)
     exports = Exports(cache)
@@ -112,10 +109,11 @@ def export_ensemble(
         )  # fmt: skip
     with atomic(folder / PROGRAM) as temporary:
         shutil.copyfile(str(standalone.__file__), temporary)
+    found = {"detector": {"name": DETECTOR, "files": write_detector(folder, photos)}} if around else {}
     card = {
         "format": EXPORT_FORMAT, "ensemble": ensemble, "strategy": predictor.strategy, "how": HOW,
         "tasks": [{"name": task, "classes": list(CLASSES[task])} for task in TASKS], "labels": list(LABELS),
-        "members": members, "made_by": {name: version(name) for name in ("orchestrator", "torch", "onnx", "onnxscript")},
+        "members": members, **found, "made_by": {name: version(name) for name in ("orchestrator", "torch", "onnx", "onnxscript")},
     }  # fmt: skip
     write_json(folder / CARD, card)  # written last: a folder with it is a whole export
     return Exported(folder, differences, min(len(pixels) for pixels in sample.values()))

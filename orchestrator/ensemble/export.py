@@ -32,7 +32,7 @@ from orchestrator.ensemble.member import Member
 from orchestrator.ensemble.trunk import Part, Split, whole
 from orchestrator.errors import EngineError, Problem, WorkspaceError
 
-__all__ = ["CHECK_PHOTOS", "Exports", "write_onnx"]
+__all__ = ["CHECK_PHOTOS", "Exports", "quiet", "write_onnx"]
 
 CHECK_PHOTOS = 64
 """Photos that an export is checked on. A wrong graph shows in every photo, rounding only in some: among 512 photos bf16 differed
@@ -73,7 +73,7 @@ def write_onnx(parts: Mapping[Path, tuple[Member, Part]]) -> Iterator[Path]:
         copy = onnx.ModelProto()
         copy.CopyFrom(trace)
         try:
-            with _quiet():
+            with quiet():
                 done = optimize(copy)  # folds norms into convolutions: ONNX Runtime is 4 times faster with it
             data = done.SerializeToString()
         except Exception as error:  # an optimiser of graphs, and protobuf's limit of 2 GB
@@ -90,7 +90,7 @@ def _trace(member: Member, part: Part) -> Any:
     """The ONNX graph of a part, its weights under their own names."""
     given, put_out = part.names
     try:
-        with _quiet():
+        with quiet():
             program = torch.onnx.export(
                 part.module, (part.example,), dynamo=True, optimize=False, verbose=False, input_names=[given],
                 output_names=[put_out], dynamic_shapes=({0: torch.export.Dim("n", min=1)},),
@@ -107,7 +107,7 @@ def _trace(member: Member, part: Part) -> Any:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keeps the exporter's progress and its warnings of torch's own internals from the terminal; what counts is the check."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     before = [logger.level for logger in loggers]

@@ -9,8 +9,10 @@ change nothing in them, or the networks see other pixels than those they learnt 
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +37,20 @@ def decode(path: Path) -> Any:
         return np.asarray(image.convert("RGB"))
 
 
-def crop(photo: Any, height: int, width: int, share: float, anchor: float) -> Any:
+def crop(photo: Any, member: dict[str, Any], face: Any) -> Any:
     """The part of a photo that a member sees, at its size: shape (height, width, 3), uint8."""
     rows, columns = photo.shape[:2]
-    scale = min(rows / height, columns / width) * share
+    height, width, margin = member["height"], member["width"], member["face"]
+    largest = min(rows / height, columns / width)
+    scale = largest * member["crop"]
+    if margin and face:
+        room = 2 * margin * face[2]
+        scale = min(max((face[2] + room) / height, (face[3] + room) / width), largest)
     box_height, box_width = min(rows, max(1, round(height * scale))), min(columns, max(1, round(width * scale)))
-    top, left = round((rows - box_height) * anchor), (columns - box_width) // 2
+    top, left = round((rows - box_height) * member["anchor"]), (columns - box_width) // 2
+    if margin and face:
+        top = min(max(round(face[0] + face[2] / 2 - box_height / 2), 0), rows - box_height)
+        left = min(max(round(face[1] + face[3] / 2 - box_width / 2), 0), columns - box_width)
     part = photo[top : top + box_height, left : left + box_width]
     if part.shape[:2] == (height, width):
         return np.ascontiguousarray(part)
@@ -50,11 +60,15 @@ def crop(photo: Any, height: int, width: int, share: float, anchor: float) -> An
 
 def answer(photo: Any, card: dict[str, Any], sessions: dict[str, Any]) -> dict[str, Any]:
     """The ensemble's answer for one decoded photo."""
+    face = None
+    if "detector" in card:
+        finding = importlib.import_module("finding")  # lies beside this file where members crop around faces
+        face = finding.find_face(photo, [partial(_run, sessions[name]) for name in card["detector"]["files"]])
     probabilities: dict[str, dict[str, float]] = {}
     label = 0
     answers = []
     for member in card["members"]:
-        seen = crop(photo, member["height"], member["width"], member["crop"], member["anchor"])
+        seen = crop(photo, member, face)
         one = sessions[member["file"]].run(None, {"photos": seen[None]})[0][0].astype(np.float64)
         answers.append((member["task"], one))
     shape = [len(task["classes"]) for task in card["tasks"]]
@@ -74,13 +88,17 @@ def answer(photo: Any, card: dict[str, Any], sessions: dict[str, Any]) -> dict[s
     return {"label": label, "name": card["labels"][label], "probabilities": probabilities}
 
 
+def _run(session: Any, windows: Any) -> Any:
+    return session.run(None, {"windows": windows})
+
+
 def main() -> None:
     """Answers for the photos named on the command line."""
     if len(sys.argv) < 2:
         sys.exit("usage: python predict.py PHOTO [PHOTO ...]")
     here = Path(__file__).parent
     card = json.loads((here / "card.json").read_text(encoding="utf-8"))
-    files = [one["file"] for one in card["members"]]
+    files = [one["file"] for one in card["members"]] + card.get("detector", {}).get("files", [])
     sessions = {
         name: onnxruntime.InferenceSession(str(here / name), providers=["CPUExecutionProvider"]) for name in files
     }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -85,10 +87,27 @@ def test_photos_without_a_face_are_told_in_every_answer(orch: Orch, people: Path
     assert pd.read_parquet(table)["face_found"].tolist() == found
     told = [line for line in done.err.splitlines() if line.startswith("no face found: ")]
     assert len(told) == min(5, found.count(False))
-    refused = orch("export", "-w", around, "--out", tmp_path / "export", "--photos", people / "eval/images")
+
+
+def test_an_export_finds_the_same_faces_and_gives_the_same_answers(
+    orch: Orch, people: Path, around: Path, tmp_path: Path
+) -> None:
+    assert orch("ensemble", "-w", around).code == 0
+    refused = orch("export", "-w", around, "--out", tmp_path / "out")
     assert refused.code == 2
-    assert "age-0002/fold-0: its recipe has face > 0." in refused.err
-    assert not (tmp_path / "export").exists()
+    assert "Give some: --photos DIR." in refused.err
+    done = orch("export", "-w", around, "--out", tmp_path / "out", "--photos", people / "eval/images")
+    assert done.code == 0, done.err
+    photos = sorted((people / "eval/images").iterdir())
+    ours = json.loads(orch("predict", *photos, "-w", around, "--json", "--engine", "torch").out)
+    assert {one["face_found"] for one in ours} == {True, False}
+    theirs = subprocess.run(
+        [sys.executable, tmp_path / "out/predict.py", *photos], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    for line, one in zip(theirs.stdout.splitlines(), ours, strict=True):
+        answer = json.loads(line)
+        assert answer["label"] == one["label"]
+        assert answer["probabilities"]["age"] == pytest.approx(one["probabilities"]["age"], abs=1e-4)
 
 
 def test_members_of_another_detector_are_refused(orch: Orch, people: Path, around: Path) -> None:

@@ -110,7 +110,7 @@ def test_the_first_network_computes_what_its_weights_say() -> None:
     offsets, scores = convolve(maps, *arrays[9:11]), convolve(maps, *arrays[11:13])
     sure = 1 / (1 + np.exp(scores[:, :, 0] - scores[:, :, 1]))
     with torch.inference_mode():
-        ours = detector()._nets[0](torch.from_numpy(photo).permute(2, 0, 1)[None])
+        ours = detector().nets[0](torch.from_numpy(photo).permute(2, 0, 1)[None])
     np.testing.assert_allclose(ours[0][0].permute(1, 2, 0).numpy(), offsets, atol=1e-5)
     np.testing.assert_allclose(ours[1][0].numpy(), sure, atol=1e-5)
 
