@@ -30,13 +30,13 @@ EXPORT_FORMAT = 1
 CARD = "card.json"
 PROGRAM = "predict.py"
 HOW = (
-    "Decode a photo to upright RGB. For each member: take the largest box of the shape height x width that fits into the photo, "
-    "times `crop`, centred across, with the share `anchor` of the rows left over above it; where `face` is above 0 and a face is "
-    "found, the box of that shape around the face and its margin instead. Resize it (areas averaged when it shrinks, linear when it "
-    "grows) to height x width. Feed uint8 pixels (n, height, width, 3) as `photos`; `probabilities` (n, classes) come back. Within a "
-    "task take the mean over members (soft), or the class with the most voices (hard; between equal ones the higher mean). A member "
-    "of task `joint` answers with labels: sum them up to each task's classes. The label is a number whose digits are the tasks' "
-    f"classes, in the order of `tasks`. {PROGRAM} does all this."
+    "Decode a photo to upright RGB. For each member: take the largest box of the shape height x width that fits into the "
+    "photo, times `crop`, centred across, with the share `anchor` of the rows left over above it; where `face` is above 0 "
+    "and a face is found, the box of that shape around the face and its margin instead. Resize it (areas averaged when it "
+    "shrinks, linear when it grows) to height x width. Feed uint8 pixels (n, height, width, 3) as `photos`; `probabilities`"
+    " (n, classes) come back. Within a task take the mean over members (soft), or the class with the most voices (hard; "
+    "between equal ones the higher mean). A member of task `joint` answers with labels: sum them up to each task's classes."
+    f" The label is a number whose digits are the tasks' classes, in the order of `tasks`. {PROGRAM} does all this."
 )
 
 
