@@ -33,7 +33,8 @@ def draw_comparison(found: Comparison, path: Path) -> None:
             axis.plot(
                 epochs, values, color=colour, marker="o" if len(epochs) < 12 else None, markersize=4, label=one.run.id
             )
-    axes[0].set(title="training loss, mean over folds", xlabel="epoch")
+    losses = "\n(losses differ: shapes compare, heights do not)" if "loss" in found.differing else ""
+    axes[0].set(title=f"training loss, mean over folds{losses}", xlabel="epoch")
     axes[1].set(title="held-out macro F1 while training", xlabel="epoch")
     for axis in axes[:2]:
         axis.xaxis.get_major_locator().set_params(integer=True)
@@ -68,7 +69,12 @@ def _draw_gains(axis: Any, found: Comparison) -> None:
         )
     axis.axvline(0, color=INK, linewidth=0.8)
     axis.set_yticks(range(len(names)), names, fontsize=8)
-    axis.set(title=f"gain over {found.runs[0].run.id},\n95 % interval over people", ylim=(-0.6, len(names) - 0.4))
+    axis.locator_params(axis="x", nbins=5)
+    axis.set(
+        title=f"gain over {found.runs[0].run.id}",
+        xlabel="macro F1, 95 % interval over people",
+        ylim=(-0.6, len(names) - 0.4),
+    )
 
 
 def draw_sweep(found: Sweep, path: Path) -> None:
