@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from orchestrator.data.files import check_format, read_json, write_json
 from orchestrator.data.photos import HashCache
-from orchestrator.ensemble.cascade import EXACT, Cascade, Point, calibrate
+from orchestrator.ensemble.cascade import EXACT, Cascade, Point, calibrate, check_cascade
 from orchestrator.ensemble.predictor import Predictor
 from orchestrator.errors import ConfigError, DataError, LeakError, Problem
 from orchestrator.evaluation.intervals import Interval, intervals
@@ -75,7 +75,7 @@ def measure_cascade(
     predictor: Predictor,
     paths: Sequence[Path],
     rate: float,
-    seen: HashCache,
+    trained: Callable[[], Set[str]],
     done: Callable[[int, int], None],
     truth: NDArray[np.int64] | None = None,
     persons: pd.Series[str] | None = None,
@@ -86,34 +86,30 @@ def measure_cascade(
         predictor: the ensemble's members, voting softly.
         paths: the photos.
         rate: share of labels that may change, 0..1.
-        seen: hashes of the workspace's training photos.
+        trained: tells the hashes of the files that members have learnt from.
         done: called with (photos done, photos in all).
         truth: 18-way labels, shape (N,), where they are known.
         persons: the person of each photo, shape (N,), where they are known.
 
     Raises:
-        ConfigError: a hard vote, a rate outside 0..1, or too few photos for it.
+        ConfigError: members that a cascade cannot ask, a hard vote, a rate outside 0..1, or too few photos for it.
         LeakError: photos that members have trained on.
         PhotoError: photos that cannot be read.
     """
+    check_cascade(predictor.members, predictor.outside)
     if predictor.strategy != "soft":
         raise ConfigError(
             "a measured cascade is for soft votes; a hard vote needs none: `orch predict --cascade` is exact."
         )
     if not 0 <= rate < 1:
         raise ConfigError(f"--rate {rate}; allowed: 0 up to, not including, 1.")
-    known = seen.known()
-    if not known:
+    learnt = trained()
+    leaks = [path for path, digest in zip(paths, HashCache(None).hashes(paths), strict=True) if digest in learnt]
+    if leaks:
         raise LeakError(
-            "which photos were trained on cannot be told: the workspace's cache of hashes is gone. Run its `orch train-all` "
-            "command again, which finds the runs complete and hashes the photos."
-        )
-    trained = [path for path, digest in zip(paths, HashCache(None).hashes(paths), strict=True) if digest in known]
-    if trained:
-        raise LeakError(
-            f"{len(trained)} of {len(paths)} photos were trained on: members agree on them more than on new ones. "
+            f"{len(leaks)} of {len(paths)} photos were trained on: members agree on them more than on new ones. "
             "Give photos of other people.",
-            [Problem(str(path), "is a training photo of this workspace.") for path in trained],
+            [Problem(str(path), "is a training photo of this workspace.") for path in leaks],
         )
     parts: list[Mapping[str, list[NDArray[np.float32]]]] = []
     for batch in predictor.predict(paths, batch=BATCH):

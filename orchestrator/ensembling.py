@@ -6,7 +6,7 @@ No image is touched: the runs' held-out tables hold every answer. Ensembles are 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -335,5 +335,5 @@ def open_predictor(
         for task, chosen in record["members"].items()
     }
     found = load_members(members, device, loaded)
-    outside = [read_outside(folder / one["file"]) for one in record.get("outside", ())]
+    outside = [replace(read_outside(folder / one["file"]), name=one["name"]) for one in record.get("outside", ())]
     return folder.name, Predictor(found, strategy or record["strategy"], device, sharing=sharing, outside=outside)

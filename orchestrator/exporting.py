@@ -79,6 +79,12 @@ def export_ensemble(
     """
     if folder.exists() and any(folder.iterdir()) and not (folder / CARD).is_file():
         raise ConfigError(f"--out {folder}: holds files that no export has made. Choose a new or empty folder.")
+    if predictor.outside:
+        names = ", ".join(one.name for one in predictor.outside)
+        raise ConfigError(
+            f"{names}: an export holds networks, and without the tables from elsewhere the answers would be others. Export an "
+            "ensemble built without --with."
+        )
     around = any(geometry.face for geometry in predictor.geometries)
     if around and not photos:
         raise ConfigError(

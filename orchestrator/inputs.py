@@ -87,6 +87,7 @@ class Inputs:
         device: `cpu`, `cuda` or `cuda:N`.
         extra: photos from elsewhere that join training; None without any.
         extra_content: sha256 of each of them.
+        learning: the tasks that learn from them, because the table knows what they ask for.
     """
 
     workspace: Workspace
@@ -100,11 +101,11 @@ class Inputs:
     device: str
     extra: Extra | None = None
     extra_content: Sequence[str] = ()
+    learning: frozenset[str] = frozenset()
 
-    @property
-    def extra_fingerprint(self) -> str | None:
-        """Of the photos from elsewhere; None without any."""
-        return self.extra.fingerprint(self.extra_content) if self.extra is not None else None
+    def extra_of(self, task: str) -> str | None:
+        """Fingerprint of the photos from elsewhere that a task learns from; None where it learns from none."""
+        return self.extra.fingerprint(self.extra_content) if self.extra is not None and task in self.learning else None
 
 
 def read_inputs(
@@ -196,6 +197,10 @@ def read_inputs(
         extra_content = HashCache(workspace.cache / "extra_hashes.json").hashes(extra.paths)
         extra.check(photos, content, extra_content, plan)
         tell_extra(extra, photos, specialists, say)
+        workspace.keep_content(extra.fingerprint(extra_content), extra_content)
+    elif base is not None and base.extra is not None:
+        sources = ", ".join(base.data["extra"]["sources"])
+        say(f"note: {base.id} learnt from extra photos too ({sources}); without --extra this does not.")
     people = len(photos.people)
     if plan is None:
         say(f"{len(photos):,} photos of {people:,} people, all trained on: there will be no out-of-fold score.")
@@ -216,8 +221,12 @@ def read_inputs(
         for task, recipe in recipes.items()
     }
     fingerprint = photos.fingerprint(content)
+    workspace.keep_content(fingerprint, content)
+    learning = frozenset(
+        task for task, specialist in specialists.items() if extra is not None and len(extra.known(specialist.columns))
+    )
     return Inputs(
-        workspace, photos, content, fingerprint, plan, folds, recipes, weights, device, extra, extra_content
+        workspace, photos, content, fingerprint, plan, folds, recipes, weights, device, extra, extra_content, learning
     )  # fmt: skip
 
 
@@ -235,15 +244,17 @@ def key_of(
     trained = sorted(folds) or inputs.folds
     recipe, weights = inputs.recipes[task], inputs.weights[task].sha256
     origin = parent.id if parent else None
-    data, extra = inputs.fingerprint, inputs.extra_fingerprint
+    data, extra = inputs.fingerprint, inputs.extra_of(task)
     return run_key(task, recipe, weights, data, plan, trained, settings.seed, inputs.device, origin, extra)
 
 
-def _about_extra(inputs: Inputs) -> dict[str, Any]:
-    assert inputs.extra is not None
-    return {
-        "sources": list(map(str, inputs.extra.sources)), "fingerprint": inputs.extra_fingerprint, "photos": len(inputs.extra),
-    }  # fmt: skip
+def _about_extra(inputs: Inputs, task: str) -> dict[str, Any]:
+    """For a run's record: empty where its task learns from no photo from elsewhere."""
+    fingerprint = inputs.extra_of(task)
+    if inputs.extra is None or fingerprint is None:
+        return {}
+    sources = list(map(str, inputs.extra.sources))
+    return {"extra": {"sources": sources, "fingerprint": fingerprint, "photos": len(inputs.extra)}}
 
 
 def _is_for(change: str, task: str) -> bool:
@@ -298,7 +309,7 @@ def new_run(
             "source": str(settings.data), "columns": dict(settings.columns),
             "layout": inputs.photos.layout, "fingerprint": inputs.fingerprint,
             "photos": len(inputs.photos), "people": len(inputs.photos.people),
-            **({"extra": _about_extra(inputs)} if inputs.extra is not None else {}),
+            **_about_extra(inputs, task),
         },
         initial_weights={"source": inputs.recipes[task].weights, "sha256": inputs.weights[task].sha256},
         threads=threads,

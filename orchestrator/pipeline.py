@@ -137,7 +137,9 @@ def retrain(
             observer.say(f"{current} is the current {task} run; `orch runs use {same.id}` makes {same.id} that.")
         return Report([same], {}, time.monotonic() - started)
     if run is None:
-        for line in near(inputs.workspace.runs(), task, inputs.recipes[task], inputs.fingerprint, inputs.plan):
+        for line in near(
+            inputs.workspace.runs(), task, inputs.recipes[task], inputs.fingerprint, inputs.plan, inputs.extra_of(task)
+        ):
             observer.say(line)
     pixels = pixels_of(settings, inputs, {task}, observer)  # before any run is written: a photo may be damaged
     with inputs.workspace.lock():

@@ -105,9 +105,12 @@ def pixels_of(settings: Settings, inputs: Inputs, tasks: set[str], observer: Obs
     found = _rows_of(settings, inputs, recipes, relative, paths, inputs.content, observer)
     if inputs.extra is None:
         return found
-    names = list(inputs.extra_content)  # where they lie does not matter
-    extra = _rows_of(settings, inputs, recipes, names, inputs.extra.paths, inputs.extra_content, observer)
-    return {task: JoinedRows(found[task], len(paths), extra[task]) for task in found}
+    # Where they lie does not matter, and a photo with a label for each fold is one photo.
+    once = dict(zip(inputs.extra_content, inputs.extra.paths, strict=True))
+    names = list(once)
+    extra = _rows_of(settings, inputs, recipes, names, list(once.values()), names, observer)
+    places = pd.Index(names).get_indexer(pd.Index(inputs.extra_content))
+    return {task: JoinedRows(found[task], len(paths), extra[task], places) for task in found}
 
 
 def _rows_of(

@@ -2,7 +2,8 @@
 
 After Lee 2013, "Pseudo-Label: The Simple and Efficient Semi-Supervised Learning Method". Labels are made inside each fold: a
 fold's labels come from the members that held this fold out, and only the member that will hold it out learns from them. So no
-label carries anything of a person back to the score that this person is judged by.
+label comes from a network that has learnt from a person whom it helps to judge. (Which epoch of that network was kept was chosen
+by these people's score, as in every training here.)
 """
 
 from __future__ import annotations

@@ -92,7 +92,7 @@ def check_folds(folds: Sequence[int], inputs: Inputs, parent: RunRecord | None) 
             f"--fold: the initial weights ({inputs.recipes[parent.task].weights}) are other bytes than those {parent.id} began "
             "from. Restore them, or retrain the whole specialist (without --fold)."
         )
-    if parent.data.get("extra", {}).get("fingerprint") != inputs.extra_fingerprint:
+    if parent.extra != inputs.extra_of(parent.task):
         raise ConfigError(
             f"--fold: {parent.id} was trained with other extra photos: members of different data never mix. Give the "
             "same --extra, or retrain the whole specialist (without --fold)."

@@ -2,6 +2,7 @@
 
 import math
 import sqlite3
+import sys
 import tomllib
 from pathlib import Path
 
@@ -129,19 +130,32 @@ def finished(search: Search, trials: list[Trial]) -> None:
         )
 
 
-def test_a_search_that_was_killed_draws_what_it_would_have_drawn(tmp_path: Path) -> None:
+def test_a_search_that_was_killed_draws_what_it_would_have_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("optuna", reason="the extra `sweep` is not installed")
     space = parse_space(SPACE, "here")
     whole, killed = (Search(tmp_path / f"{name}.db", space, 7) for name in ("whole", "killed"))
     for _ in range(6):
         finished(whole, whole.ask(2))
     finished(killed, killed.ask(2))
-    one = killed.ask(1)  # killed here: one of a round is drawn, and not the other
+    draw, drawn = killed._drawn, list[object]()
+
+    def die(known: object) -> object:
+        drawn.append(known)
+        return draw(known) if len(drawn) == 1 else sys.exit("killed: one of a round is drawn, and not the other")
+
+    monkeypatch.setattr(killed, "_drawn", die)
+    with pytest.raises(SystemExit):
+        killed.ask(2)
     killed = Search(tmp_path / "killed.db", space, 7)
     again = killed.ask(2)
-    assert again[0] == one[0]
+    assert [trial.number for trial in again] == [2, 3]
     assert [trial.state for trial in again] == [RUNNING, RUNNING]
-    finished(killed, again)
+    finished(killed, again[:1])  # killed again: one of the round has ended, and no other must be drawn in its place
+    killed = Search(tmp_path / "killed.db", space, 7)
+    assert killed.ask(2) == again[1:]
+    finished(killed, again[1:])
     for _ in range(4):
         killed = Search(tmp_path / "killed.db", space, 7)
         finished(killed, killed.ask(2))

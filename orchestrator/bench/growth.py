@@ -83,7 +83,8 @@ def _larger(job: MemberJob, paths: Sequence[Path], times: float) -> MemberJob:
     recipe = job.recipe.model_copy(update={"height": height, "width": width})
     geometry = recipe.geometry
     return replace(
-        job, folder=job.folder.with_name(f"input-{height}"), recipe=recipe, pixels=DirectPixels(list(paths), geometry),
+        job, folder=job.folder.with_name(f"input-{height}"), recipe=recipe,
+        pixels=DirectPixels(list(paths), geometry, [None] * len(paths)),
         preprocess=replace(job.preprocess, geometry=geometry),
     )  # fmt: skip
 

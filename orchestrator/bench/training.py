@@ -142,7 +142,9 @@ def _stages(job: MemberJob, paths: list[Path], steps: int = 6) -> dict[str, floa
     for module in frozen:
         module.eval()
     augmenter = Augmenter(job.recipe.augment, job.recipe.height, job.recipe.width)
-    direct = DirectPixels(paths, job.recipe.geometry)
+    direct = DirectPixels(
+        paths, job.recipe.geometry, [None] * len(paths)
+    )  # whichever part of a photo, the time is the same
     size = min(job.recipe.batch_size, len(job.train))
     seconds: dict[str, float] = {}
     last = time.perf_counter()

@@ -79,7 +79,7 @@ def cascade(
         for chosen in choose_engines(predictor, paths, engine, False, here.cache / "engines", progress):
             say(f"{chosen}.")
     with counting("asking all members") as progress:
-        measured = measure_cascade(predictor, paths, rate, here.hashes(), progress, truth, persons)
+        measured = measure_cascade(predictor, paths, rate, here.trained_content, progress, truth, persons)
     path = save_cascade(folder, measured)
     draw_cascade(measured.as_dict(), folder / PICTURE)
     if json:

@@ -166,8 +166,11 @@ def _print_labels(one: Evaluation) -> None:
 def _print_disagreements(built: Built) -> None:
     table = built.disagreements
     assert table is not None
-    single = all(len({one["run"] for one in built.record["members"][task]}) == 1 for task in built.record["members"])
-    if single:
+    from orchestrator.labels import JOINT, TASKS
+
+    runs = {what: {one["run"] for one in members} for what, members in built.record["members"].items()}
+    voices = [runs.get(task, set()) | runs.get(JOINT, set()) for task in TASKS]
+    if all(len(own) == 1 for own in voices) and not built.record["outside"]:
         typer.echo(
             "soft and hard voting agree on every out-of-fold photo, as they must with one run per specialist: one member "
             "alone has not seen its person. They can differ when predicting."

@@ -170,6 +170,13 @@ def show_run(
         "initial weights": f"{record.initial_weights['source']} {record.initial_weights['sha256'][:12]}",
         "data": f"{record.data['source']}: {record.data['photos']:,} photos of {record.data['people']:,} people, "
         f"fingerprint {record.data['fingerprint'][:12]}",
+        **(
+            {
+                "extra photos": f"{extra['photos']:,}, of {', '.join(extra['sources'])}; fingerprint {extra['fingerprint'][:12]}"
+            }
+            if (extra := record.data.get("extra"))
+            else {}
+        ),
         "fold plan": plan,
         "held out": record.covers,
         "shared with": f"{record.parent} (retrained here: fold {', '.join(map(str, record.retrained))})"

@@ -185,7 +185,13 @@ def _print_sweep(found: Sweep, workspace: Path) -> None:
     say(f"{found.seconds / 60:.1f} minutes.")
     where = "" if workspace == Path("runs") else f" --workspace {workspace}"
     if found.comparison is None:
-        say("no trial is complete that differs from the recipe as it is.")
+        winner = found.best
+        if winner is None:
+            say("no trial is complete yet.")
+        elif winner.run == found.reference.id:
+            say(f"best: {winner.run}, the recipe as it is.")
+        else:
+            say(f"best: trial {winner.number} ({' '.join(winner.changes)}), whose run {winner.run} was deleted.")
         return
     best = found.comparison.runs[1]
     assert best.gain is not None  # the first of a comparison alone has none

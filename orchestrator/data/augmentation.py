@@ -44,7 +44,7 @@ class Augment(BaseModel):
     )
     jpeg: float = Field(0.0, ge=0, le=1, description="probability of being compressed as JPEG again")
     jpeg_quality: int = Field(40, ge=1, le=95, description="its lowest quality; 95 at most")
-    cutout: float = Field(0.0, ge=0, le=1, description="probability of one blank box")
+    cutout: float = Field(0.0, ge=0, le=1, description="probability of one blank box (DeVries and Taylor 2017)")
     cutout_size: float = Field(
         0.3, gt=0, le=0.9, description="its largest side, as a share of height and width; a third at least"
     )

@@ -28,6 +28,9 @@ __all__ = ["EVERY_FOLD", "Extra", "exact_column", "read_extra"]
 
 EVERY_FOLD = -1
 
+ALONE = "extra:"
+"""What the key of a photo without a person begins with: it is a person of its own."""
+
 MIDDLES = (15.0, 45.0, 70.0)
 """Years that stand for a band of which no more is known; soft ages learn from the band alone."""
 
@@ -43,14 +46,13 @@ class Extra:
 
     Attributes:
         sources: the tables that they come from.
-        table: columns `path` (absolute), `person`, `fold` (-1: every fold), `age` (years), `age_exact`, `gender`, `mask`; NaN or
-            None where unknown. Sorted by path and fold.
-        plans: digests that the tables name; labels for single folds are good for these plans only.
+        table: columns `path` (absolute), `person`, `fold` (-1: every fold), `plan` (digest of the fold plan that a label for a
+            single fold is good for; empty where unknown), `age` (years), `age_exact`, `gender`, `mask`; NaN or None where
+            unknown. Sorted by path and fold.
     """
 
     sources: tuple[Path, ...]
     table: pd.DataFrame
-    plans: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.table)
@@ -62,7 +64,8 @@ class Extra:
 
     def fingerprint(self, content: Sequence[str]) -> str:
         """sha256 (hex) of the rows and the photos' content; where the table lies does not matter."""
-        rows = self.table.drop(columns="path").astype(object)
+        rows = self.table.drop(columns=["path", "plan"]).astype(object)
+        rows["person"] = rows["person"].where(~rows["person"].str.startswith(ALONE), ALONE)
         return digest_of([rows.where(rows.notna(), None).to_numpy().tolist(), list(content)])
 
     def known(self, columns: Iterable[str]) -> NDArray[np.int64]:
@@ -102,16 +105,17 @@ class Extra:
             raise LeakError(
                 f"--extra: {counted(len(twins), 'photo')} would be trained on and scored.", list(dict.fromkeys(twins))
             )
-        if (self.table["fold"] == EVERY_FOLD).all():
+        single = self.table[self.table["fold"] != EVERY_FOLD]
+        if single.empty:
             return
         sources = ", ".join(map(str, self.sources))
         if plan is None:
             raise LeakError(
                 f"--extra {sources}: its labels are for single folds (column fold), and --folds 0 has none."
             )
-        others = [digest for digest in self.plans if not plan.digest.startswith(digest)]
-        if others or not self.plans:
-            made = f"by plan {others[0]}" if others else "without saying by which plan (column plan)"
+        others = sorted({digest for digest in single["plan"] if not digest or not plan.digest.startswith(digest)})
+        if others:
+            made = f"by plan {others[-1]}" if others[-1] else "without saying by which plan (column plan)"
             raise LeakError(
                 f"--extra {sources}: its labels were made {made}, and this training follows {plan.digest[:12]}: its folds hold "
                 "other people out, so the labels may come from models that have seen them. Make them anew: orch pseudo."
@@ -125,7 +129,7 @@ def read_extra(sources: Sequence[Path]) -> Extra:
         DataError: everything that is wrong with all of them.
     """
     problems: list[Problem] = []
-    parts, plans = [], set[str]()
+    parts: list[dict[str, Any]] = []
     for source in sources:
         frame = read_cells(source)
         if "path" not in frame or not set(TASKS) & set(frame):
@@ -136,11 +140,9 @@ def read_extra(sources: Sequence[Path]) -> Extra:
         rows, found = _rows(source, frame)
         problems += found
         parts += rows
-        if "fold" in frame and "plan" in frame:
-            plans |= {str(plan).strip() for plan in frame["plan"] if str(plan).strip()}
     if problems:
         raise DataError(f"--extra: {counted(len(problems), 'problem')}.", problems)
-    columns = ["path", "person", "fold", "age", "age_exact", "gender", "mask"]
+    columns = ["path", "person", "fold", "plan", "age", "age_exact", "gender", "mask"]
     table = pd.DataFrame(parts, columns=columns).astype({"fold": int, "age": float, "age_exact": bool})
     twice = table.duplicated(["path", "fold"], keep=False)
     if twice.any():
@@ -148,7 +150,7 @@ def read_extra(sources: Sequence[Path]) -> Extra:
         raise DataError(f"--extra: {first['path']} stands in several rows of fold {first['fold']}. Keep one.")
     if not len(table):
         raise DataError(f"--extra {', '.join(map(str, sources))}: no rows.")
-    return Extra(tuple(sources), table.sort_values(["path", "fold"], ignore_index=True), tuple(sorted(plans)))
+    return Extra(tuple(sources), table.sort_values(["path", "fold"], ignore_index=True))
 
 
 def _rows(source: Path, frame: pd.DataFrame) -> tuple[list[dict[str, Any]], list[Problem]]:
@@ -164,8 +166,10 @@ def _rows(source: Path, frame: pd.DataFrame) -> tuple[list[dict[str, Any]], list
             )
         person = cells.get("person")
         row: dict[str, Any] = {
-            "path": path.as_posix(), "person": f"extra:{source.name}:{cells['path']}" if _empty(person) else str(person).strip(),
-            "fold": EVERY_FOLD, "age": np.nan, "age_exact": True, "gender": None, "mask": None,
+            "path": path.as_posix(), "person": f"{ALONE}{path.as_posix()}" if _empty(person) else str(person).strip(),
+            "fold": EVERY_FOLD,
+            "plan": "" if _empty(cells.get("plan")) else str(cells["plan"]).strip(),
+            "age": np.nan, "age_exact": True, "gender": None, "mask": None,
         }  # fmt: skip
         for column in ("gender", "mask"):
             if not _empty(cells.get(column)):
@@ -181,9 +185,9 @@ def _rows(source: Path, frame: pd.DataFrame) -> tuple[list[dict[str, Any]], list
         if not _empty(cells.get("fold")):
             try:
                 row["fold"] = int(float(cells["fold"]))
-                if row["fold"] < 0:
+                if row["fold"] < 0 or row["fold"] != float(cells["fold"]):
                     raise ValueError
-            except ValueError:
+            except (ValueError, OverflowError):
                 problems.append(
                     Problem(where, f"fold is '{cells['fold']}'; allowed: 0, 1, ... or empty for every fold.")
                 )

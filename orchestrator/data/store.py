@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -72,13 +72,13 @@ class DirectPixels:
     Args:
         paths: the photos, in the table's order.
         geometry: crop and size.
-        faces: the box of each photo's face, where the geometry is put around faces.
+        faces: the box of each photo's face, or None; needed where the geometry is put around faces.
     """
 
     def __init__(self, paths: Sequence[Path], geometry: Geometry, faces: Sequence[Box | None] | None = None) -> None:
         self.paths = list(paths)
         self.geometry = geometry
-        self.faces = list(faces) if faces is not None else [None] * len(self.paths)
+        self.faces = _boxes([geometry], faces, len(self.paths))
 
     def take(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """The pixels of some rows, shape (n, H, W, 3), uint8.
@@ -96,17 +96,18 @@ class JoinedRows:
         first: of rows 0 to count - 1.
         count: of the first source's rows.
         second: of the rows after them.
+        places: which row of the second source each row after `count` is, shape (n,).
     """
 
-    def __init__(self, first: Rows, count: int, second: Rows) -> None:
-        self._first, self._count, self._second = first, count, second
+    def __init__(self, first: Rows, count: int, second: Rows, places: NDArray[np.int64]) -> None:
+        self._first, self._count, self._second, self._places = first, count, second, places
 
     def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """What belongs to some rows, shape (n, ...)."""
         own = rows < self._count
         if own.all():
             return self._first.take(rows)
-        others = self._second.take(rows[~own] - self._count)
+        others = self._second.take(self._places[rows[~own] - self._count])
         if not own.any():
             return others
         found = np.empty((len(rows), *others.shape[1:]), others.dtype)
@@ -140,20 +141,27 @@ def build_stores(
         keys: the name of each geometry's store, from `store_key`.
         threads: decoding threads (Pillow and OpenCV release the interpreter's lock).
         progress: called with (photos done, photos in all).
-        faces: the box of each photo's face, where a geometry is put around faces.
+        faces: the box of each photo's face, or None; needed where a geometry is put around faces.
 
     Raises:
         StoreError: the disk has no room.
         DataError: photos that cannot be decoded, all named.
     """
+    boxes = _boxes(keys, faces, len(paths))
     folder.mkdir(parents=True, exist_ok=True)
     stores = {geometry: PixelStore(folder / key) for geometry, key in keys.items()}
     with FileLock(folder / "build.lock"):
         missing = {geometry: keys[geometry] for geometry in stores if not stores[geometry].path.exists()}
         if missing:
-            boxes = faces if faces is not None else [None] * len(paths)
             _build(folder, paths, boxes, missing, threads, progress or (lambda _done, _all: None))
     return stores
+
+
+def _boxes(geometries: Iterable[Geometry], faces: Sequence[Box | None] | None, photos: int) -> list[Box | None]:
+    """A store without boxes would keep other crops under the name of those around faces."""
+    if faces is None and any(geometry.face for geometry in geometries):
+        raise ValueError("a geometry around faces needs their boxes: find_boxes")
+    return list(faces) if faces is not None else [None] * photos
 
 
 def _build(

@@ -16,11 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.ensemble.member import Member
+from orchestrator.ensemble.outside import OutsideTable
 from orchestrator.ensemble.voting import Strategy, Vote, vote
 from orchestrator.errors import ConfigError
-from orchestrator.labels import TASKS, compose
+from orchestrator.labels import JOINT, TASKS, compose
 
-__all__ = ["EXACT", "Cascade", "Point", "ask", "calibrate", "simulate"]
+__all__ = ["EXACT", "Cascade", "Point", "ask", "calibrate", "check_cascade", "simulate"]
 
 Floats = NDArray[np.floating[Any]]
 
@@ -175,6 +177,19 @@ def calibrate(by_task: Mapping[str, Sequence[Floats]], rate: float) -> tuple[Cas
         curve += [simulate(by_task, "soft", Cascade(rate, float(sure), spread)) for sure in SURE[::-1]]
     fit = [point for point in curve if point.changed <= rate]
     return min(fit, key=lambda point: point.asked).cascade, curve
+
+
+def check_cascade(members: Sequence[Member], outside: Sequence[OutsideTable]) -> None:
+    """Refuses an ensemble whose members cannot be asked one after the other.
+
+    Raises:
+        ConfigError: joint networks, or tables from elsewhere.
+    """
+    if outside or any(member.task == JOINT for member in members):
+        raise ConfigError(
+            "a cascade asks the members of each task in turn; joint networks and tables from elsewhere answer for all at "
+            "once. Predict without --cascade, or build an ensemble of specialists alone."
+        )
 
 
 def _leads(votes: Vote) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -1,4 +1,4 @@
-"""What finds faces, as files for exports: its three networks as ONNX, and the program that works with them."""
+"""What finds faces for an ensemble: here, and in exports by ONNX files of three networks and the program that works with them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ import torch
 from numpy.typing import NDArray
 
 from orchestrator.data import finding
-from orchestrator.data.detection import detector
+from orchestrator.data.detection import Detector, detector
 from orchestrator.data.files import atomic
-from orchestrator.data.preprocessing import Box, decode
+from orchestrator.data.preprocessing import DETECTOR, Box, decode
 from orchestrator.ensemble.export import CHECK_PHOTOS, quiet
-from orchestrator.errors import EngineError, PhotoError, Problem
+from orchestrator.ensemble.member import Member
+from orchestrator.errors import EngineError, PhotoError, Problem, WorkspaceError
 
-__all__ = ["write_detector"]
+__all__ = ["detector_of", "write_detector"]
 
 PROGRAM = "finding.py"
 
@@ -92,3 +93,20 @@ def _same(one: Box | None, other: Box | None) -> bool:
     if one is None or other is None:
         return one is other
     return max(abs(mine - theirs) for mine, theirs in zip(one, other, strict=True)) <= 1
+
+
+def detector_of(members: Sequence[Member]) -> Detector | None:
+    """What finds faces for members that crop around them; None where none do."""
+    known = {member: member.preprocess.geometry.detector for member in members}
+    others = [
+        Problem(one.name, f"its faces were found by {name}.")
+        for one, name in known.items()
+        if name not in ("", DETECTOR)
+    ]
+    if others:
+        raise WorkspaceError(
+            f"this version finds faces by {DETECTOR}, and members would see other crops than those they learnt from. Use the "
+            "version of orchestrator that trained them, or train them anew.",
+            others,
+        )
+    return detector() if any(known.values()) else None

@@ -48,13 +48,20 @@ class OutsideTable:
     _rows: dict[str, int] = field(default_factory=dict)
 
     def rows(self, paths: Sequence[str]) -> NDArray[np.int64]:
-        """The row of each photo, shape (n,); -1 where the table has none."""
+        """The row of each photo, shape (n,); -1 where the table has none.
+
+        A photo is known by its path, or where one of path and key ends as the other one reads: an ImageID is the end of a path.
+        Equal names are not enough, for people's folders hold files of the same names.
+        """
         if not self._rows:
-            names = [PurePosixPath(key).name for key in self.keys]
-            times = Counter(names)
-            self._rows.update({name: row for row, name in enumerate(names) if times[name] == 1})
+            ends = [(end, row) for row, key in enumerate(self.keys) for end in _ends(key)[1:] if "/" in end]
+            times = Counter(end for end, _ in ends)
+            self._rows.update({end: row for end, row in ends if times[end] == 1})
             self._rows.update({key: row for row, key in enumerate(self.keys)})
-        found = (self._rows.get(path, self._rows.get(PurePosixPath(path).name, -1)) for path in paths)
+        keys = set(self.keys)
+        found = (
+            next((self._rows[end] for end in _ends(path) if end in keys), self._rows.get(path, -1)) for path in paths
+        )
         return np.fromiter(found, dtype=np.int64, count=len(paths))
 
     def answers(self, task: str, paths: Sequence[str]) -> NDArray[np.float32]:
@@ -73,6 +80,12 @@ class OutsideTable:
         if self.folds is not None:
             table[FOLD] = self.folds
         return pd.DataFrame(table)
+
+
+def _ends(path: str) -> list[str]:
+    """A path, and what is left of it without its first folders: `a/b/c`, `b/c`, `c`."""
+    parts = PurePosixPath(path).parts
+    return [path, *("/".join(parts[start:]) for start in range(1, len(parts)))]
 
 
 def read_outside(path: Path) -> OutsideTable:

@@ -20,15 +20,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.data.boxes import one_thread
-from orchestrator.data.detection import Detector, detector
-from orchestrator.data.preprocessing import DETECTOR, Geometry, decode
-from orchestrator.ensemble.cascade import Cascade, ask
+from orchestrator.data.preprocessing import Geometry, decode
+from orchestrator.ensemble.cascade import Cascade, ask, check_cascade
+from orchestrator.ensemble.detector import detector_of
 from orchestrator.ensemble.engines import Call, Features, Runner, torch_runners
 from orchestrator.ensemble.member import Member
 from orchestrator.ensemble.outside import OutsideTable
 from orchestrator.ensemble.trunk import split, whole
 from orchestrator.ensemble.voting import Fused, Strategy, fuse
-from orchestrator.errors import ConfigError, PhotoError, Problem, WorkspaceError
+from orchestrator.errors import PhotoError, Problem, WorkspaceError
 from orchestrator.labels import JOINT, TASKS, of_tasks
 from orchestrator.stages import Stages
 from orchestrator.training.devices import keep_freed_memory
@@ -137,13 +137,13 @@ class Predictor:
         strategy: how members of a task vote.
         device: `cpu`, `cuda` or `cuda:N`.
         threads: calls at once on a CPU; 0: one per core.
+        sharing: compute layers that members share once for all. Off for a handful of photos, which take less than the proof
+            that sharing changes no answer (fifteen members of `quick`: 0.4 s).
         outside: tables from elsewhere that vote too, each as much as the members of one run.
 
     Raises:
         ConfigError: members crop around faces, and the detector is not installed.
         WorkspaceError: members crop around the faces of another detector.
-        sharing: compute layers that members share once for all. Off for a handful of photos, which take less than the proof
-            that sharing changes no answer (fifteen members of `quick`: 0.4 s).
     """
 
     def __init__(
@@ -163,7 +163,7 @@ class Predictor:
         self.stages = Stages()
         self.outside = list(outside)
         self.geometries = list(dict.fromkeys(member.preprocess.geometry for member in self.members))
-        self._detector = _detector_of(self.members)
+        self._detector = detector_of(self.members)
 
     def use(self, runners: Sequence[Runner]) -> None:
         """Puts every member on a runner, in the order of `members`."""
@@ -215,11 +215,8 @@ class Predictor:
             WorkspaceError: a member answers with what is no number.
         """
         cv2.setNumThreads(1)
-        if cascade is not None and (self.outside or any(member.task == JOINT for member in self.members)):
-            raise ConfigError(
-                "a cascade asks the members of each task in turn; joint networks and tables from elsewhere answer for all at "
-                "once. Predict without --cascade, or build an ensemble of specialists alone."
-            )
+        if cascade is not None:
+            check_cascade(self.members, self.outside)
         if not batch:  # a stretch of photos is one call for each team, and there are threads to fill
             enough = self._stretch(cascade) * -(-self.threads // len(self._teams(cascade)))
             batch = max(BATCH, enough if self.device == "cpu" else 0)
@@ -329,20 +326,3 @@ class Predictor:
         """How many members of a task a run has, on the average: out of fold, where a run answers by one, a table weighs one."""
         own = [member.folder.parent for member in self.members if member.task in (task, JOINT)]
         return len(own) / len(set(own))
-
-
-def _detector_of(members: Sequence[Member]) -> Detector | None:
-    """What finds faces for members that crop around them; None where none do."""
-    known = {member: member.preprocess.geometry.detector for member in members}
-    others = [
-        Problem(one.name, f"its faces were found by {name}.")
-        for one, name in known.items()
-        if name not in ("", DETECTOR)
-    ]
-    if others:
-        raise WorkspaceError(
-            f"this version finds faces by {DETECTOR}, and members would see other crops than those they learnt from. Use the "
-            "version of orchestrator that trained them, or train them anew.",
-            others,
-        )
-    return detector() if any(known.values()) else None

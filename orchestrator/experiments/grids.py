@@ -125,12 +125,17 @@ def train_points(
                 seen.add(recipe.digest())
                 asked.append(one)
     wrong.tell()
+    made_from = []
+    for number, one in enumerate(asked):
+        with wrong.kept():
+            made_from.append(
+                read_inputs(one, {task: specialist}, observer.say if number == 0 else lambda _: None, base)
+            )
+    wrong.tell()
+    observer.say(f"{counted(len(asked), 'combination')} of {counted(len(made_from[0].folds), 'fold')} each.")
     works: list[Work] = []
     runs: list[RunRecord] = []
-    for number, one in enumerate(asked):
-        inputs = read_inputs(one, {task: specialist}, observer.say if number == 0 else lambda _: None, base)
-        if number == 0:
-            observer.say(f"{counted(len(asked), 'combination')} of {counted(len(inputs.folds), 'fold')} each.")
+    for one, inputs in zip(asked, made_from, strict=True):
         run = known_run(one, inputs, task)
         if run is not None and run.complete:
             observer.say(f"{run.id} has {_words(one)} already.")

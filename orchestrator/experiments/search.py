@@ -114,12 +114,18 @@ class Search:
         )  # fmt: skip
 
     def ask(self, count: int) -> list[Trial]:
-        """Draws new trials until `count` are running; those that a killed command left running come first.
+        """Draws a round of `count` trials, or goes on with the one that a killed command left running.
 
-        The points of a space of choices alone are drawn without repeating one; there may be fewer than asked for.
+        What a round draws does not depend on when it was killed: of that one the trials that have not ended are returned, and
+        those drawn that had not been drawn yet. The points of a space of choices alone are drawn without repeating one; there may
+        be fewer.
         """
-        running = [one for one in self.trials if one.state == RUNNING]
-        for _ in range(count - len(running)):
+        known = self._study.get_trials(deepcopy=False)
+        notes = next(
+            (one.user_attrs for one in known if one.state.name == "RUNNING"), {"round": len(known), "of": count}
+        )
+        of_round = [one for one in known if one.user_attrs.get("round") == notes.get("round")]
+        for _ in range(notes.get("of", 0) - len(of_round)):
             known = self._study.get_trials(deepcopy=False)
             values = self._drawn(known)
             if values is None:
@@ -127,11 +133,13 @@ class Search:
             # Optuna's own `ask` writes setting by setting; added like this, a kill leaves a whole trial or none.
             self._study.add_trial(
                 self._optuna.trial.create_trial(
-                    state=self._optuna.trial.TrialState.RUNNING, params=values, distributions=self._axes
+                    state=self._optuna.trial.TrialState.RUNNING,
+                    params=values,
+                    distributions=self._axes,
+                    user_attrs=notes,
                 )
             )
-            running.append(self._trial(self._study.get_trials(deepcopy=False)[len(known)]))
-        return running
+        return [one for one in self.trials if one.state == RUNNING]
 
     def _drawn(self, known: Sequence[Any]) -> dict[str, Any] | None:
         """A point for the next trial; None when all points of a space of choices are tried."""

@@ -55,7 +55,7 @@ class Range:
     @property
     def whole(self) -> bool:
         """Whether its numbers are whole ones."""
-        return isinstance(self.low, int) and isinstance(self.high, int)
+        return all(isinstance(one, int) for one in (self.low, self.high, self.step or 1))
 
     def nice(self, value: float) -> float:
         """A drawn number as it goes into a recipe: three digits, within the range."""
@@ -306,6 +306,8 @@ def _axis(name: str, value: Any, settings: Sequence[str]) -> Range | Choice:
         or not all(isinstance(one, int | float) and not isinstance(one, bool) for one in numbers)
     ):
         raise ValueError("a range needs numbers: { low = 1e-4, high = 1e-2, log = true }.")
+    if not all(map(math.isfinite, numbers)):
+        raise ValueError("a range needs finite numbers.")
     if not low < high:
         raise ValueError(f"low = {low} is not below high = {high}.")
     if not isinstance(log, bool) or (log and low <= 0) or (log and step is not None):

@@ -52,7 +52,8 @@ class Sweep:
         trials: all so far.
         asked: how many were asked for.
         importance: axis -> share of the differences that it explains; empty for too few trials.
-        comparison: the best trial's run held against the reference; None where no trial is complete.
+        comparison: the best trial's run held against the reference; None where no trial is complete, where the best one is the
+            recipe as it is, or where its run was deleted.
         seconds: wall-clock, of this command.
     """
 
@@ -149,6 +150,7 @@ def _identity(settings: Settings, inputs: Inputs, task: str, space: Space) -> st
             "task": task, "recipe": inputs.recipes[task].digest(), "weights": inputs.weights[task].sha256,
             "data": inputs.fingerprint, "plan": inputs.plan.digest if inputs.plan else None, "folds": inputs.folds,
             "seed": settings.seed, "device": inputs.device.partition(":")[0], "space": space.text,
+            **({"extra": extra} if (extra := inputs.extra_of(task)) else {}),
         }
     )  # fmt: skip
 
@@ -189,8 +191,13 @@ class _Rounds:
             name, reference, _score(self.inputs.workspace, reference, self.specialist), trials, count,
             self.search.importance(), None, time.monotonic() - started,
         )  # fmt: skip
+        there = {run.id for run in self.inputs.workspace.runs()}
+        if deleted := [one for one in trials if one.run is not None and one.run not in there]:
+            self.observer.say(
+                f"the runs of {counted(len(deleted), 'trial')} were deleted: their scores count, nothing else is left."
+            )
         best = result.best
-        if best is None or best.run is None or best.run == reference.id:
+        if best is None or best.run == reference.id or best.run not in there:
             return result
         pair = [reference, self.inputs.workspace.run(best.run)]
         return replace(result, comparison=compare_runs(self.inputs.workspace, pair, self.specialist))
@@ -212,6 +219,7 @@ class _Rounds:
     def _round(self, asked: Sequence[Trial], ended: Sequence[Trial]) -> None:
         """Trains some trials: their first folds together, then the others of those that were not given up."""
         ready: list[tuple[Trial, Work]] = []
+        works: dict[str, Work] = {}
         for trial in asked:
             try:
                 work = self._work(trial, len(asked), ended)
@@ -219,15 +227,20 @@ class _Rounds:
                 self.search.tell(replace(trial, state=FAILED, why=str(error)))
                 self.observer.say(f"trial {trial.number} ({' '.join(trial.changes)}) cannot be: {error}")
                 continue
+            work = works.setdefault(work.run.id, work)  # two trials may draw one point, which is one run
             self.search.note_run(trial.number, work.run.id)
             ready.append((trial, work))
-        works = list({work.run.id: work for _, work in ready}.values())  # two trials may draw one point
         first = train_runs(
-            [work.run for work in works], [replace(work, only=tuple(work.run.own_folds[:1])) for work in works],
+            [work.run for work in works.values()],
+            [replace(work, only=tuple(work.run.own_folds[:1])) for work in works.values()],
             self.observer, time.monotonic(), offer=False,
         )  # fmt: skip
         stopped = {run for run, _ in [*first.failures, *first.given_up]}
-        rest = [replace(work, bars={}) for work in works if work.run.id not in stopped and len(work.run.own_folds) > 1]
+        rest = [
+            replace(work, bars={})
+            for name, work in works.items()
+            if name not in stopped and len(work.run.own_folds) > 1
+        ]
         second = train_runs([work.run for work in rest], rest, self.observer, time.monotonic(), offer=False)
         for trial, work in ready:
             self.search.tell(self._end(trial, work, first, second))

@@ -1,7 +1,8 @@
 """What trackers are told: live while members train, or afterwards. Local files stay the truth.
 
 A tracker is told what lies in a run's folder (recipe, histories, cards). How far is noted there, in `tracking.json`, so a
-training that goes on after a kill, or a run that is sent later, tells every epoch once.
+training that goes on after a kill, or a run that is sent later, tells what was not told: an epoch twice only when the kill came
+between telling it and noting that.
 """
 
 from __future__ import annotations

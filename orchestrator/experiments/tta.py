@@ -15,6 +15,7 @@ import torch
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
+from orchestrator.data.boxes import find_boxes
 from orchestrator.data.files import atomic, sha256_of, write_json
 from orchestrator.data.photos import Photos
 from orchestrator.data.readers import read
@@ -220,6 +221,8 @@ def _photos(
 
 
 def _pixels(workspace: Workspace, photos: Photos, recipe: Recipe) -> PixelSource:
-    key = store_key(list(photos.table["path"]), photos.content(workspace.hashes()), recipe.geometry)
-    stores = build_stores(workspace.store, photos.paths, {recipe.geometry: key}, joblib.cpu_count())
+    content, cores = photos.content(workspace.hashes()), joblib.cpu_count()
+    faces = find_boxes(workspace.faces, photos.paths, content, cores) if recipe.geometry.face else None
+    key = store_key(list(photos.table["path"]), content, recipe.geometry)
+    stores = build_stores(workspace.store, photos.paths, {recipe.geometry: key}, cores, faces=faces)
     return stores[recipe.geometry]

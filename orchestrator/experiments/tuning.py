@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from orchestrator.errors import TrainingError
+from orchestrator.errors import ConfigError, TrainingError
 from orchestrator.experiments.comparing import Compared, compare_runs
 from orchestrator.experiments.grids import train_points
 from orchestrator.experiments.spaces import Choice, Space
@@ -114,6 +114,8 @@ def tune(
     until = None if minutes is None else time.monotonic() + 60 * minutes
     task = specialist.name
     settings = settle(settings, task)
+    if settings.k == 0:
+        raise ConfigError("stages compare out-of-fold scores, and --folds 0 holds nobody out.")
     standing = base_run(settings.workspace, task, None)
     bases = Recipe.model_validate(standing.recipe) if standing else None
     for space in stages.values():
@@ -168,7 +170,8 @@ def _searched(
         run,
         [TAG, f"stage-{name}"],
     )
-    best = [trial for trial in result.ranked if trial.score is not None][:FINALISTS]
+    points = {trial.changes: trial for trial in reversed(result.ranked) if trial.score is not None}
+    best = list(reversed(points.values()))[:FINALISTS]  # two trials may have drawn one point
     if not best:
         return [], len(result.trials)
     report = train_points(

@@ -47,15 +47,23 @@ def settings_of(run: RunRecord) -> dict[str, Any]:
         **flat(run.recipe), "seed": run.seed, "data": run.data["fingerprint"][:12],
         "plan": f"{plan['digest'][:12]} ({plan['k']} folds)", "folds": ", ".join(map(str, run.folds)),
         "initial weights": run.initial_weights["sha256"][:12] or "random", "device": run.device.partition(":")[0],
+        "extra": (run.extra or "none")[:12],
     }  # fmt: skip
 
 
-def near(runs: Sequence[RunRecord], task: str, recipe: Recipe, fingerprint: str, plan: FoldPlan | None) -> list[str]:
-    """Sentences on the runs of the same data and plan whose recipes differ least, the newest first."""
+def near(
+    runs: Sequence[RunRecord],
+    task: str,
+    recipe: Recipe,
+    fingerprint: str,
+    plan: FoldPlan | None,
+    extra: str | None = None,
+) -> list[str]:
+    """Sentences on the runs of the same data, extra photos and plan whose recipes differ least, the newest first."""
     digest = plan.digest if plan else None
     found = []
     for run in reversed(runs):
-        same = run.task == task and run.data["fingerprint"] == fingerprint
+        same = run.task == task and run.data["fingerprint"] == fingerprint and run.extra == extra
         if same and (run.plan or {}).get("digest") == digest:
             differ = differences(run.recipe, recipe.model_dump(mode="json"))
             if 0 < len(differ) <= NEAR:

@@ -40,6 +40,8 @@ class Condition:
         """Whether a run fulfils it; a fact that is a list fulfils it when one of its words does (not: none, for !=)."""
         found = facts[self.key]
         if isinstance(found, list | tuple):
+            if self.value == "[]" and self.sign in ("=", "!="):
+                return bool(found) == (self.sign == "!=")
             if self.sign == "!=":
                 return self.value not in map(str, found)
             return any(self._compare(one) for one in found)

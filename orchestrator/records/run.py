@@ -106,6 +106,12 @@ class RunRecord:
         return f"people of fold {', '.join(map(str, self.folds))} of {self.plan['k']}"
 
     @property
+    def extra(self) -> str | None:
+        """Fingerprint of the photos from elsewhere that it learnt from; None without any."""
+        fingerprint: str | None = self.data.get("extra", {}).get("fingerprint")
+        return fingerprint
+
+    @property
     def key(self) -> str:
         """Digest of all that the result depends on; empty when the recipe has settings that this version does not know."""
         try:
@@ -114,9 +120,8 @@ class RunRecord:
             return ""
         digest = self.plan["digest"] if self.plan else None
         weights, data = self.initial_weights["sha256"], self.data["fingerprint"]
-        extra = self.data.get("extra", {}).get("fingerprint")
         return run_key(
-            self.task, recipe, weights, data, digest, self.own_folds, self.seed, self.device, self.parent, extra
+            self.task, recipe, weights, data, digest, self.own_folds, self.seed, self.device, self.parent, self.extra
         )
 
     def member(self, fold: int | None) -> Path:

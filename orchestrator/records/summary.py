@@ -65,5 +65,5 @@ def facts_of(workspace: Workspace, run: RunRecord) -> dict[str, Any]:
         "members": len(run.folds), "k": run.plan["k"] if run.plan else 0,
         "plan": run.plan["digest"][:12] if run.plan else None, "data": run.data["fingerprint"][:12],
         "created": run.created, "minutes": round(run.seconds / 60, 1), "device": run.device, "parent": run.parent,
-        "tag": list(notes.tags), "note": notes.note,
+        "extra": (run.extra or "none")[:12], "tag": list(notes.tags), "note": notes.note,
     }  # fmt: skip

@@ -15,7 +15,7 @@ cache/                  hashes, weights      } them loses nothing
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from filelock import FileLock
 from orchestrator.data.files import check_format, read_json, write_json
 from orchestrator.data.folds import FoldPlan
 from orchestrator.data.photos import HashCache
-from orchestrator.errors import WorkspaceError, nearest
+from orchestrator.errors import LeakError, WorkspaceError, nearest
 from orchestrator.records.run import COMPLETE, RECORD, RunRecord
 
 __all__ = ["ENSEMBLE", "ENSEMBLE_FORMAT", "Workspace", "now"]
@@ -114,6 +114,34 @@ class Workspace:
             plan.save(path)
         return FoldPlan.load(path)
 
+    def keep_content(self, fingerprint: str, content: Sequence[str]) -> None:
+        """Remembers the files' hashes of photos that runs are about to learn from, by the fingerprint that runs record."""
+        path = self._content(fingerprint)
+        if not path.exists():
+            write_json(path, list(content))
+
+    def trained_content(self) -> set[str]:
+        """The hashes of every file that a run of this workspace has learnt from, photos from elsewhere among them.
+
+        Raises:
+            LeakError: a run is of an older version, which did not write them down.
+        """
+        found: set[str] = set()
+        for run in self.runs():
+            for fingerprint in (run.data["fingerprint"], run.extra):
+                if fingerprint is None:
+                    continue
+                if not self._content(fingerprint).exists():
+                    raise LeakError(
+                        f"{run.id}: which photos it was trained on cannot be told, for {self._content(fingerprint)} is gone or "
+                        "was never written. Run its training command again: it finds the run complete, and writes them down."
+                    )
+                found.update(read_json(self._content(fingerprint)))
+        return found
+
+    def _content(self, fingerprint: str) -> Path:
+        return self.root / "photos" / f"{fingerprint[:12]}.json"
+
     def load_plan(self, digest: str) -> FoldPlan:
         """A saved plan by its digest."""
         return FoldPlan.load(self.root / "plans" / f"{digest[:12]}.json")
@@ -128,7 +156,8 @@ class Workspace:
         Raises:
             WorkspaceError: there is none of that name; the nearest is suggested.
         """
-        if not (self.root / name / RECORD).is_file() or name in ("", "."):
+        # An id is the name of a folder right here: a path would lead into another workspace.
+        if Path(name).name != name or not (self.root / name / RECORD).is_file():
             known = [run.id for run in self.runs()]
             raise WorkspaceError(
                 f"run '{name}' is not in {self.root}; there {'is' if len(known) == 1 else 'are'} "

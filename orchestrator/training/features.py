@@ -109,7 +109,15 @@ def build_features(
         StoreError: the disk has no room.
     """
     key = digest_of(
-        [recipe.backbone, initial.sha256, preprocess.as_dict(), content, torch.__version__, device.split(":")[0]]
+        [
+            recipe.backbone,
+            recipe.pooling,
+            initial.sha256,
+            preprocess.as_dict(),
+            content,
+            torch.__version__,
+            device.split(":")[0],
+        ]
     )
     path = folder / f"{key[:20]}.npy"
     folder.mkdir(parents=True, exist_ok=True)

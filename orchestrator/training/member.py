@@ -106,7 +106,7 @@ class MemberJob:
             return scarce if (scarce != 1).any() else None
         classes = self.table["trained"].to_numpy()[self.train]
         factor = np.array([recipe.sample_factor.get(name, 1.0) for name in self.classes])
-        draws = expected_draws(recipe.sampling, self.persons, self.kinds)
+        draws = expected_draws(recipe.sampling, self.persons, self.kinds, scarce)
         return class_factors(classes, draws, recipe.sample_balance, factor) * scarce
 
     @property

@@ -137,6 +137,13 @@ def test_what_would_leak_is_refused(orch: Orch, people: Path, workspace: Path, o
         done = train(orch, people, workspace, "train", "age", *tiny(), "--extra", tmp_path / "folds.csv")
         assert done.code == 2
         assert told in done.err
+    digest = json.loads((workspace / "age-0001/run.json").read_text())["plan"]["digest"]
+    table.head(1).assign(fold="0", plan=digest[:12]).to_csv(tmp_path / "planned.csv", index=False)
+    table.tail(1).assign(fold="0").to_csv(tmp_path / "unplanned.csv", index=False)
+    both = [word for name in ("planned", "unplanned") for word in ("--extra", tmp_path / f"{name}.csv")]
+    done = train(orch, people, workspace, "train", "age", *tiny(), *both)
+    assert done.code == 2
+    assert "without saying by which plan" in done.err  # another table's plan says nothing of this one's
     words = ("train", "age", "--data", people / "train", "-w", workspace, "--folds", 0)
     assert "--folds 0 has none" in orch(*words, *tiny(), "--extra", tmp_path / "folds.csv").err
     assert not (workspace / "age-0002").exists()
@@ -144,13 +151,14 @@ def test_what_would_leak_is_refused(orch: Orch, people: Path, workspace: Path, o
 
 def test_all_that_is_wrong_with_an_extra_table_is_told(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"x")
-    (tmp_path / "one.csv").write_text("path,age,mask,fold\na.jpg,old,wear,0\nb.jpg,30-59,waer,x\na.jpg,200,,-1\n")
+    rows = "a.jpg,old,wear,0\nb.jpg,30-59,waer,x\na.jpg,200,,-1\na.jpg,20,,inf\na.jpg,20,,1.7\n"
+    (tmp_path / "one.csv").write_text("path,age,mask,fold\n" + rows)
     (tmp_path / "two.csv").write_text("file,age\na.jpg,20\n")
     with pytest.raises(DataError) as caught:
         read_extra([tmp_path / "one.csv", tmp_path / "two.csv"])
     for told in (
         "one.csv row 2: age is 'old'", "one.csv row 3: no file b.jpg", "mask is 'waer'", "fold is 'x'", "row 4: age is '200'",
-        "fold is '-1'", "two.csv: has the columns file, age; needed: path",
+        "fold is '-1'", "fold is 'inf'", "fold is '1.7'", "two.csv: has the columns file, age; needed: path",
     ):  # fmt: skip
         assert told in str(caught.value)
     (tmp_path / "good.csv").write_text("path,age\na.jpg,<30\n")
@@ -191,25 +199,59 @@ def test_pseudo_labels_come_from_the_folds_own_members_and_train_them_alone(
             answer = runner(pixels)[0]
             word = getattr(row, task)
             assert word == (CLASSES[task][int(answer.argmax())] if answer.max() >= 0.5 else "")
-    before = hashes(workspace / "age-0001")
-    done = train(orch, people, workspace, "train", "age", *tiny(), "--extra", out)
+    before = hashes(workspace / "gender-0001")
+    done = train(orch, people, workspace, "train", "gender", *tiny(), "--extra", out)
     assert done.code == 0, done.err
-    assert "extra photos" in done.err
-    new = RunRecord.load(workspace / "age-0002")
+    assert f"gender: {(table['gender'] != '').sum()} extra photos" in done.err
+    new = RunRecord.load(workspace / "gender-0002")
     assert new.data["extra"]["photos"] == len(table)
     assert new.data["fingerprint"] == record.data["fingerprint"]
-    assert hashes(workspace / "age-0001") == before
+    assert hashes(workspace / "gender-0001") == before
     for fold in range(3):
-        card = json.loads((workspace / f"age-0002/fold-{fold}/member.json").read_text())
-        assert card["train"]["extra"] == int(((table["fold"] == fold) & (table["age"] != "")).sum())
-        held = pd.read_parquet(workspace / f"age-0002/fold-{fold}/held_out.parquet")
+        card = json.loads((workspace / f"gender-0002/fold-{fold}/member.json").read_text())
+        assert card["train"]["extra"] == int(((table["fold"] == fold) & (table["gender"] != "")).sum())
+        held = pd.read_parquet(workspace / f"gender-0002/fold-{fold}/held_out.parquet")
         assert not set(held["path"]) & set(table["path"])
     assert orch("ensemble", "-w", workspace).code == 0
-    again = train(orch, people, workspace, "train", "age", *tiny(), "--extra", out)
-    assert "age-0002 has it already" in again.err
-    done = train(orch, people, workspace, "train", "age", "--fold", 1, "--seed", 3)
+    again = train(orch, people, workspace, "train", "gender", *tiny(), "--extra", out)
+    assert "gender-0002 has it already" in again.err
+    done = train(orch, people, workspace, "train", "gender", "--fold", 1, "--seed", 3)
     assert done.code == 2
     assert "trained with other extra photos" in done.err
+
+
+def test_extra_photos_show_wherever_runs_are_told_apart(
+    orch: Orch, people: Path, workspace: Path, others: Path, tmp_path: Path
+) -> None:
+    done = train(orch, people, workspace, "train", "age", *tiny(), "--extra", others)
+    assert done.code == 0, done.err
+    fingerprint = json.loads((workspace / "age-0002/run.json").read_text())["data"]["extra"]["fingerprint"][:12]
+    compared = orch("runs", "compare", "age-0001", "age-0002", "-w", workspace, "--json")
+    assert json.loads(compared.out)["differing"]["extra"] == ["none", fingerprint]
+    listed = orch("runs", "list", "-w", workspace, "--where", f"extra={fingerprint}", "--json")
+    assert [one["id"] for one in json.loads(listed.out)] == ["age-0002"]
+    assert f"fingerprint {fingerprint}" in " ".join(orch("runs", "show", "age-0002", "-w", workspace).out.split())
+    done = train(orch, people, workspace, "train", "age", *tiny("lr=0.004"), "--valid-only")
+    assert "note: age-0002 learnt from extra photos too" in done.err
+    assert "age-0002 differs only" not in done.err
+    # Where the table lies does not matter, and neither does what the paths in it look like.
+    moved = tmp_path / "moved"
+    shutil.copytree(others.parent, moved)
+    table = pd.read_csv(moved / others.name, dtype=str, keep_default_na=False)
+    table.assign(path=[str(moved / path) for path in table["path"]]).to_csv(moved / "renamed.csv", index=False)
+    done = train(orch, people, workspace, "train", "age", *tiny(), "--extra", moved / "renamed.csv")
+    assert "age-0002 has it already" in done.err
+
+
+def test_a_task_that_learns_nothing_from_a_table_is_not_trained_again(
+    orch: Orch, people: Path, workspace: Path, tmp_path: Path
+) -> None:
+    photo = sorted((people / "eval/images").iterdir())[0]
+    (tmp_path / "extra.csv").write_text(f"path,gender\n{photo},male\n")
+    done = train(orch, people, workspace, "train", "mask", *tiny(), "--extra", tmp_path / "extra.csv")
+    assert done.code == 0, done.err
+    assert "mask: 0 extra photos" in done.err
+    assert "mask-0001 has it already" in done.err
 
 
 @pytest.mark.parametrize(("words", "told"), [
@@ -251,7 +293,7 @@ def test_joined_rows_are_the_rows_of_both(rows: list[int], count: int) -> None:
         def take(self, wanted: np.ndarray) -> np.ndarray:
             return values[wanted + self.start]
 
-    found = JoinedRows(Part(0), count, Part(count)).take(np.array(rows))
+    found = JoinedRows(Part(0), count, Part(count), np.arange(10)).take(np.array(rows))
     assert (found == values[rows]).all()
 
 

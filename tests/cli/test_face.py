@@ -15,7 +15,8 @@ import pandas as pd
 import pytest
 
 from orchestrator.config import load_recipes
-from orchestrator.data.preprocessing import decode
+from orchestrator.data.preprocessing import Geometry, decode
+from orchestrator.data.store import build_stores
 from orchestrator.ensemble.engines import torch_runners
 from orchestrator.ensemble.member import MemberFiles, load_members
 from orchestrator.ensemble.predictor import Predictor
@@ -120,6 +121,16 @@ def test_an_export_finds_the_same_faces_and_gives_the_same_answers(
         answer = json.loads(line)
         assert answer["label"] == one["label"]
         assert answer["probabilities"]["age"] == pytest.approx(one["probabilities"]["age"], abs=1e-4)
+
+
+def test_views_are_tried_on_the_same_crops_when_the_store_is_gone(orch: Orch, around: Path) -> None:
+    before = hashes(around / "store")
+    shutil.rmtree(around / "store")
+    assert orch("tta", "age-0002", "--views", "flip", "-w", around).code == 0
+    after = hashes(around / "store")
+    assert {name: after[name] for name in after if name.endswith(".npy")}.items() <= before.items()
+    with pytest.raises(ValueError, match="needs their boxes"):
+        build_stores(around / "store", [], {Geometry(8, 8, face=0.3, detector="mtcnn-1.0.0-r1"): "key"}, 1)
 
 
 def test_members_of_another_detector_are_refused(orch: Orch, people: Path, around: Path) -> None:

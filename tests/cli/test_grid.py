@@ -73,6 +73,12 @@ def test_every_wrong_combination_is_told_before_any_training(orch: Orch, people:
     assert "'fcal' is no loss" in done.err
     assert "epochs = 'many'" in done.err
     assert not (workspace / "age-0002").exists()
+    done = train(
+        orch, people, workspace, "train", "age", *tiny(), "--grid", "backbone=test_efficientnet,nosuch", "lr=1e-3"
+    )
+    assert done.code == 2
+    assert "nosuch" in done.err
+    assert not (workspace / "age-0002").exists()  # the first combination alone is no experiment
     done = train(orch, people, workspace, "train", "age", *tiny(), "loss=focal")
     assert "only --grid takes more words" in done.err
     done = train(orch, people, workspace, "train", "age", "--grid", "lr=1e-3,2e-3", "--fold", 1)

@@ -88,6 +88,11 @@ def test_a_joint_network_votes_in_every_task_beside_the_specialists(
     done = orch("ensemble", "-w", place, "--json")
     alone = json.loads(done.out)
     assert "joint" not in alone["members"]  # it takes part only when it is named
+    assert "agree on every out-of-fold photo" in orch("ensemble", "-w", place).out
+    assert "agree on every out-of-fold photo" not in orch("ensemble", "-w", place, "--members", "joint=joint-0001").out
+    done = orch("cascade", people / "eval", "-w", place, "--rate", 0.5)
+    assert done.code == 2
+    assert "a cascade asks the members of each task in turn" in done.err
     done = orch("ensemble", "-w", place, "--members", "joint=joint-0001", "--json")
     assert done.code == 0, done.err
     both = json.loads(done.out)
@@ -200,6 +205,9 @@ def test_an_old_submission_votes_with_one_runs_weight(
             for code, name in enumerate(CLASSES[task]):
                 there = (one["probabilities"][task][name] + (digits[task][row] == code)) / 2
                 assert both["probabilities"][task][name] == pytest.approx(there, abs=2e-5)
+    refused = orch("export", "--out", tmp_path / "out", "-w", workspace)
+    assert refused.code == 2
+    assert "old.csv: an export holds networks" in refused.err
     # A photo that the table does not know is answered by the members alone.
     elsewhere = tmp_path / "unknown.jpg"
     shutil.copy(next(iter((people / "eval/images").iterdir())), elsewhere)
@@ -291,9 +299,11 @@ def test_all_that_is_wrong_with_a_table_is_told_at_once(tmp_path: Path) -> None:
             assert words in str(caught.value)
     with pytest.raises(DataError, match="no such file"):
         read_outside(tmp_path / "gone.csv")
-    file.write_text("path,ans\na/x.jpg,1\nb/x.jpg,2\nc/y.jpg,\n")
+    file.write_text("path,ans\nc/a/x.jpg,1\nb/x.jpg,2\nc/y.jpg,\nz.jpg,3\n")
     found = read_outside(file)
-    assert list(found.rows(["a/x.jpg", "z/x.jpg", "z/y.jpg"])) == [0, -1, 2]  # x.jpg alone could be either
+    # The end of a path, in either direction, and an ImageID anywhere; another person's file of the same name is another photo.
+    assert list(found.rows(["a/x.jpg", "c/a/x.jpg", "/data/b/x.jpg", "/data/z.jpg"])) == [0, 0, 1, 3]
+    assert list(found.rows(["z/x.jpg", "z/y.jpg", "x.jpg", "ac/y.jpg"])) == [-1, -1, -1, -1]
     assert not found.answers("mask", ["c/y.jpg"]).any()
 
 

@@ -263,3 +263,13 @@ def test_a_run_of_an_older_version_is_found_by_todays_settings(place: Path) -> N
     stored["recipe"]["a_setting_of_the_future"] = 1
     record.write_text(json.dumps(stored))
     assert RunRecord.load(record.parent).key == ""
+
+
+def test_a_path_is_no_runs_name(orch: Orch, three: Path, place: Path) -> None:
+    """A run of another workspace would be deleted without a look at the ensembles that use it."""
+    before = hashes(three)
+    for name in ("../x/age-0001", str(three / "age-0001"), "age-0001/fold-0", ".", ""):
+        done = orch("runs", "delete", name, "-y", "-w", place)
+        assert done.code == 2
+        assert "is not in" in done.err
+    assert hashes(three) == before

@@ -15,6 +15,8 @@ import pytest
 from PIL import Image
 
 from orchestrator.config import load_recipes
+from orchestrator.experiments.search import Search
+from orchestrator.experiments.spaces import parse_space
 from orchestrator.records.run import RunRecord
 from orchestrator.specialists import SPECIALISTS
 from tests.conftest import ROOT, Done, hashes, tiny, train
@@ -229,3 +231,68 @@ def test_a_search_killed_at_random_moments_ends_as_one_that_was_not(people: Path
     assert [(one["changes"], one["macro_f1"], one["state"]) for one in whole["trials"]] == [
         (one["changes"], one["macro_f1"], one["state"]) for one in killed["trials"]
     ]
+
+
+def test_a_search_of_few_points_draws_some_twice_and_shows_when_runs_are_deleted(
+    orch: Orch, people: Path, tmp_path: Path
+) -> None:
+    place, space = tmp_path / "runs", tmp_path / "space.toml"
+    space.write_text("drop_rate = { low = 0.0, high = 0.4, step = 0.4 }\n")
+    words = words_of(people, place, space, "--jobs", 2, "--no-prune", "--json")
+    done = orch(*words, "--trials", 6)
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
+    assert {one["state"] for one in found["trials"]} == {"complete"}
+    runs = {tuple(one["changes"]): one["run"] for one in found["trials"]}
+    assert len(runs) == 2  # six trials, two points
+    best = next(one["run"] for one in found["trials"] if one["number"] == found["best"])
+    assert orch("runs", "delete", best, "-y", "-w", place).code == 0
+    done = orch(*words, "--trials", 6)
+    assert done.code == 0, done.err
+    assert "were deleted: their scores count, nothing else is left." in done.err
+
+
+def test_a_search_with_extra_photos_is_another_one(orch: Orch, people: Path, tmp_path: Path, space: Path) -> None:
+    photo = sorted((people / "eval/images").iterdir())[0]
+    (tmp_path / "extra.csv").write_text(f"path,age\n{photo},61\n")
+    names = []
+    for more in ((), ("--extra", tmp_path / "extra.csv")):
+        done = orch(*words_of(people, tmp_path / "runs", space, "--trials", 1, "--json", *more))
+        assert done.code == 0, done.err
+        names.append(json.loads(done.out)["sweep"])
+    assert names[0] != names[1]
+
+
+def test_the_recipe_as_it_is_may_win(orch: Orch, people: Path, tmp_path: Path) -> None:
+    (tmp_path / "space.toml").write_text("clip_norm = [1.0, 1.0]\n")
+    done = orch(*words_of(people, tmp_path / "runs", tmp_path / "space.toml", "--trials", 2))
+    assert done.code == 0, done.err
+    assert "best: age-0001, the recipe as it is." in done.err + done.out
+
+
+@pytest.mark.parametrize(("text", "told"), [
+    ("lr = { low = 1e-4, high = inf }", "finite"),
+    ("lr = { low = nan, high = 1 }", "finite"),
+])  # fmt: skip
+def test_ranges_without_end_are_refused(orch: Orch, people: Path, tmp_path: Path, text: str, told: str) -> None:
+    (tmp_path / "space.toml").write_text(text + "\n")
+    done = orch(*words_of(people, tmp_path / "runs", tmp_path / "space.toml"))
+    assert done.code == 2
+    assert told in done.err
+
+
+def test_whole_ends_with_broken_steps_are_broken_numbers(tmp_path: Path) -> None:
+    search = Search(tmp_path / "search.db", parse_space("weight_decay = { low = 0, high = 1, step = 0.5 }", "here"), 0)
+    drawn = {search.ask(1)[0].changes[0] for _ in range(1)}
+    assert drawn <= {"weight_decay=0", "weight_decay=0.0", "weight_decay=0.5", "weight_decay=1", "weight_decay=1.0"}
+
+
+def test_stages_without_held_out_people_are_refused_before_any_training(
+    orch: Orch, people: Path, tmp_path: Path
+) -> None:
+    done = orch(
+        "sweep", "age", "--data", people / "train", "-w", tmp_path / "runs", "--folds", 0, "--stages", "loss", *tiny()
+    )
+    assert done.code == 2
+    assert "--folds 0 holds nobody out" in done.err
+    assert not list(tmp_path.glob("runs/*-*/run.json"))

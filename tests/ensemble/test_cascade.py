@@ -12,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.cascading import CASCADE, read_cascade
+from orchestrator.data.synthetic import write_people
 from orchestrator.ensemble.cascade import EXACT, Cascade, ask, calibrate, simulate
 from orchestrator.ensemble.voting import Strategy, vote
 from orchestrator.errors import ConfigError
 from orchestrator.labels import CLASSES, TASKS
-from tests.conftest import Done
+from tests.conftest import Done, tiny, train
 
 Orch = Callable[..., Done]
 
@@ -149,10 +150,22 @@ def test_a_cascade_is_not_measured_on_training_photos_nor_for_hard_votes(
     assert done.code == 2
     assert "3 of 3 photos were trained on" in done.err
     assert "Give photos of other people" in done.err
-    (workspace / "cache" / "hashes.json").unlink()
+    shutil.rmtree(workspace / "cache")  # a cache may be deleted at any time
+    others = tmp_path / "others"
+    write_people(others, 6, 0, seed=99)
+    assert orch("data", "faces", "--data", others / "train", "-w", workspace).code == 0  # looked at, never trained on
+    assert orch("cascade", "--data", others / "train", "-w", workspace, "--rate", 0.5).code == 0
+    assert orch("cascade", people / "eval", "-w", workspace, "--rate", 0.5).code == 0
+    photo = sorted((people / "eval/images").iterdir())[0]
+    (tmp_path / "extra.csv").write_text(f"path,gender\n{photo},male\n")
+    assert train(orch, people, workspace, "train", "gender", *tiny(), "--extra", tmp_path / "extra.csv").code == 0
     done = orch("cascade", people / "eval", "-w", workspace, "--rate", 0.5)
     assert done.code == 2
-    assert "cache of hashes is gone" in done.err
+    assert "1 of 28 photos were trained on" in done.err
+    shutil.rmtree(workspace / "photos")
+    done = orch("cascade", people / "eval", "-w", workspace, "--rate", 0.5)
+    assert done.code == 2
+    assert "which photos it was trained on cannot be told" in done.err
     assert orch("ensemble", "--strategy", "hard", "-w", workspace).code == 0
     done = orch("cascade", people / "eval", "-w", workspace, "--rate", 0.5)
     assert "a hard vote needs none" in done.err

@@ -11,8 +11,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from orchestrator.config import load_recipes
+from orchestrator.data.preprocessing import decode
+from orchestrator.ensemble.engines import torch_runners
 from orchestrator.ensemble.member import MemberFiles, load_members
 from orchestrator.ensemble.predictor import Predictor
+from orchestrator.ensemble.trunk import whole
 from orchestrator.errors import ConfigError
 from orchestrator.labels import CLASSES, TASKS
 from orchestrator.specialists import SPECIALISTS
@@ -58,6 +61,20 @@ def test_one_pass_serves_all_folds_and_tasks_and_the_members_answer_photos(
     assert again.code == 0, again.err
     assert "computed the features" not in again.err  # they are kept
     assert hashes(runs / "age-0001") == before
+
+
+def test_each_pooling_has_features_of_its_own(orch: Orch, people: Path, tmp_path: Path, weights: Path) -> None:
+    runs = tmp_path / "runs"
+    for number, pooling in enumerate(("avg", "max", "catavgmax"), start=1):
+        words = ["--recipe", "probe", *tiny(f"weights={weights}", "lr=0.01", f"pooling={pooling}", "epochs=3")]
+        done = train(orch, people, runs, "train", "gender", "--valid-only", *words)
+        assert done.code == 0, done.err
+        folder = runs / f"gender-000{number}/fold-0"
+        table = pd.read_parquet(folder / "held_out.parquet").head(8)
+        (member,) = load_members({"gender": [MemberFiles(folder)]})
+        (runner,) = torch_runners([whole(member)], "cpu")
+        pixels = [member.preprocess.geometry.apply(decode(people / "train" / path)) for path in table["path"]]
+        assert np.allclose(runner(np.stack(pixels)), table.filter(like="p("), atol=1e-5)
 
 
 def test_a_head_learns_what_its_features_tell(orch: Orch, people: Path, tmp_path: Path) -> None:

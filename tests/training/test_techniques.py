@@ -190,6 +190,12 @@ def test_factors_change_what_an_epoch_sees_and_dropped_people_never_come(tmp_pat
     assert counts == pytest.approx([20, 60, 20])
     even = job_of(tmp_path / "m", "sample_balance=1.0")
     assert even.factors is not None
+    table = even.table.assign(
+        extra=even.table["trained"] == 1
+    )  # one class comes from elsewhere, and is drawn half as often
+    half = replace(even, table=table, recipe=even.recipe.model_copy(update={"extra_factor": 0.5}))
+    counts = np.bincount(table["trained"].to_numpy()[half.train], half.factors)
+    assert counts == pytest.approx(np.full(3, counts.mean()))  # all the same, classes are drawn alike
     assert even.weights.mean() == pytest.approx(1)
 
 
