@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-from orchestrator.data.extra import EVERY_FOLD, Extra
+from orchestrator.data.extra import ALONE, EVERY_FOLD, Extra
 from orchestrator.data.folds import FoldPlan
 from orchestrator.data.photos import Photos
-from orchestrator.errors import ConfigError, Problem, nearest
+from orchestrator.errors import ConfigError, Problem, counted, nearest
 from orchestrator.recipe import Recipe
 from orchestrator.specialist import Specialist
 from orchestrator.training.devices import precision_of
@@ -58,7 +58,10 @@ def tell_extra(extra: Extra, photos: Photos, specialists: Mapping[str, Specialis
         rows = extra.known(specialist.columns)
         table = extra.table.iloc[rows]
         folds = "" if (table["fold"] == EVERY_FOLD).all() else ", some for single folds only"
-        say(f"{task}: {len(rows):,} extra photos of {table['person'].nunique():,} people join training{folds}.")
+        photos_of = counted(int(table["path"].nunique()), "extra photo")
+        people = table["person"][~table["person"].str.startswith(ALONE)].nunique()
+        of = f" of {people:,} people" if people else ""
+        say(f"{task}: {photos_of}{of} with {counted(len(rows), 'label')} join training{folds}.")
     shared = set(extra.table["person"]) & set(photos.people.index)
     if shared:
         say(f"note: {len(shared)} of their people are held out too; no fold learns from those whom it holds out.")

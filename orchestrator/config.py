@@ -36,7 +36,7 @@ def recipe_text(specialist: Specialist, name: str) -> str:
     files = recipe_files(specialist)
     if name not in files:
         raise ConfigError(
-            f"--recipe: the {specialist.name} specialist has no recipe '{name}'; allowed: {', '.join(files)}, or the "
+            f"the {specialist.name} specialist has no recipe '{name}'; allowed: {', '.join(files)}, or the "
             f"path of a .toml file.{nearest(name, files)} `orch recipes list` shows them."
         )
     return files[name].read_text(encoding="utf-8")
@@ -77,7 +77,10 @@ def load_recipes(
         _apply(values, tuple(specialists), change, problems)
     recipes: dict[str, Recipe] = {}
     for task, value in values.items():
-        found, recipe = _validate(specialists[task], value, names.get(task, "quick"), changes)
+        name = (
+            "of the run it starts from" if task not in names and bases and task in bases else names.get(task, "quick")
+        )
+        found, recipe = _validate(specialists[task], value, name, changes)
         problems += [one for one in found if task not in broken or one.kind in ("unknown_key", "wrong_value")]
         if recipe is not None:
             recipes[task] = recipe

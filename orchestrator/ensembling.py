@@ -40,6 +40,9 @@ __all__ = ["Built", "build_ensemble", "choose_runs", "open_predictor"]
 OUT_OF_FOLD = "out_of_fold.parquet"
 DISAGREEMENTS = "disagreements.csv"
 
+SURE = 0.8
+"""What a label without probabilities gives to its class where the members' own sureness is not known (`--no-score`)."""
+
 
 @dataclass(frozen=True)
 class Built:
@@ -141,6 +144,12 @@ def build_ensemble(
         raise ConfigError(f"--strategy {strategy}; allowed: {', '.join(STRATEGIES)}.{nearest(strategy, STRATEGIES)}")
     chosen: Strategy = "hard" if strategy == "hard" else "soft"
     members = _members(workspace, runs)
+    sureness = dict.fromkeys(TASKS, SURE)
+    why_none = _unscorable(runs) if scored else "left out as asked (--no-score)."
+    tables = _tables(workspace, runs) if not why_none else {}
+    if tables:
+        sureness = {task: _sureness(one) for task, one in join_tasks(tables).items()}
+    outside = [one.softened(sureness) for one in outside]
     places = [f"outside-{number}.parquet" for number in range(1, len(outside) + 1)]
     record: dict[str, Any] = {
         "format": ENSEMBLE_FORMAT, "strategy": chosen, "created": now(), "members": members,
@@ -151,9 +160,10 @@ def build_ensemble(
         ],
     }  # fmt: skip
     evaluation, table, disagreements = None, None, None
-    why_none = _unscorable(runs) if scored else "left out as asked (--no-score)."
     if not why_none:
-        joined, tables = _join(workspace, runs, outside)
+        joined = join_tasks(tables)
+        if outside and (plan := runs[TASKS[0]][0].plan) is not None:
+            joined = join_outside(joined, outside, workspace.load_plan(plan["digest"]))
         evaluation, table = _score(joined, chosen)
         disagreements = _disagreements(joined)
         names = {**CLASSES, "label": LABELS}
@@ -234,21 +244,20 @@ def _unscorable(runs: Mapping[str, Sequence[RunRecord]]) -> str:
     return ""
 
 
-def _join(
-    workspace: Workspace, runs: Mapping[str, Sequence[RunRecord]], outside: Sequence[OutsideTable]
-) -> tuple[dict[str, OutOfFold], dict[str, dict[str, pd.DataFrame]]]:
-    """The held-out answers of all runs by task, a joint run's for each of its tasks, and with them those of outside tables."""
+def _sureness(joined: OutOfFold) -> float:
+    """What the members of a task give to the class of their choice, on the average over held-out photos."""
+    return float(np.mean([answers.max(axis=1) for answers in joined.members]))
+
+
+def _tables(workspace: Workspace, runs: Mapping[str, Sequence[RunRecord]]) -> dict[str, dict[str, pd.DataFrame]]:
+    """The held-out answers of all runs by task, a joint run's for each of its tasks: task -> run -> table."""
     tables: dict[str, dict[str, pd.DataFrame]] = {task: {} for task in TASKS}
     for kind in runs:
         for run in runs[kind]:
             table = _held_out(workspace, run)
             for task, part in by_tasks(kind, table).items():
                 tables[task][run.id] = part
-    joined = join_tasks(tables)
-    plan = runs[TASKS[0]][0].plan
-    if outside and plan is not None:
-        joined = join_outside(joined, outside, workspace.load_plan(plan["digest"]))
-    return joined, tables
+    return tables
 
 
 def _held_out(workspace: Workspace, run: RunRecord) -> pd.DataFrame:

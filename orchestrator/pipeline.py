@@ -22,7 +22,7 @@ from orchestrator.records.environment import versions
 from orchestrator.records.members import check_member, clear, share_member
 from orchestrator.records.run import COMPLETE, RUN_LOCK, RunRecord
 from orchestrator.records.workspace import Workspace
-from orchestrator.retraining import base_run, check_folds, settle
+from orchestrator.retraining import base_run, check_folds, settle, tell_base
 from orchestrator.specialist import Specialist
 from orchestrator.training.checkpoints import CARD
 from orchestrator.training.jobs import JobResult, run_jobs, share_out
@@ -115,10 +115,7 @@ def retrain(
     before = base_run(settings.workspace, task, base)
     parent = before if folds else None
     inputs = read_inputs(settings, {task: specialist}, observer.say, before)
-    if before is not None and not settings.recipes:
-        observer.say(
-            f"recipe: that of {before.id} ({before.recipe_name})" + ", changed by --set." * bool(settings.changes)
-        )
+    tell_base(before, settings, observer.say)
     check_folds(folds, inputs, parent)
     kept = [fold for fold in parent.folds if fold not in folds] if parent else []
     if parent is not None:
@@ -128,7 +125,8 @@ def retrain(
     run, same = (found_run(inputs.workspace, task, key, finished_too) for finished_too in (False, True))
     if run is None and same is not None and not again:
         observer.say(
-            f"{same.id} has it already: the same recipe, data, plan and seed. --again trains it once more, --seed 1 draws anew."
+            f"{same.id} has it already: the same recipe, data, plan and seed. --again trains it once more, another "
+            "--seed draws anew."
         )
         current = inputs.workspace.current(task)
         if current is None:
@@ -138,8 +136,9 @@ def retrain(
         return Report([same], {}, time.monotonic() - started)
     if run is None:
         for line in near(
-            inputs.workspace.runs(), task, inputs.recipes[task], inputs.fingerprint, inputs.plan, inputs.extra_of(task)
-        ):
+            inputs.workspace.runs(), task, inputs.recipes[task], settings.seed, inputs.fingerprint, inputs.plan,
+            inputs.extra_of(task),
+        ):  # fmt: skip
             observer.say(line)
     pixels = pixels_of(settings, inputs, {task}, observer)  # before any run is written: a photo may be damaged
     with inputs.workspace.lock():

@@ -51,6 +51,7 @@ class Prediction:
         error: why the photo could not be read; empty otherwise.
         asked: how many members answered for it; all, unless a cascade settled the vote early.
         face_found: whether a face was found to crop around; None where no member crops around faces.
+        swayed: whether tables from elsewhere gave it another label than the members alone would; None without such tables.
     """
 
     path: Path
@@ -62,13 +63,15 @@ class Prediction:
     error: str = ""
     asked: int = 0
     face_found: bool | None = None
+    swayed: bool | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: `probabilities` of a soft vote, `shares` of a hard one, which are no probabilities."""
         return {
             "path": str(self.path), "label": self.label, "name": self.name, "agreement": self.agreement,
             "probabilities" if self.strategy == "soft" else "shares": self.shares,
-            "asked": self.asked, "face_found": self.face_found, "error": self.error or None,
+            "asked": self.asked, "face_found": self.face_found, "swayed": self.swayed,
+            "error": self.error or None,
         }  # fmt: skip
 
 
@@ -177,7 +180,7 @@ def _predictions(batch: Batch, strategy: Strategy, paths: Sequence[Path]) -> lis
         answers.append(
             Prediction(
                 path, label, LABELS[label], strategy, shares, round(agreement, 4), asked=int(batch.asked[row]),
-                face_found=batch.faces[row],
+                face_found=batch.faces[row], swayed=None if batch.swayed is None else bool(batch.swayed[row]),
             )
         )  # fmt: skip
     return answers

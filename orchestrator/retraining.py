@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from orchestrator.errors import ConfigError, WorkspaceError
+from orchestrator.errors import ConfigError, WorkspaceError, counted
 from orchestrator.inputs import Inputs, Settings
 from orchestrator.labels import TASKS
 from orchestrator.recipe import Recipe
 from orchestrator.records.run import RunRecord
 from orchestrator.records.workspace import Workspace
 
-__all__ = ["base_run", "check_folds", "settle"]
+__all__ = ["base_run", "check_folds", "settle", "tell_base"]
 
 
 def settle(settings: Settings, task: str, folds: Sequence[int] = ()) -> Settings:
@@ -38,6 +38,14 @@ def settle(settings: Settings, task: str, folds: Sequence[int] = ()) -> Settings
     return replace(
         settings, k=k, plan_seed=seed if settings.plan_seed is None else settings.plan_seed, folds_used=folds_used
     )
+
+
+def tell_base(base: RunRecord | None, settings: Settings, say: Callable[[str], None]) -> None:
+    """Whose recipe is taken, where none is named."""
+    if base is not None and not settings.recipes:
+        changed = f" with {counted(len(base.changes), 'change')}" if base.changes else ""
+        more = ", changed by --set" if settings.changes else ""
+        say(f"recipe: that of {base.id} ({base.recipe_name}{changed}){more}.")
 
 
 def base_run(root: Path, task: str, base: str | None) -> RunRecord | None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.cli.console import grid, out, say
 
 if TYPE_CHECKING:
     from orchestrator.experiments.comparing import Comparison
+    from orchestrator.records.run import RunRecord
 
-__all__ = ["print_comparison"]
+__all__ = ["next_step", "print_comparison"]
 
 BESIDE = 4  # settings with a column of their own; of more, each run tells what is not as in the first
 
@@ -41,6 +43,20 @@ def print_comparison(found: Comparison) -> None:
             f"{found.relabelled:,} photos are left out: the runs' data disagree about their person or true class "
             "(`data` under what differs)."
         )
+
+
+def next_step(run: RunRecord, where: str) -> str:
+    """How an experiment's winner becomes the specialist's current run: at once when it covers all folds, or trained over them.
+
+    Args:
+        run: the winner.
+        where: the `--workspace` words of the command.
+    """
+    if run.plan is None or len(run.folds) == run.plan["k"]:
+        return f"make it the current one: orch runs use {run.id}{where}"
+    changes = "".join(f" --set {shlex.quote(change)}" for change in run.changes)
+    words = f"orch train {run.task} --data {shlex.quote(run.data['source'])} --recipe {shlex.quote(run.recipe_name)}{changes}"
+    return f"it covers {run.covers}; over all folds: {words}{where}"
 
 
 def _words(found: Comparison, number: int) -> str:

@@ -148,6 +148,10 @@ def predict(
     elif contest is None:
         _print(answers)
     _tell_faces(answers)
+    if predictor.outside:
+        turned = sum(answer.swayed is True for answer in answers)
+        names = ", ".join(one.name for one in predictor.outside)
+        say(f"{names}: gave {turned:,} of {len(answers):,} photos another label than the members alone.")
     for answer in failed[:20]:
         say(f"not read: {answer.path}: {answer.error}")
     if len(failed) > 20:

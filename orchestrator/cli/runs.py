@@ -125,6 +125,11 @@ def use_run(
     before = place.current(record.task)
     place.set_current(record.task, record.id)
     say(f"{record.id} is now the current {record.task} run" + (f" (was {before})." if before else "."))
+    if record.plan is not None and len(record.folds) < record.plan["k"]:
+        say(
+            f"note: it covers {record.covers}. `orch ensemble` scores specialists over the same people: train it over all folds "
+            "(orch train), or the others over these."
+        )
 
 
 @app.command("show")
@@ -308,6 +313,7 @@ def track_runs(
         for one in records:
             say(f"{one.id}: {counted(send(tracker, one), 'epoch')} sent to {tracker.name}.")
         tracker.close()
+        say(f"to look: {tracker.look}")
 
 
 @app.command("delete")

@@ -9,7 +9,7 @@ import typer
 
 from orchestrator.cli.console import emit, grid, out, say
 from orchestrator.cli.options import JsonOption
-from orchestrator.errors import DataError
+from orchestrator.errors import ConfigError, DataError
 
 __all__ = ["app"]
 
@@ -30,7 +30,9 @@ def diff(
     evaluation: Annotated[
         Path | None, typer.Option("--eval", help="The folder with images/, to draw the photos concerned.")
     ] = None,
-    picture: Annotated[Path, typer.Option("--picture", help="Where to draw them, a .png.")] = Path("differences.png"),
+    picture: Annotated[
+        Path | None, typer.Option("--picture", help="Where to draw them, a .png; differences.png, if left out.")
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Show how many answers differ between two submissions, from which label to which, and the photos concerned.
@@ -44,6 +46,11 @@ def diff(
     from orchestrator.pictures import check_png
     from orchestrator.submissions import compare_submissions, draw_differences
 
+    if picture is not None and evaluation is None:
+        raise ConfigError(
+            f"--picture {picture}: the photos concerned are drawn from --eval DIR, the folder with images/."
+        )
+    picture = picture or Path("differences.png")
     if evaluation is not None:
         check_png("--picture", picture)
         evaluation = evaluation if (evaluation / "images").is_dir() else evaluation / "eval"

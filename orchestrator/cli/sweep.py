@@ -97,7 +97,7 @@ def sweep(
 
     Trials are drawn by Optuna, trained as runs and held against the recipe as it is; those that stay below the median of the
     others are given up early, their checkpoints kept. The same command goes on with a search that was stopped or killed, and with
-    more --trials one that has ended. Needs the extra: pip install "orchestrator[sweep]".
+    more --trials one that has ended. Needs Optuna (pip install optuna).
 
     \b
     Examples:
@@ -167,6 +167,8 @@ def _searched(
 
 def _print_sweep(found: Sweep, workspace: Path) -> None:
     """The best trials, what mattered, and whether the best one is more than luck."""
+    from orchestrator.cli.comparison import next_step
+
     table = grid(
         f"{found.name}: {len(found.trials)} of {found.asked} trials", "trial", "run", "macro F1", "", "changes"
     )
@@ -203,7 +205,8 @@ def _print_sweep(found: Sweep, workspace: Path) -> None:
         "worse": "worse: the recipe as it is wins.",
     }[best.verdict]
     say(f"best: {best.run.id}, {gain:+.4f} over {found.reference.id} ({span.low:+.4f} to {span.high:+.4f}): {verdict}")
-    say(f"make it the current one: orch runs use {best.run.id}{where}")
+    if best.verdict != "worse":
+        say(next_step(best.run, where))
 
 
 def _staged(
@@ -238,6 +241,9 @@ def _print_stages(found: list[Stage], workspace: Path) -> None:
         table.add_row(stage.name, stage.before.id, str(stage.tried), best, gain, span, " ".join(stage.words), decision)
     out().print(table)
     last, where = found[-1].after, "" if workspace == Path("runs") else f" --workspace {workspace}"
+    if not any(stage.tried for stage in found):
+        say("Nothing could be tried: what stands in the way is told above.")
+        return
     if last.id == found[0].before.id:
         say("Nothing was better beyond noise: the recipe is as good as what was tried, on these people.")
         return

@@ -31,7 +31,7 @@ from orchestrator.cli.options import (
     column_names,
 )  # fmt: skip
 from orchestrator.errors import ConfigError
-from orchestrator.labels import TASKS
+from orchestrator.labels import JOINT, TASKS
 
 if TYPE_CHECKING:
     from orchestrator.cli.display import TrainingDisplay
@@ -165,8 +165,10 @@ def train(
     )  # fmt: skip
     if more and not grid_words:
         raise ConfigError(f"{' '.join(more)}: only --grid takes more words. One setting is changed by --set {more[0]}.")
-    if grid_words and (fold or base or again):
-        raise ConfigError("--grid trains whole combinations, each once: leave --fold, --base and --again out.")
+    if grid_words and (fold or base or again or profile):
+        raise ConfigError(
+            "--grid trains whole combinations, each once: leave --fold, --base, --again and --profile out."
+        )
     display = watcher(track, workspace)
     try:
         if grid_words:
@@ -181,12 +183,13 @@ def train(
     if grid_words:
         _conclude_grid(report, workspace, where, json)
     else:
-        _conclude(report, json, f"next: orch ensemble --strategy soft{where}")
+        joint = f" --members joint={report.runs[0].id}" if task == JOINT else ""
+        _conclude(report, json, f"next: orch ensemble --strategy soft{joint}{where}")
 
 
 def _conclude_grid(report: Report, workspace: Path, where: str, json: bool) -> None:
     """The comparison of a grid's runs, the best one named."""
-    from orchestrator.cli.comparison import print_comparison
+    from orchestrator.cli.comparison import next_step, print_comparison
     from orchestrator.experiments.comparing import compare_runs
     from orchestrator.records.workspace import Workspace
     from orchestrator.specialists import trainable
@@ -210,7 +213,8 @@ def _conclude_grid(report: Report, workspace: Path, where: str, json: bool) -> N
         "worse": "worse",
         "": "the first",
     }
-    say(f"best: {best.run.id} ({sure[best.verdict]}). Make it the current one: orch runs use {best.run.id}{where}")
+    say(f"best: {best.run.id} ({sure[best.verdict]}).")
+    say(next_step(best.run, where))
 
 
 def watcher(track: list[str], workspace: Path) -> TrainingDisplay | Tracked:

@@ -24,7 +24,7 @@ from orchestrator.data.photos import Photos, check_age, check_word
 from orchestrator.errors import DataError, LeakError, Problem, counted
 from orchestrator.labels import CLASSES, TASKS
 
-__all__ = ["EVERY_FOLD", "Extra", "exact_column", "read_extra"]
+__all__ = ["ALONE", "EVERY_FOLD", "Extra", "exact_column", "read_extra"]
 
 EVERY_FOLD = -1
 

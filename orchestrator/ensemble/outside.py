@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -71,6 +71,22 @@ class OutsideTable:
         if task in self.by_task:
             found[rows >= 0] = self.by_task[task][rows[rows >= 0]]
         return found
+
+    def softened(self, sureness: Mapping[str, float]) -> OutsideTable:
+        """Labels alone, as probabilities: each speaks as surely as others do on the average.
+
+        A label taken for certain would outvote any number of members that weigh as much as one run together.
+
+        Args:
+            sureness: task -> what the label's class gets, above 1 / C; the other classes share the rest.
+        """
+        by_task = dict(self.by_task)
+        for task, answers in self.by_task.items():
+            if (answers.max(axis=1, initial=0) * answers.any(axis=1) == answers.any(axis=1)).all():
+                rest = (1 - sureness[task]) / (answers.shape[1] - 1)
+                soft = np.where(answers > 0, sureness[task], rest) * answers.any(axis=1, keepdims=True)
+                by_task[task] = soft.astype(np.float32)
+        return replace(self, by_task=by_task)
 
     def frame(self) -> pd.DataFrame:
         """As a table that `read_outside` reads back to the same numbers."""

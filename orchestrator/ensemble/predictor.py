@@ -69,6 +69,8 @@ class Batch:
         order: for every photo of the stretch, its row in `fused`, or -1 when it failed.
         asked: how many members answered for each photo of `fused`, shape (n,).
         faces: for each photo of `fused`, whether a face was found to crop around; None where none was looked for.
+        swayed: for each photo of `fused`, whether tables from elsewhere gave it another label than the members alone would; None
+            without such tables.
     """
 
     paths: list[Path]
@@ -77,6 +79,7 @@ class Batch:
     order: list[int]
     asked: NDArray[np.int64]
     faces: list[bool | None]
+    swayed: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -312,6 +315,7 @@ class Predictor:
         if asked is None:
             return Batch(read, None, failed, order, np.zeros(0, np.int64), [])
         answers = asked.answers()
+        voices = {task: len(own) for task, own in answers.items()}
         with self.stages("vote"):
             weights = {task: [1.0] * len(own) for task, own in answers.items()}
             for one in self.outside:
@@ -319,8 +323,12 @@ class Predictor:
                     answers[task].append(one.answers(task, list(map(str, read))))
                     weights[task].append(self._run_weight(task))
             fused = next(fuse(answers, self.strategy, weights if self.outside else None))
+            swayed = None
+            if self.outside:
+                own = {task: found[: voices[task]] for task, found in answers.items()}
+                swayed = next(fuse(own, self.strategy)).label != fused.label
         faces = [one.face_found for one in results if not isinstance(one, str)]
-        return Batch(read, fused, failed, order, asked.asked, faces)
+        return Batch(read, fused, failed, order, asked.asked, faces, swayed)
 
     def _run_weight(self, task: str) -> float:
         """How many members of a task a run has, on the average: out of fold, where a run answers by one, a table weighs one."""

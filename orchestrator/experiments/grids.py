@@ -8,14 +8,14 @@ from dataclasses import replace
 from itertools import product
 
 from orchestrator.config import load_recipes
-from orchestrator.errors import ConfigError, Mistakes, counted
+from orchestrator.errors import ConfigError, Mistakes, Problem, counted
 from orchestrator.experiments.runs import known_run, run_of, tag
 from orchestrator.inputs import Settings, read_inputs
 from orchestrator.pipeline import Report, train_runs
 from orchestrator.preparation import Observer, Work, pixels_of
 from orchestrator.recipe import Recipe
 from orchestrator.records.run import RunRecord
-from orchestrator.retraining import base_run, settle
+from orchestrator.retraining import base_run, settle, tell_base
 from orchestrator.specialist import Specialist
 
 __all__ = ["points_of", "train_grid", "train_points"]
@@ -115,16 +115,27 @@ def train_points(
     settings = settle(settings, task)
     base = base or base_run(settings.workspace, task, None)
     wrong, asked, seen = Mistakes(), [], set()
+    problems: dict[Problem, None] = {}  # each once, though it spoils many combinations
     bases = {task: Recipe.model_validate(base.recipe)} if base else None
     for point in points:
         own = [f"{task}.{word.removeprefix(f'{task}.')}" for word in point]
         one = replace(settings, changes=[*settings.changes, *own])
-        with wrong.kept():
+        try:
             recipe = load_recipes({task: specialist}, one.recipes, one.changes, bases)[task]
-            if recipe.digest() not in seen:  # two spellings of one setting are one run
-                seen.add(recipe.digest())
-                asked.append(one)
-    wrong.tell()
+        except ConfigError as error:
+            places = {f"--set {word}": f"--grid {word.removeprefix(f'{task}.')}" for word in own}
+            problems |= dict.fromkeys(
+                replace(each, where=places.get(each.where, each.where)) for each in error.problems
+            )
+            if not error.problems:
+                raise
+            continue
+        if recipe.digest() not in seen:  # two spellings of one setting are one run
+            seen.add(recipe.digest())
+            asked.append(one)
+    if problems:
+        raise ConfigError(f"{counted(len(problems), 'mistake')} in the settings:", list(problems))
+    tell_base(base, settings, observer.say)
     made_from = []
     for number, one in enumerate(asked):
         with wrong.kept():

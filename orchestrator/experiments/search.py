@@ -73,7 +73,7 @@ class Search:
             import optuna
         except ImportError:
             raise ConfigError('searching needs Optuna: pip install "orchestrator[sweep]"') from None
-        self._optuna, self._space, self._seed = optuna, space, seed
+        self._optuna, self.space, self._seed = optuna, space, seed
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         file.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -92,7 +92,7 @@ class Search:
         self._axes = {name: self._distribution(name) for name in space.axes}
 
     def _distribution(self, name: str) -> Any:
-        axis, kinds = self._space.axes[name], self._optuna.distributions
+        axis, kinds = self.space.axes[name], self._optuna.distributions
         if isinstance(axis, Choice):
             return kinds.CategoricalDistribution(list(axis.options))
         if axis.whole:
@@ -109,7 +109,7 @@ class Search:
         notes = frozen.user_attrs
         curve = tuple((share, score) for share, score in notes.get("curve", ()))
         return Trial(
-            frozen.number, tuple(self._space.words(frozen.params)), states.get(frozen.state.name, FAILED),
+            frozen.number, tuple(self.space.words(frozen.params)), states.get(frozen.state.name, FAILED),
             frozen.value if frozen.state.name == "COMPLETE" else None, notes.get("run"), notes.get("why", ""), curve,
         )  # fmt: skip
 
@@ -144,9 +144,9 @@ class Search:
     def _drawn(self, known: Sequence[Any]) -> dict[str, Any] | None:
         """A point for the next trial; None when all points of a space of choices are tried."""
         entropy = np.random.SeedSequence([self._seed, len(known)])
-        if self._space.points is not None:
+        if self.space.points is not None:
             tried = [one.params for one in known]
-            left = [point for point in self._space.points if point not in tried]
+            left = [point for point in self.space.points if point not in tried]
             return left[int(np.random.default_rng(entropy).integers(len(left)))] if left else None
         sampler = self._optuna.samplers.TPESampler(seed=int(entropy.generate_state(1)[0]), n_startup_trials=STARTUP)
         memory = self._optuna.create_study(direction="maximize", sampler=sampler)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -136,6 +136,7 @@ class Space:
             ConfigError: all that cannot be.
         """
         wrong, task = Mistakes(), specialist.name
+        problems: list[Problem] = []
 
         def load(words: Sequence[str]) -> None:
             own = [f"{task}.{word}" for word in words]
@@ -147,8 +148,15 @@ class Space:
             except ConfigError as error:
                 beside = [others for others in self.all_words if not _keys(others) & _keys(words)]
                 if not any(_loads(load, [*words, *others]) for others in beside):
-                    wrong.add(error)
+                    # What the base recipe has wrong comes with every choice; what a choice has wrong stands in the space.
+                    own = {f"--set {task}.{word}": f"the space: {word}" for word in words}
+                    problems += [replace(one, where=own.get(one.where, one.where)) for one in error.problems]
+                    if not error.problems:
+                        wrong.add(error)
         wrong.tell()
+        if problems:
+            unique = list(dict.fromkeys(problems))
+            raise ConfigError(f"{counted(len(unique), 'mistake')} in what to try:", unique)
 
 
 def _keys(words: Sequence[str]) -> set[str]:
@@ -185,6 +193,13 @@ def read_stages(path: Path | None, names: Sequence[str]) -> dict[str, Space]:
     default = tomllib.loads(STAGES)
     known = {**default, **(_loaded(_text(path, "--space"), str(path)) if path else {})}
     wrong = Mistakes()
+    if path and not any(isinstance(_loaded(_text(path, "--space"), str(path)).get(name), dict) for name in names):
+        wrong.add(
+            ConfigError(
+                f"--space {path}: with --stages it has a table for each stage, and it has none called {', '.join(names)}. "
+                "`orch sweep TASK --print-space --stages all` prints the default ones."
+            )
+        )
     for name in names:
         if name not in known or not isinstance(known[name], dict):
             known_names = [key for key, value in known.items() if isinstance(value, dict)]
@@ -241,6 +256,10 @@ def _space(tables: Mapping[str, Any], where: str) -> Space:
     ]
     problems: list[Problem] = []
     axes: dict[str, Range | Choice] = {}
+    inner = tables.get("augment")
+    if isinstance(inner, dict) and not {"low", "high"} & set(inner):  # [augment], as recipes have it
+        tables = {key: value for key, value in tables.items() if key != "augment"}
+        tables |= {f"augment.{key}": value for key, value in inner.items()}
     for name, value in tables.items():
         try:
             axes[name] = _axis(name, value, settings)

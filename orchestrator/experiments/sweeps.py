@@ -29,7 +29,7 @@ from orchestrator.preparation import Observer, Work, pixels_of
 from orchestrator.recipe import Recipe
 from orchestrator.records.run import RunRecord
 from orchestrator.records.workspace import Workspace
-from orchestrator.retraining import base_run, settle
+from orchestrator.retraining import base_run, settle, tell_base
 from orchestrator.specialist import Specialist
 from orchestrator.training.checkpoints import HISTORY
 from orchestrator.training.jobs import share_out
@@ -128,6 +128,7 @@ def sweep(
     base = base or base_run(settings.workspace, task, None)
     recipe = Recipe.model_validate(base.recipe) if base else None
     space.check(specialist, settings.recipes, settings.changes, recipe)
+    tell_base(base, settings, observer.say)
     inputs = read_inputs(settings, {task: specialist}, observer.say, base)
     if inputs.plan is None:
         raise ConfigError("a search compares out-of-fold scores, and --folds 0 holds nobody out.")
@@ -168,7 +169,10 @@ class _Rounds:
     tags: Sequence[str]
 
     def go(self, name: str, count: int, until: float | None, prune: bool, started: float) -> Sweep:
-        self.observer.say(f"{name}: {counted(count, 'trial')} of {counted(len(self.inputs.folds), 'fold')} each.")
+        most = len(self.search.space.points) if self.search.space.points is not None else count
+        self.observer.say(
+            f"{name}: {counted(min(count, most), 'trial')} of {counted(len(self.inputs.folds), 'fold')} each."
+        )
         reference = self._reference()
         at_once, _ = share_out(self.settings.jobs, count, self.inputs.device)
         while True:
@@ -186,6 +190,7 @@ class _Rounds:
                 self.observer.say("every point of the space is tried.")
                 break
             self._round(asked, ended if prune else [])
+            self._tell(asked, min(count, most))
         trials = self.search.trials
         result = Sweep(
             name, reference, _score(self.inputs.workspace, reference, self.specialist), trials, count,
@@ -201,6 +206,18 @@ class _Rounds:
             return result
         pair = [reference, self.inputs.workspace.run(best.run)]
         return replace(result, comparison=compare_runs(self.inputs.workspace, pair, self.specialist))
+
+    def _tell(self, asked: Sequence[Trial], count: int) -> None:
+        """How a round ended, and how the search stands."""
+        trials = self.search.trials
+        whole = [one for one in trials if one.score is not None]
+        best = max(whole, key=lambda one: (one.score, -one.number), default=None)
+        so_far = f"; best so far {best.score:.4f} (trial {best.number})" if best is not None else ""
+        for one in (trials[each.number] for each in asked):
+            how = f"macro F1 {one.score:.4f}" if one.score is not None else one.state
+            self.observer.say(f"trial {one.number} ({' '.join(one.changes)}): {how}")
+        ended = sum(one.state in (COMPLETE, GIVEN_UP, FAILED) for one in trials)
+        self.observer.say(f"{ended} of {counted(count, 'trial')} ended{so_far}.")
 
     def _reference(self) -> RunRecord:
         """The recipe as it is, trained or found."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
@@ -24,6 +25,9 @@ class Tracker(Protocol):
 
     name: str
     """Unlike that of any other place: what has been sent there is noted under it."""
+
+    look: str
+    """How to look at what it was told: a command, or an address."""
 
     def begin(self, run: RunRecord, known: str | None) -> str:
         """Opens a run, or goes on with the one that it called `known`; returns what it calls it."""
@@ -84,7 +88,7 @@ class TensorBoard:
     def __init__(self, folder: Path) -> None:
         from torch.utils.tensorboard import SummaryWriter  # needs the package tensorboard
 
-        self.name = f"tensorboard={folder.absolute()}"
+        self.name, self.look = f"tensorboard={folder.absolute()}", f"tensorboard --logdir {folder}"
         self._make, self._folder, self._writers = SummaryWriter, folder, dict[Path, Any]()
 
     def _writer(self, place: Path) -> Any:
@@ -130,12 +134,17 @@ class MLflow:
     """
 
     def __init__(self, uri: str) -> None:
+        if "://" not in uri:
+            raise ConfigError(f"tracker mlflow={uri}: PLACE is a tracking URI: http://HOST:PORT, or sqlite:///FILE.db.")
         from mlflow.tracking import MlflowClient
 
+        for name in ("mlflow", "alembic"):  # of their tables, on every new file
+            logging.getLogger(name).setLevel(logging.WARNING)
         os.environ.setdefault(
             "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2"
         )  # a server that is away must not hold a training up
         self.name, self._ids = f"mlflow={uri}", dict[str, str]()
+        self.look = uri if uri.startswith("http") else f"mlflow ui --backend-store-uri {uri}"
         try:
             self._client = MlflowClient(uri)
             found = self._client.get_experiment_by_name(PROJECT)
@@ -188,6 +197,7 @@ class Wandb:
         self.name, self._folder, self._runs = f"wandb={folder.absolute()}", folder, dict[str, Any]()
         self._wandb = wandb
         os.environ.setdefault("WANDB_MODE", "offline")
+        self.look = "wandb.ai" if os.environ["WANDB_MODE"] == "online" else f"wandb sync {folder}/wandb/offline-run-*"
 
     def begin(self, run: RunRecord, known: str | None) -> str:
         """Opens the run with its recipe as its config."""

@@ -104,6 +104,8 @@ class Tracked:
         """Training of these members begins."""
         if not self._runs:
             self._trackers = open_trackers(self._words, self._workspace)
+            for tracker in self._trackers:
+                self.say(f"told of every epoch: {tracker.name}. To look: {tracker.look}")
         self._observer.training(jobs, at_once)
         self._runs |= {run.id: run for run, _ in jobs}
         self._stop.clear()

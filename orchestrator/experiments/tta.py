@@ -202,6 +202,11 @@ def _with_views(run: RunRecord, specialist: Specialist, views: Sequence[str]) ->
     Raises:
         ConfigError: they would cut away what the specialist needs, or the run trained heads alone.
     """
+    if run.recipe["train"] == "head":
+        raise ConfigError(
+            f"{run.id} has trained heads alone (train = head), on features of the photos as they are: views are for whole "
+            "networks. Try them on a run of another recipe, quick say."
+        )
     recipe = Recipe.model_validate({**run.recipe, "views": list(views)})
     problems = [one for one in lint(specialist, recipe) if one.fatal]
     if problems:

@@ -14,6 +14,7 @@ from typing import Any
 from orchestrator.errors import ConfigError, TrainingError
 from orchestrator.experiments.comparing import Compared, compare_runs
 from orchestrator.experiments.grids import train_points
+from orchestrator.experiments.search import FAILED
 from orchestrator.experiments.spaces import Choice, Space
 from orchestrator.experiments.sweeps import sweep
 from orchestrator.experiments.tta import keep_views, try_views
@@ -172,8 +173,9 @@ def _searched(
     )
     points = {trial.changes: trial for trial in reversed(result.ranked) if trial.score is not None}
     best = list(reversed(points.values()))[:FINALISTS]  # two trials may have drawn one point
+    tried = sum(trial.state != FAILED for trial in result.trials)
     if not best:
-        return [], len(result.trials)
+        return [], tried
     report = train_points(
         settings, specialist, [trial.changes for trial in best], observer, run, [TAG, f"stage-{name}"]
     )
@@ -181,7 +183,7 @@ def _searched(
         observer.say(f"{failed} fold {fold}: {why}")
     whole = [one for one in report.runs if one.complete and one.id != run.id]
     words = {one.id: trial.changes for trial, one in zip(best, report.runs, strict=False)}
-    return [(words.get(one.id, ()), one) for one in whole], len(result.trials)
+    return [(words.get(one.id, ()), one) for one in whole], tried
 
 
 def _viewed(
@@ -217,7 +219,8 @@ def _decided(
 ) -> Stage:
     """Whether the best candidate takes the recipe's place."""
     if not candidates:
-        return Stage(name, run, run, tried, None, (), "nothing else to hold it against: the recipe stays.")
+        why = "nothing else to hold it against" if tried else "none of its trials could be trained"
+        return Stage(name, run, run, tried, None, (), f"{why}: the recipe stays.")
     workspace = Workspace(settings.workspace)
     compared = compare_runs(workspace, [run, *(one for _, one in candidates)], specialist).runs[1:]
     best = max(compared, key=lambda one: one.scores.macro_f1)

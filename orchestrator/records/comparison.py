@@ -55,6 +55,7 @@ def near(
     runs: Sequence[RunRecord],
     task: str,
     recipe: Recipe,
+    seed: int,
     fingerprint: str,
     plan: FoldPlan | None,
     extra: str | None = None,
@@ -66,6 +67,8 @@ def near(
         same = run.task == task and run.data["fingerprint"] == fingerprint and run.extra == extra
         if same and (run.plan or {}).get("digest") == digest:
             differ = differences(run.recipe, recipe.model_dump(mode="json"))
+            if run.seed != seed:
+                differ["seed"] = (run.seed, seed)
             if 0 < len(differ) <= NEAR:
                 words = " and ".join(f"{key} ({old} there, {new} here)" for key, (old, new) in differ.items())
                 found.append((len(differ), f"{run.id} differs only in {words}."))

@@ -1,6 +1,8 @@
 """Controlled experiments in one command."""
 
 import json
+import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -50,7 +52,8 @@ def test_a_grid_trains_each_combination_once_and_leaves_the_current_run(
     assert done.code == 0, done.err
     assert "4 combinations of 1 fold each." in done.err
     assert "over age-0002" in done.out
-    assert "orch runs use age-000" in done.err
+    step = re.search(r"it covers people of fold 0 of 3; over all folds: orch (train age .*)", done.err)
+    assert step is not None
     runs = {
         run["id"]: run for run in json.loads(orch("runs", "list", "-w", workspace, "--where", "tag=grid", "--json").out)
     }
@@ -60,11 +63,18 @@ def test_a_grid_trains_each_combination_once_and_leaves_the_current_run(
     assert all(run["folds"] == [0] and run["status"] == "complete" and not run["current"] for run in runs.values())
     assert json.loads((workspace / "current/age.json").read_text())["id"] == "age-0001"
     assert hashes(workspace / "age-0001") == before
+    followed = orch(*shlex.split(step[1]))
+    assert followed.code == 0, followed.err
+    whole = json.loads((workspace / "age-0006/run.json").read_text())
+    best = re.search(r"best: (age-000\d)", done.err)
+    assert best is not None
+    assert whole["folds"] == [0, 1, 2]
+    assert whole["recipe"] == runs[best[1]]["recipe"]
     wider = ("train", "age", *tiny(), "--grid", "loss=focal,ce", "lr=1e-3", "--folds-used", 1, "--json")
     done = train(orch, people, workspace, *wider)
     assert done.code == 0, done.err
     assert "age-0004 has" in done.err
-    assert [run["id"] for run in json.loads(done.out)["runs"]] == ["age-0004", "age-0006"]
+    assert [run["id"] for run in json.loads(done.out)["runs"]] == ["age-0004", "age-0007"]
 
 
 def test_every_wrong_combination_is_told_before_any_training(orch: Orch, people: Path, workspace: Path) -> None:
@@ -72,6 +82,7 @@ def test_every_wrong_combination_is_told_before_any_training(orch: Orch, people:
     assert done.code == 2
     assert "'fcal' is no loss" in done.err
     assert "epochs = 'many'" in done.err
+    assert done.err.count("--grid loss=fcal") == done.err.count("--grid epochs=many") == 1  # not once a combination
     assert not (workspace / "age-0002").exists()
     done = train(
         orch, people, workspace, "train", "age", *tiny(), "--grid", "backbone=test_efficientnet,nosuch", "lr=1e-3"
@@ -82,7 +93,7 @@ def test_every_wrong_combination_is_told_before_any_training(orch: Orch, people:
     done = train(orch, people, workspace, "train", "age", *tiny(), "loss=focal")
     assert "only --grid takes more words" in done.err
     done = train(orch, people, workspace, "train", "age", "--grid", "lr=1e-3,2e-3", "--fold", 1)
-    assert "leave --fold, --base and --again out" in done.err
+    assert "leave --fold, --base, --again and --profile out" in done.err
     done = train(orch, people, workspace, "train", "age", *tiny(), "--folds-used", 9)
     assert "--folds-used 9; the plan has 3 folds" in done.err
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from orchestrator.config import load_recipes
-from orchestrator.ensemble.outside import read_outside
+from orchestrator.ensemble.outside import OutsideTable, read_outside
 from orchestrator.ensemble.voting import fuse, vote
 from orchestrator.errors import DataError
 from orchestrator.labels import CLASSES, JOINT, LABELS, TASKS, decompose, joint_probabilities, marginals
@@ -200,10 +200,16 @@ def test_an_old_submission_votes_with_one_runs_weight(
         for name in (plain["id"], json.loads(done.out)["id"])
     )
     digits = decompose(old["ans"].to_numpy())
+    # A label speaks as surely as the members do, on the average over the photos that they held out.
+    sure = {}
+    for task in TASKS:
+        tables = [pd.read_parquet(path) for path in (workspace / f"{task}-0001").glob("fold-*/held_out.parquet")]
+        sure[task] = pd.concat(tables).filter(like="p(").max(axis=1).mean()
     for row, (one, both) in enumerate(zip(mine, joined, strict=True)):
         for task in TASKS:
             for code, name in enumerate(CLASSES[task]):
-                there = (one["probabilities"][task][name] + (digits[task][row] == code)) / 2
+                label = sure[task] if digits[task][row] == code else (1 - sure[task]) / (len(CLASSES[task]) - 1)
+                there = (one["probabilities"][task][name] + label) / 2
                 assert both["probabilities"][task][name] == pytest.approx(there, abs=2e-5)
     refused = orch("export", "--out", tmp_path / "out", "-w", workspace)
     assert refused.code == 2
@@ -215,6 +221,7 @@ def test_an_old_submission_votes_with_one_runs_weight(
         json.loads(orch("predict", elsewhere, "-w", workspace, "--engine", "torch", "--json", "--ensemble", name).out)
         for name in (plain["id"], json.loads(done.out)["id"])
     )
+    assert [answer.pop("swayed") for answer in (one[0], both[0])] == [None, False]
     assert one == both
 
 
@@ -318,3 +325,21 @@ def test_a_table_weighs_as_much_as_a_run_whatever_its_folds(folds: int, photos: 
     ))  # fmt: skip
     for task in TASKS:
         assert np.allclose(fused.votes[task].shares, (members[task][0] + table[task]) / 2, atol=1e-5)
+
+
+@given(st.integers(2, 18), st.floats(0.4, 0.99), st.floats(0.5, 1))
+def test_a_label_is_outvoted_by_members_who_are_surer(classes: int, sure: float, mine: float) -> None:
+    task = next(task for task in TASKS if len(CLASSES[task]) == min(3, classes))
+    own = len(CLASSES[task])
+    labels = np.eye(own, dtype=np.float32)[[0, 1]]
+    table = OutsideTable("old.csv", ("a", "b", "c"), {task: np.concatenate([labels, np.zeros((1, own), np.float32)])})
+    soft = table.softened({task: max(sure, 1 / own + 0.01)}).by_task[task]
+    assert soft[:2].sum(axis=1) == pytest.approx(1)
+    assert not soft[2].any()  # what abstains goes on abstaining
+    assert (soft[:2].argmax(axis=1) == [0, 1]).all()
+    member = np.full(own, (1 - mine) / (own - 1))
+    member[1] = mine
+    if mine > soft[0, 0] + 1e-3:
+        assert (soft[0] + member).argmax() == 1
+    given_probabilities = OutsideTable("p.csv", ("a",), {task: np.full((1, own), 1 / own, np.float32)})
+    assert (given_probabilities.softened({task: 0.9}).by_task[task] == np.float32(1 / own)).all()

@@ -162,7 +162,7 @@ def test_a_tracker_that_fails_costs_no_training(
     from tests.conftest import TINY
 
     class Broken:
-        name = "tensorboard=nowhere"
+        name, look = "tensorboard=nowhere", "nowhere"
 
         def begin(self, run: RunRecord, known: str | None) -> str:
             raise ConnectionError("the server is gone\nand more")
