@@ -21,6 +21,7 @@ from orchestrator.records.comparison import near
 from orchestrator.records.environment import versions
 from orchestrator.records.members import check_member, clear, share_member
 from orchestrator.records.run import COMPLETE, RUN_LOCK, RunRecord
+from orchestrator.records.summary import score_of
 from orchestrator.records.workspace import Workspace
 from orchestrator.retraining import base_run, check_folds, settle, tell_base
 from orchestrator.specialist import Specialist
@@ -228,7 +229,7 @@ def train_runs(
                 clear(folder)
             run.seconds += time.monotonic() - started
             if all((folder / CARD).is_file() for folder in run.members):
-                run.status = COMPLETE
+                run.status, run.score = COMPLETE, score_of(run)
             run.save()  # written last: a complete run has all its members
     for run in runs if offer else []:
         if run.complete and not run.published:

@@ -229,11 +229,13 @@ def synthesise(
     """
     import joblib
 
-    from orchestrator.data.synthetic import write_people
+    from orchestrator.data.synthetic import most_folds, write_people
 
     with counting("drawing people") as progress:
         write_people(folder, people, eval_people, seed, jobs or (joblib.cpu_count() if people > 50 else 1), progress)
     say(f"{folder / 'train'}: {people} people, {7 * people} photos.")
     if eval_people:
         say(f"{folder / 'eval'}: {eval_people} other people, {7 * eval_people} photos; truth.csv has their labels.")
-    say(f"next: orch train-all --data {folder / 'train'}")
+    most = most_folds(people)
+    folds = f" --folds {most}" if most < 5 else ""  # 5 is what train-all takes by itself
+    say(f"next: orch train-all --data {folder / 'train'}{folds}")

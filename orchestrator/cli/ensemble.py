@@ -139,13 +139,15 @@ def _print_scores(evaluation: Mapping[str, Evaluation]) -> None:
 
 def _print_singles(built: Built) -> None:
     """Each run alone and each member alone, so that a weak one is seen."""
-    table = grid("alone, each on the photos that it held out", "run", "member", "photos", "accuracy", "macro F1")
-    for entries in built.record["single"].values():
+    table = grid(
+        "alone, each on the photos that it held out", "task", "run", "member", "photos", "accuracy", "macro F1"
+    )
+    for task, entries in built.record["single"].items():
         for one in entries:
             member = "whole run" if one["fold"] is None else f"fold {one['fold']}"
             style = "bold" if one["fold"] is None else ""
             numbers = f"{one['photos']:,}", share(one["accuracy"]), share(one["macro_f1"])
-            table.add_row(one["run"], member, *numbers, style=style)
+            table.add_row(task, one["run"], member, *numbers, style=style)
     out().print(table)
 
 

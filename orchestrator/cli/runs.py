@@ -77,7 +77,7 @@ def list_runs(
         "seed",
         "folds",
         "plan",
-        "mean macro F1",
+        "macro F1",
         "state",
         "created",
         "tags",

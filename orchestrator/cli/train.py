@@ -238,7 +238,7 @@ def interrupted(display: Observer) -> NoReturn:
 
 def _conclude(report: Report, json: bool, next_step: str) -> None:
     """The table of what is complete and what failed; exit code 1 when something failed."""
-    from orchestrator.records.summary import cards_of, profile_of, run_as_dict, scores_of
+    from orchestrator.records.summary import cards_of, profile_of, run_as_dict, score_of
 
     profiles = {run.id: found for run in report.runs if (found := profile_of(run))}
     if json:
@@ -252,13 +252,21 @@ def _conclude(report: Report, json: bool, next_step: str) -> None:
             }
         )
     else:
-        table = grid("", "run", "specialist", "recipe", "members", "mean macro F1", "state", "folder")
+        table = grid("", "run", "specialist", "recipe", "members", "macro F1", "state", "folder")
         for run in report.runs:
-            scores = scores_of(run)
-            mean = sum(scores) / len(scores) if scores else float("nan")
+            score = score_of(run)
+            told = "-" if score is None else share(score)
             members = f"{len(cards_of(run))}/{len(run.folds)}"
             state = run.status if not any(key[0] == run.id for key in report.failures) else "failed"
-            table.add_row(run.id, run.task, run.recipe_name, members, share(mean), state, str(run.folder))
+            table.add_row(
+                run.id,
+                run.task,
+                run.recipe_name,
+                members,
+                "-" if found is None else share(found),
+                state,
+                str(run.folder),
+            )
         out().print(table)
         say(f"{report.seconds / 60:.1f} minutes.")
         if profiles:

@@ -6,6 +6,7 @@ The same seed gives the same files, whatever the number of processes. Who they a
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from orchestrator.data.files import atomic
 from orchestrator.errors import ConfigError, DataError
 from orchestrator.labels import CLASSES, age_bands, compose
 
-__all__ = ["write_people"]
+__all__ = ["most_folds", "write_people"]
 
 BAND_SHARES = (0.42, 0.40, 0.18)  # of the three age bands, so that the old ones are few but there
 
@@ -62,6 +63,11 @@ def write_people(
         rows.append(row)
         progress(done, len(jobs))
     _write_tables(root, rows[:people], rows[people:], seed)
+
+
+def most_folds(people: int) -> int:
+    """How many folds so many people allow: one of each gender and age band in each fold."""
+    return min(Counter((gender, band) for _, gender, band in _census(people, 0)).values())
 
 
 def _census(people: int, seed: int, first: int = 0) -> list[tuple[int, str, int]]:

@@ -36,7 +36,7 @@ class Tracker(Protocol):
         """One epoch of one member: the numbers of a history's entry."""
 
     def end(self, run: RunRecord, score: float | None) -> None:
-        """The run is complete, with the mean of its members' macro F1."""
+        """The run is complete, with its out-of-fold macro F1."""
 
     def close(self) -> None:
         """Nothing more will come."""
@@ -112,9 +112,9 @@ class TensorBoard:
         writer.flush()
 
     def end(self, run: RunRecord, score: float | None) -> None:
-        """Writes the mean score."""
+        """Writes the out-of-fold score."""
         if score is not None:
-            self._writer(self._folder / run.id).add_scalar("mean_macro_f1", score, 0)
+            self._writer(self._folder / run.id).add_scalar("macro_f1", score, 0)
 
     def close(self) -> None:
         """Closes the files."""
@@ -175,9 +175,9 @@ class MLflow:
                 self._client.log_metric(self._ids[run.id], f"{member}/{key}", entry[key], step=entry["epoch"])
 
     def end(self, run: RunRecord, score: float | None) -> None:
-        """Logs the mean score and marks the run finished."""
+        """Logs the out-of-fold score and marks the run finished."""
         if score is not None:
-            self._client.log_metric(self._ids[run.id], "mean_macro_f1", score)
+            self._client.log_metric(self._ids[run.id], "macro_f1", score)
         self._client.set_terminated(self._ids[run.id], "FINISHED")
 
     def close(self) -> None:
@@ -217,9 +217,9 @@ class Wandb:
         self._runs[run.id].log(numbers)
 
     def end(self, run: RunRecord, score: float | None) -> None:
-        """Puts the mean score into the run's summary."""
+        """Puts the out-of-fold score into the run's summary."""
         if score is not None:
-            self._runs[run.id].summary["mean_macro_f1"] = score
+            self._runs[run.id].summary["macro_f1"] = score
 
     def close(self) -> None:
         """Writes what is left."""

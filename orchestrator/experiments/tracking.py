@@ -18,7 +18,7 @@ from orchestrator.errors import OrchestratorError
 from orchestrator.experiments.trackers import Tracker, check_words, open_trackers
 from orchestrator.preparation import Observer
 from orchestrator.records.run import RunRecord, member_folder
-from orchestrator.records.summary import scores_of
+from orchestrator.records.summary import score_of
 from orchestrator.training.checkpoints import HISTORY
 from orchestrator.training.jobs import JobResult
 from orchestrator.training.member import MemberJob
@@ -56,8 +56,7 @@ def send(tracker: Tracker, run: RunRecord) -> int:
             tracker.epoch(run, member, entry)
         place["epochs"][member] = len(histories[member])
     if ends:
-        scores = scores_of(run)
-        tracker.end(run, sum(scores) / len(scores) if scores else None)
+        tracker.end(run, score_of(run))
         place["ended"] = True
     write_json(path, notes)
     return count

@@ -166,7 +166,7 @@ def keep_views(workspace: Workspace, flips: Flips, specialist: Specialist) -> Ru
             for fold in run.folds:
                 share_member(source, run, fold)
                 _rewrite(run, fold, flips, specialist)
-            run.status, run.published = COMPLETE, True
+            run.status, run.published, run.score = COMPLETE, True, flips.after.macro_f1
             run.save()
     except Timeout:
         raise WorkspaceError(f"{run.id}: another orch command is writing this run. Wait for it, or stop it.") from None

@@ -63,6 +63,7 @@ class RunRecord:
         seconds: wall-clock seconds of the commands that worked on it.
         published: whether it was offered as its specialist's current run, the last step of training. Runs of an experiment
             count as offered from the start.
+        score: out-of-fold macro F1, written when it is complete; None before, and where nobody is held out.
     """
 
     folder: Path
@@ -85,6 +86,7 @@ class RunRecord:
     retrained: list[int] = field(default_factory=list)
     seconds: float = 0.0
     published: bool = False
+    score: float | None = None
 
     @property
     def complete(self) -> bool:

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
+import pandas as pd
+
 from orchestrator.data.files import read_json
+from orchestrator.metrics import score
 from orchestrator.records.annotations import Annotations
 from orchestrator.records.comparison import flat
 from orchestrator.records.run import RunRecord
 from orchestrator.records.workspace import Workspace
-from orchestrator.training.checkpoints import CARD, HISTORY, read_card
+from orchestrator.training.checkpoints import CARD, HELD_OUT, HISTORY, read_card
 
-__all__ = ["cards_of", "facts_of", "mean_score", "profile_of", "run_as_dict", "scores_of"]
+__all__ = ["cards_of", "facts_of", "profile_of", "run_as_dict", "score_of"]
 
 
 def cards_of(run: RunRecord) -> list[dict[str, Any]]:
     """The cards of the run's complete members."""
     return [read_card(folder) for folder in run.members if (folder / CARD).is_file()]
-
-
-def scores_of(run: RunRecord) -> list[float]:
-    """The held-out macro F1 of each complete member that has one."""
-    return [card["scores"]["macro_f1"] for card in cards_of(run) if card["scores"]]
 
 
 def profile_of(run: RunRecord) -> dict[str, float]:
@@ -50,10 +48,19 @@ def run_as_dict(run: RunRecord) -> dict[str, Any]:
     return {**value, "folder": str(run.folder), "covers": run.covers, "members": members}
 
 
-def mean_score(run: RunRecord) -> float | None:
-    """The mean of the members' held-out macro F1; None without one."""
-    scores = scores_of(run)
-    return sum(scores) / len(scores) if scores else None
+def score_of(run: RunRecord) -> float | None:
+    """The macro F1 over all photos that the run's members held out; None while there are none.
+
+    Over all rows at once, as ensembles and comparisons score: a mean over folds is another number, and no macro F1.
+    """
+    if run.score is not None:
+        return run.score
+    files = [folder / HELD_OUT for folder in run.members if (folder / CARD).is_file() and (folder / HELD_OUT).is_file()]
+    if not files:
+        return None
+    table = pd.concat([pd.read_parquet(file) for file in files], ignore_index=True)
+    answers = table.filter(like="p(").to_numpy()
+    return score(table["truth"].to_numpy(), answers.argmax(axis=1), answers.shape[1]).macro_f1
 
 
 def facts_of(workspace: Workspace, run: RunRecord) -> dict[str, Any]:
@@ -61,7 +68,7 @@ def facts_of(workspace: Workspace, run: RunRecord) -> dict[str, Any]:
     notes = Annotations.read(run.folder)
     return {
         **flat(run.recipe), "run": run.id, "task": run.task, "recipe": run.recipe_name, "status": run.status,
-        "current": workspace.current(run.task) == run.id, "score": mean_score(run), "seed": run.seed,
+        "current": workspace.current(run.task) == run.id, "score": score_of(run), "seed": run.seed,
         "members": len(run.folds), "k": run.plan["k"] if run.plan else 0,
         "plan": run.plan["digest"][:12] if run.plan else None, "data": run.data["fingerprint"][:12],
         "created": run.created, "minutes": round(run.seconds / 60, 1), "device": run.device, "parent": run.parent,

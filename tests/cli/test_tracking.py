@@ -72,9 +72,8 @@ def test_mlflow_has_parameters_metrics_and_the_end_of_a_run(
             assert metrics[run, f"{member}/loss"] == [
                 (entry["epoch"], pytest.approx(entry["loss"])) for entry in history
             ]
-        cards = [read_json(path) for path in (workspace / run).glob("fold-*/member.json")]
-        mean = sum(card["scores"]["macro_f1"] for card in cards) / len(cards)
-        assert metrics[run, "mean_macro_f1"] == [(0, pytest.approx(mean))]
+        record = RunRecord.load(workspace / run)
+        assert metrics[run, "macro_f1"] == [(0, pytest.approx(record.score))]
     with sqlite3.connect(workspace / "mlflow.db") as base:
         assert {row[0] for row in base.execute("select status from runs")} == {"FINISHED"}
         assert ("0.002",) in base.execute("select value from params where key = 'lr'").fetchall()
