@@ -258,15 +258,7 @@ def _conclude(report: Report, json: bool, next_step: str) -> None:
             told = "-" if score is None else share(score)
             members = f"{len(cards_of(run))}/{len(run.folds)}"
             state = run.status if not any(key[0] == run.id for key in report.failures) else "failed"
-            table.add_row(
-                run.id,
-                run.task,
-                run.recipe_name,
-                members,
-                "-" if found is None else share(found),
-                state,
-                str(run.folder),
-            )
+            table.add_row(run.id, run.task, run.recipe_name, members, told, state, str(run.folder))
         out().print(table)
         say(f"{report.seconds / 60:.1f} minutes.")
         if profiles:
