@@ -19,6 +19,7 @@ from orchestrator.cli import (
     data,
     demo,
     ensemble,
+    ensembles,
     export,
     predict,
     pseudo,
@@ -66,6 +67,7 @@ app.command("export", rich_help_panel="Ensemble and predict")(export.export)
 app.command("bench", rich_help_panel="Data and records")(bench.bench)
 app.add_typer(data.app, name="data", rich_help_panel="Data and records")
 app.add_typer(runs.app, name="runs", rich_help_panel="Data and records")
+app.add_typer(ensembles.app, name="ensembles", rich_help_panel="Data and records")
 app.add_typer(submissions.app, name="submissions", rich_help_panel="Data and records")
 app.add_typer(recipes.app, name="recipes", rich_help_panel="Data and records")
 

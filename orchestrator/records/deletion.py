@@ -1,4 +1,4 @@
-"""Runs that go for good, without pulling anything down with them."""
+"""Runs and ensembles that go for good, without pulling anything down with them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from orchestrator.errors import Problem, WorkspaceError
 from orchestrator.records.run import RUN_LOCK, RunRecord
 from orchestrator.records.workspace import Workspace
 
-__all__ = ["check_unused", "delete"]
+__all__ = ["check_unused", "delete", "delete_ensemble"]
 
 
 def check_unused(workspace: Workspace, runs: Sequence[RunRecord]) -> None:
@@ -59,6 +59,23 @@ def delete(workspace: Workspace, run: RunRecord) -> None:
     shutil.rmtree(workspace.deleted, ignore_errors=True)  # with what a killed command left there
 
 
+def delete_ensemble(workspace: Workspace, name: str) -> None:
+    """Deletes an ensemble; its id is never given out again. The runs that it answers with stay.
+
+    Raises:
+        WorkspaceError: there is none of that name.
+    """
+    with workspace.lock():
+        folder, _ = workspace.ensemble(name)
+        workspace.retire(name)
+        if workspace.current("ensemble") == name:
+            workspace.clear_current("ensemble")
+        hidden = workspace.deleted / name
+        hidden.parent.mkdir(exist_ok=True)
+        folder.rename(hidden)
+    shutil.rmtree(workspace.deleted, ignore_errors=True)
+
+
 def _users(workspace: Workspace, run: RunRecord) -> list[Problem]:
     users = [
         name
@@ -71,7 +88,11 @@ def _users(workspace: Workspace, run: RunRecord) -> list[Problem]:
     ]
     if not users:
         return []
-    return [Problem(run.id, f"{', '.join(users)} answers with it.", "Delete the ensemble's folder first.")]
+    return [
+        Problem(
+            run.id, f"{', '.join(users)} answers with it.", f"`orch ensembles delete {' '.join(users)}` lets it go."
+        )
+    ]
 
 
 def _busy(run: RunRecord) -> Problem:

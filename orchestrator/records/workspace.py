@@ -193,7 +193,7 @@ class Workspace:
         write_json(self.root / "current" / f"{what}.json", {"id": name, "since": now()})
 
     def clear_current(self, what: str) -> None:
-        """Leaves a specialist without a current run."""
+        """Leaves a specialist without a current run, or the workspace without a current ensemble."""
         (self.root / "current" / f"{what}.json").unlink(missing_ok=True)
 
     def retire(self, name: str) -> None:

@@ -282,3 +282,27 @@ def test_a_path_is_no_runs_name(orch: Orch, three: Path, place: Path) -> None:
         assert done.code == 2
         assert "is not in" in done.err
     assert hashes(three) == before
+
+
+def test_ensembles_are_listed_chosen_and_deleted(orch: Orch, place: Path) -> None:
+    assert "no ensembles yet" in orch("ensembles", "list", "-w", place).err
+    assert orch("runs", "use", "age-0001", "-w", place).code == 0
+    built = [json.loads(orch("ensemble", "-w", place, "--strategy", one, "--json").out) for one in ("soft", "hard")]
+    listed = json.loads(orch("ensembles", "list", "-w", place, "--json").out)
+    assert [(one["id"], one["current"]) for one in listed] == [("hard-0001", True), ("soft-0001", False)]
+    score = built[0]["evaluation"]["label"]["macro_f1"]
+    assert f"{score:.4f}" in orch("ensembles", "list", "-w", place).out
+    assert "(was hard-0001)" in orch("ensembles", "use", "soft-0001", "-w", place).err
+    assert json.loads((place / "current/ensemble.json").read_text())["id"] == "soft-0001"
+    refused = orch("runs", "delete", "age-0001", "-y", "-w", place)
+    assert refused.code == 2
+    assert "`orch ensembles delete hard-0001 soft-0001` lets it go" in refused.err
+    before = hashes(place / "age-0001")
+    assert orch("ensembles", "delete", "soft-0001", "soft-9", "-y", "-w", place).code == 2
+    assert (place / "soft-0001").exists()  # all names are looked at first
+    assert orch("ensembles", "delete", "hard-0001", "soft-0001", "-y", "-w", place).code == 0
+    assert hashes(place / "age-0001") == before
+    assert "there is no ensemble yet" in orch("predict", place, "-w", place).err
+    assert orch("runs", "delete", "age-0001", "-y", "-w", place).code == 0
+    again = orch("ensemble", "-w", place, "--no-score")
+    assert "no complete run" in again.err  # and an id that is gone is not given out again

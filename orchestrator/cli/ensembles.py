@@ -1,0 +1,94 @@
+"""`orch ensembles list | use | delete`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orchestrator.cli.console import emit, grid, out, say, share
+from orchestrator.cli.options import JsonOption, WorkspaceOption
+
+__all__ = ["app"]
+
+app = typer.Typer(no_args_is_help=True, help="What was fused: list, choose, delete.", rich_markup_mode="rich")
+
+
+@app.command("list")
+def list_ensembles(workspace: WorkspaceOption = Path("runs"), json: JsonOption = False) -> None:
+    """List the workspace's ensembles with their scores, the current one marked.
+
+    \b
+    Examples:
+      orch ensembles list
+    """
+    from orchestrator.records.workspace import Workspace
+
+    place = Workspace(workspace)
+    current = place.current("ensemble")
+    found = [(name, place.ensemble(name)[1]) for name in place.ensembles()]
+    if json:
+        emit([{**record, "id": name, "current": name == current} for name, record in found])
+        return
+    table = grid("", "ensemble", "strategy", "runs", "tables", "18-way macro F1", "95 % interval", "state", "created")
+    for name, record in found:
+        runs = dict.fromkeys(one["run"] for members in record["members"].values() for one in members)
+        score, span = "-", ""
+        if record["evaluation"]:
+            label = record["evaluation"]["label"]
+            low, high = label["interval_95"]["macro_f1"]
+            score, span = share(label["macro_f1"]), f"{low:.4f} to {high:.4f}"
+        tables = ", ".join(one["name"] for one in record.get("outside", ()))
+        state = "current" if name == current else ""
+        created = record["created"][:16].replace("T", " ")
+        table.add_row(name, record["strategy"], " ".join(runs), tables, score, span, state, created)
+    out().print(table)
+    if not found:
+        say("no ensembles yet: `orch ensemble --strategy soft` makes one.")
+
+
+@app.command("use")
+def use_ensemble(
+    ensemble: Annotated[str, typer.Argument(help="The ensemble's id, as in soft-0001.")],
+    workspace: WorkspaceOption = Path("runs"),
+) -> None:
+    """Make an ensemble the current one, which `orch predict` and `orch export` take.
+
+    \b
+    Examples:
+      orch ensembles use soft-0001
+    """
+    from orchestrator.records.workspace import Workspace
+
+    place = Workspace(workspace)
+    place.ensemble(ensemble)
+    before = place.current("ensemble")
+    place.set_current("ensemble", ensemble)
+    say(f"{ensemble} is now the current ensemble" + (f" (was {before})." if before else "."))
+
+
+@app.command("delete")
+def delete_ensembles(
+    ensemble: Annotated[list[str], typer.Argument(help="Ids of ensembles, as in soft-0003.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    workspace: WorkspaceOption = Path("runs"),
+) -> None:
+    """Delete ensembles for good; the runs that they answer with stay. Their ids are never given out again.
+
+    \b
+    Examples:
+      orch ensembles delete soft-0003 hard-0001
+    """
+    from orchestrator.records.deletion import delete_ensemble
+    from orchestrator.records.workspace import Workspace
+
+    place = Workspace(workspace)
+    names = list(dict.fromkeys(ensemble))
+    for name in names:
+        place.ensemble(name)
+    if not yes:
+        typer.confirm(f"Delete {', '.join(names)} for good?", abort=True, err=True)
+    for name in names:
+        delete_ensemble(place, name)
+        say(f"{name} is deleted.")
