@@ -225,6 +225,8 @@ def _problem(task: str, name: str, error: Any, changes: Sequence[str]) -> Proble
     if error["type"] == "literal_error":
         allowed = [word.strip("' ") for word in str(error["ctx"]["expected"]).replace(" or ", ", ").split(",")]
         message, hint = f"allowed: {', '.join(allowed)}", nearest(str(error["input"]), allowed)
+    if said and "," in str(error["input"]) and error["type"] != "literal_error":
+        hint = " Several values, to try each, are for `orch train TASK --grid`."
     end = "" if message.endswith("?") else "."
     return Problem(where, f"{key} = {error['input']!r}: {message}{end}{hint}", kind="wrong_value")
 

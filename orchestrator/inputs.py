@@ -151,7 +151,7 @@ def read_inputs(
                 "--valid-only and --folds-used hold people out, and --folds 0 holds nobody out: give one of them."
             )
         )
-    if settings.k and settings.folds_used > settings.k:
+    if settings.k and 0 < settings.k < settings.folds_used:
         wrong.add(ConfigError(f"--folds-used {settings.folds_used}; the plan has {settings.k} folds."))
     photos = None
     plan = None

@@ -40,13 +40,7 @@ def contact_sheet(answers: Sequence[Prediction], path: Path, truth: Sequence[int
     """
     plt = pyplot()
     shown = sorted(set(np.linspace(0, len(answers) - 1, min(SHEET, len(answers))).round().astype(int)))
-    columns = min(7, len(shown))
-    rows = -(-len(shown) // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(1.75 * columns, 2.75 * rows), squeeze=False, layout="constrained"
-    )
-    for axis in axes.flat:
-        axis.axis("off")
+    figure, axes = _sheet(plt, len(shown), len(answers), 2.75)
     for axis, number in zip(axes.flat, shown, strict=False):
         answer = answers[number]
         if answer.label is None:
@@ -63,6 +57,19 @@ def contact_sheet(answers: Sequence[Prediction], path: Path, truth: Sequence[int
     plt.close(figure)
 
 
+def _sheet(plt: Any, shown: int, photos: int, height: float) -> tuple[Any, Any]:
+    """A figure of small axes in rows of seven, each `height` inches high; it says how many photos it leaves out."""
+    columns = min(7, shown)
+    rows = -(-shown // columns)
+    size = (1.75 * columns, height * rows)
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+    if shown < photos:
+        figure.suptitle(f"{shown} of {photos:,} photos", fontsize=9, color=INK)
+    for axis in axes.flat:
+        axis.axis("off")
+    return figure, axes
+
+
 def draw_faces(paths: Sequence[Path], boxes: Sequence[Box | None], path: Path) -> None:
     """Draws photos with the boxes of their faces, at most 35: first those without one, then others spread evenly.
 
@@ -76,13 +83,7 @@ def draw_faces(paths: Sequence[Path], boxes: Sequence[Box | None], path: Path) -
     others = [row for row, box in enumerate(boxes) if box is not None]
     spread = np.linspace(0, len(others) - 1, min(SHEET - len(without), len(others))).round().astype(int)
     shown = without + sorted({others[place] for place in spread})
-    columns = min(7, len(shown))
-    rows = -(-len(shown) // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(1.75 * columns, 2.5 * rows), squeeze=False, layout="constrained"
-    )
-    for axis in axes.flat:
-        axis.axis("off")
+    figure, axes = _sheet(plt, len(shown), len(paths), 2.5)
     for axis, row in zip(axes.flat, shown, strict=False):
         photo, box = decode(paths[row]), boxes[row]
         axis.imshow(photo)

@@ -57,7 +57,8 @@ def list_runs(
     runs = {run.id: run for run in place.runs()}
     facts = [facts_of(place, run) for run in runs.values()]
     keys = list(facts[0]) if facts else []
-    conditions = conditions_of(where, keys) if facts else []
+    numbers = {key for one in facts for key, value in one.items() if isinstance(value, float)}
+    conditions = conditions_of(where, keys, numbers) if facts else []
     found = [one for one in facts if all(condition.holds(one) for condition in conditions)]
     found = in_order(found, sort, keys) if sort and facts else found
     if json:
@@ -240,6 +241,8 @@ def note_run(
     if text is None and not tag and not untag:
         raise ConfigError('give a note, --tag or --untag. Example: orch runs note age-0003 "tighter crop" --tag crop')
     notes = Annotations.read(record.folder)
+    if absent := sorted(set(untag) - set(notes.tags)):
+        raise ConfigError(f"--untag {' '.join(absent)}: {run} has the tags {' '.join(notes.tags) or 'none'}.")
     notes = notes if text is None else replace(notes, note=text)
     notes = notes.tagged(map(check_tag, tag)).tagged(untag, remove=True)
     notes.write(record.folder)

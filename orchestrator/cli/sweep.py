@@ -227,6 +227,8 @@ def _staged(
 
 def _print_stages(found: list[Stage], workspace: Path) -> None:
     """Stage by stage: what was best, by how much, and whether the recipe moved."""
+    from orchestrator.cli.comparison import next_step
+
     table = grid("stage by stage", "stage", "from", "tried", "best", "gain", "95 % interval", "changes", "decision")
     table.columns[-1].justify = table.columns[-2].justify = "left"
     for stage in found:
@@ -247,10 +249,8 @@ def _print_stages(found: list[Stage], workspace: Path) -> None:
     if last.id == found[0].before.id:
         say("Nothing was better beyond noise: the recipe is as good as what was tried, on these people.")
         return
-    say(
-        f"{last.id} is what tuning came to. Train it over all folds and with another --seed before trusting it; "
-        f"orch runs use {last.id}{where} makes it current."
-    )
+    say(f"{last.id} is what tuning came to. Train it over all folds and with another --seed before trusting it.")
+    say(next_step(last, where))
 
 
 def _write(run: RunRecord, to: Path) -> None:
@@ -259,5 +259,6 @@ def _write(run: RunRecord, to: Path) -> None:
     from orchestrator.recipe import Recipe
 
     with atomic(to) as temporary:
-        temporary.write_text(recipe_as_toml(Recipe.model_validate(run.recipe)), encoding="utf-8")
+        recipe = Recipe.model_validate({**run.recipe, "about": f"found by a search: {run.id}, from {run.recipe_name}"})
+        temporary.write_text(recipe_as_toml(recipe), encoding="utf-8")
     say(f"{to}: the recipe of {run.id}.")

@@ -13,6 +13,7 @@ from orchestrator.pictures import ACCENT, INK, WARN, pyplot
 __all__ = ["draw_comparison", "draw_sweep"]
 
 STRONG = 8  # runs with a colour of their own; more would not be told apart
+ABREAST = 4  # panels of a search's picture in a row
 LONG = 42  # letters of what differs, beside a run's name
 
 
@@ -88,30 +89,30 @@ def draw_sweep(found: Sweep, path: Path) -> None:
     whole = [one for one in found.trials if one.score is not None]
     values = [dict(word.split("=", 1) for word in one.changes) for one in whole]
     keys = sorted({key for one in values for key in one})
-    figure, axes = plt.subplots(
-        1, 1 + len(keys), figsize=(4.2 + 2.6 * len(keys), 4.4), layout="constrained", sharey=True
-    )
-    axes = list(axes) if keys else [axes]
+    columns = min(ABREAST, 1 + len(keys))
+    rows = -(-(1 + len(keys)) // columns)
+    size = (3.6 * columns, 3.4 * rows + 0.6)
+    figure, grid = plt.subplots(rows, columns, figsize=size, layout="constrained", sharey=True, squeeze=False)
+    axes = list(grid.flat)[: 1 + len(keys)]
+    for spare in list(grid.flat)[1 + len(keys) :]:
+        spare.axis("off")
     scores = [one.score or 0.0 for one in whole]
     best = [max(scores[: place + 1]) for place in range(len(scores))]
     axes[0].step([one.number for one in whole], best, where="post", color=ACCENT, linewidth=1, label="best so far")
     axes[0].plot([one.number for one in whole], scores, "o", color=INK, markersize=4)
     stopped = [one for one in found.trials if one.state == "given up" and one.curve]
-    axes[0].plot(
-        [one.number for one in stopped],
-        [one.curve[-1][1] for one in stopped],
-        "x",
-        color="#98a4ab",
-        label="given up there",
-    )
-    axes[0].set(title=found.name, xlabel="trial", ylabel="out-of-fold macro F1")
+    if stopped:
+        places = [one.number for one in stopped], [one.curve[-1][1] for one in stopped]
+        axes[0].plot(*places, "x", color="#98a4ab", label="given up there")
+    figure.suptitle(f"{found.name}: {len(whole)} complete trials", fontsize=13, color=INK)
+    axes[0].set(xlabel="trial", ylabel="out-of-fold macro F1")
     axes[0].xaxis.get_major_locator().set_params(integer=True)
     for axis, key in zip(axes[1:], keys, strict=True):
         _draw_setting(axis, key, [(one.get(key), score) for one, score in zip(values, scores, strict=True)])
     for axis in axes:
         axis.axhline(found.reference_score, color=WARN, linewidth=1, linestyle="--", label="the recipe as it is")
         axis.spines[["top", "right"]].set_visible(False)
-    axes[0].legend(frameon=False, fontsize=8)
+    figure.legend(*axes[0].get_legend_handles_labels(), frameon=False, fontsize=8, ncols=3, loc="outside lower center")
     with atomic(path) as temporary:
         figure.savefig(temporary, dpi=100, format="png")
     plt.close(figure)
@@ -131,5 +132,6 @@ def _draw_setting(axis: Any, key: str, points: list[tuple[str | None, float]]) -
     else:
         if numbers and min(numbers) > 0 and max(numbers) > 10 * min(numbers):
             axis.set_xscale("log")
+            axis.xaxis.set_minor_formatter("")
     axis.plot(numbers, [score for _, score in there], "o", color=INK, markersize=4)
     axis.set(xlabel=key)

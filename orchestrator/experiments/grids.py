@@ -85,7 +85,12 @@ def train_grid(settings: Settings, specialist: Specialist, words: Sequence[str],
     Raises:
         OrchestratorError: whatever is wrong with a combination, all of them at once, before any training.
     """
-    return train_points(settings, specialist, points_of(words), observer)
+    points, task = points_of(words), specialist.name
+    own = {word.partition("=")[0].removeprefix(f"{task}.") for word in points[0]}
+    both = [change for change in settings.changes if change.partition("=")[0].removeprefix(f"{task}.") in own]
+    if both:
+        raise ConfigError(f"--set {both[0]}: --grid changes that too; let one of them do it.")
+    return train_points(settings, specialist, points, observer)
 
 
 def train_points(
@@ -149,7 +154,7 @@ def train_points(
     for one, inputs in zip(asked, made_from, strict=True):
         run = known_run(one, inputs, task)
         if run is not None and run.complete:
-            observer.say(f"{run.id} has {_words(one)} already.")
+            observer.say(f"{run.id} has {_words(one, task)} already.")
             tag(run, tags)
             runs.append(run)
             continue
@@ -160,5 +165,6 @@ def train_points(
     return train_runs(runs, works, observer, started, offer=False)
 
 
-def _words(settings: Settings) -> str:
-    return " ".join(change.partition(".")[2] for change in settings.changes) or "this recipe"
+def _words(settings: Settings, task: str) -> str:
+    """The changes of a combination, without the task before their keys."""
+    return " ".join(change.removeprefix(f"{task}.") for change in settings.changes) or "this recipe"

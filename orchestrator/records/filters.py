@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,15 +64,16 @@ def _number(text: str) -> float | None:
         return None
 
 
-def conditions_of(text: str, keys: Sequence[str]) -> list[Condition]:
+def conditions_of(text: str, keys: Sequence[str], numbers: Collection[str] = ()) -> list[Condition]:
     """The conditions in a text, all of which must hold.
 
     Args:
         text: words with a sign between key and value; quotes for values with spaces.
         keys: that may be asked for.
+        numbers: those of them that are numbers.
 
     Raises:
-        ConfigError: words that are no condition, and unknown keys, all at once.
+        ConfigError: words that are no condition, unknown keys, and numbers held against words, all at once.
     """
     wrong, found = Mistakes(), []
     rest = text
@@ -82,9 +83,11 @@ def conditions_of(text: str, keys: Sequence[str]) -> list[Condition]:
         if key not in keys:
             wrong.add(
                 ConfigError(
-                    f"--where {match[0]}: nothing is called '{key}'.{nearest(key, keys)} `orch runs show` lists keys."
+                    f"--where {match[0]}: nothing is called '{key}'.{nearest(key, keys)} `orch runs list --help` names the keys."
                 )
             )
+        elif key in numbers and sign in ("<", "<=", ">", ">=") and _number(value) is None:
+            wrong.add(ConfigError(f"--where {match[0]}: {key} is a number, and '{value}' is none."))
         found.append(Condition(key, sign, value.strip("'\"")))
     if rest.split():
         wrong.add(

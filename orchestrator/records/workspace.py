@@ -32,6 +32,7 @@ __all__ = ["ENSEMBLE", "ENSEMBLE_FORMAT", "Workspace", "now"]
 
 WORKSPACE_FORMAT = 1
 ENSEMBLE_FORMAT = 1
+FEW = 12  # ids that an error lists
 MARK = "workspace.json"
 ENSEMBLE = "ensemble.json"
 RETIRED = "deleted.json"
@@ -159,9 +160,10 @@ class Workspace:
         # An id is the name of a folder right here: a path would lead into another workspace.
         if Path(name).name != name or not (self.root / name / RECORD).is_file():
             known = [run.id for run in self.runs()]
+            told = ", ".join(known[:FEW]) + (f" and {len(known) - FEW} more" if len(known) > FEW else "")
             raise WorkspaceError(
-                f"run '{name}' is not in {self.root}; there {'is' if len(known) == 1 else 'are'} "
-                f"{', '.join(known) or 'none'}.{nearest(name, known)}"
+                f"run '{name}' is not in {self.root}; there {'is' if len(known) == 1 else 'are'} {told or 'none'}."
+                f"{nearest(name, known)}"
             )
         return RunRecord.load(self.root / name)
 

@@ -302,7 +302,17 @@ def test_ensembles_are_listed_chosen_and_deleted(orch: Orch, place: Path) -> Non
     assert (place / "soft-0001").exists()  # all names are looked at first
     assert orch("ensembles", "delete", "hard-0001", "soft-0001", "-y", "-w", place).code == 0
     assert hashes(place / "age-0001") == before
-    assert "there is no ensemble yet" in orch("predict", place, "-w", place).err
+    assert "there is no ensemble yet" in orch("export", "--out", place / "out", "-w", place).err
     assert orch("runs", "delete", "age-0001", "-y", "-w", place).code == 0
     again = orch("ensemble", "-w", place, "--no-score")
     assert "no complete run" in again.err  # and an id that is gone is not given out again
+
+
+def test_numbers_are_not_held_against_words(orch: Orch, three: Path, place: Path) -> None:
+    done = orch("runs", "list", "-w", three, "--where", "score>high lr<1e-2x")
+    assert done.code == 2
+    assert "--where score>high: score is a number, and 'high' is none." in done.err
+    assert "lr is a number" in done.err
+    done = orch("runs", "note", "age-0001", "--untag", "nothing", "-w", place)
+    assert done.code == 2
+    assert "age-0001 has the tags none" in done.err
