@@ -27,6 +27,7 @@ REFUSED = {
 """Keys that people look for and that are left out on purpose, each with the reason."""
 
 SMALL_BATCH = 32  # below, soft macro F1 sees few photos of a rare class in a batch
+FAR = 0.3
 TURNED = 30  # degrees: nobody holds a camera so
 
 
@@ -125,6 +126,7 @@ def _harmful(specialist: Specialist, recipe: Recipe) -> Iterator[Problem]:
     augment = recipe.augment
     for key, harms, why in (
         ("augment.rotate", augment.rotate > TURNED, f"faces turned by more than {TURNED} degrees will not come."),
+        ("augment.shift", augment.shift > FAR, f"shifts by more than {FAR:g} of the side push faces out of the photo."),
         ("augment.grey", augment.grey > 0.5, "most training photos lose their colour, and none that come have lost it."),
         ("augment.canny", augment.canny + augment.sobel > 0.5, "most training photos are edges alone, and none that come are."),
         ("augment.cutout", augment.cutout > 0 and specialist.keeps is not None,

@@ -8,6 +8,7 @@ from orchestrator.inputs import Inputs, Settings, key_of, new_run
 from orchestrator.pipeline import found_run
 from orchestrator.records.annotations import Annotations
 from orchestrator.records.run import RunRecord
+from orchestrator.records.workspace import Workspace
 
 __all__ = ["known_run", "run_of", "tag"]
 
@@ -38,4 +39,5 @@ def run_of(
 
 def tag(run: RunRecord, tags: Sequence[str]) -> None:
     """Tags a run with some words more."""
-    Annotations.read(run.folder).tagged(tags).write(run.folder)
+    with Workspace(run.folder.parent).lock():  # two experiments may find the same run
+        Annotations.read(run.folder).tagged(tags).write(run.folder)

@@ -84,9 +84,7 @@ def test_every_wrong_combination_is_told_before_any_training(orch: Orch, people:
     assert "patience = 'many'" in done.err
     assert done.err.count("--grid loss=fcal") == done.err.count("--grid patience=many") == 1  # not once a combination
     assert not (workspace / "age-0002").exists()
-    done = train(
-        orch, people, workspace, "train", "age", *tiny(), "--grid", "backbone=test_efficientnet,nosuch", "lr=1e-3"
-    )
+    done = train(orch, people, workspace, "train", "age", "--grid", "backbone=test_efficientnet,nosuch", "lr=1e-3")
     assert done.code == 2
     assert "nosuch" in done.err
     assert not (workspace / "age-0002").exists()  # the first combination alone is no experiment
