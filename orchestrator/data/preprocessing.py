@@ -127,8 +127,8 @@ class Geometry:
         anchor: where the box stands vertically, as the share of the rows left over that lie above it: 0 is the top, 0.5
             the centre, 1 the bottom ("lower centre"). Horizontally it is always centred.
         face: above 0, the box is put around the face found instead, with this share of the face's height as margin above and
-            below, and no less at the sides; less where the photo is too narrow for a box of the result's shape. `crop` and `anchor`
-            then are for photos in which no face was found.
+            below, and no less at the sides; less where the photo is too narrow for a box of the result's shape. `crop` and
+            `anchor` then are for photos in which no face was found.
         detector: what finds the faces; empty without `face`.
     """
 
