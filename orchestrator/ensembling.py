@@ -23,6 +23,7 @@ from orchestrator.errors import ConfigError, PlanError, Problem, WorkspaceError,
 from orchestrator.evaluation.out_of_fold import (
     Evaluation,
     OutOfFold,
+    added_by,
     by_tasks,
     evaluate,
     join_outside,
@@ -148,7 +149,7 @@ def build_ensemble(
     why_none = _unscorable(runs) if scored else "left out as asked (--no-score)."
     tables = _tables(workspace, runs) if not why_none else {}
     if tables:
-        sureness = {task: _sureness(one) for task, one in join_tasks(tables).items()}
+        sureness = {task: one.sureness for task, one in join_tasks(tables).items()}
     outside = [one.softened(sureness) for one in outside]
     places = [f"outside-{number}.parquet" for number in range(1, len(outside) + 1)]
     record: dict[str, Any] = {
@@ -171,6 +172,12 @@ def build_ensemble(
         record["plan_digest"] = plan["digest"] if plan else None
         record["evaluation"] = {name: one.as_dict(names[name]) for name, one in evaluation.items()}
         record["single"] = _singles(joined, tables, runs)
+        record["added_by"] = {
+            name: {"macro_f1": gain, "interval_95": [span.low, span.high]}
+            for name, (gain, span) in added_by(
+                joined, {task: list(own) for task, own in tables.items()}, chosen
+            ).items()
+        }
         record["disagreements"] = len(disagreements)
     else:
         record["evaluation"] = None
@@ -242,11 +249,6 @@ def _unscorable(runs: Mapping[str, Sequence[RunRecord]]) -> str:
         told = "; ".join(f"{run.id}: {digest[:12]}" for digest, run in data.items())
         raise PlanError(f"the runs were trained on different data ({told}), which never mix in one score. {way_out}")
     return ""
-
-
-def _sureness(joined: OutOfFold) -> float:
-    """What the members of a task give to the class of their choice, on the average over held-out photos."""
-    return float(np.mean([answers.max(axis=1) for answers in joined.members]))
 
 
 def _tables(workspace: Workspace, runs: Mapping[str, Sequence[RunRecord]]) -> dict[str, dict[str, pd.DataFrame]]:

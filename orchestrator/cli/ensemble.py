@@ -95,6 +95,7 @@ def print_built(built: Built) -> None:
     else:
         _print_scores(built.evaluation)
         _print_singles(built)
+        _print_added(built)
         _print_labels(built.evaluation["label"])
         _print_disagreements(built)
         label = built.evaluation["label"]
@@ -148,6 +149,20 @@ def _print_singles(built: Built) -> None:
             style = "bold" if one["fold"] is None else ""
             numbers = f"{one['photos']:,}", share(one["accuracy"]), share(one["macro_f1"])
             table.add_row(task, one["run"], member, *numbers, style=style)
+    out().print(table)
+
+
+def _print_added(built: Built) -> None:
+    """What each voice adds to the vote; nothing where every task has but one."""
+    added = built.record["added_by"]
+    if not added:
+        return
+    table = grid("what each adds to the 18-way macro F1 (all, less all without it)", "", "adds", "95 % interval", "")
+    for name, one in added.items():
+        low, high = one["interval_95"]
+        verdict = "helps" if low > 0 else "drags the vote down" if high < 0 else "noise"
+        style = "red" if high < 0 else None
+        table.add_row(name, f"{one['macro_f1']:+.4f}", f"{low:+.4f} to {high:+.4f}", verdict, style=style)
     out().print(table)
 
 

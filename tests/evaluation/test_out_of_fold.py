@@ -3,11 +3,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import f1_score
 
 from orchestrator.data.folds import FoldPlan
 from orchestrator.errors import LeakError, PlanError, WorkspaceError
 from orchestrator.evaluation.intervals import intervals
-from orchestrator.evaluation.out_of_fold import evaluate, join_tasks, read_held_out
+from orchestrator.evaluation.out_of_fold import OutOfFold, added_by, evaluate, join_tasks, read_held_out
 from orchestrator.labels import CLASSES, TASKS, compose
 from orchestrator.metrics import macro_f1
 
@@ -110,3 +111,44 @@ def test_intervals_draw_people_not_photos() -> None:
     assert (wide.high - wide.low) / (narrow.high - narrow.low) == pytest.approx(np.sqrt(7), rel=0.15)
     assert wide.low < right.mean() < wide.high
     assert intervals(persons, truth, predicted, 2) == intervals(persons, truth, predicted, 2)
+
+
+def test_what_a_voice_adds_is_the_vote_with_it_less_the_vote_without() -> None:
+    """Two good voices and one that always answers the first class; a voice that a task cannot do without is not listed."""
+    rng = np.random.default_rng(5)
+    joined, runs = {}, {}
+    for task in TASKS:
+        classes = len(CLASSES[task])
+        truth = rng.integers(0, classes, 90)
+        table = pd.DataFrame(
+            {
+                "person": [f"p{row // 3}" for row in range(90)],
+                "truth": truth,
+                "path": [f"{row:03}" for row in range(90)],
+            }
+        )
+        good = [np.eye(classes)[truth] * 0.4 + rng.dirichlet(np.ones(classes), 90) * 0.6 for _ in range(2)]
+        weak = np.tile(np.eye(classes)[0] * 0.9 + 0.1 / classes, (90, 1))
+        members = [*good, weak] if task == "age" else good
+        joined[task] = OutOfFold(task, table, tuple(np.asarray(one, np.float32) for one in members))
+        runs[task] = ["one", "two", "weak"] if task == "age" else ["one", "two"]
+    found = added_by(joined, runs, "soft")
+    assert list(found) == ["one", "two", "weak"]
+    truth = compose(*(joined[task].table["truth"].to_numpy() for task in TASKS))
+
+    def macro(chosen: dict[str, list[int]]) -> float:
+        mean = {
+            task: np.mean([joined[task].members[place] for place in places], axis=0) for task, places in chosen.items()
+        }
+        label = compose(*(mean[task].argmax(axis=1) for task in TASKS))
+        return float(f1_score(truth, label, labels=range(18), average="macro", zero_division=0))
+
+    whole = {task: list(range(len(joined[task].members))) for task in TASKS}
+    for place, name in enumerate(["one", "two", "weak"]):
+        without = {task: [one for one in places if runs[task][one] != name] for task, places in whole.items()}
+        assert found[name][0] == pytest.approx(macro(whole) - macro(without), abs=1e-6)
+        assert found[name][1].low <= found[name][0] <= found[name][1].high
+    assert found["weak"][1].high < 0  # it drags the vote down, beyond noise
+    assert found["one"][0] > 0
+    alone = {task: OutOfFold(task, one.table, one.members[:1]) for task, one in joined.items()}
+    assert added_by(alone, {task: ["one"] for task in TASKS}, "soft") == {}
