@@ -144,7 +144,7 @@ def test_what_a_voice_adds_is_the_vote_with_it_less_the_vote_without() -> None:
         return float(f1_score(truth, label, labels=range(18), average="macro", zero_division=0))
 
     whole = {task: list(range(len(joined[task].members))) for task in TASKS}
-    for place, name in enumerate(["one", "two", "weak"]):
+    for name in ("one", "two", "weak"):
         without = {task: [one for one in places if runs[task][one] != name] for task, places in whole.items()}
         assert found[name][0] == pytest.approx(macro(whole) - macro(without), abs=1e-6)
         assert found[name][1].low <= found[name][0] <= found[name][1].high
