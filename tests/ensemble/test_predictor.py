@@ -31,7 +31,7 @@ def test_store_direct_and_predict_see_equal_pixels(trained: Path, people: Path) 
     rows = np.arange(0, len(photos), 7)
     prepared = [predictor.read(photos.paths[row]) for row in rows]
     for geometry, store in stores.items():
-        seen = np.stack([one[geometry] for one in prepared if not isinstance(one, str)])
+        seen = np.stack([one.pixels[geometry] for one in prepared if not isinstance(one, str)])
         assert np.array_equal(seen, store.take(rows))
         assert np.array_equal(seen, DirectPixels(photos.paths, geometry).take(rows))
 

@@ -14,7 +14,7 @@ from orchestrator.ensemble.cascade import EXACT
 from orchestrator.ensemble.engines import TOLERANCE, engines_here, open_runners, torch_runners
 from orchestrator.ensemble.export import Exports
 from orchestrator.ensemble.member import Answers, Member
-from orchestrator.ensemble.predictor import Predictor
+from orchestrator.ensemble.predictor import Predictor, Prepared
 from orchestrator.ensemble.trunk import split
 from orchestrator.labels import CLASSES, TASKS
 from orchestrator.training.backbones import create, freeze_stages, only_head
@@ -120,8 +120,8 @@ def ensemble(frozen: int | None = 2) -> list[Member]:
     return [member("test_efficientnet", seed, frozen, TASKS[seed % 3]) for seed in (3, 6, 9, 1, 4, 7, 2, 5, 8)]
 
 
-def ready(count: int) -> list[dict[Geometry, np.ndarray]]:
-    return [{Geometry(SIZE, SIZE): one} for one in pixels(count)]
+def ready(count: int) -> list[Prepared]:
+    return [Prepared({Geometry(SIZE, SIZE): one}) for one in pixels(count)]
 
 
 @pytest.mark.parametrize("frozen", [2, None])
