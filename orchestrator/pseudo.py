@@ -80,7 +80,10 @@ def pseudo_label(
             "Build a scored ensemble: orch ensemble --strategy soft."
         )
     if predictor.outside:
-        raise ConfigError("tables from elsewhere know no folds: build an ensemble without --with for pseudo-labels.")
+        raise ConfigError(
+            "tables from elsewhere know no folds: name an ensemble without them by --ensemble (orch ensembles list), or build "
+            "one without --with."
+        )
     parts: list[pd.DataFrame] = []
     failed: list[tuple[Path, str]] = []
     for batch in predictor.predict(paths, skip_unreadable):

@@ -32,6 +32,7 @@ def list_ensembles(workspace: WorkspaceOption = Path("runs"), json: JsonOption =
         emit([{**record, "id": name, "current": name == current} for name, record in found])
         return
     table = grid("", "ensemble", "strategy", "runs", "tables", "18-way macro F1", "95 % interval", "state", "created")
+    table.columns[2].justify = table.columns[3].justify = "left"
     for name, record in found:
         runs = dict.fromkeys(one["run"] for members in record["members"].values() for one in members)
         score, span = "-", ""

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from orchestrator.cli.display import TrainingDisplay
     from orchestrator.experiments.tracking import Tracked
     from orchestrator.pipeline import Observer, Report
+    from orchestrator.records.run import RunRecord
 
 __all__ = ["interrupted", "train", "train_all", "watcher"]
 
@@ -183,8 +184,18 @@ def train(
     if grid_words:
         _conclude_grid(report, workspace, where, json)
     else:
-        joint = f" --members joint={report.runs[0].id}" if task == JOINT else ""
-        _conclude(report, json, f"next: orch ensemble --strategy soft{joint}{where}")
+        _conclude(report, json, _next(report.runs[0], where))
+
+
+def _next(run: RunRecord, where: str) -> str:
+    """What to do with a run: let it vote, or hold it against the current one, whose place it has not taken."""
+    from orchestrator.records.workspace import Workspace
+
+    current = Workspace(run.folder.parent).current(run.task)
+    if current not in (None, run.id):
+        return f"next: orch runs compare {current} {run.id}{where}"
+    joint = f" --members joint={run.id}" if run.task == JOINT else ""
+    return f"next: orch ensemble --strategy soft{joint}{where}"
 
 
 def _conclude_grid(report: Report, workspace: Path, where: str, json: bool) -> None:
