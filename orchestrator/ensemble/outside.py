@@ -62,7 +62,12 @@ class OutsideTable:
         found = (
             next((self._rows[end] for end in _ends(path) if end in keys), self._rows.get(path, -1)) for path in paths
         )
-        return np.fromiter(found, dtype=np.int64, count=len(paths))
+        rows = np.fromiter(found, dtype=np.int64, count=len(paths))
+        told: dict[int, set[str]] = {}
+        for path, row in zip(paths, rows.tolist(), strict=True):
+            told.setdefault(row, set()).add(path)
+        several = [row for row, meant in told.items() if len(meant) > 1]
+        return np.where(np.isin(rows, several), -1, rows)  # a name that several photos have means none of them
 
     def answers(self, task: str, paths: Sequence[str]) -> NDArray[np.float32]:
         """Probabilities for photos, shape (n, C): rows of zeros where it abstains."""
