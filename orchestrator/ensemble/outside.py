@@ -71,8 +71,11 @@ class OutsideTable:
 
     def answers(self, task: str, paths: Sequence[str]) -> NDArray[np.float32]:
         """Probabilities for photos, shape (n, C): rows of zeros where it abstains."""
-        found = np.zeros((len(paths), len(CLASSES[task])), np.float32)
-        rows = self.rows(paths)
+        return self.answers_of(task, self.rows(paths))
+
+    def answers_of(self, task: str, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The same for rows (n,) that `rows` gave."""
+        found = np.zeros((len(rows), len(CLASSES[task])), np.float32)
         if task in self.by_task:
             found[rows >= 0] = self.by_task[task][rows[rows >= 0]]
         return found

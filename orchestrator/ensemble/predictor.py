@@ -223,6 +223,8 @@ class Predictor:
         if not batch:  # a stretch of photos is one call for each team, and there are threads to fill
             enough = self._stretch(cascade) * -(-self.threads // len(self._teams(cascade)))
             batch = max(BATCH, enough if self.device == "cpu" else 0)
+        names = list(map(str, paths))  # all at once: whether a name means one photo does not depend on batches
+        known = [dict(zip(names, one.rows(names).tolist(), strict=True)) for one in self.outside]
         parts = [list(paths[start : start + batch]) for start in range(0, len(paths), batch)]
         with self._pool() as pool, ThreadPoolExecutor(self.threads, initializer=one_thread) as decoders:
             # On a CPU decoding shares the members' threads; a GPU's single thread must not wait for it.
@@ -238,9 +240,9 @@ class Predictor:
                 prepared = [one for one in results if not isinstance(one, str)]
                 asked.append((part, results, self._ask(pool, prepared, cascade) if prepared else None))
                 if len(asked) > 1:  # one batch is always under way while another is waited for
-                    yield self._answer(*asked.popleft())
+                    yield self._answer(known, *asked.popleft())
             while asked:
-                yield self._answer(*asked.popleft())
+                yield self._answer(known, *asked.popleft())
 
     def _pool(self) -> ThreadPoolExecutor:
         if self.device != "cpu":
@@ -307,7 +309,14 @@ class Predictor:
             f"{len(failed)} of {len(paths)} photos cannot be read; with --on-error mark their rows stay empty.", failed
         )
 
-    def _answer(self, part: list[Path], results: Sequence[Prepared | str], asked: Asked | None) -> Batch:
+    def _answer(
+        self,
+        known: Sequence[dict[str, int]],
+        part: list[Path],
+        results: Sequence[Prepared | str],
+        asked: Asked | None,
+    ) -> Batch:
+        """Fuses what was asked; `known` tells the row of each photo in each outside table."""
         read = [path for path, one in zip(part, results, strict=True) if not isinstance(one, str)]
         failed = [(path, one) for path, one in zip(part, results, strict=True) if isinstance(one, str)]
         places = iter(range(len(read)))
@@ -318,9 +327,10 @@ class Predictor:
         voices = {task: len(own) for task, own in answers.items()}
         with self.stages("vote"):
             weights = {task: [1.0] * len(own) for task, own in answers.items()}
-            for one in self.outside:
+            for one, row_of in zip(self.outside, known, strict=True):
+                rows = np.array([row_of[str(path)] for path in read], dtype=np.int64)
                 for task in one.by_task:
-                    answers[task].append(one.answers(task, list(map(str, read))))
+                    answers[task].append(one.answers_of(task, rows))
                     weights[task].append(self._run_weight(task))
             fused = next(fuse(answers, self.strategy, weights if self.outside else None))
             swayed = None

@@ -214,6 +214,28 @@ def test_an_old_submission_votes_with_one_runs_weight(
     refused = orch("export", "--out", tmp_path / "out", "-w", workspace)
     assert refused.code == 2
     assert "old.csv: an export holds networks" in refused.err
+    # One name, two photos, in whatever batches: the table means neither.
+    same = old["ImageID"].iloc[0]
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        shutil.copy(people / "eval/images" / same, tmp_path / folder / same)
+    both = orch(
+        "predict",
+        tmp_path / "one" / same,
+        tmp_path / "two" / same,
+        "-w",
+        workspace,
+        "--engine",
+        "torch",
+        "--batch",
+        1,
+        "--json",
+    )
+    single = orch(
+        "predict", tmp_path / "one" / same, "-w", workspace, "--engine", "torch", "--json", "--ensemble", plain["id"]
+    )
+    for answer in json.loads(both.out):
+        assert answer["probabilities"] == json.loads(single.out)[0]["probabilities"]
     # A photo that the table does not know is answered by the members alone.
     elsewhere = tmp_path / "unknown.jpg"
     shutil.copy(next(iter((people / "eval/images").iterdir())), elsewhere)
