@@ -12,7 +12,8 @@ collected and raised together, so that a user fixes them in one go.
     ├── WeightsError      backbone weights: not found, not fitting, hub out of reach
     ├── DeviceError       a device that is not there, or its memory used up
     ├── EngineError       an engine that cannot run a member, or gives other answers than torch
-    ├── WorkspaceError    a workspace, run, member or ensemble: missing, broken, or written by a newer version
+    ├── WorkspaceError    a workspace, run, member or ensemble: missing, broken, or written by another version
+    │   └── DamagedError  a file of the workspace that is not the one that was written
     ├── LeakError         a score that would use a person seen in training
     └── TrainingError     jobs that failed while others went on
 
@@ -28,6 +29,7 @@ from dataclasses import asdict, dataclass
 
 __all__ = [
     "ConfigError",
+    "DamagedError",
     "DataError",
     "DeviceError",
     "EngineError",
@@ -135,6 +137,10 @@ class EngineError(OrchestratorError):
 
 class WorkspaceError(OrchestratorError):
     """Something in the workspace is missing, broken, or written by a newer version."""
+
+
+class DamagedError(WorkspaceError):
+    """A file of the workspace is missing, damaged, or another than the one that was written."""
 
 
 class LeakError(OrchestratorError):

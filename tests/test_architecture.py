@@ -14,6 +14,7 @@ from tests.conftest import ROOT
 
 LAYERS = {
     "orchestrator": 0, "orchestrator.labels": 0, "orchestrator.errors": 0, "orchestrator.metrics": 0, "orchestrator.stages": 0,
+    "orchestrator.commands": 0,
     "orchestrator.data": 1,
     "orchestrator.recipe": 2, "orchestrator.specialist": 2,
     "orchestrator.training": 3, "orchestrator.config": 3, "orchestrator.lint": 3, "models": 3,

@@ -91,9 +91,14 @@ def check_format(path: Path, value: Any, known: int) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes JSON atomically, keys in the order given."""
+    """Writes JSON atomically, keys in the order given.
+
+    Raises:
+        ValueError: a number is not finite: JSON has no word for it, and other programs refuse the file.
+    """
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
     with atomic(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.write_text(text + "\n", encoding="utf-8")
 
 
 def read_json(path: Path) -> Any:
@@ -114,7 +119,9 @@ def read_json(path: Path) -> Any:
 
 def digest_of(value: Any) -> str:
     """sha256 (hex) of a value's canonical JSON: the same for equal values, whatever the order of keys."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+    ).hexdigest()
 
 
 def sha256_of(path: Path) -> str:

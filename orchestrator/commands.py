@@ -1,0 +1,47 @@
+"""Commands as they are printed for people to paste: whole, and quoted for a shell.
+
+Whatever tells somebody to run `orch` asks this module for the words, so that no command that is printed can work on another
+workspace than the one that it is about, or break on a blank in a path. This module knows no command's meaning.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+
+__all__ = ["DEFAULT_WORKSPACE", "WORKSPACE_VARIABLE", "extra_hint", "orch", "set_aside", "shown"]
+
+DEFAULT_WORKSPACE = Path("runs")
+WORKSPACE_VARIABLE = "ORCH_WORKSPACE"
+"""Names another default, for all commands of a shell."""
+
+
+def orch(*words: object, workspace: Path | None = None) -> str:
+    """A command line of `orch` that works when it is pasted.
+
+    Args:
+        words: what follows `orch`: commands, options and their values, unquoted. What people fill in stands in capitals: `DIR`.
+        workspace: what the command is about; left out of the line where the command would take it by itself. None: the command
+            has no workspace.
+    """
+    parts = ["orch", *map(str, words)]
+    if workspace is not None and workspace != Path(os.environ.get(WORKSPACE_VARIABLE) or DEFAULT_WORKSPACE):
+        parts += ["--workspace", str(workspace)]
+    return shlex.join(parts)
+
+
+def set_aside(path: Path) -> str:
+    """A shell command that takes a damaged file or folder out of the way and loses nothing."""
+    return shlex.join(["mv", str(path), f"{path}.damaged"])
+
+
+def shown(path: Path) -> str:
+    """A path as it is printed in a command: relative to this folder where it lies below it, absolute elsewhere."""
+    here, whole = Path.cwd(), path.absolute()
+    return str(whole.relative_to(here)) if whole.is_relative_to(here) else str(whole)
+
+
+def extra_hint(extra: str) -> str:
+    """How to install an optional extra of this package."""
+    return f"pip install -e '.[{extra}]' in orchestrator's folder"

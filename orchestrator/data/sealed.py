@@ -1,0 +1,119 @@
+"""Sealed files: JSON that says what it is, whose it is and of which format, and ends with a digest of all of it.
+
+A file of the workspace that was truncated, edited, flipped in one bit, or put in the place of its like is told from the one that
+was written. What lies beside a sealed file (weights, tables) is known by the sha256 that the sealed file holds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from orchestrator.commands import set_aside
+from orchestrator.data.files import digest_of, sha256_of, write_json
+from orchestrator.errors import DamagedError
+
+__all__ = ["check_file", "damaged", "read_sealed", "write_sealed"]
+
+HEAD = ("format", "kind", "id")
+
+
+def write_sealed(path: Path, kind: str, name: str, version: int, body: Mapping[str, Any]) -> None:
+    """Writes a sealed file atomically.
+
+    Args:
+        path: the file.
+        kind: what it is, `run` or `plan`.
+        name: whose it is: unlike that of any other file of the kind in the workspace.
+        version: of the kind's format.
+        body: JSON values by key; numbers are finite.
+    """
+    value = json.loads(json.dumps({"format": version, "kind": kind, "id": name, **body}, allow_nan=False))
+    write_json(path, {**value, "digest": digest_of(value)})
+
+
+def read_sealed(path: Path, kind: str, name: str, version: int, way_out: str) -> dict[str, Any]:
+    """The body of a sealed file.
+
+    Args:
+        path: the file.
+        kind: what it must be.
+        name: whose it must be.
+        version: the newest format that is read.
+        way_out: how to do without the file, once it is out of the way: a sentence.
+
+    Raises:
+        DamagedError: it is missing, no file, no JSON, not as it was written, something else's, or of another format.
+    """
+    text = _text(path, way_out)
+    try:
+        value = json.loads(text, parse_constant=_no_constant)
+    except ValueError as error:
+        raise damaged(path, f"not readable as JSON ({error}): it was damaged or edited", way_out) from None
+    if not isinstance(value, dict) or not isinstance(value.get("format"), int) or "digest" not in value:
+        raise damaged(path, "not written by this version of orch: it has no format number or no digest", way_out)
+    if value["format"] != version:
+        age = "a newer" if value["format"] > version else "an older"
+        what = f"written in format {value['format']} by {age} version; this one reads {version}"
+        raise DamagedError(f"{path}: {what}. Use that version of orchestrator, or choose another --workspace.")
+    digest = value.pop("digest")
+    if digest_of(value) != digest:
+        raise damaged(path, "its contents do not match the digest in it: it was damaged or edited", way_out)
+    if value.get("kind") != kind or value.get("id") != name:
+        what = f"holds the {value.get('kind')} '{value.get('id')}', and must hold the {kind} '{name}'"
+        raise damaged(path, what, way_out)
+    return {key: item for key, item in value.items() if key not in HEAD}
+
+
+def check_file(path: Path, sha256: str, way_out: str) -> None:
+    """Holds a file to the hash that was written down for it.
+
+    Raises:
+        DamagedError: it is missing, no file, or another one.
+    """
+    problem = _no_file(path)
+    if problem:
+        raise damaged(path, problem, way_out)
+    found = sha256_of(path)
+    if found != sha256:
+        raise damaged(path, f"not the file that was written (sha256 {found[:12]}, on record {sha256[:12]})", way_out)
+
+
+def damaged(path: Path, what: str, way_out: str) -> DamagedError:
+    """The error for a file that is not what was written: it names the file, and a way out that works as it stands.
+
+    Args:
+        path: the file.
+        what: is wrong with it, without a full stop.
+        way_out: how to do without it, once it is out of the way: a sentence.
+    """
+    aside = f"Restore it; or `{set_aside(path)}`, then: " if os.path.lexists(path) else "Restore it; or: "
+    return DamagedError(f"{path}: {what}. {aside}{way_out}")
+
+
+def _text(path: Path, way_out: str) -> str:
+    problem = _no_file(path)
+    if problem:
+        raise damaged(path, problem, way_out)
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise damaged(path, "no text: it was damaged", way_out) from None
+
+
+def _no_file(path: Path) -> str:
+    """Why there is no file to read; empty where there is one."""
+    if path.is_symlink() and not path.exists():
+        return f"a link that leads nowhere ({os.readlink(path)})"
+    if not path.exists():
+        return "missing"
+    if path.is_dir():
+        return "a folder, where a file must be"
+    return "" if path.is_file() else "no plain file"
+
+
+def _no_constant(word: str) -> None:
+    raise ValueError(f"{word} is no JSON")
