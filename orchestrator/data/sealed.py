@@ -107,7 +107,7 @@ def _text(path: Path, way_out: str) -> str:
 def _no_file(path: Path) -> str:
     """Why there is no file to read; empty where there is one."""
     if path.is_symlink() and not path.exists():
-        return f"a link that leads nowhere ({os.readlink(path)})"
+        return f"a link that leads nowhere ({path.readlink()})"
     if not path.exists():
         return "missing"
     if path.is_dir():

@@ -68,7 +68,7 @@ def test_other_things_in_its_place_are_named(sealed: Path, tmp_path: Path) -> No
     other = tmp_path / "other.json"
     for kind, name, told in (("thing", "thing-2", "thing-2"), ("plan", "thing-1", "plan")):
         write_sealed(other, kind, name, 2, {})
-        os.replace(other, sealed)
+        other.replace(sealed)
         with pytest.raises(DamagedError, match=told):
             read(sealed)
     for text in ("[]", "3", '{"format": 2}', '{"format": "2", "digest": ""}', "null", '{"format": NaN}'):
