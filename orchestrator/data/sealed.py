@@ -16,7 +16,7 @@ from orchestrator.commands import set_aside
 from orchestrator.data.files import digest_of, sha256_of, write_json
 from orchestrator.errors import DamagedError
 
-__all__ = ["check_file", "damaged", "read_sealed", "write_sealed"]
+__all__ = ["check_file", "damaged", "read_sealed", "without", "write_sealed"]
 
 HEAD = ("format", "kind", "id")
 
@@ -35,15 +35,15 @@ def write_sealed(path: Path, kind: str, name: str, version: int, body: Mapping[s
     write_json(path, {**value, "digest": digest_of(value)})
 
 
-def read_sealed(path: Path, kind: str, name: str, version: int, way_out: str) -> dict[str, Any]:
+def read_sealed(path: Path, kind: str, name: str | None, version: int, way_out: str) -> dict[str, Any]:
     """The body of a sealed file.
 
     Args:
         path: the file.
         kind: what it must be.
-        name: whose it must be.
-        version: the newest format that is read.
-        way_out: how to do without the file, once it is out of the way: a sentence.
+        name: whose it must be; None takes anybody's, and the body then tells whose, by the key `id`.
+        version: the format that is read.
+        way_out: how to do without the file: the rest of a sentence that begins with "Restore it; or".
 
     Raises:
         DamagedError: it is missing, no file, no JSON, not as it was written, something else's, or of another format.
@@ -58,14 +58,14 @@ def read_sealed(path: Path, kind: str, name: str, version: int, way_out: str) ->
     if value["format"] != version:
         age = "a newer" if value["format"] > version else "an older"
         what = f"written in format {value['format']} by {age} version; this one reads {version}"
-        raise DamagedError(f"{path}: {what}. Use that version of orchestrator, or choose another --workspace.")
+        raise DamagedError(f"{path}: {what}. Use that version of orchestrator, or choose another workspace (--workspace).")
     digest = value.pop("digest")
     if digest_of(value) != digest:
         raise damaged(path, "its contents do not match the digest in it: it was damaged or edited", way_out)
-    if value.get("kind") != kind or value.get("id") != name:
-        what = f"holds the {value.get('kind')} '{value.get('id')}', and must hold the {kind} '{name}'"
-        raise damaged(path, what, way_out)
-    return {key: item for key, item in value.items() if key not in HEAD}
+    if value.get("kind") != kind or name not in (None, value.get("id")):
+        wanted = f"the {kind} '{name}'" if name else f"a {kind}"
+        raise damaged(path, f"holds the {value.get('kind')} '{value.get('id')}', and must hold {wanted}", way_out)
+    return {key: item for key, item in value.items() if key not in HEAD or (key == "id" and name is None)}
 
 
 def check_file(path: Path, sha256: str, way_out: str) -> None:
@@ -88,10 +88,19 @@ def damaged(path: Path, what: str, way_out: str) -> DamagedError:
     Args:
         path: the file.
         what: is wrong with it, without a full stop.
-        way_out: how to do without it, once it is out of the way: a sentence.
+        way_out: how to do without it: the rest of a sentence that begins with "Restore it; or".
     """
-    aside = f"Restore it; or `{set_aside(path)}`, then: " if os.path.lexists(path) else "Restore it; or: "
-    return DamagedError(f"{path}: {what}. {aside}{way_out}")
+    return DamagedError(f"{path}: {what}. Restore it; or {way_out}")
+
+
+def without(path: Path, what: str) -> str:
+    """A way out that takes a file out of the way first.
+
+    Args:
+        path: the file, there or not.
+        what: comes then, as the rest of a sentence.
+    """
+    return f"`{set_aside(path)}`: {what}" if os.path.lexists(path) else what
 
 
 def _text(path: Path, way_out: str) -> str:

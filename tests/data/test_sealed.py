@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.data.sealed import check_file, read_sealed, write_sealed
+from orchestrator.data.sealed import check_file, read_sealed, without, write_sealed
 from orchestrator.errors import DamagedError
 
 BODIES = st.dictionaries(
@@ -32,7 +32,7 @@ def sealed(tmp_path: Path) -> Path:
 
 
 def read(path: Path) -> dict[str, object]:
-    return read_sealed(path, "thing", "thing-1", 2, "`orch make` makes it anew.")
+    return read_sealed(path, "thing", "thing-1", 2, without(path, "run `orch make`, which makes it anew."))
 
 
 @given(BODIES)
