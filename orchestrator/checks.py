@@ -8,25 +8,42 @@ import torch
 
 from orchestrator.data.extra import ALONE, EVERY_FOLD, Extra
 from orchestrator.data.folds import FoldPlan
+from orchestrator.data.loading import AHEAD, why_none_load
 from orchestrator.data.photos import Photos
+from orchestrator.data.sharing import SHARED, WIDEN, shared_room
 from orchestrator.errors import ConfigError, Problem, counted, nearest
 from orchestrator.recipe import Recipe
 from orchestrator.specialist import Specialist
 from orchestrator.training.devices import precision_of
+from orchestrator.training.epoch import loading_processes
 
-__all__ = ["check_dropped", "check_here", "check_left", "tell_extra"]
+__all__ = ["check_dropped", "check_here", "check_left", "tell_extra", "tell_loading"]
 
 
 def check_here(task: str, recipe: Recipe, device: str, scored: bool) -> None:
     """Refuses what the device or the plan cannot give a recipe."""
     if device == "cpu" and recipe.precision == "fp16":
         raise ConfigError(f"{task}: precision = fp16 needs a GPU; allowed on a CPU: auto, fp32, bf16.")
+    why = why_none_load(recipe.workers) if recipe.workers > 0 else ""
+    if why:
+        raise ConfigError(f"{task}: {why}")
     if device and recipe.sam and precision_of(recipe.precision, device) == torch.float16:
         raise ConfigError(
             f"{task}: sam takes two gradients a step, and fp16 scales them apart. Use precision=bf16 or fp32."
         )
     if recipe.schedule == "plateau" and not scored:
         raise ConfigError(f"{task}: schedule = plateau watches held-out people, and --folds 0 holds nobody out.")
+
+
+def tell_loading(task: str, recipe: Recipe, device: str, say: Callable[[str], None]) -> None:
+    """Whether loading processes have room for their batches; without it they are as right, and slower."""
+    workers, room = loading_processes(recipe, device), shared_room()
+    needed = workers * AHEAD * recipe.batch_size * recipe.height * recipe.width * 3
+    if workers and room is not None and room < needed:
+        say(
+            f"note: {task}: batches of {workers} loading processes take up to {needed / 1e6:,.0f} MB of {SHARED}, where "
+            f"{room / 1e6:,.0f} MB are free: what has no room goes through pipes, which is slower. {WIDEN}"
+        )
 
 
 def check_dropped(task: str, recipe: Recipe | None, photos: Photos) -> None:

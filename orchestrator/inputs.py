@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orchestrator.checks import check_dropped, check_here, check_left, tell_extra
+from orchestrator.checks import check_dropped, check_here, check_left, tell_extra, tell_loading
 from orchestrator.config import load_recipes
 from orchestrator.data.check import twins
 from orchestrator.data.extra import Extra, read_extra
@@ -185,6 +185,7 @@ def read_inputs(
             say(f"note: {task}.{problem}")
         if recipe.sampling == "per_person" and recipe.draw_by == "mask" and "mask" not in photos.table:
             say(f"note: the data has no mask column: {task} draws any photo of a person.")
+        tell_loading(task, recipe, device, say)
     workspace = Workspace(settings.workspace, create=True)
     if plan is not None:
         plan = workspace.keep_plan(plan)

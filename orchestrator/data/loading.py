@@ -1,24 +1,39 @@
 """Batches for training and for scoring, in an order and with augmentation that depend on the seed alone.
 
 Each batch is drawn as a whole by its number, and augmented with a seed of its own, so the same epoch gives the same
-bits with no worker processes or with many.
+bits with no loading processes or with many. They end with whom they load for, and no batch of theirs is waited for in vain.
 """
 
 from __future__ import annotations
 
 import math
+import multiprocessing
+import os
+import pickle
+import signal
+import threading
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from orchestrator.data.augmentation import Augmenter
+from orchestrator.data.sharing import WIDEN, shared_room, starting, why_alone
 from orchestrator.data.store import Rows
+from orchestrator.errors import TrainingError
 
-__all__ = ["Batches", "load"]
+__all__ = ["AHEAD", "Batches", "load", "why_none_load"]
+
+AHEAD = 4  # batches that each loading process has ready
+MARGIN = 16 * 1024**2  # bytes of shared memory left to others: semaphores of joblib's, other programs
+PATIENCE = 900  # seconds for one batch: a large one decoded from a slow network's disk takes minutes
+WITHOUT = "--set workers=0 loads in the training's own process"
 
 Item = tuple[torch.Tensor, torch.Tensor]
 
@@ -56,6 +71,72 @@ class Batches(Dataset[Item]):
         return torch.from_numpy(np.ascontiguousarray(pixels)), torch.from_numpy(rows)
 
 
+@dataclass(frozen=True)
+class _Sent(Dataset[Any]):
+    """Batches as a loading process sends them: in shared memory where there is room, through a pipe where there is none.
+
+    What goes wrong is sent too, as it is: torch would put its own report and a traceback in the place of our sentences. And
+    memory is shared here, where a failure can be caught: torch shares it in a thread of its queue, which loses the batch, and
+    whoever waits for it waits forever.
+    """
+
+    batches: Batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, number: int) -> Any:
+        try:
+            batch = self.batches[number]
+        except Exception as error:
+            return _portable(error)
+        room = shared_room()
+        if room is None or sum(tensor.nbytes for tensor in batch) + MARGIN < room:
+            try:
+                return tuple(tensor.share_memory_() for tensor in batch)  # type: ignore[no-untyped-call]
+            except (
+                OSError,
+                RuntimeError,
+            ):  # another program was faster, or it may not be written to: torch says so in either
+                pass
+        return tuple(tensor.numpy() for tensor in batch)
+
+
+def _portable(error: Exception) -> Exception:
+    """An error that another process can be sent, with where it came from."""
+    error.add_note("In a loading process: " + traceback.format_exc())
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # an exception of a library with a constructor of its own
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
+
+
+def _as_sent(batch: Any) -> Any:
+    """Keeps torch from making tensors of what is sent, which it would put into shared memory."""
+    return batch
+
+
+def _begin(_: int) -> None:
+    """A loading process ends with the one that it loads for, however that ends; Ctrl-C is for the command."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+    cv2.setNumThreads(1)
+
+
+def why_none_load(workers: int) -> str:
+    """Why so many loading processes cannot be, with the way out; empty where they can."""
+    alone = why_alone(3 * workers + 8)  # torch's queues and event
+    return f"workers = {workers}: {alone} {WIDEN} {WITHOUT}." if alone else ""
+
+
 def load(batches: Batches, workers: int, pin: bool = False) -> Iterator[Item]:
     """Iterates over batches, prepared in `workers` processes ahead of use (0: in this one).
 
@@ -63,9 +144,40 @@ def load(batches: Batches, workers: int, pin: bool = False) -> Iterator[Item]:
         batches: what to load.
         workers: processes; on a CPU the network itself uses every core, so 0 is fastest there.
         pin: page-locked memory, for copies to a GPU that overlap with its work.
+
+    Raises:
+        TrainingError: the system gives no loading processes, or one of them died or came to nothing.
     """
-    loader = DataLoader(
-        batches, batch_size=None, shuffle=False, num_workers=workers, pin_memory=pin,
-        prefetch_factor=4 if workers else None,
+    if not workers:
+        yield from DataLoader(batches, batch_size=None, shuffle=False, pin_memory=pin)
+        return
+    if why := why_none_load(workers):
+        raise TrainingError(why)
+    cv2.setNumThreads(1)  # a forked process would wait for threads of OpenCV's that stayed behind
+    sent: DataLoader[Any] = DataLoader(
+        _Sent(batches), batch_size=None, shuffle=False, num_workers=workers, pin_memory=pin, prefetch_factor=AHEAD,
+        collate_fn=_as_sent, timeout=PATIENCE, worker_init_fn=_begin, multiprocessing_context=starting(),
     )  # fmt: skip
-    yield from loader
+    for batch in _received(sent, workers):
+        if isinstance(batch, Exception):
+            raise batch
+        pixels, rows = (part if isinstance(part, torch.Tensor) else torch.from_numpy(part) for part in batch)
+        yield pixels, rows
+
+
+def _received(sent: DataLoader[Any], workers: int) -> Iterator[Any]:
+    """What loading processes send; torch's word on them in ours."""
+    try:
+        yield from sent
+    except (RuntimeError, OSError) as error:
+        raise TrainingError(_told(str(error), workers)) from error
+
+
+def _told(words: str, workers: int) -> str:
+    """What torch says of its loading processes, in our words."""
+    if "timed out" in words:
+        return f"none of {workers} loading processes had a batch ready within {PATIENCE:g} seconds. {WITHOUT}."
+    if "exited unexpectedly" in words or "killed by signal" in words:
+        fewer = f"fewer need less (--set workers={workers // 2}), and " if workers > 1 else ""
+        return f"one of {workers} loading processes died, most likely for want of memory: {fewer}{WITHOUT}."
+    return f"{workers} loading processes: {words.splitlines()[0]}. {WITHOUT}."

@@ -17,9 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from orchestrator.data.augmentation import Augmenter
-from orchestrator.data.loading import Batches, load
+from orchestrator.data.loading import Batches, load, why_none_load
 from orchestrator.data.sampling import draw_epoch
 from orchestrator.errors import TrainingError
+from orchestrator.recipe import Recipe
 from orchestrator.stages import Stages
 from orchestrator.training import checkpoints
 from orchestrator.training.devices import autocast
@@ -83,7 +84,9 @@ def train_epoch(job: MemberJob, learner: Learner, progress: Progress) -> dict[st
     learner.begin_epoch(thaw=0 < recipe.unfreeze_after <= epoch)
     total, started, shown = torch.zeros((), device=job.device), time.monotonic(), 0.0
     stages = Stages(job.profile, torch.cuda.synchronize if job.device != "cpu" else lambda: None)
-    loaded = stages.each("read and augment", load(batches, loading_processes(job), pin=job.device != "cpu"))
+    loaded = stages.each(
+        "read and augment", load(batches, loading_processes(recipe, job.device), pin=job.device != "cpu")
+    )
     prepared = _prepared(job, loaded, epoch)
     for step in range(steps):
         some = list(islice(prepared, recipe.accumulate))
@@ -170,11 +173,12 @@ def _shrunken(photos: Tensor, share: float) -> Tensor:
     return F.interpolate(photos, size, mode="bilinear", antialias=True)
 
 
-def loading_processes(job: MemberJob) -> int:
-    """How many processes load batches: as the recipe says; -1: none on a CPU, whose cores the network needs."""
-    if job.recipe.workers >= 0:
-        return job.recipe.workers
-    return 0 if job.device == "cpu" else min(8, os.cpu_count() or 1)
+def loading_processes(recipe: Recipe, device: str) -> int:
+    """How many processes load batches: as the recipe says; -1: none on a CPU, whose cores the network needs, nor without room."""
+    if recipe.workers >= 0:
+        return recipe.workers
+    some = 0 if device == "cpu" else min(8, os.cpu_count() or 1)
+    return 0 if some and why_none_load(some) else some
 
 
 def check_parent(job: MemberJob) -> None:

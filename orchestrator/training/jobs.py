@@ -16,6 +16,7 @@ from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.process_executor import BrokenProcessPool
 
 from orchestrator.data.files import write_json
+from orchestrator.data.sharing import WIDEN, why_alone
 from orchestrator.errors import ConfigError, OrchestratorError, StoreError
 from orchestrator.training.devices import gpu_count
 from orchestrator.training.loop import GivenUp, train_fold
@@ -53,13 +54,16 @@ def share_out(wanted: int, tasks: int, device: str) -> tuple[int, int]:
         device: on a GPU the choice is one job per GPU.
 
     Raises:
-        ConfigError: a negative number.
+        ConfigError: a negative number, or several where processes cannot work together.
     """
     if wanted < 0:
         raise ConfigError(f"--jobs {wanted}; allowed: 1 or more, or 0 to choose by this machine.")
     cores = joblib.cpu_count()
     jobs = wanted or (cores if device == "cpu" else max(1, gpu_count() if device == "cuda" else 1))
-    jobs = max(1, min(jobs, tasks)) if tasks else 1
+    alone = why_alone() if jobs > 1 else ""
+    if alone and wanted:
+        raise ConfigError(f"--jobs {wanted}: {alone} {WIDEN} --jobs 1 trains one member after the other.")
+    jobs = max(1, min(1 if alone else jobs, tasks)) if tasks else 1
     return jobs, max(1, cores // jobs)
 
 

@@ -383,3 +383,19 @@ def test_dropped_people_must_leave_somebody_to_train_on(orch: Orch, people: Path
     assert "drop_people leaves nobody to train on for all photos" in done.err
     nobody = tiny('drop_people=["nobody"]')
     assert "nobody of that key" in train(orch, people, tmp_path / "runs", "train", "age", *nobody).err
+
+
+@pytest.mark.slow
+def test_loading_processes_of_several_jobs_train_the_same_bits(
+    orch: Callable[..., Done], people: Path, tmp_path: Path
+) -> None:
+    found = []
+    for workers in (2, 0):
+        words = tiny("epochs=1", f"workers={workers}")
+        folder = tmp_path / str(workers)
+        done = orch(
+            "train-all", "--data", people / "train", "-w", folder, "--folds", 2, "--tasks", "mask", "--jobs", 2, *words
+        )
+        assert done.code == 0, done.err
+        found.append([hashes(folder / "mask-0001")[f"fold-{fold}/weights.safetensors"] for fold in (0, 1)])
+    assert found[0] == found[1]
