@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from orchestrator.data.augmentation import Augment
 from orchestrator.data.files import digest_of
-from orchestrator.data.preprocessing import DETECTOR, Geometry
+from orchestrator.data.geometry import DETECTOR, Geometry
 from orchestrator.data.sampling import Draw, Sampling
 from orchestrator.errors import nearest
 

@@ -9,17 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.recipe import Recipe
 
-__all__ = ["Scale", "Specialist"]
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from numpy.typing import NDArray
 
-Codes = NDArray[np.int64]
+    Codes = NDArray[np.int64]
+
+__all__ = ["Scale", "Specialist"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class Scale:
 
     def classes(self, values: NDArray[np.floating[Any]], borders: tuple[int, ...] | None = None) -> Codes:
         """Class codes of values; any shape, int64 out."""
+        import numpy as np
+
         return np.asarray(np.digitize(values, borders or self.borders), dtype=np.int64)
 
 

@@ -1,11 +1,16 @@
 """The age band of a photo: half-open, so 29 is young, 30 and 59 are in the middle, 60 is old."""
 
-import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from orchestrator.labels import AGE_BORDERS
 from orchestrator.specialist import Scale
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from numpy.typing import NDArray
 
 __all__ = ["SCALE", "age_band"]
 

@@ -1,14 +1,19 @@
 """The mask class of a photo, from the table's word."""
 
-import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from orchestrator.labels import CLASSES
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from numpy.typing import NDArray
 
 __all__ = ["mask_class"]
 
 
 def mask_class(photos: pd.DataFrame) -> NDArray[np.int64]:
     """Codes 0..2 of each photo."""
-    return photos["mask"].map(CLASSES["mask"].index).to_numpy(dtype=np.int64)
+    return photos["mask"].map(CLASSES["mask"].index).to_numpy(dtype="int64")

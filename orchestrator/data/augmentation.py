@@ -7,14 +7,17 @@ and keeps their size; evaluation and serving never augment.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 __all__ = ["Augment", "Augmenter"]
 
@@ -94,6 +97,8 @@ class Augmenter:
         Returns:
             The same shape and dtype.
         """
+        import numpy as np
+
         if self._transform is None:
             self._transform = _compose(self._augment, *self._size)
         self._transform.set_random_seed(seed)
@@ -117,6 +122,7 @@ def _compose(a: Augment, height: int, width: int) -> Any:
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks PyPI for its own version at import otherwise
     import albumentations as A
     import cv2
+    import numpy as np
 
     reflect = cv2.BORDER_REFLECT_101
     steps: list[Any] = []
@@ -184,12 +190,13 @@ ELASTIC_SIGMA = 6.0  # pixels: waves about as long as an eye at 128 x 96
 def _elastic_alpha(shift: float) -> float:
     """albumentations' alpha for about this shift, in pixels: it smooths noise of -1..1, whose deviation is then
     1 / sqrt(3) / (2 sqrt(pi) sigma), and multiplies by alpha."""
-    return float(shift * np.sqrt(3) * 2 * np.sqrt(np.pi) * ELASTIC_SIGMA)
+    return float(shift * math.sqrt(3) * 2 * math.sqrt(math.pi) * ELASTIC_SIGMA)
 
 
 def _close(photo: NDArray[np.uint8], *, square: NDArray[np.uint8], **_: Any) -> NDArray[np.uint8]:
     """Dilation, then erosion."""
     import cv2
+    import numpy as np
 
     return np.asarray(cv2.morphologyEx(photo, cv2.MORPH_CLOSE, square), dtype=np.uint8)
 
@@ -197,6 +204,7 @@ def _close(photo: NDArray[np.uint8], *, square: NDArray[np.uint8], **_: Any) -> 
 def _canny(photo: NDArray[np.uint8], **_: Any) -> NDArray[np.uint8]:
     """White edges on black in three channels, with OpenCV's usual thresholds."""
     import cv2
+    import numpy as np
 
     edges = cv2.Canny(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY), 100, 200)
     return np.repeat(edges[:, :, None], 3, axis=2)
@@ -205,6 +213,7 @@ def _canny(photo: NDArray[np.uint8], **_: Any) -> NDArray[np.uint8]:
 def _sobel(photo: NDArray[np.uint8], **_: Any) -> NDArray[np.uint8]:
     """The length of the brightness's gradient, in three channels."""
     import cv2
+    import numpy as np
 
     grey = cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY)
     down, right = cv2.Sobel(grey, cv2.CV_32F, 0, 1), cv2.Sobel(grey, cv2.CV_32F, 1, 0)

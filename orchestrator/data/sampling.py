@@ -7,20 +7,20 @@ sampled: they are always scored on every photo.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
-__all__ = ["Draw", "Factors", "Sampling", "class_factors", "draw_epoch", "epoch_size", "expected_draws"]
+    Codes = NDArray[np.int64]
+    Factors = NDArray[np.float64]
+
+__all__ = ["Draw", "Sampling", "class_factors", "draw_epoch", "epoch_size", "expected_draws"]
 
 Sampling = Literal["per_person", "per_photo"]
 
 Draw = Literal["photo", "mask"]
-
-Codes = NDArray[np.int64]
-
-Factors = NDArray[np.float64]
 
 
 def draw_epoch(
@@ -42,6 +42,8 @@ def draw_epoch(
         Positions in `persons`. Without factors: shape (P,) with one per person, or (N,) with every row once. With them:
         `epoch_size` positions; a row that would be drawn with factor f comes f times, rounded up or down at random.
     """
+    import numpy as np
+
     if sampling == "per_photo":
         drawn = rng.permutation(len(persons))
     else:
@@ -63,6 +65,8 @@ def expected_draws(
     sampling: Sampling, persons: Codes, kinds: Codes, factors: Factors | None = None
 ) -> NDArray[np.float64]:
     """How often an epoch draws each row on average, shape (N,); sums to the epoch's size."""
+    import numpy as np
+
     if sampling == "per_photo":
         once = np.ones(len(persons))
     else:
@@ -74,6 +78,8 @@ def expected_draws(
 
 def epoch_size(sampling: Sampling, persons: Codes, kinds: Codes, factors: Factors | None = None) -> int:
     """How many photos an epoch sees."""
+    import numpy as np
+
     if factors is None:
         return len(persons) if sampling == "per_photo" else len(np.unique(persons))
     return max(1, round(float(expected_draws(sampling, persons, kinds, factors).sum())))
@@ -92,6 +98,8 @@ def class_factors(classes: Codes, draws: NDArray[np.float64], balance: float, fa
     Returns:
         Shape (N,).
     """
+    import numpy as np
+
     shares = np.bincount(classes, draws, len(factor)) / draws.sum()
     of_row = np.maximum(shares, 1e-12)[classes] ** -balance
     return np.asarray(of_row / np.average(of_row, weights=draws) * factor[classes])
@@ -103,6 +111,8 @@ def _count(kinds: Codes) -> int:
 
 def _one_of_each(groups: Codes, rng: np.random.Generator) -> Codes:
     """A position of each group, all positions of a group alike, in random order."""
+    import numpy as np
+
     order = rng.permutation(len(groups))
     # A group's first position in a random order of all is a uniform draw among the group's positions.
     _, first = np.unique(groups[order], return_index=True)

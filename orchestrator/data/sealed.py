@@ -58,7 +58,9 @@ def read_sealed(path: Path, kind: str, name: str | None, version: int, way_out: 
     if value["format"] != version:
         age = "a newer" if value["format"] > version else "an older"
         what = f"written in format {value['format']} by {age} version; this one reads {version}"
-        raise DamagedError(f"{path}: {what}. Use that version of orchestrator, or choose another workspace (--workspace).")
+        raise DamagedError(
+            f"{path}: {what}. Use that version of orchestrator, or choose another workspace (--workspace)."
+        )
     digest = value.pop("digest")
     if digest_of(value) != digest:
         raise damaged(path, "its contents do not match the digest in it: it was damaged or edited", way_out)

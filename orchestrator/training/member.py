@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from orchestrator.data.preprocessing import Preprocess
-from orchestrator.data.sampling import Factors, class_factors, epoch_size, expected_draws
+from orchestrator.data.sampling import class_factors, epoch_size, expected_draws
 from orchestrator.data.store import Rows
 from orchestrator.recipe import Recipe
 from orchestrator.training.backbones import InitialWeights
@@ -97,7 +97,7 @@ class MemberJob:
         return self.table["kind"].to_numpy()[self.train]
 
     @property
-    def factors(self) -> Factors | None:
+    def factors(self) -> NDArray[np.float64] | None:
         """How many times as often each training row is drawn; None: once."""
         recipe = self.recipe
         extra = self.table["extra"].to_numpy()[self.train]
