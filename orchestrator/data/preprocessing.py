@@ -1,6 +1,6 @@
 """One way from a file to a network's input, for training, evaluation and serving alike.
 
-bytes -> `decode` (checked, upright, RGB) -> `Geometry.apply` (geometry.py: crop, resize; uint8) -> `Preprocess.normalise` (float).
+bytes -> `decode` (checked, upright, RGB) -> `Geometry.apply` (crop, resize; uint8) -> `Preprocess.normalise` (float).
 Crops around faces take one step more between the first two: data/detection.py finds the box that `Geometry.apply` is given.
 The store keeps what `Geometry.apply` returns; augmentation works on the same pixels; a member's card holds its
 `Preprocess`. So training and serving cannot drift apart: there is no second path.

@@ -1,0 +1,96 @@
+"""Which part of a photo a network sees, and at which size: a value, and what it does to a decoded photo.
+
+Recipes hold it, so that importing this module must cost nothing: the libraries that resize are imported where they are used.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Pixels = NDArray[np.uint8]
+
+__all__ = ["DETECTOR", "Box", "Geometry"]
+
+Box = tuple[int, int, int, int]
+"""Top, left, height, width, pixels."""
+
+DETECTOR = "mtcnn-1.0.0-r1"
+"""What finds faces: the package whose weights it uses, its version, and the revision of our code around them. Whatever changes
+boxes changes this name, so that no member is ever shown other crops than those it learnt from."""
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Which part of a photo a network sees, and at which size. The same in training, evaluation and serving.
+
+    Attributes:
+        height: rows of the result, pixels.
+        width: columns of the result, pixels.
+        crop: size of the crop box, as a share in (0, 1] of the largest box of the result's shape that fits.
+        anchor: where the box stands vertically, as the share of the rows left over that lie above it: 0 is the top, 0.5
+            the centre, 1 the bottom ("lower centre"). Horizontally it is always centred.
+        face: above 0, the box is put around the face found instead, with this share of the face's height as margin above and
+            below, and no less at the sides; less where the photo is too narrow for a box of the result's shape. `crop` and
+            `anchor` then are for photos in which no face was found.
+        detector: what finds the faces; empty without `face`.
+    """
+
+    height: int
+    width: int
+    crop: float = 1.0
+    anchor: float = 0.5
+    face: float = 0.0
+    detector: str = ""
+
+    def box(self, height: int, width: int, face: Box | None = None) -> Box:
+        """The crop box in a photo of `height` x `width`, always within it.
+
+        Args:
+            height: of the photo, pixels.
+            width: of the photo, pixels.
+            face: the face's box; None where none was found or looked for.
+        """
+        if self.face and face is not None:
+            return self._around(face, height, width)
+        scale = min(height / self.height, width / self.width) * self.crop
+        box_height = min(height, max(1, round(self.height * scale)))
+        box_width = min(width, max(1, round(self.width * scale)))
+        top = round((height - box_height) * self.anchor)
+        return top, (width - box_width) // 2, box_height, box_width
+
+    def _around(self, face: Box, height: int, width: int) -> Box:
+        """The box of the result's shape around a face and its margin: moved, then shrunk, where it would leave the photo."""
+        face_top, face_left, face_height, face_width = face
+        margin = self.face * face_height
+        wanted = max((face_height + 2 * margin) / self.height, (face_width + 2 * margin) / self.width)
+        scale = min(wanted, height / self.height, width / self.width)
+        box_height = min(height, max(1, round(self.height * scale)))
+        box_width = min(width, max(1, round(self.width * scale)))
+        top = round(face_top + face_height / 2 - box_height / 2)
+        left = round(face_left + face_width / 2 - box_width / 2)
+        return min(max(top, 0), height - box_height), min(max(left, 0), width - box_width), box_height, box_width
+
+    def apply(self, photo: Pixels, face: Box | None = None) -> Pixels:
+        """Crops and resizes: (H, W, 3) uint8 in, (height, width, 3) uint8 out, same colours.
+
+        Shrinking averages areas (no aliasing), enlarging is linear.
+
+        Args:
+            photo: decoded.
+            face: the face's box in it; only `face` above 0 looks at it.
+        """
+        import cv2
+        import numpy as np
+
+        top, left, height, width = self.box(photo.shape[0], photo.shape[1], face)
+        part = photo[top : top + height, left : left + width]
+        if part.shape[:2] == (self.height, self.width):
+            return np.ascontiguousarray(part)
+        shrink = height >= self.height and width >= self.width
+        method = cv2.INTER_AREA if shrink else cv2.INTER_LINEAR
+        return np.asarray(cv2.resize(part, (self.width, self.height), interpolation=method), dtype=np.uint8)
