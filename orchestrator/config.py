@@ -5,21 +5,23 @@ Unknown keys are refused with the nearest valid one, and all mistakes of all spe
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from orchestrator.commands import orch
 from orchestrator.data.augmentation import Augment
 from orchestrator.errors import ConfigError, Problem, counted, nearest
+from orchestrator.labels import CLASSES
 from orchestrator.lint import REFUSED, lint
 from orchestrator.recipe import Recipe
 from orchestrator.specialist import Specialist
+from orchestrator.toml import parse_toml, read_toml, toml_value
 
-__all__ = ["load_recipes", "recipe_as_toml", "recipe_files", "recipe_text", "toml_value"]
+__all__ = ["choices_of", "in_words", "load_recipes", "recipe_as_toml", "recipe_files", "recipe_text"]
 
 
 def recipe_files(specialist: Specialist) -> dict[str, Path]:
@@ -37,7 +39,7 @@ def recipe_text(specialist: Specialist, name: str) -> str:
     if name not in files:
         raise ConfigError(
             f"the {specialist.name} specialist has no recipe '{name}'; allowed: {', '.join(files)}, or the "
-            f"path of a .toml file.{nearest(name, files)} `orch recipes list` shows them."
+            f"path of a .toml file.{nearest(name, files)} `{orch('recipes', 'list')}` shows them."
         )
     return files[name].read_text(encoding="utf-8")
 
@@ -61,7 +63,8 @@ def load_recipes(
     """
     problems: list[Problem] = []
     broken: set[str] = set()
-    names = _choices(specialists, choices, problems)
+    names, wrong = choices_of(specialists, choices)
+    problems += wrong
     values: dict[str, dict[str, Any]] = {}
     for task, specialist in specialists.items():
         try:
@@ -98,39 +101,33 @@ def _merged(problems: Sequence[Problem]) -> list[Problem]:
     return [Problem(", ".join(where), what, fix, kind) for (what, fix, kind), where in places.items()]
 
 
-def _choices(specialists: Mapping[str, Specialist], choices: Sequence[str], problems: list[Problem]) -> dict[str, str]:
+def choices_of(tasks: Collection[str], choices: Sequence[str]) -> tuple[dict[str, str], list[Problem]]:
+    """Which recipe each task was given, by words of `--recipe`; what is wrong with them.
+
+    A path may hold `=` too: what stands before the first one is a task, or else the whole is a path.
+    """
     names: dict[str, str] = {}
+    problems: list[Problem] = []
     for choice in choices:
-        task, _, name = choice.rpartition("=")
-        if not task:
-            names = dict.fromkeys(specialists, name)
-        elif task in specialists:
+        task, equals, name = choice.partition("=")
+        if equals and task in tasks:
             names[task] = name
+        elif not equals or (task not in CLASSES and Path(choice).is_file()):
+            names = dict.fromkeys(tasks, choice)
         else:
-            what = (
-                f"'{task}' is no task of this command; allowed: {', '.join(specialists)}.{nearest(task, specialists)}"
-            )
-            problems.append(Problem("--recipe", what))
-    return names
+            what = f"'{task}' is no task of this command; allowed: {', '.join(tasks)}.{nearest(task, tasks)}"
+            no_file = "" if task in CLASSES else f" There is no file '{choice}' either."
+            problems.append(Problem(f"--recipe {choice}", what + no_file))
+    return names, problems
 
 
 def _layers(specialist: Specialist, name: str) -> dict[str, Any]:
     """Defaults and recipe file of one specialist, merged, unchecked."""
     values: dict[str, Any] = {**specialist.defaults, "augment": dict(specialist.defaults.get("augment", {}))}
     if name.endswith(".toml"):
-        path = Path(name)
-        try:
-            text = path.read_text(encoding="utf-8")
-        except OSError as error:
-            raise ConfigError(f"--recipe: {path}: {error.strerror}.") from None
-        except UnicodeDecodeError:
-            raise ConfigError(f"--recipe: {path}: is no text file (UTF-8).") from None
+        layer = read_toml(Path(name), "--recipe")
     else:
-        text, path = recipe_text(specialist, name), recipe_files(specialist)[name]
-    try:
-        layer = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"--recipe: {path}: no valid TOML: {error}.") from None
+        layer = parse_toml(recipe_text(specialist, name), f"--recipe: {recipe_files(specialist)[name]}")
     augment = layer.pop("augment", {})
     if isinstance(augment, dict):
         values["augment"].update(augment)
@@ -175,8 +172,8 @@ def _value(text: str) -> Any:
     if text.lower() == "none":
         return None
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        return parse_toml(f"value = {text}", "")["value"]
+    except ConfigError:
         return text
 
 
@@ -226,7 +223,7 @@ def _problem(task: str, name: str, error: Any, changes: Sequence[str]) -> Proble
         allowed = [word.strip("' ") for word in str(error["ctx"]["expected"]).replace(" or ", ", ").split(",")]
         message, hint = f"allowed: {', '.join(allowed)}", nearest(str(error["input"]), allowed)
     if said and "," in str(error["input"]) and error["type"] != "literal_error":
-        hint = " Several values, to try each, are for `orch train TASK --grid`."
+        hint = f" Several values, to try each, are for `orch train {task} --grid`."
     end = "" if message.endswith("?") else "."
     return Problem(where, f"{key} = {error['input']!r}: {message}{end}{hint}", kind="wrong_value")
 
@@ -250,13 +247,14 @@ def recipe_as_toml(recipe: Recipe) -> str:
     return "\n".join(lines) + "\n"
 
 
-def toml_value(value: Any) -> str:
-    """A value as TOML writes it."""
-    if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-        return f'"{escaped}"'
+def in_words(value: Any) -> str:
+    """A setting's value for a table that people read: nothing is a dash."""
+    if value is None or value in ("", (), [], {}):
+        return "-"
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{toml_value(key)} = {toml_value(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(toml_value, value)) + "]"
-    return str(value).lower() if isinstance(value, bool) else repr(value)
+        return ", ".join(
+            f"{key} x {item:g}" if isinstance(item, float) else f"{key} {item}" for key, item in value.items()
+        )
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

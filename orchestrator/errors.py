@@ -26,6 +26,7 @@ import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from os.path import commonprefix
 
 __all__ = [
     "ConfigError",
@@ -157,11 +158,33 @@ def counted(number: int, thing: str) -> str:
 
 
 def nearest(word: str, allowed: Iterable[str], cutoff: float = 0.5, most: int = 1) -> str:
-    """A hint towards the nearest allowed words, `most` of them: `" Did you mean 'x' or 'y'?"`, or an empty string."""
-    by_lower = {option.lower(): option for option in allowed}
-    found = difflib.get_close_matches(str(word).lower(), list(by_lower), n=most, cutoff=cutoff)
-    words = " or ".join(f"'{by_lower[one]}'" for one in found)
+    """A hint towards the nearest allowed words, `most` of them: `" Did you mean 'x' or 'y'?"`, or an empty string.
+
+    Capitals, blanks and marks between letters count for nothing, a word that is the beginning of another is near it, and what
+    is much further away than the nearest is left out.
+    """
+    asked, plain = _plain(word), {option: _plain(option) for option in allowed}
+    matcher, share = difflib.SequenceMatcher(b=asked), {}
+    for option, other in plain.items():
+        matcher.set_seq1(other)
+        if matcher.real_quick_ratio() >= cutoff:
+            share[option] = matcher.ratio()
+    begun = {option for option, other in plain.items() if len(asked) > 1 and other.startswith(asked)}
+    best = max(share.values(), default=0.0)
+    if best < SAME and begun:
+        found = sorted(begun, key=lambda option: (len(option), option))
+    else:
+        near = [option for option, ratio in share.items() if ratio >= max(cutoff, best - FURTHER)]
+        found = sorted(near, key=lambda option: (-share[option], -len(commonprefix([plain[option], asked])), option))
+    words = " or ".join(f"'{one}'" for one in found[:most])
     return f" Did you mean {words}?" if found else ""
+
+
+SAME, FURTHER = 0.9, 0.1  # of difflib's ratio: a slip of a key; what is left out beside the nearest
+
+
+def _plain(word: str) -> str:
+    return "".join(letter for letter in str(word).lower() if letter.isalnum())
 
 
 class Mistakes:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.checks import check_dropped, check_here, check_left, tell_extra, tell_loading
-from orchestrator.config import load_recipes
+from orchestrator.config import choices_of, load_recipes
 from orchestrator.data.check import twins
 from orchestrator.data.extra import Extra, read_extra
 from orchestrator.data.folds import FoldPlan, plan_folds
@@ -289,7 +289,7 @@ def new_run(
     _, threads = share_out(settings.jobs, members, inputs.device)
     folder = inputs.workspace.new_folder(task)
     plan = inputs.plan
-    named = next((c.rpartition("=")[2] for c in reversed(settings.recipes) if c.partition("=")[0] in (task, c)), "")
+    named = choices_of((task,), settings.recipes)[0].get(task, "")
     changes = [change for change in settings.changes if _is_for(change, task)]
     trained: list[int | None] = [*folds] or inputs.folds
     if parent:

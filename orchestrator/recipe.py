@@ -63,7 +63,7 @@ def loss_terms(text: str) -> dict[str, float]:
 class Recipe(BaseModel):
     """Every number of one way to train a specialist. `orch recipes show` prints each with its meaning."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     about: str = Field("", description="one line on what the recipe is for")
 

@@ -14,7 +14,7 @@ from tests.conftest import ROOT
 
 LAYERS = {
     "orchestrator": 0, "orchestrator.labels": 0, "orchestrator.errors": 0, "orchestrator.metrics": 0, "orchestrator.stages": 0,
-    "orchestrator.commands": 0,
+    "orchestrator.commands": 0, "orchestrator.toml": 0,
     "orchestrator.data": 1,
     "orchestrator.recipe": 2, "orchestrator.specialist": 2,
     "orchestrator.training": 3, "orchestrator.config": 3, "orchestrator.lint": 3, "models": 3,
@@ -86,7 +86,11 @@ def test_the_label_code_is_written_in_one_place() -> None:
     assert places == ["orchestrator.labels"]
 
 
-@pytest.mark.parametrize("words", [["--help"], ["train-all", "--help"], ["data", "check", "--help"], ["--version"]])
+@pytest.mark.parametrize("words", [
+    ["--help"], ["train-all", "--help"], ["data", "check", "--help"], ["--version"],
+    ["recipes", "list"], ["recipes", "show", "age", "quick"], ["recipes", "diff", "age", "quick", "strong"],
+    ["recipes", "show", "age", "quik"], ["recipes", "lint", "mask", "strong"],
+])  # fmt: skip
 def test_help_imports_nothing_heavy(words: list[str]) -> None:
     code = (
         "import sys; sys.argv = ['orch', *sys.argv[1:]]\n"
@@ -98,6 +102,7 @@ def test_help_imports_nothing_heavy(words: list[str]) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
+    assert done.stdout or "Did you mean 'quick'" in done.stderr or "in order" in done.stderr
 
 
 def public_names(path: Path) -> set[str]:

@@ -5,12 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.config import load_recipes, recipe_as_toml, recipe_files
+from orchestrator.config import choices_of, in_words, load_recipes, recipe_as_toml, recipe_files
 from orchestrator.data.augmentation import Augment, Augmenter
-from orchestrator.errors import ConfigError
+from orchestrator.errors import ConfigError, nearest
 from orchestrator.lint import lint
 from orchestrator.recipe import Recipe
 from orchestrator.specialists import SPECIALISTS, TRAINABLE
+from orchestrator.toml import parse_toml, toml_value
 
 RECIPES = [
     "b0-plateau", "b0-steplr", "b3-border58", "b4-plateau", "demo", "probe", "quick", "resnext50-plateau", "standard", "strong",
@@ -221,3 +222,72 @@ def test_no_accepted_crop_ever_removes_what_the_mask_specialist_keeps(
     low, high = specialist.keeps
     assert (shown.min(axis=(1, 2, 3)) < low + 0.03).all()
     assert (shown.max(axis=(1, 2, 3)) > high - 0.03).all()
+
+
+def test_toml_is_read_however_an_editor_saved_it(tmp_path: Path) -> None:
+    text = recipe_as_toml(load_recipes(SPECIALISTS, ["quick"])["age"])
+    wanted = load_recipes({"age": SPECIALISTS["age"]}, ["quick"])["age"]
+    mine = tmp_path / "mine.toml"
+    for found in (text.encode("utf-8-sig"), text.replace("\n", "\r\n").encode(), text.encode()):
+        mine.write_bytes(found)
+        assert load_recipes({"age": SPECIALISTS["age"]}, [str(mine)])["age"] == wanted
+    for name in ("utf-16", "utf-16-le", "utf-32"):
+        mine.write_bytes(("\ufeff" if name.endswith("le") else "").encode(name) + text.encode(name))
+        assert f"is text in {name[:6].upper()}, and TOML is UTF-8. Save it as UTF-8." in problems([str(mine)], [])
+    for found, told in (
+        (b"a = 1\nb = '\xe9'\n", "is no text file (UTF-8): line 2"), (b"a = " + b"[" * 20_000, "nested too deeply"),
+        (b"a = " + b"1" * 9_000, "no valid TOML"), (b"a = 1\ra = 2", "no valid TOML"),
+    ):  # fmt: skip
+        mine.write_bytes(found)
+        assert told in problems([str(mine)], [])
+    (tmp_path / "folder.toml").mkdir()
+    assert "Is a directory" in problems([str(tmp_path / "folder.toml")], [])
+
+
+def test_paths_of_recipes_may_hold_equals_signs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = recipe_as_toml(load_recipes(SPECIALISTS, ["quick"], ["lr=0.5"])["age"])
+    Path("a=b.toml").write_text(text)
+    Path("x=y=z.toml").write_text(text)
+    both = {task: SPECIALISTS[task] for task in ("age", "gender")}
+    assert load_recipes({"age": SPECIALISTS["age"]}, ["a=b.toml"])["age"].lr == 0.5
+    assert load_recipes(both, ["age=x=y=z.toml"])["age"].lr == 0.5 != load_recipes(both, ["age=a=b.toml"])["gender"].lr
+    assert choices_of(("age",), ["quick", "gender=x", "age=x=y=z.toml"])[0] == {"age": "x=y=z.toml"}
+    assert choices_of(("age",), ["age=demo", "a=b.toml"])[0] == {"age": "a=b.toml"}
+    with pytest.raises(ConfigError, match=r"--recipe c=d.toml: 'c' is no task.*There is no file 'c=d.toml' either."):
+        load_recipes(both, ["c=d.toml"])
+    with pytest.raises(
+        ConfigError, match=r"--recipe mask=quick: 'mask' is no task of this command; allowed: age, gend"
+    ):
+        load_recipes(both, ["mask=quick"])
+
+
+def test_numbers_are_finite() -> None:
+    for change in ("clip_norm=inf", "weight_decay=nan", "augment.scale=nan", "age.sample_factor={'<30' = inf}"):
+        assert "finite number" in problems(["quick"], [change]), change
+
+
+@given(st.text(max_size=30))
+def test_text_survives_toml(text: str) -> None:
+    assert parse_toml(f"value = {toml_value({'a b': [text, True, 0.1]})}", "")["value"] == {"a b": [text, True, 0.1]}
+
+
+def test_values_are_shown_in_words() -> None:
+    shown = {
+        None: "-", "": "-", (): "-", True: "true", 0.5: "0.5", ("flip", "zoom"): "flip, zoom", "adamw": "adamw",
+    }  # fmt: skip
+    assert {value: in_words(value) for value in shown} == shown
+    assert in_words({}) == in_words([]) == "-"
+    assert in_words({"<30": 2.0, ">=60": 0.5}) == "<30 x 2, >=60 x 0.5"
+
+
+@pytest.mark.parametrize(("word", "allowed", "told"), [
+    ("vit_base", ["gcvit_base", "vit_base_patch16_224", "mvitv2_base"], "vit_base_patch16_224"),
+    ("resnet-18", ["resnet18d", "resnet18", "skresnet18"], "resnet18"),
+    ("efficientnetb0", ["efficientnet_b8", "efficientnet_b0"], "efficientnet_b0"),
+    ("qick", ["quick", "standard"], "quick"),
+    ("LR", ["lr", "lr_factor"], "lr"),
+    ("vertical", ["lr", "epochs"], ""),
+])  # fmt: skip
+def test_hints_are_near(word: str, allowed: list[str], told: str) -> None:
+    assert nearest(word, allowed) == (f" Did you mean '{told}'?" if told else "")

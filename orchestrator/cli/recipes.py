@@ -57,7 +57,7 @@ def show_recipe(task: TaskArgument, name: NameArgument, json: JsonOption = False
     Examples:
       orch recipes show age quick
     """
-    from orchestrator.config import load_recipes
+    from orchestrator.config import in_words, load_recipes
     from orchestrator.data.augmentation import Augment
     from orchestrator.recipe import Recipe
     from orchestrator.specialists import trainable
@@ -70,9 +70,9 @@ def show_recipe(task: TaskArgument, name: NameArgument, json: JsonOption = False
     table.columns[-1].justify = "left"
     for key, field in Recipe.model_fields.items():
         if key not in ("about", "augment"):
-            table.add_row(key, str(getattr(recipe, key)), field.description)
+            table.add_row(key, in_words(getattr(recipe, key)), field.description)
     for key, field in Augment.model_fields.items():
-        table.add_row(f"augment.{key}", str(getattr(recipe.augment, key)), field.description)
+        table.add_row(f"augment.{key}", in_words(getattr(recipe.augment, key)), field.description)
     out().print(table)
 
 
@@ -90,7 +90,7 @@ def diff_recipes(
       orch recipes diff age quick standard
       orch recipes diff age quick my_age.toml
     """
-    from orchestrator.config import load_recipes
+    from orchestrator.config import in_words, load_recipes
     from orchestrator.data.augmentation import Augment
     from orchestrator.recipe import Recipe
     from orchestrator.records.comparison import differences
@@ -108,7 +108,9 @@ def diff_recipes(
     table.columns[-1].justify = "left"
     for key, (here, there) in found.items():
         model = Augment if key.startswith("augment.") else Recipe
-        table.add_row(key, str(here), str(there), model.model_fields[key.removeprefix("augment.")].description)
+        table.add_row(
+            key, in_words(here), in_words(there), model.model_fields[key.removeprefix("augment.")].description
+        )
     out().print(table)
 
 

@@ -25,7 +25,7 @@ __all__ = ["Augment", "Augmenter"]
 class Augment(BaseModel):
     """The strength of each change; 0 turns it off. Fields without a probability of their own always apply."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     flip: float = Field(0.0, ge=0, le=1, description="probability of a left-right flip")
     shift: float = Field(0.0, ge=0, le=0.5, description="largest shift, as a share of height and width")

@@ -11,18 +11,18 @@ model = [                                        # linked: each choice sets seve
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from orchestrator.config import load_recipes, toml_value
+from orchestrator.config import load_recipes
 from orchestrator.data.augmentation import Augment
 from orchestrator.errors import ConfigError, Mistakes, Problem, counted, nearest
 from orchestrator.recipe import Recipe
 from orchestrator.specialist import Specialist
+from orchestrator.toml import parse_toml, read_toml, toml_text, toml_value
 
 __all__ = ["DEFAULT", "STAGES", "Choice", "Range", "Space", "parse_space", "read_space", "read_stages"]
 
@@ -177,7 +177,7 @@ def read_space(path: Path | None) -> Space:
     Raises:
         ConfigError: no such file, no TOML, or no space.
     """
-    return parse_space(_text(path, "--space") if path else DEFAULT, str(path or "the default space"))
+    return parse_space(toml_text(path, "--space") if path else DEFAULT, str(path or "the default space"))
 
 
 def read_stages(path: Path | None, names: Sequence[str]) -> dict[str, Space]:
@@ -190,10 +190,10 @@ def read_stages(path: Path | None, names: Sequence[str]) -> dict[str, Space]:
     Raises:
         ConfigError: unknown stages, no such file, no TOML, or a stage that is no space.
     """
-    default = tomllib.loads(STAGES)
-    known = {**default, **(_loaded(_text(path, "--space"), str(path)) if path else {})}
+    default = parse_toml(STAGES, "")
+    known = {**default, **(read_toml(path, "--space") if path else {})}
     wrong = Mistakes()
-    if path and not any(isinstance(_loaded(_text(path, "--space"), str(path)).get(name), dict) for name in names):
+    if path and not any(isinstance(read_toml(path, "--space").get(name), dict) for name in names):
         wrong.add(
             ConfigError(
                 f"--space {path}: with --stages it has a table for each stage, and it has none called {', '.join(names)}. "
@@ -220,22 +220,6 @@ def read_stages(path: Path | None, names: Sequence[str]) -> dict[str, Space]:
     return found
 
 
-def _text(path: Path, option: str) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{option} {path}: {error.strerror}.") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{option} {path}: is no text file (UTF-8).") from None
-
-
-def _loaded(text: str, where: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{where}: no valid TOML: {error}.") from None
-
-
 def parse_space(text: str, where: str) -> Space:
     """A space from its TOML text.
 
@@ -246,7 +230,7 @@ def parse_space(text: str, where: str) -> Space:
     Raises:
         ConfigError: every axis that is none.
     """
-    return _space(_loaded(text, where), where)
+    return _space(parse_toml(text, where), where)
 
 
 def _space(tables: Mapping[str, Any], where: str) -> Space:

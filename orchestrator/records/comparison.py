@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.data.augmentation import Augment
-from orchestrator.data.folds import FoldPlan
 from orchestrator.recipe import Recipe
-from orchestrator.records.run import RunRecord
+
+if TYPE_CHECKING:
+    from orchestrator.data.folds import FoldPlan
+    from orchestrator.records.run import RunRecord
 
 __all__ = ["chosen", "differences", "flat", "near", "settings_of"]
 
