@@ -26,7 +26,7 @@ import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from os.path import commonprefix
+from itertools import takewhile
 
 __all__ = [
     "ConfigError",
@@ -175,7 +175,7 @@ def nearest(word: str, allowed: Iterable[str], cutoff: float = 0.5, most: int = 
         found = sorted(begun, key=lambda option: (len(option), option))
     else:
         near = [option for option, ratio in share.items() if ratio >= max(cutoff, best - FURTHER)]
-        found = sorted(near, key=lambda option: (-share[option], -len(commonprefix([plain[option], asked])), option))
+        found = sorted(near, key=lambda option: (-share[option], -_begins_alike(plain[option], asked), option))
     words = " or ".join(f"'{one}'" for one in found[:most])
     return f" Did you mean {words}?" if found else ""
 
@@ -185,6 +185,11 @@ SAME, FURTHER = 0.9, 0.1  # of difflib's ratio: a slip of a key; what is left ou
 
 def _plain(word: str) -> str:
     return "".join(letter for letter in str(word).lower() if letter.isalnum())
+
+
+def _begins_alike(one: str, other: str) -> int:
+    """How many letters both begin with."""
+    return len(list(takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))))
 
 
 class Mistakes:
