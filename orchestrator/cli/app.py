@@ -3,44 +3,81 @@
 from __future__ import annotations
 
 import atexit
-import errno
 import gc
 import os
 import sys
 import threading
-from contextlib import suppress
 
 import typer
 
 from orchestrator import __version__
-from orchestrator.cli import (
-    bench,
-    cascade,
-    data,
-    demo,
-    ensemble,
-    ensembles,
-    export,
-    predict,
-    pseudo,
-    recipes,
-    runs,
-    submissions,
-    sweep,
-    train,
-    tta,
-)
-from orchestrator.cli.console import warn
-from orchestrator.errors import OrchestratorError
+from orchestrator.cli import BEGAN, console
+from orchestrator.cli.endings import debugging, ending_of, interrupts, stop_code, tell
+from orchestrator.cli.groups import Entry, LazyGroup
+from orchestrator.cli.streams import settle_streams
 
-__all__ = ["app", "main", "program"]
+__all__ = ["ENTRIES", "app", "main", "program"]
 
 COLLECT_EVERY = (
     1_000_000  # objects more than before; Python's own 700 is meant for programs that do not begin by importing torch
 )
 
+CALM = ("usage", "interrupted")  # no traceback helps with these
+
+START, TRAIN, FUSE, RECORDS = "Start here", "Train", "Ensemble and predict", "Data and records"
+
+ENTRIES = (
+    Entry(
+        "demo",
+        START,
+        "Draw people, train the three specialists, fuse them, predict: everything once, on nobody's photos.",
+    ),
+    Entry(
+        "train-all", TRAIN, "Train the three specialists over the folds of one plan of people.", "train", "train_all"
+    ),
+    Entry("train", TRAIN, "Retrain one specialist into a new run; the others' files are not touched."),
+    Entry("sweep", TRAIN, "Search for better settings of one specialist, or tune it stage by stage."),
+    Entry(
+        "ensemble", FUSE, "Fuse the specialists' runs, score them out of fold, and save the ensemble for prediction."
+    ),
+    Entry(
+        "cascade",
+        FUSE,
+        "Find out how few members need to be asked for the same labels, and keep that for `orch predict --cascade`.",
+    ),
+    Entry("predict", FUSE, "Answer for photos: a table, JSON, or the contest's submission file."),
+    Entry("pseudo", FUSE, "Label photos by what an ensemble is sure of, for training to learn from: pseudo-labels."),
+    Entry(
+        "tta",
+        FUSE,
+        "Test-time augmentation: what a run's members would answer with several views of each photo; nothing is trained.",
+    ),
+    Entry(
+        "export",
+        FUSE,
+        "Write an ensemble's members as ONNX files for use elsewhere, each checked against torch on photos.",
+    ),
+    Entry(
+        "bench",
+        RECORDS,
+        "Measure training, prediction and voting on this machine, each against the least that it could take.",
+    ),
+    Entry("data", RECORDS, "Photos and their tables: check, describe, split, invent.", attribute="app"),
+    Entry("runs", RECORDS, "What was trained: list, show, compare, choose, delete.", attribute="app"),
+    Entry("ensembles", RECORDS, "What was fused: list, choose, delete.", attribute="app"),
+    Entry("submissions", RECORDS, "Submission files: what differs between two.", attribute="app"),
+    Entry("recipes", RECORDS, "Ways to train: list, show, compare, check and copy recipes.", attribute="app"),
+)
+"""Each command's first sentence stands here too, so that the list of commands imports none; a test keeps both equal."""
+
+
+class _Commands(LazyGroup):
+    entries = ENTRIES
+
+
 app = typer.Typer(
     name="orch",
+    cls=_Commands,
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
@@ -54,22 +91,6 @@ app = typer.Typer(
     "  orch ensemble --strategy soft     fuse them, score them honestly\n"
     "  orch predict --eval DIR --out answers.csv      the submission",
 )
-app.command("demo", rich_help_panel="Start here")(demo.demo)
-app.command("train-all", rich_help_panel="Train")(train.train_all)
-app.command("train", rich_help_panel="Train")(train.train)
-app.command("sweep", rich_help_panel="Train")(sweep.sweep)
-app.command("ensemble", rich_help_panel="Ensemble and predict")(ensemble.ensemble)
-app.command("cascade", rich_help_panel="Ensemble and predict")(cascade.cascade)
-app.command("predict", rich_help_panel="Ensemble and predict")(predict.predict)
-app.command("pseudo", rich_help_panel="Ensemble and predict")(pseudo.pseudo)
-app.command("tta", rich_help_panel="Ensemble and predict")(tta.tta)
-app.command("export", rich_help_panel="Ensemble and predict")(export.export)
-app.command("bench", rich_help_panel="Data and records")(bench.bench)
-app.add_typer(data.app, name="data", rich_help_panel="Data and records")
-app.add_typer(runs.app, name="runs", rich_help_panel="Data and records")
-app.add_typer(ensembles.app, name="ensembles", rich_help_panel="Data and records")
-app.add_typer(submissions.app, name="submissions", rich_help_panel="Data and records")
-app.add_typer(recipes.app, name="recipes", rich_help_panel="Data and records")
 
 
 @app.callback(invoke_without_command=True)
@@ -78,7 +99,7 @@ def root(
 ) -> None:
     """Handles `--version`."""
     if version:
-        typer.echo(__version__)
+        console.put(__version__)
         raise typer.Exit
 
 
@@ -91,54 +112,47 @@ def program() -> None:
     gc.set_threshold(COLLECT_EVERY)
     code = 0
     try:
-        main()
+        main(BEGAN)
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
     threading._shutdown()  # type: ignore[attr-defined]  # Python's own order: loky ends its idle workers here, not by atexit,
     atexit._run_exitfuncs()  # which would wait five minutes for them
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError):  # whoever read it is gone
+        try:
             stream.flush()
+        except OSError as error:  # results that went into a file on a full disk are not done
+            ending = ending_of(error)
+            code = code or ending.code
+            if stream is sys.stdout:
+                tell(ending, json=False)
     os._exit(code)
 
 
-def main() -> None:
-    """Runs the command line; exit code 0: done, 1: not in order or partly failed, 2: wrong input, 130: interrupted."""
-    try:
-        app()
-    except OrchestratorError as error:
-        if debugging():
-            raise
-        warn(str(error))
-        sys.exit(2)
-    except BrokenPipeError:  # `orch ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except MemoryError:
-        if debugging():
-            raise
-        warn("Out of memory. Lower --jobs, batch_size or the input size (--set batch_size=16).")
-        sys.exit(2)
-    except Exception as error:  # the last net: whatever was not foreseen is told as our fault
-        if debugging():
-            raise
-        if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):  # torch's words
-            warn("Out of memory. Lower --batch (predict), or --jobs, batch_size and the input size (train).")
-            sys.exit(2)
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            where = f": {error.filename}" if error.filename else ""
-            warn(f"The disk is full{where}. Free some room and run the same command again.")
-            sys.exit(2)
-        if isinstance(error, OSError) and error.filename:
-            warn(f"{error.filename}: {error.strerror}.")
-            sys.exit(2)
-        warn(
-            f"This is a fault in orch, not in your input: {type(error).__name__}: {error}\n"
-            "Run it again with ORCH_DEBUG=1 for the traceback, and report it."
-        )
-        sys.exit(70)  # EX_SOFTWARE of sysexits.h
+def main(began: float | None = None) -> None:
+    """Runs the command line and exits; the codes stand in `endings`.
 
-
-def debugging() -> bool:
-    """Whether tracebacks are wanted."""
-    return os.environ.get("ORCH_DEBUG", "") not in ("", "0")
+    Args:
+        began: when the process did, by time.monotonic; None: now.
+    """
+    settle_streams()
+    console.begin(began)
+    json = "--json" in sys.argv[1:]
+    with interrupts():
+        try:
+            code = typer.main.get_command(app).main(standalone_mode=False)
+        except typer.Abort:
+            console.say("Aborted.")
+            code = 1
+        except SystemExit:
+            raise
+        except BaseException as error:
+            ending = ending_of(error)
+            if debugging() and ending.kind not in CALM:
+                raise
+            tell(ending, json)
+            code = ending.code
+        else:
+            code = code if isinstance(code, int) else 0
+            if code == stop_code() and json:
+                tell(ending_of(KeyboardInterrupt()), json)
+        sys.exit(code)

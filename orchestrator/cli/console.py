@@ -1,72 +1,126 @@
-"""Where words go: results to stdout, talk to stderr, JSON for machines."""
+"""Where words go: results to stdout, talk to stderr, JSON for machines.
+
+Whatever is printed goes through here, so that no name, no width and no departed reader can break a command (`streams`, `tables`).
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+import math
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
-import typer
+from orchestrator.cli import BEGAN
+from orchestrator.cli.streams import is_utf8
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
-__all__ = ["counting", "emit", "grid", "out", "print_stages", "say", "share", "talk", "warn"]
+    from orchestrator.cli.tables import Grid
+
+__all__ = [
+    "begin",
+    "counting",
+    "elapsed",
+    "emit",
+    "grid",
+    "has_emitted",
+    "listed",
+    "minutes",
+    "out",
+    "print_stages",
+    "put",
+    "say",
+    "share",
+    "talk",
+    "warn",
+]
+
+UNBOUNDED = 100_000
+"""Letters in a line of what is no terminal: a file or another program cuts and wraps nothing."""
+
+LONE_HALVES = re.compile(r"[\ud800-\udfff]")
+
+_state: dict[str, Any] = {"began": BEGAN, "emitted": False}
+
+
+def begin(moment: float | None = None) -> None:
+    """A command begins.
+
+    Args:
+        moment: when its process did, by time.monotonic; None: now.
+    """
+    _state.update(began=time.monotonic() if moment is None else moment, emitted=False)
+
+
+def elapsed() -> float:
+    """Seconds since the command began, its own start among them: what its last line calls its minutes."""
+    return time.monotonic() - float(_state["began"])
+
+
+def minutes(seconds: float) -> str:
+    """A duration in words: `12 seconds`, `3.4 minutes`, `2.5 hours`."""
+    if seconds < 100:
+        return f"{seconds:.0f} second{'' if round(seconds) == 1 else 's'}"
+    return f"{seconds / 60:.1f} minutes" if seconds < 6000 else f"{seconds / 3600:.1f} hours"
+
+
+def put(text: str = "") -> None:
+    """A line of results, to stdout."""
+    _write(sys.stdout, f"{text}\n")
 
 
 def say(text: str) -> None:
     """A line of talk, to stderr."""
-    typer.echo(text, err=True)
+    _write(sys.stderr, f"{text}\n")
 
 
 def warn(text: str) -> None:
     """An error, to stderr, marked where the terminal can."""
-    typer.secho("error: ", err=True, nl=False, fg=typer.colors.RED, bold=True)
-    typer.echo(text, err=True)
+    mark = "\x1b[31m\x1b[1merror: \x1b[0m" if _coloured(sys.stderr) else "error: "
+    _write(sys.stderr, f"{mark}{text}\n")
 
 
 def emit(value: Any) -> None:
-    """A JSON value, to stdout."""
-    typer.echo(json.dumps(value, indent=1, ensure_ascii=False, default=str))
+    """A JSON value, to stdout, that any program reads: what is no number is null, stray bytes of names are escaped."""
+    text = json.dumps(_strict(value), indent=1, ensure_ascii=not is_utf8(sys.stdout), default=str, allow_nan=False)
+    _state["emitted"] = True
+    put(LONE_HALVES.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
+
+
+def has_emitted() -> bool:
+    """Whether the command has printed its JSON already: a second object would make neither readable."""
+    return bool(_state["emitted"])
 
 
 def out() -> Console:
-    """The console of results, stdout. Wide when it is no terminal, so that tables are never cut."""
-    from rich.console import Console
-
-    console = Console(highlight=False, soft_wrap=False)
-    return console if console.is_terminal else Console(highlight=False, width=140)
+    """The console of results, stdout. What is no terminal gets whole lines: nothing is cut, dropped or wrapped there."""
+    return _console(sys.stdout)
 
 
 def talk() -> Console:
     """The console of talk and progress, stderr."""
-    from rich.console import Console
-
-    return Console(stderr=True, highlight=False)
+    return _console(sys.stderr)
 
 
-def grid(title: str, *columns: str) -> Table:
-    """A plain table: the first column left, the others right."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
+def grid(title: str, *columns: str, keep: Sequence[str] = (), text: Sequence[str] = ()) -> Grid:
+    """A plain table: the first column left, the others right. Where a terminal is too narrow for it, columns are left out.
 
-    class Plain(Table):
-        """A table whose words are printed as they are: a file may be called `IMG[copy].jpg`."""
+    Args:
+        title: above it; may be empty.
+        columns: their headings.
+        keep: headings by rank, the most important first, of columns that go last; the first column never goes, scores go late,
+            and of those that are not named here the rightmost goes first.
+        text: headings of prose: to the left, wrapped between words.
+    """
+    from orchestrator.cli.tables import Grid
 
-        def add_row(self, *cells: Any, style: Any = None, end_section: bool = False) -> None:
-            words = [Text(cell) if isinstance(cell, str) else cell for cell in cells]
-            super().add_row(*words, style=style, end_section=end_section)
-
-    table = Plain(
-        title=Text(title, style="bold") if title else None, title_justify="left", title_style="",
-        min_width=min(len(title), 80), box=box.SIMPLE_HEAD, pad_edge=False,
-    )  # fmt: skip
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
-    return table
+    return Grid(title, columns, keep, text)
 
 
 def share(value: float) -> str:
@@ -74,15 +128,40 @@ def share(value: float) -> str:
     return "-" if value != value else f"{value:.4f}"
 
 
-def print_stages(title: str, by_name: Mapping[str, Mapping[str, float]], where: Console | None = None) -> None:
-    """A table of seconds by stage, with each stage's share; one column per name. To stdout, or to `where`."""
+def listed(value: Any) -> str:
+    """A setting's value for people: no brackets, quotes or words of a programming language."""
+    if value is None or value == "" or (isinstance(value, list | tuple | dict) and not value):
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {listed(one)}" for key, one in value.items())
+    return ", ".join(map(listed, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def print_stages(
+    title: str, by_name: Mapping[str, Mapping[str, float]], where: Console | None = None, total: str = "all"
+) -> None:
+    """A table of seconds by stage, with each stage's share and their sum; one column per name. To stdout, or to `where`.
+
+    Args:
+        title: above it.
+        by_name: what was measured -> stage -> seconds; the stages of one make up its whole time.
+        where: another console.
+        total: what the sum is called.
+    """
     table = grid(title, "stage", *by_name)
-    for stage in dict.fromkeys(stage for stages in by_name.values() for stage in stages):
+    stages = dict.fromkeys(stage for one in by_name.values() for stage in one)
+    for stage in stages:
         cells = []
-        for stages in by_name.values():
-            seconds, total = stages.get(stage, 0.0), sum(stages.values())
-            cells.append(f"{seconds:,.1f}  {100 * seconds / total:3.0f} %" if stage in stages and total else "")
+        for one in by_name.values():
+            seconds, whole = one.get(stage, 0.0), sum(one.values())
+            cells.append(f"{seconds:,.1f}  {100 * seconds / whole:3.0f} %" if stage in one and whole else "")
         table.add_row(stage, *cells)
+    if len(stages) > 1:
+        table.add_row(total, *(f"{sum(one.values()):,.1f}  100 %" if one else "" for one in by_name.values()))
     (where or out()).print(table)
 
 
@@ -116,3 +195,31 @@ def counting(what: str) -> Iterator[Callable[[int, int], None]]:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(what, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def _write(stream: TextIO, text: str) -> None:
+    try:
+        stream.write(text)
+    except UnicodeEncodeError:  # a stream that a test or another program put there
+        stream.write(text.encode("ascii", "backslashreplace").decode("ascii"))
+    stream.flush()
+
+
+def _console(stream: TextIO) -> Console:
+    from orchestrator.cli.tables import Results
+
+    terminal = stream.isatty()
+    return Results(file=stream, highlight=False, soft_wrap=False, width=None if terminal else UNBOUNDED)
+
+
+def _coloured(stream: TextIO) -> bool:
+    return stream.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+
+
+def _strict(value: Any) -> Any:
+    """A value without numbers that JSON has no word for."""
+    if isinstance(value, float):  # numpy's among them
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _strict(one) for key, one in value.items()}
+    return [_strict(one) for one in value] if isinstance(value, list | tuple) else value

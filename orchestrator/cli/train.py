@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from orchestrator.cli.console import emit, grid, out, print_stages, say, share, warn
+from orchestrator.cli.endings import stop_code
 from orchestrator.cli.options import (
     ColumnsOption,
     DataOption,
@@ -241,10 +242,10 @@ def watcher(track: list[str], workspace: Path) -> TrainingDisplay | Tracked:
 
 
 def interrupted(display: Observer) -> NoReturn:
-    """Ends an interrupted training calmly, with exit code 130."""
+    """Ends an interrupted training calmly: Ctrl-C with exit code 130, SIGTERM with 143."""
     display.finished()
     say("\nInterrupted. What is finished is kept: the same command goes on from there.")
-    raise typer.Exit(130)
+    raise typer.Exit(stop_code())
 
 
 def _conclude(report: Report, json: bool, next_step: str) -> None:

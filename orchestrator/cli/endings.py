@@ -1,0 +1,188 @@
+"""How a command ends: every error as a sentence (and as JSON for `--json`), every signal as a calm stop, one exit code for each.
+
+0 done   1 not in order, or partly failed   2 wrong input, or no room   70 a fault of ours
+129, 130, 143: stopped by a hang-up, Ctrl-C, or SIGTERM
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import typer
+
+from orchestrator.cli import console
+from orchestrator.errors import OrchestratorError, Problem
+
+__all__ = ["Ending", "InterruptError", "debugging", "ending_of", "interrupts", "stop_code", "tell"]
+
+USAGE_ERROR, CLICK_EXCEPTION = typer.BadParameter.__mro__[1:3]
+"""Typer's own bases of wrong words on a command line, which it does not export."""
+
+FAULT = 70  # EX_SOFTWARE of sysexits.h
+NO_MEMORY = (
+    "can't allocate memory",
+    "cannot allocate memory",
+    "failed to map segment",
+    "std::bad_alloc",
+    "out of memory",
+)
+"""Of torch, of the system's loader, and of C++, which have no error type that Python knows."""
+TOO_LARGE = ("File too large", "os error 27")
+NO_ROOM = ("No space left", "os error 28", "database or disk is full")
+
+_stopped_by: list[int] = []
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a command ended that did not end well.
+
+    Attributes:
+        kind: a stable word for machines.
+        message: a sentence, with the way out.
+        code: exit code.
+        problems: single ones.
+        usage: how the command is called, where that was wrong.
+    """
+
+    kind: str
+    message: str
+    code: int = 2
+    problems: Sequence[Problem] = ()
+    usage: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "error": {"kind": self.kind, "message": self.message, "problems": [one.as_dict() for one in self.problems]}
+        }
+
+
+class InterruptError(Exception):
+    """Ctrl-C or a signal, on its way through Typer, which would make words of its own of it."""
+
+
+class _Stopped(KeyboardInterrupt):
+    """A signal that ends as Ctrl-C does."""
+
+
+@contextmanager
+def interrupts() -> Iterator[None]:
+    """Within it SIGTERM and a hang-up stop as Ctrl-C does: once, so that the clean-up is left in peace. `nohup` is respected."""
+    before = {}
+    _stopped_by.clear()
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is signal.SIG_DFL:
+                before[number] = signal.signal(number, _stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _stop(number: int, _frame: object) -> None:
+    signal.signal(number, signal.SIG_IGN)
+    _stopped_by.append(number)
+    raise _Stopped
+
+
+def stop_code() -> int:
+    """The exit code of a command that was stopped: 130 for Ctrl-C, 128 and the signal's number else."""
+    return 128 + (_stopped_by[0] if _stopped_by else signal.SIGINT)
+
+
+def debugging() -> bool:
+    """Whether tracebacks are wanted."""
+    return os.environ.get("ORCH_DEBUG", "") not in ("", "0")
+
+
+def ending_of(error: BaseException) -> Ending:
+    """What an error means to whoever ran the command."""
+    if isinstance(error, OrchestratorError):
+        return Ending(_kind(error), error.message, 2, error.problems)
+    if isinstance(error, USAGE_ERROR):
+        context = error.ctx  # type: ignore[attr-defined]
+        usage = f"{context.get_usage()}\nTry '{context.command_path} --help' for help." if context else ""
+        return Ending("usage", _usage_words(error), 2, usage=usage)
+    if isinstance(error, CLICK_EXCEPTION):
+        return Ending("usage", error.format_message(), 2)  # type: ignore[attr-defined]
+    if isinstance(error, InterruptError | KeyboardInterrupt):
+        return Ending("interrupted", "Interrupted.", stop_code())
+    text = f"{error} {error.__cause__ or ''}"
+    if isinstance(error, MemoryError):
+        what = "Out of memory. Lower --jobs, batch_size or the input size (--set batch_size=16)."
+        return Ending("memory", what)
+    number = error.errno if isinstance(error, OSError) else None
+    if type(error).__name__ == "OutOfMemoryError" or number == errno.ENOMEM or _says(NO_MEMORY, text):
+        limit = " `ulimit -v` limits this shell's programs to less than they need." if _limited() else ""
+        what = f"Out of memory. Lower --batch (predict), or --jobs, batch_size and the input size (train).{limit}"
+        return Ending("memory", what)
+    where = f": {error.filename}" if isinstance(error, OSError) and error.filename else ""
+    if number == errno.EFBIG or _says(TOO_LARGE, text):
+        what = f"A file would be larger than this shell allows its programs{where}. `ulimit -f unlimited` lifts that, then run "
+        return Ending("disk", what + "the same command again.")
+    if number in (errno.ENOSPC, errno.EDQUOT) or _says(NO_ROOM, text):
+        return Ending("disk", f"The disk is full{where}. Free some room and run the same command again.")
+    if isinstance(error, OSError) and error.filename:
+        return Ending("file", f"{error.filename}: {error.strerror}.")
+    if isinstance(error, UnicodeEncodeError):
+        return Ending("name", _no_name(error))
+    what = f"This is a fault in orch, not in your input: {type(error).__name__}: {error}\n"
+    return Ending("fault", f"{what}Run it again with ORCH_DEBUG=1 for the traceback, and report it.", FAULT)
+
+
+def tell(ending: Ending, json: bool) -> None:
+    """Tells how a command ended: a sentence on stderr, and with `--json` an object on stdout where nothing stands there yet."""
+    if ending.usage:
+        console.say(ending.usage)
+    shown = str(OrchestratorError(ending.message, ending.problems))
+    if ending.kind == "interrupted":
+        console.say(f"\n{shown}")
+    else:
+        console.warn(shown)
+    if json and not console.has_emitted():
+        console.emit(ending.as_dict())
+
+
+def _kind(error: OrchestratorError) -> str:
+    """`DataError` -> `data`, `OrchestratorError` -> `orchestrator`."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", type(error).__name__.removesuffix("Error")).lower()
+
+
+def _usage_words(error: BaseException) -> str:
+    """Typer's sentence, with one full stop at its end."""
+    text = " ".join(error.format_message().split())  # type: ignore[attr-defined]
+    return text if text.endswith((".", "?")) else f"{text}."
+
+
+def _no_name(error: UnicodeEncodeError) -> str:
+    """A name that cannot be written down where it must be."""
+    found = ascii(error.object)
+    name = found if len(found) < 200 else f"{found[:200]}..."
+    if error.encoding.replace("-", "").lower() == "utf8":
+        return f"{name}: a name that is no UTF-8 cannot be kept in tables and records. Rename the file, and its row."
+    how = "Set PYTHONUTF8=1, or a locale that knows it (LC_ALL=C.UTF-8), and run the same command again."
+    return f"{name}: this system's encoding ({error.encoding}) has no letters for that name. {how}"
+
+
+def _says(words: Sequence[str], text: str) -> bool:
+    return any(word.lower() in text.lower() for word in words)
+
+
+def _limited() -> bool:
+    if sys.platform == "win32":
+        return False
+    import resource
+
+    return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY

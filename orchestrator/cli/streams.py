@@ -1,0 +1,105 @@
+"""Standard output and error that no name and no departed reader can break.
+
+A file name may be bytes that are no UTF-8, and a terminal may know ASCII alone: what cannot be encoded is escaped. A reader that
+leaves (`orch ... | head -1`), a terminal that hangs up and a stream that was closed (`>&-`) cost no work and no exit code: what
+would have been written there is dropped, and the command ends as it would have.
+"""
+
+from __future__ import annotations
+
+import codecs
+import errno
+import io
+import os
+import sys
+from typing import Any, TextIO
+
+__all__ = ["is_utf8", "settle_streams"]
+
+GONE = (errno.EPIPE, errno.EBADF, errno.EIO, errno.ECONNRESET)
+"""Nobody reads any more; EIO: a terminal that hung up. A full disk (`> file`) is none of them: that is told."""
+
+LONE = range(0xDC80, 0xDD00)
+"""How Python spells bytes of a file name that are no UTF-8 (PEP 383)."""
+
+
+class _Output(io.RawIOBase):
+    """A file descriptor that swallows what nobody reads."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor, self._gone = descriptor, False
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def isatty(self) -> bool:
+        return os.isatty(self._descriptor)
+
+    def write(self, data: Any) -> int:
+        if not self._gone:
+            try:
+                return os.write(self._descriptor, data)
+            except OSError as error:
+                if error.errno not in GONE:
+                    raise
+                self._gone = True
+        return len(data)
+
+
+def settle_streams() -> None:
+    """Makes standard streams fit for any name and any reader; safe to repeat. Streams that were replaced (in tests) stay."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:  # closed: the next file to be opened would take its number, and with it what is written here
+            os.open(os.devnull, os.O_RDWR)
+    if sys.stdin is None:
+        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115  # as long as the process
+    codecs.register_error("orch-terminal", _escaped)
+    codecs.register_error("orch-pipe", _as_bytes)
+    if sys.stdout is None or sys.stdout is sys.__stdout__:
+        sys.stdout = _opened(1, sys.stdout)
+    if sys.stderr is None or sys.stderr is sys.__stderr__:
+        sys.stderr = _opened(2, sys.stderr)
+
+
+def is_utf8(stream: TextIO) -> bool:
+    """Whether a stream can show any letter."""
+    return codecs.lookup(stream.encoding or "ascii").name == "utf-8" if stream.encoding else False
+
+
+def _opened(descriptor: int, before: TextIO | None) -> TextIO:
+    """A stream on a descriptor, with the encoding that Python chose for it."""
+    if isinstance(before, io.TextIOWrapper):
+        before.flush()
+    raw = _Output(descriptor)
+    terminal = raw.isatty()
+    return io.TextIOWrapper(
+        io.BufferedWriter(raw), before.encoding if before is not None else "utf-8",
+        "orch-terminal" if terminal else "orch-pipe", line_buffering=terminal or descriptor == 2,
+        write_through=bool(os.environ.get("PYTHONUNBUFFERED")),
+    )  # fmt: skip
+
+
+def _escaped(error: UnicodeError) -> tuple[str | bytes, int]:
+    """For a terminal: `\\xff` for a stray byte, `\\ud55c` for a letter that it does not know."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    letters = error.object[error.start : error.end]
+    return "".join(rf"\x{ord(one) - 0xDC00:02x}" if ord(one) in LONE else _code(one) for one in letters), error.end
+
+
+def _as_bytes(error: UnicodeError) -> tuple[str | bytes, int]:
+    """For files and pipes: a stray byte is that byte, so that a name goes on as it is (`| xargs`)."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    letters = error.object[error.start : error.end]
+    parts = [bytes([ord(one) - 0xDC00]) if ord(one) in LONE else _code(one).encode("ascii") for one in letters]
+    return b"".join(parts), error.end
+
+
+def _code(letter: str) -> str:
+    return letter.encode("ascii", "backslashreplace").decode("ascii")

@@ -1,0 +1,162 @@
+"""Tables that fit the terminal: where it is too narrow, prose wraps between words, then columns go by rank; names stay whole.
+
+No row is lost and no cell is cut in two: a column is there with whole cells, or it is not there, and a line on stderr names it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich import box
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.table import Table
+from rich.text import Text
+
+__all__ = ["Grid", "Results", "left_out"]
+
+SCORES = ("macro F1", "accuracy", "F1", "score", "state")
+"""Headings that people look for first: kept as long as there is room."""
+
+PROSE = 24
+"""Cells of width that a column of prose may shrink to; a longer word in it makes it wider, up to WORD."""
+
+WORD = 40
+GAP = 3  # cells between two columns, of the rule's box
+EDGE = 2  # at both ends
+
+
+@dataclass(frozen=True)
+class _Row:
+    cells: tuple[Any, ...]
+    style: Any
+    end_section: bool
+
+
+class Grid(Table):
+    """A plain table, its words printed as they are: a file may be called `IMG[copy].jpg`.
+
+    Args:
+        title: above it; may be empty.
+        headings: of the columns; the first is left, the others right.
+        keep: headings by rank, as `console.grid` has it.
+        text: headings of prose.
+    """
+
+    def __init__(self, title: str, headings: Sequence[str], keep: Sequence[str] = (), text: Sequence[str] = ()) -> None:
+        super().__init__(
+            title=Text(title, style="bold") if title else None, title_justify="left", title_style="",
+            box=box.SIMPLE_HEAD, pad_edge=False,
+        )  # fmt: skip
+        self._name, self._keep, self._prose, self._lines = title, tuple(keep), tuple(text), list[_Row]()
+        for number, heading in enumerate(headings):
+            side = "left" if number == 0 or heading in text else "right"
+            self.add_column(heading, justify=side, overflow="fold", no_wrap=heading not in text)  # type: ignore[arg-type]
+
+    def add_row(self, *cells: Any, style: Any = None, end_section: bool = False) -> None:
+        """A row; fewer cells than columns leave the others empty."""
+        words = tuple(Text(cell) if isinstance(cell, str) else cell for cell in cells)
+        self._lines.append(_Row(words, style, end_section))
+        super().add_row(*words, style=style, end_section=end_section)
+
+    def fitted(self, console: Console, width: int) -> Grid:
+        """This table with the columns for which there is room."""
+        places = list(range(len(self.columns)))
+        for place in self._order():
+            if self._least(console, places) <= width or len(places) == 1:
+                break
+            places.remove(place)
+        return self._of(places, console, width)
+
+    def headings(self) -> list[str]:
+        """What stands above the columns."""
+        return [str(column.header) for column in self.columns]
+
+    def _order(self) -> list[int]:
+        """Columns that may go, the first to go first."""
+        names = self.headings()
+        ranked = [*self._keep, *(name for name in SCORES if name not in self._keep)]
+        rank = {name: number for number, name in enumerate(ranked)}
+        return sorted(range(1, len(names)), key=lambda place: (-rank.get(names[place], len(rank)), -place))
+
+    def _least(self, console: Console, places: Sequence[int]) -> int:
+        return sum(self._width(console, place, least=True) for place in places) + GAP * (len(places) - 1) + EDGE
+
+    def _width(self, console: Console, place: int, least: bool) -> int:
+        """Cells that a column needs, at least where prose may wrap."""
+        column = self.columns[place]
+        cells = [line.cells[place] for line in self._lines if place < len(line.cells)]
+        widths = [cell_len(str(column.header))]
+        widest_word = 0
+        for cell in cells:
+            if isinstance(cell, Text):
+                widths += [cell_len(part) for part in cell.plain.splitlines()]
+                widest_word = max([widest_word, *(cell_len(word) for word in cell.plain.split())])
+            elif cell is not None:
+                widths.append(console.measure(cell).maximum)
+        whole = max(widths)
+        if least and widths[0] < whole and self._is_prose(place):
+            return min(whole, max(PROSE, widths[0], min(widest_word, WORD)))
+        return whole
+
+    def _is_prose(self, place: int) -> bool:
+        """Whether a column may wrap between words: one named as prose, or to the left though not the first."""
+        return str(self.columns[place].header) in self._prose or (place > 0 and self.columns[place].justify == "left")
+
+    def _of(self, places: Sequence[int], console: Console, width: int) -> Grid:
+        """A table of some columns, prose as wide as there is room."""
+        names = self.headings()
+        found = Grid(self._name, [names[place] for place in places], self._keep, self._prose)
+        found.show_header, found.row_styles = self.show_header, self.row_styles
+        room = width - self._least(console, places)
+        for new, place in zip(found.columns, places, strict=True):
+            old = self.columns[place]
+            new.justify, new.style, new.header_style = old.justify, old.style, old.header_style
+            least, whole = (self._width(console, place, one) for one in (True, False))
+            more = max(0, min(whole - least, room))
+            new.min_width = new.width = least + more
+            new.no_wrap = least + more >= whole or not self._is_prose(place)
+            room -= more
+        for line in self._lines:
+            cells = [line.cells[place] if place < len(line.cells) else "" for place in places]
+            found.add_row(*cells, style=line.style, end_section=line.end_section)
+        if self._name:  # a title is prose: it wraps at the terminal's edge and not at the table's
+            found.min_width = min(cell_len(self._name), max(width, 1))
+        return found
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        whole = self.fitted(console, options.max_width)
+        needed = max(
+            options.max_width, whole._least(console, range(len(whole.columns)))
+        )  # one column may be wider than all
+        yield from Table.__rich_console__(whole, console, options.update(max_width=needed))
+
+
+class Results(Console):
+    """A console that says which columns it left out."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Prints; a line on stderr names columns that have no room. A file gets no blanks at lines' ends."""
+        if self.file.isatty():
+            super().print(*objects, **options)
+        else:
+            with self.capture() as kept:
+                super().print(*objects, **options)
+            self.file.write("".join(f"{line.rstrip()}\n" for line in kept.get().splitlines()))
+        for one in objects:
+            if isinstance(one, Grid) and (names := list(left_out(one, self))):
+                from orchestrator.cli.console import say
+
+                say(f"no room here for {', '.join(names)}: a wider terminal shows them, and so does `| cat`.")
+
+
+def left_out(table: Grid, console: Console) -> Iterator[str]:
+    """The headings of a table's columns that a console has no room for."""
+    there = table.fitted(console, console.width).headings()
+    for name in table.headings():
+        if name in there:
+            there.remove(name)
+        elif name:
+            yield name

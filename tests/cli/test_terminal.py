@@ -1,0 +1,371 @@
+"""What a terminal, a pipe and a closed stream get: whole names at any width, any bytes in a name, and no traceback."""
+
+import json
+import os
+import pty
+import re
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Callable
+from fcntl import ioctl
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.cells import cell_len
+
+from orchestrator.cli.app import ENTRIES
+from orchestrator.cli.console import emit, grid, listed
+from orchestrator.cli.tables import Results, left_out
+from tests.conftest import ROOT, Done, tiny
+
+Orch = Callable[..., Done]
+PROGRAM = [sys.executable, "-c", "from orchestrator.cli.app import program; program()"]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+def program(*words: object, **more: object) -> subprocess.CompletedProcess[bytes]:
+    command = [*PROGRAM, *map(os.fsencode, map(str, words))]
+    return subprocess.run(command, capture_output=True, check=False, **{"env": ENVIRONMENT, "timeout": 100, **more})
+
+
+def shell(line: str, *words: object, **more: object) -> subprocess.CompletedProcess[bytes]:
+    """A line of bash in which `orch` is this program with some words."""
+    command = [
+        "bash",
+        "-c",
+        f'orch() {{ "{sys.executable}" -c "{PROGRAM[2]}" "$@"; }}; {line}',
+        "bash",
+        *map(str, words),
+    ]
+    return subprocess.run(command, capture_output=True, check=False, **{"env": ENVIRONMENT, "timeout": 100, **more})
+
+
+def on_terminal(width: int, *words: object, environment: dict[str, str] = ENVIRONMENT) -> str:
+    """What a terminal of some width shows, both streams together."""
+    ours, theirs = pty.openpty()
+    ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, width, 0, 0))
+    process = subprocess.Popen(
+        [*PROGRAM, *map(str, words)], stdin=theirs, stdout=theirs, stderr=theirs, env=environment
+    )
+    os.close(theirs)
+    parts = []
+    try:
+        while part := os.read(ours, 65536):
+            parts.append(part)
+    except OSError:  # the other end is gone: the end of a terminal's output
+        pass
+    process.wait(60)
+    os.close(ours)
+    return ANSI.sub("", b"".join(parts).decode()).replace("\r\n", "\n")
+
+
+# Tables.
+
+NAMES = st.text(st.characters(codec="utf-8", exclude_categories=("Z", "C", "M")), min_size=1, max_size=14)
+PROSE = st.lists(st.text("abcdefgh", min_size=1, max_size=9), max_size=12).map(" ".join)
+
+
+@given(
+    ids=st.lists(NAMES, min_size=1, max_size=8, unique=True),
+    columns=st.lists(
+        st.tuples(st.sampled_from(["macro F1", "state", "recipe", "tags", "seed", "plan", ""]), st.booleans()), max_size=7
+    ),
+    width=st.integers(20, 140),
+    data=st.data(),
+)  # fmt: skip
+@settings(max_examples=150, deadline=None)
+def test_no_row_is_lost_and_no_cell_is_broken_at_any_width(
+    ids: list[str], columns: list[tuple[str, bool]], width: int, data: st.DataObject
+) -> None:
+    table = grid("", "run", *(name for name, _ in columns), keep=("macro F1", "state"))
+    cells = [[data.draw(PROSE if prose else NAMES) for _, prose in columns] for _ in ids]
+    for (_, prose), column in zip(columns, table.columns[1:], strict=True):
+        column.justify = "left" if prose else "right"
+    for name, row in zip(ids, cells, strict=True):
+        table.add_row(name, *row)
+    file = StringIO()
+    file.isatty = lambda: True  # type: ignore[method-assign]
+    console = Results(file=file, width=width, force_terminal=False, color_system=None)
+    console.print(table)
+    lines = file.getvalue().splitlines()
+    firsts = [line[1 : 1 + max(map(cell_len, [*ids, "run"]))].strip() for line in lines]
+    gone = set(left_out(table, console))
+    there = [
+        number for number, (name, _) in enumerate(columns)
+        if name not in gone and [one for one, _ in columns].count(name) == 1 and name
+    ]  # fmt: skip
+    assert all(cell_len(line) <= max(width, 2 + max(map(cell_len, [*ids, "run"]))) for line in lines)
+    text = file.getvalue().split()
+    for name, row in zip(ids, cells, strict=True):
+        assert any(name in line for line in lines), firsts
+        for number in there:
+            assert all(word in text for word in row[number].split()), (row[number], lines)
+
+
+def test_columns_go_by_rank_and_a_line_names_them(orch: Orch, trained: Path) -> None:
+    whole = orch("runs", "list", "-w", trained).out
+    heads = whole.splitlines()[1].split("  ")
+    assert "created" in whole
+    assert len([one for one in heads if one.strip()]) >= 8
+    assert not any(line.endswith(" ") for line in whole.splitlines())
+    ids = ("age-0001", "gender-0001", "mask-0001")
+    for width in (20, 40, 60, 80, 120):
+        shown = on_terminal(width, "runs", "list", "-w", trained)
+        assert all(shown.count(name) == 1 for name in ids), shown
+        rows = [line for line in shown.splitlines() if line.lstrip().startswith(ids)]
+        assert len(rows) == 3
+        assert all(len(line) <= width for line in rows), shown
+        assert ("macro F1" in rows[0] or "macro F1" in shown.split("no room")[0]) is (width >= 40)
+        if "created" not in shown.split("no room")[0]:
+            assert "a wider terminal shows them" in shown
+    assert "test_efficientnet" in on_terminal(80, "runs", "list", "-w", trained).split("no room")[0]
+
+
+def test_what_is_piped_is_never_wrapped(trained: Path) -> None:
+    done = program("runs", "show", "age-0001", "-w", trained, env={**ENVIRONMENT, "COLUMNS": "40", "FORCE_COLOR": "1"})
+    (line,) = [line for line in done.stdout.decode().splitlines() if line.strip().startswith("settings  ")]
+    assert "batch_size=16" in line
+    assert len(line) > 140
+
+
+@pytest.mark.parametrize(("value", "told"), [
+    ((), "-"), ({}, "-"), (None, "-"), ("", "-"), (True, "yes"), (0.1, "0.1"), (("flip", "zoom"), "flip, zoom"),
+    ({"young": 2.0}, "young 2"), (0, "0"), ([1, 2], "1, 2"),
+])  # fmt: skip
+def test_values_are_told_without_brackets(value: object, told: str) -> None:
+    assert listed(value) == told
+
+
+# Names and encodings.
+
+
+@pytest.mark.parametrize("environment", [
+    {"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, {"LC_ALL": "C.UTF-8"},
+])  # fmt: skip
+@pytest.mark.parametrize("name", ["없는 폴더", "gone-\udcff-\udc80"])
+def test_no_name_breaks_a_message(tmp_path: Path, environment: dict[str, str], name: str) -> None:
+    there = os.fsencode(tmp_path) + b"/" + name.encode("utf-8", "surrogateescape")
+    for more in ([], ["--json"]):
+        for words in (["recipes", "lint", "age"], ["data", "check", "--data"]):
+            command = [*PROGRAM, *words, there, *more]
+            done = subprocess.run(command, capture_output=True, env={**ENVIRONMENT, **environment}, check=False)
+            told = done.stderr.decode("utf-8", "replace")
+            assert done.returncode in (1, 2), told
+            assert "fault in orch" not in told
+            assert "Traceback" not in told
+            if more:
+                value = json.loads(done.stdout.decode("utf-8"))  # strict UTF-8: stray bytes are escaped
+                assert value
+    shown = on_terminal(
+        80,
+        "runs",
+        "list",
+        "-w",
+        os.fsdecode(there).encode("utf-8", "replace").decode(),
+        environment={**ENVIRONMENT, **environment},
+    )
+    assert "no workspace" in " ".join(shown.split())
+
+
+def test_json_is_strict_and_keeps_stray_bytes(capsys: pytest.CaptureFixture[str]) -> None:
+    emit({"path": "a-\udcff", "score": float("nan"), "list": [float("inf"), 1.5], "here": Path("x")})
+    text = capsys.readouterr().out
+    assert json.loads(text) == {"path": "a-\udcff", "score": None, "list": [None, 1.5], "here": "x"}
+    text.encode("utf-8")
+
+
+# Readers that leave, streams that are closed, limits.
+
+
+@pytest.mark.parametrize(("line", "code"), [
+    ('orch runs list -w "$1" | head -1; exit ${PIPESTATUS[0]}', 0),
+    ('orch recipes show age quick | head -1; exit ${PIPESTATUS[0]}', 0),
+    ('orch --help | head -1; exit ${PIPESTATUS[0]}', 0),
+    ('orch runs list -w "$1" --json | true; exit ${PIPESTATUS[0]}', 0),
+    ('orch runs list -w "$1" >&-', 0),
+    ('orch runs list -w "$1" --json >&- 2>&-', 0),
+    ('orch runs list -w "$1" <&- >&- 2>&-', 0),
+    ('orch runs list -w "$1/none" 2>&-', 2),
+    ('orch no-such-command 2>&- >&-', 2),
+    ('orch runs list -w "$1/none" 2>&1 | true; exit ${PIPESTATUS[0]}', 2),
+])  # fmt: skip
+def test_a_reader_that_leaves_changes_no_exit_code(trained: Path, line: str, code: int) -> None:
+    done = shell(line, trained)
+    assert done.returncode == code, done.stderr.decode()
+    assert b"Traceback" not in done.stderr
+    assert b"Broken pipe" not in done.stderr
+
+
+def test_work_goes_on_when_its_reader_leaves(tmp_path: Path, people: Path) -> None:
+    line = 'orch data synth "$1/people" --people 8 --jobs 1 2>&1 | true; exit ${PIPESTATUS[0]}'
+    assert shell(line, tmp_path).returncode == 0
+    assert (tmp_path / "people/train/train.csv").is_file()
+
+
+def test_results_on_a_full_disk_are_not_done(trained: Path) -> None:
+    done = shell('orch runs list -w "$1" > /dev/full', trained)
+    assert done.returncode == 2
+    assert b"The disk is full" in done.stderr
+
+
+@pytest.mark.parametrize("kilobytes", [400_000, 1_200_000])
+def test_too_little_memory_is_a_sentence(people: Path, trained: Path, kilobytes: int) -> None:
+    done = shell(f'ulimit -v {kilobytes}; orch predict "$1/eval/images" -w "$2" --json', people, trained)
+    told = done.stderr.decode()
+    assert done.returncode == 2, told
+    assert "ut of memory" in told
+    assert "Traceback" not in told
+    assert json.loads(done.stdout)["error"]["kind"] == "memory"
+
+
+def test_a_limit_on_files_is_a_sentence(tmp_path: Path) -> None:
+    done = shell('ulimit -f 1; orch data synth "$1/people" --people 8 --jobs 1', tmp_path)
+    assert done.returncode == 2, done.stderr.decode()
+    assert b"ulimit -f unlimited" in done.stderr
+
+
+# Errors for machines.
+
+
+@pytest.mark.parametrize(("words", "kind", "told"), [
+    (["runs", "list", "-w", "NONE", "--json"], "workspace", "no workspace here"),
+    (["runs", "list", "--whre", "x", "--json"], "usage", "No such option: --whre"),
+    (["runs", "lst", "--json"], "usage", "No such command 'lst'"),
+    (["trian", "--json"], "usage", "Did you mean 'train'?"),
+    (["recipes", "show", "age", "qick", "--json"], "config", "1 mistake in the settings"),
+    (["train-all", "--data", "x", "--seed", "-1", "--json"], "usage", "--seed"),
+    (["runs", "--json"], "usage", "--json"),
+])  # fmt: skip
+def test_errors_are_json_where_json_was_asked_for(
+    orch: Orch, tmp_path: Path, words: list[str], kind: str, told: str
+) -> None:
+    done = orch(*(str(tmp_path / "none") if word == "NONE" else word for word in words))
+    assert done.code == 2
+    error = json.loads(done.out)["error"]
+    assert set(error) == {"kind", "message", "problems"}
+    assert error["kind"] == kind
+    assert told in error["message"]
+    assert told in done.err
+    assert told not in orch(*(word for word in words if word != "--json")).out
+
+
+def test_problems_are_single_objects(orch: Orch) -> None:
+    done = orch("recipes", "show", "age", "qick", "--json")
+    (problem,) = json.loads(done.out)["error"]["problems"]
+    assert problem["where"] == "--recipe"
+    assert "Did you mean 'quick'?" in problem["what"]
+
+
+# Signals.
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_signals_end_a_training_calmly(
+    people: Path, tmp_path: Path, number: signal.Signals, code: int, jobs: int
+) -> None:
+    words = [
+        "train-all",
+        "--data",
+        people / "train",
+        "-w",
+        tmp_path / "runs",
+        "--folds",
+        3,
+        "--jobs",
+        jobs,
+        *tiny("epochs=200"),
+    ]
+    log = tmp_path / "log"
+    with log.open("wb") as file:
+        process = subprocess.Popen([*PROGRAM, *map(str, words)], stdout=file, stderr=file, env=ENVIRONMENT)
+        limit = time.monotonic() + 60
+        while not list(tmp_path.glob("runs/*/fold-0/history.json")):
+            assert time.monotonic() < limit, log.read_text()
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.1)
+        children = descendants(process.pid)
+        process.send_signal(number)
+        if number != signal.SIGINT:
+            process.send_signal(number)  # another one in mid-end changes nothing
+        assert process.wait(30) == code, log.read_text()
+    time.sleep(1.0)
+    told = log.read_text()
+    assert "Interrupted. What is finished is kept" in told
+    for word in ("Traceback", "semaphore", "semlock", "resource_tracker", "leaked", "Warning"):
+        assert word not in told, told
+    assert jobs == 1 or len(children) >= 2
+    assert not [one for one in children if alive(one)], told
+
+
+def test_signals_end_other_commands_calmly(tmp_path: Path) -> None:
+    words = ["data", "synth", str(tmp_path / "p"), "--people", "5000", "--jobs", "2"]
+    process = subprocess.Popen([*PROGRAM, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT)
+    limit = time.monotonic() + 60
+    while not list(tmp_path.rglob("*.jpg")):
+        assert process.poll() is None
+        assert time.monotonic() < limit
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 143, told.decode()
+    assert b"Interrupted." in told
+    for word in (b"Traceback", b"semaphore", b"leaked", b"Warning"):
+        assert word not in told, told.decode()
+
+
+def descendants(pid: int) -> list[int]:
+    """The processes that a process has started, and theirs."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            if int(path.read_text().rpartition(")")[2].split()[1]) == pid:
+                found += [int(path.parent.name), *descendants(int(path.parent.name))]
+        except OSError:
+            continue
+    return found
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
+    except OSError:
+        return False
+
+
+# The list of commands.
+
+
+def test_the_list_of_commands_says_what_their_help_says() -> None:
+    assert len(ENTRIES) == 16
+    for entry in ENTRIES:
+        command = entry.load()
+        assert command.name == entry.name
+        assert (command.help or "").split("\n\n")[0].replace("\n", " ") == entry.about
+
+
+@pytest.mark.parametrize("words", [
+    ["--help"], ["-h"], [], ["trian"], ["--nothing"], ["runs", "lst"], ["runs", "list", "--whre"], ["recipes", "list", "--help"],
+    ["train-all", "--help"], ["train-all"], ["predict", "--seed", "x"], ["--version"], ["sweep", "age", "--trials", "0"],
+])  # fmt: skip
+def test_words_that_need_no_network_import_none(words: list[str]) -> None:
+    code = (
+        "import sys; sys.argv = ['orch', *sys.argv[1:]]\n"
+        "from orchestrator.cli.app import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'timm', 'numpy', 'pandas', 'sklearn', 'cv2', 'PIL', 'joblib', 'pyarrow', 'scipy'} & set(sys.modules)\n"
+        "sys.exit(','.join(sorted(heavy)) or 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, env=ENVIRONMENT, check=False
+    )
+    assert done.returncode == 0, done.stderr
