@@ -14,12 +14,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from orchestrator.data.files import atomic, sha256_of, write_json
+from orchestrator.choosing import OUT_OF_FOLD, make_ensemble_current
+from orchestrator.commands import orch
+from orchestrator.data.files import atomic, sha256_of
+from orchestrator.data.sealed import check_file
 from orchestrator.ensemble.member import MemberFiles, load_members
 from orchestrator.ensemble.outside import OutsideTable, read_outside
 from orchestrator.ensemble.predictor import Predictor
 from orchestrator.ensemble.voting import COLUMN, STRATEGIES, Strategy, vote
 from orchestrator.errors import ConfigError, PlanError, Problem, WorkspaceError, nearest
+from orchestrator.evaluation.held_out import held_out_of
 from orchestrator.evaluation.out_of_fold import (
     Evaluation,
     OutOfFold,
@@ -28,17 +32,17 @@ from orchestrator.evaluation.out_of_fold import (
     evaluate,
     join_outside,
     join_tasks,
-    read_held_out,
 )
 from orchestrator.labels import CLASSES, LABELS, TASKS, compose
 from orchestrator.metrics import score
+from orchestrator.records.members import check_member
+from orchestrator.records.origins import plan_of
 from orchestrator.records.run import RECORD, RunRecord
-from orchestrator.records.workspace import ENSEMBLE, ENSEMBLE_FORMAT, Workspace, now
-from orchestrator.training.checkpoints import CARD, HELD_OUT, WEIGHTS, read_card
+from orchestrator.records.workspace import Workspace, now
+from orchestrator.training.cards import CARD, WEIGHTS, function_of
 
 __all__ = ["Built", "build_ensemble", "choose_runs", "open_predictor"]
 
-OUT_OF_FOLD = "out_of_fold.parquet"
 DISAGREEMENTS = "disagreements.csv"
 
 SURE = 0.8
@@ -115,7 +119,8 @@ def _unfit(run: RunRecord, task: str) -> str:
         return f"{run.id} is a run of the {run.task} specialist."
     if not run.complete:
         missing = [str(fold) for fold in run.folds if not (run.member(fold) / CARD).is_file()]
-        return f"{run.id} is unfinished (fold {', '.join(missing)} missing): run its training command again to complete it."
+        resume = orch("resume", run.id, workspace=run.folder.parent)
+        return f"{run.id} is unfinished (fold {', '.join(missing)} missing): `{resume}` completes it."
     return ""
 
 
@@ -125,8 +130,9 @@ def build_ensemble(
     runs: Mapping[str, Sequence[RunRecord]],
     scored: bool = True,
     outside: Sequence[OutsideTable] = (),
+    say: Callable[[str], None] = lambda _: None,
 ) -> Built:
-    """Scores the chosen runs out of fold and saves them as an ensemble, which becomes the current one.
+    """Scores the chosen runs out of fold and saves them as an ensemble, which becomes the current one unless it is unscored.
 
     Args:
         workspace: where it is saved.
@@ -134,11 +140,12 @@ def build_ensemble(
         runs: task -> its runs; `joint` -> runs that answer for all tasks.
         outside: tables from elsewhere, each with one run's weight. They are scored where they say whose member answered.
         scored: False builds an ensemble for prediction only; runs of several plans or data sets need that.
+        say: told whether it became the current one, and how much better or worse it is than the one before.
 
     Raises:
         ConfigError: the strategy is unknown.
         PlanError: the runs follow different plans or data sets, so no out-of-fold score exists.
-        WorkspaceError: a member's card or table is missing.
+        DamagedError: a file of a member is missing or damaged.
         LeakError: a table judges people that its member has seen, or may have.
     """
     if strategy not in STRATEGIES:
@@ -153,7 +160,7 @@ def build_ensemble(
     outside = [one.softened(sureness) for one in outside]
     places = [f"outside-{number}.parquet" for number in range(1, len(outside) + 1)]
     record: dict[str, Any] = {
-        "format": ENSEMBLE_FORMAT, "strategy": chosen, "created": now(), "members": members,
+        "strategy": chosen, "created": now(), "members": members,
         "classes": {task: list(CLASSES[task]) for task in TASKS}, "labels": list(LABELS),
         "outside": [
             {"name": one.name, "file": place, "photos": len(one.keys), "tasks": list(one.by_task)}
@@ -163,8 +170,8 @@ def build_ensemble(
     evaluation, table, disagreements = None, None, None
     if not why_none:
         joined = join_tasks(tables)
-        if outside and (plan := runs[TASKS[0]][0].plan) is not None:
-            joined = join_outside(joined, outside, workspace.load_plan(plan["digest"]))
+        if outside:
+            joined = join_outside(joined, outside, plan_of(workspace, runs[TASKS[0]][0]))
         evaluation, table = _score(joined, chosen)
         disagreements = _disagreements(joined)
         names = {**CLASSES, "label": LABELS}
@@ -188,7 +195,9 @@ def build_ensemble(
             raise WorkspaceError(f"{', '.join(gone)}: deleted by another command meanwhile. Choose other runs.")
         frames = {OUT_OF_FOLD: table, DISAGREEMENTS: disagreements}
         frames |= {place: one.frame() for one, place in zip(outside, places, strict=True)}
-        return _save(workspace, chosen, record, evaluation, frames, why_none)
+        built = _save(workspace, chosen, record, evaluation, frames, why_none)
+    make_ensemble_current(workspace, built.id, say)
+    return built
 
 
 def _save(
@@ -199,30 +208,35 @@ def _save(
     frames: Mapping[str, pd.DataFrame | None],
     why_none: str,
 ) -> Built:
-    """Writes an ensemble's folder and makes it the current one; the caller holds the workspace's lock."""
-    folder = workspace.new_folder(strategy)
-    record = {"id": folder.name, **record}
-    for name, frame in frames.items():
-        if frame is not None:
-            with atomic(folder / name) as temporary:
-                frame.to_parquet(temporary, index=False) if name.endswith("parquet") else frame.to_csv(
-                    temporary, index=False
-                )
-    write_json(folder / ENSEMBLE, record)  # written last: a folder with it is an ensemble
-    workspace.set_current("ensemble", folder.name)
-    return Built(folder.name, folder, record, evaluation, why_none, frames[DISAGREEMENTS])
+    """Writes an ensemble's folder; the caller holds the workspace's lock."""
+    with workspace.making(strategy) as (name, place):
+        files: dict[str, str] = {}
+        for file, frame in frames.items():
+            if frame is not None:
+                with atomic(place / file) as temporary:
+                    frame.to_parquet(temporary, index=False) if file.endswith("parquet") else frame.to_csv(
+                        temporary, index=False
+                    )
+                files[file] = sha256_of(place / file)
+        record = {**record, "files": files}
+        workspace.save_ensemble(place, name, record)
+    return Built(name, workspace.root / name, {"id": name, **record}, evaluation, why_none, frames[DISAGREEMENTS])
 
 
 def _members(workspace: Workspace, runs: Mapping[str, Sequence[RunRecord]]) -> dict[str, list[dict[str, Any]]]:
-    """What the ensemble remembers of each member: where it is, and the hash of its weights."""
+    """What the ensemble remembers of each member: where it is, the hash of its weights, and a digest of what it computes."""
     members: dict[str, list[dict[str, Any]]] = {task: [] for task in runs}
     for task in runs:
         for run in runs[task]:
             for fold in run.folds:
-                folder = run.member(fold)
-                card = read_card(folder)
-                place = folder.relative_to(workspace.root).as_posix()
-                members[task].append({"run": run.id, "fold": fold, "folder": place, "sha256": card["sha256"][WEIGHTS]})
+                card = check_member(run, fold)
+                place = run.member(fold).relative_to(workspace.root).as_posix()
+                members[task].append(
+                    {
+                        "run": run.id, "fold": fold, "folder": place, "sha256": card["sha256"][WEIGHTS],
+                        "function": function_of(card),
+                    }
+                )  # fmt: skip
     return members
 
 
@@ -256,24 +270,10 @@ def _tables(workspace: Workspace, runs: Mapping[str, Sequence[RunRecord]]) -> di
     tables: dict[str, dict[str, pd.DataFrame]] = {task: {} for task in TASKS}
     for kind in runs:
         for run in runs[kind]:
-            table = _held_out(workspace, run)
+            table = held_out_of(workspace, run)
             for task, part in by_tasks(kind, table).items():
                 tables[task][run.id] = part
     return tables
-
-
-def _held_out(workspace: Workspace, run: RunRecord) -> pd.DataFrame:
-    """A run's held-out tables, each the one that was written."""
-    assert run.plan is not None  # _unscorable has seen to it
-    files = [folder / HELD_OUT for folder in run.members]
-    changed = [
-        Problem(str(file), "not the file that was written (sha256 differs).", f"Restore it, or retrain {run.id}.")
-        for file in files
-        if file.is_file() and sha256_of(file) != read_card(file.parent)["sha256"].get(HELD_OUT)
-    ]
-    if changed:
-        raise WorkspaceError(f"{run.id}: its held-out probabilities were changed or damaged.", changed)
-    return read_held_out(run.task, run.id, files, workspace.load_plan(run.plan["digest"]))
 
 
 def _score(joined: Mapping[str, OutOfFold], strategy: Strategy) -> tuple[dict[str, Evaluation], pd.DataFrame]:
@@ -342,9 +342,12 @@ def open_predictor(
     """
     folder, record = workspace.ensemble(name)
     members = {
-        task: [MemberFiles(workspace.root / one["folder"], one["sha256"]) for one in chosen]
+        task: [MemberFiles(workspace.root / one["folder"], one["sha256"], one["function"]) for one in chosen]
         for task, chosen in record["members"].items()
     }
+    again = f"build it again with its tables: `{orch('ensemble', '--with', 'TABLE', workspace=workspace.root)}`."
+    for one in record["outside"]:
+        check_file(folder / one["file"], record["files"][one["file"]], again)
     found = load_members(members, device, loaded)
-    outside = [replace(read_outside(folder / one["file"]), name=one["name"]) for one in record.get("outside", ())]
+    outside = [replace(read_outside(folder / one["file"]), name=one["name"]) for one in record["outside"]]
     return folder.name, Predictor(found, strategy or record["strategy"], device, sharing=sharing, outside=outside)

@@ -23,6 +23,7 @@ from orchestrator.labels import CLASSES
 from orchestrator.lint import lint
 from orchestrator.recipe import Recipe
 from orchestrator.records.environment import git_revision, hardware, versions
+from orchestrator.records.origins import keep_content, keep_plan
 from orchestrator.records.run import UNFINISHED, RunRecord, run_key
 from orchestrator.records.workspace import Workspace, now
 from orchestrator.specialist import Specialist
@@ -188,7 +189,7 @@ def read_inputs(
         tell_loading(task, recipe, device, say)
     workspace = Workspace(settings.workspace, create=True)
     if plan is not None:
-        plan = workspace.keep_plan(plan)
+        plan = keep_plan(workspace, plan, say)
     content = photos.content(workspace.hashes())
     leaks = [problem for problem in twins(photos, content) if problem.fatal]
     if leaks:
@@ -198,7 +199,7 @@ def read_inputs(
         extra_content = HashCache(workspace.cache / "extra_hashes.json").hashes(extra.paths)
         extra.check(photos, content, extra_content, plan)
         tell_extra(extra, photos, specialists, say)
-        workspace.keep_content(extra.fingerprint(extra_content), extra_content)
+        keep_content(workspace, extra.fingerprint(extra_content), extra_content, say)
     elif base is not None and base.extra is not None:
         sources = ", ".join(base.data["extra"]["sources"])
         say(f"note: {base.id} learnt from extra photos too ({sources}); without --extra this does not.")
@@ -222,7 +223,7 @@ def read_inputs(
         for task, recipe in recipes.items()
     }
     fingerprint = photos.fingerprint(content)
-    workspace.keep_content(fingerprint, content)
+    keep_content(workspace, fingerprint, content, say)
     learning = frozenset(
         task for task, specialist in specialists.items() if extra is not None and len(extra.known(specialist.columns))
     )
@@ -254,7 +255,7 @@ def _about_extra(inputs: Inputs, task: str) -> dict[str, Any]:
     fingerprint = inputs.extra_of(task)
     if inputs.extra is None or fingerprint is None:
         return {}
-    sources = list(map(str, inputs.extra.sources))
+    sources = [str(source.absolute()) for source in inputs.extra.sources]
     return {"extra": {"sources": sources, "fingerprint": fingerprint, "photos": len(inputs.extra)}}
 
 
@@ -287,7 +288,6 @@ def new_run(
         offered: it is part of an experiment, and shall not become its specialist's current run by itself.
     """
     _, threads = share_out(settings.jobs, members, inputs.device)
-    folder = inputs.workspace.new_folder(task)
     plan = inputs.plan
     named = choices_of((task,), settings.recipes)[0].get(task, "")
     changes = [change for change in settings.changes if _is_for(change, task)]
@@ -295,8 +295,8 @@ def new_run(
     if parent:
         trained = [*sorted({*folds, *(fold for fold in parent.folds if fold is not None)})]
     run = RunRecord(
-        folder=folder,
-        id=folder.name,
+        folder=Path(),
+        id="",
         task=task,
         status=UNFINISHED,
         created=now(),
@@ -307,7 +307,7 @@ def new_run(
         folds=trained,
         plan=None if plan is None else {"k": plan.k, "seed": plan.seed, "digest": plan.digest},
         data={
-            "source": str(settings.data), "columns": dict(settings.columns),
+            "source": str(settings.data.absolute()), "columns": dict(settings.columns),
             "layout": inputs.photos.layout, "fingerprint": inputs.fingerprint,
             "photos": len(inputs.photos), "people": len(inputs.photos.people),
             **_about_extra(inputs, task),
@@ -323,5 +323,7 @@ def new_run(
         retrained=sorted(folds) if parent else [],
         published=offered,
     )  # fmt: skip
-    run.save()
+    with inputs.workspace.making(task) as (run.id, run.folder):
+        run.save()
+    run.folder = inputs.workspace.root / run.id
     return run

@@ -14,22 +14,35 @@ from dataclasses import dataclass, field
 import joblib
 from filelock import FileLock, Timeout
 
+from orchestrator.choosing import make_current
+from orchestrator.commands import orch
 from orchestrator.errors import WorkspaceError
 from orchestrator.inputs import Settings, key_of, new_run, read_inputs
 from orchestrator.preparation import Observer, Work, first_job, missing_jobs, pixels_of
 from orchestrator.records.comparison import near
 from orchestrator.records.environment import versions
-from orchestrator.records.members import check_member, clear, share_member
-from orchestrator.records.run import COMPLETE, RUN_LOCK, RunRecord
+from orchestrator.records.members import check_member, clear, heal, share_member
+from orchestrator.records.run import COMPLETE, RUN_LOCK, RunRecord, member_folder
 from orchestrator.records.summary import score_of
 from orchestrator.records.workspace import Workspace
 from orchestrator.retraining import base_run, check_folds, settle, tell_base
 from orchestrator.specialist import Specialist
-from orchestrator.training.checkpoints import CARD
+from orchestrator.training.cards import CARD, read_card
 from orchestrator.training.jobs import JobResult, run_jobs, share_out
 from orchestrator.training.member import MemberJob
 
-__all__ = ["Observer", "Report", "Settings", "first_jobs", "found_run", "retrain", "train_all", "train_runs"]
+__all__ = [
+    "Observer",
+    "Report",
+    "Settings",
+    "first_jobs",
+    "found_run",
+    "heal_runs",
+    "hold",
+    "retrain",
+    "train_all",
+    "train_runs",
+]
 
 
 @dataclass(frozen=True)
@@ -72,6 +85,7 @@ def train_all(settings: Settings, specialists: Mapping[str, Specialist], observe
         task: found_run(inputs.workspace, task, key_of(settings, inputs, task), finished_too=True)
         for task in specialists
     }
+    heal_runs([run for run in taken_up.values() if run is not None], observer)
     open_tasks = {task for task, run in taken_up.items() if run is None or not run.complete}
     pixels = pixels_of(settings, inputs, open_tasks, observer)  # before any run is written: a photo may be damaged
     with inputs.workspace.lock():
@@ -82,11 +96,11 @@ def train_all(settings: Settings, specialists: Mapping[str, Specialist], observe
         ]
     for run in runs:
         if run.complete and run.published:
-            current = inputs.workspace.current(run.task)
+            current = inputs.workspace.current_or_none(run.task)
             other = "" if current in (run.id, None) else f" {current} stays the current {run.task} run."
             observer.say(f"{run.id} is complete already (same recipe, data, plan and seed): kept as it is.{other}")
             if current is None:  # of an experiment, or the current one was deleted
-                _make_current(inputs.workspace, run, observer)
+                make_current(inputs.workspace, run, observer.say)
     _offer(runs)
     works = [Work(settings, specialists[run.task], inputs, run, pixels[run.task]) for run in runs if run.task in pixels]
     return train_runs(runs, works, observer, started)
@@ -112,8 +126,8 @@ def retrain(
     """
     started = time.monotonic()
     task = specialist.name
-    settings = settle(settings, task, folds)
     before = base_run(settings.workspace, task, base)
+    settings = settle(settings, task, folds, before)
     parent = before if folds else None
     inputs = read_inputs(settings, {task: specialist}, observer.say, before)
     tell_base(before, settings, observer.say)
@@ -124,26 +138,30 @@ def retrain(
             check_member(parent, fold)
     key = key_of(settings, inputs, task, parent, folds)
     run, same = (found_run(inputs.workspace, task, key, finished_too) for finished_too in (False, True))
+    heal_runs([one for one in (run, same) if one is not None], observer)
+    if run is None and same is not None and not same.complete:
+        run = same
     if run is None and same is not None and not again:
         observer.say(
             f"{same.id} has it already: the same recipe, data, plan and seed. --again trains it once more, another "
             "--seed draws anew."
         )
-        current = inputs.workspace.current(task)
+        current = inputs.workspace.current_or_none(task)
         if current is None:
-            _make_current(inputs.workspace, same, observer)
+            make_current(inputs.workspace, same, observer.say)
         elif current != same.id:
-            observer.say(f"{current} is the current {task} run; `orch runs use {same.id}` makes {same.id} that.")
+            use = orch("runs", "use", same.id, workspace=settings.workspace)
+            observer.say(f"{current} is the current {task} run; `{use}` makes {same.id} that.")
         return Report([same], {}, time.monotonic() - started)
     if run is None:
         for line in near(
-            inputs.workspace.runs(), task, inputs.recipes[task], settings.seed, inputs.fingerprint, inputs.plan,
+            inputs.workspace.runs(task), task, inputs.recipes[task], settings.seed, inputs.fingerprint, inputs.plan,
             inputs.extra_of(task),
         ):  # fmt: skip
             observer.say(line)
     pixels = pixels_of(settings, inputs, {task}, observer)  # before any run is written: a photo may be damaged
     with inputs.workspace.lock():
-        run = found_run(inputs.workspace, task, key, finished_too=False)
+        run = found_run(inputs.workspace, task, key, finished_too=run is not None and run.published)
         members = len(folds) or len(inputs.folds)
         run = run or new_run(settings, inputs, task, members, parent, folds, before)
     _offer([run])
@@ -152,6 +170,14 @@ def retrain(
         for fold in kept:
             share_member(parent, run, fold)
     return train_runs([run], [Work(settings, specialist, inputs, run, pixels[task])], observer, started)
+
+
+def heal_runs(runs: Sequence[RunRecord], observer: Observer) -> None:
+    """Looks whether the members of runs are as they were written; those that are not will be trained again."""
+    for run in runs:
+        with ExitStack() as locks:
+            hold(locks, run)
+            heal(run, observer.say)
 
 
 def first_jobs(settings: Settings, specialists: Mapping[str, Specialist], observer: Observer) -> dict[str, MemberJob]:
@@ -173,7 +199,7 @@ def first_jobs(settings: Settings, specialists: Mapping[str, Specialist], observ
 
 def found_run(workspace: Workspace, task: str, key: str, finished_too: bool) -> RunRecord | None:
     """The newest run of this key that may be taken up: unfinished, or finished and killed before it was published."""
-    runs = [run for run in workspace.runs() if run.task == task and run.key == key]
+    runs = [run for run in workspace.runs(task) if run.key == key]
     return next((run for run in reversed(runs) if finished_too or not (run.complete and run.published)), None)
 
 
@@ -202,7 +228,7 @@ def train_runs(
     given_up: dict[tuple[str, int | None], str] = {}
     with ExitStack() as locks:
         for work in open_works:
-            _hold(locks, work.run)
+            hold(locks, work.run)
         jobs = missing_jobs(open_works)
         if jobs:
             wanted, device = open_works[0].settings.jobs, open_works[0].inputs.device
@@ -224,19 +250,26 @@ def train_runs(
             finally:
                 observer.finished()
         for work in open_works:
-            run = work.run
-            for folder in run.members:
-                clear(folder)
-            run.seconds += time.monotonic() - started
-            if all((folder / CARD).is_file() for folder in run.members):
-                run.status, run.score = COMPLETE, score_of(run)
-            run.save()  # written last: a complete run has all its members
+            _close(work.run)
     for run in runs if offer else []:
         if run.complete and not run.published:
-            _make_current(Workspace(run.folder.parent), run, observer)
+            make_current(Workspace(run.folder.parent), run, observer.say)
             run.published = True
             run.save()
     return Report(list(runs), failures, time.monotonic() - started, given_up)
+
+
+def _close(run: RunRecord) -> None:
+    """Clears up after training; a run whose members are all there is complete."""
+    for folder in run.members:
+        clear(folder)
+    cards = {fold: read_card(run.member(fold)) for fold in run.folds if (run.member(fold) / CARD).is_file()}
+    run.seconds = sum(card["seconds"] for fold, card in cards.items() if fold in run.own_folds)
+    if len(cards) == len(run.folds):
+        run.files = {member_folder(fold): dict(check_member(run, fold, files=False)["sha256"]) for fold in run.folds}
+        run.status, run.score = COMPLETE, None
+        run.score = score_of(run)
+    run.save()  # written last: a complete run has all its members
 
 
 def _offer(runs: Sequence[RunRecord]) -> None:
@@ -247,7 +280,7 @@ def _offer(runs: Sequence[RunRecord]) -> None:
             run.save()
 
 
-def _hold(locks: ExitStack, run: RunRecord) -> None:
+def hold(locks: ExitStack, run: RunRecord) -> None:
     """Holds a run for this command; a killed command lets go by dying."""
     lock = FileLock(run.folder / RUN_LOCK)
     try:
@@ -255,18 +288,3 @@ def _hold(locks: ExitStack, run: RunRecord) -> None:
     except Timeout:
         raise WorkspaceError(f"{run.id}: another orch command is training this run. Wait for it, or stop it.") from None
     locks.callback(lock.release)
-
-
-def _make_current(workspace: Workspace, run: RunRecord, observer: Observer) -> None:
-    """A run becomes its specialist's current one once, when it is completed, unless it covers only some folds."""
-    before = workspace.current(run.task)
-    if before == run.id:
-        return
-    partial = run.plan is not None and len(run.folds) < run.plan["k"]
-    if partial and before is not None and workspace.run(before).covers != run.covers:
-        observer.say(
-            f"{run.id} covers {run.covers}: {before} stays the current {run.task} run. `orch runs use {run.id}`"
-        )
-        return
-    workspace.set_current(run.task, run.id)
-    observer.say(f"{run.id} is now the current {run.task} run" + (f" (was {before})." if before else "."))

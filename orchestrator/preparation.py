@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,7 @@ from orchestrator.records.environment import versions
 from orchestrator.records.run import RunRecord
 from orchestrator.specialist import Specialist
 from orchestrator.training.backbones import preprocess_of
-from orchestrator.training.checkpoints import CARD
+from orchestrator.training.cards import CARD
 from orchestrator.training.features import build_features
 from orchestrator.training.heads import head_of
 from orchestrator.training.jobs import JobResult
@@ -83,8 +84,8 @@ def missing_jobs(works: Sequence[Work]) -> list[tuple[RunRecord, MemberJob]]:
     """The members that are still missing, longest first, so that no straggler begins last."""
     jobs = []
     for work in works:
-        wanted = work.run.own_folds if work.only is None else work.only
-        folds = [fold for fold in wanted if not (work.run.member(fold) / CARD).is_file()]
+        wanted = work.run.folds if work.only is None else work.only
+        folds = [fold for fold in wanted if not os.path.lexists(work.run.member(fold) / CARD)]
         table = _table(work) if folds else None
         jobs += [(work.run, _job(work, fold, table)) for fold in folds if table is not None]
     return sorted(jobs, key=lambda one: -one[1].work)
@@ -195,12 +196,13 @@ def _job(work: Work, fold: int | None, table: pd.DataFrame) -> MemberJob:
     return MemberJob(
         folder=run.member(fold), task=run.task, fold=fold, classes=specialist.classes, table=table, train=train,
         held_out=held_out, pixels=work.pixels, recipe=recipe, head=head_of(specialist, recipe),
-        preprocess=preprocess_of(recipe), initial=inputs.weights[run.task], seed=work.settings.seed,
+        preprocess=preprocess_of(recipe), initial=inputs.weights[run.task], seed=run.seed_of(fold),
         profile=work.settings.profile, bars=work.bars,
         threads=run.threads,  # of the run, not of this command: other threads give other bits
         device=inputs.device,
         notes={
             "run": run.id, "plan_digest": inputs.plan.digest if inputs.plan else None,
-            "data_fingerprint": inputs.fingerprint, "versions": versions(),
+            "data_fingerprint": inputs.fingerprint, "extra_fingerprint": run.extra, "versions": versions(),
+            "record": run.as_json(),
         },
     )  # fmt: skip

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from orchestrator.commands import orch
 from orchestrator.errors import ConfigError, WorkspaceError, counted
 from orchestrator.inputs import Inputs, Settings
 from orchestrator.labels import TASKS
@@ -16,20 +17,21 @@ from orchestrator.records.workspace import Workspace
 __all__ = ["base_run", "check_folds", "settle", "tell_base"]
 
 
-def settle(settings: Settings, task: str, folds: Sequence[int] = ()) -> Settings:
+def settle(settings: Settings, task: str, folds: Sequence[int] = (), base: RunRecord | None = None) -> Settings:
     """Fills in what a retraining leaves open as the current runs have it, so that scores go on together.
 
     Args:
         settings: with `k` or `plan_seed` None where they are open.
         task: the specialist to retrain; its own current run counts first.
+        base: the run to start from, which counts before the current ones.
         folds: those asked for; without them and without `k`, a current run of the first folds alone is retrained as such.
     """
     k, seed, folds_used = 5, 0, settings.folds_used
     if Workspace.is_at(settings.workspace):
         workspace = Workspace(settings.workspace)
-        names = [name for one in (task, *TASKS) if (name := workspace.current(one))]
-        if names:
-            run = workspace.run(names[0])
+        names = [name for one in (task, *TASKS) if (name := workspace.current(one))] if base is None else []
+        if base is not None or names:
+            run = base or workspace.run(names[0])
             k, seed = (run.plan["k"], run.plan["seed"]) if run.plan else (0, 0)
             first = run.plan is not None and run.folds == list(range(len(run.folds))) and len(run.folds) < run.plan["k"]
             if first and not folds_used and settings.k is None and not folds:
@@ -66,7 +68,7 @@ def base_run(root: Path, task: str, base: str | None) -> RunRecord | None:
         raise ConfigError(f"--base {name}: a run of the {run.task} specialist; needed: one of {task}.")
     if not run.complete:
         raise WorkspaceError(
-            f"--base {name}: this run is unfinished. Complete it first: run its training command again."
+            f"--base {name}: this run is unfinished. Complete it first: `{orch('resume', name, workspace=root)}`."
         )
     return run
 

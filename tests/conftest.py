@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import sys
@@ -10,10 +11,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test never reaches for the network
+
+settings.register_profile("orchestrator", deadline=None)  # machines are shared: an example's seconds say nothing
+settings.load_profile("orchestrator")
 
 ROOT = Path(__file__).parent.parent
 
@@ -101,6 +107,30 @@ def hashes(folder: Path) -> dict[str, str]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+def edit_sealed(path: Path, **changes: object) -> dict[str, object]:
+    """Changes values of a sealed file and seals it anew, as a program that knows how would; returns what it holds."""
+    from orchestrator.data.files import digest_of
+
+    value = {**json.loads(path.read_text()), **changes}
+    del value["digest"]
+    path.write_text(json.dumps({**value, "digest": digest_of(value)}))
+    return value
+
+
+def edit_held_out(folder: Path, table: pd.DataFrame) -> None:
+    """Puts another held-out table into a member's folder, with its hashes in card and record, as if it had been trained so."""
+    from orchestrator.data.files import sha256_of
+
+    table.to_parquet(folder / "held_out.parquet", index=False)
+    digest = sha256_of(folder / "held_out.parquet")
+    card = json.loads((folder / "member.json").read_text())
+    (folder / "member.json").write_bytes((folder / "member.json").read_bytes())  # no longer shared with another run
+    edit_sealed(folder / "member.json", sha256={**card["sha256"], "held_out.parquet": digest})
+    record = json.loads((folder.parent / "run.json").read_text())
+    files = {**record["files"], folder.name: {**record["files"][folder.name], "held_out.parquet": digest}}
+    edit_sealed(folder.parent / "run.json", files=files)
 
 
 def train(orch: Callable[..., Done], people: Path, workspace: Path, *words: object) -> Done:

@@ -36,6 +36,11 @@ ENTRIES = (
         "train-all", TRAIN, "Train the three specialists over the folds of one plan of people.", "train", "train_all"
     ),
     Entry("train", TRAIN, "Retrain one specialist into a new run; the others' files are not touched."),
+    Entry(
+        "resume",
+        TRAIN,
+        "Complete a run by its record alone: train the members that are missing or damaged, and nothing else.",
+    ),
     Entry("sweep", TRAIN, "Search for better settings of one specialist, or tune it stage by stage."),
     Entry(
         "ensemble", FUSE, "Fuse the specialists' runs, score them out of fold, and save the ensemble for prediction."
@@ -65,6 +70,7 @@ ENTRIES = (
     Entry("data", RECORDS, "Photos and their tables: check, describe, split, invent.", attribute="app"),
     Entry("runs", RECORDS, "What was trained: list, show, compare, choose, delete.", attribute="app"),
     Entry("ensembles", RECORDS, "What was fused: list, choose, delete.", attribute="app"),
+    Entry("workspace", RECORDS, "The workspace's own files: check them, repair them.", attribute="app"),
     Entry("submissions", RECORDS, "Submission files: what differs between two.", attribute="app"),
     Entry("recipes", RECORDS, "Ways to train: list, show, compare, check and copy recipes.", attribute="app"),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -58,6 +59,7 @@ def cascade(
     from orchestrator.labels import TASKS, compose
     from orchestrator.pictures import draw_cascade
     from orchestrator.prediction import choose_engines, find_photos
+    from orchestrator.records.origins import trained_content
     from orchestrator.records.workspace import Workspace
     from orchestrator.specialists import SPECIALISTS
     from orchestrator.training.devices import resolve_device
@@ -72,14 +74,17 @@ def cascade(
         truth = compose(*(SPECIALISTS[task].label(source.table) for task in TASKS))
     else:
         paths = list(read_eval(evaluation).paths) if evaluation is not None else find_photos(photos or [])
-    folder, _ = here.ensemble(ensemble)
+    folder, record = here.ensemble(ensemble)
+    names = [one["run"] for members in record["members"].values() for one in members]
     with counting("loading members") as progress:
         _, predictor = open_predictor(here, ensemble, place, progress)
     with counting("writing exports") as progress:
         for chosen in choose_engines(predictor, paths, engine, False, here.cache / "engines", progress):
             say(f"{chosen}.")
     with counting("asking all members") as progress:
-        measured = measure_cascade(predictor, paths, rate, here.trained_content, progress, truth, persons)
+        measured = measure_cascade(
+            predictor, paths, rate, partial(trained_content, here, names), progress, truth, persons
+        )
     path = save_cascade(folder, measured)
     draw_cascade(measured.as_dict(), folder / PICTURE)
     if json:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.cli.console import grid, out, say
+from orchestrator.commands import orch, shown
 
 if TYPE_CHECKING:
     from orchestrator.experiments.comparing import Comparison
@@ -45,18 +46,24 @@ def print_comparison(found: Comparison) -> None:
         )
 
 
-def next_step(run: RunRecord, where: str) -> str:
+def next_step(run: RunRecord) -> str:
     """How an experiment's winner becomes the specialist's current run: at once when it covers all folds, or trained over them.
 
     Args:
         run: the winner.
-        where: the `--workspace` words of the command.
     """
-    if run.plan is None or len(run.folds) == run.plan["k"]:
-        return f"make it the current one: orch runs use {run.id}{where}"
-    changes = "".join(f" --set {shlex.quote(change)}" for change in run.changes)
-    words = f"orch train {run.task} --data {shlex.quote(run.data['source'])} --recipe {shlex.quote(run.recipe_name)}{changes}"
-    return f"it covers {run.covers}; over all folds: {words}{where}"
+    workspace = run.folder.parent
+    if not run.partial:
+        return f"make it the current one: {orch('runs', 'use', run.id, workspace=workspace)}"
+    data = shown(Path(run.data["source"]))
+    extra = [
+        word for source in run.data.get("extra", {}).get("sources", ()) for word in ("--extra", shown(Path(source)))
+    ]
+    columns = [word for pair in run.data["columns"].items() for word in ("--columns", "=".join(pair))]
+    k, seed = (run.plan["k"], run.plan["seed"]) if run.plan else (0, 0)
+    plan = ["--folds", k, "--plan-seed", seed, "--seed", run.seed]
+    words = orch("train", run.task, "--data", data, "--base", run.id, *plan, *columns, *extra, workspace=workspace)
+    return f"it covers {run.covers}; over all folds: {words}"
 
 
 def _words(found: Comparison, number: int) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.cli.console import counting, grid, say, talk
 from orchestrator.errors import counted
-from orchestrator.training.checkpoints import HISTORY, PROGRESS
+from orchestrator.training.cards import HISTORY, PROGRESS
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

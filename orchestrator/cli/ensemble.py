@@ -10,6 +10,7 @@ import typer
 
 from orchestrator.cli.console import emit, grid, out, say, share
 from orchestrator.cli.options import JsonOption, WorkspaceOption
+from orchestrator.commands import orch
 
 if TYPE_CHECKING:
     from orchestrator.ensembling import Built
@@ -65,7 +66,8 @@ def ensemble(
         named = any(word.startswith(f"{task}=") for word in [*members, *(more or [])])
         say(f"{task}: {', '.join(run.id for run in chosen)}{'' if named else ' (current)'}")
     tables = [read_outside(path) for path in outside]
-    built = build_ensemble(place, strategy, runs, scored=not no_score, outside=tables)
+    notes: list[str] = []
+    built = build_ensemble(place, strategy, runs, scored=not no_score, outside=tables, say=notes.append)
     for table in tables:
         scored = any(one["run"] == table.name for singles in built.record.get("single", {}).values() for one in singles)
         how = "scored where it is out of fold" if scored else "for prediction alone: it abstains in the score"
@@ -75,8 +77,10 @@ def ensemble(
         emit({**built.record, "folder": str(built.folder)})
         return
     print_built(built)
-    where = "" if workspace == Path("runs") else f" --workspace {workspace}"
-    say(f"next: orch predict PHOTOS{where}   or   orch predict --eval DIR --out submission.csv{where}")
+    for note in notes:
+        say(note)
+    photos = orch("predict", "PHOTOS", workspace=workspace)
+    say(f"next: {photos}   or   {orch('predict', '--eval', 'DIR', '--out', 'submission.csv', workspace=workspace)}")
 
 
 def draw_scores(built: Built) -> None:

@@ -8,7 +8,10 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli.console import emit, grid, out, say, share
+from orchestrator.cli.listing import tell_damaged
 from orchestrator.cli.options import JsonOption, WorkspaceOption
+from orchestrator.commands import orch
+from orchestrator.errors import DamagedError
 
 __all__ = ["app"]
 
@@ -26,10 +29,20 @@ def list_ensembles(workspace: WorkspaceOption = Path("runs"), json: JsonOption =
     from orchestrator.records.workspace import Workspace
 
     place = Workspace(workspace)
-    current = place.current("ensemble")
-    found = [(name, place.ensemble(name)[1]) for name in place.ensembles()]
+    wrong: list[DamagedError] = []
+    current, found = None, []
+    try:
+        current = place.current("ensemble")
+    except DamagedError as error:
+        wrong.append(error)
+    for name in place.ensembles():
+        try:
+            found.append((name, place.ensemble(name)[1]))
+        except DamagedError as error:
+            wrong.append(error)
     if json:
         emit([{**record, "id": name, "current": name == current} for name, record in found])
+        tell_damaged(wrong)
         return
     table = grid("", "ensemble", "strategy", "runs", "tables", "18-way macro F1", "95 % interval", "state", "created")
     table.columns[2].justify = table.columns[3].justify = "left"
@@ -45,8 +58,9 @@ def list_ensembles(workspace: WorkspaceOption = Path("runs"), json: JsonOption =
         created = record["created"][:16].replace("T", " ")
         table.add_row(name, record["strategy"], " ".join(runs), tables, score, span, state, created)
     out().print(table)
-    if not found:
-        say("no ensembles yet: `orch ensemble --strategy soft` makes one.")
+    if not found and not wrong:
+        say(f"no ensembles yet: `{orch('ensemble', '--strategy', 'soft', workspace=workspace)}` makes one.")
+    tell_damaged(wrong)
 
 
 @app.command("use")
@@ -60,13 +74,10 @@ def use_ensemble(
     Examples:
       orch ensembles use soft-0001
     """
+    from orchestrator.choosing import use_ensemble as make_it_current
     from orchestrator.records.workspace import Workspace
 
-    place = Workspace(workspace)
-    place.ensemble(ensemble)
-    before = place.current("ensemble")
-    place.set_current("ensemble", ensemble)
-    say(f"{ensemble} is now the current ensemble" + (f" (was {before})." if before else "."))
+    make_it_current(Workspace(workspace), ensemble, say)
 
 
 @app.command("delete")

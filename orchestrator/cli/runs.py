@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from orchestrator.cli.console import emit, grid, out, say, share
+from orchestrator.cli.listing import chosen_facts, facts_beside, print_list, recipe_of, tell_damaged
 from orchestrator.cli.options import JsonOption, WorkspaceOption
+from orchestrator.commands import orch
 from orchestrator.errors import ConfigError, counted
-
-if TYPE_CHECKING:
-    from orchestrator.records.run import RunRecord
 
 __all__ = ["app"]
 
-SHOWN = ("run", "recipe", "backbone", "seed", "plan", "score", "status", "current", "created", "tag", "task")
-"""Facts that the list shows anyway; others get a column when `--where` asks for them."""
 
 app = typer.Typer(
     no_args_is_help=True, help="What was trained: list, show, compare, choose, delete.", rich_markup_mode="rich"
@@ -49,18 +46,13 @@ def list_runs(
       orch runs list --where 'task=age loss=focal score>0.6' --sort score
       orch runs list --where 'tag=grid augment.flip!=0' --json
     """
-    from orchestrator.records.filters import conditions_of, in_order
-    from orchestrator.records.summary import facts_of, run_as_dict
+    from orchestrator.records.summary import run_as_dict
     from orchestrator.records.workspace import Workspace
 
     place = Workspace(workspace)
-    runs = {run.id: run for run in place.runs()}
-    facts = [facts_of(place, run) for run in runs.values()]
-    keys = list(facts[0]) if facts else []
-    numbers = {key for one in facts for key, value in one.items() if isinstance(value, float)}
-    conditions = conditions_of(where, keys, numbers) if facts else []
-    found = [one for one in facts if all(condition.holds(one) for condition in conditions)]
-    found = in_order(found, sort, keys) if sort and facts else found
+    records, wrong = place.read_runs()
+    runs = {run.id: run for run in records}
+    found = chosen_facts([facts_beside(place, run, wrong, bool(where or sort)) for run in records], where, sort)
     if json:
         emit(
             [
@@ -68,41 +60,13 @@ def list_runs(
                 for one in found
             ]
         )
-        return
-    told = list(dict.fromkeys(condition.key for condition in conditions if condition.key not in SHOWN))
-    table = grid(
-        "",
-        "run",
-        "recipe",
-        "backbone",
-        "seed",
-        "folds",
-        "plan",
-        "macro F1",
-        "state",
-        "created",
-        "tags",
-        *told,
-    )
-    for one in found:
-        run = runs[one["run"]]
-        mean = "-" if one["score"] is None else share(one["score"])
-        folds = "all photos" if run.plan is None else f"{len(run.folds)} of {run.plan['k']}"
-        state = "current" if one["current"] else run.status
-        table.add_row(
-            run.id, recipe_of(run), run.recipe["backbone"], str(run.seed), folds, (one["plan"] or "-")[:6], mean, state,
-            run.created[:16].replace("T", " "), " ".join(one["tag"]), *(str(one[key]) for key in told),
-        )  # fmt: skip
-    out().print(table)
-    if not runs:
-        say("no runs yet: `orch train-all --data DIR` trains some.")
-    elif not found:
-        say(f"none of {len(runs)} runs.")
-
-
-def recipe_of(run: RunRecord) -> str:
-    """The recipe's name, and how many `--set` words changed it."""
-    return run.recipe_name + (f" +{len(run.changes)}" if run.changes else "")
+    else:
+        print_list([(runs[one["run"]], one) for one in found], where)
+        if not runs and not wrong:
+            say(f"no runs yet: `{orch('train-all', '--data', 'DIR', workspace=workspace)}` trains some.")
+        elif not found and runs:
+            say(f"none of {len(runs)} runs.")
+    tell_damaged(wrong)
 
 
 @app.command("use")
@@ -116,20 +80,20 @@ def use_run(
     Examples:
       orch runs use age-0001
     """
+    from orchestrator.choosing import use_run as make_it_current
     from orchestrator.errors import WorkspaceError
     from orchestrator.records.workspace import Workspace
 
     place = Workspace(workspace)
     record = place.run(run)
     if not record.complete:
-        raise WorkspaceError(f"{run} is unfinished: run its training command again to complete it.")
-    before = place.current(record.task)
-    place.set_current(record.task, record.id)
-    say(f"{record.id} is now the current {record.task} run" + (f" (was {before})." if before else "."))
-    if record.plan is not None and len(record.folds) < record.plan["k"]:
+        resume = orch("resume", run, workspace=workspace)
+        raise WorkspaceError(f"{run} is unfinished: `{resume}` completes it.")
+    make_it_current(place, record, say)
+    if record.partial:
         say(
-            f"note: it covers {record.covers}. `orch ensemble` scores specialists over the same people: train it over all folds "
-            "(orch train), or the others over these."
+            f"note: it covers {record.covers}. An ensemble scores specialists over the same people: train it over all folds, or "
+            "the others over these."
         )
 
 
@@ -166,7 +130,8 @@ def show_run(
         "created": record.created,
         **({"note": notes.note} if notes.note else {}),
         **({"tags": " ".join(notes.tags)} if notes.tags else {}),
-        "recipe": f"{record.recipe_name} {' '.join(record.changes)} (seed {record.seed})",
+        "recipe": " ".join([recipe_of(record), *record.changes]),
+        "seed": ", ".join(map(str, record.seeds)),
         "settings": "  ".join(f"{key}={value}" for key, value in settings.items() if not key.startswith("augment.")),
         "augment": "  ".join(
             f"{key.removeprefix('augment.')}={value}" for key, value in settings.items() if key.startswith("augment.")
@@ -192,7 +157,7 @@ def show_run(
         f"{record.threads} threads a member",
         "versions": "  ".join(f"{name} {version}" for name, version in versions.items()),
         "git": record.environment["git"] or "-",
-        "wall time": f"{record.seconds / 60:.1f} minutes",
+        "training": f"{record.seconds / 60:.1f} minutes, its own members added up",
         "folder": str(record.folder),
     }.items():
         facts.add_row(name, value)

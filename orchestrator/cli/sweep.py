@@ -157,7 +157,7 @@ def _searched(
     if json:
         emit(found.as_dict())
     else:
-        _print_sweep(found, settings.workspace)
+        _print_sweep(found)
         if picture is not None:
             say(f"{picture}: every trial by its settings.")
     best = found.best
@@ -165,7 +165,7 @@ def _searched(
     return Workspace(settings.workspace).run(best.run) if best and best.run and better else found.reference
 
 
-def _print_sweep(found: Sweep, workspace: Path) -> None:
+def _print_sweep(found: Sweep) -> None:
     """The best trials, what mattered, and whether the best one is more than luck."""
     from orchestrator.cli.comparison import next_step
 
@@ -185,7 +185,6 @@ def _print_sweep(found: Sweep, workspace: Path) -> None:
         told = ", ".join(f"{name} {100 * part:.0f} %" for name, part in found.importance.items() if part >= 0.005)
         say(f"what the differences come from: {told}.")
     say(f"{found.seconds / 60:.1f} minutes.")
-    where = "" if workspace == Path("runs") else f" --workspace {workspace}"
     if found.comparison is None:
         winner = found.best
         if winner is None:
@@ -206,7 +205,7 @@ def _print_sweep(found: Sweep, workspace: Path) -> None:
     }[best.verdict]
     say(f"best: {best.run.id}, {gain:+.4f} over {found.reference.id} ({span.low:+.4f} to {span.high:+.4f}): {verdict}")
     if best.verdict != "worse":
-        say(next_step(best.run, where))
+        say(next_step(best.run))
 
 
 def _staged(
@@ -221,11 +220,11 @@ def _staged(
     if json:
         emit([stage.as_dict() for stage in found])
     else:
-        _print_stages(found, settings.workspace)
+        _print_stages(found)
     return found[-1].after
 
 
-def _print_stages(found: list[Stage], workspace: Path) -> None:
+def _print_stages(found: list[Stage]) -> None:
     """Stage by stage: what was best, by how much, and whether the recipe moved."""
     from orchestrator.cli.comparison import next_step
 
@@ -242,7 +241,7 @@ def _print_stages(found: list[Stage], workspace: Path) -> None:
             decision += f" ({stage.best.verdict}; log loss {stage.best.surer})"
         table.add_row(stage.name, stage.before.id, str(stage.tried), best, gain, span, " ".join(stage.words), decision)
     out().print(table)
-    last, where = found[-1].after, "" if workspace == Path("runs") else f" --workspace {workspace}"
+    last = found[-1].after
     if not any(stage.tried for stage in found):
         say("Nothing could be tried: what stands in the way is told above.")
         return
@@ -250,7 +249,7 @@ def _print_stages(found: list[Stage], workspace: Path) -> None:
         say("Nothing was better beyond noise: the recipe is as good as what was tried, on these people.")
         return
     say(f"{last.id} is what tuning came to. Train it over all folds and with another --seed before trusting it.")
-    say(next_step(last, where))
+    say(next_step(last))
 
 
 def _write(run: RunRecord, to: Path) -> None:

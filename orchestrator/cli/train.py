@@ -31,6 +31,7 @@ from orchestrator.cli.options import (
     chosen_tasks,
     column_names,
 )  # fmt: skip
+from orchestrator.commands import orch
 from orchestrator.errors import ConfigError
 from orchestrator.labels import JOINT, TASKS
 
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from orchestrator.pipeline import Observer, Report
     from orchestrator.records.run import RunRecord
 
-__all__ = ["interrupted", "train", "train_all", "watcher"]
+__all__ = ["after", "conclude", "interrupted", "train", "train_all", "watcher"]
 
 
 def train_all(
@@ -91,8 +92,8 @@ def train_all(
         interrupted(display)
     finally:
         display.close()
-    where = "" if workspace == Path("runs") else f" --workspace {workspace}"
-    _conclude(report, json, f"next: orch ensemble --strategy soft{where}" if len(chosen) == len(TASKS) else "")
+    fuse = orch("ensemble", "--strategy", "soft", workspace=workspace)
+    conclude(report, json, f"next: {fuse}" if len(chosen) == len(TASKS) else "")
 
 
 def train(
@@ -181,25 +182,25 @@ def train(
         interrupted(display)
     finally:
         display.close()
-    where = "" if workspace == Path("runs") else f" --workspace {workspace}"
     if grid_words:
-        _conclude_grid(report, workspace, where, json)
+        _conclude_grid(report, workspace, json)
     else:
-        _conclude(report, json, _next(report.runs[0], where))
+        conclude(report, json, after(report.runs[0]))
 
 
-def _next(run: RunRecord, where: str) -> str:
+def after(run: RunRecord) -> str:
     """What to do with a run: let it vote, or hold it against the current one, whose place it has not taken."""
     from orchestrator.records.workspace import Workspace
 
-    current = Workspace(run.folder.parent).current(run.task)
+    workspace = run.folder.parent
+    current = Workspace(workspace).current_or_none(run.task)
     if current not in (None, run.id):
-        return f"next: orch runs compare {current} {run.id}{where}"
-    joint = f" --members joint={run.id}" if run.task == JOINT else ""
-    return f"next: orch ensemble --strategy soft{joint}{where}"
+        return f"next: {orch('runs', 'compare', current, run.id, workspace=workspace)}"
+    joint = ("--members", f"joint={run.id}") if run.task == JOINT else ()
+    return f"next: {orch('ensemble', '--strategy', 'soft', *joint, workspace=workspace)}"
 
 
-def _conclude_grid(report: Report, workspace: Path, where: str, json: bool) -> None:
+def _conclude_grid(report: Report, workspace: Path, json: bool) -> None:
     """The comparison of a grid's runs, the best one named."""
     from orchestrator.cli.comparison import next_step, print_comparison
     from orchestrator.experiments.comparing import compare_runs
@@ -208,7 +209,7 @@ def _conclude_grid(report: Report, workspace: Path, where: str, json: bool) -> N
 
     whole = [run for run in report.runs if run.complete]
     if json or len(whole) < 2 or whole[0].plan is None:
-        _conclude(report, json, "")
+        conclude(report, json, "")
         return
     found = compare_runs(Workspace(workspace), whole, trainable(whole[0].task))
     print_comparison(found)
@@ -226,7 +227,7 @@ def _conclude_grid(report: Report, workspace: Path, where: str, json: bool) -> N
         "": "the first",
     }
     say(f"best: {best.run.id} ({sure[best.verdict]}).")
-    say(next_step(best.run, where))
+    say(next_step(best.run))
 
 
 def watcher(track: list[str], workspace: Path) -> TrainingDisplay | Tracked:
@@ -248,7 +249,7 @@ def interrupted(display: Observer) -> NoReturn:
     raise typer.Exit(stop_code())
 
 
-def _conclude(report: Report, json: bool, next_step: str) -> None:
+def conclude(report: Report, json: bool, next_step: str) -> None:
     """The table of what is complete and what failed; exit code 1 when something failed."""
     from orchestrator.records.summary import cards_of, profile_of, run_as_dict, score_of
 

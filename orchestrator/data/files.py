@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -20,7 +21,10 @@ from safetensors import SafetensorError
 
 from orchestrator.errors import StoreError, WorkspaceError
 
-__all__ = ["atomic", "check_format", "digest_of", "free_room", "read_json", "sha256_of", "sweep", "write_json"]
+__all__ = [
+    "atomic", "check_format", "digest_of", "free_room", "put_aside", "read_json", "sha256_of", "sweep",
+    "take_away", "write_json",
+]  # fmt: skip
 
 DISK_MARGIN = 64 * 1024**2  # bytes left free for histories, cards and tables beside a big file
 
@@ -74,6 +78,28 @@ def sweep(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def take_away(path: Path) -> None:
+    """Removes a file or link of ours; a folder in its place, which is not, gets another name."""
+    if path.is_dir() and not path.is_symlink():
+        put_aside(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def put_aside(path: Path) -> Path | None:
+    """Gives a damaged file, link or folder another name, so that nothing is lost; None when there is nothing.
+
+    Returns:
+        The new name: the old one with `.damaged`, and a number where that is taken.
+    """
+    if not os.path.lexists(path):
+        return None
+    names = (path.with_name(f"{path.name}.damaged{number or ''}") for number in itertools.count())
+    place = next(name for name in names if not os.path.lexists(name))
+    path.rename(place)
+    return place
+
+
 def check_format(path: Path, value: Any, known: int) -> None:
     """Refuses a file of a newer version than this one.
 
@@ -110,7 +136,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise WorkspaceError(f"{path}: no such file. `orch runs list` shows what the workspace holds.") from None
+        raise WorkspaceError(f"{path}: no such file.") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise WorkspaceError(
             f"{path}: not readable as JSON ({error}). It was changed or damaged outside orch."

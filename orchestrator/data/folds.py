@@ -17,13 +17,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from orchestrator.data.files import check_format, digest_of, read_json, write_json
+from orchestrator.data.files import digest_of
+from orchestrator.data.sealed import damaged, read_sealed, write_sealed
 from orchestrator.errors import PlanError
 from orchestrator.labels import CLASSES, age_bands
 
 __all__ = ["FoldPlan", "plan_folds", "strata_words"]
 
-PLAN_FORMAT = 1
+PLAN_FORMAT = 2
+KIND = "plan"
 
 
 @dataclass(frozen=True)
@@ -69,29 +71,32 @@ class FoldPlan:
         held = self.folds(persons) == fold
         return np.flatnonzero(~held), np.flatnonzero(held)
 
+    @property
+    def name(self) -> str:
+        """What it is called: the first twelve digits of its digest."""
+        return self.digest[:12]
+
     def save(self, path: Path) -> None:
-        """Writes the plan atomically, with its digest."""
-        value = {
-            "format": PLAN_FORMAT, "digest": self.digest, "k": self.k, "seed": self.seed,
-            "strata": list(self.strata), "fold_of": dict(self.fold_of),
-        }  # fmt: skip
-        write_json(path, value)
+        """Writes the plan atomically."""
+        body = {"k": self.k, "seed": self.seed, "strata": list(self.strata), "fold_of": dict(self.fold_of)}
+        write_sealed(path, KIND, self.name, PLAN_FORMAT, body)
 
     @classmethod
-    def load(cls, path: Path) -> FoldPlan:
-        """Reads a plan and checks it against its digest.
+    def load(cls, path: Path, name: str, way_out: str) -> FoldPlan:
+        """Reads a plan.
+
+        Args:
+            path: the file.
+            name: of the plan.
+            way_out: how to do without the file, as in `read_sealed`.
 
         Raises:
-            PlanError: the file was edited or damaged.
+            DamagedError: the file is missing, damaged, or another plan's.
         """
-        value = read_json(path)
-        check_format(path, value, PLAN_FORMAT)
+        value = read_sealed(path, KIND, name, PLAN_FORMAT, way_out)
         plan = cls(value["k"], value["seed"], value["fold_of"], tuple(value["strata"]))
-        if plan.digest != value["digest"]:
-            raise PlanError(
-                f"{path}: the people in it no longer match its digest; it was edited or damaged. Members were trained "
-                "by the plan as it was, so restore the file; deleting it makes a new plan, and new runs."
-            )
+        if plan.name != name:
+            raise damaged(path, f"the people in it are those of the plan {plan.name}", way_out)
         return plan
 
 

@@ -102,7 +102,7 @@ def without(path: Path, what: str) -> str:
         path: the file, there or not.
         what: comes then, as the rest of a sentence.
     """
-    return f"`{set_aside(path)}`: {what}" if os.path.lexists(path) else what
+    return f"`{set_aside(path)}`, then {what}" if os.path.lexists(path) else what
 
 
 def _text(path: Path, way_out: str) -> str:

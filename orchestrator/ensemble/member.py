@@ -13,10 +13,12 @@ from torch import Tensor, nn
 
 from orchestrator.data.files import digest_of
 from orchestrator.data.preprocessing import Preprocess
+from orchestrator.data.sealed import damaged
 from orchestrator.errors import Problem, WeightsError, WorkspaceError
 from orchestrator.labels import CLASSES
 from orchestrator.training.backbones import create
-from orchestrator.training.checkpoints import CARD, WEIGHTS, load_weights, read_card
+from orchestrator.training.cards import CARD, WEIGHTS, function_of, read_card, trained_again
+from orchestrator.training.checkpoints import load_weights
 from orchestrator.training.heads import Head, head_from_dict
 from orchestrator.training.views import mean_over_views
 
@@ -30,10 +32,12 @@ class MemberFiles:
     Attributes:
         folder: holds the card and the weights.
         sha256: of the weights, as the ensemble recorded it; empty trusts the card.
+        function: digest of what the member computes, as the ensemble recorded it; empty trusts the card.
     """
 
     folder: Path
     sha256: str = ""
+    function: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,6 +138,12 @@ def load_members(
 
 def _load(task: str, files: MemberFiles, device: str, layouts: _Layouts) -> Member:
     card = read_card(files.folder)
+    if files.function and function_of(card) != files.function:
+        raise damaged(
+            files.folder / CARD,
+            "not the card of the member that the ensemble was built of",
+            trained_again(files.folder),
+        )
     if card["task"] != task or tuple(card["classes"]) != CLASSES[task]:
         raise WorkspaceError(
             f"{files.folder / CARD}: a member for {card['task']} with the classes {', '.join(card['classes'])}; "

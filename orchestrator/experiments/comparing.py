@@ -7,20 +7,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from orchestrator.data.files import read_json
 from orchestrator.errors import ConfigError
+from orchestrator.evaluation.held_out import held_out_of
 from orchestrator.evaluation.intervals import Interval, difference, mean_difference
-from orchestrator.evaluation.out_of_fold import read_held_out
 from orchestrator.metrics import Scores, score
 from orchestrator.records.comparison import settings_of
 from orchestrator.records.run import RunRecord
 from orchestrator.records.workspace import Workspace
 from orchestrator.specialist import Specialist
-from orchestrator.training.checkpoints import HELD_OUT, HISTORY
+from orchestrator.training.cards import history_of
 
-__all__ = ["Compared", "Comparison", "compare_runs", "held_out_of", "mean_curve"]
+__all__ = ["Compared", "Comparison", "compare_runs", "mean_curve"]
 
 LEAST = 1e-7  # of a probability in a logarithm, as in the members' cards
 
@@ -121,7 +119,7 @@ def compare_runs(workspace: Workspace, runs: Sequence[RunRecord], specialist: Sp
     tasks = list(dict.fromkeys(run.task for run in runs))
     if len(tasks) > 1:
         raise ConfigError(f"runs of {', '.join(tasks)}: only runs of one specialist can be compared.")
-    tables = {run.id: held_out_of(workspace, run) for run in runs}
+    tables = {run.id: held_out_of(workspace, run).set_index("path", drop=False) for run in runs}
     common = set.intersection(*(set(table.index) for table in tables.values()))
     if not common:
         raise ConfigError(f"{', '.join(tables)}: no photo was held out by all of them: nothing can be compared.")
@@ -162,25 +160,9 @@ def compare_runs(workspace: Workspace, runs: Sequence[RunRecord], specialist: Sp
     return Comparison(specialist.classes, len(paths), persons.nunique(), relabelled, differing, compared)
 
 
-def held_out_of(workspace: Workspace, run: RunRecord) -> pd.DataFrame:
-    """A run's held-out table by path, every row checked against its plan.
-
-    Raises:
-        ConfigError: the run holds nobody out, or is unfinished.
-        WorkspaceError: a table is missing or damaged.
-        LeakError: a table judges people that its member may have seen.
-    """
-    if run.plan is None or not run.complete:
-        why = "was trained on everything" if run.plan is None else "is unfinished"
-        raise ConfigError(f"{run.id} {why}: it has no out-of-fold answers to compare.")
-    plan = workspace.load_plan(run.plan["digest"])
-    table = read_held_out(run.task, run.id, [folder / HELD_OUT for folder in run.members], plan)
-    return table.set_index("path", drop=False)
-
-
 def _curves(run: RunRecord) -> dict[str, list[dict[str, Any]]]:
     """Each member's history."""
-    return {folder.name: read_json(folder / HISTORY) for folder in run.members if (folder / HISTORY).is_file()}
+    return {folder.name: history_of(folder) for folder in run.members}
 
 
 def mean_curve(curves: dict[str, list[dict[str, Any]]], key: str) -> tuple[list[int], list[float]]:

@@ -11,14 +11,14 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from orchestrator.data.files import digest_of, read_json
+from orchestrator.data.files import digest_of
 from orchestrator.errors import ConfigError, OrchestratorError, TrainingError, WorkspaceError, counted
-from orchestrator.experiments.comparing import Comparison, compare_runs, held_out_of
+from orchestrator.evaluation.held_out import answers_of, held_out_of
+from orchestrator.experiments.comparing import Comparison, compare_runs
 from orchestrator.experiments.runs import known_run, run_of, tag
 from orchestrator.experiments.search import COMPLETE, FAILED, GIVEN_UP, Search, Trial, bars_of
 from orchestrator.experiments.spaces import Space
@@ -31,7 +31,7 @@ from orchestrator.records.run import RunRecord
 from orchestrator.records.workspace import Workspace
 from orchestrator.retraining import base_run, settle, tell_base
 from orchestrator.specialist import Specialist
-from orchestrator.training.checkpoints import HISTORY
+from orchestrator.training.cards import history_of
 from orchestrator.training.jobs import share_out
 
 __all__ = ["Sweep", "sweep"]
@@ -291,15 +291,13 @@ class _Rounds:
 def _score(workspace: Workspace, run: RunRecord, specialist: Specialist) -> float:
     """A run's out-of-fold macro F1."""
     table = held_out_of(workspace, run)
-    answers = table[[f"p({name})" for name in specialist.classes]].to_numpy().argmax(axis=1)
-    return score(table["truth"].to_numpy(), answers, len(specialist.classes)).macro_f1
+    return score(table["truth"].to_numpy(), answers_of(table, run.task), len(specialist.classes)).macro_f1
 
 
 def _curve(run: RunRecord, epochs: int) -> tuple[tuple[float, float], ...]:
     """The best macro F1 so far of a run's first member, by the share of its training."""
-    file: Path = run.members[0] / HISTORY
     best, curve = 0.0, []
-    for entry in read_json(file) if file.is_file() else []:
+    for entry in history_of(run.members[0]):
         if "macro_f1" in entry:
             best = max(best, entry["macro_f1"])
             curve.append((entry["epoch"] / epochs, best))

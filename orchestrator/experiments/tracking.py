@@ -7,26 +7,27 @@ between telling it and noting that.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from orchestrator.data.files import check_format, read_json, write_json
+from orchestrator.data.sealed import read_sealed, without, write_sealed
 from orchestrator.errors import OrchestratorError
 from orchestrator.experiments.trackers import Tracker, check_words, open_trackers
 from orchestrator.preparation import Observer
 from orchestrator.records.run import RunRecord, member_folder
 from orchestrator.records.summary import score_of
-from orchestrator.training.checkpoints import HISTORY
+from orchestrator.training.cards import history_of
 from orchestrator.training.jobs import JobResult
 from orchestrator.training.member import MemberJob
 
 __all__ = ["Tracked", "send"]
 
 SENT = "tracking.json"
-TRACKING_FORMAT = 1
+TRACKING_FORMAT = 2
 POLL_SECONDS = 2.0
 
 
@@ -37,14 +38,12 @@ def send(tracker: Tracker, run: RunRecord) -> int:
         Epochs sent.
     """
     path = run.folder / SENT
-    notes: dict[str, Any] = {"format": TRACKING_FORMAT, "trackers": {}}
-    if path.is_file():
-        notes = read_json(path)
-        check_format(path, notes, TRACKING_FORMAT)
+    notes: dict[str, Any] = {"trackers": {}}
+    if os.path.lexists(path):
+        way_out = without(path, "run the same command again: everything is sent once more.")
+        notes = read_sealed(path, "tracking", run.id, TRACKING_FORMAT, way_out)
     place = notes["trackers"].setdefault(tracker.name, {"id": None, "epochs": {}, "ended": False})
-    histories = {
-        member_folder(fold): read_json(file) for fold in run.folds if (file := run.member(fold) / HISTORY).is_file()
-    }
+    histories = {member_folder(fold): history_of(run.member(fold)) for fold in run.folds}
     new = {member: history[place["epochs"].get(member, 0) :] for member, history in histories.items()}
     count = sum(map(len, new.values()))
     ends = run.complete and not place["ended"]
@@ -58,7 +57,7 @@ def send(tracker: Tracker, run: RunRecord) -> int:
     if ends:
         tracker.end(run, score_of(run))
         place["ended"] = True
-    write_json(path, notes)
+    write_sealed(path, "tracking", run.id, TRACKING_FORMAT, notes)
     return count
 
 

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from orchestrator.data.boxes import find_boxes
-from orchestrator.data.files import atomic, sha256_of, write_json
+from orchestrator.data.files import atomic, put_aside, sha256_of
 from orchestrator.data.photos import Photos
 from orchestrator.data.readers import read
 from orchestrator.data.store import PixelSource, build_stores, store_key
@@ -31,10 +31,11 @@ from orchestrator.lint import lint
 from orchestrator.metrics import Scores, score
 from orchestrator.recipe import Recipe
 from orchestrator.records.members import check_member, share_member
-from orchestrator.records.run import COMPLETE, RUN_LOCK, UNFINISHED, RunRecord
+from orchestrator.records.origins import plan_of
+from orchestrator.records.run import COMPLETE, RUN_LOCK, UNFINISHED, RunRecord, member_folder
 from orchestrator.records.workspace import Workspace, now
 from orchestrator.specialist import Specialist
-from orchestrator.training.checkpoints import CARD, HELD_OUT, read_card
+from orchestrator.training.cards import HELD_OUT, read_card, write_card
 
 __all__ = ["Flips", "keep_views", "try_views"]
 
@@ -108,7 +109,7 @@ def try_views(
     if run.plan is None or not run.complete:
         why = "was trained on everything" if run.plan is None else "is unfinished"
         raise ConfigError(f"{run.id} {why}: nobody is held out to try views on.")
-    plan, tables = workspace.load_plan(run.plan["digest"]), {}
+    plan, tables = plan_of(workspace, run), {}
     for fold in run.folds:
         check_member(run, fold)
         tables[fold] = read_held_out(run.task, run.id, [run.member(fold) / HELD_OUT], plan)
@@ -151,19 +152,26 @@ def keep_views(workspace: Workspace, flips: Flips, specialist: Specialist) -> Ru
     source = flips.run
     recipe = _with_views(source, specialist, flips.views)
     with workspace.lock():
-        known = next((run for run in workspace.runs() if _is_kept(run, source, recipe)), None)
-        if known is not None and known.complete:
+        known = next((run for run in workspace.runs(source.task) if _is_kept(run, source, recipe)), None)
+        if known is not None and known.complete and _is_whole(known):
             return known
-        folder = known.folder if known else workspace.new_folder(source.task)  # a killed command's run is gone on with
         run = replace(
-            source, folder=folder, id=folder.name, status=UNFINISHED, created=now(), published=False, seconds=0.0,
+            source, status=UNFINISHED, created=now(), published=False, seconds=0.0, score=None, files={},
             changes=[*source.changes, f"views={list(recipe.views)}"], recipe=recipe.model_dump(mode="json"),
-            parent=source.id, retrained=[],
+            parent=source.id, retrained=[], shared_seeds=dict(source.shared_seeds),
         )  # fmt: skip
-        run.save()
+        if known is not None:  # a killed command's run is gone on with, a damaged one written anew
+            run.id, run.folder = known.id, known.folder
+            run.save()
+        else:
+            with workspace.making(source.task) as (run.id, run.folder):
+                run.save()
+            run.folder = workspace.root / run.id
     try:
         with FileLock(run.folder / RUN_LOCK, blocking=False):
             for fold in run.folds:
+                if run.member(fold).exists() and not run.member(fold).is_dir():
+                    put_aside(run.member(fold))
                 share_member(source, run, fold)
                 _rewrite(run, fold, flips, specialist)
             run.status, run.published, run.score = COMPLETE, True, flips.after.macro_f1
@@ -171,6 +179,16 @@ def keep_views(workspace: Workspace, flips: Flips, specialist: Specialist) -> Ru
     except Timeout:
         raise WorkspaceError(f"{run.id}: another orch command is writing this run. Wait for it, or stop it.") from None
     return run
+
+
+def _is_whole(run: RunRecord) -> bool:
+    """Whether every file of the run's members is the one that was written."""
+    try:
+        for fold in run.folds:
+            check_member(run, fold)
+    except WorkspaceError:
+        return False
+    return True
 
 
 def _is_kept(run: RunRecord, source: RunRecord, recipe: Recipe) -> bool:
@@ -191,9 +209,12 @@ def _rewrite(run: RunRecord, fold: int | None, flips: Flips, specialist: Special
     card |= {
         "views": list(flips.views), "recipe": run.recipe, "run": run.id,
         "scores": {"macro_f1": scores.macro_f1, "accuracy": scores.accuracy, "log_loss": log_loss},
+        "confusion": scores.counts.tolist(), "record": run.as_json(),
         "sha256": card["sha256"] | {HELD_OUT: sha256_of(folder / HELD_OUT)},
     }  # fmt: skip
-    write_json(folder / CARD, card)
+    del card["id"]
+    write_card(folder, run.identity(fold), card)
+    run.files[member_folder(fold)] = dict(card["sha256"])
 
 
 def _with_views(run: RunRecord, specialist: Specialist, views: Sequence[str]) -> Recipe:

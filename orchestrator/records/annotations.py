@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from orchestrator.data.files import check_format, read_json, write_json
+from orchestrator.data.sealed import read_sealed, without, write_sealed
 from orchestrator.errors import ConfigError
 
 __all__ = ["Annotations", "check_tag"]
 
 FILE = "notes.json"
-ANNOTATIONS_FORMAT = 1
+ANNOTATIONS_FORMAT, KIND = 2, "notes"
 TAG = re.compile(r"[\w.+-]{1,40}")
 
 
@@ -31,17 +32,21 @@ class Annotations:
 
     @classmethod
     def read(cls, folder: Path) -> Annotations:
-        """Those of a run's folder; empty where nobody has written any."""
+        """Those of a run's folder; empty where nobody has written any.
+
+        Raises:
+            DamagedError: the file is damaged, or another run's.
+        """
         path = folder / FILE
-        if not path.is_file():
+        if not os.path.lexists(path):
             return cls()
-        value = read_json(path)
-        check_format(path, value, ANNOTATIONS_FORMAT)
-        return cls(str(value.get("note", "")), tuple(value.get("tags", ())))
+        way_out = without(path, "go on without its note and tags.")
+        value = read_sealed(path, KIND, folder.name, ANNOTATIONS_FORMAT, way_out)
+        return cls(str(value["note"]), tuple(value["tags"]))
 
     def write(self, folder: Path) -> None:
         """Writes them atomically."""
-        write_json(folder / FILE, {"format": ANNOTATIONS_FORMAT, **asdict(self)})
+        write_sealed(folder / FILE, KIND, folder.name, ANNOTATIONS_FORMAT, asdict(self))
 
     def tagged(self, tags: Iterable[str], remove: bool = False) -> Annotations:
         """With some tags more, or fewer."""

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.data.augmentation import Augment
-from orchestrator.recipe import Recipe
-
 if TYPE_CHECKING:
     from orchestrator.data.folds import FoldPlan
+    from orchestrator.recipe import Recipe
     from orchestrator.records.run import RunRecord
 
 __all__ = ["chosen", "differences", "flat", "near", "settings_of"]
@@ -20,6 +18,8 @@ SHOWN = 3  # runs
 
 def flat(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """A recipe's settings with `augment.flip` and the like as keys; `about` and `workers`, which change no result, left out."""
+    from orchestrator.recipe import Recipe
+
     whole = Recipe.model_validate(recipe).model_dump(mode="json")
     augment = {f"augment.{key}": value for key, value in whole.pop("augment").items()}
     return {key: value for key, value in (whole | augment).items() if key not in ("about", "workers")}
@@ -27,6 +27,9 @@ def flat(recipe: Mapping[str, Any]) -> dict[str, Any]:
 
 def chosen(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that are not at their defaults; those without a default count as chosen."""
+    from orchestrator.data.augmentation import Augment
+    from orchestrator.recipe import Recipe
+
     fields = {**Recipe.model_fields, **{f"augment.{key}": field for key, field in Augment.model_fields.items()}}
     found = {}
     for key, value in flat(recipe).items():
@@ -46,10 +49,10 @@ def settings_of(run: RunRecord) -> dict[str, Any]:
     """All that may differ between two runs of a specialist: the recipe's settings, and where they come from."""
     plan = run.plan or {"digest": "none", "k": 0}
     return {
-        **flat(run.recipe), "seed": run.seed, "data": run.data["fingerprint"][:12],
+        **flat(run.recipe), "seed": ", ".join(map(str, run.seeds)), "data": run.data["fingerprint"][:12],
         "plan": f"{plan['digest'][:12]} ({plan['k']} folds)", "folds": ", ".join(map(str, run.folds)),
         "initial weights": run.initial_weights["sha256"][:12] or "random", "device": run.device.partition(":")[0],
-        "extra": (run.extra or "none")[:12],
+        "extra": f"{', '.join(run.data['extra']['sources'])} ({run.extra[:6]})" if run.extra else "none",
     }  # fmt: skip
 
 

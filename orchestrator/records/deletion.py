@@ -5,8 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 
-from filelock import FileLock, Timeout
-
+from orchestrator.commands import orch
 from orchestrator.errors import Problem, WorkspaceError
 from orchestrator.records.run import RUN_LOCK, RunRecord
 from orchestrator.records.workspace import Workspace
@@ -22,6 +21,8 @@ def check_unused(workspace: Workspace, runs: Sequence[RunRecord]) -> None:
     Raises:
         WorkspaceError: naming the ensembles, all at once.
     """
+    from filelock import FileLock, Timeout
+
     problems = []
     for run in runs:
         problems += _users(workspace, run)
@@ -42,6 +43,8 @@ def delete(workspace: Workspace, run: RunRecord) -> None:
     Raises:
         WorkspaceError: an ensemble answers with it, or another command is working on it.
     """
+    from filelock import FileLock, Timeout
+
     hidden = workspace.deleted / run.id
     with workspace.lock():
         problems = _users(workspace, run)
@@ -50,7 +53,7 @@ def delete(workspace: Workspace, run: RunRecord) -> None:
         try:
             with FileLock(run.folder / RUN_LOCK, blocking=False):
                 workspace.retire(run.id)
-                if workspace.current(run.task) == run.id:
+                if workspace.current_or_none(run.task) == run.id:
                     workspace.clear_current(run.task)
                 hidden.parent.mkdir(exist_ok=True)
                 run.folder.rename(hidden)
@@ -68,7 +71,7 @@ def delete_ensemble(workspace: Workspace, name: str) -> None:
     with workspace.lock():
         folder, _ = workspace.ensemble(name)
         workspace.retire(name)
-        if workspace.current("ensemble") == name:
+        if workspace.current_or_none("ensemble") == name:
             workspace.clear_current("ensemble")
         hidden = workspace.deleted / name
         hidden.parent.mkdir(exist_ok=True)
@@ -80,19 +83,12 @@ def _users(workspace: Workspace, run: RunRecord) -> list[Problem]:
     users = [
         name
         for name in workspace.ensembles()
-        if any(
-            one["folder"].split("/")[0] == run.id
-            for members in workspace.ensemble(name)[1]["members"].values()
-            for one in members
-        )
+        if any(one["run"] == run.id for members in workspace.ensemble(name)[1]["members"].values() for one in members)
     ]
     if not users:
         return []
-    return [
-        Problem(
-            run.id, f"{', '.join(users)} answers with it.", f"`orch ensembles delete {' '.join(users)}` lets it go."
-        )
-    ]
+    let_go = orch("ensembles", "delete", *users, workspace=workspace.root)
+    return [Problem(run.id, f"{', '.join(users)} answers with it.", f"`{let_go}` lets it go.")]
 
 
 def _busy(run: RunRecord) -> Problem:

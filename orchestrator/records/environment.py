@@ -8,8 +8,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import joblib
-
 __all__ = ["git_revision", "hardware", "versions"]
 
 PACKAGES = (
@@ -37,6 +35,8 @@ def versions() -> dict[str, str]:
 
 def hardware(device: str) -> dict[str, Any]:
     """Processor, cores, and the GPU where one is used."""
+    import joblib  # knows the limits of containers
+
     about: dict[str, Any] = {
         "processor": _processor(),
         "cores": joblib.cpu_count(),

@@ -1,43 +1,110 @@
-"""Sharing a complete member between runs: the same bytes, hard-linked where the disk can, copied where not."""
+"""The members of a run: whether they are whole, healed where they are not, and shared between runs.
+
+Shared members are the same bytes, hard-linked where the disk can, copied where not.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from orchestrator.data.files import atomic, sha256_of, sweep
-from orchestrator.errors import WorkspaceError
-from orchestrator.records.run import RunRecord
-from orchestrator.training.checkpoints import BEST, CARD, CHECKPOINT, HISTORY, PROGRESS, read_card
+from orchestrator.data.files import atomic, put_aside, sweep, take_away
+from orchestrator.data.sealed import damaged
+from orchestrator.errors import DamagedError, WorkspaceError
+from orchestrator.records.run import UNFINISHED, RunRecord, member_folder
+from orchestrator.training.cards import (
+    CARD,
+    CHECKPOINT,
+    HISTORY,
+    PROGRESS,
+    check_files,
+    check_identity,
+    read_card,
+    trained_again,
+)
 
-__all__ = ["check_member", "clear", "share_member"]
+__all__ = ["check_member", "clear", "heal", "share_member"]
 
 
 def clear(folder: Path) -> None:
     """Removes what a kill left behind in a member's folder; the caller holds the run's lock."""
     sweep(folder)
     if (folder / CARD).is_file():
-        for name in (CHECKPOINT, BEST, PROGRESS):
-            (folder / name).unlink(missing_ok=True)
+        for name in (CHECKPOINT, PROGRESS, *(path.name for path in folder.glob("best-*.safetensors"))):
+            take_away(folder / name)
 
 
-def check_member(run: RunRecord, fold: int | None) -> dict[str, Any]:
-    """The member's card, when its files are those that were written.
+def check_member(run: RunRecord, fold: int | None, files: bool = True) -> dict[str, Any]:
+    """The member's card, when it is the run's own and the files beside it are those that were written.
+
+    Args:
+        run: whose member it is.
+        fold: which.
+        files: hash weights and held-out table too, not only the card.
 
     Raises:
-        WorkspaceError: a file of the member is missing or was changed.
+        DamagedError: a file of the member is missing, damaged, or another member's.
     """
     there = run.member(fold)
     card = read_card(there)
-    for name, digest in card["sha256"].items():
-        if not (there / name).is_file() or sha256_of(there / name) != digest:
-            raise WorkspaceError(
-                f"{there / name}: missing or not the file that was written (sha256 differs). Restore it, or retrain that "
-                f"fold too: --fold {fold}."
-            )
+    on_record = run.files.get(member_folder(fold))
+    if on_record is None:
+        check_identity(there, card["id"], run.identity(fold))
+    elif card["sha256"] != on_record:
+        raise damaged(there / CARD, f"not the card that {run.id} was completed with", trained_again(there))
+    if files:
+        check_files(there, card)
     return card
+
+
+def heal(run: RunRecord, say: Callable[[str], None]) -> list[int | None]:
+    """Puts members aside that are not as they were written, so that training makes them anew; the caller holds the run's lock.
+
+    A complete run that lacks a member is unfinished again. Nothing is deleted.
+
+    Args:
+        run: its record, changed and saved where members were put aside or are gone.
+        say: told what was found.
+
+    Returns:
+        The folds that are missing now.
+    """
+    missing: list[int | None] = []
+    for fold in run.folds:
+        folder = run.member(fold)
+        begun = not run.complete and not os.path.lexists(folder / CARD)
+        if begun and (folder.is_dir() or not os.path.lexists(folder)):
+            missing.append(fold)  # its turn has not come, or it is under way
+            continue
+        try:
+            check_member(run, fold)
+        except DamagedError as error:
+            what = error.message.split(". Restore it; or")[0]
+            place = put_aside(folder)
+            kept = f" (what is there was put aside as {place.name})" if place else ""
+            run.status = UNFINISHED
+            run.files.pop(member_folder(fold), None)
+            run.save()
+            if _shared_anew(run, fold):
+                say(f"note: {what}: {run.id} takes it from {run.parent} again{kept}.")
+                continue
+            missing.append(fold)
+            say(f"note: {what}: {run.id} trains it again{kept}.")
+    return missing
+
+
+def _shared_anew(run: RunRecord, fold: int | None) -> bool:
+    """Takes a member that was shared from the run that it was shared from, where that one has it whole."""
+    if run.parent is None or fold in run.retrained or run.derived:
+        return False
+    try:
+        share_member(RunRecord.load(run.folder.parent / run.parent), run, fold)
+    except WorkspaceError:
+        return False
+    return True
 
 
 def share_member(source: RunRecord, target: RunRecord, fold: int | None) -> None:
@@ -46,15 +113,21 @@ def share_member(source: RunRecord, target: RunRecord, fold: int | None) -> None
     Members are immutable, so a hard link is as good as a copy, and deleting either run leaves the other whole.
 
     Raises:
-        WorkspaceError: a file of the member is missing or was changed.
+        DamagedError: a file of the member is missing or was changed.
     """
     there, here = source.member(fold), target.member(fold)
     card = check_member(source, fold)
     here.mkdir(parents=True, exist_ok=True)
     for name in (*card["sha256"], HISTORY, CARD):  # the card last: it marks the member complete
+        if name == HISTORY and not (there / name).is_file():
+            continue
         with atomic(here / name) as temporary:
             temporary.unlink()
             try:
                 os.link(there / name, temporary)
             except OSError:
                 shutil.copy2(there / name, temporary)
+    target.files[member_folder(fold)] = dict(card["sha256"])
+    if source.seed_of(fold) != target.seed:
+        target.shared_seeds[member_folder(fold)] = source.seed_of(fold)
+    target.save()

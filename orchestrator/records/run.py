@@ -11,20 +11,24 @@ of an older version is held against today's settings with those that it did not 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
+from orchestrator.commands import orch
+from orchestrator.data.files import digest_of
+from orchestrator.data.sealed import read_sealed, write_sealed
+from orchestrator.errors import DamagedError
+from orchestrator.training.cards import identity_of
 
-from orchestrator.data.files import check_format, digest_of, read_json, write_json
-from orchestrator.errors import WorkspaceError
-from orchestrator.recipe import Recipe
+if TYPE_CHECKING:
+    from orchestrator.recipe import Recipe
 
 __all__ = ["COMPLETE", "RECORD", "RUN_LOCK", "UNFINISHED", "RunRecord", "member_folder", "run_key"]
 
-RUN_FORMAT = 1
+RUN_FORMAT = 2
+KIND = "run"
 RECORD = "run.json"
 RUN_LOCK = "run.lock"
 """Held in a run's folder by whoever works on it."""
@@ -64,6 +68,8 @@ class RunRecord:
         published: whether it was offered as its specialist's current run, the last step of training. Runs of an experiment
             count as offered from the start.
         score: out-of-fold macro F1, written when it is complete; None before, and where nobody is held out.
+        files: folder of a member -> file -> sha256: of shared members from the start, of all when the run is complete.
+        shared_seeds: fold -> the seed of a shared member, where it is not this run's.
     """
 
     folder: Path
@@ -87,6 +93,8 @@ class RunRecord:
     seconds: float = 0.0
     published: bool = False
     score: float | None = None
+    files: dict[str, dict[str, str]] = field(default_factory=dict)
+    shared_seeds: dict[str, int] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:
@@ -97,6 +105,25 @@ class RunRecord:
     def own_folds(self) -> list[int | None]:
         """The folds that this run trains itself."""
         return list(self.retrained) if self.parent else list(self.folds)
+
+    def seed_of(self, fold: int | None) -> int:
+        """The seed that a member was trained with: a shared one has that of the run that trained it."""
+        return self.shared_seeds.get(member_folder(fold), self.seed)
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds of its members, sorted."""
+        return sorted({self.seed_of(fold) for fold in self.folds})
+
+    @property
+    def derived(self) -> bool:
+        """Whether it was made of another run without training: the same weights, answering with views."""
+        return self.parent is not None and not self.retrained
+
+    @property
+    def partial(self) -> bool:
+        """Whether it covers only some folds of its plan."""
+        return self.plan is not None and len(self.folds) < self.plan["k"]
 
     @property
     def covers(self) -> str:
@@ -116,15 +143,30 @@ class RunRecord:
     @property
     def key(self) -> str:
         """Digest of all that the result depends on; empty when the recipe has settings that this version does not know."""
-        try:
-            recipe = Recipe.model_validate(self.recipe)
-        except ValidationError:
+        recipe = self._recipe()
+        if recipe is None:
             return ""
         digest = self.plan["digest"] if self.plan else None
         weights, data = self.initial_weights["sha256"], self.data["fingerprint"]
         return run_key(
             self.task, recipe, weights, data, digest, self.own_folds, self.seed, self.device, self.parent, self.extra
         )
+
+    def identity(self, fold: int | None) -> str:
+        """The identity of a member that was trained as this record says: the id of its card."""
+        recipe, digest = self._recipe(), self.plan["digest"] if self.plan else None
+        weights, data, seed = self.initial_weights["sha256"], self.data["fingerprint"], self.seed_of(fold)
+        return identity_of(self.task, fold, recipe.digest() if recipe else "", weights, data, digest, seed, self.extra)
+
+    def _recipe(self) -> Recipe | None:
+        from pydantic import ValidationError
+
+        from orchestrator.recipe import Recipe
+
+        try:
+            return Recipe.model_validate(self.recipe)
+        except ValidationError:
+            return None
 
     def member(self, fold: int | None) -> Path:
         """The folder of a member."""
@@ -135,27 +177,38 @@ class RunRecord:
         """The folders of all members."""
         return [self.member(fold) for fold in self.folds]
 
+    def as_json(self) -> dict[str, Any]:
+        """All of it but the folder, as JSON values."""
+        value = asdict(self)
+        del value["folder"], value["id"]
+        return value
+
     def save(self) -> None:
         """Writes the record atomically."""
-        value = asdict(self)
-        del value["folder"]
-        write_json(self.folder / RECORD, {"format": RUN_FORMAT, **value})
+        write_sealed(self.folder / RECORD, KIND, self.id, RUN_FORMAT, self.as_json())
 
     @classmethod
     def load(cls, folder: Path) -> RunRecord:
         """Reads a record.
 
         Raises:
-            WorkspaceError: missing, damaged, or written by a newer version.
+            DamagedError: missing, damaged, another run's, or of another format.
         """
-        value = read_json(folder / RECORD)
-        check_format(folder / RECORD, value, RUN_FORMAT)
-        value.pop("format")
-        value.pop("key", None)  # kept on disk by early workspaces
+        repair = orch("workspace", "repair", workspace=folder.parent)
+        way_out = f"run `{repair}`, which writes it anew from the members' cards."
+        return cls.of(folder, read_sealed(folder / RECORD, KIND, folder.name, RUN_FORMAT, way_out))
+
+    @classmethod
+    def of(cls, folder: Path, value: Mapping[str, Any]) -> RunRecord:
+        """A record from JSON values.
+
+        Raises:
+            DamagedError: they are not those of a run.
+        """
         try:
-            return cls(folder=folder, **value)
+            return cls(folder=folder, id=folder.name, **value)
         except TypeError as error:
-            raise WorkspaceError(f"{folder / RECORD}: not the record of a run ({error}).") from None
+            raise DamagedError(f"{folder / RECORD}: not the record of a run ({error}).") from None
 
 
 def run_key(

@@ -1,24 +1,31 @@
-"""A run in short: its members' cards, its scores, where its time went, and all facts that it can be asked for."""
+"""A run in short: its members' cards, its scores, where its time went, and all facts that it can be asked for.
+
+Nothing heavy is imported: a list of runs is told from their records and cards alone.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-import pandas as pd
-
-from orchestrator.data.files import read_json
-from orchestrator.metrics import score
 from orchestrator.records.annotations import Annotations
-from orchestrator.records.comparison import flat
 from orchestrator.records.run import RunRecord
-from orchestrator.records.workspace import Workspace
-from orchestrator.training.checkpoints import CARD, HELD_OUT, HISTORY, read_card
+from orchestrator.training.cards import CARD, history_of, read_card
 
-__all__ = ["cards_of", "facts_of", "profile_of", "run_as_dict", "score_of"]
+__all__ = ["FACTS", "cards_of", "facts_of", "macro_f1_of", "profile_of", "run_as_dict", "score_of"]
+
+FACTS = (
+    "run", "task", "recipe", "status", "current", "score", "seed", "members", "k", "plan", "data", "created", "minutes", "device",
+    "parent", "extra", "tag", "note",
+)  # fmt: skip
+"""What a run can be asked for beside its settings."""
 
 
 def cards_of(run: RunRecord) -> list[dict[str, Any]]:
-    """The cards of the run's complete members."""
+    """The cards of the run's complete members.
+
+    Raises:
+        DamagedError: one is damaged.
+    """
     return [read_card(folder) for folder in run.members if (folder / CARD).is_file()]
 
 
@@ -26,12 +33,11 @@ def profile_of(run: RunRecord) -> dict[str, float]:
     """Seconds by stage over the members' histories; empty for a run without --profile."""
     found: dict[str, float] = {}
     for folder in run.members:
-        if (folder / HISTORY).is_file():
-            for entry in read_json(folder / HISTORY):
-                stages = entry.get("stages", {})
-                rest = {"rest": entry["seconds"] - sum(stages.values())} if stages else {}
-                for stage, seconds in (stages | rest).items():
-                    found[stage] = found.get(stage, 0.0) + max(0.0, seconds)
+        for entry in history_of(folder):
+            stages = entry.get("stages", {})
+            rest = {"rest": entry["seconds"] - sum(stages.values())} if stages else {}
+            for stage, seconds in (stages | rest).items():
+                found[stage] = found.get(stage, 0.0) + max(0.0, seconds)
     return found
 
 
@@ -40,12 +46,12 @@ def run_as_dict(run: RunRecord) -> dict[str, Any]:
     members = [
         {
             "fold": card["fold"], "folder": str(run.member(card["fold"])), "epochs": card["epochs"],
-            "best_epoch": card["best_epoch"], "seconds": card["seconds"], "sha256": card["sha256"], **card["scores"],
+            "best_epoch": card["best_epoch"], "seconds": card["seconds"], "seed": card["seed"], "sha256": card["sha256"],
+            **card["scores"],
         }
         for card in cards_of(run)
     ]  # fmt: skip
-    value = {key: item for key, item in vars(run).items() if key != "folder"}
-    return {**value, "folder": str(run.folder), "covers": run.covers, "members": members}
+    return {"id": run.id, **run.as_json(), "folder": str(run.folder), "covers": run.covers, "members": members}
 
 
 def score_of(run: RunRecord) -> float | None:
@@ -55,22 +61,26 @@ def score_of(run: RunRecord) -> float | None:
     """
     if run.score is not None:
         return run.score
-    files = [folder / HELD_OUT for folder in run.members if (folder / CARD).is_file() and (folder / HELD_OUT).is_file()]
-    if not files:
-        return None
-    table = pd.concat([pd.read_parquet(file) for file in files], ignore_index=True)
-    answers = table.filter(like="p(").to_numpy()
-    return score(table["truth"].to_numpy(), answers.argmax(axis=1), answers.shape[1]).macro_f1
+    counts = [card["confusion"] for card in cards_of(run) if card["confusion"]]
+    return macro_f1_of(counts) if counts else None
 
 
-def facts_of(workspace: Workspace, run: RunRecord) -> dict[str, Any]:
-    """What `orch runs list --where` can ask of a run: every setting, and what is known of the run."""
-    notes = Annotations.read(run.folder)
-    return {
-        **flat(run.recipe), "run": run.id, "task": run.task, "recipe": run.recipe_name, "status": run.status,
-        "current": workspace.current(run.task) == run.id, "score": score_of(run), "seed": run.seed,
-        "members": len(run.folds), "k": run.plan["k"] if run.plan else 0,
-        "plan": run.plan["digest"][:12] if run.plan else None, "data": run.data["fingerprint"][:12],
-        "created": run.created, "minutes": round(run.seconds / 60, 1), "device": run.device, "parent": run.parent,
-        "extra": (run.extra or "none")[:12], "tag": list(notes.tags), "note": notes.note,
-    }  # fmt: skip
+def macro_f1_of(counts: list[list[list[int]]]) -> float:
+    """The macro F1 of several confusion matrices (truth, prediction) added up: `metrics.macro_f1` without NumPy."""
+    classes = range(len(counts[0]))
+    total = [[sum(one[row][column] for one in counts) for column in classes] for row in classes]
+    both = [sum(total[code]) + sum(row[code] for row in total) for code in classes]
+    return sum(2 * total[code][code] / both[code] if both[code] else 0.0 for code in classes) / len(classes)
+
+
+def facts_of(run: RunRecord, current: str | None, notes: Annotations) -> dict[str, Any]:
+    """What is known of a run, by the names in `FACTS`."""
+    plan = run.plan
+    seeds = run.seeds
+    values = (
+        run.id, run.task, run.recipe_name, run.status, current == run.id, score_of(run), seeds[0] if len(seeds) == 1 else seeds,
+        sum((folder / CARD).is_file() for folder in run.members), plan["k"] if plan else 0,
+        plan["digest"][:12] if plan else None, run.data["fingerprint"][:12], run.created, round(run.seconds / 60, 1), run.device,
+        run.parent, ", ".join(run.data.get("extra", {}).get("sources", ())) or "none", list(notes.tags), notes.note,
+    )  # fmt: skip
+    return dict(zip(FACTS, values, strict=True))

@@ -1,41 +1,64 @@
 """The workspace: one folder (`runs/` by default) with fold plans, runs, ensembles and caches.
 
-workspace.json          the format, so that a newer workspace is refused and not misread
-plans/<digest>.json     fold plans
+workspace.json          the format, so that another version's workspace is refused and not misread; numbers never given out again
+plans/<name>.json       fold plans
+photos/<name>.json      hashes of the files that runs learnt from
 age-0001/ ...           runs
 current/age.json ...    which run is current for each specialist, and which ensemble
 soft-0001/ ...          ensembles
 sweeps/                 memories of searches
-deleted.json            ids of deleted runs, never given out again
-deleted/                runs on their way out
+deleted/                runs and ensembles on their way out
 store/                  decoded pixels       } caches: deleting
 cache/                  hashes, weights      } them loses nothing
+
+Every file that carries meaning is sealed (data/sealed.py), and what lies beside one is known to it by its sha256.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock
+from orchestrator.commands import orch
+from orchestrator.data.files import put_aside
+from orchestrator.data.sealed import read_sealed, without, write_sealed
+from orchestrator.errors import DamagedError, Problem, WorkspaceError, nearest
+from orchestrator.labels import CLASSES
+from orchestrator.records.run import RunRecord
 
-from orchestrator.data.files import check_format, read_json, write_json
-from orchestrator.data.folds import FoldPlan
-from orchestrator.data.photos import HashCache
-from orchestrator.errors import LeakError, WorkspaceError, nearest
-from orchestrator.records.run import COMPLETE, RECORD, RunRecord
+if TYPE_CHECKING:
+    from filelock import FileLock
 
-__all__ = ["ENSEMBLE", "ENSEMBLE_FORMAT", "Workspace", "now"]
+    from orchestrator.data.photos import HashCache
 
-WORKSPACE_FORMAT = 1
-ENSEMBLE_FORMAT = 1
+__all__ = ["ENSEMBLE", "ENSEMBLE_FORMAT", "MARK", "WORKSPACE_FORMAT", "Workspace", "now", "problem_of", "write_mark"]
+
+WORKSPACE_FORMAT = 2
+ENSEMBLE_FORMAT = 2
+CURRENT_FORMAT = 2
 FEW = 12  # ids that an error lists
 MARK = "workspace.json"
 ENSEMBLE = "ensemble.json"
-RETIRED = "deleted.json"
+KIND, NAME = "workspace", "workspace"
+MAKING = ".making-"
+"""Before the name of a folder that is being made: a killed command leaves no half of a run or ensemble behind."""
+FOLDER = re.compile(r"([a-z_]+)-(\d{4,})")
+
+
+def write_mark(root: Path, created: str, retired: Mapping[str, int]) -> None:
+    """Writes the file that makes a folder a workspace.
+
+    Args:
+        root: the folder.
+        created: local time, ISO 8601.
+        retired: kind -> the highest number that was deleted.
+    """
+    write_sealed(root / MARK, KIND, NAME, WORKSPACE_FORMAT, {"created": created, "retired": dict(retired)})
 
 
 class Workspace:
@@ -46,25 +69,38 @@ class Workspace:
         create: make it when it is not there.
 
     Raises:
-        WorkspaceError: it is not there, is something else, or was written by a newer version.
+        WorkspaceError: it is not there, or is something else.
+        DamagedError: its own file is missing, damaged, or of another format.
     """
 
     def __init__(self, root: Path, create: bool = False) -> None:
         self.root = root
         mark = root / MARK
-        if mark.exists():
-            check_format(mark, read_json(mark), WORKSPACE_FORMAT)
-        elif not create:
-            raise WorkspaceError(
-                f"{root}: no workspace here. `orch train-all --data DIR` makes one; --workspace names another folder."
-            )
-        elif root.is_dir() and any(not path.name.startswith(".") for path in root.iterdir()):
+        if self.is_at(root):
+            self._about()
+            return
+        train = orch("train-all", "--data", "DIR", workspace=root)
+        if not create:
+            raise WorkspaceError(f"{root}: no workspace here. `{train}` makes one; --workspace names another folder.")
+        if root.exists() and not root.is_dir():
+            raise WorkspaceError(f"{root}: is a file. Choose a new folder with --workspace.")
+        if root.is_dir() and any(not path.name.startswith(".") for path in root.iterdir()):
             raise WorkspaceError(
                 f"{root}: is not empty and no workspace. Choose an empty or new folder with --workspace."
             )
-        else:
-            root.mkdir(parents=True, exist_ok=True)
-            write_json(mark, {"format": WORKSPACE_FORMAT, "created": now()})
+        root.mkdir(parents=True, exist_ok=True)
+        write_mark(root, now(), {})
+        assert mark.is_file()
+
+    @staticmethod
+    def is_at(root: Path) -> bool:
+        """Whether a folder is a workspace, or was one and has lost the file that says so."""
+        mark = root / MARK
+        return mark.is_symlink() or mark.exists() or (root / "current").is_dir() or (root / "plans").is_dir()
+
+    def _about(self) -> dict[str, Any]:
+        repair = orch("workspace", "repair", workspace=self.root)
+        return read_sealed(self.root / MARK, KIND, NAME, WORKSPACE_FORMAT, f"run `{repair}`, which writes it anew.")
 
     @property
     def store(self) -> Path:
@@ -93,73 +129,61 @@ class Workspace:
 
     def hashes(self) -> HashCache:
         """The photos' content hashes."""
+        from orchestrator.data.photos import HashCache
+
         return HashCache(self.cache / "hashes.json")
 
     def lock(self) -> FileLock:
         """Held while ids are given out and runs are looked up."""
+        from filelock import FileLock
+
         return FileLock(self.root / "workspace.lock")
 
-    @staticmethod
-    def is_at(root: Path) -> bool:
-        """Whether a folder is a workspace."""
-        return (root / MARK).exists()
+    # Runs
 
-    def keep_plan(self, plan: FoldPlan) -> FoldPlan:
-        """Saves a plan, or finds it saved.
+    def _folders(self) -> list[tuple[str, Path]]:
+        """Kind and folder of everything that is called like a run or an ensemble, in order of their names."""
+        named = [(FOLDER.fullmatch(path.name), path) for path in sorted(self.root.iterdir())]
+        return [(match[1], path) for match, path in named if match]
+
+    def run_folders(self, task: str | None = None) -> list[Path]:
+        """The folders of all runs, or of a specialist's, readable or not."""
+        return [path for kind, path in self._folders() if kind in CLASSES and task in (None, kind)]
+
+    def read_runs(self, task: str | None = None) -> tuple[list[RunRecord], list[DamagedError]]:
+        """All runs that can be read, in order of their ids, and what is wrong with the others."""
+        runs, wrong = [], []
+        for folder in self.run_folders(task):
+            try:
+                runs.append(RunRecord.load(folder))
+            except DamagedError as error:
+                wrong.append(error)
+        return runs, wrong
+
+    def runs(self, task: str | None = None) -> list[RunRecord]:
+        """All runs, or a specialist's, in order of their ids.
 
         Raises:
-            PlanError: the saved one was edited or damaged.
+            DamagedError: some cannot be read; all of them.
         """
-        path = self.root / "plans" / f"{plan.digest[:12]}.json"
-        if not path.exists():
-            plan.save(path)
-        return FoldPlan.load(path)
-
-    def keep_content(self, fingerprint: str, content: Sequence[str]) -> None:
-        """Remembers the files' hashes of photos that runs are about to learn from, by the fingerprint that runs record."""
-        path = self._content(fingerprint)
-        if not path.exists():
-            write_json(path, list(content))
-
-    def trained_content(self) -> set[str]:
-        """The hashes of every file that a run of this workspace has learnt from, photos from elsewhere among them.
-
-        Raises:
-            LeakError: a run is of an older version, which did not write them down.
-        """
-        found: set[str] = set()
-        for run in self.runs():
-            for fingerprint in (run.data["fingerprint"], run.extra):
-                if fingerprint is None:
-                    continue
-                if not self._content(fingerprint).exists():
-                    raise LeakError(
-                        f"{run.id}: which photos it was trained on cannot be told, for {self._content(fingerprint)} is gone or "
-                        "was never written. Run its training command again: it finds the run complete, and writes them down."
-                    )
-                found.update(read_json(self._content(fingerprint)))
-        return found
-
-    def _content(self, fingerprint: str) -> Path:
-        return self.root / "photos" / f"{fingerprint[:12]}.json"
-
-    def load_plan(self, digest: str) -> FoldPlan:
-        """A saved plan by its digest."""
-        return FoldPlan.load(self.root / "plans" / f"{digest[:12]}.json")
-
-    def runs(self) -> list[RunRecord]:
-        """All runs, in order of their ids."""
-        return [RunRecord.load(path.parent) for path in sorted(self.root.glob(f"*-*/{RECORD}"))]
+        runs, wrong = self.read_runs(task)
+        if len(wrong) == 1:
+            raise wrong[0]
+        if wrong:
+            problems = [problem_of(error) for error in wrong]
+            raise DamagedError(f"{self.root}: {len(wrong)} runs cannot be read.", problems)
+        return runs
 
     def run(self, name: str) -> RunRecord:
         """A run by its id.
 
         Raises:
             WorkspaceError: there is none of that name; the nearest is suggested.
+            DamagedError: its record cannot be read.
         """
         # An id is the name of a folder right here: a path would lead into another workspace.
-        if Path(name).name != name or not (self.root / name / RECORD).is_file():
-            known = [run.id for run in self.runs()]
+        known = [path.name for path in self.run_folders()]
+        if name not in known:
             told = ", ".join(known[:FEW]) + (f" and {len(known) - FEW} more" if len(known) > FEW else "")
             raise WorkspaceError(
                 f"run '{name}' is not in {self.root}; there {'is' if len(known) == 1 else 'are'} {told or 'none'}."
@@ -167,87 +191,141 @@ class Workspace:
             )
         return RunRecord.load(self.root / name)
 
-    def new_folder(self, kind: str) -> Path:
-        """Makes the next free folder `kind-NNNN`. The caller holds the workspace's lock until something is in it."""
-        pattern = re.compile(rf"{re.escape(kind)}-(\d{{4,}})")
-        names = [*(path.name for path in self.root.iterdir()), *self._retired()]
-        taken = [int(match[1]) for name in names if (match := pattern.fullmatch(name))]
-        number = max(taken, default=0) + 1
-        last = self.root / f"{kind}-{number - 1:04d}"
-        if last.is_dir() and not any(last.iterdir()):
-            return last  # of a command that was killed right here; the caller holds the lock
-        while True:
-            folder = self.root / f"{kind}-{number:04d}"
-            try:
-                folder.mkdir()
-            except FileExistsError:
-                number += 1
-            else:
-                return folder
+    @contextmanager
+    def making(self, kind: str) -> Iterator[tuple[str, Path]]:
+        """Makes the next free folder `kind-NNNN`, which has its name when the block ends well; the caller holds the lock.
+
+        Yields:
+            Its name, and the folder that it is until then.
+        """
+        for left_over in self.root.glob(f"{MAKING}*"):
+            shutil.rmtree(left_over, ignore_errors=True)
+        pattern = re.compile(rf"{re.escape(kind)}-(\d{{4,}})(\..+)?")  # those put aside count too
+        taken = [int(match[1]) for path in self.root.iterdir() if (match := pattern.fullmatch(path.name))]
+        number = max([*taken, self._about()["retired"].get(kind, 0)]) + 1
+        name = f"{kind}-{number:04d}"
+        place = self.root / f"{MAKING}{name}"
+        place.mkdir()
+        try:
+            yield name, place
+            place.rename(self.root / name)
+        except BaseException:
+            shutil.rmtree(place, ignore_errors=True)
+            raise
+
+    def retire(self, name: str) -> None:
+        """Never gives an id out again: notes and tables elsewhere may speak of it. The caller holds the lock."""
+        about, (kind, _, number) = self._about(), name.rpartition("-")
+        retired: dict[str, int] = about["retired"]
+        write_mark(self.root, about["created"], {**retired, kind: max(retired.get(kind, 0), int(number))})
+
+    # What is current
+
+    def _current(self, what: str) -> Path:
+        return self.root / "current" / f"{what}.json"
 
     def current(self, what: str) -> str | None:
-        """The id of a specialist's current run, or of the current ensemble; None when there is none."""
-        path = self.root / "current" / f"{what}.json"
-        return str(read_json(path)["id"]) if path.exists() else None
+        """The id of a specialist's current run, or of the current ensemble; None when there is none.
+
+        Raises:
+            DamagedError: the file that says so is damaged.
+        """
+        path = self._current(what)
+        if not path.exists() and not path.is_symlink():
+            return None
+        return str(read_sealed(path, "current", what, CURRENT_FORMAT, self._chosen(what))["name"])
+
+    def current_or_none(self, what: str) -> str | None:
+        """The same for those who are about to choose: None too where the file is damaged."""
+        try:
+            return self.current(what)
+        except DamagedError:
+            return None
+
+    def _chosen(self, what: str) -> str:
+        """The way out where nothing says what is current: the rest of a sentence."""
+        group, names = ("ensembles", self.ensembles()) if what == "ensemble" else ("runs", self._complete(what))
+        name = names[-1] if names else f"{what.upper()}-NNNN"
+        others = f" (there are {', '.join(names[-FEW:])})" if len(names) > 1 else ""
+        return f"choose one: `{orch(group, 'use', name, workspace=self.root)}`{others}."
+
+    def _complete(self, task: str) -> list[str]:
+        return [run.id for run in self.read_runs(task)[0] if run.complete]
 
     def set_current(self, what: str, name: str) -> None:
         """Makes a run or an ensemble the current one."""
-        write_json(self.root / "current" / f"{what}.json", {"id": name, "since": now()})
+        path = self._current(what)
+        if path.is_dir():
+            put_aside(path)
+        write_sealed(path, "current", what, CURRENT_FORMAT, {"name": name, "since": now()})
 
     def clear_current(self, what: str) -> None:
         """Leaves a specialist without a current run, or the workspace without a current ensemble."""
-        (self.root / "current" / f"{what}.json").unlink(missing_ok=True)
-
-    def retire(self, name: str) -> None:
-        """Never gives an id out again: notes and tables elsewhere may speak of it."""
-        write_json(self.root / RETIRED, sorted({*self._retired(), name}))
-
-    def _retired(self) -> list[str]:
-        path = self.root / RETIRED
-        return list(read_json(path)) if path.exists() else []
+        self._current(what).unlink(missing_ok=True)
 
     def current_run(self, task: str) -> RunRecord:
         """A specialist's current run.
 
         Raises:
             WorkspaceError: it has none.
+            DamagedError: what says so, or the run's record, is damaged.
         """
         name = self.current(task)
-        if name is None:
-            unfinished = [run.id for run in self.runs() if run.task == task and run.status != COMPLETE]
-            hint = (
-                f" ({unfinished[-1]} is unfinished: run its training command again to complete it)"
-                if unfinished
-                else ""
-            )
+        if name is not None:
+            return RunRecord.load(self.root / name)
+        if self._complete(task):
             raise WorkspaceError(
-                f"{self.root}: the {task} specialist has no complete run{hint}. `orch train-all --data DIR` or "
-                f"`orch train {task} --data DIR` trains it."
+                f"{self.root}: no {task} run is the current one ({self._current(task)} is missing): {self._chosen(task)}"
             )
-        return self.run(name)
+        unfinished = [run.id for run in self.runs(task)]
+        resume = orch("resume", unfinished[-1], workspace=self.root) if unfinished else ""
+        hint = f" (`{resume}` completes {unfinished[-1]})" if unfinished else ""
+        every, one = (orch(*words, "--data", "DIR", workspace=self.root) for words in (("train-all",), ("train", task)))
+        raise WorkspaceError(
+            f"{self.root}: the {task} specialist has no complete run{hint}. `{every}` or `{one}` trains it."
+        )
+
+    # Ensembles
 
     def ensembles(self) -> list[str]:
-        """The ids of all ensembles."""
-        return [path.parent.name for path in sorted(self.root.glob(f"*-*/{ENSEMBLE}"))]
+        """The ids of all ensembles, readable or not."""
+        return [path.name for kind, path in self._folders() if kind not in CLASSES]
 
     def ensemble(self, name: str | None = None) -> tuple[Path, Mapping[str, Any]]:
         """An ensemble's folder and record; the current one without a name.
 
         Raises:
             WorkspaceError: there is none.
+            DamagedError: its record, or what says which is current, is damaged.
         """
-        name = name or self.current("ensemble")
+        asked, name = name, name or self.current("ensemble")
         known = self.ensembles()
+        make = orch("ensemble", "--strategy", "soft", workspace=self.root)
         if name is None:
-            raise WorkspaceError(f"{self.root}: there is no ensemble yet. `orch ensemble --strategy soft` makes one.")
-        if name not in known:
+            if known:
+                path = self._current("ensemble")
+                raise WorkspaceError(
+                    f"{self.root}: no ensemble is the current one ({path} is missing): {self._chosen('ensemble')}"
+                )
+            raise WorkspaceError(f"{self.root}: there is no ensemble yet. `{make}` makes one.")
+        if name not in known and asked:
             raise WorkspaceError(
                 f"ensemble '{name}' is not in {self.root}; there {'is' if len(known) == 1 else 'are'} "
                 f"{', '.join(known) or 'none'}.{nearest(name, known)}"
             )
-        record = read_json(self.root / name / ENSEMBLE)
-        check_format(self.root / name / ENSEMBLE, record, ENSEMBLE_FORMAT)
-        return self.root / name, record
+        folder = self.root / name
+        way_out = without(folder, f"run `{make}`, which makes one of the current runs.")
+        return folder, {"id": name, **read_sealed(folder / ENSEMBLE, "ensemble", name, ENSEMBLE_FORMAT, way_out)}
+
+    def save_ensemble(self, folder: Path, name: str, record: Mapping[str, Any]) -> None:
+        """Writes an ensemble's record, the last of its files."""
+        write_sealed(folder / ENSEMBLE, "ensemble", name, ENSEMBLE_FORMAT, record)
+
+
+def problem_of(error: DamagedError) -> Problem:
+    """The error as one of several problems."""
+    where, _, what = error.message.partition(": ")
+    return Problem(where, what, kind="damaged")
 
 
 def now() -> str:

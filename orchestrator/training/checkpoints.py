@@ -1,21 +1,14 @@
-"""The files of one member, and the checkpoint that an interrupted training goes on from.
+"""A member's tensors on disk: weights, and the checkpoint that an interrupted training goes on from.
 
-A member's folder:
-
-    weights.safetensors     the best epoch's weights
-    held_out.parquet        probabilities of every photo of the held-out people (none without a plan)
-    history.json            one entry per epoch, as it happens
-    member.json             the card, written last: a folder with a card is complete
-    checkpoint.safetensors  while training: network, optimiser and counters after the last whole epoch
-    best.safetensors        while training: the best epoch's weights and held-out probabilities
-    progress.json           while training: for displays only
-
-All are written atomically and all are safetensors, JSON or parquet: nothing is ever unpickled.
+All are written atomically and all are safetensors: nothing is ever unpickled. A checkpoint, and the best epoch beside it, carry
+the identity of their member and a digest of all that they hold, so that neither damage nor another run's file goes unnoticed.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,50 +19,67 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from orchestrator.data.files import atomic, check_format, read_json, sha256_of
-from orchestrator.errors import WeightsError, WorkspaceError
+from orchestrator.data.files import atomic
+from orchestrator.data.sealed import check_file, damaged, without
+from orchestrator.errors import WeightsError
+from orchestrator.training.cards import trained_again
 
 __all__ = [
-    "BEST", "CARD", "CARD_FORMAT", "CHECKPOINT", "HELD_OUT", "HISTORY", "LOCK", "PROGRESS", "WEIGHTS",
-    "best_tensors", "load_best", "load_checkpoint", "load_weights", "read_card", "save_checkpoint", "save_tensors",
+    "best_tensors", "load_best", "load_checkpoint", "load_weights", "save_best", "save_checkpoint", "save_tensors",
 ]  # fmt: skip
 
-CARD_FORMAT = 1
-WEIGHTS = "weights.safetensors"
-HELD_OUT = "held_out.parquet"
-HISTORY = "history.json"
-CARD = "member.json"
-CHECKPOINT = "checkpoint.safetensors"
-BEST = "best.safetensors"
-PROGRESS = "progress.json"
-LOCK = "member.lock"
+
+STARTS_OVER = "run the same command again: this fold then starts over."
 
 
-def read_card(folder: Path) -> dict[str, Any]:
-    """A member's card.
-
-    Raises:
-        WorkspaceError: missing, damaged, or written by a newer version.
-    """
-    path = folder / CARD
-    if not path.is_file():
-        raise WorkspaceError(
-            f"{path}: missing: this member is not complete. Run the training command again to finish it."
-        )
-    card: dict[str, Any] = read_json(path)
-    check_format(path, card, CARD_FORMAT)
-    return card
-
-
-def save_tensors(path: Path, tensors: Mapping[str, Tensor], note: Any = None) -> None:
-    """Writes tensors and a JSON note atomically."""
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, str] | None = None) -> None:
+    """Writes tensors, and words about them, atomically."""
     flat = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
     with atomic(path) as temporary:
-        save_file(flat, temporary, {"note": json.dumps(note)})
+        save_file(flat, temporary, dict(notes or {}))
+
+
+def _save_sealed(path: Path, identity: str, tensors: Mapping[str, Tensor], note: Any) -> None:
+    """Writes tensors and a JSON note with whose they are and a digest of all of it."""
+    flat = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+    text = json.dumps(note, allow_nan=False)
+    save_tensors(path, flat, {"note": text, "identity": identity, "digest": _digest(identity, text, flat)})
+
+
+def _load_sealed(path: Path, identity: str, way_out: str) -> tuple[dict[str, Tensor], Any]:
+    """What `_save_sealed` wrote.
+
+    Raises:
+        DamagedError: it is missing, damaged, or another member's.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            notes = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (no dict)
+    except FileNotFoundError:
+        raise damaged(path, "missing", way_out) from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise damaged(path, f"damaged ({str(error).splitlines()[0]})", way_out) from None
+    if notes.get("digest") != _digest(notes.get("identity", ""), notes.get("note", ""), tensors):
+        raise damaged(path, "its contents do not match the digest in it: it was damaged", way_out)
+    if notes["identity"] != identity:
+        raise damaged(path, "of another run or fold than this one, or of other settings", way_out)
+    return tensors, json.loads(notes["note"])
+
+
+def _digest(identity: str, note: str, tensors: Mapping[str, Tensor]) -> str:
+    """sha256 (hex) over names, types, shapes and bytes."""
+    digest = hashlib.sha256(f"{identity}\n{note}\n".encode())
+    for key in sorted(tensors):
+        tensor = tensors[key].contiguous()
+        digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def save_checkpoint(
     path: Path,
+    identity: str,
     model: nn.Module,
     optimiser: Optimizer,
     counters: Mapping[str, Any],
@@ -81,6 +91,7 @@ def save_checkpoint(
 
     Args:
         path: the file.
+        identity: of the member.
         model: what learns.
         optimiser: its optimiser.
         counters: JSON.
@@ -100,11 +111,11 @@ def save_checkpoint(
     for number, group in enumerate(state["param_groups"]):  # lamb counts its steps in a tensor of the group
         groups.append({key: value for key, value in group.items() if not isinstance(value, Tensor)})
         tensors |= {f"group/{number}/{key}": value for key, value in group.items() if isinstance(value, Tensor)}
-    save_tensors(path, tensors, {"counters": dict(counters), "groups": groups, "numbers": numbers})
+    _save_sealed(path, identity, tensors, {"counters": dict(counters), "groups": groups, "numbers": numbers})
 
 
 def load_checkpoint(
-    path: Path, model: nn.Module, optimiser: Optimizer, average: nn.Module | None = None
+    path: Path, identity: str, model: nn.Module, optimiser: Optimizer, average: nn.Module | None = None
 ) -> dict[str, Any] | None:
     """Restores a checkpoint in place, as `save_checkpoint` wrote it.
 
@@ -112,16 +123,11 @@ def load_checkpoint(
         The counters, or None when there is no checkpoint.
 
     Raises:
-        WorkspaceError: the file is damaged.
+        DamagedError: it is damaged, or another member's.
     """
-    if not path.exists():
+    if not os.path.lexists(path):
         return None
-    try:
-        with safe_open(path, framework="pt") as file:
-            note = json.loads(file.metadata()["note"])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (no dict)
-    except (SafetensorError, OSError) as error:
-        raise WorkspaceError(f"{path}: damaged ({error}). Delete the file: this fold then starts over.") from None
+    tensors, note = _load_sealed(path, identity, without(path, STARTS_OVER))
     state: dict[int, dict[str, Any]] = {int(index): dict(entry) for index, entry in note["numbers"].items()}
     for key, tensor in tensors.items():
         if key.startswith("optimiser/"):
@@ -155,16 +161,11 @@ def load_weights(path: Path, model: nn.Module, sha256: str = "", adopt: bool = F
         adopt: put the file's tensors in the place of the network's, instead of copying into them.
 
     Raises:
-        WorkspaceError: the file is missing or not the one that was written.
+        DamagedError: the file is missing or not the one that was written.
         WeightsError: the tensors do not fit the network.
     """
-    if not path.is_file():
-        raise WorkspaceError(f"{path}: the member's weights are missing. Restore the file, or retrain that fold.")
-    if sha256 and sha256_of(path) != sha256:
-        raise WorkspaceError(
-            f"{path}: wrong sha256: {sha256_of(path)[:12]}..., the card says {sha256[:12]}.... The file was changed or "
-            "damaged after training. Restore it, or retrain that fold."
-        )
+    if sha256:
+        check_file(path, sha256, trained_again(path.parent))
     try:
         model.load_state_dict(load_file(path), assign=adopt)
     except (SafetensorError, RuntimeError) as error:
@@ -172,13 +173,19 @@ def load_weights(path: Path, model: nn.Module, sha256: str = "", adopt: bool = F
         raise WeightsError(f"{path}: the weights do not fit the network that the card names ({reason}).") from None
 
 
-def load_best(path: Path) -> tuple[dict[str, Tensor], Tensor | None, int]:
-    """The best epoch's weights, its held-out probabilities where there are any, and its number."""
-    with safe_open(path, framework="pt") as file:
-        epoch = int(json.loads(file.metadata()["note"]))
-    tensors = load_file(path)
-    probabilities = tensors.pop("held_out", None)
-    return tensors, probabilities, epoch
+def save_best(path: Path, identity: str, tensors: Mapping[str, Tensor]) -> None:
+    """Writes what `best_tensors` gave."""
+    _save_sealed(path, identity, tensors, None)
+
+
+def load_best(path: Path, identity: str, checkpoint: Path) -> tuple[dict[str, Tensor], Tensor | None]:
+    """The best epoch's weights, and its held-out probabilities where there are any.
+
+    Raises:
+        DamagedError: the file is missing, damaged or another member's; the fold can only start over without its checkpoint.
+    """
+    tensors, _ = _load_sealed(path, identity, without(checkpoint, STARTS_OVER))
+    return tensors, tensors.pop("held_out", None)
 
 
 def best_tensors(model: nn.Module, probabilities: torch.Tensor | None) -> dict[str, Tensor]:

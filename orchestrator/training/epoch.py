@@ -22,7 +22,7 @@ from orchestrator.data.sampling import draw_epoch
 from orchestrator.errors import TrainingError
 from orchestrator.recipe import Recipe
 from orchestrator.stages import Stages
-from orchestrator.training import checkpoints
+from orchestrator.training.cards import PROGRESS
 from orchestrator.training.devices import autocast
 from orchestrator.training.learner import Learner, Progress
 from orchestrator.training.member import MemberJob
@@ -195,7 +195,7 @@ def _tell(job: MemberJob, progress: Progress, share: float, rate: float) -> None
         "photos_per_second": rate,
         "best": max(0.0, progress.best_score),
     }
-    temporary = job.folder / f".{checkpoints.PROGRESS}"
+    temporary = job.folder / f".{PROGRESS}"
     with suppress(OSError):
         temporary.write_text(json.dumps(value))
-        temporary.replace(job.folder / checkpoints.PROGRESS)
+        temporary.replace(job.folder / PROGRESS)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from orchestrator.training import checkpoints
 from orchestrator.training.backbones import create, freeze_stages, heads_of, only_head
+from orchestrator.training.cards import CHECKPOINT, best_file
 from orchestrator.training.devices import precision_of
 from orchestrator.training.member import MemberJob
 from orchestrator.training.optimisers import create_average, create_optimiser
@@ -51,6 +52,7 @@ class Learner:
 
     def __init__(self, job: MemberJob, seed: int) -> None:
         recipe = job.recipe
+        self._identity = job.identity
         torch.manual_seed(seed)
         self.model = create(recipe.backbone, job.head.outputs, recipe, job.initial).to(job.device)
         self._head_alone = recipe.train == "head"
@@ -101,17 +103,22 @@ class Learner:
         """Writes the checkpoint that the next epoch begins from."""
         average = {} if self.average is None else dict(self.average.module.state_dict())
         counters = vars(progress) | {"scaler": self.scaler.state_dict()}
-        checkpoints.save_checkpoint(folder / checkpoints.CHECKPOINT, self.model, self.optimiser, counters, average)
+        place = folder / CHECKPOINT
+        checkpoints.save_checkpoint(place, self._identity, self.model, self.optimiser, counters, average)
 
     def restore(self, folder: Path) -> Progress:
         """Goes on from the checkpoint, where there is one.
 
         Raises:
-            WorkspaceError: it is damaged.
+            DamagedError: it, or the best epoch that it speaks of, is damaged or another member's.
         """
         average = None if self.average is None else self.average.module
-        counters = checkpoints.load_checkpoint(folder / checkpoints.CHECKPOINT, self.model, self.optimiser, average)
+        place = folder / CHECKPOINT
+        counters = checkpoints.load_checkpoint(place, self._identity, self.model, self.optimiser, average)
         if counters is None:
             return Progress()
         self.scaler.load_state_dict(counters.pop("scaler"))
-        return Progress(**counters)
+        progress = Progress(**counters)
+        if progress.best_epoch:  # told now, and not when all other epochs are trained
+            checkpoints.load_best(folder / best_file(progress.best_epoch), self._identity, place)
+        return progress

@@ -6,7 +6,9 @@ training that was killed and run again ends with the same bits as one that was n
 
 from __future__ import annotations
 
+import os
 import time
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -16,17 +18,30 @@ import torch
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from orchestrator.data.files import atomic, sha256_of, sweep, write_json
+from orchestrator.data.files import atomic, sha256_of, sweep, take_away, write_json
 from orchestrator.errors import DeviceError, WorkspaceError
-from orchestrator.training import checkpoints
-from orchestrator.training.checkpoints import save_tensors
+from orchestrator.metrics import confusion
+from orchestrator.training.cards import (
+    CARD,
+    CHECKPOINT,
+    HELD_OUT,
+    HISTORY,
+    LOCK,
+    PROGRESS,
+    WEIGHTS,
+    best_file,
+    check_identity,
+    read_card,
+    write_card,
+)
+from orchestrator.training.checkpoints import best_tensors, load_best, save_best, save_tensors
 from orchestrator.training.devices import keep_freed_memory
 from orchestrator.training.epoch import INITIALISE, train_epoch
 from orchestrator.training.learner import Learner, Progress
 from orchestrator.training.member import MemberJob
 from orchestrator.training.scoring import held_out_probabilities, scores_of
 
-__all__ = ["GivenUp", "train_fold"]
+__all__ = ["GivenUp", "keep_best", "train_fold"]
 
 
 class GivenUp(Exception):  # noqa: N818 - no error: what was asked for
@@ -55,7 +70,7 @@ def train_fold(job: MemberJob) -> dict[str, Any]:
         WorkspaceError: another process trains this member.
     """
     job.folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(job.folder / checkpoints.LOCK)
+    lock = FileLock(job.folder / LOCK)
     try:
         # A worker that outlived a killed command notices within a batch and lets go.
         lock.acquire(timeout=60)
@@ -65,10 +80,11 @@ def train_fold(job: MemberJob) -> dict[str, Any]:
         ) from None
     try:
         sweep(job.folder)
-        (job.folder / checkpoints.PROGRESS).unlink(missing_ok=True)
-        card_path = job.folder / checkpoints.CARD
-        if card_path.exists():
-            return checkpoints.read_card(job.folder)
+        (job.folder / PROGRESS).unlink(missing_ok=True)
+        if os.path.lexists(job.folder / CARD):
+            card = read_card(job.folder)
+            check_identity(job.folder, card["id"], job.identity)
+            return card
         try:
             return _train(job)
         except (torch.OutOfMemoryError, MemoryError) as error:
@@ -97,6 +113,7 @@ def _train(job: MemberJob) -> dict[str, Any]:
     recipe = job.recipe
     learner = Learner(job, job.entropy(INITIALISE))
     progress = learner.restore(job.folder)
+    keep_best(job.folder, progress.best_epoch)
     while progress.epoch < recipe.epochs and not (recipe.patience and progress.waited >= recipe.patience):
         bar = job.bars.get(progress.epoch)  # before each epoch, so that one killed right here gives up all the same
         if bar is not None and progress.best_score < bar:
@@ -110,43 +127,58 @@ def _train(job: MemberJob) -> dict[str, Any]:
             entry.get("stages", {})["score"] = time.monotonic() - scored
         progress.seconds += time.monotonic() - started
         progress.history.append({**entry, "seconds": round(time.monotonic() - started, 2)})
-        write_json(job.folder / checkpoints.HISTORY, progress.history)
+        write_json(job.folder / HISTORY, progress.history)
         if recipe.train == "network":  # all epochs of a head take less than one checkpoint
             learner.save(job.folder, progress)
+        keep_best(job.folder, progress.best_epoch)
     return _finish(job, learner, progress)
 
 
 def _score_epoch(job: MemberJob, learner: Learner, progress: Progress) -> dict[str, Any]:
     """Scores the held-out people on every photo of theirs, and keeps the weights when they are the best so far."""
+    best = job.folder / best_file(progress.epoch)
     if not len(job.held_out):
-        best = checkpoints.best_tensors(learner.result, None)
-        save_tensors(job.folder / checkpoints.BEST, best, progress.epoch)
+        save_best(best, job.identity, best_tensors(learner.result, None))
         progress.best_epoch = progress.epoch
         return {}
     probabilities = held_out_probabilities(job, learner.scored)
     macro_f1, entry = scores_of(job, probabilities)
     if macro_f1 > progress.best_score:
         progress.best_score, progress.best_epoch, progress.waited = macro_f1, progress.epoch, 0
-        best = checkpoints.best_tensors(learner.result, torch.from_numpy(probabilities))
-        save_tensors(job.folder / checkpoints.BEST, best, progress.epoch)
+        save_best(best, job.identity, best_tensors(learner.result, torch.from_numpy(probabilities)))
     else:
         progress.waited += 1
     return entry
 
 
+def keep_best(folder: Path, epoch: int) -> None:
+    """Removes the best epochs of before, once a checkpoint speaks of this one: a kill in between leaves the one it speaks of.
+
+    Args:
+        folder: the member's.
+        epoch: to keep; 0: none.
+    """
+    for path in folder.glob(best_file(0).replace("0", "*")):
+        if path.name != best_file(epoch):
+            take_away(path)
+
+
 def _finish(job: MemberJob, learner: Learner, progress: Progress) -> dict[str, Any]:
     """Writes the best epoch's weights, its held-out probabilities and, last, the card."""
-    tensors, probabilities, best_epoch = checkpoints.load_best(job.folder / checkpoints.BEST)
-    save_tensors(job.folder / checkpoints.WEIGHTS, tensors)
-    sha256 = {checkpoints.WEIGHTS: sha256_of(job.folder / checkpoints.WEIGHTS)}
+    best, checkpoint = job.folder / best_file(progress.best_epoch), job.folder / CHECKPOINT
+    tensors, probabilities = load_best(best, job.identity, checkpoint)
+    save_tensors(job.folder / WEIGHTS, tensors)
+    sha256 = {WEIGHTS: sha256_of(job.folder / WEIGHTS)}
     scores: dict[str, Any] = {}
+    counts: list[list[int]] = []
     if probabilities is not None:
         _write_held_out(job, probabilities.numpy())
-        sha256[checkpoints.HELD_OUT] = sha256_of(job.folder / checkpoints.HELD_OUT)
+        sha256[HELD_OUT] = sha256_of(job.folder / HELD_OUT)
         scores = scores_of(job, probabilities.numpy())[1]
+        truth = job.table["truth"].to_numpy()[job.held_out]
+        counts = confusion(truth, probabilities.numpy().argmax(axis=1), len(job.classes)).tolist()
     people = job.table["person"]
     card = {
-        "format": checkpoints.CARD_FORMAT,
         "task": job.task,
         "fold": job.fold,
         "classes": list(job.classes),
@@ -167,18 +199,21 @@ def _finish(job: MemberJob, learner: Learner, progress: Progress) -> dict[str, A
         "held_out": {"photos": len(job.held_out), "people": int(people.iloc[job.held_out].nunique())},
         "photos_per_epoch": job.photos_per_epoch,
         "epochs": progress.epoch,
-        "best_epoch": best_epoch,
+        "best_epoch": progress.best_epoch,
         "scores": scores,
+        "confusion": counts,
+        "history": progress.history,
         "seconds": round(progress.seconds, 1),
         "device": job.device,
         "threads": job.threads,
         **job.notes,
         "sha256": sha256,
     }
-    write_json(job.folder / checkpoints.CARD, card)
-    for name in (checkpoints.CHECKPOINT, checkpoints.BEST, checkpoints.PROGRESS):
+    write_card(job.folder, job.identity, card)
+    for name in (CHECKPOINT, PROGRESS):
         (job.folder / name).unlink(missing_ok=True)
-    return card
+    keep_best(job.folder, 0)
+    return read_card(job.folder)
 
 
 def _write_held_out(job: MemberJob, probabilities: NDArray[np.float32]) -> None:
@@ -188,5 +223,5 @@ def _write_held_out(job: MemberJob, probabilities: NDArray[np.float32]) -> None:
     table["truth"] = rows["truth"].to_numpy()
     for code, name in enumerate(job.classes):
         table[f"p({name})"] = probabilities[:, code]
-    with atomic(job.folder / checkpoints.HELD_OUT) as temporary:
+    with atomic(job.folder / HELD_OUT) as temporary:
         table.to_parquet(temporary, index=False)

@@ -17,6 +17,7 @@ from orchestrator.data.sampling import class_factors, epoch_size, expected_draws
 from orchestrator.data.store import Rows
 from orchestrator.recipe import Recipe
 from orchestrator.training.backbones import InitialWeights
+from orchestrator.training.cards import identity_of
 from orchestrator.training.heads import Head, photo_weights
 
 __all__ = ["MemberJob"]
@@ -69,6 +70,13 @@ class MemberJob:
     parent: int | None = None
     profile: bool = False
     bars: Mapping[int, float] = field(default_factory=dict)
+
+    @property
+    def identity(self) -> str:
+        """The digest of all that the member's weights depend on."""
+        data, plan, extra = (self.notes.get(key) for key in ("data_fingerprint", "plan_digest", "extra_fingerprint"))
+        recipe = self.recipe.digest()
+        return identity_of(self.task, self.fold, recipe, self.initial.sha256, data, plan, self.seed, extra)
 
     @property
     def photos_per_epoch(self) -> int:

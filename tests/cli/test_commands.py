@@ -18,7 +18,7 @@ from orchestrator import __version__
 from orchestrator.cli import console
 from orchestrator.data.readers import read
 from orchestrator.records.environment import git_revision
-from tests.conftest import ROOT, Done, hashes, tiny, train
+from tests.conftest import ROOT, Done, edit_sealed, hashes, tiny, train
 
 Orch = Callable[..., Done]
 
@@ -80,25 +80,28 @@ def test_missing_and_changed_member_files_are_all_named(orch: Orch, people: Path
     done = orch("predict", people / "eval" / "images", "-w", workspace)
     assert done.code == 2
     assert "2 of the ensemble's 9 members cannot be used" in done.err
-    assert "age-0001/fold-0/weights.safetensors: the member's weights are missing" in done.err
-    assert "mask-0001/fold-2/weights.safetensors: wrong sha256" in done.err
+    assert "age-0001/fold-0/weights.safetensors: missing. Restore it; or run `orch resume age-0001" in done.err
+    assert "mask-0001/fold-2/weights.safetensors: not the file that was written (sha256 " in done.err
 
 
 def test_weights_that_do_not_fit_their_card_are_told(orch: Orch, people: Path, workspace: Path) -> None:
     card_path = workspace / "age-0001" / "fold-0" / "member.json"
-    card = json.loads(card_path.read_text())
-    card_path.write_text(json.dumps({**card, "backbone": "test_resnet"}))
+    edit_sealed(card_path, backbone="test_resnet")
     orch("ensemble", "-w", workspace)
     assert (
         "do not fit the network that the card names" in orch("predict", people / "eval" / "images", "-w", workspace).err
     )
-    card_path.write_text(json.dumps({**card, "backbone": "no_such_net"}))
+    edit_sealed(card_path, backbone="no_such_net")
+    assert "not the card of the member that the ensemble was built of" in (
+        orch("predict", people / "eval" / "images", "-w", workspace).err
+    )
+    orch("ensemble", "-w", workspace)
     assert (
         "its backbone 'no_such_net' is unknown to timm"
         in orch("predict", people / "eval" / "images", "-w", workspace).err
     )
-    card_path.write_text(json.dumps({**card, "format": 99}))
-    assert "by a newer version; this one reads up to 1" in orch("ensemble", "-w", workspace).err
+    edit_sealed(card_path, format=99)
+    assert "in format 99 by a newer version; this one reads 2" in orch("ensemble", "-w", workspace).err
 
 
 def test_newer_foreign_and_missing_workspaces_are_refused(
@@ -108,10 +111,10 @@ def test_newer_foreign_and_missing_workspaces_are_refused(
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.doc").write_text("")
     assert "is not empty and no workspace" in train(orch, people, tmp_path / "full", "train-all").err
-    (workspace / "workspace.json").write_text('{"format": 99}')
+    edit_sealed(workspace / "workspace.json", format=99)
     done = orch("runs", "list", "-w", workspace)
     assert done.code == 2
-    assert "written in format 99 by a newer version; this one reads up to 1" in done.err
+    assert "written in format 99 by a newer version; this one reads 2" in done.err
 
 
 def test_a_fault_of_ours_is_a_sentence_and_a_traceback_only_when_asked(
@@ -168,29 +171,30 @@ def test_damaged_records_are_named_with_what_is_wrong(orch: Orch, people: Path, 
     assert orch("ensemble", "-w", workspace).code == 0
     done = orch("predict", people / "eval" / "images", "-w", workspace, "--ensemble", "soft-001")
     assert (done.code, "Did you mean 'soft-0001'?" in done.err) == (2, True)
-    record = (workspace / "age-0001" / "run.json").read_text()
+    record = workspace / "age-0001" / "run.json"
+    whole = record.read_text()
     for text, told in (
-        ("{", "not readable as JSON"),
-        ("{}", "no format number in it"),
-        ('{"format": 1}', "not the record of a run"),
-    ):
-        (workspace / "age-0001" / "run.json").write_text(text)
+        ("{", "not readable as JSON"), ("{}", "it has no format number or no digest"), ("[1, NaN]", "NaN is no JSON"),
+        ('{"format": 2, "digest": "x"}', "do not match the digest in it"),
+        ((workspace / "mask-0001" / "run.json").read_text(), "holds the run 'mask-0001', and must hold the run 'age-0001'"),
+    ):  # fmt: skip
+        record.write_text(text)
         done = orch("runs", "list", "-w", workspace)
-        assert (done.code, told in done.err, "age-0001/run.json" in done.err) == (2, True, True), done.err
-    (workspace / "age-0001" / "run.json").write_text(
-        json.dumps({**json.loads(record), "status": "unfinished", "published": False})
-    )
+        assert (done.code, told in done.err, "age-0001/run.json" in done.err) == (1, True, True), done.err
+        assert "mask-0001" in done.out  # the others are listed all the same
+    record.write_text(whole)
+    edit_sealed(record, status="unfinished", published=False)
     rest = ["--data", people / "train", "-w", workspace, "--jobs", 1]
     done = orch("train", "age", *rest, "--fold", 1, "--base", "age-0001")
     assert "this run is unfinished. Complete it first" in done.err
-    assert "is unfinished: run its training command again" in orch("runs", "use", "age-0001", "-w", workspace).err
+    assert "age-0001 is unfinished: `orch resume age-0001" in orch("runs", "use", "age-0001", "-w", workspace).err
 
 
 def test_a_changed_member_is_not_shared(orch: Orch, people: Path, workspace: Path) -> None:
     (workspace / "mask-0001" / "fold-1" / "weights.safetensors").write_bytes(b"other")
     done = orch("train", "mask", "--data", people / "train", "-w", workspace, "--jobs", 1, "--fold", 2, "--seed", 1)
     assert done.code == 2
-    assert "missing or not the file that was written (sha256 differs)" in done.err
+    assert "not the file that was written (sha256 " in done.err
     assert not (workspace / "mask-0002").exists()
 
 

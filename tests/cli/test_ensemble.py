@@ -1,6 +1,7 @@
 """`orch ensemble`: scores, several runs, what is refused."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ import pytest
 
 from orchestrator import ensembling
 from orchestrator.labels import CLASSES, TASKS
-from tests.conftest import Done, tiny, train
+from tests.conftest import Done, edit_sealed, tiny, train
 
 Orch = Callable[..., Done]
 
@@ -82,8 +83,7 @@ def test_photos_on_which_the_strategies_differ_are_listed_with_both_answers() ->
 
 
 def test_wrong_ensembles_are_refused_with_everything_at_once(orch: Orch, people: Path, workspace: Path) -> None:
-    record = json.loads((workspace / "age-0001" / "run.json").read_text())
-    (workspace / "age-0001" / "run.json").write_text(json.dumps({**record, "status": "unfinished"}))
+    edit_sealed(workspace / "age-0001" / "run.json", status="unfinished")
     (workspace / "age-0001" / "fold-1" / "member.json").unlink()
     done = orch("ensemble", "-w", workspace, "--members", "age=age-0001,mask-0001", "gendr=gender-0001", "mask=mask-9")
     assert done.code == 2
@@ -103,17 +103,21 @@ def test_changed_held_out_tables_are_refused(orch: Orch, workspace: Path) -> Non
     table = pd.read_parquet(path)
     table["p(<30)"] = 1.0
     table.to_parquet(path)
-    assert "not the file that was written (sha256 differs)" in orch("ensemble", "-w", workspace).err
+    assert "not the file that was written (sha256 " in orch("ensemble", "-w", workspace).err
     assert "write TASK=RUN" in orch("ensemble", "-w", workspace, "--members", "age=").err
 
 
 def test_specialists_without_a_complete_run_are_told_at_once(orch: Orch, workspace: Path) -> None:
-    for task in ("age", "mask"):
+    for task in ("age", "mask", "gender"):
         (workspace / "current" / f"{task}.json").unlink()
+    shutil.rmtree(workspace / "mask-0001")
+    edit_sealed(workspace / "gender-0001" / "run.json", status="unfinished")
     done = orch("ensemble", "-w", workspace)
     assert done.code == 2
-    assert "the age specialist has no complete run" in done.err
-    assert "the mask specialist has no complete run" in done.err
+    assert f"no age run is the current one ({workspace / 'current' / 'age.json'} is missing)" in done.err
+    assert f"`orch runs use age-0001 --workspace {workspace}`" in done.err
+    assert "the mask specialist has no complete run. `orch train-all" in done.err
+    assert f"(`orch resume gender-0001 --workspace {workspace}` completes gender-0001)" in done.err
 
 
 def test_runs_of_different_k_predict_together(orch: Orch, people: Path, workspace: Path) -> None:

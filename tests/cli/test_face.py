@@ -24,7 +24,7 @@ from orchestrator.ensemble.trunk import whole
 from orchestrator.errors import ConfigError
 from orchestrator.pipeline import Settings, train_all
 from orchestrator.specialists import SPECIALISTS, TRAINABLE
-from tests.conftest import TINY, Done, Silent, hashes, tiny, train
+from tests.conftest import TINY, Done, Silent, edit_sealed, hashes, tiny, train
 
 Orch = Callable[..., Done]
 FACE = ("face=0.3", "crop=0.8", "anchor=1")
@@ -136,7 +136,10 @@ def test_views_are_tried_on_the_same_crops_when_the_store_is_gone(orch: Orch, ar
 def test_members_of_another_detector_are_refused(orch: Orch, people: Path, around: Path) -> None:
     assert orch("ensemble", "-w", around).code == 0
     card = around / "age-0002/fold-1/member.json"
-    card.write_text(card.read_text().replace("mtcnn-1.0.0-r1", "mtcnn-0.9-r1"))
+    preprocess = json.loads(card.read_text())["preprocess"]
+    preprocess["geometry"]["detector"] = "mtcnn-0.9-r1"
+    edit_sealed(card, preprocess=preprocess)
+    assert orch("ensemble", "-w", around).code == 0
     done = orch("predict", people / "eval/images", "-w", around)
     assert done.code == 2
     assert "age-0002/fold-1" in done.err

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from orchestrator.errors import ConfigError
 from orchestrator.experiments.grids import points_of
-from tests.conftest import Done, hashes, tiny, train
+from tests.conftest import Done, edit_sealed, hashes, tiny, train
 
 Orch = Callable[..., Done]
 
@@ -61,7 +61,7 @@ def test_a_grid_trains_each_combination_once_and_leaves_the_current_run(
         ("soft_age", 1e-3), ("soft_age", 2e-3), ("focal", 1e-3), ("focal", 2e-3),
     ]  # fmt: skip
     assert all(run["folds"] == [0] and run["status"] == "complete" and not run["current"] for run in runs.values())
-    assert json.loads((workspace / "current/age.json").read_text())["id"] == "age-0001"
+    assert json.loads((workspace / "current/age.json").read_text())["name"] == "age-0001"
     assert hashes(workspace / "age-0001") == before
     followed = orch(*shlex.split(step[1]))
     assert followed.code == 0, followed.err
@@ -98,9 +98,7 @@ def test_every_wrong_combination_is_told_before_any_training(orch: Orch, people:
 
 def test_a_grid_tags_what_it_finds_and_offers_nothing_of_others(orch: Orch, people: Path, workspace: Path) -> None:
     record = workspace / "age-0001/run.json"
-    record.write_text(
-        json.dumps({**json.loads(record.read_text()), "published": False})
-    )  # train-all, killed at its end
+    edit_sealed(record, published=False)  # train-all, killed at its end
     done = train(orch, people, workspace, "train", "age", *tiny(), "--grid", "lr=2e-3,4e-3")
     assert done.code == 0, done.err
     listed = json.loads(orch("runs", "list", "-w", workspace, "--where", "tag=grid", "--json").out)
@@ -122,7 +120,7 @@ def test_training_goes_on_with_a_grids_unfinished_run_and_makes_it_current(
 ) -> None:
     assert train(orch, people, workspace, "train", "age", *tiny(), "--grid", "lr=4e-3").code == 0
     record = workspace / "age-0002/run.json"
-    record.write_text(json.dumps({**json.loads(record.read_text()), "status": "unfinished"}))
+    edit_sealed(record, status="unfinished", files={})
     (workspace / "age-0002/fold-1/member.json").unlink()
     done = train(orch, people, workspace, "train", "age", *tiny("lr=4e-3"))
     assert done.code == 0, done.err

@@ -20,7 +20,7 @@ from orchestrator.records.deletion import check_unused, delete
 from orchestrator.records.filters import conditions_of, in_order
 from orchestrator.records.run import RunRecord
 from orchestrator.records.workspace import Workspace
-from tests.conftest import Done, hashes, tiny, train
+from tests.conftest import Done, edit_held_out, edit_sealed, hashes, tiny, train
 
 Orch = Callable[..., Done]
 
@@ -218,7 +218,7 @@ def test_an_ensemble_of_runs_deleted_meanwhile_is_not_written(place: Path, monke
 
     class DeletedFirst:
         def __enter__(self) -> None:
-            record.unlink()
+            record.parent.rename(place / "deleted-meanwhile")
             whole.acquire()
 
         def __exit__(self, *_: object) -> None:
@@ -243,7 +243,7 @@ def test_photos_on_whose_truth_runs_disagree_are_left_out_and_counted(orch: Orch
     table = pd.read_parquet(file)
     all_photos = json.loads(orch("runs", "compare", "age-0001", "age-0002", "-w", place, "--json").out)
     table.loc[[1, 4], "truth"] = (table.loc[[1, 4], "truth"] + 1) % 3  # a label was corrected between the runs
-    table.to_parquet(file, index=False)
+    edit_held_out(file.parent, table)
     found = json.loads(orch("runs", "compare", "age-0001", "age-0002", "-w", place, "--json").out)
     assert found["relabelled"] == 2
     assert found["photos"] == all_photos["photos"] - 2
@@ -252,25 +252,22 @@ def test_photos_on_whose_truth_runs_disagree_are_left_out_and_counted(orch: Orch
     for fold in range(3):
         file = place / f"age-0002/fold-{fold}/held_out.parquet"
         table = pd.read_parquet(file)
-        table.assign(
-            truth=(pd.read_parquet(place / f"age-0001/fold-{fold}/held_out.parquet")["truth"] + 1) % 3
-        ).to_parquet(file)
+        truth = pd.read_parquet(place / f"age-0001/fold-{fold}/held_out.parquet")["truth"]
+        edit_held_out(file.parent, table.assign(truth=(truth + 1) % 3))
     assert "trained on different data" in orch("runs", "compare", "age-0001", "age-0002", "-w", place).err
 
 
 def test_a_run_of_an_older_version_is_found_by_todays_settings(place: Path) -> None:
     record = place / "age-0001/run.json"
     run = RunRecord.load(record.parent)
-    stored = json.loads(record.read_text())
-    del stored["recipe"]["layer_decay"]  # a setting that the older version did not have
-    record.write_text(json.dumps({**stored, "key": "as early workspaces kept it"}))
+    recipe = dict(run.recipe)
+    del recipe["layer_decay"]  # a setting that the older version did not have
+    edit_sealed(record, recipe=recipe)
     older = RunRecord.load(record.parent)
     assert older.key == run.key != ""
-    stored["recipe"]["lr"] *= 2
-    record.write_text(json.dumps(stored))
+    edit_sealed(record, recipe={**recipe, "lr": 2 * recipe["lr"]})
     assert RunRecord.load(record.parent).key != run.key
-    stored["recipe"]["a_setting_of_the_future"] = 1
-    record.write_text(json.dumps(stored))
+    edit_sealed(record, recipe={**recipe, "a_setting_of_the_future": 1})
     assert RunRecord.load(record.parent).key == ""
 
 
@@ -293,10 +290,10 @@ def test_ensembles_are_listed_chosen_and_deleted(orch: Orch, place: Path) -> Non
     score = built[0]["evaluation"]["label"]["macro_f1"]
     assert f"{score:.4f}" in orch("ensembles", "list", "-w", place).out
     assert "(was hard-0001)" in orch("ensembles", "use", "soft-0001", "-w", place).err
-    assert json.loads((place / "current/ensemble.json").read_text())["id"] == "soft-0001"
+    assert Workspace(place).current("ensemble") == "soft-0001"
     refused = orch("runs", "delete", "age-0001", "-y", "-w", place)
     assert refused.code == 2
-    assert "`orch ensembles delete hard-0001 soft-0001` lets it go" in refused.err
+    assert f"`orch ensembles delete hard-0001 soft-0001 --workspace {place}` lets it go" in refused.err
     before = hashes(place / "age-0001")
     assert orch("ensembles", "delete", "soft-0001", "soft-9", "-y", "-w", place).code == 2
     assert (place / "soft-0001").exists()  # all names are looked at first
@@ -305,7 +302,7 @@ def test_ensembles_are_listed_chosen_and_deleted(orch: Orch, place: Path) -> Non
     assert "there is no ensemble yet" in orch("export", "--out", place / "out", "-w", place).err
     assert orch("runs", "delete", "age-0001", "-y", "-w", place).code == 0
     again = orch("ensemble", "-w", place, "--no-score")
-    assert "no complete run" in again.err  # and an id that is gone is not given out again
+    assert "no age run is the current one" in again.err  # and an id that is gone is not given out again
 
 
 def test_numbers_are_not_held_against_words(orch: Orch, three: Path, place: Path) -> None:

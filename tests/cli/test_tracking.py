@@ -12,7 +12,7 @@ import pytest
 from orchestrator.data.files import read_json
 from orchestrator.experiments import trackers, tracking
 from orchestrator.records.run import RunRecord
-from tests.conftest import Done, Silent, hashes, tiny, train
+from tests.conftest import Done, Silent, edit_sealed, hashes, tiny, train
 
 Orch = Callable[..., Done]
 
@@ -137,15 +137,17 @@ def test_a_training_that_goes_on_tells_every_epoch_once(people: Path, workspace:
         def close(self) -> None: ...
 
     run = RunRecord.load(workspace / "age-0001")
-    file = run.folder / "fold-1/history.json"
-    whole = file.read_text()
+    file, card = (run.folder / "fold-1" / name for name in ("history.json", "member.json"))
+    whole, its_card = file.read_text(), card.read_text()
     file.write_text(json.dumps(json.loads(whole)[:1]))  # killed after an epoch
+    card.unlink()
     record = (run.folder / "run.json").read_text()
-    (run.folder / "run.json").write_text(record.replace('"complete"', '"unfinished"'))
+    edit_sealed(run.folder / "run.json", status="unfinished")
     kept = Kept()
     assert tracking.send(kept, RunRecord.load(run.folder)) == 5
     assert kept.told[0] == ("begin", "age-0001", None)
     file.write_text(whole)
+    card.write_text(its_card)
     (run.folder / "run.json").write_text(record)
     kept.told.clear()
     assert tracking.send(kept, RunRecord.load(run.folder)) == 1

@@ -16,8 +16,9 @@ from safetensors.torch import save_file
 
 from orchestrator.data.readers import read
 from orchestrator.records.run import RunRecord
+from orchestrator.records.workspace import Workspace
 from orchestrator.training import jobs
-from tests.conftest import TINY, Done, Silent, hashes, tiny, train
+from tests.conftest import TINY, Done, Silent, edit_sealed, hashes, tiny, train
 
 Orch = Callable[..., Done]
 
@@ -34,7 +35,7 @@ def test_retraining_one_specialist_leaves_the_others_untouched(orch: Orch, peopl
     before = {task: hashes(workspace / f"{task}-0001") for task in ("age", "gender", "mask")}
     done = train(orch, people, workspace, "train", "age", *tiny(), "--seed", 1)
     assert done.code == 0, done.err
-    assert "age-0002 is now the current age run (was age-0001)." in done.err
+    assert "age-0002 is now the current age run (was age-0001); `orch runs use age-0001" in done.err
     assert {task: hashes(workspace / f"{task}-0001") for task in before} == before
     runs = {run["id"]: run for run in json.loads(orch("runs", "list", "-w", workspace, "--json").out)}
     assert [name for name, run in runs.items() if run["current"]] == ["age-0002", "gender-0001", "mask-0001"]
@@ -217,19 +218,18 @@ def test_an_old_run_never_takes_current_back_unless_asked(orch: Orch, people: Pa
     done = train(orch, people, workspace, "train-all", *tiny())
     assert "age-0001 is complete already" in done.err
     assert "age-0002 stays the current age run" in done.err
-    assert json.loads((workspace / "current" / "age.json").read_text())["id"] == "age-0002"
+    assert Workspace(workspace).current("age") == "age-0002"
     assert "now the current age run (was age-0002)" in orch("runs", "use", "age-0001", "-w", workspace).err
     assert "age: age-0001 (current)" in orch("ensemble", "-w", workspace).err
 
 
 def test_a_kill_before_the_last_step_is_made_up_for(orch: Orch, people: Path, workspace: Path) -> None:
     assert train(orch, people, workspace, "train", "age", "--seed", 1, *tiny("epochs=1")).code == 0
-    record = json.loads((workspace / "age-0002" / "run.json").read_text())
-    (workspace / "age-0002" / "run.json").write_text(json.dumps({**record, "published": False}))
-    (workspace / "current" / "age.json").write_text('{"id": "age-0001"}')
+    edit_sealed(workspace / "age-0002" / "run.json", published=False)
+    Workspace(workspace).set_current("age", "age-0001")
     (workspace / "age-0002" / "fold-0" / "checkpoint.safetensors").write_bytes(b"left behind")
     done = train(orch, people, workspace, "train", "age", "--seed", 1, *tiny("epochs=1"))
-    assert "age-0002 is now the current age run (was age-0001)." in done.err
+    assert "age-0002 is now the current age run (was age-0001); `orch runs use age-0001" in done.err
     assert not (workspace / "age-0003").exists()
 
 
@@ -300,9 +300,9 @@ def test_nothing_is_begun_when_an_input_is_wrong(orch: Orch, people: Path, tmp_p
 
 def test_going_on_under_other_versions_is_told(orch: Orch, people: Path, workspace: Path) -> None:
     path = workspace / "age-0001" / "run.json"
-    record = json.loads(path.read_text())
-    record["environment"]["versions"]["torch"] = "1.0"
-    path.write_text(json.dumps({**record, "status": "unfinished", "published": False}))
+    environment = json.loads(path.read_text())["environment"]
+    environment["versions"]["torch"] = "1.0"
+    edit_sealed(path, environment=environment, status="unfinished", published=False)
     done = train(orch, people, workspace, "train-all", *tiny())
     assert done.code == 0, done.err
     assert "note: age-0001 was begun with other versions (torch 1.0 -> " in done.err

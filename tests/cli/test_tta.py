@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from filelock import FileLock
 
-from tests.conftest import Done, hashes, tiny, train
+from tests.conftest import Done, edit_sealed, hashes, tiny, train
 
 Orch = Callable[..., Done]
 
@@ -39,7 +39,7 @@ def test_views_are_counted_kept_and_predict_as_they_score(orch: Orch, people: Pa
     assert (kept["parent"], kept["status"], kept["recipe"]["views"]) == ("age-0001", "complete", ["flip", "zoom"])
     again = orch("tta", "age-0001", "--views", "zoom,flip", "--keep", "-w", workspace, "--json")
     assert json.loads(again.out)["kept"] == "age-0002"  # the same views, in whatever order
-    (workspace / "age-0002/run.json").write_text(json.dumps({**kept, "status": "unfinished"}))  # as a kill leaves it
+    edit_sealed(workspace / "age-0002/run.json", status="unfinished")  # as a kill leaves it
     shutil.rmtree(workspace / "age-0002/fold-2")
     again = orch("tta", "age-0001", "--views", "flip,zoom", "--keep", "-w", workspace, "--json")
     assert json.loads(again.out)["kept"] == "age-0002"
@@ -110,13 +110,13 @@ def test_missing_and_changed_files_are_told(orch: Orch, workspace: Path) -> None
             table.write_bytes(damaged)
         done = orch("tta", "age-0001", "-w", workspace)
         assert done.code == 2
-        assert "held_out.parquet: missing or not the file that was written" in done.err
+        assert f"held_out.parquet: {'missing' if damaged is None else 'not the file that was written'}" in done.err
 
 
 def test_two_commands_never_write_one_run(orch: Orch, workspace: Path) -> None:
     assert orch("tta", "age-0001", "--views", "flip", "--keep", "-w", workspace).code == 0
     record = workspace / "age-0002/run.json"
-    record.write_text(json.dumps({**json.loads(record.read_text()), "status": "unfinished"}))
+    edit_sealed(record, status="unfinished")
     with FileLock(workspace / "age-0002/run.lock"):
         done = orch("tta", "age-0001", "--views", "flip", "--keep", "-w", workspace)
     assert done.code == 2

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.data.folds import FoldPlan, plan_folds
-from orchestrator.errors import PlanError
+from orchestrator.errors import DamagedError, PlanError
 
 BANDS = ((18, 29), (30, 59), (60, 80))
 
@@ -113,10 +113,13 @@ def test_a_saved_plan_comes_back_and_an_edited_one_is_refused(tmp_path: Path) ->
     plan = plan_folds(table([10] * 6), 5)
     path = tmp_path / "plan.json"
     plan.save(path)
-    assert FoldPlan.load(path) == plan
+    assert FoldPlan.load(path, plan.name, "make it anew.") == plan
+    other = plan_folds(table([10] * 6), 4)
+    with pytest.raises(DamagedError, match=f"holds the plan '{plan.name}', and must hold the plan '{other.name}'"):
+        FoldPlan.load(path, other.name, "make it anew.")
     path.write_text(path.read_text().replace('"p00000": ', '"p00000": 1'))
-    with pytest.raises(PlanError, match="no longer match its digest"):
-        FoldPlan.load(path)
+    with pytest.raises(DamagedError, match="do not match the digest in it"):
+        FoldPlan.load(path, plan.name, "make it anew.")
 
 
 def test_unknown_people_are_refused() -> None:

@@ -9,9 +9,9 @@ import torch
 
 from orchestrator.data.augmentation import Augment
 from orchestrator.ensemble.member import MemberFiles
-from orchestrator.training import checkpoints
+from orchestrator.training import cards, checkpoints
 from orchestrator.training.backbones import create
-from orchestrator.training.checkpoints import read_card
+from orchestrator.training.cards import read_card
 from orchestrator.training.devices import gpu_count, resolve_device
 from orchestrator.training.loop import train_fold
 from tests.training.test_loop import Stripes, job_of
@@ -31,10 +31,10 @@ def test_a_member_learns_on_a_gpu_and_predicts_the_same_on_a_cpu(tmp_path: Path,
     assert card["scores"]["macro_f1"] > 0.6
     files = MemberFiles(tmp_path / "m")
     model = create(read_card(files.folder)["backbone"], 3).eval()
-    checkpoints.load_weights(files.folder / checkpoints.WEIGHTS, model)
+    checkpoints.load_weights(files.folder / cards.WEIGHTS, model)
     pixels = torch.from_numpy(Stripes(job.table["truth"].to_numpy()).take(job.held_out))
     with torch.inference_mode():
         here = job.head.probabilities(model(job.preprocess.normalise(pixels))).numpy()
-    there = pd.read_parquet(files.folder / checkpoints.HELD_OUT).filter(like="p(").to_numpy()
+    there = pd.read_parquet(files.folder / cards.HELD_OUT).filter(like="p(").to_numpy()
     assert np.abs(here - there).max() < (0.05 if precision != "fp32" else 0.005)
     assert gpu_count() >= 1

@@ -17,7 +17,7 @@ from orchestrator.data.preprocessing import Geometry, Preprocess
 from orchestrator.data.store import PixelSource
 from orchestrator.errors import DeviceError, TrainingError, WorkspaceError
 from orchestrator.specialists import SPECIALISTS
-from orchestrator.training import checkpoints, epoch, learner, loop, scoring
+from orchestrator.training import cards, checkpoints, epoch, learner, loop, scoring
 from orchestrator.training.backbones import InitialWeights
 from orchestrator.training.heads import head_of
 from orchestrator.training.jobs import claim_gpu, run_jobs, share_out
@@ -61,18 +61,20 @@ def job_of(folder: Path, *changes: str, people: int = 30, **more: object) -> Mem
 def test_a_member_learns_and_leaves_a_whole_record(tmp_path: Path) -> None:
     card = train_fold(job_of(tmp_path / "m", "epochs=12", "augment={}"))
     folder = tmp_path / "m"
-    assert {path.name for path in folder.iterdir()} - {checkpoints.LOCK} == {
-        checkpoints.CARD, checkpoints.HELD_OUT, checkpoints.HISTORY, checkpoints.WEIGHTS,
+    assert {path.name for path in folder.iterdir()} - {cards.LOCK} == {
+        cards.CARD, cards.HELD_OUT, cards.HISTORY, cards.WEIGHTS,
     }  # fmt: skip
-    history = json.loads((folder / checkpoints.HISTORY).read_text())
+    history = json.loads((folder / cards.HISTORY).read_text())
     assert [entry["epoch"] for entry in history] == list(range(1, 13))
     assert history[-1]["loss"] < 0.7 * history[0]["loss"]
     assert card["scores"]["macro_f1"] == max(entry["macro_f1"] for entry in history) > 0.6
     assert history[card["best_epoch"] - 1]["macro_f1"] == card["scores"]["macro_f1"]
-    table = pd.read_parquet(folder / checkpoints.HELD_OUT)
+    table = pd.read_parquet(folder / cards.HELD_OUT)
     assert len(table) == 30 == card["held_out"]["photos"]
     assert np.allclose(table[["p(wear)", "p(incorrect)", "p(not_wear)"]].sum(axis=1), 1, atol=1e-5)
-    assert json.loads((folder / checkpoints.CARD).read_text()) == json.loads(json.dumps(card))
+    assert cards.read_card(folder) == json.loads(json.dumps(card))
+    assert card["history"] == history
+    assert np.trace(card["confusion"]) / 30 == card["scores"]["accuracy"]
 
 
 def test_seeds_folds_and_tasks_draw_differently_and_the_same_seed_the_same(tmp_path: Path) -> None:
@@ -120,7 +122,7 @@ def test_scores_are_of_the_truth_whatever_is_trained_on(tmp_path: Path) -> None:
     job = job_of(tmp_path / "m", "epochs=12", "evaluate_every=12", "augment={}")
     moved = (job.table["truth"] + 1) % 3  # as a moved border moves classes, only for everybody
     card = train_fold(dataclasses.replace(job, table=job.table.assign(trained=moved, target=moved)))
-    table = pd.read_parquet(tmp_path / "m" / checkpoints.HELD_OUT)
+    table = pd.read_parquet(tmp_path / "m" / cards.HELD_OUT)
     assert table["truth"].tolist() == job.table["truth"].iloc[job.held_out].tolist()
     answers = table.filter(like="p(").to_numpy().argmax(axis=1)
     assert (answers == (table["truth"] + 1) % 3).mean() > 0.6  # it learnt what it was taught
@@ -185,7 +187,7 @@ def test_trained_on_everything_there_is_no_score_and_the_last_epoch_is_kept(tmp_
     card = train_fold(everything)
     assert card["scores"] == {}
     assert card["best_epoch"] == 2
-    assert set(card["sha256"]) == {checkpoints.WEIGHTS}
+    assert set(card["sha256"]) == {cards.WEIGHTS}
 
 
 def test_a_loss_that_explodes_is_told_with_the_setting(tmp_path: Path) -> None:
@@ -213,15 +215,15 @@ def test_out_of_memory_says_which_setting_to_lower(
 
 
 def test_a_damaged_checkpoint_is_told(tmp_path: Path) -> None:
-    (tmp_path / checkpoints.CHECKPOINT).write_bytes(b"half a file")
-    with pytest.raises(WorkspaceError, match="Delete the file: this fold then starts over"):
+    (tmp_path / cards.CHECKPOINT).write_bytes(b"half a file")
+    with pytest.raises(WorkspaceError, match="this fold then starts over"):
         train_fold(job_of(tmp_path))
 
 
 def test_two_processes_never_train_one_member(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = FileLock.acquire
     monkeypatch.setattr(loop.FileLock, "acquire", lambda self, timeout=None: real(self, timeout=0.1))
-    with FileLock(tmp_path / checkpoints.LOCK), pytest.raises(WorkspaceError, match="another process is training"):
+    with FileLock(tmp_path / cards.LOCK), pytest.raises(WorkspaceError, match="another process is training"):
         train_fold(job_of(tmp_path))
 
 

@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 
 from orchestrator.recipe import Optimiser, Schedule
-from orchestrator.training import checkpoints, loop
+from orchestrator.training import cards, checkpoints, loop
 from orchestrator.training.loop import train_fold
 from tests.training.test_loop import job_of
 
@@ -64,7 +64,7 @@ def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: tuple[str, .
         stop_in_second_epoch(patch, moment)
         with pytest.raises(StopError):
             train_fold(job_of(tmp_path / "cut", *changes))
-    assert not (tmp_path / "cut" / checkpoints.CARD).exists()
+    assert not (tmp_path / "cut" / cards.CARD).exists()
     trained: list[int] = []
     real = loop.train_epoch
     monkeypatch.setattr(loop, "train_epoch", lambda *words: (trained.append(words[-1].epoch), real(*words))[1])
@@ -74,8 +74,8 @@ def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: tuple[str, .
     assert cut["sha256"] == whole["sha256"]
     assert cut["scores"] == whole["scores"]
     strip = [{k: v for k, v in e.items() if k not in ("seconds", "photos_per_second")} for e in (
-        *json.loads((tmp_path / "cut" / checkpoints.HISTORY).read_text()),
-        *json.loads((tmp_path / "whole" / checkpoints.HISTORY).read_text()),
+        *json.loads((tmp_path / "cut" / cards.HISTORY).read_text()),
+        *json.loads((tmp_path / "whole" / cards.HISTORY).read_text()),
     )]  # fmt: skip
     assert strip[:3] == strip[3:]
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from orchestrator.errors import ConfigError
 from orchestrator.stages import Stages
-from orchestrator.training import checkpoints, epoch
+from orchestrator.training import cards, epoch
 from orchestrator.training.backbones import check_backbone
 from orchestrator.training.epoch import Batch, _step
 from orchestrator.training.learner import Learner, Progress
@@ -157,17 +157,17 @@ def test_a_moving_average_scores_and_is_saved(tmp_path: Path) -> None:
     train_fold(job)
     plain = job_of(tmp_path / "p", "epochs=2")
     train_fold(plain)
-    averaged = load_file(tmp_path / "m" / checkpoints.WEIGHTS)
+    averaged = load_file(tmp_path / "m" / cards.WEIGHTS)
     assert any(
-        not torch.equal(averaged[key], value) for key, value in load_file(tmp_path / "p" / checkpoints.WEIGHTS).items()
+        not torch.equal(averaged[key], value) for key, value in load_file(tmp_path / "p" / cards.WEIGHTS).items()
     )
     learner = Learner(job, 1)
     learner.model.load_state_dict(averaged)
-    history = json.loads((tmp_path / "m" / checkpoints.HISTORY).read_text())
+    history = json.loads((tmp_path / "m" / cards.HISTORY).read_text())
     best = max(entry["macro_f1"] for entry in history)
     truth = job.table["truth"].to_numpy()[job.held_out]
     answers = held_out_probabilities(job, learner.model).argmax(axis=1)
-    card = json.loads((tmp_path / "m" / checkpoints.CARD).read_text())
+    card = json.loads((tmp_path / "m" / cards.CARD).read_text())
     assert card["scores"]["accuracy"] == (answers == truth).mean()
     assert card["scores"]["macro_f1"] == best
 
@@ -175,7 +175,7 @@ def test_a_moving_average_scores_and_is_saved(tmp_path: Path) -> None:
 def test_a_falling_plateau_shows_in_the_history(tmp_path: Path) -> None:
     job = job_of(tmp_path / "m", "schedule=plateau", "plateau_patience=0", "lr_factor=0.1", "epochs=6", "warmup=0")
     train_fold(job)
-    history = json.loads((tmp_path / "m" / checkpoints.HISTORY).read_text())
+    history = json.loads((tmp_path / "m" / cards.HISTORY).read_text())
     best, rate = -1.0, 3e-3
     for entry in history:
         assert entry["lr"] == pytest.approx(rate)

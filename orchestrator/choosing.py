@@ -1,0 +1,139 @@
+"""What becomes current, and what is said of it: by how much it is better or worse than what it replaces, and the way back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from orchestrator.commands import orch
+from orchestrator.data.sealed import check_file
+from orchestrator.errors import DamagedError, WorkspaceError
+from orchestrator.records.run import RunRecord
+from orchestrator.records.workspace import Workspace
+
+__all__ = ["OUT_OF_FOLD", "make_current", "make_ensemble_current", "use_ensemble", "use_run"]
+
+OUT_OF_FOLD = "out_of_fold.parquet"
+"""In an ensemble's folder: every photo's answer behind its scores."""
+
+Say = Callable[[str], None]
+
+
+def make_current(workspace: Workspace, run: RunRecord, say: Say) -> None:
+    """Offers a run that was just completed as its specialist's current one.
+
+    One without a score, or of only some folds, does not take the place of one that has more: it could not be held against it.
+    """
+    before = _standing(workspace, run, say)
+    if before is None or before.id == run.id:
+        if workspace.current_or_none(run.task) != run.id:
+            workspace.set_current(run.task, run.id)
+            say(f"{run.id} is now the current {run.task} run.")
+        return
+    use = orch("runs", "use", run.id, workspace=workspace.root)
+    if run.plan is None and before.plan is not None:
+        say(
+            f"{run.id} has no score (it holds nobody out): {before.id} stays the current {run.task} run. `{use}` makes it that."
+        )
+    elif run.partial and before.covers != run.covers:
+        say(f"{run.id} covers {run.covers}: {before.id} stays the current {run.task} run. `{use}` makes it that.")
+    else:
+        use_run(workspace, run, say, before)
+
+
+def use_run(workspace: Workspace, run: RunRecord, say: Say, before: RunRecord | None = None) -> None:
+    """Makes a run its specialist's current one, and says what that changes.
+
+    Args:
+        workspace: of both.
+        run: complete.
+        say: told of it.
+        before: the current one, where the caller has read it.
+    """
+    before = before or _standing(workspace, run, say)
+    workspace.set_current(run.task, run.id)
+    if before is None or before.id == run.id:
+        say(f"{run.id} is now the current {run.task} run.")
+        return
+    back = orch("runs", "use", before.id, workspace=workspace.root)
+    say(f"{run.id} is now the current {run.task} run (was {before.id}); `{back}` goes back.")
+    from orchestrator.evaluation.held_out import paired_gain
+
+    say(f"{run.id} over {before.id}: {_told(paired_gain(workspace, before, run))}.")
+
+
+def make_ensemble_current(workspace: Workspace, name: str, say: Say) -> None:
+    """Offers a new ensemble as the current one; one without a score does not take the place of one that has one."""
+    before, record = _standing_ensemble(workspace, say), workspace.ensemble(name)[1]
+    if before is not None and before["evaluation"] is not None and record["evaluation"] is None:
+        use = orch("ensembles", "use", name, workspace=workspace.root)
+        say(f"{name} has no score: {before['id']} stays the current ensemble. `{use}` makes it that.")
+        return
+    use_ensemble(workspace, name, say)
+
+
+def use_ensemble(workspace: Workspace, name: str, say: Say) -> None:
+    """Makes an ensemble the current one, and says what that changes.
+
+    Raises:
+        WorkspaceError: there is none of that name, or its record is damaged.
+    """
+    before, record = _standing_ensemble(workspace, say), workspace.ensemble(name)[1]
+    workspace.set_current("ensemble", name)
+    if before is None or before["id"] == name:
+        say(f"{name} is now the current ensemble.")
+        return
+    back = orch("ensembles", "use", before["id"], workspace=workspace.root)
+    say(f"{name} is now the current ensemble (was {before['id']}); `{back}` goes back.")
+    say(f"{name} over {before['id']}, 18-way: {_told(_ensemble_gain(workspace, before, {'id': name, **record}))}.")
+
+
+def _standing_ensemble(workspace: Workspace, say: Say) -> dict[str, Any] | None:
+    """The record of the current ensemble; None where there is none that can be read."""
+    try:
+        name = workspace.current("ensemble")
+        return None if name is None else dict(workspace.ensemble(name)[1])
+    except WorkspaceError as error:
+        say(f"note: {error.message}")
+        return None
+
+
+def _ensemble_gain(workspace: Workspace, before: dict[str, Any], after: dict[str, Any]) -> Any:
+    """How much better an ensemble's labels are than another's for the same photos, or why nobody can say."""
+    import pandas as pd
+
+    from orchestrator.evaluation.held_out import gain_of
+    from orchestrator.labels import LABELS, TASKS, compose
+
+    tables = []
+    for record in (before, after):
+        if record["evaluation"] is None:
+            return f"{record['id']} has no score"
+        path = workspace.root / record["id"] / OUT_OF_FOLD
+        try:
+            check_file(path, record["files"][OUT_OF_FOLD], "build the ensemble again.")
+        except DamagedError as error:
+            return error.message
+        table = pd.read_parquet(path)
+        truth = compose(*(table[f"{task}_truth"].to_numpy() for task in TASKS))
+        tables.append(table[["path", "person", "label"]].assign(truth=truth).set_index("path"))
+    same = tables[0].merge(tables[1], left_index=True, right_index=True, suffixes=("_before", "_after"))
+    same = same[(same["truth_before"] == same["truth_after"]) & (same["person_before"] == same["person_after"])]
+    if same.empty:
+        return f"{before['id']} and {after['id']} were scored on no photo in common"
+    truth, first, second = (same[name].to_numpy() for name in ("truth_before", "label_before", "label_after"))
+    return gain_of(same["person_before"], truth, first, second, len(LABELS))
+
+
+def _told(gain: Any) -> str:
+    return f"not comparable: {gain.rstrip('.')}" if isinstance(gain, str) else str(gain)
+
+
+def _standing(workspace: Workspace, run: RunRecord, say: Say) -> RunRecord | None:
+    """The current run of the same specialist; None where there is none that can be read."""
+    try:
+        name = workspace.current(run.task)
+        return None if name is None else workspace.run(name)
+    except (DamagedError, WorkspaceError) as error:
+        say(f"note: {error.message}")
+        return None

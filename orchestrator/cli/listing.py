@@ -1,0 +1,81 @@
+"""How a list of runs reads in a terminal, and what is said of those that cannot be read."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from orchestrator.cli.console import grid, out, share, warn
+from orchestrator.errors import DamagedError
+
+if TYPE_CHECKING:
+    from orchestrator.records.run import RunRecord
+    from orchestrator.records.workspace import Workspace
+
+__all__ = ["chosen_facts", "facts_beside", "print_list", "recipe_of", "tell_damaged"]
+
+SHOWN = ("run", "recipe", "backbone", "seed", "plan", "score", "status", "current", "created", "tag", "task")
+"""Facts that the list shows anyway; others get a column when `--where` asks for them."""
+
+
+def facts_beside(place: Workspace, run: RunRecord, wrong: list[DamagedError], settings: bool) -> dict[str, Any]:
+    """What can be asked of a run; what is damaged of it is noted and left out."""
+    from orchestrator.records.annotations import Annotations
+    from orchestrator.records.comparison import flat
+    from orchestrator.records.summary import facts_of
+
+    notes, current = Annotations(), None
+    try:
+        notes = Annotations.read(run.folder)
+    except DamagedError as error:
+        wrong.append(error)
+    try:
+        current = place.current(run.task)
+    except DamagedError as error:
+        wrong.append(error)
+    known = facts_of(run, current, notes)
+    return {**flat(run.recipe), **known} if settings else known
+
+
+def chosen_facts(facts: list[dict[str, Any]], where: str, sort: str) -> list[dict[str, Any]]:
+    """Those that fulfil the conditions, in the order that is asked for."""
+    if not facts or (not where and not sort):
+        return facts
+    from orchestrator.records.filters import conditions_of, in_order
+
+    keys = list(facts[0])
+    numbers = {key for one in facts for key, value in one.items() if isinstance(value, float)}
+    conditions = conditions_of(where, keys, numbers)
+    found = [one for one in facts if all(condition.holds(one) for condition in conditions)]
+    return in_order(found, sort, keys) if sort else found
+
+
+def print_list(found: list[tuple[RunRecord, dict[str, Any]]], where: str) -> None:
+    """The table of runs and their facts; what `--where` asks for has a column."""
+    told = [key for key in dict.fromkeys(re.findall(r"([\w.]+)\s*[!<>=~]", where)) if key not in SHOWN]
+    columns = ("run", "recipe", "backbone", "seed", "folds", "plan", "macro F1", "state", "created", "tags")
+    table = grid("", *columns, *told)
+    for run, one in found:
+        score = "-" if one["score"] is None else share(one["score"])
+        folds = f"{one['members']} of {len(run.folds)}" if run.plan is None else f"{one['members']} of {run.plan['k']}"
+        table.add_row(
+            run.id, recipe_of(run), run.recipe["backbone"], " ".join(map(str, run.seeds)), folds, (one["plan"] or "-")[:6],
+            score, "current" if one["current"] else run.status, run.created[:16].replace("T", " "), " ".join(one["tag"]),
+            *(str(one[key]) for key in told),
+        )  # fmt: skip
+    out().print(table)
+
+
+def tell_damaged(wrong: list[DamagedError]) -> None:
+    """What could not be read, each once; the exit code says so too."""
+    for message in dict.fromkeys(error.message for error in wrong):
+        warn(message)
+    if wrong:
+        raise typer.Exit(1)
+
+
+def recipe_of(run: RunRecord) -> str:
+    """The recipe's name, and how many `--set` words changed it."""
+    return run.recipe_name + (f" +{len(run.changes)}" if run.changes else "")

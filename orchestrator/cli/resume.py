@@ -1,0 +1,53 @@
+"""`orch resume`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orchestrator.cli.options import DeviceOption, JobsOption, JsonOption, NoStoreOption, ProfileOption, WorkspaceOption
+
+__all__ = ["resume"]
+
+
+def resume(
+    run: Annotated[str, typer.Argument(help="The run's id, as in age-0001.")],
+    data: Annotated[
+        Path | None, typer.Option("--data", "-d", help="Where the photos are now; where they were if left out.")
+    ] = None,
+    jobs: JobsOption = 0,
+    device: DeviceOption = "auto",
+    no_store: NoStoreOption = False,
+    profile: ProfileOption = False,
+    workspace: WorkspaceOption = Path("runs"),
+    json: JsonOption = False,
+) -> None:
+    """Complete a run by its record alone: train the members that are missing or damaged, and nothing else.
+
+    Recipe, plan and seed are the run's own, so a member that is trained again comes out as it was (on a CPU bit for bit), and
+    ensembles that answer with it go on working. Damaged files are put aside, not deleted.
+
+    \b
+    Examples:
+      orch resume age-0001
+      orch resume age-0001 --data moved/people/train
+    """
+    from orchestrator.cli.train import after, conclude, interrupted, watcher
+    from orchestrator.records.workspace import Workspace
+
+    Workspace(workspace).run(run)
+    from orchestrator.inputs import Settings
+    from orchestrator.resuming import resume as go_on
+    from orchestrator.specialists import TRAINABLE
+
+    settings = Settings(Path(), workspace, jobs=jobs, device=device, store=not no_store, profile=profile)
+    display = watcher([], workspace)
+    try:
+        report = go_on(workspace, run, TRAINABLE, display, data, settings)
+    except KeyboardInterrupt:
+        interrupted(display)
+    finally:
+        display.close()
+    conclude(report, json, after(report.runs[0]))

@@ -1,0 +1,59 @@
+"""`orch workspace check | repair`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from orchestrator.cli.console import emit, say, warn
+from orchestrator.cli.options import JsonOption, WorkspaceOption
+from orchestrator.errors import counted
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    no_args_is_help=True, help="The workspace's own files: check them, repair them.", rich_markup_mode="rich"
+)
+
+
+@app.command("check")
+def check_workspace(workspace: WorkspaceOption = Path("runs"), json: JsonOption = False) -> None:
+    """Read every file that carries meaning, and tell each that is not as it was written, with the way out.
+
+    Weights and tables are held to their hashes, so this reads the whole workspace once. Caches are left out: what is damaged in
+    them is made anew. Exit code 1 when something is damaged.
+
+    \b
+    Examples:
+      orch workspace check
+    """
+    from orchestrator.records.repair import check
+
+    found = check(workspace)
+    if json:
+        emit(
+            {"in_order": not found.damaged, "files": found.files, "damaged": [error.message for error in found.damaged]}
+        )
+    else:
+        for error in found.damaged:
+            warn(error.message)
+        typer.echo(f"{counted(found.files, 'file')} read: {len(found.damaged):,} damaged.")
+    raise typer.Exit(1 if found.damaged else 0)
+
+
+@app.command("repair")
+def repair_workspace(workspace: WorkspaceOption = Path("runs")) -> None:
+    """Write lost or damaged records anew: the workspace's own, and those of runs whose members tell what they are.
+
+    Nothing is deleted: what is damaged is put aside under another name.
+
+    \b
+    Examples:
+      orch workspace repair
+    """
+    from orchestrator.records.repair import repair
+
+    done = repair(workspace, say)
+    if not done:
+        say("nothing to repair: every record can be read.")

@@ -1,0 +1,108 @@
+"""What runs were made from: fold plans, and hashes of the photos that they learnt from.
+
+The name of each file is a digest of what it holds, so whoever holds that writes a damaged one anew: the next training does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from orchestrator.commands import orch
+from orchestrator.data.files import put_aside
+from orchestrator.data.folds import FoldPlan
+from orchestrator.data.sealed import read_sealed, write_sealed
+from orchestrator.errors import DamagedError, LeakError
+from orchestrator.records.run import RunRecord
+from orchestrator.records.workspace import Workspace
+
+__all__ = ["content_of", "keep_content", "keep_plan", "plan_of", "trained_content"]
+
+PHOTOS, PHOTOS_FORMAT = "photos", 2
+
+Say = Callable[[str], None]
+
+
+def keep_plan(workspace: Workspace, plan: FoldPlan, say: Say) -> FoldPlan:
+    """Saves a plan, finds it saved, or writes a damaged one anew.
+
+    Args:
+        workspace: where.
+        plan: drawn from the data.
+        say: told of a file that was written anew.
+    """
+    path = _plan(workspace, plan.name)
+    try:
+        return FoldPlan.load(path, plan.name, "")
+    except DamagedError as error:
+        _put_aside(path, error, say)
+        plan.save(path)
+        return plan
+
+
+def plan_of(workspace: Workspace, run: RunRecord) -> FoldPlan:
+    """The plan that a run was trained by; the caller has seen that it has one.
+
+    Raises:
+        DamagedError: the file is missing, damaged, or another plan's.
+    """
+    assert run.plan is not None
+    name = run.plan["digest"][:12]
+    return FoldPlan.load(_plan(workspace, name), name, _by_resuming(workspace, run))
+
+
+def keep_content(workspace: Workspace, fingerprint: str, content: Sequence[str], say: Say) -> None:
+    """Remembers the files' hashes of photos that runs are about to learn from, by the fingerprint that runs record."""
+    path, name = _content(workspace, fingerprint), fingerprint[:12]
+    try:
+        read_sealed(path, PHOTOS, name, PHOTOS_FORMAT, "")
+    except DamagedError as error:
+        _put_aside(path, error, say)
+        write_sealed(path, PHOTOS, name, PHOTOS_FORMAT, {"content": list(content)})
+
+
+def content_of(workspace: Workspace, run: RunRecord) -> set[str]:
+    """The hashes of every file that a run has learnt from, photos from elsewhere among them.
+
+    Raises:
+        DamagedError: the file that has them is missing or damaged.
+    """
+    found: set[str] = set()
+    for fingerprint in filter(None, (run.data["fingerprint"], run.extra)):
+        path, way_out = _content(workspace, fingerprint), _by_resuming(workspace, run)
+        found.update(read_sealed(path, PHOTOS, fingerprint[:12], PHOTOS_FORMAT, way_out)["content"])
+    return found
+
+
+def trained_content(workspace: Workspace, names: Iterable[str]) -> set[str]:
+    """The hashes of every file that some runs have learnt from.
+
+    Raises:
+        LeakError: which files those were is not on record any more.
+    """
+    found: set[str] = set()
+    for run in map(workspace.run, dict.fromkeys(names)):
+        try:
+            found |= content_of(workspace, run)
+        except DamagedError as error:
+            raise LeakError(f"{run.id}: which photos it was trained on cannot be told. {error.message}") from None
+    return found
+
+
+def _plan(workspace: Workspace, name: str) -> Path:
+    return workspace.root / "plans" / f"{name}.json"
+
+
+def _content(workspace: Workspace, fingerprint: str) -> Path:
+    return workspace.root / "photos" / f"{fingerprint[:12]}.json"
+
+
+def _by_resuming(workspace: Workspace, run: RunRecord) -> str:
+    return f"run `{orch('resume', run.id, workspace=workspace.root)}`, which writes it anew."
+
+
+def _put_aside(path: Path, error: DamagedError, say: Say) -> None:
+    place = put_aside(path)
+    if place is not None:
+        what = error.message.split(". Restore it; or")[0]
+        say(f"note: {what}: written anew; the old one was put aside as {place.name}.")

@@ -1,0 +1,166 @@
+"""A workspace's records looked through, and written anew where they are lost and something else tells what was in them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from orchestrator.commands import orch
+from orchestrator.data.files import put_aside
+from orchestrator.data.sealed import check_file
+from orchestrator.errors import DamagedError, LeakError, WorkspaceError
+from orchestrator.labels import CLASSES
+from orchestrator.records.annotations import Annotations
+from orchestrator.records.members import check_member
+from orchestrator.records.origins import content_of, plan_of
+from orchestrator.records.run import COMPLETE, RECORD, UNFINISHED, RunRecord, member_folder
+from orchestrator.records.summary import score_of
+from orchestrator.records.workspace import MARK, Workspace, now, write_mark
+from orchestrator.training.cards import CARD, read_card
+
+__all__ = ["Findings", "check", "repair"]
+
+
+@dataclass
+class Findings:
+    """What a check found.
+
+    Attributes:
+        files: files read.
+        damaged: one error for each that is not as it was written.
+    """
+
+    files: int = 0
+    damaged: list[DamagedError] = field(default_factory=list)
+
+    def look(self, act: Callable[[], object], files: int = 1) -> None:
+        """Reads something, and keeps the error."""
+        self.files += files
+        try:
+            act()
+        except DamagedError as error:
+            if error.message not in [one.message for one in self.damaged]:
+                self.damaged.append(error)
+
+
+def check(root: Path) -> Findings:
+    """Reads every file of a workspace that carries meaning; caches, locks, logs and pictures are none.
+
+    Raises:
+        WorkspaceError: there is no workspace, or its own file is damaged.
+    """
+    workspace, found = Workspace(root), Findings(1)
+    for run in _runs(workspace, found):
+        for fold in run.folds:
+            if run.complete or os.path.lexists(run.member(fold) / CARD):
+                found.look(lambda run=run, fold=fold: check_member(run, fold), files=3)  # type: ignore[misc]
+        if run.plan is not None:
+            found.look(lambda run=run: plan_of(workspace, run))  # type: ignore[misc]
+        found.look(lambda run=run: content_of(workspace, run))  # type: ignore[misc]
+        found.look(lambda run=run: Annotations.read(run.folder))  # type: ignore[misc]
+    for name in workspace.ensembles():
+        found.look(lambda name=name: _check_ensemble(workspace, name))  # type: ignore[misc]
+    for what in (*CLASSES, "ensemble"):
+        found.look(lambda what=what: workspace.current(what))  # type: ignore[misc]
+    return found
+
+
+def _runs(workspace: Workspace, found: Findings) -> Iterator[RunRecord]:
+    runs, wrong = workspace.read_runs()
+    found.damaged += wrong
+    found.files += len(runs) + len(wrong)
+    yield from runs
+
+
+def _check_ensemble(workspace: Workspace, name: str) -> None:
+    folder, record = workspace.ensemble(name)
+    make = orch("ensemble", "--strategy", record["strategy"], workspace=workspace.root)
+    for file, digest in record["files"].items():
+        check_file(folder / file, digest, f"run `{make}`, which makes one of the current runs.")
+
+
+def repair(root: Path, say: Callable[[str], None]) -> int:
+    """Writes lost or damaged records anew; what is damaged is put aside.
+
+    Args:
+        root: of the workspace.
+        say: told of each.
+
+    Returns:
+        How many records were written anew or put aside.
+
+    Raises:
+        WorkspaceError: the folder holds nothing of a workspace.
+    """
+    done = _repair_mark(root, say)
+    workspace = Workspace(root)
+    for folder in workspace.run_folders():
+        try:
+            RunRecord.load(folder)
+        except DamagedError:
+            done += 1
+            _repair_run(workspace, folder, say)
+    return done
+
+
+def _repair_mark(root: Path, say: Callable[[str], None]) -> int:
+    try:
+        Workspace(root)
+        return 0
+    except DamagedError:
+        place = put_aside(root / MARK)
+    # Numbers that were deleted are not known any more: at least none that somebody still speaks of is given out again.
+    numbers: dict[str, int] = {}
+    for path in root.rglob("*-[0-9][0-9][0-9][0-9]*"):
+        kind, _, number = path.name.partition(".")[0].rpartition("-")
+        if number.isdigit():
+            numbers[kind] = max(numbers.get(kind, 0), int(number))
+    write_mark(root, now(), numbers)
+    say(f"{root / MARK} is written anew{f'; the old one was put aside as {place.name}' if place else ''}.")
+    return 1
+
+
+def _repair_run(workspace: Workspace, folder: Path, say: Callable[[str], None]) -> None:
+    """A run's record from its members' cards, each of which holds it as it was when the member was trained."""
+    run = _remembered(folder)
+    if run is None:
+        place = put_aside(folder)
+        say(
+            f"{folder.name}: none of its members is complete, so nothing tells what it was; put aside as {place and place.name}."
+        )
+        return
+    place = put_aside(folder / RECORD)
+    run.status, run.published = UNFINISHED, True
+    missing = []
+    for fold in run.folds:
+        try:
+            run.files[member_folder(fold)] = dict(check_member(run, fold)["sha256"])
+        except DamagedError:
+            run.files.pop(member_folder(fold), None)
+            missing.append(fold)
+    if not missing:
+        run.status, run.score = COMPLETE, None
+        run.score = score_of(run)
+        run.seconds = sum(read_card(path)["seconds"] for path in run.members)
+    run.save()
+    kept = f"; the old one was put aside as {place.name}" if place else ""
+    rest = (
+        f" Fold {', '.join(map(str, missing))}: `{orch('resume', run.id, workspace=workspace.root)}` trains it."
+        if missing
+        else ""
+    )
+    say(f"{folder / RECORD} is written anew from the members' cards{kept}: {run.id} is {run.status}.{rest}")
+
+
+def _remembered(folder: Path) -> RunRecord | None:
+    """The record that a member's card holds of its own run; None where no card does."""
+    for place in sorted(folder.glob("*")):
+        try:
+            card = read_card(place)
+        except (WorkspaceError, LeakError):
+            continue
+        if card.get("run") == folder.name:
+            return RunRecord.of(folder, {**card["record"], "files": {}})
+    return None

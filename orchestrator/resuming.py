@@ -1,0 +1,90 @@
+"""Completing a run by its record alone: whatever is missing or damaged of it is trained, nothing else."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from orchestrator.commands import orch
+from orchestrator.errors import ConfigError, DataError
+from orchestrator.inputs import Inputs, Settings, read_inputs
+from orchestrator.pipeline import Report, heal_runs, train_runs
+from orchestrator.preparation import Observer, Work, pixels_of
+from orchestrator.records.run import RunRecord
+from orchestrator.records.workspace import Workspace
+from orchestrator.specialist import Specialist
+from orchestrator.training.cards import CARD
+
+__all__ = ["resume"]
+
+
+def resume(
+    workspace: Path,
+    name: str,
+    specialists: Mapping[str, Specialist],
+    observer: Observer,
+    data: Path | None = None,
+    settings: Settings | None = None,
+) -> Report:
+    """Completes a run by its record alone: trains the members that are missing or damaged, and writes its plan anew.
+
+    Args:
+        workspace: that holds it.
+        name: of the run.
+        specialists: task -> specialist.
+        observer: who watches.
+        data: where the photos are now; None: where they were.
+        settings: jobs, device, store and profile; the rest is the record's.
+
+    Raises:
+        ConfigError: the run was made of another one without training, or what it was begun with has changed since.
+        DataError: the photos are not those that it learnt from.
+        WorkspaceError: no such run, or another command is working on it.
+    """
+    started = time.monotonic()
+    run = Workspace(workspace).run(name)
+    _refuse_derived(run)
+    asked = settings or Settings(run.folder)
+    plan, extra = run.plan or {"k": 0, "seed": 0}, run.data.get("extra", {})
+    settings = replace(
+        asked, data=data or Path(run.data["source"]), workspace=workspace, columns=run.data["columns"], recipes=(), changes=(),
+        k=plan["k"], plan_seed=plan["seed"], folds_used=0, seed=run.seed, extra=tuple(map(Path, extra.get("sources", ()))),
+    )  # fmt: skip
+    specialist = specialists[run.task]
+    inputs = read_inputs(settings, {run.task: specialist}, observer.say, run)
+    _check_unchanged(run, inputs, settings)
+    heal_runs([run], observer)
+    missing = [fold for fold in run.folds if not (run.member(fold) / CARD).is_file()]
+    if run.complete and not missing:
+        observer.say(f"{run.id} is complete, and every file of it is as it was written.")
+        return Report([run], {}, time.monotonic() - started)
+    pixels = pixels_of(settings, inputs, {run.task}, observer)
+    work = Work(settings, specialist, inputs, run, pixels[run.task])
+    return train_runs([run], [work], observer, started)
+
+
+def _refuse_derived(run: RunRecord) -> None:
+    if run.derived:
+        views = ",".join(run.recipe["views"])
+        again = orch("tta", run.parent, "--views", views, "--keep", workspace=run.folder.parent)
+        raise ConfigError(f"{run.id} was made of {run.parent} without training; `{again}` makes it whole again.")
+
+
+def _check_unchanged(run: RunRecord, inputs: Inputs, settings: Settings) -> None:
+    """Refuses to go on with a run on other photos, plan, weights or extra photos than it was begun with."""
+    if inputs.fingerprint != run.data["fingerprint"]:
+        raise DataError(f"{settings.data}: not the photos that {run.id} was trained on. Give them with --data.")
+    digest = inputs.plan.digest if inputs.plan else None
+    for what, now, then in (
+        ("the fold plan", digest, (run.plan or {}).get("digest")),
+        ("the initial weights", inputs.weights[run.task].sha256, run.initial_weights["sha256"]),
+        ("the extra photos", inputs.extra_of(run.task), run.extra),
+    ):
+        if now != then:
+            anew = orch("train", run.task, "--data", settings.data, workspace=settings.workspace)
+            raise ConfigError(
+                f"{run.id}: {what} would be another than it was begun with ({str(now)[:12]}; on record {str(then)[:12]}). "
+                f"Restore what has changed, or train another run: `{anew}`."
+            )
