@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
-import torch
-
+from orchestrator.data.classes import check_classes
 from orchestrator.data.extra import ALONE, EVERY_FOLD, Extra
 from orchestrator.data.folds import FoldPlan
 from orchestrator.data.loading import AHEAD, why_none_load
 from orchestrator.data.photos import Photos
 from orchestrator.data.sharing import SHARED, WIDEN, shared_room
-from orchestrator.errors import ConfigError, Problem, counted, nearest
+from orchestrator.errors import ConfigError, DataError, Problem, counted, nearest
 from orchestrator.recipe import Recipe
 from orchestrator.specialist import Specialist
-from orchestrator.training.devices import precision_of
-from orchestrator.training.epoch import loading_processes
 
-__all__ = ["check_dropped", "check_here", "check_left", "tell_extra", "tell_loading"]
+__all__ = ["check_dropped", "check_here", "check_left", "refuse_classes", "tell_extra", "tell_loading"]
 
 
 def check_here(task: str, recipe: Recipe, device: str, scored: bool) -> None:
@@ -27,7 +24,7 @@ def check_here(task: str, recipe: Recipe, device: str, scored: bool) -> None:
     why = why_none_load(recipe.workers) if recipe.workers > 0 else ""
     if why:
         raise ConfigError(f"{task}: {why}")
-    if device and recipe.sam and precision_of(recipe.precision, device) == torch.float16:
+    if device and recipe.sam and _is_fp16(recipe.precision, device):
         raise ConfigError(
             f"{task}: sam takes two gradients a step, and fp16 scales them apart. Use precision=bf16 or fp32."
         )
@@ -37,6 +34,8 @@ def check_here(task: str, recipe: Recipe, device: str, scored: bool) -> None:
 
 def tell_loading(task: str, recipe: Recipe, device: str, say: Callable[[str], None]) -> None:
     """Whether loading processes have room for their batches; without it they are as right, and slower."""
+    from orchestrator.training.epoch import loading_processes
+
     workers, room = loading_processes(recipe, device), shared_room()
     needed = workers * AHEAD * recipe.batch_size * recipe.height * recipe.width * 3
     if workers and room is not None and room < needed:
@@ -46,6 +45,14 @@ def tell_loading(task: str, recipe: Recipe, device: str, say: Callable[[str], No
         )
 
 
+def _is_fp16(precision: str, device: str) -> bool:
+    import torch
+
+    from orchestrator.training.devices import precision_of
+
+    return precision_of(precision, device) == torch.float16
+
+
 def check_dropped(task: str, recipe: Recipe | None, photos: Photos) -> None:
     """Refuses people to drop that the data does not have."""
     people = list(dict.fromkeys(photos.table["person"])) if recipe is not None and recipe.drop_people else []
@@ -53,6 +60,19 @@ def check_dropped(task: str, recipe: Recipe | None, photos: Photos) -> None:
     if unknown:
         problems = [Problem(f"'{person}'", f"nobody of that key.{nearest(person, people)}") for person in unknown]
         raise ConfigError(f"{task}: drop_people names people that the data does not have.", problems)
+
+
+def refuse_classes(photos: Photos, tasks: Iterable[str], plan: FoldPlan | None, extra: bool) -> list[Problem]:
+    """Notes on classes that nobody holds, or too few people to train and score on.
+
+    Raises:
+        DataError: a task has a single class, so there is nothing to learn.
+    """
+    found = check_classes(photos, tasks, plan, extra)
+    fatal = [problem for problem in found if problem.fatal]
+    if fatal:
+        raise DataError(f"{photos.source or photos.root}: cannot be trained on.", fatal)
+    return found
 
 
 def check_left(task: str, recipe: Recipe, photos: Photos, plan: FoldPlan | None, folds_used: int) -> None:

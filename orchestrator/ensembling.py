@@ -19,7 +19,7 @@ from orchestrator.commands import orch
 from orchestrator.data.files import atomic, sha256_of
 from orchestrator.data.sealed import check_file
 from orchestrator.ensemble.member import MemberFiles, load_members
-from orchestrator.ensemble.outside import OutsideTable, read_outside
+from orchestrator.ensemble.outside import OutsideTable, count_matches, read_outside
 from orchestrator.ensemble.predictor import Predictor
 from orchestrator.ensemble.voting import COLUMN, STRATEGIES, Strategy, vote
 from orchestrator.errors import ConfigError, PlanError, Problem, WorkspaceError, nearest
@@ -171,11 +171,11 @@ def build_ensemble(
     if not why_none:
         joined = join_tasks(tables)
         if outside:
+            count_matches(record["outside"], outside, list(joined[TASKS[0]].table["path"]))
             joined = join_outside(joined, outside, plan_of(workspace, runs[TASKS[0]][0]))
         evaluation, table = _score(joined, chosen)
         disagreements = _disagreements(joined)
         names = {**CLASSES, "label": LABELS}
-        plan = runs[TASKS[0]][0].plan
         record["plan_digest"] = plan["digest"] if plan else None
         record["evaluation"] = {name: one.as_dict(names[name]) for name, one in evaluation.items()}
         record["single"] = _singles(joined, tables, runs)
@@ -187,8 +187,7 @@ def build_ensemble(
         }
         record["disagreements"] = len(disagreements)
     else:
-        record["evaluation"] = None
-        record["why_no_score"] = why_none
+        record |= {"evaluation": None, "why_no_score": why_none}
     with workspace.lock():
         gone = [run.id for chosen_runs in runs.values() for run in chosen_runs if not (run.folder / RECORD).is_file()]
         if gone:

@@ -46,6 +46,7 @@ __all__ = [
     "WorkspaceError",
     "counted",
     "nearest",
+    "printable",
 ]
 
 SHOWN_PROBLEMS = 20  # a terminal page; `orch data check --json` lists every one
@@ -71,6 +72,10 @@ class Problem:
     fatal: bool = True
     column: str = ""
 
+    def __post_init__(self) -> None:
+        for name in ("where", "what", "fix"):
+            object.__setattr__(self, name, printable(getattr(self, name)))
+
     def __str__(self) -> str:
         return f"{self.where}: {self.what}" + (f" {self.fix}" if self.fix else "")
 
@@ -88,6 +93,7 @@ class OrchestratorError(Exception):
     """
 
     def __init__(self, message: str, problems: Sequence[Problem] = ()) -> None:
+        message = printable(message)
         super().__init__(message, tuple(problems))
         self.message = message
         self.problems = tuple(problems)
@@ -150,6 +156,19 @@ class LeakError(OrchestratorError):
 
 class TrainingError(OrchestratorError):
     """Some training jobs failed; the others were finished and kept."""
+
+
+def printable(text: str) -> str:
+    """Text that every file and terminal of UTF-8 takes: bytes of file names that are none (surrogates) as `\\xe9`."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        pairs = text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")  # two halves of one character
+        try:
+            return pairs.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        except UnicodeEncodeError:
+            return pairs.encode("utf-8", "backslashreplace").decode()
+    return text
 
 
 def counted(number: int, thing: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from orchestrator.data import decoding
 from orchestrator.data.files import atomic, read_json, sha256_of, write_json
 from orchestrator.data.preprocessing import DETECTOR, Geometry
 from orchestrator.data.store import PixelStore
@@ -115,6 +116,8 @@ def export_ensemble(
         )  # fmt: skip
     with atomic(folder / PROGRAM) as temporary:
         shutil.copyfile(str(standalone.__file__), temporary)
+    with atomic(folder / Path(str(decoding.__file__)).name) as temporary:
+        shutil.copyfile(str(decoding.__file__), temporary)
     found = {"detector": {"name": DETECTOR, "files": write_detector(folder, photos)}} if around else {}
     card = {
         "format": EXPORT_FORMAT, "ensemble": ensemble, "strategy": predictor.strategy, "how": HOW,

@@ -11,14 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orchestrator.checks import check_dropped, check_here, check_left, tell_extra, tell_loading
+from orchestrator.checks import check_dropped, check_here, check_left, refuse_classes, tell_extra, tell_loading
+from orchestrator.commands import orch
 from orchestrator.config import choices_of, load_recipes
 from orchestrator.data.check import twins
 from orchestrator.data.extra import Extra, read_extra
 from orchestrator.data.folds import FoldPlan, plan_folds
 from orchestrator.data.photos import HashCache, Photos
 from orchestrator.data.readers import read
-from orchestrator.errors import ConfigError, DataError, Mistakes
+from orchestrator.errors import ConfigError, DataError, Mistakes, Problem
 from orchestrator.labels import CLASSES
 from orchestrator.lint import lint
 from orchestrator.recipe import Recipe
@@ -54,6 +55,7 @@ class Settings:
         store: decode once into the workspace's pixel store.
         profile: write into the members' histories where the time went.
         extra: tables of photos from elsewhere that join training and are never scored.
+        distinct: people whose names differ in spelling alone are different people.
     """
 
     data: Path
@@ -70,6 +72,7 @@ class Settings:
     store: bool = True
     profile: bool = False
     extra: Sequence[Path] = ()
+    distinct: bool = False
 
 
 @dataclass(frozen=True)
@@ -157,7 +160,7 @@ def read_inputs(
     photos = None
     plan = None
     with wrong.kept():
-        photos = read(settings.data, settings.columns)
+        photos = read(settings.data, settings.columns, settings.distinct)
         for task, specialist in specialists.items():
             with wrong.kept():
                 photos.require(specialist.columns, f"the {task} specialist")
@@ -168,8 +171,14 @@ def read_inputs(
             with wrong.kept():
                 check_left(task, recipe, photos, plan, settings.folds_used)
     extra = None
+    notes: list[Problem] = []
     with wrong.kept():
         extra = read_extra(settings.extra) if settings.extra else None
+        if extra is not None and photos is not None:
+            notes += extra.check_people(photos, settings.distinct)
+    if photos is not None:
+        with wrong.kept():
+            notes += refuse_classes(photos, specialists, plan, bool(settings.extra))
     wrong.tell()
     for task, recipe in recipes.items():  # after all that is quick to tell: a hub may take minutes
         if task not in states:
@@ -177,10 +186,12 @@ def read_inputs(
                 states[task] = load_state(recipe)
     wrong.tell()
     assert photos is not None  # or something wrong was told
-    for note in photos.notes[:5]:
+    for note in [*notes, *photos.notes[:5]]:
         say(f"note: {note}")
     if len(photos.notes) > 5:
-        say(f"... and {len(photos.notes) - 5} more notes: `orch data check --data {settings.data}` lists them.")
+        say(
+            f"... and {len(photos.notes) - 5} more notes: `{orch('data', 'check', '--data', settings.data)}` lists them."
+        )
     for task, recipe in recipes.items():
         for problem in lint(specialists[task], recipe):
             say(f"note: {task}.{problem}")
@@ -308,6 +319,7 @@ def new_run(
         plan=None if plan is None else {"k": plan.k, "seed": plan.seed, "digest": plan.digest},
         data={
             "source": str(settings.data.absolute()), "columns": dict(settings.columns),
+            **({"distinct_people": True} if settings.distinct else {}),
             "layout": inputs.photos.layout, "fingerprint": inputs.fingerprint,
             "photos": len(inputs.photos), "people": len(inputs.photos.people),
             **_about_extra(inputs, task),

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     Codes = NDArray[np.integer[Any]] | int
 
 __all__ = [
-    "AGE_BORDERS", "CLASSES", "JOINT", "LABELS", "TASKS", "age_bands", "compose", "decompose", "joint_probabilities", "marginals",
-    "of_tasks",
+    "AGE_BORDERS", "CLASSES", "JOINT", "LABELS", "TASKS", "age_bands", "compose", "decompose", "differing", "joint_probabilities",
+    "marginals", "of_tasks", "read_label",
 ]  # fmt: skip
 
 TASKS: tuple[str, ...] = ("mask", "gender", "age")
@@ -44,6 +44,9 @@ LABELS: tuple[str, ...] = tuple(
 
 CLASSES: Mapping[str, tuple[str, ...]] = {**_CLASSES, JOINT: LABELS}
 """Each task's classes, in code order; of what answers for all of them, the labels."""
+
+
+_CODES = frozenset(str(code) for code in range(len(LABELS)))
 
 
 def age_bands(years: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
@@ -87,8 +90,23 @@ def decompose(label: Codes) -> dict[str, NDArray[np.int64]]:
     label = np.asarray(label, dtype=np.int64)
     if label.size and not (label.min() >= 0 and label.max() < len(LABELS)):
         raise ValueError(f"labels must lie in 0..{len(LABELS) - 1}, found {label.min()}..{label.max()}")
-    digits = {"mask": label // 6, "gender": label // 3 % 2, "age": label % 3}
-    return {task: np.asarray(digit, dtype=np.int64) for task, digit in digits.items()}
+    return {task: np.asarray(digit, dtype=np.int64) for task, digit in _digits(label).items()}
+
+
+def differing(one: int, other: int) -> list[str]:
+    """The tasks in which two labels differ, in the order of the label's digits."""
+    left, right = _digits(one), _digits(other)
+    return [task for task in TASKS if left[task] != right[task]]
+
+
+def read_label(word: str) -> int | None:
+    """The label that a table's cell holds: `3`, or `3.0` as columns with gaps are written elsewhere; None where it is none."""
+    whole, _, rest = word.strip().partition(".")
+    return int(whole) if whole in _CODES and not rest.strip("0") else None
+
+
+def _digits(label: Any) -> dict[str, Any]:
+    return {"mask": label // 6, "gender": label // 3 % 2, "age": label % 3}
 
 
 def joint_probabilities(by_task: Mapping[str, NDArray[np.floating[Any]]]) -> NDArray[np.floating[Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,7 +13,9 @@ from orchestrator.data.files import atomic
 from orchestrator.data.preprocessing import Box, Geometry, decode
 from orchestrator.errors import ConfigError
 from orchestrator.labels import AGE_BORDERS, CLASSES, LABELS, TASKS
-from orchestrator.prediction import Prediction
+
+if TYPE_CHECKING:
+    from orchestrator.prediction import Prediction
 
 __all__ = [
     "ACCENT", "INK", "SOFT", "WARN", "check_png", "contact_sheet", "draw_bench", "draw_cascade", "draw_evaluation", "draw_faces",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -14,14 +16,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from orchestrator.data.contest import Eval
+from orchestrator.data.decoding import SUFFIXES
 from orchestrator.data.files import atomic
-from orchestrator.data.preprocessing import FORMATS
+from orchestrator.data.places import is_file, is_folder, stands
 from orchestrator.ensemble.cascade import Cascade
 from orchestrator.ensemble.export import CHECK_PHOTOS
 from orchestrator.ensemble.predictor import Batch, Predictor
 from orchestrator.ensemble.trial import Chosen, put_on_engines
 from orchestrator.ensemble.voting import COLUMN, Strategy
-from orchestrator.errors import ConfigError, DataError, Problem, StoreError, counted
+from orchestrator.errors import ConfigError, DataError, Problem, StoreError, counted, printable
 from orchestrator.labels import CLASSES, LABELS, TASKS, joint_probabilities
 
 __all__ = [
@@ -33,8 +36,6 @@ __all__ = [
     "write_probabilities",
     "write_submission",
 ]
-
-PHOTO_SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 
 
 @dataclass(frozen=True)
@@ -75,32 +76,64 @@ class Prediction:
         }  # fmt: skip
 
 
-def find_photos(places: Iterable[Path]) -> list[Path]:
-    """The photos of files and folders (searched deeply, hidden files left out), in order, each once.
+def find_photos(places: Iterable[Path], say: Callable[[str], None] = lambda _text: None) -> list[Path]:
+    """The photos of files and folders, in order, each once.
+
+    Files that are named are photos whatever they are called. Folders are searched deeply, links to folders not followed; hidden
+    files are left out, and so are files that are not called like photos, which is told.
+
+    Args:
+        places: files and folders.
+        say: told how many files of a folder were left out, and why.
 
     Raises:
-        DataError: a place is not there, or there is no photo at all.
+        DataError: a place is not there or may not be read, or there is no photo at all.
     """
     found: dict[Path, None] = {}
     problems: list[Problem] = []
     for place in places:
-        if place.is_dir():
-            for path in sorted(place.rglob("*")):
-                hidden = any(part.startswith(".") for part in path.relative_to(place).parts)
-                if path.is_file() and path.suffix.lower() in PHOTO_SUFFIXES and not hidden:
-                    found[path] = None
-        elif place.is_file():
-            found[place] = None
+        if is_folder(place):
+            inside, left_out = _search(place, problems)
+            found |= dict.fromkeys(inside)
+            if left_out:
+                told = ", ".join(f"{number:,} {kind}" for kind, number in left_out.most_common(6))
+                say(f"{printable(str(place))}: {counted(left_out.total(), 'file')} left out as no photos: {told}.")
+        elif stands(place):
+            found[place] = None  # whatever it is: who decodes it has the sentence
         else:
             problems.append(Problem(str(place), "no such file or folder."))
     if problems:
-        raise DataError(f"not found: {counted(len(problems), 'place')} of those given.", problems)
+        raise DataError(f"{counted(len(problems), 'place')} of those given cannot be read.", problems)
     if not found:
         raise DataError(
             f"no photos found in {', '.join(map(str, places)) or 'nothing'}; looked for files ending in "
-            f"{', '.join(PHOTO_SUFFIXES)}."
+            f"{', '.join(SUFFIXES)}. A file that is named itself is read whatever its ending."
         )
     return list(found)
+
+
+def _search(folder: Path, problems: list[Problem]) -> tuple[list[Path], Counter[str]]:
+    """The photos below a folder, sorted; and how many files of each ending are none. Folders that are closed are problems."""
+    found: list[Path] = []
+    left_out: Counter[str] = Counter()
+
+    def closed(error: OSError) -> None:
+        problems.append(Problem(str(error.filename), f"cannot be searched ({error.strerror})."))
+
+    for root, folders, files in os.walk(folder, onerror=closed):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        left_out["linked folders"] += sum(Path(root, name).is_symlink() for name in folders)
+        for name in files:
+            path = Path(root, name)
+            if name.startswith("."):
+                continue
+            if path.suffix.lower() not in SUFFIXES:
+                left_out[printable(path.suffix.lower()) or "without an ending"] += 1
+            elif is_file(path) or path.is_symlink():
+                found.append(path)  # a link that leads nowhere is told by who opens it
+            else:
+                left_out["no plain files"] += 1
+    return sorted(found), +left_out
 
 
 def choose_engines(
@@ -187,14 +220,12 @@ def _predictions(batch: Batch, strategy: Strategy, paths: Sequence[Path]) -> lis
 
 
 def write_submission(path: Path, evaluation: Eval, answers: Sequence[Prediction]) -> None:
-    """Writes the contest's file: info.csv's rows, order and columns exactly, the answers filled in.
+    """Writes the contest's file: info.csv byte for byte, the answers filled in.
 
     A photo that could not be read leaves its cell empty.
     """
-    table = evaluation.table.copy()
-    table[evaluation.answer] = ["" if answer.label is None else str(answer.label) for answer in answers]
     with atomic(path) as temporary:
-        table.to_csv(temporary, index=False)
+        temporary.write_bytes(evaluation.submission([answer.label for answer in answers]).encode())
 
 
 def check_probabilities_path(path: Path) -> None:
@@ -211,7 +242,7 @@ def write_probabilities(path: Path, keys: Sequence[str], answers: Sequence[Predi
     check_probabilities_path(path)
     prefix = COLUMN[answers[0].strategy]
     table: dict[str, Any] = {
-        "path": list(keys),
+        "path": [printable(key) for key in keys],
         "label": pd.array([answer.label for answer in answers], dtype="Int64"),
     }
     by_task = {}

@@ -1,24 +1,35 @@
-"""Two submission files side by side: how many answers differ, and from which label to which."""
+"""Two submission files side by side: how many answers differ, and from which label to which. No numbers library is needed."""
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
+from orchestrator.data.spelling import clean
+from orchestrator.data.tables import read_table, text
+from orchestrator.errors import DataError, Problem, counted
+from orchestrator.labels import LABELS, TASKS, differing, read_label
 
-from orchestrator.data.files import atomic
-from orchestrator.data.preprocessing import Geometry, decode
-from orchestrator.errors import DataError, PhotoError, Problem
-from orchestrator.labels import LABELS, TASKS, decompose
-from orchestrator.pictures import INK, WARN, pyplot
-
-__all__ = ["Differences", "compare_submissions", "draw_differences", "read_submission"]
+__all__ = ["Differences", "Pair", "compare_submissions", "draw_differences", "read_submission"]
 
 COLUMNS = ("ImageID", "ans")
 SHEET = 35  # photos on a contact sheet: five rows of seven
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two labels that photos have in two submissions, and how many photos."""
+
+    one: int
+    other: int
+    photos: int
+
+    @property
+    def tasks(self) -> str:
+        """The tasks in which the labels differ, `gender, age`."""
+        return ", ".join(differing(self.one, self.other))
 
 
 @dataclass(frozen=True)
@@ -26,65 +37,70 @@ class Differences:
     """What differs between two submissions.
 
     Attributes:
-        rows: how many photos both answer.
-        table: columns `ImageID`, `one`, `other`: the photos with different answers, in the first file's order.
+        rows: how many photos both name.
+        photos: name and both labels of each photo that the two answer differently, in the first file's order.
+        unanswered: how many photos have an empty answer in the first file, and in the second.
     """
 
     rows: int
-    table: pd.DataFrame
+    photos: tuple[tuple[str, int, int], ...]
+    unanswered: tuple[int, int] = (0, 0)
 
     @property
-    def pairs(self) -> pd.DataFrame:
-        """Columns `one`, `other`, `photos`, `tasks`: each pair of labels, the most frequent first."""
-        found = self.table.groupby(["one", "other"]).size().reset_index(name="photos")
-        found = found.sort_values(["photos", "one", "other"], ascending=[False, True, True], ignore_index=True)
-        one, other = (decompose(found[name].to_numpy(dtype=np.int64)) for name in ("one", "other"))
-        words = [", ".join(task for task in TASKS if one[task][row] != other[task][row]) for row in range(len(found))]
-        return found.assign(tasks=words)
+    def pairs(self) -> list[Pair]:
+        """Each pair of labels, the most frequent first."""
+        found = Counter((one, other) for _, one, other in self.photos)
+        return [Pair(*pair, count) for pair, count in sorted(found.items(), key=lambda item: (-item[1], item[0]))]
 
     @property
     def by_task(self) -> dict[str, int]:
         """Task -> how many answers differ in it."""
-        one, other = (decompose(self.table[name].to_numpy(dtype=np.int64)) for name in ("one", "other"))
-        return {task: int(np.sum(one[task] != other[task])) for task in TASKS}
+        found = Counter(task for _, one, other in self.photos for task in differing(one, other))
+        return {task: found[task] for task in TASKS}
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {
-            "rows": self.rows, "different": len(self.table), "by_task": self.by_task,
-            "pairs": self.pairs.to_dict("records"), "photos": self.table.to_dict("records"),
+            "rows": self.rows, "different": len(self.photos), "unanswered": list(self.unanswered), "by_task": self.by_task,
+            "pairs": [{"one": one.one, "other": one.other, "photos": one.photos, "tasks": one.tasks} for one in self.pairs],
+            "photos": [{"ImageID": name, "one": one, "other": other} for name, one, other in self.photos],
         }  # fmt: skip
 
 
-def read_submission(path: Path) -> pd.DataFrame:
-    """A submission: columns `ImageID` (str) and `ans` (int64, 0 to 17).
+def read_submission(path: Path) -> dict[str, int | None]:
+    """A submission: ImageID -> label, in the file's order; None where the answer is empty (`orch predict --on-error mark`).
 
     Raises:
         DataError: no such file, missing columns, ids that stand twice, or answers that are no labels; all at once.
     """
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file.") from None
-    except (ValueError, UnicodeDecodeError, OSError) as error:
-        raise DataError(f"{path}: cannot be read as a CSV table ({error}).") from None
+    table = read_table(path)
     missing = [column for column in COLUMNS if column not in table]
     if missing:
         raise DataError(
             f"{path}: has the columns {', '.join(table.columns)}; a submission has {' and '.join(COLUMNS)}."
         )
-    allowed = {str(code): code for code in range(len(LABELS))}
-    problems = [
-        Problem(f"{path} row {row}", f"ans is '{value}'; allowed: 0 to {len(LABELS) - 1}.", kind="wrong_value")
-        for row, value in enumerate(table["ans"], start=2)
-        if value.strip() not in allowed
-    ]
-    twice = table["ImageID"][table["ImageID"].duplicated()].unique()
-    problems += [Problem(str(path), f"ImageID '{name}' stands twice.", kind="repeated_row") for name in twice]
+    problems: list[Problem] = []
+    found: dict[str, int | None] = {}
+    rows: dict[str, list[int]] = {}
+    for number, (key, cell) in enumerate(zip(table.words("ImageID"), table.column("ans"), strict=True)):
+        name, word = clean(key), clean(text(cell))
+        rows.setdefault(name, []).append(number)
+        found[name] = read_label(word)
+        if not name:
+            problems.append(Problem(table.where(number), "ImageID is empty.", kind="empty_cell"))
+        if word and found[name] is None:
+            what = f"ans is '{word}'; allowed: 0 to {len(LABELS) - 1}, or nothing."
+            problems.append(Problem(table.where(number), what, kind="wrong_value"))
+    for name, places in rows.items():
+        if len(places) > 1 and name:
+            times = "twice" if len(places) == 2 else f"{len(places)} times"
+            where = f"{path} {table.several(places)}"
+            problems.append(
+                Problem(where, f"ImageID '{name}' stands {times}.", "Keep one of the rows.", "repeated_row")
+            )
     if problems:
-        raise DataError(f"{path}: no submission.", problems)
-    codes = [allowed[value.strip()] for value in table["ans"]]
-    return pd.DataFrame({"ImageID": table["ImageID"], "ans": np.array(codes, dtype=np.int64)})
+        raise DataError(f"{path}: no submission, {counted(len(problems), 'problem')}.", problems)
+    return found
 
 
 def compare_submissions(one: Path, other: Path) -> Differences:
@@ -94,15 +110,19 @@ def compare_submissions(one: Path, other: Path) -> Differences:
         DataError: a file is no submission, or they answer other photos.
     """
     left, right = read_submission(one), read_submission(other)
-    alone = set(left["ImageID"]) ^ set(right["ImageID"])
+    alone = left.keys() ^ right.keys()
     if alone:
         names = ", ".join(sorted(alone)[:3])
         raise DataError(
             f"{one} and {other} do not answer the same photos: {len(alone)} stand in one of them only, {names} among them."
         )
-    both = left.merge(right, on="ImageID", how="left", suffixes=("_one", "_other"))
-    both = both.rename(columns={"ans_one": "one", "ans_other": "other"})
-    return Differences(len(both), both[both["one"] != both["other"]].reset_index(drop=True))
+    photos = []
+    for name, label in left.items():
+        answer = right[name]
+        if label is not None and answer is not None and label != answer:
+            photos.append((name, label, answer))
+    unanswered = tuple(sum(label is None for label in labels.values()) for labels in (left, right))
+    return Differences(len(left), tuple(photos), (unanswered[0], unanswered[1]))
 
 
 def draw_differences(found: Differences, images: Path, names: tuple[str, str], path: Path) -> int:
@@ -117,20 +137,25 @@ def draw_differences(found: Differences, images: Path, names: tuple[str, str], p
     Returns:
         How many photos are shown.
     """
+    from orchestrator.data.files import atomic
+    from orchestrator.data.preprocessing import Geometry, decode
+    from orchestrator.errors import PhotoError
+    from orchestrator.pictures import INK, WARN, pyplot
+
     plt = pyplot()
-    order = found.table.merge(found.pairs[["one", "other", "photos"]], on=["one", "other"])
-    order = order.sort_values(["photos", "one", "other"], ascending=[False, True, True], kind="stable").head(SHEET)
+    rank = {(pair.one, pair.other): number for number, pair in enumerate(found.pairs)}
+    order = sorted(found.photos, key=lambda photo: rank[photo[1], photo[2]])[:SHEET]
     columns = max(1, min(7, len(order)))
     rows = max(1, -(-len(order) // columns))
     figure, axes = plt.subplots(rows, columns, figsize=(2.0 * columns, 3.0 * rows), squeeze=False, layout="constrained")
     for axis in axes.flat:
         axis.axis("off")
-    for axis, (_, row) in zip(axes.flat, order.iterrows(), strict=False):
+    for axis, (name, one, other) in zip(axes.flat, order, strict=False):
         try:
-            axis.imshow(Geometry(256, 192).apply(decode(images / row["ImageID"])))
+            axis.imshow(Geometry(256, 192).apply(decode(images / name)))
         except PhotoError:
             axis.text(0.5, 0.5, "could not\nbe read", ha="center", va="center", color=WARN)
-        axis.set_title(f"{names[0]}: {LABELS[row['one']]}\n{names[1]}: {LABELS[row['other']]}", fontsize=7, color=INK)
+        axis.set_title(f"{names[0]}: {LABELS[one]}\n{names[1]}: {LABELS[other]}", fontsize=7, color=INK)
     with atomic(path) as temporary:
         figure.savefig(temporary, dpi=100, format="png")
     plt.close(figure)

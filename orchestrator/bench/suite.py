@@ -125,7 +125,7 @@ def _made(
     if source is None:
         source = load.folder / "people" / "train"
         write_people(load.folder / "people", load.people, 0, 0, joblib.cpu_count())
-    smallest = _write_some(read(source), load.people, data)
+    smallest = _write_some(read(source, distinct=True), load.people, data)
     settings = Settings(
         data,
         load.folder / "runs",
@@ -142,7 +142,7 @@ def _made(
         build_ensemble(workspace, "soft", choose_runs(workspace), scored=False)
     _, predictor = open_predictor(workspace, None, device)
     jobs = first_jobs(settings, specialists, observer)
-    return predictor, jobs, read(data).paths
+    return predictor, jobs, read(data, distinct=True).paths
 
 
 def _write_some(photos: Photos, people: int, path: Path) -> int:

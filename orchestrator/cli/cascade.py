@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli.console import counting, emit, grid, out, say
-from orchestrator.cli.options import DeviceOption, JsonOption, WorkspaceOption
+from orchestrator.cli.options import DeviceOption, DistinctOption, JsonOption, WorkspaceOption
 from orchestrator.errors import ConfigError
 
 __all__ = ["cascade"]
@@ -34,6 +34,7 @@ def cascade(
     engine: Annotated[str, typer.Option("--engine", help="As in `orch predict`.")] = "auto",
     device: DeviceOption = "auto",
     workspace: WorkspaceOption = Path("runs"),
+    distinct: DistinctOption = False,
     json: JsonOption = False,
 ) -> None:
     """Find out how few members need to be asked for the same labels, and keep that for `orch predict --cascade`.
@@ -68,12 +69,12 @@ def cascade(
     check_engine(engine, place)
     truth = persons = None
     if data is not None:
-        source = read(data)
+        source = read(data, distinct=distinct)
         source.require([column for task in TASKS for column in SPECIALISTS[task].columns], "a macro F1")
         paths, persons = source.paths, source.table["person"]
         truth = compose(*(SPECIALISTS[task].label(source.table) for task in TASKS))
     else:
-        paths = list(read_eval(evaluation).paths) if evaluation is not None else find_photos(photos or [])
+        paths = list(read_eval(evaluation).paths) if evaluation is not None else find_photos(photos or [], say)
     folder, record = here.ensemble(ensemble)
     names = [one["run"] for members in record["members"].values() for one in members]
     with counting("loading members") as progress:

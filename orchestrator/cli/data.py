@@ -11,6 +11,7 @@ from orchestrator.cli.console import counting, emit, grid, out, say
 from orchestrator.cli.options import (
     ColumnsOption,
     DataOption,
+    DistinctOption,
     FoldsOption,
     JsonOption,
     PlanSeedOption,
@@ -39,6 +40,7 @@ def check_data(
     columns: ColumnsOption = [],
     tasks: TasksOption = ",".join(TASKS),
     folds: FoldsOption = 5,
+    distinct: DistinctOption = False,
     json: JsonOption = False,
 ) -> None:
     """Find everything that is wrong with photos and table, all at once; exit code 0 when training may start.
@@ -54,7 +56,7 @@ def check_data(
 
     needs = {task: SPECIALISTS[task].columns for task in chosen_tasks(tasks)}
     with counting("opening photos") as progress:
-        findings = check(data, column_names(columns), needs, folds, progress)
+        findings = check(data, column_names(columns), needs, folds, progress, distinct=distinct)
     fatal = len(findings.fatal)
     people = int(findings.photos.table["person"].nunique()) if len(findings.photos) else 0
     if json:
@@ -95,6 +97,7 @@ def describe_data(
     data: DataOption,
     picture: Annotated[Path | None, typer.Option("--out", "-o", help="Write the picture here, a .png.")] = None,
     columns: ColumnsOption = [],
+    distinct: DistinctOption = False,
     json: JsonOption = False,
 ) -> None:
     """Count people and photos by class and joint class, ages and image sizes; as tables and as a picture.
@@ -105,11 +108,12 @@ def describe_data(
     """
     from orchestrator.data.describe import describe
     from orchestrator.data.readers import read
-    from orchestrator.pictures import check_png, draw_people
 
     if picture is not None:
+        from orchestrator.pictures import check_png, draw_people
+
         check_png("--out", picture)
-    photos = read(data, column_names(columns))
+    photos = read(data, column_names(columns), distinct)
     with counting("reading sizes") as progress:
         about = describe(photos, progress)
     if picture is not None:
@@ -156,7 +160,7 @@ def find_faces(
 
     if picture is not None:
         check_png("--out", picture)
-    photos = read(data, column_names(columns))
+    photos = read(data, column_names(columns), distinct=True)  # no matter here
     place = Workspace(workspace, create=True)
     with counting("looking for faces") as progress:
         boxes = find_boxes(place.faces, photos.paths, photos.content(place.hashes()), joblib.cpu_count(), progress)
@@ -186,6 +190,7 @@ def show_folds(
     folds: FoldsOption = 5,
     plan_seed: PlanSeedOption = 0,
     columns: ColumnsOption = [],
+    distinct: DistinctOption = False,
     json: JsonOption = False,
 ) -> None:
     """Show the fold plan that training would use: people and photos of each fold by class.
@@ -200,7 +205,7 @@ def show_folds(
 
     if folds == 0:
         raise ConfigError("--folds 0 means no plan: every photo is trained on. Give 2 or more to see one.")
-    photos = read(data, column_names(columns))
+    photos = read(data, column_names(columns), distinct)
     plan = plan_folds(photos.people, folds, plan_seed)
     frame = fold_table(photos, plan)
     if json:

@@ -56,7 +56,7 @@ def ensemble(
       orch ensemble --members joint=joint-0001
       orch ensemble --with other.parquet --with old_submission.csv
     """
-    from orchestrator.ensemble.outside import read_outside
+    from orchestrator.ensemble.outside import each_once, read_outside
     from orchestrator.ensembling import build_ensemble, choose_runs
     from orchestrator.records.workspace import Workspace
 
@@ -65,12 +65,17 @@ def ensemble(
     for task, chosen in runs.items():
         named = any(word.startswith(f"{task}=") for word in [*members, *(more or [])])
         say(f"{task}: {', '.join(run.id for run in chosen)}{'' if named else ' (current)'}")
-    tables = [read_outside(path) for path in outside]
+    tables, twice = each_once([read_outside(path) for path in outside])
+    for note in twice:
+        say(f"note: {note}")
     notes: list[str] = []
     built = build_ensemble(place, strategy, runs, scored=not no_score, outside=tables, say=notes.append)
-    for table in tables:
-        scored = any(one["run"] == table.name for singles in built.record.get("single", {}).values() for one in singles)
-        how = "scored where it is out of fold" if scored else "for prediction alone: it abstains in the score"
+    for table, about in zip(tables, built.record["outside"], strict=True):
+        how = "there is no score, so it is for prediction alone"
+        if "matched" in about:
+            held = f"{about['matched']:,} of the {about['held_out']:,} held-out photos"
+            alone = f"names {held}, so it is for prediction alone: it abstains in the score"
+            how = f"scored where it is out of fold: {held}" if about["matched"] else alone
         say(f"{table.name}: {len(table.keys):,} photos, {', '.join(table.by_task)}; {how}.")
     draw_scores(built)
     if json:

@@ -44,7 +44,7 @@ def export(
 
     check_engine("onnx", "cpu")
     place = Workspace(workspace)
-    given = find_photos(photos) if photos else []
+    given = find_photos(photos, say) if photos else []
     with counting("loading members") as progress:
         name, predictor = open_predictor(place, ensemble, "cpu", progress)
     with counting("exporting members") as progress:

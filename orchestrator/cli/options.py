@@ -14,6 +14,7 @@ __all__ = [
     "ColumnsOption",
     "DataOption",
     "DeviceOption",
+    "DistinctOption",
     "ExtraOption",
     "FoldsOption",
     "FoldsUsedOption",
@@ -46,6 +47,12 @@ WorkspaceOption = Annotated[
 ColumnsOption = Annotated[
     list[str],
     typer.Option("--columns", help="A manifest's column names: OURS=THEIRS, as in person=subject_id."),
+]
+DistinctOption = Annotated[
+    bool,
+    typer.Option(
+        "--distinct-people", help="People whose names differ in spelling alone (a1, A1, a01) are different people."
+    ),
 ]
 RecipeOption = Annotated[
     list[str],

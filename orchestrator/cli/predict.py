@@ -9,7 +9,7 @@ import typer
 
 from orchestrator.cli.console import counting, emit, grid, out, print_stages, say, talk
 from orchestrator.cli.options import DeviceOption, JsonOption, ProfileOption, WorkspaceOption
-from orchestrator.errors import ConfigError, Mistakes, nearest
+from orchestrator.errors import ConfigError, Mistakes, counted, nearest
 from orchestrator.stages import Stages
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def predict(
             check_png("--picture", picture)
     wrong.tell()
     contest = read_eval(evaluation, missing_too=on_error == "mark") if evaluation is not None else None
-    paths = list(contest.paths) if contest is not None else find_photos(photos or [])
+    paths = list(contest.paths) if contest is not None else find_photos(photos or [], say)
     predictor = _open(workspace, ensemble, strategy, device, engine, len(paths))
     with counting("writing exports") as progress:
         cache = Workspace(workspace).cache / "engines"
@@ -137,7 +137,7 @@ def predict(
         write_submission(to, contest, answers)
         say(f"{to}: {len(answers):,} rows in info.csv's order" + (f", {len(failed)} of them empty." if failed else "."))
     if probabilities is not None:
-        keys = list(contest.table["ImageID"]) if contest is not None else [str(path) for path in paths]
+        keys = contest.names if contest is not None else [str(path) for path in paths]
         write_probabilities(probabilities, keys, answers)
         say(f"{probabilities}: probabilities of every photo.")
     if picture is not None:
@@ -151,6 +151,9 @@ def predict(
     if predictor.outside:
         turned = sum(answer.swayed is True for answer in answers)
         names = ", ".join(one.name for one in predictor.outside)
+        for one in predictor.outside:
+            named = one.matched(list(map(str, paths)))
+            say(f"{one.name}: answers for {named:,} of these {counted(len(paths), 'photo')}, by their paths.")
         say(f"{names}: gave {turned:,} of {len(answers):,} photos another label than the members alone.")
     for answer in failed[:20]:
         say(f"not read: {answer.path}: {answer.error}")

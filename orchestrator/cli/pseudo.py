@@ -55,7 +55,7 @@ def pseudo(
         )
     if to.suffix not in (".csv", ".parquet"):
         raise ConfigError(f"--out {to}: a table is written; give a name that ends in .csv or .parquet.")
-    paths = list(read_eval(evaluation).paths) if evaluation is not None else find_photos(photos or [])
+    paths = list(read_eval(evaluation).paths) if evaluation is not None else find_photos(photos or [], say)
     place = Workspace(workspace)
     with counting("loading members") as progress:
         name, predictor = open_predictor(place, ensemble, resolve_device(device), progress)

@@ -9,7 +9,7 @@ import typer
 
 from orchestrator.cli.console import emit, grid, out, say
 from orchestrator.cli.options import JsonOption
-from orchestrator.errors import ConfigError, DataError
+from orchestrator.errors import ConfigError, DataError, counted
 
 __all__ = ["app"]
 
@@ -43,7 +43,6 @@ def diff(
       orch submissions diff monday.csv tuesday.csv --eval people/eval --picture differences.png
     """
     from orchestrator.labels import LABELS
-    from orchestrator.pictures import check_png
     from orchestrator.submissions import compare_submissions, draw_differences
 
     if picture is not None and evaluation is None:
@@ -52,25 +51,30 @@ def diff(
         )
     picture = picture or Path("differences.png")
     if evaluation is not None:
+        from orchestrator.pictures import check_png
+
         check_png("--picture", picture)
         evaluation = evaluation if (evaluation / "images").is_dir() else evaluation / "eval"
         if not (evaluation / "images").is_dir():
             raise DataError(f"--eval {evaluation.parent}: holds no folder images/.")
     found = compare_submissions(one, other)
     drawn = 0
-    if evaluation is not None and len(found.table):
+    if evaluation is not None and found.photos:
         drawn = draw_differences(found, evaluation / "images", (one.stem, other.stem), picture)
     if json:
         emit(found.as_dict())
         return
-    count = len(found.table)
+    count = len(found.photos)
     typer.echo(f"{count:,} of {found.rows:,} answers differ ({100 * count / max(1, found.rows):.2f} %).")
+    for path, empty in zip((one, other), found.unanswered, strict=True):
+        if empty:
+            say(f"{path}: {counted(empty, 'photo')} without an answer; they count neither as equal nor as different.")
     if count:
         table = grid("", one.stem, other.stem, "photos", "differ in")
         pairs = found.pairs
-        for row in pairs.head(SHOWN_PAIRS).to_dict("records"):
-            left, right = (f"{row[name]} {LABELS[int(row[name])]}" for name in ("one", "other"))
-            table.add_row(left, right, f"{row['photos']:,}", str(row["tasks"]))
+        for pair in pairs[:SHOWN_PAIRS]:
+            left, right = (f"{label} {LABELS[label]}" for label in (pair.one, pair.other))
+            table.add_row(left, right, f"{pair.photos:,}", pair.tasks)
         out().print(table)
         if len(pairs) > SHOWN_PAIRS:
             say(f"... and {len(pairs) - SHOWN_PAIRS} more pairs of labels; --json gives all.")

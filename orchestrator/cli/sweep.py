@@ -11,6 +11,7 @@ from orchestrator.cli.console import emit, grid, out, say, share
 from orchestrator.cli.options import (
     ColumnsOption,
     DeviceOption,
+    DistinctOption,
     ExtraOption,
     FoldsUsedOption,
     JobsOption,
@@ -90,6 +91,7 @@ def sweep(
     columns: ColumnsOption = [],
     no_store: NoStoreOption = False,
     extra: ExtraOption = [],
+    distinct: DistinctOption = False,
     track: TrackOption = [],
     json: JsonOption = False,
 ) -> None:
@@ -126,7 +128,7 @@ def sweep(
             raise ConfigError("--picture draws the trials of one search; leave it or --stages out.")
     settings = Settings(
         data, workspace, column_names(columns), recipe, change, folds, folds_used or int(valid_only), seed, None, jobs, device,
-        not no_store, extra=extra,
+        not no_store, extra=extra, distinct=distinct,
     )  # fmt: skip
     display = watcher(track, workspace)
     try:

@@ -13,6 +13,7 @@ from orchestrator.cli.options import (
     ColumnsOption,
     DataOption,
     DeviceOption,
+    DistinctOption,
     ExtraOption,
     FoldsOption,
     FoldsUsedOption,
@@ -61,6 +62,7 @@ def train_all(
     no_store: NoStoreOption = False,
     profile: ProfileOption = False,
     extra: ExtraOption = [],
+    distinct: DistinctOption = False,
     track: TrackOption = [],
     json: JsonOption = False,
 ) -> None:
@@ -83,7 +85,7 @@ def train_all(
     chosen = chosen_tasks(tasks)
     settings = pipeline.Settings(
         data, workspace, column_names(columns), recipe or ["quick"], change, folds, folds_used or int(valid_only), seed,
-        plan_seed, jobs, device, not no_store, profile, extra,
+        plan_seed, jobs, device, not no_store, profile, extra, distinct,
     )  # fmt: skip
     display = watcher(track, workspace)
     try:
@@ -141,6 +143,7 @@ def train(
     no_store: NoStoreOption = False,
     profile: ProfileOption = False,
     extra: ExtraOption = [],
+    distinct: DistinctOption = False,
     track: TrackOption = [],
     json: JsonOption = False,
 ) -> None:
@@ -164,7 +167,7 @@ def train(
     specialist = trainable(task)
     settings = pipeline.Settings(
         data, workspace, column_names(columns), recipe, change, folds, folds_used or int(valid_only), seed,
-        plan_seed, jobs, device, not no_store, profile, extra,
+        plan_seed, jobs, device, not no_store, profile, extra, distinct,
     )  # fmt: skip
     if more and not grid_words:
         raise ConfigError(f"{' '.join(more)}: only --grid takes more words. One setting is changed by --set {more[0]}.")

@@ -13,14 +13,21 @@ from pathlib import Path
 
 import pandas as pd
 
+from orchestrator.data.classes import check_classes
+from orchestrator.data.decoding import FORMATS, SUFFIXES, UndecodableError, read_photo
 from orchestrator.data.files import sha256_of
 from orchestrator.data.folds import plan_folds
 from orchestrator.data.photos import Photos
-from orchestrator.data.preprocessing import FORMATS, SUFFIXES, decode, photo_format
+from orchestrator.data.places import is_folder, stands
 from orchestrator.data.readers import inspect
-from orchestrator.errors import DataError, OrchestratorError, PhotoError, Problem
+from orchestrator.data.tables import unreadable
+from orchestrator.errors import DataError, OrchestratorError, Problem
+from orchestrator.labels import TASKS
 
 __all__ = ["Findings", "check", "twins"]
+
+REPLACE = "Replace the file or remove its row."
+ALLOW = "Allow it (chmod u+r), or remove its row."
 
 
 @dataclass(frozen=True)
@@ -49,7 +56,7 @@ class Findings:
 class _Opened:
     digest: str
     size: tuple[int, int] | None
-    problem: Problem | None
+    problems: tuple[Problem, ...] = ()
 
 
 def check(
@@ -59,6 +66,7 @@ def check(
     k: int = 0,
     progress: Callable[[int, int], None] = lambda _done, _all: None,
     threads: int = 4,
+    distinct: bool = False,
 ) -> Findings:
     """Checks a source completely.
 
@@ -69,14 +77,15 @@ def check(
         k: folds of the plan that training shall use; 0: none.
         progress: called with (photos opened, photos in all).
         threads: that open photos.
+        distinct: names of people that differ in spelling alone are different people.
     """
     try:
-        photos, problems = inspect(source, columns)
+        photos, problems = inspect(source, columns, distinct)
     except DataError as error:  # without its columns a table says nothing of its files; they are opened all the same
         what = error.message.removeprefix(f"{source}: ")
         problems = list(error.problems) or [Problem(str(source), what, kind="no_table")]
-        root = source if source.is_dir() else source.parent
-        images = _images(root) if source.exists() else ()
+        root = source if is_folder(source) else source.parent
+        images = _images(root) if stands(source) else ()
         photos = Photos(root, pd.DataFrame(columns=["path", "person"]), "unknown", left_out=images)
     problems = [_needed(problem, needs or {}) for problem in problems]
     if not len(photos) and not any(problem.fatal for problem in problems):
@@ -87,13 +96,15 @@ def check(
         for number, one in enumerate(pool.map(_open, paths), start=1):
             opened.append(one)
             progress(number, len(paths))
-    problems = [*problems, *(one.problem for one in opened if one.problem)]
+    problems = [*problems, *(problem for one in opened for problem in one.problems)]
     problems += twins(photos, [one.digest for one in opened[: len(photos)]])
-    if k and len(photos):
+    if len(photos):
+        plan = None
         try:
-            plan_folds(photos.people, k, 0)
+            plan = plan_folds(photos.people, k, 0) if k else None
         except OrchestratorError as error:
             problems.append(Problem(str(source), error.message, kind="too_few_people"))
+        problems += check_classes(photos, needs or TASKS, plan)
     sizes = Counter(one.size for one in opened if one.size)
     problems.sort(key=lambda problem: not problem.fatal)  # stable: the order of finding within each
     return Findings(photos, problems, dict(sizes.most_common()), len(opened))
@@ -119,18 +130,18 @@ def _open(path: Path) -> _Opened:
     """Hashes and decodes one photo."""
     try:
         digest = sha256_of(path)
-        pixels = decode(path)
-    except PhotoError as error:
-        reason = error.message.removeprefix(f"{path}: ")
-        return _Opened("", None, Problem(str(path), reason, "Replace the file or remove its row.", "unreadable"))
+        found = read_photo(path)
+    except UndecodableError as error:
+        allow = str(error).startswith("no permission")
+        return _Opened("", None, (Problem(str(path), str(error), ALLOW if allow else REPLACE, "unreadable"),))
     except OSError as error:
-        return _Opened("", None, Problem(str(path), f"cannot be read ({error.strerror}).", kind="unreadable"))
-    size = (pixels.shape[1], pixels.shape[0])
-    found = photo_format(path)
-    if found and path.suffix.lower() not in FORMATS[found]:
-        what = f"is a {found} file by its content; read as what it is."
-        return _Opened(digest, size, Problem(str(path), what, kind="wrong_suffix", fatal=False))
-    return _Opened(digest, size, None)
+        allow = isinstance(error, PermissionError)
+        return _Opened("", None, (Problem(str(path), unreadable(error), ALLOW if allow else "", "unreadable"),))
+    problems = [Problem(str(path), note, kind="photo_metadata", fatal=False) for note in found.notes]
+    if path.suffix.lower() not in FORMATS[found.format]:
+        what = f"is a {found.format} file by its content; read as what it is."
+        problems.append(Problem(str(path), what, kind="wrong_suffix", fatal=False))
+    return _Opened(digest, (found.pixels.shape[1], found.pixels.shape[0]), tuple(problems))
 
 
 def twins(photos: Photos, digests: Sequence[str]) -> list[Problem]:

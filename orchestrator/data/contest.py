@@ -7,16 +7,23 @@ or genders is two people; ids with suffixes (`001498-1`) are people of their own
 
 from __future__ import annotations
 
+import os
+import unicodedata
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from orchestrator.data.photos import Photos, check_age, check_word
-from orchestrator.data.preprocessing import SUFFIXES
+from orchestrator.data.decoding import SUFFIXES
+from orchestrator.data.photos import Photos, check_age, check_word, composed
+from orchestrator.data.places import find_file, is_file, is_folder, no_file, stands
+from orchestrator.data.spelling import clean, near_people, odd_character, visible
+from orchestrator.data.tables import Table, read_table, text, unreadable
 from orchestrator.errors import DataError, Problem, counted, nearest
 
-__all__ = ["MASK_OF_STEM", "PHOTOS_PER_PERSON", "Eval", "person_keys", "read_contest", "read_eval"]
+__all__ = ["MASK_OF_STEM", "PHOTOS_PER_PERSON", "Eval", "Person", "person_keys", "read_contest", "read_eval"]
 
 MASK_OF_STEM = {
     **{f"mask{i}": "wear" for i in range(1, 6)},
@@ -27,32 +34,33 @@ PHOTOS_PER_PERSON = len(MASK_OF_STEM)
 COLUMNS = ("id", "gender", "age", "path")  # `race` stands in the contest's table too, and nothing needs it
 
 
-def read_contest(root: Path) -> tuple[Photos, list[Problem]]:
+def read_contest(root: Path, distinct: bool = False) -> tuple[Photos, list[Problem]]:
     """Reads a folder with `train.csv` and `images/`.
 
     Args:
         root: the folder, or its parent when that holds `train/`.
+        distinct: ids that differ in spelling alone are different people.
 
     Returns:
         The photos of all rows that are in order, and everything found on the way, fatal or not.
 
     Raises:
-        DataError: there is no table, or a column is missing.
+        DataError: there is no table, it is damaged, or a column is missing.
     """
-    if not (root / "train.csv").is_file() and (root / "train" / "train.csv").is_file():
+    if not is_file(root / "train.csv") and is_file(root / "train" / "train.csv"):
         root = root / "train"
-    people = _read_csv(root / "train.csv", COLUMNS)
-    table = root / "train.csv"
-    problems: list[Problem] = []
+    table = _read(root / "train.csv", COLUMNS)
+    problems = list(table.notes)
     rows: list[dict[str, object]] = []
     left_out: list[str] = []
-    keys, key_problems = person_keys(people, table)
+    people = [_person(root, cells) for cells in table.records()]
+    keys, key_problems = person_keys(people, table, distinct)
     problems += key_problems
-    for number, (row, person) in enumerate(zip(people.itertuples(index=False), keys, strict=True), start=2):
-        where = f"{table} row {number}"
+    for number, (row, person) in enumerate(zip(people, keys, strict=True)):
+        where = table.where(number)
         gender, wrong_gender = check_word("gender", row.gender, where)
         age, wrong_age = check_age(row.age, where)
-        found, file_problems = _photos_of(root, str(row.path), where)
+        found, file_problems = _photos_of(root, row.folder, where)
         problems += [problem for problem in (wrong_gender, wrong_age) if problem]
         problems += file_problems
         if gender is None or age is None:
@@ -62,65 +70,110 @@ def read_contest(root: Path) -> tuple[Photos, list[Problem]]:
                 {"path": path, "person": person, "age": age, "gender": gender, "mask": mask}
                 for path, mask in found.items()
             ]
-    problems += _extra_folders(root, {str(path) for path in people["path"]})
+    problems += _extra_folders(root, {row.folder for row in people})
     frame = pd.DataFrame(rows, columns=["path", "person", "age", "gender", "mask"])
-    frame = frame.sort_values("path", ignore_index=True)
+    frame = frame.sort_values("path", key=composed, ignore_index=True)
     notes = tuple(problem for problem in problems if not problem.fatal)
-    return Photos(root, frame, "contest", notes, tuple(left_out)), problems
+    places: dict[str, list[int]] = {}
+    for number, person in enumerate(keys):
+        places.setdefault(person, []).append(number)
+    stands = {person: table.several(numbers) for person, numbers in places.items()}
+    ids = {person: row.id for person, row in zip(keys, people, strict=True) if person != row.id}
+    return Photos(root, frame, "contest", notes, tuple(left_out), table.path, ids, stands), problems
 
 
-def person_keys(people: pd.DataFrame, table: Path) -> tuple[list[str], list[Problem]]:
+@dataclass(frozen=True)
+class Person:
+    """A row of train.csv: words, and the folder below images/ as the disk spells it."""
+
+    id: str
+    gender: str
+    age: str
+    folder: str
+
+
+def _person(root: Path, cells: Mapping[str, Any]) -> Person:
+    folder = clean(text(cells["path"]))
+    folder = os.path.normpath(folder) if folder else ""  # `000001_female/`, `./000001_female`
+    return Person(
+        clean(text(cells["id"])),
+        text(cells["gender"]),
+        text(cells["age"]),
+        find_file(root / "images", folder) or folder,
+    )
+
+
+def person_keys(people: Sequence[Person], table: Table, distinct: bool = False) -> tuple[list[str], list[Problem]]:
     """The key of the person in each row: the id as written, with the folder where an id means several people.
 
     Args:
-        people: columns `id`, `age`, `gender`, `path`, strings.
-        table: the file, for messages.
+        people: the rows.
+        table: that they are from, for messages.
+        distinct: ids that differ in spelling alone are different people.
     """
     problems: list[Problem] = []
-    people = people.assign(
-        id=people["id"].str.strip(),
-        gender=[check_word("gender", value, "")[0] or value for value in people["gender"]],
-        age=[str(value if (years := check_age(value, "")[0]) is None else years) for value in people["age"]],
-    )  # `Male` and `male`, 20 and 20.0 are the same, so they must not make two people of one
-    keys = [str(key) for key in people["id"]]
-    for folder, group in people[people["path"].duplicated(keep=False)].groupby("path", sort=False):
-        if group["id"].nunique() > 1:
-            where = f"{table} rows {', '.join(str(int(position) + 2) for position in group.index)}"
-            what = f"the folder '{folder}' stands under {group['id'].nunique()} ids: folds would leak."
+    keys = [row.id for row in people]
+    by_folder: dict[str, list[int]] = {}
+    by_id: dict[str, list[int]] = {}
+    for number, row in enumerate(people):
+        by_folder.setdefault(row.folder, []).append(number)
+        by_id.setdefault(row.id, []).append(number)
+        if not row.id:
+            problems.append(Problem(table.where(number), "id is empty.", kind="empty_cell"))
+        elif odd_character(row.id):
+            what = f"id '{visible(row.id)}' holds the character {odd_character(row.id)}."
+            problems.append(Problem(table.where(number), what, kind="wrong_value"))
+    for folder, numbers in by_folder.items():
+        ids = {people[number].id for number in numbers}
+        if len(ids) > 1:
+            what = f"the folder '{folder}' stands under {len(ids)} ids: folds would leak."
+            where = f"{table.path} {table.several(numbers)}"
             problems.append(Problem(where, what, "Keep one of the rows.", "twin_people"))
-    for key, group in people.groupby("id", sort=False):
-        if len(group) < 2:
+    for key, numbers in by_id.items():
+        if len(numbers) < 2 or not key:
             continue
-        numbers = ", ".join(str(int(position) + 2) for position in group.index)
-        where = f"{table} rows {numbers}"
-        if group["path"].nunique() < len(group):
-            problems.append(
-                Problem(
-                    where,
-                    f"id '{key}' stands twice with the same folder.",
-                    "Keep one of the rows.",
-                    "repeated_row",
-                )
+        where = f"{table.path} {table.several(numbers)}"
+        # `Male` and `male`, 20 and 20.0 are the same, so they must not make two people of one
+        told = {
+            (
+                check_word("gender", people[number].gender, "")[0] or people[number].gender,
+                check_age(people[number].age, "")[0] or people[number].age,
             )
-        elif group[["age", "gender"]].drop_duplicates().shape[0] > 1:
-            for position in group.index:
-                keys[int(position)] = f"{key}@{people['path'][position]}"
-            what = f"id '{key}' occurs {len(group)} times with different ages or genders: taken as {len(group)} people."
+            for number in numbers
+        }
+        if len({people[number].folder for number in numbers}) < len(numbers):
+            what = f"id '{key}' stands twice with the same folder."
+            problems.append(Problem(where, what, "Keep one of the rows.", "repeated_row"))
+        elif len(told) > 1:
+            for number in numbers:
+                keys[number] = f"{key}@{unicodedata.normalize('NFC', people[number].folder)}"
+            what = f"id '{key}' occurs {len(numbers)} times with different ages or genders: taken as {len(numbers)} people."
             problems.append(Problem(where, what, kind="id_twice", fatal=False))
         else:
-            what = f"id '{key}' occurs {len(group)} times with equal age and gender: taken as one person."
+            what = f"id '{key}' occurs {len(numbers)} times with equal age and gender: taken as one person."
             problems.append(Problem(where, what, kind="id_twice", fatal=False))
+    stands = {key: table.several(numbers) for key, numbers in by_id.items() if key}
+    problems += near_people(stands, table.path, distinct, "")
     return keys, problems
 
 
 def _photos_of(root: Path, folder: str, where: str) -> tuple[dict[str, str], list[Problem]]:
     """Path -> mask word of one person's folder, and what is wrong with it."""
     place = root / "images" / folder
-    if not folder or not place.is_dir():
-        return {}, [Problem(where, f"no folder images/{folder}.", "Restore it or remove the row.", "missing_folder")]
+    if not folder:
+        return {}, [Problem(where, "path is empty: it names the person's folder in images/.", kind="missing_folder")]
+    if not is_folder(place):
+        short = folder.replace("\\", "/").removeprefix("images/")
+        hint = f" There is images/{short}." if short != folder and is_folder(root / "images" / short) else ""
+        what = f"no folder images/{folder}.{hint}"
+        return {}, [Problem(where, what, "Restore it or remove the row.", "missing_folder")]
     problems: list[Problem] = []
     by_stem: dict[str, list[str]] = {}
-    for file in sorted(place.iterdir()):
+    try:
+        files = sorted(place.iterdir())
+    except OSError as error:
+        return {}, [Problem(str(place), unreadable(error), kind="unreadable")]
+    for file in files:
         if file.name.startswith("."):
             continue
         if file.stem in MASK_OF_STEM and file.suffix.lower() in SUFFIXES:
@@ -145,9 +198,14 @@ def _photos_of(root: Path, folder: str, where: str) -> tuple[dict[str, str], lis
 
 def _extra_folders(root: Path, known: set[str]) -> list[Problem]:
     images = root / "images"
-    if not images.is_dir():
+    if not is_folder(images):
         return []
-    extra = [entry for entry in sorted(images.iterdir()) if entry.name not in known and not entry.name.startswith(".")]
+    try:
+        entries = sorted(images.iterdir())
+    except OSError as error:
+        return [Problem(str(images), unreadable(error), kind="unreadable")]
+    known = {name.split("/")[0] for name in known}
+    extra = [entry for entry in entries if entry.name not in known and not entry.name.startswith(".")]
     return [
         Problem(str(entry), "is in no row of train.csv: left out.", kind="extra_file", fatal=False) for entry in extra
     ]
@@ -158,14 +216,27 @@ class Eval:
     """The contest's evaluation photos.
 
     Attributes:
-        table: `info.csv` as it stands: rows, order and columns, every cell a string.
+        table: `info.csv` as it stands.
         paths: the photo of each row.
         answer: the name of the column that holds the answers, `ans`.
     """
 
-    table: pd.DataFrame
+    table: Table
     paths: tuple[Path, ...]
     answer: str = "ans"
+
+    @property
+    def names(self) -> list[str]:
+        """The ImageID of each row, as it stands."""
+        return self.table.words("ImageID")
+
+    def submission(self, labels: Sequence[int | None]) -> str:
+        """info.csv with the answers filled in, everything else byte for byte as it stands.
+
+        Args:
+            labels: of each row; None leaves its cell empty.
+        """
+        return self.table.filled(self.answer, ["" if label is None else str(label) for label in labels])
 
 
 def read_eval(root: Path, missing_too: bool = False) -> Eval:
@@ -178,34 +249,44 @@ def read_eval(root: Path, missing_too: bool = False) -> Eval:
     Raises:
         DataError: no table, a missing column, repeated ids or missing photos, all named.
     """
-    if not (root / "info.csv").is_file() and (root / "eval" / "info.csv").is_file():
+    if not is_file(root / "info.csv") and is_file(root / "eval" / "info.csv"):
         root = root / "eval"
-    table = _read_csv(root / "info.csv", ("ImageID", "ans"))
-    paths = tuple(root / "images" / name for name in table["ImageID"])
-    problems = [
-        Problem(f"{root / 'info.csv'} row {number}", f"no file images/{path.name}.", kind="missing_file")
-        for number, path in enumerate(paths, start=2)
-        if not missing_too and not path.is_file()
-    ]
-    for name in table["ImageID"][table["ImageID"].duplicated()].unique():
-        problems.append(Problem(str(root / "info.csv"), f"ImageID '{name}' stands twice.", kind="repeated_row"))
+    table = _read(root / "info.csv", ("ImageID", "ans"))
+    images = root / "images"
+    problems: list[Problem] = []
+    paths: list[Path] = []
+    rows: dict[str, list[int]] = {}
+    for number, word in enumerate(table.words("ImageID")):
+        name = clean(word)
+        rows.setdefault(name, []).append(number)
+        found = find_file(images, name)
+        paths.append(images / (found or name or "."))
+        if not name:
+            problems.append(Problem(table.where(number), "ImageID is empty.", kind="empty_cell"))
+        elif "\0" in name or (not missing_too and no_file(images, found or name)):
+            what = no_file(Path(), f"images/{name}") if "\0" in name else no_file(root, f"images/{found or name}")
+            problems.append(Problem(table.where(number), what, kind="missing_file"))
+    for name, numbers in rows.items():
+        if len(numbers) > 1 and name:
+            where = f"{table.path} {table.several(numbers)}"
+            times = "twice" if len(numbers) == 2 else f"{len(numbers)} times"
+            problems.append(
+                Problem(where, f"ImageID '{name}' stands {times}.", "Keep one of the rows.", "repeated_row")
+            )
     if problems:
-        raise DataError(f"{root / 'info.csv'}: {counted(len(problems), 'problem')}.", problems)
+        raise DataError(f"{table.path}: {counted(len(problems), 'problem')}.", problems)
     if not paths:
-        raise DataError(f"{root / 'info.csv'}: the table has no rows, so there is nothing to predict.")
-    return Eval(table, paths)
+        raise DataError(f"{table.path}: the table has no rows, so there is nothing to predict.")
+    return Eval(table, tuple(paths))
 
 
-def _read_csv(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
-    """A CSV of strings with at least `columns`."""
-    if not path.is_file():
+def _read(path: Path, columns: tuple[str, ...]) -> Table:
+    """A CSV table with at least `columns`."""
+    if not stands(path):
         raise DataError(
             f"{path}: no such file. Give the folder that holds {path.name} and images/, or a manifest (.csv, .parquet)."
         )
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (ValueError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as a CSV table ({error}).") from None
+    table = read_table(path)
     missing = [column for column in columns if column not in table]
     if missing:
         problems = [

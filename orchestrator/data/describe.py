@@ -10,17 +10,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
+from orchestrator.data.decoding import UndecodableError, size_of
 from orchestrator.data.folds import FoldPlan, strata_words
 from orchestrator.data.photos import Photos
-from orchestrator.data.preprocessing import FORMATS, decode
+from orchestrator.errors import PhotoError
 from orchestrator.labels import AGE_BORDERS, CLASSES, age_bands
 
 __all__ = ["Description", "describe", "fold_table", "with_bands"]
-
-ORIENTATION, SIDEWAYS = 0x0112, (5, 6, 7, 8)
-"""The EXIF tag, and its values for photos that `decode` turns by a quarter."""
 
 
 @dataclass(frozen=True)
@@ -86,19 +83,16 @@ def with_bands(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _sizes(photos: Photos, progress: Callable[[int, int], None]) -> dict[tuple[int, int], int]:
-    def size_of(path: Path) -> tuple[int, int]:
+    def size(path: Path) -> tuple[int, int]:
         try:
-            with Image.open(path, formats=tuple(FORMATS)) as image:
-                width, height = image.size
-                return (height, width) if image.getexif().get(ORIENTATION, 1) in SIDEWAYS else (width, height)
-        except Exception:  # whatever Pillow makes of it, `decode` has the sentence
-            decode(path)
-            raise
+            return size_of(path)
+        except UndecodableError as error:
+            raise PhotoError(f"{path}: {error}") from None
 
     sizes: dict[tuple[int, int], int] = {}
     with ThreadPoolExecutor(4) as pool:
-        for number, size in enumerate(pool.map(size_of, photos.paths), start=1):
-            sizes[size] = sizes.get(size, 0) + 1
+        for number, found in enumerate(pool.map(size, photos.paths), start=1):
+            sizes[found] = sizes.get(found, 0) + 1
             progress(number, len(photos))
     return sizes
 

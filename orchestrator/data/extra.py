@@ -8,8 +8,8 @@ without which every photo is a person of its own, and `fold`, for labels that on
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from orchestrator.commands import orch
 from orchestrator.data.files import digest_of
 from orchestrator.data.folds import FoldPlan
-from orchestrator.data.manifest import place_of, read_cells
+from orchestrator.data.manifest import place_of
 from orchestrator.data.photos import Photos, check_age, check_word
+from orchestrator.data.places import no_file
+from orchestrator.data.spelling import clean, near, visible
+from orchestrator.data.tables import Table, read_table, text
 from orchestrator.errors import DataError, LeakError, Problem, counted
 from orchestrator.labels import CLASSES, TASKS
 
@@ -49,10 +53,12 @@ class Extra:
         table: columns `path` (absolute), `person`, `fold` (-1: every fold), `plan` (digest of the fold plan that a label for a
             single fold is good for; empty where unknown), `age` (years), `age_exact`, `gender`, `mask`; NaN or None where
             unknown. Sorted by path and fold.
+        stands: person -> table and lines where it stands.
     """
 
     sources: tuple[Path, ...]
     table: pd.DataFrame
+    stands: Mapping[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -80,6 +86,42 @@ class Extra:
             held_out = {person for person, its in plan.fold_of.items() if its == fold}
             own &= ~table["person"].isin(held_out)
         return rows[own.to_numpy()]
+
+    def check_people(self, photos: Photos, distinct: bool = False) -> list[Problem]:
+        """Notes on people who nearly have the name of somebody in the data, where `distinct` says that they are others.
+
+        Raises:
+            LeakError: they may be the same people, so that folds would learn from people whom they hold out.
+        """
+        known: dict[str, list[str]] = {}
+        for key in photos.people.index:
+            for name in dict.fromkeys((str(key), photos.ids.get(str(key), str(key)))):
+                known.setdefault(near(name), []).append(str(key))
+        found = []
+        for person, stands in self.stands.items():
+            keys = [key for key in known.get(near(person), ()) if key != person]
+            if person.startswith(ALONE) or not keys or person in photos.stands:
+                continue
+            told = " and ".join(f"'{visible(key)}' ({photos.stands.get(key, 'data')})" for key in keys)
+            what = f"person '{visible(person)}' ({stands}) is spelt nearly as {told} of {photos.source or photos.root}"
+            found.append(
+                Problem(
+                    "--extra",
+                    f"{what}: taken as another person, as --distinct-people says.",
+                    kind="near_people",
+                    fatal=False,
+                )
+                if distinct
+                else Problem(
+                    "--extra",
+                    f"{what}: if they are one person, folds would learn from people whom they hold out.",
+                    "Write one person one way, as the data does; or, if they are different people, --distinct-people.",
+                    "near_people",
+                )
+            )
+        if found and not distinct:
+            raise LeakError(f"--extra: {counted(len(found), 'person key')} may be people of the data.", found)
+        return found
 
     def check(self, photos: Photos, content: Sequence[str], own: Sequence[str], plan: FoldPlan | None) -> None:
         """Refuses what would leak.
@@ -115,10 +157,11 @@ class Extra:
             )
         others = sorted({digest for digest in single["plan"] if not digest or not plan.digest.startswith(digest)})
         if others:
+            again = orch("pseudo", "--help")
             made = f"by plan {others[-1]}" if others[-1] else "without saying by which plan (column plan)"
             raise LeakError(
                 f"--extra {sources}: its labels were made {made}, and this training follows {plan.digest[:12]}: its folds hold "
-                "other people out, so the labels may come from models that have seen them. Make them anew: orch pseudo."
+                f"other people out, so the labels may come from models that have seen them. Make them anew: `{again}`."
             )
 
 
@@ -130,70 +173,95 @@ def read_extra(sources: Sequence[Path]) -> Extra:
     """
     problems: list[Problem] = []
     parts: list[dict[str, Any]] = []
+    stands: dict[str, str] = {}
     for source in sources:
-        frame = read_cells(source)
-        if "path" not in frame or not set(TASKS) & set(frame):
-            told = ", ".join(map(str, frame.columns))
+        try:
+            table = read_table(source)
+        except DataError as error:
+            problems += error.problems or [
+                Problem(str(source), error.message.removeprefix(f"{source}: "), kind="no_table")
+            ]
+            continue
+        if "path" not in table or not any(task in table for task in TASKS):
+            told = ", ".join(table.columns)
             what = f"has the columns {told}; needed: path, and at least one of {', '.join(TASKS)}."
             problems.append(Problem(str(source), what, kind="missing_column"))
             continue
-        rows, found = _rows(source, frame)
+        rows, found = _rows(table)
         problems += found
+        problems += _twice(table, rows)
         parts += rows
+        places: dict[str, list[int]] = {}
+        for number, row in enumerate(rows):
+            places.setdefault(row["person"], []).append(number)
+        for person, numbers in places.items():
+            stands.setdefault(person, f"{source} {table.several(numbers)}")
     if problems:
         raise DataError(f"--extra: {counted(len(problems), 'problem')}.", problems)
     columns = ["path", "person", "fold", "plan", "age", "age_exact", "gender", "mask"]
-    table = pd.DataFrame(parts, columns=columns).astype({"fold": int, "age": float, "age_exact": bool})
-    twice = table.duplicated(["path", "fold"], keep=False)
+    frame = pd.DataFrame(parts, columns=columns).astype({"fold": int, "age": float, "age_exact": bool})
+    twice = frame.duplicated(["path", "fold"], keep=False)
     if twice.any():
-        first = table[twice].iloc[0]
+        first = frame[twice].iloc[0]
         raise DataError(f"--extra: {first['path']} stands in several rows of fold {first['fold']}. Keep one.")
-    if not len(table):
+    if not len(frame):
         raise DataError(f"--extra {', '.join(map(str, sources))}: no rows.")
-    return Extra(tuple(sources), table.sort_values(["path", "fold"], ignore_index=True))
+    return Extra(tuple(sources), frame.sort_values(["path", "fold"], ignore_index=True), stands)
 
 
-def _rows(source: Path, frame: pd.DataFrame) -> tuple[list[dict[str, Any]], list[Problem]]:
+def _twice(table: Table, rows: Sequence[Mapping[str, Any]]) -> list[Problem]:
+    """Photos that stand in several rows for one fold."""
+    places: dict[tuple[str, int], list[int]] = {}
+    for number, row in enumerate(rows):
+        places.setdefault((row["path"], row["fold"]), []).append(number)
+    return [
+        Problem(
+            f"{table.path} {table.several(numbers)}",
+            f"{path} stands in several rows of {'every fold' if fold == EVERY_FOLD else f'fold {fold}'}.",
+            "Keep one.",
+            "repeated_row",
+        )
+        for (path, fold), numbers in places.items()
+        if len(numbers) > 1
+    ]
+
+
+def _rows(table: Table) -> tuple[list[dict[str, Any]], list[Problem]]:
     rows: list[dict[str, Any]] = []
     problems: list[Problem] = []
-    for number, cells in enumerate(frame.to_dict("records"), start=2):
-        where = f"{source} row {number}"
-        path = Path(place_of(str(cells["path"]), source.parent))
-        path = path if path.is_absolute() else source.parent.absolute() / path
-        if not path.is_file():
-            problems.append(
-                Problem(where, f"no file {cells['path']}.", "Paths are relative to the table.", "missing_file")
-            )
-        person = cells.get("person")
+    folder = table.path.parent
+    for number, cells in enumerate(table.records()):
+        where = table.where(number)
+        told = {column: clean(text(cell)) for column, cell in cells.items()}
+        place = place_of(told["path"], folder) if told["path"] else ""
+        path = Path(place) if Path(place).is_absolute() else folder.absolute() / place
+        missing = no_file(folder, place) if place else "path is empty."
+        if missing:
+            fix = "Paths are relative to the table." if missing.startswith("no file") else ""
+            problems.append(Problem(where, missing, fix, "missing_file"))
         row: dict[str, Any] = {
-            "path": path.as_posix(), "person": f"{ALONE}{path.as_posix()}" if _empty(person) else str(person).strip(),
-            "fold": EVERY_FOLD,
-            "plan": "" if _empty(cells.get("plan")) else str(cells["plan"]).strip(),
-            "age": np.nan, "age_exact": True, "gender": None, "mask": None,
+            "path": path.as_posix(), "person": told.get("person") or f"{ALONE}{path.as_posix()}", "fold": EVERY_FOLD,
+            "plan": told.get("plan", ""), "age": np.nan, "age_exact": True, "gender": None, "mask": None,
         }  # fmt: skip
         for column in ("gender", "mask"):
-            if not _empty(cells.get(column)):
-                row[column], problem = check_word(column, cells[column], where)
+            if told.get(column):
+                row[column], problem = check_word(column, told[column], where)
                 problems += [problem] if problem else []
-        if not _empty(cells.get("age")):
-            band = str(cells["age"]).strip().replace(" ", "")
+        if told.get("age"):
+            band = told["age"].replace(" ", "")
             if band in CLASSES["age"]:
                 row["age"], row["age_exact"] = MIDDLES[CLASSES["age"].index(band)], False
             else:
-                row["age"], problem = check_age(cells["age"], where)
+                row["age"], problem = check_age(told["age"], where)
                 problems += [problem] if problem else []
-        if not _empty(cells.get("fold")):
+        if told.get("fold"):
             try:
-                row["fold"] = int(float(cells["fold"]))
-                if row["fold"] < 0 or row["fold"] != float(cells["fold"]):
+                row["fold"] = int(float(told["fold"]))
+                if row["fold"] < 0 or row["fold"] != float(told["fold"]):
                     raise ValueError
             except (ValueError, OverflowError):
                 problems.append(
-                    Problem(where, f"fold is '{cells['fold']}'; allowed: 0, 1, ... or empty for every fold.")
+                    Problem(where, f"fold is '{told['fold']}'; allowed: 0, 1, ... or empty for every fold.")
                 )
         rows.append(row)
     return rows, problems
-
-
-def _empty(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and np.isnan(value)) or not str(value).strip()

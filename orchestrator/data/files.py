@@ -19,7 +19,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from orchestrator.errors import StoreError, WorkspaceError
+from orchestrator.errors import StoreError, WorkspaceError, printable
 
 __all__ = [
     "atomic", "check_format", "digest_of", "free_room", "put_aside", "read_json", "sha256_of", "sweep",
@@ -123,6 +123,8 @@ def write_json(path: Path, value: Any) -> None:
         ValueError: a number is not finite: JSON has no word for it, and other programs refuse the file.
     """
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
+    if printable(text) != text:  # a path that is not UTF-8
+        text = json.dumps(value, indent=1, allow_nan=False)
     with atomic(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
 

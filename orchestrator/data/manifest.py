@@ -13,21 +13,27 @@ from typing import Any
 
 import pandas as pd
 
-from orchestrator.data.photos import Photos, check_age, check_word
-from orchestrator.data.preprocessing import SUFFIXES
+from orchestrator.data.decoding import SUFFIXES
+from orchestrator.data.photos import Photos, check_age, check_word, composed
+from orchestrator.data.places import find_file, is_file, no_file
+from orchestrator.data.spelling import clean, near_people, odd_character, visible
+from orchestrator.data.tables import Table, read_table, text
 from orchestrator.errors import ConfigError, DataError, Problem, nearest
 
-__all__ = ["MANIFEST_COLUMNS", "place_of", "read_cells", "read_manifest"]
+__all__ = ["MANIFEST_COLUMNS", "place_of", "read_manifest"]
 
 MANIFEST_COLUMNS = ("path", "person", "age", "gender", "mask")
 
 
-def read_manifest(path: Path, columns: Mapping[str, str] | None = None) -> tuple[Photos, list[Problem]]:
+def read_manifest(
+    path: Path, columns: Mapping[str, str] | None = None, distinct: bool = False
+) -> tuple[Photos, list[Problem]]:
     """Reads a manifest.
 
     Args:
         path: a .csv or .parquet file.
         columns: our name -> the table's name, for columns that are called otherwise.
+        distinct: keys of people that differ in spelling alone are different people.
 
     Returns:
         The photos of all rows that are in order, and everything found on the way, fatal or not.
@@ -36,109 +42,102 @@ def read_manifest(path: Path, columns: Mapping[str, str] | None = None) -> tuple
         DataError: the file cannot be read, or has no path or person column.
         ConfigError: `columns` names what is not there.
     """
-    frame = read_cells(path)
-    frame = _rename(frame, path, columns or {})
-    problems: list[Problem] = []
-    known = [column for column in MANIFEST_COLUMNS if column in frame]
+    table = read_table(path)
+    names = _rename(table, columns or {})
+    problems = list(table.notes)
+    known = [column for column in MANIFEST_COLUMNS if column in names]
+    cells = {column: table.column(names[column]) for column in known}
     kept: list[dict[str, Any]] = []
     left_out: list[str] = []
-    for number, cells in enumerate(frame[known].itertuples(index=False, name=None), start=2):
-        row = dict(zip(known, cells, strict=True))
-        found = _check_row(row, f"{path} row {number}", path.parent)
+    rows_of: dict[str, list[int]] = {}
+    people: dict[str, list[int]] = {}
+    for number in range(len(table)):
+        row = {column: cells[column][number] for column in known}
+        row["path"] = place_of(text(row["path"]), path.parent) if clean(text(row["path"])) else ""
+        row["person"] = clean(text(row["person"]))
+        found = _check_row(row, table.where(number), path.parent)
         problems += found
+        people.setdefault(row["person"], []).append(number)
         if not found:
             kept.append(row)
-        elif (path.parent / str(row["path"])).is_file():
-            left_out.append(str(row["path"]))
-    for row in kept:
-        row["path"], row["person"] = place_of(str(row["path"]), path.parent), str(row["person"]).strip()
-    for key, value in pd.Series([str(row["path"]) for row in kept]).value_counts().items():
-        if value > 1:
-            problems.append(Problem(str(path), f"path '{key}' stands in {value} rows.", "Keep one.", "repeated_row"))
+            rows_of.setdefault(row["path"], []).append(number)
+        elif is_file(path.parent / row["path"]):
+            left_out.append(row["path"])
+    for name, numbers in rows_of.items():
+        if len(numbers) > 1:
+            what = f"path '{name}' stands in {len(numbers)} rows ({table.several(numbers)})."
+            problems.append(Problem(str(path), what, "Keep one.", "repeated_row"))
     for row in kept:
         for column in ("gender", "mask"):
             if column in row:
                 row[column] = check_word(column, row[column], "")[0]
         if "age" in row:
-            row["age"] = float(row["age"])
-    table = pd.DataFrame(kept, columns=known).sort_values("path", ignore_index=True)
-    problems += _conflicts(table, path)
-    problems += _missing_columns(frame, path)
-    problems += _extra_files({*table["path"], *left_out}, path)
+            row["age"] = check_age(row["age"], "")[0]
+    frame = pd.DataFrame(kept, columns=known).sort_values("path", key=composed, ignore_index=True)
+    stands = {person: table.several(numbers) for person, numbers in people.items() if person}
+    problems += near_people(stands, path, distinct, "give a column that tells them apart (--columns person=NAME) or ")
+    problems += _conflicts(frame, path, stands)
+    problems += _missing_columns(names, table, path)
+    problems += _extra_files({*frame["path"], *left_out}, path)
     notes = tuple(problem for problem in problems if not problem.fatal)
-    return Photos(path.parent, table, "manifest", notes, tuple(left_out), path), problems
+    return Photos(path.parent, frame, "manifest", notes, tuple(left_out), path, stands=stands), problems
 
 
 def place_of(name: str, folder: Path) -> str:
-    """One spelling of a photo's path: relative to the table's folder where it lies below it, absolute elsewhere."""
-    place = Path(os.path.normpath(folder.absolute() / name))
-    return (
-        place.relative_to(folder.absolute()).as_posix() if place.is_relative_to(folder.absolute()) else place.as_posix()
-    )
+    """One spelling of a photo's path, as the disk has it: relative to the table's folder where it lies below it, absolute
+    elsewhere."""
+    name = clean(name)
+    here = folder.absolute()
+    place = os.path.normpath(here / (find_file(here, name) or name))
+    whole = Path(place)
+    return whole.relative_to(here).as_posix() if whole.is_relative_to(here) else whole.as_posix()
 
 
-def read_cells(path: Path) -> pd.DataFrame:
-    """A table's cells as they stand, words in a CSV file.
-
-    Raises:
-        DataError: no such file, or no table.
-    """
-    try:
-        if path.suffix.lower() == ".parquet":
-            return pd.read_parquet(path)
-        return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file.") from None
-    except (ValueError, OSError, UnicodeDecodeError) as error:
-        kind = "parquet" if path.suffix.lower() == ".parquet" else "CSV"
-        raise DataError(f"{path}: cannot be read as a {kind} table ({error}).") from None
-
-
-def _rename(frame: pd.DataFrame, path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
+def _rename(table: Table, columns: Mapping[str, str]) -> dict[str, str]:
+    """Our name -> the table's, of all columns that have one of our names or are given one."""
+    path = table.path
     problems = [
         Problem("--columns", f"'{ours}' is no column of ours; allowed: {', '.join(MANIFEST_COLUMNS)}.")
         for ours in columns
         if ours not in MANIFEST_COLUMNS
     ]
     problems += [
-        Problem("--columns", f"{path.name} has no column '{theirs}'.{nearest(theirs, frame.columns)}")
+        Problem("--columns", f"{path.name} has no column '{theirs}'.{nearest(theirs, table.columns)}")
         for theirs in columns.values()
-        if theirs not in frame
+        if clean(theirs) not in table
     ]
     if problems:
-        raise ConfigError(f"{path}: has the columns {', '.join(map(str, frame.columns))}.", problems)
-    taken = {theirs: ours for ours, theirs in columns.items()}
+        raise ConfigError(f"{path}: has the columns {', '.join(table.columns)}.", problems)
+    taken = {clean(theirs): ours for ours, theirs in columns.items()}
     if len(taken) < len(columns):
         raise ConfigError(f"--columns: two of our names ({', '.join(columns)}) stand for one column of {path.name}.")
     # A column that has one of our names but is not meant by it makes room, unless it is meant by another.
-    frame = frame.drop(columns=[ours for ours in columns if ours in frame and ours not in taken])
-    frame = frame.rename(columns=taken)
-    missing = [column for column in ("path", "person") if column not in frame]
+    names = {name: name for name in table.columns if name not in columns and name not in taken}
+    names |= {ours: theirs for theirs, ours in taken.items()}
+    missing = [column for column in ("path", "person") if column not in names]
     if missing:
         found = [
-            Problem(
-                str(path),
-                f"no column '{column}'.{nearest(column, frame.columns)}",
-                kind="missing_column",
-                column=column,
-            )
+            Problem(str(path), f"no column '{column}'.{nearest(column, names)}", kind="missing_column", column=column)
             for column in missing
         ]
         raise DataError(
-            f"{path}: has the columns {', '.join(map(str, frame.columns))}; map names with "
-            f"--columns {missing[0]}=NAME.",
-            found,
+            f"{path}: has the columns {', '.join(table.columns)}; map names with --columns {missing[0]}=NAME.", found
         )
-    return frame
+    return names
 
 
 def _check_row(row: Mapping[str, Any], where: str, folder: Path) -> list[Problem]:
-    problems: list[Problem] = []
-    for column in ("path", "person"):
-        if pd.isna(row[column]) or not str(row[column]).strip():
-            problems.append(Problem(where, f"{column} is empty.", kind="empty_cell"))
-    if not problems and not (folder / str(row["path"])).is_file():
-        problems.append(Problem(where, f"no file {row['path']}.", "Paths are relative to the table.", "missing_file"))
+    problems = [
+        Problem(where, f"{column} is empty.", kind="empty_cell") for column in ("path", "person") if not row[column]
+    ]
+    odd = odd_character(row["person"])
+    if odd:
+        what = f"person '{visible(row['person'][:40])}' holds the character {odd}."
+        problems.append(Problem(where, what, kind="wrong_value"))
+    missing = no_file(folder, row["path"]) if row["path"] else ""
+    if missing:
+        fix = "Paths are relative to the table." if missing.startswith("no file") else ""
+        problems.append(Problem(where, missing, fix, "missing_file"))
     for column in ("gender", "mask"):
         if column in row:
             problems += [problem for problem in (check_word(column, row[column], where)[1],) if problem]
@@ -147,13 +146,13 @@ def _check_row(row: Mapping[str, Any], where: str, folder: Path) -> list[Problem
     return problems
 
 
-def _missing_columns(frame: pd.DataFrame, path: Path) -> list[Problem]:
+def _missing_columns(names: Mapping[str, str], table: Table, path: Path) -> list[Problem]:
     """Columns that some task would need: worth knowing, for a misspelt one looks like a missing one."""
     return [
-        Problem(str(path), f"no column '{column}': {column} cannot be trained.{nearest(column, frame.columns)}",
+        Problem(str(path), f"no column '{column}': {column} cannot be trained.{nearest(column, table.columns)}",
                 kind="missing_column", fatal=False, column=column)
         for column in MANIFEST_COLUMNS[2:]
-        if column not in frame
+        if column not in names
     ]  # fmt: skip
 
 
@@ -166,8 +165,7 @@ def _extra_files(known: set[str], path: Path) -> list[Problem]:
     extra = [
         place_of(str(file.absolute()), path.parent)
         for folder in sorted(folders)
-        if folder.is_dir()
-        for file in sorted(folder.iterdir())
+        for file in _files(folder)
         if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
     ]
     what = f"is in no row of {path.name}: left out."
@@ -176,7 +174,14 @@ def _extra_files(known: set[str], path: Path) -> list[Problem]:
     ]
 
 
-def _conflicts(table: pd.DataFrame, path: Path) -> list[Problem]:
+def _files(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []  # a folder that may be entered and not listed
+
+
+def _conflicts(table: pd.DataFrame, path: Path, stands: Mapping[str, str]) -> list[Problem]:
     """People whose rows disagree: two genders are an error, two ages (photos of several years) are told."""
     problems: list[Problem] = []
     for column, fatal in (("gender", True), ("age", False)):
@@ -186,6 +191,6 @@ def _conflicts(table: pd.DataFrame, path: Path) -> list[Problem]:
         for person in counts[counts > 1].index:
             values = ", ".join(str(value) for value in sorted(table.loc[table["person"] == person, column].unique()))
             fix = "Correct the rows, or give the people keys of their own." if fatal else ""
-            what = f"person '{person}' has the {column}s {values}."
+            what = f"person '{person}' ({stands[str(person)]}) has the {column}s {values}."
             problems.append(Problem(str(path), what, fix, f"{column}_conflict", fatal))
     return problems

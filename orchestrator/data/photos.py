@@ -10,7 +10,8 @@ This module knows no layout (`contest.py`, `manifest.py`) and opens no image (`p
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,10 +20,11 @@ from pathlib import Path
 import pandas as pd
 
 from orchestrator.data.files import atomic, digest_of, sha256_of
+from orchestrator.data.tables import unreadable
 from orchestrator.errors import DataError, Problem, nearest
 from orchestrator.labels import CLASSES
 
-__all__ = ["MAX_AGE", "HashCache", "Photos", "check_age", "check_word"]
+__all__ = ["MAX_AGE", "HashCache", "Photos", "check_age", "check_word", "composed"]
 
 MAX_AGE = 120  # years; the oldest verified person reached 122
 
@@ -39,6 +41,8 @@ class Photos:
         notes: what the reader decided that a user should know (an id that occurs twice, a file left out).
         left_out: files of rows that are not in order, relative to the root; a check opens them too.
         source: the table's file, for messages; None: the root.
+        ids: key of a person -> the id as the table has it, where the key is another.
+        stands: key of a person -> where it stands in the table, `lines 3, 4`.
     """
 
     root: Path
@@ -47,6 +51,8 @@ class Photos:
     notes: tuple[Problem, ...] = field(default=())
     left_out: tuple[str, ...] = field(default=())
     source: Path | None = None
+    ids: Mapping[str, str] = field(default_factory=dict)
+    stands: Mapping[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -85,8 +91,10 @@ class Photos:
         return (cache or HashCache(None)).hashes(self.paths)
 
     def fingerprint(self, content: Sequence[str]) -> str:
-        """sha256 (hex) of the table's rows and the photos' content; the root and file times don't matter."""
-        rows = self.table.astype(object).where(self.table.notna(), None)
+        """sha256 (hex) of the table's rows and the photos' content; the root, file times and how the disk composes names don't
+        matter."""
+        rows = self.table.assign(path=composed(self.table["path"])).astype(object)
+        rows = rows.where(rows.notna(), None)
         return digest_of([list(self.table.columns), rows.to_numpy().tolist(), list(content)])
 
 
@@ -117,14 +125,17 @@ class HashCache:
                 stat = path.stat()
                 keys.append(f"{path.absolute()}|{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ctime_ns}")
             except OSError as error:
-                problems.append(Problem(str(path), f"cannot be read ({error.strerror}).", kind="missing_file"))
+                problems.append(Problem(str(path), unreadable(error), kind="missing_file"))
         if problems:
             raise DataError(f"{len(problems)} of {len(paths)} photos cannot be read.", problems)
         new = [(key, path) for key, path in zip(keys, paths, strict=True) if key not in known]
         if new:
             with ThreadPoolExecutor(8) as pool:  # hashing and reading release the interpreter's lock
-                found = list(pool.map(sha256_of, [path for _, path in new]))
-            known.update({key: digest for (key, _), digest in zip(new, found, strict=True)})
+                found = list(pool.map(_hash, [path for _, path in new]))
+            closed = [one for one in found if isinstance(one, Problem)]
+            if closed:
+                raise DataError(f"{len(closed)} of {len(paths)} photos cannot be read.", closed)
+            known.update({key: str(digest) for (key, _), digest in zip(new, found, strict=True)})
             if self.path is not None:
                 with atomic(self.path) as temporary:
                     temporary.write_text(json.dumps(known))
@@ -141,6 +152,18 @@ class HashCache:
             return dict(json.loads(self.path.read_text()))
         except (ValueError, TypeError, OSError):
             return {}  # a damaged cache is an empty cache
+
+
+def _hash(path: Path) -> str | Problem:
+    try:
+        return sha256_of(path)
+    except OSError as error:
+        return Problem(str(path), unreadable(error), kind="unreadable")
+
+
+def composed(words: pd.Series[str]) -> pd.Series[str]:
+    """Words in one spelling (NFC), whatever the disk makes of them: what order and fingerprints go by."""
+    return words.map(lambda word: word if word.isascii() else unicodedata.normalize("NFC", word))
 
 
 def check_word(column: str, value: object, where: str) -> tuple[str | None, Problem | None]:

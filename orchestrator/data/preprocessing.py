@@ -1,6 +1,6 @@
 """One way from a file to a network's input, for training, evaluation and serving alike.
 
-bytes -> `decode` (checked, upright, RGB) -> `Geometry.apply` (crop, resize; uint8) -> `Preprocess.normalise` (float).
+bytes -> `decode` (decoding.py: upright, RGB) -> `Geometry.apply` (crop, resize; uint8) -> `Preprocess.normalise` (float).
 Crops around faces take one step more between the first two: data/detection.py finds the box that `Geometry.apply` is given.
 The store keeps what `Geometry.apply` returns; augmentation works on the same pixels; a member's card holds its
 `Preprocess`. So training and serving cannot drift apart: there is no second path.
@@ -8,16 +8,14 @@ The store keeps what `Geometry.apply` returns; augmentation works on the same pi
 
 from __future__ import annotations
 
-import io
-import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
 
+from orchestrator.data.decoding import FORMATS, MAX_PIXELS, SUFFIXES, UndecodableError, read_photo
 from orchestrator.data.geometry import DETECTOR, Box, Geometry
 from orchestrator.errors import PhotoError
 
@@ -34,25 +32,13 @@ __all__ = [
     "Pixels",
     "Preprocess",
     "decode",
-    "photo_format",
 ]
 
 Pixels = NDArray[np.uint8]
 
-SUFFIXES = (".jpg", ".jpeg", ".png")
-FORMATS = {"JPEG": (".jpg", ".jpeg"), "PNG": (".png",), "WEBP": (".webp",)}
-"""Formats that are decoded, by content; Pillow knows dozens more, some of which start other programs."""
-
-MAX_PIXELS = 64_000_000
-"""A photo with more pixels is refused: 64 MP is above any phone's full resolution and 192 MB decoded. Pillow
-itself only warns at 89 MP and errors at twice that."""
-
 
 def decode(source: Path | bytes) -> Pixels:
-    """Decodes one photo to upright RGB.
-
-    EXIF orientation is applied; grey and palette images become RGB; CMYK is converted; 16-bit grey keeps its high
-    byte; transparent pixels are laid over white, as viewers show them.
+    """Decodes one photo to upright RGB, as `decoding.read_photo` says.
 
     Args:
         source: a file or its bytes.
@@ -63,51 +49,10 @@ def decode(source: Path | bytes) -> Pixels:
     Raises:
         PhotoError: naming the file and what is wrong with it.
     """
-    name = "the photo" if isinstance(source, bytes) else str(source)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(
-                io.BytesIO(source) if isinstance(source, bytes) else source, formats=tuple(FORMATS)
-            ) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise PhotoError(
-                        f"{name}: {image.width} x {image.height} pixels; at most {MAX_PIXELS:,} are decoded."
-                    )
-                image.load()
-                return _to_rgb(ImageOps.exif_transpose(image))
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        raise PhotoError(f"{name}: more than {MAX_PIXELS:,} pixels.") from None
-    except FileNotFoundError:
-        raise PhotoError(f"{name}: no such file.") from None
-    except UnidentifiedImageError:
-        empty = len(source) == 0 if isinstance(source, bytes) else source.stat().st_size == 0
-        what = "is empty (0 bytes)" if empty else f"is no image of a known format ({', '.join(FORMATS)})"
-        raise PhotoError(f"{name}: {what}.") from None
-    except (PhotoError, MemoryError):
-        raise
-    except Exception as error:  # mutated files made Pillow raise OSError, SyntaxError, struct.error, TypeError and more
-        raise PhotoError(f"{name}: damaged or truncated ({error}).") from None
-
-
-def _to_rgb(image: Image.Image) -> Pixels:
-    if image.mode in ("I;16", "I;16L", "I;16B", "I;16N", "I"):
-        high = np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255).astype(np.uint8)
-        return np.ascontiguousarray(np.repeat(high[:, :, None], 3, axis=2))
-    if "A" in image.getbands() or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-        image = Image.alpha_composite(white, image)
-    return np.asarray(image.convert("RGB"))
-
-
-def photo_format(path: Path) -> str | None:
-    """The format that a file's content says, `JPEG`, `PNG` or `WEBP`; None when it is none of them."""
-    try:
-        with Image.open(path, formats=tuple(FORMATS)) as image:
-            return image.format
-    except Exception:  # whatever Pillow makes of damaged bytes, they are none of the formats
-        return None
+        return read_photo(source).pixels
+    except UndecodableError as error:
+        raise PhotoError(f"{'the photo' if isinstance(source, bytes) else source}: {error}") from None
 
 
 @dataclass(frozen=True)

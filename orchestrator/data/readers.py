@@ -5,47 +5,64 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from orchestrator.commands import orch
 from orchestrator.data.contest import read_contest
 from orchestrator.data.manifest import read_manifest
 from orchestrator.data.photos import Photos
-from orchestrator.errors import DataError, Problem, counted
+from orchestrator.data.places import is_folder, stands
+from orchestrator.errors import ConfigError, DataError, Problem, counted
 
 __all__ = ["inspect", "read"]
 
 
-def inspect(source: Path, columns: Mapping[str, str] | None = None) -> tuple[Photos, list[Problem]]:
+def inspect(
+    source: Path, columns: Mapping[str, str] | None = None, distinct: bool = False
+) -> tuple[Photos, list[Problem]]:
     """Reads a data source and tells everything that its table and file names show.
 
     Args:
         source: a folder with train.csv and images/, or a .csv or .parquet manifest.
         columns: our name -> the manifest's name.
+        distinct: names of people that differ in spelling alone are different people.
 
     Raises:
         DataError: nothing at all can be read there.
     """
-    if source.is_file() and source.suffix.lower() in (".csv", ".parquet") and source.name != "train.csv":
-        return read_manifest(source, columns)
-    if source.is_file() and source.name == "train.csv":
-        source = source.parent
-    if not source.is_dir():
+    if stands(source) and not is_folder(source):
+        if source.suffix.lower() not in (".csv", ".parquet"):
+            raise DataError(
+                f"{source}: no table by its name. Give a folder with train.csv and images/, or a .csv or .parquet file."
+            )
+        if source.name != "train.csv" or columns:
+            return read_manifest(source, columns, distinct)
+        return read_contest(source.parent, distinct)
+    if not is_folder(source):
         raise DataError(
             f"{source}: no such folder or table. Give a folder with train.csv and images/, or a manifest "
-            "(.csv or .parquet). `orch data synth people/` makes one to try."
+            f"(.csv or .parquet). `{orch('data', 'synth', 'people')}` makes one to try."
         )
-    return read_contest(source)
+    if columns:
+        raise ConfigError(
+            f"--columns maps the names of a manifest, a table with a row per photo, and {source} is a folder in the contest's "
+            "layout. Leave --columns out, or give --data a manifest."
+        )
+    return read_contest(source, distinct)
 
 
-def read(source: Path, columns: Mapping[str, str] | None = None) -> Photos:
-    """Reads a data source that must be in order.
+def read(source: Path, columns: Mapping[str, str] | None = None, distinct: bool = False) -> Photos:
+    """Reads a data source that must be in order; arguments as of `inspect`.
 
     Raises:
         DataError: with every fatal problem found.
     """
-    photos, problems = inspect(source, columns)
+    photos, problems = inspect(source, columns, distinct)
     fatal = [problem for problem in problems if problem.fatal]
     if fatal:
+        words = [word for ours, theirs in (columns or {}).items() for word in ("--columns", f"{ours}={theirs}")]
+        words += ["--distinct-people"] if distinct else []
         raise DataError(
-            f"{source}: {counted(len(fatal), 'problem')}; `orch data check --data {source}` lists everything.", fatal
+            f"{source}: {counted(len(fatal), 'problem')}; `{orch('data', 'check', '--data', source, *words)}` lists everything.",
+            fatal,
         )
     if not len(photos):
         raise DataError(f"{source}: no photos found.")

@@ -6,6 +6,8 @@ table's; for other photos it abstains. Its weight in a vote is that of one run.
 
 from __future__ import annotations
 
+import hashlib
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,10 +18,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from orchestrator.data.spelling import clean
+from orchestrator.data.tables import Table, read_table, text
 from orchestrator.errors import DataError, Problem, counted
-from orchestrator.labels import CLASSES, LABELS, TASKS, decompose, marginals
+from orchestrator.labels import CLASSES, LABELS, TASKS, decompose, marginals, read_label
 
-__all__ = ["OutsideTable", "read_outside"]
+__all__ = ["OutsideTable", "count_matches", "each_once", "read_outside"]
 
 KEYS = ("path", "ImageID")
 ANSWER = "ans"
@@ -53,6 +57,7 @@ class OutsideTable:
         A photo is known by its path, or where one of path and key ends as the other one reads: an ImageID is the end of a path.
         Equal names are not enough, for people's folders hold files of the same names.
         """
+        paths = [path if path.isascii() else unicodedata.normalize("NFC", path) for path in paths]  # as keys are
         if not self._rows:
             ends = [(end, row) for row, key in enumerate(self.keys) for end in _ends(key)[1:] if "/" in end]
             times = Counter(end for end, _ in ends)
@@ -68,6 +73,25 @@ class OutsideTable:
             told.setdefault(row, set()).add(path)
         several = [row for row, meant in told.items() if len(meant) > 1]
         return np.where(np.isin(rows, several), -1, rows)  # a name that several photos have means none of them
+
+    def matched(self, paths: Sequence[str]) -> int:
+        """How many of some photos it answers for, in one task at least."""
+        rows = self.rows(paths)
+        answered = np.zeros(len(self.keys), bool)
+        for answers in self.by_task.values():
+            answered |= answers.any(axis=1)
+        return int(answered[rows[rows >= 0]].sum())
+
+    @property
+    def digest(self) -> str:
+        """sha256 (hex) of what it says of whom: equal for the same answers in another file, order or way of writing."""
+        order = sorted(range(len(self.keys)), key=self.keys.__getitem__)
+        found = hashlib.sha256("\n".join(self.keys[row] for row in order).encode("utf-8", "surrogatepass"))
+        for task in sorted(self.by_task):
+            found.update(task.encode() + np.ascontiguousarray(self.by_task[task][order]).tobytes())
+        if self.folds is not None:
+            found.update(np.ascontiguousarray(self.folds[order]).tobytes())
+        return found.hexdigest()
 
     def answers(self, task: str, paths: Sequence[str]) -> NDArray[np.float32]:
         """Probabilities for photos, shape (n, C): rows of zeros where it abstains."""
@@ -117,49 +141,80 @@ def read_outside(path: Path) -> OutsideTable:
 
     The photos' column is `path` or `ImageID`. Answers are either `ans` (labels 0 to 17), or probabilities of tasks
     (`p(mask wear)` and so on, a whole task at a time), or of labels (`0` to `17`, or `p(wear / male / <30)` and so on); `share`
-    may stand for `p`, as `orch predict --probabilities` writes it. A column `fold` says which fold's member answered.
+    may stand for `p`, as `orch predict --probabilities` writes it. Empty cells abstain. A column `fold` says which fold's member
+    answered.
 
     Raises:
         DataError: no such file, no such columns, photos that stand twice, and numbers that are no probabilities; all at once.
     """
-    table = _table(path)
+    table = read_table(path)
     problems: list[Problem] = []
     key = next((name for name in KEYS if name in table), None)
+    keys: list[str] = []
     if key is None:
-        told = ", ".join(map(str, table.columns[:12]))
+        told = ", ".join(table.columns[:12])
         problems.append(Problem(str(path), f"has the columns {told}; one must be path or ImageID, the photo."))
-        keys = pd.Series([], dtype=str)
     else:
-        keys = table[key].astype(str)
+        keys = [clean(word) for word in table.words(key)]
+        rows: dict[str, list[int]] = {}
+        for number, name in enumerate(keys):
+            rows.setdefault(name, []).append(number)
+        problems += [Problem(table.where(number), f"{key} is empty.", kind="empty_cell") for number in rows.pop("", [])]
         problems += [
-            Problem(f"{path}: {name}", f"stands {count} times.", "Leave one row a photo.")
-            for name, count in keys.value_counts().items()
-            if count > 1
+            Problem(
+                f"{path}: {name}", f"stands {len(numbers)} times ({table.several(numbers)}).", "Leave one row a photo."
+            )
+            for name, numbers in rows.items()
+            if len(numbers) > 1
         ]
-    by_task = _answers(path, table, problems)
+    by_task = _answers(table, problems)
     folds = None
     if FOLD in table:
-        numbers = pd.to_numeric(table[FOLD], errors="coerce")
-        folds = numbers.fillna(-1).to_numpy(dtype=np.int64)
+        folds = np.array(
+            [_fold(table, row, word, problems) for row, word in enumerate(table.words(FOLD))], dtype=np.int64
+        )
+    if not len(table) and not problems:
+        problems.append(Problem(str(path), "has no rows."))
     if problems:
         raise DataError(f"{path}: {counted(len(problems), 'problem')} in a table that shall join the vote:", problems)
     return OutsideTable(path.name, tuple(keys), by_task, folds)
 
 
-def _table(path: Path) -> pd.DataFrame:
-    try:
-        if path.suffix == ".parquet":
-            return pd.read_parquet(path)
-        return pd.read_csv(path, encoding="utf-8-sig", dtype=dict.fromkeys(KEYS, str))
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file.") from None
-    except (ValueError, UnicodeDecodeError, OSError) as error:
-        raise DataError(f"{path}: cannot be read as a table ({str(error).splitlines()[0]}).") from None
+def each_once(tables: Sequence[OutsideTable]) -> tuple[list[OutsideTable], list[str]]:
+    """Tables whose contents differ, and notes on those left out because another one says the same of the same photos."""
+    kept: dict[str, OutsideTable] = {}
+    notes = []
+    for table in tables:
+        same = kept.setdefault(table.digest, table)
+        if same is not table:
+            notes.append(f"{table.name}: gives the same answers as {same.name}, given before it: counted once.")
+    return list(kept.values()), notes
 
 
-def _answers(path: Path, table: pd.DataFrame, problems: list[Problem]) -> dict[str, NDArray[np.float32]]:
+def count_matches(records: Sequence[dict[str, Any]], tables: Sequence[OutsideTable], paths: Sequence[str]) -> None:
+    """Adds to each table's record for how many of the held-out photos it answers, `matched` of `held_out`."""
+    for record, table in zip(records, tables, strict=True):
+        record |= {"matched": table.matched(paths), "held_out": len(paths)}
+
+
+def _fold(table: Table, row: int, word: str, problems: list[Problem]) -> int:
+    """The fold of a row; -1 where it is empty."""
+    word = clean(word)
+    if not word:
+        return -1
+    whole = word.removesuffix(".0")
+    if whole.isascii() and whole.isdigit():
+        return int(whole)
+    if whole == "-1":  # as `OutsideTable.frame` writes what is unknown
+        return -1
+    problems.append(Problem(table.where(row), f"fold is '{word}'; allowed: 0, 1, ... or nothing."))
+    return -1
+
+
+def _answers(table: Table, problems: list[Problem]) -> dict[str, NDArray[np.float32]]:
     """Task -> probabilities of every row, whichever way the table writes them."""
     found: dict[str, NDArray[np.float32]] = {}
+    path = table.path
     for task in TASKS:
         columns = _columns(table, [[f"p({task} {name})", f"share({task} {name})"] for name in CLASSES[task]])
         if columns and len(columns) < len(CLASSES[task]):
@@ -167,7 +222,7 @@ def _answers(path: Path, table: pd.DataFrame, problems: list[Problem]) -> dict[s
                 Problem(str(path), f"has {', '.join(columns)} of the task {task}, and not its other classes.")
             )
         elif columns:
-            found[task] = _numbers(path, table, columns, problems)
+            found[task] = _numbers(table, columns, problems)
     if found:
         return found
     columns = _columns(table, [[str(code), f"p({name})", f"share({name})"] for code, name in enumerate(LABELS)])
@@ -175,48 +230,60 @@ def _answers(path: Path, table: pd.DataFrame, problems: list[Problem]) -> dict[s
         problems.append(Problem(str(path), f"has {len(columns)} of the 18 labels' columns; all are needed."))
         return found
     if columns:
-        joint = _numbers(path, table, columns, problems)
+        joint = _numbers(table, columns, problems)
         return {task: np.asarray(part, np.float32) for task, part in marginals(joint).items()}
     if ANSWER in table:
-        return _labels(path, table, problems)
+        return _labels(table, problems)
     problems.append(
         Problem(str(path), "has no answers: ans, or p(mask wear) and so on, or 0 to 17.", "Rename its columns so.")
     )
     return found
 
 
-def _columns(table: pd.DataFrame, wanted: Sequence[Sequence[str]]) -> list[str]:
+def _columns(table: Table, wanted: Sequence[Sequence[str]]) -> list[str]:
     """Of each group of names the one that the table has."""
     return [name for names in wanted for name in names if name in table]
 
 
-def _numbers(path: Path, table: pd.DataFrame, columns: Sequence[str], problems: list[Problem]) -> NDArray[np.float32]:
+def _numbers(table: Table, columns: Sequence[str], problems: list[Problem]) -> NDArray[np.float32]:
     """Rows that sum to 1, or to 0 where the table has no answer (empty cells)."""
-    numbers = table[list(columns)].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float64)
+    numbers = np.full((len(table), len(columns)), np.nan)
+    bad: set[int] = set()
+    for place, column in enumerate(columns):
+        for row, cell in enumerate(table.column(column)):
+            word = clean(text(cell))
+            try:
+                numbers[row, place] = float(word) if word else np.nan
+            except ValueError:
+                bad.add(row)
+                problems.append(Problem(table.where(row), f"{column} is '{word}'; allowed: a number, or nothing."))
     empty = np.isnan(numbers).all(axis=1) | (np.nan_to_num(numbers) == 0).all(axis=1)
     sums = numbers.sum(axis=1)
     wrong = ~empty & ~((numbers >= 0).all(axis=1) & (np.abs(sums - 1) <= TOLERANCE))
     problems += [
         Problem(
-            f"{path} row {row + 2}",
-            f"{', '.join(columns[:3])} ... are no probabilities that sum to 1: {numbers[row][:6]}.",
+            table.where(row),
+            f"{', '.join(columns[:3])} ... are no probabilities that sum to 1: {[float(one) for one in numbers[row][:6]]}.",
         )
-        for row in np.flatnonzero(wrong)
+        for row in np.flatnonzero(wrong).tolist()
+        if row not in bad
     ]
     whole = np.where(empty[:, None], 0.0, numbers)
-    return np.asarray(whole / np.where(empty, 1.0, sums)[:, None], np.float32)
+    return np.asarray(whole / np.where(empty | (sums == 0), 1.0, sums)[:, None], np.float32)
 
 
-def _labels(path: Path, table: pd.DataFrame, problems: list[Problem]) -> dict[str, NDArray[np.float32]]:
+def _labels(table: Table, problems: list[Problem]) -> dict[str, NDArray[np.float32]]:
     """Certainty for each row's label; an empty cell abstains."""
-    codes = pd.to_numeric(table[ANSWER], errors="coerce").to_numpy(dtype=np.float64)
-    empty = table[ANSWER].isna().to_numpy()
-    right = np.isin(codes, np.arange(len(LABELS)))
-    problems += [
-        Problem(f"{path} row {row + 2}", f"ans is '{table[ANSWER].iloc[row]}'; allowed: 0 to {len(LABELS) - 1}.")
-        for row in np.flatnonzero(~right & ~empty)
-    ]
-    digits = decompose(np.where(right, np.nan_to_num(codes), 0).astype(np.int64))
+    codes = np.full(len(table), -1, dtype=np.int64)
+    for row, word in enumerate(map(clean, table.words(ANSWER))):
+        label = read_label(word)
+        if label is not None:
+            codes[row] = label
+        elif word:
+            what = f"ans is '{word}'; allowed: 0 to {len(LABELS) - 1}, or nothing."
+            problems.append(Problem(table.where(row), what, kind="wrong_value"))
+    right = codes >= 0
+    digits = decompose(np.where(right, codes, 0))
     return {
         task: np.where(right[:, None], np.eye(len(CLASSES[task]))[digits[task]], 0.0).astype(np.float32)
         for task in TASKS

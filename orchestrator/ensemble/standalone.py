@@ -3,7 +3,7 @@
     pip install numpy pillow opencv-python-headless onnxruntime
     python predict.py photo.jpg more/photos/*.jpg
 
-Prints one JSON object per photo: label, name, and each task's mean probabilities. `decode` and `crop` do what training did;
+Prints one JSON object per photo: label, name, and each task's mean probabilities. `decoding.py` and `crop` do what training did;
 change nothing in them, or the networks see other pixels than those they learnt from.
 """
 
@@ -19,22 +19,14 @@ from typing import Any
 import cv2
 import numpy as np
 import onnxruntime
-from PIL import Image, ImageOps
 
 __all__ = ["answer", "crop", "decode"]
 
 
 def decode(path: Path) -> Any:
     """One photo, upright RGB: shape (H, W, 3), uint8."""
-    with Image.open(path, formats=("JPEG", "PNG", "WEBP")) as file:
-        image: Image.Image = ImageOps.exif_transpose(file)
-        if image.mode.startswith("I"):
-            high = np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255).astype(np.uint8)
-            return np.repeat(high[:, :, None], 3, axis=2)
-        if "A" in image.getbands() or "transparency" in image.info:
-            image = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, (255, 255, 255, 255)), image)
-        return np.asarray(image.convert("RGB"))
+    decoding = importlib.import_module("decoding")  # lies beside this file
+    return decoding.read_photo(path).pixels
 
 
 def crop(photo: Any, member: dict[str, Any], face: Any) -> Any:

@@ -239,7 +239,7 @@ def _photos(
     workspace: Workspace, run: RunRecord, specialist: Specialist, data: Path | None, columns: Mapping[str, str] | None
 ) -> Photos:
     source = data or Path(run.data["source"])
-    photos = read(source, columns if columns is not None else run.data.get("columns", {}))
+    photos = read(source, columns if columns is not None else run.data.get("columns", {}), distinct=True)
     photos.require(specialist.columns, f"the {run.task} specialist")
     if photos.fingerprint(photos.content(workspace.hashes())) != run.data["fingerprint"]:
         raise DataError(f"{source}: not the photos that {run.id} was trained on. Give them with --data.")

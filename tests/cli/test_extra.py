@@ -157,7 +157,7 @@ def test_all_that_is_wrong_with_an_extra_table_is_told(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         read_extra([tmp_path / "one.csv", tmp_path / "two.csv"])
     for told in (
-        "one.csv row 2: age is 'old'", "one.csv row 3: no file b.jpg", "mask is 'waer'", "fold is 'x'", "row 4: age is '200'",
+        "one.csv line 2: age is 'old'", "one.csv line 3: no file b.jpg", "mask is 'waer'", "fold is 'x'", "line 4: age is '200'",
         "fold is '-1'", "fold is 'inf'", "fold is '1.7'", "two.csv: has the columns file, age; needed: path",
     ):  # fmt: skip
         assert told in str(caught.value)

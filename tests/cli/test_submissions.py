@@ -1,6 +1,8 @@
 """What differs between two submissions."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 from PIL import Image
 
 from orchestrator.labels import LABELS, TASKS, decompose
-from tests.conftest import Done
+from tests.conftest import ROOT, Done
 
 Orch = Callable[..., Done]
 
@@ -66,10 +68,14 @@ def test_what_is_no_submission_is_told_at_once(
 ) -> None:
     one, other, _ = two
     bad = tmp_path / "bad.csv"
-    bad.write_text("ImageID,ans\n000.jpg,18\n001.jpg,\n002.jpg,3\n002.jpg,4\n")
+    bad.write_text("ImageID,ans\n000.jpg,18\n001.jpg,3.5\n002.jpg,3\n002.jpg,4\n")
     told = orch("submissions", "diff", one, bad)
     assert told.code == 2
-    for words in ("row 2: ans is '18'; allowed: 0 to 17", "row 3: ans is ''", "ImageID '002.jpg' stands twice"):
+    for words in (
+        "line 2: ans is '18'; allowed: 0 to 17",
+        "line 3: ans is '3.5'",
+        "lines 4, 5: ImageID '002.jpg' stands twice",
+    ):
         assert words in told.err
     bad.write_text("id,label\n1,2\n")
     assert "has the columns id, label; a submission has ImageID and ans" in orch("submissions", "diff", bad, one).err
@@ -77,3 +83,19 @@ def test_what_is_no_submission_is_told_at_once(
     pd.read_csv(other).head(50).to_csv(bad, index=False)
     assert "10 stand in one of them only" in orch("submissions", "diff", one, bad).err
     assert "holds no folder images/" in orch("submissions", "diff", one, other, "--eval", tmp_path / "nothing").err
+
+
+def test_the_difference_needs_no_library_of_numbers(two: tuple[Path, Path, pd.DataFrame]) -> None:
+    one, other, _ = two
+    code = (
+        "import sys\n"
+        "from orchestrator.cli.app import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'numpy', 'pandas', 'sklearn', 'cv2', 'PIL', 'pyarrow', 'matplotlib'} & set(sys.modules)\n"
+        "sys.exit(','.join(sorted(heavy)) or 0)"
+    )
+    words = [sys.executable, "-c", code, "submissions", "diff", str(one), str(other)]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "20 of 60 answers differ" in done.stdout

@@ -7,9 +7,10 @@ import pytest
 from PIL import Image
 
 from orchestrator.data.check import check
-from orchestrator.data.contest import MASK_OF_STEM, person_keys, read_eval
+from orchestrator.data.contest import MASK_OF_STEM, Person, person_keys, read_eval
 from orchestrator.data.readers import inspect, read
-from orchestrator.errors import DataError
+from orchestrator.data.tables import read_table
+from orchestrator.errors import DataError, Problem
 
 ROWS = [
     ("000001", "female", "Asian", "45"),
@@ -36,6 +37,13 @@ def contest(tmp_path: Path) -> Path:
             Image.new("RGB", (12, 16), (20 * number, 30 * place, 99)).save(path)
     pd.DataFrame(rows, columns=["id", "gender", "race", "age", "path"]).to_csv(root / "train.csv", index=False)
     return root
+
+
+def keys_of(folder: Path, rows: list[tuple[str, str, str, str]]) -> tuple[list[str], list[Problem]]:
+    """The keys of people with these ids, genders, ages and folders."""
+    pd.DataFrame(rows, columns=["id", "gender", "age", "path"]).to_csv(folder / "train.csv", index=False)
+    table = read_table(folder / "train.csv")
+    return person_keys([Person(key.strip(), *rest) for key, *rest in rows], table)
 
 
 def kinds(root: Path) -> dict[str, list[str]]:
@@ -72,14 +80,11 @@ def test_id_traps_an_id_twice_is_two_people_and_suffixes_are_kept(contest: Path)
     }  # fmt: skip
     (note,) = [problem for problem in photos.notes if problem.kind == "id_twice"]
     assert "id '003397' occurs 2 times with different ages or genders: taken as 2 people" in str(note)
-    assert "rows 3, 4" in str(note)
+    assert "lines 3, 4" in str(note)
 
 
 def test_an_id_twice_with_equal_age_and_gender_is_one_person_in_two_folders(tmp_path: Path) -> None:
-    people = pd.DataFrame(
-        {"id": ["1", "1"], "gender": ["male", "male"], "age": ["20", "20"], "path": ["a", "b"]}, dtype=str
-    )
-    keys, problems = person_keys(people, tmp_path / "train.csv")
+    keys, problems = keys_of(tmp_path, [("1", "male", "20", "a"), ("1", "male", "20", "b")])
     assert keys == ["1", "1"]
     assert "taken as one person" in str(problems[0])
     assert not problems[0].fatal
@@ -107,12 +112,12 @@ def test_everything_wrong_is_listed_at_once_with_file_and_row(contest: Path) -> 
     # The rows with wrong words are left out, so their photos are not opened: put the twin under people that are in order.
     shutil.copy(images / "001498-2_male_Asian_61" / "normal.jpeg", images / "001498_male_Asian_59" / "normal.png")
     found = kinds(contest)
-    assert "row 2: gender is 'femal'; allowed: male, female. Did you mean 'female'?" in found["unknown_word"][0]
+    assert "line 2: gender is 'femal'; allowed: male, female. Did you mean 'female'?" in found["unknown_word"][0]
     assert [text.split(": ", 1)[1] for text in found["impossible_age"]] == [
         "age is '190'; allowed: years from 0 to 120.",
         "age is 'old'; allowed: years from 0 to 120.",
     ]
-    assert "row 8: no folder images/000077_female_Asian_60" in found["missing_folder"][0]
+    assert "line 8: no folder images/000077_female_Asian_60" in found["missing_folder"][0]
     assert "6 photos instead of 7, missing mask1" in found["photo_count"][0]
     assert any("masc2.jpg" in text and "Did you mean 'mask2'?" in text for text in found["extra_file"])
     assert any("stranger" in text for text in found["extra_file"])
@@ -152,13 +157,13 @@ def test_the_answers_order_and_columns_are_info_csvs(tmp_path: Path) -> None:
         Image.new("RGB", (4, 4)).save(root / "images" / name)
     pd.DataFrame({"ImageID": names, "ans": 0}).to_csv(root / "info.csv", index=False)
     found = read_eval(tmp_path)
-    assert list(found.table["ImageID"]) == names
+    assert found.names == names
     assert [path.name for path in found.paths] == names
     (root / "images" / "a.jpg").unlink()
     pd.DataFrame({"ImageID": [*names, "b.jpg"], "ans": 0}).to_csv(root / "info.csv", index=False)
     with pytest.raises(DataError) as caught:
         read_eval(root)
-    assert "row 3: no file images/a.jpg" in str(caught.value)
+    assert "line 3: no file images/a.jpg" in str(caught.value)
     assert "'b.jpg' stands twice" in str(caught.value)
 
 
@@ -168,21 +173,19 @@ def test_the_answers_order_and_columns_are_info_csvs(tmp_path: Path) -> None:
 )
 def test_the_real_tables_traps_are_as_the_field_knows_them() -> None:
     path = Path(__file__).parents[3] / "shared/data/competition-metadata/train.csv"
-    people = pd.read_csv(path, dtype=str)
-    keys, problems = person_keys(people, path)
+    table = read_table(path)
+    people = [Person(*(str(row[name]) for name in ("id", "gender", "age", "path"))) for row in table.records()]
+    keys, problems = person_keys(people, table)
     assert len(people) == 2700
     assert len(set(keys)) == 2700
     assert [problem.kind for problem in problems] == ["id_twice"]
     assert sum("-" in key.split("@")[0] for key in keys) == 41
-    stripped = {key.split("-")[0] for key in people["id"]}
-    assert len(set(people["id"])) - len(stripped) > 30
+    ids = {row.id for row in people}
+    assert len(ids) - len({key.split("-")[0] for key in ids}) > 30
 
 
 def test_spelling_never_makes_two_people_of_one(tmp_path: Path) -> None:
-    people = pd.DataFrame(
-        {"id": ["1", "1 "], "gender": ["male", "Male"], "age": ["20", "20.0"], "path": ["a", "b"]}, dtype=str
-    )
-    assert person_keys(people, tmp_path / "train.csv")[0] == ["1", "1"]
+    assert keys_of(tmp_path, [("1", "male", "20", "a"), ("1 ", "Male", "20.0", "b")])[0] == ["1", "1"]
 
 
 def test_one_folder_under_two_ids_is_refused(contest: Path) -> None:

@@ -60,10 +60,10 @@ def test_all_mistakes_are_told_with_their_rows(tmp_path: Path, rows: pd.DataFram
     rows.to_csv(path, index=False)
     _, problems = inspect(path)
     told = [str(problem) for problem in problems]
-    assert f"{path} row 2: mask is 'weared'; allowed: wear, incorrect, not_wear. Did you mean 'wear'?" in told
-    assert f"{path} row 3: age is nothing; allowed: years from 0 to 120." in told
-    assert any("row 4: no file nowhere.jpg" in text for text in told)
-    assert any("row 5: person is empty" in text for text in told)
+    assert f"{path} line 2: mask is 'weared'; allowed: wear, incorrect, not_wear. Did you mean 'wear'?" in told
+    assert f"{path} line 3: age is nothing; allowed: years from 0 to 120." in told
+    assert any("line 4: no file nowhere.jpg" in text for text in told)
+    assert any("line 5: person is empty" in text for text in told)
 
 
 def test_a_person_with_two_genders_is_refused_and_with_two_ages_told(tmp_path: Path, rows: pd.DataFrame) -> None:
@@ -72,7 +72,7 @@ def test_a_person_with_two_genders_is_refused_and_with_two_ages_told(tmp_path: P
     rows.to_csv(path, index=False)
     _, problems = inspect(path)
     assert {problem.kind: problem.fatal for problem in problems} == {"gender_conflict": True, "age_conflict": False}
-    assert "person 'x' has the genders female, male" in str(problems[0])
+    assert "person 'x' (lines 2, 3) has the genders female, male" in str(problems[0])
 
 
 def test_a_path_twice_and_no_table_are_refused(tmp_path: Path, rows: pd.DataFrame) -> None:

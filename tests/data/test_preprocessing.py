@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from orchestrator.data.preprocessing import Geometry, Preprocess, decode, photo_format
+from orchestrator.data.decoding import kind_of
+from orchestrator.data.preprocessing import Geometry, Preprocess, decode
 from orchestrator.errors import PhotoError
 
 RED = (200, 30, 40)
@@ -99,9 +100,9 @@ def test_a_bomb_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
 
 
 def test_the_format_is_known_by_content(tmp_path: Path) -> None:
-    assert photo_format(saved(half_red(), tmp_path / "a.jpg", format="PNG")) == "PNG"
+    assert kind_of(saved(half_red(), tmp_path / "a.jpg", format="PNG")) == "PNG"
     (tmp_path / "b.jpg").write_bytes(b"nothing")
-    assert photo_format(tmp_path / "b.jpg") is None
+    assert kind_of(tmp_path / "b.jpg") is None
 
 
 @given(
@@ -162,7 +163,7 @@ def test_a_photo_of_too_many_pixels_is_refused_before_it_is_decoded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Image.new("L", (300, 200)).save(tmp_path / "a.png")
-    monkeypatch.setattr("orchestrator.data.preprocessing.MAX_PIXELS", 50_000)
+    monkeypatch.setattr("orchestrator.data.decoding.MAX_PIXELS", 50_000)
     with pytest.raises(PhotoError, match="300 x 200 pixels; at most 50,000 are decoded"):
         decode(tmp_path / "a.png")
     monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 1000)

@@ -49,7 +49,7 @@ def test_people_are_in_the_contests_layout_and_in_order(people: Path) -> None:
 def test_eval_people_are_others_and_their_truth_lies_beside(people: Path) -> None:
     contest = read_eval(people / "eval")
     truth = pd.read_csv(people / "eval" / "truth.csv")
-    assert list(truth["ImageID"]) == list(contest.table["ImageID"])
+    assert list(truth["ImageID"]) == contest.names
     assert set(contest.table["ans"]) == {"0"}
     assert truth["ans"].between(0, 17).all()
     assert len(truth) == 28

@@ -1,0 +1,84 @@
+"""Which classes nobody holds, or so few that some member trains without them: told before any work.
+
+A class without photos cannot be learnt and counts as 0 in macro F1; one that a single person holds is either trained on or
+scored, never both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+
+from orchestrator.data.folds import FoldPlan
+from orchestrator.data.photos import Photos
+from orchestrator.errors import Problem, counted
+from orchestrator.labels import CLASSES, JOINT, TASKS, age_bands
+
+__all__ = ["check_classes"]
+
+
+def check_classes(photos: Photos, tasks: Iterable[str], plan: FoldPlan | None, extra: bool = False) -> list[Problem]:
+    """What a table's classes keep tasks from learning or being scored on.
+
+    Args:
+        photos: the table.
+        tasks: those to be trained; of a joint network the three that it answers for. Tasks whose column is missing are left out.
+        plan: who is held out when; None: everything is trained on.
+        extra: photos from elsewhere join, so that what is missing here may be learnt from them.
+
+    Returns:
+        Errors where nothing can be learnt, notes otherwise.
+    """
+    names = [task for name in tasks for task in (TASKS if name == JOINT else (name,))]
+    place = photos.source or photos.root
+    problems = [_lonely(place, photos, plan)] if len(photos) else []
+    for task in dict.fromkeys(names):
+        if task in photos.table and len(photos):
+            problems += _of_task(place, photos, task, plan, extra)
+    return [problem for problem in problems if problem]
+
+
+def _lonely(place: Path, photos: Photos, plan: FoldPlan | None) -> Problem | None:
+    """A note where some member learns from a single person."""
+    people = len(photos.people)
+    if plan is None:
+        alone, who = people == 1, "the member"
+    else:
+        sizes = pd.Series(dict(plan.fold_of)).value_counts()
+        folds = [fold for fold in range(plan.k) if people - int(sizes.get(fold, 0)) == 1]
+        alone, who = bool(folds), f"the member of fold {', '.join(map(str, folds))}"
+    what = f"{counted(people, 'person') if people == 1 else f'{people} people'}: {who} learns from a single person."
+    return Problem(str(place), what, "Its answers will be worth little.", "few_people", fatal=False) if alone else None
+
+
+def _of_task(place: Path, photos: Photos, task: str, plan: FoldPlan | None, extra: bool) -> list[Problem]:
+    words = photos.table[task]
+    if task == "age":
+        words = pd.Series([CLASSES["age"][code] for code in age_bands(words.to_numpy(dtype=float))], index=words.index)
+    holders = {name: sorted(set(photos.table["person"][words == name])) for name in CLASSES[task]}
+    held = [name for name, people in holders.items() if people]
+    if len(held) == 1:
+        what = f"{task}: every photo is '{held[0]}', so there is nothing to tell apart."
+        fix = f"Add photos of {' or '.join(name for name in holders if name not in held)}, or leave {task} out with --tasks."
+        return [Problem(str(place), what, fix, "single_class", fatal=not extra)]
+    problems = []
+    for name, people in holders.items():
+        if not people:
+            what = f"{task}: no photo is '{name}', so it is never learnt here, and counts as 0 in macro F1."
+            problems.append(Problem(str(place), what, kind="absent_class", fatal=False))
+            continue
+        folds = {plan.fold_of[person] for person in people} if plan is not None else set()
+        if len(people) == 1:
+            where = (
+                f": the member of fold {min(folds)} trains without it, and the others are not scored on it"
+                if folds
+                else ""
+            )
+            what = f"{task}: '{name}' is held by one person, {people[0]}{where}."
+            problems.append(Problem(str(place), what, kind="lone_class", fatal=False))
+        elif len(folds) == 1 and plan is not None:
+            what = f"{task}: '{name}' is held by people of fold {min(folds)} alone, whose member trains without it."
+            problems.append(Problem(str(place), what, kind="lone_class", fatal=False))
+    return problems

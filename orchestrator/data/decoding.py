@@ -1,0 +1,282 @@
+"""From a photo's bytes to upright RGB pixels: what is in the pixels decides, and what is odd around them is a note.
+
+A damaged EXIF entry, an oversized text or colour profile, a chunk with a wrong checksum: viewers show such photos, and so they
+are decoded here. Pillow's warnings become notes of the photo that they are about, and never reach the terminal. A copy of this
+file lies beside every export, so it needs Pillow and NumPy alone, and knows nothing of the rest of orchestrator.
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+__all__ = ["FORMATS", "MAX_PIXELS", "SUFFIXES", "Decoded", "UndecodableError", "kind_of", "read_photo", "size_of"]
+
+FORMATS = {
+    "JPEG": (".jpg", ".jpeg", ".jfif", ".jpe", ".mpo"),
+    "PNG": (".png",),
+    "WEBP": (".webp",),
+    "BMP": (".bmp",),
+}
+"""Formats that are decoded, by content, and how their files are called; Pillow knows dozens more, some of which start other
+programs."""
+
+SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
+
+MAX_PIXELS = 64_000_000
+"""A photo with more pixels is refused: 64 MP is above any phone's full resolution and 192 MB decoded. Pillow
+itself only warns at 89 MP and errors at twice that."""
+
+STARTS = ((b"\xff\xd8\xff", "JPEG"), (b"\x89PNG\r\n\x1a\n", "PNG"), (b"BM", "BMP"))
+KEPT_CHUNKS = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS")
+ORIENTATION = 0x0112
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
+SIDEWAYS = (5, 6, 7, 8)
+
+
+class UndecodableError(ValueError):
+    """No photo can be had from a file or its bytes; the message follows the file's name and a colon."""
+
+
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """A decoded photo.
+
+    Attributes:
+        pixels: shape (H, W, 3), uint8, RGB in 0..255.
+        format: a key of FORMATS.
+        notes: what was odd and left out of account, in sentences.
+    """
+
+    pixels: NDArray[np.uint8]
+    format: str
+    notes: tuple[str, ...] = ()
+
+
+def read_photo(source: Path | bytes) -> Decoded:
+    """Decodes one photo to upright RGB.
+
+    EXIF orientation is applied; grey and palette images become RGB; CMYK is converted; 16-bit grey keeps its high
+    byte; transparent pixels are laid over white, as viewers show them.
+
+    Args:
+        source: a file or its bytes.
+
+    Raises:
+        UndecodableError: saying what is wrong with it.
+        MemoryError: its pixels do not fit.
+    """
+    with _listening() as notes:
+        try:
+            return _decoded(source, notes)
+        except (UndecodableError, MemoryError):
+            raise
+        except (
+            Exception
+        ) as error:  # mutated files made Pillow raise OSError, SyntaxError, struct.error, TypeError and more
+            reason = _reason(source, error)
+            if reason:
+                raise UndecodableError(reason) from None
+            data = source if isinstance(source, bytes) else source.read_bytes()
+            for bare in _without_metadata(data):
+                try:
+                    found = _decoded(bare, [])
+                except (UndecodableError, MemoryError):
+                    raise
+                except Exception:  # nothing was gained
+                    continue
+                return Decoded(found.pixels, found.format, (f"metadata left out ({_line(error)}).", *found.notes))
+            raise UndecodableError(_damage(data, error)) from None
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    """Width and height of a photo as it is shown, from its head where that is in order.
+
+    Raises:
+        UndecodableError: as `read_photo`.
+    """
+    with _listening() as notes:
+        try:
+            with Image.open(path, formats=tuple(FORMATS)) as image:
+                width, height = image.size
+                return (height, width) if _orientation(image, notes) in SIDEWAYS else (width, height)
+        except Exception:  # whatever Pillow makes of it, `read_photo` has the sentence
+            pixels = read_photo(path).pixels
+            return pixels.shape[1], pixels.shape[0]
+
+
+def kind_of(path: Path) -> str | None:
+    """The format that a file's content says, a key of FORMATS; None when it is none of them."""
+    with _listening():
+        try:
+            with Image.open(path, formats=tuple(FORMATS)) as image:
+                return _format(image)
+        except Exception:  # whatever Pillow makes of damaged bytes, they are none of the formats
+            return None
+
+
+def _decoded(source: Path | bytes, notes: list[str]) -> Decoded:
+    with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=tuple(FORMATS)) as image:
+        if image.width * image.height > MAX_PIXELS:
+            raise UndecodableError(f"{image.width} x {image.height} pixels; at most {MAX_PIXELS:,} are decoded.")
+        image.load()
+        turn = TURNS.get(_orientation(image, notes))
+        pixels = _to_rgb(image if turn is None else image.transpose(turn))
+        return Decoded(pixels, _format(image), tuple(dict.fromkeys(notes)))
+
+
+def _format(image: Image.Image) -> str:
+    return (
+        "JPEG" if image.format == "MPO" else str(image.format)
+    )  # several JPEG photos in one file; the first one is shown
+
+
+def _orientation(image: Image.Image, notes: list[str]) -> int:
+    """The EXIF tag; 1, upright, where it cannot be read."""
+    try:
+        value = image.getexif().get(ORIENTATION, 1)
+        return value if isinstance(value, int) else 1
+    except Exception as error:
+        notes.append(f"EXIF data cannot be read ({_line(error)}): taken as upright.")
+        return 1
+
+
+def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
+    if image.mode.startswith("I"):
+        high = np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255).astype(np.uint8)
+        return np.ascontiguousarray(np.repeat(high[:, :, None], 3, axis=2))
+    if "A" in image.getbands() or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, image)
+    return np.asarray(image.convert("RGB"))
+
+
+def _reason(source: Path | bytes, error: Exception) -> str:
+    """What is wrong with a file that other bytes would not mend; empty where it may be its metadata."""
+    if isinstance(error, Image.DecompressionBombError):
+        return f"more than {MAX_PIXELS:,} pixels."
+    if isinstance(error, FileNotFoundError):
+        return "no such file."
+    if isinstance(error, PermissionError):
+        return "no permission to read it."
+    if isinstance(error, IsADirectoryError):
+        return "a folder, not a photo."
+    if isinstance(error, OSError) and error.errno is not None:
+        return f"cannot be read ({error.strerror})."
+    if isinstance(source, Path) and "\0" in str(source):
+        return "no such file."
+    empty = len(source) == 0 if isinstance(source, bytes) else source.stat().st_size == 0
+    return "is empty (0 bytes)." if empty else ""
+
+
+def _damage(data: bytes, error: Exception) -> str:
+    """What is wrong with bytes of which nothing could be made."""
+    if isinstance(error, UnidentifiedImageError) and not any(data.startswith(start) for start, _ in STARTS):
+        return f"is no image of a known format ({', '.join(FORMATS)})."
+    what = "its head is damaged" if isinstance(error, UnidentifiedImageError) else _line(error)
+    return f"damaged or truncated ({what})."
+
+
+def _line(error: object) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def _without_metadata(data: bytes) -> Iterator[bytes]:
+    """A file's bytes without what is not needed for its pixels: with its EXIF data, then without."""
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        yield _bare_png(data, (*KEPT_CHUNKS, b"eXIf"))
+        yield _bare_png(data, KEPT_CHUNKS)
+    elif data.startswith(b"\xff\xd8"):
+        yield _bare_jpeg(data, exif=True)
+        yield _bare_jpeg(data, exif=False)
+
+
+def _bare_png(data: bytes, kept: tuple[bytes, ...]) -> bytes:
+    """The chunks that are kept; optional ones only where their checksum is right (those with a small first letter)."""
+    parts, at = [data[:8]], 8
+    while at + 8 <= len(data):
+        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
+        kind, whole = data[at + 4 : at + 8], data[at:end]
+        sound = zlib.crc32(whole[4:-4]) == int.from_bytes(whole[-4:], "big")
+        if kind in kept and (sound or kind[:1].isupper() or kind == b"tRNS"):
+            parts.append(whole)
+        at = end
+    return b"".join(parts)
+
+
+def _bare_jpeg(data: bytes, exif: bool) -> bytes:
+    """Without application data and comments, but for the two (APP0, APP14) that say how colours are stored."""
+    parts, at = [data[:2]], 2
+    while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != 0xDA:
+        if data[at + 1] == 0xFF:  # a fill byte
+            at += 1
+            continue
+        marker, end = data[at + 1], at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        metadata = 0xE0 <= marker <= 0xEF or marker == 0xFE
+        if not metadata or marker in (0xE0, 0xEE) or (exif and marker == 0xE1 and data[at + 4 : at + 8] == b"Exif"):
+            parts.append(data[at:end])
+        at = end
+    return b"".join([*parts, data[at:]])
+
+
+_own = threading.local()
+_lock = threading.Lock()
+_state: dict[str, Any] = {"depth": 0, "before": None, "filter": None}
+
+
+def _show(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """In place of `warnings.showwarning`: a thread that decodes keeps what it is told."""
+    notes = getattr(_own, "notes", None)
+    if notes is None:
+        _state["before"](message, category, filename, lineno, file, line)
+    else:
+        notes.append(_line(message) + ".")
+
+
+@contextmanager
+def _listening() -> Iterator[list[str]]:
+    """Collects Pillow's warnings of this thread; `warnings.catch_warnings` would mix up threads, and leave filters behind."""
+    before, notes = getattr(_own, "notes", None), []  # type: tuple[Any, list[str]]
+    with _lock:
+        _state["depth"] += 1
+        if warnings.showwarning is not _show:
+            _state["before"] = warnings.showwarning
+            warnings.showwarning = _show
+        if _state["filter"] is None or _state["filter"] not in warnings.filters:
+            warnings.filterwarnings("always", module=r"PIL\.")
+            _state["filter"] = warnings.filters[0]
+    _own.notes = notes
+    try:
+        yield notes
+    finally:
+        _own.notes = before
+        with _lock:
+            _state["depth"] -= 1
+            if not _state["depth"]:
+                if warnings.showwarning is _show:
+                    warnings.showwarning = _state["before"]
+                if _state["filter"] in warnings.filters:
+                    warnings.filters.remove(_state["filter"])  # type: ignore[attr-defined]  # a list, whatever the stubs say
+                _state["filter"] = None

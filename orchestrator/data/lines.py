@@ -1,0 +1,119 @@
+"""The rows of a CSV file with the lines on which they stand, and what is wrong with its commas and quotes.
+
+Python's csv module parses; what it lets pass is caught here: rows with other numbers of fields, and cells that swallowed rows.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from orchestrator.data.spelling import clean
+from orchestrator.errors import DataError, Problem, counted, printable
+
+__all__ = ["fields_of", "misfits", "span_of"]
+
+TOLD_LINES = 200
+"""Wrong rows that are told one by one; a file of another shape has as many as lines."""
+
+
+def fields_of(path: Path, whole: str) -> tuple[int, list[str], list[list[str]], list[int], list[str]]:
+    """The header's line and fields, the rows' fields and lines, and the text: between rows and of rows, alternating."""
+    physical = io.StringIO(whole, newline="").readlines()
+    reader = csv.reader(physical, strict=True)
+    header: list[str] | None = None
+    header_line = 0
+    rows: list[list[str]] = []
+    lines: list[int] = []
+    raw = [""]
+    done = 0
+    try:
+        for row in reader:
+            begin, end = done, reader.line_num
+            done = end
+            own = "".join(physical[begin:end])
+            blank = not row or (len(row) == 1 and not clean(row[0]) and header is not None and len(header) > 1)
+            if header is None or blank:
+                raw[-1] += own
+                if header is None and any(clean(cell) for cell in row):
+                    header, header_line = row, begin + 1
+                continue
+            rows.append(row)
+            lines.append(begin + 1)
+            raw += [own, ""]
+    except csv.Error as error:
+        raise DataError(_stray(path, physical, done, str(error))) from None
+    if header is None:
+        raise DataError(f"{path}: cannot be read as a CSV table: it is empty.")
+    if len(header) == 1:
+        other = next((mark for mark in (";", "\t", "|") if mark in header[0]), "")
+        if other:
+            name = {"\t": "tabs"}.get(other, f"'{other}'")
+            raise DataError(f"{path}: its fields are separated by {name}; save it as CSV with commas.")
+    return header_line, header, rows, lines, raw
+
+
+def _stray(path: Path, physical: Sequence[str], done: int, error: str) -> str:
+    """The message for quotes that do not fit, at the line where their row begins."""
+    line = done + 1
+    shown = printable(physical[done].strip()[:80]) if done < len(physical) else ""
+    if "expected after" in error:
+        return (
+            f"{path} line {line}: a quoted cell goes on after its closing quote: {shown}. Double the quotes that belong "
+            "to the cell, or remove them."
+        )
+    return (
+        f'{path} line {line}: a quote (") opens a cell that never ends, so all that follows would be one cell: {shown}. '
+        "Remove the quote, or close it."
+    )
+
+
+def misfits(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]], lines: Sequence[int]) -> list[Problem]:
+    """Rows that do not have the header's fields, and cells that swallowed rows."""
+    wanted = len(header)
+    problems: list[Problem] = []
+    counts = Counter(len(row) for row in rows)
+    fix = "A comma inside a cell needs quotes around the cell; a missing one shifts all that follows."
+    if len(rows) > 1 and wanted not in counts and len(counts) == 1:
+        (found,) = counts
+        what = (
+            f"all {len(rows):,} rows have {counted(found, 'field')}, and the header has {wanted}: columns would shift."
+        )
+        return [Problem(str(path), what, "Make header and rows agree.", "field_count")]
+    for row, line in zip(rows, lines, strict=True):
+        if len(row) != wanted:
+            what = f"{counted(len(row), 'field')}, where the header has {wanted}."
+            problems.append(Problem(f"{path} line {line}", what, fix, "field_count"))
+        inner = [(cell, cell.splitlines()) for cell in row if "\n" in cell or "\r" in cell]
+        for cell, parts in inner:
+            if wanted > 1 and any(part.count(",") >= wanted - 1 for part in parts):
+                what = (
+                    f'a quoted cell goes on for {len(parts)} lines and holds whole rows: "{printable(cell[:40])!s}..."'
+                )
+                what = what.replace("\n", " / ").replace("\r", "")
+                close = 'Remove the stray quote ("), or write the cell on one line.'
+                problems.append(Problem(f"{path} line {line}", what + ".", close, "stray_quote"))
+    if len(problems) > TOLD_LINES:
+        rest = Problem(str(path), f"... and {len(problems) - TOLD_LINES:,} more lines.", kind="field_count")
+        problems = [*problems[:TOLD_LINES], rest]
+    return problems
+
+
+def span_of(raw: str, number: int) -> tuple[int, int]:
+    """Where a field of a row's text begins and ends."""
+    start = place = 0
+    while True:
+        end = start
+        if raw[start : start + 1] == '"':
+            end += 1
+            while raw[end : end + 2] == '""' or raw[end : end + 1] != '"':
+                end += 2 if raw[end : end + 2] == '""' else 1
+            end += 1
+        while end < len(raw) and raw[end] not in ",\r\n":
+            end += 1
+        if place == number:
+            return start, end
+        place, start = place + 1, end + 1

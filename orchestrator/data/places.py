@@ -1,0 +1,106 @@
+"""Files that tables name: found however the disk spells them, and where there is none, why.
+
+A name typed on one machine is composed (NFC) and the same file's name on another decomposed (NFD). A question about a path never
+raises here: a name that is too long, or lies in a folder that is closed, is no file that can be opened.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import unicodedata
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+
+__all__ = ["find_file", "is_file", "is_folder", "no_file", "stands"]
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a plain file; False too where that cannot be known."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is a folder; False too where that cannot be known."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
+def stands(path: Path) -> bool:
+    """Whether anything has this name: a link that leads nowhere too."""
+    try:
+        path.lstat()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def find_file(folder: Path, name: str) -> str | None:
+    """The name of a file or folder as the disk spells it: composed, decomposed, or mixed; None where there is none.
+
+    Args:
+        folder: where to look.
+        name: a relative path with `/`, or an absolute one.
+    """
+    if not name:
+        return None
+    for spelling in (name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD") if not name.isascii())):
+        if stands(folder / spelling):
+            return spelling
+    if name.isascii():
+        return None
+    found = Path()
+    for part in Path(name).parts:
+        whole = folder / found
+        own = (
+            part if stands(whole / part) else _spellings(whole, _changed(whole)).get(unicodedata.normalize("NFC", part))
+        )
+        if own is None:
+            return None
+        found /= own
+    return str(found)
+
+
+def no_file(folder: Path, name: str) -> str:
+    """Why there is no file to open, as a sentence with what helps; empty where there is one."""
+    place = folder / name
+    try:
+        if stat.S_ISREG(place.stat().st_mode):
+            return ""
+        return f"{name} is {'a folder' if is_folder(place) else 'no plain file'}."
+    except PermissionError:
+        return f"no permission to look for {name}."
+    except (OSError, ValueError) as error:
+        if getattr(error, "errno", None) == errno.ENAMETOOLONG:
+            return f"no file can have a name this long: {name[:60]}..."
+    if place.is_symlink():
+        return f"{name} is a link that leads nowhere ({place.readlink()})."
+    slashes = name.replace("\\", "/")
+    if slashes != name and is_file(folder / slashes):
+        return f"no file {name}; there is {slashes}: write / between folders."
+    others = _spellings(place.parent, _changed(place.parent)).values()
+    own = next((one for one in others if one.lower() == place.name.lower()), "")
+    return f"no file {name}." + (f" There is '{own}', which differs in case." if own else "")
+
+
+@lru_cache(maxsize=64)
+def _spellings(folder: Path, _when: int) -> Mapping[str, str]:
+    """Composed name -> the name as it stands, of all that lies in a folder that was last changed then (ns)."""
+    try:
+        return {unicodedata.normalize("NFC", one.name): one.name for one in os.scandir(folder)}
+    except OSError:
+        return {}
+
+
+def _changed(folder: Path) -> int:
+    try:
+        return folder.stat().st_mtime_ns
+    except OSError:
+        return 0

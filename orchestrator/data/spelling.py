@@ -1,0 +1,98 @@
+"""Names as people mean them: one spelling for what looks the same, and what two names that look alike have in common.
+
+The same Korean name is another row of bytes on macOS (NFD) than elsewhere (NFC); spreadsheets leave blanks at the end, invisible
+ones too, and eat leading zeros. What can only be the same is made the same (`clean`); what is probably the same is told (`near`).
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from orchestrator.errors import Problem
+
+__all__ = ["clean", "lookalikes", "near", "near_people", "odd_character", "visible"]
+
+ZEROS = re.compile(r"(?<![\d.])0+(?=\d)")
+WHOLE = re.compile(r"(\d+)\.0+")
+
+
+def clean(name: str) -> str:
+    """A name without blanks around it, visible or not, composed (NFC); the blanks inside it stay."""
+    if name.isascii():
+        return name.strip()
+    composed = unicodedata.normalize("NFC", name)
+    start, end = 0, len(composed)
+    while start < end and _blank(composed[start]):
+        start += 1
+    while end > start and _blank(composed[end - 1]):
+        end -= 1
+    return composed[start:end]
+
+
+def near(name: str) -> str:
+    """What names that are easily taken for each other have in common.
+
+    Case, blanks anywhere, full-width letters and digits, leading zeros, and the `.0` of a number that a spreadsheet took for a
+    fraction make no difference to it.
+    """
+    digits, before = name, ""
+    while digits != before:  # a blank that goes may let what stood beside it compose
+        before = digits
+        folded = unicodedata.normalize("NFKC", digits).casefold()
+        digits = unicodedata.normalize("NFKC", "".join(_digit(one) for one in folded if not _blank(one)))
+    whole = WHOLE.fullmatch(digits)
+    return ZEROS.sub("", whole[1] if whole else digits)
+
+
+def lookalikes(names: Iterable[str]) -> list[tuple[str, ...]]:
+    """Names that differ and are easily taken for each other, group by group, in the order in which they come."""
+    groups: dict[str, dict[str, None]] = {}
+    for name in names:
+        groups.setdefault(near(name), {})[name] = None
+    return [tuple(group) for group in groups.values() if len(group) > 1]
+
+
+def odd_character(name: str) -> str:
+    """Which character of a name can be no part of one (a line break, a tab), as its code; empty where there is none."""
+    return next((f"U+{ord(one):04X}" for one in name if unicodedata.category(one) in ("Cc", "Zl", "Zp")), "")
+
+
+def _blank(one: str) -> bool:
+    """Whether a character shows nothing: blanks of every width, joiners, marks of byte order and direction."""
+    return one.isspace() or unicodedata.category(one) in ("Cf", "Zs", "Zl", "Zp") or one in "\u115f\u1160\u3164\uffa0"
+
+
+def _digit(one: str) -> str:
+    """A digit of any script as an ASCII one."""
+    value = unicodedata.digit(one, None) if unicodedata.category(one) == "Nd" else None
+    return one if value is None else str(value)
+
+
+def near_people(stands: Mapping[str, str], table: Path, distinct: bool, way_out: str) -> list[Problem]:
+    """People whose names are easily taken for each other: one person under two names would stand on both sides of a split.
+
+    Args:
+        stands: name -> where it stands, `lines 3, 4`.
+        table: that they are from, for the message.
+        distinct: they are said to be different people, so this is only worth knowing.
+        way_out: what to do where they are different people, besides saying so.
+    """
+    problems = []
+    for group in lookalikes(stands):
+        told = " and ".join(f"'{visible(name)}' ({stands[name]})" for name in group)
+        if distinct:
+            what = f"people {told} differ in spelling alone: taken as {len(group)} people, as --distinct-people says."
+            problems.append(Problem(str(table), what, kind="near_people", fatal=False))
+        else:
+            what = f"people {told} differ in spelling alone: if they are one person, folds would leak."
+            fix = f"Write one person one way; or, if they are different people, {way_out}--distinct-people."
+            problems.append(Problem(str(table), what, fix, "near_people"))
+    return problems
+
+
+def visible(name: str) -> str:
+    """A name with its invisible characters, and unusual blanks, as codes."""
+    return "".join(f"\\u{ord(one):04x}" if one != " " and _blank(one) else one for one in name)

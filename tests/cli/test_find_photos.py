@@ -1,0 +1,130 @@
+"""The photos of what is given: nothing is left out in silence, and no name is too odd."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from orchestrator.data.check import check
+from orchestrator.data.files import read_json, write_json
+from orchestrator.errors import DataError, Problem, printable
+from orchestrator.prediction import Prediction, find_photos, write_probabilities
+from tests.conftest import ROOT, Done, tiny
+
+
+def photo(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 8), (len(path.name), 0, 0)).save(
+        path, {"bmp": "BMP", "png": "PNG"}.get(path.suffix[1:], "JPEG")
+    )
+    return path
+
+
+def odd_name(folder: Path) -> Path:
+    """A file whose name is not UTF-8; skips where the disk does not take one."""
+    try:
+        return photo(Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.jpg")))
+    except OSError:
+        pytest.skip("this disk takes UTF-8 names only")
+
+
+def test_every_ending_of_a_photo_is_found_and_the_rest_is_told(tmp_path: Path) -> None:
+    wanted = [photo(tmp_path / name) for name in ("a.jpg", "b.JFIF", "c.bmp", "d/e.png", "d/f.jpe")]
+    hidden = [photo(tmp_path / name) for name in (".x.jpg", ".git/y.jpg")]
+    for name in ("note.txt", "d/more.txt", "IMG_1.HEIC", "README"):
+        (tmp_path / name).write_text("x")
+    (tmp_path / "linked").symlink_to(tmp_path / "d")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    said: list[str] = []
+    assert find_photos([tmp_path], said.append) == sorted(wanted)
+    assert all(path.exists() for path in hidden)
+    (line,) = said
+    assert line.startswith(f"{tmp_path}: 6 files left out as no photos: 2 .txt")
+    for words in ("1 .heic", "1 without an ending", "1 linked folders", "1 no plain files"):
+        assert words in line
+    assert find_photos([tmp_path / "IMG_1.HEIC"], said.append) == [
+        tmp_path / "IMG_1.HEIC"
+    ]  # named: its content decides
+    assert len(said) == 1
+    with pytest.raises(DataError, match="no such file or folder"):
+        find_photos([tmp_path / "gone"])
+
+
+def test_names_that_are_not_utf8_do_no_harm(tmp_path: Path) -> None:
+    path = odd_name(tmp_path)
+    (found,) = find_photos([tmp_path])
+    assert found == path
+    told = str(DataError(f"{path}: x.", [Problem(str(path), "is odd.")]))
+    told.encode()
+    assert "caf\\xe9.jpg: is odd." in told
+    assert printable(str(path)).endswith("caf\\xe9.jpg")
+    answer = Prediction(path, None, "", "soft", {}, 0.0, "no answer")
+    json.dumps(answer.as_dict(), ensure_ascii=False).encode()
+    write_probabilities(tmp_path / "p.parquet", [str(path)], [answer])
+    write_json(tmp_path / "x.json", {"source": str(path)})
+    assert read_json(tmp_path / "x.json") == {"source": str(path)}
+    assert json.loads((tmp_path / "x.json").read_bytes()) == {"source": str(path)}
+
+
+def test_a_data_folder_with_such_names_is_checked_described_and_trained_on(people: Path, tmp_path: Path) -> None:
+    home = odd_name(tmp_path / "x").parent
+    root = Path(os.fsdecode(os.fsencode(home) + b"/dat\xe9"))
+    shutil.copytree(people / "train", root)
+    person = next((root / "images").iterdir())
+    odd_name(person)
+    found = check(root)
+    assert not found.fatal
+    (note,) = [problem for problem in found.problems if problem.kind == "extra_file"]
+    assert "caf\\xe9.jpg" in str(note)
+    commands = [["data", "check", "--folds", "2"], ["data", "describe"], ["data", "folds", "--folds", "2"]]
+    commands.append(["train-all", "--folds", "0", "--tasks", "mask", "-w", str(home / "runs"), *tiny("epochs=1")])
+    for words in commands:
+        done = subprocess.run(
+            [sys.executable, "-c", "from orchestrator.cli.app import main; main()", *words, "--data", root, "--json"],
+            capture_output=True, check=False, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        json.loads(done.stdout)
+    assert "caf" not in str(sorted((home / "runs").rglob("*")))
+    run = read_json(home / "runs/mask-0001/run.json")
+    assert run["data"]["source"] == str(root)
+
+
+@pytest.mark.parametrize(
+    "words", [["check", "--folds", "2"], ["describe"], ["folds", "--folds", "2"]], ids=lambda words: words[0]
+)
+def test_data_commands_import_no_network(people: Path, words: list[str]) -> None:
+    code = (
+        "import sys\n"
+        "from orchestrator.cli.app import main\n"
+        "try: main()\n"
+        "except SystemExit as end: assert not end.code\n"
+        "heavy = {'torch', 'timm', 'matplotlib', 'albumentations'} & set(sys.modules)\n"
+        "sys.exit(','.join(sorted(heavy)) or 0)"
+    )
+    words = [words[0], "--data", str(people / "train"), *words[1:]]
+    done = subprocess.run(
+        [sys.executable, "-c", code, "data", *words], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_closed_folder_is_told(orch: Callable[..., Done], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photo(tmp_path / "open" / "a.jpg")
+    (tmp_path / "closed").mkdir()
+    real = os.scandir
+
+    def scan(place: str) -> object:
+        if str(place).endswith("closed"):
+            raise PermissionError(13, "Permission denied", place)
+        return real(place)
+
+    monkeypatch.setattr(os, "scandir", scan)  # root may read everything
+    with pytest.raises(DataError, match=r"closed: cannot be searched \(Permission denied\)"):
+        find_photos([tmp_path])

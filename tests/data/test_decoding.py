@@ -1,0 +1,217 @@
+"""Pixels decide: what is odd around them is a note of the photo, and never reaches the terminal."""
+
+import io
+import struct
+import sys
+import warnings
+import zlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from orchestrator.data.check import check
+from orchestrator.data.decoding import FORMATS, UndecodableError, kind_of, read_photo, size_of
+from orchestrator.data.preprocessing import decode
+from orchestrator.errors import PhotoError
+from tests.conftest import Done
+
+PIXELS = np.random.default_rng(5).integers(0, 256, (24, 16, 3), dtype=np.uint8)
+
+
+def encoded(kind: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(PIXELS).save(file, kind, **options)
+    return file.getvalue()
+
+
+def chunk(kind: bytes, data: bytes, sound: bool = True) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data) ^ (not sound))
+
+
+def with_chunk(*chunks: bytes) -> bytes:
+    """A PNG with chunks put before its pixels."""
+    whole = encoded("PNG")
+    return whole[:33] + b"".join(chunks) + whole[33:]
+
+
+def exif(orientation: int, *entries: bytes, tail: bytes = b"") -> bytes:
+    """EXIF data: an orientation, then raw entries of 12 bytes each."""
+    tag = struct.pack("<HHIHH", 0x0112, 3, 1, orientation, 0)
+    count = struct.pack("<H", 1 + len(entries))
+    return b"Exif\0\0II*\0" + struct.pack("<I", 8) + count + tag + b"".join(entries) + b"\0\0\0\0" + tail
+
+
+def segment(marker: int, data: bytes) -> bytes:
+    return bytes((0xFF, marker)) + struct.pack(">H", len(data) + 2) + data
+
+
+def jpeg_with(*segments: bytes) -> bytes:
+    """A JPEG with segments put after its first two bytes."""
+    whole = encoded("JPEG")
+    return whole[:2] + b"".join(segments) + whole[2:]
+
+
+BOMB = zlib.compress(b"x" * (2 * 1024**2))  # more than Pillow's limit of 1 MiB for a text
+RATIONAL = struct.pack("<HHII", 0x829A, 5, 1, 8 + 2 + 24 + 4)  # an exposure time of -1/0 s, right behind the entries
+ODD = {
+    "png: a text of 2 MiB": (with_chunk(chunk(b"zTXt", b"Comment\0\0" + BOMB)), "metadata left out"),
+    "png: an international text of 2 MiB": (with_chunk(chunk(b"iTXt", b"C\0\1\0\0\0" + BOMB)), "metadata left out"),
+    "png: a profile of 2 MiB": (with_chunk(chunk(b"iCCP", b"icc\0\0" + BOMB)), "metadata left out"),
+    "png: a text with a wrong checksum": (with_chunk(chunk(b"tEXt", b"A\0b", sound=False)), "metadata left out"),
+    "png: short physical sizes": (with_chunk(chunk(b"pHYs", b"\0")), "metadata left out"),
+    "png: an animation of no frames": (with_chunk(chunk(b"acTL", struct.pack(">II", 0, 0))), "Invalid APNG"),
+    "jpeg: a rational of -1/0": (jpeg_with(segment(0xE1, exif(1, RATIONAL, tail=struct.pack("<iI", -1, 0)))), ""),
+    "jpeg: EXIF data cut off": (jpeg_with(segment(0xE1, exif(1, RATIONAL)[:-20])), "EXIF data"),
+    "jpeg: EXIF data of noise": (jpeg_with(segment(0xE1, b"Exif\0\0" + bytes(range(200)))), ""),
+    "jpeg: a broken multi-picture index": (jpeg_with(segment(0xE2, b"MPF\0II*\0" + b"\xff" * 40)), ""),
+    "jpeg: a broken Photoshop block": (jpeg_with(segment(0xED, b"Photoshop 3.0\0" + b"8BIM" + b"\xff" * 9)), ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_metadata_is_no_damage(name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    data, note = ODD[name]
+    plain = decode(encoded(name.split(":")[0].upper()))
+    found = read_photo(data)
+    assert np.array_equal(found.pixels, plain)
+    assert note in " ".join(found.notes)
+    path = tmp_path / f"photo.{found.format.lower()}"
+    path.write_bytes(data)
+    assert np.array_equal(decode(path), plain)
+    assert size_of(path) == (16, 24)
+    assert kind_of(path) in (found.format, None)  # None: only a whole decoding finds the way round
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_rational_without_a_value_takes_nothing_from_the_orientation(orientation: int) -> None:
+    data = jpeg_with(segment(0xE1, exif(orientation, RATIONAL, tail=struct.pack("<iI", -1, 0))))
+    file = io.BytesIO()
+    whole = Image.Exif()
+    whole[0x0112] = orientation
+    Image.fromarray(PIXELS).save(file, "JPEG", exif=whole)
+    assert np.array_equal(decode(data), decode(file.getvalue()))
+    assert decode(data).shape == ((16, 24, 3) if orientation > 4 else (24, 16, 3))
+
+
+def test_damaged_pixels_stay_damaged() -> None:
+    png, jpeg = encoded("PNG"), encoded("JPEG")
+    at = png.index(b"IDAT") + 30
+    for data in (png[: len(png) // 2], jpeg[: len(jpeg) // 2], png[:at] + bytes([png[at] ^ 1]) + png[at + 1 :]):
+        with pytest.raises(PhotoError, match="the photo: damaged or truncated"):
+            decode(data)
+    with pytest.raises(PhotoError, match="damaged or truncated"):
+        decode(with_chunk(chunk(b"tEXt", b"A\0b", sound=False))[:-30])
+    with pytest.raises(PhotoError, match="its head is damaged"):
+        decode(b"\x89PNG\r\n\x1a\n" + b"\0" * 40)
+
+
+@given(st.binary(max_size=60), st.integers(0, 400), st.sampled_from(["JPEG", "PNG", "WEBP", "BMP"]))
+def test_whatever_the_bytes_are_there_is_a_photo_or_a_sentence(noise: bytes, at: int, kind: str) -> None:
+    whole = encoded(kind)
+    try:
+        found = read_photo(whole[:at] + noise + whole[at + len(noise) :])
+    except UndecodableError as error:
+        assert str(error).endswith(".")
+        assert "\n" not in str(error)
+    else:
+        assert found.pixels.dtype == np.uint8
+        assert found.format in FORMATS
+
+
+def test_photos_of_several_pictures_are_their_first(orch: Callable[..., Done], tmp_path: Path) -> None:
+    """MPO: what many cameras write as .jpg."""
+    for number in range(4):
+        first = Image.fromarray(np.roll(PIXELS, number, axis=0))
+        first.save(tmp_path / f"{number}.jpg", "MPO", save_all=True, append_images=[Image.new("RGB", (16, 24))])
+    with Image.open(tmp_path / "0.jpg") as image:
+        assert image.format == "MPO"
+    assert np.array_equal(decode(tmp_path / "0.jpg"), decode(encoded("JPEG")))
+    assert kind_of(tmp_path / "0.jpg") == "JPEG"
+    rows = "".join(f"{n}.jpg,p{n},{'wear' if n % 2 else 'not_wear'}\n" for n in range(4))
+    (tmp_path / "m.csv").write_text(f"path,person,mask\n{rows}")
+    done = orch("data", "check", "--data", tmp_path / "m.csv", "--tasks", "mask", "--folds", 2)
+    assert done.code == 0, done.out
+    assert "by its content" not in done.out
+
+
+@pytest.mark.parametrize(("suffix", "kind"), [(".jfif", "JPEG"), (".bmp", "BMP"), (".webp", "WEBP"), (".mpo", "JPEG")])
+def test_other_endings_are_read_for_what_they_are(tmp_path: Path, suffix: str, kind: str) -> None:
+    path = tmp_path / f"photo{suffix}"
+    options = {"lossless": True} if kind == "WEBP" else {}
+    path.write_bytes(encoded(kind, **options))
+    found = read_photo(path)
+    assert found.format == kind
+    assert suffix in FORMATS[kind]
+    if kind != "JPEG":
+        assert np.array_equal(found.pixels, PIXELS)
+
+
+def test_metadata_is_told_by_data_check_and_keeps_nobody_from_training(
+    orch: Callable[..., Done], tmp_path: Path
+) -> None:
+    rows = []
+    for number, (name, (data, _)) in enumerate(ODD.items()):
+        path = tmp_path / f"{number}.{name.split(':')[0]}"
+        path.write_bytes(data + bytes([number]))  # every file another one
+        rows.append(f"{path.name},p{number},{'wear' if number % 2 else 'not_wear'}\n")
+    (tmp_path / "m.csv").write_text("path,person,mask\n" + "".join(rows))
+    done = orch("data", "check", "--data", tmp_path / "m.csv", "--tasks", "mask", "--folds", 2)
+    assert done.code == 0, done.out
+    assert "0.png: metadata left out" in done.out
+    assert "Invalid APNG" in done.out
+    assert "site-packages" not in done.out + done.err
+    assert done.err == ""
+    found = check(tmp_path / "m.csv", needs={"mask": ["mask"]})
+    assert sum(problem.kind == "photo_metadata" for problem in found.problems) >= 7
+    assert orch("data", "describe", "--data", tmp_path / "m.csv").err == ""
+
+
+def test_threads_keep_their_notes_apart_and_leave_no_filter_behind(tmp_path: Path) -> None:
+    odd, whole = ODD["png: an animation of no frames"][0], encoded("PNG")
+    before = (list(warnings.filters), warnings.showwarning)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda number: read_photo(odd if number % 2 else whole).notes, range(400)))
+    assert [bool(notes) for notes in found] == [bool(number % 2) for number in range(400)]
+    assert (list(warnings.filters), warnings.showwarning) == before
+    with pytest.warns(UserWarning, match="Invalid APNG"), Image.open(io.BytesIO(odd)):
+        pass  # who opens photos himself is warned as ever
+
+
+def test_warnings_of_other_threads_still_reach_whom_they_are_for() -> None:
+    told: list[str] = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = lambda message, *_more, **_named: told.append(str(message))
+        odd = ODD["png: an animation of no frames"][0]
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda _: (read_photo(odd), warnings.warn("mine", UserWarning, stacklevel=1)), range(50)))
+    assert told == ["mine"] * 50
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="permissions are the system's")
+def test_a_photo_without_permission_is_not_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root may read everything, so the system's answer is put in place of the file's."""
+    path = tmp_path / "photo.png"
+    path.write_bytes(encoded("PNG"))
+    real = open
+
+    def closed(file: object, *more: object, **named: object) -> object:
+        if str(file) == str(path):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(file, *more, **named)  # type: ignore[call-overload]  # as it was called
+
+    monkeypatch.setattr("builtins.open", closed)
+    monkeypatch.setattr("io.open", closed)
+    with pytest.raises(PhotoError, match=r"photo.png: no permission to read it"):
+        decode(path)
+    (tmp_path / "m.csv").write_text("path,person,mask\nphoto.png,a,wear\n")
+    found = check(tmp_path / "m.csv")
+    assert any("no permission to read it. Allow it (chmod u+r)" in str(problem) for problem in found.fatal)
+    assert not any("damaged" in str(problem) for problem in found.problems)
