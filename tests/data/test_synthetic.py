@@ -50,7 +50,7 @@ def test_eval_people_are_others_and_their_truth_lies_beside(people: Path) -> Non
     contest = read_eval(people / "eval")
     truth = pd.read_csv(people / "eval" / "truth.csv")
     assert list(truth["ImageID"]) == contest.names
-    assert set(contest.table["ans"]) == {"0"}
+    assert set(contest.table.column("ans")) == {"0"}
     assert truth["ans"].between(0, 17).all()
     assert len(truth) == 28
 
