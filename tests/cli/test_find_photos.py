@@ -65,7 +65,7 @@ def test_names_that_are_not_utf8_do_no_harm(tmp_path: Path) -> None:
     assert "caf\\xe9.jpg: is odd." in told
     assert printable(str(path)).endswith("caf\\xe9.jpg")
     answer = Prediction(path, None, "", "soft", {}, 0.0, "no answer")
-    json.dumps(answer.as_dict(), ensure_ascii=False).encode()
+    json.dumps(answer.as_dict()).encode()
     write_probabilities(tmp_path / "p.parquet", [str(path)], [answer])
     write_json(tmp_path / "x.json", {"source": str(path)})
     assert read_json(tmp_path / "x.json") == {"source": str(path)}
