@@ -162,10 +162,7 @@ def build_ensemble(
     record: dict[str, Any] = {
         "strategy": chosen, "created": now(), "members": members,
         "classes": {task: list(CLASSES[task]) for task in TASKS}, "labels": list(LABELS),
-        "outside": [
-            {"name": one.name, "file": place, "photos": len(one.keys), "tasks": list(one.by_task)}
-            for one, place in zip(outside, places, strict=True)
-        ],
+        "outside": [one.record(place) for one, place in zip(outside, places, strict=True)],
     }  # fmt: skip
     evaluation, table, disagreements = None, None, None
     if not why_none:

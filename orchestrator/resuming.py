@@ -51,6 +51,7 @@ def resume(
     settings = replace(
         asked, data=data or Path(run.data["source"]), workspace=workspace, columns=run.data["columns"], recipes=(), changes=(),
         k=plan["k"], plan_seed=plan["seed"], folds_used=0, seed=run.seed, extra=tuple(map(Path, extra.get("sources", ()))),
+        distinct=run.data.get("distinct_people", False),
     )  # fmt: skip
     specialist = specialists[run.task]
     inputs = read_inputs(settings, {run.task: specialist}, observer.say, run)

@@ -120,6 +120,14 @@ class OutsideTable:
                 by_task[task] = soft.astype(np.float32)
         return replace(self, by_task=by_task)
 
+    def record(self, place: str) -> dict[str, Any]:
+        """What an ensemble remembers of it.
+
+        Args:
+            place: the file in which it is kept.
+        """
+        return {"name": self.name, "file": place, "photos": len(self.keys), "tasks": list(self.by_task)}
+
     def frame(self) -> pd.DataFrame:
         """As a table that `read_outside` reads back to the same numbers."""
         table: dict[str, Any] = {"path": list(self.keys)}
