@@ -173,6 +173,7 @@ def build_ensemble(
         evaluation, table = _score(joined, chosen)
         disagreements = _disagreements(joined)
         names = {**CLASSES, "label": LABELS}
+        plan = runs[TASKS[0]][0].plan
         record["plan_digest"] = plan["digest"] if plan else None
         record["evaluation"] = {name: one.as_dict(names[name]) for name, one in evaluation.items()}
         record["single"] = _singles(joined, tables, runs)
