@@ -133,13 +133,15 @@ def _rows_of(
         geometry: DirectPixels(paths, geometry, faces) for geometry in geometries
     }
     if geometries and settings.store:
-        sources = build_stores(inputs.workspace.store, paths, keys, joblib.cpu_count(), observer.decoding, faces)
+        sources = build_stores(
+            inputs.workspace.store, paths, keys, joblib.cpu_count(), observer.decoding, faces, observer.say
+        )
     return {
         task: sources[recipe.geometry]
         if recipe.train == "network"
         else build_features(
             inputs.workspace.cache / "features", recipe, inputs.weights[task], preprocess_of(recipe), sources[recipe.geometry],
-            keys[recipe.geometry], len(paths), inputs.device, joblib.cpu_count(), observer.features,
+            keys[recipe.geometry], len(paths), inputs.device, joblib.cpu_count(), observer.features, observer.say,
         )
         for task, recipe in recipes.items()
     }  # fmt: skip

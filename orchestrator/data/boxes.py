@@ -6,19 +6,19 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import pandas as pd
 import torch
 from filelock import FileLock
 
 from orchestrator.data.detection import detector
-from orchestrator.data.files import atomic
+from orchestrator.data.files import take_away
 from orchestrator.data.preprocessing import DETECTOR, Box, decode
-from orchestrator.errors import DataError, PhotoError, Problem
+from orchestrator.data.sealed import read_sealed, write_sealed
+from orchestrator.errors import DamagedError, DataError, PhotoError, Problem
 
 __all__ = ["find_boxes", "one_thread"]
 
 SAVED_EVERY = 2000  # photos: half a minute's work is what a kill can cost
-COLUMNS = ["top", "left", "height", "width"]
+BOXES_FORMAT, KIND = 2, "boxes"
 
 
 def one_thread() -> None:
@@ -49,7 +49,7 @@ def find_boxes(
         ConfigError: the detector is not installed.
         DataError: photos that cannot be decoded, all named.
     """
-    path = folder / f"{DETECTOR}.parquet"
+    path = folder / f"{DETECTOR}.json"
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / "boxes.lock"):
         known = _read(path)
@@ -91,19 +91,15 @@ def _find(
 
 
 def _read(path: Path) -> dict[str, Box | None]:
-    if not path.exists():
-        return {}
     try:
-        table = pd.read_parquet(path)
-        boxes = table[COLUMNS].to_numpy().tolist()
-        return {one: tuple(box) if box[2] else None for one, box in zip(table["content"], boxes, strict=True)}
-    except (ValueError, OSError, KeyError):
+        boxes = read_sealed(path, KIND, DETECTOR, BOXES_FORMAT, "")["boxes"]
+    except DamagedError:
         return {}  # a damaged cache is an empty cache
+    return {content: tuple(box) if box else None for content, box in boxes.items()}
 
 
 def _write(path: Path, known: dict[str, Box | None]) -> None:
-    """A photo without a face has a box without height."""
-    table = pd.DataFrame([box or (0, 0, 0, 0) for box in known.values()], columns=COLUMNS)
-    table.insert(0, "content", list(known))
-    with atomic(path) as temporary:
-        table.to_parquet(temporary, index=False)
+    """A photo without a face has no box."""
+    if path.is_dir():
+        take_away(path)
+    write_sealed(path, KIND, DETECTOR, BOXES_FORMAT, {"boxes": known})

@@ -9,7 +9,6 @@ This module knows no layout (`contest.py`, `manifest.py`) and opens no image (`p
 
 from __future__ import annotations
 
-import json
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,13 +18,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from orchestrator.data.files import atomic, digest_of, sha256_of
+from orchestrator.data.files import digest_of, sha256_of, take_away
+from orchestrator.data.sealed import read_sealed, write_sealed
 from orchestrator.data.tables import unreadable
-from orchestrator.errors import DataError, Problem, nearest
+from orchestrator.errors import DamagedError, DataError, Problem, nearest
 from orchestrator.labels import CLASSES
 
 __all__ = ["MAX_AGE", "HashCache", "Photos", "check_age", "check_word", "composed"]
 
+HASHES, HASHES_FORMAT = "hashes", 2
 MAX_AGE = 120  # years; the oldest verified person reached 122
 
 
@@ -137,20 +138,17 @@ class HashCache:
                 raise DataError(f"{len(closed)} of {len(paths)} photos cannot be read.", closed)
             known.update({key: str(digest) for (key, _), digest in zip(new, found, strict=True)})
             if self.path is not None:
-                with atomic(self.path) as temporary:
-                    temporary.write_text(json.dumps(known))
+                if self.path.is_dir():
+                    take_away(self.path)
+                write_sealed(self.path, HASHES, HASHES, HASHES_FORMAT, {"hashes": known})
         return [known[key] for key in keys]
 
-    def known(self) -> set[str]:
-        """Every hash that is remembered."""
-        return set(self._load().values())
-
     def _load(self) -> dict[str, str]:
-        if self.path is None or not self.path.exists():
+        if self.path is None:
             return {}
         try:
-            return dict(json.loads(self.path.read_text()))
-        except (ValueError, TypeError, OSError):
+            return dict(read_sealed(self.path, HASHES, HASHES, HASHES_FORMAT, "")["hashes"])
+        except DamagedError:
             return {}  # a damaged cache is an empty cache
 
 

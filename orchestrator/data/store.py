@@ -2,7 +2,8 @@
 
 A store's name is the digest of its photos' paths, their content hashes and the geometry, so it can never be stale:
 other photos or another geometry are another store. It is built under a temporary name and renamed when whole; a lock
-file makes a second command wait for the first instead of building it again.
+file makes a second command wait for the first instead of building it again. Its pixels are held to their hash whenever a command
+opens it (a gigabyte takes about a second), and one that is damaged is built anew.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,13 +22,24 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from orchestrator.data.files import digest_of, free_room, write_json
+from orchestrator.data.files import digest_of, free_room, sha256_of, take_away
 from orchestrator.data.preprocessing import Box, Geometry, decode
-from orchestrator.errors import DataError, PhotoError, Problem, StoreError
+from orchestrator.data.sealed import check_file, read_sealed, write_sealed
+from orchestrator.errors import DamagedError, DataError, PhotoError, Problem, StoreError
 
-__all__ = ["DirectPixels", "JoinedRows", "PixelSource", "PixelStore", "Rows", "build_stores", "store_key"]
+__all__ = [
+    "DirectPixels",
+    "JoinedRows",
+    "PixelSource",
+    "PixelStore",
+    "Rows",
+    "build_stores",
+    "kept_stores",
+    "store_key",
+]
 
-STORE_FORMAT = 1
+STORE_FORMAT, KIND = 2, "pixels"
+ABOUT, PIXELS = "store.json", "pixels.npy"
 Progress = Callable[[int, int], None]
 
 
@@ -59,7 +71,7 @@ class PixelStore:
     def take(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """The pixels of some rows, shape (n, H, W, 3), uint8; opened at first use, so it travels between processes."""
         if self._pixels is None:
-            self._pixels = np.load(self.path / "pixels.npy", mmap_mode="r")
+            self._pixels = np.load(self.path / PIXELS, mmap_mode="r")
         return self._pixels[rows]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -132,6 +144,7 @@ def build_stores(
     threads: int,
     progress: Progress | None = None,
     faces: Sequence[Box | None] | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> dict[Geometry, PixelStore]:
     """Opens the stores of several geometries, building those that are not there, each photo decoded once for all.
 
@@ -142,6 +155,7 @@ def build_stores(
         threads: decoding threads (Pillow and OpenCV release the interpreter's lock).
         progress: called with (photos done, photos in all).
         faces: the box of each photo's face, or None; needed where a geometry is put around faces.
+        say: told of a store that was damaged and is built anew.
 
     Raises:
         StoreError: the disk has no room.
@@ -151,10 +165,50 @@ def build_stores(
     folder.mkdir(parents=True, exist_ok=True)
     stores = {geometry: PixelStore(folder / key) for geometry, key in keys.items()}
     with FileLock(folder / "build.lock"):
-        missing = {geometry: keys[geometry] for geometry in stores if not stores[geometry].path.exists()}
+        missing = {
+            geometry: keys[geometry]
+            for geometry in stores
+            if not _whole(stores[geometry].path, geometry, len(paths), say)
+        }
         if missing:
             _build(folder, paths, boxes, missing, threads, progress or (lambda _done, _all: None))
     return stores
+
+
+def _whole(path: Path, geometry: Geometry, photos: int, say: Callable[[str], None]) -> bool:
+    """Whether a store is there as it was written; a damaged one is removed, for it can be built again."""
+    if not os.path.lexists(path):
+        return False
+    try:
+        about = _about(path)
+        if about["photos"] != photos or about["geometry"] != asdict(geometry):
+            raise DamagedError(f"{path / ABOUT}: of other photos or another geometry than its name says.")
+    except DamagedError as error:
+        say(f"note: {error.message.split('. Restore it; or')[0]}: the photos are decoded again.")
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            take_away(path)
+        return False
+    return True
+
+
+def _about(path: Path) -> dict[str, Any]:
+    """What a store's own file says, its pixels held to their hash."""
+    again = "run the training command again, which decodes the photos anew."
+    about = read_sealed(path / ABOUT, KIND, path.name, STORE_FORMAT, again)
+    check_file(path / PIXELS, about["sha256"], again)
+    return about
+
+
+def kept_stores(folder: Path) -> dict[Geometry, tuple[PixelStore, int]]:
+    """The stores in a folder that are whole: geometry -> store and number of photos."""
+    found: dict[Geometry, tuple[PixelStore, int]] = {}
+    for path in sorted(folder.glob(f"*/{ABOUT}")):
+        with suppress(DamagedError):
+            about = _about(path.parent)
+            found[Geometry(**about["geometry"])] = PixelStore(path.parent), int(about["photos"])
+    return found
 
 
 def _boxes(geometries: Iterable[Geometry], faces: Sequence[Box | None] | None, photos: int) -> list[Box | None]:
@@ -214,17 +268,18 @@ def _arrays(folder: Path, keys: dict[Geometry, str], photos: int) -> Iterator[li
         for geometry, place in places.items():
             place.mkdir()
             shape = (photos, geometry.height, geometry.width, 3)
-            array: Any = np.lib.format.open_memmap(place / "pixels.npy", "w+", np.uint8, shape)
+            array: Any = np.lib.format.open_memmap(place / PIXELS, "w+", np.uint8, shape)
             if hasattr(os, "posix_fallocate"):
                 # A write to a map on a full disk kills the process (SIGBUS); reserving the bytes first makes it an error.
-                with (place / "pixels.npy").open("rb+") as file:
+                with (place / PIXELS).open("rb+") as file:
                     os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
             arrays.append(array)
-            write_json(place / "store.json", {"format": STORE_FORMAT, "photos": photos, "geometry": asdict(geometry)})
         yield arrays
         for array in arrays:
             array.flush()
         for geometry, place in places.items():
+            about = {"photos": photos, "geometry": asdict(geometry), "sha256": sha256_of(place / PIXELS)}
+            write_sealed(place / ABOUT, KIND, keys[geometry], STORE_FORMAT, about)
             place.rename(folder / keys[geometry])
     except OSError as error:
         if error.errno == errno.ENOSPC:

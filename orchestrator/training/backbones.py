@@ -7,6 +7,7 @@ from the same bytes, whose sha256 is on record, and a hub out of reach is told o
 from __future__ import annotations
 
 import logging
+import os
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from timm.models import group_parameters
 from torch import Tensor, nn
 
-from orchestrator.data.files import atomic, sha256_of
+from orchestrator.data.files import atomic, sha256_of, take_away
 from orchestrator.data.preprocessing import Geometry, Preprocess
 from orchestrator.errors import ConfigError, WeightsError, nearest
 from orchestrator.recipe import Recipe
@@ -140,10 +141,20 @@ def keep_weights(backbone: str, state: State, cache: Path) -> InitialWeights:
     if not state:
         return InitialWeights(None, "")
     path = cache / f"{backbone}-{_digest(state)}.safetensors"
-    if not path.exists():
+    if not _holds(path, state):
+        if os.path.lexists(path):
+            take_away(path)
         with atomic(path) as temporary:
             save_file(state, temporary)
     return InitialWeights(path, sha256_of(path))
+
+
+def _holds(path: Path, state: State) -> bool:
+    """Whether a file in the cache holds these tensors: a damaged one would begin other runs under its name."""
+    try:
+        return path.is_file() and _digest(load_file(path)) == _digest(state)
+    except (SafetensorError, OSError):
+        return False
 
 
 def create(

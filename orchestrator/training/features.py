@@ -6,6 +6,7 @@ in the workspace's cache under a digest of these.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,16 +18,18 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from orchestrator.data.files import atomic, digest_of, free_room
+from orchestrator.data.files import atomic, digest_of, free_room, sha256_of, take_away
 from orchestrator.data.preprocessing import Preprocess
+from orchestrator.data.sealed import check_file, read_sealed, write_sealed
 from orchestrator.data.store import PixelSource
-from orchestrator.errors import ConfigError
+from orchestrator.errors import ConfigError, DamagedError
 from orchestrator.recipe import Recipe
 from orchestrator.training.backbones import InitialWeights, create, heads_of
 from orchestrator.training.devices import keep_freed_memory
 
 __all__ = ["Features", "body", "build_features", "check_head_alone"]
 
+FEATURES_FORMAT, KIND = 2, "features"
 CALL = 32  # photos a call; one core each, as in prediction
 
 
@@ -90,6 +93,7 @@ def build_features(
     device: str,
     threads: int,
     progress: Callable[[int, int], None],
+    say: Callable[[str], None] = lambda _: None,
 ) -> Features:
     """Opens the features of all photos, computing them when they are not there.
 
@@ -104,6 +108,7 @@ def build_features(
         device: where to compute.
         threads: calls at once on a CPU.
         progress: called with (photos done, photos in all).
+        say: told of features that were damaged and are computed anew.
 
     Raises:
         StoreError: the disk has no room.
@@ -122,7 +127,7 @@ def build_features(
     path = folder / f"{key[:20]}.npy"
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / "features.lock"):
-        if not path.exists():
+        if not _whole(path, say):
             values = _compute(recipe, initial, preprocess, pixels, photos, device, threads, progress)
             free_room(
                 folder,
@@ -132,7 +137,23 @@ def build_features(
             )
             with atomic(path) as temporary, temporary.open("wb") as file:
                 np.save(file, values)
+            write_sealed(path.with_suffix(".json"), KIND, path.stem, FEATURES_FORMAT, {"sha256": sha256_of(path)})
     return Features(path)
+
+
+def _whole(path: Path, say: Callable[[str], None]) -> bool:
+    """Whether features are there as they were written; damaged ones are removed, for they can be computed again."""
+    about = path.with_suffix(".json")
+    if not os.path.lexists(path) and not os.path.lexists(about):
+        return False
+    try:
+        check_file(path, read_sealed(about, KIND, path.stem, FEATURES_FORMAT, "")["sha256"], "")
+    except DamagedError as error:
+        say(f"note: {error.message.split('. Restore it; or')[0]}: computed again.")
+        take_away(path)
+        take_away(about)
+        return False
+    return True
 
 
 def _compute(

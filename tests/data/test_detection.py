@@ -148,7 +148,7 @@ def test_a_photo_is_looked_at_once(people: Path, tmp_path: Path, monkeypatch: py
     assert later[::-1][:5] == first
     assert any(box is not None for box in later)
     assert later == [detector().find(decode(path)) for path in paths[::-1]]
-    (tmp_path / "faces/mtcnn-1.0.0-r1.parquet").write_bytes(b"damaged")
+    (tmp_path / "faces/mtcnn-1.0.0-r1.json").write_bytes(b"damaged")
     assert find_boxes(tmp_path / "faces", paths, content, 2) == later[::-1]
 
 

@@ -1,0 +1,223 @@
+"""Every file of a workspace that carries meaning, damaged in every way: the right answer, or an error that names the file and a
+way out that works.
+
+The fast test takes one file of each kind through every damage; the slow one draws files, damages and bits at random.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Done, tiny
+
+Orch = Callable[..., Done]
+
+DAMAGES = ("deleted", "truncated", "empty", "one bit", "of another", "another shape", "a folder", "a dangling link")
+
+FILES = {
+    "workspace.json": ("runs list", "ensemble"),
+    "plans/*.json": ("ensemble", "compare"),
+    "photos/*.json": ("check",),
+    "age-0001/run.json": ("runs list", "ensemble", "train-all"),
+    "age-0001/notes.json": ("runs list", "runs show"),
+    "age-0001/fold-1/member.json": ("ensemble", "runs show", "train-all"),
+    "age-0001/fold-1/weights.safetensors": ("ensemble", "predict", "train-all"),
+    "age-0001/fold-1/held_out.parquet": ("ensemble", "compare", "train-all"),
+    "age-0001/fold-1": ("ensemble", "train-all"),
+    "current/age.json": ("ensemble", "runs list", "train-all"),
+    "current/ensemble.json": ("predict", "ensembles list"),
+    "soft-0001/ensemble.json": ("predict", "ensembles list"),
+    "soft-0001/out_of_fold.parquet": ("check", "ensemble"),
+    "store/*/store.json": ("tta",),
+    "store/*/pixels.npy": ("tta",),
+    "cache/hashes.json": ("train-all",),
+}
+"""Pattern of a file -> the commands that read it."""
+
+RIGHT: dict[str, Any] = {}
+"""Command -> its answer in a whole workspace."""
+
+OTHERS = {"age-0001": "age-0002", "soft-0001": "soft-0002"}
+"""Whose like is put in the place of a file."""
+
+
+@pytest.fixture(scope="module")
+def whole(trained: Path, people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with everything in it: two runs of age, two ensembles, notes."""
+    from orchestrator.ensembling import build_ensemble, choose_runs
+    from orchestrator.inputs import Settings
+    from orchestrator.pipeline import retrain
+    from orchestrator.records.annotations import Annotations
+    from orchestrator.records.workspace import Workspace
+    from orchestrator.specialists import SPECIALISTS
+    from tests.conftest import TINY, Silent
+
+    place = tmp_path_factory.mktemp("damage") / "a b"
+    shutil.copytree(trained, place)
+    workspace = Workspace(place)
+    settings = Settings(
+        people / "train", place, recipes=(), changes=TINY, k=None, plan_seed=None, seed=1, jobs=1, device="cpu"
+    )
+    assert retrain(settings, SPECIALISTS["age"], Silent()).complete
+    build_ensemble(workspace, "soft", choose_runs(workspace, ["age=age-0001"]))
+    build_ensemble(workspace, "soft", choose_runs(workspace, ["age=age-0002"]))
+    workspace.set_current("age", "age-0001")
+    workspace.set_current("ensemble", "soft-0001")
+    for name in ("age-0001", "age-0002"):
+        Annotations(f"of {name}", ("try",)).write(place / name)
+    return place
+
+
+@pytest.fixture(autouse=True)
+def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures carry no meaning, and cost a second each."""
+    monkeypatch.setattr("orchestrator.pictures.draw_evaluation", lambda *_: None)
+
+
+def command(name: str, people: Path, place: Path) -> list[object]:
+    """The words of a command that reads the workspace."""
+    return {
+        "runs list": ["runs", "list", "--json"],
+        "runs show": ["runs", "show", "age-0001", "--json"],
+        "ensembles list": ["ensembles", "list", "--json"],
+        "ensemble": ["ensemble", "--json"],
+        "compare": ["runs", "compare", "age-0001", "age-0002", "--json"],
+        "predict": ["predict", people / "eval" / "images", "--json"],
+        "tta": ["tta", "age-0001", "--json"],
+        "check": ["workspace", "check", "--json"],
+        "train-all": ["train-all", "--data", people / "train", "--folds", 3, "--jobs", 1, "--json", *tiny()],
+    }[name] + ["--workspace", place]
+
+
+def answer_of(name: str, done: Done) -> Any:
+    """What must be the same whatever was damaged and mended."""
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
+    if name == "runs list":
+        return [{key: one[key] for key in ("id", "status", "score", "note", "recipe", "seed")} for one in found]
+    if name == "runs show":
+        return {key: found[key] for key in ("id", "status", "score", "recipe", "files")}
+    if name == "ensembles list":
+        return sorted(one["strategy"] for one in found)
+    if name == "ensemble":
+        return found["evaluation"]
+    if name == "predict":
+        return [(one["path"], one["label"], one["probabilities"]) for one in found]
+    if name == "train-all":
+        return [(run["id"], run["status"], run["score"], run["files"]) for run in found["runs"]]
+    if name == "check":
+        return found["in_order"]
+    return found
+
+
+def damage(path: Path, how: str, other: Path, bit: int) -> bool:
+    """Damages a file; False where that makes no sense for it."""
+    if path.is_dir():
+        if how not in ("deleted", "a dangling link", "empty"):
+            return False
+        shutil.rmtree(path)
+        if how == "empty":
+            path.mkdir()
+        elif how == "a dangling link":
+            path.symlink_to("nowhere")
+        return True
+    data = path.read_bytes()
+    if how == "of another":
+        if not other.is_file() or other.read_bytes() == data:
+            return False
+        data = other.read_bytes()
+    path.unlink()  # first: members' files are shared between runs by hard links
+    if how == "truncated":
+        path.write_bytes(data[: len(data) // 2])
+    elif how == "empty":
+        path.write_bytes(b"")
+    elif how == "one bit":
+        flipped = bytearray(data)
+        flipped[bit // 8 % len(data)] ^= 1 << bit % 8
+        path.write_bytes(flipped)
+    elif how == "of another":
+        path.write_bytes(data)
+    elif how == "another shape":
+        path.write_text('{"format": 2, "members": [1, {"a": null}], "digest": "0"}')
+    elif how == "a folder":
+        path.mkdir()
+    elif how == "a dangling link":
+        path.symlink_to("nowhere")
+    return True
+
+
+def take_the_way_out(orch: Orch, told: str) -> list[str]:
+    """Runs the commands that an error prints, in their order."""
+    commands = [part for part in re.findall(r"`([^`]+)`", told) if part.startswith(("orch ", "mv "))]
+    assert commands, f"no way out in: {told}"
+    for words in dict.fromkeys(commands):
+        if words.startswith("mv "):
+            subprocess.run(shlex.split(words), check=True)
+        else:
+            done = orch(*shlex.split(words)[1:])
+            assert done.code == 0, f"{words}: {done.err}"
+            if "`orch" in done.err and "workspace repair" in words:  # it says what is left to do
+                take_the_way_out(
+                    orch, "\n".join(line for line in done.err.splitlines() if "written anew" in line or "`" in line)
+                )
+    return commands
+
+
+def check(orch: Orch, people: Path, whole: Path, place: Path, pattern: str, reader: str, how: str, bit: int) -> str:
+    """One file, one damage, one command: returns how it ended."""
+    if reader not in RIGHT:
+        RIGHT[reader] = answer_of(reader, orch(*command(reader, people, whole_copy(whole, place.parent / "right"))))
+    right = RIGHT[reader]
+    copy = whole_copy(whole, place)
+    (path, *_) = sorted(copy.glob(pattern))
+    other = Path(str(path).replace(*next(((a, b) for a, b in OTHERS.items() if a in pattern), ("\0", ""))))
+    if pattern.startswith("current/"):
+        other = copy / "current" / "mask.json"
+    if not damage(path, how, other, bit):
+        return "no such damage"
+    for _ in range(3):  # a way out may end at the next thing that is wrong
+        done = orch(*command(reader, people, copy))
+        assert done.code != 70, done.err
+        assert "Traceback" not in done.err
+        if done.code == 0:
+            break
+        assert path.name in done.err + done.out, done.err
+        assert str(path) in done.err + done.out or str(path.relative_to(copy)) in done.err + done.out, done.err
+        take_the_way_out(orch, done.err + done.out)
+    found = answer_of(reader, done)
+    if not (pattern.startswith("soft-0001") and reader in ("ensembles list", "predict")):
+        assert blind(found, pattern) == blind(right, pattern), f"{pattern} {how} {reader}"
+    return "right"
+
+
+def blind(found: Any, pattern: str) -> Any:
+    """Without what a way out gives up in words: the note that was in a damaged file."""
+    if isinstance(found, list) and found and isinstance(found[0], dict) and pattern.endswith("notes.json"):
+        return [{key: value for key, value in one.items() if key != "note"} for one in found]
+    return found
+
+
+def whole_copy(whole: Path, place: Path) -> Path:
+    if place.exists():
+        shutil.rmtree(place)
+    shutil.copytree(whole, place, symlinks=True)
+    return place
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", DAMAGES)
+@pytest.mark.parametrize("pattern", FILES)
+def test_a_damaged_file_is_named_and_the_way_out_works(
+    orch: Orch, people: Path, whole: Path, tmp_path: Path, pattern: str, how: str
+) -> None:
+    for reader in FILES[pattern]:
+        check(orch, people, whole, tmp_path / "a b", pattern, reader, how, 4001)
