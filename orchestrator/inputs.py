@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.checks import check_dropped, check_here, check_left, refuse_classes, tell_extra, tell_loading
-from orchestrator.commands import orch
 from orchestrator.config import choices_of, load_recipes
 from orchestrator.data.check import twins
 from orchestrator.data.extra import Extra, read_extra
 from orchestrator.data.folds import FoldPlan, plan_folds
 from orchestrator.data.photos import HashCache, Photos
-from orchestrator.data.readers import read
+from orchestrator.data.readers import check_command, read
 from orchestrator.errors import ConfigError, DataError, Mistakes, Problem
 from orchestrator.labels import CLASSES
 from orchestrator.lint import lint
@@ -189,9 +188,8 @@ def read_inputs(
     for note in [*notes, *photos.notes[:5]]:
         say(f"note: {note}")
     if len(photos.notes) > 5:
-        say(
-            f"... and {len(photos.notes) - 5} more notes: `{orch('data', 'check', '--data', settings.data)}` lists them."
-        )
+        command = check_command(settings.data, settings.columns, settings.distinct)
+        say(f"... and {len(photos.notes) - 5} more notes: `{command}` lists them.")
     for task, recipe in recipes.items():
         for problem in lint(specialists[task], recipe):
             say(f"note: {task}.{problem}")

@@ -60,6 +60,7 @@ def next_step(run: RunRecord) -> str:
         word for source in run.data.get("extra", {}).get("sources", ()) for word in ("--extra", shown(Path(source)))
     ]
     columns = [word for pair in run.data["columns"].items() for word in ("--columns", "=".join(pair))]
+    columns += ["--distinct-people"] if run.data.get("distinct_people") else []
     k, seed = (run.plan["k"], run.plan["seed"]) if run.plan else (0, 0)
     plan = ["--folds", k, "--plan-seed", seed, "--seed", run.seed]
     words = orch("train", run.task, "--data", data, "--base", run.id, *plan, *columns, *extra, workspace=workspace)

@@ -31,6 +31,7 @@ __all__ = [
     "grid",
     "has_emitted",
     "listed",
+    "mark",
     "minutes",
     "out",
     "print_stages",
@@ -84,6 +85,11 @@ def warn(text: str) -> None:
     """An error, to stderr, marked where the terminal can."""
     mark = "\x1b[31m\x1b[1merror: \x1b[0m" if _coloured(sys.stderr) else "error: "
     _write(sys.stderr, f"{mark}{text}\n")
+
+
+def mark(word: str, colour: int) -> str:
+    """A word of a result in one of the terminal's colours (31 red, 33 yellow), where stdout can show it."""
+    return f"\x1b[{colour}m{word}\x1b[0m" if _coloured(sys.stdout) else word
 
 
 def emit(value: Any) -> None:

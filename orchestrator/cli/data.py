@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.console import counting, emit, grid, out, say
+from orchestrator.cli.console import counting, emit, grid, mark, out, put, say
 from orchestrator.cli.options import (
     ColumnsOption,
     DataOption,
@@ -69,7 +69,7 @@ def check_data(
     else:
         _print_problems(findings.problems)
         notes = len(findings.problems) - fatal
-        typer.echo(
+        put(
             f"{len(findings.photos):,} photos of {people:,} people, {counted(findings.opened, 'file')} opened: "
             f"{counted(fatal, 'error')}, {counted(notes, 'note')}. Training may {'not ' if fatal else ''}start."
         )
@@ -81,15 +81,15 @@ def _print_problems(problems: list[Problem]) -> None:
     notes: dict[str, int] = {}
     for problem in problems:
         if problem.fatal:
-            typer.echo(f"{typer.style('error', fg='red')}  {problem}")
+            put(f"{mark('error', 31)}  {problem}")
             continue
         notes[problem.kind] = notes.get(problem.kind, 0) + 1
         if notes[problem.kind] <= SHOWN_NOTES:
-            typer.echo(f"{typer.style('note ', fg='yellow')}  {problem}")
+            put(f"{mark('note ', 33)}  {problem}")
     for kind, count in notes.items():
         if count > SHOWN_NOTES:
             rest = f"... and {count - SHOWN_NOTES:,} more of the kind '{kind}'; --json lists all."
-            typer.echo(f"{typer.style('note ', fg='yellow')}  {rest}")
+            put(f"{mark('note ', 33)}  {rest}")
 
 
 @app.command("describe")
@@ -123,7 +123,7 @@ def describe_data(
         emit(about.as_dict())
         return
     console = out()
-    typer.echo(f"{about.photos:,} photos of {about.people:,} people ({data})")
+    put(f"{about.photos:,} photos of {about.people:,} people ({data})")
     for title, frame in about.tables.items():
         table = grid(title, *(str(column) for column in frame.columns))
         for row in frame.itertuples(index=False):
@@ -174,14 +174,14 @@ def find_faces(
         return
     without = [path for path, box in zip(photos.table["path"], boxes, strict=True) if box is None]
     for path in without[:SHOWN_NOTES]:
-        typer.echo(f"no face  {path}")
+        put(f"no face  {path}")
     if len(without) > SHOWN_NOTES:
-        typer.echo(f"... and {len(without) - SHOWN_NOTES:,} more; --json lists all.")
+        put(f"... and {len(without) - SHOWN_NOTES:,} more; --json lists all.")
     if "mask" in photos.table:
         by_mask = photos.table["mask"].to_frame().assign(found=found).groupby("mask")["found"].agg(["sum", "size"])
         words = ", ".join(f"{mask} {row['sum']:,} of {row['size']:,}" for mask, row in by_mask.iterrows())
-        typer.echo(f"By mask: {words}.")
-    typer.echo(f"{DETECTOR} found a face in {sum(found):,} of {len(photos):,} photos.")
+        put(f"By mask: {words}.")
+    put(f"{DETECTOR} found a face in {sum(found):,} of {len(photos):,} photos.")
 
 
 @app.command("folds")

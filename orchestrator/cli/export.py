@@ -28,7 +28,8 @@ def export(
     """Write an ensemble's members as ONNX files for use elsewhere, each checked against torch on photos.
 
     A file takes uint8 pixels and gives probabilities, so nothing can be normalised in another way. Beside the files stand
-    card.json (how to feed them) and predict.py, a program that answers for photos with onnxruntime and without orch.
+    card.json (how to feed them) and predict.py, a program that answers for photos with onnxruntime and without
+    orch (decoding.py beside it reads them).
 
     \b
     Examples:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.console import emit, grid, out, say
+from orchestrator.cli.console import emit, grid, out, put, say
 from orchestrator.cli.options import JsonOption
 from orchestrator.errors import ConfigError, DataError, counted
 
@@ -65,7 +65,7 @@ def diff(
         emit(found.as_dict())
         return
     count = len(found.photos)
-    typer.echo(f"{count:,} of {found.rows:,} answers differ ({100 * count / max(1, found.rows):.2f} %).")
+    put(f"{count:,} of {found.rows:,} answers differ ({100 * count / max(1, found.rows):.2f} %).")
     for path, empty in zip((one, other), found.unanswered, strict=True):
         if empty:
             say(f"{path}: {counted(empty, 'photo')} without an answer; they count neither as equal nor as different.")

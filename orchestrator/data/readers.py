@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from orchestrator.commands import orch
+from orchestrator.commands import orch, shown
 from orchestrator.data.contest import read_contest
 from orchestrator.data.manifest import read_manifest
 from orchestrator.data.photos import Photos
 from orchestrator.data.places import is_folder, stands
 from orchestrator.errors import ConfigError, DataError, Problem, counted
 
-__all__ = ["inspect", "read"]
+__all__ = ["check_command", "inspect", "read"]
 
 
 def inspect(
@@ -49,6 +49,13 @@ def inspect(
     return read_contest(source, distinct)
 
 
+def check_command(source: Path, columns: Mapping[str, str] | None = None, distinct: bool = False) -> str:
+    """The command that lists everything about a data source; arguments as of `inspect`."""
+    words = [word for ours, theirs in (columns or {}).items() for word in ("--columns", f"{ours}={theirs}")]
+    words += ["--distinct-people"] if distinct else []
+    return orch("data", "check", "--data", shown(source), *words)
+
+
 def read(source: Path, columns: Mapping[str, str] | None = None, distinct: bool = False) -> Photos:
     """Reads a data source that must be in order; arguments as of `inspect`.
 
@@ -58,10 +65,8 @@ def read(source: Path, columns: Mapping[str, str] | None = None, distinct: bool 
     photos, problems = inspect(source, columns, distinct)
     fatal = [problem for problem in problems if problem.fatal]
     if fatal:
-        words = [word for ours, theirs in (columns or {}).items() for word in ("--columns", f"{ours}={theirs}")]
-        words += ["--distinct-people"] if distinct else []
         raise DataError(
-            f"{source}: {counted(len(fatal), 'problem')}; `{orch('data', 'check', '--data', source, *words)}` lists everything.",
+            f"{source}: {counted(len(fatal), 'problem')}; `{check_command(source, columns, distinct)}` lists everything.",
             fatal,
         )
     if not len(photos):

@@ -1,7 +1,10 @@
 """Pixels decide: what is odd around them is a note of the photo, and never reaches the terminal."""
 
+import hashlib
 import io
+import shutil
 import struct
+import subprocess
 import sys
 import warnings
 import zlib
@@ -15,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from orchestrator.data import decoding
 from orchestrator.data.check import check
 from orchestrator.data.decoding import FORMATS, UndecodableError, kind_of, read_photo, size_of
 from orchestrator.data.preprocessing import decode
@@ -215,3 +219,20 @@ def test_a_photo_without_permission_is_not_damaged(tmp_path: Path, monkeypatch: 
     found = check(tmp_path / "m.csv")
     assert any("no permission to read it. Allow it (chmod u+r)" in str(problem) for problem in found.fatal)
     assert not any("damaged" in str(problem) for problem in found.problems)
+
+
+def test_the_copy_beside_an_export_needs_no_orchestrator_and_decodes_the_same(tmp_path: Path) -> None:
+    shutil.copy(str(decoding.__file__), tmp_path / "decoding.py")
+    for number, (data, _) in enumerate(ODD.values()):
+        (tmp_path / f"{number}.bin").write_bytes(data)
+    code = (
+        "import sys; sys.path.insert(0, '.')\n"
+        "import decoding, hashlib, pathlib\n"
+        f"for number in range({len(ODD)}):\n"
+        "    print(hashlib.sha256(decoding.read_photo(pathlib.Path(f'{number}.bin')).pixels.tobytes()).hexdigest())\n"
+        "assert not any(name.startswith('orchestrator') for name in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert done.stdout.split() == [hashlib.sha256(decode(data).tobytes()).hexdigest() for data, _ in ODD.values()]
