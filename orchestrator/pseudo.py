@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from orchestrator.data.files import atomic
 from orchestrator.ensemble.predictor import Predictor
-from orchestrator.errors import ConfigError, DataError
+from orchestrator.errors import ConfigError, DataError, Problem, counted, printable
 from orchestrator.labels import CLASSES, JOINT, TASKS
 
 __all__ = ["PseudoLabels", "pseudo_label", "write_labels"]
@@ -72,6 +72,13 @@ def pseudo_label(
     """
     if not 0.5 <= threshold < 1:
         raise ConfigError(f"--threshold {threshold}; allowed: 0.5 up to, not including, 1.")
+    unnamed = [
+        Problem(str(path), "a table could not name it: its name is not UTF-8.", "Rename it.")
+        for path in paths
+        if printable(str(path)) != str(path)
+    ]
+    if unnamed:
+        raise DataError(f"{counted(len(unnamed), 'photo')} cannot stand in a table of labels.", unnamed)
     folds = folds_of(record)
     plan = record.get("plan_digest")
     if plan is None or any(fold is None for own in folds.values() for fold in own):

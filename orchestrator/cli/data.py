@@ -20,6 +20,7 @@ from orchestrator.cli.options import (
     chosen_tasks,
     column_names,
 )  # fmt: skip
+from orchestrator.commands import orch, shown
 from orchestrator.errors import ConfigError, Problem, counted
 from orchestrator.labels import TASKS
 
@@ -242,5 +243,5 @@ def synthesise(
     if eval_people:
         say(f"{folder / 'eval'}: {eval_people} other people, {7 * eval_people} photos; truth.csv has their labels.")
     most = most_folds(people)
-    folds = f" --folds {most}" if most < 5 else ""  # 5 is what train-all takes by itself
-    say(f"next: orch train-all --data {folder / 'train'}{folds}")
+    folds = ["--folds", most] if most < 5 else []  # 5 is what train-all takes by itself
+    say(f"next: {orch('train-all', '--data', shown(folder / 'train'), *folds)}")

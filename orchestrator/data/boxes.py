@@ -72,8 +72,7 @@ def _find(
         try:
             return finder.find(decode(place))
         except PhotoError as error:
-            where, what = error.message.split(": ", 1)
-            problems.append(Problem(where, what, kind="unreadable"))
+            problems.append(Problem(str(place), error.message.removeprefix(f"{place}: "), kind="unreadable"))
             return None
 
     items = list(missing.items())

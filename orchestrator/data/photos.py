@@ -180,8 +180,9 @@ def check_word(column: str, value: object, where: str) -> tuple[str | None, Prob
 
 def check_age(value: object, where: str) -> tuple[float | None, Problem | None]:
     """An age in years in 0..120, or what is wrong with it."""
+    word = str(value)
     try:
-        years = float(str(value))
+        years = float("nan") if "_" in word else float(word)  # Python reads 1_0 as 10
     except ValueError:
         years = float("nan")
     if 0 <= years <= MAX_AGE:

@@ -36,7 +36,17 @@ def test_the_hash_cache_saves_reading_and_never_lies(tmp_path: Path) -> None:
     assert cache.hashes([photo]) == HashCache(None).hashes([photo]) != first
     photo.write_bytes(b"other")
     assert cache.hashes([photo]) == HashCache(None).hashes([photo])
-    (tmp_path / "cache" / "hashes.json").write_text("{damaged")
+    kept = tmp_path / "cache" / "hashes.json"
+    whole = kept.read_bytes()
+    for data in (b"{damaged", b"", b"[]", b'{"hashes": 1}', whole.replace(b'": "a', b'": "b'), whole[:-9]):
+        kept.write_bytes(data)
+        assert cache.hashes([photo]) == HashCache(None).hashes([photo])
+    for place in range(whole.index(b": {"), len(whole), 7):  # one bit flipped
+        kept.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        assert cache.hashes([photo]) == HashCache(None).hashes([photo])
+    kept.unlink()
+    kept.mkdir()
     assert cache.hashes([photo]) == HashCache(None).hashes([photo])
+    assert kept.is_file()
     with pytest.raises(DataError, match="2 of 3 photos cannot be read"):
         cache.hashes([photo, tmp_path / "b", tmp_path / "c"])
