@@ -28,7 +28,7 @@ from orchestrator.ensemble.engines import Engine, open_runners
 from orchestrator.ensemble.export import Exports
 from orchestrator.ensemble.member import Member
 from orchestrator.ensemble.predictor import Predictor
-from orchestrator.ensembling import open_predictor
+from orchestrator.opening import open_predictor
 from orchestrator.prediction import find_photos
 from orchestrator.records.workspace import Workspace
 

@@ -151,7 +151,8 @@ def some(data: Path, people: int, scale: float, folder: Path) -> Path:
 
 def orch_train_all(data: Path, folds: int, recipe: str, workspace: Path) -> float:
     """The same by the product's own command, in a process of its own; the 18-way macro F1 out of fold."""
-    from orchestrator.ensembling import build_ensemble, choose_runs
+    from orchestrator.choosing import choose_runs
+    from orchestrator.ensembling import build_ensemble
     from orchestrator.records.workspace import Workspace
 
     code = "from orchestrator.cli.app import main\nif __name__ == '__main__': main()"

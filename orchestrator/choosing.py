@@ -1,22 +1,81 @@
-"""What becomes current, and what is said of it: by how much it is better or worse than what it replaces, and the way back."""
+"""Which runs are taken, and what becomes current: by how much it is better or worse than what it replaces, and the way back.
+
+Nothing heavy is imported before two things are compared.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from orchestrator.commands import orch
 from orchestrator.data.sealed import check_file
-from orchestrator.errors import DamagedError, WorkspaceError
+from orchestrator.errors import ConfigError, DamagedError, Problem, WorkspaceError, nearest
+from orchestrator.labels import CLASSES, TASKS
 from orchestrator.records.run import RunRecord
 from orchestrator.records.workspace import Workspace
+from orchestrator.training.cards import CARD
 
-__all__ = ["OUT_OF_FOLD", "make_current", "make_ensemble_current", "use_ensemble", "use_run"]
+__all__ = ["OUT_OF_FOLD", "choose_runs", "make_current", "make_ensemble_current", "use_ensemble", "use_run"]
 
 OUT_OF_FOLD = "out_of_fold.parquet"
 """In an ensemble's folder: every photo's answer behind its scores."""
 
 Say = Callable[[str], None]
+
+
+def choose_runs(workspace: Workspace, choice: Sequence[str] = ()) -> dict[str, list[RunRecord]]:
+    """The runs of each specialist: those named, otherwise the current one.
+
+    Args:
+        workspace: where to look.
+        choice: `TASK=RUN` or `TASK=RUN,RUN`; `joint=RUN` for networks that answer for all tasks, which take part only when named.
+
+    Raises:
+        ConfigError: a wrong task, or a run of another specialist.
+        WorkspaceError: a run that is not there, or is unfinished; all at once.
+    """
+    problems: list[Problem] = []
+    named: dict[str, list[RunRecord]] = {}
+    for word in choice:
+        task, equals, names = word.partition("=")
+        if not equals or task not in CLASSES or not names:
+            what = f"write TASK=RUN or TASK=RUN,RUN with a task of {', '.join(CLASSES)}.{nearest(task, CLASSES)}"
+            problems.append(Problem(f"--members {word}", what))
+            continue
+        for name in filter(None, names.split(",")):
+            try:
+                run = workspace.run(name)
+            except WorkspaceError as error:
+                problems.append(Problem(f"--members {word}", error.message))
+                continue
+            problem = _unfit(run, task)
+            if problem:
+                problems.append(Problem(f"--members {word}", problem))
+            if run.id not in [one.id for one in named.get(task, [])]:
+                named.setdefault(task, []).append(run)
+    if problems:
+        raise ConfigError(f"{len(problems)} mistake{'s' * (len(problems) > 1)} in --members:", problems)
+    missing: list[WorkspaceError] = []
+    for task in TASKS:
+        if task not in named:
+            try:
+                named[task] = [workspace.current_run(task)]
+            except WorkspaceError as error:
+                missing.append(error)
+    if missing:
+        raise WorkspaceError("\n".join(error.message for error in missing))
+    return {task: named[task] for task in CLASSES if task in named}
+
+
+def _unfit(run: RunRecord, task: str) -> str:
+    if run.task != task:
+        return f"{run.id} is a run of the {run.task} specialist."
+    if not run.complete:
+        missing = [str(fold) for fold in run.folds if not (run.member(fold) / CARD).is_file()]
+        resume = orch("resume", run.id, workspace=run.folder.parent)
+        return f"{run.id} is unfinished (fold {', '.join(missing)} missing): `{resume}` completes it."
+    return ""
 
 
 def make_current(workspace: Workspace, run: RunRecord, say: Say) -> None:
@@ -103,7 +162,7 @@ def _ensemble_gain(workspace: Workspace, before: dict[str, Any], after: dict[str
     import pandas as pd
 
     from orchestrator.evaluation.held_out import gain_of
-    from orchestrator.labels import LABELS, TASKS, compose
+    from orchestrator.labels import LABELS, compose
 
     tables = []
     for record in (before, after):

@@ -6,7 +6,7 @@ No image is touched: the runs' held-out tables hold every answer. Ensembles are 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,14 +15,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from orchestrator.choosing import OUT_OF_FOLD, make_ensemble_current
-from orchestrator.commands import orch
 from orchestrator.data.files import atomic, sha256_of
-from orchestrator.data.sealed import check_file
-from orchestrator.ensemble.member import MemberFiles, load_members
-from orchestrator.ensemble.outside import OutsideTable, count_matches, read_outside
-from orchestrator.ensemble.predictor import Predictor
+from orchestrator.ensemble.outside import OutsideTable, count_matches
 from orchestrator.ensemble.voting import COLUMN, STRATEGIES, Strategy, vote
-from orchestrator.errors import ConfigError, PlanError, Problem, WorkspaceError, nearest
+from orchestrator.errors import ConfigError, PlanError, WorkspaceError, nearest
 from orchestrator.evaluation.held_out import held_out_of
 from orchestrator.evaluation.out_of_fold import (
     Evaluation,
@@ -39,9 +35,9 @@ from orchestrator.records.members import check_member
 from orchestrator.records.origins import plan_of
 from orchestrator.records.run import RECORD, RunRecord
 from orchestrator.records.workspace import Workspace, now
-from orchestrator.training.cards import CARD, WEIGHTS, function_of
+from orchestrator.training.cards import WEIGHTS, function_of
 
-__all__ = ["Built", "build_ensemble", "choose_runs", "open_predictor"]
+__all__ = ["Built", "build_ensemble"]
 
 DISAGREEMENTS = "disagreements.csv"
 
@@ -68,60 +64,6 @@ class Built:
     evaluation: Mapping[str, Evaluation] | None
     why_none: str
     disagreements: pd.DataFrame | None
-
-
-def choose_runs(workspace: Workspace, choice: Sequence[str] = ()) -> dict[str, list[RunRecord]]:
-    """The runs of each specialist: those named, otherwise the current one.
-
-    Args:
-        workspace: where to look.
-        choice: `TASK=RUN` or `TASK=RUN,RUN`; `joint=RUN` for networks that answer for all tasks, which take part only when named.
-
-    Raises:
-        ConfigError: a wrong task, or a run of another specialist.
-        WorkspaceError: a run that is not there, or is unfinished; all at once.
-    """
-    problems: list[Problem] = []
-    named: dict[str, list[RunRecord]] = {}
-    for word in choice:
-        task, equals, names = word.partition("=")
-        if not equals or task not in CLASSES or not names:
-            what = f"write TASK=RUN or TASK=RUN,RUN with a task of {', '.join(CLASSES)}.{nearest(task, CLASSES)}"
-            problems.append(Problem(f"--members {word}", what))
-            continue
-        for name in filter(None, names.split(",")):
-            try:
-                run = workspace.run(name)
-            except WorkspaceError as error:
-                problems.append(Problem(f"--members {word}", error.message))
-                continue
-            problem = _unfit(run, task)
-            if problem:
-                problems.append(Problem(f"--members {word}", problem))
-            if run.id not in [one.id for one in named.get(task, [])]:
-                named.setdefault(task, []).append(run)
-    if problems:
-        raise ConfigError(f"{len(problems)} mistake{'s' * (len(problems) > 1)} in --members:", problems)
-    missing: list[WorkspaceError] = []
-    for task in TASKS:
-        if task not in named:
-            try:
-                named[task] = [workspace.current_run(task)]
-            except WorkspaceError as error:
-                missing.append(error)
-    if missing:
-        raise WorkspaceError("\n".join(error.message for error in missing))
-    return {task: named[task] for task in CLASSES if task in named}
-
-
-def _unfit(run: RunRecord, task: str) -> str:
-    if run.task != task:
-        return f"{run.id} is a run of the {run.task} specialist."
-    if not run.complete:
-        missing = [str(fold) for fold in run.folds if not (run.member(fold) / CARD).is_file()]
-        resume = orch("resume", run.id, workspace=run.folder.parent)
-        return f"{run.id} is unfinished (fold {', '.join(missing)} missing): `{resume}` completes it."
-    return ""
 
 
 def build_ensemble(
@@ -322,29 +264,3 @@ def _single(name: str, fold: int | None, truth: NDArray[Any], answers: NDArray[A
     return {
         "run": name, "fold": fold, "photos": len(truth), "accuracy": scores.accuracy, "macro_f1": scores.macro_f1,
     }  # fmt: skip
-
-
-def open_predictor(
-    workspace: Workspace,
-    name: str | None,
-    device: str,
-    loaded: Callable[[int, int], None] = lambda _done, _all: None,
-    strategy: Strategy | None = None,
-    sharing: bool = True,
-) -> tuple[str, Predictor]:
-    """The named ensemble (or the current one), its members loaded; `sharing` as in `Predictor`.
-
-    Raises:
-        WorkspaceError: no such ensemble, or member files that are missing or changed.
-    """
-    folder, record = workspace.ensemble(name)
-    members = {
-        task: [MemberFiles(workspace.root / one["folder"], one["sha256"], one["function"]) for one in chosen]
-        for task, chosen in record["members"].items()
-    }
-    again = f"build it again with its tables: `{orch('ensemble', '--with', 'TABLE', workspace=workspace.root)}`."
-    for one in record["outside"]:
-        check_file(folder / one["file"], record["files"][one["file"]], again)
-    found = load_members(members, device, loaded)
-    outside = [replace(read_outside(folder / one["file"]), name=one["name"]) for one in record["outside"]]
-    return folder.name, Predictor(found, strategy or record["strategy"], device, sharing=sharing, outside=outside)

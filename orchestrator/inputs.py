@@ -7,12 +7,12 @@ goes on with a run or begins another.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from orchestrator.checks import check_dropped, check_here, check_left, refuse_classes, tell_extra, tell_loading
-from orchestrator.config import choices_of, load_recipes
+from orchestrator.config import choices_of
 from orchestrator.data.check import twins
 from orchestrator.data.extra import Extra, read_extra
 from orchestrator.data.folds import FoldPlan, plan_folds
@@ -26,52 +26,14 @@ from orchestrator.records.environment import git_revision, hardware, versions
 from orchestrator.records.origins import keep_content, keep_plan
 from orchestrator.records.run import UNFINISHED, RunRecord, run_key
 from orchestrator.records.workspace import Workspace, now
+from orchestrator.settings import Settings, recipes_of
 from orchestrator.specialist import Specialist
 from orchestrator.training.backbones import InitialWeights, State, check_backbone, keep_weights, load_state
 from orchestrator.training.devices import resolve_device
 from orchestrator.training.features import check_head_alone
 from orchestrator.training.jobs import share_out
 
-__all__ = ["Inputs", "Settings", "key_of", "new_run", "read_inputs"]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a user asks for.
-
-    Attributes:
-        data: a folder in the contest's layout, or a manifest.
-        workspace: where everything is kept.
-        columns: our name -> the manifest's name.
-        recipes: `NAME`, `FILE.toml`, `TASK=NAME` or `TASK=FILE.toml`.
-        changes: `KEY=VALUE` or `TASK.KEY=VALUE`.
-        k: folds of the plan; 0 trains one member on everything, without a score; None: as the workspace's current runs.
-        folds_used: train only the first folds of the plan, 1 for a single split; 0: all.
-        seed: of the training.
-        plan_seed: of the fold plan; None: as the workspace's current runs.
-        jobs: members at once; 0 chooses.
-        device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        store: decode once into the workspace's pixel store.
-        profile: write into the members' histories where the time went.
-        extra: tables of photos from elsewhere that join training and are never scored.
-        distinct: people whose names differ in spelling alone are different people.
-    """
-
-    data: Path
-    workspace: Path = Path("runs")
-    columns: Mapping[str, str] = field(default_factory=dict)
-    recipes: Sequence[str] = ("quick",)
-    changes: Sequence[str] = ()
-    k: int | None = 5
-    folds_used: int = 0
-    seed: int = 0
-    plan_seed: int | None = 0
-    jobs: int = 0
-    device: str = "auto"
-    store: bool = True
-    profile: bool = False
-    extra: Sequence[Path] = ()
-    distinct: bool = False
+__all__ = ["Inputs", "key_of", "new_run", "read_inputs"]
 
 
 @dataclass(frozen=True)
@@ -132,7 +94,7 @@ def read_inputs(
     recipes: Mapping[str, Recipe] = {}
     device = ""
     with wrong.kept():
-        recipes = _recipes(settings, specialists, base)
+        recipes = recipes_of(settings, specialists, base)
     states: dict[str, State] = {}
     for task, recipe in recipes.items():
         with wrong.kept(task):
@@ -239,12 +201,6 @@ def read_inputs(
     return Inputs(
         workspace, photos, content, fingerprint, plan, folds, recipes, weights, device, extra, extra_content, learning
     )  # fmt: skip
-
-
-def _recipes(settings: Settings, specialists: Mapping[str, Specialist], base: RunRecord | None) -> Mapping[str, Recipe]:
-    """The recipes asked for, on top of the base run's where none is named."""
-    bases = {base.task: Recipe.model_validate(base.recipe)} if base else None
-    return load_recipes(specialists, settings.recipes, settings.changes, bases)
 
 
 def key_of(

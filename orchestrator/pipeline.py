@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from orchestrator.choosing import make_current
 from orchestrator.commands import orch
 from orchestrator.errors import WorkspaceError
-from orchestrator.inputs import Settings, key_of, new_run, read_inputs
+from orchestrator.inputs import key_of, new_run, read_inputs
 from orchestrator.preparation import Observer, Work, first_job, missing_jobs, pixels_of
 from orchestrator.records.comparison import near
 from orchestrator.records.environment import versions
@@ -26,6 +26,7 @@ from orchestrator.records.run import COMPLETE, RUN_LOCK, RunRecord, member_folde
 from orchestrator.records.summary import score_of
 from orchestrator.records.workspace import Workspace
 from orchestrator.retraining import base_run, check_folds, settle, tell_base
+from orchestrator.settings import Settings
 from orchestrator.specialist import Specialist
 from orchestrator.training.cards import CARD, read_card
 from orchestrator.training.jobs import JobResult, run_jobs, share_out

@@ -16,11 +16,12 @@ from orchestrator.data.boxes import find_boxes
 from orchestrator.data.preprocessing import Box, Geometry
 from orchestrator.data.store import DirectPixels, JoinedRows, PixelSource, Rows, build_stores, store_key
 from orchestrator.errors import counted
-from orchestrator.inputs import Inputs, Settings
+from orchestrator.inputs import Inputs
 from orchestrator.labels import CLASSES
 from orchestrator.recipe import Recipe
 from orchestrator.records.environment import versions
 from orchestrator.records.run import RunRecord
+from orchestrator.settings import Settings
 from orchestrator.specialist import Specialist
 from orchestrator.training.backbones import preprocess_of
 from orchestrator.training.cards import CARD

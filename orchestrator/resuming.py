@@ -9,11 +9,12 @@ from pathlib import Path
 
 from orchestrator.commands import orch
 from orchestrator.errors import ConfigError, DataError
-from orchestrator.inputs import Inputs, Settings, read_inputs
+from orchestrator.inputs import Inputs, read_inputs
 from orchestrator.pipeline import Report, heal_runs, train_runs
 from orchestrator.preparation import Observer, Work, pixels_of
 from orchestrator.records.run import RunRecord
 from orchestrator.records.workspace import Workspace
+from orchestrator.settings import Settings
 from orchestrator.specialist import Specialist
 from orchestrator.training.cards import CARD
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from orchestrator.commands import orch
 from orchestrator.errors import ConfigError, WorkspaceError, counted
-from orchestrator.inputs import Inputs, Settings
 from orchestrator.labels import TASKS
-from orchestrator.recipe import Recipe
 from orchestrator.records.run import RunRecord
 from orchestrator.records.workspace import Workspace
+from orchestrator.settings import Settings
+
+if TYPE_CHECKING:
+    from orchestrator.inputs import Inputs
 
 __all__ = ["base_run", "check_folds", "settle", "tell_base"]
 
@@ -75,6 +78,8 @@ def base_run(root: Path, task: str, base: str | None) -> RunRecord | None:
 
 def check_folds(folds: Sequence[int], inputs: Inputs, parent: RunRecord | None) -> None:
     """Refuses folds that the plan does not have, and a parent of another recipe, plan or data."""
+    from orchestrator.recipe import Recipe
+
     if not folds:
         return
     if parent is not None and inputs.recipes[parent.task].digest() != Recipe.model_validate(parent.recipe).digest():

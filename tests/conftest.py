@@ -82,7 +82,8 @@ def tiny(*more: str) -> list[str]:
 @pytest.fixture(scope="session")
 def trained(people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace with one complete run of each specialist over three folds; read only."""
-    from orchestrator.pipeline import Settings, train_all
+    from orchestrator.pipeline import train_all
+    from orchestrator.settings import Settings
     from orchestrator.specialists import SPECIALISTS
 
     workspace = tmp_path_factory.mktemp("trained") / "runs"

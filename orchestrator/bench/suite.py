@@ -15,17 +15,20 @@ from orchestrator.bench.growth import bench_growth
 from orchestrator.bench.prediction import bench_prediction
 from orchestrator.bench.training import bench_training
 from orchestrator.bench.voting import bench_voting
+from orchestrator.choosing import choose_runs
 from orchestrator.config import load_recipes
 from orchestrator.data.photos import Photos
 from orchestrator.data.readers import read
 from orchestrator.data.synthetic import write_people
 from orchestrator.ensemble.predictor import Predictor
-from orchestrator.ensembling import build_ensemble, choose_runs, open_predictor
+from orchestrator.ensembling import build_ensemble
 from orchestrator.errors import ConfigError, TrainingError
 from orchestrator.labels import age_bands
-from orchestrator.pipeline import Observer, Settings, first_jobs, train_all
+from orchestrator.opening import open_predictor
+from orchestrator.pipeline import Observer, first_jobs, train_all
 from orchestrator.records.environment import git_revision, hardware, versions
 from orchestrator.records.workspace import Workspace, now
+from orchestrator.settings import Settings
 from orchestrator.specialist import Specialist
 from orchestrator.training.devices import resolve_device
 from orchestrator.training.member import MemberJob

@@ -56,8 +56,8 @@ def cascade(
     from orchestrator.data.contest import read_eval
     from orchestrator.data.readers import read
     from orchestrator.ensemble.engines import check_engine
-    from orchestrator.ensembling import open_predictor
     from orchestrator.labels import TASKS, compose
+    from orchestrator.opening import open_predictor
     from orchestrator.pictures import draw_cascade
     from orchestrator.prediction import choose_engines, find_photos
     from orchestrator.records.origins import trained_content

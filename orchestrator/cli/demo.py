@@ -35,10 +35,11 @@ def demo(
       orch demo --out elsewhere --people 300
     """
     from orchestrator import pipeline
+    from orchestrator.choosing import choose_runs
     from orchestrator.cli.display import TrainingDisplay
     from orchestrator.cli.ensemble import PICTURE, draw_scores, print_built
     from orchestrator.cli.train import interrupted
-    from orchestrator.ensembling import build_ensemble, choose_runs
+    from orchestrator.ensembling import build_ensemble
     from orchestrator.records.workspace import Workspace
     from orchestrator.specialists import SPECIALISTS
 
@@ -118,9 +119,9 @@ def _predict(workspace: object, data: Path, folder: Path) -> float:
     import pandas as pd
 
     from orchestrator.data.contest import read_eval
-    from orchestrator.ensembling import open_predictor
     from orchestrator.labels import LABELS
     from orchestrator.metrics import macro_f1
+    from orchestrator.opening import open_predictor
     from orchestrator.pictures import contact_sheet
     from orchestrator.prediction import predict_photos, write_submission
     from orchestrator.records.workspace import Workspace

@@ -56,8 +56,8 @@ def ensemble(
       orch ensemble --members joint=joint-0001
       orch ensemble --with other.parquet --with old_submission.csv
     """
-    from orchestrator.ensemble.outside import each_once, read_outside
-    from orchestrator.ensembling import build_ensemble, choose_runs
+    from orchestrator.choosing import choose_runs
+    from orchestrator.ensembling import build_ensemble
     from orchestrator.records.workspace import Workspace
 
     place = Workspace(workspace)

@@ -38,8 +38,8 @@ def export(
       python exported/predict.py photo.jpg
     """
     from orchestrator.ensemble.engines import check_engine
-    from orchestrator.ensembling import open_predictor
     from orchestrator.exporting import export_ensemble
+    from orchestrator.opening import open_predictor
     from orchestrator.prediction import find_photos
     from orchestrator.records.workspace import Workspace
 

@@ -166,7 +166,7 @@ def _open(
 ) -> Predictor:
     from orchestrator.ensemble.engines import check_engine
     from orchestrator.ensemble.predictor import CALL
-    from orchestrator.ensembling import open_predictor
+    from orchestrator.opening import open_predictor
     from orchestrator.records.workspace import Workspace
     from orchestrator.training.devices import resolve_device
 

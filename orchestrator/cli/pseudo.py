@@ -43,7 +43,7 @@ def pseudo(
       orch train age --data people/train --extra pseudo.parquet --set extra_factor=0.3
     """
     from orchestrator.data.contest import read_eval
-    from orchestrator.ensembling import open_predictor
+    from orchestrator.opening import open_predictor
     from orchestrator.prediction import find_photos
     from orchestrator.pseudo import pseudo_label, write_labels
     from orchestrator.records.workspace import Workspace

@@ -38,8 +38,8 @@ def resume(
     from orchestrator.records.workspace import Workspace
 
     Workspace(workspace).run(run)
-    from orchestrator.inputs import Settings
     from orchestrator.resuming import resume as go_on
+    from orchestrator.settings import Settings
     from orchestrator.specialists import TRAINABLE
 
     settings = Settings(Path(), workspace, jobs=jobs, device=device, store=not no_store, profile=profile)

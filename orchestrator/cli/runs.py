@@ -234,6 +234,9 @@ def compare(
       orch runs compare age-0001 age-0002
       orch runs compare age-0001 age-0002 age-0005 --picture curves.png
     """
+    if len(set(run)) < 2:
+        example = orch("runs", "compare", "age-0001", "age-0002", workspace=workspace)
+        raise ConfigError(f"a comparison needs two runs or more, as in {example}.")
     from orchestrator.cli.comparison import print_comparison
     from orchestrator.experiments.comparing import compare_runs
     from orchestrator.experiments.curves import draw_comparison

@@ -31,9 +31,9 @@ from orchestrator.labels import TASKS
 if TYPE_CHECKING:
     from orchestrator.experiments.sweeps import Sweep
     from orchestrator.experiments.tuning import Stage
-    from orchestrator.inputs import Settings
     from orchestrator.preparation import Observer
     from orchestrator.records.run import RunRecord
+    from orchestrator.settings import Settings
     from orchestrator.specialist import Specialist
 
 __all__ = ["sweep"]
@@ -113,8 +113,8 @@ def sweep(
     if print_space:
         typer.echo(STAGES if stages else DEFAULT, nl=False)
         return
-    from orchestrator.inputs import Settings
-    from orchestrator.pictures import check_png
+    from orchestrator.retraining import base_run
+    from orchestrator.settings import Settings, check_early
     from orchestrator.specialists import trainable
 
     specialist = trainable(task)
@@ -123,6 +123,8 @@ def sweep(
     if to is not None and to.suffix != ".toml":
         raise ConfigError(f"--out {to}: a recipe's file ends in .toml.")
     if picture is not None:
+        from orchestrator.pictures import check_png
+
         check_png("--picture", picture)
         if stages:
             raise ConfigError("--picture draws the trials of one search; leave it or --stages out.")
@@ -130,6 +132,7 @@ def sweep(
         data, workspace, column_names(columns), recipe, change, folds, folds_used or int(valid_only), seed, None, jobs, device,
         not no_store, extra=extra, distinct=distinct,
     )  # fmt: skip
+    check_early(settings, {task: specialist}, base_run(workspace, task, None))
     display = watcher(track, workspace)
     try:
         if stages:

@@ -79,14 +79,17 @@ def train_all(
       orch train-all --data people/train --recipe standard --recipe age=my_age.toml
       orch train-all --data manifest.csv --columns person=subject --tasks gender,mask
     """
-    from orchestrator import pipeline
+    from orchestrator.settings import Settings, check_early
     from orchestrator.specialists import SPECIALISTS
 
     chosen = chosen_tasks(tasks)
-    settings = pipeline.Settings(
+    settings = Settings(
         data, workspace, column_names(columns), recipe or ["quick"], change, folds, folds_used or int(valid_only), seed,
         plan_seed, jobs, device, not no_store, profile, extra, distinct,
     )  # fmt: skip
+    check_early(settings, {task: SPECIALISTS[task] for task in chosen})
+    from orchestrator import pipeline
+
     display = watcher(track, workspace)
     try:
         report = pipeline.train_all(settings, {task: SPECIALISTS[task] for task in chosen}, display)
@@ -160,12 +163,12 @@ def train(
       orch train mask --data people/train --fold 2 --seed 1
       orch train age --data people/train --grid loss=cross_entropy,focal lr=1e-3,3e-4 --folds-used 1
     """
-    from orchestrator import pipeline
-    from orchestrator.experiments.grids import train_grid
+    from orchestrator.retraining import base_run
+    from orchestrator.settings import Settings, check_early
     from orchestrator.specialists import trainable
 
     specialist = trainable(task)
-    settings = pipeline.Settings(
+    settings = Settings(
         data, workspace, column_names(columns), recipe, change, folds, folds_used or int(valid_only), seed,
         plan_seed, jobs, device, not no_store, profile, extra, distinct,
     )  # fmt: skip
@@ -175,6 +178,10 @@ def train(
         raise ConfigError(
             "--grid trains whole combinations, each once: leave --fold, --base, --again and --profile out."
         )
+    check_early(settings, {task: specialist}, base_run(workspace, task, base))
+    from orchestrator import pipeline
+    from orchestrator.experiments.grids import train_grid
+
     display = watcher(track, workspace)
     try:
         if grid_words:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.data.files import atomic
 from orchestrator.experiments.comparing import Comparison, mean_curve
-from orchestrator.experiments.sweeps import Sweep
 from orchestrator.pictures import ACCENT, INK, WARN, pyplot
+
+if TYPE_CHECKING:
+    from orchestrator.experiments.sweeps import Sweep
 
 __all__ = ["draw_comparison", "draw_sweep"]
 

@@ -10,12 +10,13 @@ from itertools import product
 from orchestrator.config import load_recipes
 from orchestrator.errors import ConfigError, Mistakes, Problem, counted
 from orchestrator.experiments.runs import known_run, run_of, tag
-from orchestrator.inputs import Settings, read_inputs
+from orchestrator.inputs import read_inputs
 from orchestrator.pipeline import Report, train_runs
 from orchestrator.preparation import Observer, Work, pixels_of
 from orchestrator.recipe import Recipe
 from orchestrator.records.run import RunRecord
 from orchestrator.retraining import base_run, settle, tell_base
+from orchestrator.settings import Settings
 from orchestrator.specialist import Specialist
 
 __all__ = ["points_of", "train_grid", "train_points"]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from orchestrator.inputs import Inputs, Settings, key_of, new_run
+from orchestrator.inputs import Inputs, key_of, new_run
 from orchestrator.pipeline import found_run
 from orchestrator.records.annotations import Annotations
 from orchestrator.records.run import RunRecord
 from orchestrator.records.workspace import Workspace
+from orchestrator.settings import Settings
 
 __all__ = ["known_run", "run_of", "tag"]
 

@@ -22,7 +22,7 @@ from orchestrator.experiments.comparing import Comparison, compare_runs
 from orchestrator.experiments.runs import known_run, run_of, tag
 from orchestrator.experiments.search import COMPLETE, FAILED, GIVEN_UP, Search, Trial, bars_of
 from orchestrator.experiments.spaces import Space
-from orchestrator.inputs import Inputs, Settings, read_inputs
+from orchestrator.inputs import Inputs, read_inputs
 from orchestrator.metrics import score
 from orchestrator.pipeline import Report, train_runs
 from orchestrator.preparation import Observer, Work, pixels_of
@@ -30,6 +30,7 @@ from orchestrator.recipe import Recipe
 from orchestrator.records.run import RunRecord
 from orchestrator.records.workspace import Workspace
 from orchestrator.retraining import base_run, settle, tell_base
+from orchestrator.settings import Settings
 from orchestrator.specialist import Specialist
 from orchestrator.training.cards import history_of
 from orchestrator.training.jobs import share_out

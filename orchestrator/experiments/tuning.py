@@ -18,12 +18,12 @@ from orchestrator.experiments.search import FAILED
 from orchestrator.experiments.spaces import Choice, Space
 from orchestrator.experiments.sweeps import sweep
 from orchestrator.experiments.tta import keep_views, try_views
-from orchestrator.inputs import Settings
 from orchestrator.preparation import Observer
 from orchestrator.recipe import Recipe
 from orchestrator.records.run import RunRecord
 from orchestrator.records.workspace import Workspace
 from orchestrator.retraining import base_run, settle
+from orchestrator.settings import Settings
 from orchestrator.specialist import Specialist
 from orchestrator.training.devices import resolve_device
 

@@ -21,10 +21,11 @@ from orchestrator.data.extra import EVERY_FOLD, read_extra
 from orchestrator.data.folds import FoldPlan
 from orchestrator.data.store import JoinedRows
 from orchestrator.errors import DataError
-from orchestrator.inputs import Settings, read_inputs
+from orchestrator.inputs import read_inputs
 from orchestrator.labels import CLASSES, TASKS
 from orchestrator.preparation import Work, missing_jobs
 from orchestrator.records.run import RunRecord
+from orchestrator.settings import Settings
 from orchestrator.specialists import SPECIALISTS, TRAINABLE
 from orchestrator.training.heads import SoftAgeHead
 from tests.conftest import ROOT, TINY, Done, hashes, tiny, train

@@ -22,7 +22,8 @@ from orchestrator.ensemble.member import MemberFiles, load_members
 from orchestrator.ensemble.predictor import Predictor
 from orchestrator.ensemble.trunk import whole
 from orchestrator.errors import ConfigError
-from orchestrator.pipeline import Settings, train_all
+from orchestrator.pipeline import train_all
+from orchestrator.settings import Settings
 from orchestrator.specialists import SPECIALISTS, TRAINABLE
 from tests.conftest import TINY, Done, Silent, edit_sealed, hashes, tiny, train
 

@@ -30,7 +30,8 @@ Orch = Callable[..., Done]
 @pytest.fixture(scope="module")
 def with_joint(people: Path, trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The trained workspace with a joint run beside the specialists."""
-    from orchestrator.pipeline import Settings, retrain
+    from orchestrator.pipeline import retrain
+    from orchestrator.settings import Settings
 
     place = tmp_path_factory.mktemp("joint") / "runs"
     shutil.copytree(trained, place)

@@ -28,7 +28,8 @@ Orch = Callable[..., Done]
 @pytest.fixture(scope="module")
 def three(people: Path, trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The trained workspace with two more age runs: another rate, and other folds with another loss."""
-    from orchestrator.pipeline import Settings, retrain
+    from orchestrator.pipeline import retrain
+    from orchestrator.settings import Settings
     from orchestrator.specialists import SPECIALISTS
     from tests.conftest import TINY, Silent
 

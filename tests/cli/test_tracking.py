@@ -158,7 +158,8 @@ def test_a_training_that_goes_on_tells_every_epoch_once(people: Path, workspace:
 def test_a_tracker_that_fails_costs_no_training(
     people: Path, workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from orchestrator.pipeline import Settings, retrain
+    from orchestrator.pipeline import retrain
+    from orchestrator.settings import Settings
     from orchestrator.specialists import SPECIALISTS
     from tests.conftest import TINY
 

@@ -309,8 +309,8 @@ def test_going_on_under_other_versions_is_told(orch: Orch, people: Path, workspa
 
 
 def test_a_draw_goes_by_mask_state_unless_told_otherwise(people: Path, tmp_path: Path) -> None:
-    from orchestrator.inputs import Settings
     from orchestrator.pipeline import first_jobs, train_all
+    from orchestrator.settings import Settings
     from orchestrator.specialists import SPECIALISTS
 
     for change, kinds in (("draw_by=mask", {0: 5, 1: 1, 2: 1}), ("draw_by=photo", {0: 7})):

@@ -53,11 +53,12 @@ OTHERS = {"age-0001": "age-0002", "soft-0001": "soft-0002"}
 @pytest.fixture(scope="module")
 def whole(trained: Path, people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace with everything in it: two runs of age, two ensembles, notes."""
-    from orchestrator.ensembling import build_ensemble, choose_runs
-    from orchestrator.inputs import Settings
+    from orchestrator.choosing import choose_runs
+    from orchestrator.ensembling import build_ensemble
     from orchestrator.pipeline import retrain
     from orchestrator.records.annotations import Annotations
     from orchestrator.records.workspace import Workspace
+    from orchestrator.settings import Settings
     from orchestrator.specialists import SPECIALISTS
     from tests.conftest import TINY, Silent
 

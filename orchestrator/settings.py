@@ -1,0 +1,101 @@
+"""What a user asks for, and the mistakes in it that show before anything heavy is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator.commands import orch
+from orchestrator.errors import DataError, Mistakes
+
+if TYPE_CHECKING:
+    from orchestrator.recipe import Recipe
+    from orchestrator.records.run import RunRecord
+    from orchestrator.specialist import Specialist
+
+__all__ = ["Settings", "check_early", "recipes_of"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a user asks for.
+
+    Attributes:
+        data: a folder in the contest's layout, or a manifest.
+        workspace: where everything is kept.
+        columns: our name -> the manifest's name.
+        recipes: `NAME`, `FILE.toml`, `TASK=NAME` or `TASK=FILE.toml`.
+        changes: `KEY=VALUE` or `TASK.KEY=VALUE`.
+        k: folds of the plan; 0 trains one member on everything, without a score; None: as the workspace's current runs.
+        folds_used: train only the first folds of the plan, 1 for a single split; 0: all.
+        seed: of the training.
+        plan_seed: of the fold plan; None: as the workspace's current runs.
+        jobs: members at once; 0 chooses.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        store: decode once into the workspace's pixel store.
+        profile: write into the members' histories where the time went.
+        extra: tables of photos from elsewhere that join training and are never scored.
+        distinct: people whose names differ in spelling alone are different people.
+    """
+
+    data: Path
+    workspace: Path = Path("runs")
+    columns: Mapping[str, str] = field(default_factory=dict)
+    recipes: Sequence[str] = ("quick",)
+    changes: Sequence[str] = ()
+    k: int | None = 5
+    folds_used: int = 0
+    seed: int = 0
+    plan_seed: int | None = 0
+    jobs: int = 0
+    device: str = "auto"
+    store: bool = True
+    profile: bool = False
+    extra: Sequence[Path] = ()
+    distinct: bool = False
+
+
+def recipes_of(
+    settings: Settings, specialists: Mapping[str, Specialist], base: RunRecord | None
+) -> Mapping[str, Recipe]:
+    """The recipes asked for, on top of the base run's where none is named.
+
+    Raises:
+        ConfigError: every wrong name, key and value, with the allowed ones.
+    """
+    from orchestrator.config import load_recipes
+    from orchestrator.recipe import Recipe
+
+    bases = {base.task: Recipe.model_validate(base.recipe)} if base else None
+    return load_recipes(specialists, settings.recipes, settings.changes, bases)
+
+
+def check_early(settings: Settings, specialists: Mapping[str, Specialist], base: RunRecord | None = None) -> None:
+    """Refuses what can be told from names and small files alone, before seconds go into importing what trains.
+
+    Args:
+        settings: what is asked for.
+        specialists: task -> specialist.
+        base: the run whose recipe is taken where none is named.
+
+    Raises:
+        ConfigError: wrong recipes and settings.
+        DataError: there is nothing at a path.
+    """
+    wrong = Mistakes()
+    with wrong.kept():
+        recipes_of(settings, specialists, base)
+    example = orch("data", "synth", "people")
+    if not settings.data.exists():
+        wrong.add(
+            DataError(
+                f"{settings.data}: no such folder or table. Give a folder with train.csv and images/, or a manifest (.csv or "
+                f".parquet). `{example}` makes one to try."
+            )
+        )
+    for path in settings.extra:
+        if not path.is_file():
+            wrong.add(DataError(f"--extra {path}: no such file."))
+    wrong.tell()
