@@ -57,11 +57,13 @@ def ensemble(
       orch ensemble --with other.parquet --with old_submission.csv
     """
     from orchestrator.choosing import choose_runs
-    from orchestrator.ensembling import build_ensemble
     from orchestrator.records.workspace import Workspace
 
     place = Workspace(workspace)
     runs = choose_runs(place, [*members, *(more or [])])
+    from orchestrator.ensemble.outside import each_once, read_outside
+    from orchestrator.ensembling import build_ensemble
+
     for task, chosen in runs.items():
         named = any(word.startswith(f"{task}=") for word in [*members, *(more or [])])
         say(f"{task}: {', '.join(run.id for run in chosen)}{'' if named else ' (current)'}")
