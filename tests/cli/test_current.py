@@ -1,0 +1,82 @@
+"""What becomes current says by how much it is better or worse than what it replaces, and how to go back."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from orchestrator.evaluation.intervals import difference
+from orchestrator.records.workspace import Workspace
+from tests.conftest import Done, tiny, train
+
+Orch = Callable[..., Done]
+
+
+def commands_in(text: str) -> list[str]:
+    """Every whole command that a text prints between backticks."""
+    return [part for part in re.findall(r"`(orch [^`]+)`", text) if not re.search(r"\b[A-Z]{3,}\b", part)]
+
+
+def answers(workspace: Path, run: str) -> pd.DataFrame:
+    tables = [pd.read_parquet(path) for path in sorted((workspace / run).glob("fold-*/held_out.parquet"))]
+    return pd.concat(tables).sort_values("path", ignore_index=True)
+
+
+def test_a_retrained_run_is_held_against_the_one_that_it_replaces(orch: Orch, people: Path, workspace: Path) -> None:
+    done = train(orch, people, workspace, "train", "age", "--seed", 1, *tiny("epochs=1"))
+    assert done.code == 0, done.err
+    before, after = answers(workspace, "age-0001"), answers(workspace, "age-0002")
+    codes = [table.filter(like="p(").to_numpy().argmax(axis=1) for table in (before, after)]
+    gain, span = difference(before["person"], before["truth"].to_numpy(), *codes, 3)
+    assert f"on the same 24 people, {gain:+.4f} ({span.low:+.4f} to {span.high:+.4f})" in done.err
+    assert Workspace(workspace).current("age") == "age-0002"
+    (back,) = {command for command in commands_in(done.err) if "runs use" in command}
+    assert orch(*shlex.split(back)[1:]).code == 0
+    assert Workspace(workspace).current("age") == "age-0001"
+
+
+def test_a_run_without_a_score_does_not_displace_a_scored_one(orch: Orch, people: Path, workspace: Path) -> None:
+    words = ["--data", people / "train", "-w", workspace, "--jobs", 1]
+    done = orch("train", "age", *words, "--folds", 0, *tiny("epochs=1"))
+    assert done.code == 0, done.err
+    assert "age-0002 has no score (it holds nobody out): age-0001 stays the current age run" in done.err
+    assert Workspace(workspace).current("age") == "age-0001"
+    (use,) = {command for command in commands_in(done.err) if "runs use" in command}
+    assert "age-0002 is now the current age run (was age-0001)" in orch(*shlex.split(use)[1:]).err
+    assert Workspace(workspace).current("age") == "age-0002"
+
+
+def test_ensembles_are_held_against_each_other_over_the_same_people(orch: Orch, people: Path, workspace: Path) -> None:
+    assert "soft-0001 is now the current ensemble." in orch("ensemble", "-w", workspace).err
+    done = orch("ensemble", "--strategy", "hard", "-w", workspace)
+    assert "hard-0001 is now the current ensemble (was soft-0001)" in done.err
+    assert "18-way: macro F1 " in done.err
+    assert "on the same 24 people, +0.0000 (+0.0000 to +0.0000): not told apart" in done.err  # one run a specialist
+    done = orch("ensemble", "--no-score", "-w", workspace)
+    assert "soft-0002 has no score: hard-0001 stays the current ensemble." in done.err
+    assert Workspace(workspace).current("ensemble") == "hard-0001"
+    assert orch("ensembles", "use", "soft-0002", "-w", workspace).code == 0
+    assert Workspace(workspace).current("ensemble") == "soft-0002"
+
+
+@pytest.mark.slow
+def test_the_base_run_decides_the_plan(orch: Orch, people: Path, workspace: Path) -> None:
+    words = ["--data", people / "train", "-w", workspace, "--jobs", 1]
+    assert orch("train", "age", *words, "--folds", 2, *tiny("epochs=1")).code == 0  # age-0002: two folds
+    assert orch("runs", "use", "age-0001", "-w", workspace).code == 0
+    done = orch("train", "age", *words, "--base", "age-0002", "--seed", 5)
+    assert done.code == 0, done.err
+    run = Workspace(workspace).run("age-0003")
+    assert run.plan is not None
+    assert (run.plan["k"], run.folds) == (2, [0, 1])
+    # A fold that is trained with another seed beside shared ones: the list shows both.
+    done = orch("train", "age", *words, "--base", "age-0002", "--fold", 1, "--seed", 3)
+    assert done.code == 0, done.err
+    run = Workspace(workspace).run("age-0004")
+    assert run.seeds == [0, 3]
+    assert re.search(r"age-0004 .* 0 3 ", orch("runs", "list", "-w", workspace).out)
