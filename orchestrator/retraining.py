@@ -49,7 +49,7 @@ def tell_base(base: RunRecord | None, settings: Settings, say: Callable[[str], N
     """Whose recipe is taken, where none is named."""
     if base is not None and not settings.recipes:
         changed = f" with {counted(len(base.changes), 'change')}" if base.changes else ""
-        more = ", changed by --set" if settings.changes else ""
+        more = f", with {' '.join(settings.changes)}" if settings.changes else ""
         say(f"recipe: that of {base.id} ({base.recipe_name}{changed}){more}.")
 
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from orchestrator.cli.console import emit, grid, out, print_stages, say, share, warn
+from orchestrator.cli.console import elapsed, emit, grid, out, print_stages, say, share, warn
 from orchestrator.cli.endings import stop_code
+from orchestrator.cli.listing import recipe_of
 from orchestrator.cli.options import (
     ColumnsOption,
     DataOption,
@@ -224,7 +225,7 @@ def _conclude_grid(report: Report, workspace: Path, json: bool) -> None:
     found = compare_runs(Workspace(workspace), whole, trainable(whole[0].task))
     print_comparison(found)
     best = max(found.runs, key=lambda one: one.scores.macro_f1)
-    say(f"{report.seconds / 60:.1f} minutes.")
+    say(f"{elapsed() / 60:.1f} minutes.")
     for (run_id, fold), reason in report.failures.items():
         warn(f"{run_id} fold {fold}: {reason}")
     if not report.complete:
@@ -281,9 +282,9 @@ def conclude(report: Report, json: bool, next_step: str) -> None:
             told = "-" if score is None else share(score)
             members = f"{len(cards_of(run))}/{len(run.folds)}"
             state = run.status if not any(key[0] == run.id for key in report.failures) else "failed"
-            table.add_row(run.id, run.task, run.recipe_name, members, told, state, str(run.folder))
+            table.add_row(run.id, run.task, recipe_of(run), members, told, state, str(run.folder))
         out().print(table)
-        say(f"{report.seconds / 60:.1f} minutes.")
+        say(f"{elapsed() / 60:.1f} minutes.")
         if profiles:
             print_stages("seconds of all members, by stage; rest: sampling, history, checkpoints", profiles)
     for (run_id, fold), reason in report.failures.items():

@@ -193,7 +193,7 @@ def test_one_photo_under_two_people_is_refused_before_training(orch: Orch, peopl
 def test_a_retraining_keeps_plan_and_recipe_of_the_current_run(orch: Orch, people: Path, workspace: Path) -> None:
     done = orch("train", "age", "--data", people / "train", "-w", workspace, "--jobs", 1, "--set", "lr=1e-4")
     assert done.code == 0, done.err
-    assert "recipe: that of age-0001 (quick with 8 changes), changed by --set." in done.err
+    assert "recipe: that of age-0001 (quick with 8 changes), with lr=1e-4." in done.err
     old, new = (json.loads((workspace / name / "run.json").read_text()) for name in ("age-0001", "age-0002"))
     assert new["plan"] == old["plan"]
     assert {key for key in new["recipe"] if new["recipe"][key] != old["recipe"][key]} == {"lr"}
