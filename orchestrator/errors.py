@@ -176,11 +176,12 @@ def counted(number: int, thing: str) -> str:
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
-def nearest(word: str, allowed: Iterable[str], cutoff: float = 0.5, most: int = 1) -> str:
+def nearest(word: str, allowed: Iterable[str], cutoff: float = 0.65, most: int = 1) -> str:
     """A hint towards the nearest allowed words, `most` of them: `" Did you mean 'x' or 'y'?"`, or an empty string.
 
     Capitals, blanks and marks between letters count for nothing, a word that is the beginning of another is near it, and what
-    is much further away than the nearest is left out.
+    is much further away than the nearest is left out. Below the cut-off (of difflib's ratio) words have letters in common and
+    nothing else: `learning_rate` is no `drop_rate`, `macro_f1` no `crop`.
     """
     asked, plain = _plain(word), {option: _plain(option) for option in allowed}
     matcher, share = difflib.SequenceMatcher(b=asked), {}

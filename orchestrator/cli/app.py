@@ -159,6 +159,6 @@ def main(began: float | None = None) -> None:
             code = ending.code
         else:
             code = code if isinstance(code, int) else 0
-            if code == stop_code() and json:
-                tell(ending_of(KeyboardInterrupt()), json)
+            if code == stop_code() and json and not console.has_emitted():
+                console.emit(ending_of(KeyboardInterrupt()).as_dict())  # the command has told it in words
         sys.exit(code)

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.cli.console import grid, out, say
 from orchestrator.commands import orch, shown
+from orchestrator.config import in_words
 
 if TYPE_CHECKING:
     from orchestrator.experiments.comparing import Comparison
     from orchestrator.records.run import RunRecord
 
-__all__ = ["next_step", "print_comparison"]
+__all__ = ["next_step", "print_comparison", "training_of"]
 
 BESIDE = 4  # settings with a column of their own; of more, each run tells what is not as in the first
 
@@ -24,9 +25,11 @@ def print_comparison(found: Comparison) -> None:
     names = [f"F1 {name}" for name in found.classes]
     title = f"out of fold on {found.photos:,} photos of {found.people:,} people that all of them held out"
     first = found.runs[0].run.id
-    table = grid(title, "run", *beside, *names, "macro F1", f"over {first}", "95 % interval", "", "log loss", "")
-    if beside == ["differs in"]:
-        table.columns[1].justify = "left"
+    gains = (f"over {first}", "95 % interval")
+    table = grid(
+        title, "run", *beside, *names, "macro F1", *gains, "verdict", "log loss", "surer",
+        keep=("macro F1", f"over {first}", "verdict", *beside, "95 % interval", "log loss"), text=("differs in",),
+    )  # fmt: skip
     for number, one in enumerate(found.runs):
         gain, span = "", ""
         if one.gain is not None:
@@ -74,4 +77,4 @@ def _words(found: Comparison, number: int) -> str:
 
 
 def _short(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else in_words(value)

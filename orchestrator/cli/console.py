@@ -30,7 +30,6 @@ __all__ = [
     "emit",
     "grid",
     "has_emitted",
-    "listed",
     "mark",
     "minutes",
     "out",
@@ -132,19 +131,6 @@ def grid(title: str, *columns: str, keep: Sequence[str] = (), text: Sequence[str
 def share(value: float) -> str:
     """A score with four digits."""
     return "-" if value != value else f"{value:.4f}"
-
-
-def listed(value: Any) -> str:
-    """A setting's value for people: no brackets, quotes or words of a programming language."""
-    if value is None or value == "" or (isinstance(value, list | tuple | dict) and not value):
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:g}"
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {listed(one)}" for key, one in value.items())
-    return ", ".join(map(listed, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def print_stages(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shutil
-import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from orchestrator.cli.console import counting, out, say
+from orchestrator.cli.console import counting, elapsed, minutes, put, say
+from orchestrator.commands import orch
 from orchestrator.errors import DataError
 
 __all__ = ["demo"]
@@ -43,7 +43,6 @@ def demo(
     from orchestrator.records.workspace import Workspace
     from orchestrator.specialists import SPECIALISTS
 
-    started = time.monotonic()
     data, runs = folder / "people", folder / "runs"
     _people(folder, data, people, fresh)
     say(f"[2/4] training three specialists over {FOLDS} folds of people")
@@ -67,23 +66,25 @@ def demo(
     say("[4/4] predicting people that no member has seen")
     score = _predict(workspace, data, folder)
     label = built.record["evaluation"]["label"]
-    where = f"--workspace {runs}"
-    out().print(f"\n[bold]Done in {(time.monotonic() - started) / 60:.1f} minutes.[/bold]")
-    typer.echo(
-        f"""  18-way macro F1 out of fold    {label["macro_f1"]:.4f}   (what to expect)
-  18-way macro F1 on new people  {score:.4f}   (what came)
-  people        {data / "train"}    {data / "eval"}
-  runs          {runs}    ensemble {built.id}
-  submission    {folder / "submission.csv"}
-  pictures      {folder / "people.png"}    {built.folder / PICTURE}    {folder / "answers.png"}
-
-Try next (`source .venv/bin/activate` first, after `make demo`):
-  orch runs list {where}
-  orch train age --data {data / "train"} {where} --set age.epochs=30
-  orch ensemble --strategy soft {where}
-  orch predict {data / "eval" / "images"} {where}
-  orch train-all --data YOUR_PHOTOS"""
-    )
+    put(f"\nDone in {minutes(elapsed())}.")
+    for what, *words in (
+        ("18-way macro F1 out of fold  ", f"{label['macro_f1']:.4f}   (what to expect)"),
+        ("18-way macro F1 on new people", f"{score:.4f}   (what came)"),
+        ("people      ", str(data / "train"), str(data / "eval")),
+        ("runs        ", str(runs), f"ensemble {built.id}"),
+        ("submission  ", str(folder / "submission.csv")),
+        ("pictures    ", str(folder / "people.png"), str(built.folder / PICTURE), str(folder / "answers.png")),
+    ):
+        put(f"  {what}  {'    '.join(words)}")
+    put("\nTry next (`source .venv/bin/activate` first, after `make demo`):")
+    for next_words, place in (
+        (("runs", "list"), runs),
+        (("train", "age", "--data", data / "train", "--set", "age.epochs=30"), runs),
+        (("ensemble", "--strategy", "soft"), runs),
+        (("predict", data / "eval" / "images"), runs),
+        (("train-all", "--data", "YOUR_PHOTOS"), None),
+    ):
+        put(f"  {orch(*next_words, workspace=place)}")
 
 
 def _people(folder: Path, data: Path, people: int, fresh: bool) -> None:
@@ -99,7 +100,7 @@ def _people(folder: Path, data: Path, people: int, fresh: bool) -> None:
     if folder.exists() and any(folder.iterdir()) and not ours.exists():
         raise DataError(f"{folder}: holds files that no demo has made. Choose a new or empty folder with --out.")
     folder.mkdir(parents=True, exist_ok=True)
-    ours.write_text("Made by `orch demo`, which may delete people/ and runs/ here.\n")
+    ours.write_text(f"Made by `{orch('demo')}`, which may delete people/ and runs/ here.\n")
     if fresh:
         shutil.rmtree(data, ignore_errors=True)
         shutil.rmtree(folder / "runs", ignore_errors=True)

@@ -12,10 +12,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.cli.console import counting, grid, say, talk
-from orchestrator.errors import counted
-from orchestrator.training.cards import HISTORY, PROGRESS
+from orchestrator.errors import DamagedError, counted
+from orchestrator.training.cards import PROGRESS, history_of
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import RenderableType
     from rich.live import Live
 
@@ -26,6 +28,12 @@ if TYPE_CHECKING:
 __all__ = ["TrainingDisplay"]
 
 POLL_SECONDS = 0.5
+
+LINE_SECONDS = 10.0
+"""Between two lines of a log on epochs; that a member has ended is told at once."""
+
+SURE_SECONDS = 20.0
+"""Before which the time left is anybody's guess."""
 
 
 class TrainingDisplay:
@@ -75,6 +83,7 @@ class TrainingDisplay:
         """Training of these members begins."""
         self._jobs, self._at_once, self._started = list(jobs), at_once, time.monotonic()
         self._stop.clear()  # a search trains several times
+        self._ended = {}
         first = jobs[0][1]
         threads = f"{first.threads} thread{'s' * (first.threads > 1)} each"
         say(f"training {counted(len(jobs), 'member')} on {first.device}, {at_once} at once, {threads}.")
@@ -124,45 +133,83 @@ class TrainingDisplay:
         from rich.progress_bar import ProgressBar
         from rich.text import Text
 
-        table = grid("", "member", "epoch", "", "best macro F1", "photos/s", "")
-        done_work = all_work = 0.0
+        table = grid(
+            "",
+            "member",
+            "epoch",
+            "progress",
+            "best macro F1",
+            "photos/s",
+            "state",
+            keep=("state", "epoch", "best macro F1"),
+        )
         for run, job in self._jobs:
-            epochs, total = _epochs(job), float(job.recipe.epochs)
+            epochs, total = self._epochs(run, job), float(job.recipe.epochs)
             ended = self._ended.get((run.id, job.fold))
-            work, begun = self._work[run.id, job.fold], self._before[run.id, job.fold]
-            all_work += work * (1 - begun / total)
-            progress = _read(job.folder / PROGRESS) or {}
+            progress = _progress(job)
             rate = f"{progress.get('photos_per_second', 0):.0f}" if progress and ended is None else ""
-            state = "waiting" if not progress and ended is None and not epochs else ""
-            if ended is not None:
-                epochs, state = total, ended
-            done_work += work * (epochs - begun) / total
+            state = ended or ("waiting" if not progress and not epochs else "training")
             style = {"failed": "red", "given up": "yellow", "done": "green", "waiting": "dim"}.get(state, "")
-            best = max((entry.get("macro_f1", 0.0) for entry in _read(job.folder / HISTORY) or []), default=0.0)
+            best = max((entry.get("macro_f1", 0.0) for entry in _history(job)), default=0.0)
             table.add_row(
                 f"{run.id} {_name(job)}", f"{int(epochs)}/{job.recipe.epochs}",
                 ProgressBar(total=total, completed=epochs, width=24), f"{best:.4f}" if best else "", rate, state,
                 style=style,
             )  # fmt: skip
         seconds = time.monotonic() - self._started
-        left = seconds / done_work * (all_work - done_work) if done_work > 0 else None
-        foot = f"{_clock(seconds)} gone" + (f", about {_clock(left)} left" if left is not None and seconds > 20 else "")
-        return Group(table, Text(foot, style="dim"))
+        return Group(table, Text(f"{_clock(seconds)} gone, {self._outlook()}", style="dim"))
+
+    def _epochs(self, run: RunRecord, job: MemberJob) -> float:
+        """Epochs done, the running one counted by its share; one that ended has all it will have."""
+        return float(job.recipe.epochs) if (run.id, job.fold) in self._ended else _epochs(job)
+
+    def _outlook(self) -> str:
+        """How many members are done, and about how long the others will take."""
+        done_work = all_work = 0.0
+        for run, job in self._jobs:
+            total, work, begun = float(job.recipe.epochs), self._work[run.id, job.fold], self._before[run.id, job.fold]
+            all_work += work * (1 - begun / total)
+            done_work += work * max(0.0, self._epochs(run, job) - begun) / total
+        seconds = time.monotonic() - self._started
+        told = f"{len(self._ended)} of {counted(len(self._jobs), 'member')} done"
+        if len(self._ended) == len(self._jobs) or done_work <= 0 or seconds < SURE_SECONDS:
+            return told
+        return f"{told}, about {_about(seconds / done_work * (all_work - done_work))} left"
 
     def _watch(self) -> None:
-        """Prints a line per finished epoch, for logs."""
+        """Prints how it stands, for logs: a line every so many seconds, and one for each member that ends."""
         told = {key: int(epochs) for key, epochs in self._before.items()}
+        ends: set[tuple[str, int | None]] = set()
+        spoken = self._started
         while True:
             last = self._stop.wait(POLL_SECONDS)
             for run, job in self._jobs:
-                for entry in (_read(job.folder / HISTORY) or [])[told[run.id, job.fold] :]:
-                    told[run.id, job.fold] += 1
-                    score = f", macro F1 {entry['macro_f1']:.4f}" if "macro_f1" in entry else ""
-                    rate = f"{entry['photos_per_second']:.0f} photos/s"
-                    what = f"epoch {entry['epoch']}/{job.recipe.epochs}: loss {entry['loss']:.4f}{score}, {rate}"
-                    say(f"{run.id} {_name(job)} {what}")
+                key = run.id, job.fold
+                ended = key in self._ended and key not in ends
+                if not (ended or last or time.monotonic() - spoken >= LINE_SECONDS):
+                    continue
+                if entries := _history(job)[told[key] :]:
+                    told[key] += len(entries)
+                    spoken = time.monotonic()
+                    say(f"{run.id} {_name(job)} {_words(entries[-1], job)} ({self._outlook()})")
+                if ended:
+                    ends.add(key)
             if last:
                 return
+
+
+def _words(entry: dict[str, Any], job: MemberJob) -> str:
+    """An epoch of a log."""
+    score = f", macro F1 {entry['macro_f1']:.4f}" if "macro_f1" in entry else ""
+    rate = f"{entry['photos_per_second']:.0f} photos/s"
+    return f"epoch {entry['epoch']}/{job.recipe.epochs}: loss {entry['loss']:.4f}{score}, {rate}"
+
+
+def _about(seconds: float) -> str:
+    """A guess in words: `40 s`, `12 min`, `3.5 h`."""
+    if seconds < 90:
+        return f"{max(10, round(seconds / 10) * 10)} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _name(job: MemberJob) -> str:
@@ -171,14 +218,26 @@ def _name(job: MemberJob) -> str:
 
 def _epochs(job: MemberJob) -> float:
     """Epochs done, the running one counted by its share."""
-    progress = _read(job.folder / PROGRESS) or {}
-    whole = len(_read(job.folder / HISTORY) or [])
+    progress = _progress(job)
+    whole = len(_history(job))
     return max(float(whole), float(progress.get("epoch", 0) + progress.get("share", 0.0)))
 
 
-def _read(path: Any) -> Any:
+def _history(job: MemberJob) -> list[dict[str, Any]]:
     try:
-        return json.loads(path.read_text())
+        return history_of(job.folder)
+    except DamagedError:  # told by whoever needs the card
+        return []
+
+
+def _progress(job: MemberJob) -> dict[str, Any]:
+    found = _read(job.folder / PROGRESS)
+    return found if isinstance(found, dict) else {}
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
 

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.console import emit, grid, out, say
+from orchestrator.cli.console import emit, grid, out, put, say
 from orchestrator.cli.options import JsonOption
+from orchestrator.commands import orch
 from orchestrator.errors import ConfigError, counted
 from orchestrator.labels import TASKS
 
@@ -41,8 +42,16 @@ def list_recipes(json: JsonOption = False) -> None:
     if json:
         emit([{"specialist": task, "name": name, **recipe.model_dump(mode="json")} for task, name, recipe in found])
         return
-    table = grid("", "specialist", "recipe", "backbone", "input", "epochs")
-    table.columns[1].justify = table.columns[2].justify = "left"
+    table = grid(
+        "",
+        "specialist",
+        "recipe",
+        "backbone",
+        "input",
+        "epochs",
+        keep=("recipe", "backbone"),
+        text=("recipe", "backbone"),
+    )
     for task, name, recipe in found:
         size = f"{recipe.height} x {recipe.width}"
         table.add_row(task, name, recipe.backbone.partition(".")[0], size, str(recipe.epochs))
@@ -66,8 +75,8 @@ def show_recipe(task: TaskArgument, name: NameArgument, json: JsonOption = False
     if json:
         emit(recipe.model_dump(mode="json"))
         return
-    table = grid(f"{task} / {name}: {recipe.about}", "key", "value", "means")
-    table.columns[-1].justify = "left"
+    title = f"{task} / {name}: {recipe.about}".rstrip(": ")
+    table = grid(title, "key", "value", "means", keep=("value", "means"), text=("value", "means"))
     for key, field in Recipe.model_fields.items():
         if key not in ("about", "augment"):
             table.add_row(key, in_words(getattr(recipe, key)), field.description)
@@ -104,8 +113,15 @@ def diff_recipes(
     if not found:
         say(f"{one} and {other} are the same recipe for {task}.")
         return
-    table = grid(f"{task}: {counted(len(found), 'difference')}", "key", one, other, "means")
-    table.columns[-1].justify = "left"
+    table = grid(
+        f"{task}: {counted(len(found), 'difference')}",
+        "key",
+        one,
+        other,
+        "means",
+        keep=(one, other),
+        text=(one, other, "means"),
+    )
     for key, (here, there) in found.items():
         model = Augment if key.startswith("augment.") else Recipe
         table.add_row(
@@ -132,7 +148,7 @@ def lint_recipe(
 
     found = lint(trainable(task), load_recipes({task: trainable(task)}, [name])[task])
     for problem in found:
-        typer.echo(f"{typer.style('harms', fg='yellow')}  {problem}")
+        put(f"harms  {problem}")
     say(
         f"{name}: {counted(len(found), 'setting')} that harm{'s' * (len(found) == 1)}."
         if found
@@ -165,4 +181,4 @@ def copy_recipe(
     recipe = load_recipes({task: trainable(task)}, [name])[task]
     with atomic(to) as temporary:
         temporary.write_text(recipe_as_toml(recipe), encoding="utf-8")
-    say(f"{to} written. Edit it, then: orch train {task} --data DIR --recipe {to}")
+    say(f"{to} written. Edit it, then: {orch('train', task, '--data', 'DIR', '--recipe', to)}")

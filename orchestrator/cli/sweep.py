@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.console import emit, grid, out, say, share
+from orchestrator.cli.console import elapsed, emit, grid, minutes, out, put, say, share
 from orchestrator.cli.options import (
     ColumnsOption,
     DeviceOption,
@@ -25,6 +26,7 @@ from orchestrator.cli.options import (
     column_names,
 )
 from orchestrator.cli.train import interrupted, watcher
+from orchestrator.commands import orch
 from orchestrator.errors import ConfigError
 from orchestrator.labels import TASKS
 
@@ -99,7 +101,7 @@ def sweep(
 
     Trials are drawn by Optuna, trained as runs and held against the recipe as it is; those that stay below the median of the
     others are given up early, their checkpoints kept. The same command goes on with a search that was stopped or killed, and with
-    more --trials one that has ended. Needs Optuna (pip install optuna).
+    more --trials one that has ended. Needs Optuna (the extra `sweep`).
 
     \b
     Examples:
@@ -111,7 +113,7 @@ def sweep(
     from orchestrator.experiments.spaces import DEFAULT, STAGES
 
     if print_space:
-        typer.echo(STAGES if stages else DEFAULT, nl=False)
+        put((STAGES if stages else DEFAULT).removesuffix("\n"))
         return
     from orchestrator.retraining import base_run
     from orchestrator.settings import Settings, check_early
@@ -175,25 +177,30 @@ def _print_sweep(found: Sweep) -> None:
     from orchestrator.cli.comparison import next_step
 
     table = grid(
-        f"{found.name}: {len(found.trials)} of {found.asked} trials", "trial", "run", "macro F1", "", "changes"
-    )
-    table.columns[-1].justify = "left"
-    table.add_row("-", found.reference.id, share(found.reference_score), "", "(the recipe as it is)")
+        f"{found.name}: {found.ended} of {found.asked} trials", "trial", "run", "macro F1", "state", "changes",
+        keep=("macro F1", "changes", "run"), text=("changes", "state"),
+    )  # fmt: skip
+    table.add_row("-", found.reference.id, share(found.reference_score), "complete", "(the recipe as it is)")
     for one in found.ranked[:SHOWN]:
         score = share(one.score) if one.score is not None else ""
-        state = "" if one.state == "complete" else f"{one.state}: {one.why}"
-        table.add_row(str(one.number), one.run or "-", score, state.strip(": "), " ".join(one.changes))
+        state = one.state if one.state == "complete" else f"{one.state}: {one.why}".strip(": ")
+        table.add_row(str(one.number), one.run or "-", score, state, " ".join(one.changes))
     out().print(table)
     if len(found.trials) > SHOWN:
-        say(f"and {len(found.trials) - SHOWN} more: orch runs list --where tag={found.name} --sort score")
+        more = orch(
+            "runs", "list", "--where", f"tag={found.name}", "--sort", "score", workspace=found.reference.folder.parent
+        )
+        say(f"and {len(found.trials) - SHOWN} more: {more}")
     if found.importance:
         told = ", ".join(f"{name} {100 * part:.0f} %" for name, part in found.importance.items() if part >= 0.005)
         say(f"what the differences come from: {told}.")
-    say(f"{found.seconds / 60:.1f} minutes.")
+    say(f"{minutes(elapsed())} in all.")
+    if found.out_of_time:
+        say("The time was over; the same command goes on from here.")
     if found.comparison is None:
         winner = found.best
         if winner is None:
-            say("no trial is complete yet.")
+            say(_why_none(found))
         elif winner.run == found.reference.id:
             say(f"best: {winner.run}, the recipe as it is.")
         else:
@@ -211,6 +218,15 @@ def _print_sweep(found: Sweep) -> None:
     say(f"best: {best.run.id}, {gain:+.4f} over {found.reference.id} ({span.low:+.4f} to {span.high:+.4f}): {verdict}")
     if best.verdict != "worse":
         say(next_step(best.run))
+
+
+def _why_none(found: Sweep) -> str:
+    """Why a search has no best trial."""
+    if not found.ended:
+        return "nothing was tried" + (": the time was over before a trial ended." if found.out_of_time else ".")
+    counts = Counter(one.state for one in found.trials)
+    told = ", ".join(f"{number} {state}" for state, number in counts.items())
+    return f"no trial is complete: {told}."
 
 
 def _staged(
@@ -233,8 +249,10 @@ def _print_stages(found: list[Stage]) -> None:
     """Stage by stage: what was best, by how much, and whether the recipe moved."""
     from orchestrator.cli.comparison import next_step
 
-    table = grid("stage by stage", "stage", "from", "tried", "best", "gain", "95 % interval", "changes", "decision")
-    table.columns[-1].justify = table.columns[-2].justify = "left"
+    table = grid(
+        "stage by stage", "stage", "from", "tried", "best", "gain", "95 % interval", "changes", "decision",
+        keep=("decision", "gain", "changes", "best", "95 % interval"), text=("changes", "decision"),
+    )  # fmt: skip
     for stage in found:
         gain, span, best = "", "", "-"
         if stage.best is not None and stage.best.gain is not None:
@@ -247,11 +265,16 @@ def _print_stages(found: list[Stage]) -> None:
         table.add_row(stage.name, stage.before.id, str(stage.tried), best, gain, span, " ".join(stage.words), decision)
     out().print(table)
     last = found[-1].after
-    if not any(stage.tried for stage in found):
-        say("Nothing could be tried: what stands in the way is told above.")
+    say(f"{minutes(elapsed())} in all.")
+    if late := [stage.name for stage in found if stage.out_of_time]:
+        say(f"The time was over: {', '.join(late)} not tried to the end. The same command with more --minutes goes on.")
+    tried = [stage.name for stage in found if stage.tried]
+    if not tried:
+        say("Nothing was tried" + ("." if late else ": what stands in the way is told above."))
         return
     if last.id == found[0].before.id:
-        say("Nothing was better beyond noise: the recipe is as good as what was tried, on these people.")
+        of = "" if len(tried) == len(found) else f" in {', '.join(tried)}"
+        say(f"Nothing was better beyond noise: the recipe is as good as what was tried{of}, on these people.")
         return
     say(f"{last.id} is what tuning came to. Train it over all folds and with another --seed before trusting it.")
     say(next_step(last))

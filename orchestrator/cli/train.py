@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from orchestrator.cli.console import elapsed, emit, grid, out, print_stages, say, share, warn
+from orchestrator.cli.console import elapsed, emit, grid, minutes, out, print_stages, say, share, warn
 from orchestrator.cli.endings import stop_code
 from orchestrator.cli.listing import recipe_of
 from orchestrator.cli.options import (
@@ -225,7 +225,7 @@ def _conclude_grid(report: Report, workspace: Path, json: bool) -> None:
     found = compare_runs(Workspace(workspace), whole, trainable(whole[0].task))
     print_comparison(found)
     best = max(found.runs, key=lambda one: one.scores.macro_f1)
-    say(f"{elapsed() / 60:.1f} minutes.")
+    say(f"{minutes(elapsed())} in all.")
     for (run_id, fold), reason in report.failures.items():
         warn(f"{run_id} fold {fold}: {reason}")
     if not report.complete:
@@ -284,7 +284,7 @@ def conclude(report: Report, json: bool, next_step: str) -> None:
             state = run.status if not any(key[0] == run.id for key in report.failures) else "failed"
             table.add_row(run.id, run.task, recipe_of(run), members, told, state, str(run.folder))
         out().print(table)
-        say(f"{elapsed() / 60:.1f} minutes.")
+        say(f"{minutes(elapsed())} in all.")
         if profiles:
             print_stages("seconds of all members, by stage; rest: sampling, history, checkpoints", profiles)
     for (run_id, fold), reason in report.failures.items():

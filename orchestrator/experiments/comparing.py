@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from orchestrator.commands import orch
 from orchestrator.errors import ConfigError
 from orchestrator.evaluation.held_out import held_out_of
 from orchestrator.evaluation.intervals import Interval, difference, mean_difference
@@ -115,7 +116,8 @@ def compare_runs(workspace: Workspace, runs: Sequence[RunRecord], specialist: Sp
         LeakError: a table judges people that its member may have seen.
     """
     if len(runs) < 2:
-        raise ConfigError("a comparison needs two runs or more, as in orch runs compare age-0001 age-0002.")
+        example = orch("runs", "compare", "age-0001", "age-0002", workspace=workspace.root)
+        raise ConfigError(f"a comparison needs two runs or more, as in {example}.")
     tasks = list(dict.fromkeys(run.task for run in runs))
     if len(tasks) > 1:
         raise ConfigError(f"runs of {', '.join(tasks)}: only runs of one specialist can be compared.")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
 
+from orchestrator.commands import orch
 from orchestrator.config import load_recipes
 from orchestrator.errors import ConfigError, Mistakes, Problem, counted
 from orchestrator.experiments.runs import known_run, run_of, tag
@@ -47,7 +48,7 @@ def points_of(words: Sequence[str]) -> list[list[str]]:
     points = [[f"{key}={value}" for key, value in zip(axes, values, strict=True)] for values in product(*axes.values())]
     if len(points) > MOST:
         raise ConfigError(
-            f"--grid: {len(points)} combinations, at most {MOST}. Take fewer values, or search with `orch sweep`."
+            f"--grid: {len(points)} combinations, at most {MOST}. Take fewer values, or search: `{orch('sweep', '--help')}`."
         )
     return points
 

@@ -1,20 +1,28 @@
 """A search's memory and its sampler: Optuna behind one door, with an SQLite file that survives a kill at any moment.
 
+    sweeps/age-1a2b3c4d.db      the trials
+    sweeps/age-1a2b3c4d.json    its seal: sha256 of the file as the last command left it; away while one is at work
+
 Every draw is seeded by the search's seed and the trial's number alone, so a search that was killed and run again draws what it
 would have drawn.
 """
 
 from __future__ import annotations
 
+import sqlite3
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from orchestrator.errors import ConfigError
+from orchestrator.commands import extra_hint, set_aside
+from orchestrator.data.files import sha256_of
+from orchestrator.data.sealed import check_file, damaged, read_sealed, write_sealed
+from orchestrator.errors import ConfigError, DamagedError, OrchestratorError
 from orchestrator.experiments.spaces import Choice, Space
 
 __all__ = ["COMPLETE", "FAILED", "GIVEN_UP", "RUNNING", "Search", "Trial", "bars_of"]
@@ -56,40 +64,89 @@ class Trial:
     curve: tuple[tuple[float, float], ...] = ()
 
 
+SEAL_FORMAT = 1
+
+BEGIN_ANEW = "the same command begins the search anew; runs that are trained are found, and not trained again"
+
+
 class Search:
     """Trials of one space, on disk.
 
+    While it is at work its file changes; `close` seals it. A file without its seal is of a search that was killed, and SQLite's
+    own check has to do.
+
     Args:
-        file: the SQLite database; made when it is not there.
+        file: the SQLite database; made when it is not there. Its name is the search's.
         space: what is tried.
         seed: of the draws.
 
     Raises:
-        ConfigError: Optuna is not installed, or the file is no database of it.
+        ConfigError: Optuna is not installed.
+        DamagedError: the file is not the one that was written.
     """
 
     def __init__(self, file: Path, space: Space, seed: int) -> None:
         try:
             import optuna
         except ImportError:
-            raise ConfigError('searching needs Optuna: pip install "orchestrator[sweep]"') from None
-        self._optuna, self.space, self._seed = optuna, space, seed
+            raise ConfigError(f"searching needs Optuna: {extra_hint('sweep')}") from None
+        self._optuna, self.space, self._seed, self._file = optuna, space, seed, file
+        self._seal = file.with_suffix(".json")
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         file.parent.mkdir(parents=True, exist_ok=True)
+        self.lost = self._seal.exists() and not _there(file)
+        """Whether there was a memory that is gone: the search begins anew."""
+        if not self.lost:
+            self._check()
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of Alembic's, about nothing that a user could do
+                # The path goes to SQLite as it is: in an URL, a ? or a % in a workspace's name would mean something else.
                 self._storage = optuna.storages.RDBStorage(
-                    f"sqlite:///{file}", engine_kwargs={"connect_args": {"timeout": 60}}
+                    "sqlite:///search.db", engine_kwargs={"creator": lambda: sqlite3.connect(file, timeout=60)}
                 )
                 self._study = optuna.create_study(
                     storage=self._storage, study_name=NAME, direction="maximize", load_if_exists=True
                 )
+            if self._study.user_attrs.setdefault("search", file.stem) != file.stem:
+                raise _broken(file, f"holds the search {self._study.user_attrs['search']}")
+            self._study.set_user_attr("search", file.stem)
+            self._seal.unlink(missing_ok=True)
+            self._axes = {name: self._distribution(name) for name in space.axes}
+            self.trials  # noqa: B018  # all of them can be read
+        except DamagedError:
+            raise
         except Exception as error:  # SQLAlchemy's and SQLite's, dozens of kinds
-            raise ConfigError(
-                f"{file}: cannot be opened as a search ({error}). Delete it to begin anew; runs are kept."
-            ) from None
-        self._axes = {name: self._distribution(name) for name in space.axes}
+            told = str(error).strip().splitlines() or [type(error).__name__]
+            raise _broken(file, f"cannot be read as a search ({told[0]})") from None
+
+    def _check(self) -> None:
+        """Holds the file to its seal; without one, to SQLite's own check."""
+        file = self._file
+        if self._seal.is_symlink() or self._seal.exists():
+            again = f"`{set_aside(self._seal)}`, and the same command goes on with the search, if it is whole"
+            body = read_sealed(self._seal, "search", file.stem, SEAL_FORMAT, again)
+            check_file(file, body["sha256"], f"`{set_aside(file)}`: {BEGIN_ANEW}")
+        elif _there(file):
+            if not file.is_file():
+                raise _broken(file, "a folder or a link that leads nowhere, where a file must be")
+            try:
+                with sqlite3.connect(file, timeout=60) as base:
+                    (found,) = base.execute("pragma integrity_check(1)").fetchone()
+                base.close()
+            except (sqlite3.Error, UnicodeError) as error:
+                found = str(error)
+            if found != "ok":
+                raise _broken(file, f"damaged ({found})")
+
+    def close(self) -> None:
+        """Lets go of the file and seals it; safe to repeat."""
+        self._storage.remove_session()
+        self._storage.engine.dispose()
+        with suppress(
+            OSError, OrchestratorError
+        ):  # no room on the disk: as after a kill, SQLite's own check will have to do
+            write_sealed(self._seal, "search", self._file.stem, SEAL_FORMAT, {"sha256": sha256_of(self._file)})
 
     def _distribution(self, name: str) -> Any:
         axis, kinds = self.space.axes[name], self._optuna.distributions
@@ -187,6 +244,14 @@ class Search:
         except (RuntimeError, ValueError):  # nothing differs
             return {}
         return {name: float(share) for name, share in found.items() if np.isfinite(share)}
+
+
+def _there(file: Path) -> bool:
+    return file.is_symlink() or file.exists()
+
+
+def _broken(file: Path, what: str) -> DamagedError:
+    return damaged(file, what, f"`{set_aside(file)}`: {BEGIN_ANEW}")
 
 
 def bars_of(trials: Sequence[Trial], epochs: int, evaluate_every: int) -> dict[int, float]:

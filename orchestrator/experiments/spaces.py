@@ -17,6 +17,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from orchestrator.commands import orch
 from orchestrator.config import load_recipes
 from orchestrator.data.augmentation import Augment
 from orchestrator.errors import ConfigError, Mistakes, Problem, counted, nearest
@@ -197,7 +198,7 @@ def read_stages(path: Path | None, names: Sequence[str]) -> dict[str, Space]:
         wrong.add(
             ConfigError(
                 f"--space {path}: with --stages it has a table for each stage, and it has none called {', '.join(names)}. "
-                "`orch sweep TASK --print-space --stages all` prints the default ones."
+                f"`{orch('sweep', 'TASK', '--print-space', '--stages', 'all')}` prints the default ones."
             )
         )
     for name in names:

@@ -1,6 +1,6 @@
 """A search for better settings of one specialist: trials drawn, trained as runs, given up early, all of it on record.
 
-    runs/sweeps/age-1a2b3c4d.db     the search's memory (Optuna's, SQLite); the name is a digest of all that it is about
+    runs/sweeps/age-1a2b3c4d.db     the search's memory (`search`); the name is a digest of all that it is about
 
 Trials go in rounds of as many as train at once. What a round draws depends on the rounds before it and on nothing else, so a
 search that is killed goes on with the same trials.
@@ -55,7 +55,8 @@ class Sweep:
         importance: axis -> share of the differences that it explains; empty for too few trials.
         comparison: the best trial's run held against the reference; None where no trial is complete, where the best one is the
             recipe as it is, or where its run was deleted.
-        seconds: wall-clock, of this command.
+        seconds: wall-clock, of this search.
+        out_of_time: whether its minutes were over before all trials had ended.
     """
 
     name: str
@@ -66,6 +67,12 @@ class Sweep:
     importance: Mapping[str, float]
     comparison: Comparison | None
     seconds: float
+    out_of_time: bool = False
+
+    @property
+    def ended(self) -> int:
+        """Trials that came to an end, good or bad."""
+        return sum(one.state in (COMPLETE, GIVEN_UP, FAILED) for one in self.trials)
 
     @property
     def best(self) -> Trial | None:
@@ -84,7 +91,8 @@ class Sweep:
         best = self.best
         return {
             "sweep": self.name, "reference": {"run": self.reference.id, "macro_f1": self.reference_score},
-            "asked": self.asked, "seconds": self.seconds, "importance": dict(self.importance),
+            "asked": self.asked, "ended": self.ended, "out_of_time": self.out_of_time,
+            "seconds": self.seconds, "importance": dict(self.importance),
             "best": None if best is None else best.number,
             "comparison": None if self.comparison is None else self.comparison.as_dict()["runs"][1:],
             "trials": [
@@ -107,6 +115,7 @@ def sweep(
     prune: bool = True,
     base: RunRecord | None = None,
     tags: Sequence[str] = (),
+    at: str = "",
 ) -> Sweep:
     """Searches a space, or goes on with a search.
 
@@ -120,6 +129,7 @@ def sweep(
         prune: give trials up that stay below the median of the complete ones.
         base: the run whose recipe is taken where none is named; None: the current one.
         tags: of the runs, beside `sweep`.
+        at: in what the reference is not the recipe as it is, in words: ", at 96 x 64".
 
     Raises:
         OrchestratorError: something is wrong with the inputs, before any training; or with every trial.
@@ -139,8 +149,13 @@ def sweep(
     try:
         with FileLock(file.with_suffix(".lock"), blocking=False):
             search = Search(file, space, settings.seed)
-            state = _Rounds(settings, specialist, inputs, base, observer, search, [TAG, name, *tags])
-            return state.go(name, trials, None if minutes is None else started + 60 * minutes, prune, started)
+            if search.lost:
+                observer.say(f"{file} is gone: the search begins anew. Runs that it trained are found again.")
+            state = _Rounds(settings, specialist, inputs, base, observer, search, [TAG, name, *tags], at)
+            try:
+                return state.go(name, trials, None if minutes is None else started + 60 * minutes, prune, started)
+            finally:
+                search.close()
     except Timeout:
         raise WorkspaceError(f"{name}: another orch command is at this search. Wait for it, or stop it.") from None
 
@@ -168,6 +183,7 @@ class _Rounds:
     observer: Observer
     search: Search
     tags: Sequence[str]
+    at: str
 
     def go(self, name: str, count: int, until: float | None, prune: bool, started: float) -> Sweep:
         most = len(self.search.space.points) if self.search.space.points is not None else count
@@ -176,6 +192,7 @@ class _Rounds:
         )
         reference = self._reference()
         at_once, _ = share_out(self.settings.jobs, count, self.inputs.device)
+        late = False
         while True:
             known = self.search.trials
             ended = [one for one in known if one.state in (COMPLETE, GIVEN_UP, FAILED)]
@@ -184,7 +201,11 @@ class _Rounds:
                 raise TrainingError(
                     f"{name}: the first {len(failed)} trials all failed. The last one: {failed[-1].why}"
                 )
-            if len(ended) >= count or (until is not None and time.monotonic() >= until):
+            if len(ended) >= count:
+                break
+            if until is not None and time.monotonic() >= until:
+                late = True
+                self.observer.say(f"the time is over: {len(ended)} of {counted(min(count, most), 'trial')} ended.")
                 break
             asked = self.search.ask(min(at_once, count - len(ended)))
             if not asked:
@@ -195,7 +216,7 @@ class _Rounds:
         trials = self.search.trials
         result = Sweep(
             name, reference, _score(self.inputs.workspace, reference, self.specialist), trials, count,
-            self.search.importance(), None, time.monotonic() - started,
+            self.search.importance(), None, time.monotonic() - started, late,
         )  # fmt: skip
         there = {run.id for run in self.inputs.workspace.runs()}
         if deleted := [one for one in trials if one.run is not None and one.run not in there]:
@@ -231,7 +252,7 @@ class _Rounds:
             report = train_runs([run], [work], self.observer, time.monotonic(), offer=False)
             if report.failures:
                 raise TrainingError("\n".join(report.failures.values()))
-        self.observer.say(f"{run.id} is the recipe as it is, which trials are held against.")
+        self.observer.say(f"{run.id} is the recipe as it is{self.at}, which trials are held against.")
         return run
 
     def _round(self, asked: Sequence[Trial], ended: Sequence[Trial]) -> None:

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
+import shlex
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
-from orchestrator.errors import ConfigError, nearest
+from orchestrator.commands import extra_hint
+from orchestrator.errors import ConfigError, OrchestratorError, nearest
 from orchestrator.records.comparison import flat
 from orchestrator.records.run import RunRecord
 
-__all__ = ["KINDS", "Tracker", "check_words", "open_trackers"]
+__all__ = ["KINDS", "Tracker", "check_words", "disabled", "open_trackers"]
 
 KINDS = ("tensorboard", "mlflow", "wandb")
 PROJECT = "orchestrator"
 NUMBERS = ("loss", "lr", "macro_f1", "accuracy", "log_loss", "photos_per_second")
+
+
+Told = TypeVar("Told")
 
 
 class Tracker(Protocol):
@@ -28,6 +34,9 @@ class Tracker(Protocol):
 
     look: str
     """How to look at what it was told: a command, or an address."""
+
+    def knows(self, run: RunRecord, known: str) -> bool:
+        """Whether the run that it called `known` is still there: somebody may have deleted it."""
 
     def begin(self, run: RunRecord, known: str | None) -> str:
         """Opens a run, or goes on with the one that it called `known`; returns what it calls it."""
@@ -54,9 +63,17 @@ def check_words(words: Sequence[str]) -> None:
         if kind not in KINDS:
             problems.append(f"tracker {word}: allowed: {', '.join(KINDS)}.{nearest(kind, KINDS)}")
         elif find_spec(kind) is None:
-            problems.append(f'tracker {kind}: it is not installed: pip install "orchestrator[{kind}]"')
+            problems.append(f"tracker {kind}: it is not installed: {extra_hint(kind)}")
     if problems:
         raise ConfigError("\n".join(problems))
+
+
+def disabled(word: str) -> str:
+    """Why a tracker would throw away what it is told; empty where it would not."""
+    mode = os.environ.get("WANDB_MODE", "")
+    if word.partition("=")[0] == "wandb" and mode == "disabled":
+        return "wandb is told nothing: WANDB_MODE=disabled. Unset it, or set it to offline or online."
+    return ""
 
 
 def open_trackers(words: Sequence[str], workspace: Path) -> list[Tracker]:
@@ -70,12 +87,72 @@ def open_trackers(words: Sequence[str], workspace: Path) -> list[Tracker]:
         ConfigError: an unknown kind, one that is not installed, or a place that cannot be reached.
     """
     check_words(words)
+    if off := [why for word in words if (why := disabled(word))]:
+        raise ConfigError("\n".join(off))
     makers: dict[str, Callable[[str], Tracker]] = {
         "tensorboard": lambda place: TensorBoard(Path(place or workspace / "tensorboard")),
-        "mlflow": lambda place: MLflow(place or f"sqlite:///{(workspace / 'mlflow.db').absolute()}"),
+        "mlflow": lambda place: MLflow(place or sqlite_uri(workspace / "mlflow.db")),
         "wandb": lambda place: Wandb(Path(place or workspace)),
     }
-    return [makers[word.partition("=")[0]](word.partition("=")[2]) for word in words]
+    return [_Guarded(makers[word.partition("=")[0]](word.partition("=")[2])) for word in words]
+
+
+def sqlite_uri(file: Path) -> str:
+    """SQLAlchemy's URL of an SQLite file, quoted by SQLAlchemy itself.
+
+    Raises:
+        ConfigError: this version of it has no way to write such a path (before 2.1: one with a question mark).
+    """
+    from sqlalchemy.engine import URL, make_url
+
+    plain = str(file.absolute())
+    uri = URL.create("sqlite", database=plain).render_as_string(hide_password=False)
+    if make_url(uri).database != plain:
+        raise ConfigError(
+            f"tracker mlflow: {file}: the installed SQLAlchemy cannot open this path; name a place: mlflow=URI."
+        )
+    return uri
+
+
+def finite(entry: dict[str, Any]) -> dict[str, Any]:
+    """An epoch's numbers without those that are none (a loss that went to infinity): trackers refuse them, or draw nonsense."""
+    return {
+        key: value for key in ("epoch", *NUMBERS)
+        if isinstance(value := entry.get(key), int | float) and math.isfinite(value)
+    }  # fmt: skip
+
+
+class _Guarded:
+    """A tracker whose errors, of dozens of kinds, are sentences."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self._tracker, self.name, self.look = tracker, tracker.name, tracker.look
+
+    def knows(self, run: RunRecord, known: str) -> bool:
+        return self._try(self._tracker.knows, run, known)
+
+    def begin(self, run: RunRecord, known: str | None) -> str:
+        return self._try(self._tracker.begin, run, known)
+
+    def epoch(self, run: RunRecord, member: str, entry: dict[str, Any]) -> None:
+        self._try(self._tracker.epoch, run, member, finite(entry))
+
+    def end(self, run: RunRecord, score: float | None) -> None:
+        self._try(self._tracker.end, run, score if score is not None and math.isfinite(score) else None)
+
+    def close(self) -> None:
+        self._try(self._tracker.close)
+
+    def _try(self, act: Callable[..., Told], *words: Any) -> Told:
+        try:
+            return act(*words)
+        except OrchestratorError:
+            raise
+        except Exception as error:
+            told = str(error).strip().splitlines() or [type(error).__name__]
+            raise ConfigError(
+                f"tracker {self.name}: {told[0].rstrip('.')}. What it was told is noted: the same command goes on from there."
+            ) from error
 
 
 class TensorBoard:
@@ -88,13 +165,17 @@ class TensorBoard:
     def __init__(self, folder: Path) -> None:
         from torch.utils.tensorboard import SummaryWriter  # needs the package tensorboard
 
-        self.name, self.look = f"tensorboard={folder.absolute()}", f"tensorboard --logdir {folder}"
+        self.name, self.look = f"tensorboard={folder.absolute()}", shlex.join(["tensorboard", "--logdir", str(folder)])
         self._make, self._folder, self._writers = SummaryWriter, folder, dict[Path, Any]()
 
     def _writer(self, place: Path) -> Any:
         if place not in self._writers:
             self._writers[place] = self._make(str(place))
         return self._writers[place]
+
+    def knows(self, run: RunRecord, known: str) -> bool:  # noqa: ARG002
+        """Whether its folder is there."""
+        return (self._folder / known).is_dir()
 
     def begin(self, run: RunRecord, known: str | None) -> str:
         """Writes the recipe as a table of text, once."""
@@ -144,13 +225,49 @@ class MLflow:
             "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2"
         )  # a server that is away must not hold a training up
         self.name, self._ids = f"mlflow={uri}", dict[str, str]()
-        self.look = uri if uri.startswith("http") else f"mlflow ui --backend-store-uri {uri}"
+        self.look = uri if uri.startswith("http") else shlex.join(["mlflow", "ui", "--backend-store-uri", uri])
+        stray = Path(
+            uri.removeprefix("sqlite:///")
+        ).parent  # the folder that MLflow makes of a quoted path, and leaves empty
+        ours = uri.startswith("sqlite:") and not stray.exists()
         try:
+            if not uri.startswith("http"):
+                _try_database(uri)  # MLflow itself would try for a minute and a half
             self._client = MlflowClient(uri)
             found = self._client.get_experiment_by_name(PROJECT)
-            self._experiment = found.experiment_id if found else self._client.create_experiment(PROJECT)
+            if ours and stray.is_dir():
+                os.removedirs(stray)
         except Exception as error:  # requests', SQLAlchemy's or MLflow's own
             raise ConfigError(f"tracker mlflow: {uri} cannot be reached ({str(error).splitlines()[0]}).") from None
+        if found is not None and found.lifecycle_stage == "deleted":
+            restore = shlex.join(["mlflow", "experiments", "restore", "--experiment-id", str(found.experiment_id)])
+            where = f"MLFLOW_TRACKING_URI={shlex.quote(uri)}"
+            raise ConfigError(
+                f"tracker mlflow: the experiment '{PROJECT}' was deleted in {uri}. Restore it: `{where} {restore}`; "
+                "or name another place: mlflow=URI."
+            )
+        try:
+            self._experiment = found.experiment_id if found else self._client.create_experiment(PROJECT)
+        except Exception as error:
+            raise ConfigError(
+                f"tracker mlflow: {uri} takes no new experiment ({str(error).splitlines()[0]})."
+            ) from None
+
+    def knows(self, run: RunRecord, known: str) -> bool:
+        """Whether the run is there and not deleted."""
+        from mlflow.exceptions import MlflowException
+
+        if self._ids.get(run.id) == known:
+            return True
+        try:
+            there = self._client.get_run(known).info.lifecycle_stage == "active"
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return False
+        if there:
+            self._ids[run.id] = known
+        return bool(there)
 
     def begin(self, run: RunRecord, known: str | None) -> str:
         """Creates the run with its recipe as parameters, or goes on with it."""
@@ -197,7 +314,12 @@ class Wandb:
         self.name, self._folder, self._runs = f"wandb={folder.absolute()}", folder, dict[str, Any]()
         self._wandb = wandb
         os.environ.setdefault("WANDB_MODE", "offline")
-        self.look = "wandb.ai" if os.environ["WANDB_MODE"] == "online" else f"wandb sync {folder}/wandb/offline-run-*"
+        sync = f"wandb sync {shlex.quote(str(folder / 'wandb'))}/offline-run-*"
+        self.look = "wandb.ai" if os.environ["WANDB_MODE"] == "online" else sync
+
+    def knows(self, run: RunRecord, known: str) -> bool:  # noqa: ARG002
+        """Whether its files are there; what was sent to the server is taken for kept."""
+        return os.environ["WANDB_MODE"] == "online" or any(self._folder.glob(f"wandb/*run-*-{known}"))
 
     def begin(self, run: RunRecord, known: str | None) -> str:
         """Opens the run with its recipe as its config."""
@@ -209,6 +331,8 @@ class Wandb:
             project=PROJECT, id=ours, name=run.id, group=run.task, dir=str(self._folder), resume="allow",
             config=flat(run.recipe), reinit="create_new", settings=self._wandb.Settings(console="off", silent=True),
         )  # fmt: skip
+        if getattr(self._runs[run.id], "disabled", False):  # by its own settings file
+            raise RuntimeError("wandb is disabled here, and throws away what it is told (`wandb enabled` turns it on)")
         return ours
 
     def epoch(self, run: RunRecord, member: str, entry: dict[str, Any]) -> None:
@@ -226,3 +350,14 @@ class Wandb:
         for run in self._runs.values():
             run.finish()
         self._runs.clear()
+
+
+def _try_database(uri: str) -> None:
+    """Opens a database once, for the error of one that cannot be."""
+    from sqlalchemy import create_engine
+
+    engine = create_engine(uri)
+    try:
+        engine.connect().close()
+    finally:
+        engine.dispose()

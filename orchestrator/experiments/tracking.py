@@ -14,9 +14,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from orchestrator.commands import orch
 from orchestrator.data.sealed import read_sealed, without, write_sealed
 from orchestrator.errors import OrchestratorError
-from orchestrator.experiments.trackers import Tracker, check_words, open_trackers
+from orchestrator.experiments.trackers import Tracker, check_words, disabled, open_trackers
 from orchestrator.preparation import Observer
 from orchestrator.records.run import RunRecord, member_folder
 from orchestrator.records.summary import score_of
@@ -42,7 +43,10 @@ def send(tracker: Tracker, run: RunRecord) -> int:
     if os.path.lexists(path):
         way_out = without(path, "run the same command again: everything is sent once more.")
         notes = read_sealed(path, "tracking", run.id, TRACKING_FORMAT, way_out)
-    place = notes["trackers"].setdefault(tracker.name, {"id": None, "epochs": {}, "ended": False})
+    place = notes["trackers"].get(tracker.name)
+    if place is None or (place["id"] is not None and not tracker.knows(run, place["id"])):
+        place = {"id": None, "epochs": {}, "ended": False}  # never told, or deleted there
+    notes["trackers"][tracker.name] = place
     histories = {member_folder(fold): history_of(run.member(fold)) for fold in run.folds}
     new = {member: history[place["epochs"].get(member, 0) :] for member, history in histories.items()}
     count = sum(map(len, new.values()))
@@ -101,7 +105,10 @@ class Tracked:
     def training(self, jobs: Sequence[tuple[RunRecord, MemberJob]], at_once: int) -> None:
         """Training of these members begins."""
         if not self._runs:
-            self._trackers = open_trackers(self._words, self._workspace)
+            words = [word for word in self._words if not disabled(word)]
+            for why in map(disabled, {*self._words} - {*words}):
+                self.say(f"note: {why}")
+            self._trackers = open_trackers(words, self._workspace)
             for tracker in self._trackers:
                 self.say(f"told of every epoch: {tracker.name}. To look: {tracker.look}")
         self._observer.training(jobs, at_once)
@@ -148,6 +155,8 @@ class Tracked:
             self._trackers.remove(tracker)
             kind = tracker.name.partition("=")[0]
             told = str(error).strip().splitlines() or [type(error).__name__]
-            self._observer.say(
-                f"note: {kind} is told nothing more ({told[0]}). Training goes on; `orch runs track` sends it later."
-            )
+            later = orch("runs", "track", *self._runs, "--to", self._word(kind), workspace=self._workspace)
+            self._observer.say(f"note: {kind} is told nothing more ({told[0]}) Training goes on; later: {later}")
+
+    def _word(self, kind: str) -> str:
+        return next((word for word in self._words if word.partition("=")[0] == kind), kind)

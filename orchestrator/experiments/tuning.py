@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from orchestrator.errors import ConfigError, TrainingError
+from orchestrator.errors import ConfigError, TrainingError, counted
 from orchestrator.experiments.comparing import Compared, compare_runs
 from orchestrator.experiments.grids import train_points
-from orchestrator.experiments.search import FAILED
+from orchestrator.experiments.search import COMPLETE, FAILED, GIVEN_UP
 from orchestrator.experiments.spaces import Choice, Space
-from orchestrator.experiments.sweeps import sweep
+from orchestrator.experiments.sweeps import Sweep, sweep
 from orchestrator.experiments.tta import keep_views, try_views
 from orchestrator.preparation import Observer
 from orchestrator.recipe import Recipe
@@ -58,10 +58,11 @@ class Stage:
         name: of the stage.
         before: the run of the recipe that it started from.
         after: the run of the recipe that the next stage starts from; the same as `before` when nothing was better.
-        tried: points of the space.
+        tried: points of the space that were trained, or given up below the median.
         best: the best candidate at full size, held against `before`; None when there was none.
         words: what the best candidate changes.
         why: the decision in a sentence.
+        out_of_time: whether the time was over before all of it was tried.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Stage:
     best: Compared | None
     words: tuple[str, ...]
     why: str
+    out_of_time: bool = False
 
     @property
     def moved(self) -> bool:
@@ -82,6 +84,7 @@ class Stage:
         gain = self.best.gain if self.best else None
         return {
             "stage": self.name, "before": self.before.id, "after": self.after.id, "moved": self.moved, "tried": self.tried,
+            "out_of_time": self.out_of_time,
             "best": self.best.run.id if self.best else None, "changes": list(self.words), "why": self.why,
             "gain": gain[0] if gain else None, "gain_interval_95": [gain[1].low, gain[1].high] if gain else None,
         }  # fmt: skip
@@ -130,12 +133,19 @@ def tune(
     found: list[Stage] = []
     for number, (name, space) in enumerate(stages.items()):
         left = None if until is None else max(0.0, until - time.monotonic()) / 60 / (len(stages) - number)
+        if left == 0.0:  # not even the recipe as it is would be worth training for it
+            found.append(Stage(name, run, run, 0, None, (), "the time was over before it began: not tried.", True))
+            observer.say(f"stage {name}: {found[-1].why}")
+            continue
         observer.say(f"stage {name}, from {run.id}:")
+        late = failed = False
         if set(space.axes) == {"views"}:
             candidates, tried = _viewed(settings, specialist, run, space, observer), len(space.points or [])
         else:
-            candidates, tried = _searched(settings, specialist, run, space, observer, trials, left, small, prune, name)
-        stage = _decided(settings, specialist, name, run, candidates, tried)
+            result, candidates = _searched(settings, specialist, run, space, observer, trials, left, small, prune, name)
+            tried = sum(trial.state in (COMPLETE, GIVEN_UP) for trial in result.trials)
+            failed, late = any(trial.state == FAILED for trial in result.trials), result.out_of_time
+        stage = _decided(settings, specialist, name, run, candidates, tried, failed, late)
         observer.say(f"stage {name}: {stage.why}")
         found.append(stage)
         run = stage.after
@@ -153,8 +163,8 @@ def _searched(
     small: float,
     prune: bool,
     name: str,
-) -> tuple[list[tuple[tuple[str, ...], RunRecord]], int]:
-    """The best points of a search, trained at full size: (words, run) of each, and how many points were tried."""
+) -> tuple[Sweep, list[tuple[tuple[str, ...], RunRecord]]]:
+    """A search, and its best points trained at full size: (words, run) of each."""
     task, recipe = specialist.name, Recipe.model_validate(run.recipe)
     size = [max(2 * MULTIPLE, round(small * side / MULTIPLE) * MULTIPLE) for side in (recipe.height, recipe.width)]
     keys = {word.partition("=")[0] for words in space.all_words for word in words}
@@ -170,12 +180,12 @@ def _searched(
         prune,
         run,
         [TAG, f"stage-{name}"],
+        f", at {size[0]} x {size[1]}" if shrink else "",
     )
     points = {trial.changes: trial for trial in reversed(result.ranked) if trial.score is not None}
     best = list(reversed(points.values()))[:FINALISTS]  # two trials may have drawn one point
-    tried = sum(trial.state != FAILED for trial in result.trials)
     if not best:
-        return [], tried
+        return result, []
     report = train_points(
         settings, specialist, [trial.changes for trial in best], observer, run, [TAG, f"stage-{name}"]
     )
@@ -183,7 +193,7 @@ def _searched(
         observer.say(f"{failed} fold {fold}: {why}")
     whole = [one for one in report.runs if one.complete and one.id != run.id]
     words = {one.id: trial.changes for trial, one in zip(best, report.runs, strict=False)}
-    return [(words.get(one.id, ()), one) for one in whole], tried
+    return result, [(words.get(one.id, ()), one) for one in whole]
 
 
 def _viewed(
@@ -216,11 +226,19 @@ def _decided(
     run: RunRecord,
     candidates: list[tuple[tuple[str, ...], RunRecord]],
     tried: int,
+    failed: bool,
+    late: bool,
 ) -> Stage:
     """Whether the best candidate takes the recipe's place."""
+    over = " before the time was over" if late else ""
     if not candidates:
-        why = "nothing else to hold it against" if tried else "none of its trials could be trained"
-        return Stage(name, run, run, tried, None, (), f"{why}: the recipe stays.")
+        if tried:
+            why = f"of {counted(tried, 'trial')}{over}, none is another recipe that could be held against it"
+        elif failed:
+            why = f"none of its trials could be trained{over}"
+        else:
+            why = "the time was over before a trial ended" if late else "there was nothing to try"
+        return Stage(name, run, run, tried, None, (), f"{why}: the recipe stays.", late)
     workspace = Workspace(settings.workspace)
     compared = compare_runs(workspace, [run, *(one for _, one in candidates)], specialist).runs[1:]
     best = max(compared, key=lambda one: one.scores.macro_f1)
@@ -228,8 +246,8 @@ def _decided(
     told = " ".join(words)
     comparable = not any(word.partition("=")[0] in CALIBRATION for word in words)
     if best.verdict == "better":
-        return Stage(name, run, best.run, tried, best, words, f"{told} is better in macro F1: the recipe moves.")
+        return Stage(name, run, best.run, tried, best, words, f"{told} is better in macro F1: the recipe moves.", late)
     if best.verdict == "noise" and comparable and best.surer == "better":
         why = f"{told} is noise in macro F1 and better in log loss: the recipe moves."
-        return Stage(name, run, best.run, tried, best, words, why)
-    return Stage(name, run, run, tried, best, words, f"{told} is {best.verdict}: the recipe stays.")
+        return Stage(name, run, best.run, tried, best, words, why, late)
+    return Stage(name, run, run, tried, best, words, f"{told} is {best.verdict}: the recipe stays.", late)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.commands import orch
 from orchestrator.errors import ConfigError, Mistakes, nearest
 
 __all__ = ["Condition", "conditions_of", "in_order"]
@@ -81,11 +82,9 @@ def conditions_of(text: str, keys: Sequence[str], numbers: Collection[str] = ())
         key, sign, value = match.groups()
         rest = rest.replace(match[0], " ", 1)
         if key not in keys:
-            wrong.add(
-                ConfigError(
-                    f"--where {match[0]}: nothing is called '{key}'.{nearest(key, keys)} `orch runs list --help` names the keys."
-                )
-            )
+            help_of = orch("runs", "list", "--help")
+            told = f"nothing is called '{key}'.{nearest(key, keys)} `{help_of}` names the keys."
+            wrong.add(ConfigError(f"--where {match[0]}: {told}"))
         elif key in numbers and sign in ("<", "<=", ">", ">=") and _number(value) is None:
             wrong.add(ConfigError(f"--where {match[0]}: {key} is a number, and '{value}' is none."))
         found.append(Condition(key, sign, value.strip("'\"")))

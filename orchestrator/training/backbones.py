@@ -82,7 +82,7 @@ def check_backbone(recipe: Recipe) -> None:
             )
     if not timm.is_model(base):
         raise ConfigError(
-            f"backbone = '{name}': timm {timm.__version__} has no such model.{nearest(name, timm.list_models(), 0.4, 3)} "
+            f"backbone = '{name}': timm {timm.__version__} has no such model.{nearest(name, timm.list_models(), most=3)} "
             "`python -c \"import timm; print(timm.list_models('*resnet*'))\"` lists names."
         )
     try:

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 from PIL import Image
 
 from orchestrator.config import load_recipes
+from orchestrator.errors import DamagedError
 from orchestrator.experiments.search import Search
 from orchestrator.experiments.spaces import parse_space
 from orchestrator.records.run import RunRecord
@@ -185,7 +187,7 @@ def test_without_data_or_optuna_it_says_what_to_do(
     monkeypatch.setitem(sys.modules, "optuna", None)
     done = orch(*words_of(people, tmp_path / "runs", space))
     assert done.code == 2
-    assert 'pip install "orchestrator[sweep]"' in done.err
+    assert "pip install -e '.[sweep]'" in done.err
     for words in (("--print-space",), ("--print-space", "--stages", "loss")):
         printed = orch("sweep", "age", *words)
         assert printed.code == 0
@@ -297,3 +299,101 @@ def test_stages_without_held_out_people_are_refused_before_any_training(
     assert done.code == 2
     assert "--folds 0 holds nobody out" in done.err
     assert not list(tmp_path.glob("runs/*-*/run.json"))
+
+
+@pytest.mark.parametrize("name", ["w?1", "a#b %20 {x}", "한 글"])
+def test_any_letter_may_be_in_a_workspaces_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / name / "sweeps/age-1.db"
+    first = opened(file)
+    drawn = first.ask(3)
+    first.close()
+    assert sorted(path.name for path in file.parent.iterdir()) == ["age-1.db", "age-1.json"]
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    again = opened(file)
+    assert again.ask(3) == drawn
+    again.close()
+
+
+def opened(file: Path) -> Search:
+    return Search(file, parse_space(SPACE, "here"), 0)
+
+
+def damages(file: Path, other: Path) -> dict[str, Callable[[], object]]:
+    """Whatever may have happened to a file, done for real."""
+    data = bytearray(file.read_bytes())
+    flipped = bytearray(data)
+    flipped[len(data) // 2] ^= 1
+
+    def replaced(act: Callable[[], object]) -> Callable[[], object]:
+        return lambda: (file.unlink(), act())
+
+    return {
+        "truncated": lambda: file.write_bytes(data[: len(data) // 2]), "empty": lambda: file.write_bytes(b""),
+        "flipped": lambda: file.write_bytes(flipped), "another's": lambda: file.write_bytes(other.read_bytes()),
+        "no database": lambda: file.write_bytes(b"{}"), "folder": replaced(file.mkdir),
+        "link": replaced(lambda: file.symlink_to(file.parent / "nowhere")),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("killed", [False, True])
+@pytest.mark.parametrize("suffix", ["db", "json"])
+@pytest.mark.parametrize(
+    "how", ["deleted", "truncated", "empty", "flipped", "another's", "no database", "folder", "link"]
+)
+def test_a_damaged_memory_is_told_with_a_way_out_that_works(
+    tmp_path: Path, suffix: str, how: str, killed: bool
+) -> None:
+    drawn = {}
+    for name in ("age-1", "age-2"):
+        search = opened(tmp_path / f"{name}.db")
+        drawn[name] = search.ask(3)
+        search.close()
+    db, file = tmp_path / "age-1.db", tmp_path / f"age-1.{suffix}"
+    if killed:  # no seal: SQLite's own check, which does not see every bit
+        if suffix == "json" or how == "flipped":
+            pytest.skip("nothing to see")
+        (tmp_path / "age-1.json").unlink()
+    if how == "deleted":
+        file.unlink()
+    else:
+        damages(file, tmp_path / f"age-2.{suffix}")[how]()
+    if how == "deleted" or (killed and how == "empty"):
+        search = opened(db)
+        assert search.lost is (suffix == "db" and not killed)
+        assert search.ask(3) == drawn["age-1"]  # begun anew, the same draws; or gone on with
+        search.close()
+        return
+    with pytest.raises(DamagedError) as error:
+        opened(db)
+    assert str(file) in str(error.value)
+    way_out = re.search(r"`(mv [^`]+)`", str(error.value))
+    assert way_out, error.value
+    subprocess.run(["bash", "-c", way_out[1]], check=True)
+    search = opened(db)
+    assert search.ask(3) == drawn["age-1"]
+    search.close()
+    opened(db).close()
+
+
+def test_what_was_not_tried_is_not_called_tried(
+    orch: Orch, people: Path, tmp_path: Path, space: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = orch(*words_of(people, tmp_path / "runs", space, "--trials", 3, "--minutes", 0))
+    assert done.code == 0, done.err
+    assert "the time is over: 0 of 3 trials ended." in done.err
+    assert "nothing was tried: the time was over before a trial ended." in done.err
+    stages = tmp_path / "stages.toml"
+    stages.write_text('[loss]\nloss = ["focal", "cross_entropy"]\n[rate]\nlr = [1e-6, 2e-6]\n')
+    words = [
+        "sweep", "age", "--data", people / "train", "-w", tmp_path / "runs", "--folds", 3, "--folds-used", 1, "--jobs", 1,
+        *tiny(), "--space", stages, "--stages", "loss,rate",
+    ]  # fmt: skip
+    done = orch(*words, "--minutes", 0)
+    assert done.code == 0, done.err
+    assert done.err.count("the time was over before it began: not tried.") == 2
+    assert "The time was over: loss, rate not tried to the end." in done.err
+    assert "as good as what was tried" not in done.err
+    assert "could be trained" not in done.err
+    found = json.loads(orch(*words, "--minutes", 0, "--json").out)
+    assert [(one["tried"], one["out_of_time"]) for one in found] == [(0, True), (0, True)]

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from orchestrator.cli.app import ENTRIES
-from orchestrator.cli.console import emit, grid, listed
+from orchestrator.cli.console import emit, grid
 from orchestrator.cli.tables import Results, left_out
 from tests.conftest import ROOT, Done, tiny
 
@@ -134,14 +134,6 @@ def test_what_is_piped_is_never_wrapped(trained: Path) -> None:
     (line,) = [line for line in done.stdout.decode().splitlines() if line.strip().startswith("settings  ")]
     assert "batch_size=16" in line
     assert len(line) > 140
-
-
-@pytest.mark.parametrize(("value", "told"), [
-    ((), "-"), ({}, "-"), (None, "-"), ("", "-"), (True, "yes"), (0.1, "0.1"), (("flip", "zoom"), "flip, zoom"),
-    ({"young": 2.0}, "young 2"), (0, "0"), ([1, 2], "1, 2"),
-])  # fmt: skip
-def test_values_are_told_without_brackets(value: object, told: str) -> None:
-    assert listed(value) == told
 
 
 # Names and encodings.
@@ -355,6 +347,8 @@ def test_the_list_of_commands_says_what_their_help_says() -> None:
 @pytest.mark.parametrize("words", [
     ["--help"], ["-h"], [], ["trian"], ["--nothing"], ["runs", "lst"], ["runs", "list", "--whre"], ["recipes", "list", "--help"],
     ["train-all", "--help"], ["train-all"], ["predict", "--seed", "x"], ["--version"], ["sweep", "age", "--trials", "0"],
+    ["recipes", "show", "age", "qick"], ["recipes", "list"], ["recipes", "diff", "age", "quick", "demo"],
+    ["recipes", "lint", "age", "quick"], ["sweep", "age", "--print-space"],
 ])  # fmt: skip
 def test_words_that_need_no_network_import_none(words: list[str]) -> None:
     code = (

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.data.files import read_json
+from orchestrator.errors import ConfigError, DamagedError
 from orchestrator.experiments import trackers, tracking
 from orchestrator.records.run import RunRecord
 from tests.conftest import Done, Silent, edit_sealed, hashes, tiny, train
@@ -119,10 +120,13 @@ def test_wandb_writes_its_offline_files(
 
 def test_a_training_that_goes_on_tells_every_epoch_once(people: Path, workspace: Path) -> None:
     class Kept:
-        name = "kept=here"
+        name, there = "kept=here", True
 
         def __init__(self) -> None:
             self.told: list[object] = []
+
+        def knows(self, run: RunRecord, known: str) -> bool:
+            return self.there
 
         def begin(self, run: RunRecord, known: str | None) -> str:
             self.told.append(("begin", run.id, known))
@@ -153,6 +157,15 @@ def test_a_training_that_goes_on_tells_every_epoch_once(people: Path, workspace:
     assert tracking.send(kept, RunRecord.load(run.folder)) == 1
     assert kept.told == [("begin", "age-0001", "its-name"), ("age-0001", "fold-1", 2), ("end", "age-0001", True)]
     assert tracking.send(kept, RunRecord.load(run.folder)) == 0
+    kept.there = False  # somebody deleted it there: it is told anew
+    kept.told.clear()
+    assert tracking.send(kept, RunRecord.load(run.folder)) == 6
+    assert kept.told[0] == ("begin", "age-0001", None)
+    kept.there = True
+    file = run.folder / "tracking.json"
+    file.write_text(file.read_text().replace('"ended": true', '"ended": false'))
+    with pytest.raises(DamagedError, match=r"tracking\.json: its contents do not match the digest"):
+        tracking.send(kept, RunRecord.load(run.folder))
 
 
 def test_a_tracker_that_fails_costs_no_training(
@@ -193,7 +206,7 @@ def test_wrong_words_are_told_before_training(
     done = train(orch, people, tmp_path / "runs", *words)
     assert done.code == 2
     assert "tracker tensorbord: allowed: tensorboard, mlflow, wandb. Did you mean 'tensorboard'?" in done.err
-    assert 'pip install "orchestrator[mlflow]"' in done.err
+    assert "pip install -e '.[mlflow]'" in done.err
     assert not (tmp_path / "runs").exists()
 
 
@@ -206,3 +219,86 @@ def test_a_server_out_of_reach_is_told(orch: Orch, workspace: Path, monkeypatch:
     before = hashes(workspace / "age-0001")
     shutil.rmtree(workspace / "mlflow.db", ignore_errors=True)
     assert hashes(workspace / "age-0001") == before
+
+
+@pytest.mark.filterwarnings("default")  # SQLAlchemy's, about MLflow's own code
+def test_a_deleted_experiment_and_a_deleted_run_are_told_and_mended(
+    orch: Orch, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mlflow = pytest.importorskip("mlflow", reason="the extra `mlflow` is not installed")
+    place = workspace.rename(workspace.parent / "w?1 a#b %20 한")  # and any letter in a workspace's name
+    monkeypatch.chdir(place.parent)
+    words = ("runs", "track", "age-0001", "--to", "mlflow", "-w", place)
+    done = orch(*words)
+    assert "6 epochs sent" in done.err, done.err
+    assert [path.name for path in place.parent.iterdir()] == [place.name]
+    assert (place / "mlflow.db").is_file()
+    client = mlflow.tracking.MlflowClient(trackers.sqlite_uri(place / "mlflow.db"))
+    (experiment,) = [one for one in client.search_experiments() if one.name == "orchestrator"]
+    (run,) = client.search_runs([experiment.experiment_id])
+    client.delete_run(run.info.run_id)
+    assert "6 epochs sent" in orch(*words).err
+    client.delete_experiment(experiment.experiment_id)
+    done = orch(*words)
+    assert done.code == 2, done.err
+    assert "the experiment 'orchestrator' was deleted in sqlite:///" in done.err
+    client.restore_experiment(experiment.experiment_id)
+    assert orch(*words).code == 0
+
+
+@pytest.mark.parametrize("kind", ["tensorboard", "wandb"])
+def test_any_letter_may_be_in_a_place(
+    orch: Orch, workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    pytest.importorskip(kind, reason=f"the extra `{kind}` is not installed")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    place = workspace.rename(workspace.parent / "w?1 a#b %20 한")
+    done = orch("runs", "track", "age-0001", "--to", kind, "-w", place)
+    assert "6 epochs sent" in done.err, done.err
+    assert list(place.rglob("*.wandb" if kind == "wandb" else "events.*"))
+
+
+def test_a_tracker_that_throws_away_is_not_told(
+    orch: Orch, people: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("wandb", reason="the extra `wandb` is not installed")
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    done = orch("runs", "track", "age-0001", "--to", "wandb", "-w", workspace)
+    assert (done.code, "wandb is told nothing: WANDB_MODE=disabled" in done.err) == (2, True)
+    assert not (workspace / "age-0001/tracking.json").exists()
+    shows = Silent()
+    observer = tracking.Tracked(shows, ["wandb"], workspace)
+    observer.training([], 1)
+    observer.finished()
+    assert any("note: wandb is told nothing" in line for line in shows.said)
+
+
+def test_what_is_no_number_is_not_sent_and_errors_are_sentences(workspace: Path) -> None:
+    class Picky:
+        name, look = "picky", ""
+
+        def __init__(self) -> None:
+            self.told: list[object] = []
+
+        def knows(self, run: RunRecord, known: str) -> bool:
+            return True
+
+        def begin(self, run: RunRecord, known: str | None) -> str:
+            return "x"
+
+        def epoch(self, run: RunRecord, member: str, entry: dict[str, object]) -> None:
+            json.dumps(entry, allow_nan=False)
+            self.told.append(entry)
+
+        def end(self, run: RunRecord, score: float | None) -> None:
+            raise ZeroDivisionError("gone\nfor good")
+
+        close = end
+
+    picky = Picky()
+    guarded = trackers._Guarded(picky)
+    guarded.epoch(None, "fold-0", {"epoch": 1, "loss": float("nan"), "lr": float("inf"), "macro_f1": 0.5, "stages": {}})
+    assert picky.told == [{"epoch": 1, "macro_f1": 0.5}]
+    with pytest.raises(ConfigError, match="tracker picky: gone. What it was told is noted"):
+        guarded.end(RunRecord.load(workspace / "age-0001"), 0.5)

@@ -151,9 +151,10 @@ def test_a_failing_fold_is_told_at_the_end_and_the_others_are_kept(
     assert "complete" in rows["mask-0001"]
     assert "2/3" in rows["age-0001"]
     assert "failed" in rows["age-0001"]
-    for fold in range(3):  # one plain line an epoch, since this is no terminal
+    for fold in range(3):  # a plain line as each member ends, since this is no terminal
         assert re.search(
-            rf"mask-0001 fold {fold} epoch 1/1: loss \d+\.\d{{4}}, macro F1 0\.\d{{4}}, \d+ photos/s", done.err
+            rf"mask-0001 fold {fold} epoch 1/1: loss \d+\.\d{{4}}, macro F1 0\.\d{{4}}, \d+ photos/s \(\d of 9 members? done",
+            done.err,
         )
     assert "\x1b[" not in done.out + done.err
     assert "the same command trains what is missing" in done.err
