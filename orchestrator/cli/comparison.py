@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from orchestrator.experiments.comparing import Comparison
     from orchestrator.records.run import RunRecord
 
-__all__ = ["next_step", "print_comparison", "training_of"]
+__all__ = ["next_step", "print_comparison"]
 
 BESIDE = 4  # settings with a column of their own; of more, each run tells what is not as in the first
 
