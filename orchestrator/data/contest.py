@@ -93,13 +93,13 @@ class Person:
 
 
 def _person(root: Path, cells: Mapping[str, Any]) -> Person:
-    folder = clean(text(cells["path"]))
-    folder = os.path.normpath(folder) if folder else ""  # `000001_female/`, `./000001_female`
+    folder = text(cells["path"])
+    folder = os.path.normpath(folder) if clean(folder) else ""  # `000001_female/`, `./000001_female`
     return Person(
         clean(text(cells["id"])),
         text(cells["gender"]),
         text(cells["age"]),
-        find_file(root / "images", folder) or folder,
+        find_file(root / "images", folder) or clean(folder),
     )
 
 
@@ -259,7 +259,7 @@ def read_eval(root: Path, missing_too: bool = False) -> Eval:
     for number, word in enumerate(table.words("ImageID")):
         name = clean(word)
         rows.setdefault(name, []).append(number)
-        found = find_file(images, name)
+        found = find_file(images, word)
         paths.append(images / (found or name or "."))
         if not name:
             problems.append(Problem(table.where(number), "ImageID is empty.", kind="empty_cell"))

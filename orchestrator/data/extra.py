@@ -233,7 +233,7 @@ def _rows(table: Table) -> tuple[list[dict[str, Any]], list[Problem]]:
     for number, cells in enumerate(table.records()):
         where = table.where(number)
         told = {column: clean(text(cell)) for column, cell in cells.items()}
-        place = place_of(told["path"], folder) if told["path"] else ""
+        place = place_of(text(cells["path"]), folder) if told["path"] else ""
         path = Path(place) if Path(place).is_absolute() else folder.absolute() / place
         missing = no_file(folder, place) if place else "path is empty."
         if missing:

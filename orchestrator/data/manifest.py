@@ -86,9 +86,8 @@ def read_manifest(
 def place_of(name: str, folder: Path) -> str:
     """One spelling of a photo's path, as the disk has it: relative to the table's folder where it lies below it, absolute
     elsewhere."""
-    name = clean(name)
     here = folder.absolute()
-    place = os.path.normpath(here / (find_file(here, name) or name))
+    place = os.path.normpath(here / (find_file(here, name) or clean(name)))
     whole = Path(place)
     return whole.relative_to(here).as_posix() if whole.is_relative_to(here) else whole.as_posix()
 

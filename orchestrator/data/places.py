@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
+from orchestrator.data.spelling import clean
+
 __all__ = ["find_file", "is_file", "is_folder", "no_file", "stands"]
 
 
@@ -45,19 +47,23 @@ def stands(path: Path) -> bool:
 def find_file(folder: Path, name: str) -> str | None:
     """The name of a file or folder as the disk spells it: composed, decomposed, or mixed; None where there is none.
 
+    Blanks around the name count where the disk has them, and only there.
+
     Args:
         folder: where to look.
         name: a relative path with `/`, or an absolute one.
     """
-    if not name:
+    meant = clean(name)
+    if not meant:
         return None
-    for spelling in (name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD") if not name.isascii())):
+    forms = [] if name.isascii() else [unicodedata.normalize(form, meant) for form in ("NFC", "NFD")]
+    for spelling in dict.fromkeys((name, meant, *forms)):
         if stands(folder / spelling):
             return spelling
     if name.isascii():
         return None
     found = Path()
-    for part in Path(name).parts:
+    for part in Path(meant).parts:
         whole = folder / found
         own = (
             part if stands(whole / part) else _spellings(whole, _changed(whole)).get(unicodedata.normalize("NFC", part))

@@ -11,6 +11,7 @@ from orchestrator.data.contest import MASK_OF_STEM, Person, person_keys, read_ev
 from orchestrator.data.readers import inspect, read
 from orchestrator.data.tables import read_table
 from orchestrator.errors import DataError, Problem
+from tests.conftest import Done
 
 ROWS = [
     ("000001", "female", "Asian", "45"),
@@ -200,3 +201,47 @@ def test_photos_of_wrong_rows_are_opened_too_and_a_tableless_folder_is_a_finding
     assert set(found) >= {"impossible_age", "unreadable"}
     (contest / "train.csv").unlink()
     assert set(kinds(contest)) == {"no_table", "unreadable"}
+
+
+def test_a_folder_is_known_however_its_path_is_written(contest: Path) -> None:
+    whole = read(contest)
+    edit(contest, lambda table: table.assign(path=[f"./{path}/" for path in table["path"]]))
+    found, problems = inspect(contest)
+    assert found.table.equals(whole.table)
+    assert [problem.kind for problem in problems] == ["id_twice"]
+    edit(contest, lambda table: table.assign(path=[f"images/{path[2:]}" for path in table["path"]]))
+    told = kinds(contest)["missing_folder"]
+    assert len(told) == 7
+    assert "There is images/000001_female_Asian_45." in told[0]
+
+
+def test_lines_are_those_of_the_file_and_a_stray_comma_or_quote_is_named(
+    orch: Callable[..., Done], contest: Path
+) -> None:
+    lines = (contest / "train.csv").read_text().splitlines()
+    (contest / "train.csv").write_text("\n".join([*lines[:3], "", "", *lines[3:]]).replace(",23,", ",old,"))
+    assert "line 7: age is 'old'" in kinds(contest)["impossible_age"][0]
+    for change, words in {
+        (3, ",20,", ',20,"x,'): "line 4: a quote",
+        (3, ",20,", ",20,x,"): "line 4: 6 fields, where the header has 5",
+        (4, "male", '"male'): "line 5: a quote",
+    }.items():
+        number, before, after = change[0] - 1, change[1], change[2]
+        changed = [*lines[:number], lines[number].replace(before, after), *lines[number + 1 :]]
+        (contest / "train.csv").write_text("\n".join(["", *changed]) + "\n")
+        done = orch("data", "check", "--data", contest, "--folds", 0)
+        assert done.code == 1
+        assert words in done.out
+
+
+def test_what_is_beside_the_rows_is_closed_or_is_no_photo(contest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Path.iterdir
+
+    def closed(folder: Path) -> object:
+        if folder.name == "000001_female_Asian_45":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return real(folder)
+
+    monkeypatch.setattr(Path, "iterdir", closed)  # root may read everything
+    (told,) = kinds(contest)["unreadable"]
+    assert told == f"{contest / 'images/000001_female_Asian_45'}: no permission to read it."

@@ -85,7 +85,7 @@ def test_names_are_shown_with_what_cannot_be_seen() -> None:
 
 def photos(folder: Path, names: list[str]) -> None:
     for number, name in enumerate(names):
-        Image.new("RGB", (8, 8), (number * 9, number, 0)).save(folder / name)
+        Image.new("RGB", (8, 8), (number * 9, number, 0)).save(folder / name, "JPEG")
 
 
 def manifest(folder: Path, people: list[str], name: str = "m.csv") -> Path:
@@ -174,6 +174,20 @@ def test_a_file_is_found_however_the_disk_spells_it(tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_text(f"path,person,mask\n{same},a,wear\n{folder}/{one},b,wear\n")
     with pytest.raises(DataError, match=r"stands in 2 rows \(lines 2, 3\)"):
         read(tmp_path / "m.csv")
+
+
+def test_blanks_around_a_path_count_where_the_disk_has_them(tmp_path: Path) -> None:
+    photos(tmp_path, ["a.jpg", " b.jpg", "c.jpg "])
+    for asked, found in {
+        "a.jpg ": "a.jpg",
+        " b.jpg": " b.jpg",
+        "c.jpg ": "c.jpg ",
+        "b.jpg": None,
+        "\u200ba.jpg": "a.jpg",
+    }.items():
+        assert find_file(tmp_path, asked) == found
+    (tmp_path / "m.csv").write_text("path,person,mask\n a.jpg,1,wear\n b.jpg,2,wear\nc.jpg ,3,not_wear\n")
+    assert sorted(read(tmp_path / "m.csv").table["path"]) == [" b.jpg", "a.jpg", "c.jpg "]
 
 
 def test_why_there_is_no_file(tmp_path: Path) -> None:
