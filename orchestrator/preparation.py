@@ -12,6 +12,7 @@ import joblib
 import numpy as np
 import pandas as pd
 
+from orchestrator.commands import orch
 from orchestrator.data.boxes import find_boxes
 from orchestrator.data.preprocessing import Box, Geometry
 from orchestrator.data.store import DirectPixels, JoinedRows, PixelSource, Rows, build_stores, store_key
@@ -129,7 +130,7 @@ def _rows_of(
     faces = None
     if any(geometry.face for geometry in geometries):
         faces = find_boxes(inputs.workspace.faces, paths, content, joblib.cpu_count(), observer.looking)
-        _tell_faces(faces, observer)
+        _tell_faces(faces, settings, observer)
     sources: Mapping[Geometry, PixelSource] = {
         geometry: DirectPixels(paths, geometry, faces) for geometry in geometries
     }
@@ -148,12 +149,11 @@ def _rows_of(
     }  # fmt: skip
 
 
-def _tell_faces(faces: Sequence[Box | None], observer: Observer) -> None:
+def _tell_faces(faces: Sequence[Box | None], settings: Settings, observer: Observer) -> None:
     without = sum(box is None for box in faces)
     found = f"faces: found in {len(faces) - without:,} of {counted(len(faces), 'photo')}"
-    rest = (
-        f"; the other {without:,} show the recipe's crop and anchor: `orch data faces` lists them." if without else "."
-    )
+    listing = orch("data", "faces", "--data", settings.data, workspace=settings.workspace)
+    rest = f"; the other {without:,} show the recipe's crop and anchor: `{listing}` lists them." if without else "."
     observer.say(found + rest)
 
 

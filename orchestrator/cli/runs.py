@@ -204,7 +204,8 @@ def note_run(
 
     record = Workspace(workspace).run(run)
     if text is None and not tag and not untag:
-        raise ConfigError('give a note, --tag or --untag. Example: orch runs note age-0003 "tighter crop" --tag crop')
+        example = orch("runs", "note", run, "tighter crop", "--tag", "crop", workspace=workspace)
+        raise ConfigError(f"give a note, --tag or --untag. Example: {example}")
     notes = Annotations.read(record.folder)
     if absent := sorted(set(untag) - set(notes.tags)):
         raise ConfigError(f"--untag {' '.join(absent)}: {run} has the tags {' '.join(notes.tags) or 'none'}.")
