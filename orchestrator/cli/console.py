@@ -33,6 +33,7 @@ __all__ = [
     "mark",
     "minutes",
     "out",
+    "print_profile",
     "print_stages",
     "put",
     "say",
@@ -155,6 +156,27 @@ def print_stages(
     if len(stages) > 1:
         table.add_row(total, *(f"{sum(one.values()):,.1f}  100 %" if one else "" for one in by_name.values()))
     (where or out()).print(table)
+
+
+def print_profile(by_run: Mapping[str, Mapping[str, float]], seconds: float) -> None:
+    """Where a training's time went: its epochs by stage, and how that compares with the time that the command took.
+
+    Args:
+        by_run: run -> stage -> seconds, added up over its members.
+        seconds: wall-clock, of the whole command.
+    """
+    print_stages("seconds of epochs by stage, all members added up", by_run, total="all epochs")
+    epochs = sum(sum(stages.values()) for stages in by_run.values())
+    if epochs > seconds:
+        say(
+            f"{epochs:,.1f} s of epochs in {seconds:,.1f} s: members were trained side by side, or by an earlier command."
+        )
+    else:
+        say(
+            f"{epochs:,.1f} s of {seconds:,.1f} s were epochs. The other {seconds - epochs:,.1f} s: imports, checks, decoding, "
+            "first weights, and the held-out photos of each member's end."
+        )
+    say("`rest` within an epoch: sampling, history, checkpoints.")
 
 
 @contextmanager

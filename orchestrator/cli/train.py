@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from orchestrator.cli.console import elapsed, emit, grid, minutes, out, print_stages, say, share, warn
+from orchestrator.cli.console import elapsed, emit, grid, minutes, out, print_profile, say, share, warn
 from orchestrator.cli.endings import stop_code
 from orchestrator.cli.listing import recipe_of
 from orchestrator.cli.options import (
@@ -286,7 +286,7 @@ def conclude(report: Report, json: bool, next_step: str) -> None:
         out().print(table)
         say(f"{minutes(elapsed())} in all.")
         if profiles:
-            print_stages("seconds of all members, by stage; rest: sampling, history, checkpoints", profiles)
+            print_profile(profiles, elapsed())
     for (run_id, fold), reason in report.failures.items():
         warn(f"{run_id} {'all' if fold is None else f'fold {fold}'}: {reason}")
     if not report.complete:

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from orchestrator.cli.app import ENTRIES
-from orchestrator.cli.console import emit, grid
+from orchestrator.cli.console import emit, grid, print_profile
 from orchestrator.cli.tables import Results, left_out
 from tests.conftest import ROOT, Done, tiny
 
@@ -134,6 +134,17 @@ def test_what_is_piped_is_never_wrapped(trained: Path) -> None:
     (line,) = [line for line in done.stdout.decode().splitlines() if line.strip().startswith("settings  ")]
     assert "batch_size=16" in line
     assert len(line) > 140
+
+
+def test_a_profiles_stages_add_up(capsys: pytest.CaptureFixture[str]) -> None:
+    profile = {"age-0001": {"loading": 30.0, "network": 60.0, "rest": 10.0}, "mask-0001": {"network": 20.0}}
+    print_profile(profile, 150.0)
+    text = capsys.readouterr()
+    rows = {line.split()[0]: line.split() for line in text.out.splitlines() if line.strip()}
+    assert rows["all"] == ["all", "epochs", "100.0", "100", "%", "20.0", "100", "%"]
+    assert "120.0 s of 150.0 s were epochs. The other 30.0 s: imports" in text.err
+    print_profile(profile, 70.0)
+    assert "120.0 s of epochs in 70.0 s: members were trained side by side" in capsys.readouterr().err
 
 
 # Names and encodings.
@@ -337,7 +348,7 @@ def alive(pid: int) -> bool:
 
 
 def test_the_list_of_commands_says_what_their_help_says() -> None:
-    assert len(ENTRIES) == 16
+    assert len(ENTRIES) >= 18
     for entry in ENTRIES:
         command = entry.load()
         assert command.name == entry.name
