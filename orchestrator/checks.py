@@ -7,23 +7,33 @@ from collections.abc import Callable, Iterable, Mapping
 from orchestrator.data.classes import check_classes
 from orchestrator.data.extra import ALONE, EVERY_FOLD, Extra
 from orchestrator.data.folds import FoldPlan
-from orchestrator.data.loading import AHEAD, why_none_load
 from orchestrator.data.photos import Photos
 from orchestrator.data.sharing import SHARED, WIDEN, shared_room
 from orchestrator.errors import ConfigError, DataError, Problem, counted, nearest
 from orchestrator.recipe import Recipe
 from orchestrator.specialist import Specialist
 
-__all__ = ["check_dropped", "check_here", "check_left", "refuse_classes", "tell_extra", "tell_loading"]
+__all__ = [
+    "LEAST",
+    "check_dropped",
+    "check_here",
+    "check_left",
+    "refuse_classes",
+    "tell_extra",
+    "tell_loading",
+    "too_few",
+]
 
 
 def check_here(task: str, recipe: Recipe, device: str, scored: bool) -> None:
     """Refuses what the device or the plan cannot give a recipe."""
     if device == "cpu" and recipe.precision == "fp16":
         raise ConfigError(f"{task}: precision = fp16 needs a GPU; allowed on a CPU: auto, fp32, bf16.")
-    why = why_none_load(recipe.workers) if recipe.workers > 0 else ""
-    if why:
-        raise ConfigError(f"{task}: {why}")
+    if recipe.workers > 0:
+        from orchestrator.data.loading import why_none_load
+
+        if why := why_none_load(recipe.workers):
+            raise ConfigError(f"{task}: {why}")
     if device and recipe.sam and _is_fp16(recipe.precision, device):
         raise ConfigError(
             f"{task}: sam takes two gradients a step, and fp16 scales them apart. Use precision=bf16 or fp32."
@@ -34,6 +44,7 @@ def check_here(task: str, recipe: Recipe, device: str, scored: bool) -> None:
 
 def tell_loading(task: str, recipe: Recipe, device: str, say: Callable[[str], None]) -> None:
     """Whether loading processes have room for their batches; without it they are as right, and slower."""
+    from orchestrator.data.loading import AHEAD
     from orchestrator.training.epoch import loading_processes
 
     workers, room = loading_processes(recipe, device), shared_room()
@@ -75,18 +86,52 @@ def refuse_classes(photos: Photos, tasks: Iterable[str], plan: FoldPlan | None, 
     return found
 
 
-def check_left(task: str, recipe: Recipe, photos: Photos, plan: FoldPlan | None, folds_used: int) -> None:
-    """Refuses dropped people without whom a fold has nobody left to train on."""
-    dropped = photos.table["person"].isin(recipe.drop_people)
+def check_left(
+    task: str, recipe: Recipe, photos: Photos, plan: FoldPlan | None, folds_used: int, extra: bool = False
+) -> None:
+    """Refuses a plan, or people dropped from it, by which a fold has nothing or next to nothing to train on.
+
+    Args:
+        task: the specialist.
+        recipe: whom it drops, and how it draws.
+        photos: the data.
+        plan: who is held out when.
+        folds_used: train only the first folds; 0: all.
+        extra: photos from elsewhere join training.
+    """
+    left = ~photos.table["person"].isin(recipe.drop_people)
     if plan is None:
-        bare = ["all photos"] if dropped.all() else []
+        learnt = {"all photos": left}
     else:
         fold = plan.folds(photos.table["person"])
-        bare = [f"fold {one}" for one in range(folds_used or plan.k) if dropped[fold != one].all()]
-    if bare:
+        learnt = {f"fold {one}": left & (fold != one) for one in range(folds_used or plan.k)}
+    bare = [name for name, rows in learnt.items() if not rows.any()]
+    if bare and recipe.drop_people:
         raise ConfigError(
             f"{task}: drop_people leaves nobody to train on for {', '.join(bare)}. Drop fewer people, or use other folds."
         )
+    per_person = recipe.sampling == "per_person"
+    single = [
+        name
+        for name, rows in learnt.items()
+        if (photos.table["person"][rows].nunique() if per_person else int(rows.sum())) < LEAST
+    ]
+    if single and not extra:
+        raise ConfigError(f"{task}: {too_few(', '.join(single), per_person)}")
+
+
+def too_few(where: str, per_person: bool) -> str:
+    """Why one photo is nothing to train on, and what to do."""
+    drawn = "one photo a person is one photo" if per_person else "there is one photo"
+    more = " or draw every photo (--set sampling=per_photo)," if per_person else ""
+    return (
+        f"{where}: {drawn} an epoch, and a network's norms need {LEAST} at least. Give more people, use more folds, "
+        f"which leave more people to train on,{more} or drop fewer (drop_people, sample_factor)."
+    )
+
+
+LEAST = 2
+"""Photos of a forward pass: over one, a batch norm's variance is none."""
 
 
 def tell_extra(extra: Extra, photos: Photos, specialists: Mapping[str, Specialist], say: Callable[[str], None]) -> None:

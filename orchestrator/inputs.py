@@ -130,7 +130,7 @@ def read_inputs(
         plan = plan_folds(photos.people, settings.k, settings.plan_seed or 0) if settings.k else None
         for task, recipe in recipes.items():
             with wrong.kept():
-                check_left(task, recipe, photos, plan, settings.folds_used)
+                check_left(task, recipe, photos, plan, settings.folds_used, bool(settings.extra))
     extra = None
     notes: list[Problem] = []
     with wrong.kept():

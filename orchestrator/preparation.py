@@ -12,11 +12,12 @@ import joblib
 import numpy as np
 import pandas as pd
 
+from orchestrator.checks import LEAST, too_few
 from orchestrator.commands import orch
 from orchestrator.data.boxes import find_boxes
 from orchestrator.data.preprocessing import Box, Geometry
 from orchestrator.data.store import DirectPixels, JoinedRows, PixelSource, Rows, build_stores, store_key
-from orchestrator.errors import counted
+from orchestrator.errors import ConfigError, counted
 from orchestrator.inputs import Inputs
 from orchestrator.labels import CLASSES
 from orchestrator.recipe import Recipe
@@ -83,13 +84,22 @@ class Work:
 
 
 def missing_jobs(works: Sequence[Work]) -> list[tuple[RunRecord, MemberJob]]:
-    """The members that are still missing, longest first, so that no straggler begins last."""
+    """The members that are still missing, longest first, so that no straggler begins last.
+
+    Raises:
+        ConfigError: a member would have one photo an epoch to train on.
+    """
     jobs = []
     for work in works:
         wanted = work.run.folds if work.only is None else work.only
         folds = [fold for fold in wanted if not os.path.lexists(work.run.member(fold) / CARD)]
         table = _table(work) if folds else None
-        jobs += [(work.run, _job(work, fold, table)) for fold in folds if table is not None]
+        own = [_job(work, fold, table) for fold in folds if table is not None]
+        few = [job for job in own if job.photos_per_epoch < LEAST]  # by factors and extra photos too
+        if few:
+            where = ", ".join("all photos" if job.fold is None else f"fold {job.fold}" for job in few)
+            raise ConfigError(f"{work.run.id}: {too_few(where, few[0].recipe.sampling == 'per_person')}")
+        jobs += [(work.run, job) for job in own]
     return sorted(jobs, key=lambda one: -one[1].work)
 
 

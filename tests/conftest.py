@@ -87,8 +87,8 @@ def trained(people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from orchestrator.specialists import SPECIALISTS
 
     workspace = tmp_path_factory.mktemp("trained") / "runs"
-    settings = Settings(people / "train", workspace, changes=TINY, k=3, jobs=1, device="cpu")
-    report = train_all(settings, SPECIALISTS, Silent())
+    asked = Settings(people / "train", workspace, changes=TINY, k=3, jobs=1, device="cpu")
+    report = train_all(asked, SPECIALISTS, Silent())
     assert report.complete, report.failures
     return workspace
 

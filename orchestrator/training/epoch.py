@@ -23,14 +23,14 @@ from orchestrator.errors import TrainingError
 from orchestrator.recipe import Recipe
 from orchestrator.stages import Stages
 from orchestrator.training.cards import PROGRESS
-from orchestrator.training.devices import autocast
+from orchestrator.training.devices import autocast, precision_of
 from orchestrator.training.learner import Learner, Progress
 from orchestrator.training.member import MemberJob
 from orchestrator.training.mixing import Mix, draw_mix
 from orchestrator.training.optimisers import set_rate, uphill
 from orchestrator.training.schedules import rate_factor
 
-__all__ = ["INITIALISE", "check_parent", "loading_processes", "network_input", "train_epoch"]
+__all__ = ["INITIALISE", "check_parent", "diverged", "loading_processes", "network_input", "not_finite", "train_epoch"]
 
 PROGRESS_SECONDS = 1.0
 
@@ -72,7 +72,7 @@ def train_epoch(job: MemberJob, learner: Learner, progress: Progress) -> dict[st
         The history's entry.
 
     Raises:
-        TrainingError: the loss became infinite or not a number.
+        TrainingError: the loss or a weight became infinite or not a number.
     """
     recipe, epoch, steps = job.recipe, progress.epoch, job.steps_per_epoch
     rng = np.random.default_rng(job.entropy(SAMPLE, epoch))
@@ -102,10 +102,9 @@ def train_epoch(job: MemberJob, learner: Learner, progress: Progress) -> dict[st
             _tell(job, progress, (step + 1) / steps, rate)
     mean = float(total) / steps
     if not np.isfinite(mean):
-        raise TrainingError(
-            f"{job.task} fold {job.fold}: the loss became {mean} in epoch {epoch + 1}. Lower the learning rate "
-            f"(--set {job.task}.lr={recipe.lr / 3:.1e}) or clip harder (--set {job.task}.clip_norm=0.5)."
-        )
+        raise diverged(job, f"the loss became {mean} in epoch {epoch + 1}")
+    if broken := not_finite(learner.scored):
+        raise diverged(job, f"{broken} became no numbers in epoch {epoch + 1}")
     rate = len(rows) / (time.monotonic() - started)
     return {
         "epoch": epoch + 1,
@@ -114,6 +113,23 @@ def train_epoch(job: MemberJob, learner: Learner, progress: Progress) -> dict[st
         "photos_per_second": round(rate, 1),
         **({"stages": stages.seconds} if job.profile else {}),
     }
+
+
+def diverged(job: MemberJob, what: str) -> TrainingError:
+    """An error for numbers that are none, with what keeps them small."""
+    recipe = job.recipe
+    ways = [f"lower the learning rate (--set {job.task}.lr={recipe.lr / 3:.1e})"]
+    if precision_of(recipe.precision, job.device) == torch.float16:  # whose largest number is 65,504
+        ways.append(f"calculate with a wider range (--set {job.task}.precision=bf16, or fp32)")
+    if not 0 < recipe.clip_norm <= 0.5:
+        ways.append(f"clip harder (--set {job.task}.clip_norm=0.5)")
+    return TrainingError(f"{job.task} fold {job.fold}: {what}. Ways out: {'; '.join(ways)}.")
+
+
+def not_finite(model: nn.Module) -> str:
+    """Which of a network's weights and statistics hold numbers that are none, in words; empty where all are finite."""
+    wrong = [key for key, value in model.state_dict().items() if not bool(torch.isfinite(value).all())]
+    return f"{len(wrong)} tensors of the network ({wrong[0]} first)" if wrong else ""
 
 
 def _prepared(job: MemberJob, loaded: Iterable[tuple[Tensor, Tensor]], epoch: int) -> Iterator[Batch]:

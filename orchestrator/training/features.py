@@ -22,7 +22,7 @@ from orchestrator.data.files import atomic, digest_of, free_room, sha256_of, tak
 from orchestrator.data.preprocessing import Preprocess
 from orchestrator.data.sealed import check_file, read_sealed, write_sealed
 from orchestrator.data.store import PixelSource
-from orchestrator.errors import ConfigError, DamagedError
+from orchestrator.errors import ConfigError, DamagedError, WeightsError, counted
 from orchestrator.recipe import Recipe
 from orchestrator.training.backbones import InitialWeights, create, heads_of
 from orchestrator.training.devices import keep_freed_memory
@@ -112,6 +112,7 @@ def build_features(
 
     Raises:
         StoreError: the disk has no room.
+        WeightsError: features are no numbers.
     """
     key = digest_of(
         [
@@ -183,4 +184,11 @@ def _compute(
         for part in pool.map(features, range(0, photos, CALL)):
             parts.append(part)
             progress(min(len(parts) * CALL, photos), photos)
-    return np.concatenate(parts)
+    values = np.concatenate(parts)
+    wrong = int((~np.isfinite(values).all(axis=1)).sum())
+    if wrong:
+        raise WeightsError(
+            f"the features of '{recipe.backbone}' are no numbers for {wrong:,} of {counted(photos, 'photo')}: its weights "
+            f"({recipe.weights}) do not work on them. Use other weights, or another backbone."
+        )
+    return values

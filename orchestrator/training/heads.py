@@ -5,7 +5,7 @@ A head is described by plain values in the member's card, so prediction never ne
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Protocol
@@ -203,16 +203,20 @@ class SoftAgeHead:
         """Cross-entropy with the discretised Gaussian around each target, or of the class where no more is known."""
         years = torch.arange(self.low, self.high + 1, device=outputs.device, dtype=torch.float32)
         target = F.softmax(-0.5 * ((years - targets[:, None]) / self.sigma) ** 2, dim=1)
-        by_year = -(target * outputs.float().log_softmax(dim=1)).sum(dim=1)
+        logs = outputs.float().log_softmax(dim=1)
+        by_year = -(target * logs).sum(dim=1)
         codes = (-1 - targets).clamp_min(0).long()[:, None]
-        by_class = -self.probabilities(outputs).clamp_min(1e-7).log().gather(1, codes)[:, 0]
+        by_class = -torch.stack([logs[:, a:b].logsumexp(dim=1) for a, b in self._years()], dim=1).gather(1, codes)[:, 0]
         return (torch.where(targets >= 0, by_year, by_class) * weights).mean()
 
     def probabilities(self, outputs: Tensor) -> Tensor:
         """Sums of the softmax over each class's years."""
         years = outputs.float().softmax(dim=1)
-        edges = [0, *(border - self.low for border in self.borders), self.outputs]
-        return torch.stack([years[:, a:b].sum(dim=1) for a, b in pairwise(edges)], dim=1)
+        return torch.stack([years[:, a:b].sum(dim=1) for a, b in self._years()], dim=1)
+
+    def _years(self) -> Iterator[tuple[int, int]]:
+        """From which output to which each class reaches."""
+        return pairwise([0, *(border - self.low for border in self.borders), self.outputs])
 
     def as_dict(self) -> dict[str, Any]:
         """For the card."""

@@ -22,10 +22,16 @@ def focal(outputs: Tensor, codes: Tensor, weights: Tensor, gamma: float, smoothi
 
     After Lin et al. 2017, "Focal Loss for Dense Object Detection" (arXiv 1708.02002), on softmax outputs; with smoothing each
     class's share of the target has its own factor. With gamma 0 it is cross-entropy.
+
+    Where a class is certain nothing is left to learn: the gradient is 0, as it is in the limit. The power's own is infinite
+    there for gamma below 1, and infinity times the logarithm's 0 is no number.
     """
     logs = outputs.log_softmax(dim=1)
     target = F.one_hot(codes, outputs.shape[1]) * (1 - smoothing) + smoothing / outputs.shape[1]
-    return (-(target * (1 - logs.exp()) ** gamma * logs).sum(dim=1) * weights).mean()
+    rest = -torch.expm1(logs)
+    open_ = rest > 0
+    factor = torch.where(open_, torch.where(open_, rest, 1.0) ** gamma, float(gamma == 0))
+    return (-(target * factor * logs).sum(dim=1) * weights).mean()
 
 
 def soft_f1(outputs: Tensor, codes: Tensor, weights: Tensor) -> Tensor:

@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from orchestrator.data.loading import Batches, load
+from orchestrator.errors import counted
 from orchestrator.metrics import score
 from orchestrator.training.devices import autocast
-from orchestrator.training.epoch import check_parent, loading_processes, network_input
+from orchestrator.training.epoch import check_parent, diverged, loading_processes, network_input
 from orchestrator.training.member import MemberJob
 from orchestrator.training.views import mean_over_views
 
@@ -18,7 +19,11 @@ __all__ = ["held_out_probabilities", "scores_of"]
 
 
 def held_out_probabilities(job: MemberJob, model: nn.Module) -> NDArray[np.float32]:
-    """Class probabilities of the held-out rows, shape (n, C)."""
+    """Class probabilities of the held-out rows, shape (n, C).
+
+    Raises:
+        TrainingError: the network gives answers that are no numbers.
+    """
     model.eval()
 
     def answer(inputs: Tensor) -> Tensor:
@@ -35,11 +40,23 @@ def held_out_probabilities(job: MemberJob, model: nn.Module) -> NDArray[np.float
             inputs = network_input(job, pixels)
             parts.append(mean_over_views(job.recipe.views, inputs, answer).cpu())
             check_parent(job)
-    return torch.cat(parts).numpy()
+    found = torch.cat(parts)
+    wrong = int((~torch.isfinite(found).all(dim=1)).sum())
+    if wrong:  # the largest of no numbers would be a class like any other, and score as one
+        raise diverged(
+            job, f"the network's answers are no numbers for {wrong:,} of {counted(len(found), 'held-out photo')}"
+        )
+    return found.numpy()
 
 
 def scores_of(job: MemberJob, probabilities: NDArray[np.float32]) -> tuple[float, dict[str, float]]:
-    """Macro F1 of the held-out photos, and the entry for history and card."""
+    """Macro F1 of the held-out photos, and the entry for history and card.
+
+    Raises:
+        TrainingError: probabilities are no numbers.
+    """
+    if not np.isfinite(probabilities).all():
+        raise diverged(job, "kept answers are no numbers")
     truth = job.table["truth"].to_numpy()[job.held_out]
     scores = score(truth, probabilities.argmax(axis=1), len(job.classes))
     log_loss = float(-np.log(np.maximum(probabilities[np.arange(len(truth)), truth], 1e-7)).mean())

@@ -190,8 +190,66 @@ def test_trained_on_everything_there_is_no_score_and_the_last_epoch_is_kept(tmp_
     assert set(card["sha256"]) == {cards.WEIGHTS}
 
 
+def test_a_member_whose_answers_or_weights_are_no_numbers_is_never_complete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Broken after the last step, so that no loss tells: by weights, by a norm's statistics, by the answers alone."""
+    real = learner.Learner.scored.fget
+    assert real is not None
+
+    def broken(key: str) -> property:
+        def scored(self: learner.Learner) -> torch.nn.Module:
+            found = real(self)
+            with torch.no_grad():
+                dict(found.state_dict())[key].fill_(float("nan"))
+            return found
+
+        return property(scored)
+
+    for name, key in (("a", "classifier.bias"), ("b", "bn1.running_var")):
+        with (
+            monkeypatch.context() as patch,
+            pytest.raises(TrainingError, match=rf"\({key} first\) became no numbers in"),
+        ):
+            patch.setattr(learner.Learner, "scored", broken(key))
+            everything = dataclasses.replace(job_of(tmp_path / name), fold=None, held_out=np.array([], int))
+            train_fold(everything)
+        assert not (tmp_path / name / cards.CARD).exists()
+    monkeypatch.setattr(scoring, "autocast", lambda *_: Overflow())
+    with pytest.raises(TrainingError, match=r"answers are no numbers for 30 of 30 held-out photos.*mask.lr="):
+        train_fold(job_of(tmp_path / "c"))
+    assert not (tmp_path / "c" / cards.CARD).exists()
+
+
+class Overflow:
+    """A forward pass whose numbers run over, as in fp16: only while scoring, with weights that are in order."""
+
+    def __enter__(self) -> None:
+        self.hook = torch.nn.modules.module.register_module_forward_hook(lambda one, _, out: out * float("inf") * 0)
+
+    def __exit__(self, *_: object) -> None:
+        self.hook.remove()
+
+
+def test_scores_of_no_numbers_are_refused(tmp_path: Path) -> None:
+    job = job_of(tmp_path)
+    probabilities = np.full((30, 3), 1 / 3, np.float32)
+    assert scoring.scores_of(job, probabilities)[1]["accuracy"] == pytest.approx(1 / 3)
+    probabilities[4, 1] = np.nan
+    with pytest.raises(TrainingError, match="no numbers"):
+        scoring.scores_of(job, probabilities)
+
+
+def test_the_way_out_of_numbers_that_are_none_fits_the_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "clip harder" in str(epoch.diverged(job_of(tmp_path), "x"))
+    said = str(epoch.diverged(job_of(tmp_path, "clip_norm=0.2", "lr=3e-3"), "x"))
+    assert said == "mask fold 0: x. Ways out: lower the learning rate (--set mask.lr=1.0e-03)."
+    monkeypatch.setattr(epoch, "precision_of", lambda *_: torch.float16)
+    assert "--set mask.precision=bf16" in str(epoch.diverged(job_of(tmp_path), "x"))
+
+
 def test_a_loss_that_explodes_is_told_with_the_setting(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"the loss became (nan|inf).*--set mask.lr="):
+    with pytest.raises(TrainingError, match=r"(the loss became|no numbers).*--set mask.lr="):
         train_fold(
             job_of(
                 tmp_path, "lr=10", "clip_norm=0", "optimiser=sgd", "epochs=30", "label_smoothing=0", "weight_decay=1"

@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
+from orchestrator.training.heads import SoftAgeHead
 from orchestrator.training.losses import corn, cross_entropy, focal, soft_f1
 
+GAMMAS = [0.0, 0.1, 0.5, 1.0, 2.0, 10.0]
 batches = st.tuples(st.integers(0, 2**31 - 1), st.integers(1, 12), st.integers(2, 5))
 
 
@@ -95,3 +97,54 @@ def test_every_loss_can_be_learnt_from(name: str) -> None:
         losses.append(loss.item())
     assert np.isfinite(losses).all()
     assert losses[-1] < 0.5 * losses[0]
+
+
+certain = st.sampled_from([-1e4, -100.0, -17.0, -1.0, 0.0, 1e-3, 17.0, 100.0, 1e4])
+
+
+@given(
+    st.lists(st.tuples(certain, certain, certain), min_size=1, max_size=6), st.integers(0, 2), st.sampled_from(GAMMAS),
+    st.sampled_from([0.0, 0.1, 0.99]), st.sampled_from([1e-6, 1.0, 100.0]),
+)  # fmt: skip
+def test_losses_and_their_gradients_are_numbers_however_certain_the_answers(
+    rows: list[tuple[float, ...]], code: int, gamma: float, smoothing: float, weight: float
+) -> None:
+    codes, weights = torch.full((len(rows),), code), torch.full((len(rows),), weight)
+    ages = SoftAgeHead(0, 2, (1, 2), 0.1)
+    for function, width in (
+        (lambda outputs: cross_entropy(outputs, codes, weights, smoothing), 3),
+        (lambda outputs: focal(outputs, codes, weights, gamma, smoothing), 3),
+        (lambda outputs: soft_f1(outputs, codes, weights), 3),
+        (lambda outputs: corn(outputs, codes, weights), 2),
+        (lambda outputs: ages.loss(outputs, codes.float(), weights), 3),
+        (lambda outputs: ages.loss(outputs, -1.0 - codes, weights), 3),
+    ):  # fmt: skip
+        outputs = torch.tensor(rows)[:, :width].clone().requires_grad_()
+        loss = function(outputs)
+        loss.backward()
+        assert torch.isfinite(loss)
+        assert outputs.grad is not None
+        assert torch.isfinite(outputs.grad).all()
+
+
+@pytest.mark.parametrize("gamma", GAMMAS)
+def test_focals_gradient_is_nothing_where_all_is_known(gamma: float) -> None:
+    outputs = torch.tensor([[200.0, 0.0, 0.0]]).requires_grad_()
+    focal(outputs, torch.tensor([0]), torch.ones(1), gamma).backward()
+    assert outputs.grad is not None
+    assert outputs.grad.abs().max() == 0
+
+
+@given(batches, st.sampled_from(GAMMAS), st.sampled_from([0.0, 0.2]))
+def test_focals_gradient_is_the_slope(shape: tuple[int, int, int], gamma: float, smoothing: float) -> None:
+    outputs, codes, weights = draw(shape)
+    assert torch.autograd.gradcheck(
+        lambda values: focal(values, codes, weights.double(), gamma, smoothing), outputs.double().requires_grad_()
+    )
+
+
+def test_a_photo_whose_age_is_known_by_its_class_teaches_however_wrong_the_answer_is() -> None:
+    outputs = torch.tensor([[100.0, 0.0, 0.0]]).requires_grad_()
+    SoftAgeHead(0, 2, (1, 2)).loss(outputs, torch.tensor([-3.0]), torch.ones(1)).backward()
+    assert outputs.grad is not None
+    assert outputs.grad[0].tolist() == pytest.approx([1, 0, -1], abs=1e-6)

@@ -1,0 +1,121 @@
+"""How much of a photo a backbone sees: whether a change at each edge moves its answer.
+
+Transformers cut a photo into patches, and most drop what is left at the bottom and the right where patches do not divide the
+size, without a word. A forward pass that does not fail tells nothing of it, so it is tried.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["ENOUGH", "Blind", "blind_edges", "patch_of"]
+
+ENOUGH = 3
+"""Pixels at an edge that do not matter: what stems of 4 x 4 pixels and strides without padding leave over."""
+
+
+@dataclass(frozen=True)
+class Blind:
+    """Rows and columns at the edges that move no answer."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+    @property
+    def matters(self) -> bool:
+        """Whether it is more than a stem leaves over."""
+        return max(self.top, self.bottom, self.left, self.right) > ENOUGH
+
+    @property
+    def rows(self) -> int:
+        """At the top and the bottom together."""
+        return self.top + self.bottom
+
+    @property
+    def columns(self) -> int:
+        """At the left and the right together."""
+        return self.left + self.right
+
+
+def blind_edges(model: nn.Module, height: int, width: int) -> Blind:
+    """What a network does not see of photos of a size, by changing pixels at the edges.
+
+    Args:
+        model: of timm; its weights are changed: what begins as zero (gates, a block's last norm) hides what goes through it.
+        height: pixels.
+        width: pixels.
+    """
+    return _Trial(model, height, width).blind
+
+
+class _Trial:
+    """A network with weights that let everything through, and a photo of noise."""
+
+    def __init__(self, model: nn.Module, height: int, width: int) -> None:
+        self._model, self._size = model.eval(), (height, width)
+        self._random = torch.Generator().manual_seed(0)
+        _wake(model, self._random)
+        self._photo = torch.randn(1, 3, height, width, generator=self._random)
+
+    @cached_property
+    def _answer(self) -> Tensor:
+        return self._ask(self._photo)
+
+    def _ask(self, photo: Tensor) -> Tensor:
+        with torch.inference_mode():
+            answer: Tensor = self._model(photo)
+        return answer
+
+    def _sees(self, axis: int, end: bool, pixels: int) -> bool:
+        """Whether a change of the first or last `pixels` rows (axis 2) or columns (axis 3) moves the answer."""
+        changed = self._photo.clone()
+        side = self._photo.shape[axis]
+        changed.narrow(axis, side - pixels if end else 0, pixels).add_(3.0)
+        return not torch.equal(self._ask(changed), self._answer)
+
+    def _edge(self, axis: int, end: bool) -> int:
+        side = self._size[axis - 2]
+        if self._sees(axis, end, min(side, ENOUGH + 1)):
+            return 0  # or no more than a stem leaves over, which is not told apart
+        unseen, seen = min(side, ENOUGH + 1), side
+        while seen - unseen > 1:
+            middle = (unseen + seen) // 2
+            unseen, seen = (unseen, middle) if self._sees(axis, end, middle) else (middle, seen)
+        return unseen
+
+    @property
+    def blind(self) -> Blind:
+        top, bottom, left, right = (self._edge(axis, end) for axis in (2, 3) for end in (False, True))
+        return Blind(top, bottom, left, right)
+
+
+def _wake(model: nn.Module, generator: torch.Generator) -> None:
+    """Gives every parameter that is one number throughout others around it, and around 0 by its fan-in where that is 0."""
+    with torch.no_grad():
+        for one in model.parameters():
+            first = one.flatten()[0]
+            if not one.is_floating_point() or not bool((one == first).all()):
+                continue
+            noise = torch.randn(one.shape, generator=generator)
+            zero = first == 0 and one.numel() > 1
+            spread = (one[0].numel() if one.ndim > 1 else 100) ** -0.5
+            one.copy_(noise * spread if zero else 1 + 0.1 * noise)
+
+
+def patch_of(model: Any) -> tuple[int, int] | None:
+    """Height and width of the patches that a network cuts photos into; None where it has none, or timm does not say."""
+    found = next(
+        (size for module in model.modules() if (size := getattr(module, "patch_size", None)) is not None), None
+    )
+    if isinstance(found, int):
+        return found, found
+    if isinstance(found, tuple | list) and len(found) == 2:
+        return int(found[0]), int(found[1])
+    return None
