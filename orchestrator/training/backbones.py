@@ -24,6 +24,7 @@ from orchestrator.data.files import atomic, sha256_of, take_away
 from orchestrator.data.preprocessing import Geometry, Preprocess
 from orchestrator.errors import ConfigError, WeightsError, counted, nearest
 from orchestrator.recipe import Recipe
+from orchestrator.training.layers import arranged, words_of
 from orchestrator.training.published import from_hub, from_package
 from orchestrator.training.sight import Blind, blind_edges, patch_of
 from orchestrator.training.tensors import unshared
@@ -91,7 +92,7 @@ def check_backbone(recipe: Recipe) -> None:
     except Exception as error:  # each architecture refuses sizes and options in its own way
         raise ConfigError(
             f"backbone = '{name}' cannot be built for photos of {recipe.height} x {recipe.width}{_with(recipe)}: "
-            f"{str(error).rstrip('.')}. "
+            f"{words_of(error)}. "
             "Choose another size (--set height=... --set width=...), leave these settings at their defaults, or another backbone."
         ) from None
     _check_sight(recipe)
@@ -213,10 +214,7 @@ def create(
     _calm_head(model)
     if weights is not None and weights.path is not None:
         model.load_state_dict(load_file(weights.path), strict=False)  # fitted in load_state
-    network: nn.Module = model
-    if all(parameter.dim() <= 4 for parameter in model.parameters()):  # lambda networks have kernels of five axes
-        network = model.to(memory_format=torch.channels_last)
-    return network
+    return arranged(model)
 
 
 def freeze_stages(model: Any, stages: int) -> list[nn.Module]:

@@ -1,0 +1,61 @@
+"""Layers that torch runs wrongly on some machine, put in another way that means the same.
+
+A network's names and weights stay as they are; only how a layer gets its answer changes.
+"""
+
+from __future__ import annotations
+
+import traceback
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["arranged", "words_of"]
+
+NARROW = 16
+"""Input channels below which a strided convolution of one pixel is put otherwise."""
+
+
+def arranged(model: nn.Module) -> nn.Module:
+    """A network in the memory format that is fastest, channels last, where its layers can be.
+
+    Lambda networks have kernels of five axes, for which torch knows no such format. And on a CPU the gradient of a convolution of
+    one pixel with a stride and few input channels writes where it may not, in that format (torch 2.15, oneDNN: 3 to 8 channels of
+    even sizes; mobileone_s0 and all fastvit_* ended the process). Taking every second pixel first, and all of those, is the same.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d) and _steps_over(module):
+            height, width = module.stride[0], module.stride[1]
+            module.register_forward_pre_hook(_Every(height, width))
+            module.stride = (1, 1)
+    if any(parameter.dim() > 4 for parameter in model.parameters()):
+        return model
+    found: nn.Module = model.to(memory_format=torch.channels_last)
+    return found
+
+
+def _steps_over(module: nn.Conv2d) -> bool:
+    """Whether a layer looks at some pixels alone, and at few channels of them."""
+    plain = module.groups == 1 and module.padding in ((0, 0), 0, "valid")
+    return plain and set(module.kernel_size) == {1} and max(module.stride) > 1 and module.in_channels < NARROW
+
+
+class _Every:
+    """Leaves every so many rows and columns of a layer's input; a class, so that networks can be copied and sent."""
+
+    def __init__(self, rows: int, columns: int) -> None:
+        self._rows, self._columns = rows, columns
+
+    def __call__(self, _module: nn.Module, inputs: tuple[Any, ...]) -> Tensor:
+        found: Tensor = inputs[0][:, :, :: self._rows, :: self._columns]
+        return found
+
+
+def words_of(error: Exception) -> str:
+    """What an error of a library says; the line that failed, where it says nothing (a bare assertion)."""
+    lines = str(error).strip().splitlines()
+    if lines:
+        return lines[0].rstrip(".")
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{type(error).__name__} at `{frames[-1].line}`" if frames and frames[-1].line else type(error).__name__
