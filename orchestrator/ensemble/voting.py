@@ -2,8 +2,9 @@
 
 Soft: the (weighted) mean of the members' probabilities. Hard: each member has one voice for its most probable class;
 the majority wins; a tie goes to the higher mean probability, then to the lower class. Members are added up as whole
-numbers of 2^-23, so no order of members changes a bit of the result, and voting is little more than reading: what only
-some callers ask for (shares, agreement) is worked out when they do (`orch bench voting`).
+numbers of 2^-23, and weights are whole numbers, each rounded by itself: so no order of members changes a bit of the result, nor
+does a voter that abstains, and voting is little more than reading: what only some callers ask for (shares, agreement) is worked
+out when they do (`orch bench voting`).
 """
 
 from __future__ import annotations
@@ -13,20 +14,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, get_args
+from math import frexp
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.ensemble.options import COLUMN, STRATEGIES, Strategy
 from orchestrator.labels import TASKS, compose
 
 __all__ = ["CHUNK", "COLUMN", "STRATEGIES", "Fused", "Strategy", "Vote", "fuse", "vote"]
-
-Strategy = Literal["soft", "hard"]
-STRATEGIES: tuple[str, ...] = get_args(Strategy)
-
-COLUMN: Mapping[Strategy, str] = {"soft": "p", "hard": "share"}
-"""How tables name a vote's numbers: `p(male)` is a probability, `share(male)` only the share of members that say so."""
 
 Floats = NDArray[np.floating[Any]]
 
@@ -36,7 +33,11 @@ mantissa. Sums of whole numbers are exact in any order, and 2^-23 is about what 
 
 ONE = np.float32(1)
 ONE_BITS = 0x3F800000  # of float32 1.0, read as an int32
-MOST_MEMBERS = 255  # sums of more could pass the 31 bits of an int32
+AT_ONCE = 255  # members added up in an int32; sums of more could pass its 31 bits
+
+WEIGHT_BITS = 20
+"""Significant bits that a weight is rounded to, whatever the other weights are: 1 in a million. With the 23 of a probability they
+leave 20 of an int64 for the members, and for how far weights lie apart."""
 
 CHUNK = 65536
 """Photos at a time. Ten million photos took 0.25 s by 8,192, 0.17 s by this many, and no less by 131,072."""
@@ -55,19 +56,19 @@ class Vote:
         choice: the winning class of each photo, shape (N,), int8.
         sums: soft: the members' probabilities, added up; hard: their voices. Any scale, shape (N, C), whole numbers.
         members: what was voted on.
-        weights: the members' weights, the largest 1.
+        weights: the members' weights, whole numbers; 1 for all where they weigh the same.
     """
 
     strategy: Strategy
     choice: NDArray[np.int8]
     sums: NDArray[np.integer[Any]]
     members: Sequence[Floats]
-    weights: Sequence[float]
+    weights: Sequence[int]
 
     @property
     def unit(self) -> int:
-        """What one member's whole voice, or a probability of 1, amounts to in `sums`."""
-        return 1 if self.strategy == "hard" and _equal(self.weights) else 2**UNIT
+        """What the whole voice of a member of weight 1, or its probability of 1, amounts to in `sums`."""
+        return 1 if self.strategy == "hard" else 2**UNIT
 
     @cached_property
     def shares(self) -> NDArray[np.float64]:
@@ -108,7 +109,7 @@ def vote(members: Sequence[Floats], strategy: Strategy, weights: Sequence[float]
         weights: one positive number per member, any scale; None weighs all equally.
 
     Raises:
-        ValueError: no members or more than 255, different shapes, or weights that do not fit.
+        ValueError: no members, different shapes, or weights that do not fit, or lie too far apart to be added up exactly.
     """
     scaled = _weights(len(members), weights)
     shape = members[0].shape
@@ -119,22 +120,33 @@ def vote(members: Sequence[Floats], strategy: Strategy, weights: Sequence[float]
         return Vote(strategy, _first_choice(sums), sums, members, scaled)
     voices = _voices(members, scaled)
     sums = _sums(members, scaled)
-    # One number to compare by: voices above, probabilities below, which decide between equal voices only.
-    ranks = [(column.astype(np.int64) << 32) + sums[:, code] for code, column in enumerate(voices.T)]
-    return Vote(strategy, _first_choice(np.stack(ranks).T), voices, members, scaled)
+    # Probabilities decide between equal voices only.
+    if sums.dtype == np.int32:  # one number to compare by: voices above, probabilities below
+        ranks = np.stack([(column.astype(np.int64) << 32) + sums[:, code] for code, column in enumerate(voices.T)]).T
+    else:
+        ranks = np.where(voices == voices.max(axis=1, keepdims=True), sums, -1)
+    return Vote(strategy, _first_choice(ranks), voices, members, scaled)
 
 
-def _sums(members: Sequence[Floats], weights: Sequence[float]) -> NDArray[np.int32]:
+def _sums(members: Sequence[Floats], weights: Sequence[int]) -> NDArray[np.integer[Any]]:
     """The weighted sum of the members' probabilities in units of 2^-23, shape (N, C)."""
+    if len(members) <= AT_ONCE and _equal(weights):
+        return _plain_sums(members)
+    sums = np.zeros(members[0].shape, np.int64)
+    for weight in sorted(set(weights)):  # whole numbers: the order of sums is all the same
+        own = [member for member, its in zip(members, weights, strict=True) if its == weight]
+        for start in range(0, len(own), AT_ONCE):
+            sums += _plain_sums(own[start : start + AT_ONCE]) * np.int64(weight)
+    return sums
+
+
+def _plain_sums(members: Sequence[Floats]) -> NDArray[np.int32]:
+    """The sum of at most `AT_ONCE` members' probabilities in units of 2^-23, shape (N, C)."""
     rounded = np.empty(members[0].shape, np.float32)
     sums = np.empty(members[0].shape, np.int32)
     bits = rounded.view(np.int32)
-    for number, (member, weight) in enumerate(zip(members, weights, strict=True)):
-        if weight == 1:
-            np.add(member, ONE, out=rounded, casting="same_kind")
-        else:
-            np.multiply(member, np.float32(weight), out=rounded, casting="same_kind")
-            np.add(rounded, ONE, out=rounded)
+    for number, member in enumerate(members):
+        np.add(member, ONE, out=rounded, casting="same_kind")
         if number == 0:
             np.subtract(bits, _as_int32(len(members) * ONE_BITS), out=sums)
         else:
@@ -147,20 +159,19 @@ def _as_int32(value: int) -> np.int32:
     return np.int32((value + 2**31) % 2**32 - 2**31)
 
 
-def _voices(members: Sequence[Floats], weights: Sequence[float]) -> NDArray[np.integer[Any]]:
+def _voices(members: Sequence[Floats], weights: Sequence[int]) -> NDArray[np.integer[Any]]:
     """The weights of the members that choose each class, shape (N, C); counts where all weigh the same."""
     photos, classes = members[0].shape
-    equal = _equal(weights)
-    kind = np.uint8 if equal else np.int32
+    kind = np.uint8 if sum(weights) <= AT_ONCE else np.int64
     voices = np.zeros((classes, photos), kind)  # a row per class: whole rows are added up faster than columns
     for member, weight in zip(members, weights, strict=True):
-        first, voice = _first_choice(member), kind(1 if equal else round(weight * 2**UNIT))
+        first, voice = _first_choice(member), kind(weight)
         for code in range(classes):
             voices[code] += np.multiply((first == code) & (member[:, code] > 0), voice)  # a row of zeros has no voice
     return voices.T
 
 
-def _equal(weights: Sequence[float]) -> bool:
+def _equal(weights: Sequence[int]) -> bool:
     return all(weight == 1 for weight in weights)
 
 
@@ -224,15 +235,33 @@ def fuse(
             yield ahead.popleft().result()
 
 
-def _weights(members: int, weights: Sequence[float] | None) -> list[float]:
-    """Weights of which the largest is 1."""
-    if not 1 <= members <= MOST_MEMBERS:
-        raise ValueError(f"a vote needs at least one member and at most {MOST_MEMBERS}, got {members}")
+def _weights(members: int, weights: Sequence[float] | None) -> list[int]:
+    """Weights as whole numbers, for sums that are exact.
+
+    Each is rounded by itself, and all are scaled by one power of two: who else votes does not change how those who answer are
+    weighed against each other, nor, because scaling by a power of two rounds nothing, a bit of the shares.
+    """
+    if not members:
+        raise ValueError("a vote needs at least one member, got 0")
     if weights is None:
-        return [1.0] * members
+        return [1] * members
     if len(weights) != members:
         raise ValueError(f"got {len(weights)} weights for {members} members")
     if not all(np.isfinite(weight) and weight > 0 for weight in weights):
         raise ValueError(f"weights must be positive, got {list(weights)}")
-    most = max(weights)
-    return [float(weight) / most for weight in weights]
+    if len(set(weights)) == 1:
+        return [1] * members
+    parts = [_odd(float(weight)) for weight in weights]
+    least = min(power for _, power in parts)
+    whole = [odd << (power - least) for odd, power in parts]
+    if sum(whole) >= 2 ** (63 - UNIT):
+        raise ValueError(f"weights lie too far apart to be added up exactly: {min(weights):g} to {max(weights):g}")
+    return whole
+
+
+def _odd(weight: float) -> tuple[int, int]:
+    """A positive weight, rounded to `WEIGHT_BITS`, as an odd number times a power of two."""
+    mantissa, power = frexp(weight)
+    number = round(mantissa * 2**WEIGHT_BITS)
+    zeros = (number & -number).bit_length() - 1
+    return number >> zeros, power - WEIGHT_BITS + zeros
