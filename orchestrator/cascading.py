@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,19 +12,31 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from orchestrator.data.files import check_format, read_json, write_json
+from orchestrator.commands import orch
 from orchestrator.data.photos import HashCache
-from orchestrator.ensemble.cascade import EXACT, Cascade, Point, calibrate, check_cascade
+from orchestrator.data.sealed import damaged, read_sealed, without, write_sealed
+from orchestrator.ensemble.cascade import Cascade, Point, calibrate
+from orchestrator.ensemble.options import check_cascade, check_rate
 from orchestrator.ensemble.predictor import Predictor
 from orchestrator.errors import ConfigError, DataError, LeakError, Problem
 from orchestrator.evaluation.intervals import Interval, intervals
 from orchestrator.labels import LABELS
 from orchestrator.metrics import macro_f1
 
-__all__ = ["CASCADE", "Measured", "measure_cascade", "read_cascade", "save_cascade"]
+__all__ = [
+    "CASCADE",
+    "Kept",
+    "Measured",
+    "check_measurable",
+    "check_unseen",
+    "measure_cascade",
+    "read_cascade",
+    "save_cascade",
+]
 
 CASCADE = "cascade.json"
-CASCADE_FORMAT = 1
+KIND = "cascade"
+CASCADE_FORMAT = 2
 BATCH = 64
 
 
@@ -63,7 +76,7 @@ class Measured:
         if self.macro_f1 is not None:
             points = [{**point, "macro_f1": value} for point, value in zip(points, self.macro_f1[1], strict=True)]
         return {
-            "format": CASCADE_FORMAT, "photos": self.photos, "cascade": self.chosen.cascade.as_dict(),
+            "photos": self.photos, "cascade": self.chosen.cascade.as_dict(),
             "asked": self.chosen.asked, "changed": self.chosen.changed,
             "changed_at_most_95": self.changed_at_most, "curve": points,
             "full_macro_f1": None if self.macro_f1 is None else self.macro_f1[0],
@@ -71,11 +84,65 @@ class Measured:
         }  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Kept:
+    """A cascade as it was kept.
+
+    Attributes:
+        cascade: when votes are settled.
+        photos: how many photos it was measured on.
+        changed: share of their labels that it changed.
+        changed_at_most: upper end of that share's 95 % interval.
+    """
+
+    cascade: Cascade
+    photos: int
+    changed: float
+    changed_at_most: float
+
+
+def check_measurable(record: Mapping[str, Any], rate: float, photos: int) -> None:
+    """Refuses what no cascade can be measured for; needs no member.
+
+    Args:
+        record: of the ensemble.
+        rate: share of labels that may change, 0..1.
+        photos: how many there are to measure on.
+
+    Raises:
+        ConfigError: members that a cascade cannot ask, a hard vote, a rate outside 0..1, or too few photos for it.
+    """
+    check_cascade(record["members"], record.get("outside", ()))
+    if record["strategy"] != "soft":
+        raise ConfigError(
+            f"a measured cascade is for soft votes; a hard vote needs none: `{orch('predict', 'PHOTOS', '--cascade')}` is exact."
+        )
+    check_rate(rate, photos)
+
+
+def check_unseen(paths: Sequence[Path], learnt: Set[str]) -> None:
+    """Refuses photos that members have trained on.
+
+    Args:
+        paths: the photos.
+        learnt: the hashes of the files that members have learnt from.
+
+    Raises:
+        LeakError: naming them all.
+    """
+    leaks = [path for path, digest in zip(paths, HashCache(None).hashes(paths), strict=True) if digest in learnt]
+    if leaks:
+        raise LeakError(
+            f"{len(leaks)} of {len(paths)} photos were trained on: members agree on them more than on new ones. "
+            "Give photos of other people.",
+            [Problem(str(path), "is a training photo of this ensemble.") for path in leaks],
+        )
+
+
 def measure_cascade(
     predictor: Predictor,
     paths: Sequence[Path],
     rate: float,
-    trained: Callable[[], Set[str]],
     done: Callable[[int, int], None],
     truth: NDArray[np.int64] | None = None,
     persons: pd.Series[str] | None = None,
@@ -83,34 +150,17 @@ def measure_cascade(
     """Asks every member about photos that none has seen, and chooses a cascade for a rate of changed labels.
 
     Args:
-        predictor: the ensemble's members, voting softly.
-        paths: the photos.
+        predictor: the ensemble's members, voting softly; `check_measurable` has seen the ensemble.
+        paths: the photos; `check_unseen` has seen them.
         rate: share of labels that may change, 0..1.
-        trained: tells the hashes of the files that members have learnt from.
         done: called with (photos done, photos in all).
         truth: 18-way labels, shape (N,), where they are known.
         persons: the person of each photo, shape (N,), where they are known.
 
     Raises:
-        ConfigError: members that a cascade cannot ask, a hard vote, a rate outside 0..1, or too few photos for it.
-        LeakError: photos that members have trained on.
+        ConfigError: too few photos for the rate.
         PhotoError: photos that cannot be read.
     """
-    check_cascade(predictor.members, predictor.outside)
-    if predictor.strategy != "soft":
-        raise ConfigError(
-            "a measured cascade is for soft votes; a hard vote needs none: `orch predict --cascade` is exact."
-        )
-    if not 0 <= rate < 1:
-        raise ConfigError(f"--rate {rate}; allowed: 0 up to, not including, 1.")
-    learnt = trained()
-    leaks = [path for path, digest in zip(paths, HashCache(None).hashes(paths), strict=True) if digest in learnt]
-    if leaks:
-        raise LeakError(
-            f"{len(leaks)} of {len(paths)} photos were trained on: members agree on them more than on new ones. "
-            "Give photos of other people.",
-            [Problem(str(path), "is a training photo of this workspace.") for path in leaks],
-        )
     parts: list[Mapping[str, list[NDArray[np.float32]]]] = []
     for batch in predictor.predict(paths, batch=BATCH):
         if batch.fused is None:
@@ -133,21 +183,26 @@ def measure_cascade(
 
 def save_cascade(folder: Path, measured: Measured) -> Path:
     """Keeps a cascade in its ensemble's folder; a newer one takes its place."""
-    write_json(folder / CASCADE, measured.as_dict())
+    write_sealed(folder / CASCADE, KIND, folder.name, CASCADE_FORMAT, measured.as_dict())
     return folder / CASCADE
 
 
-def read_cascade(folder: Path, strategy: str) -> Cascade:
-    """The ensemble's cascade; the exact one for hard votes, and where none was measured.
+def read_cascade(folder: Path, strategy: str, workspace: Path) -> Kept | None:
+    """The ensemble's cascade; None for hard votes, whose cascade is exact, and where none was measured.
 
     Raises:
-        WorkspaceError: the file is damaged or of a newer version.
+        DamagedError: the file is not the one that was written.
     """
     path = folder / CASCADE
-    if strategy != "soft" or not path.exists():
-        return EXACT
-    value = read_json(path)
-    check_format(path, value, CASCADE_FORMAT)
-    about = value["cascade"]
-    sure = float("inf") if about["sure"] is None else float(about["sure"])
-    return Cascade(float(about["rate"]), sure, {task: float(spread) for task, spread in about["spread"].items()})
+    if strategy != "soft" or not os.path.lexists(path):
+        return None
+    again = f"`{orch('cascade', 'PHOTOS', '--ensemble', folder.name, workspace=workspace)}` measures it anew."
+    way_out = without(path, again)
+    value = read_sealed(path, KIND, folder.name, CASCADE_FORMAT, way_out)
+    try:
+        about = value["cascade"]
+        sure = float("inf") if about["sure"] is None else float(about["sure"])
+        cascade = Cascade(float(about["rate"]), sure, {task: float(about["spread"][task]) for task in about["spread"]})
+        return Kept(cascade, int(value["photos"]), float(value["changed"]), float(value["changed_at_most_95"]))
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise damaged(path, "not the shape of a cascade", way_out) from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from itertools import islice
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from orchestrator.data import decoding
-from orchestrator.data.files import atomic, read_json, sha256_of, write_json
+from orchestrator.data.files import atomic, digest_of, read_json, sha256_of, write_json
 from orchestrator.data.preprocessing import DETECTOR, Geometry
 from orchestrator.data.store import PixelStore
 from orchestrator.ensemble import standalone
@@ -22,12 +22,12 @@ from orchestrator.ensemble.engines import Engine, Pixels
 from orchestrator.ensemble.export import CHECK_PHOTOS, Exports
 from orchestrator.ensemble.predictor import Predictor
 from orchestrator.ensemble.trunk import whole
-from orchestrator.errors import ConfigError
+from orchestrator.errors import ConfigError, Mistakes
 from orchestrator.labels import CLASSES, LABELS, TASKS
 
-__all__ = ["Exported", "export_ensemble"]
+__all__ = ["Exported", "check_export", "export_ensemble"]
 
-EXPORT_FORMAT = 1
+EXPORT_FORMAT = 2
 CARD = "card.json"
 PROGRAM = "predict.py"
 HOW = (
@@ -54,6 +54,53 @@ class Exported:
         self.folder, self.differences, self.photos = folder, differences, photos
 
 
+def check_export(
+    folder: Path,
+    ensemble: str,
+    record: Mapping[str, Any],
+    geometries: Sequence[Geometry],
+    store: Path,
+    photos: Sequence[Path],
+) -> None:
+    """Refuses what cannot be exported; needs no member.
+
+    Args:
+        folder: for the files.
+        ensemble: its id.
+        record: of the ensemble.
+        geometries: of its members, by their cards.
+        store: the workspace's pixel stores.
+        photos: photos to check on.
+
+    Raises:
+        ConfigError: the folder holds other files, tables from elsewhere vote, or there are no photos to check on; all at once.
+    """
+    wrong = Mistakes()
+    if folder.exists() and any(folder.iterdir()) and not (folder / CARD).is_file():
+        wrong.add(ConfigError(f"--out {folder}: holds files that no export has made. Choose a new or empty folder."))
+    if record.get("outside"):
+        names = ", ".join(one["name"] for one in record["outside"])
+        wrong.add(
+            ConfigError(
+                f"{names}: an export holds networks, and without the tables from elsewhere {ensemble} would give other answers. "
+                "Export an ensemble built without --with."
+            )
+        )
+    if any(geometry.face for geometry in geometries) and not photos:
+        wrong.add(
+            ConfigError(
+                "members crop around faces, and the export of what finds them is checked on photos. Give some: --photos DIR."
+            )
+        )
+    elif not photos and set(geometries) - set(_stores(store)):
+        wrong.add(
+            ConfigError(
+                "exports are checked on photos, and the workspace keeps no pixels at the members' sizes. Give some: --photos DIR."
+            )
+        )
+    wrong.tell()
+
+
 def export_ensemble(
     predictor: Predictor,
     ensemble: str,
@@ -62,37 +109,27 @@ def export_ensemble(
     store: Path,
     photos: Sequence[Path] = (),
     done: Callable[[int, int], None] = lambda _done, _all: None,
+    tell: Callable[[str], None] = lambda _text: None,
 ) -> Exported:
     """Writes an ensemble's members as ONNX files, checked against torch, with a card and a program that answers with them.
 
     Args:
-        predictor: the ensemble's members.
+        predictor: the ensemble's members; `check_export` has seen the ensemble.
         ensemble: its id.
         folder: a new or empty folder, or one that an export made.
         cache: folder for exports.
         store: the workspace's pixel stores, for photos to check on where none are given.
         photos: photos to check on.
         done: called with (members exported, members to export).
+        tell: told of each file of the cache that was damaged and is made anew.
 
     Raises:
-        ConfigError: the folder holds other files, or there are no photos to check on.
+        ConfigError: none of the photos to check on can be read.
         EngineError: a network cannot be exported, or its export gives other answers than torch.
     """
-    if folder.exists() and any(folder.iterdir()) and not (folder / CARD).is_file():
-        raise ConfigError(f"--out {folder}: holds files that no export has made. Choose a new or empty folder.")
-    if predictor.outside:
-        names = ", ".join(one.name for one in predictor.outside)
-        raise ConfigError(
-            f"{names}: an export holds networks, and without the tables from elsewhere the answers would be others. Export an "
-            "ensemble built without --with."
-        )
     around = any(geometry.face for geometry in predictor.geometries)
-    if around and not photos:
-        raise ConfigError(
-            "members crop around faces, and the export of what finds them is checked on photos. Give some: --photos DIR."
-        )
     sample = _sample(predictor, store, photos)
-    exports = Exports(cache)
+    exports = Exports(cache, tell)
     splits = [whole(member) for member in predictor.members]  # one file a member, simple to feed
     exports.make(splits, done)
     exports.check(splits, Engine("onnx"), lambda member: sample[member.preprocess.geometry])
@@ -118,13 +155,19 @@ def export_ensemble(
         shutil.copyfile(str(standalone.__file__), temporary)
     with atomic(folder / Path(str(decoding.__file__)).name) as temporary:
         shutil.copyfile(str(decoding.__file__), temporary)
-    found = {"detector": {"name": DETECTOR, "files": write_detector(folder, photos)}} if around else {}
+    programs = [Path(str(decoding.__file__)).name, *(["finding.py"] if around else [])]
+    found: dict[str, Any] = {}
+    if around:
+        files = write_detector(folder, photos)
+        hashes = {name: sha256_of(folder / name) for name in files}
+        found = {"detector": {"name": DETECTOR, "files": files, "sha256": hashes}}
     card = {
         "format": EXPORT_FORMAT, "ensemble": ensemble, "strategy": predictor.strategy, "how": HOW,
         "tasks": [{"name": task, "classes": list(CLASSES[task])} for task in TASKS], "labels": list(LABELS),
-        "members": members, **found, "made_by": {name: version(name) for name in ("orchestrator", "torch", "onnx", "onnxscript")},
+        "members": members, **found, "programs": {name: sha256_of(folder / name) for name in programs},
+        "made_by": {name: version(name) for name in ("orchestrator", "torch", "onnx", "onnxscript")},
     }  # fmt: skip
-    write_json(folder / CARD, card)  # written last: a folder with it is a whole export
+    write_json(folder / CARD, {**card, "digest": digest_of(card)})  # written last: a folder with it is a whole export
     return Exported(folder, differences, min(len(pixels) for pixels in sample.values()))
 
 
@@ -136,20 +179,21 @@ def _sample(predictor: Predictor, store: Path, photos: Sequence[Path]) -> dict[G
         if not read:
             raise ConfigError(f"--photos: none of the {len(photos)} photos can be read.")
         return {geometry: np.stack([one.pixels[geometry] for one in read]) for geometry in predictor.geometries}
-    stores: dict[Geometry, tuple[Path, int]] = {}
-    for path in sorted(store.glob("*/store.json")):
-        if path.parent.suffix == ".building":  # of a command at work, or killed
-            continue
-        about = read_json(path)
-        stores[Geometry(**about["geometry"])] = (path.parent, int(about["photos"]))
-    missing = [geometry for geometry in predictor.geometries if geometry not in stores]
-    if missing:
-        raise ConfigError(
-            "exports are checked on photos, and the workspace keeps no pixels at the members' sizes. Give some: --photos DIR."
-        )
+    stores = _stores(store)
     sample = {}
     for geometry in predictor.geometries:
         folder, count = stores[geometry]
         rows = np.unique(np.linspace(0, count - 1, CHECK_PHOTOS).astype(np.int64))
         sample[geometry] = PixelStore(folder).take(rows)
     return sample
+
+
+def _stores(store: Path) -> dict[Geometry, tuple[Path, int]]:
+    """The workspace's pixel stores: geometry -> folder, and how many photos it holds."""
+    found: dict[Geometry, tuple[Path, int]] = {}
+    for path in sorted(store.glob("*/store.json")):
+        if path.parent.suffix == ".building":  # of a command at work, or killed
+            continue
+        about = read_json(path)
+        found[Geometry(**about["geometry"])] = (path.parent, int(about["photos"]))
+    return found

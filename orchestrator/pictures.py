@@ -9,27 +9,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from orchestrator.data.describe import Description
-from orchestrator.data.files import atomic
+from orchestrator.data.outputs import written
 from orchestrator.data.preprocessing import Box, Geometry, decode
-from orchestrator.errors import ConfigError
 from orchestrator.labels import AGE_BORDERS, CLASSES, LABELS, TASKS
 
 if TYPE_CHECKING:
     from orchestrator.prediction import Prediction
 
 __all__ = [
-    "ACCENT", "INK", "SOFT", "WARN", "check_png", "contact_sheet", "draw_bench", "draw_cascade", "draw_evaluation", "draw_faces",
+    "ACCENT", "INK", "SOFT", "WARN", "contact_sheet", "draw_bench", "draw_cascade", "draw_evaluation", "draw_faces",
     "draw_people", "pyplot",
 ]  # fmt: skip
 
 INK, ACCENT, SOFT, WARN = "#22303c", "#2f7f86", "#bcd7d6", "#b3402a"
 SHEET = 35  # photos on a contact sheet: five rows of seven
-
-
-def check_png(option: str, path: Path) -> None:
-    """Refuses a name that does not end in .png, before any work is done."""
-    if path.suffix.lower() != ".png":
-        raise ConfigError(f"{option} {path}: a PNG is written; give a name that ends in .png.")
 
 
 def contact_sheet(answers: Sequence[Prediction], path: Path, truth: Sequence[int] | None = None) -> None:
@@ -54,7 +47,7 @@ def contact_sheet(answers: Sequence[Prediction], path: Path, truth: Sequence[int
         if wrong and truth is not None:
             words += f"\ntruth: {LABELS[truth[number]]}"
         axis.set_title(words, fontsize=8, color=WARN if wrong else INK)
-    with atomic(path) as temporary:
+    with written(path) as temporary:
         figure.savefig(temporary, dpi=100, format="png")
     plt.close(figure)
 
@@ -94,7 +87,7 @@ def draw_faces(paths: Sequence[Path], boxes: Sequence[Box | None], path: Path) -
             continue
         top, left, height, width = box
         axis.add_patch(plt.Rectangle((left, top), width, height, fill=False, color=ACCENT, linewidth=1.5))
-    with atomic(path) as temporary:
+    with written(path) as temporary:
         figure.savefig(temporary, dpi=100, format="png")
     plt.close(figure)
 
@@ -132,7 +125,7 @@ def draw_people(about: Description, path: Path) -> None:
         axis.axis("off")
     for axis in axes.flat:
         axis.spines[["top", "right"]].set_visible(False)
-    with atomic(path) as temporary:
+    with written(path) as temporary:
         figure.savefig(temporary, dpi=110, format="png")
     plt.close(figure)
 
@@ -180,7 +173,7 @@ def draw_evaluation(record: Mapping[str, Any], path: Path) -> None:
     _draw_tasks(axes[0], scores)
     _draw_labels(axes[1], label)
     _draw_confusion(axes[2], label)
-    with atomic(path) as temporary:
+    with written(path) as temporary:
         figure.savefig(temporary, dpi=100, format="png")
     plt.close(figure)
 
@@ -199,7 +192,7 @@ def draw_bench(found: Mapping[str, Any], path: Path) -> None:
     times = {name: one["times_naive"] for name, one in engines.items() if "times_naive" in one}
     _draw_ratios(axes[1], "predictions, times as many as the naive loop", times, 1.0)
     _draw_growth(axes[2], found.get("growth", {}))
-    with atomic(path) as temporary:
+    with written(path) as temporary:
         figure.savefig(temporary, dpi=100, format="png")
     plt.close(figure)
 
@@ -240,7 +233,7 @@ def draw_cascade(measured: Mapping[str, Any], path: Path) -> None:
     for axis in axes[0]:
         axis.set_xlabel("members asked, % of all")
         axis.spines[["top", "right"]].set_visible(False)
-    with atomic(path) as temporary:
+    with written(path) as temporary:
         figure.savefig(temporary, dpi=100, format="png")
     plt.close(figure)
 

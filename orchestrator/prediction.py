@@ -1,4 +1,4 @@
-"""From photos to answers on disk: finding photos, tables of predictions, the contest's submission file."""
+"""From photos to answers: finding photos, choosing engines, asking the members. Tables of answers are written by answers.py."""
 
 from __future__ import annotations
 
@@ -8,34 +8,20 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from orchestrator.data.contest import Eval
 from orchestrator.data.decoding import SUFFIXES
-from orchestrator.data.files import atomic
 from orchestrator.data.places import is_file, is_folder, stands
-from orchestrator.ensemble.cascade import Cascade
-from orchestrator.ensemble.export import CHECK_PHOTOS
-from orchestrator.ensemble.predictor import Batch, Predictor
-from orchestrator.ensemble.trial import Chosen, put_on_engines
-from orchestrator.ensemble.voting import COLUMN, Strategy
-from orchestrator.errors import ConfigError, DataError, Problem, StoreError, counted, printable
-from orchestrator.labels import CLASSES, LABELS, TASKS, joint_probabilities
+from orchestrator.ensemble.options import FEW_PHOTOS, Strategy
+from orchestrator.errors import DataError, Problem, StoreError, counted, printable
+from orchestrator.labels import CLASSES, LABELS, TASKS
 
-__all__ = [
-    "Prediction",
-    "check_probabilities_path",
-    "choose_engines",
-    "find_photos",
-    "predict_photos",
-    "write_probabilities",
-    "write_submission",
-]
+if TYPE_CHECKING:
+    from orchestrator.ensemble.cascade import Cascade
+    from orchestrator.ensemble.predictor import Batch, Predictor
+    from orchestrator.ensemble.trial import Chosen
+
+__all__ = ["Prediction", "choose_engines", "find_photos", "predict_photos"]
 
 
 @dataclass(frozen=True)
@@ -48,7 +34,7 @@ class Prediction:
         name: the label in words.
         strategy: how the members voted.
         shares: task -> class -> mean probability of a soft vote, or share of the voices in a hard one.
-        agreement: the smallest share, over the tasks, of members that chose the winning class.
+        agreement: the smallest share, over the tasks, of members that chose the winning class: 1 when all agree.
         error: why the photo could not be read; empty otherwise.
         asked: how many members answered for it; all, unless a cascade settled the vote early.
         face_found: whether a face was found to crop around; None where no member crops around faces.
@@ -65,6 +51,11 @@ class Prediction:
     asked: int = 0
     face_found: bool | None = None
     swayed: bool | None = None
+
+    @property
+    def classes(self) -> dict[str, str]:
+        """Task -> the class in words; empty when the photo could not be read."""
+        return {} if self.label is None else dict(zip(TASKS, self.name.split(" / "), strict=True))
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: `probabilities` of a soft vote, `shares` of a hard one, which are no probabilities."""
@@ -143,6 +134,7 @@ def choose_engines(
     exact: bool,
     cache: Path,
     exporting: Callable[[int, int], None] = lambda _done, _all: None,
+    tell: Callable[[str], None] = lambda _text: None,
 ) -> list[Chosen]:
     """Puts the members on an engine for these photos; the first readable ones serve to check and to try.
 
@@ -153,16 +145,22 @@ def choose_engines(
         exact: leave out precisions below fp32.
         cache: folder for exports and trials.
         exporting: called with (exports written, exports to write).
+        tell: told of each file of the cache that was damaged and is made anew.
 
     Raises:
         EngineError: the engine asked for cannot run a member or gives other answers than torch.
     """
+    if not exact and (engine == "torch" or (engine == "auto" and len(paths) <= FEW_PHOTOS)):
+        return []  # torch, as loaded
+    from orchestrator.ensemble.export import CHECK_PHOTOS
+    from orchestrator.ensemble.trial import put_on_engines
+
     read = (predictor.read(path) for path in paths)
     sample = list(islice((one for one in read if not isinstance(one, str)), CHECK_PHOTOS))
     if not sample:
         return []
     try:
-        return put_on_engines(predictor, sample, len(paths), engine, exact, cache, exporting)
+        return put_on_engines(predictor, sample, len(paths), engine, exact, cache, exporting, tell)
     except (OSError, StoreError):
         if engine != "auto":
             raise
@@ -217,44 +215,3 @@ def _predictions(batch: Batch, strategy: Strategy, paths: Sequence[Path]) -> lis
             )
         )  # fmt: skip
     return answers
-
-
-def write_submission(path: Path, evaluation: Eval, answers: Sequence[Prediction]) -> None:
-    """Writes the contest's file: info.csv byte for byte, the answers filled in.
-
-    A photo that could not be read leaves its cell empty.
-    """
-    with atomic(path) as temporary:
-        temporary.write_bytes(evaluation.submission([answer.label for answer in answers]).encode())
-
-
-def check_probabilities_path(path: Path) -> None:
-    """Refuses a name that does not end in .parquet, before any work is done."""
-    if path.suffix != ".parquet":
-        raise ConfigError(f"--probabilities {path}: a .parquet file is written; give a name that ends so.")
-
-
-def write_probabilities(path: Path, keys: Sequence[str], answers: Sequence[Prediction]) -> None:
-    """Writes a parquet table: key, label, every task's probabilities, and the 18-way product.
-
-    Columns are named `p(...)` after a soft vote and `share(...)` after a hard one.
-    """
-    check_probabilities_path(path)
-    prefix = COLUMN[answers[0].strategy]
-    table: dict[str, Any] = {
-        "path": [printable(key) for key in keys],
-        "label": pd.array([answer.label for answer in answers], dtype="Int64"),
-    }
-    by_task = {}
-    for task in TASKS:
-        columns = [[answer.shares.get(task, {}).get(name, np.nan) for answer in answers] for name in CLASSES[task]]
-        by_task[task] = np.array(columns, dtype=np.float64).T
-        table |= {f"{prefix}({task} {name})": column for name, column in zip(CLASSES[task], columns, strict=True)}
-    joint = joint_probabilities(by_task)
-    table |= {f"{prefix}({name})": joint[:, code] for code, name in enumerate(LABELS)}
-    table["agreement"] = [answer.agreement for answer in answers]
-    table["asked"] = [answer.asked for answer in answers]
-    table["face_found"] = pd.array([answer.face_found for answer in answers], dtype="boolean")
-    table["error"] = [answer.error or None for answer in answers]
-    with atomic(path) as temporary:
-        pq.write_table(pa.Table.from_pandas(pd.DataFrame(table), preserve_index=False), temporary)

@@ -17,12 +17,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from orchestrator.data.files import atomic
+from orchestrator.commands import orch
+from orchestrator.data.outputs import Output, suffix_of, written
 from orchestrator.ensemble.predictor import Predictor
 from orchestrator.errors import ConfigError, DataError, Problem, counted, printable
 from orchestrator.labels import CLASSES, JOINT, TASKS
 
-__all__ = ["PseudoLabels", "pseudo_label", "write_labels"]
+__all__ = ["PseudoLabels", "check_labelling", "check_names", "pseudo_label", "write_labels"]
 
 
 @dataclass(frozen=True)
@@ -47,9 +48,56 @@ class PseudoLabels:
         return {task: {name: int((self.table[task] == name).sum()) / folds for name in CLASSES[task]} for task in TASKS}
 
 
+def check_labelling(record: Mapping[str, Any], plans: Mapping[str, Mapping[str, Any] | None], workspace: Path) -> None:
+    """Refuses an ensemble whose members cannot label fold by fold; needs no member.
+
+    Args:
+        record: of the ensemble.
+        plans: run -> its fold plan (`k`, `digest`), or None, for each run of the ensemble.
+        workspace: that holds it.
+
+    Raises:
+        ConfigError: members without a fold or of several plans, or tables from elsewhere; with the commands that mend it.
+    """
+    runs = {task: list(dict.fromkeys(one["run"] for one in own)) for task, own in record["members"].items()}
+    fuse = orch("ensemble", "--strategy", record["strategy"], workspace=workspace)
+    cannot = "pseudo-labels are made fold by fold, and this ensemble cannot tell folds"
+    without = [run for own in runs.values() for run in own if plans[run] is None]
+    if without:
+        k = next((plan["k"] for plan in plans.values() if plan), 5)
+        tasks = [task for task, own in runs.items() if set(own) & set(without)]
+        again = [f"`{orch('train', task, '--data', 'DIR', '--folds', k, workspace=workspace)}`" for task in tasks]
+        why = f"{', '.join(without)} learnt from everybody (--folds 0)"
+        raise ConfigError(f"{cannot}: {why}. Train by folds: {' and '.join(again)}; then `{fuse}`.")
+    if len({plan["digest"] for plan in plans.values() if plan}) > 1:
+        listed = orch("runs", "list", workspace=workspace)
+        few = orch("ensemble", "--strategy", record["strategy"], "--members", "TASK=RUN", workspace=workspace)
+        raise ConfigError(f"{cannot}: its runs follow several fold plans. Name runs of one plan (`{listed}`): `{few}`.")
+    if record.get("outside"):
+        mine = [word for task, own in runs.items() for word in ("--members", f"{task}={','.join(own)}")]
+        alone = orch("ensemble", "--strategy", record["strategy"], *mine, workspace=workspace)
+        raise ConfigError(f"tables from elsewhere know no folds. Build an ensemble without them: `{alone}`.")
+
+
+def check_names(paths: Sequence[Path]) -> None:
+    """Refuses photos whose names no table can hold.
+
+    Raises:
+        DataError: naming them all.
+    """
+    unnamed = [
+        Problem(str(path), "a table could not name it: its name is not UTF-8.", "Rename it.")
+        for path in paths
+        if printable(str(path)) != str(path)
+    ]
+    if unnamed:
+        raise DataError(f"{counted(len(unnamed), 'photo')} cannot stand in a table of labels.", unnamed)
+
+
 def pseudo_label(
     predictor: Predictor,
     record: Mapping[str, Any],
+    plan: str,
     paths: Sequence[Path],
     threshold: float,
     done: Callable[[int, int], None],
@@ -59,38 +107,18 @@ def pseudo_label(
 
     Args:
         predictor: the ensemble's members.
-        record: of the ensemble, which says whose fold each is.
+        record: of the ensemble, which says whose fold each is; `check_labelling` has seen it.
+        plan: digest of the fold plan.
         paths: photos, none of them trained on.
-        threshold: 0.5 to 1; of a task's likeliest class.
+        threshold: 0.5 to 1, of a task's likeliest class; `check_threshold` has seen it.
         done: called with (photos done, photos in all).
         skip_unreadable: leave photos out that cannot be read, instead of raising.
 
     Raises:
-        ConfigError: members without a fold or of several plans, or a threshold out of range.
         PhotoError: a photo cannot be read, and `skip_unreadable` is off.
         DataError: nothing is sure enough.
     """
-    if not 0.5 <= threshold < 1:
-        raise ConfigError(f"--threshold {threshold}; allowed: 0.5 up to, not including, 1.")
-    unnamed = [
-        Problem(str(path), "a table could not name it: its name is not UTF-8.", "Rename it.")
-        for path in paths
-        if printable(str(path)) != str(path)
-    ]
-    if unnamed:
-        raise DataError(f"{counted(len(unnamed), 'photo')} cannot stand in a table of labels.", unnamed)
     folds = folds_of(record)
-    plan = record.get("plan_digest")
-    if plan is None or any(fold is None for own in folds.values() for fold in own):
-        raise ConfigError(
-            "pseudo-labels are made fold by fold, and this ensemble's members follow no single plan (--folds 0 or --no-score). "
-            "Build a scored ensemble: orch ensemble --strategy soft."
-        )
-    if predictor.outside:
-        raise ConfigError(
-            "tables from elsewhere know no folds: name an ensemble without them by --ensemble (orch ensembles list), or build "
-            "one without --with."
-        )
     parts: list[pd.DataFrame] = []
     failed: list[tuple[Path, str]] = []
     for batch in predictor.predict(paths, skip_unreadable):
@@ -106,7 +134,7 @@ def pseudo_label(
     table = table[(table[list(TASKS)] != "").any(axis=1)]
     if not len(table):
         raise DataError(f"no photo's class reaches {threshold:g}: lower --threshold, or train better members.")
-    table.insert(2, "plan", str(plan)[:12])
+    table.insert(2, "plan", plan[:12])
     return PseudoLabels(table.sort_values(["path", "fold"], ignore_index=True), len(paths) - len(failed), failed)
 
 
@@ -135,16 +163,10 @@ def _of_fold(
     return pd.DataFrame(table)
 
 
-def write_labels(labels: PseudoLabels, path: Path) -> None:
-    """Writes the table: .csv or .parquet by its name.
-
-    Raises:
-        ConfigError: another ending.
-    """
-    if path.suffix not in (".csv", ".parquet"):
-        raise ConfigError(f"--out {path}: a table is written; give a name that ends in .csv or .parquet.")
-    with atomic(path) as temporary:
-        if path.suffix == ".csv":
+def write_labels(labels: PseudoLabels, output: Output) -> None:
+    """Writes the table, .csv or .parquet by its name's ending."""
+    with written(output.path) as temporary:
+        if suffix_of(output) == ".csv":
             labels.table.to_csv(temporary, index=False)
         else:
             labels.table.to_parquet(temporary, index=False)

@@ -137,7 +137,7 @@ def draw_differences(found: Differences, images: Path, names: tuple[str, str], p
     Returns:
         How many photos are shown.
     """
-    from orchestrator.data.files import atomic
+    from orchestrator.data.outputs import written
     from orchestrator.data.preprocessing import Geometry, decode
     from orchestrator.errors import PhotoError
     from orchestrator.pictures import INK, WARN, pyplot
@@ -156,7 +156,7 @@ def draw_differences(found: Differences, images: Path, names: tuple[str, str], p
         except PhotoError:
             axis.text(0.5, 0.5, "could not\nbe read", ha="center", va="center", color=WARN)
         axis.set_title(f"{names[0]}: {LABELS[one]}\n{names[1]}: {LABELS[other]}", fontsize=7, color=INK)
-    with atomic(path) as temporary:
+    with written(path) as temporary:
         figure.savefig(temporary, dpi=100, format="png")
     plt.close(figure)
     return len(order)

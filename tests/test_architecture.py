@@ -23,7 +23,8 @@ LAYERS = {
     "orchestrator.checks": 6, "orchestrator.choosing": 6, "orchestrator.opening": 6, "orchestrator.settings": 6,
     "orchestrator.resuming": 6,
     "orchestrator.inputs": 6, "orchestrator.retraining": 6, "orchestrator.preparation": 6, "orchestrator.pipeline": 6,
-    "orchestrator.ensembling": 6, "orchestrator.prediction": 6, "orchestrator.exporting": 6, "orchestrator.cascading": 6,
+    "orchestrator.ensembling": 6, "orchestrator.prediction": 6, "orchestrator.answers": 6, "orchestrator.exporting": 6,
+    "orchestrator.cascading": 6,
     "orchestrator.experiments": 6,
     "orchestrator.submissions": 6, "orchestrator.pseudo": 6,
     "orchestrator.bench": 6, "orchestrator.pictures": 6,
@@ -79,6 +80,23 @@ def test_only_specialists_imports_models_and_tasks_never_import_each_other() -> 
             assert all(name.startswith(own) for name in outside), module
         elif module != "orchestrator.specialists":
             assert not outside, module
+
+
+def test_timm_is_taken_from_the_module_that_imports_it_without_torchs_compiler() -> None:
+    direct = [module_of(path) for path in SOURCES if re.search(r"^(import|from) timm", path.read_text(), re.MULTILINE)]
+    assert not direct
+    code = (
+        "import sys, orchestrator.training.lean as lean; found = {'torch._dynamo', 'wandb'} & set(sys.modules)\n"
+        "assert not found, found\n"
+        "import torch; network = lean.timm.create_model('test_resnet').eval()\n"
+        "assert network(torch.zeros(1, 3, 64, 64)).shape == (1, 1000)\n"
+        "from torchvision.ops import roi_align\n"
+        "roi_align(torch.zeros(1, 1, 4, 4), torch.zeros(1, 5), 2)  # asks the compiler, the real one, which is there again\n"
+        "lean.timm.models.naflexvit.NaFlexRopeIterator.__next__.__wrapped__\n"
+        "import torch._dynamo; assert torch._dynamo.__file__"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_label_code_is_written_in_one_place() -> None:

@@ -46,6 +46,7 @@ def bench(
     from orchestrator.bench.suite import PARTS, Load, run_parts
     from orchestrator.cli.display import TrainingDisplay
     from orchestrator.data.files import write_json
+    from orchestrator.data.outputs import Output, check_outputs
     from orchestrator.pictures import draw_bench
     from orchestrator.specialists import SPECIALISTS
 
@@ -55,6 +56,7 @@ def bench(
             raise ConfigError(
                 f"'{part}' is no part of the benchmark; allowed: {', '.join(PARTS)}.{nearest(part, PARTS)}"
             )
+    check_outputs([Output("--out", to, folder=True)])
     display = TrainingDisplay()
     with tempfile.TemporaryDirectory(prefix="orch-bench-") as scratch, counting("measuring") as progress:
         load = Load(data, Path(scratch), recipe, photos=photos, steps=steps, votes=votes, rounds=rounds, device=device)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +9,8 @@ import typer
 
 from orchestrator.cli.console import counting, emit, grid, out, say
 from orchestrator.cli.options import DeviceOption, DistinctOption, JsonOption, WorkspaceOption
-from orchestrator.errors import ConfigError
+from orchestrator.commands import orch
+from orchestrator.errors import ConfigError, Mistakes
 
 __all__ = ["cascade"]
 
@@ -44,29 +44,38 @@ def cascade(
 
     \b
     Examples:
-      orch cascade --eval people/eval
-      orch cascade more/photos --rate 0.005
+      orch cascade more/photos
+      orch cascade --eval people/eval --rate 0.05
       orch predict --eval people/eval --out submission.csv --cascade
     """
+    from orchestrator.ensemble.options import check_device, check_engine, check_rate
+
+    wrong = Mistakes()
     if sum((bool(photos), evaluation is not None, data is not None)) != 1:
-        raise ConfigError(
-            "give photos, --eval DIR or --data SOURCE, one of them. Example: orch cascade --eval people/eval"
-        )
-    from orchestrator.cascading import measure_cascade, save_cascade
+        example = orch("cascade", "--eval", "DIR", "--rate", "0.01", workspace=workspace)
+        wrong.add(ConfigError(f"give photos, --eval DIR or --data SOURCE, one of them. Example: `{example}`"))
+    with wrong.kept():
+        check_rate(rate)
+    with wrong.kept():
+        check_device(device)
+    with wrong.kept():
+        check_engine(engine, device)
+    wrong.tell()
+    from orchestrator.records.workspace import Workspace
+
+    here = Workspace(workspace)
+    folder, record = here.ensemble(ensemble)
+    from orchestrator.cascading import check_measurable, check_unseen, measure_cascade, save_cascade
     from orchestrator.data.contest import read_eval
     from orchestrator.data.readers import read
-    from orchestrator.ensemble.engines import check_engine
     from orchestrator.labels import TASKS, compose
     from orchestrator.opening import open_predictor
     from orchestrator.pictures import draw_cascade
     from orchestrator.prediction import choose_engines, find_photos
     from orchestrator.records.origins import trained_content
-    from orchestrator.records.workspace import Workspace
     from orchestrator.specialists import SPECIALISTS
     from orchestrator.training.devices import resolve_device
 
-    place, here = resolve_device(device), Workspace(workspace)
-    check_engine(engine, place)
     truth = persons = None
     if data is not None:
         source = read(data, distinct=distinct)
@@ -75,27 +84,38 @@ def cascade(
         truth = compose(*(SPECIALISTS[task].label(source.table) for task in TASKS))
     else:
         paths = list(read_eval(evaluation).paths) if evaluation is not None else find_photos(photos or [], say)
-    folder, record = here.ensemble(ensemble)
-    names = [one["run"] for members in record["members"].values() for one in members]
+    with wrong.kept():
+        check_measurable(record, rate, len(paths))
+    with wrong.kept():
+        runs = {one["run"]: None for own in record["members"].values() for one in own}
+        check_unseen(paths, trained_content(here, runs))
+    wrong.tell()
+    place = resolve_device(device)
+    check_engine(engine, place)
     with counting("loading members") as progress:
-        _, predictor = open_predictor(here, ensemble, place, progress)
+        _, predictor = open_predictor(here, folder.name, place, progress)
     with counting("writing exports") as progress:
-        for chosen in choose_engines(predictor, paths, engine, False, here.cache / "engines", progress):
+        for chosen in choose_engines(predictor, paths, engine, False, here.cache / "engines", progress, say):
             say(f"{chosen}.")
     with counting("asking all members") as progress:
-        measured = measure_cascade(
-            predictor, paths, rate, partial(trained_content, here, names), progress, truth, persons
-        )
+        measured = measure_cascade(predictor, paths, rate, progress, truth, persons)
     path = save_cascade(folder, measured)
     draw_cascade(measured.as_dict(), folder / PICTURE)
     if json:
         emit(measured.as_dict())
     else:
-        table = grid(f"{folder.name}, {measured.photos:,} photos", "", "members asked", "labels changed", "macro F1")
-        for name, point in (("exact", measured.curve[0]), (f"at most {100 * rate:g} %", measured.chosen)):
+        scores = [] if measured.macro_f1 is None else ["macro F1"]
+        title = f"{folder.name}, {measured.photos:,} photos"
+        table = grid(title, "cascade", "members asked", "labels changed here", *scores)
+        for name, point in (("exact", measured.curve[0]), (f"chosen by --rate {rate:g}", measured.chosen)):
             number = list(measured.curve).index(point)
-            score = "" if measured.macro_f1 is None else f"{measured.macro_f1[1][number]:.4f}"
-            table.add_row(name, f"{100 * point.asked:.1f} %", f"{100 * point.changed:.3f} %", score)
+            score = [] if measured.macro_f1 is None else [f"{measured.macro_f1[1][number]:.4f}"]
+            table.add_row(name, f"{100 * point.asked:.1f} %", f"{100 * point.changed:.3g} %", *score)
         out().print(table)
-        say(f"95 % interval of the labels changed: up to {100 * measured.changed_at_most:.2f} %.")
-    say(f"{path}, {folder / PICTURE}: kept for `orch predict --cascade`.")
+        if measured.chosen is measured.curve[0]:
+            say("The exact cascade asks as few members as any that keeps to the rate: no label can change.")
+        else:
+            most = f"up to {100 * measured.changed_at_most:.3g} % of labels may change (95 % interval)"
+            say(f"On other photos {most}; more photos to measure on narrow it.")
+    used = orch("predict", "PHOTOS", "--cascade", "--ensemble", folder.name, workspace=workspace)
+    say(f"{path}, {folder / PICTURE}: kept for `{used}`.")

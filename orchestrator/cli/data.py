@@ -108,16 +108,18 @@ def describe_data(
       orch data describe --data people/train --out people.png
     """
     from orchestrator.data.describe import describe
+    from orchestrator.data.outputs import Output, check_outputs
     from orchestrator.data.readers import read
 
-    if picture is not None:
-        from orchestrator.pictures import check_png, draw_people
-
-        check_png("--out", picture)
+    outputs = [Output("--out", picture, (".png",))] if picture is not None else []
+    check_outputs(outputs)
     photos = read(data, column_names(columns), distinct)
+    check_outputs(outputs, [data, *photos.paths])
     with counting("reading sizes") as progress:
         about = describe(photos, progress)
     if picture is not None:
+        from orchestrator.pictures import draw_people
+
         draw_people(about, picture)
         say(f"picture: {picture}")
     if json:
@@ -154,14 +156,16 @@ def find_faces(
     import joblib
 
     from orchestrator.data.boxes import find_boxes
+    from orchestrator.data.outputs import Output, check_outputs
     from orchestrator.data.preprocessing import DETECTOR
     from orchestrator.data.readers import read
-    from orchestrator.pictures import check_png, draw_faces
+    from orchestrator.pictures import draw_faces
     from orchestrator.records.workspace import Workspace
 
-    if picture is not None:
-        check_png("--out", picture)
+    outputs = [Output("--out", picture, (".png",))] if picture is not None else []
+    check_outputs(outputs, workspace=workspace)
     photos = read(data, column_names(columns), distinct=True)  # no matter here
+    check_outputs(outputs, [data, *photos.paths])
     place = Workspace(workspace, create=True)
     with counting("looking for faces") as progress:
         boxes = find_boxes(place.faces, photos.paths, photos.content(place.hashes()), joblib.cpu_count(), progress)

@@ -119,12 +119,13 @@ def _predict(workspace: object, data: Path, folder: Path) -> float:
     """Writes the submission and returns its macro F1."""
     import pandas as pd
 
+    from orchestrator.answers import write_submission
     from orchestrator.data.contest import read_eval
     from orchestrator.labels import LABELS
     from orchestrator.metrics import macro_f1
     from orchestrator.opening import open_predictor
     from orchestrator.pictures import contact_sheet
-    from orchestrator.prediction import predict_photos, write_submission
+    from orchestrator.prediction import predict_photos
     from orchestrator.records.workspace import Workspace
     from orchestrator.training.devices import resolve_device
 

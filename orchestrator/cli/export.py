@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from orchestrator.cli.console import counting, emit, grid, out, say
 from orchestrator.cli.options import JsonOption, WorkspaceOption
+from orchestrator.errors import Mistakes
 
 __all__ = ["export"]
 
@@ -37,19 +39,33 @@ def export(
       orch export --out exported --photos people/eval/images
       python exported/predict.py photo.jpg
     """
-    from orchestrator.ensemble.engines import check_engine
-    from orchestrator.exporting import export_ensemble
-    from orchestrator.opening import open_predictor
-    from orchestrator.prediction import find_photos
+    from orchestrator.data.outputs import Output, check_outputs
+    from orchestrator.ensemble.options import check_engine
+
+    wrong, output = Mistakes(), Output("--out", to, folder=True)
+    with wrong.kept():
+        check_engine("onnx", "cpu", "orch export")
+    with wrong.kept():
+        check_outputs([output], workspace=workspace)
+    wrong.tell()
     from orchestrator.records.workspace import Workspace
 
-    check_engine("onnx", "cpu")
     place = Workspace(workspace)
+    folder, record = place.ensemble(ensemble)
+    from orchestrator.data.preprocessing import Preprocess
+    from orchestrator.exporting import check_export, export_ensemble
+    from orchestrator.opening import open_predictor
+    from orchestrator.prediction import find_photos
+    from orchestrator.training.cards import read_card
+
     given = find_photos(photos, say) if photos else []
+    cards = [read_card(place.root / one["folder"]) for own in record["members"].values() for one in own]
+    geometries = [Preprocess.from_dict(card["preprocess"]).geometry for card in cards]
+    check_export(to, folder.name, record, geometries, place.store, given)
     with counting("loading members") as progress:
-        name, predictor = open_predictor(place, ensemble, "cpu", progress)
+        name, predictor = open_predictor(place, folder.name, "cpu", progress)
     with counting("exporting members") as progress:
-        found = export_ensemble(predictor, name, to, place.cache / "engines", place.store, given, progress)
+        found = export_ensemble(predictor, name, to, place.cache / "engines", place.store, given, progress, say)
     if json:
         emit({"ensemble": name, "folder": str(to), "photos": found.photos, "differences": found.differences})
         return
@@ -57,4 +73,5 @@ def export(
     for file, difference in found.differences.items():
         table.add_row(file, f"{difference:.1e}")
     out().print(table)
-    say(f"{to}: {len(found.differences)} members, card.json, predict.py. Try: python {to / 'predict.py'} PHOTO")
+    program = shlex.join(["python", str(to / "predict.py"), "PHOTO"])
+    say(f"{to}: {len(found.differences)} members, card.json, predict.py. Try: {program}")

@@ -9,10 +9,13 @@ import typer
 
 from orchestrator.cli.console import counting, emit, grid, out, print_stages, say, talk
 from orchestrator.cli.options import DeviceOption, JsonOption, ProfileOption, WorkspaceOption
-from orchestrator.errors import ConfigError, Mistakes, counted, nearest
+from orchestrator.commands import orch
+from orchestrator.errors import ConfigError, Mistakes, counted
+from orchestrator.labels import TASKS
 from orchestrator.stages import Stages
 
 if TYPE_CHECKING:
+    from orchestrator.data.contest import Eval
     from orchestrator.ensemble.cascade import Cascade
     from orchestrator.ensemble.predictor import Predictor
     from orchestrator.prediction import Prediction
@@ -26,7 +29,9 @@ SHOWN, SHOWN_WITHOUT = 60, 5
 def predict(
     photos: Annotated[list[Path] | None, typer.Argument(help="Photos, or folders of photos.")] = None,
     evaluation: Annotated[Path | None, typer.Option("--eval", help="A folder with info.csv and images/.")] = None,
-    to: Annotated[Path | None, typer.Option("--out", "-o", help="The submission file to write, with --eval.")] = None,
+    to: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The file to write: .csv, .parquet, .json; --eval: .csv.")
+    ] = None,
     probabilities: Annotated[
         Path | None,
         typer.Option("--probabilities", help="Also write all probabilities (hard vote: shares) here, a .parquet."),
@@ -68,63 +73,75 @@ def predict(
     workspace: WorkspaceOption = Path("runs"),
     json: JsonOption = False,
 ) -> None:
-    """Answer for photos: a table, JSON, or the contest's submission file.
+    """Answer for photos: as a table here, JSON, a file of answers, or the contest's submission file.
+
+    --out writes answers by its ending, in the order in which photos were given: path, label, name, the three classes,
+    agreement, probabilities. With --eval it is the submission: info.csv's rows and columns. `agreement` is the smallest share,
+    over the three tasks, of members that chose the winning class: 1.00 when all agree. The exit code is 1 when a photo got no
+    answer.
 
     \b
     Examples:
       orch predict photo.jpg
       orch predict photos/ more/photo.png --json
-      orch predict photos/ --picture answers.png
+      orch predict photos/ --out answers.csv --picture answers.png
       orch predict --eval people/eval --out submission.csv
       orch predict --eval people/eval --out submission.csv --probabilities p.parquet --on-error mark
     """
-    from orchestrator.ensemble.voting import STRATEGIES
+    from orchestrator.data.outputs import TABLES, Output, check_outputs
+    from orchestrator.ensemble.options import STRATEGIES, check_cascade, check_choice, check_device, check_engine
 
     wrong = Mistakes()
-    choices = (
-        ("on-error", on_error, ("fail", "mark")),
-        ("precision", precision, ("auto", "fp32")),
-        ("strategy", strategy, STRATEGIES),
-    )
-    for name, value, allowed in choices:
-        if value is not None and value not in allowed:
-            wrong.add(ConfigError(f"--{name} {value}; allowed: {', '.join(allowed)}.{nearest(value, allowed)}"))
+    for option, value, allowed in (
+        ("--on-error", on_error, ("fail", "mark")),
+        ("--precision", precision, ("auto", "fp32")),
+        ("--strategy", strategy, STRATEGIES),
+    ):
+        with wrong.kept():
+            check_choice(option, value, allowed)
+    with wrong.kept():
+        check_device(device)
+    with wrong.kept():
+        check_engine(engine, device)
     if (evaluation is None) == (not photos):
-        wrong.add(
-            ConfigError(
-                "give either photos or --eval DIR. Example: orch predict --eval people/eval --out submission.csv"
-            )
-        )
-    if (evaluation is None) != (to is None):
+        submission = orch("predict", "--eval", "DIR", "--out", "submission.csv", workspace=workspace)
+        wrong.add(ConfigError(f"give either photos or --eval DIR. Example: `{submission}`"))
+    if evaluation is not None and to is None:
         wrong.add(ConfigError("--eval and --out go together: the folder to answer and the submission file to write."))
-    from orchestrator.data.contest import read_eval
-    from orchestrator.pictures import check_png, contact_sheet
-    from orchestrator.prediction import (
-        check_probabilities_path,
-        choose_engines,
-        find_photos,
-        predict_photos,
-        write_probabilities,
-        write_submission,
+    answers_out = None if to is None else Output("--out", to, (".csv",) if evaluation is not None else TABLES)
+    possible = (
+        answers_out,
+        None if probabilities is None else Output("--probabilities", probabilities, (".parquet",)),
+        None if picture is None else Output("--picture", picture, (".png",)),
     )
+    outputs = [one for one in possible if one is not None]
+    with wrong.kept():
+        check_outputs(outputs, workspace=workspace)
+    wrong.tell()
     from orchestrator.records.workspace import Workspace
 
+    place = Workspace(workspace)
+    folder, contest = place.root, None
+    paths: list[Path] = []
     with wrong.kept():
-        if probabilities is not None:
-            check_probabilities_path(probabilities)
+        folder, record = place.ensemble(ensemble)
+        if cascade:
+            check_cascade(record["members"], record.get("outside", ()))
     with wrong.kept():
-        if picture is not None:
-            check_png("--picture", picture)
+        contest, paths = _photos(photos or [], evaluation, on_error == "mark")
     wrong.tell()
-    contest = read_eval(evaluation, missing_too=on_error == "mark") if evaluation is not None else None
-    paths = list(contest.paths) if contest is not None else find_photos(photos or [], say)
-    predictor = _open(workspace, ensemble, strategy, device, engine, len(paths))
+    check_outputs(outputs, [*paths, *([] if contest is None else [paths[0].parent.parent / "info.csv"])])
+    from orchestrator.answers import write_answers, write_probabilities, write_submission
+    from orchestrator.prediction import choose_engines, predict_photos
+
+    predictor = _open(place, folder.name, ensemble is None, strategy, device, engine, len(paths))
     with counting("writing exports") as progress:
-        cache = Workspace(workspace).cache / "engines"
-        for chosen in choose_engines(predictor, paths, engine, precision == "fp32", cache, progress):
+        for chosen in choose_engines(
+            predictor, paths, engine, precision == "fp32", place.cache / "engines", progress, say
+        ):
             say(str(chosen) + ".")
     predictor.stages = Stages(profile)
-    stops = _cascade(Workspace(workspace), ensemble, predictor) if cascade else None
+    stops = _cascade(place, folder, predictor.strategy) if cascade else None
     with counting("predicting") as progress:
         answers = predict_photos(predictor, paths, on_error == "mark", progress, batch, stops)
     if profile:
@@ -133,19 +150,26 @@ def predict(
     failed = [answer for answer in answers if answer.error]
     if stops is not None and (could := (len(answers) - len(failed)) * len(predictor.members)):
         say(f"asked {100 * sum(answer.asked for answer in answers) / could:.0f} % of the members.")
-    if contest is not None and to is not None:
-        write_submission(to, contest, answers)
-        say(f"{to}: {len(answers):,} rows in info.csv's order" + (f", {len(failed)} of them empty." if failed else "."))
+    if answers_out is not None:
+        empty = f", {len(failed)} of them empty." if failed else "."
+        if contest is not None:
+            write_submission(answers_out.path, contest, answers)
+            say(f"{to}: {len(answers):,} rows in info.csv's order{empty}")
+        else:
+            write_answers(answers_out, answers)
+            say(f"{to}: {counted(len(answers), 'row')}, in the order of the photos{empty}")
     if probabilities is not None:
         keys = contest.names if contest is not None else [str(path) for path in paths]
         write_probabilities(probabilities, keys, answers)
         say(f"{probabilities}: probabilities of every photo.")
     if picture is not None:
+        from orchestrator.pictures import contact_sheet
+
         contact_sheet(answers, picture)
         say(f"{picture}: photos with their answers.")
     if json:
         emit([answer.as_dict() for answer in answers])
-    elif contest is None:
+    elif to is None:
         _print(answers)
     _tell_faces(answers)
     if predictor.outside:
@@ -159,38 +183,58 @@ def predict(
         say(f"not read: {answer.path}: {answer.error}")
     if len(failed) > 20:
         say(f"... and {len(failed) - 20} more photos that could not be read.")
+    if failed:
+        raise typer.Exit(1)  # partly failed
+
+
+def _photos(photos: list[Path], evaluation: Path | None, missing_too: bool) -> tuple[Eval | None, list[Path]]:
+    """The contest's table, where it was asked for, and the photos to answer for."""
+    if evaluation is None:
+        from orchestrator.prediction import find_photos
+
+        return None, find_photos(photos)
+    from orchestrator.data.contest import read_eval
+
+    contest = read_eval(evaluation, missing_too)
+    return contest, list(contest.paths)
 
 
 def _open(
-    workspace: Path, ensemble: str | None, strategy: str | None, device: str, engine: str, photos: int
+    workspace: Workspace, ensemble: str, current: bool, strategy: str | None, device: str, engine: str, photos: int
 ) -> Predictor:
-    from orchestrator.ensemble.engines import check_engine
+    from orchestrator.ensemble.options import check_engine
     from orchestrator.ensemble.predictor import CALL
     from orchestrator.opening import open_predictor
-    from orchestrator.records.workspace import Workspace
     from orchestrator.training.devices import resolve_device
 
     place = resolve_device(device)
     check_engine(engine, place)
     sharing = photos > CALL or engine not in ("auto", "torch")
     with counting("loading members") as progress:
-        name, predictor = open_predictor(Workspace(workspace), ensemble, place, progress, strategy, sharing)  # type: ignore[arg-type]  # checked above
-    chosen = "" if ensemble else " (current)"
+        name, predictor = open_predictor(workspace, ensemble, place, progress, strategy, sharing)  # type: ignore[arg-type]  # checked above
+    chosen = " (current)" if current else ""
     say(f"ensemble {name}{chosen}: {len(predictor.members)} members, {predictor.strategy} vote, on {place}.")
     return predictor
 
 
-def _cascade(workspace: Workspace, ensemble: str | None, predictor: Predictor) -> Cascade:
+def _cascade(workspace: Workspace, folder: Path, strategy: str) -> Cascade:
     from orchestrator.cascading import read_cascade
 
-    folder, _ = workspace.ensemble(ensemble)
-    found = read_cascade(folder, predictor.strategy)
-    if found.rate > 0:
-        say(f"cascade of {folder.name}: {100 * found.rate:g} % of labels may change, as measured by `orch cascade`.")
-    else:
-        how = "" if predictor.strategy == "hard" else " `orch cascade PHOTOS` finds out what saves more."
-        say(f"cascade: exact, no label can change.{how}")
-    return found
+    kept = read_cascade(folder, strategy, workspace.root)
+    if kept is not None and kept.cascade.rate > 0:
+        say(
+            f"cascade of {folder.name}: {100 * kept.changed:.3g} % of labels changed on the {kept.photos:,} photos that it was "
+            f"measured on; up to {100 * kept.changed_at_most:.3g} % may elsewhere (95 % interval)."
+        )
+        return kept.cascade
+    from orchestrator.ensemble.cascade import EXACT
+
+    measure = orch("cascade", "PHOTOS", "--ensemble", folder.name, workspace=workspace.root)
+    say(
+        "cascade: exact, no label can change."
+        + ("" if strategy == "hard" else f" `{measure}` finds out what saves more.")
+    )
+    return EXACT
 
 
 def _tell_faces(answers: list[Prediction]) -> None:
@@ -203,13 +247,16 @@ def _tell_faces(answers: list[Prediction]) -> None:
 
 
 def _print(answers: list[Prediction]) -> None:
-    table = grid("", "photo", "label", "answer", "mask", "gender", "age", "agreement")
+    title = "agreement: share of members that chose the class, of the task on which they agree least"
+    table = grid(title, "photo", "label", "answer", "p(mask)", "p(gender)", "p(age)", "agreement")
+    if answers[0].strategy == "hard":
+        table = grid(title, "photo", "label", "answer", "share(mask)", "share(gender)", "share(age)", "agreement")
     for answer in answers[:SHOWN]:
         if answer.error:
             table.add_row(str(answer.path), "-", "could not be read", "", "", "", "", style="red")
             continue
-        best = [f"{max(answer.shares[task].values()):.2f}" for task in ("mask", "gender", "age")]
+        best = [f"{max(answer.shares[task].values()):.2f}" for task in TASKS]
         table.add_row(str(answer.path), str(answer.label), answer.name, *best, f"{answer.agreement:.2f}")
     out().print(table)
     if len(answers) > SHOWN:
-        say(f"... and {len(answers) - SHOWN:,} more; --json or --probabilities gives all of them.")
+        say(f"... and {len(answers) - SHOWN:,} more; --out or --json gives all of them.")

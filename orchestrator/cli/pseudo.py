@@ -9,7 +9,8 @@ import typer
 
 from orchestrator.cli.console import counting, emit, grid, out, say
 from orchestrator.cli.options import DeviceOption, JsonOption, WorkspaceOption
-from orchestrator.errors import ConfigError
+from orchestrator.commands import orch
+from orchestrator.errors import ConfigError, Mistakes
 
 __all__ = ["pseudo"]
 
@@ -42,28 +43,42 @@ def pseudo(
       orch pseudo --eval people/eval --out pseudo.parquet
       orch train age --data people/train --extra pseudo.parquet --set extra_factor=0.3
     """
+    from orchestrator.data.outputs import Output, check_outputs
+    from orchestrator.ensemble.options import check_device, check_threshold
+
+    wrong, output = Mistakes(), Output("--out", to, (".csv", ".parquet"))
+    if (evaluation is None) == (not photos):
+        example = orch("pseudo", "--eval", "DIR", "--out", "pseudo.parquet", workspace=workspace)
+        wrong.add(ConfigError(f"give either photos or --eval DIR. Example: `{example}`"))
+    with wrong.kept():
+        check_threshold(threshold)
+    with wrong.kept():
+        check_device(device)
+    with wrong.kept():
+        check_outputs([output], workspace=workspace)
+    wrong.tell()
+    from orchestrator.records.workspace import Workspace
+
+    place = Workspace(workspace)
+    folder, record = place.ensemble(ensemble)
     from orchestrator.data.contest import read_eval
     from orchestrator.opening import open_predictor
     from orchestrator.prediction import find_photos
-    from orchestrator.pseudo import pseudo_label, write_labels
-    from orchestrator.records.workspace import Workspace
+    from orchestrator.pseudo import check_labelling, check_names, pseudo_label, write_labels
     from orchestrator.training.devices import resolve_device
 
-    if (evaluation is None) == (not photos):
-        raise ConfigError(
-            "give either photos or --eval DIR. Example: orch pseudo --eval people/eval --out pseudo.parquet"
-        )
-    if to.suffix not in (".csv", ".parquet"):
-        raise ConfigError(f"--out {to}: a table is written; give a name that ends in .csv or .parquet.")
+    plans = {one["run"]: place.run(one["run"]).plan for own in record["members"].values() for one in own}
+    check_labelling(record, plans, workspace)
+    plan = next(str(one["digest"]) for one in plans.values() if one)
     paths = list(read_eval(evaluation).paths) if evaluation is not None else find_photos(photos or [], say)
-    place = Workspace(workspace)
+    check_names(paths)
+    check_outputs([output], [*paths, *([evaluation / "info.csv"] if evaluation is not None else [])])
     with counting("loading members") as progress:
-        name, predictor = open_predictor(place, ensemble, resolve_device(device), progress)
-    _, record = place.ensemble(name)
+        name, predictor = open_predictor(place, folder.name, resolve_device(device), progress)
     say(f"ensemble {name}: {len(predictor.members)} members, each fold's by themselves.")
     with counting("labelling") as progress:
-        labels = pseudo_label(predictor, record, paths, threshold, progress, skip_unreadable)
-    write_labels(labels, to)
+        labels = pseudo_label(predictor, record, plan, paths, threshold, progress, skip_unreadable)
+    write_labels(labels, output)
     if json:
         emit({"out": str(to), "photos": labels.photos, "rows": len(labels.table), "labels_a_fold": labels.counts})
     else:
@@ -74,4 +89,5 @@ def pseudo(
         out().print(table)
     for path, reason in labels.failed[:20]:
         say(f"not read: {path}: {reason}")
-    say(f"{to}: {len(labels.table):,} rows. next: orch train TASK --data DIR --extra {to}")
+    used = orch("train", "TASK", "--data", "DIR", "--extra", to, workspace=workspace)
+    say(f"{to}: {len(labels.table):,} rows. next: {used}")

@@ -171,14 +171,13 @@ def copy_recipe(
       orch train age --data people/train --recipe my_age.toml
     """
     from orchestrator.config import load_recipes, recipe_as_toml
-    from orchestrator.data.files import atomic
+    from orchestrator.data.outputs import Output, check_outputs, written
     from orchestrator.specialists import trainable
 
-    if to.suffix != ".toml":
-        raise ConfigError(f"{to}: a recipe's file ends in .toml, so that --recipe knows it from a name.")
-    if to.exists():
+    check_outputs([Output("", to, (".toml",))])  # whose ending tells --recipe a file from a name
+    if to.is_file():
         raise ConfigError(f"{to}: is there already; choose another name, or delete it first.")
     recipe = load_recipes({task: trainable(task)}, [name])[task]
-    with atomic(to) as temporary:
+    with written(to) as temporary:
         temporary.write_text(recipe_as_toml(recipe), encoding="utf-8")
     say(f"{to} written. Edit it, then: {orch('train', task, '--data', 'DIR', '--recipe', to)}")

@@ -42,6 +42,7 @@ def diff(
       orch submissions diff monday.csv tuesday.csv
       orch submissions diff monday.csv tuesday.csv --eval people/eval --picture differences.png
     """
+    from orchestrator.data.outputs import Output, check_outputs
     from orchestrator.labels import LABELS
     from orchestrator.submissions import compare_submissions, draw_differences
 
@@ -51,9 +52,7 @@ def diff(
         )
     picture = picture or Path("differences.png")
     if evaluation is not None:
-        from orchestrator.pictures import check_png
-
-        check_png("--picture", picture)
+        check_outputs([Output("--picture", picture, (".png",))], [one, other, evaluation])
         evaluation = evaluation if (evaluation / "images").is_dir() else evaluation / "eval"
         if not (evaluation / "images").is_dir():
             raise DataError(f"--eval {evaluation.parent}: holds no folder images/.")

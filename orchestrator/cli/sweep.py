@@ -115,6 +115,7 @@ def sweep(
     if print_space:
         put((STAGES if stages else DEFAULT).removesuffix("\n"))
         return
+    from orchestrator.data.outputs import Output, check_outputs
     from orchestrator.retraining import base_run
     from orchestrator.settings import Settings, check_early
     from orchestrator.specialists import trainable
@@ -122,14 +123,14 @@ def sweep(
     specialist = trainable(task)
     if data is None:
         raise ConfigError("--data is missing: a folder with train.csv and images/, or a manifest.")
-    if to is not None and to.suffix != ".toml":
-        raise ConfigError(f"--out {to}: a recipe's file ends in .toml.")
-    if picture is not None:
-        from orchestrator.pictures import check_png
-
-        check_png("--picture", picture)
-        if stages:
-            raise ConfigError("--picture draws the trials of one search; leave it or --stages out.")
+    if picture is not None and stages:
+        raise ConfigError("--picture draws the trials of one search; leave it or --stages out.")
+    outputs = [
+        Output("--out", to, (".toml",)) if to else None,
+        Output("--picture", picture, (".png",)) if picture else None,
+    ]
+    inputs = [data, *([space] if space else []), *(Path(word.rpartition("=")[2]) for word in recipe), *extra]
+    check_outputs(filter(None, outputs), inputs, workspace)
     settings = Settings(
         data, workspace, column_names(columns), recipe, change, folds, folds_used or int(valid_only), seed, None, jobs, device,
         not no_store, extra=extra, distinct=distinct,
@@ -282,10 +283,10 @@ def _print_stages(found: list[Stage]) -> None:
 
 def _write(run: RunRecord, to: Path) -> None:
     from orchestrator.config import recipe_as_toml
-    from orchestrator.data.files import atomic
+    from orchestrator.data.outputs import written
     from orchestrator.recipe import Recipe
 
-    with atomic(to) as temporary:
+    with written(to) as temporary:
         recipe = Recipe.model_validate({**run.recipe, "about": f"found by a search: {run.id}, from {run.recipe_name}"})
         temporary.write_text(recipe_as_toml(recipe), encoding="utf-8")
     say(f"{to}: the recipe of {run.id}.")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
 from orchestrator.cli.console import counting, emit, grid, out, say
 from orchestrator.cli.options import DeviceOption, JsonOption, WorkspaceOption, column_names
+from orchestrator.commands import orch
 from orchestrator.errors import ConfigError, Mistakes, nearest
 
 __all__ = ["tta"]
@@ -43,23 +44,32 @@ def tta(
       orch tta age-0001 --views flip,zoom,zoom_flip
       orch tta age-0001 --keep && orch runs use age-0002
     """
-    from orchestrator.experiments.tta import keep_views, try_views
-    from orchestrator.records.workspace import Workspace
-    from orchestrator.specialists import trainable
-    from orchestrator.training.devices import resolve_device
-    from orchestrator.training.views import VIEWS
+    from orchestrator.ensemble.options import check_device
+    from orchestrator.recipe import View
 
+    known = get_args(View)
     wrong, wanted = Mistakes(), [word.strip() for word in views.split(",") if word.strip()]
     for word in wanted:
-        if word not in VIEWS:
-            wrong.add(ConfigError(f"--views {word}; allowed: {', '.join(VIEWS)}.{nearest(word, VIEWS)}"))
+        if word not in known:
+            wrong.add(ConfigError(f"--views {word}; allowed: {', '.join(known)}.{nearest(word, known)}"))
     if not wanted:
-        wrong.add(ConfigError(f"--views: names no view; allowed: {', '.join(VIEWS)}."))
+        wrong.add(ConfigError(f"--views: names no view; allowed: {', '.join(known)}."))
+    with wrong.kept():
+        check_device(device)
+    names = None
+    with wrong.kept():
+        names = None if columns is None else column_names(columns)
     wrong.tell()
+    from orchestrator.records.workspace import Workspace
+
     place = Workspace(workspace)
     record = place.run(run)
+    from orchestrator.experiments.tta import check_run, keep_views, try_views
+    from orchestrator.specialists import trainable
+    from orchestrator.training.devices import resolve_device
+
+    check_run(record)
     specialist = trainable(record.task)
-    names = None if columns is None else column_names(columns)
     with counting("answering") as progress:
         flips = try_views(place, record, specialist, wanted, resolve_device(device), data, names, progress)
     kept = keep_views(place, flips, specialist) if keep else None
@@ -85,4 +95,5 @@ def tta(
     verdict = "other people could turn it around" if span.low <= 0 <= span.high else "no chance of these people alone"
     typer.echo(f"macro F1 {gain:+.4f}, 95 % interval {span.low:+.4f} to {span.high:+.4f}: {verdict}.")
     if kept is not None:
-        say(f"kept as {kept.id}: the same weights, answering with views. `orch runs use {kept.id}` makes it current.")
+        use = orch("runs", "use", kept.id, workspace=workspace)
+        say(f"kept as {kept.id}: the same weights, answering with views. `{use}` makes it current.")

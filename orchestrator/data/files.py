@@ -10,10 +10,11 @@ import hashlib
 import itertools
 import json
 import os
+import secrets
 import shutil
-import tempfile
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +38,15 @@ def atomic(path: Path) -> Iterator[Path]:
         StoreError: the disk filled up in mid-write; what stood at `path` is untouched.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.parent / f".{path.name[:40]}.{secrets.token_hex(4)}.tmp"
+    # Made as any program makes a file, so that the umask holds; tempfile's are their owner's alone.
+    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        temporary.chmod(0o644)
+        with suppress(FileNotFoundError):
+            temporary.chmod(stat.S_IMODE(path.stat().st_mode))  # a file that is there keeps its permissions
         temporary.replace(path)
         _sync_folder(path.parent)
     except (OSError, SafetensorError) as error:

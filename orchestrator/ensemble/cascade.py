@@ -16,21 +16,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.ensemble.member import Member
-from orchestrator.ensemble.outside import OutsideTable
+from orchestrator.ensemble.options import check_rate
 from orchestrator.ensemble.voting import Strategy, Vote, vote
-from orchestrator.errors import ConfigError
-from orchestrator.labels import JOINT, TASKS, compose
+from orchestrator.labels import TASKS, compose
 
-__all__ = ["EXACT", "Cascade", "Point", "ask", "calibrate", "check_cascade", "simulate"]
+__all__ = ["EXACT", "Cascade", "Point", "ask", "calibrate", "simulate"]
 
 Floats = NDArray[np.floating[Any]]
 
 SURE = np.arange(1.0, 16.25, 0.25)
 """Standard errors that a calibration tries."""
-
-FEWEST_EVENTS = 3.0
-"""Photos times rate that a calibration needs: no change among n photos shows a rate below 3 / n (rule of three, 95 %)."""
 
 
 @dataclass(frozen=True)
@@ -166,30 +161,13 @@ def calibrate(by_task: Mapping[str, Sequence[Floats]], rate: float) -> tuple[Cas
         ConfigError: too few photos to tell such a rate.
     """
     photos = len(by_task[TASKS[0]][0])
-    if 0 < photos * rate < FEWEST_EVENTS:
-        raise ConfigError(
-            f"{photos:,} photos cannot show a rate of {rate:g} changed labels: give at least "
-            f"{int(np.ceil(FEWEST_EVENTS / rate)):,}, or a higher --rate."
-        )
+    check_rate(rate, photos)
     spread = {task: _spread(members) for task, members in by_task.items()}
     curve = [simulate(by_task, "soft", EXACT)]
     if rate > 0:
         curve += [simulate(by_task, "soft", Cascade(rate, float(sure), spread)) for sure in SURE[::-1]]
     fit = [point for point in curve if point.changed <= rate]
     return min(fit, key=lambda point: point.asked).cascade, curve
-
-
-def check_cascade(members: Sequence[Member], outside: Sequence[OutsideTable]) -> None:
-    """Refuses an ensemble whose members cannot be asked one after the other.
-
-    Raises:
-        ConfigError: joint networks, or tables from elsewhere.
-    """
-    if outside or any(member.task == JOINT for member in members):
-        raise ConfigError(
-            "a cascade asks the members of each task in turn; joint networks and tables from elsewhere answer for all at "
-            "once. Predict without --cascade, or build an ensemble of specialists alone."
-        )
 
 
 def _leads(votes: Vote) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -7,52 +7,40 @@ spread over all of them (docs/performance.md). The engines beside torch come wit
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from orchestrator.ensemble.cache import CacheFiles
+from orchestrator.ensemble.options import EngineName, Precision, missing_packages
 from orchestrator.ensemble.trunk import Part, Split
-from orchestrator.errors import ConfigError, EngineError, nearest
+from orchestrator.errors import EngineError
 from orchestrator.training.devices import autocast
 
 __all__ = [
-    "ENGINES",
     "RUNTIME",
     "TOLERANCE",
     "Call",
     "Engine",
-    "EngineName",
     "Features",
     "Pixels",
-    "Precision",
     "Runner",
     "capabilities",
-    "check_engine",
     "engines_here",
     "open_runners",
     "torch_runners",
     "version_of",
 ]  # fmt: skip
-
-EngineName = Literal["torch", "onnx", "openvino"]
-ENGINES: tuple[str, ...] = get_args(EngineName)
-Precision = Literal["fp32", "bf16"]
-
-PACKAGES: dict[str, tuple[str, ...]] = {
-    "torch": (),
-    "onnx": ("onnx", "onnxscript", "onnxruntime"),
-    "openvino": ("onnx", "onnxscript", "openvino"),
-}
 
 RUNTIME: dict[str, str] = {"torch": "torch", "onnx": "onnxruntime", "openvino": "openvino"}
 """The package whose version decides how an engine answers, and how fast."""
@@ -60,6 +48,9 @@ RUNTIME: dict[str, str] = {"torch": "torch", "onnx": "onnxruntime", "openvino": 
 TOLERANCE: dict[Precision, float] = {"fp32": 1e-4, "bf16": 2e-2}
 """Largest difference of a probability from torch's in fp32 that is taken for the same answer. fp32 engines differ in the order
 of sums only (4e-7 seen); bf16 has 8 bits of mantissa (4e-3 seen)."""
+
+COMPILED, BLOBS = "openvino", "blobs"
+"""Where OpenVINO keeps networks that it has compiled, beside their exports, and what is noted of them there."""
 
 Pixels = NDArray[np.uint8]
 
@@ -167,7 +158,7 @@ class OpenVinoCall:
             "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
             "NUM_STREAMS": threads,
             "INFERENCE_NUM_THREADS": threads,
-            "CACHE_DIR": str(path.parent / "openvino"),  # a compiled network opens in 0.04 s instead of 0.3 to 1 s
+            "CACHE_DIR": str(path.parent / COMPILED),  # a compiled network opens in 0.04 s instead of 0.3 to 1 s
         }
         self._compiled = _openvino().compile_model(str(path), "CPU", settings)
         self._own = threading.local()
@@ -210,7 +201,12 @@ def torch_runners(splits: Sequence[Split], device: str, precision: Precision | N
 
 
 def open_runners(
-    splits: Sequence[Split], engine: Engine, path: Callable[[Part], Path], device: str, threads: int
+    splits: Sequence[Split],
+    engine: Engine,
+    path: Callable[[Part], Path],
+    device: str,
+    threads: int,
+    tell: Callable[[str], None] = lambda _text: None,
 ) -> list[Runner]:
     """Members on an engine.
 
@@ -220,12 +216,16 @@ def open_runners(
         path: where a part's export is.
         device: where torch runs.
         threads: how many calls may run at once.
+        tell: told of each compiled network that was damaged and is compiled anew.
 
     Raises:
         EngineError: the engine cannot open an export.
     """
     if engine.name == "torch":
         return torch_runners(splits, device, engine.precision)
+    if engine.name == "openvino":
+        for folder in _folders(splits, path):
+            _drop_changed(folder, tell)
 
     def call(one: Split, part: Part) -> Call:
         file = path(part)
@@ -239,7 +239,44 @@ def open_runners(
                 "file, and it is made anew; or use --engine torch."
             ) from None
 
-    return _assemble(splits, call)
+    runners = _assemble(splits, call)
+    if engine.name == "openvino":
+        for folder in _folders(splits, path):
+            _note_compiled(folder)
+    return runners
+
+
+def _folders(splits: Sequence[Split], path: Callable[[Part], Path]) -> list[Path]:
+    """Where OpenVINO keeps compiled networks: beside their exports."""
+    return list(dict.fromkeys(path(part).parent / COMPILED for one in splits for part in one.parts))
+
+
+_files = lru_cache(maxsize=8)(CacheFiles)
+"""One object a folder: it hashes a file once, and members are opened one by one."""
+
+
+def _drop_changed(folder: Path, tell: Callable[[str], None]) -> None:
+    """Throws compiled networks away that are not as OpenVINO wrote them: it would run them as they are, or crash."""
+    files = _files(folder)
+    files.tell = tell
+    if os.path.lexists(folder) and not folder.is_dir():
+        files.is_whole(folder, None)
+    if not folder.is_dir():
+        return
+    known = files.notes(folder / f"{BLOBS}.json", BLOBS).get("sha256", {})
+    for blob in folder.iterdir():
+        if blob.name != f"{BLOBS}.json":
+            files.is_whole(blob, known.get(blob.name))
+
+
+def _note_compiled(folder: Path) -> None:
+    """Writes down what OpenVINO has compiled, with each file's hash."""
+    if not folder.is_dir():
+        return
+    files, notes = _files(folder), folder / f"{BLOBS}.json"
+    found = {blob.name: files.sha256(blob) for blob in sorted(folder.iterdir()) if blob.suffix == ".blob"}
+    if found != files.notes(notes, BLOBS).get("sha256"):
+        files.write_notes(notes, BLOBS, {"sha256": found})
 
 
 def _precision_of(one: Split, part: Part, wanted: Precision) -> Precision:
@@ -256,11 +293,6 @@ def _assemble(splits: Sequence[Split], call: Callable[[Split, Part], Call]) -> l
             if part not in calls:
                 calls[part] = call(one, part)
     return [Runner(calls[one.own], None if one.trunk is None else calls[one.trunk]) for one in splits]
-
-
-def missing_packages(name: str) -> list[str]:
-    """The packages that an engine needs and that are not installed."""
-    return [package for package in PACKAGES[name] if find_spec(package) is None]
 
 
 def capabilities() -> dict[str, Any]:
@@ -292,25 +324,3 @@ def engines_here(device: str) -> list[Engine]:
         if "BF16" in _openvino().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             found.append(Engine("openvino", "bf16"))
     return found
-
-
-def check_engine(name: str, device: str) -> None:
-    """Refuses an engine that is unknown, not installed, or not for the device.
-
-    Raises:
-        ConfigError: with the way out.
-    """
-    allowed = ("auto", *ENGINES)
-    if name not in allowed:
-        raise ConfigError(f"--engine {name}; allowed: {', '.join(allowed)}.{nearest(name, allowed)}")
-    if name in ("auto", "torch"):
-        return
-    if device != "cpu":
-        raise ConfigError(
-            f"--engine {name} runs on the CPU here, and --device is {device}. Use --device cpu, or torch."
-        )
-    if missing := missing_packages(name):
-        raise ConfigError(
-            f"--engine {name} needs {', '.join(missing)}, which come with the extra `engines`: pip install -e '.[engines]' in "
-            "orchestrator's folder. Or use --engine torch."
-        )

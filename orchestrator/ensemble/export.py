@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from orchestrator.data.files import atomic, digest_of, read_json, sha256_of, write_json
+from orchestrator.data.files import atomic, digest_of
+from orchestrator.ensemble.cache import CacheFiles
 from orchestrator.ensemble.engines import (
     RUNTIME,
     TOLERANCE,
@@ -28,11 +29,13 @@ from orchestrator.ensemble.engines import (
     torch_runners,
     version_of,
 )
-from orchestrator.ensemble.member import Member
+from orchestrator.ensemble.member import Member, check_numbers
 from orchestrator.ensemble.trunk import Part, Split, whole
-from orchestrator.errors import EngineError, Problem, WorkspaceError
+from orchestrator.errors import EngineError, Problem
 
 __all__ = ["CHECK_PHOTOS", "Exports", "quiet", "write_onnx"]
+
+NOTES = "export"
 
 CHECK_PHOTOS = 64
 """Photos that an export is checked on. A wrong graph shows in every photo, rounding only in some: among 512 photos bf16 differed
@@ -129,13 +132,13 @@ class Exports:
 
     Args:
         folder: of the cache.
+        tell: told of each file of the cache that was damaged and is made anew.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, tell: Callable[[str], None] = lambda _text: None) -> None:
+        self.folder, self._files = folder, CacheFiles(folder, tell)
         # Torch's answers, for all engines that are held against them.
         self._torch: dict[Member, NDArray[np.float32]] = {}
-        self._hashes: dict[tuple[Path, int, int], str] = {}  # of files as they are: members share some of them
 
     def path(self, part: Part) -> Path:
         """Where a part's export lies, or will; named by its weights, its kind and the exporter's versions."""
@@ -143,14 +146,18 @@ class Exports:
         return self.folder / f"{part.digest}-{digest_of([part.kind, made_by])[:8]}.onnx"
 
     def missing(self, splits: Sequence[Split]) -> dict[Path, tuple[Member, Part]]:
-        """The exports that are not there: file -> whose part."""
+        """The exports that are not there, or not as they were written: file -> whose part."""
         files = {self.path(part): (one.member, part) for one in splits for part in one.parts}
-        return {path: whose for path, whose in files.items() if not path.exists()}
+        return {path: whose for path, whose in files.items() if not self._whole(path)}
+
+    def _whole(self, path: Path) -> bool:
+        return self._files.is_whole(path, self._notes(path).get("sha256"))
 
     def make(self, splits: Sequence[Split], done: Callable[[int, int], None] = lambda _done, _all: None) -> None:
-        """Writes the exports that are not there."""
+        """Writes the exports that are not there, or not as they were written."""
         missing = self.missing(splits)
-        for number, _ in enumerate(write_onnx(missing), start=1):
+        for number, path in enumerate(write_onnx(missing), start=1):
+            self._write_notes(path, {"sha256": self._files.sha256(path), "checks": {}})
             done(number, len(missing))
 
     def difference(self, one: Split, engine: Engine, pixels: Pixels) -> float:
@@ -161,23 +168,26 @@ class Exports:
         Raises:
             EngineError: the engine cannot open an export.
         """
-        record, key = self._record(one), self._key(one, engine)
-        known = self._known(record)
+        record, key = self.path(one.own), self._key(one, engine)
+        known = self._checks(record)
         if known.get(key, {}).get("photos", 0) < len(pixels):
-            (runner,) = open_runners([one], engine, self.path, "cpu", 1)
+            (runner,) = open_runners([one], engine, self.path, "cpu", 1, self._files.tell)
             if one.member not in self._torch:
                 (reference,) = torch_runners([whole(one.member)], "cpu", "fp32")
                 self._torch[one.member] = reference(pixels)
+                check_numbers(one.member, self._torch[one.member])
             answers, expected = runner(pixels), self._torch[one.member]
             same = answers.shape == expected.shape  # another shape is another network's export
             found = float(np.abs(answers - expected).max()) if same else float("inf")
+            if not np.isfinite(found):
+                return float("inf")  # no number that a file could keep
             known = {**known, key: {"difference": found, "photos": len(pixels)}}
-            write_json(record, known)
+            self._write_notes(record, {"sha256": self._notes(record).get("sha256"), "checks": known})
         return float(known[key]["difference"])
 
     def photos(self, one: Split, engine: Engine) -> int:
         """On how many photos an engine was checked for a member."""
-        return int(self._known(self._record(one)).get(self._key(one, engine), {}).get("photos", 0))
+        return int(self._checks(self.path(one.own)).get(self._key(one, engine), {}).get("photos", 0))
 
     def check(self, splits: Sequence[Split], engine: Engine, pixels: Callable[[Member], Pixels]) -> float:
         """Holds an engine to its tolerance for every member.
@@ -203,23 +213,17 @@ class Exports:
             )
         return max(found.values(), default=0.0)
 
-    def _record(self, one: Split) -> Path:
-        return self.path(one.own).with_suffix(".json")
-
     def _key(self, one: Split, engine: Engine) -> str:
         """What a check holds for: the engine and its version, and the very files."""
-        files = [self._hash(self.path(part)) for part in one.parts] if engine.name != "torch" else []
+        files = [self._files.sha256(self.path(part))[:12] for part in one.parts] if engine.name != "torch" else []
         return " ".join([str(engine), version_of(RUNTIME[engine.name]), *files])
 
-    def _hash(self, path: Path) -> str:
-        about = path.stat()
-        key = (path, about.st_size, about.st_mtime_ns)
-        if key not in self._hashes:
-            self._hashes[key] = sha256_of(path)[:12]
-        return self._hashes[key]
+    def _notes(self, export: Path) -> dict[str, Any]:
+        """What is known of an export: its sha256, and what checks of the member found whose own part it is."""
+        return self._files.notes(export.with_suffix(".json"), NOTES)
 
-    def _known(self, record: Path) -> dict[str, dict[str, float]]:
-        try:
-            return dict(read_json(record)) if record.exists() else {}
-        except (WorkspaceError, ValueError, TypeError):
-            return {}  # a damaged cache is an empty cache
+    def _write_notes(self, export: Path, body: Mapping[str, Any]) -> None:
+        self._files.write_notes(export.with_suffix(".json"), NOTES, body)
+
+    def _checks(self, export: Path) -> dict[str, dict[str, float]]:
+        return dict(self._notes(export).get("checks", {}))

@@ -6,9 +6,11 @@ import pickle
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import timm
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from orchestrator.data.files import digest_of
@@ -20,9 +22,10 @@ from orchestrator.training.backbones import create
 from orchestrator.training.cards import CARD, WEIGHTS, function_of, read_card, trained_again
 from orchestrator.training.checkpoints import load_weights
 from orchestrator.training.heads import Head, head_from_dict
+from orchestrator.training.lean import timm
 from orchestrator.training.views import mean_over_views
 
-__all__ = ["Answers", "Member", "MemberFiles", "load_members"]
+__all__ = ["Answers", "Member", "MemberFiles", "check_numbers", "load_members"]
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,19 @@ class Answers(nn.Module):
         """Class probabilities (N, C), float32, of pixels (N, H, W, 3), uint8, RGB, cropped and resized."""
         inputs = self._preprocess.normalise(photos)
         return mean_over_views(self._views, inputs, lambda one: self._head.probabilities(self.network(one)))
+
+
+def check_numbers(member: Member, answers: NDArray[np.floating[Any]]) -> None:
+    """Refuses answers that are no numbers, before anybody votes on, keeps or sends them.
+
+    Raises:
+        WorkspaceError: naming the member, with the way out.
+    """
+    if not np.isfinite(answers).all():
+        raise WorkspaceError(
+            f"{member.folder}: this member's answers are no numbers. Retrain that fold; if it was trained in fp16, with "
+            "precision = bf16 or fp32."
+        )
 
 
 def load_members(

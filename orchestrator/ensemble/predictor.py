@@ -13,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import joblib
@@ -21,17 +22,20 @@ from numpy.typing import NDArray
 
 from orchestrator.data.boxes import one_thread
 from orchestrator.data.preprocessing import Geometry, decode
-from orchestrator.ensemble.cascade import Cascade, ask, check_cascade
+from orchestrator.ensemble.cascade import Cascade, ask
 from orchestrator.ensemble.detector import detector_of
 from orchestrator.ensemble.engines import Call, Features, Runner, torch_runners
-from orchestrator.ensemble.member import Member
-from orchestrator.ensemble.outside import OutsideTable
+from orchestrator.ensemble.member import Member, check_numbers
+from orchestrator.ensemble.options import check_cascade
 from orchestrator.ensemble.trunk import split, whole
 from orchestrator.ensemble.voting import Fused, Strategy, fuse
-from orchestrator.errors import PhotoError, Problem, WorkspaceError
+from orchestrator.errors import PhotoError, Problem
 from orchestrator.labels import JOINT, TASKS, of_tasks
 from orchestrator.stages import Stages
 from orchestrator.training.devices import keep_freed_memory
+
+if TYPE_CHECKING:
+    from orchestrator.ensemble.outside import OutsideTable
 
 __all__ = ["CALL", "Batch", "Predictor", "Prepared"]
 
@@ -119,11 +123,7 @@ class Asked:
         found: dict[str, list[NDArray[np.float32]]] = {task: [] for task in TASKS}
         for place, member in enumerate(self._members):
             answer = np.concatenate([stretch[place] for stretch in stretches])
-            if not np.isfinite(answer).all():
-                raise WorkspaceError(
-                    f"{member.folder}: this member's answers are no numbers. Retrain that fold; if it was trained in fp16, "
-                    "with precision = bf16 or fp32."
-                )
+            check_numbers(member, answer)
             if not len(self.asked):
                 self.asked = np.zeros(len(answer), np.int64)
             self.asked += answer.any(axis=1)
@@ -219,7 +219,7 @@ class Predictor:
         """
         cv2.setNumThreads(1)
         if cascade is not None:
-            check_cascade(self.members, self.outside)
+            check_cascade([member.task for member in self.members], self.outside)
         if not batch:  # a stretch of photos is one call for each team, and there are threads to fill
             enough = self._stretch(cascade) * -(-self.threads // len(self._teams(cascade)))
             batch = max(BATCH, enough if self.device == "cpu" else 0)

@@ -3,12 +3,15 @@
     pip install numpy pillow opencv-python-headless onnxruntime
     python predict.py photo.jpg more/photos/*.jpg
 
-Prints one JSON object per photo: label, name, and each task's mean probabilities. `decoding.py` and `crop` do what training did;
-change nothing in them, or the networks see other pixels than those they learnt from.
+Prints one JSON object per photo: label, name, and each task's mean probabilities; for one that cannot be read its error.
+`decoding.py` and `crop` do what training did; change nothing in them, or the networks see other pixels than those they learnt
+from.
 """
 
 from __future__ import annotations
 
+import argparse
+import hashlib
 import importlib
 import json
 import sys
@@ -62,6 +65,8 @@ def answer(photo: Any, card: dict[str, Any], sessions: dict[str, Any]) -> dict[s
     for member in card["members"]:
         seen = crop(photo, member, face)
         one = sessions[member["file"]].run(None, {"photos": seen[None]})[0][0].astype(np.float64)
+        if not np.isfinite(one).all():
+            raise ValueError(f"{member['file']} answers with what is no number")
         answers.append((member["task"], one))
     shape = [len(task["classes"]) for task in card["tasks"]]
     for place, task in enumerate(card["tasks"]):
@@ -84,25 +89,54 @@ def _run(session: Any, windows: Any) -> Any:
     return session.run(None, {"windows": windows})
 
 
+def _load(here: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The card beside this file, and the networks that it names, each the one that was exported."""
+    try:
+        card = json.loads((here / "card.json").read_text(encoding="utf-8"))
+        digest = card.pop("digest")
+        if digest != hashlib.sha256(json.dumps(card, sort_keys=True, separators=(",", ":")).encode()).hexdigest():
+            raise ValueError("its contents do not match the digest in it")
+        hashes = {one["file"]: one["sha256"] for one in card["members"]} | card.get("detector", {}).get("sha256", {})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        sys.exit(
+            f"{here / 'card.json'}: not the card of an export ({type(error).__name__}: {error}). Copy the whole export again."
+        )
+    wrong = [name for name, sha256 in {**hashes, **card["programs"]}.items() if _sha256(here / name) != sha256]
+    if wrong:
+        sys.exit(f"{here}: missing, or not as exported: {', '.join(wrong)}. Copy the whole export again.")
+    return card, {
+        name: onnxruntime.InferenceSession(str(here / name), providers=["CPUExecutionProvider"]) for name in hashes
+    }
+
+
+def _sha256(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return ""
+
+
 def main() -> None:
     """Answers for the photos named on the command line."""
-    if len(sys.argv) < 2:
-        sys.exit("usage: python predict.py PHOTO [PHOTO ...]")
-    here = Path(__file__).parent
-    card = json.loads((here / "card.json").read_text(encoding="utf-8"))
-    files = [one["file"] for one in card["members"]] + card.get("detector", {}).get("files", [])
-    sessions = {
-        name: onnxruntime.InferenceSession(str(here / name), providers=["CPUExecutionProvider"]) for name in files
-    }
+    words = argparse.ArgumentParser(
+        description="Answers for photos with an exported ensemble.",
+        epilog="Prints one JSON object per photo: label, name, and each task's mean probabilities; for a photo that cannot be "
+        "read its path and error. Exit code: 0, or 1 when a photo could not be read, or 2 when there is nothing to answer for.",
+    )
+    words.add_argument("photos", metavar="PHOTO", nargs="+", help="a JPEG, PNG or WebP file")
+    photos = words.parse_args().photos
+    card, sessions = _load(Path(__file__).parent)
     failed = 0
-    for path in map(Path, sys.argv[1:]):
+    for path in map(Path, photos):
         try:
             photo = decode(path)
         except Exception as error:  # whatever Pillow makes of damaged bytes: the other photos still get their answers
             failed += 1
-            sys.stdout.write(json.dumps({"path": str(path), "error": str(error)}) + "\n")
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            found: dict[str, Any] = {"path": str(path), "error": f"cannot be read as a photo: {reason}"}
         else:
-            sys.stdout.write(json.dumps({"path": str(path), **answer(photo, card, sessions)}) + "\n")
+            found = {"path": str(path), **answer(photo, card, sessions)}
+        sys.stdout.write(json.dumps(found, allow_nan=False) + "\n")
     sys.exit(1 if failed else 0)
 
 

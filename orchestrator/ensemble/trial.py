@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from orchestrator.data.files import digest_of, read_json, write_json
+from orchestrator.data.files import digest_of
+from orchestrator.ensemble.cache import CacheFiles
 from orchestrator.ensemble.engines import (
     RUNTIME,
     Engine,
@@ -30,9 +31,10 @@ from orchestrator.ensemble.engines import (
 )
 from orchestrator.ensemble.export import CHECK_PHOTOS, Exports
 from orchestrator.ensemble.member import Member
+from orchestrator.ensemble.options import FEW_PHOTOS
 from orchestrator.ensemble.predictor import CALL, Predictor, Prepared
 from orchestrator.ensemble.trunk import Split
-from orchestrator.errors import EngineError, WorkspaceError
+from orchestrator.errors import EngineError
 
 __all__ = ["Chosen", "put_on_engines"]
 
@@ -40,10 +42,7 @@ TRACE_SECONDS, FILL_SECONDS = 5.0, 0.6
 """What exports cost: the trace of a network, and each member's weights put into it (EfficientNet-Lite0 here)."""
 WORTH_SECONDS = 60.0
 """Torch's time for all photos below which nothing is exported just to find out: the trial exports one member a network."""
-FEW_PHOTOS = 256
-"""Up to so many photos stay on torch: fifteen members of EfficientNet-Lite0 answer them in 5 s on 2 cores, and opening eighteen
-exports alone would take a second or two."""
-TRIALS = "trials.json"
+TRIALS = "trials"
 
 
 @dataclass(frozen=True)
@@ -77,6 +76,7 @@ def put_on_engines(
     exact: bool,
     cache: Path,
     exporting: Callable[[int, int], None] = lambda _done, _all: None,
+    tell: Callable[[str], None] = lambda _text: None,
 ) -> list[Chosen]:
     """Puts every member of a predictor on an engine.
 
@@ -88,6 +88,7 @@ def put_on_engines(
         exact: leave out precisions below fp32.
         cache: folder for exports and trials.
         exporting: called with (exports written, exports to write).
+        tell: told of each file of the cache that was damaged and is made anew.
 
     Returns:
         What was chosen for each kind of network.
@@ -101,7 +102,7 @@ def put_on_engines(
         return []
     if name == "auto" and photos <= FEW_PHOTOS:
         return []  # torch, as loaded
-    trial = _Trial(predictor, sample[:CHECK_PHOTOS], Exports(cache), cache / TRIALS, exporting)
+    trial = _Trial(predictor, sample[:CHECK_PHOTOS], Exports(cache, tell), CacheFiles(cache, tell), exporting)
     by_kind: dict[str, list[Split]] = {}
     for one in predictor.splits:
         by_kind.setdefault(one.member.kind, []).append(one)
@@ -114,7 +115,7 @@ def put_on_engines(
     runners: dict[Split, Runner] = {}
     for engine in dict.fromkeys(engines.values()):  # members of two kinds may share a trunk: opened together
         splits = [one for one in predictor.splits if engines[one.member.kind] == engine]
-        opened = open_runners(splits, engine, trial.exports.path, "cpu", predictor.threads)
+        opened = open_runners(splits, engine, trial.exports.path, "cpu", predictor.threads, tell)
         runners |= dict(zip(splits, opened, strict=True))
     predictor.use([runners[one] for one in predictor.splits])
     chosen = []
@@ -134,12 +135,16 @@ class _Trial:
         predictor: Predictor,
         sample: Sequence[Prepared],
         exports: Exports,
-        record: Path,
+        files: CacheFiles,
         exporting: Callable[[int, int], None],
     ) -> None:
-        self._predictor, self._sample, self._record, self._exporting = predictor, sample, record, exporting
+        self._predictor, self._sample, self._files, self._exporting = predictor, sample, files, exporting
         self.exports = exports
-        self._rates: dict[str, float] = _read(record)
+        self._rates: dict[str, float] = dict(files.notes(self._record, TRIALS).get("rates", {}))
+
+    @property
+    def _record(self) -> Path:
+        return self._files.folder / f"{TRIALS}.json"
 
     def pixels(self, member: Member) -> Pixels:
         """The sample at a member's geometry."""
@@ -156,12 +161,13 @@ class _Trial:
             try:
                 if engine.name != "torch":
                     self.exports.make([one], self._exporting)
-                (runner,) = open_runners([one], engine, self.exports.path, "cpu", 1)
+                (runner,) = open_runners([one], engine, self.exports.path, "cpu", 1, self._files.tell)
                 own = self.pixels(one.member)
                 self._rates[key] = _measure(runner, np.resize(own, (CALL, *own.shape[1:])), one.sharing)
             except EngineError:
                 self._rates[key] = 0.0
-            write_json(self._record, {name: rate for name, rate in self._rates.items() if rate})
+            known = {name: rate for name, rate in self._rates.items() if rate}
+            self._files.write_notes(self._record, TRIALS, {"rates": known})
         return self._rates[key]
 
     def difference(self, one: Split, engine: Engine) -> float:
@@ -235,10 +241,3 @@ def _key(one: Split, engine: Engine) -> str:
     machine = [capabilities().get("cpu_name"), platform.machine()]
     kinds = [part.kind for part in one.parts]
     return digest_of([kinds, one.sharing, str(engine), version_of(RUNTIME[engine.name]), machine])[:16]
-
-
-def _read(record: Path) -> dict[str, float]:
-    try:
-        return {str(key): float(rate) for key, rate in read_json(record).items()} if record.exists() else {}
-    except (WorkspaceError, ValueError, TypeError, AttributeError):
-        return {}  # a damaged cache is an empty cache

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.data.files import atomic
+from orchestrator.data.outputs import written
 from orchestrator.experiments.comparing import Comparison, mean_curve
 from orchestrator.pictures import ACCENT, INK, WARN, pyplot
 
@@ -45,7 +45,7 @@ def draw_comparison(found: Comparison, path: Path) -> None:
     _draw_gains(axes[2], found)
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
-    with atomic(path) as temporary:
+    with written(path) as temporary:
         figure.savefig(temporary, dpi=100, format="png")
     plt.close(figure)
 
@@ -115,7 +115,7 @@ def draw_sweep(found: Sweep, path: Path) -> None:
         axis.axhline(found.reference_score, color=WARN, linewidth=1, linestyle="--", label="the recipe as it is")
         axis.spines[["top", "right"]].set_visible(False)
     figure.legend(*axes[0].get_legend_handles_labels(), frameon=False, fontsize=8, ncols=3, loc="outside lower center")
-    with atomic(path) as temporary:
+    with written(path) as temporary:
         figure.savefig(temporary, dpi=100, format="png")
     plt.close(figure)
 

@@ -15,13 +15,14 @@ import torch
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
+from orchestrator.commands import orch
 from orchestrator.data.boxes import find_boxes
 from orchestrator.data.files import atomic, put_aside, sha256_of
 from orchestrator.data.photos import Photos
 from orchestrator.data.readers import read
 from orchestrator.data.store import PixelSource, build_stores, store_key
 from orchestrator.ensemble.engines import torch_runners
-from orchestrator.ensemble.member import MemberFiles, load_members
+from orchestrator.ensemble.member import MemberFiles, check_numbers, load_members
 from orchestrator.ensemble.predictor import CALL
 from orchestrator.ensemble.trunk import whole
 from orchestrator.errors import ConfigError, DataError, WorkspaceError
@@ -37,7 +38,7 @@ from orchestrator.records.workspace import Workspace, now
 from orchestrator.specialist import Specialist
 from orchestrator.training.cards import HELD_OUT, read_card, write_card
 
-__all__ = ["Flips", "keep_views", "try_views"]
+__all__ = ["Flips", "check_run", "keep_views", "try_views"]
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,17 @@ class Flips:
         }  # fmt: skip
 
 
+def check_run(run: RunRecord) -> None:
+    """Refuses a run that has nobody to try views on; needs no member.
+
+    Raises:
+        ConfigError: trained on everything, or unfinished.
+    """
+    if run.plan is None or not run.complete:
+        why = "was trained on everything (--folds 0)" if run.plan is None else "is unfinished"
+        raise ConfigError(f"{run.id} {why}: nobody is held out to try views on.")
+
+
 def try_views(
     workspace: Workspace,
     run: RunRecord,
@@ -102,13 +114,11 @@ def try_views(
 
     Raises:
         ConfigError: views that this specialist must not have, or a run that cannot be scored.
-        DataError: the photos are not those that the run was trained on.
-        WorkspaceError: files of a member are missing or changed.
+        DataError: the photos are not there, or not those that the run was trained on.
+        WorkspaceError: files of a member are missing or changed, or its answers are no numbers.
     """
+    check_run(run)
     recipe = _with_views(run, specialist, views)
-    if run.plan is None or not run.complete:
-        why = "was trained on everything" if run.plan is None else "is unfinished"
-        raise ConfigError(f"{run.id} {why}: nobody is held out to try views on.")
     plan, tables = plan_of(workspace, run), {}
     for fold in run.folds:
         check_member(run, fold)
@@ -129,6 +139,7 @@ def try_views(
         parts = []
         with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             for part in pool.map(lambda some, runner=runner: runner(pixels.take(some)), stretches):
+                check_numbers(member, part)
                 parts.append(part)
                 answered += len(part)
                 done(answered, total)
@@ -239,10 +250,15 @@ def _photos(
     workspace: Workspace, run: RunRecord, specialist: Specialist, data: Path | None, columns: Mapping[str, str] | None
 ) -> Photos:
     source = data or Path(run.data["source"])
+    again = orch("tta", run.id, "--data", "DIR", workspace=workspace.root)
+    if data is None and not source.exists():
+        raise DataError(
+            f"{source}: nothing is there, and {run.id} was trained on photos from there. Name where they are now: `{again}`."
+        )
     photos = read(source, columns if columns is not None else run.data.get("columns", {}), distinct=True)
     photos.require(specialist.columns, f"the {run.task} specialist")
     if photos.fingerprint(photos.content(workspace.hashes())) != run.data["fingerprint"]:
-        raise DataError(f"{source}: not the photos that {run.id} was trained on. Give them with --data.")
+        raise DataError(f"{source}: not the photos that {run.id} was trained on. Name where those are: `{again}`.")
     return photos
 
 

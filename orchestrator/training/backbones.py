@@ -13,11 +13,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from timm.models import group_parameters
 from torch import Tensor, nn
 
 from orchestrator.data.files import atomic, sha256_of, take_away
@@ -25,6 +23,7 @@ from orchestrator.data.preprocessing import Geometry, Preprocess
 from orchestrator.errors import ConfigError, WeightsError, counted, nearest
 from orchestrator.recipe import Recipe
 from orchestrator.training.layers import arranged, words_of
+from orchestrator.training.lean import timm
 from orchestrator.training.published import from_hub, from_package
 from orchestrator.training.sight import Blind, blind_edges, patch_of
 from orchestrator.training.tensors import unshared
@@ -231,7 +230,7 @@ def freeze_stages(model: Any, stages: int) -> list[nn.Module]:
     """
     if stages == 0:
         return []
-    groups: Mapping[int, list[str]] = group_parameters(model, model.group_matcher(coarse=True))
+    groups: Mapping[int, list[str]] = timm.models.group_parameters(model, model.group_matcher(coarse=True))
     names = sorted(groups)
     if stages >= len(names):
         raise ConfigError(

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from timm.optim import create_optimizer_v2, param_groups_layer_decay  # type: ignore[attr-defined]  # listed, not re-exported
-from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from orchestrator.recipe import Recipe
 from orchestrator.training.backbones import heads_of
+
+if TYPE_CHECKING:
+    from timm.utils.model_ema import ModelEmaV3
 
 __all__ = ["create_average", "create_optimiser", "set_rate", "uphill"]
 
@@ -26,6 +27,8 @@ def create_optimiser(model: nn.Module, recipe: Recipe) -> Optimizer:
     with `layer_decay` each layer that share of the rate of the one after it (timm's; after Clark et al. 2020, ELECTRA, and Bao et
     al. 2021, BEiT).
     """
+    from timm.optim import create_optimizer_v2, param_groups_layer_decay  # type: ignore[attr-defined]  # listed, not re-exported
+
     if recipe.layer_decay < 1:
         settings = param_groups_layer_decay(model, recipe.weight_decay, layer_decay=recipe.layer_decay)
         for group in settings:
@@ -98,4 +101,6 @@ def create_average(model: nn.Module, recipe: Recipe) -> ModelEmaV3 | None:
 
     Its decay rises with the steps as 1 - (1 + step) ^ (-2/3) up to `ema`, so that it forgets the first, random ones soon.
     """
+    from timm.utils.model_ema import ModelEmaV3
+
     return ModelEmaV3(model, decay=recipe.ema, use_warmup=True) if recipe.ema else None

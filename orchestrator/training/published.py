@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from torch import Tensor
 
 from orchestrator.data.files import sha256_of
 from orchestrator.errors import WeightsError
+from orchestrator.training.lean import timm
 
 __all__ = ["from_hub", "from_package"]
 

@@ -77,7 +77,34 @@ def test_the_program_goes_on_after_a_photo_that_cannot_be_read(
     assert done.returncode == 1
     assert "error" in first
     assert "label" in second
-    assert "usage" in subprocess.run(program, capture_output=True, text=True, check=False).stderr
+    nothing = subprocess.run(program, capture_output=True, text=True, check=False)
+    assert nothing.returncode == 2
+    assert "usage" in nothing.stderr
+    told = subprocess.run([*program, "--help"], capture_output=True, text=True, check=False)
+    assert told.returncode == 0
+    assert "Answers for photos with an exported ensemble" in told.stdout
+    assert "PHOTO" in told.stdout
+    gone = subprocess.run([*program, tmp_path / "gone.jpg"], capture_output=True, text=True, check=False)
+    assert gone.returncode == 1
+    assert json.loads(gone.stdout) == {
+        "path": str(tmp_path / "gone.jpg"), "error": "cannot be read as a photo: No such file or directory",
+    }  # fmt: skip
+    # What it reads back is what was exported.
+    network, card = sorted((tmp_path / "out").glob("*.onnx"))[0], tmp_path / "out" / "card.json"
+    for path in (network, card):
+        whole = path.read_bytes()
+        middle = len(whole) // 2
+        for damaged in (None, b"", whole[:middle], whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]):
+            path.unlink()
+            if damaged is not None:
+                path.write_bytes(damaged)
+            done = subprocess.run([*program, photo], capture_output=True, text=True, check=False)
+            assert done.returncode == 1
+            assert done.stdout == ""
+            assert "Copy the whole export again" in done.stderr
+            assert path.name in done.stderr
+            path.write_bytes(whole)
+    assert subprocess.run([*program, photo], capture_output=True, text=True, check=False).returncode == 0
 
 
 def test_an_exported_file_takes_pixels_of_any_number_of_photos(orch: Orch, workspace: Path, tmp_path: Path) -> None:
@@ -95,7 +122,7 @@ def test_an_exported_file_takes_pixels_of_any_number_of_photos(orch: Orch, works
 
 
 def test_exports_never_overwrite_other_files_and_need_photos_to_check_on(
-    orch: Orch, people: Path, workspace: Path, tmp_path: Path
+    orch: Orch, people: Path, workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert orch("ensemble", "-w", workspace).code == 0
     (tmp_path / "mine").mkdir()
@@ -103,9 +130,17 @@ def test_exports_never_overwrite_other_files_and_need_photos_to_check_on(
     done = orch("export", "--out", tmp_path / "mine", "-w", workspace)
     assert done.code == 2
     assert "holds files that no export has made" in done.err
+    done = orch("export", "--out", tmp_path / "mine" / "thesis.txt", "-w", workspace)
+    assert "is a file; a folder is needed" in done.err
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
     shutil.rmtree(workspace / "store")
-    done = orch("export", "--out", tmp_path / "out", "-w", workspace)
+
+    def load(*_: object, **__: object) -> None:
+        raise AssertionError("a member was loaded")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("orchestrator.opening.load_members", load)
+        done = orch("export", "--out", tmp_path / "out", "-w", workspace)
     assert done.code == 2
     assert "Give some: --photos DIR" in done.err
     done = orch("export", "--out", tmp_path / "out", "-w", workspace, "--photos", people / "eval" / "images")

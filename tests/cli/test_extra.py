@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -268,9 +270,37 @@ def test_wrong_words_of_pseudo_are_told(
     done = orch("pseudo", "--eval", people / "eval", "--out", tmp_path / "p.csv", "-w", workspace, *words)
     assert done.code == 2
     assert told in done.err
+
+
+def test_what_cannot_label_by_folds_is_told_with_a_command_that_can(
+    orch: Orch, people: Path, workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("pseudo", "--eval", people / "eval", "--out", tmp_path / "p.csv", "--threshold", 0.5, "-w", workspace)
     assert orch("ensemble", "-w", workspace, "--no-score").code == 0
-    done = orch("pseudo", "--eval", people / "eval", "--out", tmp_path / "p.csv", "-w", workspace)
-    assert "made fold by fold" in done.err
+    assert orch(*words).code == 0  # folds are what it takes, and no score
+    table = tmp_path / "old table.csv"
+    assert orch("predict", "--eval", people / "eval", "-w", workspace, "--out", table).code == 0
+    assert orch("ensemble", "-w", workspace, "--with", table).code == 0
+
+    def load(*_: object, **__: object) -> None:
+        raise AssertionError("a member was loaded")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("orchestrator.opening.load_members", load)
+        done = orch(*words)
+    assert done.code == 2
+    assert "tables from elsewhere know no folds" in done.err
+    command = re.search(r"`orch ([^`]*)`", done.err)
+    assert command
+    assert orch(*shlex.split(command[1])).code == 0
+    assert orch(*words).code == 0
+    assert train(orch, people, workspace, "train", "age", *tiny("epochs=1"), "--folds", 0).code == 0
+    assert orch("ensemble", "-w", workspace, "--no-score", "--members", "age=age-0002").code == 0
+    done = orch(*words)
+    assert done.code == 2
+    assert (
+        "age-0002 learnt from everybody (--folds 0). Train by folds: `orch train age --data DIR --folds 3 " in done.err
+    )
 
 
 def test_a_band_without_years_teaches_the_band() -> None:

@@ -1,7 +1,10 @@
 """`orch predict`: tables, JSON, the contest's file, photos and members that cannot be used."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.conftest import Done
+from orchestrator.labels import CLASSES, TASKS
+from tests.conftest import ROOT, Done, hashes
 
 Orch = Callable[..., Done]
 
@@ -52,7 +56,7 @@ def test_an_unreadable_photo_is_an_error_or_a_marked_row(
     assert "--on-error mark" in done.err
     assert not out.exists()
     done = orch("predict", "--eval", copy, "--out", out, "-w", workspace, "--on-error", "mark")
-    assert done.code == 0
+    assert done.code == 1  # partly failed
     assert "28 rows in info.csv's order, 1 of them empty" in done.err
     rows = out.read_text().splitlines()
     assert rows[4] == f"{name},"
@@ -67,7 +71,10 @@ def test_predict_needs_one_kind_of_input_and_an_ensemble(
     assert "there is no ensemble yet" in orch("predict", people / "eval" / "images", "-w", workspace).err
     assert "no photos found" in orch("predict", tmp_path, "-w", workspace).err
     assert "--on-error ignore; allowed: fail, mark" in orch("predict", tmp_path, "--on-error", "ignore").err
-    assert "a .parquet file is written" in orch("predict", people / "eval" / "images", "--probabilities", "p.csv").err
+    assert (
+        "give a name that ends in .parquet"
+        in orch("predict", people / "eval" / "images", "--probabilities", "p.csv").err
+    )
 
 
 def test_a_missing_eval_photo_is_a_marked_row_too(orch: Orch, people: Path, workspace: Path, tmp_path: Path) -> None:
@@ -79,7 +86,7 @@ def test_a_missing_eval_photo_is_a_marked_row_too(orch: Orch, people: Path, work
     (copy / "images" / names[-1]).write_bytes(b"")
     out = tmp_path / "s.csv"
     done = orch("predict", "--eval", copy, "--out", out, "-w", workspace, "--on-error", "mark", "--batch", 8)
-    assert done.code == 0, done.err
+    assert done.code == 1, done.err
     rows = out.read_text().splitlines()
     assert (rows[1], rows[-1]) == (f"{names[0]},", f"{names[-1]},")
     done = orch("predict", *(copy / "images").iterdir(), "-w", workspace, "--batch", 8)
@@ -104,3 +111,118 @@ def test_a_profile_tells_where_the_time_went(orch: Orch, people: Path, workspace
     for stage in ("decode", "crop and resize", "mask members", "gender members", "age members", "vote"):
         assert stage in done.out
     assert "decode" not in orch("predict", people / "eval", "-w", workspace).out
+
+
+def test_answers_are_written_by_the_ending_in_the_order_given(
+    orch: Orch, people: Path, workspace: Path, tmp_path: Path
+) -> None:
+    assert orch("ensemble", "-w", workspace).code == 0
+    photos = sorted((people / "eval" / "images").iterdir(), reverse=True)[:5]
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"no photo")
+    given = [*photos[:2], broken, *photos[2:]]
+    for strategy, prefix in (("soft", "p"), ("hard", "share")):
+        words = ("predict", *given, "-w", workspace, "--strategy", strategy, "--on-error", "mark")
+        for name in ("a.csv", "a.parquet", "a.json"):
+            done = orch(*words, "--out", tmp_path / name)
+            assert (done.code, done.out) == (1, ""), done.err
+            assert "6 rows, in the order of the photos, 1 of them empty" in done.err
+        told = json.loads(orch(*words, "--json").out)
+        assert json.loads((tmp_path / "a.json").read_text()) == told
+        for table in (pd.read_csv(tmp_path / "a.csv"), pd.read_parquet(tmp_path / "a.parquet")):
+            assert table["path"].tolist() == [str(path) for path in given] == [one["path"] for one in told]
+            assert list(table.columns[:7]) == ["path", "label", "name", "mask", "gender", "age", "agreement"]
+            assert table.drop(index=2)["label"].tolist() == [one["label"] for one in told if one["label"] is not None]
+            assert table.loc[2].drop(["path", "error"]).isna().all()
+            assert isinstance(table["error"][2], str)
+            assert table["error"].notna().sum() == 1
+            for row, one in zip(table.drop(index=2).to_dict("records"), [*told[:2], *told[3:]], strict=True):
+                assert f"{row['mask']} / {row['gender']} / {row['age']}" == row["name"] == one["name"]
+                assert row["agreement"] == pytest.approx(one["agreement"])
+                shares = one["probabilities" if strategy == "soft" else "shares"]
+                for task in TASKS:
+                    assert [row[f"{prefix}({task} {name})"] for name in CLASSES[task]] == pytest.approx(
+                        list(shares[task].values())
+                    )
+    # What was written votes too: the table is one of those that `orch ensemble --with` reads.
+    assert orch("predict", *photos, "-w", workspace, "--out", tmp_path / "old.csv").code == 0
+    assert orch("ensemble", "-w", workspace, "--with", tmp_path / "old.csv").code == 0
+
+
+def test_names_that_are_no_utf8_are_written_as_their_bytes(
+    orch: Orch, people: Path, workspace: Path, tmp_path: Path
+) -> None:
+    assert orch("ensemble", "-w", workspace).code == 0
+    photo = next((people / "eval" / "images").iterdir())
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.jpg"))
+    shutil.copy(photo, odd)
+    for suffix in ("csv", "parquet", "json"):
+        done = orch("predict", odd, "-w", workspace, "--out", tmp_path / f"a.{suffix}")
+        assert done.code == 0, done.err
+    found = [
+        pd.read_csv(tmp_path / "a.csv")["path"][0], pd.read_parquet(tmp_path / "a.parquet")["path"][0],
+        json.loads((tmp_path / "a.json").read_text())[0]["path"],
+    ]  # fmt: skip
+    assert all(path.endswith("/caf\\xe9.jpg") for path in found), found
+
+
+def test_outputs_are_checked_before_any_work_and_never_written_over_inputs(
+    orch: Orch, people: Path, workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert orch("ensemble", "-w", workspace).code == 0
+
+    def load(*_: object, **__: object) -> None:
+        raise AssertionError("a member was loaded")
+
+    monkeypatch.setattr("orchestrator.opening.load_members", load)
+    copy, link = tmp_path / "ev", tmp_path / "link.csv"
+    shutil.copytree(people / "eval", copy)
+    link.symlink_to(copy / "info.csv")
+    before = hashes(copy)
+    photo = next((copy / "images").iterdir())
+    for words, told in (
+        (
+            ("--eval", copy, "--out", copy / "info.csv"),
+            f"--out {copy / 'info.csv'}: would write over {copy / 'info.csv'}",
+        ),
+        (("--eval", copy, "--out", link), f"--out {link}: would write over"),
+        (("--eval", copy, "--out", tmp_path), "is a folder; give the name of a file"),
+        (("--eval", copy, "--out", tmp_path / "a.json"), "give a name that ends in .csv"),
+        ((photo, "--out", tmp_path / "a.xlsx"), "give a name that ends in .csv, .parquet or .json"),
+        ((photo, "--out", "/proc/a.csv"), "no file can be made in /proc"),
+        ((photo, "--out", workspace / "soft-0001/answers.csv"), "among the files that orch keeps"),
+        ((photo, "--out", tmp_path / "a.parquet", "--probabilities", tmp_path / "a.parquet"), "are one place"),
+    ):
+        done = orch("predict", *words, "-w", workspace)
+        assert done.code == 2, words
+        assert told in done.err, (words, done.err)
+    assert hashes(copy) == before
+    assert link.is_symlink()
+
+
+MISTAKES = (
+    "predict nowhere.jpg", "predict PHOTO --ensemble soft-9999", "predict PHOTO --engine onx", "predict PHOTO --out .", "predict",
+    "predict PHOTO --device gpu", "predict PHOTO --starategy soft", "cascade PHOTO --rate 1.5", "tta age-9999",
+    "export --out PHOTO", "pseudo PHOTO --out a.csv --threshold 2", "pseudo PHOTO --out .", "tta age-0001 --views flp",
+)  # fmt: skip
+
+
+def test_mistakes_of_use_import_no_torch(orch: Orch, people: Path, workspace: Path) -> None:
+    assert orch("ensemble", "-w", workspace).code == 0
+    photo = next((people / "eval" / "images").iterdir())
+    code = (
+        "import sys\n"
+        "sys.argv = ['orch', *sys.argv[1:]]\n"
+        "from orchestrator.cli.app import main\n"
+        "try: main()\n"
+        "except SystemExit as stop: code = stop.code\n"
+        "heavy = {'torch', 'timm', 'sklearn', 'matplotlib', 'onnxruntime'} & set(sys.modules)\n"
+        "sys.exit(','.join(sorted(heavy)) or code)"
+    )
+    for mistake in MISTAKES:
+        words = [str(photo) if word == "PHOTO" else word for word in mistake.split()]
+        done = subprocess.run(
+            [sys.executable, "-c", code, *words, "-w", workspace], capture_output=True, text=True, cwd=ROOT, check=False
+        )
+        assert done.returncode == 2, (mistake, done.stderr)
+        assert "error" in done.stderr.lower(), mistake

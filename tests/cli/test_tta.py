@@ -1,6 +1,8 @@
 """Views tried on a trained run, counted, and kept as a run of their own."""
 
 import json
+import re
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -76,12 +78,23 @@ def test_wrong_words_are_told(orch: Orch, trained: Path, words: tuple[str, ...],
 
 
 def test_other_photos_than_those_trained_on_are_refused(
-    orch: Orch, people: Path, workspace: Path, tmp_path: Path
+    orch: Orch, people: Path, workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert orch("data", "synth", tmp_path / "others", "--people", 12, "--seed", 5).code == 0
     done = orch("tta", "age-0001", "-w", workspace, "--data", tmp_path / "others/train")
     assert done.code == 2
     assert "not the photos that age-0001 was trained on" in done.err
+    moved = tmp_path / "moved"
+    shutil.copytree(people, moved)
+    monkeypatch.setattr("orchestrator.experiments.tta.Path", lambda _source: tmp_path / "gone/train")  # where they were
+    done = orch("tta", "age-0001", "-w", workspace)
+    assert done.code == 2
+    assert f"{tmp_path / 'gone/train'}: nothing is there" in done.err
+    command = re.search(r"`orch (tta [^`]*)`", done.err)
+    assert command
+    words = [str(moved / "train") if word == "DIR" else word for word in shlex.split(command[1])]
+    assert orch(*words).code == 0
+    monkeypatch.undo()
     shown = orch("tta", "mask-0001", "-w", workspace)
     assert shown.code == 0, shown.err
     assert "turned right" in shown.out
@@ -99,6 +112,19 @@ def test_each_training_keeps_its_own_views(orch: Orch, people: Path, workspace: 
     for run, views in kept.items():
         weights = [workspace / name / "fold-0/weights.safetensors" for name in (run, views)]
         assert weights[0].samefile(weights[1])
+
+
+def test_answers_that_are_no_numbers_are_refused(orch: Orch, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from orchestrator.ensemble.member import Answers
+
+    real = Answers.forward
+    monkeypatch.setattr(Answers, "forward", lambda self, photos: real(self, photos) * torch.nan)
+    done = orch("tta", "age-0001", "-w", workspace, "--keep")
+    assert done.code == 2
+    assert "fold-0: this member's answers are no numbers" in done.err
+    assert not (workspace / "age-0002").exists()
 
 
 def test_missing_and_changed_files_are_told(orch: Orch, workspace: Path) -> None:

@@ -10,10 +10,12 @@ import pandas as pd
 import pytest
 
 from orchestrator.data.readers import read
-from orchestrator.ensemble import engines, trial
-from orchestrator.ensemble.engines import TOLERANCE, Engine, check_engine, engines_here, open_runners
+from orchestrator.ensemble import options, trial
+from orchestrator.ensemble.cache import CacheFiles
+from orchestrator.ensemble.engines import TOLERANCE, Engine, _files, engines_here, open_runners
 from orchestrator.ensemble.export import Exports, write_onnx
 from orchestrator.ensemble.member import Member, MemberFiles, load_members
+from orchestrator.ensemble.options import check_engine
 from orchestrator.ensemble.predictor import Predictor, Prepared
 from orchestrator.ensemble.trial import put_on_engines
 from orchestrator.ensemble.trunk import Split
@@ -114,7 +116,7 @@ def test_a_network_that_gives_no_numbers_never_passes(
         if tensor.name.endswith("conv_stem.weight"):
             tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor) * np.nan, tensor.name))
     onnx.save(model, exports.path(one.own))
-    with pytest.raises(EngineError, match="differ by up to nan"):
+    with pytest.raises(EngineError, match="differ by up to inf"):
         exports.check([one], Engine("onnx"), lambda member: pixels_of(member, sample))
 
 
@@ -156,7 +158,11 @@ def test_an_engine_that_fails_the_check_is_passed_over(
 ) -> None:
     exports = Exports(tmp_path)
     last = predictor.splits[-1]
-    list(write_onnx({exports.path(one.own): (last.member, last.own) for one in predictor.splits}))  # all age's last
+    for path in write_onnx(
+        {exports.path(one.own): (last.member, last.own) for one in predictor.splits}
+    ):  # all age's last
+        files = CacheFiles(tmp_path)
+        files.write_notes(path.with_suffix(".json"), "export", {"sha256": files.sha256(path), "checks": {}})
     monkeypatch.setattr(trial._Trial, "rate", lambda self, one, engine: 1.0 if engine.name == "torch" else 9.0)
     chosen = put_on_engines(predictor, sample, 100_000, "auto", True, tmp_path)
     assert {str(one.engine) for one in chosen} == {"torch fp32"}
@@ -179,12 +185,93 @@ def test_rates_are_measured_once_and_damaged_records_are_measured_anew(
     assert json.loads((tmp_path / "trials.json").read_text())
 
 
+DAMAGES = ("deleted", "cut", "empty", "bit", "other", "shape", "folder", "link")
+
+
+def damage(path: Path, how: str, other: Path) -> None:
+    """Damages a file of the cache for real."""
+    whole = path.read_bytes()
+    middle = len(whole) // 2
+    path.unlink()
+    if how == "folder":
+        path.mkdir()
+        (path / "inside").write_text("x")
+    elif how == "link":
+        path.symlink_to("nowhere")
+    elif how != "deleted":
+        path.write_bytes({
+            "cut": whole[:middle], "empty": b"", "other": other.read_bytes(), "shape": b'{"format": 1, "digest": []}',
+            "bit": whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :],
+        }[how])  # fmt: skip
+
+
+def test_damaged_exports_and_notes_are_made_anew_with_a_word(
+    predictor: Predictor, sample: list[Prepared], tmp_path: Path
+) -> None:
+    one, two = predictor.splits[:2]
+    right = predictor.runners[0](pixels_of(one.member, sample))
+    exports = Exports(tmp_path)
+    exports.make([one, two])
+    exports.check([one, two], Engine("onnx"), lambda member: pixels_of(member, sample))
+    whole = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert len(whole) == 4
+    for suffix in (".onnx", ".json"):
+        for how in DAMAGES:
+            path = exports.path(one.own).with_suffix(suffix)
+            damage(path, how, exports.path(two.own).with_suffix(suffix))
+            told: list[str] = []
+            again = Exports(tmp_path, told.append)
+            again.make([one, two])
+            assert again.check([one, two], Engine("onnx"), lambda member: pixels_of(member, sample)) < 1e-4
+            (runner,) = open_runners([one], Engine("onnx"), again.path, "cpu", 1)
+            assert np.abs(runner(pixels_of(one.member, sample)) - right).max() < 1e-4
+            if how != "deleted":
+                assert any(str(path) in word and word.endswith("it is made anew.") for word in told), (
+                    suffix,
+                    how,
+                    told,
+                )
+            assert {entry.name: entry.read_bytes() for entry in tmp_path.iterdir()} == whole, (suffix, how)
+            silent: list[str] = []
+            Exports(tmp_path, silent.append).make([one, two])
+            assert not silent
+
+
+def test_damaged_trials_are_measured_anew_and_damaged_compiled_networks_compiled_anew(
+    predictor: Predictor, sample: list[Prepared], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial, "_measure", lambda runner, pixels, sharing: 7.0)
+    some = Predictor(predictor.members[:1], "soft")
+    right = some.runners[0](pixels_of(some.members[0], sample))
+
+    def run() -> list[str]:
+        told: list[str] = []
+        put_on_engines(some, sample, 1000, "openvino", True, tmp_path, tell=told.append)
+        assert np.abs(some.runners[0](pixels_of(some.members[0], sample)) - right).max() < 1e-4
+        return told
+
+    assert run() == []
+    assert run() == []
+    (blob,) = (tmp_path / "openvino").glob("*.blob")
+    other = tmp_path / "other"
+    other.write_bytes(b"another")
+    for path in (tmp_path / "trials.json", blob, tmp_path / "openvino" / "blobs.json"):
+        for how in DAMAGES:
+            damage(path, how, other)
+            _files.cache_clear()  # as a new command
+            told = run()
+            if how != "deleted":
+                assert any(str(path) in word for word in told), (path.name, how, told)
+            assert path.is_file()
+            assert run() == []
+
+
 def test_engines_that_are_unknown_not_installed_or_for_another_device_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="--engine onx; allowed: auto, torch, onnx, openvino. Did you mean 'onnx'?"):
         check_engine("onx", "cpu")
     with pytest.raises(ConfigError, match="runs on the CPU here, and --device is cuda"):
         check_engine("openvino", "cuda")
-    monkeypatch.setattr(engines, "find_spec", lambda name: None)
+    monkeypatch.setattr(options, "find_spec", lambda name: None)
     with pytest.raises(
         ConfigError, match=r"needs onnx, onnxscript, onnxruntime, which .* pip install -e '.\[engines\]'"
     ):
