@@ -9,7 +9,7 @@ from pathlib import Path
 
 from orchestrator.commands import orch
 from orchestrator.data.files import put_aside
-from orchestrator.data.sealed import check_file
+from orchestrator.data.sealed import check_file, without
 from orchestrator.errors import DamagedError, LeakError, WorkspaceError
 from orchestrator.labels import CLASSES
 from orchestrator.records.annotations import Annotations
@@ -78,7 +78,7 @@ def _check_ensemble(workspace: Workspace, name: str) -> None:
     folder, record = workspace.ensemble(name)
     make = orch("ensemble", "--strategy", record["strategy"], workspace=workspace.root)
     for file, digest in record["files"].items():
-        check_file(folder / file, digest, f"run `{make}`, which makes one of the current runs.")
+        check_file(folder / file, digest, without(folder, f"run `{make}`, which makes one of the current runs."))
 
 
 def repair(root: Path, say: Callable[[str], None]) -> int:
