@@ -7,6 +7,8 @@ One test takes each kind of file through two of the damages, the other draws fil
 from __future__ import annotations
 
 import json
+import os
+import random
 import re
 import shlex
 import shutil
