@@ -10,6 +10,7 @@ import typer
 
 from orchestrator.cli.console import counting, emit, grid, out, say
 from orchestrator.cli.options import JsonOption, WorkspaceOption
+from orchestrator.commands import orch
 from orchestrator.errors import Mistakes
 
 __all__ = ["export"]
@@ -44,7 +45,7 @@ def export(
 
     wrong, output = Mistakes(), Output("--out", to, folder=True)
     with wrong.kept():
-        check_engine("onnx", "cpu", "orch export")
+        check_engine("onnx", "cpu", orch("export"))
     with wrong.kept():
         check_outputs([output], workspace=workspace)
     wrong.tell()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -117,7 +118,9 @@ def run_jobs(jobs: Sequence[MemberJob], at_once: int, done: Callable[[JobResult]
 
 
 def _pool(at_once: int, jobs: Sequence[tuple[int, MemberJob]]) -> Iterator[JobResult]:
-    with joblib.parallel_config(backend="loky", inner_max_num_threads=jobs[0][1].threads):
+    with joblib.parallel_config(backend="loky", inner_max_num_threads=jobs[0][1].threads), warnings.catch_warnings():
+        # loky replaces a worker whose memory grew by 300 MB, as any that has trained has: nothing is lost, nothing is to be done.
+        warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given to the executor")
         parallel = joblib.Parallel(
             n_jobs=at_once,
             return_as="generator_unordered",
