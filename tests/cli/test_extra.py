@@ -20,13 +20,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.data.extra import EVERY_FOLD, read_extra
-from orchestrator.data.folds import FoldPlan
 from orchestrator.data.store import JoinedRows
 from orchestrator.errors import DataError
 from orchestrator.inputs import read_inputs
 from orchestrator.labels import CLASSES, TASKS
 from orchestrator.preparation import Work, missing_jobs
+from orchestrator.records.origins import plan_of
 from orchestrator.records.run import RunRecord
+from orchestrator.records.workspace import Workspace
 from orchestrator.settings import Settings
 from orchestrator.specialists import SPECIALISTS, TRAINABLE
 from orchestrator.training.heads import SoftAgeHead
@@ -113,7 +114,7 @@ def test_a_person_who_is_held_out_is_not_learnt_from_elsewhere(
     table = pd.read_csv(others, dtype=str, keep_default_na=False)
     record = RunRecord.load(workspace / "age-0001")
     assert record.plan is not None
-    plan = FoldPlan.load(next((workspace / "plans").glob(f"{record.plan['digest'][:12]}*")))
+    plan = plan_of(Workspace(workspace), record)
     person = sorted(plan.fold_of)[0]
     table["person"] = table["person"].where(table["person"] != table["person"].iloc[0], person)
     table["path"] = [str(others.parent / path) for path in table["path"]]
@@ -231,7 +232,7 @@ def test_extra_photos_show_wherever_runs_are_told_apart(
     assert done.code == 0, done.err
     fingerprint = json.loads((workspace / "age-0002/run.json").read_text())["data"]["extra"]["fingerprint"][:12]
     compared = orch("runs", "compare", "age-0001", "age-0002", "-w", workspace, "--json")
-    assert json.loads(compared.out)["differing"]["extra"] == ["none", fingerprint]
+    assert json.loads(compared.out)["differing"]["extra"] == ["none", f"{others} ({fingerprint[:6]})"]
     listed = orch("runs", "list", "-w", workspace, "--where", f"extra={fingerprint}", "--json")
     assert [one["id"] for one in json.loads(listed.out)] == ["age-0002"]
     assert f"fingerprint {fingerprint}" in " ".join(orch("runs", "show", "age-0002", "-w", workspace).out.split())
