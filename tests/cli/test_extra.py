@@ -233,7 +233,7 @@ def test_extra_photos_show_wherever_runs_are_told_apart(
     fingerprint = json.loads((workspace / "age-0002/run.json").read_text())["data"]["extra"]["fingerprint"][:12]
     compared = orch("runs", "compare", "age-0001", "age-0002", "-w", workspace, "--json")
     assert json.loads(compared.out)["differing"]["extra"] == ["none", f"{others} ({fingerprint[:6]})"]
-    listed = orch("runs", "list", "-w", workspace, "--where", f"extra={fingerprint}", "--json")
+    listed = orch("runs", "list", "-w", workspace, "--where", f"extra={others}", "--json")
     assert [one["id"] for one in json.loads(listed.out)] == ["age-0002"]
     assert f"fingerprint {fingerprint}" in " ".join(orch("runs", "show", "age-0002", "-w", workspace).out.split())
     done = train(orch, people, workspace, "train", "age", *tiny("lr=0.004"), "--valid-only")
