@@ -25,7 +25,7 @@ from orchestrator.ensemble.trunk import whole
 from orchestrator.errors import ConfigError, Mistakes
 from orchestrator.labels import CLASSES, LABELS, TASKS
 
-__all__ = ["Exported", "check_export", "export_ensemble"]
+__all__ = ["PROGRAM", "Exported", "check_export", "export_ensemble"]
 
 EXPORT_FORMAT = 2
 CARD = "card.json"

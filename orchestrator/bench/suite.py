@@ -11,6 +11,7 @@ import joblib
 import numpy as np
 import torch
 
+from orchestrator.bench.commands import bench_commands
 from orchestrator.bench.growth import bench_growth
 from orchestrator.bench.prediction import bench_prediction
 from orchestrator.bench.training import bench_training
@@ -20,9 +21,11 @@ from orchestrator.config import load_recipes
 from orchestrator.data.photos import Photos
 from orchestrator.data.readers import read
 from orchestrator.data.synthetic import write_people
+from orchestrator.ensemble.options import missing_packages
 from orchestrator.ensemble.predictor import Predictor
 from orchestrator.ensembling import build_ensemble
 from orchestrator.errors import ConfigError, TrainingError
+from orchestrator.exporting import PROGRAM, export_ensemble
 from orchestrator.labels import age_bands
 from orchestrator.opening import open_predictor
 from orchestrator.pipeline import Observer, first_jobs, train_all
@@ -36,7 +39,7 @@ from orchestrator.training.member import MemberJob
 __all__ = ["PARTS", "Load", "run_parts"]
 
 FOLDS = 5
-PARTS = ("training", "prediction", "voting", "growth")
+PARTS = ("training", "prediction", "voting", "growth", "commands")
 
 
 @dataclass(frozen=True)
@@ -113,10 +116,21 @@ def run_parts(
             found[part] = bench_prediction(predictor, some, load.folder / "engines", load.rounds, done)
         elif part == "voting":
             found[part] = bench_voting(load.votes, load.rounds, done)
+        elif part == "commands":
+            program = _exported(predictor, load.folder, some)
+            found[part] = bench_commands(load.folder / "runs", some[0], program, load.folder, load.rounds, done)
         else:
             shorter = {task: _of_steps(job, -(-load.steps // 4), load.folder) for task, job in jobs.items()}
             found[part] = bench_growth(predictor, shorter, paths, load.rounds, done)
     return found
+
+
+def _exported(predictor: Predictor, folder: Path, photos: Sequence[Path]) -> Path | None:
+    """The program beside an export of the members; None where what exports is not installed."""
+    if missing_packages("onnx") or predictor.device != "cpu":
+        return None
+    export_ensemble(predictor, "bench", folder / "exported", folder / "engines", folder / "runs" / "store", photos[:4])
+    return folder / "exported" / PROGRAM
 
 
 def _made(

@@ -18,7 +18,7 @@ __all__ = ["bench"]
 
 def bench(
     parts: Annotated[
-        list[str] | None, typer.Argument(help="training, prediction, voting, growth; all if left out.")
+        list[str] | None, typer.Argument(help="training, prediction, voting, growth, commands; all if left out.")
     ] = None,
     data: Annotated[
         Path | None, typer.Option("--data", "-d", help="Photos with labels; synthetic people if left out.")
@@ -137,3 +137,20 @@ def _print(found: Mapping[str, Any]) -> None:
         for name, one in found["growth"].items():
             table.add_row(name, f"{one['median']:.2f}", f"{one['per_second']:.1f}", f"{one['peak_mb']:,.0f}")
         out().print(table)
+    if "commands" in found:
+        from orchestrator.bench.commands import PREDICT
+
+        one = found["commands"]
+        table = grid(
+            "commands, as a shell starts them", "command", "seconds", "CPU seconds", "peak MB", "times its floor"
+        )
+        for name, cost in one["costs"].items():
+            times = one["times_reference"].get(name)
+            if name == PREDICT:
+                times = one["times_exported"]
+            share = "" if times is None else f"{times:.2f}"
+            table.add_row(name, f"{cost['wall']:.2f}", f"{cost['cpu']:.2f}", f"{cost['peak_mb']:,.0f}", share)
+        out().print(table)
+        say(
+            "Floors: for one photo the exported program and `import torch`; for the others `import typer, rich, pydantic`."
+        )

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from orchestrator.bench.arithmetic import count_flops, matrix_rate
+from orchestrator.bench.commands import LIGHT, PREDICT, bench_commands
 from orchestrator.bench.timing import Timing, in_turn, ratio
 from tests.conftest import ROOT, Done
 
@@ -73,6 +74,24 @@ def test_a_steps_arithmetic_is_counted_and_matrices_give_a_rate() -> None:
     assert torch.get_num_threads() == threads
 
 
+def test_commands_are_measured_as_a_shell_starts_them(
+    orch: Orch, people: Path, workspace: Path, tmp_path: Path
+) -> None:
+    assert orch("ensemble", "-w", workspace).code == 0
+    photo, told = next((people / "eval" / "images").iterdir()), []
+    found = bench_commands(workspace, photo, None, tmp_path / "scratch", 1, lambda done, of: told.append((done, of)))
+    assert told == [(number, 14) for number in range(1, 15)]
+    assert found["times_exported"] is None
+    assert set(found["times_reference"]) == set(LIGHT)
+    costs = found["costs"]
+    assert all(cost["wall"] > 0 and cost["cpu"] > 0 and cost["peak_mb"] > 5 for cost in costs.values())
+    assert costs[PREDICT]["peak_mb"] > costs["import torch"]["peak_mb"]  # it does import torch
+    assert max(costs[name]["peak_mb"] for name in LIGHT) < 0.75 * costs["import torch"]["peak_mb"]  # and these do not
+    with pytest.raises(RuntimeError, match="ended with 2, not 0"):
+        bench_commands(tmp_path / "none", photo, None, tmp_path / "scratch", 1, lambda done, of: None)
+    json.dumps(found, allow_nan=False)
+
+
 @pytest.mark.slow
 def test_all_parts_measure_and_are_told(orch: Orch, people: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "tiny.toml"
@@ -97,6 +116,9 @@ def test_all_parts_measure_and_are_told(orch: Orch, people: Path, tmp_path: Path
     assert found["prediction"]["members"] == 9  # three folds: the smallest class has three people
     assert set(found["voting"]) == {"2000", "20000"}
     assert {name.split()[0] for name in found["growth"]} == {"photos", "members", "input", "jobs"}
+    commands = found["commands"]
+    assert commands["times_exported"] > 0
+    assert set(commands["costs"]) >= {PREDICT, *LIGHT}
     assert (tmp_path / "out" / "bench.png").stat().st_size > 10_000
     assert "of its floor" in done.out
     assert orch("bench", "trainin", "--out", tmp_path / "none").code == 2

@@ -86,9 +86,9 @@ def test_the_program_goes_on_after_a_photo_that_cannot_be_read(
     assert "PHOTO" in told.stdout
     gone = subprocess.run([*program, tmp_path / "gone.jpg"], capture_output=True, text=True, check=False)
     assert gone.returncode == 1
-    assert json.loads(gone.stdout) == {
-        "path": str(tmp_path / "gone.jpg"), "error": "cannot be read as a photo: No such file or directory",
-    }  # fmt: skip
+    told = json.loads(gone.stdout)
+    assert told["path"] == str(tmp_path / "gone.jpg")
+    assert told["error"].startswith("cannot be read as a photo: no such file")
     # What it reads back is what was exported.
     network, card = sorted((tmp_path / "out").glob("*.onnx"))[0], tmp_path / "out" / "card.json"
     for path in (network, card):

@@ -38,6 +38,13 @@ def test_the_tour_runs_as_it_stands(tmp_path: Path) -> None:
     assert {"age-0001", "age-0002", "gender-0001", "mask-0001", "soft-0001", "hard-0001", "soft-0002"} <= {
         path.name for path in (tmp_path / "runs").iterdir()
     }
+    assert len(pd.read_csv(tmp_path / "answers.csv")) == 70
+    (cascade,) = re.findall(r"^(orch cascade [^#\n]*?) *#", (ROOT / "README.md").read_text(), re.MULTILINE)
+    done = subprocess.run(
+        ["bash", "-euxo", "pipefail", "-c", cascade], cwd=tmp_path, capture_output=True, text=True, check=False,
+        env={**os.environ, "PATH": f"{orch.parent}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
     for name in ("people.png", "answers.png", "runs/soft-0001/scores.png"):
         assert (tmp_path / name).stat().st_size > 10_000
 

@@ -1,0 +1,114 @@
+"""Small things: what a command costs before it has done any work, and what one photo does.
+
+Each command is a program of its own, as a shell starts it, run in turn with what it cannot do without: the libraries of every
+command line for those that need no network, and for one photo the exported program and the import of torch.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from orchestrator.bench.timing import Timing, ratio
+
+__all__ = ["LIGHT", "PREDICT", "bench_commands"]
+
+ORCH = ("-c", "from orchestrator.cli.app import program; program()")
+REFERENCE, TORCH = "import typer, rich, pydantic", "import torch"
+PREDICT, EXPORTED = "orch predict PHOTO", "exported program PHOTO"
+LIGHT = ("orch --help", "orch runs list", "a mistyped option", "orch submissions diff")
+ROWS = 60
+
+LAUNCHER = """
+import json, resource, subprocess, sys, time
+began = time.perf_counter()
+code = subprocess.call(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+wall, used = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+print(json.dumps([code, wall, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024]))
+"""
+"""Starts a program and tells what it took. Small itself: Linux counts the memory of whoever starts a program as the program's."""
+
+
+@dataclass
+class Cost:
+    """What a program took: wall-clock and CPU seconds of each round, and its largest resident memory in MB."""
+
+    wall: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+    peak_mb: float = 0.0
+
+    def as_dict(self) -> dict[str, float]:
+        """For JSON: medians."""
+        return {"wall": median(self.wall), "cpu": median(self.cpu), "peak_mb": round(self.peak_mb, 1)}
+
+
+def bench_commands(
+    workspace: Path, photo: Path, program: Path | None, scratch: Path, rounds: int, progress: Callable[[int, int], None]
+) -> dict[str, Any]:
+    """Runs every command in turn.
+
+    Args:
+        workspace: with runs and a current ensemble.
+        photo: to answer for.
+        program: beside an export; None where none could be made.
+        scratch: folder for two submissions.
+        rounds: how often everything is run.
+        progress: called with (runs done, runs in all).
+
+    Returns:
+        `costs` (seconds, MB) of each command; `times_reference` of those that need no network, by CPU time, round by round;
+        `times_exported` of one photo against the exported program and torch's import together.
+    """
+    one, other = (_submission(scratch / name, step) for name, step in (("one.csv", 1), ("other.csv", 5)))
+    place = ("--workspace", str(workspace))
+    lines: dict[str, Sequence[str]] = {
+        REFERENCE: ("-c", REFERENCE), TORCH: ("-c", TORCH), "orch --help": (*ORCH, "--help"),
+        "orch runs list": (*ORCH, "runs", "list", *place),
+        "a mistyped option": (*ORCH, "predict", str(photo), "--starategy", "soft", *place),
+        "orch submissions diff": (*ORCH, "submissions", "diff", str(one), str(other)),
+        PREDICT: (*ORCH, "predict", str(photo), *place),
+    }  # fmt: skip
+    if program is not None:
+        lines[EXPORTED] = (str(program), str(photo))
+    costs = {name: Cost() for name in lines}
+    for number in range(rounds + 1):
+        for place_in_round, (name, words) in enumerate(lines.items(), start=1):
+            wall, cpu, peak = _run(words, 2 if name == "a mistyped option" else 0)
+            if number:  # the first fills the disk's cache
+                costs[name].wall.append(wall)
+                costs[name].cpu.append(cpu)
+                costs[name].peak_mb = max(costs[name].peak_mb, peak)
+            progress(number * len(lines) + place_in_round, (rounds + 1) * len(lines))
+    found: dict[str, Any] = {
+        "costs": {name: cost.as_dict() for name, cost in costs.items()},
+        "times_reference": {name: ratio(Timing(costs[name].cpu), Timing(costs[REFERENCE].cpu)) for name in LIGHT},
+        "times_exported": None,
+    }
+    if program is not None:
+        floor = [one + other for one, other in zip(costs[EXPORTED].cpu, costs[TORCH].cpu, strict=True)]
+        found["times_exported"] = ratio(Timing(costs[PREDICT].cpu), Timing(floor))
+    return found
+
+
+def _run(words: Sequence[str], expected: int) -> tuple[float, float, float]:
+    """Wall-clock and CPU seconds, and the most resident memory in MB, of a run of Python."""
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", LAUNCHER, sys.executable, *words], capture_output=True, text=True, check=True
+    )
+    code, wall, cpu, peak = json.loads(done.stdout)
+    if code != expected:
+        raise RuntimeError(f"{' '.join(words)} ended with {code}, not {expected}")
+    return wall, cpu, peak
+
+
+def _submission(path: Path, step: int) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = (f"{number}.jpg,{number * step % 18}" for number in range(ROWS))
+    path.write_text("\n".join(["ImageID,ans", *rows]) + "\n", encoding="utf-8")
+    return path
