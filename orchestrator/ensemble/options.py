@@ -74,7 +74,7 @@ def check_engine(name: str, device: str, option: str = "--engine") -> None:
         asked = f"{option} {name}" if option == "--engine" else option
         way_out = ", or use --engine torch" if option == "--engine" else ""
         raise ConfigError(
-            f"{asked} needs {', '.join(missing)}, which come with the extra `engines`: `{extra_hint('engines')}`{way_out}."
+            f"{asked} needs {', '.join(missing)}, which come with the extra `engines`: {extra_hint('engines')}{way_out}."
         )
 
 
