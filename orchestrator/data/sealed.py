@@ -16,7 +16,7 @@ from orchestrator.commands import set_aside
 from orchestrator.data.files import digest_of, sha256_of, write_json
 from orchestrator.errors import DamagedError
 
-__all__ = ["check_file", "damaged", "read_sealed", "without", "write_sealed"]
+__all__ = ["check_file", "check_sealed", "damaged", "read_sealed", "without", "write_sealed"]
 
 HEAD = ("format", "kind", "id")
 
@@ -48,6 +48,34 @@ def read_sealed(path: Path, kind: str, name: str | None, version: int, way_out: 
     Raises:
         DamagedError: it is missing, no file, no JSON, not as it was written, something else's, or of another format.
     """
+    value = _parsed(path, way_out)
+    if value["format"] != version:
+        age = "a newer" if value["format"] > version else "an older"
+        what = f"written in format {value['format']} by {age} version; this one reads {version}"
+        raise DamagedError(
+            f"{path}: {what}. Use that version of orchestrator, or choose another workspace (--workspace)."
+        )
+    _check_digest(path, value, way_out)
+    if value.get("kind") != kind or name not in (None, value.get("id")):
+        wanted = f"the {kind} '{name}'" if name else f"a {kind}"
+        raise damaged(path, f"holds the {value.get('kind')} '{value.get('id')}', and must hold {wanted}", way_out)
+    return {key: item for key, item in value.items() if key not in HEAD or (key == "id" and name is None)}
+
+
+def check_sealed(path: Path, name: str, way_out: str) -> None:
+    """Looks whether a sealed file is as it was written, whatever its kind and format.
+
+    Raises:
+        DamagedError: it is not, or somebody else's.
+    """
+    value = _parsed(path, way_out)
+    _check_digest(path, value, way_out)
+    if value.get("id") != name:
+        raise damaged(path, f"of '{value.get('id')}', and must be of '{name}'", way_out)
+
+
+def _parsed(path: Path, way_out: str) -> dict[str, Any]:
+    """A sealed file's JSON: an object with a format number and a digest."""
     text = _text(path, way_out)
     try:
         value = json.loads(text, parse_constant=_no_constant)
@@ -55,19 +83,14 @@ def read_sealed(path: Path, kind: str, name: str | None, version: int, way_out: 
         raise damaged(path, f"not readable as JSON ({error}): it was damaged or edited", way_out) from None
     if not isinstance(value, dict) or not isinstance(value.get("format"), int) or "digest" not in value:
         raise damaged(path, "not written by this version of orch: it has no format number or no digest", way_out)
-    if value["format"] != version:
-        age = "a newer" if value["format"] > version else "an older"
-        what = f"written in format {value['format']} by {age} version; this one reads {version}"
-        raise DamagedError(
-            f"{path}: {what}. Use that version of orchestrator, or choose another workspace (--workspace)."
-        )
+    return value
+
+
+def _check_digest(path: Path, value: dict[str, Any], way_out: str) -> None:
+    """Takes the digest out of a file's values, which must match it."""
     digest = value.pop("digest")
     if digest_of(value) != digest:
         raise damaged(path, "its contents do not match the digest in it: it was damaged or edited", way_out)
-    if value.get("kind") != kind or name not in (None, value.get("id")):
-        wanted = f"the {kind} '{name}'" if name else f"a {kind}"
-        raise damaged(path, f"holds the {value.get('kind')} '{value.get('id')}', and must hold {wanted}", way_out)
-    return {key: item for key, item in value.items() if key not in HEAD or (key == "id" and name is None)}
 
 
 def check_file(path: Path, sha256: str, way_out: str) -> None:

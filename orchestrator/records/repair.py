@@ -9,7 +9,7 @@ from pathlib import Path
 
 from orchestrator.commands import orch
 from orchestrator.data.files import put_aside
-from orchestrator.data.sealed import check_file, without
+from orchestrator.data.sealed import check_file, check_sealed, without
 from orchestrator.errors import DamagedError, LeakError, WorkspaceError
 from orchestrator.labels import CLASSES
 from orchestrator.records.annotations import Annotations
@@ -60,6 +60,8 @@ def check(root: Path) -> Findings:
             found.look(lambda run=run: plan_of(workspace, run))  # type: ignore[misc]
         found.look(lambda run=run: content_of(workspace, run))  # type: ignore[misc]
         found.look(lambda run=run: Annotations.read(run.folder))  # type: ignore[misc]
+        sent = run.folder / "tracking.json"
+        found.look(lambda run=run, sent=sent: _check_other(sent, run.id, f"send it again: `{_track(run)}`."))  # type: ignore[misc]
     for name in workspace.ensembles():
         found.look(lambda name=name: _check_ensemble(workspace, name))  # type: ignore[misc]
     for what in (*CLASSES, "ensemble"):
@@ -79,6 +81,20 @@ def _check_ensemble(workspace: Workspace, name: str) -> None:
     make = orch("ensemble", "--strategy", record["strategy"], workspace=workspace.root)
     for file, digest in record["files"].items():
         check_file(folder / file, digest, without(folder, f"run `{make}`, which makes one of the current runs."))
+
+    cascade = folder / "cascade.json"
+    again = orch("cascade", "PHOTOS", "--ensemble", name, workspace=workspace.root)
+    _check_other(cascade, name, f"measure it again: `{again}`.")
+
+
+def _check_other(path: Path, name: str, way_out: str) -> None:
+    """A sealed file of somebody else's: as it was written, and this one's; there need be none."""
+    if os.path.lexists(path):
+        check_sealed(path, name, without(path, way_out))
+
+
+def _track(run: RunRecord) -> str:
+    return orch("runs", "track", run.id, "--to", "KIND", workspace=run.folder.parent)
 
 
 def repair(root: Path, say: Callable[[str], None]) -> int:

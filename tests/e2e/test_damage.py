@@ -39,6 +39,7 @@ FILES = {
     "current/ensemble.json": ("predict", "ensembles list"),
     "soft-0001/ensemble.json": ("predict", "ensembles list"),
     "soft-0001/out_of_fold.parquet": ("check", "ensemble"),
+    "soft-0001/cascade.json": ("check",),
     "store/*/store.json": ("tta",),
     "store/*/pixels.npy": ("tta",),
     "cache/hashes.json": ("train-all",),
@@ -56,6 +57,7 @@ OTHERS = {"age-0001": "age-0002", "soft-0001": "soft-0002"}
 def whole(trained: Path, people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace with everything in it: two runs of age, two ensembles, notes."""
     from orchestrator.choosing import choose_runs
+    from orchestrator.data.sealed import write_sealed
     from orchestrator.ensembling import build_ensemble
     from orchestrator.pipeline import retrain
     from orchestrator.records.annotations import Annotations
@@ -73,6 +75,10 @@ def whole(trained: Path, people: Path, tmp_path_factory: pytest.TempPathFactory)
     assert retrain(settings, SPECIALISTS["age"], Silent()).complete
     build_ensemble(workspace, "soft", choose_runs(workspace, ["age=age-0001"]))
     build_ensemble(workspace, "soft", choose_runs(workspace, ["age=age-0002"]))
+    for name in ("soft-0001", "soft-0002"):
+        write_sealed(
+            place / name / "cascade.json", "cascade", name, 2, {"cascade": {"rate": 0.0, "sure": None, "spread": {}}}
+        )
     workspace.set_current("age", "age-0001")
     workspace.set_current("ensemble", "soft-0001")
     for name in ("age-0001", "age-0002"):
