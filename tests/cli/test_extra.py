@@ -296,8 +296,8 @@ def test_what_cannot_label_by_folds_is_told_with_a_command_that_can(
     assert orch(*shlex.split(command[1])).code == 0
     assert orch(*words).code == 0
     assert train(orch, people, workspace, "train", "age", *tiny("epochs=1"), "--folds", 0).code == 0
-    assert orch("ensemble", "-w", workspace, "--no-score", "--members", "age=age-0002").code == 0
-    done = orch(*words)
+    made = orch("ensemble", "-w", workspace, "--no-score", "--members", "age=age-0002", "--json")
+    done = orch(*words, "--ensemble", json.loads(made.out)["id"])
     assert done.code == 2
     assert (
         "age-0002 learnt from everybody (--folds 0). Train by folds: `orch train age --data DIR --folds 3 " in done.err
