@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import cv2
 import joblib
 import numpy as np
 from numpy.typing import NDArray
@@ -217,6 +216,8 @@ class Predictor:
             ConfigError: a cascade over members that answer for several tasks.
             WorkspaceError: a member answers with what is no number.
         """
+        import cv2  # after torch: short of address space torch says so, and OpenCV ends the process
+
         cv2.setNumThreads(1)
         if cascade is not None:
             check_cascade([member.task for member in self.members], self.outside)
