@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from orchestrator.data import decoding
-from orchestrator.data.files import atomic, digest_of, read_json, sha256_of, write_json
+from orchestrator.data.files import atomic, digest_of, sha256_of, write_json
 from orchestrator.data.preprocessing import DETECTOR, Geometry
-from orchestrator.data.store import PixelStore
+from orchestrator.data.store import kept_stores
 from orchestrator.ensemble import standalone
 from orchestrator.ensemble.detector import write_detector
 from orchestrator.ensemble.engines import Engine, Pixels
@@ -92,7 +92,7 @@ def check_export(
                 "members crop around faces, and the export of what finds them is checked on photos. Give some: --photos DIR."
             )
         )
-    elif not photos and set(geometries) - set(_stores(store)):
+    elif not photos and set(geometries) - set(kept_stores(store)):
         wrong.add(
             ConfigError(
                 "exports are checked on photos, and the workspace keeps no pixels at the members' sizes. Give some: --photos DIR."
@@ -179,21 +179,10 @@ def _sample(predictor: Predictor, store: Path, photos: Sequence[Path]) -> dict[G
         if not read:
             raise ConfigError(f"--photos: none of the {len(photos)} photos can be read.")
         return {geometry: np.stack([one.pixels[geometry] for one in read]) for geometry in predictor.geometries}
-    stores = _stores(store)
+    stores = kept_stores(store)
     sample = {}
     for geometry in predictor.geometries:
-        folder, count = stores[geometry]
+        pixels, count = stores[geometry]
         rows = np.unique(np.linspace(0, count - 1, CHECK_PHOTOS).astype(np.int64))
-        sample[geometry] = PixelStore(folder).take(rows)
+        sample[geometry] = pixels.take(rows)
     return sample
-
-
-def _stores(store: Path) -> dict[Geometry, tuple[Path, int]]:
-    """The workspace's pixel stores: geometry -> folder, and how many photos it holds."""
-    found: dict[Geometry, tuple[Path, int]] = {}
-    for path in sorted(store.glob("*/store.json")):
-        if path.parent.suffix == ".building":  # of a command at work, or killed
-            continue
-        about = read_json(path)
-        found[Geometry(**about["geometry"])] = (path.parent, int(about["photos"]))
-    return found

@@ -50,7 +50,11 @@ ENTRIES = (
         FUSE,
         "Find out how few members need to be asked for the same labels, and keep that for `orch predict --cascade`.",
     ),
-    Entry("predict", FUSE, "Answer for photos: a table, JSON, or the contest's submission file."),
+    Entry(
+        "predict",
+        FUSE,
+        "Answer for photos: as a table here, JSON, a file of answers, or the contest's submission file.",
+    ),
     Entry("pseudo", FUSE, "Label photos by what an ensemble is sure of, for training to learn from: pseudo-labels."),
     Entry(
         "tta",
