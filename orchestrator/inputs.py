@@ -18,7 +18,7 @@ from orchestrator.data.extra import Extra, read_extra
 from orchestrator.data.folds import FoldPlan, plan_folds
 from orchestrator.data.photos import HashCache, Photos
 from orchestrator.data.readers import check_command, read
-from orchestrator.errors import ConfigError, DataError, Mistakes, Problem
+from orchestrator.errors import DataError, Mistakes, Problem
 from orchestrator.labels import CLASSES
 from orchestrator.lint import lint
 from orchestrator.recipe import Recipe
@@ -26,7 +26,7 @@ from orchestrator.records.environment import git_revision, hardware, versions
 from orchestrator.records.origins import keep_content, keep_plan
 from orchestrator.records.run import UNFINISHED, RunRecord, run_key
 from orchestrator.records.workspace import Workspace, now
-from orchestrator.settings import Settings, recipes_of
+from orchestrator.settings import Settings, add_mistakes, recipes_of
 from orchestrator.specialist import Specialist
 from orchestrator.training.backbones import InitialWeights, State, check_backbone, keep_weights, load_state
 from orchestrator.training.devices import resolve_device
@@ -110,14 +110,7 @@ def read_inputs(
     for task, recipe in recipes.items():
         with wrong.kept():
             check_here(task, recipe, device, settings.k != 0)
-    if settings.folds_used and settings.k == 0:
-        wrong.add(
-            ConfigError(
-                "--valid-only and --folds-used hold people out, and --folds 0 holds nobody out: give one of them."
-            )
-        )
-    if settings.k and 0 < settings.k < settings.folds_used:
-        wrong.add(ConfigError(f"--folds-used {settings.folds_used}; the plan has {settings.k} folds."))
+    add_mistakes(settings, wrong)
     photos = None
     plan = None
     with wrong.kept():

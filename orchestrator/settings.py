@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.commands import orch
-from orchestrator.errors import DataError, Mistakes
+from orchestrator.ensemble.options import check_device
+from orchestrator.errors import ConfigError, DataError, Mistakes
 
 if TYPE_CHECKING:
     from orchestrator.recipe import Recipe
     from orchestrator.records.run import RunRecord
     from orchestrator.specialist import Specialist
 
-__all__ = ["Settings", "check_early", "recipes_of"]
+__all__ = ["Settings", "add_mistakes", "check_early", "recipes_of"]
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,18 @@ def recipes_of(
     return load_recipes(specialists, settings.recipes, settings.changes, bases)
 
 
+def add_mistakes(settings: Settings, wrong: Mistakes) -> None:
+    """Adds what is wrong with numbers and words by themselves."""
+    if settings.folds_used and settings.k == 0:
+        wrong.add(
+            ConfigError(
+                "--valid-only and --folds-used hold people out, and --folds 0 holds nobody out: give one of them."
+            )
+        )
+    if settings.k and 0 < settings.k < settings.folds_used:
+        wrong.add(ConfigError(f"--folds-used {settings.folds_used}; the plan has {settings.k} folds."))
+
+
 def check_early(settings: Settings, specialists: Mapping[str, Specialist], base: RunRecord | None = None) -> None:
     """Refuses what can be told from names and small files alone, before seconds go into importing what trains.
 
@@ -87,6 +100,11 @@ def check_early(settings: Settings, specialists: Mapping[str, Specialist], base:
     wrong = Mistakes()
     with wrong.kept():
         recipes_of(settings, specialists, base)
+    add_mistakes(settings, wrong)
+    with wrong.kept():
+        check_device(settings.device)
+    if settings.jobs < 0:
+        wrong.add(ConfigError(f"--jobs {settings.jobs}; allowed: 1 or more, or 0 to choose by this machine."))
     example = orch("data", "synth", "people")
     if not settings.data.exists():
         wrong.add(
