@@ -34,7 +34,8 @@ def open_predictor(
         task: [MemberFiles(workspace.root / one["folder"], one["sha256"], one["function"]) for one in chosen]
         for task, chosen in record["members"].items()
     }
-    again = f"build it again with its tables: `{orch('ensemble', '--with', 'TABLE', workspace=workspace.root)}`."
+    tables = [word for one in record["outside"] for word in ("--with", one["name"])]
+    again = f"build it again with its tables: `{orch('ensemble', *tables, workspace=workspace.root)}`."
     for one in record["outside"]:
         check_file(folder / one["file"], record["files"][one["file"]], again)
     found = load_members(members, device, loaded)

@@ -107,6 +107,11 @@ def debugging() -> bool:
     return os.environ.get("ORCH_DEBUG", "") not in ("", "0")
 
 
+def _short(text: str) -> bool:
+    """Whether an error's words are of a want of memory: with little address space torch loads its extensions in part."""
+    return _says(NO_MEMORY, text) or (_limited() and _says(("operator torchvision::",), text))
+
+
 def ending_of(error: BaseException) -> Ending:
     """What an error means to whoever ran the command."""
     if isinstance(error, OrchestratorError):
@@ -124,7 +129,7 @@ def ending_of(error: BaseException) -> Ending:
         what = "Out of memory. Lower --jobs, batch_size or the input size (--set batch_size=16)."
         return Ending("memory", what)
     number = error.errno if isinstance(error, OSError) else None
-    if type(error).__name__ == "OutOfMemoryError" or number == errno.ENOMEM or _says(NO_MEMORY, text):
+    if type(error).__name__ == "OutOfMemoryError" or number == errno.ENOMEM or _short(text):
         limit = " `ulimit -v` limits this shell's programs to less than they need." if _limited() else ""
         what = f"Out of memory. Lower --batch (predict), or --jobs, batch_size and the input size (train).{limit}"
         return Ending("memory", what)

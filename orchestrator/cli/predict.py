@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["predict"]
 
 SHOWN, SHOWN_WITHOUT = 60, 5
+ANSWER_WIDTH = 40  # columns that label and the longest answer take
 
 
 def predict(
@@ -246,17 +247,26 @@ def _tell_faces(answers: list[Prediction]) -> None:
         say(f"... and {len(without) - SHOWN_WITHOUT:,} more without a face: `face_found` of --json or --probabilities.")
 
 
+def _shortened(path: Path, console: Any) -> str:
+    """A path beside which the answer still fits on a terminal: without its first letters, which say least."""
+    room = max(12, console.width - ANSWER_WIDTH) if console.is_terminal else len(str(path))
+    return str(path) if len(str(path)) <= room else f"...{str(path)[3 - room :]}"
+
+
 def _print(answers: list[Prediction]) -> None:
     title = "agreement: share of members that chose the class, of the task on which they agree least"
-    table = grid(title, "photo", "label", "answer", "p(mask)", "p(gender)", "p(age)", "agreement")
-    if answers[0].strategy == "hard":
-        table = grid(title, "photo", "label", "answer", "share(mask)", "share(gender)", "share(age)", "agreement")
+    what = "share" if answers[0].strategy == "hard" else "p"
+    numbers = [f"{what}({task})" for task in TASKS]
+    table = grid(title, "photo", "label", "answer", *numbers, "agreement", keep=("label", "answer"))
+    console = out()
     for answer in answers[:SHOWN]:
         if answer.error:
-            table.add_row(str(answer.path), "-", "could not be read", "", "", "", "", style="red")
+            table.add_row(_shortened(answer.path, console), "-", "could not be read", "", "", "", "", style="red")
             continue
         best = [f"{max(answer.shares[task].values()):.2f}" for task in TASKS]
-        table.add_row(str(answer.path), str(answer.label), answer.name, *best, f"{answer.agreement:.2f}")
-    out().print(table)
+        table.add_row(
+            _shortened(answer.path, console), str(answer.label), answer.name, *best, f"{answer.agreement:.2f}"
+        )
+    console.print(table)
     if len(answers) > SHOWN:
         say(f"... and {len(answers) - SHOWN:,} more; --out or --json gives all of them.")

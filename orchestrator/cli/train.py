@@ -205,6 +205,8 @@ def after(run: RunRecord) -> str:
 
     workspace = run.folder.parent
     current = Workspace(workspace).current_or_none(run.task)
+    if current not in (None, run.id) and run.plan is None:
+        return f"next: {orch('runs', 'use', run.id, workspace=workspace)}"
     if current not in (None, run.id):
         return f"next: {orch('runs', 'compare', current, run.id, workspace=workspace)}"
     joint = ("--members", f"joint={run.id}") if run.task == JOINT else ()

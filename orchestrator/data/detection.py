@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from orchestrator.commands import extra_hint
 from orchestrator.data.files import sha256_of
 from orchestrator.data.finding import find_face
 from orchestrator.data.preprocessing import DETECTOR, Box, Pixels
@@ -141,8 +142,7 @@ def _folder() -> Path:
     spec = find_spec("mtcnn")
     if spec is None or find_spec("lz4") is None or not spec.submodule_search_locations:
         raise ConfigError(
-            "face crops need a detector that is not installed: pip install 'orchestrator[face]', or train without them "
-            "(--set face=0)."
+            f"face crops need a detector that is not installed: {extra_hint('face')}; or train without them (--set face=0)."
         )
     return Path(spec.submodule_search_locations[0]) / "assets" / "weights"
 
@@ -152,7 +152,7 @@ def _load(net: nn.Module, path: Path, expected: str) -> None:
     if not path.is_file() or sha256_of(path) != expected:  # before it is read: these files are pickles
         raise ConfigError(
             f"{path}: not the weights of {DETECTOR.rsplit('-', 1)[0]}; boxes would differ from those that members were trained "
-            "with. Install it anew: pip install --force-reinstall 'orchestrator[face]'."
+            "with. Install it anew: pip install --force-reinstall --no-deps mtcnn==1.0.0"
         )
     arrays: list[Any] = joblib.load(path)
     layers = [layer for layer in net.modules() if isinstance(layer, (nn.Conv2d, nn.Linear, nn.PReLU))]

@@ -41,8 +41,13 @@ class Findings:
         try:
             act()
         except DamagedError as error:
-            if error.message not in [one.message for one in self.damaged]:
+            # Several runs may stand on one plan or one table of photos: each file is told once.
+            if _file_of(error) not in map(_file_of, self.damaged):
                 self.damaged.append(error)
+
+
+def _file_of(error: DamagedError) -> str:
+    return error.message.partition(": ")[0]
 
 
 def check(root: Path) -> Findings:
