@@ -403,11 +403,17 @@ def test_loading_processes_of_several_jobs_train_the_same_bits(
 
 
 def some_of(people: Path, count: int, folder: Path) -> Path:
-    """The first of the synthetic people as a table, all of one gender and age, so that any fold may hold any of them."""
+    """The first of the synthetic people as a table, of one age: two of one gender, so that any fold may hold any; more of both."""
     folders = sorted((people / "train" / "images").iterdir())[:count]
     rows = [
-        {"path": str(path), "person": one.name[:6], "gender": "male", "age": 25, "mask": mask_of(path.stem)}
-        for one in folders
+        {
+            "path": str(path),
+            "person": one.name[:6],
+            "gender": "female" if number > 1 else "male",
+            "age": 25,
+            "mask": mask_of(path.stem),
+        }
+        for number, one in enumerate(folders)
         for path in sorted(one.iterdir())
     ]
     folder.mkdir()
