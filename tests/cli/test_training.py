@@ -403,7 +403,7 @@ def test_loading_processes_of_several_jobs_train_the_same_bits(
 
 
 def some_of(people: Path, count: int, folder: Path) -> Path:
-    """The first of the synthetic people as a table, of one age: two of one gender, so that any fold may hold any; more of both."""
+    """The first of the synthetic people, of one age, as a table: two of one gender (either may be a fold), more of both."""
     folders = sorted((people / "train" / "images").iterdir())[:count]
     rows = [
         {
