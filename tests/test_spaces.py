@@ -11,7 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from orchestrator.config import load_recipes
-from orchestrator.errors import ConfigError
+from orchestrator.errors import ConfigError, DamagedError
 from orchestrator.experiments.search import COMPLETE, FAILED, GIVEN_UP, RUNNING, Search, Trial, bars_of
 from orchestrator.experiments.spaces import DEFAULT, STAGES, Choice, Range, parse_space, read_stages
 from orchestrator.specialists import SPECIALISTS
@@ -222,5 +222,5 @@ def test_choices_alone_are_gone_through_without_repeating_one(tmp_path: Path) ->
 def test_a_file_that_is_no_search_is_told(tmp_path: Path) -> None:
     pytest.importorskip("optuna", reason="the extra `sweep` is not installed")
     (tmp_path / "search.db").write_bytes(b"something else" * 100)
-    with pytest.raises(ConfigError, match="cannot be opened as a search"):
+    with pytest.raises(DamagedError, match="file is not a database"):
         Search(tmp_path / "search.db", parse_space(SPACE, "here"), 0)

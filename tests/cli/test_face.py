@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from orchestrator.commands import orch as orch_command
 from orchestrator.config import load_recipes
 from orchestrator.data.preprocessing import Geometry, decode
 from orchestrator.data.store import build_stores
@@ -40,7 +41,8 @@ def trained_around(people: Path, trained: Path, tmp_path_factory: pytest.TempPat
     told = Silent()
     assert train_all(settings, {"age": SPECIALISTS["age"]}, told).complete
     (faces,) = [line for line in told.said if line.startswith("faces: ")]
-    rest = "show the recipe's crop and anchor: `orch data faces` lists them."
+    lists = orch_command("data", "faces", "--data", people / "train", workspace=workspace)
+    rest = f"show the recipe's crop and anchor: `{lists}` lists them."
     assert re.fullmatch(rf"faces: found in \d+ of 168 photos; the other \d+ {re.escape(rest)}", faces)
     return workspace
 

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from orchestrator.answers import write_probabilities
 from orchestrator.data.check import check
 from orchestrator.data.files import read_json, write_json
 from orchestrator.errors import DataError, Problem, printable
-from orchestrator.prediction import Prediction, find_photos, write_probabilities
+from orchestrator.prediction import Prediction, find_photos
 from tests.conftest import ROOT, Done, tiny
 
 

@@ -300,7 +300,7 @@ def test_ensembles_are_listed_chosen_and_deleted(orch: Orch, place: Path) -> Non
     assert (place / "soft-0001").exists()  # all names are looked at first
     assert orch("ensembles", "delete", "hard-0001", "soft-0001", "-y", "-w", place).code == 0
     assert hashes(place / "age-0001") == before
-    assert "there is no ensemble yet" in orch("export", "--out", place / "out", "-w", place).err
+    assert "there is no ensemble yet" in orch("export", "--out", place.parent / "out", "-w", place).err
     assert orch("runs", "delete", "age-0001", "-y", "-w", place).code == 0
     again = orch("ensemble", "-w", place, "--no-score")
     assert "no age run is the current one" in again.err  # and an id that is gone is not given out again

@@ -25,7 +25,7 @@ def step(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["mobileone_s0", "fastvit_t8", "lambda_resnet26t"])
 def test_networks_that_ended_the_process_train(name: str) -> None:
-    process = multiprocessing.get_context("fork").Process(target=step, args=(name,))
+    process = multiprocessing.get_context("spawn").Process(target=step, args=(name,))
     process.start()
     process.join(120)
     assert process.exitcode == 0
