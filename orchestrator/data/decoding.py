@@ -193,7 +193,7 @@ def _damage(data: bytes, error: Exception) -> str:
 
 
 def _line(error: object) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(". ")
 
 
 def _without_metadata(data: bytes) -> Iterator[bytes]:
