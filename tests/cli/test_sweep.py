@@ -164,7 +164,7 @@ def test_stages_move_the_recipe_for_more_than_noise_only(orch: Orch, people: Pat
 
 
 @pytest.mark.parametrize(("more", "told"), [
-    (("--out", "best.txt"), "a recipe's file ends in .toml"),
+    (("--out", "best.txt"), "give a name that ends in .toml"),
     (("--stages", "los"), "no stage is called 'los'"),
     (("--stages", "lr", "--picture", "x.png"), "--picture draws the trials of one search"),
     (("--set", "lr=fast"), "lr = 'fast'"),
