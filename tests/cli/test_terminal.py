@@ -220,8 +220,9 @@ def test_results_on_a_full_disk_are_not_done(trained: Path) -> None:
 
 
 @pytest.mark.parametrize("kilobytes", [400_000, 1_200_000])
-def test_too_little_memory_is_a_sentence(people: Path, trained: Path, kilobytes: int) -> None:
-    done = shell(f'ulimit -v {kilobytes}; orch predict "$1/eval/images" -w "$2" --json', people, trained)
+def test_too_little_memory_is_a_sentence(orch: Orch, people: Path, workspace: Path, kilobytes: int) -> None:
+    assert orch("ensemble", "-w", workspace).code == 0
+    done = shell(f'ulimit -v {kilobytes}; orch predict "$1/eval/images" -w "$2" --json', people, workspace)
     told = done.stderr.decode()
     assert done.returncode == 2, told
     assert "ut of memory" in told
