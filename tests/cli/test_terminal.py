@@ -27,7 +27,10 @@ from tests.conftest import ROOT, Done, tiny
 
 Orch = Callable[..., Done]
 PROGRAM = [sys.executable, "-c", "from orchestrator.cli.app import program; program()"]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+ENVIRONMENT = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "LINES")} | {
+    "PYTHONPATH": str(ROOT)
+}
+"""Without a width: pytest's workers are given one, which goes before the terminal's own."""
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
