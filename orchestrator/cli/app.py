@@ -155,7 +155,7 @@ def main(began: float | None = None) -> None:
             code = 1
         except SystemExit:
             raise
-        except BaseException as error:
+        except BaseException as error:  # whatever comes ends in a sentence and a code, signals among them
             ending = ending_of(error)
             if debugging() and ending.kind not in CALM:
                 raise

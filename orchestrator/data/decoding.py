@@ -150,7 +150,7 @@ def _orientation(image: Image.Image, notes: list[str]) -> int:
     try:
         value = image.getexif().get(ORIENTATION, 1)
         return value if isinstance(value, int) else 1
-    except Exception as error:
+    except Exception as error:  # Pillow parses it late, and fails by struct, zero division, syntax and more
         notes.append(f"EXIF data cannot be read ({_line(error)}): taken as upright.")
         return 1
 

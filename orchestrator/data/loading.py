@@ -88,7 +88,7 @@ class _Sent(Dataset[Any]):
     def __getitem__(self, number: int) -> Any:
         try:
             batch = self.batches[number]
-        except Exception as error:
+        except Exception as error:  # of any kind: it must reach the process that trains
             return _portable(error)
         room = shared_room()
         if room is None or sum(tensor.nbytes for tensor in batch) + MARGIN < room:

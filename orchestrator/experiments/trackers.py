@@ -148,7 +148,7 @@ class _Guarded:
             return act(*words)
         except OrchestratorError:
             raise
-        except Exception as error:
+        except Exception as error:  # each tracker's client has exceptions of its own
             told = str(error).strip().splitlines() or [type(error).__name__]
             raise ConfigError(
                 f"tracker {self.name}: {told[0].rstrip('.')}. What it was told is noted: the same command goes on from there."
@@ -248,10 +248,9 @@ class MLflow:
             )
         try:
             self._experiment = found.experiment_id if found else self._client.create_experiment(PROJECT)
-        except Exception as error:
-            raise ConfigError(
-                f"tracker mlflow: {uri} takes no new experiment ({str(error).splitlines()[0]})."
-            ) from None
+        except Exception as error:  # requests', SQLAlchemy's or MLflow's own, some without a word
+            told = str(error).strip().splitlines() or [type(error).__name__]
+            raise ConfigError(f"tracker mlflow: {uri} takes no new experiment ({told[0].rstrip('.')}).") from None
 
     def knows(self, run: RunRecord, known: str) -> bool:
         """Whether the run is there and not deleted."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from orchestrator.commands import orch
@@ -60,17 +61,17 @@ def check(root: Path) -> Findings:
     for run in _runs(workspace, found):
         for fold in run.folds:
             if run.complete or os.path.lexists(run.member(fold) / CARD):
-                found.look(lambda run=run, fold=fold: check_member(run, fold), files=3)  # type: ignore[misc]
+                found.look(partial(check_member, run, fold), files=3)
         if run.plan is not None:
-            found.look(lambda run=run: plan_of(workspace, run))  # type: ignore[misc]
-        found.look(lambda run=run: content_of(workspace, run))  # type: ignore[misc]
-        found.look(lambda run=run: Annotations.read(run.folder))  # type: ignore[misc]
+            found.look(partial(plan_of, workspace, run))
+        found.look(partial(content_of, workspace, run))
+        found.look(partial(Annotations.read, run.folder))
         sent = run.folder / "tracking.json"
-        found.look(lambda run=run, sent=sent: _check_other(sent, run.id, f"send it again: `{_track(run)}`."))  # type: ignore[misc]
+        found.look(partial(_check_other, sent, run.id, f"send it again: `{_track(run)}`."))
     for name in workspace.ensembles():
-        found.look(lambda name=name: _check_ensemble(workspace, name))  # type: ignore[misc]
+        found.look(partial(_check_ensemble, workspace, name))
     for what in (*CLASSES, "ensemble"):
-        found.look(lambda what=what: workspace.current(what))  # type: ignore[misc]
+        found.look(partial(workspace.current, what))
     return found
 
 

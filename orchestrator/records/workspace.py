@@ -209,7 +209,7 @@ class Workspace:
         try:
             yield name, place
             place.rename(self.root / name)
-        except BaseException:
+        except BaseException:  # Ctrl-C too: what is half made goes, and the exception goes on
             shutil.rmtree(place, ignore_errors=True)
             raise
 

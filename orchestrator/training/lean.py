@@ -71,7 +71,7 @@ def _import_lean() -> Any:
     sys.modules.update(stand_ins)
     try:
         return importlib.import_module("timm")
-    except Exception:
+    except Exception:  # of any kind, for it goes on: what is half imported must not stay
         for name in set(sys.modules) - before:
             if name.split(".")[0] in ("timm", "torchvision"):
                 del sys.modules[name]  # half imported
