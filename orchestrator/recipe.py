@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -10,9 +11,9 @@ from orchestrator.data.augmentation import Augment
 from orchestrator.data.files import digest_of
 from orchestrator.data.geometry import DETECTOR, Geometry
 from orchestrator.data.sampling import Draw, Sampling
-from orchestrator.errors import nearest
+from orchestrator.errors import WeightsError, nearest
 
-__all__ = ["ZOOM", "Optimiser", "Recipe", "Schedule", "View", "loss_terms"]
+__all__ = ["ZOOM", "Optimiser", "Recipe", "Schedule", "View", "check_weights", "loss_terms"]
 
 Optimiser = Literal[
     "adabelief", "adam", "adamp", "adamw", "adan", "adopt", "lamb", "laprop", "lion", "madgrad", "momentum", "nadam", "nadamw",
@@ -58,6 +59,20 @@ def loss_terms(text: str) -> dict[str, float]:
     if alone and terms != {alone[0]: 1.0}:
         raise ValueError(f"{alone[0]} stands alone, without weights or other terms; sums are of {', '.join(SUMMED)}")
     return terms
+
+
+def check_weights(source: str) -> None:
+    """Refuses initial weights that are neither a word that a recipe knows nor a file that is there.
+
+    Raises:
+        WeightsError: naming them.
+    """
+    words = ("hub", "packaged", "none")
+    if source not in words and not Path(source).is_file():
+        raise WeightsError(
+            f"weights = '{source}': no such file; allowed: {', '.join(words)}, or a .safetensors / .pth file."
+            f"{nearest(source, words)}"
+        )
 
 
 class Recipe(BaseModel):

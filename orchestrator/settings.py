@@ -96,10 +96,15 @@ def check_early(settings: Settings, specialists: Mapping[str, Specialist], base:
     Raises:
         ConfigError: wrong recipes and settings.
         DataError: there is nothing at a path.
+        WeightsError: a recipe's weights are no file.
     """
+    from orchestrator.recipe import check_weights
+
     wrong = Mistakes()
     with wrong.kept():
-        recipes_of(settings, specialists, base)
+        for task, recipe in recipes_of(settings, specialists, base).items():
+            with wrong.kept(task):
+                check_weights(recipe.weights)
     add_mistakes(settings, wrong)
     with wrong.kept():
         check_device(settings.device)

@@ -23,6 +23,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from orchestrator.errors import WeightsError
+from orchestrator.recipe import check_weights
 
 __all__ = ["read_weights"]
 
@@ -131,10 +132,7 @@ def _prefixes(state: Mapping[str, Tensor], own: Collection[str]) -> set[str]:
 
 def _opened(path: Path) -> Any:
     """A file's content, by what it is and not by its name."""
-    if not path.is_file():
-        raise WeightsError(
-            f"weights = '{path}': no such file; allowed: hub, packaged, none, or a .safetensors / .pth file."
-        )
+    check_weights(str(path))
     try:
         with path.open("rb") as file:
             start = file.read(9)

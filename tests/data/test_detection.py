@@ -117,7 +117,7 @@ def test_the_first_network_computes_what_its_weights_say() -> None:
 
 def test_without_the_package_the_way_out_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(detection, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"pip install 'orchestrator\[face\]'"):
+    with pytest.raises(ConfigError, match=r"pip install -e '.\[face\]'"):
         Detector()
 
 
