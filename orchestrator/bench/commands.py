@@ -1,7 +1,9 @@
 """Small things: what a command costs before it has done any work, and what one photo does.
 
-Each command is a program of its own, as a shell starts it, run in turn with what it cannot do without: the libraries of every
-command line for those that need no network, and for one photo the exported program and the import of torch.
+Each command is a program of its own, as a shell starts it, run in turn with what it cannot do without. For those that need no
+network that is the import of every command line's libraries, and the smallest program of the same kind that these allow: Typer
+imports what checks values and draws tables only when a command runs. For one photo it is the exported program and the import of
+torch.
 """
 
 from __future__ import annotations
@@ -22,7 +24,27 @@ __all__ = ["LIGHT", "PREDICT", "bench_commands"]
 ORCH = ("-c", "from orchestrator.cli.app import program; program()")
 REFERENCE, TORCH = "import typer, rich, pydantic", "import torch"
 PREDICT, EXPORTED = "orch predict PHOTO", "exported program PHOTO"
-LIGHT = ("orch --help", "orch runs list", "a mistyped option", "orch submissions diff")
+SMALL = """
+from pathlib import Path
+import typer
+app = typer.Typer(rich_markup_mode="rich", pretty_exceptions_enable=False)
+@app.command()
+def rows(workspace: Path = Path("runs"), json: bool = False) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    table = Table("name", "score")
+    table.add_row("age-0001", "0.5")
+    Console().print(table)
+@app.command()
+def other(workspace: Path = Path("runs")) -> None:
+    print(workspace)
+app()
+"""
+"""The smallest Typer program with two commands, of which one prints a table."""
+
+HELP, TABLE, MISTYPED = (f"the smallest Typer program: {what}" for what in ("--help", "a table", "a mistyped option"))
+SMALLEST = {"orch --help": HELP, "orch runs list": TABLE, "a mistyped option": MISTYPED, "orch submissions diff": TABLE}
+LIGHT = tuple(SMALLEST)
 ROWS = 60
 
 LAUNCHER = """
@@ -62,13 +84,16 @@ def bench_commands(
         progress: called with (runs done, runs in all).
 
     Returns:
-        `costs` (seconds, MB) of each command; `times_reference` of those that need no network, by CPU time, round by round;
-        `times_exported` of one photo against the exported program and torch's import together.
+        `costs` (seconds, MB) of each command; by CPU time, round by round, `times_reference` and `times_smallest` of those that
+        need no network, against the libraries' import and the smallest program, and `times_exported` of one photo against the
+        exported program and torch's import together.
     """
     one, other = (_submission(scratch / name, step) for name, step in (("one.csv", 1), ("other.csv", 5)))
     place = ("--workspace", str(workspace))
     lines: dict[str, Sequence[str]] = {
-        REFERENCE: ("-c", REFERENCE), TORCH: ("-c", TORCH), "orch --help": (*ORCH, "--help"),
+        REFERENCE: ("-c", REFERENCE), TORCH: ("-c", TORCH),
+        HELP: ("-c", SMALL, "--help"), TABLE: ("-c", SMALL, "rows"), MISTYPED: ("-c", SMALL, "rows", "--workspce", "x"),
+        "orch --help": (*ORCH, "--help"),
         "orch runs list": (*ORCH, "runs", "list", *place),
         "a mistyped option": (*ORCH, "predict", str(photo), "--starategy", "soft", *place),
         "orch submissions diff": (*ORCH, "submissions", "diff", str(one), str(other)),
@@ -79,7 +104,7 @@ def bench_commands(
     costs = {name: Cost() for name in lines}
     for number in range(rounds + 1):
         for place_in_round, (name, words) in enumerate(lines.items(), start=1):
-            wall, cpu, peak = _run(words, 2 if name == "a mistyped option" else 0)
+            wall, cpu, peak = _run(words, 2 if "mistyped" in name else 0)
             if number:  # the first fills the disk's cache
                 costs[name].wall.append(wall)
                 costs[name].cpu.append(cpu)
@@ -88,6 +113,9 @@ def bench_commands(
     found: dict[str, Any] = {
         "costs": {name: cost.as_dict() for name, cost in costs.items()},
         "times_reference": {name: ratio(Timing(costs[name].cpu), Timing(costs[REFERENCE].cpu)) for name in LIGHT},
+        "times_smallest": {
+            name: ratio(Timing(costs[name].cpu), Timing(costs[smallest].cpu)) for name, smallest in SMALLEST.items()
+        },
         "times_exported": None,
     }
     if program is not None:

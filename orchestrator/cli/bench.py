@@ -142,15 +142,15 @@ def _print(found: Mapping[str, Any]) -> None:
 
         one = found["commands"]
         table = grid(
-            "commands, as a shell starts them", "command", "seconds", "CPU seconds", "peak MB", "times its floor"
-        )
+            "commands, as a shell starts them", "command", "seconds", "CPU seconds", "peak MB", "times imports",
+            "times smallest",
+        )  # fmt: skip
         for name, cost in one["costs"].items():
-            times = one["times_reference"].get(name)
-            if name == PREDICT:
-                times = one["times_exported"]
-            share = "" if times is None else f"{times:.2f}"
-            table.add_row(name, f"{cost['wall']:.2f}", f"{cost['cpu']:.2f}", f"{cost['peak_mb']:,.0f}", share)
+            smallest = one["times_exported"] if name == PREDICT else one["times_smallest"].get(name)
+            times = ["" if share is None else f"{share:.2f}" for share in (one["times_reference"].get(name), smallest)]
+            table.add_row(name, f"{cost['wall']:.2f}", f"{cost['cpu']:.2f}", f"{cost['peak_mb']:,.0f}", *times)
         out().print(table)
         say(
-            "Floors: for one photo the exported program and `import torch`; for the others `import typer, rich, pydantic`."
+            "Imports: `import typer, rich, pydantic`. Smallest: for one photo the exported program and `import torch`; for the "
+            "others the smallest Typer program of the kind."
         )

@@ -80,9 +80,9 @@ def test_commands_are_measured_as_a_shell_starts_them(
     assert orch("ensemble", "-w", workspace).code == 0
     photo, told = next((people / "eval" / "images").iterdir()), []
     found = bench_commands(workspace, photo, None, tmp_path / "scratch", 1, lambda done, of: told.append((done, of)))
-    assert told == [(number, 14) for number in range(1, 15)]
+    assert told == [(number, 20) for number in range(1, 21)]
     assert found["times_exported"] is None
-    assert set(found["times_reference"]) == set(LIGHT)
+    assert set(found["times_reference"]) == set(found["times_smallest"]) == set(LIGHT)
     costs = found["costs"]
     assert all(cost["wall"] > 0 and cost["cpu"] > 0 and cost["peak_mb"] > 5 for cost in costs.values())
     assert costs[PREDICT]["peak_mb"] > costs["import torch"]["peak_mb"]  # it does import torch
