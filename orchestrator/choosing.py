@@ -94,7 +94,7 @@ def make_current(workspace: Workspace, run: RunRecord, say: Say) -> None:
         say(
             f"{run.id} has no score (it holds nobody out): {before.id} stays the current {run.task} run. `{use}` makes it that."
         )
-    elif run.partial and before.covers != run.covers:
+    elif run.partial and set(before.folds) - set(run.folds):
         say(f"{run.id} covers {run.covers}: {before.id} stays the current {run.task} run. `{use}` makes it that.")
     else:
         use_run(workspace, run, say, before)

@@ -23,10 +23,12 @@ This module knows nothing of what raises the errors.
 from __future__ import annotations
 
 import difflib
+import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import takewhile
+from typing import Any
 
 __all__ = [
     "ConfigError",
@@ -45,6 +47,7 @@ __all__ = [
     "WeightsError",
     "WorkspaceError",
     "counted",
+    "first_line",
     "nearest",
     "printable",
 ]
@@ -98,7 +101,7 @@ class OrchestratorError(Exception):
         self.message = message
         self.problems = tuple(problems)
 
-    def __reduce__(self) -> tuple[type[OrchestratorError], tuple[str, tuple[Problem, ...]]]:
+    def __reduce__(self) -> tuple[type[OrchestratorError], tuple[Any, ...]]:
         # Errors cross process borders (joblib workers), where only `args` would survive.
         return (type(self), (self.message, self.problems))
 
@@ -114,7 +117,33 @@ class DataError(OrchestratorError):
     """The photos or their table are not fit for use."""
 
 
-class PhotoError(DataError):
+class _FileError(OrchestratorError):
+    """What is wrong with one file.
+
+    Args:
+        path: the file, as the message names it.
+        what: is wrong with it, without a full stop.
+        way_out: what to do, in a sentence of its own; may be empty.
+        problems: the single problems when there are several.
+
+    Attributes:
+        fact: the message without its way out and its full stop.
+    """
+
+    def __init__(self, path: object, what: str, way_out: str = "", problems: Sequence[Problem] = ()) -> None:
+        self.path, self.what, self.way_out = printable(str(path)), printable(what), printable(way_out)
+        self.fact = f"{self.path}: {self.what}"
+        super().__init__(f"{self.fact}." + (f" {self.way_out}" if way_out else ""), problems)
+
+    def __reduce__(self) -> tuple[type[OrchestratorError], tuple[Any, ...]]:
+        return (type(self), (self.path, self.what, self.way_out, self.problems))
+
+    def problem(self, kind: str) -> Problem:
+        """The same as one of several problems."""
+        return Problem(self.path, f"{self.what}.", self.way_out, kind)
+
+
+class PhotoError(_FileError, DataError):
     """One photo cannot be read."""
 
 
@@ -146,7 +175,7 @@ class WorkspaceError(OrchestratorError):
     """Something in the workspace is missing, broken, or written by a newer version."""
 
 
-class DamagedError(WorkspaceError):
+class DamagedError(_FileError, WorkspaceError):
     """A file of the workspace is missing, damaged, or another than the one that was written."""
 
 
@@ -169,6 +198,15 @@ def printable(text: str) -> str:
         except UnicodeEncodeError:
             return pairs.encode("utf-8", "backslashreplace").decode()
     return text
+
+
+def first_line(error: BaseException) -> str:
+    """What another library's error says, in one line without its full stop; where it failed, if it says nothing."""
+    lines = str(error).strip().splitlines()
+    if lines:
+        return lines[0].rstrip(". ")
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{type(error).__name__} at `{frames[-1].line}`" if frames and frames[-1].line else type(error).__name__
 
 
 def counted(number: int, thing: str) -> str:
@@ -224,7 +262,9 @@ class Mistakes:
         try:
             yield
         except OrchestratorError as error:
-            self.add(type(error)(f"{task}: {error.message}" if task else error.message, error.problems))
+            if task:
+                error.message = f"{task}: {error.message}"
+            self.add(error)
 
     def add(self, error: OrchestratorError) -> None:
         """Keeps an error."""

@@ -21,14 +21,12 @@ from orchestrator.inputs import key_of, new_run, read_inputs
 from orchestrator.preparation import Observer, Work, first_job, missing_jobs, pixels_of
 from orchestrator.records.comparison import near
 from orchestrator.records.environment import versions
-from orchestrator.records.members import check_member, clear, heal, share_member
-from orchestrator.records.run import COMPLETE, RUN_LOCK, RunRecord, member_folder
-from orchestrator.records.summary import score_of
+from orchestrator.records.members import check_member, clear, conclude, heal, share_member
+from orchestrator.records.run import RUN_LOCK, RunRecord
 from orchestrator.records.workspace import Workspace
 from orchestrator.retraining import base_run, check_folds, settle, tell_base
 from orchestrator.settings import Settings
 from orchestrator.specialist import Specialist
-from orchestrator.training.cards import CARD, read_card
 from orchestrator.training.jobs import JobResult, run_jobs, share_out
 from orchestrator.training.member import MemberJob
 
@@ -264,13 +262,7 @@ def _close(run: RunRecord) -> None:
     """Clears up after training; a run whose members are all there is complete."""
     for folder in run.members:
         clear(folder)
-    cards = {fold: read_card(run.member(fold)) for fold in run.folds if (run.member(fold) / CARD).is_file()}
-    run.seconds = sum(card["seconds"] for fold, card in cards.items() if fold in run.own_folds)
-    if len(cards) == len(run.folds):
-        run.files = {member_folder(fold): dict(check_member(run, fold, files=False)["sha256"]) for fold in run.folds}
-        run.status, run.score = COMPLETE, None
-        run.score = score_of(run)
-    run.save()  # written last: a complete run has all its members
+    conclude(run, files=False)
 
 
 def _offer(runs: Sequence[RunRecord]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -14,47 +14,55 @@ if TYPE_CHECKING:
     from orchestrator.records.run import RunRecord
     from orchestrator.records.workspace import Workspace
 
-__all__ = ["chosen_facts", "facts_beside", "print_list", "recipe_of", "tell_damaged"]
+__all__ = ["chosen_facts", "current_runs", "facts_beside", "print_list", "recipe_of", "tell_damaged"]
 
 SHOWN = ("run", "recipe", "backbone", "seed", "plan", "score", "status", "current", "created", "tag", "task")
 """Facts that the list shows anyway; others get a column when `--where` asks for them."""
 
 
-def facts_beside(place: Workspace, run: RunRecord, wrong: list[DamagedError], settings: bool) -> dict[str, Any]:
+def current_runs(place: Workspace, runs: Sequence[RunRecord], wrong: list[DamagedError]) -> dict[str, str | None]:
+    """Task -> its current run, of tasks that have runs; what is damaged is noted and left out."""
+    found: dict[str, str | None] = {}
+    for task in dict.fromkeys(run.task for run in runs):
+        try:
+            found[task] = place.current(task)
+        except DamagedError as error:
+            wrong.append(error)
+    return found
+
+
+def facts_beside(run: RunRecord, current: str | None, wrong: list[DamagedError], settings: bool) -> dict[str, Any]:
     """What can be asked of a run; what is damaged of it is noted and left out."""
     from orchestrator.records.annotations import Annotations
     from orchestrator.records.comparison import flat
     from orchestrator.records.summary import facts_of
 
-    notes, current = Annotations(), None
+    notes = Annotations()
     try:
         notes = Annotations.read(run.folder)
-    except DamagedError as error:
-        wrong.append(error)
-    try:
-        current = place.current(run.task)
     except DamagedError as error:
         wrong.append(error)
     known = facts_of(run, current, notes)
     return {**flat(run.recipe), **known} if settings else known
 
 
-def chosen_facts(facts: list[dict[str, Any]], where: str, sort: str) -> list[dict[str, Any]]:
-    """Those that fulfil the conditions, in the order that is asked for."""
+def chosen_facts(facts: list[dict[str, Any]], where: str, sort: str) -> tuple[list[dict[str, Any]], list[str]]:
+    """Those that fulfil the conditions, in the order that is asked for; and the keys that the conditions are about."""
     if not facts or (not where and not sort):
-        return facts
+        return facts, []
     from orchestrator.records.filters import conditions_of, in_order
 
     keys = list(facts[0])
     numbers = {key for one in facts for key, value in one.items() if isinstance(value, float)}
     conditions = conditions_of(where, keys, numbers)
     found = [one for one in facts if all(condition.holds(one) for condition in conditions)]
-    return in_order(found, sort, keys) if sort else found
+    asked = list(dict.fromkeys(condition.key for condition in conditions))
+    return in_order(found, sort, keys) if sort else found, asked
 
 
-def print_list(found: list[tuple[RunRecord, dict[str, Any]]], where: str) -> None:
-    """The table of runs and their facts; what `--where` asks for has a column."""
-    told = [key for key in dict.fromkeys(re.findall(r"([\w.]+)\s*[!<>=~]", where)) if key not in SHOWN]
+def print_list(found: list[tuple[RunRecord, dict[str, Any]]], asked: Sequence[str]) -> None:
+    """The table of runs and their facts; keys that were asked for have a column."""
+    told = [key for key in asked if key not in SHOWN]
     columns = ("run", "recipe", "backbone", "seed", "folds", "plan", "macro F1", "state", "created", "tags")
     table = grid("", *columns, *told)
     for run, one in found:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli.console import emit, grid, out, say, share
-from orchestrator.cli.listing import chosen_facts, facts_beside, print_list, recipe_of, tell_damaged
+from orchestrator.cli.listing import chosen_facts, current_runs, facts_beside, print_list, recipe_of, tell_damaged
 from orchestrator.cli.options import JsonOption, WorkspaceOption
 from orchestrator.commands import orch
 from orchestrator.errors import ConfigError, counted
@@ -52,7 +52,9 @@ def list_runs(
     place = Workspace(workspace)
     records, wrong = place.read_runs()
     runs = {run.id: run for run in records}
-    found = chosen_facts([facts_beside(place, run, wrong, bool(where or sort)) for run in records], where, sort)
+    current, settings = current_runs(place, records, wrong), bool(where or sort)
+    facts = [facts_beside(run, current.get(run.task), wrong, settings) for run in records]
+    found, asked = chosen_facts(facts, where, sort)
     if json:
         emit(
             [
@@ -61,7 +63,7 @@ def list_runs(
             ]
         )
     else:
-        print_list([(runs[one["run"]], one) for one in found], where)
+        print_list([(runs[one["run"]], one) for one in found], asked)
         if not runs and not wrong:
             say(f"no runs yet: `{orch('train-all', '--data', 'DIR', workspace=workspace)}` trains some.")
         elif not found and runs:

@@ -72,7 +72,7 @@ def _find(
         try:
             return finder.find(decode(place))
         except PhotoError as error:
-            problems.append(Problem(str(place), error.message.removeprefix(f"{place}: "), kind="unreadable"))
+            problems.append(error.problem("unreadable"))
             return None
 
     items = list(missing.items())

@@ -87,7 +87,7 @@ def _sizes(photos: Photos, progress: Callable[[int, int], None]) -> dict[tuple[i
         try:
             return size_of(path)
         except UndecodableError as error:
-            raise PhotoError(f"{path}: {error}") from None
+            raise PhotoError(path, str(error).rstrip(".")) from None
 
     sizes: dict[tuple[int, int], int] = {}
     with ThreadPoolExecutor(4) as pool:

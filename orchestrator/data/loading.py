@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 from orchestrator.data.augmentation import Augmenter
 from orchestrator.data.sharing import WIDEN, shared_room, starting, why_alone
 from orchestrator.data.store import Rows
-from orchestrator.errors import TrainingError
+from orchestrator.errors import TrainingError, first_line
 
 __all__ = ["AHEAD", "Batches", "load", "why_none_load"]
 
@@ -170,14 +170,15 @@ def _received(sent: DataLoader[Any], workers: int) -> Iterator[Any]:
     try:
         yield from sent
     except (RuntimeError, OSError) as error:
-        raise TrainingError(_told(str(error), workers)) from error
+        raise TrainingError(_told(error, workers)) from error
 
 
-def _told(words: str, workers: int) -> str:
+def _told(error: Exception, workers: int) -> str:
     """What torch says of its loading processes, in our words."""
+    words = str(error)
     if "timed out" in words:
         return f"none of {workers} loading processes had a batch ready within {PATIENCE:g} seconds. {WITHOUT}."
     if "exited unexpectedly" in words or "killed by signal" in words:
         fewer = f"fewer need less (--set workers={workers // 2}), and " if workers > 1 else ""
         return f"one of {workers} loading processes died, most likely for want of memory: {fewer}{WITHOUT}."
-    return f"{workers} loading processes: {words.splitlines()[0]}. {WITHOUT}."
+    return f"{workers} loading processes: {first_line(error)}. {WITHOUT}."

@@ -52,7 +52,7 @@ def decode(source: Path | bytes) -> Pixels:
     try:
         return read_photo(source).pixels
     except UndecodableError as error:
-        raise PhotoError(f"{'the photo' if isinstance(source, bytes) else source}: {error}") from None
+        raise PhotoError("the photo" if isinstance(source, bytes) else source, str(error).rstrip(".")) from None
 
 
 @dataclass(frozen=True)

@@ -52,9 +52,7 @@ def read_sealed(path: Path, kind: str, name: str | None, version: int, way_out: 
     if value["format"] != version:
         age = "a newer" if value["format"] > version else "an older"
         what = f"written in format {value['format']} by {age} version; this one reads {version}"
-        raise DamagedError(
-            f"{path}: {what}. Use that version of orchestrator, or choose another workspace (--workspace)."
-        )
+        raise DamagedError(path, what, "Use that version of orchestrator, or choose another workspace (--workspace).")
     _check_digest(path, value, way_out)
     if value.get("kind") != kind or name not in (None, value.get("id")):
         wanted = f"the {kind} '{name}'" if name else f"a {kind}"
@@ -115,7 +113,7 @@ def damaged(path: Path, what: str, way_out: str) -> DamagedError:
         what: is wrong with it, without a full stop.
         way_out: how to do without it: the rest of a sentence that begins with "Restore it; or".
     """
-    return DamagedError(f"{path}: {what}. Restore it; or {way_out}")
+    return DamagedError(path, what, f"Restore it; or {way_out}" if way_out else "")
 
 
 def without(path: Path, what: str) -> str:

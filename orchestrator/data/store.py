@@ -182,9 +182,9 @@ def _whole(path: Path, geometry: Geometry, photos: int, say: Callable[[str], Non
     try:
         about = _about(path)
         if about["photos"] != photos or about["geometry"] != asdict(geometry):
-            raise DamagedError(f"{path / ABOUT}: of other photos or another geometry than its name says.")
+            raise DamagedError(path / ABOUT, "of other photos or another geometry than its name says")
     except DamagedError as error:
-        say(f"note: {error.message.split('. Restore it; or')[0]}: the photos are decoded again.")
+        say(f"note: {error.fact}: the photos are decoded again.")
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
@@ -195,9 +195,8 @@ def _whole(path: Path, geometry: Geometry, photos: int, say: Callable[[str], Non
 
 def _about(path: Path) -> dict[str, Any]:
     """What a store's own file says, its pixels held to their hash."""
-    again = "run the training command again, which decodes the photos anew."
-    about = read_sealed(path / ABOUT, KIND, path.name, STORE_FORMAT, again)
-    check_file(path / PIXELS, about["sha256"], again)
+    about = read_sealed(path / ABOUT, KIND, path.name, STORE_FORMAT, "")
+    check_file(path / PIXELS, about["sha256"], "")
     return about
 
 
@@ -240,8 +239,7 @@ def _build(
         try:
             photo = decode(paths[row])
         except PhotoError as error:
-            where, what = error.message.split(": ", 1)
-            problems.append(Problem(where, what, kind="unreadable"))
+            problems.append(error.problem("unreadable"))
             return None
         return [geometry.apply(photo, faces[row]) for geometry in keys]
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from orchestrator.data.lines import fields_of, misfits, span_of
 from orchestrator.data.spelling import clean
-from orchestrator.errors import DataError, Problem, counted
+from orchestrator.errors import DataError, Problem, counted, first_line
 
 __all__ = ["Table", "read_table", "text", "unreadable"]
 
@@ -246,7 +246,7 @@ def _read_parquet(path: Path) -> Table:
         found = pq.read_table(path)
         columns = [column.to_pylist() for column in found.columns]
     except (pa.ArrowException, OSError, ValueError, TypeError) as error:
-        raise DataError(f"{path}: cannot be read as a parquet table ({str(error).splitlines()[0]}).") from None
+        raise DataError(f"{path}: cannot be read as a parquet table ({first_line(error)}).") from None
     names = [clean(name) for name in found.column_names]
     rows = tuple(zip(*columns, strict=True))
     notes = _check_names(path, 1, ["index" if name.startswith("__index_level_") else name for name in names], rows)

@@ -14,7 +14,7 @@ from typing import Any
 
 from orchestrator.data.files import sha256_of
 from orchestrator.data.sealed import read_sealed, write_sealed
-from orchestrator.errors import DamagedError
+from orchestrator.errors import DamagedError, first_line
 
 __all__ = ["CacheFiles"]
 
@@ -38,10 +38,13 @@ class CacheFiles:
         if not os.path.lexists(path):
             return {}
         try:
-            return read_sealed(path, kind, path.stem, CACHE_FORMAT, "it is made anew.")
-        except (DamagedError, OSError) as error:
-            self._drop(path, str(error).removeprefix(f"{path}: ").split(". ", 1)[0])
-            return {}
+            return read_sealed(path, kind, path.stem, CACHE_FORMAT, "")
+        except DamagedError as error:
+            why = error.what
+        except OSError as error:
+            why = first_line(error)
+        self._drop(path, why)
+        return {}
 
     def write_notes(self, path: Path, kind: str, body: Mapping[str, Any]) -> None:
         """Writes a sealed file of the cache."""

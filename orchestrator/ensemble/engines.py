@@ -24,7 +24,7 @@ from torch import Tensor
 from orchestrator.ensemble.cache import CacheFiles
 from orchestrator.ensemble.options import EngineName, Precision, missing_packages
 from orchestrator.ensemble.trunk import Part, Split
-from orchestrator.errors import EngineError
+from orchestrator.errors import EngineError, first_line
 from orchestrator.training.devices import autocast
 
 __all__ = [
@@ -141,7 +141,9 @@ class OnnxCall:
         try:
             return np.asarray(self._session.run(None, {self._name: inputs})[0])
         except Exception as error:  # onnxruntime has exceptions of its own
-            raise EngineError(f"onnx could not run an export ({_first_line(error)}). Use --engine torch.") from None
+            raise EngineError(
+                f"onnx could not run an export ({first_line(error)[:160]}). Use --engine torch."
+            ) from None
 
 
 class OpenVinoCall:
@@ -170,11 +172,9 @@ class OpenVinoCall:
         try:
             return np.array(self._own.request.infer([inputs], share_inputs=True)[0])
         except Exception as error:  # openvino raises RuntimeError for most things, and others
-            raise EngineError(f"openvino could not run an export ({_first_line(error)}). Use --engine torch.") from None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+            raise EngineError(
+                f"openvino could not run an export ({first_line(error)[:160]}). Use --engine torch."
+            ) from None
 
 
 @lru_cache(maxsize=1)
@@ -235,7 +235,7 @@ def open_runners(
             return OpenVinoCall(file, _precision_of(one, part, engine.precision), threads)
         except Exception as error:  # each runtime has exceptions of its own
             raise EngineError(
-                f"{file}: {engine} cannot open this export of {one.member.name} ({_first_line(error)}). Delete the "
+                f"{file}: {engine} cannot open this export of {one.member.name} ({first_line(error)[:160]}). Delete the "
                 "file, and it is made anew; or use --engine torch."
             ) from None
 

@@ -31,7 +31,7 @@ from orchestrator.ensemble.engines import (
 )
 from orchestrator.ensemble.member import Member, check_numbers
 from orchestrator.ensemble.trunk import Part, Split, whole
-from orchestrator.errors import EngineError, Problem
+from orchestrator.errors import EngineError, Problem, first_line
 
 __all__ = ["CHECK_PHOTOS", "Exports", "quiet", "write_onnx"]
 
@@ -99,10 +99,9 @@ def _trace(member: Member, part: Part) -> Any:
                 output_names=[put_out], dynamic_shapes=({0: torch.export.Dim("n", min=1)},),
             )  # fmt: skip
     except Exception as error:  # the exporter fails in as many ways as there are architectures
-        words = str(error).strip().splitlines()
         raise EngineError(
             f"{member.name}: its network ({member.backbone}) cannot be exported to ONNX "
-            f"({type(error).__name__}: {words[0][:160] if words else ''}). Use --engine torch."
+            f"({type(error).__name__}: {first_line(error)[:160]}). Use --engine torch."
         ) from None
     if program is None:
         raise EngineError(f"{member.name}: torch returned no ONNX program for {member.backbone}. Use --engine torch.")

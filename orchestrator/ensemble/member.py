@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 from orchestrator.data.files import digest_of
 from orchestrator.data.preprocessing import Preprocess
 from orchestrator.data.sealed import damaged
-from orchestrator.errors import Problem, WeightsError, WorkspaceError
+from orchestrator.errors import DamagedError, Problem, WeightsError, WorkspaceError
 from orchestrator.labels import CLASSES
 from orchestrator.training.backbones import create
 from orchestrator.training.cards import CARD, WEIGHTS, function_of, read_card, trained_again
@@ -144,9 +144,10 @@ def load_members(
     for number, (task, one) in enumerate(wanted, start=1):
         try:
             members.append(_load(task, one, device, layouts))
+        except DamagedError as error:
+            problems.append(error.problem("damaged"))
         except (WorkspaceError, WeightsError) as error:
-            where, what = error.message.split(": ", 1)
-            problems.append(Problem(where, what))
+            problems.append(Problem(str(one.folder), error.message))
         loaded(number, len(wanted))
     if problems:
         raise WorkspaceError(f"{len(problems)} of the ensemble's {len(wanted)} members cannot be used:", problems)
@@ -163,12 +164,12 @@ def _load(task: str, files: MemberFiles, device: str, layouts: _Layouts) -> Memb
         )
     if card["task"] != task or tuple(card["classes"]) != CLASSES[task]:
         raise WorkspaceError(
-            f"{files.folder / CARD}: a member for {card['task']} with the classes {', '.join(card['classes'])}; "
+            f"a member for {card['task']} with the classes {', '.join(card['classes'])}; "
             f"needed: {task} with {', '.join(CLASSES[task])}."
         )
     if not timm.is_model(card["backbone"].split(".")[0]):
         raise WorkspaceError(
-            f"{files.folder / CARD}: its backbone '{card['backbone']}' is unknown to timm {timm.__version__}; it was trained "
+            f"its backbone '{card['backbone']}' is unknown to timm {timm.__version__}; it was trained "
             f"with timm {card.get('versions', {}).get('timm', '?')}. Install that version."
         )
     head = head_from_dict(card["head"])
@@ -189,7 +190,7 @@ def _load(task: str, files: MemberFiles, device: str, layouts: _Layouts) -> Memb
 class _Undrawn(TorchFunctionMode):
     """Leaves what `torch.nn.init` would draw undrawn: a member's own weights take its place at once."""
 
-    def __torch_function__(self, function: Any, types: Any, args: Any = (), options: Any = None) -> Any:  # noqa: ARG002  (torch's)
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), options: Any = None) -> Any:
         options = options or {}
         if getattr(function, "__module__", "") == torch.nn.init.__name__:
             return args[0] if args else options["tensor"]

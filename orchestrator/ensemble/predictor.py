@@ -28,7 +28,7 @@ from orchestrator.ensemble.member import Member, check_numbers
 from orchestrator.ensemble.options import check_cascade
 from orchestrator.ensemble.trunk import split, whole
 from orchestrator.ensemble.voting import Fused, Strategy, fuse
-from orchestrator.errors import PhotoError, Problem
+from orchestrator.errors import DataError, PhotoError, Problem
 from orchestrator.labels import JOINT, TASKS, of_tasks
 from orchestrator.stages import Stages
 from orchestrator.training.devices import keep_freed_memory
@@ -189,7 +189,7 @@ class Predictor:
             with self.stages("crop and resize"):
                 return self.prepare(photo)
         except PhotoError as error:
-            return error.message.removeprefix(f"{path}: ")
+            return f"{error.what}."
 
     def probabilities(self, prepared: Sequence[Prepared]) -> dict[str, list[NDArray[np.float32]]]:
         """Every member's class probabilities for prepared photos: task -> M arrays (n, C).
@@ -306,7 +306,7 @@ class Predictor:
         """Reads all that is left, to name every photo that cannot be read."""
         answers = zip(rest, pool.map(self.read, rest), strict=True)
         failed = [Problem(str(path), one) for path, one in answers if isinstance(one, str)]
-        raise PhotoError(
+        raise DataError(
             f"{len(failed)} of {len(paths)} photos cannot be read; with --on-error mark their rows stay empty.", failed
         )
 

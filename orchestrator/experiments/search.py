@@ -22,7 +22,7 @@ import numpy as np
 from orchestrator.commands import extra_hint, set_aside
 from orchestrator.data.files import sha256_of
 from orchestrator.data.sealed import check_file, damaged, read_sealed, write_sealed
-from orchestrator.errors import ConfigError, DamagedError, OrchestratorError
+from orchestrator.errors import ConfigError, DamagedError, OrchestratorError, first_line
 from orchestrator.experiments.spaces import Choice, Space
 
 __all__ = ["COMPLETE", "FAILED", "GIVEN_UP", "RUNNING", "Search", "Trial", "bars_of"]
@@ -117,8 +117,7 @@ class Search:
         except DamagedError:
             raise
         except Exception as error:  # SQLAlchemy's and SQLite's, dozens of kinds
-            told = str(error).strip().splitlines() or [type(error).__name__]
-            raise _broken(file, f"cannot be read as a search ({told[0]})") from None
+            raise _broken(file, f"cannot be read as a search ({first_line(error)})") from None
 
     def _check(self) -> None:
         """Holds the file to its seal; without one, to SQLite's own check."""

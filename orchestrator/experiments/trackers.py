@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from orchestrator.commands import extra_hint
-from orchestrator.errors import ConfigError, OrchestratorError, nearest
+from orchestrator.errors import ConfigError, OrchestratorError, first_line, nearest
 from orchestrator.records.comparison import flat
 from orchestrator.records.run import RunRecord
 
@@ -149,9 +149,8 @@ class _Guarded:
         except OrchestratorError:
             raise
         except Exception as error:  # each tracker's client has exceptions of its own
-            told = str(error).strip().splitlines() or [type(error).__name__]
             raise ConfigError(
-                f"tracker {self.name}: {told[0].rstrip('.')}. What it was told is noted: the same command goes on from there."
+                f"tracker {self.name}: {first_line(error)}. What it was told is noted: the same command goes on from there."
             ) from error
 
 
@@ -238,7 +237,7 @@ class MLflow:
             if ours and stray.is_dir():
                 os.removedirs(stray)
         except Exception as error:  # requests', SQLAlchemy's or MLflow's own
-            raise ConfigError(f"tracker mlflow: {uri} cannot be reached ({str(error).splitlines()[0]}).") from None
+            raise ConfigError(f"tracker mlflow: {uri} cannot be reached ({first_line(error)}).") from None
         if found is not None and found.lifecycle_stage == "deleted":
             restore = shlex.join(["mlflow", "experiments", "restore", "--experiment-id", str(found.experiment_id)])
             where = f"MLFLOW_TRACKING_URI={shlex.quote(uri)}"
@@ -249,8 +248,7 @@ class MLflow:
         try:
             self._experiment = found.experiment_id if found else self._client.create_experiment(PROJECT)
         except Exception as error:  # requests', SQLAlchemy's or MLflow's own, some without a word
-            told = str(error).strip().splitlines() or [type(error).__name__]
-            raise ConfigError(f"tracker mlflow: {uri} takes no new experiment ({told[0].rstrip('.')}).") from None
+            raise ConfigError(f"tracker mlflow: {uri} takes no new experiment ({first_line(error)}).") from None
 
     def knows(self, run: RunRecord, known: str) -> bool:
         """Whether the run is there and not deleted."""

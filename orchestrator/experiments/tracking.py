@@ -16,7 +16,7 @@ from typing import Any
 
 from orchestrator.commands import orch
 from orchestrator.data.sealed import read_sealed, without, write_sealed
-from orchestrator.errors import OrchestratorError
+from orchestrator.errors import OrchestratorError, first_line
 from orchestrator.experiments.trackers import Tracker, check_words, disabled, open_trackers
 from orchestrator.preparation import Observer
 from orchestrator.records.run import RunRecord, member_folder
@@ -154,9 +154,10 @@ class Tracked:
         except Exception as error:  # a tracker's own, of any kind
             self._trackers.remove(tracker)
             kind = tracker.name.partition("=")[0]
-            told = str(error).strip().splitlines() or [type(error).__name__]
             later = orch("runs", "track", *self._runs, "--to", self._word(kind), workspace=self._workspace)
-            self._observer.say(f"note: {kind} is told nothing more ({told[0]}) Training goes on; later: {later}")
+            self._observer.say(
+                f"note: {kind} is told nothing more ({first_line(error)}). Training goes on; later: {later}"
+            )
 
     def _word(self, kind: str) -> str:
         return next((word for word in self._words if word.partition("=")[0] == kind), kind)

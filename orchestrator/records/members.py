@@ -14,7 +14,8 @@ from typing import Any
 from orchestrator.data.files import atomic, put_aside, sweep, take_away
 from orchestrator.data.sealed import damaged
 from orchestrator.errors import DamagedError, WorkspaceError
-from orchestrator.records.run import UNFINISHED, RunRecord, member_folder
+from orchestrator.records.run import COMPLETE, UNFINISHED, RunRecord, member_folder
+from orchestrator.records.summary import score_of
 from orchestrator.training.cards import (
     CARD,
     CHECKPOINT,
@@ -26,7 +27,7 @@ from orchestrator.training.cards import (
     trained_again,
 )
 
-__all__ = ["check_member", "clear", "heal", "share_member"]
+__all__ = ["check_member", "clear", "conclude", "heal", "share_member"]
 
 
 def clear(folder: Path) -> None:
@@ -60,7 +61,34 @@ def check_member(run: RunRecord, fold: int | None, files: bool = True) -> dict[s
     return card
 
 
-def heal(run: RunRecord, say: Callable[[str], None]) -> list[int | None]:
+def conclude(run: RunRecord, files: bool = True) -> list[int | None]:
+    """Writes down what a run's members are: it is complete when all are there, and unfinished otherwise.
+
+    Args:
+        run: its record, changed and saved.
+        files: hash weights and held-out tables too; training has just written them.
+
+    Returns:
+        The folds that are missing, or not as they were written.
+    """
+    missing: list[int | None] = []
+    cards: dict[int | None, dict[str, Any]] = {}
+    for fold in run.folds:
+        try:
+            cards[fold] = check_member(run, fold, files)
+        except DamagedError:
+            run.files.pop(member_folder(fold), None)
+            missing.append(fold)
+    run.seconds = sum(card["seconds"] for fold, card in cards.items() if fold in run.own_folds)
+    run.status, run.score = UNFINISHED if missing else COMPLETE, None
+    if not missing:
+        run.files = {member_folder(fold): dict(card["sha256"]) for fold, card in cards.items()}
+        run.score = score_of(run)
+    run.save()  # written last: a complete run has all its members
+    return missing
+
+
+def heal(run: RunRecord, say: Callable[[str], None]) -> None:
     """Puts members aside that are not as they were written, so that training makes them anew; the caller holds the run's lock.
 
     A complete run that lacks a member is unfinished again. Nothing is deleted.
@@ -68,32 +96,24 @@ def heal(run: RunRecord, say: Callable[[str], None]) -> list[int | None]:
     Args:
         run: its record, changed and saved where members were put aside or are gone.
         say: told what was found.
-
-    Returns:
-        The folds that are missing now.
     """
-    missing: list[int | None] = []
     for fold in run.folds:
         folder = run.member(fold)
         begun = not run.complete and not os.path.lexists(folder / CARD)
         if begun and (folder.is_dir() or not os.path.lexists(folder)):
-            missing.append(fold)  # its turn has not come, or it is under way
-            continue
+            continue  # its turn has not come, or it is under way
         try:
             check_member(run, fold)
         except DamagedError as error:
-            what = error.message.split(". Restore it; or")[0]
             place = put_aside(folder)
             kept = f" (what is there was put aside as {place.name})" if place else ""
             run.status = UNFINISHED
             run.files.pop(member_folder(fold), None)
             run.save()
             if _shared_anew(run, fold):
-                say(f"note: {what}: {run.id} takes it from {run.parent} again{kept}.")
+                say(f"note: {error.fact}: {run.id} takes it from {run.parent} again{kept}.")
                 continue
-            missing.append(fold)
-            say(f"note: {what}: {run.id} trains it again{kept}.")
-    return missing
+            say(f"note: {error.fact}: {run.id} trains it again{kept}.")
 
 
 def _shared_anew(run: RunRecord, fold: int | None) -> bool:

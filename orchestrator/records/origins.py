@@ -104,5 +104,4 @@ def _by_resuming(workspace: Workspace, run: RunRecord) -> str:
 def _put_aside(path: Path, error: DamagedError, say: Say) -> None:
     place = put_aside(path)
     if place is not None:
-        what = error.message.split(". Restore it; or")[0]
-        say(f"note: {what}: written anew; the old one was put aside as {place.name}.")
+        say(f"note: {error.fact}: written anew; the old one was put aside as {place.name}.")

@@ -11,14 +11,13 @@ from pathlib import Path
 from orchestrator.commands import orch
 from orchestrator.data.files import put_aside
 from orchestrator.data.sealed import check_file, check_sealed, without
-from orchestrator.errors import DamagedError, LeakError, WorkspaceError
+from orchestrator.errors import DamagedError, WorkspaceError
 from orchestrator.labels import CLASSES
 from orchestrator.records.annotations import Annotations
-from orchestrator.records.members import check_member
+from orchestrator.records.members import check_member, conclude
 from orchestrator.records.origins import content_of, plan_of
-from orchestrator.records.run import COMPLETE, RECORD, UNFINISHED, RunRecord, member_folder
-from orchestrator.records.summary import score_of
-from orchestrator.records.workspace import MARK, Workspace, now, write_mark
+from orchestrator.records.run import RECORD, RunRecord
+from orchestrator.records.workspace import FOLDER, MARK, Workspace, now, write_mark
 from orchestrator.training.cards import CARD, read_card
 
 __all__ = ["Findings", "check", "repair"]
@@ -43,12 +42,8 @@ class Findings:
             act()
         except DamagedError as error:
             # Several runs may stand on one plan or one table of photos: each file is told once.
-            if _file_of(error) not in map(_file_of, self.damaged):
+            if error.path not in [known.path for known in self.damaged]:
                 self.damaged.append(error)
-
-
-def _file_of(error: DamagedError) -> str:
-    return error.message.partition(": ")[0]
 
 
 def check(root: Path) -> Findings:
@@ -135,10 +130,9 @@ def _repair_mark(root: Path, say: Callable[[str], None]) -> int:
         place = put_aside(root / MARK)
     # Numbers that were deleted are not known any more: at least none that somebody still speaks of is given out again.
     numbers: dict[str, int] = {}
-    for path in root.rglob("*-[0-9][0-9][0-9][0-9]*"):
-        kind, _, number = path.name.partition(".")[0].rpartition("-")
-        if number.isdigit():
-            numbers[kind] = max(numbers.get(kind, 0), int(number))
+    for path in (root / "deleted").glob("*"):  # those in the root itself are counted when an id is given out
+        if match := FOLDER.fullmatch(path.name):
+            numbers[match[1]] = max(numbers.get(match[1], 0), int(match[2]))
     write_mark(root, now(), numbers)
     say(f"{root / MARK} is written anew{f'; the old one was put aside as {place.name}' if place else ''}.")
     return 1
@@ -154,19 +148,8 @@ def _repair_run(workspace: Workspace, folder: Path, say: Callable[[str], None]) 
         )
         return
     place = put_aside(folder / RECORD)
-    run.status, run.published = UNFINISHED, True
-    missing = []
-    for fold in run.folds:
-        try:
-            run.files[member_folder(fold)] = dict(check_member(run, fold)["sha256"])
-        except DamagedError:
-            run.files.pop(member_folder(fold), None)
-            missing.append(fold)
-    if not missing:
-        run.status, run.score = COMPLETE, None
-        run.score = score_of(run)
-        run.seconds = sum(read_card(path)["seconds"] for path in run.members)
-    run.save()
+    run.published = True
+    missing = conclude(run)
     kept = f"; the old one was put aside as {place.name}" if place else ""
     rest = (
         f" Fold {', '.join(map(str, missing))}: `{orch('resume', run.id, workspace=workspace.root)}` trains it."
@@ -181,7 +164,7 @@ def _remembered(folder: Path) -> RunRecord | None:
     for place in sorted(folder.glob("*")):
         try:
             card = read_card(place)
-        except (WorkspaceError, LeakError):
+        except WorkspaceError:
             continue
         if card.get("run") == folder.name:
             return RunRecord.of(folder, {**card["record"], "files": {}})

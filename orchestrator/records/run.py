@@ -208,7 +208,7 @@ class RunRecord:
         try:
             return cls(folder=folder, id=folder.name, **value)
         except TypeError as error:
-            raise DamagedError(f"{folder / RECORD}: not the record of a run ({error}).") from None
+            raise DamagedError(folder / RECORD, f"not the record of a run ({error})") from None
 
 
 def run_key(

@@ -16,6 +16,7 @@ Every file that carries meaning is sealed (data/sealed.py), and what lies beside
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -26,17 +27,17 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.commands import orch
 from orchestrator.data.files import put_aside
-from orchestrator.data.sealed import read_sealed, without, write_sealed
-from orchestrator.errors import DamagedError, Problem, WorkspaceError, nearest
+from orchestrator.data.sealed import damaged, read_sealed, without, write_sealed
+from orchestrator.errors import DamagedError, WorkspaceError, nearest
 from orchestrator.labels import CLASSES
-from orchestrator.records.run import RunRecord
+from orchestrator.records.run import RECORD, RunRecord
 
 if TYPE_CHECKING:
     from filelock import FileLock
 
     from orchestrator.data.photos import HashCache
 
-__all__ = ["ENSEMBLE", "ENSEMBLE_FORMAT", "MARK", "WORKSPACE_FORMAT", "Workspace", "now", "problem_of", "write_mark"]
+__all__ = ["ENSEMBLE", "ENSEMBLE_FORMAT", "FOLDER", "MARK", "WORKSPACE_FORMAT", "Workspace", "now", "write_mark"]
 
 WORKSPACE_FORMAT = 2
 ENSEMBLE_FORMAT = 2
@@ -75,7 +76,6 @@ class Workspace:
 
     def __init__(self, root: Path, create: bool = False) -> None:
         self.root = root
-        mark = root / MARK
         if self.is_at(root):
             self._about()
             return
@@ -90,13 +90,12 @@ class Workspace:
             )
         root.mkdir(parents=True, exist_ok=True)
         write_mark(root, now(), {})
-        assert mark.is_file()
 
     @staticmethod
     def is_at(root: Path) -> bool:
-        """Whether a folder is a workspace, or was one and has lost the file that says so."""
-        mark = root / MARK
-        return mark.is_symlink() or mark.exists() or (root / "current").is_dir() or (root / "plans").is_dir()
+        """Whether a folder is a workspace, or was one and has lost the file that says so: it holds runs."""
+        lost = (path for path in root.glob(f"*/{RECORD}") if FOLDER.fullmatch(path.parent.name))
+        return os.path.lexists(root / MARK) or any(True for _ in lost)
 
     def _about(self) -> dict[str, Any]:
         repair = orch("workspace", "repair", workspace=self.root)
@@ -170,8 +169,8 @@ class Workspace:
         if len(wrong) == 1:
             raise wrong[0]
         if wrong:
-            problems = [problem_of(error) for error in wrong]
-            raise DamagedError(f"{self.root}: {len(wrong)} runs cannot be read.", problems)
+            problems = [error.problem("damaged") for error in wrong]
+            raise DamagedError(self.root, f"{len(wrong)} runs cannot be read", problems=problems)
         return runs
 
     def run(self, name: str) -> RunRecord:
@@ -228,12 +227,18 @@ class Workspace:
         """The id of a specialist's current run, or of the current ensemble; None when there is none.
 
         Raises:
-            DamagedError: the file that says so is damaged.
+            DamagedError: the file that says so is damaged, or names what is not there any more.
         """
         path = self._current(what)
-        if not path.exists() and not path.is_symlink():
+        if not os.path.lexists(path):
             return None
-        return str(read_sealed(path, "current", what, CURRENT_FORMAT, self._chosen(what))["name"])
+        try:
+            name = str(read_sealed(path, "current", what, CURRENT_FORMAT, "")["name"])
+        except DamagedError as error:  # the way out reads every run of the task: only where it is needed
+            raise damaged(path, error.what, self._chosen(what)) from None
+        if not (self.root / name).is_dir():
+            raise damaged(path, f"names {name}, of which there is no folder in {self.root}", self._chosen(what))
+        return name
 
     def current_or_none(self, what: str) -> str | None:
         """The same for those who are about to choose: None too where the file is damaged."""
@@ -320,12 +325,6 @@ class Workspace:
     def save_ensemble(self, folder: Path, name: str, record: Mapping[str, Any]) -> None:
         """Writes an ensemble's record, the last of its files."""
         write_sealed(folder / ENSEMBLE, "ensemble", name, ENSEMBLE_FORMAT, record)
-
-
-def problem_of(error: DamagedError) -> Problem:
-    """The error as one of several problems."""
-    where, _, what = error.message.partition(": ")
-    return Problem(where, what, kind="damaged")
 
 
 def now() -> str:

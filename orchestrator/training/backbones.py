@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from orchestrator.data.files import atomic, sha256_of, take_away
 from orchestrator.data.preprocessing import Geometry, Preprocess
-from orchestrator.errors import ConfigError, WeightsError, counted, nearest
+from orchestrator.errors import ConfigError, WeightsError, counted, first_line, nearest
 from orchestrator.recipe import Recipe
-from orchestrator.training.layers import arranged, words_of
+from orchestrator.training.layers import arranged
 from orchestrator.training.lean import timm
 from orchestrator.training.published import from_hub, from_package
 from orchestrator.training.sight import Blind, blind_edges, patch_of
@@ -91,7 +91,7 @@ def check_backbone(recipe: Recipe) -> None:
     except Exception as error:  # each architecture refuses sizes and options in its own way
         raise ConfigError(
             f"backbone = '{name}' cannot be built for photos of {recipe.height} x {recipe.width}{_with(recipe)}: "
-            f"{words_of(error)}. "
+            f"{first_line(error)}. "
             "Choose another size (--set height=... --set width=...), leave these settings at their defaults, or another backbone."
         ) from None
     _check_sight(recipe)

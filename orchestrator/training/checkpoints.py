@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 
 from orchestrator.data.files import atomic
 from orchestrator.data.sealed import check_file, damaged, without
-from orchestrator.errors import WeightsError
+from orchestrator.errors import WeightsError, first_line
 from orchestrator.training.cards import trained_again
 from orchestrator.training.tensors import unshared
 
@@ -59,7 +59,7 @@ def _load_sealed(path: Path, identity: str, way_out: str) -> tuple[dict[str, Ten
     except FileNotFoundError:
         raise damaged(path, "missing", way_out) from None
     except (SafetensorError, OSError, ValueError) as error:
-        raise damaged(path, f"damaged ({str(error).splitlines()[0]})", way_out) from None
+        raise damaged(path, f"damaged ({first_line(error)})", way_out) from None
     if notes.get("digest") != _digest(notes.get("identity", ""), notes.get("note", ""), tensors):
         raise damaged(path, "its contents do not match the digest in it: it was damaged", way_out)
     if notes["identity"] != identity:

@@ -150,7 +150,7 @@ def _whole(path: Path, say: Callable[[str], None]) -> bool:
     try:
         check_file(path, read_sealed(about, KIND, path.stem, FEATURES_FORMAT, "")["sha256"], "")
     except DamagedError as error:
-        say(f"note: {error.message.split('. Restore it; or')[0]}: computed again.")
+        say(f"note: {error.fact}: computed again.")
         take_away(path)
         take_away(about)
         return False

@@ -5,13 +5,12 @@ A network's names and weights stay as they are; only how a layer gets its answer
 
 from __future__ import annotations
 
-import traceback
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["arranged", "words_of"]
+__all__ = ["arranged"]
 
 NARROW = 16
 """Input channels below which a strided convolution of one pixel is put otherwise."""
@@ -50,12 +49,3 @@ class _Every:
     def __call__(self, _module: nn.Module, inputs: tuple[Any, ...]) -> Tensor:
         found: Tensor = inputs[0][:, :, :: self._rows, :: self._columns]
         return found
-
-
-def words_of(error: Exception) -> str:
-    """What an error of a library says; the line that failed, where it says nothing (a bare assertion)."""
-    lines = str(error).strip().splitlines()
-    if lines:
-        return lines[0].rstrip(".")
-    frames = traceback.extract_tb(error.__traceback__)
-    return f"{type(error).__name__} at `{frames[-1].line}`" if frames and frames[-1].line else type(error).__name__

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from orchestrator.data.files import sha256_of
-from orchestrator.errors import WeightsError
+from orchestrator.errors import WeightsError, first_line
 from orchestrator.training.lean import timm
 
 __all__ = ["from_hub", "from_package"]
@@ -42,8 +42,7 @@ def from_hub(backbone: str, options: Mapping[str, Any]) -> dict[str, Tensor]:
     try:
         return dict(timm.create_model(backbone, pretrained=True, **options).state_dict())
     except Exception as error:  # the hub's client raises a dozen unrelated types, offline ones among them
-        words = str(error).strip().splitlines()
-        reason = textwrap.shorten(words[0], 160, placeholder=" ...") if words else type(error).__name__
+        reason = textwrap.shorten(first_line(error), 160, placeholder=" ...")
         packaged = ", ".join(PACKAGED)
         raise WeightsError(
             f"the weights of '{backbone}' could not be had from the hub ({reason}). Ways out: connect to the internet and "

@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from orchestrator.errors import WeightsError
+from orchestrator.errors import WeightsError, first_line
 from orchestrator.recipe import check_weights
 
 __all__ = ["read_weights"]
@@ -148,7 +148,7 @@ def _opened(path: Path) -> Any:
             "state_dict() alone, or as safetensors."
         ) from None
     except (SafetensorError, RuntimeError, EOFError, ValueError, OSError, KeyError, TypeError) as error:
-        words = str(error).strip().splitlines() or [type(error).__name__]
+        what = first_line(error)
         if "TorchScript" in str(error):
-            words = ["it is a program in TorchScript; save its state_dict() instead"]
-        raise WeightsError(f"weights = '{path}': cannot be read ({words[0]}).") from None
+            what = "it is a program in TorchScript; save its state_dict() instead"
+        raise WeightsError(f"weights = '{path}': cannot be read ({what}).") from None

@@ -31,7 +31,7 @@ class Rows:
 
     def take(self, rows: np.ndarray) -> np.ndarray:
         if self.fails in rows:
-            raise PhotoError("a.jpg: damaged.")
+            raise PhotoError("a.jpg", "damaged")
         if self.dies in rows:
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(self.waits)
