@@ -101,22 +101,22 @@ class Kept:
     changed_at_most: float
 
 
-def check_measurable(record: Mapping[str, Any], rate: float, photos: int) -> None:
+def check_measurable(record: Mapping[str, Any], rate: float, photos: int, workspace: Path) -> None:
     """Refuses what no cascade can be measured for; needs no member.
 
     Args:
         record: of the ensemble.
         rate: share of labels that may change, 0..1.
         photos: how many there are to measure on.
+        workspace: of the ensemble, for the message.
 
     Raises:
         ConfigError: members that a cascade cannot ask, a hard vote, a rate outside 0..1, or too few photos for it.
     """
     check_cascade(record["members"], record.get("outside", ()))
     if record["strategy"] != "soft":
-        raise ConfigError(
-            f"a measured cascade is for soft votes; a hard vote needs none: `{orch('predict', 'PHOTOS', '--cascade')}` is exact."
-        )
+        exact = orch("predict", "PHOTOS", "--cascade", workspace=workspace)
+        raise ConfigError(f"a measured cascade is for soft votes; a hard vote needs none: `{exact}` is exact.")
     check_rate(rate, photos)
 
 

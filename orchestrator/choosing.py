@@ -5,7 +5,7 @@ Nothing heavy is imported before two things are compared.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from orchestrator.commands import orch
@@ -22,6 +22,7 @@ OUT_OF_FOLD = "out_of_fold.parquet"
 """In an ensemble's folder: every photo's answer behind its scores."""
 
 Say = Callable[[str], None]
+Record = Mapping[str, Any]
 
 
 def choose_runs(workspace: Workspace, choice: Sequence[str] = ()) -> dict[str, list[RunRecord]]:
@@ -128,7 +129,7 @@ def make_ensemble_current(workspace: Workspace, name: str, say: Say) -> None:
         use = orch("ensembles", "use", name, workspace=workspace.root)
         say(f"{name} has no score: {before['id']} stays the current ensemble. `{use}` makes it that.")
         return
-    use_ensemble(workspace, name, say)
+    _set_ensemble(workspace, before, record, say)
 
 
 def use_ensemble(workspace: Workspace, name: str, say: Say) -> None:
@@ -137,27 +138,32 @@ def use_ensemble(workspace: Workspace, name: str, say: Say) -> None:
     Raises:
         WorkspaceError: there is none of that name, or its record is damaged.
     """
-    before, record = _standing_ensemble(workspace, say), workspace.ensemble(name)[1]
+    record = workspace.ensemble(name)[1]
+    _set_ensemble(workspace, _standing_ensemble(workspace, say), record, say)
+
+
+def _set_ensemble(workspace: Workspace, before: Record | None, after: Record, say: Say) -> None:
+    name = after["id"]
     workspace.set_current("ensemble", name)
     if before is None or before["id"] == name:
         say(f"{name} is now the current ensemble.")
         return
     back = orch("ensembles", "use", before["id"], workspace=workspace.root)
     say(f"{name} is now the current ensemble (was {before['id']}); `{back}` goes back.")
-    say(f"{name} over {before['id']}, 18-way: {_told(_ensemble_gain(workspace, before, {'id': name, **record}))}.")
+    say(f"{name} over {before['id']}, 18-way: {_told(_ensemble_gain(workspace, before, after))}.")
 
 
-def _standing_ensemble(workspace: Workspace, say: Say) -> dict[str, Any] | None:
+def _standing_ensemble(workspace: Workspace, say: Say) -> Record | None:
     """The record of the current ensemble; None where there is none that can be read."""
     try:
         name = workspace.current("ensemble")
-        return None if name is None else dict(workspace.ensemble(name)[1])
+        return None if name is None else workspace.ensemble(name)[1]
     except WorkspaceError as error:
         say(f"note: {error.message}")
         return None
 
 
-def _ensemble_gain(workspace: Workspace, before: dict[str, Any], after: dict[str, Any]) -> Any:
+def _ensemble_gain(workspace: Workspace, before: Record, after: Record) -> Any:
     """How much better an ensemble's labels are than another's for the same photos, or why nobody can say."""
     import pandas as pd
 
@@ -193,6 +199,6 @@ def _standing(workspace: Workspace, run: RunRecord, say: Say) -> RunRecord | Non
     try:
         name = workspace.current(run.task)
         return None if name is None else workspace.run(name)
-    except (DamagedError, WorkspaceError) as error:
+    except WorkspaceError as error:
         say(f"note: {error.message}")
         return None

@@ -1,16 +1,17 @@
 """Commands as they are printed for people to paste: whole, and quoted for a shell.
 
 Whatever tells somebody to run `orch` asks this module for the words, so that no command that is printed can work on another
-workspace than the one that it is about, or break on a blank in a path. This module knows no command's meaning.
+workspace than the one that it is about, or break on a blank in a path.
 """
 
 from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-__all__ = ["DEFAULT_WORKSPACE", "WORKSPACE_VARIABLE", "extra_hint", "orch", "set_aside", "shown"]
+__all__ = ["DEFAULT_WORKSPACE", "WORKSPACE_VARIABLE", "data_words", "extra_hint", "orch", "set_aside", "shown"]
 
 DEFAULT_WORKSPACE = Path("runs")
 WORKSPACE_VARIABLE = "ORCH_WORKSPACE"
@@ -40,6 +41,16 @@ def shown(path: Path) -> str:
     """A path as it is printed in a command: relative to this folder where it lies below it, absolute elsewhere."""
     here, whole = Path.cwd(), path.absolute()
     return str(whole.relative_to(here)) if whole.is_relative_to(here) else str(whole)
+
+
+def data_words(
+    source: Path, columns: Mapping[str, str] | None = None, distinct: bool = False, extra: Sequence[Path] = ()
+) -> list[str]:
+    """The options that name a data source in a printed command; as `--data`, `--columns` (our name -> theirs) and the like."""
+    words = ["--data", shown(source)]
+    words += [word for ours, theirs in (columns or {}).items() for word in ("--columns", f"{ours}={theirs}")]
+    words += ["--distinct-people"] if distinct else []
+    return words + [word for table in extra for word in ("--extra", shown(table))]
 
 
 def extra_hint(extra: str) -> str:

@@ -223,8 +223,7 @@ def _problem(task: str, name: str, error: Any, changes: Sequence[str]) -> Proble
         allowed = [word.strip("' ") for word in str(error["ctx"]["expected"]).replace(" or ", ", ").split(",")]
         message, hint = f"allowed: {', '.join(allowed)}", nearest(str(error["input"]), allowed)
     if said and "," in str(error["input"]) and error["type"] != "literal_error":
-        grid = orch("train", task, "--grid", f"{key}=A,B")
-        hint = f" Several values, to try each, are for `{grid}`."
+        hint = f" Several values, to try each, are for --grid {key}=A,B."
     end = "" if message.endswith("?") else "."
     return Problem(where, f"{key} = {error['input']!r}: {message}{end}{hint}", kind="wrong_value")
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from orchestrator.choosing import OUT_OF_FOLD, make_ensemble_current
 from orchestrator.data.files import atomic, sha256_of
-from orchestrator.ensemble.outside import OutsideTable, count_matches
+from orchestrator.ensemble.outside import OutsideTable
 from orchestrator.ensemble.voting import COLUMN, STRATEGIES, Strategy, vote
 from orchestrator.errors import ConfigError, PlanError, WorkspaceError, nearest
 from orchestrator.evaluation.held_out import held_out_of
@@ -74,7 +74,8 @@ def build_ensemble(
     outside: Sequence[OutsideTable] = (),
     say: Callable[[str], None] = lambda _: None,
 ) -> Built:
-    """Scores the chosen runs out of fold and saves them as an ensemble, which becomes the current one unless it is unscored.
+    """Scores the chosen runs out of fold and saves them as an ensemble, which becomes the current one unless it is unscored and
+    the current one has a score.
 
     Args:
         workspace: where it is saved.
@@ -110,7 +111,9 @@ def build_ensemble(
     if not why_none:
         joined = join_tasks(tables)
         if outside:
-            count_matches(record["outside"], outside, list(joined[TASKS[0]].table["path"]))
+            paths = list(joined[TASKS[0]].table["path"])
+            for about, one in zip(record["outside"], outside, strict=True):
+                about |= {"matched": one.matched(paths), "held_out": len(paths)}
             joined = join_outside(joined, outside, plan_of(workspace, runs[TASKS[0]][0]))
         evaluation, table = _score(joined, chosen)
         disagreements = _disagreements(joined)

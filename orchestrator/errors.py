@@ -17,6 +17,7 @@ collected and raised together, so that a user fixes them in one go.
     ├── LeakError         a score that would use a person seen in training
     └── TrainingError     jobs that failed while others went on
 
+A PhotoError and a DamagedError are a FileError too: they know their file, what is wrong with it, and the way out.
 This module knows nothing of what raises the errors.
 """
 
@@ -36,6 +37,7 @@ __all__ = [
     "DataError",
     "DeviceError",
     "EngineError",
+    "FileError",
     "LeakError",
     "Mistakes",
     "OrchestratorError",
@@ -117,7 +119,7 @@ class DataError(OrchestratorError):
     """The photos or their table are not fit for use."""
 
 
-class _FileError(OrchestratorError):
+class FileError(OrchestratorError):
     """What is wrong with one file.
 
     Args:
@@ -143,7 +145,7 @@ class _FileError(OrchestratorError):
         return Problem(self.path, f"{self.what}.", self.way_out, kind)
 
 
-class PhotoError(_FileError, DataError):
+class PhotoError(FileError, DataError):
     """One photo cannot be read."""
 
 
@@ -175,7 +177,7 @@ class WorkspaceError(OrchestratorError):
     """Something in the workspace is missing, broken, or written by a newer version."""
 
 
-class DamagedError(_FileError, WorkspaceError):
+class DamagedError(FileError, WorkspaceError):
     """A file of the workspace is missing, damaged, or another than the one that was written."""
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from orchestrator.commands import orch
 from orchestrator.data.sealed import check_file
 from orchestrator.ensemble.member import MemberFiles, load_members
 from orchestrator.ensemble.outside import read_outside
 from orchestrator.ensemble.predictor import Predictor
 from orchestrator.ensemble.voting import Strategy
-from orchestrator.records.workspace import Workspace
+from orchestrator.records.workspace import Workspace, ensemble_again
 
 __all__ = ["open_predictor"]
 
@@ -34,8 +33,7 @@ def open_predictor(
         task: [MemberFiles(workspace.root / one["folder"], one["sha256"], one["function"]) for one in chosen]
         for task, chosen in record["members"].items()
     }
-    tables = [word for one in record["outside"] for word in ("--with", one["name"])]
-    again = f"build it again with its tables: `{orch('ensemble', *tables, workspace=workspace.root)}`."
+    again = f"build it again: `{ensemble_again(workspace.root, record)}`."
     for one in record["outside"]:
         check_file(folder / one["file"], record["files"][one["file"]], again)
     found = load_members(members, device, loaded)

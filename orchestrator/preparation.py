@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from orchestrator.checks import LEAST, too_few
-from orchestrator.commands import orch
+from orchestrator.commands import data_words, orch
 from orchestrator.data.boxes import find_boxes
 from orchestrator.data.preprocessing import Box, Geometry
 from orchestrator.data.store import DirectPixels, JoinedRows, PixelSource, Rows, build_stores, store_key
@@ -162,7 +162,9 @@ def _rows_of(
 def _tell_faces(faces: Sequence[Box | None], settings: Settings, observer: Observer) -> None:
     without = sum(box is None for box in faces)
     found = f"faces: found in {len(faces) - without:,} of {counted(len(faces), 'photo')}"
-    listing = orch("data", "faces", "--data", settings.data, workspace=settings.workspace)
+    listing = orch(
+        "data", "faces", *data_words(settings.data, settings.columns, settings.distinct), workspace=settings.workspace
+    )
     rest = f"; the other {without:,} show the recipe's crop and anchor: `{listing}` lists them." if without else "."
     observer.say(found + rest)
 

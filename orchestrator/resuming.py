@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from orchestrator.commands import orch
+from orchestrator.commands import data_words, orch
 from orchestrator.errors import ConfigError, DataError
 from orchestrator.inputs import Inputs, read_inputs
 from orchestrator.pipeline import Report, heal_runs, train_runs
@@ -85,7 +85,8 @@ def _check_unchanged(run: RunRecord, inputs: Inputs, settings: Settings) -> None
         ("the extra photos", inputs.extra_of(run.task), run.extra),
     ):
         if now != then:
-            anew = orch("train", run.task, "--data", settings.data, workspace=settings.workspace)
+            source = data_words(settings.data, settings.columns, settings.distinct, settings.extra)
+            anew = orch("train", run.task, *source, workspace=settings.workspace)
             raise ConfigError(
                 f"{run.id}: {what} would be another than it was begun with ({str(now)[:12]}; on record {str(then)[:12]}). "
                 f"Restore what has changed, or train another run: `{anew}`."

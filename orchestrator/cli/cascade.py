@@ -85,7 +85,7 @@ def cascade(
     else:
         paths = list(read_eval(evaluation).paths) if evaluation is not None else find_photos(photos or [], say)
     with wrong.kept():
-        check_measurable(record, rate, len(paths))
+        check_measurable(record, rate, len(paths), workspace)
     with wrong.kept():
         runs = {one["run"]: None for own in record["members"].values() for one in own}
         check_unseen(paths, trained_content(here, runs))

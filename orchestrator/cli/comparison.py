@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.cli.console import grid, out, say
-from orchestrator.commands import orch, shown
+from orchestrator.commands import data_words, orch
 from orchestrator.config import in_words
 
 if TYPE_CHECKING:
@@ -58,15 +58,12 @@ def next_step(run: RunRecord) -> str:
     workspace = run.folder.parent
     if not run.partial:
         return f"make it the current one: {orch('runs', 'use', run.id, workspace=workspace)}"
-    data = shown(Path(run.data["source"]))
-    extra = [
-        word for source in run.data.get("extra", {}).get("sources", ()) for word in ("--extra", shown(Path(source)))
-    ]
-    columns = [word for pair in run.data["columns"].items() for word in ("--columns", "=".join(pair))]
-    columns += ["--distinct-people"] if run.data.get("distinct_people") else []
+    extra = [Path(source) for source in run.data.get("extra", {}).get("sources", ())]
+    distinct = bool(run.data.get("distinct_people"))
+    data = data_words(Path(run.data["source"]), run.data["columns"], distinct, extra)
     k, seed = (run.plan["k"], run.plan["seed"]) if run.plan else (0, 0)
     plan = ["--folds", k, "--plan-seed", seed, "--seed", run.seed]
-    words = orch("train", run.task, "--data", data, "--base", run.id, *plan, *columns, *extra, workspace=workspace)
+    words = orch("train", run.task, *data, "--base", run.id, *plan, workspace=workspace)
     return f"it covers {run.covers}; over all folds: {words}"
 
 

@@ -131,7 +131,7 @@ def predict(
     with wrong.kept():
         contest, paths = _photos(photos or [], evaluation, on_error == "mark")
     wrong.tell()
-    check_outputs(outputs, [*paths, *([] if contest is None else [paths[0].parent.parent / "info.csv"])])
+    check_outputs(outputs, [*paths, *([] if contest is None else [contest.table.path])])
     from orchestrator.answers import write_answers, write_probabilities, write_submission
     from orchestrator.prediction import choose_engines, predict_photos
 
@@ -193,7 +193,7 @@ def _photos(photos: list[Path], evaluation: Path | None, missing_too: bool) -> t
     if evaluation is None:
         from orchestrator.prediction import find_photos
 
-        return None, find_photos(photos)
+        return None, find_photos(photos, say)
     from orchestrator.data.contest import read_eval
 
     contest = read_eval(evaluation, missing_too)

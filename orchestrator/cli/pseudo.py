@@ -70,9 +70,10 @@ def pseudo(
     plans = {one["run"]: place.run(one["run"]).plan for own in record["members"].values() for one in own}
     check_labelling(record, plans, workspace)
     plan = next(str(one["digest"]) for one in plans.values() if one)
-    paths = list(read_eval(evaluation).paths) if evaluation is not None else find_photos(photos or [], say)
+    contest = read_eval(evaluation) if evaluation is not None else None
+    paths = find_photos(photos or [], say) if contest is None else list(contest.paths)
     check_names(paths)
-    check_outputs([output], [*paths, *([evaluation / "info.csv"] if evaluation is not None else [])])
+    check_outputs([output], [*paths, *([] if contest is None else [contest.table.path])])
     with counting("loading members") as progress:
         name, predictor = open_predictor(place, folder.name, resolve_device(device), progress)
     say(f"ensemble {name}: {len(predictor.members)} members, each fold's by themselves.")

@@ -115,6 +115,7 @@ def sweep(
     if print_space:
         put((STAGES if stages else DEFAULT).removesuffix("\n"))
         return
+    from orchestrator.config import choices_of
     from orchestrator.data.outputs import Output, check_outputs
     from orchestrator.retraining import base_run
     from orchestrator.settings import Settings, check_early
@@ -129,7 +130,7 @@ def sweep(
         Output("--out", to, (".toml",)) if to else None,
         Output("--picture", picture, (".png",)) if picture else None,
     ]
-    inputs = [data, *([space] if space else []), *(Path(word.rpartition("=")[2]) for word in recipe), *extra]
+    inputs = [data, *([space] if space else []), *map(Path, choices_of((task,), recipe)[0].values()), *extra]
     check_outputs(filter(None, outputs), inputs, workspace)
     settings = Settings(
         data, workspace, column_names(columns), recipe, change, folds, folds_used or int(valid_only), seed, None, jobs, device,

@@ -134,13 +134,7 @@ def person_keys(people: Sequence[Person], table: Table, distinct: bool = False) 
             continue
         where = f"{table.path} {table.several(numbers)}"
         # `Male` and `male`, 20 and 20.0 are the same, so they must not make two people of one
-        told = {
-            (
-                check_word("gender", people[number].gender, "")[0] or people[number].gender,
-                check_age(people[number].age, "")[0] or people[number].age,
-            )
-            for number in numbers
-        }
+        told = {(_gender(people[number]), _age(people[number])) for number in numbers}
         if len({people[number].folder for number in numbers}) < len(numbers):
             what = f"id '{key}' stands twice with the same folder."
             problems.append(Problem(where, what, "Keep one of the rows.", "repeated_row"))
@@ -155,6 +149,16 @@ def person_keys(people: Sequence[Person], table: Table, distinct: bool = False) 
     stands = {key: table.several(numbers) for key, numbers in by_id.items() if key}
     problems += near_people(stands, table.path, distinct, "")
     return keys, problems
+
+
+def _gender(row: Person) -> str:
+    return check_word("gender", row.gender, "")[0] or row.gender
+
+
+def _age(row: Person) -> float | str:
+    """A number, 0 among them, or the words that are none."""
+    number = check_age(row.age, "")[0]
+    return row.age if number is None else number
 
 
 def _photos_of(root: Path, folder: str, where: str) -> tuple[dict[str, str], list[Problem]]:

@@ -58,8 +58,11 @@ def fields_of(path: Path, whole: str) -> tuple[int, list[str], list[list[str]], 
 
 def _stray(path: Path, physical: Sequence[str], done: int, error: str) -> str:
     """The message for quotes that do not fit, at the line where their row begins."""
-    line = done + 1
-    shown = printable(physical[done].strip()[:80]) if done < len(physical) else ""
+    line, begin = done + 1, physical[done].strip() if done < len(physical) else ""
+    shown = printable(begin[:80])
+    if "field limit" in error and '"' not in begin:
+        most = csv.field_size_limit()
+        return f"{path} line {line}: a cell of more than {most:,} letters: {shown}. Shorten it, or leave it out."
     if "expected after" in error:
         return (
             f"{path} line {line}: a quoted cell goes on after its closing quote: {shown}. Double the quotes that belong "
@@ -90,9 +93,7 @@ def misfits(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]], li
         inner = [(cell, cell.splitlines()) for cell in row if "\n" in cell or "\r" in cell]
         for cell, parts in inner:
             if wanted > 1 and any(part.count(",") >= wanted - 1 for part in parts):
-                what = (
-                    f'a quoted cell goes on for {len(parts)} lines and holds whole rows: "{printable(cell[:40])!s}..."'
-                )
+                what = f'a quoted cell goes on for {len(parts)} lines and holds whole rows: "{printable(cell[:40])}..."'
                 what = what.replace("\n", " / ").replace("\r", "")
                 close = 'Remove the stray quote ("), or write the cell on one line.'
                 problems.append(Problem(f"{path} line {line}", what + ".", close, "stray_quote"))

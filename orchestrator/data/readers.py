@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from orchestrator.commands import orch, shown
+from orchestrator.commands import data_words, orch
 from orchestrator.data.contest import read_contest
 from orchestrator.data.manifest import read_manifest
 from orchestrator.data.photos import Photos
@@ -51,9 +51,7 @@ def inspect(
 
 def check_command(source: Path, columns: Mapping[str, str] | None = None, distinct: bool = False) -> str:
     """The command that lists everything about a data source; arguments as of `inspect`."""
-    words = [word for ours, theirs in (columns or {}).items() for word in ("--columns", f"{ours}={theirs}")]
-    words += ["--distinct-people"] if distinct else []
-    return orch("data", "check", "--data", shown(source), *words)
+    return orch("data", "check", *data_words(source, columns, distinct))
 
 
 def read(source: Path, columns: Mapping[str, str] | None = None, distinct: bool = False) -> Photos:

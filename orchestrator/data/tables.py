@@ -247,11 +247,11 @@ def _read_parquet(path: Path) -> Table:
         columns = [column.to_pylist() for column in found.columns]
     except (pa.ArrowException, OSError, ValueError, TypeError) as error:
         raise DataError(f"{path}: cannot be read as a parquet table ({first_line(error)}).") from None
-    names = [clean(name) for name in found.column_names]
-    rows = tuple(zip(*columns, strict=True))
-    notes = _check_names(path, 1, ["index" if name.startswith("__index_level_") else name for name in names], rows)
-    kept = [place for place, name in enumerate(names) if name and not name.startswith("__index_level_")]
+    named = [(clean(name), column) for name, column in zip(found.column_names, columns, strict=True)]
+    own = [(name, column) for name, column in named if not name.startswith("__index_level_")]  # else pandas' index
+    rows = tuple(zip(*(column for _, column in own), strict=True))
+    notes = _check_names(path, 1, [name for name, _ in own], rows)
+    kept = [place for place, (name, _) in enumerate(own) if name]
     cells = tuple(tuple(row[place] for place in kept) for row in rows)
-    return Table(
-        path, tuple(names[place] for place in kept), cells, tuple(range(1, len(rows) + 1)), tuple(notes), "row"
-    )
+    names = tuple(own[place][0] for place in kept)
+    return Table(path, names, cells, tuple(range(1, len(rows) + 1)), tuple(notes), "row")

@@ -23,7 +23,7 @@ from orchestrator.data.tables import Table, read_table, text
 from orchestrator.errors import DataError, Problem, counted
 from orchestrator.labels import CLASSES, LABELS, TASKS, decompose, marginals, read_label
 
-__all__ = ["OutsideTable", "count_matches", "each_once", "read_outside"]
+__all__ = ["OutsideTable", "each_once", "read_outside"]
 
 KEYS = ("path", "ImageID")
 ANSWER = "ans"
@@ -43,12 +43,14 @@ class OutsideTable:
             out.
         folds: the fold whose member answered for each photo, shape (N,), -1 where the table does not say; None without such a
             column.
+        source: the file's absolute path.
     """
 
     name: str
     keys: tuple[str, ...]
     by_task: Mapping[str, NDArray[np.float32]]
     folds: NDArray[np.int64] | None = None
+    source: str = ""
     _rows: dict[str, int] = field(default_factory=dict)
 
     def rows(self, paths: Sequence[str]) -> NDArray[np.int64]:
@@ -126,7 +128,9 @@ class OutsideTable:
         Args:
             place: the file in which it is kept.
         """
-        return {"name": self.name, "file": place, "photos": len(self.keys), "tasks": list(self.by_task)}
+        return {
+            "name": self.name, "source": self.source, "file": place, "photos": len(self.keys), "tasks": list(self.by_task),
+        }  # fmt: skip
 
     def frame(self) -> pd.DataFrame:
         """As a table that `read_outside` reads back to the same numbers."""
@@ -185,7 +189,7 @@ def read_outside(path: Path) -> OutsideTable:
         problems.append(Problem(str(path), "has no rows."))
     if problems:
         raise DataError(f"{path}: {counted(len(problems), 'problem')} in a table that shall join the vote:", problems)
-    return OutsideTable(path.name, tuple(keys), by_task, folds)
+    return OutsideTable(path.name, tuple(keys), by_task, folds, str(path.absolute()))
 
 
 def each_once(tables: Sequence[OutsideTable]) -> tuple[list[OutsideTable], list[str]]:
@@ -197,12 +201,6 @@ def each_once(tables: Sequence[OutsideTable]) -> tuple[list[OutsideTable], list[
         if same is not table:
             notes.append(f"{table.name}: gives the same answers as {same.name}, given before it: counted once.")
     return list(kept.values()), notes
-
-
-def count_matches(records: Sequence[dict[str, Any]], tables: Sequence[OutsideTable], paths: Sequence[str]) -> None:
-    """Adds to each table's record for how many of the held-out photos it answers, `matched` of `held_out`."""
-    for record, table in zip(records, tables, strict=True):
-        record |= {"matched": table.matched(paths), "held_out": len(paths)}
 
 
 def _fold(table: Table, row: int, word: str, problems: list[Problem]) -> int:

@@ -17,7 +17,7 @@ from orchestrator.records.annotations import Annotations
 from orchestrator.records.members import check_member, conclude
 from orchestrator.records.origins import content_of, plan_of
 from orchestrator.records.run import RECORD, RunRecord
-from orchestrator.records.workspace import FOLDER, MARK, Workspace, now, write_mark
+from orchestrator.records.workspace import FOLDER, MARK, Workspace, ensemble_again, now, write_mark
 from orchestrator.training.cards import CARD, read_card
 
 __all__ = ["Findings", "check", "repair"]
@@ -79,10 +79,8 @@ def _runs(workspace: Workspace, found: Findings) -> Iterator[RunRecord]:
 
 def _check_ensemble(workspace: Workspace, name: str) -> None:
     folder, record = workspace.ensemble(name)
-    make = orch("ensemble", "--strategy", record["strategy"], workspace=workspace.root)
     for file, digest in record["files"].items():
-        check_file(folder / file, digest, without(folder, f"run `{make}`, which makes one of the current runs."))
-
+        check_file(folder / file, digest, f"build it again: `{ensemble_again(workspace.root, record)}`.")
     cascade = folder / "cascade.json"
     again = orch("cascade", "PHOTOS", "--ensemble", name, workspace=workspace.root)
     _check_other(cascade, name, f"measure it again: `{again}`.")

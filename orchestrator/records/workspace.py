@@ -25,7 +25,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.commands import orch
+from orchestrator.commands import orch, shown
 from orchestrator.data.files import put_aside
 from orchestrator.data.sealed import damaged, read_sealed, without, write_sealed
 from orchestrator.errors import DamagedError, WorkspaceError, nearest
@@ -37,7 +37,17 @@ if TYPE_CHECKING:
 
     from orchestrator.data.photos import HashCache
 
-__all__ = ["ENSEMBLE", "ENSEMBLE_FORMAT", "FOLDER", "MARK", "WORKSPACE_FORMAT", "Workspace", "now", "write_mark"]
+__all__ = [
+    "ENSEMBLE",
+    "ENSEMBLE_FORMAT",
+    "FOLDER",
+    "MARK",
+    "WORKSPACE_FORMAT",
+    "Workspace",
+    "ensemble_again",
+    "now",
+    "write_mark",
+]
 
 WORKSPACE_FORMAT = 2
 ENSEMBLE_FORMAT = 2
@@ -49,6 +59,20 @@ KIND, NAME = "workspace", "workspace"
 MAKING = ".making-"
 """Before the name of a folder that is being made: a killed command leaves no half of a run or ensemble behind."""
 FOLDER = re.compile(r"([a-z_]+)-(\d{4,})")
+
+
+def ensemble_again(root: Path, record: Mapping[str, Any]) -> str:
+    """The command that makes an ensemble like another one: of the same runs and tables, by the same vote.
+
+    Args:
+        root: of the workspace.
+        record: the ensemble's.
+    """
+    runs = {task: ",".join(dict.fromkeys(one["run"] for one in own)) for task, own in record["members"].items()}
+    words = [word for task, names in runs.items() for word in ("--members", f"{task}={names}")]
+    words += [word for one in record["outside"] for word in ("--with", shown(Path(one["source"])))]
+    words += [] if record["evaluation"] else ["--no-score"]
+    return orch("ensemble", "--strategy", record["strategy"], *words, workspace=root)
 
 
 def write_mark(root: Path, created: str, retired: Mapping[str, int]) -> None:
