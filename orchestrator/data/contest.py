@@ -18,7 +18,7 @@ import pandas as pd
 
 from orchestrator.data.decoding import SUFFIXES
 from orchestrator.data.photos import Photos, check_age, check_word, composed
-from orchestrator.data.places import find_file, is_file, is_folder, no_file, stands
+from orchestrator.data.places import find_file, is_file, is_folder, no_file
 from orchestrator.data.spelling import clean, near_people, odd_character, visible
 from orchestrator.data.tables import Table, read_table, text, unreadable
 from orchestrator.errors import DataError, Problem, counted, nearest
@@ -286,7 +286,7 @@ def read_eval(root: Path, missing_too: bool = False) -> Eval:
 
 def _read(path: Path, columns: tuple[str, ...]) -> Table:
     """A CSV table with at least `columns`."""
-    if not stands(path):
+    if not os.path.lexists(path):
         raise DataError(
             f"{path}: no such file. Give the folder that holds {path.name} and images/, or a manifest (.csv, .parquet)."
         )

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-__all__ = ["FORMATS", "MAX_PIXELS", "SUFFIXES", "Decoded", "UndecodableError", "kind_of", "read_photo", "size_of"]
+__all__ = ["FORMATS", "MAX_PIXELS", "SUFFIXES", "Decoded", "UndecodableError", "read_photo", "size_of"]
 
 FORMATS = {
     "JPEG": (".jpg", ".jpeg", ".jfif", ".jpe", ".mpo"),
@@ -117,16 +117,6 @@ def size_of(path: Path) -> tuple[int, int]:
         except Exception:  # whatever Pillow makes of it, `read_photo` has the sentence
             pixels = read_photo(path).pixels
             return pixels.shape[1], pixels.shape[0]
-
-
-def kind_of(path: Path) -> str | None:
-    """The format that a file's content says, a key of FORMATS; None when it is none of them."""
-    with _listening():
-        try:
-            with Image.open(path, formats=tuple(FORMATS)) as image:
-                return _format(image)
-        except Exception:  # whatever Pillow makes of damaged bytes, they are none of the formats
-            return None
 
 
 def _decoded(source: Path | bytes, notes: list[str]) -> Decoded:
@@ -258,7 +248,7 @@ def _show(
 @contextmanager
 def _listening() -> Iterator[list[str]]:
     """Collects Pillow's warnings of this thread; `warnings.catch_warnings` would mix up threads, and leave filters behind."""
-    before, notes = getattr(_own, "notes", None), []  # type: tuple[Any, list[str]]
+    before, notes = getattr(_own, "notes", None), list[str]()
     with _lock:
         _state["depth"] += 1
         if warnings.showwarning is not _show:
