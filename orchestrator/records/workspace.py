@@ -31,6 +31,7 @@ from orchestrator.data.sealed import damaged, read_sealed, without, write_sealed
 from orchestrator.errors import DamagedError, WorkspaceError, nearest
 from orchestrator.labels import CLASSES
 from orchestrator.records.run import RECORD, RunRecord
+from orchestrator.training.cards import CARD, trained_again
 
 if TYPE_CHECKING:
     from filelock import FileLock
@@ -347,6 +348,22 @@ class Workspace:
         folder = self.root / name
         way_out = without(folder, f"run `{make}`, which makes one of the current runs.")
         return folder, {"id": name, **read_sealed(folder / ENSEMBLE, "ensemble", name, ENSEMBLE_FORMAT, way_out)}
+
+    def check_answering(self, name: str) -> None:
+        """Looks whether the members that an ensemble answers with are there.
+
+        Raises:
+            DamagedError: the first that is not.
+        """
+        record = self.ensemble(name)[1]
+        for one in (one for own in record["members"].values() for one in own):
+            card = self.root / one["folder"] / CARD
+            if card.is_file():
+                continue
+            way_out = trained_again(card.parent)
+            if not (self.root / one["run"]).is_dir():
+                way_out = f"make another ensemble of runs that are there: `{orch('ensemble', workspace=self.root)}`."
+            raise damaged(card, f"missing, and {name} answers with that member", way_out)
 
     def save_ensemble(self, folder: Path, name: str, record: Mapping[str, Any]) -> None:
         """Writes an ensemble's record, the last of its files."""
