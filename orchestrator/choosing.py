@@ -6,20 +6,19 @@ Nothing heavy is imported before two things are compared.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.commands import orch
-from orchestrator.data.sealed import check_file
-from orchestrator.errors import ConfigError, DamagedError, Problem, WorkspaceError, nearest
+from orchestrator.errors import ConfigError, Problem, WorkspaceError, nearest
 from orchestrator.labels import CLASSES, TASKS
 from orchestrator.records.run import RunRecord
 from orchestrator.records.workspace import Workspace
 from orchestrator.training.cards import CARD
 
-__all__ = ["OUT_OF_FOLD", "choose_runs", "make_current", "make_ensemble_current", "use_ensemble", "use_run"]
+if TYPE_CHECKING:
+    from orchestrator.evaluation.held_out import Gain
 
-OUT_OF_FOLD = "out_of_fold.parquet"
-"""In an ensemble's folder: every photo's answer behind its scores."""
+__all__ = ["choose_runs", "make_current", "make_ensemble_current", "use_ensemble", "use_run"]
 
 Say = Callable[[str], None]
 Record = Mapping[str, Any]
@@ -151,7 +150,9 @@ def _set_ensemble(workspace: Workspace, before: Record | None, after: Record, sa
         return
     back = orch("ensembles", "use", before["id"], workspace=workspace.root)
     say(f"{name} is now the current ensemble (was {before['id']}); `{back}` goes back.")
-    say(f"{name} over {before['id']}, 18-way: {_told(_ensemble_gain(workspace, before, after))}.")
+    from orchestrator.evaluation.held_out import ensemble_gain
+
+    say(f"{name} over {before['id']}, 18-way: {_told(ensemble_gain(workspace, before, after))}.")
 
 
 def _standing_ensemble(workspace: Workspace, say: Say) -> Record | None:
@@ -164,34 +165,7 @@ def _standing_ensemble(workspace: Workspace, say: Say) -> Record | None:
         return None
 
 
-def _ensemble_gain(workspace: Workspace, before: Record, after: Record) -> Any:
-    """How much better an ensemble's labels are than another's for the same photos, or why nobody can say."""
-    import pandas as pd
-
-    from orchestrator.evaluation.held_out import gain_of
-    from orchestrator.labels import LABELS, compose
-
-    tables = []
-    for record in (before, after):
-        if record["evaluation"] is None:
-            return f"{record['id']} has no score"
-        path = workspace.root / record["id"] / OUT_OF_FOLD
-        try:
-            check_file(path, record["files"][OUT_OF_FOLD], "build the ensemble again.")
-        except DamagedError as error:
-            return error.message
-        table = pd.read_parquet(path)
-        truth = compose(*(table[f"{task}_truth"].to_numpy() for task in TASKS))
-        tables.append(table[["path", "person", "label"]].assign(truth=truth).set_index("path"))
-    same = tables[0].merge(tables[1], left_index=True, right_index=True, suffixes=("_before", "_after"))
-    same = same[(same["truth_before"] == same["truth_after"]) & (same["person_before"] == same["person_after"])]
-    if same.empty:
-        return f"{before['id']} and {after['id']} were scored on no photo in common"
-    truth, first, second = (same[name].to_numpy() for name in ("truth_before", "label_before", "label_after"))
-    return gain_of(same["person_before"], truth, first, second, len(LABELS))
-
-
-def _told(gain: Any) -> str:
+def _told(gain: Gain | str) -> str:
     return f"not comparable: {gain.rstrip('.')}" if isinstance(gain, str) else str(gain)
 
 

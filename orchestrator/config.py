@@ -21,7 +21,7 @@ from orchestrator.recipe import Recipe
 from orchestrator.specialist import Specialist
 from orchestrator.toml import parse_toml, read_toml, toml_value
 
-__all__ = ["choices_of", "in_words", "load_recipes", "recipe_as_toml", "recipe_files", "recipe_text"]
+__all__ = ["choices_of", "load_recipes", "recipe_as_toml", "recipe_files", "recipe_text"]
 
 
 def recipe_files(specialist: Specialist) -> dict[str, Path]:
@@ -245,16 +245,3 @@ def recipe_as_toml(recipe: Recipe) -> str:
             text = f"{key} = {toml_value(item)}" if item is not None else f"# {key} ="
             lines.append(f"{text:<36} # {field.description}")
     return "\n".join(lines) + "\n"
-
-
-def in_words(value: Any) -> str:
-    """A setting's value for a table that people read: nothing is a dash."""
-    if value is None or value in ("", (), [], {}):
-        return "-"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, dict):
-        return ", ".join(
-            f"{key} x {item:g}" if isinstance(item, float) else f"{key} {item}" for key, item in value.items()
-        )
-    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from orchestrator.choosing import OUT_OF_FOLD, make_ensemble_current
+from orchestrator.choosing import make_ensemble_current
 from orchestrator.data.files import atomic, sha256_of
 from orchestrator.data.lines import write_rows
 from orchestrator.ensemble.outside import OutsideTable
@@ -35,7 +35,7 @@ from orchestrator.metrics import score
 from orchestrator.records.members import check_member
 from orchestrator.records.origins import plan_of
 from orchestrator.records.run import RECORD, RunRecord
-from orchestrator.records.workspace import Workspace, now
+from orchestrator.records.workspace import OUT_OF_FOLD, Workspace, now
 from orchestrator.training.cards import WEIGHTS, function_of
 
 __all__ = ["Built", "build_ensemble"]

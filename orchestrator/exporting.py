@@ -92,7 +92,7 @@ def check_export(
                 "members crop around faces, and the export of what finds them is checked on photos. Give some: --photos DIR."
             )
         )
-    elif not photos and set(geometries) - set(kept_stores(store)):
+    elif not photos and set(geometries) - set(kept_stores(store, geometries)):
         wrong.add(
             ConfigError(
                 "exports are checked on photos, and the workspace keeps no pixels at the members' sizes. Give some: --photos DIR."
@@ -179,7 +179,7 @@ def _sample(predictor: Predictor, store: Path, photos: Sequence[Path]) -> dict[G
         if not read:
             raise ConfigError(f"--photos: none of the {len(photos)} photos can be read.")
         return {geometry: np.stack([one.pixels[geometry] for one in read]) for geometry in predictor.geometries}
-    stores = kept_stores(store)
+    stores = kept_stores(store, predictor.geometries)
     sample = {}
     for geometry in predictor.geometries:
         pixels, count = stores[geometry]

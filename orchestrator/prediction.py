@@ -84,11 +84,13 @@ def find_photos(places: Iterable[Path], say: Callable[[str], None] = lambda _tex
     problems: list[Problem] = []
     for place in places:
         if is_folder(place):
-            inside, left_out = _search(place, problems)
+            inside, left_out, linked = _search(place, problems)
             found |= dict.fromkeys(inside)
             if left_out:
                 told = ", ".join(f"{number:,} {kind}" for kind, number in left_out.most_common(6))
-                say(f"{printable(str(place))}: {counted(left_out.total(), 'file')} left out as no photos: {told}.")
+                say(f"{place}: {counted(left_out.total(), 'file')} left out as no photos: {told}.")
+            if linked:
+                say(f"{place}: {counted(linked, 'linked folder')} left out: links to folders are not followed.")
         elif os.path.lexists(place):
             found[place] = None  # whatever it is: who decodes it has the sentence
         else:
@@ -103,17 +105,21 @@ def find_photos(places: Iterable[Path], say: Callable[[str], None] = lambda _tex
     return list(found)
 
 
-def _search(folder: Path, problems: list[Problem]) -> tuple[list[Path], Counter[str]]:
-    """The photos below a folder, sorted; and how many files of each ending are none. Folders that are closed are problems."""
+def _search(folder: Path, problems: list[Problem]) -> tuple[list[Path], Counter[str], int]:
+    """The photos below a folder, sorted; how many files of each ending are none; how many folders are links.
+
+    Folders that are closed are problems.
+    """
     found: list[Path] = []
     left_out: Counter[str] = Counter()
+    linked = 0
 
     def closed(error: OSError) -> None:
         problems.append(Problem(str(error.filename), f"cannot be searched ({error.strerror})."))
 
     for root, folders, files in os.walk(folder, onerror=closed):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        left_out["linked folders"] += sum(Path(root, name).is_symlink() for name in folders)
+        linked += sum(Path(root, name).is_symlink() for name in folders)
         for name in files:
             path = Path(root, name)
             if name.startswith("."):
@@ -123,8 +129,8 @@ def _search(folder: Path, problems: list[Problem]) -> tuple[list[Path], Counter[
             elif is_file(path) or path.is_symlink():
                 found.append(path)  # a link that leads nowhere is told by who opens it
             else:
-                left_out["no plain files"] += 1
-    return sorted(found), +left_out
+                left_out["no plain file"] += 1
+    return sorted(found), left_out, linked
 
 
 def choose_engines(

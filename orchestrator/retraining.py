@@ -26,8 +26,8 @@ def settle(settings: Settings, task: str, folds: Sequence[int] = (), base: RunRe
     Args:
         settings: with `k` or `plan_seed` None where they are open.
         task: the specialist to retrain; its own current run counts first.
-        base: the run to start from, which counts before the current ones.
         folds: those asked for; without them and without `k`, a current run of the first folds alone is retrained as such.
+        base: the run to start from, which counts before the current ones.
     """
     k, seed, folds_used = 5, 0, settings.folds_used
     if Workspace.is_at(settings.workspace):
@@ -36,7 +36,7 @@ def settle(settings: Settings, task: str, folds: Sequence[int] = (), base: RunRe
         if base is not None or names:
             run = base or workspace.run(names[0])
             k, seed = (run.plan["k"], run.plan["seed"]) if run.plan else (0, 0)
-            first = run.plan is not None and run.folds == list(range(len(run.folds))) and len(run.folds) < run.plan["k"]
+            first = run.partial and run.folds == list(range(len(run.folds)))
             if first and not folds_used and settings.k is None and not folds:
                 folds_used = len(run.folds)
     k = k if settings.k is None else settings.k
@@ -54,7 +54,7 @@ def tell_base(base: RunRecord | None, settings: Settings, say: Callable[[str], N
 
 
 def base_run(root: Path, task: str, base: str | None) -> RunRecord | None:
-    """The run that `--fold` starts from: the one named, else the current one, else none.
+    """The run that a retraining or a search starts from: the one named, else the current one, else none.
 
     Raises:
         ConfigError: a run of another specialist.

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.cli.console import grid, out, say
+from orchestrator.cli.console import grid, in_words, out, say
 from orchestrator.commands import data_words, orch
-from orchestrator.config import in_words
 
 if TYPE_CHECKING:
     from orchestrator.experiments.comparing import Comparison

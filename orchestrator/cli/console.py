@@ -31,6 +31,7 @@ __all__ = [
     "emit",
     "grid",
     "has_emitted",
+    "in_words",
     "mark",
     "minutes",
     "out",
@@ -128,6 +129,19 @@ def grid(title: str, *columns: str, keep: Sequence[str] = (), text: Sequence[str
     from orchestrator.cli.tables import Grid
 
     return Grid(title, columns, keep, text)
+
+
+def in_words(value: Any) -> str:
+    """A setting's value for a table that people read: nothing is a dash."""
+    if value is None or value in ("", (), [], {}):
+        return "-"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict):
+        return ", ".join(
+            f"{key} x {item:g}" if isinstance(item, float) else f"{key} {item}" for key, item in value.items()
+        )
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def share(value: float) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.console import emit, grid, out, say, share
+from orchestrator.cli.console import emit, grid, out, put, say, share
 from orchestrator.cli.options import JsonOption, WorkspaceOption
 from orchestrator.commands import orch
 
@@ -102,7 +102,7 @@ def print_built(built: Built) -> None:
     """The scores of an ensemble, and where it is."""
     console = out()
     if built.evaluation is None:
-        typer.echo(f"{built.id}: no out-of-fold score: {built.why_none}")
+        put(f"{built.id}: no out-of-fold score: {built.why_none}")
     else:
         _print_scores(built.evaluation)
         _print_singles(built)
@@ -119,9 +119,9 @@ def print_built(built: Built) -> None:
             "Each fold's best epoch was chosen by the same people's score, which flatters it a little; "
             "photos of one person are one draw of the interval."
         )
-    typer.echo(f"saved: {built.folder}")
+    put(f"saved: {built.folder}")
     if built.evaluation is not None:
-        typer.echo(f"picture: {built.folder / PICTURE}")
+        put(f"picture: {built.folder / PICTURE}")
 
 
 def _print_scores(evaluation: Mapping[str, Evaluation]) -> None:
@@ -188,7 +188,7 @@ def _print_labels(one: Evaluation) -> None:
     out().print(table)
     if scores.absent:
         absent = ", ".join(LABELS[code] for code in scores.absent)
-        typer.echo(f"absent, and counted as F1 0 in the mean: {absent}")
+        put(f"absent, and counted as F1 0 in the mean: {absent}")
 
 
 def _print_disagreements(built: Built) -> None:
@@ -199,13 +199,13 @@ def _print_disagreements(built: Built) -> None:
     runs = {what: {one["run"] for one in members} for what, members in built.record["members"].items()}
     voices = [runs.get(task, set()) | runs.get(JOINT, set()) for task in TASKS]
     if all(len(own) == 1 for own in voices) and not built.record["outside"]:
-        typer.echo(
+        put(
             "soft and hard voting agree on every out-of-fold photo, as they must with one run per specialist: one member "
             "alone has not seen its person. They can differ when predicting."
         )
         return
-    typer.echo(f"soft and hard voting disagree on {len(table):,} photos" + (":" if len(table) else "."))
+    put(f"soft and hard voting disagree on {len(table):,} photos" + (":" if len(table) else "."))
     for row in table.head(10).itertuples(index=False):
-        typer.echo(f"  {row.path}: soft {row.soft}, hard {row.hard}")
+        put(f"  {row.path}: soft {row.soft}, hard {row.hard}")
     if len(table) > 10:
-        typer.echo(f"  ... all of them: {built.folder / 'disagreements.csv'}")
+        put(f"  ... all of them: {built.folder / 'disagreements.csv'}")

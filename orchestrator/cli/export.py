@@ -11,7 +11,7 @@ import typer
 from orchestrator.cli.console import counting, emit, grid, out, say
 from orchestrator.cli.options import JsonOption, WorkspaceOption
 from orchestrator.commands import orch
-from orchestrator.errors import Mistakes
+from orchestrator.errors import ConfigError, Mistakes
 
 __all__ = ["export"]
 
@@ -41,11 +41,12 @@ def export(
       python exported/predict.py photo.jpg
     """
     from orchestrator.data.outputs import Output, check_outputs
-    from orchestrator.ensemble.options import check_engine
+    from orchestrator.ensemble.options import lacking, missing_packages
 
     wrong, output = Mistakes(), Output("--out", to, folder=True)
     with wrong.kept():
-        check_engine("onnx", "cpu", orch("export"))
+        if missing := missing_packages("onnx"):
+            raise ConfigError(f"`{orch('export', workspace=workspace)}` {lacking(missing)}.")
     with wrong.kept():
         check_outputs([output], workspace=workspace)
     wrong.tell()

@@ -21,7 +21,7 @@ class Entry:
     """A command, or a group of them, as the list of commands shows it.
 
     Attributes:
-        name: as it is typed; `train_all` is its function and `orchestrator.cli.train` its module.
+        name: as it is typed; its module and its function are called so too where these are not given.
         panel: under which heading of `--help`.
         about: the first sentence of its help.
         module: of `orchestrator.cli`.

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.console import emit, grid, out, put, say
+from orchestrator.cli.console import emit, grid, in_words, mark, out, put, say
 from orchestrator.cli.options import JsonOption
 from orchestrator.commands import orch
 from orchestrator.errors import ConfigError, counted
@@ -66,7 +66,7 @@ def show_recipe(task: TaskArgument, name: NameArgument, json: JsonOption = False
     Examples:
       orch recipes show age quick
     """
-    from orchestrator.config import in_words, load_recipes
+    from orchestrator.config import load_recipes
     from orchestrator.data.augmentation import Augment
     from orchestrator.recipe import Recipe
     from orchestrator.specialists import trainable
@@ -99,7 +99,7 @@ def diff_recipes(
       orch recipes diff age quick standard
       orch recipes diff age quick my_age.toml
     """
-    from orchestrator.config import in_words, load_recipes
+    from orchestrator.config import load_recipes
     from orchestrator.data.augmentation import Augment
     from orchestrator.recipe import Recipe
     from orchestrator.records.comparison import differences
@@ -148,7 +148,7 @@ def lint_recipe(
 
     found = lint(trainable(task), load_recipes({task: trainable(task)}, [name])[task])
     for problem in found:
-        put(f"harms  {problem}")
+        put(f"{mark('harms', 33)}  {problem}")
     say(
         f"{name}: {counted(len(found), 'setting')} that harm{'s' * (len(found) == 1)}."
         if found

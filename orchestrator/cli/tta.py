@@ -7,7 +7,7 @@ from typing import Annotated, get_args
 
 import typer
 
-from orchestrator.cli.console import counting, emit, grid, out, say
+from orchestrator.cli.console import counting, emit, grid, out, put, say
 from orchestrator.cli.options import DeviceOption, JsonOption, WorkspaceOption, column_names
 from orchestrator.commands import orch
 from orchestrator.errors import ConfigError, Mistakes, nearest
@@ -93,7 +93,7 @@ def tta(
     out().print(table)
     gain, span = flips.gain
     verdict = "other people could turn it around" if span.low <= 0 <= span.high else "no chance of these people alone"
-    typer.echo(f"macro F1 {gain:+.4f}, 95 % interval {span.low:+.4f} to {span.high:+.4f}: {verdict}.")
+    put(f"macro F1 {gain:+.4f}, 95 % interval {span.low:+.4f} to {span.high:+.4f}: {verdict}.")
     if kept is not None:
         use = orch("runs", "use", kept.id, workspace=workspace)
         say(f"kept as {kept.id}: the same weights, answering with views. `{use}` makes it current.")

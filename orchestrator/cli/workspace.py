@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from orchestrator.cli.console import emit, say, warn
+from orchestrator.cli.console import emit, put, say, warn
 from orchestrator.cli.options import JsonOption, WorkspaceOption
 from orchestrator.errors import counted
 
@@ -22,7 +22,7 @@ def check_workspace(workspace: WorkspaceOption = Path("runs"), json: JsonOption 
     """Read every file that carries meaning, and tell each that is not as it was written, with the way out.
 
     Weights and tables are held to their hashes, so this reads the whole workspace once. Caches are left out: what is damaged in
-    them is made anew. Exit code 1 when something is damaged.
+    them is made anew; and so are the memories of searches, which `orch sweep` reads. Exit code 1 when something is damaged.
 
     \b
     Examples:
@@ -38,7 +38,7 @@ def check_workspace(workspace: WorkspaceOption = Path("runs"), json: JsonOption 
     else:
         for error in found.damaged:
             warn(error.message)
-        typer.echo(f"{counted(found.files, 'file')} read: {len(found.damaged):,} damaged.")
+        put(f"{counted(found.files, 'file')} read: {len(found.damaged):,} damaged.")
     raise typer.Exit(1 if found.damaged else 0)
 
 

@@ -8,7 +8,6 @@ or genders is two people; ids with suffixes (`001498-1`) are people of their own
 from __future__ import annotations
 
 import os
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +16,9 @@ from typing import Any
 import pandas as pd
 
 from orchestrator.data.decoding import SUFFIXES
-from orchestrator.data.photos import Photos, check_age, check_word, composed
+from orchestrator.data.photos import Photos, check_age, check_word
 from orchestrator.data.places import find_file, is_file, is_folder, no_file
-from orchestrator.data.spelling import clean, near_people, odd_character, visible
+from orchestrator.data.spelling import clean, composed, near_people, odd_character, visible
 from orchestrator.data.tables import Table, read_table, text, unreadable
 from orchestrator.errors import DataError, Problem, counted, nearest
 
@@ -72,7 +71,7 @@ def read_contest(root: Path, distinct: bool = False) -> tuple[Photos, list[Probl
             ]
     problems += _extra_folders(root, {row.folder for row in people})
     frame = pd.DataFrame(rows, columns=["path", "person", "age", "gender", "mask"])
-    frame = frame.sort_values("path", key=composed, ignore_index=True)
+    frame = frame.sort_values("path", key=lambda paths: paths.map(composed), ignore_index=True)
     notes = tuple(problem for problem in problems if not problem.fatal)
     places: dict[str, list[int]] = {}
     for number, person in enumerate(keys):
@@ -140,7 +139,7 @@ def person_keys(people: Sequence[Person], table: Table, distinct: bool = False) 
             problems.append(Problem(where, what, "Keep one of the rows.", "repeated_row"))
         elif len(told) > 1:
             for number in numbers:
-                keys[number] = f"{key}@{unicodedata.normalize('NFC', people[number].folder)}"
+                keys[number] = f"{key}@{composed(people[number].folder)}"
             what = f"id '{key}' occurs {len(numbers)} times with different ages or genders: taken as {len(numbers)} people."
             problems.append(Problem(where, what, kind="id_twice", fatal=False))
         else:

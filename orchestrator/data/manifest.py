@@ -14,9 +14,9 @@ from typing import Any
 import pandas as pd
 
 from orchestrator.data.decoding import SUFFIXES
-from orchestrator.data.photos import Photos, check_age, check_word, composed
+from orchestrator.data.photos import Photos, check_age, check_word
 from orchestrator.data.places import find_file, is_file, no_file
-from orchestrator.data.spelling import clean, near_people, odd_character, visible
+from orchestrator.data.spelling import clean, composed, near_people, odd_character, visible
 from orchestrator.data.tables import Table, read_table, text
 from orchestrator.errors import ConfigError, DataError, Problem, nearest
 
@@ -70,7 +70,9 @@ def read_manifest(
                 row[column] = check_word(column, row[column], "")[0]
         if "age" in row:
             row["age"] = check_age(row["age"], "")[0]
-    frame = pd.DataFrame(kept, columns=known).sort_values("path", key=composed, ignore_index=True)
+    frame = pd.DataFrame(kept, columns=known).sort_values(
+        "path", key=lambda paths: paths.map(composed), ignore_index=True
+    )
     stands = {person: table.several(numbers) for person, numbers in people.items() if person}
     problems += near_people(stands, path, distinct, "give a column that tells them apart (--columns person=NAME) or ")
     problems += _conflicts(frame, path, stands)

@@ -9,7 +9,6 @@ This module knows no layout (`contest.py`, `manifest.py`) and opens no image (`p
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -20,11 +19,12 @@ import pandas as pd
 
 from orchestrator.data.files import digest_of, sha256_of, take_away
 from orchestrator.data.sealed import read_sealed, write_sealed
+from orchestrator.data.spelling import composed
 from orchestrator.data.tables import unreadable
 from orchestrator.errors import DamagedError, DataError, Problem, nearest
 from orchestrator.labels import CLASSES
 
-__all__ = ["MAX_AGE", "HashCache", "Photos", "check_age", "check_word", "composed"]
+__all__ = ["MAX_AGE", "HashCache", "Photos", "check_age", "check_word"]
 
 HASHES, HASHES_FORMAT = "hashes", 2
 MAX_AGE = 120  # years; the oldest verified person reached 122
@@ -94,7 +94,7 @@ class Photos:
     def fingerprint(self, content: Sequence[str]) -> str:
         """sha256 (hex) of the table's rows and the photos' content; the root, file times and how the disk composes names don't
         matter."""
-        rows = self.table.assign(path=composed(self.table["path"])).astype(object)
+        rows = self.table.assign(path=self.table["path"].map(composed)).astype(object)
         rows = rows.where(rows.notna(), None)
         return digest_of([list(self.table.columns), rows.to_numpy().tolist(), list(content)])
 
@@ -157,11 +157,6 @@ def _hash(path: Path) -> str | Problem:
         return sha256_of(path)
     except OSError as error:
         return Problem(str(path), unreadable(error), kind="unreadable")
-
-
-def composed(words: pd.Series[str]) -> pd.Series[str]:
-    """Words in one spelling (NFC), whatever the disk makes of them: what order and fingerprints go by."""
-    return words.map(lambda word: word if word.isascii() else unicodedata.normalize("NFC", word))
 
 
 def check_word(column: str, value: object, where: str) -> tuple[str | None, Problem | None]:

@@ -13,23 +13,28 @@ from pathlib import Path
 
 from orchestrator.errors import Problem
 
-__all__ = ["clean", "lookalikes", "near", "near_people", "odd_character", "visible"]
+__all__ = ["clean", "composed", "lookalikes", "near", "near_people", "odd_character", "visible"]
 
 ZEROS = re.compile(r"(?<![\d.])0+(?=\d)")
 WHOLE = re.compile(r"(\d+)\.0+")
 
 
+def composed(name: str) -> str:
+    """A name in one spelling (NFC), whatever the disk makes of it: what order and fingerprints go by."""
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
+
+
 def clean(name: str) -> str:
-    """A name without blanks around it, visible or not, composed (NFC); the blanks inside it stay."""
+    """A name without blanks around it, visible or not, composed; the blanks inside it stay."""
     if name.isascii():
         return name.strip()
-    composed = unicodedata.normalize("NFC", name)
-    start, end = 0, len(composed)
-    while start < end and _blank(composed[start]):
+    name = composed(name)
+    start, end = 0, len(name)
+    while start < end and _blank(name[start]):
         start += 1
-    while end > start and _blank(composed[end - 1]):
+    while end > start and _blank(name[end - 1]):
         end -= 1
-    return composed[start:end]
+    return name[start:end]
 
 
 def near(name: str) -> str:
@@ -38,13 +43,13 @@ def near(name: str) -> str:
     Case, blanks anywhere, full-width letters and digits, leading zeros, and the `.0` of a number that a spreadsheet took for a
     fraction make no difference to it.
     """
-    digits, before = name, ""
-    while digits != before:  # a blank that goes may let what stood beside it compose
-        before = digits
-        folded = unicodedata.normalize("NFKC", digits).casefold()
-        digits = unicodedata.normalize("NFKC", "".join(_digit(one) for one in folded if not _blank(one)))
-    whole = WHOLE.fullmatch(digits)
-    return ZEROS.sub("", whole[1] if whole else digits)
+    plain, before = name, ""
+    while plain != before:  # a blank that goes may let what stood beside it compose
+        before = plain
+        folded = unicodedata.normalize("NFKC", plain).casefold()
+        plain = unicodedata.normalize("NFKC", "".join(_digit(one) for one in folded if not _blank(one)))
+    whole = WHOLE.fullmatch(plain)
+    return ZEROS.sub("", whole[1] if whole else plain)
 
 
 def lookalikes(names: Iterable[str]) -> list[tuple[str, ...]]:

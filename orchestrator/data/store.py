@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -200,13 +200,14 @@ def _about(path: Path) -> dict[str, Any]:
     return about
 
 
-def kept_stores(folder: Path) -> dict[Geometry, tuple[PixelStore, int]]:
-    """The stores in a folder that are whole: geometry -> store and number of photos."""
+def kept_stores(folder: Path, geometries: Collection[Geometry]) -> dict[Geometry, tuple[PixelStore, int]]:
+    """Stores in a folder that are whole, one for each geometry that has any: geometry -> store and number of photos."""
     found: dict[Geometry, tuple[PixelStore, int]] = {}
     for path in sorted(folder.glob(f"*/{ABOUT}")):
         with suppress(DamagedError):
-            about = _about(path.parent)
-            found[Geometry(**about["geometry"])] = PixelStore(path.parent), int(about["photos"])
+            geometry = Geometry(**read_sealed(path, KIND, path.parent.name, STORE_FORMAT, "")["geometry"])
+            if geometry in geometries and geometry not in found:
+                found[geometry] = PixelStore(path.parent), int(_about(path.parent)["photos"])
     return found
 
 

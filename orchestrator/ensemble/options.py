@@ -14,7 +14,7 @@ from orchestrator.labels import JOINT
 __all__ = [
     "COLUMN", "ENGINES", "FEW_PHOTOS", "STRATEGIES", "EngineName", "Precision", "Strategy", "check_cascade", "check_choice",
     "check_device", "check_engine",
-    "check_rate", "check_threshold", "missing_packages",
+    "check_rate", "check_threshold", "lacking", "missing_packages",
 ]  # fmt: skip
 
 Strategy = Literal["soft", "hard"]
@@ -52,30 +52,30 @@ def missing_packages(name: str) -> list[str]:
     return [package for package in PACKAGES[name] if find_spec(package) is None]
 
 
-def check_engine(name: str, device: str, option: str = "--engine") -> None:
+def lacking(packages: Sequence[str]) -> str:
+    """Which packages something needs, and how to install them: the rest of a sentence."""
+    return f"needs {', '.join(packages)}, which come with the extra `engines`: {extra_hint('engines')}"
+
+
+def check_engine(name: str, device: str) -> None:
     """Refuses an engine that is unknown, not installed, or not for the device.
 
     Args:
         name: `auto` or an engine.
         device: as it was asked for, or as it was found.
-        option: what asked for the engine, for the message.
 
     Raises:
         ConfigError: with the way out.
     """
-    check_choice(option, name, ("auto", *ENGINES))
+    check_choice("--engine", name, ("auto", *ENGINES))
     if name in ("auto", "torch"):
         return
     if device not in ("cpu", "auto"):
         raise ConfigError(
-            f"{option} {name} runs on the CPU here, and --device is {device}. Use --device cpu, or torch."
+            f"--engine {name} runs on the CPU here, and --device is {device}. Use --device cpu, or torch."
         )
     if missing := missing_packages(name):
-        asked = f"{option} {name}" if option == "--engine" else option
-        way_out = ", or use --engine torch" if option == "--engine" else ""
-        raise ConfigError(
-            f"{asked} needs {', '.join(missing)}, which come with the extra `engines`: {extra_hint('engines')}{way_out}."
-        )
+        raise ConfigError(f"--engine {name} {lacking(missing)}, or use --engine torch.")
 
 
 def check_device(name: str) -> None:

@@ -7,7 +7,6 @@ table's; for other photos it abstains. Its weight in a vote is that of one run.
 from __future__ import annotations
 
 import hashlib
-import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,7 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from orchestrator.data.spelling import clean
+from orchestrator.data.spelling import clean, composed
 from orchestrator.data.tables import Table, read_table, text
 from orchestrator.errors import DataError, Problem, counted
 from orchestrator.labels import CLASSES, LABELS, TASKS, decompose, marginals, read_label
@@ -59,7 +58,7 @@ class OutsideTable:
         A photo is known by its path, or where one of path and key ends as the other one reads: an ImageID is the end of a path.
         Equal names are not enough, for people's folders hold files of the same names.
         """
-        paths = [path if path.isascii() else unicodedata.normalize("NFC", path) for path in paths]  # as keys are
+        paths = list(map(composed, paths))  # as keys are
         if not self._rows:
             ends = [(end, row) for row, key in enumerate(self.keys) for end in _ends(key)[1:] if "/" in end]
             times = Counter(end for end, _ in ends)

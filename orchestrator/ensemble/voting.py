@@ -162,7 +162,7 @@ def _as_int32(value: int) -> np.int32:
 def _voices(members: Sequence[Floats], weights: Sequence[int]) -> NDArray[np.integer[Any]]:
     """The weights of the members that choose each class, shape (N, C); counts where all weigh the same."""
     photos, classes = members[0].shape
-    kind = np.uint8 if sum(weights) <= AT_ONCE else np.int64
+    kind = np.uint8 if sum(weights) <= np.iinfo(np.uint8).max else np.int64
     voices = np.zeros((classes, photos), kind)  # a row per class: whole rows are added up faster than columns
     for member, weight in zip(members, weights, strict=True):
         first, voice = _first_choice(member), kind(weight)

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from orchestrator.errors import ConfigError, OrchestratorError
+from orchestrator.data.sealed import check_file
+from orchestrator.errors import ConfigError, DamagedError, OrchestratorError
 from orchestrator.evaluation.intervals import Interval, difference
 from orchestrator.evaluation.out_of_fold import read_held_out
-from orchestrator.labels import CLASSES
+from orchestrator.labels import CLASSES, LABELS, TASKS, compose
 from orchestrator.metrics import macro_f1
 from orchestrator.records.members import check_member
 from orchestrator.records.origins import plan_of
 from orchestrator.records.run import RunRecord
-from orchestrator.records.workspace import Workspace
+from orchestrator.records.workspace import OUT_OF_FOLD, Workspace
 from orchestrator.training.cards import HELD_OUT
 
-__all__ = ["Gain", "answers_of", "gain_of", "held_out_of", "paired_gain"]
+__all__ = ["Gain", "answers_of", "ensemble_gain", "held_out_of", "paired_gain"]
 
 
 def held_out_of(workspace: Workspace, run: RunRecord) -> pd.DataFrame:
@@ -73,23 +76,48 @@ class Gain:
         )
 
 
-def gain_of(persons: pd.Series[str], truth: np.ndarray, before: np.ndarray, after: np.ndarray, classes: int) -> Gain:
-    """The gain of some answers over others for the same photos; arrays of codes, shape (N,)."""
-    value, span = difference(persons, truth, before, after, classes)
-    scores = macro_f1(truth, before, classes), macro_f1(truth, after, classes)
-    return Gain(value, span, int(persons.nunique()), *scores)
-
-
 def paired_gain(workspace: Workspace, before: RunRecord, after: RunRecord) -> Gain | str:
     """How much better a run is than another on the photos that both held out with the same truth; or why nobody can say."""
     try:
-        one, other = (held_out_of(workspace, run).set_index("path", drop=False) for run in (before, after))
+        tables = [held_out_of(workspace, run) for run in (before, after)]
     except OrchestratorError as error:
         return error.message
-    same = one.merge(other, left_index=True, right_index=True, suffixes=("_before", "_after"))
-    same = same[(same["truth_before"] == same["truth_after"]) & (same["person_before"] == same["person_after"])]
+    tables = [table.assign(answer=answers_of(table, before.task)) for table in tables]
+    found = _gain(tables[0], tables[1], len(CLASSES[before.task]))
+    return f"{before.id} and {after.id} have held out no photo in common" if found is None else found
+
+
+def ensemble_gain(workspace: Workspace, before: Mapping[str, Any], after: Mapping[str, Any]) -> Gain | str:
+    """How much better an ensemble's labels are than another's for the same photos; or why nobody can say.
+
+    Args:
+        workspace: of both.
+        before: an ensemble's record.
+        after: another's.
+    """
+    tables = []
+    for record in (before, after):
+        if record["evaluation"] is None:
+            return f"{record['id']} has no score"
+        path = workspace.root / record["id"] / OUT_OF_FOLD
+        try:
+            check_file(path, record["files"][OUT_OF_FOLD], "")
+        except DamagedError as error:
+            return error.fact
+        table = pd.read_parquet(path)
+        truth = compose(*(table[f"{task}_truth"].to_numpy() for task in TASKS))
+        tables.append(table.assign(truth=truth, answer=table["label"]))
+    found = _gain(tables[0], tables[1], len(LABELS))
+    return f"{before['id']} and {after['id']} were scored on no photo in common" if found is None else found
+
+
+def _gain(before: pd.DataFrame, after: pd.DataFrame, classes: int) -> Gain | None:
+    """Of tables with the columns path, person, truth and answer, over the photos in which the first three agree."""
+    columns = ["path", "person", "truth"]
+    same = before[[*columns, "answer"]].merge(after[[*columns, "answer"]], on=columns, suffixes=("_before", "_after"))
     if same.empty:
-        return f"{before.id} and {after.id} have held out no photo in common"
-    one, other = one.loc[same.index], other.loc[same.index]
-    first, second = (answers_of(table, before.task) for table in (one, other))
-    return gain_of(one["person"], one["truth"].to_numpy(), first, second, len(CLASSES[before.task]))
+        return None
+    truth, first, second = (same[name].to_numpy() for name in ("truth", "answer_before", "answer_after"))
+    value, span = difference(same["person"], truth, first, second, classes)
+    scores = macro_f1(truth, first, classes), macro_f1(truth, second, classes)
+    return Gain(value, span, int(same["person"].nunique()), *scores)

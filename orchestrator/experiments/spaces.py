@@ -192,9 +192,10 @@ def read_stages(path: Path | None, names: Sequence[str]) -> dict[str, Space]:
         ConfigError: unknown stages, no such file, no TOML, or a stage that is no space.
     """
     default = parse_toml(STAGES, "")
-    known = {**default, **(read_toml(path, "--space") if path else {})}
+    own = read_toml(path, "--space") if path else {}
+    known = {**default, **own}
     wrong = Mistakes()
-    if path and not any(isinstance(read_toml(path, "--space").get(name), dict) for name in names):
+    if path and not any(isinstance(own.get(name), dict) for name in names):
         wrong.add(
             ConfigError(
                 f"--space {path}: with --stages it has a table for each stage, and it has none called {', '.join(names)}. "

@@ -6,7 +6,8 @@ import logging
 import math
 import os
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -225,19 +226,17 @@ class MLflow:
         )  # a server that is away must not hold a training up
         self.name, self._ids = f"mlflow={uri}", dict[str, str]()
         self.look = uri if uri.startswith("http") else shlex.join(["mlflow", "ui", "--backend-store-uri", uri])
-        stray = Path(
-            uri.removeprefix("sqlite:///")
-        ).parent  # the folder that MLflow makes of a quoted path, and leaves empty
-        ours = uri.startswith("sqlite:") and not stray.exists()
         try:
             if not uri.startswith("http"):
                 _try_database(uri)  # MLflow itself would try for a minute and a half
-            self._client = MlflowClient(uri)
-            found = self._client.get_experiment_by_name(PROJECT)
-            if ours and stray.is_dir():
-                os.removedirs(stray)
+            with _without_stray_folders(uri):
+                self._client = MlflowClient(uri)
+                found = self._client.get_experiment_by_name(PROJECT)
         except Exception as error:  # requests', SQLAlchemy's or MLflow's own
-            raise ConfigError(f"tracker mlflow: {uri} cannot be reached ({first_line(error)}).") from None
+            anew = (
+                "" if uri.startswith("http") else " A damaged file may be moved away: the next command begins another."
+            )
+            raise ConfigError(f"tracker mlflow: {uri} cannot be reached ({first_line(error)}).{anew}") from None
         if found is not None and found.lifecycle_stage == "deleted":
             restore = shlex.join(["mlflow", "experiments", "restore", "--experiment-id", str(found.experiment_id)])
             where = f"MLFLOW_TRACKING_URI={shlex.quote(uri)}"
@@ -347,6 +346,19 @@ class Wandb:
         for run in self._runs.values():
             run.finish()
         self._runs.clear()
+
+
+@contextmanager
+def _without_stray_folders(uri: str) -> Iterator[None]:
+    """Takes away the folders that MLflow makes of a path that is quoted for its URI (`a%20b`), and leaves empty."""
+    place, made = Path(uri.removeprefix("sqlite:///")).parent, list[Path]()
+    while uri.startswith("sqlite:") and not place.exists():
+        made.append(place)
+        place = place.parent
+    yield
+    for folder in made:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def _try_database(uri: str) -> None:

@@ -21,6 +21,7 @@ from orchestrator.training.cards import (
     CHECKPOINT,
     HISTORY,
     PROGRESS,
+    best_file,
     check_files,
     check_identity,
     read_card,
@@ -34,7 +35,7 @@ def clear(folder: Path) -> None:
     """Removes what a kill left behind in a member's folder; the caller holds the run's lock."""
     sweep(folder)
     if (folder / CARD).is_file():
-        for name in (CHECKPOINT, PROGRESS, *(path.name for path in folder.glob("best-*.safetensors"))):
+        for name in (CHECKPOINT, PROGRESS, *(path.name for path in folder.glob(best_file("*")))):
             take_away(folder / name)
 
 

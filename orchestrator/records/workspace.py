@@ -43,6 +43,7 @@ __all__ = [
     "ENSEMBLE_FORMAT",
     "FOLDER",
     "MARK",
+    "OUT_OF_FOLD",
     "WORKSPACE_FORMAT",
     "Workspace",
     "ensemble_again",
@@ -56,6 +57,8 @@ CURRENT_FORMAT = 2
 FEW = 12  # ids that an error lists
 MARK = "workspace.json"
 ENSEMBLE = "ensemble.json"
+OUT_OF_FOLD = "out_of_fold.parquet"
+"""In an ensemble's folder: every photo's answer behind its scores."""
 KIND, NAME = "workspace", "workspace"
 MAKING = ".making-"
 """Before the name of a folder that is being made: a killed command leaves no half of a run or ensemble behind."""

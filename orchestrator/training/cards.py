@@ -40,8 +40,8 @@ PROGRESS = "progress.json"
 LOCK = "member.lock"
 
 
-def best_file(epoch: int) -> str:
-    """The file of the best epoch so far; the checkpoint says which epoch that is."""
+def best_file(epoch: int | str) -> str:
+    """The file of the best epoch so far; the checkpoint says which epoch that is. `*` gives a pattern of all of them."""
     return f"best-{epoch}.safetensors"
 
 

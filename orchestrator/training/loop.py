@@ -158,7 +158,7 @@ def keep_best(folder: Path, epoch: int) -> None:
         folder: the member's.
         epoch: to keep; 0: none.
     """
-    for path in folder.glob(best_file(0).replace("0", "*")):
+    for path in folder.glob(best_file("*")):
         if path.name != best_file(epoch):
             take_away(path)
 
