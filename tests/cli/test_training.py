@@ -452,3 +452,29 @@ def test_two_photos_are_enough_for_every_network_with_norms(
     words = ["--data", some_of(people, 4, tmp_path / "few"), "-w", tmp_path / "runs", "--folds", 2, "--jobs", 1]
     done = orch("train-all", *words, "--tasks", "gender", *tiny("epochs=1", *changes))
     assert done.code == 0, done.err
+
+
+def test_people_who_are_said_to_be_distinct_stay_so_in_whatever_is_made_of_their_run(
+    orch: Orch, people: Path, tmp_path: Path
+) -> None:
+    path, runs = some_of(people, 4, tmp_path / "few"), tmp_path / "runs"
+    table = pd.read_csv(path, dtype=str)
+    first, second, *_ = table["person"].unique()
+    table["person"] = table["person"].replace({first: "Kim", second: "kim"})
+    table.to_csv(path, index=False)
+    words = ["train", "mask", "--data", path, "-w", runs, "--folds", 2, "--jobs", 1, *tiny("epochs=1")]
+    done = orch(*words)
+    assert done.code == 2
+    assert "--distinct-people" in done.err
+    done = orch(*words, "--distinct-people")
+    assert done.code == 0, done.err
+    run = Workspace(runs).run("mask-0001")
+    assert run.data["distinct_people"] is True
+    done = orch("tta", "mask-0001", "-w", runs, "--json")
+    assert done.code == 0, done.err
+    before = hashes(runs / "mask-0001")["fold-1/weights.safetensors"]
+    shutil.rmtree(runs / "mask-0001" / "fold-1")
+    done = orch("resume", "mask-0001", "-w", runs)
+    assert done.code == 0, done.err
+    assert hashes(runs / "mask-0001")["fold-1/weights.safetensors"] == before
+    assert Workspace(runs).run("mask-0001").data["distinct_people"] is True
