@@ -95,12 +95,18 @@ def test_every_printed_command_that_takes_a_workspace_names_it() -> None:
             command = command_of(words)
             takes = command is not None and any("--workspace" in option.opts for option in command.params)
             # Help, a printed space and a command's mere name stand for themselves, in whatever workspace.
-            alone = {"--help", "--print-space"} & {*words} or (len(words) == len(node.args) == 1 and words == ["export"])
+            alone = {"--help", "--print-space"} & {*words} or (
+                len(words) == len(node.args) == 1 and words == ["export"]
+            )
             new = words and (path.name, words[0]) in NEW
             if command is None and not named:
-                wrong.append(f"{path.relative_to(ROOT)}:{node.lineno}: {words} is no whole command, and names no workspace")
+                wrong.append(
+                    f"{path.relative_to(ROOT)}:{node.lineno}: {words} is no whole command, and names no workspace"
+                )
             elif command is not None and named != takes and not (takes and (alone or new)):
-                wrong.append(f"{path.relative_to(ROOT)}:{node.lineno}: {words} {'takes a' if takes else 'has no'} workspace")
+                wrong.append(
+                    f"{path.relative_to(ROOT)}:{node.lineno}: {words} {'takes a' if takes else 'has no'} workspace"
+                )
             checked += command is not None
     assert checked > 60
     assert not wrong, "\n" + "\n".join(wrong)
