@@ -274,9 +274,13 @@ class Workspace:
     def _chosen(self, what: str) -> str:
         """The way out where nothing says what is current: the rest of a sentence."""
         group, names = ("ensembles", self.ensembles()) if what == "ensemble" else ("runs", self._complete(what))
-        name = names[-1] if names else f"{what.upper()}-NNNN"
+        if not names and what == "ensemble":
+            return f"make one: `{orch('ensemble', '--strategy', 'soft', workspace=self.root)}`."
+        if not names:
+            train = orch("train", what, "--data", "DIR", workspace=self.root)
+            return without(self._current(what), f"train one: `{train}`.")
         others = f" (there are {', '.join(names[-FEW:])})" if len(names) > 1 else ""
-        return f"choose one: `{orch(group, 'use', name, workspace=self.root)}`{others}."
+        return f"choose one: `{orch(group, 'use', names[-1], workspace=self.root)}`{others}."
 
     def _complete(self, task: str) -> list[str]:
         return [run.id for run in self.read_runs(task)[0] if run.complete]
