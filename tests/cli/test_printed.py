@@ -21,12 +21,17 @@ CALLED = re.compile(
 )
 
 
-FILLED = {"TASK": "age", "PHOTOS": "my people/eval/images", "--data DIR": "my people/train", "--eval DIR": "my people/eval"}
+FILLED = {
+    "TASK": "age",
+    "PHOTOS": "my people/eval/images",
+    "--data DIR": "my people/train",
+    "--eval DIR": "my people/eval",
+}
 """What a reader fills in."""
 
 MORE = {
     "delete": ["--yes"], "cascade": ["--rate", "0.2"], "pseudo": ["--threshold", "0.5"],
-    **dict.fromkeys(("train", "train-all", "resume"), ["--jobs", "1"]),
+    "train": ["--jobs", "1"], "train-all": ["--jobs", "1"], "resume": ["--jobs", "1"],
 }  # fmt: skip
 """Command -> what makes it run by itself, on a few photos and cores."""
 
