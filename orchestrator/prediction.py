@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.data.decoding import SUFFIXES
-from orchestrator.data.places import is_file, is_folder, stands
+from orchestrator.data.places import is_file, is_folder
 from orchestrator.ensemble.options import FEW_PHOTOS, Strategy
 from orchestrator.errors import DataError, Problem, StoreError, counted, printable
 from orchestrator.labels import CLASSES, LABELS, TASKS
@@ -89,7 +89,7 @@ def find_photos(places: Iterable[Path], say: Callable[[str], None] = lambda _tex
             if left_out:
                 told = ", ".join(f"{number:,} {kind}" for kind, number in left_out.most_common(6))
                 say(f"{printable(str(place))}: {counted(left_out.total(), 'file')} left out as no photos: {told}.")
-        elif stands(place):
+        elif os.path.lexists(place):
             found[place] = None  # whatever it is: who decodes it has the sentence
         else:
             problems.append(Problem(str(place), "no such file or folder."))

@@ -243,6 +243,11 @@ class Recipe(BaseModel):
             self.height, self.width, self.crop, self.anchor, self.face, DETECTOR if self.face else ""
         )  # fmt: skip
 
+    @property
+    def small(self) -> tuple[int, int]:
+        """Height and width of the first `small_epochs` epochs' photos, in pixels."""
+        return round(self.height * self.small_size), round(self.width * self.small_size)
+
     def digest(self) -> str:
         """sha256 (hex) of everything that changes the result; `about` and `workers` do not."""
         return digest_of(self.model_dump(mode="json", exclude={"about", "workers"}))

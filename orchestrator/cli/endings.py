@@ -17,6 +17,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+if sys.platform != "win32":
+    import resource
+
 import typer
 
 from orchestrator.cli import console
@@ -117,11 +120,11 @@ def ending_of(error: BaseException) -> Ending:
     if isinstance(error, OrchestratorError):
         return Ending(_kind(error), error.message, 2, error.problems)
     if isinstance(error, USAGE_ERROR):
-        context = error.ctx  # type: ignore[attr-defined]
+        context = error.ctx  # type: ignore[attr-defined]  # of a base that Typer does not export
         usage = f"{context.get_usage()}\nTry '{context.command_path} --help' for help." if context else ""
         return Ending("usage", _usage_words(error), 2, usage=usage)
     if isinstance(error, CLICK_EXCEPTION):
-        return Ending("usage", error.format_message(), 2)  # type: ignore[attr-defined]
+        return Ending("usage", error.format_message(), 2)  # type: ignore[attr-defined]  # likewise
     if isinstance(error, InterruptError | KeyboardInterrupt):
         return Ending("interrupted", "Interrupted.", stop_code())
     text = f"{error} {error.__cause__ or ''}"
@@ -167,7 +170,7 @@ def _kind(error: OrchestratorError) -> str:
 
 def _usage_words(error: BaseException) -> str:
     """Typer's sentence, with one full stop at its end."""
-    text = " ".join(error.format_message().split())  # type: ignore[attr-defined]
+    text = " ".join(error.format_message().split())  # type: ignore[attr-defined]  # likewise
     return text if text.endswith((".", "?")) else f"{text}."
 
 
@@ -186,8 +189,7 @@ def _says(words: Sequence[str], text: str) -> bool:
 
 
 def _limited() -> bool:
+    """Whether this process may map only so much (`ulimit -v`); where that is used up, nothing can be imported any more."""
     if sys.platform == "win32":
         return False
-    import resource
-
     return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY

@@ -85,7 +85,7 @@ class LazyGroup(TyperGroup):
         super().__init__(**{**words, "commands": {}})
         self.commands = _Loading(self.entries)
 
-    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002  (Typer passes it)
         """The names, in the table's order."""
         return list(self.commands)
 

@@ -11,9 +11,11 @@ from typing import Any
 
 from rich import box
 from rich.cells import cell_len
-from rich.console import Console, ConsoleOptions, RenderResult
+from rich.console import Console, ConsoleOptions, JustifyMethod, RenderResult
 from rich.table import Table
 from rich.text import Text
+
+from orchestrator.errors import printable
 
 __all__ = ["Grid", "Results", "left_out"]
 
@@ -52,12 +54,12 @@ class Grid(Table):
         )  # fmt: skip
         self._name, self._keep, self._prose, self._lines = title, tuple(keep), tuple(text), list[_Row]()
         for number, heading in enumerate(headings):
-            side = "left" if number == 0 or heading in text else "right"
-            self.add_column(heading, justify=side, overflow="fold", no_wrap=heading not in text)  # type: ignore[arg-type]
+            side: JustifyMethod = "left" if number == 0 or heading in text else "right"
+            self.add_column(heading, justify=side, overflow="fold", no_wrap=heading not in text)
 
     def add_row(self, *cells: Any, style: Any = None, end_section: bool = False) -> None:
         """A row; fewer cells than columns leave the others empty."""
-        words = tuple(Text(cell) if isinstance(cell, str) else cell for cell in cells)
+        words = tuple(Text(printable(cell).replace("\n", "\\n")) if isinstance(cell, str) else cell for cell in cells)
         self._lines.append(_Row(words, style, end_section))
         super().add_row(*words, style=style, end_section=end_section)
 

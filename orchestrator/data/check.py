@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,7 @@ from orchestrator.data.decoding import FORMATS, SUFFIXES, UndecodableError, read
 from orchestrator.data.files import sha256_of
 from orchestrator.data.folds import plan_folds
 from orchestrator.data.photos import Photos
-from orchestrator.data.places import is_folder, stands
+from orchestrator.data.places import is_folder
 from orchestrator.data.readers import inspect
 from orchestrator.data.tables import unreadable
 from orchestrator.errors import DataError, OrchestratorError, Problem
@@ -85,7 +86,7 @@ def check(
         what = error.message.removeprefix(f"{source}: ")
         problems = list(error.problems) or [Problem(str(source), what, kind="no_table")]
         root = source if is_folder(source) else source.parent
-        images = _images(root) if stands(source) else ()
+        images = _images(root) if os.path.lexists(source) else ()
         photos = Photos(root, pd.DataFrame(columns=["path", "person"]), "unknown", left_out=images)
     problems = [_needed(problem, needs or {}) for problem in problems]
     if not len(photos) and not any(problem.fatal for problem in problems):
@@ -132,8 +133,7 @@ def _open(path: Path) -> _Opened:
         digest = sha256_of(path)
         found = read_photo(path)
     except UndecodableError as error:
-        allow = str(error).startswith("no permission")
-        return _Opened("", None, (Problem(str(path), str(error), ALLOW if allow else REPLACE, "unreadable"),))
+        return _Opened("", None, (Problem(str(path), str(error), REPLACE, "unreadable"),))
     except OSError as error:
         allow = isinstance(error, PermissionError)
         return _Opened("", None, (Problem(str(path), unreadable(error), ALLOW if allow else "", "unreadable"),))

@@ -8,6 +8,7 @@ file lies beside every export, so it needs Pillow and NumPy alone, and knows not
 from __future__ import annotations
 
 import io
+import stat
 import threading
 import warnings
 import zlib
@@ -21,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-__all__ = ["FORMATS", "MAX_PIXELS", "SUFFIXES", "Decoded", "UndecodableError", "kind_of", "read_photo", "size_of"]
+__all__ = ["FORMATS", "MAX_PIXELS", "SUFFIXES", "Decoded", "UndecodableError", "read_photo", "size_of"]
 
 FORMATS = {
     "JPEG": (".jpg", ".jpeg", ".jfif", ".jpe", ".mpo"),
@@ -82,6 +83,7 @@ def read_photo(source: Path | bytes) -> Decoded:
     """
     with _listening() as notes:
         try:
+            _refuse_streams(source)
             return _decoded(source, notes)
         except (UndecodableError, MemoryError):
             raise
@@ -111,6 +113,7 @@ def size_of(path: Path) -> tuple[int, int]:
     """
     with _listening() as notes:
         try:
+            _refuse_streams(path)
             with Image.open(path, formats=tuple(FORMATS)) as image:
                 width, height = image.size
                 return (height, width) if _orientation(image, notes) in SIDEWAYS else (width, height)
@@ -119,14 +122,12 @@ def size_of(path: Path) -> tuple[int, int]:
             return pixels.shape[1], pixels.shape[0]
 
 
-def kind_of(path: Path) -> str | None:
-    """The format that a file's content says, a key of FORMATS; None when it is none of them."""
-    with _listening():
-        try:
-            with Image.open(path, formats=tuple(FORMATS)) as image:
-                return _format(image)
-        except Exception:  # whatever Pillow makes of damaged bytes, they are none of the formats
-            return None
+def _refuse_streams(source: Path | bytes) -> None:
+    """Opening a pipe would wait for whoever writes into it, without an end."""
+    if isinstance(source, Path):
+        mode = source.stat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise UndecodableError(f"{'a pipe' if stat.S_ISFIFO(mode) else 'a device or a socket'}, not a photo.")
 
 
 def _decoded(source: Path | bytes, notes: list[str]) -> Decoded:
@@ -258,7 +259,7 @@ def _show(
 @contextmanager
 def _listening() -> Iterator[list[str]]:
     """Collects Pillow's warnings of this thread; `warnings.catch_warnings` would mix up threads, and leave filters behind."""
-    before, notes = getattr(_own, "notes", None), []  # type: tuple[Any, list[str]]
+    before, notes = getattr(_own, "notes", None), list[str]()
     with _lock:
         _state["depth"] += 1
         if warnings.showwarning is not _show:

@@ -20,10 +20,10 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from orchestrator.errors import StoreError, WorkspaceError, printable
+from orchestrator.errors import StoreError, encodable
 
 __all__ = [
-    "atomic", "check_format", "digest_of", "free_room", "put_aside", "read_json", "sha256_of", "sweep",
+    "atomic", "digest_of", "free_room", "put_aside", "sha256_of", "sweep",
     "take_away", "write_json",
 ]  # fmt: skip
 
@@ -102,22 +102,6 @@ def put_aside(path: Path) -> Path | None:
     return place
 
 
-def check_format(path: Path, value: Any, known: int) -> None:
-    """Refuses a file of a newer version than this one.
-
-    Raises:
-        WorkspaceError: naming both versions.
-    """
-    found = value.get("format") if isinstance(value, dict) else None
-    if not isinstance(found, int):
-        raise WorkspaceError(f"{path}: no format number in it; it was not written by orch.")
-    if found > known:
-        raise WorkspaceError(
-            f"{path}: written in format {found} by a newer version; this one reads up to {known}. "
-            "Use that version of orchestrator, or choose another --workspace."
-        )
-
-
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON atomically, keys in the order given.
 
@@ -125,26 +109,10 @@ def write_json(path: Path, value: Any) -> None:
         ValueError: a number is not finite: JSON has no word for it, and other programs refuse the file.
     """
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
-    if printable(text) != text:  # a path that is not UTF-8
+    if encodable(text) != text:  # a path that is not UTF-8
         text = json.dumps(value, indent=1, allow_nan=False)
     with atomic(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
-
-
-def read_json(path: Path) -> Any:
-    """Reads a JSON file of the workspace.
-
-    Raises:
-        WorkspaceError: the file is missing or is no JSON.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise WorkspaceError(f"{path}: no such file.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise WorkspaceError(
-            f"{path}: not readable as JSON ({error}). It was changed or damaged outside orch."
-        ) from None
 
 
 def digest_of(value: Any) -> str:
@@ -155,7 +123,13 @@ def digest_of(value: Any) -> str:
 
 
 def sha256_of(path: Path) -> str:
-    """sha256 (hex) of a file's content."""
+    """sha256 (hex) of a file's content.
+
+    Raises:
+        OSError: it cannot be read, or is a pipe, which would keep its reader waiting.
+    """
+    if stat.S_ISFIFO(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "it is a pipe", str(path))
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -93,7 +93,7 @@ class _Sent(Dataset[Any]):
         room = shared_room()
         if room is None or sum(tensor.nbytes for tensor in batch) + MARGIN < room:
             try:
-                return tuple(tensor.share_memory_() for tensor in batch)  # type: ignore[no-untyped-call]
+                return tuple(tensor.share_memory_() for tensor in batch)  # type: ignore[no-untyped-call]  # torch has no types here
             except (
                 OSError,
                 RuntimeError,

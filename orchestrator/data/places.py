@@ -16,7 +16,7 @@ from pathlib import Path
 
 from orchestrator.data.spelling import clean
 
-__all__ = ["find_file", "is_file", "is_folder", "no_file", "stands"]
+__all__ = ["find_file", "is_file", "is_folder", "no_file"]
 
 
 def is_file(path: Path) -> bool:
@@ -35,15 +35,6 @@ def is_folder(path: Path) -> bool:
         return False
 
 
-def stands(path: Path) -> bool:
-    """Whether anything has this name: a link that leads nowhere too."""
-    try:
-        path.lstat()
-    except (OSError, ValueError):
-        return False
-    return True
-
-
 def find_file(folder: Path, name: str) -> str | None:
     """The name of a file or folder as the disk spells it: composed, decomposed, or mixed; None where there is none.
 
@@ -58,7 +49,7 @@ def find_file(folder: Path, name: str) -> str | None:
         return None
     forms = [] if name.isascii() else [unicodedata.normalize(form, meant) for form in ("NFC", "NFD")]
     for spelling in dict.fromkeys((name, meant, *forms)):
-        if stands(folder / spelling):
+        if os.path.lexists(folder / spelling):
             return spelling
     if name.isascii():
         return None
@@ -66,7 +57,9 @@ def find_file(folder: Path, name: str) -> str | None:
     for part in Path(meant).parts:
         whole = folder / found
         own = (
-            part if stands(whole / part) else _spellings(whole, _changed(whole)).get(unicodedata.normalize("NFC", part))
+            part
+            if os.path.lexists(whole / part)
+            else _spellings(whole, _changed(whole)).get(unicodedata.normalize("NFC", part))
         )
         if own is None:
             return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from orchestrator.commands import data_words, orch
 from orchestrator.data.contest import read_contest
 from orchestrator.data.manifest import read_manifest
 from orchestrator.data.photos import Photos
-from orchestrator.data.places import is_folder, stands
+from orchestrator.data.places import is_folder
 from orchestrator.errors import ConfigError, DataError, Problem, counted
 
 __all__ = ["check_command", "inspect", "read"]
@@ -28,7 +29,7 @@ def inspect(
     Raises:
         DataError: nothing at all can be read there.
     """
-    if stands(source) and not is_folder(source):
+    if os.path.lexists(source) and not is_folder(source):
         if source.suffix.lower() not in (".csv", ".parquet"):
             raise DataError(
                 f"{source}: no table by its name. Give a folder with train.csv and images/, or a .csv or .parquet file."

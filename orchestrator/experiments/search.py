@@ -9,6 +9,7 @@ would have drawn.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import warnings
 from collections.abc import Sequence
@@ -94,7 +95,7 @@ class Search:
         self._seal = file.with_suffix(".json")
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         file.parent.mkdir(parents=True, exist_ok=True)
-        self.lost = self._seal.exists() and not _there(file)
+        self.lost = self._seal.exists() and not os.path.lexists(file)
         """Whether there was a memory that is gone: the search begins anew."""
         if not self.lost:
             self._check()
@@ -122,11 +123,11 @@ class Search:
     def _check(self) -> None:
         """Holds the file to its seal; without one, to SQLite's own check."""
         file = self._file
-        if self._seal.is_symlink() or self._seal.exists():
+        if os.path.lexists(self._seal):
             again = f"`{set_aside(self._seal)}`, and the same command goes on with the search, if it is whole"
             body = read_sealed(self._seal, "search", file.stem, SEAL_FORMAT, again)
             check_file(file, body["sha256"], f"`{set_aside(file)}`: {BEGIN_ANEW}")
-        elif _there(file):
+        elif os.path.lexists(file):
             if not file.is_file():
                 raise _broken(file, "a folder or a link that leads nowhere, where a file must be")
             try:
@@ -243,10 +244,6 @@ class Search:
         except (RuntimeError, ValueError):  # nothing differs
             return {}
         return {name: float(share) for name, share in found.items() if np.isfinite(share)}
-
-
-def _there(file: Path) -> bool:
-    return file.is_symlink() or file.exists()
 
 
 def _broken(file: Path, what: str) -> DamagedError:

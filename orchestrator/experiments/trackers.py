@@ -172,7 +172,7 @@ class TensorBoard:
             self._writers[place] = self._make(str(place))
         return self._writers[place]
 
-    def knows(self, run: RunRecord, known: str) -> bool:  # noqa: ARG002
+    def knows(self, run: RunRecord, known: str) -> bool:  # noqa: ARG002  (other trackers need it)
         """Whether its folder is there."""
         return (self._folder / known).is_dir()
 
@@ -314,7 +314,7 @@ class Wandb:
         sync = f"wandb sync {shlex.quote(str(folder / 'wandb'))}/offline-run-*"
         self.look = "wandb.ai" if os.environ["WANDB_MODE"] == "online" else sync
 
-    def knows(self, run: RunRecord, known: str) -> bool:  # noqa: ARG002
+    def knows(self, run: RunRecord, known: str) -> bool:  # noqa: ARG002  (other trackers need it)
         """Whether its files are there; what was sent to the server is taken for kept."""
         return os.environ["WANDB_MODE"] == "online" or any(self._folder.glob(f"wandb/*run-*-{known}"))
 

@@ -5,6 +5,7 @@ Nothing heavy is imported: a list of runs is told from their records and cards a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from orchestrator.records.annotations import Annotations
@@ -29,11 +30,11 @@ def cards_of(run: RunRecord) -> list[dict[str, Any]]:
     return [read_card(folder) for folder in run.members if (folder / CARD).is_file()]
 
 
-def profile_of(run: RunRecord) -> dict[str, float]:
-    """Seconds by stage over the members' histories; empty for a run without --profile."""
+def profile_of(run: RunRecord, folds: Sequence[int | None]) -> dict[str, float]:
+    """Seconds by stage over the histories of some members; empty where they were trained without --profile."""
     found: dict[str, float] = {}
-    for folder in run.members:
-        for entry in history_of(folder):
+    for fold in folds:
+        for entry in history_of(run.member(fold)):
             stages = entry.get("stages", {})
             rest = {"rest": entry["seconds"] - sum(stages.values())} if stages else {}
             for stage, seconds in (stages | rest).items():

@@ -50,7 +50,7 @@ __all__ = [
 ]
 
 WORKSPACE_FORMAT = 2
-ENSEMBLE_FORMAT = 2
+ENSEMBLE_FORMAT = 3
 CURRENT_FORMAT = 2
 FEW = 12  # ids that an error lists
 MARK = "workspace.json"
@@ -274,11 +274,9 @@ class Workspace:
     def _chosen(self, what: str) -> str:
         """The way out where nothing says what is current: the rest of a sentence."""
         group, names = ("ensembles", self.ensembles()) if what == "ensemble" else ("runs", self._complete(what))
-        if not names and what == "ensemble":
-            return f"make one: `{orch('ensemble', '--strategy', 'soft', workspace=self.root)}`."
         if not names:
-            train = orch("train", what, "--data", "DIR", workspace=self.root)
-            return without(self._current(what), f"train one: `{train}`.")
+            words = ("ensemble",) if what == "ensemble" else ("train", what, "--data", "DIR")
+            return without(self._current(what), f"`{orch(*words, workspace=self.root)}` makes one.")
         others = f" (there are {', '.join(names[-FEW:])})" if len(names) > 1 else ""
         return f"choose one: `{orch(group, 'use', names[-1], workspace=self.root)}`{others}."
 

@@ -84,8 +84,7 @@ def check_backbone(recipe: Recipe) -> None:
         with torch.inference_mode():
             model.eval()(torch.zeros(1, 3, recipe.height, recipe.width))
             if recipe.small_epochs:
-                small = [round(side * recipe.small_size) for side in (recipe.height, recipe.width)]
-                model(torch.zeros(1, 3, *small))
+                model(torch.zeros(1, 3, *recipe.small))
     except ConfigError:
         raise
     except Exception as error:  # each architecture refuses sizes and options in its own way
@@ -94,7 +93,9 @@ def check_backbone(recipe: Recipe) -> None:
             f"{first_line(error)}. "
             "Choose another size (--set height=... --set width=...), leave these settings at their defaults, or another backbone."
         ) from None
-    _check_sight(recipe)
+    _check_sight(recipe.backbone, recipe.height, recipe.width)
+    if recipe.small_epochs:
+        _check_sight(recipe.backbone, *recipe.small, f"small_size = {recipe.small_size:g}: ")
 
 
 @lru_cache(maxsize=64)
@@ -106,9 +107,8 @@ def _seen(backbone: str, height: int, width: int) -> tuple[Blind, tuple[int, int
         return blind_edges(model, height, width), patch_of(model)
 
 
-def _check_sight(recipe: Recipe) -> None:
-    """Refuses a size whose edges the backbone drops."""
-    name, height, width = recipe.backbone, recipe.height, recipe.width
+def _check_sight(name: str, height: int, width: int, small: str = "") -> None:
+    """Refuses a size whose edges the backbone drops; `small` begins the message where it is that of the first epochs."""
     blind, patch = _seen(name, height, width)
     if not blind.matters:
         return
@@ -116,12 +116,15 @@ def _check_sight(recipe: Recipe) -> None:
     sizes = []
     for key, side, unseen, step in (("height", height, blind.rows, 0), ("width", width, blind.columns, 1)):
         if unseen:
-            fits = [side - unseen] * (side - unseen >= 16) + ([side - unseen + patch[step]] if patch else [])
-            sizes.append(" or ".join(f"--set {key}={fit}" for fit in fits) or f"another {key}")
+            near = [side - unseen] * (side - unseen >= 16) + ([side - unseen + patch[step]] if patch else [])
+            sizes.append(" or ".join(f"--set {key}={one}" for one in near) or f"another {key}")
+    fits = (
+        f"Sizes that fit: {', and '.join(sizes)}." if not small else "Choose another small_size, or small_epochs = 0."
+    )
     raise ConfigError(
-        f"backbone = '{name}' never sees {' and '.join(lost)} at the edges of photos of {height} x {width}"
+        f"{small}backbone = '{name}' never sees {' and '.join(lost)} at the edges of photos of {height} x {width}"
         + (f": its patches of {patch[0]} x {patch[1]} do not divide them" if patch else "")
-        + f". Sizes that fit: {', and '.join(sizes)}."
+        + f". {fits}"
     )
 
 

@@ -1,4 +1,4 @@
-"""How much of a photo a backbone sees: whether a change at each edge moves its answer.
+"""How much of a photo a backbone sees: whether a change at each edge moves its features.
 
 Transformers cut a photo into patches, and most drop what is left at the bottom and the right where patches do not divide the
 size, without a word. A forward pass that does not fail tells nothing of it, so it is tried.
@@ -21,7 +21,7 @@ ENOUGH = 3
 
 @dataclass(frozen=True)
 class Blind:
-    """Rows and columns at the edges that move no answer."""
+    """Rows and columns at the edges that move no feature."""
 
     top: int
     bottom: int
@@ -58,27 +58,28 @@ def blind_edges(model: nn.Module, height: int, width: int) -> Blind:
 class _Trial:
     """A network with weights that let everything through, and a photo of noise."""
 
-    def __init__(self, model: nn.Module, height: int, width: int) -> None:
+    def __init__(self, model: Any, height: int, width: int) -> None:
         self._model, self._size = model.eval(), (height, width)
         self._random = torch.Generator().manual_seed(0)
         _wake(model, self._random)
         self._photo = torch.randn(1, 3, height, width, generator=self._random)
 
     @cached_property
-    def _answer(self) -> Tensor:
+    def _features(self) -> list[Tensor]:
         return self._ask(self._photo)
 
-    def _ask(self, photo: Tensor) -> Tensor:
+    def _ask(self, photo: Tensor) -> list[Tensor]:
+        """What the head would get: behind it two numbers in float32 are all that is left, and small changes are rounded away."""
         with torch.inference_mode():
-            answer: Tensor = self._model(photo)
-        return answer
+            features = self._model.forward_features(photo)
+        return [features] if isinstance(features, Tensor) else list(features)
 
     def _sees(self, axis: int, end: bool, pixels: int) -> bool:
-        """Whether a change of the first or last `pixels` rows (axis 2) or columns (axis 3) moves the answer."""
+        """Whether a change of the first or last `pixels` rows (axis 2) or columns (axis 3) moves the features."""
         changed = self._photo.clone()
         side = self._photo.shape[axis]
         changed.narrow(axis, side - pixels if end else 0, pixels).add_(3.0)
-        return not torch.equal(self._ask(changed), self._answer)
+        return not all(map(torch.equal, self._ask(changed), self._features))
 
     def _edge(self, axis: int, end: bool) -> int:
         side = self._size[axis - 2]

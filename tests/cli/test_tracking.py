@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.data.files import read_json
 from orchestrator.errors import ConfigError, DamagedError
 from orchestrator.experiments import trackers, tracking
 from orchestrator.records.run import RunRecord
@@ -19,7 +18,7 @@ Orch = Callable[..., Done]
 
 
 def histories(run: Path) -> dict[str, list[dict[str, float]]]:
-    return {path.parent.name: read_json(path) for path in sorted(run.glob("fold-*/history.json"))}
+    return {path.parent.name: json.loads(path.read_bytes()) for path in sorted(run.glob("fold-*/history.json"))}
 
 
 def curves_of_tensorboard(folder: Path, tag: str) -> list[tuple[int, float]]:

@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from orchestrator.data.decoding import kind_of
 from orchestrator.data.preprocessing import Geometry, Preprocess, decode
 from orchestrator.errors import PhotoError
 
@@ -97,12 +96,6 @@ def test_a_bomb_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
     Image.new("1", (30_000, 30_000)).save(tmp_path / "bomb.png")
     with pytest.raises(PhotoError, match="64,000,000"):
         decode(tmp_path / "bomb.png")
-
-
-def test_the_format_is_known_by_content(tmp_path: Path) -> None:
-    assert kind_of(saved(half_red(), tmp_path / "a.jpg", format="PNG")) == "PNG"
-    (tmp_path / "b.jpg").write_bytes(b"nothing")
-    assert kind_of(tmp_path / "b.jpg") is None
 
 
 @given(

@@ -26,7 +26,7 @@ class Window(nn.Module):
         self.seen = (slice(top, bottom), slice(left, right))
         self.gate = nn.Parameter(torch.zeros(3))
 
-    def forward(self, photos: torch.Tensor) -> torch.Tensor:
+    def forward_features(self, photos: torch.Tensor) -> torch.Tensor:
         return (photos[:, :, *self.seen].mean(dim=(2, 3)) * self.gate).sum(dim=1, keepdim=True)
 
 
@@ -69,6 +69,16 @@ def test_patches_that_do_not_divide_a_photo_are_refused_with_sizes_that_fit(
     seen = blind_edges(create(backbone, 2, geometry=Geometry(128, 96)), 128, 96)
     assert seen == Blind(0, 0, 0, 0)
     check_backbone(recipe(backbone, 128, 96))
+
+
+def test_small_photos_of_the_first_epochs_are_seen_whole_too() -> None:
+    """Behind 20 blocks answers in float32 are equal whatever stands in the last 50 columns; features are not."""
+    sized = recipe("convmixer_1024_20_ks9_p14", 112, 112)
+    check_backbone(sized)
+    with pytest.raises(
+        ConfigError, match=r"small_size = 0.6: .* 11 rows and 11 columns at the edges of photos of 67 x 67"
+    ):
+        check_backbone(sized.model_copy(update={"small_epochs": 1, "small_size": 0.6}))
 
 
 def test_patches_are_found_where_timm_tells_them() -> None:
