@@ -155,6 +155,26 @@ def test_public_names_exist_and_nothing_else_is_used_elsewhere() -> None:
     assert checked > 300
 
 
+def test_every_json_that_is_written_is_strict() -> None:
+    """NaN and Infinity are no JSON: other programs refuse a file with one of them in it."""
+    written, lax = 0, []
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute | ast.Name)):
+                continue
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id
+            if name in ("to_json", "print_json"):  # pandas and rich: what they make of NaN is theirs
+                lax.append(f"{path.relative_to(ROOT)}:{node.lineno}: {name}")
+            if name not in ("dump", "dumps") or not ast.unparse(node.func).startswith(("json.", "dump")):
+                continue
+            written += 1
+            strict = {word.arg: word.value for word in node.keywords}.get("allow_nan")
+            if not (isinstance(strict, ast.Constant) and strict.value is False):
+                lax.append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    assert written >= 8
+    assert not lax, f"json.dumps without allow_nan=False: {', '.join(lax)}"
+
+
 def test_the_error_tree_in_the_docstring_is_the_tree() -> None:
     drawn = set(re.findall(r"(\w+Error)", errors.__doc__ or ""))
     real = {name for name in dir(errors) if name.endswith("Error")}

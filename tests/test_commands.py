@@ -4,6 +4,7 @@ import ast
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,3 +58,55 @@ def test_commands_that_are_printed_come_from_one_function() -> None:
     assert len(sources) > 100
     found = [line for path in sources for line in literal_commands(path)]
     assert not found, "\n" + "\n".join(found)
+
+
+NEW = {("data.py", "train-all"), ("recipes.py", "train")}
+"""What comes next after commands that know no workspace: it begins one of its own."""
+
+
+def command_of(words: list[str]) -> Any:
+    """The click command that the first words name; None for a group or a word that is filled in."""
+    for entry in ENTRIES:
+        if words[:1] == [entry.name]:
+            command = entry.load()
+            return command.commands.get(words[1] if len(words) > 1 else "") if hasattr(command, "commands") else command
+    return None
+
+
+def printed_calls(path: Path) -> list[tuple[ast.Call, list[str]]]:
+    """Every `orch(...)` of a module, and its first words as far as they are written out."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "orch":
+            words = []
+            for word in node.args:
+                if not (isinstance(word, ast.Constant) and isinstance(word.value, str)):
+                    break
+                words.append(word.value)
+            found.append((node, words))
+    return found
+
+
+def test_every_printed_command_that_takes_a_workspace_names_it() -> None:
+    checked, wrong = 0, []
+    for path in sorted((ROOT / "orchestrator").rglob("*.py")):
+        for node, words in printed_calls(path):
+            named = any(word.arg == "workspace" for word in node.keywords)
+            command = command_of(words)
+            takes = command is not None and any("--workspace" in option.opts for option in command.params)
+            # Help, a printed space and a command's mere name stand for themselves, in whatever workspace.
+            alone = {"--help", "--print-space"} & {*words} or (
+                len(words) == len(node.args) == 1 and words == ["export"]
+            )
+            new = words and (path.name, words[0]) in NEW
+            if command is None and not named:
+                wrong.append(
+                    f"{path.relative_to(ROOT)}:{node.lineno}: {words} is no whole command, and names no workspace"
+                )
+            elif command is not None and named != takes and not (takes and (alone or new)):
+                wrong.append(
+                    f"{path.relative_to(ROOT)}:{node.lineno}: {words} {'takes a' if takes else 'has no'} workspace"
+                )
+            checked += command is not None
+    assert checked > 60
+    assert not wrong, "\n" + "\n".join(wrong)

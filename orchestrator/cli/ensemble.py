@@ -168,7 +168,9 @@ def _print_added(built: Built) -> None:
     added = built.record["added_by"]
     if not added:
         return
-    table = grid("what each adds to the 18-way macro F1 (all, less all without it)", "", "adds", "95 % interval", "")
+    table = grid(
+        "what each adds to the 18-way macro F1 (all, less all without it)", "", "adds", "95 % interval", "verdict"
+    )
     for name, one in added.items():
         low, high = one["interval_95"]
         verdict = "helps" if low > 0 else "drags the vote down" if high < 0 else "noise"

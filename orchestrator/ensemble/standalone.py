@@ -95,7 +95,8 @@ def _load(here: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
         card = json.loads((here / "card.json").read_text(encoding="utf-8"))
         digest = card.pop("digest")
-        if digest != hashlib.sha256(json.dumps(card, sort_keys=True, separators=(",", ":")).encode()).hexdigest():
+        text = json.dumps(card, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        if digest != hashlib.sha256(text.encode()).hexdigest():
             raise ValueError("its contents do not match the digest in it")
         hashes = {one["file"]: one["sha256"] for one in card["members"]} | card.get("detector", {}).get("sha256", {})
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -80,8 +80,9 @@ def _runs(workspace: Workspace, found: Findings) -> Iterator[RunRecord]:
 
 def _check_ensemble(workspace: Workspace, name: str) -> None:
     folder, record = workspace.ensemble(name)
+    again = without(folder, f"build it again: `{ensemble_again(workspace.root, record)}`.")
     for file, digest in record["files"].items():
-        check_file(folder / file, digest, f"build it again: `{ensemble_again(workspace.root, record)}`.")
+        check_file(folder / file, digest, again)
     cascade = folder / "cascade.json"
     again = orch("cascade", "PHOTOS", "--ensemble", name, workspace=workspace.root)
     _check_other(cascade, name, f"measure it again: `{again}`.")

@@ -204,7 +204,7 @@ def check_parent(job: MemberJob) -> None:
 
 
 def _tell(job: MemberJob, progress: Progress, share: float, rate: float) -> None:
-    """Leaves a word for displays; not flushed, and not missed on a full disk, since a lost word costs nothing."""
+    """Leaves a word for displays; not flushed, and not missed on a full disk or where it is no number: it costs nothing."""
     value = {
         "epoch": progress.epoch,
         "share": share,
@@ -212,6 +212,6 @@ def _tell(job: MemberJob, progress: Progress, share: float, rate: float) -> None
         "best": max(0.0, progress.best_score),
     }
     temporary = job.folder / f".{PROGRESS}"
-    with suppress(OSError):
-        temporary.write_text(json.dumps(value))
+    with suppress(OSError, ValueError):
+        temporary.write_text(json.dumps(value, allow_nan=False))
         temporary.replace(job.folder / PROGRESS)

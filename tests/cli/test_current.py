@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -62,6 +64,40 @@ def test_ensembles_are_held_against_each_other_over_the_same_people(orch: Orch, 
     assert Workspace(workspace).current("ensemble") == "hard-0001"
     assert orch("ensembles", "use", "soft-0002", "-w", workspace).code == 0
     assert Workspace(workspace).current("ensemble") == "soft-0002"
+
+
+def test_a_current_run_whose_folder_was_deleted_is_told_with_a_way_out_that_works(
+    orch: Orch, people: Path, workspace: Path
+) -> None:
+    words = ["--data", people / "train", "-w", workspace, "--jobs", 1]
+    assert orch("train", "age", *words, "--seed", 1, *tiny("epochs=1")).code == 0
+    shutil.rmtree(workspace / "age-0002")  # by hand, and not by `orch runs delete`
+    for command in (["runs", "list"], ["ensemble"]):
+        done = orch(*command, "-w", workspace)
+        assert done.code in (1, 2)
+        assert f"{workspace / 'current/age.json'}: names age-0002, of which there is no folder" in done.err
+        (use,) = {command for command in commands_in(done.err) if "use" in command}
+    assert "age-0001" in orch("runs", "list", "-w", workspace).out  # the rest is listed
+    assert orch(*shlex.split(use)[1:]).code == 0
+    assert orch("runs", "list", "-w", workspace).code == 0
+    assert orch("ensemble", "-w", workspace).code == 0
+    shutil.rmtree(workspace / "age-0001")  # the last one
+    done = orch("ensemble", "-w", workspace)
+    assert done.code == 2
+    aside, again = re.findall(r"`([^`]+)`", done.err)
+    assert "orch train age --data DIR" in again
+    subprocess.run(shlex.split(aside), check=True)
+    assert orch("train", "age", *words, "--folds", 3, *tiny("epochs=1")).code == 0
+    assert orch("ensemble", "-w", workspace).code == 0
+    for ensemble in workspace.glob("soft-*"):
+        shutil.rmtree(ensemble)
+    photo = next((people / "eval" / "images").iterdir())
+    done = orch("predict", photo, "-w", workspace)
+    assert done.code == 2
+    assert "current/ensemble.json" in done.err
+    (make,) = commands_in(done.err)
+    assert orch(*shlex.split(make)[1:]).code == 0
+    assert orch("predict", photo, "-w", workspace).code == 0
 
 
 @pytest.mark.slow

@@ -132,3 +132,14 @@ def test_a_check_of_a_table_that_is_not_there_or_has_no_paths_names_no_photo_tha
         done = orch("data", "check", "--data", tmp_path / name, "--json")
         assert done.code == 1
         assert {one["kind"] for one in json.loads(done.out)["problems"]} == kinds, name
+
+
+def test_bands_are_described_from_young_to_old(orch: Orch, people: Path) -> None:
+    done = orch("data", "describe", "--data", people / "train")
+    assert done.code == 0, done.err
+    bands = ["<30", "30-59", ">=60"]
+    firsts = [line.split()[0] for line in done.out.splitlines() if line.split() and line.split()[0] in bands]
+    assert firsts == bands
+    whole = json.loads(orch("data", "describe", "--data", people / "train", "--json").out)["tables"]
+    joint = [row["age band"] for row in whole["by mask x gender x age band"]]
+    assert joint == bands * (len(joint) // 3)

@@ -63,6 +63,8 @@ def test_several_runs_vote_and_their_disagreements_are_listed(orch: Orch, people
     clear = voices.max(axis=1) > 1
     assert len(listed) >= (mean != voices.argmax(axis=1))[clear].sum()
     text = orch("ensemble", "-w", workspace, "age=age-0001,age-0002,age-0003").out
+    adds = next(line for line in text.splitlines() if " adds " in line and "interval" in line)
+    assert adds.split()[-1] == "verdict"
     assert f"soft and hard voting disagree on {len(listed):,} photos" in text
 
 

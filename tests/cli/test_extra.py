@@ -72,6 +72,25 @@ def jobs_of(people: Path, workspace: Path, extra: Path, task: str, *changes: str
     return [job for _, job in missing_jobs([Work(settings, TRAINABLE[task], inputs, record, NoPixels())])]
 
 
+@pytest.mark.parametrize("how", ["one bit", "empty", "a folder", "of another"])
+def test_damaged_hashes_of_extra_photos_are_counted_anew(people: Path, workspace: Path, others: Path, how: str) -> None:
+    settings = Settings(people / "train", workspace, changes=TINY, k=3, jobs=1, device="cpu", extra=[others])
+    right = read_inputs(settings, {"age": TRAINABLE["age"]}, lambda _: None).extra_of("age")
+    assert right
+    kept = workspace / "cache" / "extra_hashes.json"
+    data = kept.read_bytes()
+    kept.unlink()
+    if how == "a folder":
+        kept.mkdir()
+    elif how == "of another":
+        kept.write_bytes((workspace / "cache" / "hashes.json").read_bytes())
+    else:
+        at = data.index(b'": "') + 6  # in the first photo's hash
+        kept.write_bytes(b"" if how == "empty" else data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+    assert read_inputs(settings, {"age": TRAINABLE["age"]}, lambda _: None).extra_of("age") == right
+    assert kept.is_file()
+
+
 def test_a_member_learns_from_extra_photos_that_tell_its_class_and_is_scored_on_none(
     people: Path, workspace: Path, others: Path
 ) -> None:

@@ -94,6 +94,57 @@ def test_a_missing_eval_photo_is_a_marked_row_too(orch: Orch, people: Path, work
     assert "1 of 27 photos cannot be read" in done.err
 
 
+def test_a_photo_without_permission_is_a_marked_row_that_says_so(
+    orch: Orch, people: Path, workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root may read everything, so the system's answer is put in place of the file's."""
+    assert orch("ensemble", "-w", workspace).code == 0
+    folder, real = tmp_path / "photos", open
+    shutil.copytree(people / "eval" / "images", folder)
+    first = sorted(folder.iterdir())[0]
+
+    def closed(file: object, *more: object, **named: object) -> object:
+        if str(file) == str(first):
+            raise PermissionError(13, "Permission denied", str(first))
+        return real(file, *more, **named)  # type: ignore[call-overload]  # as it was called
+
+    monkeypatch.setattr("builtins.open", closed)
+    monkeypatch.setattr("io.open", closed)
+    done = orch("predict", folder, "-w", workspace, "--on-error", "mark", "--json")
+    assert done.code == 1, done.err
+    answers = json.loads(done.out)
+    assert "no permission to read it" in answers[0]["error"]
+    assert answers[0]["label"] is None
+    assert all(answer["label"] is not None and not answer.get("error") for answer in answers[1:])
+    done = orch("predict", folder, "-w", workspace)
+    assert done.code == 2
+    assert "no permission to read it" in done.err
+    assert "damaged" not in done.err
+
+
+def test_a_folder_says_how_many_of_its_files_are_no_photos(
+    orch: Orch, people: Path, workspace: Path, tmp_path: Path
+) -> None:
+    assert orch("ensemble", "-w", workspace).code == 0
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    shutil.copy(next((people / "eval" / "images").iterdir()), folder / "a.jpg")
+    for name in ("d.tiff", "f.gif", "notes.txt", "more.txt"):
+        (folder / name).write_bytes(b"x")
+    told = f"{folder}: 4 files left out as no photos: 2 .txt, 1 "
+    for words in ((), ("--json",), ("--out", tmp_path / "answers.csv")):
+        done = orch("predict", folder, "-w", workspace, *words)
+        assert done.code == 0, done.err
+        assert told in done.err
+
+
+def test_agreement_is_explained_above_the_table(orch: Orch, people: Path, workspace: Path) -> None:
+    assert orch("ensemble", "-w", workspace).code == 0
+    lines = orch("predict", people / "eval" / "images", "-w", workspace).out.splitlines()
+    explained = next(number for number, line in enumerate(lines) if "agreement: share of members that chose" in line)
+    assert "agreement" in next(line for line in lines[explained + 1 :] if "label" in line)
+
+
 def test_brackets_in_names_are_printed_as_they_are(
     orch: Orch, people: Path, workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

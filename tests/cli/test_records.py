@@ -1,6 +1,7 @@
 """What was tried stays findable: lists, notes, comparisons, deletion."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -74,6 +75,8 @@ def test_runs_are_found_by_their_settings_and_scores(orch: Orch, three: Path) ->
     table = orch("runs", "list", "-w", three, "--where", "focal_gamma=2 task=age")
     assert "focal_gamma" in table.out
     assert listed(orch, three, "--where", "score>1") == []
+    assert len(listed(orch, three, "--where", "recipe!=x=y")) == 5  # a value with a sign in it
+    assert listed(orch, three, "--where", "recipe=x=y") == []
 
 
 def test_wrong_conditions_are_told_at_once(orch: Orch, three: Path) -> None:
@@ -154,6 +157,7 @@ def test_a_comparison_says_what_differs_and_whether_it_is_noise(orch: Orch, thre
         assert image.width > 1000
     shown = orch("runs", "compare", "age-0001", "age-0002", "-w", three)
     assert "over age-0001" in shown.out
+    assert re.search(r"over age-0001 +95 % interval +verdict +log loss +surer", shown.out)
     for words, told in (
         (("age-0001", "mask-0001"), "only runs of one specialist"), (("age-0001",), "two runs or more"),
         (("age-0001", "age-0009"), "run 'age-0009' is not in"),
@@ -314,3 +318,14 @@ def test_numbers_are_not_held_against_words(orch: Orch, three: Path, place: Path
     done = orch("runs", "note", "age-0001", "--untag", "nothing", "-w", place)
     assert done.code == 2
     assert "age-0001 has the tags none" in done.err
+
+
+def test_what_is_no_run_gives_no_number_to_a_repaired_workspace(orch: Orch, place: Path) -> None:
+    (place / "sweeps").mkdir()
+    (place / "sweeps" / "age-12345678.db").write_bytes(b"x")
+    (place / "tensorboard" / "age-7777").mkdir(parents=True)
+    (place / "workspace.json").unlink()
+    done = orch("workspace", "repair", "-w", place)
+    assert done.code == 0, done.err
+    assert json.loads((place / "workspace.json").read_text())["retired"] == {}
+    assert listed(orch, place, "--where", "task=age") == ["age-0001", "age-0002", "age-0003"]

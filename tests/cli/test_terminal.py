@@ -1,5 +1,6 @@
 """What a terminal, a pipe and a closed stream get: whole names at any width, any bytes in a name, and no traceback."""
 
+import gc
 import json
 import os
 import pty
@@ -20,7 +21,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from orchestrator.cli.app import ENTRIES
+from orchestrator.cli import BEGAN
+from orchestrator.cli.app import ENTRIES, main
+from orchestrator.cli.app import program as program_itself
 from orchestrator.cli.console import emit, grid, print_profile
 from orchestrator.cli.tables import Results, left_out
 from tests.conftest import ROOT, Done, tiny
@@ -378,3 +381,57 @@ def test_words_that_need_no_network_import_none(words: list[str]) -> None:
         [sys.executable, "-c", code, *words], capture_output=True, text=True, env=ENVIRONMENT, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_what_reads_a_workspaces_records_imports_no_network(orch: Orch, workspace: Path, tmp_path: Path) -> None:
+    assert orch("ensemble", "-w", workspace).code == 0
+    one, other = tmp_path / "one.csv", tmp_path / "other.csv"
+    one.write_text("ImageID,ans\na.jpg,1\nb.jpg,2\n")
+    other.write_text("ImageID,ans\na.jpg,1\nb.jpg,5\n")
+    code = (
+        "import sys; sys.argv = ['orch', *sys.argv[1:]]\n"
+        "from orchestrator.cli.app import main\n"
+        "try: main()\n"
+        "except SystemExit as stop: assert not stop.code, stop.code\n"
+        "heavy = {'torch', 'timm', 'numpy', 'pandas', 'sklearn', 'cv2', 'PIL', 'joblib', 'pyarrow', 'scipy'} & set(sys.modules)\n"
+        "sys.exit(','.join(sorted(heavy)) or 0)"
+    )
+    for words in (
+        ["runs", "list", "-w", workspace],
+        ["runs", "list", "-w", workspace, "--where", "task=age lr>0", "--sort", "score", "--json"],
+        ["runs", "show", "age-0001", "-w", workspace],
+        ["ensembles", "list", "-w", workspace],
+        ["runs", "note", "age-0001", "a word", "--tag", "try", "-w", workspace],
+        ["runs", "use", "age-0001", "-w", workspace],
+        ["submissions", "diff", one, other],
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True, env=ENVIRONMENT, check=False
+        )
+        assert done.returncode == 0, (words, done.stderr)
+
+
+# Time.
+
+
+def test_the_last_line_counts_from_the_programs_start(
+    people: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train-all", "--data", people / "train", "-w", workspace, "--folds", 3, "--jobs", 1, *tiny()]
+    monkeypatch.setattr(sys, "argv", ["orch", *map(str, words)])
+    began = time.monotonic()
+    with pytest.raises(SystemExit):
+        main(began - 7200)  # two hours of imports, on a very slow machine
+    told = capsys.readouterr().err
+    (hours,) = re.findall(r"^([\d.]+) hours in all\.$", told, re.MULTILINE)
+    assert float(hours) >= 2.0
+    monkeypatch.setattr("orchestrator.cli.app.main", lambda began: began_at.append(began) or sys.exit(0))
+    began_at: list[float] = []
+    monkeypatch.setattr(os, "_exit", lambda code: None)
+    monkeypatch.setattr("threading._shutdown", lambda: None)
+    monkeypatch.setattr("atexit._run_exitfuncs", lambda: None)
+    threshold = gc.get_threshold()
+    program_itself()
+    gc.set_threshold(*threshold)
+    assert began_at == [BEGAN]
+    assert began_at[0] <= began

@@ -245,6 +245,26 @@ def test_a_deleted_experiment_and_a_deleted_run_are_told_and_mended(
     assert orch(*words).code == 0
 
 
+@pytest.mark.filterwarnings("default")  # SQLAlchemy's, about MLflow's own code
+@pytest.mark.parametrize(
+    ("method", "told"),
+    [("create_experiment", "takes no new experiment"), ("get_experiment_by_name", "cannot be reached")],
+)
+def test_an_error_without_words_is_told_by_its_name(
+    orch: Orch, workspace: Path, monkeypatch: pytest.MonkeyPatch, method: str, told: str
+) -> None:
+    mlflow = pytest.importorskip("mlflow", reason="the extra `mlflow` is not installed")
+
+    def fail(*_: object) -> None:
+        raise ConnectionResetError
+
+    monkeypatch.setattr(mlflow.tracking.MlflowClient, method, fail)
+    done = orch("runs", "track", "age-0001", "--to", "mlflow", "-w", workspace)
+    assert done.code == 2, done.err
+    assert told in done.err
+    assert "ConnectionResetError" in done.err
+
+
 @pytest.mark.parametrize("kind", ["tensorboard", "wandb"])
 def test_any_letter_may_be_in_a_place(
     orch: Orch, workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str

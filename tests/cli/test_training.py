@@ -248,6 +248,7 @@ def test_a_fold_that_the_base_lacks_joins_it(orch: Orch, people: Path, tmp_path:
     record = json.loads((runs / "age-0002" / "run.json").read_text())
     assert (record["folds"], record["retrained"]) == ([0, 1], [1])
     assert (runs / "age-0002" / "fold-1" / "member.json").exists()
+    assert "age-0002 is now the current age run (was age-0001)" in done.err  # of two folds, where one stood
 
 
 def test_a_killed_first_command_does_not_block_the_next(orch: Orch, people: Path, tmp_path: Path) -> None:
@@ -454,3 +455,74 @@ def test_two_photos_are_enough_for_every_network_with_norms(
     words = ["--data", some_of(people, 4, tmp_path / "few"), "-w", tmp_path / "runs", "--folds", 2, "--jobs", 1]
     done = orch("train-all", *words, "--tasks", "gender", *tiny("epochs=1", *changes))
     assert done.code == 0, done.err
+
+
+def test_people_who_are_said_to_be_distinct_stay_so_in_whatever_is_made_of_their_run(
+    orch: Orch, people: Path, tmp_path: Path
+) -> None:
+    path, runs = some_of(people, 4, tmp_path / "few"), tmp_path / "runs"
+    table = pd.read_csv(path, dtype=str)
+    first, second, *_ = table["person"].unique()
+    table["person"] = table["person"].replace({first: "Kim", second: "kim"})
+    table.to_csv(path, index=False)
+    words = ["train", "mask", "--data", path, "-w", runs, "--folds", 2, "--jobs", 1, *tiny("epochs=1")]
+    done = orch(*words)
+    assert done.code == 2
+    assert "--distinct-people" in done.err
+    done = orch(*words, "--distinct-people")
+    assert done.code == 0, done.err
+    run = Workspace(runs).run("mask-0001")
+    assert run.data["distinct_people"] is True
+    done = orch("tta", "mask-0001", "-w", runs, "--json")
+    assert done.code == 0, done.err
+    before = hashes(runs / "mask-0001")["fold-1/weights.safetensors"]
+    shutil.rmtree(runs / "mask-0001" / "fold-1")
+    done = orch("resume", "mask-0001", "-w", runs)
+    assert done.code == 0, done.err
+    assert hashes(runs / "mask-0001")["fold-1/weights.safetensors"] == before
+    assert Workspace(runs).run("mask-0001").data["distinct_people"] is True
+
+
+def test_a_runs_minutes_are_those_of_its_own_members(orch: Orch, people: Path, workspace: Path) -> None:
+    assert train(orch, people, workspace, "train", "mask", "--fold", 2, "--seed", 5).code == 0
+    runs = list(Workspace(workspace).runs())
+    assert len(runs) == 4
+    for run in runs:  # three of them trained by one command, which took longer than each
+        cards = {fold: json.loads((run.member(fold) / "member.json").read_text()) for fold in run.folds}
+        assert run.seconds == pytest.approx(sum(cards[fold]["seconds"] for fold in run.own_folds))
+    assert Workspace(workspace).run("mask-0002").own_folds == [2]
+
+
+def test_an_interrupted_run_has_no_fold_and_its_recipe_reads_alike_everywhere(
+    orch: Orch, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(job: object) -> object:
+        raise KeyboardInterrupt
+
+    words = [
+        "train",
+        "age",
+        "--data",
+        people / "train",
+        "-w",
+        tmp_path / "runs",
+        "--folds",
+        2,
+        "--jobs",
+        1,
+        *tiny("epochs=1"),
+    ]
+    with monkeypatch.context() as patch:
+        patch.setattr(jobs, "train_fold", stop)
+        done = orch(*words)
+        assert done.code == 130, done.err
+    (row,) = [line for line in orch("runs", "list", "-w", tmp_path / "runs").out.splitlines() if "age-0001" in line]
+    assert " 0 of 2 " in row
+    done = orch(*words)
+    assert done.code == 0, done.err
+    listed = orch("runs", "list", "-w", tmp_path / "runs").out
+    rows = [line for line in f"{done.out}\n{listed}".splitlines() if "age-0001" in line and "macro" not in line]
+    assert len(rows) == 2
+    (recipe,) = {found[0] for row in rows if (found := re.search(r"quick \+\d+", row))}
+    assert all(recipe in row for row in rows)
+    assert " 2 of 2 " in rows[1]

@@ -187,6 +187,7 @@ def test_the_real_tables_traps_are_as_the_field_knows_them() -> None:
 
 def test_spelling_never_makes_two_people_of_one(tmp_path: Path) -> None:
     assert keys_of(tmp_path, [("1", "male", "20", "a"), ("1 ", "Male", "20.0", "b")])[0] == ["1", "1"]
+    assert keys_of(tmp_path, [("1", "male", "0", "a"), ("1", "male", "0.0", "b")])[0] == ["1", "1"]
 
 
 def test_one_folder_under_two_ids_is_refused(contest: Path) -> None:

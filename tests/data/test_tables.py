@@ -83,6 +83,7 @@ def test_rows_that_do_not_fit_the_header_are_named_all_at_once(tmp_path: Path) -
         ('a,b,c\n1,2,3\n4,"5,6\n7,8,9\n1,2",3\n', "line 3: a quoted cell goes on for 3 lines and holds whole rows"),
         ('a,b,c\n1,"2"x,3\n', "line 2: a quoted cell goes on after its closing quote"),
         ('a,b,c\n"' + "1,2,3\n" * 30_000, "line 2: a quote"),
+        ("a,b,c\n1," + "x" * 140_000 + ",3\n", "line 2: a cell of more than 131,072 letters"),
         ("", "is empty"),
         ("\n \n", "is empty"),
         ("a;b\n1;2\n", "separated by ';'"),
@@ -123,12 +124,16 @@ def test_columns_without_names_are_ignored_where_nothing_is_lost(tmp_path: Path)
     assert read_table(wrote(tmp_path, "\ufeff a ,\u200bb\n1,2\n")).columns == ("a", "b")
 
 
-@pytest.mark.parametrize("kind", ["pandas", "filtered", "named index", "arrow"])
+@pytest.mark.parametrize("kind", ["pandas", "filtered", "named index", "several indexes", "arrow"])
 def test_parquet_gives_the_same_cells_however_pandas_kept_its_index(tmp_path: Path, kind: str) -> None:
     frame = pd.DataFrame({"path": ["a.jpg", "b.jpg", "c.jpg"], "person": [1, 2, 3], "age": [20, None, 30.5]})
     path = tmp_path / "t.parquet"
     if kind == "filtered":
         pd.concat([frame, frame]).iloc[3:].sample(frac=1, random_state=0).sort_values("path").to_parquet(path)
+    elif kind == "several indexes":
+        frame.assign(fold=[0, 0, 1]).set_index(["path", "person"]).set_index("fold", append=True).rename_axis(
+            ["path", "person", None]
+        ).to_parquet(path)
     else:
         (frame.set_index("path") if kind == "named index" else frame).to_parquet(
             path, index=None if kind != "arrow" else False

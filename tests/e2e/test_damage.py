@@ -1,11 +1,13 @@
 """Every file of a workspace that carries meaning, damaged in every way: the right answer, or an error that names the file and a
 way out that works.
 
-One test takes each kind of file through two of the damages, the other draws files, damages and bits at random.
+A fast test takes each kind of file through one or two damages with one command, a slow one with every command that reads it,
+and another draws files, damages and bits at random. A file that no row of FILES names, and no word of EXEMPT, fails a test.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import random
@@ -14,9 +16,11 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from tests.conftest import Done, tiny
@@ -43,8 +47,21 @@ FILES = {
     "store/*/store.json": ("tta",),
     "store/*/pixels.npy": ("tta",),
     "cache/hashes.json": ("train-all",),
+    "soft-0001/outside-1.parquet": ("predict", "check"),
+    "soft-0001/disagreements.csv": ("check",),
+    "age-0001/tracking.json": ("track", "check"),
 }
 """Pattern of a file -> the commands that read it."""
+
+if importlib.util.find_spec("tensorboard") is None:  # nobody was told anything
+    del FILES["age-0001/tracking.json"]
+
+EXEMPT = {
+    "*.lock": "a lock",
+    "*/fold-*/history.json": "a log: what an epoch was like, read by people and trackers",
+    "tensorboard/*": "the tracker's own",
+}
+"""Pattern of a file that carries no meaning -> what it is. Checkpoints, features, exports and sweeps have tests of their own."""
 
 RIGHT: dict[str, Any] = {}
 """Command -> its answer in a whole workspace."""
@@ -55,9 +72,10 @@ OTHERS = {"age-0001": "age-0002", "soft-0001": "soft-0002"}
 
 @pytest.fixture(scope="module")
 def whole(trained: Path, people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace with everything in it: two runs of age, two ensembles, notes."""
+    """A workspace with everything in it: two runs of age, two ensembles, of which one has a table beside it, notes."""
     from orchestrator.choosing import choose_runs
     from orchestrator.data.sealed import write_sealed
+    from orchestrator.ensemble.outside import read_outside
     from orchestrator.ensembling import build_ensemble
     from orchestrator.pipeline import retrain
     from orchestrator.records.annotations import Annotations
@@ -73,7 +91,11 @@ def whole(trained: Path, people: Path, tmp_path_factory: pytest.TempPathFactory)
         people / "train", place, recipes=(), changes=TINY, k=None, plan_seed=None, seed=1, jobs=1, device="cpu"
     )
     assert retrain(settings, SPECIALISTS["age"], Silent()).complete
-    build_ensemble(workspace, "soft", choose_runs(workspace, ["age=age-0001"]))
+    old = place.parent / "old answers" / "s 1.csv"
+    old.parent.mkdir()
+    info = pd.read_csv(people / "eval" / "info.csv")
+    info.assign(ans=[row % 18 for row in range(len(info))]).to_csv(old, index=False)
+    build_ensemble(workspace, "soft", choose_runs(workspace, ["age=age-0001"]), outside=[read_outside(old)])
     build_ensemble(workspace, "soft", choose_runs(workspace, ["age=age-0002"]))
     for name in ("soft-0001", "soft-0002"):
         write_sealed(
@@ -83,6 +105,14 @@ def whole(trained: Path, people: Path, tmp_path_factory: pytest.TempPathFactory)
     workspace.set_current("ensemble", "soft-0001")
     for name in ("age-0001", "age-0002"):
         Annotations(f"of {name}", ("try",)).write(place / name)
+    if "age-0001/tracking.json" in FILES:
+        from orchestrator.experiments.trackers import open_trackers
+        from orchestrator.experiments.tracking import send
+
+        (tracker,) = open_trackers(["tensorboard"], place)
+        for name in ("age-0001", "age-0002"):
+            send(tracker, workspace.run(name))
+        tracker.close()
     return place
 
 
@@ -103,13 +133,16 @@ def command(name: str, people: Path, place: Path) -> list[object]:
         "predict": ["predict", people / "eval" / "images", "--json"],
         "tta": ["tta", "age-0001", "--json"],
         "check": ["workspace", "check", "--json"],
+        "track": ["runs", "track", "age-0001", "--to", "tensorboard"],
         "train-all": ["train-all", "--data", people / "train", "--folds", 3, "--jobs", 1, "--json", *tiny()],
     }[name] + ["--workspace", place]
 
 
 def answer_of(name: str, done: Done) -> Any:
     """What must be the same whatever was damaged and mended."""
-    assert done.code == 0, done.err
+    assert done.code == 0, done.err + done.out
+    if name == "track":  # who was told what lies with the tracker
+        return None
     found = json.loads(done.out)
     if name == "runs list":
         return [{key: one[key] for key in ("id", "status", "score", "note", "recipe", "seed")} for one in found]
@@ -171,7 +204,9 @@ def take_the_way_out(orch: Orch, told: str) -> list[str]:
     for words in dict.fromkeys(commands):
         if words.startswith("mv "):
             subprocess.run(shlex.split(words), check=True)
-        elif "PHOTOS" not in shlex.split(words):  # which photos a cascade is measured on anew is for the user to say
+        elif not {"PHOTOS", "KIND"} & {
+            *shlex.split(words)
+        }:  # on which photos to measure, whom to tell: for the user to say
             done = orch(*shlex.split(words)[1:])
             assert done.code == 0, f"{words}: {done.err}"
             if "`orch" in done.err and "workspace repair" in words:  # it says what is left to do
@@ -203,7 +238,11 @@ def check(orch: Orch, people: Path, whole: Path, place: Path, pattern: str, read
         assert str(path) in done.err + done.out or str(path.relative_to(copy)) in done.err + done.out, done.err
         take_the_way_out(orch, done.err + done.out)
     found = answer_of(reader, done)
-    chosen_anew = pattern.startswith(("soft-0001", "current/")) and reader in ("ensemble", "ensembles list", "predict")
+    chosen_anew = pattern.startswith(("soft-0001/ensemble.json", "current/")) and reader in (
+        "ensemble",
+        "ensembles list",
+        "predict",
+    )
     if not chosen_anew:  # what is current, and of what an ensemble is made anew, is for people to choose
         assert blind(found, pattern) == blind(right, pattern), f"{pattern} {how} {reader}"
     return "right"
@@ -221,6 +260,34 @@ def whole_copy(whole: Path, place: Path) -> Path:
         shutil.rmtree(place)
     shutil.copytree(whole, place, symlinks=True)
     return place
+
+
+def test_every_file_of_a_workspace_is_walked_or_exempt(whole: Path) -> None:
+    kinds = [re.sub(r"[a-z]+-0001/", "*-????/", pattern).replace("fold-1", "fold-*") for pattern in FILES]
+    kinds += ["current/*.json"]
+    files = [path.relative_to(whole).as_posix() for path in sorted(whole.rglob("*")) if not path.is_dir()]
+    assert len(files) > 60
+    forgotten = [file for file in files if not any(fnmatch(file, kind) for kind in (*kinds, *EXEMPT))]
+    assert not forgotten, f"neither in FILES nor in EXEMPT: {', '.join(forgotten)}"
+    idle = [pattern for pattern in FILES if not any(whole.glob(pattern))]
+    idle += [kind for kind in EXEMPT if not any(fnmatch(file, kind) for file in files)]
+    assert not idle, f"no file is like {', '.join(idle)}"
+
+
+def quick_damages(pattern: str) -> tuple[str, ...]:
+    """One or two for a kind of file, the hardest to see among them."""
+    if "." not in pattern:
+        return ("deleted",)
+    like = pattern.startswith("current/") or any(map(pattern.count, OTHERS))
+    return "one bit", "of another" if like and pattern.endswith(".json") else "deleted"
+
+
+@pytest.mark.parametrize(("pattern", "how"), [(pattern, how) for pattern in FILES for how in quick_damages(pattern)])
+def test_no_kind_of_file_is_believed_when_damaged(
+    orch: Orch, people: Path, whole: Path, tmp_path: Path, pattern: str, how: str
+) -> None:
+    reader, *_ = FILES[pattern]
+    assert check(orch, people, whole, tmp_path / "a b", pattern, reader, how, 4001) == "right"
 
 
 @pytest.mark.slow

@@ -63,6 +63,40 @@ def test_one_pass_serves_all_folds_and_tasks_and_the_members_answer_photos(
     assert hashes(runs / "age-0001") == before
 
 
+def test_damaged_features_are_computed_again_with_a_note(
+    orch: Orch, people: Path, tmp_path: Path, weights: Path
+) -> None:
+    runs = tmp_path / "runs"
+    words = ["train", "gender", "--valid-only", "--again", "--recipe", "probe", *tiny(f"weights={weights}", "epochs=1")]
+    assert train(orch, people, runs, *words).code == 0
+    (features,) = (runs / "cache" / "features").glob("*.npy")
+    about = features.with_suffix(".json")
+    right = features.read_bytes()
+
+    def flip(path: Path) -> None:
+        flipped = bytearray(path.read_bytes())
+        flipped[len(flipped) // 2] ^= 1
+        path.write_bytes(flipped)
+
+    def put_folder(path: Path) -> None:
+        path.unlink()
+        path.mkdir()
+
+    damages: list[tuple[Path, Callable[[Path], object]]] = [
+        (features, flip), (features, lambda path: path.write_bytes(b"")), (features, put_folder), (about, flip),
+    ]  # fmt: skip
+    for number, (path, damage) in enumerate(damages, start=2):
+        damage(path)
+        done = train(orch, people, runs, *words)
+        assert done.code == 0, done.err
+        (note,) = [line for line in done.err.splitlines() if path.name in line]
+        assert note.startswith("note: ")
+        assert note.endswith(": computed again.")
+        assert features.read_bytes() == right
+        first, again = (hashes(runs / f"gender-{one:04}")["fold-0/weights.safetensors"] for one in (1, number))
+        assert first == again
+
+
 def test_each_pooling_has_features_of_its_own(orch: Orch, people: Path, tmp_path: Path, weights: Path) -> None:
     runs = tmp_path / "runs"
     for number, pooling in enumerate(("avg", "max", "catavgmax"), start=1):
