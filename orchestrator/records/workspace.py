@@ -35,7 +35,7 @@ from orchestrator.records.run import RECORD, RunRecord
 if TYPE_CHECKING:
     from filelock import FileLock
 
-    from orchestrator.data.photos import HashCache
+    from orchestrator.data.hashes import HashCache
 
 __all__ = [
     "ENSEMBLE",
@@ -152,7 +152,7 @@ class Workspace:
 
     def hashes(self) -> HashCache:
         """The photos' content hashes."""
-        from orchestrator.data.photos import HashCache
+        from orchestrator.data.hashes import HashCache
 
         return HashCache(self.cache / "hashes.json")
 
