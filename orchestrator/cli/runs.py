@@ -277,10 +277,11 @@ def track_runs(
       orch runs track age-0001 age-0002 --to tensorboard && tensorboard --logdir runs/tensorboard
       orch runs track age-0001 --to mlflow=http://localhost:5000
     """
-    from orchestrator.experiments.trackers import open_trackers
+    from orchestrator.experiments.trackers import check_words, open_trackers
     from orchestrator.experiments.tracking import send
     from orchestrator.records.workspace import Workspace
 
+    check_words(to)
     place = Workspace(workspace)
     records = [place.run(name) for name in dict.fromkeys(run)]
     for tracker in open_trackers(to, workspace):
