@@ -6,17 +6,20 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from orchestrator.commands import data_words, orch
 from orchestrator.errors import ConfigError, DataError
-from orchestrator.inputs import Inputs, read_inputs
-from orchestrator.pipeline import Report, heal_runs, train_runs
-from orchestrator.preparation import Observer, Work, pixels_of
 from orchestrator.records.run import RunRecord
 from orchestrator.records.workspace import Workspace
-from orchestrator.settings import Settings
+from orchestrator.settings import Settings, check_early
 from orchestrator.specialist import Specialist
 from orchestrator.training.cards import CARD
+
+if TYPE_CHECKING:
+    from orchestrator.inputs import Inputs
+    from orchestrator.pipeline import Report
+    from orchestrator.preparation import Observer
 
 __all__ = ["resume"]
 
@@ -41,7 +44,7 @@ def resume(
 
     Raises:
         ConfigError: the run was made of another one without training, or what it was begun with has changed since.
-        DataError: the photos are not those that it learnt from.
+        DataError: the photos are not there, or not those that it learnt from.
         WorkspaceError: no such run, or another command is working on it.
     """
     started = time.monotonic()
@@ -55,6 +58,11 @@ def resume(
         distinct=run.data.get("distinct_people", False),
     )  # fmt: skip
     specialist = specialists[run.task]
+    check_early(settings, {run.task: specialist}, run)
+    from orchestrator.inputs import read_inputs
+    from orchestrator.pipeline import Report, heal_runs, train_runs
+    from orchestrator.preparation import Work, pixels_of
+
     inputs = read_inputs(settings, {run.task: specialist}, observer.say, run)
     _check_unchanged(run, inputs, settings)
     heal_runs([run], observer)
