@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.data.lines import write_rows
 from orchestrator.data.outputs import Output, suffix_of, written
 from orchestrator.ensemble.options import COLUMN
-from orchestrator.errors import printable
+from orchestrator.errors import encodable
 from orchestrator.labels import CLASSES, LABELS, TASKS, joint_probabilities
 
 if TYPE_CHECKING:
@@ -39,18 +39,13 @@ def write_answers(output: Output, answers: Sequence[Prediction]) -> None:
     suffix = suffix_of(output)
     with written(output.path) as temporary:
         if suffix == ".json":
-            value = [{**answer.as_dict(), "path": printable(str(answer.path))} for answer in answers]
+            value = [{**answer.as_dict(), "path": encodable(str(answer.path))} for answer in answers]
             temporary.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
         elif suffix == ".parquet":
             _write_parquet(temporary, _columns(answers))
         else:
             columns = _columns(answers)
-            with temporary.open("w", encoding="utf-8", newline="") as file:
-                writer = csv.writer(file, lineterminator="\n")
-                writer.writerow(columns)
-                writer.writerows(
-                    ["" if cell is None else cell for cell in row] for row in zip(*columns.values(), strict=True)
-                )
+            write_rows(temporary, columns, zip(*columns.values(), strict=True))
 
 
 def write_probabilities(path: Path, keys: Sequence[str], answers: Sequence[Prediction]) -> None:
@@ -61,7 +56,7 @@ def write_probabilities(path: Path, keys: Sequence[str], answers: Sequence[Predi
     import numpy as np
 
     table: dict[str, list[Any]] = {
-        "path": [printable(key) for key in keys],
+        "path": [encodable(key) for key in keys],
         "label": [answer.label for answer in answers],
     }
     table |= _shares(answers)
@@ -85,7 +80,7 @@ def write_probabilities(path: Path, keys: Sequence[str], answers: Sequence[Predi
 
 def _columns(answers: Sequence[Prediction]) -> dict[str, list[Any]]:
     table: dict[str, list[Any]] = {
-        "path": [printable(str(answer.path)) for answer in answers], "label": [answer.label for answer in answers],
+        "path": [encodable(str(answer.path)) for answer in answers], "label": [answer.label for answer in answers],
         "name": [answer.name or None for answer in answers],
     }  # fmt: skip
     for task in TASKS:
@@ -116,7 +111,7 @@ def _write_parquet(path: Path, table: Mapping[str, Sequence[Any]]) -> None:
     columns = []
     for name, cells in table.items():
         if name in words:
-            columns.append(pa.array([None if cell is None else printable(cell) for cell in cells], pa.string()))
+            columns.append(pa.array([None if cell is None else encodable(cell) for cell in cells], pa.string()))
         else:
             columns.append(pa.array(cells, kinds.get(name, pa.float64())))
     pq.write_table(pa.Table.from_arrays(columns, names=list(table)), path)

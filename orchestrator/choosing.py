@@ -136,8 +136,9 @@ def use_ensemble(workspace: Workspace, name: str, say: Say) -> None:
     """Makes an ensemble the current one, and says what that changes.
 
     Raises:
-        WorkspaceError: there is none of that name, or its record is damaged.
+        WorkspaceError: there is none of that name, its record is damaged, or a member is not there.
     """
+    workspace.check_answering(name)
     record = workspace.ensemble(name)[1]
     _set_ensemble(workspace, _standing_ensemble(workspace, say), record, say)
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from orchestrator.choosing import OUT_OF_FOLD, make_ensemble_current
 from orchestrator.data.files import atomic, sha256_of
+from orchestrator.data.lines import write_rows
 from orchestrator.ensemble.options import STRATEGIES, check_choice
 from orchestrator.ensemble.outside import OutsideTable
 from orchestrator.ensemble.voting import COLUMN, Strategy, vote
@@ -156,9 +157,10 @@ def _save(
         for file, frame in frames.items():
             if frame is not None:
                 with atomic(place / file) as temporary:
-                    frame.to_parquet(temporary, index=False) if file.endswith("parquet") else frame.to_csv(
-                        temporary, index=False
-                    )
+                    if file.endswith("parquet"):
+                        frame.to_parquet(temporary, index=False)
+                    else:
+                        write_rows(temporary, frame, frame.itertuples(index=False))
                 files[file] = sha256_of(place / file)
         record = {**record, "files": files}
         workspace.save_ensemble(place, name, record)

@@ -24,6 +24,7 @@ This module knows nothing of what raises the errors.
 from __future__ import annotations
 
 import difflib
+import re
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -49,6 +50,7 @@ __all__ = [
     "WeightsError",
     "WorkspaceError",
     "counted",
+    "encodable",
     "first_line",
     "nearest",
     "printable",
@@ -189,8 +191,17 @@ class TrainingError(OrchestratorError):
     """Some training jobs failed; the others were finished and kept."""
 
 
+CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""Letters that move a terminal's cursor, colour it, or turn the direction of writing; a tab and a line's end are harmless."""
+
+
 def printable(text: str) -> str:
-    """Text that every file and terminal of UTF-8 takes: bytes of file names that are none (surrogates) as `\\xe9`."""
+    """Text for people: letters that command a terminal are escaped, and so are bytes of file names that are no UTF-8."""
+    return encodable(CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text))
+
+
+def encodable(text: str) -> str:
+    """Text that every file in UTF-8 takes: bytes of file names that are none (surrogates) as `\\xe9`."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -56,12 +56,16 @@ class Report:
         failures: (run id, fold) -> reason.
         seconds: wall-clock.
         given_up: (run id, fold) -> why, of members that were stopped below their bar.
+        trained: run id -> folds that this command worked on.
+        at_once: how many members were trained side by side.
     """
 
     runs: list[RunRecord]
     failures: dict[tuple[str, int | None], str]
     seconds: float
     given_up: dict[tuple[str, int | None], str] = field(default_factory=dict)
+    trained: dict[str, list[int | None]] = field(default_factory=dict)
+    at_once: int = 1
 
     @property
     def complete(self) -> bool:
@@ -231,6 +235,8 @@ def train_runs(
             )
     failures: dict[tuple[str, int | None], str] = {}
     given_up: dict[tuple[str, int | None], str] = {}
+    trained: dict[str, list[int | None]] = {}
+    at_once = 1
     with ExitStack() as locks:
         for work in open_works:
             hold(locks, work.run)
@@ -241,6 +247,8 @@ def train_runs(
             if wanted == 0 and device == "cpu":  # threads are the run's, whatever this command would choose
                 at_once = max(1, min(at_once, joblib.cpu_count() // max(job.threads for _, job in jobs)))
             observer.training(jobs, at_once)
+            for run, job in jobs:
+                trained.setdefault(run.id, []).append(job.fold)
 
             def ended(result: JobResult) -> None:
                 run, job = jobs[result.number]
@@ -261,7 +269,7 @@ def train_runs(
             make_current(Workspace(run.folder.parent), run, observer.say)
             run.published = True
             run.save()
-    return Report(list(runs), failures, time.monotonic() - started, given_up)
+    return Report(list(runs), failures, time.monotonic() - started, given_up, trained, at_once)
 
 
 def _close(run: RunRecord) -> None:

@@ -18,8 +18,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from orchestrator.commands import orch
+from orchestrator.data.lines import write_rows
 from orchestrator.data.outputs import Output, suffix_of, written
-from orchestrator.errors import ConfigError, DataError, Problem, counted, printable
+from orchestrator.errors import ConfigError, DataError, Problem, counted, encodable
 from orchestrator.labels import CLASSES, JOINT, TASKS
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def check_names(paths: Sequence[Path]) -> None:
     unnamed = [
         Problem(str(path), "a table could not name it: its name is not UTF-8.", "Rename it.")
         for path in paths
-        if printable(str(path)) != str(path)
+        if encodable(str(path)) != str(path)
     ]
     if unnamed:
         raise DataError(f"{counted(len(unnamed), 'photo')} cannot stand in a table of labels.", unnamed)
@@ -169,6 +170,6 @@ def write_labels(labels: PseudoLabels, output: Output) -> None:
     """Writes the table, .csv or .parquet by its name's ending."""
     with written(output.path) as temporary:
         if suffix_of(output) == ".csv":
-            labels.table.to_csv(temporary, index=False)
+            write_rows(temporary, labels.table, labels.table.itertuples(index=False))
         else:
             labels.table.to_parquet(temporary, index=False)

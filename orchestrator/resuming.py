@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.commands import data_words, orch
-from orchestrator.errors import ConfigError, DataError
+from orchestrator.data.readers import check_source
+from orchestrator.ensemble.options import check_device
+from orchestrator.errors import ConfigError, DamagedError, DataError, Mistakes
+from orchestrator.records.members import is_whole
+from orchestrator.records.origins import content_of, plan_of, source_of
 from orchestrator.records.run import RunRecord
 from orchestrator.records.workspace import Workspace
-from orchestrator.settings import Settings, check_early
+from orchestrator.settings import Settings, add_mistakes, check_early
 from orchestrator.specialist import Specialist
-from orchestrator.training.cards import CARD
 
 if TYPE_CHECKING:
     from orchestrator.inputs import Inputs
@@ -48,31 +51,56 @@ def resume(
         WorkspaceError: no such run, or another command is working on it.
     """
     started = time.monotonic()
-    run = Workspace(workspace).run(name)
+    place = Workspace(workspace)
+    run = place.run(name)
     _refuse_derived(run)
     asked = settings or Settings(run.folder)
+    _check_words(asked, data)
+    from orchestrator.inputs import read_inputs
+    from orchestrator.pipeline import Report, heal_runs, train_runs
+    from orchestrator.preparation import Work, pixels_of
+
+    if run.complete and is_whole(run) and _has_origins(place, run):
+        observer.say(f"{run.id} is complete, and every file of it is as it was written.")
+        return Report([run], {}, time.monotonic() - started)
+    again = orch("resume", run.id, "--data", "DIR", workspace=workspace)
     plan, extra = run.plan or {"k": 0, "seed": 0}, run.data.get("extra", {})
     settings = replace(
-        asked, data=data or Path(run.data["source"]), workspace=workspace, columns=run.data["columns"], recipes=(), changes=(),
+        asked, data=source_of(run, data, again), workspace=workspace, columns=run.data["columns"], recipes=(), changes=(),
         k=plan["k"], plan_seed=plan["seed"], folds_used=0, seed=run.seed, extra=tuple(map(Path, extra.get("sources", ()))),
         distinct=run.data.get("distinct_people", False),
     )  # fmt: skip
     specialist = specialists[run.task]
     check_early(settings, {run.task: specialist}, run)
-    from orchestrator.inputs import read_inputs
-    from orchestrator.pipeline import Report, heal_runs, train_runs
-    from orchestrator.preparation import Work, pixels_of
-
     inputs = read_inputs(settings, {run.task: specialist}, observer.say, run)
     _check_unchanged(run, inputs, settings)
     heal_runs([run], observer)
-    missing = [fold for fold in run.folds if not (run.member(fold) / CARD).is_file()]
-    if run.complete and not missing:
-        observer.say(f"{run.id} is complete, and every file of it is as it was written.")
+    if run.complete:  # what was missing is written already: its plan, or the list of its photos
         return Report([run], {}, time.monotonic() - started)
     pixels = pixels_of(settings, inputs, {run.task}, observer)
     work = Work(settings, specialist, inputs, run, pixels[run.task])
     return train_runs([run], [work], observer, started)
+
+
+def _check_words(settings: Settings, data: Path | None) -> None:
+    """Refuses words that mean nothing, whether or not there is anything to do."""
+    wrong = Mistakes()
+    add_mistakes(settings, wrong)
+    with wrong.kept():
+        check_device(settings.device)
+    if data is not None:
+        with wrong.kept():
+            check_source(data)
+    wrong.tell()
+
+
+def _has_origins(workspace: Workspace, run: RunRecord) -> bool:
+    """Whether plan and photos of a run are on record; they are written anew from the photos themselves."""
+    try:
+        content_of(workspace, run)
+        return run.plan is None or bool(plan_of(workspace, run))
+    except DamagedError:
+        return False
 
 
 def _refuse_derived(run: RunRecord) -> None:

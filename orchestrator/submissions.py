@@ -81,23 +81,15 @@ def read_submission(path: Path) -> dict[str, int | None]:
         )
     problems: list[Problem] = []
     found: dict[str, int | None] = {}
-    rows: dict[str, list[int]] = {}
     for number, (key, cell) in enumerate(zip(table.words("ImageID"), table.column("ans"), strict=True)):
         name, word = clean(key), clean(text(cell))
-        rows.setdefault(name, []).append(number)
         found[name] = read_label(word)
         if not name:
             problems.append(Problem(table.where(number), "ImageID is empty.", kind="empty_cell"))
         if word and found[name] is None:
             what = f"ans is '{word}'; allowed: 0 to {len(LABELS) - 1}, or nothing."
             problems.append(Problem(table.where(number), what, kind="wrong_value"))
-    for name, places in rows.items():
-        if len(places) > 1 and name:
-            times = "twice" if len(places) == 2 else f"{len(places)} times"
-            where = f"{path} {table.several(places)}"
-            problems.append(
-                Problem(where, f"ImageID '{name}' stands {times}.", "Keep one of the rows.", "repeated_row")
-            )
+    problems += table.repeated("ImageID", list(map(clean, table.words("ImageID"))))
     if problems:
         raise DataError(f"{path}: no submission, {counted(len(problems), 'problem')}.", problems)
     return found

@@ -14,7 +14,7 @@ from orchestrator import __version__
 from orchestrator.cli import BEGAN, console
 from orchestrator.cli.endings import debugging, ending_of, interrupts, stop_code, tell
 from orchestrator.cli.groups import Entry, LazyGroup
-from orchestrator.cli.streams import settle_streams
+from orchestrator.cli.streams import in_utf8, settle_streams
 
 __all__ = ["ENTRIES", "app", "main", "program"]
 
@@ -119,6 +119,7 @@ def program() -> None:
     Importing torch and timm makes so many objects that collecting among them took 0.6 of 2.8 s here, and taking them apart at the
     end 0.9 s. mypy ends in the same way (mypy.util.hard_exit).
     """
+    in_utf8()
     gc.set_threshold(COLLECT_EVERY)
     code = 0
     try:

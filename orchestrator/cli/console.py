@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from orchestrator.cli import BEGAN
 from orchestrator.cli.streams import is_utf8
+from orchestrator.errors import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -78,13 +79,13 @@ def put(text: str = "") -> None:
 
 def say(text: str) -> None:
     """A line of talk, to stderr."""
-    _write(sys.stderr, f"{text}\n")
+    _write(sys.stderr, f"{printable(text)}\n")
 
 
 def warn(text: str) -> None:
     """An error, to stderr, marked where the terminal can."""
     mark = "\x1b[31m\x1b[1merror: \x1b[0m" if _coloured(sys.stderr) else "error: "
-    _write(sys.stderr, f"{mark}{text}\n")
+    _write(sys.stderr, f"{mark}{printable(text)}\n")
 
 
 def mark(word: str, colour: int) -> str:
@@ -158,19 +159,19 @@ def print_stages(
     (where or out()).print(table)
 
 
-def print_profile(by_run: Mapping[str, Mapping[str, float]], seconds: float) -> None:
+def print_profile(by_run: Mapping[str, Mapping[str, float]], seconds: float, at_once: int) -> None:
     """Where a training's time went: its epochs by stage, and how that compares with the time that the command took.
 
     Args:
         by_run: run -> stage -> seconds, added up over its members.
         seconds: wall-clock, of the whole command.
+        at_once: members that were trained side by side.
     """
     print_stages("seconds of epochs by stage, all members added up", by_run, total="all epochs")
     epochs = sum(sum(stages.values()) for stages in by_run.values())
-    if epochs > seconds:
-        say(
-            f"{epochs:,.1f} s of epochs in {seconds:,.1f} s: members were trained side by side, or by an earlier command."
-        )
+    if at_once > 1 or epochs > seconds:
+        how = f"up to {at_once} members were trained side by side" if at_once > 1 else "some by an earlier command"
+        say(f"{epochs:,.1f} s of epochs in {seconds:,.1f} s: {how}.")
     else:
         say(
             f"{epochs:,.1f} s of {seconds:,.1f} s were epochs. The other {seconds - epochs:,.1f} s: imports, checks, decoding, "

@@ -250,5 +250,5 @@ def synthesise(
     if eval_people:
         say(f"{folder / 'eval'}: {eval_people} other people, {7 * eval_people} photos; truth.csv has their labels.")
     most = most_folds(people)
-    folds = ["--folds", most] if most < 5 else []  # 5 is what train-all takes by itself
+    folds = ["--folds", most if most > 1 else 0] if most < 5 else []  # 5 is what train-all takes by itself; 0: no plan
     say(f"next: {orch('train-all', '--data', shown(folder / 'train'), *folds)}")

@@ -68,9 +68,10 @@ def print_list(found: list[tuple[RunRecord, dict[str, Any]]], asked: Sequence[st
     for run, one in found:
         score = "-" if one["score"] is None else share(one["score"])
         folds = f"{one['members']} of {len(run.folds)}" if run.plan is None else f"{one['members']} of {run.plan['k']}"
+        state = "current" if one["current"] and one["status"] == run.status else one["status"]
         table.add_row(
             run.id, recipe_of(run), run.recipe["backbone"], " ".join(map(str, run.seeds)), folds, (one["plan"] or "-")[:6],
-            score, "current" if one["current"] else run.status, run.created[:16].replace("T", " "), " ".join(one["tag"]),
+            score, state, run.created[:16].replace("T", " "), " ".join(one["tag"]),
             *(str(one[key]) for key in told),
         )  # fmt: skip
     out().print(table)

@@ -84,6 +84,7 @@ def use_run(
     """
     from orchestrator.choosing import use_run as make_it_current
     from orchestrator.errors import WorkspaceError
+    from orchestrator.records.members import check_member
     from orchestrator.records.workspace import Workspace
 
     place = Workspace(workspace)
@@ -91,6 +92,8 @@ def use_run(
     if not record.complete:
         resume = orch("resume", run, workspace=workspace)
         raise WorkspaceError(f"{run} is unfinished: `{resume}` completes it.")
+    for fold in record.folds:
+        check_member(record, fold, files=False)
     make_it_current(place, record, say)
     if record.partial:
         say(
@@ -113,7 +116,7 @@ def show_run(
     """
     from orchestrator.records.annotations import Annotations
     from orchestrator.records.comparison import chosen
-    from orchestrator.records.summary import cards_of, run_as_dict
+    from orchestrator.records.summary import cards_of, run_as_dict, state_of
     from orchestrator.records.workspace import Workspace
 
     record = Workspace(workspace).run(run)
@@ -121,7 +124,8 @@ def show_run(
     if json:
         emit({**run_as_dict(record), "note": notes.note, "tags": list(notes.tags)})
         return
-    facts = grid(f"{record.id}: the {record.task} specialist, {record.status}", "", " ")
+    state = state_of(record)
+    facts = grid(f"{record.id}: the {record.task} specialist, {state}", "", " ")
     facts.columns[1].justify = "left"
     plan = "none: trained on everything"
     if record.plan:

@@ -14,7 +14,7 @@ import os
 import sys
 from typing import Any, TextIO
 
-__all__ = ["is_utf8", "settle_streams"]
+__all__ = ["in_utf8", "is_utf8", "settle_streams"]
 
 GONE = (errno.EPIPE, errno.EBADF, errno.EIO, errno.ECONNRESET)
 """Nobody reads any more; EIO: a terminal that hung up. A full disk (`> file`) is none of them: that is told."""
@@ -49,6 +49,18 @@ class _Output(io.RawIOBase):
         return len(data)
 
 
+def in_utf8() -> None:
+    """Starts the program again with names of files in UTF-8, where Python would take another encoding for them.
+
+    Tables, libraries and folders all name files in UTF-8. In a locale of ASCII or of older encodings Python would look for other
+    names, and give libraries names that they cannot open. What is printed stays in the terminal's encoding.
+    """
+    if codecs.lookup(sys.getfilesystemencoding()).name != "utf-8":
+        letters = sys.stdout.encoding if sys.stdout is not None else "utf-8"
+        os.environ |= {"PYTHONUTF8": "1", "PYTHONIOENCODING": os.environ.get("PYTHONIOENCODING") or letters}
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
+
+
 def settle_streams() -> None:
     """Makes standard streams fit for any name and any reader; safe to repeat. Streams that were replaced (in tests) stay."""
     for descriptor in range(3):
@@ -68,7 +80,7 @@ def settle_streams() -> None:
 
 def is_utf8(stream: TextIO) -> bool:
     """Whether a stream can show any letter."""
-    return codecs.lookup(stream.encoding or "ascii").name == "utf-8" if stream.encoding else False
+    return bool(stream.encoding) and codecs.lookup(stream.encoding).name == "utf-8"
 
 
 def _opened(descriptor: int, before: TextIO | None) -> TextIO:

@@ -15,6 +15,8 @@ from rich.console import Console, ConsoleOptions, JustifyMethod, RenderResult
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.errors import printable
+
 __all__ = ["Grid", "Results", "left_out"]
 
 SCORES = ("macro F1", "accuracy", "F1", "score", "state")
@@ -57,7 +59,7 @@ class Grid(Table):
 
     def add_row(self, *cells: Any, style: Any = None, end_section: bool = False) -> None:
         """A row; fewer cells than columns leave the others empty."""
-        words = tuple(Text(cell) if isinstance(cell, str) else cell for cell in cells)
+        words = tuple(Text(printable(cell).replace("\n", "\\n")) if isinstance(cell, str) else cell for cell in cells)
         self._lines.append(_Row(words, style, end_section))
         super().add_row(*words, style=style, end_section=end_section)
 

@@ -271,7 +271,7 @@ def conclude(report: Report, json: bool, next_step: str) -> None:
     """The table of what is complete and what failed; exit code 1 when something failed."""
     from orchestrator.records.summary import cards_of, profile_of, run_as_dict, score_of
 
-    profiles = {run.id: found for run in report.runs if (found := profile_of(run))}
+    profiles = {run.id: found for run in report.runs if (found := profile_of(run, report.trained.get(run.id, ())))}
     if json:
         failures = [{"run": run, "fold": fold, "reason": reason} for (run, fold), reason in report.failures.items()]
         emit(
@@ -293,7 +293,7 @@ def conclude(report: Report, json: bool, next_step: str) -> None:
         out().print(table)
         say(f"{minutes(elapsed())} in all.")
         if profiles:
-            print_profile(profiles, elapsed())
+            print_profile(profiles, elapsed(), report.at_once)
     for (run_id, fold), reason in report.failures.items():
         warn(f"{run_id} {'all' if fold is None else f'fold {fold}'}: {reason}")
     if not report.complete:

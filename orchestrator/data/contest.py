@@ -259,10 +259,8 @@ def read_eval(root: Path, missing_too: bool = False) -> Eval:
     images = root / "images"
     problems: list[Problem] = []
     paths: list[Path] = []
-    rows: dict[str, list[int]] = {}
     for number, word in enumerate(table.words("ImageID")):
         name = clean(word)
-        rows.setdefault(name, []).append(number)
         found = find_file(images, word)
         paths.append(images / (found or name or "."))
         if not name:
@@ -270,13 +268,7 @@ def read_eval(root: Path, missing_too: bool = False) -> Eval:
         elif "\0" in name or (not missing_too and no_file(images, found or name)):
             what = no_file(Path(), f"images/{name}") if "\0" in name else no_file(root, f"images/{found or name}")
             problems.append(Problem(table.where(number), what, kind="missing_file"))
-    for name, numbers in rows.items():
-        if len(numbers) > 1 and name:
-            where = f"{table.path} {table.several(numbers)}"
-            times = "twice" if len(numbers) == 2 else f"{len(numbers)} times"
-            problems.append(
-                Problem(where, f"ImageID '{name}' stands {times}.", "Keep one of the rows.", "repeated_row")
-            )
+    problems += table.repeated("ImageID", list(map(clean, table.words("ImageID"))))
     if problems:
         raise DataError(f"{table.path}: {counted(len(problems), 'problem')}.", problems)
     if not paths:

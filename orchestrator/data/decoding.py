@@ -8,6 +8,7 @@ file lies beside every export, so it needs Pillow and NumPy alone, and knows not
 from __future__ import annotations
 
 import io
+import stat
 import threading
 import warnings
 import zlib
@@ -82,6 +83,7 @@ def read_photo(source: Path | bytes) -> Decoded:
     """
     with _listening() as notes:
         try:
+            _refuse_streams(source)
             return _decoded(source, notes)
         except (UndecodableError, MemoryError):
             raise
@@ -111,12 +113,21 @@ def size_of(path: Path) -> tuple[int, int]:
     """
     with _listening() as notes:
         try:
+            _refuse_streams(path)
             with Image.open(path, formats=tuple(FORMATS)) as image:
                 width, height = image.size
                 return (height, width) if _orientation(image, notes) in SIDEWAYS else (width, height)
         except Exception:  # whatever Pillow makes of it, `read_photo` has the sentence
             pixels = read_photo(path).pixels
             return pixels.shape[1], pixels.shape[0]
+
+
+def _refuse_streams(source: Path | bytes) -> None:
+    """Opening a pipe would wait for whoever writes into it, without an end."""
+    if isinstance(source, Path):
+        mode = source.stat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise UndecodableError(f"{'a pipe' if stat.S_ISFIFO(mode) else 'a device or a socket'}, not a photo.")
 
 
 def _decoded(source: Path | bytes, notes: list[str]) -> Decoded:

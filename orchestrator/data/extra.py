@@ -189,8 +189,8 @@ def read_extra(sources: Sequence[Path]) -> Extra:
             continue
         rows, found = _rows(table)
         problems += found
-        problems += _twice(table, rows)
-        parts += rows
+        problems += table.repeated("path", [_key(row) for row in rows])
+        parts += [{**row, "table": str(source)} for row in rows]
         places: dict[str, list[int]] = {}
         for number, row in enumerate(rows):
             places.setdefault(row["person"], []).append(number)
@@ -198,32 +198,22 @@ def read_extra(sources: Sequence[Path]) -> Extra:
             stands.setdefault(person, f"{source} {table.several(numbers)}")
     if problems:
         raise DataError(f"--extra: {counted(len(problems), 'problem')}.", problems)
-    columns = ["path", "person", "fold", "plan", "age", "age_exact", "gender", "mask"]
+    columns = ["path", "person", "fold", "plan", "age", "age_exact", "gender", "mask", "table"]
     frame = pd.DataFrame(parts, columns=columns).astype({"fold": int, "age": float, "age_exact": bool})
     twice = frame.duplicated(["path", "fold"], keep=False)
     if twice.any():
-        first = frame[twice].iloc[0]
-        raise DataError(f"--extra: {first['path']} stands in several rows of fold {first['fold']}. Keep one.")
+        tables, first = " and ".join(dict.fromkeys(frame[twice]["table"])), frame[twice].iloc[0]
+        photos = counted(len(frame[twice].drop_duplicates(["path", "fold"])), "photo")
+        name = _key({"path": first["path"], "fold": first["fold"]})
+        raise DataError(f"--extra: {tables} have {photos} in common, {name} first. Give each photo in one table.")
     if not len(frame):
         raise DataError(f"--extra {', '.join(map(str, sources))}: no rows.")
-    return Extra(tuple(sources), frame.sort_values(["path", "fold"], ignore_index=True), stands)
+    return Extra(tuple(sources), frame.drop(columns="table").sort_values(["path", "fold"], ignore_index=True), stands)
 
 
-def _twice(table: Table, rows: Sequence[Mapping[str, Any]]) -> list[Problem]:
-    """Photos that stand in several rows for one fold."""
-    places: dict[tuple[str, int], list[int]] = {}
-    for number, row in enumerate(rows):
-        places.setdefault((row["path"], row["fold"]), []).append(number)
-    return [
-        Problem(
-            f"{table.path} {table.several(numbers)}",
-            f"{path} stands in several rows of {'every fold' if fold == EVERY_FOLD else f'fold {fold}'}.",
-            "Keep one.",
-            "repeated_row",
-        )
-        for (path, fold), numbers in places.items()
-        if len(numbers) > 1
-    ]
+def _key(row: Mapping[str, Any]) -> str:
+    """A photo, and the fold that it is for where it is not for every one; empty without a path."""
+    return row["path"] if row["fold"] == EVERY_FOLD or not row["path"] else f"{row['path']}, fold {row['fold']}"
 
 
 def _rows(table: Table) -> tuple[list[dict[str, Any]], list[Problem]]:
@@ -234,13 +224,13 @@ def _rows(table: Table) -> tuple[list[dict[str, Any]], list[Problem]]:
         where = table.where(number)
         told = {column: clean(text(cell)) for column, cell in cells.items()}
         place = place_of(text(cells["path"]), folder) if told["path"] else ""
-        path = Path(place) if Path(place).is_absolute() else folder.absolute() / place
+        path = (Path(place) if Path(place).is_absolute() else folder.absolute() / place).as_posix() if place else ""
         missing = no_file(folder, place) if place else "path is empty."
         if missing:
             fix = "Paths are relative to the table." if missing.startswith("no file") else ""
             problems.append(Problem(where, missing, fix, "missing_file"))
         row: dict[str, Any] = {
-            "path": path.as_posix(), "person": told.get("person") or f"{ALONE}{path.as_posix()}", "fold": EVERY_FOLD,
+            "path": path, "person": told.get("person") or f"{ALONE}{path}", "fold": EVERY_FOLD,
             "plan": told.get("plan", ""), "age": np.nan, "age_exact": True, "gender": None, "mask": None,
         }  # fmt: skip
         for column in ("gender", "mask"):

@@ -20,7 +20,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from orchestrator.errors import StoreError, printable
+from orchestrator.errors import StoreError, encodable
 
 __all__ = [
     "atomic", "digest_of", "free_room", "put_aside", "sha256_of", "sweep",
@@ -109,7 +109,7 @@ def write_json(path: Path, value: Any) -> None:
         ValueError: a number is not finite: JSON has no word for it, and other programs refuse the file.
     """
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
-    if printable(text) != text:  # a path that is not UTF-8
+    if encodable(text) != text:  # a path that is not UTF-8
         text = json.dumps(value, indent=1, allow_nan=False)
     with atomic(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
@@ -123,7 +123,13 @@ def digest_of(value: Any) -> str:
 
 
 def sha256_of(path: Path) -> str:
-    """sha256 (hex) of a file's content."""
+    """sha256 (hex) of a file's content.
+
+    Raises:
+        OSError: it cannot be read, or is a pipe, which would keep its reader waiting.
+    """
+    if stat.S_ISFIFO(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "it is a pipe", str(path))
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

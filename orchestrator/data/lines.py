@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from orchestrator.data.spelling import clean
 from orchestrator.errors import DataError, Problem, counted, printable
 
-__all__ = ["fields_of", "misfits", "span_of"]
+__all__ = ["fields_of", "misfits", "span_of", "write_rows"]
 
 TOLD_LINES = 200
 """Wrong rows that are told one by one; a file of another shape has as many as lines."""
@@ -118,3 +119,15 @@ def span_of(raw: str, number: int) -> tuple[int, int]:
         if place == number:
             return start, end
         place, start = place + 1, end + 1
+
+
+def write_rows(path: Path, header: Iterable[object], rows: Iterable[Iterable[object]]) -> None:
+    """Writes a CSV table of lines that end in `\\n`. A cell with a line's end of any kind is quoted; None is an empty cell.
+
+    Python's writer, told to end lines in `\\n`, leaves a carriage return unquoted, and readers then see two rows.
+    """
+    with path.open("w", encoding="utf-8", newline="") as file:
+        for row in itertools.chain([header], rows):
+            line = io.StringIO(newline="")
+            csv.writer(line, lineterminator="\r\n").writerow("" if cell is None else cell for cell in row)
+            file.write(line.getvalue().removesuffix("\r\n") + "\n")

@@ -49,7 +49,7 @@ def read_manifest(
     cells = {column: table.column(names[column]) for column in known}
     kept: list[dict[str, Any]] = []
     left_out: list[str] = []
-    rows_of: dict[str, list[int]] = {}
+    keys: list[str] = []
     people: dict[str, list[int]] = {}
     for number in range(len(table)):
         row = {column: cells[column][number] for column in known}
@@ -58,15 +58,12 @@ def read_manifest(
         found = _check_row(row, table.where(number), path.parent)
         problems += found
         people.setdefault(row["person"], []).append(number)
+        keys.append("" if found else row["path"])
         if not found:
             kept.append(row)
-            rows_of.setdefault(row["path"], []).append(number)
         elif is_file(path.parent / row["path"]):
             left_out.append(row["path"])
-    for name, numbers in rows_of.items():
-        if len(numbers) > 1:
-            what = f"path '{name}' stands in {len(numbers)} rows ({table.several(numbers)})."
-            problems.append(Problem(str(path), what, "Keep one.", "repeated_row"))
+    problems += table.repeated("path", keys)
     for row in kept:
         for column in ("gender", "mask"):
             if column in row:

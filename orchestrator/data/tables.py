@@ -88,6 +88,27 @@ class Table:
         more = f" and {len(rows) - most} more" if len(rows) > most else ""
         return f"{self.unit}{'' if len(rows) == 1 else 's'} {told}{more}"
 
+    def repeated(self, what: str, keys: Sequence[str]) -> list[Problem]:
+        """A problem for each key that several rows have; empty keys are left out.
+
+        Args:
+            what: the keys are, as in `ImageID`.
+            keys: one for each row.
+        """
+        rows: dict[str, list[int]] = {}
+        for number, key in enumerate(keys):
+            rows.setdefault(key, []).append(number)
+        return [
+            Problem(
+                f"{self.path} {self.several(numbers)}",
+                f"{what} '{key}' stands in {len(numbers)} rows.",
+                "Keep one.",
+                "repeated_row",
+            )
+            for key, numbers in rows.items()
+            if key and len(numbers) > 1
+        ]
+
     def filled(self, column: str, cells: Sequence[str]) -> str:
         """The text of a CSV file with one column's cells put in place of its own; every other byte as it stands.
 

@@ -168,17 +168,9 @@ def read_outside(path: Path) -> OutsideTable:
         problems.append(Problem(str(path), f"has the columns {told}; one must be path or ImageID, the photo."))
     else:
         keys = [clean(word) for word in table.words(key)]
-        rows: dict[str, list[int]] = {}
-        for number, name in enumerate(keys):
-            rows.setdefault(name, []).append(number)
-        problems += [Problem(table.where(number), f"{key} is empty.", kind="empty_cell") for number in rows.pop("", [])]
-        problems += [
-            Problem(
-                f"{path}: {name}", f"stands {len(numbers)} times ({table.several(numbers)}).", "Leave one row a photo."
-            )
-            for name, numbers in rows.items()
-            if len(numbers) > 1
-        ]
+        empty = [number for number, name in enumerate(keys) if not name]
+        problems += [Problem(table.where(number), f"{key} is empty.", kind="empty_cell") for number in empty]
+        problems += table.repeated(key, keys)
     by_task = _answers(table, problems)
     folds = None
     if FOLD in table:
@@ -187,6 +179,8 @@ def read_outside(path: Path) -> OutsideTable:
         )
     if not len(table) and not problems:
         problems.append(Problem(str(path), "has no rows."))
+    if len(table) and not problems and not any(answers.any() for answers in by_task.values()):
+        problems.append(Problem(str(path), "answers for no photo: every cell of its answers is empty."))
     if problems:
         raise DataError(f"{path}: {counted(len(problems), 'problem')} in a table that shall join the vote:", problems)
     return OutsideTable(path.name, tuple(keys), by_task, folds, str(path.absolute()))
@@ -264,7 +258,7 @@ def _numbers(table: Table, columns: Sequence[str], problems: list[Problem]) -> N
                 bad.add(row)
                 problems.append(Problem(table.where(row), f"{column} is '{word}'; allowed: a number, or nothing."))
     empty = np.isnan(numbers).all(axis=1) | (np.nan_to_num(numbers) == 0).all(axis=1)
-    sums = numbers.sum(axis=1)
+    sums = np.where(np.isfinite(numbers).all(axis=1), numbers.sum(axis=1, where=np.isfinite(numbers)), np.nan)
     wrong = ~empty & ~((numbers >= 0).all(axis=1) & (np.abs(sums - 1) <= TOLERANCE))
     problems += [
         Problem(

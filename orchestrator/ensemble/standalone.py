@@ -14,6 +14,7 @@ import argparse
 import hashlib
 import importlib
 import json
+import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -125,6 +126,8 @@ def main() -> None:
     )
     words.add_argument("photos", metavar="PHOTO", nargs="+", help="a JPEG, PNG or WebP file")
     photos = words.parse_args().photos
+    if sys.getfilesystemencoding().lower() not in ("utf-8", "utf8"):  # engines open files by names in UTF-8 alone
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
     card, sessions = _load(Path(__file__).parent)
     failed = 0
     for path in map(Path, photos):

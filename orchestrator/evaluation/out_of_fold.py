@@ -194,9 +194,11 @@ def join_outside(
         if len(wrong):
             said, held = one.folds[rows[wrong[0]]], first["fold"].iloc[wrong[0]]
             what = f"answered by fold {said}'s member, and held out in fold {held}: {len(wrong):,} such photos."
-            problems.append(
-                Problem(f"{one.name}: {paths[wrong[0]]}", what, "Their models were trained by another plan.")
-            )
+            fix = "Their models were trained by another plan."
+            if said < 0:
+                what = f"its cell of `fold` is empty, and it is held out in fold {held}: {len(wrong):,} such photos."
+                fix = "Say which fold's member answered, or leave these rows out."
+            problems.append(Problem(f"{one.name}: {paths[wrong[0]]}", what, fix))
     if problems:
         raise LeakError(
             "answers from elsewhere would make the score too good: their models may have seen the photos.", problems

@@ -26,8 +26,8 @@ from orchestrator.evaluation.out_of_fold import read_held_out
 from orchestrator.lint import lint
 from orchestrator.metrics import Scores, score
 from orchestrator.recipe import Recipe
-from orchestrator.records.members import check_member, share_member
-from orchestrator.records.origins import plan_of
+from orchestrator.records.members import check_member, is_whole, share_member
+from orchestrator.records.origins import plan_of, source_of
 from orchestrator.records.run import COMPLETE, RUN_LOCK, UNFINISHED, RunRecord, member_folder
 from orchestrator.records.workspace import Workspace, now
 from orchestrator.specialist import Specialist
@@ -167,7 +167,7 @@ def keep_views(workspace: Workspace, flips: Flips, specialist: Specialist) -> Ru
     recipe = _with_views(source, specialist, flips.views)
     with workspace.lock():
         known = next((run for run in workspace.runs(source.task) if _is_kept(run, source, recipe)), None)
-        if known is not None and known.complete and _is_whole(known):
+        if known is not None and known.complete and is_whole(known):
             return known
         run = replace(
             source, status=UNFINISHED, created=now(), published=False, seconds=0.0, score=None, files={},
@@ -193,16 +193,6 @@ def keep_views(workspace: Workspace, flips: Flips, specialist: Specialist) -> Ru
     except Timeout:
         raise WorkspaceError(f"{run.id}: another orch command is writing this run. Wait for it, or stop it.") from None
     return run
-
-
-def _is_whole(run: RunRecord) -> bool:
-    """Whether every file of the run's members is the one that was written."""
-    try:
-        for fold in run.folds:
-            check_member(run, fold)
-    except WorkspaceError:
-        return False
-    return True
 
 
 def _is_kept(run: RunRecord, source: RunRecord, recipe: Recipe) -> bool:
@@ -252,12 +242,8 @@ def _with_views(run: RunRecord, specialist: Specialist, views: Sequence[str]) ->
 def _photos(
     workspace: Workspace, run: RunRecord, specialist: Specialist, data: Path | None, columns: Mapping[str, str] | None
 ) -> Photos:
-    source = data or Path(run.data["source"])
     again = orch("tta", run.id, "--data", "DIR", workspace=workspace.root)
-    if data is None and not source.exists():
-        raise DataError(
-            f"{source}: nothing is there, and {run.id} was trained on photos from there. Name where they are now: `{again}`."
-        )
+    source = source_of(run, data, again)
     photos = read(source, columns if columns is not None else run.data.get("columns", {}), distinct=True)
     photos.require(specialist.columns, f"the {run.task} specialist")
     if photos.fingerprint(photos.content(workspace.hashes())) != run.data["fingerprint"]:

@@ -27,7 +27,7 @@ from orchestrator.training.cards import (
     trained_again,
 )
 
-__all__ = ["check_member", "clear", "conclude", "heal", "share_member"]
+__all__ = ["check_member", "clear", "conclude", "heal", "is_whole", "share_member"]
 
 
 def clear(folder: Path) -> None:
@@ -59,6 +59,16 @@ def check_member(run: RunRecord, fold: int | None, files: bool = True) -> dict[s
     if files:
         check_files(there, card)
     return card
+
+
+def is_whole(run: RunRecord) -> bool:
+    """Whether every file of a run's members is the one that was written."""
+    try:
+        for fold in run.folds:
+            check_member(run, fold)
+    except DamagedError:
+        return False
+    return True
 
 
 def conclude(run: RunRecord, files: bool = True) -> list[int | None]:

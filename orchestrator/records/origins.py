@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 from orchestrator.commands import orch
 from orchestrator.data.files import put_aside
 from orchestrator.data.sealed import read_sealed, write_sealed
-from orchestrator.errors import DamagedError, LeakError
+from orchestrator.errors import DamagedError, DataError, LeakError
 from orchestrator.records.run import RunRecord
 from orchestrator.records.workspace import Workspace
 
 if TYPE_CHECKING:
     from orchestrator.data.folds import FoldPlan
 
-__all__ = ["content_of", "keep_content", "keep_plan", "plan_of", "trained_content"]
+__all__ = ["content_of", "keep_content", "keep_plan", "plan_of", "source_of", "trained_content"]
 
 PHOTOS, PHOTOS_FORMAT = "photos", 2
 
@@ -79,6 +79,25 @@ def content_of(workspace: Workspace, run: RunRecord) -> set[str]:
         path, way_out = _content(workspace, fingerprint), _by_resuming(workspace, run)
         found.update(read_sealed(path, PHOTOS, fingerprint[:12], PHOTOS_FORMAT, way_out)["content"])
     return found
+
+
+def source_of(run: RunRecord, data: Path | None, again: str) -> Path:
+    """Where the photos are that a run was trained on.
+
+    Args:
+        run: its record.
+        data: where they are said to be now; None: where they were.
+        again: the command that says it.
+
+    Raises:
+        DataError: nothing is there any more.
+    """
+    source = data or Path(run.data["source"])
+    if data is None and not source.exists():
+        raise DataError(
+            f"{source}: nothing is there, and {run.id} was trained on photos from there. Name where they are now: `{again}`."
+        )
+    return source
 
 
 def trained_content(workspace: Workspace, names: Iterable[str]) -> set[str]:

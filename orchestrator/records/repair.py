@@ -65,6 +65,7 @@ def check(root: Path) -> Findings:
         found.look(partial(_check_other, sent, run.id, f"send it again: `{_track(run)}`."))
     for name in workspace.ensembles():
         found.look(partial(_check_ensemble, workspace, name))
+        found.look(partial(workspace.check_answering, name), files=0)
     for what in (*CLASSES, "ensemble"):
         found.look(partial(workspace.current, what))
     return found

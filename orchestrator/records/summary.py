@@ -5,19 +5,14 @@ Nothing heavy is imported: a list of runs is told from their records and cards a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from orchestrator.records.annotations import Annotations
 from orchestrator.records.run import RunRecord
 from orchestrator.training.cards import CARD, history_of, read_card
 
-__all__ = ["FACTS", "cards_of", "facts_of", "macro_f1_of", "profile_of", "run_as_dict", "score_of"]
-
-FACTS = (
-    "run", "task", "recipe", "status", "current", "score", "seed", "members", "k", "plan", "data", "created", "minutes", "device",
-    "parent", "extra", "tag", "note",
-)  # fmt: skip
-"""What a run can be asked for beside its settings."""
+__all__ = ["cards_of", "facts_of", "macro_f1_of", "profile_of", "run_as_dict", "score_of", "state_of"]
 
 
 def cards_of(run: RunRecord) -> list[dict[str, Any]]:
@@ -29,11 +24,11 @@ def cards_of(run: RunRecord) -> list[dict[str, Any]]:
     return [read_card(folder) for folder in run.members if (folder / CARD).is_file()]
 
 
-def profile_of(run: RunRecord) -> dict[str, float]:
-    """Seconds by stage over the members' histories; empty for a run without --profile."""
+def profile_of(run: RunRecord, folds: Sequence[int | None]) -> dict[str, float]:
+    """Seconds by stage over the histories of some members; empty where they were trained without --profile."""
     found: dict[str, float] = {}
-    for folder in run.members:
-        for entry in history_of(folder):
+    for fold in folds:
+        for entry in history_of(run.member(fold)):
             stages = entry.get("stages", {})
             rest = {"rest": entry["seconds"] - sum(stages.values())} if stages else {}
             for stage, seconds in (stages | rest).items():
@@ -52,6 +47,11 @@ def run_as_dict(run: RunRecord) -> dict[str, Any]:
         for card in cards_of(run)
     ]  # fmt: skip
     return {"id": run.id, **run.as_json(), "folder": str(run.folder), "covers": run.covers, "members": members}
+
+
+def state_of(run: RunRecord) -> str:
+    """`complete`, `unfinished`, or `damaged` where a complete run lacks members."""
+    return "damaged" if run.complete and _there(run) < len(run.folds) else run.status
 
 
 def score_of(run: RunRecord) -> float | None:
@@ -74,13 +74,17 @@ def macro_f1_of(counts: list[list[list[int]]]) -> float:
 
 
 def facts_of(run: RunRecord, current: str | None, notes: Annotations) -> dict[str, Any]:
-    """What is known of a run, by the names in `FACTS`."""
-    plan = run.plan
-    seeds = run.seeds
-    values = (
-        run.id, run.task, run.recipe_name, run.status, current == run.id, score_of(run), seeds[0] if len(seeds) == 1 else seeds,
-        sum((folder / CARD).is_file() for folder in run.members), plan["k"] if plan else 0,
-        plan["digest"][:12] if plan else None, run.data["fingerprint"][:12], run.created, round(run.seconds / 60, 1), run.device,
-        run.parent, ", ".join(run.data.get("extra", {}).get("sources", ())) or "none", list(notes.tags), notes.note,
-    )  # fmt: skip
-    return dict(zip(FACTS, values, strict=True))
+    """What a run can be asked for beside its settings."""
+    plan, seeds = run.plan or {"k": 0, "digest": None}, run.seeds
+    return {
+        "run": run.id, "task": run.task, "recipe": run.recipe_name, "status": state_of(run), "current": current == run.id,
+        "score": score_of(run), "seed": seeds[0] if len(seeds) == 1 else seeds, "members": _there(run), "k": plan["k"],
+        "plan": plan["digest"] and plan["digest"][:12], "data": run.data["fingerprint"][:12], "created": run.created,
+        "minutes": round(run.seconds / 60, 1), "device": run.device, "parent": run.parent,
+        "extra": ", ".join(run.data.get("extra", {}).get("sources", ())) or "none", "tag": list(notes.tags), "note": notes.note,
+    }  # fmt: skip
+
+
+def _there(run: RunRecord) -> int:
+    """How many members are complete."""
+    return sum((folder / CARD).is_file() for folder in run.members)

@@ -31,6 +31,7 @@ from orchestrator.data.sealed import damaged, read_sealed, without, write_sealed
 from orchestrator.errors import DamagedError, WorkspaceError, nearest
 from orchestrator.labels import CLASSES
 from orchestrator.records.run import RECORD, RunRecord
+from orchestrator.training.cards import CARD, trained_again
 
 if TYPE_CHECKING:
     from filelock import FileLock
@@ -50,7 +51,7 @@ __all__ = [
 ]
 
 WORKSPACE_FORMAT = 2
-ENSEMBLE_FORMAT = 2
+ENSEMBLE_FORMAT = 3
 CURRENT_FORMAT = 2
 FEW = 12  # ids that an error lists
 MARK = "workspace.json"
@@ -274,9 +275,11 @@ class Workspace:
     def _chosen(self, what: str) -> str:
         """The way out where nothing says what is current: the rest of a sentence."""
         group, names = ("ensembles", self.ensembles()) if what == "ensemble" else ("runs", self._complete(what))
-        name = names[-1] if names else f"{what.upper()}-NNNN"
+        if not names:
+            words = ("ensemble",) if what == "ensemble" else ("train", what, "--data", "DIR")
+            return without(self._current(what), f"`{orch(*words, workspace=self.root)}` makes one.")
         others = f" (there are {', '.join(names[-FEW:])})" if len(names) > 1 else ""
-        return f"choose one: `{orch(group, 'use', name, workspace=self.root)}`{others}."
+        return f"choose one: `{orch(group, 'use', names[-1], workspace=self.root)}`{others}."
 
     def _complete(self, task: str) -> list[str]:
         return [run.id for run in self.read_runs(task)[0] if run.complete]
@@ -345,6 +348,22 @@ class Workspace:
         folder = self.root / name
         way_out = without(folder, f"run `{make}`, which makes one of the current runs.")
         return folder, {"id": name, **read_sealed(folder / ENSEMBLE, "ensemble", name, ENSEMBLE_FORMAT, way_out)}
+
+    def check_answering(self, name: str) -> None:
+        """Looks whether the members that an ensemble answers with are there.
+
+        Raises:
+            DamagedError: the first that is not.
+        """
+        record = self.ensemble(name)[1]
+        for one in (one for own in record["members"].values() for one in own):
+            card = self.root / one["folder"] / CARD
+            if card.is_file():
+                continue
+            way_out = trained_again(card.parent)
+            if not (self.root / one["run"]).is_dir():
+                way_out = f"make another ensemble of runs that are there: `{orch('ensemble', workspace=self.root)}`."
+            raise damaged(card, f"missing, and {name} answers with that member", way_out)
 
     def save_ensemble(self, folder: Path, name: str, record: Mapping[str, Any]) -> None:
         """Writes an ensemble's record, the last of its files."""

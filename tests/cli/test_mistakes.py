@@ -70,7 +70,7 @@ WITH_A_TABLE = {
     "train-all --data TABLE": "line 2: 6 fields, where the header has 5",
     "train age --data TABLE": "line 2: 6 fields, where the header has 5",
     "train age --data TABLE --grid lr=1e-3,1e-4": "line 2: 6 fields, where the header has 5",
-    "resume age-0001 --data TABLE": "line 2: 6 fields, where the header has 5",
+    "resume mask-0001 --data TABLE": "line 2: 6 fields, where the header has 5",
     "tta age-0001 --data TABLE": "line 2: 6 fields, where the header has 5",
     "tta age-0001 --data OTHERS": "not the photos that age-0001 was trained on",
     "cascade --data TABLE": "line 2: 6 fields, where the header has 5",
@@ -103,6 +103,7 @@ def test_mistakes_of_use_are_told_before_anything_heavy_is_imported(
 ) -> None:
     assert orch("ensemble", "-w", workspace).code == 0
     assert orch("data", "synth", tmp_path / "others", "--people", 12, "--seed", 5, "--jobs", 1).code == 0
+    (workspace / "mask-0001/fold-1/member.json").unlink()  # there is something to resume
     table = tmp_path / "table.csv"
     table.write_text("path,person,age,gender,mask\na.jpg,one,30,male,wear,\n")
     places = {

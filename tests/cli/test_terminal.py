@@ -141,13 +141,13 @@ def test_what_is_piped_is_never_wrapped(trained: Path) -> None:
 
 def test_a_profiles_stages_add_up(capsys: pytest.CaptureFixture[str]) -> None:
     profile = {"age-0001": {"loading": 30.0, "network": 60.0, "rest": 10.0}, "mask-0001": {"network": 20.0}}
-    print_profile(profile, 150.0)
+    print_profile(profile, 150.0, 1)
     text = capsys.readouterr()
     rows = {line.split()[0]: line.split() for line in text.out.splitlines() if line.strip()}
     assert rows["all"] == ["all", "epochs", "100.0", "100", "%", "20.0", "100", "%"]
     assert "120.0 s of 150.0 s were epochs. The other 30.0 s: imports" in text.err
-    print_profile(profile, 70.0)
-    assert "120.0 s of epochs in 70.0 s: members were trained side by side" in capsys.readouterr().err
+    print_profile(profile, 70.0, 2)
+    assert "120.0 s of epochs in 70.0 s: up to 2 members were trained side by side" in capsys.readouterr().err
 
 
 # Names and encodings.

@@ -369,8 +369,10 @@ def test_a_profile_tells_where_the_time_went(orch: Orch, people: Path, tmp_path:
         assert stage in done.out
     (entry, *_) = json.loads((tmp_path / "runs" / "mask-0001" / "fold-0" / "history.json").read_text())
     assert sum(entry["stages"].values()) == pytest.approx(entry["seconds"], rel=0.3)
-    told = json.loads(train(orch, people, tmp_path / "runs", *words, "--json").out)
+    told = json.loads(train(orch, people, tmp_path / "again", *words, "--json").out)
     assert told["profile"]["mask-0001"]["backward"] > 0
+    told = json.loads(train(orch, people, tmp_path / "runs", *words, "--json").out)
+    assert told["profile"] == {}  # nothing was trained: the time of an earlier command is not this one's
 
 
 def test_dropped_people_must_leave_somebody_to_train_on(orch: Orch, people: Path, tmp_path: Path) -> None:

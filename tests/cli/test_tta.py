@@ -86,7 +86,7 @@ def test_other_photos_than_those_trained_on_are_refused(
     assert "not the photos that age-0001 was trained on" in done.err
     moved = tmp_path / "moved"
     shutil.copytree(people, moved)
-    monkeypatch.setattr("orchestrator.experiments.tta.Path", lambda _source: tmp_path / "gone/train")  # where they were
+    monkeypatch.setattr("orchestrator.records.origins.Path", lambda _source: tmp_path / "gone/train")  # where they were
     done = orch("tta", "age-0001", "-w", workspace)
     assert done.code == 2
     assert f"{tmp_path / 'gone/train'}: nothing is there" in done.err
