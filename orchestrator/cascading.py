@@ -6,22 +6,25 @@ import os
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from orchestrator.commands import orch
-from orchestrator.data.photos import HashCache
+from orchestrator.data.hashes import HashCache
 from orchestrator.data.sealed import damaged, read_sealed, without, write_sealed
 from orchestrator.ensemble.cascade import Cascade, Point, calibrate
 from orchestrator.ensemble.options import check_cascade, check_rate
-from orchestrator.ensemble.predictor import Predictor
 from orchestrator.errors import ConfigError, DataError, LeakError, Problem
-from orchestrator.evaluation.intervals import Interval, intervals
 from orchestrator.labels import LABELS
 from orchestrator.metrics import macro_f1
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from orchestrator.ensemble.predictor import Predictor
+    from orchestrator.evaluation.intervals import Interval
 
 __all__ = [
     "CASCADE",
@@ -175,6 +178,8 @@ def measure_cascade(
     chosen = next(point for point in curve if point.cascade is cascade)
     if truth is None:
         return Measured(chosen, curve, len(paths), None, None)
+    from orchestrator.evaluation.intervals import intervals
+
     full = curve[0].label  # of the exact cascade, which are the full vote's
     scores = [macro_f1(truth, point.label, len(LABELS)) for point in curve]
     span = None if persons is None else intervals(persons, truth, full, len(LABELS))["macro_f1"]

@@ -18,6 +18,7 @@ __all__ = [
     "check_dropped",
     "check_here",
     "check_left",
+    "check_watched",
     "refuse_classes",
     "tell_extra",
     "tell_loading",
@@ -25,8 +26,14 @@ __all__ = [
 ]
 
 
-def check_here(task: str, recipe: Recipe, device: str, scored: bool) -> None:
-    """Refuses what the device or the plan cannot give a recipe."""
+def check_watched(task: str, recipe: Recipe, scored: bool) -> None:
+    """Refuses a schedule that watches scores where there will be none."""
+    if recipe.schedule == "plateau" and not scored:
+        raise ConfigError(f"{task}: schedule = plateau watches held-out people, and --folds 0 holds nobody out.")
+
+
+def check_here(task: str, recipe: Recipe, device: str) -> None:
+    """Refuses what the device cannot give a recipe."""
     if device == "cpu" and recipe.precision == "fp16":
         raise ConfigError(f"{task}: precision = fp16 needs a GPU; allowed on a CPU: auto, fp32, bf16.")
     if recipe.workers > 0:
@@ -38,8 +45,6 @@ def check_here(task: str, recipe: Recipe, device: str, scored: bool) -> None:
         raise ConfigError(
             f"{task}: sam takes two gradients a step, and fp16 scales them apart. Use precision=bf16 or fp32."
         )
-    if recipe.schedule == "plateau" and not scored:
-        raise ConfigError(f"{task}: schedule = plateau watches held-out people, and --folds 0 holds nobody out.")
 
 
 def tell_loading(task: str, recipe: Recipe, device: str, say: Callable[[str], None]) -> None:

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from orchestrator.choosing import make_ensemble_current
 from orchestrator.data.files import atomic, sha256_of
 from orchestrator.data.lines import write_rows
+from orchestrator.ensemble.options import STRATEGIES, check_choice
 from orchestrator.ensemble.outside import OutsideTable
-from orchestrator.ensemble.voting import COLUMN, STRATEGIES, Strategy, vote
-from orchestrator.errors import ConfigError, PlanError, WorkspaceError, nearest
+from orchestrator.ensemble.voting import COLUMN, Strategy, vote
+from orchestrator.errors import PlanError, WorkspaceError
 from orchestrator.evaluation.held_out import held_out_of
 from orchestrator.evaluation.out_of_fold import (
     Evaluation,
@@ -92,8 +93,7 @@ def build_ensemble(
         DamagedError: a file of a member is missing or damaged.
         LeakError: a table judges people that its member has seen, or may have.
     """
-    if strategy not in STRATEGIES:
-        raise ConfigError(f"--strategy {strategy}; allowed: {', '.join(STRATEGIES)}.{nearest(strategy, STRATEGIES)}")
+    check_choice("--strategy", strategy, STRATEGIES)
     chosen: Strategy = "hard" if strategy == "hard" else "soft"
     members = _members(workspace, runs)
     sureness = dict.fromkeys(TASKS, SURE)

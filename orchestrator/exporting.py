@@ -8,7 +8,7 @@ from dataclasses import asdict
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,14 +16,12 @@ from orchestrator.data import decoding
 from orchestrator.data.files import atomic, digest_of, sha256_of, write_json
 from orchestrator.data.preprocessing import DETECTOR, Geometry
 from orchestrator.data.store import kept_stores
-from orchestrator.ensemble import standalone
-from orchestrator.ensemble.detector import write_detector
-from orchestrator.ensemble.engines import Engine, Pixels
-from orchestrator.ensemble.export import CHECK_PHOTOS, Exports
-from orchestrator.ensemble.predictor import Predictor
-from orchestrator.ensemble.trunk import whole
 from orchestrator.errors import ConfigError, Mistakes
 from orchestrator.labels import CLASSES, LABELS, TASKS
+
+if TYPE_CHECKING:
+    from orchestrator.ensemble.engines import Pixels
+    from orchestrator.ensemble.predictor import Predictor
 
 __all__ = ["PROGRAM", "Exported", "check_export", "export_ensemble"]
 
@@ -127,6 +125,12 @@ def export_ensemble(
         ConfigError: none of the photos to check on can be read.
         EngineError: a network cannot be exported, or its export gives other answers than torch.
     """
+    from orchestrator.ensemble import standalone
+    from orchestrator.ensemble.detector import write_detector
+    from orchestrator.ensemble.engines import Engine
+    from orchestrator.ensemble.export import Exports
+    from orchestrator.ensemble.trunk import whole
+
     around = any(geometry.face for geometry in predictor.geometries)
     sample = _sample(predictor, store, photos)
     exports = Exports(cache, tell)
@@ -173,6 +177,8 @@ def export_ensemble(
 
 def _sample(predictor: Predictor, store: Path, photos: Sequence[Path]) -> dict[Geometry, Pixels]:
     """Photos to check on, at every geometry of the members."""
+    from orchestrator.ensemble.export import CHECK_PHOTOS
+
     if photos:
         found = (predictor.read(path) for path in photos)
         read = list(islice((one for one in found if not isinstance(one, str)), CHECK_PHOTOS))

@@ -1,22 +1,31 @@
 """From what a user asks for to what runs are made of: photos, plan, recipes, weights, all read and checked first.
 
-Nothing is trained here. A run's key is a digest of everything that its result depends on; it decides whether a command
-goes on with a run or begins another.
+Nothing is trained here. What is wrong with the data is told before torch is imported, in a second instead of five. A run's key is
+a digest of everything that its result depends on; it decides whether a command goes on with a run or begins another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from orchestrator.checks import check_dropped, check_here, check_left, refuse_classes, tell_extra, tell_loading
+from orchestrator.checks import (
+    check_dropped,
+    check_here,
+    check_left,
+    check_watched,
+    refuse_classes,
+    tell_extra,
+    tell_loading,
+)
 from orchestrator.config import choices_of
 from orchestrator.data.check import twins
 from orchestrator.data.extra import Extra, read_extra
 from orchestrator.data.folds import FoldPlan, plan_folds
-from orchestrator.data.photos import HashCache, Photos
+from orchestrator.data.hashes import HashCache
+from orchestrator.data.photos import Photos
 from orchestrator.data.readers import check_command, read
 from orchestrator.errors import DataError, Mistakes, Problem
 from orchestrator.labels import CLASSES
@@ -28,12 +37,17 @@ from orchestrator.records.run import UNFINISHED, RunRecord, run_key
 from orchestrator.records.workspace import Workspace, now
 from orchestrator.settings import Settings, add_mistakes, recipes_of
 from orchestrator.specialist import Specialist
-from orchestrator.training.backbones import InitialWeights, State, check_backbone, keep_weights, load_state
-from orchestrator.training.devices import resolve_device
-from orchestrator.training.features import check_head_alone
-from orchestrator.training.jobs import share_out
+
+if TYPE_CHECKING:
+    from orchestrator.training.backbones import InitialWeights, State
 
 __all__ = ["Inputs", "key_of", "new_run", "read_inputs"]
+
+OF_NETWORKS = (
+    "backbone", "weights", "pooling", "train", "frozen_stages", "drop_rate", "drop_path_rate", "height", "width", "small_epochs",
+    "small_size", "checkpointing", "precision", "sam", "workers",
+)  # fmt: skip
+"""Settings that only torch can judge. A named recipe has them in order, and so has a run's."""
 
 
 @dataclass(frozen=True)
@@ -92,53 +106,13 @@ def read_inputs(
     """
     wrong = Mistakes()
     recipes: Mapping[str, Recipe] = {}
-    device = ""
     with wrong.kept():
         recipes = recipes_of(settings, specialists, base)
-    states: dict[str, State] = {}
-    for task, recipe in recipes.items():
-        with wrong.kept(task):
-            check_backbone(recipe)
-            if recipe.train == "head":
-                check_head_alone(recipe)
-            if recipe.weights != "hub":
-                states[task] = load_state(recipe)
-    with wrong.kept():
-        device = resolve_device(settings.device)
-    with wrong.kept():
-        share_out(settings.jobs, 1, device or "cpu")
-    for task, recipe in recipes.items():
-        with wrong.kept():
-            check_here(task, recipe, device, settings.k != 0)
     add_mistakes(settings, wrong)
-    photos = None
-    plan = None
-    with wrong.kept():
-        photos = read(settings.data, settings.columns, settings.distinct)
-        for task, specialist in specialists.items():
-            with wrong.kept():
-                photos.require(specialist.columns, f"the {task} specialist")
-            with wrong.kept():
-                check_dropped(task, recipes.get(task), photos)
-        plan = plan_folds(photos.people, settings.k, settings.plan_seed or 0) if settings.k else None
-        for task, recipe in recipes.items():
-            with wrong.kept():
-                check_left(task, recipe, photos, plan, settings.folds_used, bool(settings.extra))
-    extra = None
-    notes: list[Problem] = []
-    with wrong.kept():
-        extra = read_extra(settings.extra) if settings.extra else None
-        if extra is not None and photos is not None:
-            notes += extra.check_people(photos, settings.distinct)
-    if photos is not None:
-        with wrong.kept():
-            notes += refuse_classes(photos, specialists, plan, bool(settings.extra))
-    wrong.tell()
-    for task, recipe in recipes.items():  # after all that is quick to tell: a hub may take minutes
-        if task not in states:
-            with wrong.kept(task):
-                states[task] = load_state(recipe)
-    wrong.tell()
+    photos, plan, extra, notes = _data(settings, specialists, recipes, wrong)
+    if not _asks_torch(settings, specialists):  # nothing else can be wrong that the user has chosen
+        wrong.tell()
+    device, states = _networks(settings, recipes, wrong)
     assert photos is not None  # or something wrong was told
     for note in [*notes, *photos.notes[:5]]:
         say(f"note: {note}")
@@ -182,6 +156,8 @@ def read_inputs(
                 else "."
             )
         )
+    from orchestrator.training.backbones import keep_weights
+
     weights = {
         task: keep_weights(recipe.backbone, states[task], workspace.cache / "weights")
         for task, recipe in recipes.items()
@@ -194,6 +170,72 @@ def read_inputs(
     return Inputs(
         workspace, photos, content, fingerprint, plan, folds, recipes, weights, device, extra, extra_content, learning
     )  # fmt: skip
+
+
+def _data(
+    settings: Settings, specialists: Mapping[str, Specialist], recipes: Mapping[str, Recipe], wrong: Mistakes
+) -> tuple[Photos | None, FoldPlan | None, Extra | None, list[Problem]]:
+    """Photos, plan, photos from elsewhere, and what is worth knowing of them. What is wrong is added; torch is not imported."""
+    photos, plan, extra = None, None, None
+    notes: list[Problem] = []
+    for task, recipe in recipes.items():
+        with wrong.kept():
+            check_watched(task, recipe, settings.k != 0)
+    with wrong.kept():
+        photos = read(settings.data, settings.columns, settings.distinct)
+        for task, specialist in specialists.items():
+            with wrong.kept():
+                photos.require(specialist.columns, f"the {task} specialist")
+            with wrong.kept():
+                check_dropped(task, recipes.get(task), photos)
+        plan = plan_folds(photos.people, settings.k, settings.plan_seed or 0) if settings.k else None
+        for task, recipe in recipes.items():
+            with wrong.kept():
+                check_left(task, recipe, photos, plan, settings.folds_used, bool(settings.extra))
+    with wrong.kept():
+        extra = read_extra(settings.extra) if settings.extra else None
+        if extra is not None and photos is not None:
+            notes += extra.check_people(photos, settings.distinct)
+    if photos is not None:
+        with wrong.kept():
+            notes += refuse_classes(photos, specialists, plan, bool(settings.extra))
+    return photos, plan, extra, notes
+
+
+def _asks_torch(settings: Settings, tasks: Collection[str]) -> bool:
+    """Whether networks, their weights or a GPU were chosen by hand: what is wrong with them is told together with the data's."""
+    keys = {change.partition("=")[0].rpartition(".")[2] for change in settings.changes}
+    files = any(name.endswith(".toml") for name in choices_of(tasks, settings.recipes)[0].values())
+    return files or not keys.isdisjoint(OF_NETWORKS) or settings.device not in ("auto", "cpu")
+
+
+def _networks(settings: Settings, recipes: Mapping[str, Recipe], wrong: Mistakes) -> tuple[str, dict[str, State]]:
+    """The device, and the initial weights of each task; raises what is wrong with them, and what was wrong before."""
+    from orchestrator.training.backbones import check_backbone, load_state
+    from orchestrator.training.devices import resolve_device
+    from orchestrator.training.features import check_head_alone
+
+    device = ""
+    states: dict[str, State] = {}
+    for task, recipe in recipes.items():
+        with wrong.kept(task):
+            check_backbone(recipe)
+            if recipe.train == "head":
+                check_head_alone(recipe)
+            if recipe.weights != "hub":
+                states[task] = load_state(recipe)
+    with wrong.kept():
+        device = resolve_device(settings.device)
+    for task, recipe in recipes.items():
+        with wrong.kept():
+            check_here(task, recipe, device)
+    wrong.tell()
+    for task, recipe in recipes.items():  # after all that is quick to tell: a hub may take minutes
+        if task not in states:
+            with wrong.kept(task):
+                states[task] = load_state(recipe)
+    wrong.tell()
+    return device, states
 
 
 def key_of(
@@ -245,6 +287,8 @@ def new_run(
         base: the run whose recipe was taken where none was named.
         offered: it is part of an experiment, and shall not become its specialist's current run by itself.
     """
+    from orchestrator.training.jobs import share_out
+
     _, threads = share_out(settings.jobs, members, inputs.device)
     plan = inputs.plan
     named = choices_of((task,), settings.recipes)[0].get(task, "")

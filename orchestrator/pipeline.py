@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import joblib
 from filelock import FileLock, Timeout
@@ -24,11 +25,13 @@ from orchestrator.records.environment import versions
 from orchestrator.records.members import check_member, clear, conclude, heal, share_member
 from orchestrator.records.run import RUN_LOCK, RunRecord
 from orchestrator.records.workspace import Workspace
-from orchestrator.retraining import base_run, check_folds, settle, tell_base
+from orchestrator.retraining import base_run, check_fold_numbers, check_folds, settle, tell_base
 from orchestrator.settings import Settings
 from orchestrator.specialist import Specialist
-from orchestrator.training.jobs import JobResult, run_jobs, share_out
-from orchestrator.training.member import MemberJob
+
+if TYPE_CHECKING:
+    from orchestrator.training.jobs import JobResult
+    from orchestrator.training.member import MemberJob
 
 __all__ = [
     "Observer",
@@ -131,12 +134,13 @@ def retrain(
     task = specialist.name
     before = base_run(settings.workspace, task, base)
     settings = settle(settings, task, folds, before)
+    check_fold_numbers(folds, settings.k)
     parent = before if folds else None
     inputs = read_inputs(settings, {task: specialist}, observer.say, before)
     tell_base(before, settings, observer.say)
-    check_folds(folds, inputs, parent)
     kept = [fold for fold in parent.folds if fold not in folds] if parent else []
     if parent is not None:
+        check_folds(inputs, parent)
         for fold in kept:
             check_member(parent, fold)
     key = key_of(settings, inputs, task, parent, folds)
@@ -218,6 +222,8 @@ def train_runs(
         started: when the command began, by time.monotonic.
         offer: runs that were not yet offered as their specialists' current ones become that.
     """
+    from orchestrator.training.jobs import run_jobs, share_out
+
     open_works = [work for work in works if not work.run.complete]
     for work in open_works:
         run, now = work.run, versions()

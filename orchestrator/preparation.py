@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import joblib
 import numpy as np
@@ -25,12 +25,11 @@ from orchestrator.records.environment import versions
 from orchestrator.records.run import RunRecord
 from orchestrator.settings import Settings
 from orchestrator.specialist import Specialist
-from orchestrator.training.backbones import preprocess_of
 from orchestrator.training.cards import CARD
-from orchestrator.training.features import build_features
-from orchestrator.training.heads import head_of
-from orchestrator.training.jobs import JobResult
-from orchestrator.training.member import MemberJob
+
+if TYPE_CHECKING:
+    from orchestrator.training.jobs import JobResult
+    from orchestrator.training.member import MemberJob
 
 __all__ = ["Observer", "Work", "first_job", "missing_jobs", "pixels_of"]
 
@@ -135,6 +134,9 @@ def _rows_of(
     content: Sequence[str],
     observer: Observer,
 ) -> dict[str, Rows]:
+    from orchestrator.training.backbones import preprocess_of
+    from orchestrator.training.features import build_features
+
     geometries = list(dict.fromkeys(recipe.geometry for recipe in recipes.values()))
     keys = {geometry: store_key(relative, content, geometry) for geometry in geometries}
     faces = None
@@ -183,6 +185,8 @@ def _table(work: Work) -> pd.DataFrame:
 
 
 def _labelled(work: Work, photos: pd.DataFrame) -> pd.DataFrame:
+    from orchestrator.training.heads import head_of
+
     recipe, specialist = work.inputs.recipes[work.run.task], work.specialist
     table = photos[["path", "person"]].copy()
     table["truth"] = specialist.label(photos)
@@ -198,6 +202,10 @@ def _mask_code(word: str | None) -> int:
 
 
 def _job(work: Work, fold: int | None, table: pd.DataFrame) -> MemberJob:
+    from orchestrator.training.backbones import preprocess_of
+    from orchestrator.training.heads import head_of
+    from orchestrator.training.member import MemberJob
+
     inputs, run, specialist = work.inputs, work.run, work.specialist
     recipe = inputs.recipes[run.task]
     if fold is None or inputs.plan is None:

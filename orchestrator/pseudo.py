@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -20,9 +20,11 @@ from numpy.typing import NDArray
 from orchestrator.commands import orch
 from orchestrator.data.lines import write_rows
 from orchestrator.data.outputs import Output, suffix_of, written
-from orchestrator.ensemble.predictor import Predictor
 from orchestrator.errors import ConfigError, DataError, Problem, counted, encodable
 from orchestrator.labels import CLASSES, JOINT, TASKS
+
+if TYPE_CHECKING:
+    from orchestrator.ensemble.predictor import Predictor
 
 __all__ = ["PseudoLabels", "check_labelling", "check_names", "pseudo_label", "write_labels"]
 

@@ -6,18 +6,23 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from orchestrator.commands import data_words, orch
-from orchestrator.errors import ConfigError, DamagedError, DataError
-from orchestrator.inputs import Inputs, read_inputs
-from orchestrator.pipeline import Report, heal_runs, train_runs
-from orchestrator.preparation import Observer, Work, pixels_of
+from orchestrator.data.readers import check_source
+from orchestrator.ensemble.options import check_device
+from orchestrator.errors import ConfigError, DamagedError, DataError, Mistakes
 from orchestrator.records.members import is_whole
 from orchestrator.records.origins import content_of, plan_of, source_of
 from orchestrator.records.run import RunRecord
 from orchestrator.records.workspace import Workspace
-from orchestrator.settings import Settings
+from orchestrator.settings import Settings, add_mistakes, check_early
 from orchestrator.specialist import Specialist
+
+if TYPE_CHECKING:
+    from orchestrator.inputs import Inputs
+    from orchestrator.pipeline import Report
+    from orchestrator.preparation import Observer
 
 __all__ = ["resume"]
 
@@ -42,17 +47,22 @@ def resume(
 
     Raises:
         ConfigError: the run was made of another one without training, or what it was begun with has changed since.
-        DataError: the photos are not those that it learnt from.
+        DataError: the photos are not there, or not those that it learnt from.
         WorkspaceError: no such run, or another command is working on it.
     """
     started = time.monotonic()
     place = Workspace(workspace)
     run = place.run(name)
     _refuse_derived(run)
+    asked = settings or Settings(run.folder)
+    _check_words(asked, data)
+    from orchestrator.inputs import read_inputs
+    from orchestrator.pipeline import Report, heal_runs, train_runs
+    from orchestrator.preparation import Work, pixels_of
+
     if run.complete and is_whole(run) and _has_origins(place, run):
         observer.say(f"{run.id} is complete, and every file of it is as it was written.")
         return Report([run], {}, time.monotonic() - started)
-    asked = settings or Settings(run.folder)
     again = orch("resume", run.id, "--data", "DIR", workspace=workspace)
     plan, extra = run.plan or {"k": 0, "seed": 0}, run.data.get("extra", {})
     settings = replace(
@@ -61,6 +71,7 @@ def resume(
         distinct=run.data.get("distinct_people", False),
     )  # fmt: skip
     specialist = specialists[run.task]
+    check_early(settings, {run.task: specialist}, run)
     inputs = read_inputs(settings, {run.task: specialist}, observer.say, run)
     _check_unchanged(run, inputs, settings)
     heal_runs([run], observer)
@@ -69,6 +80,18 @@ def resume(
     pixels = pixels_of(settings, inputs, {run.task}, observer)
     work = Work(settings, specialist, inputs, run, pixels[run.task])
     return train_runs([run], [work], observer, started)
+
+
+def _check_words(settings: Settings, data: Path | None) -> None:
+    """Refuses words that mean nothing, whether or not there is anything to do."""
+    wrong = Mistakes()
+    add_mistakes(settings, wrong)
+    with wrong.kept():
+        check_device(settings.device)
+    if data is not None:
+        with wrong.kept():
+            check_source(data)
+    wrong.tell()
 
 
 def _has_origins(workspace: Workspace, run: RunRecord) -> bool:

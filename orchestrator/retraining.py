@@ -17,7 +17,7 @@ from orchestrator.settings import Settings
 if TYPE_CHECKING:
     from orchestrator.inputs import Inputs
 
-__all__ = ["base_run", "check_folds", "settle", "tell_base"]
+__all__ = ["base_run", "check_fold_numbers", "check_folds", "settle", "tell_base"]
 
 
 def settle(settings: Settings, task: str, folds: Sequence[int] = (), base: RunRecord | None = None) -> Settings:
@@ -76,24 +76,25 @@ def base_run(root: Path, task: str, base: str | None) -> RunRecord | None:
     return run
 
 
-def check_folds(folds: Sequence[int], inputs: Inputs, parent: RunRecord | None) -> None:
-    """Refuses folds that the plan does not have, and a parent of another recipe, plan or data."""
+def check_fold_numbers(folds: Sequence[int], k: int | None) -> None:
+    """Refuses folds that a plan of `k` does not have; needs no data."""
+    if folds and not k:
+        raise ConfigError("--fold goes with a fold plan; --folds 0 has none.")
+    wrong = [fold for fold in folds if not 0 <= fold < (k or 0)]
+    if wrong:
+        raise ConfigError(f"--fold {', '.join(map(str, wrong))}: allowed: 0 to {(k or 0) - 1}.")
+
+
+def check_folds(inputs: Inputs, parent: RunRecord) -> None:
+    """Refuses to retrain folds of a run by another recipe or plan, on other data or from other weights than its own."""
     from orchestrator.recipe import Recipe
 
-    if not folds:
-        return
-    if parent is not None and inputs.recipes[parent.task].digest() != Recipe.model_validate(parent.recipe).digest():
+    if inputs.recipes[parent.task].digest() != Recipe.model_validate(parent.recipe).digest():
         raise ConfigError(
             f"--fold retrains folds of {parent.id}, and the settings differ from its recipe. A run has one recipe: leave "
             "--recipe and --set out, or retrain the whole specialist (without --fold)."
         )
-    if inputs.plan is None:
-        raise ConfigError("--fold goes with a fold plan; --folds 0 has none.")
-    wrong = [fold for fold in folds if not 0 <= fold < inputs.plan.k]
-    if wrong:
-        raise ConfigError(f"--fold {', '.join(map(str, wrong))}: allowed: 0 to {inputs.plan.k - 1}.")
-    if parent is None:
-        return
+    assert inputs.plan is not None  # `check_fold_numbers` has seen it
     if parent.plan is None or parent.plan["digest"] != inputs.plan.digest:
         other = (
             f"by plan {parent.plan['digest'][:12]} with {parent.plan['k']} folds" if parent.plan else "without a plan"

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.commands import orch
+from orchestrator.data.readers import check_source
+from orchestrator.data.sharing import check_jobs
 from orchestrator.ensemble.options import check_device
 from orchestrator.errors import ConfigError, DataError, Mistakes
 
@@ -83,6 +84,8 @@ def add_mistakes(settings: Settings, wrong: Mistakes) -> None:
         )
     if settings.k and 0 < settings.k < settings.folds_used:
         wrong.add(ConfigError(f"--folds-used {settings.folds_used}; the plan has {settings.k} folds."))
+    with wrong.kept():
+        check_jobs(settings.jobs)
 
 
 def check_early(settings: Settings, specialists: Mapping[str, Specialist], base: RunRecord | None = None) -> None:
@@ -108,16 +111,8 @@ def check_early(settings: Settings, specialists: Mapping[str, Specialist], base:
     add_mistakes(settings, wrong)
     with wrong.kept():
         check_device(settings.device)
-    if settings.jobs < 0:
-        wrong.add(ConfigError(f"--jobs {settings.jobs}; allowed: 1 or more, or 0 to choose by this machine."))
-    example = orch("data", "synth", "people")
-    if not settings.data.exists():
-        wrong.add(
-            DataError(
-                f"{settings.data}: no such folder or table. Give a folder with train.csv and images/, or a manifest (.csv or "
-                f".parquet). `{example}` makes one to try."
-            )
-        )
+    with wrong.kept():
+        check_source(settings.data)
     for path in settings.extra:
         if not path.is_file():
             wrong.add(DataError(f"--extra {path}: no such file."))

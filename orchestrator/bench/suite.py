@@ -3,70 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import joblib
 import numpy as np
-import torch
 
-from orchestrator.bench.commands import bench_commands
-from orchestrator.bench.growth import bench_growth
-from orchestrator.bench.prediction import bench_prediction
-from orchestrator.bench.training import bench_training
-from orchestrator.bench.voting import bench_voting
+from orchestrator.bench.load import PARTS, Load, check_load
 from orchestrator.choosing import choose_runs
-from orchestrator.config import load_recipes
 from orchestrator.data.photos import Photos
 from orchestrator.data.readers import read
 from orchestrator.data.synthetic import write_people
 from orchestrator.ensemble.options import missing_packages
-from orchestrator.ensemble.predictor import Predictor
 from orchestrator.ensembling import build_ensemble
-from orchestrator.errors import ConfigError, TrainingError
+from orchestrator.errors import TrainingError
 from orchestrator.exporting import PROGRAM, export_ensemble
 from orchestrator.labels import age_bands
-from orchestrator.opening import open_predictor
 from orchestrator.pipeline import Observer, first_jobs, train_all
 from orchestrator.records.environment import git_revision, hardware, versions
 from orchestrator.records.workspace import Workspace, now
 from orchestrator.settings import Settings
 from orchestrator.specialist import Specialist
-from orchestrator.training.devices import resolve_device
-from orchestrator.training.member import MemberJob
 
-__all__ = ["PARTS", "Load", "run_parts"]
+if TYPE_CHECKING:
+    from orchestrator.ensemble.predictor import Predictor
+    from orchestrator.training.member import MemberJob
+
+__all__ = ["run_parts"]
 
 FOLDS = 5
-PARTS = ("training", "prediction", "voting", "growth", "commands")
-
-
-@dataclass(frozen=True)
-class Load:
-    """What the benchmark works on.
-
-    Attributes:
-        data: a source of photos with labels; None draws synthetic people.
-        folder: scratch folder for people, a workspace and members.
-        recipe: by which members are made and measured.
-        people: about how many people to use.
-        photos: photos to predict.
-        steps: training steps that are timed.
-        votes: photos to fuse.
-        rounds: how often everything is run in turn.
-        device: as `--device`.
-    """
-
-    data: Path | None
-    folder: Path
-    recipe: str = "quick"
-    people: int = 60
-    photos: int = 256
-    steps: int = 32
-    votes: int = 10_000_000
-    rounds: int = 3
-    device: str = "auto"
 
 
 def run_parts(
@@ -86,8 +52,19 @@ def run_parts(
         progress: called with (part, runs done, runs in all).
 
     Raises:
-        TrainingError: the members to measure could not be made.
+        OrchestratorError: as of `check_load`; a TrainingError: the members to measure could not be made.
     """
+    check_load(parts, load, specialists)
+    people = _people(load) if set(parts) - {"voting"} else None
+    import torch
+
+    from orchestrator.bench.commands import bench_commands
+    from orchestrator.bench.growth import bench_growth
+    from orchestrator.bench.prediction import bench_prediction
+    from orchestrator.bench.training import bench_training
+    from orchestrator.bench.voting import bench_voting
+    from orchestrator.training.devices import resolve_device
+
     device = resolve_device(load.device)
     found: dict[str, Any] = {
         "created": now(), "machine": hardware(device), "versions": versions(), "git": git_revision(Path(__file__).parent),
@@ -95,13 +72,8 @@ def run_parts(
         "rounds": load.rounds, "device": device,
     }  # fmt: skip
     threads = torch.get_num_threads()
-    if set(parts) - {"voting"}:
-        heads = [task for task, recipe in load_recipes(specialists, [load.recipe]).items() if recipe.train == "head"]
-        if heads:
-            raise ConfigError(
-                f"--recipe {load.recipe}: trains only heads ({', '.join(heads)}); measure one that trains networks."
-            )
-        predictor, jobs, paths = _made(load, specialists, observer, device)
+    if people is not None:
+        predictor, jobs, paths = _made(load, *people, specialists, observer, device)
         longer = {task: _of_steps(job, load.steps, load.folder) for task, job in jobs.items()}
         some = (paths * (1 + load.photos // len(paths)))[: load.photos]
     for part in (part for part in PARTS if part in parts):
@@ -133,22 +105,27 @@ def _exported(predictor: Predictor, folder: Path, photos: Sequence[Path]) -> Pat
     return folder / "exported" / PROGRAM
 
 
-def _made(
-    load: Load, specialists: Mapping[str, Specialist], observer: Observer, device: str
-) -> tuple[Predictor, dict[str, MemberJob], list[Path]]:
-    """Members that have trained for an epoch, five a task where there are people enough: only their arithmetic matters here."""
-    data = load.folder / "some.csv"
-    source = load.data
+def _people(load: Load) -> tuple[Path, int]:
+    """A manifest of the people to work on, and into how many folds they can be split."""
+    source, data = load.data, load.folder / "some.csv"
     if source is None:
         source = load.folder / "people" / "train"
         write_people(load.folder / "people", load.people, 0, 0, joblib.cpu_count())
-    smallest = _write_some(read(source, distinct=True), load.people, data)
+    return data, min(FOLDS, _write_some(read(source, distinct=True), load.people, data))
+
+
+def _made(
+    load: Load, data: Path, folds: int, specialists: Mapping[str, Specialist], observer: Observer, device: str
+) -> tuple[Predictor, dict[str, MemberJob], list[Path]]:
+    """Members that have trained for an epoch, five a task where there are people enough: only their arithmetic matters here."""
+    from orchestrator.opening import open_predictor
+
     settings = Settings(
         data,
         load.folder / "runs",
         recipes=(load.recipe,),
         changes=("epochs=1", "evaluate_every=1"),
-        k=min(FOLDS, smallest),
+        k=folds,
         device=device,
     )
     report = train_all(settings, specialists, observer)

@@ -11,7 +11,6 @@ import typer
 
 from orchestrator.cli.console import counting, emit, grid, out, say
 from orchestrator.cli.options import DeviceOption, JsonOption
-from orchestrator.errors import ConfigError, nearest
 
 __all__ = ["bench"]
 
@@ -43,27 +42,26 @@ def bench(
       orch bench prediction --data people/train --photos 512
       orch bench voting --json
     """
-    from orchestrator.bench.suite import PARTS, Load, run_parts
+    from orchestrator.bench.load import PARTS, Load, check_load
     from orchestrator.cli.display import TrainingDisplay
     from orchestrator.data.files import write_json
     from orchestrator.data.outputs import Output, check_outputs
-    from orchestrator.pictures import draw_bench
     from orchestrator.specialists import SPECIALISTS
 
     chosen = list(parts or PARTS)
-    for part in chosen:
-        if part not in PARTS:
-            raise ConfigError(
-                f"'{part}' is no part of the benchmark; allowed: {', '.join(PARTS)}.{nearest(part, PARTS)}"
-            )
-    check_outputs([Output("--out", to, folder=True)])
     display = TrainingDisplay()
-    with tempfile.TemporaryDirectory(prefix="orch-bench-") as scratch, counting("measuring") as progress:
+    with tempfile.TemporaryDirectory(prefix="orch-bench-") as scratch:
         load = Load(data, Path(scratch), recipe, photos=photos, steps=steps, votes=votes, rounds=rounds, device=device)
-        try:
-            found = run_parts(chosen, load, SPECIALISTS, display, lambda _part, done, of: progress(done, of))
-        finally:
-            display.finished()
+        check_load(chosen, load, SPECIALISTS)
+        check_outputs([Output("--out", to, folder=True)])
+        from orchestrator.bench.suite import run_parts
+        from orchestrator.pictures import draw_bench
+
+        with counting("measuring") as progress:
+            try:
+                found = run_parts(chosen, load, SPECIALISTS, display, lambda _part, done, of: progress(done, of))
+            finally:
+                display.finished()
     write_json(to / "bench.json", found)
     draw_bench(found, to / "bench.png")
     if json:

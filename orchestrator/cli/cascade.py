@@ -11,6 +11,7 @@ from orchestrator.cli.console import counting, emit, grid, out, say
 from orchestrator.cli.options import DeviceOption, DistinctOption, JsonOption, WorkspaceOption
 from orchestrator.commands import orch
 from orchestrator.errors import ConfigError, Mistakes
+from orchestrator.labels import TASKS
 
 __all__ = ["cascade"]
 
@@ -66,30 +67,35 @@ def cascade(
     here = Workspace(workspace)
     folder, record = here.ensemble(ensemble)
     from orchestrator.cascading import check_measurable, check_unseen, measure_cascade, save_cascade
-    from orchestrator.data.contest import read_eval
-    from orchestrator.data.readers import read
-    from orchestrator.labels import TASKS, compose
-    from orchestrator.opening import open_predictor
-    from orchestrator.pictures import draw_cascade
     from orchestrator.prediction import choose_engines, find_photos
     from orchestrator.records.origins import trained_content
-    from orchestrator.specialists import SPECIALISTS
-    from orchestrator.training.devices import resolve_device
 
     truth = persons = None
     if data is not None:
+        from orchestrator.data.readers import read
+        from orchestrator.labels import compose
+        from orchestrator.specialists import SPECIALISTS
+
         source = read(data, distinct=distinct)
         source.require([column for task in TASKS for column in SPECIALISTS[task].columns], "a macro F1")
         paths, persons = source.paths, source.table["person"]
         truth = compose(*(SPECIALISTS[task].label(source.table) for task in TASKS))
+    elif evaluation is not None:
+        from orchestrator.data.contest import read_eval
+
+        paths = list(read_eval(evaluation).paths)
     else:
-        paths = list(read_eval(evaluation).paths) if evaluation is not None else find_photos(photos or [], say)
+        paths = find_photos(photos or [], say)
     with wrong.kept():
         check_measurable(record, rate, len(paths), workspace)
     with wrong.kept():
         runs = {one["run"]: None for own in record["members"].values() for one in own}
         check_unseen(paths, trained_content(here, runs))
     wrong.tell()
+    from orchestrator.opening import open_predictor
+    from orchestrator.pictures import draw_cascade
+    from orchestrator.training.devices import resolve_device
+
     place = resolve_device(device)
     check_engine(engine, place)
     with counting("loading members") as progress:

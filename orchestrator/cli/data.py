@@ -107,7 +107,6 @@ def describe_data(
     Examples:
       orch data describe --data people/train --out people.png
     """
-    from orchestrator.data.describe import describe
     from orchestrator.data.outputs import Output, check_outputs
     from orchestrator.data.readers import read
 
@@ -115,6 +114,8 @@ def describe_data(
     check_outputs(outputs)
     photos = read(data, column_names(columns), distinct)
     check_outputs(outputs, [data, *photos.paths])
+    from orchestrator.data.describe import describe
+
     with counting("reading sizes") as progress:
         about = describe(photos, progress)
     if picture is not None:
@@ -153,19 +154,20 @@ def find_faces(
       orch data faces --data people/train --out faces.png
       orch data faces --data people/train --json
     """
-    import joblib
-
-    from orchestrator.data.boxes import find_boxes
     from orchestrator.data.outputs import Output, check_outputs
-    from orchestrator.data.preprocessing import DETECTOR
     from orchestrator.data.readers import read
-    from orchestrator.pictures import draw_faces
     from orchestrator.records.workspace import Workspace
 
     outputs = [Output("--out", picture, (".png",))] if picture is not None else []
     check_outputs(outputs, workspace=workspace)
     photos = read(data, column_names(columns), distinct=True)  # no matter here
     check_outputs(outputs, [data, *photos.paths])
+    import joblib
+
+    from orchestrator.data.boxes import find_boxes
+    from orchestrator.data.preprocessing import DETECTOR
+    from orchestrator.pictures import draw_faces
+
     place = Workspace(workspace, create=True)
     with counting("looking for faces") as progress:
         boxes = find_boxes(place.faces, photos.paths, photos.content(place.hashes()), joblib.cpu_count(), progress)
@@ -204,13 +206,14 @@ def show_folds(
     Examples:
       orch data folds --data people/train --folds 5
     """
-    from orchestrator.data.describe import fold_table
-    from orchestrator.data.folds import plan_folds
     from orchestrator.data.readers import read
 
     if folds == 0:
         raise ConfigError("--folds 0 means no plan: every photo is trained on. Give 2 or more to see one.")
     photos = read(data, column_names(columns), distinct)
+    from orchestrator.data.describe import fold_table
+    from orchestrator.data.folds import plan_folds
+
     plan = plan_folds(photos.people, folds, plan_seed)
     frame = fold_table(photos, plan)
     if json:

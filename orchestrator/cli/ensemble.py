@@ -57,8 +57,10 @@ def ensemble(
       orch ensemble --with other.parquet --with old_submission.csv
     """
     from orchestrator.choosing import choose_runs
+    from orchestrator.ensemble.options import STRATEGIES, check_choice
     from orchestrator.records.workspace import Workspace
 
+    check_choice("--strategy", strategy, STRATEGIES)
     place = Workspace(workspace)
     runs = choose_runs(place, [*members, *(more or [])])
     from orchestrator.ensemble.outside import each_once, read_outside

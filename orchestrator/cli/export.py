@@ -56,7 +56,6 @@ def export(
     folder, record = place.ensemble(ensemble)
     from orchestrator.data.preprocessing import Preprocess
     from orchestrator.exporting import check_export, export_ensemble
-    from orchestrator.opening import open_predictor
     from orchestrator.prediction import find_photos
     from orchestrator.training.cards import read_card
 
@@ -64,6 +63,8 @@ def export(
     cards = [read_card(place.root / one["folder"]) for own in record["members"].values() for one in own]
     geometries = [Preprocess.from_dict(card["preprocess"]).geometry for card in cards]
     check_export(to, folder.name, record, geometries, place.store, given)
+    from orchestrator.opening import open_predictor
+
     with counting("loading members") as progress:
         name, predictor = open_predictor(place, folder.name, "cpu", progress)
     with counting("exporting members") as progress:

@@ -61,19 +61,25 @@ def pseudo(
 
     place = Workspace(workspace)
     folder, record = place.ensemble(ensemble)
-    from orchestrator.data.contest import read_eval
-    from orchestrator.opening import open_predictor
-    from orchestrator.prediction import find_photos
+    if evaluation is not None:
+        from orchestrator.data.contest import read_eval
+
+        contest = read_eval(evaluation)
+        paths = list(contest.paths)
+    else:
+        from orchestrator.prediction import find_photos
+
+        contest, paths = None, find_photos(photos or [], say)
     from orchestrator.pseudo import check_labelling, check_names, pseudo_label, write_labels
-    from orchestrator.training.devices import resolve_device
 
     plans = {one["run"]: place.run(one["run"]).plan for own in record["members"].values() for one in own}
     check_labelling(record, plans, workspace)
     plan = next(str(one["digest"]) for one in plans.values() if one)
-    contest = read_eval(evaluation) if evaluation is not None else None
-    paths = find_photos(photos or [], say) if contest is None else list(contest.paths)
     check_names(paths)
     check_outputs([output], [*paths, *([] if contest is None else [contest.table.path])])
+    from orchestrator.opening import open_predictor
+    from orchestrator.training.devices import resolve_device
+
     with counting("loading members") as progress:
         name, predictor = open_predictor(place, folder.name, resolve_device(device), progress)
     say(f"ensemble {name}: {len(predictor.members)} members, each fold's by themselves.")

@@ -244,17 +244,18 @@ def compare(
     if len(set(run)) < 2:
         example = orch("runs", "compare", "age-0001", "age-0002", workspace=workspace)
         raise ConfigError(f"a comparison needs two runs or more, as in {example}.")
-    from orchestrator.cli.comparison import print_comparison
     from orchestrator.data.outputs import Output, check_outputs
-    from orchestrator.experiments.comparing import compare_runs
-    from orchestrator.experiments.curves import draw_comparison
     from orchestrator.records.workspace import Workspace
-    from orchestrator.specialists import trainable
 
     if picture is not None:
         check_outputs([Output("--picture", picture, (".png",))], workspace=workspace)
     place = Workspace(workspace)
     records = [place.run(name) for name in dict.fromkeys(run)]
+    from orchestrator.cli.comparison import print_comparison
+    from orchestrator.experiments.comparing import compare_runs
+    from orchestrator.experiments.curves import draw_comparison
+    from orchestrator.specialists import trainable
+
     found = compare_runs(place, records, trainable(records[0].task))
     if picture is not None:
         draw_comparison(found, picture)
@@ -281,10 +282,11 @@ def track_runs(
       orch runs track age-0001 age-0002 --to tensorboard && tensorboard --logdir runs/tensorboard
       orch runs track age-0001 --to mlflow=http://localhost:5000
     """
-    from orchestrator.experiments.trackers import open_trackers
+    from orchestrator.experiments.trackers import check_words, open_trackers
     from orchestrator.experiments.tracking import send
     from orchestrator.records.workspace import Workspace
 
+    check_words(to)
     place = Workspace(workspace)
     records = [place.run(name) for name in dict.fromkeys(run)]
     for tracker in open_trackers(to, workspace):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,6 +32,7 @@ from orchestrator.errors import ConfigError
 from orchestrator.labels import TASKS
 
 if TYPE_CHECKING:
+    from orchestrator.experiments.spaces import Space
     from orchestrator.experiments.sweeps import Sweep
     from orchestrator.experiments.tuning import Stage
     from orchestrator.preparation import Observer
@@ -110,13 +112,14 @@ def sweep(
       orch sweep age --data people/train --stages model,loss,augment,lr,tta --folds-used 1
       orch sweep age --print-space > space.toml
     """
-    from orchestrator.experiments.spaces import DEFAULT, STAGES
+    from orchestrator.experiments.spaces import DEFAULT, STAGES, read_space, read_stages
 
     if print_space:
         put((STAGES if stages else DEFAULT).removesuffix("\n"))
         return
     from orchestrator.config import choices_of
     from orchestrator.data.outputs import Output, check_outputs
+    from orchestrator.recipe import Recipe
     from orchestrator.retraining import base_run
     from orchestrator.settings import Settings, check_early
     from orchestrator.specialists import trainable
@@ -136,13 +139,18 @@ def sweep(
         data, workspace, column_names(columns), recipe, change, folds, folds_used or int(valid_only), seed, None, jobs, device,
         not no_store, extra=extra, distinct=distinct,
     )  # fmt: skip
-    check_early(settings, {task: specialist}, base_run(workspace, task, None))
+    before = base_run(workspace, task, None)
+    check_early(settings, {task: specialist}, before)
+    names = [word.strip() for word in stages.split(",") if word.strip()]
+    spaces = read_stages(space, names) if stages else {"": read_space(space)}
+    for one in spaces.values():
+        one.check(specialist, recipe, change, Recipe.model_validate(before.recipe) if before else None)
     display = watcher(track, workspace)
     try:
         if stages:
-            winner = _staged(settings, specialist, space, stages, trials, minutes, small, not no_prune, display, json)
+            winner = _staged(settings, specialist, spaces, trials, minutes, small, not no_prune, display, json)
         else:
-            winner = _searched(settings, specialist, space, trials, minutes, not no_prune, display, picture, json)
+            winner = _searched(settings, specialist, spaces[""], trials, minutes, not no_prune, display, picture, json)
     except KeyboardInterrupt:
         interrupted(display)
     finally:
@@ -152,15 +160,14 @@ def sweep(
 
 
 def _searched(
-    settings: Settings, specialist: Specialist, space: Path | None, trials: int, minutes: float | None, prune: bool,
+    settings: Settings, specialist: Specialist, space: Space, trials: int, minutes: float | None, prune: bool,
     display: Observer, picture: Path | None, json: bool,
 ) -> RunRecord | None:  # fmt: skip
     from orchestrator.experiments.curves import draw_sweep
-    from orchestrator.experiments.spaces import read_space
     from orchestrator.experiments.sweeps import sweep as search
     from orchestrator.records.workspace import Workspace
 
-    found = search(settings, specialist, read_space(space), display, trials, minutes, prune)
+    found = search(settings, specialist, space, display, trials, minutes, prune)
     if picture is not None:
         draw_sweep(found, picture)
     if json:
@@ -232,13 +239,11 @@ def _why_none(found: Sweep) -> str:
 
 
 def _staged(
-    settings: Settings, specialist: Specialist, space: Path | None, names: str, trials: int, minutes: float | None, small: float,
+    settings: Settings, specialist: Specialist, stages: Mapping[str, Space], trials: int, minutes: float | None, small: float,
     prune: bool, display: Observer, json: bool,
 ) -> RunRecord | None:  # fmt: skip
-    from orchestrator.experiments.spaces import read_stages
     from orchestrator.experiments.tuning import tune
 
-    stages = read_stages(space, [word.strip() for word in names.split(",") if word.strip()])
     found = tune(settings, specialist, stages, display, trials, minutes, small, prune)
     if json:
         emit([stage.as_dict() for stage in found])

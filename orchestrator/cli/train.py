@@ -89,9 +89,9 @@ def train_all(
         plan_seed, jobs, device, not no_store, profile, extra, distinct,
     )  # fmt: skip
     check_early(settings, {task: SPECIALISTS[task] for task in chosen})
+    display = watcher(track, workspace)
     from orchestrator import pipeline
 
-    display = watcher(track, workspace)
     try:
         report = pipeline.train_all(settings, {task: SPECIALISTS[task] for task in chosen}, display)
     except KeyboardInterrupt:
@@ -164,11 +164,12 @@ def train(
       orch train mask --data people/train --fold 2 --seed 1
       orch train age --data people/train --grid loss=cross_entropy,focal lr=1e-3,3e-4 --folds-used 1
     """
-    from orchestrator.retraining import base_run
+    from orchestrator.experiments.points import grid_points, settings_of
+    from orchestrator.retraining import base_run, check_fold_numbers, settle
     from orchestrator.settings import Settings, check_early
     from orchestrator.specialists import trainable
 
-    specialist = trainable(task)
+    specialist, grid = trainable(task), [*grid_words, *(more or [])]
     settings = Settings(
         data, workspace, column_names(columns), recipe, change, folds, folds_used or int(valid_only), seed,
         plan_seed, jobs, device, not no_store, profile, extra, distinct,
@@ -179,14 +180,18 @@ def train(
         raise ConfigError(
             "--grid trains whole combinations, each once: leave --fold, --base, --again and --profile out."
         )
-    check_early(settings, {task: specialist}, base_run(workspace, task, base))
+    before = base_run(workspace, task, base)
+    check_early(settings, {task: specialist}, before)
+    check_fold_numbers(fold, settle(settings, task, fold, before).k)
+    if grid_words:
+        settings_of(settings, specialist, grid_points(settings, specialist, grid), before)
+    display = watcher(track, workspace)
     from orchestrator import pipeline
     from orchestrator.experiments.grids import train_grid
 
-    display = watcher(track, workspace)
     try:
         if grid_words:
-            report = train_grid(settings, specialist, [*grid_words, *(more or [])], display)
+            report = train_grid(settings, specialist, grid, display)
         else:
             report = pipeline.retrain(settings, specialist, display, sorted(set(fold)), base, again)
     except KeyboardInterrupt:

@@ -44,6 +44,7 @@ def tta(
       orch tta age-0001 --views flip,zoom,zoom_flip
       orch tta age-0001 --keep && orch runs use age-0002
     """
+    from orchestrator.data.readers import check_source
     from orchestrator.ensemble.options import check_device
     from orchestrator.recipe import View
 
@@ -59,6 +60,9 @@ def tta(
     names = None
     with wrong.kept():
         names = None if columns is None else column_names(columns)
+    if data is not None:
+        with wrong.kept():
+            check_source(data)
     wrong.tell()
     from orchestrator.records.workspace import Workspace
 
@@ -66,12 +70,11 @@ def tta(
     record = place.run(run)
     from orchestrator.experiments.tta import check_run, keep_views, try_views
     from orchestrator.specialists import trainable
-    from orchestrator.training.devices import resolve_device
 
     check_run(record)
     specialist = trainable(record.task)
     with counting("answering") as progress:
-        flips = try_views(place, record, specialist, wanted, resolve_device(device), data, names, progress)
+        flips = try_views(place, record, specialist, wanted, device, data, names, progress)
     kept = keep_views(place, flips, specialist) if keep else None
     if json:
         emit({**flips.as_dict(specialist.classes), "kept": kept.id if kept else None})

@@ -6,10 +6,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import torch
 from filelock import FileLock
 
-from orchestrator.data.detection import detector
 from orchestrator.data.files import take_away
 from orchestrator.data.preprocessing import DETECTOR, Box, decode
 from orchestrator.data.sealed import read_sealed, write_sealed
@@ -23,6 +21,8 @@ BOXES_FORMAT, KIND = 2, "boxes"
 
 def one_thread() -> None:
     """For a pool's threads: one core a call, and the same sums in the same order whoever asks."""
+    import torch
+
     torch.set_num_threads(1)
 
 
@@ -66,6 +66,8 @@ def _find(
     threads: int,
     progress: Callable[[int, int], None],
 ) -> None:
+    from orchestrator.data.detection import detector
+
     finder, problems = detector(), list[Problem]()
 
     def look(place: Path) -> Box | None:

@@ -10,23 +10,20 @@ This module knows no layout (`contest.py`, `manifest.py`) and opens no image (`p
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
 
-from orchestrator.data.files import digest_of, sha256_of, take_away
-from orchestrator.data.sealed import read_sealed, write_sealed
+from orchestrator.data.files import digest_of
+from orchestrator.data.hashes import HashCache
 from orchestrator.data.spelling import composed
-from orchestrator.data.tables import unreadable
-from orchestrator.errors import DamagedError, DataError, Problem, nearest
+from orchestrator.errors import DataError, Problem, nearest
 from orchestrator.labels import CLASSES
 
-__all__ = ["MAX_AGE", "HashCache", "Photos", "check_age", "check_word"]
+__all__ = ["MAX_AGE", "Photos", "check_age", "check_word"]
 
-HASHES, HASHES_FORMAT = "hashes", 2
 MAX_AGE = 120  # years; the oldest verified person reached 122
 
 
@@ -97,66 +94,6 @@ class Photos:
         rows = self.table.assign(path=self.table["path"].map(composed)).astype(object)
         rows = rows.where(rows.notna(), None)
         return digest_of([list(self.table.columns), rows.to_numpy().tolist(), list(content)])
-
-
-class HashCache:
-    """Content hashes, remembered by (path, size, times of modification and of change) so that each file is read once.
-
-    Photos are known by content, never by date: a copied folder is the same data, a replaced file is new data.
-    The cache only saves reading; deleting it loses nothing.
-
-    Args:
-        path: the JSON file to remember in; None remembers nothing.
-    """
-
-    def __init__(self, path: Path | None) -> None:
-        self.path = path
-
-    def hashes(self, paths: Sequence[Path]) -> list[str]:
-        """sha256 (hex) of each file.
-
-        Raises:
-            DataError: files that cannot be read, all at once.
-        """
-        known = self._load()
-        keys: list[str] = []
-        problems: list[Problem] = []
-        for path in paths:
-            try:
-                stat = path.stat()
-                keys.append(f"{path.absolute()}|{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ctime_ns}")
-            except OSError as error:
-                problems.append(Problem(str(path), unreadable(error), kind="missing_file"))
-        if problems:
-            raise DataError(f"{len(problems)} of {len(paths)} photos cannot be read.", problems)
-        new = [(key, path) for key, path in zip(keys, paths, strict=True) if key not in known]
-        if new:
-            with ThreadPoolExecutor(8) as pool:  # hashing and reading release the interpreter's lock
-                found = list(pool.map(_hash, [path for _, path in new]))
-            closed = [one for one in found if isinstance(one, Problem)]
-            if closed:
-                raise DataError(f"{len(closed)} of {len(paths)} photos cannot be read.", closed)
-            known.update({key: str(digest) for (key, _), digest in zip(new, found, strict=True)})
-            if self.path is not None:
-                if self.path.is_dir():
-                    take_away(self.path)
-                write_sealed(self.path, HASHES, HASHES, HASHES_FORMAT, {"hashes": known})
-        return [known[key] for key in keys]
-
-    def _load(self) -> dict[str, str]:
-        if self.path is None:
-            return {}
-        try:
-            return dict(read_sealed(self.path, HASHES, HASHES, HASHES_FORMAT, "")["hashes"])
-        except DamagedError:
-            return {}  # a damaged cache is an empty cache
-
-
-def _hash(path: Path) -> str | Problem:
-    try:
-        return sha256_of(path)
-    except OSError as error:
-        return Problem(str(path), unreadable(error), kind="unreadable")
 
 
 def check_word(column: str, value: object, where: str) -> tuple[str | None, Problem | None]:

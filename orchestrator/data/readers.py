@@ -1,19 +1,42 @@
-"""One door for all layouts: a folder of the contest's, or a manifest file."""
+"""One door for all layouts: a folder of the contest's, or a manifest file.
+
+Nothing heavy is imported before a table is read: a path at which there is none is told at once.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from orchestrator.commands import data_words, orch
-from orchestrator.data.contest import read_contest
-from orchestrator.data.manifest import read_manifest
-from orchestrator.data.photos import Photos
 from orchestrator.data.places import is_folder
 from orchestrator.errors import ConfigError, DataError, Problem, counted
 
-__all__ = ["check_command", "inspect", "read"]
+if TYPE_CHECKING:
+    from orchestrator.data.photos import Photos
+
+__all__ = ["check_command", "check_source", "inspect", "read"]
+
+
+def check_source(source: Path) -> None:
+    """Refuses a path at which there is neither a folder nor what is called like a table; nothing is read.
+
+    Raises:
+        DataError: with what would do.
+    """
+    if is_folder(source):
+        return
+    if not os.path.lexists(source):
+        raise DataError(
+            f"{source}: no such folder or table. Give a folder with train.csv and images/, or a manifest "
+            f"(.csv or .parquet). `{orch('data', 'synth', 'people')}` makes one to try."
+        )
+    if source.suffix.lower() not in (".csv", ".parquet"):
+        raise DataError(
+            f"{source}: no table by its name. Give a folder with train.csv and images/, or a .csv or .parquet file."
+        )
 
 
 def inspect(
@@ -29,19 +52,14 @@ def inspect(
     Raises:
         DataError: nothing at all can be read there.
     """
-    if os.path.lexists(source) and not is_folder(source):
-        if source.suffix.lower() not in (".csv", ".parquet"):
-            raise DataError(
-                f"{source}: no table by its name. Give a folder with train.csv and images/, or a .csv or .parquet file."
-            )
+    check_source(source)
+    from orchestrator.data.contest import read_contest
+    from orchestrator.data.manifest import read_manifest
+
+    if not is_folder(source):
         if source.name != "train.csv" or columns:
             return read_manifest(source, columns, distinct)
         return read_contest(source.parent, distinct)
-    if not is_folder(source):
-        raise DataError(
-            f"{source}: no such folder or table. Give a folder with train.csv and images/, or a manifest "
-            f"(.csv or .parquet). `{orch('data', 'synth', 'people')}` makes one to try."
-        )
     if columns:
         raise ConfigError(
             f"--columns maps the names of a manifest, a table with a row per photo, and {source} is a folder in the contest's "

@@ -13,7 +13,9 @@ from contextlib import suppress
 from multiprocessing.context import BaseContext
 from pathlib import Path
 
-__all__ = ["SHARED", "WIDEN", "shared_room", "starting", "why_alone"]
+from orchestrator.errors import ConfigError
+
+__all__ = ["SHARED", "WIDEN", "check_jobs", "shared_room", "starting", "why_alone"]
 
 SHARED = Path("/dev/shm")
 WIDEN = "Containers get more by --shm-size=1g (docker run) or shm_size (compose)."
@@ -46,6 +48,21 @@ def why_alone(semaphores: int = 64) -> str:
     except (OSError, ImportError, AssertionError) as error:
         return f"processes that work together need semaphores, and {_state(error)}."
     return ""
+
+
+def check_jobs(wanted: int) -> None:
+    """Refuses a number of jobs that is none, or several where processes cannot work together.
+
+    Args:
+        wanted: `--jobs`; 0 leaves the choice to this machine.
+
+    Raises:
+        ConfigError: with what is allowed.
+    """
+    if wanted < 0:
+        raise ConfigError(f"--jobs {wanted}; allowed: 1 or more, or 0 to choose by this machine.")
+    if wanted > 1 and (alone := why_alone()):
+        raise ConfigError(f"--jobs {wanted}: {alone} {WIDEN} --jobs 1 trains one member after the other.")
 
 
 def _state(error: Exception) -> str:

@@ -4,72 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
-from itertools import product
 
-from orchestrator.commands import orch
-from orchestrator.config import load_recipes
-from orchestrator.errors import ConfigError, Mistakes, Problem, counted
+from orchestrator.errors import Mistakes, counted
+from orchestrator.experiments.points import grid_points, settings_of
 from orchestrator.experiments.runs import known_run, run_of, tag
 from orchestrator.inputs import read_inputs
 from orchestrator.pipeline import Report, train_runs
 from orchestrator.preparation import Observer, Work, pixels_of
-from orchestrator.recipe import Recipe
 from orchestrator.records.run import RunRecord
 from orchestrator.retraining import base_run, settle, tell_base
 from orchestrator.settings import Settings
 from orchestrator.specialist import Specialist
 
-__all__ = ["points_of", "train_grid", "train_points"]
+__all__ = ["train_grid", "train_points"]
 
-MOST = 200  # runs a grid; more are a search (`orch sweep`)
 TAG = "grid"
-
-
-def points_of(words: Sequence[str]) -> list[list[str]]:
-    """Every combination of `KEY=A,B,...` words, each as `KEY=VALUE` words, the last key changing fastest.
-
-    Commas within brackets, braces or quotes belong to a value: `views=[],["flip"]` are two.
-
-    Raises:
-        ConfigError: a word that is none, a key twice, or more combinations than a grid should have.
-    """
-    wrong, axes = Mistakes(), {}
-    for word in words:
-        key, equals, values = word.partition("=")
-        choices = [one.strip() for one in _split(values)]
-        if not equals or not key.strip() or not all(choices):
-            wrong.add(ConfigError(f"--grid {word}: write KEY=A,B, as in loss=cross_entropy,focal."))
-        elif key.strip() in axes:
-            wrong.add(ConfigError(f"--grid {word}: {key.strip()} stands twice; give all its values at once."))
-        else:
-            axes[key.strip()] = list(dict.fromkeys(choices))
-    wrong.tell()
-    points = [[f"{key}={value}" for key, value in zip(axes, values, strict=True)] for values in product(*axes.values())]
-    if len(points) > MOST:
-        raise ConfigError(
-            f"--grid: {len(points)} combinations, at most {MOST}. Take fewer values, or search: `{orch('sweep', '--help')}`."
-        )
-    return points
-
-
-def _split(text: str) -> list[str]:
-    """A text at its commas, those within brackets and quotes aside."""
-    parts, depth, quote = [""], 0, ""
-    for letter in text:
-        if quote:
-            quote = "" if letter == quote else quote
-        elif letter in "'\"":
-            quote = letter
-        elif letter in "[{(":
-            depth += 1
-        elif letter in ")}]":
-            depth -= 1
-        if letter == "," and not depth and not quote:
-            parts.append("")
-        else:
-            parts[-1] += letter
-    return parts
 
 
 def train_grid(settings: Settings, specialist: Specialist, words: Sequence[str], observer: Observer) -> Report:
@@ -87,12 +36,7 @@ def train_grid(settings: Settings, specialist: Specialist, words: Sequence[str],
     Raises:
         OrchestratorError: whatever is wrong with a combination, all of them at once, before any training.
     """
-    points, task = points_of(words), specialist.name
-    own = {word.partition("=")[0].removeprefix(f"{task}.") for word in points[0]}
-    both = [change for change in settings.changes if change.partition("=")[0].removeprefix(f"{task}.") in own]
-    if both:
-        raise ConfigError(f"--set {both[0]}: --grid changes that too; let one of them do it.")
-    return train_points(settings, specialist, points, observer)
+    return train_points(settings, specialist, grid_points(settings, specialist, words), observer)
 
 
 def train_points(
@@ -121,27 +65,7 @@ def train_points(
     started, task = time.monotonic(), specialist.name
     settings = settle(settings, task)
     base = base or base_run(settings.workspace, task, None)
-    wrong, asked, seen = Mistakes(), [], set()
-    problems: dict[Problem, None] = {}  # each once, though it spoils many combinations
-    bases = {task: Recipe.model_validate(base.recipe)} if base else None
-    for point in points:
-        own = [f"{task}.{word.removeprefix(f'{task}.')}" for word in point]
-        one = replace(settings, changes=[*settings.changes, *own])
-        try:
-            recipe = load_recipes({task: specialist}, one.recipes, one.changes, bases)[task]
-        except ConfigError as error:
-            places = {f"--set {word}": f"--grid {word.removeprefix(f'{task}.')}" for word in own}
-            problems |= dict.fromkeys(
-                replace(each, where=places.get(each.where, each.where)) for each in error.problems
-            )
-            if not error.problems:
-                raise
-            continue
-        if recipe.digest() not in seen:  # two spellings of one setting are one run
-            seen.add(recipe.digest())
-            asked.append(one)
-    if problems:
-        raise ConfigError(f"{counted(len(problems), 'mistake')} in the settings:", list(problems))
+    asked, wrong = settings_of(settings, specialist, points, base), Mistakes()
     tell_base(base, settings, observer.say)
     made_from = []
     for number, one in enumerate(asked):

@@ -33,7 +33,6 @@ from orchestrator.retraining import base_run, settle, tell_base
 from orchestrator.settings import Settings
 from orchestrator.specialist import Specialist
 from orchestrator.training.cards import history_of
-from orchestrator.training.jobs import share_out
 
 __all__ = ["Sweep", "sweep"]
 
@@ -186,6 +185,8 @@ class _Rounds:
     at: str
 
     def go(self, name: str, count: int, until: float | None, prune: bool, started: float) -> Sweep:
+        from orchestrator.training.jobs import share_out
+
         most = len(self.search.space.points) if self.search.space.points is not None else count
         self.observer.say(
             f"{name}: {counted(min(count, most), 'trial')} of {counted(len(self.inputs.folds), 'fold')} each."

@@ -12,18 +12,20 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.commands import orch
 from orchestrator.data.sealed import read_sealed, without, write_sealed
 from orchestrator.errors import OrchestratorError, first_line
 from orchestrator.experiments.trackers import Tracker, check_words, disabled, open_trackers
-from orchestrator.preparation import Observer
 from orchestrator.records.run import RunRecord, member_folder
 from orchestrator.records.summary import score_of
 from orchestrator.training.cards import history_of
-from orchestrator.training.jobs import JobResult
-from orchestrator.training.member import MemberJob
+
+if TYPE_CHECKING:
+    from orchestrator.preparation import Observer
+    from orchestrator.training.jobs import JobResult
+    from orchestrator.training.member import MemberJob
 
 __all__ = ["Tracked", "send"]
 

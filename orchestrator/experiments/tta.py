@@ -11,20 +11,15 @@ from typing import Any
 import joblib
 import numpy as np
 import pandas as pd
-import torch
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from orchestrator.commands import orch
-from orchestrator.data.boxes import find_boxes
+from orchestrator.data.boxes import find_boxes, one_thread
 from orchestrator.data.files import atomic, put_aside, sha256_of
 from orchestrator.data.photos import Photos
 from orchestrator.data.readers import read
 from orchestrator.data.store import PixelSource, build_stores, store_key
-from orchestrator.ensemble.engines import torch_runners
-from orchestrator.ensemble.member import MemberFiles, check_numbers, load_members
-from orchestrator.ensemble.predictor import CALL
-from orchestrator.ensemble.trunk import whole
 from orchestrator.errors import ConfigError, DataError, WorkspaceError
 from orchestrator.evaluation.intervals import Interval, difference
 from orchestrator.evaluation.out_of_fold import read_held_out
@@ -107,7 +102,7 @@ def try_views(
         run: complete, trained by a fold plan.
         specialist: its task.
         views: names beside the photo as it is.
-        device: `cpu`, `cuda` or `cuda:N`.
+        device: as `--device`.
         data: where the photos are now; None: where they were.
         columns: our name -> the manifest's name; None: as they were.
         done: called with (photos answered, photos in all).
@@ -115,6 +110,7 @@ def try_views(
     Raises:
         ConfigError: views that this specialist must not have, or a run that cannot be scored.
         DataError: the photos are not there, or not those that the run was trained on.
+        DeviceError: the device is not there.
         WorkspaceError: files of a member are missing or changed, or its answers are no numbers.
     """
     check_run(run)
@@ -124,6 +120,13 @@ def try_views(
         check_member(run, fold)
         tables[fold] = read_held_out(run.task, run.id, [run.member(fold) / HELD_OUT], plan)
     photos = _photos(workspace, run, specialist, data, columns)
+    from orchestrator.ensemble.engines import torch_runners
+    from orchestrator.ensemble.member import MemberFiles, check_numbers, load_members
+    from orchestrator.ensemble.predictor import CALL
+    from orchestrator.ensemble.trunk import whole
+    from orchestrator.training.devices import resolve_device
+
+    place = resolve_device(device)
     rows_of = {path: row for row, path in enumerate(photos.table["path"])}
     pixels = _pixels(workspace, photos, recipe)
     answered, total = 0, sum(map(len, tables.values()))
@@ -131,13 +134,13 @@ def try_views(
     columns_of = [f"p({name})" for name in specialist.classes]
     for fold, table in tables.items():
         files = MemberFiles(run.member(fold))
-        (member,) = load_members({run.task: [files]}, device)
-        (runner,) = torch_runners([whole(replace(member, views=recipe.views))], device)
+        (member,) = load_members({run.task: [files]}, place)
+        (runner,) = torch_runners([whole(replace(member, views=recipe.views))], place)
         rows = np.array([rows_of[path] for path in table["path"]], dtype=np.int64)
         stretches = [rows[start : start + CALL] for start in range(0, len(rows), CALL)]
-        threads = joblib.cpu_count() if device == "cpu" else 1
+        threads = joblib.cpu_count() if place == "cpu" else 1
         parts = []
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        with ThreadPoolExecutor(threads, initializer=one_thread) as pool:
             for part in pool.map(lambda some, runner=runner: runner(pixels.take(some)), stretches):
                 check_numbers(member, part)
                 parts.append(part)

@@ -25,7 +25,6 @@ from orchestrator.records.workspace import Workspace
 from orchestrator.retraining import base_run, settle
 from orchestrator.settings import Settings
 from orchestrator.specialist import Specialist
-from orchestrator.training.devices import resolve_device
 
 __all__ = ["Stage", "tune"]
 
@@ -207,7 +206,7 @@ def _viewed(
         if recipe.views == Recipe.model_validate(run.recipe).views:
             continue
         observer.say(f"{run.id} answers with {', '.join(recipe.views) or 'the photo alone'} ...")
-        flips = try_views(workspace, run, specialist, recipe.views, resolve_device(settings.device), settings.data)
+        flips = try_views(workspace, run, specialist, recipe.views, settings.device, settings.data)
         found.append((words, keep_views(workspace, flips, specialist)))
     return found
 

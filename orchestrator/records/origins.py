@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from orchestrator.commands import orch
 from orchestrator.data.files import put_aside
-from orchestrator.data.folds import FoldPlan
 from orchestrator.data.sealed import read_sealed, write_sealed
 from orchestrator.errors import DamagedError, DataError, LeakError
 from orchestrator.records.run import RunRecord
 from orchestrator.records.workspace import Workspace
+
+if TYPE_CHECKING:
+    from orchestrator.data.folds import FoldPlan
 
 __all__ = ["content_of", "keep_content", "keep_plan", "plan_of", "source_of", "trained_content"]
 
@@ -31,6 +34,8 @@ def keep_plan(workspace: Workspace, plan: FoldPlan, say: Say) -> FoldPlan:
         plan: drawn from the data.
         say: told of a file that was written anew.
     """
+    from orchestrator.data.folds import FoldPlan
+
     path = _plan(workspace, plan.name)
     try:
         return FoldPlan.load(path, plan.name, "")
@@ -46,6 +51,8 @@ def plan_of(workspace: Workspace, run: RunRecord) -> FoldPlan:
     Raises:
         DamagedError: the file is missing, damaged, or another plan's.
     """
+    from orchestrator.data.folds import FoldPlan
+
     assert run.plan is not None
     name = run.plan["digest"][:12]
     return FoldPlan.load(_plan(workspace, name), name, _by_resuming(workspace, run))

@@ -36,7 +36,7 @@ from orchestrator.training.cards import CARD, trained_again
 if TYPE_CHECKING:
     from filelock import FileLock
 
-    from orchestrator.data.photos import HashCache
+    from orchestrator.data.hashes import HashCache
 
 __all__ = [
     "ENSEMBLE",
@@ -156,7 +156,7 @@ class Workspace:
 
     def hashes(self) -> HashCache:
         """The photos' content hashes."""
-        from orchestrator.data.photos import HashCache
+        from orchestrator.data.hashes import HashCache
 
         return HashCache(self.cache / "hashes.json")
 

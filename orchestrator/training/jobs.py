@@ -17,8 +17,8 @@ from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.process_executor import BrokenProcessPool
 
 from orchestrator.data.files import write_json
-from orchestrator.data.sharing import WIDEN, why_alone
-from orchestrator.errors import ConfigError, OrchestratorError, StoreError
+from orchestrator.data.sharing import check_jobs, why_alone
+from orchestrator.errors import OrchestratorError, StoreError
 from orchestrator.training.devices import gpu_count
 from orchestrator.training.loop import GivenUp, train_fold
 from orchestrator.training.member import MemberJob
@@ -57,14 +57,12 @@ def share_out(wanted: int, tasks: int, device: str) -> tuple[int, int]:
     Raises:
         ConfigError: a negative number, or several where processes cannot work together.
     """
-    if wanted < 0:
-        raise ConfigError(f"--jobs {wanted}; allowed: 1 or more, or 0 to choose by this machine.")
+    check_jobs(wanted)
     cores = joblib.cpu_count()
     jobs = wanted or (cores if device == "cpu" else max(1, gpu_count() if device == "cuda" else 1))
-    alone = why_alone() if jobs > 1 else ""
-    if alone and wanted:
-        raise ConfigError(f"--jobs {wanted}: {alone} {WIDEN} --jobs 1 trains one member after the other.")
-    jobs = max(1, min(1 if alone else jobs, tasks)) if tasks else 1
+    if not wanted and jobs > 1 and why_alone():
+        jobs = 1
+    jobs = max(1, min(jobs, tasks))
     return jobs, max(1, cores // jobs)
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.errors import ConfigError
-from orchestrator.experiments.grids import points_of
+from orchestrator.experiments.points import points_of
 from tests.conftest import Done, edit_sealed, hashes, tiny, train
 
 Orch = Callable[..., Done]

@@ -3,8 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +11,7 @@ import pandas as pd
 import pytest
 
 from orchestrator.labels import CLASSES, TASKS
-from tests.conftest import ROOT, Done, hashes
+from tests.conftest import Done, hashes
 
 Orch = Callable[..., Done]
 
@@ -249,31 +247,3 @@ def test_outputs_are_checked_before_any_work_and_never_written_over_inputs(
         assert told in done.err, (words, done.err)
     assert hashes(copy) == before
     assert link.is_symlink()
-
-
-MISTAKES = (
-    "predict nowhere.jpg", "predict PHOTO --ensemble soft-9999", "predict PHOTO --engine onx", "predict PHOTO --out .", "predict",
-    "predict PHOTO --device gpu", "predict PHOTO --starategy soft", "cascade PHOTO --rate 1.5", "tta age-9999",
-    "export --out PHOTO", "pseudo PHOTO --out a.csv --threshold 2", "pseudo PHOTO --out .", "tta age-0001 --views flp",
-)  # fmt: skip
-
-
-def test_mistakes_of_use_import_no_torch(orch: Orch, people: Path, workspace: Path) -> None:
-    assert orch("ensemble", "-w", workspace).code == 0
-    photo = next((people / "eval" / "images").iterdir())
-    code = (
-        "import sys\n"
-        "sys.argv = ['orch', *sys.argv[1:]]\n"
-        "from orchestrator.cli.app import main\n"
-        "try: main()\n"
-        "except SystemExit as stop: code = stop.code\n"
-        "heavy = {'torch', 'timm', 'sklearn', 'matplotlib', 'onnxruntime'} & set(sys.modules)\n"
-        "sys.exit(','.join(sorted(heavy)) or code)"
-    )
-    for mistake in MISTAKES:
-        words = [str(photo) if word == "PHOTO" else word for word in mistake.split()]
-        done = subprocess.run(
-            [sys.executable, "-c", code, *words, "-w", workspace], capture_output=True, text=True, cwd=ROOT, check=False
-        )
-        assert done.returncode == 2, (mistake, done.stderr)
-        assert "error" in done.stderr.lower(), mistake

@@ -180,7 +180,8 @@ def test_shared_memory_that_batches_would_fill_is_no_endless_wait() -> None:
 
 def test_a_machine_that_gives_no_semaphores_trains_one_job_without_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert why_none_load(8) == ""
-    monkeypatch.setattr("orchestrator.training.jobs.why_alone", lambda: "they cannot.")
+    for place in ("orchestrator.training.jobs", "orchestrator.data.sharing"):
+        monkeypatch.setattr(f"{place}.why_alone", lambda: "they cannot.")
     assert share_out(0, 4, "cpu")[0] == 1
     with pytest.raises(ConfigError, match=r"--jobs 2: they cannot\..*--jobs 1 trains"):
         share_out(2, 4, "cpu")

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.data.photos import HashCache, Photos
+from orchestrator.data.hashes import HashCache
+from orchestrator.data.photos import Photos
 from orchestrator.data.readers import read
 from orchestrator.errors import DataError
 

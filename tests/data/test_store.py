@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from orchestrator.data import store as store_module
-from orchestrator.data.photos import HashCache
+from orchestrator.data.hashes import HashCache
 from orchestrator.data.preprocessing import Geometry, decode
 from orchestrator.data.readers import read
 from orchestrator.data.store import DirectPixels, build_stores, store_key

@@ -1,0 +1,72 @@
+"""What the benchmark is asked for, and the mistakes in it that show before anything heavy is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.config import load_recipes
+from orchestrator.data.readers import check_source
+from orchestrator.ensemble.options import check_device
+from orchestrator.errors import ConfigError, Mistakes, nearest
+from orchestrator.specialist import Specialist
+
+__all__ = ["PARTS", "Load", "check_load"]
+
+PARTS = ("training", "prediction", "voting", "growth", "commands")
+
+
+@dataclass(frozen=True)
+class Load:
+    """What the benchmark works on.
+
+    Attributes:
+        data: a source of photos with labels; None draws synthetic people.
+        folder: scratch folder for people, a workspace and members.
+        recipe: by which members are made and measured.
+        people: about how many people to use.
+        photos: photos to predict.
+        steps: training steps that are timed.
+        votes: photos to fuse.
+        rounds: how often everything is run in turn.
+        device: as `--device`.
+    """
+
+    data: Path | None
+    folder: Path
+    recipe: str = "quick"
+    people: int = 60
+    photos: int = 256
+    steps: int = 32
+    votes: int = 10_000_000
+    rounds: int = 3
+    device: str = "auto"
+
+
+def check_load(parts: Sequence[str], load: Load, specialists: Mapping[str, Specialist]) -> None:
+    """Refuses parts, devices, recipes and data that there are not, all at once.
+
+    Raises:
+        ConfigError: parts, a device or a recipe; a recipe that trains heads alone.
+        DataError: there is nothing at the path of the data.
+    """
+    wrong = Mistakes()
+    for part in parts:
+        if part not in PARTS:
+            wrong.add(
+                ConfigError(f"'{part}' is no part of the benchmark; allowed: {', '.join(PARTS)}.{nearest(part, PARTS)}")
+            )
+    with wrong.kept():
+        check_device(load.device)
+    if load.data is not None:
+        with wrong.kept():
+            check_source(load.data)
+    with wrong.kept():
+        recipes = load_recipes(specialists, [load.recipe])
+        heads = [task for task, recipe in recipes.items() if recipe.train == "head"]
+        if heads:
+            raise ConfigError(
+                f"--recipe {load.recipe}: trains only heads ({', '.join(heads)}); measure one that trains networks."
+            )
+    wrong.tell()

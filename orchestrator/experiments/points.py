@@ -1,0 +1,117 @@
+"""The combinations of a grid: what is asked for, and whether each can be a recipe. No data is read, nothing heavy is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import product
+
+from orchestrator.commands import orch
+from orchestrator.config import load_recipes
+from orchestrator.errors import ConfigError, Mistakes, Problem, counted
+from orchestrator.recipe import Recipe
+from orchestrator.records.run import RunRecord
+from orchestrator.settings import Settings
+from orchestrator.specialist import Specialist
+
+__all__ = ["grid_points", "points_of", "settings_of"]
+
+MOST = 200  # runs a grid; more are a search (`orch sweep`)
+
+
+def points_of(words: Sequence[str]) -> list[list[str]]:
+    """Every combination of `KEY=A,B,...` words, each as `KEY=VALUE` words, the last key changing fastest.
+
+    Commas within brackets, braces or quotes belong to a value: `views=[],["flip"]` are two.
+
+    Raises:
+        ConfigError: a word that is none, a key twice, or more combinations than a grid should have.
+    """
+    wrong, axes = Mistakes(), {}
+    for word in words:
+        key, equals, values = word.partition("=")
+        choices = [one.strip() for one in _split(values)]
+        if not equals or not key.strip() or not all(choices):
+            wrong.add(ConfigError(f"--grid {word}: write KEY=A,B, as in loss=cross_entropy,focal."))
+        elif key.strip() in axes:
+            wrong.add(ConfigError(f"--grid {word}: {key.strip()} stands twice; give all its values at once."))
+        else:
+            axes[key.strip()] = list(dict.fromkeys(choices))
+    wrong.tell()
+    points = [[f"{key}={value}" for key, value in zip(axes, values, strict=True)] for values in product(*axes.values())]
+    if len(points) > MOST:
+        raise ConfigError(
+            f"--grid: {len(points)} combinations, at most {MOST}. Take fewer values, or search: `{orch('sweep', '--help')}`."
+        )
+    return points
+
+
+def _split(text: str) -> list[str]:
+    """A text at its commas, those within brackets and quotes aside."""
+    parts, depth, quote = [""], 0, ""
+    for letter in text:
+        if quote:
+            quote = "" if letter == quote else quote
+        elif letter in "'\"":
+            quote = letter
+        elif letter in "[{(":
+            depth += 1
+        elif letter in ")}]":
+            depth -= 1
+        if letter == "," and not depth and not quote:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return parts
+
+
+def grid_points(settings: Settings, specialist: Specialist, words: Sequence[str]) -> list[list[str]]:
+    """The combinations of `--grid`, as of `points_of`.
+
+    Raises:
+        ConfigError: they are none, or `--set` changes what they do.
+    """
+    points, task = points_of(words), specialist.name
+    own = {word.partition("=")[0].removeprefix(f"{task}.") for word in points[0]}
+    both = [change for change in settings.changes if change.partition("=")[0].removeprefix(f"{task}.") in own]
+    if both:
+        raise ConfigError(f"--set {both[0]}: --grid changes that too; let one of them do it.")
+    return points
+
+
+def settings_of(
+    settings: Settings, specialist: Specialist, points: Sequence[Sequence[str]], base: RunRecord | None
+) -> list[Settings]:
+    """The settings of each point, those once that two points spell.
+
+    Args:
+        settings: what is asked for beside the points.
+        specialist: which.
+        points: `KEY=VALUE` words of each, keys as in `--set` without the task.
+        base: the run whose recipe is taken where none is named.
+
+    Raises:
+        ConfigError: everything that no recipe can have.
+    """
+    task, asked, seen = specialist.name, list[Settings](), set[str]()
+    problems: dict[Problem, None] = {}  # each once, though it spoils many combinations
+    bases = {task: Recipe.model_validate(base.recipe)} if base else None
+    for point in points:
+        own = [f"{task}.{word.removeprefix(f'{task}.')}" for word in point]
+        one = replace(settings, changes=[*settings.changes, *own])
+        try:
+            recipe = load_recipes({task: specialist}, one.recipes, one.changes, bases)[task]
+        except ConfigError as error:
+            places = {f"--set {word}": f"--grid {word.removeprefix(f'{task}.')}" for word in own}
+            problems |= dict.fromkeys(
+                replace(each, where=places.get(each.where, each.where)) for each in error.problems
+            )
+            if not error.problems:
+                raise
+            continue
+        if recipe.digest() not in seen:  # two spellings of one setting are one run
+            seen.add(recipe.digest())
+            asked.append(one)
+    if problems:
+        raise ConfigError(f"{counted(len(problems), 'mistake')} in the settings:", list(problems))
+    return asked

@@ -1,0 +1,141 @@
+"""Mistakes of use: told in the time that small programs take, because nothing that trains or predicts is imported for them."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from orchestrator.inputs import OF_NETWORKS
+from orchestrator.recipe import Recipe
+from tests.conftest import ROOT, Done
+
+Orch = Callable[..., Done]
+
+WITHOUT_A_TABLE = {
+    "predict": "give either photos or --eval DIR",
+    "predict nowhere.jpg": "nowhere.jpg: no such file or folder",
+    "predict PHOTO --ensemble soft-9999": "ensemble 'soft-9999' is not in",
+    "predict PHOTO --engine onx": "--engine onx; allowed: auto",
+    "predict PHOTO --out .": "is a folder; give the name of a file",
+    "predict PHOTO --device gpu": "--device gpu: allowed: auto",
+    "predict PHOTO --starategy soft": "No such option: --starategy",
+    "cascade PHOTO --rate 1.5": "--rate 1.5; allowed",
+    "cascade nowhere": "nowhere: no such file or folder",
+    "cascade PHOTOS": "28 photos cannot show a rate of 0.001",
+    "pseudo PHOTO --out a.csv --threshold 2": "--threshold 2.0; allowed",
+    "pseudo PHOTO --out .": "is a folder; give the name of a file",
+    "pseudo nowhere --out a.csv": "nowhere: no such file or folder",
+    "export --out PHOTO": "is a file; a folder is needed",
+    "export --out nowhere --photos nofile": "nofile: no such file or folder",
+    "tta age-9999": "run 'age-9999' is not in",
+    "tta age-0001 --views flp": "--views flp; allowed",
+    "tta age-0001 --data nowhere": "nowhere: no such folder or table",
+    "bench --data nowhere": "nowhere: no such folder or table",
+    "bench trainin": "'trainin' is no part of the benchmark",
+    "bench --recipe probe": "--recipe probe: trains only heads",
+    "data faces --data nowhere": "nowhere: no such folder or table",
+    "data describe --data nowhere": "nowhere: no such folder or table",
+    "data folds --data nowhere": "nowhere: no such folder or table",
+    "ensemble --strategy sft": "--strategy sft; allowed: soft, hard",
+    "ensemble --members age=x": "run 'x' is not in",
+    "runs compare age-0001 age-7": "run 'age-7' is not in",
+    "runs track age-0001 --to xx": "tracker xx: allowed: tensorboard",
+    "train-all --data nowhere": "nowhere: no such folder or table",
+    "train-all --data PHOTO": "no table by its name",
+    "train-all --data DATA --track nope": "tracker nope: allowed: tensorboard",
+    "train age --data DATA --track nope": "tracker nope: allowed: tensorboard",
+    "train age --data DATA --grid xx=1": "--grid xx=1: unknown key 'xx'",
+    "train age --data DATA --grid lr=1e-3 --set lr=1e-4": "--set lr=1e-4: --grid changes that too",
+    "train age --data DATA --fold 7": "--fold 7: allowed: 0 to 2",
+    "train age --data DATA --fold 1 --folds 0": "--fold goes with a fold plan",
+    "sweep age --data DATA --track nope": "tracker nope: allowed: tensorboard",
+    "sweep age --data DATA --space nope.toml": "nope.toml: No such file",
+    "sweep age --data DATA --stages lss": "no stage is called 'lss'",
+    "resume age-0001 --jobs -2": "--jobs -2; allowed: 1 or more",
+    "resume age-0001 --device tpu": "--device tpu: allowed: auto",
+    "resume age-0001 --data nowhere": "nowhere: no such folder or table",
+}
+"""Words -> what is told: no table has to be read for it."""
+
+WITH_A_TABLE = {
+    "train-all --data DATA --folds 99": "--folds 99 is larger than the smallest class",
+    "train age --data DATA --folds 99": "--folds 99 is larger than the smallest class",
+    "train age --data DATA --folds-used 9": "--folds-used 9; the plan has 3 folds",
+    "train-all --data DATA --folds 0 --set schedule=plateau": "plateau watches held-out people",
+    "train-all --data DATA --columns a=b": "--columns maps the names of a manifest",
+    "train-all --data TABLE": "line 2: 6 fields, where the header has 5",
+    "train age --data TABLE": "line 2: 6 fields, where the header has 5",
+    "train age --data TABLE --grid lr=1e-3,1e-4": "line 2: 6 fields, where the header has 5",
+    "resume mask-0001 --data TABLE": "line 2: 6 fields, where the header has 5",
+    "tta age-0001 --data TABLE": "line 2: 6 fields, where the header has 5",
+    "tta age-0001 --data OTHERS": "not the photos that age-0001 was trained on",
+    "cascade --data TABLE": "line 2: 6 fields, where the header has 5",
+    "bench --data TABLE": "line 2: 6 fields, where the header has 5",
+    "data faces --data TABLE": "line 2: 6 fields, where the header has 5",
+}
+"""Words -> what a table's rows show."""
+
+NETWORKS = frozenset({"torch", "timm", "onnxruntime", "matplotlib"})
+TABLES = frozenset({"pandas", "sklearn", "scipy", "joblib", "pyarrow"})
+
+PROGRAM = """
+import contextlib, io, json, sys
+from orchestrator.cli.app import main
+told = []
+for words in json.load(sys.stdin):
+    sys.argv, said, code = ['orch', *words], io.StringIO(), 0
+    with contextlib.redirect_stderr(said):
+        try: main()
+        except SystemExit as stop: code = stop.code
+    told.append([code, said.getvalue(), sorted(set(sys.modules))])
+json.dump(told, sys.stdout)
+"""
+"""All in one process: what the first imports without need is there after the first."""
+
+
+@pytest.mark.parametrize(("mistakes", "heavy"), [(WITHOUT_A_TABLE, NETWORKS | TABLES), (WITH_A_TABLE, NETWORKS)])
+def test_mistakes_of_use_are_told_before_anything_heavy_is_imported(
+    orch: Orch, people: Path, workspace: Path, tmp_path: Path, mistakes: Mapping[str, str], heavy: frozenset[str]
+) -> None:
+    assert orch("ensemble", "-w", workspace).code == 0
+    assert orch("data", "synth", tmp_path / "others", "--people", 12, "--seed", 5, "--jobs", 1).code == 0
+    (workspace / "mask-0001/fold-1/member.json").unlink()  # there is something to resume
+    table = tmp_path / "table.csv"
+    table.write_text("path,person,age,gender,mask\na.jpg,one,30,male,wear,\n")
+    places = {
+        "PHOTO": next((people / "eval/images").iterdir()), "PHOTOS": people / "eval/images", "DATA": people / "train",
+        "TABLE": table, "OTHERS": tmp_path / "others/train",
+    }  # fmt: skip
+    asked = [[str(places.get(word, word)) for word in mistake.split()] for mistake in mistakes]
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], input=json.dumps(asked), capture_output=True, text=True, cwd=ROOT, check=False,
+        env={**os.environ, "ORCH_WORKSPACE": str(workspace)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert len(found) == len(mistakes) > 10
+    for (mistake, told), (code, said, modules) in zip(mistakes.items(), found, strict=True):
+        assert (code, told in said) == (2, True), (mistake, said)
+        assert not heavy & set(modules), mistake
+
+
+def test_networks_that_a_user_chose_are_judged_together_with_the_data(orch: Orch, tmp_path: Path) -> None:
+    assert set(OF_NETWORKS) <= set(Recipe.model_fields)
+    table, recipe = tmp_path / "table.csv", tmp_path / "mine.toml"
+    table.write_text("path,person,age\na.jpg,one,30,\n")
+    assert orch("recipes", "copy", "age", "quick", recipe).code == 0
+    recipe.write_text(recipe.read_text().replace('backbone = "', 'backbone = "no_'))
+    words = ("train", "age", "--data", table, "-w", tmp_path / "runs")
+    for more in (("--set", "backbone=no_such"), ("--set", "age.backbone=no_such"), ("--recipe", recipe)):
+        done = orch(*words, *more)
+        assert done.code == 2
+        assert "line 2: 4 fields, where the header has 3" in done.err, more
+        assert "age: backbone = 'no_" in done.err, more
+    done = orch(*words, "--device", "cuda:99")
+    assert "--device cuda:99: " in done.err
+    assert "line 2: 4 fields" in done.err
+    assert not (tmp_path / "runs").exists()
