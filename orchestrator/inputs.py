@@ -7,7 +7,7 @@ a digest of everything that its result depends on; it decides whether a command 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +67,7 @@ class Inputs:
         extra: photos from elsewhere that join training; None without any.
         extra_content: sha256 of each of them.
         learning: the tasks that learn from them, because the table knows what they ask for.
+        specialists: task -> specialist.
     """
 
     workspace: Workspace
@@ -81,6 +82,7 @@ class Inputs:
     extra: Extra | None = None
     extra_content: Sequence[str] = ()
     learning: frozenset[str] = frozenset()
+    specialists: Mapping[str, Specialist] = field(default_factory=dict)
 
     def extra_of(self, task: str) -> str | None:
         """Fingerprint of the photos from elsewhere that a task learns from; None where it learns from none."""
@@ -168,7 +170,8 @@ def read_inputs(
         task for task, specialist in specialists.items() if extra is not None and len(extra.known(specialist.columns))
     )
     return Inputs(
-        workspace, photos, content, fingerprint, plan, folds, recipes, weights, device, extra, extra_content, learning
+        workspace, photos, content, fingerprint, plan, folds, recipes, weights, device, extra, extra_content, learning,
+        specialists,
     )  # fmt: skip
 
 
@@ -265,6 +268,21 @@ def _is_for(change: str, task: str) -> bool:
     return first == task or first not in CLASSES
 
 
+def _changes(settings: Settings, inputs: Inputs, task: str, named: str, base: RunRecord | None) -> list[str]:
+    """The `--set` words without which a task's recipe would be another one, those of the base run before them."""
+    found = [change for change in settings.changes if _is_for(change, task)]
+    recipes = (named,) if named else () if base else ("quick",)
+    for change in list(found):
+        rest = [*found]
+        rest.remove(change)
+        without = replace(settings, recipes=recipes, changes=rest)
+        if recipes_of(without, {task: inputs.specialists[task]}, base)[task] == inputs.recipes[task]:
+            found = rest
+    before = base.changes if base and not named else []
+    words = {change.partition("=")[0].removeprefix(f"{task}."): change for change in (*before, *found)}
+    return list(words.values())  # a key that is set again counts once
+
+
 def new_run(
     settings: Settings,
     inputs: Inputs,
@@ -292,7 +310,6 @@ def new_run(
     _, threads = share_out(settings.jobs, members, inputs.device)
     plan = inputs.plan
     named = choices_of((task,), settings.recipes)[0].get(task, "")
-    changes = [change for change in settings.changes if _is_for(change, task)]
     trained: list[int | None] = [*folds] or inputs.folds
     if parent:
         trained = [*sorted({*folds, *(fold for fold in parent.folds if fold is not None)})]
@@ -303,7 +320,7 @@ def new_run(
         status=UNFINISHED,
         created=now(),
         recipe_name=named or (base.recipe_name if base else "quick"),
-        changes=[*(base.changes if base and not named else []), *changes],
+        changes=_changes(settings, inputs, task, named, base),
         recipe=inputs.recipes[task].model_dump(mode="json"),
         seed=settings.seed,
         folds=trained,

@@ -526,3 +526,14 @@ def test_an_interrupted_run_has_no_fold_and_its_recipe_reads_alike_everywhere(
     (recipe,) = {found[0] for row in rows if (found := re.search(r"quick \+\d+", row))}
     assert all(recipe in row for row in rows)
     assert " 2 of 2 " in rows[1]
+
+
+def test_words_that_change_nothing_are_no_changes(orch: Orch, people: Path, tmp_path: Path) -> None:
+    words = ("--data", people / "train", "-w", tmp_path / "runs", "--folds", 2, "--jobs", 1)
+    done = orch("train", "mask", *words, *tiny("mask.epochs=2", "epochs=2", "patience=0"))
+    assert done.code == 0, done.err
+    record = json.loads((tmp_path / "runs/mask-0001/run.json").read_text())
+    keys = [change.partition("=")[0].removeprefix("mask.") for change in record["changes"]]
+    assert keys.count("epochs") == 1  # said twice, counted once
+    assert "patience" not in keys  # it is 0 anyway
+    assert f"quick +{len(keys)}" in done.out
