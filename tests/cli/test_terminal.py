@@ -11,7 +11,8 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from fcntl import ioctl
 from io import StringIO
 from pathlib import Path
@@ -39,7 +40,9 @@ ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 def program(*words: object, **more: object) -> subprocess.CompletedProcess[bytes]:
     command = [*PROGRAM, *map(os.fsencode, map(str, words))]
-    return subprocess.run(command, capture_output=True, check=False, **{"env": ENVIRONMENT, "timeout": 100, **more})
+    return subprocess.run(
+        command, capture_output=True, check=False, **{"env": ENVIRONMENT, "timeout": PATIENCE, **more}
+    )
 
 
 def shell(line: str, *words: object, **more: object) -> subprocess.CompletedProcess[bytes]:
@@ -51,7 +54,26 @@ def shell(line: str, *words: object, **more: object) -> subprocess.CompletedProc
         "bash",
         *map(str, words),
     ]
-    return subprocess.run(command, capture_output=True, check=False, **{"env": ENVIRONMENT, "timeout": 100, **more})
+    return subprocess.run(
+        command, capture_output=True, check=False, **{"env": ENVIRONMENT, "timeout": PATIENCE, **more}
+    )
+
+
+PATIENCE = 300
+"""Seconds that a program is waited for before a test gives up: machines are shared."""
+
+
+@contextmanager
+def begun(words: Iterable[str], **streams: object) -> Iterator[subprocess.Popen[bytes]]:
+    """`orch` at work; what a failing test leaves of it is killed, or it would slow all that follow."""
+    process = subprocess.Popen([*PROGRAM, *words], env=ENVIRONMENT, **streams)
+    try:
+        yield process
+    finally:
+        for one in [process.pid, *descendants(process.pid)]:
+            with suppress(ProcessLookupError):
+                os.kill(one, signal.SIGKILL)
+        process.wait()
 
 
 def on_terminal(width: int, *words: object, environment: dict[str, str] = ENVIRONMENT) -> str:
@@ -295,9 +317,8 @@ def test_signals_end_a_training_calmly(
         *tiny("epochs=200"),
     ]
     log = tmp_path / "log"
-    with log.open("wb") as file:
-        process = subprocess.Popen([*PROGRAM, *map(str, words)], stdout=file, stderr=file, env=ENVIRONMENT)
-        limit = time.monotonic() + 60
+    with log.open("wb") as file, begun(map(str, words), stdout=file, stderr=file) as process:
+        limit = time.monotonic() + PATIENCE
         while not list(tmp_path.glob("runs/*/fold-0/history.json")):
             assert time.monotonic() < limit, log.read_text()
             assert process.poll() is None, log.read_text()
@@ -306,7 +327,7 @@ def test_signals_end_a_training_calmly(
         process.send_signal(number)
         if number != signal.SIGINT:
             process.send_signal(number)  # another one in mid-end changes nothing
-        assert process.wait(30) == code, log.read_text()
+        assert process.wait(PATIENCE) == code, log.read_text()
     time.sleep(1.0)
     told = log.read_text()
     assert "Interrupted. What is finished is kept" in told
@@ -318,14 +339,14 @@ def test_signals_end_a_training_calmly(
 
 def test_signals_end_other_commands_calmly(tmp_path: Path) -> None:
     words = ["data", "synth", str(tmp_path / "p"), "--people", "5000", "--jobs", "2"]
-    process = subprocess.Popen([*PROGRAM, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT)
-    limit = time.monotonic() + 60
-    while not list(tmp_path.rglob("*.jpg")):
-        assert process.poll() is None
-        assert time.monotonic() < limit
-        time.sleep(0.1)
-    process.send_signal(signal.SIGTERM)
-    _, told = process.communicate(timeout=60)
+    with begun(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        limit = time.monotonic() + PATIENCE
+        while not list(tmp_path.rglob("*.jpg")):
+            assert process.poll() is None
+            assert time.monotonic() < limit
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        _, told = process.communicate(timeout=PATIENCE)
     assert process.returncode == 143, told.decode()
     assert b"Interrupted." in told
     for word in (b"Traceback", b"semaphore", b"leaked", b"Warning"):
