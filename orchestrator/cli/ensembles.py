@@ -15,6 +15,8 @@ from orchestrator.errors import DamagedError
 
 __all__ = ["app"]
 
+FEW = 9  # runs that the list names: three of each specialist
+
 app = typer.Typer(no_args_is_help=True, help="What was fused: list, choose, delete.", rich_markup_mode="rich")
 
 
@@ -56,7 +58,8 @@ def list_ensembles(workspace: WorkspaceOption = Path("runs"), json: JsonOption =
         tables = ", ".join(one["name"] for one in record.get("outside", ()))
         state = "current" if name == current else ""
         created = record["created"][:16].replace("T", " ")
-        table.add_row(name, record["strategy"], " ".join(runs), tables, score, span, state, created)
+        told = " ".join(list(runs)[:FEW]) + (f" and {len(runs) - FEW} more" if len(runs) > FEW else "")
+        table.add_row(name, record["strategy"], told, tables, score, span, state, created)
     out().print(table)
     if not found and not wrong:
         say(f"no ensembles yet: `{orch('ensemble', '--strategy', 'soft', workspace=workspace)}` makes one.")

@@ -96,6 +96,8 @@ def tta(
     out().print(table)
     gain, span = flips.gain
     verdict = "other people could turn it around" if span.low <= 0 <= span.high else "no chance of these people alone"
+    if not flips.righted.sum() + flips.wronged.sum():
+        verdict = "no answer was turned"
     put(f"macro F1 {gain:+.4f}, 95 % interval {span.low:+.4f} to {span.high:+.4f}: {verdict}.")
     if kept is not None:
         use = orch("runs", "use", kept.id, workspace=workspace)

@@ -129,7 +129,7 @@ def main() -> None:
     photos = words.parse_args().photos
     if sys.getfilesystemencoding().lower() not in ("utf-8", "utf8"):  # engines open files by names in UTF-8 alone
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
-    card, sessions = _load(Path(__file__).parent)
+    ensemble: Any = None  # loaded for the first photo that there is to answer for
     failed = 0
     for path in map(Path, photos):
         try:
@@ -139,7 +139,8 @@ def main() -> None:
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             found: dict[str, Any] = {"path": str(path), "error": f"cannot be read as a photo: {reason}"}
         else:
-            found = {"path": str(path), **answer(photo, card, sessions)}
+            ensemble = ensemble or _load(Path(__file__).parent)
+            found = {"path": str(path), **answer(photo, *ensemble)}
         sys.stdout.write(json.dumps(found, allow_nan=False) + "\n")
     sys.exit(1 if failed else 0)
 
