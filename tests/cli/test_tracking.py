@@ -4,6 +4,7 @@ import json
 import shutil
 import sqlite3
 import struct
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -108,13 +109,23 @@ def test_wandb_writes_its_offline_files(
     done = orch("runs", "track", "age-0001", "--to", f"wandb={tmp_path / 'there'}", "-w", workspace)
     assert done.code == 0, done.err
     (file,) = (tmp_path / "there").rglob("*.wandb")
-    losses = []
-    for data in wandb_records(file.read_bytes()):
-        record = wandb_internal_pb2.Record()
-        record.ParseFromString(data)
-        values = {item.nested_key[0] if item.nested_key else item.key: item.value_json for item in record.history.item}
-        losses += [json.loads(value) for key, value in values.items() if key == "fold-1/loss"]
-    assert losses == [pytest.approx(entry["loss"]) for entry in histories(workspace / "age-0001")["fold-1"]]
+
+    def losses() -> list[float]:
+        found = []
+        for data in wandb_records(file.read_bytes()):
+            record = wandb_internal_pb2.Record()
+            record.ParseFromString(data)
+            values = {
+                item.nested_key[0] if item.nested_key else item.key: item.value_json for item in record.history.item
+            }
+            found += [json.loads(value) for key, value in values.items() if key == "fold-1/loss"]
+        return found
+
+    told = histories(workspace / "age-0001")["fold-1"]
+    limit = time.monotonic() + 60
+    while len(losses()) < len(told) and time.monotonic() < limit:  # wandb's own process may write after `finish`
+        time.sleep(0.2)
+    assert losses() == [pytest.approx(entry["loss"]) for entry in told]
 
 
 def test_a_training_that_goes_on_tells_every_epoch_once(people: Path, workspace: Path) -> None:
