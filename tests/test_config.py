@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.config import choices_of, in_words, load_recipes, recipe_as_toml, recipe_files
+from orchestrator.cli.console import in_words
+from orchestrator.config import choices_of, load_recipes, recipe_as_toml, recipe_files
 from orchestrator.data.augmentation import Augment, Augmenter
 from orchestrator.errors import ConfigError, nearest
 from orchestrator.lint import lint

@@ -142,7 +142,9 @@ class Results(Console):
     def print(self, *objects: Any, **options: Any) -> None:
         """Prints; a line on stderr names columns that have no room. A file gets no blanks at lines' ends."""
         if self.file.isatty():
-            super().print(*objects, **options)
+            super().print(
+                *objects, **{"crop": False, **options}
+            )  # a name wider than the terminal goes on in the next line
         else:
             with self.capture() as kept:
                 super().print(*objects, **options)

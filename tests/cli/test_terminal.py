@@ -138,6 +138,15 @@ def test_no_row_is_lost_and_no_cell_is_broken_at_any_width(
             assert all(word in text for word in row[number].split()), (row[number], lines)
 
 
+@pytest.mark.parametrize("name", ["a-name-of-21-letters-", "\u2e80" * 11, "000000" + "\u2e80" * 7])
+def test_a_name_that_is_wider_than_the_terminal_stays_whole(name: str) -> None:
+    table, file = grid("", "run", "score"), StringIO()
+    table.add_row(name, "0.5")
+    file.isatty = lambda: True  # type: ignore[method-assign]
+    Results(file=file, width=20, force_terminal=False, color_system=None).print(table)
+    assert name in file.getvalue()
+
+
 def test_columns_go_by_rank_and_a_line_names_them(orch: Orch, trained: Path) -> None:
     whole = orch("runs", "list", "-w", trained).out
     heads = whole.splitlines()[1].split("  ")

@@ -9,10 +9,10 @@ from torch import nn
 
 from orchestrator.config import load_recipes
 from orchestrator.data.geometry import Geometry
-from orchestrator.errors import ConfigError
+from orchestrator.errors import ConfigError, first_line
 from orchestrator.specialists import SPECIALISTS
 from orchestrator.training.backbones import check_backbone, create
-from orchestrator.training.layers import arranged, words_of
+from orchestrator.training.layers import arranged
 
 
 def step(name: str) -> None:
@@ -61,4 +61,4 @@ def test_a_bare_assertion_is_told_with_its_line() -> None:
     recipe = load_recipes(SPECIALISTS, ["quick"])["age"].model_copy(update=changes)
     with pytest.raises(ConfigError, match=r"for photos of .*: AssertionError at `assert .*`\. Choose another size"):
         check_backbone(recipe)
-    assert words_of(ValueError("no such size.\nmore")) == "no such size"
+    assert first_line(ValueError("no such size.\nmore")) == "no such size"
