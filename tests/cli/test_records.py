@@ -329,3 +329,48 @@ def test_what_is_no_run_gives_no_number_to_a_repaired_workspace(orch: Orch, plac
     assert done.code == 0, done.err
     assert json.loads((place / "workspace.json").read_text())["retired"] == {}
     assert listed(orch, place, "--where", "task=age") == ["age-0001", "age-0002", "age-0003"]
+
+
+def test_a_complete_run_that_lacks_a_member_is_damaged_and_never_chosen(orch: Orch, workspace: Path) -> None:
+    assert orch("ensemble", "-w", workspace).code == 0
+    assert orch("ensemble", "--strategy", "hard", "-w", workspace).code == 0
+    shutil.rmtree(workspace / "age-0001/fold-1")
+    (line,) = [line for line in orch("runs", "list", "-w", workspace).out.splitlines() if "age-0001" in line]
+    assert "2 of 3" in line
+    assert "damaged" in line
+    assert "age-0001" in orch("runs", "list", "-w", workspace, "--where", "status=damaged").out
+    assert "age-0001" not in orch("runs", "list", "-w", workspace, "--where", "status=complete").out
+    assert "the age specialist, damaged" in orch("runs", "show", "age-0001", "-w", workspace).out
+    for words in (("runs", "use", "age-0001"), ("ensembles", "use", "soft-0001")):
+        done = orch(*words, "-w", workspace)
+        assert done.code == 2
+        assert f"orch resume age-0001 --workspace {workspace}" in done.err
+    shutil.rmtree(workspace / "age-0001")
+    done = orch("ensembles", "use", "soft-0001", "-w", workspace)
+    assert "missing, and soft-0001 answers with that member" in done.err
+    assert "make another ensemble of runs that are there" in done.err
+    done = orch("workspace", "check", "-w", workspace)
+    assert done.code == 1
+    assert "answers with that member" in done.err  # one ensemble for each file
+    assert "names age-0001, of which there is no folder" in done.err
+
+
+def test_resuming_needs_no_photos_where_nothing_is_missing(
+    orch: Orch, people: Path, workspace: Path, tmp_path: Path
+) -> None:
+    here = tmp_path / "people"
+    shutil.copytree(people, here)
+    words = ("train", "mask", "--data", here / "train", "-w", tmp_path / "own", "--folds", 2, "--jobs", 1, *tiny())
+    assert orch(*words).code == 0
+    here.rename(tmp_path / "moved")
+    assert (
+        "is complete, and every file of it is as it was written"
+        in orch("resume", "mask-0001", "-w", tmp_path / "own").err
+    )
+    shutil.rmtree(tmp_path / "own/mask-0001/fold-1")
+    done = orch("resume", "mask-0001", "-w", tmp_path / "own")
+    assert done.code == 2
+    assert "Name where they are now: `orch resume mask-0001 --data DIR" in done.err
+    done = orch("resume", "mask-0001", "--data", tmp_path / "moved/train", "--jobs", 1, "-w", tmp_path / "own")
+    assert done.code == 0, done.err
+    assert (tmp_path / "own/mask-0001/fold-1/member.json").is_file()

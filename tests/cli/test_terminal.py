@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import signal
 import struct
 import subprocess
@@ -25,7 +26,7 @@ from rich.cells import cell_len
 from orchestrator.cli import BEGAN
 from orchestrator.cli.app import ENTRIES, main
 from orchestrator.cli.app import program as program_itself
-from orchestrator.cli.console import emit, grid, print_profile
+from orchestrator.cli.console import emit, grid, out, print_profile, say, warn
 from orchestrator.cli.tables import Results, left_out
 from tests.conftest import ROOT, Done, tiny
 
@@ -185,6 +186,38 @@ def test_a_profiles_stages_add_up(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 # Names and encodings.
+
+
+def test_names_in_tables_are_found_in_any_locale(people: Path, workspace: Path, tmp_path: Path) -> None:
+    """In a locale of ASCII Python would look for other names than the tables say, and libraries could open none."""
+    ascii_only = {**ENVIRONMENT, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    for words in (("runs", "list", "-w", workspace), ("ensemble", "-w", workspace)):
+        assert program(*words, env=ascii_only).returncode == 0
+    photo = next((people / "eval/images").iterdir())
+    (tmp_path / "평가/images").mkdir(parents=True)
+    shutil.copy(photo, tmp_path / "평가/images/사진 1.jpg")
+    (tmp_path / "평가/info.csv").write_text("ImageID,ans\n사진 1.jpg,0\n", encoding="utf-8")
+    words = ("predict", "--eval", tmp_path / "평가", "-w", workspace, "--out", tmp_path / "답.csv", "--json",
+             "--probabilities", tmp_path / "확률.parquet")  # fmt: skip
+    done = program(*words, env=ascii_only)
+    assert done.returncode == 0, done.stderr.decode()
+    assert (tmp_path / "답.csv").read_text(encoding="utf-8").startswith("ImageID,ans\n사진 1.jpg,")
+    assert (tmp_path / "확률.parquet").is_file()
+    assert b"\\uc0ac\\uc9c4" in done.stdout  # what is printed stays in the terminal's encoding
+
+
+def test_names_command_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "a\x1b[31m\r\u202e\nb.jpg"
+    table = grid("", "photo", "label")
+    table.add_row(name, "1")
+    out().print(table)
+    say(f"not read: {name}")
+    warn(name)
+    told = capsys.readouterr()
+    for text in (told.out, told.err):
+        assert r"a\x1b[31m\r\u202e" in text
+        assert not set(text) & set("\x1b\r\u202e")
+    assert len([line for line in told.out.splitlines() if "jpg" in line or "a\\" in line]) == 1
 
 
 @pytest.mark.parametrize("environment", [

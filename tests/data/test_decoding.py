@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 import shutil
 import struct
 import subprocess
@@ -21,6 +22,7 @@ from PIL import Image
 from orchestrator.data import decoding
 from orchestrator.data.check import check
 from orchestrator.data.decoding import FORMATS, UndecodableError, read_photo, size_of
+from orchestrator.data.files import sha256_of
 from orchestrator.data.preprocessing import decode
 from orchestrator.errors import PhotoError
 from tests.conftest import Done
@@ -235,3 +237,14 @@ def test_the_copy_beside_an_export_needs_no_orchestrator_and_decodes_the_same(tm
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert done.stdout.split() == [hashlib.sha256(decode(data).tobytes()).hexdigest() for data, _ in ODD.values()]
+
+
+def test_a_pipe_is_no_photo_and_nobody_waits_for_it(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")  # opening it would wait for a writer
+    for read in (read_photo, size_of):
+        with pytest.raises(UndecodableError, match="a pipe, not a photo"):
+            read(tmp_path / "pipe.jpg")
+    with pytest.raises(OSError, match="it is a pipe"):
+        sha256_of(tmp_path / "pipe.jpg")
+    (tmp_path / "m.csv").write_text("path,person,mask\npipe.jpg,a,wear\n")
+    assert any("pipe.jpg" in str(problem) for problem in check(tmp_path / "m.csv").fatal)

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import tempfile
 from pathlib import Path
 
 import pandas as pd
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.data.lines import write_rows
 from orchestrator.data.tables import read_table, text
 from orchestrator.errors import DataError
 
@@ -160,3 +162,14 @@ def test_files_that_cannot_be_read_are_told_by_name(tmp_path: Path) -> None:
 def test_cells_as_words() -> None:
     cells = [None, float("nan"), 3.0, 3.5, 3, "3.0", True, pd.NaT]
     assert [text(cell) for cell in cells] == ["", "", "3", "3.5", "3", "3.0", "True", ""]
+
+
+@given(st.lists(st.tuples(st.text(), st.text(st.sampled_from("a\r\n\t,\";'= \u2028"))), max_size=5))
+def test_a_table_that_is_written_is_the_table_that_is_read(rows: list[tuple[str, str]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "table.csv"
+        write_rows(path, ["one", "other"], [(one.encode("utf-8", "replace").decode(), other) for one, other in rows])
+        with path.open(encoding="utf-8", newline="") as file:
+            header, *found = csv.reader(file)
+    assert header == ["one", "other"]
+    assert [tuple(row) for row in found] == [(one.encode("utf-8", "replace").decode(), other) for one, other in rows]

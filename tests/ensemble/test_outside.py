@@ -139,3 +139,13 @@ def test_a_submission_is_info_csv_byte_for_byte_but_for_the_answers(tmp_path: Pa
     assert back.table.filled("ans", back.table.words("ans")) == text
     # Taking the answers out of both leaves the same.
     assert written.replace("7", "", 1).replace('"', "") == found.submission([None, None]).replace('"', "")
+
+
+def test_a_table_without_any_answer_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "blank.csv"
+    path.write_text("path,ans\na.jpg,\nb.jpg,\n")
+    with pytest.raises(DataError, match="answers for no photo"):
+        read_outside(path)
+    path.write_text("path,p(gender male),p(gender female)\na.jpg,inf,0\n")
+    with pytest.raises(DataError, match=r"no probabilities that sum to 1: \[inf, 0.0\]"):
+        read_outside(path)
