@@ -139,7 +139,8 @@ def test_a_predictor_runs_shared_layers_once_a_stretch(frozen: int | None) -> No
         of_task = [one for one in members if one.task == task]
         for one, answer in zip(of_task, found[task], strict=True):
             expected = [answers_of(one, pixels(40)[start : start + 16]) for start in (0, 16, 32)]
-            assert np.array_equal(answer, np.concatenate(expected))
+            # Without AVX, kernels round by how many threads share a batch: the last bit may differ.
+            np.testing.assert_allclose(answer, np.concatenate(expected), rtol=0, atol=1e-6)
 
 
 def test_a_cascade_asks_the_same_members_with_shared_layers_and_without(tmp_path: Path) -> None:
