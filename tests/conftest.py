@@ -101,6 +101,19 @@ def workspace(trained: Path, tmp_path: Path) -> Path:
     return copy
 
 
+def close_to_readers(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes opening a file fail as without permission; root may read everything, so its mode would not do."""
+    real = open
+
+    def closed(file: object, *more: object, **named: object) -> object:
+        if str(file) == str(path):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(file, *more, **named)  # type: ignore[call-overload]  # as it was called
+
+    monkeypatch.setattr("builtins.open", closed)
+    monkeypatch.setattr("io.open", closed)
+
+
 def hashes(folder: Path) -> dict[str, str]:
     """sha256 of every file below a folder."""
     return {

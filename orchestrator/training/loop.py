@@ -44,7 +44,7 @@ from orchestrator.training.scoring import held_out_probabilities, scores_of
 __all__ = ["GivenUp", "keep_best", "train_fold"]
 
 
-class GivenUp(Exception):  # noqa: N818 - no error: what was asked for
+class GivenUp(Exception):  # noqa: N818  (no error: what was asked for)
     """A training stayed below its bar. Its checkpoint stays, so it can be trained to the end.
 
     Args:

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from orchestrator.labels import CLASSES, TASKS
-from tests.conftest import Done, hashes
+from tests.conftest import Done, close_to_readers, hashes
 
 Orch = Callable[..., Done]
 
@@ -95,19 +95,11 @@ def test_a_missing_eval_photo_is_a_marked_row_too(orch: Orch, people: Path, work
 def test_a_photo_without_permission_is_a_marked_row_that_says_so(
     orch: Orch, people: Path, workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Root may read everything, so the system's answer is put in place of the file's."""
     assert orch("ensemble", "-w", workspace).code == 0
-    folder, real = tmp_path / "photos", open
+    folder = tmp_path / "photos"
     shutil.copytree(people / "eval" / "images", folder)
     first = sorted(folder.iterdir())[0]
-
-    def closed(file: object, *more: object, **named: object) -> object:
-        if str(file) == str(first):
-            raise PermissionError(13, "Permission denied", str(first))
-        return real(file, *more, **named)  # type: ignore[call-overload]  # as it was called
-
-    monkeypatch.setattr("builtins.open", closed)
-    monkeypatch.setattr("io.open", closed)
+    close_to_readers(first, monkeypatch)
     done = orch("predict", folder, "-w", workspace, "--on-error", "mark", "--json")
     assert done.code == 1, done.err
     answers = json.loads(done.out)

@@ -121,7 +121,7 @@ def test_no_row_is_lost_and_no_cell_is_broken_at_any_width(
     for name, row in zip(ids, cells, strict=True):
         table.add_row(name, *row)
     file = StringIO()
-    file.isatty = lambda: True  # type: ignore[method-assign]
+    file.isatty = lambda: True  # type: ignore[method-assign]  # a file that says so
     console = Results(file=file, width=width, force_terminal=False, color_system=None)
     console.print(table)
     lines = file.getvalue().splitlines()
@@ -143,7 +143,7 @@ def test_no_row_is_lost_and_no_cell_is_broken_at_any_width(
 def test_a_name_that_is_wider_than_the_terminal_stays_whole(name: str) -> None:
     table, file = grid("", "run", "score"), StringIO()
     table.add_row(name, "0.5")
-    file.isatty = lambda: True  # type: ignore[method-assign]
+    file.isatty = lambda: True  # type: ignore[method-assign]  # a file that says so
     Results(file=file, width=20, force_terminal=False, color_system=None).print(table)
     assert name in file.getvalue()
 

@@ -25,7 +25,7 @@ from orchestrator.data.decoding import FORMATS, UndecodableError, read_photo, si
 from orchestrator.data.files import sha256_of
 from orchestrator.data.preprocessing import decode
 from orchestrator.errors import PhotoError
-from tests.conftest import Done
+from tests.conftest import Done, close_to_readers
 
 PIXELS = np.random.default_rng(5).integers(0, 256, (24, 16, 3), dtype=np.uint8)
 
@@ -202,18 +202,9 @@ def test_warnings_of_other_threads_still_reach_whom_they_are_for() -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="permissions are the system's")
 def test_a_photo_without_permission_is_not_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Root may read everything, so the system's answer is put in place of the file's."""
     path = tmp_path / "photo.png"
     path.write_bytes(encoded("PNG"))
-    real = open
-
-    def closed(file: object, *more: object, **named: object) -> object:
-        if str(file) == str(path):
-            raise PermissionError(13, "Permission denied", str(path))
-        return real(file, *more, **named)  # type: ignore[call-overload]  # as it was called
-
-    monkeypatch.setattr("builtins.open", closed)
-    monkeypatch.setattr("io.open", closed)
+    close_to_readers(path, monkeypatch)
     with pytest.raises(PhotoError, match=r"photo.png: no permission to read it"):
         decode(path)
     (tmp_path / "m.csv").write_text("path,person,mask\nphoto.png,a,wear\n")

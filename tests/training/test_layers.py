@@ -38,7 +38,7 @@ def test_a_convolution_put_otherwise_is_the_same_function(channels: int, stride:
     other.load_state_dict(plain.state_dict())
     photos = torch.rand(2, channels, 13, 10)
     wanted = plain(photos)
-    other = arranged(nn.Sequential(other))[0]  # type: ignore[index]
+    other = arranged(nn.Sequential(other))[0]  # type: ignore[index]  # a Sequential again
     assert other.stride == (1, 1)
     found = other(photos)
     assert torch.allclose(found, wanted, atol=1e-6)
