@@ -94,10 +94,16 @@ def make_current(workspace: Workspace, run: RunRecord, say: Say) -> None:
         say(
             f"{run.id} has no score (it holds nobody out): {before.id} stays the current {run.task} run. `{use}` makes it that."
         )
-    elif run.partial and set(before.folds) - set(run.folds):
+    elif run.partial and not _covers(run, before):
         say(f"{run.id} covers {run.covers}: {before.id} stays the current {run.task} run. `{use}` makes it that.")
     else:
         use_run(workspace, run, say, before)
+
+
+def _covers(run: RunRecord, other: RunRecord) -> bool:
+    """Whether a run holds out everybody whom another one does."""
+    plan, its = run.plan or {}, other.plan or {}
+    return plan.get("digest") == its.get("digest") and set(other.folds) <= set(run.folds)
 
 
 def use_run(workspace: Workspace, run: RunRecord, say: Say, before: RunRecord | None = None) -> None:

@@ -17,7 +17,7 @@ from orchestrator.data.augmentation import Augment
 from orchestrator.errors import ConfigError, Problem, counted, nearest
 from orchestrator.labels import CLASSES
 from orchestrator.lint import REFUSED, lint
-from orchestrator.recipe import Recipe
+from orchestrator.recipe import WEIGHTS_WORDS, Recipe
 from orchestrator.specialist import Specialist
 from orchestrator.toml import parse_toml, read_toml, toml_value
 
@@ -183,6 +183,9 @@ def _validate(
     # `weights = "none"` is a word of its own, so a None from --set means that word.
     if values.get("weights", "") is None:
         values["weights"] = "none"
+    source = values.get("weights")
+    if isinstance(source, str) and source not in WEIGHTS_WORDS and Path(source).is_file():
+        values["weights"] = str(Path(source).absolute())  # a run is resumed from wherever the command is given
     try:
         recipe = Recipe.model_validate(values)
     except ValidationError as error:

@@ -33,6 +33,7 @@ from itertools import takewhile
 from typing import Any
 
 __all__ = [
+    "CONTROLS",
     "ConfigError",
     "DamagedError",
     "DataError",
@@ -52,6 +53,7 @@ __all__ = [
     "counted",
     "encodable",
     "first_line",
+    "harmless",
     "nearest",
     "printable",
 ]
@@ -197,7 +199,12 @@ CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
 
 def printable(text: str) -> str:
     """Text for people: letters that command a terminal are escaped, and so are bytes of file names that are no UTF-8."""
-    return encodable(CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text))
+    return encodable(harmless(text))
+
+
+def harmless(text: str) -> str:
+    """Text without letters that command a terminal; bytes of file names that are no UTF-8 stay, for the stream to write."""
+    return CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def encodable(text: str) -> str:

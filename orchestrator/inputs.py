@@ -27,7 +27,7 @@ from orchestrator.data.folds import FoldPlan, plan_folds
 from orchestrator.data.hashes import HashCache
 from orchestrator.data.photos import Photos
 from orchestrator.data.readers import check_command, read
-from orchestrator.errors import DataError, Mistakes, Problem
+from orchestrator.errors import ConfigError, DataError, Mistakes, Problem
 from orchestrator.labels import CLASSES
 from orchestrator.lint import lint
 from orchestrator.recipe import Recipe
@@ -276,7 +276,11 @@ def _changes(settings: Settings, inputs: Inputs, task: str, named: str, base: Ru
         rest = [*found]
         rest.remove(change)
         without = replace(settings, recipes=recipes, changes=rest)
-        if recipes_of(without, {task: inputs.specialists[task]}, base)[task] == inputs.recipes[task]:
+        try:
+            same = recipes_of(without, {task: inputs.specialists[task]}, base)[task] == inputs.recipes[task]
+        except ConfigError:  # words that are right together only: `loss=focal` and `focal_gamma=3`
+            continue
+        if same:
             found = rest
     before = base.changes if base and not named else []
     words = {change.partition("=")[0].removeprefix(f"{task}."): change for change in (*before, *found)}

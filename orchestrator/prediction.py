@@ -192,7 +192,7 @@ def predict_photos(
         cascade: when a vote is settled and nobody else is asked; None asks everybody.
 
     Raises:
-        PhotoError: a photo cannot be read, and `mark_errors` is off.
+        DataError: photos cannot be read, and `mark_errors` is off.
     """
     answers: list[Prediction] = []
     for batch in predictor.predict(paths, mark_errors, batch_size, cascade):

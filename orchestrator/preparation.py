@@ -164,9 +164,7 @@ def _rows_of(
 def _tell_faces(faces: Sequence[Box | None], settings: Settings, observer: Observer) -> None:
     without = sum(box is None for box in faces)
     found = f"faces: found in {len(faces) - without:,} of {counted(len(faces), 'photo')}"
-    listing = orch(
-        "data", "faces", *data_words(settings.data, settings.columns, settings.distinct), workspace=settings.workspace
-    )
+    listing = orch("data", "faces", *data_words(settings.data, settings.columns), workspace=settings.workspace)
     rest = f"; the other {without:,} show the recipe's crop and anchor: `{listing}` lists them." if without else "."
     observer.say(found + rest)
 

@@ -118,7 +118,7 @@ def pseudo_label(
         skip_unreadable: leave photos out that cannot be read, instead of raising.
 
     Raises:
-        PhotoError: a photo cannot be read, and `skip_unreadable` is off.
+        DataError: photos cannot be read, and `skip_unreadable` is off.
         DataError: nothing is sure enough.
     """
     folds = folds_of(record)
@@ -162,7 +162,7 @@ def _of_fold(
         mean = np.mean(own, axis=0) if own else np.zeros((len(paths), len(CLASSES[task])))
         sure, code = mean.max(axis=1), mean.argmax(axis=1)
         table[task] = np.where(sure >= threshold, np.array(CLASSES[task])[code], "")
-        table[f"p({task})"] = sure.astype(np.float32)
+        table[f"p({task})"] = sure.astype(np.float64).round(6)
     return pd.DataFrame(table)
 
 

@@ -13,7 +13,7 @@ from orchestrator.data.geometry import DETECTOR, Geometry
 from orchestrator.data.sampling import Draw, Sampling
 from orchestrator.errors import WeightsError, nearest
 
-__all__ = ["ZOOM", "Optimiser", "Recipe", "Schedule", "View", "check_weights", "loss_terms"]
+__all__ = ["WEIGHTS_WORDS", "ZOOM", "Optimiser", "Recipe", "Schedule", "View", "check_weights", "loss_terms"]
 
 Optimiser = Literal[
     "adabelief", "adam", "adamp", "adamw", "adan", "adopt", "lamb", "laprop", "lion", "madgrad", "momentum", "nadam", "nadamw",
@@ -61,17 +61,20 @@ def loss_terms(text: str) -> dict[str, float]:
     return terms
 
 
+WEIGHTS_WORDS = ("hub", "packaged", "none")
+"""What a recipe may name as its initial weights beside a file."""
+
+
 def check_weights(source: str) -> None:
     """Refuses initial weights that are neither a word that a recipe knows nor a file that is there.
 
     Raises:
         WeightsError: naming them.
     """
-    words = ("hub", "packaged", "none")
-    if source not in words and not Path(source).is_file():
+    if source not in WEIGHTS_WORDS and not Path(source).is_file():
         raise WeightsError(
-            f"weights = '{source}': no such file; allowed: {', '.join(words)}, or a .safetensors / .pth file."
-            f"{nearest(source, words)}"
+            f"weights = '{source}': no such file; allowed: {', '.join(WEIGHTS_WORDS)}, or a .safetensors / .pth file."
+            f"{nearest(source, WEIGHTS_WORDS)}"
         )
 
 
@@ -246,7 +249,7 @@ class Recipe(BaseModel):
     @property
     def small(self) -> tuple[int, int]:
         """Height and width of the first `small_epochs` epochs' photos, in pixels."""
-        return round(self.height * self.small_size), round(self.width * self.small_size)
+        return max(1, round(self.height * self.small_size)), max(1, round(self.width * self.small_size))
 
     def digest(self) -> str:
         """sha256 (hex) of everything that changes the result; `about` and `workers` do not."""

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.commands import data_words, orch
+from orchestrator.commands import orch
 from orchestrator.data.readers import check_source
 from orchestrator.ensemble.options import check_device
 from orchestrator.errors import ConfigError, DamagedError, DataError, Mistakes
 from orchestrator.records.members import is_whole
-from orchestrator.records.origins import content_of, plan_of, source_of
+from orchestrator.records.origins import (
+    check_beginning,
+    content_of,
+    extra_sources_of,
+    plan_of,
+    source_of,
+    training_words,
+)
 from orchestrator.records.run import RunRecord
 from orchestrator.records.workspace import Workspace
-from orchestrator.settings import Settings, add_mistakes, check_early
+from orchestrator.settings import Settings, add_mistakes, check_early, check_tables
 from orchestrator.specialist import Specialist
 
 if TYPE_CHECKING:
@@ -34,6 +41,7 @@ def resume(
     observer: Observer,
     data: Path | None = None,
     settings: Settings | None = None,
+    extra: Sequence[Path] = (),
 ) -> Report:
     """Completes a run by its record alone: trains the members that are missing or damaged, and writes its plan anew.
 
@@ -44,6 +52,7 @@ def resume(
         observer: who watches.
         data: where the photos are now; None: where they were.
         settings: jobs, device, store and profile; the rest is the record's.
+        extra: where its tables of photos from elsewhere are now; none: where they were.
 
     Raises:
         ConfigError: the run was made of another one without training, or what it was begun with has changed since.
@@ -55,7 +64,7 @@ def resume(
     run = place.run(name)
     _refuse_derived(run)
     asked = settings or Settings(run.folder)
-    _check_words(asked, data)
+    _check_words(asked, data, extra)
     from orchestrator.inputs import read_inputs
     from orchestrator.pipeline import Report, heal_runs, train_runs
     from orchestrator.preparation import Work, pixels_of
@@ -63,13 +72,7 @@ def resume(
     if run.complete and is_whole(run) and _has_origins(place, run):
         observer.say(f"{run.id} is complete, and every file of it is as it was written.")
         return Report([run], {}, time.monotonic() - started)
-    again = orch("resume", run.id, "--data", "DIR", workspace=workspace)
-    plan, extra = run.plan or {"k": 0, "seed": 0}, run.data.get("extra", {})
-    settings = replace(
-        asked, data=source_of(run, data, again), workspace=workspace, columns=run.data["columns"], recipes=(), changes=(),
-        k=plan["k"], plan_seed=plan["seed"], folds_used=0, seed=run.seed, extra=tuple(map(Path, extra.get("sources", ()))),
-        distinct=run.data.get("distinct_people", False),
-    )  # fmt: skip
+    settings = _of_record(place, run, asked, data, extra)
     specialist = specialists[run.task]
     check_early(settings, {run.task: specialist}, run)
     inputs = read_inputs(settings, {run.task: specialist}, observer.say, run)
@@ -82,7 +85,29 @@ def resume(
     return train_runs([run], [work], observer, started)
 
 
-def _check_words(settings: Settings, data: Path | None) -> None:
+def _of_record(
+    workspace: Workspace, run: RunRecord, asked: Settings, data: Path | None, extra: Sequence[Path]
+) -> Settings:
+    """What the run was trained by, from where its sources are now; all that are gone are told at once."""
+    wrong, source, tables = Mistakes(), Path(), tuple[Path, ...]()
+    again = [
+        orch("resume", run.id, *words, workspace=workspace.root) for words in (("--data", "DIR"), ("--extra", "TABLE"))
+    ]
+    with wrong.kept():
+        source = source_of(run, data, again[0])
+    with wrong.kept():
+        tables = extra_sources_of(run, extra, again[1])
+    with wrong.kept():
+        check_beginning(workspace, run)
+    wrong.tell()
+    plan = run.plan or {"k": 0, "seed": 0}
+    return replace(
+        asked, data=source, workspace=workspace.root, columns=run.data["columns"], recipes=(), changes=(), k=plan["k"],
+        plan_seed=plan["seed"], folds_used=0, seed=run.seed, extra=tables, distinct=run.data.get("distinct_people", False),
+    )  # fmt: skip
+
+
+def _check_words(settings: Settings, data: Path | None, extra: Sequence[Path]) -> None:
     """Refuses words that mean nothing, whether or not there is anything to do."""
     wrong = Mistakes()
     add_mistakes(settings, wrong)
@@ -91,6 +116,8 @@ def _check_words(settings: Settings, data: Path | None) -> None:
     if data is not None:
         with wrong.kept():
             check_source(data)
+    with wrong.kept():
+        check_tables(extra)
     wrong.tell()
 
 
@@ -121,8 +148,8 @@ def _check_unchanged(run: RunRecord, inputs: Inputs, settings: Settings) -> None
         ("the extra photos", inputs.extra_of(run.task), run.extra),
     ):
         if now != then:
-            source = data_words(settings.data, settings.columns, settings.distinct, settings.extra)
-            anew = orch("train", run.task, *source, workspace=settings.workspace)
+            words = training_words(run, settings.data, settings.extra)
+            anew = orch("train", run.task, *words, workspace=settings.workspace)
             raise ConfigError(
                 f"{run.id}: {what} would be another than it was begun with ({str(now)[:12]}; on record {str(then)[:12]}). "
                 f"Restore what has changed, or train another run: `{anew}`."

@@ -56,9 +56,11 @@ def tell_base(base: RunRecord | None, settings: Settings, say: Callable[[str], N
 def base_run(root: Path, task: str, base: str | None) -> RunRecord | None:
     """The run that a retraining or a search starts from: the one named, else the current one, else none.
 
+    A current run that has lost members is still one whose recipe and plan are known.
+
     Raises:
         ConfigError: a run of another specialist.
-        WorkspaceError: no such run, or an unfinished one.
+        WorkspaceError: no such run, or one that is named and unfinished.
     """
     if base is None and not Workspace.is_at(root):
         return None
@@ -69,7 +71,7 @@ def base_run(root: Path, task: str, base: str | None) -> RunRecord | None:
     run = workspace.run(name)
     if run.task != task:
         raise ConfigError(f"--base {name}: a run of the {run.task} specialist; needed: one of {task}.")
-    if not run.complete:
+    if base and not run.complete:
         raise WorkspaceError(
             f"--base {name}: this run is unfinished. Complete it first: `{orch('resume', name, workspace=root)}`."
         )

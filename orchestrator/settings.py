@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from orchestrator.records.run import RunRecord
     from orchestrator.specialist import Specialist
 
-__all__ = ["Settings", "add_mistakes", "check_early", "recipes_of"]
+__all__ = ["Settings", "add_mistakes", "check_early", "check_tables", "recipes_of"]
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,17 @@ def recipes_of(
     return load_recipes(specialists, settings.recipes, settings.changes, bases)
 
 
+def check_tables(tables: Sequence[Path]) -> None:
+    """Refuses tables of photos from elsewhere that are not there.
+
+    Raises:
+        DataError: naming all of them.
+    """
+    gone = [str(path) for path in tables if not path.is_file()]
+    if gone:
+        raise DataError("\n".join(f"--extra {path}: no such file." for path in gone))
+
+
 def add_mistakes(settings: Settings, wrong: Mistakes) -> None:
     """Adds what is wrong with numbers and words by themselves."""
     if settings.folds_used and settings.k == 0:
@@ -113,7 +124,6 @@ def check_early(settings: Settings, specialists: Mapping[str, Specialist], base:
         check_device(settings.device)
     with wrong.kept():
         check_source(settings.data)
-    for path in settings.extra:
-        if not path.is_file():
-            wrong.add(DataError(f"--extra {path}: no such file."))
+    with wrong.kept():
+        check_tables(settings.extra)
     wrong.tell()

@@ -110,3 +110,48 @@ def test_every_printed_command_that_takes_a_workspace_names_it() -> None:
             checked += command is not None
     assert checked > 60
     assert not wrong, "\n" + "\n".join(wrong)
+
+
+def options_of(node: ast.Call) -> list[str]:
+    """The options that a printed command is given, those of `data_words` among them."""
+    found = []
+    for word in node.args:
+        for part in ast.walk(word):
+            if isinstance(part, ast.Constant) and isinstance(part.value, str) and part.value.startswith("--"):
+                found.append(part.value)
+            if isinstance(part, ast.Call) and getattr(part.func, "id", "") == "data_words":
+                given = (*(None,) * len(part.args), *(word.arg for word in part.keywords))
+                names = ("--data", "--columns", "--distinct-people", "--extra")
+                found += names[: len(part.args)]
+                found += [
+                    name
+                    for name, word in zip(names[1:], ("columns", "distinct", "extra"), strict=True)
+                    if word in given
+                ]
+            if isinstance(part, ast.Call) and getattr(part.func, "id", "") == "training_words":
+                found += [
+                    "--data",
+                    "--columns",
+                    "--distinct-people",
+                    "--extra",
+                    "--base",
+                    "--recipe",
+                    "--set",
+                    "--folds",
+                ]
+                found += ["--plan-seed", "--seed"]
+    return found
+
+
+def test_every_option_of_a_printed_command_exists() -> None:
+    checked, wrong = 0, []
+    for path in sorted((ROOT / "orchestrator").rglob("*.py")):
+        for node, words in printed_calls(path):
+            command = command_of(words)
+            known = {name for option in command.params for name in option.opts} | {"--help"} if command else set()
+            for option in options_of(node) if command else ():
+                checked += 1
+                if option not in known:
+                    wrong.append(f"{path.relative_to(ROOT)}:{node.lineno}: {' '.join(words)} has no {option}")
+    assert checked > 40
+    assert not wrong, "\n" + "\n".join(wrong)

@@ -65,7 +65,7 @@ def check_load(parts: Sequence[str], load: Load, specialists: Mapping[str, Speci
     with wrong.kept():
         recipes = load_recipes(specialists, [load.recipe])
         heads = [task for task, recipe in recipes.items() if recipe.train == "head"]
-        if heads:
+        if heads and set(parts) - {"voting"}:  # which needs no members
             raise ConfigError(
                 f"--recipe {load.recipe}: trains only heads ({', '.join(heads)}); measure one that trains networks."
             )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.cli.console import grid, in_words, out, say
-from orchestrator.commands import data_words, orch
+from orchestrator.commands import orch
+from orchestrator.records.origins import training_words
 
 if TYPE_CHECKING:
     from orchestrator.experiments.comparing import Comparison
@@ -57,12 +57,7 @@ def next_step(run: RunRecord) -> str:
     workspace = run.folder.parent
     if not run.partial:
         return f"make it the current one: {orch('runs', 'use', run.id, workspace=workspace)}"
-    extra = [Path(source) for source in run.data.get("extra", {}).get("sources", ())]
-    distinct = bool(run.data.get("distinct_people"))
-    data = data_words(Path(run.data["source"]), run.data["columns"], distinct, extra)
-    k, seed = (run.plan["k"], run.plan["seed"]) if run.plan else (0, 0)
-    plan = ["--folds", k, "--plan-seed", seed, "--seed", run.seed]
-    words = orch("train", run.task, *data, "--base", run.id, *plan, workspace=workspace)
+    words = orch("train", run.task, *training_words(run), workspace=workspace)
     return f"it covers {run.covers}; over all folds: {words}"
 
 

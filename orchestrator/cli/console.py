@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from orchestrator.cli import BEGAN
 from orchestrator.cli.streams import is_utf8
-from orchestrator.errors import printable
+from orchestrator.errors import CONTROLS, harmless, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,7 +32,6 @@ __all__ = [
     "grid",
     "has_emitted",
     "in_words",
-    "mark",
     "minutes",
     "out",
     "print_profile",
@@ -47,7 +46,8 @@ __all__ = [
 UNBOUNDED = 100_000
 """Letters in a line of what is no terminal: a file or another program cuts and wraps nothing."""
 
-LONE_HALVES = re.compile(r"[\ud800-\udfff]")
+OUT_OF_JSON = re.compile(rf"{CONTROLS.pattern}|[\ud800-\udfff]")
+"""Letters of a JSON text that are escaped: those that command a terminal, and stray bytes of file names."""
 
 _state: dict[str, Any] = {"began": BEGAN, "emitted": False}
 
@@ -73,9 +73,17 @@ def minutes(seconds: float) -> str:
     return f"{seconds / 60:.1f} minutes" if seconds < 6000 else f"{seconds / 3600:.1f} hours"
 
 
-def put(text: str = "") -> None:
-    """A line of results, to stdout."""
-    _write(sys.stdout, f"{text}\n")
+def put(text: str = "", mark: str = "", colour: int = 0) -> None:
+    """A line of results, to stdout.
+
+    Args:
+        text: the line; stray bytes of file names go on into pipes and files as they are.
+        mark: a word before it.
+        colour: the terminal's, of that word (31 red, 33 yellow), where stdout can show it.
+    """
+    if mark:
+        mark = (f"\x1b[{colour}m{mark}\x1b[0m" if _coloured(sys.stdout) else mark) + "  "
+    _write(sys.stdout, f"{mark}{harmless(text)}\n")
 
 
 def say(text: str) -> None:
@@ -89,16 +97,11 @@ def warn(text: str) -> None:
     _write(sys.stderr, f"{mark}{printable(text)}\n")
 
 
-def mark(word: str, colour: int) -> str:
-    """A word of a result in one of the terminal's colours (31 red, 33 yellow), where stdout can show it."""
-    return f"\x1b[{colour}m{word}\x1b[0m" if _coloured(sys.stdout) else word
-
-
 def emit(value: Any) -> None:
     """A JSON value, to stdout, that any program reads: what is no number is null, stray bytes of names are escaped."""
     text = json.dumps(_strict(value), indent=1, ensure_ascii=not is_utf8(sys.stdout), default=str, allow_nan=False)
     _state["emitted"] = True
-    put(LONE_HALVES.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
+    _write(sys.stdout, OUT_OF_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
 
 
 def has_emitted() -> bool:

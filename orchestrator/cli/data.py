@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.console import counting, emit, grid, mark, out, put, say
+from orchestrator.cli.console import counting, emit, grid, out, put, say
 from orchestrator.cli.options import (
     ColumnsOption,
     DataOption,
@@ -82,15 +82,15 @@ def _print_problems(problems: list[Problem]) -> None:
     notes: dict[str, int] = {}
     for problem in problems:
         if problem.fatal:
-            put(f"{mark('error', 31)}  {problem}")
+            put(str(problem), "error", 31)
             continue
         notes[problem.kind] = notes.get(problem.kind, 0) + 1
         if notes[problem.kind] <= SHOWN_NOTES:
-            put(f"{mark('note ', 33)}  {problem}")
+            put(str(problem), "note ", 33)
     for kind, count in notes.items():
         if count > SHOWN_NOTES:
             rest = f"... and {count - SHOWN_NOTES:,} more of the kind '{kind}'; --json lists all."
-            put(f"{mark('note ', 33)}  {rest}")
+            put(rest, "note ", 33)
 
 
 @app.command("describe")

@@ -32,7 +32,7 @@ def list_ensembles(workspace: WorkspaceOption = Path("runs"), json: JsonOption =
 
     place = Workspace(workspace)
     wrong: list[DamagedError] = []
-    current, found = None, []
+    current, found, whole = None, [], set()
     try:
         current = place.current("ensemble")
     except DamagedError as error:
@@ -40,6 +40,8 @@ def list_ensembles(workspace: WorkspaceOption = Path("runs"), json: JsonOption =
     for name in place.ensembles():
         try:
             found.append((name, place.ensemble(name)[1]))
+            place.check_answering(name)
+            whole.add(name)
         except DamagedError as error:
             wrong.append(error)
     if json:
@@ -56,7 +58,7 @@ def list_ensembles(workspace: WorkspaceOption = Path("runs"), json: JsonOption =
             low, high = label["interval_95"]["macro_f1"]
             score, span = share(label["macro_f1"]), f"{low:.4f} to {high:.4f}"
         tables = ", ".join(one["name"] for one in record.get("outside", ()))
-        state = "current" if name == current else ""
+        state = "damaged" if name not in whole else "current" if name == current else ""
         created = record["created"][:16].replace("T", " ")
         told = " ".join(list(runs)[:FEW]) + (f" and {len(runs) - FEW} more" if len(runs) > FEW else "")
         table.add_row(name, record["strategy"], told, tables, score, span, state, created)
@@ -101,7 +103,7 @@ def delete_ensembles(
     place = Workspace(workspace)
     names = list(dict.fromkeys(ensemble))
     for name in names:
-        place.ensemble(name)
+        place.ensemble_folder(name)
     if not yes:
         typer.confirm(f"Delete {', '.join(names)} for good?", abort=True, err=True)
     for name in names:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.console import emit, grid, in_words, mark, out, put, say
+from orchestrator.cli.console import emit, grid, in_words, out, put, say
 from orchestrator.cli.options import JsonOption
 from orchestrator.commands import orch
 from orchestrator.errors import ConfigError, counted
@@ -148,7 +148,7 @@ def lint_recipe(
 
     found = lint(trainable(task), load_recipes({task: trainable(task)}, [name])[task])
     for problem in found:
-        put(f"{mark('harms', 33)}  {problem}")
+        put(str(problem), "harms", 33)
     say(
         f"{name}: {counted(len(found), 'setting')} that harm{'s' * (len(found) == 1)}."
         if found

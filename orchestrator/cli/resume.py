@@ -17,6 +17,12 @@ def resume(
     data: Annotated[
         Path | None, typer.Option("--data", "-d", help="Where the photos are now; where they were if left out.")
     ] = None,
+    extra: Annotated[
+        list[Path],
+        typer.Option(
+            "--extra", help="Where its table of extra photos is now; where it was if left out. May stand often."
+        ),
+    ] = [],
     jobs: JobsOption = 0,
     device: DeviceOption = "auto",
     no_store: NoStoreOption = False,
@@ -33,6 +39,7 @@ def resume(
     Examples:
       orch resume age-0001
       orch resume age-0001 --data moved/people/train
+      orch resume age-0001 --extra moved/more_faces.csv
     """
     from orchestrator.cli.train import after, conclude, interrupted, watcher
     from orchestrator.records.workspace import Workspace
@@ -45,7 +52,7 @@ def resume(
     settings = Settings(Path(), workspace, jobs=jobs, device=device, store=not no_store, profile=profile)
     display = watcher([], workspace)
     try:
-        report = go_on(workspace, run, TRAINABLE, display, data, settings)
+        report = go_on(workspace, run, TRAINABLE, display, data, settings, extra)
     except KeyboardInterrupt:
         interrupted(display)
     finally:

@@ -171,6 +171,7 @@ def read_extra(sources: Sequence[Path]) -> Extra:
     Raises:
         DataError: everything that is wrong with all of them.
     """
+    sources = list({source.resolve(): source for source in sources}.values())  # one that is named twice is one
     problems: list[Problem] = []
     parts: list[dict[str, Any]] = []
     stands: dict[str, str] = {}

@@ -126,10 +126,11 @@ def sha256_of(path: Path) -> str:
     """sha256 (hex) of a file's content.
 
     Raises:
-        OSError: it cannot be read, or is a pipe, which would keep its reader waiting.
+        OSError: it cannot be read, or is a pipe or a device, which may keep its reader waiting for ever.
     """
-    if stat.S_ISFIFO(path.stat().st_mode):
-        raise OSError(errno.EINVAL, "it is a pipe", str(path))
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # a folder has its own error when it is opened
+        raise OSError(errno.EINVAL, "it is a pipe or a device", str(path))
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import itertools
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -122,12 +123,16 @@ def span_of(raw: str, number: int) -> tuple[int, int]:
 
 
 def write_rows(path: Path, header: Iterable[object], rows: Iterable[Iterable[object]]) -> None:
-    """Writes a CSV table of lines that end in `\\n`. A cell with a line's end of any kind is quoted; None is an empty cell.
+    """Writes a CSV table of lines that end in `\\n`. A cell with a line's end of any kind is quoted; None and NaN are empty.
 
     Python's writer, told to end lines in `\\n`, leaves a carriage return unquoted, and readers then see two rows.
     """
     with path.open("w", encoding="utf-8", newline="") as file:
         for row in itertools.chain([header], rows):
             line = io.StringIO(newline="")
-            csv.writer(line, lineterminator="\r\n").writerow("" if cell is None else cell for cell in row)
+            csv.writer(line, lineterminator="\r\n").writerow("" if _is_nothing(cell) else cell for cell in row)
             file.write(line.getvalue().removesuffix("\r\n") + "\n")
+
+
+def _is_nothing(cell: object) -> bool:
+    return cell is None or (isinstance(cell, float) and math.isnan(cell))

@@ -19,6 +19,7 @@ from orchestrator.errors import DamagedError
 __all__ = ["check_file", "check_sealed", "damaged", "read_sealed", "without", "write_sealed"]
 
 HEAD = ("format", "kind", "id")
+THAT_VERSION = "Use that version of orchestrator"
 
 
 def write_sealed(path: Path, kind: str, name: str, version: int, body: Mapping[str, Any]) -> None:
@@ -52,7 +53,9 @@ def read_sealed(path: Path, kind: str, name: str | None, version: int, way_out: 
     if value["format"] != version:
         age = "a newer" if value["format"] > version else "an older"
         what = f"written in format {value['format']} by {age} version; this one reads {version}"
-        raise DamagedError(path, what, "Use that version of orchestrator, or choose another workspace (--workspace).")
+        if age == "a newer":  # not to be written over by whoever does without it
+            raise DamagedError(path, what, f"{THAT_VERSION}, or choose another workspace (--workspace).")
+        raise DamagedError(path, what, f"{THAT_VERSION}; or {way_out}" if way_out else "")
     _check_digest(path, value, way_out)
     if value.get("kind") != kind or name not in (None, value.get("id")):
         wanted = f"the {kind} '{name}'" if name else f"a {kind}"

@@ -212,7 +212,7 @@ class Predictor:
             cascade: when a vote is settled and nobody else is asked; None asks everybody.
 
         Raises:
-            PhotoError: a photo cannot be read, and `skip_unreadable` is off.
+            DataError: photos cannot be read, and `skip_unreadable` is off.
             ConfigError: a cascade over members that answer for several tasks.
             WorkspaceError: a member answers with what is no number.
         """

@@ -90,24 +90,37 @@ def _run(session: Any, windows: Any) -> Any:
     return session.run(None, {"windows": windows})
 
 
-def _load(here: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The card beside this file, and the networks that it names, each the one that was exported."""
+def _card(here: Path) -> dict[str, Any]:
+    """The card beside this file, where every file that it names is the one that was exported."""
     try:
         card = json.loads((here / "card.json").read_text(encoding="utf-8"))
         digest = card.pop("digest")
         text = json.dumps(card, sort_keys=True, separators=(",", ":"), allow_nan=False)
         if digest != hashlib.sha256(text.encode()).hexdigest():
             raise ValueError("its contents do not match the digest in it")
-        hashes = {one["file"]: one["sha256"] for one in card["members"]} | card.get("detector", {}).get("sha256", {})
+        hashes = _networks(card) | card["programs"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         sys.exit(
             f"{here / 'card.json'}: not the card of an export ({type(error).__name__}: {error}). Copy the whole export again."
         )
-    wrong = [name for name, sha256 in {**hashes, **card["programs"]}.items() if _sha256(here / name) != sha256]
+    wrong = [name for name, sha256 in hashes.items() if _sha256(here / name) != sha256]
     if wrong:
         sys.exit(f"{here}: missing, or not as exported: {', '.join(wrong)}. Copy the whole export again.")
-    return card, {
-        name: onnxruntime.InferenceSession(str(here / name), providers=["CPUExecutionProvider"]) for name in hashes
+    return dict(card)
+
+
+def _networks(card: dict[str, Any]) -> dict[str, str]:
+    """File -> sha256 of the networks that a card names."""
+    found: dict[str, str] = {one["file"]: one["sha256"] for one in card["members"]}
+    found |= card.get("detector", {}).get("sha256", {})
+    return found
+
+
+def _sessions(here: Path, card: dict[str, Any]) -> dict[str, Any]:
+    """The networks that a card names, ready to run."""
+    return {
+        name: onnxruntime.InferenceSession(str(here / name), providers=["CPUExecutionProvider"])
+        for name in _networks(card)
     }
 
 
@@ -129,7 +142,9 @@ def main() -> None:
     photos = words.parse_args().photos
     if sys.getfilesystemencoding().lower() not in ("utf-8", "utf8"):  # engines open files by names in UTF-8 alone
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
-    ensemble: Any = None  # loaded for the first photo that there is to answer for
+    here = Path(__file__).parent
+    card = _card(here)
+    sessions: dict[str, Any] = {}  # loaded for the first photo that there is to answer for
     failed = 0
     for path in map(Path, photos):
         try:
@@ -139,8 +154,8 @@ def main() -> None:
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             found: dict[str, Any] = {"path": str(path), "error": f"cannot be read as a photo: {reason}"}
         else:
-            ensemble = ensemble or _load(Path(__file__).parent)
-            found = {"path": str(path), **answer(photo, *ensemble)}
+            sessions = sessions or _sessions(here, card)
+            found = {"path": str(path), **answer(photo, card, sessions)}
         sys.stdout.write(json.dumps(found, allow_nan=False) + "\n")
     sys.exit(1 if failed else 0)
 

@@ -234,7 +234,9 @@ class MLflow:
                 found = self._client.get_experiment_by_name(PROJECT)
         except Exception as error:  # requests', SQLAlchemy's or MLflow's own
             anew = (
-                "" if uri.startswith("http") else " A damaged file may be moved away: the next command begins another."
+                " A damaged file may be moved away: the next command begins another."
+                if uri.startswith("sqlite:")
+                else ""
             )
             raise ConfigError(f"tracker mlflow: {uri} cannot be reached ({first_line(error)}).{anew}") from None
         if found is not None and found.lifecycle_stage == "deleted":
@@ -355,10 +357,12 @@ def _without_stray_folders(uri: str) -> Iterator[None]:
     while uri.startswith("sqlite:") and not place.exists():
         made.append(place)
         place = place.parent
-    yield
-    for folder in made:
-        with suppress(OSError):
-            folder.rmdir()
+    try:
+        yield
+    finally:
+        for folder in made:
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def _try_database(uri: str) -> None:

@@ -69,7 +69,7 @@ def delete_ensemble(workspace: Workspace, name: str) -> None:
         WorkspaceError: there is none of that name.
     """
     with workspace.lock():
-        folder, _ = workspace.ensemble(name)
+        folder = workspace.ensemble_folder(name)
         workspace.retire(name)
         if workspace.current_or_none("ensemble") == name:
             workspace.clear_current("ensemble")

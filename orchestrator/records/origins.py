@@ -5,21 +5,25 @@ The name of each file is a digest of what it holds, so whoever holds that writes
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.commands import orch
-from orchestrator.data.files import put_aside
+from orchestrator.commands import data_words, orch, shown
+from orchestrator.data.files import put_aside, sha256_of
 from orchestrator.data.sealed import read_sealed, write_sealed
-from orchestrator.errors import DamagedError, DataError, LeakError
+from orchestrator.errors import DamagedError, DataError, LeakError, WeightsError
 from orchestrator.records.run import RunRecord
 from orchestrator.records.workspace import Workspace
 
 if TYPE_CHECKING:
     from orchestrator.data.folds import FoldPlan
 
-__all__ = ["content_of", "keep_content", "keep_plan", "plan_of", "source_of", "trained_content"]
+__all__ = [
+    "check_beginning", "content_of", "extra_sources_of", "keep_content", "keep_plan", "plan_of", "source_of", "trained_content",
+    "training_words",
+]  # fmt: skip
 
 PHOTOS, PHOTOS_FORMAT = "photos", 2
 
@@ -98,6 +102,66 @@ def source_of(run: RunRecord, data: Path | None, again: str) -> Path:
             f"{source}: nothing is there, and {run.id} was trained on photos from there. Name where they are now: `{again}`."
         )
     return source
+
+
+def training_words(run: RunRecord, data: Path | None = None, extra: Sequence[Path] = ()) -> list[str]:
+    """The options of a printed training command that name what a run was trained from: data, recipe, fold plan, seed.
+
+    Args:
+        run: its record.
+        data: where the photos are now; None: where they were.
+        extra: where its tables of photos from elsewhere are now; none: where they were.
+    """
+    tables = extra or [Path(source) for source in run.data.get("extra", {}).get("sources", ())]
+    distinct = bool(run.data.get("distinct_people"))
+    source = data_words(data or Path(run.data["source"]), run.data["columns"], distinct, tables)
+    recipe = ["--base", run.id]  # which must be complete
+    if not run.complete:
+        recipe = ["--recipe", run.recipe_name, *(word for change in run.changes for word in ("--set", change))]
+    plan = run.plan or {"k": 0, "seed": 0}
+    draws = ("--folds", plan["k"], "--plan-seed", plan["seed"], "--seed", run.seed)
+    return [*source, *recipe, *map(str, draws)]
+
+
+def extra_sources_of(run: RunRecord, tables: Sequence[Path], again: str) -> tuple[Path, ...]:
+    """The tables of photos from elsewhere that a run learnt from.
+
+    Args:
+        run: its record.
+        tables: where they are said to be now; none: where they were.
+        again: the command that says it.
+
+    Raises:
+        DataError: one is not there any more.
+    """
+    sources = tuple(tables) or tuple(map(Path, run.data.get("extra", {}).get("sources", ())))
+    gone = [str(source) for source in sources if not source.is_file()]
+    if gone and not tables:
+        raise DataError(
+            f"{', '.join(gone)}: not there any more, and {run.id} learnt from photos from elsewhere that stood in "
+            f"{'it' if len(sources) == 1 else 'these tables'}. Name where {'it is' if len(sources) == 1 else 'they are'} now: "
+            f"`{again}`."
+        )
+    return sources
+
+
+def check_beginning(workspace: Workspace, run: RunRecord) -> None:
+    """Looks whether the file of initial weights that a run began from is where it was.
+
+    Raises:
+        WeightsError: it is not; with the copy that the workspace keeps of it.
+    """
+    from orchestrator.recipe import WEIGHTS_WORDS
+
+    source = str(run.recipe["weights"])
+    if source in WEIGHTS_WORDS or Path(source).is_file():
+        return
+    copies = (workspace.cache / "weights").glob(f"{run.recipe['backbone']}-*.safetensors")
+    copy = next((path for path in copies if sha256_of(path) == run.initial_weights["sha256"]), None)
+    way_out = "Restore it"
+    if copy is not None:
+        way_out = f"The workspace keeps what was read from it: `{shlex.join(['cp', shown(copy), source])}` restores it"
+    raise WeightsError(f"{source}: not there any more, and {run.id} began from the weights in it. {way_out}.")
 
 
 def trained_content(workspace: Workspace, names: Iterable[str]) -> set[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,16 +12,20 @@ from pathlib import Path
 from orchestrator.commands import orch
 from orchestrator.data.files import put_aside
 from orchestrator.data.sealed import check_file, check_sealed, without
+from orchestrator.ensemble.options import STRATEGIES
 from orchestrator.errors import DamagedError, WorkspaceError
 from orchestrator.labels import CLASSES
 from orchestrator.records.annotations import Annotations
 from orchestrator.records.members import check_member, conclude
 from orchestrator.records.origins import content_of, plan_of
 from orchestrator.records.run import RECORD, RunRecord
-from orchestrator.records.workspace import FOLDER, MARK, Workspace, ensemble_again, now, write_mark
+from orchestrator.records.workspace import MARK, Workspace, ensemble_again, now, write_mark
 from orchestrator.training.cards import CARD, read_card
 
 __all__ = ["Findings", "check", "repair"]
+
+ID = re.compile(rf"\b({'|'.join((*CLASSES, *STRATEGIES))})-(\d{{4,}})\b")
+"""A run's or an ensemble's id within a text."""
 
 
 @dataclass
@@ -128,14 +133,23 @@ def _repair_mark(root: Path, say: Callable[[str], None]) -> int:
         return 0
     except DamagedError:
         place = put_aside(root / MARK)
-    # Numbers that were deleted are not known any more: at least none that somebody still speaks of is given out again.
-    numbers: dict[str, int] = {}
-    for path in (root / "deleted").glob("*"):  # those in the root itself are counted when an id is given out
-        if match := FOLDER.fullmatch(path.name):
-            numbers[match[1]] = max(numbers.get(match[1], 0), int(match[2]))
-    write_mark(root, now(), numbers)
+    write_mark(root, now(), _spoken_of(root))
     say(f"{root / MARK} is written anew{f'; the old one was put aside as {place.name}' if place else ''}.")
     return 1
+
+
+def _spoken_of(root: Path) -> dict[str, int]:
+    """Kind -> the highest number of a run or ensemble that was deleted, as far as something in the workspace still names it.
+
+    A search that remembers a run by its id, or a tracker that has a folder for it, must not find another one under it. What is
+    there itself is counted when an id is given out.
+    """
+    names = [path.name for place in ("deleted", "tensorboard") for path in (root / place).glob("*")]
+    names += [path.read_bytes().decode("latin-1") for path in (root / "sweeps").glob("*") if path.is_file()]
+    numbers: dict[str, int] = {}
+    for match in (match for name in names for match in ID.finditer(name)):
+        numbers[match[1]] = max(numbers.get(match[1], 0), int(match[2]))
+    return numbers
 
 
 def _repair_run(workspace: Workspace, folder: Path, say: Callable[[str], None]) -> None:

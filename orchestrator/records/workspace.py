@@ -20,7 +20,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 __all__ = [
     "ENSEMBLE",
     "ENSEMBLE_FORMAT",
-    "FOLDER",
     "MARK",
     "OUT_OF_FOLD",
     "WORKSPACE_FORMAT",
@@ -121,9 +120,11 @@ class Workspace:
 
     @staticmethod
     def is_at(root: Path) -> bool:
-        """Whether a folder is a workspace, or was one and has lost the file that says so: it holds runs."""
-        lost = (path for path in root.glob(f"*/{RECORD}") if FOLDER.fullmatch(path.parent.name))
-        return os.path.lexists(root / MARK) or any(True for _ in lost)
+        """Whether a folder is a workspace, or was one and has lost the file that says so: it holds records or members."""
+        folders = [path for path in root.glob("*") if FOLDER.fullmatch(path.name)]
+        marks = [root / MARK, *(folder / name for folder in folders for name in (RECORD, ENSEMBLE))]
+        cards = (card for folder in folders for card in folder.glob(f"*/{CARD}"))
+        return any(map(os.path.lexists, marks)) or any(True for _ in cards)
 
     def _about(self) -> dict[str, Any]:
         repair = orch("workspace", "repair", workspace=self.root)
@@ -262,7 +263,9 @@ class Workspace:
             return None
         try:
             name = str(read_sealed(path, "current", what, CURRENT_FORMAT, "")["name"])
-        except DamagedError as error:  # the way out reads every run of the task: only where it is needed
+        except DamagedError as error:
+            if error.way_out:  # a newer version's, which nothing here may write over
+                raise
             raise damaged(path, error.what, self._chosen(what)) from None
         if not (self.root / name).is_dir():
             raise damaged(path, f"names {name}, of which there is no folder in {self.root}", self._chosen(what))
@@ -277,15 +280,26 @@ class Workspace:
 
     def _chosen(self, what: str) -> str:
         """The way out where nothing says what is current: the rest of a sentence."""
-        group, names = ("ensembles", self.ensembles()) if what == "ensemble" else ("runs", self._complete(what))
+        group, names = ("ensembles", self._answering()) if what == "ensemble" else ("runs", self._whole(what))
         if not names:
             words = ("ensemble",) if what == "ensemble" else ("train", what, "--data", "DIR")
             return without(self._current(what), f"`{orch(*words, workspace=self.root)}` makes one.")
         others = f" (there are {', '.join(names[-FEW:])})" if len(names) > 1 else ""
         return f"choose one: `{orch(group, 'use', names[-1], workspace=self.root)}`{others}."
 
-    def _complete(self, task: str) -> list[str]:
-        return [run.id for run in self.read_runs(task)[0] if run.complete]
+    def _whole(self, task: str) -> list[str]:
+        """Complete runs whose members are all there, in order of their ids."""
+        runs = (run for run in self.read_runs(task)[0] if run.complete)
+        return [run.id for run in runs if all((folder / CARD).is_file() for folder in run.members)]
+
+    def _answering(self) -> list[str]:
+        """Ensembles that can be read and whose members are there, the newest last."""
+        found = []
+        for name in self.ensembles():
+            with suppress(DamagedError):
+                self.check_answering(name)
+                found.append((self.ensemble(name)[1]["created"], name))
+        return [name for _, name in sorted(found)]
 
     def set_current(self, what: str, name: str) -> None:
         """Makes a run or an ensemble the current one."""
@@ -308,7 +322,7 @@ class Workspace:
         name = self.current(task)
         if name is not None:
             return RunRecord.load(self.root / name)
-        if self._complete(task):
+        if self._whole(task):
             raise WorkspaceError(
                 f"{self.root}: no {task} run is the current one ({self._current(task)} is missing): {self._chosen(task)}"
             )
@@ -326,6 +340,20 @@ class Workspace:
         """The ids of all ensembles, readable or not."""
         return [path.name for kind, path in self._folders() if kind not in CLASSES]
 
+    def ensemble_folder(self, name: str) -> Path:
+        """The folder of an ensemble, readable or not.
+
+        Raises:
+            WorkspaceError: there is none of that name; the nearest is suggested.
+        """
+        known = self.ensembles()
+        if name not in known:
+            raise WorkspaceError(
+                f"ensemble '{name}' is not in {self.root}; there {'is' if len(known) == 1 else 'are'} "
+                f"{', '.join(known) or 'none'}.{nearest(name, known)}"
+            )
+        return self.root / name
+
     def ensemble(self, name: str | None = None) -> tuple[Path, Mapping[str, Any]]:
         """An ensemble's folder and record; the current one without a name.
 
@@ -334,21 +362,15 @@ class Workspace:
             DamagedError: its record, or what says which is current, is damaged.
         """
         asked, name = name, name or self.current("ensemble")
-        known = self.ensembles()
         make = orch("ensemble", "--strategy", "soft", workspace=self.root)
         if name is None:
-            if known:
+            if self.ensembles():
                 path = self._current("ensemble")
                 raise WorkspaceError(
                     f"{self.root}: no ensemble is the current one ({path} is missing): {self._chosen('ensemble')}"
                 )
             raise WorkspaceError(f"{self.root}: there is no ensemble yet. `{make}` makes one.")
-        if name not in known and asked:
-            raise WorkspaceError(
-                f"ensemble '{name}' is not in {self.root}; there {'is' if len(known) == 1 else 'are'} "
-                f"{', '.join(known) or 'none'}.{nearest(name, known)}"
-            )
-        folder = self.root / name
+        folder = self.ensemble_folder(name) if asked else self.root / name
         way_out = without(folder, f"run `{make}`, which makes one of the current runs.")
         return folder, {"id": name, **read_sealed(folder / ENSEMBLE, "ensemble", name, ENSEMBLE_FORMAT, way_out)}
 

@@ -93,23 +93,34 @@ def check_backbone(recipe: Recipe) -> None:
             f"{first_line(error)}. "
             "Choose another size (--set height=... --set width=...), leave these settings at their defaults, or another backbone."
         ) from None
-    _check_sight(recipe.backbone, recipe.height, recipe.width)
+    size = (recipe.height, recipe.width)
+    _check_sight(recipe.backbone, size, size)
     if recipe.small_epochs:
-        _check_sight(recipe.backbone, *recipe.small, f"small_size = {recipe.small_size:g}: ")
+        _check_sight(recipe.backbone, size, recipe.small, f"small_size = {recipe.small_size:g}: ")
 
 
 @lru_cache(maxsize=64)
-def _seen(backbone: str, height: int, width: int) -> tuple[Blind, tuple[int, int] | None]:
-    """What a backbone does not see of photos of a size, and its patches; the same for whatever else a recipe says."""
+def _seen(backbone: str, built: tuple[int, int], size: tuple[int, int]) -> tuple[Blind, tuple[int, int] | None]:
+    """What a backbone, built for one size, does not see of photos of a size, and its patches; the same for whatever else a
+    recipe says.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = create(backbone, 2, geometry=Geometry(height, width))
-        return blind_edges(model, height, width), patch_of(model)
+        model = create(backbone, 2, geometry=Geometry(*built))
+        return blind_edges(model, *size), patch_of(model)
 
 
-def _check_sight(name: str, height: int, width: int, small: str = "") -> None:
-    """Refuses a size whose edges the backbone drops; `small` begins the message where it is that of the first epochs."""
-    blind, patch = _seen(name, height, width)
+def _check_sight(name: str, built: tuple[int, int], size: tuple[int, int], small: str = "") -> None:
+    """Refuses a size whose edges the backbone drops.
+
+    Args:
+        name: of the backbone.
+        built: height and width for which the network is built.
+        size: height and width of the photos.
+        small: begins the message where that is the size of the first epochs.
+    """
+    height, width = size
+    blind, patch = _seen(name, built, size)
     if not blind.matters:
         return
     lost = [counted(one, word) for one, word in ((blind.rows, "row"), (blind.columns, "column")) if one]

@@ -142,7 +142,7 @@ def _prepared(job: MemberJob, loaded: Iterable[tuple[Tensor, Tensor]], epoch: in
     for pixels, numbers in loaded:
         inputs = network_input(job, pixels)
         if epoch < recipe.small_epochs:
-            inputs = _shrunken(inputs, recipe.small_size)
+            inputs = _shrunken(inputs, recipe.small)
         size = (inputs.shape[-2], inputs.shape[-1])
         mix = draw_mix(len(inputs), size, recipe.mixup, recipe.cutmix, mixer)
         own, count = (values[numbers].to(job.device, non_blocking=True) for values in (targets, weights))
@@ -183,9 +183,8 @@ def network_input(job: MemberJob, pixels: Tensor) -> Tensor:
     return job.preprocess.normalise(there) if job.recipe.train == "network" else there
 
 
-def _shrunken(photos: Tensor, share: float) -> Tensor:
-    """Photos (N, 3, H, W) at a share of their height and width, areas averaged."""
-    size = [max(1, round(side * share)) for side in photos.shape[-2:]]
+def _shrunken(photos: Tensor, size: tuple[int, int]) -> Tensor:
+    """Photos (N, 3, H, W) at another height and width, areas averaged."""
     return F.interpolate(photos, size, mode="bilinear", antialias=True)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from orchestrator.choosing import make_current
 from orchestrator.evaluation.intervals import difference
 from orchestrator.records.workspace import Workspace
 from tests.conftest import Done, tiny, train
@@ -116,3 +117,26 @@ def test_the_base_run_decides_the_plan(orch: Orch, people: Path, workspace: Path
     run = Workspace(workspace).run("age-0004")
     assert run.seeds == [0, 3]
     assert re.search(r"age-0004 .* 0 3 ", orch("runs", "list", "-w", workspace).out)
+
+
+@pytest.mark.parametrize(("plan", "folds", "taken"), [
+    (("a" * 64, 3), [0, 1, 2], True),
+    (("a" * 64, 3), [0, 1], False),
+    (("b" * 64, 10), [0, 1, 2], False),  # the same numbers, and three people of ten
+    (("b" * 64, 3), [0, 1], False),
+])  # fmt: skip
+def test_only_a_run_that_holds_out_everybody_takes_the_place_of_one_that_does(
+    workspace: Path, plan: tuple[str, int], folds: list[int], taken: bool
+) -> None:
+    place = Workspace(workspace)
+    before, after = place.run("age-0001"), place.run("age-0001")
+    assert before.plan is not None
+    before.plan = {**before.plan, "digest": "a" * 64}
+    before.save()
+    shutil.copytree(before.folder, workspace / "age-0002")
+    after.id, after.folder = "age-0002", workspace / "age-0002"
+    after.plan, after.folds = {"digest": plan[0], "k": plan[1], "seed": 0}, folds
+    told: list[str] = []
+    make_current(place, after, told.append)
+    assert (place.current("age") == "age-0002") == taken, told
+    assert taken or f"age-0002 covers people of fold {', '.join(map(str, folds))}" in told[0]

@@ -91,16 +91,16 @@ def test_the_program_goes_on_after_a_photo_that_cannot_be_read(
     assert told["error"].startswith("cannot be read as a photo: no such file")
     # What it reads back is what was exported.
     network, card = sorted((tmp_path / "out").glob("*.onnx"))[0], tmp_path / "out" / "card.json"
-    for path in (network, card):
+    for path in (network, card, tmp_path / "out" / "decoding.py"):
         whole = path.read_bytes()
         middle = len(whole) // 2
         for damaged in (None, b"", whole[:middle], whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]):
             path.unlink()
             if damaged is not None:
                 path.write_bytes(damaged)
-            done = subprocess.run([*program, photo], capture_output=True, text=True, check=False)
+            done = subprocess.run([*program, tmp_path / "cut.jpg", photo], capture_output=True, text=True, check=False)
             assert done.returncode == 1
-            assert done.stdout == ""
+            assert done.stdout == ""  # not even that the first cannot be read
             assert "Copy the whole export again" in done.stderr
             assert path.name in done.stderr
             path.write_bytes(whole)

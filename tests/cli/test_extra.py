@@ -411,3 +411,10 @@ def test_specialists_are_unchanged_by_what_is_not_given(people: Path, workspace:
 
     assert key_of(settings, inputs, "age") == record.key
     assert "extra" not in record.data
+
+
+def test_a_table_that_is_given_twice_counts_once(others: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(others.parent)
+    once, twice = read_extra([others]), read_extra([others, Path("extra.csv")])
+    assert len(twice.sources) == 1
+    pd.testing.assert_frame_equal(once.table, twice.table)

@@ -2,7 +2,9 @@
 
 import json
 import re
+import shlex
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -320,14 +322,18 @@ def test_numbers_are_not_held_against_words(orch: Orch, three: Path, place: Path
     assert "age-0001 has the tags none" in done.err
 
 
-def test_what_is_no_run_gives_no_number_to_a_repaired_workspace(orch: Orch, place: Path) -> None:
+def test_a_repaired_workspace_gives_out_no_number_that_something_in_it_still_names(orch: Orch, place: Path) -> None:
     (place / "sweeps").mkdir()
-    (place / "sweeps" / "age-12345678.db").write_bytes(b"x")
-    (place / "tensorboard" / "age-7777").mkdir(parents=True)
+    (place / "sweeps" / "age-12345678.db").write_bytes(
+        b'\x00run"age-0017"\xff"gender-0001"'
+    )  # a search's name is no run's
+    (place / "tensorboard" / "mask-0009").mkdir(parents=True)
+    (place / "deleted" / "soft-0004").mkdir(parents=True)
     (place / "workspace.json").unlink()
     done = orch("workspace", "repair", "-w", place)
     assert done.code == 0, done.err
-    assert json.loads((place / "workspace.json").read_text())["retired"] == {}
+    retired = json.loads((place / "workspace.json").read_text())["retired"]
+    assert retired == {"age": 17, "gender": 1, "mask": 9, "soft": 4}
     assert listed(orch, place, "--where", "task=age") == ["age-0001", "age-0002", "age-0003"]
 
 
@@ -374,3 +380,131 @@ def test_resuming_needs_no_photos_where_nothing_is_missing(
     done = orch("resume", "mask-0001", "--data", tmp_path / "moved/train", "--jobs", 1, "-w", tmp_path / "own")
     assert done.code == 0, done.err
     assert (tmp_path / "own/mask-0001/fold-1/member.json").is_file()
+
+
+def test_a_workspace_without_its_file_and_all_records_is_still_one(orch: Orch, workspace: Path) -> None:
+    before = hashes(workspace)
+    (workspace / "workspace.json").unlink()
+    for number, record in enumerate(sorted(workspace.glob("*/run.json"))):
+        record.unlink()
+        if number:
+            record.symlink_to("nowhere.json")
+    done = orch("runs", "list", "-w", workspace)
+    assert done.code == 2
+    assert "orch workspace repair" in done.err
+    assert orch("workspace", "repair", "-w", workspace).code == 0
+    assert listed(orch, workspace) == ["age-0001", "gender-0001", "mask-0001"]
+    whole = orch("workspace", "check", "-w", workspace)
+    assert whole.code == 0, whole.err
+    kept = hashes(workspace)
+    assert all(kept[name] == digest for name, digest in before.items() if name.endswith(("safetensors", "parquet")))
+
+
+def test_what_is_offered_as_current_can_be_taken(orch: Orch, place: Path) -> None:
+    """The newest that is whole, by its date and not by its name."""
+    assert orch("runs", "use", "age-0001", "-w", place).code == 0
+    for strategy in ("soft", "hard", "soft"):
+        assert orch("ensemble", "--strategy", strategy, "-w", place).code == 0
+    for name, created in (("soft-0001", "2026-01-01"), ("hard-0001", "2026-03-01"), ("soft-0002", "2026-02-01")):
+        edit_sealed(place / name / "ensemble.json", created=f"{created}T00:00:00+00:00")
+    edit_sealed(place / "soft-0002/ensemble.json", format=2)  # of an older version
+    shutil.rmtree(place / "age-0003/fold-0")
+    for what in ("age", "ensemble"):
+        (place / f"current/{what}.json").write_text("{")
+    done = orch("runs", "list", "-w", place)
+    (use,) = re.findall(r"`(orch runs use [^`]+)`", done.err)
+    assert use.split()[3] == "age-0002"
+    assert orch(*shlex.split(use)[1:]).code == 0
+    photo = "x.jpg"
+    done = orch("predict", photo, "-w", place)
+    (use,) = re.findall(r"`(orch ensembles use [^`]+)`", done.err)
+    assert use.split()[3] == "hard-0001"
+    assert orch(*shlex.split(use)[1:]).code == 0
+
+
+def test_an_ensemble_of_an_older_version_is_let_go(orch: Orch, workspace: Path) -> None:
+    assert orch("ensemble", "-w", workspace).code == 0
+    edit_sealed(workspace / "soft-0001/ensemble.json", format=2)
+    done = orch("runs", "delete", "age-0001", "--yes", "-w", workspace)
+    assert done.code == 2  # whether it answers with the run cannot be told
+    assert "written in format 2 by an older version" in done.err
+    assert "Use that version of orchestrator; or `mv" in done.err
+    assert "orch ensemble" in done.err
+    assert orch("ensembles", "delete", "soft-0001", "--yes", "-w", workspace).code == 0
+    assert orch("runs", "delete", "age-0001", "--yes", "-w", workspace).code == 0
+
+
+def test_what_a_newer_version_calls_current_is_not_written_over(orch: Orch, workspace: Path) -> None:
+    edit_sealed(workspace / "current/age.json", format=99)
+    before = (workspace / "current/age.json").read_bytes()
+    done = orch("ensemble", "-w", workspace)
+    assert done.code == 2
+    assert "by a newer version" in done.err
+    assert "choose another workspace" in done.err
+    assert "runs use" not in done.err
+    assert (workspace / "current/age.json").read_bytes() == before
+
+
+def test_damaged_ensembles_are_listed_as_such(orch: Orch, workspace: Path) -> None:
+    assert orch("ensemble", "-w", workspace).code == 0
+    assert re.search(r"soft-0001 .* current ", orch("ensembles", "list", "-w", workspace).out)
+    (workspace / "age-0001/fold-1/member.json").unlink()
+    done = orch("ensembles", "list", "-w", workspace)
+    assert done.code == 1
+    assert re.search(r"soft-0001 .* damaged ", done.out)
+    assert "age-0001/fold-1/member.json: missing" in done.err
+
+
+def test_a_run_is_resumed_though_its_weights_and_extra_photos_have_moved(
+    orch: Orch, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import timm
+    from safetensors.torch import save_model
+
+    monkeypatch.chdir(tmp_path)
+    save_model(timm.create_model("test_efficientnet", num_classes=3), "init.safetensors")
+    others = tmp_path / "others"
+    shutil.copytree(people / "eval", others)
+    names = [*sorted(path.name for path in (others / "images").iterdir())]
+    (others / "extra.csv").write_text(
+        "path,person,mask\n" + "".join(f"images/{name},x{number},wear\n" for number, name in enumerate(names))
+    )
+    words = ("train", "mask", "--data", people / "train", "-w", "own", "--folds", 2, "--jobs", 1)
+    started = orch(*words, "--extra", "others/extra.csv", *tiny("weights=init.safetensors", "epochs=1"))
+    assert started.code == 0, started.err
+    weights = hashes(tmp_path / "own/mask-0001/fold-1")["weights.safetensors"]
+    shutil.rmtree("own/mask-0001/fold-1")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)  # a relative path on record would be another file here
+    assert Path(json.loads((tmp_path / "own/mask-0001/run.json").read_text())["recipe"]["weights"]).is_absolute()
+    others.rename(tmp_path / "moved")
+    (tmp_path / "init.safetensors").rename(tmp_path / "gone.safetensors")
+    resume = ("resume", "mask-0001", "--jobs", 1, "-w", tmp_path / "own")
+    done = orch(*resume)
+    assert done.code == 2
+    assert f"`orch resume mask-0001 --extra TABLE --workspace {tmp_path / 'own'}`" in done.err
+    (restore,) = re.findall(r"`(cp [^`]+)`", done.err)
+    subprocess.run(shlex.split(restore), check=True)
+    done = orch(*resume, "--extra", tmp_path / "moved/extra.csv")
+    assert done.code == 0, done.err
+    assert hashes(tmp_path / "own/mask-0001/fold-1")["weights.safetensors"] == weights
+
+
+def test_what_has_changed_since_a_run_began_is_told_with_a_training_that_works(
+    orch: Orch, people: Path, tmp_path: Path
+) -> None:
+    place = tmp_path / "own place"
+    words = ("train", "mask", "--data", people / "train", "-w", place, "--folds", 2, "--plan-seed", 3, "--seed", 4)
+    assert orch(*words, "--jobs", 1, *tiny("epochs=1")).code == 0
+    shutil.rmtree(place / "mask-0001/fold-1")
+    weights = json.loads((place / "mask-0001/run.json").read_text())["initial_weights"]
+    edit_sealed(place / "mask-0001/run.json", initial_weights={**weights, "sha256": "0" * 64}, status="unfinished")
+    done = orch("resume", "mask-0001", "--jobs", 1, "-w", place)
+    assert done.code == 2
+    assert "the initial weights would be another" in done.err
+    (anew,) = re.findall(r"`(orch train [^`]+)`", done.err)
+    done = orch(*shlex.split(anew)[1:], "--jobs", 1)
+    assert done.code == 0, done.err
+    old, new = (json.loads((place / f"mask-000{number}/run.json").read_text()) for number in (1, 2))
+    assert (old["recipe"], old["seed"], old["plan"]) == (new["recipe"], new["seed"], new["plan"])

@@ -26,7 +26,7 @@ from rich.cells import cell_len
 from orchestrator.cli import BEGAN
 from orchestrator.cli.app import ENTRIES, main
 from orchestrator.cli.app import program as program_itself
-from orchestrator.cli.console import emit, grid, out, print_profile, say, warn
+from orchestrator.cli.console import emit, grid, out, print_profile, put, say, warn
 from orchestrator.cli.tables import Results, left_out
 from tests.conftest import ROOT, Done, tiny
 
@@ -211,13 +211,35 @@ def test_names_command_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     table = grid("", "photo", "label")
     table.add_row(name, "1")
     out().print(table)
+    put(f"no face {name}", "note ", 33)
     say(f"not read: {name}")
     warn(name)
     told = capsys.readouterr()
     for text in (told.out, told.err):
         assert r"a\x1b[31m\r\u202e" in text
         assert not set(text) & set("\x1b\r\u202e")
-    assert len([line for line in told.out.splitlines() if "jpg" in line or "a\\" in line]) == 1
+    assert (
+        len([line for line in told.out.splitlines() if "jpg" in line or "a\\" in line]) == 3
+    )  # a line's end is one in prose
+    assert r"a\x1b[31m\r\u202e\nb.jpg" in told.out  # and none in a table
+    emit({"path": f"{name}\x9b2J\x7f"})
+    text = capsys.readouterr().out
+    assert json.loads(text)["path"] == f"{name}\x9b2J\x7f"
+    assert not set(text) & set("\x1b\r\u202e\x9b\x7f")
+
+
+def test_names_go_into_pipes_as_they_are() -> None:
+    lines = [
+        "from orchestrator.cli.console import grid, out, put",
+        "from orchestrator.cli.streams import settle_streams",
+        "settle_streams()",
+        "table = grid('', 'photo', 'label')",
+        "table.add_row('caf\\udce9.jpg', '1')",
+        "out().print(table)",
+        "put('caf\\udce9.jpg')",
+    ]
+    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, check=True)
+    assert done.stdout.count(b"caf\xe9.jpg") == 2
 
 
 @pytest.mark.parametrize("environment", [

@@ -332,3 +332,16 @@ def test_what_is_no_number_is_not_sent_and_errors_are_sentences(workspace: Path)
     assert picky.told == [{"epoch": 1, "macro_f1": 0.5}]
     with pytest.raises(ConfigError, match="tracker picky: gone. What it was told is noted"):
         guarded.end(RunRecord.load(workspace / "age-0001"), 0.5)
+
+
+def test_folders_that_mlflow_makes_of_a_quoted_place_go_also_when_it_fails(tmp_path: Path) -> None:
+    place = tmp_path / "a%20b" / "c"
+
+    def make_and_fail() -> None:
+        with trackers._without_stray_folders(f"sqlite:///{place}/x.db"):
+            place.mkdir(parents=True)
+            raise RuntimeError("no database")
+
+    with pytest.raises(RuntimeError):
+        make_and_fail()
+    assert list(tmp_path.iterdir()) == []

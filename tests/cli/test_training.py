@@ -4,8 +4,12 @@ import io
 import json
 import re
 import shutil
-from collections.abc import Callable
+import tomllib
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pandas as pd
 import pytest
@@ -15,8 +19,13 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from orchestrator.data.readers import read
+from orchestrator.errors import ConfigError
+from orchestrator.experiments.spaces import STAGES, read_stages
+from orchestrator.inputs import Inputs, _changes
 from orchestrator.records.run import RunRecord
 from orchestrator.records.workspace import Workspace
+from orchestrator.settings import Settings, recipes_of
+from orchestrator.specialists import TRAINABLE
 from orchestrator.training import jobs
 from tests.conftest import TINY, Done, Silent, edit_sealed, hashes, tiny, train
 
@@ -537,3 +546,34 @@ def test_words_that_change_nothing_are_no_changes(orch: Orch, people: Path, tmp_
     assert keys.count("epochs") == 1  # said twice, counted once
     assert "patience" not in keys  # it is 0 anyway
     assert f"quick +{len(keys)}" in done.out
+
+
+def words_on_record(task: str, changes: Sequence[str]) -> list[str]:
+    """What a run's record says was changed, of a recipe that is in order."""
+    settings = Settings(Path("people"), changes=changes)
+    specialists = {task: TRAINABLE[task]}
+    inputs = cast("Inputs", SimpleNamespace(specialists=specialists, recipes=recipes_of(settings, specialists, None)))
+    return _changes(settings, inputs, task, "quick", None)
+
+
+def test_words_that_are_right_together_only_are_kept() -> None:
+    assert words_on_record("age", ["loss=focal", "focal_gamma=3"]) == ["loss=focal", "focal_gamma=3"]
+    assert words_on_record("age", ["focal_gamma=3", "lr=0.1", "loss=focal"]) == [
+        "focal_gamma=3",
+        "lr=0.1",
+        "loss=focal",
+    ]
+
+
+@pytest.mark.parametrize("task", sorted(TRAINABLE))
+def test_whatever_the_stages_of_a_search_try_can_be_put_on_record(task: str) -> None:
+    tried = 0
+    names = [name for name, value in tomllib.loads(STAGES).items() if isinstance(value, dict)]
+    for space in read_stages(None, names).values():
+        for point in space.points or ():
+            changes = space.words(point)
+            with suppress(ConfigError):  # what a recipe refuses, a search leaves out
+                recipes_of(Settings(Path("people"), changes=changes), {task: TRAINABLE[task]}, None)
+                tried += 1
+                assert set(words_on_record(task, changes)) <= set(changes)
+    assert tried > 10

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.data import files
-from orchestrator.data.files import atomic, digest_of, free_room, sweep, write_json
+from orchestrator.data.files import atomic, digest_of, free_room, sha256_of, sweep, write_json
+from orchestrator.data.lines import write_rows
 from orchestrator.errors import StoreError
 
 values = st.recursive(
@@ -59,3 +60,14 @@ def test_too_little_room_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(files.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10**6}))
     with pytest.raises(StoreError, match="a thing needs 2 MB, and 1 MB are free on this disk. Go away"):
         free_room(tmp_path, 2 * 10**6, "a thing", "Go away.")
+
+
+@pytest.mark.parametrize("place", ["/dev/zero", "/dev/stdin"])
+def test_what_would_never_end_is_not_hashed(place: str) -> None:
+    with pytest.raises(OSError, match="pipe or a device"):
+        sha256_of(Path(place))
+
+
+def test_nothing_is_an_empty_cell(tmp_path: Path) -> None:
+    write_rows(tmp_path / "x.csv", ["a", "b"], [[None, float("nan")], ["1\r", 0.348243]])
+    assert (tmp_path / "x.csv").read_bytes() == b'a,b\n,\n"1\r",0.348243\n'

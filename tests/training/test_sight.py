@@ -93,5 +93,5 @@ def test_looking_draws_from_no_other_random_stream() -> None:
     from orchestrator.training import backbones
 
     backbones._seen.cache_clear()
-    backbones._seen("test_resnet", 64, 48)
+    backbones._seen("test_resnet", (64, 48), (64, 48))
     assert torch.equal(torch.rand(3), wanted)
