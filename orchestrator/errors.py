@@ -71,7 +71,7 @@ class Problem:
         fix: the way out, as an instruction; empty when `what` says it already.
         kind: a stable word for machines, such as `missing_file`.
         fatal: False for what is only worth knowing.
-        column: of a table, where one is missing.
+        column: of a table, where one is missing or holds what it may not.
     """
 
     where: str

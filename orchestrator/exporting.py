@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -171,8 +172,24 @@ def export_ensemble(
         "members": members, **found, "programs": {name: sha256_of(folder / name) for name in programs},
         "made_by": {name: version(name) for name in ("orchestrator", "torch", "onnx", "onnxscript")},
     }  # fmt: skip
+    before = _files_of(folder)
     write_json(folder / CARD, {**card, "digest": digest_of(card)})  # written last: a folder with it is a whole export
+    for name in before - _files_of(folder):
+        (folder / name).unlink(missing_ok=True)
     return Exported(folder, differences, min(len(pixels) for pixels in sample.values()))
+
+
+def _files_of(folder: Path) -> set[str]:
+    """The files that an export's card names; none where there is no card, or a damaged one."""
+    try:
+        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+        names = {one["file"] for one in card["members"]} | {
+            *card["programs"],
+            *card.get("detector", {}).get("files", ()),
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return set()
+    return {name for name in names if isinstance(name, str) and Path(name).name == name}
 
 
 def _sample(predictor: Predictor, store: Path, photos: Sequence[Path]) -> dict[Geometry, Pixels]:

@@ -296,6 +296,7 @@ def new_run(
     folds: Sequence[int] = (),
     base: RunRecord | None = None,
     offered: bool = False,
+    threads: int = 0,
 ) -> RunRecord:
     """Writes the record of a run that is to be trained; the caller holds the workspace's lock.
 
@@ -308,10 +309,14 @@ def new_run(
         folds: retrain only these.
         base: the run whose recipe was taken where none was named.
         offered: it is part of an experiment, and shall not become its specialist's current run by itself.
+        threads: of each member's training; 0: as the base run's, or else as many as the cores allow. Other threads add up in
+            another order, which changes results as another seed does: what is held against a run is trained as it was.
     """
     from orchestrator.training.jobs import share_out
 
-    _, threads = share_out(settings.jobs, members, inputs.device)
+    if not threads and base is not None and base.device == inputs.device == "cpu":
+        threads = base.threads
+    threads = threads or share_out(settings.jobs, members, inputs.device)[1]
     plan = inputs.plan
     named = choices_of((task,), settings.recipes)[0].get(task, "")
     trained: list[int | None] = [*folds] or inputs.folds

@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 
 from orchestrator.choosing import make_current
 from orchestrator.commands import orch
-from orchestrator.errors import WorkspaceError
+from orchestrator.errors import DamagedError, WorkspaceError
 from orchestrator.inputs import key_of, new_run, read_inputs
 from orchestrator.preparation import Observer, Work, first_job, missing_jobs, pixels_of
 from orchestrator.records.comparison import near
@@ -28,8 +28,10 @@ from orchestrator.records.workspace import Workspace
 from orchestrator.retraining import base_run, check_fold_numbers, check_folds, settle, tell_base
 from orchestrator.settings import Settings
 from orchestrator.specialist import Specialist
+from orchestrator.training.cards import identity_of
 
 if TYPE_CHECKING:
+    from orchestrator.inputs import Inputs
     from orchestrator.training.jobs import JobResult
     from orchestrator.training.member import MemberJob
 
@@ -143,6 +145,13 @@ def retrain(
         check_folds(inputs, parent)
         for fold in kept:
             check_member(parent, fold)
+        if not again and all(_is_trained_so(parent, fold, settings, inputs) for fold in folds):
+            numbers = f"fold{'s' * (len(folds) > 1)} {', '.join(map(str, folds))}"
+            observer.say(
+                f"{parent.id} has {numbers} already, by the same recipe, data, plan and seed. --again trains once more, another "
+                "--seed draws anew."
+            )
+            return Report([parent], {}, time.monotonic() - started)
     key = key_of(settings, inputs, task, parent, folds)
     run, same = (found_run(inputs.workspace, task, key, finished_too) for finished_too in (False, True))
     heal_runs([one for one in (run, same) if one is not None], observer)
@@ -177,6 +186,17 @@ def retrain(
         for fold in kept:
             share_member(parent, run, fold)
     return train_runs([run], [Work(settings, specialist, inputs, run, pixels[task])], observer, started)
+
+
+def _is_trained_so(run: RunRecord, fold: int, settings: Settings, inputs: Inputs) -> bool:
+    """Whether a run's member, complete and whole, is what a training by these inputs would come to."""
+    task, recipe, weights = run.task, inputs.recipes[run.task].digest(), inputs.weights[run.task].sha256
+    plan = inputs.plan.digest if inputs.plan else None
+    wanted = identity_of(task, fold, recipe, weights, inputs.fingerprint, plan, settings.seed, inputs.extra_of(task))
+    try:
+        return bool(check_member(run, fold)["id"] == wanted)
+    except DamagedError:
+        return False
 
 
 def heal_runs(runs: Sequence[RunRecord], observer: Observer) -> None:

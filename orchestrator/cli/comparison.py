@@ -27,7 +27,7 @@ def print_comparison(found: Comparison) -> None:
     gains = (f"over {first}", "95 % interval")
     table = grid(
         title, "run", *beside, *names, "macro F1", *gains, "verdict", "log loss", "surer",
-        keep=("macro F1", f"over {first}", "verdict", *beside, "95 % interval", "log loss"), text=("differs in",),
+        keep=("macro F1", f"over {first}", "95 % interval", "verdict", *beside, "log loss", "surer"), text=("differs in",),
     )  # fmt: skip
     for number, one in enumerate(found.runs):
         gain, span = "", ""

@@ -26,6 +26,7 @@ from orchestrator.labels import TASKS
 
 __all__ = ["app"]
 
+SHOWN_ALIKE = 3
 SHOWN_NOTES = 20
 
 app = typer.Typer(
@@ -78,11 +79,19 @@ def check_data(
 
 
 def _print_problems(problems: list[Problem]) -> None:
-    """Every error; of each kind of note the first twenty."""
+    """Every error, those that say the same of many places once; of each kind of note the first twenty."""
     notes: dict[str, int] = {}
+    alike: dict[tuple[str, str], list[Problem]] = {}
     for problem in problems:
         if problem.fatal:
+            alike.setdefault((problem.what, problem.fix), []).append(problem)
+    for same in alike.values():
+        for problem in same[:SHOWN_ALIKE]:
             put(str(problem), "error", 31)
+        if len(same) > SHOWN_ALIKE:
+            put(f"... and {len(same) - SHOWN_ALIKE:,} more places: {same[0].what} --json lists all.", "error", 31)
+    for problem in problems:
+        if problem.fatal:
             continue
         notes[problem.kind] = notes.get(problem.kind, 0) + 1
         if notes[problem.kind] <= SHOWN_NOTES:

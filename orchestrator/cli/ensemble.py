@@ -11,6 +11,7 @@ import typer
 from orchestrator.cli.console import emit, grid, out, put, say, share
 from orchestrator.cli.options import JsonOption, WorkspaceOption
 from orchestrator.commands import orch
+from orchestrator.errors import counted
 
 if TYPE_CHECKING:
     from orchestrator.ensembling import Built
@@ -208,7 +209,7 @@ def _print_disagreements(built: Built) -> None:
             "alone has not seen its person. They can differ when predicting."
         )
         return
-    put(f"soft and hard voting disagree on {len(table):,} photos" + (":" if len(table) else "."))
+    put(f"soft and hard voting disagree on {counted(len(table), 'photo')}" + (":" if len(table) else "."))
     for row in table.head(10).itertuples(index=False):
         put(f"  {row.path}: soft {row.soft}, hard {row.hard}")
     if len(table) > 10:

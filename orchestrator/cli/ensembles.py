@@ -48,7 +48,10 @@ def list_ensembles(workspace: WorkspaceOption = Path("runs"), json: JsonOption =
         emit([{**record, "id": name, "current": name == current} for name, record in found])
         tell_damaged(wrong)
         return
-    table = grid("", "ensemble", "strategy", "runs", "tables", "18-way macro F1", "95 % interval", "state", "created")
+    table = grid(
+        "", "ensemble", "strategy", "runs", "tables", "18-way macro F1", "95 % interval", "state", "created",
+        keep=("18-way macro F1", "state", "95 % interval", "runs"), text=("runs", "tables"),
+    )  # fmt: skip
     table.columns[2].justify = table.columns[3].justify = "left"
     for name, record in found:
         runs = dict.fromkeys(one["run"] for members in record["members"].values() for one in members)
@@ -107,5 +110,8 @@ def delete_ensembles(
     if not yes:
         typer.confirm(f"Delete {', '.join(names)} for good?", abort=True, err=True)
     for name in names:
+        current = place.current_or_none("ensemble") == name
         delete_ensemble(place, name)
         say(f"{name} is deleted.")
+        if current:
+            say(f"It was the current ensemble: {place.without_current('ensemble')}")

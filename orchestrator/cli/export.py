@@ -17,7 +17,12 @@ __all__ = ["export"]
 
 
 def export(
-    to: Annotated[Path, typer.Option("--out", "-o", help="A new folder for the files.")],
+    to: Annotated[
+        Path,
+        typer.Option(
+            "--out", "-o", help="The folder for the files: new, empty, or an earlier export, which it replaces."
+        ),
+    ],
     photos: Annotated[
         list[Path] | None,
         typer.Option("--photos", help="Photos to check the files on; the training photos in the store, if left out."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Iterator, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -43,10 +44,20 @@ class Entry:
             group = typer.main.get_group(found)
             group.name = self.name
             group.rich_help_panel = self.panel
+            for command in group.commands.values():
+                command.help = _flowing(command.help)
             return group
         one = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
         one.command(self.name, rich_help_panel=self.panel)(found)
-        return typer.main.get_command(one)
+        command = typer.main.get_command(one)
+        command.help = _flowing(command.help)
+        return command
+
+
+def _flowing(text: str | None) -> str:
+    """A docstring whose paragraphs break where the terminal does, and not where the source does; examples stay as they are."""
+    parts = inspect.cleandoc(text or "").split("\n\n")
+    return "\n\n".join(part if part.startswith("\b") else part.replace("\n", " ") for part in parts)
 
 
 class _Loading(MutableMapping[str, Any]):

@@ -64,7 +64,8 @@ def print_list(found: list[tuple[RunRecord, dict[str, Any]]], asked: Sequence[st
     """The table of runs and their facts; keys that were asked for have a column."""
     told = [key for key in asked if key not in SHOWN]
     columns = ("run", "recipe", "backbone", "seed", "folds", "plan", "macro F1", "state", "created", "tags")
-    table = grid("", *columns, *told)
+    # The backbone is the longest, and is told by the recipe's name.
+    table = grid("", *columns, *told, keep=("macro F1", "state", "folds", *told, "recipe", "seed", "plan"))
     for run, one in found:
         score = "-" if one["score"] is None else share(one["score"])
         folds = f"{one['members']} of {len(run.folds)}" if run.plan is None else f"{one['members']} of {run.plan['k']}"

@@ -46,7 +46,7 @@ WorkspaceOption = Annotated[
 ]
 ColumnsOption = Annotated[
     list[str],
-    typer.Option("--columns", help="A manifest's column names: OURS=THEIRS, as in person=subject_id."),
+    typer.Option("--columns", help="A manifest's column name: OURS=THEIRS, as in person=subject_id. May stand often."),
 ]
 DistinctOption = Annotated[
     bool,

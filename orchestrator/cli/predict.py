@@ -87,7 +87,7 @@ def predict(
       orch predict photos/ more/photo.png --json
       orch predict photos/ --out answers.csv --picture answers.png
       orch predict --eval people/eval --out submission.csv
-      orch predict --eval people/eval --out submission.csv --probabilities p.parquet --on-error mark
+      orch predict --eval people/eval --out answers.csv --on-error mark
     """
     from orchestrator.data.outputs import TABLES, Output, check_outputs
     from orchestrator.ensemble.options import STRATEGIES, check_cascade, check_choice, check_device, check_engine
@@ -257,7 +257,7 @@ def _print(answers: list[Prediction]) -> None:
     title = "agreement: share of members that chose the class, of the task on which they agree least"
     what = "share" if answers[0].strategy == "hard" else "p"
     numbers = [f"{what}({task})" for task in TASKS]
-    table = grid(title, "photo", "label", "answer", *numbers, "agreement", keep=("label", "answer"))
+    table = grid(title, "photo", "label", "answer", *numbers, "agreement", keep=("label", "answer", "agreement"))
     console = out()
     for answer in answers[:SHOWN]:
         if answer.error:

@@ -41,7 +41,7 @@ def pseudo(
     \b
     Examples:
       orch pseudo --eval people/eval --out pseudo.parquet
-      orch train age --data people/train --extra pseudo.parquet --set extra_factor=0.3
+      orch train age --data people/train --extra pseudo.parquet
     """
     from orchestrator.data.outputs import Output, check_outputs
     from orchestrator.ensemble.options import check_device, check_threshold

@@ -160,7 +160,7 @@ def show_run(
         if record.parent
         else "-",
         "machine": f"{machine['processor']}, {machine['cores']} cores, {machine.get('gpu', 'no GPU')}; "
-        f"{record.threads} threads a member",
+        f"{counted(record.threads, 'thread')} a member",
         "versions": "  ".join(f"{name} {version}" for name, version in versions.items()),
         "git": record.environment["git"] or "-",
         "training": f"{record.seconds / 60:.1f} minutes, its own members added up",
@@ -279,7 +279,7 @@ def track_runs(
 
     \b
     Examples:
-      orch runs track age-0001 age-0002 --to tensorboard && tensorboard --logdir runs/tensorboard
+      orch runs track age-0001 age-0002 --to tensorboard
       orch runs track age-0001 --to mlflow=http://localhost:5000
     """
     from orchestrator.experiments.trackers import check_words, open_trackers
@@ -318,5 +318,8 @@ def delete_runs(
     if not yes:
         typer.confirm(f"Delete {', '.join(one.id for one in records)} for good?", abort=True, err=True)
     for one in records:
+        current = place.current_or_none(one.task) == one.id
         delete(place, one)
         say(f"{one.id} is deleted.")
+        if current:
+            say(f"It was the current {one.task} run: {place.without_current(one.task)}")

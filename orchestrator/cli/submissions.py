@@ -40,7 +40,7 @@ def diff(
     \b
     Examples:
       orch submissions diff monday.csv tuesday.csv
-      orch submissions diff monday.csv tuesday.csv --eval people/eval --picture differences.png
+      orch submissions diff one.csv two.csv --eval people/eval --picture d.png
     """
     from orchestrator.data.outputs import Output, check_outputs
     from orchestrator.labels import LABELS

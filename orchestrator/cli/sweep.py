@@ -108,8 +108,8 @@ def sweep(
     \b
     Examples:
       orch sweep age --data people/train --folds-used 1 --trials 40 --minutes 60
-      orch sweep age --data people/train --space space.toml --out best.toml --picture trials.png
-      orch sweep age --data people/train --stages model,loss,augment,lr,tta --folds-used 1
+      orch sweep age --data people/train --space space.toml --picture trials.png
+      orch sweep age --data people/train --stages model,loss,lr --folds-used 1
       orch sweep age --print-space > space.toml
     """
     from orchestrator.experiments.spaces import DEFAULT, STAGES, read_space, read_stages
@@ -218,15 +218,19 @@ def _print_sweep(found: Sweep) -> None:
     best = found.comparison.runs[1]
     assert best.gain is not None  # the first of a comparison alone has none
     gain, span = best.gain
+    if gain <= 0:
+        say(
+            f"no trial scores above the recipe as it is ({found.reference.id}). The best, {best.run.id}: {gain:+.4f} "
+            f"({span.low:+.4f} to {span.high:+.4f})."
+        )
+        return
     verdict = {
         "better": "more than these people's chance. It is still the luckiest of several: train it with another --seed before "
         "trusting it.",
         "noise": "noise: other people could turn it around.",
-        "worse": "worse: the recipe as it is wins.",
     }[best.verdict]
     say(f"best: {best.run.id}, {gain:+.4f} over {found.reference.id} ({span.low:+.4f} to {span.high:+.4f}): {verdict}")
-    if best.verdict != "worse":
-        say(next_step(best.run))
+    say(next_step(best.run))
 
 
 def _why_none(found: Sweep) -> str:

@@ -153,7 +153,7 @@ class Results(Console):
             if isinstance(one, Grid) and (names := list(left_out(one, self))):
                 from orchestrator.cli.console import say
 
-                say(f"no room here for {', '.join(names)}: a wider terminal shows them, and so does `| cat`.")
+                say(f"no room here for {', '.join(names)}: a wider terminal shows them, and so does `| less -S`.")
 
 
 def left_out(table: Grid, console: Console) -> Iterator[str]:

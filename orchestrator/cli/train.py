@@ -33,7 +33,7 @@ from orchestrator.cli.options import (
     chosen_tasks,
     column_names,
 )  # fmt: skip
-from orchestrator.commands import orch
+from orchestrator.commands import data_words, orch
 from orchestrator.errors import ConfigError
 from orchestrator.labels import JOINT, TASKS
 
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from orchestrator.experiments.tracking import Tracked
     from orchestrator.pipeline import Observer, Report
     from orchestrator.records.run import RunRecord
+    from orchestrator.records.workspace import Workspace
 
 __all__ = ["after", "conclude", "interrupted", "train", "train_all", "watcher"]
 
@@ -76,9 +77,9 @@ def train_all(
     \b
     Examples:
       orch train-all --data people/train
-      orch train-all --data people/train --folds 3 --set age.epochs=8 --set mask.lr=5e-4
-      orch train-all --data people/train --recipe standard --recipe age=my_age.toml
-      orch train-all --data manifest.csv --columns person=subject --tasks gender,mask
+      orch train-all --data people/train --folds 3 --set age.epochs=8
+      orch train-all --data people/train --recipe standard --recipe age=my.toml
+      orch train-all --data faces.csv --columns path=file --columns person=id
     """
     from orchestrator.settings import Settings, check_early
     from orchestrator.specialists import SPECIALISTS
@@ -155,14 +156,14 @@ def train(
 
     Recipe, folds and plan are the current run's unless you change them. When the run is complete it becomes the
     specialist's current one, and `orch ensemble` takes it up; one of fewer folds (--valid-only) leaves the current one alone.
-    Nothing is trained twice: what a run has by the same recipe, data, plan and seed is found.
+    No run is trained twice: what one has by the same recipe, data, plan and seed is found.
 
     \b
     Examples:
       orch train age --data people/train --set age.epochs=30
       orch train age --data people/train --seed 1
       orch train mask --data people/train --fold 2 --seed 1
-      orch train age --data people/train --grid loss=cross_entropy,focal lr=1e-3,3e-4 --folds-used 1
+      orch train age --data people/train --grid loss=focal,f1 lr=1e-3,3e-4
     """
     from orchestrator.experiments.points import grid_points, settings_of
     from orchestrator.retraining import base_run, check_fold_numbers, settle
@@ -175,7 +176,15 @@ def train(
         plan_seed, jobs, device, not no_store, profile, extra, distinct,
     )  # fmt: skip
     if more and not grid_words:
-        raise ConfigError(f"{' '.join(more)}: only --grid takes more words. One setting is changed by --set {more[0]}.")
+        raise ConfigError(
+            f"{' '.join(more)}: only --grid takes more words, to try each of several values: --grid {' '.join(more)}. "
+            "One value is set by --set KEY=VALUE."
+        )
+    if fold and settings.folds_used:
+        raise ConfigError(
+            "--fold trains some folds anew and shares the others; --valid-only and --folds-used train the first ones alone. Give "
+            "one of them."
+        )
     if grid_words and (fold or base or again or profile):
         raise ConfigError(
             "--grid trains whole combinations, each once: leave --fold, --base, --again and --profile out."
@@ -214,8 +223,28 @@ def after(run: RunRecord) -> str:
         return f"next: {orch('runs', 'use', run.id, workspace=workspace)}"
     if current not in (None, run.id):
         return f"next: {orch('runs', 'compare', current, run.id, workspace=workspace)}"
+    place = Workspace(workspace)
+    if apart := [task for task in TASKS if task != run.task and not _go_together(place, task, run)]:
+        from orchestrator.records.origins import plan_words
+
+        words = [
+            *data_words(Path(run.data["source"]), run.data["columns"], bool(run.data.get("distinct_people"))),
+            *plan_words(run),
+        ]
+        train_them = orch("train-all", *words, "--tasks", ",".join(apart), workspace=workspace)
+        return f"next: {train_them}   (an ensemble is scored where the three have held out the same people)"
     joint = ("--members", f"joint={run.id}") if run.task == JOINT else ()
     return f"next: {orch('ensemble', '--strategy', 'soft', *joint, workspace=workspace)}"
+
+
+def _go_together(workspace: Workspace, task: str, run: RunRecord) -> bool:
+    """Whether a specialist's current run has held out the same people of the same data as another run."""
+    name = workspace.current_or_none(task)
+    if name is None:
+        return False
+    other = workspace.run(name)
+    here, there = ((one.data["fingerprint"], (one.plan or {}).get("digest"), one.folds) for one in (run, other))
+    return here == there
 
 
 def _conclude_grid(report: Report, workspace: Path, json: bool) -> None:
@@ -283,13 +312,13 @@ def conclude(report: Report, json: bool, next_step: str) -> None:
             }
         )
     else:
-        table = grid("", "run", "specialist", "recipe", "members", "macro F1", "state", "folder")
+        table = grid("", "run", "specialist", "recipe", "members", "macro F1", "state")
         for run in report.runs:
             score = score_of(run)
             told = "-" if score is None else share(score)
             members = f"{len(cards_of(run))}/{len(run.folds)}"
             state = run.status if not any(key[0] == run.id for key in report.failures) else "failed"
-            table.add_row(run.id, run.task, recipe_of(run), members, told, state, str(run.folder))
+            table.add_row(run.id, run.task, recipe_of(run), members, told, state)
         out().print(table)
         say(f"{minutes(elapsed())} in all.")
         if profiles:

@@ -105,7 +105,9 @@ def check(
             plan = plan_folds(photos.people, k, 0) if k else None
         except OrchestratorError as error:
             problems.append(Problem(str(source), error.message, kind="too_few_people"))
-        problems += check_classes(photos, needs or TASKS, plan)
+        # Of rows whose word is wrong nothing is known: what the others lack may stand there.
+        unknown = {problem.column for problem in problems if problem.kind in ("unknown_word", "impossible_age")}
+        problems += check_classes(photos, [task for task in needs or TASKS if task not in unknown], plan)
     sizes = Counter(one.size for one in opened if one.size)
     problems.sort(key=lambda problem: not problem.fatal)  # stable: the order of finding within each
     return Findings(photos, problems, dict(sizes.most_common()), len(opened))

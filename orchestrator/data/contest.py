@@ -252,6 +252,10 @@ def read_eval(root: Path, missing_too: bool = False) -> Eval:
     Raises:
         DataError: no table, a missing column, repeated ids or missing photos, all named.
     """
+    if is_file(root):
+        raise DataError(f"{root}: is a file. Give the folder that holds info.csv and images/.")
+    if root.name == "images" and is_file(root.parent / "info.csv"):
+        root = root.parent
     if not is_file(root / "info.csv") and is_file(root / "eval" / "info.csv"):
         root = root / "eval"
     table = _read(root / "info.csv", ("ImageID", "ans"))

@@ -7,7 +7,10 @@ are mapped. A column may be missing when the task that needs it is not trained.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import re
+import shlex
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -114,14 +117,21 @@ def _rename(table: Table, columns: Mapping[str, str]) -> dict[str, str]:
     names |= {ours: theirs for theirs, ours in taken.items()}
     missing = [column for column in ("path", "person") if column not in names]
     if missing:
+        mapped = shlex.join(word for column in missing for word in ("--columns", f"{column}={_near(column, names)}"))
         found = [
             Problem(str(path), f"no column '{column}'.{nearest(column, names)}", kind="missing_column", column=column)
             for column in missing
         ]
-        raise DataError(
-            f"{path}: has the columns {', '.join(table.columns)}; map names with --columns {missing[0]}=NAME.", found
-        )
+        has = f"has the columns {', '.join(table.columns)}"
+        found[-1] = replace(found[-1], fix=f"It {has}: map names by {mapped}.")
+        raise DataError(f"{path}: {has}.", found)
     return names
+
+
+def _near(column: str, names: Iterable[str]) -> str:
+    """The table's own name for a column, where one is near; else a word to fill in."""
+    found = re.search(r"'(.+)'", nearest(column, names))
+    return found[1] if found else "NAME"
 
 
 def _check_row(row: Mapping[str, Any], where: str, folder: Path) -> list[Problem]:

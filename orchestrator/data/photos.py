@@ -107,6 +107,7 @@ def check_word(column: str, value: object, where: str) -> tuple[str | None, Prob
         where,
         f"{column} is {found}; allowed: {', '.join(allowed)}.{nearest(word, allowed)}",
         kind="unknown_word",
+        column=column,
     )
 
 
@@ -120,4 +121,5 @@ def check_age(value: object, where: str) -> tuple[float | None, Problem | None]:
     if 0 <= years <= MAX_AGE:
         return years, None
     found = "nothing" if pd.isna(value) or not str(value).strip() else f"'{value}'"  # type: ignore[call-overload]  # any object
-    return None, Problem(where, f"age is {found}; allowed: years from 0 to {MAX_AGE}.", kind="impossible_age")
+    what = f"age is {found}; allowed: years from 0 to {MAX_AGE}."
+    return None, Problem(where, what, kind="impossible_age", column="age")

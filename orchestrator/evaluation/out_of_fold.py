@@ -146,7 +146,7 @@ def join_tasks(by_task: Mapping[str, Mapping[str, pd.DataFrame]]) -> dict[str, O
             told = ", ".join(f"{name} {count:,}" for name, count in counts.items())
             raise PlanError(
                 f"the specialists' runs do not cover the same held-out photos ({told}): some run trained only a part of the "
-                "folds, or other photos. Choose complete runs with --members, or train the missing folds."
+                "folds, or other photos. Choose runs of all folds with --members, or train the missing folds."
             )
     return joined
 

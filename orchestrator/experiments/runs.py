@@ -20,7 +20,13 @@ def known_run(settings: Settings, inputs: Inputs, task: str) -> RunRecord | None
 
 
 def run_of(
-    settings: Settings, inputs: Inputs, task: str, members: int, base: RunRecord | None, tags: Sequence[str]
+    settings: Settings,
+    inputs: Inputs,
+    task: str,
+    members: int,
+    base: RunRecord | None,
+    tags: Sequence[str],
+    threads: int = 0,
 ) -> RunRecord:
     """The run of these settings, found or made, and tagged.
 
@@ -31,9 +37,12 @@ def run_of(
         members: that the command trains in all, which share the cores.
         base: the run whose recipe was taken where none was named.
         tags: for `orch runs list --where tag=...`.
+        threads: of a run that is made, as in `new_run`.
     """
     with inputs.workspace.lock():
-        run = known_run(settings, inputs, task) or new_run(settings, inputs, task, members, base=base, offered=True)
+        run = known_run(settings, inputs, task) or new_run(
+            settings, inputs, task, members, base=base, offered=True, threads=threads
+        )
     tag(run, tags)
     return run
 

@@ -212,7 +212,7 @@ class _Rounds:
             if not asked:
                 self.observer.say("every point of the space is tried.")
                 break
-            self._round(asked, ended if prune else [])
+            self._round(asked, ended if prune else [], reference.threads)
             self._tell(asked, min(count, most))
         trials = self.search.trials
         result = Sweep(
@@ -256,13 +256,13 @@ class _Rounds:
         self.observer.say(f"{run.id} is the recipe as it is{self.at}, which trials are held against.")
         return run
 
-    def _round(self, asked: Sequence[Trial], ended: Sequence[Trial]) -> None:
+    def _round(self, asked: Sequence[Trial], ended: Sequence[Trial], threads: int) -> None:
         """Trains some trials: their first folds together, then the others of those that were not given up."""
         ready: list[tuple[Trial, Work]] = []
         works: dict[str, Work] = {}
         for trial in asked:
             try:
-                work = self._work(trial, len(asked), ended)
+                work = self._work(trial, len(asked), ended, threads)
             except OrchestratorError as error:  # a point whose settings cannot go together, or weights out of reach
                 self.search.tell(replace(trial, state=FAILED, why=str(error)))
                 self.observer.say(f"trial {trial.number} ({' '.join(trial.changes)}) cannot be: {error}")
@@ -285,13 +285,13 @@ class _Rounds:
         for trial, work in ready:
             self.search.tell(self._end(trial, work, first, second))
 
-    def _work(self, trial: Trial, together: int, ended: Sequence[Trial]) -> Work:
+    def _work(self, trial: Trial, together: int, ended: Sequence[Trial], threads: int) -> Work:
         task = self.specialist.name
         own = [f"{task}.{word}" for word in trial.changes]
         settings = replace(self.settings, changes=[*self.settings.changes, *own])
         inputs = read_inputs(settings, {task: self.specialist}, lambda _: None, self.base)
         pixels = pixels_of(settings, inputs, {task}, self.observer)[task]
-        run = run_of(settings, inputs, task, together * len(inputs.folds), self.base, self.tags)
+        run = run_of(settings, inputs, task, together * len(inputs.folds), self.base, self.tags, threads)
         recipe = inputs.recipes[task]
         bars = bars_of(ended, recipe.epochs, recipe.evaluate_every)
         return Work(settings, self.specialist, inputs, run, pixels, bars=bars)

@@ -52,6 +52,7 @@ def settings_of(run: RunRecord) -> dict[str, Any]:
         **flat(run.recipe), "seed": ", ".join(map(str, run.seeds)), "data": run.data["fingerprint"][:12],
         "plan": f"{plan['digest'][:12]} ({plan['k']} folds)", "folds": ", ".join(map(str, run.folds)),
         "initial weights": run.initial_weights["sha256"][:12] or "random", "device": run.device.partition(":")[0],
+        "threads": run.threads,
         "extra": f"{', '.join(run.data['extra']['sources'])} ({run.extra[:6]})" if run.extra else "none",
     }  # fmt: skip
 

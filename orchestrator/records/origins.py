@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from orchestrator.data.folds import FoldPlan
 
 __all__ = [
-    "check_beginning", "content_of", "extra_sources_of", "keep_content", "keep_plan", "plan_of", "source_of", "trained_content",
-    "training_words",
+    "check_beginning", "content_of", "extra_sources_of", "keep_content", "keep_plan", "plan_of", "plan_words", "source_of",
+    "trained_content", "training_words",
 ]  # fmt: skip
 
 PHOTOS, PHOTOS_FORMAT = "photos", 2
@@ -118,9 +118,13 @@ def training_words(run: RunRecord, data: Path | None = None, extra: Sequence[Pat
     recipe = ["--base", run.id]  # which must be complete
     if not run.complete:
         recipe = ["--recipe", run.recipe_name, *(word for change in run.changes for word in ("--set", change))]
+    return [*source, *recipe, *plan_words(run), "--seed", str(run.seed)]
+
+
+def plan_words(run: RunRecord) -> list[str]:
+    """The options of a printed training command that name a run's fold plan."""
     plan = run.plan or {"k": 0, "seed": 0}
-    draws = ("--folds", plan["k"], "--plan-seed", plan["seed"], "--seed", run.seed)
-    return [*source, *recipe, *map(str, draws)]
+    return ["--folds", str(plan["k"]), "--plan-seed", str(plan["seed"])]
 
 
 def extra_sources_of(run: RunRecord, tables: Sequence[Path], again: str) -> tuple[Path, ...]:

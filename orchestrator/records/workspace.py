@@ -266,9 +266,9 @@ class Workspace:
         except DamagedError as error:
             if error.way_out:  # a newer version's, which nothing here may write over
                 raise
-            raise damaged(path, error.what, self._chosen(what)) from None
+            raise damaged(path, error.what, self.without_current(what)) from None
         if not (self.root / name).is_dir():
-            raise damaged(path, f"names {name}, of which there is no folder in {self.root}", self._chosen(what))
+            raise damaged(path, f"names {name}, of which there is no folder in {self.root}", self.without_current(what))
         return name
 
     def current_or_none(self, what: str) -> str | None:
@@ -278,7 +278,7 @@ class Workspace:
         except DamagedError:
             return None
 
-    def _chosen(self, what: str) -> str:
+    def without_current(self, what: str) -> str:
         """The way out where nothing says what is current: the rest of a sentence."""
         group, names = ("ensembles", self._answering()) if what == "ensemble" else ("runs", self._whole(what))
         if not names:
@@ -324,7 +324,7 @@ class Workspace:
             return RunRecord.load(self.root / name)
         if self._whole(task):
             raise WorkspaceError(
-                f"{self.root}: no {task} run is the current one ({self._current(task)} is missing): {self._chosen(task)}"
+                f"{self.root}: no {task} run is the current one ({self._current(task)} is missing): {self.without_current(task)}"
             )
         unfinished = [run.id for run in self.runs(task)]
         resume = orch("resume", unfinished[-1], workspace=self.root) if unfinished else ""
@@ -367,7 +367,7 @@ class Workspace:
             if self.ensembles():
                 path = self._current("ensemble")
                 raise WorkspaceError(
-                    f"{self.root}: no ensemble is the current one ({path} is missing): {self._chosen('ensemble')}"
+                    f"{self.root}: no ensemble is the current one ({path} is missing): {self.without_current('ensemble')}"
                 )
             raise WorkspaceError(f"{self.root}: there is no ensemble yet. `{make}` makes one.")
         folder = self.ensemble_folder(name) if asked else self.root / name
