@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from orchestrator.commands import orch
 from orchestrator.data.augmentation import Augment
+from orchestrator.data.files import from_root
 from orchestrator.errors import ConfigError, Problem, counted, nearest
 from orchestrator.labels import CLASSES
 from orchestrator.lint import REFUSED, lint
@@ -185,7 +186,7 @@ def _validate(
         values["weights"] = "none"
     source = values.get("weights")
     if isinstance(source, str) and source not in WEIGHTS_WORDS and Path(source).is_file():
-        values["weights"] = str(Path(source).absolute())  # a run is resumed from wherever the command is given
+        values["weights"] = from_root(Path(source))  # a run is resumed from wherever the command is given
     try:
         recipe = Recipe.model_validate(values)
     except ValidationError as error:

@@ -182,7 +182,24 @@ class WorkspaceError(OrchestratorError):
 
 
 class DamagedError(FileError, WorkspaceError):
-    """A file of the workspace is missing, damaged, or another than the one that was written."""
+    """A file of the workspace is missing, damaged, or another than the one that was written.
+
+    Args:
+        path: the file, as the message names it.
+        what: is wrong with it, without a full stop.
+        way_out: what to do, in a sentence of its own; may be empty.
+        problems: the single problems when there are several.
+        replaceable: whether it may be put aside and written anew. Not so a newer version's, or one that may not be read.
+    """
+
+    def __init__(
+        self, path: object, what: str, way_out: str = "", problems: Sequence[Problem] = (), replaceable: bool = True
+    ) -> None:
+        super().__init__(path, what, way_out, problems)
+        self.replaceable = replaceable
+
+    def __reduce__(self) -> tuple[type[OrchestratorError], tuple[Any, ...]]:
+        return (type(self), (self.path, self.what, self.way_out, self.problems, self.replaceable))
 
 
 class LeakError(OrchestratorError):

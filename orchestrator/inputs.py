@@ -23,6 +23,7 @@ from orchestrator.checks import (
 from orchestrator.config import choices_of
 from orchestrator.data.check import twins
 from orchestrator.data.extra import Extra, read_extra
+from orchestrator.data.files import from_root
 from orchestrator.data.folds import FoldPlan, plan_folds
 from orchestrator.data.hashes import HashCache
 from orchestrator.data.photos import Photos
@@ -258,7 +259,7 @@ def _about_extra(inputs: Inputs, task: str) -> dict[str, Any]:
     fingerprint = inputs.extra_of(task)
     if inputs.extra is None or fingerprint is None:
         return {}
-    sources = [str(source.absolute()) for source in inputs.extra.sources]
+    sources = [from_root(source) for source in inputs.extra.sources]
     return {"extra": {"sources": sources, "fingerprint": fingerprint, "photos": len(inputs.extra)}}
 
 
@@ -335,7 +336,7 @@ def new_run(
         folds=trained,
         plan=None if plan is None else {"k": plan.k, "seed": plan.seed, "digest": plan.digest},
         data={
-            "source": str(settings.data.absolute()), "columns": dict(settings.columns),
+            "source": from_root(settings.data), "columns": dict(settings.columns),
             **({"distinct_people": True} if settings.distinct else {}),
             "layout": inputs.photos.layout, "fingerprint": inputs.fingerprint,
             "photos": len(inputs.photos), "people": len(inputs.photos.people),

@@ -29,6 +29,7 @@ def open_predictor(
         WorkspaceError: no such ensemble, or member files that are missing or changed.
     """
     folder, record = workspace.ensemble(name)
+    workspace.check_answering(folder.name)
     members = {
         task: [MemberFiles(workspace.root / one["folder"], one["sha256"], one["function"]) for one in chosen]
         for task, chosen in record["members"].items()

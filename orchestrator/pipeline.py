@@ -134,7 +134,7 @@ def retrain(
     """
     started = time.monotonic()
     task = specialist.name
-    before = base_run(settings.workspace, task, base)
+    before = base_run(settings.workspace, task, base, bool(folds))
     settings = settle(settings, task, folds, before)
     check_fold_numbers(folds, settings.k)
     parent = before if folds else None

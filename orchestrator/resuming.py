@@ -17,6 +17,7 @@ from orchestrator.records.origins import (
     check_beginning,
     content_of,
     extra_sources_of,
+    moved_words,
     plan_of,
     source_of,
     training_words,
@@ -90,15 +91,13 @@ def _of_record(
 ) -> Settings:
     """What the run was trained by, from where its sources are now; all that are gone are told at once."""
     wrong, source, tables = Mistakes(), Path(), tuple[Path, ...]()
-    again = [
-        orch("resume", run.id, *words, workspace=workspace.root) for words in (("--data", "DIR"), ("--extra", "TABLE"))
-    ]
+    again = orch("resume", run.id, *moved_words(run, data), workspace=workspace.root)
     with wrong.kept():
-        source = source_of(run, data, again[0])
+        source = source_of(run, data, again)
     with wrong.kept():
-        tables = extra_sources_of(run, extra, again[1])
+        tables = extra_sources_of(run, extra, again)
     with wrong.kept():
-        check_beginning(workspace, run)
+        check_beginning(run)
     wrong.tell()
     plan = run.plan or {"k": 0, "seed": 0}
     return replace(

@@ -53,14 +53,20 @@ def tell_base(base: RunRecord | None, settings: Settings, say: Callable[[str], N
         say(f"recipe: that of {base.id} ({base.recipe_name}{changed}){more}.")
 
 
-def base_run(root: Path, task: str, base: str | None) -> RunRecord | None:
+def base_run(root: Path, task: str, base: str | None, sharing: bool = False) -> RunRecord | None:
     """The run that a retraining or a search starts from: the one named, else the current one, else none.
 
-    A current run that has lost members is still one whose recipe and plan are known.
+    Of an unfinished run recipe and plan are known all the same.
+
+    Args:
+        root: of the workspace.
+        task: the specialist.
+        base: the name of a run.
+        sharing: its members shall be taken too.
 
     Raises:
         ConfigError: a run of another specialist.
-        WorkspaceError: no such run, or one that is named and unfinished.
+        WorkspaceError: no such run, or one whose members shall be taken and that is unfinished.
     """
     if base is None and not Workspace.is_at(root):
         return None
@@ -71,9 +77,10 @@ def base_run(root: Path, task: str, base: str | None) -> RunRecord | None:
     run = workspace.run(name)
     if run.task != task:
         raise ConfigError(f"--base {name}: a run of the {run.task} specialist; needed: one of {task}.")
-    if base and not run.complete:
+    if sharing and not run.complete:
         raise WorkspaceError(
-            f"--base {name}: this run is unfinished. Complete it first: `{orch('resume', name, workspace=root)}`."
+            f"--fold shares the members of {name}, and that run is unfinished. Complete it first: "
+            f"`{orch('resume', name, workspace=root)}`."
         )
     return run
 

@@ -118,6 +118,10 @@ def check_early(settings: Settings, specialists: Mapping[str, Specialist], base:
     with wrong.kept():
         for task, recipe in recipes_of(settings, specialists, base).items():
             with wrong.kept(task):
+                if base is not None and recipe.weights == base.recipe["weights"]:
+                    from orchestrator.records.origins import check_beginning
+
+                    check_beginning(base)
                 check_weights(recipe.weights)
     add_mistakes(settings, wrong)
     with wrong.kept():

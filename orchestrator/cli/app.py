@@ -7,6 +7,7 @@ import gc
 import os
 import sys
 import threading
+import warnings
 
 import typer
 
@@ -120,6 +121,8 @@ def program() -> None:
     end 0.9 s. mypy ends in the same way (mypy.util.hard_exit).
     """
     in_utf8()
+    # Told in our own words, by whoever wants several processes (data/sharing.py).
+    warnings.filterwarnings("ignore", message=".*joblib will operate in serial mode")
     gc.set_threshold(COLLECT_EVERY)
     code = 0
     try:

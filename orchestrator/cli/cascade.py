@@ -89,6 +89,7 @@ def cascade(
     with wrong.kept():
         check_measurable(record, rate, len(paths), workspace)
     with wrong.kept():
+        here.check_answering(folder.name)
         runs = {one["run"]: None for own in record["members"].values() for one in own}
         check_unseen(paths, trained_content(here, runs))
     wrong.tell()

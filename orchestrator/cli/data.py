@@ -53,6 +53,9 @@ def check_data(
       orch data check --data manifest.csv --tasks gender --folds 3
       orch data check --data manifest.csv --columns person=subject --json
     """
+    from orchestrator.data.readers import check_source
+
+    check_source(data)
     from orchestrator.data.check import check
     from orchestrator.specialists import SPECIALISTS
 

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 if sys.platform != "win32":
@@ -23,6 +24,7 @@ if sys.platform != "win32":
 import typer
 
 from orchestrator.cli import console
+from orchestrator.commands import set_aside
 from orchestrator.errors import OrchestratorError, Problem
 
 __all__ = ["Ending", "InterruptError", "debugging", "ending_of", "interrupts", "stop_code", "tell"]
@@ -30,6 +32,7 @@ __all__ = ["Ending", "InterruptError", "debugging", "ending_of", "interrupts", "
 USAGE_ERROR, CLICK_EXCEPTION = typer.BadParameter.__mro__[1:3]
 """Typer's own bases of wrong words on a command line, which it does not export."""
 
+OUT_OF_MEMORY = "Out of memory. Lower --batch (predict), or --jobs, batch_size and the input size (train)."
 FAULT = 70  # EX_SOFTWARE of sysexits.h
 NO_MEMORY = (
     "can't allocate memory",
@@ -129,13 +132,11 @@ def ending_of(error: BaseException) -> Ending:
         return Ending("interrupted", "Interrupted.", stop_code())
     text = f"{error} {error.__cause__ or ''}"
     if isinstance(error, MemoryError):
-        what = "Out of memory. Lower --jobs, batch_size or the input size (--set batch_size=16)."
-        return Ending("memory", what)
+        return Ending("memory", OUT_OF_MEMORY)
     number = error.errno if isinstance(error, OSError) else None
     if type(error).__name__ == "OutOfMemoryError" or number == errno.ENOMEM or _short(text):
         limit = " `ulimit -v` limits this shell's programs to less than they need." if _limited() else ""
-        what = f"Out of memory. Lower --batch (predict), or --jobs, batch_size and the input size (train).{limit}"
-        return Ending("memory", what)
+        return Ending("memory", f"{OUT_OF_MEMORY}{limit}")
     where = f": {error.filename}" if isinstance(error, OSError) and error.filename else ""
     if number == errno.EFBIG or _says(TOO_LARGE, text):
         what = f"A file would be larger than this shell allows its programs{where}. `ulimit -f unlimited` lifts that, then run "
@@ -143,11 +144,24 @@ def ending_of(error: BaseException) -> Ending:
     if number in (errno.ENOSPC, errno.EDQUOT) or _says(NO_ROOM, text):
         return Ending("disk", f"The disk is full{where}. Free some room and run the same command again.")
     if isinstance(error, OSError) and error.filename:
-        return Ending("file", f"{error.filename}: {error.strerror}.")
+        return Ending("file", _no_folder(error) or f"{error.filename}: {error.strerror}.")
     if isinstance(error, UnicodeEncodeError):
         return Ending("name", _no_name(error))
     what = f"This is a fault in orch, not in your input: {type(error).__name__}: {error}\n"
     return Ending("fault", f"{what}Run it again with ORCH_DEBUG=1 for the traceback, and report it.", FAULT)
+
+
+def _no_folder(error: OSError) -> str:
+    """What stands where a folder must be, and how to go on; empty for other errors."""
+    if error.errno not in (errno.EEXIST, errno.ENOTDIR, errno.ELOOP):
+        return ""
+    path = Path(os.fsdecode(error.filename))
+    for place in (path, *path.parents):
+        if os.path.lexists(place) and not place.is_dir():
+            what = f"a link that leads nowhere ({place.readlink()})" if place.is_symlink() else "no folder"
+            aside = set_aside(place)
+            return f"{place}: {what}, where a folder must be. Move it away (`{aside}`) and run the same command again."
+    return ""
 
 
 def tell(ending: Ending, json: bool) -> None:

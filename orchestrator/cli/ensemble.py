@@ -11,7 +11,7 @@ import typer
 from orchestrator.cli.console import emit, grid, out, put, say, share
 from orchestrator.cli.options import JsonOption, WorkspaceOption
 from orchestrator.commands import orch
-from orchestrator.errors import counted
+from orchestrator.errors import ConfigError, counted
 
 if TYPE_CHECKING:
     from orchestrator.ensembling import Built
@@ -62,6 +62,8 @@ def ensemble(
     from orchestrator.records.workspace import Workspace
 
     check_choice("--strategy", strategy, STRATEGIES)
+    if gone := [f"--with {path}: no such file." for path in outside if not path.exists()]:
+        raise ConfigError("\n".join(gone))
     place = Workspace(workspace)
     runs = choose_runs(place, [*members, *(more or [])])
     from orchestrator.ensemble.outside import each_once, read_outside

@@ -65,6 +65,7 @@ def export(
     from orchestrator.training.cards import read_card
 
     given = find_photos(photos, say) if photos else []
+    place.check_answering(folder.name)
     cards = [read_card(place.root / one["folder"]) for own in record["members"].values() for one in own]
     geometries = [Preprocess.from_dict(card["preprocess"]).geometry for card in cards]
     check_export(to, folder.name, record, geometries, place.store, given)

@@ -90,6 +90,7 @@ def predict(
       orch predict --eval people/eval --out answers.csv --on-error mark
     """
     from orchestrator.data.outputs import TABLES, Output, check_outputs
+    from orchestrator.data.readers import check_eval
     from orchestrator.ensemble.options import STRATEGIES, check_cascade, check_choice, check_device, check_engine
 
     wrong = Mistakes()
@@ -116,6 +117,9 @@ def predict(
         None if picture is None else Output("--picture", picture, (".png",)),
     )
     outputs = [one for one in possible if one is not None]
+    if evaluation is not None:
+        with wrong.kept():
+            check_eval(evaluation)
     with wrong.kept():
         check_outputs(outputs, workspace=workspace)
     wrong.tell()
@@ -131,7 +135,9 @@ def predict(
     with wrong.kept():
         contest, paths = _photos(photos or [], evaluation, on_error == "mark")
     wrong.tell()
-    check_outputs(outputs, [*paths, *([] if contest is None else [contest.table.path])])
+    from orchestrator.records.origins import tables_of
+
+    check_outputs(outputs, [*paths, *([] if contest is None else [contest.table.path]), *tables_of(place)])
     from orchestrator.answers import write_answers, write_probabilities, write_submission
     from orchestrator.prediction import choose_engines, predict_photos
 

@@ -72,11 +72,14 @@ def pseudo(
         contest, paths = None, find_photos(photos or [], say)
     from orchestrator.pseudo import check_labelling, check_names, pseudo_label, write_labels
 
+    place.check_answering(folder.name)
     plans = {one["run"]: place.run(one["run"]).plan for own in record["members"].values() for one in own}
     check_labelling(record, plans, workspace)
     plan = next(str(one["digest"]) for one in plans.values() if one)
     check_names(paths)
-    check_outputs([output], [*paths, *([] if contest is None else [contest.table.path])])
+    from orchestrator.records.origins import tables_of
+
+    check_outputs([output], [*paths, *([] if contest is None else [contest.table.path]), *tables_of(place)])
     from orchestrator.opening import open_predictor
     from orchestrator.training.devices import resolve_device
 

@@ -189,7 +189,7 @@ def train(
         raise ConfigError(
             "--grid trains whole combinations, each once: leave --fold, --base, --again and --profile out."
         )
-    before = base_run(workspace, task, base)
+    before = base_run(workspace, task, base, bool(fold))
     check_early(settings, {task: specialist}, before)
     check_fold_numbers(fold, settle(settings, task, fold, before).k)
     if grid_words:

@@ -18,6 +18,7 @@ import pandas as pd
 from orchestrator.data.decoding import SUFFIXES
 from orchestrator.data.photos import Photos, check_age, check_word
 from orchestrator.data.places import find_file, is_file, is_folder, no_file
+from orchestrator.data.readers import check_eval
 from orchestrator.data.spelling import clean, composed, near_people, odd_character, visible
 from orchestrator.data.tables import Table, read_table, text, unreadable
 from orchestrator.errors import DataError, Problem, counted, nearest
@@ -252,12 +253,7 @@ def read_eval(root: Path, missing_too: bool = False) -> Eval:
     Raises:
         DataError: no table, a missing column, repeated ids or missing photos, all named.
     """
-    if is_file(root):
-        raise DataError(f"{root}: is a file. Give the folder that holds info.csv and images/.")
-    if root.name == "images" and is_file(root.parent / "info.csv"):
-        root = root.parent
-    if not is_file(root / "info.csv") and is_file(root / "eval" / "info.csv"):
-        root = root / "eval"
+    root = check_eval(root)
     table = _read(root / "info.csv", ("ImageID", "ans"))
     images = root / "images"
     problems: list[Problem] = []

@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from orchestrator.errors import StoreError, encodable
 
 __all__ = [
-    "atomic", "digest_of", "free_room", "put_aside", "sha256_of", "sweep",
+    "atomic", "digest_of", "free_room", "from_root", "put_aside", "sha256_of", "sweep",
     "take_away", "write_json",
 ]  # fmt: skip
 
@@ -72,6 +72,11 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def from_root(path: Path) -> str:
+    """A path as records keep it: from the root, without `..`, so that it means the same from wherever a command is given."""
+    return os.path.normpath(path.absolute())
 
 
 def sweep(folder: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,8 @@ def read_sealed(path: Path, kind: str, name: str | None, version: int, way_out: 
         age = "a newer" if value["format"] > version else "an older"
         what = f"written in format {value['format']} by {age} version; this one reads {version}"
         if age == "a newer":  # not to be written over by whoever does without it
-            raise DamagedError(path, what, f"{THAT_VERSION}, or choose another workspace (--workspace).")
+            way_out = f"{THAT_VERSION}, or choose another workspace (--workspace)."
+            raise DamagedError(path, what, way_out, replaceable=False)
         raise DamagedError(path, what, f"{THAT_VERSION}; or {way_out}" if way_out else "")
     _check_digest(path, value, way_out)
     if value.get("kind") != kind or name not in (None, value.get("id")):
@@ -103,7 +105,10 @@ def check_file(path: Path, sha256: str, way_out: str) -> None:
     problem = _no_file(path)
     if problem:
         raise damaged(path, problem, way_out)
-    found = sha256_of(path)
+    try:
+        found = sha256_of(path)
+    except OSError as error:
+        raise _closed(path, error) from None
     if found != sha256:
         raise damaged(path, f"not the file that was written (sha256 {found[:12]}, on record {sha256[:12]})", way_out)
 
@@ -137,6 +142,16 @@ def _text(path: Path, way_out: str) -> str:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise damaged(path, "no text: it was damaged", way_out) from None
+    except OSError as error:
+        raise _closed(path, error) from None
+
+
+def _closed(path: Path, error: OSError) -> DamagedError:
+    """The error for a file that cannot be read: it may be whole, so nothing takes its place."""
+    allow = shlex.join(["chmod", "u+rw", str(path)])
+    return DamagedError(
+        path, f"cannot be read ({error.strerror})", f"Allow it (`{allow}`), or restore it.", replaceable=False
+    )
 
 
 def _no_file(path: Path) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from orchestrator.data.files import from_root
 from orchestrator.data.spelling import clean, composed
 from orchestrator.data.tables import Table, read_table, text
 from orchestrator.errors import DataError, Problem, counted
@@ -182,7 +183,7 @@ def read_outside(path: Path) -> OutsideTable:
         problems.append(Problem(str(path), "answers for no photo: every cell of its answers is empty."))
     if problems:
         raise DataError(f"{path}: {counted(len(problems), 'problem')} in a table that shall join the vote:", problems)
-    return OutsideTable(path.name, tuple(keys), by_task, folds, str(path.absolute()))
+    return OutsideTable(path.name, tuple(keys), by_task, folds, from_root(path))
 
 
 def each_once(tables: Sequence[OutsideTable]) -> tuple[list[OutsideTable], list[str]]:

@@ -87,7 +87,9 @@ def conclude(run: RunRecord, files: bool = True) -> list[int | None]:
     for fold in run.folds:
         try:
             cards[fold] = check_member(run, fold, files)
-        except DamagedError:
+        except DamagedError as error:
+            if not error.replaceable:
+                raise
             run.files.pop(member_folder(fold), None)
             missing.append(fold)
     run.seconds = sum(card["seconds"] for fold, card in cards.items() if fold in run.own_folds)
@@ -116,6 +118,8 @@ def heal(run: RunRecord, say: Callable[[str], None]) -> None:
         try:
             check_member(run, fold)
         except DamagedError as error:
+            if not error.replaceable:
+                raise
             place = put_aside(folder)
             kept = f" (what is there was put aside as {place.name})" if place else ""
             run.status = UNFINISHED

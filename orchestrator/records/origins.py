@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from orchestrator.data.folds import FoldPlan
 
 __all__ = [
-    "check_beginning", "content_of", "extra_sources_of", "keep_content", "keep_plan", "plan_of", "plan_words", "source_of",
-    "trained_content", "training_words",
+    "check_beginning", "content_of", "extra_sources_of", "keep_content", "keep_plan", "moved_words", "plan_of", "plan_words",
+    "source_of", "tables_of", "trained_content", "training_words",
 ]  # fmt: skip
 
 PHOTOS, PHOTOS_FORMAT = "photos", 2
@@ -85,6 +85,16 @@ def content_of(workspace: Workspace, run: RunRecord) -> set[str]:
     return found
 
 
+def tables_of(workspace: Workspace) -> list[Path]:
+    """The tables that the workspace's runs were trained from, as far as they can be read."""
+    found: dict[Path, None] = {}
+    for run in workspace.read_runs()[0]:
+        source = Path(run.data["source"])
+        found[source / "train.csv" if source.is_dir() else source] = None
+        found |= dict.fromkeys(map(Path, run.data.get("extra", {}).get("sources", ())))
+    return [path for path in found if path.is_file()]
+
+
 def source_of(run: RunRecord, data: Path | None, again: str) -> Path:
     """Where the photos are that a run was trained on.
 
@@ -115,16 +125,28 @@ def training_words(run: RunRecord, data: Path | None = None, extra: Sequence[Pat
     tables = extra or [Path(source) for source in run.data.get("extra", {}).get("sources", ())]
     distinct = bool(run.data.get("distinct_people"))
     source = data_words(data or Path(run.data["source"]), run.data["columns"], distinct, tables)
-    recipe = ["--base", run.id]  # which must be complete
-    if not run.complete:
-        recipe = ["--recipe", run.recipe_name, *(word for change in run.changes for word in ("--set", change))]
-    return [*source, *recipe, *plan_words(run), "--seed", str(run.seed)]
+    return [*source, "--base", run.id, *plan_words(run), "--seed", str(run.seed)]
 
 
 def plan_words(run: RunRecord) -> list[str]:
     """The options of a printed training command that name a run's fold plan."""
     plan = run.plan or {"k": 0, "seed": 0}
     return ["--folds", str(plan["k"]), "--plan-seed", str(plan["seed"])]
+
+
+def moved_words(run: RunRecord, data: Path | None = None) -> list[str]:
+    """The options of a printed command that say where a run's sources are now; those that are gone are to be filled in.
+
+    Args:
+        run: its record.
+        data: where the photos are, if that is known.
+    """
+    there = data is None and Path(run.data["source"]).exists()
+    words = [] if there else ["--data", "DIR" if data is None else shown(data)]
+    tables = list(map(Path, run.data.get("extra", {}).get("sources", ())))
+    if not all(table.is_file() for table in tables):
+        words += [word for one in tables for word in ("--extra", shown(one) if one.is_file() else "TABLE")]
+    return words
 
 
 def extra_sources_of(run: RunRecord, tables: Sequence[Path], again: str) -> tuple[Path, ...]:
@@ -149,7 +171,7 @@ def extra_sources_of(run: RunRecord, tables: Sequence[Path], again: str) -> tupl
     return sources
 
 
-def check_beginning(workspace: Workspace, run: RunRecord) -> None:
+def check_beginning(run: RunRecord) -> None:
     """Looks whether the file of initial weights that a run began from is where it was.
 
     Raises:
@@ -160,11 +182,15 @@ def check_beginning(workspace: Workspace, run: RunRecord) -> None:
     source = str(run.recipe["weights"])
     if source in WEIGHTS_WORDS or Path(source).is_file():
         return
-    copies = (workspace.cache / "weights").glob(f"{run.recipe['backbone']}-*.safetensors")
+    copies = (Workspace(run.folder.parent).cache / "weights").glob(f"{run.recipe['backbone']}-*.safetensors")
     copy = next((path for path in copies if sha256_of(path) == run.initial_weights["sha256"]), None)
     way_out = "Restore it"
     if copy is not None:
-        way_out = f"The workspace keeps what was read from it: `{shlex.join(['cp', shown(copy), source])}` restores it"
+        make = (
+            f"{shlex.join(['mkdir', '-p', str(Path(source).parent)])} && " if not Path(source).parent.is_dir() else ""
+        )
+        restore = shlex.join(["cp", shown(copy), source])
+        way_out = f"The workspace keeps what was read from it: `{make}{restore}` restores it"
     raise WeightsError(f"{source}: not there any more, and {run.id} began from the weights in it. {way_out}.")
 
 
@@ -196,6 +222,8 @@ def _by_resuming(workspace: Workspace, run: RunRecord) -> str:
 
 
 def _put_aside(path: Path, error: DamagedError, say: Say) -> None:
+    if not error.replaceable:
+        raise error
     place = put_aside(path)
     if place is not None:
         say(f"note: {error.fact}: written anew; the old one was put aside as {place.name}.")

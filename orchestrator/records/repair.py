@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -121,7 +122,9 @@ def repair(root: Path, say: Callable[[str], None]) -> int:
     for folder in workspace.run_folders():
         try:
             RunRecord.load(folder)
-        except DamagedError:
+        except DamagedError as error:
+            if not error.replaceable:
+                raise
             done += 1
             _repair_run(workspace, folder, say)
     return done
@@ -131,11 +134,25 @@ def _repair_mark(root: Path, say: Callable[[str], None]) -> int:
     try:
         Workspace(root)
         return 0
-    except DamagedError:
+    except DamagedError as error:
+        if not error.replaceable:
+            raise
+        numbers = _retired(root / MARK)
         place = put_aside(root / MARK)
-    write_mark(root, now(), _spoken_of(root))
+    for kind, number in _spoken_of(root).items():
+        numbers[kind] = max(numbers.get(kind, 0), number)
+    write_mark(root, now(), numbers)
     say(f"{root / MARK} is written anew{f'; the old one was put aside as {place.name}' if place else ''}.")
     return 1
+
+
+def _retired(path: Path) -> dict[str, int]:
+    """What a damaged file still says of numbers that were deleted; too high a number does no harm."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))["retired"]
+        return {kind: int(found[kind]) for kind in (*CLASSES, *STRATEGIES) if 0 < int(found.get(kind, 0)) < 10**6}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
 
 
 def _spoken_of(root: Path) -> dict[str, int]:

@@ -39,16 +39,8 @@ if TYPE_CHECKING:
     from orchestrator.data.hashes import HashCache
 
 __all__ = [
-    "ENSEMBLE",
-    "ENSEMBLE_FORMAT",
-    "MARK",
-    "OUT_OF_FOLD",
-    "WORKSPACE_FORMAT",
-    "Workspace",
-    "ensemble_again",
-    "now",
-    "write_mark",
-]
+    "ENSEMBLE", "ENSEMBLE_FORMAT", "MARK", "OUT_OF_FOLD", "WORKSPACE_FORMAT", "Workspace", "ensemble_again", "now", "write_mark",
+]  # fmt: skip
 
 WORKSPACE_FORMAT = 2
 ENSEMBLE_FORMAT = 3
@@ -264,7 +256,7 @@ class Workspace:
         try:
             name = str(read_sealed(path, "current", what, CURRENT_FORMAT, "")["name"])
         except DamagedError as error:
-            if error.way_out:  # a newer version's, which nothing here may write over
+            if not error.replaceable:
                 raise
             raise damaged(path, error.what, self.without_current(what)) from None
         if not (self.root / name).is_dir():
@@ -304,7 +296,7 @@ class Workspace:
     def set_current(self, what: str, name: str) -> None:
         """Makes a run or an ensemble the current one."""
         path = self._current(what)
-        if path.is_dir():
+        if path.is_dir() or (path.is_symlink() and not path.exists()):
             put_aside(path)
         write_sealed(path, "current", what, CURRENT_FORMAT, {"name": name, "since": now()})
 
@@ -362,8 +354,8 @@ class Workspace:
             DamagedError: its record, or what says which is current, is damaged.
         """
         asked, name = name, name or self.current("ensemble")
-        make = orch("ensemble", "--strategy", "soft", workspace=self.root)
         if name is None:
+            make = orch("ensemble", "--strategy", "soft", workspace=self.root)
             if self.ensembles():
                 path = self._current("ensemble")
                 raise WorkspaceError(
@@ -371,7 +363,11 @@ class Workspace:
                 )
             raise WorkspaceError(f"{self.root}: there is no ensemble yet. `{make}` makes one.")
         folder = self.ensemble_folder(name) if asked else self.root / name
-        way_out = without(folder, f"run `{make}`, which makes one of the current runs.")
+        tables = [Path(f"{folder}.damaged") / path.name for path in sorted(folder.glob("outside-*.parquet"))]
+        words = [word for path in tables for word in ("--with", shown(path))]
+        make = orch("ensemble", "--strategy", name.partition("-")[0], *words, workspace=self.root)
+        and_tables = " and the tables of this one" if tables else ""
+        way_out = without(folder, f"run `{make}`, which makes one of the current runs{and_tables}.")
         return folder, {"id": name, **read_sealed(folder / ENSEMBLE, "ensemble", name, ENSEMBLE_FORMAT, way_out)}
 
     def check_answering(self, name: str) -> None:

@@ -23,7 +23,7 @@ from orchestrator.records.deletion import check_unused, delete
 from orchestrator.records.filters import conditions_of, in_order
 from orchestrator.records.run import RunRecord
 from orchestrator.records.workspace import Workspace
-from tests.conftest import Done, edit_held_out, edit_sealed, hashes, tiny, train
+from tests.conftest import Done, close_to_readers, edit_held_out, edit_sealed, hashes, tiny, train
 
 Orch = Callable[..., Done]
 
@@ -508,3 +508,108 @@ def test_what_has_changed_since_a_run_began_is_told_with_a_training_that_works(
     assert done.code == 0, done.err
     old, new = (json.loads((place / f"mask-000{number}/run.json").read_text()) for number in (1, 2))
     assert (old["recipe"], old["seed"], old["plan"]) == (new["recipe"], new["seed"], new["plan"])
+
+
+def test_a_run_that_is_gone_is_told_with_a_way_out_that_works(orch: Orch, people: Path, workspace: Path) -> None:
+    assert orch("train", "age", "--data", people / "train", "-w", workspace, "--jobs", 1, "--seed", 1).code == 0
+    assert orch("ensemble", "-w", workspace).code == 0  # with age-0002
+    shutil.rmtree(workspace / "age-0002")
+    assert orch("runs", "use", "age-0001", "-w", workspace).code == 0
+    photos = people / "eval/images"
+    for command in (("predict", photos), ("export", "--out", workspace.parent / "out"), ("cascade", photos, "--rate", 0.2),
+                    ("pseudo", photos, "--out", workspace.parent / "p.csv")):  # fmt: skip
+        done = orch(*command, "-w", workspace)
+        assert done.code == 2
+        assert "age-0002/fold-0/member.json: missing, and soft-0001 answers with that member" in done.err, command
+        (make,) = re.findall(r"`(orch ensemble[^`]*)`", done.err)
+    assert orch(*shlex.split(make)[1:]).code == 0
+    assert orch("predict", photos, "-w", workspace).code == 0
+
+
+def test_what_a_newer_version_wrote_is_put_aside_by_nobody(orch: Orch, people: Path, workspace: Path) -> None:
+    before = {}
+    for name in ("workspace.json", "age-0001/run.json", "gender-0001/fold-1/member.json"):
+        edit_sealed(workspace / name, format=99)
+        before[name] = (workspace / name).read_bytes()
+    repair, resume = ("workspace", "repair", "-w", workspace), ("resume", "gender-0001", "--jobs", 1, "-w", workspace)
+    for command in (repair, ("train-all", "--data", people / "train", "--folds", 3, "-w", workspace, *tiny()), resume):
+        done = orch(*command)
+        assert done.code == 2
+        assert "by a newer version" in done.err
+    edit_sealed(workspace / "workspace.json", format=2)
+    del before["workspace.json"]
+    for command in (repair, resume):
+        done = orch(*command)
+        assert done.code == 2
+        assert "by a newer version" in done.err
+    assert {name: (workspace / name).read_bytes() for name in before} == before
+
+
+def test_a_damaged_workspace_file_still_tells_which_numbers_were_deleted(orch: Orch, people: Path, place: Path) -> None:
+    assert orch("runs", "delete", "age-0003", "--yes", "-w", place).code == 0
+    mark = place / "workspace.json"
+    mark.write_text(mark.read_text().replace('"created": "', '"created": "1'))
+    assert orch("workspace", "repair", "-w", place).code == 0
+    assert json.loads(mark.read_text())["retired"] == {"age": 3}
+
+
+def test_one_closed_record_leaves_the_others(orch: Orch, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = workspace / "age-0001/run.json"
+    close_to_readers(record, monkeypatch)
+    done = orch("runs", "list", "-w", workspace)
+    assert done.code == 1
+    assert "mask-0001" in done.out
+    assert f"{record}: cannot be read (Permission denied). Allow it (`chmod u+rw {record}`)" in done.err
+    done = orch("workspace", "check", "-w", workspace)
+    assert done.code == 1
+    assert done.err.count("cannot be read") == 1
+    assert orch("workspace", "repair", "-w", workspace).code == 2
+    assert record.is_file()  # and was not put aside
+
+
+def test_links_that_lead_nowhere_are_named_where_folders_must_be(
+    orch: Orch, people: Path, workspace: Path, tmp_path: Path
+) -> None:
+    loop = workspace / "current/age.json"
+    loop.unlink()
+    loop.symlink_to("age.json")
+    assert orch("runs", "use", "age-0001", "-w", workspace).code == 0
+    assert not loop.is_symlink()
+    shutil.rmtree(workspace / "cache")
+    (workspace / "cache").symlink_to(tmp_path / "gone")
+    train_again = ("train", "age", "--data", people / "train", "-w", workspace, "--seed", 8, "--jobs", 1)
+    done = orch(*train_again)
+    assert done.code == 2
+    assert f"cache: a link that leads nowhere ({tmp_path / 'gone'}), where a folder must be" in done.err
+    (aside,) = re.findall(r"`(mv [^`]+)`", done.err)
+    subprocess.run(shlex.split(aside), check=True)
+    assert orch(*train_again).code == 0
+
+
+def test_an_ensemble_whose_record_is_lost_is_made_again_with_its_tables(
+    orch: Orch, people: Path, workspace: Path, tmp_path: Path
+) -> None:
+    assert orch("ensemble", "-w", workspace).code == 0
+    answers = tmp_path / "a b.parquet"
+    photos = people / "eval/images"
+    assert orch("predict", photos, "--probabilities", answers, "--strategy", "hard", "-w", workspace).code == 0
+    assert orch("ensemble", "--with", answers, "-w", workspace).code == 0
+    before = json.loads(orch("predict", photos, "--json", "-w", workspace).out)
+    (workspace / "soft-0002/ensemble.json").write_text("{")
+    done = orch("predict", photos, "--ensemble", "soft-0002", "-w", workspace)
+    aside, make = re.findall(r"`((?:mv|orch ensemble) [^`]+)`", done.err)
+    subprocess.run(shlex.split(aside), check=True)
+    assert orch(*shlex.split(make)[1:]).code == 0
+    after = json.loads(orch("predict", photos, "--json", "-w", workspace).out)
+    assert [one["probabilities"] for one in after] == [one["probabilities"] for one in before]
+
+
+def test_tables_that_runs_learnt_from_are_not_written_over(orch: Orch, people: Path, workspace: Path) -> None:
+    assert orch("ensemble", "-w", workspace).code == 0
+    table, photos = people / "train/train.csv", people / "eval/images"
+    before = table.read_bytes()
+    for command in (("predict", photos), ("pseudo", photos)):
+        done = orch(*command, "--out", table, "-w", workspace)
+        assert done.code == 2
+        assert f"would write over {table}, which is read" in done.err
+    assert table.read_bytes() == before

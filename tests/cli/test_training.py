@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import shlex
 import shutil
 import tomllib
 from collections.abc import Callable, Sequence
@@ -577,3 +578,43 @@ def test_whatever_the_stages_of_a_search_try_can_be_put_on_record(task: str) -> 
                 tried += 1
                 assert set(words_on_record(task, changes)) <= set(changes)
     assert tried > 10
+
+
+def test_what_is_held_against_a_run_is_trained_by_as_many_threads(
+    orch: Orch, people: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other threads add up in another order: the same settings would come to another score."""
+    place = Workspace(workspace)
+    monkeypatch.setattr("joblib.cpu_count", lambda *_, **__: 3)
+    threads = place.run("age-0001").threads
+    done = train(orch, people, workspace, "train", "age", "--fold", 1, "--seed", 1)
+    assert done.code == 0, done.err
+    assert place.run("age-0002").threads == threads
+    grid = ("train", "age", "--grid", "lr=1e-3,2e-3", "--folds-used", 1, "--data", people / "train", "-w", workspace)
+    assert orch(*grid).code == 0
+    assert {place.run(name).threads for name in ("age-0003", "age-0004")} == {threads}
+    assert train(orch, people, workspace, "train-all", *tiny("lr=0.5")).code == 0
+    assert place.run("age-0005").threads == 3
+
+
+def test_a_fold_that_is_trained_so_already_is_found(orch: Orch, people: Path, workspace: Path) -> None:
+    done = train(orch, people, workspace, "train", "age", "--fold", 1)
+    assert done.code == 0, done.err
+    assert "age-0001 has fold 1 already, by the same recipe, data, plan and seed" in done.err
+    assert [run.id for run in Workspace(workspace).runs("age")] == ["age-0001"]
+    before = hashes(workspace / "age-0001/fold-1")["weights.safetensors"]
+    done = train(orch, people, workspace, "train", "age", "--fold", 1, "--again")
+    assert done.code == 0, done.err
+    assert hashes(workspace / "age-0002/fold-1")["weights.safetensors"] == before
+
+
+def test_the_next_step_makes_runs_that_can_be_fused(orch: Orch, people: Path, tmp_path: Path) -> None:
+    place = tmp_path / "own"
+    words = ("--data", people / "train", "-w", place, "--jobs", 1)
+    done = orch("train", "age", *words, "--folds", 2, "--plan-seed", 3, *tiny("epochs=1"))
+    assert done.code == 0, done.err
+    (line,) = [line for line in done.err.splitlines() if line.startswith("next: ")]
+    command = line.removeprefix("next: ").partition("   (")[0]
+    assert "--tasks mask,gender" in command
+    assert orch(*shlex.split(command)[1:], "--jobs", 1, *tiny("epochs=1")).code == 0
+    assert orch("ensemble", "-w", place).code == 0
