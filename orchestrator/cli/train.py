@@ -34,7 +34,7 @@ from orchestrator.cli.options import (
     column_names,
 )  # fmt: skip
 from orchestrator.commands import data_words, orch
-from orchestrator.errors import ConfigError
+from orchestrator.errors import ConfigError, WorkspaceError
 from orchestrator.labels import JOINT, TASKS
 
 if TYPE_CHECKING:
@@ -239,10 +239,10 @@ def after(run: RunRecord) -> str:
 
 def _go_together(workspace: Workspace, task: str, run: RunRecord) -> bool:
     """Whether a specialist's current run has held out the same people of the same data as another run."""
-    name = workspace.current_or_none(task)
-    if name is None:
+    try:
+        other = workspace.current_run(task)
+    except WorkspaceError:  # there is none, or it is damaged, which `orch ensemble` tells
         return False
-    other = workspace.run(name)
     here, there = ((one.data["fingerprint"], (one.plan or {}).get("digest"), one.folds) for one in (run, other))
     return here == there
 
