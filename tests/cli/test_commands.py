@@ -186,7 +186,7 @@ def test_damaged_records_are_named_with_what_is_wrong(orch: Orch, people: Path, 
     edit_sealed(record, status="unfinished", published=False)
     rest = ["--data", people / "train", "-w", workspace, "--jobs", 1]
     done = orch("train", "age", *rest, "--fold", 1, "--base", "age-0001")
-    assert "this run is unfinished. Complete it first" in done.err
+    assert "--fold shares the members of age-0001, and that run is unfinished. Complete it first" in done.err
     assert "age-0001 is unfinished: `orch resume age-0001" in orch("runs", "use", "age-0001", "-w", workspace).err
 
 
@@ -256,7 +256,7 @@ def test_a_full_disk_is_never_a_fault_of_ours(orch: Orch, tmp_path: Path, monkey
 @pytest.mark.parametrize(
     ("error", "told"),
     [
-        (MemoryError(), "Out of memory. Lower --jobs, batch_size or the input size"),
+        (MemoryError(), "Out of memory. Lower --batch (predict)"),
         (
             RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
             "Out of memory. Lower --batch (predict)",
@@ -341,8 +341,9 @@ def test_the_program_ends_with_its_output_and_its_exit_code(tmp_path: Path) -> N
     done = program("--version")
     assert (done.returncode, done.stdout) == (0, f"{__version__}\nat exit\n")
     done = program("data", "check", "--data", tmp_path / "none")
-    assert done.returncode == 1
-    assert "no such folder or table" in done.stdout
+    assert done.returncode == 2
+    assert "no such folder or table" in done.stderr
+    assert done.stdout == "at exit\n"
     done = program("predict", "a.jpg", "--strategy", "sft")
     assert (done.returncode, "Did you mean 'soft'?" in done.stderr) == (2, True)
     done = program("no-such-command")
