@@ -13,8 +13,9 @@ import typer
 
 from orchestrator import __version__
 from orchestrator.cli import BEGAN, console
-from orchestrator.cli.endings import debugging, ending_of, interrupts, stop_code, tell
+from orchestrator.cli.endings import debugging, ending_of, interrupts, out_of_memory, stop_code, tell
 from orchestrator.cli.groups import Entry, LazyGroup
+from orchestrator.cli.limits import in_child, is_limited
 from orchestrator.cli.streams import in_utf8, settle_streams
 
 __all__ = ["ENTRIES", "app", "main", "program"]
@@ -121,6 +122,8 @@ def program() -> None:
     end 0.9 s. mypy ends in the same way (mypy.util.hard_exit).
     """
     in_utf8()
+    if is_limited():
+        in_child(_without_memory)
     # Told in our own words, by whoever wants several processes (data/sharing.py).
     warnings.filterwarnings("ignore", message=".*joblib will operate in serial mode")
     gc.set_threshold(COLLECT_EVERY)
@@ -140,6 +143,14 @@ def program() -> None:
             if stream is sys.stdout:
                 tell(ending, json=False)
     os._exit(code)
+
+
+def _without_memory() -> int:
+    """Tells that the command was ended for want of memory, and gives the exit code for that."""
+    settle_streams()
+    ending = out_of_memory()
+    tell(ending, "--json" in sys.argv[1:])
+    return ending.code
 
 
 def main(began: float | None = None) -> None:

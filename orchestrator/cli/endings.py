@@ -10,7 +10,6 @@ import errno
 import os
 import re
 import signal
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,16 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-if sys.platform != "win32":
-    import resource
-
 import typer
 
 from orchestrator.cli import console
+from orchestrator.cli.limits import is_limited
 from orchestrator.commands import set_aside
 from orchestrator.errors import OrchestratorError, Problem
 
-__all__ = ["Ending", "InterruptError", "debugging", "ending_of", "interrupts", "stop_code", "tell"]
+__all__ = ["Ending", "InterruptError", "debugging", "ending_of", "interrupts", "out_of_memory", "stop_code", "tell"]
 
 USAGE_ERROR, CLICK_EXCEPTION = typer.BadParameter.__mro__[1:3]
 """Typer's own bases of wrong words on a command line, which it does not export."""
@@ -115,7 +112,7 @@ def debugging() -> bool:
 
 def _short(text: str) -> bool:
     """Whether an error's words are of a want of memory: with little address space torch loads its extensions in part."""
-    return _says(NO_MEMORY, text) or (_limited() and _says(("operator torchvision::",), text))
+    return _says(NO_MEMORY, text) or (is_limited() and _says(("operator torchvision::",), text))
 
 
 def ending_of(error: BaseException) -> Ending:
@@ -132,11 +129,10 @@ def ending_of(error: BaseException) -> Ending:
         return Ending("interrupted", "Interrupted.", stop_code())
     text = f"{error} {error.__cause__ or ''}"
     if isinstance(error, MemoryError):
-        return Ending("memory", OUT_OF_MEMORY)
+        return out_of_memory()
     number = error.errno if isinstance(error, OSError) else None
     if type(error).__name__ == "OutOfMemoryError" or number == errno.ENOMEM or _short(text):
-        limit = " `ulimit -v` limits this shell's programs to less than they need." if _limited() else ""
-        return Ending("memory", f"{OUT_OF_MEMORY}{limit}")
+        return out_of_memory()
     where = f": {error.filename}" if isinstance(error, OSError) and error.filename else ""
     if number == errno.EFBIG or _says(TOO_LARGE, text):
         what = f"A file would be larger than this shell allows its programs{where}. `ulimit -f unlimited` lifts that, then run "
@@ -149,6 +145,12 @@ def ending_of(error: BaseException) -> Ending:
         return Ending("name", _no_name(error))
     what = f"This is a fault in orch, not in your input: {type(error).__name__}: {error}\n"
     return Ending("fault", f"{what}Run it again with ORCH_DEBUG=1 for the traceback, and report it.", FAULT)
+
+
+def out_of_memory() -> Ending:
+    """What a want of memory means."""
+    limit = " `ulimit -v` limits this shell's programs to less than they need." if is_limited() else ""
+    return Ending("memory", f"{OUT_OF_MEMORY}{limit}")
 
 
 def _no_folder(error: OSError) -> str:
@@ -200,10 +202,3 @@ def _no_name(error: UnicodeEncodeError) -> str:
 
 def _says(words: Sequence[str], text: str) -> bool:
     return any(word.lower() in text.lower() for word in words)
-
-
-def _limited() -> bool:
-    """Whether this process may map only so much (`ulimit -v`); where that is used up, nothing can be imported any more."""
-    if sys.platform == "win32":
-        return False
-    return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY

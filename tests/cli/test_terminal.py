@@ -311,7 +311,7 @@ def test_results_on_a_full_disk_are_not_done(trained: Path) -> None:
     assert b"The disk is full" in done.stderr
 
 
-@pytest.mark.parametrize("kilobytes", [400_000, 1_200_000])
+@pytest.mark.parametrize("kilobytes", [400_000, 1_200_000, 2_980_000, 3_000_000, 3_020_000, 3_050_000])
 def test_too_little_memory_is_a_sentence(orch: Orch, people: Path, workspace: Path, kilobytes: int) -> None:
     assert orch("ensemble", "-w", workspace).code == 0
     done = shell(f'ulimit -v {kilobytes}; orch predict "$1/eval/images" -w "$2" --json', people, workspace)
@@ -320,6 +320,27 @@ def test_too_little_memory_is_a_sentence(orch: Orch, people: Path, workspace: Pa
     assert "ut of memory" in told
     assert "Traceback" not in told
     assert json.loads(done.stdout)["error"]["kind"] == "memory"
+
+
+def test_a_limit_that_is_high_enough_changes_nothing(trained: Path, tmp_path: Path) -> None:
+    done = shell('ulimit -v 60000000; orch runs list -w "$1" | head -2; exit ${PIPESTATUS[0]}', trained)
+    assert (done.returncode, b"macro F1" in done.stdout) == (0, True), done.stderr.decode()
+    assert shell("ulimit -v 60000000; orch runs lst").returncode == 2
+    code = "from orchestrator.cli.app import program; program()"
+    line = 'ulimit -v 60000000; exec "$0" -c "$1" data synth "$2" --people 900 --jobs 1'
+    for number in (signal.SIGTERM, signal.SIGINT):
+        place = tmp_path / str(int(number))
+        process = subprocess.Popen(
+            ["bash", "-c", line, sys.executable, code, str(place)],
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            env=ENVIRONMENT,
+        )
+        while not list(place.rglob("*.jpg")):
+            time.sleep(0.05)
+        process.send_signal(number)
+        told = process.communicate(timeout=60)[1]
+        assert (process.returncode, b"Interrupted" in told) == (128 + number, True), told
 
 
 def test_a_limit_on_files_is_a_sentence(tmp_path: Path) -> None:
