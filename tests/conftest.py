@@ -18,7 +18,7 @@ from hypothesis import settings
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test never reaches for the network
 # Two test processes of two threads each share two cores: threads that wait by spinning hold up those that work. Sleeping instead
-# made 82 tests that train take 103 s where they took 206 to 265 (two rounds in turn); the bits are the same.
+# made 82 tests that train take 105 and 120 s where they took 208 and 267 (in turn); the bits are the same.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 settings.register_profile("orchestrator", deadline=None)  # machines are shared: an example's seconds say nothing
