@@ -88,6 +88,8 @@ def train_all(settings: Settings, specialists: Mapping[str, Specialist], observe
     """
     started = time.monotonic()
     inputs = read_inputs(settings, specialists, observer.say)
+    for task in specialists:  # what says so must be writable by this version when all is trained
+        inputs.workspace.current_or_none(task)
     members = len(specialists) * len(inputs.folds)
     taken_up = {
         task: found_run(inputs.workspace, task, key_of(settings, inputs, task), finished_too=True)

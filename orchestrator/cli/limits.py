@@ -6,6 +6,7 @@ can say why. With a limit set, a command therefore runs in a child of its progra
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import sys
@@ -16,6 +17,7 @@ if sys.platform != "win32":
 
 __all__ = ["in_child", "is_limited"]
 
+PR_SET_PDEATHSIG = 1  # of sys/prctl.h
 WORDLESS = (-signal.SIGABRT, -signal.SIGSEGV, 127)
 """How a process ends that gets no memory where nobody asks whether it did."""
 
@@ -31,8 +33,12 @@ def in_child(told: Callable[[], int]) -> None:
     Args:
         told: says that the child was out of memory, and gives the exit code for that.
     """
-    child = os.fork()
+    parent, child = os.getpid(), os.fork()
     if child == 0:
+        if sys.platform == "linux":  # who kills the program means the command
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+            if os.getppid() != parent:
+                os._exit(128 + signal.SIGKILL)
         return
 
     def pass_on(number: int, _frame: object) -> None:

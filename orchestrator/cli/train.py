@@ -224,17 +224,16 @@ def after(run: RunRecord) -> str:
     if current not in (None, run.id):
         return f"next: {orch('runs', 'compare', current, run.id, workspace=workspace)}"
     place = Workspace(workspace)
+    joint = ("--members", f"joint={run.id}") if run.task == JOINT else ()
+    fuse = orch("ensemble", "--strategy", "soft", *joint, workspace=workspace)
     if apart := [task for task in TASKS if task != run.task and not _go_together(place, task, run)]:
         from orchestrator.records.origins import plan_words
 
-        words = [
-            *data_words(Path(run.data["source"]), run.data["columns"], bool(run.data.get("distinct_people"))),
-            *plan_words(run),
-        ]
-        train_them = orch("train-all", *words, "--tasks", ",".join(apart), workspace=workspace)
-        return f"next: {train_them}   (an ensemble is scored where the three have held out the same people)"
-    joint = ("--members", f"joint={run.id}") if run.task == JOINT else ()
-    return f"next: {orch('ensemble', '--strategy', 'soft', *joint, workspace=workspace)}"
+        first = ["--folds-used", len(run.folds)] if run.partial else []
+        data = data_words(Path(run.data["source"]), run.data["columns"], bool(run.data.get("distinct_people")))
+        words = [*data, *plan_words(run), *first, "--tasks", ",".join(apart)]
+        return f"next: {orch('train-all', *words, workspace=workspace)}   then   {fuse}"
+    return f"next: {fuse}"
 
 
 def _go_together(workspace: Workspace, task: str, run: RunRecord) -> bool:

@@ -17,7 +17,7 @@ from orchestrator.commands import set_aside
 from orchestrator.data.files import digest_of, sha256_of, write_json
 from orchestrator.errors import DamagedError
 
-__all__ = ["check_file", "check_sealed", "damaged", "read_sealed", "without", "write_sealed"]
+__all__ = ["check_file", "check_sealed", "closed", "damaged", "is_there", "read_sealed", "without", "write_sealed"]
 
 HEAD = ("format", "kind", "id")
 THAT_VERSION = "Use that version of orchestrator"
@@ -102,13 +102,13 @@ def check_file(path: Path, sha256: str, way_out: str) -> None:
     Raises:
         DamagedError: it is missing, no file, or another one.
     """
-    problem = _no_file(path)
+    try:
+        problem = _no_file(path)
+        found = "" if problem else sha256_of(path)
+    except OSError as error:
+        raise closed(path, error) from None
     if problem:
         raise damaged(path, problem, way_out)
-    try:
-        found = sha256_of(path)
-    except OSError as error:
-        raise _closed(path, error) from None
     if found != sha256:
         raise damaged(path, f"not the file that was written (sha256 {found[:12]}, on record {sha256[:12]})", way_out)
 
@@ -135,20 +135,33 @@ def without(path: Path, what: str) -> str:
 
 
 def _text(path: Path, way_out: str) -> str:
-    problem = _no_file(path)
-    if problem:
-        raise damaged(path, problem, way_out)
     try:
-        return path.read_text(encoding="utf-8")
+        problem = _no_file(path)
+        if not problem:
+            return path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise damaged(path, "no text: it was damaged", way_out) from None
     except OSError as error:
-        raise _closed(path, error) from None
+        raise closed(path, error) from None
+    raise damaged(path, problem, way_out)
 
 
-def _closed(path: Path, error: OSError) -> DamagedError:
+def is_there(path: Path) -> bool:
+    """Whether a file is there.
+
+    Raises:
+        DamagedError: its folder may not be looked into.
+    """
+    try:
+        return path.is_file()
+    except PermissionError as error:
+        raise closed(path, error) from None
+
+
+def closed(path: Path, error: OSError) -> DamagedError:
     """The error for a file that cannot be read: it may be whole, so nothing takes its place."""
-    allow = shlex.join(["chmod", "u+rw", str(path)])
+    shut = next((place for place in reversed(path.parents) if not os.access(place, os.X_OK)), None)
+    allow = shlex.join(["chmod", "u+rw", str(path)] if shut is None else ["chmod", "u+rwx", str(shut)])
     return DamagedError(
         path, f"cannot be read ({error.strerror})", f"Allow it (`{allow}`), or restore it.", replaceable=False
     )

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.commands import orch, shown
 from orchestrator.data.files import put_aside
-from orchestrator.data.sealed import damaged, read_sealed, without, write_sealed
+from orchestrator.data.sealed import closed, damaged, is_there, read_sealed, without, write_sealed
 from orchestrator.errors import DamagedError, WorkspaceError, nearest
 from orchestrator.labels import CLASSES
 from orchestrator.records.run import RECORD, RunRecord
@@ -48,11 +48,9 @@ CURRENT_FORMAT = 2
 FEW = 12  # ids that an error lists
 MARK = "workspace.json"
 ENSEMBLE = "ensemble.json"
-OUT_OF_FOLD = "out_of_fold.parquet"
-"""In an ensemble's folder: every photo's answer behind its scores."""
+OUT_OF_FOLD = "out_of_fold.parquet"  # in an ensemble's folder: every photo's answer behind its scores
 KIND, NAME = "workspace", "workspace"
-MAKING = ".making-"
-"""Before the name of a folder that is being made: a killed command leaves no half of a run or ensemble behind."""
+MAKING = ".making-"  # before the name of a folder that is being made: a killed command leaves no half of it behind
 FOLDER = re.compile(r"([a-z_]+)-(\d{4,})")
 
 
@@ -159,8 +157,6 @@ class Workspace:
 
         return FileLock(self.root / "workspace.lock")
 
-    # Runs
-
     def _folders(self) -> list[tuple[str, Path]]:
         """Kind and folder of everything that is called like a run or an ensemble, in order of their names."""
         named = [(FOLDER.fullmatch(path.name), path) for path in sorted(self.root.iterdir())]
@@ -251,8 +247,12 @@ class Workspace:
             DamagedError: the file that says so is damaged, or names what is not there any more.
         """
         path = self._current(what)
-        if not os.path.lexists(path):
+        try:
+            path.lstat()
+        except FileNotFoundError:
             return None
+        except PermissionError as error:
+            raise closed(path, error) from None
         try:
             name = str(read_sealed(path, "current", what, CURRENT_FORMAT, "")["name"])
         except DamagedError as error:
@@ -264,10 +264,12 @@ class Workspace:
         return name
 
     def current_or_none(self, what: str) -> str | None:
-        """The same for those who are about to choose: None too where the file is damaged."""
+        """The same for those who are about to choose: None too where the file is damaged, and may be written anew."""
         try:
             return self.current(what)
-        except DamagedError:
+        except DamagedError as error:
+            if not error.replaceable:
+                raise
             return None
 
     def without_current(self, what: str) -> str:
@@ -296,6 +298,7 @@ class Workspace:
     def set_current(self, what: str, name: str) -> None:
         """Makes a run or an ensemble the current one."""
         path = self._current(what)
+        self.current_or_none(what)  # refuses to write over a newer version's
         if path.is_dir() or (path.is_symlink() and not path.exists()):
             put_aside(path)
         write_sealed(path, "current", what, CURRENT_FORMAT, {"name": name, "since": now()})
@@ -379,7 +382,7 @@ class Workspace:
         record = self.ensemble(name)[1]
         for one in (one for own in record["members"].values() for one in own):
             card = self.root / one["folder"] / CARD
-            if card.is_file():
+            if is_there(card):
                 continue
             way_out = trained_again(card.parent)
             if not (self.root / one["run"]).is_dir():

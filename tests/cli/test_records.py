@@ -5,6 +5,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from orchestrator.records.deletion import check_unused, delete
 from orchestrator.records.filters import conditions_of, in_order
 from orchestrator.records.run import RunRecord
 from orchestrator.records.workspace import Workspace
-from tests.conftest import Done, close_to_readers, edit_held_out, edit_sealed, hashes, tiny, train
+from tests.conftest import ROOT, Done, close_to_readers, edit_held_out, edit_sealed, hashes, tiny, train
 
 Orch = Callable[..., Done]
 
@@ -545,6 +546,21 @@ def test_what_a_newer_version_wrote_is_put_aside_by_nobody(orch: Orch, people: P
     assert {name: (workspace / name).read_bytes() for name in before} == before
 
 
+def test_what_a_newer_version_calls_current_stops_a_training_before_it_begins(
+    orch: Orch, people: Path, workspace: Path
+) -> None:
+    path = workspace / "current/age.json"
+    edit_sealed(path, format=99)
+    before = path.read_bytes()
+    words = ("--data", people / "train", "-w", workspace, "--jobs", 1)
+    for command in (("train-all", *words, "--folds", 3, *tiny("lr=0.01")), ("train", "age", *words, "--seed", 3),
+                    ("runs", "use", "age-0001", "-w", workspace)):  # fmt: skip
+        done = orch(*command)
+        assert (done.code, "by a newer version" in done.err) == (2, True), done.err
+    assert path.read_bytes() == before
+    assert [run.id for run in Workspace(workspace).runs("age")] == ["age-0001"]
+
+
 def test_a_damaged_workspace_file_still_tells_which_numbers_were_deleted(orch: Orch, people: Path, place: Path) -> None:
     assert orch("runs", "delete", "age-0003", "--yes", "-w", place).code == 0
     mark = place / "workspace.json"
@@ -613,3 +629,35 @@ def test_tables_that_runs_learnt_from_are_not_written_over(orch: Orch, people: P
         assert done.code == 2
         assert f"would write over {table}, which is read" in done.err
     assert table.read_bytes() == before
+
+
+UNPRIVILEGED = (
+    "--bounding-set=-dac_override,-dac_read_search,-fowner",
+    "--inh-caps=-dac_override,-dac_read_search,-fowner",
+)
+
+
+@pytest.mark.skipif(
+    shutil.which("setpriv") is None, reason="setpriv (util-linux) takes root's right to read everything away"
+)
+@pytest.mark.parametrize("name", ["current", "age-0001", "soft-0001"])
+def test_a_closed_folder_is_named_and_the_rest_is_told(orch: Orch, workspace: Path, name: str) -> None:
+    assert orch("ensemble", "-w", workspace).code == 0
+    program = [sys.executable, "-c", "from orchestrator.cli.app import program; program()"]
+
+    def without_rights(*words: object) -> subprocess.CompletedProcess[str]:
+        command = ["setpriv", *UNPRIVILEGED, *program, *map(str, words), "-w", str(workspace)]
+        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+
+    place = workspace / name
+    place.chmod(0)
+    try:
+        done = without_rights("workspace", "check")
+        listed = without_rights("ensembles" if name == "soft-0001" else "runs", "list")
+    finally:
+        place.chmod(0o755)
+    assert done.returncode == 1, done.stderr
+    assert f"cannot be read (Permission denied). Allow it (`chmod u+rwx {place}`)" in done.stderr
+    assert "files read" in done.stdout
+    assert listed.returncode == 1, listed.stderr
+    assert name == "soft-0001" or "mask-0001" in listed.stdout
