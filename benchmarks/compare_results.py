@@ -1,0 +1,171 @@
+"""Decision: whether a change of structure may land: two checkouts, on one machine, must give the same bits.
+
+Draws synthetic people once, lets each checkout train, fuse, predict, export and label them by the same commands, and holds the
+results against each other: weights by their bytes, tables and scores by their values, whatever files and fields are called.
+
+    git worktree add ../before COMMIT
+    python benchmarks/compare_results.py ../before . --out /tmp/results
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+TINY = """
+backbone = "test_efficientnet"
+weights = "none"
+height = 32
+width = 32
+epochs = 2
+batch_size = 16
+frozen_stages = 0
+evaluate_every = 1
+"""
+ENGINES = ("torch", "onnx", "openvino")
+
+
+class Checkout:
+    """A checkout whose commands are run in a folder of its own.
+
+    Args:
+        root: of the checkout.
+        folder: where its commands work.
+    """
+
+    def __init__(self, root: Path, folder: Path) -> None:
+        self.root, self.folder = root.absolute(), folder.absolute()
+        module = (self.root / "orchestrator" / "__main__.py").is_file()
+        start = "from orchestrator.cli.app import program; program()"
+        self._program = [sys.executable, *(["-m", "orchestrator"] if module else ["-c", start])]
+        self.folder.mkdir(parents=True)
+
+    def orch(self, *words: object) -> str:
+        """Runs a command; returns what it printed to stdout."""
+        environment = {**os.environ, "PYTHONPATH": str(self.root), "HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "passive"}
+        environment.pop("ORCH_WORKSPACE", None)
+        done = subprocess.run(
+            [*self._program, *map(str, words)],
+            cwd=self.folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        print(f"  {self.root.name}: orch {' '.join(map(str, words))}", flush=True)
+        if done.returncode:
+            sys.exit(f"{done.stderr}\nexit code {done.returncode}")
+        return done.stdout
+
+    def results(self, people: Path) -> Iterator[tuple[str, Any]]:
+        """What the commands give, by name: bytes as hashes, tables as frames, JSON as its leaves."""
+        (self.folder / "tiny.toml").write_text(TINY, encoding="utf-8")
+        data = ("--data", people / "train", "--jobs", 1)
+        self.orch("train-all", *data, "--folds", 3, "--recipe", "tiny.toml")
+        self.orch("train", "age", *data, "--set", "lr=0.003", "--set", "loss=focal", "--seed", 2)
+        self.orch("train", "gender", *data, "--fold", 1, "--seed", 5)
+        self.orch("train", "joint", *data, "--recipe", "tiny.toml")
+        self.orch("tta", "mask-0001", "--views", "flip", "--keep")
+        runs = self.folder / "runs"
+        for path in sorted(runs.glob("*/*/weights.safetensors")):
+            yield f"{path.parent.parent.name} {path.parent.name} weights", hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(runs.glob("*/*/held_out.parquet")):
+            yield f"{path.parent.parent.name} {path.parent.name} held out", pd.read_parquet(path)
+        ensembles = {
+            "soft-0001": ("--strategy", "soft"),
+            "hard-0001": ("--strategy", "hard", "--members", "age=age-0001,age-0002"),
+            "soft-0002": ("--strategy", "soft", "--members", "age=age-0001,age-0002", "--members", "joint=joint-0001"),
+            "soft-0003": ("--strategy", "soft", "--with", people / "old.csv"),
+        }
+        for name, words in ensembles.items():
+            yield f"{name} scores", list(leaves(json.loads(self.orch("ensemble", *words, "--json"))))
+            for path in sorted((runs / name).glob("*.parquet")):
+                yield f"{name} {path.name}", pd.read_parquet(path)
+            yield f"{name} disagreements", (runs / name / "disagreements.csv").read_text(encoding="utf-8")
+        images = people / "eval" / "images"
+        for name in ensembles:
+            for engine in ENGINES if name == "soft-0001" else ENGINES[:1]:
+                told = self.orch(
+                    "predict", images, "--ensemble", name, "--engine", engine, "--json", "--precision", "fp32"
+                )
+                yield f"{name} predictions by {engine}", list(leaves(json.loads(told)))
+            out = f"{name}.csv"
+            self.orch("predict", "--eval", people / "eval", "--ensemble", name, "--engine", "torch", "--out", out)
+            yield f"{name} submission", (self.folder / out).read_text(encoding="utf-8")
+            self.orch("predict", images, "--ensemble", name, "--engine", "torch", "--out", f"{name}.parquet")
+            yield f"{name} table", pd.read_parquet(self.folder / f"{name}.parquet")
+        told = self.orch("predict", images, "--ensemble", "hard-0001", "--engine", "torch", "--cascade", "--json")
+        yield "cascade", list(leaves(json.loads(told)))
+        self.orch(
+            "pseudo", "--eval", people / "eval", "--ensemble", "soft-0001", "--out", "pseudo.csv", "--threshold", 0.5
+        )
+        yield "pseudo-labels", (self.folder / "pseudo.csv").read_text(encoding="utf-8").replace(str(self.folder), "")
+        self.orch("export", "--ensemble", "soft-0001", "--out", "exported")
+        photos = sorted(map(str, images.iterdir()))
+        program = [sys.executable, str(self.folder / "exported" / "predict.py"), *photos]
+        done = subprocess.run(program, capture_output=True, text=True, check=True)
+        yield "exported program", list(leaves([json.loads(line) for line in done.stdout.splitlines()]))
+        yield "comparison", list(leaves(json.loads(self.orch("runs", "compare", "age-0001", "age-0002", "--json"))))
+
+
+def leaves(value: Any) -> Iterator[Any]:
+    """Numbers and texts of a JSON value, in the order of their keys; dates, seconds and places are left out."""
+    if isinstance(value, dict):
+        for key in sorted(value):
+            if not {"created", "seconds", "minutes", "folder", "files", "source"} & {key}:
+                yield from leaves(value[key])
+    elif isinstance(value, list):
+        for item in value:
+            yield from leaves(item)
+    elif isinstance(value, int | float | bool) or value is None:
+        yield value
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two results are the same: numbers to the bit, columns by their place."""
+    if isinstance(one, pd.DataFrame):
+        if one.shape != other.shape:
+            return False
+        return all(one.iloc[:, place].equals(other.iloc[:, place]) for place in range(one.shape[1]))
+    if isinstance(one, list):
+        return sorted(map(repr, one)) == sorted(map(repr, other))  # fields may have other names, and so another order
+    return bool(one == other)
+
+
+def main() -> None:
+    """Runs both checkouts and prints what differs; exit code 1 where something does."""
+    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words.add_argument("before", type=Path)
+    words.add_argument("after", type=Path)
+    words.add_argument("--out", type=Path, required=True, help="a folder for people and workspaces; must be new")
+    asked = words.parse_args()
+    asked.out.mkdir(parents=True)
+    people = asked.out.absolute() / "people"
+    before = Checkout(asked.before, asked.out / "before")
+    before.orch("data", "synth", people, "--people", 24, "--eval-people", 6, "--seed", 3)
+    shutil.copy(people / "eval" / "truth.csv", people / "old.csv")
+    found = dict(before.results(people))
+    after = dict(Checkout(asked.after, asked.out / "after").results(people))
+    wrong = [
+        name
+        for name in {**found, **after}
+        if name not in found or name not in after or not same(found[name], after[name])
+    ]
+    for name in wrong:
+        print(f"differs: {name}")
+    print(f"{len(found)} results compared, {len(wrong)} differ")
+    sys.exit(1 if wrong else 0)
+
+
+if __name__ == "__main__":
+    main()
