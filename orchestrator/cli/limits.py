@@ -12,19 +12,20 @@ import signal
 import sys
 from collections.abc import Callable
 
-if sys.platform != "win32":
+if sys.platform == "linux":
     import resource
 
 __all__ = ["in_child", "is_limited"]
 
 PR_SET_PDEATHSIG = 1  # of sys/prctl.h
+SI_KERNEL = 0x80  # of siginfo.h: sent by the kernel itself, as a terminal's Ctrl-C is
 WORDLESS = (-signal.SIGABRT, -signal.SIGSEGV, 127)
 """How a process ends that gets no memory where nobody asks whether it did."""
 
 
 def is_limited() -> bool:
     """Whether this process may map only so much (`ulimit -v`); where that is used up, nothing can be imported any more."""
-    return sys.platform != "win32" and resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
+    return sys.platform == "linux" and resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
 
 
 def in_child(told: Callable[[], int]) -> None:
@@ -33,21 +34,22 @@ def in_child(told: Callable[[], int]) -> None:
     Args:
         told: says that the child was out of memory, and gives the exit code for that.
     """
+    waited_for = {signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, waited_for)
     parent, child = os.getpid(), os.fork()
     if child == 0:
-        if sys.platform == "linux":  # who kills the program means the command
-            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-            if os.getppid() != parent:
-                os._exit(128 + signal.SIGKILL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # who kills the program means the command
+        if os.getppid() != parent:
+            os._exit(128 + signal.SIGKILL)
         return
-
-    def pass_on(number: int, _frame: object) -> None:
-        os.kill(child, number)
-
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_DFL:  # `nohup` is respected
-            signal.signal(number, pass_on)
-    # A terminal sends Ctrl-C to the child as well, a program to this process alone.
-    signal.signal(signal.SIGINT, signal.SIG_IGN if os.isatty(0) else pass_on)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    os._exit(told() if code in WORDLESS else code if code >= 0 else 128 - code)
+    while True:
+        came = signal.sigwaitinfo(waited_for)
+        if came.si_signo != signal.SIGCHLD:
+            if came.si_code != SI_KERNEL:  # a terminal sends to the child as well, a program to this process alone
+                os.kill(child, came.si_signo)
+            continue
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            code = os.waitstatus_to_exitcode(status)
+            os._exit(told() if code in WORDLESS else code if code >= 0 else 128 - code)

@@ -176,9 +176,10 @@ def train(
         plan_seed, jobs, device, not no_store, profile, extra, distinct,
     )  # fmt: skip
     if more and not grid_words:
+        each = " ".join(f"--set {word}" for word in more if "=" in word) or "--set KEY=VALUE"
         raise ConfigError(
             f"{' '.join(more)}: only --grid takes more words, to try each of several values: --grid {' '.join(more)}. "
-            "One value is set by --set KEY=VALUE."
+            f"One value is set by {each}."
         )
     if fold and settings.folds_used:
         raise ConfigError(

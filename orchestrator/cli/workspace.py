@@ -46,14 +46,19 @@ def check_workspace(workspace: WorkspaceOption = Path("runs"), json: JsonOption 
 def repair_workspace(workspace: WorkspaceOption = Path("runs")) -> None:
     """Write lost or damaged records anew: the workspace's own, and those of runs whose members tell what they are.
 
-    Nothing is deleted: what is damaged is put aside under another name.
+    Nothing is deleted: what is damaged is put aside under another name. At the end the workspace is read as by `orch workspace
+    check`: what is still damaged is told with its own way out, and the exit code is 1.
 
     \b
     Examples:
       orch workspace repair
     """
-    from orchestrator.records.repair import repair
+    from orchestrator.records.repair import check, repair
 
     done = repair(workspace, say)
-    if not done:
-        say("nothing to repair: every record can be read.")
+    left = check(workspace).damaged
+    for error in left:
+        warn(error.message)
+    if not left:
+        say("every record can be read." if done else "nothing to repair: every record can be read.")
+    raise typer.Exit(1 if left else 0)

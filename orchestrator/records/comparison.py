@@ -77,5 +77,6 @@ def near(
                 differ["seed"] = (run.seed, seed)
             if 0 < len(differ) <= NEAR:
                 words = " and ".join(f"{key} ({old} there, {new} here)" for key, (old, new) in differ.items())
-                found.append((len(differ), f"{run.id} differs only in {words}."))
+                covers = f"; it covers {run.covers}" if run.partial else ""
+                found.append((len(differ), f"{run.id} differs only in {words}{covers}."))
     return [words for _, words in sorted(found, key=lambda one: one[0])[:SHOWN]]

@@ -115,7 +115,7 @@ def repair(root: Path, say: Callable[[str], None]) -> int:
         How many records were written anew or put aside.
 
     Raises:
-        WorkspaceError: the folder holds nothing of a workspace.
+        WorkspaceError: the folder holds nothing of a workspace, or its own record is not to be replaced.
     """
     done = _repair_mark(root, say)
     workspace = Workspace(root)
@@ -123,10 +123,9 @@ def repair(root: Path, say: Callable[[str], None]) -> int:
         try:
             RunRecord.load(folder)
         except DamagedError as error:
-            if not error.replaceable:
-                raise
-            done += 1
-            _repair_run(workspace, folder, say)
+            if error.replaceable:
+                done += 1
+                _repair_run(workspace, folder, say)
     return done
 
 

@@ -13,7 +13,7 @@ import onnxruntime
 import pytest
 from PIL import Image
 
-from tests.conftest import Done
+from tests.conftest import Done, tiny
 
 Orch = Callable[..., Done]
 
@@ -146,3 +146,22 @@ def test_exports_never_overwrite_other_files_and_need_photos_to_check_on(
     done = orch("export", "--out", tmp_path / "out", "-w", workspace, "--photos", people / "eval" / "images")
     assert done.code == 0, done.err
     assert "checked on 28 photos" in done.out
+
+
+def test_an_export_over_an_earlier_one_leaves_nothing_of_it(
+    orch: Orch, people: Path, workspace: Path, tmp_path: Path
+) -> None:
+    """Members that answer no longer would be asked by whoever lists the folder's files."""
+    more = ("train", "age", "--data", people / "train", "--folds", 3, "--seed", 1, "--jobs", 1, *tiny())
+    assert orch(*more, "-w", workspace).code == 0
+    assert orch("ensemble", "--members", "age=age-0001,age-0002", "-w", workspace).code == 0
+    assert orch("ensemble", "--members", "age=age-0001", "-w", workspace).code == 0
+    for name, folder in (("soft-0001", "both"), ("soft-0002", "both"), ("soft-0002", "fresh")):
+        assert orch("export", "--ensemble", name, "--out", tmp_path / folder, "-w", workspace).code == 0
+        if folder == "both" and name == "soft-0001":
+            assert any("age-0002" in path.name for path in (tmp_path / "both").iterdir())
+            (tmp_path / "both/notes.txt").write_text("mine")
+    assert {path.name for path in (tmp_path / "both").iterdir()} == {
+        "notes.txt",
+        *(path.name for path in (tmp_path / "fresh").iterdir()),
+    }

@@ -1,6 +1,8 @@
 """One network for all tasks, and answers from elsewhere: members of the vote beside the specialists."""
 
 import json
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -155,6 +157,14 @@ def test_a_joint_run_is_compared_retrained_and_resumed_like_any_other(orch: Orch
         orch, people, place, "train", "joint", *tiny("train_border=58")
     ).err  # fmt: skip
     assert "it cuts away the rows" in train(orch, people, place, "train", "joint", *tiny("crop=0.4")).err
+
+
+def test_the_first_joint_run_names_the_ensemble_that_it_votes_in(orch: Orch, people: Path, workspace: Path) -> None:
+    done = train(orch, people, workspace, "train", "joint", *tiny())
+    (fuse,) = re.findall(r"next: (orch .+)", done.err)
+    done = orch(*shlex.split(fuse)[1:], "--json")
+    assert done.code == 0, done.err
+    assert set(json.loads(done.out)["members"]) == {*TASKS, JOINT}
 
 
 def test_an_export_answers_with_a_joint_network_as_predict_does(

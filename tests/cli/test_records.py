@@ -313,6 +313,32 @@ def test_ensembles_are_listed_chosen_and_deleted(orch: Orch, place: Path) -> Non
     assert "no age run is the current one" in again.err  # and an id that is gone is not given out again
 
 
+def test_who_deletes_what_is_current_is_told_what_to_choose_or_make(orch: Orch, people: Path, place: Path) -> None:
+    """Each time by a command that works: the newest of the others, and a new one where there is none."""
+    assert orch("runs", "use", "age-0003", "-w", place).code == 0
+    for name, next_one in (("age-0003", "age-0002"), ("age-0001", None), ("age-0002", None)):
+        current = Workspace(place).current("age")
+        done = orch("runs", "delete", name, "--yes", "-w", place)
+        assert done.code == 0, done.err
+        assert ("It was the current age run" in done.err) is (name == current)
+        if next_one is not None:
+            (use,) = re.findall(r"`(orch runs use [^`]+)`", done.err)
+            assert f" {next_one} " in use
+            assert orch(*shlex.split(use)[1:]).code == 0
+    (make,) = re.findall(r"`(orch train age [^`]+)`", done.err)
+    words = shlex.split(make.replace("--data DIR", shlex.join(["--data", str(people / "train")])))
+    assert orch(*words[1:], "--folds", 3, "--jobs", 1, *tiny()).code == 0
+    for strategy in ("soft", "hard"):
+        assert orch("ensemble", "--strategy", strategy, "-w", place).code == 0
+    done = orch("ensembles", "delete", "hard-0001", "--yes", "-w", place)
+    (use,) = re.findall(r"`(orch ensembles use [^`]+)`", done.err)
+    assert orch(*shlex.split(use)[1:]).code == 0
+    done = orch("ensembles", "delete", "soft-0001", "--yes", "-w", place)
+    (make,) = re.findall(r"`(orch ensemble [^`]+)`", done.err)
+    assert orch(*shlex.split(make)[1:]).code == 0
+    assert Workspace(place).current("ensemble") == "soft-0002"
+
+
 def test_numbers_are_not_held_against_words(orch: Orch, three: Path, place: Path) -> None:
     done = orch("runs", "list", "-w", three, "--where", "score>high lr<1e-2x")
     assert done.code == 2
@@ -539,11 +565,27 @@ def test_what_a_newer_version_wrote_is_put_aside_by_nobody(orch: Orch, people: P
         assert "by a newer version" in done.err
     edit_sealed(workspace / "workspace.json", format=2)
     del before["workspace.json"]
-    for command in (repair, resume):
+    for command, code in ((repair, 1), (resume, 2)):  # a repair leaves it out and tells it
         done = orch(*command)
-        assert done.code == 2
+        assert done.code == code
         assert "by a newer version" in done.err
     assert {name: (workspace / name).read_bytes() for name in before} == before
+
+
+def test_repair_tells_what_it_cannot_write_anew(orch: Orch, workspace: Path) -> None:
+    """One run of a newer version does not keep another one from its repair, and nobody calls the rest in order."""
+    assert "nothing to repair" in orch("workspace", "repair", "-w", workspace).err
+    edit_sealed(workspace / "age-0001/run.json", format=99)
+    (workspace / "mask-0001/run.json").write_text("{")
+    weights = workspace / "gender-0001/fold-0/weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    done = orch("workspace", "repair", "-w", workspace)
+    assert done.code == 1
+    assert "mask-0001/run.json is written anew" in done.err
+    assert "by a newer version" in done.err
+    assert "`orch resume gender-0001" in done.err
+    again = orch("workspace", "repair", "-w", workspace)
+    assert (again.code, "nothing to repair" in again.err, "by a newer version" in again.err) == (1, False, True)
 
 
 def test_what_a_newer_version_calls_current_stops_a_training_before_it_begins(

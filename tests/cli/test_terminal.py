@@ -167,6 +167,40 @@ def test_columns_go_by_rank_and_a_line_names_them(orch: Orch, trained: Path) -> 
     assert "3 of 3" in on_terminal(80, "runs", "list", "-w", trained).split("no room")[0]
 
 
+@pytest.mark.parametrize(("words", "first", "kept"), [
+    (("ensembles", "list"), "soft-0001", ("18-way macro F1", "state")),
+    (("runs", "compare", "age-0001", "age-0002"), "age-0001", ("macro F1", "over age-0001")),
+])  # fmt: skip
+def test_at_80_columns_scores_stay_and_names_are_whole(
+    orch: Orch, workspace: Path, people: Path, words: tuple[str, ...], first: str, kept: tuple[str, ...]
+) -> None:
+    if "compare" in words:
+        more = ("train", "age", "--data", people / "train", "--folds", 3, "--seed", 1, "--jobs", 1, *tiny())
+        assert orch(*more, "-w", workspace).code == 0
+    else:
+        assert orch("ensemble", "-w", workspace).code == 0
+    shown = on_terminal(80, *words, "-w", workspace)
+    table = shown.split("no room")[0]
+    assert all(heading in table for heading in kept), shown
+    rows = [line for line in table.splitlines() if line.split()[:1] == [first]]
+    assert rows, shown
+    assert all(len(line) <= 80 for line in rows), shown
+
+
+def test_at_80_columns_a_photos_answer_stays(orch: Orch, workspace: Path, people: Path, tmp_path: Path) -> None:
+    assert orch("ensemble", "-w", workspace).code == 0
+    photo = next((people / "eval/images").iterdir())
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    shutil.copy(photo, folder / f"1{photo.suffix}")
+    shown = on_terminal(80, "predict", folder, "-w", workspace)
+    (answer,) = json.loads(orch("predict", folder, "-w", workspace, "--json").out)
+    (row,) = [line for line in shown.splitlines() if f"1{photo.suffix}" in line]
+    told = answer["name"]
+    assert told in row, shown
+    assert str(answer["label"]) in row.replace(told, "").split()
+
+
 def test_what_is_piped_is_never_wrapped(trained: Path) -> None:
     done = program("runs", "show", "age-0001", "-w", trained, env={**ENVIRONMENT, "COLUMNS": "40", "FORCE_COLOR": "1"})
     (line,) = [line for line in done.stdout.decode().splitlines() if line.strip().startswith("settings  ")]
@@ -326,21 +360,36 @@ def test_a_limit_that_is_high_enough_changes_nothing(trained: Path, tmp_path: Pa
     done = shell('ulimit -v 60000000; orch runs list -w "$1" | head -2; exit ${PIPESTATUS[0]}', trained)
     assert (done.returncode, b"macro F1" in done.stdout) == (0, True), done.stderr.decode()
     assert shell("ulimit -v 60000000; orch runs lst").returncode == 2
-    code = "from orchestrator.cli.app import program; program()"
+
+
+@pytest.mark.parametrize(("how", "number"), [
+    ("a program", signal.SIGTERM), ("a program", signal.SIGINT),
+    ("a program at a terminal", signal.SIGINT), ("a key", signal.SIGINT),
+])  # fmt: skip
+def test_under_a_limit_a_command_is_stopped_once_by_whoever_stops_it(
+    tmp_path: Path, how: str, number: signal.Signals
+) -> None:
+    """A key's signal reaches the command and the program that waits for it, a program's the latter alone."""
     line = 'ulimit -v 60000000; exec "$0" -c "$1" data synth "$2" --people 900 --jobs 1'
-    for number in (signal.SIGTERM, signal.SIGINT):
-        place = tmp_path / str(int(number))
-        process = subprocess.Popen(
-            ["bash", "-c", line, sys.executable, code, str(place)],
-            stderr=subprocess.PIPE,
-            stdin=subprocess.DEVNULL,
-            env=ENVIRONMENT,
-        )
-        while not list(place.rglob("*.jpg")):
-            time.sleep(0.05)
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        ["bash", "-c", line, *PROGRAM[::2], str(tmp_path / "people")],
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL if how == "a program" else theirs,
+        env=ENVIRONMENT,
+        start_new_session=True,
+        preexec_fn=None if how == "a program" else lambda: ioctl(theirs, termios.TIOCSCTTY, 0),  # noqa: PLW1509  # no thread
+    )
+    while not list(tmp_path.rglob("*.jpg")):
+        time.sleep(0.05)
+    if how == "a key":
+        os.write(ours, b"\x03")
+    else:
         process.send_signal(number)
-        told = process.communicate(timeout=60)[1]
-        assert (process.returncode, b"Interrupted" in told) == (128 + number, True), told
+    told = process.communicate(timeout=60)[1]
+    os.close(ours)
+    os.close(theirs)
+    assert (process.returncode, told.count(b"Interrupted")) == (128 + number, 1), told
 
 
 def test_a_limit_on_files_is_a_sentence(tmp_path: Path) -> None:
