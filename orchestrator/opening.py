@@ -34,7 +34,7 @@ def open_predictor(
         task: [MemberFiles(workspace.root / one["folder"], one["sha256"], one["function"]) for one in chosen]
         for task, chosen in record["members"].items()
     }
-    again = f"build it again: `{ensemble_again(workspace.root, record)}`."
+    again = ensemble_again(workspace.root, record)
     for one in record["outside"]:
         check_file(folder / one["file"], record["files"][one["file"]], again)
     found = load_members(members, device, loaded)

@@ -60,6 +60,7 @@ class Report:
         given_up: (run id, fold) -> why, of members that were stopped below their bar.
         trained: run id -> folds that this command worked on.
         at_once: how many members were trained side by side.
+        training: wall-clock seconds from the first member's beginning to the last one's end.
     """
 
     runs: list[RunRecord]
@@ -68,6 +69,7 @@ class Report:
     given_up: dict[tuple[str, int | None], str] = field(default_factory=dict)
     trained: dict[str, list[int | None]] = field(default_factory=dict)
     at_once: int = 1
+    training: float = 0.0
 
     @property
     def complete(self) -> bool:
@@ -258,7 +260,7 @@ def train_runs(
     failures: dict[tuple[str, int | None], str] = {}
     given_up: dict[tuple[str, int | None], str] = {}
     trained: dict[str, list[int | None]] = {}
-    at_once = 1
+    at_once, training = 1, 0.0
     with ExitStack() as locks:
         for work in open_works:
             hold(locks, work.run)
@@ -280,10 +282,12 @@ def train_runs(
                     given_up[run.id, job.fold] = result.given_up
                 observer.ended(run, job, result)
 
+            begun = time.monotonic()
             try:
                 run_jobs([job for _, job in jobs], at_once, ended)
             finally:
                 observer.finished()
+            training = time.monotonic() - begun
         for work in open_works:
             _close(work.run)
     for run in runs if offer else []:
@@ -291,7 +295,7 @@ def train_runs(
             make_current(Workspace(run.folder.parent), run, observer.say)
             run.published = True
             run.save()
-    return Report(list(runs), failures, time.monotonic() - started, given_up, trained, at_once)
+    return Report(list(runs), failures, time.monotonic() - started, given_up, trained, at_once, training)
 
 
 def _close(run: RunRecord) -> None:

@@ -50,7 +50,9 @@ def tell_base(base: RunRecord | None, settings: Settings, say: Callable[[str], N
     if base is not None and not settings.recipes:
         changed = f" with {counted(len(base.changes), 'change')}" if base.changes else ""
         more = f", with {' '.join(settings.changes)}" if settings.changes else ""
-        say(f"recipe: that of {base.id} ({base.recipe_name}{changed}){more}.")
+        seeds = ", ".join(map(str, base.seeds))
+        seed = f" Its seed was {seeds}, this one's is {settings.seed}." if base.seeds != [settings.seed] else ""
+        say(f"recipe: that of {base.id} ({base.recipe_name}{changed}){more}.{seed}")
 
 
 def base_run(root: Path, task: str, base: str | None, sharing: bool = False) -> RunRecord | None:

@@ -38,11 +38,13 @@ class Differences:
 
     Attributes:
         rows: how many photos both name.
+        answered: how many of them both answer.
         photos: name and both labels of each photo that the two answer differently, in the first file's order.
         unanswered: how many photos have an empty answer in the first file, and in the second.
     """
 
     rows: int
+    answered: int
     photos: tuple[tuple[str, int, int], ...]
     unanswered: tuple[int, int] = (0, 0)
 
@@ -61,7 +63,8 @@ class Differences:
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {
-            "rows": self.rows, "different": len(self.photos), "unanswered": list(self.unanswered), "by_task": self.by_task,
+            "rows": self.rows, "answered": self.answered, "different": len(self.photos),
+            "unanswered": list(self.unanswered), "by_task": self.by_task,
             "pairs": [{"one": one.one, "other": one.other, "photos": one.photos, "tasks": one.tasks} for one in self.pairs],
             "photos": [{"ImageID": name, "one": one, "other": other} for name, one, other in self.photos],
         }  # fmt: skip
@@ -108,13 +111,11 @@ def compare_submissions(one: Path, other: Path) -> Differences:
         raise DataError(
             f"{one} and {other} do not answer the same photos: {len(alone)} stand in one of them only, {names} among them."
         )
-    photos = []
-    for name, label in left.items():
-        answer = right[name]
-        if label is not None and answer is not None and label != answer:
-            photos.append((name, label, answer))
+    both = [(name, label, right[name]) for name, label in left.items()]
+    answered = [(name, mine, theirs) for name, mine, theirs in both if mine is not None and theirs is not None]
+    photos = [(name, mine, theirs) for name, mine, theirs in answered if mine != theirs]
     unanswered = tuple(sum(label is None for label in labels.values()) for labels in (left, right))
-    return Differences(len(left), tuple(photos), (unanswered[0], unanswered[1]))
+    return Differences(len(left), len(answered), tuple(photos), (unanswered[0], unanswered[1]))
 
 
 def draw_differences(found: Differences, images: Path, names: tuple[str, str], path: Path) -> int:

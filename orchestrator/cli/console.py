@@ -176,19 +176,23 @@ def print_stages(
     (where or out()).print(table)
 
 
-def print_profile(by_run: Mapping[str, Mapping[str, float]], seconds: float, at_once: int) -> None:
+def print_profile(
+    by_run: Mapping[str, Mapping[str, float]], seconds: float, at_once: int, training: float = 0.0
+) -> None:
     """Where a training's time went: its epochs by stage, and how that compares with the time that the command took.
 
     Args:
         by_run: run -> stage -> seconds, added up over its members.
         seconds: wall-clock, of the whole command.
         at_once: members that were trained side by side.
+        training: of that, from the first member's beginning to the last one's end.
     """
     print_stages("seconds of epochs by stage, all members added up", by_run, total="all epochs")
     epochs = sum(sum(stages.values()) for stages in by_run.values())
     if at_once > 1 or epochs > seconds:
         how = f"up to {at_once} members were trained side by side" if at_once > 1 else "some by an earlier command"
-        say(f"{epochs:,.1f} s of epochs in {seconds:,.1f} s: {how}.")
+        rest = f" The other {seconds - training:,.1f} s of {seconds:,.1f} s: imports, checks, decoding, first weights."
+        say(f"{epochs:,.1f} s of epochs in {training:,.1f} s of training: {how}.{rest}")
     else:
         say(
             f"{epochs:,.1f} s of {seconds:,.1f} s were epochs. The other {seconds - epochs:,.1f} s: imports, checks, decoding, "

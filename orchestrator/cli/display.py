@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -171,7 +172,9 @@ class TrainingDisplay:
             all_work += work * (1 - begun / total)
             done_work += work * max(0.0, self._epochs(run, job) - begun) / total
         seconds = time.monotonic() - self._started
-        told = f"{len(self._ended)} of {counted(len(self._jobs), 'member')} done"
+        ends = Counter(self._ended.values())
+        others = "".join(f", {number} {state}" for state, number in ends.items() if state != "done")
+        told = f"{ends['done']} of {counted(len(self._jobs), 'member')} done{others}"
         if len(self._ended) == len(self._jobs) or done_work <= 0 or seconds < SURE_SECONDS:
             return told
         return f"{told}, about {_about(seconds / done_work * (all_work - done_work))} left"

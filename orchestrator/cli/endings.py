@@ -10,6 +10,7 @@ import errno
 import os
 import re
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -41,6 +42,9 @@ NO_MEMORY = (
 """Of torch, of the system's loader, and of C++, which have no error type that Python knows."""
 TOO_LARGE = ("File too large", "os error 27")
 NO_ROOM = ("No space left", "os error 28", "database or disk is full")
+
+AGAIN_SECONDS = 1.0
+"""After which a stop that did not arrive comes again."""
 
 _stopped_by: list[int] = []
 
@@ -80,24 +84,45 @@ class _Stopped(KeyboardInterrupt):
 
 @contextmanager
 def interrupts() -> Iterator[None]:
-    """Within it SIGTERM and a hang-up stop as Ctrl-C does: once, so that the clean-up is left in peace. `nohup` is respected."""
+    """Within it SIGTERM and a hang-up stop as Ctrl-C does. `nohup` is respected.
+
+    The clean-up of a stop is left in peace. A stop that got lost on its way (Python drops what is raised while it takes an object
+    apart, and so do callbacks of some libraries) comes again until it arrives.
+    """
     before = {}
     _stopped_by.clear()
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) is signal.SIG_DFL:
                 before[number] = signal.signal(number, _stop)
+        if before and sys.platform != "win32":
+            before[signal.SIGALRM] = signal.signal(signal.SIGALRM, _stop)
     try:
         yield
     finally:
+        if before and sys.platform != "win32":
+            signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
 def _stop(number: int, _frame: object) -> None:
-    signal.signal(number, signal.SIG_IGN)
-    _stopped_by.append(number)
-    raise _Stopped
+    if not _stopped_by:
+        _stopped_by.append(number)
+        if sys.platform != "win32":
+            signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS, AGAIN_SECONDS)
+    if not _is_leaving():
+        raise _Stopped
+
+
+def _is_leaving() -> bool:
+    """Whether a stop has arrived: what handles it, or cleans up behind it, is at work."""
+    error = sys.exception()
+    while error is not None:
+        if isinstance(error, _Stopped):
+            return True
+        error = error.__context__
+    return False
 
 
 def stop_code() -> int:

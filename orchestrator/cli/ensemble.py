@@ -83,7 +83,7 @@ def ensemble(
             held = f"{about['matched']:,} of the {about['held_out']:,} held-out photos"
             alone = f"names {held}, so it is for prediction alone: it abstains in the score"
             how = f"scored where it is out of fold: {held}" if about["matched"] else alone
-        say(f"{table.name}: {len(table.keys):,} photos, {', '.join(table.by_task)}; {how}.")
+        say(f"{table.name}: {table.photos:,} photos, {', '.join(table.by_task)}; {how}.")
     draw_scores(built)
     if json:
         emit({**built.record, "folder": str(built.folder)})
@@ -157,8 +157,9 @@ def _print_scores(evaluation: Mapping[str, Evaluation]) -> None:
 def _print_singles(built: Built) -> None:
     """Each run alone and each member alone, so that a weak one is seen."""
     table = grid(
-        "alone, each on the photos that it held out", "task", "run", "member", "photos", "accuracy", "macro F1"
-    )
+        "alone, each on the photos that it held out", "task", "run", "member", "photos", "accuracy", "macro F1",
+        keep=("run", "member", "macro F1", "photos"),
+    )  # fmt: skip
     for task, entries in built.record["single"].items():
         for one in entries:
             member = "whole run" if one["fold"] is None else f"fold {one['fold']}"

@@ -14,7 +14,7 @@ import os
 import sys
 from typing import Any, TextIO
 
-__all__ = ["in_utf8", "is_utf8", "settle_streams"]
+__all__ = ["as_written", "in_utf8", "is_utf8", "settle_streams"]
 
 GONE = (errno.EPIPE, errno.EBADF, errno.EIO, errno.ECONNRESET)
 """Nobody reads any more; EIO: a terminal that hung up. A full disk (`> file`) is none of them: that is told."""
@@ -47,6 +47,12 @@ class _Output(io.RawIOBase):
                     raise
                 self._gone = True
         return len(data)
+
+
+def as_written(text: str) -> str:
+    """What becomes of a text on stdout, where letters that its encoding does not know are escaped."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    return text if is_utf8(sys.stdout) else text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def in_utf8() -> None:

@@ -64,7 +64,7 @@ def diff(
         emit(found.as_dict())
         return
     count = len(found.photos)
-    put(f"{count:,} of {found.rows:,} answers differ ({100 * count / max(1, found.rows):.2f} %).")
+    put(f"{count:,} of {found.answered:,} answers differ ({100 * count / max(1, found.answered):.2f} %).")
     for path, empty in zip((one, other), found.unanswered, strict=True):
         if empty:
             say(f"{path}: {counted(empty, 'photo')} without an answer; they count neither as equal nor as different.")

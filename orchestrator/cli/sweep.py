@@ -278,7 +278,12 @@ def _print_stages(found: list[Stage]) -> None:
     last = found[-1].after
     say(f"{minutes(elapsed())} in all.")
     if late := [stage.name for stage in found if stage.out_of_time]:
-        say(f"The time was over: {', '.join(late)} not tried to the end. The same command with more --minutes goes on.")
+        begun = [stage.name for stage in found if stage.out_of_time and stage.tried]
+        never = [name for name in late if name not in begun]
+        told = [f"{', '.join(begun)} not tried to the end"] * bool(begun) + [f"{', '.join(never)} not begun"] * bool(
+            never
+        )
+        say(f"The time was over: {'; '.join(told)}. The same command with more --minutes goes on.")
     tried = [stage.name for stage in found if stage.tried]
     if not tried:
         say("Nothing was tried" + ("." if late else ": what stands in the way is told above."))

@@ -15,6 +15,7 @@ from rich.console import Console, ConsoleOptions, JustifyMethod, RenderResult
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.cli.streams import as_written
 from orchestrator.errors import harmless
 
 __all__ = ["Grid", "Results", "left_out"]
@@ -59,7 +60,9 @@ class Grid(Table):
 
     def add_row(self, *cells: Any, style: Any = None, end_section: bool = False) -> None:
         """A row; fewer cells than columns leave the others empty."""
-        words = tuple(Text(harmless(cell).replace("\n", "\\n")) if isinstance(cell, str) else cell for cell in cells)
+        words = tuple(
+            Text(as_written(harmless(cell).replace("\n", "\\n"))) if isinstance(cell, str) else cell for cell in cells
+        )
         self._lines.append(_Row(words, style, end_section))
         super().add_row(*words, style=style, end_section=end_section)
 

@@ -33,7 +33,7 @@ from orchestrator.cli.options import (
     chosen_tasks,
     column_names,
 )  # fmt: skip
-from orchestrator.commands import data_words, orch
+from orchestrator.commands import orch
 from orchestrator.errors import ConfigError, WorkspaceError
 from orchestrator.labels import JOINT, TASKS
 
@@ -214,6 +214,12 @@ def train(
         conclude(report, json, after(report.runs[0]))
 
 
+UNFINISHED = (
+    "Complete members are kept. Mend what the reasons say: the same command then trains what is missing, and other settings make "
+    "another run."
+)
+
+
 def after(run: RunRecord) -> str:
     """What to do with a run: let it vote, or hold it against the current one, whose place it has not taken."""
     from orchestrator.records.workspace import Workspace
@@ -227,14 +233,40 @@ def after(run: RunRecord) -> str:
     place = Workspace(workspace)
     joint = ("--members", f"joint={run.id}") if run.task == JOINT else ()
     fuse = orch("ensemble", "--strategy", "soft", *joint, workspace=workspace)
-    if apart := [task for task in TASKS if task != run.task and not _go_together(place, task, run)]:
-        from orchestrator.records.origins import plan_words
+    apart = [task for task in TASKS if task != run.task and not _go_together(place, task, run)]
+    if not apart:
+        return f"next: {fuse}"
+    from orchestrator.records.origins import plan_words, recipe_words, source_words
+    from orchestrator.specialists import SPECIALISTS
 
-        first = ["--folds-used", len(run.folds)] if run.partial else []
-        data = data_words(Path(run.data["source"]), run.data["columns"], bool(run.data.get("distinct_people")))
-        words = [*data, *plan_words(run), *first, "--tasks", ",".join(apart)]
-        return f"next: {orch('train-all', *words, workspace=workspace)}   then   {fuse}"
-    return f"next: {fuse}"
+    able = _learnable(run, apart)
+    if able != apart:
+        without = ", ".join(task for task in apart if task not in able)
+        return f"an ensemble needs runs of {without} over the same people too, which this data does not teach."
+    first = ["--folds-used", len(run.folds)] if run.partial else []
+    recipe = recipe_words(run, [SPECIALISTS[task] for task in apart])
+    words = [*source_words(run), *plan_words(run), "--seed", run.seed, *recipe, *first]
+    train = orch("train-all", *words, "--tasks", ",".join(apart), workspace=workspace)
+    return f"next: {train}   then   {fuse}"
+
+
+def _learnable(run: RunRecord, tasks: list[str]) -> list[str]:
+    """Those of some tasks that the data of a run tells enough of."""
+    from orchestrator.data.classes import check_classes
+    from orchestrator.data.readers import read
+    from orchestrator.errors import OrchestratorError
+    from orchestrator.specialists import SPECIALISTS
+
+    able = []
+    for task in tasks:
+        try:
+            photos = read(Path(run.data["source"]), run.data["columns"], distinct=True)
+            photos.require(SPECIALISTS[task].columns, f"the {task} specialist")
+        except OrchestratorError:  # not there any more, or without the columns
+            continue
+        if not any(problem.fatal for problem in check_classes(photos, [task], None, bool(run.extra))):
+            able.append(task)
+    return able
 
 
 def _go_together(workspace: Workspace, task: str, run: RunRecord) -> bool:
@@ -265,7 +297,7 @@ def _conclude_grid(report: Report, workspace: Path, json: bool) -> None:
     for (run_id, fold), reason in report.failures.items():
         warn(f"{run_id} fold {fold}: {reason}")
     if not report.complete:
-        say("Complete members are kept; the same command trains what is missing.")
+        say(UNFINISHED)
         raise typer.Exit(1)
     sure = {
         "better": "better than the first beyond noise",
@@ -322,11 +354,11 @@ def conclude(report: Report, json: bool, next_step: str) -> None:
         out().print(table)
         say(f"{minutes(elapsed())} in all.")
         if profiles:
-            print_profile(profiles, elapsed(), report.at_once)
+            print_profile(profiles, elapsed(), report.at_once, report.training)
     for (run_id, fold), reason in report.failures.items():
         warn(f"{run_id} {'all' if fold is None else f'fold {fold}'}: {reason}")
     if not report.complete:
-        say("Complete members are kept; the same command trains what is missing.")
+        say(UNFINISHED)
         raise typer.Exit(1)
     if next_step and not json:
         say(next_step)

@@ -76,13 +76,21 @@ class OutsideTable:
         several = [row for row, meant in told.items() if len(meant) > 1]
         return np.where(np.isin(rows, several), -1, rows)  # a name that several photos have means none of them
 
-    def matched(self, paths: Sequence[str]) -> int:
-        """How many of some photos it answers for, in one task at least."""
-        rows = self.rows(paths)
+    @property
+    def photos(self) -> int:
+        """How many photos it answers for, in one task at least."""
+        return int(self._answered().sum())
+
+    def _answered(self) -> NDArray[np.bool_]:
         answered = np.zeros(len(self.keys), bool)
         for answers in self.by_task.values():
             answered |= answers.any(axis=1)
-        return int(answered[rows[rows >= 0]].sum())
+        return answered
+
+    def matched(self, paths: Sequence[str]) -> int:
+        """How many of some photos it answers for, in one task at least."""
+        rows = self.rows(paths)
+        return int(self._answered()[rows[rows >= 0]].sum())
 
     @property
     def digest(self) -> str:
@@ -129,7 +137,7 @@ class OutsideTable:
             place: the file in which it is kept.
         """
         return {
-            "name": self.name, "source": self.source, "file": place, "photos": len(self.keys), "tasks": list(self.by_task),
+            "name": self.name, "source": self.source, "file": place, "photos": self.photos, "tasks": list(self.by_task),
         }  # fmt: skip
 
     def frame(self) -> pd.DataFrame:

@@ -88,7 +88,7 @@ def _users(workspace: Workspace, run: RunRecord) -> list[Problem]:
     if not users:
         return []
     let_go = orch("ensembles", "delete", *users, workspace=workspace.root)
-    return [Problem(run.id, f"{', '.join(users)} answers with it.", f"`{let_go}` lets it go.")]
+    return [Problem(run.id, f"{', '.join(users)} answer{'s' * (len(users) == 1)} with it.", f"`{let_go}` lets it go.")]
 
 
 def _busy(run: RunRecord) -> Problem:

@@ -14,15 +14,17 @@ from orchestrator.commands import data_words, orch, shown
 from orchestrator.data.files import put_aside, sha256_of
 from orchestrator.data.sealed import read_sealed, write_sealed
 from orchestrator.errors import DamagedError, DataError, LeakError, WeightsError
+from orchestrator.labels import CLASSES
 from orchestrator.records.run import RunRecord
 from orchestrator.records.workspace import Workspace
 
 if TYPE_CHECKING:
     from orchestrator.data.folds import FoldPlan
+    from orchestrator.specialist import Specialist
 
 __all__ = [
     "check_beginning", "content_of", "extra_sources_of", "keep_content", "keep_plan", "moved_words", "plan_of", "plan_words",
-    "source_of", "tables_of", "trained_content", "training_words",
+    "recipe_words", "source_of", "source_words", "tables_of", "trained_content", "training_words",
 ]  # fmt: skip
 
 PHOTOS, PHOTOS_FORMAT = "photos", 2
@@ -122,10 +124,26 @@ def training_words(run: RunRecord, data: Path | None = None, extra: Sequence[Pat
         data: where the photos are now; None: where they were.
         extra: where its tables of photos from elsewhere are now; none: where they were.
     """
+    return [*source_words(run, data, extra), "--base", run.id, *plan_words(run), "--seed", str(run.seed)]
+
+
+def source_words(run: RunRecord, data: Path | None = None, extra: Sequence[Path] = ()) -> list[str]:
+    """The options of a printed training command that name a run's photos, extra ones among them; as `training_words`."""
     tables = extra or [Path(source) for source in run.data.get("extra", {}).get("sources", ())]
     distinct = bool(run.data.get("distinct_people"))
-    source = data_words(data or Path(run.data["source"]), run.data["columns"], distinct, tables)
-    return [*source, "--base", run.id, *plan_words(run), "--seed", str(run.seed)]
+    return data_words(data or Path(run.data["source"]), run.data["columns"], distinct, tables)
+
+
+def recipe_words(run: RunRecord, specialists: Iterable[Specialist]) -> list[str]:
+    """The options of a printed training command by which some specialists are trained as a run was: a recipe that all of them
+    can have, and changes that are of no task's own."""
+    from orchestrator.config import recipe_files
+
+    name = run.recipe_name
+    shared = Path(name).is_file() or all(name in recipe_files(one) for one in specialists)
+    words = ["--recipe", shown(Path(name)) if name.endswith(".toml") else name] if shared and name != "quick" else []
+    common = [change for change in run.changes if change.partition("=")[0].partition(".")[0] not in CLASSES]
+    return [*words, *(word for change in common for word in ("--set", change))]
 
 
 def plan_words(run: RunRecord) -> list[str]:

@@ -86,7 +86,7 @@ def _runs(workspace: Workspace, found: Findings) -> Iterator[RunRecord]:
 
 def _check_ensemble(workspace: Workspace, name: str) -> None:
     folder, record = workspace.ensemble(name)
-    again = without(folder, f"build it again: `{ensemble_again(workspace.root, record)}`.")
+    again = without(folder, ensemble_again(workspace.root, record))
     for file, digest in record["files"].items():
         check_file(folder / file, digest, again)
     cascade = folder / "cascade.json"

@@ -55,7 +55,7 @@ FOLDER = re.compile(r"([a-z_]+)-(\d{4,})")
 
 
 def ensemble_again(root: Path, record: Mapping[str, Any]) -> str:
-    """The command that makes an ensemble like another one: of the same runs and tables, by the same vote.
+    """How to make an ensemble like another one, of the same runs and tables, by the same vote: the rest of a sentence.
 
     Args:
         root: of the workspace.
@@ -63,9 +63,16 @@ def ensemble_again(root: Path, record: Mapping[str, Any]) -> str:
     """
     runs = {task: ",".join(dict.fromkeys(one["run"] for one in own)) for task, own in record["members"].items()}
     words = [word for task, names in runs.items() for word in ("--members", f"{task}={names}")]
-    words += [word for one in record["outside"] for word in ("--with", shown(Path(one["source"])))]
+    gone = []
+    for one in record["outside"]:
+        places = [Path(one["source"]), root / record["id"] / one["file"]]  # where it was read, else the copy
+        place = next((place for place in places if place.is_file()), None)
+        words += [] if place is None else ["--with", shown(place)]
+        gone += [one["name"]] if place is None else []
     words += [] if record["evaluation"] else ["--no-score"]
-    return orch("ensemble", "--strategy", record["strategy"], *words, workspace=root)
+    again = orch("ensemble", "--strategy", record["strategy"], *words, workspace=root)
+    without = f", without {', '.join(gone)}, of which nothing is left: it will answer otherwise" if gone else ""
+    return f"build it again: `{again}`{without}."
 
 
 def write_mark(root: Path, created: str, retired: Mapping[str, int]) -> None:

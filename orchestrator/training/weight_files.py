@@ -148,7 +148,7 @@ def _opened(path: Path) -> Any:
             "state_dict() alone, or as safetensors."
         ) from None
     except (SafetensorError, RuntimeError, EOFError, ValueError, OSError, KeyError, TypeError) as error:
-        what = first_line(error)
+        what = f"{type(error).__name__}: {first_line(error)}"
         if "TorchScript" in str(error):
             what = "it is a program in TorchScript; save its state_dict() instead"
         raise WeightsError(f"weights = '{path}': cannot be read ({what}).") from None

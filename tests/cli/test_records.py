@@ -662,6 +662,29 @@ def test_an_ensemble_whose_record_is_lost_is_made_again_with_its_tables(
     assert [one["probabilities"] for one in after] == [one["probabilities"] for one in before]
 
 
+@pytest.mark.parametrize("left", ["source", "nothing"])
+def test_a_lost_table_is_told_with_a_command_that_works(
+    orch: Orch, people: Path, workspace: Path, tmp_path: Path, left: str
+) -> None:
+    """Where nothing is left of it, the ensemble without it is offered, and called another one."""
+    info = pd.read_csv(people / "eval/info.csv").assign(ans=3)
+    for name in ("old 1", "old 2"):
+        info.assign(ans=3 if name == "old 1" else 5).to_csv(tmp_path / f"{name}.csv", index=False)
+    tables = ("--with", tmp_path / "old 1.csv", "--with", tmp_path / "old 2.csv")
+    assert orch("ensemble", *tables, "-w", workspace).code == 0
+    (workspace / "soft-0001/outside-1.parquet").unlink()
+    if left == "nothing":
+        (tmp_path / "old 1.csv").unlink()
+        (tmp_path / "old 2.csv").unlink()  # its copy is whole
+    done = orch("predict", people / "eval/images", "-w", workspace)
+    assert done.code == 2
+    (again,) = re.findall(r"build it again: `(orch ensemble[^`]+)`", done.err)
+    assert ("without old 1.csv, of which nothing is left" in done.err) is (left == "nothing")
+    built = orch(*shlex.split(again)[1:], "--json")
+    assert built.code == 0, built.err
+    assert len(json.loads(built.out)["outside"]) == (2 if left == "source" else 1)
+
+
 def test_tables_that_runs_learnt_from_are_not_written_over(orch: Orch, people: Path, workspace: Path) -> None:
     assert orch("ensemble", "-w", workspace).code == 0
     table, photos = people / "train/train.csv", people / "eval/images"

@@ -215,8 +215,10 @@ def test_a_profiles_stages_add_up(capsys: pytest.CaptureFixture[str]) -> None:
     rows = {line.split()[0]: line.split() for line in text.out.splitlines() if line.strip()}
     assert rows["all"] == ["all", "epochs", "100.0", "100", "%", "20.0", "100", "%"]
     assert "120.0 s of 150.0 s were epochs. The other 30.0 s: imports" in text.err
-    print_profile(profile, 70.0, 2)
-    assert "120.0 s of epochs in 70.0 s: up to 2 members were trained side by side" in capsys.readouterr().err
+    print_profile(profile, 90.0, 2, 70.0)
+    told = capsys.readouterr().err
+    assert "120.0 s of epochs in 70.0 s of training: up to 2 members were trained side by side." in told
+    assert "The other 20.0 s of 90.0 s: imports" in told
 
 
 # Names and encodings.
@@ -337,6 +339,52 @@ def test_work_goes_on_when_its_reader_leaves(tmp_path: Path, people: Path) -> No
     line = 'orch data synth "$1/people" --people 8 --jobs 1 2>&1 | true; exit ${PIPESTATUS[0]}'
     assert shell(line, tmp_path).returncode == 0
     assert (tmp_path / "people/train/train.csv").is_file()
+
+
+LOST = """
+import sys, time
+from orchestrator.cli import endings
+class Odd:
+    def __del__(self):
+        while True:
+            time.sleep(0.01)
+with endings.interrupts():
+    print("ready", flush=True)
+    Odd()  # what is raised while it is taken apart is dropped
+    print("lost", flush=True)
+    try:
+        for _ in range(1000):
+            time.sleep(0.01)
+    except KeyboardInterrupt:
+        for _ in range(150):  # a clean-up that takes longer than the next stop: left in peace
+            time.sleep(0.01)
+        print("cleaned up", flush=True)
+        sys.exit(endings.stop_code())
+"""
+
+
+def test_a_stop_that_got_lost_comes_again_and_leaves_the_clean_up_in_peace() -> None:
+    process = subprocess.Popen([sys.executable, "-c", LOST], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGTERM)
+    out, told = process.communicate(timeout=60)
+    assert "Exception ignored in" in told  # it did get lost
+    assert (out, process.returncode) == ("lost\ncleaned up\n", 143), told
+
+
+def test_a_table_fits_though_its_letters_are_escaped(people: Path, workspace: Path, tmp_path: Path, orch: Orch) -> None:
+    assert orch("ensemble", "-w", workspace).code == 0
+    photo = next((people / "eval/images").iterdir())
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in ("김치 사진", "a"):
+        shutil.copy(photo, folder / f"{name}{photo.suffix}")
+    done = program("predict", folder, "-w", workspace, env={**ENVIRONMENT, "PYTHONIOENCODING": "ascii"})
+    rows = [line for line in done.stdout.decode().splitlines() if str(folder) in line]
+    assert len(rows) == 2, done.stderr
+    assert "\\uae40" in "".join(rows)
+    assert len({row.index(" / ") for row in rows}) == 1, rows
 
 
 def test_results_on_a_full_disk_are_not_done(trained: Path) -> None:

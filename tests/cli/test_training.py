@@ -167,7 +167,7 @@ def test_a_failing_fold_is_told_at_the_end_and_the_others_are_kept(
             done.err,
         )
     assert "\x1b[" not in done.out + done.err
-    assert "the same command trains what is missing" in done.err
+    assert "the same command then trains what is missing" in done.err
     assert "mask-0001 is now the current mask run" in done.err
     assert len(list(runs.glob("age-0001/fold-*/member.json"))) == 2
     kept = hashes(runs / "age-0001" / "fold-0")
@@ -536,6 +536,47 @@ def test_an_interrupted_run_has_no_fold_and_its_recipe_reads_alike_everywhere(
     (recipe,) = {found[0] for row in rows if (found := re.search(r"quick \+\d+", row))}
     assert all(recipe in row for row in rows)
     assert " 2 of 2 " in rows[1]
+
+
+def test_the_first_run_names_the_training_of_the_others_as_it_was_trained(
+    orch: Orch, people: Path, tmp_path: Path
+) -> None:
+    """The same people, folds, seed, extra photos and recipe; pasted, it works."""
+    photo = next((people / "eval/images").iterdir())
+    extra, recipe = tmp_path / "ex tra.csv", tmp_path / "tiny.toml"
+    extra.write_text(f"path,gender\n{photo},male\n")
+    recipe.write_text('backbone = "test_efficientnet"\nweights = "none"\nheight = 32\nwidth = 32\nepochs = 1\n')
+    words = ("--data", people / "train", "--folds", 2, "--plan-seed", 4, "--seed", 5, "--extra", extra, "--jobs", 1)
+    changes = ("--recipe", recipe, "--set", "batch_size=16", "--set", "gender.lr=0.01")
+    done = orch("train", "gender", *words, *changes, "-w", tmp_path / "n w")
+    assert done.code == 0, done.err
+    found = re.search(r"next: (orch train-all .+?)   then   (orch .+)", done.err)
+    assert found, done.err
+    assert "gender.lr" not in found[1]
+    assert orch(*shlex.split(found[1])[1:], "--jobs", 1).code == 0
+    runs = Workspace(tmp_path / "n w").runs()
+    assert [run.task for run in runs] == ["age", "gender", "mask"]
+    for run in runs:
+        assert (run.seed, (run.plan or {})["seed"], run.recipe["batch_size"]) == (5, 4, 16)
+        assert run.recipe["backbone"] == "test_efficientnet"
+    assert orch(*shlex.split(found[2])[1:]).code == 0
+    again = orch("train", "age", "--data", people / "train", "-w", tmp_path / "n w", "--jobs", 1)
+    assert "Its seed was 5, this one's is 0." in again.err
+
+
+def test_what_the_data_does_not_teach_is_not_named_as_the_next_training(
+    orch: Orch, people: Path, tmp_path: Path
+) -> None:
+    photos = sorted((people / "train/images").rglob("normal.*"))[:12]
+    rows = [f"{path},{number},{20 + 15 * (number % 4)},male,wear\n" for number, path in enumerate(photos)]
+    (tmp_path / "male.csv").write_text("path,person,age,gender,mask\n" + "".join(rows))
+    words = ("--data", tmp_path / "male.csv", "--folds", 2, "--jobs", 1, "-w", tmp_path / "runs")
+    done = orch("train", "age", *words, *tiny())
+    assert done.code == 0, done.err
+    assert "train-all" not in done.err
+    assert (
+        "an ensemble needs runs of mask, gender over the same people too, which this data does not teach." in done.err
+    )
 
 
 def test_words_that_change_nothing_are_no_changes(orch: Orch, people: Path, tmp_path: Path) -> None:

@@ -108,11 +108,12 @@ def test_a_submission_with_gaps_is_read_by_all(orch: Orch, tmp_path: Path) -> No
     one.write_text("ImageID,ans\na.jpg,\nb.jpg,2\nc.jpg,3.0\n")
     other.write_text("ImageID,ans\nc.jpg,3\na.jpg,1\nb.jpg,4\n")
     found = compare_submissions(one, other)
-    assert (found.rows, found.photos, found.unanswered) == (3, (("b.jpg", 2, 4),), (1, 0))
+    assert (found.rows, found.answered, found.photos, found.unanswered) == (3, 2, (("b.jpg", 2, 4),), (1, 0))
     done = orch("submissions", "diff", one, other)
-    assert "1 of 3 answers differ" in done.out
+    assert "1 of 2 answers differ (50.00 %)" in done.out
     assert f"{one}: 1 photo without an answer" in done.err
     assert np.isclose(read_outside(one).by_task["mask"].sum(), 2)
+    assert read_outside(one).photos == 2
 
 
 @pytest.mark.parametrize(
