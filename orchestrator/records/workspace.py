@@ -55,20 +55,14 @@ FOLDER = re.compile(r"([a-z_]+)-(\d{4,})")
 
 
 def ensemble_again(root: Path, record: Mapping[str, Any]) -> str:
-    """How to make an ensemble like another one, of the same runs and tables, by the same vote: the rest of a sentence.
-
-    Args:
-        root: of the workspace.
-        record: the ensemble's.
-    """
+    """How to make an ensemble of the same runs and tables, by the same vote: the rest of a sentence."""
     runs = {task: ",".join(dict.fromkeys(one["run"] for one in own)) for task, own in record["members"].items()}
     words = [word for task, names in runs.items() for word in ("--members", f"{task}={names}")]
-    gone = []
+    gone: list[str] = []
     for one in record["outside"]:
         places = [Path(one["source"]), root / record["id"] / one["file"]]  # where it was read, else the copy
         place = next((place for place in places if place.is_file()), None)
-        words += [] if place is None else ["--with", shown(place)]
-        gone += [one["name"]] if place is None else []
+        words, gone = (words, [*gone, one["name"]]) if place is None else ([*words, "--with", shown(place)], gone)
     words += [] if record["evaluation"] else ["--no-score"]
     again = orch("ensemble", "--strategy", record["strategy"], *words, workspace=root)
     without = f", without {', '.join(gone)}, of which nothing is left: it will answer otherwise" if gone else ""

@@ -123,7 +123,7 @@ def diverged(job: MemberJob, what: str) -> TrainingError:
         ways.append(f"calculate with a wider range (--set {job.task}.precision=bf16, or fp32)")
     if not 0 < recipe.clip_norm <= 0.5:
         ways.append(f"clip harder (--set {job.task}.clip_norm=0.5)")
-    another = f"Ways out, each by another run (`orch train {job.task}` ...): {'; '.join(ways)}."
+    another = f"Ways out, each by training another run: {'; '.join(ways)}."
     return TrainingError(f"{job.task} fold {job.fold}: {what}. {another}")
 
 

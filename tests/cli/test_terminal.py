@@ -346,10 +346,10 @@ import sys, time
 from orchestrator.cli import endings
 class Odd:
     def __del__(self):
+        print("ready", flush=True)
         while True:
             time.sleep(0.01)
 with endings.interrupts():
-    print("ready", flush=True)
     Odd()  # what is raised while it is taken apart is dropped
     print("lost", flush=True)
     try:

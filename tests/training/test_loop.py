@@ -244,7 +244,7 @@ def test_the_way_out_of_numbers_that_are_none_fits_the_recipe(tmp_path: Path, mo
     assert "clip harder" in str(epoch.diverged(job_of(tmp_path), "x"))
     said = str(epoch.diverged(job_of(tmp_path, "clip_norm=0.2", "lr=3e-3"), "x"))
     assert said == (
-        "mask fold 0: x. Ways out, each by another run (`orch train mask` ...): lower the learning rate (--set mask.lr=1.0e-03)."
+        "mask fold 0: x. Ways out, each by training another run: lower the learning rate (--set mask.lr=1.0e-03)."
     )
     monkeypatch.setattr(epoch, "precision_of", lambda *_: torch.float16)
     assert "--set mask.precision=bf16" in str(epoch.diverged(job_of(tmp_path), "x"))
