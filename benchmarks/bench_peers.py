@@ -22,7 +22,7 @@ from PIL import Image
 from timm.data import ImageDataset, create_loader
 from timm.data.readers.reader import Reader
 
-from orchestrator.bench.prediction import naive_probabilities
+from orchestrator.bench.prediction import naive_answers
 from orchestrator.bench.timing import in_turn, ratio
 from orchestrator.ensemble.engines import Engine, open_runners
 from orchestrator.ensemble.export import Exports
@@ -113,22 +113,22 @@ def main() -> None:
     paths = find_photos([options.photos])[: options.count]
     with tempfile.TemporaryDirectory() as scratch:
         exports = Exports(Path(scratch))
-        on_onnx = Predictor(predictor.members, "soft")
+        on_onnx = Predictor(predictor.members, predictor.combiner)
         exports.make(on_onnx.splits)
         on_onnx.use(open_runners(on_onnx.splits, Engine("onnx"), exports.path, "cpu", on_onnx.threads))
         things: dict[str, Callable[[], object]] = {
             "orch, torch": lambda: list(predictor.predict(paths)),
             "orch, onnx": lambda: list(on_onnx.predict(paths)),
-            "naive loop": lambda: naive_probabilities(predictor.members, "cpu", paths),
+            "naive loop": lambda: naive_answers(predictor.members, "cpu", paths),
             "timm": lambda: by_timm(predictor.members, paths),
         }
         try:
             import fastai  # noqa: F401  # only to see whether it is there
 
             things["fastai"] = lambda: by_fastai(predictor.members, paths)
-            naive = naive_probabilities(predictor.members, "cpu", paths)
+            naive = naive_answers(predictor.members, "cpu", paths)
             theirs = by_fastai(predictor.members, paths)
-            ours = [answer for answers in naive.values() for answer in answers]
+            ours = naive.probabilities
             print(
                 f"fastai's answers differ by up to {max(np.abs(a - b).max() for a, b in zip(theirs, ours, strict=True)):.1e}"
             )

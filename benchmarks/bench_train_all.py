@@ -162,7 +162,8 @@ def orch_train_all(data: Path, folds: int, recipe: str, workspace: Path) -> floa
     subprocess.run([sys.executable, program, *map(str, words)], check=True, capture_output=True)
     place = Workspace(workspace)
     built = build_ensemble(place, "soft", choose_runs(place))
-    return float(built.record["evaluation"]["label"]["macro_f1"])
+    assert built.scored is not None
+    return built.scored.evaluation["label"].scores.macro_f1
 
 
 def main() -> None:

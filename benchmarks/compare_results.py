@@ -90,7 +90,7 @@ class Checkout:
         for name, words in ensembles.items():
             yield f"{name} scores", list(leaves(json.loads(self.orch("ensemble", *words, "--json"))))
             for path in sorted((runs / name).glob("*.parquet")):
-                yield f"{name} {path.name}", pd.read_parquet(path)
+                yield f"{name} {path.name.replace('outside', 'external')}", pd.read_parquet(path)
             yield f"{name} disagreements", (runs / name / "disagreements.csv").read_text(encoding="utf-8")
         images = people / "eval" / "images"
         for name in ensembles:

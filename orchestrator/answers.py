@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.combining import COLUMN
 from orchestrator.data.lines import write_rows
 from orchestrator.data.outputs import Output, suffix_of, written
-from orchestrator.ensemble.options import COLUMN
 from orchestrator.errors import encodable
-from orchestrator.labels import CLASSES, LABELS, TASKS, joint_probabilities
+from orchestrator.labels import CLASSES, JOINT, TASKS, columns_of, joint_probabilities
 
 if TYPE_CHECKING:
     from orchestrator.data.contest import Eval
@@ -33,7 +33,7 @@ def write_answers(output: Output, answers: Sequence[Prediction]) -> None:
     """Writes a table by its name's ending, .csv, .parquet or .json (what `--json` prints).
 
     Its columns: path, label (0 to 17), name; the class of each task; agreement, the smallest share over the tasks of members that
-    chose the winning class; each task's probabilities as `p(mask wear)`, after a hard vote the shares of voices as
+    chose the winning class; each task's probabilities as `p(mask wear)`, after a hard vote the shares of votes as
     `share(mask wear)`; error. A photo that could not be read has an error, and nothing else.
     """
     suffix = suffix_of(output)
@@ -67,9 +67,8 @@ def write_probabilities(path: Path, keys: Sequence[str], answers: Sequence[Predi
         for task in TASKS
     }
     joint = joint_probabilities(by_task)
-    prefix = _prefix(answers)
-    for code, name in enumerate(LABELS):
-        table[f"{prefix}({name})"] = [None if value != value else value for value in joint[:, code].tolist()]
+    for code, column in enumerate(columns_of(JOINT, _prefix(answers))):
+        table[column] = [None if value != value else value for value in joint[:, code].tolist()]
     table["agreement"] = [answer.agreement for answer in answers]
     table["asked"] = [answer.asked for answer in answers]
     table["face_found"] = [answer.face_found for answer in answers]
@@ -92,9 +91,9 @@ def _columns(answers: Sequence[Prediction]) -> dict[str, list[Any]]:
 def _shares(answers: Sequence[Prediction]) -> Mapping[str, list[Any]]:
     prefix = _prefix(answers)
     return {
-        f"{prefix}({task} {name})": [answer.shares.get(task, {}).get(name) for answer in answers]
+        column: [answer.shares.get(task, {}).get(name) for answer in answers]
         for task in TASKS
-        for name in CLASSES[task]
+        for column, name in zip(columns_of(task, prefix), CLASSES[task], strict=True)
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.combining.answers import Answers
+from orchestrator.combining.combiners import Combiner, read_combiner
 from orchestrator.commands import orch
 from orchestrator.data.hashes import HashCache
 from orchestrator.data.sealed import damaged, read_sealed, without, write_sealed
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
     from orchestrator.ensemble.predictor import Predictor
     from orchestrator.evaluation.intervals import Interval
+    from orchestrator.records.ensembles import EnsembleRecord
 
 __all__ = [
     "CASCADE",
@@ -104,21 +107,20 @@ class Kept:
     changed_at_most: float
 
 
-def check_measurable(record: Mapping[str, Any], rate: float, photos: int, workspace: Path) -> None:
+def check_measurable(record: EnsembleRecord, rate: float, photos: int) -> None:
     """Refuses what no cascade can be measured for; needs no member.
 
     Args:
         record: of the ensemble.
         rate: share of labels that may change, 0..1.
         photos: how many there are to measure on.
-        workspace: of the ensemble, for the message.
 
     Raises:
         ConfigError: members that a cascade cannot ask, a hard vote, a rate outside 0..1, or too few photos for it.
     """
-    check_cascade(record["members"], record.get("outside", ()))
-    if record["strategy"] != "soft":
-        exact = orch("predict", "PHOTOS", "--cascade", workspace=workspace)
+    check_cascade(record.runs, record.external)
+    if not read_combiner(record.combiner).averages:
+        exact = orch("predict", "PHOTOS", "--cascade", workspace=record.folder.parent)
         raise ConfigError(f"a measured cascade is for soft votes; a hard vote needs none: `{exact}` is exact.")
     check_rate(rate, photos)
 
@@ -164,17 +166,13 @@ def measure_cascade(
         ConfigError: too few photos for the rate.
         PhotoError: photos that cannot be read.
     """
-    parts: list[Mapping[str, list[NDArray[np.float32]]]] = []
+    parts: list[Answers] = []
     for batch in predictor.predict(paths, batch=BATCH):
-        if batch.fused is None:
+        if batch.answers is None:
             raise DataError("no photo of a stretch could be read.")
-        parts.append({task: list(vote.members) for task, vote in batch.fused.votes.items()})
-        done(sum(len(one["mask"][0]) for one in parts), len(paths))
-    by_task = {
-        task: [np.concatenate(answers) for answers in zip(*(part[task] for part in parts), strict=True)]
-        for task in parts[0]
-    }
-    cascade, curve = calibrate(by_task, rate)
+        parts.append(batch.answers)
+        done(sum(map(len, parts)), len(paths))
+    cascade, curve = calibrate(Answers.stacked(parts), rate)
     chosen = next(point for point in curve if point.cascade is cascade)
     if truth is None:
         return Measured(chosen, curve, len(paths), None, None)
@@ -192,16 +190,16 @@ def save_cascade(folder: Path, measured: Measured) -> Path:
     return folder / CASCADE
 
 
-def read_cascade(folder: Path, strategy: str, workspace: Path) -> Kept | None:
-    """The ensemble's cascade; None for hard votes, whose cascade is exact, and where none was measured.
+def read_cascade(folder: Path, combiner: Combiner) -> Kept | None:
+    """The ensemble's cascade; None for what is no mean, whose cascade is exact, and where none was measured.
 
     Raises:
         DamagedError: the file is not the one that was written.
     """
     path = folder / CASCADE
-    if strategy != "soft" or not os.path.lexists(path):
+    if not combiner.averages or not os.path.lexists(path):
         return None
-    again = f"`{orch('cascade', 'PHOTOS', '--ensemble', folder.name, workspace=workspace)}` measures it anew."
+    again = f"`{orch('cascade', 'PHOTOS', '--ensemble', folder.name, workspace=folder.parent)}` measures it anew."
     way_out = without(path, again)
     value = read_sealed(path, KIND, folder.name, CASCADE_FORMAT, way_out)
     try:

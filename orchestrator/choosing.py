@@ -5,23 +5,23 @@ Nothing heavy is imported before two things are compared.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from orchestrator.commands import orch
 from orchestrator.errors import ConfigError, Problem, WorkspaceError, nearest
 from orchestrator.labels import CLASSES, TASKS
+from orchestrator.records.ensembles import EnsembleRecord
 from orchestrator.records.run import RunRecord
 from orchestrator.records.workspace import Workspace
 from orchestrator.training.cards import CARD
 
 if TYPE_CHECKING:
-    from orchestrator.evaluation.held_out import Gain
+    from orchestrator.evaluation.gains import Gain
 
 __all__ = ["choose_runs", "make_current", "make_ensemble_current", "use_ensemble", "use_run"]
 
 Say = Callable[[str], None]
-Record = Mapping[str, Any]
 
 
 def choose_runs(workspace: Workspace, choice: Sequence[str] = ()) -> dict[str, list[RunRecord]]:
@@ -122,17 +122,17 @@ def use_run(workspace: Workspace, run: RunRecord, say: Say, before: RunRecord | 
         return
     back = orch("runs", "use", before.id, workspace=workspace.root)
     say(f"{run.id} is now the current {run.task} run (was {before.id}); `{back}` goes back.")
-    from orchestrator.evaluation.held_out import paired_gain
+    from orchestrator.evaluation.gains import paired_gain
 
     say(f"{run.id} over {before.id}: {_told(paired_gain(workspace, before, run))}.")
 
 
 def make_ensemble_current(workspace: Workspace, name: str, say: Say) -> None:
     """Offers a new ensemble as the current one; one without a score does not take the place of one that has one."""
-    before, record = _standing_ensemble(workspace, say), workspace.ensemble(name)[1]
-    if before is not None and before["evaluation"] is not None and record["evaluation"] is None:
+    before, record = _standing_ensemble(workspace, say), workspace.ensemble(name)
+    if before is not None and before.evaluation is not None and record.evaluation is None:
         use = orch("ensembles", "use", name, workspace=workspace.root)
-        say(f"{name} has no score: {before['id']} stays the current ensemble. `{use}` makes it that.")
+        say(f"{name} has no score: {before.id} stays the current ensemble. `{use}` makes it that.")
         return
     _set_ensemble(workspace, before, record, say)
 
@@ -144,28 +144,27 @@ def use_ensemble(workspace: Workspace, name: str, say: Say) -> None:
         WorkspaceError: there is none of that name, its record is damaged, or a member is not there.
     """
     workspace.check_answering(name)
-    record = workspace.ensemble(name)[1]
-    _set_ensemble(workspace, _standing_ensemble(workspace, say), record, say)
+    _set_ensemble(workspace, _standing_ensemble(workspace, say), workspace.ensemble(name), say)
 
 
-def _set_ensemble(workspace: Workspace, before: Record | None, after: Record, say: Say) -> None:
-    name = after["id"]
+def _set_ensemble(workspace: Workspace, before: EnsembleRecord | None, after: EnsembleRecord, say: Say) -> None:
+    name = after.id
     workspace.set_current("ensemble", name)
-    if before is None or before["id"] == name:
+    if before is None or before.id == name:
         say(f"{name} is now the current ensemble.")
         return
-    back = orch("ensembles", "use", before["id"], workspace=workspace.root)
-    say(f"{name} is now the current ensemble (was {before['id']}); `{back}` goes back.")
-    from orchestrator.evaluation.held_out import ensemble_gain
+    back = orch("ensembles", "use", before.id, workspace=workspace.root)
+    say(f"{name} is now the current ensemble (was {before.id}); `{back}` goes back.")
+    from orchestrator.evaluation.gains import ensemble_gain
 
-    say(f"{name} over {before['id']}, 18-way: {_told(ensemble_gain(workspace, before, after))}.")
+    say(f"{name} over {before.id}, 18-way: {_told(ensemble_gain(workspace, before, after))}.")
 
 
-def _standing_ensemble(workspace: Workspace, say: Say) -> Record | None:
+def _standing_ensemble(workspace: Workspace, say: Say) -> EnsembleRecord | None:
     """The record of the current ensemble; None where there is none that can be read."""
     try:
         name = workspace.current("ensemble")
-        return None if name is None else workspace.ensemble(name)[1]
+        return None if name is None else workspace.ensemble(name)
     except WorkspaceError as error:
         say(f"note: {error.message}")
         return None

@@ -6,45 +6,68 @@ No image is touched: the runs' held-out tables hold every answer. Ensembles are 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from orchestrator.choosing import make_ensemble_current
+from orchestrator.combining import COLUMN, STRATEGIES
+from orchestrator.combining.combiners import COMBINERS, Combined, Combiner, HardVote, SoftVote
 from orchestrator.data.files import atomic, sha256_of
 from orchestrator.data.lines import write_rows
-from orchestrator.ensemble.options import STRATEGIES, check_choice
-from orchestrator.ensemble.outside import OutsideTable
-from orchestrator.ensemble.voting import COLUMN, Strategy, vote
+from orchestrator.ensemble.external import ExternalTable
+from orchestrator.ensemble.options import check_choice
 from orchestrator.errors import PlanError, WorkspaceError
-from orchestrator.evaluation.held_out import held_out_of
+from orchestrator.evaluation.gains import held_out_of
 from orchestrator.evaluation.out_of_fold import (
     Evaluation,
     OutOfFold,
     added_by,
-    by_tasks,
     evaluate,
-    join_outside,
-    join_tasks,
+    join,
+    singles,
+    with_external,
 )
-from orchestrator.labels import CLASSES, LABELS, TASKS, compose
-from orchestrator.metrics import score
+from orchestrator.labels import CLASSES, LABELS, TASKS, columns_of
+from orchestrator.records.ensembles import (
+    DISAGREEMENTS,
+    OUT_OF_FOLD,
+    EnsembleMember,
+    EnsembleRecord,
+    ExternalSource,
+)
 from orchestrator.records.members import check_member
 from orchestrator.records.origins import plan_of
 from orchestrator.records.run import RECORD, RunRecord
-from orchestrator.records.workspace import OUT_OF_FOLD, Workspace, now
+from orchestrator.records.workspace import Workspace, now
 from orchestrator.training.cards import WEIGHTS, function_of
 
-__all__ = ["Built", "build_ensemble"]
-
-DISAGREEMENTS = "disagreements.csv"
+__all__ = ["Built", "Scored", "build_ensemble"]
 
 SURE = 0.8
 """What a label without probabilities gives to its class where the members' own sureness is not known (`--no-score`)."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What runs and tables answered out of fold, combined and scored.
+
+    Attributes:
+        combiner: with what it learnt.
+        evaluation: scores per task and of the label.
+        found: the answers.
+        combined: what became of them.
+        disagreements: photos on which soft and hard votes differ, with both answers.
+    """
+
+    combiner: Combiner
+    evaluation: Mapping[str, Evaluation]
+    found: OutOfFold
+    combined: Combined
+    disagreements: pd.DataFrame
 
 
 @dataclass(frozen=True)
@@ -52,20 +75,12 @@ class Built:
     """A saved ensemble.
 
     Attributes:
-        id: its name.
-        folder: its folder.
-        record: what `ensemble.json` holds.
-        evaluation: scores per task and of the label; None without out-of-fold probabilities.
-        why_none: why there is no score.
-        disagreements: photos on which soft and hard voting differ; None without a score.
+        record: as it was saved.
+        scored: its scores; None without out-of-fold answers.
     """
 
-    id: str
-    folder: Path
-    record: Mapping[str, Any]
-    evaluation: Mapping[str, Evaluation] | None
-    why_none: str
-    disagreements: pd.DataFrame | None
+    record: EnsembleRecord
+    scored: Scored | None
 
 
 def build_ensemble(
@@ -73,7 +88,7 @@ def build_ensemble(
     strategy: str,
     runs: Mapping[str, Sequence[RunRecord]],
     scored: bool = True,
-    outside: Sequence[OutsideTable] = (),
+    external: Sequence[ExternalTable] = (),
     say: Callable[[str], None] = lambda _: None,
 ) -> Built:
     """Scores the chosen runs out of fold and saves them as an ensemble, which becomes the current one unless it is unscored and
@@ -83,8 +98,8 @@ def build_ensemble(
         workspace: where it is saved.
         strategy: `soft` or `hard`.
         runs: task -> its runs; `joint` -> runs that answer for all tasks.
-        outside: tables from elsewhere, each with one run's weight. They are scored where they say whose member answered.
         scored: False builds an ensemble for prediction only; runs of several plans or data sets need that.
+        external: tables from elsewhere, each with one run's weight. They are scored where they say whose member answered.
         say: told whether it became the current one, and how much better or worse it is than the one before.
 
     Raises:
@@ -94,94 +109,100 @@ def build_ensemble(
         LeakError: a table judges people that its member has seen, or may have.
     """
     check_choice("--strategy", strategy, STRATEGIES)
-    chosen: Strategy = "hard" if strategy == "hard" else "soft"
-    members = _members(workspace, runs)
-    sureness = dict.fromkeys(TASKS, SURE)
+    combiner, members = COMBINERS[strategy](), _members(workspace, runs)
     why_none = _unscorable(runs) if scored else "left out as asked (--no-score)."
-    tables = _tables(workspace, runs) if not why_none else {}
-    if tables:
-        sureness = {task: one.sureness for task, one in join_tasks(tables).items()}
-    outside = [one.softened(sureness) for one in outside]
-    places = [f"outside-{number}.parquet" for number in range(1, len(outside) + 1)]
-    record: dict[str, Any] = {
-        "strategy": chosen, "created": now(), "members": members,
-        "classes": {task: list(CLASSES[task]) for task in TASKS}, "labels": list(LABELS),
-        "outside": [one.record(place) for one, place in zip(outside, places, strict=True)],
-    }  # fmt: skip
-    evaluation, table, disagreements = None, None, None
-    if not why_none:
-        joined = join_tasks(tables)
-        if outside:
-            paths = list(joined[TASKS[0]].table["path"])
-            for about, one in zip(record["outside"], outside, strict=True):
-                about |= {"matched": one.matched(paths), "held_out": len(paths)}
-            joined = join_outside(joined, outside, plan_of(workspace, runs[TASKS[0]][0]))
-        evaluation, table = _score(joined, chosen)
-        disagreements = _disagreements(joined)
-        names = {**CLASSES, "label": LABELS}
-        plan = runs[TASKS[0]][0].plan
-        record["plan_digest"] = plan["digest"] if plan else None
-        record["evaluation"] = {name: one.as_dict(names[name]) for name, one in evaluation.items()}
-        record["single"] = _singles(joined, tables, runs)
-        record["added_by"] = {
-            name: {"macro_f1": gain, "interval_95": [span.low, span.high]}
-            for name, (gain, span) in added_by(
-                joined, {task: list(own) for task, own in tables.items()}, chosen
-            ).items()
-        }
-        record["disagreements"] = len(disagreements)
-    else:
-        record |= {"evaluation": None, "why_no_score": why_none}
+    found = None if why_none else join({run.id: held_out_of(workspace, run) for own in runs.values() for run in own})
+    sureness = dict.fromkeys(TASKS, SURE) if found is None else found.sureness
+    external = [one.softened(sureness) for one in external]
+    sources = _sources(external, found)
+    if found is not None and external:
+        found = with_external(found, external, plan_of(workspace, runs[TASKS[0]][0]))
+    scores = None if found is None else _score(found, combiner)
+    record = _record(combiner, members, sources, runs, scores, why_none)
     with workspace.lock():
-        gone = [run.id for chosen_runs in runs.values() for run in chosen_runs if not (run.folder / RECORD).is_file()]
+        gone = [run.id for chosen in runs.values() for run in chosen if not (run.folder / RECORD).is_file()]
         if gone:
             raise WorkspaceError(f"{', '.join(gone)}: deleted by another command meanwhile. Choose other runs.")
-        frames = {OUT_OF_FOLD: table, DISAGREEMENTS: disagreements}
-        frames |= {place: one.frame() for one, place in zip(outside, places, strict=True)}
-        built = _save(workspace, chosen, record, evaluation, frames, why_none)
-    make_ensemble_current(workspace, built.id, say)
-    return built
+        frames = {source.file: one.frame() for one, source in zip(external, sources, strict=True)}
+        if scores is not None:
+            frames |= {OUT_OF_FOLD: _answers_of(scores), DISAGREEMENTS: scores.disagreements}
+        record = _save(workspace, record, frames)
+    make_ensemble_current(workspace, record.id, say)
+    return Built(record, scores)
 
 
-def _save(
-    workspace: Workspace,
-    strategy: Strategy,
-    record: dict[str, Any],
-    evaluation: Mapping[str, Evaluation] | None,
-    frames: Mapping[str, pd.DataFrame | None],
+def _score(found: OutOfFold, combiner: Combiner) -> Scored:
+    combiner = combiner.fit(found.answers, found.truth, found.photos["person"].to_numpy())
+    evaluation, combined = evaluate(found, combiner)
+    return Scored(combiner, evaluation, found, combined, _disagreements(found))
+
+
+def _record(
+    combiner: Combiner,
+    members: Sequence[EnsembleMember],
+    sources: Sequence[ExternalSource],
+    runs: Mapping[str, Sequence[RunRecord]],
+    scores: Scored | None,
     why_none: str,
-) -> Built:
+) -> EnsembleRecord:
+    """The record, which has its place and its files when it is saved."""
+    record = EnsembleRecord(
+        Path(), "", combiner.as_dict(), now(), tuple(members), tuple(sources), why_no_score=why_none
+    )
+    if scores is None:
+        return record
+    names = {**CLASSES, "label": LABELS}
+    plan = runs[TASKS[0]][0].plan
+    return replace(
+        record,
+        combiner=scores.combiner.as_dict(),
+        plan=plan["digest"] if plan else None,
+        evaluation={name: one.as_dict(names[name]) for name, one in scores.evaluation.items()},
+        single=singles(scores.found),
+        added_by={
+            name: {"macro_f1": gain, "interval_95": [span.low, span.high]}
+            for name, (gain, span) in added_by(scores.found, scores.combiner).items()
+        },
+        disagreements=len(scores.disagreements),
+    )
+
+
+def _save(workspace: Workspace, record: EnsembleRecord, frames: Mapping[str, pd.DataFrame]) -> EnsembleRecord:
     """Writes an ensemble's folder; the caller holds the workspace's lock."""
-    with workspace.making(strategy) as (name, place):
+    with workspace.making(record.strategy) as (name, place):
         files: dict[str, str] = {}
         for file, frame in frames.items():
-            if frame is not None:
-                with atomic(place / file) as temporary:
-                    if file.endswith("parquet"):
-                        frame.to_parquet(temporary, index=False)
-                    else:
-                        write_rows(temporary, frame, frame.itertuples(index=False))
-                files[file] = sha256_of(place / file)
-        record = {**record, "files": files}
-        workspace.save_ensemble(place, name, record)
-    return Built(name, workspace.root / name, {"id": name, **record}, evaluation, why_none, frames[DISAGREEMENTS])
+            with atomic(place / file) as temporary:
+                if file.endswith("parquet"):
+                    frame.to_parquet(temporary, index=False)
+                else:
+                    write_rows(temporary, frame, frame.itertuples(index=False))
+            files[file] = sha256_of(place / file)
+        record = replace(record, folder=place, id=name, files=files)
+        record.save()
+    return replace(record, folder=workspace.root / name)
 
 
-def _members(workspace: Workspace, runs: Mapping[str, Sequence[RunRecord]]) -> dict[str, list[dict[str, Any]]]:
+def _members(workspace: Workspace, runs: Mapping[str, Sequence[RunRecord]]) -> list[EnsembleMember]:
     """What the ensemble remembers of each member: where it is, the hash of its weights, and a digest of what it computes."""
-    members: dict[str, list[dict[str, Any]]] = {task: [] for task in runs}
+    members = []
     for task in runs:
         for run in runs[task]:
             for fold in run.folds:
                 card = check_member(run, fold)
                 place = run.member(fold).relative_to(workspace.root).as_posix()
-                members[task].append(
-                    {
-                        "run": run.id, "fold": fold, "folder": place, "sha256": card["sha256"][WEIGHTS],
-                        "function": function_of(card),
-                    }
-                )  # fmt: skip
+                members.append(EnsembleMember(task, run.id, fold, place, card["sha256"][WEIGHTS], function_of(card)))
     return members
+
+
+def _sources(external: Sequence[ExternalTable], found: OutOfFold | None) -> list[ExternalSource]:
+    """What the ensemble remembers of each table, and for how many held-out photos it answers."""
+    sources = []
+    paths = None if found is None else list(found.photos["path"])
+    for number, one in enumerate(external, start=1):
+        source = ExternalSource(one.name, one.source, f"external-{number}.parquet", one.photos, tuple(one.by_task))
+        sources.append(source if paths is None else replace(source, matched=one.matched(paths), held_out=len(paths)))
+    return sources
 
 
 def _unscorable(runs: Mapping[str, Sequence[RunRecord]]) -> str:
@@ -209,63 +230,23 @@ def _unscorable(runs: Mapping[str, Sequence[RunRecord]]) -> str:
     return ""
 
 
-def _tables(workspace: Workspace, runs: Mapping[str, Sequence[RunRecord]]) -> dict[str, dict[str, pd.DataFrame]]:
-    """The held-out answers of all runs by task, a joint run's for each of its tasks: task -> run -> table."""
-    tables: dict[str, dict[str, pd.DataFrame]] = {task: {} for task in TASKS}
-    for kind in runs:
-        for run in runs[kind]:
-            table = held_out_of(workspace, run)
-            for task, part in by_tasks(kind, table).items():
-                tables[task][run.id] = part
-    return tables
-
-
-def _score(joined: Mapping[str, OutOfFold], strategy: Strategy) -> tuple[dict[str, Evaluation], pd.DataFrame]:
-    """The evaluation, and the table of every photo's answer behind it."""
-    evaluation, votes, label = evaluate(joined, strategy)
-    table = joined[TASKS[0]].table[["path", "person", "fold"]].copy()
+def _answers_of(scores: Scored) -> pd.DataFrame:
+    """Every photo's answer behind the scores."""
+    table = scores.found.photos.copy()
     for task in TASKS:
-        table[f"{task}_truth"] = joined[task].table["truth"]
-        table[task] = votes[task].choice
-        for code, name in enumerate(CLASSES[task]):
-            table[f"{COLUMN[strategy]}({task} {name})"] = votes[task].shares[:, code].astype(np.float32)
-    table["label"] = label
-    return evaluation, table
+        decision = scores.combined.decisions[task]
+        table[f"{task}_truth"] = scores.found.truth[task]
+        table[task] = decision.choice
+        for code, column in enumerate(columns_of(task, COLUMN[scores.combiner.name])):
+            table[column] = decision.shares[:, code].astype(np.float32)
+    table["label"] = scores.combined.label
+    return table
 
 
-def _disagreements(joined: Mapping[str, OutOfFold]) -> pd.DataFrame:
-    """Photos on which soft and hard voting differ, with both answers."""
-    soft, hard = (
-        compose(*(vote(joined[task].members, strategy).choice for task in TASKS)) for strategy in get_args(Strategy)
-    )
+def _disagreements(found: OutOfFold) -> pd.DataFrame:
+    """Photos on which soft and hard votes differ, with both answers."""
+    soft, hard = (combiner.combine(found.answers).label for combiner in (SoftVote(), HardVote()))
     differ = np.flatnonzero(soft != hard)
-    paths = joined[TASKS[0]].table["path"].iloc[differ]
     names = np.array(LABELS)
-    return pd.DataFrame({"path": paths.array, "soft": names[soft[differ]], "hard": names[hard[differ]]})
-
-
-def _singles(
-    joined: Mapping[str, OutOfFold],
-    tables: Mapping[str, Mapping[str, pd.DataFrame]],
-    runs: Mapping[str, Sequence[RunRecord]],
-) -> dict[str, list[dict[str, Any]]]:
-    """Each run alone and each member alone, on the photos that it held out; each outside table on those that it answers for."""
-    folds = {run.id: run.folds for chosen in runs.values() for run in chosen}
-    found: dict[str, list[dict[str, Any]]] = {task: [] for task in TASKS}
-    for task, by_run in tables.items():
-        columns = [f"p({name})" for name in CLASSES[task]]
-        for name, table in by_run.items():
-            parts = [(None, table), *((fold, table[table["fold"] == fold]) for fold in folds[name])]
-            for fold, part in parts:
-                found[task].append(_single(name, fold, part["truth"].to_numpy(), part[columns].to_numpy()))
-        for name, answers in zip(joined[task].outside, joined[task].members[len(by_run) :], strict=True):
-            there = answers.any(axis=1)
-            found[task].append(_single(name, None, joined[task].table["truth"].to_numpy()[there], answers[there]))
-    return found
-
-
-def _single(name: str, fold: int | None, truth: NDArray[Any], answers: NDArray[Any]) -> dict[str, Any]:
-    scores = score(truth, answers.argmax(axis=1), answers.shape[1])
-    return {
-        "run": name, "fold": fold, "photos": len(truth), "accuracy": scores.accuracy, "macro_f1": scores.macro_f1,
-    }  # fmt: skip
+    paths: Any = found.photos["path"].iloc[differ].array
+    return pd.DataFrame({"path": paths, "soft": names[soft[differ]], "hard": names[hard[differ]]})

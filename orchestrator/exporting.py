@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from itertools import islice
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from orchestrator import combining
 from orchestrator.data import decoding
 from orchestrator.data.files import atomic, digest_of, sha256_of, write_json
 from orchestrator.data.preprocessing import DETECTOR, Geometry
@@ -23,10 +24,11 @@ from orchestrator.labels import CLASSES, LABELS, TASKS
 if TYPE_CHECKING:
     from orchestrator.ensemble.engines import Pixels
     from orchestrator.ensemble.predictor import Predictor
+    from orchestrator.records.ensembles import EnsembleRecord
 
 __all__ = ["PROGRAM", "Exported", "check_export", "export_ensemble"]
 
-EXPORT_FORMAT = 2
+EXPORT_FORMAT = 3
 CARD = "card.json"
 PROGRAM = "predict.py"
 HOW = (
@@ -34,9 +36,8 @@ HOW = (
     "photo, times `crop`, centred across, with the share `anchor` of the rows left over above it; where `face` is above 0 "
     "and a face is found, the box of that shape around the face and its margin instead. Resize it (areas averaged when it "
     "shrinks, linear when it grows) to height x width. Feed uint8 pixels (n, height, width, 3) as `photos`; `probabilities`"
-    " (n, classes) come back. Within a task take the mean over members (soft), or the class with the most voices (hard; "
-    "between equal ones the higher mean). A member of task `joint` answers with labels: sum them up to each task's classes."
-    f" The label is a number whose digits are the tasks' classes, in the order of `tasks`. {PROGRAM} does all this."
+    " (n, classes) come back. A member of task `joint` answers with labels: sum them up to each task's classes. {combined} "
+    f"The label is a number whose digits are the tasks' classes, in the order of `tasks`. {PROGRAM} does all this."
 )
 
 
@@ -55,8 +56,7 @@ class Exported:
 
 def check_export(
     folder: Path,
-    ensemble: str,
-    record: Mapping[str, Any],
+    record: EnsembleRecord,
     geometries: Sequence[Geometry],
     store: Path,
     photos: Sequence[Path],
@@ -65,7 +65,6 @@ def check_export(
 
     Args:
         folder: for the files.
-        ensemble: its id.
         record: of the ensemble.
         geometries: of its members, by their cards.
         store: the workspace's pixel stores.
@@ -77,11 +76,11 @@ def check_export(
     wrong = Mistakes()
     if folder.exists() and any(folder.iterdir()) and not (folder / CARD).is_file():
         wrong.add(ConfigError(f"--out {folder}: holds files that no export has made. Choose a new or empty folder."))
-    if record.get("outside"):
-        names = ", ".join(one["name"] for one in record["outside"])
+    if record.external:
+        names = ", ".join(one.name for one in record.external)
         wrong.add(
             ConfigError(
-                f"{names}: an export holds networks, and without the tables from elsewhere {ensemble} would give other answers. "
+                f"{names}: an export holds networks, and without the tables from elsewhere {record.id} would give other answers. "
                 "Export an ensemble built without --with."
             )
         )
@@ -150,24 +149,29 @@ def export_ensemble(
         differences[name] = exports.difference(one, Engine("onnx"), pixels)
         members.append(
             {
-                "file": name, "task": member.task, **asdict(member.preprocess.geometry), "backbone": member.backbone,
+                "file": name, "task": member.task, "run": member.run, "fold": member.fold,
+                **asdict(member.preprocess.geometry), "backbone": member.backbone,
                 "sha256": sha256_of(folder / name), "weights_sha256": member.sha256,
                 "difference_from_torch": differences[name],
                 "checked_on_photos": exports.photos(one, Engine("onnx")),
             }
         )  # fmt: skip
-    with atomic(folder / PROGRAM) as temporary:
-        shutil.copyfile(str(standalone.__file__), temporary)
-    with atomic(folder / Path(str(decoding.__file__)).name) as temporary:
-        shutil.copyfile(str(decoding.__file__), temporary)
-    programs = [Path(str(decoding.__file__)).name, *(["finding.py"] if around else [])]
+    package = Path(str(combining.__file__)).parent
+    sources = {PROGRAM: Path(str(standalone.__file__)), "decoding.py": Path(str(decoding.__file__))}
+    sources |= {f"{package.name}/{path.name}": path for path in sorted(package.glob("*.py"))}
+    (folder / package.name).mkdir(exist_ok=True)
+    for name, source in sources.items():
+        with atomic(folder / name) as temporary:
+            shutil.copyfile(source, temporary)
+    programs = [*(name for name in sources if name != PROGRAM), *(["finding.py"] if around else [])]
     found: dict[str, Any] = {}
     if around:
         files = write_detector(folder, photos)
         hashes = {name: sha256_of(folder / name) for name in files}
         found = {"detector": {"name": DETECTOR, "files": files, "sha256": hashes}}
     card = {
-        "format": EXPORT_FORMAT, "ensemble": ensemble, "strategy": predictor.strategy, "how": HOW,
+        "format": EXPORT_FORMAT, "ensemble": ensemble, "combiner": predictor.combiner.as_dict(),
+        "how": HOW.format(combined=predictor.combiner.how),
         "tasks": [{"name": task, "classes": list(CLASSES[task])} for task in TASKS], "labels": list(LABELS),
         "members": members, **found, "programs": {name: sha256_of(folder / name) for name in programs},
         "made_by": {name: version(name) for name in ("orchestrator", "torch", "onnx", "onnxscript")},
@@ -189,7 +193,8 @@ def _files_of(folder: Path) -> set[str]:
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return set()
-    return {name for name in names if isinstance(name, str) and Path(name).name == name}
+    inside = {name for name in names if isinstance(name, str) and not Path(name).is_absolute()}
+    return {name for name in inside if ".." not in Path(name).parts}
 
 
 def _sample(predictor: Predictor, store: Path, photos: Sequence[Path]) -> dict[Geometry, Pixels]:

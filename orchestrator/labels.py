@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     Codes = NDArray[np.integer[Any]] | int
 
 __all__ = [
-    "AGE_BORDERS", "CLASSES", "JOINT", "LABELS", "TASKS", "age_bands", "compose", "decompose", "differing", "joint_probabilities",
-    "marginals", "of_tasks", "read_label",
+    "AGE_BORDERS", "CLASSES", "CLASS_COUNTS", "JOINT", "LABELS", "TASKS", "age_bands", "columns_of", "compose", "decompose",
+    "differing", "joint_probabilities", "marginals", "of_tasks", "read_label",
 ]  # fmt: skip
 
 TASKS: tuple[str, ...] = ("mask", "gender", "age")
@@ -44,6 +44,19 @@ LABELS: tuple[str, ...] = tuple(
 
 CLASSES: Mapping[str, tuple[str, ...]] = {**_CLASSES, JOINT: LABELS}
 """Each task's classes, in code order; of what answers for all of them, the labels."""
+
+CLASS_COUNTS: Mapping[str, int] = {task: len(_CLASSES[task]) for task in TASKS}
+"""Task -> its number of classes, in the order of the label's digits."""
+
+
+def columns_of(task: str, prefix: str = "p") -> list[str]:
+    """How tables name the numbers of a task's classes: `p(age <30)`, and those of labels `p(wear / male / <30)`.
+
+    Args:
+        task: or `joint`, for the labels.
+        prefix: `p` for probabilities, `share` for shares of votes.
+    """
+    return [f"{prefix}({name})" if task == JOINT else f"{prefix}({task} {name})" for name in CLASSES[task]]
 
 
 _CODES = frozenset(str(code) for code in range(len(LABELS)))

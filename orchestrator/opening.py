@@ -1,16 +1,17 @@
-"""An ensemble, opened for answering: its members loaded, its tables from elsewhere beside them."""
+"""An ensemble, opened for answering: its members loaded, its external tables beside them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
 
+from orchestrator.combining.combiners import COMBINERS, read_combiner
 from orchestrator.data.sealed import check_file
+from orchestrator.ensemble.external import read_external
 from orchestrator.ensemble.member import MemberFiles, load_members
-from orchestrator.ensemble.outside import read_outside
 from orchestrator.ensemble.predictor import Predictor
-from orchestrator.ensemble.voting import Strategy
-from orchestrator.records.workspace import Workspace, ensemble_again
+from orchestrator.labels import TASKS
+from orchestrator.records.workspace import Workspace
 
 __all__ = ["open_predictor"]
 
@@ -20,23 +21,33 @@ def open_predictor(
     name: str | None,
     device: str,
     loaded: Callable[[int, int], None] = lambda _done, _all: None,
-    strategy: Strategy | None = None,
+    strategy: str | None = None,
     sharing: bool = True,
 ) -> tuple[str, Predictor]:
-    """The named ensemble (or the current one), its members loaded; `sharing` as in `Predictor`.
+    """The named ensemble (or the current one), its members loaded.
+
+    Args:
+        workspace: that holds it.
+        name: its id; None: the current one.
+        device: `cpu`, `cuda` or `cuda:N`.
+        loaded: called with (members loaded, members in all).
+        strategy: combines in another way than the ensemble was built for.
+        sharing: as in `Predictor`.
 
     Raises:
         WorkspaceError: no such ensemble, or member files that are missing or changed.
     """
-    folder, record = workspace.ensemble(name)
-    workspace.check_answering(folder.name)
-    members = {
-        task: [MemberFiles(workspace.root / one["folder"], one["sha256"], one["function"]) for one in chosen]
-        for task, chosen in record["members"].items()
-    }
-    again = ensemble_again(workspace.root, record)
-    for one in record["outside"]:
-        check_file(folder / one["file"], record["files"][one["file"]], again)
-    found = load_members(members, device, loaded)
-    outside = [replace(read_outside(folder / one["file"]), name=one["name"]) for one in record["outside"]]
-    return folder.name, Predictor(found, strategy or record["strategy"], device, sharing=sharing, outside=outside)
+    record = workspace.ensemble(name)
+    workspace.check_answering(record.id)
+    again = record.built_again()
+    for one in record.external:
+        check_file(record.folder / one.file, record.files[one.file], again)
+    files = [
+        MemberFiles(one.task, one.run, one.fold, workspace.root / one.folder, one.sha256, one.function)
+        for one in record.members
+    ]
+    members = load_members(files, device, loaded)
+    tables = [replace(read_external(record.folder / one.file), name=one.name) for one in record.external]
+    weights = {task: record.members_a_run(task) for task in TASKS}
+    combiner = read_combiner(record.combiner) if strategy is None else COMBINERS[strategy]()
+    return record.id, Predictor(members, combiner, device, sharing=sharing, external=tables, external_weights=weights)

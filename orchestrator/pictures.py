@@ -15,6 +15,7 @@ from orchestrator.labels import AGE_BORDERS, CLASSES, LABELS, TASKS
 
 if TYPE_CHECKING:
     from orchestrator.prediction import Prediction
+    from orchestrator.records.ensembles import EnsembleRecord
 
 __all__ = [
     "ACCENT", "INK", "SOFT", "WARN", "contact_sheet", "draw_bench", "draw_cascade", "draw_evaluation", "draw_faces",
@@ -153,20 +154,21 @@ def _draw_bars(
         axis.set(xlim=(0, max(values) * 1.95), xticks=[])
 
 
-def draw_evaluation(record: Mapping[str, Any], path: Path) -> None:
+def draw_evaluation(record: EnsembleRecord, path: Path) -> None:
     """Draws an ensemble's out-of-fold scores: per task with intervals, per label, and the 18-way confusion.
 
     Args:
-        record: what `ensemble.json` holds, with an evaluation.
+        record: of an ensemble that has scores.
         path: the .png to write.
     """
     plt = pyplot()
-    scores = record["evaluation"]
+    assert record.evaluation is not None
+    scores = record.evaluation
     figure, axes = plt.subplots(1, 3, figsize=(16, 6.2), layout="constrained", width_ratios=[1, 1.1, 1.5])
     label = scores["label"]
     low, high = label["interval_95"]["macro_f1"]
     figure.suptitle(
-        f"{record['id']}: 18-way macro F1 {label['macro_f1']:.3f} ({low:.3f} to {high:.3f}), out of fold, "
+        f"{record.id}: 18-way macro F1 {label['macro_f1']:.3f} ({low:.3f} to {high:.3f}), out of fold, "
         f"{label['photos']:,} photos of {label['people']:,} people",
         fontsize=14, weight="bold", color=INK,
     )  # fmt: skip

@@ -10,9 +10,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.combining import COLUMN
 from orchestrator.data.decoding import SUFFIXES
 from orchestrator.data.places import is_file, is_folder
-from orchestrator.ensemble.options import FEW_PHOTOS, Strategy
+from orchestrator.ensemble.options import FEW_PHOTOS
 from orchestrator.errors import DataError, Problem, StoreError, counted, printable
 from orchestrator.labels import CLASSES, LABELS, TASKS
 
@@ -32,25 +33,26 @@ class Prediction:
         path: the photo.
         label: 0..17, or None when the photo could not be read.
         name: the label in words.
-        strategy: how the members voted.
-        shares: task -> class -> mean probability of a soft vote, or share of the voices in a hard one.
-        agreement: the smallest share, over the tasks, of members that chose the winning class: 1 when all agree.
+        strategy: how the answers were combined.
+        shares: task -> class -> mean probability of a soft vote, or share of the votes in a hard one.
+        agreement: the smallest share, over the tasks, of voters that chose the winning class: 1 when all agree.
         error: why the photo could not be read; empty otherwise.
         asked: how many members answered for it; all, unless a cascade settled the vote early.
         face_found: whether a face was found to crop around; None where no member crops around faces.
-        swayed: whether tables from elsewhere gave it another label than the members alone would; None without such tables.
+        changed_by_external: whether tables from elsewhere gave it another label than the members alone would; None without such
+            tables.
     """
 
     path: Path
     label: int | None
     name: str
-    strategy: Strategy
+    strategy: str
     shares: dict[str, dict[str, float]]
     agreement: float
     error: str = ""
     asked: int = 0
     face_found: bool | None = None
-    swayed: bool | None = None
+    changed_by_external: bool | None = None
 
     @property
     def classes(self) -> dict[str, str]:
@@ -61,8 +63,8 @@ class Prediction:
         """For JSON: `probabilities` of a soft vote, `shares` of a hard one, which are no probabilities."""
         return {
             "path": str(self.path), "label": self.label, "name": self.name, "agreement": self.agreement,
-            "probabilities" if self.strategy == "soft" else "shares": self.shares,
-            "asked": self.asked, "face_found": self.face_found, "swayed": self.swayed,
+            "probabilities" if COLUMN[self.strategy] == "p" else "shares": self.shares,
+            "asked": self.asked, "face_found": self.face_found, "changed_by_external": self.changed_by_external,
             "error": self.error or None,
         }  # fmt: skip
 
@@ -196,28 +198,30 @@ def predict_photos(
     """
     answers: list[Prediction] = []
     for batch in predictor.predict(paths, mark_errors, batch_size, cascade):
-        answers += _predictions(batch, predictor.strategy, paths[len(answers) : len(answers) + len(batch.order)])
+        answers += _predictions(batch, predictor.combiner.name, paths[len(answers) : len(answers) + len(batch.order)])
         done(len(answers), len(paths))
     return answers
 
 
-def _predictions(batch: Batch, strategy: Strategy, paths: Sequence[Path]) -> list[Prediction]:
+def _predictions(batch: Batch, strategy: str, paths: Sequence[Path]) -> list[Prediction]:
     reasons = dict(batch.failed)
+    asked = [] if batch.answers is None else batch.answers.asked().tolist()
+    changed = batch.changed_by_external
     answers = []
     for path, row in zip(paths, batch.order, strict=True):
-        if row < 0 or batch.fused is None:
+        if row < 0 or batch.combined is None:
             answers.append(Prediction(path, None, "", strategy, {}, 0.0, reasons[path]))
             continue
-        votes, label = batch.fused.votes, int(batch.fused.label[row])
+        decisions, label = batch.combined.decisions, int(batch.combined.label[row])
         shares = {
-            task: {name: round(float(votes[task].shares[row, code]), 6) for code, name in enumerate(CLASSES[task])}
+            task: {name: round(float(decisions[task].shares[row, code]), 6) for code, name in enumerate(CLASSES[task])}
             for task in TASKS
         }
-        agreement = min(float(votes[task].agreement[row]) for task in TASKS)
+        agreement = min(float(decisions[task].agreement[row]) for task in TASKS)
         answers.append(
             Prediction(
-                path, label, LABELS[label], strategy, shares, round(agreement, 4), asked=int(batch.asked[row]),
-                face_found=batch.faces[row], swayed=None if batch.swayed is None else bool(batch.swayed[row]),
+                path, label, LABELS[label], strategy, shares, round(agreement, 4), asked=asked[row],
+                face_found=batch.faces[row], changed_by_external=None if changed is None else bool(changed[row]),
             )
         )  # fmt: skip
     return answers

@@ -15,16 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from orchestrator.commands import orch
 from orchestrator.data.lines import write_rows
 from orchestrator.data.outputs import Output, suffix_of, written
 from orchestrator.errors import ConfigError, DataError, Problem, counted, encodable
-from orchestrator.labels import CLASSES, JOINT, TASKS
+from orchestrator.labels import CLASSES, TASKS
 
 if TYPE_CHECKING:
+    from orchestrator.combining.answers import Answers
     from orchestrator.ensemble.predictor import Predictor
+    from orchestrator.records.ensembles import EnsembleRecord
 
 __all__ = ["PseudoLabels", "check_labelling", "check_names", "pseudo_label", "write_labels"]
 
@@ -51,19 +52,18 @@ class PseudoLabels:
         return {task: {name: int((self.table[task] == name).sum()) / folds for name in CLASSES[task]} for task in TASKS}
 
 
-def check_labelling(record: Mapping[str, Any], plans: Mapping[str, Mapping[str, Any] | None], workspace: Path) -> None:
+def check_labelling(record: EnsembleRecord, plans: Mapping[str, Mapping[str, Any] | None]) -> None:
     """Refuses an ensemble whose members cannot label fold by fold; needs no member.
 
     Args:
         record: of the ensemble.
         plans: run -> its fold plan (`k`, `digest`), or None, for each run of the ensemble.
-        workspace: that holds it.
 
     Raises:
         ConfigError: members without a fold or of several plans, or tables from elsewhere; with the commands that mend it.
     """
-    runs = {task: list(dict.fromkeys(one["run"] for one in own)) for task, own in record["members"].items()}
-    fuse = orch("ensemble", "--strategy", record["strategy"], workspace=workspace)
+    runs, workspace = record.runs, record.folder.parent
+    fuse = orch("ensemble", "--strategy", record.strategy, workspace=workspace)
     cannot = "pseudo-labels are made fold by fold, and this ensemble cannot tell folds"
     without = [run for own in runs.values() for run in own if plans[run] is None]
     if without:
@@ -74,11 +74,11 @@ def check_labelling(record: Mapping[str, Any], plans: Mapping[str, Mapping[str, 
         raise ConfigError(f"{cannot}: {why}. Train by folds: {' and '.join(again)}; then `{fuse}`.")
     if len({plan["digest"] for plan in plans.values() if plan}) > 1:
         listed = orch("runs", "list", workspace=workspace)
-        few = orch("ensemble", "--strategy", record["strategy"], "--members", "TASK=RUN", workspace=workspace)
+        few = orch("ensemble", "--strategy", record.strategy, "--members", "TASK=RUN", workspace=workspace)
         raise ConfigError(f"{cannot}: its runs follow several fold plans. Name runs of one plan (`{listed}`): `{few}`.")
-    if record.get("outside"):
+    if record.external:
         mine = [word for task, own in runs.items() for word in ("--members", f"{task}={','.join(own)}")]
-        alone = orch("ensemble", "--strategy", record["strategy"], *mine, workspace=workspace)
+        alone = orch("ensemble", "--strategy", record.strategy, *mine, workspace=workspace)
         raise ConfigError(f"tables from elsewhere know no folds. Build an ensemble without them: `{alone}`.")
 
 
@@ -99,7 +99,6 @@ def check_names(paths: Sequence[Path]) -> None:
 
 def pseudo_label(
     predictor: Predictor,
-    record: Mapping[str, Any],
     plan: str,
     paths: Sequence[Path],
     threshold: float,
@@ -109,8 +108,7 @@ def pseudo_label(
     """Labels photos by each fold's members alone, where their mean probability reaches a threshold.
 
     Args:
-        predictor: the ensemble's members.
-        record: of the ensemble, which says whose fold each is; `check_labelling` has seen it.
+        predictor: the ensemble's members; `check_labelling` has seen the ensemble.
         plan: digest of the fold plan.
         paths: photos, none of them trained on.
         threshold: 0.5 to 1, of a task's likeliest class; `check_threshold` has seen it.
@@ -121,18 +119,16 @@ def pseudo_label(
         DataError: photos cannot be read, and `skip_unreadable` is off.
         DataError: nothing is sure enough.
     """
-    folds = folds_of(record)
+    folds = sorted({member.fold for member in predictor.members if member.fold is not None})
     parts: list[pd.DataFrame] = []
     failed: list[tuple[Path, str]] = []
+    answered = 0
     for batch in predictor.predict(paths, skip_unreadable):
         failed += batch.failed
-        if batch.fused is not None:
-            answers = {task: list(vote.members) for task, vote in batch.fused.votes.items()}
-            parts += [
-                _of_fold(fold, batch.paths, answers, folds, threshold)
-                for fold in sorted({int(one) for own in folds.values() for one in own if one is not None})
-            ]
-        done(sum(len(part) for part in parts) // max(1, len(set(folds[TASKS[0]]))) + len(failed), len(paths))
+        answered += len(batch.order)
+        if batch.answers is not None:
+            parts += [_of_fold(fold, batch.paths, batch.answers, threshold) for fold in folds]
+        done(answered, len(paths))
     table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["path", "fold", *TASKS])
     table = table[(table[list(TASKS)] != "").any(axis=1)]
     if not len(table):
@@ -141,25 +137,11 @@ def pseudo_label(
     return PseudoLabels(table.sort_values(["path", "fold"], ignore_index=True), len(paths) - len(failed), failed)
 
 
-def folds_of(record: Mapping[str, Any]) -> dict[str, list[int | None]]:
-    """Task -> the fold of each of its members, in the order of their answers: specialists first, then joint networks."""
-    members = record["members"]
-    joint = [one["fold"] for one in members.get(JOINT, ())]
-    return {task: [*(one["fold"] for one in members[task]), *joint] for task in TASKS}
-
-
-def _of_fold(
-    fold: int,
-    paths: Sequence[Path],
-    answers: Mapping[str, Sequence[NDArray[Any]]],
-    folds: Mapping[str, Sequence[int | None]],
-    threshold: float,
-) -> pd.DataFrame:
+def _of_fold(fold: int, paths: Sequence[Path], answers: Answers, threshold: float) -> pd.DataFrame:
     """What the members that hold a fold out say of some photos."""
     table: dict[str, Any] = {"path": [str(path.absolute()) for path in paths], "fold": fold}
     for task in TASKS:
-        own = [answer for answer, its in zip(answers[task], folds[task], strict=True) if its == fold]
-        mean = np.mean(own, axis=0) if own else np.zeros((len(paths), len(CLASSES[task])))
+        mean = answers.of(task).where(lambda voter: voter.fold == fold).mean()
         sure, code = mean.max(axis=1), mean.argmax(axis=1)
         table[task] = np.where(sure >= threshold, np.array(CLASSES[task])[code], "")
         table[f"p({task})"] = sure.astype(np.float64).round(6)

@@ -10,10 +10,14 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from orchestrator.ensemble.member import MemberFiles
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test never reaches for the network
@@ -102,6 +106,15 @@ def workspace(trained: Path, tmp_path: Path) -> Path:
     copy = tmp_path / "runs"
     shutil.copytree(trained, copy)
     return copy
+
+
+def member_files(runs: Path, run: str, *folds: int | None) -> list[MemberFiles]:
+    """Whose files the members of a run are: of some folds."""
+    from orchestrator.ensemble.member import MemberFiles
+    from orchestrator.records.run import member_folder
+
+    task = run.rpartition("-")[0]
+    return [MemberFiles(task, run, fold, runs / run / member_folder(fold)) for fold in folds]
 
 
 def close_to_readers(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,7 +74,7 @@ def _predict(predictor: Predictor, paths: Sequence[Path]) -> None:
 def _fewer(predictor: Predictor, each: int) -> Predictor:
     """A predictor with the first `each` members of every task."""
     some = [member for task in TASKS for member in [one for one in predictor.members if one.task == task][:each]]
-    return Predictor(some, predictor.strategy, predictor.device, predictor.threads)
+    return Predictor(some, predictor.combiner, predictor.device, predictor.threads)
 
 
 def _larger(job: MemberJob, paths: Sequence[Path], times: float) -> MemberJob:

@@ -14,18 +14,17 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from orchestrator.bench.timing import in_turn, ratio
+from orchestrator.combining.answers import Answers, Voter
+from orchestrator.combining.combiners import SoftVote
 from orchestrator.ensemble.engines import Engine, Runner, engines_here, open_runners, torch_runners
 from orchestrator.ensemble.export import CHECK_PHOTOS, Exports
 from orchestrator.ensemble.member import Member
 from orchestrator.ensemble.predictor import Predictor, Prepared
 from orchestrator.ensemble.trunk import whole
-from orchestrator.ensemble.voting import fuse
 from orchestrator.errors import EngineError
-from orchestrator.labels import TASKS, of_tasks
+from orchestrator.labels import CLASS_COUNTS, of_tasks
 
-__all__ = ["bench_prediction", "naive_probabilities"]
-
-Probabilities = dict[str, list[NDArray[np.float32]]]
+__all__ = ["bench_prediction", "naive_answers"]
 
 
 def bench_prediction(
@@ -35,7 +34,7 @@ def bench_prediction(
 
     The floor is every member's arithmetic alone, on pixels that lie ready, by the same calls on the same cores; layers that
     members share count once in both. On a GPU torch runs in fp32 and, as `orch predict` does, in the recipes' precision.
-    `torch, nothing shared` is the floor of torch with every member whole. The naive loop is `naive_probabilities`, in fp32.
+    `torch, nothing shared` is the floor of torch with every member whole. The naive loop is `naive_answers`, in fp32.
     Decoding alone, on all cores, bounds whatever the members run on.
 
     Args:
@@ -48,10 +47,10 @@ def bench_prediction(
     prepared = [one for path in paths if not isinstance(one := predictor.read(path), str)]
     exports = Exports(cache)
     work = float(len(paths))
-    expected = naive_probabilities(predictor.members, predictor.device, paths)
+    expected = naive_answers(predictor.members, predictor.device, paths)
     answers = _labels(expected)
     things: dict[str, Callable[[], object]] = {
-        "naive loop": lambda: naive_probabilities(predictor.members, predictor.device, paths),
+        "naive loop": lambda: naive_answers(predictor.members, predictor.device, paths),
         "decoding": partial(_decode, predictor, paths),
         "torch, nothing shared": partial(_answer, predictor, _whole(predictor), prepared),
     }
@@ -66,7 +65,7 @@ def bench_prediction(
             engines[engine] = {"refused": str(error)}
             continue
         runners = list(predictor.runners)
-        found = predictor.probabilities(prepared)
+        found = predictor.answers(prepared)
         labels = _labels(found)
         engines[engine] = {
             "difference_of_members": difference, "same_labels": float((labels == answers).mean()),
@@ -93,7 +92,7 @@ def bench_prediction(
 
 def _answer(predictor: Predictor, runners: Sequence[Runner], prepared: Sequence[Prepared]) -> None:
     predictor.use(runners)
-    predictor.probabilities(prepared)
+    predictor.answers(prepared)
 
 
 def _predict(predictor: Predictor, runners: Sequence[Runner], paths: Sequence[Path]) -> None:
@@ -130,14 +129,13 @@ def _put_on(predictor: Predictor, engine: Engine | None, exports: Exports, sampl
     return difference
 
 
-def naive_probabilities(
-    members: Sequence[Member], device: str, paths: Sequence[Path], batch: int = 64
-) -> Probabilities:
+def naive_answers(members: Sequence[Member], device: str, paths: Sequence[Path], batch: int = 64) -> Answers:
     """What most people write: a loop per network that opens every photo again, fp32, torch's own settings.
 
     It crops and resizes as the members were trained, so its answers must be the product's.
     """
-    found: Probabilities = {task: [] for task in TASKS}
+    voters: list[Voter] = []
+    arrays: list[NDArray[np.float32]] = []
     for member in members:
         network = member.network.to(memory_format=torch.contiguous_format)
         mean, std = (
@@ -154,14 +152,15 @@ def naive_probabilities(
                 parts.append(member.head.probabilities(outputs).cpu().numpy())
         network.to(memory_format=torch.channels_last)
         for task, part in of_tasks(member.task, np.concatenate(parts)).items():
-            found[task].append(part)
-    return found
+            voters.append(Voter(task, member.run, member.fold))
+            arrays.append(part)
+    return Answers(CLASS_COUNTS, len(paths), tuple(voters), tuple(arrays))
 
 
-def _labels(found: Probabilities) -> NDArray[np.int64]:
-    return next(fuse(found, "soft", chunk=len(found[TASKS[0]][0]))).label
+def _labels(answers: Answers) -> NDArray[np.int64]:
+    return SoftVote().combine(answers).label
 
 
-def _largest(one: Probabilities, other: Probabilities) -> float:
+def _largest(one: Answers, other: Answers) -> float:
     """The largest difference of the votes' probabilities."""
-    return max(float(np.abs(np.mean(one[task], axis=0) - np.mean(other[task], axis=0)).max()) for task in TASKS)
+    return max(float(np.abs(one.of(task).mean() - other.of(task).mean()).max()) for task in one.classes)

@@ -65,7 +65,7 @@ def cascade(
     from orchestrator.records.workspace import Workspace
 
     here = Workspace(workspace)
-    folder, record = here.ensemble(ensemble)
+    record = here.ensemble(ensemble)
     from orchestrator.cascading import check_measurable, check_unseen, measure_cascade, save_cascade
     from orchestrator.prediction import choose_engines, find_photos
     from orchestrator.records.origins import trained_content
@@ -87,11 +87,10 @@ def cascade(
     else:
         paths = find_photos(photos or [], say)
     with wrong.kept():
-        check_measurable(record, rate, len(paths), workspace)
+        check_measurable(record, rate, len(paths))
     with wrong.kept():
-        here.check_answering(folder.name)
-        runs = {one["run"]: None for own in record["members"].values() for one in own}
-        check_unseen(paths, trained_content(here, runs))
+        here.check_answering(record.id)
+        check_unseen(paths, trained_content(here, record.run_ids))
     wrong.tell()
     from orchestrator.opening import open_predictor
     from orchestrator.pictures import draw_cascade
@@ -100,19 +99,19 @@ def cascade(
     place = resolve_device(device)
     check_engine(engine, place)
     with counting("loading members") as progress:
-        _, predictor = open_predictor(here, folder.name, place, progress)
+        _, predictor = open_predictor(here, record.id, place, progress)
     with counting("writing exports") as progress:
         for chosen in choose_engines(predictor, paths, engine, False, here.cache / "engines", progress, say):
             say(f"{chosen}.")
     with counting("asking all members") as progress:
         measured = measure_cascade(predictor, paths, rate, progress, truth, persons)
-    path = save_cascade(folder, measured)
-    draw_cascade(measured.as_dict(), folder / PICTURE)
+    path = save_cascade(record.folder, measured)
+    draw_cascade(measured.as_dict(), record.folder / PICTURE)
     if json:
         emit(measured.as_dict())
     else:
         scores = [] if measured.macro_f1 is None else ["macro F1"]
-        title = f"{folder.name}, {measured.photos:,} photos"
+        title = f"{record.id}, {measured.photos:,} photos"
         table = grid(title, "cascade", "members asked", "labels changed here", *scores)
         for name, point in (("exact", measured.curve[0]), (f"chosen by --rate {rate:g}", measured.chosen)):
             number = list(measured.curve).index(point)
@@ -124,5 +123,5 @@ def cascade(
         else:
             most = f"up to {100 * measured.changed_at_most:.3g} % of labels may change (95 % interval)"
             say(f"On other photos {most}; more photos to measure on narrow it.")
-    used = orch("predict", "PHOTOS", "--cascade", "--ensemble", folder.name, workspace=workspace)
-    say(f"{path}, {folder / PICTURE}: kept for `{used}`.")
+    used = orch("predict", "PHOTOS", "--cascade", "--ensemble", record.id, workspace=workspace)
+    say(f"{path}, {record.folder / PICTURE}: kept for `{used}`.")

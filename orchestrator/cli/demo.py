@@ -65,15 +65,16 @@ def demo(
     print_built(built)
     say("[4/4] predicting people that no member has seen")
     score = _predict(workspace, data, folder)
-    label = built.record["evaluation"]["label"]
+    assert built.scored is not None  # its runs hold people out
+    expected = built.scored.evaluation["label"].scores.macro_f1
     put(f"\nDone in {minutes(elapsed())}.")
     for what, *words in (
-        ("18-way macro F1 out of fold  ", f"{label['macro_f1']:.4f}   (what to expect)"),
+        ("18-way macro F1 out of fold  ", f"{expected:.4f}   (what to expect)"),
         ("18-way macro F1 on new people", f"{score:.4f}   (what came)"),
         ("people      ", str(data / "train"), str(data / "eval")),
-        ("runs        ", str(runs), f"ensemble {built.id}"),
+        ("runs        ", str(runs), f"ensemble {built.record.id}"),
         ("submission  ", str(folder / "submission.csv")),
-        ("pictures    ", str(folder / "people.png"), str(built.folder / PICTURE), str(folder / "answers.png")),
+        ("pictures    ", str(folder / "people.png"), str(built.record.folder / PICTURE), str(folder / "answers.png")),
     ):
         put(f"  {what}  {'    '.join(words)}")
     put("\nTry next (`source .venv/bin/activate` first, after `make demo`):")

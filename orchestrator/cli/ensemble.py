@@ -14,8 +14,11 @@ from orchestrator.commands import orch
 from orchestrator.errors import ConfigError, counted
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from orchestrator.ensembling import Built
     from orchestrator.evaluation.out_of_fold import Evaluation
+    from orchestrator.records.ensembles import EnsembleRecord
 
 __all__ = ["PICTURE", "draw_scores", "ensemble", "print_built"]
 
@@ -24,7 +27,7 @@ PICTURE = "scores.png"
 
 def ensemble(
     strategy: Annotated[
-        str, typer.Option("--strategy", help="soft: mean of probabilities; hard: majority of voices.")
+        str, typer.Option("--strategy", help="soft: mean of probabilities; hard: majority of votes.")
     ] = "soft",
     members: Annotated[
         list[str],
@@ -36,7 +39,7 @@ def ensemble(
     ] = [],
     more: Annotated[list[str] | None, typer.Argument(help="More TASK=RUN words.", metavar="[TASK=RUN ...]")] = None,
     workspace: WorkspaceOption = Path("runs"),
-    outside: Annotated[
+    external: Annotated[
         list[Path],
         typer.Option("--with", help="A table of probabilities or an old submission, from elsewhere, that votes too."),
     ] = [],
@@ -58,35 +61,36 @@ def ensemble(
       orch ensemble --with other.parquet --with old_submission.csv
     """
     from orchestrator.choosing import choose_runs
-    from orchestrator.ensemble.options import STRATEGIES, check_choice
+    from orchestrator.combining import STRATEGIES
+    from orchestrator.ensemble.options import check_choice
     from orchestrator.records.workspace import Workspace
 
     check_choice("--strategy", strategy, STRATEGIES)
-    if gone := [f"--with {path}: no such file." for path in outside if not path.exists()]:
+    if gone := [f"--with {path}: no such file." for path in external if not path.exists()]:
         raise ConfigError("\n".join(gone))
     place = Workspace(workspace)
     runs = choose_runs(place, [*members, *(more or [])])
-    from orchestrator.ensemble.outside import each_once, read_outside
+    from orchestrator.ensemble.external import each_once, read_external
     from orchestrator.ensembling import build_ensemble
 
     for task, chosen in runs.items():
         named = any(word.startswith(f"{task}=") for word in [*members, *(more or [])])
         say(f"{task}: {', '.join(run.id for run in chosen)}{'' if named else ' (current)'}")
-    tables, twice = each_once([read_outside(path) for path in outside])
+    tables, twice = each_once([read_external(path) for path in external])
     for note in twice:
         say(f"note: {note}")
     notes: list[str] = []
-    built = build_ensemble(place, strategy, runs, scored=not no_score, outside=tables, say=notes.append)
-    for table, about in zip(tables, built.record["outside"], strict=True):
+    built = build_ensemble(place, strategy, runs, scored=not no_score, external=tables, say=notes.append)
+    for one in built.record.external:
         how = "there is no score, so it is for prediction alone"
-        if "matched" in about:
-            held = f"{about['matched']:,} of the {about['held_out']:,} held-out photos"
+        if one.matched is not None:
+            held = f"{one.matched:,} of the {one.held_out:,} held-out photos"
             alone = f"names {held}, so it is for prediction alone: it abstains in the score"
-            how = f"scored where it is out of fold: {held}" if about["matched"] else alone
-        say(f"{table.name}: {table.photos:,} photos, {', '.join(table.by_task)}; {how}.")
+            how = f"scored where it is out of fold: {held}" if one.matched else alone
+        say(f"{one.name}: {one.photos:,} photos, {', '.join(one.tasks)}; {how}.")
     draw_scores(built)
     if json:
-        emit({**built.record, "folder": str(built.folder)})
+        emit({"id": built.record.id, **built.record.as_json(), "folder": str(built.record.folder)})
         return
     print_built(built)
     for note in notes:
@@ -97,24 +101,24 @@ def ensemble(
 
 def draw_scores(built: Built) -> None:
     """Puts a picture of the scores beside them."""
-    if built.evaluation is not None:
+    if built.scored is not None:
         from orchestrator.pictures import draw_evaluation
 
-        draw_evaluation(built.record, built.folder / PICTURE)
+        draw_evaluation(built.record, built.record.folder / PICTURE)
 
 
 def print_built(built: Built) -> None:
     """The scores of an ensemble, and where it is."""
-    console = out()
-    if built.evaluation is None:
-        put(f"{built.id}: no out-of-fold score: {built.why_none}")
+    console, record, scored = out(), built.record, built.scored
+    if scored is None:
+        put(f"{record.id}: no out-of-fold score: {record.why_no_score}")
     else:
-        _print_scores(built.evaluation)
-        _print_singles(built)
-        _print_added(built)
-        _print_labels(built.evaluation["label"])
-        _print_disagreements(built)
-        label = built.evaluation["label"]
+        label = scored.evaluation["label"]
+        _print_scores(scored.evaluation)
+        _print_singles(record)
+        _print_added(record)
+        _print_labels(label)
+        _print_disagreements(record, scored.disagreements)
         span = label.intervals["macro_f1"]
         console.print(
             f"\n[bold]18-way macro F1 {label.scores.macro_f1:.4f}[/bold], 95 % interval {span.low:.4f} to {span.high:.4f}; "
@@ -124,9 +128,9 @@ def print_built(built: Built) -> None:
             "Each fold's best epoch was chosen by the same people's score, which flatters it a little; "
             "photos of one person are one draw of the interval."
         )
-    put(f"saved: {built.folder}")
-    if built.evaluation is not None:
-        put(f"picture: {built.folder / PICTURE}")
+    put(f"saved: {record.folder}")
+    if scored is not None:
+        put(f"picture: {record.folder / PICTURE}")
 
 
 def _print_scores(evaluation: Mapping[str, Evaluation]) -> None:
@@ -154,13 +158,13 @@ def _print_scores(evaluation: Mapping[str, Evaluation]) -> None:
     out().print(table)
 
 
-def _print_singles(built: Built) -> None:
+def _print_singles(record: EnsembleRecord) -> None:
     """Each run alone and each member alone, so that a weak one is seen."""
     table = grid(
         "alone, each on the photos that it held out", "task", "run", "member", "photos", "accuracy", "macro F1",
         keep=("run", "member", "macro F1", "photos"),
     )  # fmt: skip
-    for task, entries in built.record["single"].items():
+    for task, entries in record.single.items():
         for one in entries:
             member = "whole run" if one["fold"] is None else f"fold {one['fold']}"
             style = "bold" if one["fold"] is None else ""
@@ -169,15 +173,14 @@ def _print_singles(built: Built) -> None:
     out().print(table)
 
 
-def _print_added(built: Built) -> None:
-    """What each voice adds to the vote; nothing where every task has but one."""
-    added = built.record["added_by"]
-    if not added:
+def _print_added(record: EnsembleRecord) -> None:
+    """What each voter adds; nothing where every task has but one."""
+    if not record.added_by:
         return
     table = grid(
         "what each adds to the 18-way macro F1 (all, less all without it)", "", "adds", "95 % interval", "verdict"
     )
-    for name, one in added.items():
+    for name, one in record.added_by.items():
         low, high = one["interval_95"]
         verdict = "helps" if low > 0 else "drags the vote down" if high < 0 else "noise"
         style = "red" if high < 0 else None
@@ -199,21 +202,18 @@ def _print_labels(one: Evaluation) -> None:
         put(f"absent, and counted as F1 0 in the mean: {absent}")
 
 
-def _print_disagreements(built: Built) -> None:
-    table = built.disagreements
-    assert table is not None
+def _print_disagreements(record: EnsembleRecord, photos: pd.DataFrame) -> None:
     from orchestrator.labels import JOINT, TASKS
 
-    runs = {what: {one["run"] for one in members} for what, members in built.record["members"].items()}
-    voices = [runs.get(task, set()) | runs.get(JOINT, set()) for task in TASKS]
-    if all(len(own) == 1 for own in voices) and not built.record["outside"]:
+    runs = record.runs
+    if not record.external and all(len({*runs.get(task, ()), *runs.get(JOINT, ())}) == 1 for task in TASKS):
         put(
             "soft and hard voting agree on every out-of-fold photo, as they must with one run per specialist: one member "
             "alone has not seen its person. They can differ when predicting."
         )
         return
-    put(f"soft and hard voting disagree on {counted(len(table), 'photo')}" + (":" if len(table) else "."))
-    for row in table.head(10).itertuples(index=False):
+    put(f"soft and hard voting disagree on {counted(len(photos), 'photo')}" + (":" if len(photos) else "."))
+    for row in photos.head(10).itertuples(index=False):
         put(f"  {row.path}: soft {row.soft}, hard {row.hard}")
-    if len(table) > 10:
-        put(f"  ... all of them: {built.folder / 'disagreements.csv'}")
+    if len(photos) > 10:
+        put(f"  ... all of them: {record.folder / 'disagreements.csv'}")

@@ -39,13 +39,13 @@ def list_ensembles(workspace: WorkspaceOption = Path("runs"), json: JsonOption =
         wrong.append(error)
     for name in place.ensembles():
         try:
-            found.append((name, place.ensemble(name)[1]))
+            found.append((name, place.ensemble(name)))
             place.check_answering(name)
             whole.add(name)
         except DamagedError as error:
             wrong.append(error)
     if json:
-        emit([{**record, "id": name, "current": name == current} for name, record in found])
+        emit([{"id": name, **record.as_json(), "current": name == current} for name, record in found])
         tell_damaged(wrong)
         return
     table = grid(
@@ -54,17 +54,16 @@ def list_ensembles(workspace: WorkspaceOption = Path("runs"), json: JsonOption =
     )  # fmt: skip
     table.columns[2].justify = table.columns[3].justify = "left"
     for name, record in found:
-        runs = dict.fromkeys(one["run"] for members in record["members"].values() for one in members)
-        score, span = "-", ""
-        if record["evaluation"]:
-            label = record["evaluation"]["label"]
+        runs, score, span = record.run_ids, "-", ""
+        if record.evaluation:
+            label = record.evaluation["label"]
             low, high = label["interval_95"]["macro_f1"]
             score, span = share(label["macro_f1"]), f"{low:.4f} to {high:.4f}"
-        tables = ", ".join(one["name"] for one in record.get("outside", ()))
+        tables = ", ".join(one.name for one in record.external)
         state = "damaged" if name not in whole else "current" if name == current else ""
-        created = record["created"][:16].replace("T", " ")
-        told = " ".join(list(runs)[:FEW]) + (f" and {len(runs) - FEW} more" if len(runs) > FEW else "")
-        table.add_row(name, record["strategy"], told, tables, score, span, state, created)
+        created = record.created[:16].replace("T", " ")
+        told = " ".join(runs[:FEW]) + (f" and {len(runs) - FEW} more" if len(runs) > FEW else "")
+        table.add_row(name, record.strategy, told, tables, score, span, state, created)
     out().print(table)
     if not found and not wrong:
         say(f"no ensembles yet: `{orch('ensemble', '--strategy', 'soft', workspace=workspace)}` makes one.")

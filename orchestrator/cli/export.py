@@ -58,21 +58,21 @@ def export(
     from orchestrator.records.workspace import Workspace
 
     place = Workspace(workspace)
-    folder, record = place.ensemble(ensemble)
+    record = place.ensemble(ensemble)
     from orchestrator.data.preprocessing import Preprocess
     from orchestrator.exporting import check_export, export_ensemble
     from orchestrator.prediction import find_photos
     from orchestrator.training.cards import read_card
 
     given = find_photos(photos, say) if photos else []
-    place.check_answering(folder.name)
-    cards = [read_card(place.root / one["folder"]) for own in record["members"].values() for one in own]
+    place.check_answering(record.id)
+    cards = [read_card(place.root / one.folder) for one in record.members]
     geometries = [Preprocess.from_dict(card["preprocess"]).geometry for card in cards]
-    check_export(to, folder.name, record, geometries, place.store, given)
+    check_export(to, record, geometries, place.store, given)
     from orchestrator.opening import open_predictor
 
     with counting("loading members") as progress:
-        name, predictor = open_predictor(place, folder.name, "cpu", progress)
+        name, predictor = open_predictor(place, record.id, "cpu", progress)
     with counting("exporting members") as progress:
         found = export_ensemble(predictor, name, to, place.cache / "engines", place.store, given, progress, say)
     if json:

@@ -9,12 +9,14 @@ import typer
 
 from orchestrator.cli.console import counting, emit, grid, out, print_stages, say, talk
 from orchestrator.cli.options import DeviceOption, JsonOption, ProfileOption, WorkspaceOption
+from orchestrator.combining import COLUMN, STRATEGIES
 from orchestrator.commands import orch
 from orchestrator.errors import ConfigError, Mistakes, counted
 from orchestrator.labels import TASKS
 from orchestrator.stages import Stages
 
 if TYPE_CHECKING:
+    from orchestrator.combining.combiners import Combiner
     from orchestrator.data.contest import Eval
     from orchestrator.ensemble.cascade import Cascade
     from orchestrator.ensemble.predictor import Predictor
@@ -91,7 +93,7 @@ def predict(
     """
     from orchestrator.data.outputs import TABLES, Output, check_outputs
     from orchestrator.data.readers import check_eval
-    from orchestrator.ensemble.options import STRATEGIES, check_cascade, check_choice, check_device, check_engine
+    from orchestrator.ensemble.options import check_cascade, check_choice, check_device, check_engine
 
     wrong = Mistakes()
     for option, value, allowed in (
@@ -126,29 +128,30 @@ def predict(
     from orchestrator.records.workspace import Workspace
 
     place = Workspace(workspace)
-    folder, contest = place.root, None
+    record, contest = None, None
     paths: list[Path] = []
     with wrong.kept():
-        folder, record = place.ensemble(ensemble)
+        record = place.ensemble(ensemble)
         if cascade:
-            check_cascade(record["members"], record.get("outside", ()))
+            check_cascade(record.runs, record.external)
     with wrong.kept():
         contest, paths = _photos(photos or [], evaluation, on_error == "mark")
     wrong.tell()
+    assert record is not None
     from orchestrator.records.origins import tables_of
 
     check_outputs(outputs, [*paths, *([] if contest is None else [contest.table.path]), *tables_of(place)])
     from orchestrator.answers import write_answers, write_probabilities, write_submission
     from orchestrator.prediction import choose_engines, predict_photos
 
-    predictor = _open(place, folder.name, ensemble is None, strategy, device, engine, len(paths))
+    predictor = _open(place, record.id, ensemble is None, strategy, device, engine, len(paths))
     with counting("writing exports") as progress:
         for chosen in choose_engines(
             predictor, paths, engine, precision == "fp32", place.cache / "engines", progress, say
         ):
             say(str(chosen) + ".")
     predictor.stages = Stages(profile)
-    stops = _cascade(place, folder, predictor.strategy) if cascade else None
+    stops = _cascade(record.folder, predictor.combiner) if cascade else None
     with counting("predicting") as progress:
         answers = predict_photos(predictor, paths, on_error == "mark", progress, batch, stops)
     if profile:
@@ -179,13 +182,13 @@ def predict(
     elif to is None:
         _print(answers)
     _tell_faces(answers)
-    if predictor.outside:
-        turned = sum(answer.swayed is True for answer in answers)
-        names = ", ".join(one.name for one in predictor.outside)
-        for one in predictor.outside:
+    if predictor.external:
+        changed = sum(answer.changed_by_external is True for answer in answers)
+        names = ", ".join(one.name for one in predictor.external)
+        for one in predictor.external:
             named = one.matched(list(map(str, paths)))
             say(f"{one.name}: answers for {named:,} of these {counted(len(paths), 'photo')}, by their paths.")
-        say(f"{names}: gave {turned:,} of {len(answers):,} photos another label than the members alone.")
+        say(f"{names}: gave {changed:,} of {len(answers):,} photos another label than the members alone.")
     for answer in failed[:20]:
         say(f"not read: {answer.path}: {answer.error}")
     if len(failed) > 20:
@@ -218,16 +221,16 @@ def _open(
     check_engine(engine, place)
     sharing = photos > CALL or engine not in ("auto", "torch")
     with counting("loading members") as progress:
-        name, predictor = open_predictor(workspace, ensemble, place, progress, strategy, sharing)  # type: ignore[arg-type]  # checked above
+        name, predictor = open_predictor(workspace, ensemble, place, progress, strategy, sharing)
     chosen = " (current)" if current else ""
-    say(f"ensemble {name}{chosen}: {len(predictor.members)} members, {predictor.strategy} vote, on {place}.")
+    say(f"ensemble {name}{chosen}: {len(predictor.members)} members, {predictor.combiner.name} vote, on {place}.")
     return predictor
 
 
-def _cascade(workspace: Workspace, folder: Path, strategy: str) -> Cascade:
+def _cascade(folder: Path, combiner: Combiner) -> Cascade:
     from orchestrator.cascading import read_cascade
 
-    kept = read_cascade(folder, strategy, workspace.root)
+    kept = read_cascade(folder, combiner)
     if kept is not None and kept.cascade.rate > 0:
         say(
             f"cascade of {folder.name}: {100 * kept.changed:.3g} % of labels changed on the {kept.photos:,} photos that it was "
@@ -236,10 +239,10 @@ def _cascade(workspace: Workspace, folder: Path, strategy: str) -> Cascade:
         return kept.cascade
     from orchestrator.ensemble.cascade import EXACT
 
-    measure = orch("cascade", "PHOTOS", "--ensemble", folder.name, workspace=workspace.root)
+    measure = orch("cascade", "PHOTOS", "--ensemble", folder.name, workspace=folder.parent)
     say(
         "cascade: exact, no label can change."
-        + ("" if strategy == "hard" else f" `{measure}` finds out what saves more.")
+        + ("" if not combiner.averages else f" `{measure}` finds out what saves more.")
     )
     return EXACT
 
@@ -261,7 +264,7 @@ def _shortened(path: Path, console: Any) -> str:
 
 def _print(answers: list[Prediction]) -> None:
     title = "agreement: share of members that chose the class, of the task on which they agree least"
-    what = "share" if answers[0].strategy == "hard" else "p"
+    what = COLUMN[answers[0].strategy]
     numbers = [f"{what}({task})" for task in TASKS]
     table = grid(title, "photo", "label", "answer", *numbers, "agreement", keep=("label", "answer", "agreement"))
     console = out()

@@ -60,7 +60,7 @@ def pseudo(
     from orchestrator.records.workspace import Workspace
 
     place = Workspace(workspace)
-    folder, record = place.ensemble(ensemble)
+    record = place.ensemble(ensemble)
     if evaluation is not None:
         from orchestrator.data.contest import read_eval
 
@@ -72,9 +72,9 @@ def pseudo(
         contest, paths = None, find_photos(photos or [], say)
     from orchestrator.pseudo import check_labelling, check_names, pseudo_label, write_labels
 
-    place.check_answering(folder.name)
-    plans = {one["run"]: place.run(one["run"]).plan for own in record["members"].values() for one in own}
-    check_labelling(record, plans, workspace)
+    place.check_answering(record.id)
+    plans = {name: place.run(name).plan for name in record.run_ids}
+    check_labelling(record, plans)
     plan = next(str(one["digest"]) for one in plans.values() if one)
     check_names(paths)
     from orchestrator.records.origins import tables_of
@@ -84,10 +84,10 @@ def pseudo(
     from orchestrator.training.devices import resolve_device
 
     with counting("loading members") as progress:
-        name, predictor = open_predictor(place, folder.name, resolve_device(device), progress)
+        name, predictor = open_predictor(place, record.id, resolve_device(device), progress)
     say(f"ensemble {name}: {len(predictor.members)} members, each fold's by themselves.")
     with counting("labelling") as progress:
-        labels = pseudo_label(predictor, record, plan, paths, threshold, progress, skip_unreadable)
+        labels = pseudo_label(predictor, plan, paths, threshold, progress, skip_unreadable)
     write_labels(labels, output)
     if json:
         emit({"out": str(to), "photos": labels.photos, "rows": len(labels.table), "labels_a_fold": labels.counts})

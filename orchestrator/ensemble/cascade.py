@@ -10,19 +10,18 @@ are not needed.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.combining.answers import Answers, Floats, Voter
+from orchestrator.combining.combiners import Combiner, SoftVote
+from orchestrator.combining.votes import soft_vote
 from orchestrator.ensemble.options import check_rate
-from orchestrator.ensemble.voting import Strategy, Vote, vote
-from orchestrator.labels import TASKS, compose
 
 __all__ = ["EXACT", "Cascade", "Point", "ask", "calibrate", "simulate"]
-
-Floats = NDArray[np.floating[Any]]
 
 SURE = np.arange(1.0, 16.25, 0.25)
 """Standard errors that a calibration tries."""
@@ -47,19 +46,19 @@ class Cascade:
     sure: float = float("inf")
     spread: Mapping[str, float] = field(default_factory=dict)
 
-    def settled(self, task: str, so_far: Vote, members: int) -> NDArray[np.bool_]:
+    def settled(self, so_far: Answers, pending: Sequence[Voter], combiner: Combiner) -> NDArray[np.bool_]:
         """Which photos need no further member, shape (n,).
 
         Args:
-            task: the specialist.
-            so_far: the vote of those asked, each with the same weight.
-            members: how many there are in all.
+            so_far: the answers of those asked, all of one task and of the same weight.
+            pending: those not asked yet.
+            combiner: how they are combined.
         """
-        asked = len(so_far.members)
-        ordered = np.sort(so_far.sums.astype(np.int64), axis=1)
-        settled = ordered[:, -1] - ordered[:, -2] > (members - asked) * so_far.unit
-        if so_far.strategy == "soft" and np.isfinite(self.sure):
-            lead, squares = _leads(so_far)
+        settled = combiner.settled(so_far, pending)
+        if combiner.averages and np.isfinite(self.sure):
+            (task,) = so_far.classes
+            asked, members = len(so_far.voters), len(so_far.voters) + len(pending)
+            lead, squares = _leads(so_far.probabilities)
             variance = (self.spread[task] * _shape(lead) + squares) / asked
             settled |= lead >= self.sure * np.sqrt(variance * (members - asked) / (members * asked))
         return np.asarray(settled)
@@ -90,19 +89,19 @@ class Point:
 
 
 def ask(
-    task: str,
+    voters: Sequence[Voter],
     members: Sequence[Callable[[NDArray[np.int64]], Floats]],
     photos: int,
-    strategy: Strategy,
+    combiner: Combiner,
     cascade: Cascade,
 ) -> list[Floats]:
-    """Asks members in order, each only about photos whose vote is not settled.
+    """Asks the members of one task in order, each only about photos whose vote is not settled.
 
     Args:
-        task: the specialist.
+        voters: who they are.
         members: each answers with probabilities (m, C) for rows (m,).
         photos: n.
-        strategy: how they vote.
+        combiner: how they are combined.
         cascade: when a vote is settled.
 
     Returns:
@@ -118,40 +117,41 @@ def ask(
             answers.append(np.zeros((photos, classes), np.float32))
             if len(rows):
                 answers[-1][rows] = member(rows)
-        if len(rows) and number + 1 < len(members):
-            so_far = vote([answer[rows] for answer in answers], strategy)
-            rows = rows[~cascade.settled(task, so_far, len(members))]
+        asked, pending = tuple(voters[: number + 1]), voters[number + 1 :]
+        if len(rows) and pending:
+            arrays = tuple(answer[rows] for answer in answers)
+            so_far = Answers({voters[0].task: classes}, len(rows), asked, arrays)
+            rows = rows[~cascade.settled(so_far, pending, combiner)]
     return answers
 
 
-def simulate(by_task: Mapping[str, Sequence[Floats]], strategy: Strategy, cascade: Cascade) -> Point:
+def simulate(answers: Answers, combiner: Combiner, cascade: Cascade) -> Point:
     """What a cascade would have asked and answered where every member's answer is known.
 
     Args:
-        by_task: task -> M arrays (N, C).
-        strategy: how members vote.
+        answers: of every member, for N photos.
+        combiner: how they are combined.
         cascade: when a vote is settled.
     """
-    photos = len(by_task[TASKS[0]][0])
-    asked = 0
-    choices = {}
-    for task, members in by_task.items():
-        answers = ask(task, [member.__getitem__ for member in members], photos, strategy, cascade)
-        asked += sum(int(answer.any(axis=1).sum()) for answer in answers)
-        choices[task] = vote(answers, strategy).choice
-    label = compose(*(choices[task] for task in TASKS))
-    full = compose(*(vote(by_task[task], strategy).choice for task in TASKS))
-    return Point(cascade, asked / photos / sum(map(len, by_task.values())), float((label != full).mean()), label)
+    found: dict[Voter, Floats] = {}
+    for task in answers.classes:
+        own = answers.of(task)
+        members = [array.__getitem__ for array in own.probabilities]
+        found |= dict(zip(own.voters, ask(own.voters, members, len(answers), combiner, cascade), strict=True))
+    some = replace(answers, probabilities=tuple(found[voter] for voter in answers.voters))
+    asked = sum(int(array.any(axis=1).sum()) for array in some.probabilities)
+    label, full = combiner.combine(some).label, combiner.combine(answers).label
+    return Point(cascade, asked / len(answers) / len(answers.voters), float((label != full).mean()), label)
 
 
-def calibrate(by_task: Mapping[str, Sequence[Floats]], rate: float) -> tuple[Cascade, list[Point]]:
+def calibrate(answers: Answers, rate: float) -> tuple[Cascade, list[Point]]:
     """Chooses how sure a soft vote must be for a stated rate of changed labels.
 
     One number is chosen, so what it changes on other photos is what it changed on these, but for chance. Margins for each task
     and each number of members asked, tried first, fitted the photos they were chosen on: 0.00 % changed there, 0.2 % on others.
 
     Args:
-        by_task: every member's answers for photos that none has seen: task -> M arrays (N, C).
+        answers: of every member, for N photos that none has seen.
         rate: share of labels that may change, 0..1.
 
     Returns:
@@ -160,24 +160,24 @@ def calibrate(by_task: Mapping[str, Sequence[Floats]], rate: float) -> tuple[Cas
     Raises:
         ConfigError: too few photos to tell such a rate.
     """
-    photos = len(by_task[TASKS[0]][0])
-    check_rate(rate, photos)
-    spread = {task: _spread(members) for task, members in by_task.items()}
-    curve = [simulate(by_task, "soft", EXACT)]
+    check_rate(rate, len(answers))
+    spread = {task: _spread(answers.of(task).probabilities) for task in answers.classes}
+    combiner = SoftVote()
+    curve = [simulate(answers, combiner, EXACT)]
     if rate > 0:
-        curve += [simulate(by_task, "soft", Cascade(rate, float(sure), spread)) for sure in SURE[::-1]]
+        curve += [simulate(answers, combiner, Cascade(rate, float(sure), spread)) for sure in SURE[::-1]]
     fit = [point for point in curve if point.changed <= rate]
     return min(fit, key=lambda point: point.asked).cascade, curve
 
 
-def _leads(votes: Vote) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _leads(members: Sequence[Floats]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The mean lead of the winner over the next, and the sum of the members' squared differences from it, each (n,)."""
-    order = np.argsort(votes.sums, axis=1)
+    order = np.argsort(soft_vote(members, [1.0] * len(members)).scores, axis=1)
     first, second = order[:, -1:], order[:, -2:-1]
     of_members = np.stack(
         [
             (np.take_along_axis(member, first, axis=1) - np.take_along_axis(member, second, axis=1))[:, 0]
-            for member in votes.members
+            for member in members
         ]
     ).astype(np.float64)
     mean = of_members.mean(axis=0)
@@ -191,5 +191,5 @@ def _shape(lead: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _spread(members: Sequence[Floats]) -> float:
     """How members differ over all photos, in units of `_shape`; 0 for a single member."""
-    lead, squares = _leads(vote(members, "soft"))
+    lead, squares = _leads(members)
     return float(squares.sum() / max(1, len(members) - 1) / _shape(lead).sum())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,19 +26,25 @@ from orchestrator.training.heads import Head, head_from_dict
 from orchestrator.training.lean import timm
 from orchestrator.training.views import mean_over_views
 
-__all__ = ["Answers", "Member", "MemberFiles", "check_numbers", "load_members"]
+__all__ = ["AnswerFunction", "Member", "MemberFiles", "check_numbers", "load_members"]
 
 
 @dataclass(frozen=True)
 class MemberFiles:
-    """Where a member's files are.
+    """Whose files they are, and where.
 
     Attributes:
+        task: its specialist, or `joint`.
+        run: its run's id.
+        fold: that it holds out; None: none.
         folder: holds the card and the weights.
         sha256: of the weights, as the ensemble recorded it; empty trusts the card.
         function: digest of what the member computes, as the ensemble recorded it; empty trusts the card.
     """
 
+    task: str
+    run: str
+    fold: int | None
     folder: Path
     sha256: str = ""
     function: str = ""
@@ -51,6 +57,8 @@ class Member:
     Attributes:
         folder: where it came from.
         task: its specialist.
+        run: its run's id.
+        fold: that it holds out; None: none.
         backbone: a timm model name.
         pooling: how its last map becomes features; empty: its own way.
         views: whose answers are averaged with the photo's own.
@@ -63,6 +71,8 @@ class Member:
 
     folder: Path
     task: str
+    run: str
+    fold: int | None
     backbone: str
     pooling: str
     views: tuple[str, ...]
@@ -92,7 +102,7 @@ class Member:
         )[:16]
 
 
-class Answers(nn.Module):
+class AnswerFunction(nn.Module):
     """A member as one function of pixels: normalise, network, head, the mean over its views.
 
     Training, exports and every engine answer by these steps, so that none can differ in one of them.
@@ -123,14 +133,14 @@ def check_numbers(member: Member, answers: NDArray[np.floating[Any]]) -> None:
 
 
 def load_members(
-    files: Mapping[str, Sequence[MemberFiles]],
+    files: Sequence[MemberFiles],
     device: str = "cpu",
     loaded: Callable[[int, int], None] = lambda _done, _all: None,
 ) -> list[Member]:
     """Loads an ensemble's members.
 
     Args:
-        files: task -> its members' files.
+        files: of its members; they come back in this order.
         device: `cpu`, `cuda` or `cuda:N`.
         loaded: called with (members loaded, members in all).
 
@@ -140,22 +150,21 @@ def load_members(
     members: list[Member] = []
     problems: list[Problem] = []
     layouts = _Layouts()
-    wanted = [(task, one) for task in CLASSES for one in files.get(task, ())]
-    for number, (task, one) in enumerate(wanted, start=1):
+    for number, one in enumerate(files, start=1):
         try:
-            members.append(_load(task, one, device, layouts))
+            members.append(_load(one, device, layouts))
         except DamagedError as error:
             problems.append(error.problem("damaged"))
         except (WorkspaceError, WeightsError) as error:
             problems.append(Problem(str(one.folder), error.message))
-        loaded(number, len(wanted))
+        loaded(number, len(files))
     if problems:
-        raise WorkspaceError(f"{len(problems)} of the ensemble's {len(wanted)} members cannot be used:", problems)
+        raise WorkspaceError(f"{len(problems)} of the ensemble's {len(files)} members cannot be used:", problems)
     return members
 
 
-def _load(task: str, files: MemberFiles, device: str, layouts: _Layouts) -> Member:
-    card = read_card(files.folder)
+def _load(files: MemberFiles, device: str, layouts: _Layouts) -> Member:
+    card, task = read_card(files.folder), files.task
     if files.function and function_of(card) != files.function:
         raise damaged(
             files.folder / CARD,
@@ -184,7 +193,9 @@ def _load(task: str, files: MemberFiles, device: str, layouts: _Layouts) -> Memb
     network.requires_grad_(False)
     network = network.to(torch.device(device)).eval()
     precision = card["recipe"]["precision"]
-    return Member(files.folder, task, backbone, pooling, views, head, preprocess, precision, sha256, network)
+    return Member(
+        files.folder, task, files.run, files.fold, backbone, pooling, views, head, preprocess, precision, sha256, network
+    )  # fmt: skip
 
 
 class _Undrawn(TorchFunctionMode):

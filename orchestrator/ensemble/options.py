@@ -12,16 +12,9 @@ from orchestrator.errors import ConfigError, nearest
 from orchestrator.labels import JOINT
 
 __all__ = [
-    "COLUMN", "ENGINES", "FEW_PHOTOS", "STRATEGIES", "EngineName", "Precision", "Strategy", "check_cascade", "check_choice",
-    "check_device", "check_engine",
+    "ENGINES", "FEW_PHOTOS", "EngineName", "Precision", "check_cascade", "check_choice", "check_device", "check_engine",
     "check_rate", "check_threshold", "lacking", "missing_packages",
 ]  # fmt: skip
-
-Strategy = Literal["soft", "hard"]
-STRATEGIES: tuple[str, ...] = get_args(Strategy)
-
-COLUMN: Mapping[Strategy, str] = {"soft": "p", "hard": "share"}
-"""How tables name a vote's numbers: `p(male)` is a probability, `share(male)` only the share of members that say so."""
 
 EngineName = Literal["torch", "onnx", "openvino"]
 ENGINES: tuple[str, ...] = get_args(EngineName)
@@ -120,17 +113,17 @@ def check_rate(rate: float, photos: int | None = None) -> None:
         )
 
 
-def check_cascade(tasks: Iterable[str], outside: Sequence[Any] = ()) -> None:
+def check_cascade(tasks: Iterable[str], external: Sequence[Any] = ()) -> None:
     """Refuses an ensemble whose members cannot be asked one after the other.
 
     Args:
         tasks: what its members answer for.
-        outside: its tables from elsewhere.
+        external: its tables from elsewhere.
 
     Raises:
         ConfigError: joint networks, or tables from elsewhere.
     """
-    if outside or JOINT in set(tasks):
+    if external or JOINT in set(tasks):
         raise ConfigError(
             "a cascade asks the members of each task in turn; joint networks and tables from elsewhere answer for all at "
             "once. Predict without --cascade, or build an ensemble of specialists alone."

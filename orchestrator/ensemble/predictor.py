@@ -8,7 +8,7 @@ cores are neither idle nor fought over. On a GPU members answer one after the ot
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +19,8 @@ import joblib
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.combining.answers import Answers, Voter
+from orchestrator.combining.combiners import Combined, Combiner
 from orchestrator.data.boxes import one_thread
 from orchestrator.data.preprocessing import Geometry, decode
 from orchestrator.ensemble.cascade import Cascade, ask
@@ -27,14 +29,13 @@ from orchestrator.ensemble.engines import Call, Features, Runner, torch_runners
 from orchestrator.ensemble.member import Member, check_numbers
 from orchestrator.ensemble.options import check_cascade
 from orchestrator.ensemble.trunk import split, whole
-from orchestrator.ensemble.voting import Fused, Strategy, fuse
 from orchestrator.errors import DataError, PhotoError, Problem
-from orchestrator.labels import JOINT, TASKS, of_tasks
+from orchestrator.labels import CLASS_COUNTS, TASKS, of_tasks
 from orchestrator.stages import Stages
 from orchestrator.training.devices import keep_freed_memory
 
 if TYPE_CHECKING:
-    from orchestrator.ensemble.outside import OutsideTable
+    from orchestrator.ensemble.external import ExternalTable
 
 __all__ = ["CALL", "Batch", "Predictor", "Prepared"]
 
@@ -66,23 +67,23 @@ class Batch:
     """Answers for a stretch of photos.
 
     Attributes:
-        paths: the photos that were read, in order.
-        fused: their votes and labels; None when no photo of the stretch could be read.
+        paths: the n photos that were read, in order.
+        answers: of every member, then of external tables, for these; None when no photo of the stretch could be read.
+        combined: one answer for each; None likewise.
         failed: photos that could not be read, with the reason.
-        order: for every photo of the stretch, its row in `fused`, or -1 when it failed.
-        asked: how many members answered for each photo of `fused`, shape (n,).
-        faces: for each photo of `fused`, whether a face was found to crop around; None where none was looked for.
-        swayed: for each photo of `fused`, whether tables from elsewhere gave it another label than the members alone would; None
-            without such tables.
+        order: for every photo of the stretch, its row in `answers`, or -1 when it failed.
+        faces: for each photo that was read, whether a face was found to crop around; None where none was looked for.
+        changed_by_external: for each, whether external tables gave it another label than the members alone would, shape (n,);
+            None without such tables.
     """
 
     paths: list[Path]
-    fused: Fused | None
+    answers: Answers | None
+    combined: Combined | None
     failed: list[tuple[Path, str]]
     order: list[int]
-    asked: NDArray[np.int64]
     faces: list[bool | None]
-    swayed: NDArray[np.bool_] | None = None
+    changed_by_external: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,37 +99,39 @@ class Team:
     ties: set[Call | str]
 
 
-class Asked:
-    """Calls under way.
+class Pending:
+    """Members' answers to come.
 
     Args:
         members: all of them.
-        calls: for each stretch of photos, the answers to come of each team's members: place -> (n, C).
+        photos: n.
+        calls: for each stretch of the photos, the answers to come of each team's members: place -> (m, C).
     """
 
     def __init__(
-        self, members: Sequence[Member], calls: Sequence[Sequence[Future[dict[int, NDArray[np.float32]]]]]
+        self,
+        members: Sequence[Member],
+        photos: int,
+        calls: Sequence[Sequence[Future[dict[int, NDArray[np.float32]]]]],
     ) -> None:
-        self._members, self._calls = members, calls
-        self.asked: NDArray[np.int64] = np.zeros(0, np.int64)
+        self._members, self._photos, self._calls = members, photos, calls
 
-    def answers(self) -> dict[str, list[NDArray[np.float32]]]:
-        """Waits: task -> M arrays (n, C); rows of zeros where a member was not asked. `asked` counts who was.
+    def answers(self) -> Answers:
+        """Waits for them; a member that was not asked abstains.
 
         Raises:
             WorkspaceError: a member answers with what is no number.
         """
         stretches = [{place: one for call in calls for place, one in call.result().items()} for calls in self._calls]
-        found: dict[str, list[NDArray[np.float32]]] = {task: [] for task in TASKS}
+        voters: list[Voter] = []
+        arrays: list[NDArray[np.float32]] = []
         for place, member in enumerate(self._members):
             answer = np.concatenate([stretch[place] for stretch in stretches])
             check_numbers(member, answer)
-            if not len(self.asked):
-                self.asked = np.zeros(len(answer), np.int64)
-            self.asked += answer.any(axis=1)
             for task, part in of_tasks(member.task, answer).items():
-                found[task].append(np.asarray(part, np.float32))
-        return found
+                voters.append(Voter(task, member.run, member.fold))
+                arrays.append(np.asarray(part, np.float32))
+        return Answers(CLASS_COUNTS, self._photos, tuple(voters), tuple(arrays))
 
 
 class Predictor:
@@ -136,12 +139,13 @@ class Predictor:
 
     Args:
         members: of all three tasks, loaded on the device.
-        strategy: how members of a task vote.
+        combiner: how answers become one.
         device: `cpu`, `cuda` or `cuda:N`.
         threads: calls at once on a CPU; 0: one per core.
         sharing: compute layers that members share once for all. Off for a handful of photos, which take less than the proof
             that sharing changes no answer (fifteen members of `quick`: 0.4 s).
-        outside: tables from elsewhere that vote too, each as much as the members of one run.
+        external: tables from elsewhere that answer too.
+        external_weights: task -> how much each of them counts beside single members.
 
     Raises:
         ConfigError: members crop around faces, and the detector is not installed.
@@ -151,19 +155,20 @@ class Predictor:
     def __init__(
         self,
         members: Sequence[Member],
-        strategy: Strategy,
+        combiner: Combiner,
         device: str = "cpu",
         threads: int = 0,
         sharing: bool = True,
-        outside: Sequence[OutsideTable] = (),
+        external: Sequence[ExternalTable] = (),
+        external_weights: Mapping[str, float] | None = None,
     ) -> None:
         keep_freed_memory()
-        self.members, self.strategy, self.device = list(members), strategy, device
+        self.members, self.combiner, self.device = list(members), combiner, device
         self.threads = threads or joblib.cpu_count()
         self.splits = split(self.members) if sharing else [whole(member) for member in self.members]
         self.runners: list[Runner] = torch_runners(self.splits, device)
         self.stages = Stages()
-        self.outside = list(outside)
+        self.external, self._external_weights = list(external), external_weights
         self.geometries = list(dict.fromkeys(member.preprocess.geometry for member in self.members))
         self._detector = detector_of(self.members)
 
@@ -191,8 +196,8 @@ class Predictor:
         except PhotoError as error:
             return f"{error.what}."
 
-    def probabilities(self, prepared: Sequence[Prepared]) -> dict[str, list[NDArray[np.float32]]]:
-        """Every member's class probabilities for prepared photos: task -> M arrays (n, C).
+    def answers(self, prepared: Sequence[Prepared]) -> Answers:
+        """Every member's answers for prepared photos.
 
         Raises:
             WorkspaceError: a member answers with what is no number.
@@ -220,18 +225,18 @@ class Predictor:
 
         cv2.setNumThreads(1)
         if cascade is not None:
-            check_cascade([member.task for member in self.members], self.outside)
+            check_cascade([member.task for member in self.members], self.external)
         if not batch:  # a stretch of photos is one call for each team, and there are threads to fill
             enough = self._stretch(cascade) * -(-self.threads // len(self._teams(cascade)))
             batch = max(BATCH, enough if self.device == "cpu" else 0)
         names = list(map(str, paths))  # all at once: whether a name means one photo does not depend on batches
-        known = [dict(zip(names, one.rows(names).tolist(), strict=True)) for one in self.outside]
+        known = [one.rows(names) for one in self.external]
         parts = [list(paths[start : start + batch]) for start in range(0, len(paths), batch)]
         with self._pool() as pool, ThreadPoolExecutor(self.threads, initializer=one_thread) as decoders:
             # On a CPU decoding shares the members' threads; a GPU's single thread must not wait for it.
             readers = pool if self.device == "cpu" else decoders
             ahead: deque[list[Future[Prepared | str]]] = deque()
-            asked: deque[tuple[list[Path], list[Prepared | str], Asked | None]] = deque()
+            asked: deque[tuple[int, list[Path], list[Prepared | str], Pending | None]] = deque()
             for number, part in enumerate(parts):
                 while len(ahead) < 2 and number + len(ahead) < len(parts):
                     ahead.append([readers.submit(self.read, path) for path in parts[number + len(ahead)]])
@@ -239,7 +244,8 @@ class Predictor:
                 if not skip_unreadable and any(isinstance(one, str) for one in results):
                     self._refuse(paths, [*part, *(path for later in parts[number + 1 :] for path in later)], readers)
                 prepared = [one for one in results if not isinstance(one, str)]
-                asked.append((part, results, self._ask(pool, prepared, cascade) if prepared else None))
+                pending = self._ask(pool, prepared, cascade) if prepared else None
+                asked.append((number * batch, part, results, pending))
                 if len(asked) > 1:  # one batch is always under way while another is waited for
                     yield self._answer(known, *asked.popleft())
             while asked:
@@ -266,7 +272,7 @@ class Predictor:
             teams.append(Team(sorted(places), ties))
         return teams
 
-    def _ask(self, pool: ThreadPoolExecutor, prepared: Sequence[Prepared], cascade: Cascade | None = None) -> Asked:
+    def _ask(self, pool: ThreadPoolExecutor, prepared: Sequence[Prepared], cascade: Cascade | None = None) -> Pending:
         """Begins the members' answers for prepared photos."""
         pixels = {geometry: np.stack([one.pixels[geometry] for one in prepared]) for geometry in self.geometries}
         size = len(prepared) if self.device != "cpu" else self._stretch(cascade)
@@ -275,7 +281,7 @@ class Predictor:
         for start in range(0, len(prepared), size):
             stretch = {geometry: own[start : start + size] for geometry, own in pixels.items()}
             calls.append([pool.submit(self._run, team, stretch, cascade) for team in teams])
-        return Asked(self.members, calls)
+        return Pending(self.members, len(prepared), calls)
 
     def _run(self, team: Team, pixels: Pixels, cascade: Cascade | None) -> dict[int, NDArray[np.float32]]:
         """A team's answers for a stretch of photos: place -> (n, C)."""
@@ -298,7 +304,8 @@ class Predictor:
         for task in TASKS:
             places = [place for place in team.places if self.members[place].task == task]
             photos = len(pixels[self.geometries[0]])
-            asked = ask(task, [partial(answer, place) for place in places], photos, self.strategy, cascade)
+            voters = [Voter(task, self.members[place].run, self.members[place].fold) for place in places]
+            asked = ask(voters, [partial(answer, place) for place in places], photos, self.combiner, cascade)
             found |= dict(zip(places, asked, strict=True))
         return found
 
@@ -312,36 +319,35 @@ class Predictor:
 
     def _answer(
         self,
-        known: Sequence[dict[str, int]],
+        known: Sequence[NDArray[np.int64]],
+        start: int,
         part: list[Path],
         results: Sequence[Prepared | str],
-        asked: Asked | None,
+        pending: Pending | None,
     ) -> Batch:
-        """Fuses what was asked; `known` tells the row of each photo in each outside table."""
-        read = [path for path, one in zip(part, results, strict=True) if not isinstance(one, str)]
-        failed = [(path, one) for path, one in zip(part, results, strict=True) if isinstance(one, str)]
-        places = iter(range(len(read)))
-        order = [-1 if isinstance(one, str) else next(places) for one in results]
-        if asked is None:
-            return Batch(read, None, failed, order, np.zeros(0, np.int64), [])
-        answers = asked.answers()
-        voices = {task: len(own) for task, own in answers.items()}
-        with self.stages("vote"):
-            weights = {task: [1.0] * len(own) for task, own in answers.items()}
-            for one, row_of in zip(self.outside, known, strict=True):
-                rows = np.array([row_of[str(path)] for path in read], dtype=np.int64)
-                for task in one.by_task:
-                    answers[task].append(one.answers_of(task, rows))
-                    weights[task].append(self._run_weight(task))
-            fused = next(fuse(answers, self.strategy, weights if self.outside else None))
-            swayed = None
-            if self.outside:
-                own = {task: found[: voices[task]] for task, found in answers.items()}
-                swayed = next(fuse(own, self.strategy)).label != fused.label
-        faces = [one.face_found for one in results if not isinstance(one, str)]
-        return Batch(read, fused, failed, order, asked.asked, faces, swayed)
+        """Combines what was asked.
 
-    def _run_weight(self, task: str) -> float:
-        """How many members of a task a run has, on the average: out of fold, where a run answers by one, a table weighs one."""
-        own = [member.folder.parent for member in self.members if member.task in (task, JOINT)]
-        return len(own) / len(set(own))
+        Args:
+            known: for each external table the rows of all photos.
+            start: number of the stretch's first photo.
+            part: the stretch.
+            results: of reading it.
+            pending: the members' answers to those that were read; None where none was.
+        """
+        there = np.flatnonzero([not isinstance(one, str) for one in results])
+        read = [part[row] for row in there]
+        failed = [(path, one) for path, one in zip(part, results, strict=True) if isinstance(one, str)]
+        order = np.full(len(part), -1)
+        order[there] = np.arange(len(there))
+        if pending is None:
+            return Batch(read, None, None, failed, order.tolist(), [])
+        answers, changed = pending.answers(), None
+        with self.stages("vote"):
+            of_members = answers
+            for table, rows in zip(self.external, known, strict=True):
+                answers = answers.beside(table.answers(rows[start + there], self._external_weights))
+            combined = self.combiner.combine(answers)
+            if self.external:
+                changed = self.combiner.combine(of_members).label != combined.label
+        faces = [one.face_found for one in results if not isinstance(one, str)]
+        return Batch(read, answers, combined, failed, order.tolist(), faces, changed)

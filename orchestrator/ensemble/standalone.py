@@ -3,9 +3,9 @@
     pip install numpy pillow opencv-python-headless onnxruntime
     python predict.py photo.jpg more/photos/*.jpg
 
-Prints one JSON object per photo: label, name, and each task's mean probabilities; for one that cannot be read its error.
-`decoding.py` and `crop` do what training did; change nothing in them, or the networks see other pixels than those they learnt
-from.
+Prints one JSON object per photo: label, name, and each task's probabilities (after a hard vote its shares of votes); for one that
+cannot be read its error. `decoding.py` and `crop` do what training did, `combining/` what scored the ensemble; change nothing in
+them, or the networks see other pixels than those they learnt from, and other answers come out.
 """
 
 from __future__ import annotations
@@ -29,8 +29,7 @@ __all__ = ["answer", "crop", "decode"]
 
 def decode(path: Path) -> Any:
     """One photo, upright RGB: shape (H, W, 3), uint8."""
-    decoding = importlib.import_module("decoding")  # lies beside this file
-    return decoding.read_photo(path).pixels
+    return _beside("decoding").read_photo(path).pixels
 
 
 def crop(photo: Any, member: dict[str, Any], face: Any) -> Any:
@@ -58,32 +57,47 @@ def answer(photo: Any, card: dict[str, Any], sessions: dict[str, Any]) -> dict[s
     """The ensemble's answer for one decoded photo."""
     face = None
     if "detector" in card:
-        finding = importlib.import_module("finding")  # lies beside this file where members crop around faces
-        face = finding.find_face(photo, [partial(_run, sessions[name]) for name in card["detector"]["files"]])
-    probabilities: dict[str, dict[str, float]] = {}
-    label = 0
-    answers = []
+        face = _beside("finding").find_face(
+            photo, [partial(_run, sessions[name]) for name in card["detector"]["files"]]
+        )
+    classes = {task["name"]: len(task["classes"]) for task in card["tasks"]}
+    voters, arrays = [], []
     for member in card["members"]:
         seen = crop(photo, member, face)
-        one = sessions[member["file"]].run(None, {"photos": seen[None]})[0][0].astype(np.float64)
-        if not np.isfinite(one).all():
+        found = sessions[member["file"]].run(None, {"photos": seen[None]})[0]
+        if not np.isfinite(found).all():
             raise ValueError(f"{member['file']} answers with what is no number")
-        answers.append((member["task"], one))
-    shape = [len(task["classes"]) for task in card["tasks"]]
-    for place, task in enumerate(card["tasks"]):
-        others = tuple(axis for axis in range(len(shape)) if axis != place)
-        votes = [
-            one.reshape(shape).sum(axis=others) if name == "joint" else one  # a joint network answers with labels
-            for name, one in answers
-            if name in (task["name"], "joint")
-        ]
-        mean = np.mean(votes, axis=0)
-        rank = mean
-        if card["strategy"] == "hard":  # the most voices; between equal ones the higher mean
-            rank = np.bincount([int(one.argmax()) for one in votes], minlength=len(mean)) + mean / 2
-        label = label * len(task["classes"]) + int(rank.argmax())
-        probabilities[task["name"]] = dict(zip(task["classes"], mean.round(6).tolist(), strict=True))
-    return {"label": label, "name": card["labels"][label], "probabilities": probabilities}
+        for task, part in _by_task(member["task"], found, classes).items():
+            voters.append(_beside("combining.answers").Voter(task, member["run"], member["fold"]))
+            arrays.append(part)
+    answers = _beside("combining.answers").Answers(classes, 1, tuple(voters), tuple(arrays))
+    combined = _beside("combining.combiners").read_combiner(card["combiner"]).combine(answers)
+    label = int(combined.label[0])
+    shares = {
+        task["name"]: dict(
+            zip(task["classes"], combined.decisions[task["name"]].shares[0].round(6).tolist(), strict=True)
+        )
+        for task in card["tasks"]
+    }
+    numbers = "probabilities" if _beside("combining").COLUMN[card["combiner"]["name"]] == "p" else "shares"
+    return {"label": label, "name": card["labels"][label], numbers: shares}
+
+
+def _beside(module: str) -> Any:
+    """A module that lies beside this file."""
+    return importlib.import_module(module)
+
+
+def _by_task(task: str, answers: Any, classes: dict[str, int]) -> dict[str, Any]:
+    """A member's answers (1, C) for each task: a joint network answers with labels, whose sums are the tasks' answers."""
+    if task != "joint":
+        return {task: answers}
+    cube = answers.reshape(len(answers), *classes.values())
+    axes = range(1, cube.ndim)
+    return {
+        name: cube.sum(axis=tuple(axis for axis in axes if axis != place))
+        for place, name in zip(axes, classes, strict=True)
+    }
 
 
 def _run(session: Any, windows: Any) -> Any:
@@ -135,7 +149,7 @@ def main() -> None:
     """Answers for the photos named on the command line."""
     words = argparse.ArgumentParser(
         description="Answers for photos with an exported ensemble.",
-        epilog="Prints one JSON object per photo: label, name, and each task's mean probabilities; for a photo that cannot be "
+        epilog="Prints one JSON object per photo: label, name, and each task's probabilities; for a photo that cannot be "
         "read its path and error. Exit code: 0, or 1 when a photo could not be read, or 2 when there is nothing to answer for.",
     )
     words.add_argument("photos", metavar="PHOTO", nargs="+", help="a JPEG, PNG or WebP file")

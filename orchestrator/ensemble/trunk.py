@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
 from orchestrator.data.files import digest_of
-from orchestrator.ensemble.member import Answers, Member
+from orchestrator.ensemble.member import AnswerFunction, Member
 
 __all__ = ["Part", "Split", "split", "whole"]
 
@@ -77,7 +77,7 @@ def whole(member: Member) -> Split:
     """A member that shares nothing."""
     geometry = member.preprocess.geometry
     example = torch.zeros(2, geometry.height, geometry.width, 3, dtype=torch.uint8)
-    part = Part(Answers(member), example, ("photos", "probabilities"), member.sha256[:16], member.kind)
+    part = Part(AnswerFunction(member), example, ("photos", "probabilities"), member.sha256[:16], member.kind)
     return Split(member, part)
 
 
@@ -173,7 +173,7 @@ def _leaves(member: Member) -> tuple[list[str], list[int]]:
     Both are empty when a leaf with weights runs twice.
     """
     named = {module: name for name, module in member.network.named_modules() if not list(module.children())}
-    ran = _run(Answers(member), named, member)
+    ran = _run(AnswerFunction(member), named, member)
     often = {name for name, count in Counter(name for name, _ in ran).items() if count > 1}
     weighty = {name for module, name in named.items() if module.state_dict()}
     if often & weighty:
@@ -296,7 +296,7 @@ def _fits(member: Member, own: nn.Module, features: Tensor, photos: Tensor) -> b
     """Whether a member answers as the whole network does, bit for bit, and photos are the features' first axis."""
     try:
         with torch.inference_mode():
-            return len(features) == len(photos) and torch.equal(own(features), Answers(member)(photos))
+            return len(features) == len(photos) and torch.equal(own(features), AnswerFunction(member)(photos))
     except Exception:  # as above
         return False
 

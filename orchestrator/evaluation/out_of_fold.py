@@ -1,54 +1,57 @@
 """Out-of-fold evaluation: every photo judged by the members that did not see its person, and by them alone.
 
-A run's held-out tables are joined here, checked against the fold plan row by row; a member that judged a person outside
-its fold, a person twice, or tables of different plans raise an error instead of a score.
+Runs' held-out answers are joined here, photo by photo, and answers from elsewhere beside them where these can be out of fold; a
+table that judges people whom its models may have seen raises an error instead of a score.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from orchestrator.combining.answers import Answers, Voter
+from orchestrator.combining.combiners import Combined, Combiner
 from orchestrator.data.folds import FoldPlan
-from orchestrator.ensemble.outside import OutsideTable
-from orchestrator.ensemble.voting import STRATEGIES, Strategy, Vote, vote
-from orchestrator.errors import LeakError, PlanError, Problem, WorkspaceError
+from orchestrator.ensemble.external import ExternalTable
+from orchestrator.errors import LeakError, PlanError, Problem
 from orchestrator.evaluation.intervals import Interval, difference, intervals
-from orchestrator.labels import CLASSES, JOINT, LABELS, TASKS, compose, decompose, marginals
+from orchestrator.labels import CLASS_COUNTS, CLASSES, LABELS, TASKS, compose
 from orchestrator.metrics import Scores, score
+from orchestrator.training.held_out import HeldOut
 
-__all__ = [
-    "Evaluation", "OutOfFold", "added_by", "by_tasks", "evaluate", "join_outside", "join_runs", "join_tasks", "read_held_out",
-]  # fmt: skip
+__all__ = ["Evaluation", "OutOfFold", "added_by", "evaluate", "join", "singles", "with_external"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class OutOfFold:
-    """Probabilities of one specialist for held-out photos.
+    """Held-out photos, their truth, and what runs and tables answer for them.
 
     Attributes:
-        task: the specialist.
-        table: columns `path`, `person`, `fold`, `truth`; sorted by path.
-        members: one array (N, C) per run: for each photo the answer of that run's member that did not see the person; then one
-            per outside table, with rows of zeros where it abstains.
-        outside: names of the outside tables.
+        photos: columns `path`, `person`, `fold`; sorted by path.
+        truth: task -> codes, shape (N,), int64.
+        answers: one voter per run and task; then one per external table and task, which abstains where it knows no answer.
     """
 
-    task: str
-    table: pd.DataFrame
-    members: tuple[NDArray[np.float32], ...]
-    outside: tuple[str, ...] = ()
+    photos: pd.DataFrame
+    truth: Mapping[str, NDArray[np.int64]]
+    answers: Answers
 
     @property
-    def sureness(self) -> float:
-        """What members give to the class of their choice, on the average over held-out photos."""
-        return float(np.mean([answers.max(axis=1) for answers in self.members]))
+    def label(self) -> NDArray[np.int64]:
+        """The true 18-way labels, shape (N,)."""
+        return compose(*(self.truth[task] for task in TASKS))
+
+    @property
+    def sureness(self) -> dict[str, float]:
+        """Task -> what its voters give to the class of their choice, on the average over held-out photos."""
+        return {
+            task: float(np.mean([own.max(axis=1) for own in self.answers.of(task).probabilities])) for task in TASKS
+        }
 
 
 @dataclass(frozen=True)
@@ -70,200 +73,147 @@ class Evaluation:
         }
 
 
-def read_held_out(task: str, run: str, files: Sequence[Path], plan: FoldPlan) -> pd.DataFrame:
-    """One run's held-out tables, joined and checked.
+def join(held_out: Mapping[str, HeldOut]) -> OutOfFold:
+    """Several runs' answers, photo by photo.
 
     Args:
-        task: the specialist.
-        run: the run's id, for messages.
-        files: the held-out tables of its members.
-        plan: the plan it was trained by.
-
-    Raises:
-        WorkspaceError: a table is missing or unreadable, or its numbers are no probabilities.
-        LeakError: a person is judged by a member that may have seen them, or twice.
-    """
-    parts = []
-    for file in files:
-        if not file.is_file():
-            raise WorkspaceError(
-                f"{file}: the held-out probabilities are missing. Restore the file, or retrain that fold."
-            )
-        try:
-            parts.append(pd.read_parquet(file))
-        except (OSError, ValueError) as error:
-            raise WorkspaceError(f"{file}: cannot be read ({error}). Restore the file, or retrain that fold.") from None
-    table = pd.concat(parts, ignore_index=True)
-    numbers = table[[f"p({name})" for name in CLASSES[task]]].to_numpy()
-    none = np.flatnonzero(~((numbers >= 0) & (numbers <= 1)).all(axis=1))
-    if len(none):
-        raise WorkspaceError(
-            f"{run}: {len(none)} photos have no probabilities between 0 and 1, {table['path'].iloc[none[0]]} among "
-            f"them ({numbers[none[0]]}). Retrain {task}, with a lower learning rate if it was the training that failed."
-        )
-    wrong = table["fold"].to_numpy() != plan.folds(table["person"])
-    if wrong.any():
-        raise LeakError(
-            f"{run}: {int(wrong.sum())} photos were judged by a member of another fold than the plan {plan.digest[:12]} "
-            f"holds their people out in, {table['path'][wrong].iloc[0]} among them. Such a score would not be out of fold."
-        )
-    if table["path"].duplicated().any():
-        twice = table["path"][table["path"].duplicated()].iloc[0]
-        raise LeakError(f"{run}: {twice} is judged twice: its held-out tables overlap. Retrain {task}.")
-    return table.sort_values("path", ignore_index=True)
-
-
-def join_runs(task: str, tables: Mapping[str, pd.DataFrame]) -> OutOfFold:
-    """Several runs of one specialist, photo by photo.
+        held_out: run -> its held-out answers; runs of every task among them, or joint ones.
 
     Raises:
         PlanError: the runs do not cover the same photos.
     """
-    columns = [f"p({name})" for name in CLASSES[task]]
-    names = list(tables)
-    first = tables[names[0]]
-    for name in names[1:]:
-        if not first["path"].equals(tables[name]["path"]):
-            raise PlanError(
-                f"{names[0]} covers {len(first):,} held-out photos and {name} {len(tables[name]):,}, not the same ones: "
-                "out-of-fold scores need runs over the same photos and folds."
-            )
-    members = tuple(tables[name][columns].to_numpy(dtype=np.float32) for name in names)
-    return OutOfFold(task, first[["path", "person", "fold", "truth"]], members)
+    by_task: dict[str, dict[str, HeldOut]] = {task: {} for task in TASKS}
+    for run, whole in held_out.items():
+        for part in whole.by_task():
+            by_task[part.task][run] = part
+    firsts = {task: next(iter(own.items())) for task, own in by_task.items()}
+    for task, own in by_task.items():
+        name, first = firsts[task]
+        for run, part in own.items():
+            if not first.photos["path"].equals(part.photos["path"]):
+                raise PlanError(
+                    f"{name} covers {len(first.photos):,} held-out photos and {run} {len(part.photos):,}, not the same ones: "
+                    "out-of-fold scores need runs over the same photos and folds."
+                )
+    photos = firsts[TASKS[0]][1].photos
+    if not all(photos["path"].equals(one.photos["path"]) for _, one in firsts.values()):
+        told = ", ".join(f"{task} {len(one.photos):,}" for task, (_, one) in firsts.items())
+        raise PlanError(
+            f"the specialists' runs do not cover the same held-out photos ({told}): some run trained only a part of the "
+            "folds, or other photos. Choose runs of all folds with --members, or train the missing folds."
+        )
+    voters = [(Voter(task, run), part.probabilities) for task, own in by_task.items() for run, part in own.items()]
+    answers = Answers(
+        CLASS_COUNTS, len(photos), tuple(voter for voter, _ in voters), tuple(array for _, array in voters)
+    )
+    return OutOfFold(photos, {task: one.truth for task, (_, one) in firsts.items()}, answers)
 
 
-def join_tasks(by_task: Mapping[str, Mapping[str, pd.DataFrame]]) -> dict[str, OutOfFold]:
-    """The three specialists over the same photos.
-
-    Raises:
-        PlanError: the specialists do not cover the same photos.
-    """
-    joined = {task: join_runs(task, tables) for task, tables in by_task.items()}
-    counts = {task: len(one.table) for task, one in joined.items()}
-    tasks = list(joined)
-    for task in tasks[1:]:
-        if not joined[tasks[0]].table["path"].equals(joined[task].table["path"]):
-            told = ", ".join(f"{name} {count:,}" for name, count in counts.items())
-            raise PlanError(
-                f"the specialists' runs do not cover the same held-out photos ({told}): some run trained only a part of the "
-                "folds, or other photos. Choose runs of all folds with --members, or train the missing folds."
-            )
-    return joined
-
-
-def by_tasks(kind: str, table: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """A held-out table for each task that it answers for: a specialist's is its own, a joint network's is three."""
-    if kind != JOINT:
-        return {kind: table}
-    truths = decompose(table["truth"].to_numpy(dtype=np.int64))
-    found = {}
-    for task, answers in marginals(table[[f"p({name})" for name in LABELS]].to_numpy()).items():
-        columns = {f"p({name})": answers[:, code] for code, name in enumerate(CLASSES[task])}
-        found[task] = table[["path", "person", "fold"]].assign(truth=truths[task], **columns)
-    return found
-
-
-def join_outside(
-    joined: Mapping[str, OutOfFold], outside: Sequence[OutsideTable], plan: FoldPlan
-) -> dict[str, OutOfFold]:
-    """The specialists' answers with those of tables from elsewhere beside them, where these can be out of fold.
+def with_external(found: OutOfFold, tables: Sequence[ExternalTable], plan: FoldPlan) -> OutOfFold:
+    """The runs' answers with those of external tables beside them, where these can be out of fold.
 
     Args:
-        joined: the specialists'.
-        outside: the tables; photos that a table does not name are none of its business.
+        found: the runs'.
+        tables: photos that a table does not name are none of its business.
         plan: of the runs.
 
     Raises:
         LeakError: a table answers for training photos without saying which fold's member did, or by one that has seen them.
     """
-    first = joined[TASKS[0]].table
-    paths = list(first["path"])
-    problems = []
-    for one in outside:
-        rows = one.rows(paths)
-        there = np.flatnonzero(rows >= 0)
-        if not len(there):
-            continue
-        where = f"{one.name}: {paths[there[0]]}"
-        if one.folds is None:
-            what = f"and {len(there) - 1:,} more are training photos, and no column `fold` says which fold's member answered."
-            fix = f"Add it (0 to {plan.k - 1}, by plan {plan.digest[:12]}), leave these rows out, or use --no-score."
-            problems.append(Problem(where, what, fix))
-            continue
-        wrong = there[one.folds[rows[there]] != first["fold"].to_numpy()[there]]
-        if len(wrong):
-            said, held = one.folds[rows[wrong[0]]], first["fold"].iloc[wrong[0]]
-            what = f"answered by fold {said}'s member, and held out in fold {held}: {len(wrong):,} such photos."
-            fix = "Their models were trained by another plan."
-            if said < 0:
-                what = f"its cell of `fold` is empty, and it is held out in fold {held}: {len(wrong):,} such photos."
-                fix = "Say which fold's member answered, or leave these rows out."
-            problems.append(Problem(f"{one.name}: {paths[wrong[0]]}", what, fix))
+    paths = list(found.photos["path"])
+    rows_of = [one.rows(paths) for one in tables]
+    problems = [
+        problem for one, rows in zip(tables, rows_of, strict=True) for problem in _leaks(one, rows, found.photos, plan)
+    ]
     if problems:
         raise LeakError(
             "answers from elsewhere would make the score too good: their models may have seen the photos.", problems
         )
-    found = {}
-    for task, own in joined.items():
-        scored = [one for one in outside if task in one.by_task and (one.rows(paths) >= 0).any()]
-        members = (*own.members, *(one.answers(task, paths) for one in scored))
-        found[task] = replace(own, members=members, outside=tuple(one.name for one in scored))
-    return found
+    answers = found.answers
+    for one, rows in zip(tables, rows_of, strict=True):
+        if (rows >= 0).any():
+            answers = answers.beside(one.answers(rows))
+    return replace(found, answers=answers)
 
 
-def evaluate(
-    joined: Mapping[str, OutOfFold], strategy: Strategy
-) -> tuple[dict[str, Evaluation], dict[str, Vote], NDArray[np.int64]]:
-    """Scores per task and of the 18-way label (key `label`), the votes, and the labels.
+def _leaks(table: ExternalTable, rows: NDArray[np.int64], photos: pd.DataFrame, plan: FoldPlan) -> list[Problem]:
+    """Why a table's answers for held-out photos may be answers of networks that have seen these people."""
+    paths, held = photos["path"], photos["fold"].to_numpy()
+    there = np.flatnonzero(rows >= 0)
+    if not len(there):
+        return []
+    if table.folds is None:
+        what = (
+            f"and {len(there) - 1:,} more are training photos, and no column `fold` says which fold's member answered."
+        )
+        fix = f"Add it (0 to {plan.k - 1}, by plan {plan.digest[:12]}), leave these rows out, or use --no-score."
+        return [Problem(f"{table.name}: {paths.iloc[there[0]]}", what, fix)]
+    wrong = there[table.folds[rows[there]] != held[there]]
+    if not len(wrong):
+        return []
+    said, right = table.folds[rows[wrong[0]]], held[wrong[0]]
+    what = f"answered by fold {said}'s member, and held out in fold {right}: {len(wrong):,} such photos."
+    fix = "Their models were trained by another plan."
+    if said < 0:
+        what = f"its cell of `fold` is empty, and it is held out in fold {right}: {len(wrong):,} such photos."
+        fix = "Say which fold's member answered, or leave these rows out."
+    return [Problem(f"{table.name}: {paths.iloc[wrong[0]]}", what, fix)]
 
-    Raises:
-        ValueError: the strategy is unknown.
+
+def evaluate(found: OutOfFold, combiner: Combiner) -> tuple[dict[str, Evaluation], Combined]:
+    """Scores per task and of the 18-way label (key `label`), and the answers that were scored."""
+    combined = combiner.combine(found.answers)
+    people = found.photos["person"]
+    scores = {
+        task: _evaluation(people, found.truth[task], combined.decisions[task].choice, len(CLASSES[task]))
+        for task in TASKS
+    }
+    return {**scores, "label": _evaluation(people, found.label, combined.label, len(LABELS))}, combined
+
+
+def added_by(found: OutOfFold, combiner: Combiner) -> dict[str, tuple[float, Interval]]:
+    """What each run or table adds: 18-way macro F1 of all less that of all others, with its 95 % interval.
+
+    A weak voter drags a vote down; this is where it shows. Those without whom a task would have no answer are left out.
     """
-    if strategy not in STRATEGIES:
-        raise ValueError(f"strategy {strategy!r}; allowed: {', '.join(STRATEGIES)}")
-    votes = {task: vote(joined[task].members, strategy) for task in TASKS}
-    persons = joined[TASKS[0]].table["person"]
-    truths = {task: joined[task].table["truth"].to_numpy() for task in TASKS}
-    answers = {task: votes[task].choice for task in TASKS}
-    label = compose(*(answers[task] for task in TASKS))
-    found = {task: _evaluation(persons, truths[task], answers[task], len(CLASSES[task])) for task in TASKS}
-    found["label"] = _evaluation(persons, compose(*(truths[task] for task in TASKS)), label, len(LABELS))
-    return found, votes, label
-
-
-def added_by(
-    joined: Mapping[str, OutOfFold], runs: Mapping[str, Sequence[str]], strategy: Strategy
-) -> dict[str, tuple[float, Interval]]:
-    """What each run or table adds to the vote: 18-way macro F1 of all less that of all others, with its 95 % interval.
-
-    A weak voice drags a vote down; this is where it shows. Those without which a task would have no voice are left out.
-
-    Args:
-        joined: the answers of all.
-        runs: task -> the runs whose answers come first in its `members`, in their order; its outside tables follow.
-        strategy: how they vote.
-    """
-    names = {task: [*runs[task], *joined[task].outside] for task in TASKS}
-    persons, truth = (
-        joined[TASKS[0]].table["person"],
-        compose(*(joined[task].table["truth"].to_numpy() for task in TASKS)),
-    )
-
-    def label(without: str | None) -> NDArray[np.int64]:
-        kept = {
-            task: [own for own, name in zip(joined[task].members, names[task], strict=True) if name != without]
-            for task in TASKS
-        }
-        return compose(*(vote(kept[task], strategy).choice for task in TASKS))
-
+    answers, truth = found.answers, found.label
     spare = [
-        name
-        for name in dict.fromkeys(name for own in names.values() for name in own)
-        if all(set(own) - {name} for own in names.values())
+        source
+        for source in answers.sources
+        if {voter.task for voter in answers.voters if voter.source != source} == set(answers.classes)
     ]
-    whole = label(None) if spare else truth
-    return {name: difference(persons, truth, label(name), whole, len(LABELS)) for name in spare}
+    whole = combiner.combine(answers).label if spare else truth
+    return {
+        source: difference(
+            found.photos["person"], truth, combiner.combine(answers.without(source)).label, whole, len(LABELS)
+        )
+        for source in spare
+    }
 
 
-def _evaluation(persons: pd.Series[str], truth: NDArray[Any], answer: NDArray[Any], classes: int) -> Evaluation:
-    return Evaluation(score(truth, answer, classes), intervals(persons, truth, answer, classes), int(persons.nunique()))
+def singles(found: OutOfFold) -> dict[str, list[dict[str, Any]]]:
+    """Task -> each run alone and each of its members alone, on the photos that it held out; each external table alone, on those
+    that it answers for."""
+    folds = found.photos["fold"].to_numpy()
+    scores: dict[str, list[dict[str, Any]]] = {}
+    for task in TASKS:
+        own, truth = found.answers.of(task), found.truth[task]
+        scores[task] = []
+        for voter, array in zip(own.voters, own.probabilities, strict=True):
+            answered = np.asarray(array.any(axis=1))
+            parts: list[tuple[int | None, NDArray[np.bool_]]] = [(None, answered)]
+            if not voter.external:
+                parts += [(int(fold), answered & (folds == fold)) for fold in np.unique(folds)]
+            scores[task] += [_single(voter.source, fold, truth[rows], array[rows]) for fold, rows in parts]
+    return scores
+
+
+def _single(source: str, fold: int | None, truth: NDArray[Any], answers: NDArray[Any]) -> dict[str, Any]:
+    scores = score(truth, answers.argmax(axis=1), answers.shape[1])
+    return {
+        "run": source, "fold": fold, "photos": len(truth), "accuracy": scores.accuracy, "macro_f1": scores.macro_f1,
+    }  # fmt: skip
+
+
+def _evaluation(people: pd.Series[str], truth: NDArray[Any], answer: NDArray[Any], classes: int) -> Evaluation:
+    return Evaluation(score(truth, answer, classes), intervals(people, truth, answer, classes), int(people.nunique()))

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from orchestrator.commands import orch
 from orchestrator.errors import ConfigError
-from orchestrator.evaluation.held_out import held_out_of
+from orchestrator.evaluation.gains import held_out_of
 from orchestrator.evaluation.intervals import Interval, difference, mean_difference
 from orchestrator.metrics import Scores, score
 from orchestrator.records.comparison import settings_of
@@ -121,34 +122,37 @@ def compare_runs(workspace: Workspace, runs: Sequence[RunRecord], specialist: Sp
     tasks = list(dict.fromkeys(run.task for run in runs))
     if len(tasks) > 1:
         raise ConfigError(f"runs of {', '.join(tasks)}: only runs of one specialist can be compared.")
-    tables = {run.id: held_out_of(workspace, run).set_index("path", drop=False) for run in runs}
-    common = set.intersection(*(set(table.index) for table in tables.values()))
+    whole = {run.id: held_out_of(workspace, run) for run in runs}
+    common = sorted(set.intersection(*(set(one.photos["path"]) for one in whole.values())))
     if not common:
-        raise ConfigError(f"{', '.join(tables)}: no photo was held out by all of them: nothing can be compared.")
-    held_out = [path for path in tables[runs[0].id].index if path in common]
-    facts = [table.loc[held_out, ["person", "truth"]].astype(str) for table in tables.values()]
-    agreed = np.logical_and.reduce([(facts[0] == other).all(axis=1).to_numpy() for other in facts])
-    paths = [path for path, same in zip(held_out, agreed, strict=True) if same]
-    if not paths:
+        raise ConfigError(f"{', '.join(whole)}: no photo was held out by all of them: nothing can be compared.")
+    shared = [one.take(pd.Index(one.photos["path"]).get_indexer(common)) for one in whole.values()]
+    first = shared[0]
+    agreed = np.logical_and.reduce(
+        [
+            (one.photos["person"].astype(str) == first.photos["person"].astype(str)).to_numpy()
+            & (one.truth == first.truth)
+            for one in shared
+        ]
+    )
+    if not agreed.any():
         raise ConfigError(
-            f"{', '.join(tables)}: of {len(held_out)} photos held out by all, none has the same person and true class in all: "
+            f"{', '.join(whole)}: of {len(common)} photos held out by all, none has the same person and true class in all: "
             "these runs were trained on different data."
         )
-    columns = [f"p({name})" for name in specialist.classes]
-    first = tables[runs[0].id].loc[paths]
-    truth, persons = first["truth"].to_numpy(), first["person"]
-    answers = {name: table.loc[paths, columns].to_numpy().argmax(axis=1) for name, table in tables.items()}
-    rows = np.arange(len(truth))
+    held_out = dict(zip(whole, (one.take(agreed) for one in shared), strict=True))
+    base, classes = runs[0].id, len(specialist.classes)
+    truth, people = held_out[base].truth, held_out[base].photos["person"]
+    answers = {name: one.choice for name, one in held_out.items()}
     losses = {
-        name: -np.log(np.maximum(table.loc[paths, columns].to_numpy()[rows, truth], LEAST))
-        for name, table in tables.items()
+        name: -np.log(np.maximum(one.probabilities[np.arange(len(truth)), truth], LEAST))
+        for name, one in held_out.items()
     }
-    base = runs[0].id
     compared = [
         Compared(
-            run, score(truth, answers[run.id], len(columns)), float(losses[run.id].mean()),
-            None if run.id == base else difference(persons, truth, answers[base], answers[run.id], len(columns)),
-            None if run.id == base else mean_difference(persons, losses[base], losses[run.id]), _curves(run),
+            run, score(truth, answers[run.id], classes), float(losses[run.id].mean()),
+            None if run.id == base else difference(people, truth, answers[base], answers[run.id], classes),
+            None if run.id == base else mean_difference(people, losses[base], losses[run.id]), _curves(run),
         )
         for run in runs
     ]  # fmt: skip
@@ -158,8 +162,8 @@ def compare_runs(workspace: Workspace, runs: Sequence[RunRecord], specialist: Sp
         for key in settings[0]
         if any(one[key] != settings[0][key] for one in settings)
     }
-    relabelled = len(held_out) - len(paths)
-    return Comparison(specialist.classes, len(paths), persons.nunique(), relabelled, differing, compared)
+    relabelled = len(common) - len(truth)
+    return Comparison(specialist.classes, len(truth), people.nunique(), relabelled, differing, compared)
 
 
 def _curves(run: RunRecord) -> dict[str, list[dict[str, Any]]]:

@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 
 from orchestrator.data.files import digest_of
 from orchestrator.errors import ConfigError, OrchestratorError, TrainingError, WorkspaceError, counted
-from orchestrator.evaluation.held_out import answers_of, held_out_of
+from orchestrator.evaluation.gains import held_out_of
 from orchestrator.experiments.comparing import Comparison, compare_runs
 from orchestrator.experiments.runs import known_run, run_of, tag
 from orchestrator.experiments.search import COMPLETE, FAILED, GIVEN_UP, Search, Trial, bars_of
@@ -313,8 +313,8 @@ class _Rounds:
 
 def _score(workspace: Workspace, run: RunRecord, specialist: Specialist) -> float:
     """A run's out-of-fold macro F1."""
-    table = held_out_of(workspace, run)
-    return score(table["truth"].to_numpy(), answers_of(table, run.task), len(specialist.classes)).macro_f1
+    held_out = held_out_of(workspace, run)
+    return score(held_out.truth, held_out.choice, len(specialist.classes)).macro_f1
 
 
 def _curve(run: RunRecord, epochs: int) -> tuple[tuple[float, float], ...]:

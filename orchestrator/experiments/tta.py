@@ -10,28 +10,28 @@ from typing import Any
 
 import joblib
 import numpy as np
-import pandas as pd
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from orchestrator.commands import orch
 from orchestrator.data.boxes import find_boxes, one_thread
-from orchestrator.data.files import atomic, put_aside, sha256_of
+from orchestrator.data.files import put_aside, sha256_of
 from orchestrator.data.photos import Photos
 from orchestrator.data.readers import read
 from orchestrator.data.store import PixelSource, build_stores, store_key
 from orchestrator.errors import ConfigError, DataError, WorkspaceError
+from orchestrator.evaluation.gains import held_out_of
 from orchestrator.evaluation.intervals import Interval, difference
-from orchestrator.evaluation.out_of_fold import read_held_out
 from orchestrator.lint import lint
 from orchestrator.metrics import Scores, score
 from orchestrator.recipe import Recipe
-from orchestrator.records.members import check_member, is_whole, share_member
-from orchestrator.records.origins import plan_of, source_of
+from orchestrator.records.members import is_whole, share_member
+from orchestrator.records.origins import source_of
 from orchestrator.records.run import COMPLETE, RUN_LOCK, UNFINISHED, RunRecord, member_folder
 from orchestrator.records.workspace import Workspace, now
 from orchestrator.specialist import Specialist
 from orchestrator.training.cards import HELD_OUT, read_card, write_card
+from orchestrator.training.held_out import HeldOut
 
 __all__ = ["Flips", "check_run", "keep_views", "try_views"]
 
@@ -48,7 +48,7 @@ class Flips:
         gain: of macro F1, with its 95 % interval over people.
         righted: wrong answers that became right, of each true class, shape (C,).
         wronged: right answers that became wrong, of each true class, shape (C,).
-        tables: fold -> the held-out table with the views' probabilities.
+        held_out: fold -> the held-out answers with the views.
     """
 
     run: RunRecord
@@ -58,7 +58,7 @@ class Flips:
     gain: tuple[float, Interval]
     righted: NDArray[np.int64]
     wronged: NDArray[np.int64]
-    tables: Mapping[int | None, pd.DataFrame]
+    held_out: Mapping[int | None, HeldOut]
 
     def as_dict(self, classes: Sequence[str]) -> dict[str, Any]:
         """For JSON."""
@@ -115,10 +115,8 @@ def try_views(
     """
     check_run(run)
     recipe = _with_views(run, specialist, views)
-    plan, tables = plan_of(workspace, run), {}
-    for fold in run.folds:
-        check_member(run, fold)
-        tables[fold] = read_held_out(run.task, run.id, [run.member(fold) / HELD_OUT], plan)
+    every = held_out_of(workspace, run)
+    of_fold = {fold: every.take((every.photos["fold"] == fold).to_numpy()) for fold in run.folds}
     photos = _photos(workspace, run, specialist, data, columns)
     from orchestrator.ensemble.engines import torch_runners
     from orchestrator.ensemble.member import MemberFiles, check_numbers, load_members
@@ -129,14 +127,12 @@ def try_views(
     place = resolve_device(device)
     rows_of = {path: row for row, path in enumerate(photos.table["path"])}
     pixels = _pixels(workspace, photos, recipe)
-    answered, total = 0, sum(map(len, tables.values()))
-    found: dict[int | None, pd.DataFrame] = {}
-    columns_of = [f"p({name})" for name in specialist.classes]
-    for fold, table in tables.items():
-        files = MemberFiles(run.member(fold))
-        (member,) = load_members({run.task: [files]}, place)
+    answered, total = 0, len(every.truth)
+    found: dict[int | None, HeldOut] = {}
+    for fold, held_out in of_fold.items():
+        (member,) = load_members([MemberFiles(run.task, run.id, fold, run.member(fold))], place)
         (runner,) = torch_runners([whole(replace(member, views=recipe.views))], place)
-        rows = np.array([rows_of[path] for path in table["path"]], dtype=np.int64)
+        rows = np.array([rows_of[path] for path in held_out.photos["path"]], dtype=np.int64)
         stretches = [rows[start : start + CALL] for start in range(0, len(rows), CALL)]
         threads = joblib.cpu_count() if place == "cpu" else 1
         parts = []
@@ -146,13 +142,13 @@ def try_views(
                 parts.append(part)
                 answered += len(part)
                 done(answered, total)
-        found[fold] = table.assign(**dict(zip(columns_of, np.concatenate(parts).T, strict=True)))
-    before, after = (pd.concat(part.values(), ignore_index=True) for part in (tables, found))
-    truth, classes = before["truth"].to_numpy(), len(specialist.classes)
-    one, other = (table[columns_of].to_numpy().argmax(axis=1) for table in (before, after))
+        found[fold] = replace(held_out, probabilities=np.concatenate(parts))
+    before, after = (HeldOut.stacked(list(by_fold.values())) for by_fold in (of_fold, found))
+    truth, classes = before.truth, len(specialist.classes)
+    one, other = before.choice, after.choice
     return Flips(
         run, recipe.views, score(truth, one, classes), score(truth, other, classes),
-        difference(before["person"], truth, one, other, classes),
+        difference(before.photos["person"], truth, one, other, classes),
         np.bincount(truth[(one != truth) & (other == truth)], minlength=classes),
         np.bincount(truth[(one == truth) & (other != truth)], minlength=classes), found,
     )  # fmt: skip
@@ -202,13 +198,11 @@ def _is_kept(run: RunRecord, source: RunRecord, recipe: Recipe) -> bool:
 
 def _rewrite(run: RunRecord, fold: int | None, flips: Flips, specialist: Specialist) -> None:
     """A shared member's held-out table and card as they are with the views; the card last."""
-    folder, table = run.member(fold), flips.tables[fold]
-    with atomic(folder / HELD_OUT) as temporary:
-        table.to_parquet(temporary, index=False)
+    folder, held_out = run.member(fold), flips.held_out[fold]
+    held_out.write(folder / HELD_OUT)
     card = read_card(folder)
-    truth = table["truth"].to_numpy()
-    probabilities = table[[f"p({name})" for name in specialist.classes]].to_numpy()
-    scores = score(truth, probabilities.argmax(axis=1), len(specialist.classes))
+    truth, probabilities = held_out.truth, held_out.probabilities
+    scores = score(truth, held_out.choice, len(specialist.classes))
     log_loss = float(-np.log(np.maximum(probabilities[np.arange(len(truth)), truth], 1e-7)).mean())
     card |= {
         "views": list(flips.views), "recipe": run.recipe, "run": run.id,

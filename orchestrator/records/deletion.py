@@ -80,11 +80,7 @@ def delete_ensemble(workspace: Workspace, name: str) -> None:
 
 
 def _users(workspace: Workspace, run: RunRecord) -> list[Problem]:
-    users = [
-        name
-        for name in workspace.ensembles()
-        if any(one["run"] == run.id for members in workspace.ensemble(name)[1]["members"].values() for one in members)
-    ]
+    users = [name for name in workspace.ensembles() if run.id in workspace.ensemble(name).run_ids]
     if not users:
         return []
     let_go = orch("ensembles", "delete", *users, workspace=workspace.root)

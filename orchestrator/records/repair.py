@@ -10,17 +10,17 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from orchestrator.combining import STRATEGIES
 from orchestrator.commands import orch
 from orchestrator.data.files import put_aside
 from orchestrator.data.sealed import check_file, check_sealed, without
-from orchestrator.ensemble.options import STRATEGIES
 from orchestrator.errors import DamagedError, WorkspaceError
 from orchestrator.labels import CLASSES
 from orchestrator.records.annotations import Annotations
 from orchestrator.records.members import check_member, conclude
 from orchestrator.records.origins import content_of, plan_of
 from orchestrator.records.run import RECORD, RunRecord
-from orchestrator.records.workspace import MARK, Workspace, ensemble_again, now, write_mark
+from orchestrator.records.workspace import MARK, Workspace, now, write_mark
 from orchestrator.training.cards import CARD, read_card
 
 __all__ = ["Findings", "check", "repair"]
@@ -85,11 +85,11 @@ def _runs(workspace: Workspace, found: Findings) -> Iterator[RunRecord]:
 
 
 def _check_ensemble(workspace: Workspace, name: str) -> None:
-    folder, record = workspace.ensemble(name)
-    again = without(folder, ensemble_again(workspace.root, record))
-    for file, digest in record["files"].items():
-        check_file(folder / file, digest, again)
-    cascade = folder / "cascade.json"
+    record = workspace.ensemble(name)
+    again = without(record.folder, record.built_again())
+    for file, digest in record.files.items():
+        check_file(record.folder / file, digest, again)
+    cascade = record.folder / "cascade.json"
     again = orch("cascade", "PHOTOS", "--ensemble", name, workspace=workspace.root)
     _check_other(cascade, name, f"measure it again: `{again}`.")
 

@@ -30,6 +30,7 @@ from orchestrator.data.files import put_aside
 from orchestrator.data.sealed import closed, damaged, is_there, read_sealed, without, write_sealed
 from orchestrator.errors import DamagedError, WorkspaceError, nearest
 from orchestrator.labels import CLASSES
+from orchestrator.records.ensembles import ENSEMBLE, EnsembleRecord
 from orchestrator.records.run import RECORD, RunRecord
 from orchestrator.training.cards import CARD, trained_again
 
@@ -38,35 +39,15 @@ if TYPE_CHECKING:
 
     from orchestrator.data.hashes import HashCache
 
-__all__ = [
-    "ENSEMBLE", "ENSEMBLE_FORMAT", "MARK", "OUT_OF_FOLD", "WORKSPACE_FORMAT", "Workspace", "ensemble_again", "now", "write_mark",
-]  # fmt: skip
+__all__ = ["MARK", "WORKSPACE_FORMAT", "Workspace", "now", "write_mark"]
 
-WORKSPACE_FORMAT = 2
-ENSEMBLE_FORMAT = 3
+WORKSPACE_FORMAT = 3
 CURRENT_FORMAT = 2
 FEW = 12  # ids that an error lists
 MARK = "workspace.json"
-ENSEMBLE = "ensemble.json"
-OUT_OF_FOLD = "out_of_fold.parquet"  # in an ensemble's folder: every photo's answer behind its scores
 KIND, NAME = "workspace", "workspace"
 MAKING = ".making-"  # before the name of a folder that is being made: a killed command leaves no half of it behind
 FOLDER = re.compile(r"([a-z_]+)-(\d{4,})")
-
-
-def ensemble_again(root: Path, record: Mapping[str, Any]) -> str:
-    """How to make an ensemble of the same runs and tables, by the same vote: the rest of a sentence."""
-    runs = {task: ",".join(dict.fromkeys(one["run"] for one in own)) for task, own in record["members"].items()}
-    words = [word for task, names in runs.items() for word in ("--members", f"{task}={names}")]
-    gone: list[str] = []
-    for one in record["outside"]:
-        places = [Path(one["source"]), root / record["id"] / one["file"]]  # where it was read, else the copy
-        place = next((place for place in places if place.is_file()), None)
-        words, gone = (words, [*gone, one["name"]]) if place is None else ([*words, "--with", shown(place)], gone)
-    words += [] if record["evaluation"] else ["--no-score"]
-    again = orch("ensemble", "--strategy", record["strategy"], *words, workspace=root)
-    without = f", without {', '.join(gone)}, of which nothing is left: it will answer otherwise" if gone else ""
-    return f"build it again: `{again}`{without}."
 
 
 def write_mark(root: Path, created: str, retired: Mapping[str, int]) -> None:
@@ -293,7 +274,7 @@ class Workspace:
         for name in self.ensembles():
             with suppress(DamagedError):
                 self.check_answering(name)
-                found.append((self.ensemble(name)[1]["created"], name))
+                found.append((self.ensemble(name).created, name))
         return [name for _, name in sorted(found)]
 
     def set_current(self, what: str, name: str) -> None:
@@ -350,8 +331,8 @@ class Workspace:
             )
         return self.root / name
 
-    def ensemble(self, name: str | None = None) -> tuple[Path, Mapping[str, Any]]:
-        """An ensemble's folder and record; the current one without a name.
+    def ensemble(self, name: str | None = None) -> EnsembleRecord:
+        """An ensemble's record; the current one's without a name.
 
         Raises:
             WorkspaceError: there is none.
@@ -367,12 +348,12 @@ class Workspace:
                 )
             raise WorkspaceError(f"{self.root}: there is no ensemble yet. `{make}` makes one.")
         folder = self.ensemble_folder(name) if asked else self.root / name
-        tables = [Path(f"{folder}.damaged") / path.name for path in sorted(folder.glob("outside-*.parquet"))]
+        tables = [Path(f"{folder}.damaged") / path.name for path in sorted(folder.glob("external-*.parquet"))]
         words = [word for path in tables for word in ("--with", shown(path))]
         make = orch("ensemble", "--strategy", name.partition("-")[0], *words, workspace=self.root)
         and_tables = " and the tables of this one" if tables else ""
         way_out = without(folder, f"run `{make}`, which makes one of the current runs{and_tables}.")
-        return folder, {"id": name, **read_sealed(folder / ENSEMBLE, "ensemble", name, ENSEMBLE_FORMAT, way_out)}
+        return EnsembleRecord.load(folder, way_out)
 
     def check_answering(self, name: str) -> None:
         """Looks whether the members that an ensemble answers with are there.
@@ -380,19 +361,14 @@ class Workspace:
         Raises:
             DamagedError: the first that is not.
         """
-        record = self.ensemble(name)[1]
-        for one in (one for own in record["members"].values() for one in own):
-            card = self.root / one["folder"] / CARD
+        for one in self.ensemble(name).members:
+            card = self.root / one.folder / CARD
             if is_there(card):
                 continue
             way_out = trained_again(card.parent)
-            if not (self.root / one["run"]).is_dir():
+            if not (self.root / one.run).is_dir():
                 way_out = f"make another ensemble of runs that are there: `{orch('ensemble', workspace=self.root)}`."
             raise damaged(card, f"missing, and {name} answers with that member", way_out)
-
-    def save_ensemble(self, folder: Path, name: str, record: Mapping[str, Any]) -> None:
-        """Writes an ensemble's record, the last of its files."""
-        write_sealed(folder / ENSEMBLE, "ensemble", name, ENSEMBLE_FORMAT, record)
 
 
 def now() -> str:

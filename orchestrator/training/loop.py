@@ -18,7 +18,7 @@ import torch
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from orchestrator.data.files import atomic, sha256_of, sweep, take_away, write_json
+from orchestrator.data.files import sha256_of, sweep, take_away, write_json
 from orchestrator.errors import DeviceError, WorkspaceError
 from orchestrator.metrics import confusion
 from orchestrator.training.cards import (
@@ -37,6 +37,7 @@ from orchestrator.training.cards import (
 from orchestrator.training.checkpoints import best_tensors, load_best, save_best, save_tensors
 from orchestrator.training.devices import keep_freed_memory
 from orchestrator.training.epoch import INITIALISE, train_epoch
+from orchestrator.training.held_out import HeldOut
 from orchestrator.training.learner import Learner, Progress
 from orchestrator.training.member import MemberJob
 from orchestrator.training.scoring import held_out_probabilities, scores_of
@@ -217,11 +218,7 @@ def _finish(job: MemberJob, learner: Learner, progress: Progress) -> dict[str, A
 
 
 def _write_held_out(job: MemberJob, probabilities: NDArray[np.float32]) -> None:
-    """The out-of-fold table: path, person, fold, truth and one probability per class."""
+    """The out-of-fold table of the member."""
     rows = job.table.iloc[job.held_out]
-    table = pd.DataFrame({"path": rows["path"].array, "person": rows["person"].array, "fold": job.fold})
-    table["truth"] = rows["truth"].to_numpy()
-    for code, name in enumerate(job.classes):
-        table[f"p({name})"] = probabilities[:, code]
-    with atomic(job.folder / HELD_OUT) as temporary:
-        table.to_parquet(temporary, index=False)
+    photos = pd.DataFrame({"path": rows["path"].array, "person": rows["person"].array, "fold": job.fold})
+    HeldOut(job.task, photos, rows["truth"].to_numpy(), probabilities).write(job.folder / HELD_OUT)

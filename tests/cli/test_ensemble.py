@@ -103,7 +103,7 @@ def test_an_unknown_strategy_is_refused(orch: Orch, workspace: Path) -> None:
 def test_changed_held_out_tables_are_refused(orch: Orch, workspace: Path) -> None:
     path = workspace / "age-0001" / "fold-1" / "held_out.parquet"
     table = pd.read_parquet(path)
-    table["p(<30)"] = 1.0
+    table["p(age <30)"] = 1.0
     table.to_parquet(path)
     assert "not the file that was written (sha256 " in orch("ensemble", "-w", workspace).err
     assert "write TASK=RUN" in orch("ensemble", "-w", workspace, "--members", "age=").err

@@ -31,7 +31,7 @@ from orchestrator.records.workspace import Workspace
 from orchestrator.settings import Settings
 from orchestrator.specialists import SPECIALISTS, TRAINABLE
 from orchestrator.training.heads import SoftAgeHead
-from tests.conftest import ROOT, TINY, Done, hashes, tiny, train
+from tests.conftest import ROOT, TINY, Done, hashes, member_files, tiny, train
 
 Orch = Callable[..., Done]
 
@@ -210,11 +210,11 @@ def test_pseudo_labels_come_from_the_folds_own_members_and_train_them_alone(
     # By hand: the labels of fold 1 are those of the single members that hold fold 1 out.
     from orchestrator.data.preprocessing import decode
     from orchestrator.ensemble.engines import torch_runners
-    from orchestrator.ensemble.member import MemberFiles, load_members
+    from orchestrator.ensemble.member import load_members
     from orchestrator.ensemble.trunk import whole
 
     for task in TASKS:
-        members = load_members({task: [MemberFiles(workspace / f"{task}-0001/fold-1")]})
+        members = load_members(member_files(workspace, f"{task}-0001", 1))
         (runner,) = torch_runners([whole(members[0])], "cpu")
         part = table[table["fold"] == 1].head(8)
         for row in part.itertuples():

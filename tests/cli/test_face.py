@@ -14,19 +14,20 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from orchestrator.combining.combiners import SoftVote
 from orchestrator.commands import orch as orch_command
 from orchestrator.config import load_recipes
 from orchestrator.data.preprocessing import Geometry, decode
 from orchestrator.data.store import build_stores
 from orchestrator.ensemble.engines import torch_runners
-from orchestrator.ensemble.member import MemberFiles, load_members
+from orchestrator.ensemble.member import load_members
 from orchestrator.ensemble.predictor import Predictor
 from orchestrator.ensemble.trunk import whole
 from orchestrator.errors import ConfigError
 from orchestrator.pipeline import train_all
 from orchestrator.settings import Settings
 from orchestrator.specialists import SPECIALISTS, TRAINABLE
-from tests.conftest import TINY, Done, Silent, edit_sealed, hashes, tiny, train
+from tests.conftest import TINY, Done, Silent, edit_sealed, hashes, member_files, tiny, train
 
 Orch = Callable[..., Done]
 FACE = ("face=0.3", "crop=0.8", "anchor=1")
@@ -65,14 +66,14 @@ def boxes_of(orch: Orch, people: Path, workspace: Path) -> dict[str, list[int] |
 
 def test_a_member_predicts_from_the_crops_that_it_was_scored_on(orch: Orch, people: Path, around: Path) -> None:
     boxes = boxes_of(orch, people, around)
-    (member,) = load_members({"age": [MemberFiles(around / "age-0002/fold-0")]})
+    (member,) = load_members(member_files(around, "age-0002", 0))
     geometry = member.preprocess.geometry
     assert (geometry.face, geometry.detector) == (0.3, "mtcnn-1.0.0-r1")
     table = pd.read_parquet(around / "age-0002/fold-0/held_out.parquet")
     table = pd.concat(
         [table[table["path"].map(boxes.get).notna()].head(6), table[table["path"].map(boxes.get).isna()].head(6)]
     )
-    predictor = Predictor([member], "soft", sharing=False)
+    predictor = Predictor([member], SoftVote(), sharing=False)
     prepared = [predictor.prepare(decode(people / "train" / path)) for path in table["path"]]
     assert [one.face_found for one in prepared] == [boxes[path] is not None for path in table["path"]]
     pixels = np.stack([one.pixels[geometry] for one in prepared])

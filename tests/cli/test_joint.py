@@ -17,14 +17,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from orchestrator.combining.answers import Answers, Voter
+from orchestrator.combining.combiners import SoftVote
+from orchestrator.combining.votes import soft_vote
 from orchestrator.config import load_recipes
-from orchestrator.ensemble.outside import OutsideTable, read_outside
-from orchestrator.ensemble.voting import fuse, vote
+from orchestrator.ensemble.external import ExternalTable, read_external
 from orchestrator.errors import DataError
-from orchestrator.labels import CLASSES, JOINT, LABELS, TASKS, decompose, joint_probabilities, marginals
+from orchestrator.labels import CLASS_COUNTS, CLASSES, JOINT, LABELS, TASKS, decompose, joint_probabilities, marginals
+from orchestrator.records.ensembles import EnsembleMember, EnsembleRecord
 from orchestrator.specialists import TRAINABLE
 from orchestrator.training.heads import ClassHead, JointHead, head_from_dict, head_of
-from tests.conftest import TINY, Done, Silent, hashes, tiny, train
+from tests.conftest import TINY, Done, Silent, hashes, member_files, tiny, train
 
 Orch = Callable[..., Done]
 
@@ -112,7 +115,7 @@ def test_a_joint_network_votes_in_every_task_beside_the_specialists(
     for task in TASKS:
         own = tables[f"{task}-0001"].filter(like="p(").to_numpy()
         assert (out_of_fold[f"{task}_truth"] == tables[f"{task}-0001"]["truth"]).all()
-        expected = vote([own, joint[task].astype(np.float32)], "soft")
+        expected = soft_vote([own, joint[task].astype(np.float32)], [1.0, 1.0])
         assert (out_of_fold[task].to_numpy() == expected.choice).all()
         assert np.allclose(out_of_fold.filter(like=f"p({task} ").to_numpy(), expected.shares, atol=1e-6)
     shown = orch("ensemble", "-w", place, "--members", "joint=joint-0001")
@@ -126,10 +129,10 @@ def test_a_joint_network_votes_in_every_task_beside_the_specialists(
     assert answer["asked"] == 12
     from orchestrator.data.preprocessing import decode
     from orchestrator.ensemble.engines import torch_runners
-    from orchestrator.ensemble.member import MemberFiles, load_members
+    from orchestrator.ensemble.member import load_members
     from orchestrator.ensemble.trunk import whole
 
-    members = load_members({JOINT: [MemberFiles(place / f"joint-0001/fold-{fold}") for fold in range(3)]})
+    members = load_members(member_files(place, "joint-0001", 0, 1, 2))
     answers = [
         runner(member.preprocess.geometry.apply(decode(photo))[None])
         for member, runner in zip(members, torch_runners([whole(member) for member in members], "cpu"), strict=True)
@@ -254,7 +257,7 @@ def test_an_old_submission_votes_with_one_runs_weight(
         json.loads(orch("predict", elsewhere, "-w", workspace, "--engine", "torch", "--json", "--ensemble", name).out)
         for name in (plain["id"], json.loads(done.out)["id"])
     )
-    assert [answer.pop("swayed") for answer in (one[0], both[0])] == [None, False]
+    assert [answer.pop("changed_by_external") for answer in (one[0], both[0])] == [None, False]
     assert one == both
 
 
@@ -277,7 +280,8 @@ def test_out_of_fold_probabilities_from_elsewhere_are_scored_and_leaks_refused(
     assert alone["accuracy"] == 1.0
     assert "other.parquet" not in [one["run"] for one in found["single"]["mask"]]
     own = table.sort_values("path", ignore_index=True)
-    shares = vote([own.filter(like="p(").to_numpy(), sure[np.argsort(table["path"])].astype(np.float32)], "soft").shares
+    both = [own.filter(like="p(").to_numpy(), sure[np.argsort(table["path"])].astype(np.float32)]
+    shares = soft_vote(both, [1.0, 1.0]).shares
     written = pd.read_parquet(workspace / found["id"] / "out_of_fold.parquet")
     assert np.allclose(written.filter(like="p(age").to_numpy(), shares, atol=1e-6)
     other.drop(columns="fold").to_csv(tmp_path / "silent.csv", index=False)
@@ -309,12 +313,12 @@ def test_every_way_of_writing_answers_is_read(tmp_path: Path, kind: str) -> None
     else:
         columns |= {(f"p({name})" if kind == "labels" else str(c)): joint[:, c] for c, name in enumerate(LABELS)}
     pd.DataFrame(columns).to_csv(tmp_path / "table.csv", index=False)
-    found = read_outside(tmp_path / "table.csv")
+    found = read_external(tmp_path / "table.csv")
     for task in TASKS:
         assert np.allclose(found.by_task[task], by_task[task], atol=1e-6)
     assert list(found.rows(["some/where/3.jpg", "0.jpg", "9.jpg"])) == [3, 0, -1]
     found.frame().to_parquet(tmp_path / "again.parquet")
-    again = read_outside(tmp_path / "again.parquet")
+    again = read_external(tmp_path / "again.parquet")
     for task in TASKS:
         assert np.allclose(again.by_task[task], found.by_task[task], atol=2e-7)
         assert (again.answers(task, ["9.jpg"]) == 0).all()
@@ -334,13 +338,13 @@ def test_all_that_is_wrong_with_a_table_is_told_at_once(tmp_path: Path) -> None:
     }.items():  # fmt: skip
         file.write_text(text)
         with pytest.raises(DataError) as caught:
-            read_outside(file)
+            read_external(file)
         for words in told:
             assert words in str(caught.value)
     with pytest.raises(DataError, match="no such file"):
-        read_outside(tmp_path / "gone.csv")
+        read_external(tmp_path / "gone.csv")
     file.write_text("path,ans\nc/a/x.jpg,1\nb/x.jpg,2\nc/y.jpg,\nz.jpg,3\n")
-    found = read_outside(file)
+    found = read_external(file)
     # The end of a path, in either direction, and an ImageID anywhere; another person's file of the same name is another photo.
     assert list(found.rows(["a/x.jpg", "/data/b/x.jpg", "/data/z.jpg"])) == [0, 1, 3]
     assert list(found.rows(["c/a/x.jpg"])) == [0]
@@ -351,20 +355,22 @@ def test_all_that_is_wrong_with_a_table_is_told_at_once(tmp_path: Path) -> None:
         1,
     ]  # one name, two photos: neither is meant
     assert list(found.rows(["one/z.jpg", "one/z.jpg"])) == [3, 3]
-    assert not found.answers("mask", ["c/y.jpg"]).any()
+    assert not any(array.any() for array in found.answers(found.rows(["c/y.jpg"])).probabilities)
 
 
 @given(st.integers(1, 4), st.integers(1, 3))
 def test_a_table_weighs_as_much_as_a_run_whatever_its_folds(folds: int, photos: int) -> None:
     rng = np.random.default_rng(folds)
-    members = {task: [rng.dirichlet(np.ones(len(CLASSES[task])), photos)] * folds for task in TASKS}
-    table = {task: np.eye(len(CLASSES[task]))[np.zeros(photos, int)] for task in TASKS}
-    fused = next(fuse(
-        {task: [*members[task], table[task]] for task in TASKS}, "soft",
-        {task: [1.0] * folds + [float(folds)] for task in TASKS},
-    ))  # fmt: skip
-    for task in TASKS:
-        assert np.allclose(fused.votes[task].shares, (members[task][0] + table[task]) / 2, atol=1e-5)
+    task, classes = "age", CLASS_COUNTS["age"]
+    members = [EnsembleMember(task, run, fold, "", "", "") for run in ("age-0001", "age-0002") for fold in range(folds)]
+    record = EnsembleRecord(Path(), "soft-0001", {"name": "soft"}, "", tuple(members))
+    own = rng.dirichlet(np.ones(classes), photos)
+    labels = ExternalTable("old.csv", tuple(map(str, range(photos))), {task: np.eye(classes)[np.zeros(photos, int)]})
+    voters = tuple(Voter(task, one.run, one.fold) for one in members)
+    answers = Answers(CLASS_COUNTS, photos, voters, (own,) * len(voters))
+    weights = {task: record.members_a_run(task)}
+    both = SoftVote().decide(answers.beside(labels.answers(np.arange(photos), weights)).of(task))
+    assert np.allclose(both.shares, (2 * own + labels.by_task[task]) / 3, atol=1e-5)  # two runs and a table
 
 
 @given(st.integers(2, 18), st.floats(0.4, 0.99), st.floats(0.5, 1))
@@ -372,7 +378,7 @@ def test_a_label_is_outvoted_by_members_who_are_surer(classes: int, sure: float,
     task = next(task for task in TASKS if len(CLASSES[task]) == min(3, classes))
     own = len(CLASSES[task])
     labels = np.eye(own, dtype=np.float32)[[0, 1]]
-    table = OutsideTable("old.csv", ("a", "b", "c"), {task: np.concatenate([labels, np.zeros((1, own), np.float32)])})
+    table = ExternalTable("old.csv", ("a", "b", "c"), {task: np.concatenate([labels, np.zeros((1, own), np.float32)])})
     soft = table.softened({task: max(sure, 1 / own + 0.01)}).by_task[task]
     assert soft[:2].sum(axis=1) == pytest.approx(1)
     assert not soft[2].any()  # what abstains goes on abstaining
@@ -381,5 +387,5 @@ def test_a_label_is_outvoted_by_members_who_are_surer(classes: int, sure: float,
     member[1] = mine
     if mine > soft[0, 0] + 1e-3:
         assert (soft[0] + member).argmax() == 1
-    given_probabilities = OutsideTable("p.csv", ("a",), {task: np.full((1, own), 1 / own, np.float32)})
+    given_probabilities = ExternalTable("p.csv", ("a",), {task: np.full((1, own), 1 / own, np.float32)})
     assert (given_probabilities.softened({task: 0.9}).by_task[task] == np.float32(1 / own)).all()

@@ -672,7 +672,7 @@ def test_a_lost_table_is_told_with_a_command_that_works(
         info.assign(ans=3 if name == "old 1" else 5).to_csv(tmp_path / f"{name}.csv", index=False)
     tables = ("--with", tmp_path / "old 1.csv", "--with", tmp_path / "old 2.csv")
     assert orch("ensemble", *tables, "-w", workspace).code == 0
-    (workspace / "soft-0001/outside-1.parquet").unlink()
+    (workspace / "soft-0001/external-1.parquet").unlink()
     if left == "nothing":
         (tmp_path / "old 1.csv").unlink()
         (tmp_path / "old 2.csv").unlink()  # its copy is whole
@@ -682,7 +682,7 @@ def test_a_lost_table_is_told_with_a_command_that_works(
     assert ("without old 1.csv, of which nothing is left" in done.err) is (left == "nothing")
     built = orch(*shlex.split(again)[1:], "--json")
     assert built.code == 0, built.err
-    assert len(json.loads(built.out)["outside"]) == (2 if left == "source" else 1)
+    assert len(json.loads(built.out)["external"]) == (2 if left == "source" else 1)
 
 
 def test_tables_that_runs_learnt_from_are_not_written_over(orch: Orch, people: Path, workspace: Path) -> None:

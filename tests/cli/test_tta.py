@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from filelock import FileLock
 
-from tests.conftest import Done, edit_sealed, hashes, tiny, train
+from tests.conftest import Done, edit_sealed, hashes, member_files, tiny, train
 
 Orch = Callable[..., Done]
 
@@ -51,10 +51,10 @@ def test_views_are_counted_kept_and_predict_as_they_score(orch: Orch, people: Pa
     # A member predicts with the views that it was scored with: its held-out photos get its held-out probabilities.
     assert orch("ensemble", "-w", workspace, "--members", "age=age-0002").code == 0
     from orchestrator.ensemble.engines import torch_runners
-    from orchestrator.ensemble.member import MemberFiles, load_members
+    from orchestrator.ensemble.member import load_members
     from orchestrator.ensemble.trunk import split
 
-    (member,) = load_members({"age": [MemberFiles(workspace / "age-0002/fold-0")]})
+    (member,) = load_members(member_files(workspace, "age-0002", 0))
     assert member.views == ("flip", "zoom")
     (runner,) = torch_runners(split([member, member])[:1], "cpu")
     table = pd.read_parquet(workspace / "age-0002/fold-0/held_out.parquet").head(6)

@@ -47,7 +47,7 @@ FILES = {
     "store/*/store.json": ("tta",),
     "store/*/pixels.npy": ("tta",),
     "cache/hashes.json": ("train-all",),
-    "soft-0001/outside-1.parquet": ("predict", "check"),
+    "soft-0001/external-1.parquet": ("predict", "check"),
     "soft-0001/disagreements.csv": ("check",),
     "age-0001/tracking.json": ("track", "check"),
 }
@@ -75,7 +75,7 @@ def whole(trained: Path, people: Path, tmp_path_factory: pytest.TempPathFactory)
     """A workspace with everything in it: two runs of age, two ensembles, of which one has a table beside it, notes."""
     from orchestrator.choosing import choose_runs
     from orchestrator.data.sealed import write_sealed
-    from orchestrator.ensemble.outside import read_outside
+    from orchestrator.ensemble.external import read_external
     from orchestrator.ensembling import build_ensemble
     from orchestrator.pipeline import retrain
     from orchestrator.records.annotations import Annotations
@@ -95,7 +95,7 @@ def whole(trained: Path, people: Path, tmp_path_factory: pytest.TempPathFactory)
     old.parent.mkdir()
     info = pd.read_csv(people / "eval" / "info.csv")
     info.assign(ans=[row % 18 for row in range(len(info))]).to_csv(old, index=False)
-    build_ensemble(workspace, "soft", choose_runs(workspace, ["age=age-0001"]), outside=[read_outside(old)])
+    build_ensemble(workspace, "soft", choose_runs(workspace, ["age=age-0001"]), external=[read_external(old)])
     build_ensemble(workspace, "soft", choose_runs(workspace, ["age=age-0002"]))
     for name in ("soft-0001", "soft-0002"):
         write_sealed(

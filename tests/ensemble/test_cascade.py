@@ -14,86 +14,97 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.cascading import CASCADE, Kept, Measured, read_cascade, save_cascade
+from orchestrator.combining.answers import Answers, Voter
+from orchestrator.combining.combiners import COMBINERS, HardVote, SoftVote
+from orchestrator.combining.votes import hard_vote, soft_vote
 from orchestrator.data.synthetic import write_people
 from orchestrator.ensemble.cascade import EXACT, Cascade, Point, ask, calibrate, simulate
-from orchestrator.ensemble.voting import Strategy, vote
 from orchestrator.errors import ConfigError, DamagedError
-from orchestrator.labels import CLASSES, TASKS
+from orchestrator.labels import CLASS_COUNTS
 from tests.conftest import Done, tiny, train
 
 Orch = Callable[..., Done]
 
 
-def members_like(photos: int, members: int, noise: float, seed: int) -> dict[str, list[np.ndarray]]:
+def members_like(photos: int, members: int, noise: float, seed: int) -> Answers:
     """Members that see the same photos and differ by noise, as folds do; one photo in five is hard."""
     rng = np.random.default_rng(seed)
-    found = {}
-    for task in TASKS:
-        classes = len(CLASSES[task])
+    voters, arrays = [], []
+    for task, classes in CLASS_COUNTS.items():
         sure = np.where(rng.random((photos, 1)) < 0.2, 0.7, 6.0)
         logits = sure * np.eye(classes)[rng.integers(0, classes, photos)]
-        found[task] = []
-        for _ in range(members):
+        for fold in range(members):
             shifted = np.exp(logits + noise * rng.normal(size=logits.shape))
-            found[task].append((shifted / shifted.sum(axis=1, keepdims=True)).astype(np.float32))
-    return found
+            voters.append(Voter(task, f"{task}-0001", fold))
+            arrays.append((shifted / shifted.sum(axis=1, keepdims=True)).astype(np.float32))
+    return Answers(CLASS_COUNTS, photos, tuple(voters), tuple(arrays))
+
+
+def of_mask(*members: np.ndarray) -> Answers:
+    """Answers of members of one task."""
+    voters = tuple(Voter("mask", "mask-0001", fold) for fold in range(len(members)))
+    return Answers({"mask": members[0].shape[1]}, len(members[0]), voters, members)
 
 
 @given(
-    st.integers(1, 7), st.integers(1, 40), st.sampled_from(["soft", "hard"]), st.floats(0, 3), st.integers(0, 2**32 - 1)
+    st.integers(1, 7), st.integers(1, 40), st.sampled_from(list(COMBINERS)), st.floats(0, 3), st.integers(0, 2**32 - 1)
 )
 def test_an_exact_cascade_never_changes_a_choice(
-    members: int, photos: int, strategy: Strategy, noise: float, seed: int
+    members: int, photos: int, strategy: str, noise: float, seed: int
 ) -> None:
-    for task, answers in members_like(photos, members, noise, seed).items():
-        rounded = [np.round(one, 1) + np.float32(0.01) for one in answers]  # ties occur
+    answers, combiner = members_like(photos, members, noise, seed), COMBINERS[strategy]()
+    for task in answers.classes:
+        own = answers.of(task)
+        rounded = [np.round(one, 1) + np.float32(0.01) for one in own.probabilities]  # ties occur
         rounded = [one / one.sum(axis=1, keepdims=True) for one in rounded]
-        some = ask(task, [one.__getitem__ for one in rounded], photos, strategy, EXACT)
-        assert np.array_equal(vote(some, strategy).choice, vote(rounded, strategy).choice)
+        some = ask(own.voters, [one.__getitem__ for one in rounded], photos, combiner, EXACT)
+        few, all_ = (
+            combiner.decide(Answers(own.classes, photos, own.voters, tuple(arrays))) for arrays in (some, rounded)
+        )
+        assert np.array_equal(few.choice, all_.choice)
         asked = np.stack([one.any(axis=1) for one in some])
         assert asked[0].all()
         assert (np.diff(asked.astype(int), axis=0) <= 0).all()  # who is not asked once is not asked again
 
 
-def test_unanimous_members_need_a_majority_of_voices_and_no_more() -> None:
+def test_unanimous_members_need_a_majority_of_votes_and_no_more() -> None:
     sure = np.tile(np.float32([1, 0, 0]), (4, 1))
-    for strategy in ("soft", "hard"):
-        some = ask("mask", [sure.__getitem__] * 5, 4, strategy, EXACT)
+    for combiner in COMBINERS.values():
+        some = ask(of_mask(*[sure] * 5).voters, [sure.__getitem__] * 5, 4, combiner(), EXACT)
         assert [bool(one.any()) for one in some] == [True, True, True, False, False]
 
 
 def test_shares_and_agreement_count_those_who_were_asked() -> None:
     answers = [np.float32([[0.9, 0.1]]), np.float32([[0.7, 0.3]]), np.zeros((1, 2), np.float32)]
-    for strategy in ("soft", "hard"):
-        found = vote(answers, strategy)
-        assert found.agreement == pytest.approx([1])
-    assert vote(answers, "soft").shares[0] == pytest.approx([0.8, 0.2], abs=1e-6)
-    assert vote(answers, "hard").shares[0] == pytest.approx([1, 0])
+    for vote in (soft_vote, hard_vote):
+        assert vote(answers, [1.0] * 3).agreement == pytest.approx([1])
+    assert soft_vote(answers, [1.0] * 3).shares[0] == pytest.approx([0.8, 0.2], abs=1e-6)
+    assert hard_vote(answers, [1.0] * 3).shares[0] == pytest.approx([1, 0])
 
 
 def test_the_rate_holds_on_photos_that_the_sureness_was_not_chosen_on() -> None:
-    by_task = members_like(20_000, 5, 0.8, seed=1)
-    first = {task: [one[:10_000] for one in answers] for task, answers in by_task.items()}
-    second = {task: [one[10_000:] for one in answers] for task, answers in by_task.items()}
+    answers, combiner = members_like(20_000, 5, 0.8, seed=1), SoftVote()
+    first, second = answers.take(slice(10_000)), answers.take(slice(10_000, None))
     chosen, curve = calibrate(first, 0.002)
     assert curve[0].changed == 0
-    there, here = simulate(second, "soft", chosen), simulate(first, "soft", chosen)
+    there, here = simulate(second, combiner, chosen), simulate(first, combiner, chosen)
     assert here.changed <= 0.002
     assert there.changed <= 0.004  # chance: 20 of 10,000 are expected, give or take 9
     assert there.asked < 0.8 * curve[0].asked
     asked = [point.asked for point in curve]
     assert asked == sorted(asked, reverse=True)  # who is content with less never asks more
     none, _ = calibrate(first, 0.0)
-    assert simulate(first, "soft", none).changed == 0
+    assert simulate(first, combiner, none).changed == 0
 
 
 def test_sureness_by_hand() -> None:
     # Two of four members asked, leads 0.6 and 0.4: mean 0.5, squares 0.02; the usual spread counts as one observation more.
-    so_far = vote([np.array([[0.8, 0.2]]), np.array([[0.7, 0.3]])], "soft")
+    so_far = of_mask(np.array([[0.8, 0.2]]), np.array([[0.7, 0.3]]))
+    pending = [Voter("mask", "mask-0001", fold) for fold in (2, 3)]
     variance = (0.1 * (1 - 0.25 + 1e-4) ** 1.5 + 0.02) / 2
     error = (variance * 2 / (4 * 2)) ** 0.5
     for sure, settled in ((0.5 / error - 0.01, True), (0.5 / error + 0.01, False)):
-        assert Cascade(0.1, sure, {"gender": 0.1}).settled("gender", so_far, 4).tolist() == [settled]
+        assert Cascade(0.1, sure, {"mask": 0.1}).settled(so_far, pending, SoftVote()).tolist() == [settled]
 
 
 def test_a_rate_that_the_photos_cannot_show_is_refused() -> None:
@@ -116,10 +127,10 @@ def test_a_cascade_survives_its_file(tmp_path: Path) -> None:
     folder = tmp_path / "soft-0001"
     for cascade in (Cascade(0.01, 2.5, {"age": 0.5, "mask": 0.0}), EXACT):
         measured = kept(folder, cascade)
-        found = read_cascade(folder, "soft", tmp_path)
+        found = read_cascade(folder, SoftVote())
         assert found == Kept(cascade, 100, 0.01, measured.changed_at_most)
-    assert read_cascade(folder, "hard", tmp_path) is None
-    assert read_cascade(tmp_path, "soft", tmp_path) is None
+    assert read_cascade(folder, HardVote()) is None
+    assert read_cascade(tmp_path, SoftVote()) is None
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "bit", "other", "shape", "folder", "link", "binary"])
@@ -141,13 +152,13 @@ def test_a_damaged_cascade_is_told_with_a_way_out_that_works(tmp_path: Path, dam
             "other": (other / CASCADE).read_bytes(), "shape": b"[]", "binary": b"\xff\xfe\x00",
         }[damage])  # fmt: skip
     with pytest.raises(DamagedError, match=r"cascade\.json: .*orch cascade PHOTOS --ensemble soft-0001") as error:
-        read_cascade(folder, "soft", tmp_path)
+        read_cascade(folder, SoftVote())
     aside = re.search(r"`(mv [^`]*)`", str(error.value))
     assert aside
     subprocess.run(aside[1], shell=True, check=True)
-    assert read_cascade(folder, "soft", tmp_path) is None
+    assert read_cascade(folder, SoftVote()) is None
     kept(folder, EXACT)
-    assert read_cascade(folder, "soft", tmp_path) is not None
+    assert read_cascade(folder, SoftVote()) is not None
 
 
 def test_the_command_measures_keeps_and_uses_a_cascade(

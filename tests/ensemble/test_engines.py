@@ -9,27 +9,28 @@ import onnx
 import pandas as pd
 import pytest
 
+from orchestrator.combining.combiners import SoftVote
 from orchestrator.data.readers import read
 from orchestrator.ensemble import options, trial
 from orchestrator.ensemble.cache import CacheFiles
 from orchestrator.ensemble.engines import TOLERANCE, Engine, _files, engines_here, open_runners
 from orchestrator.ensemble.export import Exports, write_onnx
-from orchestrator.ensemble.member import Member, MemberFiles, load_members
+from orchestrator.ensemble.member import Member, load_members
 from orchestrator.ensemble.options import check_engine
 from orchestrator.ensemble.predictor import Predictor, Prepared
 from orchestrator.ensemble.trial import put_on_engines
 from orchestrator.ensemble.trunk import Split
 from orchestrator.errors import ConfigError, EngineError
 from orchestrator.labels import TASKS
-from tests.conftest import Done
+from tests.conftest import Done, member_files
 
 Orch = Callable[..., Done]
 
 
 @pytest.fixture
 def predictor(trained: Path) -> Predictor:
-    members = {task: [MemberFiles(trained / f"{task}-0001" / f"fold-{fold}") for fold in range(2)] for task in TASKS}
-    return Predictor(load_members(members), "soft")
+    members = [one for task in TASKS for one in member_files(trained, f"{task}-0001", 0, 1)]
+    return Predictor(load_members(members), SoftVote())
 
 
 @pytest.fixture
@@ -248,7 +249,7 @@ def test_damaged_trials_are_measured_anew_and_damaged_compiled_networks_compiled
     predictor: Predictor, sample: list[Prepared], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trial, "_measure", lambda runner, pixels, sharing: 7.0)
-    some = Predictor(predictor.members[:1], "soft")
+    some = Predictor(predictor.members[:1], SoftVote())
     right = some.runners[0](pixels_of(some.members[0], sample))
 
     def run() -> list[str]:

@@ -9,11 +9,12 @@ import torch
 from PIL import Image
 from torch import nn
 
+from orchestrator.combining.combiners import HardVote, SoftVote
 from orchestrator.data.preprocessing import Geometry, Preprocess
 from orchestrator.ensemble.cascade import EXACT
 from orchestrator.ensemble.engines import TOLERANCE, engines_here, open_runners, torch_runners
 from orchestrator.ensemble.export import Exports
-from orchestrator.ensemble.member import Answers, Member
+from orchestrator.ensemble.member import AnswerFunction, Member
 from orchestrator.ensemble.predictor import Predictor, Prepared
 from orchestrator.ensemble.trunk import split
 from orchestrator.labels import CLASSES, TASKS
@@ -46,7 +47,8 @@ def member(backbone: str, seed: int, frozen: int | None, task: str = "mask", cro
     head = ClassHead(len(CLASSES[task]))
     sha256 = f"{seed:02d}{task}{backbone}".ljust(64, "0")
     network.requires_grad_(False)
-    return Member(Path(f"{task}-0001/fold-{seed}"), task, backbone, "", (), head, preprocess, "auto", sha256, network)
+    place, run = Path(f"{task}-0001/fold-{seed}"), f"{task}-0001"
+    return Member(place, task, run, seed, backbone, "", (), head, preprocess, "auto", sha256, network)
 
 
 def pixels(count: int = 5) -> np.ndarray:
@@ -55,7 +57,7 @@ def pixels(count: int = 5) -> np.ndarray:
 
 def answers_of(one: Member, photos: np.ndarray) -> np.ndarray:
     with torch.inference_mode():
-        return Answers(one)(torch.from_numpy(photos)).numpy()
+        return AnswerFunction(one)(torch.from_numpy(photos)).numpy()
 
 
 @pytest.mark.parametrize("backbone", [*CONVOLUTIONAL, *OTHERS])
@@ -127,17 +129,17 @@ def ready(count: int) -> list[Prepared]:
 @pytest.mark.parametrize("frozen", [2, None])
 def test_a_predictor_runs_shared_layers_once_a_stretch(frozen: int | None) -> None:
     members = ensemble(frozen)
-    predictor = Predictor(members, "soft", threads=2)
+    predictor = Predictor(members, SoftVote(), threads=2)
     calls: list[int] = []
     trunks = {id(one.trunk): one.trunk for one in predictor.splits if one.trunk is not None}
     assert len(trunks) == 1  # the tasks see the same crop
     for trunk in trunks.values():
         trunk.module.register_forward_hook(lambda _module, inputs, _output: calls.append(len(inputs[0])))
-    found = predictor.probabilities(ready(40))
+    found = predictor.answers(ready(40))
     assert sorted(calls) == [8, 16, 16]
     for task in TASKS:
         of_task = [one for one in members if one.task == task]
-        for one, answer in zip(of_task, found[task], strict=True):
+        for one, answer in zip(of_task, found.of(task).probabilities, strict=True):
             expected = [answers_of(one, pixels(40)[start : start + 16]) for start in (0, 16, 32)]
             # Without AVX, kernels round by how many threads share a batch: the last bit may differ.
             np.testing.assert_allclose(answer, np.concatenate(expected), rtol=0, atol=1e-6)
@@ -145,15 +147,15 @@ def test_a_predictor_runs_shared_layers_once_a_stretch(frozen: int | None) -> No
 
 def test_a_cascade_asks_the_same_members_with_shared_layers_and_without(tmp_path: Path) -> None:
     members = ensemble()
-    shared, alone = Predictor(members, "hard", threads=2), Predictor(members, "hard", threads=2, sharing=False)
+    shared, alone = (Predictor(members, HardVote(), threads=2, sharing=sharing) for sharing in (True, False))
     paths = [tmp_path / f"{number}.png" for number in range(70)]
     for path, photo in zip(paths, pixels(70), strict=True):
         Image.fromarray(photo).save(path)
     answers = []
     for predictor in (shared, alone):
         batches = list(predictor.predict(paths, batch=32, cascade=EXACT))
-        asked = np.concatenate([batch.asked for batch in batches])
-        answers.append((asked, np.concatenate([batch.fused.label for batch in batches if batch.fused])))
+        asked = np.concatenate([batch.answers.asked() for batch in batches if batch.answers])
+        answers.append((asked, np.concatenate([batch.combined.label for batch in batches if batch.combined])))
     assert np.array_equal(answers[0][0], answers[1][0])
     assert np.array_equal(answers[0][1], answers[1][1])
     assert asked.min() >= 6  # two of three members settle a vote when they agree

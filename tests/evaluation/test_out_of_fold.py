@@ -5,12 +5,15 @@ import pandas as pd
 import pytest
 from sklearn.metrics import f1_score
 
+from orchestrator.combining.answers import Answers, Voter
+from orchestrator.combining.combiners import SoftVote
 from orchestrator.data.folds import FoldPlan
 from orchestrator.errors import LeakError, PlanError, WorkspaceError
 from orchestrator.evaluation.intervals import intervals
-from orchestrator.evaluation.out_of_fold import OutOfFold, added_by, evaluate, join_tasks, read_held_out
-from orchestrator.labels import CLASSES, TASKS, compose
+from orchestrator.evaluation.out_of_fold import OutOfFold, added_by, evaluate, join, singles
+from orchestrator.labels import CLASS_COUNTS, CLASSES, TASKS, columns_of, compose
 from orchestrator.metrics import macro_f1
+from orchestrator.training.held_out import HeldOut, read_held_out
 
 PLAN = FoldPlan(2, 0, {"a": 0, "b": 1, "c": 0, "d": 1}, ())
 
@@ -22,7 +25,7 @@ def held_out(task: str, fold: int, persons: list[str], seed: int = 0) -> pd.Data
     table = pd.DataFrame(rows, columns=["path", "person"]).assign(fold=fold)
     table["truth"] = rng.integers(0, len(CLASSES[task]), len(rows))
     shares = rng.dirichlet(np.ones(len(CLASSES[task])), len(rows)).astype(np.float32)
-    return table.assign(**{f"p({name})": shares[:, code] for code, name in enumerate(CLASSES[task])})
+    return table.assign(**dict(zip(columns_of(task), shares.T, strict=True)))
 
 
 def files(folder: Path, tables: list[pd.DataFrame]) -> list[Path]:
@@ -34,10 +37,15 @@ def files(folder: Path, tables: list[pd.DataFrame]) -> list[Path]:
 
 def test_members_answers_are_joined_photo_by_photo(tmp_path: Path) -> None:
     parts = [held_out("age", 1, ["d", "b"]), held_out("age", 0, ["a", "c"])]
-    table = read_held_out("age", "age-0001", files(tmp_path, parts), PLAN)
-    assert list(table["path"]) == [f"{person}/{number}.jpg" for person in "abcd" for number in range(2)]
+    found = read_held_out("age", "age-0001", files(tmp_path, parts), PLAN)
+    assert list(found.photos["path"]) == [f"{person}/{number}.jpg" for person in "abcd" for number in range(2)]
     row = parts[1].set_index("path").loc["c/1.jpg"]
-    assert table.set_index("path").loc["c/1.jpg", "p(<30)"] == row["p(<30)"]
+    assert found.probabilities[5].tolist() == row[columns_of("age")].tolist()
+    found.write(tmp_path / "again.parquet")
+    again = read_held_out("age", "age-0001", [tmp_path / "again.parquet"], PLAN)
+    assert again.photos.equals(found.photos)
+    assert np.array_equal(again.truth, found.truth)
+    assert np.array_equal(again.probabilities, found.probabilities)
 
 
 def test_a_person_judged_by_a_member_of_another_fold_is_a_leak(tmp_path: Path) -> None:
@@ -59,43 +67,57 @@ def test_missing_and_damaged_tables_and_strangers_are_told(tmp_path: Path) -> No
     with pytest.raises(WorkspaceError, match="cannot be read"):
         read_held_out("age", "age-0001", [tmp_path / "cut.parquet"], PLAN)
     empty = held_out("age", 0, ["a", "c"])
-    empty.loc[2, "p(<30)"] = np.nan
+    empty.loc[2, "p(age <30)"] = np.nan
     with pytest.raises(WorkspaceError, match=r"1 photos have no probabilities between 0 and 1, c/0.jpg among them"):
         read_held_out("age", "age-0001", files(tmp_path, [empty]), PLAN)
     with pytest.raises(PlanError, match="does not know 1 people"):
         read_held_out("age", "age-0001", files(tmp_path, [held_out("age", 0, ["stranger"])]), PLAN)
 
 
-def whole(task: str, seed: int = 0) -> pd.DataFrame:
+def of(task: str, table: pd.DataFrame) -> HeldOut:
+    columns = table[columns_of(task)].to_numpy()
+    return HeldOut(task, table[["path", "person", "fold"]], table["truth"].to_numpy(), columns)
+
+
+def whole(task: str, seed: int = 0) -> HeldOut:
     parts = [held_out(task, 0, ["a", "c"], seed), held_out(task, 1, ["b", "d"], seed)]
-    return pd.concat(parts).sort_values("path", ignore_index=True)
+    return of(task, pd.concat(parts).sort_values("path", ignore_index=True))
 
 
-def test_an_evaluation_is_the_vote_scored_over_all_rows(tmp_path: Path) -> None:
-    tables = {task: {f"{task}-0001": whole(task), f"{task}-0002": whole(task).assign()} for task in TASKS}
-    joined = join_tasks(tables)
-    found, votes, label = evaluate(joined, "soft")
-    answers = {}
+def test_an_evaluation_is_the_vote_scored_over_all_rows() -> None:
+    runs = {f"{task}-000{number}": whole(task) for task in TASKS for number in (1, 2)}
+    joined = join(runs)
+    found, combined = evaluate(joined, SoftVote())
+    truth = compose(*(runs[f"{task}-0001"].truth for task in TASKS))
     for task in TASKS:
-        table = tables[task][f"{task}-0001"]
-        columns = [f"p({name})" for name in CLASSES[task]]
-        answers[task] = table[columns].to_numpy().argmax(axis=1)
-        truth = table["truth"].to_numpy()
-        assert found[task].scores.macro_f1 == pytest.approx(macro_f1(truth, answers[task], len(CLASSES[task])))
-        assert np.array_equal(votes[task].choice, answers[task])
+        run = runs[f"{task}-0001"]
+        assert found[task].scores.macro_f1 == pytest.approx(macro_f1(run.truth, run.choice, len(CLASSES[task])))
+        assert np.array_equal(combined.decisions[task].choice, run.choice)
         assert found[task].people == 4
-    assert np.array_equal(label, compose(*(answers[task] for task in TASKS)))
-    truth = compose(*(tables[task][f"{task}-0001"]["truth"].to_numpy() for task in TASKS))
-    assert found["label"].scores.macro_f1 == pytest.approx(macro_f1(truth, label, 18))
+    assert np.array_equal(combined.label, compose(*(runs[f"{task}-0001"].choice for task in TASKS)))
+    assert np.array_equal(joined.label, truth)
+    assert found["label"].scores.macro_f1 == pytest.approx(macro_f1(truth, combined.label, 18))
+
+
+def test_runs_and_members_are_scored_alone_on_what_they_held_out() -> None:
+    runs = {f"{task}-0001": whole(task, 3) for task in TASKS}
+    for task, scores in singles(join(runs)).items():
+        run = runs[f"{task}-0001"]
+        assert [one["fold"] for one in scores] == [None, 0, 1]
+        for one in scores:
+            rows = np.ones(8, bool) if one["fold"] is None else run.photos["fold"].to_numpy() == one["fold"]
+            expected = macro_f1(run.truth[rows], run.choice[rows], len(CLASSES[task]))
+            assert (one["run"], one["photos"]) == (f"{task}-0001", rows.sum())
+            assert one["macro_f1"] == pytest.approx(expected)
 
 
 def test_runs_and_tasks_that_cover_other_photos_are_refused() -> None:
-    tables = {task: {f"{task}-0001": whole(task)} for task in TASKS}
-    half = held_out("age", 0, ["a", "c"])
+    runs = {f"{task}-0001": whole(task) for task in TASKS}
+    half = of("age", held_out("age", 0, ["a", "c"]))
     with pytest.raises(PlanError, match="do not cover the same held-out photos"):
-        join_tasks({**tables, "age": {"age-0002": half}})
+        join({**{name: one for name, one in runs.items() if one.task != "age"}, "age-0002": half})
     with pytest.raises(PlanError, match="age-0001 covers 8 held-out photos and age-0002 4"):
-        join_tasks({**tables, "age": {"age-0001": whole("age"), "age-0002": half}})
+        join({**runs, "age-0002": half})
 
 
 def test_intervals_draw_people_not_photos() -> None:
@@ -113,42 +135,33 @@ def test_intervals_draw_people_not_photos() -> None:
     assert intervals(persons, truth, predicted, 2) == intervals(persons, truth, predicted, 2)
 
 
-def test_what_a_voice_adds_is_the_vote_with_it_less_the_vote_without() -> None:
-    """Two good voices and one that always answers the first class; a voice that a task cannot do without is not listed."""
+def test_what_a_voter_adds_is_the_vote_with_it_less_the_vote_without() -> None:
+    """Two good voters and one that always answers the first class; a voter that a task cannot do without is not listed."""
     rng = np.random.default_rng(5)
-    joined, runs = {}, {}
-    for task in TASKS:
-        classes = len(CLASSES[task])
-        truth = rng.integers(0, classes, 90)
-        table = pd.DataFrame(
-            {
-                "person": [f"p{row // 3}" for row in range(90)],
-                "truth": truth,
-                "path": [f"{row:03}" for row in range(90)],
-            }
-        )
-        good = [np.eye(classes)[truth] * 0.4 + rng.dirichlet(np.ones(classes), 90) * 0.6 for _ in range(2)]
+    rows = range(90)
+    photos = pd.DataFrame(
+        {"path": [f"{row:03}" for row in rows], "person": [f"p{row // 3}" for row in rows], "fold": 0}
+    )
+    truth, voters, arrays = {}, [], []
+    for task, classes in CLASS_COUNTS.items():
+        truth[task] = rng.integers(0, classes, 90)
+        good = [np.eye(classes)[truth[task]] * 0.4 + rng.dirichlet(np.ones(classes), 90) * 0.6 for _ in range(2)]
         weak = np.tile(np.eye(classes)[0] * 0.9 + 0.1 / classes, (90, 1))
-        members = [*good, weak] if task == "age" else good
-        joined[task] = OutOfFold(task, table, tuple(np.asarray(one, np.float32) for one in members))
-        runs[task] = ["one", "two", "weak"] if task == "age" else ["one", "two"]
-    found = added_by(joined, runs, "soft")
+        for name, array in zip(("one", "two", "weak"), [*good, weak] if task == "age" else good, strict=False):
+            voters.append(Voter(task, name))
+            arrays.append(np.asarray(array, np.float32))
+    answers = Answers(CLASS_COUNTS, 90, tuple(voters), tuple(arrays))
+    found = added_by(OutOfFold(photos, truth, answers), SoftVote())
     assert list(found) == ["one", "two", "weak"]
-    truth = compose(*(joined[task].table["truth"].to_numpy() for task in TASKS))
 
-    def macro(chosen: dict[str, list[int]]) -> float:
-        mean = {
-            task: np.mean([joined[task].members[place] for place in places], axis=0) for task, places in chosen.items()
-        }
+    def macro(without: str = "") -> float:
+        mean = {task: answers.of(task).where(lambda voter: voter.source != without).mean() for task in TASKS}
         label = compose(*(mean[task].argmax(axis=1) for task in TASKS))
-        return float(f1_score(truth, label, labels=range(18), average="macro", zero_division=0))
+        right = compose(*(truth[task] for task in TASKS))
+        return float(f1_score(right, label, labels=range(18), average="macro", zero_division=0))
 
-    whole = {task: list(range(len(joined[task].members))) for task in TASKS}
     for name in ("one", "two", "weak"):
-        without = {task: [one for one in places if runs[task][one] != name] for task, places in whole.items()}
-        assert found[name][0] == pytest.approx(macro(whole) - macro(without), abs=1e-6)
+        assert found[name][0] == pytest.approx(macro() - macro(name), abs=1e-6)
         assert found[name][1].low <= found[name][0] <= found[name][1].high
-    assert found["weak"][1].high < 0  # it drags the vote down, beyond noise
-    assert found["one"][0] > 0
-    alone = {task: OutOfFold(task, one.table, one.members[:1]) for task, one in joined.items()}
-    assert added_by(alone, {task: ["one"] for task in TASKS}, "soft") == {}
+    alone = answers.where(lambda voter: voter.source == "one" or voter.task == "age")
+    assert list(added_by(OutOfFold(photos, truth, alone), SoftVote())) == ["two", "weak"]

@@ -10,17 +10,18 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 
+from orchestrator.combining.combiners import SoftVote
 from orchestrator.config import load_recipes
 from orchestrator.data.preprocessing import decode
 from orchestrator.ensemble.engines import torch_runners
-from orchestrator.ensemble.member import MemberFiles, load_members
+from orchestrator.ensemble.member import load_members
 from orchestrator.ensemble.predictor import Predictor
 from orchestrator.ensemble.trunk import whole
 from orchestrator.errors import ConfigError
-from orchestrator.labels import CLASSES, TASKS
+from orchestrator.labels import TASKS, columns_of
 from orchestrator.specialists import SPECIALISTS
 from orchestrator.training.features import check_head_alone
-from tests.conftest import Done, hashes, tiny, train
+from tests.conftest import Done, hashes, member_files, tiny, train
 
 Orch = Callable[..., Done]
 
@@ -48,14 +49,16 @@ def test_one_pass_serves_all_folds_and_tasks_and_the_members_answer_photos(
         assert all(torch.equal(state[key], initial[key]) for key in initial if not key.startswith(head))
     for task in TASKS:
         table = pd.read_parquet(runs / f"{task}-0001" / "fold-1" / "held_out.parquet")
-        members = {one: [MemberFiles(runs / f"{one}-0001" / "fold-1")] for one in TASKS}
-        predictor = Predictor(load_members(members), "soft")
+        members = [files for one in TASKS for files in member_files(runs, f"{one}-0001", 1)]
+        predictor = Predictor(load_members(members), SoftVote())
         paths = [people / "train" / "images" / path for path in table["path"]]
         paths = [
             path if path.exists() else people / "train" / name for path, name in zip(paths, table["path"], strict=True)
         ]
-        found = np.concatenate([one.fused.votes[task].shares for one in predictor.predict(paths) if one.fused])
-        assert np.allclose(found, table[[f"p({name})" for name in CLASSES[task]]], atol=1e-5)
+        found = np.concatenate(
+            [one.combined.decisions[task].shares for one in predictor.predict(paths) if one.combined]
+        )
+        assert np.allclose(found, table[columns_of(task)], atol=1e-5)
     before = hashes(runs / "age-0001")
     again = train(orch, people, runs, "train", "age", "--seed", 1)
     assert again.code == 0, again.err
@@ -105,7 +108,7 @@ def test_each_pooling_has_features_of_its_own(orch: Orch, people: Path, tmp_path
         assert done.code == 0, done.err
         folder = runs / f"gender-000{number}/fold-0"
         table = pd.read_parquet(folder / "held_out.parquet").head(8)
-        (member,) = load_members({"gender": [MemberFiles(folder)]})
+        (member,) = load_members(member_files(runs, f"gender-000{number}", 0))
         (runner,) = torch_runners([whole(member)], "cpu")
         pixels = [member.preprocess.geometry.apply(decode(people / "train" / path)) for path in table["path"]]
         assert np.allclose(runner(np.stack(pixels)), table.filter(like="p("), atol=1e-5)
@@ -117,7 +120,7 @@ def test_a_head_learns_what_its_features_tell(orch: Orch, people: Path, tmp_path
     assert done.code == 0, done.err
     tables = [pd.read_parquet(path) for path in (tmp_path / "runs").glob("mask-0001/fold-*/held_out.parquet")]
     table = pd.concat(tables)
-    answers = table[[f"p({name})" for name in CLASSES["mask"]]].to_numpy().argmax(axis=1)
+    answers = table[columns_of("mask")].to_numpy().argmax(axis=1)
     worn = (table["truth"] == 0).mean()
     assert (answers == table["truth"]).mean() > worn + 0.1  # better than always the commonest
 

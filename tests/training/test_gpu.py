@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from orchestrator.data.augmentation import Augment
-from orchestrator.ensemble.member import MemberFiles
 from orchestrator.training import cards, checkpoints
 from orchestrator.training.backbones import create
 from orchestrator.training.cards import read_card
@@ -29,12 +28,11 @@ def test_a_member_learns_on_a_gpu_and_predicts_the_same_on_a_cpu(tmp_path: Path,
     card = train_fold(job)
     assert card["device"].startswith("cuda")
     assert card["scores"]["macro_f1"] > 0.6
-    files = MemberFiles(tmp_path / "m")
-    model = create(read_card(files.folder)["backbone"], 3).eval()
-    checkpoints.load_weights(files.folder / cards.WEIGHTS, model)
+    model = create(read_card(job.folder)["backbone"], 3).eval()
+    checkpoints.load_weights(job.folder / cards.WEIGHTS, model)
     pixels = torch.from_numpy(Stripes(job.table["truth"].to_numpy()).take(job.held_out))
     with torch.inference_mode():
         here = job.head.probabilities(model(job.preprocess.normalise(pixels))).numpy()
-    there = pd.read_parquet(files.folder / cards.HELD_OUT).filter(like="p(").to_numpy()
+    there = pd.read_parquet(job.folder / cards.HELD_OUT).filter(like="p(").to_numpy()
     assert np.abs(here - there).max() < (0.05 if precision != "fp32" else 0.005)
     assert gpu_count() >= 1

@@ -71,7 +71,7 @@ def test_a_member_learns_and_leaves_a_whole_record(tmp_path: Path) -> None:
     assert history[card["best_epoch"] - 1]["macro_f1"] == card["scores"]["macro_f1"]
     table = pd.read_parquet(folder / cards.HELD_OUT)
     assert len(table) == 30 == card["held_out"]["photos"]
-    assert np.allclose(table[["p(wear)", "p(incorrect)", "p(not_wear)"]].sum(axis=1), 1, atol=1e-5)
+    assert np.allclose(table[["p(mask wear)", "p(mask incorrect)", "p(mask not_wear)"]].sum(axis=1), 1, atol=1e-5)
     assert cards.read_card(folder) == json.loads(json.dumps(card))
     assert card["history"] == history
     assert np.trace(card["confusion"]) / 30 == card["scores"]["accuracy"]

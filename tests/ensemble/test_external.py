@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.data.contest import read_eval
-from orchestrator.ensemble.outside import each_once, read_outside
+from orchestrator.ensemble.external import each_once, read_external
 from orchestrator.errors import DataError
 from orchestrator.labels import LABELS, TASKS, decompose, differing, read_label
 from orchestrator.submissions import compare_submissions, read_submission
@@ -32,12 +32,12 @@ def test_one_strictness_for_labels(tmp_path: Path, cell: str, label: int | str |
     file = tmp_path / "t.csv"
     file.write_text(f"ImageID,ans\na.jpg,{cell}\nb.jpg,5\n")
     if label == "error":
-        for read in (read_submission, read_outside):
+        for read in (read_submission, read_external):
             with pytest.raises(DataError, match=r"t.csv line 2: ans is '.*'; allowed: 0 to 17, or nothing"):
                 read(file)
         return
     assert read_submission(file) == {"a.jpg": label, "b.jpg": 5}
-    found = read_outside(file)
+    found = read_external(file)
     assert [bool(found.by_task["mask"][row].any()) for row in (0, 1)] == [label is not None, True]
     if isinstance(label, int):
         assert {task: int(found.by_task[task][0].argmax()) for task in TASKS} == {
@@ -56,7 +56,7 @@ def test_answers_that_are_no_numbers_are_never_taken_for_none(tmp_path: Path) ->
     file = tmp_path / "t.csv"
     file.write_text("path,fold,p(gender male),p(gender female)\na.jpg,0,x,y\n,1,0.5,0.5\nb.jpg,z,0.5,0.5\nc.jpg,,,\n")
     with pytest.raises(DataError) as caught:
-        read_outside(file)
+        read_external(file)
     told = str(caught.value)
     for words in (
         "line 2: p(gender male) is 'x'",
@@ -66,7 +66,7 @@ def test_answers_that_are_no_numbers_are_never_taken_for_none(tmp_path: Path) ->
     ):
         assert words in told
     file.write_text("path,fold,p(gender male),p(gender female)\na.jpg,0.0,1,0\nb.jpg,,0.25,0.75\nc.jpg,1,,\n")
-    found = read_outside(file)
+    found = read_external(file)
     assert found.folds is not None
     assert found.folds.tolist() == [0, -1, 1]
     assert found.by_task["gender"].tolist() == [[1, 0], [0.25, 0.75], [0, 0]]
@@ -77,14 +77,16 @@ def test_the_same_answers_count_once_in_whatever_file_and_order(tmp_path: Path) 
     one.to_csv(tmp_path / "one.csv", index=False)
     one.iloc[::-1].rename(columns={"ImageID": "path"}).to_parquet(tmp_path / "two.parquet")
     one.assign(ans=[3, 4, 16]).to_csv(tmp_path / "three.csv", index=False)
-    tables = [read_outside(tmp_path / name) for name in ("one.csv", "two.parquet", "three.csv", "one.csv")]
+    tables = [read_external(tmp_path / name) for name in ("one.csv", "two.parquet", "three.csv", "one.csv")]
     kept, notes = each_once(tables)
     assert [table.name for table in kept] == ["one.csv", "three.csv"]
     assert [note.split(":")[0] for note in notes] == ["two.parquet", "one.csv"]
     assert tables[0].matched(["x/a.jpg", "x/c.jpg", "x/d.jpg"]) == 2
     assert tables[0].matched(["d.jpg"]) == 0
     (tmp_path / "gap.csv").write_text("ImageID,ans\na.jpg,\nb.jpg,2\n")
-    assert read_outside(tmp_path / "gap.csv").matched(["a.jpg", "b.jpg"]) == 1  # it names a.jpg, and says nothing of it
+    assert (
+        read_external(tmp_path / "gap.csv").matched(["a.jpg", "b.jpg"]) == 1
+    )  # it names a.jpg, and says nothing of it
 
 
 def test_how_many_photos_a_table_knows_is_told(orch: Orch, people: Path, workspace: Path, tmp_path: Path) -> None:
@@ -112,8 +114,8 @@ def test_a_submission_with_gaps_is_read_by_all(orch: Orch, tmp_path: Path) -> No
     done = orch("submissions", "diff", one, other)
     assert "1 of 2 answers differ (50.00 %)" in done.out
     assert f"{one}: 1 photo without an answer" in done.err
-    assert np.isclose(read_outside(one).by_task["mask"].sum(), 2)
-    assert read_outside(one).photos == 2
+    assert np.isclose(read_external(one).by_task["mask"].sum(), 2)
+    assert read_external(one).photos == 2
 
 
 @pytest.mark.parametrize(
@@ -146,7 +148,7 @@ def test_a_table_without_any_answer_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "blank.csv"
     path.write_text("path,ans\na.jpg,\nb.jpg,\n")
     with pytest.raises(DataError, match="answers for no photo"):
-        read_outside(path)
+        read_external(path)
     path.write_text("path,p(gender male),p(gender female)\na.jpg,inf,0\n")
     with pytest.raises(DataError, match=r"no probabilities that sum to 1: \[inf, 0.0\]"):
-        read_outside(path)
+        read_external(path)

@@ -17,13 +17,24 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from orchestrator.combining.answers import Answers, Voter
 from orchestrator.data.files import from_root
 from orchestrator.data.spelling import clean, composed
 from orchestrator.data.tables import Table, read_table, text
 from orchestrator.errors import DataError, Problem, counted
-from orchestrator.labels import CLASSES, LABELS, TASKS, decompose, marginals, read_label
+from orchestrator.labels import (
+    CLASS_COUNTS,
+    CLASSES,
+    JOINT,
+    LABELS,
+    TASKS,
+    columns_of,
+    decompose,
+    marginals,
+    read_label,
+)
 
-__all__ = ["OutsideTable", "each_once", "read_outside"]
+__all__ = ["ExternalTable", "each_once", "read_external"]
 
 KEYS = ("path", "ImageID")
 ANSWER = "ans"
@@ -33,7 +44,7 @@ TOLERANCE = 0.01
 
 
 @dataclass(frozen=True, eq=False)
-class OutsideTable:
+class ExternalTable:
     """Probabilities from elsewhere.
 
     Attributes:
@@ -103,18 +114,22 @@ class OutsideTable:
             found.update(np.ascontiguousarray(self.folds[order]).tobytes())
         return found.hexdigest()
 
-    def answers(self, task: str, paths: Sequence[str]) -> NDArray[np.float32]:
-        """Probabilities for photos, shape (n, C): rows of zeros where it abstains."""
-        return self.answers_of(task, self.rows(paths))
+    def answers(self, rows: NDArray[np.int64], weights: Mapping[str, float] | None = None) -> Answers:
+        """Its answers for photos, one voter for each of its tasks, which abstains where the table has no answer.
 
-    def answers_of(self, task: str, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """The same for rows (n,) that `rows` gave."""
-        found = np.zeros((len(rows), len(CLASSES[task])), np.float32)
-        if task in self.by_task:
-            found[rows >= 0] = self.by_task[task][rows[rows >= 0]]
-        return found
+        Args:
+            rows: of the photos, shape (n,), as `rows` gives them.
+            weights: task -> how much it counts; None: 1.
+        """
+        voters, arrays = [], []
+        for task, own in self.by_task.items():
+            array = np.zeros((len(rows), CLASS_COUNTS[task]), np.float32)
+            array[rows >= 0] = own[rows[rows >= 0]]
+            voters.append(Voter(task, self.name, weight=weights[task] if weights else 1.0, external=True))
+            arrays.append(array)
+        return Answers(CLASS_COUNTS, len(rows), tuple(voters), tuple(arrays))
 
-    def softened(self, sureness: Mapping[str, float]) -> OutsideTable:
+    def softened(self, sureness: Mapping[str, float]) -> ExternalTable:
         """Labels alone, as probabilities: each speaks as surely as others do on the average.
 
         A label taken for certain would outvote any number of members that weigh as much as one run together.
@@ -130,21 +145,11 @@ class OutsideTable:
                 by_task[task] = soft.astype(np.float32)
         return replace(self, by_task=by_task)
 
-    def record(self, place: str) -> dict[str, Any]:
-        """What an ensemble remembers of it.
-
-        Args:
-            place: the file in which it is kept.
-        """
-        return {
-            "name": self.name, "source": self.source, "file": place, "photos": self.photos, "tasks": list(self.by_task),
-        }  # fmt: skip
-
     def frame(self) -> pd.DataFrame:
-        """As a table that `read_outside` reads back to the same numbers."""
+        """As a table that `read_external` reads back to the same numbers."""
         table: dict[str, Any] = {"path": list(self.keys)}
         for task, answers in self.by_task.items():
-            table |= {f"p({task} {name})": answers[:, code] for code, name in enumerate(CLASSES[task])}
+            table |= dict(zip(columns_of(task), answers.T, strict=True))
         if self.folds is not None:
             table[FOLD] = self.folds
         return pd.DataFrame(table)
@@ -156,7 +161,7 @@ def _ends(path: str) -> list[str]:
     return [path, *("/".join(parts[start:]) for start in range(1, len(parts)))]
 
 
-def read_outside(path: Path) -> OutsideTable:
+def read_external(path: Path) -> ExternalTable:
     """Reads a table of answers: `.parquet` or `.csv`.
 
     The photos' column is `path` or `ImageID`. Answers are either `ans` (labels 0 to 17), or probabilities of tasks
@@ -191,17 +196,22 @@ def read_outside(path: Path) -> OutsideTable:
         problems.append(Problem(str(path), "answers for no photo: every cell of its answers is empty."))
     if problems:
         raise DataError(f"{path}: {counted(len(problems), 'problem')} in a table that shall join the vote:", problems)
-    return OutsideTable(path.name, tuple(keys), by_task, folds, from_root(path))
+    return ExternalTable(path.name, tuple(keys), by_task, folds, from_root(path))
 
 
-def each_once(tables: Sequence[OutsideTable]) -> tuple[list[OutsideTable], list[str]]:
-    """Tables whose contents differ, and notes on those left out because another one says the same of the same photos."""
-    kept: dict[str, OutsideTable] = {}
-    notes = []
+def each_once(tables: Sequence[ExternalTable]) -> tuple[list[ExternalTable], list[str]]:
+    """Tables whose contents differ, each by a name of its own, and notes on those left out because another one says the same of
+    the same photos."""
+    kept: dict[str, ExternalTable] = {}
+    notes, times = [], Counter[str]()
     for table in tables:
-        same = kept.setdefault(table.digest, table)
-        if same is not table:
-            notes.append(f"{table.name}: gives the same answers as {same.name}, given before it: counted once.")
+        if table.digest in kept:
+            same = kept[table.digest].name
+            notes.append(f"{table.name}: gives the same answers as {same}, given before it: counted once.")
+            continue
+        times[table.name] += 1
+        number = times[table.name]
+        kept[table.digest] = replace(table, name=f"{table.name} ({number})") if number > 1 else table
     return list(kept.values()), notes
 
 
@@ -213,7 +223,7 @@ def _fold(table: Table, row: int, word: str, problems: list[Problem]) -> int:
     whole = word.removesuffix(".0")
     if whole.isascii() and whole.isdigit():
         return int(whole)
-    if whole == "-1":  # as `OutsideTable.frame` writes what is unknown
+    if whole == "-1":  # as `ExternalTable.frame` writes what is unknown
         return -1
     problems.append(Problem(table.where(row), f"fold is '{word}'; allowed: 0, 1, ... or nothing."))
     return -1
@@ -224,7 +234,7 @@ def _answers(table: Table, problems: list[Problem]) -> dict[str, NDArray[np.floa
     found: dict[str, NDArray[np.float32]] = {}
     path = table.path
     for task in TASKS:
-        columns = _columns(table, [[f"p({task} {name})", f"share({task} {name})"] for name in CLASSES[task]])
+        columns = _columns(table, list(zip(columns_of(task), columns_of(task, "share"), strict=True)))
         if columns and len(columns) < len(CLASSES[task]):
             problems.append(
                 Problem(str(path), f"has {', '.join(columns)} of the task {task}, and not its other classes.")
@@ -233,7 +243,8 @@ def _answers(table: Table, problems: list[Problem]) -> dict[str, NDArray[np.floa
             found[task] = _numbers(table, columns, problems)
     if found:
         return found
-    columns = _columns(table, [[str(code), f"p({name})", f"share({name})"] for code, name in enumerate(LABELS)])
+    codes = map(str, range(len(LABELS)))
+    columns = _columns(table, list(zip(codes, columns_of(JOINT), columns_of(JOINT, "share"), strict=True)))
     if columns and len(columns) < len(LABELS):
         problems.append(Problem(str(path), f"has {len(columns)} of the 18 labels' columns; all are needed."))
         return found

@@ -1,34 +1,29 @@
-"""A run's held-out answers, read in one place and with one strictness, and two runs' scores over the same people."""
+"""Two runs, or two ensembles, over the same people: how much better the one is than the other."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from orchestrator.data.sealed import check_file
 from orchestrator.errors import ConfigError, DamagedError, OrchestratorError
 from orchestrator.evaluation.intervals import Interval, difference
-from orchestrator.evaluation.out_of_fold import read_held_out
 from orchestrator.labels import CLASSES, LABELS, TASKS, compose
 from orchestrator.metrics import macro_f1
+from orchestrator.records.ensembles import OUT_OF_FOLD, EnsembleRecord
 from orchestrator.records.members import check_member
 from orchestrator.records.origins import plan_of
 from orchestrator.records.run import RunRecord
-from orchestrator.records.workspace import OUT_OF_FOLD, Workspace
+from orchestrator.records.workspace import Workspace
 from orchestrator.training.cards import HELD_OUT
+from orchestrator.training.held_out import HeldOut, read_held_out
 
-__all__ = ["Gain", "answers_of", "ensemble_gain", "held_out_of", "paired_gain"]
+__all__ = ["Gain", "ensemble_gain", "held_out_of", "paired_gain"]
 
 
-def held_out_of(workspace: Workspace, run: RunRecord) -> pd.DataFrame:
-    """A run's held-out table: the files that were written, every row checked against its plan.
-
-    Returns:
-        Columns `path`, `person`, `fold`, `truth` and one probability per class; sorted by path.
+def held_out_of(workspace: Workspace, run: RunRecord) -> HeldOut:
+    """A run's held-out answers: the files that were written, every row checked against its plan; sorted by path.
 
     Raises:
         ConfigError: the run holds nobody out, or is unfinished.
@@ -42,11 +37,6 @@ def held_out_of(workspace: Workspace, run: RunRecord) -> pd.DataFrame:
     for fold in run.folds:
         check_member(run, fold)
     return read_held_out(run.task, run.id, [folder / HELD_OUT for folder in run.members], plan)
-
-
-def answers_of(table: pd.DataFrame, task: str) -> np.ndarray:
-    """The class of each row of a held-out table, shape (N,), int64."""
-    return np.asarray(table[[f"p({name})" for name in CLASSES[task]]].to_numpy().argmax(axis=1))
 
 
 @dataclass(frozen=True)
@@ -78,37 +68,33 @@ class Gain:
 
 def paired_gain(workspace: Workspace, before: RunRecord, after: RunRecord) -> Gain | str:
     """How much better a run is than another on the photos that both held out with the same truth; or why nobody can say."""
-    try:
-        tables = [held_out_of(workspace, run) for run in (before, after)]
-    except OrchestratorError as error:
-        return error.message
-    tables = [table.assign(answer=answers_of(table, before.task)) for table in tables]
-    found = _gain(tables[0], tables[1], len(CLASSES[before.task]))
-    return f"{before.id} and {after.id} have held out no photo in common" if found is None else found
+    tables = []
+    for run in (before, after):
+        try:
+            found = held_out_of(workspace, run)
+        except OrchestratorError as error:
+            return error.message
+        tables.append(found.photos.assign(truth=found.truth, answer=found.choice))
+    gain = _gain(tables[0], tables[1], len(CLASSES[before.task]))
+    return f"{before.id} and {after.id} have held out no photo in common" if gain is None else gain
 
 
-def ensemble_gain(workspace: Workspace, before: Mapping[str, Any], after: Mapping[str, Any]) -> Gain | str:
-    """How much better an ensemble's labels are than another's for the same photos; or why nobody can say.
-
-    Args:
-        workspace: of both.
-        before: an ensemble's record.
-        after: another's.
-    """
+def ensemble_gain(workspace: Workspace, before: EnsembleRecord, after: EnsembleRecord) -> Gain | str:
+    """How much better an ensemble's labels are than another's for the same photos; or why nobody can say."""
     tables = []
     for record in (before, after):
-        if record["evaluation"] is None:
-            return f"{record['id']} has no score"
-        path = workspace.root / record["id"] / OUT_OF_FOLD
+        if record.evaluation is None:
+            return f"{record.id} has no score"
+        path = workspace.root / record.id / OUT_OF_FOLD
         try:
-            check_file(path, record["files"][OUT_OF_FOLD], "")
+            check_file(path, record.files[OUT_OF_FOLD], "")
         except DamagedError as error:
             return error.fact
         table = pd.read_parquet(path)
         truth = compose(*(table[f"{task}_truth"].to_numpy() for task in TASKS))
         tables.append(table.assign(truth=truth, answer=table["label"]))
-    found = _gain(tables[0], tables[1], len(LABELS))
-    return f"{before['id']} and {after['id']} were scored on no photo in common" if found is None else found
+    gain = _gain(tables[0], tables[1], len(LABELS))
+    return f"{before.id} and {after.id} were scored on no photo in common" if gain is None else gain
 
 
 def _gain(before: pd.DataFrame, after: pd.DataFrame, classes: int) -> Gain | None:

@@ -1,0 +1,144 @@
+"""Who answers what: named voters and their probabilities for the same photos."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Answers", "Floats", "Voter"]
+
+Floats = NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class Voter:
+    """One who answers for one task.
+
+    Out of fold a run is one voter, since each photo is answered by the one member that did not see its person; in prediction each
+    of its members is. A joint network is a voter of every task.
+
+    Attributes:
+        task: what it answers for.
+        source: a run's id, or the name of a table from elsewhere.
+        fold: whose member it is; None for a run, for a member that was trained on everything, and for a table.
+        weight: how much it counts beside the others of its task, above 0, any scale.
+        external: whether it is a table from elsewhere.
+    """
+
+    task: str
+    source: str
+    fold: int | None = None
+    weight: float = 1.0
+    external: bool = False
+
+    @property
+    def name(self) -> str:
+        """In words: `age-0001/fold-2`, `age-0001`, `old.csv`."""
+        return self.source if self.fold is None else f"{self.source}/fold-{self.fold}"
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """The answers of V voters for N photos.
+
+    Attributes:
+        classes: task -> C, its number of classes, in the order of the label's digits, the most significant first.
+        photos: N.
+        voters: in any order.
+        probabilities: for each voter an array (N, C), floats in 0..1, rows summing to 1; a row of zeros abstains.
+
+    Raises:
+        ValueError: voters without an array, of an unknown task, or arrays of another shape.
+    """
+
+    classes: Mapping[str, int]
+    photos: int
+    voters: tuple[Voter, ...]
+    probabilities: tuple[Floats, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.voters) != len(self.probabilities):
+            raise ValueError(f"got {len(self.probabilities)} arrays for {len(self.voters)} voters")
+        for voter, array in zip(self.voters, self.probabilities, strict=True):
+            if voter.task not in self.classes:
+                raise ValueError(f"{voter.name}: answers for '{voter.task}'; the tasks are {', '.join(self.classes)}")
+            wanted = (self.photos, self.classes[voter.task])
+            if array.shape != wanted:
+                raise ValueError(
+                    f"{voter.name}: its answers for {voter.task} have the shape {array.shape}; needed: {wanted}"
+                )
+
+    def __len__(self) -> int:
+        """N."""
+        return self.photos
+
+    @property
+    def weights(self) -> list[float]:
+        """Of the voters, in their order."""
+        return [voter.weight for voter in self.voters]
+
+    @property
+    def sources(self) -> list[str]:
+        """The runs and tables that answer, each once, in their order."""
+        return list(dict.fromkeys(voter.source for voter in self.voters))
+
+    def of(self, task: str) -> Answers:
+        """Those for one task."""
+        own = self.where(lambda voter: voter.task == task)
+        return replace(own, classes={task: self.classes[task]})
+
+    def where(self, wanted: Callable[[Voter], bool]) -> Answers:
+        """Those of some voters."""
+        kept = [place for place, voter in enumerate(self.voters) if wanted(voter)]
+        return self._replaced([self.voters[place] for place in kept], [self.probabilities[place] for place in kept])
+
+    def without(self, source: str) -> Answers:
+        """Those of all others than a run or table."""
+        return self.where(lambda voter: voter.source != source)
+
+    def take(self, rows: slice | NDArray[Any]) -> Answers:
+        """Those for some photos.
+
+        Args:
+            rows: a slice, numbers of rows, or a mask (N,).
+        """
+        photos = len(np.arange(self.photos)[rows])
+        return replace(self, photos=photos, probabilities=tuple(array[rows] for array in self.probabilities))
+
+    def beside(self, other: Answers) -> Answers:
+        """With the answers of further voters for the same photos, after its own."""
+        return self._replaced([*self.voters, *other.voters], [*self.probabilities, *other.probabilities])
+
+    @staticmethod
+    def stacked(parts: Sequence[Answers]) -> Answers:
+        """The answers of the same voters for one stretch of photos after another; at least one stretch."""
+        arrays = zip(*(part.probabilities for part in parts), strict=True)
+        photos = sum(part.photos for part in parts)
+        return replace(parts[0], photos=photos, probabilities=tuple(np.concatenate(own) for own in arrays))
+
+    def mean(self) -> Floats:
+        """The plain mean of the voters of one task, shape (N, C); zeros where there is no voter.
+
+        Raises:
+            ValueError: there are several tasks.
+        """
+        if len(self.classes) != 1:
+            raise ValueError(f"a mean is of one task, got {', '.join(self.classes)}")
+        (classes,) = self.classes.values()
+        return np.asarray(np.mean(self.probabilities, axis=0) if self.voters else np.zeros((self.photos, classes)))
+
+    def asked(self) -> NDArray[np.int64]:
+        """How many members answered for each photo, shape (N,): those that do not abstain; external tables are not counted."""
+        found: dict[tuple[str, int | None], NDArray[np.bool_]] = {}
+        for voter, array in zip(self.voters, self.probabilities, strict=True):
+            if not voter.external:  # a joint network answers for every task, and is one member
+                key, answered = (voter.source, voter.fold), np.asarray(array.any(axis=1))
+                found[key] = np.asarray(found[key] | answered) if key in found else answered
+        return np.sum(list(found.values()), axis=0, dtype=np.int64) if found else np.zeros(self.photos, np.int64)
+
+    def _replaced(self, voters: Sequence[Voter], probabilities: Sequence[Floats]) -> Answers:
+        return replace(self, voters=tuple(voters), probabilities=tuple(probabilities))

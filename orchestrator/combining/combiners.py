@@ -1,0 +1,161 @@
+"""Ways of making one answer of many: values that learn from out-of-fold answers where they learn anything, and are kept as JSON.
+
+A new one is a class here or in a module beside this one, with its name in `COMBINERS` and in the package's `COLUMN`. Scoring,
+prediction, cascades and exported programs take it from there.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .answers import Answers, Voter
+from .votes import UNIT, Decision, hard_vote, lead_of, soft_vote, sums_of, tally, whole_weights
+
+__all__ = ["COMBINERS", "Combined", "Combiner", "HardVote", "SoftVote", "read_combiner"]
+
+
+@dataclass(frozen=True, eq=False)
+class Combined:
+    """One answer for each of N photos.
+
+    Attributes:
+        decisions: task -> what became of its answers.
+        label: the classes of all tasks as one number, the first task's digit the most significant, shape (N,), int64.
+    """
+
+    decisions: Mapping[str, Decision]
+    label: NDArray[np.int64]
+
+
+class Combiner(ABC):
+    """How answers become one.
+
+    Attributes:
+        name: what `--strategy` calls it.
+        how: one sentence for those who combine exported networks by programs of their own.
+        averages: whether a task's answer is the plain mean of its voters, so that a part of them foretells it (`orch cascade`).
+    """
+
+    name: ClassVar[str]
+    how: ClassVar[str]
+    averages: ClassVar[bool] = False
+
+    def fit(self, answers: Answers, truth: Mapping[str, NDArray[Any]], people: NDArray[Any]) -> Self:  # noqa: ARG002
+        """The combiner with what it learns; itself where it learns nothing.
+
+        Args:
+            answers: out of fold, for N photos.
+            truth: task -> codes, shape (N,).
+            people: the person of each photo, shape (N,): whatever is split for learning is split by people.
+        """
+        return self
+
+    @abstractmethod
+    def decide(self, answers: Answers) -> Decision:
+        """The decision of one task.
+
+        Args:
+            answers: of that task alone.
+
+        Raises:
+            ValueError: nobody answers, or voters that it cannot combine.
+        """
+
+    def combine(self, answers: Answers) -> Combined:
+        """One answer for each photo.
+
+        Raises:
+            ValueError: nobody answers for some task, or voters that it cannot combine.
+        """
+        decisions = {task: self.decide(answers.of(task)) for task in answers.classes}
+        label = np.zeros(len(answers), np.int64)
+        for task, classes in answers.classes.items():
+            label = label * classes + decisions[task].choice
+        return Combined(decisions, label)
+
+    def settled(self, so_far: Answers, pending: Sequence[Voter]) -> NDArray[np.bool_]:  # noqa: ARG002
+        """Which photos' decisions the pending voters of a task could not change, whatever they answered, shape (N,).
+
+        Args:
+            so_far: answers of one task, none of which abstains.
+            pending: those of the same task who have not been asked.
+        """
+        return np.zeros(len(so_far), bool)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON; `read_combiner` reads it back."""
+        return {"name": self.name}
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Self:  # noqa: ARG003
+        """The inverse of `as_dict`.
+
+        Raises:
+            ValueError: not the shape of this combiner.
+        """
+        return cls()
+
+
+class SoftVote(Combiner):
+    """The (weighted) mean of the voters' probabilities; the highest wins."""
+
+    name = "soft"
+    how = "Within a task take the mean of the members' probabilities; the highest wins, of equal ones the lower class."
+    averages = True
+
+    def decide(self, answers: Answers) -> Decision:
+        """As `soft_vote`."""
+        return soft_vote(answers.probabilities, answers.weights)
+
+    def settled(self, so_far: Answers, pending: Sequence[Voter]) -> NDArray[np.bool_]:
+        """Where the lead is more than the probabilities of all pending voters could make up for."""
+        mine, theirs = _weights_apart(so_far, pending)
+        return np.asarray(lead_of(sums_of(so_far.probabilities, mine)) > theirs * 2**UNIT)
+
+
+class HardVote(Combiner):
+    """Each voter's first choice counts; the majority wins."""
+
+    name = "hard"
+    how = (
+        "Within a task each member votes for its most probable class; the most votes win, of equal ones the class of the higher "
+        "mean probability."
+    )
+
+    def decide(self, answers: Answers) -> Decision:
+        """As `hard_vote`."""
+        return hard_vote(answers.probabilities, answers.weights)
+
+    def settled(self, so_far: Answers, pending: Sequence[Voter]) -> NDArray[np.bool_]:
+        """Where the lead is more than the votes of all pending voters."""
+        mine, theirs = _weights_apart(so_far, pending)
+        return np.asarray(lead_of(tally(so_far.probabilities, mine)) > theirs)
+
+
+def _weights_apart(so_far: Answers, pending: Sequence[Voter]) -> tuple[list[int], int]:
+    """The weights of those who answered, and the sum of the others', as whole numbers of one scale."""
+    weights = [*so_far.weights, *(voter.weight for voter in pending)]
+    whole = whole_weights(len(weights), weights)
+    return whole[: len(so_far.voters)], sum(whole[len(so_far.voters) :])
+
+
+COMBINERS: Mapping[str, type[Combiner]] = {one.name: one for one in (SoftVote, HardVote)}
+"""Name -> class."""
+
+
+def read_combiner(value: Mapping[str, Any]) -> Combiner:
+    """A combiner from what its `as_dict` gave.
+
+    Raises:
+        ValueError: an unknown name, or not the shape of that combiner.
+    """
+    name = str(value.get("name"))
+    if name not in COMBINERS:
+        raise ValueError(f"combiner {name!r}; allowed: {', '.join(COMBINERS)}")
+    return COMBINERS[name].from_dict(value)

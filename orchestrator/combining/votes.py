@@ -1,0 +1,196 @@
+"""Votes of one task: how its voters' probabilities become one choice. Pure NumPy, whatever the voters' order.
+
+Soft: the (weighted) mean of the voters' probabilities. Hard: each voter has one vote for its most probable class; the majority
+wins; a tie goes to the higher mean probability, then to the lower class. Voters are added up as whole numbers of 2^-23, and
+weights are whole numbers, each rounded by itself: so no order of voters changes a bit of the result, nor does a voter that
+abstains, and voting is little more than reading: what only some callers ask for (shares, agreement) is worked out when they do
+(`orch bench voting`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import frexp
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .answers import Floats
+
+__all__ = ["UNIT", "Decision", "hard_vote", "lead_of", "soft_vote", "sums_of", "tally", "whole_weights"]
+
+UNIT = 23
+"""Adding 1 to a float32 in 0..1 rounds it to a multiple of 2^-23, which then stands in the lowest bits of the sum: its
+mantissa. Sums of whole numbers are exact in any order, and 2^-23 is about what float32 probabilities resolve (2^-24)."""
+
+ONE = np.float32(1)
+ONE_BITS = 0x3F800000  # of float32 1.0, read as an int32
+AT_ONCE = 255  # voters added up in an int32; sums of more could pass its 31 bits
+
+WEIGHT_BITS = 20
+"""Significant bits that a weight is rounded to, whatever the other weights are: 1 in a million. With the 23 of a probability they
+leave 20 of an int64 for the voters, and for how far weights lie apart."""
+
+
+@dataclass(frozen=True, eq=False)
+class Decision:
+    """What became of one task's answers.
+
+    Attributes:
+        choice: the class of each photo, shape (N,), int8.
+        scores: how much speaks for each class, shape (N, C), not negative, any scale.
+        probabilities: the voters' own, V arrays (N, C).
+        weights: the voters' weights, V whole numbers; 1 for all where they weigh the same.
+    """
+
+    choice: NDArray[np.int8]
+    scores: NDArray[Any]
+    probabilities: Sequence[Floats]
+    weights: Sequence[int]
+
+    @cached_property
+    def shares(self) -> NDArray[np.float64]:
+        """Each class's share of the scores: of a soft vote the mean probabilities. Shape (N, C), float64, rows sum to 1."""
+        total = sum(column.astype(np.float64) for column in self.scores.T)  # columns: a sum along a short axis is slow
+        return np.stack([column / total for column in self.scores.T], axis=1)
+
+    @cached_property
+    def agreement(self) -> NDArray[np.float64]:
+        """The (weighted) share of voters whose own first choice is the class chosen, shape (N,), 0..1."""
+        votes = tally(self.probabilities, self.weights)
+        # Whoever chose it, class by class: picking one column a row is slower.
+        winner = sum(np.where(self.choice == code, column, 0) for code, column in enumerate(votes.T))
+        return np.asarray(winner / votes.sum(axis=1))
+
+
+def soft_vote(probabilities: Sequence[Floats], weights: Sequence[float]) -> Decision:
+    """The class with the highest (weighted) mean probability; of equal ones the lower class.
+
+    Args:
+        probabilities: V arrays (N, C), finite, in 0..1, rows summing to 1; a row of zeros abstains.
+        weights: V positive numbers, any scale.
+
+    Raises:
+        ValueError: no voters, or weights that do not fit, or lie too far apart to be added up exactly.
+    """
+    whole = whole_weights(len(probabilities), weights)
+    sums = sums_of(probabilities, whole)
+    return Decision(_first_choice(sums), sums, probabilities, whole)
+
+
+def hard_vote(probabilities: Sequence[Floats], weights: Sequence[float]) -> Decision:
+    """The class with the most votes; of equal ones that with the higher mean probability, then the lower class.
+
+    Args and errors as of `soft_vote`; `scores` are the votes.
+    """
+    whole = whole_weights(len(probabilities), weights)
+    votes, sums = tally(probabilities, whole), sums_of(probabilities, whole)
+    if sums.dtype == np.int32:  # one number to compare by: votes above, probabilities below
+        ranks = np.stack([(column.astype(np.int64) << 32) + sums[:, code] for code, column in enumerate(votes.T)]).T
+    else:
+        ranks = np.where(votes == votes.max(axis=1, keepdims=True), sums, -1)
+    return Decision(_first_choice(ranks), votes, probabilities, whole)
+
+
+def sums_of(voters: Sequence[Floats], weights: Sequence[int]) -> NDArray[np.integer[Any]]:
+    """The weighted sum of the voters' probabilities in units of 2^-23, shape (N, C); arguments as of `tally`."""
+    if len(voters) <= AT_ONCE and _equal(weights):
+        return _plain_sums(voters)
+    sums = np.zeros(voters[0].shape, np.int64)
+    for weight in sorted(set(weights)):  # whole numbers: the order of sums is all the same
+        own = [voter for voter, its in zip(voters, weights, strict=True) if its == weight]
+        for start in range(0, len(own), AT_ONCE):
+            sums += _plain_sums(own[start : start + AT_ONCE]) * np.int64(weight)
+    return sums
+
+
+def _plain_sums(voters: Sequence[Floats]) -> NDArray[np.int32]:
+    """The sum of at most `AT_ONCE` voters' probabilities in units of 2^-23, shape (N, C)."""
+    rounded = np.empty(voters[0].shape, np.float32)
+    sums = np.empty(voters[0].shape, np.int32)
+    bits = rounded.view(np.int32)
+    for number, voter in enumerate(voters):
+        np.add(voter, ONE, out=rounded, casting="same_kind")
+        if number == 0:
+            np.subtract(bits, _as_int32(len(voters) * ONE_BITS), out=sums)
+        else:
+            np.add(sums, bits, out=sums)  # may wrap around on the way; the whole sum fits
+    return sums
+
+
+def _as_int32(value: int) -> np.int32:
+    """The number that int32 arithmetic, which wraps around, takes for `value`."""
+    return np.int32((value + 2**31) % 2**32 - 2**31)
+
+
+def tally(voters: Sequence[Floats], weights: Sequence[int]) -> NDArray[np.integer[Any]]:
+    """The votes for each class, shape (N, C): the weights of the voters whose first choice it is.
+
+    Args:
+        voters: V arrays (N, C), as of `soft_vote`.
+        weights: V whole numbers; 1 for all where they weigh the same.
+    """
+    photos, classes = voters[0].shape
+    kind = np.uint8 if sum(weights) <= np.iinfo(np.uint8).max else np.int64
+    votes = np.zeros((classes, photos), kind)  # a row per class: whole rows are added up faster than columns
+    for voter, weight in zip(voters, weights, strict=True):
+        first = _first_choice(voter)
+        for code in range(classes):
+            votes[code] += np.multiply(
+                (first == code) & (voter[:, code] > 0), kind(weight)
+            )  # a row of zeros has no vote
+    return votes.T
+
+
+def _equal(weights: Sequence[int]) -> bool:
+    return all(weight == 1 for weight in weights)
+
+
+def _first_choice(rows: NDArray[Any]) -> NDArray[np.int8]:
+    """The class with the highest number, the lower one of equals; shape (N, C) in, (N,) out."""
+    choice: NDArray[np.int8] = np.greater(rows[:, 1], rows[:, 0]).view(np.int8)
+    best = rows[:, 0]
+    for code in range(2, rows.shape[1]):
+        best = np.maximum(best, rows[:, code - 1])
+        better = np.greater(rows[:, code], best).view(np.int8)
+        np.maximum(choice, better * np.int8(code), out=choice)  # a later class has the higher code
+    return choice
+
+
+def lead_of(scores: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+    """How far the first class of each photo is ahead of the second, shape (N,), of whole scores (N, C)."""
+    ordered = np.sort(scores.astype(np.int64), axis=1)
+    return np.asarray(ordered[:, -1] - ordered[:, -2])
+
+
+def whole_weights(voters: int, weights: Sequence[float]) -> list[int]:
+    """Weights as whole numbers, for sums that are exact.
+
+    Each is rounded by itself, and all are scaled by one power of two: who else votes does not change how those who answer are
+    weighed against each other, nor, because scaling by a power of two rounds nothing, a bit of the shares.
+    """
+    if not voters:
+        raise ValueError("a vote needs at least one voter, got 0")
+    if len(weights) != voters:
+        raise ValueError(f"got {len(weights)} weights for {voters} voters")
+    if not all(np.isfinite(weight) and weight > 0 for weight in weights):
+        raise ValueError(f"weights must be positive, got {list(weights)}")
+    if len(set(weights)) == 1:
+        return [1] * voters
+    parts = [_odd(float(weight)) for weight in weights]
+    least = min(power for _, power in parts)
+    whole = [odd << (power - least) for odd, power in parts]
+    if sum(whole) >= 2 ** (63 - UNIT):
+        raise ValueError(f"weights lie too far apart to be added up exactly: {min(weights):g} to {max(weights):g}")
+    return whole
+
+
+def _odd(weight: float) -> tuple[int, int]:
+    """A positive weight, rounded to `WEIGHT_BITS`, as an odd number times a power of two."""
+    mantissa, power = frexp(weight)
+    number = round(mantissa * 2**WEIGHT_BITS)
+    zeros = (number & -number).bit_length() - 1
+    return number >> zeros, power - WEIGHT_BITS + zeros

@@ -1,0 +1,180 @@
+"""A combiner is a value: it survives JSON, is exact where it says that a vote is settled, and a new one needs no other change."""
+
+import importlib
+import importlib.util
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator import combining
+from orchestrator.combining import COLUMN, STRATEGIES
+from orchestrator.combining.answers import Answers, Voter
+from orchestrator.combining.combiners import COMBINERS, Combined, Combiner, SoftVote, read_combiner
+from orchestrator.combining.votes import Decision, soft_vote
+from orchestrator.labels import CLASS_COUNTS, TASKS, compose
+from tests.conftest import Done
+
+Orch = Callable[..., Done]
+
+
+def drawn(photos: int, members: int, seed: int, digits: int = 1) -> Answers:
+    """Rounded to few digits, so that ties occur."""
+    rng = np.random.default_rng(seed)
+    voters, arrays = [], []
+    for task, classes in CLASS_COUNTS.items():
+        for fold in range(members):
+            raw = np.round(rng.dirichlet(np.ones(classes), photos), digits) + 0.05
+            voters.append(Voter(task, f"{task}-0001", fold, weight=float(rng.integers(1, 4))))
+            arrays.append((raw / raw.sum(axis=1, keepdims=True)).astype(np.float32))
+    return Answers(CLASS_COUNTS, photos, tuple(voters), tuple(arrays))
+
+
+def test_every_strategy_has_a_class_and_a_column() -> None:
+    assert tuple(COMBINERS) == STRATEGIES == tuple(COLUMN)
+    for name, kind in COMBINERS.items():
+        assert (kind.name, kind().as_dict()["name"]) == (name, name)
+        assert kind.how.endswith(".")
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_a_combiner_survives_json(name: str) -> None:
+    answers = drawn(40, 3, 1)
+    combiner = COMBINERS[name]()
+    again = read_combiner(json.loads(json.dumps(combiner.as_dict(), allow_nan=False)))
+    assert type(again) is type(combiner)
+    assert np.array_equal(again.combine(answers).label, combiner.combine(answers).label)
+    with pytest.raises(ValueError, match="combiner 'best'; allowed: soft, hard"):
+        read_combiner({"name": "best"})
+
+
+@given(st.sampled_from(STRATEGIES), st.integers(1, 5), st.integers(0, 2**32 - 1))
+def test_the_label_is_the_code_of_the_decisions(name: str, members: int, seed: int) -> None:
+    answers = drawn(25, members, seed)
+    found = COMBINERS[name]().combine(answers)
+    assert list(found.decisions) == list(TASKS)
+    assert np.array_equal(found.label, compose(*(found.decisions[task].choice for task in TASKS)))
+    with pytest.raises(ValueError, match="at least one voter"):
+        COMBINERS[name]().combine(answers.where(lambda voter: voter.task != "age"))
+
+
+@given(st.sampled_from(STRATEGIES), st.integers(2, 5), st.integers(1, 4), st.integers(0, 2**32 - 1))
+def test_no_answer_of_pending_voters_turns_a_settled_vote(name: str, members: int, asked: int, seed: int) -> None:
+    """Whatever weights they have: all of them certain of each class in turn, or silent."""
+    asked = min(asked, members - 1)
+    combiner, whole = COMBINERS[name](), drawn(30, members, seed)
+    for task, classes in CLASS_COUNTS.items():
+        own = whole.of(task)
+        so_far = own.where(lambda voter: voter.fold in range(asked))
+        pending = [voter for voter in own.voters if voter not in so_far.voters]
+        settled = combiner.settled(so_far, pending)
+        now = combiner.decide(so_far).choice
+        for said in [*np.eye(classes, dtype=np.float32), np.zeros(classes, np.float32)]:
+            rest = tuple(np.tile(said, (30, 1)) for _ in pending)
+            then = combiner.decide(so_far.beside(Answers(so_far.classes, 30, tuple(pending), rest))).choice
+            assert np.array_equal(now[settled], then[settled])
+
+
+def test_equal_weights_settle_as_soon_as_the_rest_cannot_catch_up() -> None:
+    certain = np.tile(np.float32([0, 1]), (3, 1))
+    voters = [Voter("gender", "gender-0001", fold) for fold in range(5)]
+    for name in STRATEGIES:
+        for asked, settled in ((1, False), (2, False), (3, True)):
+            so_far = Answers({"gender": 2}, 3, tuple(voters[:asked]), (certain,) * asked)
+            assert COMBINERS[name]().settled(so_far, voters[asked:]).tolist() == [settled] * 3
+
+
+class Weighted(Combiner):
+    """A learned combiner as a stranger would add one: each run weighs by its accuracy; it cannot tell what is settled."""
+
+    name = "weighted"
+    how = "Within a task take the mean of the members' probabilities, weighted by `weights`."
+
+    def __init__(self, weights: Mapping[str, float] | None = None) -> None:
+        self.weights = dict(weights or {})
+
+    def fit(self, answers: Answers, truth: Mapping[str, np.ndarray], people: np.ndarray) -> Self:
+        assert len(people) == len(answers)
+        found = {}
+        for voter, array in zip(answers.voters, answers.probabilities, strict=True):
+            found[voter.source] = float((array.argmax(axis=1) == truth[voter.task]).mean())
+        return type(self)(found)
+
+    def decide(self, answers: Answers) -> Decision:
+        return soft_vote(answers.probabilities, [self.weights[voter.source] for voter in answers.voters])
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"name": self.name, "weights": self.weights}
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Self:
+        return cls(value["weights"])
+
+
+class NeverOld(SoftVote):
+    """A decision rule over the whole label: nobody is old."""
+
+    name = "never_old"
+
+    def combine(self, answers: Answers) -> Combined:
+        found = super().combine(answers)
+        return Combined(found.decisions, np.where(found.label % 3 == 2, found.label - 1, found.label))
+
+
+@pytest.mark.parametrize("kind", [Weighted, NeverOld])
+def test_a_new_combiner_is_a_class_and_its_name(
+    orch: Orch, people: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: type[Combiner]
+) -> None:
+    """Scored, saved, predicted with, asked in a cascade and labelled with, and no line of these knows it."""
+    name, images = kind.name, people / "eval/images"
+    monkeypatch.setitem(COMBINERS, name, kind)
+    monkeypatch.setitem(COLUMN, name, "p")
+    for place in ("orchestrator.combining", "orchestrator.ensembling", "orchestrator.records.repair"):
+        monkeypatch.setattr(importlib.import_module(place), "STRATEGIES", (*STRATEGIES, name))
+    done = orch("ensemble", "--strategy", name, "-w", workspace, "--json")
+    assert done.code == 0, done.err
+    record = json.loads(done.out)
+    assert record["id"] == f"{name}-0001"
+    scored = pd.read_parquet(workspace / record["id"] / "out_of_fold.parquet")
+    predict = ("predict", images, "-w", workspace, "--engine", "torch", "--json")
+    answers = json.loads(orch(*predict).out)
+    assert {len(one["probabilities"]) for one in answers} == {3}
+    if kind is NeverOld:
+        assert not (scored["label"] % 3 == 2).any()
+        assert not any(one["label"] % 3 == 2 for one in answers)
+    else:
+        weights = read_combiner(record["combiner"]).as_dict()["weights"]
+        assert set(weights) == {f"{task}-0001" for task in TASKS}
+        assert 0 < weights["mask-0001"] < 1
+    cascade = json.loads(orch(*predict, "--cascade").out)
+    assert [one["label"] for one in cascade] == [one["label"] for one in answers]
+    if kind is Weighted:
+        assert {one["asked"] for one in cascade} == {9}
+    labels = tmp_path / "labels.csv"
+    assert orch("pseudo", images, "-w", workspace, "--out", labels, "--threshold", 0.5).code == 0
+
+
+def test_the_package_works_by_itself_wherever_it_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As beside an export: no import of orchestrator, the same answers."""
+    shutil.copytree(Path(str(combining.__file__)).parent, tmp_path / "elsewhere")
+    for path in (tmp_path / "elsewhere").glob("*.py"):
+        assert "import orchestrator" not in path.read_text()
+        assert "from orchestrator" not in path.read_text()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    theirs: Any = importlib.import_module("elsewhere.combiners")
+    assert theirs.COMBINERS is not COMBINERS
+    answers = drawn(50, 3, 7)
+    for name in STRATEGIES:
+        voters = tuple(theirs.Voter(one.task, one.source, one.fold, one.weight) for one in answers.voters)
+        copied = theirs.Answers(answers.classes, 50, voters, answers.probabilities)
+        mine, other = COMBINERS[name]().combine(answers), theirs.COMBINERS[name]().combine(copied)
+        assert np.array_equal(mine.label, other.label)
+        for task in TASKS:
+            assert np.array_equal(mine.decisions[task].shares, other.decisions[task].shares)
