@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from orchestrator.choosing import make_current
 from orchestrator.commands import orch
 from orchestrator.errors import DamagedError, WorkspaceError
-from orchestrator.inputs import key_of, new_run, read_inputs
+from orchestrator.inputs import read_inputs
 from orchestrator.preparation import Observer, Work, first_job, missing_jobs, pixels_of
 from orchestrator.records.comparison import near
 from orchestrator.records.environment import versions
@@ -26,12 +26,11 @@ from orchestrator.records.members import check_member, clear, conclude, heal, sh
 from orchestrator.records.run import RUN_LOCK, RunRecord
 from orchestrator.records.workspace import Workspace
 from orchestrator.retraining import base_run, check_fold_numbers, check_folds, settle, tell_base
+from orchestrator.run_plans import RunPlan
 from orchestrator.settings import Settings
 from orchestrator.specialist import Specialist
-from orchestrator.training.cards import identity_of
 
 if TYPE_CHECKING:
-    from orchestrator.inputs import Inputs
     from orchestrator.training.jobs import JobResult
     from orchestrator.training.member import MemberJob
 
@@ -40,9 +39,9 @@ __all__ = [
     "Report",
     "Settings",
     "first_jobs",
-    "found_run",
     "heal_runs",
     "hold",
+    "offer",
     "retrain",
     "train_all",
     "train_runs",
@@ -92,30 +91,25 @@ def train_all(settings: Settings, specialists: Mapping[str, Specialist], observe
     inputs = read_inputs(settings, specialists, observer.say)
     for task in specialists:  # what says so must be writable by this version when all is trained
         inputs.workspace.current_or_none(task)
-    members = len(specialists) * len(inputs.folds)
-    taken_up = {
-        task: found_run(inputs.workspace, task, key_of(settings, inputs, task), finished_too=True)
-        for task in specialists
-    }
-    heal_runs([run for run in taken_up.values() if run is not None], observer)
-    open_tasks = {task for task, run in taken_up.items() if run is None or not run.complete}
+    members = len(specialists) * len(inputs.data.folds)
+    plans = {task: RunPlan(settings, inputs, task, members=members) for task in specialists}
+    heal_runs([run for plan in plans.values() for run in plan.known()], observer)
+    known = {task: plan.find() for task, plan in plans.items()}
+    open_tasks = {task for task, run in known.items() if run is None or not run.complete}
     pixels = pixels_of(settings, inputs, open_tasks, observer)  # before any run is written: a photo may be damaged
-    with inputs.workspace.lock():
-        runs = [
-            found_run(inputs.workspace, task, key_of(settings, inputs, task), finished_too=True)
-            or new_run(settings, inputs, task, members)
-            for task in specialists
-        ]
+    runs = [plan.find_or_begin() for plan in plans.values()]
     for run in runs:
-        if run.complete and run.published:
+        if run.complete and run.make_current == "never":
             current = inputs.workspace.current_or_none(run.task)
             other = "" if current in (run.id, None) else f" {current} stays the current {run.task} run."
             observer.say(f"{run.id} is complete already (same recipe, data, plan and seed): kept as it is.{other}")
             if current is None:  # of an experiment, or the current one was deleted
                 make_current(inputs.workspace, run, observer.say)
-    _offer(runs)
+    _shall_be_offered(runs)
     works = [Work(settings, specialists[run.task], inputs, run, pixels[run.task]) for run in runs if run.task in pixels]
-    return train_runs(runs, works, observer, started)
+    report = train_runs(runs, works, observer, started)
+    offer(report.runs, observer)
+    return report
 
 
 def retrain(
@@ -141,66 +135,78 @@ def retrain(
     before = base_run(settings.workspace, task, base, bool(folds))
     settings = settle(settings, task, folds, before)
     check_fold_numbers(folds, settings.k)
-    parent = before if folds else None
     inputs = read_inputs(settings, {task: specialist}, observer.say, before)
     tell_base(before, settings, observer.say)
+    members, parent = len(folds) or len(inputs.data.folds), before if folds else None
+    plan = RunPlan(settings, inputs, task, before, parent, folds, members=members)
     kept = [fold for fold in parent.folds if fold not in folds] if parent else []
     if parent is not None:
         check_folds(inputs, parent)
         for fold in kept:
             check_member(parent, fold)
-        if not again and all(_is_trained_so(parent, fold, settings, inputs) for fold in folds):
-            numbers = f"fold{'s' * (len(folds) > 1)} {', '.join(map(str, folds))}"
-            observer.say(
-                f"{parent.id} has {numbers} already, by the same recipe, data, plan and seed. --again trains once more, another "
-                "--seed draws anew."
-            )
+        if not again and _has_folds(parent, plan, observer):
             return Report([parent], {}, time.monotonic() - started)
-    key = key_of(settings, inputs, task, parent, folds)
-    run, same = (found_run(inputs.workspace, task, key, finished_too) for finished_too in (False, True))
-    heal_runs([one for one in (run, same) if one is not None], observer)
-    if run is None and same is not None and not same.complete:
-        run = same
+    heal_runs(plan.known(), observer)
+    run, same = plan.find_open(), plan.find()
     if run is None and same is not None and not again:
-        observer.say(
-            f"{same.id} has it already: the same recipe, data, plan and seed. --again trains it once more, another "
-            "--seed draws anew."
-        )
-        current = inputs.workspace.current_or_none(task)
-        if current is None:
-            make_current(inputs.workspace, same, observer.say)
-        elif current != same.id:
-            use = orch("runs", "use", same.id, workspace=settings.workspace)
-            observer.say(f"{current} is the current {task} run; `{use}` makes {same.id} that.")
+        _tell_trained(plan, same, observer)
         return Report([same], {}, time.monotonic() - started)
     if run is None:
-        for line in near(
-            inputs.workspace.runs(task), task, inputs.recipes[task], settings.seed, inputs.fingerprint, inputs.plan,
-            inputs.extra_of(task),
-        ):  # fmt: skip
-            observer.say(line)
+        _tell_near(plan, observer)
     pixels = pixels_of(settings, inputs, {task}, observer)  # before any run is written: a photo may be damaged
-    with inputs.workspace.lock():
-        run = found_run(inputs.workspace, task, key, finished_too=run is not None and run.published)
-        members = len(folds) or len(inputs.folds)
-        run = run or new_run(settings, inputs, task, members, parent, folds, before)
-    _offer([run])
+    run = plan.go_on_or_begin(run)
+    _shall_be_offered([run])
     if parent is not None and kept:
         observer.say(f"{run.id} shares fold{'s' * (len(kept) > 1)} {', '.join(map(str, kept))} with {parent.id}.")
         for fold in kept:
             share_member(parent, run, fold)
-    return train_runs([run], [Work(settings, specialist, inputs, run, pixels[task])], observer, started)
+    report = train_runs([run], [Work(settings, specialist, inputs, run, pixels[task])], observer, started)
+    offer(report.runs, observer)
+    return report
 
 
-def _is_trained_so(run: RunRecord, fold: int, settings: Settings, inputs: Inputs) -> bool:
-    """Whether a run's member, complete and whole, is what a training by these inputs would come to."""
-    task, recipe, weights = run.task, inputs.recipes[run.task].digest(), inputs.weights[run.task].sha256
-    plan = inputs.plan.digest if inputs.plan else None
-    wanted = identity_of(task, fold, recipe, weights, inputs.fingerprint, plan, settings.seed, inputs.extra_of(task))
+def _has_folds(parent: RunRecord, plan: RunPlan, observer: Observer) -> bool:
+    """Whether a run's members of the folds to retrain are what that would come to."""
+    if not all(_has_member(parent, fold, plan.identity(fold)) for fold in plan.folds):
+        return False
+    numbers = f"fold{'s' * (len(plan.folds) > 1)} {', '.join(map(str, plan.folds))}"
+    observer.say(
+        f"{parent.id} has {numbers} already, by the same recipe, data, plan and seed. --again trains once more, another "
+        "--seed draws anew."
+    )
+    return True
+
+
+def _tell_trained(plan: RunPlan, run: RunRecord, observer: Observer) -> None:
+    """That a run has been trained so already; it becomes the current one where there is none."""
+    observer.say(
+        f"{run.id} has it already: the same recipe, data, plan and seed. --again trains it once more, another "
+        "--seed draws anew."
+    )
+    current = plan.inputs.workspace.current_or_none(plan.task)
+    if current is None:
+        make_current(plan.inputs.workspace, run, observer.say)
+    elif current != run.id:
+        use = orch("runs", "use", run.id, workspace=plan.settings.workspace)
+        observer.say(f"{current} is the current {plan.task} run; `{use}` makes {run.id} that.")
+
+
+def _has_member(run: RunRecord, fold: int, identity: str) -> bool:
+    """Whether a run's member is there, complete and whole, by its identity."""
     try:
-        return bool(check_member(run, fold)["id"] == wanted)
+        return bool(check_member(run, fold)["id"] == identity)
     except DamagedError:
         return False
+
+
+def _tell_near(plan: RunPlan, observer: Observer) -> None:
+    """Which runs differ from the one to come in a setting or two."""
+    inputs = plan.inputs
+    for line in near(
+        inputs.workspace.runs(plan.task), plan.task, plan.recipe, plan.settings.seed, inputs.data.fingerprint,
+        inputs.data.plan, inputs.extra_of(plan.task),
+    ):  # fmt: skip
+        observer.say(line)
 
 
 def heal_runs(runs: Sequence[RunRecord], observer: Observer) -> None:
@@ -221,22 +227,14 @@ def first_jobs(settings: Settings, specialists: Mapping[str, Specialist], observ
     pixels = pixels_of(settings, inputs, set(specialists), observer)
     jobs = {}
     for task, specialist in specialists.items():
-        run = found_run(inputs.workspace, task, key_of(settings, inputs, task), finished_too=True)
+        run = RunPlan(settings, inputs, task).find()
         if run is None:
             raise WorkspaceError(f"{settings.workspace}: no {task} run of these settings. Train it first.")
         jobs[task] = first_job(Work(settings, specialist, inputs, run, pixels[task]))
     return jobs
 
 
-def found_run(workspace: Workspace, task: str, key: str, finished_too: bool) -> RunRecord | None:
-    """The newest run of this key that may be taken up: unfinished, or finished and killed before it was published."""
-    runs = [run for run in workspace.runs(task) if run.key == key]
-    return next((run for run in reversed(runs) if finished_too or not (run.complete and run.published)), None)
-
-
-def train_runs(
-    runs: Sequence[RunRecord], works: Sequence[Work], observer: Observer, started: float, offer: bool = True
-) -> Report:
+def train_runs(runs: Sequence[RunRecord], works: Sequence[Work], observer: Observer, started: float) -> Report:
     """Trains what is missing of runs, all their members in one queue, and closes those that are whole.
 
     Args:
@@ -244,7 +242,6 @@ def train_runs(
         works: of those that are not.
         observer: who watches.
         started: when the command began, by time.monotonic.
-        offer: runs that were not yet offered as their specialists' current ones become that.
     """
     from orchestrator.training.jobs import run_jobs, share_out
 
@@ -290,11 +287,6 @@ def train_runs(
             training = time.monotonic() - begun
         for work in open_works:
             _close(work.run)
-    for run in runs if offer else []:
-        if run.complete and not run.published:
-            make_current(Workspace(run.folder.parent), run, observer.say)
-            run.published = True
-            run.save()
     return Report(list(runs), failures, time.monotonic() - started, given_up, trained, at_once, training)
 
 
@@ -305,11 +297,20 @@ def _close(run: RunRecord) -> None:
     conclude(run, files=False)
 
 
-def _offer(runs: Sequence[RunRecord]) -> None:
+def offer(runs: Sequence[RunRecord], observer: Observer) -> None:
+    """Makes complete runs their specialists' current ones that shall become that, each once."""
+    for run in runs:
+        if run.complete and run.make_current == "auto":
+            make_current(Workspace(run.folder.parent), run, observer.say)
+            run.make_current = "never"
+            run.save()
+
+
+def _shall_be_offered(runs: Sequence[RunRecord]) -> None:
     """An experiment's unfinished runs that training itself goes on with shall become current ones when they are complete."""
     for run in runs:
-        if run.published and not run.complete:
-            run.published = False
+        if run.make_current == "never" and not run.complete:
+            run.make_current = "auto"
             run.save()
 
 

@@ -113,15 +113,15 @@ def pixels_of(settings: Settings, inputs: Inputs, tasks: set[str], observer: Obs
     Photos from elsewhere come after the data's, in stores of their own.
     """
     recipes = {task: recipe for task, recipe in inputs.recipes.items() if task in tasks}
-    relative, paths = list(inputs.photos.table["path"]), inputs.photos.paths
-    found = _rows_of(settings, inputs, recipes, relative, paths, inputs.content, observer)
-    if inputs.extra is None:
+    relative, paths = list(inputs.data.photos.table["path"]), inputs.data.photos.paths
+    found = _rows_of(settings, inputs, recipes, relative, paths, inputs.data.content, observer)
+    if inputs.data.extra is None:
         return found
     # Where they lie does not matter, and a photo with a label for each fold is one photo.
-    once = dict(zip(inputs.extra_content, inputs.extra.paths, strict=True))
+    once = dict(zip(inputs.data.extra_content, inputs.data.extra.paths, strict=True))
     names = list(once)
     extra = _rows_of(settings, inputs, recipes, names, list(once.values()), names, observer)
-    places = pd.Index(names).get_indexer(pd.Index(inputs.extra_content))
+    places = pd.Index(names).get_indexer(pd.Index(inputs.data.extra_content))
     return {task: JoinedRows(found[task], len(paths), extra[task], places) for task in found}
 
 
@@ -171,7 +171,7 @@ def _tell_faces(faces: Sequence[Box | None], settings: Settings, observer: Obser
 
 def _table(work: Work) -> pd.DataFrame:
     """What a job needs of each photo: path, person, truth, trained class, target, kind; those from elsewhere come last."""
-    photos, extra = work.inputs.photos.table, work.inputs.extra
+    photos, extra = work.inputs.data.photos.table, work.inputs.data.extra
     own = _labelled(work, photos).assign(extra=False)
     if extra is None:
         return own
@@ -206,13 +206,13 @@ def _job(work: Work, fold: int | None, table: pd.DataFrame) -> MemberJob:
 
     inputs, run, specialist = work.inputs, work.run, work.specialist
     recipe = inputs.recipes[run.task]
-    if fold is None or inputs.plan is None:
-        train, held_out = np.arange(len(inputs.photos)), np.array([], dtype=np.int64)
+    if fold is None or inputs.data.plan is None:
+        train, held_out = np.arange(len(inputs.data.photos)), np.array([], dtype=np.int64)
     else:
-        train, held_out = inputs.plan.split(inputs.photos.table["person"], fold)
-    if inputs.extra is not None:
-        rows = inputs.extra.for_fold(inputs.extra.known(specialist.columns), fold, inputs.plan)
-        train = np.concatenate([train, len(inputs.photos) + rows])
+        train, held_out = inputs.data.plan.split(inputs.data.photos.table["person"], fold)
+    if inputs.data.extra is not None:
+        rows = inputs.data.extra.for_fold(inputs.data.extra.known(specialist.columns), fold, inputs.data.plan)
+        train = np.concatenate([train, len(inputs.data.photos) + rows])
     train = train[~table["person"].iloc[train].isin(recipe.drop_people)]
     return MemberJob(
         folder=run.member(fold), task=run.task, fold=fold, classes=specialist.classes, table=table, train=train,
@@ -222,8 +222,8 @@ def _job(work: Work, fold: int | None, table: pd.DataFrame) -> MemberJob:
         threads=run.threads,  # of the run, not of this command: other threads give other bits
         device=inputs.device,
         notes={
-            "run": run.id, "plan_digest": inputs.plan.digest if inputs.plan else None,
-            "data_fingerprint": inputs.fingerprint, "extra_fingerprint": run.extra, "versions": versions(),
+            "run": run.id, "plan_digest": inputs.data.plan.digest if inputs.data.plan else None,
+            "data_fingerprint": inputs.data.fingerprint, "extra_fingerprint": run.extra, "versions": versions(),
             "record": run.as_json(),
         },
     )  # fmt: skip

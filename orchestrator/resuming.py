@@ -67,7 +67,7 @@ def resume(
     asked = settings or Settings(run.folder)
     _check_words(asked, data, extra)
     from orchestrator.inputs import read_inputs
-    from orchestrator.pipeline import Report, heal_runs, train_runs
+    from orchestrator.pipeline import Report, heal_runs, offer, train_runs
     from orchestrator.preparation import Work, pixels_of
 
     if run.complete and is_whole(run) and _has_origins(place, run):
@@ -83,7 +83,9 @@ def resume(
         return Report([run], {}, time.monotonic() - started)
     pixels = pixels_of(settings, inputs, {run.task}, observer)
     work = Work(settings, specialist, inputs, run, pixels[run.task])
-    return train_runs([run], [work], observer, started)
+    report = train_runs([run], [work], observer, started)
+    offer(report.runs, observer)
+    return report
 
 
 def _of_record(
@@ -138,9 +140,9 @@ def _refuse_derived(run: RunRecord) -> None:
 
 def _check_unchanged(run: RunRecord, inputs: Inputs, settings: Settings) -> None:
     """Refuses to go on with a run on other photos, plan, weights or extra photos than it was begun with."""
-    if inputs.fingerprint != run.data["fingerprint"]:
+    if inputs.data.fingerprint != run.data["fingerprint"]:
         raise DataError(f"{settings.data}: not the photos that {run.id} was trained on. Give them with --data.")
-    digest = inputs.plan.digest if inputs.plan else None
+    digest = inputs.data.plan.digest if inputs.data.plan else None
     for what, now, then in (
         ("the fold plan", digest, (run.plan or {}).get("digest")),
         ("the initial weights", inputs.weights[run.task].sha256, run.initial_weights["sha256"]),

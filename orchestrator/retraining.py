@@ -105,14 +105,14 @@ def check_folds(inputs: Inputs, parent: RunRecord) -> None:
             f"--fold retrains folds of {parent.id}, and the settings differ from its recipe. A run has one recipe: leave "
             "--recipe and --set out, or retrain the whole specialist (without --fold)."
         )
-    assert inputs.plan is not None  # `check_fold_numbers` has seen it
-    if parent.plan is None or parent.plan["digest"] != inputs.plan.digest:
+    assert inputs.data.plan is not None  # `check_fold_numbers` has seen it
+    if parent.plan is None or parent.plan["digest"] != inputs.data.plan.digest:
         other = (
             f"by plan {parent.plan['digest'][:12]} with {parent.plan['k']} folds" if parent.plan else "without a plan"
         )
         raise ConfigError(
-            f"--fold: {parent.id} was trained {other}, this command's plan is {inputs.plan.digest[:12]} with "
-            f"{inputs.plan.k}: members of different plans never mix. Give the same --folds and --plan-seed, or retrain all."
+            f"--fold: {parent.id} was trained {other}, this command's plan is {inputs.data.plan.digest[:12]} with "
+            f"{inputs.data.plan.k}: members of different plans never mix. Give the same --folds and --plan-seed, or retrain all."
         )
     if parent.initial_weights["sha256"] != inputs.weights[parent.task].sha256:
         raise ConfigError(
@@ -124,7 +124,7 @@ def check_folds(inputs: Inputs, parent: RunRecord) -> None:
             f"--fold: {parent.id} was trained with other extra photos: members of different data never mix. Give the "
             "same --extra, or retrain the whole specialist (without --fold)."
         )
-    if parent.data["fingerprint"] != inputs.fingerprint:
+    if parent.data["fingerprint"] != inputs.data.fingerprint:
         raise ConfigError(
             f"--fold: the photos changed since {parent.id} was trained: members of different data never mix. "
             "Retrain the whole specialist (without --fold)."

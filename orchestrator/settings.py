@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,13 +11,14 @@ from orchestrator.data.readers import check_source
 from orchestrator.data.sharing import check_jobs
 from orchestrator.ensemble.options import check_device
 from orchestrator.errors import ConfigError, DataError, Mistakes
+from orchestrator.labels import CLASSES
 
 if TYPE_CHECKING:
     from orchestrator.recipe import Recipe
     from orchestrator.records.run import RunRecord
     from orchestrator.specialist import Specialist
 
-__all__ = ["Settings", "add_mistakes", "check_early", "check_tables", "recipes_of"]
+__all__ = ["Settings", "add_mistakes", "changes_of", "check_early", "check_tables", "recipes_of"]
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,41 @@ def recipes_of(
 
     bases = {base.task: Recipe.model_validate(base.recipe)} if base else None
     return load_recipes(specialists, settings.recipes, settings.changes, bases)
+
+
+def changes_of(settings: Settings, specialist: Specialist, base: RunRecord | None) -> list[str]:
+    """The `--set` words without which a specialist's recipe would be another one, those of the base run before them.
+
+    Args:
+        settings: what is asked for, without mistakes.
+        specialist: whose recipe.
+        base: the run whose recipe is taken where none is named.
+    """
+    from orchestrator.config import choices_of
+
+    task, only = specialist.name, {specialist.name: specialist}
+    named = choices_of((task,), settings.recipes)[0].get(task, "")
+    recipes = (named,) if named else () if base else ("quick",)
+    found = [change for change in settings.changes if _is_for(change, task)]
+    wanted = recipes_of(replace(settings, recipes=recipes, changes=found), only, base)[task]
+    for change in list(found):
+        rest = [*found]
+        rest.remove(change)
+        try:
+            same = recipes_of(replace(settings, recipes=recipes, changes=rest), only, base)[task] == wanted
+        except ConfigError:  # words that are right together only: `loss=focal` and `focal_gamma=3`
+            continue
+        if same:
+            found = rest
+    before = base.changes if base and not named else []
+    words = {change.partition("=")[0].removeprefix(f"{task}."): change for change in (*before, *found)}
+    return list(words.values())  # a key that is set again counts once
+
+
+def _is_for(change: str, task: str) -> bool:
+    """Whether a `--set` word touches a task."""
+    first = change.partition("=")[0].partition(".")[0]
+    return first == task or first not in CLASSES
 
 
 def check_tables(tables: Sequence[Path]) -> None:

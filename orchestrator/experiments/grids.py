@@ -7,12 +7,13 @@ from collections.abc import Sequence
 
 from orchestrator.errors import Mistakes, counted
 from orchestrator.experiments.points import grid_points, settings_of
-from orchestrator.experiments.runs import known_run, run_of, tag
-from orchestrator.inputs import read_inputs
+from orchestrator.experiments.tags import tag
+from orchestrator.inputs import Inputs, read_inputs
 from orchestrator.pipeline import Report, train_runs
 from orchestrator.preparation import Observer, Work, pixels_of
 from orchestrator.records.run import RunRecord
 from orchestrator.retraining import base_run, settle, tell_base
+from orchestrator.run_plans import RunPlan
 from orchestrator.settings import Settings
 from orchestrator.specialist import Specialist
 
@@ -67,28 +68,31 @@ def train_points(
     base = base or base_run(settings.workspace, task, None)
     asked, wrong = settings_of(settings, specialist, points, base), Mistakes()
     tell_base(base, settings, observer.say)
-    made_from = []
-    for number, one in enumerate(asked):
+    made_from: list[Inputs] = []
+    for one in asked:
+        first = not made_from
         with wrong.kept():
+            data = None if first else made_from[0].data  # points differ in the recipe alone
             made_from.append(
-                read_inputs(one, {task: specialist}, observer.say if number == 0 else lambda _: None, base)
+                read_inputs(one, {task: specialist}, observer.say if first else lambda _: None, base, data)
             )
     wrong.tell()
-    observer.say(f"{counted(len(asked), 'combination')} of {counted(len(made_from[0].folds), 'fold')} each.")
+    folds = len(made_from[0].data.folds)
+    observer.say(f"{counted(len(asked), 'combination')} of {counted(folds, 'fold')} each.")
     works: list[Work] = []
     runs: list[RunRecord] = []
     for one, inputs in zip(asked, made_from, strict=True):
-        run = known_run(one, inputs, task)
+        plan = RunPlan(one, inputs, task, base, make_current="never", members=len(asked) * folds)
+        run = plan.find()
         if run is not None and run.complete:
             observer.say(f"{run.id} has {_words(one, task)} already.")
-            tag(run, tags)
-            runs.append(run)
-            continue
-        pixels = pixels_of(one, inputs, {task}, observer)[task]  # before any run is written: a photo may be damaged
-        run = run_of(one, inputs, task, len(asked) * len(inputs.folds), base, tags)
+        else:
+            pixels = pixels_of(one, inputs, {task}, observer)[task]  # before any run is written: a photo may be damaged
+            run = plan.find_or_begin()
+            works.append(Work(one, specialist, inputs, run, pixels))
+        tag(run, tags)
         runs.append(run)
-        works.append(Work(one, specialist, inputs, run, pixels))
-    return train_runs(runs, works, observer, started, offer=False)
+    return train_runs(runs, works, observer, started)
 
 
 def _words(settings: Settings, task: str) -> str:

@@ -19,9 +19,9 @@ from orchestrator.data.files import digest_of
 from orchestrator.errors import ConfigError, OrchestratorError, TrainingError, WorkspaceError, counted
 from orchestrator.evaluation.gains import held_out_of
 from orchestrator.experiments.comparing import Comparison, compare_runs
-from orchestrator.experiments.runs import known_run, run_of, tag
 from orchestrator.experiments.search import COMPLETE, FAILED, GIVEN_UP, Search, Trial, bars_of
 from orchestrator.experiments.spaces import Space
+from orchestrator.experiments.tags import tag
 from orchestrator.inputs import Inputs, read_inputs
 from orchestrator.metrics import score
 from orchestrator.pipeline import Report, train_runs
@@ -30,6 +30,7 @@ from orchestrator.recipe import Recipe
 from orchestrator.records.run import RunRecord
 from orchestrator.records.workspace import Workspace
 from orchestrator.retraining import base_run, settle, tell_base
+from orchestrator.run_plans import RunPlan
 from orchestrator.settings import Settings
 from orchestrator.specialist import Specialist
 from orchestrator.training.cards import history_of
@@ -140,7 +141,7 @@ def sweep(
     space.check(specialist, settings.recipes, settings.changes, recipe)
     tell_base(base, settings, observer.say)
     inputs = read_inputs(settings, {task: specialist}, observer.say, base)
-    if inputs.plan is None:
+    if inputs.data.plan is None:
         raise ConfigError("a search compares out-of-fold scores, and --folds 0 holds nobody out.")
     name = f"{task}-{_identity(settings, inputs, task, space)[:8]}"
     file = inputs.workspace.sweeps / f"{name}.db"
@@ -164,7 +165,8 @@ def _identity(settings: Settings, inputs: Inputs, task: str, space: Space) -> st
     return digest_of(
         {
             "task": task, "recipe": inputs.recipes[task].digest(), "weights": inputs.weights[task].sha256,
-            "data": inputs.fingerprint, "plan": inputs.plan.digest if inputs.plan else None, "folds": inputs.folds,
+            "data": inputs.data.fingerprint, "folds": inputs.data.folds,
+            "plan": inputs.data.plan.digest if inputs.data.plan else None,
             "seed": settings.seed, "device": inputs.device.partition(":")[0], "space": space.text,
             **({"extra": extra} if (extra := inputs.extra_of(task)) else {}),
         }
@@ -189,7 +191,7 @@ class _Rounds:
 
         most = len(self.search.space.points) if self.search.space.points is not None else count
         self.observer.say(
-            f"{name}: {counted(min(count, most), 'trial')} of {counted(len(self.inputs.folds), 'fold')} each."
+            f"{name}: {counted(min(count, most), 'trial')} of {counted(len(self.inputs.data.folds), 'fold')} each."
         )
         reference = self._reference()
         at_once, _ = share_out(self.settings.jobs, count, self.inputs.device)
@@ -245,12 +247,12 @@ class _Rounds:
     def _reference(self) -> RunRecord:
         """The recipe as it is, trained or found."""
         settings, inputs, task = self.settings, self.inputs, self.specialist.name
-        run = known_run(settings, inputs, task)
+        run = RunPlan(settings, inputs, task).find()
         if run is None or not run.complete:
             pixels = pixels_of(settings, inputs, {task}, self.observer)[task]
-            run = run_of(settings, inputs, task, len(inputs.folds), self.base, self.tags)
+            run = self._run(settings, inputs, together=1)
             work = Work(settings, self.specialist, inputs, run, pixels)
-            report = train_runs([run], [work], self.observer, time.monotonic(), offer=False)
+            report = train_runs([run], [work], self.observer, time.monotonic())
             if report.failures:
                 raise TrainingError("\n".join(report.failures.values()))
         self.observer.say(f"{run.id} is the recipe as it is{self.at}, which trials are held against.")
@@ -273,7 +275,7 @@ class _Rounds:
         first = train_runs(
             [work.run for work in works.values()],
             [replace(work, only=tuple(work.run.own_folds[:1])) for work in works.values()],
-            self.observer, time.monotonic(), offer=False,
+            self.observer, time.monotonic(),
         )  # fmt: skip
         stopped = {run for run, _ in [*first.failures, *first.given_up]}
         rest = [
@@ -281,7 +283,7 @@ class _Rounds:
             for name, work in works.items()
             if name not in stopped and len(work.run.own_folds) > 1
         ]
-        second = train_runs([work.run for work in rest], rest, self.observer, time.monotonic(), offer=False)
+        second = train_runs([work.run for work in rest], rest, self.observer, time.monotonic())
         for trial, work in ready:
             self.search.tell(self._end(trial, work, first, second))
 
@@ -289,12 +291,22 @@ class _Rounds:
         task = self.specialist.name
         own = [f"{task}.{word}" for word in trial.changes]
         settings = replace(self.settings, changes=[*self.settings.changes, *own])
-        inputs = read_inputs(settings, {task: self.specialist}, lambda _: None, self.base)
+        inputs = read_inputs(settings, {task: self.specialist}, lambda _: None, self.base, self.inputs.data)
         pixels = pixels_of(settings, inputs, {task}, self.observer)[task]
-        run = run_of(settings, inputs, task, together * len(inputs.folds), self.base, self.tags, threads)
+        run = self._run(settings, inputs, together, threads)
         recipe = inputs.recipes[task]
         bars = bars_of(ended, recipe.epochs, recipe.evaluate_every)
         return Work(settings, self.specialist, inputs, run, pixels, bars=bars)
+
+    def _run(self, settings: Settings, inputs: Inputs, together: int, threads: int = 0) -> RunRecord:
+        """The run of some settings, found or begun, and tagged; never the current one by itself."""
+        members = together * len(inputs.data.folds)
+        plan = RunPlan(
+            settings, inputs, self.specialist.name, self.base, make_current="never", members=members, threads=threads
+        )
+        run = plan.find_or_begin()
+        tag(run, self.tags)
+        return run
 
     def _end(self, trial: Trial, work: Work, *reports: Report) -> Trial:
         """How a trial ended, with its curve."""

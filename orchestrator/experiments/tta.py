@@ -166,7 +166,7 @@ def keep_views(workspace: Workspace, flips: Flips, specialist: Specialist) -> Ru
         if known is not None and known.complete and is_whole(known):
             return known
         run = replace(
-            source, status=UNFINISHED, created=now(), published=False, seconds=0.0, score=None, files={},
+            source, status=UNFINISHED, created=now(), make_current="auto", seconds=0.0, score=None, files={},
             changes=[*source.changes, f"views={list(recipe.views)}"], recipe=recipe.model_dump(mode="json"),
             parent=source.id, retrained=[], shared_seeds=dict(source.shared_seeds),
         )  # fmt: skip
@@ -184,7 +184,7 @@ def keep_views(workspace: Workspace, flips: Flips, specialist: Specialist) -> Ru
                     put_aside(run.member(fold))
                 share_member(source, run, fold)
                 _rewrite(run, fold, flips, specialist)
-            run.status, run.published, run.score = COMPLETE, True, flips.after.macro_f1
+            run.status, run.make_current, run.score = COMPLETE, "never", flips.after.macro_f1
             run.save()
     except Timeout:
         raise WorkspaceError(f"{run.id}: another orch command is writing this run. Wait for it, or stop it.") from None

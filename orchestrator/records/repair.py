@@ -178,7 +178,7 @@ def _repair_run(workspace: Workspace, folder: Path, say: Callable[[str], None]) 
         )
         return
     place = put_aside(folder / RECORD)
-    run.published = True
+    run.make_current = "never"
     missing = conclude(run)
     kept = f"; the old one was put aside as {place.name}" if place else ""
     rest = (

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from orchestrator.commands import orch
 from orchestrator.data.files import digest_of
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["COMPLETE", "RECORD", "RUN_LOCK", "UNFINISHED", "RunRecord", "member_folder", "run_key"]
 
-RUN_FORMAT = 2
+RUN_FORMAT = 3
 KIND = "run"
 RECORD = "run.json"
 RUN_LOCK = "run.lock"
@@ -65,8 +65,8 @@ class RunRecord:
         parent: the run that members not in `retrained` were taken from.
         retrained: folds trained anew, when there is a parent.
         seconds: wall-clock seconds of the commands that worked on it.
-        published: whether it was offered as its specialist's current run, the last step of training. Runs of an experiment
-            count as offered from the start.
+        make_current: what is to become of it when it is complete: `auto` offers it as its specialist's current run, the last
+            step of training, after which it is `never`; runs of an experiment are `never` from the start.
         score: out-of-fold macro F1, written when it is complete; None before, and where nobody is held out.
         files: folder of a member -> file -> sha256: of shared members from the start, of all when the run is complete.
         shared_seeds: fold -> the seed of a shared member, where it is not this run's.
@@ -91,7 +91,7 @@ class RunRecord:
     parent: str | None = None
     retrained: list[int] = field(default_factory=list)
     seconds: float = 0.0
-    published: bool = False
+    make_current: Literal["auto", "never"] = "auto"
     score: float | None = None
     files: dict[str, dict[str, str]] = field(default_factory=dict)
     shared_seeds: dict[str, int] = field(default_factory=dict)

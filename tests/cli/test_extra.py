@@ -407,9 +407,9 @@ def test_specialists_are_unchanged_by_what_is_not_given(people: Path, workspace:
     settings = Settings(people / "train", workspace, changes=TINY, k=3, jobs=1, device="cpu")
     inputs = read_inputs(settings, {"age": SPECIALISTS["age"]}, lambda _: None)
     record = RunRecord.load(workspace / "age-0001")
-    from orchestrator.inputs import key_of
+    from orchestrator.run_plans import RunPlan
 
-    assert key_of(settings, inputs, "age") == record.key
+    assert RunPlan(settings, inputs, "age").key == record.key
     assert "extra" not in record.data
 
 

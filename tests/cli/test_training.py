@@ -9,8 +9,6 @@ import tomllib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
-from typing import cast
 
 import pandas as pd
 import pytest
@@ -22,10 +20,9 @@ from safetensors.torch import save_file
 from orchestrator.data.readers import read
 from orchestrator.errors import ConfigError
 from orchestrator.experiments.spaces import STAGES, read_stages
-from orchestrator.inputs import Inputs, _changes
 from orchestrator.records.run import RunRecord
 from orchestrator.records.workspace import Workspace
-from orchestrator.settings import Settings, recipes_of
+from orchestrator.settings import Settings, changes_of, recipes_of
 from orchestrator.specialists import TRAINABLE
 from orchestrator.training import jobs
 from tests.conftest import TINY, Done, Silent, edit_sealed, hashes, tiny, train
@@ -236,7 +233,7 @@ def test_an_old_run_never_takes_current_back_unless_asked(orch: Orch, people: Pa
 
 def test_a_kill_before_the_last_step_is_made_up_for(orch: Orch, people: Path, workspace: Path) -> None:
     assert train(orch, people, workspace, "train", "age", "--seed", 1, *tiny("epochs=1")).code == 0
-    edit_sealed(workspace / "age-0002" / "run.json", published=False)
+    edit_sealed(workspace / "age-0002" / "run.json", make_current="auto")
     Workspace(workspace).set_current("age", "age-0001")
     (workspace / "age-0002" / "fold-0" / "checkpoint.safetensors").write_bytes(b"left behind")
     done = train(orch, people, workspace, "train", "age", "--seed", 1, *tiny("epochs=1"))
@@ -314,7 +311,7 @@ def test_going_on_under_other_versions_is_told(orch: Orch, people: Path, workspa
     path = workspace / "age-0001" / "run.json"
     environment = json.loads(path.read_text())["environment"]
     environment["versions"]["torch"] = "1.0"
-    edit_sealed(path, environment=environment, status="unfinished", published=False)
+    edit_sealed(path, environment=environment, status="unfinished", make_current="auto")
     done = train(orch, people, workspace, "train-all", *tiny())
     assert done.code == 0, done.err
     assert "note: age-0001 was begun with other versions (torch 1.0 -> " in done.err
@@ -592,10 +589,7 @@ def test_words_that_change_nothing_are_no_changes(orch: Orch, people: Path, tmp_
 
 def words_on_record(task: str, changes: Sequence[str]) -> list[str]:
     """What a run's record says was changed, of a recipe that is in order."""
-    settings = Settings(Path("people"), changes=changes)
-    specialists = {task: TRAINABLE[task]}
-    inputs = cast("Inputs", SimpleNamespace(specialists=specialists, recipes=recipes_of(settings, specialists, None)))
-    return _changes(settings, inputs, task, "quick", None)
+    return changes_of(Settings(Path("people"), changes=changes), TRAINABLE[task], None)
 
 
 def test_words_that_are_right_together_only_are_kept() -> None:

@@ -1,0 +1,17 @@
+"""How the runs of an experiment are found again: `orch runs list --where tag=...`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from orchestrator.records.annotations import Annotations
+from orchestrator.records.run import RunRecord
+from orchestrator.records.workspace import Workspace
+
+__all__ = ["tag"]
+
+
+def tag(run: RunRecord, tags: Iterable[str]) -> None:
+    """Tags a run with some words more."""
+    with Workspace(run.folder.parent).lock():  # two experiments may find the same run
+        Annotations.read(run.folder).tagged(tags).write(run.folder)
