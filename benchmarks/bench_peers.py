@@ -27,7 +27,6 @@ from orchestrator.bench.timing import in_turn, ratio
 from orchestrator.ensemble.engines import Engine, open_runners
 from orchestrator.ensemble.export import Exports
 from orchestrator.ensemble.member import Member
-from orchestrator.ensemble.predictor import Predictor
 from orchestrator.opening import open_predictor
 from orchestrator.prediction import find_photos
 from orchestrator.records.workspace import Workspace
@@ -113,9 +112,9 @@ def main() -> None:
     paths = find_photos([options.photos])[: options.count]
     with tempfile.TemporaryDirectory() as scratch:
         exports = Exports(Path(scratch))
-        on_onnx = Predictor(predictor.members, predictor.combiner)
-        exports.make(on_onnx.splits)
-        on_onnx.use(open_runners(on_onnx.splits, Engine("onnx"), exports.path, "cpu", on_onnx.threads))
+        runtime = predictor.runtime
+        exports.make(runtime.splits)
+        on_onnx = predictor.on(open_runners(runtime.splits, Engine("onnx"), exports.path, "cpu", runtime.threads))
         things: dict[str, Callable[[], object]] = {
             "orch, torch": lambda: list(predictor.predict(paths)),
             "orch, onnx": lambda: list(on_onnx.predict(paths)),

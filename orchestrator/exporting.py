@@ -131,7 +131,7 @@ def export_ensemble(
     from orchestrator.ensemble.export import Exports
     from orchestrator.ensemble.trunk import whole
 
-    around = any(geometry.face for geometry in predictor.geometries)
+    around = any(geometry.face for geometry in predictor.reader.geometries)
     sample = _sample(predictor, store, photos)
     exports = Exports(cache, tell)
     splits = [whole(member) for member in predictor.members]  # one file a member, simple to feed
@@ -202,14 +202,14 @@ def _sample(predictor: Predictor, store: Path, photos: Sequence[Path]) -> dict[G
     from orchestrator.ensemble.export import CHECK_PHOTOS
 
     if photos:
-        found = (predictor.read(path) for path in photos)
+        found = (predictor.reader.read(path) for path in photos)
         read = list(islice((one for one in found if not isinstance(one, str)), CHECK_PHOTOS))
         if not read:
             raise ConfigError(f"--photos: none of the {len(photos)} photos can be read.")
-        return {geometry: np.stack([one.pixels[geometry] for one in read]) for geometry in predictor.geometries}
-    stores = kept_stores(store, predictor.geometries)
+        return {geometry: np.stack([one.pixels[geometry] for one in read]) for geometry in predictor.reader.geometries}
+    stores = kept_stores(store, predictor.reader.geometries)
     sample = {}
-    for geometry in predictor.geometries:
+    for geometry in predictor.reader.geometries:
         pixels, count = stores[geometry]
         rows = np.unique(np.linspace(0, count - 1, CHECK_PHOTOS).astype(np.int64))
         sample[geometry] = pixels.take(rows)

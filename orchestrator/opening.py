@@ -9,7 +9,7 @@ from orchestrator.combining.combiners import COMBINERS, read_combiner
 from orchestrator.data.sealed import check_file
 from orchestrator.ensemble.external import read_external
 from orchestrator.ensemble.member import MemberFiles, load_members
-from orchestrator.ensemble.predictor import Predictor
+from orchestrator.ensemble.predictor import Predictor, start_predictor
 from orchestrator.labels import TASKS
 from orchestrator.records.workspace import Workspace
 
@@ -32,7 +32,7 @@ def open_predictor(
         device: `cpu`, `cuda` or `cuda:N`.
         loaded: called with (members loaded, members in all).
         strategy: combines in another way than the ensemble was built for.
-        sharing: as in `Predictor`.
+        sharing: as in `start_runtime`.
 
     Raises:
         WorkspaceError: no such ensemble, or member files that are missing or changed.
@@ -50,4 +50,6 @@ def open_predictor(
     tables = [replace(read_external(record.folder / one.file), name=one.name) for one in record.external]
     weights = {task: record.members_a_run(task) for task in TASKS}
     combiner = read_combiner(record.combiner) if strategy is None else COMBINERS[strategy]()
-    return record.id, Predictor(members, combiner, device, sharing=sharing, external=tables, external_weights=weights)
+    return record.id, start_predictor(
+        members, combiner, device, sharing=sharing, external=tables, external_weights=weights
+    )

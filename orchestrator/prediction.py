@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +19,10 @@ from orchestrator.labels import CLASSES, LABELS, TASKS
 if TYPE_CHECKING:
     from orchestrator.ensemble.cascade import Cascade
     from orchestrator.ensemble.predictor import Batch, Predictor
+    from orchestrator.ensemble.reader import Photo, Prepared
     from orchestrator.ensemble.trial import Chosen
 
-__all__ = ["Prediction", "choose_engines", "find_photos", "predict_photos"]
+__all__ = ["OnEngines", "Prediction", "choose_engines", "find_photos", "predict_photos"]
 
 
 @dataclass(frozen=True)
@@ -135,82 +135,113 @@ def _search(folder: Path, problems: list[Problem]) -> tuple[list[Path], Counter[
     return sorted(found), left_out, linked
 
 
+@dataclass(frozen=True)
+class OnEngines:
+    """A predictor on the engines that were chosen.
+
+    Attributes:
+        predictor: of the same members.
+        chosen: for each kind of network; empty where they stay on torch as they were loaded.
+        known: what reading the first photos gave, for whoever reads them next.
+    """
+
+    predictor: Predictor
+    chosen: Sequence[Chosen] = ()
+    known: Sequence[Prepared | str] = ()
+
+
 def choose_engines(
     predictor: Predictor,
-    paths: Sequence[Path],
+    photos: Sequence[Photo],
     engine: str,
     exact: bool,
     cache: Path,
     exporting: Callable[[int, int], None] = lambda _done, _all: None,
     tell: Callable[[str], None] = lambda _text: None,
-) -> list[Chosen]:
+    more: bool = False,
+) -> OnEngines:
     """Puts the members on an engine for these photos; the first readable ones serve to check and to try.
 
     Args:
         predictor: the members.
-        paths: the photos to come.
+        photos: the photos to come.
         engine: `auto`, `torch`, `onnx` or `openvino`.
         exact: leave out precisions below fp32.
         cache: folder for exports and trials.
         exporting: called with (exports written, exports to write).
         tell: told of each file of the cache that was damaged and is made anew.
+        more: there will be others, nobody knows how many: the engine with the best rate is worth its exports.
 
     Raises:
         EngineError: the engine asked for cannot run a member or gives other answers than torch.
     """
-    if not exact and (engine == "torch" or (engine == "auto" and len(paths) <= FEW_PHOTOS)):
-        return []  # torch, as loaded
+    few = not more and len(photos) <= FEW_PHOTOS
+    if not exact and (engine == "torch" or (engine == "auto" and few)):
+        return OnEngines(predictor)  # torch, as loaded
     from orchestrator.ensemble.export import CHECK_PHOTOS
     from orchestrator.ensemble.trial import put_on_engines
 
-    read = (predictor.read(path) for path in paths)
-    sample = list(islice((one for one in read if not isinstance(one, str)), CHECK_PHOTOS))
+    known: list[Prepared | str] = []
+    sample: list[Prepared] = []
+    for photo in photos:
+        known.append(predictor.reader.read(photo))
+        sample += [one for one in known[-1:] if not isinstance(one, str)]
+        if len(sample) == CHECK_PHOTOS:
+            break
     if not sample:
-        return []
+        return OnEngines(predictor, (), known)
     try:
-        return put_on_engines(predictor, sample, len(paths), engine, exact, cache, exporting, tell)
+        runtime, chosen = put_on_engines(
+            predictor.runtime, sample, None if more else len(photos), engine, exact, cache, exporting, tell
+        )
     except (OSError, StoreError):
         if engine != "auto":
             raise
-        return []  # a cache that cannot be written is no reason to fail: the members stay on torch
+        return OnEngines(predictor, (), known)  # a cache that cannot be written is no reason to fail
+    return OnEngines(replace(predictor, runtime=runtime), chosen, known)
 
 
 def predict_photos(
     predictor: Predictor,
-    paths: Sequence[Path],
+    photos: Sequence[Photo],
     mark_errors: bool,
     done: Callable[[int, int], None],
     batch_size: int = 0,
     cascade: Cascade | None = None,
+    known: Sequence[Prepared | str] = (),
 ) -> list[Prediction]:
     """Answers for photos, in order.
 
     Args:
         predictor: the members.
-        paths: photos.
+        photos: files, bytes, or decoded pixels.
         mark_errors: put a row without a label where a photo cannot be read, instead of raising.
         done: called with (photos done, photos in all).
         batch_size: photos at a time; bounds the memory. 0 chooses by the number of cores.
         cascade: when a vote is settled and nobody else is asked; None asks everybody.
+        known: what reading the first photos has given already.
 
     Raises:
         DataError: photos cannot be read, and `mark_errors` is off.
     """
+    from orchestrator.ensemble.predictor import name_of
+
     answers: list[Prediction] = []
-    for batch in predictor.predict(paths, mark_errors, batch_size, cascade):
-        answers += _predictions(batch, predictor.combiner.name, paths[len(answers) : len(answers) + len(batch.order)])
-        done(len(answers), len(paths))
+    for batch in predictor.predict(photos, mark_errors, batch_size, cascade, known):
+        numbers = range(len(answers), len(answers) + len(batch.order))
+        names = [Path(name_of(photos[number], number)) for number in numbers]
+        answers += _predictions(batch, predictor.combiner.name, names)
+        done(len(answers), len(photos))
     return answers
 
 
 def _predictions(batch: Batch, strategy: str, paths: Sequence[Path]) -> list[Prediction]:
-    reasons = dict(batch.failed)
     asked = [] if batch.answers is None else batch.answers.asked().tolist()
     changed = batch.changed_by_external
     answers = []
-    for path, row in zip(paths, batch.order, strict=True):
+    for number, (path, row) in enumerate(zip(paths, batch.order, strict=True)):
         if row < 0 or batch.combined is None:
-            answers.append(Prediction(path, None, "", strategy, {}, 0.0, reasons[path]))
+            answers.append(Prediction(path, None, "", strategy, {}, 0.0, batch.failed[number]))
             continue
         decisions, label = batch.combined.decisions, int(batch.combined.label[row])
         shares = {

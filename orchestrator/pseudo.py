@@ -124,10 +124,11 @@ def pseudo_label(
     failed: list[tuple[Path, str]] = []
     answered = 0
     for batch in predictor.predict(paths, skip_unreadable):
-        failed += batch.failed
+        failed += [(paths[answered + number], reason) for number, reason in batch.failed.items()]
         answered += len(batch.order)
         if batch.answers is not None:
-            parts += [_of_fold(fold, batch.paths, batch.answers, threshold) for fold in folds]
+            read = [path for path in batch.photos if isinstance(path, Path)]
+            parts += [_of_fold(fold, read, batch.answers, threshold) for fold in folds]
         done(answered, len(paths))
     table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["path", "fold", *TASKS])
     table = table[(table[list(TASKS)] != "").any(axis=1)]

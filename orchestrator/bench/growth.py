@@ -11,7 +11,7 @@ from typing import Any
 
 from orchestrator.bench.timing import in_turn
 from orchestrator.data.store import DirectPixels
-from orchestrator.ensemble.predictor import Predictor
+from orchestrator.ensemble.predictor import Predictor, start_predictor
 from orchestrator.labels import TASKS
 from orchestrator.training.jobs import run_jobs
 from orchestrator.training.member import MemberJob
@@ -74,7 +74,8 @@ def _predict(predictor: Predictor, paths: Sequence[Path]) -> None:
 def _fewer(predictor: Predictor, each: int) -> Predictor:
     """A predictor with the first `each` members of every task."""
     some = [member for task in TASKS for member in [one for one in predictor.members if one.task == task][:each]]
-    return Predictor(some, predictor.combiner, predictor.device, predictor.threads)
+    runtime = predictor.runtime
+    return start_predictor(some, predictor.combiner, runtime.device, runtime.threads)
 
 
 def _larger(job: MemberJob, paths: Sequence[Path], times: float) -> MemberJob:

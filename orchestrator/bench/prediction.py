@@ -19,7 +19,8 @@ from orchestrator.combining.combiners import SoftVote
 from orchestrator.ensemble.engines import Engine, Runner, engines_here, open_runners, torch_runners
 from orchestrator.ensemble.export import CHECK_PHOTOS, Exports
 from orchestrator.ensemble.member import Member
-from orchestrator.ensemble.predictor import Predictor, Prepared
+from orchestrator.ensemble.predictor import Predictor
+from orchestrator.ensemble.reader import Prepared, stacked
 from orchestrator.ensemble.trunk import whole
 from orchestrator.errors import EngineError
 from orchestrator.labels import CLASS_COUNTS, of_tasks
@@ -44,36 +45,35 @@ def bench_prediction(
         rounds: how often all are run in turn.
         done: called with (runs done, runs in all).
     """
-    prepared = [one for path in paths if not isinstance(one := predictor.read(path), str)]
-    exports = Exports(cache)
+    prepared = [one for path in paths if not isinstance(one := predictor.reader.read(path), str)]
+    pixels, exports = stacked(prepared), Exports(cache)
     work = float(len(paths))
-    expected = naive_answers(predictor.members, predictor.device, paths)
+    expected = naive_answers(predictor.members, predictor.runtime.device, paths)
     answers = _labels(expected)
     things: dict[str, Callable[[], object]] = {
-        "naive loop": lambda: naive_answers(predictor.members, predictor.device, paths),
+        "naive loop": lambda: naive_answers(predictor.members, predictor.runtime.device, paths),
         "decoding": partial(_decode, predictor, paths),
-        "torch, nothing shared": partial(_answer, predictor, _whole(predictor), prepared),
+        "torch, nothing shared": partial(predictor.on(_whole(predictor)).runtime.answers, pixels),
     }
     engines: dict[str, dict[str, Any]] = {}
-    rows: dict[str, Engine | None] = {str(engine): engine for engine in engines_here(predictor.device)}
-    if predictor.device != "cpu":
+    rows: dict[str, Engine | None] = {str(engine): engine for engine in engines_here(predictor.runtime.device)}
+    if predictor.runtime.device != "cpu":
         rows["torch, recipes' precision"] = None
     for engine, kind in rows.items():
         try:
-            difference = _put_on(predictor, kind, exports, prepared[:CHECK_PHOTOS])
+            there, difference = _put_on(predictor, kind, exports, prepared[:CHECK_PHOTOS])
         except EngineError as error:
             engines[engine] = {"refused": str(error)}
             continue
-        runners = list(predictor.runners)
-        found = predictor.answers(prepared)
+        found = there.runtime.answers(pixels)
         labels = _labels(found)
         engines[engine] = {
             "difference_of_members": difference, "same_labels": float((labels == answers).mean()),
             "difference_of_votes": _largest(found, expected),
         }  # fmt: skip
 
-        things[f"{engine} floor"] = partial(_answer, predictor, runners, prepared)
-        things[f"{engine} predict"] = partial(_predict, predictor, runners, paths)
+        things[f"{engine} floor"] = partial(there.runtime.answers, pixels)
+        things[f"{engine} predict"] = partial(_predict, there, paths)
     timings = in_turn(things, rounds, work, done)
     for name, about in engines.items():
         if "refused" not in about:
@@ -83,50 +83,44 @@ def bench_prediction(
                 "efficiency": ratio(timings[f"{name} floor"], timings[f"{name} predict"]),
                 "times_naive": ratio(timings["naive loop"], timings[f"{name} predict"]),
             }
+    runtime = predictor.runtime
     return {
-        "photos": len(paths), "members": len(predictor.members), "threads": predictor.threads, "device": predictor.device,
+        "photos": len(paths), "members": len(predictor.members), "threads": runtime.threads, "device": runtime.device,
         "naive": timings["naive loop"].as_dict(), "decoding": timings["decoding"].as_dict(),
         "nothing_shared": timings["torch, nothing shared"].as_dict(), "engines": engines,
     }  # fmt: skip
 
 
-def _answer(predictor: Predictor, runners: Sequence[Runner], prepared: Sequence[Prepared]) -> None:
-    predictor.use(runners)
-    predictor.answers(prepared)
-
-
-def _predict(predictor: Predictor, runners: Sequence[Runner], paths: Sequence[Path]) -> None:
-    predictor.use(runners)
+def _predict(predictor: Predictor, paths: Sequence[Path]) -> None:
     for _ in predictor.predict(paths):
         pass
 
 
 def _whole(predictor: Predictor) -> list[Runner]:
-    return torch_runners([whole(member) for member in predictor.members], predictor.device, "fp32")
+    return torch_runners([whole(member) for member in predictor.members], predictor.runtime.device, "fp32")
 
 
 def _decode(predictor: Predictor, paths: Sequence[Path]) -> None:
-    with ThreadPoolExecutor(predictor.threads) as pool:
-        for _ in pool.map(predictor.read, paths):
+    with ThreadPoolExecutor(predictor.runtime.threads) as pool:
+        for _ in pool.map(predictor.reader.read, paths):
             pass
 
 
-def _put_on(predictor: Predictor, engine: Engine | None, exports: Exports, sample: Sequence[Prepared]) -> float:
-    """Puts all members on one engine, checked; the largest difference from torch. None: as they were loaded."""
+def _put_on(
+    predictor: Predictor, engine: Engine | None, exports: Exports, sample: Sequence[Prepared]
+) -> tuple[Predictor, float]:
+    """All members on one engine, checked, and the largest difference from torch. None: as they were loaded."""
+    runtime = predictor.runtime
     if engine is None:
-        predictor.use(torch_runners(predictor.splits, predictor.device))
-        return 0.0
+        return predictor, 0.0
     if engine.name != "torch":
-        exports.make(predictor.splits)
+        exports.make(runtime.splits)
     difference = 0.0
     if engine != Engine("torch"):
-        difference = exports.check(
-            predictor.splits,
-            engine,
-            lambda member: np.stack([one.pixels[member.preprocess.geometry] for one in sample]),
-        )
-    predictor.use(open_runners(predictor.splits, engine, exports.path, predictor.device, predictor.threads))
-    return difference
+        seen = stacked(sample)
+        difference = exports.check(runtime.splits, engine, lambda member: seen[member.preprocess.geometry])
+    runners = open_runners(runtime.splits, engine, exports.path, runtime.device, runtime.threads)
+    return predictor.on(runners), difference
 
 
 def naive_answers(members: Sequence[Member], device: str, paths: Sequence[Path], batch: int = 64) -> Answers:

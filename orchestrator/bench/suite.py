@@ -99,7 +99,7 @@ def run_parts(
 
 def _exported(predictor: Predictor, folder: Path, photos: Sequence[Path]) -> Path | None:
     """The program beside an export of the members; None where what exports is not installed."""
-    if missing_packages("onnx") or predictor.device != "cpu":
+    if missing_packages("onnx") or predictor.runtime.device != "cpu":
         return None
     export_ensemble(predictor, "bench", folder / "exported", folder / "engines", folder / "runs" / "store", photos[:4])
     return folder / "exported" / PROGRAM

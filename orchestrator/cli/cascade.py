@@ -101,10 +101,11 @@ def cascade(
     with counting("loading members") as progress:
         _, predictor = open_predictor(here, record.id, place, progress)
     with counting("writing exports") as progress:
-        for chosen in choose_engines(predictor, paths, engine, False, here.cache / "engines", progress, say):
-            say(f"{chosen}.")
+        on_engines = choose_engines(predictor, paths, engine, False, here.cache / "engines", progress, say)
+    for chosen in on_engines.chosen:
+        say(f"{chosen}.")
     with counting("asking all members") as progress:
-        measured = measure_cascade(predictor, paths, rate, progress, truth, persons)
+        measured = measure_cascade(on_engines.predictor, paths, rate, progress, truth, persons)
     path = save_cascade(record.folder, measured)
     draw_cascade(measured.as_dict(), record.folder / PICTURE)
     if json:

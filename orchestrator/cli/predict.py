@@ -146,17 +146,18 @@ def predict(
 
     predictor = _open(place, record.id, ensemble is None, strategy, device, engine, len(paths))
     with counting("writing exports") as progress:
-        for chosen in choose_engines(
-            predictor, paths, engine, precision == "fp32", place.cache / "engines", progress, say
-        ):
-            say(str(chosen) + ".")
-    predictor.stages = Stages(profile)
+        exact, cache = precision == "fp32", place.cache / "engines"
+        on_engines = choose_engines(predictor, paths, engine, exact, cache, progress, say)
+    for chosen in on_engines.chosen:
+        say(f"{chosen}.")
+    stages = Stages(profile)
+    predictor = on_engines.predictor.timed(stages)
     stops = _cascade(record.folder, predictor.combiner) if cascade else None
     with counting("predicting") as progress:
-        answers = predict_photos(predictor, paths, on_error == "mark", progress, batch, stops)
+        answers = predict_photos(predictor, paths, on_error == "mark", progress, batch, stops, on_engines.known)
     if profile:
         title, column = "seconds of all threads, by stage", f"{len(paths):,} photos"
-        print_stages(title, {column: predictor.stages.seconds}, talk() if json else None)
+        print_stages(title, {column: stages.seconds}, talk() if json else None)
     failed = [answer for answer in answers if answer.error]
     if stops is not None and (could := (len(answers) - len(failed)) * len(predictor.members)):
         say(f"asked {100 * sum(answer.asked for answer in answers) / could:.0f} % of the members.")
@@ -213,7 +214,7 @@ def _open(
     workspace: Workspace, ensemble: str, current: bool, strategy: str | None, device: str, engine: str, photos: int
 ) -> Predictor:
     from orchestrator.ensemble.options import check_engine
-    from orchestrator.ensemble.predictor import CALL
+    from orchestrator.ensemble.runtime import CALL
     from orchestrator.opening import open_predictor
     from orchestrator.training.devices import resolve_device
 

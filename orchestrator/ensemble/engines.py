@@ -35,6 +35,7 @@ __all__ = [
     "Features",
     "Pixels",
     "Runner",
+    "TorchCall",
     "capabilities",
     "engines_here",
     "open_runners",

@@ -2,7 +2,7 @@
 
 Only engines that give torch's answers within their tolerance take part. An engine's price is what it takes to get ready
 (exports that are not in the cache yet) and the time for all photos at the rate that was measured, so a handful of photos
-never waits for an export, and thousands do.
+never waits for an export, and thousands do. Where nobody knows how many photos will come (a service), only the rate counts.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ from orchestrator.ensemble.engines import (
 from orchestrator.ensemble.export import CHECK_PHOTOS, Exports
 from orchestrator.ensemble.member import Member
 from orchestrator.ensemble.options import FEW_PHOTOS
-from orchestrator.ensemble.predictor import CALL, Predictor, Prepared
+from orchestrator.ensemble.reader import Prepared
+from orchestrator.ensemble.runtime import CALL, Runtime
 from orchestrator.ensemble.trunk import Split
 from orchestrator.errors import EngineError
 
@@ -69,21 +70,21 @@ class Chosen:
 
 
 def put_on_engines(
-    predictor: Predictor,
+    runtime: Runtime,
     sample: Sequence[Prepared],
-    photos: int,
+    photos: int | None,
     name: str,
     exact: bool,
     cache: Path,
     exporting: Callable[[int, int], None] = lambda _done, _all: None,
     tell: Callable[[str], None] = lambda _text: None,
-) -> list[Chosen]:
-    """Puts every member of a predictor on an engine.
+) -> tuple[Runtime, list[Chosen]]:
+    """A runtime's members on the engines that will be done first.
 
     Args:
-        predictor: its members are put on the engines chosen; on a GPU they stay on torch.
+        runtime: of the members; on a GPU they stay on torch.
         sample: some of the photos to come, prepared; checks and trials run on them.
-        photos: how many photos there will be.
+        photos: how many photos there will be; None: nobody knows, as many as there is time for.
         name: `auto`, or the engine to use (`check_engine` has seen it).
         exact: leave out precisions below fp32.
         cache: folder for exports and trials.
@@ -91,54 +92,53 @@ def put_on_engines(
         tell: told of each file of the cache that was damaged and is made anew.
 
     Returns:
-        What was chosen for each kind of network.
+        The runtime on these engines, and what was chosen for each kind of network.
 
     Raises:
         EngineError: the engine asked for cannot run a member or gives other answers than torch.
     """
     if exact:
-        predictor.use(torch_runners(predictor.splits, predictor.device, "fp32"))
-    if predictor.device != "cpu" or name == "torch":
-        return []
-    if name == "auto" and photos <= FEW_PHOTOS:
-        return []  # torch, as loaded
-    trial = _Trial(predictor, sample[:CHECK_PHOTOS], Exports(cache, tell), CacheFiles(cache, tell), exporting)
+        runtime = runtime.on(torch_runners(runtime.splits, runtime.device, "fp32"))
+    if runtime.device != "cpu" or name == "torch":
+        return runtime, []
+    if name == "auto" and photos is not None and photos <= FEW_PHOTOS:
+        return runtime, []  # torch, as loaded
+    trial = _Trial(runtime, sample[:CHECK_PHOTOS], Exports(cache, tell), CacheFiles(cache, tell), exporting)
     by_kind: dict[str, list[Split]] = {}
-    for one in predictor.splits:
+    for one in runtime.splits:
         by_kind.setdefault(one.member.kind, []).append(one)
-    if name == "auto" and not trial.ready(predictor.splits) and not trial.worth(by_kind.values(), photos):
-        return []
+    if name == "auto" and not trial.ready(runtime.splits) and not trial.worth(by_kind.values(), photos):
+        return runtime, []
     able = [
         one for one in engines_here("cpu") if name in ("auto", one.name) and not (exact and one.precision != "fp32")
     ]
     engines = {kind: trial.fastest(splits, able, photos) for kind, splits in by_kind.items()}
     runners: dict[Split, Runner] = {}
     for engine in dict.fromkeys(engines.values()):  # members of two kinds may share a trunk: opened together
-        splits = [one for one in predictor.splits if engines[one.member.kind] == engine]
-        opened = open_runners(splits, engine, trial.exports.path, "cpu", predictor.threads, tell)
+        splits = [one for one in runtime.splits if engines[one.member.kind] == engine]
+        opened = open_runners(splits, engine, trial.exports.path, "cpu", runtime.threads, tell)
         runners |= dict(zip(splits, opened, strict=True))
-    predictor.use([runners[one] for one in predictor.splits])
     chosen = []
     for kind, splits in by_kind.items():
         engine = engines[kind]
         difference = max((trial.difference(one, engine) for one in splits), default=0.0)
         tasks = tuple(dict.fromkeys(one.member.task for one in splits))
         chosen.append(Chosen(tasks, engine, trial.known_rate(splits[0], engine), difference))
-    return chosen
+    return runtime.on([runners[one] for one in runtime.splits]), chosen
 
 
 class _Trial:
-    """Rates and differences of engines for the members of a predictor, measured when they are asked for."""
+    """Rates and differences of engines for the members of a runtime, measured when they are asked for."""
 
     def __init__(
         self,
-        predictor: Predictor,
+        runtime: Runtime,
         sample: Sequence[Prepared],
         exports: Exports,
         files: CacheFiles,
         exporting: Callable[[int, int], None],
     ) -> None:
-        self._predictor, self._sample, self._files, self._exporting = predictor, sample, files, exporting
+        self._threads, self._sample, self._files, self._exporting = runtime.threads, sample, files, exporting
         self.exports = exports
         self._rates: dict[str, float] = dict(files.notes(self._record, TRIALS).get("rates", {}))
 
@@ -180,11 +180,11 @@ class _Trial:
         """Whether all exports are there."""
         return not self.exports.missing(splits)
 
-    def worth(self, kinds: Iterable[Sequence[Split]], photos: int) -> bool:
+    def worth(self, kinds: Iterable[Sequence[Split]], photos: int | None) -> bool:
         """Whether torch would take long enough to make exports just to find out what they gain."""
-        return sum(self._price(splits, Engine("torch"), photos) for splits in kinds) > WORTH_SECONDS
+        return photos is None or sum(self._price(splits, Engine("torch"), photos) for splits in kinds) > WORTH_SECONDS
 
-    def fastest(self, splits: Sequence[Split], able: Sequence[Engine], photos: int) -> Engine:
+    def fastest(self, splits: Sequence[Split], able: Sequence[Engine], photos: int | None) -> Engine:
         """The engine that will have answered all photos first, of those that give torch's answers for all members.
 
         Raises:
@@ -206,10 +206,13 @@ class _Trial:
                 left.remove(best)
         raise refused
 
-    def _price(self, splits: Sequence[Split], engine: Engine, photos: int) -> float:
-        """Seconds until an engine has answered all photos, exports that are missing included."""
+    def _price(self, splits: Sequence[Split], engine: Engine, photos: int | None) -> float:
+        """Seconds until an engine has answered all photos, exports that are missing included; of a single photo, and of no
+        export, where their number is not known."""
         rate = self.rate(splits[0], engine)
-        seconds = photos * len(splits) / rate / self._predictor.threads if rate else float("inf")
+        seconds = (photos or 1) * len(splits) / rate / self._threads if rate else float("inf")
+        if photos is None:
+            return seconds
         missing = 0 if engine.name == "torch" else len(self.exports.missing(splits))
         return seconds + (TRACE_SECONDS + FILL_SECONDS * missing if missing else 0.0)
 

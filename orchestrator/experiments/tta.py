@@ -120,7 +120,7 @@ def try_views(
     photos = _photos(workspace, run, specialist, data, columns)
     from orchestrator.ensemble.engines import torch_runners
     from orchestrator.ensemble.member import MemberFiles, check_numbers, load_members
-    from orchestrator.ensemble.predictor import CALL
+    from orchestrator.ensemble.runtime import CALL
     from orchestrator.ensemble.trunk import whole
     from orchestrator.training.devices import resolve_device
 

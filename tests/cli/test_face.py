@@ -21,7 +21,7 @@ from orchestrator.data.preprocessing import Geometry, decode
 from orchestrator.data.store import build_stores
 from orchestrator.ensemble.engines import torch_runners
 from orchestrator.ensemble.member import load_members
-from orchestrator.ensemble.predictor import Predictor
+from orchestrator.ensemble.predictor import start_predictor
 from orchestrator.ensemble.trunk import whole
 from orchestrator.errors import ConfigError
 from orchestrator.pipeline import train_all
@@ -73,8 +73,8 @@ def test_a_member_predicts_from_the_crops_that_it_was_scored_on(orch: Orch, peop
     table = pd.concat(
         [table[table["path"].map(boxes.get).notna()].head(6), table[table["path"].map(boxes.get).isna()].head(6)]
     )
-    predictor = Predictor([member], SoftVote(), sharing=False)
-    prepared = [predictor.prepare(decode(people / "train" / path)) for path in table["path"]]
+    predictor = start_predictor([member], SoftVote(), sharing=False)
+    prepared = [predictor.reader.prepare(decode(people / "train" / path)) for path in table["path"]]
     assert [one.face_found for one in prepared] == [boxes[path] is not None for path in table["path"]]
     pixels = np.stack([one.pixels[geometry] for one in prepared])
     by_hand = [

@@ -13,11 +13,13 @@ from orchestrator.combining.combiners import SoftVote
 from orchestrator.data.readers import read
 from orchestrator.ensemble import options, trial
 from orchestrator.ensemble.cache import CacheFiles
-from orchestrator.ensemble.engines import TOLERANCE, Engine, _files, engines_here, open_runners
+from orchestrator.ensemble.engines import TOLERANCE, Engine, TorchCall, _files, engines_here, open_runners
 from orchestrator.ensemble.export import Exports, write_onnx
 from orchestrator.ensemble.member import Member, load_members
 from orchestrator.ensemble.options import check_engine
-from orchestrator.ensemble.predictor import Predictor, Prepared
+from orchestrator.ensemble.predictor import Predictor, start_predictor
+from orchestrator.ensemble.reader import Prepared
+from orchestrator.ensemble.runtime import start_runtime
 from orchestrator.ensemble.trial import put_on_engines
 from orchestrator.ensemble.trunk import Split
 from orchestrator.errors import ConfigError, EngineError
@@ -30,12 +32,12 @@ Orch = Callable[..., Done]
 @pytest.fixture
 def predictor(trained: Path) -> Predictor:
     members = [one for task in TASKS for one in member_files(trained, f"{task}-0001", 0, 1)]
-    return Predictor(load_members(members), SoftVote())
+    return start_predictor(load_members(members), SoftVote())
 
 
 @pytest.fixture
 def sample(predictor: Predictor, people: Path) -> list[Prepared]:
-    found = [predictor.read(path) for path in read(people / "train").paths[:20]]
+    found = [predictor.reader.read(path) for path in read(people / "train").paths[:20]]
     return [one for one in found if not isinstance(one, str)]
 
 
@@ -48,16 +50,16 @@ def test_every_engine_answers_as_torch_does_and_each_member_for_itself(
 ) -> None:
     exports = Exports(tmp_path)
     written: list[tuple[int, int]] = []
-    exports.make(predictor.splits, lambda done, total: written.append((done, total)))
+    exports.make(predictor.runtime.splits, lambda done, total: written.append((done, total)))
     assert written == [(number, 6) for number in range(1, 7)]
-    exports.make(predictor.splits, lambda done, total: written.append((done, total)))
+    exports.make(predictor.runtime.splits, lambda done, total: written.append((done, total)))
     assert len(written) == 6  # what is there is not made again
     here = engines_here("cpu")
     assert {engine.name for engine in here} == {"torch", "onnx", "openvino"}
     for engine in here:
         answers = []
-        runners = open_runners(predictor.splits, engine, exports.path, "cpu", 2)
-        for member, reference, runner in zip(predictor.members, predictor.runners, runners, strict=True):
+        runners = open_runners(predictor.runtime.splits, engine, exports.path, "cpu", 2)
+        for member, reference, runner in zip(predictor.members, predictor.runtime.runners, runners, strict=True):
             pixels = pixels_of(member, sample)
             answers.append(runner(pixels))
             assert answers[-1].dtype == np.float32
@@ -70,7 +72,7 @@ def test_every_engine_answers_as_torch_does_and_each_member_for_itself(
 def test_an_export_with_other_answers_is_refused_by_name(
     predictor: Predictor, sample: list[Prepared], tmp_path: Path
 ) -> None:
-    exports, splits = Exports(tmp_path), predictor.splits[:2]
+    exports, splits = Exports(tmp_path), predictor.runtime.splits[:2]
     paths = [exports.path(one.own) for one in splits]
     assert len(list(write_onnx(dict.fromkeys(paths, (splits[1].member, splits[1].own))))) == 2
     with pytest.raises(EngineError, match="does not give torch's answers for 1 of 2 members") as caught:
@@ -88,7 +90,7 @@ def test_an_export_with_other_answers_is_refused_by_name(
 def test_a_check_on_few_photos_is_looked_at_again_with_more(
     predictor: Predictor, sample: list[Prepared], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    exports, one = Exports(tmp_path), predictor.splits[0]
+    exports, one = Exports(tmp_path), predictor.runtime.splits[0]
     exports.make([one])
     pixels = pixels_of(one.member, sample)
     exports.difference(one, Engine("onnx"), pixels[:1])
@@ -103,14 +105,14 @@ def test_a_check_on_few_photos_is_looked_at_again_with_more(
 def test_fp32_means_fp32_even_where_a_recipe_says_otherwise(
     predictor: Predictor, sample: list[Prepared], tmp_path: Path
 ) -> None:
-    put_on_engines(predictor, sample, 5, "torch", True, tmp_path)
-    assert {runner.own.precision for runner in predictor.runners} == {"fp32"}
+    runtime, _ = put_on_engines(predictor.runtime, sample, 5, "torch", True, tmp_path)
+    assert {runner.own.precision for runner in runtime.runners} == {"fp32"}
 
 
 def test_a_network_that_gives_no_numbers_never_passes(
     predictor: Predictor, sample: list[Prepared], tmp_path: Path
 ) -> None:
-    exports, one = Exports(tmp_path), predictor.splits[0]
+    exports, one = Exports(tmp_path), predictor.runtime.splits[0]
     exports.make([one])
     model = onnx.load(exports.path(one.own))
     for tensor in model.graph.initializer:
@@ -122,12 +124,13 @@ def test_a_network_that_gives_no_numbers_never_passes(
 
 
 def test_few_photos_never_wait_for_an_export(predictor: Predictor, sample: list[Prepared], tmp_path: Path) -> None:
-    assert put_on_engines(predictor, sample, 5, "auto", False, tmp_path) == []
+    as_loaded = (predictor.runtime, [])
+    assert put_on_engines(predictor.runtime, sample, 5, "auto", False, tmp_path) == as_loaded
     assert not list(tmp_path.iterdir())
-    Exports(tmp_path).make(predictor.splits)
-    before = list(predictor.runners)
-    assert put_on_engines(predictor, sample, 256, "auto", False, tmp_path) == []  # nor for one to be opened
-    assert predictor.runners == before
+    Exports(tmp_path).make(predictor.runtime.splits)
+    assert (
+        put_on_engines(predictor.runtime, sample, 256, "auto", False, tmp_path) == as_loaded
+    )  # nor for one to be opened
 
 
 def test_what_will_be_done_first_is_chosen_and_remembered(
@@ -141,34 +144,45 @@ def test_what_will_be_done_first_is_chosen_and_remembered(
         return rates[str(engine)]
 
     monkeypatch.setattr(trial._Trial, "rate", measure)
-    before = list(predictor.runners)
-    chosen = put_on_engines(predictor, sample, 100_000, "auto", True, tmp_path)
+    before = predictor.runtime
+    after, chosen = put_on_engines(before, sample, 100_000, "auto", True, tmp_path)
     assert {str(one.engine) for one in chosen} == {"openvino fp32"}
     assert sorted(task for one in chosen for task in one.tasks) == ["age", "gender", "mask"]
     assert all(one.difference <= 1e-4 for one in chosen)
-    assert not set(map(id, before)) & set(map(id, predictor.runners))
+    assert not set(map(id, before.runners)) & set(map(id, after.runners))
+    assert all(isinstance(runner.own, TorchCall) for runner in before.runners)  # goes on answering while it is replaced
     assert "bf16" not in " ".join(measured)  # exact leaves it out
     rates["torch fp32"] = 100.0
-    assert {str(one.engine) for one in put_on_engines(predictor, sample, 100_000, "auto", True, tmp_path)} == {
-        "torch fp32"
-    }
+    _, again = put_on_engines(before, sample, 100_000, "auto", True, tmp_path)
+    assert {str(one.engine) for one in again} == {"torch fp32"}
+
+
+def test_a_service_takes_the_best_rate_whatever_the_exports_cost(
+    predictor: Predictor, sample: list[Prepared], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody knows how many photos will come: a handful at first does not keep it on the slower engine."""
+    rates = {"torch fp32": 1000.0, "onnx fp32": 1100.0}
+    monkeypatch.setattr(trial._Trial, "rate", lambda self, one, engine: rates.get(str(engine), 0.0))
+    for photos, engines in ((300, set()), (None, {"onnx fp32"})):
+        _, chosen = put_on_engines(predictor.runtime, sample[:3], photos, "auto", True, tmp_path / str(photos))
+        assert {str(one.engine) for one in chosen} == engines
 
 
 def test_an_engine_that_fails_the_check_is_passed_over(
     predictor: Predictor, sample: list[Prepared], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exports = Exports(tmp_path)
-    last = predictor.splits[-1]
+    last = predictor.runtime.splits[-1]
     for path in write_onnx(
-        {exports.path(one.own): (last.member, last.own) for one in predictor.splits}
+        {exports.path(one.own): (last.member, last.own) for one in predictor.runtime.splits}
     ):  # all age's last
         files = CacheFiles(tmp_path)
         files.write_notes(path.with_suffix(".json"), "export", {"sha256": files.sha256(path), "checks": {}})
     monkeypatch.setattr(trial._Trial, "rate", lambda self, one, engine: 1.0 if engine.name == "torch" else 9.0)
-    chosen = put_on_engines(predictor, sample, 100_000, "auto", True, tmp_path)
+    chosen = put_on_engines(predictor.runtime, sample, 100_000, "auto", True, tmp_path)
     assert {str(one.engine) for one in chosen} == {"torch fp32"}
     with pytest.raises(EngineError, match="does not give torch's answers"):
-        put_on_engines(predictor, sample, 100_000, "onnx", True, tmp_path)
+        put_on_engines(predictor.runtime, sample, 100_000, "onnx", True, tmp_path)
 
 
 def test_rates_are_measured_once_and_damaged_records_are_measured_anew(
@@ -176,12 +190,12 @@ def test_rates_are_measured_once_and_damaged_records_are_measured_anew(
 ) -> None:
     calls: list[int] = []
     monkeypatch.setattr(trial, "_measure", lambda runner, pixels, sharing: calls.append(len(pixels)) or 7.0)
-    put_on_engines(predictor, sample[:1], 1, "onnx", True, tmp_path)
+    put_on_engines(predictor.runtime, sample[:1], 1, "onnx", True, tmp_path)
     assert calls == [16] * 3  # a single photo is repeated: rates are those of a full call
-    put_on_engines(predictor, sample[:1], 1, "onnx", True, tmp_path)
+    put_on_engines(predictor.runtime, sample[:1], 1, "onnx", True, tmp_path)
     assert len(calls) == 3
     (tmp_path / "trials.json").write_text("{")
-    put_on_engines(predictor, sample[:1], 1, "onnx", True, tmp_path)
+    put_on_engines(predictor.runtime, sample[:1], 1, "onnx", True, tmp_path)
     assert len(calls) == 6
     assert json.loads((tmp_path / "trials.json").read_text())
 
@@ -209,8 +223,8 @@ def damage(path: Path, how: str, other: Path) -> None:
 def test_damaged_exports_and_notes_are_made_anew_with_a_word(
     predictor: Predictor, sample: list[Prepared], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one, two = predictor.splits[:2]
-    right = predictor.runners[0](pixels_of(one.member, sample))
+    one, two = predictor.runtime.splits[:2]
+    right = predictor.runtime.runners[0](pixels_of(one.member, sample))
     exports = Exports(tmp_path)
     exports.make([one, two])
     exports.check([one, two], Engine("onnx"), lambda member: pixels_of(member, sample))
@@ -249,13 +263,13 @@ def test_damaged_trials_are_measured_anew_and_damaged_compiled_networks_compiled
     predictor: Predictor, sample: list[Prepared], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trial, "_measure", lambda runner, pixels, sharing: 7.0)
-    some = Predictor(predictor.members[:1], SoftVote())
+    some = start_runtime(predictor.members[:1])
     right = some.runners[0](pixels_of(some.members[0], sample))
 
     def run() -> list[str]:
         told: list[str] = []
-        put_on_engines(some, sample, 1000, "openvino", True, tmp_path, tell=told.append)
-        assert np.abs(some.runners[0](pixels_of(some.members[0], sample)) - right).max() < 1e-4
+        runtime, _ = put_on_engines(some, sample, 1000, "openvino", True, tmp_path, tell=told.append)
+        assert np.abs(runtime.runners[0](pixels_of(some.members[0], sample)) - right).max() < 1e-4
         return told
 
     assert run() == []
@@ -312,7 +326,7 @@ def test_a_network_that_cannot_be_exported_is_told_with_the_way_out(
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("no decomposition for aten::strange")
 
-    exports, one = Exports(tmp_path), predictor.splits[0]
+    exports, one = Exports(tmp_path), predictor.runtime.splits[0]
     with monkeypatch.context() as patch:
         patch.setattr("torch.onnx.export", fail)
         told = (

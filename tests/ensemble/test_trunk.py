@@ -15,7 +15,8 @@ from orchestrator.ensemble.cascade import EXACT
 from orchestrator.ensemble.engines import TOLERANCE, engines_here, open_runners, torch_runners
 from orchestrator.ensemble.export import Exports
 from orchestrator.ensemble.member import AnswerFunction, Member
-from orchestrator.ensemble.predictor import Predictor, Prepared
+from orchestrator.ensemble.predictor import start_predictor
+from orchestrator.ensemble.reader import Prepared, stacked
 from orchestrator.ensemble.trunk import split
 from orchestrator.labels import CLASSES, TASKS
 from orchestrator.training.backbones import create, freeze_stages, only_head
@@ -129,13 +130,13 @@ def ready(count: int) -> list[Prepared]:
 @pytest.mark.parametrize("frozen", [2, None])
 def test_a_predictor_runs_shared_layers_once_a_stretch(frozen: int | None) -> None:
     members = ensemble(frozen)
-    predictor = Predictor(members, SoftVote(), threads=2)
+    predictor = start_predictor(members, SoftVote(), threads=2)
     calls: list[int] = []
-    trunks = {id(one.trunk): one.trunk for one in predictor.splits if one.trunk is not None}
+    trunks = {id(one.trunk): one.trunk for one in predictor.runtime.splits if one.trunk is not None}
     assert len(trunks) == 1  # the tasks see the same crop
     for trunk in trunks.values():
         trunk.module.register_forward_hook(lambda _module, inputs, _output: calls.append(len(inputs[0])))
-    found = predictor.answers(ready(40))
+    found = predictor.runtime.answers(stacked(ready(40)))
     assert sorted(calls) == [8, 16, 16]
     for task in TASKS:
         of_task = [one for one in members if one.task == task]
@@ -147,7 +148,7 @@ def test_a_predictor_runs_shared_layers_once_a_stretch(frozen: int | None) -> No
 
 def test_a_cascade_asks_the_same_members_with_shared_layers_and_without(tmp_path: Path) -> None:
     members = ensemble()
-    shared, alone = (Predictor(members, HardVote(), threads=2, sharing=sharing) for sharing in (True, False))
+    shared, alone = (start_predictor(members, HardVote(), threads=2, sharing=sharing) for sharing in (True, False))
     paths = [tmp_path / f"{number}.png" for number in range(70)]
     for path, photo in zip(paths, pixels(70), strict=True):
         Image.fromarray(photo).save(path)

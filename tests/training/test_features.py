@@ -15,7 +15,7 @@ from orchestrator.config import load_recipes
 from orchestrator.data.preprocessing import decode
 from orchestrator.ensemble.engines import torch_runners
 from orchestrator.ensemble.member import load_members
-from orchestrator.ensemble.predictor import Predictor
+from orchestrator.ensemble.predictor import start_predictor
 from orchestrator.ensemble.trunk import whole
 from orchestrator.errors import ConfigError
 from orchestrator.labels import TASKS, columns_of
@@ -50,7 +50,7 @@ def test_one_pass_serves_all_folds_and_tasks_and_the_members_answer_photos(
     for task in TASKS:
         table = pd.read_parquet(runs / f"{task}-0001" / "fold-1" / "held_out.parquet")
         members = [files for one in TASKS for files in member_files(runs, f"{one}-0001", 1)]
-        predictor = Predictor(load_members(members), SoftVote())
+        predictor = start_predictor(load_members(members), SoftVote())
         paths = [people / "train" / "images" / path for path in table["path"]]
         paths = [
             path if path.exists() else people / "train" / name for path, name in zip(paths, table["path"], strict=True)
