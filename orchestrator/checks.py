@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import logging
+from collections.abc import Iterable, Mapping
 
 from orchestrator.data.classes import check_classes
 from orchestrator.data.extra import ALONE, EVERY_FOLD, Extra
@@ -19,11 +20,13 @@ __all__ = [
     "check_here",
     "check_left",
     "check_watched",
+    "log_extra",
+    "log_loading",
     "refuse_classes",
-    "tell_extra",
-    "tell_loading",
     "too_few",
 ]
+
+log = logging.getLogger(__name__)
 
 
 def check_watched(task: str, recipe: Recipe, scored: bool) -> None:
@@ -47,7 +50,7 @@ def check_here(task: str, recipe: Recipe, device: str) -> None:
         )
 
 
-def tell_loading(task: str, recipe: Recipe, device: str, say: Callable[[str], None]) -> None:
+def log_loading(task: str, recipe: Recipe, device: str) -> None:
     """Whether loading processes have room for their batches; without it they are as right, and slower."""
     from orchestrator.data.loading import AHEAD
     from orchestrator.training.epoch import loading_processes
@@ -55,8 +58,8 @@ def tell_loading(task: str, recipe: Recipe, device: str, say: Callable[[str], No
     workers, room = loading_processes(recipe, device), shared_room()
     needed = workers * AHEAD * recipe.batch_size * recipe.height * recipe.width * 3
     if workers and room is not None and room < needed:
-        say(
-            f"note: {task}: batches of {workers} loading processes take up to {needed / 1e6:,.0f} MB of {SHARED}, where "
+        log.warning(
+            f"{task}: batches of {workers} loading processes take up to {needed / 1e6:,.0f} MB of {SHARED}, where "
             f"{room / 1e6:,.0f} MB are free: what has no room goes through pipes, which is slower. {WIDEN}"
         )
 
@@ -139,7 +142,7 @@ LEAST = 2
 """Photos of a forward pass: over one, a batch norm's variance is none."""
 
 
-def tell_extra(extra: Extra, photos: Photos, specialists: Mapping[str, Specialist], say: Callable[[str], None]) -> None:
+def log_extra(extra: Extra, photos: Photos, specialists: Mapping[str, Specialist]) -> None:
     """How many photos from elsewhere each task learns from."""
     for task, specialist in specialists.items():
         rows = extra.known(specialist.columns)
@@ -148,7 +151,7 @@ def tell_extra(extra: Extra, photos: Photos, specialists: Mapping[str, Specialis
         photos_of = counted(int(table["path"].nunique()), "extra photo")
         people = table["person"][~table["person"].str.startswith(ALONE)].nunique()
         of = f" of {people:,} people" if people else ""
-        say(f"{task}: {photos_of}{of} with {counted(len(rows), 'label')} join training{folds}.")
+        log.info(f"{task}: {photos_of}{of} with {counted(len(rows), 'label')} join training{folds}.")
     shared = set(extra.table["person"]) & set(photos.people.index)
     if shared:
-        say(f"note: {len(shared)} of their people are held out too; no fold learns from those whom it holds out.")
+        log.warning(f"{len(shared)} of their people are held out too; no fold learns from those whom it holds out.")

@@ -5,7 +5,8 @@ Nothing heavy is imported before two things are compared.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from orchestrator.commands import orch
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["choose_runs", "make_current", "make_ensemble_current", "use_ensemble", "use_run"]
 
-Say = Callable[[str], None]
+log = logging.getLogger(__name__)
 
 
 def choose_runs(workspace: Workspace, choice: Sequence[str] = ()) -> dict[str, list[RunRecord]]:
@@ -78,26 +79,26 @@ def _unfit(run: RunRecord, task: str) -> str:
     return ""
 
 
-def make_current(workspace: Workspace, run: RunRecord, say: Say) -> None:
+def make_current(workspace: Workspace, run: RunRecord) -> None:
     """Offers a run that was just completed as its specialist's current one.
 
     One without a score, or of only some folds, does not take the place of one that has more: it could not be held against it.
     """
-    before = _standing(workspace, run, say)
+    before = _standing(workspace, run)
     if before is None or before.id == run.id:
         if workspace.current_or_none(run.task) != run.id:
             workspace.set_current(run.task, run.id)
-            say(f"{run.id} is now the current {run.task} run.")
+            log.info(f"{run.id} is now the current {run.task} run.")
         return
     use = orch("runs", "use", run.id, workspace=workspace.root)
     if run.plan is None and before.plan is not None:
-        say(
+        log.info(
             f"{run.id} has no score (it holds nobody out): {before.id} stays the current {run.task} run. `{use}` makes it that."
         )
     elif run.partial and not _covers(run, before):
-        say(f"{run.id} covers {run.covers}: {before.id} stays the current {run.task} run. `{use}` makes it that.")
+        log.info(f"{run.id} covers {run.covers}: {before.id} stays the current {run.task} run. `{use}` makes it that.")
     else:
-        use_run(workspace, run, say, before)
+        use_run(workspace, run, before)
 
 
 def _covers(run: RunRecord, other: RunRecord) -> bool:
@@ -106,67 +107,66 @@ def _covers(run: RunRecord, other: RunRecord) -> bool:
     return plan.get("digest") == its.get("digest") and set(other.folds) <= set(run.folds)
 
 
-def use_run(workspace: Workspace, run: RunRecord, say: Say, before: RunRecord | None = None) -> None:
+def use_run(workspace: Workspace, run: RunRecord, before: RunRecord | None = None) -> None:
     """Makes a run its specialist's current one, and says what that changes.
 
     Args:
         workspace: of both.
         run: complete.
-        say: told of it.
         before: the current one, where the caller has read it.
     """
-    before = before or _standing(workspace, run, say)
+    before = before or _standing(workspace, run)
     workspace.set_current(run.task, run.id)
     if before is None or before.id == run.id:
-        say(f"{run.id} is now the current {run.task} run.")
+        log.info(f"{run.id} is now the current {run.task} run.")
         return
     back = orch("runs", "use", before.id, workspace=workspace.root)
-    say(f"{run.id} is now the current {run.task} run (was {before.id}); `{back}` goes back.")
+    log.info(f"{run.id} is now the current {run.task} run (was {before.id}); `{back}` goes back.")
     from orchestrator.evaluation.gains import paired_gain
 
-    say(f"{run.id} over {before.id}: {_told(paired_gain(workspace, before, run))}.")
+    log.info(f"{run.id} over {before.id}: {_told(paired_gain(workspace, before, run))}.")
 
 
-def make_ensemble_current(workspace: Workspace, name: str, say: Say) -> None:
+def make_ensemble_current(workspace: Workspace, name: str) -> None:
     """Offers a new ensemble as the current one; one without a score does not take the place of one that has one."""
-    before, record = _standing_ensemble(workspace, say), workspace.ensemble(name)
+    before, record = _standing_ensemble(workspace), workspace.ensemble(name)
     if before is not None and before.evaluation is not None and record.evaluation is None:
         use = orch("ensembles", "use", name, workspace=workspace.root)
-        say(f"{name} has no score: {before.id} stays the current ensemble. `{use}` makes it that.")
+        log.info(f"{name} has no score: {before.id} stays the current ensemble. `{use}` makes it that.")
         return
-    _set_ensemble(workspace, before, record, say)
+    _set_ensemble(workspace, before, record)
 
 
-def use_ensemble(workspace: Workspace, name: str, say: Say) -> None:
+def use_ensemble(workspace: Workspace, name: str) -> None:
     """Makes an ensemble the current one, and says what that changes.
 
     Raises:
         WorkspaceError: there is none of that name, its record is damaged, or a member is not there.
     """
     workspace.check_answering(name)
-    _set_ensemble(workspace, _standing_ensemble(workspace, say), workspace.ensemble(name), say)
+    _set_ensemble(workspace, _standing_ensemble(workspace), workspace.ensemble(name))
 
 
-def _set_ensemble(workspace: Workspace, before: EnsembleRecord | None, after: EnsembleRecord, say: Say) -> None:
+def _set_ensemble(workspace: Workspace, before: EnsembleRecord | None, after: EnsembleRecord) -> None:
     name = after.id
     workspace.set_current("ensemble", name)
     if before is None or before.id == name:
-        say(f"{name} is now the current ensemble.")
+        log.info(f"{name} is now the current ensemble.")
         return
     back = orch("ensembles", "use", before.id, workspace=workspace.root)
-    say(f"{name} is now the current ensemble (was {before.id}); `{back}` goes back.")
+    log.info(f"{name} is now the current ensemble (was {before.id}); `{back}` goes back.")
     from orchestrator.evaluation.gains import ensemble_gain
 
-    say(f"{name} over {before.id}, 18-way: {_told(ensemble_gain(workspace, before, after))}.")
+    log.info(f"{name} over {before.id}, 18-way: {_told(ensemble_gain(workspace, before, after))}.")
 
 
-def _standing_ensemble(workspace: Workspace, say: Say) -> EnsembleRecord | None:
+def _standing_ensemble(workspace: Workspace) -> EnsembleRecord | None:
     """The record of the current ensemble; None where there is none that can be read."""
     try:
         name = workspace.current("ensemble")
         return None if name is None else workspace.ensemble(name)
     except WorkspaceError as error:
-        say(f"note: {error.message}")
+        log.warning(f"{error.message}")
         return None
 
 
@@ -174,11 +174,11 @@ def _told(gain: Gain | str) -> str:
     return f"not comparable: {gain.rstrip('.')}" if isinstance(gain, str) else str(gain)
 
 
-def _standing(workspace: Workspace, run: RunRecord, say: Say) -> RunRecord | None:
+def _standing(workspace: Workspace, run: RunRecord) -> RunRecord | None:
     """The current run of the same specialist; None where there is none that can be read."""
     try:
         name = workspace.current(run.task)
         return None if name is None else workspace.run(name)
     except WorkspaceError as error:
-        say(f"note: {error.message}")
+        log.warning(f"{error.message}")
         return None

@@ -6,11 +6,12 @@ Hashing reads every photo, so it comes after everything else is known to be righ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.checks import refuse_classes, tell_extra
+from orchestrator.checks import log_extra, refuse_classes
 from orchestrator.data.check import twins
 from orchestrator.data.extra import Extra, read_extra
 from orchestrator.data.files import from_root
@@ -24,9 +25,9 @@ from orchestrator.records.workspace import Workspace
 from orchestrator.settings import Settings
 from orchestrator.specialist import Specialist
 
-__all__ = ["Dataset", "Tables", "load_dataset", "read_tables", "tell_notes"]
+__all__ = ["Dataset", "Tables", "load_dataset", "log_notes", "read_tables"]
 
-Say = Callable[[str], None]
+log = logging.getLogger(__name__)
 
 SHOWN = 5  # notes on the data that training prints; `orch data check` prints all
 
@@ -123,7 +124,7 @@ def read_tables(settings: Settings, specialists: Mapping[str, Specialist], wrong
 
 
 def load_dataset(
-    settings: Settings, specialists: Mapping[str, Specialist], tables: Tables, workspace: Workspace, say: Say
+    settings: Settings, specialists: Mapping[str, Specialist], tables: Tables, workspace: Workspace
 ) -> Dataset:
     """Hashes the photos, and writes down in the workspace what runs are about to learn from, and by which plan.
 
@@ -132,7 +133,6 @@ def load_dataset(
         specialists: task -> specialist, for what is told of photos from elsewhere.
         tables: as they were read, without mistakes.
         workspace: where runs are kept.
-        say: told of it in words.
 
     Raises:
         DataError: photos that are the same file, of different people.
@@ -141,7 +141,7 @@ def load_dataset(
     photos, plan, extra = tables.photos, tables.plan, tables.extra
     assert photos is not None  # or something wrong was told
     if plan is not None:
-        plan = keep_plan(workspace, plan, say)
+        plan = keep_plan(workspace, plan)
     content = photos.content(workspace.hashes())
     leaks = [problem for problem in twins(photos, content) if problem.fatal]
     if leaks:
@@ -150,24 +150,24 @@ def load_dataset(
     if extra is not None:
         extra_content = HashCache(workspace.cache / "extra_hashes.json").hashes(extra.paths)
         extra.check(photos, content, extra_content, plan)
-        tell_extra(extra, photos, specialists, say)
-        keep_content(workspace, extra.fingerprint(extra_content), extra_content, say)
+        log_extra(extra, photos, specialists)
+        keep_content(workspace, extra.fingerprint(extra_content), extra_content)
     fingerprint = photos.fingerprint(content)
-    keep_content(workspace, fingerprint, content, say)
+    keep_content(workspace, fingerprint, content)
     folds: list[int | None] = [None] if plan is None else list(range(settings.folds_used or plan.k))
     found = Dataset(photos, content, fingerprint, plan, folds, extra, extra_content)
-    say(_told(found))
+    log.info(_told(found))
     return found
 
 
-def tell_notes(settings: Settings, tables: Tables, say: Say) -> None:
+def log_notes(settings: Settings, tables: Tables) -> None:
     """What is worth knowing of tables before they are trained on."""
     assert tables.photos is not None
     for note in [*tables.notes, *tables.photos.notes[:SHOWN]]:
-        say(f"note: {note}")
+        log.warning(f"{note}")
     if len(tables.photos.notes) > SHOWN:
         command = check_command(settings.data, settings.columns, settings.distinct)
-        say(f"... and {len(tables.photos.notes) - SHOWN} more notes: `{command}` lists them.")
+        log.info(f"... and {len(tables.photos.notes) - SHOWN} more notes: `{command}` lists them.")
 
 
 def _told(data: Dataset) -> str:

@@ -5,7 +5,7 @@ No image is touched: the runs' held-out tables hold every answer. Ensembles are 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -89,7 +89,6 @@ def build_ensemble(
     runs: Mapping[str, Sequence[RunRecord]],
     scored: bool = True,
     external: Sequence[ExternalTable] = (),
-    say: Callable[[str], None] = lambda _: None,
 ) -> Built:
     """Scores the chosen runs out of fold and saves them as an ensemble, which becomes the current one unless it is unscored and
     the current one has a score.
@@ -100,7 +99,6 @@ def build_ensemble(
         runs: task -> its runs; `joint` -> runs that answer for all tasks.
         scored: False builds an ensemble for prediction only; runs of several plans or data sets need that.
         external: tables from elsewhere, each with one run's weight. They are scored where they say whose member answered.
-        say: told whether it became the current one, and how much better or worse it is than the one before.
 
     Raises:
         ConfigError: the strategy is unknown.
@@ -127,7 +125,7 @@ def build_ensemble(
         if scores is not None:
             frames |= {OUT_OF_FOLD: _answers_of(scores), DISAGREEMENTS: scores.disagreements}
         record = _save(workspace, record, frames)
-    make_ensemble_current(workspace, record.id, say)
+    make_ensemble_current(workspace, record.id)
     return Built(record, scores)
 
 

@@ -107,7 +107,6 @@ def export_ensemble(
     store: Path,
     photos: Sequence[Path] = (),
     done: Callable[[int, int], None] = lambda _done, _all: None,
-    tell: Callable[[str], None] = lambda _text: None,
 ) -> Exported:
     """Writes an ensemble's members as ONNX files, checked against torch, with a card and a program that answers with them.
 
@@ -119,7 +118,6 @@ def export_ensemble(
         store: the workspace's pixel stores, for photos to check on where none are given.
         photos: photos to check on.
         done: called with (members exported, members to export).
-        tell: told of each file of the cache that was damaged and is made anew.
 
     Raises:
         ConfigError: none of the photos to check on can be read.
@@ -133,7 +131,7 @@ def export_ensemble(
 
     around = any(geometry.face for geometry in predictor.reader.geometries)
     sample = _sample(predictor, store, photos)
-    exports = Exports(cache, tell)
+    exports = Exports(cache)
     splits = [whole(member) for member in predictor.members]  # one file a member, simple to feed
     exports.make(splits, done)
     exports.check(splits, Engine("onnx"), lambda member: sample[member.preprocess.geometry])

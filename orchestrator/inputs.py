@@ -9,13 +9,14 @@ What is wrong with the first two is told before torch is imported, in a second i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+import logging
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from orchestrator.checks import check_dropped, check_here, check_left, check_watched, tell_loading
+from orchestrator.checks import check_dropped, check_here, check_left, check_watched, log_loading
 from orchestrator.config import choices_of
-from orchestrator.dataset import Dataset, Tables, load_dataset, read_tables, tell_notes
+from orchestrator.dataset import Dataset, Tables, load_dataset, log_notes, read_tables
 from orchestrator.errors import Mistakes
 from orchestrator.lint import lint
 from orchestrator.recipe import Recipe
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Inputs", "read_inputs"]
 
-Say = Callable[[str], None]
+log = logging.getLogger(__name__)
 
 OF_NETWORKS = (
     "backbone", "weights", "pooling", "train", "frozen_stages", "drop_rate", "drop_path_rate", "height", "width", "small_epochs",
@@ -66,7 +67,6 @@ class Inputs:
 def read_inputs(
     settings: Settings,
     specialists: Mapping[str, Specialist],
-    say: Say,
     base: RunRecord | None = None,
     data: Dataset | None = None,
 ) -> Inputs:
@@ -75,9 +75,8 @@ def read_inputs(
     Args:
         settings: what is asked for.
         specialists: task -> specialist.
-        say: told what was decided and found.
         base: the run whose recipe is taken where none is named.
-        data: loaded by settings that differ in the recipe alone; None: to be loaded.
+        data: loaded by settings that differ in the recipe alone, for which all notes were made; None: to be loaded.
 
     Raises:
         OrchestratorError: whatever is wrong with recipes, backbones, device, photos, plan or weights.
@@ -92,15 +91,14 @@ def read_inputs(
     if not _asks_torch(settings, specialists):  # nothing else can be wrong that the user has chosen
         wrong.tell()
     device, states = read_weights(settings, recipes, wrong)
-    if data is None:
-        tell_notes(settings, tables, say)
-    _tell_recipes(recipes, specialists, tables, device, say)
     workspace = Workspace(settings.workspace, create=True)
     if data is None:
-        data = load_dataset(settings, specialists, tables, workspace, say)
-    if data.extra is None and base is not None and base.extra is not None:
-        sources = ", ".join(base.data["extra"]["sources"])
-        say(f"note: {base.id} learnt from extra photos too ({sources}); without --extra this does not.")
+        log_notes(settings, tables)
+        _log_recipes(recipes, specialists, tables, device)
+        data = load_dataset(settings, specialists, tables, workspace)
+        if data.extra is None and base is not None and base.extra is not None:
+            sources = ", ".join(base.data["extra"]["sources"])
+            log.warning(f"{base.id} learnt from extra photos too ({sources}); without --extra this does not.")
     from orchestrator.training.backbones import keep_weights
 
     weights = {
@@ -123,17 +121,17 @@ def _check_recipes(settings: Settings, recipes: Mapping[str, Recipe], tables: Ta
             check_left(task, recipe, tables.photos, tables.plan, settings.folds_used, bool(settings.extra))
 
 
-def _tell_recipes(
-    recipes: Mapping[str, Recipe], specialists: Mapping[str, Specialist], tables: Tables, device: str, say: Say
+def _log_recipes(
+    recipes: Mapping[str, Recipe], specialists: Mapping[str, Specialist], tables: Tables, device: str
 ) -> None:
     """What is worth knowing of recipes, for this data on this device."""
     assert tables.photos is not None  # or something wrong was told
     for task, recipe in recipes.items():
         for problem in lint(specialists[task], recipe):
-            say(f"note: {task}.{problem}")
+            log.warning(f"{task}.{problem}")
         if recipe.sampling == "per_person" and recipe.draw_by == "mask" and "mask" not in tables.photos.table:
-            say(f"note: the data has no mask column: {task} draws any photo of a person.")
-        tell_loading(task, recipe, device, say)
+            log.warning(f"the data has no mask column: {task} draws any photo of a person.")
+        log_loading(task, recipe, device)
 
 
 def _asks_torch(settings: Settings, tasks: Collection[str]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from orchestrator.ensemble.trial import Chosen
 
 __all__ = ["OnEngines", "Prediction", "choose_engines", "find_photos", "predict_photos"]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ class Prediction:
         }  # fmt: skip
 
 
-def find_photos(places: Iterable[Path], say: Callable[[str], None] = lambda _text: None) -> list[Path]:
+def find_photos(places: Iterable[Path]) -> list[Path]:
     """The photos of files and folders, in order, each once.
 
     Files that are named are photos whatever they are called. Folders are searched deeply, links to folders not followed; hidden
@@ -77,7 +80,6 @@ def find_photos(places: Iterable[Path], say: Callable[[str], None] = lambda _tex
 
     Args:
         places: files and folders.
-        say: told how many files of a folder were left out, and why.
 
     Raises:
         DataError: a place is not there or may not be read, or there is no photo at all.
@@ -90,9 +92,9 @@ def find_photos(places: Iterable[Path], say: Callable[[str], None] = lambda _tex
             found |= dict.fromkeys(inside)
             if left_out:
                 told = ", ".join(f"{number:,} {kind}" for kind, number in left_out.most_common(6))
-                say(f"{place}: {counted(left_out.total(), 'file')} left out as no photos: {told}.")
+                log.info(f"{place}: {counted(left_out.total(), 'file')} left out as no photos: {told}.")
             if linked:
-                say(f"{place}: {counted(linked, 'linked folder')} left out: links to folders are not followed.")
+                log.info(f"{place}: {counted(linked, 'linked folder')} left out: links to folders are not followed.")
         elif os.path.lexists(place):
             found[place] = None  # whatever it is: who decodes it has the sentence
         else:
@@ -157,7 +159,6 @@ def choose_engines(
     exact: bool,
     cache: Path,
     exporting: Callable[[int, int], None] = lambda _done, _all: None,
-    tell: Callable[[str], None] = lambda _text: None,
     more: bool = False,
 ) -> OnEngines:
     """Puts the members on an engine for these photos; the first readable ones serve to check and to try.
@@ -169,7 +170,6 @@ def choose_engines(
         exact: leave out precisions below fp32.
         cache: folder for exports and trials.
         exporting: called with (exports written, exports to write).
-        tell: told of each file of the cache that was damaged and is made anew.
         more: there will be others, nobody knows how many: the engine with the best rate is worth its exports.
 
     Raises:
@@ -192,7 +192,7 @@ def choose_engines(
         return OnEngines(predictor, (), known)
     try:
         runtime, chosen = put_on_engines(
-            predictor.runtime, sample, None if more else len(photos), engine, exact, cache, exporting, tell
+            predictor.runtime, sample, None if more else len(photos), engine, exact, cache, exporting
         )
     except (OSError, StoreError):
         if engine != "auto":

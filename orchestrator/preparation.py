@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import joblib
 import numpy as np
@@ -18,6 +19,7 @@ from orchestrator.data.boxes import find_boxes
 from orchestrator.data.preprocessing import Box, Geometry
 from orchestrator.data.store import DirectPixels, JoinedRows, PixelSource, Rows, build_stores, store_key
 from orchestrator.errors import ConfigError, counted
+from orchestrator.events import Listener, counter, nobody
 from orchestrator.inputs import Inputs
 from orchestrator.labels import CLASSES
 from orchestrator.recipe import Recipe
@@ -28,35 +30,12 @@ from orchestrator.specialist import Specialist
 from orchestrator.training.cards import CARD
 
 if TYPE_CHECKING:
-    from orchestrator.training.jobs import JobResult
+    from orchestrator.training.cancelling import Cancel
     from orchestrator.training.member import MemberJob
 
-__all__ = ["Observer", "Work", "first_job", "missing_jobs", "pixels_of"]
+__all__ = ["Work", "first_job", "missing_jobs", "pixels_of"]
 
-
-class Observer(Protocol):
-    """Who watches; the terminal display is one."""
-
-    def say(self, text: str) -> None:
-        """A line on what was decided or found."""
-
-    def decoding(self, done: int, photos: int) -> None:
-        """Photos decoded into the store so far."""
-
-    def looking(self, done: int, photos: int) -> None:
-        """Photos in which a face was looked for so far."""
-
-    def features(self, done: int, photos: int) -> None:
-        """Photos that have gone through a frozen backbone so far."""
-
-    def training(self, jobs: Sequence[tuple[RunRecord, MemberJob]], at_once: int) -> None:
-        """Training of these members begins; their folders tell how it goes."""
-
-    def ended(self, run: RunRecord, job: MemberJob, result: JobResult) -> None:
-        """One member is complete, failed, or was given up."""
-
-    def finished(self) -> None:
-        """All jobs ended."""
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -71,6 +50,7 @@ class Work:
         pixels: what its networks are fed with.
         only: train these folds and leave the others for later; None: all.
         bars: epochs after which a member is given up below a macro F1.
+        cancel: reasons to stop.
     """
 
     settings: Settings
@@ -80,15 +60,16 @@ class Work:
     pixels: Rows
     only: tuple[int | None, ...] | None = None
     bars: Mapping[int, float] = field(default_factory=dict)
+    cancel: tuple[Cancel, ...] = ()
 
 
-def missing_jobs(works: Sequence[Work]) -> list[tuple[RunRecord, MemberJob]]:
+def missing_jobs(works: Sequence[Work]) -> list[MemberJob]:
     """The members that are still missing, longest first, so that no straggler begins last.
 
     Raises:
         ConfigError: a member would have one photo an epoch to train on.
     """
-    jobs = []
+    jobs: list[MemberJob] = []
     for work in works:
         wanted = work.run.folds if work.only is None else work.only
         folds = [fold for fold in wanted if not os.path.lexists(work.run.member(fold) / CARD)]
@@ -98,8 +79,8 @@ def missing_jobs(works: Sequence[Work]) -> list[tuple[RunRecord, MemberJob]]:
         if few:
             where = ", ".join("all photos" if job.fold is None else f"fold {job.fold}" for job in few)
             raise ConfigError(f"{work.run.id}: {too_few(where, few[0].recipe.sampling == 'per_person')}")
-        jobs += [(work.run, job) for job in own]
-    return sorted(jobs, key=lambda one: -one[1].work)
+        jobs += own
+    return sorted(jobs, key=lambda job: -job.work)
 
 
 def first_job(work: Work) -> MemberJob:
@@ -107,20 +88,20 @@ def first_job(work: Work) -> MemberJob:
     return _job(work, work.run.folds[0], _table(work))
 
 
-def pixels_of(settings: Settings, inputs: Inputs, tasks: set[str], observer: Observer) -> dict[str, Rows]:
+def pixels_of(settings: Settings, inputs: Inputs, tasks: set[str], listen: Listener = nobody) -> dict[str, Rows]:
     """What each task's networks are fed with: a store per geometry, or features where only heads are trained.
 
     Photos from elsewhere come after the data's, in stores of their own.
     """
     recipes = {task: recipe for task, recipe in inputs.recipes.items() if task in tasks}
     relative, paths = list(inputs.data.photos.table["path"]), inputs.data.photos.paths
-    found = _rows_of(settings, inputs, recipes, relative, paths, inputs.data.content, observer)
+    found = _rows_of(settings, inputs, recipes, relative, paths, inputs.data.content, listen)
     if inputs.data.extra is None:
         return found
     # Where they lie does not matter, and a photo with a label for each fold is one photo.
     once = dict(zip(inputs.data.extra_content, inputs.data.extra.paths, strict=True))
     names = list(once)
-    extra = _rows_of(settings, inputs, recipes, names, list(once.values()), names, observer)
+    extra = _rows_of(settings, inputs, recipes, names, list(once.values()), names, listen)
     places = pd.Index(names).get_indexer(pd.Index(inputs.data.extra_content))
     return {task: JoinedRows(found[task], len(paths), extra[task], places) for task in found}
 
@@ -132,7 +113,7 @@ def _rows_of(
     relative: Sequence[str],
     paths: Sequence[Path],
     content: Sequence[str],
-    observer: Observer,
+    listen: Listener,
 ) -> dict[str, Rows]:
     from orchestrator.training.backbones import preprocess_of
     from orchestrator.training.features import build_features
@@ -141,32 +122,32 @@ def _rows_of(
     keys = {geometry: store_key(relative, content, geometry) for geometry in geometries}
     faces = None
     if any(geometry.face for geometry in geometries):
-        faces = find_boxes(inputs.workspace.faces, paths, content, joblib.cpu_count(), observer.looking)
-        _tell_faces(faces, settings, observer)
+        faces = find_boxes(inputs.workspace.faces, paths, content, joblib.cpu_count(), counter(listen, "find faces"))
+        _tell_faces(faces, settings)
     sources: Mapping[Geometry, PixelSource] = {
         geometry: DirectPixels(paths, geometry, faces) for geometry in geometries
     }
     if geometries and settings.store:
         sources = build_stores(
-            inputs.workspace.store, paths, keys, joblib.cpu_count(), observer.decoding, faces, observer.say
+            inputs.workspace.store, paths, keys, joblib.cpu_count(), counter(listen, "decode"), faces
         )
     return {
         task: sources[recipe.geometry]
         if recipe.train == "network"
         else build_features(
             inputs.workspace.cache / "features", recipe, inputs.weights[task], preprocess_of(recipe), sources[recipe.geometry],
-            keys[recipe.geometry], len(paths), inputs.device, joblib.cpu_count(), observer.features, observer.say,
+            keys[recipe.geometry], len(paths), inputs.device, joblib.cpu_count(), counter(listen, "compute features"),
         )
         for task, recipe in recipes.items()
     }  # fmt: skip
 
 
-def _tell_faces(faces: Sequence[Box | None], settings: Settings, observer: Observer) -> None:
+def _tell_faces(faces: Sequence[Box | None], settings: Settings) -> None:
     without = sum(box is None for box in faces)
     found = f"faces: found in {len(faces) - without:,} of {counted(len(faces), 'photo')}"
     listing = orch("data", "faces", *data_words(settings.data, settings.columns), workspace=settings.workspace)
     rest = f"; the other {without:,} show the recipe's crop and anchor: `{listing}` lists them." if without else "."
-    observer.say(found + rest)
+    log.info(found + rest)
 
 
 def _table(work: Work) -> pd.DataFrame:
@@ -215,10 +196,11 @@ def _job(work: Work, fold: int | None, table: pd.DataFrame) -> MemberJob:
         train = np.concatenate([train, len(inputs.data.photos) + rows])
     train = train[~table["person"].iloc[train].isin(recipe.drop_people)]
     return MemberJob(
-        folder=run.member(fold), task=run.task, fold=fold, classes=specialist.classes, table=table, train=train,
+        run=run.id, folder=run.member(fold), locks=inputs.workspace.cache, task=run.task, fold=fold,
+        classes=specialist.classes, table=table, train=train,
         held_out=held_out, pixels=work.pixels, recipe=recipe, head=head_of(specialist, recipe),
         preprocess=preprocess_of(recipe), initial=inputs.weights[run.task], seed=run.seed_of(fold),
-        profile=work.settings.profile, bars=work.bars,
+        profile=work.settings.profile, bars=work.bars, cancel=work.cancel,
         threads=run.threads,  # of the run, not of this command: other threads give other bits
         device=inputs.device,
         notes={

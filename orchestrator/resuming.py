@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -28,18 +29,20 @@ from orchestrator.settings import Settings, add_mistakes, check_early, check_tab
 from orchestrator.specialist import Specialist
 
 if TYPE_CHECKING:
+    from orchestrator.events import Listener
     from orchestrator.inputs import Inputs
     from orchestrator.pipeline import Report
-    from orchestrator.preparation import Observer
 
 __all__ = ["resume"]
+
+log = logging.getLogger(__name__)
 
 
 def resume(
     workspace: Path,
     name: str,
     specialists: Mapping[str, Specialist],
-    observer: Observer,
+    listen: Listener,
     data: Path | None = None,
     settings: Settings | None = None,
     extra: Sequence[Path] = (),
@@ -50,7 +53,7 @@ def resume(
         workspace: that holds it.
         name: of the run.
         specialists: task -> specialist.
-        observer: who watches.
+        listen: told how far it is.
         data: where the photos are now; None: where they were.
         settings: jobs, device, store and profile; the rest is the record's.
         extra: where its tables of photos from elsewhere are now; none: where they were.
@@ -71,20 +74,20 @@ def resume(
     from orchestrator.preparation import Work, pixels_of
 
     if run.complete and is_whole(run) and _has_origins(place, run):
-        observer.say(f"{run.id} is complete, and every file of it is as it was written.")
+        log.info(f"{run.id} is complete, and every file of it is as it was written.")
         return Report([run], {}, time.monotonic() - started)
     settings = _of_record(place, run, asked, data, extra)
     specialist = specialists[run.task]
     check_early(settings, {run.task: specialist}, run)
-    inputs = read_inputs(settings, {run.task: specialist}, observer.say, run)
+    inputs = read_inputs(settings, {run.task: specialist}, run)
     _check_unchanged(run, inputs, settings)
-    heal_runs([run], observer)
+    heal_runs([run])
     if run.complete:  # what was missing is written already: its plan, or the list of its photos
         return Report([run], {}, time.monotonic() - started)
-    pixels = pixels_of(settings, inputs, {run.task}, observer)
+    pixels = pixels_of(settings, inputs, {run.task}, listen)
     work = Work(settings, specialist, inputs, run, pixels[run.task])
-    report = train_runs([run], [work], observer, started)
-    offer(report.runs, observer)
+    report = train_runs([run], [work], listen, started)
+    offer(report.runs)
     return report
 
 

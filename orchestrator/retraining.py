@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +18,9 @@ from orchestrator.settings import Settings
 if TYPE_CHECKING:
     from orchestrator.inputs import Inputs
 
-__all__ = ["base_run", "check_fold_numbers", "check_folds", "settle", "tell_base"]
+__all__ = ["base_run", "check_fold_numbers", "check_folds", "log_base", "settle"]
+
+log = logging.getLogger(__name__)
 
 
 def settle(settings: Settings, task: str, folds: Sequence[int] = (), base: RunRecord | None = None) -> Settings:
@@ -45,14 +48,14 @@ def settle(settings: Settings, task: str, folds: Sequence[int] = (), base: RunRe
     )
 
 
-def tell_base(base: RunRecord | None, settings: Settings, say: Callable[[str], None]) -> None:
+def log_base(base: RunRecord | None, settings: Settings) -> None:
     """Whose recipe is taken, where none is named."""
     if base is not None and not settings.recipes:
         changed = f" with {counted(len(base.changes), 'change')}" if base.changes else ""
         more = f", with {' '.join(settings.changes)}" if settings.changes else ""
         seeds = ", ".join(map(str, base.seeds))
         seed = f" Its seed was {seeds}, this one's is {settings.seed}." if base.seeds != [settings.seed] else ""
-        say(f"recipe: that of {base.id} ({base.recipe_name}{changed}){more}.{seed}")
+        log.info(f"recipe: that of {base.id} ({base.recipe_name}{changed}){more}.{seed}")
 
 
 def base_run(root: Path, task: str, base: str | None, sharing: bool = False) -> RunRecord | None:

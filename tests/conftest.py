@@ -16,6 +16,8 @@ import pandas as pd
 import pytest
 from hypothesis import settings
 
+from orchestrator.events import Event, TrainingBegun
+
 if TYPE_CHECKING:
     from orchestrator.ensemble.member import MemberFiles
 
@@ -169,24 +171,11 @@ def train(orch: Callable[..., Done], people: Path, workspace: Path, *words: obje
 
 
 class Silent:
-    """An observer that keeps what it is told."""
+    """Listens to a training, and keeps which members were begun."""
 
     def __init__(self) -> None:
-        self.said: list[str] = []
         self.jobs: list[str] = []
 
-    def say(self, text: str) -> None:
-        self.said.append(text)
-
-    def decoding(self, done: int, photos: int) -> None: ...
-
-    def looking(self, done: int, photos: int) -> None: ...
-
-    def features(self, done: int, photos: int) -> None: ...
-
-    def training(self, jobs: object, at_once: int) -> None:
-        self.jobs = [f"{run.id}/{job.fold}" for run, job in jobs]
-
-    def ended(self, run: object, job: object, failure: str) -> None: ...
-
-    def finished(self) -> None: ...
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, TrainingBegun):
+            self.jobs = [f"{one.run}/{one.fold}" for one in event.members]

@@ -14,11 +14,11 @@ from tests.conftest import ROOT
 
 LAYERS = {
     "orchestrator": 0, "orchestrator.labels": 0, "orchestrator.errors": 0, "orchestrator.metrics": 0, "orchestrator.stages": 0,
-    "orchestrator.commands": 0, "orchestrator.toml": 0,
+    "orchestrator.commands": 0, "orchestrator.toml": 0, "orchestrator.events": 0,
     "orchestrator.combining": 0, "orchestrator.data": 1,
     "orchestrator.recipe": 2, "orchestrator.specialist": 2,
     "orchestrator.training": 3, "orchestrator.config": 3, "orchestrator.lint": 3, "models": 3,
-    "orchestrator.ensemble": 4,
+    "orchestrator.ensemble": 4, "orchestrator.execution": 4,
     "orchestrator.evaluation": 5, "orchestrator.records": 5,
     "orchestrator.checks": 6, "orchestrator.choosing": 6, "orchestrator.opening": 6, "orchestrator.settings": 6,
     "orchestrator.resuming": 6, "orchestrator.dataset": 6, "orchestrator.run_plans": 6,

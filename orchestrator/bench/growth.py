@@ -12,8 +12,9 @@ from typing import Any
 from orchestrator.bench.timing import in_turn
 from orchestrator.data.store import DirectPixels
 from orchestrator.ensemble.predictor import Predictor, start_predictor
+from orchestrator.events import nobody
+from orchestrator.execution.local import LocalExecutor
 from orchestrator.labels import TASKS
-from orchestrator.training.jobs import run_jobs
 from orchestrator.training.member import MemberJob
 
 __all__ = ["bench_growth"]
@@ -93,6 +94,6 @@ def _larger(job: MemberJob, paths: Sequence[Path], times: float) -> MemberJob:
 def _train(jobs: Sequence[MemberJob], at_once: int) -> None:
     for job in jobs:
         shutil.rmtree(job.folder, ignore_errors=True)
-    failed = [result.failure for result in run_jobs(jobs, at_once, lambda _: None) if result.failure]
+    failed = [one.why for one in LocalExecutor(at_once).run(jobs, at_once, nobody) if one.outcome != "done"]
     if failed:
         raise RuntimeError(failed[0])

@@ -18,9 +18,10 @@ from orchestrator.data.synthetic import write_people
 from orchestrator.ensemble.options import missing_packages
 from orchestrator.ensembling import build_ensemble
 from orchestrator.errors import TrainingError
+from orchestrator.events import Listener
 from orchestrator.exporting import PROGRAM, export_ensemble
 from orchestrator.labels import age_bands
-from orchestrator.pipeline import Observer, first_jobs, train_all
+from orchestrator.pipeline import first_jobs, train_all
 from orchestrator.records.environment import git_revision, hardware, versions
 from orchestrator.records.workspace import Workspace, now
 from orchestrator.settings import Settings
@@ -39,7 +40,7 @@ def run_parts(
     parts: Sequence[str],
     load: Load,
     specialists: Mapping[str, Specialist],
-    observer: Observer,
+    listen: Listener,
     progress: Callable[[str, int, int], None],
 ) -> dict[str, Any]:
     """Runs the parts that are asked for.
@@ -48,7 +49,7 @@ def run_parts(
         parts: of `PARTS`.
         load: what to work on.
         specialists: task -> specialist.
-        observer: watches the members being made.
+        listen: told how far the members to measure are.
         progress: called with (part, runs done, runs in all).
 
     Raises:
@@ -73,7 +74,7 @@ def run_parts(
     }  # fmt: skip
     threads = torch.get_num_threads()
     if people is not None:
-        predictor, jobs, paths = _made(load, *people, specialists, observer, device)
+        predictor, jobs, paths = _made(load, *people, specialists, listen, device)
         longer = {task: _of_steps(job, load.steps, load.folder) for task, job in jobs.items()}
         some = (paths * (1 + load.photos // len(paths)))[: load.photos]
     for part in (part for part in PARTS if part in parts):
@@ -115,7 +116,7 @@ def _people(load: Load) -> tuple[Path, int]:
 
 
 def _made(
-    load: Load, data: Path, folds: int, specialists: Mapping[str, Specialist], observer: Observer, device: str
+    load: Load, data: Path, folds: int, specialists: Mapping[str, Specialist], listen: Listener, device: str
 ) -> tuple[Predictor, dict[str, MemberJob], list[Path]]:
     """Members that have trained for an epoch, five a task where there are people enough: only their arithmetic matters here."""
     from orchestrator.opening import open_predictor
@@ -128,14 +129,14 @@ def _made(
         k=folds,
         device=device,
     )
-    report = train_all(settings, specialists, observer)
+    report = train_all(settings, specialists, listen)
     if not report.complete:
         raise TrainingError("the members to measure could not be made: " + "; ".join(report.failures.values()))
     workspace = Workspace(settings.workspace)
     if workspace.current("ensemble") is None:
         build_ensemble(workspace, "soft", choose_runs(workspace), scored=False)
     _, predictor = open_predictor(workspace, None, device)
-    jobs = first_jobs(settings, specialists, observer)
+    jobs = first_jobs(settings, specialists, listen)
     return predictor, jobs, read(data, distinct=True).paths
 
 

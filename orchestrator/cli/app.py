@@ -161,6 +161,7 @@ def main(began: float | None = None) -> None:
     """
     settle_streams()
     console.begin(began)
+    console.hear()
     json = "--json" in sys.argv[1:]
     with interrupts():
         try:

@@ -61,7 +61,7 @@ def bench(
             try:
                 found = run_parts(chosen, load, SPECIALISTS, display, lambda _part, done, of: progress(done, of))
             finally:
-                display.finished()
+                display.close()
     write_json(to / "bench.json", found)
     draw_bench(found, to / "bench.png")
     if json:

@@ -85,7 +85,7 @@ def cascade(
 
         paths = list(read_eval(evaluation).paths)
     else:
-        paths = find_photos(photos or [], say)
+        paths = find_photos(photos or [])
     with wrong.kept():
         check_measurable(record, rate, len(paths))
     with wrong.kept():
@@ -101,7 +101,7 @@ def cascade(
     with counting("loading members") as progress:
         _, predictor = open_predictor(here, record.id, place, progress)
     with counting("writing exports") as progress:
-        on_engines = choose_engines(predictor, paths, engine, False, here.cache / "engines", progress, say)
+        on_engines = choose_engines(predictor, paths, engine, False, here.cache / "engines", progress)
     for chosen in on_engines.chosen:
         say(f"{chosen}.")
     with counting("asking all members") as progress:

@@ -6,6 +6,7 @@ Whatever is printed goes through here, so that no name, no width and no departed
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import re
@@ -31,6 +32,8 @@ __all__ = [
     "emit",
     "grid",
     "has_emitted",
+    "hear",
+    "held_back",
     "in_words",
     "minutes",
     "out",
@@ -89,6 +92,40 @@ def put(text: str = "", mark: str = "", colour: int = 0) -> None:
 def say(text: str) -> None:
     """A line of talk, to stderr."""
     _write(sys.stderr, f"{printable(text)}\n")
+
+
+class _Talk(logging.Handler):
+    """Prints what the library logs: sentences as they are, warnings as notes."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        mark = "note: " if record.levelno >= logging.WARNING else ""
+        text = f"{mark}{record.getMessage()}"
+        if _held:
+            _held[-1].append(text)
+        else:
+            say(text)
+
+
+_held: list[list[str]] = []
+
+
+def hear() -> None:
+    """From now on the library's own sentences are printed, as talk."""
+    logger = logging.getLogger("orchestrator")
+    logger.setLevel(logging.INFO)
+    if not any(isinstance(one, _Talk) for one in logger.handlers):
+        logger.addHandler(_Talk())
+
+
+@contextmanager
+def held_back() -> Iterator[list[str]]:
+    """Keeps the library's sentences for the caller to print, behind a table say."""
+    sentences: list[str] = []
+    _held.append(sentences)
+    try:
+        yield sentences
+    finally:
+        _held.remove(sentences)
 
 
 def warn(text: str) -> None:

@@ -36,9 +36,8 @@ def demo(
     """
     from orchestrator import pipeline
     from orchestrator.choosing import choose_runs
-    from orchestrator.cli.display import TrainingDisplay
     from orchestrator.cli.ensemble import PICTURE, draw_scores, print_built
-    from orchestrator.cli.train import interrupted
+    from orchestrator.cli.train import listening
     from orchestrator.ensembling import build_ensemble
     from orchestrator.records.workspace import Workspace
     from orchestrator.specialists import SPECIALISTS
@@ -47,13 +46,8 @@ def demo(
     _people(folder, data, people, fresh)
     say(f"[2/4] training three specialists over {FOLDS} folds of people")
     settings = pipeline.Settings(data / "train", runs, recipes=("demo",), k=FOLDS)
-    display = TrainingDisplay()
-    try:
-        report = pipeline.train_all(settings, SPECIALISTS, display)
-    except KeyboardInterrupt:
-        interrupted(display)
-    finally:
-        display.finished()
+    with listening([], runs) as listen:
+        report = pipeline.train_all(settings, SPECIALISTS, listen)
     for (run, fold), reason in report.failures.items():
         say(f"{run} fold {fold} failed: {reason}")
     if not report.complete:

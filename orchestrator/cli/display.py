@@ -1,34 +1,34 @@
-"""One calm display of all jobs while they train: a live table in a terminal, plain lines elsewhere.
-
-It reads what members leave in their folders, so it shows the same for jobs in this process and in others.
-"""
+"""One calm display of all members while they train: a live table in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.cli.console import counting, grid, say, talk
-from orchestrator.errors import DamagedError, counted
-from orchestrator.training.cards import PROGRESS, history_of
+from orchestrator.errors import counted
+from orchestrator.events import (
+    Counted,
+    EpochEnded,
+    EpochUnderway,
+    Event,
+    MemberBegun,
+    MemberEnded,
+    Stage,
+    TrainingBegun,
+    TrainingEnded,
+)
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from rich.console import RenderableType
     from rich.live import Live
 
-    from orchestrator.records.run import RunRecord
-    from orchestrator.training.jobs import JobResult
-    from orchestrator.training.member import MemberJob
-
 __all__ = ["TrainingDisplay"]
 
-POLL_SECONDS = 0.5
+REFRESH_SECONDS = 0.5
 
 LINE_SECONDS = 10.0
 """Between two lines of a log on epochs; that a member has ended is told at once."""
@@ -36,97 +36,139 @@ LINE_SECONDS = 10.0
 SURE_SECONDS = 20.0
 """Before which the time left is anybody's guess."""
 
+COUNTED: dict[Stage, tuple[str, str]] = {
+    "decode": ("decoding photos once", "decoded {} photos into the pixel store."),
+    "find faces": ("looking for faces once", "looked for faces in {} photos."),
+    "compute features": ("computing features once", "computed the features of {} photos."),
+}
+"""Stage -> what a bar says, and what is told at its end."""
+
+STYLES = {"failed": "red", "given up": "yellow", "cancelled": "yellow", "done": "green", "waiting": "dim"}
+
+
+@dataclass
+class _Member:
+    """How far a member is.
+
+    Attributes:
+        begun: as it was asked for.
+        epochs: trained, the running one by its share.
+        rate: photos a second.
+        best: macro F1 so far.
+        entry: of the last epoch that was trained here.
+        told: the epoch of the last line of a log.
+        outcome: how it ended; empty before.
+    """
+
+    begun: MemberBegun
+    epochs: float
+    rate: float = 0.0
+    best: float = 0.0
+    entry: dict[str, Any] = field(default_factory=dict)
+    told: int = 0
+    outcome: str = ""
+
+    @property
+    def name(self) -> str:
+        """In words."""
+        return f"{self.begun.run} {'all' if self.begun.fold is None else f'fold {self.begun.fold}'}"
+
+    @property
+    def trained(self) -> float:
+        """Epochs; one that ended has all it will have."""
+        return float(self.begun.epochs) if self.outcome else self.epochs
+
+    @property
+    def state(self) -> str:
+        """In a word."""
+        return self.outcome or ("training" if self.epochs > self.begun.trained or self.rate else "waiting")
+
 
 class TrainingDisplay:
-    """An `Observer` for the terminal."""
+    """Listens to a training, for the terminal."""
 
     def __init__(self) -> None:
-        self._jobs: list[tuple[RunRecord, MemberJob]] = []
-        self._ended: dict[tuple[str, int | None], str] = {}
         self._console = talk()
+        self._members: dict[tuple[str, int | None], _Member] = {}
+        self._lock = threading.RLock()  # events come from several threads
         self._live: Live | None = None
-        self._stop = threading.Event()
-        self._lines: threading.Thread | None = None
         self._bar: Any = None
         self._update: Any = None
-        self._started = 0.0
-        self._at_once = 1
-        self._before: dict[tuple[str, int | None], float] = {}
-        self._work: dict[tuple[str, int | None], float] = {}
+        self._started = self._spoken = 0.0
 
-    def say(self, text: str) -> None:
-        """A line on what was decided or found."""
-        say(text)
+    def __call__(self, event: Event) -> None:
+        """Shows what has happened."""
+        with self._lock:
+            if isinstance(event, Counted):
+                self._count(event)
+            elif isinstance(event, TrainingBegun):
+                self._begin(event)
+            elif isinstance(event, TrainingEnded):
+                self.close()
+            else:
+                self._follow(event)
 
-    def decoding(self, done: int, photos: int) -> None:
-        """Photos decoded into the store so far."""
-        self._count(done, photos, "decoding photos once", f"decoded {photos:,} photos into the pixel store.")
+    def close(self) -> None:
+        """All has ended, or something stopped it; safe to call again."""
+        with self._lock:
+            if self._bar is not None:
+                self._bar.__exit__(None, None, None)
+                self._bar = None
+            live, self._live = self._live, None
+        if live is not None:
+            live.stop()
 
-    def looking(self, done: int, photos: int) -> None:
-        """Photos in which a face was looked for so far."""
-        self._count(done, photos, "looking for faces once", f"looked for faces in {photos:,} photos.")
-
-    def features(self, done: int, photos: int) -> None:
-        """Photos that have gone through a frozen backbone so far."""
-        self._count(done, photos, "computing features once", f"computed the features of {photos:,} photos.")
-
-    def _count(self, done: int, photos: int, doing: str, told: str) -> None:
+    def _count(self, event: Counted) -> None:
+        doing, told = COUNTED.get(event.stage, (event.stage, ""))
         if self._bar is None:
             self._bar = counting(doing)
             self._update = self._bar.__enter__()
-        self._update(done, photos)
-        if done == photos:
+        self._update(event.done, event.total)
+        if event.done == event.total:
             self._bar.__exit__(None, None, None)
             self._bar = None
-            say(told)
+            if told:
+                say(told.format(f"{event.total:,}"))
 
-    def training(self, jobs: Sequence[tuple[RunRecord, MemberJob]], at_once: int) -> None:
-        """Training of these members begins."""
-        self._jobs, self._at_once, self._started = list(jobs), at_once, time.monotonic()
-        self._stop.clear()  # a search trains several times
-        self._ended = {}
-        first = jobs[0][1]
-        threads = f"{first.threads} thread{'s' * (first.threads > 1)} each"
-        say(f"training {counted(len(jobs), 'member')} on {first.device}, {at_once} at once, {threads}.")
-        self._before = {(run.id, job.fold): _epochs(job) for run, job in jobs}
-        self._work = {(run.id, job.fold): job.work for run, job in jobs}
+    def _begin(self, event: TrainingBegun) -> None:
+        self._started = self._spoken = time.monotonic()
+        self._members = {(one.run, one.fold): _Member(one, float(one.trained)) for one in event.members}
+        threads = f"{event.threads} thread{'s' * (event.threads > 1)} each"
+        members = counted(len(event.members), "member")
+        say(f"training {members} on {event.device}, {event.at_once} at once, {threads}.")
         if self._console.is_terminal:
             from rich.live import Live
 
             self._live = Live(
                 get_renderable=self._table,
                 console=self._console,
-                refresh_per_second=1 / POLL_SECONDS,
+                refresh_per_second=1 / REFRESH_SECONDS,
                 transient=True,
             )
             self._live.start()
+
+    def _follow(self, event: EpochUnderway | EpochEnded | MemberEnded) -> None:
+        member = self._members[event.run, event.fold]
+        if isinstance(event, EpochUnderway):
+            member.epochs, member.rate = max(member.epochs, event.epochs), event.photos_per_second
+        elif isinstance(event, EpochEnded):
+            member.entry = dict(event.entry)
+            member.epochs = max(member.epochs, float(event.entry["epoch"]))
+            member.best = max(member.best, event.entry.get("macro_f1", 0.0))
+            if time.monotonic() - self._spoken >= LINE_SECONDS:
+                self._tell_epoch(member)
         else:
-            self._lines = threading.Thread(target=self._watch, daemon=True)
-            self._lines.start()
+            member.outcome = event.outcome
+            self._tell_epoch(member)
+            if self._live is None and event.outcome != "done":
+                say(f"{member.name} {event.outcome}: {event.why}")
 
-    def ended(self, run: RunRecord, job: MemberJob, result: JobResult) -> None:
-        """One member is complete, failed, or was given up."""
-        state = "failed" if result.failure else "given up" if result.given_up else "done"
-        self._ended[run.id, job.fold] = state
-        if self._live is None and state != "done":
-            say(f"{run.id} {_name(job)} {state}: {result.failure or result.given_up}")
-
-    def finished(self) -> None:
-        """All jobs ended, or something stopped them; safe to call again."""
-        self._stop.set()
-        if self._bar is not None:
-            self._bar.__exit__(None, None, None)
-            self._bar = None
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
-        if self._lines is not None:
-            self._lines.join()
-            self._lines = None
-
-    def close(self) -> None:
-        """The command ends."""
-        self.finished()
+    def _tell_epoch(self, member: _Member) -> None:
+        """A line of a log on a member's last epoch, where it was not told."""
+        epoch = member.entry.get("epoch", 0)
+        if self._live is None and epoch > member.told:
+            member.told, self._spoken = epoch, time.monotonic()
+            say(f"{member.name} {_words(member)} ({self._outlook()})")
 
     def _table(self) -> RenderableType:
         """The live table: one row per member."""
@@ -134,78 +176,42 @@ class TrainingDisplay:
         from rich.progress_bar import ProgressBar
         from rich.text import Text
 
-        table = grid(
-            "",
-            "member",
-            "epoch",
-            "progress",
-            "best macro F1",
-            "photos/s",
-            "state",
-            keep=("state", "epoch", "best macro F1"),
-        )
-        for run, job in self._jobs:
-            epochs, total = self._epochs(run, job), float(job.recipe.epochs)
-            ended = self._ended.get((run.id, job.fold))
-            progress = _progress(job)
-            rate = f"{progress.get('photos_per_second', 0):.0f}" if progress and ended is None else ""
-            state = ended or ("waiting" if not progress and not epochs else "training")
-            style = {"failed": "red", "given up": "yellow", "done": "green", "waiting": "dim"}.get(state, "")
-            best = max((entry.get("macro_f1", 0.0) for entry in _history(job)), default=0.0)
-            table.add_row(
-                f"{run.id} {_name(job)}", f"{int(epochs)}/{job.recipe.epochs}",
-                ProgressBar(total=total, completed=epochs, width=24), f"{best:.4f}" if best else "", rate, state,
-                style=style,
-            )  # fmt: skip
-        seconds = time.monotonic() - self._started
-        return Group(table, Text(f"{_clock(seconds)} gone, {self._outlook()}", style="dim"))
-
-    def _epochs(self, run: RunRecord, job: MemberJob) -> float:
-        """Epochs done, the running one counted by its share; one that ended has all it will have."""
-        return float(job.recipe.epochs) if (run.id, job.fold) in self._ended else _epochs(job)
+        headings = ("member", "epoch", "progress", "best macro F1", "photos/s", "state")
+        table = grid("", *headings, keep=("state", "epoch", "best macro F1"))
+        with self._lock:
+            for member in self._members.values():
+                total = member.begun.epochs
+                rate = f"{member.rate:.0f}" if member.rate and not member.outcome else ""
+                bar = ProgressBar(total=float(total), completed=member.trained, width=24)
+                best = f"{member.best:.4f}" if member.best else ""
+                epoch = f"{int(member.trained)}/{total}"
+                style = STYLES.get(member.state, "")
+                table.add_row(member.name, epoch, bar, best, rate, member.state, style=style)
+            told = f"{_clock(time.monotonic() - self._started)} gone, {self._outlook()}"
+        return Group(table, Text(told, style="dim"))
 
     def _outlook(self) -> str:
         """How many members are done, and about how long the others will take."""
         done_work = all_work = 0.0
-        for run, job in self._jobs:
-            total, work, begun = float(job.recipe.epochs), self._work[run.id, job.fold], self._before[run.id, job.fold]
-            all_work += work * (1 - begun / total)
-            done_work += work * max(0.0, self._epochs(run, job) - begun) / total
+        for member in self._members.values():
+            begun, total = member.begun, float(member.begun.epochs)
+            all_work += begun.work * (1 - begun.trained / total)
+            done_work += begun.work * max(0.0, member.trained - begun.trained) / total
         seconds = time.monotonic() - self._started
-        ends = Counter(self._ended.values())
+        ends = Counter(member.outcome for member in self._members.values() if member.outcome)
         others = "".join(f", {number} {state}" for state, number in ends.items() if state != "done")
-        told = f"{ends['done']} of {counted(len(self._jobs), 'member')} done{others}"
-        if len(self._ended) == len(self._jobs) or done_work <= 0 or seconds < SURE_SECONDS:
+        told = f"{ends['done']} of {counted(len(self._members), 'member')} done{others}"
+        if ends.total() == len(self._members) or done_work <= 0 or seconds < SURE_SECONDS:
             return told
         return f"{told}, about {_about(seconds / done_work * (all_work - done_work))} left"
 
-    def _watch(self) -> None:
-        """Prints how it stands, for logs: a line every so many seconds, and one for each member that ends."""
-        told = {key: int(epochs) for key, epochs in self._before.items()}
-        ends: set[tuple[str, int | None]] = set()
-        spoken = self._started
-        while True:
-            last = self._stop.wait(POLL_SECONDS)
-            for run, job in self._jobs:
-                key = run.id, job.fold
-                ended = key in self._ended and key not in ends
-                if not (ended or last or time.monotonic() - spoken >= LINE_SECONDS):
-                    continue
-                if entries := _history(job)[told[key] :]:
-                    told[key] += len(entries)
-                    spoken = time.monotonic()
-                    say(f"{run.id} {_name(job)} {_words(entries[-1], job)} ({self._outlook()})")
-                if ended:
-                    ends.add(key)
-            if last:
-                return
 
-
-def _words(entry: dict[str, Any], job: MemberJob) -> str:
+def _words(member: _Member) -> str:
     """An epoch of a log."""
+    entry = member.entry
     score = f", macro F1 {entry['macro_f1']:.4f}" if "macro_f1" in entry else ""
     rate = f"{entry['photos_per_second']:.0f} photos/s"
-    return f"epoch {entry['epoch']}/{job.recipe.epochs}: loss {entry['loss']:.4f}{score}, {rate}"
+    return f"epoch {entry['epoch']}/{member.begun.epochs}: loss {entry['loss']:.4f}{score}, {rate}"
 
 
 def _about(seconds: float) -> str:
@@ -213,36 +219,6 @@ def _about(seconds: float) -> str:
     if seconds < 90:
         return f"{max(10, round(seconds / 10) * 10)} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def _name(job: MemberJob) -> str:
-    return "all" if job.fold is None else f"fold {job.fold}"
-
-
-def _epochs(job: MemberJob) -> float:
-    """Epochs done, the running one counted by its share."""
-    progress = _progress(job)
-    whole = len(_history(job))
-    return max(float(whole), float(progress.get("epoch", 0) + progress.get("share", 0.0)))
-
-
-def _history(job: MemberJob) -> list[dict[str, Any]]:
-    try:
-        return history_of(job.folder)
-    except DamagedError:  # told by whoever needs the card
-        return []
-
-
-def _progress(job: MemberJob) -> dict[str, Any]:
-    found = _read(job.folder / PROGRESS)
-    return found if isinstance(found, dict) else {}
-
-
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
 
 
 def _clock(seconds: float) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.console import emit, grid, out, put, say, share
+from orchestrator.cli.console import emit, grid, held_back, out, put, say, share
 from orchestrator.cli.options import JsonOption, WorkspaceOption
 from orchestrator.commands import orch
 from orchestrator.errors import ConfigError, counted
@@ -79,8 +79,8 @@ def ensemble(
     tables, twice = each_once([read_external(path) for path in external])
     for note in twice:
         say(f"note: {note}")
-    notes: list[str] = []
-    built = build_ensemble(place, strategy, runs, scored=not no_score, external=tables, say=notes.append)
+    with held_back() as notes:
+        built = build_ensemble(place, strategy, runs, scored=not no_score, external=tables)
     for one in built.record.external:
         how = "there is no score, so it is for prediction alone"
         if one.matched is not None:
@@ -90,6 +90,8 @@ def ensemble(
         say(f"{one.name}: {one.photos:,} photos, {', '.join(one.tasks)}; {how}.")
     draw_scores(built)
     if json:
+        for note in notes:
+            say(note)
         emit({"id": built.record.id, **built.record.as_json(), "folder": str(built.record.folder)})
         return
     print_built(built)

@@ -84,7 +84,7 @@ def use_ensemble(
     from orchestrator.choosing import use_ensemble as make_it_current
     from orchestrator.records.workspace import Workspace
 
-    make_it_current(Workspace(workspace), ensemble, say)
+    make_it_current(Workspace(workspace), ensemble)
 
 
 @app.command("delete")

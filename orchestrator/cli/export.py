@@ -64,7 +64,7 @@ def export(
     from orchestrator.prediction import find_photos
     from orchestrator.training.cards import read_card
 
-    given = find_photos(photos, say) if photos else []
+    given = find_photos(photos) if photos else []
     place.check_answering(record.id)
     cards = [read_card(place.root / one.folder) for one in record.members]
     geometries = [Preprocess.from_dict(card["preprocess"]).geometry for card in cards]
@@ -74,7 +74,7 @@ def export(
     with counting("loading members") as progress:
         name, predictor = open_predictor(place, record.id, "cpu", progress)
     with counting("exporting members") as progress:
-        found = export_ensemble(predictor, name, to, place.cache / "engines", place.store, given, progress, say)
+        found = export_ensemble(predictor, name, to, place.cache / "engines", place.store, given, progress)
     if json:
         emit({"ensemble": name, "folder": str(to), "photos": found.photos, "differences": found.differences})
         return

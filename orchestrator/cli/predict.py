@@ -147,7 +147,7 @@ def predict(
     predictor = _open(place, record.id, ensemble is None, strategy, device, engine, len(paths))
     with counting("writing exports") as progress:
         exact, cache = precision == "fp32", place.cache / "engines"
-        on_engines = choose_engines(predictor, paths, engine, exact, cache, progress, say)
+        on_engines = choose_engines(predictor, paths, engine, exact, cache, progress)
     for chosen in on_engines.chosen:
         say(f"{chosen}.")
     stages = Stages(profile)
@@ -203,7 +203,7 @@ def _photos(photos: list[Path], evaluation: Path | None, missing_too: bool) -> t
     if evaluation is None:
         from orchestrator.prediction import find_photos
 
-        return None, find_photos(photos, say)
+        return None, find_photos(photos)
     from orchestrator.data.contest import read_eval
 
     contest = read_eval(evaluation, missing_too)

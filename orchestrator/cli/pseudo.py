@@ -69,7 +69,7 @@ def pseudo(
     else:
         from orchestrator.prediction import find_photos
 
-        contest, paths = None, find_photos(photos or [], say)
+        contest, paths = None, find_photos(photos or [])
     from orchestrator.pseudo import check_labelling, check_names, pseudo_label, write_labels
 
     place.check_answering(record.id)

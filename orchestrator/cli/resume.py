@@ -41,7 +41,7 @@ def resume(
       orch resume age-0001 --data moved/people/train
       orch resume age-0001 --extra moved/more_faces.csv
     """
-    from orchestrator.cli.train import after, conclude, interrupted, watcher
+    from orchestrator.cli.train import after, conclude, listening
     from orchestrator.records.workspace import Workspace
 
     Workspace(workspace).run(run)
@@ -50,11 +50,6 @@ def resume(
     from orchestrator.specialists import TRAINABLE
 
     settings = Settings(Path(), workspace, jobs=jobs, device=device, store=not no_store, profile=profile)
-    display = watcher([], workspace)
-    try:
-        report = go_on(workspace, run, TRAINABLE, display, data, settings, extra)
-    except KeyboardInterrupt:
-        interrupted(display)
-    finally:
-        display.close()
+    with listening([], workspace) as listen:
+        report = go_on(workspace, run, TRAINABLE, listen, data, settings, extra)
     conclude(report, json, after(report.runs[0]))

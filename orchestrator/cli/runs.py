@@ -94,7 +94,7 @@ def use_run(
         raise WorkspaceError(f"{run} is unfinished: `{resume}` completes it.")
     for fold in record.folds:
         check_member(record, fold, files=False)
-    make_it_current(place, record, say)
+    make_it_current(place, record)
     if record.partial:
         say(
             f"note: it covers {record.covers}. An ensemble scores specialists over the same people: train it over all folds, or "

@@ -26,16 +26,16 @@ from orchestrator.cli.options import (
     WorkspaceOption,
     column_names,
 )
-from orchestrator.cli.train import interrupted, watcher
+from orchestrator.cli.train import listening
 from orchestrator.commands import orch
 from orchestrator.errors import ConfigError
 from orchestrator.labels import TASKS
 
 if TYPE_CHECKING:
+    from orchestrator.events import Listener
     from orchestrator.experiments.spaces import Space
     from orchestrator.experiments.sweeps import Sweep
     from orchestrator.experiments.tuning import Stage
-    from orchestrator.preparation import Observer
     from orchestrator.records.run import RunRecord
     from orchestrator.settings import Settings
     from orchestrator.specialist import Specialist
@@ -145,29 +145,24 @@ def sweep(
     spaces = read_stages(space, names) if stages else {"": read_space(space)}
     for one in spaces.values():
         one.check(specialist, recipe, change, Recipe.model_validate(before.recipe) if before else None)
-    display = watcher(track, workspace)
-    try:
+    with listening(track, workspace) as listen:
         if stages:
-            winner = _staged(settings, specialist, spaces, trials, minutes, small, not no_prune, display, json)
+            winner = _staged(settings, specialist, spaces, trials, minutes, small, not no_prune, listen, json)
         else:
-            winner = _searched(settings, specialist, spaces[""], trials, minutes, not no_prune, display, picture, json)
-    except KeyboardInterrupt:
-        interrupted(display)
-    finally:
-        display.close()
+            winner = _searched(settings, specialist, spaces[""], trials, minutes, not no_prune, listen, picture, json)
     if to is not None and winner is not None:
         _write(winner, to)
 
 
 def _searched(
     settings: Settings, specialist: Specialist, space: Space, trials: int, minutes: float | None, prune: bool,
-    display: Observer, picture: Path | None, json: bool,
+    listen: Listener, picture: Path | None, json: bool,
 ) -> RunRecord | None:  # fmt: skip
     from orchestrator.experiments.curves import draw_sweep
     from orchestrator.experiments.sweeps import sweep as search
     from orchestrator.records.workspace import Workspace
 
-    found = search(settings, specialist, space, display, trials, minutes, prune)
+    found = search(settings, specialist, space, listen, trials, minutes, prune)
     if picture is not None:
         draw_sweep(found, picture)
     if json:
@@ -244,11 +239,11 @@ def _why_none(found: Sweep) -> str:
 
 def _staged(
     settings: Settings, specialist: Specialist, stages: Mapping[str, Space], trials: int, minutes: float | None, small: float,
-    prune: bool, display: Observer, json: bool,
+    prune: bool, listen: Listener, json: bool,
 ) -> RunRecord | None:  # fmt: skip
     from orchestrator.experiments.tuning import tune
 
-    found = tune(settings, specialist, stages, display, trials, minutes, small, prune)
+    found = tune(settings, specialist, stages, listen, trials, minutes, small, prune)
     if json:
         emit([stage.as_dict() for stage in found])
     else:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -35,16 +37,15 @@ from orchestrator.cli.options import (
 )  # fmt: skip
 from orchestrator.commands import orch
 from orchestrator.errors import ConfigError, WorkspaceError
+from orchestrator.events import Listener, all_of
 from orchestrator.labels import JOINT, TASKS
 
 if TYPE_CHECKING:
-    from orchestrator.cli.display import TrainingDisplay
-    from orchestrator.experiments.tracking import Tracked
-    from orchestrator.pipeline import Observer, Report
+    from orchestrator.pipeline import Report
     from orchestrator.records.run import RunRecord
     from orchestrator.records.workspace import Workspace
 
-__all__ = ["after", "conclude", "interrupted", "train", "train_all", "watcher"]
+__all__ = ["after", "conclude", "listening", "train", "train_all"]
 
 
 def train_all(
@@ -90,15 +91,10 @@ def train_all(
         plan_seed, jobs, device, not no_store, profile, extra, distinct,
     )  # fmt: skip
     check_early(settings, {task: SPECIALISTS[task] for task in chosen})
-    display = watcher(track, workspace)
-    from orchestrator import pipeline
+    with listening(track, workspace) as listen:
+        from orchestrator import pipeline
 
-    try:
-        report = pipeline.train_all(settings, {task: SPECIALISTS[task] for task in chosen}, display)
-    except KeyboardInterrupt:
-        interrupted(display)
-    finally:
-        display.close()
+        report = pipeline.train_all(settings, {task: SPECIALISTS[task] for task in chosen}, listen)
     fuse = orch("ensemble", "--strategy", "soft", workspace=workspace)
     conclude(report, json, f"next: {fuse}" if len(chosen) == len(TASKS) else "")
 
@@ -195,19 +191,14 @@ def train(
     check_fold_numbers(fold, settle(settings, task, fold, before).k)
     if grid_words:
         settings_of(settings, specialist, grid_points(settings, specialist, grid), before)
-    display = watcher(track, workspace)
-    from orchestrator import pipeline
-    from orchestrator.experiments.grids import train_grid
+    with listening(track, workspace) as listen:
+        from orchestrator import pipeline
+        from orchestrator.experiments.grids import train_grid
 
-    try:
         if grid_words:
-            report = train_grid(settings, specialist, grid, display)
+            report = train_grid(settings, specialist, grid, listen)
         else:
-            report = pipeline.retrain(settings, specialist, display, sorted(set(fold)), base, again)
-    except KeyboardInterrupt:
-        interrupted(display)
-    finally:
-        display.close()
+            report = pipeline.retrain(settings, specialist, listen, sorted(set(fold)), base, again)
     if grid_words:
         _conclude_grid(report, workspace, json)
     else:
@@ -309,23 +300,28 @@ def _conclude_grid(report: Report, workspace: Path, json: bool) -> None:
     say(next_step(best.run))
 
 
-def watcher(track: list[str], workspace: Path) -> TrainingDisplay | Tracked:
-    """The terminal's display, and the trackers that `--track` names."""
+@contextmanager
+def listening(track: list[str], workspace: Path) -> Iterator[Listener]:
+    """The terminal's display, and the trackers that `--track` names; ends an interrupted training calmly: Ctrl-C with exit code
+    130, SIGTERM with 143.
+    """
     from orchestrator.cli.display import TrainingDisplay
 
-    display = TrainingDisplay()
-    if not track:
-        return display
-    from orchestrator.experiments.tracking import Tracked
+    display, tracked = TrainingDisplay(), None
+    if track:
+        from orchestrator.experiments.tracking import Tracked
 
-    return Tracked(display, track, workspace)
-
-
-def interrupted(display: Observer) -> NoReturn:
-    """Ends an interrupted training calmly: Ctrl-C with exit code 130, SIGTERM with 143."""
-    display.finished()
-    say("\nInterrupted. What is finished is kept: the same command goes on from there.")
-    raise typer.Exit(stop_code())
+        tracked = Tracked(track, workspace)
+    try:
+        yield display if tracked is None else all_of(display, tracked)
+    except KeyboardInterrupt:
+        display.close()
+        say("\nInterrupted. What is finished is kept: the same command goes on from there.")
+        raise typer.Exit(stop_code()) from None
+    finally:
+        display.close()
+        if tracked is not None:
+            tracked.close()
 
 
 def conclude(report: Report, json: bool, next_step: str) -> None:

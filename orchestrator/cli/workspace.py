@@ -55,7 +55,7 @@ def repair_workspace(workspace: WorkspaceOption = Path("runs")) -> None:
     """
     from orchestrator.records.repair import check, repair
 
-    done = repair(workspace, say)
+    done = repair(workspace)
     left = check(workspace).damaged
     for error in left:
         warn(error.message)

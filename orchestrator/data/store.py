@@ -9,6 +9,7 @@ opens it (a gigabyte takes about a second), and one that is damaged is built ane
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -37,6 +38,8 @@ __all__ = [
     "kept_stores",
     "store_key",
 ]
+
+log = logging.getLogger(__name__)
 
 STORE_FORMAT, KIND = 2, "pixels"
 ABOUT, PIXELS = "store.json", "pixels.npy"
@@ -144,7 +147,6 @@ def build_stores(
     threads: int,
     progress: Progress | None = None,
     faces: Sequence[Box | None] | None = None,
-    say: Callable[[str], None] = lambda _: None,
 ) -> dict[Geometry, PixelStore]:
     """Opens the stores of several geometries, building those that are not there, each photo decoded once for all.
 
@@ -155,7 +157,6 @@ def build_stores(
         threads: decoding threads (Pillow and OpenCV release the interpreter's lock).
         progress: called with (photos done, photos in all).
         faces: the box of each photo's face, or None; needed where a geometry is put around faces.
-        say: told of a store that was damaged and is built anew.
 
     Raises:
         StoreError: the disk has no room.
@@ -166,16 +167,14 @@ def build_stores(
     stores = {geometry: PixelStore(folder / key) for geometry, key in keys.items()}
     with FileLock(folder / "build.lock"):
         missing = {
-            geometry: keys[geometry]
-            for geometry in stores
-            if not _whole(stores[geometry].path, geometry, len(paths), say)
+            geometry: keys[geometry] for geometry in stores if not _whole(stores[geometry].path, geometry, len(paths))
         }
         if missing:
             _build(folder, paths, boxes, missing, threads, progress or (lambda _done, _all: None))
     return stores
 
 
-def _whole(path: Path, geometry: Geometry, photos: int, say: Callable[[str], None]) -> bool:
+def _whole(path: Path, geometry: Geometry, photos: int) -> bool:
     """Whether a store is there as it was written; a damaged one is removed, for it can be built again."""
     if not os.path.lexists(path):
         return False
@@ -184,7 +183,7 @@ def _whole(path: Path, geometry: Geometry, photos: int, say: Callable[[str], Non
         if about["photos"] != photos or about["geometry"] != asdict(geometry):
             raise DamagedError(path / ABOUT, "of other photos or another geometry than its name says")
     except DamagedError as error:
-        say(f"note: {error.fact}: the photos are decoded again.")
+        log.warning(f"{error.fact}: the photos are decoded again.")
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:

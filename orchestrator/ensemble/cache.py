@@ -6,9 +6,10 @@ cache may be deleted at any time, and nothing in it is believed because it is th
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from orchestrator.errors import DamagedError, first_line
 
 __all__ = ["CacheFiles"]
 
+log = logging.getLogger(__name__)
+
 CACHE_FORMAT = 1
 
 
@@ -26,11 +29,10 @@ class CacheFiles:
 
     Args:
         folder: it need not be there.
-        tell: told of each file that is made anew.
     """
 
-    def __init__(self, folder: Path, tell: Callable[[str], None] = lambda _text: None) -> None:
-        self.folder, self.tell = folder, tell
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self._hashes: dict[tuple[Path, int, int], str] = {}  # of files as they are: members share some of them
 
     def notes(self, path: Path, kind: str) -> dict[str, Any]:
@@ -77,4 +79,4 @@ class CacheFiles:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-        self.tell(f"{path}: {why}; it is made anew.")
+        log.warning(f"{path}: {why}; it is made anew.")

@@ -207,7 +207,6 @@ def open_runners(
     path: Callable[[Part], Path],
     device: str,
     threads: int,
-    tell: Callable[[str], None] = lambda _text: None,
 ) -> list[Runner]:
     """Members on an engine.
 
@@ -217,7 +216,6 @@ def open_runners(
         path: where a part's export is.
         device: where torch runs.
         threads: how many calls may run at once.
-        tell: told of each compiled network that was damaged and is compiled anew.
 
     Raises:
         EngineError: the engine cannot open an export.
@@ -226,7 +224,7 @@ def open_runners(
         return torch_runners(splits, device, engine.precision)
     if engine.name == "openvino":
         for folder in _folders(splits, path):
-            _drop_changed(folder, tell)
+            _drop_changed(folder)
 
     def call(one: Split, part: Part) -> Call:
         file = path(part)
@@ -256,10 +254,9 @@ _files = lru_cache(maxsize=8)(CacheFiles)
 """One object a folder: it hashes a file once, and members are opened one by one."""
 
 
-def _drop_changed(folder: Path, tell: Callable[[str], None]) -> None:
+def _drop_changed(folder: Path) -> None:
     """Throws compiled networks away that are not as OpenVINO wrote them: it would run them as they are, or crash."""
     files = _files(folder)
-    files.tell = tell
     if os.path.lexists(folder) and not folder.is_dir():
         files.is_whole(folder, None)
     if not folder.is_dir():

@@ -131,11 +131,10 @@ class Exports:
 
     Args:
         folder: of the cache.
-        tell: told of each file of the cache that was damaged and is made anew.
     """
 
-    def __init__(self, folder: Path, tell: Callable[[str], None] = lambda _text: None) -> None:
-        self.folder, self._files = folder, CacheFiles(folder, tell)
+    def __init__(self, folder: Path) -> None:
+        self.folder, self._files = folder, CacheFiles(folder)
         # Torch's answers, for all engines that are held against them.
         self._torch: dict[Member, NDArray[np.float32]] = {}
 
@@ -170,7 +169,13 @@ class Exports:
         record, key = self.path(one.own), self._key(one, engine)
         known = self._checks(record)
         if known.get(key, {}).get("photos", 0) < len(pixels):
-            (runner,) = open_runners([one], engine, self.path, "cpu", 1, self._files.tell)
+            (runner,) = open_runners(
+                [one],
+                engine,
+                self.path,
+                "cpu",
+                1,
+            )
             if one.member not in self._torch:
                 (reference,) = torch_runners([whole(one.member)], "cpu", "fp32")
                 self._torch[one.member] = reference(pixels)

@@ -77,7 +77,6 @@ def put_on_engines(
     exact: bool,
     cache: Path,
     exporting: Callable[[int, int], None] = lambda _done, _all: None,
-    tell: Callable[[str], None] = lambda _text: None,
 ) -> tuple[Runtime, list[Chosen]]:
     """A runtime's members on the engines that will be done first.
 
@@ -89,7 +88,6 @@ def put_on_engines(
         exact: leave out precisions below fp32.
         cache: folder for exports and trials.
         exporting: called with (exports written, exports to write).
-        tell: told of each file of the cache that was damaged and is made anew.
 
     Returns:
         The runtime on these engines, and what was chosen for each kind of network.
@@ -103,7 +101,7 @@ def put_on_engines(
         return runtime, []
     if name == "auto" and photos is not None and photos <= FEW_PHOTOS:
         return runtime, []  # torch, as loaded
-    trial = _Trial(runtime, sample[:CHECK_PHOTOS], Exports(cache, tell), CacheFiles(cache, tell), exporting)
+    trial = _Trial(runtime, sample[:CHECK_PHOTOS], Exports(cache), CacheFiles(cache), exporting)
     by_kind: dict[str, list[Split]] = {}
     for one in runtime.splits:
         by_kind.setdefault(one.member.kind, []).append(one)
@@ -116,7 +114,7 @@ def put_on_engines(
     runners: dict[Split, Runner] = {}
     for engine in dict.fromkeys(engines.values()):  # members of two kinds may share a trunk: opened together
         splits = [one for one in runtime.splits if engines[one.member.kind] == engine]
-        opened = open_runners(splits, engine, trial.exports.path, "cpu", runtime.threads, tell)
+        opened = open_runners(splits, engine, trial.exports.path, "cpu", runtime.threads)
         runners |= dict(zip(splits, opened, strict=True))
     chosen = []
     for kind, splits in by_kind.items():
@@ -161,7 +159,13 @@ class _Trial:
             try:
                 if engine.name != "torch":
                     self.exports.make([one], self._exporting)
-                (runner,) = open_runners([one], engine, self.exports.path, "cpu", 1, self._files.tell)
+                (runner,) = open_runners(
+                    [one],
+                    engine,
+                    self.exports.path,
+                    "cpu",
+                    1,
+                )
                 own = self.pixels(one.member)
                 self._rates[key] = _measure(runner, np.resize(own, (CALL, *own.shape[1:])), one.sharing)
             except EngineError:

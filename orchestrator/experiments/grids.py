@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 
 from orchestrator.errors import Mistakes, counted
+from orchestrator.events import Listener
 from orchestrator.experiments.points import grid_points, settings_of
 from orchestrator.experiments.tags import tag
 from orchestrator.inputs import Inputs, read_inputs
 from orchestrator.pipeline import Report, train_runs
-from orchestrator.preparation import Observer, Work, pixels_of
+from orchestrator.preparation import Work, pixels_of
 from orchestrator.records.run import RunRecord
-from orchestrator.retraining import base_run, settle, tell_base
+from orchestrator.retraining import base_run, log_base, settle
 from orchestrator.run_plans import RunPlan
 from orchestrator.settings import Settings
 from orchestrator.specialist import Specialist
 
 __all__ = ["train_grid", "train_points"]
 
+log = logging.getLogger(__name__)
+
 TAG = "grid"
 
 
-def train_grid(settings: Settings, specialist: Specialist, words: Sequence[str], observer: Observer) -> Report:
+def train_grid(settings: Settings, specialist: Specialist, words: Sequence[str], listen: Listener) -> Report:
     """Trains one specialist by every combination of some settings; no run becomes the current one.
 
     Args:
         settings: what is asked for beside the grid.
         specialist: which.
         words: `KEY=A,B,...`, keys as in `--set` without the task.
-        observer: who watches.
+        listen: told how far it is.
 
     Returns:
         The report; its runs are in the order of the combinations.
@@ -37,14 +41,14 @@ def train_grid(settings: Settings, specialist: Specialist, words: Sequence[str],
     Raises:
         OrchestratorError: whatever is wrong with a combination, all of them at once, before any training.
     """
-    return train_points(settings, specialist, grid_points(settings, specialist, words), observer)
+    return train_points(settings, specialist, grid_points(settings, specialist, words), listen)
 
 
 def train_points(
     settings: Settings,
     specialist: Specialist,
     points: Sequence[Sequence[str]],
-    observer: Observer,
+    listen: Listener,
     base: RunRecord | None = None,
     tags: Sequence[str] = (TAG,),
 ) -> Report:
@@ -56,7 +60,7 @@ def train_points(
         settings: what is asked for beside the points.
         specialist: which.
         points: `KEY=VALUE` words of each, keys as in `--set` without the task.
-        observer: who watches.
+        listen: told how far it is.
         base: the run whose recipe is taken where none is named; None: the current one.
         tags: of the runs.
 
@@ -67,32 +71,30 @@ def train_points(
     settings = settle(settings, task)
     base = base or base_run(settings.workspace, task, None)
     asked, wrong = settings_of(settings, specialist, points, base), Mistakes()
-    tell_base(base, settings, observer.say)
+    log_base(base, settings)
     made_from: list[Inputs] = []
     for one in asked:
         first = not made_from
         with wrong.kept():
             data = None if first else made_from[0].data  # points differ in the recipe alone
-            made_from.append(
-                read_inputs(one, {task: specialist}, observer.say if first else lambda _: None, base, data)
-            )
+            made_from.append(read_inputs(one, {task: specialist}, base, data))
     wrong.tell()
     folds = len(made_from[0].data.folds)
-    observer.say(f"{counted(len(asked), 'combination')} of {counted(folds, 'fold')} each.")
+    log.info(f"{counted(len(asked), 'combination')} of {counted(folds, 'fold')} each.")
     works: list[Work] = []
     runs: list[RunRecord] = []
     for one, inputs in zip(asked, made_from, strict=True):
         plan = RunPlan(one, inputs, task, base, make_current="never", members=len(asked) * folds)
         run = plan.find()
         if run is not None and run.complete:
-            observer.say(f"{run.id} has {_words(one, task)} already.")
+            log.info(f"{run.id} has {_words(one, task)} already.")
         else:
-            pixels = pixels_of(one, inputs, {task}, observer)[task]  # before any run is written: a photo may be damaged
+            pixels = pixels_of(one, inputs, {task}, listen)[task]  # before any run is written: a photo may be damaged
             run = plan.find_or_begin()
             works.append(Work(one, specialist, inputs, run, pixels))
         tag(run, tags)
         runs.append(run)
-    return train_runs(runs, works, observer, started)
+    return train_runs(runs, works, listen, started)
 
 
 def _words(settings: Settings, task: str) -> str:

@@ -8,6 +8,7 @@ search that is killed goes on with the same trials.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ from filelock import FileLock, Timeout
 from orchestrator.data.files import digest_of
 from orchestrator.errors import ConfigError, OrchestratorError, TrainingError, WorkspaceError, counted
 from orchestrator.evaluation.gains import held_out_of
+from orchestrator.events import Listener
 from orchestrator.experiments.comparing import Comparison, compare_runs
 from orchestrator.experiments.search import COMPLETE, FAILED, GIVEN_UP, Search, Trial, bars_of
 from orchestrator.experiments.spaces import Space
@@ -25,17 +27,19 @@ from orchestrator.experiments.tags import tag
 from orchestrator.inputs import Inputs, read_inputs
 from orchestrator.metrics import score
 from orchestrator.pipeline import Report, train_runs
-from orchestrator.preparation import Observer, Work, pixels_of
+from orchestrator.preparation import Work, pixels_of
 from orchestrator.recipe import Recipe
 from orchestrator.records.run import RunRecord
 from orchestrator.records.workspace import Workspace
-from orchestrator.retraining import base_run, settle, tell_base
+from orchestrator.retraining import base_run, log_base, settle
 from orchestrator.run_plans import RunPlan
 from orchestrator.settings import Settings
 from orchestrator.specialist import Specialist
 from orchestrator.training.cards import history_of
 
 __all__ = ["Sweep", "sweep"]
+
+log = logging.getLogger(__name__)
 
 TAG = "sweep"
 HOPELESS = 4
@@ -109,7 +113,7 @@ def sweep(
     settings: Settings,
     specialist: Specialist,
     space: Space,
-    observer: Observer,
+    listen: Listener,
     trials: int = 20,
     minutes: float | None = None,
     prune: bool = True,
@@ -123,7 +127,7 @@ def sweep(
         settings: what is asked for beside the space; its recipe is the reference.
         specialist: which.
         space: what to try. One of choices alone is gone through without repeating a point.
-        observer: who watches.
+        listen: told how far it is.
         trials: how many in all, those of earlier commands among them.
         minutes: after which no round begins; None: no limit.
         prune: give trials up that stay below the median of the complete ones.
@@ -139,8 +143,8 @@ def sweep(
     base = base or base_run(settings.workspace, task, None)
     recipe = Recipe.model_validate(base.recipe) if base else None
     space.check(specialist, settings.recipes, settings.changes, recipe)
-    tell_base(base, settings, observer.say)
-    inputs = read_inputs(settings, {task: specialist}, observer.say, base)
+    log_base(base, settings)
+    inputs = read_inputs(settings, {task: specialist}, base)
     if inputs.data.plan is None:
         raise ConfigError("a search compares out-of-fold scores, and --folds 0 holds nobody out.")
     name = f"{task}-{_identity(settings, inputs, task, space)[:8]}"
@@ -150,8 +154,8 @@ def sweep(
         with FileLock(file.with_suffix(".lock"), blocking=False):
             search = Search(file, space, settings.seed)
             if search.lost:
-                observer.say(f"{file} is gone: the search begins anew. Runs that it trained are found again.")
-            state = _Rounds(settings, specialist, inputs, base, observer, search, [TAG, name, *tags], at)
+                log.info(f"{file} is gone: the search begins anew. Runs that it trained are found again.")
+            state = _Rounds(settings, specialist, inputs, base, listen, search, [TAG, name, *tags], at)
             try:
                 return state.go(name, trials, None if minutes is None else started + 60 * minutes, prune, started)
             finally:
@@ -181,20 +185,20 @@ class _Rounds:
     specialist: Specialist
     inputs: Inputs
     base: RunRecord | None
-    observer: Observer
+    listen: Listener
     search: Search
     tags: Sequence[str]
     at: str
 
     def go(self, name: str, count: int, until: float | None, prune: bool, started: float) -> Sweep:
-        from orchestrator.training.jobs import share_out
+        from orchestrator.execution.local import LocalExecutor
 
         most = len(self.search.space.points) if self.search.space.points is not None else count
-        self.observer.say(
+        log.info(
             f"{name}: {counted(min(count, most), 'trial')} of {counted(len(self.inputs.data.folds), 'fold')} each."
         )
         reference = self._reference()
-        at_once, _ = share_out(self.settings.jobs, count, self.inputs.device)
+        at_once, _ = LocalExecutor(self.settings.jobs).places(count, self.inputs.device)
         late = False
         while True:
             known = self.search.trials
@@ -208,11 +212,11 @@ class _Rounds:
                 break
             if until is not None and time.monotonic() >= until:
                 late = True
-                self.observer.say(f"the time is over: {len(ended)} of {counted(min(count, most), 'trial')} ended.")
+                log.info(f"the time is over: {len(ended)} of {counted(min(count, most), 'trial')} ended.")
                 break
             asked = self.search.ask(min(at_once, count - len(ended)))
             if not asked:
-                self.observer.say("every point of the space is tried.")
+                log.info("every point of the space is tried.")
                 break
             self._round(asked, ended if prune else [], reference.threads)
             self._tell(asked, min(count, most))
@@ -223,7 +227,7 @@ class _Rounds:
         )  # fmt: skip
         there = {run.id for run in self.inputs.workspace.runs()}
         if deleted := [one for one in trials if one.run is not None and one.run not in there]:
-            self.observer.say(
+            log.info(
                 f"the runs of {counted(len(deleted), 'trial')} were deleted: their scores count, nothing else is left."
             )
         best = result.best
@@ -240,22 +244,22 @@ class _Rounds:
         so_far = f"; best so far {best.score:.4f} (trial {best.number})" if best is not None else ""
         for one in (trials[each.number] for each in asked):
             how = f"macro F1 {one.score:.4f}" if one.score is not None else one.state
-            self.observer.say(f"trial {one.number} ({' '.join(one.changes)}): {how}")
+            log.info(f"trial {one.number} ({' '.join(one.changes)}): {how}")
         ended = sum(one.state in (COMPLETE, GIVEN_UP, FAILED) for one in trials)
-        self.observer.say(f"{ended} of {counted(count, 'trial')} ended{so_far}.")
+        log.info(f"{ended} of {counted(count, 'trial')} ended{so_far}.")
 
     def _reference(self) -> RunRecord:
         """The recipe as it is, trained or found."""
         settings, inputs, task = self.settings, self.inputs, self.specialist.name
         run = RunPlan(settings, inputs, task).find()
         if run is None or not run.complete:
-            pixels = pixels_of(settings, inputs, {task}, self.observer)[task]
+            pixels = pixels_of(settings, inputs, {task}, self.listen)[task]
             run = self._run(settings, inputs, together=1)
             work = Work(settings, self.specialist, inputs, run, pixels)
-            report = train_runs([run], [work], self.observer, time.monotonic())
+            report = train_runs([run], [work], self.listen, time.monotonic())
             if report.failures:
                 raise TrainingError("\n".join(report.failures.values()))
-        self.observer.say(f"{run.id} is the recipe as it is{self.at}, which trials are held against.")
+        log.info(f"{run.id} is the recipe as it is{self.at}, which trials are held against.")
         return run
 
     def _round(self, asked: Sequence[Trial], ended: Sequence[Trial], threads: int) -> None:
@@ -267,7 +271,7 @@ class _Rounds:
                 work = self._work(trial, len(asked), ended, threads)
             except OrchestratorError as error:  # a point whose settings cannot go together, or weights out of reach
                 self.search.tell(replace(trial, state=FAILED, why=str(error)))
-                self.observer.say(f"trial {trial.number} ({' '.join(trial.changes)}) cannot be: {error}")
+                log.info(f"trial {trial.number} ({' '.join(trial.changes)}) cannot be: {error}")
                 continue
             work = works.setdefault(work.run.id, work)  # two trials may draw one point, which is one run
             self.search.note_run(trial.number, work.run.id)
@@ -275,7 +279,7 @@ class _Rounds:
         first = train_runs(
             [work.run for work in works.values()],
             [replace(work, only=tuple(work.run.own_folds[:1])) for work in works.values()],
-            self.observer, time.monotonic(),
+            self.listen, time.monotonic(),
         )  # fmt: skip
         stopped = {run for run, _ in [*first.failures, *first.given_up]}
         rest = [
@@ -283,7 +287,7 @@ class _Rounds:
             for name, work in works.items()
             if name not in stopped and len(work.run.own_folds) > 1
         ]
-        second = train_runs([work.run for work in rest], rest, self.observer, time.monotonic())
+        second = train_runs([work.run for work in rest], rest, self.listen, time.monotonic())
         for trial, work in ready:
             self.search.tell(self._end(trial, work, first, second))
 
@@ -291,8 +295,8 @@ class _Rounds:
         task = self.specialist.name
         own = [f"{task}.{word}" for word in trial.changes]
         settings = replace(self.settings, changes=[*self.settings.changes, *own])
-        inputs = read_inputs(settings, {task: self.specialist}, lambda _: None, self.base, self.inputs.data)
-        pixels = pixels_of(settings, inputs, {task}, self.observer)[task]
+        inputs = read_inputs(settings, {task: self.specialist}, self.base, self.inputs.data)
+        pixels = pixels_of(settings, inputs, {task}, self.listen)[task]
         run = self._run(settings, inputs, together, threads)
         recipe = inputs.recipes[task]
         bars = bars_of(ended, recipe.epochs, recipe.evaluate_every)

@@ -7,31 +7,29 @@ between telling it and noting that.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestrator.commands import orch
 from orchestrator.data.sealed import read_sealed, without, write_sealed
 from orchestrator.errors import OrchestratorError, first_line
+from orchestrator.events import EpochEnded, Event, TrainingBegun, TrainingEnded
 from orchestrator.experiments.trackers import Tracker, check_words, disabled, open_trackers
 from orchestrator.records.run import RunRecord, member_folder
 from orchestrator.records.summary import score_of
 from orchestrator.training.cards import history_of
 
-if TYPE_CHECKING:
-    from orchestrator.preparation import Observer
-    from orchestrator.training.jobs import JobResult
-    from orchestrator.training.member import MemberJob
-
 __all__ = ["Tracked", "send"]
+
+log = logging.getLogger(__name__)
 
 SENT = "tracking.json"
 TRACKING_FORMAT = 2
-POLL_SECONDS = 2.0
 
 
 def send(tracker: Tracker, run: RunRecord) -> int:
@@ -68,12 +66,12 @@ def send(tracker: Tracker, run: RunRecord) -> int:
 
 
 class Tracked:
-    """An `Observer` that also tells trackers, while another one shows.
+    """Listens to a training and tells trackers of it.
 
-    A tracker that fails is left out from then on, with a word: it must never cost a training.
+    A tracker that fails is left out from then on, with a word: it must never cost a training. Trackers are told by a thread of
+    their own, so that a slow one holds nobody up.
 
     Args:
-        observer: who shows.
         words: of `--track`; their places are opened when training begins, since a workspace may not be there before.
         workspace: as in `open_trackers`.
 
@@ -81,58 +79,25 @@ class Tracked:
         ConfigError: a word names no tracker, or one that is not installed; when training begins: a place out of reach.
     """
 
-    def __init__(self, observer: Observer, words: Sequence[str], workspace: Path) -> None:
+    def __init__(self, words: Sequence[str], workspace: Path) -> None:
         check_words(words)
-        self._observer, self._words, self._workspace = observer, words, workspace
+        self._words, self._workspace = words, workspace
         self._trackers: list[Tracker] = []
         self._runs: dict[str, RunRecord] = {}
-        self._stop, self._thread = threading.Event(), threading.Thread()
+        self._news, self._stop, self._thread = threading.Event(), threading.Event(), threading.Thread()
 
-    def say(self, text: str) -> None:
-        """A line on what was decided or found."""
-        self._observer.say(text)
-
-    def decoding(self, done: int, photos: int) -> None:
-        """Photos decoded into the store so far."""
-        self._observer.decoding(done, photos)
-
-    def looking(self, done: int, photos: int) -> None:
-        """Photos in which a face was looked for so far."""
-        self._observer.looking(done, photos)
-
-    def features(self, done: int, photos: int) -> None:
-        """Photos that have gone through a frozen backbone so far."""
-        self._observer.features(done, photos)
-
-    def training(self, jobs: Sequence[tuple[RunRecord, MemberJob]], at_once: int) -> None:
-        """Training of these members begins."""
-        if not self._runs:
-            words = [word for word in self._words if not disabled(word)]
-            for why in map(disabled, {*self._words} - {*words}):
-                self.say(f"note: {why}")
-            self._trackers = open_trackers(words, self._workspace)
-            for tracker in self._trackers:
-                self.say(f"told of every epoch: {tracker.name}. To look: {tracker.look}")
-        self._observer.training(jobs, at_once)
-        self._runs |= {run.id: run for run, _ in jobs}
-        self._stop.clear()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-
-    def ended(self, run: RunRecord, job: MemberJob, result: JobResult) -> None:
-        """One member is complete, failed, or was given up."""
-        self._observer.ended(run, job, result)
-
-    def finished(self) -> None:
-        """All jobs ended; what is left is told."""
-        self._observer.finished()
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join()
-        self._tell()
+    def __call__(self, event: Event) -> None:
+        """Notes that there is something to tell."""
+        if isinstance(event, TrainingBegun):
+            self._begin(event)
+        elif isinstance(event, EpochEnded):
+            self._news.set()
+        elif isinstance(event, TrainingEnded):
+            self._end()
 
     def close(self) -> None:
         """The command ends: runs are told as they are on disk now, complete ones as complete."""
+        self._end()
         for name, run in self._runs.items():
             with suppress(OrchestratorError):
                 self._runs[name] = RunRecord.load(run.folder)
@@ -140,8 +105,32 @@ class Tracked:
         for tracker in list(self._trackers):
             self._try(tracker, tracker.close)
 
+    def _begin(self, event: TrainingBegun) -> None:
+        if not self._runs:
+            words = [word for word in self._words if not disabled(word)]
+            for why in map(disabled, {*self._words} - {*words}):
+                log.warning(why)
+            self._trackers = open_trackers(words, self._workspace)
+            for tracker in self._trackers:
+                log.info(f"told of every epoch: {tracker.name}. To look: {tracker.look}")
+        for folder in dict.fromkeys(member.folder.parent for member in event.members):
+            self._runs[folder.name] = RunRecord.load(folder)
+        self._stop.clear()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def _end(self) -> None:
+        """All members have ended: what is left is told."""
+        self._stop.set()
+        self._news.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._tell()
+
     def _watch(self) -> None:
-        while not self._stop.wait(POLL_SECONDS):
+        while not self._stop.is_set():
+            self._news.wait()
+            self._news.clear()
             self._tell()
 
     def _tell(self) -> None:
@@ -157,9 +146,7 @@ class Tracked:
             self._trackers.remove(tracker)
             kind = tracker.name.partition("=")[0]
             later = orch("runs", "track", *self._runs, "--to", self._word(kind), workspace=self._workspace)
-            self._observer.say(
-                f"note: {kind} is told nothing more ({first_line(error)}). Training goes on; later: {later}"
-            )
+            log.warning(f"{kind} is told nothing more ({first_line(error)}). Training goes on; later: {later}")
 
     def _word(self, kind: str) -> str:
         return next((word for word in self._words if word.partition("=")[0] == kind), kind)

@@ -6,19 +6,20 @@ as it stands. Views are tried last, on trained members, without training anythin
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from orchestrator.errors import ConfigError, TrainingError, counted
+from orchestrator.events import Listener
 from orchestrator.experiments.comparing import Compared, compare_runs
 from orchestrator.experiments.grids import train_points
 from orchestrator.experiments.search import COMPLETE, FAILED, GIVEN_UP
 from orchestrator.experiments.spaces import Choice, Space
 from orchestrator.experiments.sweeps import Sweep, sweep
 from orchestrator.experiments.tta import keep_views, try_views
-from orchestrator.preparation import Observer
 from orchestrator.recipe import Recipe
 from orchestrator.records.run import RunRecord
 from orchestrator.records.workspace import Workspace
@@ -27,6 +28,8 @@ from orchestrator.settings import Settings
 from orchestrator.specialist import Specialist
 
 __all__ = ["Stage", "tune"]
+
+log = logging.getLogger(__name__)
 
 TAG = "tuning"
 
@@ -93,7 +96,7 @@ def tune(
     settings: Settings,
     specialist: Specialist,
     stages: Mapping[str, Space],
-    observer: Observer,
+    listen: Listener,
     trials: int = 12,
     minutes: float | None = None,
     small: float = 0.75,
@@ -105,7 +108,7 @@ def tune(
         settings: what is asked for; its recipe is where the first stage starts.
         specialist: which.
         stages: name -> what to try, in order. A space of `views` alone is tried on trained members.
-        observer: who watches.
+        listen: told how far it is.
         trials: of each stage's search, at most.
         minutes: for all of it; shared out evenly among the stages that are left. None: no limit.
         small: height and width of the searches, as a share of the recipe's; 1 searches at full size.
@@ -123,7 +126,7 @@ def tune(
     bases = Recipe.model_validate(standing.recipe) if standing else None
     for space in stages.values():
         space.check(specialist, settings.recipes, settings.changes, bases)
-    report = train_points(settings, specialist, [[]], observer, standing, [TAG])
+    report = train_points(settings, specialist, [[]], listen, standing, [TAG])
     if report.failures:
         raise TrainingError("\n".join(report.failures.values()))
     (run,) = report.runs
@@ -134,18 +137,18 @@ def tune(
         left = None if until is None else max(0.0, until - time.monotonic()) / 60 / (len(stages) - number)
         if left == 0.0:  # not even the recipe as it is would be worth training for it
             found.append(Stage(name, run, run, 0, None, (), "the time was over before it began: not tried.", True))
-            observer.say(f"stage {name}: {found[-1].why}")
+            log.info(f"stage {name}: {found[-1].why}")
             continue
-        observer.say(f"stage {name}, from {run.id}:")
+        log.info(f"stage {name}, from {run.id}:")
         late = failed = False
         if set(space.axes) == {"views"}:
-            candidates, tried = _viewed(settings, specialist, run, space, observer), len(space.points or [])
+            candidates, tried = _viewed(settings, specialist, run, space), len(space.points or [])
         else:
-            result, candidates = _searched(settings, specialist, run, space, observer, trials, left, small, prune, name)
+            result, candidates = _searched(settings, specialist, run, space, listen, trials, left, small, prune, name)
             tried = sum(trial.state in (COMPLETE, GIVEN_UP) for trial in result.trials)
             failed, late = any(trial.state == FAILED for trial in result.trials), result.out_of_time
         stage = _decided(settings, specialist, name, run, candidates, tried, failed, late)
-        observer.say(f"stage {name}: {stage.why}")
+        log.info(f"stage {name}: {stage.why}")
         found.append(stage)
         run = stage.after
     return found
@@ -156,7 +159,7 @@ def _searched(
     specialist: Specialist,
     run: RunRecord,
     space: Space,
-    observer: Observer,
+    listen: Listener,
     trials: int,
     minutes: float | None,
     small: float,
@@ -173,7 +176,7 @@ def _searched(
         replace(settings, changes=changes),
         specialist,
         space,
-        observer,
+        listen,
         trials,
         minutes,
         prune,
@@ -185,18 +188,16 @@ def _searched(
     best = list(reversed(points.values()))[:FINALISTS]  # two trials may have drawn one point
     if not best:
         return result, []
-    report = train_points(
-        settings, specialist, [trial.changes for trial in best], observer, run, [TAG, f"stage-{name}"]
-    )
+    report = train_points(settings, specialist, [trial.changes for trial in best], listen, run, [TAG, f"stage-{name}"])
     for (failed, fold), why in report.failures.items():
-        observer.say(f"{failed} fold {fold}: {why}")
+        log.info(f"{failed} fold {fold}: {why}")
     whole = [one for one in report.runs if one.complete and one.id != run.id]
     words = {one.id: trial.changes for trial, one in zip(best, report.runs, strict=False)}
     return result, [(words.get(one.id, ()), one) for one in whole]
 
 
 def _viewed(
-    settings: Settings, specialist: Specialist, run: RunRecord, space: Space, observer: Observer
+    settings: Settings, specialist: Specialist, run: RunRecord, space: Space
 ) -> list[tuple[tuple[str, ...], RunRecord]]:
     """A run of its own for each choice of views, with the same weights."""
     workspace, axis, found = Workspace(settings.workspace), space.axes["views"], []
@@ -205,7 +206,7 @@ def _viewed(
         recipe = Recipe.model_validate({**run.recipe, "views": _views(words)})
         if recipe.views == Recipe.model_validate(run.recipe).views:
             continue
-        observer.say(f"{run.id} answers with {', '.join(recipe.views) or 'the photo alone'} ...")
+        log.info(f"{run.id} answers with {', '.join(recipe.views) or 'the photo alone'} ...")
         flips = try_views(workspace, run, specialist, recipe.views, settings.device, settings.data)
         found.append((words, keep_views(workspace, flips, specialist)))
     return found

@@ -5,9 +5,9 @@ Shared members are the same bytes, hard-linked where the disk can, copied where 
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ from orchestrator.training.cards import (
 )
 
 __all__ = ["check_member", "clear", "conclude", "heal", "is_whole", "share_member"]
+
+log = logging.getLogger(__name__)
 
 
 def clear(folder: Path) -> None:
@@ -101,14 +103,13 @@ def conclude(run: RunRecord, files: bool = True) -> list[int | None]:
     return missing
 
 
-def heal(run: RunRecord, say: Callable[[str], None]) -> None:
+def heal(run: RunRecord) -> None:
     """Puts members aside that are not as they were written, so that training makes them anew; the caller holds the run's lock.
 
     A complete run that lacks a member is unfinished again. Nothing is deleted.
 
     Args:
         run: its record, changed and saved where members were put aside or are gone.
-        say: told what was found.
     """
     for fold in run.folds:
         folder = run.member(fold)
@@ -126,9 +127,9 @@ def heal(run: RunRecord, say: Callable[[str], None]) -> None:
             run.files.pop(member_folder(fold), None)
             run.save()
             if _shared_anew(run, fold):
-                say(f"note: {error.fact}: {run.id} takes it from {run.parent} again{kept}.")
+                log.warning(f"{error.fact}: {run.id} takes it from {run.parent} again{kept}.")
                 continue
-            say(f"note: {error.fact}: {run.id} trains it again{kept}.")
+            log.warning(f"{error.fact}: {run.id} trains it again{kept}.")
 
 
 def _shared_anew(run: RunRecord, fold: int | None) -> bool:

@@ -5,8 +5,9 @@ The name of each file is a digest of what it holds, so whoever holds that writes
 
 from __future__ import annotations
 
+import logging
 import shlex
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,18 +28,17 @@ __all__ = [
     "recipe_words", "source_of", "source_words", "tables_of", "trained_content", "training_words",
 ]  # fmt: skip
 
+log = logging.getLogger(__name__)
+
 PHOTOS, PHOTOS_FORMAT = "photos", 2
 
-Say = Callable[[str], None]
 
-
-def keep_plan(workspace: Workspace, plan: FoldPlan, say: Say) -> FoldPlan:
+def keep_plan(workspace: Workspace, plan: FoldPlan) -> FoldPlan:
     """Saves a plan, finds it saved, or writes a damaged one anew.
 
     Args:
         workspace: where.
         plan: drawn from the data.
-        say: told of a file that was written anew.
     """
     from orchestrator.data.folds import FoldPlan
 
@@ -46,7 +46,7 @@ def keep_plan(workspace: Workspace, plan: FoldPlan, say: Say) -> FoldPlan:
     try:
         return FoldPlan.load(path, plan.name, "")
     except DamagedError as error:
-        _put_aside(path, error, say)
+        _put_aside(path, error)
         plan.save(path)
         return plan
 
@@ -64,13 +64,13 @@ def plan_of(workspace: Workspace, run: RunRecord) -> FoldPlan:
     return FoldPlan.load(_plan(workspace, name), name, _by_resuming(workspace, run))
 
 
-def keep_content(workspace: Workspace, fingerprint: str, content: Sequence[str], say: Say) -> None:
+def keep_content(workspace: Workspace, fingerprint: str, content: Sequence[str]) -> None:
     """Remembers the files' hashes of photos that runs are about to learn from, by the fingerprint that runs record."""
     path, name = _content(workspace, fingerprint), fingerprint[:12]
     try:
         read_sealed(path, PHOTOS, name, PHOTOS_FORMAT, "")
     except DamagedError as error:
-        _put_aside(path, error, say)
+        _put_aside(path, error)
         write_sealed(path, PHOTOS, name, PHOTOS_FORMAT, {"content": list(content)})
 
 
@@ -239,9 +239,9 @@ def _by_resuming(workspace: Workspace, run: RunRecord) -> str:
     return f"run `{orch('resume', run.id, workspace=workspace.root)}`, which writes it anew."
 
 
-def _put_aside(path: Path, error: DamagedError, say: Say) -> None:
+def _put_aside(path: Path, error: DamagedError) -> None:
     if not error.replaceable:
         raise error
     place = put_aside(path)
     if place is not None:
-        say(f"note: {error.fact}: written anew; the old one was put aside as {place.name}.")
+        log.warning(f"{error.fact}: written anew; the old one was put aside as {place.name}.")

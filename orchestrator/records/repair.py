@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -24,6 +25,8 @@ from orchestrator.records.workspace import MARK, Workspace, now, write_mark
 from orchestrator.training.cards import CARD, read_card
 
 __all__ = ["Findings", "check", "repair"]
+
+log = logging.getLogger(__name__)
 
 ID = re.compile(rf"\b({'|'.join((*CLASSES, *STRATEGIES))})-(\d{{4,}})\b")
 """A run's or an ensemble's id within a text."""
@@ -104,12 +107,11 @@ def _track(run: RunRecord) -> str:
     return orch("runs", "track", run.id, "--to", "KIND", workspace=run.folder.parent)
 
 
-def repair(root: Path, say: Callable[[str], None]) -> int:
+def repair(root: Path) -> int:
     """Writes lost or damaged records anew; what is damaged is put aside.
 
     Args:
         root: of the workspace.
-        say: told of each.
 
     Returns:
         How many records were written anew or put aside.
@@ -117,7 +119,7 @@ def repair(root: Path, say: Callable[[str], None]) -> int:
     Raises:
         WorkspaceError: the folder holds nothing of a workspace, or its own record is not to be replaced.
     """
-    done = _repair_mark(root, say)
+    done = _repair_mark(root)
     workspace = Workspace(root)
     for folder in workspace.run_folders():
         try:
@@ -125,11 +127,11 @@ def repair(root: Path, say: Callable[[str], None]) -> int:
         except DamagedError as error:
             if error.replaceable:
                 done += 1
-                _repair_run(workspace, folder, say)
+                _repair_run(workspace, folder)
     return done
 
 
-def _repair_mark(root: Path, say: Callable[[str], None]) -> int:
+def _repair_mark(root: Path) -> int:
     try:
         Workspace(root)
         return 0
@@ -141,7 +143,7 @@ def _repair_mark(root: Path, say: Callable[[str], None]) -> int:
     for kind, number in _spoken_of(root).items():
         numbers[kind] = max(numbers.get(kind, 0), number)
     write_mark(root, now(), numbers)
-    say(f"{root / MARK} is written anew{f'; the old one was put aside as {place.name}' if place else ''}.")
+    log.info(f"{root / MARK} is written anew{f'; the old one was put aside as {place.name}' if place else ''}.")
     return 1
 
 
@@ -168,12 +170,12 @@ def _spoken_of(root: Path) -> dict[str, int]:
     return numbers
 
 
-def _repair_run(workspace: Workspace, folder: Path, say: Callable[[str], None]) -> None:
+def _repair_run(workspace: Workspace, folder: Path) -> None:
     """A run's record from its members' cards, each of which holds it as it was when the member was trained."""
     run = _remembered(folder)
     if run is None:
         place = put_aside(folder)
-        say(
+        log.info(
             f"{folder.name}: none of its members is complete, so nothing tells what it was; put aside as {place and place.name}."
         )
         return
@@ -186,7 +188,7 @@ def _repair_run(workspace: Workspace, folder: Path, say: Callable[[str], None]) 
         if missing
         else ""
     )
-    say(f"{folder / RECORD} is written anew from the members' cards{kept}: {run.id} is {run.status}.{rest}")
+    log.info(f"{folder / RECORD} is written anew from the members' cards{kept}: {run.id} is {run.status}.{rest}")
 
 
 def _remembered(folder: Path) -> RunRecord | None:

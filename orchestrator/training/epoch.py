@@ -22,6 +22,7 @@ from orchestrator.data.sampling import draw_epoch
 from orchestrator.errors import TrainingError
 from orchestrator.recipe import Recipe
 from orchestrator.stages import Stages
+from orchestrator.training.cancelling import raise_if_cancelled
 from orchestrator.training.cards import PROGRESS
 from orchestrator.training.devices import autocast, precision_of
 from orchestrator.training.learner import Learner, Progress
@@ -30,7 +31,7 @@ from orchestrator.training.mixing import Mix, draw_mix
 from orchestrator.training.optimisers import set_rate, uphill
 from orchestrator.training.schedules import rate_factor
 
-__all__ = ["INITIALISE", "check_parent", "diverged", "loading_processes", "network_input", "not_finite", "train_epoch"]
+__all__ = ["INITIALISE", "diverged", "loading_processes", "network_input", "not_finite", "train_epoch"]
 
 PROGRESS_SECONDS = 1.0
 
@@ -95,7 +96,7 @@ def train_epoch(job: MemberJob, learner: Learner, progress: Progress) -> dict[st
         total += _step(job, learner, some, stages)
         if learner.average is not None:
             learner.average.update(learner.model, number + 1)
-        check_parent(job)
+        raise_if_cancelled(job.cancel)
         if time.monotonic() - shown > PROGRESS_SECONDS:
             shown = time.monotonic()
             rate = (step + 1) * recipe.batch_size * recipe.accumulate / (shown - started)
@@ -195,12 +196,6 @@ def loading_processes(recipe: Recipe, device: str) -> int:
         return recipe.workers
     some = 0 if device == "cpu" else min(8, os.cpu_count() or 1)
     return 0 if some and why_none_load(some) else some
-
-
-def check_parent(job: MemberJob) -> None:
-    """Ends a worker whose command was killed: two trainings of one member must never run at once."""
-    if job.parent is not None and os.getppid() != job.parent:
-        os._exit(1)
 
 
 def _tell(job: MemberJob, progress: Progress, share: float, rate: float) -> None:

@@ -6,6 +6,7 @@ in the workspace's cache under a digest of these.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +29,8 @@ from orchestrator.training.backbones import InitialWeights, create, heads_of
 from orchestrator.training.devices import keep_freed_memory
 
 __all__ = ["Features", "body", "build_features", "check_head_alone"]
+
+log = logging.getLogger(__name__)
 
 FEATURES_FORMAT, KIND = 2, "features"
 CALL = 32  # photos a call; one core each, as in prediction
@@ -93,7 +96,6 @@ def build_features(
     device: str,
     threads: int,
     progress: Callable[[int, int], None],
-    say: Callable[[str], None] = lambda _: None,
 ) -> Features:
     """Opens the features of all photos, computing them when they are not there.
 
@@ -108,7 +110,6 @@ def build_features(
         device: where to compute.
         threads: calls at once on a CPU.
         progress: called with (photos done, photos in all).
-        say: told of features that were damaged and are computed anew.
 
     Raises:
         StoreError: the disk has no room.
@@ -128,7 +129,7 @@ def build_features(
     path = folder / f"{key[:20]}.npy"
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / "features.lock"):
-        if not _whole(path, say):
+        if not _whole(path):
             values = _compute(recipe, initial, preprocess, pixels, photos, device, threads, progress)
             free_room(
                 folder,
@@ -142,7 +143,7 @@ def build_features(
     return Features(path)
 
 
-def _whole(path: Path, say: Callable[[str], None]) -> bool:
+def _whole(path: Path) -> bool:
     """Whether features are there as they were written; damaged ones are removed, for they can be computed again."""
     about = path.with_suffix(".json")
     if not os.path.lexists(path) and not os.path.lexists(about):
@@ -150,7 +151,7 @@ def _whole(path: Path, say: Callable[[str], None]) -> bool:
     try:
         check_file(path, read_sealed(about, KIND, path.stem, FEATURES_FORMAT, "")["sha256"], "")
     except DamagedError as error:
-        say(f"note: {error.fact}: computed again.")
+        log.warning(f"{error.fact}: computed again.")
         take_away(path)
         take_away(about)
         return False

@@ -17,6 +17,7 @@ from orchestrator.data.sampling import class_factors, epoch_size, expected_draws
 from orchestrator.data.store import Rows
 from orchestrator.recipe import Recipe
 from orchestrator.training.backbones import InitialWeights
+from orchestrator.training.cancelling import Cancel
 from orchestrator.training.cards import identity_of
 from orchestrator.training.heads import Head, photo_weights
 
@@ -28,7 +29,9 @@ class MemberJob:
     """Everything that one member's training depends on; travels to worker processes.
 
     Attributes:
+        run: its run's id.
         folder: the member's folder.
+        locks: a folder of this machine's for locks that jobs share, one a GPU.
         task: the specialist's name.
         fold: the fold held out; None trains on every row and scores nothing.
         classes: class names in code order.
@@ -46,12 +49,14 @@ class MemberJob:
         threads: CPU threads of the network.
         device: `cpu`, `cuda` or `cuda:N`.
         notes: what else the card shall say (run, plan, data, versions).
-        parent: process to die with, for worker processes.
+        cancel: reasons to stop, looked at once a batch.
         profile: whether the history shall tell where the time went.
         bars: epochs after which the training is given up when its best macro F1 so far is below a number.
     """
 
+    run: str
     folder: Path
+    locks: Path
     task: str
     fold: int | None
     classes: tuple[str, ...]
@@ -67,7 +72,7 @@ class MemberJob:
     threads: int
     device: str
     notes: dict[str, Any] = field(default_factory=dict)
-    parent: int | None = None
+    cancel: tuple[Cancel, ...] = ()
     profile: bool = False
     bars: Mapping[int, float] = field(default_factory=dict)
 

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from orchestrator.data.loading import Batches, load
 from orchestrator.errors import counted
 from orchestrator.metrics import score
+from orchestrator.training.cancelling import raise_if_cancelled
 from orchestrator.training.devices import autocast
-from orchestrator.training.epoch import check_parent, diverged, loading_processes, network_input
+from orchestrator.training.epoch import diverged, loading_processes, network_input
 from orchestrator.training.member import MemberJob
 from orchestrator.training.views import mean_over_views
 
@@ -39,7 +40,7 @@ def held_out_probabilities(job: MemberJob, model: nn.Module) -> NDArray[np.float
         ):
             inputs = network_input(job, pixels)
             parts.append(mean_over_views(job.recipe.views, inputs, answer).cpu())
-            check_parent(job)
+            raise_if_cancelled(job.cancel)
     found = torch.cat(parts)
     wrong = int((~torch.isfinite(found).all(dim=1)).sum())
     if wrong:  # the largest of no numbers would be a class like any other, and score as one

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import ConfigError, DamagedError
+from orchestrator.events import TrainingBegun, TrainingEnded, all_of
 from orchestrator.experiments import trackers, tracking
 from orchestrator.records.run import RunRecord
 from tests.conftest import Done, Silent, edit_sealed, hashes, tiny, train
@@ -179,7 +180,7 @@ def test_a_training_that_goes_on_tells_every_epoch_once(people: Path, workspace:
 
 
 def test_a_tracker_that_fails_costs_no_training(
-    people: Path, workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    people: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     from orchestrator.pipeline import retrain
     from orchestrator.settings import Settings
@@ -196,14 +197,13 @@ def test_a_tracker_that_fails_costs_no_training(
 
     monkeypatch.setattr(tracking, "open_trackers", lambda words, place: [Broken()])
     monkeypatch.setattr(tracking, "check_words", lambda words: None)
-    shows = Silent()
-    observer = tracking.Tracked(shows, ["tensorboard"], workspace)
+    shows, tracked = Silent(), tracking.Tracked(["tensorboard"], workspace)
     settings = Settings(people / "train", workspace, changes=(*TINY, "lr=9e-3"), k=3, jobs=1, device="cpu")
-    report = retrain(settings, SPECIALISTS["age"], observer)
-    observer.close()
+    report = retrain(settings, SPECIALISTS["age"], all_of(shows, tracked))
+    tracked.close()
     assert report.complete
     assert len(shows.jobs) == 3
-    (word,) = [line for line in shows.said if "told nothing more" in line]
+    (word,) = [line for line in caplog.messages if "told nothing more" in line]
     assert "the server is gone" in word
     assert "orch runs track" in word
 
@@ -290,18 +290,17 @@ def test_any_letter_may_be_in_a_place(
 
 
 def test_a_tracker_that_throws_away_is_not_told(
-    orch: Orch, people: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch
+    orch: Orch, workspace: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     pytest.importorskip("wandb", reason="the extra `wandb` is not installed")
     monkeypatch.setenv("WANDB_MODE", "disabled")
     done = orch("runs", "track", "age-0001", "--to", "wandb", "-w", workspace)
     assert (done.code, "wandb is told nothing: WANDB_MODE=disabled" in done.err) == (2, True)
     assert not (workspace / "age-0001/tracking.json").exists()
-    shows = Silent()
-    observer = tracking.Tracked(shows, ["wandb"], workspace)
-    observer.training([], 1)
-    observer.finished()
-    assert any("note: wandb is told nothing" in line for line in shows.said)
+    tracked = tracking.Tracked(["wandb"], workspace)
+    tracked(TrainingBegun((), 1, 1, "cpu"))
+    tracked(TrainingEnded())
+    assert any("wandb is told nothing" in line for line in caplog.messages)
 
 
 def test_what_is_no_number_is_not_sent_and_errors_are_sentences(workspace: Path) -> None:

@@ -19,12 +19,13 @@ from safetensors.torch import save_file
 
 from orchestrator.data.readers import read
 from orchestrator.errors import ConfigError
+from orchestrator.events import Event, TrainingBegun, TrainingEnded
+from orchestrator.execution import local
 from orchestrator.experiments.spaces import STAGES, read_stages
 from orchestrator.records.run import RunRecord
 from orchestrator.records.workspace import Workspace
 from orchestrator.settings import Settings, changes_of, recipes_of
 from orchestrator.specialists import TRAINABLE
-from orchestrator.training import jobs
 from tests.conftest import TINY, Done, Silent, edit_sealed, hashes, tiny, train
 
 Orch = Callable[..., Done]
@@ -142,14 +143,14 @@ def test_a_single_split_and_training_on_everything(orch: Orch, people: Path, tmp
 def test_a_failing_fold_is_told_at_the_end_and_the_others_are_kept(
     orch: Orch, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = jobs.train_fold
+    real = local.train_fold
 
     def fail_once(job: object) -> object:
         if job.task == "age" and job.fold == 1:
             raise MemoryError
         return real(job)
 
-    monkeypatch.setattr(jobs, "train_fold", fail_once)
+    monkeypatch.setattr(local, "train_fold", fail_once)
     runs = tmp_path / "runs"
     done = train(orch, people, runs, "train-all", *tiny("epochs=1"))
     assert done.code == 1
@@ -168,7 +169,7 @@ def test_a_failing_fold_is_told_at_the_end_and_the_others_are_kept(
     assert "mask-0001 is now the current mask run" in done.err
     assert len(list(runs.glob("age-0001/fold-*/member.json"))) == 2
     kept = hashes(runs / "age-0001" / "fold-0")
-    monkeypatch.setattr(jobs, "train_fold", real)
+    monkeypatch.setattr(local, "train_fold", real)
     done = train(orch, people, runs, "train-all", *tiny("epochs=1"))
     assert done.code == 0
     assert hashes(runs / "age-0001" / "fold-0") == kept
@@ -344,20 +345,18 @@ def test_the_live_table_shows_every_member_and_how_it_ended(
     shown: list[str] = []
 
     class Looked(TrainingDisplay):
-        def training(self, jobs: object, at_once: int) -> None:
-            self._console = Console(file=io.StringIO(), force_terminal=True, width=100)
-            super().training(jobs, at_once)
-
-        def finished(self) -> None:
-            if self._live is not None:
+        def __call__(self, event: Event) -> None:
+            if isinstance(event, TrainingBegun):
+                self._console = Console(file=io.StringIO(), force_terminal=True, width=100)
+            if isinstance(event, TrainingEnded):
                 console = Console(width=100)
                 with console.capture() as captured:
                     console.print(self._table())
                 shown.append(captured.get())
-            super().finished()
+            super().__call__(event)
 
-    real = jobs.train_fold
-    monkeypatch.setattr(jobs, "train_fold", lambda job: real(job) if job.fold != 1 else 1 / 0)
+    real = local.train_fold
+    monkeypatch.setattr(local, "train_fold", lambda job: real(job) if job.fold != 1 else 1 / 0)
     settings = pipeline.Settings(
         people / "train", workspace, changes=(*TINY, "epochs=1"), k=3, jobs=1, device="cpu", seed=9
     )
@@ -520,7 +519,7 @@ def test_an_interrupted_run_has_no_fold_and_its_recipe_reads_alike_everywhere(
         *tiny("epochs=1"),
     ]
     with monkeypatch.context() as patch:
-        patch.setattr(jobs, "train_fold", stop)
+        patch.setattr(local, "train_fold", stop)
         done = orch(*words)
         assert done.code == 130, done.err
     (row,) = [line for line in orch("runs", "list", "-w", tmp_path / "runs").out.splitlines() if "age-0001" in line]

@@ -16,7 +16,7 @@ from orchestrator.data import loading, sharing
 from orchestrator.data.augmentation import Augment, Augmenter
 from orchestrator.data.loading import Batches, load, why_none_load
 from orchestrator.errors import ConfigError, PhotoError, TrainingError
-from orchestrator.training.jobs import share_out
+from orchestrator.execution.local import LocalExecutor
 from tests.conftest import ROOT
 
 METHODS = ["fork", "spawn", "forkserver"]
@@ -150,12 +150,12 @@ def test_shared_memory_without_room_for_semaphores_is_named(options: str, told: 
         "import numpy as np\n"
         "from orchestrator.data.loading import Batches, load\n"
         "from orchestrator.errors import OrchestratorError\n"
-        "from orchestrator.training.jobs import share_out\n"
+        "from orchestrator.execution.local import LocalExecutor\n"
         "from tests.data.test_loading import Rows\n"
-        'for one in (lambda: list(load(Batches(Rows(), np.arange(50), 8), 2)), lambda: share_out(2, 4, "cpu")):\n'
+        'for one in (lambda: list(load(Batches(Rows(), np.arange(50), 8), 2)), lambda: LocalExecutor(2).places(4, "cpu")):\n'
         "    try: one()\n"
         "    except OrchestratorError as error: print(error)\n"
-        'print(share_out(0, 4, "cpu")[0], len(list(load(Batches(Rows(), np.arange(50), 8), 0))))\n',
+        'print(LocalExecutor(0).places(4, "cpu")[0], len(list(load(Batches(Rows(), np.arange(50), 8), 0))))\n',
     )
     assert f"workers = 2: processes that work together need semaphores, and {told}. Containers get more by" in said
     assert "--set workers=0 loads in the training's own process." in said
@@ -180,8 +180,8 @@ def test_shared_memory_that_batches_would_fill_is_no_endless_wait() -> None:
 
 def test_a_machine_that_gives_no_semaphores_trains_one_job_without_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert why_none_load(8) == ""
-    for place in ("orchestrator.training.jobs", "orchestrator.data.sharing"):
+    for place in ("orchestrator.execution.local", "orchestrator.data.sharing"):
         monkeypatch.setattr(f"{place}.why_alone", lambda: "they cannot.")
-    assert share_out(0, 4, "cpu")[0] == 1
+    assert LocalExecutor(0).places(4, "cpu")[0] == 1
     with pytest.raises(ConfigError, match=r"--jobs 2: they cannot\..*--jobs 1 trains"):
-        share_out(2, 4, "cpu")
+        LocalExecutor(2).places(4, "cpu")

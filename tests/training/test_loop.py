@@ -2,6 +2,7 @@ import dataclasses
 import json
 import os
 import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,14 @@ from orchestrator.data.augmentation import Augmenter
 from orchestrator.data.preprocessing import Geometry, Preprocess
 from orchestrator.data.store import PixelSource
 from orchestrator.errors import DeviceError, TrainingError, WorkspaceError
+from orchestrator.events import EpochEnded, Event, MemberEnded, nobody
+from orchestrator.execution.local import LocalExecutor, claim_gpu
 from orchestrator.specialists import SPECIALISTS
 from orchestrator.training import cards, checkpoints, epoch, learner, loop, scoring
 from orchestrator.training.backbones import InitialWeights
+from orchestrator.training.cancelling import CancelFile
+from orchestrator.training.cards import read_card
 from orchestrator.training.heads import head_of
-from orchestrator.training.jobs import claim_gpu, run_jobs, share_out
 from orchestrator.training.loop import train_fold
 from orchestrator.training.member import MemberJob
 from tests.conftest import TINY
@@ -50,7 +54,8 @@ def job_of(folder: Path, *changes: str, people: int = 30, **more: object) -> Mem
     ).assign(truth=truth, trained=truth, target=truth, kind=0, extra=False)
     rows = np.arange(len(table))
     job = MemberJob(
-        folder=folder, task="mask", fold=0, classes=specialist.classes, table=table, train=rows[: people * 2],
+        run=folder.parent.name, folder=folder, locks=folder.parent, task="mask", fold=0, classes=specialist.classes,
+        table=table, train=rows[: people * 2],
         held_out=rows[people * 2 :], pixels=Stripes(truth), recipe=recipe, head=head_of(specialist, recipe),
         preprocess=Preprocess(Geometry(32, 32), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)), initial=InitialWeights(None, ""),
         seed=1, threads=1, device="cpu",
@@ -294,11 +299,19 @@ def test_one_failing_job_never_sinks_the_others(tmp_path: Path) -> None:
 
     good = [job_of(tmp_path / "r" / f"fold-{fold}", "epochs=1", fold=fold) for fold in (0, 2)]
     bad = job_of(tmp_path / "r" / "fold-1", "epochs=1", fold=1, pixels=Broken(np.zeros(90)))
-    ended: list[int] = []
-    results = run_jobs([good[0], bad, good[1]], 1, lambda result: ended.append(result.number))
-    assert [bool(result.failure) for result in results] == [False, True, False]
-    assert "mask fold 1: OSError: the disk is gone" in results[1].failure
-    assert ended == [0, 1, 2]
+    events: list[Event] = []
+    results = LocalExecutor().run([good[0], bad, good[1]], 1, events.append)
+    assert [result.outcome for result in results] == ["done", "failed", "done"]
+    assert "mask fold 1: OSError: the disk is gone" in results[1].why
+    ends = [event for event in events if isinstance(event, MemberEnded)]
+    assert [(end.run, end.fold, end.outcome) for end in ends] == [
+        ("r", 0, "done"),
+        ("r", 1, "failed"),
+        ("r", 2, "done"),
+    ]
+    (one, *_, last) = [event for event in events if isinstance(event, EpochEnded)]
+    assert (one.fold, one.entry["epoch"], last.fold) == (0, 1, 2)
+    assert events.index(one) < events.index(ends[0])  # its epochs before its end
     failure = json.loads((tmp_path / "r" / "fold-1" / "failure.json").read_text())
     assert "Traceback" in failure["traceback"]
 
@@ -315,24 +328,24 @@ class Deadly(Stripes):
 def test_a_job_whose_worker_dies_twice_is_told_with_the_settings_to_lower(tmp_path: Path) -> None:
     good = job_of(tmp_path / "r" / "fold-0", "epochs=1")
     bad = job_of(tmp_path / "r" / "fold-1", "epochs=1", fold=1, pixels=Deadly(np.zeros(90)))
-    results = run_jobs([bad, good], 2, lambda result: None)
-    assert [bool(result.failure) for result in results] == [True, False]
-    assert "mask fold 1: its process was killed, most likely for want of memory" in results[0].failure
-    assert "--set mask.batch_size=8 (now 16) or --jobs" in results[0].failure
+    results = LocalExecutor().run([bad, good], 2, nobody)
+    assert [result.outcome for result in results] == ["failed", "done"]
+    assert "mask fold 1: its process was killed, most likely for want of memory" in results[0].why
+    assert "--set mask.batch_size=8 (now 16) or --jobs" in results[0].why
 
 
 def test_cores_are_shared_out_and_wrong_numbers_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("joblib.cpu_count", lambda: 8)
-    assert share_out(0, 15, "cpu") == (8, 1)
-    assert share_out(2, 15, "cpu") == (2, 4)
-    assert share_out(0, 3, "cpu") == (3, 2)
-    assert share_out(0, 15, "cuda") == (1, 8)
+    assert LocalExecutor(0).places(15, "cpu") == (8, 1)
+    assert LocalExecutor(2).places(15, "cpu") == (2, 4)
+    assert LocalExecutor(0).places(3, "cpu") == (3, 2)
+    assert LocalExecutor(0).places(15, "cuda") == (1, 8)
     with pytest.raises(Exception, match="--jobs -1"):
-        share_out(-1, 3, "cpu")
+        LocalExecutor(-1).places(3, "cpu")
 
 
 def test_gpus_are_claimed_one_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orchestrator.training.jobs.gpu_count", lambda: 2)
+    monkeypatch.setattr("orchestrator.execution.local.gpu_count", lambda: 2)
     with claim_gpu(tmp_path, "cuda") as one, claim_gpu(tmp_path, "cuda") as other, claim_gpu(tmp_path, "cuda") as third:
         assert (one, other) == ("cuda:0", "cuda:1")
         assert third in ("cuda:0", "cuda:1")
@@ -350,7 +363,45 @@ def test_a_full_disk_is_a_sentence_and_sinks_nobody(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(checkpoints, "save_file", full)
     jobs = [job_of(tmp_path / "r" / f"fold-{fold}", "epochs=1", fold=fold) for fold in (0, 1)]
-    results = run_jobs(jobs, 1, lambda _: None)
-    assert "the disk is full; the file was not written and nothing was damaged" in results[0].failure
-    assert results[1].failure == ""
+    results = LocalExecutor().run(jobs, 1, nobody)
+    assert "the disk is full; the file was not written and nothing was damaged" in results[0].why
+    assert results[1].outcome == "done"
     assert not list((tmp_path / "r").rglob("*.tmp"))
+
+
+def test_a_training_that_is_asked_to_stop_keeps_its_epochs_and_goes_on_as_if_it_had_not(tmp_path: Path) -> None:
+    """By a file, which other processes and machines see too."""
+    whole = train_fold(job_of(tmp_path / "whole", "epochs=4"))
+    stop = CancelFile(tmp_path / "stop")
+    job = job_of(tmp_path / "r" / "fold-0", "epochs=4", cancel=(stop,))
+
+    def listen(event: Event) -> None:
+        if isinstance(event, EpochEnded):
+            stop.cancel()
+
+    class Slow(Stripes):
+        def take(self, rows: np.ndarray) -> np.ndarray:
+            time.sleep(0.1)  # the file is looked at once a second
+            return super().take(rows)
+
+    slow = dataclasses.replace(job, pixels=Slow(job.table["truth"].to_numpy()))
+    (result,) = LocalExecutor().run([slow], 1, listen)
+    assert (result.outcome, "goes on from there" in result.why) == ("cancelled", True)
+    assert not (job.folder / cards.CARD).exists()
+    (again,) = LocalExecutor().run([job], 1, nobody)
+    assert again.outcome == "cancelled"  # still asked to stop: before anything is loaded
+    stop.path.unlink()
+    events: list[Event] = []
+    (done,) = LocalExecutor().run([job], 1, events.append)
+    assert done.outcome == "done"
+    first = next(event for event in events if isinstance(event, EpochEnded))
+    assert first.entry["epoch"] > 1
+    assert read_card(job.folder)["sha256"] == whole["sha256"]
+
+
+@pytest.mark.slow
+def test_workers_are_asked_to_stop_by_the_same_file(tmp_path: Path) -> None:
+    stop = CancelFile(tmp_path / "stop")
+    stop.cancel()
+    jobs = [job_of(tmp_path / "r" / f"fold-{fold}", fold=fold, cancel=(stop,)) for fold in (0, 1)]
+    assert [result.outcome for result in LocalExecutor().run(jobs, 2, nobody)] == ["cancelled"] * 2

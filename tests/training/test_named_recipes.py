@@ -56,7 +56,7 @@ def job_for(task: str, name: str, folder: Path) -> MemberJob:
     table["target"] = ages if recipe.loss == "soft_age" else classes
     preprocess: Preprocess = preprocess_of(recipe)
     return MemberJob(
-        folder=folder, task=task, fold=0, classes=specialist.classes, table=table, train=rows[:steps],
+        run="r", folder=folder, locks=folder, task=task, fold=0, classes=specialist.classes, table=table, train=rows[:steps],
         held_out=rows[steps : steps + 3], pixels=Tall(plain.table["truth"].to_numpy()), recipe=recipe, head=head,
         preprocess=preprocess, initial=InitialWeights(None, ""), seed=1, threads=1, device="cpu",
     )  # fmt: skip

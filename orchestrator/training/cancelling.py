@@ -1,0 +1,84 @@
+"""How training that is under way is asked to stop: values that travel with a job and are looked at once a batch."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+__all__ = ["Cancel", "CancelFile", "CancelledError", "WhileParentLives", "raise_if_cancelled"]
+
+LOOK_SECONDS = 1.0
+"""Between two looks at a file: a shared disk may take milliseconds to answer."""
+
+
+class CancelledError(Exception):
+    """A training was asked to stop. What its checkpoint holds is kept; the same command goes on from there."""
+
+
+class Cancel(Protocol):
+    """A reason to stop; travels to other processes and machines."""
+
+    def check(self) -> None:
+        """Returns while there is none.
+
+        Raises:
+            CancelledError: there is.
+        """
+
+
+@dataclass(frozen=True)
+class WhileParentLives:
+    """Ends a worker whose command was killed: two trainings of one member must never run at once.
+
+    Attributes:
+        parent: process id of the command.
+    """
+
+    parent: int
+
+    def check(self) -> None:
+        """Ends this process where its parent is another one by now; nobody is left to be told."""
+        if os.getppid() != self.parent:
+            os._exit(1)
+
+
+class CancelFile:
+    """Asks whoever sees a file to stop: from another thread, process or machine.
+
+    Args:
+        path: of the file; its folder is made when it is needed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._looked = path, 0.0
+
+    def cancel(self) -> None:
+        """Asks to stop; safe to repeat."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.touch()
+
+    def check(self) -> None:
+        """Looks at the file, once a second at most.
+
+        Raises:
+            CancelledError: it is there.
+        """
+        if time.monotonic() - self._looked < LOOK_SECONDS:
+            return
+        self._looked = time.monotonic()
+        if self.path.exists():
+            raise CancelledError
+
+
+def raise_if_cancelled(reasons: Sequence[Cancel]) -> None:
+    """Looks at all reasons to stop.
+
+    Raises:
+        CancelledError: there is one.
+    """
+    for one in reasons:
+        one.check()
