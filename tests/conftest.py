@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -168,6 +170,33 @@ def edit_held_out(folder: Path, table: pd.DataFrame) -> None:
 def train(orch: Callable[..., Done], people: Path, workspace: Path, *words: object) -> Done:
     """A training command over three folds of the synthetic people."""
     return orch(*words, "--data", people / "train", "--workspace", workspace, "--folds", 3, "--jobs", 1)
+
+
+@contextmanager
+def listening() -> Iterator[list[str]]:
+    """What the library says within the block."""
+    sentences: list[str] = []
+
+    class Kept(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            sentences.append(record.getMessage())
+
+    logger, handler = logging.getLogger("orchestrator"), Kept()
+    before = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        yield sentences
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+
+
+@pytest.fixture
+def told() -> Iterator[list[str]]:
+    """What the library has said so far in this test; emptied by `told.clear()`."""
+    with listening() as sentences:
+        yield sentences
 
 
 class Silent:

@@ -69,9 +69,9 @@ class CancelFile:
         """
         if time.monotonic() - self._looked < LOOK_SECONDS:
             return
-        self._looked = time.monotonic()
         if self.path.exists():
             raise CancelledError
+        self._looked = time.monotonic()
 
 
 def raise_if_cancelled(reasons: Sequence[Cancel]) -> None:

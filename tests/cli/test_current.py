@@ -126,7 +126,7 @@ def test_the_base_run_decides_the_plan(orch: Orch, people: Path, workspace: Path
     (("b" * 64, 3), [0, 1], False),
 ])  # fmt: skip
 def test_only_a_run_that_holds_out_everybody_takes_the_place_of_one_that_does(
-    workspace: Path, plan: tuple[str, int], folds: list[int], taken: bool
+    workspace: Path, plan: tuple[str, int], folds: list[int], taken: bool, told: list[str]
 ) -> None:
     place = Workspace(workspace)
     before, after = place.run("age-0001"), place.run("age-0001")
@@ -136,7 +136,6 @@ def test_only_a_run_that_holds_out_everybody_takes_the_place_of_one_that_does(
     shutil.copytree(before.folder, workspace / "age-0002")
     after.id, after.folder = "age-0002", workspace / "age-0002"
     after.plan, after.folds = {"digest": plan[0], "k": plan[1], "seed": 0}, folds
-    told: list[str] = []
-    make_current(place, after, told.append)
+    make_current(place, after)
     assert (place.current("age") == "age-0002") == taken, told
     assert taken or f"age-0002 covers people of fold {', '.join(map(str, folds))}" in told[0]

@@ -66,16 +66,16 @@ def jobs_of(people: Path, workspace: Path, extra: Path, task: str, *changes: str
     settings = Settings(
         people / "train", workspace, changes=(*TINY, *changes), k=k, jobs=1, device="cpu", extra=[extra]
     )
-    inputs = read_inputs(settings, {task: TRAINABLE[task]}, lambda _: None)
+    inputs = read_inputs(settings, {task: TRAINABLE[task]})
     record = RunRecord.load(workspace / "age-0001")
     record.id, record.task, record.folder = "new", task, workspace / "new-0001"
-    return [job for _, job in missing_jobs([Work(settings, TRAINABLE[task], inputs, record, NoPixels())])]
+    return list(missing_jobs([Work(settings, TRAINABLE[task], inputs, record, NoPixels())]))
 
 
 @pytest.mark.parametrize("how", ["one bit", "empty", "a folder", "of another"])
 def test_damaged_hashes_of_extra_photos_are_counted_anew(people: Path, workspace: Path, others: Path, how: str) -> None:
     settings = Settings(people / "train", workspace, changes=TINY, k=3, jobs=1, device="cpu", extra=[others])
-    right = read_inputs(settings, {"age": TRAINABLE["age"]}, lambda _: None).extra_of("age")
+    right = read_inputs(settings, {"age": TRAINABLE["age"]}).extra_of("age")
     assert right
     kept = workspace / "cache" / "extra_hashes.json"
     data = kept.read_bytes()
@@ -87,7 +87,7 @@ def test_damaged_hashes_of_extra_photos_are_counted_anew(people: Path, workspace
     else:
         at = data.index(b'": "') + 6  # in the first photo's hash
         kept.write_bytes(b"" if how == "empty" else data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
-    assert read_inputs(settings, {"age": TRAINABLE["age"]}, lambda _: None).extra_of("age") == right
+    assert read_inputs(settings, {"age": TRAINABLE["age"]}).extra_of("age") == right
     assert kept.is_file()
 
 
@@ -405,7 +405,7 @@ def test_killed_with_pseudo_labels_it_goes_on_to_the_same_bits(people: Path, wor
 def test_specialists_are_unchanged_by_what_is_not_given(people: Path, workspace: Path) -> None:
     """Without extra photos a run's key, table and draws are what they were."""
     settings = Settings(people / "train", workspace, changes=TINY, k=3, jobs=1, device="cpu")
-    inputs = read_inputs(settings, {"age": SPECIALISTS["age"]}, lambda _: None)
+    inputs = read_inputs(settings, {"age": SPECIALISTS["age"]})
     record = RunRecord.load(workspace / "age-0001")
     from orchestrator.run_plans import RunPlan
 

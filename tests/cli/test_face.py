@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import re
 import shutil
 import subprocess
@@ -28,7 +27,7 @@ from orchestrator.errors import ConfigError
 from orchestrator.pipeline import train_all
 from orchestrator.settings import Settings
 from orchestrator.specialists import SPECIALISTS, TRAINABLE
-from tests.conftest import TINY, Done, edit_sealed, hashes, member_files, tiny, train
+from tests.conftest import TINY, Done, edit_sealed, hashes, listening, member_files, tiny, train
 
 Orch = Callable[..., Done]
 FACE = ("face=0.3", "crop=0.8", "anchor=1")
@@ -40,15 +39,9 @@ def trained_around(people: Path, trained: Path, tmp_path_factory: pytest.TempPat
     workspace = tmp_path_factory.mktemp("around") / "runs"
     shutil.copytree(trained, workspace)
     settings = Settings(people / "train", workspace, changes=(*TINY, *FACE), k=3, jobs=1, device="cpu")
-    records: list[str] = []
-    handler = logging.Handler()
-    handler.emit = lambda record: records.append(record.getMessage())  # type: ignore[method-assign]  # a list of a module's own
-    logger = logging.getLogger("orchestrator")
-    logger.setLevel(logging.INFO)
-    logger.addHandler(handler)
-    assert train_all(settings, {"age": SPECIALISTS["age"]}).complete
-    logger.removeHandler(handler)
-    (faces,) = [line for line in records if line.startswith("faces: ")]
+    with listening() as told:
+        assert train_all(settings, {"age": SPECIALISTS["age"]}).complete
+    (faces,) = [line for line in told if line.startswith("faces: ")]
     lists = orch_command("data", "faces", "--data", people / "train", workspace=workspace)
     rest = f"show the recipe's crop and anchor: `{lists}` lists them."
     assert re.fullmatch(rf"faces: found in \d+ of 168 photos; the other \d+ {re.escape(rest)}", faces)

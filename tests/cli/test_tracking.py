@@ -180,7 +180,7 @@ def test_a_training_that_goes_on_tells_every_epoch_once(people: Path, workspace:
 
 
 def test_a_tracker_that_fails_costs_no_training(
-    people: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    people: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch, told: list[str]
 ) -> None:
     from orchestrator.pipeline import retrain
     from orchestrator.settings import Settings
@@ -203,7 +203,7 @@ def test_a_tracker_that_fails_costs_no_training(
     tracked.close()
     assert report.complete
     assert len(shows.jobs) == 3
-    (word,) = [line for line in caplog.messages if "told nothing more" in line]
+    (word,) = [line for line in told if "told nothing more" in line]
     assert "the server is gone" in word
     assert "orch runs track" in word
 
@@ -290,7 +290,7 @@ def test_any_letter_may_be_in_a_place(
 
 
 def test_a_tracker_that_throws_away_is_not_told(
-    orch: Orch, workspace: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    orch: Orch, workspace: Path, monkeypatch: pytest.MonkeyPatch, told: list[str]
 ) -> None:
     pytest.importorskip("wandb", reason="the extra `wandb` is not installed")
     monkeypatch.setenv("WANDB_MODE", "disabled")
@@ -300,7 +300,7 @@ def test_a_tracker_that_throws_away_is_not_told(
     tracked = tracking.Tracked(["wandb"], workspace)
     tracked(TrainingBegun((), 1, 1, "cpu"))
     tracked(TrainingEnded())
-    assert any("wandb is told nothing" in line for line in caplog.messages)
+    assert any("wandb is told nothing" in line for line in told)
 
 
 def test_what_is_no_number_is_not_sent_and_errors_are_sentences(workspace: Path) -> None:
