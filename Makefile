@@ -24,6 +24,7 @@ format: $(STAMP)-dev
 
 docs: $(STAMP)-dev
 	$(BIN)/python docs/make_cli.py > docs/cli.md
+	$(BIN)/python docs/make_tree.py
 
 $(STAMP)-core: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

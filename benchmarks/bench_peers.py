@@ -22,14 +22,14 @@ from PIL import Image
 from timm.data import ImageDataset, create_loader
 from timm.data.readers.reader import Reader
 
+from orchestrator.artifacts.workspace import Workspace
 from orchestrator.bench.prediction import naive_answers
 from orchestrator.bench.timing import in_turn, ratio
-from orchestrator.ensemble.engines import Engine, open_runners
-from orchestrator.ensemble.export import Exports
-from orchestrator.ensemble.member import Member
-from orchestrator.opening import open_predictor
-from orchestrator.prediction import find_photos
-from orchestrator.records.workspace import Workspace
+from orchestrator.inference.engines import Engine, open_runners
+from orchestrator.inference.export import Exports
+from orchestrator.inference.member import Member
+from orchestrator.inference.opening import open_predictor
+from orchestrator.inference.predictions import find_photos
 
 
 class Listed(Reader):

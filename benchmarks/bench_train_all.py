@@ -25,18 +25,14 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from orchestrator.config import load_recipes
+from orchestrator.core.labels import CLASSES, LABELS, TASKS, compose
+from orchestrator.core.metrics import macro_f1
 from orchestrator.data.augmentation import Augmenter
 from orchestrator.data.folds import plan_folds
 from orchestrator.data.photos import Photos
 from orchestrator.data.readers import read
 from orchestrator.data.sampling import draw_epoch, expected_draws
-from orchestrator.labels import CLASSES, LABELS, TASKS, compose
-from orchestrator.metrics import macro_f1
-from orchestrator.recipe import Recipe
-from orchestrator.specialist import Specialist
-from orchestrator.specialists import SPECIALISTS
-from orchestrator.training.backbones import (
+from orchestrator.networks.backbones import (
     InitialWeights,
     create,
     freeze_stages,
@@ -44,7 +40,11 @@ from orchestrator.training.backbones import (
     load_state,
     preprocess_of,
 )
-from orchestrator.training.heads import head_of, photo_weights
+from orchestrator.networks.heads import head_of, photo_weights
+from orchestrator.recipes.load import load_recipes
+from orchestrator.recipes.schema import Recipe
+from orchestrator.specialist import Specialist
+from orchestrator.specialists import SPECIALISTS
 from orchestrator.training.optimisers import create_optimiser, rate_factor, set_rate
 
 
@@ -151,9 +151,9 @@ def some(data: Path, people: int, scale: float, folder: Path) -> Path:
 
 def orch_train_all(data: Path, folds: int, recipe: str, workspace: Path) -> float:
     """The same by the product's own command, in a process of its own; the 18-way macro F1 out of fold."""
-    from orchestrator.choosing import choose_runs
-    from orchestrator.ensembling import build_ensemble
-    from orchestrator.records.workspace import Workspace
+    from orchestrator.artifacts.workspace import Workspace
+    from orchestrator.ensembling.build import build_ensemble
+    from orchestrator.ensembling.choosing import choose_runs
 
     code = "from orchestrator.cli.app import main\nif __name__ == '__main__': main()"
     program = workspace.parent / "orch.py"

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from orchestrator.core.labels import AGE_BORDERS, CLASSES, LABELS, TASKS
+from orchestrator.core.outputs import written
 from orchestrator.data.describe import Description
-from orchestrator.data.outputs import written
 from orchestrator.data.preprocessing import Box, Geometry, decode
-from orchestrator.labels import AGE_BORDERS, CLASSES, LABELS, TASKS
 
 if TYPE_CHECKING:
-    from orchestrator.prediction import Prediction
-    from orchestrator.records.ensembles import EnsembleRecord
+    from orchestrator.artifacts.ensembles import EnsembleRecord
+    from orchestrator.inference.predictions import Prediction
 
 __all__ = [
     "ACCENT", "INK", "SOFT", "WARN", "contact_sheet", "draw_bench", "draw_cascade", "draw_evaluation", "draw_faces",

@@ -1,4 +1,4 @@
-"""What a folder in `models/` must provide: a `Specialist`, and recipes (`recipe.py`) as TOML.
+"""What a folder in `models/` must provide: a `Specialist`, and recipes (`recipes/schema.py`) as TOML.
 
 A specialist is what is true of one task; a recipe is every number of one way to train it. Both are data: what differs
 between the tasks is a value in `models/<task>/`, everything common exists once in `orchestrator/`.
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.recipe import Recipe
+from orchestrator.recipes.schema import Recipe
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,7 +8,7 @@ from models.age import SPECIALIST as AGE
 from models.gender import SPECIALIST as GENDER
 from models.joint import SPECIALIST as JOINT
 from models.mask import SPECIALIST as MASK
-from orchestrator.errors import ConfigError, nearest
+from orchestrator.core.errors import ConfigError, nearest
 from orchestrator.specialist import Specialist
 
 __all__ = ["SPECIALISTS", "TRAINABLE", "trainable"]

@@ -18,10 +18,10 @@ import pandas as pd
 import pytest
 from hypothesis import settings
 
-from orchestrator.events import Event, TrainingBegun
+from orchestrator.core.events import Event, TrainingBegun
 
 if TYPE_CHECKING:
-    from orchestrator.ensemble.member import MemberFiles
+    from orchestrator.inference.member import MemberFiles
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test never reaches for the network
@@ -59,7 +59,7 @@ class Done:
 @pytest.fixture(scope="session")
 def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """24 synthetic people to train on (`train/`) and 4 others (`eval/`); never written to."""
-    from orchestrator.data.synthetic import write_people
+    from orchestrator.synthetic.people import write_people
 
     root = tmp_path_factory.mktemp("people")
     write_people(root, 24, 4, seed=3)
@@ -93,8 +93,8 @@ def tiny(*more: str) -> list[str]:
 @pytest.fixture(scope="session")
 def trained(people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace with one complete run of each specialist over three folds; read only."""
-    from orchestrator.pipeline import train_all
-    from orchestrator.settings import Settings
+    from orchestrator.pipeline.settings import Settings
+    from orchestrator.pipeline.training import train_all
     from orchestrator.specialists import SPECIALISTS
 
     workspace = tmp_path_factory.mktemp("trained") / "runs"
@@ -114,8 +114,8 @@ def workspace(trained: Path, tmp_path: Path) -> Path:
 
 def member_files(runs: Path, run: str, *folds: int | None) -> list[MemberFiles]:
     """Whose files the members of a run are: of some folds."""
-    from orchestrator.ensemble.member import MemberFiles
-    from orchestrator.records.run import member_folder
+    from orchestrator.artifacts.run import member_folder
+    from orchestrator.inference.member import MemberFiles
 
     task = run.rpartition("-")[0]
     return [MemberFiles(task, run, fold, runs / run / member_folder(fold)) for fold in folds]
@@ -145,7 +145,7 @@ def hashes(folder: Path) -> dict[str, str]:
 
 def edit_sealed(path: Path, **changes: object) -> dict[str, object]:
     """Changes values of a sealed file and seals it anew, as a program that knows how would; returns what it holds."""
-    from orchestrator.data.files import digest_of
+    from orchestrator.core.files import digest_of
 
     value = {**json.loads(path.read_text()), **changes}
     del value["digest"]
@@ -155,7 +155,7 @@ def edit_sealed(path: Path, **changes: object) -> dict[str, object]:
 
 def edit_held_out(folder: Path, table: pd.DataFrame) -> None:
     """Puts another held-out table into a member's folder, with its hashes in card and record, as if it had been trained so."""
-    from orchestrator.data.files import sha256_of
+    from orchestrator.core.files import sha256_of
 
     table.to_parquet(folder / "held_out.parquet", index=False)
     digest = sha256_of(folder / "held_out.parquet")

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import importlib.util
 import re
 import subprocess
 import sys
@@ -9,27 +10,24 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import errors
+from orchestrator.core import errors
 from tests.conftest import ROOT
 
 LAYERS = {
-    "orchestrator": 0, "orchestrator.labels": 0, "orchestrator.errors": 0, "orchestrator.metrics": 0, "orchestrator.stages": 0,
-    "orchestrator.commands": 0, "orchestrator.toml": 0, "orchestrator.events": 0,
-    "orchestrator.combining": 0, "orchestrator.data": 1,
-    "orchestrator.recipe": 2, "orchestrator.specialist": 2,
-    "orchestrator.training": 3, "orchestrator.config": 3, "orchestrator.lint": 3, "models": 3,
-    "orchestrator.ensemble": 4, "orchestrator.execution": 4,
-    "orchestrator.evaluation": 5, "orchestrator.records": 5,
-    "orchestrator.checks": 6, "orchestrator.choosing": 6, "orchestrator.opening": 6, "orchestrator.settings": 6,
-    "orchestrator.resuming": 6, "orchestrator.dataset": 6, "orchestrator.run_plans": 6,
-    "orchestrator.inputs": 6, "orchestrator.retraining": 6, "orchestrator.preparation": 6, "orchestrator.pipeline": 6,
-    "orchestrator.ensembling": 6, "orchestrator.prediction": 6, "orchestrator.answers": 6, "orchestrator.exporting": 6,
-    "orchestrator.cascading": 6,
-    "orchestrator.experiments": 6,
-    "orchestrator.submissions": 6, "orchestrator.pseudo": 6,
-    "orchestrator.bench": 6, "orchestrator.pictures": 6,
-    "orchestrator.specialists": 7, "orchestrator.cli": 7,
+    "orchestrator": 0, "orchestrator.core": 0, "orchestrator.combining": 0,
+    "orchestrator.data": 1, "orchestrator.faces": 1, "orchestrator.synthetic": 1,
+    "orchestrator.recipes": 2, "orchestrator.specialist": 2,
+    "orchestrator.networks": 3, "models": 3,
+    "orchestrator.artifacts": 4,
+    "orchestrator.training": 5, "orchestrator.ensembling": 5,
+    "orchestrator.execution": 6, "orchestrator.inference": 6,
+    "orchestrator.pipeline": 7, "orchestrator.experiments": 7, "orchestrator.bench": 7, "orchestrator.pictures": 7,
+    "orchestrator.specialists": 8, "orchestrator.cli": 8,
 }  # fmt: skip
+APART = {("orchestrator.inference", "orchestrator.training"), ("orchestrator.training", "orchestrator.ensembling"),
+         ("orchestrator.ensembling", "orchestrator.training"), ("orchestrator.execution", "orchestrator.inference"),
+         ("orchestrator.inference", "orchestrator.execution")}  # fmt: skip
+"""Packages that know nothing of each other: (who imports, what)."""
 SOURCES = sorted([*(ROOT / "orchestrator").rglob("*.py"), *(ROOT / "models").rglob("*.py")])
 
 
@@ -68,6 +66,8 @@ def test_imports_point_down_only() -> None:
         for imported in imports_of(path):
             checked += 1
             assert layer_of(imported) <= layer_of(module), f"{module} imports {imported}, which lies above it"
+            packages = tuple(".".join(name.split(".")[:2]) for name in (module, imported))
+            assert packages not in APART, f"{module} imports {imported}"
     assert checked > 200
 
 
@@ -86,7 +86,7 @@ def test_timm_is_taken_from_the_module_that_imports_it_without_torchs_compiler()
     direct = [module_of(path) for path in SOURCES if re.search(r"^(import|from) timm", path.read_text(), re.MULTILINE)]
     assert not direct
     code = (
-        "import sys, orchestrator.training.lean as lean; found = {'torch._dynamo', 'wandb'} & set(sys.modules)\n"
+        "import sys, orchestrator.networks.lean as lean; found = {'torch._dynamo', 'wandb'} & set(sys.modules)\n"
         "assert not found, found\n"
         "import torch; network = lean.timm.create_model('test_resnet').eval()\n"
         "assert network(torch.zeros(1, 3, 64, 64)).shape == (1, 1000)\n"
@@ -102,7 +102,7 @@ def test_timm_is_taken_from_the_module_that_imports_it_without_torchs_compiler()
 def test_the_label_code_is_written_in_one_place() -> None:
     formula = re.compile(r"\*\s*6\s*\+|\*\s*3\s*\+")
     places = [module_of(path) for path in SOURCES if formula.search(path.read_text())]
-    assert places == ["orchestrator.labels"]
+    assert places == ["orchestrator.core.labels"]
 
 
 @pytest.mark.parametrize("words", [
@@ -183,16 +183,12 @@ def test_the_error_tree_in_the_docstring_is_the_tree() -> None:
         assert issubclass(getattr(errors, name), errors.OrchestratorError)
 
 
-def test_the_readmes_tree_is_the_tree() -> None:
-    readme = (ROOT / "README.md").read_text()
-    tree = re.search(r"```text\n(orchestrator/\n.*?)```", readme, re.DOTALL)
-    assert tree, "README.md prints the tree"
-    named, folder = set(), ""
-    for line in tree[1].split("models/\n")[0].splitlines()[1:]:
-        if found := re.match(r"  (\w+/)$|  (\w+\.py) |    (\w+\.py) ", line):
-            folder = found[1] or (folder if found[3] else "")
-            named.add(found[1] or folder * bool(found[3]) + (found[2] or found[3]))
-    package = ROOT / "orchestrator"
-    real = {path.relative_to(package).as_posix() for path in package.rglob("*.py") if path.name != "__init__.py"}
-    real |= {f"{path.name}/" for path in package.iterdir() if path.is_dir() and path.name != "__pycache__"}
-    assert named == real, f"README and tree differ: {named ^ real}"
+@pytest.mark.parametrize(("name", "modules"), [("README.md", False), ("docs/architecture.md", True)])
+def test_the_trees_in_the_documents_are_the_tree(name: str, modules: bool) -> None:
+    """`python docs/make_tree.py` writes them."""
+    spec = importlib.util.spec_from_file_location("make_tree", ROOT / "docs/make_tree.py")
+    assert spec
+    assert spec.loader
+    make_tree = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(make_tree)
+    assert f"```text\n{make_tree.tree(modules)}" in (ROOT / name).read_text()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from models.age.label import SCALE, age_band
 from models.age.transforms import AUGMENT, GEOMETRY
-from orchestrator.labels import CLASSES
+from orchestrator.core.labels import CLASSES
 from orchestrator.specialist import Specialist
 
 __all__ = ["SPECIALIST"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from orchestrator.labels import AGE_BORDERS
+from orchestrator.core.labels import AGE_BORDERS
 from orchestrator.specialist import Scale
 
 if TYPE_CHECKING:

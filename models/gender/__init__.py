@@ -4,7 +4,7 @@ from pathlib import Path
 
 from models.gender.label import gender_class
 from models.gender.transforms import AUGMENT, GEOMETRY
-from orchestrator.labels import CLASSES
+from orchestrator.core.labels import CLASSES
 from orchestrator.specialist import Specialist
 
 __all__ = ["SPECIALIST"]

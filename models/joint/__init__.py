@@ -4,7 +4,7 @@ from pathlib import Path
 
 from models.joint.label import label_of
 from models.joint.transforms import AUGMENT, GEOMETRY, KEEPS, KEEPS_OF_FACE
-from orchestrator.labels import CLASSES, JOINT, TASKS
+from orchestrator.core.labels import CLASSES, JOINT, TASKS
 from orchestrator.specialist import Specialist
 
 __all__ = ["SPECIALIST"]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from models.mask.label import mask_class
 from models.mask.transforms import AUGMENT, GEOMETRY, KEEPS, KEEPS_OF_FACE
-from orchestrator.labels import CLASSES
+from orchestrator.core.labels import CLASSES
 from orchestrator.specialist import Specialist
 
 __all__ = ["SPECIALIST"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from orchestrator.labels import CLASSES
+from orchestrator.core.labels import CLASSES
 
 if TYPE_CHECKING:
     import numpy as np

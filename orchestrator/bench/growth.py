@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.bench.timing import in_turn
+from orchestrator.core.events import nobody
+from orchestrator.core.labels import TASKS
 from orchestrator.data.store import DirectPixels
-from orchestrator.ensemble.predictor import Predictor, start_predictor
-from orchestrator.events import nobody
 from orchestrator.execution.local import LocalExecutor
-from orchestrator.labels import TASKS
+from orchestrator.inference.predictor import Predictor, start_predictor
 from orchestrator.training.member import MemberJob
 
 __all__ = ["bench_growth"]

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.config import load_recipes
+from orchestrator.core.errors import ConfigError, Mistakes, nearest
 from orchestrator.data.readers import check_source
-from orchestrator.ensemble.options import check_device
-from orchestrator.errors import ConfigError, Mistakes, nearest
+from orchestrator.inference.options import check_device
+from orchestrator.recipes.load import load_recipes
 from orchestrator.specialist import Specialist
 
 __all__ = ["PARTS", "Load", "check_load"]

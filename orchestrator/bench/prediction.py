@@ -16,14 +16,14 @@ from PIL import Image
 from orchestrator.bench.timing import in_turn, ratio
 from orchestrator.combining.answers import Answers, Voter
 from orchestrator.combining.combiners import SoftVote
-from orchestrator.ensemble.engines import Engine, Runner, engines_here, open_runners, torch_runners
-from orchestrator.ensemble.export import CHECK_PHOTOS, Exports
-from orchestrator.ensemble.member import Member
-from orchestrator.ensemble.predictor import Predictor
-from orchestrator.ensemble.reader import Prepared, stacked
-from orchestrator.ensemble.trunk import whole
-from orchestrator.errors import EngineError
-from orchestrator.labels import CLASS_COUNTS, of_tasks
+from orchestrator.core.errors import EngineError
+from orchestrator.core.labels import CLASS_COUNTS, of_tasks
+from orchestrator.inference.engines import Engine, Runner, engines_here, open_runners, torch_runners
+from orchestrator.inference.export import CHECK_PHOTOS, Exports
+from orchestrator.inference.member import Member
+from orchestrator.inference.predictor import Predictor
+from orchestrator.inference.reader import Prepared, stacked
+from orchestrator.inference.trunk import whole
 
 __all__ = ["bench_prediction", "naive_answers"]
 

@@ -10,25 +10,25 @@ from typing import TYPE_CHECKING, Any
 import joblib
 import numpy as np
 
+from orchestrator.artifacts.environment import git_revision, hardware, versions
+from orchestrator.artifacts.workspace import Workspace, now
 from orchestrator.bench.load import PARTS, Load, check_load
-from orchestrator.choosing import choose_runs
+from orchestrator.core.errors import TrainingError
+from orchestrator.core.events import Listener
+from orchestrator.core.labels import age_bands
 from orchestrator.data.photos import Photos
 from orchestrator.data.readers import read
-from orchestrator.data.synthetic import write_people
-from orchestrator.ensemble.options import missing_packages
-from orchestrator.ensembling import build_ensemble
-from orchestrator.errors import TrainingError
-from orchestrator.events import Listener
-from orchestrator.exporting import PROGRAM, export_ensemble
-from orchestrator.labels import age_bands
-from orchestrator.pipeline import first_jobs, train_all
-from orchestrator.records.environment import git_revision, hardware, versions
-from orchestrator.records.workspace import Workspace, now
-from orchestrator.settings import Settings
+from orchestrator.ensembling.build import build_ensemble
+from orchestrator.ensembling.choosing import choose_runs
+from orchestrator.inference.exporting import PROGRAM, export_ensemble
+from orchestrator.inference.options import missing_packages
+from orchestrator.pipeline.settings import Settings
+from orchestrator.pipeline.training import first_jobs, train_all
 from orchestrator.specialist import Specialist
+from orchestrator.synthetic.people import write_people
 
 if TYPE_CHECKING:
-    from orchestrator.ensemble.predictor import Predictor
+    from orchestrator.inference.predictor import Predictor
     from orchestrator.training.member import MemberJob
 
 __all__ = ["run_parts"]
@@ -64,7 +64,7 @@ def run_parts(
     from orchestrator.bench.prediction import bench_prediction
     from orchestrator.bench.training import bench_training
     from orchestrator.bench.voting import bench_voting
-    from orchestrator.training.devices import resolve_device
+    from orchestrator.networks.devices import resolve_device
 
     device = resolve_device(load.device)
     found: dict[str, Any] = {
@@ -119,7 +119,7 @@ def _made(
     load: Load, data: Path, folds: int, specialists: Mapping[str, Specialist], listen: Listener, device: str
 ) -> tuple[Predictor, dict[str, MemberJob], list[Path]]:
     """Members that have trained for an epoch, five a task where there are people enough: only their arithmetic matters here."""
-    from orchestrator.opening import open_predictor
+    from orchestrator.inference.opening import open_predictor
 
     settings = Settings(
         data,

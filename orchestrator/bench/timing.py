@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orchestrator.training.devices import give_back_freed_memory
+from orchestrator.networks.devices import give_back_freed_memory
 
 __all__ = ["Timing", "in_turn", "ratio"]
 

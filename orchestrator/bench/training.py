@@ -19,8 +19,8 @@ from orchestrator.bench.timing import Timing, in_turn, ratio
 from orchestrator.data.augmentation import Augmenter
 from orchestrator.data.preprocessing import decode
 from orchestrator.data.store import DirectPixels
-from orchestrator.training.backbones import create, freeze_stages
-from orchestrator.training.devices import autocast, keep_freed_memory, precision_of
+from orchestrator.networks.backbones import create, freeze_stages
+from orchestrator.networks.devices import autocast, keep_freed_memory, precision_of
 from orchestrator.training.loop import train_fold
 from orchestrator.training.member import MemberJob
 from orchestrator.training.optimisers import create_optimiser, set_rate

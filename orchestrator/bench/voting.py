@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from orchestrator.bench.timing import in_turn, ratio
 from orchestrator.combining.answers import Answers, Voter
 from orchestrator.combining.combiners import COMBINERS, Combiner
-from orchestrator.data.files import free_room
-from orchestrator.labels import CLASS_COUNTS
+from orchestrator.core.files import free_room
+from orchestrator.core.labels import CLASS_COUNTS
 
 __all__ = ["bench_voting"]
 

@@ -44,8 +44,8 @@ def bench(
     """
     from orchestrator.bench.load import PARTS, Load, check_load
     from orchestrator.cli.display import TrainingDisplay
-    from orchestrator.data.files import write_json
-    from orchestrator.data.outputs import Output, check_outputs
+    from orchestrator.core.files import write_json
+    from orchestrator.core.outputs import Output, check_outputs
     from orchestrator.specialists import SPECIALISTS
 
     chosen = list(parts or PARTS)

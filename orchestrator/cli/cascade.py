@@ -9,9 +9,9 @@ import typer
 
 from orchestrator.cli.console import counting, emit, grid, out, say
 from orchestrator.cli.options import DeviceOption, DistinctOption, JsonOption, WorkspaceOption
-from orchestrator.commands import orch
-from orchestrator.errors import ConfigError, Mistakes
-from orchestrator.labels import TASKS
+from orchestrator.core.commands import orch
+from orchestrator.core.errors import ConfigError, Mistakes
+from orchestrator.core.labels import TASKS
 
 __all__ = ["cascade"]
 
@@ -49,7 +49,7 @@ def cascade(
       orch cascade --eval people/eval --rate 0.05
       orch predict --eval people/eval --out submission.csv --cascade
     """
-    from orchestrator.ensemble.options import check_device, check_engine, check_rate
+    from orchestrator.inference.options import check_device, check_engine, check_rate
 
     wrong = Mistakes()
     if sum((bool(photos), evaluation is not None, data is not None)) != 1:
@@ -62,18 +62,18 @@ def cascade(
     with wrong.kept():
         check_engine(engine, device)
     wrong.tell()
-    from orchestrator.records.workspace import Workspace
+    from orchestrator.artifacts.workspace import Workspace
 
     here = Workspace(workspace)
     record = here.ensemble(ensemble)
-    from orchestrator.cascading import check_measurable, check_unseen, measure_cascade, save_cascade
-    from orchestrator.prediction import choose_engines, find_photos
-    from orchestrator.records.origins import trained_content
+    from orchestrator.artifacts.origins import trained_content
+    from orchestrator.inference.cascading import check_measurable, check_unseen, measure_cascade, save_cascade
+    from orchestrator.inference.predictions import choose_engines, find_photos
 
     truth = persons = None
     if data is not None:
+        from orchestrator.core.labels import compose
         from orchestrator.data.readers import read
-        from orchestrator.labels import compose
         from orchestrator.specialists import SPECIALISTS
 
         source = read(data, distinct=distinct)
@@ -92,9 +92,9 @@ def cascade(
         here.check_answering(record.id)
         check_unseen(paths, trained_content(here, record.run_ids))
     wrong.tell()
-    from orchestrator.opening import open_predictor
+    from orchestrator.inference.opening import open_predictor
+    from orchestrator.networks.devices import resolve_device
     from orchestrator.pictures import draw_cascade
-    from orchestrator.training.devices import resolve_device
 
     place = resolve_device(device)
     check_engine(engine, place)

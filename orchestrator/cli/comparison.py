@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.artifacts.origins import training_words
 from orchestrator.cli.console import grid, in_words, out, say
-from orchestrator.commands import orch
-from orchestrator.records.origins import training_words
+from orchestrator.core.commands import orch
 
 if TYPE_CHECKING:
+    from orchestrator.artifacts.run import RunRecord
     from orchestrator.experiments.comparing import Comparison
-    from orchestrator.records.run import RunRecord
 
 __all__ = ["next_step", "print_comparison"]
 

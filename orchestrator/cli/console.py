@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from orchestrator.cli import BEGAN
 from orchestrator.cli.streams import is_utf8
-from orchestrator.errors import CONTROLS, harmless, printable
+from orchestrator.core.errors import CONTROLS, harmless, printable
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli.console import counting, emit, grid, out, put, say
-from orchestrator.cli.options import (
+from orchestrator.cli.options import (  # fmt: skip
     ColumnsOption,
     DataOption,
     DistinctOption,
@@ -19,10 +19,10 @@ from orchestrator.cli.options import (
     WorkspaceOption,
     chosen_tasks,
     column_names,
-)  # fmt: skip
-from orchestrator.commands import orch, shown
-from orchestrator.errors import ConfigError, Problem, counted
-from orchestrator.labels import TASKS
+)
+from orchestrator.core.commands import orch, shown
+from orchestrator.core.errors import ConfigError, Problem, counted
+from orchestrator.core.labels import TASKS
 
 __all__ = ["app"]
 
@@ -119,7 +119,7 @@ def describe_data(
     Examples:
       orch data describe --data people/train --out people.png
     """
-    from orchestrator.data.outputs import Output, check_outputs
+    from orchestrator.core.outputs import Output, check_outputs
     from orchestrator.data.readers import read
 
     outputs = [Output("--out", picture, (".png",))] if picture is not None else []
@@ -166,9 +166,9 @@ def find_faces(
       orch data faces --data people/train --out faces.png
       orch data faces --data people/train --json
     """
-    from orchestrator.data.outputs import Output, check_outputs
+    from orchestrator.artifacts.workspace import Workspace
+    from orchestrator.core.outputs import Output, check_outputs
     from orchestrator.data.readers import read
-    from orchestrator.records.workspace import Workspace
 
     outputs = [Output("--out", picture, (".png",))] if picture is not None else []
     check_outputs(outputs, workspace=workspace)
@@ -176,8 +176,8 @@ def find_faces(
     check_outputs(outputs, [data, *photos.paths])
     import joblib
 
-    from orchestrator.data.boxes import find_boxes
     from orchestrator.data.preprocessing import DETECTOR
+    from orchestrator.faces.boxes import find_boxes
     from orchestrator.pictures import draw_faces
 
     place = Workspace(workspace, create=True)
@@ -254,7 +254,7 @@ def synthesise(
     """
     import joblib
 
-    from orchestrator.data.synthetic import most_folds, write_people
+    from orchestrator.synthetic.people import most_folds, write_people
 
     with counting("drawing people") as progress:
         write_people(folder, people, eval_people, seed, jobs or (joblib.cpu_count() if people > 50 else 1), progress)

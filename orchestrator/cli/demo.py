@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli.console import counting, elapsed, minutes, put, say
-from orchestrator.commands import orch
-from orchestrator.errors import DataError
+from orchestrator.core.commands import orch
+from orchestrator.core.errors import DataError
 
 __all__ = ["demo"]
 
@@ -34,12 +34,12 @@ def demo(
       orch demo
       orch demo --out elsewhere --people 300
     """
-    from orchestrator import pipeline
-    from orchestrator.choosing import choose_runs
+    from orchestrator.artifacts.workspace import Workspace
     from orchestrator.cli.ensemble import PICTURE, draw_scores, print_built
     from orchestrator.cli.train import listening
-    from orchestrator.ensembling import build_ensemble
-    from orchestrator.records.workspace import Workspace
+    from orchestrator.ensembling.build import build_ensemble
+    from orchestrator.ensembling.choosing import choose_runs
+    from orchestrator.pipeline import training as pipeline
     from orchestrator.specialists import SPECIALISTS
 
     data, runs = folder / "people", folder / "runs"
@@ -88,8 +88,8 @@ def _people(folder: Path, data: Path, people: int, fresh: bool) -> None:
 
     from orchestrator.data.describe import describe
     from orchestrator.data.readers import read
-    from orchestrator.data.synthetic import write_people
     from orchestrator.pictures import draw_people
+    from orchestrator.synthetic.people import write_people
 
     drawn, ours = data / "train" / "train.csv", folder / MARK
     if folder.exists() and any(folder.iterdir()) and not ours.exists():
@@ -114,15 +114,15 @@ def _predict(workspace: object, data: Path, folder: Path) -> float:
     """Writes the submission and returns its macro F1."""
     import pandas as pd
 
-    from orchestrator.answers import write_submission
+    from orchestrator.artifacts.workspace import Workspace
+    from orchestrator.core.labels import LABELS
+    from orchestrator.core.metrics import macro_f1
     from orchestrator.data.contest import read_eval
-    from orchestrator.labels import LABELS
-    from orchestrator.metrics import macro_f1
-    from orchestrator.opening import open_predictor
+    from orchestrator.inference.opening import open_predictor
+    from orchestrator.inference.predictions import predict_photos
+    from orchestrator.inference.tables import write_submission
+    from orchestrator.networks.devices import resolve_device
     from orchestrator.pictures import contact_sheet
-    from orchestrator.prediction import predict_photos
-    from orchestrator.records.workspace import Workspace
-    from orchestrator.training.devices import resolve_device
 
     assert isinstance(workspace, Workspace)
     contest = read_eval(data / "eval")

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.cli.console import counting, grid, say, talk
-from orchestrator.errors import counted
-from orchestrator.events import (
+from orchestrator.core.errors import counted
+from orchestrator.core.events import (
     Counted,
     EpochEnded,
     EpochUnderway,

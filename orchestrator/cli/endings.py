@@ -22,8 +22,8 @@ import typer
 
 from orchestrator.cli import console
 from orchestrator.cli.limits import is_limited
-from orchestrator.commands import set_aside
-from orchestrator.errors import OrchestratorError, Problem
+from orchestrator.core.commands import set_aside
+from orchestrator.core.errors import OrchestratorError, Problem
 
 __all__ = ["Ending", "InterruptError", "debugging", "ending_of", "interrupts", "out_of_memory", "stop_code", "tell"]
 

@@ -10,15 +10,15 @@ import typer
 
 from orchestrator.cli.console import emit, grid, held_back, out, put, say, share
 from orchestrator.cli.options import JsonOption, WorkspaceOption
-from orchestrator.commands import orch
-from orchestrator.errors import ConfigError, counted
+from orchestrator.core.commands import orch
+from orchestrator.core.errors import ConfigError, counted
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from orchestrator.ensembling import Built
-    from orchestrator.evaluation.out_of_fold import Evaluation
-    from orchestrator.records.ensembles import EnsembleRecord
+    from orchestrator.artifacts.ensembles import EnsembleRecord
+    from orchestrator.ensembling.build import Built
+    from orchestrator.ensembling.out_of_fold import Evaluation
 
 __all__ = ["PICTURE", "draw_scores", "ensemble", "print_built"]
 
@@ -60,18 +60,18 @@ def ensemble(
       orch ensemble --members joint=joint-0001
       orch ensemble --with other.parquet --with old_submission.csv
     """
-    from orchestrator.choosing import choose_runs
+    from orchestrator.artifacts.workspace import Workspace
     from orchestrator.combining import STRATEGIES
-    from orchestrator.ensemble.options import check_choice
-    from orchestrator.records.workspace import Workspace
+    from orchestrator.core.errors import check_choice
+    from orchestrator.ensembling.choosing import choose_runs
 
     check_choice("--strategy", strategy, STRATEGIES)
     if gone := [f"--with {path}: no such file." for path in external if not path.exists()]:
         raise ConfigError("\n".join(gone))
     place = Workspace(workspace)
     runs = choose_runs(place, [*members, *(more or [])])
-    from orchestrator.ensemble.external import each_once, read_external
-    from orchestrator.ensembling import build_ensemble
+    from orchestrator.ensembling.build import build_ensemble
+    from orchestrator.ensembling.external import each_once, read_external
 
     for task, chosen in runs.items():
         named = any(word.startswith(f"{task}=") for word in [*members, *(more or [])])
@@ -136,7 +136,7 @@ def print_built(built: Built) -> None:
 
 
 def _print_scores(evaluation: Mapping[str, Evaluation]) -> None:
-    from orchestrator.labels import CLASSES, TASKS
+    from orchestrator.core.labels import CLASSES, TASKS
 
     table = grid("out of fold", "", "accuracy", "macro F1", "95 % interval", "per class (F1)")
     table.columns[-1].justify = "left"
@@ -191,7 +191,7 @@ def _print_added(record: EnsembleRecord) -> None:
 
 
 def _print_labels(one: Evaluation) -> None:
-    from orchestrator.labels import LABELS
+    from orchestrator.core.labels import LABELS
 
     table = grid("the 18 labels", "label", "photos", "precision", "recall", "F1")
     scores = one.scores
@@ -205,7 +205,7 @@ def _print_labels(one: Evaluation) -> None:
 
 
 def _print_disagreements(record: EnsembleRecord, photos: pd.DataFrame) -> None:
-    from orchestrator.labels import JOINT, TASKS
+    from orchestrator.core.labels import JOINT, TASKS
 
     runs = record.runs
     if not record.external and all(len({*runs.get(task, ()), *runs.get(JOINT, ())}) == 1 for task in TASKS):

@@ -10,8 +10,8 @@ import typer
 from orchestrator.cli.console import emit, grid, out, say, share
 from orchestrator.cli.listing import tell_damaged
 from orchestrator.cli.options import JsonOption, WorkspaceOption
-from orchestrator.commands import orch
-from orchestrator.errors import DamagedError
+from orchestrator.core.commands import orch
+from orchestrator.core.errors import DamagedError
 
 __all__ = ["app"]
 
@@ -28,7 +28,7 @@ def list_ensembles(workspace: WorkspaceOption = Path("runs"), json: JsonOption =
     Examples:
       orch ensembles list
     """
-    from orchestrator.records.workspace import Workspace
+    from orchestrator.artifacts.workspace import Workspace
 
     place = Workspace(workspace)
     wrong: list[DamagedError] = []
@@ -81,8 +81,8 @@ def use_ensemble(
     Examples:
       orch ensembles use soft-0001
     """
-    from orchestrator.choosing import use_ensemble as make_it_current
-    from orchestrator.records.workspace import Workspace
+    from orchestrator.artifacts.workspace import Workspace
+    from orchestrator.ensembling.choosing import use_ensemble as make_it_current
 
     make_it_current(Workspace(workspace), ensemble)
 
@@ -99,8 +99,8 @@ def delete_ensembles(
     Examples:
       orch ensembles delete soft-0003 hard-0001
     """
-    from orchestrator.records.deletion import delete_ensemble
-    from orchestrator.records.workspace import Workspace
+    from orchestrator.artifacts.deletion import delete_ensemble
+    from orchestrator.artifacts.workspace import Workspace
 
     place = Workspace(workspace)
     names = list(dict.fromkeys(ensemble))

@@ -10,8 +10,8 @@ import typer
 
 from orchestrator.cli.console import counting, emit, grid, out, say
 from orchestrator.cli.options import JsonOption, WorkspaceOption
-from orchestrator.commands import orch
-from orchestrator.errors import ConfigError, Mistakes
+from orchestrator.core.commands import orch
+from orchestrator.core.errors import ConfigError, Mistakes
 
 __all__ = ["export"]
 
@@ -45,8 +45,8 @@ def export(
       orch export --out exported --photos people/eval/images
       python exported/predict.py photo.jpg
     """
-    from orchestrator.data.outputs import Output, check_outputs
-    from orchestrator.ensemble.options import lacking, missing_packages
+    from orchestrator.core.outputs import Output, check_outputs
+    from orchestrator.inference.options import lacking, missing_packages
 
     wrong, output = Mistakes(), Output("--out", to, folder=True)
     with wrong.kept():
@@ -55,21 +55,21 @@ def export(
     with wrong.kept():
         check_outputs([output], workspace=workspace)
     wrong.tell()
-    from orchestrator.records.workspace import Workspace
+    from orchestrator.artifacts.workspace import Workspace
 
     place = Workspace(workspace)
     record = place.ensemble(ensemble)
+    from orchestrator.artifacts.cards import read_card
     from orchestrator.data.preprocessing import Preprocess
-    from orchestrator.exporting import check_export, export_ensemble
-    from orchestrator.prediction import find_photos
-    from orchestrator.training.cards import read_card
+    from orchestrator.inference.exporting import check_export, export_ensemble
+    from orchestrator.inference.predictions import find_photos
 
     given = find_photos(photos) if photos else []
     place.check_answering(record.id)
     cards = [read_card(place.root / one.folder) for one in record.members]
     geometries = [Preprocess.from_dict(card["preprocess"]).geometry for card in cards]
     check_export(to, record, geometries, place.store, given)
-    from orchestrator.opening import open_predictor
+    from orchestrator.inference.opening import open_predictor
 
     with counting("loading members") as progress:
         name, predictor = open_predictor(place, record.id, "cpu", progress)

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from orchestrator.cli.endings import InterruptError
-from orchestrator.errors import nearest
+from orchestrator.core.errors import nearest
 
 __all__ = ["Entry", "LazyGroup"]
 

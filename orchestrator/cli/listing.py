@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from orchestrator.cli.console import grid, out, share, warn
-from orchestrator.errors import DamagedError
+from orchestrator.core.errors import DamagedError
 
 if TYPE_CHECKING:
-    from orchestrator.records.run import RunRecord
-    from orchestrator.records.workspace import Workspace
+    from orchestrator.artifacts.run import RunRecord
+    from orchestrator.artifacts.workspace import Workspace
 
 __all__ = ["chosen_facts", "current_runs", "facts_beside", "print_list", "recipe_of", "tell_damaged"]
 
@@ -33,9 +33,9 @@ def current_runs(place: Workspace, runs: Sequence[RunRecord], wrong: list[Damage
 
 def facts_beside(run: RunRecord, current: str | None, wrong: list[DamagedError], settings: bool) -> dict[str, Any]:
     """What can be asked of a run; what is damaged of it is noted and left out."""
-    from orchestrator.records.annotations import Annotations
-    from orchestrator.records.comparison import flat
-    from orchestrator.records.summary import facts_of
+    from orchestrator.artifacts.annotations import Annotations
+    from orchestrator.artifacts.differences import flat
+    from orchestrator.artifacts.summary import facts_of
 
     notes = Annotations()
     try:
@@ -50,7 +50,7 @@ def chosen_facts(facts: list[dict[str, Any]], where: str, sort: str) -> tuple[li
     """Those that fulfil the conditions, in the order that is asked for; and the keys that the conditions are about."""
     if not facts or (not where and not sort):
         return facts, []
-    from orchestrator.records.filters import conditions_of, in_order
+    from orchestrator.artifacts.filters import conditions_of, in_order
 
     keys = list(facts[0])
     numbers = {key for one in facts for key, value in one.items() if isinstance(value, float)}

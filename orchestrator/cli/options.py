@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.errors import ConfigError, nearest
-from orchestrator.labels import TASKS
+from orchestrator.core.errors import ConfigError, nearest
+from orchestrator.core.labels import TASKS
 
 __all__ = [
     "ColumnsOption",

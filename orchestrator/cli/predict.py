@@ -10,18 +10,18 @@ import typer
 from orchestrator.cli.console import counting, emit, grid, out, print_stages, say, talk
 from orchestrator.cli.options import DeviceOption, JsonOption, ProfileOption, WorkspaceOption
 from orchestrator.combining import COLUMN, STRATEGIES
-from orchestrator.commands import orch
-from orchestrator.errors import ConfigError, Mistakes, counted
-from orchestrator.labels import TASKS
-from orchestrator.stages import Stages
+from orchestrator.core.commands import orch
+from orchestrator.core.errors import ConfigError, Mistakes, counted
+from orchestrator.core.labels import TASKS
+from orchestrator.core.stages import Stages
 
 if TYPE_CHECKING:
+    from orchestrator.artifacts.workspace import Workspace
     from orchestrator.combining.combiners import Combiner
     from orchestrator.data.contest import Eval
-    from orchestrator.ensemble.cascade import Cascade
-    from orchestrator.ensemble.predictor import Predictor
-    from orchestrator.prediction import Prediction
-    from orchestrator.records.workspace import Workspace
+    from orchestrator.inference.cascade import Cascade
+    from orchestrator.inference.predictions import Prediction
+    from orchestrator.inference.predictor import Predictor
 
 __all__ = ["predict"]
 
@@ -91,9 +91,10 @@ def predict(
       orch predict --eval people/eval --out submission.csv
       orch predict --eval people/eval --out answers.csv --on-error mark
     """
-    from orchestrator.data.outputs import TABLES, Output, check_outputs
+    from orchestrator.core.errors import check_choice
+    from orchestrator.core.outputs import TABLES, Output, check_outputs
     from orchestrator.data.readers import check_eval
-    from orchestrator.ensemble.options import check_cascade, check_choice, check_device, check_engine
+    from orchestrator.inference.options import check_cascade, check_device, check_engine
 
     wrong = Mistakes()
     for option, value, allowed in (
@@ -125,7 +126,7 @@ def predict(
     with wrong.kept():
         check_outputs(outputs, workspace=workspace)
     wrong.tell()
-    from orchestrator.records.workspace import Workspace
+    from orchestrator.artifacts.workspace import Workspace
 
     place = Workspace(workspace)
     record, contest = None, None
@@ -138,11 +139,11 @@ def predict(
         contest, paths = _photos(photos or [], evaluation, on_error == "mark")
     wrong.tell()
     assert record is not None
-    from orchestrator.records.origins import tables_of
+    from orchestrator.artifacts.origins import tables_of
 
     check_outputs(outputs, [*paths, *([] if contest is None else [contest.table.path]), *tables_of(place)])
-    from orchestrator.answers import write_answers, write_probabilities, write_submission
-    from orchestrator.prediction import choose_engines, predict_photos
+    from orchestrator.inference.predictions import choose_engines, predict_photos
+    from orchestrator.inference.tables import write_answers, write_probabilities, write_submission
 
     predictor = _open(place, record.id, ensemble is None, strategy, device, engine, len(paths))
     with counting("writing exports") as progress:
@@ -201,7 +202,7 @@ def predict(
 def _photos(photos: list[Path], evaluation: Path | None, missing_too: bool) -> tuple[Eval | None, list[Path]]:
     """The contest's table, where it was asked for, and the photos to answer for."""
     if evaluation is None:
-        from orchestrator.prediction import find_photos
+        from orchestrator.inference.predictions import find_photos
 
         return None, find_photos(photos)
     from orchestrator.data.contest import read_eval
@@ -213,10 +214,10 @@ def _photos(photos: list[Path], evaluation: Path | None, missing_too: bool) -> t
 def _open(
     workspace: Workspace, ensemble: str, current: bool, strategy: str | None, device: str, engine: str, photos: int
 ) -> Predictor:
-    from orchestrator.ensemble.options import check_engine
-    from orchestrator.ensemble.runtime import CALL
-    from orchestrator.opening import open_predictor
-    from orchestrator.training.devices import resolve_device
+    from orchestrator.inference.opening import open_predictor
+    from orchestrator.inference.options import check_engine
+    from orchestrator.inference.runtime import CALL
+    from orchestrator.networks.devices import resolve_device
 
     place = resolve_device(device)
     check_engine(engine, place)
@@ -229,7 +230,7 @@ def _open(
 
 
 def _cascade(folder: Path, combiner: Combiner) -> Cascade:
-    from orchestrator.cascading import read_cascade
+    from orchestrator.inference.cascading import read_cascade
 
     kept = read_cascade(folder, combiner)
     if kept is not None and kept.cascade.rate > 0:
@@ -238,7 +239,7 @@ def _cascade(folder: Path, combiner: Combiner) -> Cascade:
             f"measured on; up to {100 * kept.changed_at_most:.3g} % may elsewhere (95 % interval)."
         )
         return kept.cascade
-    from orchestrator.ensemble.cascade import EXACT
+    from orchestrator.inference.cascade import EXACT
 
     measure = orch("cascade", "PHOTOS", "--ensemble", folder.name, workspace=folder.parent)
     say(

@@ -9,8 +9,8 @@ import typer
 
 from orchestrator.cli.console import counting, emit, grid, out, say
 from orchestrator.cli.options import DeviceOption, JsonOption, WorkspaceOption
-from orchestrator.commands import orch
-from orchestrator.errors import ConfigError, Mistakes
+from orchestrator.core.commands import orch
+from orchestrator.core.errors import ConfigError, Mistakes
 
 __all__ = ["pseudo"]
 
@@ -43,8 +43,8 @@ def pseudo(
       orch pseudo --eval people/eval --out pseudo.parquet
       orch train age --data people/train --extra pseudo.parquet
     """
-    from orchestrator.data.outputs import Output, check_outputs
-    from orchestrator.ensemble.options import check_device, check_threshold
+    from orchestrator.core.outputs import Output, check_outputs
+    from orchestrator.inference.options import check_device, check_threshold
 
     wrong, output = Mistakes(), Output("--out", to, (".csv", ".parquet"))
     if (evaluation is None) == (not photos):
@@ -57,7 +57,7 @@ def pseudo(
     with wrong.kept():
         check_outputs([output], workspace=workspace)
     wrong.tell()
-    from orchestrator.records.workspace import Workspace
+    from orchestrator.artifacts.workspace import Workspace
 
     place = Workspace(workspace)
     record = place.ensemble(ensemble)
@@ -67,21 +67,21 @@ def pseudo(
         contest = read_eval(evaluation)
         paths = list(contest.paths)
     else:
-        from orchestrator.prediction import find_photos
+        from orchestrator.inference.predictions import find_photos
 
         contest, paths = None, find_photos(photos or [])
-    from orchestrator.pseudo import check_labelling, check_names, pseudo_label, write_labels
+    from orchestrator.inference.pseudo import check_labelling, check_names, pseudo_label, write_labels
 
     place.check_answering(record.id)
     plans = {name: place.run(name).plan for name in record.run_ids}
     check_labelling(record, plans)
     plan = next(str(one["digest"]) for one in plans.values() if one)
     check_names(paths)
-    from orchestrator.records.origins import tables_of
+    from orchestrator.artifacts.origins import tables_of
 
     check_outputs([output], [*paths, *([] if contest is None else [contest.table.path]), *tables_of(place)])
-    from orchestrator.opening import open_predictor
-    from orchestrator.training.devices import resolve_device
+    from orchestrator.inference.opening import open_predictor
+    from orchestrator.networks.devices import resolve_device
 
     with counting("loading members") as progress:
         name, predictor = open_predictor(place, record.id, resolve_device(device), progress)

@@ -9,9 +9,9 @@ import typer
 
 from orchestrator.cli.console import emit, grid, in_words, out, put, say
 from orchestrator.cli.options import JsonOption
-from orchestrator.commands import orch
-from orchestrator.errors import ConfigError, counted
-from orchestrator.labels import TASKS
+from orchestrator.core.commands import orch
+from orchestrator.core.errors import ConfigError, counted
+from orchestrator.core.labels import TASKS
 
 __all__ = ["app"]
 
@@ -31,7 +31,7 @@ def list_recipes(json: JsonOption = False) -> None:
     Examples:
       orch recipes list
     """
-    from orchestrator.config import load_recipes, recipe_files
+    from orchestrator.recipes.load import load_recipes, recipe_files
     from orchestrator.specialists import TRAINABLE
 
     found = [
@@ -66,9 +66,9 @@ def show_recipe(task: TaskArgument, name: NameArgument, json: JsonOption = False
     Examples:
       orch recipes show age quick
     """
-    from orchestrator.config import load_recipes
     from orchestrator.data.augmentation import Augment
-    from orchestrator.recipe import Recipe
+    from orchestrator.recipes.load import load_recipes
+    from orchestrator.recipes.schema import Recipe
     from orchestrator.specialists import trainable
 
     recipe = load_recipes({task: trainable(task)}, [name])[task]
@@ -99,10 +99,10 @@ def diff_recipes(
       orch recipes diff age quick standard
       orch recipes diff age quick my_age.toml
     """
-    from orchestrator.config import load_recipes
+    from orchestrator.artifacts.differences import differences
     from orchestrator.data.augmentation import Augment
-    from orchestrator.recipe import Recipe
-    from orchestrator.records.comparison import differences
+    from orchestrator.recipes.load import load_recipes
+    from orchestrator.recipes.schema import Recipe
     from orchestrator.specialists import trainable
 
     left, right = (load_recipes({task: trainable(task)}, [name])[task] for name in (one, other))
@@ -142,8 +142,8 @@ def lint_recipe(
     Examples:
       orch recipes lint age my_age.toml
     """
-    from orchestrator.config import load_recipes
-    from orchestrator.lint import lint
+    from orchestrator.recipes.lint import lint
+    from orchestrator.recipes.load import load_recipes
     from orchestrator.specialists import trainable
 
     found = lint(trainable(task), load_recipes({task: trainable(task)}, [name])[task])
@@ -170,8 +170,8 @@ def copy_recipe(
       orch recipes copy age quick my_age.toml
       orch train age --data people/train --recipe my_age.toml
     """
-    from orchestrator.config import load_recipes, recipe_as_toml
-    from orchestrator.data.outputs import Output, check_outputs, written
+    from orchestrator.core.outputs import Output, check_outputs, written
+    from orchestrator.recipes.load import load_recipes, recipe_as_toml
     from orchestrator.specialists import trainable
 
     check_outputs([Output("", to, (".toml",))])  # whose ending tells --recipe a file from a name

@@ -41,12 +41,12 @@ def resume(
       orch resume age-0001 --data moved/people/train
       orch resume age-0001 --extra moved/more_faces.csv
     """
+    from orchestrator.artifacts.workspace import Workspace
     from orchestrator.cli.train import after, conclude, listening
-    from orchestrator.records.workspace import Workspace
 
     Workspace(workspace).run(run)
-    from orchestrator.resuming import resume as go_on
-    from orchestrator.settings import Settings
+    from orchestrator.pipeline.resuming import resume as go_on
+    from orchestrator.pipeline.settings import Settings
     from orchestrator.specialists import TRAINABLE
 
     settings = Settings(Path(), workspace, jobs=jobs, device=device, store=not no_store, profile=profile)

@@ -10,8 +10,8 @@ import typer
 from orchestrator.cli.console import emit, grid, out, say, share
 from orchestrator.cli.listing import chosen_facts, current_runs, facts_beside, print_list, recipe_of, tell_damaged
 from orchestrator.cli.options import JsonOption, WorkspaceOption
-from orchestrator.commands import orch
-from orchestrator.errors import ConfigError, counted
+from orchestrator.core.commands import orch
+from orchestrator.core.errors import ConfigError, counted
 
 __all__ = ["app"]
 
@@ -46,8 +46,8 @@ def list_runs(
       orch runs list --where 'task=age loss=focal score>0.6' --sort score
       orch runs list --where 'tag=grid augment.flip!=0' --json
     """
-    from orchestrator.records.summary import run_as_dict
-    from orchestrator.records.workspace import Workspace
+    from orchestrator.artifacts.summary import run_as_dict
+    from orchestrator.artifacts.workspace import Workspace
 
     place = Workspace(workspace)
     records, wrong = place.read_runs()
@@ -82,10 +82,10 @@ def use_run(
     Examples:
       orch runs use age-0001
     """
-    from orchestrator.choosing import use_run as make_it_current
-    from orchestrator.errors import WorkspaceError
-    from orchestrator.records.members import check_member
-    from orchestrator.records.workspace import Workspace
+    from orchestrator.artifacts.members import check_member
+    from orchestrator.artifacts.workspace import Workspace
+    from orchestrator.core.errors import WorkspaceError
+    from orchestrator.ensembling.choosing import use_run as make_it_current
 
     place = Workspace(workspace)
     record = place.run(run)
@@ -114,10 +114,10 @@ def show_run(
     Examples:
       orch runs show age-0001
     """
-    from orchestrator.records.annotations import Annotations
-    from orchestrator.records.comparison import chosen
-    from orchestrator.records.summary import cards_of, run_as_dict, state_of
-    from orchestrator.records.workspace import Workspace
+    from orchestrator.artifacts.annotations import Annotations
+    from orchestrator.artifacts.differences import chosen
+    from orchestrator.artifacts.summary import cards_of, run_as_dict, state_of
+    from orchestrator.artifacts.workspace import Workspace
 
     record = Workspace(workspace).run(run)
     notes = Annotations.read(record.folder)
@@ -205,8 +205,8 @@ def note_run(
     """
     from dataclasses import replace
 
-    from orchestrator.records.annotations import Annotations, check_tag
-    from orchestrator.records.workspace import Workspace
+    from orchestrator.artifacts.annotations import Annotations, check_tag
+    from orchestrator.artifacts.workspace import Workspace
 
     record = Workspace(workspace).run(run)
     if text is None and not tag and not untag:
@@ -244,8 +244,8 @@ def compare(
     if len(set(run)) < 2:
         example = orch("runs", "compare", "age-0001", "age-0002", workspace=workspace)
         raise ConfigError(f"a comparison needs two runs or more, as in {example}.")
-    from orchestrator.data.outputs import Output, check_outputs
-    from orchestrator.records.workspace import Workspace
+    from orchestrator.artifacts.workspace import Workspace
+    from orchestrator.core.outputs import Output, check_outputs
 
     if picture is not None:
         check_outputs([Output("--picture", picture, (".png",))], workspace=workspace)
@@ -282,9 +282,9 @@ def track_runs(
       orch runs track age-0001 age-0002 --to tensorboard
       orch runs track age-0001 --to mlflow=http://localhost:5000
     """
+    from orchestrator.artifacts.workspace import Workspace
     from orchestrator.experiments.trackers import check_words, open_trackers
     from orchestrator.experiments.tracking import send
-    from orchestrator.records.workspace import Workspace
 
     check_words(to)
     place = Workspace(workspace)
@@ -309,8 +309,8 @@ def delete_runs(
       orch runs delete age-0003 age-0004
       orch runs list --where tag=grid --json | ...
     """
-    from orchestrator.records.deletion import check_unused, delete
-    from orchestrator.records.workspace import Workspace
+    from orchestrator.artifacts.deletion import check_unused, delete
+    from orchestrator.artifacts.workspace import Workspace
 
     place = Workspace(workspace)
     records = [place.run(name) for name in dict.fromkeys(run)]

@@ -9,7 +9,7 @@ import typer
 
 from orchestrator.cli.console import emit, grid, out, put, say
 from orchestrator.cli.options import JsonOption
-from orchestrator.errors import ConfigError, DataError, counted
+from orchestrator.core.errors import ConfigError, DataError, counted
 
 __all__ = ["app"]
 
@@ -42,9 +42,9 @@ def diff(
       orch submissions diff monday.csv tuesday.csv
       orch submissions diff one.csv two.csv --eval people/eval --picture d.png
     """
-    from orchestrator.data.outputs import Output, check_outputs
-    from orchestrator.labels import LABELS
-    from orchestrator.submissions import compare_submissions, draw_differences
+    from orchestrator.core.labels import LABELS
+    from orchestrator.core.outputs import Output, check_outputs
+    from orchestrator.experiments.submissions import compare_submissions, draw_differences
 
     if picture is not None and evaluation is None:
         raise ConfigError(

@@ -27,17 +27,17 @@ from orchestrator.cli.options import (
     column_names,
 )
 from orchestrator.cli.train import listening
-from orchestrator.commands import orch
-from orchestrator.errors import ConfigError
-from orchestrator.labels import TASKS
+from orchestrator.core.commands import orch
+from orchestrator.core.errors import ConfigError
+from orchestrator.core.labels import TASKS
 
 if TYPE_CHECKING:
-    from orchestrator.events import Listener
-    from orchestrator.experiments.spaces import Space
+    from orchestrator.artifacts.run import RunRecord
+    from orchestrator.core.events import Listener
     from orchestrator.experiments.sweeps import Sweep
     from orchestrator.experiments.tuning import Stage
-    from orchestrator.records.run import RunRecord
-    from orchestrator.settings import Settings
+    from orchestrator.pipeline.settings import Settings
+    from orchestrator.recipes.spaces import Space
     from orchestrator.specialist import Specialist
 
 __all__ = ["sweep"]
@@ -112,16 +112,16 @@ def sweep(
       orch sweep age --data people/train --stages model,loss,lr --folds-used 1
       orch sweep age --print-space > space.toml
     """
-    from orchestrator.experiments.spaces import DEFAULT, STAGES, read_space, read_stages
+    from orchestrator.recipes.spaces import DEFAULT, STAGES, read_space, read_stages
 
     if print_space:
         put((STAGES if stages else DEFAULT).removesuffix("\n"))
         return
-    from orchestrator.config import choices_of
-    from orchestrator.data.outputs import Output, check_outputs
-    from orchestrator.recipe import Recipe
-    from orchestrator.retraining import base_run
-    from orchestrator.settings import Settings, check_early
+    from orchestrator.core.outputs import Output, check_outputs
+    from orchestrator.pipeline.retraining import base_run
+    from orchestrator.pipeline.settings import Settings, check_early
+    from orchestrator.recipes.load import choices_of
+    from orchestrator.recipes.schema import Recipe
     from orchestrator.specialists import trainable
 
     specialist = trainable(task)
@@ -158,9 +158,9 @@ def _searched(
     settings: Settings, specialist: Specialist, space: Space, trials: int, minutes: float | None, prune: bool,
     listen: Listener, picture: Path | None, json: bool,
 ) -> RunRecord | None:  # fmt: skip
+    from orchestrator.artifacts.workspace import Workspace
     from orchestrator.experiments.curves import draw_sweep
     from orchestrator.experiments.sweeps import sweep as search
-    from orchestrator.records.workspace import Workspace
 
     found = search(settings, specialist, space, listen, trials, minutes, prune)
     if picture is not None:
@@ -292,9 +292,9 @@ def _print_stages(found: list[Stage]) -> None:
 
 
 def _write(run: RunRecord, to: Path) -> None:
-    from orchestrator.config import recipe_as_toml
-    from orchestrator.data.outputs import written
-    from orchestrator.recipe import Recipe
+    from orchestrator.core.outputs import written
+    from orchestrator.recipes.load import recipe_as_toml
+    from orchestrator.recipes.schema import Recipe
 
     with written(to) as temporary:
         recipe = Recipe.model_validate({**run.recipe, "about": f"found by a search: {run.id}, from {run.recipe_name}"})

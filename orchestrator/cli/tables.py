@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.cli.streams import as_written
-from orchestrator.errors import harmless
+from orchestrator.core.errors import harmless
 
 __all__ = ["Grid", "Results", "left_out"]
 

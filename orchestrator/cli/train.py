@@ -12,7 +12,7 @@ import typer
 from orchestrator.cli.console import elapsed, emit, grid, minutes, out, print_profile, say, share, warn
 from orchestrator.cli.endings import stop_code
 from orchestrator.cli.listing import recipe_of
-from orchestrator.cli.options import (
+from orchestrator.cli.options import (  # fmt: skip
     ColumnsOption,
     DataOption,
     DeviceOption,
@@ -34,16 +34,16 @@ from orchestrator.cli.options import (
     WorkspaceOption,
     chosen_tasks,
     column_names,
-)  # fmt: skip
-from orchestrator.commands import orch
-from orchestrator.errors import ConfigError, WorkspaceError
-from orchestrator.events import Listener, all_of
-from orchestrator.labels import JOINT, TASKS
+)
+from orchestrator.core.commands import orch
+from orchestrator.core.errors import ConfigError, WorkspaceError
+from orchestrator.core.events import Listener, all_of
+from orchestrator.core.labels import JOINT, TASKS
 
 if TYPE_CHECKING:
-    from orchestrator.pipeline import Report
-    from orchestrator.records.run import RunRecord
-    from orchestrator.records.workspace import Workspace
+    from orchestrator.artifacts.run import RunRecord
+    from orchestrator.artifacts.workspace import Workspace
+    from orchestrator.pipeline.training import Report
 
 __all__ = ["after", "conclude", "listening", "train", "train_all"]
 
@@ -82,7 +82,7 @@ def train_all(
       orch train-all --data people/train --recipe standard --recipe age=my.toml
       orch train-all --data faces.csv --columns path=file --columns person=id
     """
-    from orchestrator.settings import Settings, check_early
+    from orchestrator.pipeline.settings import Settings, check_early
     from orchestrator.specialists import SPECIALISTS
 
     chosen = chosen_tasks(tasks)
@@ -92,7 +92,7 @@ def train_all(
     )  # fmt: skip
     check_early(settings, {task: SPECIALISTS[task] for task in chosen})
     with listening(track, workspace) as listen:
-        from orchestrator import pipeline
+        from orchestrator.pipeline import training as pipeline
 
         report = pipeline.train_all(settings, {task: SPECIALISTS[task] for task in chosen}, listen)
     fuse = orch("ensemble", "--strategy", "soft", workspace=workspace)
@@ -162,8 +162,8 @@ def train(
       orch train age --data people/train --grid loss=focal,f1 lr=1e-3,3e-4
     """
     from orchestrator.experiments.points import grid_points, settings_of
-    from orchestrator.retraining import base_run, check_fold_numbers, settle
-    from orchestrator.settings import Settings, check_early
+    from orchestrator.pipeline.retraining import base_run, check_fold_numbers, settle
+    from orchestrator.pipeline.settings import Settings, check_early
     from orchestrator.specialists import trainable
 
     specialist, grid = trainable(task), [*grid_words, *(more or [])]
@@ -192,8 +192,8 @@ def train(
     if grid_words:
         settings_of(settings, specialist, grid_points(settings, specialist, grid), before)
     with listening(track, workspace) as listen:
-        from orchestrator import pipeline
         from orchestrator.experiments.grids import train_grid
+        from orchestrator.pipeline import training as pipeline
 
         if grid_words:
             report = train_grid(settings, specialist, grid, listen)
@@ -213,7 +213,7 @@ UNFINISHED = (
 
 def after(run: RunRecord) -> str:
     """What to do with a run: let it vote, or hold it against the current one, whose place it has not taken."""
-    from orchestrator.records.workspace import Workspace
+    from orchestrator.artifacts.workspace import Workspace
 
     workspace = run.folder.parent
     current = Workspace(workspace).current_or_none(run.task)
@@ -227,7 +227,7 @@ def after(run: RunRecord) -> str:
     apart = [task for task in TASKS if task != run.task and not _go_together(place, task, run)]
     if not apart:
         return f"next: {fuse}"
-    from orchestrator.records.origins import plan_words, recipe_words, source_words
+    from orchestrator.artifacts.origins import plan_words, recipe_words, source_words
     from orchestrator.specialists import SPECIALISTS
 
     able = _learnable(run, apart)
@@ -243,9 +243,9 @@ def after(run: RunRecord) -> str:
 
 def _learnable(run: RunRecord, tasks: list[str]) -> list[str]:
     """Those of some tasks that the data of a run tells enough of."""
+    from orchestrator.core.errors import OrchestratorError
     from orchestrator.data.classes import check_classes
     from orchestrator.data.readers import read
-    from orchestrator.errors import OrchestratorError
     from orchestrator.specialists import SPECIALISTS
 
     able = []
@@ -272,9 +272,9 @@ def _go_together(workspace: Workspace, task: str, run: RunRecord) -> bool:
 
 def _conclude_grid(report: Report, workspace: Path, json: bool) -> None:
     """The comparison of a grid's runs, the best one named."""
+    from orchestrator.artifacts.workspace import Workspace
     from orchestrator.cli.comparison import next_step, print_comparison
     from orchestrator.experiments.comparing import compare_runs
-    from orchestrator.records.workspace import Workspace
     from orchestrator.specialists import trainable
 
     whole = [run for run in report.runs if run.complete]
@@ -326,7 +326,7 @@ def listening(track: list[str], workspace: Path) -> Iterator[Listener]:
 
 def conclude(report: Report, json: bool, next_step: str) -> None:
     """The table of what is complete and what failed; exit code 1 when something failed."""
-    from orchestrator.records.summary import cards_of, profile_of, run_as_dict, score_of
+    from orchestrator.artifacts.summary import cards_of, profile_of, run_as_dict, score_of
 
     profiles = {run.id: found for run in report.runs if (found := profile_of(run, report.trained.get(run.id, ())))}
     if json:

@@ -9,8 +9,8 @@ import typer
 
 from orchestrator.cli.console import counting, emit, grid, out, put, say
 from orchestrator.cli.options import DeviceOption, JsonOption, WorkspaceOption, column_names
-from orchestrator.commands import orch
-from orchestrator.errors import ConfigError, Mistakes, nearest
+from orchestrator.core.commands import orch
+from orchestrator.core.errors import ConfigError, Mistakes, nearest
 
 __all__ = ["tta"]
 
@@ -45,8 +45,8 @@ def tta(
       orch tta age-0001 --keep && orch runs use age-0002
     """
     from orchestrator.data.readers import check_source
-    from orchestrator.ensemble.options import check_device
-    from orchestrator.recipe import View
+    from orchestrator.inference.options import check_device
+    from orchestrator.recipes.schema import View
 
     known = get_args(View)
     wrong, wanted = Mistakes(), [word.strip() for word in views.split(",") if word.strip()]
@@ -64,7 +64,7 @@ def tta(
         with wrong.kept():
             check_source(data)
     wrong.tell()
-    from orchestrator.records.workspace import Workspace
+    from orchestrator.artifacts.workspace import Workspace
 
     place = Workspace(workspace)
     record = place.run(run)

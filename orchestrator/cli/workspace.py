@@ -8,7 +8,7 @@ import typer
 
 from orchestrator.cli.console import emit, put, say, warn
 from orchestrator.cli.options import JsonOption, WorkspaceOption
-from orchestrator.errors import counted
+from orchestrator.core.errors import counted
 
 __all__ = ["app"]
 
@@ -28,7 +28,7 @@ def check_workspace(workspace: WorkspaceOption = Path("runs"), json: JsonOption 
     Examples:
       orch workspace check
     """
-    from orchestrator.records.repair import check
+    from orchestrator.artifacts.repair import check
 
     found = check(workspace)
     if json:
@@ -53,7 +53,7 @@ def repair_workspace(workspace: WorkspaceOption = Path("runs")) -> None:
     Examples:
       orch workspace repair
     """
-    from orchestrator.records.repair import check, repair
+    from orchestrator.artifacts.repair import check, repair
 
     done = repair(workspace)
     left = check(workspace).damaged

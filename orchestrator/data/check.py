@@ -14,16 +14,16 @@ from pathlib import Path
 
 import pandas as pd
 
+from orchestrator.core.errors import DataError, OrchestratorError, Problem
+from orchestrator.core.files import sha256_of
+from orchestrator.core.labels import TASKS
 from orchestrator.data.classes import check_classes
 from orchestrator.data.decoding import FORMATS, SUFFIXES, UndecodableError, read_photo
-from orchestrator.data.files import sha256_of
 from orchestrator.data.folds import plan_folds
 from orchestrator.data.photos import Photos
 from orchestrator.data.places import is_folder
 from orchestrator.data.readers import inspect
 from orchestrator.data.tables import unreadable
-from orchestrator.errors import DataError, OrchestratorError, Problem
-from orchestrator.labels import TASKS
 
 __all__ = ["Findings", "check", "twins"]
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from orchestrator.core.errors import Problem, counted
+from orchestrator.core.labels import CLASSES, JOINT, TASKS, age_bands
 from orchestrator.data.folds import FoldPlan
 from orchestrator.data.photos import Photos
-from orchestrator.errors import Problem, counted
-from orchestrator.labels import CLASSES, JOINT, TASKS, age_bands
 
 __all__ = ["check_classes"]
 

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from orchestrator.core.errors import PhotoError
+from orchestrator.core.labels import AGE_BORDERS, CLASSES, age_bands
 from orchestrator.data.decoding import UndecodableError, size_of
 from orchestrator.data.folds import FoldPlan, strata_words
 from orchestrator.data.photos import Photos
-from orchestrator.errors import PhotoError
-from orchestrator.labels import AGE_BORDERS, CLASSES, age_bands
 
 __all__ = ["Description", "describe", "fold_table", "with_bands"]
 

@@ -17,16 +17,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from orchestrator.commands import orch
-from orchestrator.data.files import digest_of
+from orchestrator.core.commands import orch
+from orchestrator.core.errors import DataError, LeakError, Problem, counted
+from orchestrator.core.files import digest_of
+from orchestrator.core.labels import CLASSES, TASKS
 from orchestrator.data.folds import FoldPlan
 from orchestrator.data.manifest import place_of
 from orchestrator.data.photos import Photos, check_age, check_word
 from orchestrator.data.places import no_file
 from orchestrator.data.spelling import clean, near, visible
 from orchestrator.data.tables import Table, read_table, text
-from orchestrator.errors import DataError, LeakError, Problem, counted
-from orchestrator.labels import CLASSES, TASKS
 
 __all__ = ["ALONE", "EVERY_FOLD", "Extra", "exact_column", "read_extra"]
 

@@ -17,10 +17,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from orchestrator.data.files import digest_of
-from orchestrator.data.sealed import damaged, read_sealed, write_sealed
-from orchestrator.errors import PlanError
-from orchestrator.labels import CLASSES, age_bands
+from orchestrator.core.errors import PlanError
+from orchestrator.core.files import digest_of
+from orchestrator.core.labels import CLASSES, age_bands
+from orchestrator.core.sealed import damaged, read_sealed, write_sealed
 
 __all__ = ["FoldPlan", "plan_folds", "strata_words"]
 

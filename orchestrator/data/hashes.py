@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from orchestrator.data.files import sha256_of, take_away
-from orchestrator.data.sealed import read_sealed, write_sealed
+from orchestrator.core.errors import DamagedError, DataError, Problem
+from orchestrator.core.files import sha256_of, take_away
+from orchestrator.core.sealed import read_sealed, write_sealed
 from orchestrator.data.tables import unreadable
-from orchestrator.errors import DamagedError, DataError, Problem
 
 __all__ = ["HashCache"]
 

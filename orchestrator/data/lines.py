@@ -13,8 +13,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from orchestrator.core.errors import DataError, Problem, counted, printable
 from orchestrator.data.spelling import clean
-from orchestrator.errors import DataError, Problem, counted, printable
 
 __all__ = ["fields_of", "misfits", "span_of", "write_rows"]
 

@@ -23,10 +23,10 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
+from orchestrator.core.errors import TrainingError, first_line
 from orchestrator.data.augmentation import Augmenter
 from orchestrator.data.sharing import WIDEN, shared_room, starting, why_alone
 from orchestrator.data.store import Rows
-from orchestrator.errors import TrainingError, first_line
 
 __all__ = ["AHEAD", "Batches", "load", "why_none_load"]
 

@@ -16,12 +16,12 @@ from typing import Any
 
 import pandas as pd
 
+from orchestrator.core.errors import ConfigError, DataError, Problem, nearest
 from orchestrator.data.decoding import SUFFIXES
 from orchestrator.data.photos import Photos, check_age, check_word
 from orchestrator.data.places import find_file, is_file, no_file
 from orchestrator.data.spelling import clean, composed, near_people, odd_character, visible
 from orchestrator.data.tables import Table, read_table, text
-from orchestrator.errors import ConfigError, DataError, Problem, nearest
 
 __all__ = ["MANIFEST_COLUMNS", "place_of", "read_manifest"]
 

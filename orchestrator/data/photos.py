@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from orchestrator.data.files import digest_of
+from orchestrator.core.errors import DataError, Problem, nearest
+from orchestrator.core.files import digest_of
+from orchestrator.core.labels import CLASSES
 from orchestrator.data.hashes import HashCache
 from orchestrator.data.spelling import composed
-from orchestrator.errors import DataError, Problem, nearest
-from orchestrator.labels import CLASSES
 
 __all__ = ["MAX_AGE", "Photos", "check_age", "check_word"]
 

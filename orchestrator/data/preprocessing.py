@@ -1,7 +1,7 @@
 """One way from a file to a network's input, for training, evaluation and serving alike.
 
 bytes -> `decode` (decoding.py: upright, RGB) -> `Geometry.apply` (crop, resize; uint8) -> `Preprocess.normalise` (float).
-Crops around faces take one step more between the first two: data/detection.py finds the box that `Geometry.apply` is given.
+Crops around faces take one step more between the first two: faces/detection.py finds the box that `Geometry.apply` is given.
 The store keeps what `Geometry.apply` returns; augmentation works on the same pixels; a member's card holds its
 `Preprocess`. So training and serving cannot drift apart: there is no second path.
 """
@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.core.errors import PhotoError
 from orchestrator.data.decoding import FORMATS, MAX_PIXELS, SUFFIXES, UndecodableError, read_photo
 from orchestrator.data.geometry import DETECTOR, Box, Geometry
-from orchestrator.errors import PhotoError
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.commands import data_words, orch
+from orchestrator.core.commands import data_words, orch
+from orchestrator.core.errors import ConfigError, DataError, Problem, counted
 from orchestrator.data.places import is_folder
-from orchestrator.errors import ConfigError, DataError, Problem, counted
 
 if TYPE_CHECKING:
     from orchestrator.data.photos import Photos

@@ -13,7 +13,7 @@ from contextlib import suppress
 from multiprocessing.context import BaseContext
 from pathlib import Path
 
-from orchestrator.errors import ConfigError
+from orchestrator.core.errors import ConfigError
 
 __all__ = ["SHARED", "WIDEN", "check_jobs", "shared_room", "starting", "why_alone"]
 

@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from orchestrator.errors import Problem
+from orchestrator.core.errors import Problem
 
 __all__ = ["clean", "composed", "lookalikes", "near", "near_people", "odd_character", "visible"]
 

@@ -23,10 +23,10 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from orchestrator.data.files import digest_of, free_room, sha256_of, take_away
+from orchestrator.core.errors import DamagedError, DataError, PhotoError, Problem, StoreError
+from orchestrator.core.files import digest_of, free_room, sha256_of, take_away
+from orchestrator.core.sealed import check_file, read_sealed, write_sealed
 from orchestrator.data.preprocessing import Box, Geometry, decode
-from orchestrator.data.sealed import check_file, read_sealed, write_sealed
-from orchestrator.errors import DamagedError, DataError, PhotoError, Problem, StoreError
 
 __all__ = [
     "DirectPixels",

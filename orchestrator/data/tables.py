@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from orchestrator.core.errors import DataError, Problem, counted, first_line
 from orchestrator.data.lines import fields_of, misfits, span_of
 from orchestrator.data.spelling import clean
-from orchestrator.errors import DataError, Problem, counted, first_line
 
 __all__ = ["Table", "read_table", "text", "unreadable"]
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from orchestrator.events import Listener, Outcome
+from orchestrator.core.events import Listener, Outcome
 from orchestrator.training.member import MemberJob
 
 __all__ = ["Executor", "JobResult"]

@@ -19,14 +19,14 @@ from filelock import FileLock, Timeout
 from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.process_executor import BrokenProcessPool
 
-from orchestrator.data.files import write_json
+from orchestrator.artifacts.cards import PROGRESS, history_of
+from orchestrator.core.errors import DamagedError, OrchestratorError, StoreError
+from orchestrator.core.events import EpochEnded, EpochUnderway, Listener, MemberEnded
+from orchestrator.core.files import write_json
 from orchestrator.data.sharing import check_jobs, why_alone
-from orchestrator.errors import DamagedError, OrchestratorError, StoreError
-from orchestrator.events import EpochEnded, EpochUnderway, Listener, MemberEnded
 from orchestrator.execution.executor import JobResult
+from orchestrator.networks.devices import gpu_count
 from orchestrator.training.cancelling import CancelledError, WhileParentLives, raise_if_cancelled
-from orchestrator.training.cards import PROGRESS, history_of
-from orchestrator.training.devices import gpu_count
 from orchestrator.training.loop import GivenUp, train_fold
 from orchestrator.training.member import MemberJob
 

@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from orchestrator.commands import orch
-from orchestrator.errors import ConfigError
-from orchestrator.evaluation.gains import held_out_of
-from orchestrator.evaluation.intervals import Interval, difference, mean_difference
-from orchestrator.metrics import Scores, score
-from orchestrator.records.comparison import settings_of
-from orchestrator.records.run import RunRecord
-from orchestrator.records.workspace import Workspace
+from orchestrator.artifacts.cards import history_of
+from orchestrator.artifacts.differences import settings_of
+from orchestrator.artifacts.run import RunRecord
+from orchestrator.artifacts.workspace import Workspace
+from orchestrator.core.commands import orch
+from orchestrator.core.errors import ConfigError
+from orchestrator.core.metrics import Scores, score
+from orchestrator.ensembling.gains import held_out_of
+from orchestrator.ensembling.intervals import Interval, difference, mean_difference
 from orchestrator.specialist import Specialist
-from orchestrator.training.cards import history_of
 
 __all__ = ["Compared", "Comparison", "compare_runs", "mean_curve"]
 

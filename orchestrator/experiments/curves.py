@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.data.outputs import written
+from orchestrator.core.outputs import written
 from orchestrator.experiments.comparing import Comparison, mean_curve
 from orchestrator.pictures import ACCENT, INK, WARN, pyplot
 

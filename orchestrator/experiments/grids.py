@@ -6,17 +6,17 @@ import logging
 import time
 from collections.abc import Sequence
 
-from orchestrator.errors import Mistakes, counted
-from orchestrator.events import Listener
+from orchestrator.artifacts.run import RunRecord
+from orchestrator.core.errors import Mistakes, counted
+from orchestrator.core.events import Listener
 from orchestrator.experiments.points import grid_points, settings_of
 from orchestrator.experiments.tags import tag
-from orchestrator.inputs import Inputs, read_inputs
-from orchestrator.pipeline import Report, train_runs
-from orchestrator.preparation import Work, pixels_of
-from orchestrator.records.run import RunRecord
-from orchestrator.retraining import base_run, log_base, settle
-from orchestrator.run_plans import RunPlan
-from orchestrator.settings import Settings
+from orchestrator.pipeline.inputs import Inputs, read_inputs
+from orchestrator.pipeline.preparation import Work, pixels_of
+from orchestrator.pipeline.retraining import base_run, log_base, settle
+from orchestrator.pipeline.run_plans import RunPlan
+from orchestrator.pipeline.settings import Settings
+from orchestrator.pipeline.training import Report, train_runs
 from orchestrator.specialist import Specialist
 
 __all__ = ["train_grid", "train_points"]

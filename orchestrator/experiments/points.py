@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
 
-from orchestrator.commands import orch
-from orchestrator.config import load_recipes
-from orchestrator.errors import ConfigError, Mistakes, Problem, counted
-from orchestrator.recipe import Recipe
-from orchestrator.records.run import RunRecord
-from orchestrator.settings import Settings
+from orchestrator.artifacts.run import RunRecord
+from orchestrator.core.commands import orch
+from orchestrator.core.errors import ConfigError, Mistakes, Problem, counted
+from orchestrator.pipeline.settings import Settings
+from orchestrator.recipes.load import load_recipes
+from orchestrator.recipes.schema import Recipe
 from orchestrator.specialist import Specialist
 
 __all__ = ["grid_points", "points_of", "settings_of"]

@@ -20,11 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.commands import extra_hint, set_aside
-from orchestrator.data.files import sha256_of
-from orchestrator.data.sealed import check_file, damaged, read_sealed, write_sealed
-from orchestrator.errors import ConfigError, DamagedError, OrchestratorError, first_line
-from orchestrator.experiments.spaces import Choice, Space
+from orchestrator.core.commands import extra_hint, set_aside
+from orchestrator.core.errors import ConfigError, DamagedError, OrchestratorError, first_line
+from orchestrator.core.files import sha256_of
+from orchestrator.core.sealed import check_file, damaged, read_sealed, write_sealed
+from orchestrator.recipes.spaces import Choice, Space
 
 __all__ = ["COMPLETE", "FAILED", "GIVEN_UP", "RUNNING", "Search", "Trial", "bars_of"]
 

@@ -16,26 +16,26 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from orchestrator.data.files import digest_of
-from orchestrator.errors import ConfigError, OrchestratorError, TrainingError, WorkspaceError, counted
-from orchestrator.evaluation.gains import held_out_of
-from orchestrator.events import Listener
+from orchestrator.artifacts.cards import history_of
+from orchestrator.artifacts.run import RunRecord
+from orchestrator.artifacts.workspace import Workspace
+from orchestrator.core.errors import ConfigError, OrchestratorError, TrainingError, WorkspaceError, counted
+from orchestrator.core.events import Listener
+from orchestrator.core.files import digest_of
+from orchestrator.core.metrics import score
+from orchestrator.ensembling.gains import held_out_of
 from orchestrator.experiments.comparing import Comparison, compare_runs
 from orchestrator.experiments.search import COMPLETE, FAILED, GIVEN_UP, Search, Trial, bars_of
-from orchestrator.experiments.spaces import Space
 from orchestrator.experiments.tags import tag
-from orchestrator.inputs import Inputs, read_inputs
-from orchestrator.metrics import score
-from orchestrator.pipeline import Report, train_runs
-from orchestrator.preparation import Work, pixels_of
-from orchestrator.recipe import Recipe
-from orchestrator.records.run import RunRecord
-from orchestrator.records.workspace import Workspace
-from orchestrator.retraining import base_run, log_base, settle
-from orchestrator.run_plans import RunPlan
-from orchestrator.settings import Settings
+from orchestrator.pipeline.inputs import Inputs, read_inputs
+from orchestrator.pipeline.preparation import Work, pixels_of
+from orchestrator.pipeline.retraining import base_run, log_base, settle
+from orchestrator.pipeline.run_plans import RunPlan
+from orchestrator.pipeline.settings import Settings
+from orchestrator.pipeline.training import Report, train_runs
+from orchestrator.recipes.schema import Recipe
+from orchestrator.recipes.spaces import Space
 from orchestrator.specialist import Specialist
-from orchestrator.training.cards import history_of
 
 __all__ = ["Sweep", "sweep"]
 

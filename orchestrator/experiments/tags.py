@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from orchestrator.records.annotations import Annotations
-from orchestrator.records.run import RunRecord
-from orchestrator.records.workspace import Workspace
+from orchestrator.artifacts.annotations import Annotations
+from orchestrator.artifacts.run import RunRecord
+from orchestrator.artifacts.workspace import Workspace
 
 __all__ = ["tag"]
 

@@ -12,10 +12,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from orchestrator.commands import extra_hint
-from orchestrator.errors import ConfigError, OrchestratorError, first_line, nearest
-from orchestrator.records.comparison import flat
-from orchestrator.records.run import RunRecord
+from orchestrator.artifacts.differences import flat
+from orchestrator.artifacts.run import RunRecord
+from orchestrator.core.commands import extra_hint
+from orchestrator.core.errors import ConfigError, OrchestratorError, first_line, nearest
 
 __all__ = ["KINDS", "Tracker", "check_words", "disabled", "open_trackers"]
 

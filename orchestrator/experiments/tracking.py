@@ -15,14 +15,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from orchestrator.commands import orch
-from orchestrator.data.sealed import read_sealed, without, write_sealed
-from orchestrator.errors import OrchestratorError, first_line
-from orchestrator.events import EpochEnded, Event, TrainingBegun, TrainingEnded
+from orchestrator.artifacts.cards import history_of
+from orchestrator.artifacts.run import RunRecord, member_folder
+from orchestrator.artifacts.summary import score_of
+from orchestrator.core.commands import orch
+from orchestrator.core.errors import OrchestratorError, first_line
+from orchestrator.core.events import EpochEnded, Event, TrainingBegun, TrainingEnded
+from orchestrator.core.sealed import read_sealed, without, write_sealed
 from orchestrator.experiments.trackers import Tracker, check_words, disabled, open_trackers
-from orchestrator.records.run import RunRecord, member_folder
-from orchestrator.records.summary import score_of
-from orchestrator.training.cards import history_of
 
 __all__ = ["Tracked", "send"]
 

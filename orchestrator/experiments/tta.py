@@ -13,25 +13,25 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from orchestrator.commands import orch
-from orchestrator.data.boxes import find_boxes, one_thread
-from orchestrator.data.files import put_aside, sha256_of
+from orchestrator.artifacts.cards import HELD_OUT, read_card, write_card
+from orchestrator.artifacts.held_out import HeldOut
+from orchestrator.artifacts.members import is_whole, share_member
+from orchestrator.artifacts.origins import source_of
+from orchestrator.artifacts.run import COMPLETE, RUN_LOCK, UNFINISHED, RunRecord, member_folder
+from orchestrator.artifacts.workspace import Workspace, now
+from orchestrator.core.commands import orch
+from orchestrator.core.errors import ConfigError, DataError, WorkspaceError
+from orchestrator.core.files import put_aside, sha256_of
+from orchestrator.core.metrics import Scores, score
 from orchestrator.data.photos import Photos
 from orchestrator.data.readers import read
 from orchestrator.data.store import PixelSource, build_stores, store_key
-from orchestrator.errors import ConfigError, DataError, WorkspaceError
-from orchestrator.evaluation.gains import held_out_of
-from orchestrator.evaluation.intervals import Interval, difference
-from orchestrator.lint import lint
-from orchestrator.metrics import Scores, score
-from orchestrator.recipe import Recipe
-from orchestrator.records.members import is_whole, share_member
-from orchestrator.records.origins import source_of
-from orchestrator.records.run import COMPLETE, RUN_LOCK, UNFINISHED, RunRecord, member_folder
-from orchestrator.records.workspace import Workspace, now
+from orchestrator.ensembling.gains import held_out_of
+from orchestrator.ensembling.intervals import Interval, difference
+from orchestrator.faces.boxes import find_boxes, one_thread
+from orchestrator.recipes.lint import lint
+from orchestrator.recipes.schema import Recipe
 from orchestrator.specialist import Specialist
-from orchestrator.training.cards import HELD_OUT, read_card, write_card
-from orchestrator.training.held_out import HeldOut
 
 __all__ = ["Flips", "check_run", "keep_views", "try_views"]
 
@@ -118,11 +118,11 @@ def try_views(
     every = held_out_of(workspace, run)
     of_fold = {fold: every.take((every.photos["fold"] == fold).to_numpy()) for fold in run.folds}
     photos = _photos(workspace, run, specialist, data, columns)
-    from orchestrator.ensemble.engines import torch_runners
-    from orchestrator.ensemble.member import MemberFiles, check_numbers, load_members
-    from orchestrator.ensemble.runtime import CALL
-    from orchestrator.ensemble.trunk import whole
-    from orchestrator.training.devices import resolve_device
+    from orchestrator.inference.engines import torch_runners
+    from orchestrator.inference.member import MemberFiles, check_numbers, load_members
+    from orchestrator.inference.runtime import CALL
+    from orchestrator.inference.trunk import whole
+    from orchestrator.networks.devices import resolve_device
 
     place = resolve_device(device)
     rows_of = {path: row for row, path in enumerate(photos.table["path"])}

@@ -12,19 +12,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from orchestrator.errors import ConfigError, TrainingError, counted
-from orchestrator.events import Listener
+from orchestrator.artifacts.run import RunRecord
+from orchestrator.artifacts.workspace import Workspace
+from orchestrator.core.errors import ConfigError, TrainingError, counted
+from orchestrator.core.events import Listener
 from orchestrator.experiments.comparing import Compared, compare_runs
 from orchestrator.experiments.grids import train_points
 from orchestrator.experiments.search import COMPLETE, FAILED, GIVEN_UP
-from orchestrator.experiments.spaces import Choice, Space
 from orchestrator.experiments.sweeps import Sweep, sweep
 from orchestrator.experiments.tta import keep_views, try_views
-from orchestrator.recipe import Recipe
-from orchestrator.records.run import RunRecord
-from orchestrator.records.workspace import Workspace
-from orchestrator.retraining import base_run, settle
-from orchestrator.settings import Settings
+from orchestrator.pipeline.retraining import base_run, settle
+from orchestrator.pipeline.settings import Settings
+from orchestrator.recipes.schema import Recipe
+from orchestrator.recipes.spaces import Choice, Space
 from orchestrator.specialist import Specialist
 
 __all__ = ["Stage", "tune"]

@@ -1,4 +1,4 @@
-"""A member's tensors on disk: weights, and the checkpoint that an interrupted training goes on from.
+"""What an interrupted training goes on from: the checkpoint, and the best epoch so far.
 
 All are written atomically and all are safetensors: nothing is ever unpickled. A checkpoint, and the best epoch beside it, carry
 the identity of their member and a digest of all that they hold, so that neither damage nor another run's file goes unnoticed.
@@ -15,28 +15,20 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from orchestrator.data.files import atomic
-from orchestrator.data.sealed import check_file, damaged, without
-from orchestrator.errors import WeightsError, first_line
-from orchestrator.training.cards import trained_again
-from orchestrator.training.tensors import unshared
+from orchestrator.artifacts.weights import save_tensors
+from orchestrator.core.errors import first_line
+from orchestrator.core.sealed import damaged, without
+from orchestrator.networks.tensors import unshared
 
 __all__ = [
-    "best_tensors", "load_best", "load_checkpoint", "load_weights", "save_best", "save_checkpoint", "save_tensors",
+    "best_tensors", "load_best", "load_checkpoint", "save_best", "save_checkpoint",
 ]  # fmt: skip
 
 
 STARTS_OVER = "run the same command again: this fold then starts over."
-
-
-def save_tensors(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, str] | None = None) -> None:
-    """Writes tensors, and words about them, atomically."""
-    with atomic(path) as temporary:
-        save_file(unshared(tensors), temporary, dict(notes or {}))
 
 
 def _save_sealed(path: Path, identity: str, tensors: Mapping[str, Tensor], note: Any) -> None:
@@ -149,28 +141,6 @@ def load_checkpoint(
             if isinstance(value, Tensor) and value.shape == parameter.shape:
                 entry[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
     return dict(note["counters"])
-
-
-def load_weights(path: Path, model: nn.Module, sha256: str = "", adopt: bool = False) -> None:
-    """Loads a member's weights, checked against their hash.
-
-    Args:
-        path: a safetensors file.
-        model: the network; every tensor must fit.
-        sha256: what the card says; empty skips the check.
-        adopt: put the file's tensors in the place of the network's, instead of copying into them.
-
-    Raises:
-        DamagedError: the file is missing or not the one that was written.
-        WeightsError: the tensors do not fit the network.
-    """
-    if sha256:
-        check_file(path, sha256, trained_again(path.parent))
-    try:
-        model.load_state_dict(load_file(path), assign=adopt)
-    except (SafetensorError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise WeightsError(f"{path}: the weights do not fit the network that the card names ({reason}).") from None
 
 
 def save_best(path: Path, identity: str, tensors: Mapping[str, Tensor]) -> None:

@@ -16,15 +16,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from orchestrator.artifacts.cards import PROGRESS
+from orchestrator.core.errors import TrainingError
+from orchestrator.core.stages import Stages
 from orchestrator.data.augmentation import Augmenter
 from orchestrator.data.loading import Batches, load, why_none_load
 from orchestrator.data.sampling import draw_epoch
-from orchestrator.errors import TrainingError
-from orchestrator.recipe import Recipe
-from orchestrator.stages import Stages
+from orchestrator.networks.devices import autocast, precision_of
+from orchestrator.recipes.schema import Recipe
 from orchestrator.training.cancelling import raise_if_cancelled
-from orchestrator.training.cards import PROGRESS
-from orchestrator.training.devices import autocast, precision_of
 from orchestrator.training.learner import Learner, Progress
 from orchestrator.training.member import MemberJob
 from orchestrator.training.mixing import Mix, draw_mix

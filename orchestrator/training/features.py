@@ -19,14 +19,14 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from orchestrator.data.files import atomic, digest_of, free_room, sha256_of, take_away
+from orchestrator.core.errors import ConfigError, DamagedError, WeightsError, counted
+from orchestrator.core.files import atomic, digest_of, free_room, sha256_of, take_away
+from orchestrator.core.sealed import check_file, read_sealed, write_sealed
 from orchestrator.data.preprocessing import Preprocess
-from orchestrator.data.sealed import check_file, read_sealed, write_sealed
 from orchestrator.data.store import PixelSource
-from orchestrator.errors import ConfigError, DamagedError, WeightsError, counted
-from orchestrator.recipe import Recipe
-from orchestrator.training.backbones import InitialWeights, create, heads_of
-from orchestrator.training.devices import keep_freed_memory
+from orchestrator.networks.backbones import InitialWeights, create, heads_of
+from orchestrator.networks.devices import keep_freed_memory
+from orchestrator.recipes.schema import Recipe
 
 __all__ = ["Features", "body", "build_features", "check_head_alone"]
 

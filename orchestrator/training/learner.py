@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from orchestrator.artifacts.cards import CHECKPOINT, best_file
+from orchestrator.networks.backbones import create, freeze_stages, heads_of, only_head
+from orchestrator.networks.devices import precision_of
 from orchestrator.training import checkpoints
-from orchestrator.training.backbones import create, freeze_stages, heads_of, only_head
-from orchestrator.training.cards import CHECKPOINT, best_file
-from orchestrator.training.devices import precision_of
 from orchestrator.training.member import MemberJob
 from orchestrator.training.optimisers import create_average, create_optimiser
 

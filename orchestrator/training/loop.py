@@ -18,10 +18,7 @@ import torch
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from orchestrator.data.files import sha256_of, sweep, take_away, write_json
-from orchestrator.errors import DeviceError, WorkspaceError
-from orchestrator.metrics import confusion
-from orchestrator.training.cards import (
+from orchestrator.artifacts.cards import (
     CARD,
     CHECKPOINT,
     HELD_OUT,
@@ -34,10 +31,14 @@ from orchestrator.training.cards import (
     read_card,
     write_card,
 )
-from orchestrator.training.checkpoints import best_tensors, load_best, save_best, save_tensors
-from orchestrator.training.devices import keep_freed_memory
+from orchestrator.artifacts.held_out import HeldOut
+from orchestrator.artifacts.weights import save_tensors
+from orchestrator.core.errors import DeviceError, WorkspaceError
+from orchestrator.core.files import sha256_of, sweep, take_away, write_json
+from orchestrator.core.metrics import confusion
+from orchestrator.networks.devices import keep_freed_memory
+from orchestrator.training.checkpoints import best_tensors, load_best, save_best
 from orchestrator.training.epoch import INITIALISE, train_epoch
-from orchestrator.training.held_out import HeldOut
 from orchestrator.training.learner import Learner, Progress
 from orchestrator.training.member import MemberJob
 from orchestrator.training.scoring import held_out_probabilities, scores_of

@@ -12,14 +12,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from orchestrator.artifacts.cards import identity_of
 from orchestrator.data.preprocessing import Preprocess
 from orchestrator.data.sampling import class_factors, epoch_size, expected_draws
 from orchestrator.data.store import Rows
-from orchestrator.recipe import Recipe
-from orchestrator.training.backbones import InitialWeights
+from orchestrator.networks.backbones import InitialWeights
+from orchestrator.networks.heads import Head, photo_weights
+from orchestrator.recipes.schema import Recipe
 from orchestrator.training.cancelling import Cancel
-from orchestrator.training.cards import identity_of
-from orchestrator.training.heads import Head, photo_weights
 
 __all__ = ["MemberJob"]
 

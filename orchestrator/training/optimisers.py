@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
-from orchestrator.recipe import Recipe
-from orchestrator.training.backbones import heads_of
+from orchestrator.networks.backbones import heads_of
+from orchestrator.recipes.schema import Recipe
 
 if TYPE_CHECKING:
     from timm.utils.model_ema import ModelEmaV3

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from orchestrator.recipe import Recipe
+from orchestrator.recipes.schema import Recipe
 
 __all__ = ["falls", "rate_factor"]
 

@@ -7,14 +7,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from orchestrator.core.errors import counted
+from orchestrator.core.metrics import score
 from orchestrator.data.loading import Batches, load
-from orchestrator.errors import counted
-from orchestrator.metrics import score
+from orchestrator.networks.devices import autocast
+from orchestrator.networks.views import mean_over_views
 from orchestrator.training.cancelling import raise_if_cancelled
-from orchestrator.training.devices import autocast
 from orchestrator.training.epoch import diverged, loading_processes, network_input
 from orchestrator.training.member import MemberJob
-from orchestrator.training.views import mean_over_views
 
 __all__ = ["held_out_probabilities", "scores_of"]
 

@@ -15,9 +15,9 @@ import torch
 from rich.console import Console
 
 from orchestrator import __version__
+from orchestrator.artifacts.environment import git_revision
 from orchestrator.cli import console
 from orchestrator.data.readers import read
-from orchestrator.records.environment import git_revision
 from tests.conftest import ROOT, Done, edit_sealed, hashes, tiny, train
 
 Orch = Callable[..., Done]
@@ -273,7 +273,7 @@ def test_out_of_memory_while_predicting_says_what_to_lower(
         raise error
 
     monkeypatch.delenv("ORCH_DEBUG", raising=False)
-    monkeypatch.setattr("orchestrator.ensemble.predictor.Predictor.predict", fail)
+    monkeypatch.setattr("orchestrator.inference.predictor.Predictor.predict", fail)
     done = orch("predict", people / "eval" / "images", "-w", workspace)
     assert (done.code, told in done.err) == (2, True), done.err
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from orchestrator.choosing import make_current
-from orchestrator.evaluation.intervals import difference
-from orchestrator.records.workspace import Workspace
+from orchestrator.artifacts.workspace import Workspace
+from orchestrator.ensembling.choosing import make_current
+from orchestrator.ensembling.intervals import difference
 from tests.conftest import Done, tiny, train
 
 Orch = Callable[..., Done]

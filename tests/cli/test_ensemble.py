@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from orchestrator import ensembling
-from orchestrator.labels import CLASSES, TASKS
+from orchestrator.core.labels import CLASSES, TASKS
+from orchestrator.ensembling import build as ensembling
 from tests.conftest import Done, edit_sealed, tiny, train
 
 Orch = Callable[..., Done]

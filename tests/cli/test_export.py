@@ -139,7 +139,7 @@ def test_exports_never_overwrite_other_files_and_need_photos_to_check_on(
         raise AssertionError("a member was loaded")
 
     with monkeypatch.context() as patch:
-        patch.setattr("orchestrator.opening.load_members", load)
+        patch.setattr("orchestrator.inference.opening.load_members", load)
         done = orch("export", "--out", tmp_path / "out", "-w", workspace)
     assert done.code == 2
     assert "Give some: --photos DIR" in done.err

@@ -19,18 +19,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.artifacts.origins import plan_of
+from orchestrator.artifacts.run import RunRecord
+from orchestrator.artifacts.workspace import Workspace
+from orchestrator.core.errors import DataError
+from orchestrator.core.labels import CLASSES, TASKS
 from orchestrator.data.extra import EVERY_FOLD, read_extra
 from orchestrator.data.store import JoinedRows
-from orchestrator.errors import DataError
-from orchestrator.inputs import read_inputs
-from orchestrator.labels import CLASSES, TASKS
-from orchestrator.preparation import Work, missing_jobs
-from orchestrator.records.origins import plan_of
-from orchestrator.records.run import RunRecord
-from orchestrator.records.workspace import Workspace
-from orchestrator.settings import Settings
+from orchestrator.networks.heads import SoftAgeHead
+from orchestrator.pipeline.inputs import read_inputs
+from orchestrator.pipeline.preparation import Work, missing_jobs
+from orchestrator.pipeline.settings import Settings
 from orchestrator.specialists import SPECIALISTS, TRAINABLE
-from orchestrator.training.heads import SoftAgeHead
 from tests.conftest import ROOT, TINY, Done, hashes, member_files, tiny, train
 
 Orch = Callable[..., Done]
@@ -40,7 +40,7 @@ Orch = Callable[..., Done]
 def others(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six other synthetic people with a table: two of them without a mask word, two with a band for an age."""
     from orchestrator.data.contest import read_contest
-    from orchestrator.data.synthetic import write_people
+    from orchestrator.synthetic.people import write_people
 
     root = tmp_path_factory.mktemp("others")
     write_people(root, 6, 2, seed=99)
@@ -209,9 +209,9 @@ def test_pseudo_labels_come_from_the_folds_own_members_and_train_them_alone(
     assert set(table["plan"]) == {record.plan["digest"][:12]}
     # By hand: the labels of fold 1 are those of the single members that hold fold 1 out.
     from orchestrator.data.preprocessing import decode
-    from orchestrator.ensemble.engines import torch_runners
-    from orchestrator.ensemble.member import load_members
-    from orchestrator.ensemble.trunk import whole
+    from orchestrator.inference.engines import torch_runners
+    from orchestrator.inference.member import load_members
+    from orchestrator.inference.trunk import whole
 
     for task in TASKS:
         members = load_members(member_files(workspace, f"{task}-0001", 1))
@@ -306,7 +306,7 @@ def test_what_cannot_label_by_folds_is_told_with_a_command_that_can(
         raise AssertionError("a member was loaded")
 
     with monkeypatch.context() as patch:
-        patch.setattr("orchestrator.opening.load_members", load)
+        patch.setattr("orchestrator.inference.opening.load_members", load)
         done = orch(*words)
     assert done.code == 2
     assert "tables from elsewhere know no folds" in done.err
@@ -407,7 +407,7 @@ def test_specialists_are_unchanged_by_what_is_not_given(people: Path, workspace:
     settings = Settings(people / "train", workspace, changes=TINY, k=3, jobs=1, device="cpu")
     inputs = read_inputs(settings, {"age": SPECIALISTS["age"]})
     record = RunRecord.load(workspace / "age-0001")
-    from orchestrator.run_plans import RunPlan
+    from orchestrator.pipeline.run_plans import RunPlan
 
     assert RunPlan(settings, inputs, "age").key == record.key
     assert "extra" not in record.data

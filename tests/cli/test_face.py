@@ -15,17 +15,17 @@ import pandas as pd
 import pytest
 
 from orchestrator.combining.combiners import SoftVote
-from orchestrator.commands import orch as orch_command
-from orchestrator.config import load_recipes
+from orchestrator.core.commands import orch as orch_command
+from orchestrator.core.errors import ConfigError
 from orchestrator.data.preprocessing import Geometry, decode
 from orchestrator.data.store import build_stores
-from orchestrator.ensemble.engines import torch_runners
-from orchestrator.ensemble.member import load_members
-from orchestrator.ensemble.predictor import start_predictor
-from orchestrator.ensemble.trunk import whole
-from orchestrator.errors import ConfigError
-from orchestrator.pipeline import train_all
-from orchestrator.settings import Settings
+from orchestrator.inference.engines import torch_runners
+from orchestrator.inference.member import load_members
+from orchestrator.inference.predictor import start_predictor
+from orchestrator.inference.trunk import whole
+from orchestrator.pipeline.settings import Settings
+from orchestrator.pipeline.training import train_all
+from orchestrator.recipes.load import load_recipes
 from orchestrator.specialists import SPECIALISTS, TRAINABLE
 from tests.conftest import TINY, Done, edit_sealed, hashes, listening, member_files, tiny, train
 

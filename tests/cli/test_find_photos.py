@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from orchestrator.answers import write_probabilities
+from orchestrator.core.errors import DataError, Problem, printable
+from orchestrator.core.files import write_json
 from orchestrator.data.check import check
-from orchestrator.data.files import write_json
-from orchestrator.errors import DataError, Problem, printable
-from orchestrator.prediction import Prediction, find_photos
+from orchestrator.inference.predictions import Prediction, find_photos
+from orchestrator.inference.tables import write_probabilities
 from tests.conftest import ROOT, Done, tiny
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.errors import ConfigError
+from orchestrator.core.errors import ConfigError
 from orchestrator.experiments.points import points_of
 from tests.conftest import Done, edit_sealed, hashes, tiny, train
 

@@ -17,16 +17,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from orchestrator.artifacts.ensembles import EnsembleMember, EnsembleRecord
 from orchestrator.combining.answers import Answers, Voter
 from orchestrator.combining.combiners import SoftVote
 from orchestrator.combining.votes import soft_vote
-from orchestrator.config import load_recipes
-from orchestrator.ensemble.external import ExternalTable, read_external
-from orchestrator.errors import DataError
-from orchestrator.labels import CLASS_COUNTS, CLASSES, JOINT, LABELS, TASKS, decompose, joint_probabilities, marginals
-from orchestrator.records.ensembles import EnsembleMember, EnsembleRecord
+from orchestrator.core.errors import DataError
+from orchestrator.core.labels import (
+    CLASS_COUNTS,
+    CLASSES,
+    JOINT,
+    LABELS,
+    TASKS,
+    decompose,
+    joint_probabilities,
+    marginals,
+)
+from orchestrator.ensembling.external import ExternalTable, read_external
+from orchestrator.networks.heads import ClassHead, JointHead, head_from_dict, head_of
+from orchestrator.recipes.load import load_recipes
 from orchestrator.specialists import TRAINABLE
-from orchestrator.training.heads import ClassHead, JointHead, head_from_dict, head_of
 from tests.conftest import TINY, Done, Silent, hashes, member_files, tiny, train
 
 Orch = Callable[..., Done]
@@ -35,8 +44,8 @@ Orch = Callable[..., Done]
 @pytest.fixture(scope="module")
 def with_joint(people: Path, trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The trained workspace with a joint run beside the specialists."""
-    from orchestrator.pipeline import retrain
-    from orchestrator.settings import Settings
+    from orchestrator.pipeline.settings import Settings
+    from orchestrator.pipeline.training import retrain
 
     place = tmp_path_factory.mktemp("joint") / "runs"
     shutil.copytree(trained, place)
@@ -128,9 +137,9 @@ def test_a_joint_network_votes_in_every_task_beside_the_specialists(
     ]
     assert answer["asked"] == 12
     from orchestrator.data.preprocessing import decode
-    from orchestrator.ensemble.engines import torch_runners
-    from orchestrator.ensemble.member import load_members
-    from orchestrator.ensemble.trunk import whole
+    from orchestrator.inference.engines import torch_runners
+    from orchestrator.inference.member import load_members
+    from orchestrator.inference.trunk import whole
 
     members = load_members(member_files(place, "joint-0001", 0, 1, 2))
     answers = [

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.inputs import OF_NETWORKS
-from orchestrator.recipe import Recipe
+from orchestrator.pipeline.inputs import OF_NETWORKS
+from orchestrator.recipes.schema import Recipe
 from tests.conftest import ROOT, Done
 
 Orch = Callable[..., Done]

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from orchestrator.labels import CLASSES, TASKS
+from orchestrator.core.labels import CLASSES, TASKS
 from tests.conftest import Done, close_to_readers, hashes
 
 Orch = Callable[..., Done]
@@ -215,7 +215,7 @@ def test_outputs_are_checked_before_any_work_and_never_written_over_inputs(
     def load(*_: object, **__: object) -> None:
         raise AssertionError("a member was loaded")
 
-    monkeypatch.setattr("orchestrator.opening.load_members", load)
+    monkeypatch.setattr("orchestrator.inference.opening.load_members", load)
     copy, link = tmp_path / "ev", tmp_path / "link.csv"
     shutil.copytree(people / "eval", copy)
     link.symlink_to(copy / "info.csv")

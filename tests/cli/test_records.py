@@ -16,14 +16,14 @@ from filelock import FileLock
 from PIL import Image
 from sklearn.metrics import f1_score
 
-from orchestrator.ensembling import build_ensemble
-from orchestrator.errors import ConfigError, WorkspaceError
-from orchestrator.evaluation.intervals import difference
-from orchestrator.labels import TASKS
-from orchestrator.records.deletion import check_unused, delete
-from orchestrator.records.filters import conditions_of, in_order
-from orchestrator.records.run import RunRecord
-from orchestrator.records.workspace import Workspace
+from orchestrator.artifacts.deletion import check_unused, delete
+from orchestrator.artifacts.filters import conditions_of, in_order
+from orchestrator.artifacts.run import RunRecord
+from orchestrator.artifacts.workspace import Workspace
+from orchestrator.core.errors import ConfigError, WorkspaceError
+from orchestrator.core.labels import TASKS
+from orchestrator.ensembling.build import build_ensemble
+from orchestrator.ensembling.intervals import difference
 from tests.conftest import ROOT, Done, close_to_readers, edit_held_out, edit_sealed, hashes, tiny, train
 
 Orch = Callable[..., Done]
@@ -32,8 +32,8 @@ Orch = Callable[..., Done]
 @pytest.fixture(scope="module")
 def three(people: Path, trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The trained workspace with two more age runs: another rate, and other folds with another loss."""
-    from orchestrator.pipeline import retrain
-    from orchestrator.settings import Settings
+    from orchestrator.pipeline.settings import Settings
+    from orchestrator.pipeline.training import retrain
     from orchestrator.specialists import SPECIALISTS
     from tests.conftest import TINY, Silent
 

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from orchestrator.labels import LABELS, TASKS, decompose
+from orchestrator.core.labels import LABELS, TASKS, decompose
 from tests.conftest import ROOT, Done
 
 Orch = Callable[..., Done]

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from orchestrator.config import load_recipes
-from orchestrator.errors import DamagedError
+from orchestrator.artifacts.run import RunRecord
+from orchestrator.core.errors import DamagedError
 from orchestrator.experiments.search import Search
-from orchestrator.experiments.spaces import parse_space
-from orchestrator.records.run import RunRecord
+from orchestrator.recipes.load import load_recipes
+from orchestrator.recipes.spaces import parse_space
 from orchestrator.specialists import SPECIALISTS
 from tests.conftest import ROOT, Done, hashes, tiny, train
 

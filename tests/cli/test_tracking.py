@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.errors import ConfigError, DamagedError
-from orchestrator.events import TrainingBegun, TrainingEnded, all_of
+from orchestrator.artifacts.run import RunRecord
+from orchestrator.core.errors import ConfigError, DamagedError
+from orchestrator.core.events import TrainingBegun, TrainingEnded, all_of
 from orchestrator.experiments import trackers, tracking
-from orchestrator.records.run import RunRecord
 from tests.conftest import Done, Silent, edit_sealed, hashes, tiny, train
 
 Orch = Callable[..., Done]
@@ -182,8 +182,8 @@ def test_a_training_that_goes_on_tells_every_epoch_once(people: Path, workspace:
 def test_a_tracker_that_fails_costs_no_training(
     people: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch, told: list[str]
 ) -> None:
-    from orchestrator.pipeline import retrain
-    from orchestrator.settings import Settings
+    from orchestrator.pipeline.settings import Settings
+    from orchestrator.pipeline.training import retrain
     from orchestrator.specialists import SPECIALISTS
     from tests.conftest import TINY
 

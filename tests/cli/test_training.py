@@ -17,14 +17,14 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from orchestrator.artifacts.run import RunRecord
+from orchestrator.artifacts.workspace import Workspace
+from orchestrator.core.errors import ConfigError
+from orchestrator.core.events import Event, TrainingBegun, TrainingEnded
 from orchestrator.data.readers import read
-from orchestrator.errors import ConfigError
-from orchestrator.events import Event, TrainingBegun, TrainingEnded
 from orchestrator.execution import local
-from orchestrator.experiments.spaces import STAGES, read_stages
-from orchestrator.records.run import RunRecord
-from orchestrator.records.workspace import Workspace
-from orchestrator.settings import Settings, changes_of, recipes_of
+from orchestrator.pipeline.settings import Settings, changes_of, recipes_of
+from orchestrator.recipes.spaces import STAGES, read_stages
 from orchestrator.specialists import TRAINABLE
 from tests.conftest import TINY, Done, Silent, edit_sealed, hashes, tiny, train
 
@@ -319,8 +319,8 @@ def test_going_on_under_other_versions_is_told(orch: Orch, people: Path, workspa
 
 
 def test_a_draw_goes_by_mask_state_unless_told_otherwise(people: Path, tmp_path: Path) -> None:
-    from orchestrator.pipeline import first_jobs, train_all
-    from orchestrator.settings import Settings
+    from orchestrator.pipeline.settings import Settings
+    from orchestrator.pipeline.training import first_jobs, train_all
     from orchestrator.specialists import SPECIALISTS
 
     for change, kinds in (("draw_by=mask", {0: 5, 1: 1, 2: 1}), ("draw_by=photo", {0: 7})):
@@ -338,8 +338,8 @@ def test_the_live_table_shows_every_member_and_how_it_ended(
 ) -> None:
     from rich.console import Console
 
-    from orchestrator import pipeline
     from orchestrator.cli.display import TrainingDisplay
+    from orchestrator.pipeline import training as pipeline
     from orchestrator.specialists import SPECIALISTS
 
     shown: list[str] = []

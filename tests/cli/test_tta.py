@@ -50,9 +50,9 @@ def test_views_are_counted_kept_and_predict_as_they_score(orch: Orch, people: Pa
     assert weights[0].samefile(weights[1])
     # A member predicts with the views that it was scored with: its held-out photos get its held-out probabilities.
     assert orch("ensemble", "-w", workspace, "--members", "age=age-0002").code == 0
-    from orchestrator.ensemble.engines import torch_runners
-    from orchestrator.ensemble.member import load_members
-    from orchestrator.ensemble.trunk import split
+    from orchestrator.inference.engines import torch_runners
+    from orchestrator.inference.member import load_members
+    from orchestrator.inference.trunk import split
 
     (member,) = load_members(member_files(workspace, "age-0002", 0))
     assert member.views == ("flip", "zoom")
@@ -86,7 +86,9 @@ def test_other_photos_than_those_trained_on_are_refused(
     assert "not the photos that age-0001 was trained on" in done.err
     moved = tmp_path / "moved"
     shutil.copytree(people, moved)
-    monkeypatch.setattr("orchestrator.records.origins.Path", lambda _source: tmp_path / "gone/train")  # where they were
+    monkeypatch.setattr(
+        "orchestrator.artifacts.origins.Path", lambda _source: tmp_path / "gone/train"
+    )  # where they were
     done = orch("tta", "age-0001", "-w", workspace)
     assert done.code == 2
     assert f"{tmp_path / 'gone/train'}: nothing is there" in done.err
@@ -117,7 +119,7 @@ def test_each_training_keeps_its_own_views(orch: Orch, people: Path, workspace: 
 def test_answers_that_are_no_numbers_are_refused(orch: Orch, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
-    from orchestrator.ensemble.member import Answers
+    from orchestrator.inference.member import Answers
 
     real = Answers.forward
     monkeypatch.setattr(Answers, "forward", lambda self, photos: real(self, photos) * torch.nan)

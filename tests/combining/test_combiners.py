@@ -19,7 +19,7 @@ from orchestrator.combining import COLUMN, STRATEGIES
 from orchestrator.combining.answers import Answers, Voter
 from orchestrator.combining.combiners import COMBINERS, Combined, Combiner, SoftVote, read_combiner
 from orchestrator.combining.votes import Decision, soft_vote
-from orchestrator.labels import CLASS_COUNTS, TASKS, compose
+from orchestrator.core.labels import CLASS_COUNTS, TASKS, compose
 from tests.conftest import Done
 
 Orch = Callable[..., Done]
@@ -136,7 +136,7 @@ def test_a_new_combiner_is_a_class_and_its_name(
     name, images = kind.name, people / "eval/images"
     monkeypatch.setitem(COMBINERS, name, kind)
     monkeypatch.setitem(COLUMN, name, "p")
-    for place in ("orchestrator.combining", "orchestrator.ensembling", "orchestrator.records.repair"):
+    for place in ("orchestrator.combining", "orchestrator.ensembling.build", "orchestrator.artifacts.repair"):
         monkeypatch.setattr(importlib.import_module(place), "STRATEGIES", (*STRATEGIES, name))
     done = orch("ensemble", "--strategy", name, "-w", workspace, "--json")
     assert done.code == 0, done.err

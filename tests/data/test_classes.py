@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.core.labels import CLASSES
 from orchestrator.data.classes import check_classes
 from orchestrator.data.folds import FoldPlan
 from orchestrator.data.photos import Photos
-from orchestrator.labels import CLASSES
 from tests.conftest import Done, tiny
 
 Row = tuple[str, str, str, float]  # person, mask, gender, age

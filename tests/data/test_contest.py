@@ -6,11 +6,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from orchestrator.core.errors import DataError, Problem
 from orchestrator.data.check import check
 from orchestrator.data.contest import MASK_OF_STEM, Person, person_keys, read_eval
 from orchestrator.data.readers import inspect, read
 from orchestrator.data.tables import read_table
-from orchestrator.errors import DataError, Problem
 from tests.conftest import Done
 
 ROWS = [

@@ -19,12 +19,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from orchestrator.core.errors import PhotoError
+from orchestrator.core.files import sha256_of
 from orchestrator.data import decoding
 from orchestrator.data.check import check
 from orchestrator.data.decoding import FORMATS, UndecodableError, read_photo, size_of
-from orchestrator.data.files import sha256_of
 from orchestrator.data.preprocessing import decode
-from orchestrator.errors import PhotoError
 from tests.conftest import Done, close_to_readers
 
 PIXELS = np.random.default_rng(5).integers(0, 256, (24, 16, 3), dtype=np.uint8)

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.core.errors import DamagedError, PlanError
 from orchestrator.data.folds import FoldPlan, plan_folds
-from orchestrator.errors import DamagedError, PlanError
 
 BANDS = ((18, 29), (30, 59), (60, 80))
 

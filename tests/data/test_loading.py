@@ -12,10 +12,10 @@ import joblib
 import numpy as np
 import pytest
 
+from orchestrator.core.errors import ConfigError, PhotoError, TrainingError
 from orchestrator.data import loading, sharing
 from orchestrator.data.augmentation import Augment, Augmenter
 from orchestrator.data.loading import Batches, load, why_none_load
-from orchestrator.errors import ConfigError, PhotoError, TrainingError
 from orchestrator.execution.local import LocalExecutor
 from tests.conftest import ROOT
 
@@ -149,7 +149,7 @@ def test_shared_memory_without_room_for_semaphores_is_named(options: str, told: 
         options,
         "import numpy as np\n"
         "from orchestrator.data.loading import Batches, load\n"
-        "from orchestrator.errors import OrchestratorError\n"
+        "from orchestrator.core.errors import OrchestratorError\n"
         "from orchestrator.execution.local import LocalExecutor\n"
         "from tests.data.test_loading import Rows\n"
         'for one in (lambda: list(load(Batches(Rows(), np.arange(50), 8), 2)), lambda: LocalExecutor(2).places(4, "cpu")):\n'

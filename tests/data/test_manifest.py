@@ -4,8 +4,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from orchestrator.core.errors import ConfigError, DataError
 from orchestrator.data.readers import inspect, read
-from orchestrator.errors import ConfigError, DataError
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.core.errors import DataError
 from orchestrator.data.hashes import HashCache
 from orchestrator.data.photos import Photos
 from orchestrator.data.readers import read
-from orchestrator.errors import DataError
 
 
 def test_the_fingerprint_is_of_content_not_of_order_place_or_date(tmp_path: Path, people: Path) -> None:

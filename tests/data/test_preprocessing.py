@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from orchestrator.core.errors import PhotoError
 from orchestrator.data.preprocessing import Geometry, Preprocess, decode
-from orchestrator.errors import PhotoError
 
 RED = (200, 30, 40)
 

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from orchestrator.core.errors import DataError, LeakError
 from orchestrator.data.extra import read_extra
 from orchestrator.data.places import find_file, no_file
 from orchestrator.data.readers import inspect, read
 from orchestrator.data.spelling import clean, lookalikes, near, near_people, odd_character, visible
-from orchestrator.errors import DataError, LeakError
 from tests.conftest import Done
 
 NAMES = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=12)

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from orchestrator.core.errors import DataError, StoreError
 from orchestrator.data import store as store_module
 from orchestrator.data.hashes import HashCache
 from orchestrator.data.preprocessing import Geometry, decode
 from orchestrator.data.readers import read
 from orchestrator.data.store import DirectPixels, build_stores, store_key
-from orchestrator.errors import DataError, StoreError
 
 GEOMETRIES = (Geometry(32, 24, 0.8, 0.4), Geometry(16, 16))
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.core.errors import DataError
 from orchestrator.data.lines import write_rows
 from orchestrator.data.tables import read_table, text
-from orchestrator.errors import DataError
 
 CELLS = st.text(st.characters(exclude_categories=("Cs", "Cc")) | st.sampled_from(',"\n'), max_size=8)
 

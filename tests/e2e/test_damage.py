@@ -73,14 +73,14 @@ OTHERS = {"age-0001": "age-0002", "soft-0001": "soft-0002"}
 @pytest.fixture(scope="module")
 def whole(trained: Path, people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace with everything in it: two runs of age, two ensembles, of which one has a table beside it, notes."""
-    from orchestrator.choosing import choose_runs
-    from orchestrator.data.sealed import write_sealed
-    from orchestrator.ensemble.external import read_external
-    from orchestrator.ensembling import build_ensemble
-    from orchestrator.pipeline import retrain
-    from orchestrator.records.annotations import Annotations
-    from orchestrator.records.workspace import Workspace
-    from orchestrator.settings import Settings
+    from orchestrator.artifacts.annotations import Annotations
+    from orchestrator.artifacts.workspace import Workspace
+    from orchestrator.core.sealed import write_sealed
+    from orchestrator.ensembling.build import build_ensemble
+    from orchestrator.ensembling.choosing import choose_runs
+    from orchestrator.ensembling.external import read_external
+    from orchestrator.pipeline.settings import Settings
+    from orchestrator.pipeline.training import retrain
     from orchestrator.specialists import SPECIALISTS
     from tests.conftest import TINY, Silent
 

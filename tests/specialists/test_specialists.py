@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.config import load_recipes
-from orchestrator.labels import CLASSES, TASKS
+from orchestrator.core.labels import CLASSES, TASKS
+from orchestrator.recipes.load import load_recipes
 from orchestrator.specialists import SPECIALISTS
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from orchestrator.errors import DamagedError
-from orchestrator.training import cards, checkpoints, loop
+from orchestrator.artifacts import cards
+from orchestrator.core.errors import DamagedError
+from orchestrator.training import checkpoints, loop
 from orchestrator.training.loop import train_fold
 from tests.training.test_loop import job_of
 

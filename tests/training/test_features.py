@@ -11,14 +11,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from orchestrator.combining.combiners import SoftVote
-from orchestrator.config import load_recipes
+from orchestrator.core.errors import ConfigError
+from orchestrator.core.labels import TASKS, columns_of
 from orchestrator.data.preprocessing import decode
-from orchestrator.ensemble.engines import torch_runners
-from orchestrator.ensemble.member import load_members
-from orchestrator.ensemble.predictor import start_predictor
-from orchestrator.ensemble.trunk import whole
-from orchestrator.errors import ConfigError
-from orchestrator.labels import TASKS, columns_of
+from orchestrator.inference.engines import torch_runners
+from orchestrator.inference.member import load_members
+from orchestrator.inference.predictor import start_predictor
+from orchestrator.inference.trunk import whole
+from orchestrator.recipes.load import load_recipes
 from orchestrator.specialists import SPECIALISTS
 from orchestrator.training.features import check_head_alone
 from tests.conftest import Done, hashes, member_files, tiny, train

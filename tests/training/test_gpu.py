@@ -7,11 +7,12 @@ import pandas as pd
 import pytest
 import torch
 
+from orchestrator.artifacts import cards
+from orchestrator.artifacts.cards import read_card
+from orchestrator.artifacts.weights import load_weights
 from orchestrator.data.augmentation import Augment
-from orchestrator.training import cards, checkpoints
-from orchestrator.training.backbones import create
-from orchestrator.training.cards import read_card
-from orchestrator.training.devices import gpu_count, resolve_device
+from orchestrator.networks.backbones import create
+from orchestrator.networks.devices import gpu_count, resolve_device
 from orchestrator.training.loop import train_fold
 from tests.training.test_loop import Stripes, job_of
 
@@ -29,7 +30,7 @@ def test_a_member_learns_on_a_gpu_and_predicts_the_same_on_a_cpu(tmp_path: Path,
     assert card["device"].startswith("cuda")
     assert card["scores"]["macro_f1"] > 0.6
     model = create(read_card(job.folder)["backbone"], 3).eval()
-    checkpoints.load_weights(job.folder / cards.WEIGHTS, model)
+    load_weights(job.folder / cards.WEIGHTS, model)
     pixels = torch.from_numpy(Stripes(job.table["truth"].to_numpy()).take(job.held_out))
     with torch.inference_mode():
         here = job.head.probabilities(model(job.preprocess.normalise(pixels))).numpy()

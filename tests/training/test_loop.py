@@ -12,19 +12,20 @@ import torch
 from filelock import FileLock
 from safetensors import SafetensorError
 
-from orchestrator.config import load_recipes
+from orchestrator.artifacts import cards
+from orchestrator.artifacts.cards import read_card
+from orchestrator.core.errors import DeviceError, TrainingError, WorkspaceError
+from orchestrator.core.events import EpochEnded, Event, MemberEnded, nobody
 from orchestrator.data.augmentation import Augmenter
 from orchestrator.data.preprocessing import Geometry, Preprocess
 from orchestrator.data.store import PixelSource
-from orchestrator.errors import DeviceError, TrainingError, WorkspaceError
-from orchestrator.events import EpochEnded, Event, MemberEnded, nobody
 from orchestrator.execution.local import LocalExecutor, claim_gpu
+from orchestrator.networks.backbones import InitialWeights
+from orchestrator.networks.heads import head_of
+from orchestrator.recipes.load import load_recipes
 from orchestrator.specialists import SPECIALISTS
-from orchestrator.training import cards, checkpoints, epoch, learner, loop, scoring
-from orchestrator.training.backbones import InitialWeights
+from orchestrator.training import checkpoints, epoch, learner, loop, scoring
 from orchestrator.training.cancelling import CancelFile
-from orchestrator.training.cards import read_card
-from orchestrator.training.heads import head_of
 from orchestrator.training.loop import train_fold
 from orchestrator.training.member import MemberJob
 from tests.conftest import TINY

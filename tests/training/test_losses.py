@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
-from orchestrator.training.heads import SoftAgeHead
-from orchestrator.training.losses import corn, cross_entropy, focal, soft_f1
+from orchestrator.networks.heads import SoftAgeHead
+from orchestrator.networks.losses import corn, cross_entropy, focal, soft_f1
 
 GAMMAS = [0.0, 0.1, 0.5, 1.0, 2.0, 10.0]
 batches = st.tuples(st.integers(0, 2**31 - 1), st.integers(1, 12), st.integers(2, 5))

@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orchestrator.config import load_recipes, recipe_files
 from orchestrator.data.preprocessing import Preprocess
+from orchestrator.networks.backbones import InitialWeights, preprocess_of
+from orchestrator.networks.heads import head_of
+from orchestrator.recipes.load import load_recipes, recipe_files
 from orchestrator.specialists import TRAINABLE
-from orchestrator.training.backbones import InitialWeights, preprocess_of
 from orchestrator.training.epoch import train_epoch
-from orchestrator.training.heads import head_of
 from orchestrator.training.learner import Learner, Progress
 from orchestrator.training.member import MemberJob
 from orchestrator.training.scoring import held_out_probabilities

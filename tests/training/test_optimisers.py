@@ -6,8 +6,8 @@ import timm
 import torch
 from torch import nn
 
-from orchestrator.config import load_recipes
-from orchestrator.recipe import Optimiser
+from orchestrator.recipes.load import load_recipes
+from orchestrator.recipes.schema import Optimiser
 from orchestrator.specialists import SPECIALISTS
 from orchestrator.training.optimisers import create_average, create_optimiser, set_rate, uphill
 

@@ -6,8 +6,9 @@ from typing import get_args
 
 import pytest
 
-from orchestrator.recipe import Optimiser, Schedule
-from orchestrator.training import cards, checkpoints, loop
+from orchestrator.artifacts import cards
+from orchestrator.recipes.schema import Optimiser, Schedule
+from orchestrator.training import checkpoints, loop
 from orchestrator.training.loop import train_fold
 from tests.training.test_loop import job_of
 

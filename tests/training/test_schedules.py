@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau, StepLR
 
-from orchestrator.config import load_recipes
-from orchestrator.recipe import Recipe
+from orchestrator.recipes.load import load_recipes
+from orchestrator.recipes.schema import Recipe
 from orchestrator.specialists import SPECIALISTS
 from orchestrator.training.schedules import falls, rate_factor
 

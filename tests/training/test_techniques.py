@@ -11,16 +11,17 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from orchestrator.errors import ConfigError
-from orchestrator.stages import Stages
-from orchestrator.training import cards, epoch
-from orchestrator.training.backbones import check_backbone
+from orchestrator.artifacts import cards
+from orchestrator.core.errors import ConfigError
+from orchestrator.core.stages import Stages
+from orchestrator.networks.backbones import check_backbone
+from orchestrator.networks.views import VIEWS, mean_over_views
+from orchestrator.training import epoch
 from orchestrator.training.epoch import Batch, _step
 from orchestrator.training.learner import Learner, Progress
 from orchestrator.training.loop import train_fold
 from orchestrator.training.member import MemberJob
 from orchestrator.training.scoring import held_out_probabilities
-from orchestrator.training.views import VIEWS, mean_over_views
 from tests.training.test_loop import job_of
 
 

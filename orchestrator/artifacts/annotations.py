@@ -1,0 +1,65 @@
+"""What people write beside a run: a note and tags. The run itself stays as it was trained."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from orchestrator.core.errors import ConfigError
+from orchestrator.core.sealed import read_sealed, without, write_sealed
+
+__all__ = ["Annotations", "check_tag"]
+
+FILE = "notes.json"
+ANNOTATIONS_FORMAT, KIND = 2, "notes"
+TAG = re.compile(r"[\w.+-]{1,40}")
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """A run's note and tags.
+
+    Attributes:
+        note: free text; empty for none.
+        tags: words, sorted.
+    """
+
+    note: str = ""
+    tags: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, folder: Path) -> Annotations:
+        """Those of a run's folder; empty where nobody has written any.
+
+        Raises:
+            DamagedError: the file is damaged, or another run's.
+        """
+        path = folder / FILE
+        if not os.path.lexists(path):
+            return cls()
+        way_out = without(path, "go on without its note and tags.")
+        value = read_sealed(path, KIND, folder.name, ANNOTATIONS_FORMAT, way_out)
+        return cls(str(value["note"]), tuple(value["tags"]))
+
+    def write(self, folder: Path) -> None:
+        """Writes them atomically."""
+        write_sealed(folder / FILE, KIND, folder.name, ANNOTATIONS_FORMAT, asdict(self))
+
+    def tagged(self, tags: Iterable[str], remove: bool = False) -> Annotations:
+        """With some tags more, or fewer."""
+        known = set(self.tags)
+        return Annotations(self.note, tuple(sorted(known - set(tags) if remove else known | set(tags))))
+
+
+def check_tag(word: str) -> str:
+    """A word that may be a tag.
+
+    Raises:
+        ConfigError: it holds spaces or signs.
+    """
+    if not TAG.fullmatch(word):
+        raise ConfigError(f"--tag '{word}': a tag is one word of letters, digits and . _ + -, at most 40.")
+    return word

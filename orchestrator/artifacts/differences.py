@@ -1,0 +1,82 @@
+"""What two runs have in common and in what they differ, as far as records tell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from orchestrator.artifacts.run import RunRecord
+    from orchestrator.data.folds import FoldPlan
+    from orchestrator.recipes.schema import Recipe
+
+__all__ = ["chosen", "differences", "flat", "near", "settings_of"]
+
+NEAR = 2  # settings: with more, a run is another experiment
+SHOWN = 3  # runs
+
+
+def flat(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe's settings with `augment.flip` and the like as keys; `about` and `workers`, which change no result, left out."""
+    from orchestrator.recipes.schema import Recipe
+
+    whole = Recipe.model_validate(recipe).model_dump(mode="json")
+    augment = {f"augment.{key}": value for key, value in whole.pop("augment").items()}
+    return {key: value for key, value in (whole | augment).items() if key not in ("about", "workers")}
+
+
+def chosen(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that are not at their defaults; those without a default count as chosen."""
+    from orchestrator.data.augmentation import Augment
+    from orchestrator.recipes.schema import Recipe
+
+    fields = {**Recipe.model_fields, **{f"augment.{key}": field for key, field in Augment.model_fields.items()}}
+    found = {}
+    for key, value in flat(recipe).items():
+        default = fields[key].get_default(call_default_factory=True)
+        if value != (list(default) if isinstance(default, tuple) else default):
+            found[key] = value
+    return found
+
+
+def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The settings in which two recipes differ: key -> (of the one, of the other)."""
+    left, right = flat(one), flat(other)
+    return {key: (left[key], right[key]) for key in left if left[key] != right[key]}
+
+
+def settings_of(run: RunRecord) -> dict[str, Any]:
+    """All that may differ between two runs of a specialist: the recipe's settings, and where they come from."""
+    plan = run.plan or {"digest": "none", "k": 0}
+    return {
+        **flat(run.recipe), "seed": ", ".join(map(str, run.seeds)), "data": run.data["fingerprint"][:12],
+        "plan": f"{plan['digest'][:12]} ({plan['k']} folds)", "folds": ", ".join(map(str, run.folds)),
+        "initial weights": run.initial_weights["sha256"][:12] or "random", "device": run.device.partition(":")[0],
+        "threads": run.threads,
+        "extra": f"{', '.join(run.data['extra']['sources'])} ({run.extra[:6]})" if run.extra else "none",
+    }  # fmt: skip
+
+
+def near(
+    runs: Sequence[RunRecord],
+    task: str,
+    recipe: Recipe,
+    seed: int,
+    fingerprint: str,
+    plan: FoldPlan | None,
+    extra: str | None = None,
+) -> list[str]:
+    """Sentences on the runs of the same data, extra photos and plan whose recipes differ least, the newest first."""
+    digest = plan.digest if plan else None
+    found = []
+    for run in reversed(runs):
+        same = run.task == task and run.data["fingerprint"] == fingerprint and run.extra == extra
+        if same and (run.plan or {}).get("digest") == digest:
+            differ = differences(run.recipe, recipe.model_dump(mode="json"))
+            if run.seed != seed:
+                differ["seed"] = (run.seed, seed)
+            if 0 < len(differ) <= NEAR:
+                words = " and ".join(f"{key} ({old} there, {new} here)" for key, (old, new) in differ.items())
+                covers = f"; it covers {run.covers}" if run.partial else ""
+                found.append((len(differ), f"{run.id} differs only in {words}{covers}."))
+    return [words for _, words in sorted(found, key=lambda one: one[0])[:SHOWN]]

@@ -1,0 +1,177 @@
+"""An ensemble on disk: which members and tables answer, how they are combined, and what that scored; immutable.
+
+runs/soft-0001/
+    ensemble.json              the record, written last
+    out_of_fold.parquet        every held-out photo's answer behind the scores
+    disagreements.csv          photos on which soft and hard votes differ
+    external-1.parquet ...     tables from elsewhere, as they were read
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from orchestrator.core.commands import orch, shown
+from orchestrator.core.labels import CLASSES, JOINT, LABELS, TASKS
+from orchestrator.core.sealed import damaged, read_sealed, write_sealed
+
+__all__ = ["DISAGREEMENTS", "ENSEMBLE", "OUT_OF_FOLD", "EnsembleMember", "EnsembleRecord", "ExternalSource"]
+
+ENSEMBLE_FORMAT = 4
+KIND = "ensemble"
+ENSEMBLE = "ensemble.json"
+OUT_OF_FOLD = "out_of_fold.parquet"
+DISAGREEMENTS = "disagreements.csv"
+
+
+@dataclass(frozen=True)
+class EnsembleMember:
+    """A member that an ensemble answers with.
+
+    Attributes:
+        task: its specialist, or `joint`.
+        run: its run's id.
+        fold: that it holds out; None: none.
+        folder: of its files, from the workspace's root.
+        sha256: of its weights.
+        function: digest of what it computes.
+    """
+
+    task: str
+    run: str
+    fold: int | None
+    folder: str
+    sha256: str
+    function: str
+
+
+@dataclass(frozen=True)
+class ExternalSource:
+    """A table from elsewhere that an ensemble answers with.
+
+    Attributes:
+        name: the file's name, made unlike the other tables'.
+        source: where it was read.
+        file: its copy in the ensemble's folder.
+        photos: that it names.
+        tasks: that it answers for.
+        matched: for how many of the held-out photos it answers; None without a score.
+        held_out: how many of those there are.
+    """
+
+    name: str
+    source: str
+    file: str
+    photos: int
+    tasks: tuple[str, ...]
+    matched: int | None = None
+    held_out: int | None = None
+
+
+@dataclass(frozen=True)
+class EnsembleRecord:
+    """What `ensemble.json` holds.
+
+    Attributes:
+        folder: the ensemble's folder; not in the file.
+        id: its name, `soft-0001`.
+        combiner: how answers become one, as `combining.combiners.read_combiner` reads it.
+        created: local time, ISO 8601.
+        members: of every task, a task's members after each other.
+        external: tables from elsewhere.
+        plan: digest of the fold plan that the scores follow; None without a score.
+        evaluation: scores of each task and of the label; None without out-of-fold answers.
+        why_no_score: why there is none; empty otherwise.
+        single: task -> scores of each run, member and table alone.
+        added_by: run or table -> what it adds to the label's macro F1.
+        disagreements: how many photos soft and hard votes answer differently.
+        files: file beside the record -> sha256.
+    """
+
+    folder: Path
+    id: str
+    combiner: Mapping[str, Any]
+    created: str
+    members: tuple[EnsembleMember, ...]
+    external: tuple[ExternalSource, ...] = ()
+    plan: str | None = None
+    evaluation: Mapping[str, Any] | None = None
+    why_no_score: str = ""
+    single: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
+    added_by: Mapping[str, Any] = field(default_factory=dict)
+    disagreements: int | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def strategy(self) -> str:
+        """What `--strategy` calls its combiner."""
+        return str(self.combiner["name"])
+
+    @property
+    def runs(self) -> dict[str, list[str]]:
+        """Task (or `joint`) -> the ids of the runs that answer for it."""
+        tasks = dict.fromkeys(member.task for member in self.members)
+        return {task: list(dict.fromkeys(one.run for one in self.members if one.task == task)) for task in tasks}
+
+    @property
+    def run_ids(self) -> list[str]:
+        """The runs that answer, each once."""
+        return list(dict.fromkeys(member.run for member in self.members))
+
+    def members_a_run(self, task: str) -> float:
+        """How many members of a task a run has, on the average: what a table from elsewhere weighs beside single members.
+
+        Out of fold a run answers by one member, and a table weighs as much as it.
+        """
+        own = [member.run for member in self.members if member.task in (task, JOINT)]
+        return len(own) / len(set(own))
+
+    def built_again(self) -> str:
+        """How to make an ensemble of the same runs and tables, combined in the same way: the rest of a sentence."""
+        words = [word for task, own in self.runs.items() for word in ("--members", f"{task}={','.join(own)}")]
+        gone = []
+        for one in self.external:  # where it was read, else the copy
+            place = next((place for place in (Path(one.source), self.folder / one.file) if place.is_file()), None)
+            words += [] if place is None else ["--with", shown(place)]
+            gone += [one.name] if place is None else []
+        words += [] if self.evaluation else ["--no-score"]
+        again = orch("ensemble", "--strategy", self.strategy, *words, workspace=self.folder.parent)
+        without = f", without {', '.join(gone)}, of which nothing is left: it will answer otherwise" if gone else ""
+        return f"build it again: `{again}`{without}."
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it but the folder, as JSON values; members by task."""
+        value = {name: part for name, part in asdict(self).items() if name not in ("folder", "id", "members")}
+        members = {
+            task: [asdict(one) for one in self.members if one.task == task] for task in CLASSES if task in self.runs
+        }
+        classes = {task: list(CLASSES[task]) for task in TASKS}
+        return {**value, "strategy": self.strategy, "members": members, "classes": classes, "labels": list(LABELS)}
+
+    def save(self) -> None:
+        """Writes the record, the last of the ensemble's files."""
+        write_sealed(self.folder / ENSEMBLE, KIND, self.id, ENSEMBLE_FORMAT, self.as_json())
+
+    @classmethod
+    def load(cls, folder: Path, way_out: str) -> EnsembleRecord:
+        """Reads a record.
+
+        Args:
+            folder: of the ensemble.
+            way_out: of a damaged one: the rest of a sentence.
+
+        Raises:
+            DamagedError: missing, damaged, another ensemble's, or of another format.
+        """
+        value = dict(read_sealed(folder / ENSEMBLE, KIND, folder.name, ENSEMBLE_FORMAT, way_out))
+        try:
+            for derived in ("strategy", "classes", "labels"):
+                del value[derived]
+            members = tuple(EnsembleMember(**one) for own in value.pop("members").values() for one in own)
+            external = tuple(ExternalSource(**{**one, "tasks": tuple(one["tasks"])}) for one in value.pop("external"))
+            return cls(folder=folder, id=folder.name, members=members, external=external, **value)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise damaged(folder / ENSEMBLE, f"not the record of an ensemble ({error})", way_out) from None

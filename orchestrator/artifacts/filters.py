@@ -1,0 +1,112 @@
+"""Conditions on runs, `task=age loss=focal score>0.8`, and their order."""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.core.commands import orch
+from orchestrator.core.errors import ConfigError, Mistakes, nearest
+
+__all__ = ["Condition", "conditions_of", "in_order"]
+
+OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
+    "!=": operator.ne, ">=": operator.ge, "<=": operator.le, "=": operator.eq, ">": operator.gt, "<": operator.lt,
+    "~": lambda one, other: str(other) in str(one),
+}  # fmt: skip
+WORD = re.compile(r"([\w.]+)\s*(!=|>=|<=|=|>|<|~)\s*('[^']*'|\"[^\"]*\"|\S+)")
+
+Facts = Mapping[str, Any]
+"""What a run is asked for: its settings by name, and `run`, `task`, `recipe`, `status`, `score`, `tag` and the like."""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One condition.
+
+    Attributes:
+        key: of the facts.
+        sign: `=`, `!=`, `<`, `<=`, `>`, `>=`, or `~` for "contains".
+        value: as it was written.
+    """
+
+    key: str
+    sign: str
+    value: str
+
+    def holds(self, facts: Facts) -> bool:
+        """Whether a run fulfils it; a fact that is a list fulfils it when one of its words does (not: none, for !=)."""
+        found = facts[self.key]
+        if isinstance(found, list | tuple):
+            if self.value == "[]" and self.sign in ("=", "!="):
+                return bool(found) == (self.sign == "!=")
+            if self.sign == "!=":
+                return self.value not in map(str, found)
+            return any(self._compare(one) for one in found)
+        return self._compare(found)
+
+    def _compare(self, found: Any) -> bool:
+        number = _number(self.value)
+        if isinstance(found, int | float) and not isinstance(found, bool) and number is not None and self.sign != "~":
+            return OPERATORS[self.sign](float(found), number)
+        if found is None:  # a run without a score is neither above nor below one
+            return self.sign in ("=", "!=") and (self.value.lower() == "none") == (self.sign == "=")
+        words = str(found).lower() if isinstance(found, bool) else str(found)
+        return OPERATORS[self.sign](words, self.value)
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def conditions_of(text: str, keys: Sequence[str], numbers: Collection[str] = ()) -> list[Condition]:
+    """The conditions in a text, all of which must hold.
+
+    Args:
+        text: words with a sign between key and value; quotes for values with spaces.
+        keys: that may be asked for.
+        numbers: those of them that are numbers.
+
+    Raises:
+        ConfigError: words that are no condition, unknown keys, and numbers held against words, all at once.
+    """
+    wrong, found = Mistakes(), []
+    rest = text
+    for match in WORD.finditer(text):
+        key, sign, value = match.groups()
+        rest = rest.replace(match[0], " ", 1)
+        if key not in keys:
+            help_of = orch("runs", "list", "--help")
+            told = f"nothing is called '{key}'.{nearest(key, keys)} `{help_of}` names the keys."
+            wrong.add(ConfigError(f"--where {match[0]}: {told}"))
+        elif key in numbers and sign in ("<", "<=", ">", ">=") and _number(value) is None:
+            wrong.add(ConfigError(f"--where {match[0]}: {key} is a number, and '{value}' is none."))
+        found.append(Condition(key, sign, value.strip("'\"")))
+    if rest.split():
+        wrong.add(
+            ConfigError(f"--where: '{rest.strip()}' is no condition. Write KEY=VALUE, as in 'task=age score>0.8'.")
+        )
+    wrong.tell()
+    return found
+
+
+def in_order(facts: Sequence[dict[str, Any]], key: str, keys: Sequence[str]) -> list[dict[str, Any]]:
+    """Facts by one of them: numbers and words from small to large, `score` the best first; `-KEY` the other way round.
+
+    Raises:
+        ConfigError: nothing is called so.
+    """
+    name = key.removeprefix("-")
+    if name not in keys:
+        raise ConfigError(f"--sort {key}: nothing is called '{name}'.{nearest(name, keys)}")
+    known = [one for one in facts if one.get(name) not in (None, "")]
+    missing = [one for one in facts if one.get(name) in (None, "")]
+    numbers = all(isinstance(one[name], int | float) for one in known)
+    backwards = key.startswith("-") != (name == "score")
+    return [*sorted(known, key=lambda one: one[name] if numbers else str(one[name]), reverse=backwards), *missing]

@@ -1,0 +1,124 @@
+"""Held-out answers: what members say of people whom they have not seen, one table a member, written and read here alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from orchestrator.core.errors import LeakError, WorkspaceError
+from orchestrator.core.files import atomic
+from orchestrator.core.labels import JOINT, columns_of, decompose, marginals
+from orchestrator.data.folds import FoldPlan
+
+__all__ = ["HeldOut", "read_held_out"]
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """Answers for N held-out photos.
+
+    Attributes:
+        task: a specialist's, or `joint`.
+        photos: columns `path`, `person` and `fold`, the one that holds the person out.
+        truth: codes, shape (N,), int64.
+        probabilities: of the member that did not see the person, shape (N, C), float32.
+    """
+
+    task: str
+    photos: pd.DataFrame
+    truth: NDArray[np.int64]
+    probabilities: NDArray[np.float32]
+
+    @property
+    def choice(self) -> NDArray[np.int64]:
+        """The likeliest class of each photo, shape (N,)."""
+        return np.asarray(self.probabilities.argmax(axis=1))
+
+    def take(self, rows: NDArray[Any]) -> HeldOut:
+        """Those for some photos: numbers of rows, or a mask (N,)."""
+        photos = self.photos[rows] if rows.dtype == bool else self.photos.iloc[rows]
+        return replace(
+            self,
+            photos=photos.reset_index(drop=True),
+            truth=self.truth[rows],
+            probabilities=self.probabilities[rows],
+        )
+
+    @staticmethod
+    def stacked(parts: Sequence[HeldOut]) -> HeldOut:
+        """One after another; at least one part."""
+        return replace(
+            parts[0],
+            photos=pd.concat([one.photos for one in parts], ignore_index=True),
+            truth=np.concatenate([one.truth for one in parts]),
+            probabilities=np.concatenate([one.probabilities for one in parts]),
+        )
+
+    def by_task(self) -> list[HeldOut]:
+        """One for each task that is answered for: a specialist's is its own, a joint network's are three."""
+        if self.task != JOINT:
+            return [self]
+        truths = decompose(self.truth)
+        return [
+            HeldOut(task, self.photos, truths[task], np.asarray(part, np.float32))
+            for task, part in marginals(self.probabilities).items()
+        ]
+
+    def write(self, path: Path) -> None:
+        """Writes the table: path, person, fold, truth, and one probability per class."""
+        table = self.photos.assign(truth=self.truth)
+        for code, column in enumerate(columns_of(self.task)):
+            table[column] = self.probabilities[:, code]
+        with atomic(path) as temporary:
+            table.to_parquet(temporary, index=False)
+
+
+def read_held_out(task: str, run: str, files: Sequence[Path], plan: FoldPlan) -> HeldOut:
+    """One run's held-out tables, joined and checked, sorted by path.
+
+    Args:
+        task: the specialist, or `joint`.
+        run: the run's id, for messages.
+        files: the held-out tables of its members, held to their hashes by the caller.
+        plan: the plan it was trained by.
+
+    Raises:
+        WorkspaceError: a table is missing or unreadable, or its numbers are no probabilities.
+        LeakError: a person is judged by a member that may have seen them, or twice.
+    """
+    parts = []
+    for file in files:
+        if not file.is_file():
+            raise WorkspaceError(
+                f"{file}: the held-out probabilities are missing. Restore the file, or retrain that fold."
+            )
+        try:
+            parts.append(pd.read_parquet(file))
+        except (OSError, ValueError) as error:
+            raise WorkspaceError(f"{file}: cannot be read ({error}). Restore the file, or retrain that fold.") from None
+    table = pd.concat(parts, ignore_index=True)
+    numbers = table[columns_of(task)].to_numpy()
+    none = np.flatnonzero(~((numbers >= 0) & (numbers <= 1)).all(axis=1))
+    if len(none):
+        raise WorkspaceError(
+            f"{run}: {len(none)} photos have no probabilities between 0 and 1, {table['path'].iloc[none[0]]} among "
+            f"them ({numbers[none[0]]}). Retrain {task}, with a lower learning rate if it was the training that failed."
+        )
+    wrong = table["fold"].to_numpy() != plan.folds(table["person"])
+    if wrong.any():
+        raise LeakError(
+            f"{run}: {int(wrong.sum())} photos were judged by a member of another fold than the plan {plan.digest[:12]} "
+            f"holds their people out in, {table['path'][wrong].iloc[0]} among them. Such a score would not be out of fold."
+        )
+    if table["path"].duplicated().any():
+        twice = table["path"][table["path"].duplicated()].iloc[0]
+        raise LeakError(f"{run}: {twice} is judged twice: its held-out tables overlap. Retrain {task}.")
+    table = table.sort_values("path", ignore_index=True)
+    truth = table["truth"].to_numpy(dtype=np.int64)
+    return HeldOut(task, table[["path", "person", "fold"]], truth, table[columns_of(task)].to_numpy(dtype=np.float32))

@@ -1,0 +1,169 @@
+"""The members of a run: whether they are whole, healed where they are not, and shared between runs.
+
+Shared members are the same bytes, hard-linked where the disk can, copied where not.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from orchestrator.artifacts.cards import (
+    CARD,
+    CHECKPOINT,
+    HISTORY,
+    PROGRESS,
+    best_file,
+    check_files,
+    check_identity,
+    read_card,
+    trained_again,
+)
+from orchestrator.artifacts.run import COMPLETE, UNFINISHED, RunRecord, member_folder
+from orchestrator.artifacts.summary import score_of
+from orchestrator.core.errors import DamagedError, WorkspaceError
+from orchestrator.core.files import atomic, put_aside, sweep, take_away
+from orchestrator.core.sealed import damaged
+
+__all__ = ["check_member", "clear", "conclude", "heal", "is_whole", "share_member"]
+
+log = logging.getLogger(__name__)
+
+
+def clear(folder: Path) -> None:
+    """Removes what a kill left behind in a member's folder; the caller holds the run's lock."""
+    sweep(folder)
+    if (folder / CARD).is_file():
+        for name in (CHECKPOINT, PROGRESS, *(path.name for path in folder.glob(best_file("*")))):
+            take_away(folder / name)
+
+
+def check_member(run: RunRecord, fold: int | None, files: bool = True) -> dict[str, Any]:
+    """The member's card, when it is the run's own and the files beside it are those that were written.
+
+    Args:
+        run: whose member it is.
+        fold: which.
+        files: hash weights and held-out table too, not only the card.
+
+    Raises:
+        DamagedError: a file of the member is missing, damaged, or another member's.
+    """
+    there = run.member(fold)
+    card = read_card(there)
+    on_record = run.files.get(member_folder(fold))
+    if on_record is None:
+        check_identity(there, card["id"], run.identity(fold))
+    elif card["sha256"] != on_record:
+        raise damaged(there / CARD, f"not the card that {run.id} was completed with", trained_again(there))
+    if files:
+        check_files(there, card)
+    return card
+
+
+def is_whole(run: RunRecord) -> bool:
+    """Whether every file of a run's members is the one that was written."""
+    try:
+        for fold in run.folds:
+            check_member(run, fold)
+    except DamagedError:
+        return False
+    return True
+
+
+def conclude(run: RunRecord, files: bool = True) -> list[int | None]:
+    """Writes down what a run's members are: it is complete when all are there, and unfinished otherwise.
+
+    Args:
+        run: its record, changed and saved.
+        files: hash weights and held-out tables too; training has just written them.
+
+    Returns:
+        The folds that are missing, or not as they were written.
+    """
+    missing: list[int | None] = []
+    cards: dict[int | None, dict[str, Any]] = {}
+    for fold in run.folds:
+        try:
+            cards[fold] = check_member(run, fold, files)
+        except DamagedError as error:
+            if not error.replaceable:
+                raise
+            run.files.pop(member_folder(fold), None)
+            missing.append(fold)
+    run.seconds = sum(card["seconds"] for fold, card in cards.items() if fold in run.own_folds)
+    run.status, run.score = UNFINISHED if missing else COMPLETE, None
+    if not missing:
+        run.files = {member_folder(fold): dict(card["sha256"]) for fold, card in cards.items()}
+        run.score = score_of(run)
+    run.save()  # written last: a complete run has all its members
+    return missing
+
+
+def heal(run: RunRecord) -> None:
+    """Puts members aside that are not as they were written, so that training makes them anew; the caller holds the run's lock.
+
+    A complete run that lacks a member is unfinished again. Nothing is deleted.
+
+    Args:
+        run: its record, changed and saved where members were put aside or are gone.
+    """
+    for fold in run.folds:
+        folder = run.member(fold)
+        begun = not run.complete and not os.path.lexists(folder / CARD)
+        if begun and (folder.is_dir() or not os.path.lexists(folder)):
+            continue  # its turn has not come, or it is under way
+        try:
+            check_member(run, fold)
+        except DamagedError as error:
+            if not error.replaceable:
+                raise
+            place = put_aside(folder)
+            kept = f" (what is there was put aside as {place.name})" if place else ""
+            run.status = UNFINISHED
+            run.files.pop(member_folder(fold), None)
+            run.save()
+            if _shared_anew(run, fold):
+                log.warning(f"{error.fact}: {run.id} takes it from {run.parent} again{kept}.")
+                continue
+            log.warning(f"{error.fact}: {run.id} trains it again{kept}.")
+
+
+def _shared_anew(run: RunRecord, fold: int | None) -> bool:
+    """Takes a member that was shared from the run that it was shared from, where that one has it whole."""
+    if run.parent is None or fold in run.retrained or run.derived:
+        return False
+    try:
+        share_member(RunRecord.load(run.folder.parent / run.parent), run, fold)
+    except WorkspaceError:
+        return False
+    return True
+
+
+def share_member(source: RunRecord, target: RunRecord, fold: int | None) -> None:
+    """Gives `target` the member of `source`, checked against its card; safe to repeat.
+
+    Members are immutable, so a hard link is as good as a copy, and deleting either run leaves the other whole.
+
+    Raises:
+        DamagedError: a file of the member is missing or was changed.
+    """
+    there, here = source.member(fold), target.member(fold)
+    card = check_member(source, fold)
+    here.mkdir(parents=True, exist_ok=True)
+    for name in (*card["sha256"], HISTORY, CARD):  # the card last: it marks the member complete
+        if name == HISTORY and not (there / name).is_file():
+            continue
+        with atomic(here / name) as temporary:
+            temporary.unlink()
+            try:
+                os.link(there / name, temporary)
+            except OSError:
+                shutil.copy2(there / name, temporary)
+    target.files[member_folder(fold)] = dict(card["sha256"])
+    if source.seed_of(fold) != target.seed:
+        target.shared_seeds[member_folder(fold)] = source.seed_of(fold)
+    target.save()

@@ -1,0 +1,247 @@
+"""What runs were made from: fold plans, and hashes of the photos that they learnt from.
+
+The name of each file is a digest of what it holds, so whoever holds that writes a damaged one anew: the next training does.
+"""
+
+from __future__ import annotations
+
+import logging
+import shlex
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator.artifacts.run import RunRecord
+from orchestrator.artifacts.workspace import Workspace
+from orchestrator.core.commands import data_words, orch, shown
+from orchestrator.core.errors import DamagedError, DataError, LeakError, WeightsError
+from orchestrator.core.files import put_aside, sha256_of
+from orchestrator.core.labels import CLASSES
+from orchestrator.core.sealed import read_sealed, write_sealed
+
+if TYPE_CHECKING:
+    from orchestrator.data.folds import FoldPlan
+    from orchestrator.specialist import Specialist
+
+__all__ = [
+    "check_beginning", "content_of", "extra_sources_of", "keep_content", "keep_plan", "moved_words", "plan_of", "plan_words",
+    "recipe_words", "source_of", "source_words", "tables_of", "trained_content", "training_words",
+]  # fmt: skip
+
+log = logging.getLogger(__name__)
+
+PHOTOS, PHOTOS_FORMAT = "photos", 2
+
+
+def keep_plan(workspace: Workspace, plan: FoldPlan) -> FoldPlan:
+    """Saves a plan, finds it saved, or writes a damaged one anew.
+
+    Args:
+        workspace: where.
+        plan: drawn from the data.
+    """
+    from orchestrator.data.folds import FoldPlan
+
+    path = _plan(workspace, plan.name)
+    try:
+        return FoldPlan.load(path, plan.name, "")
+    except DamagedError as error:
+        _put_aside(path, error)
+        plan.save(path)
+        return plan
+
+
+def plan_of(workspace: Workspace, run: RunRecord) -> FoldPlan:
+    """The plan that a run was trained by; the caller has seen that it has one.
+
+    Raises:
+        DamagedError: the file is missing, damaged, or another plan's.
+    """
+    from orchestrator.data.folds import FoldPlan
+
+    assert run.plan is not None
+    name = run.plan["digest"][:12]
+    return FoldPlan.load(_plan(workspace, name), name, _by_resuming(workspace, run))
+
+
+def keep_content(workspace: Workspace, fingerprint: str, content: Sequence[str]) -> None:
+    """Remembers the files' hashes of photos that runs are about to learn from, by the fingerprint that runs record."""
+    path, name = _content(workspace, fingerprint), fingerprint[:12]
+    try:
+        read_sealed(path, PHOTOS, name, PHOTOS_FORMAT, "")
+    except DamagedError as error:
+        _put_aside(path, error)
+        write_sealed(path, PHOTOS, name, PHOTOS_FORMAT, {"content": list(content)})
+
+
+def content_of(workspace: Workspace, run: RunRecord) -> set[str]:
+    """The hashes of every file that a run has learnt from, photos from elsewhere among them.
+
+    Raises:
+        DamagedError: the file that has them is missing or damaged.
+    """
+    found: set[str] = set()
+    for fingerprint in filter(None, (run.data["fingerprint"], run.extra)):
+        path, way_out = _content(workspace, fingerprint), _by_resuming(workspace, run)
+        found.update(read_sealed(path, PHOTOS, fingerprint[:12], PHOTOS_FORMAT, way_out)["content"])
+    return found
+
+
+def tables_of(workspace: Workspace) -> list[Path]:
+    """The tables that the workspace's runs were trained from, as far as they can be read."""
+    found: dict[Path, None] = {}
+    for run in workspace.read_runs()[0]:
+        source = Path(run.data["source"])
+        found[source / "train.csv" if source.is_dir() else source] = None
+        found |= dict.fromkeys(map(Path, run.data.get("extra", {}).get("sources", ())))
+    return [path for path in found if path.is_file()]
+
+
+def source_of(run: RunRecord, data: Path | None, again: str) -> Path:
+    """Where the photos are that a run was trained on.
+
+    Args:
+        run: its record.
+        data: where they are said to be now; None: where they were.
+        again: the command that says it.
+
+    Raises:
+        DataError: nothing is there any more.
+    """
+    source = data or Path(run.data["source"])
+    if data is None and not source.exists():
+        raise DataError(
+            f"{source}: nothing is there, and {run.id} was trained on photos from there. Name where they are now: `{again}`."
+        )
+    return source
+
+
+def training_words(run: RunRecord, data: Path | None = None, extra: Sequence[Path] = ()) -> list[str]:
+    """The options of a printed training command that name what a run was trained from: data, recipe, fold plan, seed.
+
+    Args:
+        run: its record.
+        data: where the photos are now; None: where they were.
+        extra: where its tables of photos from elsewhere are now; none: where they were.
+    """
+    return [*source_words(run, data, extra), "--base", run.id, *plan_words(run), "--seed", str(run.seed)]
+
+
+def source_words(run: RunRecord, data: Path | None = None, extra: Sequence[Path] = ()) -> list[str]:
+    """The options of a printed training command that name a run's photos, extra ones among them; as `training_words`."""
+    tables = extra or [Path(source) for source in run.data.get("extra", {}).get("sources", ())]
+    distinct = bool(run.data.get("distinct_people"))
+    return data_words(data or Path(run.data["source"]), run.data["columns"], distinct, tables)
+
+
+def recipe_words(run: RunRecord, specialists: Iterable[Specialist]) -> list[str]:
+    """The options of a printed training command by which some specialists are trained as a run was: a recipe that all of them
+    can have, and changes that are of no task's own."""
+    from orchestrator.recipes.load import recipe_files
+
+    name = run.recipe_name
+    shared = Path(name).is_file() or all(name in recipe_files(one) for one in specialists)
+    words = ["--recipe", shown(Path(name)) if name.endswith(".toml") else name] if shared and name != "quick" else []
+    common = [change for change in run.changes if change.partition("=")[0].partition(".")[0] not in CLASSES]
+    return [*words, *(word for change in common for word in ("--set", change))]
+
+
+def plan_words(run: RunRecord) -> list[str]:
+    """The options of a printed training command that name a run's fold plan."""
+    plan = run.plan or {"k": 0, "seed": 0}
+    return ["--folds", str(plan["k"]), "--plan-seed", str(plan["seed"])]
+
+
+def moved_words(run: RunRecord, data: Path | None = None) -> list[str]:
+    """The options of a printed command that say where a run's sources are now; those that are gone are to be filled in.
+
+    Args:
+        run: its record.
+        data: where the photos are, if that is known.
+    """
+    there = data is None and Path(run.data["source"]).exists()
+    words = [] if there else ["--data", "DIR" if data is None else shown(data)]
+    tables = list(map(Path, run.data.get("extra", {}).get("sources", ())))
+    if not all(table.is_file() for table in tables):
+        words += [word for one in tables for word in ("--extra", shown(one) if one.is_file() else "TABLE")]
+    return words
+
+
+def extra_sources_of(run: RunRecord, tables: Sequence[Path], again: str) -> tuple[Path, ...]:
+    """The tables of photos from elsewhere that a run learnt from.
+
+    Args:
+        run: its record.
+        tables: where they are said to be now; none: where they were.
+        again: the command that says it.
+
+    Raises:
+        DataError: one is not there any more.
+    """
+    sources = tuple(tables) or tuple(map(Path, run.data.get("extra", {}).get("sources", ())))
+    gone = [str(source) for source in sources if not source.is_file()]
+    if gone and not tables:
+        raise DataError(
+            f"{', '.join(gone)}: not there any more, and {run.id} learnt from photos from elsewhere that stood in "
+            f"{'it' if len(sources) == 1 else 'these tables'}. Name where {'it is' if len(sources) == 1 else 'they are'} now: "
+            f"`{again}`."
+        )
+    return sources
+
+
+def check_beginning(run: RunRecord) -> None:
+    """Looks whether the file of initial weights that a run began from is where it was.
+
+    Raises:
+        WeightsError: it is not; with the copy that the workspace keeps of it.
+    """
+    from orchestrator.recipes.schema import WEIGHTS_WORDS
+
+    source = str(run.recipe["weights"])
+    if source in WEIGHTS_WORDS or Path(source).is_file():
+        return
+    copies = (Workspace(run.folder.parent).cache / "weights").glob(f"{run.recipe['backbone']}-*.safetensors")
+    copy = next((path for path in copies if sha256_of(path) == run.initial_weights["sha256"]), None)
+    way_out = "Restore it"
+    if copy is not None:
+        make = (
+            f"{shlex.join(['mkdir', '-p', str(Path(source).parent)])} && " if not Path(source).parent.is_dir() else ""
+        )
+        restore = shlex.join(["cp", shown(copy), source])
+        way_out = f"The workspace keeps what was read from it: `{make}{restore}` restores it"
+    raise WeightsError(f"{source}: not there any more, and {run.id} began from the weights in it. {way_out}.")
+
+
+def trained_content(workspace: Workspace, names: Iterable[str]) -> set[str]:
+    """The hashes of every file that some runs have learnt from.
+
+    Raises:
+        LeakError: which files those were is not on record any more.
+    """
+    found: set[str] = set()
+    for run in map(workspace.run, dict.fromkeys(names)):
+        try:
+            found |= content_of(workspace, run)
+        except DamagedError as error:
+            raise LeakError(f"{run.id}: which photos it was trained on cannot be told. {error.message}") from None
+    return found
+
+
+def _plan(workspace: Workspace, name: str) -> Path:
+    return workspace.root / "plans" / f"{name}.json"
+
+
+def _content(workspace: Workspace, fingerprint: str) -> Path:
+    return workspace.root / "photos" / f"{fingerprint[:12]}.json"
+
+
+def _by_resuming(workspace: Workspace, run: RunRecord) -> str:
+    return f"run `{orch('resume', run.id, workspace=workspace.root)}`, which writes it anew."
+
+
+def _put_aside(path: Path, error: DamagedError) -> None:
+    if not error.replaceable:
+        raise error
+    place = put_aside(path)
+    if place is not None:
+        log.warning(f"{error.fact}: written anew; the old one was put aside as {place.name}.")

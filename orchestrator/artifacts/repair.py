@@ -1,0 +1,203 @@
+"""A workspace's records looked through, and written anew where they are lost and something else tells what was in them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from orchestrator.artifacts.annotations import Annotations
+from orchestrator.artifacts.cards import CARD, read_card
+from orchestrator.artifacts.members import check_member, conclude
+from orchestrator.artifacts.origins import content_of, plan_of
+from orchestrator.artifacts.run import RECORD, RunRecord
+from orchestrator.artifacts.workspace import MARK, Workspace, now, write_mark
+from orchestrator.combining import STRATEGIES
+from orchestrator.core.commands import orch
+from orchestrator.core.errors import DamagedError, WorkspaceError
+from orchestrator.core.files import put_aside
+from orchestrator.core.labels import CLASSES
+from orchestrator.core.sealed import check_file, check_sealed, without
+
+__all__ = ["Findings", "check", "repair"]
+
+log = logging.getLogger(__name__)
+
+ID = re.compile(rf"\b({'|'.join((*CLASSES, *STRATEGIES))})-(\d{{4,}})\b")
+"""A run's or an ensemble's id within a text."""
+
+
+@dataclass
+class Findings:
+    """What a check found.
+
+    Attributes:
+        files: files read.
+        damaged: one error for each that is not as it was written.
+    """
+
+    files: int = 0
+    damaged: list[DamagedError] = field(default_factory=list)
+
+    def look(self, act: Callable[[], object], files: int = 1) -> None:
+        """Reads something, and keeps the error."""
+        self.files += files
+        try:
+            act()
+        except DamagedError as error:
+            # Several runs may stand on one plan or one table of photos: each file is told once.
+            if error.path not in [known.path for known in self.damaged]:
+                self.damaged.append(error)
+
+
+def check(root: Path) -> Findings:
+    """Reads every file of a workspace that carries meaning; caches, locks, logs and pictures are none.
+
+    Raises:
+        WorkspaceError: there is no workspace, or its own file is damaged.
+    """
+    workspace, found = Workspace(root), Findings(1)
+    for run in _runs(workspace, found):
+        for fold in run.folds:
+            if run.complete or os.path.lexists(run.member(fold) / CARD):
+                found.look(partial(check_member, run, fold), files=3)
+        if run.plan is not None:
+            found.look(partial(plan_of, workspace, run))
+        found.look(partial(content_of, workspace, run))
+        found.look(partial(Annotations.read, run.folder))
+        sent = run.folder / "tracking.json"
+        found.look(partial(_check_other, sent, run.id, f"send it again: `{_track(run)}`."))
+    for name in workspace.ensembles():
+        found.look(partial(_check_ensemble, workspace, name))
+        found.look(partial(workspace.check_answering, name), files=0)
+    for what in (*CLASSES, "ensemble"):
+        found.look(partial(workspace.current, what))
+    return found
+
+
+def _runs(workspace: Workspace, found: Findings) -> Iterator[RunRecord]:
+    runs, wrong = workspace.read_runs()
+    found.damaged += wrong
+    found.files += len(runs) + len(wrong)
+    yield from runs
+
+
+def _check_ensemble(workspace: Workspace, name: str) -> None:
+    record = workspace.ensemble(name)
+    again = without(record.folder, record.built_again())
+    for file, digest in record.files.items():
+        check_file(record.folder / file, digest, again)
+    cascade = record.folder / "cascade.json"
+    again = orch("cascade", "PHOTOS", "--ensemble", name, workspace=workspace.root)
+    _check_other(cascade, name, f"measure it again: `{again}`.")
+
+
+def _check_other(path: Path, name: str, way_out: str) -> None:
+    """A sealed file of somebody else's: as it was written, and this one's; there need be none."""
+    if os.path.lexists(path):
+        check_sealed(path, name, without(path, way_out))
+
+
+def _track(run: RunRecord) -> str:
+    return orch("runs", "track", run.id, "--to", "KIND", workspace=run.folder.parent)
+
+
+def repair(root: Path) -> int:
+    """Writes lost or damaged records anew; what is damaged is put aside.
+
+    Args:
+        root: of the workspace.
+
+    Returns:
+        How many records were written anew or put aside.
+
+    Raises:
+        WorkspaceError: the folder holds nothing of a workspace, or its own record is not to be replaced.
+    """
+    done = _repair_mark(root)
+    workspace = Workspace(root)
+    for folder in workspace.run_folders():
+        try:
+            RunRecord.load(folder)
+        except DamagedError as error:
+            if error.replaceable:
+                done += 1
+                _repair_run(workspace, folder)
+    return done
+
+
+def _repair_mark(root: Path) -> int:
+    try:
+        Workspace(root)
+        return 0
+    except DamagedError as error:
+        if not error.replaceable:
+            raise
+        numbers = _retired(root / MARK)
+        place = put_aside(root / MARK)
+    for kind, number in _spoken_of(root).items():
+        numbers[kind] = max(numbers.get(kind, 0), number)
+    write_mark(root, now(), numbers)
+    log.info(f"{root / MARK} is written anew{f'; the old one was put aside as {place.name}' if place else ''}.")
+    return 1
+
+
+def _retired(path: Path) -> dict[str, int]:
+    """What a damaged file still says of numbers that were deleted; too high a number does no harm."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))["retired"]
+        return {kind: int(found[kind]) for kind in (*CLASSES, *STRATEGIES) if 0 < int(found.get(kind, 0)) < 10**6}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def _spoken_of(root: Path) -> dict[str, int]:
+    """Kind -> the highest number of a run or ensemble that was deleted, as far as something in the workspace still names it.
+
+    A search that remembers a run by its id, or a tracker that has a folder for it, must not find another one under it. What is
+    there itself is counted when an id is given out.
+    """
+    names = [path.name for place in ("deleted", "tensorboard") for path in (root / place).glob("*")]
+    names += [path.read_bytes().decode("latin-1") for path in (root / "sweeps").glob("*") if path.is_file()]
+    numbers: dict[str, int] = {}
+    for match in (match for name in names for match in ID.finditer(name)):
+        numbers[match[1]] = max(numbers.get(match[1], 0), int(match[2]))
+    return numbers
+
+
+def _repair_run(workspace: Workspace, folder: Path) -> None:
+    """A run's record from its members' cards, each of which holds it as it was when the member was trained."""
+    run = _remembered(folder)
+    if run is None:
+        place = put_aside(folder)
+        log.info(
+            f"{folder.name}: none of its members is complete, so nothing tells what it was; put aside as {place and place.name}."
+        )
+        return
+    place = put_aside(folder / RECORD)
+    run.make_current = "never"
+    missing = conclude(run)
+    kept = f"; the old one was put aside as {place.name}" if place else ""
+    rest = (
+        f" Fold {', '.join(map(str, missing))}: `{orch('resume', run.id, workspace=workspace.root)}` trains it."
+        if missing
+        else ""
+    )
+    log.info(f"{folder / RECORD} is written anew from the members' cards{kept}: {run.id} is {run.status}.{rest}")
+
+
+def _remembered(folder: Path) -> RunRecord | None:
+    """The record that a member's card holds of its own run; None where no card does."""
+    for place in sorted(folder.glob("*")):
+        try:
+            card = read_card(place)
+        except WorkspaceError:
+            continue
+        if card.get("run") == folder.name:
+            return RunRecord.of(folder, {**card["record"], "files": {}})
+    return None

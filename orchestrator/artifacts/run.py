@@ -1,0 +1,246 @@
+"""A run: one training of one specialist by one recipe over the folds of one plan; immutable once complete.
+
+    runs/age-0001/
+        run.json       the record; its status says `complete` once every member has its card
+        fold-0/ ...    one folder per member (`all/` when trained on everything)
+
+A run's key is a digest of everything that its result depends on. The same key continues an unfinished run; anything
+else is another run, so settings, data or plans never mix. It is computed from the record whenever it is asked for, so a run
+of an older version is held against today's settings with those that it did not know at their defaults.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from orchestrator.artifacts.cards import identity_of
+from orchestrator.core.commands import orch
+from orchestrator.core.errors import DamagedError
+from orchestrator.core.files import digest_of
+from orchestrator.core.sealed import read_sealed, write_sealed
+
+if TYPE_CHECKING:
+    from orchestrator.recipes.schema import Recipe
+
+__all__ = ["COMPLETE", "RECORD", "RUN_LOCK", "UNFINISHED", "RunRecord", "member_folder", "run_key"]
+
+RUN_FORMAT = 3
+KIND = "run"
+RECORD = "run.json"
+RUN_LOCK = "run.lock"
+"""Held in a run's folder by whoever works on it."""
+COMPLETE = "complete"
+UNFINISHED = "unfinished"
+
+
+def member_folder(fold: int | None) -> str:
+    """The name of a member's folder in its run."""
+    return "all" if fold is None else f"fold-{fold}"
+
+
+@dataclass
+class RunRecord:
+    """What `run.json` holds.
+
+    Attributes:
+        folder: the run's folder; not in the file.
+        id: the run's name, `age-0001`.
+        task: its specialist.
+        status: `unfinished` or `complete`.
+        created: local time, ISO 8601.
+        recipe_name: as it was asked for.
+        changes: the `--set` words on top of it.
+        recipe: every number of it.
+        seed: of the training.
+        folds: folds trained in this run or taken from its parent; [None] for a run without a plan.
+        plan: k, seed and digest of the fold plan; None without one.
+        data: source, layout, fingerprint, numbers of photos and people; of photos from elsewhere likewise, as `extra`.
+        initial_weights: source and sha256.
+        threads: CPU threads of each member's training.
+        device: `cpu` or `cuda`.
+        environment: versions, hardware, git revision.
+        parent: the run that members not in `retrained` were taken from.
+        retrained: folds trained anew, when there is a parent.
+        seconds: wall-clock seconds of the commands that worked on it.
+        make_current: what is to become of it when it is complete: `auto` offers it as its specialist's current run, the last
+            step of training, after which it is `never`; runs of an experiment are `never` from the start.
+        score: out-of-fold macro F1, written when it is complete; None before, and where nobody is held out.
+        files: folder of a member -> file -> sha256: of shared members from the start, of all when the run is complete.
+        shared_seeds: fold -> the seed of a shared member, where it is not this run's.
+    """
+
+    folder: Path
+    id: str
+    task: str
+    status: str
+    created: str
+    recipe_name: str
+    changes: list[str]
+    recipe: dict[str, Any]
+    seed: int
+    folds: list[int | None]
+    plan: dict[str, Any] | None
+    data: dict[str, Any]
+    initial_weights: dict[str, str]
+    threads: int
+    device: str
+    environment: dict[str, Any]
+    parent: str | None = None
+    retrained: list[int] = field(default_factory=list)
+    seconds: float = 0.0
+    make_current: Literal["auto", "never"] = "auto"
+    score: float | None = None
+    files: dict[str, dict[str, str]] = field(default_factory=dict)
+    shared_seeds: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every member is there."""
+        return self.status == COMPLETE
+
+    @property
+    def own_folds(self) -> list[int | None]:
+        """The folds that this run trains itself."""
+        return list(self.retrained) if self.parent else list(self.folds)
+
+    def seed_of(self, fold: int | None) -> int:
+        """The seed that a member was trained with: a shared one has that of the run that trained it."""
+        return self.shared_seeds.get(member_folder(fold), self.seed)
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds of its members, sorted."""
+        return sorted({self.seed_of(fold) for fold in self.folds})
+
+    @property
+    def derived(self) -> bool:
+        """Whether it was made of another run without training: the same weights, answering with views."""
+        return self.parent is not None and not self.retrained
+
+    @property
+    def partial(self) -> bool:
+        """Whether it covers only some folds of its plan."""
+        return self.plan is not None and len(self.folds) < self.plan["k"]
+
+    @property
+    def covers(self) -> str:
+        """Which people the run's out-of-fold probabilities cover, in words."""
+        if self.plan is None:
+            return "nobody: trained on everything"
+        if len(self.folds) == self.plan["k"]:
+            return "everybody"
+        return f"people of fold {', '.join(map(str, self.folds))} of {self.plan['k']}"
+
+    @property
+    def extra(self) -> str | None:
+        """Fingerprint of the photos from elsewhere that it learnt from; None without any."""
+        fingerprint: str | None = self.data.get("extra", {}).get("fingerprint")
+        return fingerprint
+
+    @property
+    def key(self) -> str:
+        """Digest of all that the result depends on; empty when the recipe has settings that this version does not know."""
+        recipe = self._recipe()
+        if recipe is None:
+            return ""
+        digest = self.plan["digest"] if self.plan else None
+        weights, data = self.initial_weights["sha256"], self.data["fingerprint"]
+        return run_key(
+            self.task, recipe, weights, data, digest, self.own_folds, self.seed, self.device, self.parent, self.extra
+        )
+
+    def identity(self, fold: int | None) -> str:
+        """The identity of a member that was trained as this record says: the id of its card."""
+        recipe, digest = self._recipe(), self.plan["digest"] if self.plan else None
+        weights, data, seed = self.initial_weights["sha256"], self.data["fingerprint"], self.seed_of(fold)
+        return identity_of(self.task, fold, recipe.digest() if recipe else "", weights, data, digest, seed, self.extra)
+
+    def _recipe(self) -> Recipe | None:
+        from pydantic import ValidationError
+
+        from orchestrator.recipes.schema import Recipe
+
+        try:
+            return Recipe.model_validate(self.recipe)
+        except ValidationError:
+            return None
+
+    def member(self, fold: int | None) -> Path:
+        """The folder of a member."""
+        return self.folder / member_folder(fold)
+
+    @property
+    def members(self) -> list[Path]:
+        """The folders of all members."""
+        return [self.member(fold) for fold in self.folds]
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it but the folder, as JSON values."""
+        value = asdict(self)
+        del value["folder"], value["id"]
+        return value
+
+    def save(self) -> None:
+        """Writes the record atomically."""
+        write_sealed(self.folder / RECORD, KIND, self.id, RUN_FORMAT, self.as_json())
+
+    @classmethod
+    def load(cls, folder: Path) -> RunRecord:
+        """Reads a record.
+
+        Raises:
+            DamagedError: missing, damaged, another run's, or of another format.
+        """
+        repair = orch("workspace", "repair", workspace=folder.parent)
+        way_out = f"run `{repair}`, which writes it anew from the members' cards."
+        return cls.of(folder, read_sealed(folder / RECORD, KIND, folder.name, RUN_FORMAT, way_out))
+
+    @classmethod
+    def of(cls, folder: Path, value: Mapping[str, Any]) -> RunRecord:
+        """A record from JSON values.
+
+        Raises:
+            DamagedError: they are not those of a run.
+        """
+        try:
+            return cls(folder=folder, id=folder.name, **value)
+        except TypeError as error:
+            raise DamagedError(folder / RECORD, f"not the record of a run ({error})") from None
+
+
+def run_key(
+    task: str,
+    recipe: Recipe,
+    weights: str,
+    data: str,
+    plan: str | None,
+    folds: Sequence[int | None],
+    seed: int,
+    device: str,
+    parent: str | None,
+    extra: str | None,
+) -> str:
+    """The key of a run from all that its result depends on.
+
+    Args:
+        task: its specialist.
+        recipe: how it is trained.
+        weights: sha256 of what its members start from.
+        data: fingerprint of photos and labels.
+        plan: digest of the fold plan; None without one.
+        folds: that the run trains itself.
+        seed: of the training.
+        device: `cpu`, `cuda` or `cuda:N`; all GPUs count as one.
+        parent: the run that other members are shared with.
+        extra: fingerprint of photos from elsewhere that join training; None without any.
+    """
+    return digest_of(
+        {
+            "task": task, "recipe": recipe.digest(), "weights": weights, "data": data, "plan": plan, "folds": list(folds),
+            "seed": seed, "device": device.partition(":")[0], "parent": parent,
+            "extra": extra,
+        }
+    )  # fmt: skip

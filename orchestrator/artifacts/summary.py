@@ -1,0 +1,90 @@
+"""A run in short: its members' cards, its scores, where its time went, and all facts that it can be asked for.
+
+Nothing heavy is imported: a list of runs is told from their records and cards alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from orchestrator.artifacts.annotations import Annotations
+from orchestrator.artifacts.cards import CARD, history_of, read_card
+from orchestrator.artifacts.run import RunRecord
+
+__all__ = ["cards_of", "facts_of", "macro_f1_of", "profile_of", "run_as_dict", "score_of", "state_of"]
+
+
+def cards_of(run: RunRecord) -> list[dict[str, Any]]:
+    """The cards of the run's complete members.
+
+    Raises:
+        DamagedError: one is damaged.
+    """
+    return [read_card(folder) for folder in run.members if (folder / CARD).is_file()]
+
+
+def profile_of(run: RunRecord, folds: Sequence[int | None]) -> dict[str, float]:
+    """Seconds by stage over the histories of some members; empty where they were trained without --profile."""
+    found: dict[str, float] = {}
+    for fold in folds:
+        for entry in history_of(run.member(fold)):
+            stages = entry.get("stages", {})
+            rest = {"rest": entry["seconds"] - sum(stages.values())} if stages else {}
+            for stage, seconds in (stages | rest).items():
+                found[stage] = found.get(stage, 0.0) + max(0.0, seconds)
+    return found
+
+
+def run_as_dict(run: RunRecord) -> dict[str, Any]:
+    """For JSON: the record and its members' cards in short."""
+    members = [
+        {
+            "fold": card["fold"], "folder": str(run.member(card["fold"])), "epochs": card["epochs"],
+            "best_epoch": card["best_epoch"], "seconds": card["seconds"], "seed": card["seed"], "sha256": card["sha256"],
+            **card["scores"],
+        }
+        for card in cards_of(run)
+    ]  # fmt: skip
+    return {"id": run.id, **run.as_json(), "folder": str(run.folder), "covers": run.covers, "members": members}
+
+
+def state_of(run: RunRecord) -> str:
+    """`complete`, `unfinished`, or `damaged` where a complete run lacks members."""
+    return "damaged" if run.complete and _there(run) < len(run.folds) else run.status
+
+
+def score_of(run: RunRecord) -> float | None:
+    """The macro F1 over all photos that the run's members held out; None while there are none.
+
+    Over all rows at once, as ensembles and comparisons score: a mean over folds is another number, and no macro F1.
+    """
+    if run.score is not None:
+        return run.score
+    counts = [card["confusion"] for card in cards_of(run) if card["confusion"]]
+    return macro_f1_of(counts) if counts else None
+
+
+def macro_f1_of(counts: list[list[list[int]]]) -> float:
+    """The macro F1 of several confusion matrices (truth, prediction) added up: `metrics.macro_f1` without NumPy."""
+    classes = range(len(counts[0]))
+    total = [[sum(one[row][column] for one in counts) for column in classes] for row in classes]
+    both = [sum(total[code]) + sum(row[code] for row in total) for code in classes]
+    return sum(2 * total[code][code] / both[code] if both[code] else 0.0 for code in classes) / len(classes)
+
+
+def facts_of(run: RunRecord, current: str | None, notes: Annotations) -> dict[str, Any]:
+    """What a run can be asked for beside its settings."""
+    plan, seeds = run.plan or {"k": 0, "digest": None}, run.seeds
+    return {
+        "run": run.id, "task": run.task, "recipe": run.recipe_name, "status": state_of(run), "current": current == run.id,
+        "score": score_of(run), "seed": seeds[0] if len(seeds) == 1 else seeds, "members": _there(run), "k": plan["k"],
+        "plan": plan["digest"] and plan["digest"][:12], "data": run.data["fingerprint"][:12], "created": run.created,
+        "minutes": round(run.seconds / 60, 1), "device": run.device, "parent": run.parent,
+        "extra": ", ".join(run.data.get("extra", {}).get("sources", ())) or "none", "tag": list(notes.tags), "note": notes.note,
+    }  # fmt: skip
+
+
+def _there(run: RunRecord) -> int:
+    """How many members are complete."""
+    return sum((folder / CARD).is_file() for folder in run.members)

@@ -1,0 +1,376 @@
+"""The workspace: one folder (`runs/` by default) with fold plans, runs, ensembles and caches.
+
+workspace.json          the format, so that another version's workspace is refused and not misread; numbers never given out again
+plans/<name>.json       fold plans
+photos/<name>.json      hashes of the files that runs learnt from
+age-0001/ ...           runs
+current/age.json ...    which run is current for each specialist, and which ensemble
+soft-0001/ ...          ensembles
+sweeps/                 memories of searches
+deleted/                runs and ensembles on their way out
+store/                  decoded pixels       } caches: deleting
+cache/                  hashes, weights      } them loses nothing
+
+Every file that carries meaning is sealed (core/sealed.py), and what lies beside one is known to it by its sha256.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.artifacts.cards import CARD, trained_again
+from orchestrator.artifacts.ensembles import ENSEMBLE, EnsembleRecord
+from orchestrator.artifacts.run import RECORD, RunRecord
+from orchestrator.core.commands import orch, shown
+from orchestrator.core.errors import DamagedError, WorkspaceError, nearest
+from orchestrator.core.files import put_aside
+from orchestrator.core.labels import CLASSES
+from orchestrator.core.sealed import closed, damaged, is_there, read_sealed, without, write_sealed
+
+if TYPE_CHECKING:
+    from filelock import FileLock
+
+    from orchestrator.data.hashes import HashCache
+
+__all__ = ["MARK", "WORKSPACE_FORMAT", "Workspace", "now", "write_mark"]
+
+WORKSPACE_FORMAT = 3
+CURRENT_FORMAT = 2
+FEW = 12  # ids that an error lists
+MARK = "workspace.json"
+KIND, NAME = "workspace", "workspace"
+MAKING = ".making-"  # before the name of a folder that is being made: a killed command leaves no half of it behind
+FOLDER = re.compile(r"([a-z_]+)-(\d{4,})")
+
+
+def write_mark(root: Path, created: str, retired: Mapping[str, int]) -> None:
+    """Writes the file that makes a folder a workspace.
+
+    Args:
+        root: the folder.
+        created: local time, ISO 8601.
+        retired: kind -> the highest number that was deleted.
+    """
+    write_sealed(root / MARK, KIND, NAME, WORKSPACE_FORMAT, {"created": created, "retired": dict(retired)})
+
+
+class Workspace:
+    """A workspace folder, opened.
+
+    Args:
+        root: the folder.
+        create: make it when it is not there.
+
+    Raises:
+        WorkspaceError: it is not there, or is something else.
+        DamagedError: its own file is missing, damaged, or of another format.
+    """
+
+    def __init__(self, root: Path, create: bool = False) -> None:
+        self.root = root
+        if self.is_at(root):
+            self._about()
+            return
+        train = orch("train-all", "--data", "DIR", workspace=root)
+        if not create:
+            raise WorkspaceError(f"{root}: no workspace here. `{train}` makes one; --workspace names another folder.")
+        if root.exists() and not root.is_dir():
+            raise WorkspaceError(f"{root}: is a file. Choose a new folder with --workspace.")
+        if root.is_dir() and any(not path.name.startswith(".") for path in root.iterdir()):
+            raise WorkspaceError(
+                f"{root}: is not empty and no workspace. Choose an empty or new folder with --workspace."
+            )
+        root.mkdir(parents=True, exist_ok=True)
+        write_mark(root, now(), {})
+
+    @staticmethod
+    def is_at(root: Path) -> bool:
+        """Whether a folder is a workspace, or was one and has lost the file that says so: it holds records or members."""
+        folders = [path for path in root.glob("*") if FOLDER.fullmatch(path.name)]
+        marks = [root / MARK, *(folder / name for folder in folders for name in (RECORD, ENSEMBLE))]
+        cards = (card for folder in folders for card in folder.glob(f"*/{CARD}"))
+        return any(map(os.path.lexists, marks)) or any(True for _ in cards)
+
+    def _about(self) -> dict[str, Any]:
+        repair = orch("workspace", "repair", workspace=self.root)
+        return read_sealed(self.root / MARK, KIND, NAME, WORKSPACE_FORMAT, f"run `{repair}`, which writes it anew.")
+
+    @property
+    def store(self) -> Path:
+        """The folder of pixel stores."""
+        return self.root / "store"
+
+    @property
+    def cache(self) -> Path:
+        """The folder of caches."""
+        return self.root / "cache"
+
+    @property
+    def faces(self) -> Path:
+        """Where the boxes of faces are kept."""
+        return self.cache / "faces"
+
+    @property
+    def sweeps(self) -> Path:
+        """The folder of searches' memories."""
+        return self.root / "sweeps"
+
+    @property
+    def deleted(self) -> Path:
+        """The folder of runs that are being deleted; a killed command may leave some, which the next deletion takes along."""
+        return self.root / "deleted"
+
+    def hashes(self) -> HashCache:
+        """The photos' content hashes."""
+        from orchestrator.data.hashes import HashCache
+
+        return HashCache(self.cache / "hashes.json")
+
+    def lock(self) -> FileLock:
+        """Held while ids are given out and runs are looked up."""
+        from filelock import FileLock
+
+        return FileLock(self.root / "workspace.lock")
+
+    def _folders(self) -> list[tuple[str, Path]]:
+        """Kind and folder of everything that is called like a run or an ensemble, in order of their names."""
+        named = [(FOLDER.fullmatch(path.name), path) for path in sorted(self.root.iterdir())]
+        return [(match[1], path) for match, path in named if match]
+
+    def run_folders(self, task: str | None = None) -> list[Path]:
+        """The folders of all runs, or of a specialist's, readable or not."""
+        return [path for kind, path in self._folders() if kind in CLASSES and task in (None, kind)]
+
+    def read_runs(self, task: str | None = None) -> tuple[list[RunRecord], list[DamagedError]]:
+        """All runs that can be read, in order of their ids, and what is wrong with the others."""
+        runs, wrong = [], []
+        for folder in self.run_folders(task):
+            try:
+                runs.append(RunRecord.load(folder))
+            except DamagedError as error:
+                wrong.append(error)
+        return runs, wrong
+
+    def runs(self, task: str | None = None) -> list[RunRecord]:
+        """All runs, or a specialist's, in order of their ids.
+
+        Raises:
+            DamagedError: some cannot be read; all of them.
+        """
+        runs, wrong = self.read_runs(task)
+        if len(wrong) == 1:
+            raise wrong[0]
+        if wrong:
+            problems = [error.problem("damaged") for error in wrong]
+            raise DamagedError(self.root, f"{len(wrong)} runs cannot be read", problems=problems)
+        return runs
+
+    def run(self, name: str) -> RunRecord:
+        """A run by its id.
+
+        Raises:
+            WorkspaceError: there is none of that name; the nearest is suggested.
+            DamagedError: its record cannot be read.
+        """
+        # An id is the name of a folder right here: a path would lead into another workspace.
+        known = [path.name for path in self.run_folders()]
+        if name not in known:
+            told = ", ".join(known[:FEW]) + (f" and {len(known) - FEW} more" if len(known) > FEW else "")
+            raise WorkspaceError(
+                f"run '{name}' is not in {self.root}; there {'is' if len(known) == 1 else 'are'} {told or 'none'}."
+                f"{nearest(name, known)}"
+            )
+        return RunRecord.load(self.root / name)
+
+    @contextmanager
+    def making(self, kind: str) -> Iterator[tuple[str, Path]]:
+        """Makes the next free folder `kind-NNNN`, which has its name when the block ends well; the caller holds the lock.
+
+        Yields:
+            Its name, and the folder that it is until then.
+        """
+        for left_over in self.root.glob(f"{MAKING}*"):
+            shutil.rmtree(left_over, ignore_errors=True)
+        pattern = re.compile(rf"{re.escape(kind)}-(\d{{4,}})(\..+)?")  # those put aside count too
+        taken = [int(match[1]) for path in self.root.iterdir() if (match := pattern.fullmatch(path.name))]
+        number = max([*taken, self._about()["retired"].get(kind, 0)]) + 1
+        name = f"{kind}-{number:04d}"
+        place = self.root / f"{MAKING}{name}"
+        place.mkdir()
+        try:
+            yield name, place
+            place.rename(self.root / name)
+        except BaseException:  # Ctrl-C too: what is half made goes, and the exception goes on
+            shutil.rmtree(place, ignore_errors=True)
+            raise
+
+    def retire(self, name: str) -> None:
+        """Never gives an id out again: notes and tables elsewhere may speak of it. The caller holds the lock."""
+        about, (kind, _, number) = self._about(), name.rpartition("-")
+        retired: dict[str, int] = about["retired"]
+        write_mark(self.root, about["created"], {**retired, kind: max(retired.get(kind, 0), int(number))})
+
+    # What is current
+
+    def _current(self, what: str) -> Path:
+        return self.root / "current" / f"{what}.json"
+
+    def current(self, what: str) -> str | None:
+        """The id of a specialist's current run, or of the current ensemble; None when there is none.
+
+        Raises:
+            DamagedError: the file that says so is damaged, or names what is not there any more.
+        """
+        path = self._current(what)
+        try:
+            path.lstat()
+        except FileNotFoundError:
+            return None
+        except PermissionError as error:
+            raise closed(path, error) from None
+        try:
+            name = str(read_sealed(path, "current", what, CURRENT_FORMAT, "")["name"])
+        except DamagedError as error:
+            if not error.replaceable:
+                raise
+            raise damaged(path, error.what, self.without_current(what)) from None
+        if not (self.root / name).is_dir():
+            raise damaged(path, f"names {name}, of which there is no folder in {self.root}", self.without_current(what))
+        return name
+
+    def current_or_none(self, what: str) -> str | None:
+        """The same for those who are about to choose: None too where the file is damaged, and may be written anew."""
+        try:
+            return self.current(what)
+        except DamagedError as error:
+            if not error.replaceable:
+                raise
+            return None
+
+    def without_current(self, what: str) -> str:
+        """The way out where nothing says what is current: the rest of a sentence."""
+        group, names = ("ensembles", self._answering()) if what == "ensemble" else ("runs", self._whole(what))
+        if not names:
+            words = ("ensemble",) if what == "ensemble" else ("train", what, "--data", "DIR")
+            return without(self._current(what), f"`{orch(*words, workspace=self.root)}` makes one.")
+        others = f" (there are {', '.join(names[-FEW:])})" if len(names) > 1 else ""
+        return f"choose one: `{orch(group, 'use', names[-1], workspace=self.root)}`{others}."
+
+    def _whole(self, task: str) -> list[str]:
+        """Complete runs whose members are all there, in order of their ids."""
+        runs = (run for run in self.read_runs(task)[0] if run.complete)
+        return [run.id for run in runs if all((folder / CARD).is_file() for folder in run.members)]
+
+    def _answering(self) -> list[str]:
+        """Ensembles that can be read and whose members are there, the newest last."""
+        found = []
+        for name in self.ensembles():
+            with suppress(DamagedError):
+                self.check_answering(name)
+                found.append((self.ensemble(name).created, name))
+        return [name for _, name in sorted(found)]
+
+    def set_current(self, what: str, name: str) -> None:
+        """Makes a run or an ensemble the current one."""
+        path = self._current(what)
+        self.current_or_none(what)  # refuses to write over a newer version's
+        if path.is_dir() or (path.is_symlink() and not path.exists()):
+            put_aside(path)
+        write_sealed(path, "current", what, CURRENT_FORMAT, {"name": name, "since": now()})
+
+    def clear_current(self, what: str) -> None:
+        """Leaves a specialist without a current run, or the workspace without a current ensemble."""
+        self._current(what).unlink(missing_ok=True)
+
+    def current_run(self, task: str) -> RunRecord:
+        """A specialist's current run.
+
+        Raises:
+            WorkspaceError: it has none.
+            DamagedError: what says so, or the run's record, is damaged.
+        """
+        name = self.current(task)
+        if name is not None:
+            return RunRecord.load(self.root / name)
+        if self._whole(task):
+            raise WorkspaceError(
+                f"{self.root}: no {task} run is the current one ({self._current(task)} is missing): {self.without_current(task)}"
+            )
+        unfinished = [run.id for run in self.runs(task)]
+        resume = orch("resume", unfinished[-1], workspace=self.root) if unfinished else ""
+        hint = f" (`{resume}` completes {unfinished[-1]})" if unfinished else ""
+        every, one = (orch(*words, "--data", "DIR", workspace=self.root) for words in (("train-all",), ("train", task)))
+        raise WorkspaceError(
+            f"{self.root}: the {task} specialist has no complete run{hint}. `{every}` or `{one}` trains it."
+        )
+
+    # Ensembles
+
+    def ensembles(self) -> list[str]:
+        """The ids of all ensembles, readable or not."""
+        return [path.name for kind, path in self._folders() if kind not in CLASSES]
+
+    def ensemble_folder(self, name: str) -> Path:
+        """The folder of an ensemble, readable or not.
+
+        Raises:
+            WorkspaceError: there is none of that name; the nearest is suggested.
+        """
+        known = self.ensembles()
+        if name not in known:
+            raise WorkspaceError(
+                f"ensemble '{name}' is not in {self.root}; there {'is' if len(known) == 1 else 'are'} "
+                f"{', '.join(known) or 'none'}.{nearest(name, known)}"
+            )
+        return self.root / name
+
+    def ensemble(self, name: str | None = None) -> EnsembleRecord:
+        """An ensemble's record; the current one's without a name.
+
+        Raises:
+            WorkspaceError: there is none.
+            DamagedError: its record, or what says which is current, is damaged.
+        """
+        asked, name = name, name or self.current("ensemble")
+        if name is None:
+            make = orch("ensemble", "--strategy", "soft", workspace=self.root)
+            if self.ensembles():
+                path = self._current("ensemble")
+                raise WorkspaceError(
+                    f"{self.root}: no ensemble is the current one ({path} is missing): {self.without_current('ensemble')}"
+                )
+            raise WorkspaceError(f"{self.root}: there is no ensemble yet. `{make}` makes one.")
+        folder = self.ensemble_folder(name) if asked else self.root / name
+        tables = [Path(f"{folder}.damaged") / path.name for path in sorted(folder.glob("external-*.parquet"))]
+        words = [word for path in tables for word in ("--with", shown(path))]
+        make = orch("ensemble", "--strategy", name.partition("-")[0], *words, workspace=self.root)
+        and_tables = " and the tables of this one" if tables else ""
+        way_out = without(folder, f"run `{make}`, which makes one of the current runs{and_tables}.")
+        return EnsembleRecord.load(folder, way_out)
+
+    def check_answering(self, name: str) -> None:
+        """Looks whether the members that an ensemble answers with are there.
+
+        Raises:
+            DamagedError: the first that is not.
+        """
+        for one in self.ensemble(name).members:
+            card = self.root / one.folder / CARD
+            if is_there(card):
+                continue
+            way_out = trained_again(card.parent)
+            if not (self.root / one.run).is_dir():
+                way_out = f"make another ensemble of runs that are there: `{orch('ensemble', workspace=self.root)}`."
+            raise damaged(card, f"missing, and {name} answers with that member", way_out)
+
+
+def now() -> str:
+    """Local time to the second, ISO 8601 with its offset."""
+    return datetime.now().astimezone().isoformat(timespec="seconds")

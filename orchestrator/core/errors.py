@@ -1,0 +1,322 @@
+"""Every error that a user can cause, and the shape of its message.
+
+A message says what was found, where, what would be allowed, and the way out. All problems of one input are
+collected and raised together, so that a user fixes them in one go.
+
+    OrchestratorError
+    ├── DataError         the photos or their table
+    │   └── PhotoError    one photo that cannot be read
+    ├── ConfigError       a recipe, a --set or an option
+    ├── PlanError         a fold plan: impossible, mixed, or not of this data
+    ├── StoreError        the pixel store: no room on the disk
+    ├── WeightsError      backbone weights: not found, not fitting, hub out of reach
+    ├── DeviceError       a device that is not there, or its memory used up
+    ├── EngineError       an engine that cannot run a member, or gives other answers than torch
+    ├── WorkspaceError    a workspace, run, member or ensemble: missing, broken, or written by another version
+    │   └── DamagedError  a file of the workspace that is not the one that was written
+    ├── LeakError         a score that would use a person seen in training
+    └── TrainingError     jobs that failed while others went on
+
+A PhotoError and a DamagedError are a FileError too: they know their file, what is wrong with it, and the way out.
+This module knows nothing of what raises the errors.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import traceback
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from itertools import takewhile
+from typing import Any
+
+__all__ = [
+    "CONTROLS",
+    "ConfigError",
+    "DamagedError",
+    "DataError",
+    "DeviceError",
+    "EngineError",
+    "FileError",
+    "LeakError",
+    "Mistakes",
+    "OrchestratorError",
+    "PhotoError",
+    "PlanError",
+    "Problem",
+    "StoreError",
+    "TrainingError",
+    "WeightsError",
+    "WorkspaceError",
+    "check_choice",
+    "counted",
+    "encodable",
+    "first_line",
+    "harmless",
+    "nearest",
+    "printable",
+]
+
+SHOWN_PROBLEMS = 20  # a terminal page; `orch data check --json` lists every one
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with an input.
+
+    Attributes:
+        where: the file, row or key.
+        what: what was found there, and what is allowed.
+        fix: the way out, as an instruction; empty when `what` says it already.
+        kind: a stable word for machines, such as `missing_file`.
+        fatal: False for what is only worth knowing.
+        column: of a table, where one is missing or holds what it may not.
+    """
+
+    where: str
+    what: str
+    fix: str = ""
+    kind: str = "invalid"
+    fatal: bool = True
+    column: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("where", "what", "fix"):
+            object.__setattr__(self, name, printable(getattr(self, name)))
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}" + (f" {self.fix}" if self.fix else "")
+
+    def as_dict(self) -> dict[str, str | bool]:
+        """The problem as a JSON object."""
+        return asdict(self)
+
+
+class OrchestratorError(Exception):
+    """Base of all errors that a user can act on.
+
+    Args:
+        message: what is wrong, in a sentence, with the way out.
+        problems: the single problems when one input has several.
+    """
+
+    def __init__(self, message: str, problems: Sequence[Problem] = ()) -> None:
+        message = printable(message)
+        super().__init__(message, tuple(problems))
+        self.message = message
+        self.problems = tuple(problems)
+
+    def __reduce__(self) -> tuple[type[OrchestratorError], tuple[Any, ...]]:
+        # Errors cross process borders (joblib workers), where only `args` would survive.
+        return (type(self), (self.message, self.problems))
+
+    def __str__(self) -> str:
+        lines = [self.message]
+        lines += [f"  - {problem}" for problem in self.problems[:SHOWN_PROBLEMS]]
+        if len(self.problems) > SHOWN_PROBLEMS:
+            lines.append(f"  ... and {len(self.problems) - SHOWN_PROBLEMS} more")
+        return "\n".join(lines)
+
+
+class DataError(OrchestratorError):
+    """The photos or their table are not fit for use."""
+
+
+class FileError(OrchestratorError):
+    """What is wrong with one file.
+
+    Args:
+        path: the file, as the message names it.
+        what: is wrong with it, without a full stop.
+        way_out: what to do, in a sentence of its own; may be empty.
+        problems: the single problems when there are several.
+
+    Attributes:
+        fact: the message without its way out and its full stop.
+    """
+
+    def __init__(self, path: object, what: str, way_out: str = "", problems: Sequence[Problem] = ()) -> None:
+        self.path, self.what, self.way_out = printable(str(path)), printable(what), printable(way_out)
+        self.fact = f"{self.path}: {self.what}"
+        super().__init__(f"{self.fact}." + (f" {self.way_out}" if way_out else ""), problems)
+
+    def __reduce__(self) -> tuple[type[OrchestratorError], tuple[Any, ...]]:
+        return (type(self), (self.path, self.what, self.way_out, self.problems))
+
+    def problem(self, kind: str) -> Problem:
+        """The same as one of several problems."""
+        return Problem(self.path, f"{self.what}.", self.way_out, kind)
+
+
+class PhotoError(FileError, DataError):
+    """One photo cannot be read."""
+
+
+class ConfigError(OrchestratorError):
+    """A recipe, a `--set` or an option is wrong."""
+
+
+class PlanError(OrchestratorError):
+    """A fold plan is impossible, mixed with another, or not of this data."""
+
+
+class StoreError(OrchestratorError):
+    """The pixel store cannot be built."""
+
+
+class WeightsError(OrchestratorError):
+    """Weights cannot be had, or do not fit the backbone."""
+
+
+class DeviceError(OrchestratorError):
+    """A device is not there, or its memory is used up."""
+
+
+class EngineError(OrchestratorError):
+    """An engine cannot run a member, or gives other answers than torch."""
+
+
+class WorkspaceError(OrchestratorError):
+    """Something in the workspace is missing, broken, or written by a newer version."""
+
+
+class DamagedError(FileError, WorkspaceError):
+    """A file of the workspace is missing, damaged, or another than the one that was written.
+
+    Args:
+        path: the file, as the message names it.
+        what: is wrong with it, without a full stop.
+        way_out: what to do, in a sentence of its own; may be empty.
+        problems: the single problems when there are several.
+        replaceable: whether it may be put aside and written anew. Not so a newer version's, or one that may not be read.
+    """
+
+    def __init__(
+        self, path: object, what: str, way_out: str = "", problems: Sequence[Problem] = (), replaceable: bool = True
+    ) -> None:
+        super().__init__(path, what, way_out, problems)
+        self.replaceable = replaceable
+
+    def __reduce__(self) -> tuple[type[OrchestratorError], tuple[Any, ...]]:
+        return (type(self), (self.path, self.what, self.way_out, self.problems, self.replaceable))
+
+
+class LeakError(OrchestratorError):
+    """A score would use a person whom the member has seen in training."""
+
+
+class TrainingError(OrchestratorError):
+    """Some training jobs failed; the others were finished and kept."""
+
+
+CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""Letters that move a terminal's cursor, colour it, or turn the direction of writing; a tab and a line's end are harmless."""
+
+
+def printable(text: str) -> str:
+    """Text for people: letters that command a terminal are escaped, and so are bytes of file names that are no UTF-8."""
+    return encodable(harmless(text))
+
+
+def harmless(text: str) -> str:
+    """Text without letters that command a terminal; bytes of file names that are no UTF-8 stay, for the stream to write."""
+    return CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def encodable(text: str) -> str:
+    """Text that every file in UTF-8 takes: bytes of file names that are none (surrogates) as `\\xe9`."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        pairs = text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")  # two halves of one character
+        try:
+            return pairs.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        except UnicodeEncodeError:
+            return pairs.encode("utf-8", "backslashreplace").decode()
+    return text
+
+
+def first_line(error: BaseException) -> str:
+    """What another library's error says, in one line without its full stop; where it failed, if it says nothing."""
+    lines = str(error).strip().splitlines()
+    if lines:
+        return lines[0].rstrip(". ")
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{type(error).__name__} at `{frames[-1].line}`" if frames and frames[-1].line else type(error).__name__
+
+
+def counted(number: int, thing: str) -> str:
+    """`1 problem`, `2 problems`."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
+def nearest(word: str, allowed: Iterable[str], cutoff: float = 0.65, most: int = 1) -> str:
+    """A hint towards the nearest allowed words, `most` of them: `" Did you mean 'x' or 'y'?"`, or an empty string.
+
+    Capitals, blanks and marks between letters count for nothing, a word that is the beginning of another is near it, and what
+    is much further away than the nearest is left out. Below the cut-off (of difflib's ratio) words have letters in common and
+    nothing else: `learning_rate` is no `drop_rate`, `macro_f1` no `crop`.
+    """
+    asked, plain = _plain(word), {option: _plain(option) for option in allowed}
+    matcher, share = difflib.SequenceMatcher(b=asked), {}
+    for option, other in plain.items():
+        matcher.set_seq1(other)
+        if matcher.real_quick_ratio() >= cutoff:
+            share[option] = matcher.ratio()
+    begun = {option for option, other in plain.items() if len(asked) > 1 and other.startswith(asked)}
+    best = max(share.values(), default=0.0)
+    if best < SAME and begun:
+        found = sorted(begun, key=lambda option: (len(option), option))
+    else:
+        near = [option for option, ratio in share.items() if ratio >= max(cutoff, best - FURTHER)]
+        found = sorted(near, key=lambda option: (-share[option], -_begins_alike(plain[option], asked), option))
+    words = " or ".join(f"'{one}'" for one in found[:most])
+    return f" Did you mean {words}?" if found else ""
+
+
+SAME, FURTHER = 0.9, 0.1  # of difflib's ratio: a slip of a key; what is left out beside the nearest
+
+
+def _plain(word: str) -> str:
+    return "".join(letter for letter in str(word).lower() if letter.isalnum())
+
+
+def _begins_alike(one: str, other: str) -> int:
+    """How many letters both begin with."""
+    return len(list(takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))))
+
+
+def check_choice(option: str, value: str | None, allowed: Sequence[str]) -> None:
+    """Refuses a word that an option does not take; None stands for an option that was left out."""
+    if value is not None and value not in allowed:
+        raise ConfigError(f"{option} {value}; allowed: {', '.join(allowed)}.{nearest(value, allowed)}")
+
+
+class Mistakes:
+    """Collects what is wrong with several inputs, to tell it all at once."""
+
+    def __init__(self) -> None:
+        self._errors: list[OrchestratorError] = []
+
+    @contextmanager
+    def kept(self, task: str = "") -> Iterator[None]:
+        """Keeps an error of the block instead of letting it out."""
+        try:
+            yield
+        except OrchestratorError as error:
+            if task:
+                error.message = f"{task}: {error.message}"
+            self.add(error)
+
+    def add(self, error: OrchestratorError) -> None:
+        """Keeps an error."""
+        self._errors.append(error)
+
+    def tell(self) -> None:
+        """Raises what was kept: a single error as it is, several as one."""
+        if len(self._errors) == 1:
+            raise self._errors[0]
+        if self._errors:
+            raise ConfigError("\n".join(str(error) for error in self._errors))

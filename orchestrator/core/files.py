@@ -1,0 +1,159 @@
+"""Files that matter: written whole or not at all, and known by their content.
+
+A crash, a kill or a full disk in mid-write leaves the old file (or none), never half of a new one.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import itertools
+import json
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from orchestrator.core.errors import StoreError, encodable
+
+__all__ = [
+    "atomic", "digest_of", "free_room", "from_root", "put_aside", "sha256_of", "sweep",
+    "take_away", "write_json",
+]  # fmt: skip
+
+DISK_MARGIN = 64 * 1024**2  # bytes left free for histories, cards and tables beside a big file
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yields a temporary path beside `path`; on success it is flushed to the disk and takes its place.
+
+    Raises:
+        StoreError: the disk filled up in mid-write; what stood at `path` is untouched.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".{path.name[:40]}.{secrets.token_hex(4)}.tmp"
+    # Made as any program makes a file, so that the umask holds; tempfile's are their owner's alone.
+    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        with suppress(FileNotFoundError):
+            temporary.chmod(stat.S_IMODE(path.stat().st_mode))  # a file that is there keeps its permissions
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except (OSError, SafetensorError) as error:
+        # safetensors and arrow have errors of their own for a full disk, with the system's words in them.
+        if (
+            getattr(error, "errno", None) == errno.ENOSPC
+            or "No space left" in str(error)
+            or "os error 28" in str(error)
+        ):
+            raise StoreError(
+                f"{path}: the disk is full; the file was not written and nothing was damaged. "
+                "Free some room and run the same command again: it goes on from here."
+            ) from error
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes a rename survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def from_root(path: Path) -> str:
+    """A path as records keep it: from the root, without `..`, so that it means the same from wherever a command is given."""
+    return os.path.normpath(path.absolute())
+
+
+def sweep(folder: Path) -> None:
+    """Removes what killed commands left half written in a folder; the caller holds the folder's lock."""
+    for path in folder.glob(".*.tmp"):
+        path.unlink(missing_ok=True)
+
+
+def take_away(path: Path) -> None:
+    """Removes a file or link of ours; a folder in its place, which is not, gets another name."""
+    if path.is_dir() and not path.is_symlink():
+        put_aside(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def put_aside(path: Path) -> Path | None:
+    """Gives a damaged file, link or folder another name, so that nothing is lost; None when there is nothing.
+
+    Returns:
+        The new name: the old one with `.damaged`, and a number where that is taken.
+    """
+    if not os.path.lexists(path):
+        return None
+    names = (path.with_name(f"{path.name}.damaged{number or ''}") for number in itertools.count())
+    place = next(name for name in names if not os.path.lexists(name))
+    path.rename(place)
+    return place
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON atomically, keys in the order given.
+
+    Raises:
+        ValueError: a number is not finite: JSON has no word for it, and other programs refuse the file.
+    """
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
+    if encodable(text) != text:  # a path that is not UTF-8
+        text = json.dumps(value, indent=1, allow_nan=False)
+    with atomic(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def digest_of(value: Any) -> str:
+    """sha256 (hex) of a value's canonical JSON: the same for equal values, whatever the order of keys."""
+    return hashlib.sha256(
+        json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+    ).hexdigest()
+
+
+def sha256_of(path: Path) -> str:
+    """sha256 (hex) of a file's content.
+
+    Raises:
+        OSError: it cannot be read, or is a pipe or a device, which may keep its reader waiting for ever.
+    """
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # a folder has its own error when it is opened
+        raise OSError(errno.EINVAL, "it is a pipe or a device", str(path))
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def free_room(folder: Path, needed: int, what: str, way_out: str) -> None:
+    """Refuses a big write that cannot fit, before the first byte.
+
+    Args:
+        folder: an existing folder on the disk in question.
+        needed: bytes.
+        what: what would be written, for the message.
+        way_out: what the user can do besides freeing room.
+
+    Raises:
+        StoreError: less than `needed` bytes and a margin of 64 MB are free.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < needed + DISK_MARGIN:
+        raise StoreError(
+            f"{folder}: {what} needs {needed / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free on this disk. {way_out}"
+        )

@@ -1,0 +1,217 @@
+"""What users name to be written: checked before any work, and written without harm to what stands there.
+
+Links are followed, and the file that they lead to is replaced whole or not at all; devices, pipes and `>(command)` are written
+directly. This module knows no format: whoever writes is given a path.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from stat import S_ISDIR, S_ISREG
+
+from orchestrator.core.errors import ConfigError, Problem, counted
+from orchestrator.core.files import atomic
+
+__all__ = ["TABLES", "Output", "check_outputs", "suffix_of", "written"]
+
+TABLES = (".csv", ".parquet", ".json")
+
+MOST_LINKS = 40  # as Linux itself follows
+STREAMS = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
+
+
+@dataclass(frozen=True)
+class Output:
+    """A file, or a folder of files, that a user wants written.
+
+    Attributes:
+        option: by which it was named, as in `--out`; empty for an argument.
+        path: as it was named.
+        suffixes: endings that are allowed, the first for pipes and devices; none allows all.
+        folder: whether it is a folder that files are written into.
+    """
+
+    option: str
+    path: Path
+    suffixes: Sequence[str] = ()
+    folder: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.option} {self.path}".lstrip()
+
+
+def check_outputs(outputs: Iterable[Output], inputs: Iterable[Path] = (), workspace: Path | None = None) -> None:
+    """Refuses what cannot be written, or would be written over what is read, before any work is done.
+
+    Args:
+        outputs: all that one command shall write.
+        inputs: the files that it reads; a folder stands for all files below it.
+        workspace: that it works on, whose own files are no place for others.
+
+    Raises:
+        ConfigError: all that is wrong with them.
+    """
+    outputs = list(outputs)
+    problems = [Problem(str(one), what) for one in outputs if (what := _wrong(one))]
+    told = {problem.where for problem in problems}
+    sound = [one for one in outputs if str(one) not in told and not _is_direct(one.path)]
+    problems += [Problem(str(one), what) for one in sound if workspace is not None and (what := _ours(one, workspace))]
+    by_place: dict[Path, list[Output]] = {}
+    for one in sound:
+        by_place.setdefault(_followed(one.path), []).append(one)
+    problems += [
+        Problem(" and ".join(map(str, some)), "are one place; each needs its own.")
+        for some in by_place.values()
+        if len(some) > 1
+    ]
+    existing = {key: one for one in sound if not one.folder and (key := _identity(one.path)) is not None}
+    if existing:  # an input that stands there is known by device and inode: by whatever path or link it was named
+        over = {key: path for path in _files(inputs) if (key := _identity(path)) in existing}
+        problems += [
+            Problem(str(existing[key]), f"would write over {path}, which is read. Choose another name.")
+            for key, path in over.items()
+            if key is not None
+        ]
+    if len(problems) == 1:
+        raise ConfigError(str(problems[0]))
+    if problems:
+        raise ConfigError(f"{counted(len(problems), 'output')} cannot be written:", problems)
+
+
+def suffix_of(output: Output) -> str:
+    """The ending that says in which format to write, lower case; the first allowed for pipes and devices, which have none."""
+    suffix = output.path.suffix.lower()
+    return suffix if suffix in output.suffixes or not output.suffixes else output.suffixes[0]
+
+
+@contextmanager
+def written(path: Path) -> Iterator[Path]:
+    """Yields a temporary path; on success its content takes the place of `path`, or goes into the device or pipe there.
+
+    Raises:
+        StoreError: the disk filled up in mid-write; what stood at `path` is untouched.
+    """
+    if not _is_direct(path):
+        with atomic(_followed(path)) as temporary:
+            yield temporary
+        return
+    with tempfile.TemporaryDirectory(prefix="orch-") as folder:
+        temporary = Path(folder) / "output"
+        temporary.touch()
+        yield temporary
+        stream = _own_stream(path)
+        if stream is not None:
+            sys.stdout.flush()
+        opened = os.open(path, os.O_WRONLY | os.O_TRUNC) if stream is None else os.dup(stream)
+        with temporary.open("rb") as source, os.fdopen(opened, "wb") as sink:
+            shutil.copyfileobj(source, sink)
+
+
+def _wrong(output: Output) -> str:
+    """What is wrong with one output by itself; empty where nothing is."""
+    path = output.path
+    try:
+        there = path.stat()
+    except FileNotFoundError:
+        there = None
+    except OSError as error:
+        return f"cannot be written ({error.strerror})."
+    if output.folder:
+        if there is not None and not S_ISDIR(there.st_mode):
+            return "is a file; a folder is needed."
+        return _closed(path if there is not None else _followed(path))
+    if there is not None and S_ISDIR(there.st_mode):
+        example = path / f"NAME{output.suffixes[0] if output.suffixes else ''}"
+        return f"is a folder; give the name of a file, as in {example}."
+    if _is_direct(path):
+        return "" if there is None or os.access(path, os.W_OK) else "cannot be written (no permission)."
+    if output.suffixes and path.suffix.lower() not in output.suffixes:
+        last = f" or {output.suffixes[-1]}" if len(output.suffixes) > 1 else ""
+        ends = ", ".join(output.suffixes[: max(1, len(output.suffixes) - 1)]) + last
+        return f"its ending says what is written; give a name that ends in {ends}."
+    if there is not None and not os.access(path, os.W_OK):
+        return "is write-protected. Choose another name, or change its permissions."
+    return _closed(_followed(path).parent)
+
+
+def _closed(folder: Path) -> str:
+    """Why no file can be made in a folder, or in a new one of that name; empty where one can."""
+    place = folder
+    while not os.path.lexists(place) and place.parent != place:
+        place = place.parent
+    if not place.is_dir():
+        return f"{place} is no folder."
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            return ""
+    except OSError as error:
+        return f"no file can be made in {place} ({error.strerror})."
+
+
+def _ours(output: Output, workspace: Path) -> str:
+    """Whether an output would stand among a workspace's own files."""
+    root, place = workspace.resolve(), _followed(output.path)
+    if place == root or not place.is_relative_to(root):
+        return "" if place != root else "is the workspace itself. Choose a place of its own."
+    if place.parent == root and place.suffix.lower() not in ("", ".json", ".lock"):
+        return ""
+    return f"lies among the files that orch keeps in {workspace}. Choose a place outside."
+
+
+def _files(inputs: Iterable[Path]) -> Iterator[Path]:
+    for path in inputs:
+        yield from path.rglob("*") if path.is_dir() else (path,)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Device and inode of a file: the same by every path and link. None where there is none."""
+    try:
+        about = path.stat()
+    except OSError:
+        return None
+    return about.st_dev, about.st_ino
+
+
+def _followed(path: Path) -> Path:
+    """Where links lead, whether or not something is there."""
+    return Path(os.path.realpath(path))
+
+
+def _is_direct(path: Path) -> bool:
+    """Whether something is written into instead of replaced: a device, a pipe, one of this process's streams."""
+    if _own_stream(path) is not None:
+        return True
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    # A file that was mounted by itself, as containers do, cannot be replaced.
+    return not (S_ISREG(mode) or S_ISDIR(mode)) or (S_ISREG(mode) and os.path.ismount(path))
+
+
+def _own_stream(path: Path) -> int | None:
+    """The number of an open stream of this process that a path means, as /dev/stdout and /dev/fd/63 do; None for others.
+
+    Such a stream may lead to a file, which a shell has opened: replacing that would leave the shell with the old one.
+    """
+    for _ in range(MOST_LINKS):
+        number = STREAMS.get(str(path))
+        if number is None and path.name.isdigit() and str(path.parent) in ("/dev/fd", "/proc/self/fd"):
+            number = int(path.name)
+        if number is not None:
+            try:
+                os.fstat(number)
+            except OSError:
+                return None
+            return number
+        if not path.is_symlink():
+            return None
+        path = path.parent / path.readlink()
+    return None

@@ -1,0 +1,95 @@
+"""TOML that people write: read whole, in whatever way their editor saved it, or refused by name.
+
+Windows' editors put a byte-order mark in front and carriage returns at line ends; both mean nothing. This module knows nothing of
+what a file is for.
+"""
+
+from __future__ import annotations
+
+import codecs
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from orchestrator.core.errors import ConfigError
+
+__all__ = ["parse_toml", "read_toml", "toml_text", "toml_value"]
+
+OTHER_MARKS = {
+    codecs.BOM_UTF32_LE: "UTF-32",
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
+"""What a file begins with that another encoding was chosen for; the longer marks first."""
+
+
+def read_toml(path: Path, option: str) -> dict[str, Any]:
+    """A TOML file's values.
+
+    Args:
+        path: the file.
+        option: what named it, for messages.
+
+    Raises:
+        ConfigError: no such file, no text in UTF-8, or no TOML.
+    """
+    return parse_toml(toml_text(path, option), f"{option}: {path}")
+
+
+def toml_text(path: Path, option: str) -> str:
+    """A TOML file's text, without a byte-order mark.
+
+    Raises:
+        ConfigError: no such file, or no text in UTF-8.
+    """
+    try:
+        found = path.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
+        raise ConfigError(f"{option}: {path}: {getattr(error, 'strerror', None) or error}.") from None
+    for mark, name in OTHER_MARKS.items():
+        if found.startswith(mark):
+            raise ConfigError(f"{option}: {path}: is text in {name}, and TOML is UTF-8. Save it as UTF-8.")
+    try:
+        return found.removeprefix(codecs.BOM_UTF8).decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = found.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{option}: {path}: is no text file (UTF-8): line {line}. Save it as UTF-8.") from None
+
+
+def parse_toml(text: str, where: str) -> dict[str, Any]:
+    """The values of TOML text.
+
+    Args:
+        text: TOML.
+        where: what to call it in messages.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    try:
+        return tomllib.loads(text)
+    except ValueError as error:  # TOMLDecodeError, and numbers of more digits than Python converts
+        raise ConfigError(f"{where}: no valid TOML: {error}.") from None
+    except RecursionError:
+        raise ConfigError(f"{where}: no valid TOML: nested too deeply.") from None
+
+
+def toml_value(value: Any) -> str:
+    """A value as TOML writes it."""
+    if isinstance(value, str):
+        return '"' + "".join(ESCAPED.get(letter) or letter for letter in value) + '"'
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{toml_value(key)} = {toml_value(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(toml_value, value)) + "]"
+    return str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+ESCAPED = {chr(code): f"\\u{code:04x}" for code in (*range(32), 127)} | {
+    "\\": "\\\\",
+    '"': '\\"',
+    "\n": "\\n",
+    "\t": "\\t",
+}
+"""What a TOML string may not hold as it is."""

@@ -1,0 +1,235 @@
+"""From runs to an ensemble: choose members, score them out of fold, save everything that prediction needs.
+
+No image is touched: the runs' held-out tables hold every answer. Ensembles are immutable; a new one becomes current.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from orchestrator.artifacts.cards import WEIGHTS, function_of
+from orchestrator.artifacts.ensembles import DISAGREEMENTS, OUT_OF_FOLD, EnsembleMember, EnsembleRecord, ExternalSource
+from orchestrator.artifacts.members import check_member
+from orchestrator.artifacts.origins import plan_of
+from orchestrator.artifacts.run import RECORD, RunRecord
+from orchestrator.artifacts.workspace import Workspace, now
+from orchestrator.combining import COLUMN, STRATEGIES
+from orchestrator.combining.combiners import COMBINERS, Combined, Combiner, HardVote, SoftVote
+from orchestrator.core.errors import PlanError, WorkspaceError, check_choice
+from orchestrator.core.files import atomic, sha256_of
+from orchestrator.core.labels import CLASSES, LABELS, TASKS, columns_of
+from orchestrator.data.lines import write_rows
+from orchestrator.ensembling.choosing import make_ensemble_current
+from orchestrator.ensembling.external import ExternalTable
+from orchestrator.ensembling.gains import held_out_of
+from orchestrator.ensembling.out_of_fold import Evaluation, OutOfFold, added_by, evaluate, join, singles, with_external
+
+__all__ = ["Built", "Scored", "build_ensemble"]
+
+SURE = 0.8
+"""What a label without probabilities gives to its class where the members' own sureness is not known (`--no-score`)."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What runs and tables answered out of fold, combined and scored.
+
+    Attributes:
+        combiner: with what it learnt.
+        evaluation: scores per task and of the label.
+        found: the answers.
+        combined: what became of them.
+        disagreements: photos on which soft and hard votes differ, with both answers.
+    """
+
+    combiner: Combiner
+    evaluation: Mapping[str, Evaluation]
+    found: OutOfFold
+    combined: Combined
+    disagreements: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Built:
+    """A saved ensemble.
+
+    Attributes:
+        record: as it was saved.
+        scored: its scores; None without out-of-fold answers.
+    """
+
+    record: EnsembleRecord
+    scored: Scored | None
+
+
+def build_ensemble(
+    workspace: Workspace,
+    strategy: str,
+    runs: Mapping[str, Sequence[RunRecord]],
+    scored: bool = True,
+    external: Sequence[ExternalTable] = (),
+) -> Built:
+    """Scores the chosen runs out of fold and saves them as an ensemble, which becomes the current one unless it is unscored and
+    the current one has a score.
+
+    Args:
+        workspace: where it is saved.
+        strategy: `soft` or `hard`.
+        runs: task -> its runs; `joint` -> runs that answer for all tasks.
+        scored: False builds an ensemble for prediction only; runs of several plans or data sets need that.
+        external: tables from elsewhere, each with one run's weight. They are scored where they say whose member answered.
+
+    Raises:
+        ConfigError: the strategy is unknown.
+        PlanError: the runs follow different plans or data sets, so no out-of-fold score exists.
+        DamagedError: a file of a member is missing or damaged.
+        LeakError: a table judges people that its member has seen, or may have.
+    """
+    check_choice("--strategy", strategy, STRATEGIES)
+    combiner, members = COMBINERS[strategy](), _members(workspace, runs)
+    why_none = _unscorable(runs) if scored else "left out as asked (--no-score)."
+    found = None if why_none else join({run.id: held_out_of(workspace, run) for own in runs.values() for run in own})
+    sureness = dict.fromkeys(TASKS, SURE) if found is None else found.sureness
+    external = [one.softened(sureness) for one in external]
+    sources = _sources(external, found)
+    if found is not None and external:
+        found = with_external(found, external, plan_of(workspace, runs[TASKS[0]][0]))
+    scores = None if found is None else _score(found, combiner)
+    record = _record(combiner, members, sources, runs, scores, why_none)
+    with workspace.lock():
+        gone = [run.id for chosen in runs.values() for run in chosen if not (run.folder / RECORD).is_file()]
+        if gone:
+            raise WorkspaceError(f"{', '.join(gone)}: deleted by another command meanwhile. Choose other runs.")
+        frames = {source.file: one.frame() for one, source in zip(external, sources, strict=True)}
+        if scores is not None:
+            frames |= {OUT_OF_FOLD: _answers_of(scores), DISAGREEMENTS: scores.disagreements}
+        record = _save(workspace, record, frames)
+    make_ensemble_current(workspace, record.id)
+    return Built(record, scores)
+
+
+def _score(found: OutOfFold, combiner: Combiner) -> Scored:
+    combiner = combiner.fit(found.answers, found.truth, found.photos["person"].to_numpy())
+    evaluation, combined = evaluate(found, combiner)
+    return Scored(combiner, evaluation, found, combined, _disagreements(found))
+
+
+def _record(
+    combiner: Combiner,
+    members: Sequence[EnsembleMember],
+    sources: Sequence[ExternalSource],
+    runs: Mapping[str, Sequence[RunRecord]],
+    scores: Scored | None,
+    why_none: str,
+) -> EnsembleRecord:
+    """The record, which has its place and its files when it is saved."""
+    record = EnsembleRecord(
+        Path(), "", combiner.as_dict(), now(), tuple(members), tuple(sources), why_no_score=why_none
+    )
+    if scores is None:
+        return record
+    names = {**CLASSES, "label": LABELS}
+    plan = runs[TASKS[0]][0].plan
+    return replace(
+        record,
+        combiner=scores.combiner.as_dict(),
+        plan=plan["digest"] if plan else None,
+        evaluation={name: one.as_dict(names[name]) for name, one in scores.evaluation.items()},
+        single=singles(scores.found),
+        added_by={
+            name: {"macro_f1": gain, "interval_95": [span.low, span.high]}
+            for name, (gain, span) in added_by(scores.found, scores.combiner).items()
+        },
+        disagreements=len(scores.disagreements),
+    )
+
+
+def _save(workspace: Workspace, record: EnsembleRecord, frames: Mapping[str, pd.DataFrame]) -> EnsembleRecord:
+    """Writes an ensemble's folder; the caller holds the workspace's lock."""
+    with workspace.making(record.strategy) as (name, place):
+        files: dict[str, str] = {}
+        for file, frame in frames.items():
+            with atomic(place / file) as temporary:
+                if file.endswith("parquet"):
+                    frame.to_parquet(temporary, index=False)
+                else:
+                    write_rows(temporary, frame, frame.itertuples(index=False))
+            files[file] = sha256_of(place / file)
+        record = replace(record, folder=place, id=name, files=files)
+        record.save()
+    return replace(record, folder=workspace.root / name)
+
+
+def _members(workspace: Workspace, runs: Mapping[str, Sequence[RunRecord]]) -> list[EnsembleMember]:
+    """What the ensemble remembers of each member: where it is, the hash of its weights, and a digest of what it computes."""
+    members = []
+    for task in runs:
+        for run in runs[task]:
+            for fold in run.folds:
+                card = check_member(run, fold)
+                place = run.member(fold).relative_to(workspace.root).as_posix()
+                members.append(EnsembleMember(task, run.id, fold, place, card["sha256"][WEIGHTS], function_of(card)))
+    return members
+
+
+def _sources(external: Sequence[ExternalTable], found: OutOfFold | None) -> list[ExternalSource]:
+    """What the ensemble remembers of each table, and for how many held-out photos it answers."""
+    sources = []
+    paths = None if found is None else list(found.photos["path"])
+    for number, one in enumerate(external, start=1):
+        source = ExternalSource(one.name, one.source, f"external-{number}.parquet", one.photos, tuple(one.by_task))
+        sources.append(source if paths is None else replace(source, matched=one.matched(paths), held_out=len(paths)))
+    return sources
+
+
+def _unscorable(runs: Mapping[str, Sequence[RunRecord]]) -> str:
+    """Why the runs have no out-of-fold score; empty when they have one.
+
+    Raises:
+        PlanError: they would have one, but for being mixed.
+    """
+    way_out = "Choose runs of one plan with --members, or build it for prediction only with --no-score."
+    without = [run.id for task in runs for run in runs[task] if run.plan is None]
+    if without:
+        return f"{', '.join(without)}: trained on everything (--folds 0), so no photo is held out."
+    plans = {run.plan["digest"]: run for task in runs for run in runs[task] if run.plan}
+    if len(plans) > 1:
+        told = "; ".join(
+            f"{run.id}: plan {digest[:12]}, {run.plan['k']} folds" for digest, run in plans.items() if run.plan
+        )
+        raise PlanError(
+            f"the runs follow different fold plans ({told}), which never mix in one out-of-fold score. {way_out}"
+        )
+    data = {run.data["fingerprint"]: run for task in runs for run in runs[task]}
+    if len(data) > 1:
+        told = "; ".join(f"{run.id}: {digest[:12]}" for digest, run in data.items())
+        raise PlanError(f"the runs were trained on different data ({told}), which never mix in one score. {way_out}")
+    return ""
+
+
+def _answers_of(scores: Scored) -> pd.DataFrame:
+    """Every photo's answer behind the scores."""
+    table = scores.found.photos.copy()
+    for task in TASKS:
+        decision = scores.combined.decisions[task]
+        table[f"{task}_truth"] = scores.found.truth[task]
+        table[task] = decision.choice
+        for code, column in enumerate(columns_of(task, COLUMN[scores.combiner.name])):
+            table[column] = decision.shares[:, code].astype(np.float32)
+    table["label"] = scores.combined.label
+    return table
+
+
+def _disagreements(found: OutOfFold) -> pd.DataFrame:
+    """Photos on which soft and hard votes differ, with both answers."""
+    soft, hard = (combiner.combine(found.answers).label for combiner in (SoftVote(), HardVote()))
+    differ = np.flatnonzero(soft != hard)
+    names = np.array(LABELS)
+    paths: Any = found.photos["path"].iloc[differ].array
+    return pd.DataFrame({"path": paths, "soft": names[soft[differ]], "hard": names[hard[differ]]})

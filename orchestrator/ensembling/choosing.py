@@ -1,0 +1,184 @@
+"""Which runs are taken, and what becomes current: by how much it is better or worse than what it replaces, and the way back.
+
+Nothing heavy is imported before two things are compared.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from orchestrator.artifacts.cards import CARD
+from orchestrator.artifacts.ensembles import EnsembleRecord
+from orchestrator.artifacts.run import RunRecord
+from orchestrator.artifacts.workspace import Workspace
+from orchestrator.core.commands import orch
+from orchestrator.core.errors import ConfigError, Problem, WorkspaceError, nearest
+from orchestrator.core.labels import CLASSES, TASKS
+
+if TYPE_CHECKING:
+    from orchestrator.ensembling.gains import Gain
+
+__all__ = ["choose_runs", "make_current", "make_ensemble_current", "use_ensemble", "use_run"]
+
+log = logging.getLogger(__name__)
+
+
+def choose_runs(workspace: Workspace, choice: Sequence[str] = ()) -> dict[str, list[RunRecord]]:
+    """The runs of each specialist: those named, otherwise the current one.
+
+    Args:
+        workspace: where to look.
+        choice: `TASK=RUN` or `TASK=RUN,RUN`; `joint=RUN` for networks that answer for all tasks, which take part only when named.
+
+    Raises:
+        ConfigError: a wrong task, or a run of another specialist.
+        WorkspaceError: a run that is not there, or is unfinished; all at once.
+    """
+    problems: list[Problem] = []
+    named: dict[str, list[RunRecord]] = {}
+    for word in choice:
+        task, equals, names = word.partition("=")
+        if not equals or task not in CLASSES or not names:
+            what = f"write TASK=RUN or TASK=RUN,RUN with a task of {', '.join(CLASSES)}.{nearest(task, CLASSES)}"
+            problems.append(Problem(f"--members {word}", what))
+            continue
+        for name in filter(None, names.split(",")):
+            try:
+                run = workspace.run(name)
+            except WorkspaceError as error:
+                problems.append(Problem(f"--members {word}", error.message))
+                continue
+            problem = _unfit(run, task)
+            if problem:
+                problems.append(Problem(f"--members {word}", problem))
+            if run.id not in [one.id for one in named.get(task, [])]:
+                named.setdefault(task, []).append(run)
+    if problems:
+        raise ConfigError(f"{len(problems)} mistake{'s' * (len(problems) > 1)} in --members:", problems)
+    missing: list[WorkspaceError] = []
+    for task in TASKS:
+        if task not in named:
+            try:
+                named[task] = [workspace.current_run(task)]
+            except WorkspaceError as error:
+                missing.append(error)
+    if missing:
+        raise WorkspaceError("\n".join(error.message for error in missing))
+    return {task: named[task] for task in CLASSES if task in named}
+
+
+def _unfit(run: RunRecord, task: str) -> str:
+    if run.task != task:
+        return f"{run.id} is a run of the {run.task} specialist."
+    if not run.complete:
+        missing = [str(fold) for fold in run.folds if not (run.member(fold) / CARD).is_file()]
+        resume = orch("resume", run.id, workspace=run.folder.parent)
+        return f"{run.id} is unfinished (fold {', '.join(missing)} missing): `{resume}` completes it."
+    return ""
+
+
+def make_current(workspace: Workspace, run: RunRecord) -> None:
+    """Offers a run that was just completed as its specialist's current one.
+
+    One without a score, or of only some folds, does not take the place of one that has more: it could not be held against it.
+    """
+    before = _standing(workspace, run)
+    if before is None or before.id == run.id:
+        if workspace.current_or_none(run.task) != run.id:
+            workspace.set_current(run.task, run.id)
+            log.info(f"{run.id} is now the current {run.task} run.")
+        return
+    use = orch("runs", "use", run.id, workspace=workspace.root)
+    if run.plan is None and before.plan is not None:
+        log.info(
+            f"{run.id} has no score (it holds nobody out): {before.id} stays the current {run.task} run. `{use}` makes it that."
+        )
+    elif run.partial and not _covers(run, before):
+        log.info(f"{run.id} covers {run.covers}: {before.id} stays the current {run.task} run. `{use}` makes it that.")
+    else:
+        use_run(workspace, run, before)
+
+
+def _covers(run: RunRecord, other: RunRecord) -> bool:
+    """Whether a run holds out everybody whom another one does."""
+    plan, its = run.plan or {}, other.plan or {}
+    return plan.get("digest") == its.get("digest") and set(other.folds) <= set(run.folds)
+
+
+def use_run(workspace: Workspace, run: RunRecord, before: RunRecord | None = None) -> None:
+    """Makes a run its specialist's current one, and says what that changes.
+
+    Args:
+        workspace: of both.
+        run: complete.
+        before: the current one, where the caller has read it.
+    """
+    before = before or _standing(workspace, run)
+    workspace.set_current(run.task, run.id)
+    if before is None or before.id == run.id:
+        log.info(f"{run.id} is now the current {run.task} run.")
+        return
+    back = orch("runs", "use", before.id, workspace=workspace.root)
+    log.info(f"{run.id} is now the current {run.task} run (was {before.id}); `{back}` goes back.")
+    from orchestrator.ensembling.gains import paired_gain
+
+    log.info(f"{run.id} over {before.id}: {_told(paired_gain(workspace, before, run))}.")
+
+
+def make_ensemble_current(workspace: Workspace, name: str) -> None:
+    """Offers a new ensemble as the current one; one without a score does not take the place of one that has one."""
+    before, record = _standing_ensemble(workspace), workspace.ensemble(name)
+    if before is not None and before.evaluation is not None and record.evaluation is None:
+        use = orch("ensembles", "use", name, workspace=workspace.root)
+        log.info(f"{name} has no score: {before.id} stays the current ensemble. `{use}` makes it that.")
+        return
+    _set_ensemble(workspace, before, record)
+
+
+def use_ensemble(workspace: Workspace, name: str) -> None:
+    """Makes an ensemble the current one, and says what that changes.
+
+    Raises:
+        WorkspaceError: there is none of that name, its record is damaged, or a member is not there.
+    """
+    workspace.check_answering(name)
+    _set_ensemble(workspace, _standing_ensemble(workspace), workspace.ensemble(name))
+
+
+def _set_ensemble(workspace: Workspace, before: EnsembleRecord | None, after: EnsembleRecord) -> None:
+    name = after.id
+    workspace.set_current("ensemble", name)
+    if before is None or before.id == name:
+        log.info(f"{name} is now the current ensemble.")
+        return
+    back = orch("ensembles", "use", before.id, workspace=workspace.root)
+    log.info(f"{name} is now the current ensemble (was {before.id}); `{back}` goes back.")
+    from orchestrator.ensembling.gains import ensemble_gain
+
+    log.info(f"{name} over {before.id}, 18-way: {_told(ensemble_gain(workspace, before, after))}.")
+
+
+def _standing_ensemble(workspace: Workspace) -> EnsembleRecord | None:
+    """The record of the current ensemble; None where there is none that can be read."""
+    try:
+        name = workspace.current("ensemble")
+        return None if name is None else workspace.ensemble(name)
+    except WorkspaceError as error:
+        log.warning(f"{error.message}")
+        return None
+
+
+def _told(gain: Gain | str) -> str:
+    return f"not comparable: {gain.rstrip('.')}" if isinstance(gain, str) else str(gain)
+
+
+def _standing(workspace: Workspace, run: RunRecord) -> RunRecord | None:
+    """The current run of the same specialist; None where there is none that can be read."""
+    try:
+        name = workspace.current(run.task)
+        return None if name is None else workspace.run(name)
+    except WorkspaceError as error:
+        log.warning(f"{error.message}")
+        return None

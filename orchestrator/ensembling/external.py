@@ -1,0 +1,309 @@
+"""Answers from elsewhere that join a vote: tables of probabilities, and old submissions.
+
+A table answers for the photos that it names, found by their path, or by their file's name where that is unlike any other of the
+table's; for other photos it abstains. Its weight in a vote is that of one run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from orchestrator.combining.answers import Answers, Voter
+from orchestrator.core.errors import DataError, Problem, counted
+from orchestrator.core.files import from_root
+from orchestrator.core.labels import (
+    CLASS_COUNTS,
+    CLASSES,
+    JOINT,
+    LABELS,
+    TASKS,
+    columns_of,
+    decompose,
+    marginals,
+    read_label,
+)
+from orchestrator.data.spelling import clean, composed
+from orchestrator.data.tables import Table, read_table, text
+
+__all__ = ["ExternalTable", "each_once", "read_external"]
+
+KEYS = ("path", "ImageID")
+ANSWER = "ans"
+FOLD = "fold"
+TOLERANCE = 0.01
+"""How far a row's sum may lie from 1: tables are written with few digits."""
+
+
+@dataclass(frozen=True, eq=False)
+class ExternalTable:
+    """Probabilities from elsewhere.
+
+    Attributes:
+        name: the file's name.
+        keys: of the photos, in order.
+        by_task: task -> probabilities (N, C), float32; rows of zeros abstain. Tasks that the table does not answer for are left
+            out.
+        folds: the fold whose member answered for each photo, shape (N,), -1 where the table does not say; None without such a
+            column.
+        source: the file's absolute path.
+    """
+
+    name: str
+    keys: tuple[str, ...]
+    by_task: Mapping[str, NDArray[np.float32]]
+    folds: NDArray[np.int64] | None = None
+    source: str = ""
+    _rows: dict[str, int] = field(default_factory=dict)
+
+    def rows(self, paths: Sequence[str]) -> NDArray[np.int64]:
+        """The row of each photo, shape (n,); -1 where the table has none.
+
+        A photo is known by its path, or where one of path and key ends as the other one reads: an ImageID is the end of a path.
+        Equal names are not enough, for people's folders hold files of the same names.
+        """
+        paths = list(map(composed, paths))  # as keys are
+        if not self._rows:
+            ends = [(end, row) for row, key in enumerate(self.keys) for end in _ends(key)[1:] if "/" in end]
+            times = Counter(end for end, _ in ends)
+            self._rows.update({end: row for end, row in ends if times[end] == 1})
+            self._rows.update({key: row for row, key in enumerate(self.keys)})
+        keys = set(self.keys)
+        found = (
+            next((self._rows[end] for end in _ends(path) if end in keys), self._rows.get(path, -1)) for path in paths
+        )
+        rows = np.fromiter(found, dtype=np.int64, count=len(paths))
+        told: dict[int, set[str]] = {}
+        for path, row in zip(paths, rows.tolist(), strict=True):
+            told.setdefault(row, set()).add(path)
+        several = [row for row, meant in told.items() if len(meant) > 1]
+        return np.where(np.isin(rows, several), -1, rows)  # a name that several photos have means none of them
+
+    @property
+    def photos(self) -> int:
+        """How many photos it answers for, in one task at least."""
+        return int(self._answered().sum())
+
+    def _answered(self) -> NDArray[np.bool_]:
+        answered = np.zeros(len(self.keys), bool)
+        for answers in self.by_task.values():
+            answered |= answers.any(axis=1)
+        return answered
+
+    def matched(self, paths: Sequence[str]) -> int:
+        """How many of some photos it answers for, in one task at least."""
+        rows = self.rows(paths)
+        return int(self._answered()[rows[rows >= 0]].sum())
+
+    @property
+    def digest(self) -> str:
+        """sha256 (hex) of what it says of whom: equal for the same answers in another file, order or way of writing."""
+        order = sorted(range(len(self.keys)), key=self.keys.__getitem__)
+        found = hashlib.sha256("\n".join(self.keys[row] for row in order).encode("utf-8", "surrogatepass"))
+        for task in sorted(self.by_task):
+            found.update(task.encode() + np.ascontiguousarray(self.by_task[task][order]).tobytes())
+        if self.folds is not None:
+            found.update(np.ascontiguousarray(self.folds[order]).tobytes())
+        return found.hexdigest()
+
+    def answers(self, rows: NDArray[np.int64], weights: Mapping[str, float] | None = None) -> Answers:
+        """Its answers for photos, one voter for each of its tasks, which abstains where the table has no answer.
+
+        Args:
+            rows: of the photos, shape (n,), as `rows` gives them.
+            weights: task -> how much it counts; None: 1.
+        """
+        voters, arrays = [], []
+        for task, own in self.by_task.items():
+            array = np.zeros((len(rows), CLASS_COUNTS[task]), np.float32)
+            array[rows >= 0] = own[rows[rows >= 0]]
+            voters.append(Voter(task, self.name, weight=weights[task] if weights else 1.0, external=True))
+            arrays.append(array)
+        return Answers(CLASS_COUNTS, len(rows), tuple(voters), tuple(arrays))
+
+    def softened(self, sureness: Mapping[str, float]) -> ExternalTable:
+        """Labels alone, as probabilities: each speaks as surely as others do on the average.
+
+        A label taken for certain would outvote any number of members that weigh as much as one run together.
+
+        Args:
+            sureness: task -> what the label's class gets, above 1 / C; the other classes share the rest.
+        """
+        by_task = dict(self.by_task)
+        for task, answers in self.by_task.items():
+            if (answers.max(axis=1, initial=0) * answers.any(axis=1) == answers.any(axis=1)).all():
+                rest = (1 - sureness[task]) / (answers.shape[1] - 1)
+                soft = np.where(answers > 0, sureness[task], rest) * answers.any(axis=1, keepdims=True)
+                by_task[task] = soft.astype(np.float32)
+        return replace(self, by_task=by_task)
+
+    def frame(self) -> pd.DataFrame:
+        """As a table that `read_external` reads back to the same numbers."""
+        table: dict[str, Any] = {"path": list(self.keys)}
+        for task, answers in self.by_task.items():
+            table |= dict(zip(columns_of(task), answers.T, strict=True))
+        if self.folds is not None:
+            table[FOLD] = self.folds
+        return pd.DataFrame(table)
+
+
+def _ends(path: str) -> list[str]:
+    """A path, and what is left of it without its first folders: `a/b/c`, `b/c`, `c`."""
+    parts = PurePosixPath(path).parts
+    return [path, *("/".join(parts[start:]) for start in range(1, len(parts)))]
+
+
+def read_external(path: Path) -> ExternalTable:
+    """Reads a table of answers: `.parquet` or `.csv`.
+
+    The photos' column is `path` or `ImageID`. Answers are either `ans` (labels 0 to 17), or probabilities of tasks
+    (`p(mask wear)` and so on, a whole task at a time), or of labels (`0` to `17`, or `p(wear / male / <30)` and so on); `share`
+    may stand for `p`, as `orch predict --probabilities` writes it. Empty cells abstain. A column `fold` says which fold's member
+    answered.
+
+    Raises:
+        DataError: no such file, no such columns, photos that stand twice, and numbers that are no probabilities; all at once.
+    """
+    table = read_table(path)
+    problems: list[Problem] = []
+    key = next((name for name in KEYS if name in table), None)
+    keys: list[str] = []
+    if key is None:
+        told = ", ".join(table.columns[:12])
+        problems.append(Problem(str(path), f"has the columns {told}; one must be path or ImageID, the photo."))
+    else:
+        keys = [clean(word) for word in table.words(key)]
+        empty = [number for number, name in enumerate(keys) if not name]
+        problems += [Problem(table.where(number), f"{key} is empty.", kind="empty_cell") for number in empty]
+        problems += table.repeated(key, keys)
+    by_task = _answers(table, problems)
+    folds = None
+    if FOLD in table:
+        folds = np.array(
+            [_fold(table, row, word, problems) for row, word in enumerate(table.words(FOLD))], dtype=np.int64
+        )
+    if not len(table) and not problems:
+        problems.append(Problem(str(path), "has no rows."))
+    if len(table) and not problems and not any(answers.any() for answers in by_task.values()):
+        problems.append(Problem(str(path), "answers for no photo: every cell of its answers is empty."))
+    if problems:
+        raise DataError(f"{path}: {counted(len(problems), 'problem')} in a table that shall join the vote:", problems)
+    return ExternalTable(path.name, tuple(keys), by_task, folds, from_root(path))
+
+
+def each_once(tables: Sequence[ExternalTable]) -> tuple[list[ExternalTable], list[str]]:
+    """Tables whose contents differ, each by a name of its own, and notes on those left out because another one says the same of
+    the same photos."""
+    kept: dict[str, ExternalTable] = {}
+    notes, times = [], Counter[str]()
+    for table in tables:
+        if table.digest in kept:
+            same = kept[table.digest].name
+            notes.append(f"{table.name}: gives the same answers as {same}, given before it: counted once.")
+            continue
+        times[table.name] += 1
+        number = times[table.name]
+        kept[table.digest] = replace(table, name=f"{table.name} ({number})") if number > 1 else table
+    return list(kept.values()), notes
+
+
+def _fold(table: Table, row: int, word: str, problems: list[Problem]) -> int:
+    """The fold of a row; -1 where it is empty."""
+    word = clean(word)
+    if not word:
+        return -1
+    whole = word.removesuffix(".0")
+    if whole.isascii() and whole.isdigit():
+        return int(whole)
+    if whole == "-1":  # as `ExternalTable.frame` writes what is unknown
+        return -1
+    problems.append(Problem(table.where(row), f"fold is '{word}'; allowed: 0, 1, ... or nothing."))
+    return -1
+
+
+def _answers(table: Table, problems: list[Problem]) -> dict[str, NDArray[np.float32]]:
+    """Task -> probabilities of every row, whichever way the table writes them."""
+    found: dict[str, NDArray[np.float32]] = {}
+    path = table.path
+    for task in TASKS:
+        columns = _columns(table, list(zip(columns_of(task), columns_of(task, "share"), strict=True)))
+        if columns and len(columns) < len(CLASSES[task]):
+            problems.append(
+                Problem(str(path), f"has {', '.join(columns)} of the task {task}, and not its other classes.")
+            )
+        elif columns:
+            found[task] = _numbers(table, columns, problems)
+    if found:
+        return found
+    codes = map(str, range(len(LABELS)))
+    columns = _columns(table, list(zip(codes, columns_of(JOINT), columns_of(JOINT, "share"), strict=True)))
+    if columns and len(columns) < len(LABELS):
+        problems.append(Problem(str(path), f"has {len(columns)} of the 18 labels' columns; all are needed."))
+        return found
+    if columns:
+        joint = _numbers(table, columns, problems)
+        return {task: np.asarray(part, np.float32) for task, part in marginals(joint).items()}
+    if ANSWER in table:
+        return _labels(table, problems)
+    problems.append(
+        Problem(str(path), "has no answers: ans, or p(mask wear) and so on, or 0 to 17.", "Rename its columns so.")
+    )
+    return found
+
+
+def _columns(table: Table, wanted: Sequence[Sequence[str]]) -> list[str]:
+    """Of each group of names the one that the table has."""
+    return [name for names in wanted for name in names if name in table]
+
+
+def _numbers(table: Table, columns: Sequence[str], problems: list[Problem]) -> NDArray[np.float32]:
+    """Rows that sum to 1, or to 0 where the table has no answer (empty cells)."""
+    numbers = np.full((len(table), len(columns)), np.nan)
+    bad: set[int] = set()
+    for place, column in enumerate(columns):
+        for row, cell in enumerate(table.column(column)):
+            word = clean(text(cell))
+            try:
+                numbers[row, place] = float(word) if word else np.nan
+            except ValueError:
+                bad.add(row)
+                problems.append(Problem(table.where(row), f"{column} is '{word}'; allowed: a number, or nothing."))
+    empty = np.isnan(numbers).all(axis=1) | (np.nan_to_num(numbers) == 0).all(axis=1)
+    sums = np.where(np.isfinite(numbers).all(axis=1), numbers.sum(axis=1, where=np.isfinite(numbers)), np.nan)
+    wrong = ~empty & ~((numbers >= 0).all(axis=1) & (np.abs(sums - 1) <= TOLERANCE))
+    problems += [
+        Problem(
+            table.where(row),
+            f"{', '.join(columns[:3])} ... are no probabilities that sum to 1: {[float(one) for one in numbers[row][:6]]}.",
+        )
+        for row in np.flatnonzero(wrong).tolist()
+        if row not in bad
+    ]
+    whole = np.where(empty[:, None], 0.0, numbers)
+    return np.asarray(whole / np.where(empty | (sums == 0), 1.0, sums)[:, None], np.float32)
+
+
+def _labels(table: Table, problems: list[Problem]) -> dict[str, NDArray[np.float32]]:
+    """Certainty for each row's label; an empty cell abstains."""
+    codes = np.full(len(table), -1, dtype=np.int64)
+    for row, word in enumerate(map(clean, table.words(ANSWER))):
+        label = read_label(word)
+        if label is not None:
+            codes[row] = label
+        elif word:
+            what = f"ans is '{word}'; allowed: 0 to {len(LABELS) - 1}, or nothing."
+            problems.append(Problem(table.where(row), what, kind="wrong_value"))
+    right = codes >= 0
+    digits = decompose(np.where(right, codes, 0))
+    return {
+        task: np.where(right[:, None], np.eye(len(CLASSES[task]))[digits[task]], 0.0).astype(np.float32)
+        for task in TASKS
+    }

@@ -1,0 +1,109 @@
+"""Two runs, or two ensembles, over the same people: how much better the one is than the other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from orchestrator.artifacts.cards import HELD_OUT
+from orchestrator.artifacts.ensembles import OUT_OF_FOLD, EnsembleRecord
+from orchestrator.artifacts.held_out import HeldOut, read_held_out
+from orchestrator.artifacts.members import check_member
+from orchestrator.artifacts.origins import plan_of
+from orchestrator.artifacts.run import RunRecord
+from orchestrator.artifacts.workspace import Workspace
+from orchestrator.core.errors import ConfigError, DamagedError, OrchestratorError
+from orchestrator.core.labels import CLASSES, LABELS, TASKS, compose
+from orchestrator.core.metrics import macro_f1
+from orchestrator.core.sealed import check_file
+from orchestrator.ensembling.intervals import Interval, difference
+
+__all__ = ["Gain", "ensemble_gain", "held_out_of", "paired_gain"]
+
+
+def held_out_of(workspace: Workspace, run: RunRecord) -> HeldOut:
+    """A run's held-out answers: the files that were written, every row checked against its plan; sorted by path.
+
+    Raises:
+        ConfigError: the run holds nobody out, or is unfinished.
+        DamagedError: a file of a member, or the plan, is missing or damaged.
+        LeakError: a table judges people that its member may have seen.
+    """
+    if run.plan is None or not run.complete:
+        why = "was trained on everything" if run.plan is None else "is unfinished"
+        raise ConfigError(f"{run.id} {why}: it has no out-of-fold answers to compare.")
+    plan = plan_of(workspace, run)
+    for fold in run.folds:
+        check_member(run, fold)
+    return read_held_out(run.task, run.id, [folder / HELD_OUT for folder in run.members], plan)
+
+
+@dataclass(frozen=True)
+class Gain:
+    """How much better one thing is than another over the same people.
+
+    Attributes:
+        macro_f1: of the other less that of the first.
+        interval: of it, 95 %, over people.
+        people: that both judged out of fold.
+        before: macro F1 of the first on them.
+        after: macro F1 of the other on them.
+    """
+
+    macro_f1: float
+    interval: Interval
+    people: int
+    before: float
+    after: float
+
+    def __str__(self) -> str:
+        low, high = self.interval.low, self.interval.high
+        verdict = "better" if low > 0 else "worse" if high < 0 else "not told apart"
+        return (
+            f"macro F1 {self.after:.4f} against {self.before:.4f} on the same {self.people:,} people, {self.macro_f1:+.4f} "
+            f"({low:+.4f} to {high:+.4f}): {verdict}"
+        )
+
+
+def paired_gain(workspace: Workspace, before: RunRecord, after: RunRecord) -> Gain | str:
+    """How much better a run is than another on the photos that both held out with the same truth; or why nobody can say."""
+    tables = []
+    for run in (before, after):
+        try:
+            found = held_out_of(workspace, run)
+        except OrchestratorError as error:
+            return error.message
+        tables.append(found.photos.assign(truth=found.truth, answer=found.choice))
+    gain = _gain(tables[0], tables[1], len(CLASSES[before.task]))
+    return f"{before.id} and {after.id} have held out no photo in common" if gain is None else gain
+
+
+def ensemble_gain(workspace: Workspace, before: EnsembleRecord, after: EnsembleRecord) -> Gain | str:
+    """How much better an ensemble's labels are than another's for the same photos; or why nobody can say."""
+    tables = []
+    for record in (before, after):
+        if record.evaluation is None:
+            return f"{record.id} has no score"
+        path = workspace.root / record.id / OUT_OF_FOLD
+        try:
+            check_file(path, record.files[OUT_OF_FOLD], "")
+        except DamagedError as error:
+            return error.fact
+        table = pd.read_parquet(path)
+        truth = compose(*(table[f"{task}_truth"].to_numpy() for task in TASKS))
+        tables.append(table.assign(truth=truth, answer=table["label"]))
+    gain = _gain(tables[0], tables[1], len(LABELS))
+    return f"{before.id} and {after.id} were scored on no photo in common" if gain is None else gain
+
+
+def _gain(before: pd.DataFrame, after: pd.DataFrame, classes: int) -> Gain | None:
+    """Of tables with the columns path, person, truth and answer, over the photos in which the first three agree."""
+    columns = ["path", "person", "truth"]
+    same = before[[*columns, "answer"]].merge(after[[*columns, "answer"]], on=columns, suffixes=("_before", "_after"))
+    if same.empty:
+        return None
+    truth, first, second = (same[name].to_numpy() for name in ("truth", "answer_before", "answer_after"))
+    value, span = difference(same["person"], truth, first, second, classes)
+    scores = macro_f1(truth, first, classes), macro_f1(truth, second, classes)
+    return Gain(value, span, int(same["person"].nunique()), *scores)

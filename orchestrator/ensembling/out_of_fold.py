@@ -1,0 +1,219 @@
+"""Out-of-fold evaluation: every photo judged by the members that did not see its person, and by them alone.
+
+Runs' held-out answers are joined here, photo by photo, and answers from elsewhere beside them where these can be out of fold; a
+table that judges people whom its models may have seen raises an error instead of a score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from orchestrator.artifacts.held_out import HeldOut
+from orchestrator.combining.answers import Answers, Voter
+from orchestrator.combining.combiners import Combined, Combiner
+from orchestrator.core.errors import LeakError, PlanError, Problem
+from orchestrator.core.labels import CLASS_COUNTS, CLASSES, LABELS, TASKS, compose
+from orchestrator.core.metrics import Scores, score
+from orchestrator.data.folds import FoldPlan
+from orchestrator.ensembling.external import ExternalTable
+from orchestrator.ensembling.intervals import Interval, difference, intervals
+
+__all__ = ["Evaluation", "OutOfFold", "added_by", "evaluate", "join", "singles", "with_external"]
+
+
+@dataclass(frozen=True, eq=False)
+class OutOfFold:
+    """Held-out photos, their truth, and what runs and tables answer for them.
+
+    Attributes:
+        photos: columns `path`, `person`, `fold`; sorted by path.
+        truth: task -> codes, shape (N,), int64.
+        answers: one voter per run and task; then one per external table and task, which abstains where it knows no answer.
+    """
+
+    photos: pd.DataFrame
+    truth: Mapping[str, NDArray[np.int64]]
+    answers: Answers
+
+    @property
+    def label(self) -> NDArray[np.int64]:
+        """The true 18-way labels, shape (N,)."""
+        return compose(*(self.truth[task] for task in TASKS))
+
+    @property
+    def sureness(self) -> dict[str, float]:
+        """Task -> what its voters give to the class of their choice, on the average over held-out photos."""
+        return {
+            task: float(np.mean([own.max(axis=1) for own in self.answers.of(task).probabilities])) for task in TASKS
+        }
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of one task or of the 18-way label, with intervals over people."""
+
+    scores: Scores
+    intervals: Mapping[str, Interval]
+    people: int
+
+    def as_dict(self, names: tuple[str, ...]) -> dict[str, Any]:
+        """For JSON."""
+        spans = {name: [span.low, span.high] for name, span in self.intervals.items()}
+        return {
+            "kind": "out-of-fold",
+            "people": self.people,
+            **self.scores.as_dict(names),
+            "interval_95": spans,
+        }
+
+
+def join(held_out: Mapping[str, HeldOut]) -> OutOfFold:
+    """Several runs' answers, photo by photo.
+
+    Args:
+        held_out: run -> its held-out answers; runs of every task among them, or joint ones.
+
+    Raises:
+        PlanError: the runs do not cover the same photos.
+    """
+    by_task: dict[str, dict[str, HeldOut]] = {task: {} for task in TASKS}
+    for run, whole in held_out.items():
+        for part in whole.by_task():
+            by_task[part.task][run] = part
+    firsts = {task: next(iter(own.items())) for task, own in by_task.items()}
+    for task, own in by_task.items():
+        name, first = firsts[task]
+        for run, part in own.items():
+            if not first.photos["path"].equals(part.photos["path"]):
+                raise PlanError(
+                    f"{name} covers {len(first.photos):,} held-out photos and {run} {len(part.photos):,}, not the same ones: "
+                    "out-of-fold scores need runs over the same photos and folds."
+                )
+    photos = firsts[TASKS[0]][1].photos
+    if not all(photos["path"].equals(one.photos["path"]) for _, one in firsts.values()):
+        told = ", ".join(f"{task} {len(one.photos):,}" for task, (_, one) in firsts.items())
+        raise PlanError(
+            f"the specialists' runs do not cover the same held-out photos ({told}): some run trained only a part of the "
+            "folds, or other photos. Choose runs of all folds with --members, or train the missing folds."
+        )
+    voters = [(Voter(task, run), part.probabilities) for task, own in by_task.items() for run, part in own.items()]
+    answers = Answers(
+        CLASS_COUNTS, len(photos), tuple(voter for voter, _ in voters), tuple(array for _, array in voters)
+    )
+    return OutOfFold(photos, {task: one.truth for task, (_, one) in firsts.items()}, answers)
+
+
+def with_external(found: OutOfFold, tables: Sequence[ExternalTable], plan: FoldPlan) -> OutOfFold:
+    """The runs' answers with those of external tables beside them, where these can be out of fold.
+
+    Args:
+        found: the runs'.
+        tables: photos that a table does not name are none of its business.
+        plan: of the runs.
+
+    Raises:
+        LeakError: a table answers for training photos without saying which fold's member did, or by one that has seen them.
+    """
+    paths = list(found.photos["path"])
+    rows_of = [one.rows(paths) for one in tables]
+    problems = [
+        problem for one, rows in zip(tables, rows_of, strict=True) for problem in _leaks(one, rows, found.photos, plan)
+    ]
+    if problems:
+        raise LeakError(
+            "answers from elsewhere would make the score too good: their models may have seen the photos.", problems
+        )
+    answers = found.answers
+    for one, rows in zip(tables, rows_of, strict=True):
+        if (rows >= 0).any():
+            answers = answers.beside(one.answers(rows))
+    return replace(found, answers=answers)
+
+
+def _leaks(table: ExternalTable, rows: NDArray[np.int64], photos: pd.DataFrame, plan: FoldPlan) -> list[Problem]:
+    """Why a table's answers for held-out photos may be answers of networks that have seen these people."""
+    paths, held = photos["path"], photos["fold"].to_numpy()
+    there = np.flatnonzero(rows >= 0)
+    if not len(there):
+        return []
+    if table.folds is None:
+        what = (
+            f"and {len(there) - 1:,} more are training photos, and no column `fold` says which fold's member answered."
+        )
+        fix = f"Add it (0 to {plan.k - 1}, by plan {plan.digest[:12]}), leave these rows out, or use --no-score."
+        return [Problem(f"{table.name}: {paths.iloc[there[0]]}", what, fix)]
+    wrong = there[table.folds[rows[there]] != held[there]]
+    if not len(wrong):
+        return []
+    said, right = table.folds[rows[wrong[0]]], held[wrong[0]]
+    what = f"answered by fold {said}'s member, and held out in fold {right}: {len(wrong):,} such photos."
+    fix = "Their models were trained by another plan."
+    if said < 0:
+        what = f"its cell of `fold` is empty, and it is held out in fold {right}: {len(wrong):,} such photos."
+        fix = "Say which fold's member answered, or leave these rows out."
+    return [Problem(f"{table.name}: {paths.iloc[wrong[0]]}", what, fix)]
+
+
+def evaluate(found: OutOfFold, combiner: Combiner) -> tuple[dict[str, Evaluation], Combined]:
+    """Scores per task and of the 18-way label (key `label`), and the answers that were scored."""
+    combined = combiner.combine(found.answers)
+    people = found.photos["person"]
+    scores = {
+        task: _evaluation(people, found.truth[task], combined.decisions[task].choice, len(CLASSES[task]))
+        for task in TASKS
+    }
+    return {**scores, "label": _evaluation(people, found.label, combined.label, len(LABELS))}, combined
+
+
+def added_by(found: OutOfFold, combiner: Combiner) -> dict[str, tuple[float, Interval]]:
+    """What each run or table adds: 18-way macro F1 of all less that of all others, with its 95 % interval.
+
+    A weak voter drags a vote down; this is where it shows. Those without whom a task would have no answer are left out.
+    """
+    answers, truth = found.answers, found.label
+    spare = [
+        source
+        for source in answers.sources
+        if {voter.task for voter in answers.voters if voter.source != source} == set(answers.classes)
+    ]
+    whole = combiner.combine(answers).label if spare else truth
+    return {
+        source: difference(
+            found.photos["person"], truth, combiner.combine(answers.without(source)).label, whole, len(LABELS)
+        )
+        for source in spare
+    }
+
+
+def singles(found: OutOfFold) -> dict[str, list[dict[str, Any]]]:
+    """Task -> each run alone and each of its members alone, on the photos that it held out; each external table alone, on those
+    that it answers for."""
+    folds = found.photos["fold"].to_numpy()
+    scores: dict[str, list[dict[str, Any]]] = {}
+    for task in TASKS:
+        own, truth = found.answers.of(task), found.truth[task]
+        scores[task] = []
+        for voter, array in zip(own.voters, own.probabilities, strict=True):
+            answered = np.asarray(array.any(axis=1))
+            parts: list[tuple[int | None, NDArray[np.bool_]]] = [(None, answered)]
+            if not voter.external:
+                parts += [(int(fold), answered & (folds == fold)) for fold in np.unique(folds)]
+            scores[task] += [_single(voter.source, fold, truth[rows], array[rows]) for fold, rows in parts]
+    return scores
+
+
+def _single(source: str, fold: int | None, truth: NDArray[Any], answers: NDArray[Any]) -> dict[str, Any]:
+    scores = score(truth, answers.argmax(axis=1), answers.shape[1])
+    return {
+        "run": source, "fold": fold, "photos": len(truth), "accuracy": scores.accuracy, "macro_f1": scores.macro_f1,
+    }  # fmt: skip
+
+
+def _evaluation(people: pd.Series[str], truth: NDArray[Any], answer: NDArray[Any], classes: int) -> Evaluation:
+    return Evaluation(score(truth, answer, classes), intervals(people, truth, answer, classes), int(people.nunique()))

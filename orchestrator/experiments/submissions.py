@@ -1,0 +1,155 @@
+"""Two submission files side by side: how many answers differ, and from which label to which. No numbers library is needed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.core.errors import DataError, Problem, counted
+from orchestrator.core.labels import LABELS, TASKS, differing, read_label
+from orchestrator.data.spelling import clean
+from orchestrator.data.tables import read_table, text
+
+__all__ = ["Differences", "Pair", "compare_submissions", "draw_differences", "read_submission"]
+
+COLUMNS = ("ImageID", "ans")
+SHEET = 35  # photos on a contact sheet: five rows of seven
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two labels that photos have in two submissions, and how many photos."""
+
+    one: int
+    other: int
+    photos: int
+
+    @property
+    def tasks(self) -> str:
+        """The tasks in which the labels differ, `gender, age`."""
+        return ", ".join(differing(self.one, self.other))
+
+
+@dataclass(frozen=True)
+class Differences:
+    """What differs between two submissions.
+
+    Attributes:
+        rows: how many photos both name.
+        answered: how many of them both answer.
+        photos: name and both labels of each photo that the two answer differently, in the first file's order.
+        unanswered: how many photos have an empty answer in the first file, and in the second.
+    """
+
+    rows: int
+    answered: int
+    photos: tuple[tuple[str, int, int], ...]
+    unanswered: tuple[int, int] = (0, 0)
+
+    @property
+    def pairs(self) -> list[Pair]:
+        """Each pair of labels, the most frequent first."""
+        found = Counter((one, other) for _, one, other in self.photos)
+        return [Pair(*pair, count) for pair, count in sorted(found.items(), key=lambda item: (-item[1], item[0]))]
+
+    @property
+    def by_task(self) -> dict[str, int]:
+        """Task -> how many answers differ in it."""
+        found = Counter(task for _, one, other in self.photos for task in differing(one, other))
+        return {task: found[task] for task in TASKS}
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "rows": self.rows, "answered": self.answered, "different": len(self.photos),
+            "unanswered": list(self.unanswered), "by_task": self.by_task,
+            "pairs": [{"one": one.one, "other": one.other, "photos": one.photos, "tasks": one.tasks} for one in self.pairs],
+            "photos": [{"ImageID": name, "one": one, "other": other} for name, one, other in self.photos],
+        }  # fmt: skip
+
+
+def read_submission(path: Path) -> dict[str, int | None]:
+    """A submission: ImageID -> label, in the file's order; None where the answer is empty (`orch predict --on-error mark`).
+
+    Raises:
+        DataError: no such file, missing columns, ids that stand twice, or answers that are no labels; all at once.
+    """
+    table = read_table(path)
+    missing = [column for column in COLUMNS if column not in table]
+    if missing:
+        raise DataError(
+            f"{path}: has the columns {', '.join(table.columns)}; a submission has {' and '.join(COLUMNS)}."
+        )
+    problems: list[Problem] = []
+    found: dict[str, int | None] = {}
+    for number, (key, cell) in enumerate(zip(table.words("ImageID"), table.column("ans"), strict=True)):
+        name, word = clean(key), clean(text(cell))
+        found[name] = read_label(word)
+        if not name:
+            problems.append(Problem(table.where(number), "ImageID is empty.", kind="empty_cell"))
+        if word and found[name] is None:
+            what = f"ans is '{word}'; allowed: 0 to {len(LABELS) - 1}, or nothing."
+            problems.append(Problem(table.where(number), what, kind="wrong_value"))
+    problems += table.repeated("ImageID", list(map(clean, table.words("ImageID"))))
+    if problems:
+        raise DataError(f"{path}: no submission, {counted(len(problems), 'problem')}.", problems)
+    return found
+
+
+def compare_submissions(one: Path, other: Path) -> Differences:
+    """Two submissions for the same photos, in any order.
+
+    Raises:
+        DataError: a file is no submission, or they answer other photos.
+    """
+    left, right = read_submission(one), read_submission(other)
+    alone = left.keys() ^ right.keys()
+    if alone:
+        names = ", ".join(sorted(alone)[:3])
+        raise DataError(
+            f"{one} and {other} do not answer the same photos: {len(alone)} stand in one of them only, {names} among them."
+        )
+    both = [(name, label, right[name]) for name, label in left.items()]
+    answered = [(name, mine, theirs) for name, mine, theirs in both if mine is not None and theirs is not None]
+    photos = [(name, mine, theirs) for name, mine, theirs in answered if mine != theirs]
+    unanswered = tuple(sum(label is None for label in labels.values()) for labels in (left, right))
+    return Differences(len(left), len(answered), tuple(photos), (unanswered[0], unanswered[1]))
+
+
+def draw_differences(found: Differences, images: Path, names: tuple[str, str], path: Path) -> int:
+    """Draws photos whose answers differ, at most 35, the most frequent pairs of labels first.
+
+    Args:
+        found: the differences.
+        images: the folder of the photos.
+        names: of the two submissions.
+        path: the .png to write.
+
+    Returns:
+        How many photos are shown.
+    """
+    from orchestrator.core.errors import PhotoError
+    from orchestrator.core.outputs import written
+    from orchestrator.data.preprocessing import Geometry, decode
+    from orchestrator.pictures import INK, WARN, pyplot
+
+    plt = pyplot()
+    rank = {(pair.one, pair.other): number for number, pair in enumerate(found.pairs)}
+    order = sorted(found.photos, key=lambda photo: rank[photo[1], photo[2]])[:SHEET]
+    columns = max(1, min(7, len(order)))
+    rows = max(1, -(-len(order) // columns))
+    figure, axes = plt.subplots(rows, columns, figsize=(2.0 * columns, 3.0 * rows), squeeze=False, layout="constrained")
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, (name, one, other) in zip(axes.flat, order, strict=False):
+        try:
+            axis.imshow(Geometry(256, 192).apply(decode(images / name)))
+        except PhotoError:
+            axis.text(0.5, 0.5, "could not\nbe read", ha="center", va="center", color=WARN)
+        axis.set_title(f"{names[0]}: {LABELS[one]}\n{names[1]}: {LABELS[other]}", fontsize=7, color=INK)
+    with written(path) as temporary:
+        figure.savefig(temporary, dpi=100, format="png")
+    plt.close(figure)
+    return len(order)

@@ -1,0 +1,106 @@
+"""One box per photo: found once, kept by the photo's content and the detector's name, the same for every fold and specialist."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from filelock import FileLock
+
+from orchestrator.core.errors import DamagedError, DataError, PhotoError, Problem
+from orchestrator.core.files import take_away
+from orchestrator.core.sealed import read_sealed, write_sealed
+from orchestrator.data.preprocessing import DETECTOR, Box, decode
+
+__all__ = ["find_boxes", "one_thread"]
+
+SAVED_EVERY = 2000  # photos: half a minute's work is what a kill can cost
+BOXES_FORMAT, KIND = 2, "boxes"
+
+
+def one_thread() -> None:
+    """For a pool's threads: one core a call, and the same sums in the same order whoever asks."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def find_boxes(
+    folder: Path,
+    paths: Sequence[Path],
+    content: Sequence[str],
+    threads: int,
+    progress: Callable[[int, int], None] = lambda _done, _all: None,
+) -> list[Box | None]:
+    """The box of the face in every photo, looked up where it is known.
+
+    Args:
+        folder: in the workspace's cache.
+        paths: the photos.
+        content: sha256 of each.
+        threads: photos at once.
+        progress: called with (photos done, photos to look at).
+
+    Returns:
+        For each photo its box, or None where no face was found.
+
+    Raises:
+        ConfigError: the detector is not installed.
+        DataError: photos that cannot be decoded, all named.
+    """
+    path = folder / f"{DETECTOR}.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "boxes.lock"):
+        known = _read(path)
+        missing = {one: place for one, place in zip(content, paths, strict=True) if one not in known}
+        if missing:
+            _find(path, known, missing, threads, progress)
+    return [known[one] for one in content]
+
+
+def _find(
+    path: Path,
+    known: dict[str, Box | None],
+    missing: dict[str, Path],
+    threads: int,
+    progress: Callable[[int, int], None],
+) -> None:
+    from orchestrator.faces.detection import detector
+
+    finder, problems = detector(), list[Problem]()
+
+    def look(place: Path) -> Box | None:
+        try:
+            return finder.find(decode(place))
+        except PhotoError as error:
+            problems.append(error.problem("unreadable"))
+            return None
+
+    items = list(missing.items())
+    with ThreadPoolExecutor(threads, initializer=one_thread) as pool:
+        for start in range(0, len(items), 64):
+            part = items[start : start + 64]
+            found = pool.map(look, [place for _, place in part])
+            known.update(zip((one for one, _ in part), found, strict=True))
+            done = start + len(part)
+            progress(done, len(items))
+            if not problems and (done % SAVED_EVERY < 64 or done == len(items)):
+                _write(path, known)
+    if problems:
+        raise DataError(f"{len(problems)} of {len(items)} photos cannot be read.", problems)
+
+
+def _read(path: Path) -> dict[str, Box | None]:
+    try:
+        boxes = read_sealed(path, KIND, DETECTOR, BOXES_FORMAT, "")["boxes"]
+    except DamagedError:
+        return {}  # a damaged cache is an empty cache
+    return {content: tuple(box) if box else None for content, box in boxes.items()}
+
+
+def _write(path: Path, known: dict[str, Box | None]) -> None:
+    """A photo without a face has no box."""
+    if path.is_dir():
+        take_away(path)
+    write_sealed(path, KIND, DETECTOR, BOXES_FORMAT, {"boxes": known})

@@ -1,0 +1,1 @@
+"""Photos in, answers out: readers, runtimes, engines, cascades, exports, tables of answers."""

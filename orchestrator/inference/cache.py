@@ -1,0 +1,82 @@
+"""The engines' cache: exports, what checks and trials found, networks that OpenVINO has compiled.
+
+Each file is known by its sha256 or its own digest. What is damaged, or another's, is thrown away with a note and made anew: a
+cache may be deleted at any time, and nothing in it is believed because it is there.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from orchestrator.core.errors import DamagedError, first_line
+from orchestrator.core.files import sha256_of
+from orchestrator.core.sealed import read_sealed, write_sealed
+
+__all__ = ["CacheFiles"]
+
+log = logging.getLogger(__name__)
+
+CACHE_FORMAT = 1
+
+
+class CacheFiles:
+    """The files of one folder of the cache.
+
+    Args:
+        folder: it need not be there.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._hashes: dict[tuple[Path, int, int], str] = {}  # of files as they are: members share some of them
+
+    def notes(self, path: Path, kind: str) -> dict[str, Any]:
+        """What a sealed file of the cache holds; nothing where it is missing or damaged, which is thrown away then."""
+        if not os.path.lexists(path):
+            return {}
+        try:
+            return read_sealed(path, kind, path.stem, CACHE_FORMAT, "")
+        except DamagedError as error:
+            why = error.what
+        except OSError as error:
+            why = first_line(error)
+        self._drop(path, why)
+        return {}
+
+    def write_notes(self, path: Path, kind: str, body: Mapping[str, Any]) -> None:
+        """Writes a sealed file of the cache."""
+        write_sealed(path, kind, path.stem, CACHE_FORMAT, body)
+
+    def is_whole(self, path: Path, sha256: str | None) -> bool:
+        """Whether a file is there and the one that was written; another is thrown away.
+
+        Args:
+            path: the file.
+            sha256: as it was written down; None where it was not, or the note was damaged.
+        """
+        if not os.path.lexists(path):
+            return False
+        if path.is_file() and sha256 is not None and self.sha256(path) == sha256:
+            return True
+        self._drop(path, "not the file that was written" if sha256 is not None else "nothing says what was written")
+        return False
+
+    def sha256(self, path: Path) -> str:
+        """The hash of a file, computed once for the file as it is."""
+        about = path.stat()
+        key = (path, about.st_size, about.st_mtime_ns)
+        if key not in self._hashes:
+            self._hashes[key] = sha256_of(path)
+        return self._hashes[key]
+
+    def _drop(self, path: Path, why: str) -> None:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+        log.warning(f"{path}: {why}; it is made anew.")

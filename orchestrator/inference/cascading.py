@@ -1,0 +1,211 @@
+"""A cascade for an ensemble: measured on photos that no member has seen, chosen for a stated rate, kept beside the ensemble."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence, Set
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.combining.answers import Answers
+from orchestrator.combining.combiners import Combiner, read_combiner
+from orchestrator.core.commands import orch
+from orchestrator.core.errors import ConfigError, DataError, LeakError, Problem
+from orchestrator.core.labels import LABELS
+from orchestrator.core.metrics import macro_f1
+from orchestrator.core.sealed import damaged, read_sealed, without, write_sealed
+from orchestrator.data.hashes import HashCache
+from orchestrator.inference.cascade import Cascade, Point, calibrate
+from orchestrator.inference.options import check_cascade, check_rate
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from orchestrator.artifacts.ensembles import EnsembleRecord
+    from orchestrator.ensembling.intervals import Interval
+    from orchestrator.inference.predictor import Predictor
+
+__all__ = [
+    "CASCADE",
+    "Kept",
+    "Measured",
+    "check_measurable",
+    "check_unseen",
+    "measure_cascade",
+    "read_cascade",
+    "save_cascade",
+]
+
+CASCADE = "cascade.json"
+KIND = "cascade"
+CASCADE_FORMAT = 2
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A cascade with the curve that it was chosen from.
+
+    Attributes:
+        chosen: the point that was taken.
+        curve: exact first, then from sure to less sure.
+        photos: how many photos it was measured on.
+        macro_f1: of the full vote and of each point of the curve, where the labels are known.
+        interval: of the full vote's macro F1 over people, where labels and people are known.
+    """
+
+    chosen: Point
+    curve: Sequence[Point]
+    photos: int
+    macro_f1: tuple[float, Sequence[float]] | None
+    interval: Interval | None
+
+    @property
+    def changed_at_most(self) -> float:
+        """Upper end of the 95 % interval of the share of changed labels (Wilson 1927); 0 for the exact cascade."""
+        if self.chosen is self.curve[0]:
+            return 0.0
+        share, photos, z = self.chosen.changed, self.photos, 1.96
+        middle, spread = (
+            share + z * z / (2 * photos),
+            z * np.sqrt(share * (1 - share) / photos + (z / (2 * photos)) ** 2),
+        )
+        return float((middle + spread) / (1 + z * z / photos))
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        points = [{"asked": point.asked, "changed": point.changed} for point in self.curve]
+        if self.macro_f1 is not None:
+            points = [{**point, "macro_f1": value} for point, value in zip(points, self.macro_f1[1], strict=True)]
+        return {
+            "photos": self.photos, "cascade": self.chosen.cascade.as_dict(),
+            "asked": self.chosen.asked, "changed": self.chosen.changed,
+            "changed_at_most_95": self.changed_at_most, "curve": points,
+            "full_macro_f1": None if self.macro_f1 is None else self.macro_f1[0],
+            "full_macro_f1_interval_95": None if self.interval is None else [self.interval.low, self.interval.high],
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A cascade as it was kept.
+
+    Attributes:
+        cascade: when votes are settled.
+        photos: how many photos it was measured on.
+        changed: share of their labels that it changed.
+        changed_at_most: upper end of that share's 95 % interval.
+    """
+
+    cascade: Cascade
+    photos: int
+    changed: float
+    changed_at_most: float
+
+
+def check_measurable(record: EnsembleRecord, rate: float, photos: int) -> None:
+    """Refuses what no cascade can be measured for; needs no member.
+
+    Args:
+        record: of the ensemble.
+        rate: share of labels that may change, 0..1.
+        photos: how many there are to measure on.
+
+    Raises:
+        ConfigError: members that a cascade cannot ask, a hard vote, a rate outside 0..1, or too few photos for it.
+    """
+    check_cascade(record.runs, record.external)
+    if not read_combiner(record.combiner).averages:
+        exact = orch("predict", "PHOTOS", "--cascade", workspace=record.folder.parent)
+        raise ConfigError(f"a measured cascade is for soft votes; a hard vote needs none: `{exact}` is exact.")
+    check_rate(rate, photos)
+
+
+def check_unseen(paths: Sequence[Path], learnt: Set[str]) -> None:
+    """Refuses photos that members have trained on.
+
+    Args:
+        paths: the photos.
+        learnt: the hashes of the files that members have learnt from.
+
+    Raises:
+        LeakError: naming them all.
+    """
+    leaks = [path for path, digest in zip(paths, HashCache(None).hashes(paths), strict=True) if digest in learnt]
+    if leaks:
+        raise LeakError(
+            f"{len(leaks)} of {len(paths)} photos were trained on: members agree on them more than on new ones. "
+            "Give photos of other people.",
+            [Problem(str(path), "is a training photo of this ensemble.") for path in leaks],
+        )
+
+
+def measure_cascade(
+    predictor: Predictor,
+    paths: Sequence[Path],
+    rate: float,
+    done: Callable[[int, int], None],
+    truth: NDArray[np.int64] | None = None,
+    persons: pd.Series[str] | None = None,
+) -> Measured:
+    """Asks every member about photos that none has seen, and chooses a cascade for a rate of changed labels.
+
+    Args:
+        predictor: the ensemble's members, voting softly; `check_measurable` has seen the ensemble.
+        paths: the photos; `check_unseen` has seen them.
+        rate: share of labels that may change, 0..1.
+        done: called with (photos done, photos in all).
+        truth: 18-way labels, shape (N,), where they are known.
+        persons: the person of each photo, shape (N,), where they are known.
+
+    Raises:
+        ConfigError: too few photos for the rate.
+        PhotoError: photos that cannot be read.
+    """
+    parts: list[Answers] = []
+    for batch in predictor.predict(paths, batch=BATCH):
+        if batch.answers is None:
+            raise DataError("no photo of a stretch could be read.")
+        parts.append(batch.answers)
+        done(sum(map(len, parts)), len(paths))
+    cascade, curve = calibrate(Answers.stacked(parts), rate)
+    chosen = next(point for point in curve if point.cascade is cascade)
+    if truth is None:
+        return Measured(chosen, curve, len(paths), None, None)
+    from orchestrator.ensembling.intervals import intervals
+
+    full = curve[0].label  # of the exact cascade, which are the full vote's
+    scores = [macro_f1(truth, point.label, len(LABELS)) for point in curve]
+    span = None if persons is None else intervals(persons, truth, full, len(LABELS))["macro_f1"]
+    return Measured(chosen, curve, len(paths), (macro_f1(truth, full, len(LABELS)), scores), span)
+
+
+def save_cascade(folder: Path, measured: Measured) -> Path:
+    """Keeps a cascade in its ensemble's folder; a newer one takes its place."""
+    write_sealed(folder / CASCADE, KIND, folder.name, CASCADE_FORMAT, measured.as_dict())
+    return folder / CASCADE
+
+
+def read_cascade(folder: Path, combiner: Combiner) -> Kept | None:
+    """The ensemble's cascade; None for what is no mean, whose cascade is exact, and where none was measured.
+
+    Raises:
+        DamagedError: the file is not the one that was written.
+    """
+    path = folder / CASCADE
+    if not combiner.averages or not os.path.lexists(path):
+        return None
+    again = f"`{orch('cascade', 'PHOTOS', '--ensemble', folder.name, workspace=folder.parent)}` measures it anew."
+    way_out = without(path, again)
+    value = read_sealed(path, KIND, folder.name, CASCADE_FORMAT, way_out)
+    try:
+        about = value["cascade"]
+        sure = float("inf") if about["sure"] is None else float(about["sure"])
+        cascade = Cascade(float(about["rate"]), sure, {task: float(about["spread"][task]) for task in about["spread"]})
+        return Kept(cascade, int(value["photos"]), float(value["changed"]), float(value["changed_at_most_95"]))
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise damaged(path, "not the shape of a cascade", way_out) from None

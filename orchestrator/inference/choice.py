@@ -1,0 +1,250 @@
+"""Which engine will be done first on this machine: a short measured trial, remembered for next time.
+
+Only engines that give torch's answers within their tolerance take part. An engine's price is what it takes to get ready
+(exports that are not in the cache yet) and the time for all photos at the rate that was measured, so a handful of photos
+never waits for an export, and thousands do. Where nobody knows how many photos will come (a service), only the rate counts.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from orchestrator.core.errors import EngineError
+from orchestrator.core.files import digest_of
+from orchestrator.inference.cache import CacheFiles
+from orchestrator.inference.engines import (
+    RUNTIME,
+    Engine,
+    Pixels,
+    Runner,
+    capabilities,
+    engines_here,
+    open_runners,
+    torch_runners,
+    version_of,
+)
+from orchestrator.inference.export import CHECK_PHOTOS, Exports
+from orchestrator.inference.member import Member
+from orchestrator.inference.options import FEW_PHOTOS
+from orchestrator.inference.reader import Prepared
+from orchestrator.inference.runtime import CALL, Runtime
+from orchestrator.inference.trunk import Split
+
+__all__ = ["Chosen", "put_on_engines"]
+
+TRACE_SECONDS, FILL_SECONDS = 5.0, 0.6
+"""What exports cost: the trace of a network, and each member's weights put into it (EfficientNet-Lite0 here)."""
+WORTH_SECONDS = 60.0
+"""Torch's time for all photos below which nothing is exported just to find out: the trial exports one member a network."""
+TRIALS = "trials"
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What members of one network run on.
+
+    Attributes:
+        tasks: whose members.
+        engine: on what.
+        rate: photos a second and core, one member; 0 where nothing was measured.
+        difference: largest difference of a probability from torch's in fp32; 0 for torch in fp32.
+    """
+
+    tasks: tuple[str, ...]
+    engine: Engine
+    rate: float
+    difference: float
+
+    def __str__(self) -> str:
+        about = [f"{self.rate:.0f} photos/s a core and member"] if self.rate else []
+        if self.engine != Engine("torch"):
+            about.append(f"within {self.difference:.1g} of torch")
+        return f"{', '.join(self.tasks)} on {self.engine}" + (f" ({'; '.join(about)})" if about else "")
+
+
+def put_on_engines(
+    runtime: Runtime,
+    sample: Sequence[Prepared],
+    photos: int | None,
+    name: str,
+    exact: bool,
+    cache: Path,
+    exporting: Callable[[int, int], None] = lambda _done, _all: None,
+) -> tuple[Runtime, list[Chosen]]:
+    """A runtime's members on the engines that will be done first.
+
+    Args:
+        runtime: of the members; on a GPU they stay on torch.
+        sample: some of the photos to come, prepared; checks and trials run on them.
+        photos: how many photos there will be; None: nobody knows, as many as there is time for.
+        name: `auto`, or the engine to use (`check_engine` has seen it).
+        exact: leave out precisions below fp32.
+        cache: folder for exports and trials.
+        exporting: called with (exports written, exports to write).
+
+    Returns:
+        The runtime on these engines, and what was chosen for each kind of network.
+
+    Raises:
+        EngineError: the engine asked for cannot run a member or gives other answers than torch.
+    """
+    if exact:
+        runtime = runtime.on(torch_runners(runtime.splits, runtime.device, "fp32"))
+    if runtime.device != "cpu" or name == "torch":
+        return runtime, []
+    if name == "auto" and photos is not None and photos <= FEW_PHOTOS:
+        return runtime, []  # torch, as loaded
+    trial = _Trial(runtime, sample[:CHECK_PHOTOS], Exports(cache), CacheFiles(cache), exporting)
+    by_kind: dict[str, list[Split]] = {}
+    for one in runtime.splits:
+        by_kind.setdefault(one.member.kind, []).append(one)
+    if name == "auto" and not trial.ready(runtime.splits) and not trial.worth(by_kind.values(), photos):
+        return runtime, []
+    able = [
+        one for one in engines_here("cpu") if name in ("auto", one.name) and not (exact and one.precision != "fp32")
+    ]
+    engines = {kind: trial.fastest(splits, able, photos) for kind, splits in by_kind.items()}
+    runners: dict[Split, Runner] = {}
+    for engine in dict.fromkeys(engines.values()):  # members of two kinds may share a trunk: opened together
+        splits = [one for one in runtime.splits if engines[one.member.kind] == engine]
+        opened = open_runners(splits, engine, trial.exports.path, "cpu", runtime.threads)
+        runners |= dict(zip(splits, opened, strict=True))
+    chosen = []
+    for kind, splits in by_kind.items():
+        engine = engines[kind]
+        difference = max((trial.difference(one, engine) for one in splits), default=0.0)
+        tasks = tuple(dict.fromkeys(one.member.task for one in splits))
+        chosen.append(Chosen(tasks, engine, trial.known_rate(splits[0], engine), difference))
+    return runtime.on([runners[one] for one in runtime.splits]), chosen
+
+
+class _Trial:
+    """Rates and differences of engines for the members of a runtime, measured when they are asked for."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        sample: Sequence[Prepared],
+        exports: Exports,
+        files: CacheFiles,
+        exporting: Callable[[int, int], None],
+    ) -> None:
+        self._threads, self._sample, self._files, self._exporting = runtime.threads, sample, files, exporting
+        self.exports = exports
+        self._rates: dict[str, float] = dict(files.notes(self._record, TRIALS).get("rates", {}))
+
+    @property
+    def _record(self) -> Path:
+        return self._files.folder / f"{TRIALS}.json"
+
+    def pixels(self, member: Member) -> Pixels:
+        """The sample at a member's geometry."""
+        return np.stack([one.pixels[member.preprocess.geometry] for one in self._sample])
+
+    def known_rate(self, one: Split, engine: Engine) -> float:
+        """The measured rate, 0 where there is none."""
+        return self._rates.get(_key(one, engine), 0.0)
+
+    def rate(self, one: Split, engine: Engine) -> float:
+        """Photos a second of a member on one core; measured once per machine and kind of network. 0: cannot run it."""
+        key = _key(one, engine)
+        if key not in self._rates:
+            try:
+                if engine.name != "torch":
+                    self.exports.make([one], self._exporting)
+                (runner,) = open_runners(
+                    [one],
+                    engine,
+                    self.exports.path,
+                    "cpu",
+                    1,
+                )
+                own = self.pixels(one.member)
+                self._rates[key] = _measure(runner, np.resize(own, (CALL, *own.shape[1:])), one.sharing)
+            except EngineError:
+                self._rates[key] = 0.0
+            known = {name: rate for name, rate in self._rates.items() if rate}
+            self._files.write_notes(self._record, TRIALS, {"rates": known})
+        return self._rates[key]
+
+    def difference(self, one: Split, engine: Engine) -> float:
+        """How far an engine's answers are from torch's in fp32."""
+        if engine == Engine("torch"):
+            return 0.0
+        return self.exports.difference(one, engine, self.pixels(one.member))
+
+    def ready(self, splits: Sequence[Split]) -> bool:
+        """Whether all exports are there."""
+        return not self.exports.missing(splits)
+
+    def worth(self, kinds: Iterable[Sequence[Split]], photos: int | None) -> bool:
+        """Whether torch would take long enough to make exports just to find out what they gain."""
+        return photos is None or sum(self._price(splits, Engine("torch"), photos) for splits in kinds) > WORTH_SECONDS
+
+    def fastest(self, splits: Sequence[Split], able: Sequence[Engine], photos: int | None) -> Engine:
+        """The engine that will have answered all photos first, of those that give torch's answers for all members.
+
+        Raises:
+            EngineError: none does.
+        """
+        left, refused = list(able), EngineError("no engine can run here.")
+        while left:
+            best = min(left, key=lambda one: self._price(splits, one, photos))
+            if best == Engine("torch"):
+                return best
+            try:
+                for some in (splits[:1], splits):  # the first alone, before the others are exported in vain
+                    if best.name != "torch":
+                        self.exports.make(some, self._exporting)
+                    self.exports.check(some, best, self.pixels)
+                return best
+            except EngineError as error:
+                refused = error
+                left.remove(best)
+        raise refused
+
+    def _price(self, splits: Sequence[Split], engine: Engine, photos: int | None) -> float:
+        """Seconds until an engine has answered all photos, exports that are missing included; of a single photo, and of no
+        export, where their number is not known."""
+        rate = self.rate(splits[0], engine)
+        seconds = (photos or 1) * len(splits) / rate / self._threads if rate else float("inf")
+        if photos is None:
+            return seconds
+        missing = 0 if engine.name == "torch" else len(self.exports.missing(splits))
+        return seconds + (TRACE_SECONDS + FILL_SECONDS * missing if missing else 0.0)
+
+
+def _measure(runner: Runner, pixels: Pixels, sharing: int) -> float:
+    """Photos a second of one runner on one core, of its trunk the share of one of those who share it.
+
+    The best of three calls after one to warm up.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        features = runner.begin(pixels)
+        runner.finish(features)
+        seconds = []
+        for _ in range(3):
+            started = time.perf_counter()
+            features = runner.begin(pixels)
+            begun = time.perf_counter()
+            runner.finish(features)
+            seconds.append((begun - started) / sharing + time.perf_counter() - begun)
+    finally:
+        torch.set_num_threads(threads)
+    return len(pixels) / min(seconds)
+
+
+def _key(one: Split, engine: Engine) -> str:
+    """What a rate depends on: the network, what of it is shared, the engine and its version, the machine."""
+    machine = [capabilities().get("cpu_name"), platform.machine()]
+    kinds = [part.kind for part in one.parts]
+    return digest_of([kinds, one.sharing, str(engine), version_of(RUNTIME[engine.name]), machine])[:16]

@@ -1,0 +1,112 @@
+"""What finds faces for an ensemble: here, and in exports by ONNX files of three networks and the program that works with them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from orchestrator.core.errors import EngineError, PhotoError, Problem, WorkspaceError
+from orchestrator.core.files import atomic
+from orchestrator.data.preprocessing import DETECTOR, Box, decode
+from orchestrator.faces import finding
+from orchestrator.faces.detection import Detector, detector
+from orchestrator.inference.export import CHECK_PHOTOS, quiet
+from orchestrator.inference.member import Member
+
+__all__ = ["detector_of", "write_detector"]
+
+PROGRAM = "finding.py"
+
+
+def write_detector(folder: Path, photos: Sequence[Path]) -> list[str]:
+    """Writes the networks and the program, and checks that they find what orch finds.
+
+    Args:
+        folder: an existing one.
+        photos: the first readable ones serve to check.
+
+    Returns:
+        The networks' files, in the order of their use.
+
+    Raises:
+        EngineError: a face is found elsewhere, or only by one of the two.
+    """
+    size, count = torch.export.Dim, torch.export.Dim("n", min=1)
+    examples = (
+        (torch.zeros(1, 3, 50, 40), {2: size("h", min=12), 3: size("w", min=12)}),
+        (torch.zeros(2, 3, 24, 24), {0: count}),
+        (torch.zeros(2, 3, 48, 48), {0: count}),
+    )
+    names = []
+    for number, (net, (windows, dynamic)) in enumerate(zip(detector().nets, examples, strict=True), start=1):
+        with quiet():
+            program: Any = torch.onnx.export(
+                net, (windows,), dynamo=True, optimize=True, verbose=False, input_names=["windows"],
+                output_names=["offsets", "scores"], dynamic_shapes=(dynamic,),
+            )  # fmt: skip
+        names.append(f"face-{number}.onnx")
+        with atomic(folder / names[-1]) as temporary:
+            temporary.write_bytes(program.model_proto.SerializeToString())
+    with atomic(folder / PROGRAM) as temporary:
+        shutil.copyfile(str(finding.__file__), temporary)
+    _check([folder / name for name in names], photos)
+    return names
+
+
+def _check(files: Sequence[Path], photos: Sequence[Path]) -> None:
+    import onnxruntime
+
+    sessions = [onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]) for path in files]
+    nets: list[finding.Net] = [partial(_run, session) for session in sessions]
+    problems: list[Problem] = []
+    for path, photo in islice(_readable(photos), CHECK_PHOTOS):
+        ours, theirs = detector().find(photo), finding.find_face(photo, nets)
+        if not _same(ours, theirs):
+            problems.append(Problem(str(path), f"orch finds {ours}, the export {theirs}."))
+    if problems:
+        raise EngineError("the exported detector finds other faces than orch does.", problems)
+
+
+def _readable(photos: Sequence[Path]) -> Any:
+    for path in photos:
+        try:
+            yield path, decode(path)
+        except PhotoError:
+            continue
+
+
+def _run(session: Any, windows: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    offsets, scores = session.run(None, {"windows": windows})
+    return offsets, scores
+
+
+def _same(one: Box | None, other: Box | None) -> bool:
+    """The same box, but for the rounding of a pixel."""
+    if one is None or other is None:
+        return one is other
+    return max(abs(mine - theirs) for mine, theirs in zip(one, other, strict=True)) <= 1
+
+
+def detector_of(members: Sequence[Member]) -> Detector | None:
+    """What finds faces for members that crop around them; None where none do."""
+    known = {member: member.preprocess.geometry.detector for member in members}
+    others = [
+        Problem(one.name, f"its faces were found by {name}.")
+        for one, name in known.items()
+        if name not in ("", DETECTOR)
+    ]
+    if others:
+        raise WorkspaceError(
+            f"this version finds faces by {DETECTOR}, and members would see other crops than those they learnt from. Use the "
+            "version of orchestrator that trained them, or train them anew.",
+            others,
+        )
+    return detector() if any(known.values()) else None

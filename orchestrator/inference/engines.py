@@ -1,0 +1,324 @@
+"""What runs a member's arithmetic: torch, ONNX Runtime or OpenVINO, each by one call a part, from pixels to probabilities.
+
+All three run the same parts (`trunk.py`): torch itself, the others from their ONNX exports (`export.py`). On a CPU a
+call takes one core and is made from as many threads as there are cores, because that answers more photos than one call
+spread over all of them (docs/performance.md). The engines beside torch come with the extra `engines`.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from orchestrator.core.errors import EngineError, first_line
+from orchestrator.inference.cache import CacheFiles
+from orchestrator.inference.options import EngineName, Precision, missing_packages
+from orchestrator.inference.trunk import Part, Split
+from orchestrator.networks.devices import autocast
+
+__all__ = [
+    "RUNTIME",
+    "TOLERANCE",
+    "Call",
+    "Engine",
+    "Features",
+    "Pixels",
+    "Runner",
+    "TorchCall",
+    "capabilities",
+    "engines_here",
+    "open_runners",
+    "torch_runners",
+    "version_of",
+]  # fmt: skip
+
+RUNTIME: dict[str, str] = {"torch": "torch", "onnx": "onnxruntime", "openvino": "openvino"}
+"""The package whose version decides how an engine answers, and how fast."""
+
+TOLERANCE: dict[Precision, float] = {"fp32": 1e-4, "bf16": 2e-2}
+"""Largest difference of a probability from torch's in fp32 that is taken for the same answer. fp32 engines differ in the order
+of sums only (4e-7 seen); bf16 has 8 bits of mantissa (4e-3 seen)."""
+
+COMPILED, BLOBS = "openvino", "blobs"
+"""Where OpenVINO keeps networks that it has compiled, beside their exports, and what is noted of them there."""
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An engine at a precision.
+
+    Attributes:
+        name: `torch`, `onnx` or `openvino`.
+        precision: of the arithmetic of a member's own layers; shared ones, weights and answers are float32 in any case. (Members
+            as loaded, on no engine, run in their recipe's precision throughout.)
+    """
+
+    name: EngineName
+    precision: Precision = "fp32"
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.precision}"
+
+
+Features = Any
+"""What a part puts out for n photos: a tensor from torch, an array from the others; rows of it are taken by `features[rows]`."""
+
+Call = Callable[[Any], Features]
+"""A part on an engine; may be called from several threads at once."""
+
+
+@dataclass(frozen=True, eq=False)
+class Runner:
+    """A member on an engine.
+
+    Attributes:
+        own: from features to probabilities.
+        trunk: from pixels to features, the same object for all members that share it; None: pixels are the features.
+    """
+
+    own: Call
+    trunk: Call | None = None
+
+    def begin(self, pixels: Pixels) -> Features:
+        """The features of pixels (n, H, W, 3): for each runner with the same `trunk` the same."""
+        return pixels if self.trunk is None else self.trunk(pixels)
+
+    def finish(self, features: Features) -> NDArray[np.float32]:
+        """Class probabilities (n, C) of features."""
+        found = self.own(features)
+        return np.asarray(found.cpu().numpy() if isinstance(found, Tensor) else found)
+
+    def __call__(self, pixels: Pixels) -> NDArray[np.float32]:
+        """Class probabilities (n, C) of pixels (n, H, W, 3)."""
+        return self.finish(self.begin(pixels))
+
+
+class TorchCall:
+    """A part on torch.
+
+    Args:
+        part: on its device.
+        device: `cpu`, `cuda` or `cuda:N`.
+        precision: of the arithmetic; a recipe's `auto` is fp32 on a CPU.
+    """
+
+    def __init__(self, part: Part, device: str, precision: str) -> None:
+        self._module, self._device, self.precision = part.module, device, precision
+
+    def __call__(self, inputs: Pixels | Tensor) -> Tensor:
+        """What the part makes of photos or features."""
+        with torch.inference_mode(), autocast(self.precision, self._device):
+            given = torch.from_numpy(inputs) if isinstance(inputs, np.ndarray) else inputs
+            found: Tensor = self._module(given.to(self._device))
+        return found
+
+
+class OnnxCall:
+    """A part's export on ONNX Runtime, one core a call."""
+
+    def __init__(self, path: Path) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self._name = self._session.get_inputs()[0].name
+
+    def __call__(self, inputs: NDArray[Any]) -> NDArray[np.float32]:
+        """What the part makes of photos or features."""
+        try:
+            return np.asarray(self._session.run(None, {self._name: inputs})[0])
+        except Exception as error:  # onnxruntime has exceptions of its own
+            raise EngineError(
+                f"onnx could not run an export ({first_line(error)[:160]}). Use --engine torch."
+            ) from None
+
+
+class OpenVinoCall:
+    """A part's export on OpenVINO, one core a call.
+
+    Args:
+        path: the export.
+        precision: bf16 needs a CPU with such units; see `engines_here`.
+        threads: how many calls may run at once.
+    """
+
+    def __init__(self, path: Path, precision: Precision, threads: int) -> None:
+        settings = {
+            "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
+            "NUM_STREAMS": threads,
+            "INFERENCE_NUM_THREADS": threads,
+            "CACHE_DIR": str(path.parent / COMPILED),  # a compiled network opens in 0.04 s instead of 0.3 to 1 s
+        }
+        self._compiled = _openvino().compile_model(str(path), "CPU", settings)
+        self._own = threading.local()
+
+    def __call__(self, inputs: NDArray[Any]) -> NDArray[np.float32]:
+        """What the part makes of photos or features."""
+        if not hasattr(self._own, "request"):  # a request is one thread's at a time
+            self._own.request = self._compiled.create_infer_request()
+        try:
+            return np.array(self._own.request.infer([inputs], share_inputs=True)[0])
+        except Exception as error:  # openvino raises RuntimeError for most things, and others
+            raise EngineError(
+                f"openvino could not run an export ({first_line(error)[:160]}). Use --engine torch."
+            ) from None
+
+
+@lru_cache(maxsize=1)
+def _openvino() -> Any:
+    import openvino
+
+    return openvino.Core()
+
+
+def torch_runners(splits: Sequence[Split], device: str, precision: Precision | None = None) -> list[Runner]:
+    """Members on torch.
+
+    Args:
+        splits: on the device.
+        device: `cpu`, `cuda` or `cuda:N`.
+        precision: None takes each recipe's, which is fp32 on a CPU unless it says otherwise.
+    """
+
+    def call(one: Split, part: Part) -> Call:
+        wanted = one.member.precision if precision is None else _precision_of(one, part, precision)
+        return TorchCall(part, device, wanted)
+
+    return _assemble(splits, call)
+
+
+def open_runners(
+    splits: Sequence[Split],
+    engine: Engine,
+    path: Callable[[Part], Path],
+    device: str,
+    threads: int,
+) -> list[Runner]:
+    """Members on an engine.
+
+    Args:
+        splits: on the device.
+        engine: which.
+        path: where a part's export is.
+        device: where torch runs.
+        threads: how many calls may run at once.
+
+    Raises:
+        EngineError: the engine cannot open an export.
+    """
+    if engine.name == "torch":
+        return torch_runners(splits, device, engine.precision)
+    if engine.name == "openvino":
+        for folder in _folders(splits, path):
+            _drop_changed(folder)
+
+    def call(one: Split, part: Part) -> Call:
+        file = path(part)
+        try:
+            if engine.name == "onnx":
+                return OnnxCall(file)
+            return OpenVinoCall(file, _precision_of(one, part, engine.precision), threads)
+        except Exception as error:  # each runtime has exceptions of its own
+            raise EngineError(
+                f"{file}: {engine} cannot open this export of {one.member.name} ({first_line(error)[:160]}). Delete the "
+                "file, and it is made anew; or use --engine torch."
+            ) from None
+
+    runners = _assemble(splits, call)
+    if engine.name == "openvino":
+        for folder in _folders(splits, path):
+            _note_compiled(folder)
+    return runners
+
+
+def _folders(splits: Sequence[Split], path: Callable[[Part], Path]) -> list[Path]:
+    """Where OpenVINO keeps compiled networks: beside their exports."""
+    return list(dict.fromkeys(path(part).parent / COMPILED for one in splits for part in one.parts))
+
+
+_files = lru_cache(maxsize=8)(CacheFiles)
+"""One object a folder: it hashes a file once, and members are opened one by one."""
+
+
+def _drop_changed(folder: Path) -> None:
+    """Throws compiled networks away that are not as OpenVINO wrote them: it would run them as they are, or crash."""
+    files = _files(folder)
+    if os.path.lexists(folder) and not folder.is_dir():
+        files.is_whole(folder, None)
+    if not folder.is_dir():
+        return
+    known = files.notes(folder / f"{BLOBS}.json", BLOBS).get("sha256", {})
+    for blob in folder.iterdir():
+        if blob.name != f"{BLOBS}.json":
+            files.is_whole(blob, known.get(blob.name))
+
+
+def _note_compiled(folder: Path) -> None:
+    """Writes down what OpenVINO has compiled, with each file's hash."""
+    if not folder.is_dir():
+        return
+    files, notes = _files(folder), folder / f"{BLOBS}.json"
+    found = {blob.name: files.sha256(blob) for blob in sorted(folder.iterdir()) if blob.suffix == ".blob"}
+    if found != files.notes(notes, BLOBS).get("sha256"):
+        files.write_notes(notes, BLOBS, {"sha256": found})
+
+
+def _precision_of(one: Split, part: Part, wanted: Precision) -> Precision:
+    """A trunk stays in fp32: its rounding would be the same in all who share it, where no vote could cancel it, and the first
+    layers' rounding is most of the whole's (an age member of `quick`: 0.037 with them in fp32, 0.14 with all in bf16)."""
+    return "fp32" if part is one.trunk else wanted
+
+
+def _assemble(splits: Sequence[Split], call: Callable[[Split, Part], Call]) -> list[Runner]:
+    """Runners that share the calls of the parts that they share."""
+    calls: dict[Part, Call] = {}
+    for one in splits:
+        for part in one.parts:
+            if part not in calls:
+                calls[part] = call(one, part)
+    return [Runner(calls[one.own], None if one.trunk is None else calls[one.trunk]) for one in splits]
+
+
+def capabilities() -> dict[str, Any]:
+    """What torch says of this CPU; empty for versions that do not tell."""
+    tell: Any = getattr(torch.cpu, "get_capabilities", dict)
+    return dict(tell())
+
+
+def version_of(package: str) -> str:
+    """A package's version, `not installed` where there is none under that name."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def engines_here(device: str) -> list[Engine]:
+    """The engines that can run here, torch in fp32 first."""
+    if device != "cpu":
+        return [Engine("torch")]
+    found = [Engine("torch")]
+    able = capabilities()
+    if able.get("avx512_bf16") or able.get("amx_bf16"):  # elsewhere bf16 is emulated, and slower than fp32
+        found.append(Engine("torch", "bf16"))
+    if not missing_packages("onnx"):
+        found.append(Engine("onnx"))
+    if not missing_packages("openvino"):
+        found.append(Engine("openvino"))
+        if "BF16" in _openvino().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            found.append(Engine("openvino", "bf16"))
+    return found

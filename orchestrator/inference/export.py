@@ -1,0 +1,225 @@
+"""Members as ONNX files: made once for the same weights, checked against torch on real photos before anybody uses them.
+
+An export is a part of a member (`trunk.py`): for use elsewhere the whole function, pixels in and probabilities out, so that
+nobody can normalise in another way. Exports lie in the workspace's cache under the hash of their weights.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from orchestrator.core.errors import EngineError, Problem, first_line
+from orchestrator.core.files import atomic, digest_of
+from orchestrator.inference.cache import CacheFiles
+from orchestrator.inference.engines import RUNTIME, TOLERANCE, Engine, Pixels, open_runners, torch_runners, version_of
+from orchestrator.inference.member import Member, check_numbers
+from orchestrator.inference.trunk import Part, Split, whole
+
+__all__ = ["CHECK_PHOTOS", "Exports", "quiet", "write_onnx"]
+
+NOTES = "export"
+
+CHECK_PHOTOS = 64
+"""Photos that an export is checked on. A wrong graph shows in every photo, rounding only in some: among 512 photos bf16 differed
+by twice what it did among the first 64."""
+
+
+def write_onnx(parts: Mapping[Path, tuple[Member, Part]]) -> Iterator[Path]:
+    """Writes ONNX files, for any number of photos n: of pixels `photos` (n, H, W, 3) uint8 or of `features` float32.
+
+    Tracing a network takes seconds; parts of one kind share the trace and differ in the weights that are put into it.
+
+    Args:
+        parts: file -> the part that it shall hold, and whose it is.
+
+    Yields:
+        Each file when it is written.
+
+    Raises:
+        EngineError: torch cannot export a network.
+    """
+    import onnx
+    from onnx.numpy_helper import from_array
+    from onnxscript.optimizer import optimize
+
+    traces: dict[str, Any] = {}
+    for path, (member, part) in parts.items():
+        weights = {
+            name: tensor.detach().cpu().numpy()
+            for name, tensor in part.module.state_dict().items()
+            if not name.endswith("num_batches_tracked")
+        }
+        trace = traces.get(part.kind)
+        if trace is None or not set(weights) <= {one.name for one in trace.graph.initializer}:
+            trace = traces[part.kind] = _trace(member, part)
+        for one in trace.graph.initializer:
+            if one.name in weights:
+                one.CopyFrom(from_array(weights[one.name], one.name))
+        copy = onnx.ModelProto()
+        copy.CopyFrom(trace)
+        try:
+            with quiet():
+                done = optimize(copy)  # folds norms into convolutions: ONNX Runtime is 4 times faster with it
+            data = done.SerializeToString()
+        except Exception as error:  # an optimiser of graphs, and protobuf's limit of 2 GB
+            raise EngineError(
+                f"{member.name}: its network ({member.backbone}) cannot be written as ONNX ({type(error).__name__}). "
+                "Use --engine torch."
+            ) from None
+        with atomic(path) as temporary:
+            temporary.write_bytes(data)
+        yield path
+
+
+def _trace(member: Member, part: Part) -> Any:
+    """The ONNX graph of a part, its weights under their own names."""
+    given, put_out = part.names
+    try:
+        with quiet():
+            program = torch.onnx.export(
+                part.module, (part.example,), dynamo=True, optimize=False, verbose=False, input_names=[given],
+                output_names=[put_out], dynamic_shapes=({0: torch.export.Dim("n", min=1)},),
+            )  # fmt: skip
+    except Exception as error:  # the exporter fails in as many ways as there are architectures
+        raise EngineError(
+            f"{member.name}: its network ({member.backbone}) cannot be exported to ONNX "
+            f"({type(error).__name__}: {first_line(error)[:160]}). Use --engine torch."
+        ) from None
+    if program is None:
+        raise EngineError(f"{member.name}: torch returned no ONNX program for {member.backbone}. Use --engine torch.")
+    return program.model_proto
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps the exporter's progress and its warnings of torch's own internals from the terminal; what counts is the check."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
+
+
+class Exports:
+    """The exports in a workspace's cache, with what checks found.
+
+    One object serves one sample of photos: torch's answers for it are kept.
+
+    Args:
+        folder: of the cache.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self._files = folder, CacheFiles(folder)
+        # Torch's answers, for all engines that are held against them.
+        self._torch: dict[Member, NDArray[np.float32]] = {}
+
+    def path(self, part: Part) -> Path:
+        """Where a part's export lies, or will; named by its weights, its kind and the exporter's versions."""
+        made_by = [version_of(package) for package in ("torch", "timm", "onnx", "onnxscript")]
+        return self.folder / f"{part.digest}-{digest_of([part.kind, made_by])[:8]}.onnx"
+
+    def missing(self, splits: Sequence[Split]) -> dict[Path, tuple[Member, Part]]:
+        """The exports that are not there, or not as they were written: file -> whose part."""
+        files = {self.path(part): (one.member, part) for one in splits for part in one.parts}
+        return {path: whose for path, whose in files.items() if not self._whole(path)}
+
+    def _whole(self, path: Path) -> bool:
+        return self._files.is_whole(path, self._notes(path).get("sha256"))
+
+    def make(self, splits: Sequence[Split], done: Callable[[int, int], None] = lambda _done, _all: None) -> None:
+        """Writes the exports that are not there, or not as they were written."""
+        missing = self.missing(splits)
+        for number, path in enumerate(write_onnx(missing), start=1):
+            self._write_notes(path, {"sha256": self._files.sha256(path), "checks": {}})
+            done(number, len(missing))
+
+    def difference(self, one: Split, engine: Engine, pixels: Pixels) -> float:
+        """How far an engine's answers are from torch's in fp32 for the whole member.
+
+        Looked up when these files were checked on as many photos before.
+
+        Raises:
+            EngineError: the engine cannot open an export.
+        """
+        record, key = self.path(one.own), self._key(one, engine)
+        known = self._checks(record)
+        if known.get(key, {}).get("photos", 0) < len(pixels):
+            (runner,) = open_runners(
+                [one],
+                engine,
+                self.path,
+                "cpu",
+                1,
+            )
+            if one.member not in self._torch:
+                (reference,) = torch_runners([whole(one.member)], "cpu", "fp32")
+                self._torch[one.member] = reference(pixels)
+                check_numbers(one.member, self._torch[one.member])
+            answers, expected = runner(pixels), self._torch[one.member]
+            same = answers.shape == expected.shape  # another shape is another network's export
+            found = float(np.abs(answers - expected).max()) if same else float("inf")
+            if not np.isfinite(found):
+                return float("inf")  # no number that a file could keep
+            known = {**known, key: {"difference": found, "photos": len(pixels)}}
+            self._write_notes(record, {"sha256": self._notes(record).get("sha256"), "checks": known})
+        return float(known[key]["difference"])
+
+    def photos(self, one: Split, engine: Engine) -> int:
+        """On how many photos an engine was checked for a member."""
+        return int(self._checks(self.path(one.own)).get(self._key(one, engine), {}).get("photos", 0))
+
+    def check(self, splits: Sequence[Split], engine: Engine, pixels: Callable[[Member], Pixels]) -> float:
+        """Holds an engine to its tolerance for every member.
+
+        Returns:
+            The largest difference found.
+
+        Raises:
+            EngineError: members whose answers differ by more, all at once.
+        """
+        found = {one.member: self.difference(one, engine, pixels(one.member)) for one in splits}
+        limit = TOLERANCE[engine.precision]
+        problems = [
+            Problem(member.name, f"probabilities differ by up to {difference:.2g}; allowed: {limit:g}.")
+            for member, difference in found.items()
+            if not difference <= limit  # a difference that is no number is refused too
+        ]
+        if problems:
+            raise EngineError(
+                f"{engine} does not give torch's answers for {len(problems)} of {len(splits)} members. Use --engine torch"
+                f"{' or --precision fp32' if engine.precision == 'bf16' else ''}.",
+                problems,
+            )
+        return max(found.values(), default=0.0)
+
+    def _key(self, one: Split, engine: Engine) -> str:
+        """What a check holds for: the engine and its version, and the very files."""
+        files = [self._files.sha256(self.path(part))[:12] for part in one.parts] if engine.name != "torch" else []
+        return " ".join([str(engine), version_of(RUNTIME[engine.name]), *files])
+
+    def _notes(self, export: Path) -> dict[str, Any]:
+        """What is known of an export: its sha256, and what checks of the member found whose own part it is."""
+        return self._files.notes(export.with_suffix(".json"), NOTES)
+
+    def _write_notes(self, export: Path, body: Mapping[str, Any]) -> None:
+        self._files.write_notes(export.with_suffix(".json"), NOTES, body)
+
+    def _checks(self, export: Path) -> dict[str, dict[str, float]]:
+        return dict(self._notes(export).get("checks", {}))

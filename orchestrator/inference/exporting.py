@@ -1,0 +1,214 @@
+"""From an ensemble to files that run elsewhere: one ONNX file a member, a card on how to feed them, a program that does."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from orchestrator import combining
+from orchestrator.core.errors import ConfigError, Mistakes
+from orchestrator.core.files import atomic, digest_of, sha256_of, write_json
+from orchestrator.core.labels import CLASSES, LABELS, TASKS
+from orchestrator.data import decoding
+from orchestrator.data.preprocessing import DETECTOR, Geometry
+from orchestrator.data.store import kept_stores
+
+if TYPE_CHECKING:
+    from orchestrator.artifacts.ensembles import EnsembleRecord
+    from orchestrator.inference.engines import Pixels
+    from orchestrator.inference.predictor import Predictor
+
+__all__ = ["PROGRAM", "Exported", "check_export", "export_ensemble"]
+
+EXPORT_FORMAT = 3
+CARD = "card.json"
+PROGRAM = "predict.py"
+HOW = (
+    "Decode a photo to upright RGB. For each member: take the largest box of the shape height x width that fits into the "
+    "photo, times `crop`, centred across, with the share `anchor` of the rows left over above it; where `face` is above 0 "
+    "and a face is found, the box of that shape around the face and its margin instead. Resize it (areas averaged when it "
+    "shrinks, linear when it grows) to height x width. Feed uint8 pixels (n, height, width, 3) as `photos`; `probabilities`"
+    " (n, classes) come back. A member of task `joint` answers with labels: sum them up to each task's classes. {combined} "
+    f"The label is a number whose digits are the tasks' classes, in the order of `tasks`. {PROGRAM} does all this."
+)
+
+
+class Exported:
+    """What was written.
+
+    Args:
+        folder: where.
+        differences: file -> largest difference of a probability from torch's.
+        photos: how many photos each was checked on.
+    """
+
+    def __init__(self, folder: Path, differences: dict[str, float], photos: int) -> None:
+        self.folder, self.differences, self.photos = folder, differences, photos
+
+
+def check_export(
+    folder: Path,
+    record: EnsembleRecord,
+    geometries: Sequence[Geometry],
+    store: Path,
+    photos: Sequence[Path],
+) -> None:
+    """Refuses what cannot be exported; needs no member.
+
+    Args:
+        folder: for the files.
+        record: of the ensemble.
+        geometries: of its members, by their cards.
+        store: the workspace's pixel stores.
+        photos: photos to check on.
+
+    Raises:
+        ConfigError: the folder holds other files, tables from elsewhere vote, or there are no photos to check on; all at once.
+    """
+    wrong = Mistakes()
+    if folder.exists() and any(folder.iterdir()) and not (folder / CARD).is_file():
+        wrong.add(ConfigError(f"--out {folder}: holds files that no export has made. Choose a new or empty folder."))
+    if record.external:
+        names = ", ".join(one.name for one in record.external)
+        wrong.add(
+            ConfigError(
+                f"{names}: an export holds networks, and without the tables from elsewhere {record.id} would give other answers. "
+                "Export an ensemble built without --with."
+            )
+        )
+    if any(geometry.face for geometry in geometries) and not photos:
+        wrong.add(
+            ConfigError(
+                "members crop around faces, and the export of what finds them is checked on photos. Give some: --photos DIR."
+            )
+        )
+    elif not photos and set(geometries) - set(kept_stores(store, geometries)):
+        wrong.add(
+            ConfigError(
+                "exports are checked on photos, and the workspace keeps no pixels at the members' sizes. Give some: --photos DIR."
+            )
+        )
+    wrong.tell()
+
+
+def export_ensemble(
+    predictor: Predictor,
+    ensemble: str,
+    folder: Path,
+    cache: Path,
+    store: Path,
+    photos: Sequence[Path] = (),
+    done: Callable[[int, int], None] = lambda _done, _all: None,
+) -> Exported:
+    """Writes an ensemble's members as ONNX files, checked against torch, with a card and a program that answers with them.
+
+    Args:
+        predictor: the ensemble's members; `check_export` has seen the ensemble.
+        ensemble: its id.
+        folder: a new or empty folder, or one that an export made.
+        cache: folder for exports.
+        store: the workspace's pixel stores, for photos to check on where none are given.
+        photos: photos to check on.
+        done: called with (members exported, members to export).
+
+    Raises:
+        ConfigError: none of the photos to check on can be read.
+        EngineError: a network cannot be exported, or its export gives other answers than torch.
+    """
+    from orchestrator.inference import standalone
+    from orchestrator.inference.detector import write_detector
+    from orchestrator.inference.engines import Engine
+    from orchestrator.inference.export import Exports
+    from orchestrator.inference.trunk import whole
+
+    around = any(geometry.face for geometry in predictor.reader.geometries)
+    sample = _sample(predictor, store, photos)
+    exports = Exports(cache)
+    splits = [whole(member) for member in predictor.members]  # one file a member, simple to feed
+    exports.make(splits, done)
+    exports.check(splits, Engine("onnx"), lambda member: sample[member.preprocess.geometry])
+    folder.mkdir(parents=True, exist_ok=True)
+    members: list[dict[str, Any]] = []
+    differences: dict[str, float] = {}
+    for one in splits:
+        member = one.member
+        name = f"{member.name.replace('/', '-')}.onnx"
+        with atomic(folder / name) as temporary:
+            shutil.copyfile(exports.path(one.own), temporary)
+        pixels = sample[member.preprocess.geometry]
+        differences[name] = exports.difference(one, Engine("onnx"), pixels)
+        members.append(
+            {
+                "file": name, "task": member.task, "run": member.run, "fold": member.fold,
+                **asdict(member.preprocess.geometry), "backbone": member.backbone,
+                "sha256": sha256_of(folder / name), "weights_sha256": member.sha256,
+                "difference_from_torch": differences[name],
+                "checked_on_photos": exports.photos(one, Engine("onnx")),
+            }
+        )  # fmt: skip
+    package = Path(str(combining.__file__)).parent
+    sources = {PROGRAM: Path(str(standalone.__file__)), "decoding.py": Path(str(decoding.__file__))}
+    sources |= {f"{package.name}/{path.name}": path for path in sorted(package.glob("*.py"))}
+    (folder / package.name).mkdir(exist_ok=True)
+    for name, source in sources.items():
+        with atomic(folder / name) as temporary:
+            shutil.copyfile(source, temporary)
+    programs = [*(name for name in sources if name != PROGRAM), *(["finding.py"] if around else [])]
+    found: dict[str, Any] = {}
+    if around:
+        files = write_detector(folder, photos)
+        hashes = {name: sha256_of(folder / name) for name in files}
+        found = {"detector": {"name": DETECTOR, "files": files, "sha256": hashes}}
+    card = {
+        "format": EXPORT_FORMAT, "ensemble": ensemble, "combiner": predictor.combiner.as_dict(),
+        "how": HOW.format(combined=predictor.combiner.how),
+        "tasks": [{"name": task, "classes": list(CLASSES[task])} for task in TASKS], "labels": list(LABELS),
+        "members": members, **found, "programs": {name: sha256_of(folder / name) for name in programs},
+        "made_by": {name: version(name) for name in ("orchestrator", "torch", "onnx", "onnxscript")},
+    }  # fmt: skip
+    before = _files_of(folder)
+    write_json(folder / CARD, {**card, "digest": digest_of(card)})  # written last: a folder with it is a whole export
+    for name in before - _files_of(folder):
+        (folder / name).unlink(missing_ok=True)
+    return Exported(folder, differences, min(len(pixels) for pixels in sample.values()))
+
+
+def _files_of(folder: Path) -> set[str]:
+    """The files that an export's card names; none where there is no card, or a damaged one."""
+    try:
+        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+        names = {one["file"] for one in card["members"]} | {
+            *card["programs"],
+            *card.get("detector", {}).get("files", ()),
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return set()
+    inside = {name for name in names if isinstance(name, str) and not Path(name).is_absolute()}
+    return {name for name in inside if ".." not in Path(name).parts}
+
+
+def _sample(predictor: Predictor, store: Path, photos: Sequence[Path]) -> dict[Geometry, Pixels]:
+    """Photos to check on, at every geometry of the members."""
+    from orchestrator.inference.export import CHECK_PHOTOS
+
+    if photos:
+        found = (predictor.reader.read(path) for path in photos)
+        read = list(islice((one for one in found if not isinstance(one, str)), CHECK_PHOTOS))
+        if not read:
+            raise ConfigError(f"--photos: none of the {len(photos)} photos can be read.")
+        return {geometry: np.stack([one.pixels[geometry] for one in read]) for geometry in predictor.reader.geometries}
+    stores = kept_stores(store, predictor.reader.geometries)
+    sample = {}
+    for geometry in predictor.reader.geometries:
+        pixels, count = stores[geometry]
+        rows = np.unique(np.linspace(0, count - 1, CHECK_PHOTOS).astype(np.int64))
+        sample[geometry] = pixels.take(rows)
+    return sample

@@ -1,0 +1,249 @@
+"""One member, loaded from its folder and ready to answer: pixels in, class probabilities out."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from orchestrator.artifacts.cards import CARD, WEIGHTS, function_of, read_card, trained_again
+from orchestrator.artifacts.weights import load_weights
+from orchestrator.core.errors import DamagedError, Problem, WeightsError, WorkspaceError
+from orchestrator.core.files import digest_of
+from orchestrator.core.labels import CLASSES
+from orchestrator.core.sealed import damaged
+from orchestrator.data.preprocessing import Preprocess
+from orchestrator.networks.backbones import create
+from orchestrator.networks.heads import Head, head_from_dict
+from orchestrator.networks.lean import timm
+from orchestrator.networks.views import mean_over_views
+
+__all__ = ["AnswerFunction", "Member", "MemberFiles", "check_numbers", "load_members"]
+
+
+@dataclass(frozen=True)
+class MemberFiles:
+    """Whose files they are, and where.
+
+    Attributes:
+        task: its specialist, or `joint`.
+        run: its run's id.
+        fold: that it holds out; None: none.
+        folder: holds the card and the weights.
+        sha256: of the weights, as the ensemble recorded it; empty trusts the card.
+        function: digest of what the member computes, as the ensemble recorded it; empty trusts the card.
+    """
+
+    task: str
+    run: str
+    fold: int | None
+    folder: Path
+    sha256: str = ""
+    function: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """One loaded member.
+
+    Attributes:
+        folder: where it came from.
+        task: its specialist.
+        run: its run's id.
+        fold: that it holds out; None: none.
+        backbone: a timm model name.
+        pooling: how its last map becomes features; empty: its own way.
+        views: whose answers are averaged with the photo's own.
+        head: what the network's outputs mean.
+        preprocess: from decoded photos to the network's input.
+        precision: the recipe's.
+        sha256: of the weights.
+        network: in evaluation mode, on its device.
+    """
+
+    folder: Path
+    task: str
+    run: str
+    fold: int | None
+    backbone: str
+    pooling: str
+    views: tuple[str, ...]
+    head: Head
+    preprocess: Preprocess
+    precision: str
+    sha256: str
+    network: nn.Module
+
+    @property
+    def name(self) -> str:
+        """The member in words, `age-0001/fold-2`."""
+        return f"{self.folder.parent.name}/{self.folder.name}"
+
+    @property
+    def kind(self) -> str:
+        """A digest that members share whose arithmetic is the same but for the weights."""
+        return digest_of(
+            [
+                self.backbone,
+                self.pooling,
+                list(self.views),
+                self.head.as_dict(),
+                self.preprocess.as_dict(),
+                self.precision,
+            ]
+        )[:16]
+
+
+class AnswerFunction(nn.Module):
+    """A member as one function of pixels: normalise, network, head, the mean over its views.
+
+    Training, exports and every engine answer by these steps, so that none can differ in one of them.
+    """
+
+    def __init__(self, member: Member) -> None:
+        super().__init__()
+        self.network = member.network
+        self._head, self._preprocess, self._views = member.head, member.preprocess, member.views
+
+    def forward(self, photos: Tensor) -> Tensor:
+        """Class probabilities (N, C), float32, of pixels (N, H, W, 3), uint8, RGB, cropped and resized."""
+        inputs = self._preprocess.normalise(photos)
+        return mean_over_views(self._views, inputs, lambda one: self._head.probabilities(self.network(one)))
+
+
+def check_numbers(member: Member, answers: NDArray[np.floating[Any]]) -> None:
+    """Refuses answers that are no numbers, before anybody votes on, keeps or sends them.
+
+    Raises:
+        WorkspaceError: naming the member, with the way out.
+    """
+    if not np.isfinite(answers).all():
+        raise WorkspaceError(
+            f"{member.folder}: this member's answers are no numbers. Retrain that fold; if it was trained in fp16, with "
+            "precision = bf16 or fp32."
+        )
+
+
+def load_members(
+    files: Sequence[MemberFiles],
+    device: str = "cpu",
+    loaded: Callable[[int, int], None] = lambda _done, _all: None,
+) -> list[Member]:
+    """Loads an ensemble's members.
+
+    Args:
+        files: of its members; they come back in this order.
+        device: `cpu`, `cuda` or `cuda:N`.
+        loaded: called with (members loaded, members in all).
+
+    Raises:
+        WorkspaceError: files that are missing, not those that were written, or do not fit their card's network; all at once.
+    """
+    members: list[Member] = []
+    problems: list[Problem] = []
+    layouts = _Layouts()
+    for number, one in enumerate(files, start=1):
+        try:
+            members.append(_load(one, device, layouts))
+        except DamagedError as error:
+            problems.append(error.problem("damaged"))
+        except (WorkspaceError, WeightsError) as error:
+            problems.append(Problem(str(one.folder), error.message))
+        loaded(number, len(files))
+    if problems:
+        raise WorkspaceError(f"{len(problems)} of the ensemble's {len(files)} members cannot be used:", problems)
+    return members
+
+
+def _load(files: MemberFiles, device: str, layouts: _Layouts) -> Member:
+    card, task = read_card(files.folder), files.task
+    if files.function and function_of(card) != files.function:
+        raise damaged(
+            files.folder / CARD,
+            "not the card of the member that the ensemble was built of",
+            trained_again(files.folder),
+        )
+    if card["task"] != task or tuple(card["classes"]) != CLASSES[task]:
+        raise WorkspaceError(
+            f"a member for {card['task']} with the classes {', '.join(card['classes'])}; "
+            f"needed: {task} with {', '.join(CLASSES[task])}."
+        )
+    if not timm.is_model(card["backbone"].split(".")[0]):
+        raise WorkspaceError(
+            f"its backbone '{card['backbone']}' is unknown to timm {timm.__version__}; it was trained "
+            f"with timm {card.get('versions', {}).get('timm', '?')}. Install that version."
+        )
+    head = head_from_dict(card["head"])
+    preprocess = Preprocess.from_dict(card["preprocess"])
+    sha256 = files.sha256 or card["sha256"][WEIGHTS]
+    backbone, pooling, views = (
+        card["backbone"],
+        card.get("pooling", ""),
+        tuple(card.get("views", ())),
+    )  # older ones have none
+    network = layouts.network(backbone, pooling, head.outputs, preprocess, files.folder / WEIGHTS, sha256)
+    network.requires_grad_(False)
+    network = network.to(torch.device(device)).eval()
+    precision = card["recipe"]["precision"]
+    return Member(
+        files.folder, task, files.run, files.fold, backbone, pooling, views, head, preprocess, precision, sha256, network
+    )  # fmt: skip
+
+
+class _Undrawn(TorchFunctionMode):
+    """Leaves what `torch.nn.init` would draw undrawn: a member's own weights take its place at once."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), options: Any = None) -> Any:
+        options = options or {}
+        if getattr(function, "__module__", "") == torch.nn.init.__name__:
+            return args[0] if args else options["tensor"]
+        return function(*args, **options)
+
+
+class _Layouts:
+    """Networks laid out without memory, one for all members of an architecture.
+
+    A member takes a copy and the tensors of its file as its own: building EfficientNet-Lite0 with random weights that are
+    overwritten at once takes 47 ms, a copy 17 ms by `deepcopy` and 2 ms by pickling (in memory; files are never unpickled).
+    Architectures that keep tensors that no file holds are built in full. Nothing is built on the device `meta`: there torch
+    imports its compiler for sums as small as a weight times a number (1.3 s).
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str, int, Preprocess], bytes | None] = {}
+
+    def network(
+        self, backbone: str, pooling: str, outputs: int, preprocess: Preprocess, weights: Path, sha256: str
+    ) -> nn.Module:
+        """A network with a member's weights.
+
+        Raises:
+            WorkspaceError: the file is missing or not the one that was written.
+            WeightsError: the tensors do not fit the network.
+        """
+        key = (backbone, pooling, outputs, preprocess)
+        if key not in self._known:
+            try:
+                with _Undrawn():
+                    built = create(backbone, outputs, geometry=preprocess.geometry, pooling=pooling)
+                self._known[key] = pickle.dumps(built.to_empty(device="meta"))
+            except Exception:  # each architecture holds what cannot be pickled in its own way
+                self._known[key] = None
+        layout = self._known[key]
+        if layout is not None:
+            network: nn.Module = pickle.loads(layout)
+            load_weights(weights, network, sha256, adopt=True)
+            if not any(tensor.is_meta for tensor in (*network.parameters(), *network.buffers())):
+                return network.to(memory_format=torch.channels_last)
+            self._known[key] = None
+        network = create(backbone, outputs, geometry=preprocess.geometry, pooling=pooling)
+        load_weights(weights, network, sha256)
+        return network

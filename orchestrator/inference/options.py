@@ -1,0 +1,124 @@
+"""What prediction can be asked for, and what needs no network to be refused. Nothing heavy is imported here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.util import find_spec
+from typing import Any, Literal, get_args
+
+from orchestrator.core.commands import extra_hint
+from orchestrator.core.errors import ConfigError, check_choice
+from orchestrator.core.labels import JOINT
+
+__all__ = [
+    "ENGINES", "FEW_PHOTOS", "EngineName", "Precision", "check_cascade", "check_device", "check_engine",
+    "check_rate", "check_threshold", "lacking", "missing_packages",
+]  # fmt: skip
+
+EngineName = Literal["torch", "onnx", "openvino"]
+ENGINES: tuple[str, ...] = get_args(EngineName)
+Precision = Literal["fp32", "bf16"]
+
+PACKAGES: Mapping[str, tuple[str, ...]] = {
+    "torch": (),
+    "onnx": ("onnx", "onnxscript", "onnxruntime"),
+    "openvino": ("onnx", "onnxscript", "openvino"),
+}
+
+FEW_PHOTOS = 256
+"""Up to so many photos stay on torch where the engine is `auto`: fifteen members of EfficientNet-Lite0 answer them in 5 s on 2
+cores, and opening eighteen exports alone would take a second or two."""
+
+FEWEST_EVENTS = 3.0
+"""Photos times rate that a calibration needs: no change among n photos shows a rate below 3 / n (rule of three, 95 %)."""
+
+
+def missing_packages(name: str) -> list[str]:
+    """The packages that an engine needs and that are not installed."""
+    return [package for package in PACKAGES[name] if find_spec(package) is None]
+
+
+def lacking(packages: Sequence[str]) -> str:
+    """Which packages something needs, and how to install them: the rest of a sentence."""
+    return f"needs {', '.join(packages)}, which come with the extra `engines`: {extra_hint('engines')}"
+
+
+def check_engine(name: str, device: str) -> None:
+    """Refuses an engine that is unknown, not installed, or not for the device.
+
+    Args:
+        name: `auto` or an engine.
+        device: as it was asked for, or as it was found.
+
+    Raises:
+        ConfigError: with the way out.
+    """
+    check_choice("--engine", name, ("auto", *ENGINES))
+    if name in ("auto", "torch"):
+        return
+    if device not in ("cpu", "auto"):
+        raise ConfigError(
+            f"--engine {name} runs on the CPU here, and --device is {device}. Use --device cpu, or torch."
+        )
+    if missing := missing_packages(name):
+        raise ConfigError(f"--engine {name} {lacking(missing)}, or use --engine torch.")
+
+
+def check_device(name: str) -> None:
+    """Refuses a device whose name says nothing; whether it is there, torch knows.
+
+    Raises:
+        ConfigError: with the names that are known.
+    """
+    kind, colon, number = name.partition(":")
+    if name not in ("auto", "cpu", "cuda") and not (kind == "cuda" and colon and number.isdigit()):
+        raise ConfigError(f"--device {name}: allowed: auto, cpu, cuda, cuda:0, cuda:1 ...")
+
+
+def check_threshold(threshold: float) -> None:
+    """Refuses a threshold of pseudo-labels outside 0.5 up to, not including, 1.
+
+    Raises:
+        ConfigError: naming it.
+    """
+    if not 0.5 <= threshold < 1:
+        raise ConfigError(f"--threshold {threshold}; allowed: 0.5 up to, not including, 1.")
+
+
+def check_rate(rate: float, photos: int | None = None) -> None:
+    """Refuses a rate of changed labels that is none, or that so few photos cannot show.
+
+    Args:
+        rate: share of labels that may change, 0..1.
+        photos: how many there are; None where that is not known yet.
+
+    Raises:
+        ConfigError: with what would do.
+    """
+    if not 0 <= rate < 1:
+        raise ConfigError(f"--rate {rate}; allowed: 0 up to, not including, 1.")
+    if photos is not None and 0 < photos * rate < FEWEST_EVENTS:
+        enough = math.ceil(FEWEST_EVENTS / photos * 1000) / 1000
+        higher = f", or --rate {enough:g}" if enough < 1 else ""
+        raise ConfigError(
+            f"{photos:,} photos cannot show a rate of {rate:g} changed labels: give at least "
+            f"{math.ceil(FEWEST_EVENTS / rate):,}{higher}."
+        )
+
+
+def check_cascade(tasks: Iterable[str], external: Sequence[Any] = ()) -> None:
+    """Refuses an ensemble whose members cannot be asked one after the other.
+
+    Args:
+        tasks: what its members answer for.
+        external: its tables from elsewhere.
+
+    Raises:
+        ConfigError: joint networks, or tables from elsewhere.
+    """
+    if external or JOINT in set(tasks):
+        raise ConfigError(
+            "a cascade asks the members of each task in turn; joint networks and tables from elsewhere answer for all at "
+            "once. Predict without --cascade, or build an ensemble of specialists alone."
+        )

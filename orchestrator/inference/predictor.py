@@ -1,0 +1,223 @@
+"""Photos in, answers out: read (reader.py), asked about (runtime.py), combined, a batch at a time while the next is decoded."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.combining.answers import Answers
+from orchestrator.combining.combiners import Combined, Combiner
+from orchestrator.core.errors import DataError, Problem
+from orchestrator.core.stages import Stages
+from orchestrator.faces.boxes import one_thread
+from orchestrator.inference.cascade import Cascade
+from orchestrator.inference.engines import Runner
+from orchestrator.inference.member import Member
+from orchestrator.inference.options import check_cascade
+from orchestrator.inference.reader import Photo, Prepared, Reader, reader_of, stacked
+from orchestrator.inference.runtime import Pending, Runtime, start_runtime
+from orchestrator.networks.devices import keep_freed_memory
+
+if TYPE_CHECKING:
+    from orchestrator.ensembling.external import ExternalTable
+
+__all__ = ["Batch", "Predictor", "name_of", "start_predictor"]
+
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Answers for a stretch of photos.
+
+    Attributes:
+        photos: the n photos that were read, in order.
+        answers: of every member, then of external tables, for these; None when no photo of the stretch could be read.
+        combined: one answer for each; None likewise.
+        failed: number of a photo within the stretch -> why it could not be read.
+        order: for every photo of the stretch, its row in `answers`, or -1 when it failed.
+        faces: for each photo that was read, whether a face was found to crop around; None where none was looked for.
+        changed_by_external: for each, whether external tables gave it another label than the members alone would, shape (n,);
+            None without such tables.
+    """
+
+    photos: list[Photo]
+    answers: Answers | None
+    combined: Combined | None
+    failed: dict[int, str]
+    order: list[int]
+    faces: list[bool | None]
+    changed_by_external: NDArray[np.bool_] | None = None
+
+
+def name_of(photo: Photo, number: int) -> str:
+    """What a photo is called: its path, or its number where it has none."""
+    return str(photo) if isinstance(photo, Path) else f"photo {number}"
+
+
+@dataclass(frozen=True, eq=False)
+class Predictor:
+    """An ensemble at work.
+
+    Attributes:
+        reader: from photos to pixels.
+        runtime: from pixels to answers.
+        combiner: how answers become one.
+        external: tables from elsewhere that answer too.
+        external_weights: task -> how much each of them counts beside single members.
+    """
+
+    reader: Reader
+    runtime: Runtime
+    combiner: Combiner
+    external: tuple[ExternalTable, ...] = ()
+    external_weights: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """Who is asked."""
+        return self.runtime.members
+
+    def on(self, runners: Sequence[Runner]) -> Predictor:
+        """The same ensemble with its members on other runners."""
+        return replace(self, runtime=self.runtime.on(runners))
+
+    def timed(self, stages: Stages) -> Predictor:
+        """The same ensemble, telling where the time goes."""
+        return replace(self, reader=replace(self.reader, stages=stages), runtime=replace(self.runtime, stages=stages))
+
+    def predict(
+        self,
+        photos: Sequence[Photo],
+        skip_unreadable: bool = False,
+        batch: int = 0,
+        cascade: Cascade | None = None,
+        known: Sequence[Prepared | str] = (),
+    ) -> Iterator[Batch]:
+        """Answers for photos, a batch at a time, in order; the next batches are decoded and begun meanwhile.
+
+        Args:
+            photos: as they come.
+            skip_unreadable: report photos that cannot be read in `failed` instead of raising.
+            batch: photos at a time; bounds the memory. 0: `BATCH`, or enough to keep all cores busy.
+            cascade: when a vote is settled and nobody else is asked; None asks everybody.
+            known: what reading the first photos has given already.
+
+        Raises:
+            DataError: photos cannot be read, and `skip_unreadable` is off.
+            ConfigError: a cascade over members that answer for several tasks.
+            WorkspaceError: a member answers with what is no number.
+        """
+        import cv2  # after torch: short of address space torch says so, and OpenCV ends the process
+
+        cv2.setNumThreads(1)
+        keep_freed_memory()
+        runtime = self.runtime
+        if cascade is not None:
+            check_cascade([member.task for member in self.members], self.external)
+        if not batch:  # a stretch of photos is one call for each team, and there are threads to fill
+            enough = runtime.stretch(cascade) * -(-runtime.threads // len(runtime.teams(cascade)))
+            batch = max(BATCH, enough if runtime.device == "cpu" else 0)
+        names = [name_of(photo, number) for number, photo in enumerate(photos)]
+        # All at once: whether a name means one photo does not depend on batches.
+        rows = [np.where([isinstance(one, Path) for one in photos], table.rows(names), -1) for table in self.external]
+        starts = range(0, len(photos), batch)
+        # On a CPU decoding shares the members' threads; a GPU's single thread must not wait for it.
+        with ThreadPoolExecutor(runtime.threads, initializer=one_thread) as decoders:
+            pool = runtime.pool if runtime.device == "cpu" else decoders
+            ahead: deque[list[Future[Prepared | str]]] = deque()
+            asked: deque[tuple[int, list[Prepared | str], Pending | None]] = deque()
+            for number, start in enumerate(starts):
+                while len(ahead) < 2 and number + len(ahead) < len(starts):
+                    first = starts[number + len(ahead)]
+                    ahead.append(self._reading(pool, photos, range(first, min(first + batch, len(photos))), known))
+                results = [future.result() for future in ahead.popleft()]
+                if not skip_unreadable and any(isinstance(one, str) for one in results):
+                    later = [future for part in ahead for future in part]
+                    rest = range(start + len(results) + len(later), len(photos))
+                    later += self._reading(pool, photos, rest, known)
+                    self._refuse(names, start, [*results, *(future.result() for future in later)])
+                prepared = [one for one in results if not isinstance(one, str)]
+                pending = runtime.begin(stacked(prepared), cascade, self.combiner) if prepared else None
+                asked.append((start, results, pending))
+                if len(asked) > 1:  # one batch is always under way while another is waited for
+                    yield self._answer(photos, rows, *asked.popleft())
+            while asked:
+                yield self._answer(photos, rows, *asked.popleft())
+
+    def _reading(
+        self, pool: ThreadPoolExecutor, photos: Sequence[Photo], numbers: range, known: Sequence[Prepared | str]
+    ) -> list[Future[Prepared | str]]:
+        """Begins to read some photos; what is known of them already is at hand at once."""
+        found = []
+        for number in numbers:
+            if number < len(known):
+                future: Future[Prepared | str] = Future()
+                future.set_result(known[number])
+            else:
+                future = pool.submit(self.reader.read, photos[number])
+            found.append(future)
+        return found
+
+    def _refuse(self, names: Sequence[str], start: int, results: Sequence[Prepared | str]) -> None:
+        """Names every photo that cannot be read."""
+        failed = [Problem(names[start + row], one) for row, one in enumerate(results) if isinstance(one, str)]
+        raise DataError(
+            f"{len(failed)} of {len(names)} photos cannot be read; with --on-error mark their rows stay empty.", failed
+        )
+
+    def _answer(
+        self,
+        photos: Sequence[Photo],
+        rows: Sequence[NDArray[np.int64]],
+        start: int,
+        results: Sequence[Prepared | str],
+        pending: Pending | None,
+    ) -> Batch:
+        """Combines what was asked about a stretch.
+
+        Args:
+            photos: all of them.
+            rows: for each external table its rows for all photos.
+            start: number of the stretch's first photo.
+            results: of reading the stretch.
+            pending: the members' answers to those that were read; None where none was.
+        """
+        there = np.flatnonzero([not isinstance(one, str) for one in results])
+        failed = {row: one for row, one in enumerate(results) if isinstance(one, str)}
+        order = np.full(len(results), -1)
+        order[there] = np.arange(len(there))
+        read = [photos[start + row] for row in there.tolist()]
+        if pending is None:
+            return Batch(read, None, None, failed, order.tolist(), [])
+        answers, changed = pending.answers(), None
+        with self.runtime.stages("vote"):
+            of_members = answers
+            for table, its in zip(self.external, rows, strict=True):
+                answers = answers.beside(table.answers(its[start + there], self.external_weights))
+            combined = self.combiner.combine(answers)
+            if self.external:
+                changed = self.combiner.combine(of_members).label != combined.label
+        faces = [one.face_found for one in results if not isinstance(one, str)]
+        return Batch(read, answers, combined, failed, order.tolist(), faces, changed)
+
+
+def start_predictor(
+    members: Sequence[Member],
+    combiner: Combiner,
+    device: str = "cpu",
+    threads: int = 0,
+    sharing: bool = True,
+    external: Sequence[ExternalTable] = (),
+    external_weights: Mapping[str, float] | None = None,
+) -> Predictor:
+    """A predictor of members on torch; arguments and errors as of `start_runtime`, `reader_of` and `Predictor`."""
+    runtime = start_runtime(members, device, threads, sharing)
+    return Predictor(reader_of(members), runtime, combiner, tuple(external), external_weights or {})

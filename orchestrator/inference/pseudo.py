@@ -1,0 +1,158 @@
+"""Pseudo-labels: what an ensemble is sure of on photos without labels, for its members' successors to learn from.
+
+After Lee 2013, "Pseudo-Label: The Simple and Efficient Semi-Supervised Learning Method". Labels are made inside each fold: a
+fold's labels come from the members that held this fold out, and only the member that will hold it out learns from them. So no
+label comes from a network that has learnt from a person whom it helps to judge. (Which epoch of that network was kept was chosen
+by these people's score, as in every training here.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from orchestrator.core.commands import orch
+from orchestrator.core.errors import ConfigError, DataError, Problem, counted, encodable
+from orchestrator.core.labels import CLASSES, TASKS
+from orchestrator.core.outputs import Output, suffix_of, written
+from orchestrator.data.lines import write_rows
+
+if TYPE_CHECKING:
+    from orchestrator.artifacts.ensembles import EnsembleRecord
+    from orchestrator.combining.answers import Answers
+    from orchestrator.inference.predictor import Predictor
+
+__all__ = ["PseudoLabels", "check_labelling", "check_names", "pseudo_label", "write_labels"]
+
+
+@dataclass(frozen=True)
+class PseudoLabels:
+    """Labels that an ensemble is sure of.
+
+    Attributes:
+        table: columns `path`, `fold`, `plan`, then `mask`, `gender`, `age` (words; empty where not sure enough) and `p(mask)` and
+            so on, the probability of the likeliest class.
+        photos: how many were answered for.
+        failed: photos that could not be read, with the reason.
+    """
+
+    table: pd.DataFrame
+    photos: int
+    failed: list[tuple[Path, str]]
+
+    @property
+    def counts(self) -> dict[str, dict[str, float]]:
+        """Task -> class -> how many labels a fold has of it, on the average."""
+        folds = max(1, self.table["fold"].nunique())
+        return {task: {name: int((self.table[task] == name).sum()) / folds for name in CLASSES[task]} for task in TASKS}
+
+
+def check_labelling(record: EnsembleRecord, plans: Mapping[str, Mapping[str, Any] | None]) -> None:
+    """Refuses an ensemble whose members cannot label fold by fold; needs no member.
+
+    Args:
+        record: of the ensemble.
+        plans: run -> its fold plan (`k`, `digest`), or None, for each run of the ensemble.
+
+    Raises:
+        ConfigError: members without a fold or of several plans, or tables from elsewhere; with the commands that mend it.
+    """
+    runs, workspace = record.runs, record.folder.parent
+    fuse = orch("ensemble", "--strategy", record.strategy, workspace=workspace)
+    cannot = "pseudo-labels are made fold by fold, and this ensemble cannot tell folds"
+    without = [run for own in runs.values() for run in own if plans[run] is None]
+    if without:
+        k = next((plan["k"] for plan in plans.values() if plan), 5)
+        tasks = [task for task, own in runs.items() if set(own) & set(without)]
+        again = [f"`{orch('train', task, '--data', 'DIR', '--folds', k, workspace=workspace)}`" for task in tasks]
+        why = f"{', '.join(without)} learnt from everybody (--folds 0)"
+        raise ConfigError(f"{cannot}: {why}. Train by folds: {' and '.join(again)}; then `{fuse}`.")
+    if len({plan["digest"] for plan in plans.values() if plan}) > 1:
+        listed = orch("runs", "list", workspace=workspace)
+        few = orch("ensemble", "--strategy", record.strategy, "--members", "TASK=RUN", workspace=workspace)
+        raise ConfigError(f"{cannot}: its runs follow several fold plans. Name runs of one plan (`{listed}`): `{few}`.")
+    if record.external:
+        mine = [word for task, own in runs.items() for word in ("--members", f"{task}={','.join(own)}")]
+        alone = orch("ensemble", "--strategy", record.strategy, *mine, workspace=workspace)
+        raise ConfigError(f"tables from elsewhere know no folds. Build an ensemble without them: `{alone}`.")
+
+
+def check_names(paths: Sequence[Path]) -> None:
+    """Refuses photos whose names no table can hold.
+
+    Raises:
+        DataError: naming them all.
+    """
+    unnamed = [
+        Problem(str(path), "a table could not name it: its name is not UTF-8.", "Rename it.")
+        for path in paths
+        if encodable(str(path)) != str(path)
+    ]
+    if unnamed:
+        raise DataError(f"{counted(len(unnamed), 'photo')} cannot stand in a table of labels.", unnamed)
+
+
+def pseudo_label(
+    predictor: Predictor,
+    plan: str,
+    paths: Sequence[Path],
+    threshold: float,
+    done: Callable[[int, int], None],
+    skip_unreadable: bool = False,
+) -> PseudoLabels:
+    """Labels photos by each fold's members alone, where their mean probability reaches a threshold.
+
+    Args:
+        predictor: the ensemble's members; `check_labelling` has seen the ensemble.
+        plan: digest of the fold plan.
+        paths: photos, none of them trained on.
+        threshold: 0.5 to 1, of a task's likeliest class; `check_threshold` has seen it.
+        done: called with (photos done, photos in all).
+        skip_unreadable: leave photos out that cannot be read, instead of raising.
+
+    Raises:
+        DataError: photos cannot be read, and `skip_unreadable` is off.
+        DataError: nothing is sure enough.
+    """
+    folds = sorted({member.fold for member in predictor.members if member.fold is not None})
+    parts: list[pd.DataFrame] = []
+    failed: list[tuple[Path, str]] = []
+    answered = 0
+    for batch in predictor.predict(paths, skip_unreadable):
+        failed += [(paths[answered + number], reason) for number, reason in batch.failed.items()]
+        answered += len(batch.order)
+        if batch.answers is not None:
+            read = [path for path in batch.photos if isinstance(path, Path)]
+            parts += [_of_fold(fold, read, batch.answers, threshold) for fold in folds]
+        done(answered, len(paths))
+    table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["path", "fold", *TASKS])
+    table = table[(table[list(TASKS)] != "").any(axis=1)]
+    if not len(table):
+        raise DataError(f"no photo's class reaches {threshold:g}: lower --threshold, or train better members.")
+    table.insert(2, "plan", plan[:12])
+    return PseudoLabels(table.sort_values(["path", "fold"], ignore_index=True), len(paths) - len(failed), failed)
+
+
+def _of_fold(fold: int, paths: Sequence[Path], answers: Answers, threshold: float) -> pd.DataFrame:
+    """What the members that hold a fold out say of some photos."""
+    table: dict[str, Any] = {"path": [str(path.absolute()) for path in paths], "fold": fold}
+    for task in TASKS:
+        mean = answers.of(task).where(lambda voter: voter.fold == fold).mean()
+        sure, code = mean.max(axis=1), mean.argmax(axis=1)
+        table[task] = np.where(sure >= threshold, np.array(CLASSES[task])[code], "")
+        table[f"p({task})"] = sure.astype(np.float64).round(6)
+    return pd.DataFrame(table)
+
+
+def write_labels(labels: PseudoLabels, output: Output) -> None:
+    """Writes the table, .csv or .parquet by its name's ending."""
+    with written(output.path) as temporary:
+        if suffix_of(output) == ".csv":
+            write_rows(temporary, labels.table, labels.table.itertuples(index=False))
+        else:
+            labels.table.to_parquet(temporary, index=False)

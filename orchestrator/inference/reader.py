@@ -1,0 +1,92 @@
+"""From a photo to what networks see of it: decoded once, cropped and resized once per geometry."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.core.errors import PhotoError
+from orchestrator.core.stages import Stages
+from orchestrator.data.preprocessing import Geometry, decode
+from orchestrator.faces.detection import Detector
+from orchestrator.inference.detector import detector_of
+from orchestrator.inference.member import Member
+
+__all__ = ["Photo", "Pixels", "Prepared", "Reader", "reader_of", "stacked"]
+
+Photo = Path | bytes | NDArray[np.uint8]
+"""A photo as it comes: a file, a file's bytes, or decoded pixels (H, W, 3), RGB, upright."""
+
+Pixels = dict[Geometry, NDArray[np.uint8]]
+"""Geometry -> the pixels of n photos, shape (n, height, width, 3)."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One photo, ready for every member.
+
+    Attributes:
+        pixels: geometry -> (height, width, 3), uint8.
+        face_found: whether a face was found to crop around; None where no member crops around faces.
+    """
+
+    pixels: Pixels
+    face_found: bool | None = None
+
+
+def stacked(photos: Sequence[Prepared]) -> Pixels:
+    """The pixels of several photos, at least one, in their order."""
+    return {geometry: np.stack([one.pixels[geometry] for one in photos]) for geometry in photos[0].pixels}
+
+
+@dataclass(frozen=True, eq=False)
+class Reader:
+    """Reads photos for some members; may be called from several threads at once.
+
+    Attributes:
+        geometries: at which some member sees photos, each once.
+        detector: finds the faces that some member's crops stand around; None where none do.
+        stages: where the time goes is told.
+    """
+
+    geometries: tuple[Geometry, ...]
+    detector: Detector | None = None
+    stages: Stages = field(default_factory=Stages)
+
+    def prepare(self, photo: NDArray[np.uint8]) -> Prepared:
+        """Decoded pixels (H, W, 3), RGB, at every geometry."""
+        if self.detector is None:
+            return Prepared({geometry: geometry.apply(photo) for geometry in self.geometries})
+        with self.stages("find faces"):
+            face = self.detector.find(photo)
+        return Prepared({geometry: geometry.apply(photo, face) for geometry in self.geometries}, face is not None)
+
+    def read(self, photo: Photo) -> Prepared | str:
+        """A photo at every geometry, or why it cannot be read."""
+        if isinstance(photo, np.ndarray):
+            if photo.ndim != 3 or photo.shape[2] != 3 or photo.dtype != np.uint8 or not photo.size:
+                return f"pixels of shape {photo.shape}, {photo.dtype}; needed: (H, W, 3), uint8."
+            with self.stages("crop and resize"):
+                return self.prepare(photo)
+        try:
+            with self.stages("decode"):
+                pixels = decode(photo)
+            with self.stages("crop and resize"):
+                return self.prepare(pixels)
+        except PhotoError as error:
+            return f"{error.what}."
+
+
+def reader_of(members: Sequence[Member], stages: Stages | None = None) -> Reader:
+    """The reader for some members.
+
+    Raises:
+        ConfigError: members crop around faces, and the detector is not installed.
+        WorkspaceError: members crop around the faces of another detector.
+    """
+    geometries = tuple(dict.fromkeys(member.preprocess.geometry for member in members))
+    return Reader(geometries, detector_of(members), stages or Stages())

@@ -1,0 +1,207 @@
+"""Members at work: pixels in, answers out; layers that members share run once for all of them.
+
+On a CPU one pool of as many threads as there are cores does all the work, each call on one core: cores are neither idle nor
+fought over. On a GPU members answer one after the other. A runtime never changes: whoever wants other engines makes another one
+(`Runtime.on`), so a service may warm it and put it in the place of the one that answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+
+import joblib
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.combining.answers import Answers, Voter
+from orchestrator.combining.combiners import Combiner
+from orchestrator.core.labels import CLASS_COUNTS, TASKS, of_tasks
+from orchestrator.core.stages import Stages
+from orchestrator.faces.boxes import one_thread
+from orchestrator.inference.cascade import Cascade, ask
+from orchestrator.inference.engines import Call, Features, Runner, torch_runners
+from orchestrator.inference.member import Member, check_numbers
+from orchestrator.inference.reader import Pixels
+from orchestrator.inference.trunk import Split, split, whole
+
+__all__ = ["CALL", "Pending", "Runtime", "start_runtime"]
+
+CALL = 16
+"""Photos a call on a CPU: their activations stay near the caches (EfficientNet-Lite0 at 128 x 96, OpenVINO in bf16, photos a
+core second: 715 by 16, 645 by 64), and a batch of 64 is enough calls to keep all cores busy."""
+
+CASCADE_CALL = 64  # of a cascade: what is left after each member must still be worth a call
+
+Calls = Sequence[Future[dict[int, NDArray[np.float32]]]]
+
+
+@dataclass(frozen=True, eq=False)
+class Team:
+    """Members that one call asks, because they share a trunk, or because a cascade stops asking a task's members.
+
+    Attributes:
+        places: of the members, in order.
+        ties: trunks and tasks; who has one of them belongs to the team.
+    """
+
+    places: list[int]
+    ties: set[Call | str]
+
+
+class Pending:
+    """Answers to come.
+
+    Args:
+        members: who was asked.
+        photos: n.
+        calls: for each stretch of the photos, the answers to come of each team's members: place -> (m, C).
+    """
+
+    def __init__(self, members: Sequence[Member], photos: int, calls: Sequence[Calls]) -> None:
+        self._members, self._photos, self._calls = members, photos, calls
+
+    def answers(self) -> Answers:
+        """Waits for them; a member that was not asked abstains.
+
+        Raises:
+            WorkspaceError: a member answers with what is no number.
+        """
+        stretches = [{place: one for call in calls for place, one in call.result().items()} for calls in self._calls]
+        voters: list[Voter] = []
+        arrays: list[NDArray[np.float32]] = []
+        for place, member in enumerate(self._members):
+            answer = np.concatenate([stretch[place] for stretch in stretches])
+            check_numbers(member, answer)
+            for task, part in of_tasks(member.task, answer).items():
+                voters.append(Voter(task, member.run, member.fold))
+                arrays.append(np.asarray(part, np.float32))
+        return Answers(CLASS_COUNTS, self._photos, tuple(voters), tuple(arrays))
+
+
+@dataclass(frozen=True, eq=False)
+class Runtime:
+    """Members on engines; may be asked from several threads at once.
+
+    Attributes:
+        members: loaded on the device.
+        splits: for each member what it shares with others.
+        runners: for each member what runs it.
+        device: `cpu`, `cuda` or `cuda:N`.
+        threads: calls at once on a CPU.
+        stages: where the time goes is told.
+    """
+
+    members: tuple[Member, ...]
+    splits: tuple[Split, ...]
+    runners: tuple[Runner, ...]
+    device: str
+    threads: int
+    stages: Stages = field(default_factory=Stages)
+
+    def on(self, runners: Sequence[Runner]) -> Runtime:
+        """The same members on other runners, in the order of `members`."""
+        if len(runners) != len(self.members):
+            raise ValueError(f"got {len(runners)} runners for {len(self.members)} members")
+        return replace(self, runners=tuple(runners))
+
+    @cached_property
+    def pool(self) -> ThreadPoolExecutor:
+        """The threads that make calls: one per core on a CPU, one on a GPU. They live as long as the runtime."""
+        if self.device != "cpu":
+            return ThreadPoolExecutor(1)
+        # OpenMP counts threads for each calling thread, so this does not touch the caller's own setting.
+        return ThreadPoolExecutor(self.threads, initializer=one_thread)
+
+    def close(self) -> None:
+        """Ends its threads, when the calls under way are done."""
+        if "pool" in self.__dict__:
+            self.pool.shutdown()
+
+    def answers(self, pixels: Pixels) -> Answers:
+        """Every member's answers for n photos.
+
+        Args:
+            pixels: at every member's geometry; at least one photo.
+
+        Raises:
+            WorkspaceError: a member answers with what is no number.
+        """
+        return self.begin(pixels).answers()
+
+    def begin(self, pixels: Pixels, cascade: Cascade | None = None, combiner: Combiner | None = None) -> Pending:
+        """The same, without waiting for them.
+
+        Args:
+            pixels: at every member's geometry; at least one photo.
+            cascade: when nobody else is asked for a photo; None asks everybody.
+            combiner: knows when a vote is settled; goes with a cascade.
+        """
+        photos = len(next(iter(pixels.values())))
+        size = photos if self.device != "cpu" else self.stretch(cascade)
+        teams = self.teams(cascade)
+        calls = []
+        for start in range(0, photos, size):
+            part = {geometry: own[start : start + size] for geometry, own in pixels.items()}
+            calls.append([self.pool.submit(self._run, team, part, cascade, combiner) for team in teams])
+        return Pending(self.members, photos, calls)
+
+    def stretch(self, cascade: Cascade | None) -> int:
+        """Photos a call on a CPU."""
+        return CALL if cascade is None else CASCADE_CALL
+
+    def teams(self, cascade: Cascade | None) -> list[Team]:
+        """The members by calls: few that share much, so that cores have enough to choose from."""
+        teams: list[Team] = []
+        for place, (member, runner) in enumerate(zip(self.members, self.runners, strict=True)):
+            places, ties = [place], {runner.trunk or runner.own} | ({member.task} if cascade is not None else set())
+            for team in [one for one in teams if one.ties & ties]:
+                teams.remove(team)
+                places, ties = places + team.places, ties | team.ties
+            teams.append(Team(sorted(places), ties))
+        return teams
+
+    def _run(
+        self, team: Team, pixels: Pixels, cascade: Cascade | None, combiner: Combiner | None
+    ) -> dict[int, NDArray[np.float32]]:
+        """A team's answers for a stretch of photos: place -> (n, C)."""
+        begun: dict[Call, Features] = {}
+
+        def answer(place: int, rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
+            member, runner = self.members[place], self.runners[place]
+            features = pixels[member.preprocess.geometry]
+            if runner.trunk is not None:
+                if runner.trunk not in begun:
+                    with self.stages("shared layers"):
+                        begun[runner.trunk] = runner.begin(features)
+                features = begun[runner.trunk]
+            with self.stages(f"{member.task} members"):
+                return runner.finish(features if rows is None else features[rows])
+
+        if cascade is None or combiner is None:
+            return {place: answer(place) for place in team.places}
+        photos = len(next(iter(pixels.values())))
+        found: dict[int, NDArray[np.float32]] = {}
+        for task in TASKS:
+            places = [place for place in team.places if self.members[place].task == task]
+            voters = [Voter(task, self.members[place].run, self.members[place].fold) for place in places]
+            asked = ask(voters, [partial(answer, place) for place in places], photos, combiner, cascade)
+            found |= dict(zip(places, asked, strict=True))
+        return found
+
+
+def start_runtime(members: Sequence[Member], device: str = "cpu", threads: int = 0, sharing: bool = True) -> Runtime:
+    """A runtime of members on torch.
+
+    Args:
+        members: of all three tasks, loaded on the device.
+        device: `cpu`, `cuda` or `cuda:N`.
+        threads: calls at once on a CPU; 0: one per core.
+        sharing: compute layers that members share once for all. Off for a handful of photos, which take less than the proof
+            that sharing changes no answer (fifteen members of `quick`: 0.4 s).
+    """
+    splits = split(members) if sharing else [whole(member) for member in members]
+    runners = torch_runners(splits, device)
+    return Runtime(tuple(members), tuple(splits), tuple(runners), device, threads or joblib.cpu_count())

@@ -1,0 +1,309 @@
+"""The first layers that members share, computed once for all of them.
+
+Members whose recipe freezes the first stages (`frozen_stages`, `train = head`) still have the initial weights there, and see
+the same pixels: their features are the same, bit for bit, and the first stages have the largest maps. Three frozen stages of
+EfficientNet-Lite0 are three or four tenths of a member's time (docs/experiments.md).
+
+Which layers are shared is told by their weights, not by recipes, so members of any run and fold can share. A network is divided
+where its leaves, in the order in which they run, stop having equal weights; layers that run elsewhere pass their input on.
+Whether that division gives the network's own answers depends on its architecture, so every member is tried on photos of noise,
+and one whose answers are not the same bits is left whole.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
+
+from orchestrator.core.files import digest_of
+from orchestrator.inference.member import AnswerFunction, Member
+
+__all__ = ["Part", "Split", "split", "whole"]
+
+TRIES = 4
+"""Divisions of a network that are tried. Those of timm's convolutional networks fit at once or not at all."""
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """A stretch of a member's layers as one function.
+
+    Attributes:
+        module: in evaluation mode, on the member's device.
+        example: inputs for two photos.
+        names: of the input and the output, `photos` or `features` in, `features` or `probabilities` out.
+        digest: of the weights.
+        kind: a digest that parts share whose arithmetic is the same but for the weights.
+    """
+
+    module: nn.Module
+    example: Tensor
+    names: tuple[str, str]
+    digest: str
+    kind: str
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """A member as engines run it.
+
+    Attributes:
+        member: the whole.
+        own: its own layers, to the probabilities.
+        trunk: the layers before them, the very object of all who share it; None for a member that shares nothing.
+        sharing: how many members share the trunk; 1 where there is none.
+    """
+
+    member: Member
+    own: Part
+    trunk: Part | None = None
+    sharing: int = 1
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The trunk, if there is one, and the member's own layers."""
+        return (self.own,) if self.trunk is None else (self.trunk, self.own)
+
+
+def whole(member: Member) -> Split:
+    """A member that shares nothing."""
+    geometry = member.preprocess.geometry
+    example = torch.zeros(2, geometry.height, geometry.width, 3, dtype=torch.uint8)
+    part = Part(AnswerFunction(member), example, ("photos", "probabilities"), member.sha256[:16], member.kind)
+    return Split(member, part)
+
+
+def split(members: Sequence[Member]) -> list[Split]:
+    """Divides members where their weights begin to differ, so that most arithmetic is shared.
+
+    Args:
+        members: loaded on one device.
+
+    Returns:
+        One for each member, in order.
+    """
+    by_body: dict[str, list[Member]] = {}
+    for member in members:
+        if member.views:  # each view would need features of its own, and rows of a cascade all of them
+            continue
+        body = digest_of([member.backbone, member.pooling, member.preprocess.as_dict(), member.precision])
+        by_body.setdefault(body, []).append(member)
+    found: dict[Member, Split] = {}
+    for some in by_body.values():
+        if len(some) > 1:
+            found |= _divide(some)
+    return [found.get(member) or whole(member) for member in members]
+
+
+class _Trunk(nn.Module):
+    """Features of pixels (N, H, W, 3), uint8."""
+
+    def __init__(self, member: Member, network: Any) -> None:
+        super().__init__()
+        self.network, self._preprocess = network, member.preprocess
+
+    def forward(self, photos: Tensor) -> Tensor:
+        found: Tensor = self.network.forward_features(self._preprocess.normalise(photos))
+        return found
+
+
+class _Own(nn.Module):
+    """Class probabilities of features."""
+
+    def __init__(self, member: Member, network: nn.Module) -> None:
+        super().__init__()
+        self.network, self._head = network, member.head
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self._head.probabilities(self.network(features))
+
+
+class _Pass(nn.Module):
+    """Stands where another part's layers run."""
+
+    def forward(self, inputs: Tensor, *_: object, **__: object) -> Tensor:
+        return inputs
+
+
+class _EntangledError(Exception):
+    """A module other than a plain sequence would be divided."""
+
+
+def _divide(members: Sequence[Member]) -> dict[Member, Split]:
+    """Splits for members of one architecture that share layers; members that share none are left out."""
+    leaves, sizes = _leaves(members[0])
+    by_length: list[tuple[float, int, list[str]]] = []
+    done = 0
+    for length, (size, keys) in enumerate(zip(sizes, _keys(members, leaves), strict=False), start=1):
+        done += size
+        spared = sum(count - 1 for count in Counter(keys).values()) * done
+        if not spared:
+            break
+        by_length.append((-spared, -length, keys))
+    tries = 0
+    for _, minus_length, keys in sorted(by_length):
+        groups: dict[str, list[Member]] = {}
+        for member, key in zip(members, keys, strict=True):
+            groups.setdefault(key, []).append(member)
+        first = leaves[:-minus_length]
+        try:
+            shared = [one for key, some in groups.items() for one in _share(some, first, leaves, key)]
+        except _EntangledError:
+            continue
+        if shared:
+            return {one.member: one for one in shared}
+        tries += 1
+        if tries == TRIES:
+            break
+    return {}
+
+
+def _leaves(member: Member) -> tuple[list[str], list[int]]:
+    """The names of a network's leaves in the order in which they run; for those that a trunk can hold, which are the first,
+    how many numbers each puts out for a photo.
+
+    Both are empty when a leaf with weights runs twice.
+    """
+    named = {module: name for name, module in member.network.named_modules() if not list(module.children())}
+    ran = _run(AnswerFunction(member), named, member)
+    often = {name for name, count in Counter(name for name, _ in ran).items() if count > 1}
+    weighty = {name for module, name in named.items() if module.state_dict()}
+    if often & weighty:
+        return [], []
+    leaves = [name for name, _ in ran if name not in often]
+    inside = [(name, size) for name, size in _run(_Trunk(member, member.network), named, member) if name not in often]
+    if [name for name, _ in inside] != leaves[: len(inside)]:
+        return [], []
+    return leaves, [size for _, size in inside]
+
+
+def _run(whole: nn.Module, named: Mapping[nn.Module, str], member: Member) -> list[tuple[str, int]]:
+    """The named modules that run, in order, each with how many numbers it puts out for photos of noise."""
+    ran: list[tuple[str, int]] = []
+
+    def note(module: nn.Module, _inputs: object, output: object) -> None:
+        if module in named:
+            ran.append((named[module], output.numel() if isinstance(output, Tensor) else 0))
+
+    hook = register_module_forward_hook(note)
+    try:
+        with torch.inference_mode():
+            whole(_noise(member))
+    finally:
+        hook.remove()
+    return ran
+
+
+def _keys(members: Sequence[Member], leaves: Sequence[str]) -> Any:
+    """For each length of a trunk, every member's digest of all weights in it.
+
+    A module's own tensors beside its children, as a layer scale's, belong to its first leaf, and so do those of modules that
+    never run themselves, because others use their weights (`F.linear(x, self.qkv.weight)`).
+    """
+    loud = {""} | {".".join(leaf.split(".")[:depth]) for leaf in leaves for depth in range(len(leaf.split(".")) + 1)}
+    silent: dict[str, list[str]] = {}
+    for name, _ in members[0].network.named_modules():
+        place = name
+        while place not in loud:
+            place = place.rpartition(".")[0]
+        if place != name:
+            silent.setdefault(place, []).append(name)
+    digests = [hashlib.sha256() for _ in members]
+    seen: set[str] = set()
+    for leaf in leaves:
+        steps = leaf.split(".")
+        for path in [".".join(steps[:depth]) for depth in range(len(steps) + 1)]:
+            if path not in seen:
+                seen.add(path)
+                for own in [path, *silent.get(path, ())]:
+                    for digest, member in zip(digests, members, strict=True):
+                        module = member.network.get_submodule(own)
+                        for name, tensor in [*module.named_parameters("", False), *module.named_buffers("", False)]:
+                            digest.update(f"{own}.{name} {tuple(tensor.shape)}".encode())
+                            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        yield [digest.hexdigest() for digest in digests]
+
+
+def _cut(member: Member, first: Sequence[str], leaves: Sequence[str]) -> tuple[nn.Module, nn.Module]:
+    """A member's trunk, which runs the first leaves, and its own part, which runs the others.
+
+    Raises:
+        _EntangledError: the border runs through a module that is no plain sequence.
+    """
+    ran = {member.network.get_submodule(name) for name in leaves}
+    before = {member.network.get_submodule(name) for name in first}
+    trunk = _Trunk(member, _without(member.network, ran - before, ran))
+    own = _Own(member, _without(member.network, before, ran))
+    return trunk.eval(), own.eval()
+
+
+def _without(module: nn.Module, gone: set[nn.Module], ran: set[nn.Module]) -> nn.Module:
+    """A copy that shares all weights, in which some leaves pass their input on."""
+    copied = copy.copy(module)
+    children: dict[str, nn.Module | None] = {}
+    for name, child in module._modules.items():
+        below = ran.intersection(child.modules()) if child is not None else set()
+        if not below & gone:
+            children[name] = child
+        elif below <= gone:
+            children[name] = _Pass()
+        elif isinstance(child, nn.Sequential):
+            children[name] = _without(child, gone, ran)
+        else:
+            raise _EntangledError
+    copied._modules = children
+    return copied
+
+
+def _share(members: Sequence[Member], first: Sequence[str], leaves: Sequence[str], key: str) -> list[Split]:
+    """Splits for members with the same weights in the first leaves, of those whose two parts answer as the whole does.
+
+    Raises:
+        _EntangledError: the border runs through a module that is no plain sequence.
+    """
+    one = members[0]
+    trunk, _ = _cut(one, first, leaves)
+    owns = {member: _cut(member, first, leaves)[1] for member in members}
+    photos = _noise(one)
+    try:
+        with torch.inference_mode():
+            features = trunk(photos)
+    except Exception:  # each architecture fails in its own way when layers of it are missing
+        return []
+    fit = [member for member in members if _fits(member, owns[member], features, photos)]
+    if len(fit) < 2:
+        return []
+    body = digest_of([one.backbone, one.preprocess.as_dict(), first[-1]])[:16]
+    shared = Part(trunk, whole(one).own.example, ("photos", "features"), key[:16], body)
+    example, names = torch.zeros(2, *features.shape[1:]), ("features", "probabilities")
+    splits = []
+    for member in fit:
+        kind = digest_of([member.kind, first[-1]])[:16]
+        own = Part(owns[member], example, names, member.sha256[:16], kind)
+        splits.append(Split(member, own, shared, len(fit)))
+    return splits
+
+
+def _fits(member: Member, own: nn.Module, features: Tensor, photos: Tensor) -> bool:
+    """Whether a member answers as the whole network does, bit for bit, and photos are the features' first axis."""
+    try:
+        with torch.inference_mode():
+            return len(features) == len(photos) and torch.equal(own(features), AnswerFunction(member)(photos))
+    except Exception:  # as above
+        return False
+
+
+def _noise(member: Member) -> Tensor:
+    """Two photos of noise, the same each time."""
+    geometry = member.preprocess.geometry
+    draw: Callable[..., Tensor] = torch.randint
+    photo = draw(0, 256, (2, geometry.height, geometry.width, 3), generator=torch.Generator().manual_seed(0))
+    return photo.to(torch.uint8).to(next(member.network.parameters()).device)

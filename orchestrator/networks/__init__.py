@@ -1,0 +1,1 @@
+"""Networks as torch runs them: backbones, heads, losses, views, initial weights, devices."""

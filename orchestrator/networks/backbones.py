@@ -1,0 +1,341 @@
+"""Backbones: any timm model, with weights from the hub, a pip package, a file, or none.
+
+Initial weights become one safetensors file in the workspace's cache before any job starts: every member of a run starts
+from the same bytes, whose sha256 is on record, and a hub out of reach is told once and at once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from orchestrator.core.errors import ConfigError, WeightsError, counted, first_line, nearest
+from orchestrator.core.files import atomic, sha256_of, take_away
+from orchestrator.data.preprocessing import Geometry, Preprocess
+from orchestrator.networks.layers import arranged
+from orchestrator.networks.lean import timm
+from orchestrator.networks.published import from_hub, from_package
+from orchestrator.networks.sight import Blind, blind_edges, patch_of
+from orchestrator.networks.tensors import unshared
+from orchestrator.networks.weight_files import read_weights
+from orchestrator.recipes.schema import Recipe
+
+__all__ = [
+    "InitialWeights",
+    "State",
+    "check_backbone",
+    "create",
+    "freeze_stages",
+    "heads_of",
+    "keep_weights",
+    "load_state",
+    "only_head",
+    "preprocess_of",
+]
+
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class InitialWeights:
+    """Where a run's members start from.
+
+    Attributes:
+        path: a safetensors file in timm's names; None for random weights.
+        sha256: of that file; empty for random weights.
+    """
+
+    path: Path | None
+    sha256: str
+
+
+def check_backbone(recipe: Recipe) -> None:
+    """Refuses a backbone that timm does not know or that cannot take the recipe's input: one empty photo goes through it.
+
+    Raises:
+        ConfigError: with the nearest names, or what the network says.
+    """
+    name = recipe.backbone
+    base, _, tag = name.partition(".")
+    if tag and timm.is_model(base):
+        tags = [known.partition(".")[2] for known in timm.list_pretrained(f"{base}.*")]
+        if tag not in tags:
+            raise ConfigError(
+                f"backbone = '{name}': timm {timm.__version__} knows no weights '{tag}' of {base}; allowed: "
+                f"{', '.join(tags) or 'none'}.{nearest(tag, tags)}"
+            )
+    if not timm.is_model(base):
+        raise ConfigError(
+            f"backbone = '{name}': timm {timm.__version__} has no such model.{nearest(name, timm.list_models(), most=3)} "
+            "`python -c \"import timm; print(timm.list_models('*resnet*'))\"` lists names."
+        )
+    try:
+        model = create(name, 2, recipe)
+        freeze_stages(model, recipe.frozen_stages)
+        with torch.inference_mode():
+            model.eval()(torch.zeros(1, 3, recipe.height, recipe.width))
+            if recipe.small_epochs:
+                model(torch.zeros(1, 3, *recipe.small))
+    except ConfigError:
+        raise
+    except Exception as error:  # each architecture refuses sizes and options in its own way
+        raise ConfigError(
+            f"backbone = '{name}' cannot be built for photos of {recipe.height} x {recipe.width}{_with(recipe)}: "
+            f"{first_line(error)}. "
+            "Choose another size (--set height=... --set width=...), leave these settings at their defaults, or another backbone."
+        ) from None
+    size = (recipe.height, recipe.width)
+    _check_sight(recipe.backbone, size, size)
+    if recipe.small_epochs:
+        _check_sight(recipe.backbone, size, recipe.small, f"small_size = {recipe.small_size:g}: ")
+
+
+@lru_cache(maxsize=64)
+def _seen(backbone: str, built: tuple[int, int], size: tuple[int, int]) -> tuple[Blind, tuple[int, int] | None]:
+    """What a backbone, built for one size, does not see of photos of a size, and its patches; the same for whatever else a
+    recipe says.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = create(backbone, 2, geometry=Geometry(*built))
+        return blind_edges(model, *size), patch_of(model)
+
+
+def _check_sight(name: str, built: tuple[int, int], size: tuple[int, int], small: str = "") -> None:
+    """Refuses a size whose edges the backbone drops.
+
+    Args:
+        name: of the backbone.
+        built: height and width for which the network is built.
+        size: height and width of the photos.
+        small: begins the message where that is the size of the first epochs.
+    """
+    height, width = size
+    blind, patch = _seen(name, built, size)
+    if not blind.matters:
+        return
+    lost = [counted(one, word) for one, word in ((blind.rows, "row"), (blind.columns, "column")) if one]
+    sizes = []
+    for key, side, unseen, step in (("height", height, blind.rows, 0), ("width", width, blind.columns, 1)):
+        if unseen:
+            near = [side - unseen] * (side - unseen >= 16) + ([side - unseen + patch[step]] if patch else [])
+            sizes.append(" or ".join(f"--set {key}={one}" for one in near) or f"another {key}")
+    fits = (
+        f"Sizes that fit: {', and '.join(sizes)}." if not small else "Choose another small_size, or small_epochs = 0."
+    )
+    raise ConfigError(
+        f"{small}backbone = '{name}' never sees {' and '.join(lost)} at the edges of photos of {height} x {width}"
+        + (f": its patches of {patch[0]} x {patch[1]} do not divide them" if patch else "")
+        + f". {fits}"
+    )
+
+
+def _with(recipe: Recipe) -> str:
+    """The settings that not every backbone knows, where they are on, in words."""
+    keys = ("pooling", "drop_rate", "drop_path_rate", "small_epochs", "checkpointing")
+    said = [f"{key} = {getattr(recipe, key)}" for key in keys if getattr(recipe, key)]
+    return f" with {', '.join(said)}" if said else ""
+
+
+def preprocess_of(recipe: Recipe) -> Preprocess:
+    """The recipe's geometry with the mean and std that the backbone's weights were trained with."""
+    config = timm.get_pretrained_cfg(recipe.backbone, allow_unregistered=False)
+    mean, std = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)) if config is None else (config.mean, config.std)
+    return Preprocess(recipe.geometry, tuple(mean), tuple(std))  # type: ignore[arg-type]  # of three each
+
+
+def load_state(recipe: Recipe) -> State:
+    """A recipe's initial weights without the head: timm's names -> tensors; empty for random weights.
+
+    Raises:
+        WeightsError: they cannot be had, or do not fit the backbone; with the ways out.
+    """
+    if recipe.weights == "none":
+        return {}
+    if recipe.weights == "hub":
+        state = from_hub(recipe.backbone, _size(recipe.backbone, recipe))
+    elif recipe.weights == "packaged":
+        state = from_package(recipe.backbone)
+    else:
+        model = create(recipe.backbone, 2, recipe)
+        own = [key for key in model.state_dict() if not _is_head(model, key)]
+        state = read_weights(Path(recipe.weights), own)
+    model = create(recipe.backbone, 2, recipe)
+    _fit(model, state, recipe.weights)
+    _check_numbers(state, recipe.weights)
+    return {key: tensor.contiguous() for key, tensor in state.items() if not _is_head(model, key)}
+
+
+def keep_weights(backbone: str, state: State, cache: Path) -> InitialWeights:
+    """Writes what `load_state` found into the cache, once for the same bytes: every member of a run starts from this file."""
+    if not state:
+        return InitialWeights(None, "")
+    path = cache / f"{backbone}-{_digest(state)}.safetensors"
+    if not _holds(path, state):
+        if os.path.lexists(path):
+            take_away(path)
+        with atomic(path) as temporary:
+            save_file(unshared(state), temporary)
+    return InitialWeights(path, sha256_of(path))
+
+
+def _holds(path: Path, state: State) -> bool:
+    """Whether a file in the cache holds these tensors: a damaged one would begin other runs under its name."""
+    try:
+        return path.is_file() and _digest(load_file(path)) == _digest(state)
+    except (SafetensorError, OSError):
+        return False
+
+
+def create(
+    backbone: str,
+    outputs: int,
+    recipe: Recipe | None = None,
+    weights: InitialWeights | None = None,
+    geometry: Geometry | None = None,
+    pooling: str = "",
+) -> nn.Module:
+    """A network with `outputs` outputs.
+
+    Args:
+        backbone: a timm model name.
+        outputs: number of outputs.
+        recipe: drop rates, pooling and input size; None for a network that only predicts.
+        weights: initial weights of the body; the head starts random.
+        geometry: input size, where there is no recipe.
+        pooling: as in a recipe, where there is none.
+    """
+    options: dict[str, Any] = {"pretrained": False, "num_classes": outputs, **_size(backbone, geometry or recipe)}
+    if recipe is not None:  # only what is wanted: not every architecture knows both
+        rates = {"drop_rate": recipe.drop_rate, "drop_path_rate": recipe.drop_path_rate}
+        options |= {name: rate for name, rate in rates.items() if rate}
+        pooling = recipe.pooling
+    if pooling:
+        options["global_pool"] = pooling
+    model: Any = timm.create_model(backbone, **options)
+    if recipe is not None and recipe.checkpointing:
+        model.set_grad_checkpointing(True)
+    _calm_head(model)
+    if weights is not None and weights.path is not None:
+        model.load_state_dict(load_file(weights.path), strict=False)  # fitted in load_state
+    return arranged(model)
+
+
+def freeze_stages(model: Any, stages: int) -> list[nn.Module]:
+    """Keeps the first stages as they are: no gradients, and norms that stay in evaluation mode.
+
+    On a CPU this pays: the first stages have the largest maps, so freezing four of nine stages of EfficientNet-Lite0
+    trains 1.9 times as many photos a second (docs/experiments.md).
+
+    Returns:
+        The modules to keep in evaluation mode while training.
+
+    Raises:
+        ConfigError: the backbone has fewer stages, or timm knows none for it.
+    """
+    if stages == 0:
+        return []
+    groups: Mapping[int, list[str]] = timm.models.group_parameters(model, model.group_matcher(coarse=True))
+    names = sorted(groups)
+    if stages >= len(names):
+        raise ConfigError(
+            f"frozen_stages = {stages}; this backbone has {len(names)} stages, so at most {len(names) - 1}."
+        )
+    frozen = {parameter for name in names[:stages] for parameter in groups[name]}
+    for name, parameter in model.named_parameters():
+        if name in frozen:
+            parameter.requires_grad_(False)
+    return [
+        module
+        for module in model.modules()
+        if (own := list(module.parameters(recurse=False))) and not any(one.requires_grad for one in own)
+    ]
+
+
+def only_head(model: Any) -> nn.Module:
+    """Freezes all of a network but its classifier, and returns that."""
+    (head,) = heads_of(model)
+    model.requires_grad_(False)
+    head.requires_grad_(True)
+    return head
+
+
+def heads_of(model: Any) -> list[nn.Module]:
+    """The network's classifiers: one, or two for a distilled one."""
+    found = model.get_classifier()
+    return list(found) if isinstance(found, tuple) else [found]
+
+
+def _size(backbone: str, size: Geometry | Recipe | None) -> dict[str, Any]:
+    """The input size, for architectures that are built for one (transformers with position embeddings)."""
+    config = timm.get_pretrained_cfg(backbone, allow_unregistered=False)
+    if size is None or config is None or not config.fixed_input_size:
+        return {}
+    return {"img_size": (size.height, size.width)}
+
+
+def _calm_head(model: nn.Module) -> None:
+    """Starts the head near zero, so that the first answers are even.
+
+    timm draws EfficientNet's head from +-1 / sqrt(outputs): with 3 outputs on 1,280 features the first losses are 3 to 5
+    instead of log(3) = 1.1, and their gradients shake the pretrained body.
+    """
+    for module in (module for head in heads_of(model) for module in head.modules()):
+        if isinstance(module, nn.Linear):
+            nn.init.trunc_normal_(module.weight, std=0.01)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def _is_head(model: Any, key: str) -> bool:
+    names = model.pretrained_cfg["classifier"]
+    heads = (names,) if isinstance(names, str) else tuple(names or ())
+    return any(key.startswith(f"{head}.") for head in heads)
+
+
+def _fit(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Refuses weights that lack a tensor of the body, bring unknown ones, or differ in shape."""
+    own = {key: value for key, value in model.state_dict().items() if not _is_head(model, key)}
+    given = {key: value for key, value in state.items() if not _is_head(model, key)}
+    wrong = [f"{key} is missing" for key in own if key not in given and not key.endswith("num_batches_tracked")]
+    wrong += [f"{key} is not in the backbone" for key in given if key not in own]
+    wrong += [
+        f"{key} has shape {tuple(given[key].shape)}, the backbone {tuple(own[key].shape)}"
+        for key in own
+        if key in given and given[key].shape != own[key].shape
+    ]
+    if wrong:
+        raise WeightsError(
+            f"weights = '{source}' do not fit the backbone: {'; '.join(wrong[:3])}"
+            + (f"; and {len(wrong) - 3} more differences" if len(wrong) > 3 else "")
+            + ". Give the weights of this very timm model, or another backbone."
+        )
+
+
+def _check_numbers(state: Mapping[str, Tensor], source: str) -> None:
+    """Refuses weights that hold something else than numbers: whatever learns from them is none either."""
+    wrong = [key for key, value in state.items() if not bool(torch.isfinite(value).all())]
+    if wrong:
+        raise WeightsError(
+            f"weights = '{source}': {counted(len(wrong), 'tensor')} of them ({wrong[0]} first) hold infinite numbers or none: "
+            "the training that wrote them went wrong. Use other weights."
+        )
+
+
+def _digest(state: Mapping[str, Tensor]) -> str:
+    import hashlib
+
+    digest = hashlib.sha256()
+    for key in sorted(state):
+        digest.update(key.encode())
+        digest.update(state[key].contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]

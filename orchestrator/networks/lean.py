@@ -1,0 +1,94 @@
+"""timm, imported without what nothing here uses and what takes most of the time.
+
+timm's layers take one class from torchvision, whose import brings torch's compiler along (2.1 s) for two names: a test of
+devices in `roi_align`, and `torch.compiler.disable` in timm's own NaFlexViT. Weights & Biases comes with timm's training scripts
+(0.7 s). While timm is imported, stand-ins take their places; those names look the real ones up when they are called. Nothing of a
+network differs, and where the stand-ins do not suffice for a version of these packages, timm is imported as ever.
+
+Everything here takes timm from this module, or after it: `from orchestrator.networks.lean import timm`. timm.optim, which brings
+the compiler along again, is for training alone.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import timm
+    import timm.models
+
+__all__ = ["timm"]
+
+COMPILER = "torch._dynamo"
+UNUSED = ("wandb",)
+
+
+def _is_compile_supported(device: str) -> bool:
+    found: bool = importlib.import_module(f"{COMPILER}.utils").is_compile_supported(device)
+    return found
+
+
+def _disable(
+    fn: Callable[..., Any] | None = None, recursive: bool = True, reason: str | None = None, **more: Any
+) -> Any:
+    """torch's own `disable`, found when what it makes is called first."""
+    if fn is None:
+        return lambda one: _disable(one, recursive, reason, **more)
+    real: list[Callable[..., Any]] = []
+
+    @functools.wraps(fn)
+    def disabled(*args: Any, **options: Any) -> Any:
+        if not real:
+            real.append(importlib.import_module(COMPILER).disable(fn, recursive, reason=reason, **more))
+        return real[0](*args, **options)
+
+    return disabled
+
+
+def _import_lean() -> Any:
+    """timm with stand-ins for what is not used.
+
+    Raises:
+        Exception: whatever a stand-in was too little for; timm is then not imported.
+    """
+    compiler, tools = ModuleType(COMPILER), ModuleType(f"{COMPILER}.utils")
+    compiler.__path__ = []
+    for name, value in (("utils", tools), ("disable", _disable)):
+        setattr(compiler, name, value)
+    tools.is_compile_supported = _is_compile_supported  # type: ignore[attr-defined]  # as torchvision imports it
+    stand_ins: dict[str, Any] = {
+        COMPILER: compiler,
+        tools.__name__: tools,
+        **dict.fromkeys(UNUSED),
+    }  # None: not installed
+    stand_ins = {name: module for name, module in stand_ins.items() if name not in sys.modules}
+    before = set(sys.modules)
+    sys.modules.update(stand_ins)
+    try:
+        return importlib.import_module("timm")
+    except Exception:  # of any kind, for it goes on: what is half imported must not stay
+        for name in set(sys.modules) - before:
+            if name.split(".")[0] in ("timm", "torchvision"):
+                del sys.modules[name]  # half imported
+        raise
+    finally:
+        for name, module in stand_ins.items():
+            if sys.modules.get(name, ...) is module:
+                del sys.modules[name]
+
+
+if not TYPE_CHECKING:
+    import torch  # noqa: F401  (its own modules are all there before any stand-in is)
+
+    if COMPILER in sys.modules or "timm" in sys.modules:
+        timm = importlib.import_module("timm")
+    else:
+        try:
+            timm = _import_lean()
+        except Exception:  # a version of timm or torchvision that takes more of what was left out
+            timm = importlib.import_module("timm")

@@ -1,0 +1,154 @@
+"""Weights out of files that others wrote: bare, or in the wrappings that trainers put around a network.
+
+A file may hold a dictionary of dictionaries (`state_dict`, `model_ema` and the like), and names may begin with where the network
+stood (`module.`, `model.backbone.` ...). Which of them is meant is not guessed from words: it is what fits the backbone's own
+names best. No file is opened in a way that could run code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import pickle
+import re
+from collections.abc import Collection, Iterator, Mapping
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from orchestrator.core.errors import WeightsError, first_line
+from orchestrator.recipes.schema import check_weights
+
+__all__ = ["read_weights"]
+
+PREFERRED = (
+    "state_dict_ema",
+    "model_ema",
+    "ema_state_dict",
+    "ema",
+    "params_ema",
+    "state_dict",
+    "model",
+    "model_state_dict",
+)
+"""Where equally good networks lie side by side: averages of weights first, as timm itself takes them."""
+
+_ARRAYS = importlib.import_module("numpy._core.multiarray")
+HARMLESS: list[Any] = [
+    argparse.Namespace, np.dtype, np.ndarray, *[type(np.dtype(kind)) for kind in "?bhilqBHILQefd"],
+    *[
+        (getattr(_ARRAYS, name), f"numpy.{core}.multiarray.{name}")
+        for name in ("scalar", "_reconstruct")
+        for core in ("core", "_core")
+    ],
+]  # fmt: skip
+"""What trainers keep beside weights (settings, the best score), and what does nothing when it is read."""
+
+DEPTH = 4  # dictionaries in dictionaries
+
+
+def read_weights(path: Path, own: Collection[str]) -> dict[str, Tensor]:
+    """The network in a file, under a backbone's names as far as they fit.
+
+    Args:
+        path: a file of safetensors, or of torch.
+        own: the backbone's names, the head's left out.
+
+    Raises:
+        WeightsError: no such file, none that can be read, or several networks of which any could be meant.
+    """
+    candidates = list(_networks(_opened(path), ()))
+    if not candidates:
+        raise WeightsError(f"weights = '{path}': no state dict (name -> tensor) in it.")
+    rated = [
+        (sum(prefix + key in state for key in own), place, prefix, state)
+        for place, state in candidates
+        for prefix in _prefixes(state, own)
+    ]
+    best = max(fitting for fitting, *_ in rated)
+    if 2 * best < len(own):  # of another model: the largest is what the caller's message shall speak of
+        largest = max((state for _, state in candidates), key=len)
+        start = _common(list(largest))
+        return {key.removeprefix(start): value for key, value in largest.items()}
+    fits = [(place, prefix, state) for fitting, place, prefix, state in rated if fitting == best]
+    meant = min(fits, key=lambda one: _rank(one[0]))
+    rivals = [
+        one for one in fits if one is not meant and _rank(one[0]) == _rank(meant[0]) and not _same(one, meant, own)
+    ]
+    if rivals:
+        names = ", ".join(f"'{'.'.join([*place, prefix])}'" for place, prefix, _ in [meant, *rivals])
+        raise WeightsError(
+            f"weights = '{path}': holds several networks that fit ({names}). Save the one that is meant by itself."
+        )
+    _, prefix, state = meant
+    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+
+
+def _common(names: list[str]) -> str:
+    """What all names begin with, up to a dot."""
+    parts = [name.split(".")[:-1] for name in names]
+    alike = [level[0] for level in takewhile(lambda level: len(set(level)) == 1, zip(*parts, strict=False))]
+    return "".join(f"{part}." for part in alike)
+
+
+def _rank(place: tuple[str, ...]) -> int:
+    return min((PREFERRED.index(name) for name in place if name in PREFERRED), default=len(PREFERRED))
+
+
+def _same(
+    one: tuple[Any, str, Mapping[str, Tensor]], other: tuple[Any, str, Mapping[str, Tensor]], own: Collection[str]
+) -> bool:
+    """Whether two networks hold the same numbers: some wrappers keep one network under two names."""
+    (_, here, left), (_, there, right) = one, other
+    return all(
+        torch.equal(left[here + key], right[there + key]) for key in own if here + key in left and there + key in right
+    )
+
+
+def _networks(value: Any, place: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:
+    """Every dictionary of tensors in a file's content, and where it lies."""
+    if not isinstance(value, Mapping) or len(place) > DEPTH:
+        return
+    tensors = {str(key): one for key, one in value.items() if isinstance(one, Tensor)}
+    if tensors:
+        yield place, tensors
+    for key, one in value.items():
+        yield from _networks(one, (*place, str(key)))
+
+
+def _prefixes(state: Mapping[str, Tensor], own: Collection[str]) -> set[str]:
+    """What a backbone's names may begin with in a file: of each name that ends as one of them does, what stands before it."""
+    found = {""}
+    for probe in list(own)[:3]:  # the first few stand in every network of the kind
+        found |= {key.removesuffix(probe) for key in state if key.endswith(f".{probe}")}
+    return found
+
+
+def _opened(path: Path) -> Any:
+    """A file's content, by what it is and not by its name."""
+    check_weights(str(path))
+    try:
+        with path.open("rb") as file:
+            start = file.read(9)
+        if path.suffix == ".safetensors" or start[8:9] == b"{":  # after eight bytes of length a header in JSON
+            return load_file(path)
+        with torch.serialization.safe_globals(HARMLESS):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:  # torch refuses what is more than tensors
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        what = f"holds {found[1]}, which is more than tensors" if found else "holds more than tensors"
+        raise WeightsError(
+            f"weights = '{path}': {what}, and files that could run code are not opened. Where you trust it, save its "
+            "state_dict() alone, or as safetensors."
+        ) from None
+    except (SafetensorError, RuntimeError, EOFError, ValueError, OSError, KeyError, TypeError) as error:
+        what = f"{type(error).__name__}: {first_line(error)}"
+        if "TorchScript" in str(error):
+            what = "it is a program in TorchScript; save its state_dict() instead"
+        raise WeightsError(f"weights = '{path}': cannot be read ({what}).") from None

@@ -1,0 +1,157 @@
+"""What a device, a plan or the data refuses of a recipe, and what is told of photos from elsewhere."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+
+from orchestrator.core.errors import ConfigError, DataError, Problem, counted, nearest
+from orchestrator.data.classes import check_classes
+from orchestrator.data.extra import ALONE, EVERY_FOLD, Extra
+from orchestrator.data.folds import FoldPlan
+from orchestrator.data.photos import Photos
+from orchestrator.data.sharing import SHARED, WIDEN, shared_room
+from orchestrator.recipes.schema import Recipe
+from orchestrator.specialist import Specialist
+
+__all__ = [
+    "LEAST",
+    "check_dropped",
+    "check_here",
+    "check_left",
+    "check_watched",
+    "log_extra",
+    "log_loading",
+    "refuse_classes",
+    "too_few",
+]
+
+log = logging.getLogger(__name__)
+
+
+def check_watched(task: str, recipe: Recipe, scored: bool) -> None:
+    """Refuses a schedule that watches scores where there will be none."""
+    if recipe.schedule == "plateau" and not scored:
+        raise ConfigError(f"{task}: schedule = plateau watches held-out people, and --folds 0 holds nobody out.")
+
+
+def check_here(task: str, recipe: Recipe, device: str) -> None:
+    """Refuses what the device cannot give a recipe."""
+    if device == "cpu" and recipe.precision == "fp16":
+        raise ConfigError(f"{task}: precision = fp16 needs a GPU; allowed on a CPU: auto, fp32, bf16.")
+    if recipe.workers > 0:
+        from orchestrator.data.loading import why_none_load
+
+        if why := why_none_load(recipe.workers):
+            raise ConfigError(f"{task}: {why}")
+    if device and recipe.sam and _is_fp16(recipe.precision, device):
+        raise ConfigError(
+            f"{task}: sam takes two gradients a step, and fp16 scales them apart. Use precision=bf16 or fp32."
+        )
+
+
+def log_loading(task: str, recipe: Recipe, device: str) -> None:
+    """Whether loading processes have room for their batches; without it they are as right, and slower."""
+    from orchestrator.data.loading import AHEAD
+    from orchestrator.training.epoch import loading_processes
+
+    workers, room = loading_processes(recipe, device), shared_room()
+    needed = workers * AHEAD * recipe.batch_size * recipe.height * recipe.width * 3
+    if workers and room is not None and room < needed:
+        log.warning(
+            f"{task}: batches of {workers} loading processes take up to {needed / 1e6:,.0f} MB of {SHARED}, where "
+            f"{room / 1e6:,.0f} MB are free: what has no room goes through pipes, which is slower. {WIDEN}"
+        )
+
+
+def _is_fp16(precision: str, device: str) -> bool:
+    import torch
+
+    from orchestrator.networks.devices import precision_of
+
+    return precision_of(precision, device) == torch.float16
+
+
+def check_dropped(task: str, recipe: Recipe | None, photos: Photos) -> None:
+    """Refuses people to drop that the data does not have."""
+    people = list(dict.fromkeys(photos.table["person"])) if recipe is not None and recipe.drop_people else []
+    unknown = [person for person in (recipe.drop_people if recipe else ()) if person not in set(people)]
+    if unknown:
+        problems = [Problem(f"'{person}'", f"nobody of that key.{nearest(person, people)}") for person in unknown]
+        raise ConfigError(f"{task}: drop_people names people that the data does not have.", problems)
+
+
+def refuse_classes(photos: Photos, tasks: Iterable[str], plan: FoldPlan | None, extra: bool) -> list[Problem]:
+    """Notes on classes that nobody holds, or too few people to train and score on.
+
+    Raises:
+        DataError: a task has a single class, so there is nothing to learn.
+    """
+    found = check_classes(photos, tasks, plan, extra)
+    fatal = [problem for problem in found if problem.fatal]
+    if fatal:
+        raise DataError(f"{photos.source or photos.root}: cannot be trained on.", fatal)
+    return found
+
+
+def check_left(
+    task: str, recipe: Recipe, photos: Photos, plan: FoldPlan | None, folds_used: int, extra: bool = False
+) -> None:
+    """Refuses a plan, or people dropped from it, by which a fold has nothing or next to nothing to train on.
+
+    Args:
+        task: the specialist.
+        recipe: whom it drops, and how it draws.
+        photos: the data.
+        plan: who is held out when.
+        folds_used: train only the first folds; 0: all.
+        extra: photos from elsewhere join training.
+    """
+    left = ~photos.table["person"].isin(recipe.drop_people)
+    if plan is None:
+        learnt = {"all photos": left}
+    else:
+        fold = plan.folds(photos.table["person"])
+        learnt = {f"fold {one}": left & (fold != one) for one in range(folds_used or plan.k)}
+    bare = [name for name, rows in learnt.items() if not rows.any()]
+    if bare and recipe.drop_people:
+        raise ConfigError(
+            f"{task}: drop_people leaves nobody to train on for {', '.join(bare)}. Drop fewer people, or use other folds."
+        )
+    per_person = recipe.sampling == "per_person"
+    single = [
+        name
+        for name, rows in learnt.items()
+        if (photos.table["person"][rows].nunique() if per_person else int(rows.sum())) < LEAST
+    ]
+    if single and not extra:
+        raise ConfigError(f"{task}: {too_few(', '.join(single), per_person)}")
+
+
+def too_few(where: str, per_person: bool) -> str:
+    """Why one photo is nothing to train on, and what to do."""
+    drawn = "one photo a person is one photo" if per_person else "there is one photo"
+    more = " or draw every photo (--set sampling=per_photo)," if per_person else ""
+    return (
+        f"{where}: {drawn} an epoch, and a network's norms need {LEAST} at least. Give more people, use more folds, "
+        f"which leave more people to train on,{more} or drop fewer (drop_people, sample_factor)."
+    )
+
+
+LEAST = 2
+"""Photos of a forward pass: over one, a batch norm's variance is none."""
+
+
+def log_extra(extra: Extra, photos: Photos, specialists: Mapping[str, Specialist]) -> None:
+    """How many photos from elsewhere each task learns from."""
+    for task, specialist in specialists.items():
+        rows = extra.known(specialist.columns)
+        table = extra.table.iloc[rows]
+        folds = "" if (table["fold"] == EVERY_FOLD).all() else ", some for single folds only"
+        photos_of = counted(int(table["path"].nunique()), "extra photo")
+        people = table["person"][~table["person"].str.startswith(ALONE)].nunique()
+        of = f" of {people:,} people" if people else ""
+        log.info(f"{task}: {photos_of}{of} with {counted(len(rows), 'label')} join training{folds}.")
+    shared = set(extra.table["person"]) & set(photos.people.index)
+    if shared:
+        log.warning(f"{len(shared)} of their people are held out too; no fold learns from those whom it holds out.")

@@ -1,0 +1,184 @@
+"""The data that runs learn from: tables read and checked, then photos hashed, split by people, and put on record.
+
+Reading tables takes a second and needs no network, so everything that is wrong with them is told before torch is imported.
+Hashing reads every photo, so it comes after everything else is known to be right.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchestrator.artifacts.origins import keep_content, keep_plan
+from orchestrator.artifacts.workspace import Workspace
+from orchestrator.core.errors import DataError, Mistakes, Problem
+from orchestrator.core.files import from_root
+from orchestrator.data.check import twins
+from orchestrator.data.extra import Extra, read_extra
+from orchestrator.data.folds import FoldPlan, plan_folds
+from orchestrator.data.hashes import HashCache
+from orchestrator.data.photos import Photos
+from orchestrator.data.readers import check_command, read
+from orchestrator.pipeline.checks import log_extra, refuse_classes
+from orchestrator.pipeline.settings import Settings
+from orchestrator.specialist import Specialist
+
+__all__ = ["Dataset", "Tables", "load_dataset", "log_notes", "read_tables"]
+
+log = logging.getLogger(__name__)
+
+SHOWN = 5  # notes on the data that training prints; `orch data check` prints all
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What tables say, before any photo is opened; what could not be read is None.
+
+    Attributes:
+        photos: the validated table.
+        plan: who is held out when; None too when everything is trained on.
+        extra: photos from elsewhere that join training; None too without any.
+        notes: what is worth knowing of them.
+    """
+
+    photos: Photos | None = None
+    plan: FoldPlan | None = None
+    extra: Extra | None = None
+    notes: list[Problem] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Photos and labels that runs are made from.
+
+    Attributes:
+        photos: the validated table.
+        content: sha256 of every photo, in the table's order.
+        fingerprint: of table and content.
+        plan: who is held out when; None when everything is trained on.
+        folds: those to train; [None] without a plan.
+        extra: photos from elsewhere that join training; None without any.
+        extra_content: sha256 of each of them.
+    """
+
+    photos: Photos
+    content: list[str]
+    fingerprint: str
+    plan: FoldPlan | None
+    folds: list[int | None]
+    extra: Extra | None = None
+    extra_content: Sequence[str] = ()
+
+    @property
+    def tables(self) -> Tables:
+        """What was read of it."""
+        return Tables(self.photos, self.plan, self.extra)
+
+    def extra_of(self, specialist: Specialist) -> str | None:
+        """Fingerprint of the photos from elsewhere that a specialist learns from; None where they tell it nothing."""
+        if self.extra is None or not len(self.extra.known(specialist.columns)):
+            return None
+        return self.extra.fingerprint(self.extra_content)
+
+    def about(self, settings: Settings, specialist: Specialist) -> dict[str, Any]:
+        """What a run's record says of its data."""
+        found: dict[str, Any] = {
+            "source": from_root(settings.data), "columns": dict(settings.columns),
+            **({"distinct_people": True} if settings.distinct else {}),
+            "layout": self.photos.layout, "fingerprint": self.fingerprint,
+            "photos": len(self.photos), "people": len(self.photos.people),
+        }  # fmt: skip
+        fingerprint = self.extra_of(specialist)
+        if self.extra is not None and fingerprint is not None:
+            sources = [from_root(source) for source in self.extra.sources]
+            found["extra"] = {"sources": sources, "fingerprint": fingerprint, "photos": len(self.extra)}
+        return found
+
+
+def read_tables(settings: Settings, specialists: Mapping[str, Specialist], wrong: Mistakes) -> Tables:
+    """Reads the tables; no photo is opened, torch is not imported.
+
+    Args:
+        settings: what is asked for.
+        specialists: task -> specialist, whose columns are needed.
+        wrong: what is wrong is added to it.
+    """
+    photos, plan, extra = None, None, None
+    notes: list[Problem] = []
+    with wrong.kept():
+        photos = read(settings.data, settings.columns, settings.distinct)
+        for task, specialist in specialists.items():
+            with wrong.kept():
+                photos.require(specialist.columns, f"the {task} specialist")
+        plan = plan_folds(photos.people, settings.k, settings.plan_seed or 0) if settings.k else None
+    with wrong.kept():
+        extra = read_extra(settings.extra) if settings.extra else None
+        if extra is not None and photos is not None:
+            notes += extra.check_people(photos, settings.distinct)
+    if photos is not None:
+        with wrong.kept():
+            notes += refuse_classes(photos, specialists, plan, bool(settings.extra))
+    return Tables(photos, plan, extra, notes)
+
+
+def load_dataset(
+    settings: Settings, specialists: Mapping[str, Specialist], tables: Tables, workspace: Workspace
+) -> Dataset:
+    """Hashes the photos, and writes down in the workspace what runs are about to learn from, and by which plan.
+
+    Args:
+        settings: what is asked for.
+        specialists: task -> specialist, for what is told of photos from elsewhere.
+        tables: as they were read, without mistakes.
+        workspace: where runs are kept.
+
+    Raises:
+        DataError: photos that are the same file, of different people.
+        LeakError: photos from elsewhere that are scored too, or labels made by another plan.
+    """
+    photos, plan, extra = tables.photos, tables.plan, tables.extra
+    assert photos is not None  # or something wrong was told
+    if plan is not None:
+        plan = keep_plan(workspace, plan)
+    content = photos.content(workspace.hashes())
+    leaks = [problem for problem in twins(photos, content) if problem.fatal]
+    if leaks:
+        raise DataError(f"{settings.data}: people would leak across folds.", leaks)
+    extra_content: list[str] = []
+    if extra is not None:
+        extra_content = HashCache(workspace.cache / "extra_hashes.json").hashes(extra.paths)
+        extra.check(photos, content, extra_content, plan)
+        log_extra(extra, photos, specialists)
+        keep_content(workspace, extra.fingerprint(extra_content), extra_content)
+    fingerprint = photos.fingerprint(content)
+    keep_content(workspace, fingerprint, content)
+    folds: list[int | None] = [None] if plan is None else list(range(settings.folds_used or plan.k))
+    found = Dataset(photos, content, fingerprint, plan, folds, extra, extra_content)
+    log.info(_told(found))
+    return found
+
+
+def log_notes(settings: Settings, tables: Tables) -> None:
+    """What is worth knowing of tables before they are trained on."""
+    assert tables.photos is not None
+    for note in [*tables.notes, *tables.photos.notes[:SHOWN]]:
+        log.warning(f"{note}")
+    if len(tables.photos.notes) > SHOWN:
+        command = check_command(settings.data, settings.columns, settings.distinct)
+        log.info(f"... and {len(tables.photos.notes) - SHOWN} more notes: `{command}` lists them.")
+
+
+def _told(data: Dataset) -> str:
+    """How many there are, and how they are split."""
+    photos, people, plan = len(data.photos), len(data.photos.people), data.plan
+    if plan is None:
+        return f"{photos:,} photos of {people:,} people, all trained on: there will be no out-of-fold score."
+    only = ""
+    if len(data.folds) < plan.k:
+        only = f", {'fold 0' if len(data.folds) == 1 else f'folds 0 to {len(data.folds) - 1}'} only"
+    return (
+        f"{photos:,} photos of {people:,} people; fold plan {plan.digest[:12]}: {plan.k} folds of people, "
+        f"stratified by {' x '.join(plan.strata) or 'nothing'}{only}."
+    )

@@ -1,0 +1,170 @@
+"""What runs are made from, in three stages: recipes by their names, the data, initial weights; all checked before any training.
+
+    recipes_of (settings.py)   names and `--set` words to recipes; pure
+    read_tables, load_dataset  tables, then photos (dataset.py)
+    read_weights               networks that only torch can judge, and what they start from
+
+What is wrong with the first two is told before torch is imported, in a second instead of five.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from orchestrator.artifacts.run import RunRecord
+from orchestrator.artifacts.workspace import Workspace
+from orchestrator.core.errors import Mistakes
+from orchestrator.pipeline.checks import check_dropped, check_here, check_left, check_watched, log_loading
+from orchestrator.pipeline.dataset import Dataset, Tables, load_dataset, log_notes, read_tables
+from orchestrator.pipeline.settings import Settings, add_mistakes, recipes_of
+from orchestrator.recipes.lint import lint
+from orchestrator.recipes.load import choices_of
+from orchestrator.recipes.schema import Recipe
+from orchestrator.specialist import Specialist
+
+if TYPE_CHECKING:
+    from orchestrator.networks.backbones import InitialWeights, State
+
+__all__ = ["Inputs", "read_inputs"]
+
+log = logging.getLogger(__name__)
+
+OF_NETWORKS = (
+    "backbone", "weights", "pooling", "train", "frozen_stages", "drop_rate", "drop_path_rate", "height", "width", "small_epochs",
+    "small_size", "checkpointing", "precision", "sam", "workers",
+)  # fmt: skip
+"""Settings that only torch can judge. A named recipe has them in order, and so has a run's."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything that runs are made from.
+
+    Attributes:
+        workspace: where they are kept.
+        data: photos, labels, and who is held out when.
+        recipes: task -> recipe.
+        weights: task -> what its members start from.
+        device: `cpu`, `cuda` or `cuda:N`.
+        specialists: task -> specialist.
+    """
+
+    workspace: Workspace
+    data: Dataset
+    recipes: Mapping[str, Recipe]
+    weights: Mapping[str, InitialWeights]
+    device: str
+    specialists: Mapping[str, Specialist]
+
+    def extra_of(self, task: str) -> str | None:
+        """Fingerprint of the photos from elsewhere that a task learns from; None where it learns from none."""
+        return self.data.extra_of(self.specialists[task])
+
+
+def read_inputs(
+    settings: Settings,
+    specialists: Mapping[str, Specialist],
+    base: RunRecord | None = None,
+    data: Dataset | None = None,
+) -> Inputs:
+    """Reads and checks everything before the first step of training; a wrong input leaves no run behind.
+
+    Args:
+        settings: what is asked for.
+        specialists: task -> specialist.
+        base: the run whose recipe is taken where none is named.
+        data: loaded by settings that differ in the recipe alone, for which all notes were made; None: to be loaded.
+
+    Raises:
+        OrchestratorError: whatever is wrong with recipes, backbones, device, photos, plan or weights.
+    """
+    wrong = Mistakes()
+    recipes: Mapping[str, Recipe] = {}
+    with wrong.kept():
+        recipes = recipes_of(settings, specialists, base)
+    add_mistakes(settings, wrong)
+    tables = read_tables(settings, specialists, wrong) if data is None else data.tables
+    _check_recipes(settings, recipes, tables, wrong)
+    if not _asks_torch(settings, specialists):  # nothing else can be wrong that the user has chosen
+        wrong.tell()
+    device, states = read_weights(settings, recipes, wrong)
+    workspace = Workspace(settings.workspace, create=True)
+    if data is None:
+        log_notes(settings, tables)
+        _log_recipes(recipes, specialists, tables, device)
+        data = load_dataset(settings, specialists, tables, workspace)
+        if data.extra is None and base is not None and base.extra is not None:
+            sources = ", ".join(base.data["extra"]["sources"])
+            log.warning(f"{base.id} learnt from extra photos too ({sources}); without --extra this does not.")
+    from orchestrator.networks.backbones import keep_weights
+
+    weights = {
+        task: keep_weights(recipe.backbone, states[task], workspace.cache / "weights")
+        for task, recipe in recipes.items()
+    }
+    return Inputs(workspace, data, recipes, weights, device, specialists)
+
+
+def _check_recipes(settings: Settings, recipes: Mapping[str, Recipe], tables: Tables, wrong: Mistakes) -> None:
+    """Adds what a plan or the data refuses of recipes."""
+    for task, recipe in recipes.items():
+        with wrong.kept():
+            check_watched(task, recipe, settings.k != 0)
+        if tables.photos is None:
+            continue
+        with wrong.kept():
+            check_dropped(task, recipe, tables.photos)
+        with wrong.kept():
+            check_left(task, recipe, tables.photos, tables.plan, settings.folds_used, bool(settings.extra))
+
+
+def _log_recipes(
+    recipes: Mapping[str, Recipe], specialists: Mapping[str, Specialist], tables: Tables, device: str
+) -> None:
+    """What is worth knowing of recipes, for this data on this device."""
+    assert tables.photos is not None  # or something wrong was told
+    for task, recipe in recipes.items():
+        for problem in lint(specialists[task], recipe):
+            log.warning(f"{task}.{problem}")
+        if recipe.sampling == "per_person" and recipe.draw_by == "mask" and "mask" not in tables.photos.table:
+            log.warning(f"the data has no mask column: {task} draws any photo of a person.")
+        log_loading(task, recipe, device)
+
+
+def _asks_torch(settings: Settings, tasks: Collection[str]) -> bool:
+    """Whether networks, their weights or a GPU were chosen by hand: what is wrong with them is told together with the data's."""
+    keys = {change.partition("=")[0].rpartition(".")[2] for change in settings.changes}
+    files = any(name.endswith(".toml") for name in choices_of(tasks, settings.recipes)[0].values())
+    return files or not keys.isdisjoint(OF_NETWORKS) or settings.device not in ("auto", "cpu")
+
+
+def read_weights(settings: Settings, recipes: Mapping[str, Recipe], wrong: Mistakes) -> tuple[str, dict[str, State]]:
+    """The device, and the initial weights of each task; raises what is wrong with them, and what was wrong before."""
+    from orchestrator.networks.backbones import check_backbone, load_state
+    from orchestrator.networks.devices import resolve_device
+    from orchestrator.training.features import check_head_alone
+
+    device = ""
+    states: dict[str, State] = {}
+    for task, recipe in recipes.items():
+        with wrong.kept(task):
+            check_backbone(recipe)
+            if recipe.train == "head":
+                check_head_alone(recipe)
+            if recipe.weights != "hub":
+                states[task] = load_state(recipe)
+    with wrong.kept():
+        device = resolve_device(settings.device)
+    for task, recipe in recipes.items():
+        with wrong.kept():
+            check_here(task, recipe, device)
+    wrong.tell()
+    for task, recipe in recipes.items():  # after all that is quick to tell: a hub may take minutes
+        if task not in states:
+            with wrong.kept(task):
+                states[task] = load_state(recipe)
+    wrong.tell()
+    return device, states

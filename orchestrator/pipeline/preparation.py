@@ -1,0 +1,211 @@
+"""From runs to what trains their members: pixels, tables, jobs. Who watches is told how far the photos are."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import joblib
+import numpy as np
+import pandas as pd
+
+from orchestrator.artifacts.cards import CARD
+from orchestrator.artifacts.environment import versions
+from orchestrator.artifacts.run import RunRecord
+from orchestrator.core.commands import data_words, orch
+from orchestrator.core.errors import ConfigError, counted
+from orchestrator.core.events import Listener, counter, nobody
+from orchestrator.core.labels import CLASSES
+from orchestrator.data.preprocessing import Box, Geometry
+from orchestrator.data.store import DirectPixels, JoinedRows, PixelSource, Rows, build_stores, store_key
+from orchestrator.faces.boxes import find_boxes
+from orchestrator.pipeline.checks import LEAST, too_few
+from orchestrator.pipeline.inputs import Inputs
+from orchestrator.pipeline.settings import Settings
+from orchestrator.recipes.schema import Recipe
+from orchestrator.specialist import Specialist
+
+if TYPE_CHECKING:
+    from orchestrator.training.cancelling import Cancel
+    from orchestrator.training.member import MemberJob
+
+__all__ = ["Work", "first_job", "missing_jobs", "pixels_of"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Work:
+    """A run to be trained, and what its members are trained from.
+
+    Attributes:
+        settings: what was asked for.
+        specialist: the run's.
+        inputs: what the run is made from.
+        run: its record.
+        pixels: what its networks are fed with.
+        only: train these folds and leave the others for later; None: all.
+        bars: epochs after which a member is given up below a macro F1.
+        cancel: reasons to stop.
+    """
+
+    settings: Settings
+    specialist: Specialist
+    inputs: Inputs
+    run: RunRecord
+    pixels: Rows
+    only: tuple[int | None, ...] | None = None
+    bars: Mapping[int, float] = field(default_factory=dict)
+    cancel: tuple[Cancel, ...] = ()
+
+
+def missing_jobs(works: Sequence[Work]) -> list[MemberJob]:
+    """The members that are still missing, longest first, so that no straggler begins last.
+
+    Raises:
+        ConfigError: a member would have one photo an epoch to train on.
+    """
+    jobs: list[MemberJob] = []
+    for work in works:
+        wanted = work.run.folds if work.only is None else work.only
+        folds = [fold for fold in wanted if not os.path.lexists(work.run.member(fold) / CARD)]
+        table = _table(work) if folds else None
+        own = [_job(work, fold, table) for fold in folds if table is not None]
+        few = [job for job in own if job.photos_per_epoch < LEAST]  # by factors and extra photos too
+        if few:
+            where = ", ".join("all photos" if job.fold is None else f"fold {job.fold}" for job in few)
+            raise ConfigError(f"{work.run.id}: {too_few(where, few[0].recipe.sampling == 'per_person')}")
+        jobs += own
+    return sorted(jobs, key=lambda job: -job.work)
+
+
+def first_job(work: Work) -> MemberJob:
+    """The first member of a run, as it is or was trained."""
+    return _job(work, work.run.folds[0], _table(work))
+
+
+def pixels_of(settings: Settings, inputs: Inputs, tasks: set[str], listen: Listener = nobody) -> dict[str, Rows]:
+    """What each task's networks are fed with: a store per geometry, or features where only heads are trained.
+
+    Photos from elsewhere come after the data's, in stores of their own.
+    """
+    recipes = {task: recipe for task, recipe in inputs.recipes.items() if task in tasks}
+    relative, paths = list(inputs.data.photos.table["path"]), inputs.data.photos.paths
+    found = _rows_of(settings, inputs, recipes, relative, paths, inputs.data.content, listen)
+    if inputs.data.extra is None:
+        return found
+    # Where they lie does not matter, and a photo with a label for each fold is one photo.
+    once = dict(zip(inputs.data.extra_content, inputs.data.extra.paths, strict=True))
+    names = list(once)
+    extra = _rows_of(settings, inputs, recipes, names, list(once.values()), names, listen)
+    places = pd.Index(names).get_indexer(pd.Index(inputs.data.extra_content))
+    return {task: JoinedRows(found[task], len(paths), extra[task], places) for task in found}
+
+
+def _rows_of(
+    settings: Settings,
+    inputs: Inputs,
+    recipes: Mapping[str, Recipe],
+    relative: Sequence[str],
+    paths: Sequence[Path],
+    content: Sequence[str],
+    listen: Listener,
+) -> dict[str, Rows]:
+    from orchestrator.networks.backbones import preprocess_of
+    from orchestrator.training.features import build_features
+
+    geometries = list(dict.fromkeys(recipe.geometry for recipe in recipes.values()))
+    keys = {geometry: store_key(relative, content, geometry) for geometry in geometries}
+    faces = None
+    if any(geometry.face for geometry in geometries):
+        faces = find_boxes(inputs.workspace.faces, paths, content, joblib.cpu_count(), counter(listen, "find faces"))
+        _tell_faces(faces, settings)
+    sources: Mapping[Geometry, PixelSource] = {
+        geometry: DirectPixels(paths, geometry, faces) for geometry in geometries
+    }
+    if geometries and settings.store:
+        sources = build_stores(
+            inputs.workspace.store, paths, keys, joblib.cpu_count(), counter(listen, "decode"), faces
+        )
+    return {
+        task: sources[recipe.geometry]
+        if recipe.train == "network"
+        else build_features(
+            inputs.workspace.cache / "features", recipe, inputs.weights[task], preprocess_of(recipe), sources[recipe.geometry],
+            keys[recipe.geometry], len(paths), inputs.device, joblib.cpu_count(), counter(listen, "compute features"),
+        )
+        for task, recipe in recipes.items()
+    }  # fmt: skip
+
+
+def _tell_faces(faces: Sequence[Box | None], settings: Settings) -> None:
+    without = sum(box is None for box in faces)
+    found = f"faces: found in {len(faces) - without:,} of {counted(len(faces), 'photo')}"
+    listing = orch("data", "faces", *data_words(settings.data, settings.columns), workspace=settings.workspace)
+    rest = f"; the other {without:,} show the recipe's crop and anchor: `{listing}` lists them." if without else "."
+    log.info(found + rest)
+
+
+def _table(work: Work) -> pd.DataFrame:
+    """What a job needs of each photo: path, person, truth, trained class, target, kind; those from elsewhere come last."""
+    photos, extra = work.inputs.data.photos.table, work.inputs.data.extra
+    own = _labelled(work, photos).assign(extra=False)
+    if extra is None:
+        return own
+    rows = extra.known(work.specialist.columns)
+    table = pd.DataFrame(index=extra.table.index, columns=own.columns.drop("extra"))
+    table.iloc[rows] = _labelled(work, extra.table.iloc[rows]).to_numpy()
+    table = table.where(table.notna(), 0).astype(dict(own.dtypes.drop("extra")))  # rows that are never drawn
+    return pd.concat([own, table.assign(extra=True)], ignore_index=True)
+
+
+def _labelled(work: Work, photos: pd.DataFrame) -> pd.DataFrame:
+    from orchestrator.networks.heads import head_of
+
+    recipe, specialist = work.inputs.recipes[work.run.task], work.specialist
+    table = photos[["path", "person"]].copy()
+    table["truth"] = specialist.label(photos)
+    table["trained"] = specialist.training_label(photos, recipe)
+    table["target"] = head_of(specialist, recipe).targets(specialist, photos, recipe)
+    by_mask = recipe.draw_by == "mask" and "mask" in photos
+    table["kind"] = [max(0, _mask_code(word)) for word in photos["mask"]] if by_mask else 0
+    return table
+
+
+def _mask_code(word: str | None) -> int:
+    return CLASSES["mask"].index(word) if isinstance(word, str) else -1
+
+
+def _job(work: Work, fold: int | None, table: pd.DataFrame) -> MemberJob:
+    from orchestrator.networks.backbones import preprocess_of
+    from orchestrator.networks.heads import head_of
+    from orchestrator.training.member import MemberJob
+
+    inputs, run, specialist = work.inputs, work.run, work.specialist
+    recipe = inputs.recipes[run.task]
+    if fold is None or inputs.data.plan is None:
+        train, held_out = np.arange(len(inputs.data.photos)), np.array([], dtype=np.int64)
+    else:
+        train, held_out = inputs.data.plan.split(inputs.data.photos.table["person"], fold)
+    if inputs.data.extra is not None:
+        rows = inputs.data.extra.for_fold(inputs.data.extra.known(specialist.columns), fold, inputs.data.plan)
+        train = np.concatenate([train, len(inputs.data.photos) + rows])
+    train = train[~table["person"].iloc[train].isin(recipe.drop_people)]
+    return MemberJob(
+        run=run.id, folder=run.member(fold), locks=inputs.workspace.cache, task=run.task, fold=fold,
+        classes=specialist.classes, table=table, train=train,
+        held_out=held_out, pixels=work.pixels, recipe=recipe, head=head_of(specialist, recipe),
+        preprocess=preprocess_of(recipe), initial=inputs.weights[run.task], seed=run.seed_of(fold),
+        profile=work.settings.profile, bars=work.bars, cancel=work.cancel,
+        threads=run.threads,  # of the run, not of this command: other threads give other bits
+        device=inputs.device,
+        notes={
+            "run": run.id, "plan_digest": inputs.data.plan.digest if inputs.data.plan else None,
+            "data_fingerprint": inputs.data.fingerprint, "extra_fingerprint": run.extra, "versions": versions(),
+            "record": run.as_json(),
+        },
+    )  # fmt: skip

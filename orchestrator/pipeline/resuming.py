@@ -1,0 +1,160 @@
+"""Completing a run by its record alone: whatever is missing or damaged of it is trained, nothing else."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator.artifacts.members import is_whole
+from orchestrator.artifacts.origins import (
+    check_beginning,
+    content_of,
+    extra_sources_of,
+    moved_words,
+    plan_of,
+    source_of,
+    training_words,
+)
+from orchestrator.artifacts.run import RunRecord
+from orchestrator.artifacts.workspace import Workspace
+from orchestrator.core.commands import orch
+from orchestrator.core.errors import ConfigError, DamagedError, DataError, Mistakes
+from orchestrator.data.readers import check_source
+from orchestrator.inference.options import check_device
+from orchestrator.pipeline.settings import Settings, add_mistakes, check_early, check_tables
+from orchestrator.specialist import Specialist
+
+if TYPE_CHECKING:
+    from orchestrator.core.events import Listener
+    from orchestrator.pipeline.inputs import Inputs
+    from orchestrator.pipeline.training import Report
+
+__all__ = ["resume"]
+
+log = logging.getLogger(__name__)
+
+
+def resume(
+    workspace: Path,
+    name: str,
+    specialists: Mapping[str, Specialist],
+    listen: Listener,
+    data: Path | None = None,
+    settings: Settings | None = None,
+    extra: Sequence[Path] = (),
+) -> Report:
+    """Completes a run by its record alone: trains the members that are missing or damaged, and writes its plan anew.
+
+    Args:
+        workspace: that holds it.
+        name: of the run.
+        specialists: task -> specialist.
+        listen: told how far it is.
+        data: where the photos are now; None: where they were.
+        settings: jobs, device, store and profile; the rest is the record's.
+        extra: where its tables of photos from elsewhere are now; none: where they were.
+
+    Raises:
+        ConfigError: the run was made of another one without training, or what it was begun with has changed since.
+        DataError: the photos are not there, or not those that it learnt from.
+        WorkspaceError: no such run, or another command is working on it.
+    """
+    started = time.monotonic()
+    place = Workspace(workspace)
+    run = place.run(name)
+    _refuse_derived(run)
+    asked = settings or Settings(run.folder)
+    _check_words(asked, data, extra)
+    from orchestrator.pipeline.inputs import read_inputs
+    from orchestrator.pipeline.preparation import Work, pixels_of
+    from orchestrator.pipeline.training import Report, heal_runs, offer, train_runs
+
+    if run.complete and is_whole(run) and _has_origins(place, run):
+        log.info(f"{run.id} is complete, and every file of it is as it was written.")
+        return Report([run], {}, time.monotonic() - started)
+    settings = _of_record(place, run, asked, data, extra)
+    specialist = specialists[run.task]
+    check_early(settings, {run.task: specialist}, run)
+    inputs = read_inputs(settings, {run.task: specialist}, run)
+    _check_unchanged(run, inputs, settings)
+    heal_runs([run])
+    if run.complete:  # what was missing is written already: its plan, or the list of its photos
+        return Report([run], {}, time.monotonic() - started)
+    pixels = pixels_of(settings, inputs, {run.task}, listen)
+    work = Work(settings, specialist, inputs, run, pixels[run.task])
+    report = train_runs([run], [work], listen, started)
+    offer(report.runs)
+    return report
+
+
+def _of_record(
+    workspace: Workspace, run: RunRecord, asked: Settings, data: Path | None, extra: Sequence[Path]
+) -> Settings:
+    """What the run was trained by, from where its sources are now; all that are gone are told at once."""
+    wrong, source, tables = Mistakes(), Path(), tuple[Path, ...]()
+    again = orch("resume", run.id, *moved_words(run, data), workspace=workspace.root)
+    with wrong.kept():
+        source = source_of(run, data, again)
+    with wrong.kept():
+        tables = extra_sources_of(run, extra, again)
+    with wrong.kept():
+        check_beginning(run)
+    wrong.tell()
+    plan = run.plan or {"k": 0, "seed": 0}
+    return replace(
+        asked, data=source, workspace=workspace.root, columns=run.data["columns"], recipes=(), changes=(), k=plan["k"],
+        plan_seed=plan["seed"], folds_used=0, seed=run.seed, extra=tables, distinct=run.data.get("distinct_people", False),
+    )  # fmt: skip
+
+
+def _check_words(settings: Settings, data: Path | None, extra: Sequence[Path]) -> None:
+    """Refuses words that mean nothing, whether or not there is anything to do."""
+    wrong = Mistakes()
+    add_mistakes(settings, wrong)
+    with wrong.kept():
+        check_device(settings.device)
+    if data is not None:
+        with wrong.kept():
+            check_source(data)
+    with wrong.kept():
+        check_tables(extra)
+    wrong.tell()
+
+
+def _has_origins(workspace: Workspace, run: RunRecord) -> bool:
+    """Whether plan and photos of a run are on record; they are written anew from the photos themselves."""
+    try:
+        content_of(workspace, run)
+        return run.plan is None or bool(plan_of(workspace, run))
+    except DamagedError:
+        return False
+
+
+def _refuse_derived(run: RunRecord) -> None:
+    if run.derived:
+        views = ",".join(run.recipe["views"])
+        again = orch("tta", run.parent, "--views", views, "--keep", workspace=run.folder.parent)
+        raise ConfigError(f"{run.id} was made of {run.parent} without training; `{again}` makes it whole again.")
+
+
+def _check_unchanged(run: RunRecord, inputs: Inputs, settings: Settings) -> None:
+    """Refuses to go on with a run on other photos, plan, weights or extra photos than it was begun with."""
+    if inputs.data.fingerprint != run.data["fingerprint"]:
+        raise DataError(f"{settings.data}: not the photos that {run.id} was trained on. Give them with --data.")
+    digest = inputs.data.plan.digest if inputs.data.plan else None
+    for what, now, then in (
+        ("the fold plan", digest, (run.plan or {}).get("digest")),
+        ("the initial weights", inputs.weights[run.task].sha256, run.initial_weights["sha256"]),
+        ("the extra photos", inputs.extra_of(run.task), run.extra),
+    ):
+        if now != then:
+            words = training_words(run, settings.data, settings.extra)
+            anew = orch("train", run.task, *words, workspace=settings.workspace)
+            raise ConfigError(
+                f"{run.id}: {what} would be another than it was begun with ({str(now)[:12]}; on record {str(then)[:12]}). "
+                f"Restore what has changed, or train another run: `{anew}`."
+            )

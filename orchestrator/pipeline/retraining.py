@@ -1,0 +1,134 @@
+"""Training one specialist again, whole or by folds, so that its scores go on together with the others'."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator.artifacts.run import RunRecord
+from orchestrator.artifacts.workspace import Workspace
+from orchestrator.core.commands import orch
+from orchestrator.core.errors import ConfigError, WorkspaceError, counted
+from orchestrator.core.labels import TASKS
+from orchestrator.pipeline.settings import Settings
+
+if TYPE_CHECKING:
+    from orchestrator.pipeline.inputs import Inputs
+
+__all__ = ["base_run", "check_fold_numbers", "check_folds", "log_base", "settle"]
+
+log = logging.getLogger(__name__)
+
+
+def settle(settings: Settings, task: str, folds: Sequence[int] = (), base: RunRecord | None = None) -> Settings:
+    """Fills in what a retraining leaves open as the current runs have it, so that scores go on together.
+
+    Args:
+        settings: with `k` or `plan_seed` None where they are open.
+        task: the specialist to retrain; its own current run counts first.
+        folds: those asked for; without them and without `k`, a current run of the first folds alone is retrained as such.
+        base: the run to start from, which counts before the current ones.
+    """
+    k, seed, folds_used = 5, 0, settings.folds_used
+    if Workspace.is_at(settings.workspace):
+        workspace = Workspace(settings.workspace)
+        names = [name for one in (task, *TASKS) if (name := workspace.current(one))] if base is None else []
+        if base is not None or names:
+            run = base or workspace.run(names[0])
+            k, seed = (run.plan["k"], run.plan["seed"]) if run.plan else (0, 0)
+            first = run.partial and run.folds == list(range(len(run.folds)))
+            if first and not folds_used and settings.k is None and not folds:
+                folds_used = len(run.folds)
+    k = k if settings.k is None else settings.k
+    return replace(
+        settings, k=k, plan_seed=seed if settings.plan_seed is None else settings.plan_seed, folds_used=folds_used
+    )
+
+
+def log_base(base: RunRecord | None, settings: Settings) -> None:
+    """Whose recipe is taken, where none is named."""
+    if base is not None and not settings.recipes:
+        changed = f" with {counted(len(base.changes), 'change')}" if base.changes else ""
+        more = f", with {' '.join(settings.changes)}" if settings.changes else ""
+        seeds = ", ".join(map(str, base.seeds))
+        seed = f" Its seed was {seeds}, this one's is {settings.seed}." if base.seeds != [settings.seed] else ""
+        log.info(f"recipe: that of {base.id} ({base.recipe_name}{changed}){more}.{seed}")
+
+
+def base_run(root: Path, task: str, base: str | None, sharing: bool = False) -> RunRecord | None:
+    """The run that a retraining or a search starts from: the one named, else the current one, else none.
+
+    Of an unfinished run recipe and plan are known all the same.
+
+    Args:
+        root: of the workspace.
+        task: the specialist.
+        base: the name of a run.
+        sharing: its members shall be taken too.
+
+    Raises:
+        ConfigError: a run of another specialist.
+        WorkspaceError: no such run, or one whose members shall be taken and that is unfinished.
+    """
+    if base is None and not Workspace.is_at(root):
+        return None
+    workspace = Workspace(root)
+    name = base or workspace.current(task)
+    if name is None:
+        return None
+    run = workspace.run(name)
+    if run.task != task:
+        raise ConfigError(f"--base {name}: a run of the {run.task} specialist; needed: one of {task}.")
+    if sharing and not run.complete:
+        raise WorkspaceError(
+            f"--fold shares the members of {name}, and that run is unfinished. Complete it first: "
+            f"`{orch('resume', name, workspace=root)}`."
+        )
+    return run
+
+
+def check_fold_numbers(folds: Sequence[int], k: int | None) -> None:
+    """Refuses folds that a plan of `k` does not have; needs no data."""
+    if folds and not k:
+        raise ConfigError("--fold goes with a fold plan; --folds 0 has none.")
+    wrong = [fold for fold in folds if not 0 <= fold < (k or 0)]
+    if wrong:
+        raise ConfigError(f"--fold {', '.join(map(str, wrong))}: allowed: 0 to {(k or 0) - 1}.")
+
+
+def check_folds(inputs: Inputs, parent: RunRecord) -> None:
+    """Refuses to retrain folds of a run by another recipe or plan, on other data or from other weights than its own."""
+    from orchestrator.recipes.schema import Recipe
+
+    if inputs.recipes[parent.task].digest() != Recipe.model_validate(parent.recipe).digest():
+        raise ConfigError(
+            f"--fold retrains folds of {parent.id}, and the settings differ from its recipe. A run has one recipe: leave "
+            "--recipe and --set out, or retrain the whole specialist (without --fold)."
+        )
+    assert inputs.data.plan is not None  # `check_fold_numbers` has seen it
+    if parent.plan is None or parent.plan["digest"] != inputs.data.plan.digest:
+        other = (
+            f"by plan {parent.plan['digest'][:12]} with {parent.plan['k']} folds" if parent.plan else "without a plan"
+        )
+        raise ConfigError(
+            f"--fold: {parent.id} was trained {other}, this command's plan is {inputs.data.plan.digest[:12]} with "
+            f"{inputs.data.plan.k}: members of different plans never mix. Give the same --folds and --plan-seed, or retrain all."
+        )
+    if parent.initial_weights["sha256"] != inputs.weights[parent.task].sha256:
+        raise ConfigError(
+            f"--fold: the initial weights ({inputs.recipes[parent.task].weights}) are other bytes than those {parent.id} began "
+            "from. Restore them, or retrain the whole specialist (without --fold)."
+        )
+    if parent.extra != inputs.extra_of(parent.task):
+        raise ConfigError(
+            f"--fold: {parent.id} was trained with other extra photos: members of different data never mix. Give the "
+            "same --extra, or retrain the whole specialist (without --fold)."
+        )
+    if parent.data["fingerprint"] != inputs.data.fingerprint:
+        raise ConfigError(
+            f"--fold: the photos changed since {parent.id} was trained: members of different data never mix. "
+            "Retrain the whole specialist (without --fold)."
+        )

@@ -1,0 +1,141 @@
+"""A run as it is to be: looked for among those that there are, gone on with, or begun. The one place that does so.
+
+A run's key is a digest of everything that its result depends on; it decides whether a command goes on with a run or begins
+another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from orchestrator.artifacts.cards import identity_of
+from orchestrator.artifacts.environment import git_revision, hardware, versions
+from orchestrator.artifacts.run import UNFINISHED, RunRecord, run_key
+from orchestrator.artifacts.workspace import now
+from orchestrator.pipeline.inputs import Inputs
+from orchestrator.pipeline.settings import Settings, changes_of
+from orchestrator.recipes.load import choices_of
+from orchestrator.recipes.schema import Recipe
+
+__all__ = ["RunPlan"]
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """What a run is to be made from.
+
+    Attributes:
+        settings: what was asked for.
+        inputs: read by them.
+        task: its specialist.
+        base: the run whose recipe was taken where none was named.
+        parent: the run to share members with; None: all members are trained.
+        folds: to train; empty: all of the data's.
+        make_current: what becomes of it when it is complete: `auto` offers it as its specialist's current run; `never`, of an
+            experiment, leaves that one alone.
+        members: how many members the command trains in all, which share the cores.
+        threads: of each member's training; 0: as the base run's, or else as many as the cores allow. Other threads add up in
+            another order, which changes results as another seed does: what is held against a run is trained as it was.
+    """
+
+    settings: Settings
+    inputs: Inputs
+    task: str
+    base: RunRecord | None = None
+    parent: RunRecord | None = None
+    folds: Sequence[int] = ()
+    make_current: Literal["auto", "never"] = "auto"
+    members: int = 1
+    threads: int = 0
+
+    @property
+    def recipe(self) -> Recipe:
+        """That it is trained by."""
+        return self.inputs.recipes[self.task]
+
+    @cached_property
+    def key(self) -> str:
+        """A digest of everything that its result depends on."""
+        inputs = self.inputs
+        return run_key(
+            self.task, self.recipe, inputs.weights[self.task].sha256, inputs.data.fingerprint, self._plan_digest,
+            sorted(self.folds) or inputs.data.folds, self.settings.seed, inputs.device,
+            self.parent.id if self.parent else None, inputs.extra_of(self.task),
+        )  # fmt: skip
+
+    @property
+    def _plan_digest(self) -> str | None:
+        return self.inputs.data.plan.digest if self.inputs.data.plan else None
+
+    def identity(self, fold: int | None) -> str:
+        """The id that the card of its member for a fold will have."""
+        inputs = self.inputs
+        return identity_of(
+            self.task, fold, self.recipe.digest(), inputs.weights[self.task].sha256, inputs.data.fingerprint,
+            self._plan_digest, self.settings.seed, inputs.extra_of(self.task),
+        )  # fmt: skip
+
+    def known(self) -> list[RunRecord]:
+        """The runs that `find` and `find_open` give, each once."""
+        found = [run for run in (self.find(), self.find_open()) if run is not None]
+        return list({run.id: run for run in found}.values())
+
+    def find(self) -> RunRecord | None:
+        """The newest run of this key, complete or not."""
+        return self._newest(lambda _run: True)
+
+    def find_open(self) -> RunRecord | None:
+        """The newest run of this key with something left to do: unfinished, or killed before it was offered."""
+        return self._newest(lambda run: not run.complete or run.make_current == "auto")
+
+    def _newest(self, wanted: Callable[[RunRecord], bool]) -> RunRecord | None:
+        runs = [run for run in self.inputs.workspace.runs(self.task) if run.key == self.key and wanted(run)]
+        return runs[-1] if runs else None
+
+    def find_or_begin(self) -> RunRecord:
+        """The run of this key, or a new one."""
+        with self.inputs.workspace.lock():
+            return self.find() or self._begun()
+
+    def go_on_or_begin(self, run: RunRecord | None) -> RunRecord:
+        """A run that was found, as it is now; else one with something left to do that was begun meanwhile, or a new one."""
+        with self.inputs.workspace.lock():
+            return self.find_open() or self._begun() if run is None else RunRecord.load(run.folder)
+
+    def _begun(self) -> RunRecord:
+        """Writes the record of a run that is to be trained; the caller holds the workspace's lock."""
+        from orchestrator.execution.local import LocalExecutor
+
+        settings, inputs, base, parent = self.settings, self.inputs, self.base, self.parent
+        threads = self.threads
+        if not threads and base is not None and base.device == inputs.device == "cpu":
+            threads = base.threads
+        threads = threads or LocalExecutor(settings.jobs).places(self.members, inputs.device)[1]
+        named, plan = choices_of((self.task,), settings.recipes)[0].get(self.task, ""), inputs.data.plan
+        folds: list[int | None] = [*self.folds] or inputs.data.folds
+        if parent:
+            folds = [*sorted({*self.folds, *(fold for fold in parent.folds if fold is not None)})]
+        specialist = inputs.specialists[self.task]
+        run = RunRecord(
+            folder=Path(), id="", task=self.task, status=UNFINISHED, created=now(),
+            recipe_name=named or (base.recipe_name if base else "quick"), changes=changes_of(settings, specialist, base),
+            recipe=self.recipe.model_dump(mode="json"), seed=settings.seed, folds=folds,
+            plan=None if plan is None else {"k": plan.k, "seed": plan.seed, "digest": plan.digest},
+            data=inputs.data.about(settings, specialist),
+            initial_weights={"source": self.recipe.weights, "sha256": inputs.weights[self.task].sha256},
+            threads=threads, device=inputs.device,
+            environment={
+                "versions": versions(), "hardware": hardware(inputs.device), "git": git_revision(Path.cwd()),
+                "git_of_orchestrator": git_revision(Path(__file__).parent),
+            },
+            parent=parent.id if parent else None, retrained=sorted(self.folds) if parent else [],
+            make_current=self.make_current,
+        )  # fmt: skip
+        with inputs.workspace.making(self.task) as (run.id, run.folder):
+            run.save()
+        run.folder = inputs.workspace.root / run.id
+        return run

@@ -1,0 +1,169 @@
+"""What a user asks for, and the mistakes in it that show before anything heavy is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator.core.errors import ConfigError, DataError, Mistakes
+from orchestrator.core.labels import CLASSES
+from orchestrator.data.readers import check_source
+from orchestrator.data.sharing import check_jobs
+from orchestrator.inference.options import check_device
+
+if TYPE_CHECKING:
+    from orchestrator.artifacts.run import RunRecord
+    from orchestrator.recipes.schema import Recipe
+    from orchestrator.specialist import Specialist
+
+__all__ = ["Settings", "add_mistakes", "changes_of", "check_early", "check_tables", "recipes_of"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a user asks for.
+
+    Attributes:
+        data: a folder in the contest's layout, or a manifest.
+        workspace: where everything is kept.
+        columns: our name -> the manifest's name.
+        recipes: `NAME`, `FILE.toml`, `TASK=NAME` or `TASK=FILE.toml`.
+        changes: `KEY=VALUE` or `TASK.KEY=VALUE`.
+        k: folds of the plan; 0 trains one member on everything, without a score; None: as the workspace's current runs.
+        folds_used: train only the first folds of the plan, 1 for a single split; 0: all.
+        seed: of the training.
+        plan_seed: of the fold plan; None: as the workspace's current runs.
+        jobs: members at once; 0 chooses.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        store: decode once into the workspace's pixel store.
+        profile: write into the members' histories where the time went.
+        extra: tables of photos from elsewhere that join training and are never scored.
+        distinct: people whose names differ in spelling alone are different people.
+    """
+
+    data: Path
+    workspace: Path = Path("runs")
+    columns: Mapping[str, str] = field(default_factory=dict)
+    recipes: Sequence[str] = ("quick",)
+    changes: Sequence[str] = ()
+    k: int | None = 5
+    folds_used: int = 0
+    seed: int = 0
+    plan_seed: int | None = 0
+    jobs: int = 0
+    device: str = "auto"
+    store: bool = True
+    profile: bool = False
+    extra: Sequence[Path] = ()
+    distinct: bool = False
+
+
+def recipes_of(
+    settings: Settings, specialists: Mapping[str, Specialist], base: RunRecord | None
+) -> Mapping[str, Recipe]:
+    """The recipes asked for, on top of the base run's where none is named.
+
+    Raises:
+        ConfigError: every wrong name, key and value, with the allowed ones.
+    """
+    from orchestrator.recipes.load import load_recipes
+    from orchestrator.recipes.schema import Recipe
+
+    bases = {base.task: Recipe.model_validate(base.recipe)} if base else None
+    return load_recipes(specialists, settings.recipes, settings.changes, bases)
+
+
+def changes_of(settings: Settings, specialist: Specialist, base: RunRecord | None) -> list[str]:
+    """The `--set` words without which a specialist's recipe would be another one, those of the base run before them.
+
+    Args:
+        settings: what is asked for, without mistakes.
+        specialist: whose recipe.
+        base: the run whose recipe is taken where none is named.
+    """
+    from orchestrator.recipes.load import choices_of
+
+    task, only = specialist.name, {specialist.name: specialist}
+    named = choices_of((task,), settings.recipes)[0].get(task, "")
+    recipes = (named,) if named else () if base else ("quick",)
+    found = [change for change in settings.changes if _is_for(change, task)]
+    wanted = recipes_of(replace(settings, recipes=recipes, changes=found), only, base)[task]
+    for change in list(found):
+        rest = [*found]
+        rest.remove(change)
+        try:
+            same = recipes_of(replace(settings, recipes=recipes, changes=rest), only, base)[task] == wanted
+        except ConfigError:  # words that are right together only: `loss=focal` and `focal_gamma=3`
+            continue
+        if same:
+            found = rest
+    before = base.changes if base and not named else []
+    words = {change.partition("=")[0].removeprefix(f"{task}."): change for change in (*before, *found)}
+    return list(words.values())  # a key that is set again counts once
+
+
+def _is_for(change: str, task: str) -> bool:
+    """Whether a `--set` word touches a task."""
+    first = change.partition("=")[0].partition(".")[0]
+    return first == task or first not in CLASSES
+
+
+def check_tables(tables: Sequence[Path]) -> None:
+    """Refuses tables of photos from elsewhere that are not there.
+
+    Raises:
+        DataError: naming all of them.
+    """
+    gone = [str(path) for path in tables if not path.is_file()]
+    if gone:
+        raise DataError("\n".join(f"--extra {path}: no such file." for path in gone))
+
+
+def add_mistakes(settings: Settings, wrong: Mistakes) -> None:
+    """Adds what is wrong with numbers and words by themselves."""
+    if settings.folds_used and settings.k == 0:
+        wrong.add(
+            ConfigError(
+                "--valid-only and --folds-used hold people out, and --folds 0 holds nobody out: give one of them."
+            )
+        )
+    if settings.k and 0 < settings.k < settings.folds_used:
+        wrong.add(ConfigError(f"--folds-used {settings.folds_used}; the plan has {settings.k} folds."))
+    with wrong.kept():
+        check_jobs(settings.jobs)
+
+
+def check_early(settings: Settings, specialists: Mapping[str, Specialist], base: RunRecord | None = None) -> None:
+    """Refuses what can be told from names and small files alone, before seconds go into importing what trains.
+
+    Args:
+        settings: what is asked for.
+        specialists: task -> specialist.
+        base: the run whose recipe is taken where none is named.
+
+    Raises:
+        ConfigError: wrong recipes and settings.
+        DataError: there is nothing at a path.
+        WeightsError: a recipe's weights are no file.
+    """
+    from orchestrator.recipes.schema import check_weights
+
+    wrong = Mistakes()
+    with wrong.kept():
+        for task, recipe in recipes_of(settings, specialists, base).items():
+            with wrong.kept(task):
+                if base is not None and recipe.weights == base.recipe["weights"]:
+                    from orchestrator.artifacts.origins import check_beginning
+
+                    check_beginning(base)
+                check_weights(recipe.weights)
+    add_mistakes(settings, wrong)
+    with wrong.kept():
+        check_device(settings.device)
+    with wrong.kept():
+        check_source(settings.data)
+    with wrong.kept():
+        check_tables(settings.extra)
+    wrong.tell()

@@ -1,0 +1,363 @@
+"""The whole training story on one page: photos -> plan -> weights -> runs -> pixels -> jobs -> current runs.
+
+Both commands walk the same path. `train_all` takes up every run that the same settings have begun or finished;
+`retrain` always ends in a new run of one specialist, and leaves the others' files alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import joblib
+from filelock import FileLock, Timeout
+
+from orchestrator.artifacts.cards import history_of
+from orchestrator.artifacts.differences import near
+from orchestrator.artifacts.environment import versions
+from orchestrator.artifacts.members import check_member, clear, conclude, heal, share_member
+from orchestrator.artifacts.run import RUN_LOCK, RunRecord
+from orchestrator.artifacts.workspace import Workspace
+from orchestrator.core.commands import orch
+from orchestrator.core.errors import DamagedError, WorkspaceError
+from orchestrator.core.events import Listener, MemberBegun, TrainingBegun, TrainingEnded, nobody
+from orchestrator.ensembling.choosing import make_current
+from orchestrator.pipeline.inputs import read_inputs
+from orchestrator.pipeline.preparation import Work, first_job, missing_jobs, pixels_of
+from orchestrator.pipeline.retraining import base_run, check_fold_numbers, check_folds, log_base, settle
+from orchestrator.pipeline.run_plans import RunPlan
+from orchestrator.pipeline.settings import Settings
+from orchestrator.specialist import Specialist
+
+if TYPE_CHECKING:
+    from orchestrator.execution.executor import Executor
+    from orchestrator.training.cancelling import Cancel
+    from orchestrator.training.member import MemberJob
+
+__all__ = [
+    "Report",
+    "Settings",
+    "first_jobs",
+    "heal_runs",
+    "hold",
+    "offer",
+    "retrain",
+    "train_all",
+    "train_runs",
+]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Report:
+    """How a command ended.
+
+    Attributes:
+        runs: the runs that were trained or found, complete or not.
+        failures: (run id, fold) -> reason.
+        seconds: wall-clock.
+        given_up: (run id, fold) -> why, of members that were stopped below their bar.
+        trained: run id -> folds that this command worked on.
+        at_once: how many members were trained side by side.
+        training: wall-clock seconds from the first member's beginning to the last one's end.
+    """
+
+    runs: list[RunRecord]
+    failures: dict[tuple[str, int | None], str]
+    seconds: float
+    given_up: dict[tuple[str, int | None], str] = field(default_factory=dict)
+    trained: dict[str, list[int | None]] = field(default_factory=dict)
+    at_once: int = 1
+    training: float = 0.0
+
+    @property
+    def complete(self) -> bool:
+        """Whether every run is complete."""
+        return all(run.complete for run in self.runs)
+
+
+def train_all(
+    settings: Settings,
+    specialists: Mapping[str, Specialist],
+    listen: Listener = nobody,
+    executor: Executor | None = None,
+    cancel: tuple[Cancel, ...] = (),
+) -> Report:
+    """Trains every specialist over the folds of one plan, or goes on with it.
+
+    Args:
+        settings: what is asked for.
+        specialists: task -> specialist, in the order to train.
+        listen: told how far it is.
+        executor: where members are trained; None: on this machine.
+        cancel: reasons to stop.
+
+    Raises:
+        OrchestratorError: before any training, when something is wrong with the input; failing jobs are in the report.
+    """
+    started = time.monotonic()
+    inputs = read_inputs(settings, specialists)
+    for task in specialists:  # what says so must be writable by this version when all is trained
+        inputs.workspace.current_or_none(task)
+    members = len(specialists) * len(inputs.data.folds)
+    plans = {task: RunPlan(settings, inputs, task, members=members) for task in specialists}
+    heal_runs([run for plan in plans.values() for run in plan.known()])
+    known = {task: plan.find() for task, plan in plans.items()}
+    open_tasks = {task for task, run in known.items() if run is None or not run.complete}
+    pixels = pixels_of(settings, inputs, open_tasks, listen)  # before any run is written: a photo may be damaged
+    runs = [plan.find_or_begin() for plan in plans.values()]
+    for run in runs:
+        if run.complete and run.make_current == "never":
+            current = inputs.workspace.current_or_none(run.task)
+            other = "" if current in (run.id, None) else f" {current} stays the current {run.task} run."
+            log.info(f"{run.id} is complete already (same recipe, data, plan and seed): kept as it is.{other}")
+            if current is None:  # of an experiment, or the current one was deleted
+                make_current(inputs.workspace, run)
+    _shall_be_offered(runs)
+    works = [
+        Work(settings, specialists[run.task], inputs, run, pixels[run.task], cancel=cancel)
+        for run in runs
+        if run.task in pixels
+    ]
+    report = train_runs(runs, works, listen, started, executor)
+    offer(report.runs)
+    return report
+
+
+def retrain(
+    settings: Settings,
+    specialist: Specialist,
+    listen: Listener = nobody,
+    folds: Sequence[int] = (),
+    base: str | None = None,
+    again: bool = False,
+    executor: Executor | None = None,
+    cancel: tuple[Cancel, ...] = (),
+) -> Report:
+    """Trains one specialist into a new run, goes on with an unfinished one of the same settings, or finds it trained already.
+
+    Args:
+        settings: what is asked for.
+        specialist: which.
+        listen: told how far it is.
+        folds: retrain only these folds; the other members are shared with the base run.
+        base: the run to share members with; its current run by default.
+        again: train what a complete run of the same settings has trained.
+        executor: where members are trained; None: on this machine.
+        cancel: reasons to stop.
+    """
+    started = time.monotonic()
+    task = specialist.name
+    before = base_run(settings.workspace, task, base, bool(folds))
+    settings = settle(settings, task, folds, before)
+    check_fold_numbers(folds, settings.k)
+    inputs = read_inputs(settings, {task: specialist}, before)
+    log_base(before, settings)
+    members, parent = len(folds) or len(inputs.data.folds), before if folds else None
+    plan = RunPlan(settings, inputs, task, before, parent, folds, members=members)
+    kept = [fold for fold in parent.folds if fold not in folds] if parent else []
+    if parent is not None:
+        check_folds(inputs, parent)
+        for fold in kept:
+            check_member(parent, fold)
+        if not again and _has_folds(parent, plan):
+            return Report([parent], {}, time.monotonic() - started)
+    heal_runs(plan.known())
+    run, same = plan.find_open(), plan.find()
+    if run is None and same is not None and not again:
+        _tell_trained(plan, same)
+        return Report([same], {}, time.monotonic() - started)
+    if run is None:
+        _tell_near(plan)
+    pixels = pixels_of(settings, inputs, {task}, listen)  # before any run is written: a photo may be damaged
+    run = plan.go_on_or_begin(run)
+    _shall_be_offered([run])
+    if parent is not None and kept:
+        log.info(f"{run.id} shares fold{'s' * (len(kept) > 1)} {', '.join(map(str, kept))} with {parent.id}.")
+        for fold in kept:
+            share_member(parent, run, fold)
+    work = Work(settings, specialist, inputs, run, pixels[task], cancel=cancel)
+    report = train_runs([run], [work], listen, started, executor)
+    offer(report.runs)
+    return report
+
+
+def _has_folds(parent: RunRecord, plan: RunPlan) -> bool:
+    """Whether a run's members of the folds to retrain are what that would come to."""
+    if not all(_has_member(parent, fold, plan.identity(fold)) for fold in plan.folds):
+        return False
+    numbers = f"fold{'s' * (len(plan.folds) > 1)} {', '.join(map(str, plan.folds))}"
+    log.info(
+        f"{parent.id} has {numbers} already, by the same recipe, data, plan and seed. --again trains once more, another "
+        "--seed draws anew."
+    )
+    return True
+
+
+def _tell_trained(plan: RunPlan, run: RunRecord) -> None:
+    """That a run has been trained so already; it becomes the current one where there is none."""
+    log.info(
+        f"{run.id} has it already: the same recipe, data, plan and seed. --again trains it once more, another "
+        "--seed draws anew."
+    )
+    current = plan.inputs.workspace.current_or_none(plan.task)
+    if current is None:
+        make_current(plan.inputs.workspace, run)
+    elif current != run.id:
+        use = orch("runs", "use", run.id, workspace=plan.settings.workspace)
+        log.info(f"{current} is the current {plan.task} run; `{use}` makes {run.id} that.")
+
+
+def _has_member(run: RunRecord, fold: int, identity: str) -> bool:
+    """Whether a run's member is there, complete and whole, by its identity."""
+    try:
+        return bool(check_member(run, fold)["id"] == identity)
+    except DamagedError:
+        return False
+
+
+def _tell_near(plan: RunPlan) -> None:
+    """Which runs differ from the one to come in a setting or two."""
+    inputs = plan.inputs
+    for line in near(
+        inputs.workspace.runs(plan.task), plan.task, plan.recipe, plan.settings.seed, inputs.data.fingerprint,
+        inputs.data.plan, inputs.extra_of(plan.task),
+    ):  # fmt: skip
+        log.info(line)
+
+
+def heal_runs(runs: Sequence[RunRecord]) -> None:
+    """Looks whether the members of runs are as they were written; those that are not will be trained again."""
+    for run in runs:
+        with ExitStack() as locks:
+            hold(locks, run)
+            heal(run)
+
+
+def first_jobs(settings: Settings, specialists: Mapping[str, Specialist], listen: Listener) -> dict[str, MemberJob]:
+    """The first member of each specialist's run that these settings made, as it was trained: for measuring it again.
+
+    Raises:
+        WorkspaceError: the settings have made no run.
+    """
+    inputs = read_inputs(settings, specialists)
+    pixels = pixels_of(settings, inputs, set(specialists), listen)
+    jobs = {}
+    for task, specialist in specialists.items():
+        run = RunPlan(settings, inputs, task).find()
+        if run is None:
+            raise WorkspaceError(f"{settings.workspace}: no {task} run of these settings. Train it first.")
+        jobs[task] = first_job(Work(settings, specialist, inputs, run, pixels[task]))
+    return jobs
+
+
+def train_runs(
+    runs: Sequence[RunRecord],
+    works: Sequence[Work],
+    listen: Listener,
+    started: float,
+    executor: Executor | None = None,
+) -> Report:
+    """Trains what is missing of runs, all their members in one queue, and closes those that are whole.
+
+    Args:
+        runs: all of the command's, those complete already among them.
+        works: of those that are not.
+        listen: told how far it is.
+        started: when the command began, by time.monotonic.
+        executor: where members are trained; None: on this machine.
+    """
+    from orchestrator.execution.local import LocalExecutor
+
+    open_works = [work for work in works if not work.run.complete]
+    for work in open_works:
+        run, now = work.run, versions()
+        then = run.environment["versions"]
+        changed = [f"{name} {then.get(name)} -> {now[name]}" for name in now if now[name] != then.get(name)]
+        if changed:
+            log.warning(
+                f"{run.id} was begun with other versions ({', '.join(changed)}): its later epochs may differ in bits."
+            )
+    ends: dict[str, dict[tuple[str, int | None], str]] = {"failed": {}, "given up": {}, "cancelled": {}}
+    trained: dict[str, list[int | None]] = {}
+    at_once, training = 1, 0.0
+    with ExitStack() as locks:
+        for work in open_works:
+            hold(locks, work.run)
+        jobs = missing_jobs(open_works)
+        if jobs:
+            executor = executor or LocalExecutor(open_works[0].settings.jobs)
+            at_once = _at_once(executor, jobs, open_works[0].settings.jobs)
+            for job in jobs:
+                trained.setdefault(job.run, []).append(job.fold)
+            listen(_begun(jobs, at_once))
+            began = time.monotonic()
+            try:
+                for job, result in zip(jobs, executor.run(jobs, at_once, listen), strict=True):
+                    if result.outcome != "done":
+                        ends[result.outcome][job.run, job.fold] = result.why
+            finally:
+                listen(TrainingEnded())
+            training = time.monotonic() - began
+        for work in open_works:
+            _close(work.run)
+    seconds = time.monotonic() - started
+    failures = ends["failed"] | ends["cancelled"]
+    return Report(list(runs), failures, seconds, ends["given up"], trained, at_once, training)
+
+
+def _at_once(executor: Executor, jobs: Sequence[MemberJob], wanted: int) -> int:
+    """How many members are trained side by side. Threads are the run's, whatever this command would choose."""
+    device = jobs[0].device
+    at_once, _ = executor.places(len(jobs), device)
+    if wanted == 0 and device == "cpu":
+        cores: int = joblib.cpu_count()
+        return max(1, min(at_once, cores // max(job.threads for job in jobs)))
+    return at_once
+
+
+def _begun(jobs: Sequence[MemberJob], at_once: int) -> TrainingBegun:
+    members = tuple(
+        MemberBegun(job.run, job.fold, job.folder, job.recipe.epochs, len(history_of(job.folder)), job.work)
+        for job in jobs
+    )
+    return TrainingBegun(members, at_once, jobs[0].threads, jobs[0].device)
+
+
+def _close(run: RunRecord) -> None:
+    """Clears up after training; a run whose members are all there is complete."""
+    for folder in run.members:
+        clear(folder)
+    conclude(run, files=False)
+
+
+def offer(runs: Sequence[RunRecord]) -> None:
+    """Makes complete runs their specialists' current ones that shall become that, each once."""
+    for run in runs:
+        if run.complete and run.make_current == "auto":
+            make_current(Workspace(run.folder.parent), run)
+            run.make_current = "never"
+            run.save()
+
+
+def _shall_be_offered(runs: Sequence[RunRecord]) -> None:
+    """An experiment's unfinished runs that training itself goes on with shall become current ones when they are complete."""
+    for run in runs:
+        if run.make_current == "never" and not run.complete:
+            run.make_current = "auto"
+            run.save()
+
+
+def hold(locks: ExitStack, run: RunRecord) -> None:
+    """Holds a run for this command; a killed command lets go by dying."""
+    lock = FileLock(run.folder / RUN_LOCK)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise WorkspaceError(f"{run.id}: another orch command is training this run. Wait for it, or stop it.") from None
+    locks.callback(lock.release)

@@ -1,0 +1,251 @@
+"""From names, files and `--set` to recipes: specialist's defaults < recipe < `--set`.
+
+Unknown keys are refused with the nearest valid one, and all mistakes of all specialists are told at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from orchestrator.core.commands import orch
+from orchestrator.core.errors import ConfigError, Problem, counted, nearest
+from orchestrator.core.files import from_root
+from orchestrator.core.labels import CLASSES
+from orchestrator.core.toml import parse_toml, read_toml, toml_value
+from orchestrator.data.augmentation import Augment
+from orchestrator.recipes.lint import REFUSED, lint
+from orchestrator.recipes.schema import WEIGHTS_WORDS, Recipe
+from orchestrator.specialist import Specialist
+
+__all__ = ["choices_of", "load_recipes", "recipe_as_toml", "recipe_files", "recipe_text"]
+
+
+def recipe_files(specialist: Specialist) -> dict[str, Path]:
+    """The named recipes of a specialist, name -> file, sorted."""
+    return {path.stem: path for path in sorted(specialist.recipes.glob("*.toml"))}
+
+
+def recipe_text(specialist: Specialist, name: str) -> str:
+    """The text of a named recipe.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    files = recipe_files(specialist)
+    if name not in files:
+        raise ConfigError(
+            f"the {specialist.name} specialist has no recipe '{name}'; allowed: {', '.join(files)}, or the "
+            f"path of a .toml file.{nearest(name, files)} `{orch('recipes', 'list')}` shows them."
+        )
+    return files[name].read_text(encoding="utf-8")
+
+
+def load_recipes(
+    specialists: Mapping[str, Specialist],
+    choices: Sequence[str],
+    changes: Sequence[str] = (),
+    bases: Mapping[str, Recipe] | None = None,
+) -> dict[str, Recipe]:
+    """The recipe of each specialist.
+
+    Args:
+        specialists: task -> specialist.
+        choices: `NAME` or `FILE.toml` for all of them, `TASK=NAME` or `TASK=FILE.toml` for one; the last one wins.
+        changes: `KEY=VALUE` for all, `TASK.KEY=VALUE` for one; VALUE as in TOML, text without quotes allowed.
+        bases: task -> the recipe to change where `choices` names none; `quick` where there is no base either.
+
+    Raises:
+        ConfigError: every wrong name, key and value, with the allowed ones.
+    """
+    problems: list[Problem] = []
+    broken: set[str] = set()
+    names, wrong = choices_of(specialists, choices)
+    problems += wrong
+    values: dict[str, dict[str, Any]] = {}
+    for task, specialist in specialists.items():
+        try:
+            if task not in names and bases and task in bases:
+                values[task] = bases[task].model_dump(mode="json")
+            else:
+                values[task] = _layers(specialist, names.get(task, "quick"))
+        except ConfigError as error:
+            values[task] = dict(specialist.defaults) | {"augment": dict(specialist.defaults.get("augment", {}))}
+            broken.add(task)  # its own keys are unknown, so only its --set words can be checked
+            problems += error.problems or [Problem("--recipe", error.message.removeprefix("--recipe: "))]
+    for change in changes:
+        _apply(values, tuple(specialists), change, problems)
+    recipes: dict[str, Recipe] = {}
+    for task, value in values.items():
+        name = (
+            "of the run it starts from" if task not in names and bases and task in bases else names.get(task, "quick")
+        )
+        found, recipe = _validate(specialists[task], value, name, changes)
+        problems += [one for one in found if task not in broken or one.kind in ("unknown_key", "wrong_value")]
+        if recipe is not None:
+            recipes[task] = recipe
+    if problems:
+        unique = _merged(problems)
+        raise ConfigError(f"{counted(len(unique), 'mistake')} in the settings:", unique)
+    return recipes
+
+
+def _merged(problems: Sequence[Problem]) -> list[Problem]:
+    """One problem where several specialists have the same."""
+    places: dict[tuple[str, str, str], dict[str, None]] = {}
+    for one in problems:
+        places.setdefault((one.what, one.fix, one.kind), {})[one.where] = None
+    return [Problem(", ".join(where), what, fix, kind) for (what, fix, kind), where in places.items()]
+
+
+def choices_of(tasks: Collection[str], choices: Sequence[str]) -> tuple[dict[str, str], list[Problem]]:
+    """Which recipe each task was given, by words of `--recipe`; what is wrong with them.
+
+    A path may hold `=` too: what stands before the first one is a task, or else the whole is a path.
+    """
+    names: dict[str, str] = {}
+    problems: list[Problem] = []
+    for choice in choices:
+        task, equals, name = choice.partition("=")
+        if equals and task in tasks:
+            names[task] = name
+        elif not equals or (task not in CLASSES and Path(choice).is_file()):
+            names = dict.fromkeys(tasks, choice)
+        else:
+            what = f"'{task}' is no task of this command; allowed: {', '.join(tasks)}.{nearest(task, tasks)}"
+            no_file = "" if task in CLASSES else f" There is no file '{choice}' either."
+            problems.append(Problem(f"--recipe {choice}", what + no_file))
+    return names, problems
+
+
+def _layers(specialist: Specialist, name: str) -> dict[str, Any]:
+    """Defaults and recipe file of one specialist, merged, unchecked."""
+    values: dict[str, Any] = {**specialist.defaults, "augment": dict(specialist.defaults.get("augment", {}))}
+    if name.endswith(".toml"):
+        layer = read_toml(Path(name), "--recipe")
+    else:
+        layer = parse_toml(recipe_text(specialist, name), f"--recipe: {recipe_files(specialist)[name]}")
+    augment = layer.pop("augment", {})
+    if isinstance(augment, dict):
+        values["augment"].update(augment)
+    else:
+        values["augment"] = augment
+    values.update(layer)
+    return values
+
+
+def _apply(values: dict[str, dict[str, Any]], tasks: tuple[str, ...], change: str, problems: list[Problem]) -> None:
+    """Writes one `--set` into the layered values of the tasks that it names."""
+    key, equals, text = change.partition("=")
+    if not equals:
+        problems.append(Problem(f"--set {change}", "has no '='.", "Write TASK.KEY=VALUE, as in age.epochs=8."))
+        return
+    parts = key.split(".")
+    chosen = tasks
+    if parts[0] in tasks:
+        chosen, parts = (parts[0],), parts[1:]
+    if not parts or (len(parts) > 1 and parts[0] != "augment") or len(parts) > 2:
+        allowed = [*tasks, "augment"]
+        what = f"'{key}' is no setting; write KEY or TASK.KEY with a task of {', '.join(tasks)}."
+        problems.append(Problem(f"--set {change}", what + nearest(parts[0] if parts else key, allowed)))
+        return
+    for task in chosen:
+        if task not in values:
+            continue
+        place = values[task]
+        for part in parts[:-1]:
+            place = place.setdefault(part, {})
+        if isinstance(place, dict):
+            place[parts[-1]] = _value(text)
+        else:
+            problems.append(
+                Problem(f"--set {change}", f"another --set made '{parts[0]}' a plain value; it is a table.")
+            )
+            return
+
+
+def _value(text: str) -> Any:
+    """A value as TOML reads it; what TOML does not know is text; `none` is None."""
+    if text.lower() == "none":
+        return None
+    try:
+        return parse_toml(f"value = {text}", "")["value"]
+    except ConfigError:
+        return text
+
+
+def _validate(
+    specialist: Specialist, values: dict[str, Any], name: str, changes: Sequence[str]
+) -> tuple[list[Problem], Recipe | None]:
+    # `weights = "none"` is a word of its own, so a None from --set means that word.
+    if values.get("weights", "") is None:
+        values["weights"] = "none"
+    source = values.get("weights")
+    if isinstance(source, str) and source not in WEIGHTS_WORDS and Path(source).is_file():
+        values["weights"] = from_root(Path(source))  # a run is resumed from wherever the command is given
+    try:
+        recipe = Recipe.model_validate(values)
+    except ValidationError as error:
+        return [_problem(specialist.name, name, one, changes) for one in error.errors()], None
+    problems = [replace(one, where=f"{specialist.name} recipe {name}") for one in lint(specialist, recipe) if one.fatal]
+    for change in (
+        changes if recipe.train == "head" else ()
+    ):  # what comes from the specialist's defaults is not meant by anybody
+        if change.partition("=")[0].removeprefix(f"{specialist.name}.").startswith("augment."):
+            what = "train = head augments nothing."
+            problems.append(Problem(f"--set {change}", what, "Leave it out, or use --set train=network."))
+    return problems, recipe
+
+
+def _problem(task: str, name: str, error: Any, changes: Sequence[str]) -> Problem:
+    """A pydantic error in our words, placed where the user wrote it."""
+    path = [str(part) for part in error["loc"]]
+    key = ".".join(path)
+    model: type[BaseModel] = Augment if path[0] == "augment" and len(path) > 1 else Recipe
+    said = [change for change in changes if change.partition("=")[0] in (key, f"{task}.{key}")]
+    where = f"--set {said[-1]}" if said else f"{task} recipe {name}"
+    if error["type"] == "extra_forbidden" and path[-1] in REFUSED:
+        return Problem(where, f"there is no '{key}'.", REFUSED[path[-1]], "unknown_key")
+    if error["type"] == "extra_forbidden":
+        fields = [("augment." if model is Augment else "") + field for field in model.model_fields]
+        return Problem(
+            where,
+            f"unknown key '{key}'.{nearest(key, fields)}",
+            f"Allowed: {', '.join(fields)}.",
+            "unknown_key",
+        )
+    if error["type"] == "missing":
+        return Problem(where, f"'{key}' is missing.", _meaning(model, path), "missing_key")
+    message = str(error["msg"]).removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    hint = ""
+    if error["type"] == "literal_error":
+        allowed = [word.strip("' ") for word in str(error["ctx"]["expected"]).replace(" or ", ", ").split(",")]
+        message, hint = f"allowed: {', '.join(allowed)}", nearest(str(error["input"]), allowed)
+    if said and "," in str(error["input"]) and error["type"] != "literal_error":
+        hint = f" Several values, to try each, are for --grid {key}=A,B."
+    end = "" if message.endswith("?") else "."
+    return Problem(where, f"{key} = {error['input']!r}: {message}{end}{hint}", kind="wrong_value")
+
+
+def _meaning(model: type[BaseModel], path: list[str]) -> str:
+    field = model.model_fields.get(path[-1])
+    return f"It means: {field.description}." if field and field.description else ""
+
+
+def recipe_as_toml(recipe: Recipe) -> str:
+    """A recipe as a file to edit: every number with its meaning; keys without a value are comments."""
+    lines = []
+    for model, value, head in ((Recipe, recipe, ""), (Augment, recipe.augment, "\n[augment]")):
+        lines += [head] if head else []
+        for key, field in model.model_fields.items():
+            item = getattr(value, key)
+            if isinstance(item, BaseModel):
+                continue
+            text = f"{key} = {toml_value(item)}" if item is not None else f"# {key} ="
+            lines.append(f"{text:<36} # {field.description}")
+    return "\n".join(lines) + "\n"

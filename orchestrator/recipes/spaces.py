@@ -1,0 +1,322 @@
+"""What a search may try: ranges and choices of settings, written as TOML, checked against a recipe before anything is trained.
+
+lr = { low = 3e-4, high = 5e-3, log = true }     # a range; `step` for whole steps
+loss = ["cross_entropy", "focal"]                # choices
+model = [                                        # linked: each choice sets several; the name is yours
+    { backbone = "resnet18", lr = 1e-3 },
+    { backbone = "convnext_atto", lr = 5e-4 },
+]
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from orchestrator.core.commands import orch
+from orchestrator.core.errors import ConfigError, Mistakes, Problem, counted, nearest
+from orchestrator.core.toml import parse_toml, read_toml, toml_text, toml_value
+from orchestrator.data.augmentation import Augment
+from orchestrator.recipes.load import load_recipes
+from orchestrator.recipes.schema import Recipe
+from orchestrator.specialist import Specialist
+
+__all__ = ["DEFAULT", "STAGES", "Choice", "Range", "Space", "parse_space", "read_space", "read_stages"]
+
+DEFAULT = (Path(__file__).parent / "space.toml").read_text(encoding="utf-8")
+"""What `orch sweep` tries where no space is named."""
+
+STAGES = (Path(__file__).parent / "stages.toml").read_text(encoding="utf-8")
+"""What the stages of `orch sweep --stages` try where none are named, a table each."""
+
+NEVER = ("about", "augment", "workers", "drop_people")  # no numbers of a recipe, or a table of its own
+DIGITS = 3  # of a number drawn from a range: what people would write
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers from `low` to `high`.
+
+    Attributes:
+        low: smallest.
+        high: largest.
+        log: drawn evenly by their logarithm.
+        step: between neighbours; None: any number.
+    """
+
+    low: float
+    high: float
+    log: bool = False
+    step: float | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether its numbers are whole ones."""
+        return all(isinstance(one, int) for one in (self.low, self.high, self.step or 1))
+
+    def nice(self, value: float) -> float:
+        """A drawn number as it goes into a recipe: three digits, within the range."""
+        if self.whole or not value:
+            return value
+        short = round(value, DIGITS - 1 - math.floor(math.log10(abs(value))))
+        return min(max(short, self.low), self.high)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of several settings, or of several groups of settings.
+
+    Attributes:
+        options: what each one is called -> its `KEY=VALUE` words.
+    """
+
+    options: Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Space:
+    """All that a search may try.
+
+    Attributes:
+        axes: name -> range or choice; a range's name is a setting.
+        text: the space as it was written.
+    """
+
+    axes: Mapping[str, Range | Choice]
+    text: str
+
+    def words(self, values: Mapping[str, Any]) -> list[str]:
+        """What a point of the space changes, as `KEY=VALUE` words.
+
+        Args:
+            values: axis -> a range's number, or what a choice's option is called.
+        """
+        found: list[str] = []
+        for name, value in values.items():
+            axis = self.axes[name]
+            found += axis.options[value] if isinstance(axis, Choice) else [f"{name}={toml_value(axis.nice(value))}"]
+        return found
+
+    @property
+    def points(self) -> list[dict[str, Any]] | None:
+        """Every point of a space of choices alone; None where there is a range."""
+        axes = [axis for axis in self.axes.values() if isinstance(axis, Choice)]
+        if len(axes) < len(self.axes):
+            return None
+        return [dict(zip(self.axes, names, strict=True)) for names in product(*(axis.options for axis in axes))]
+
+    @property
+    def all_words(self) -> list[list[str]]:
+        """The words of every choice, and of the ends of every range."""
+        found: list[list[str]] = []
+        for name, axis in self.axes.items():
+            if isinstance(axis, Choice):
+                found += map(list, axis.options.values())
+            else:
+                found += [self.words({name: end}) for end in (axis.low, axis.high)]
+        return found
+
+    def check(
+        self, specialist: Specialist, recipes: Sequence[str], changes: Sequence[str], base: Recipe | None
+    ) -> None:
+        """Tries every choice and the ends of every range on the recipe, by itself or beside one other choice.
+
+        A trial whose settings contradict each other fails without being trained.
+
+        Args:
+            specialist: whose.
+            recipes: as in `load_recipes`.
+            changes: likewise.
+            base: the recipe to change where `recipes` names none.
+
+        Raises:
+            ConfigError: all that cannot be.
+        """
+        wrong, task = Mistakes(), specialist.name
+        problems: list[Problem] = []
+
+        def load(words: Sequence[str]) -> None:
+            own = [f"{task}.{word}" for word in words]
+            load_recipes({task: specialist}, recipes, [*changes, *own], {task: base} if base else None)
+
+        for words in self.all_words:
+            try:
+                load(words)
+            except ConfigError as error:
+                beside = [others for others in self.all_words if not _keys(others) & _keys(words)]
+                if not any(_loads(load, [*words, *others]) for others in beside):
+                    # What the base recipe has wrong comes with every choice; what a choice has wrong stands in the space.
+                    own = {f"--set {task}.{word}": f"the space: {word}" for word in words}
+                    problems += [replace(one, where=own.get(one.where, one.where)) for one in error.problems]
+                    if not error.problems:
+                        wrong.add(error)
+        wrong.tell()
+        if problems:
+            unique = list(dict.fromkeys(problems))
+            raise ConfigError(f"{counted(len(unique), 'mistake')} in what to try:", unique)
+
+
+def _keys(words: Sequence[str]) -> set[str]:
+    return {word.partition("=")[0] for word in words}
+
+
+def _loads(load: Callable[[Sequence[str]], None], words: Sequence[str]) -> bool:
+    try:
+        load(words)
+    except ConfigError:
+        return False
+    return True
+
+
+def read_space(path: Path | None) -> Space:
+    """The space in a file, or the default one.
+
+    Raises:
+        ConfigError: no such file, no TOML, or no space.
+    """
+    return parse_space(toml_text(path, "--space") if path else DEFAULT, str(path or "the default space"))
+
+
+def read_stages(path: Path | None, names: Sequence[str]) -> dict[str, Space]:
+    """The stages that are asked for, in that order, from a file or the default ones.
+
+    Args:
+        path: a TOML file with a table for each stage; a stage without one has its default.
+        names: of the stages.
+
+    Raises:
+        ConfigError: unknown stages, no such file, no TOML, or a stage that is no space.
+    """
+    default = parse_toml(STAGES, "")
+    own = read_toml(path, "--space") if path else {}
+    known = {**default, **own}
+    wrong = Mistakes()
+    if path and not any(isinstance(own.get(name), dict) for name in names):
+        wrong.add(
+            ConfigError(
+                f"--space {path}: with --stages it has a table for each stage, and it has none called {', '.join(names)}. "
+                f"`{orch('sweep', 'TASK', '--print-space', '--stages', 'all')}` prints the default ones."
+            )
+        )
+    for name in names:
+        if name not in known or not isinstance(known[name], dict):
+            known_names = [key for key, value in known.items() if isinstance(value, dict)]
+            wrong.add(
+                ConfigError(
+                    f"--stages: no stage is called '{name}'; allowed: {', '.join(known_names)}.{nearest(name, known_names)}"
+                )
+            )
+    twice = sorted({name for name in names if list(names).count(name) > 1})
+    if twice or not names:
+        wrong.add(ConfigError(f"--stages: {'name a stage' if not names else f'{twice[0]} stands twice'}."))
+    wrong.tell()
+    found = {}
+    for name in names:
+        with wrong.kept():
+            found[name] = _space(known[name], f"{path or 'the default stages'}: [{name}]")
+    wrong.tell()
+    return found
+
+
+def parse_space(text: str, where: str) -> Space:
+    """A space from its TOML text.
+
+    Args:
+        text: TOML.
+        where: what to call it in messages.
+
+    Raises:
+        ConfigError: every axis that is none.
+    """
+    return _space(parse_toml(text, where), where)
+
+
+def _space(tables: Mapping[str, Any], where: str) -> Space:
+    settings = [
+        *(key for key in Recipe.model_fields if key not in NEVER),
+        *(f"augment.{key}" for key in Augment.model_fields),
+    ]
+    problems: list[Problem] = []
+    axes: dict[str, Range | Choice] = {}
+    inner = tables.get("augment")
+    if isinstance(inner, dict) and not {"low", "high"} & set(inner):  # [augment], as recipes have it
+        tables = {key: value for key, value in tables.items() if key != "augment"}
+        tables |= {f"augment.{key}": value for key, value in inner.items()}
+    for name, value in tables.items():
+        try:
+            axes[name] = _axis(name, value, settings)
+        except ValueError as error:
+            problems.append(Problem(f"{where}: {name}", str(error)))
+    keys: dict[str, str] = {}
+    for name, axis in axes.items():
+        own = (
+            {word.partition("=")[0] for words in axis.options.values() for word in words}
+            if isinstance(axis, Choice)
+            else {name}
+        )
+        for key in own:
+            if key in keys:
+                problems.append(
+                    Problem(f"{where}: {name}", f"{key} is changed by {keys[key]} too; let one of them do it.")
+                )
+            keys[key] = name
+    if not tables:
+        problems.append(Problem(where, "nothing to try.", "Write lr = { low = 1e-4, high = 1e-2, log = true }, say."))
+    if problems:
+        raise ConfigError(f"{where}: {counted(len(problems), 'mistake')} in what to try:", problems)
+    return Space(axes, toml_value(dict(tables)))
+
+
+def _axis(name: str, value: Any, settings: Sequence[str]) -> Range | Choice:
+    """One axis.
+
+    Raises:
+        ValueError: what is wrong with it, in a sentence.
+    """
+    if isinstance(value, list):
+        if not value:
+            raise ValueError("no choices; write at least two.")
+        groups = all(isinstance(one, dict) for one in value)
+        if name not in settings and not groups:
+            raise ValueError(
+                f"there is no such setting.{nearest(name, settings)} Choices that are tables, each of several settings, may be "
+                "called anything."
+            )
+        options: dict[str, tuple[str, ...]] = {}
+        for one in value:
+            linked = groups and name not in ("sample_factor",)
+            pairs = one if linked else {name: one}
+            unknown = [key for key in pairs if key not in settings]
+            if unknown:
+                raise ValueError(f"there is no setting '{unknown[0]}'.{nearest(unknown[0], settings)}")
+            words = tuple(f"{key}={toml_value(item)}" for key, item in pairs.items())
+            options[" ".join(words) or "(as it is)"] = words
+        return Choice(options)
+    if name not in settings:
+        raise ValueError(f"there is no such setting.{nearest(name, settings)}")
+    if not isinstance(value, dict):
+        raise ValueError(f"{value!r} is one value; write choices [a, b] or a range {{ low = ..., high = ... }}.")
+    unknown = [key for key in value if key not in ("low", "high", "log", "step")]
+    if unknown:
+        raise ValueError(f"a range has no '{unknown[0]}'; allowed: low, high, log, step.")
+    low, high, log, step = value.get("low"), value.get("high"), value.get("log", False), value.get("step")
+    numbers = [one for one in (low, high, step) if one is not None]
+    if (
+        low is None
+        or high is None
+        or not all(isinstance(one, int | float) and not isinstance(one, bool) for one in numbers)
+    ):
+        raise ValueError("a range needs numbers: { low = 1e-4, high = 1e-2, log = true }.")
+    if not all(map(math.isfinite, numbers)):
+        raise ValueError("a range needs finite numbers.")
+    if not low < high:
+        raise ValueError(f"low = {low} is not below high = {high}.")
+    if not isinstance(log, bool) or (log and low <= 0) or (log and step is not None):
+        raise ValueError("log = true goes with low above 0 and without step.")
+    if step is not None and not 0 < step <= high - low:
+        raise ValueError(f"step = {step}: above 0, and at most {high - low:g}.")
+    return Range(low, high, log, step)

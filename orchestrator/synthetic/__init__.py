@@ -1,0 +1,1 @@
+"""People who do not exist: drawn photos and their tables, for demos and tests."""

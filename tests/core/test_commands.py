@@ -1,0 +1,157 @@
+"""Commands as they are printed."""
+
+import ast
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.cli.app import ENTRIES
+from orchestrator.core.commands import orch, set_aside
+from tests.conftest import ROOT
+
+
+def test_a_command_names_its_workspace_unless_it_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ORCH_WORKSPACE", raising=False)
+    assert orch("runs", "list", workspace=Path("runs")) == "orch runs list"
+    assert orch("runs", "list", workspace=Path("other place")) == "orch runs list --workspace 'other place'"
+    monkeypatch.setenv("ORCH_WORKSPACE", "other place")
+    assert orch("runs", "list", workspace=Path("other place")) == "orch runs list"
+    assert orch("runs", "list", workspace=Path("runs")) == "orch runs list --workspace runs"
+
+
+@pytest.mark.parametrize("word", ["a b", "it's", '"', "$HOME", "a;b", "한국", "views=['flip']", "<30", "", "-"])
+def test_a_shell_reads_back_every_word(word: str) -> None:
+    assert shlex.split(orch("train", "age", "--set", word)) == ["orch", "train", "age", "--set", word]
+    assert shlex.split(set_aside(Path("/tmp") / word / "x"))[1] == str(Path("/tmp") / word / "x")
+
+
+def literal_commands(path: Path) -> list[str]:
+    """Where a module spells a command out in a string that is printed: docstrings and the help of options are none."""
+    tree = ast.parse(path.read_text())
+    silent: set[ast.AST] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and isinstance(node.body[0], ast.Expr):
+            silent.add(node.body[0].value)
+        if isinstance(node, ast.Expr) and isinstance(
+            node.value, ast.Constant
+        ):  # what follows a constant and explains it
+            silent.add(node.value)
+        if isinstance(node, ast.keyword) and node.arg == "help":
+            silent.update(ast.walk(node.value))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Entry":
+            silent.update(ast.walk(node))
+    names = "|".join(entry.name for entry in ENTRIES)
+    spelt = re.compile(rf"\borch ({names})\b")
+    return [
+        f"{path.relative_to(ROOT)}:{node.lineno}: {node.value.strip()}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in silent
+        if spelt.search(node.value)
+    ]
+
+
+def test_commands_that_are_printed_come_from_one_function() -> None:
+    sources = [path for path in sorted((ROOT / "orchestrator").rglob("*.py")) if path.name != "commands.py"]
+    assert len(sources) > 100
+    found = [line for path in sources for line in literal_commands(path)]
+    assert not found, "\n" + "\n".join(found)
+
+
+NEW = {("data.py", "train-all"), ("recipes.py", "train")}
+"""What comes next after commands that know no workspace: it begins one of its own."""
+
+
+def command_of(words: list[str]) -> Any:
+    """The click command that the first words name; None for a group or a word that is filled in."""
+    for entry in ENTRIES:
+        if words[:1] == [entry.name]:
+            command = entry.load()
+            return command.commands.get(words[1] if len(words) > 1 else "") if hasattr(command, "commands") else command
+    return None
+
+
+def printed_calls(path: Path) -> list[tuple[ast.Call, list[str]]]:
+    """Every `orch(...)` of a module, and its first words as far as they are written out."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "orch":
+            words = []
+            for word in node.args:
+                if not (isinstance(word, ast.Constant) and isinstance(word.value, str)):
+                    break
+                words.append(word.value)
+            found.append((node, words))
+    return found
+
+
+def test_every_printed_command_that_takes_a_workspace_names_it() -> None:
+    checked, wrong = 0, []
+    for path in sorted((ROOT / "orchestrator").rglob("*.py")):
+        for node, words in printed_calls(path):
+            named = any(word.arg == "workspace" for word in node.keywords)
+            command = command_of(words)
+            takes = command is not None and any("--workspace" in option.opts for option in command.params)
+            # Help, a printed space and a command's mere name stand for themselves, in whatever workspace.
+            alone = {"--help", "--print-space"} & {*words} or (
+                len(words) == len(node.args) == 1 and words == ["export"]
+            )
+            new = words and (path.name, words[0]) in NEW
+            if command is None and not named:
+                wrong.append(
+                    f"{path.relative_to(ROOT)}:{node.lineno}: {words} is no whole command, and names no workspace"
+                )
+            elif command is not None and named != takes and not (takes and (alone or new)):
+                wrong.append(
+                    f"{path.relative_to(ROOT)}:{node.lineno}: {words} {'takes a' if takes else 'has no'} workspace"
+                )
+            checked += command is not None
+    assert checked > 60
+    assert not wrong, "\n" + "\n".join(wrong)
+
+
+def options_of(node: ast.Call) -> list[str]:
+    """The options that a printed command is given, those of `data_words` among them."""
+    found = []
+    for word in node.args:
+        for part in ast.walk(word):
+            if isinstance(part, ast.Constant) and isinstance(part.value, str) and part.value.startswith("--"):
+                found.append(part.value)
+            if isinstance(part, ast.Call) and getattr(part.func, "id", "") == "data_words":
+                given = (*(None,) * len(part.args), *(word.arg for word in part.keywords))
+                names = ("--data", "--columns", "--distinct-people", "--extra")
+                found += names[: len(part.args)]
+                found += [
+                    name
+                    for name, word in zip(names[1:], ("columns", "distinct", "extra"), strict=True)
+                    if word in given
+                ]
+            if isinstance(part, ast.Call) and getattr(part.func, "id", "") == "training_words":
+                found += [
+                    "--data",
+                    "--columns",
+                    "--distinct-people",
+                    "--extra",
+                    "--base",
+                    "--recipe",
+                    "--set",
+                    "--folds",
+                ]
+                found += ["--plan-seed", "--seed"]
+    return found
+
+
+def test_every_option_of_a_printed_command_exists() -> None:
+    checked, wrong = 0, []
+    for path in sorted((ROOT / "orchestrator").rglob("*.py")):
+        for node, words in printed_calls(path):
+            command = command_of(words)
+            known = {name for option in command.params for name in option.opts} | {"--help"} if command else set()
+            for option in options_of(node) if command else ():
+                checked += 1
+                if option not in known:
+                    wrong.append(f"{path.relative_to(ROOT)}:{node.lineno}: {' '.join(words)} has no {option}")
+    assert checked > 40
+    assert not wrong, "\n" + "\n".join(wrong)

@@ -1,0 +1,167 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import f1_score
+
+from orchestrator.artifacts.held_out import HeldOut, read_held_out
+from orchestrator.combining.answers import Answers, Voter
+from orchestrator.combining.combiners import SoftVote
+from orchestrator.core.errors import LeakError, PlanError, WorkspaceError
+from orchestrator.core.labels import CLASS_COUNTS, CLASSES, TASKS, columns_of, compose
+from orchestrator.core.metrics import macro_f1
+from orchestrator.data.folds import FoldPlan
+from orchestrator.ensembling.intervals import intervals
+from orchestrator.ensembling.out_of_fold import OutOfFold, added_by, evaluate, join, singles
+
+PLAN = FoldPlan(2, 0, {"a": 0, "b": 1, "c": 0, "d": 1}, ())
+
+
+def held_out(task: str, fold: int, persons: list[str], seed: int = 0) -> pd.DataFrame:
+    """Two photos a person, random answers."""
+    rng = np.random.default_rng([seed, fold, len(task)])
+    rows = [(f"{person}/{number}.jpg", person) for person in persons for number in range(2)]
+    table = pd.DataFrame(rows, columns=["path", "person"]).assign(fold=fold)
+    table["truth"] = rng.integers(0, len(CLASSES[task]), len(rows))
+    shares = rng.dirichlet(np.ones(len(CLASSES[task])), len(rows)).astype(np.float32)
+    return table.assign(**dict(zip(columns_of(task), shares.T, strict=True)))
+
+
+def files(folder: Path, tables: list[pd.DataFrame]) -> list[Path]:
+    paths = [folder / f"{number}.parquet" for number in range(len(tables))]
+    for path, table in zip(paths, tables, strict=True):
+        table.to_parquet(path)
+    return paths
+
+
+def test_members_answers_are_joined_photo_by_photo(tmp_path: Path) -> None:
+    parts = [held_out("age", 1, ["d", "b"]), held_out("age", 0, ["a", "c"])]
+    found = read_held_out("age", "age-0001", files(tmp_path, parts), PLAN)
+    assert list(found.photos["path"]) == [f"{person}/{number}.jpg" for person in "abcd" for number in range(2)]
+    row = parts[1].set_index("path").loc["c/1.jpg"]
+    assert found.probabilities[5].tolist() == row[columns_of("age")].tolist()
+    found.write(tmp_path / "again.parquet")
+    again = read_held_out("age", "age-0001", [tmp_path / "again.parquet"], PLAN)
+    assert again.photos.equals(found.photos)
+    assert np.array_equal(again.truth, found.truth)
+    assert np.array_equal(again.probabilities, found.probabilities)
+
+
+def test_a_person_judged_by_a_member_of_another_fold_is_a_leak(tmp_path: Path) -> None:
+    parts = [held_out("age", 0, ["a", "b"]), held_out("age", 1, ["d"])]
+    with pytest.raises(LeakError, match=r"2 photos were judged by a member of another fold"):
+        read_held_out("age", "age-0001", files(tmp_path, parts), PLAN)
+
+
+def test_a_person_judged_twice_is_a_leak(tmp_path: Path) -> None:
+    parts = [held_out("age", 0, ["a"]), held_out("age", 0, ["a", "c"])]
+    with pytest.raises(LeakError, match="judged twice"):
+        read_held_out("age", "age-0001", files(tmp_path, parts), PLAN)
+
+
+def test_missing_and_damaged_tables_and_strangers_are_told(tmp_path: Path) -> None:
+    with pytest.raises(WorkspaceError, match="missing"):
+        read_held_out("age", "age-0001", [tmp_path / "none.parquet"], PLAN)
+    (tmp_path / "cut.parquet").write_bytes(b"PAR1")
+    with pytest.raises(WorkspaceError, match="cannot be read"):
+        read_held_out("age", "age-0001", [tmp_path / "cut.parquet"], PLAN)
+    empty = held_out("age", 0, ["a", "c"])
+    empty.loc[2, "p(age <30)"] = np.nan
+    with pytest.raises(WorkspaceError, match=r"1 photos have no probabilities between 0 and 1, c/0.jpg among them"):
+        read_held_out("age", "age-0001", files(tmp_path, [empty]), PLAN)
+    with pytest.raises(PlanError, match="does not know 1 people"):
+        read_held_out("age", "age-0001", files(tmp_path, [held_out("age", 0, ["stranger"])]), PLAN)
+
+
+def of(task: str, table: pd.DataFrame) -> HeldOut:
+    columns = table[columns_of(task)].to_numpy()
+    return HeldOut(task, table[["path", "person", "fold"]], table["truth"].to_numpy(), columns)
+
+
+def whole(task: str, seed: int = 0) -> HeldOut:
+    parts = [held_out(task, 0, ["a", "c"], seed), held_out(task, 1, ["b", "d"], seed)]
+    return of(task, pd.concat(parts).sort_values("path", ignore_index=True))
+
+
+def test_an_evaluation_is_the_vote_scored_over_all_rows() -> None:
+    runs = {f"{task}-000{number}": whole(task) for task in TASKS for number in (1, 2)}
+    joined = join(runs)
+    found, combined = evaluate(joined, SoftVote())
+    truth = compose(*(runs[f"{task}-0001"].truth for task in TASKS))
+    for task in TASKS:
+        run = runs[f"{task}-0001"]
+        assert found[task].scores.macro_f1 == pytest.approx(macro_f1(run.truth, run.choice, len(CLASSES[task])))
+        assert np.array_equal(combined.decisions[task].choice, run.choice)
+        assert found[task].people == 4
+    assert np.array_equal(combined.label, compose(*(runs[f"{task}-0001"].choice for task in TASKS)))
+    assert np.array_equal(joined.label, truth)
+    assert found["label"].scores.macro_f1 == pytest.approx(macro_f1(truth, combined.label, 18))
+
+
+def test_runs_and_members_are_scored_alone_on_what_they_held_out() -> None:
+    runs = {f"{task}-0001": whole(task, 3) for task in TASKS}
+    for task, scores in singles(join(runs)).items():
+        run = runs[f"{task}-0001"]
+        assert [one["fold"] for one in scores] == [None, 0, 1]
+        for one in scores:
+            rows = np.ones(8, bool) if one["fold"] is None else run.photos["fold"].to_numpy() == one["fold"]
+            expected = macro_f1(run.truth[rows], run.choice[rows], len(CLASSES[task]))
+            assert (one["run"], one["photos"]) == (f"{task}-0001", rows.sum())
+            assert one["macro_f1"] == pytest.approx(expected)
+
+
+def test_runs_and_tasks_that_cover_other_photos_are_refused() -> None:
+    runs = {f"{task}-0001": whole(task) for task in TASKS}
+    half = of("age", held_out("age", 0, ["a", "c"]))
+    with pytest.raises(PlanError, match="do not cover the same held-out photos"):
+        join({**{name: one for name, one in runs.items() if one.task != "age"}, "age-0002": half})
+    with pytest.raises(PlanError, match="age-0001 covers 8 held-out photos and age-0002 4"):
+        join({**runs, "age-0002": half})
+
+
+def test_intervals_draw_people_not_photos() -> None:
+    rng = np.random.default_rng(0)
+    right = rng.random(200) < 0.8  # per person: all of a person's photos are right or wrong together
+    truth = np.zeros(200 * 7, int)
+    persons = pd.Series(np.repeat([f"p{number}" for number in range(200)], 7))
+    predicted = np.repeat(np.where(right, 0, 1), 7)
+    wide = intervals(persons, truth, predicted, 2)["accuracy"]
+    narrow = intervals(pd.Series([str(number) for number in range(1400)]), truth, predicted, 2)["accuracy"]
+    expected = 2 * 1.96 * np.sqrt(right.mean() * (1 - right.mean()) / 200)
+    assert wide.high - wide.low == pytest.approx(expected, rel=0.15)
+    assert (wide.high - wide.low) / (narrow.high - narrow.low) == pytest.approx(np.sqrt(7), rel=0.15)
+    assert wide.low < right.mean() < wide.high
+    assert intervals(persons, truth, predicted, 2) == intervals(persons, truth, predicted, 2)
+
+
+def test_what_a_voter_adds_is_the_vote_with_it_less_the_vote_without() -> None:
+    """Two good voters and one that always answers the first class; a voter that a task cannot do without is not listed."""
+    rng = np.random.default_rng(5)
+    rows = range(90)
+    photos = pd.DataFrame(
+        {"path": [f"{row:03}" for row in rows], "person": [f"p{row // 3}" for row in rows], "fold": 0}
+    )
+    truth, voters, arrays = {}, [], []
+    for task, classes in CLASS_COUNTS.items():
+        truth[task] = rng.integers(0, classes, 90)
+        good = [np.eye(classes)[truth[task]] * 0.4 + rng.dirichlet(np.ones(classes), 90) * 0.6 for _ in range(2)]
+        weak = np.tile(np.eye(classes)[0] * 0.9 + 0.1 / classes, (90, 1))
+        for name, array in zip(("one", "two", "weak"), [*good, weak] if task == "age" else good, strict=False):
+            voters.append(Voter(task, name))
+            arrays.append(np.asarray(array, np.float32))
+    answers = Answers(CLASS_COUNTS, 90, tuple(voters), tuple(arrays))
+    found = added_by(OutOfFold(photos, truth, answers), SoftVote())
+    assert list(found) == ["one", "two", "weak"]
+
+    def macro(without: str = "") -> float:
+        mean = {task: answers.of(task).where(lambda voter: voter.source != without).mean() for task in TASKS}
+        label = compose(*(mean[task].argmax(axis=1) for task in TASKS))
+        right = compose(*(truth[task] for task in TASKS))
+        return float(f1_score(right, label, labels=range(18), average="macro", zero_division=0))
+
+    for name in ("one", "two", "weak"):
+        assert found[name][0] == pytest.approx(macro() - macro(name), abs=1e-6)
+        assert found[name][1].low <= found[name][0] <= found[name][1].high
+    alone = answers.where(lambda voter: voter.source == "one" or voter.task == "age")
+    assert list(added_by(OutOfFold(photos, truth, alone), SoftVote())) == ["two", "weak"]

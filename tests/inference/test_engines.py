@@ -1,0 +1,346 @@
+"""Engines give torch's answers or are refused; what is chosen is what will be done first."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pandas as pd
+import pytest
+
+from orchestrator.combining.combiners import SoftVote
+from orchestrator.core.errors import ConfigError, EngineError
+from orchestrator.core.labels import TASKS
+from orchestrator.data.readers import read
+from orchestrator.inference import choice as trial
+from orchestrator.inference import options
+from orchestrator.inference.cache import CacheFiles
+from orchestrator.inference.choice import put_on_engines
+from orchestrator.inference.engines import TOLERANCE, Engine, TorchCall, _files, engines_here, open_runners
+from orchestrator.inference.export import Exports, write_onnx
+from orchestrator.inference.member import Member, load_members
+from orchestrator.inference.options import check_engine
+from orchestrator.inference.predictor import Predictor, start_predictor
+from orchestrator.inference.reader import Prepared
+from orchestrator.inference.runtime import start_runtime
+from orchestrator.inference.trunk import Split
+from tests.conftest import Done, member_files
+
+Orch = Callable[..., Done]
+
+
+@pytest.fixture
+def predictor(trained: Path) -> Predictor:
+    members = [one for task in TASKS for one in member_files(trained, f"{task}-0001", 0, 1)]
+    return start_predictor(load_members(members), SoftVote())
+
+
+@pytest.fixture
+def sample(predictor: Predictor, people: Path) -> list[Prepared]:
+    found = [predictor.reader.read(path) for path in read(people / "train").paths[:20]]
+    return [one for one in found if not isinstance(one, str)]
+
+
+def pixels_of(member: Member, sample: list[Prepared]) -> np.ndarray:
+    return np.stack([one.pixels[member.preprocess.geometry] for one in sample])
+
+
+def test_every_engine_answers_as_torch_does_and_each_member_for_itself(
+    predictor: Predictor, sample: list[Prepared], tmp_path: Path
+) -> None:
+    exports = Exports(tmp_path)
+    written: list[tuple[int, int]] = []
+    exports.make(predictor.runtime.splits, lambda done, total: written.append((done, total)))
+    assert written == [(number, 6) for number in range(1, 7)]
+    exports.make(predictor.runtime.splits, lambda done, total: written.append((done, total)))
+    assert len(written) == 6  # what is there is not made again
+    here = engines_here("cpu")
+    assert {engine.name for engine in here} == {"torch", "onnx", "openvino"}
+    for engine in here:
+        answers = []
+        runners = open_runners(predictor.runtime.splits, engine, exports.path, "cpu", 2)
+        for member, reference, runner in zip(predictor.members, predictor.runtime.runners, runners, strict=True):
+            pixels = pixels_of(member, sample)
+            answers.append(runner(pixels))
+            assert answers[-1].dtype == np.float32
+            assert np.abs(answers[-1] - reference(pixels)).max() <= TOLERANCE[engine.precision]
+            one_by_one = np.concatenate([runner(pixels[row : row + 1]) for row in range(3)])
+            assert np.allclose(one_by_one, answers[-1][:3], atol=TOLERANCE[engine.precision])
+        assert np.abs(answers[0] - answers[1]).max() > 1e-4  # two folds share a trace, never their weights
+
+
+def test_an_export_with_other_answers_is_refused_by_name(
+    predictor: Predictor, sample: list[Prepared], tmp_path: Path
+) -> None:
+    exports, splits = Exports(tmp_path), predictor.runtime.splits[:2]
+    paths = [exports.path(one.own) for one in splits]
+    assert len(list(write_onnx(dict.fromkeys(paths, (splits[1].member, splits[1].own))))) == 2
+    with pytest.raises(EngineError, match="does not give torch's answers for 1 of 2 members") as caught:
+        exports.check(splits, Engine("onnx"), lambda member: pixels_of(member, sample))
+    assert [problem.where for problem in caught.value.problems] == ["mask-0001/fold-0"]
+    assert "allowed: 0.0001" in str(caught.value)
+    paths[0].write_bytes(b"no network")
+    for engine in (Engine("onnx"), Engine("openvino")):
+        with pytest.raises(
+            EngineError, match=f"{engine} cannot open this export of mask-0001/fold-0 .*Delete the file"
+        ):
+            open_runners(splits, engine, exports.path, "cpu", 1)
+
+
+def test_a_check_on_few_photos_is_looked_at_again_with_more(
+    predictor: Predictor, sample: list[Prepared], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exports, one = Exports(tmp_path), predictor.runtime.splits[0]
+    exports.make([one])
+    pixels = pixels_of(one.member, sample)
+    exports.difference(one, Engine("onnx"), pixels[:1])
+    assert exports.photos(one, Engine("onnx")) == 1
+    exports = Exports(tmp_path)
+    exports.difference(one, Engine("onnx"), pixels)
+    assert exports.photos(one, Engine("onnx")) == len(pixels) == 20
+    monkeypatch.setattr("orchestrator.inference.export.open_runners", lambda *_: pytest.fail("checked already"))
+    exports.difference(one, Engine("onnx"), pixels[:5])
+
+
+def test_fp32_means_fp32_even_where_a_recipe_says_otherwise(
+    predictor: Predictor, sample: list[Prepared], tmp_path: Path
+) -> None:
+    runtime, _ = put_on_engines(predictor.runtime, sample, 5, "torch", True, tmp_path)
+    assert {runner.own.precision for runner in runtime.runners} == {"fp32"}
+
+
+def test_a_network_that_gives_no_numbers_never_passes(
+    predictor: Predictor, sample: list[Prepared], tmp_path: Path
+) -> None:
+    exports, one = Exports(tmp_path), predictor.runtime.splits[0]
+    exports.make([one])
+    model = onnx.load(exports.path(one.own))
+    for tensor in model.graph.initializer:
+        if tensor.name.endswith("conv_stem.weight"):
+            tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor) * np.nan, tensor.name))
+    onnx.save(model, exports.path(one.own))
+    with pytest.raises(EngineError, match="differ by up to inf"):
+        exports.check([one], Engine("onnx"), lambda member: pixels_of(member, sample))
+
+
+def test_few_photos_never_wait_for_an_export(predictor: Predictor, sample: list[Prepared], tmp_path: Path) -> None:
+    as_loaded = (predictor.runtime, [])
+    assert put_on_engines(predictor.runtime, sample, 5, "auto", False, tmp_path) == as_loaded
+    assert not list(tmp_path.iterdir())
+    Exports(tmp_path).make(predictor.runtime.splits)
+    assert (
+        put_on_engines(predictor.runtime, sample, 256, "auto", False, tmp_path) == as_loaded
+    )  # nor for one to be opened
+
+
+def test_what_will_be_done_first_is_chosen_and_remembered(
+    predictor: Predictor, sample: list[Prepared], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates = {"torch fp32": 1.0, "torch bf16": 2.0, "onnx fp32": 3.0, "openvino fp32": 4.0, "openvino bf16": 5.0}
+    measured: list[str] = []
+
+    def measure(self: object, one: Split, engine: Engine) -> float:
+        measured.append(str(engine))
+        return rates[str(engine)]
+
+    monkeypatch.setattr(trial._Trial, "rate", measure)
+    before = predictor.runtime
+    after, chosen = put_on_engines(before, sample, 100_000, "auto", True, tmp_path)
+    assert {str(one.engine) for one in chosen} == {"openvino fp32"}
+    assert sorted(task for one in chosen for task in one.tasks) == ["age", "gender", "mask"]
+    assert all(one.difference <= 1e-4 for one in chosen)
+    assert not set(map(id, before.runners)) & set(map(id, after.runners))
+    assert all(isinstance(runner.own, TorchCall) for runner in before.runners)  # goes on answering while it is replaced
+    assert "bf16" not in " ".join(measured)  # exact leaves it out
+    rates["torch fp32"] = 100.0
+    _, again = put_on_engines(before, sample, 100_000, "auto", True, tmp_path)
+    assert {str(one.engine) for one in again} == {"torch fp32"}
+
+
+def test_a_service_takes_the_best_rate_whatever_the_exports_cost(
+    predictor: Predictor, sample: list[Prepared], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody knows how many photos will come: a handful at first does not keep it on the slower engine."""
+    rates = {"torch fp32": 1000.0, "onnx fp32": 1100.0}
+    monkeypatch.setattr(trial._Trial, "rate", lambda self, one, engine: rates.get(str(engine), 0.0))
+    for photos, engines in ((300, set()), (None, {"onnx fp32"})):
+        _, chosen = put_on_engines(predictor.runtime, sample[:3], photos, "auto", True, tmp_path / str(photos))
+        assert {str(one.engine) for one in chosen} == engines
+
+
+def test_an_engine_that_fails_the_check_is_passed_over(
+    predictor: Predictor, sample: list[Prepared], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exports = Exports(tmp_path)
+    last = predictor.runtime.splits[-1]
+    for path in write_onnx(
+        {exports.path(one.own): (last.member, last.own) for one in predictor.runtime.splits}
+    ):  # all age's last
+        files = CacheFiles(tmp_path)
+        files.write_notes(path.with_suffix(".json"), "export", {"sha256": files.sha256(path), "checks": {}})
+    monkeypatch.setattr(trial._Trial, "rate", lambda self, one, engine: 1.0 if engine.name == "torch" else 9.0)
+    _, chosen = put_on_engines(predictor.runtime, sample, 100_000, "auto", True, tmp_path)
+    assert {str(one.engine) for one in chosen} == {"torch fp32"}
+    with pytest.raises(EngineError, match="does not give torch's answers"):
+        put_on_engines(predictor.runtime, sample, 100_000, "onnx", True, tmp_path)
+
+
+def test_rates_are_measured_once_and_damaged_records_are_measured_anew(
+    predictor: Predictor, sample: list[Prepared], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    monkeypatch.setattr(trial, "_measure", lambda runner, pixels, sharing: calls.append(len(pixels)) or 7.0)
+    put_on_engines(predictor.runtime, sample[:1], 1, "onnx", True, tmp_path)
+    assert calls == [16] * 3  # a single photo is repeated: rates are those of a full call
+    put_on_engines(predictor.runtime, sample[:1], 1, "onnx", True, tmp_path)
+    assert len(calls) == 3
+    (tmp_path / "trials.json").write_text("{")
+    put_on_engines(predictor.runtime, sample[:1], 1, "onnx", True, tmp_path)
+    assert len(calls) == 6
+    assert json.loads((tmp_path / "trials.json").read_text())
+
+
+DAMAGES = ("deleted", "cut", "empty", "bit", "other", "shape", "folder", "link")
+
+
+def damage(path: Path, how: str, other: Path) -> None:
+    """Damages a file of the cache for real."""
+    whole = path.read_bytes()
+    middle = len(whole) // 2
+    path.unlink()
+    if how == "folder":
+        path.mkdir()
+        (path / "inside").write_text("x")
+    elif how == "link":
+        path.symlink_to("nowhere")
+    elif how != "deleted":
+        path.write_bytes({
+            "cut": whole[:middle], "empty": b"", "other": other.read_bytes(), "shape": b'{"format": 1, "digest": []}',
+            "bit": whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :],
+        }[how])  # fmt: skip
+
+
+def test_damaged_exports_and_notes_are_made_anew_with_a_word(
+    predictor: Predictor, sample: list[Prepared], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: list[str]
+) -> None:
+    one, two = predictor.runtime.splits[:2]
+    right = predictor.runtime.runners[0](pixels_of(one.member, sample))
+    exports = Exports(tmp_path)
+    exports.make([one, two])
+    exports.check([one, two], Engine("onnx"), lambda member: pixels_of(member, sample))
+    whole = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert len(whole) == 4
+
+    def put_back(missing: dict[Path, object]) -> Iterator[Path]:
+        for path in missing:  # a trace takes seconds; what it writes is known
+            path.write_bytes(whole[path.name])
+            yield path
+
+    monkeypatch.setattr("orchestrator.inference.export.write_onnx", put_back)
+    for suffix in (".onnx", ".json"):
+        for how in DAMAGES:
+            path = exports.path(one.own).with_suffix(suffix)
+            damage(path, how, exports.path(two.own).with_suffix(suffix))
+            told.clear()
+            again = Exports(tmp_path)
+            again.make([one, two])
+            assert again.check([one, two], Engine("onnx"), lambda member: pixels_of(member, sample)) < 1e-4
+            (runner,) = open_runners([one], Engine("onnx"), again.path, "cpu", 1)
+            assert np.abs(runner(pixels_of(one.member, sample)) - right).max() < 1e-4
+            if how != "deleted":
+                assert any(str(path) in word and word.endswith("it is made anew.") for word in told), (
+                    suffix,
+                    how,
+                    told,
+                )
+            assert {entry.name: entry.read_bytes() for entry in tmp_path.iterdir()} == whole, (suffix, how)
+            told.clear()
+            Exports(tmp_path).make([one, two])
+            assert not told
+
+
+def test_damaged_trials_are_measured_anew_and_damaged_compiled_networks_compiled_anew(
+    predictor: Predictor, sample: list[Prepared], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: list[str]
+) -> None:
+    monkeypatch.setattr(trial, "_measure", lambda runner, pixels, sharing: 7.0)
+    some = start_runtime(predictor.members[:1])
+    right = some.runners[0](pixels_of(some.members[0], sample))
+
+    def run() -> list[str]:
+        told.clear()
+        runtime, _ = put_on_engines(some, sample, 1000, "openvino", True, tmp_path)
+        assert np.abs(runtime.runners[0](pixels_of(some.members[0], sample)) - right).max() < 1e-4
+        return list(told)
+
+    assert run() == []
+    assert run() == []
+    (blob,) = (tmp_path / "openvino").glob("*.blob")
+    other = tmp_path / "other"
+    other.write_bytes(b"another")
+    for path in (tmp_path / "trials.json", blob, tmp_path / "openvino" / "blobs.json"):
+        for how in ("deleted", "cut", "bit", "other", "folder"):
+            damage(path, how, other)
+            _files.cache_clear()  # as a new command
+            words = run()
+            if how != "deleted":
+                assert any(str(path) in word for word in words), (path.name, how, words)
+            assert path.is_file()
+            assert run() == []
+
+
+def test_engines_that_are_unknown_not_installed_or_for_another_device_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="--engine onx; allowed: auto, torch, onnx, openvino. Did you mean 'onnx'?"):
+        check_engine("onx", "cpu")
+    with pytest.raises(ConfigError, match="runs on the CPU here, and --device is cuda"):
+        check_engine("openvino", "cuda")
+    monkeypatch.setattr(options, "find_spec", lambda name: None)
+    with pytest.raises(
+        ConfigError, match=r"needs onnx, onnxscript, onnxruntime, which .* pip install -e '.\[engines\]'"
+    ):
+        check_engine("onnx", "cpu")
+    assert {engine.name for engine in engines_here("cpu")} == {"torch"}
+
+
+@pytest.mark.parametrize("engine", ["onnx", "openvino"])
+def test_the_command_predicts_the_same_on_every_engine(
+    orch: Orch, people: Path, workspace: Path, tmp_path: Path, engine: str
+) -> None:
+    assert orch("ensemble", "-w", workspace).code == 0
+    tables = []
+    for name in ("torch", engine):
+        out = tmp_path / f"{name}.parquet"
+        words = ("--eval", people / "eval", "--out", tmp_path / "s.csv", "--probabilities", out, "-w", workspace)
+        done = orch("predict", *words, "--engine", name, "--precision", "fp32")
+        assert done.code == 0, done.err
+        assert (f"on {name} fp32" in done.err) == (name != "torch")
+        tables.append(pd.read_parquet(out))
+    assert tables[0]["label"].equals(tables[1]["label"])
+    columns = [column for column in tables[0] if column.startswith("p(")]
+    assert np.abs(tables[0][columns] - tables[1][columns]).to_numpy().max() < 1e-4
+    assert orch("predict", people / "eval", "-w", workspace, "--precision", "int8").code == 2
+
+
+def test_a_network_that_cannot_be_exported_is_told_with_the_way_out(
+    predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("no decomposition for aten::strange")
+
+    exports, one = Exports(tmp_path), predictor.runtime.splits[0]
+    with monkeypatch.context() as patch:
+        patch.setattr("torch.onnx.export", fail)
+        told = (
+            r"mask-0001/fold-0: its network \(test_efficientnet\) cannot be exported to ONNX \(RuntimeError: no decomp"
+        )
+        with pytest.raises(EngineError, match=told + ".*Use --engine torch"):
+            exports.make([one])
+    with monkeypatch.context() as patch:
+        patch.setattr("torch.onnx.export", lambda *_, **__: None)
+        with pytest.raises(EngineError, match="torch returned no ONNX program for test_efficientnet"):
+            exports.make([one])
+    with monkeypatch.context() as patch:
+        patch.setattr("onnxscript.optimizer.optimize", fail)
+        with pytest.raises(EngineError, match=r"cannot be written as ONNX \(RuntimeError\). Use --engine torch"):
+            exports.make([one])
+    assert not list(tmp_path.iterdir())
