@@ -9,8 +9,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 ORDER = (
-    "core", "combining", "data", "faces", "synthetic", "recipes", "networks", "artifacts", "training", "ensembling", "execution",
-    "inference", "pipeline", "experiments", "bench", "cli",
+    "core", "combining", "data", "faces", "synthetic", "recipes", "models", "networks", "artifacts", "training", "ensembling",
+    "execution", "inference", "pipeline", "experiments", "bench", "cli",
 )  # fmt: skip
 """Packages from the lowest layer up."""
 

@@ -1,21 +1,26 @@
-"""The three specialists by task, and the joint network beside them: the only file that imports `models`."""
+"""The three specialists by task, and the joint network beside them: the only file that imports what stands in `models/`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from importlib import import_module
 
-from models.age import SPECIALIST as AGE
-from models.gender import SPECIALIST as GENDER
-from models.joint import SPECIALIST as JOINT
-from models.mask import SPECIALIST as MASK
 from orchestrator.core.errors import ConfigError, nearest
+from orchestrator.core.labels import JOINT, TASKS
 from orchestrator.specialist import Specialist
 
-__all__ = ["SPECIALISTS", "TRAINABLE", "trainable"]
+__all__ = ["SPECIALISTS", "TRAINABLE", "chosen", "trainable"]
 
-SPECIALISTS: Mapping[str, Specialist] = {specialist.name: specialist for specialist in (MASK, GENDER, AGE)}
 
-TRAINABLE: Mapping[str, Specialist] = {**SPECIALISTS, JOINT.name: JOINT}
+def _specialist(task: str) -> Specialist:
+    found = import_module(f"orchestrator.models.{task}").SPECIALIST
+    assert isinstance(found, Specialist)
+    return found
+
+
+SPECIALISTS: Mapping[str, Specialist] = {task: _specialist(task) for task in TASKS}
+
+TRAINABLE: Mapping[str, Specialist] = {**SPECIALISTS, JOINT: _specialist(JOINT)}
 """All that has recipes and runs: the specialists, and what answers for all tasks at once."""
 
 
@@ -28,3 +33,18 @@ def trainable(name: str) -> Specialist:
     if name not in TRAINABLE:
         raise ConfigError(f"'{name}' is no specialist; allowed: {', '.join(TRAINABLE)}.{nearest(name, TRAINABLE)}")
     return TRAINABLE[name]
+
+
+def chosen(tasks: Sequence[str]) -> Mapping[str, Specialist]:
+    """Some of the three specialists by their tasks, in the order of the label's digits.
+
+    Raises:
+        ConfigError: a word is no task, or there is none.
+    """
+    for task in tasks:
+        if task not in SPECIALISTS:
+            hint = nearest(task, TASKS)
+            raise ConfigError(f"--tasks {','.join(tasks)}: '{task}' is no task; allowed: {', '.join(TASKS)}.{hint}")
+    if not tasks:
+        raise ConfigError(f"--tasks: names no task; allowed: {', '.join(TASKS)}.")
+    return {task: SPECIALISTS[task] for task in TASKS if task in tasks}

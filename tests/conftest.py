@@ -98,7 +98,7 @@ def trained(people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from orchestrator.specialists import SPECIALISTS
 
     workspace = tmp_path_factory.mktemp("trained") / "runs"
-    asked = Settings(people / "train", workspace, changes=TINY, k=3, jobs=1, device="cpu")
+    asked = Settings(people / "train", workspace, changes=TINY, folds=3, jobs=1, device="cpu")
     report = train_all(asked, SPECIALISTS, Silent())
     assert report.complete, report.failures
     return workspace

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from models.age.label import SCALE, age_band
-from models.age.transforms import AUGMENT, GEOMETRY
 from orchestrator.core.labels import CLASSES
 from orchestrator.specialist import Specialist
+
+from .label import SCALE, age_band
+from .transforms import AUGMENT, GEOMETRY
 
 __all__ = ["SPECIALIST"]
 

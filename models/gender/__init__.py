@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from models.gender.label import gender_class
-from models.gender.transforms import AUGMENT, GEOMETRY
 from orchestrator.core.labels import CLASSES
 from orchestrator.specialist import Specialist
+
+from .label import gender_class
+from .transforms import AUGMENT, GEOMETRY
 
 __all__ = ["SPECIALIST"]
 

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from models.joint.label import label_of
-from models.joint.transforms import AUGMENT, GEOMETRY, KEEPS, KEEPS_OF_FACE
 from orchestrator.core.labels import CLASSES, JOINT, TASKS
 from orchestrator.specialist import Specialist
+
+from .label import label_of
+from .transforms import AUGMENT, GEOMETRY, KEEPS, KEEPS_OF_FACE
 
 __all__ = ["SPECIALIST"]
 

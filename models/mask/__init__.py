@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from models.mask.label import mask_class
-from models.mask.transforms import AUGMENT, GEOMETRY, KEEPS, KEEPS_OF_FACE
 from orchestrator.core.labels import CLASSES
 from orchestrator.specialist import Specialist
+
+from .label import mask_class
+from .transforms import AUGMENT, GEOMETRY, KEEPS, KEEPS_OF_FACE
 
 __all__ = ["SPECIALIST"]
 

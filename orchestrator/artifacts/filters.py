@@ -92,7 +92,7 @@ def conditions_of(text: str, keys: Sequence[str], numbers: Collection[str] = ())
         wrong.add(
             ConfigError(f"--where: '{rest.strip()}' is no condition. Write KEY=VALUE, as in 'task=age score>0.8'.")
         )
-    wrong.tell()
+    wrong.raise_if_any()
     return found
 
 

@@ -25,7 +25,7 @@ from orchestrator.core.sealed import read_sealed, write_sealed
 if TYPE_CHECKING:
     from orchestrator.recipes.schema import Recipe
 
-__all__ = ["COMPLETE", "RECORD", "RUN_LOCK", "UNFINISHED", "RunRecord", "member_folder", "run_key"]
+__all__ = ["COMPLETE", "RECORD", "RUN_FORMAT", "RUN_LOCK", "UNFINISHED", "RunRecord", "member_folder", "run_key"]
 
 RUN_FORMAT = 3
 KIND = "run"

@@ -69,4 +69,4 @@ def check_load(parts: Sequence[str], load: Load, specialists: Mapping[str, Speci
             raise ConfigError(
                 f"--recipe {load.recipe}: trains only heads ({', '.join(heads)}); measure one that trains networks."
             )
-    wrong.tell()
+    wrong.raise_if_any()

@@ -23,7 +23,7 @@ from orchestrator.inference.export import CHECK_PHOTOS, Exports
 from orchestrator.inference.member import Member
 from orchestrator.inference.predictor import Predictor
 from orchestrator.inference.reader import Prepared, stacked
-from orchestrator.inference.trunk import whole
+from orchestrator.inference.shared_backbone import whole
 
 __all__ = ["bench_prediction", "naive_answers"]
 

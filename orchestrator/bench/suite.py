@@ -126,7 +126,7 @@ def _made(
         load.folder / "runs",
         recipes=(load.recipe,),
         changes=("epochs=1", "evaluate_every=1"),
-        k=folds,
+        folds=folds,
         device=device,
     )
     report = train_all(settings, specialists, listen)

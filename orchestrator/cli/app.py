@@ -16,7 +16,7 @@ from orchestrator.cli import BEGAN, console
 from orchestrator.cli.endings import debugging, ending_of, interrupts, out_of_memory, stop_code, tell
 from orchestrator.cli.groups import Entry, LazyGroup
 from orchestrator.cli.limits import in_child, is_limited
-from orchestrator.cli.streams import in_utf8, settle_streams
+from orchestrator.cli.streams import configure_streams, in_utf8
 
 __all__ = ["ENTRIES", "app", "main", "program"]
 
@@ -147,7 +147,7 @@ def program() -> None:
 
 def _without_memory() -> int:
     """Tells that the command was ended for want of memory, and gives the exit code for that."""
-    settle_streams()
+    configure_streams()
     ending = out_of_memory()
     tell(ending, "--json" in sys.argv[1:])
     return ending.code
@@ -159,7 +159,7 @@ def main(began: float | None = None) -> None:
     Args:
         began: when the process did, by time.monotonic; None: now.
     """
-    settle_streams()
+    configure_streams()
     console.begin(began)
     console.hear()
     json = "--json" in sys.argv[1:]

@@ -72,83 +72,99 @@ def bench(
 
 
 def _print(found: Mapping[str, Any]) -> None:
-    if "training" in found:
-        table = grid(
-            "training",
-            "specialist",
-            "floor photos/s",
-            "loop photos/s",
-            "efficiency",
-            "TFLOP/s",
-            "of matrix rate",
-            "peak MB",
-        )
-        for task, one in found["training"].items():
-            rates = [f"{one[name]['per_second']:.1f}" for name in ("floor", "loop")]
-            done = one["arithmetic"]
-            power = [f"{done['tflop_per_second']:.3g}", f"{done['share_of_matrix_rate']:.3f}"]
-            table.add_row(task, *rates, f"{one['efficiency']:.3f}", *power, f"{one['loop']['peak_mb']:,.0f}")
-        out().print(table)
-        stages = list(
-            dict.fromkeys(stage for one in found["training"].values() for stage in one["stages_ms_per_photo"])
-        )
-        table = grid("milliseconds a photo; decoding is paid once, into the store", "stage", *found["training"])
-        for stage in stages:
-            table.add_row(
-                stage, *(f"{one['stages_ms_per_photo'].get(stage, 0):.2f}" for one in found["training"].values())
-            )
-        out().print(table)
-    if "prediction" in found:
-        one = found["prediction"]
-        title = f"prediction: {one['photos']} photos from files, {one['members']} members, {one['threads']} cores"
-        table = grid(
-            title, "engine", "photos/s", "of its floor", "times naive", "same label", "vote differs by", "peak MB"
-        )
-        names = {"naive": "naive loop", "decoding": "decoding alone", "nothing_shared": "torch members, nothing shared"}
-        for key, name in names.items():
-            plain, times = one[key], one["naive"]["median"] / one[key]["median"]
-            table.add_row(name, f"{plain['per_second']:.1f}", "", f"{times:.2f}", "", "", f"{plain['peak_mb']:,.0f}")
-        for name, engine in one["engines"].items():
-            if "refused" in engine:
-                table.add_row(name, "refused", *[""] * 5)
-                say(f"{name} refused: {engine['refused'].splitlines()[0]}")
-                continue
-            table.add_row(
-                name, f"{engine['predict']['per_second']:.1f}", f"{engine['efficiency']:.3f}", f"{engine['times_naive']:.2f}",
-                f"{100 * engine['same_labels']:.2f} %", f"{engine['difference_of_votes']:.1e}",
-                f"{engine['predict']['peak_mb']:,.0f}",
-            )  # fmt: skip
-        out().print(table)
-    if "voting" in found:
-        table = grid(
-            "voting", "photos", "read once, s", "soft, s", "of memory's pace", "hard, s", "of memory's pace", "peak MB"
-        )
-        for one in found["voting"].values():
-            times = {name: f"{one[name]['median']:.3f}" for name in ("read once", "soft", "hard")}
-            shares = {name: f"{value:.2f}" for name, value in one["efficiency"].items()}
-            peak = f"{one['soft']['peak_mb']:,.0f}"
-            row = (times["read once"], times["soft"], shares["soft"], times["hard"], shares["hard"], peak)
-            table.add_row(f"{one['photos']:,}", *row)
-        out().print(table)
-    if "growth" in found:
-        table = grid("growth", "what", "seconds", "photos/s", "peak MB")
-        for name, one in found["growth"].items():
-            table.add_row(name, f"{one['median']:.2f}", f"{one['per_second']:.1f}", f"{one['peak_mb']:,.0f}")
-        out().print(table)
-    if "commands" in found:
-        from orchestrator.bench.commands import PREDICT
+    for name, show in (
+        ("training", _print_training),
+        ("prediction", _print_prediction),
+        ("voting", _print_voting),
+        ("growth", _print_growth),
+        ("commands", _print_commands),
+    ):
+        if name in found:
+            show(found[name])
 
-        one = found["commands"]
-        table = grid(
-            "commands, as a shell starts them", "command", "seconds", "CPU seconds", "peak MB", "times imports",
-            "times smallest",
+
+def _print_training(found: Mapping[str, Any]) -> None:
+    """Specialists beside their floors, then stage by stage."""
+    table = grid(
+        "training",
+        "specialist",
+        "floor photos/s",
+        "loop photos/s",
+        "efficiency",
+        "TFLOP/s",
+        "of matrix rate",
+        "peak MB",
+    )
+    for task, one in found.items():
+        rates = [f"{one[name]['per_second']:.1f}" for name in ("floor", "loop")]
+        done = one["arithmetic"]
+        power = [f"{done['tflop_per_second']:.3g}", f"{done['share_of_matrix_rate']:.3f}"]
+        table.add_row(task, *rates, f"{one['efficiency']:.3f}", *power, f"{one['loop']['peak_mb']:,.0f}")
+    out().print(table)
+    stages = list(dict.fromkeys(stage for one in found.values() for stage in one["stages_ms_per_photo"]))
+    table = grid("milliseconds a photo; decoding is paid once, into the store", "stage", *found)
+    for stage in stages:
+        table.add_row(stage, *(f"{one['stages_ms_per_photo'].get(stage, 0):.2f}" for one in found.values()))
+    out().print(table)
+
+
+def _print_prediction(found: Mapping[str, Any]) -> None:
+    """Engines beside plain ways to do the same."""
+    title = f"prediction: {found['photos']} photos from files, {found['members']} members, {found['threads']} cores"
+    table = grid(title, "engine", "photos/s", "of its floor", "times naive", "same label", "vote differs by", "peak MB")
+    names = {"naive": "naive loop", "decoding": "decoding alone", "nothing_shared": "torch members, nothing shared"}
+    for key, name in names.items():
+        plain, times = found[key], found["naive"]["median"] / found[key]["median"]
+        table.add_row(name, f"{plain['per_second']:.1f}", "", f"{times:.2f}", "", "", f"{plain['peak_mb']:,.0f}")
+    for name, engine in found["engines"].items():
+        if "refused" in engine:
+            table.add_row(name, "refused", *[""] * 5)
+            say(f"{name} refused: {engine['refused'].splitlines()[0]}")
+            continue
+        table.add_row(
+            name, f"{engine['predict']['per_second']:.1f}", f"{engine['efficiency']:.3f}", f"{engine['times_naive']:.2f}",
+            f"{100 * engine['same_labels']:.2f} %", f"{engine['difference_of_votes']:.1e}",
+            f"{engine['predict']['peak_mb']:,.0f}",
         )  # fmt: skip
-        for name, cost in one["costs"].items():
-            smallest = one["times_exported"] if name == PREDICT else one["times_smallest"].get(name)
-            times = ["" if share is None else f"{share:.2f}" for share in (one["times_reference"].get(name), smallest)]
-            table.add_row(name, f"{cost['wall']:.2f}", f"{cost['cpu']:.2f}", f"{cost['peak_mb']:,.0f}", *times)
-        out().print(table)
-        say(
-            "Imports: `import typer, rich, pydantic`. Smallest: for one photo the exported program and `import torch`; for the "
-            "others the smallest Typer program of the kind."
-        )
+    out().print(table)
+
+
+def _print_voting(found: Mapping[str, Any]) -> None:
+    """Votes beside reading the answers once."""
+    table = grid(
+        "voting", "photos", "read once, s", "soft, s", "of memory's pace", "hard, s", "of memory's pace", "peak MB"
+    )
+    for one in found.values():
+        times = {name: f"{one[name]['median']:.3f}" for name in ("read once", "soft", "hard")}
+        shares = {name: f"{value:.2f}" for name, value in one["efficiency"].items()}
+        peak = f"{one['soft']['peak_mb']:,.0f}"
+        row = (times["read once"], times["soft"], shares["soft"], times["hard"], shares["hard"], peak)
+        table.add_row(f"{one['photos']:,}", *row)
+    out().print(table)
+
+
+def _print_growth(found: Mapping[str, Any]) -> None:
+    """What more photos take."""
+    table = grid("growth", "what", "seconds", "photos/s", "peak MB")
+    for name, one in found.items():
+        table.add_row(name, f"{one['median']:.2f}", f"{one['per_second']:.1f}", f"{one['peak_mb']:,.0f}")
+    out().print(table)
+
+
+def _print_commands(found: Mapping[str, Any]) -> None:
+    """Commands beside what they import."""
+    from orchestrator.bench.commands import PREDICT
+
+    table = grid(
+        "commands, as a shell starts them", "command", "seconds", "CPU seconds", "peak MB", "times imports",
+        "times smallest",
+    )  # fmt: skip
+    for name, cost in found["costs"].items():
+        smallest = found["times_exported"] if name == PREDICT else found["times_smallest"].get(name)
+        times = ["" if share is None else f"{share:.2f}" for share in (found["times_reference"].get(name), smallest)]
+        table.add_row(name, f"{cost['wall']:.2f}", f"{cost['cpu']:.2f}", f"{cost['peak_mb']:,.0f}", *times)
+    out().print(table)
+    say(
+        "Imports: `import typer, rich, pydantic`. Smallest: for one photo the exported program and `import torch`; for the "
+        "others the smallest Typer program of the kind."
+    )

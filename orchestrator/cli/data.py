@@ -17,8 +17,8 @@ from orchestrator.cli.options import (  # fmt: skip
     PlanSeedOption,
     TasksOption,
     WorkspaceOption,
-    chosen_tasks,
     column_names,
+    words_of,
 )
 from orchestrator.core.commands import orch, shown
 from orchestrator.core.errors import ConfigError, Problem, counted
@@ -57,9 +57,9 @@ def check_data(
 
     check_source(data)
     from orchestrator.data.check import check
-    from orchestrator.specialists import SPECIALISTS
+    from orchestrator.specialists import chosen
 
-    needs = {task: SPECIALISTS[task].columns for task in chosen_tasks(tasks)}
+    needs = {task: specialist.columns for task, specialist in chosen(words_of(tasks)).items()}
     with counting("opening photos") as progress:
         findings = check(data, column_names(columns), needs, folds, progress, distinct=distinct)
     fatal = len(findings.fatal)

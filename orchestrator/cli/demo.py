@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from orchestrator.cli.bars import bars
 from orchestrator.cli.console import counting, elapsed, minutes, put, say
 from orchestrator.core.commands import orch
 from orchestrator.core.errors import DataError
+
+if TYPE_CHECKING:
+    from orchestrator.ensembling.build import Built
 
 __all__ = ["demo"]
 
@@ -34,31 +38,33 @@ def demo(
       orch demo
       orch demo --out elsewhere --people 300
     """
-    from orchestrator.artifacts.workspace import Workspace
-    from orchestrator.cli.ensemble import PICTURE, draw_scores, print_built
+    from orchestrator import api
+    from orchestrator.cli.ensemble import draw_scores, print_built
     from orchestrator.cli.train import listening
-    from orchestrator.ensembling.build import build_ensemble
-    from orchestrator.ensembling.choosing import choose_runs
-    from orchestrator.pipeline import training as pipeline
-    from orchestrator.specialists import SPECIALISTS
 
     data, runs = folder / "people", folder / "runs"
     _people(folder, data, people, fresh)
     say(f"[2/4] training three specialists over {FOLDS} folds of people")
-    settings = pipeline.Settings(data / "train", runs, recipes=("demo",), k=FOLDS)
+    settings = api.Settings(data / "train", runs, recipes=("demo",), folds=FOLDS)
     with listening([], runs) as listen:
-        report = pipeline.train_all(settings, SPECIALISTS, listen)
+        report = api.train_all(settings, listen=listen)
     for (run, fold), reason in report.failures.items():
         say(f"{run} fold {fold} failed: {reason}")
     if not report.complete:
         raise typer.Exit(1)
     say("[3/4] fusing them, out of fold")
-    workspace = Workspace(runs)
-    built = build_ensemble(workspace, "soft", choose_runs(workspace))
+    built = api.ensemble(workspace=runs)
     draw_scores(built)
     print_built(built)
     say("[4/4] predicting people that no member has seen")
-    score = _predict(workspace, data, folder)
+    _conclude(folder, data, built, _predict(runs, data, folder))
+
+
+def _conclude(folder: Path, data: Path, built: Built, score: float) -> None:
+    """What came of it, where it is, and what to try next."""
+    from orchestrator.cli.ensemble import PICTURE
+
+    runs = built.record.folder.parent
     assert built.scored is not None  # its runs hold people out
     expected = built.scored.evaluation["label"].scores.macro_f1
     put(f"\nDone in {minutes(elapsed())}.")
@@ -110,27 +116,20 @@ def _people(folder: Path, data: Path, people: int, fresh: bool) -> None:
     draw_people(describe(read(data / "train")), folder / "people.png")
 
 
-def _predict(workspace: object, data: Path, folder: Path) -> float:
+def _predict(runs: Path, data: Path, folder: Path) -> float:
     """Writes the submission and returns its macro F1."""
     import pandas as pd
 
-    from orchestrator.artifacts.workspace import Workspace
+    from orchestrator import api
     from orchestrator.core.labels import LABELS
     from orchestrator.core.metrics import macro_f1
-    from orchestrator.data.contest import read_eval
-    from orchestrator.inference.opening import open_predictor
-    from orchestrator.inference.predictions import predict_photos
-    from orchestrator.inference.tables import write_submission
-    from orchestrator.networks.devices import resolve_device
     from orchestrator.pictures import contact_sheet
 
-    assert isinstance(workspace, Workspace)
-    contest = read_eval(data / "eval")
-    _, predictor = open_predictor(workspace, None, resolve_device("auto"))
-    with counting("predicting") as progress:
-        answers = predict_photos(predictor, contest.paths, False, progress)
-    write_submission(folder / "submission.csv", contest, answers)
+    with bars() as listen:
+        found = api.predict(
+            evaluation=data / "eval", workspace=runs, engine="torch", out=folder / "submission.csv", listen=listen
+        )
     truth = pd.read_csv(data / "eval" / "truth.csv")["ans"].to_numpy()
     predicted = pd.read_csv(folder / "submission.csv")["ans"].to_numpy()
-    contact_sheet(answers, folder / "answers.png", truth.tolist())
+    contact_sheet(found.answers, folder / "answers.png", truth.tolist())
     return macro_f1(truth, predicted, len(LABELS))

@@ -8,7 +8,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.cli.console import counting, grid, say, talk
+from orchestrator.cli.bars import Bars
+from orchestrator.cli.console import grid, say, talk
 from orchestrator.core.errors import counted
 from orchestrator.core.events import (
     Counted,
@@ -17,7 +18,6 @@ from orchestrator.core.events import (
     Event,
     MemberBegun,
     MemberEnded,
-    Stage,
     TrainingBegun,
     TrainingEnded,
 )
@@ -36,14 +36,7 @@ LINE_SECONDS = 10.0
 SURE_SECONDS = 20.0
 """Before which the time left is anybody's guess."""
 
-COUNTED: dict[Stage, tuple[str, str]] = {
-    "decode": ("decoding photos once", "decoded {} photos into the pixel store."),
-    "find faces": ("looking for faces once", "looked for faces in {} photos."),
-    "compute features": ("computing features once", "computed the features of {} photos."),
-}
-"""Stage -> what a bar says, and what is told at its end."""
-
-STYLES = {"failed": "red", "given up": "yellow", "cancelled": "yellow", "done": "green", "waiting": "dim"}
+STYLES = {"failed": "red", "pruned": "yellow", "cancelled": "yellow", "done": "green", "waiting": "dim"}
 
 
 @dataclass
@@ -92,15 +85,14 @@ class TrainingDisplay:
         self._members: dict[tuple[str, int | None], _Member] = {}
         self._lock = threading.RLock()  # events come from several threads
         self._live: Live | None = None
-        self._bar: Any = None
-        self._update: Any = None
+        self._bars = Bars()
         self._started = self._spoken = 0.0
 
     def __call__(self, event: Event) -> None:
         """Shows what has happened."""
         with self._lock:
             if isinstance(event, Counted):
-                self._count(event)
+                self._bars(event)
             elif isinstance(event, TrainingBegun):
                 self._begin(event)
             elif isinstance(event, TrainingEnded):
@@ -111,24 +103,10 @@ class TrainingDisplay:
     def close(self) -> None:
         """All has ended, or something stopped it; safe to call again."""
         with self._lock:
-            if self._bar is not None:
-                self._bar.__exit__(None, None, None)
-                self._bar = None
+            self._bars.close()
             live, self._live = self._live, None
         if live is not None:
             live.stop()
-
-    def _count(self, event: Counted) -> None:
-        doing, told = COUNTED.get(event.stage, (event.stage, ""))
-        if self._bar is None:
-            self._bar = counting(doing)
-            self._update = self._bar.__enter__()
-        self._update(event.done, event.total)
-        if event.done == event.total:
-            self._bar.__exit__(None, None, None)
-            self._bar = None
-            if told:
-                say(told.format(f"{event.total:,}"))
 
     def _begin(self, event: TrainingBegun) -> None:
         self._started = self._spoken = time.monotonic()

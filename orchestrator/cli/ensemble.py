@@ -11,7 +11,7 @@ import typer
 from orchestrator.cli.console import emit, grid, held_back, out, put, say, share
 from orchestrator.cli.options import JsonOption, WorkspaceOption
 from orchestrator.core.commands import orch
-from orchestrator.core.errors import ConfigError, counted
+from orchestrator.core.errors import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,27 +60,19 @@ def ensemble(
       orch ensemble --members joint=joint-0001
       orch ensemble --with other.parquet --with old_submission.csv
     """
-    from orchestrator.artifacts.workspace import Workspace
-    from orchestrator.combining import STRATEGIES
-    from orchestrator.core.errors import check_choice
-    from orchestrator.ensembling.choosing import choose_runs
+    from orchestrator import api
 
-    check_choice("--strategy", strategy, STRATEGIES)
-    if gone := [f"--with {path}: no such file." for path in external if not path.exists()]:
-        raise ConfigError("\n".join(gone))
-    place = Workspace(workspace)
-    runs = choose_runs(place, [*members, *(more or [])])
-    from orchestrator.ensembling.build import build_ensemble
-    from orchestrator.ensembling.external import each_once, read_external
-
-    for task, chosen in runs.items():
-        named = any(word.startswith(f"{task}=") for word in [*members, *(more or [])])
-        say(f"{task}: {', '.join(run.id for run in chosen)}{'' if named else ' (current)'}")
-    tables, twice = each_once([read_external(path) for path in external])
-    for note in twice:
-        say(f"note: {note}")
     with held_back() as notes:
-        built = build_ensemble(place, strategy, runs, scored=not no_score, external=tables)
+        built = api.ensemble(
+            workspace=workspace,
+            strategy=strategy,
+            members=[*members, *(more or [])],
+            external=external,
+            scored=not no_score,
+        )
+    for task, chosen in built.record.runs.items():
+        named = any(word.startswith(f"{task}=") for word in [*members, *(more or [])])
+        say(f"{task}: {', '.join(chosen)}{'' if named else ' (current)'}")
     for one in built.record.external:
         how = "there is no score, so it is for prediction alone"
         if one.matched is not None:

@@ -8,10 +8,9 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.console import counting, emit, grid, out, say
+from orchestrator.cli.bars import bars
+from orchestrator.cli.console import emit, grid, out, say
 from orchestrator.cli.options import JsonOption, WorkspaceOption
-from orchestrator.core.commands import orch
-from orchestrator.core.errors import ConfigError, Mistakes
 
 __all__ = ["export"]
 
@@ -45,36 +44,10 @@ def export(
       orch export --out exported --photos people/eval/images
       python exported/predict.py photo.jpg
     """
-    from orchestrator.core.outputs import Output, check_outputs
-    from orchestrator.inference.options import lacking, missing_packages
+    from orchestrator import api
 
-    wrong, output = Mistakes(), Output("--out", to, folder=True)
-    with wrong.kept():
-        if missing := missing_packages("onnx"):
-            raise ConfigError(f"`{orch('export', workspace=workspace)}` {lacking(missing)}.")
-    with wrong.kept():
-        check_outputs([output], workspace=workspace)
-    wrong.tell()
-    from orchestrator.artifacts.workspace import Workspace
-
-    place = Workspace(workspace)
-    record = place.ensemble(ensemble)
-    from orchestrator.artifacts.cards import read_card
-    from orchestrator.data.preprocessing import Preprocess
-    from orchestrator.inference.exporting import check_export, export_ensemble
-    from orchestrator.inference.predictions import find_photos
-
-    given = find_photos(photos) if photos else []
-    place.check_answering(record.id)
-    cards = [read_card(place.root / one.folder) for one in record.members]
-    geometries = [Preprocess.from_dict(card["preprocess"]).geometry for card in cards]
-    check_export(to, record, geometries, place.store, given)
-    from orchestrator.inference.opening import open_predictor
-
-    with counting("loading members") as progress:
-        name, predictor = open_predictor(place, record.id, "cpu", progress)
-    with counting("exporting members") as progress:
-        found = export_ensemble(predictor, name, to, place.cache / "engines", place.store, given, progress)
+    with bars() as listen:
+        name, found = api.export(to, photos=photos or [], workspace=workspace, ensemble=ensemble, listen=listen)
     if json:
         emit({"ensemble": name, "folder": str(to), "photos": found.photos, "differences": found.differences})
         return

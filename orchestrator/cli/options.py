@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.core.errors import ConfigError, nearest
-from orchestrator.core.labels import TASKS
+from orchestrator.core.errors import ConfigError
 
 __all__ = [
     "ColumnsOption",
@@ -30,8 +29,8 @@ __all__ = [
     "TrackOption",
     "ValidOnlyOption",
     "WorkspaceOption",
-    "chosen_tasks",
-    "column_names",
+
+    "column_names", "words_of",
 ]  # fmt: skip
 
 DataOption = Annotated[
@@ -92,21 +91,9 @@ TrackOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 
-def chosen_tasks(words: str) -> list[str]:
-    """The tasks of `--tasks`, in the order of the label's digits.
-
-    Raises:
-        ConfigError: a word is no task, or there is none.
-    """
-    chosen = [word.strip() for word in words.split(",") if word.strip()]
-    for word in chosen:
-        if word not in TASKS:
-            raise ConfigError(
-                f"--tasks {words}: '{word}' is no task; allowed: {', '.join(TASKS)}.{nearest(word, TASKS)}"
-            )
-    if not chosen:
-        raise ConfigError(f"--tasks: names no task; allowed: {', '.join(TASKS)}.")
-    return [task for task in TASKS if task in chosen]
+def words_of(text: str) -> list[str]:
+    """The words of an option that takes several with commas."""
+    return [word.strip() for word in text.split(",") if word.strip()]
 
 
 def column_names(columns: list[str]) -> dict[str, str]:

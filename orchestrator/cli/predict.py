@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orchestrator.cli.console import counting, emit, grid, out, print_stages, say, talk
+from orchestrator.cli.bars import bars
+from orchestrator.cli.console import emit, grid, out, print_stages, say, talk
 from orchestrator.cli.options import DeviceOption, JsonOption, ProfileOption, WorkspaceOption
-from orchestrator.combining import COLUMN, STRATEGIES
-from orchestrator.core.commands import orch
-from orchestrator.core.errors import ConfigError, Mistakes, counted
+from orchestrator.combining import COLUMN
+from orchestrator.core.errors import counted
 from orchestrator.core.labels import TASKS
-from orchestrator.core.stages import Stages
 
 if TYPE_CHECKING:
-    from orchestrator.artifacts.workspace import Workspace
-    from orchestrator.combining.combiners import Combiner
-    from orchestrator.data.contest import Eval
-    from orchestrator.inference.cascade import Cascade
+    from orchestrator.api import Predicted
     from orchestrator.inference.predictions import Prediction
-    from orchestrator.inference.predictor import Predictor
 
 __all__ = ["predict"]
 
-SHOWN, SHOWN_WITHOUT = 60, 5
+SHOWN, SHOWN_WITHOUT, SHOWN_FAILED = 60, 5, 20
 ANSWER_WIDTH = 40  # columns that label and the longest answer take
 
 
@@ -91,165 +87,58 @@ def predict(
       orch predict --eval people/eval --out submission.csv
       orch predict --eval people/eval --out answers.csv --on-error mark
     """
-    from orchestrator.core.errors import check_choice
-    from orchestrator.core.outputs import TABLES, Output, check_outputs
-    from orchestrator.data.readers import check_eval
-    from orchestrator.inference.options import check_cascade, check_device, check_engine
+    from orchestrator import api
 
-    wrong = Mistakes()
-    for option, value, allowed in (
-        ("--on-error", on_error, ("fail", "mark")),
-        ("--precision", precision, ("auto", "fp32")),
-        ("--strategy", strategy, STRATEGIES),
-    ):
-        with wrong.kept():
-            check_choice(option, value, allowed)
-    with wrong.kept():
-        check_device(device)
-    with wrong.kept():
-        check_engine(engine, device)
-    if (evaluation is None) == (not photos):
-        submission = orch("predict", "--eval", "DIR", "--out", "submission.csv", workspace=workspace)
-        wrong.add(ConfigError(f"give either photos or --eval DIR. Example: `{submission}`"))
-    if evaluation is not None and to is None:
-        wrong.add(ConfigError("--eval and --out go together: the folder to answer and the submission file to write."))
-    answers_out = None if to is None else Output("--out", to, (".csv",) if evaluation is not None else TABLES)
-    possible = (
-        answers_out,
-        None if probabilities is None else Output("--probabilities", probabilities, (".parquet",)),
-        None if picture is None else Output("--picture", picture, (".png",)),
-    )
-    outputs = [one for one in possible if one is not None]
-    if evaluation is not None:
-        with wrong.kept():
-            check_eval(evaluation)
-    with wrong.kept():
-        check_outputs(outputs, workspace=workspace)
-    wrong.tell()
-    from orchestrator.artifacts.workspace import Workspace
-
-    place = Workspace(workspace)
-    record, contest = None, None
-    paths: list[Path] = []
-    with wrong.kept():
-        record = place.ensemble(ensemble)
-        if cascade:
-            check_cascade(record.runs, record.external)
-    with wrong.kept():
-        contest, paths = _photos(photos or [], evaluation, on_error == "mark")
-    wrong.tell()
-    assert record is not None
-    from orchestrator.artifacts.origins import tables_of
-
-    check_outputs(outputs, [*paths, *([] if contest is None else [contest.table.path]), *tables_of(place)])
-    from orchestrator.inference.predictions import choose_engines, predict_photos
-    from orchestrator.inference.tables import write_answers, write_probabilities, write_submission
-
-    predictor = _open(place, record.id, ensemble is None, strategy, device, engine, len(paths))
-    with counting("writing exports") as progress:
-        exact, cache = precision == "fp32", place.cache / "engines"
-        on_engines = choose_engines(predictor, paths, engine, exact, cache, progress)
-    for chosen in on_engines.chosen:
-        say(f"{chosen}.")
-    stages = Stages(profile)
-    predictor = on_engines.predictor.timed(stages)
-    stops = _cascade(record.folder, predictor.combiner) if cascade else None
-    with counting("predicting") as progress:
-        answers = predict_photos(predictor, paths, on_error == "mark", progress, batch, stops, on_engines.known)
+    with bars() as listen:
+        found = api.predict(
+            photos or [],
+            evaluation=evaluation,
+            workspace=workspace,
+            ensemble=ensemble,
+            strategy=strategy,
+            on_error=on_error,
+            batch=batch,
+            engine=engine,
+            precision=precision,
+            cascade=cascade,
+            device=device,
+            out=to,
+            probabilities=probabilities,
+            picture=picture,
+            profile=profile,
+            listen=listen,
+        )
+    answers, failed = found.answers, found.failed
     if profile:
-        title, column = "seconds of all threads, by stage", f"{len(paths):,} photos"
-        print_stages(title, {column: stages.seconds}, talk() if json else None)
-    failed = [answer for answer in answers if answer.error]
-    if stops is not None and (could := (len(answers) - len(failed)) * len(predictor.members)):
-        say(f"asked {100 * sum(answer.asked for answer in answers) / could:.0f} % of the members.")
-    if answers_out is not None:
-        empty = f", {len(failed)} of them empty." if failed else "."
-        if contest is not None:
-            write_submission(answers_out.path, contest, answers)
-            say(f"{to}: {len(answers):,} rows in info.csv's order{empty}")
-        else:
-            write_answers(answers_out, answers)
-            say(f"{to}: {counted(len(answers), 'row')}, in the order of the photos{empty}")
-    if probabilities is not None:
-        keys = contest.names if contest is not None else [str(path) for path in paths]
-        write_probabilities(probabilities, keys, answers)
-        say(f"{probabilities}: probabilities of every photo.")
-    if picture is not None:
-        from orchestrator.pictures import contact_sheet
-
-        contact_sheet(answers, picture)
-        say(f"{picture}: photos with their answers.")
+        title, column = "seconds of all threads, by stage", counted(len(answers), "photo")
+        print_stages(title, {column: found.seconds}, talk() if json else None)
     if json:
         emit([answer.as_dict() for answer in answers])
     elif to is None:
         _print(answers)
     _tell_faces(answers)
-    if predictor.external:
-        changed = sum(answer.changed_by_external is True for answer in answers)
-        names = ", ".join(one.name for one in predictor.external)
-        for one in predictor.external:
-            named = one.matched(list(map(str, paths)))
-            say(f"{one.name}: answers for {named:,} of these {counted(len(paths), 'photo')}, by their paths.")
-        say(f"{names}: gave {changed:,} of {len(answers):,} photos another label than the members alone.")
-    for answer in failed[:20]:
+    _tell_external(found)
+    for answer in failed[:SHOWN_FAILED]:
         say(f"not read: {answer.path}: {answer.error}")
-    if len(failed) > 20:
-        say(f"... and {len(failed) - 20} more photos that could not be read.")
+    if len(failed) > SHOWN_FAILED:
+        say(f"... and {len(failed) - SHOWN_FAILED} more photos that could not be read.")
     if failed:
         raise typer.Exit(1)  # partly failed
 
 
-def _photos(photos: list[Path], evaluation: Path | None, missing_too: bool) -> tuple[Eval | None, list[Path]]:
-    """The contest's table, where it was asked for, and the photos to answer for."""
-    if evaluation is None:
-        from orchestrator.inference.predictions import find_photos
-
-        return None, find_photos(photos)
-    from orchestrator.data.contest import read_eval
-
-    contest = read_eval(evaluation, missing_too)
-    return contest, list(contest.paths)
-
-
-def _open(
-    workspace: Workspace, ensemble: str, current: bool, strategy: str | None, device: str, engine: str, photos: int
-) -> Predictor:
-    from orchestrator.inference.opening import open_predictor
-    from orchestrator.inference.options import check_engine
-    from orchestrator.inference.runtime import CALL
-    from orchestrator.networks.devices import resolve_device
-
-    place = resolve_device(device)
-    check_engine(engine, place)
-    sharing = photos > CALL or engine not in ("auto", "torch")
-    with counting("loading members") as progress:
-        name, predictor = open_predictor(workspace, ensemble, place, progress, strategy, sharing)
-    chosen = " (current)" if current else ""
-    say(f"ensemble {name}{chosen}: {len(predictor.members)} members, {predictor.combiner.name} vote, on {place}.")
-    return predictor
+def _tell_external(found: Predicted) -> None:
+    """For how many photos tables from elsewhere have answers, and how many labels they changed."""
+    answers = found.answers
+    for one in found.external:
+        named = one.matched([str(answer.path) for answer in answers])
+        say(f"{one.name}: answers for {named:,} of these {counted(len(answers), 'photo')}, by their paths.")
+    if found.external:
+        changed = sum(answer.changed_by_external is True for answer in answers)
+        names = ", ".join(one.name for one in found.external)
+        say(f"{names}: gave {changed:,} of {len(answers):,} photos another label than the members alone.")
 
 
-def _cascade(folder: Path, combiner: Combiner) -> Cascade:
-    from orchestrator.inference.cascading import read_cascade
-
-    kept = read_cascade(folder, combiner)
-    if kept is not None and kept.cascade.rate > 0:
-        say(
-            f"cascade of {folder.name}: {100 * kept.changed:.3g} % of labels changed on the {kept.photos:,} photos that it was "
-            f"measured on; up to {100 * kept.changed_at_most:.3g} % may elsewhere (95 % interval)."
-        )
-        return kept.cascade
-    from orchestrator.inference.cascade import EXACT
-
-    measure = orch("cascade", "PHOTOS", "--ensemble", folder.name, workspace=folder.parent)
-    say(
-        "cascade: exact, no label can change."
-        + ("" if not combiner.averages else f" `{measure}` finds out what saves more.")
-    )
-    return EXACT
-
-
-def _tell_faces(answers: list[Prediction]) -> None:
+def _tell_faces(answers: Sequence[Prediction]) -> None:
     """Photos that were answered by the crop for those without a face."""
     without = [answer for answer in answers if answer.face_found is False]
     for answer in without[:SHOWN_WITHOUT]:
@@ -264,7 +153,7 @@ def _shortened(path: Path, console: Any) -> str:
     return str(path) if len(str(path)) <= room else f"...{str(path)[3 - room :]}"
 
 
-def _print(answers: list[Prediction]) -> None:
+def _print(answers: Sequence[Prediction]) -> None:
     title = "agreement: share of members that chose the class, of the task on which they agree least"
     what = COLUMN[answers[0].strategy]
     numbers = [f"{what}({task})" for task in TASKS]

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.console import counting, emit, grid, out, say
+from orchestrator.cli.bars import bars
+from orchestrator.cli.console import emit, grid, out, say
 from orchestrator.cli.options import DeviceOption, JsonOption, WorkspaceOption
 from orchestrator.core.commands import orch
-from orchestrator.core.errors import ConfigError, Mistakes
 
 __all__ = ["pseudo"]
 
@@ -43,52 +43,20 @@ def pseudo(
       orch pseudo --eval people/eval --out pseudo.parquet
       orch train age --data people/train --extra pseudo.parquet
     """
-    from orchestrator.core.outputs import Output, check_outputs
-    from orchestrator.inference.options import check_device, check_threshold
+    from orchestrator import api
 
-    wrong, output = Mistakes(), Output("--out", to, (".csv", ".parquet"))
-    if (evaluation is None) == (not photos):
-        example = orch("pseudo", "--eval", "DIR", "--out", "pseudo.parquet", workspace=workspace)
-        wrong.add(ConfigError(f"give either photos or --eval DIR. Example: `{example}`"))
-    with wrong.kept():
-        check_threshold(threshold)
-    with wrong.kept():
-        check_device(device)
-    with wrong.kept():
-        check_outputs([output], workspace=workspace)
-    wrong.tell()
-    from orchestrator.artifacts.workspace import Workspace
-
-    place = Workspace(workspace)
-    record = place.ensemble(ensemble)
-    if evaluation is not None:
-        from orchestrator.data.contest import read_eval
-
-        contest = read_eval(evaluation)
-        paths = list(contest.paths)
-    else:
-        from orchestrator.inference.predictions import find_photos
-
-        contest, paths = None, find_photos(photos or [])
-    from orchestrator.inference.pseudo import check_labelling, check_names, pseudo_label, write_labels
-
-    place.check_answering(record.id)
-    plans = {name: place.run(name).plan for name in record.run_ids}
-    check_labelling(record, plans)
-    plan = next(str(one["digest"]) for one in plans.values() if one)
-    check_names(paths)
-    from orchestrator.artifacts.origins import tables_of
-
-    check_outputs([output], [*paths, *([] if contest is None else [contest.table.path]), *tables_of(place)])
-    from orchestrator.inference.opening import open_predictor
-    from orchestrator.networks.devices import resolve_device
-
-    with counting("loading members") as progress:
-        name, predictor = open_predictor(place, record.id, resolve_device(device), progress)
-    say(f"ensemble {name}: {len(predictor.members)} members, each fold's by themselves.")
-    with counting("labelling") as progress:
-        labels = pseudo_label(predictor, plan, paths, threshold, progress, skip_unreadable)
-    write_labels(labels, output)
+    with bars() as listen:
+        labels = api.pseudo_label(
+            photos or [],
+            out=to,
+            evaluation=evaluation,
+            threshold=threshold,
+            workspace=workspace,
+            ensemble=ensemble,
+            skip_unreadable=skip_unreadable,
+            device=device,
+            listen=listen,
+        )
     if json:
         emit({"out": str(to), "photos": labels.photos, "rows": len(labels.table), "labels_a_fold": labels.counts})
     else:

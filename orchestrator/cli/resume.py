@@ -41,15 +41,19 @@ def resume(
       orch resume age-0001 --data moved/people/train
       orch resume age-0001 --extra moved/more_faces.csv
     """
-    from orchestrator.artifacts.workspace import Workspace
+    from orchestrator import api
     from orchestrator.cli.train import after, conclude, listening
 
-    Workspace(workspace).run(run)
-    from orchestrator.pipeline.resuming import resume as go_on
-    from orchestrator.pipeline.settings import Settings
-    from orchestrator.specialists import TRAINABLE
-
-    settings = Settings(Path(), workspace, jobs=jobs, device=device, store=not no_store, profile=profile)
     with listening([], workspace) as listen:
-        report = go_on(workspace, run, TRAINABLE, listen, data, settings, extra)
+        report = api.resume(
+            run,
+            workspace=workspace,
+            data=data,
+            extra=extra,
+            jobs=jobs,
+            device=device,
+            store=not no_store,
+            profile=profile,
+            listen=listen,
+        )
     conclude(report, json, after(report.runs[0]))

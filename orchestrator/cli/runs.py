@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,10 @@ from orchestrator.cli.listing import chosen_facts, current_runs, facts_beside, p
 from orchestrator.cli.options import JsonOption, WorkspaceOption
 from orchestrator.core.commands import orch
 from orchestrator.core.errors import ConfigError, counted
+
+if TYPE_CHECKING:
+    from orchestrator.artifacts.annotations import Annotations
+    from orchestrator.artifacts.run import RunRecord
 
 __all__ = ["app"]
 
@@ -115,8 +119,7 @@ def show_run(
       orch runs show age-0001
     """
     from orchestrator.artifacts.annotations import Annotations
-    from orchestrator.artifacts.differences import chosen
-    from orchestrator.artifacts.summary import cards_of, run_as_dict, state_of
+    from orchestrator.artifacts.summary import run_as_dict, state_of
     from orchestrator.artifacts.workspace import Workspace
 
     record = Workspace(workspace).run(run)
@@ -124,60 +127,63 @@ def show_run(
     if json:
         emit({**run_as_dict(record), "note": notes.note, "tags": list(notes.tags)})
         return
-    state = state_of(record)
-    facts = grid(f"{record.id}: the {record.task} specialist, {state}", "", " ")
+    facts = grid(f"{record.id}: the {record.task} specialist, {state_of(record)}", "", " ")
     facts.columns[1].justify = "left"
+    for name, value in _facts(record, notes).items():
+        facts.add_row(name, value)
+    out().print(facts)
+    _print_members(record)
+
+
+def _facts(record: RunRecord, notes: Annotations) -> dict[str, str]:
+    """What a run was made from, how, and on which machine, in words."""
+    from orchestrator.artifacts.differences import chosen
+
+    settings, data, environment = chosen(record.recipe), record.data, record.environment
+    machine, extra = environment["hardware"], data.get("extra")
+    augment = [f"{key.removeprefix('augment.')}={settings[key]}" for key in settings if key.startswith("augment.")]
     plan = "none: trained on everything"
     if record.plan:
         plan = f"{record.plan['digest'][:12]}, {record.plan['k']} folds, seed {record.plan['seed']}"
-    settings = chosen(record.recipe)
-    machine, versions = record.environment["hardware"], record.environment["versions"]
-    for name, value in {
+    shared = "-"
+    if record.parent:
+        shared = f"{record.parent} (retrained here: fold {', '.join(map(str, record.retrained))})"
+    facts = {
         "created": record.created,
-        **({"note": notes.note} if notes.note else {}),
-        **({"tags": " ".join(notes.tags)} if notes.tags else {}),
+        "note": notes.note,
+        "tags": " ".join(notes.tags),
         "recipe": " ".join([recipe_of(record), *record.changes]),
         "seed": ", ".join(map(str, record.seeds)),
         "settings": "  ".join(f"{key}={value}" for key, value in settings.items() if not key.startswith("augment.")),
-        "augment": "  ".join(
-            f"{key.removeprefix('augment.')}={value}" for key, value in settings.items() if key.startswith("augment.")
-        )
-        or "nothing",
+        "augment": "  ".join(augment) or "nothing",
         "": "settings that are not named are at their defaults; --json gives all.",
         "initial weights": f"{record.initial_weights['source']} {record.initial_weights['sha256'][:12]}",
-        "data": f"{record.data['source']}: {record.data['photos']:,} photos of {record.data['people']:,} people, "
-        f"fingerprint {record.data['fingerprint'][:12]}",
-        **(
-            {
-                "extra photos": f"{extra['photos']:,}, of {', '.join(extra['sources'])}; fingerprint {extra['fingerprint'][:12]}"
-            }
-            if (extra := record.data.get("extra"))
-            else {}
-        ),
+        "data": f"{data['source']}: {data['photos']:,} photos of {data['people']:,} people, fingerprint "
+        f"{data['fingerprint'][:12]}",
+        "extra photos": f"{extra['photos']:,}, of {', '.join(extra['sources'])}; fingerprint {extra['fingerprint'][:12]}"
+        if extra
+        else "",
         "fold plan": plan,
         "held out": record.covers,
-        "shared with": f"{record.parent} (retrained here: fold {', '.join(map(str, record.retrained))})"
-        if record.parent
-        else "-",
+        "shared with": shared,
         "machine": f"{machine['processor']}, {machine['cores']} cores, {machine.get('gpu', 'no GPU')}; "
         f"{counted(record.threads, 'thread')} a member",
-        "versions": "  ".join(f"{name} {version}" for name, version in versions.items()),
-        "git": record.environment["git"] or "-",
+        "versions": "  ".join(f"{name} {version}" for name, version in environment["versions"].items()),
+        "git": environment["git"] or "-",
         "training": f"{record.seconds / 60:.1f} minutes, its own members added up",
         "folder": str(record.folder),
-    }.items():
-        facts.add_row(name, value)
-    out().print(facts)
-    members = grid(
-        "members, each on the people it did not see",
-        "fold",
-        "photos",
-        "epochs",
-        "best",
-        "accuracy",
-        "macro F1",
-        "minutes",
-    )
+    }
+    return {name: value for name, value in facts.items() if value or name not in ("note", "tags", "extra photos")}
+
+
+def _print_members(record: RunRecord) -> None:
+    """Each member's scores on the people whom it did not see."""
+    from orchestrator.artifacts.summary import cards_of
+
+    title, *columns = (
+        "members, each on the people it did not see", "fold", "photos", "epochs", "best", "accuracy", "macro F1", "minutes",
+    )  # fmt: skip
+    members = grid(title, *columns)
     for card in cards_of(record):
         scores = card["scores"]
         members.add_row(
@@ -241,24 +247,10 @@ def compare(
       orch runs compare age-0001 age-0002
       orch runs compare age-0001 age-0002 age-0005 --picture curves.png
     """
-    if len(set(run)) < 2:
-        example = orch("runs", "compare", "age-0001", "age-0002", workspace=workspace)
-        raise ConfigError(f"a comparison needs two runs or more, as in {example}.")
-    from orchestrator.artifacts.workspace import Workspace
-    from orchestrator.core.outputs import Output, check_outputs
-
-    if picture is not None:
-        check_outputs([Output("--picture", picture, (".png",))], workspace=workspace)
-    place = Workspace(workspace)
-    records = [place.run(name) for name in dict.fromkeys(run)]
+    from orchestrator import api
     from orchestrator.cli.comparison import print_comparison
-    from orchestrator.experiments.comparing import compare_runs
-    from orchestrator.experiments.curves import draw_comparison
-    from orchestrator.specialists import trainable
 
-    found = compare_runs(place, records, trainable(records[0].task))
-    if picture is not None:
-        draw_comparison(found, picture)
+    found = api.compare(run, workspace=workspace, picture=picture)
     if json:
         emit(found.as_dict())
         return

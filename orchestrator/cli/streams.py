@@ -14,7 +14,7 @@ import os
 import sys
 from typing import Any, TextIO
 
-__all__ = ["as_written", "in_utf8", "is_utf8", "settle_streams"]
+__all__ = ["as_written", "configure_streams", "in_utf8", "is_utf8"]
 
 GONE = (errno.EPIPE, errno.EBADF, errno.EIO, errno.ECONNRESET)
 """Nobody reads any more; EIO: a terminal that hung up. A full disk (`> file`) is none of them: that is told."""
@@ -67,7 +67,7 @@ def in_utf8() -> None:
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
 
 
-def settle_streams() -> None:
+def configure_streams() -> None:
     """Makes standard streams fit for any name and any reader; safe to repeat. Streams that were replaced (in tests) stay."""
     for descriptor in range(3):
         try:

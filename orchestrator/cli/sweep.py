@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,6 +24,7 @@ from orchestrator.cli.options import (
     ValidOnlyOption,
     WorkspaceOption,
     column_names,
+    words_of,
 )
 from orchestrator.cli.train import listening
 from orchestrator.core.commands import orch
@@ -32,13 +32,8 @@ from orchestrator.core.errors import ConfigError
 from orchestrator.core.labels import TASKS
 
 if TYPE_CHECKING:
-    from orchestrator.artifacts.run import RunRecord
-    from orchestrator.core.events import Listener
     from orchestrator.experiments.sweeps import Sweep
     from orchestrator.experiments.tuning import Stage
-    from orchestrator.pipeline.settings import Settings
-    from orchestrator.recipes.spaces import Space
-    from orchestrator.specialist import Specialist
 
 __all__ = ["sweep"]
 
@@ -102,7 +97,7 @@ def sweep(
     """Search for better settings of one specialist, or tune it stage by stage.
 
     Trials are drawn by Optuna, trained as runs and held against the recipe as it is; those that stay below the median of the
-    others are given up early, their checkpoints kept. The same command goes on with a search that was stopped or killed, and with
+    others are pruned, their checkpoints kept. The same command goes on with a search that was stopped or killed, and with
     more --trials one that has ended. Needs Optuna (the extra `sweep`).
 
     \b
@@ -112,68 +107,42 @@ def sweep(
       orch sweep age --data people/train --stages model,loss,lr --folds-used 1
       orch sweep age --print-space > space.toml
     """
-    from orchestrator.recipes.spaces import DEFAULT, STAGES, read_space, read_stages
+    from orchestrator.recipes.spaces import DEFAULT, STAGES
 
     if print_space:
         put((STAGES if stages else DEFAULT).removesuffix("\n"))
         return
-    from orchestrator.core.outputs import Output, check_outputs
-    from orchestrator.pipeline.retraining import base_run
-    from orchestrator.pipeline.settings import Settings, check_early
-    from orchestrator.recipes.load import choices_of
-    from orchestrator.recipes.schema import Recipe
+    from orchestrator import api
     from orchestrator.specialists import trainable
 
-    specialist = trainable(task)
+    trainable(task)
     if data is None:
         raise ConfigError("--data is missing: a folder with train.csv and images/, or a manifest.")
     if picture is not None and stages:
         raise ConfigError("--picture draws the trials of one search; leave it or --stages out.")
-    outputs = [
-        Output("--out", to, (".toml",)) if to else None,
-        Output("--picture", picture, (".png",)) if picture else None,
-    ]
-    inputs = [data, *([space] if space else []), *map(Path, choices_of((task,), recipe)[0].values()), *extra]
-    check_outputs(filter(None, outputs), inputs, workspace)
-    settings = Settings(
+    settings = api.Settings(
         data, workspace, column_names(columns), recipe, change, folds, folds_used or int(valid_only), seed, None, jobs, device,
-        not no_store, extra=extra, distinct=distinct,
+        not no_store, extra=extra, distinct_people=distinct,
     )  # fmt: skip
-    before = base_run(workspace, task, None)
-    check_early(settings, {task: specialist}, before)
-    names = [word.strip() for word in stages.split(",") if word.strip()]
-    spaces = read_stages(space, names) if stages else {"": read_space(space)}
-    for one in spaces.values():
-        one.check(specialist, recipe, change, Recipe.model_validate(before.recipe) if before else None)
     with listening(track, workspace) as listen:
         if stages:
-            winner = _staged(settings, specialist, spaces, trials, minutes, small, not no_prune, listen, json)
+            tuned = api.tune(
+                task, settings, stages=words_of(stages), space=space, trials=trials, minutes=minutes, small=small,
+                prune=not no_prune, out=to, listen=listen,
+            )  # fmt: skip
         else:
-            winner = _searched(settings, specialist, spaces[""], trials, minutes, not no_prune, listen, picture, json)
-    if to is not None and winner is not None:
-        _write(winner, to)
-
-
-def _searched(
-    settings: Settings, specialist: Specialist, space: Space, trials: int, minutes: float | None, prune: bool,
-    listen: Listener, picture: Path | None, json: bool,
-) -> RunRecord | None:  # fmt: skip
-    from orchestrator.artifacts.workspace import Workspace
-    from orchestrator.experiments.curves import draw_sweep
-    from orchestrator.experiments.sweeps import sweep as search
-
-    found = search(settings, specialist, space, listen, trials, minutes, prune)
-    if picture is not None:
-        draw_sweep(found, picture)
+            found = api.search(
+                task, settings, space=space, trials=trials, minutes=minutes, prune=not no_prune, out=to, picture=picture,
+                listen=listen,
+            )  # fmt: skip
     if json:
-        emit(found.as_dict())
+        emit([stage.as_dict() for stage in tuned] if stages else found.as_dict())
+    elif stages:
+        _print_stages(tuned)
     else:
         _print_sweep(found)
-        if picture is not None:
-            say(f"{picture}: every trial by its settings.")
-    best = found.best
-    better = best is not None and best.score is not None and best.score > found.reference_score
-    return Workspace(settings.workspace).run(best.run) if best and best.run and better else found.reference
+    if picture is not None and not json:
+        say(f"{picture}: every trial by its settings.")
 
 
 def _print_sweep(found: Sweep) -> None:
@@ -237,20 +206,6 @@ def _why_none(found: Sweep) -> str:
     return f"no trial is complete: {told}."
 
 
-def _staged(
-    settings: Settings, specialist: Specialist, stages: Mapping[str, Space], trials: int, minutes: float | None, small: float,
-    prune: bool, listen: Listener, json: bool,
-) -> RunRecord | None:  # fmt: skip
-    from orchestrator.experiments.tuning import tune
-
-    found = tune(settings, specialist, stages, listen, trials, minutes, small, prune)
-    if json:
-        emit([stage.as_dict() for stage in found])
-    else:
-        _print_stages(found)
-    return found[-1].after
-
-
 def _print_stages(found: list[Stage]) -> None:
     """Stage by stage: what was best, by how much, and whether the recipe moved."""
     from orchestrator.cli.comparison import next_step
@@ -289,14 +244,3 @@ def _print_stages(found: list[Stage]) -> None:
         return
     say(f"{last.id} is what tuning came to. Train it over all folds and with another --seed before trusting it.")
     say(next_step(last))
-
-
-def _write(run: RunRecord, to: Path) -> None:
-    from orchestrator.core.outputs import written
-    from orchestrator.recipes.load import recipe_as_toml
-    from orchestrator.recipes.schema import Recipe
-
-    with written(to) as temporary:
-        recipe = Recipe.model_validate({**run.recipe, "about": f"found by a search: {run.id}, from {run.recipe_name}"})
-        temporary.write_text(recipe_as_toml(recipe), encoding="utf-8")
-    say(f"{to}: the recipe of {run.id}.")

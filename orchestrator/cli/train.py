@@ -32,8 +32,8 @@ from orchestrator.cli.options import (  # fmt: skip
     TrackOption,
     ValidOnlyOption,
     WorkspaceOption,
-    chosen_tasks,
     column_names,
+    words_of,
 )
 from orchestrator.core.commands import orch
 from orchestrator.core.errors import ConfigError, WorkspaceError
@@ -82,21 +82,17 @@ def train_all(
       orch train-all --data people/train --recipe standard --recipe age=my.toml
       orch train-all --data faces.csv --columns path=file --columns person=id
     """
-    from orchestrator.pipeline.settings import Settings, check_early
-    from orchestrator.specialists import SPECIALISTS
+    from orchestrator import api
 
-    chosen = chosen_tasks(tasks)
-    settings = Settings(
+    chosen = words_of(tasks)
+    settings = api.Settings(
         data, workspace, column_names(columns), recipe or ["quick"], change, folds, folds_used or int(valid_only), seed,
         plan_seed, jobs, device, not no_store, profile, extra, distinct,
     )  # fmt: skip
-    check_early(settings, {task: SPECIALISTS[task] for task in chosen})
     with listening(track, workspace) as listen:
-        from orchestrator.pipeline import training as pipeline
-
-        report = pipeline.train_all(settings, {task: SPECIALISTS[task] for task in chosen}, listen)
+        report = api.train_all(settings, tasks=chosen, listen=listen)
     fuse = orch("ensemble", "--strategy", "soft", workspace=workspace)
-    conclude(report, json, f"next: {fuse}" if len(chosen) == len(TASKS) else "")
+    conclude(report, json, f"next: {fuse}" if set(chosen) == set(TASKS) else "")
 
 
 def train(
@@ -161,48 +157,37 @@ def train(
       orch train mask --data people/train --fold 2 --seed 1
       orch train age --data people/train --grid loss=focal,f1 lr=1e-3,3e-4
     """
-    from orchestrator.experiments.points import grid_points, settings_of
-    from orchestrator.pipeline.retraining import base_run, check_fold_numbers, settle
-    from orchestrator.pipeline.settings import Settings, check_early
-    from orchestrator.specialists import trainable
+    from orchestrator import api
 
-    specialist, grid = trainable(task), [*grid_words, *(more or [])]
-    settings = Settings(
+    grid = [*grid_words, *(more or [])]
+    settings = api.Settings(
         data, workspace, column_names(columns), recipe, change, folds, folds_used or int(valid_only), seed,
         plan_seed, jobs, device, not no_store, profile, extra, distinct,
     )  # fmt: skip
+    _check_grid(grid_words, more or [], bool(fold or base or again or profile))
+    with listening(track, workspace) as listen:
+        if grid:
+            report = api.train_grid(task, settings, grid=grid, listen=listen)
+        else:
+            report = api.train(task, settings, retrain_folds=fold, base=base, again=again, listen=listen)
+    if grid:
+        _conclude_grid(report, workspace, json)
+    else:
+        conclude(report, json, after(report.runs[0]))
+
+
+def _check_grid(grid_words: list[str], more: list[str], other: bool) -> None:
+    """Refuses words without --grid, and --grid beside options that it leaves no room for."""
     if more and not grid_words:
         each = " ".join(f"--set {word}" for word in more if "=" in word) or "--set KEY=VALUE"
         raise ConfigError(
             f"{' '.join(more)}: only --grid takes more words, to try each of several values: --grid {' '.join(more)}. "
             f"One value is set by {each}."
         )
-    if fold and settings.folds_used:
-        raise ConfigError(
-            "--fold trains some folds anew and shares the others; --valid-only and --folds-used train the first ones alone. Give "
-            "one of them."
-        )
-    if grid_words and (fold or base or again or profile):
+    if grid_words and other:
         raise ConfigError(
             "--grid trains whole combinations, each once: leave --fold, --base, --again and --profile out."
         )
-    before = base_run(workspace, task, base, bool(fold))
-    check_early(settings, {task: specialist}, before)
-    check_fold_numbers(fold, settle(settings, task, fold, before).k)
-    if grid_words:
-        settings_of(settings, specialist, grid_points(settings, specialist, grid), before)
-    with listening(track, workspace) as listen:
-        from orchestrator.experiments.grids import train_grid
-        from orchestrator.pipeline import training as pipeline
-
-        if grid_words:
-            report = train_grid(settings, specialist, grid, listen)
-        else:
-            report = pipeline.retrain(settings, specialist, listen, sorted(set(fold)), base, again)
-    if grid_words:
-        _conclude_grid(report, workspace, json)
-    else:
-        conclude(report, json, after(report.runs[0]))
 
 
 UNFINISHED = (

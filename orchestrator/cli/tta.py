@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.console import counting, emit, grid, out, put, say
-from orchestrator.cli.options import DeviceOption, JsonOption, WorkspaceOption, column_names
+from orchestrator.cli.bars import bars
+from orchestrator.cli.console import emit, grid, out, put, say
+from orchestrator.cli.options import DeviceOption, JsonOption, WorkspaceOption, column_names, words_of
 from orchestrator.core.commands import orch
-from orchestrator.core.errors import ConfigError, Mistakes, nearest
+
+if TYPE_CHECKING:
+    from orchestrator.api import Viewed
 
 __all__ = ["tta"]
 
@@ -44,47 +47,37 @@ def tta(
       orch tta age-0001 --views flip,zoom,zoom_flip
       orch tta age-0001 --keep && orch runs use age-0002
     """
-    from orchestrator.data.readers import check_source
-    from orchestrator.inference.options import check_device
-    from orchestrator.recipes.schema import View
+    from orchestrator import api
 
-    known = get_args(View)
-    wrong, wanted = Mistakes(), [word.strip() for word in views.split(",") if word.strip()]
-    for word in wanted:
-        if word not in known:
-            wrong.add(ConfigError(f"--views {word}; allowed: {', '.join(known)}.{nearest(word, known)}"))
-    if not wanted:
-        wrong.add(ConfigError(f"--views: names no view; allowed: {', '.join(known)}."))
-    with wrong.kept():
-        check_device(device)
-    names = None
-    with wrong.kept():
-        names = None if columns is None else column_names(columns)
-    if data is not None:
-        with wrong.kept():
-            check_source(data)
-    wrong.tell()
-    from orchestrator.artifacts.workspace import Workspace
-
-    place = Workspace(workspace)
-    record = place.run(run)
-    from orchestrator.experiments.tta import check_run, keep_views, try_views
-    from orchestrator.specialists import trainable
-
-    check_run(record)
-    specialist = trainable(record.task)
-    with counting("answering") as progress:
-        flips = try_views(place, record, specialist, wanted, device, data, names, progress)
-    kept = keep_views(place, flips, specialist) if keep else None
+    with bars() as listen:
+        found = api.tta(
+            run,
+            views=words_of(views),
+            keep=keep,
+            workspace=workspace,
+            data=data,
+            columns=None if columns is None else column_names(columns),
+            device=device,
+            listen=listen,
+        )
     if json:
-        emit({**flips.as_dict(specialist.classes), "kept": kept.id if kept else None})
+        emit({**found.flips.as_dict(found.classes), "kept": found.kept.id if found.kept else None})
         return
+    _print(found)
+    if found.kept is not None:
+        use = orch("runs", "use", found.kept.id, workspace=workspace)
+        say(f"kept as {found.kept.id}: the same weights, answering with views. `{use}` makes it current.")
+
+
+def _print(found: Viewed) -> None:
+    """What turned right and what turned wrong, by class, and whether that is more than chance."""
+    flips = found.flips
     before, after = flips.before, flips.after
     table = grid(
-        f"{run} with {', '.join(flips.views)}, out of fold", "class", "photos", "F1", "F1 with views", "turned right",
+        f"{flips.run.id} with {', '.join(flips.views)}, out of fold", "class", "photos", "F1", "F1 with views", "turned right",
         "turned wrong",
     )  # fmt: skip
-    for code, name in enumerate(specialist.classes):
+    for code, name in enumerate(found.classes):
         table.add_row(
             name, f"{before.support[code]:,}", f"{before.f1[code]:.4f}", f"{after.f1[code]:.4f}", str(flips.righted[code]),
             str(flips.wronged[code]),
@@ -99,6 +92,3 @@ def tta(
     if not flips.righted.sum() + flips.wronged.sum():
         verdict = "no answer was turned"
     put(f"macro F1 {gain:+.4f}, 95 % interval {span.low:+.4f} to {span.high:+.4f}: {verdict}.")
-    if kept is not None:
-        use = orch("runs", "use", kept.id, workspace=workspace)
-        say(f"kept as {kept.id}: the same weights, answering with views. `{use}` makes it current.")

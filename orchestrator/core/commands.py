@@ -11,7 +11,19 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-__all__ = ["DEFAULT_WORKSPACE", "WORKSPACE_VARIABLE", "data_words", "extra_hint", "orch", "set_aside", "shown"]
+__all__ = [
+    "DEFAULT_WORKSPACE",
+    "DISTRIBUTION",
+    "WORKSPACE_VARIABLE",
+    "data_words",
+    "extra_hint",
+    "orch",
+    "set_aside",
+    "shown",
+]
+
+DISTRIBUTION = "specialist-ensemble"
+"""What pip calls this package; `orchestrator` is somebody else's there."""
 
 DEFAULT_WORKSPACE = Path("runs")
 WORKSPACE_VARIABLE = "ORCH_WORKSPACE"
@@ -54,5 +66,16 @@ def data_words(
 
 
 def extra_hint(extra: str) -> str:
-    """How to install an optional extra of this package."""
-    return f"pip install -e '.[{extra}]' in orchestrator's folder"
+    """How to install an optional extra of this package, by how the package itself was installed: as a checkout or as a wheel."""
+    return (
+        f"pip install '{DISTRIBUTION}[{extra}]'" if _is_installed() else f"pip install -e '.[{extra}]' in {_checkout()}"
+    )
+
+
+def _checkout() -> Path:
+    return Path(__file__).parents[2]
+
+
+def _is_installed() -> bool:
+    """Whether this is a wheel's copy: in a checkout the project's file stands beside the package."""
+    return not (_checkout() / "pyproject.toml").is_file()

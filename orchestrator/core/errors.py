@@ -314,7 +314,7 @@ class Mistakes:
         """Keeps an error."""
         self._errors.append(error)
 
-    def tell(self) -> None:
+    def raise_if_any(self) -> None:
         """Raises what was kept: a single error as it is, several as one."""
         if len(self._errors) == 1:
             raise self._errors[0]

@@ -16,10 +16,13 @@ __all__ = [
     "TrainingBegun", "TrainingEnded", "all_of", "counter", "nobody",
 ]  # fmt: skip
 
-Stage = Literal["decode", "find faces", "compute features", "load members", "export members", "predict", "measure"]
+Stage = Literal[
+    "decode", "find faces", "compute features", "load members", "write exports", "export members", "predict", "answer", "label",
+    "ask",
+]  # fmt: skip
 """What is counted."""
 
-Outcome = Literal["done", "failed", "given up", "cancelled"]
+Outcome = Literal["done", "failed", "pruned", "cancelled"]
 """How a member's training ended."""
 
 

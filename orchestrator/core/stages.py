@@ -18,11 +18,11 @@ class Stages:
 
     Args:
         on: False measures nothing.
-        settle: called at both ends of a stage, to wait for work under way (a GPU's); slows it down, so only where `on`.
+        synchronize: called at both ends of a stage, to wait for work under way (a GPU's); slows it down, so only where `on`.
     """
 
-    def __init__(self, on: bool = False, settle: Callable[[], None] = lambda: None) -> None:
-        self._on, self._settle = on, settle
+    def __init__(self, on: bool = False, synchronize: Callable[[], None] = lambda: None) -> None:
+        self._on, self._synchronize = on, synchronize
         self._lock = threading.Lock()
         self.seconds: dict[str, float] = {}
 
@@ -32,12 +32,12 @@ class Stages:
         if not self._on:
             yield
             return
-        self._settle()
+        self._synchronize()
         started = time.perf_counter()
         try:
             yield
         finally:
-            self._settle()
+            self._synchronize()
             with self._lock:
                 self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started
 

@@ -25,7 +25,7 @@ from orchestrator.data.places import is_folder
 from orchestrator.data.readers import inspect
 from orchestrator.data.tables import unreadable
 
-__all__ = ["Findings", "check", "twins"]
+__all__ = ["Findings", "check", "duplicates"]
 
 REPLACE = "Replace the file or remove its row."
 ALLOW = "Allow it (chmod u+r), or remove its row."
@@ -98,7 +98,7 @@ def check(
             opened.append(one)
             progress(number, len(paths))
     problems = [*problems, *(problem for one in opened for problem in one.problems)]
-    problems += twins(photos, [one.digest for one in opened[: len(photos)]])
+    problems += duplicates(photos, [one.digest for one in opened[: len(photos)]])
     if len(photos):
         plan = None
         try:
@@ -146,7 +146,7 @@ def _open(path: Path) -> _Opened:
     return _Opened(digest, (found.pixels.shape[1], found.pixels.shape[0]), tuple(problems))
 
 
-def twins(photos: Photos, digests: Sequence[str]) -> list[Problem]:
+def duplicates(photos: Photos, digests: Sequence[str]) -> list[Problem]:
     """Files with the same content: under two people they would leak, under one they only count twice.
 
     Args:

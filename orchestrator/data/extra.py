@@ -136,16 +136,17 @@ class Extra:
             LeakError: files that are among the scored ones too, and labels that were made by another plan.
         """
         known = dict(zip(content, photos.table["path"], strict=True))
-        twins = [
+        duplicates = [
             Problem(
                 path, f"is the same file as {known[digest]} of the data that is scored.", "Leave its row out.", "twin"
             )
             for path, digest in zip(self.table["path"], own, strict=True)
             if digest in known
         ]
-        if twins:
+        if duplicates:
             raise LeakError(
-                f"--extra: {counted(len(twins), 'photo')} would be trained on and scored.", list(dict.fromkeys(twins))
+                f"--extra: {counted(len(duplicates), 'photo')} would be trained on and scored.",
+                list(dict.fromkeys(duplicates)),
             )
         single = self.table[self.table["fold"] != EVERY_FOLD]
         if single.empty:

@@ -27,7 +27,7 @@ from orchestrator.data.sharing import check_jobs, why_alone
 from orchestrator.execution.executor import JobResult
 from orchestrator.networks.devices import gpu_count
 from orchestrator.training.cancelling import CancelledError, WhileParentLives, raise_if_cancelled
-from orchestrator.training.loop import GivenUp, train_fold
+from orchestrator.training.loop import Pruned, train_fold
 from orchestrator.training.member import MemberJob
 
 __all__ = ["LocalExecutor", "claim_gpu"]
@@ -142,9 +142,9 @@ def _run(number: int, job: MemberJob) -> JobResult:
         with claim_gpu(job.locks, job.device) as device:
             train_fold(replace(job, device=device))
         return JobResult(number)
-    except GivenUp as stop:
-        why = f"below {stop.bar:.4f} after epoch {stop.epoch} of {job.recipe.epochs}"
-        return JobResult(number, "given up", why)
+    except Pruned as stop:
+        why = f"below {stop.threshold:.4f} after epoch {stop.epoch} of {job.recipe.epochs}"
+        return JobResult(number, "pruned", why)
     except CancelledError:
         return JobResult(number, "cancelled", "it was asked to stop; the same command goes on from there.")
     except OrchestratorError as error:

@@ -102,10 +102,10 @@ def draw_sweep(found: Sweep, path: Path) -> None:
     best = [max(scores[: place + 1]) for place in range(len(scores))]
     axes[0].step([one.number for one in whole], best, where="post", color=ACCENT, linewidth=1, label="best so far")
     axes[0].plot([one.number for one in whole], scores, "o", color=INK, markersize=4)
-    stopped = [one for one in found.trials if one.state == "given up" and one.curve]
+    stopped = [one for one in found.trials if one.state == "pruned" and one.curve]
     if stopped:
         places = [one.number for one in stopped], [one.curve[-1][1] for one in stopped]
-        axes[0].plot(*places, "x", color="#98a4ab", label="given up there")
+        axes[0].plot(*places, "x", color="#98a4ab", label="pruned there")
     figure.suptitle(f"{found.name}: {len(whole)} complete trials", fontsize=13, color=INK)
     axes[0].set(xlabel="trial", ylabel="out-of-fold macro F1")
     axes[0].xaxis.get_major_locator().set_params(integer=True)

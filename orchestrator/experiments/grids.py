@@ -13,7 +13,7 @@ from orchestrator.experiments.points import grid_points, settings_of
 from orchestrator.experiments.tags import tag
 from orchestrator.pipeline.inputs import Inputs, read_inputs
 from orchestrator.pipeline.preparation import Work, pixels_of
-from orchestrator.pipeline.retraining import base_run, log_base, settle
+from orchestrator.pipeline.retraining import base_run, log_base, resolve_plan
 from orchestrator.pipeline.run_plans import RunPlan
 from orchestrator.pipeline.settings import Settings
 from orchestrator.pipeline.training import Report, train_runs
@@ -68,7 +68,7 @@ def train_points(
         OrchestratorError: whatever is wrong with a point, all of them at once, before any training.
     """
     started, task = time.monotonic(), specialist.name
-    settings = settle(settings, task)
+    settings = resolve_plan(settings, task)
     base = base or base_run(settings.workspace, task, None)
     asked, wrong = settings_of(settings, specialist, points, base), Mistakes()
     log_base(base, settings)
@@ -78,7 +78,7 @@ def train_points(
         with wrong.kept():
             data = None if first else made_from[0].data  # points differ in the recipe alone
             made_from.append(read_inputs(one, {task: specialist}, base, data))
-    wrong.tell()
+    wrong.raise_if_any()
     folds = len(made_from[0].data.folds)
     log.info(f"{counted(len(asked), 'combination')} of {counted(folds, 'fold')} each.")
     works: list[Work] = []

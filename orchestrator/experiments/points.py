@@ -37,7 +37,7 @@ def points_of(words: Sequence[str]) -> list[list[str]]:
             wrong.add(ConfigError(f"--grid {word}: {key.strip()} stands twice; give all its values at once."))
         else:
             axes[key.strip()] = list(dict.fromkeys(choices))
-    wrong.tell()
+    wrong.raise_if_any()
     points = [[f"{key}={value}" for key, value in zip(axes, values, strict=True)] for values in product(*axes.values())]
     if len(points) > MOST:
         raise ConfigError(

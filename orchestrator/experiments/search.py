@@ -26,17 +26,17 @@ from orchestrator.core.files import sha256_of
 from orchestrator.core.sealed import check_file, damaged, read_sealed, write_sealed
 from orchestrator.recipes.spaces import Choice, Space
 
-__all__ = ["COMPLETE", "FAILED", "GIVEN_UP", "RUNNING", "Search", "Trial", "bars_of"]
+__all__ = ["COMPLETE", "FAILED", "PRUNED", "RUNNING", "Search", "Trial", "thresholds_of"]
 
-RUNNING, COMPLETE, GIVEN_UP, FAILED = "running", "complete", "given up", "failed"
+RUNNING, COMPLETE, PRUNED, FAILED = "running", "complete", "pruned", "failed"
 
 NAME = "sweep"  # of the one study in a file
 
 FIRST_SHARE = 0.2
-"""Of a training, before which nothing is given up: warm-up says little."""
+"""Of a training, before which nothing is pruned: warm-up says little."""
 
 FEWEST = 4
-"""Complete trials from which a bar is drawn; the median of fewer is anybody's."""
+"""Complete trials from which a threshold is drawn; the median of fewer is anybody's."""
 
 STARTUP = 8
 """Trials drawn at random before the sampler learns from them."""
@@ -49,10 +49,10 @@ class Trial:
     Attributes:
         number: from 0.
         changes: its `KEY=VALUE` words.
-        state: `running`, `complete`, `given up` or `failed`.
+        state: `running`, `complete`, `pruned` or `failed`.
         score: out-of-fold macro F1; None unless complete.
         run: the id of its run; None before it has one.
-        why: of what was given up or failed.
+        why: of what was pruned or failed.
         curve: (share of the training done, best macro F1 so far) of its first member.
     """
 
@@ -162,7 +162,7 @@ class Search:
         return [self._trial(one) for one in self._study.get_trials(deepcopy=False)]
 
     def _trial(self, frozen: Any) -> Trial:
-        states = {"RUNNING": RUNNING, "COMPLETE": COMPLETE, "PRUNED": GIVEN_UP}
+        states = {"RUNNING": RUNNING, "COMPLETE": COMPLETE, "PRUNED": PRUNED}
         notes = frozen.user_attrs
         curve = tuple((share, score) for share, score in notes.get("curve", ()))
         return Trial(
@@ -217,7 +217,7 @@ class Search:
     def tell(self, trial: Trial) -> None:
         """Writes down how a trial ended."""
         states = self._optuna.trial.TrialState
-        state = {COMPLETE: states.COMPLETE, GIVEN_UP: states.PRUNED, FAILED: states.FAIL}[trial.state]
+        state = {COMPLETE: states.COMPLETE, PRUNED: states.PRUNED, FAILED: states.FAIL}[trial.state]
         place = self._id(trial.number)
         for key, value in (("run", trial.run), ("why", trial.why), ("curve", [list(pair) for pair in trial.curve])):
             self._storage.set_trial_user_attr(place, key, value)
@@ -250,8 +250,8 @@ def _broken(file: Path, what: str) -> DamagedError:
     return damaged(file, what, f"`{set_aside(file)}`: {BEGIN_ANEW}")
 
 
-def bars_of(trials: Sequence[Trial], epochs: int, evaluate_every: int) -> dict[int, float]:
-    """After which epochs a new trial is given up, and below which best score so far: the median of the complete ones there.
+def thresholds_of(trials: Sequence[Trial], epochs: int, evaluate_every: int) -> dict[int, float]:
+    """After which epochs a new trial is pruned, and below which best score so far: the median of the complete ones there.
 
     The median stopping rule (Golovin et al. 2017, "Google Vizier", section 3.2.2), by the share of the training done, so that
     trials of few and of many epochs can be told apart by what they do and not by how long they take.
@@ -265,10 +265,10 @@ def bars_of(trials: Sequence[Trial], epochs: int, evaluate_every: int) -> dict[i
         Epoch -> macro F1; empty while there are too few complete trials.
     """
     curves = [one.curve for one in trials if one.state == COMPLETE and one.curve]
-    bars: dict[int, float] = {}
+    pruning_thresholds: dict[int, float] = {}
     for epoch in range(evaluate_every, epochs, evaluate_every):
         share = epoch / epochs
         there = [best[-1] for curve in curves if (best := [score for done, score in curve if done <= share + 1e-9])]
         if share >= FIRST_SHARE and len(there) >= FEWEST:
-            bars[epoch] = float(np.median(there))
-    return bars
+            pruning_thresholds[epoch] = float(np.median(there))
+    return pruning_thresholds

@@ -1,4 +1,4 @@
-"""A search for better settings of one specialist: trials drawn, trained as runs, given up early, all of it on record.
+"""A search for better settings of one specialist: trials drawn, trained as runs, pruned, all of it on record.
 
     runs/sweeps/age-1a2b3c4d.db     the search's memory (`search`); the name is a digest of all that it is about
 
@@ -25,11 +25,11 @@ from orchestrator.core.files import digest_of
 from orchestrator.core.metrics import score
 from orchestrator.ensembling.gains import held_out_of
 from orchestrator.experiments.comparing import Comparison, compare_runs
-from orchestrator.experiments.search import COMPLETE, FAILED, GIVEN_UP, Search, Trial, bars_of
+from orchestrator.experiments.search import COMPLETE, FAILED, PRUNED, Search, Trial, thresholds_of
 from orchestrator.experiments.tags import tag
 from orchestrator.pipeline.inputs import Inputs, read_inputs
 from orchestrator.pipeline.preparation import Work, pixels_of
-from orchestrator.pipeline.retraining import base_run, log_base, settle
+from orchestrator.pipeline.retraining import base_run, log_base, resolve_plan
 from orchestrator.pipeline.run_plans import RunPlan
 from orchestrator.pipeline.settings import Settings
 from orchestrator.pipeline.training import Report, train_runs
@@ -76,7 +76,7 @@ class Sweep:
     @property
     def ended(self) -> int:
         """Trials that came to an end, good or bad."""
-        return sum(one.state in (COMPLETE, GIVEN_UP, FAILED) for one in self.trials)
+        return sum(one.state in (COMPLETE, PRUNED, FAILED) for one in self.trials)
 
     @property
     def best(self) -> Trial | None:
@@ -85,9 +85,17 @@ class Sweep:
         return max(whole, key=lambda one: (one.score, -one.number)) if whole else None
 
     @property
+    def winner(self) -> RunRecord:
+        """The run of the best trial where that scores above the reference, else the reference."""
+        best = self.best
+        if self.comparison is None or best is None or (best.score or 0.0) <= self.reference_score:
+            return self.reference
+        return self.comparison.runs[1].run
+
+    @property
     def ranked(self) -> list[Trial]:
-        """Complete ones by their scores, then what was given up, then what failed."""
-        order = {COMPLETE: 0, GIVEN_UP: 1, FAILED: 2}
+        """Complete ones by their scores, then what was pruned, then what failed."""
+        order = {COMPLETE: 0, PRUNED: 1, FAILED: 2}
         return sorted(self.trials, key=lambda one: (order.get(one.state, 3), -(one.score or 0.0), one.number))
 
     def as_dict(self) -> dict[str, Any]:
@@ -139,7 +147,7 @@ def sweep(
         OrchestratorError: something is wrong with the inputs, before any training; or with every trial.
     """
     started, task = time.monotonic(), specialist.name
-    settings = settle(settings, task)
+    settings = resolve_plan(settings, task)
     base = base or base_run(settings.workspace, task, None)
     recipe = Recipe.model_validate(base.recipe) if base else None
     space.check(specialist, settings.recipes, settings.changes, recipe)
@@ -202,7 +210,7 @@ class _Rounds:
         late = False
         while True:
             known = self.search.trials
-            ended = [one for one in known if one.state in (COMPLETE, GIVEN_UP, FAILED)]
+            ended = [one for one in known if one.state in (COMPLETE, PRUNED, FAILED)]
             failed = [one for one in ended if one.state == FAILED]
             if len(failed) == len(ended) >= HOPELESS:
                 raise TrainingError(
@@ -245,7 +253,7 @@ class _Rounds:
         for one in (trials[each.number] for each in asked):
             how = f"macro F1 {one.score:.4f}" if one.score is not None else one.state
             log.info(f"trial {one.number} ({' '.join(one.changes)}): {how}")
-        ended = sum(one.state in (COMPLETE, GIVEN_UP, FAILED) for one in trials)
+        ended = sum(one.state in (COMPLETE, PRUNED, FAILED) for one in trials)
         log.info(f"{ended} of {counted(count, 'trial')} ended{so_far}.")
 
     def _reference(self) -> RunRecord:
@@ -263,7 +271,7 @@ class _Rounds:
         return run
 
     def _round(self, asked: Sequence[Trial], ended: Sequence[Trial], threads: int) -> None:
-        """Trains some trials: their first folds together, then the others of those that were not given up."""
+        """Trains some trials: their first folds together, then the others of those that were not pruned."""
         ready: list[tuple[Trial, Work]] = []
         works: dict[str, Work] = {}
         for trial in asked:
@@ -281,9 +289,9 @@ class _Rounds:
             [replace(work, only=tuple(work.run.own_folds[:1])) for work in works.values()],
             self.listen, time.monotonic(),
         )  # fmt: skip
-        stopped = {run for run, _ in [*first.failures, *first.given_up]}
+        stopped = {run for run, _ in [*first.failures, *first.pruned]}
         rest = [
-            replace(work, bars={})
+            replace(work, pruning_thresholds={})
             for name, work in works.items()
             if name not in stopped and len(work.run.own_folds) > 1
         ]
@@ -299,8 +307,8 @@ class _Rounds:
         pixels = pixels_of(settings, inputs, {task}, self.listen)[task]
         run = self._run(settings, inputs, together, threads)
         recipe = inputs.recipes[task]
-        bars = bars_of(ended, recipe.epochs, recipe.evaluate_every)
-        return Work(settings, self.specialist, inputs, run, pixels, bars=bars)
+        pruning_thresholds = thresholds_of(ended, recipe.epochs, recipe.evaluate_every)
+        return Work(settings, self.specialist, inputs, run, pixels, pruning_thresholds=pruning_thresholds)
 
     def _run(self, settings: Settings, inputs: Inputs, together: int, threads: int = 0) -> RunRecord:
         """The run of some settings, found or begun, and tagged; never the current one by itself."""
@@ -320,10 +328,10 @@ class _Rounds:
             for (name, _), why in report.failures.items():
                 if name == run.id:
                     return replace(trial, state=FAILED, why=why)
-            for (name, _), why in report.given_up.items():
+            for (name, _), why in report.pruned.items():
                 if name == run.id:
-                    tag(run, ["given-up"])
-                    return replace(trial, state=GIVEN_UP, why=why)
+                    tag(run, ["pruned"])
+                    return replace(trial, state=PRUNED, why=why)
         return replace(trial, state=COMPLETE, score=_score(self.inputs.workspace, run, self.specialist))
 
 

@@ -121,7 +121,7 @@ def try_views(
     from orchestrator.inference.engines import torch_runners
     from orchestrator.inference.member import MemberFiles, check_numbers, load_members
     from orchestrator.inference.runtime import CALL
-    from orchestrator.inference.trunk import whole
+    from orchestrator.inference.shared_backbone import whole
     from orchestrator.networks.devices import resolve_device
 
     place = resolve_device(device)

@@ -18,10 +18,10 @@ from orchestrator.core.errors import ConfigError, TrainingError, counted
 from orchestrator.core.events import Listener
 from orchestrator.experiments.comparing import Compared, compare_runs
 from orchestrator.experiments.grids import train_points
-from orchestrator.experiments.search import COMPLETE, FAILED, GIVEN_UP
+from orchestrator.experiments.search import COMPLETE, FAILED, PRUNED
 from orchestrator.experiments.sweeps import Sweep, sweep
 from orchestrator.experiments.tta import keep_views, try_views
-from orchestrator.pipeline.retraining import base_run, settle
+from orchestrator.pipeline.retraining import base_run, resolve_plan
 from orchestrator.pipeline.settings import Settings
 from orchestrator.recipes.schema import Recipe
 from orchestrator.recipes.spaces import Choice, Space
@@ -60,7 +60,7 @@ class Stage:
         name: of the stage.
         before: the run of the recipe that it started from.
         after: the run of the recipe that the next stage starts from; the same as `before` when nothing was better.
-        tried: points of the space that were trained, or given up below the median.
+        tried: points of the space that were trained, or pruned below the median.
         best: the best candidate at full size, held against `before`; None when there was none.
         words: what the best candidate changes.
         why: the decision in a sentence.
@@ -119,8 +119,8 @@ def tune(
     """
     until = None if minutes is None else time.monotonic() + 60 * minutes
     task = specialist.name
-    settings = settle(settings, task)
-    if settings.k == 0:
+    settings = resolve_plan(settings, task)
+    if settings.folds == 0:
         raise ConfigError("stages compare out-of-fold scores, and --folds 0 holds nobody out.")
     standing = base_run(settings.workspace, task, None)
     bases = Recipe.model_validate(standing.recipe) if standing else None
@@ -145,7 +145,7 @@ def tune(
             candidates, tried = _viewed(settings, specialist, run, space), len(space.points or [])
         else:
             result, candidates = _searched(settings, specialist, run, space, listen, trials, left, small, prune, name)
-            tried = sum(trial.state in (COMPLETE, GIVEN_UP) for trial in result.trials)
+            tried = sum(trial.state in (COMPLETE, PRUNED) for trial in result.trials)
             failed, late = any(trial.state == FAILED for trial in result.trials), result.out_of_time
         stage = _decided(settings, specialist, name, run, candidates, tried, failed, late)
         log.info(f"stage {name}: {stage.why}")

@@ -35,7 +35,7 @@ from orchestrator.inference.member import Member
 from orchestrator.inference.options import FEW_PHOTOS
 from orchestrator.inference.reader import Prepared
 from orchestrator.inference.runtime import CALL, Runtime
-from orchestrator.inference.trunk import Split
+from orchestrator.inference.shared_backbone import Split
 
 __all__ = ["Chosen", "put_on_engines"]
 
@@ -112,7 +112,7 @@ def put_on_engines(
     ]
     engines = {kind: trial.fastest(splits, able, photos) for kind, splits in by_kind.items()}
     runners: dict[Split, Runner] = {}
-    for engine in dict.fromkeys(engines.values()):  # members of two kinds may share a trunk: opened together
+    for engine in dict.fromkeys(engines.values()):  # members of two kinds may share a shared backbone: opened together
         splits = [one for one in runtime.splits if engines[one.member.kind] == engine]
         opened = open_runners(splits, engine, trial.exports.path, "cpu", runtime.threads)
         runners |= dict(zip(splits, opened, strict=True))
@@ -222,7 +222,7 @@ class _Trial:
 
 
 def _measure(runner: Runner, pixels: Pixels, sharing: int) -> float:
-    """Photos a second of one runner on one core, of its trunk the share of one of those who share it.
+    """Photos a second of one runner on one core, of its shared backbone the share of one of those who share it.
 
     The best of three calls after one to warm up.
     """

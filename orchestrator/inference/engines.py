@@ -1,6 +1,6 @@
 """What runs a member's arithmetic: torch, ONNX Runtime or OpenVINO, each by one call a part, from pixels to probabilities.
 
-All three run the same parts (`trunk.py`): torch itself, the others from their ONNX exports (`export.py`). On a CPU a
+All three run the same parts (`shared_backbone.py`): torch itself, the others from their ONNX exports (`export.py`). On a CPU a
 call takes one core and is made from as many threads as there are cores, because that answers more photos than one call
 spread over all of them (docs/performance.md). The engines beside torch come with the extra `engines`.
 """
@@ -24,7 +24,7 @@ from torch import Tensor
 from orchestrator.core.errors import EngineError, first_line
 from orchestrator.inference.cache import CacheFiles
 from orchestrator.inference.options import EngineName, Precision, missing_packages
-from orchestrator.inference.trunk import Part, Split
+from orchestrator.inference.shared_backbone import Part, Split
 from orchestrator.networks.devices import autocast
 
 __all__ = [
@@ -85,20 +85,20 @@ class Runner:
     """A member on an engine.
 
     Attributes:
-        own: from features to probabilities.
-        trunk: from pixels to features, the same object for all members that share it; None: pixels are the features.
+        tail: from features to probabilities.
+        shared_backbone: from pixels to features, the same object for all members that share it; None: pixels are the features.
     """
 
-    own: Call
-    trunk: Call | None = None
+    tail: Call
+    shared_backbone: Call | None = None
 
     def begin(self, pixels: Pixels) -> Features:
-        """The features of pixels (n, H, W, 3): for each runner with the same `trunk` the same."""
-        return pixels if self.trunk is None else self.trunk(pixels)
+        """The features of pixels (n, H, W, 3): for each runner with the same `shared_backbone` the same."""
+        return pixels if self.shared_backbone is None else self.shared_backbone(pixels)
 
     def finish(self, features: Features) -> NDArray[np.float32]:
         """Class probabilities (n, C) of features."""
-        found = self.own(features)
+        found = self.tail(features)
         return np.asarray(found.cpu().numpy() if isinstance(found, Tensor) else found)
 
     def __call__(self, pixels: Pixels) -> NDArray[np.float32]:
@@ -278,9 +278,9 @@ def _note_compiled(folder: Path) -> None:
 
 
 def _precision_of(one: Split, part: Part, wanted: Precision) -> Precision:
-    """A trunk stays in fp32: its rounding would be the same in all who share it, where no vote could cancel it, and the first
-    layers' rounding is most of the whole's (an age member of `quick`: 0.037 with them in fp32, 0.14 with all in bf16)."""
-    return "fp32" if part is one.trunk else wanted
+    """A shared backbone stays in fp32: its rounding would be the same in all who share it, where no vote could cancel it, and the
+    first layers' rounding is most of the whole's (an age member of `quick`: 0.037 with them in fp32, 0.14 with all in bf16)."""
+    return "fp32" if part is one.shared_backbone else wanted
 
 
 def _assemble(splits: Sequence[Split], call: Callable[[Split, Part], Call]) -> list[Runner]:
@@ -290,7 +290,9 @@ def _assemble(splits: Sequence[Split], call: Callable[[Split, Part], Call]) -> l
         for part in one.parts:
             if part not in calls:
                 calls[part] = call(one, part)
-    return [Runner(calls[one.own], None if one.trunk is None else calls[one.trunk]) for one in splits]
+    return [
+        Runner(calls[one.tail], None if one.shared_backbone is None else calls[one.shared_backbone]) for one in splits
+    ]
 
 
 def capabilities() -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Members as ONNX files: made once for the same weights, checked against torch on real photos before anybody uses them.
 
-An export is a part of a member (`trunk.py`): for use elsewhere the whole function, pixels in and probabilities out, so that
-nobody can normalise in another way. Exports lie in the workspace's cache under the hash of their weights.
+An export is a part of a member (`shared_backbone.py`): for use elsewhere the whole function, pixels in and probabilities out,
+so that nobody can normalise in another way. Exports lie in the workspace's cache under the hash of their weights.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from orchestrator.core.files import atomic, digest_of
 from orchestrator.inference.cache import CacheFiles
 from orchestrator.inference.engines import RUNTIME, TOLERANCE, Engine, Pixels, open_runners, torch_runners, version_of
 from orchestrator.inference.member import Member, check_numbers
-from orchestrator.inference.trunk import Part, Split, whole
+from orchestrator.inference.shared_backbone import Part, Split, whole
 
 __all__ = ["CHECK_PHOTOS", "Exports", "quiet", "write_onnx"]
 
@@ -158,7 +158,7 @@ class Exports:
         Raises:
             EngineError: the engine cannot open an export.
         """
-        record, key = self.path(one.own), self._key(one, engine)
+        record, key = self.path(one.tail), self._key(one, engine)
         known = self._checks(record)
         if known.get(key, {}).get("photos", 0) < len(pixels):
             (runner,) = open_runners(
@@ -183,7 +183,7 @@ class Exports:
 
     def photos(self, one: Split, engine: Engine) -> int:
         """On how many photos an engine was checked for a member."""
-        return int(self._checks(self.path(one.own)).get(self._key(one, engine), {}).get("photos", 0))
+        return int(self._checks(self.path(one.tail)).get(self._key(one, engine), {}).get("photos", 0))
 
     def check(self, splits: Sequence[Split], engine: Engine, pixels: Callable[[Member], Pixels]) -> float:
         """Holds an engine to its tolerance for every member.

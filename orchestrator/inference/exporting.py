@@ -96,7 +96,7 @@ def check_export(
                 "exports are checked on photos, and the workspace keeps no pixels at the members' sizes. Give some: --photos DIR."
             )
         )
-    wrong.tell()
+    wrong.raise_if_any()
 
 
 def export_ensemble(
@@ -127,7 +127,7 @@ def export_ensemble(
     from orchestrator.inference.detector import write_detector
     from orchestrator.inference.engines import Engine
     from orchestrator.inference.export import Exports
-    from orchestrator.inference.trunk import whole
+    from orchestrator.inference.shared_backbone import whole
 
     around = any(geometry.face for geometry in predictor.reader.geometries)
     sample = _sample(predictor, store, photos)
@@ -142,7 +142,7 @@ def export_ensemble(
         member = one.member
         name = f"{member.name.replace('/', '-')}.onnx"
         with atomic(folder / name) as temporary:
-            shutil.copyfile(exports.path(one.own), temporary)
+            shutil.copyfile(exports.path(one.tail), temporary)
         pixels = sample[member.preprocess.geometry]
         differences[name] = exports.difference(one, Engine("onnx"), pixels)
         members.append(

@@ -25,7 +25,7 @@ from orchestrator.inference.cascade import Cascade, ask
 from orchestrator.inference.engines import Call, Features, Runner, torch_runners
 from orchestrator.inference.member import Member, check_numbers
 from orchestrator.inference.reader import Pixels
-from orchestrator.inference.trunk import Split, split, whole
+from orchestrator.inference.shared_backbone import Split, split, whole
 
 __all__ = ["CALL", "Pending", "Runtime", "start_runtime"]
 
@@ -40,11 +40,11 @@ Calls = Sequence[Future[dict[int, NDArray[np.float32]]]]
 
 @dataclass(frozen=True, eq=False)
 class Team:
-    """Members that one call asks, because they share a trunk, or because a cascade stops asking a task's members.
+    """Members that one call asks, because they share a shared backbone, or because a cascade stops asking a task's members.
 
     Attributes:
         places: of the members, in order.
-        ties: trunks and tasks; who has one of them belongs to the team.
+        ties: shared backbones and tasks; who has one of them belongs to the team.
     """
 
     places: list[int]
@@ -156,7 +156,10 @@ class Runtime:
         """The members by calls: few that share much, so that cores have enough to choose from."""
         teams: list[Team] = []
         for place, (member, runner) in enumerate(zip(self.members, self.runners, strict=True)):
-            places, ties = [place], {runner.trunk or runner.own} | ({member.task} if cascade is not None else set())
+            places, ties = (
+                [place],
+                {runner.shared_backbone or runner.tail} | ({member.task} if cascade is not None else set()),
+            )
             for team in [one for one in teams if one.ties & ties]:
                 teams.remove(team)
                 places, ties = places + team.places, ties | team.ties
@@ -172,11 +175,11 @@ class Runtime:
         def answer(place: int, rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
             member, runner = self.members[place], self.runners[place]
             features = pixels[member.preprocess.geometry]
-            if runner.trunk is not None:
-                if runner.trunk not in begun:
+            if runner.shared_backbone is not None:
+                if runner.shared_backbone not in begun:
                     with self.stages("shared layers"):
-                        begun[runner.trunk] = runner.begin(features)
-                features = begun[runner.trunk]
+                        begun[runner.shared_backbone] = runner.begin(features)
+                features = begun[runner.shared_backbone]
             with self.stages(f"{member.task} members"):
                 return runner.finish(features if rows is None else features[rows])
 

@@ -15,7 +15,7 @@ from orchestrator.artifacts.origins import keep_content, keep_plan
 from orchestrator.artifacts.workspace import Workspace
 from orchestrator.core.errors import DataError, Mistakes, Problem
 from orchestrator.core.files import from_root
-from orchestrator.data.check import twins
+from orchestrator.data.check import duplicates
 from orchestrator.data.extra import Extra, read_extra
 from orchestrator.data.folds import FoldPlan, plan_folds
 from orchestrator.data.hashes import HashCache
@@ -86,7 +86,7 @@ class Dataset:
         """What a run's record says of its data."""
         found: dict[str, Any] = {
             "source": from_root(settings.data), "columns": dict(settings.columns),
-            **({"distinct_people": True} if settings.distinct else {}),
+            **({"distinct_people": True} if settings.distinct_people else {}),
             "layout": self.photos.layout, "fingerprint": self.fingerprint,
             "photos": len(self.photos), "people": len(self.photos.people),
         }  # fmt: skip
@@ -108,15 +108,15 @@ def read_tables(settings: Settings, specialists: Mapping[str, Specialist], wrong
     photos, plan, extra = None, None, None
     notes: list[Problem] = []
     with wrong.kept():
-        photos = read(settings.data, settings.columns, settings.distinct)
+        photos = read(settings.data, settings.columns, settings.distinct_people)
         for task, specialist in specialists.items():
             with wrong.kept():
                 photos.require(specialist.columns, f"the {task} specialist")
-        plan = plan_folds(photos.people, settings.k, settings.plan_seed or 0) if settings.k else None
+        plan = plan_folds(photos.people, settings.folds, settings.plan_seed or 0) if settings.folds else None
     with wrong.kept():
         extra = read_extra(settings.extra) if settings.extra else None
         if extra is not None and photos is not None:
-            notes += extra.check_people(photos, settings.distinct)
+            notes += extra.check_people(photos, settings.distinct_people)
     if photos is not None:
         with wrong.kept():
             notes += refuse_classes(photos, specialists, plan, bool(settings.extra))
@@ -143,7 +143,7 @@ def load_dataset(
     if plan is not None:
         plan = keep_plan(workspace, plan)
     content = photos.content(workspace.hashes())
-    leaks = [problem for problem in twins(photos, content) if problem.fatal]
+    leaks = [problem for problem in duplicates(photos, content) if problem.fatal]
     if leaks:
         raise DataError(f"{settings.data}: people would leak across folds.", leaks)
     extra_content: list[str] = []
@@ -166,7 +166,7 @@ def log_notes(settings: Settings, tables: Tables) -> None:
     for note in [*tables.notes, *tables.photos.notes[:SHOWN]]:
         log.warning(f"{note}")
     if len(tables.photos.notes) > SHOWN:
-        command = check_command(settings.data, settings.columns, settings.distinct)
+        command = check_command(settings.data, settings.columns, settings.distinct_people)
         log.info(f"... and {len(tables.photos.notes) - SHOWN} more notes: `{command}` lists them.")
 
 

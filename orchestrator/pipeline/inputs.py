@@ -89,7 +89,7 @@ def read_inputs(
     tables = read_tables(settings, specialists, wrong) if data is None else data.tables
     _check_recipes(settings, recipes, tables, wrong)
     if not _asks_torch(settings, specialists):  # nothing else can be wrong that the user has chosen
-        wrong.tell()
+        wrong.raise_if_any()
     device, states = read_weights(settings, recipes, wrong)
     workspace = Workspace(settings.workspace, create=True)
     if data is None:
@@ -112,7 +112,7 @@ def _check_recipes(settings: Settings, recipes: Mapping[str, Recipe], tables: Ta
     """Adds what a plan or the data refuses of recipes."""
     for task, recipe in recipes.items():
         with wrong.kept():
-            check_watched(task, recipe, settings.k != 0)
+            check_watched(task, recipe, settings.folds != 0)
         if tables.photos is None:
             continue
         with wrong.kept():
@@ -161,10 +161,10 @@ def read_weights(settings: Settings, recipes: Mapping[str, Recipe], wrong: Mista
     for task, recipe in recipes.items():
         with wrong.kept():
             check_here(task, recipe, device)
-    wrong.tell()
+    wrong.raise_if_any()
     for task, recipe in recipes.items():  # after all that is quick to tell: a hub may take minutes
         if task not in states:
             with wrong.kept(task):
                 states[task] = load_state(recipe)
-    wrong.tell()
+    wrong.raise_if_any()
     return device, states

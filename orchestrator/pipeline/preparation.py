@@ -49,7 +49,7 @@ class Work:
         run: its record.
         pixels: what its networks are fed with.
         only: train these folds and leave the others for later; None: all.
-        bars: epochs after which a member is given up below a macro F1.
+        pruning_thresholds: epochs after which a member is pruned below a macro F1.
         cancel: reasons to stop.
     """
 
@@ -59,7 +59,7 @@ class Work:
     run: RunRecord
     pixels: Rows
     only: tuple[int | None, ...] | None = None
-    bars: Mapping[int, float] = field(default_factory=dict)
+    pruning_thresholds: Mapping[int, float] = field(default_factory=dict)
     cancel: tuple[Cancel, ...] = ()
 
 
@@ -200,7 +200,7 @@ def _job(work: Work, fold: int | None, table: pd.DataFrame) -> MemberJob:
         classes=specialist.classes, table=table, train=train,
         held_out=held_out, pixels=work.pixels, recipe=recipe, head=head_of(specialist, recipe),
         preprocess=preprocess_of(recipe), initial=inputs.weights[run.task], seed=run.seed_of(fold),
-        profile=work.settings.profile, bars=work.bars, cancel=work.cancel,
+        profile=work.settings.profile, pruning_thresholds=work.pruning_thresholds, cancel=work.cancel,
         threads=run.threads,  # of the run, not of this command: other threads give other bits
         device=inputs.device,
         notes={

@@ -103,11 +103,11 @@ def _of_record(
         tables = extra_sources_of(run, extra, again)
     with wrong.kept():
         check_beginning(run)
-    wrong.tell()
+    wrong.raise_if_any()
     plan = run.plan or {"k": 0, "seed": 0}
     return replace(
-        asked, data=source, workspace=workspace.root, columns=run.data["columns"], recipes=(), changes=(), k=plan["k"],
-        plan_seed=plan["seed"], folds_used=0, seed=run.seed, extra=tables, distinct=run.data.get("distinct_people", False),
+        asked, data=source, workspace=workspace.root, columns=run.data["columns"], recipes=(), changes=(), folds=plan["k"],
+        plan_seed=plan["seed"], folds_used=0, seed=run.seed, extra=tables, distinct_people=run.data.get("distinct_people", False),
     )  # fmt: skip
 
 
@@ -122,7 +122,7 @@ def _check_words(settings: Settings, data: Path | None, extra: Sequence[Path]) -
             check_source(data)
     with wrong.kept():
         check_tables(extra)
-    wrong.tell()
+    wrong.raise_if_any()
 
 
 def _has_origins(workspace: Workspace, run: RunRecord) -> bool:

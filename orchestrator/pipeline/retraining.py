@@ -18,12 +18,12 @@ from orchestrator.pipeline.settings import Settings
 if TYPE_CHECKING:
     from orchestrator.pipeline.inputs import Inputs
 
-__all__ = ["base_run", "check_fold_numbers", "check_folds", "log_base", "settle"]
+__all__ = ["base_run", "check_fold_numbers", "check_folds", "log_base", "resolve_plan"]
 
 log = logging.getLogger(__name__)
 
 
-def settle(settings: Settings, task: str, folds: Sequence[int] = (), base: RunRecord | None = None) -> Settings:
+def resolve_plan(settings: Settings, task: str, folds: Sequence[int] = (), base: RunRecord | None = None) -> Settings:
     """Fills in what a retraining leaves open as the current runs have it, so that scores go on together.
 
     Args:
@@ -40,11 +40,11 @@ def settle(settings: Settings, task: str, folds: Sequence[int] = (), base: RunRe
             run = base or workspace.run(names[0])
             k, seed = (run.plan["k"], run.plan["seed"]) if run.plan else (0, 0)
             first = run.partial and run.folds == list(range(len(run.folds)))
-            if first and not folds_used and settings.k is None and not folds:
+            if first and not folds_used and settings.folds is None and not folds:
                 folds_used = len(run.folds)
-    k = k if settings.k is None else settings.k
+    k = k if settings.folds is None else settings.folds
     return replace(
-        settings, k=k, plan_seed=seed if settings.plan_seed is None else settings.plan_seed, folds_used=folds_used
+        settings, folds=k, plan_seed=seed if settings.plan_seed is None else settings.plan_seed, folds_used=folds_used
     )
 
 

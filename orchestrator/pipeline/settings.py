@@ -23,7 +23,7 @@ __all__ = ["Settings", "add_mistakes", "changes_of", "check_early", "check_table
 
 @dataclass(frozen=True)
 class Settings:
-    """What a user asks for.
+    """What a user asks for. Paths may be given as words.
 
     Attributes:
         data: a folder in the contest's layout, or a manifest.
@@ -31,7 +31,7 @@ class Settings:
         columns: our name -> the manifest's name.
         recipes: `NAME`, `FILE.toml`, `TASK=NAME` or `TASK=FILE.toml`.
         changes: `KEY=VALUE` or `TASK.KEY=VALUE`.
-        k: folds of the plan; 0 trains one member on everything, without a score; None: as the workspace's current runs.
+        folds: of the plan; 0 trains one member on everything, without a score; None: as the workspace's current runs.
         folds_used: train only the first folds of the plan, 1 for a single split; 0: all.
         seed: of the training.
         plan_seed: of the fold plan; None: as the workspace's current runs.
@@ -40,7 +40,7 @@ class Settings:
         store: decode once into the workspace's pixel store.
         profile: write into the members' histories where the time went.
         extra: tables of photos from elsewhere that join training and are never scored.
-        distinct: people whose names differ in spelling alone are different people.
+        distinct_people: people whose names differ in spelling alone are different people.
     """
 
     data: Path
@@ -48,7 +48,7 @@ class Settings:
     columns: Mapping[str, str] = field(default_factory=dict)
     recipes: Sequence[str] = ("quick",)
     changes: Sequence[str] = ()
-    k: int | None = 5
+    folds: int | None = 5
     folds_used: int = 0
     seed: int = 0
     plan_seed: int | None = 0
@@ -57,7 +57,12 @@ class Settings:
     store: bool = True
     profile: bool = False
     extra: Sequence[Path] = ()
-    distinct: bool = False
+    distinct_people: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("data", "workspace"):
+            object.__setattr__(self, name, Path(getattr(self, name)))
+        object.__setattr__(self, "extra", tuple(map(Path, self.extra)))
 
 
 def recipes_of(
@@ -123,14 +128,14 @@ def check_tables(tables: Sequence[Path]) -> None:
 
 def add_mistakes(settings: Settings, wrong: Mistakes) -> None:
     """Adds what is wrong with numbers and words by themselves."""
-    if settings.folds_used and settings.k == 0:
+    if settings.folds_used and settings.folds == 0:
         wrong.add(
             ConfigError(
                 "--valid-only and --folds-used hold people out, and --folds 0 holds nobody out: give one of them."
             )
         )
-    if settings.k and 0 < settings.k < settings.folds_used:
-        wrong.add(ConfigError(f"--folds-used {settings.folds_used}; the plan has {settings.k} folds."))
+    if settings.folds and 0 < settings.folds < settings.folds_used:
+        wrong.add(ConfigError(f"--folds-used {settings.folds_used}; the plan has {settings.folds} folds."))
     with wrong.kept():
         check_jobs(settings.jobs)
 
@@ -166,4 +171,4 @@ def check_early(settings: Settings, specialists: Mapping[str, Specialist], base:
         check_source(settings.data)
     with wrong.kept():
         check_tables(settings.extra)
-    wrong.tell()
+    wrong.raise_if_any()

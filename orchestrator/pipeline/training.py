@@ -28,7 +28,7 @@ from orchestrator.core.events import Listener, MemberBegun, TrainingBegun, Train
 from orchestrator.ensembling.choosing import make_current
 from orchestrator.pipeline.inputs import read_inputs
 from orchestrator.pipeline.preparation import Work, first_job, missing_jobs, pixels_of
-from orchestrator.pipeline.retraining import base_run, check_fold_numbers, check_folds, log_base, settle
+from orchestrator.pipeline.retraining import base_run, check_fold_numbers, check_folds, log_base, resolve_plan
 from orchestrator.pipeline.run_plans import RunPlan
 from orchestrator.pipeline.settings import Settings
 from orchestrator.specialist import Specialist
@@ -61,7 +61,7 @@ class Report:
         runs: the runs that were trained or found, complete or not.
         failures: (run id, fold) -> reason.
         seconds: wall-clock.
-        given_up: (run id, fold) -> why, of members that were stopped below their bar.
+        pruned: (run id, fold) -> why, of members that were stopped below their threshold.
         trained: run id -> folds that this command worked on.
         at_once: how many members were trained side by side.
         training: wall-clock seconds from the first member's beginning to the last one's end.
@@ -70,7 +70,7 @@ class Report:
     runs: list[RunRecord]
     failures: dict[tuple[str, int | None], str]
     seconds: float
-    given_up: dict[tuple[str, int | None], str] = field(default_factory=dict)
+    pruned: dict[tuple[str, int | None], str] = field(default_factory=dict)
     trained: dict[str, list[int | None]] = field(default_factory=dict)
     at_once: int = 1
     training: float = 0.0
@@ -154,8 +154,8 @@ def retrain(
     started = time.monotonic()
     task = specialist.name
     before = base_run(settings.workspace, task, base, bool(folds))
-    settings = settle(settings, task, folds, before)
-    check_fold_numbers(folds, settings.k)
+    settings = resolve_plan(settings, task, folds, before)
+    check_fold_numbers(folds, settings.folds)
     inputs = read_inputs(settings, {task: specialist}, before)
     log_base(before, settings)
     members, parent = len(folds) or len(inputs.data.folds), before if folds else None
@@ -283,7 +283,7 @@ def train_runs(
             log.warning(
                 f"{run.id} was begun with other versions ({', '.join(changed)}): its later epochs may differ in bits."
             )
-    ends: dict[str, dict[tuple[str, int | None], str]] = {"failed": {}, "given up": {}, "cancelled": {}}
+    ends: dict[str, dict[tuple[str, int | None], str]] = {"failed": {}, "pruned": {}, "cancelled": {}}
     trained: dict[str, list[int | None]] = {}
     at_once, training = 1, 0.0
     with ExitStack() as locks:
@@ -308,7 +308,7 @@ def train_runs(
             _close(work.run)
     seconds = time.monotonic() - started
     failures = ends["failed"] | ends["cancelled"]
-    return Report(list(runs), failures, seconds, ends["given up"], trained, at_once, training)
+    return Report(list(runs), failures, seconds, ends["pruned"], trained, at_once, training)
 
 
 def _at_once(executor: Executor, jobs: Sequence[MemberJob], wanted: int) -> int:

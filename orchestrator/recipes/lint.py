@@ -75,7 +75,6 @@ def _leave(key: str) -> str:
 
 def _impossible(specialist: Specialist, recipe: Recipe) -> Iterator[Problem]:
     """Settings that contradict each other or the specialist."""
-    task = specialist.name
     if recipe.train == "head" and recipe.weights == "none":
         what = "train = head learns on a backbone as it comes, and weights = none brings a random one."
         yield Problem("weights", what, "Use --set weights=hub, packaged or a file, or --set train=network.")
@@ -92,6 +91,11 @@ def _impossible(specialist: Specialist, recipe: Recipe) -> Iterator[Problem]:
             yield Problem("sample_factor", what + nearest(name, specialist.classes))
         elif not 0 < factor <= 100:
             yield Problem("sample_factor", f"sample_factor of '{name}' = {factor:g}; allowed: above 0, at most 100.")
+    yield from _impossible_years(specialist, recipe)
+
+
+def _impossible_years(specialist: Specialist, recipe: Recipe) -> Iterator[Problem]:
+    """Settings on years that contradict each other or the specialist."""
     if specialist.scale is None:
         for key, used in (
             ("loss", recipe.loss in ("soft_age", "corn")),
@@ -107,7 +111,9 @@ def _impossible(specialist: Specialist, recipe: Recipe) -> Iterator[Problem]:
         yield Problem("train_border", f"train_border = {recipe.train_border}; allowed: {low + 1} to {scale.high}.")
     if recipe.loss == "soft_age" and recipe.train_border is not None:
         what = "train_border moves a class border, and soft_age trains on exact years, which have none."
-        yield Problem("train_border", what, f"Use --set {task}.loss=cross_entropy with it, or leave train_border out.")
+        yield Problem(
+            "train_border", what, f"Use --set {specialist.name}.loss=cross_entropy with it, or leave train_border out."
+        )
 
 
 def _harmful(specialist: Specialist, recipe: Recipe) -> Iterator[Problem]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -13,7 +13,7 @@ from orchestrator.data.augmentation import Augment
 from orchestrator.data.geometry import DETECTOR, Geometry
 from orchestrator.data.sampling import Draw, Sampling
 
-__all__ = ["WEIGHTS_WORDS", "ZOOM", "Optimiser", "Recipe", "Schedule", "View", "check_weights", "loss_terms"]
+__all__ = ["VIEWS", "WEIGHTS_WORDS", "ZOOM", "Optimiser", "Recipe", "Schedule", "View", "check_weights", "loss_terms"]
 
 Optimiser = Literal[
     "adabelief", "adam", "adamp", "adamw", "adan", "adopt", "lamb", "laprop", "lion", "madgrad", "momentum", "nadam", "nadamw",
@@ -22,6 +22,7 @@ Optimiser = Literal[
 """timm's, under its names: those that a test trains with, kills and resumes."""
 
 View = Literal["flip", "zoom", "zoom_flip"]
+VIEWS: tuple[str, ...] = get_args(View)
 
 ZOOM = 0.9
 """What the views `zoom` and `zoom_flip` show of height and width."""

@@ -154,7 +154,7 @@ class Space:
                     problems += [replace(one, where=own.get(one.where, one.where)) for one in error.problems]
                     if not error.problems:
                         wrong.add(error)
-        wrong.tell()
+        wrong.raise_if_any()
         if problems:
             unique = list(dict.fromkeys(problems))
             raise ConfigError(f"{counted(len(unique), 'mistake')} in what to try:", unique)
@@ -213,12 +213,12 @@ def read_stages(path: Path | None, names: Sequence[str]) -> dict[str, Space]:
     twice = sorted({name for name in names if list(names).count(name) > 1})
     if twice or not names:
         wrong.add(ConfigError(f"--stages: {'name a stage' if not names else f'{twice[0]} stands twice'}."))
-    wrong.tell()
+    wrong.raise_if_any()
     found = {}
     for name in names:
         with wrong.kept():
             found[name] = _space(known[name], f"{path or 'the default stages'}: [{name}]")
-    wrong.tell()
+    wrong.raise_if_any()
     return found
 
 
@@ -278,28 +278,38 @@ def _axis(name: str, value: Any, settings: Sequence[str]) -> Range | Choice:
         ValueError: what is wrong with it, in a sentence.
     """
     if isinstance(value, list):
-        if not value:
-            raise ValueError("no choices; write at least two.")
-        groups = all(isinstance(one, dict) for one in value)
-        if name not in settings and not groups:
-            raise ValueError(
-                f"there is no such setting.{nearest(name, settings)} Choices that are tables, each of several settings, may be "
-                "called anything."
-            )
-        options: dict[str, tuple[str, ...]] = {}
-        for one in value:
-            linked = groups and name not in ("sample_factor",)
-            pairs = one if linked else {name: one}
-            unknown = [key for key in pairs if key not in settings]
-            if unknown:
-                raise ValueError(f"there is no setting '{unknown[0]}'.{nearest(unknown[0], settings)}")
-            words = tuple(f"{key}={toml_value(item)}" for key, item in pairs.items())
-            options[" ".join(words) or "(as it is)"] = words
-        return Choice(options)
+        return _choice(name, value, settings)
     if name not in settings:
         raise ValueError(f"there is no such setting.{nearest(name, settings)}")
     if not isinstance(value, dict):
         raise ValueError(f"{value!r} is one value; write choices [a, b] or a range {{ low = ..., high = ... }}.")
+    return _range(value)
+
+
+def _choice(name: str, value: list[Any], settings: Sequence[str]) -> Choice:
+    """An axis of choices; raises ValueError likewise."""
+    if not value:
+        raise ValueError("no choices; write at least two.")
+    groups = all(isinstance(one, dict) for one in value)
+    if name not in settings and not groups:
+        raise ValueError(
+            f"there is no such setting.{nearest(name, settings)} Choices that are tables, each of several settings, may be "
+            "called anything."
+        )
+    options: dict[str, tuple[str, ...]] = {}
+    for one in value:
+        linked = groups and name not in ("sample_factor",)
+        pairs = one if linked else {name: one}
+        unknown = [key for key in pairs if key not in settings]
+        if unknown:
+            raise ValueError(f"there is no setting '{unknown[0]}'.{nearest(unknown[0], settings)}")
+        words = tuple(f"{key}={toml_value(item)}" for key, item in pairs.items())
+        options[" ".join(words) or "(as it is)"] = words
+    return Choice(options)
+
+
+def _range(value: Mapping[str, Any]) -> Range:
+    """An axis of numbers; raises ValueError likewise."""
     unknown = [key for key in value if key not in ("low", "high", "log", "step")]
     if unknown:
         raise ValueError(f"a range has no '{unknown[0]}'; allowed: low, high, log, step.")

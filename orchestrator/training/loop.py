@@ -43,20 +43,20 @@ from orchestrator.training.learner import Learner, Progress
 from orchestrator.training.member import MemberJob
 from orchestrator.training.scoring import held_out_probabilities, scores_of
 
-__all__ = ["GivenUp", "keep_best", "train_fold"]
+__all__ = ["Pruned", "keep_best", "train_fold"]
 
 
-class GivenUp(Exception):  # noqa: N818  (no error: what was asked for)
-    """A training stayed below its bar. Its checkpoint stays, so it can be trained to the end.
+class Pruned(Exception):  # noqa: N818  (no error: what was asked for)
+    """A training stayed below its threshold. Its checkpoint stays, so it can be trained to the end.
 
     Args:
         epoch: the last one trained.
-        bar: the macro F1 that would have been enough.
+        threshold: the macro F1 that would have been enough.
     """
 
-    def __init__(self, epoch: int, bar: float) -> None:
-        super().__init__(epoch, bar)
-        self.epoch, self.bar = epoch, bar
+    def __init__(self, epoch: int, threshold: float) -> None:
+        super().__init__(epoch, threshold)
+        self.epoch, self.threshold = epoch, threshold
 
 
 def train_fold(job: MemberJob) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def train_fold(job: MemberJob) -> dict[str, Any]:
         The member's card.
 
     Raises:
-        GivenUp: its best score so far is below the job's bar.
+        Pruned: its best score so far is below the job's threshold.
         TrainingError: the loss became infinite or not a number.
         DeviceError: memory ran out; names the settings to lower.
         WorkspaceError: another process trains this member.
@@ -117,9 +117,11 @@ def _train(job: MemberJob) -> dict[str, Any]:
     progress = learner.restore(job.folder)
     keep_best(job.folder, progress.best_epoch)
     while progress.epoch < recipe.epochs and not (recipe.patience and progress.waited >= recipe.patience):
-        bar = job.bars.get(progress.epoch)  # before each epoch, so that one killed right here gives up all the same
-        if bar is not None and progress.best_score < bar:
-            raise GivenUp(progress.epoch, bar)
+        threshold = job.pruning_thresholds.get(
+            progress.epoch
+        )  # before each epoch, so that one killed right here gives up all the same
+        if threshold is not None and progress.best_score < threshold:
+            raise Pruned(progress.epoch, threshold)
         started = time.monotonic()
         entry = train_epoch(job, learner, progress)
         progress.epoch += 1

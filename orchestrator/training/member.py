@@ -51,7 +51,7 @@ class MemberJob:
         notes: what else the card shall say (run, plan, data, versions).
         cancel: reasons to stop, looked at once a batch.
         profile: whether the history shall tell where the time went.
-        bars: epochs after which the training is given up when its best macro F1 so far is below a number.
+        pruning_thresholds: epochs after which the training is pruned when its best macro F1 so far is below a number.
     """
 
     run: str
@@ -74,7 +74,7 @@ class MemberJob:
     notes: dict[str, Any] = field(default_factory=dict)
     cancel: tuple[Cancel, ...] = ()
     profile: bool = False
-    bars: Mapping[int, float] = field(default_factory=dict)
+    pruning_thresholds: Mapping[int, float] = field(default_factory=dict)
 
     @property
     def identity(self) -> str:

@@ -16,6 +16,8 @@ from rich.console import Console
 
 from orchestrator import __version__
 from orchestrator.artifacts.environment import git_revision
+from orchestrator.artifacts.run import RUN_FORMAT
+from orchestrator.artifacts.workspace import WORKSPACE_FORMAT
 from orchestrator.cli import console
 from orchestrator.data.readers import read
 from tests.conftest import ROOT, Done, edit_sealed, hashes, tiny, train
@@ -114,7 +116,7 @@ def test_newer_foreign_and_missing_workspaces_are_refused(
     edit_sealed(workspace / "workspace.json", format=99)
     done = orch("runs", "list", "-w", workspace)
     assert done.code == 2
-    assert "written in format 99 by a newer version; this one reads 2" in done.err
+    assert f"written in format 99 by a newer version; this one reads {WORKSPACE_FORMAT}" in done.err
 
 
 def test_a_fault_of_ours_is_a_sentence_and_a_traceback_only_when_asked(
@@ -175,7 +177,7 @@ def test_damaged_records_are_named_with_what_is_wrong(orch: Orch, people: Path, 
     whole = record.read_text()
     for text, told in (
         ("{", "not readable as JSON"), ("{}", "it has no format number or no digest"), ("[1, NaN]", "NaN is no JSON"),
-        ('{"format": 2, "digest": "x"}', "do not match the digest in it"),
+        (f'{{"format": {RUN_FORMAT}, "digest": "x"}}', "do not match the digest in it"),
         ((workspace / "mask-0001" / "run.json").read_text(), "holds the run 'mask-0001', and must hold the run 'age-0001'"),
     ):  # fmt: skip
         record.write_text(text)

@@ -4,14 +4,15 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from orchestrator.combining.answers import Answers, Voter
 from orchestrator.core.labels import CLASSES, TASKS
 from orchestrator.ensembling import build as ensembling
+from orchestrator.ensembling.out_of_fold import OutOfFold
 from tests.conftest import Done, edit_sealed, tiny, train
 
 Orch = Callable[..., Done]
@@ -72,13 +73,16 @@ def test_photos_on_which_the_strategies_differ_are_listed_with_both_answers() ->
     """Two of three members put the second photo above 30 by a little, the third below by much."""
     sure = np.array([[0.9, 0.1, 0.0]] * 3)
     torn = np.array([[0.9, 0.1, 0.0], [0.4, 0.6, 0.0], [0.9, 0.1, 0.0]])
-    table = pd.DataFrame({"path": ["a.jpg", "b.jpg", "c.jpg"]})
-    joined = {
-        "mask": SimpleNamespace(table=table, members=[np.eye(3)[[0, 1, 2]]] * 3),
-        "gender": SimpleNamespace(table=table, members=[np.eye(2)[[0, 1, 0]]] * 3),
-        "age": SimpleNamespace(table=table, members=[sure, torn, torn]),
-    }
-    found = ensembling._disagreements(joined)
+    by_task = {"mask": [np.eye(3)] * 3, "gender": [np.eye(2)[[0, 1, 0]]] * 3, "age": [sure, torn, torn]}
+    voters = tuple(Voter(task, f"{task}-{number}") for task in TASKS for number in range(3))
+    answers = Answers(
+        {task: len(CLASSES[task]) for task in TASKS},
+        3,
+        voters,
+        tuple(array for task in TASKS for array in by_task[task]),
+    )
+    photos = pd.DataFrame({"path": ["a.jpg", "b.jpg", "c.jpg"]})
+    found = ensembling._disagreements(OutOfFold(photos, {}, answers))
     assert found.to_dict("records") == [
         {"path": "b.jpg", "soft": "incorrect / female / <30", "hard": "incorrect / female / 30-59"}
     ]

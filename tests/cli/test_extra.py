@@ -64,7 +64,7 @@ class NoPixels:
 
 def jobs_of(people: Path, workspace: Path, extra: Path, task: str, *changes: str, k: int = 3) -> list[object]:
     settings = Settings(
-        people / "train", workspace, changes=(*TINY, *changes), k=k, jobs=1, device="cpu", extra=[extra]
+        people / "train", workspace, changes=(*TINY, *changes), folds=k, jobs=1, device="cpu", extra=[extra]
     )
     inputs = read_inputs(settings, {task: TRAINABLE[task]})
     record = RunRecord.load(workspace / "age-0001")
@@ -74,7 +74,7 @@ def jobs_of(people: Path, workspace: Path, extra: Path, task: str, *changes: str
 
 @pytest.mark.parametrize("how", ["one bit", "empty", "a folder", "of another"])
 def test_damaged_hashes_of_extra_photos_are_counted_anew(people: Path, workspace: Path, others: Path, how: str) -> None:
-    settings = Settings(people / "train", workspace, changes=TINY, k=3, jobs=1, device="cpu", extra=[others])
+    settings = Settings(people / "train", workspace, changes=TINY, folds=3, jobs=1, device="cpu", extra=[others])
     right = read_inputs(settings, {"age": TRAINABLE["age"]}).extra_of("age")
     assert right
     kept = workspace / "cache" / "extra_hashes.json"
@@ -211,7 +211,7 @@ def test_pseudo_labels_come_from_the_folds_own_members_and_train_them_alone(
     from orchestrator.data.preprocessing import decode
     from orchestrator.inference.engines import torch_runners
     from orchestrator.inference.member import load_members
-    from orchestrator.inference.trunk import whole
+    from orchestrator.inference.shared_backbone import whole
 
     for task in TASKS:
         members = load_members(member_files(workspace, f"{task}-0001", 1))
@@ -404,7 +404,7 @@ def test_killed_with_pseudo_labels_it_goes_on_to_the_same_bits(people: Path, wor
 
 def test_specialists_are_unchanged_by_what_is_not_given(people: Path, workspace: Path) -> None:
     """Without extra photos a run's key, table and draws are what they were."""
-    settings = Settings(people / "train", workspace, changes=TINY, k=3, jobs=1, device="cpu")
+    settings = Settings(people / "train", workspace, changes=TINY, folds=3, jobs=1, device="cpu")
     inputs = read_inputs(settings, {"age": SPECIALISTS["age"]})
     record = RunRecord.load(workspace / "age-0001")
     from orchestrator.pipeline.run_plans import RunPlan

@@ -22,7 +22,7 @@ from orchestrator.data.store import build_stores
 from orchestrator.inference.engines import torch_runners
 from orchestrator.inference.member import load_members
 from orchestrator.inference.predictor import start_predictor
-from orchestrator.inference.trunk import whole
+from orchestrator.inference.shared_backbone import whole
 from orchestrator.pipeline.settings import Settings
 from orchestrator.pipeline.training import train_all
 from orchestrator.recipes.load import load_recipes
@@ -38,7 +38,7 @@ def trained_around(people: Path, trained: Path, tmp_path_factory: pytest.TempPat
     """A workspace whose current age run crops around faces; read only."""
     workspace = tmp_path_factory.mktemp("around") / "runs"
     shutil.copytree(trained, workspace)
-    settings = Settings(people / "train", workspace, changes=(*TINY, *FACE), k=3, jobs=1, device="cpu")
+    settings = Settings(people / "train", workspace, changes=(*TINY, *FACE), folds=3, jobs=1, device="cpu")
     with listening() as told:
         assert train_all(settings, {"age": SPECIALISTS["age"]}).complete
     (faces,) = [line for line in told if line.startswith("faces: ")]

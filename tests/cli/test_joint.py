@@ -49,7 +49,7 @@ def with_joint(people: Path, trained: Path, tmp_path_factory: pytest.TempPathFac
 
     place = tmp_path_factory.mktemp("joint") / "runs"
     shutil.copytree(trained, place)
-    settings = Settings(people / "train", place, changes=TINY, k=3, jobs=1, device="cpu")
+    settings = Settings(people / "train", place, changes=TINY, folds=3, jobs=1, device="cpu")
     assert retrain(settings, TRAINABLE[JOINT], Silent()).complete
     return place
 
@@ -139,7 +139,7 @@ def test_a_joint_network_votes_in_every_task_beside_the_specialists(
     from orchestrator.data.preprocessing import decode
     from orchestrator.inference.engines import torch_runners
     from orchestrator.inference.member import load_members
-    from orchestrator.inference.trunk import whole
+    from orchestrator.inference.shared_backbone import whole
 
     members = load_members(member_files(place, "joint-0001", 0, 1, 2))
     answers = [
@@ -330,7 +330,9 @@ def test_every_way_of_writing_answers_is_read(tmp_path: Path, kind: str) -> None
     again = read_external(tmp_path / "again.parquet")
     for task in TASKS:
         assert np.allclose(again.by_task[task], found.by_task[task], atol=2e-7)
-        assert (again.answers(task, ["9.jpg"]) == 0).all()
+    nobody = again.answers(again.rows(["9.jpg"]))
+    assert {voter.task for voter in nobody.voters} == set(TASKS)
+    assert all((probabilities == 0).all() for probabilities in nobody.probabilities)
 
 
 def test_all_that_is_wrong_with_a_table_is_told_at_once(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def three(people: Path, trained: Path, tmp_path_factory: pytest.TempPathFactory)
     place = tmp_path_factory.mktemp("three") / "runs"
     shutil.copytree(trained, place)
     for changes, k in ((("lr=3e-3",), 3), (("loss=focal", "lr=3e-3"), 2)):
-        settings = Settings(people / "train", place, changes=(*TINY, *changes), k=k, jobs=1, device="cpu")
+        settings = Settings(people / "train", place, changes=(*TINY, *changes), folds=k, jobs=1, device="cpu")
         assert retrain(settings, SPECIALISTS["age"], Silent()).complete
     return place
 

@@ -1,4 +1,4 @@
-"""Searches from the command line: trials on record, given up early, gone on with after a kill; tuning in stages."""
+"""Searches from the command line: trials on record, pruned, gone on with after a kill; tuning in stages."""
 
 import json
 import os
@@ -90,7 +90,7 @@ def test_every_trial_is_a_run_and_a_longer_search_goes_on(
     assert not list(place.glob("age-0007*"))
 
 
-def test_a_trial_below_the_median_is_given_up_and_can_be_trained_to_its_end(
+def test_a_trial_below_the_median_is_pruned_and_can_be_trained_to_its_end(
     orch: Orch, people: Path, tmp_path: Path
 ) -> None:
     place, space = tmp_path / "runs", tmp_path / "rates.toml"
@@ -100,13 +100,13 @@ def test_a_trial_below_the_median_is_given_up_and_can_be_trained_to_its_end(
     done = orch(*words)
     assert done.code == 0, done.err
     found = json.loads(done.out)
-    stopped = [one for one in found["trials"] if one["state"] == "given up"]
+    stopped = [one for one in found["trials"] if one["state"] == "pruned"]
     assert stopped
     assert all("below 0." in one["why"] and one["macro_f1"] is None for one in stopped)
     assert min(one["number"] for one in stopped) >= 4
     record = RunRecord.load(place / stopped[0]["run"])
     assert not record.complete
-    listed = json.loads(orch("runs", "list", "-w", place, "--where", "tag=given-up", "--json").out)
+    listed = json.loads(orch("runs", "list", "-w", place, "--where", "tag=pruned", "--json").out)
     assert [run["id"] for run in listed] == sorted(one["run"] for one in stopped)
     assert (place / record.id / "fold-0/checkpoint.pt").exists() or list(
         (place / record.id / "fold-0").glob("checkpoint*")

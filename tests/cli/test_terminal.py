@@ -267,8 +267,8 @@ def test_names_command_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
 def test_names_go_into_pipes_as_they_are() -> None:
     lines = [
         "from orchestrator.cli.console import grid, out, put",
-        "from orchestrator.cli.streams import settle_streams",
-        "settle_streams()",
+        "from orchestrator.cli.streams import configure_streams",
+        "configure_streams()",
         "table = grid('', 'photo', 'label')",
         "table.add_row('caf\\udce9.jpg', '1')",
         "out().print(table)",

@@ -198,7 +198,7 @@ def test_a_tracker_that_fails_costs_no_training(
     monkeypatch.setattr(tracking, "open_trackers", lambda words, place: [Broken()])
     monkeypatch.setattr(tracking, "check_words", lambda words: None)
     shows, tracked = Silent(), tracking.Tracked(["tensorboard"], workspace)
-    settings = Settings(people / "train", workspace, changes=(*TINY, "lr=9e-3"), k=3, jobs=1, device="cpu")
+    settings = Settings(people / "train", workspace, changes=(*TINY, "lr=9e-3"), folds=3, jobs=1, device="cpu")
     report = retrain(settings, SPECIALISTS["age"], all_of(shows, tracked))
     tracked.close()
     assert report.complete

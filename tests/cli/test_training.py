@@ -324,7 +324,7 @@ def test_a_draw_goes_by_mask_state_unless_told_otherwise(people: Path, tmp_path:
     from orchestrator.specialists import SPECIALISTS
 
     for change, kinds in (("draw_by=mask", {0: 5, 1: 1, 2: 1}), ("draw_by=photo", {0: 7})):
-        settings = Settings(people / "train", tmp_path / "runs", changes=(*TINY, change), k=3, device="cpu")
+        settings = Settings(people / "train", tmp_path / "runs", changes=(*TINY, change), folds=3, device="cpu")
         age = {"age": SPECIALISTS["age"]}
         train_all(settings, age, Silent())
         table = first_jobs(settings, age, Silent())["age"].table
@@ -358,7 +358,7 @@ def test_the_live_table_shows_every_member_and_how_it_ended(
     real = local.train_fold
     monkeypatch.setattr(local, "train_fold", lambda job: real(job) if job.fold != 1 else 1 / 0)
     settings = pipeline.Settings(
-        people / "train", workspace, changes=(*TINY, "epochs=1"), k=3, jobs=1, device="cpu", seed=9
+        people / "train", workspace, changes=(*TINY, "epochs=1"), folds=3, jobs=1, device="cpu", seed=9
     )
     report = pipeline.train_all(settings, {"age": SPECIALISTS["age"]}, Looked())
     assert list(report.failures) == [("age-0002", 1)]

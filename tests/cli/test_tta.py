@@ -52,7 +52,7 @@ def test_views_are_counted_kept_and_predict_as_they_score(orch: Orch, people: Pa
     assert orch("ensemble", "-w", workspace, "--members", "age=age-0002").code == 0
     from orchestrator.inference.engines import torch_runners
     from orchestrator.inference.member import load_members
-    from orchestrator.inference.trunk import split
+    from orchestrator.inference.shared_backbone import split
 
     (member,) = load_members(member_files(workspace, "age-0002", 0))
     assert member.views == ("flip", "zoom")
@@ -119,10 +119,10 @@ def test_each_training_keeps_its_own_views(orch: Orch, people: Path, workspace: 
 def test_answers_that_are_no_numbers_are_refused(orch: Orch, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
-    from orchestrator.inference.member import Answers
+    from orchestrator.inference.member import AnswerFunction
 
-    real = Answers.forward
-    monkeypatch.setattr(Answers, "forward", lambda self, photos: real(self, photos) * torch.nan)
+    real = AnswerFunction.forward
+    monkeypatch.setattr(AnswerFunction, "forward", lambda self, photos: real(self, photos) * torch.nan)
     done = orch("tta", "age-0001", "-w", workspace, "--keep")
     assert done.code == 2
     assert "fold-0: this member's answers are no numbers" in done.err

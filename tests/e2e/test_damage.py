@@ -88,7 +88,7 @@ def whole(trained: Path, people: Path, tmp_path_factory: pytest.TempPathFactory)
     shutil.copytree(trained, place)
     workspace = Workspace(place)
     settings = Settings(
-        people / "train", place, recipes=(), changes=TINY, k=None, plan_seed=None, seed=1, jobs=1, device="cpu"
+        people / "train", place, recipes=(), changes=TINY, folds=None, plan_seed=None, seed=1, jobs=1, device="cpu"
     )
     assert retrain(settings, SPECIALISTS["age"], Silent()).complete
     old = place.parent / "old answers" / "s 1.csv"

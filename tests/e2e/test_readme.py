@@ -82,3 +82,14 @@ def test_the_demo_runs_twice_and_shows_where_everything_is(tmp_path: Path) -> No
     again = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert again.returncode == 0
     assert again.stderr.count("is complete already") == 3
+
+
+def test_the_glossary_names_modules_that_are_there() -> None:
+    rows = re.findall(r"^\| ([^|]+) \| [^|]+ \| ([^|]+) \|$", (ROOT / "docs/glossary.md").read_text(), re.MULTILINE)
+    terms = [term for term, _ in rows if term not in ("term", "---")]
+    assert len(terms) >= 40
+    assert len(terms) == len(set(terms))
+    for term, where in rows[1:]:
+        for place in re.findall(r"`([^`]+)`", where):
+            inside = [ROOT / place] if place.startswith("models/") else [ROOT / "orchestrator" / place]
+            assert place == "models/TASK/" or inside[0].exists(), f"{term}: {place}"

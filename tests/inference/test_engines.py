@@ -24,7 +24,7 @@ from orchestrator.inference.options import check_engine
 from orchestrator.inference.predictor import Predictor, start_predictor
 from orchestrator.inference.reader import Prepared
 from orchestrator.inference.runtime import start_runtime
-from orchestrator.inference.trunk import Split
+from orchestrator.inference.shared_backbone import Split
 from tests.conftest import Done, member_files
 
 Orch = Callable[..., Done]
@@ -74,8 +74,8 @@ def test_an_export_with_other_answers_is_refused_by_name(
     predictor: Predictor, sample: list[Prepared], tmp_path: Path
 ) -> None:
     exports, splits = Exports(tmp_path), predictor.runtime.splits[:2]
-    paths = [exports.path(one.own) for one in splits]
-    assert len(list(write_onnx(dict.fromkeys(paths, (splits[1].member, splits[1].own))))) == 2
+    paths = [exports.path(one.tail) for one in splits]
+    assert len(list(write_onnx(dict.fromkeys(paths, (splits[1].member, splits[1].tail))))) == 2
     with pytest.raises(EngineError, match="does not give torch's answers for 1 of 2 members") as caught:
         exports.check(splits, Engine("onnx"), lambda member: pixels_of(member, sample))
     assert [problem.where for problem in caught.value.problems] == ["mask-0001/fold-0"]
@@ -107,7 +107,7 @@ def test_fp32_means_fp32_even_where_a_recipe_says_otherwise(
     predictor: Predictor, sample: list[Prepared], tmp_path: Path
 ) -> None:
     runtime, _ = put_on_engines(predictor.runtime, sample, 5, "torch", True, tmp_path)
-    assert {runner.own.precision for runner in runtime.runners} == {"fp32"}
+    assert {runner.tail.precision for runner in runtime.runners} == {"fp32"}
 
 
 def test_a_network_that_gives_no_numbers_never_passes(
@@ -115,11 +115,11 @@ def test_a_network_that_gives_no_numbers_never_passes(
 ) -> None:
     exports, one = Exports(tmp_path), predictor.runtime.splits[0]
     exports.make([one])
-    model = onnx.load(exports.path(one.own))
+    model = onnx.load(exports.path(one.tail))
     for tensor in model.graph.initializer:
         if tensor.name.endswith("conv_stem.weight"):
             tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor) * np.nan, tensor.name))
-    onnx.save(model, exports.path(one.own))
+    onnx.save(model, exports.path(one.tail))
     with pytest.raises(EngineError, match="differ by up to inf"):
         exports.check([one], Engine("onnx"), lambda member: pixels_of(member, sample))
 
@@ -151,7 +151,9 @@ def test_what_will_be_done_first_is_chosen_and_remembered(
     assert sorted(task for one in chosen for task in one.tasks) == ["age", "gender", "mask"]
     assert all(one.difference <= 1e-4 for one in chosen)
     assert not set(map(id, before.runners)) & set(map(id, after.runners))
-    assert all(isinstance(runner.own, TorchCall) for runner in before.runners)  # goes on answering while it is replaced
+    assert all(
+        isinstance(runner.tail, TorchCall) for runner in before.runners
+    )  # goes on answering while it is replaced
     assert "bf16" not in " ".join(measured)  # exact leaves it out
     rates["torch fp32"] = 100.0
     _, again = put_on_engines(before, sample, 100_000, "auto", True, tmp_path)
@@ -175,7 +177,7 @@ def test_an_engine_that_fails_the_check_is_passed_over(
     exports = Exports(tmp_path)
     last = predictor.runtime.splits[-1]
     for path in write_onnx(
-        {exports.path(one.own): (last.member, last.own) for one in predictor.runtime.splits}
+        {exports.path(one.tail): (last.member, last.tail) for one in predictor.runtime.splits}
     ):  # all age's last
         files = CacheFiles(tmp_path)
         files.write_notes(path.with_suffix(".json"), "export", {"sha256": files.sha256(path), "checks": {}})
@@ -240,8 +242,8 @@ def test_damaged_exports_and_notes_are_made_anew_with_a_word(
     monkeypatch.setattr("orchestrator.inference.export.write_onnx", put_back)
     for suffix in (".onnx", ".json"):
         for how in DAMAGES:
-            path = exports.path(one.own).with_suffix(suffix)
-            damage(path, how, exports.path(two.own).with_suffix(suffix))
+            path = exports.path(one.tail).with_suffix(suffix)
+            damage(path, how, exports.path(two.tail).with_suffix(suffix))
             told.clear()
             again = Exports(tmp_path)
             again.make([one, two])

@@ -131,7 +131,7 @@ def test_what_could_run_code_is_named_and_not_opened(state: State, tmp_path: Pat
     path = tmp_path / "weights.pth"
     torch.save({"state_dict": state, "callbacks": Custom()}, path)
     with pytest.raises(
-        WeightsError, match=r"holds tests.training.test_weight_files.Custom, which is more than tensors"
+        WeightsError, match=r"holds tests.networks.test_weight_files.Custom, which is more than tensors"
     ):
         load_state(recipe(path))
     torch.save(timm.create_model(NAME), path)

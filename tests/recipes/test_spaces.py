@@ -11,7 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from orchestrator.core.errors import ConfigError, DamagedError
-from orchestrator.experiments.search import COMPLETE, FAILED, GIVEN_UP, RUNNING, Search, Trial, bars_of
+from orchestrator.experiments.search import COMPLETE, FAILED, PRUNED, RUNNING, Search, Trial, bars_of
 from orchestrator.recipes.load import load_recipes
 from orchestrator.recipes.spaces import DEFAULT, STAGES, Choice, Range, parse_space, read_stages
 from orchestrator.specialists import SPECIALISTS
@@ -111,7 +111,7 @@ def test_bars_are_the_median_of_complete_trials_at_the_same_share() -> None:
         trial(1, COMPLETE, (0.25, 0.2), (0.5, 0.4), (1.0, 0.6)),
         trial(2, COMPLETE, (0.5, 0.5), (1.0, 0.7)),
         trial(3, COMPLETE, (0.25, 0.4), (0.5, 0.6), (1.0, 0.7)),
-        trial(4, GIVEN_UP, (0.25, 0.9)),
+        trial(4, PRUNED, (0.25, 0.9)),
         trial(5, FAILED),
     ]
     # At a quarter only three trials have a score; at half and three quarters four, of which the median lies between.

@@ -17,7 +17,7 @@ from orchestrator.data.preprocessing import decode
 from orchestrator.inference.engines import torch_runners
 from orchestrator.inference.member import load_members
 from orchestrator.inference.predictor import start_predictor
-from orchestrator.inference.trunk import whole
+from orchestrator.inference.shared_backbone import whole
 from orchestrator.recipes.load import load_recipes
 from orchestrator.specialists import SPECIALISTS
 from orchestrator.training.features import check_head_alone

@@ -12,7 +12,7 @@ import torch
 from filelock import FileLock
 from safetensors import SafetensorError
 
-from orchestrator.artifacts import cards
+from orchestrator.artifacts import cards, weights
 from orchestrator.artifacts.cards import read_card
 from orchestrator.core.errors import DeviceError, TrainingError, WorkspaceError
 from orchestrator.core.events import EpochEnded, Event, MemberEnded, nobody
@@ -24,7 +24,7 @@ from orchestrator.networks.backbones import InitialWeights
 from orchestrator.networks.heads import head_of
 from orchestrator.recipes.load import load_recipes
 from orchestrator.specialists import SPECIALISTS
-from orchestrator.training import checkpoints, epoch, learner, loop, scoring
+from orchestrator.training import epoch, learner, loop, scoring
 from orchestrator.training.cancelling import CancelFile
 from orchestrator.training.loop import train_fold
 from orchestrator.training.member import MemberJob
@@ -355,14 +355,14 @@ def test_gpus_are_claimed_one_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_full_disk_is_a_sentence_and_sinks_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = checkpoints.save_file
+    real = weights.save_file
 
     def full(tensors: object, path: Path, note: object) -> None:
         if "fold-0" in str(path):
             raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
         real(tensors, path, note)
 
-    monkeypatch.setattr(checkpoints, "save_file", full)
+    monkeypatch.setattr(weights, "save_file", full)
     jobs = [job_of(tmp_path / "r" / f"fold-{fold}", "epochs=1", fold=fold) for fold in (0, 1)]
     results = LocalExecutor().run(jobs, 1, nobody)
     assert "the disk is full; the file was not written and nothing was damaged" in results[0].why

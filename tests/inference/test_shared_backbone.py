@@ -18,7 +18,7 @@ from orchestrator.inference.export import Exports
 from orchestrator.inference.member import AnswerFunction, Member
 from orchestrator.inference.predictor import start_predictor
 from orchestrator.inference.reader import Prepared, stacked
-from orchestrator.inference.trunk import split
+from orchestrator.inference.shared_backbone import split
 from orchestrator.networks.backbones import create, freeze_stages, only_head
 from orchestrator.networks.heads import ClassHead
 
@@ -72,7 +72,7 @@ def test_divided_members_answer_as_whole_ones_bit_for_bit(backbone: str) -> None
         assert [one.member for one in splits] == members
         if backbone in CONVOLUTIONAL:
             assert {one.sharing for one in splits} == {3}, f"{backbone}, {frozen} stages frozen: nothing shared"
-            assert len({id(one.trunk) for one in splits}) == 1
+            assert len({id(one.shared_backbone) for one in splits}) == 1
         for one, runner in zip(splits, torch_runners(splits, "cpu"), strict=True):
             assert np.array_equal(runner(pixels()), answers_of(one.member, pixels()))
 
@@ -81,9 +81,9 @@ def test_divided_members_answer_as_whole_ones_bit_for_bit(backbone: str) -> None
 def test_heads_alone_share_the_whole_body_over_tasks(backbone: str, own: int) -> None:
     members = [member(backbone, seed, None, task) for task in TASKS for seed in (1, 2)]
     splits = split(members)
-    assert len({id(one.trunk) for one in splits}) == 1
+    assert len({id(one.shared_backbone) for one in splits}) == 1
     # A classifier's weight and bias; MobileNetV3 has a convolution between the pooled features and it.
-    assert {len(list(one.own.module.parameters())) for one in splits} == {own}
+    assert {len(list(one.tail.module.parameters())) for one in splits} == {own}
     for one, runner in zip(splits, torch_runners(splits, "cpu"), strict=True):
         assert np.array_equal(runner(pixels()), answers_of(one.member, pixels()))
 
@@ -94,25 +94,25 @@ def test_weights_decide_what_is_shared() -> None:
     trained_whole = [member("test_efficientnet", seed, 0) for seed in (5, 6)]
     alone = split([*same, other_geometry, *trained_whole])
     assert [one.sharing for one in alone] == [2, 2, 1, 1, 1]
-    assert [one.trunk is None for one in alone] == [False, False, True, True, True]
+    assert [one.shared_backbone is None for one in alone] == [False, False, True, True, True]
     shorter = [member("test_efficientnet", seed, 1) for seed in range(10, 16)]
     assert [one.sharing for one in split([*same, shorter[0]])] == [2, 2, 1]  # two deep spare more than three shallow
     assert {one.sharing for one in split([*same[:1], *shorter])} == {7}
     with torch.no_grad():
         next(same[1].network.parameters()).add_(1e-3)
-    assert [one.trunk for one in split(same)] == [None, None]
+    assert [one.shared_backbone for one in split(same)] == [None, None]
 
 
 def test_a_tensor_beside_a_modules_children_counts() -> None:
     members = [member("test_convnext", seed, 2) for seed in (1, 2)]
-    assert split(members)[0].trunk is not None
+    assert split(members)[0].shared_backbone is not None
     scales = [name for name, _ in members[1].network.stages[0].named_parameters() if name.endswith("gamma")]
     assert scales, "this network has no layer scale any more: choose another"
-    before = split(members)[0].trunk
+    before = split(members)[0].shared_backbone
     with torch.no_grad():
         members[1].network.stages[0].get_parameter(scales[0]).mul_(2)
     splits = split(members)
-    after = splits[0].trunk
+    after = splits[0].shared_backbone
     assert before is not None
     assert after is None or len(list(after.module.parameters())) < len(list(before.module.parameters()))
     for one, runner in zip(splits, torch_runners(splits, "cpu"), strict=True):
@@ -132,10 +132,14 @@ def test_a_predictor_runs_shared_layers_once_a_stretch(frozen: int | None) -> No
     members = ensemble(frozen)
     predictor = start_predictor(members, SoftVote(), threads=2)
     calls: list[int] = []
-    trunks = {id(one.trunk): one.trunk for one in predictor.runtime.splits if one.trunk is not None}
-    assert len(trunks) == 1  # the tasks see the same crop
-    for trunk in trunks.values():
-        trunk.module.register_forward_hook(lambda _module, inputs, _output: calls.append(len(inputs[0])))
+    shared_backbones = {
+        id(one.shared_backbone): one.shared_backbone
+        for one in predictor.runtime.splits
+        if one.shared_backbone is not None
+    }
+    assert len(shared_backbones) == 1  # the tasks see the same crop
+    for backbone in shared_backbones.values():
+        backbone.module.register_forward_hook(lambda _module, inputs, _output: calls.append(len(inputs[0])))
     found = predictor.runtime.answers(stacked(ready(40)))
     assert sorted(calls) == [8, 16, 16]
     for task in TASKS:
@@ -172,7 +176,7 @@ def test_every_engine_runs_divided_members(tmp_path: Path) -> None:
     for engine in engines_here("cpu"):
         assert exports.check(splits, engine, lambda _: photos) <= TOLERANCE[engine.precision]
         runners = open_runners(splits, engine, exports.path, "cpu", 2)
-        assert len({id(runner.trunk) for runner in runners}) == 1
+        assert len({id(runner.shared_backbone) for runner in runners}) == 1
         features = runners[0].begin(photos)
         exact = torch_runners(splits, "cpu", "fp32")[0].begin(photos)
         assert np.abs(np.asarray(features) - np.asarray(exact)).max() < 1e-4  # in fp32 whatever the engine's precision
@@ -185,7 +189,7 @@ def test_every_engine_runs_divided_members(tmp_path: Path) -> None:
 
 def test_networks_that_cannot_be_divided_stay_whole() -> None:
     members = [member("test_efficientnet", seed, 2) for seed in (1, 2)]
-    assert split(members)[0].trunk is not None
+    assert split(members)[0].shared_backbone is not None
 
     class Twice(nn.Module):
         def __init__(self, inner: nn.Module) -> None:
@@ -201,7 +205,7 @@ def test_networks_that_cannot_be_divided_stay_whole() -> None:
         torch.nn.init.constant_(stem.bias, 0.1)
         one.network.conv_stem = nn.Sequential(Twice(stem), one.network.conv_stem)
     splits = split(members)
-    assert [one.trunk for one in splits] == [None, None]
+    assert [one.shared_backbone for one in splits] == [None, None]
     assert np.array_equal(torch_runners(splits, "cpu")[0](pixels()), answers_of(members[0], pixels()))
 
 
@@ -234,7 +238,7 @@ def test_weights_that_are_used_without_being_called_count() -> None:
 
 
 class Skipping(nn.Module):
-    """A network with a skip over its trunk, which a division loses; its gain may be nothing in one member and much in another."""
+    """A network with a skip over its shared backbone, which a division loses; its gain may be nothing in one member."""
 
     def __init__(self, inner: nn.Module, gain: float) -> None:
         super().__init__()

@@ -57,20 +57,20 @@ class Split:
 
     Attributes:
         member: the whole.
-        own: its own layers, to the probabilities.
-        trunk: the layers before them, the very object of all who share it; None for a member that shares nothing.
-        sharing: how many members share the trunk; 1 where there is none.
+        tail: the layers after it, to the probabilities.
+        shared_backbone: the layers before them, the very object of all who share it; None for a member that shares nothing.
+        sharing: how many members share the shared backbone; 1 where there is none.
     """
 
     member: Member
-    own: Part
-    trunk: Part | None = None
+    tail: Part
+    shared_backbone: Part | None = None
     sharing: int = 1
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        """The trunk, if there is one, and the member's own layers."""
-        return (self.own,) if self.trunk is None else (self.trunk, self.own)
+        """The shared backbone, if there is one, and the member's own layers."""
+        return (self.tail,) if self.shared_backbone is None else (self.shared_backbone, self.tail)
 
 
 def whole(member: Member) -> Split:
@@ -103,7 +103,7 @@ def split(members: Sequence[Member]) -> list[Split]:
     return [found.get(member) or whole(member) for member in members]
 
 
-class _Trunk(nn.Module):
+class _SharedBackbone(nn.Module):
     """Features of pixels (N, H, W, 3), uint8."""
 
     def __init__(self, member: Member, network: Any) -> None:
@@ -115,7 +115,7 @@ class _Trunk(nn.Module):
         return found
 
 
-class _Own(nn.Module):
+class _Tail(nn.Module):
     """Class probabilities of features."""
 
     def __init__(self, member: Member, network: nn.Module) -> None:
@@ -167,8 +167,8 @@ def _divide(members: Sequence[Member]) -> dict[Member, Split]:
 
 
 def _leaves(member: Member) -> tuple[list[str], list[int]]:
-    """The names of a network's leaves in the order in which they run; for those that a trunk can hold, which are the first,
-    how many numbers each puts out for a photo.
+    """The names of a network's leaves in the order in which they run; for those that a shared backbone can hold, which are the
+    first, how many numbers each puts out for a photo.
 
     Both are empty when a leaf with weights runs twice.
     """
@@ -179,7 +179,9 @@ def _leaves(member: Member) -> tuple[list[str], list[int]]:
     if often & weighty:
         return [], []
     leaves = [name for name, _ in ran if name not in often]
-    inside = [(name, size) for name, size in _run(_Trunk(member, member.network), named, member) if name not in often]
+    inside = [
+        (name, size) for name, size in _run(_SharedBackbone(member, member.network), named, member) if name not in often
+    ]
     if [name for name, _ in inside] != leaves[: len(inside)]:
         return [], []
     return leaves, [size for _, size in inside]
@@ -203,7 +205,7 @@ def _run(whole: nn.Module, named: Mapping[nn.Module, str], member: Member) -> li
 
 
 def _keys(members: Sequence[Member], leaves: Sequence[str]) -> Any:
-    """For each length of a trunk, every member's digest of all weights in it.
+    """For each length of a shared backbone, every member's digest of all weights in it.
 
     A module's own tensors beside its children, as a layer scale's, belong to its first leaf, and so do those of modules that
     never run themselves, because others use their weights (`F.linear(x, self.qkv.weight)`).
@@ -233,16 +235,16 @@ def _keys(members: Sequence[Member], leaves: Sequence[str]) -> Any:
 
 
 def _cut(member: Member, first: Sequence[str], leaves: Sequence[str]) -> tuple[nn.Module, nn.Module]:
-    """A member's trunk, which runs the first leaves, and its own part, which runs the others.
+    """A member's shared backbone, which runs the first leaves, and its own part, which runs the others.
 
     Raises:
         _EntangledError: the border runs through a module that is no plain sequence.
     """
     ran = {member.network.get_submodule(name) for name in leaves}
     before = {member.network.get_submodule(name) for name in first}
-    trunk = _Trunk(member, _without(member.network, ran - before, ran))
-    own = _Own(member, _without(member.network, before, ran))
-    return trunk.eval(), own.eval()
+    backbone = _SharedBackbone(member, _without(member.network, ran - before, ran))
+    own = _Tail(member, _without(member.network, before, ran))
+    return backbone.eval(), own.eval()
 
 
 def _without(module: nn.Module, gone: set[nn.Module], ran: set[nn.Module]) -> nn.Module:
@@ -270,19 +272,19 @@ def _share(members: Sequence[Member], first: Sequence[str], leaves: Sequence[str
         _EntangledError: the border runs through a module that is no plain sequence.
     """
     one = members[0]
-    trunk, _ = _cut(one, first, leaves)
+    backbone, _ = _cut(one, first, leaves)
     owns = {member: _cut(member, first, leaves)[1] for member in members}
     photos = _noise(one)
     try:
         with torch.inference_mode():
-            features = trunk(photos)
+            features = backbone(photos)
     except Exception:  # each architecture fails in its own way when layers of it are missing
         return []
     fit = [member for member in members if _fits(member, owns[member], features, photos)]
     if len(fit) < 2:
         return []
     body = digest_of([one.backbone, one.preprocess.as_dict(), first[-1]])[:16]
-    shared = Part(trunk, whole(one).own.example, ("photos", "features"), key[:16], body)
+    shared = Part(backbone, whole(one).tail.example, ("photos", "features"), key[:16], body)
     example, names = torch.zeros(2, *features.shape[1:]), ("features", "probabilities")
     splits = []
     for member in fit:

@@ -1,0 +1,69 @@
+"""How far long work is, a bar on stderr for each stage of it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+from orchestrator.cli.console import counting, say
+from orchestrator.core.events import Counted, Event, Listener, Stage
+
+__all__ = ["Bars", "bars"]
+
+WORDS: dict[Stage, tuple[str, str]] = {
+    "decode": ("decoding photos once", "decoded {} photos into the pixel store."),
+    "find faces": ("looking for faces once", "looked for faces in {} photos."),
+    "compute features": ("computing features once", "computed the features of {} photos."),
+    "load members": ("loading members", ""),
+    "write exports": ("writing exports", ""),
+    "export members": ("exporting members", ""),
+    "predict": ("predicting", ""),
+    "answer": ("answering", ""),
+    "label": ("labelling", ""),
+    "ask": ("asking all members", ""),
+}
+"""Stage -> what its bar says, and what is told at its end."""
+
+
+class Bars:
+    """Listens to stages that are counted; the next one's bar takes the last one's place."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()  # events come from several threads
+        self._stage: Stage | None = None
+        self._bar: AbstractContextManager[Callable[[int, int], None]] | None = None
+        self._update: Callable[[int, int], None] = lambda _done, _total: None
+
+    def __call__(self, event: Event) -> None:
+        """Shows how far a stage is; other events are for others."""
+        if not isinstance(event, Counted):
+            return
+        doing, told = WORDS[event.stage]
+        with self._lock:
+            if event.stage != self._stage:
+                self.close()
+                self._bar, self._stage = counting(doing), event.stage
+                self._update = self._bar.__enter__()
+            self._update(event.done, event.total)
+            if event.done == event.total:
+                self.close()
+                if told:
+                    say(told.format(f"{event.total:,}"))
+
+    def close(self) -> None:
+        """Takes the bar away; safe to call again."""
+        with self._lock:
+            bar, self._bar, self._stage = self._bar, None, None
+        if bar is not None:
+            bar.__exit__(None, None, None)
+
+
+@contextmanager
+def bars() -> Iterator[Listener]:
+    """A listener that shows how far each stage is, until the block ends."""
+    shown = Bars()
+    try:
+        yield shown
+    finally:
+        shown.close()
