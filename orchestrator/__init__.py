@@ -1,6 +1,6 @@
 """Three specialists (age, gender, mask), one honest ensemble, for photos of people.
 
-The command line (`orch --help`) and this package do the same things; `pipeline.py` tells the training story
+The command line (`orch --help`) and `orchestrator.api` do the same things; `pipeline/training.py` tells the training story
 on one page. Importing this package imports nothing heavy.
 """
 

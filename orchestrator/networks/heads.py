@@ -192,7 +192,7 @@ class SoftAgeHead:
 
     def targets(self, specialist: Specialist, table: pd.DataFrame, recipe: Recipe) -> NDArray[Any]:  # noqa: ARG002  # a Head takes it
         """Exact values to train on, float32; -1 - code where no more than the class is known."""
-        assert specialist.scale is not None  # config.py refuses soft_age without a scale
+        assert specialist.scale is not None  # recipes/lint.py refuses soft_age without a scale
         column = specialist.scale.column
         values = table[column].to_numpy(dtype=np.float32)
         if exact_column(column) not in table:
@@ -250,7 +250,7 @@ def head_of(specialist: Specialist, recipe: Recipe) -> Head:
     """The head that a recipe asks for."""
     if recipe.loss == "soft_age":
         scale = specialist.scale
-        assert scale is not None  # config.py refuses soft_age without a scale
+        assert scale is not None  # recipes/lint.py refuses soft_age without a scale
         return SoftAgeHead(scale.low, scale.high, scale.borders, recipe.soft_age_sigma)
     if recipe.loss == "corn":
         return CornHead(len(specialist.classes))
