@@ -306,7 +306,7 @@ def ensemble(
 
     tables, twice = each_once([read_external(path) for path in files])
     for note in twice:
-        log.info(f"note: {note}")
+        log.warning(note)
     return build_ensemble(place, strategy, runs, scored=scored, external=tables)
 
 
@@ -655,7 +655,7 @@ def tta(
     return Viewed(flips, keep_views(place, flips, specialist) if keep else None, specialist.classes)
 
 
-def compare(runs: Sequence[str], *, workspace: Place = DEFAULT_WORKSPACE, picture: Path | None = None) -> Comparison:
+def compare(runs: Sequence[str], *, workspace: Place = DEFAULT_WORKSPACE, picture: Place | None = None) -> Comparison:
     """Holds runs of one specialist against the first, on the photos that all have held out: `orch runs compare`.
 
     Args:
@@ -666,7 +666,7 @@ def compare(runs: Sequence[str], *, workspace: Place = DEFAULT_WORKSPACE, pictur
     Raises:
         OrchestratorError: fewer than two runs, runs of several specialists, or damaged ones.
     """
-    workspace = Path(workspace)
+    workspace, picture = Path(workspace), _path(picture)
     from orchestrator.artifacts.workspace import Workspace
 
     if len(set(runs)) < 2:
@@ -706,7 +706,7 @@ def search(
         space: a .toml of ranges and choices; None: the default one.
         trials: in all.
         minutes: after which no trial begins; None: no limit.
-        prune: give trials up early that stay below the median of the others.
+        prune: stop trials that stay below the median of the others.
         out: a .toml for the winner's recipe.
         picture: a .png of every trial.
         listen: told how far it is.
@@ -754,7 +754,7 @@ def tune(
         trials: of each stage.
         minutes: after which no trial begins; None: no limit.
         small: photos' size while searching, as a share, 0.3 to 1.
-        prune: give trials up early that stay below the median of the others.
+        prune: stop trials that stay below the median of the others.
         out: a .toml for the winner's recipe.
         listen: told how far it is.
 

@@ -29,7 +29,7 @@ __all__ = [
     "write_card",
 ]  # fmt: skip
 
-CARD_FORMAT = 2
+CARD_FORMAT = 3
 KIND = "member"
 WEIGHTS = "weights.safetensors"
 HELD_OUT = "held_out.parquet"

@@ -8,10 +8,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from orchestrator import __version__
+
 __all__ = ["git_revision", "hardware", "versions"]
 
 PACKAGES = (
-    "orchestrator",
     "torch",
     "timm",
     "albumentations",
@@ -24,7 +25,7 @@ PACKAGES = (
 
 def versions() -> dict[str, str]:
     """Python's and the packages' versions that can change a result."""
-    found = {"python": platform.python_version()}
+    found = {"python": platform.python_version(), "orchestrator": __version__}
     for package in PACKAGES:
         try:
             found[package] = version(package)

@@ -119,13 +119,17 @@ def hear() -> None:
 
 @contextmanager
 def held_back() -> Iterator[list[str]]:
-    """Keeps the library's sentences for the caller to print, behind a table say."""
+    """Keeps the library's sentences for the caller to print, behind a table say; prints them itself where the block fails."""
     sentences: list[str] = []
     _held.append(sentences)
     try:
         yield sentences
-    finally:
-        _held.remove(sentences)
+    except BaseException:  # nobody prints them behind a table any more
+        _held.pop()
+        for sentence in sentences:
+            say(sentence)
+        raise
+    _held.pop()
 
 
 def warn(text: str) -> None:

@@ -90,13 +90,14 @@ class TrainingDisplay:
 
     def __call__(self, event: Event) -> None:
         """Shows what has happened."""
+        if isinstance(event, TrainingEnded):  # without the lock: the table that is drawn last waits for it
+            self.close()
+            return
         with self._lock:
             if isinstance(event, Counted):
                 self._bars(event)
             elif isinstance(event, TrainingBegun):
                 self._begin(event)
-            elif isinstance(event, TrainingEnded):
-                self.close()
             else:
                 self._follow(event)
 
@@ -105,12 +106,15 @@ class TrainingDisplay:
         with self._lock:
             self._bars.close()
             live, self._live = self._live, None
+            for member in self._members.values():  # stopped: epochs that no line has told yet
+                if live is None and not member.outcome:
+                    self._tell_epoch(member)
         if live is not None:
             live.stop()
 
     def _begin(self, event: TrainingBegun) -> None:
         self._started = self._spoken = time.monotonic()
-        self._members = {(one.run, one.fold): _Member(one, float(one.trained)) for one in event.members}
+        self._members = {(one.run, one.fold): _Member(one, float(one.trained), best=one.best) for one in event.members}
         threads = f"{event.threads} thread{'s' * (event.threads > 1)} each"
         members = counted(len(event.members), "member")
         say(f"training {members} on {event.device}, {event.at_once} at once, {threads}.")
@@ -131,7 +135,7 @@ class TrainingDisplay:
             member.epochs, member.rate = max(member.epochs, event.epochs), event.photos_per_second
         elif isinstance(event, EpochEnded):
             member.entry = dict(event.entry)
-            member.epochs = max(member.epochs, float(event.entry["epoch"]))
+            member.epochs = float(event.entry["epoch"])  # lower than before where a training had to begin anew
             member.best = max(member.best, event.entry.get("macro_f1", 0.0))
             if time.monotonic() - self._spoken >= LINE_SECONDS:
                 self._tell_epoch(member)

@@ -298,7 +298,7 @@ def listening(track: list[str], workspace: Path) -> Iterator[Listener]:
 
         tracked = Tracked(track, workspace)
     try:
-        yield display if tracked is None else all_of(display, tracked)
+        yield display if tracked is None else all_of(tracked, display)
     except KeyboardInterrupt:
         display.close()
         say("\nInterrupted. What is finished is kept: the same command goes on from there.")

@@ -9,13 +9,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .answers import Answers, Voter
 from .votes import UNIT, Decision, hard_vote, lead_of, soft_vote, sums_of, tally, whole_weights
+
+if TYPE_CHECKING:
+    from typing import Self  # copies lie beside exports, which older Pythons run too
 
 __all__ = ["COMBINERS", "Combined", "Combiner", "HardVote", "SoftVote", "read_combiner"]
 

@@ -52,6 +52,7 @@ class MemberBegun:
         epochs: of its recipe.
         trained: epochs that an earlier command has trained.
         work: roughly, how long all of its training is, beside others'.
+        best: macro F1 of the best of these epochs; 0 without any.
     """
 
     run: str
@@ -60,6 +61,7 @@ class MemberBegun:
     epochs: int
     trained: int
     work: float
+    best: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,9 @@ from orchestrator.core.files import digest_of, sha256_of, write_json
 __all__ = ["check_file", "check_sealed", "closed", "damaged", "is_there", "read_sealed", "without", "write_sealed"]
 
 HEAD = ("format", "kind", "id")
+KEPT = ("workspace", "run", "member")
+"""Kinds of which a record of an older format is kept as it is: only the version that wrote it reads what lies around it."""
+
 THAT_VERSION = "Use that version of orchestrator"
 
 
@@ -54,7 +57,7 @@ def read_sealed(path: Path, kind: str, name: str | None, version: int, way_out: 
     if value["format"] != version:
         age = "a newer" if value["format"] > version else "an older"
         what = f"written in format {value['format']} by {age} version; this one reads {version}"
-        if age == "a newer":  # not to be written over by whoever does without it
+        if age == "a newer" or kind in KEPT:  # not to be written over by whoever does without it
             way_out = f"{THAT_VERSION}, or choose another workspace (--workspace)."
             raise DamagedError(path, what, way_out, replaceable=False)
         raise DamagedError(path, what, f"{THAT_VERSION}; or {way_out}" if way_out else "")

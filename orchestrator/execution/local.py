@@ -229,7 +229,10 @@ class _Watcher:
 
     def _tell_epochs(self, number: int) -> None:
         job = self._jobs[number]
-        for entry in _history(job)[self._told[number] :]:
+        history = _history(job)
+        if len(history) < self._told[number]:  # its checkpoint was lost, or it keeps none: it began anew
+            self._told[number] = 0
+        for entry in history[self._told[number] :]:
             self._told[number] += 1
             self._listen(EpochEnded(job.run, job.fold, entry))
 

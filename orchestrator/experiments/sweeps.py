@@ -86,11 +86,15 @@ class Sweep:
 
     @property
     def winner(self) -> RunRecord:
-        """The run of the best trial where that scores above the reference, else the reference."""
+        """The run of the best trial where that scores above the reference, else the reference.
+
+        Raises:
+            WorkspaceError: that run was deleted.
+        """
         best = self.best
-        if self.comparison is None or best is None or (best.score or 0.0) <= self.reference_score:
+        if best is None or best.run is None or best.score is None or best.score <= self.reference_score:
             return self.reference
-        return self.comparison.runs[1].run
+        return Workspace(self.reference.folder.parent).run(best.run)
 
     @property
     def ranked(self) -> list[Trial]:
@@ -138,7 +142,7 @@ def sweep(
         listen: told how far it is.
         trials: how many in all, those of earlier commands among them.
         minutes: after which no round begins; None: no limit.
-        prune: give trials up that stay below the median of the complete ones.
+        prune: stop trials that stay below the median of the complete ones.
         base: the run whose recipe is taken where none is named; None: the current one.
         tags: of the runs, beside `sweep`.
         at: in what the reference is not the recipe as it is, in words: ", at 96 x 64".

@@ -112,7 +112,7 @@ def tune(
         trials: of each stage's search, at most.
         minutes: for all of it; shared out evenly among the stages that are left. None: no limit.
         small: height and width of the searches, as a share of the recipe's; 1 searches at full size.
-        prune: give trials up that stay below the median.
+        prune: stop trials that stay below the median.
 
     Raises:
         OrchestratorError: something is wrong with the inputs or with a stage, before any training; or with every trial.

@@ -37,7 +37,7 @@ from orchestrator.inference.reader import Prepared
 from orchestrator.inference.runtime import CALL, Runtime
 from orchestrator.inference.shared_backbone import Split
 
-__all__ = ["Chosen", "put_on_engines"]
+__all__ = ["Chosen", "in_fp32", "put_on_engines"]
 
 TRACE_SECONDS, FILL_SECONDS = 5.0, 0.6
 """What exports cost: the trace of a network, and each member's weights put into it (EfficientNet-Lite0 here)."""
@@ -69,6 +69,11 @@ class Chosen:
         return f"{', '.join(self.tasks)} on {self.engine}" + (f" ({'; '.join(about)})" if about else "")
 
 
+def in_fp32(runtime: Runtime) -> Runtime:
+    """The same members on torch, in float32 throughout."""
+    return runtime.on(torch_runners(runtime.splits, runtime.device, "fp32"))
+
+
 def put_on_engines(
     runtime: Runtime,
     sample: Sequence[Prepared],
@@ -96,7 +101,7 @@ def put_on_engines(
         EngineError: the engine asked for cannot run a member or gives other answers than torch.
     """
     if exact:
-        runtime = runtime.on(torch_runners(runtime.splits, runtime.device, "fp32"))
+        runtime = in_fp32(runtime)
     if runtime.device != "cpu" or name == "torch":
         return runtime, []
     if name == "auto" and photos is not None and photos <= FEW_PHOTOS:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from orchestrator import combining
+from orchestrator import __version__, combining
 from orchestrator.core.errors import ConfigError, Mistakes
 from orchestrator.core.files import atomic, digest_of, sha256_of, write_json
 from orchestrator.core.labels import CLASSES, LABELS, TASKS
@@ -172,7 +172,7 @@ def export_ensemble(
         "how": HOW.format(combined=predictor.combiner.how),
         "tasks": [{"name": task, "classes": list(CLASSES[task])} for task in TASKS], "labels": list(LABELS),
         "members": members, **found, "programs": {name: sha256_of(folder / name) for name in programs},
-        "made_by": {name: version(name) for name in ("orchestrator", "torch", "onnx", "onnxscript")},
+        "made_by": {"orchestrator": __version__, **{name: version(name) for name in ("torch", "onnx", "onnxscript")}},
     }  # fmt: skip
     before = _files_of(folder)
     write_json(folder / CARD, {**card, "digest": digest_of(card)})  # written last: a folder with it is a whole export

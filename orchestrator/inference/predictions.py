@@ -6,6 +6,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -178,16 +179,22 @@ def choose_engines(
     few = not more and len(photos) <= FEW_PHOTOS
     if not exact and (engine == "torch" or (engine == "auto" and few)):
         return OnEngines(predictor)  # torch, as loaded
-    from orchestrator.inference.choice import put_on_engines
+    from orchestrator.faces.boxes import one_thread
+    from orchestrator.inference.choice import in_fp32, put_on_engines
     from orchestrator.inference.export import CHECK_PHOTOS
 
+    if exact:
+        predictor = replace(predictor, runtime=in_fp32(predictor.runtime))
     known: list[Prepared | str] = []
     sample: list[Prepared] = []
-    for photo in photos:
-        known.append(predictor.reader.read(photo))
-        sample += [one for one in known[-1:] if not isinstance(one, str)]
-        if len(sample) == CHECK_PHOTOS:
-            break
+    with ThreadPoolExecutor(
+        1, initializer=one_thread
+    ) as reading:  # as prediction reads: a face's box may depend on threads
+        for photo in photos:
+            known.append(reading.submit(predictor.reader.read, photo).result())
+            sample += [one for one in known[-1:] if not isinstance(one, str)]
+            if len(sample) == CHECK_PHOTOS:
+                break
     if not sample:
         return OnEngines(predictor, (), known)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,7 +24,6 @@ from orchestrator.inference.member import Member
 from orchestrator.inference.options import check_cascade
 from orchestrator.inference.reader import Photo, Prepared, Reader, reader_of, stacked
 from orchestrator.inference.runtime import Pending, Runtime, start_runtime
-from orchestrator.networks.devices import keep_freed_memory
 
 if TYPE_CHECKING:
     from orchestrator.ensembling.external import ExternalTable
@@ -55,6 +55,11 @@ class Batch:
     order: list[int]
     faces: list[bool | None]
     changed_by_external: NDArray[np.bool_] | None = None
+
+
+def _reason(result: Prepared | str) -> str | None:
+    """Why a photo cannot be read; None where it can."""
+    return result if isinstance(result, str) else None
 
 
 def name_of(photo: Photo, number: int) -> str:
@@ -118,7 +123,7 @@ class Predictor:
         import cv2  # after torch: short of address space torch says so, and OpenCV ends the process
 
         cv2.setNumThreads(1)
-        keep_freed_memory()
+        photos = [Path(photo) if isinstance(photo, str | os.PathLike) else photo for photo in photos]
         runtime = self.runtime
         if cascade is not None:
             check_cascade([member.task for member in self.members], self.external)
@@ -140,10 +145,13 @@ class Predictor:
                     ahead.append(self._reading(pool, photos, range(first, min(first + batch, len(photos))), known))
                 results = [future.result() for future in ahead.popleft()]
                 if not skip_unreadable and any(isinstance(one, str) for one in results):
-                    later = [future for part in ahead for future in part]
-                    rest = range(start + len(results) + len(later), len(photos))
-                    later += self._reading(pool, photos, rest, known)
-                    self._refuse(names, start, [*results, *(future.result() for future in later)])
+                    # The others are read for their reasons alone: the pixels of a large folder would fill the memory.
+                    reasons = [_reason(result) for result in results]
+                    while ahead:
+                        reasons += [_reason(future.result()) for future in ahead.popleft()]
+                    rest = photos[start + len(reasons) :]
+                    reasons += pool.map(lambda photo: _reason(self.reader.read(photo)), rest)
+                    self._refuse(names, start, reasons)
                 prepared = [one for one in results if not isinstance(one, str)]
                 pending = runtime.begin(stacked(prepared), cascade, self.combiner) if prepared else None
                 asked.append((start, results, pending))
@@ -166,9 +174,9 @@ class Predictor:
             found.append(future)
         return found
 
-    def _refuse(self, names: Sequence[str], start: int, results: Sequence[Prepared | str]) -> None:
+    def _refuse(self, names: Sequence[str], start: int, reasons: Sequence[str | None]) -> None:
         """Names every photo that cannot be read."""
-        failed = [Problem(names[start + row], one) for row, one in enumerate(results) if isinstance(one, str)]
+        failed = [Problem(names[start + row], reason) for row, reason in enumerate(reasons) if reason is not None]
         raise DataError(
             f"{len(failed)} of {len(names)} photos cannot be read; with --on-error mark their rows stay empty.", failed
         )

@@ -26,6 +26,7 @@ from orchestrator.inference.engines import Call, Features, Runner, torch_runners
 from orchestrator.inference.member import Member, check_numbers
 from orchestrator.inference.reader import Pixels
 from orchestrator.inference.shared_backbone import Split, split, whole
+from orchestrator.networks.devices import keep_freed_memory
 
 __all__ = ["CALL", "Pending", "Runtime", "start_runtime"]
 
@@ -205,6 +206,7 @@ def start_runtime(members: Sequence[Member], device: str = "cpu", threads: int =
         sharing: compute layers that members share once for all. Off for a handful of photos, which take less than the proof
             that sharing changes no answer (fifteen members of `quick`: 0.4 s).
     """
+    keep_freed_memory()
     splits = split(members) if sharing else [whole(member) for member in members]
     runners = torch_runners(splits, device)
     return Runtime(tuple(members), tuple(splits), tuple(runners), device, threads or joblib.cpu_count())

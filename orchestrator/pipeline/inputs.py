@@ -117,6 +117,8 @@ def _check_recipes(settings: Settings, recipes: Mapping[str, Recipe], tables: Ta
             continue
         with wrong.kept():
             check_dropped(task, recipe, tables.photos)
+        if settings.folds and tables.plan is None:  # the plan is what is wrong
+            continue
         with wrong.kept():
             check_left(task, recipe, tables.photos, tables.plan, settings.folds_used, bool(settings.extra))
 

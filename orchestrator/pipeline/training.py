@@ -322,11 +322,12 @@ def _at_once(executor: Executor, jobs: Sequence[MemberJob], wanted: int) -> int:
 
 
 def _begun(jobs: Sequence[MemberJob], at_once: int) -> TrainingBegun:
-    members = tuple(
-        MemberBegun(job.run, job.fold, job.folder, job.recipe.epochs, len(history_of(job.folder)), job.work)
-        for job in jobs
-    )
-    return TrainingBegun(members, at_once, jobs[0].threads, jobs[0].device)
+    members = []
+    for job in jobs:
+        history = history_of(job.folder)
+        best = max((entry.get("macro_f1", 0.0) for entry in history), default=0.0)
+        members.append(MemberBegun(job.run, job.fold, job.folder, job.recipe.epochs, len(history), job.work, best))
+    return TrainingBegun(tuple(members), at_once, jobs[0].threads, jobs[0].device)
 
 
 def _close(run: RunRecord) -> None:

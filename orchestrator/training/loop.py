@@ -117,9 +117,8 @@ def _train(job: MemberJob) -> dict[str, Any]:
     progress = learner.restore(job.folder)
     keep_best(job.folder, progress.best_epoch)
     while progress.epoch < recipe.epochs and not (recipe.patience and progress.waited >= recipe.patience):
-        threshold = job.pruning_thresholds.get(
-            progress.epoch
-        )  # before each epoch, so that one killed right here gives up all the same
+        # Before each epoch, so that one killed right here is pruned all the same.
+        threshold = job.pruning_thresholds.get(progress.epoch)
         if threshold is not None and progress.best_score < threshold:
             raise Pruned(progress.epoch, threshold)
         started = time.monotonic()

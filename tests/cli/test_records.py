@@ -726,3 +726,22 @@ def test_a_closed_folder_is_named_and_the_rest_is_told(orch: Orch, workspace: Pa
     assert "files read" in done.stdout
     assert listed.returncode == 1, listed.stderr
     assert name == "soft-0001" or "mask-0001" in listed.stdout
+
+
+def test_a_workspace_of_an_older_version_is_left_as_it_is(orch: Orch, workspace: Path) -> None:
+    """Only that version reads what lies around its records: whoever wrote them anew would end with neither."""
+    for path in (
+        workspace / "workspace.json",
+        workspace / "age-0001/run.json",
+        workspace / "age-0001/fold-0/member.json",
+    ):
+        whole = path.read_bytes()
+        edit_sealed(path, format=1)
+        before = hashes(workspace)
+        done = orch("workspace", "repair", "-w", workspace)
+        assert done.code in (1, 2), done.err
+        assert "written in format 1 by an older version" in done.err
+        assert "Use that version of orchestrator, or choose another workspace (--workspace)." in done.err
+        assert hashes(workspace) == before
+        path.write_bytes(whole)
+    assert orch("workspace", "check", "-w", workspace).code == 0

@@ -5,6 +5,7 @@ import json
 import re
 import shlex
 import shutil
+import threading
 import tomllib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -331,6 +332,23 @@ def test_a_draw_goes_by_mask_state_unless_told_otherwise(people: Path, tmp_path:
         assert table.groupby("person")["kind"].value_counts().groupby("kind").unique().map(list).to_dict() == {
             kind: [count] for kind, count in kinds.items()
         }
+
+
+def test_a_training_ends_while_its_table_is_drawn() -> None:
+    """The thread that draws holds rich's lock and waits for the display's; whoever stops it must hold neither."""
+    from orchestrator.cli.display import TrainingDisplay
+
+    class Drawing:
+        def stop(self) -> None:
+            drawn = threading.Thread(target=display._table, daemon=True)
+            drawn.start()
+            drawn.join(20)
+            assert not drawn.is_alive(), "the display's lock is held while the table is stopped"
+
+    display = TrainingDisplay()
+    display._live = Drawing()  # type: ignore[assignment]
+    display(TrainingEnded())
+    assert display._live is None
 
 
 def test_the_live_table_shows_every_member_and_how_it_ended(

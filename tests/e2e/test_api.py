@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator import api
+from orchestrator.data.preprocessing import decode
 from orchestrator.synthetic.people import write_people
 from tests.conftest import ROOT
 
@@ -66,3 +67,13 @@ def test_paths_may_be_words(people: Path, workspace: Path) -> None:
     found = api.predict([str(photo)], workspace=str(workspace), device="cpu")
     assert found.ensemble == built.record.id
     assert found.answers == api.predict([photo], workspace=workspace, device="cpu").answers
+
+
+def test_a_predictor_takes_paths_words_bytes_and_pixels(people: Path, workspace: Path) -> None:
+    api.ensemble(workspace=workspace)
+    photo = sorted((people / "eval" / "images").iterdir())[0]
+    predictor = api.load_predictor(workspace=workspace, device="cpu")
+    (batch,) = predictor.predict([photo, str(photo), photo.read_bytes(), decode(photo)])
+    assert batch.combined is not None
+    assert len(set(batch.combined.label.tolist())) == 1
+    assert batch.photos[0] == batch.photos[1] == photo
