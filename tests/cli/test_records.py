@@ -19,7 +19,7 @@ from sklearn.metrics import f1_score
 from orchestrator.artifacts.deletion import check_unused, delete
 from orchestrator.artifacts.filters import conditions_of, in_order
 from orchestrator.artifacts.run import RunRecord
-from orchestrator.artifacts.workspace import Workspace
+from orchestrator.artifacts.workspace import WORKSPACE_FORMAT, Workspace
 from orchestrator.core.errors import ConfigError, WorkspaceError
 from orchestrator.core.labels import TASKS
 from orchestrator.ensembling.build import build_ensemble
@@ -563,7 +563,7 @@ def test_what_a_newer_version_wrote_is_put_aside_by_nobody(orch: Orch, people: P
         done = orch(*command)
         assert done.code == 2
         assert "by a newer version" in done.err
-    edit_sealed(workspace / "workspace.json", format=2)
+    edit_sealed(workspace / "workspace.json", format=WORKSPACE_FORMAT)
     del before["workspace.json"]
     for command, code in ((repair, 1), (resume, 2)):  # a repair leaves it out and tells it
         done = orch(*command)
