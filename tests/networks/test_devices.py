@@ -11,7 +11,7 @@ from orchestrator.networks.devices import resolve_device
 PROGRAM = """
 import resource
 import torch
-from orchestrator.training.devices import keep_freed_memory
+from orchestrator.networks.devices import keep_freed_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

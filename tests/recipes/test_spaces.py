@@ -11,7 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from orchestrator.core.errors import ConfigError, DamagedError
-from orchestrator.experiments.search import COMPLETE, FAILED, PRUNED, RUNNING, Search, Trial, bars_of
+from orchestrator.experiments.search import COMPLETE, FAILED, PRUNED, RUNNING, Search, Trial, thresholds_of
 from orchestrator.recipes.load import load_recipes
 from orchestrator.recipes.spaces import DEFAULT, STAGES, Choice, Range, parse_space, read_stages
 from orchestrator.specialists import SPECIALISTS
@@ -115,12 +115,14 @@ def test_bars_are_the_median_of_complete_trials_at_the_same_share() -> None:
         trial(5, FAILED),
     ]
     # At a quarter only three trials have a score; at half and three quarters four, of which the median lies between.
-    assert bars_of(trials, 8, 2) == {4: pytest.approx(0.45), 6: pytest.approx(0.45)}
-    assert bars_of(trials, 4, 1) == {2: pytest.approx(0.45), 3: pytest.approx(0.45)}
-    assert bars_of(trials[:3], 8, 2) == {}
+    assert thresholds_of(trials, 8, 2) == {4: pytest.approx(0.45), 6: pytest.approx(0.45)}
+    assert thresholds_of(trials, 4, 1) == {2: pytest.approx(0.45), 3: pytest.approx(0.45)}
+    assert thresholds_of(trials[:3], 8, 2) == {}
     more = [*trials, *(trial(number, COMPLETE, (0.1, 0.01 * number)) for number in range(6, 12))]
-    assert bars_of(more, 10, 1)[2] == bars_of(more, 5, 1)[1] == pytest.approx(0.085)  # at a fifth: six have a score
-    assert 1 not in bars_of(more, 10, 1)  # a tenth of a training says little
+    assert (
+        thresholds_of(more, 10, 1)[2] == thresholds_of(more, 5, 1)[1] == pytest.approx(0.085)
+    )  # at a fifth: six have a score
+    assert 1 not in thresholds_of(more, 10, 1)  # a tenth of a training says little
 
 
 def finished(search: Search, trials: list[Trial]) -> None:
