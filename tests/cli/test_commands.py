@@ -15,6 +15,7 @@ import torch
 from rich.console import Console
 
 from orchestrator import __version__
+from orchestrator.artifacts.cards import CARD_FORMAT
 from orchestrator.artifacts.environment import git_revision
 from orchestrator.artifacts.run import RUN_FORMAT
 from orchestrator.artifacts.workspace import WORKSPACE_FORMAT
@@ -103,7 +104,7 @@ def test_weights_that_do_not_fit_their_card_are_told(orch: Orch, people: Path, w
         in orch("predict", people / "eval" / "images", "-w", workspace).err
     )
     edit_sealed(card_path, format=99)
-    assert "in format 99 by a newer version; this one reads 2" in orch("ensemble", "-w", workspace).err
+    assert f"in format 99 by a newer version; this one reads {CARD_FORMAT}" in orch("ensemble", "-w", workspace).err
 
 
 def test_newer_foreign_and_missing_workspaces_are_refused(
