@@ -49,7 +49,7 @@ class Combiner(ABC):
     how: ClassVar[str]
     averages: ClassVar[bool] = False
 
-    def fit(self, answers: Answers, truth: Mapping[str, NDArray[Any]], people: NDArray[Any]) -> Self:  # noqa: ARG002
+    def fit(self, answers: Answers, truth: Mapping[str, NDArray[Any]], people: NDArray[Any]) -> Self:  # noqa: ARG002  (others use it)
         """The combiner with what it learns; itself where it learns nothing.
 
         Args:
@@ -82,7 +82,7 @@ class Combiner(ABC):
             label = label * classes + decisions[task].choice
         return Combined(decisions, label)
 
-    def settled(self, so_far: Answers, pending: Sequence[Voter]) -> NDArray[np.bool_]:  # noqa: ARG002
+    def settled(self, so_far: Answers, pending: Sequence[Voter]) -> NDArray[np.bool_]:  # noqa: ARG002  (others use it)
         """Which photos' decisions the pending voters of a task could not change, whatever they answered, shape (N,).
 
         Args:
@@ -96,7 +96,7 @@ class Combiner(ABC):
         return {"name": self.name}
 
     @classmethod
-    def from_dict(cls, value: Mapping[str, Any]) -> Self:  # noqa: ARG003
+    def from_dict(cls, value: Mapping[str, Any]) -> Self:  # noqa: ARG003  (others use it)
         """The inverse of `as_dict`.
 
         Raises:

@@ -127,9 +127,7 @@ class Predictor:
         runtime = self.runtime
         if cascade is not None:
             check_cascade([member.task for member in self.members], self.external)
-        if not batch:  # a stretch of photos is one call for each team, and there are threads to fill
-            enough = runtime.stretch(cascade) * -(-runtime.threads // len(runtime.teams(cascade)))
-            batch = max(BATCH, enough if runtime.device == "cpu" else 0)
+        batch = batch or self._batch_size(cascade)
         names = [name_of(photo, number) for number, photo in enumerate(photos)]
         # All at once: whether a name means one photo does not depend on batches.
         rows = [np.where([isinstance(one, Path) for one in photos], table.rows(names), -1) for table in self.external]
@@ -159,6 +157,12 @@ class Predictor:
                     yield self._answer(photos, rows, *asked.popleft())
             while asked:
                 yield self._answer(photos, rows, *asked.popleft())
+
+    def _batch_size(self, cascade: Cascade | None) -> int:
+        """Photos at a time: a stretch of them is one call for each team, and there are threads to fill."""
+        runtime = self.runtime
+        enough = runtime.stretch(cascade) * -(-runtime.threads // len(runtime.teams(cascade)))
+        return max(BATCH, enough if runtime.device == "cpu" else 0)
 
     def _reading(
         self, pool: ThreadPoolExecutor, photos: Sequence[Photo], numbers: range, known: Sequence[Prepared | str]

@@ -346,7 +346,7 @@ def test_a_training_ends_while_its_table_is_drawn() -> None:
             assert not drawn.is_alive(), "the display's lock is held while the table is stopped"
 
     display = TrainingDisplay()
-    display._live = Drawing()  # type: ignore[assignment]
+    display._live = Drawing()  # type: ignore[assignment]  # all of Live that is used
     display(TrainingEnded())
     assert display._live is None
 
