@@ -161,6 +161,14 @@ def answer_of(name: str, done: Done) -> Any:
     return found
 
 
+def format_of(data: bytes) -> object:
+    """The format that a manifest names, so that another shape is never taken for an older version's; 1 for any other file."""
+    try:
+        return json.loads(data)["format"]
+    except (ValueError, KeyError, TypeError):
+        return 1
+
+
 def damage(path: Path, how: str, other: Path, bit: int) -> bool:
     """Damages a file; False where that makes no sense for it."""
     if path.is_dir():
@@ -189,7 +197,7 @@ def damage(path: Path, how: str, other: Path, bit: int) -> bool:
     elif how == "of another":
         path.write_bytes(data)
     elif how == "another shape":
-        path.write_text('{"format": 2, "members": [1, {"a": null}], "digest": "0"}')
+        path.write_text(json.dumps({"format": format_of(data), "members": [1, {"a": None}], "digest": "0"}))
     elif how == "a folder":
         path.mkdir()
     elif how == "a dangling link":
