@@ -585,15 +585,15 @@ def export(
     wrong.raise_if_any()
     place = Workspace(workspace)
     record = place.ensemble(ensemble)
-    from orchestrator.artifacts.cards import read_card
+    from orchestrator.artifacts.cards import MemberCard
     from orchestrator.data.preprocessing import Preprocess
     from orchestrator.inference.exporting import check_export, export_ensemble
     from orchestrator.inference.predictions import find_photos
 
     given = find_photos(files) if files else []
     place.check_answering(record.id)
-    cards = [read_card(place.root / one.folder) for one in record.members]
-    geometries = [Preprocess.from_dict(card["preprocess"]).geometry for card in cards]
+    cards = [MemberCard.load(place.root / one.folder) for one in record.members]
+    geometries = [Preprocess.from_dict(card.preprocess).geometry for card in cards]
     check_export(out, record, geometries, place.store, given)
     predictor = _load(place, record, None, "cpu", listen)
     done = counter(listen, "export members")

@@ -15,19 +15,22 @@ is told from the member's own.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from orchestrator.core.commands import orch
 from orchestrator.core.files import digest_of
 from orchestrator.core.sealed import check_file, damaged, read_sealed, write_sealed
 
 __all__ = [
-    "CARD", "CARD_FORMAT", "CHECKPOINT", "HELD_OUT", "HISTORY", "LOCK", "PROGRESS", "WEIGHTS",
-    "best_file", "check_files", "check_identity", "function_of", "history_of", "identity_of", "read_card", "trained_again",
-    "write_card",
+    "CARD", "CHECKPOINT", "HELD_OUT", "HISTORY", "LOCK", "PROGRESS", "WEIGHTS", "History", "MemberCard", "Origin",
+    "best_file", "check_files", "check_identity", "history_of", "identity_of", "trained_again",
 ]  # fmt: skip
+
+History: TypeAlias = Sequence[Mapping[str, Any]]
+"""An entry for each epoch: `epoch`, from 1, its loss, rates and seconds, and scores where it was scored."""
 
 CARD_FORMAT = 3
 KIND = "member"
@@ -70,18 +73,118 @@ def identity_of(
     return digest_of([task, fold, recipe, weights, data, plan, seed, extra])
 
 
-def write_card(folder: Path, identity: str, card: Mapping[str, Any]) -> None:
-    """Writes a member's card: from now on the member is complete."""
-    write_sealed(folder / CARD, KIND, identity, CARD_FORMAT, card)
+@dataclass(frozen=True)
+class Origin:
+    """Whence a member comes.
 
-
-def read_card(folder: Path) -> dict[str, Any]:
-    """A member's card; its `id` is the member's identity.
-
-    Raises:
-        DamagedError: missing, damaged, or of another format.
+    Attributes:
+        run: the id of the run that trained it.
+        plan_digest: of the fold plan; None without one.
+        data_fingerprint: of photos and labels.
+        extra_fingerprint: of photos from elsewhere that joined training; None without any.
+        versions: package -> version.
+        record: the run's record as it was then, from which `orch workspace repair` writes a lost one anew.
     """
-    return read_sealed(folder / CARD, KIND, None, CARD_FORMAT, trained_again(folder))
+
+    run: str
+    plan_digest: str | None
+    data_fingerprint: str
+    extra_fingerprint: str | None
+    versions: Mapping[str, str]
+    record: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class MemberCard(Origin):
+    """What `member.json` holds.
+
+    Attributes:
+        id: the member's identity (`identity_of`).
+        task: its specialist.
+        fold: the fold held out; None: none.
+        classes: class names in code order.
+        backbone: as timm calls it.
+        pooling: of its features; empty: the backbone's own.
+        views: of each photo that are averaged, beside the photo itself.
+        parameters: how many numbers the network learns.
+        head: what its outputs mean, as `heads.head_from_dict` reads it.
+        preprocess: from a decoded photo to the network's input, as `Preprocess.from_dict` reads it.
+        recipe: all settings.
+        seed: of the training.
+        initial_weights_sha256: of what it started from; empty: random numbers.
+        train: numbers of `photos`, `people`, and photos from elsewhere (`extra`) that it learnt from.
+        held_out: numbers of `photos` and `people` that scored it.
+        photos_per_epoch: how many photos an epoch trained on.
+        epochs: trained.
+        best_epoch: whose weights these are, counted from 1.
+        scores: of the held-out photos: macro F1, accuracy, log loss; empty where nobody was held out.
+        confusion: counts, true class by predicted class; empty where nobody was held out.
+        history: one entry an epoch.
+        seconds: wall-clock time of its training.
+        device: `cpu`, `cuda` or `cuda:N`.
+        threads: CPU threads.
+        sha256: file beside the card -> its hash.
+    """
+
+    id: str
+    task: str
+    fold: int | None
+    classes: tuple[str, ...]
+    backbone: str
+    pooling: str
+    views: tuple[str, ...]
+    parameters: int
+    head: Mapping[str, Any]
+    preprocess: Mapping[str, Any]
+    recipe: Mapping[str, Any]
+    seed: int
+    initial_weights_sha256: str
+    train: Mapping[str, int]
+    held_out: Mapping[str, int]
+    photos_per_epoch: int
+    epochs: int
+    best_epoch: int
+    scores: Mapping[str, Any]
+    confusion: Sequence[Sequence[int]]
+    history: History
+    seconds: float
+    device: str
+    threads: int
+    sha256: Mapping[str, str]
+
+    @property
+    def function(self) -> str:
+        """A digest of what the member computes: two with the same one answer alike."""
+        parts = (
+            self.task,
+            self.fold,
+            self.classes,
+            self.backbone,
+            self.pooling,
+            self.views,
+            self.head,
+            self.preprocess,
+        )
+        return digest_of([*parts, self.recipe["precision"], self.sha256[WEIGHTS]])
+
+    def save(self, folder: Path) -> None:
+        """Writes the card into the member's folder: from now on the member is complete."""
+        values = asdict(self)
+        write_sealed(folder / CARD, KIND, values.pop("id"), CARD_FORMAT, values)
+
+    @classmethod
+    def load(cls, folder: Path) -> MemberCard:
+        """Reads the card of the member in a folder.
+
+        Raises:
+            DamagedError: missing, damaged, or of another format.
+        """
+        way_out = trained_again(folder)
+        value = read_sealed(folder / CARD, KIND, None, CARD_FORMAT, way_out)
+        try:
+            return cls(**{**value, "classes": tuple(value["classes"]), "views": tuple(value["views"])})
+        except (KeyError, TypeError) as error:
+            raise damaged(folder / CARD, f"not the card of a member ({error})", way_out) from None
 
 
 def trained_again(folder: Path) -> str:
@@ -90,31 +193,24 @@ def trained_again(folder: Path) -> str:
     return f"run `{orch('resume', run.name, workspace=run.parent)}`, which trains this fold again."
 
 
-def check_files(folder: Path, card: Mapping[str, Any]) -> None:
+def check_files(folder: Path, card: MemberCard) -> None:
     """Holds the files beside a card to the hashes in it.
 
     Raises:
         DamagedError: one is missing or another than the one that was written.
     """
-    for name, digest in card["sha256"].items():
+    for name, digest in card.sha256.items():
         check_file(folder / name, digest, trained_again(folder))
 
 
-def function_of(card: Mapping[str, Any]) -> str:
-    """A digest of what a member computes: two cards with the same one answer alike."""
-    keys = ("task", "fold", "classes", "backbone", "pooling", "views", "head", "preprocess")
-    return digest_of([*(card[key] for key in keys), card["recipe"]["precision"], card["sha256"][WEIGHTS]])
-
-
-def history_of(folder: Path) -> list[dict[str, Any]]:
+def history_of(folder: Path) -> History:
     """A member's entries, one for each epoch: the card's when it is complete, else what has been written so far.
 
     Raises:
         DamagedError: the card is damaged.
     """
     if (folder / CARD).is_file():
-        history: list[dict[str, Any]] = read_card(folder)["history"]
-        return history
+        return MemberCard.load(folder).history
     try:
         found = json.loads((folder / HISTORY).read_text(encoding="utf-8"))
     except (OSError, ValueError):

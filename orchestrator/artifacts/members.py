@@ -9,17 +9,16 @@ import logging
 import os
 import shutil
 from pathlib import Path
-from typing import Any
 
 from orchestrator.artifacts.cards import (
     CARD,
     CHECKPOINT,
     HISTORY,
     PROGRESS,
+    MemberCard,
     best_file,
     check_files,
     check_identity,
-    read_card,
     trained_again,
 )
 from orchestrator.artifacts.run import COMPLETE, UNFINISHED, RunRecord, member_folder
@@ -41,7 +40,7 @@ def clear(folder: Path) -> None:
             take_away(folder / name)
 
 
-def check_member(run: RunRecord, fold: int | None, files: bool = True) -> dict[str, Any]:
+def check_member(run: RunRecord, fold: int | None, files: bool = True) -> MemberCard:
     """The member's card, when it is the run's own and the files beside it are those that were written.
 
     Args:
@@ -53,11 +52,11 @@ def check_member(run: RunRecord, fold: int | None, files: bool = True) -> dict[s
         DamagedError: a file of the member is missing, damaged, or another member's.
     """
     there = run.member(fold)
-    card = read_card(there)
+    card = MemberCard.load(there)
     on_record = run.files.get(member_folder(fold))
     if on_record is None:
-        check_identity(there, card["id"], run.identity(fold))
-    elif card["sha256"] != on_record:
+        check_identity(there, card.id, run.identity(fold))
+    elif card.sha256 != on_record:
         raise damaged(there / CARD, f"not the card that {run.id} was completed with", trained_again(there))
     if files:
         check_files(there, card)
@@ -85,7 +84,7 @@ def conclude(run: RunRecord, files: bool = True) -> list[int | None]:
         The folds that are missing, or not as they were written.
     """
     missing: list[int | None] = []
-    cards: dict[int | None, dict[str, Any]] = {}
+    cards: dict[int | None, MemberCard] = {}
     for fold in run.folds:
         try:
             cards[fold] = check_member(run, fold, files)
@@ -94,10 +93,10 @@ def conclude(run: RunRecord, files: bool = True) -> list[int | None]:
                 raise
             run.files.pop(member_folder(fold), None)
             missing.append(fold)
-    run.seconds = sum(card["seconds"] for fold, card in cards.items() if fold in run.own_folds)
+    run.seconds = sum(card.seconds for fold, card in cards.items() if fold in run.own_folds)
     run.status, run.score = UNFINISHED if missing else COMPLETE, None
     if not missing:
-        run.files = {member_folder(fold): dict(card["sha256"]) for fold, card in cards.items()}
+        run.files = {member_folder(fold): dict(card.sha256) for fold, card in cards.items()}
         run.score = score_of(run)
     run.save()  # written last: a complete run has all its members
     return missing
@@ -154,7 +153,7 @@ def share_member(source: RunRecord, target: RunRecord, fold: int | None) -> None
     there, here = source.member(fold), target.member(fold)
     card = check_member(source, fold)
     here.mkdir(parents=True, exist_ok=True)
-    for name in (*card["sha256"], HISTORY, CARD):  # the card last: it marks the member complete
+    for name in (*card.sha256, HISTORY, CARD):  # the card last: it marks the member complete
         if name == HISTORY and not (there / name).is_file():
             continue
         with atomic(here / name) as temporary:
@@ -163,7 +162,7 @@ def share_member(source: RunRecord, target: RunRecord, fold: int | None) -> None
                 os.link(there / name, temporary)
             except OSError:
                 shutil.copy2(there / name, temporary)
-    target.files[member_folder(fold)] = dict(card["sha256"])
+    target.files[member_folder(fold)] = dict(card.sha256)
     if source.seed_of(fold) != target.seed:
         target.shared_seeds[member_folder(fold)] = source.seed_of(fold)
     target.save()

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from orchestrator.artifacts.annotations import Annotations
-from orchestrator.artifacts.cards import CARD, read_card
+from orchestrator.artifacts.cards import CARD, MemberCard
 from orchestrator.artifacts.members import check_member, conclude
 from orchestrator.artifacts.origins import content_of, plan_of
 from orchestrator.artifacts.run import RECORD, RunRecord
@@ -195,9 +195,9 @@ def _remembered(folder: Path) -> RunRecord | None:
     """The record that a member's card holds of its own run; None where no card does."""
     for place in sorted(folder.glob("*")):
         try:
-            card = read_card(place)
+            card = MemberCard.load(place)
         except WorkspaceError:
             continue
-        if card.get("run") == folder.name:
-            return RunRecord.of(folder, {**card["record"], "files": {}})
+        if card.run == folder.name:
+            return RunRecord.of(folder, {**card.record, "files": {}})
     return None

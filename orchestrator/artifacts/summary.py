@@ -9,19 +9,19 @@ from collections.abc import Sequence
 from typing import Any
 
 from orchestrator.artifacts.annotations import Annotations
-from orchestrator.artifacts.cards import CARD, history_of, read_card
+from orchestrator.artifacts.cards import CARD, MemberCard, history_of
 from orchestrator.artifacts.run import RunRecord
 
 __all__ = ["cards_of", "facts_of", "macro_f1_of", "profile_of", "run_as_dict", "score_of", "state_of"]
 
 
-def cards_of(run: RunRecord) -> list[dict[str, Any]]:
+def cards_of(run: RunRecord) -> list[MemberCard]:
     """The cards of the run's complete members.
 
     Raises:
         DamagedError: one is damaged.
     """
-    return [read_card(folder) for folder in run.members if (folder / CARD).is_file()]
+    return [MemberCard.load(folder) for folder in run.members if (folder / CARD).is_file()]
 
 
 def profile_of(run: RunRecord, folds: Sequence[int | None]) -> dict[str, float]:
@@ -40,9 +40,9 @@ def run_as_dict(run: RunRecord) -> dict[str, Any]:
     """For JSON: the record and its members' cards in short."""
     members = [
         {
-            "fold": card["fold"], "folder": str(run.member(card["fold"])), "epochs": card["epochs"],
-            "best_epoch": card["best_epoch"], "seconds": card["seconds"], "seed": card["seed"], "sha256": card["sha256"],
-            **card["scores"],
+            "fold": card.fold, "folder": str(run.member(card.fold)), "epochs": card.epochs,
+            "best_epoch": card.best_epoch, "seconds": card.seconds, "seed": card.seed, "sha256": card.sha256,
+            **card.scores,
         }
         for card in cards_of(run)
     ]  # fmt: skip
@@ -61,11 +61,11 @@ def score_of(run: RunRecord) -> float | None:
     """
     if run.score is not None:
         return run.score
-    counts = [card["confusion"] for card in cards_of(run) if card["confusion"]]
+    counts = [card.confusion for card in cards_of(run) if card.confusion]
     return macro_f1_of(counts) if counts else None
 
 
-def macro_f1_of(counts: list[list[list[int]]]) -> float:
+def macro_f1_of(counts: Sequence[Sequence[Sequence[int]]]) -> float:
     """The macro F1 of several confusion matrices (truth, prediction) added up: `metrics.macro_f1` without NumPy."""
     classes = range(len(counts[0]))
     total = [[sum(one[row][column] for one in counts) for column in classes] for row in classes]

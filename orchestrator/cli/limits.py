@@ -6,7 +6,6 @@ can say why. With a limit set, a command therefore runs in a child of its progra
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import sys
@@ -38,6 +37,8 @@ def in_child(told: Callable[[], int]) -> None:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, waited_for)
     parent, child = os.getpid(), os.fork()
     if child == 0:
+        import ctypes  # 2 ms that no command without a limit waits for
+
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # who kills the program means the command
         if os.getppid() != parent:

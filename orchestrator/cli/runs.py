@@ -185,11 +185,11 @@ def _print_members(record: RunRecord) -> None:
     )  # fmt: skip
     members = grid(title, *columns)
     for card in cards_of(record):
-        scores = card["scores"]
+        scores = card.scores
         members.add_row(
-            "all" if card["fold"] is None else str(card["fold"]), f"{card['held_out']['photos']:,}", str(card["epochs"]),
-            str(card["best_epoch"]), share(scores.get("accuracy", float("nan"))), share(scores.get("macro_f1", float("nan"))),
-            f"{card['seconds'] / 60:.1f}",
+            "all" if card.fold is None else str(card.fold), f"{card.held_out['photos']:,}", str(card.epochs),
+            str(card.best_epoch), share(scores.get("accuracy", float("nan"))), share(scores.get("macro_f1", float("nan"))),
+            f"{card.seconds / 60:.1f}",
         )  # fmt: skip
     out().print(members)
 

@@ -8,6 +8,7 @@ The store keeps what `Geometry.apply` returns; augmentation works on the same pi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,7 +88,7 @@ class Preprocess:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, value: dict[str, Any]) -> Preprocess:
+    def from_dict(cls, value: Mapping[str, Any]) -> Preprocess:
         """The inverse of `as_dict`."""
         mean, std = (tuple(float(number) for number in value[key]) for key in ("mean", "std"))
         return cls(Geometry(**value["geometry"]), mean, std)  # type: ignore[arg-type]  # of three each

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from orchestrator.artifacts.cards import WEIGHTS, function_of
+from orchestrator.artifacts.cards import WEIGHTS
 from orchestrator.artifacts.ensembles import DISAGREEMENTS, OUT_OF_FOLD, EnsembleMember, EnsembleRecord, ExternalSource
 from orchestrator.artifacts.members import check_member
 from orchestrator.artifacts.origins import plan_of
@@ -174,7 +174,7 @@ def _members(workspace: Workspace, runs: Mapping[str, Sequence[RunRecord]]) -> l
             for fold in run.folds:
                 card = check_member(run, fold)
                 place = run.member(fold).relative_to(workspace.root).as_posix()
-                members.append(EnsembleMember(task, run.id, fold, place, card["sha256"][WEIGHTS], function_of(card)))
+                members.append(EnsembleMember(task, run.id, fold, place, card.sha256[WEIGHTS], card.function))
     return members
 
 

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.process_executor import BrokenProcessPool
 
-from orchestrator.artifacts.cards import PROGRESS, history_of
+from orchestrator.artifacts.cards import PROGRESS, History, history_of
 from orchestrator.core.errors import DamagedError, OrchestratorError, StoreError
 from orchestrator.core.events import EpochEnded, EpochUnderway, Listener, MemberEnded
 from orchestrator.core.files import write_json
@@ -237,7 +237,7 @@ class _Watcher:
             self._listen(EpochEnded(job.run, job.fold, entry))
 
 
-def _history(job: MemberJob) -> list[dict[str, Any]]:
+def _history(job: MemberJob) -> History:
     try:
         return history_of(job.folder)
     except DamagedError:  # told by whoever needs the card

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from orchestrator.artifacts.cards import history_of
+from orchestrator.artifacts.cards import History, history_of
 from orchestrator.artifacts.differences import settings_of
 from orchestrator.artifacts.run import RunRecord
 from orchestrator.artifacts.workspace import Workspace
@@ -43,7 +43,7 @@ class Compared:
     log_loss: float
     gain: tuple[float, Interval] | None
     growth: tuple[float, Interval] | None
-    curves: dict[str, list[dict[str, Any]]]
+    curves: dict[str, History]
 
     @property
     def verdict(self) -> str:
@@ -166,12 +166,12 @@ def compare_runs(workspace: Workspace, runs: Sequence[RunRecord], specialist: Sp
     return Comparison(specialist.classes, len(truth), people.nunique(), relabelled, differing, compared)
 
 
-def _curves(run: RunRecord) -> dict[str, list[dict[str, Any]]]:
+def _curves(run: RunRecord) -> dict[str, History]:
     """Each member's history."""
     return {folder.name: history_of(folder) for folder in run.members}
 
 
-def mean_curve(curves: dict[str, list[dict[str, Any]]], key: str) -> tuple[list[int], list[float]]:
+def mean_curve(curves: dict[str, History], key: str) -> tuple[list[int], list[float]]:
     """A history's number by epoch, the mean over folds that have it there."""
     by_epoch: dict[int, list[float]] = {}
     for history in curves.values():

@@ -6,7 +6,7 @@ import logging
 import math
 import os
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -42,7 +42,7 @@ class Tracker(Protocol):
     def begin(self, run: RunRecord, known: str | None) -> str:
         """Opens a run, or goes on with the one that it called `known`; returns what it calls it."""
 
-    def epoch(self, run: RunRecord, member: str, entry: dict[str, Any]) -> None:
+    def epoch(self, run: RunRecord, member: str, entry: Mapping[str, Any]) -> None:
         """One epoch of one member: the numbers of a history's entry."""
 
     def end(self, run: RunRecord, score: float | None) -> None:
@@ -115,7 +115,7 @@ def sqlite_uri(file: Path) -> str:
     return uri
 
 
-def finite(entry: dict[str, Any]) -> dict[str, Any]:
+def finite(entry: Mapping[str, Any]) -> dict[str, Any]:
     """An epoch's numbers without those that are none (a loss that went to infinity): trackers refuse them, or draw nonsense."""
     return {
         key: value for key in ("epoch", *NUMBERS)
@@ -135,7 +135,7 @@ class _Guarded:
     def begin(self, run: RunRecord, known: str | None) -> str:
         return self._try(self._tracker.begin, run, known)
 
-    def epoch(self, run: RunRecord, member: str, entry: dict[str, Any]) -> None:
+    def epoch(self, run: RunRecord, member: str, entry: Mapping[str, Any]) -> None:
         self._try(self._tracker.epoch, run, member, finite(entry))
 
     def end(self, run: RunRecord, score: float | None) -> None:
@@ -184,7 +184,7 @@ class TensorBoard:
             self._writer(self._folder / run.id).add_text("recipe", f"| setting | value |\n|---|---|\n{rows}")
         return run.id
 
-    def epoch(self, run: RunRecord, member: str, entry: dict[str, Any]) -> None:
+    def epoch(self, run: RunRecord, member: str, entry: Mapping[str, Any]) -> None:
         """Writes the epoch's numbers."""
         writer = self._writer(self._folder / run.id / member)
         for key in NUMBERS:
@@ -283,7 +283,7 @@ class MLflow:
         self._ids[run.id] = known
         return known
 
-    def epoch(self, run: RunRecord, member: str, entry: dict[str, Any]) -> None:
+    def epoch(self, run: RunRecord, member: str, entry: Mapping[str, Any]) -> None:
         """Logs the epoch's numbers as `fold-0/loss` and the like."""
         for key in NUMBERS:
             if key in entry:
@@ -333,7 +333,7 @@ class Wandb:
             raise RuntimeError("wandb is disabled here, and throws away what it is told (`wandb enabled` turns it on)")
         return ours
 
-    def epoch(self, run: RunRecord, member: str, entry: dict[str, Any]) -> None:
+    def epoch(self, run: RunRecord, member: str, entry: Mapping[str, Any]) -> None:
         """Logs the epoch's numbers, beside the epoch: members do not end their epochs together."""
         numbers = {f"{member}/{key}": entry[key] for key in ("epoch", *NUMBERS) if key in entry}
         self._runs[run.id].log(numbers)

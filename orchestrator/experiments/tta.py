@@ -13,7 +13,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from orchestrator.artifacts.cards import HELD_OUT, read_card, write_card
+from orchestrator.artifacts.cards import HELD_OUT, MemberCard
 from orchestrator.artifacts.held_out import HeldOut
 from orchestrator.artifacts.members import is_whole, share_member
 from orchestrator.artifacts.origins import source_of
@@ -200,19 +200,17 @@ def _rewrite(run: RunRecord, fold: int | None, flips: Flips, specialist: Special
     """A shared member's held-out table and card as they are with the views; the card last."""
     folder, held_out = run.member(fold), flips.held_out[fold]
     held_out.write(folder / HELD_OUT)
-    card = read_card(folder)
     truth, probabilities = held_out.truth, held_out.probabilities
     scores = score(truth, held_out.choice, len(specialist.classes))
     log_loss = float(-np.log(np.maximum(probabilities[np.arange(len(truth)), truth], 1e-7)).mean())
-    card |= {
-        "views": list(flips.views), "recipe": run.recipe, "run": run.id,
-        "scores": {"macro_f1": scores.macro_f1, "accuracy": scores.accuracy, "log_loss": log_loss},
-        "confusion": scores.counts.tolist(), "record": run.as_json(),
-        "sha256": card["sha256"] | {HELD_OUT: sha256_of(folder / HELD_OUT)},
-    }  # fmt: skip
-    del card["id"]
-    write_card(folder, run.identity(fold), card)
-    run.files[member_folder(fold)] = dict(card["sha256"])
+    card = MemberCard.load(folder)
+    card = replace(
+        card, id=run.identity(fold), views=tuple(flips.views), recipe=run.recipe, run=run.id, record=run.as_json(),
+        scores={"macro_f1": scores.macro_f1, "accuracy": scores.accuracy, "log_loss": log_loss},
+        confusion=scores.counts.tolist(), sha256={**card.sha256, HELD_OUT: sha256_of(folder / HELD_OUT)},
+    )  # fmt: skip
+    card.save(folder)
+    run.files[member_folder(fold)] = dict(card.sha256)
 
 
 def _with_views(run: RunRecord, specialist: Specialist, views: Sequence[str]) -> Recipe:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from orchestrator.artifacts.cards import CARD, WEIGHTS, function_of, read_card, trained_again
+from orchestrator.artifacts.cards import CARD, WEIGHTS, MemberCard, trained_again
 from orchestrator.artifacts.weights import load_weights
 from orchestrator.core.errors import DamagedError, Problem, WeightsError, WorkspaceError
 from orchestrator.core.files import digest_of
@@ -164,35 +164,31 @@ def load_members(
 
 
 def _load(files: MemberFiles, device: str, layouts: _Layouts) -> Member:
-    card, task = read_card(files.folder), files.task
-    if files.function and function_of(card) != files.function:
+    card, task = MemberCard.load(files.folder), files.task
+    if files.function and card.function != files.function:
         raise damaged(
             files.folder / CARD,
             "not the card of the member that the ensemble was built of",
             trained_again(files.folder),
         )
-    if card["task"] != task or tuple(card["classes"]) != CLASSES[task]:
+    if card.task != task or card.classes != CLASSES[task]:
         raise WorkspaceError(
-            f"a member for {card['task']} with the classes {', '.join(card['classes'])}; "
+            f"a member for {card.task} with the classes {', '.join(card.classes)}; "
             f"needed: {task} with {', '.join(CLASSES[task])}."
         )
-    if not timm.is_model(card["backbone"].split(".")[0]):
+    if not timm.is_model(card.backbone.split(".")[0]):
         raise WorkspaceError(
-            f"its backbone '{card['backbone']}' is unknown to timm {timm.__version__}; it was trained "
-            f"with timm {card.get('versions', {}).get('timm', '?')}. Install that version."
+            f"its backbone '{card.backbone}' is unknown to timm {timm.__version__}; it was trained "
+            f"with timm {card.versions['timm']}. Install that version."
         )
-    head = head_from_dict(card["head"])
-    preprocess = Preprocess.from_dict(card["preprocess"])
-    sha256 = files.sha256 or card["sha256"][WEIGHTS]
-    backbone, pooling, views = (
-        card["backbone"],
-        card.get("pooling", ""),
-        tuple(card.get("views", ())),
-    )  # older ones have none
+    head = head_from_dict(card.head)
+    preprocess = Preprocess.from_dict(card.preprocess)
+    sha256 = files.sha256 or card.sha256[WEIGHTS]
+    backbone, pooling, views = card.backbone, card.pooling, card.views
     network = layouts.network(backbone, pooling, head.outputs, preprocess, files.folder / WEIGHTS, sha256)
     network.requires_grad_(False)
     network = network.to(torch.device(device)).eval()
-    precision = card["recipe"]["precision"]
+    precision = card.recipe["precision"]
     return Member(
         files.folder, task, files.run, files.fold, backbone, pooling, views, head, preprocess, precision, sha256, network
     )  # fmt: skip

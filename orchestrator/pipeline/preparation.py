@@ -13,7 +13,7 @@ import joblib
 import numpy as np
 import pandas as pd
 
-from orchestrator.artifacts.cards import CARD
+from orchestrator.artifacts.cards import CARD, Origin
 from orchestrator.artifacts.environment import versions
 from orchestrator.artifacts.run import RunRecord
 from orchestrator.core.commands import data_words, orch
@@ -203,9 +203,8 @@ def _job(work: Work, fold: int | None, table: pd.DataFrame) -> MemberJob:
         profile=work.settings.profile, pruning_thresholds=work.pruning_thresholds, cancel=work.cancel,
         threads=run.threads,  # of the run, not of this command: other threads give other bits
         device=inputs.device,
-        notes={
-            "run": run.id, "plan_digest": inputs.data.plan.digest if inputs.data.plan else None,
-            "data_fingerprint": inputs.data.fingerprint, "extra_fingerprint": run.extra, "versions": versions(),
-            "record": run.as_json(),
-        },
+        origin=Origin(
+            run=run.id, plan_digest=inputs.data.plan.digest if inputs.data.plan else None,
+            data_fingerprint=inputs.data.fingerprint, extra_fingerprint=run.extra, versions=versions(), record=run.as_json(),
+        ),
     )  # fmt: skip

@@ -216,7 +216,7 @@ def _tell_trained(plan: RunPlan, run: RunRecord) -> None:
 def _has_member(run: RunRecord, fold: int, identity: str) -> bool:
     """Whether a run's member is there, complete and whole, by its identity."""
     try:
-        return bool(check_member(run, fold)["id"] == identity)
+        return check_member(run, fold).id == identity
     except DamagedError:
         return False
 

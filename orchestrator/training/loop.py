@@ -26,10 +26,9 @@ from orchestrator.artifacts.cards import (
     LOCK,
     PROGRESS,
     WEIGHTS,
+    MemberCard,
     best_file,
     check_identity,
-    read_card,
-    write_card,
 )
 from orchestrator.artifacts.held_out import HeldOut
 from orchestrator.artifacts.weights import save_tensors
@@ -59,7 +58,7 @@ class Pruned(Exception):  # noqa: N818  (no error: what was asked for)
         self.epoch, self.threshold = epoch, threshold
 
 
-def train_fold(job: MemberJob) -> dict[str, Any]:
+def train_fold(job: MemberJob) -> MemberCard:
     """Trains one member, or goes on with it, or finds it complete.
 
     Returns:
@@ -84,8 +83,8 @@ def train_fold(job: MemberJob) -> dict[str, Any]:
         sweep(job.folder)
         (job.folder / PROGRESS).unlink(missing_ok=True)
         if os.path.lexists(job.folder / CARD):
-            card = read_card(job.folder)
-            check_identity(job.folder, card["id"], job.identity)
+            card = MemberCard.load(job.folder)
+            check_identity(job.folder, card.id, job.identity)
             return card
         try:
             return _train(job)
@@ -108,7 +107,7 @@ def _out_of_memory(job: MemberJob) -> DeviceError:
     )
 
 
-def _train(job: MemberJob) -> dict[str, Any]:
+def _train(job: MemberJob) -> MemberCard:
     torch.set_num_threads(job.threads)
     keep_freed_memory()
     cv2.setNumThreads(1)
@@ -166,7 +165,7 @@ def keep_best(folder: Path, epoch: int) -> None:
             take_away(path)
 
 
-def _finish(job: MemberJob, learner: Learner, progress: Progress) -> dict[str, Any]:
+def _finish(job: MemberJob, learner: Learner, progress: Progress) -> MemberCard:
     """Writes the best epoch's weights, its held-out probabilities and, last, the card."""
     best, checkpoint = job.folder / best_file(progress.best_epoch), job.folder / CHECKPOINT
     tensors, probabilities = load_best(best, job.identity, checkpoint)
@@ -181,42 +180,43 @@ def _finish(job: MemberJob, learner: Learner, progress: Progress) -> dict[str, A
         truth = job.table["truth"].to_numpy()[job.held_out]
         counts = confusion(truth, probabilities.numpy().argmax(axis=1), len(job.classes)).tolist()
     people = job.table["person"]
-    card = {
-        "task": job.task,
-        "fold": job.fold,
-        "classes": list(job.classes),
-        "backbone": job.recipe.backbone,
-        "pooling": job.recipe.pooling,
-        "views": list(job.recipe.views),
-        "parameters": sum(parameter.numel() for parameter in learner.model.parameters()),
-        "head": job.head.as_dict(),
-        "preprocess": job.preprocess.as_dict(),
-        "recipe": job.recipe.model_dump(mode="json"),
-        "seed": job.seed,
-        "initial_weights_sha256": job.initial.sha256,
-        "train": {
+    card = MemberCard(
+        id=job.identity,
+        task=job.task,
+        fold=job.fold,
+        classes=job.classes,
+        backbone=job.recipe.backbone,
+        pooling=job.recipe.pooling,
+        views=tuple(job.recipe.views),
+        parameters=sum(parameter.numel() for parameter in learner.model.parameters()),
+        head=job.head.as_dict(),
+        preprocess=job.preprocess.as_dict(),
+        recipe=job.recipe.model_dump(mode="json"),
+        seed=job.seed,
+        initial_weights_sha256=job.initial.sha256,
+        train={
             "photos": len(job.train),
             "people": int(people.iloc[job.train].nunique()),
             "extra": int(job.table["extra"].iloc[job.train].sum()),
         },
-        "held_out": {"photos": len(job.held_out), "people": int(people.iloc[job.held_out].nunique())},
-        "photos_per_epoch": job.photos_per_epoch,
-        "epochs": progress.epoch,
-        "best_epoch": progress.best_epoch,
-        "scores": scores,
-        "confusion": counts,
-        "history": progress.history,
-        "seconds": round(progress.seconds, 1),
-        "device": job.device,
-        "threads": job.threads,
-        **job.notes,
-        "sha256": sha256,
-    }
-    write_card(job.folder, job.identity, card)
+        held_out={"photos": len(job.held_out), "people": int(people.iloc[job.held_out].nunique())},
+        photos_per_epoch=job.photos_per_epoch,
+        epochs=progress.epoch,
+        best_epoch=progress.best_epoch,
+        scores=scores,
+        confusion=counts,
+        history=progress.history,
+        seconds=round(progress.seconds, 1),
+        device=job.device,
+        threads=job.threads,
+        sha256=sha256,
+        **vars(job.origin),
+    )
+    card.save(job.folder)
     for name in (CHECKPOINT, PROGRESS):
         (job.folder / name).unlink(missing_ok=True)
     keep_best(job.folder, 0)
-    return read_card(job.folder)
+    return MemberCard.load(job.folder)
 
 
 def _write_held_out(job: MemberJob, probabilities: NDArray[np.float32]) -> None:

@@ -6,13 +6,12 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from orchestrator.artifacts.cards import identity_of
+from orchestrator.artifacts.cards import Origin, identity_of
 from orchestrator.data.preprocessing import Preprocess
 from orchestrator.data.sampling import class_factors, epoch_size, expected_draws
 from orchestrator.data.store import Rows
@@ -48,7 +47,7 @@ class MemberJob:
         seed: of the run.
         threads: CPU threads of the network.
         device: `cpu`, `cuda` or `cuda:N`.
-        notes: what else the card shall say (run, plan, data, versions).
+        origin: its run, plan and data.
         cancel: reasons to stop, looked at once a batch.
         profile: whether the history shall tell where the time went.
         pruning_thresholds: epochs after which the training is pruned when its best macro F1 so far is below a number.
@@ -71,7 +70,7 @@ class MemberJob:
     seed: int
     threads: int
     device: str
-    notes: dict[str, Any] = field(default_factory=dict)
+    origin: Origin
     cancel: tuple[Cancel, ...] = ()
     profile: bool = False
     pruning_thresholds: Mapping[int, float] = field(default_factory=dict)
@@ -79,9 +78,11 @@ class MemberJob:
     @property
     def identity(self) -> str:
         """The digest of all that the member's weights depend on."""
-        data, plan, extra = (self.notes.get(key) for key in ("data_fingerprint", "plan_digest", "extra_fingerprint"))
-        recipe = self.recipe.digest()
-        return identity_of(self.task, self.fold, recipe, self.initial.sha256, data, plan, self.seed, extra)
+        origin = self.origin
+        return identity_of(
+            self.task, self.fold, self.recipe.digest(), self.initial.sha256, origin.data_fingerprint, origin.plan_digest,
+            self.seed, origin.extra_fingerprint,
+        )  # fmt: skip
 
     @property
     def photos_per_epoch(self) -> int:

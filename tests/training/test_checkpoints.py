@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from orchestrator.artifacts import cards
+from orchestrator.artifacts.cards import MemberCard
 from orchestrator.core.errors import DamagedError
 from orchestrator.training import checkpoints, loop
 from orchestrator.training.loop import train_fold
@@ -84,14 +85,14 @@ def test_a_damaged_checkpoint_is_named_and_the_way_out_works(
         begun["other"] / cards.CHECKPOINT if file == "checkpoint" else next(begun["other"].glob("best-*.safetensors"))
     )
     damage(folder / name, how, others)
-    right = cards.read_card(begun["whole"])["sha256"]
+    right = MemberCard.load(begun["whole"]).sha256
     if (file, how) != ("checkpoint", "deleted"):  # without a checkpoint a fold simply starts over
         with pytest.raises(DamagedError) as caught:
             train_fold(job_of(folder, "epochs=3"))
         assert name in str(caught.value)
         (command,) = [part for part in str(caught.value).split("`") if part.startswith("mv ")]
         subprocess.run(shlex.split(command), check=True)
-    assert train_fold(job_of(folder, "epochs=3"))["sha256"] == right
+    assert train_fold(job_of(folder, "epochs=3")).sha256 == right
     assert not list(folder.glob("best-*.safetensors"))
 
 
@@ -100,7 +101,7 @@ def test_a_card_of_another_run_is_not_taken_for_the_members_own(begun: dict[str,
     shutil.copytree(begun["whole"], folder)
     with pytest.raises(DamagedError, match="the card of a member of another run or fold"):
         train_fold(job_of(folder, "epochs=3", seed=2))
-    assert train_fold(job_of(folder, "epochs=3"))["sha256"] == cards.read_card(folder)["sha256"]
+    assert train_fold(job_of(folder, "epochs=3")).sha256 == MemberCard.load(folder).sha256
 
 
 def test_a_kill_between_the_best_and_its_checkpoint_keeps_the_best_of_before(
@@ -127,7 +128,7 @@ def test_a_kill_between_the_best_and_its_checkpoint_keeps_the_best_of_before(
     assert {path.name for path in folder.glob("best-*")} == {"best-1.safetensors", "best-2.safetensors"}
     scores = iter([0.4, 0.4, 0.4])
     card = train_fold(job_of(folder, "epochs=3"))
-    assert card["best_epoch"] == 1
+    assert card.best_epoch == 1
 
 
 def test_tensors_come_back_with_their_digest(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from orchestrator.artifacts import cards
-from orchestrator.artifacts.cards import read_card
+from orchestrator.artifacts.cards import MemberCard
 from orchestrator.artifacts.weights import load_weights
 from orchestrator.data.augmentation import Augment
 from orchestrator.networks.backbones import create
@@ -27,9 +27,9 @@ def test_a_member_learns_on_a_gpu_and_predicts_the_same_on_a_cpu(tmp_path: Path,
     still = [f"augment.{key}=0" for key in Augment.model_fields]
     job = job_of(tmp_path / "m", "epochs=12", f"precision={precision}", *still, device=resolve_device("auto"))
     card = train_fold(job)
-    assert card["device"].startswith("cuda")
-    assert card["scores"]["macro_f1"] > 0.6
-    model = create(read_card(job.folder)["backbone"], 3).eval()
+    assert card.device.startswith("cuda")
+    assert card.scores["macro_f1"] > 0.6
+    model = create(MemberCard.load(job.folder).backbone, 3).eval()
     load_weights(job.folder / cards.WEIGHTS, model)
     pixels = torch.from_numpy(Stripes(job.table["truth"].to_numpy()).take(job.held_out))
     with torch.inference_mode():

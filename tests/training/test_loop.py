@@ -13,7 +13,7 @@ from filelock import FileLock
 from safetensors import SafetensorError
 
 from orchestrator.artifacts import cards, weights
-from orchestrator.artifacts.cards import read_card
+from orchestrator.artifacts.cards import MemberCard, Origin
 from orchestrator.core.errors import DeviceError, TrainingError, WorkspaceError
 from orchestrator.core.events import EpochEnded, Event, MemberEnded, nobody
 from orchestrator.data.augmentation import Augmenter
@@ -60,6 +60,7 @@ def job_of(folder: Path, *changes: str, people: int = 30, **more: object) -> Mem
         held_out=rows[people * 2 :], pixels=Stripes(truth), recipe=recipe, head=head_of(specialist, recipe),
         preprocess=Preprocess(Geometry(32, 32), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)), initial=InitialWeights(None, ""),
         seed=1, threads=1, device="cpu",
+        origin=Origin(folder.parent.name, None, "", None, {"timm": "1"}, {}),
     )  # fmt: skip
     return dataclasses.replace(job, **more)
 
@@ -73,21 +74,21 @@ def test_a_member_learns_and_leaves_a_whole_record(tmp_path: Path) -> None:
     history = json.loads((folder / cards.HISTORY).read_text())
     assert [entry["epoch"] for entry in history] == list(range(1, 13))
     assert history[-1]["loss"] < 0.7 * history[0]["loss"]
-    assert card["scores"]["macro_f1"] == max(entry["macro_f1"] for entry in history) > 0.6
-    assert history[card["best_epoch"] - 1]["macro_f1"] == card["scores"]["macro_f1"]
+    assert card.scores["macro_f1"] == max(entry["macro_f1"] for entry in history) > 0.6
+    assert history[card.best_epoch - 1]["macro_f1"] == card.scores["macro_f1"]
     table = pd.read_parquet(folder / cards.HELD_OUT)
-    assert len(table) == 30 == card["held_out"]["photos"]
+    assert len(table) == 30 == card.held_out["photos"]
     assert np.allclose(table[["p(mask wear)", "p(mask incorrect)", "p(mask not_wear)"]].sum(axis=1), 1, atol=1e-5)
-    assert cards.read_card(folder) == json.loads(json.dumps(card))
-    assert card["history"] == history
-    assert np.trace(card["confusion"]) / 30 == card["scores"]["accuracy"]
+    assert MemberCard.load(folder) == card
+    assert card.history == history
+    assert np.trace(card.confusion) / 30 == card.scores["accuracy"]
 
 
 def test_seeds_folds_and_tasks_draw_differently_and_the_same_seed_the_same(tmp_path: Path) -> None:
     one = train_fold(job_of(tmp_path / "a", "epochs=1"))
     same = train_fold(job_of(tmp_path / "b", "epochs=1"))
     other = train_fold(job_of(tmp_path / "c", "epochs=1", seed=2))
-    assert one["sha256"] == same["sha256"] != other["sha256"]
+    assert one.sha256 == same.sha256 != other.sha256
     job = job_of(tmp_path / "d")
     entropies = {
         dataclasses.replace(job, task=task, fold=fold, seed=seed).entropy(purpose, 0)
@@ -132,7 +133,7 @@ def test_scores_are_of_the_truth_whatever_is_trained_on(tmp_path: Path) -> None:
     assert table["truth"].tolist() == job.table["truth"].iloc[job.held_out].tolist()
     answers = table.filter(like="p(").to_numpy().argmax(axis=1)
     assert (answers == (table["truth"] + 1) % 3).mean() > 0.6  # it learnt what it was taught
-    assert card["scores"]["accuracy"] == (answers == table["truth"]).mean() < 0.4
+    assert card.scores["accuracy"] == (answers == table["truth"]).mean() < 0.4
 
 
 def test_gradients_are_clipped_to_the_recipes_norm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,16 +185,16 @@ def test_patience_stops_and_the_best_epoch_is_kept(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(scoring, "score", scored)
     card = train_fold(job_of(tmp_path, "epochs=9", "patience=2"))
-    assert (card["epochs"], card["best_epoch"]) == (4, 2)
+    assert (card.epochs, card.best_epoch) == (4, 2)
 
 
 def test_trained_on_everything_there_is_no_score_and_the_last_epoch_is_kept(tmp_path: Path) -> None:
     job = job_of(tmp_path, "epochs=2")
     everything = dataclasses.replace(job, fold=None, train=np.arange(90), held_out=np.array([], int))
     card = train_fold(everything)
-    assert card["scores"] == {}
-    assert card["best_epoch"] == 2
-    assert set(card["sha256"]) == {cards.WEIGHTS}
+    assert card.scores == {}
+    assert card.best_epoch == 2
+    assert set(card.sha256) == {cards.WEIGHTS}
 
 
 def test_a_member_whose_answers_or_weights_are_no_numbers_is_never_complete(
@@ -397,7 +398,7 @@ def test_a_training_that_is_asked_to_stop_keeps_its_epochs_and_goes_on_as_if_it_
     assert done.outcome == "done"
     first = next(event for event in events if isinstance(event, EpochEnded))
     assert first.entry["epoch"] > 1
-    assert read_card(job.folder)["sha256"] == whole["sha256"]
+    assert MemberCard.load(job.folder).sha256 == whole.sha256
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from orchestrator.artifacts.cards import Origin
 from orchestrator.data.preprocessing import Preprocess
 from orchestrator.networks.backbones import InitialWeights, preprocess_of
 from orchestrator.networks.heads import head_of
@@ -59,6 +60,7 @@ def job_for(task: str, name: str, folder: Path) -> MemberJob:
         run="r", folder=folder, locks=folder, task=task, fold=0, classes=specialist.classes, table=table, train=rows[:steps],
         held_out=rows[steps : steps + 3], pixels=Tall(plain.table["truth"].to_numpy()), recipe=recipe, head=head,
         preprocess=preprocess, initial=InitialWeights(None, ""), seed=1, threads=1, device="cpu",
+        origin=Origin("r", None, "", None, {}, {}),
     )  # fmt: skip
 
 

@@ -72,8 +72,8 @@ def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: tuple[str, .
     cut = train_fold(job_of(tmp_path / "cut", *changes))
     # It goes on from its last checkpoint: from the second epoch on, or from the third where that was written.
     assert trained == ([2] if moment == "after the checkpoint" else [1, 2])
-    assert cut["sha256"] == whole["sha256"]
-    assert cut["scores"] == whole["scores"]
+    assert cut.sha256 == whole.sha256
+    assert cut.scores == whole.scores
     strip = [{k: v for k, v in e.items() if k not in ("seconds", "photos_per_second")} for e in (
         *json.loads((tmp_path / "cut" / cards.HISTORY).read_text()),
         *json.loads((tmp_path / "whole" / cards.HISTORY).read_text()),
