@@ -22,6 +22,7 @@ from orchestrator.core.labels import TASKS
 from orchestrator.core.outputs import TABLES, Output, check_outputs
 from orchestrator.core.stages import Stages
 from orchestrator.pipeline.settings import Settings
+from orchestrator.training.cancelling import CancelFile, CancelledError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,8 +52,9 @@ if TYPE_CHECKING:
     from orchestrator.training.cancelling import Cancel
 
 __all__ = [
-    "MeasuredCascade", "OrchestratorError", "Predicted", "Settings", "Viewed", "cascade", "compare", "ensemble", "export",
-    "load_predictor", "predict", "pseudo_label", "resume", "search", "train", "train_all", "train_grid", "tta", "tune",
+    "CancelFile", "CancelledError", "MeasuredCascade", "OrchestratorError", "Predicted", "Settings", "Viewed", "cascade",
+    "compare", "ensemble", "export", "load_predictor", "predict", "pseudo_label", "resume", "search", "train", "train_all",
+    "train_grid", "tta", "tune",
 ]  # fmt: skip
 
 log = logging.getLogger(__name__)
@@ -130,8 +132,6 @@ def train_all(
     *,
     tasks: Sequence[str] = TASKS,
     listen: Listener = nobody,
-    executor: Executor | None = None,
-    cancel: tuple[Cancel, ...] = (),
 ) -> Report:
     """Trains specialists over the folds of one plan of people, or goes on with it: `orch train-all`.
 
@@ -139,11 +139,9 @@ def train_all(
         settings: what is asked for.
         tasks: some of `age`, `gender`, `mask`.
         listen: told how far it is.
-        executor: where members are trained; None: on this machine.
-        cancel: reasons to stop.
 
     Returns:
-        The report; members that failed are in it.
+        The report; members that failed, or were asked to stop, are in it.
 
     Raises:
         OrchestratorError: whatever is wrong with the settings or the data, before any training.
@@ -155,7 +153,7 @@ def train_all(
     check_early(settings, specialists)
     from orchestrator.pipeline import training
 
-    return training.train_all(settings, specialists, listen, executor, cancel)
+    return training.train_all(settings, specialists, listen)
 
 
 def train(
@@ -166,8 +164,6 @@ def train(
     base: str | None = None,
     again: bool = False,
     listen: Listener = nobody,
-    executor: Executor | None = None,
-    cancel: tuple[Cancel, ...] = (),
 ) -> Report:
     """Trains one specialist into a new run, and leaves the others' files alone: `orch train`.
 
@@ -178,8 +174,6 @@ def train(
         base: the run to start from; None: the current one.
         again: train what a complete run of the same settings has trained.
         listen: told how far it is.
-        executor: where members are trained; None: on this machine.
-        cancel: reasons to stop.
 
     Raises:
         OrchestratorError: whatever is wrong with the settings or the data, before any training.
@@ -199,7 +193,7 @@ def train(
     check_fold_numbers(retrain_folds, resolve_plan(settings, task, retrain_folds, before).folds)
     from orchestrator.pipeline import training
 
-    return training.retrain(settings, specialist, listen, sorted(set(retrain_folds)), base, again, executor, cancel)
+    return training.retrain(settings, specialist, listen, sorted(set(retrain_folds)), base, again)
 
 
 def train_grid(task: str, settings: Settings, *, grid: Sequence[str], listen: Listener = nobody) -> Report:
@@ -242,6 +236,8 @@ def resume(
     device: str = "auto",
     store: bool = True,
     profile: bool = False,
+    executor: Executor | None = None,
+    cancel: tuple[Cancel, ...] = (),
     listen: Listener = nobody,
 ) -> Report:
     """Completes a run by its record alone: `orch resume`.
@@ -255,6 +251,8 @@ def resume(
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         store: decode photos once into the workspace's pixel store.
         profile: write into the members' histories where the time went.
+        executor: where members are trained; None: on this machine.
+        cancel: reasons to stop, looked at once a batch.
         listen: told how far it is.
 
     Raises:
@@ -267,7 +265,9 @@ def resume(
     from orchestrator.pipeline import resuming
     from orchestrator.specialists import TRAINABLE
 
-    settings = Settings(Path(), workspace, jobs=jobs, device=device, store=store, profile=profile)
+    settings = Settings(
+        Path(), workspace, jobs=jobs, device=device, store=store, profile=profile, executor=executor, cancel=cancel
+    )
     return resuming.resume(workspace, run, TRAINABLE, listen, data, settings, tables)
 
 
@@ -713,6 +713,7 @@ def search(
 
     Raises:
         OrchestratorError: whatever is wrong with the settings, the space or the data, before any training.
+        CancelledError: it was asked to stop; the same call goes on with it.
     """
     out, picture, space = _path(out), _path(picture), _path(space)
     from orchestrator.recipes.spaces import read_space
@@ -760,6 +761,7 @@ def tune(
 
     Raises:
         OrchestratorError: whatever is wrong with the settings, the stages or the data, before any training.
+        CancelledError: it was asked to stop; the same call goes on with it.
     """
     out, space = _path(out), _path(space)
     from orchestrator.recipes.spaces import read_stages

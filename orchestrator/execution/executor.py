@@ -30,8 +30,14 @@ class JobResult:
 class Executor(Protocol):
     """Trains members somewhere. A job carries all that it needs, paths among them, and how it may be asked to stop."""
 
-    def places(self, jobs: int, device: str) -> tuple[int, int]:
-        """How many of some jobs run at once, and the CPU threads for each."""
+    def places(self, jobs: int, device: str, threads: int = 0) -> tuple[int, int]:
+        """How many of some jobs run at once, and the CPU threads for each.
+
+        Args:
+            jobs: how many there are in all.
+            device: that each is trained on.
+            threads: of each, where they are settled; 0 chooses.
+        """
 
     def run(self, jobs: Sequence[MemberJob], at_once: int, listen: Listener) -> list[JobResult]:
         """Trains members, several at once; one that fails never sinks the others.

@@ -46,7 +46,7 @@ class LocalExecutor:
 
     jobs: int = 0
 
-    def places(self, jobs: int, device: str) -> tuple[int, int]:
+    def places(self, jobs: int, device: str, threads: int = 0) -> tuple[int, int]:
         """How many of some jobs run at once, and the CPU threads for each.
 
         One thread a job beats several threads on one: two jobs with one thread each train 1.4 times as many photos a second
@@ -55,6 +55,7 @@ class LocalExecutor:
         Args:
             jobs: how many there are in all.
             device: on a GPU the choice is one job per GPU.
+            threads: of each, where they are settled: no more jobs are then chosen than there are cores for. 0 chooses.
 
         Raises:
             ConfigError: a negative number was asked for, or several where processes cannot work together.
@@ -64,8 +65,10 @@ class LocalExecutor:
         at_once = self.jobs or (cores if device == "cpu" else max(1, gpu_count() if device == "cuda" else 1))
         if not self.jobs and at_once > 1 and why_alone():
             at_once = 1
+        if not self.jobs and device == "cpu" and threads:
+            at_once = min(at_once, cores // threads)
         at_once = max(1, min(at_once, jobs))
-        return at_once, max(1, cores // at_once)
+        return at_once, threads or max(1, cores // at_once)
 
     def run(self, jobs: Sequence[MemberJob], at_once: int, listen: Listener) -> list[JobResult]:
         """Trains members, several at once.

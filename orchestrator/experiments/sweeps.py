@@ -149,6 +149,7 @@ def sweep(
 
     Raises:
         OrchestratorError: something is wrong with the inputs, before any training; or with every trial.
+        CancelledError: it was asked to stop; the same call goes on with it.
     """
     started, task = time.monotonic(), specialist.name
     settings = resolve_plan(settings, task)
@@ -203,14 +204,12 @@ class _Rounds:
     at: str
 
     def go(self, name: str, count: int, until: float | None, prune: bool, started: float) -> Sweep:
-        from orchestrator.execution.local import LocalExecutor
-
         most = len(self.search.space.points) if self.search.space.points is not None else count
         log.info(
             f"{name}: {counted(min(count, most), 'trial')} of {counted(len(self.inputs.data.folds), 'fold')} each."
         )
         reference = self._reference()
-        at_once, _ = LocalExecutor(self.settings.jobs).places(count, self.inputs.device)
+        at_once, _ = self.settings.trained_by().places(count, self.inputs.device)
         late = False
         while True:
             known = self.search.trials
@@ -269,6 +268,7 @@ class _Rounds:
             run = self._run(settings, inputs, together=1)
             work = Work(settings, self.specialist, inputs, run, pixels)
             report = train_runs([run], [work], self.listen, time.monotonic())
+            report.raise_if_cancelled()
             if report.failures:
                 raise TrainingError("\n".join(report.failures.values()))
         log.info(f"{run.id} is the recipe as it is{self.at}, which trials are held against.")
@@ -293,6 +293,7 @@ class _Rounds:
             [replace(work, only=tuple(work.run.own_folds[:1])) for work in works.values()],
             self.listen, time.monotonic(),
         )  # fmt: skip
+        first.raise_if_cancelled()  # before the trials' ends are told: the same search goes on with them
         stopped = {run for run, _ in [*first.failures, *first.pruned]}
         rest = [
             replace(work, pruning_thresholds={})
@@ -300,6 +301,7 @@ class _Rounds:
             if name not in stopped and len(work.run.own_folds) > 1
         ]
         second = train_runs([work.run for work in rest], rest, self.listen, time.monotonic())
+        second.raise_if_cancelled()
         for trial, work in ready:
             self.search.tell(self._end(trial, work, first, second))
 

@@ -116,6 +116,7 @@ def tune(
 
     Raises:
         OrchestratorError: something is wrong with the inputs or with a stage, before any training; or with every trial.
+        CancelledError: it was asked to stop; the same call goes on with it.
     """
     until = None if minutes is None else time.monotonic() + 60 * minutes
     task = specialist.name
@@ -127,6 +128,7 @@ def tune(
     for space in stages.values():
         space.check(specialist, settings.recipes, settings.changes, bases)
     report = train_points(settings, specialist, [[]], listen, standing, [TAG])
+    report.raise_if_cancelled()
     if report.failures:
         raise TrainingError("\n".join(report.failures.values()))
     (run,) = report.runs
@@ -189,6 +191,7 @@ def _searched(
     if not best:
         return result, []
     report = train_points(settings, specialist, [trial.changes for trial in best], listen, run, [TAG, f"stage-{name}"])
+    report.raise_if_cancelled()
     for (failed, fold), why in report.failures.items():
         log.info(f"{failed} fold {fold}: {why}")
     whole = [one for one in report.runs if one.complete and one.id != run.id]

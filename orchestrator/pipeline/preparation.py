@@ -30,7 +30,6 @@ from orchestrator.recipes.schema import Recipe
 from orchestrator.specialist import Specialist
 
 if TYPE_CHECKING:
-    from orchestrator.training.cancelling import Cancel
     from orchestrator.training.member import MemberJob
 
 __all__ = ["Work", "first_job", "missing_jobs", "pixels_of"]
@@ -50,7 +49,6 @@ class Work:
         pixels: what its networks are fed with.
         only: train these folds and leave the others for later; None: all.
         pruning_thresholds: epochs after which a member is pruned below a macro F1.
-        cancel: reasons to stop.
     """
 
     settings: Settings
@@ -60,7 +58,6 @@ class Work:
     pixels: Rows
     only: tuple[int | None, ...] | None = None
     pruning_thresholds: Mapping[int, float] = field(default_factory=dict)
-    cancel: tuple[Cancel, ...] = ()
 
 
 def missing_jobs(works: Sequence[Work]) -> list[MemberJob]:
@@ -200,7 +197,7 @@ def _job(work: Work, fold: int | None, table: pd.DataFrame) -> MemberJob:
         classes=specialist.classes, table=table, train=train,
         held_out=held_out, pixels=work.pixels, recipe=recipe, head=head_of(specialist, recipe),
         preprocess=preprocess_of(recipe), initial=inputs.weights[run.task], seed=run.seed_of(fold),
-        profile=work.settings.profile, pruning_thresholds=work.pruning_thresholds, cancel=work.cancel,
+        profile=work.settings.profile, pruning_thresholds=work.pruning_thresholds, cancel=work.settings.cancel,
         threads=run.threads,  # of the run, not of this command: other threads give other bits
         device=inputs.device,
         origin=Origin(

@@ -108,13 +108,11 @@ class RunPlan:
 
     def _begun(self) -> RunRecord:
         """Writes the record of a run that is to be trained; the caller holds the workspace's lock."""
-        from orchestrator.execution.local import LocalExecutor
-
         settings, inputs, base, parent = self.settings, self.inputs, self.base, self.parent
         threads = self.threads
         if not threads and base is not None and base.device == inputs.device == "cpu":
             threads = base.threads
-        threads = threads or LocalExecutor(settings.jobs).places(self.members, inputs.device)[1]
+        threads = threads or settings.trained_by().places(self.members, inputs.device)[1]
         named, plan = choices_of((self.task,), settings.recipes)[0].get(self.task, ""), inputs.data.plan
         folds: list[int | None] = [*self.folds] or inputs.data.folds
         if parent:

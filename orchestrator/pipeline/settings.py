@@ -15,8 +15,10 @@ from orchestrator.inference.options import check_device
 
 if TYPE_CHECKING:
     from orchestrator.artifacts.run import RunRecord
+    from orchestrator.execution.executor import Executor
     from orchestrator.recipes.schema import Recipe
     from orchestrator.specialist import Specialist
+    from orchestrator.training.cancelling import Cancel
 
 __all__ = ["Settings", "add_mistakes", "changes_of", "check_early", "check_tables", "recipes_of"]
 
@@ -41,6 +43,8 @@ class Settings:
         profile: write into the members' histories where the time went.
         extra: tables of photos from elsewhere that join training and are never scored.
         distinct_people: people whose names differ in spelling alone are different people.
+        executor: where members are trained; None: on this machine, `jobs` at once.
+        cancel: reasons to stop while members are trained, looked at once a batch.
     """
 
     data: Path
@@ -58,11 +62,19 @@ class Settings:
     profile: bool = False
     extra: Sequence[Path] = ()
     distinct_people: bool = False
+    executor: Executor | None = None
+    cancel: tuple[Cancel, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("data", "workspace"):
             object.__setattr__(self, name, Path(getattr(self, name)))
         object.__setattr__(self, "extra", tuple(map(Path, self.extra)))
+
+    def trained_by(self) -> Executor:
+        """The executor that was named, or this machine."""
+        from orchestrator.execution.local import LocalExecutor
+
+        return self.executor or LocalExecutor(self.jobs)
 
 
 def recipes_of(

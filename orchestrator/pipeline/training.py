@@ -13,7 +13,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import joblib
 from filelock import FileLock, Timeout
 
 from orchestrator.artifacts.cards import history_of
@@ -32,10 +31,9 @@ from orchestrator.pipeline.retraining import base_run, check_fold_numbers, check
 from orchestrator.pipeline.run_plans import RunPlan
 from orchestrator.pipeline.settings import Settings
 from orchestrator.specialist import Specialist
+from orchestrator.training.cancelling import CancelledError
 
 if TYPE_CHECKING:
-    from orchestrator.execution.executor import Executor
-    from orchestrator.training.cancelling import Cancel
     from orchestrator.training.member import MemberJob
 
 __all__ = [
@@ -62,6 +60,7 @@ class Report:
         failures: (run id, fold) -> reason.
         seconds: wall-clock.
         pruned: (run id, fold) -> why, of members that were stopped below their threshold.
+        cancelled: (run id, fold) -> why, of members that were asked to stop; the same call goes on with them.
         trained: run id -> folds that this command worked on.
         at_once: how many members were trained side by side.
         training: wall-clock seconds from the first member's beginning to the last one's end.
@@ -71,6 +70,7 @@ class Report:
     failures: dict[tuple[str, int | None], str]
     seconds: float
     pruned: dict[tuple[str, int | None], str] = field(default_factory=dict)
+    cancelled: dict[tuple[str, int | None], str] = field(default_factory=dict)
     trained: dict[str, list[int | None]] = field(default_factory=dict)
     at_once: int = 1
     training: float = 0.0
@@ -80,13 +80,20 @@ class Report:
         """Whether every run is complete."""
         return all(run.complete for run in self.runs)
 
+    def raise_if_cancelled(self) -> None:
+        """For a caller that needs what was to be trained.
+
+        Raises:
+            CancelledError: members were asked to stop.
+        """
+        if self.cancelled:
+            raise CancelledError
+
 
 def train_all(
     settings: Settings,
     specialists: Mapping[str, Specialist],
     listen: Listener = nobody,
-    executor: Executor | None = None,
-    cancel: tuple[Cancel, ...] = (),
 ) -> Report:
     """Trains every specialist over the folds of one plan, or goes on with it.
 
@@ -94,8 +101,6 @@ def train_all(
         settings: what is asked for.
         specialists: task -> specialist, in the order to train.
         listen: told how far it is.
-        executor: where members are trained; None: on this machine.
-        cancel: reasons to stop.
 
     Raises:
         OrchestratorError: before any training, when something is wrong with the input; failing jobs are in the report.
@@ -119,12 +124,8 @@ def train_all(
             if current is None:  # of an experiment, or the current one was deleted
                 make_current(inputs.workspace, run)
     _shall_be_offered(runs)
-    works = [
-        Work(settings, specialists[run.task], inputs, run, pixels[run.task], cancel=cancel)
-        for run in runs
-        if run.task in pixels
-    ]
-    report = train_runs(runs, works, listen, started, executor)
+    works = [Work(settings, specialists[run.task], inputs, run, pixels[run.task]) for run in runs if run.task in pixels]
+    report = train_runs(runs, works, listen, started)
     offer(report.runs)
     return report
 
@@ -136,8 +137,6 @@ def retrain(
     folds: Sequence[int] = (),
     base: str | None = None,
     again: bool = False,
-    executor: Executor | None = None,
-    cancel: tuple[Cancel, ...] = (),
 ) -> Report:
     """Trains one specialist into a new run, goes on with an unfinished one of the same settings, or finds it trained already.
 
@@ -148,8 +147,6 @@ def retrain(
         folds: retrain only these folds; the other members are shared with the base run.
         base: the run to share members with; its current run by default.
         again: train what a complete run of the same settings has trained.
-        executor: where members are trained; None: on this machine.
-        cancel: reasons to stop.
     """
     started = time.monotonic()
     task = specialist.name
@@ -181,8 +178,8 @@ def retrain(
         log.info(f"{run.id} shares fold{'s' * (len(kept) > 1)} {', '.join(map(str, kept))} with {parent.id}.")
         for fold in kept:
             share_member(parent, run, fold)
-    work = Work(settings, specialist, inputs, run, pixels[task], cancel=cancel)
-    report = train_runs([run], [work], listen, started, executor)
+    work = Work(settings, specialist, inputs, run, pixels[task])
+    report = train_runs([run], [work], listen, started)
     offer(report.runs)
     return report
 
@@ -261,7 +258,6 @@ def train_runs(
     works: Sequence[Work],
     listen: Listener,
     started: float,
-    executor: Executor | None = None,
 ) -> Report:
     """Trains what is missing of runs, all their members in one queue, and closes those that are whole.
 
@@ -270,10 +266,7 @@ def train_runs(
         works: of those that are not.
         listen: told how far it is.
         started: when the command began, by time.monotonic.
-        executor: where members are trained; None: on this machine.
     """
-    from orchestrator.execution.local import LocalExecutor
-
     open_works = [work for work in works if not work.run.complete]
     for work in open_works:
         run, now = work.run, versions()
@@ -291,8 +284,9 @@ def train_runs(
             hold(locks, work.run)
         jobs = missing_jobs(open_works)
         if jobs:
-            executor = executor or LocalExecutor(open_works[0].settings.jobs)
-            at_once = _at_once(executor, jobs, open_works[0].settings.jobs)
+            executor = open_works[0].settings.trained_by()
+            # Threads are the runs', whatever this command would choose: others would give other bits.
+            at_once, _ = executor.places(len(jobs), jobs[0].device, max(job.threads for job in jobs))
             for job in jobs:
                 trained.setdefault(job.run, []).append(job.fold)
             listen(_begun(jobs, at_once))
@@ -307,18 +301,7 @@ def train_runs(
         for work in open_works:
             _close(work.run)
     seconds = time.monotonic() - started
-    failures = ends["failed"] | ends["cancelled"]
-    return Report(list(runs), failures, seconds, ends["pruned"], trained, at_once, training)
-
-
-def _at_once(executor: Executor, jobs: Sequence[MemberJob], wanted: int) -> int:
-    """How many members are trained side by side. Threads are the run's, whatever this command would choose."""
-    device = jobs[0].device
-    at_once, _ = executor.places(len(jobs), device)
-    if wanted == 0 and device == "cpu":
-        cores: int = joblib.cpu_count()
-        return max(1, min(at_once, cores // max(job.threads for job in jobs)))
-    return at_once
+    return Report(list(runs), ends["failed"], seconds, ends["pruned"], ends["cancelled"], trained, at_once, training)
 
 
 def _begun(jobs: Sequence[MemberJob], at_once: int) -> TrainingBegun:

@@ -53,8 +53,8 @@ class CancelFile:
         path: of the file; its folder is made when it is needed.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path, self._looked = path, 0.0
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path, self._looked = Path(path), 0.0
 
     def cancel(self) -> None:
         """Asks to stop; safe to repeat."""

@@ -7,14 +7,21 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from orchestrator import api
+from orchestrator.core.events import Listener
 from orchestrator.data.preprocessing import decode
+from orchestrator.execution.executor import JobResult
+from orchestrator.execution.local import LocalExecutor
 from orchestrator.synthetic.people import write_people
-from tests.conftest import ROOT
+from orchestrator.training.member import MemberJob
+from tests.conftest import ROOT, TINY
 
 FUNCTIONS = [getattr(api, name) for name in api.__all__ if inspect.isfunction(getattr(api, name))]
 
@@ -35,6 +42,7 @@ def test_the_examples_run_as_they_stand(tmp_path: Path) -> None:
     assert "--engine onnxx; allowed: auto, torch, onnx, openvino. Did you mean 'onnx'?" in done.stdout
     assert len((tmp_path / "submission.csv").read_text().splitlines()) == 1 + 8 * 7
     assert re.search(r"^age-0003 1 \d\.\d", done.stdout, re.MULTILINE)  # an event's line
+    assert "[('age-0004', 0), ('age-0004', 1)]\nTrue\n" in done.stdout
 
 
 def test_every_function_is_in_the_table_and_described() -> None:
@@ -44,7 +52,7 @@ def test_every_function_is_in_the_table_and_described() -> None:
         assert f"| `{function.__name__}(" in page
         arguments = list(inspect.signature(function).parameters.values())
         described = re.findall(r"^        (\w+): ", (inspect.getdoc(function) and function.__doc__) or "", re.MULTILINE)
-        assert [one.name for one in arguments] == [name for name in described if name != "OrchestratorError"]
+        assert [one.name for one in arguments] == [name for name in described if not name.endswith("Error")]
         positional = [one for one in arguments if one.kind is not inspect.Parameter.KEYWORD_ONLY]
         assert len(positional) <= 2, function.__name__
 
@@ -77,3 +85,60 @@ def test_a_predictor_takes_paths_words_bytes_and_pixels(people: Path, workspace:
     assert batch.combined is not None
     assert len(set(batch.combined.label.tolist())) == 1
     assert batch.photos[0] == batch.photos[1] == photo
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """An executor of somebody else's: it says how many jobs it takes, and with how many threads, and keeps who came."""
+
+    came: list[str] = field(default_factory=list)
+
+    def places(self, jobs: int, device: str, threads: int = 0) -> tuple[int, int]:
+        return 1, threads or 3
+
+    def run(self, jobs: Sequence[MemberJob], at_once: int, listen: Listener) -> list[JobResult]:
+        self.came.extend(f"{job.run}/{job.fold}" for job in jobs)
+        return LocalExecutor(1).run(jobs, at_once, listen)
+
+
+def settings_for(people: Path, place: Path, **more: Any) -> api.Settings:
+    return api.Settings(people / "train", place, recipes=(), changes=TINY, folds=2, seed=5, device="cpu", **more)
+
+
+@pytest.mark.slow
+def test_whatever_trains_does_so_where_the_settings_say(people: Path, tmp_path: Path) -> None:
+    executor, place = Elsewhere(), tmp_path / "runs"
+    settings = settings_for(people, place, executor=executor)
+    assert api.train_all(settings, tasks=["mask"]).complete
+    assert executor.came == ["mask-0001/0", "mask-0001/1"]
+    executor.came.clear()
+    report = api.train_grid("age", settings, grid=["lr=1e-3,2e-3"])
+    assert sorted(executor.came) == [f"age-000{run}/{fold}" for run in (1, 2) for fold in (0, 1)]
+    assert {run.threads for run in report.runs} == {3}
+    executor.came.clear()
+    (tmp_path / "space.toml").write_text("lr = [1e-3, 3e-3]\n")
+    found = api.search("age", settings, space=tmp_path / "space.toml", trials=2)
+    assert found.ended == 2
+    assert executor.came  # the reference and both trials, but for those that the grid has trained
+    executor.came.clear()
+    (place / "mask-0001" / "fold-1" / "weights.safetensors").unlink()
+    assert api.resume("mask-0001", workspace=place, device="cpu", executor=executor).complete
+    assert executor.came == ["mask-0001/1"]
+
+
+@pytest.mark.slow
+def test_whatever_trains_can_be_asked_to_stop_and_goes_on(people: Path, tmp_path: Path) -> None:
+    stop = api.CancelFile(tmp_path / "stop")
+    settings = settings_for(people, tmp_path / "runs", jobs=1, cancel=(stop,))
+    stop.cancel()
+    report = api.train_grid("age", settings, grid=["lr=1e-3,2e-3"])
+    assert (len(report.cancelled), report.failures, report.complete) == (4, {}, False)
+    (tmp_path / "space.toml").write_text("lr = [1e-3, 3e-3]\n")
+    with pytest.raises(api.CancelledError):
+        api.search("age", settings, space=tmp_path / "space.toml", trials=2)
+    with pytest.raises(api.CancelledError):
+        api.tune("age", settings, stages=["loss"], trials=2)
+    stop.path.unlink()
+    found = api.search("age", settings, space=tmp_path / "space.toml", trials=2)
+    assert [trial.state for trial in found.trials] == ["complete", "complete"]
+    assert api.train_grid("age", settings, grid=["lr=1e-3,2e-3"]).complete
