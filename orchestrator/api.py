@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from orchestrator.core.commands import DEFAULT_WORKSPACE, orch
 from orchestrator.core.errors import ConfigError, Mistakes, OrchestratorError, check_choice, counted
 from orchestrator.core.events import Listener, counter, nobody
+from orchestrator.core.extras import require
 from orchestrator.core.labels import TASKS
 from orchestrator.core.outputs import TABLES, Output, check_outputs
 from orchestrator.core.stages import Stages
@@ -574,12 +575,11 @@ def export(
     """
     workspace, out, files = Path(workspace), Path(out), [*map(Path, photos)]
     from orchestrator.artifacts.workspace import Workspace
-    from orchestrator.inference.options import lacking, missing_packages
+    from orchestrator.inference.options import PACKAGES
 
     wrong = Mistakes()
     with wrong.kept():
-        if missing := missing_packages("onnx"):
-            raise ConfigError(f"`{orch('export', workspace=workspace)}` {lacking(missing)}.")
+        require(f"`{orch('export', workspace=workspace)}`", "engines", PACKAGES["onnx"])
     with wrong.kept():
         check_outputs([Output("--out", out, folder=True)], workspace=workspace)
     wrong.raise_if_any()
@@ -954,6 +954,7 @@ def _searchable(
     from orchestrator.recipes.schema import Recipe
     from orchestrator.specialists import trainable
 
+    require(f"`{orch('sweep', task)}`", "sweep")
     specialist = trainable(task)
     outputs = [
         Output(option, path, (suffix,))

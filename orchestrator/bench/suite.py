@@ -21,7 +21,7 @@ from orchestrator.data.readers import read
 from orchestrator.ensembling.build import build_ensemble
 from orchestrator.ensembling.choosing import choose_runs
 from orchestrator.inference.exporting import PROGRAM, export_ensemble
-from orchestrator.inference.options import missing_packages
+from orchestrator.inference.options import is_installed
 from orchestrator.pipeline.settings import Settings
 from orchestrator.pipeline.training import first_jobs, train_all
 from orchestrator.specialist import Specialist
@@ -100,7 +100,7 @@ def run_parts(
 
 def _exported(predictor: Predictor, folder: Path, photos: Sequence[Path]) -> Path | None:
     """The program beside an export of the members; None where what exports is not installed."""
-    if missing_packages("onnx") or predictor.runtime.device != "cpu":
+    if not is_installed("onnx") or predictor.runtime.device != "cpu":
         return None
     export_ensemble(predictor, "bench", folder / "exported", folder / "engines", folder / "runs" / "store", photos[:4])
     return folder / "exported" / PROGRAM

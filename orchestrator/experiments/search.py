@@ -20,8 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.core.commands import extra_hint, set_aside
-from orchestrator.core.errors import ConfigError, DamagedError, OrchestratorError, first_line
+from orchestrator.core.commands import set_aside
+from orchestrator.core.errors import DamagedError, OrchestratorError, first_line
+from orchestrator.core.extras import require
 from orchestrator.core.files import sha256_of
 from orchestrator.core.sealed import check_file, damaged, read_sealed, write_sealed
 from orchestrator.recipes.spaces import Choice, Space
@@ -87,10 +88,9 @@ class Search:
     """
 
     def __init__(self, file: Path, space: Space, seed: int) -> None:
-        try:
-            import optuna
-        except ImportError:
-            raise ConfigError(f"searching needs Optuna: {extra_hint('sweep')}") from None
+        require("a search", "sweep")
+        import optuna
+
         self._optuna, self.space, self._seed, self._file = optuna, space, seed, file
         self._seal = file.with_suffix(".json")
         optuna.logging.set_verbosity(optuna.logging.ERROR)

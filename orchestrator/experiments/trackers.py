@@ -8,14 +8,13 @@ import os
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from orchestrator.artifacts.differences import flat
 from orchestrator.artifacts.run import RunRecord
-from orchestrator.core.commands import extra_hint
-from orchestrator.core.errors import ConfigError, OrchestratorError, first_line, nearest
+from orchestrator.core.errors import ConfigError, Mistakes, OrchestratorError, first_line, nearest
+from orchestrator.core.extras import require
 
 __all__ = ["KINDS", "Tracker", "check_words", "disabled", "open_trackers"]
 
@@ -58,15 +57,15 @@ def check_words(words: Sequence[str]) -> None:
     Raises:
         ConfigError: all of them at once.
     """
-    problems = []
+    wrong = Mistakes()
     for word in words:
         kind = word.partition("=")[0]
         if kind not in KINDS:
-            problems.append(f"tracker {word}: allowed: {', '.join(KINDS)}.{nearest(kind, KINDS)}")
-        elif find_spec(kind) is None:
-            problems.append(f"tracker {kind}: it is not installed: {extra_hint(kind)}")
-    if problems:
-        raise ConfigError("\n".join(problems))
+            wrong.add(ConfigError(f"tracker {word}: allowed: {', '.join(KINDS)}.{nearest(kind, KINDS)}"))
+            continue
+        with wrong.kept():
+            require(f"tracker {kind}", kind)
+    wrong.raise_if_any()
 
 
 def disabled(word: str) -> str:

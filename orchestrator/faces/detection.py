@@ -18,8 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from orchestrator.core.commands import extra_hint
 from orchestrator.core.errors import ConfigError
+from orchestrator.core.extras import require
 from orchestrator.core.files import sha256_of
 from orchestrator.data.preprocessing import DETECTOR, Box, Pixels
 from orchestrator.faces.finding import find_face
@@ -139,11 +139,9 @@ def detector() -> Detector:
 
 def _folder() -> Path:
     """Where the package's weights lie; the package itself, which wants TensorFlow, is never imported."""
+    require("a crop around faces", "face", otherwise="train without it (--set face=0)")
     spec = find_spec("mtcnn")
-    if spec is None or find_spec("lz4") is None or not spec.submodule_search_locations:
-        raise ConfigError(
-            f"face crops need a detector that is not installed: {extra_hint('face')}; or train without them (--set face=0)."
-        )
+    assert spec is not None and spec.submodule_search_locations  # just looked for; a package
     return Path(spec.submodule_search_locations[0]) / "assets" / "weights"
 
 

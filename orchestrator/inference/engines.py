@@ -23,7 +23,7 @@ from torch import Tensor
 
 from orchestrator.core.errors import EngineError, first_line
 from orchestrator.inference.cache import CacheFiles
-from orchestrator.inference.options import EngineName, Precision, missing_packages
+from orchestrator.inference.options import EngineName, Precision, is_installed
 from orchestrator.inference.shared_backbone import Part, Split
 from orchestrator.networks.devices import autocast
 
@@ -317,9 +317,9 @@ def engines_here(device: str) -> list[Engine]:
     able = capabilities()
     if able.get("avx512_bf16") or able.get("amx_bf16"):  # elsewhere bf16 is emulated, and slower than fp32
         found.append(Engine("torch", "bf16"))
-    if not missing_packages("onnx"):
+    if is_installed("onnx"):
         found.append(Engine("onnx"))
-    if not missing_packages("openvino"):
+    if is_installed("openvino"):
         found.append(Engine("openvino"))
         if "BF16" in _openvino().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             found.append(Engine("openvino", "bf16"))

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.util import find_spec
 from typing import Any, Literal, get_args
 
-from orchestrator.core.commands import extra_hint
 from orchestrator.core.errors import ConfigError, check_choice
+from orchestrator.core.extras import missing_of, require
 from orchestrator.core.labels import JOINT
 
 __all__ = [
-    "ENGINES", "FEW_PHOTOS", "EngineName", "Precision", "check_cascade", "check_device", "check_engine",
-    "check_rate", "check_threshold", "lacking", "missing_packages",
+    "ENGINES", "FEW_PHOTOS", "PACKAGES", "EngineName", "Precision", "check_cascade", "check_device", "check_engine",
+    "check_rate", "check_threshold", "is_installed",
 ]  # fmt: skip
 
 EngineName = Literal["torch", "onnx", "openvino"]
@@ -21,10 +20,10 @@ ENGINES: tuple[str, ...] = get_args(EngineName)
 Precision = Literal["fp32", "bf16"]
 
 PACKAGES: Mapping[str, tuple[str, ...]] = {
-    "torch": (),
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
     "openvino": ("onnx", "onnxscript", "openvino"),
 }
+"""Engine beside torch -> the packages that it needs."""
 
 FEW_PHOTOS = 256
 """Up to so many photos stay on torch where the engine is `auto`: fifteen members of EfficientNet-Lite0 answer them in 5 s on 2
@@ -34,14 +33,9 @@ FEWEST_EVENTS = 3.0
 """Photos times rate that a calibration needs: no change among n photos shows a rate below 3 / n (rule of three, 95 %)."""
 
 
-def missing_packages(name: str) -> list[str]:
-    """The packages that an engine needs and that are not installed."""
-    return [package for package in PACKAGES[name] if find_spec(package) is None]
-
-
-def lacking(packages: Sequence[str]) -> str:
-    """Which packages something needs, and how to install them: the rest of a sentence."""
-    return f"needs {', '.join(packages)}, which come with the extra `engines`: {extra_hint('engines')}"
+def is_installed(engine: str) -> bool:
+    """Whether the packages that an engine needs are here."""
+    return not missing_of(PACKAGES[engine])
 
 
 def check_engine(name: str, device: str) -> None:
@@ -61,8 +55,7 @@ def check_engine(name: str, device: str) -> None:
         raise ConfigError(
             f"--engine {name} runs on the CPU here, and --device is {device}. Use --device cpu, or torch."
         )
-    if missing := missing_packages(name):
-        raise ConfigError(f"--engine {name} {lacking(missing)}, or use --engine torch.")
+    require(f"--engine {name}", "engines", PACKAGES[name], "use --engine torch")
 
 
 def check_device(name: str) -> None:

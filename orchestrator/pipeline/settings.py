@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.core.errors import ConfigError, DataError, Mistakes
+from orchestrator.core.extras import require
 from orchestrator.core.labels import CLASSES
 from orchestrator.data.readers import check_source
 from orchestrator.data.sharing import check_jobs
@@ -176,6 +177,9 @@ def check_early(settings: Settings, specialists: Mapping[str, Specialist], base:
 
                     check_beginning(base)
                 check_weights(recipe.weights)
+            with wrong.kept(task):
+                if recipe.face:
+                    require(f"face = {recipe.face:g}", "face", otherwise="crop without it (face=0)")
     add_mistakes(settings, wrong)
     with wrong.kept():
         check_device(settings.device)

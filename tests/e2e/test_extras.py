@@ -1,0 +1,125 @@
+"""An installation without any extra: a folder of the packages that pyproject.toml asks for, and of nothing else.
+
+What needs an extra says which and how to install it; all the rest works.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Sequence
+from importlib.metadata import Distribution, distribution, packages_distributions
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from orchestrator.core.errors import ConfigError
+from orchestrator.core.extras import EXTRAS, missing_of, require
+from tests.conftest import ROOT, Done, tiny
+
+Bare = Callable[..., Done]
+
+
+def base_packages() -> dict[str, Distribution]:
+    """Every distribution that an installation without extras has."""
+    found: dict[str, Distribution] = {}
+    asked: set[tuple[str, str]] = set()
+    left = [("specialist-ensemble", "")]
+    while left:
+        name, extra = left.pop()
+        if (name, extra) in asked:
+            continue
+        asked.add((name, extra))
+        found[name] = distribution(name)
+        for text in found[name].requires or []:
+            one = Requirement(text)
+            if one.marker is None or one.marker.evaluate({"extra": extra}):
+                left += [(canonicalize_name(one.name), word) for word in ("", *one.extras)]
+    return found
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Bare:
+    """Runs `orch` without any extra."""
+    place = tmp_path_factory.mktemp("bare")
+    packages = base_packages()
+    assert not {"onnx", "onnxruntime", "openvino", "optuna", "mtcnn", "tensorboard", "wandb", "pytest"} & set(packages)
+    for package in packages.values():
+        for top in {file.parts[0] for file in package.files or []} - {"..", "__pycache__"}:
+            target = Path(str(package.locate_file(top)))
+            if target.exists() and not (place / top).exists():
+                (place / top).symlink_to(target)
+
+    def run(*words: object) -> Done:
+        done = subprocess.run(
+            [sys.executable, "-S", "-m", "orchestrator", *map(str, words)], capture_output=True, text=True, check=False,
+            env={**os.environ, "PYTHONPATH": f"{place}:{ROOT}"}, cwd=place.parent,
+        )  # fmt: skip
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        ("engines", ["predict", "{photo}", "--engine", "onnx", "--workspace", "{runs}"]),
+        ("engines", ["predict", "{photo}", "--engine", "openvino", "--workspace", "{runs}"]),
+        ("engines", ["export", "--workspace", "{runs}", "--out", "exported"]),
+        ("sweep", ["sweep", "age", "--data", "{data}", "--workspace", "{runs}"]),
+        ("face", ["train", "age", "--data", "{data}", "--workspace", "{runs}", "--set", "face=0.3"]),
+        ("tensorboard", ["train-all", "--data", "{data}", "--workspace", "{runs}", "--track", "tensorboard"]),
+        ("mlflow", ["runs", "track", "age-0001", "--to", "mlflow", "--workspace", "{runs}"]),
+        ("wandb", ["runs", "track", "age-0001", "--to", "wandb", "--workspace", "{runs}"]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value[0],
+)
+def test_what_needs_an_extra_says_which(
+    bare: Bare, people: Path, trained: Path, extra: str, words: Sequence[str]
+) -> None:
+    photo = next((people / "eval" / "images").iterdir())
+    done = bare(*(word.format(photo=photo, data=people / "train", runs=trained) for word in words))
+    assert done.code == 2, done.err + done.out
+    assert f"the extra `{extra}`: pip install -e '.[{extra}]'" in done.err
+    assert "Traceback" not in done.err
+
+
+@pytest.mark.slow
+def test_all_the_rest_works(bare: Bare, orch: Callable[..., Done], people: Path, tmp_path: Path) -> None:
+    runs, photos = tmp_path / "runs", people / "eval" / "images"
+    for words in (
+        ["data", "check", "--data", people / "train", "--folds", 3],
+        ["train-all", "--data", people / "train", "--workspace", runs, "--folds", 3, "--jobs", 2, *tiny()],
+        ["ensemble", "--workspace", runs],
+        ["runs", "list", "--workspace", runs],
+        ["workspace", "check", "--workspace", runs],
+    ):
+        done = bare(*words)
+        assert done.code == 0, done.err + done.out
+    with_none, with_all = (run("predict", photos, "--workspace", runs, "--json") for run in (bare, orch))
+    assert with_none.code == with_all.code == 0, with_none.err
+    assert json.loads(with_none.out) == json.loads(with_all.out)
+
+
+def test_every_extra_of_the_project_is_known_by_its_packages() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    names = packages_distributions()
+    for extra, packages in EXTRAS.items():
+        brought = {canonicalize_name(Requirement(text).name) for text in project[extra]}
+        assert {canonicalize_name(name) for package in packages for name in names[package]} & brought == brought
+    assert set(project) - set(EXTRAS) == {"dev", "peers"}
+
+
+def test_a_folder_of_the_name_is_no_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "wandberer").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert missing_of(["wandberer", "json"]) == ["wandberer"]
+    with pytest.raises(
+        ConfigError, match=r"^a song needs wandberer, which comes with the extra `wandb`: pip .*, or hum it\.$"
+    ):
+        require("a song", "wandb", ["wandberer"], "hum it")
