@@ -954,7 +954,7 @@ def _searchable(
     from orchestrator.recipes.schema import Recipe
     from orchestrator.specialists import trainable
 
-    require(f"`{orch('sweep', task)}`", "sweep")
+    require(f"`{orch('sweep', task, workspace=settings.workspace)}`", "sweep")
     specialist = trainable(task)
     outputs = [
         Output(option, path, (suffix,))

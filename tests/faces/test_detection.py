@@ -115,12 +115,6 @@ def test_the_first_network_computes_what_its_weights_say() -> None:
     np.testing.assert_allclose(ours[1][0].numpy(), sure, atol=1e-5)
 
 
-def test_without_the_package_the_way_out_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(detection, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"pip install -e '.\[face\]'"):
-        Detector()
-
-
 def test_other_weights_are_refused_before_they_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are pickles: a changed file must not run."""
     own = Path(find_spec("mtcnn").submodule_search_locations[0]) / "assets/weights"
