@@ -13,7 +13,7 @@ import os
 import sqlite3
 import warnings
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,6 +93,7 @@ class Search:
 
         self._optuna, self.space, self._seed, self._file = optuna, space, seed, file
         self._seal = file.with_suffix(".json")
+        self._storage: Any = None
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         file.parent.mkdir(parents=True, exist_ok=True)
         self.lost = self._seal.exists() and not os.path.lexists(file)
@@ -116,8 +117,10 @@ class Search:
             self._axes = {name: self._distribution(name) for name in space.axes}
             self.trials  # noqa: B018  # all of them can be read
         except DamagedError:
+            self.let_go()
             raise
         except Exception as error:  # SQLAlchemy's and SQLite's, dozens of kinds
+            self.let_go()
             raise _broken(file, f"cannot be read as a search ({first_line(error)})") from None
 
     def _check(self) -> None:
@@ -131,18 +134,22 @@ class Search:
             if not file.is_file():
                 raise _broken(file, "a folder or a link that leads nowhere, where a file must be")
             try:
-                with sqlite3.connect(file, timeout=60) as base:
+                with closing(sqlite3.connect(file, timeout=60)) as base:
                     (found,) = base.execute("pragma integrity_check(1)").fetchone()
-                base.close()
             except (sqlite3.Error, UnicodeError) as error:
                 found = str(error)
             if found != "ok":
                 raise _broken(file, f"damaged ({found})")
 
+    def let_go(self) -> None:
+        """Lets go of the file and leaves it as it is; safe to repeat."""
+        if self._storage is not None:
+            self._storage.remove_session()
+            self._storage.engine.dispose()
+
     def close(self) -> None:
         """Lets go of the file and seals it; safe to repeat."""
-        self._storage.remove_session()
-        self._storage.engine.dispose()
+        self.let_go()
         with suppress(
             OSError, OrchestratorError
         ):  # no room on the disk: as after a kill, SQLite's own check will have to do

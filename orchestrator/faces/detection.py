@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from functools import lru_cache, partial
 from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +153,10 @@ def _load(net: nn.Module, path: Path, expected: str) -> None:
             f"{path}: not the weights of {DETECTOR.rsplit('-', 1)[0]}; boxes would differ from those that members were trained "
             "with. Install it anew: pip install --force-reinstall --no-deps mtcnn==1.0.0"
         )
-    arrays: list[Any] = joblib.load(path)
+    import lz4.frame
+
+    # Taken apart here: joblib's own way leaves an open file that Python 3.13 complains of at each start.
+    arrays: list[Any] = joblib.load(BytesIO(lz4.frame.decompress(path.read_bytes())))
     layers = [layer for layer in net.modules() if isinstance(layer, (nn.Conv2d, nn.Linear, nn.PReLU))]
     values = iter(arrays)
     for layer in layers:

@@ -73,7 +73,10 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Bare:
         ("engines", ["export", "--workspace", "{runs}", "--out", "exported"]),
         ("sweep", ["sweep", "age", "--data", "{data}", "--workspace", "{runs}"]),
         ("face", ["train", "age", "--data", "{data}", "--workspace", "{runs}", "--set", "face=0.3"]),
-        ("tensorboard", ["train-all", "--data", "{data}", "--workspace", "{runs}", "--track", "tensorboard"]),
+        (
+            "tensorboard",
+            ["train-all", "--data", "{data}", "--workspace", "{runs}", "--track=wandbb", "--track=tensorboard"],
+        ),
         ("mlflow", ["runs", "track", "age-0001", "--to", "mlflow", "--workspace", "{runs}"]),
         ("wandb", ["runs", "track", "age-0001", "--to", "wandb", "--workspace", "{runs}"]),
     ],
@@ -87,6 +90,9 @@ def test_what_needs_an_extra_says_which(
     assert done.code == 2, done.err + done.out
     assert f"the extra `{extra}`: pip install -e '.[{extra}]'" in done.err
     assert "Traceback" not in done.err
+    assert (
+        "--track=wandbb" not in words or "tracker wandbb: allowed: tensorboard, mlflow, wandb." in done.err
+    )  # all mistakes at once
 
 
 @pytest.mark.slow

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shutil
 from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
 
 import cv2
 import joblib
+import lz4.frame
 import matplotlib.cbook
 import numpy as np
 import pytest
@@ -92,7 +94,8 @@ def test_the_same_photo_gives_the_same_box_in_many_threads(portrait: np.ndarray,
 
 def test_the_first_network_computes_what_its_weights_say() -> None:
     """Against plain sums over windows, in numpy: layers, their order, their layout, and pooling that keeps the last column."""
-    arrays = joblib.load(Path(find_spec("mtcnn").submodule_search_locations[0]) / "assets/weights/pnet.lz4")
+    weights = Path(find_spec("mtcnn").submodule_search_locations[0]) / "assets/weights/pnet.lz4"
+    arrays = joblib.load(BytesIO(lz4.frame.decompress(weights.read_bytes())))
     photo = np.random.default_rng(1).normal(size=(19, 22, 3)).astype(np.float32)
 
     def convolve(maps: np.ndarray, kernel: np.ndarray, bias: np.ndarray) -> np.ndarray:

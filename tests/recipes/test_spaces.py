@@ -4,6 +4,8 @@ import math
 import sqlite3
 import sys
 import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 from orchestrator.core.errors import ConfigError, DamagedError
 from orchestrator.experiments.search import COMPLETE, FAILED, PRUNED, RUNNING, Search, Trial, thresholds_of
 from orchestrator.recipes.load import load_recipes
-from orchestrator.recipes.spaces import DEFAULT, STAGES, Choice, Range, parse_space, read_stages
+from orchestrator.recipes.spaces import DEFAULT, STAGES, Choice, Range, Space, parse_space, read_stages
 from orchestrator.specialists import SPECIALISTS
 
 SPACE = """
@@ -132,12 +134,29 @@ def finished(search: Search, trials: list[Trial]) -> None:
         )
 
 
+Searched = Callable[[Path, Space, int], Search]
+
+
+@pytest.fixture
+def searched() -> Iterator[Searched]:
+    """Opens searches, and lets go of their files in the end: in between they are left as a kill leaves them."""
+    kept: list[Search] = []
+
+    def opened(file: Path, space: Space, seed: int) -> Search:
+        kept.append(Search(file, space, seed))
+        return kept[-1]
+
+    yield opened
+    for one in kept:
+        one.let_go()
+
+
 def test_a_search_that_was_killed_draws_what_it_would_have_drawn(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    searched: Searched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("optuna", reason="the extra `sweep` is not installed")
     space = parse_space(SPACE, "here")
-    whole, killed = (Search(tmp_path / f"{name}.db", space, 7) for name in ("whole", "killed"))
+    whole, killed = (searched(tmp_path / f"{name}.db", space, 7) for name in ("whole", "killed"))
     for _ in range(6):
         finished(whole, whole.ask(2))
     finished(killed, killed.ask(2))
@@ -150,34 +169,34 @@ def test_a_search_that_was_killed_draws_what_it_would_have_drawn(
     monkeypatch.setattr(killed, "_drawn", die)
     with pytest.raises(SystemExit):
         killed.ask(2)
-    killed = Search(tmp_path / "killed.db", space, 7)
+    killed = searched(tmp_path / "killed.db", space, 7)
     again = killed.ask(2)
     assert [trial.number for trial in again] == [2, 3]
     assert [trial.state for trial in again] == [RUNNING, RUNNING]
     finished(killed, again[:1])  # killed again: one of the round has ended, and no other must be drawn in its place
-    killed = Search(tmp_path / "killed.db", space, 7)
+    killed = searched(tmp_path / "killed.db", space, 7)
     assert killed.ask(2) == again[1:]
     finished(killed, again[1:])
     for _ in range(4):
-        killed = Search(tmp_path / "killed.db", space, 7)
+        killed = searched(tmp_path / "killed.db", space, 7)
         finished(killed, killed.ask(2))
     assert [trial.changes for trial in killed.trials] == [trial.changes for trial in whole.trials]
     assert [trial.score for trial in killed.trials] == [trial.score for trial in whole.trials]
     assert [trial.number for trial in whole.trials] == list(range(12))
-    other = Search(tmp_path / "other.db", space, 8)
+    other = searched(tmp_path / "other.db", space, 8)
     assert other.ask(1)[0].changes != whole.trials[0].changes
 
 
-def test_a_trial_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_a_trial_is_written_whole_or_not_at_all(searched: Searched, tmp_path: Path) -> None:
     """Optuna's `ask` commits a trial first and its settings after it; a kill between would leave a trial without settings."""
     pytest.importorskip("optuna", reason="the extra `sweep` is not installed")
     sqlalchemy = pytest.importorskip("sqlalchemy", reason="comes with Optuna")
     file, space, seen = tmp_path / "search.db", parse_space(SPACE, "here"), list[list[int]]()
-    search = Search(file, space, 0)
+    search = searched(file, space, 0)
 
     def look(_: object) -> None:
         """The number of settings of every trial that a kill right here would leave."""
-        with sqlite3.connect(file) as base:
+        with closing(sqlite3.connect(file)) as base:
             rows = base.execute(
                 "select count(param_id) from trials left join trial_params using (trial_id) group by trials.trial_id"
             ).fetchall()
@@ -193,13 +212,13 @@ def test_a_trial_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     assert seen[-1] == [4, 4, 4]
     assert [4] in seen
     assert all(count == 4 for counts in seen for count in counts)
-    assert Search(file, space, 0).trials == asked
+    assert searched(file, space, 0).trials == asked
 
 
-def test_a_search_gets_better_where_there_is_something_to_find(tmp_path: Path) -> None:
+def test_a_search_gets_better_where_there_is_something_to_find(searched: Searched, tmp_path: Path) -> None:
     pytest.importorskip("optuna", reason="the extra `sweep` is not installed")
     space = parse_space("lr = { low = 1e-5, high = 1.0, log = true }", "here")
-    search = Search(tmp_path / "search.db", space, 0)
+    search = searched(tmp_path / "search.db", space, 0)
     for _ in range(40):
         (one,) = search.ask(1)
         lr = float(one.changes[0].partition("=")[2])
@@ -209,10 +228,10 @@ def test_a_search_gets_better_where_there_is_something_to_find(tmp_path: Path) -
     assert max(scores) > 0.95
 
 
-def test_choices_alone_are_gone_through_without_repeating_one(tmp_path: Path) -> None:
+def test_choices_alone_are_gone_through_without_repeating_one(searched: Searched, tmp_path: Path) -> None:
     pytest.importorskip("optuna", reason="the extra `sweep` is not installed")
     space = parse_space("ema = [0.0, 0.9, 0.99]\nmixup = [0.0, 0.3]", "here")
-    search = Search(tmp_path / "search.db", space, 0)
+    search = searched(tmp_path / "search.db", space, 0)
     drawn = []
     while asked := search.ask(4):
         drawn += [one.changes for one in asked]
@@ -221,8 +240,8 @@ def test_choices_alone_are_gone_through_without_repeating_one(tmp_path: Path) ->
     assert isinstance(space.axes["ema"], Choice)
 
 
-def test_a_file_that_is_no_search_is_told(tmp_path: Path) -> None:
+def test_a_file_that_is_no_search_is_told(searched: Searched, tmp_path: Path) -> None:
     pytest.importorskip("optuna", reason="the extra `sweep` is not installed")
     (tmp_path / "search.db").write_bytes(b"something else" * 100)
     with pytest.raises(DamagedError, match="file is not a database"):
-        Search(tmp_path / "search.db", parse_space(SPACE, "here"), 0)
+        searched(tmp_path / "search.db", parse_space(SPACE, "here"), 0)
