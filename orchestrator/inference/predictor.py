@@ -98,6 +98,16 @@ class Predictor:
         """The same ensemble, telling where the time goes."""
         return replace(self, reader=replace(self.reader, stages=stages), runtime=replace(self.runtime, stages=stages))
 
+    def close(self) -> None:
+        """Ends its threads, when the calls under way are done; `with` does so too."""
+        self.runtime.close()
+
+    def __enter__(self) -> Predictor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def predict(
         self,
         photos: Sequence[Photo],
@@ -107,6 +117,9 @@ class Predictor:
         known: Sequence[Prepared | str] = (),
     ) -> Iterator[Batch]:
         """Answers for photos, a batch at a time, in order; the next batches are decoded and begun meanwhile.
+
+        What was begun is given up where the caller stops asking. OpenCV is told to use one thread, in all of this process: photos
+        are decoded side by side.
 
         Args:
             photos: as they come.
@@ -137,26 +150,33 @@ class Predictor:
             pool = runtime.pool if runtime.device == "cpu" else decoders
             ahead: deque[list[Future[Prepared | str]]] = deque()
             asked: deque[tuple[int, list[Prepared | str], Pending | None]] = deque()
-            for number, start in enumerate(starts):
-                while len(ahead) < 2 and number + len(ahead) < len(starts):
-                    first = starts[number + len(ahead)]
-                    ahead.append(self._reading(pool, photos, range(first, min(first + batch, len(photos))), known))
-                results = [future.result() for future in ahead.popleft()]
-                if not skip_unreadable and any(isinstance(one, str) for one in results):
-                    # The others are read for their reasons alone: the pixels of a large folder would fill the memory.
-                    reasons = [_reason(result) for result in results]
-                    while ahead:
-                        reasons += [_reason(future.result()) for future in ahead.popleft()]
-                    rest = photos[start + len(reasons) :]
-                    reasons += pool.map(lambda photo: _reason(self.reader.read(photo)), rest)
-                    self._refuse(names, start, reasons)
-                prepared = [one for one in results if not isinstance(one, str)]
-                pending = runtime.begin(stacked(prepared), cascade, self.combiner) if prepared else None
-                asked.append((start, results, pending))
-                if len(asked) > 1:  # one batch is always under way while another is waited for
+            try:
+                for number, start in enumerate(starts):
+                    while len(ahead) < 2 and number + len(ahead) < len(starts):
+                        first = starts[number + len(ahead)]
+                        ahead.append(self._reading(pool, photos, range(first, min(first + batch, len(photos))), known))
+                    results = [future.result() for future in ahead.popleft()]
+                    if not skip_unreadable and any(isinstance(one, str) for one in results):
+                        # The others are read for their reasons alone: the pixels of a large folder would fill the memory.
+                        reasons = [_reason(result) for result in results]
+                        while ahead:
+                            reasons += [_reason(future.result()) for future in ahead.popleft()]
+                        rest = photos[start + len(reasons) :]
+                        reasons += pool.map(lambda photo: _reason(self.reader.read(photo)), rest)
+                        self._refuse(names, start, reasons)
+                    prepared = [one for one in results if not isinstance(one, str)]
+                    pending = runtime.begin(stacked(prepared), cascade, self.combiner) if prepared else None
+                    asked.append((start, results, pending))
+                    if len(asked) > 1:  # one batch is always under way while another is waited for
+                        yield self._answer(photos, rows, *asked.popleft())
+                while asked:
                     yield self._answer(photos, rows, *asked.popleft())
-            while asked:
-                yield self._answer(photos, rows, *asked.popleft())
+            finally:  # an error, or a caller who goes away: nobody waits for the rest
+                for future in (one for batch_ahead in ahead for one in batch_ahead):
+                    future.cancel()
+                for _, _, pending in asked:
+                    if pending is not None:
+                        pending.cancel()
 
     def _batch_size(self, cascade: Cascade | None) -> int:
         """Photos at a time: a stretch of them is one call for each team, and there are threads to fill."""

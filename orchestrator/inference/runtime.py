@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import partial
 
 import joblib
 import numpy as np
@@ -64,6 +64,11 @@ class Pending:
     def __init__(self, members: Sequence[Member], photos: int, calls: Sequence[Calls]) -> None:
         self._members, self._photos, self._calls = members, photos, calls
 
+    def cancel(self) -> None:
+        """Nobody waits for them any more: calls that have not begun are not made."""
+        for call in (one for calls in self._calls for one in calls):
+            call.cancel()
+
     def answers(self) -> Answers:
         """Waits for them; a member that was not asked abstains.
 
@@ -93,6 +98,7 @@ class Runtime:
         device: `cpu`, `cuda` or `cuda:N`.
         threads: calls at once on a CPU.
         stages: where the time goes is told.
+        pool: the threads that make calls: one per core on a CPU, one on a GPU. They live as long as the runtime.
     """
 
     members: tuple[Member, ...]
@@ -101,6 +107,7 @@ class Runtime:
     device: str
     threads: int
     stages: Stages = field(default_factory=Stages)
+    pool: ThreadPoolExecutor = field(init=False, repr=False)
 
     def on(self, runners: Sequence[Runner]) -> Runtime:
         """The same members on other runners, in the order of `members`."""
@@ -108,18 +115,16 @@ class Runtime:
             raise ValueError(f"got {len(runners)} runners for {len(self.members)} members")
         return replace(self, runners=tuple(runners))
 
-    @cached_property
-    def pool(self) -> ThreadPoolExecutor:
-        """The threads that make calls: one per core on a CPU, one on a GPU. They live as long as the runtime."""
-        if self.device != "cpu":
-            return ThreadPoolExecutor(1)
-        # OpenMP counts threads for each calling thread, so this does not touch the caller's own setting.
-        return ThreadPoolExecutor(self.threads, initializer=one_thread)
+    def __post_init__(self) -> None:
+        # OpenMP counts threads for each calling thread: the caller's own setting stays. No thread begins before there is a call.
+        pool = (
+            ThreadPoolExecutor(self.threads, initializer=one_thread) if self.device == "cpu" else ThreadPoolExecutor(1)
+        )
+        object.__setattr__(self, "pool", pool)
 
     def close(self) -> None:
         """Ends its threads, when the calls under way are done."""
-        if "pool" in self.__dict__:
-            self.pool.shutdown()
+        self.pool.shutdown()
 
     def answers(self, pixels: Pixels) -> Answers:
         """Every member's answers for n photos.

@@ -1,6 +1,8 @@
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +15,7 @@ from orchestrator.data.preprocessing import Geometry, decode
 from orchestrator.data.readers import read
 from orchestrator.data.store import DirectPixels, PixelStore
 from orchestrator.inference import reader as reader_module
-from orchestrator.inference.engines import torch_runners
+from orchestrator.inference.engines import Runner, torch_runners
 from orchestrator.inference.member import MemberFiles, load_members
 from orchestrator.inference.predictor import Predictor, start_predictor
 from orchestrator.inference.reader import Photo, stacked
@@ -174,3 +176,29 @@ def test_a_runtime_answers_several_callers_at_once_and_while_another_takes_its_p
         for one, same in zip(found.probabilities, expected.probabilities, strict=True):
             assert np.allclose(one, same, atol=1e-6)
     other.close()
+
+
+class Slow:
+    """A runner that takes its time and counts its calls."""
+
+    def __init__(self, runner: Runner, calls: list[int]) -> None:
+        self._runner, self._calls = runner, calls
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._runner, name)
+
+    def finish(self, features: Any) -> Any:
+        self._calls.append(len(features))
+        time.sleep(0.1)
+        return self._runner.finish(features)
+
+
+def test_nothing_is_begun_for_a_caller_who_goes_away(trained: Path, people: Path) -> None:
+    calls: list[int] = []
+    with start_predictor(load_members(fold(trained, 0)), SoftVote(), threads=1) as predictor:
+        slow = predictor.on([Slow(runner, calls) for runner in predictor.runtime.runners])
+        with slow:
+            batches = slow.predict(read(people / "train").paths[:40], batch=8)
+            next(batches)  # by then the second batch is begun: three members, one after the other on one thread
+            batches.close()
+        assert 3 <= len(calls) < 6
