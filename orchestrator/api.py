@@ -473,7 +473,7 @@ def pseudo_label(
     _check_apart([output], place, contest, paths)
     predictor = _load(place, record, None, device, listen)
     log.info(f"ensemble {record.id}: {len(predictor.members)} members, each fold's by themselves.")
-    plan = next(str(one["digest"]) for one in plans.values() if one)
+    plan = next(str(plan["digest"]) for plan in plans.values() if plan)
     labels = pseudo.pseudo_label(predictor, plan, paths, threshold, counter(listen, "label"), skip_unreadable)
     pseudo.write_labels(labels, output)
     return labels
@@ -592,7 +592,7 @@ def export(
 
     given = find_photos(files) if files else []
     place.check_answering(record.id)
-    cards = [MemberCard.load(place.root / one.folder) for one in record.members]
+    cards = [MemberCard.load(place.root / member.folder) for member in record.members]
     geometries = [Preprocess.from_dict(card.preprocess).geometry for card in cards]
     check_export(out, record, geometries, place.store, given)
     predictor = _load(place, record, None, "cpu", listen)
@@ -768,8 +768,8 @@ def tune(
 
     specialist, before = _searchable(task, settings, space, out)
     spaces = read_stages(space, stages)
-    for one in spaces.values():
-        one.check(specialist, settings.recipes, settings.changes, before)
+    for stage_space in spaces.values():
+        stage_space.check(specialist, settings.recipes, settings.changes, before)
     from orchestrator.experiments import tuning
 
     found = tuning.tune(settings, specialist, spaces, listen, trials, minutes, small, prune)
@@ -919,7 +919,7 @@ def _write(found: Predicted, outputs: Sequence[Output], contest: Eval | None, pa
     for output in outputs:
         path = output.path
         if output.option == "--probabilities":
-            write_probabilities(path, contest.names if contest is not None else [str(one) for one in paths], answers)
+            write_probabilities(path, contest.names if contest is not None else [str(path) for path in paths], answers)
             log.info(f"{path}: probabilities of every photo.")
         elif output.option == "--picture":
             contact_sheet(answers, path)

@@ -118,7 +118,7 @@ def draw_people(about: Description, path: Path) -> None:
     if joint is not None:
         names = list(joint.iloc[:, :-2].astype(str).agg(" / ".join, axis=1))
         _draw_bars(next(places), "photos of each joint class", names, list(joint["photos"]), [], small=True)
-    common = sorted(about.sizes.items(), key=lambda one: -one[1])[:8]
+    common = sorted(about.sizes.items(), key=lambda item: -item[1])[:8]
     names = [f"{width} x {height}" for (width, height), _ in common]
     counts = [count for _, count in common]
     _draw_bars(next(places), "image sizes, width x height", names, counts, [f" {count:,} photos" for count in counts])
@@ -191,7 +191,7 @@ def draw_bench(found: Mapping[str, Any], path: Path) -> None:
     figure, axes = plt.subplots(1, 3, figsize=(17, 5), layout="constrained")
     _draw_ratios(axes[0], "share of the floor's pace", _efficiencies(found), 1.0)
     engines = found.get("prediction", {}).get("engines", {})
-    times = {name: one["times_naive"] for name, one in engines.items() if "times_naive" in one}
+    times = {name: measured["times_naive"] for name, measured in engines.items() if "times_naive" in measured}
     _draw_ratios(axes[1], "predictions, times as many as the naive loop", times, 1.0)
     _draw_growth(axes[2], found.get("growth", {}))
     with written(path) as temporary:
@@ -241,12 +241,12 @@ def draw_cascade(measured: Mapping[str, Any], path: Path) -> None:
 
 
 def _efficiencies(found: Mapping[str, Any]) -> dict[str, float]:
-    values = {f"training {task}": one["efficiency"] for task, one in found.get("training", {}).items()}
-    for name, one in found.get("prediction", {}).get("engines", {}).items():
-        if "efficiency" in one:
-            values[f"predict, {name}"] = one["efficiency"]
-    for one in list(found.get("voting", {}).values())[-1:]:
-        values |= {f"{name} vote, of memory": value for name, value in one["efficiency"].items()}
+    values = {f"training {task}": measured["efficiency"] for task, measured in found.get("training", {}).items()}
+    for name, measured in found.get("prediction", {}).get("engines", {}).items():
+        if "efficiency" in measured:
+            values[f"predict, {name}"] = measured["efficiency"]
+    for vote in list(found.get("voting", {}).values())[-1:]:
+        values |= {f"{name} vote, of memory": value for name, value in vote["efficiency"].items()}
     return values
 
 
@@ -264,9 +264,9 @@ def _draw_ratios(axis: Any, title: str, values: Mapping[str, float], line: float
 def _draw_growth(axis: Any, growth: Mapping[str, Any]) -> None:
     """Seconds against what grows, both relative to the smallest: a straight line means cost in proportion."""
     series: dict[str, list[tuple[float, float]]] = {}
-    for name, one in growth.items():
+    for name, measured in growth.items():
         kind, _, amount = name.rpartition(" ")
-        series.setdefault(kind, []).append((float(amount.lstrip("x")), one["median"]))
+        series.setdefault(kind, []).append((float(amount.lstrip("x")), measured["median"]))
     for kind, points in series.items():
         if kind == "jobs":
             continue  # the same work: told in the table
@@ -286,9 +286,9 @@ _GROWS = {"photos": "photos to predict", "members": "members that answer", "inpu
 def _draw_tasks(axis: Any, scores: Mapping[str, Any]) -> None:
     names = [*reversed(TASKS)]
     for place, name in enumerate(["label", *names]):
-        one = scores[name]
-        low, high = one["interval_95"]["macro_f1"]
-        value = one["macro_f1"]
+        scored = scores[name]
+        low, high = scored["interval_95"]["macro_f1"]
+        value = scored["macro_f1"]
         axis.barh(place, value, color=ACCENT if name == "label" else SOFT)
         axis.errorbar(value, place, xerr=[[max(0, value - low)], [max(0, high - value)]], color=INK, capsize=4)
         axis.text(0.02, place, f"{value:.3f}", va="center", color="white" if name == "label" else INK, weight="bold")

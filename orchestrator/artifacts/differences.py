@@ -79,4 +79,4 @@ def near(
                 words = " and ".join(f"{key} ({old} there, {new} here)" for key, (old, new) in differ.items())
                 covers = f"; it covers {run.covers}" if run.partial else ""
                 found.append((len(differ), f"{run.id} differs only in {words}{covers}."))
-    return [words for _, words in sorted(found, key=lambda one: one[0])[:SHOWN]]
+    return [words for _, words in sorted(found, key=lambda found_run: found_run[0])[:SHOWN]]

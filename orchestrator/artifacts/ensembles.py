@@ -114,7 +114,9 @@ class EnsembleRecord:
     def runs(self) -> dict[str, list[str]]:
         """Task (or `joint`) -> the ids of the runs that answer for it."""
         tasks = dict.fromkeys(member.task for member in self.members)
-        return {task: list(dict.fromkeys(one.run for one in self.members if one.task == task)) for task in tasks}
+        return {
+            task: list(dict.fromkeys(member.run for member in self.members if member.task == task)) for task in tasks
+        }
 
     @property
     def run_ids(self) -> list[str]:
@@ -133,10 +135,10 @@ class EnsembleRecord:
         """How to make an ensemble of the same runs and tables, combined in the same way: the rest of a sentence."""
         words = [word for task, own in self.runs.items() for word in ("--members", f"{task}={','.join(own)}")]
         gone = []
-        for one in self.external:  # where it was read, else the copy
-            place = next((place for place in (Path(one.source), self.folder / one.file) if place.is_file()), None)
+        for table in self.external:  # where it was read, else the copy
+            place = next((place for place in (Path(table.source), self.folder / table.file) if place.is_file()), None)
             words += [] if place is None else ["--with", shown(place)]
-            gone += [one.name] if place is None else []
+            gone += [table.name] if place is None else []
         words += [] if self.evaluation else ["--no-score"]
         again = orch("ensemble", "--strategy", self.strategy, *words, workspace=self.folder.parent)
         without = f", without {', '.join(gone)}, of which nothing is left: it will answer otherwise" if gone else ""
@@ -146,7 +148,9 @@ class EnsembleRecord:
         """All of it but the folder, as JSON values; members by task."""
         value = {name: part for name, part in asdict(self).items() if name not in ("folder", "id", "members")}
         members = {
-            task: [asdict(one) for one in self.members if one.task == task] for task in CLASSES if task in self.runs
+            task: [asdict(member) for member in self.members if member.task == task]
+            for task in CLASSES
+            if task in self.runs
         }
         classes = {task: list(CLASSES[task]) for task in TASKS}
         return {**value, "strategy": self.strategy, "members": members, "classes": classes, "labels": list(LABELS)}
@@ -170,8 +174,10 @@ class EnsembleRecord:
         try:
             for derived in ("strategy", "classes", "labels"):
                 del value[derived]
-            members = tuple(EnsembleMember(**one) for own in value.pop("members").values() for one in own)
-            external = tuple(ExternalSource(**{**one, "tasks": tuple(one["tasks"])}) for one in value.pop("external"))
+            members = tuple(EnsembleMember(**member) for own in value.pop("members").values() for member in own)
+            external = tuple(
+                ExternalSource(**{**table, "tasks": tuple(table["tasks"])}) for table in value.pop("external")
+            )
             return cls(folder=folder, id=folder.name, members=members, external=external, **value)
         except (KeyError, TypeError, AttributeError) as error:
             raise damaged(folder / ENSEMBLE, f"not the record of an ensemble ({error})", way_out) from None

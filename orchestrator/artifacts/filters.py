@@ -45,7 +45,7 @@ class Condition:
                 return bool(found) == (self.sign == "!=")
             if self.sign == "!=":
                 return self.value not in map(str, found)
-            return any(self._compare(one) for one in found)
+            return any(self._compare(value) for value in found)
         return self._compare(found)
 
     def _compare(self, found: Any) -> bool:
@@ -105,8 +105,8 @@ def in_order(facts: Sequence[dict[str, Any]], key: str, keys: Sequence[str]) -> 
     name = key.removeprefix("-")
     if name not in keys:
         raise ConfigError(f"--sort {key}: nothing is called '{name}'.{nearest(name, keys)}")
-    known = [one for one in facts if one.get(name) not in (None, "")]
-    missing = [one for one in facts if one.get(name) in (None, "")]
-    numbers = all(isinstance(one[name], int | float) for one in known)
+    known = [row for row in facts if row.get(name) not in (None, "")]
+    missing = [row for row in facts if row.get(name) in (None, "")]
+    numbers = all(isinstance(row[name], int | float) for row in known)
     backwards = key.startswith("-") != (name == "score")
-    return [*sorted(known, key=lambda one: one[name] if numbers else str(one[name]), reverse=backwards), *missing]
+    return [*sorted(known, key=lambda row: row[name] if numbers else str(row[name]), reverse=backwards), *missing]

@@ -55,9 +55,9 @@ class HeldOut:
         """One after another; at least one part."""
         return replace(
             parts[0],
-            photos=pd.concat([one.photos for one in parts], ignore_index=True),
-            truth=np.concatenate([one.truth for one in parts]),
-            probabilities=np.concatenate([one.probabilities for one in parts]),
+            photos=pd.concat([part.photos for part in parts], ignore_index=True),
+            truth=np.concatenate([part.truth for part in parts]),
+            probabilities=np.concatenate([part.probabilities for part in parts]),
         )
 
     def by_task(self) -> list[HeldOut]:

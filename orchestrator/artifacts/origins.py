@@ -140,7 +140,7 @@ def recipe_words(run: RunRecord, specialists: Iterable[Specialist]) -> list[str]
     from orchestrator.recipes.load import recipe_files
 
     name = run.recipe_name
-    shared = Path(name).is_file() or all(name in recipe_files(one) for one in specialists)
+    shared = Path(name).is_file() or all(name in recipe_files(specialist) for specialist in specialists)
     words = ["--recipe", shown(Path(name)) if name.endswith(".toml") else name] if shared and name != "quick" else []
     common = [change for change in run.changes if change.partition("=")[0].partition(".")[0] not in CLASSES]
     return [*words, *(word for change in common for word in ("--set", change))]
@@ -163,7 +163,7 @@ def moved_words(run: RunRecord, data: Path | None = None) -> list[str]:
     words = [] if there else ["--data", "DIR" if data is None else shown(data)]
     tables = list(map(Path, run.data.get("extra", {}).get("sources", ())))
     if not all(table.is_file() for table in tables):
-        words += [word for one in tables for word in ("--extra", shown(one) if one.is_file() else "TABLE")]
+        words += [word for table in tables for word in ("--extra", shown(table) if table.is_file() else "TABLE")]
     return words
 
 

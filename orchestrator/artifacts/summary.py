@@ -68,7 +68,7 @@ def score_of(run: RunRecord) -> float | None:
 def macro_f1_of(counts: Sequence[Sequence[Sequence[int]]]) -> float:
     """The macro F1 of several confusion matrices (truth, prediction) added up: `metrics.macro_f1` without NumPy."""
     classes = range(len(counts[0]))
-    total = [[sum(one[row][column] for one in counts) for column in classes] for row in classes]
+    total = [[sum(matrix[row][column] for matrix in counts) for column in classes] for row in classes]
     both = [sum(total[code]) + sum(row[code] for row in total) for code in classes]
     return sum(2 * total[code][code] / both[code] if both[code] else 0.0 for code in classes) / len(classes)
 

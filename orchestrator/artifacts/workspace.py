@@ -361,12 +361,12 @@ class Workspace:
         Raises:
             DamagedError: the first that is not.
         """
-        for one in self.ensemble(name).members:
-            card = self.root / one.folder / CARD
+        for member in self.ensemble(name).members:
+            card = self.root / member.folder / CARD
             if is_there(card):
                 continue
             way_out = trained_again(card.parent)
-            if not (self.root / one.run).is_dir():
+            if not (self.root / member.run).is_dir():
                 way_out = f"make another ensemble of runs that are there: `{orch('ensemble', workspace=self.root)}`."
             raise damaged(card, f"missing, and {name} answers with that member", way_out)
 

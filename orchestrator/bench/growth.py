@@ -74,7 +74,9 @@ def _predict(predictor: Predictor, paths: Sequence[Path]) -> None:
 
 def _fewer(predictor: Predictor, each: int) -> Predictor:
     """A predictor with the first `each` members of every task."""
-    some = [member for task in TASKS for member in [one for one in predictor.members if one.task == task][:each]]
+    some = [
+        member for task in TASKS for member in [member for member in predictor.members if member.task == task][:each]
+    ]
     runtime = predictor.runtime
     return start_predictor(some, predictor.combiner, runtime.device, runtime.threads)
 
@@ -94,6 +96,6 @@ def _larger(job: MemberJob, paths: Sequence[Path], times: float) -> MemberJob:
 def _train(jobs: Sequence[MemberJob], at_once: int) -> None:
     for job in jobs:
         shutil.rmtree(job.folder, ignore_errors=True)
-    failed = [one.why for one in LocalExecutor(at_once).run(jobs, at_once, nobody) if one.outcome != "done"]
+    failed = [result.why for result in LocalExecutor(at_once).run(jobs, at_once, nobody) if result.outcome != "done"]
     if failed:
         raise RuntimeError(failed[0])

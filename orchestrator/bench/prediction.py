@@ -45,7 +45,7 @@ def bench_prediction(
         rounds: how often all are run in turn.
         done: called with (runs done, runs in all).
     """
-    prepared = [one for path in paths if not isinstance(one := predictor.reader.read(path), str)]
+    prepared = [photo for path in paths if not isinstance(photo := predictor.reader.read(path), str)]
     pixels, exports = stacked(prepared), Exports(cache)
     work = float(len(paths))
     expected = naive_answers(predictor.members, predictor.runtime.device, paths)

@@ -147,7 +147,7 @@ def _write_some(photos: Photos, people: int, path: Path) -> int:
     groups = everyone.groupby(["gender", "band"])
     chosen = groups.head(-(-people // groups.ngroups)).index
     table = photos.table[photos.table["person"].isin(chosen)]
-    table.assign(path=[str(photos.root.absolute() / one) for one in table["path"]]).to_csv(path, index=False)
+    table.assign(path=[str(photos.root.absolute() / path) for path in table["path"]]).to_csv(path, index=False)
     return int(groups.head(-(-people // groups.ngroups)).groupby(["gender", "band"]).size().min())
 
 

@@ -112,7 +112,11 @@ class _Memory:
         ended = False
         while not ended:
             ended = self._stop.wait(SAMPLE_SECONDS)  # the last look is at the very end: short blocks are seen too
-            busy = [one for one in _family(self._own)[1:] if _ticks(one) > self._ticks.get(one, -1) + IDLE_TICKS]
+            busy = [
+                process
+                for process in _family(self._own)[1:]
+                if _ticks(process) > self._ticks.get(process, -1) + IDLE_TICKS
+            ]
             found = _anonymous_mb(self._own) - self._before + sum(map(_anonymous_mb, busy))
             self.peak_mb = max(self.peak_mb, found)
 

@@ -95,16 +95,16 @@ def _print_training(found: Mapping[str, Any]) -> None:
         "of matrix rate",
         "peak MB",
     )
-    for task, one in found.items():
-        rates = [f"{one[name]['per_second']:.1f}" for name in ("floor", "loop")]
-        done = one["arithmetic"]
+    for task, timing in found.items():
+        rates = [f"{timing[name]['per_second']:.1f}" for name in ("floor", "loop")]
+        done = timing["arithmetic"]
         power = [f"{done['tflop_per_second']:.3g}", f"{done['share_of_matrix_rate']:.3f}"]
-        table.add_row(task, *rates, f"{one['efficiency']:.3f}", *power, f"{one['loop']['peak_mb']:,.0f}")
+        table.add_row(task, *rates, f"{timing['efficiency']:.3f}", *power, f"{timing['loop']['peak_mb']:,.0f}")
     out().print(table)
-    stages = list(dict.fromkeys(stage for one in found.values() for stage in one["stages_ms_per_photo"]))
+    stages = list(dict.fromkeys(stage for timing in found.values() for stage in timing["stages_ms_per_photo"]))
     table = grid("milliseconds a photo; decoding is paid once, into the store", "stage", *found)
     for stage in stages:
-        table.add_row(stage, *(f"{one['stages_ms_per_photo'].get(stage, 0):.2f}" for one in found.values()))
+        table.add_row(stage, *(f"{timing['stages_ms_per_photo'].get(stage, 0):.2f}" for timing in found.values()))
     out().print(table)
 
 
@@ -134,20 +134,20 @@ def _print_voting(found: Mapping[str, Any]) -> None:
     table = grid(
         "voting", "photos", "read once, s", "soft, s", "of memory's pace", "hard, s", "of memory's pace", "peak MB"
     )
-    for one in found.values():
-        times = {name: f"{one[name]['median']:.3f}" for name in ("read once", "soft", "hard")}
-        shares = {name: f"{value:.2f}" for name, value in one["efficiency"].items()}
-        peak = f"{one['soft']['peak_mb']:,.0f}"
+    for timing in found.values():
+        times = {name: f"{timing[name]['median']:.3f}" for name in ("read once", "soft", "hard")}
+        shares = {name: f"{value:.2f}" for name, value in timing["efficiency"].items()}
+        peak = f"{timing['soft']['peak_mb']:,.0f}"
         row = (times["read once"], times["soft"], shares["soft"], times["hard"], shares["hard"], peak)
-        table.add_row(f"{one['photos']:,}", *row)
+        table.add_row(f"{timing['photos']:,}", *row)
     out().print(table)
 
 
 def _print_growth(found: Mapping[str, Any]) -> None:
     """What more photos take."""
     table = grid("growth", "what", "seconds", "photos/s", "peak MB")
-    for name, one in found.items():
-        table.add_row(name, f"{one['median']:.2f}", f"{one['per_second']:.1f}", f"{one['peak_mb']:,.0f}")
+    for name, timing in found.items():
+        table.add_row(name, f"{timing['median']:.2f}", f"{timing['per_second']:.1f}", f"{timing['peak_mb']:,.0f}")
     out().print(table)
 
 

@@ -29,16 +29,16 @@ def print_comparison(found: Comparison) -> None:
         title, "run", *beside, *names, "macro F1", *gains, "verdict", "log loss", "surer",
         keep=("macro F1", f"over {first}", "95 % interval", "verdict", *beside, "log loss", "surer"), text=("differs in",),
     )  # fmt: skip
-    for number, one in enumerate(found.runs):
+    for number, compared in enumerate(found.runs):
         gain, span = "", ""
-        if one.gain is not None:
-            gain, span = f"{one.gain[0]:+.4f}", f"{one.gain[1].low:+.4f} to {one.gain[1].high:+.4f}"
+        if compared.gain is not None:
+            gain, span = f"{compared.gain[0]:+.4f}", f"{compared.gain[1].low:+.4f} to {compared.gain[1].high:+.4f}"
         cells = (
             [_short(differing[key][number]) for key in beside] if beside != ["differs in"] else [_words(found, number)]
         )
         table.add_row(
-            one.run.id, *cells, *(f"{value:.4f}" for value in one.scores.f1), f"{one.scores.macro_f1:.4f}", gain, span,
-            one.verdict, f"{one.log_loss:.4f}", one.surer,
+            compared.run.id, *cells, *(f"{value:.4f}" for value in compared.scores.f1), f"{compared.scores.macro_f1:.4f}",
+            gain, span, compared.verdict, f"{compared.log_loss:.4f}", compared.surer,
         )  # fmt: skip
     out().print(table)
     if found.relabelled:

@@ -113,7 +113,7 @@ def hear() -> None:
     """From now on the library's own sentences are printed, as talk."""
     logger = logging.getLogger("orchestrator")
     logger.setLevel(logging.INFO)
-    if not any(isinstance(one, _Talk) for one in logger.handlers):
+    if not any(isinstance(handler, _Talk) for handler in logger.handlers):
         logger.addHandler(_Talk())
 
 
@@ -205,15 +205,17 @@ def print_stages(
         total: what the sum is called.
     """
     table = grid(title, "stage", *by_name)
-    stages = dict.fromkeys(stage for one in by_name.values() for stage in one)
+    stages = dict.fromkeys(stage for seconds_of in by_name.values() for stage in seconds_of)
     for stage in stages:
         cells = []
-        for one in by_name.values():
-            seconds, whole = one.get(stage, 0.0), sum(one.values())
-            cells.append(f"{seconds:,.1f}  {100 * seconds / whole:3.0f} %" if stage in one and whole else "")
+        for seconds_of in by_name.values():
+            seconds, whole = seconds_of.get(stage, 0.0), sum(seconds_of.values())
+            cells.append(f"{seconds:,.1f}  {100 * seconds / whole:3.0f} %" if stage in seconds_of and whole else "")
         table.add_row(stage, *cells)
     if len(stages) > 1:
-        table.add_row(total, *(f"{sum(one.values()):,.1f}  100 %" if one else "" for one in by_name.values()))
+        table.add_row(
+            total, *(f"{sum(seconds_of.values()):,.1f}  100 %" if seconds_of else "" for seconds_of in by_name.values())
+        )
     (where or out()).print(table)
 
 
@@ -298,5 +300,5 @@ def _strict(value: Any) -> Any:
     if isinstance(value, float):  # numpy's among them
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(key): _strict(one) for key, one in value.items()}
-    return [_strict(one) for one in value] if isinstance(value, list | tuple) else value
+        return {str(key): _strict(item) for key, item in value.items()}
+    return [_strict(item) for item in value] if isinstance(value, list | tuple) else value

@@ -68,7 +68,8 @@ def check_data(
         emit(
             {
                 "may_train": not fatal, "photos": len(findings.photos), "people": people, "opened": findings.opened,
-                "fatal": fatal, "notes": len(findings.problems) - fatal, "problems": [one.as_dict() for one in findings.problems],
+                "fatal": fatal, "notes": len(findings.problems) - fatal,
+                "problems": [problem.as_dict() for problem in findings.problems],
             }
         )  # fmt: skip
     else:

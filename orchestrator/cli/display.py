@@ -114,7 +114,10 @@ class TrainingDisplay:
 
     def _begin(self, event: TrainingBegun) -> None:
         self._started = self._spoken = time.monotonic()
-        self._members = {(one.run, one.fold): _Member(one, float(one.trained), best=one.best) for one in event.members}
+        self._members = {
+            (member.run, member.fold): _Member(member, float(member.trained), best=member.best)
+            for member in event.members
+        }
         threads = f"{event.threads} thread{'s' * (event.threads > 1)} each"
         members = counted(len(event.members), "member")
         say(f"training {members} on {event.device}, {event.at_once} at once, {threads}.")

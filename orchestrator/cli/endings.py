@@ -70,7 +70,11 @@ class Ending:
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {
-            "error": {"kind": self.kind, "message": self.message, "problems": [one.as_dict() for one in self.problems]}
+            "error": {
+                "kind": self.kind,
+                "message": self.message,
+                "problems": [problem.as_dict() for problem in self.problems],
+            }
         }
 
 

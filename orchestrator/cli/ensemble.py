@@ -73,13 +73,13 @@ def ensemble(
     for task, chosen in built.record.runs.items():
         named = any(word.startswith(f"{task}=") for word in [*members, *(more or [])])
         say(f"{task}: {', '.join(chosen)}{'' if named else ' (current)'}")
-    for one in built.record.external:
+    for table in built.record.external:
         how = "there is no score, so it is for prediction alone"
-        if one.matched is not None:
-            held = f"{one.matched:,} of the {one.held_out:,} held-out photos"
+        if table.matched is not None:
+            held = f"{table.matched:,} of the {table.held_out:,} held-out photos"
             alone = f"names {held}, so it is for prediction alone: it abstains in the score"
-            how = f"scored where it is out of fold: {held}" if one.matched else alone
-        say(f"{one.name}: {one.photos:,} photos, {', '.join(one.tasks)}; {how}.")
+            how = f"scored where it is out of fold: {held}" if table.matched else alone
+        say(f"{table.name}: {table.photos:,} photos, {', '.join(table.tasks)}; {how}.")
     draw_scores(built)
     if json:
         for note in notes:
@@ -133,18 +133,18 @@ def _print_scores(evaluation: Mapping[str, Evaluation]) -> None:
     table = grid("out of fold", "", "accuracy", "macro F1", "95 % interval", "per class (F1)")
     table.columns[-1].justify = "left"
     for task in TASKS:
-        one = evaluation[task]
-        span = one.intervals["macro_f1"]
-        classes = "   ".join(f"{name} {f1:.3f}" for name, f1 in zip(CLASSES[task], one.scores.f1, strict=True))
+        scored = evaluation[task]
+        span = scored.intervals["macro_f1"]
+        classes = "   ".join(f"{name} {f1:.3f}" for name, f1 in zip(CLASSES[task], scored.scores.f1, strict=True))
         interval = f"{span.low:.4f} to {span.high:.4f}"
-        table.add_row(task, share(one.scores.accuracy), share(one.scores.macro_f1), interval, classes)
-    one = evaluation["label"]
-    span = one.intervals["macro_f1"]
+        table.add_row(task, share(scored.scores.accuracy), share(scored.scores.macro_f1), interval, classes)
+    scored = evaluation["label"]
+    span = scored.intervals["macro_f1"]
     interval = f"{span.low:.4f} to {span.high:.4f}"
     table.add_row(
         "18-way label",
-        share(one.scores.accuracy),
-        share(one.scores.macro_f1),
+        share(scored.scores.accuracy),
+        share(scored.scores.macro_f1),
         interval,
         "below",
         style="bold",
@@ -159,11 +159,11 @@ def _print_singles(record: EnsembleRecord) -> None:
         keep=("run", "member", "macro F1", "photos"),
     )  # fmt: skip
     for task, entries in record.single.items():
-        for one in entries:
-            member = "whole run" if one["fold"] is None else f"fold {one['fold']}"
-            style = "bold" if one["fold"] is None else ""
-            numbers = f"{one['photos']:,}", share(one["accuracy"]), share(one["macro_f1"])
-            table.add_row(task, one["run"], member, *numbers, style=style)
+        for entry in entries:
+            member = "whole run" if entry["fold"] is None else f"fold {entry['fold']}"
+            style = "bold" if entry["fold"] is None else ""
+            numbers = f"{entry['photos']:,}", share(entry["accuracy"]), share(entry["macro_f1"])
+            table.add_row(task, entry["run"], member, *numbers, style=style)
     out().print(table)
 
 
@@ -174,19 +174,19 @@ def _print_added(record: EnsembleRecord) -> None:
     table = grid(
         "what each adds to the 18-way macro F1 (all, less all without it)", "", "adds", "95 % interval", "verdict"
     )
-    for name, one in record.added_by.items():
-        low, high = one["interval_95"]
+    for name, gained in record.added_by.items():
+        low, high = gained["interval_95"]
         verdict = "helps" if low > 0 else "drags the vote down" if high < 0 else "noise"
         style = "red" if high < 0 else None
-        table.add_row(name, f"{one['macro_f1']:+.4f}", f"{low:+.4f} to {high:+.4f}", verdict, style=style)
+        table.add_row(name, f"{gained['macro_f1']:+.4f}", f"{low:+.4f} to {high:+.4f}", verdict, style=style)
     out().print(table)
 
 
-def _print_labels(one: Evaluation) -> None:
+def _print_labels(evaluation: Evaluation) -> None:
     from orchestrator.core.labels import LABELS
 
     table = grid("the 18 labels", "label", "photos", "precision", "recall", "F1")
-    scores = one.scores
+    scores = evaluation.scores
     for code, name in enumerate(LABELS):
         numbers = scores.precision[code], scores.recall[code], scores.f1[code]
         table.add_row(f"{code:>2} {name}", f"{scores.support[code]:,}", *(f"{value:.3f}" for value in numbers))

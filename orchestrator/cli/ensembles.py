@@ -59,7 +59,7 @@ def list_ensembles(workspace: WorkspaceOption = Path("runs"), json: JsonOption =
             label = record.evaluation["label"]
             low, high = label["interval_95"]["macro_f1"]
             score, span = share(label["macro_f1"]), f"{low:.4f} to {high:.4f}"
-        tables = ", ".join(one.name for one in record.external)
+        tables = ", ".join(table.name for table in record.external)
         state = "damaged" if name not in whole else "current" if name == current else ""
         created = record.created[:16].replace("T", " ")
         told = " ".join(runs[:FEW]) + (f" and {len(runs) - FEW} more" if len(runs) > FEW else "")

@@ -47,9 +47,9 @@ class Entry:
             for command in group.commands.values():
                 command.help = _flowing(command.help)
             return group
-        one = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
-        one.command(self.name, rich_help_panel=self.panel)(found)
-        command = typer.main.get_command(one)
+        app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
+        app.command(self.name, rich_help_panel=self.panel)(found)
+        command = typer.main.get_command(app)
         command.help = _flowing(command.help)
         return command
 

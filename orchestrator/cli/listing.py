@@ -53,9 +53,9 @@ def chosen_facts(facts: list[dict[str, Any]], where: str, sort: str) -> tuple[li
     from orchestrator.artifacts.filters import conditions_of, in_order
 
     keys = list(facts[0])
-    numbers = {key for one in facts for key, value in one.items() if isinstance(value, float)}
+    numbers = {key for row in facts for key, value in row.items() if isinstance(value, float)}
     conditions = conditions_of(where, keys, numbers)
-    found = [one for one in facts if all(condition.holds(one) for condition in conditions)]
+    found = [row for row in facts if all(condition.holds(row) for condition in conditions)]
     asked = list(dict.fromkeys(condition.key for condition in conditions))
     return in_order(found, sort, keys) if sort else found, asked
 
@@ -66,14 +66,16 @@ def print_list(found: list[tuple[RunRecord, dict[str, Any]]], asked: Sequence[st
     columns = ("run", "recipe", "backbone", "seed", "folds", "plan", "macro F1", "state", "created", "tags")
     # The backbone is the longest, and is told by the recipe's name.
     table = grid("", *columns, *told, keep=("macro F1", "state", "folds", *told, "recipe", "seed", "plan"))
-    for run, one in found:
-        score = "-" if one["score"] is None else share(one["score"])
-        folds = f"{one['members']} of {len(run.folds)}" if run.plan is None else f"{one['members']} of {run.plan['k']}"
-        state = "current" if one["current"] and one["status"] == run.status else one["status"]
+    for run, facts in found:
+        score = "-" if facts["score"] is None else share(facts["score"])
+        folds = (
+            f"{facts['members']} of {len(run.folds)}" if run.plan is None else f"{facts['members']} of {run.plan['k']}"
+        )
+        state = "current" if facts["current"] and facts["status"] == run.status else facts["status"]
         table.add_row(
-            run.id, recipe_of(run), run.recipe["backbone"], " ".join(map(str, run.seeds)), folds, (one["plan"] or "-")[:6],
-            score, state, run.created[:16].replace("T", " "), " ".join(one["tag"]),
-            *(str(one[key]) for key in told),
+            run.id, recipe_of(run), run.recipe["backbone"], " ".join(map(str, run.seeds)), folds, (facts["plan"] or "-")[:6],
+            score, state, run.created[:16].replace("T", " "), " ".join(facts["tag"]),
+            *(str(facts[key]) for key in told),
         )  # fmt: skip
     out().print(table)
 

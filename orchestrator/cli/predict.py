@@ -129,12 +129,12 @@ def predict(
 def _tell_external(found: Predicted) -> None:
     """For how many photos tables from elsewhere have answers, and how many labels they changed."""
     answers = found.answers
-    for one in found.external:
-        named = one.matched([str(answer.path) for answer in answers])
-        say(f"{one.name}: answers for {named:,} of these {counted(len(answers), 'photo')}, by their paths.")
+    for table in found.external:
+        named = table.matched([str(answer.path) for answer in answers])
+        say(f"{table.name}: answers for {named:,} of these {counted(len(answers), 'photo')}, by their paths.")
     if found.external:
         changed = sum(answer.changed_by_external is True for answer in answers)
-        names = ", ".join(one.name for one in found.external)
+        names = ", ".join(table.name for table in found.external)
         say(f"{names}: gave {changed:,} of {len(answers):,} photos another label than the members alone.")
 
 

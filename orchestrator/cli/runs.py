@@ -62,12 +62,17 @@ def list_runs(
     if json:
         emit(
             [
-                {**run_as_dict(runs[one["run"]]), "current": one["current"], "tags": one["tag"], "note": one["note"]}
-                for one in found
+                {
+                    **run_as_dict(runs[facts["run"]]),
+                    "current": facts["current"],
+                    "tags": facts["tag"],
+                    "note": facts["note"],
+                }
+                for facts in found
             ]
         )
     else:
-        print_list([(runs[one["run"]], one) for one in found], asked)
+        print_list([(runs[facts["run"]], facts) for facts in found], asked)
         if not runs and not wrong:
             say(f"no runs yet: `{orch('train-all', '--data', 'DIR', workspace=workspace)}` trains some.")
         elif not found and runs:
@@ -282,8 +287,8 @@ def track_runs(
     place = Workspace(workspace)
     records = [place.run(name) for name in dict.fromkeys(run)]
     for tracker in open_trackers(to, workspace):
-        for one in records:
-            say(f"{one.id}: {counted(send(tracker, one), 'epoch')} sent to {tracker.name}.")
+        for record in records:
+            say(f"{record.id}: {counted(send(tracker, record), 'epoch')} sent to {tracker.name}.")
         tracker.close()
         say(f"to look: {tracker.look}")
 
@@ -308,10 +313,10 @@ def delete_runs(
     records = [place.run(name) for name in dict.fromkeys(run)]
     check_unused(place, records)
     if not yes:
-        typer.confirm(f"Delete {', '.join(one.id for one in records)} for good?", abort=True, err=True)
-    for one in records:
-        current = place.current_or_none(one.task) == one.id
-        delete(place, one)
-        say(f"{one.id} is deleted.")
+        typer.confirm(f"Delete {', '.join(record.id for record in records)} for good?", abort=True, err=True)
+    for record in records:
+        current = place.current_or_none(record.task) == record.id
+        delete(place, record)
+        say(f"{record.id} is deleted.")
         if current:
-            say(f"It was the current {one.task} run: {place.without_current(one.task)}")
+            say(f"It was the current {record.task} run: {place.without_current(record.task)}")

@@ -107,7 +107,9 @@ def _escaped(error: UnicodeError) -> tuple[str | bytes, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
     letters = error.object[error.start : error.end]
-    return "".join(rf"\x{ord(one) - 0xDC00:02x}" if ord(one) in LONE else _code(one) for one in letters), error.end
+    return "".join(
+        rf"\x{ord(letter) - 0xDC00:02x}" if ord(letter) in LONE else _code(letter) for letter in letters
+    ), error.end
 
 
 def _as_bytes(error: UnicodeError) -> tuple[str | bytes, int]:
@@ -115,7 +117,9 @@ def _as_bytes(error: UnicodeError) -> tuple[str | bytes, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
     letters = error.object[error.start : error.end]
-    parts = [bytes([ord(one) - 0xDC00]) if ord(one) in LONE else _code(one).encode("ascii") for one in letters]
+    parts = [
+        bytes([ord(letter) - 0xDC00]) if ord(letter) in LONE else _code(letter).encode("ascii") for letter in letters
+    ]
     return b"".join(parts), error.end
 
 

@@ -154,10 +154,10 @@ def _print_sweep(found: Sweep) -> None:
         keep=("macro F1", "changes", "run"), text=("changes", "state"),
     )  # fmt: skip
     table.add_row("-", found.reference.id, share(found.reference_score), "complete", "(the recipe as it is)")
-    for one in found.ranked[:SHOWN]:
-        score = share(one.score) if one.score is not None else ""
-        state = one.state if one.state == "complete" else f"{one.state}: {one.why}".strip(": ")
-        table.add_row(str(one.number), one.run or "-", score, state, " ".join(one.changes))
+    for trial in found.ranked[:SHOWN]:
+        score = share(trial.score) if trial.score is not None else ""
+        state = trial.state if trial.state == "complete" else f"{trial.state}: {trial.why}".strip(": ")
+        table.add_row(str(trial.number), trial.run or "-", score, state, " ".join(trial.changes))
     out().print(table)
     if len(found.trials) > SHOWN:
         more = orch(
@@ -201,7 +201,7 @@ def _why_none(found: Sweep) -> str:
     """Why a search has no best trial."""
     if not found.ended:
         return "nothing was tried" + (": the time was over before a trial ended." if found.out_of_time else ".")
-    counts = Counter(one.state for one in found.trials)
+    counts = Counter(trial.state for trial in found.trials)
     told = ", ".join(f"{number} {state}" for state, number in counts.items())
     return f"no trial is complete: {told}."
 

@@ -119,7 +119,7 @@ class Grid(Table):
         for new, place in zip(found.columns, places, strict=True):
             old = self.columns[place]
             new.justify, new.style, new.header_style = old.justify, old.style, old.header_style
-            least, whole = (self._width(console, place, one) for one in (True, False))
+            least, whole = (self._width(console, place, whole) for whole in (True, False))
             more = max(0, min(whole - least, room))
             new.min_width = new.width = least + more
             new.no_wrap = least + more >= whole or not self._is_prose(place)
@@ -152,8 +152,8 @@ class Results(Console):
             with self.capture() as kept:
                 super().print(*objects, **options)
             self.file.write("".join(f"{line.rstrip()}\n" for line in kept.get().splitlines()))
-        for one in objects:
-            if isinstance(one, Grid) and (names := list(left_out(one, self))):
+        for thing in objects:
+            if isinstance(thing, Grid) and (names := list(left_out(thing, self))):
                 from orchestrator.cli.console import say
 
                 say(f"no room here for {', '.join(names)}: a wider terminal shows them, and so does `| less -S`.")

@@ -251,7 +251,9 @@ def _go_together(workspace: Workspace, task: str, run: RunRecord) -> bool:
         other = workspace.current_run(task)
     except WorkspaceError:  # there is none, or it is damaged, which `orch ensemble` tells
         return False
-    here, there = ((one.data["fingerprint"], (one.plan or {}).get("digest"), one.folds) for one in (run, other))
+    here, there = (
+        (record.data["fingerprint"], (record.plan or {}).get("digest"), record.folds) for record in (run, other)
+    )
     return here == there
 
 
@@ -268,7 +270,7 @@ def _conclude_grid(report: Report, workspace: Path, json: bool) -> None:
         return
     found = compare_runs(Workspace(workspace), whole, trainable(whole[0].task))
     print_comparison(found)
-    best = max(found.runs, key=lambda one: one.scores.macro_f1)
+    best = max(found.runs, key=lambda compared: compared.scores.macro_f1)
     say(f"{minutes(elapsed())} in all.")
     for (run_id, fold), reason in report.failures.items():
         warn(f"{run_id} fold {fold}: {reason}")

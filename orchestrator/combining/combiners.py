@@ -148,7 +148,7 @@ def _weights_apart(so_far: Answers, pending: Sequence[Voter]) -> tuple[list[int]
     return whole[: len(so_far.voters)], sum(whole[len(so_far.voters) :])
 
 
-COMBINERS: Mapping[str, type[Combiner]] = {one.name: one for one in (SoftVote, HardVote)}
+COMBINERS: Mapping[str, type[Combiner]] = {combiner.name: combiner for combiner in (SoftVote, HardVote)}
 """Name -> class."""
 
 

@@ -272,7 +272,7 @@ def nearest(word: str, allowed: Iterable[str], cutoff: float = 0.65, most: int =
     else:
         near = [option for option, ratio in share.items() if ratio >= max(cutoff, best - FURTHER)]
         found = sorted(near, key=lambda option: (-share[option], -_begins_alike(plain[option], asked), option))
-    words = " or ".join(f"'{one}'" for one in found[:most])
+    words = " or ".join(f"'{name}'" for name in found[:most])
     return f" Did you mean {words}?" if found else ""
 
 

@@ -148,8 +148,8 @@ def all_of(*listeners: Listener) -> Listener:
     """A listener that passes everything on to several, in their order."""
 
     def listen(event: Event) -> None:
-        for one in listeners:
-            one(event)
+        for listener in listeners:
+            listener(event)
 
     return listen
 

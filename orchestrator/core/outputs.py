@@ -59,19 +59,21 @@ def check_outputs(outputs: Iterable[Output], inputs: Iterable[Path] = (), worksp
         ConfigError: all that is wrong with them.
     """
     outputs = list(outputs)
-    problems = [Problem(str(one), what) for one in outputs if (what := _wrong(one))]
+    problems = [Problem(str(output), what) for output in outputs if (what := _wrong(output))]
     told = {problem.where for problem in problems}
-    sound = [one for one in outputs if str(one) not in told and not _is_direct(one.path)]
-    problems += [Problem(str(one), what) for one in sound if workspace is not None and (what := _ours(one, workspace))]
+    sound = [output for output in outputs if str(output) not in told and not _is_direct(output.path)]
+    problems += [
+        Problem(str(output), what) for output in sound if workspace is not None and (what := _ours(output, workspace))
+    ]
     by_place: dict[Path, list[Output]] = {}
-    for one in sound:
-        by_place.setdefault(_followed(one.path), []).append(one)
+    for output in sound:
+        by_place.setdefault(_followed(output.path), []).append(output)
     problems += [
         Problem(" and ".join(map(str, some)), "are one place; each needs its own.")
         for some in by_place.values()
         if len(some) > 1
     ]
-    existing = {key: one for one in sound if not one.folder and (key := _identity(one.path)) is not None}
+    existing = {key: output for output in sound if not output.folder and (key := _identity(output.path)) is not None}
     if existing:  # an input that stands there is known by device and inode: by whatever path or link it was named
         over = {key: path for path in _files(inputs) if (key := _identity(path)) in existing}
         problems += [

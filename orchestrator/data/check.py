@@ -94,11 +94,11 @@ def check(
     opened: list[_Opened] = []
     with ThreadPoolExecutor(threads) as pool:
         paths = [*photos.paths, *(photos.root / path for path in photos.left_out)]
-        for number, one in enumerate(pool.map(_open, paths), start=1):
-            opened.append(one)
+        for number, opened_photo in enumerate(pool.map(_open, paths), start=1):
+            opened.append(opened_photo)
             progress(number, len(paths))
-    problems = [*problems, *(problem for one in opened for problem in one.problems)]
-    problems += duplicates(photos, [one.digest for one in opened[: len(photos)]])
+    problems = [*problems, *(problem for photo in opened for problem in photo.problems)]
+    problems += duplicates(photos, [photo.digest for photo in opened[: len(photos)]])
     if len(photos):
         plan = None
         try:
@@ -108,7 +108,7 @@ def check(
         # Of rows whose word is wrong nothing is known: what the others lack may stand there.
         unknown = {problem.column for problem in problems if problem.kind in ("unknown_word", "impossible_age")}
         problems += check_classes(photos, [task for task in needs or TASKS if task not in unknown], plan)
-    sizes = Counter(one.size for one in opened if one.size)
+    sizes = Counter(photo.size for photo in opened if photo.size)
     problems.sort(key=lambda problem: not problem.fatal)  # stable: the order of finding within each
     return Findings(photos, problems, dict(sizes.most_common()), len(opened))
 

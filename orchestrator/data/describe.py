@@ -68,7 +68,7 @@ def describe(photos: Photos, progress: Callable[[int, int], None] = lambda _done
         tables["ages"] = pd.DataFrame(rows, columns=["years", "value"])
     sizes = _sizes(photos, progress)
     common = [
-        (f"{width} x {height}", count) for (width, height), count in sorted(sizes.items(), key=lambda one: -one[1])
+        (f"{width} x {height}", count) for (width, height), count in sorted(sizes.items(), key=lambda item: -item[1])
     ]
     tables["image sizes (width x height)"] = pd.DataFrame(common[:12], columns=["size", "photos"])
     return Description(len(photos), len(photos.people), tables, ages, sizes)

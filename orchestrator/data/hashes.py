@@ -50,7 +50,7 @@ class HashCache:
         if new:
             with ThreadPoolExecutor(8) as pool:  # hashing and reading release the interpreter's lock
                 found = list(pool.map(_hash, [path for _, path in new]))
-            closed = [one for one in found if isinstance(one, Problem)]
+            closed = [result for result in found if isinstance(result, Problem)]
             if closed:
                 raise DataError(f"{len(closed)} of {len(paths)} photos cannot be read.", closed)
             known.update({key: str(digest) for (key, _), digest in zip(new, found, strict=True)})

@@ -85,7 +85,7 @@ def no_file(folder: Path, name: str) -> str:
     if slashes != name and is_file(folder / slashes):
         return f"no file {name}; there is {slashes}: write / between folders."
     others = _spellings(place.parent, _changed(place.parent)).values()
-    own = next((one for one in others if one.lower() == place.name.lower()), "")
+    own = next((name for name in others if name.lower() == place.name.lower()), "")
     return f"no file {name}." + (f" There is '{own}', which differs in case." if own else "")
 
 
@@ -93,7 +93,7 @@ def no_file(folder: Path, name: str) -> str:
 def _spellings(folder: Path, _when: int) -> Mapping[str, str]:
     """Composed name -> the name as it stands, of all that lies in a folder that was last changed then (ns)."""
     try:
-        return {unicodedata.normalize("NFC", one.name): one.name for one in os.scandir(folder)}
+        return {unicodedata.normalize("NFC", entry.name): entry.name for entry in os.scandir(folder)}
     except OSError:
         return {}
 

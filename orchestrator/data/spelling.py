@@ -47,7 +47,7 @@ def near(name: str) -> str:
     while plain != before:  # a blank that goes may let what stood beside it compose
         before = plain
         folded = unicodedata.normalize("NFKC", plain).casefold()
-        plain = unicodedata.normalize("NFKC", "".join(_digit(one) for one in folded if not _blank(one)))
+        plain = unicodedata.normalize("NFKC", "".join(_digit(letter) for letter in folded if not _blank(letter)))
     whole = WHOLE.fullmatch(plain)
     return ZEROS.sub("", whole[1] if whole else plain)
 
@@ -62,18 +62,22 @@ def lookalikes(names: Iterable[str]) -> list[tuple[str, ...]]:
 
 def odd_character(name: str) -> str:
     """Which character of a name can be no part of one (a line break, a tab), as its code; empty where there is none."""
-    return next((f"U+{ord(one):04X}" for one in name if unicodedata.category(one) in ("Cc", "Zl", "Zp")), "")
+    return next((f"U+{ord(letter):04X}" for letter in name if unicodedata.category(letter) in ("Cc", "Zl", "Zp")), "")
 
 
-def _blank(one: str) -> bool:
+def _blank(letter: str) -> bool:
     """Whether a character shows nothing: blanks of every width, joiners, marks of byte order and direction."""
-    return one.isspace() or unicodedata.category(one) in ("Cf", "Zs", "Zl", "Zp") or one in "\u115f\u1160\u3164\uffa0"
+    return (
+        letter.isspace()
+        or unicodedata.category(letter) in ("Cf", "Zs", "Zl", "Zp")
+        or letter in "\u115f\u1160\u3164\uffa0"
+    )
 
 
-def _digit(one: str) -> str:
+def _digit(letter: str) -> str:
     """A digit of any script as an ASCII one."""
-    value = unicodedata.digit(one, None) if unicodedata.category(one) == "Nd" else None
-    return one if value is None else str(value)
+    value = unicodedata.digit(letter, None) if unicodedata.category(letter) == "Nd" else None
+    return letter if value is None else str(value)
 
 
 def near_people(stands: Mapping[str, str], table: Path, distinct: bool, way_out: str) -> list[Problem]:
@@ -100,4 +104,4 @@ def near_people(stands: Mapping[str, str], table: Path, distinct: bool, way_out:
 
 def visible(name: str) -> str:
     """A name with its invisible characters, and unusual blanks, as codes."""
-    return "".join(f"\\u{ord(one):04x}" if one != " " and _blank(one) else one for one in name)
+    return "".join(f"\\u{ord(letter):04x}" if letter != " " and _blank(letter) else letter for letter in name)

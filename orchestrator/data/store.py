@@ -249,8 +249,8 @@ def _build(
             part = range(start, min(start + 256, len(paths)))
             for row, pixels in zip(part, pool.map(pixels_of, part), strict=True):
                 if pixels is not None:
-                    for array, one in zip(arrays, pixels, strict=True):
-                        array[row] = one
+                    for array, photo in zip(arrays, pixels, strict=True):
+                        array[row] = photo
             done += len(part)
             progress(done, len(paths))
         if problems:

@@ -224,7 +224,7 @@ def _check_names(path: Path, line: int, names: Sequence[str], rows: Sequence[Seq
     where = f"{path} line {line}"
     for name, times in Counter(name for name in names if name).items():
         if times > 1:
-            fields = " and ".join(str(place + 1) for place, one in enumerate(names) if one == name)
+            fields = " and ".join(str(place + 1) for place, known in enumerate(names) if known == name)
             what = f"column '{name}' stands {times} times (fields {fields})."
             problems.append(Problem(where, what, "Rename or remove all but one.", "repeated_column"))
     for place, name in enumerate(names):

@@ -96,7 +96,7 @@ def build_ensemble(
     why_none = _unscorable(runs) if scored else "left out as asked (--no-score)."
     found = None if why_none else join({run.id: held_out_of(workspace, run) for own in runs.values() for run in own})
     sureness = dict.fromkeys(TASKS, SURE) if found is None else found.sureness
-    external = [one.softened(sureness) for one in external]
+    external = [table.softened(sureness) for table in external]
     sources = _sources(external, found)
     if found is not None and external:
         found = with_external(found, external, plan_of(workspace, runs[TASKS[0]][0]))
@@ -106,7 +106,7 @@ def build_ensemble(
         gone = [run.id for chosen in runs.values() for run in chosen if not (run.folder / RECORD).is_file()]
         if gone:
             raise WorkspaceError(f"{', '.join(gone)}: deleted by another command meanwhile. Choose other runs.")
-        frames = {source.file: one.frame() for one, source in zip(external, sources, strict=True)}
+        frames = {source.file: table.frame() for table, source in zip(external, sources, strict=True)}
         if scores is not None:
             frames |= {OUT_OF_FOLD: _answers_of(scores), DISAGREEMENTS: scores.disagreements}
         record = _save(workspace, record, frames)
@@ -140,7 +140,7 @@ def _record(
         record,
         combiner=scores.combiner.as_dict(),
         plan=plan["digest"] if plan else None,
-        evaluation={name: one.as_dict(names[name]) for name, one in scores.evaluation.items()},
+        evaluation={name: evaluation.as_dict(names[name]) for name, evaluation in scores.evaluation.items()},
         single=singles(scores.found),
         added_by={
             name: {"macro_f1": gain, "interval_95": [span.low, span.high]}
@@ -182,9 +182,11 @@ def _sources(external: Sequence[ExternalTable], found: OutOfFold | None) -> list
     """What the ensemble remembers of each table, and for how many held-out photos it answers."""
     sources = []
     paths = None if found is None else list(found.photos["path"])
-    for number, one in enumerate(external, start=1):
-        source = ExternalSource(one.name, one.source, f"external-{number}.parquet", one.photos, tuple(one.by_task))
-        sources.append(source if paths is None else replace(source, matched=one.matched(paths), held_out=len(paths)))
+    for number, table in enumerate(external, start=1):
+        source = ExternalSource(
+            table.name, table.source, f"external-{number}.parquet", table.photos, tuple(table.by_task)
+        )
+        sources.append(source if paths is None else replace(source, matched=table.matched(paths), held_out=len(paths)))
     return sources
 
 

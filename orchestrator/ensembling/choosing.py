@@ -53,7 +53,7 @@ def choose_runs(workspace: Workspace, choice: Sequence[str] = ()) -> dict[str, l
             problem = _unfit(run, task)
             if problem:
                 problems.append(Problem(f"--members {word}", problem))
-            if run.id not in [one.id for one in named.get(task, [])]:
+            if run.id not in [given.id for given in named.get(task, [])]:
                 named.setdefault(task, []).append(run)
     if problems:
         raise ConfigError(f"{len(problems)} mistake{'s' * (len(problems) > 1)} in --members:", problems)

@@ -282,7 +282,7 @@ def _numbers(table: Table, columns: Sequence[str], problems: list[Problem]) -> N
     problems += [
         Problem(
             table.where(row),
-            f"{', '.join(columns[:3])} ... are no probabilities that sum to 1: {[float(one) for one in numbers[row][:6]]}.",
+            f"{', '.join(columns[:3])} ... are no probabilities that sum to 1: {[float(number) for number in numbers[row][:6]]}.",
         )
         for row in np.flatnonzero(wrong).tolist()
         if row not in bad

@@ -96,8 +96,8 @@ def join(held_out: Mapping[str, HeldOut]) -> OutOfFold:
                     "out-of-fold scores need runs over the same photos and folds."
                 )
     photos = firsts[TASKS[0]][1].photos
-    if not all(photos["path"].equals(one.photos["path"]) for _, one in firsts.values()):
-        told = ", ".join(f"{task} {len(one.photos):,}" for task, (_, one) in firsts.items())
+    if not all(photos["path"].equals(held_out.photos["path"]) for _, held_out in firsts.values()):
+        told = ", ".join(f"{task} {len(held_out.photos):,}" for task, (_, held_out) in firsts.items())
         raise PlanError(
             f"the specialists' runs do not cover the same held-out photos ({told}): some run trained only a part of the "
             "folds, or other photos. Choose runs of all folds with --members, or train the missing folds."
@@ -106,7 +106,7 @@ def join(held_out: Mapping[str, HeldOut]) -> OutOfFold:
     answers = Answers(
         CLASS_COUNTS, len(photos), tuple(voter for voter, _ in voters), tuple(array for _, array in voters)
     )
-    return OutOfFold(photos, {task: one.truth for task, (_, one) in firsts.items()}, answers)
+    return OutOfFold(photos, {task: held_out.truth for task, (_, held_out) in firsts.items()}, answers)
 
 
 def with_external(found: OutOfFold, tables: Sequence[ExternalTable], plan: FoldPlan) -> OutOfFold:
@@ -121,18 +121,20 @@ def with_external(found: OutOfFold, tables: Sequence[ExternalTable], plan: FoldP
         LeakError: a table answers for training photos without saying which fold's member did, or by one that has seen them.
     """
     paths = list(found.photos["path"])
-    rows_of = [one.rows(paths) for one in tables]
+    rows_of = [table.rows(paths) for table in tables]
     problems = [
-        problem for one, rows in zip(tables, rows_of, strict=True) for problem in _leaks(one, rows, found.photos, plan)
+        problem
+        for table, rows in zip(tables, rows_of, strict=True)
+        for problem in _leaks(table, rows, found.photos, plan)
     ]
     if problems:
         raise LeakError(
             "answers from elsewhere would make the score too good: their models may have seen the photos.", problems
         )
     answers = found.answers
-    for one, rows in zip(tables, rows_of, strict=True):
+    for table, rows in zip(tables, rows_of, strict=True):
         if (rows >= 0).any():
-            answers = answers.beside(one.answers(rows))
+            answers = answers.beside(table.answers(rows))
     return replace(found, answers=answers)
 
 

@@ -136,7 +136,7 @@ def _pool(at_once: int, jobs: Sequence[tuple[int, MemberJob]]) -> Iterator[JobRe
 
 def _run(number: int, job: MemberJob) -> JobResult:
     """Trains one member and turns what goes wrong into a sentence; runs in a worker."""
-    if any(isinstance(one, WhileParentLives) for one in job.cancel):
+    if any(isinstance(reason, WhileParentLives) for reason in job.cancel):
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the command, which ends its workers
     failure = job.folder / FAILURE
     failure.unlink(missing_ok=True)

@@ -88,16 +88,18 @@ class Comparison:
             "photos": self.photos, "people": self.people, "relabelled": self.relabelled, "differing": self.differing,
             "runs": [
                 {
-                    "run": one.run.id, "macro_f1": one.scores.macro_f1, "accuracy": one.scores.accuracy,
-                    "classes": dict(zip(self.classes, map(float, one.scores.f1), strict=True)),
-                    "gain": None if one.gain is None else one.gain[0],
-                    "gain_interval_95": None if one.gain is None else [one.gain[1].low, one.gain[1].high],
-                    "verdict": one.verdict or None, "log_loss": one.log_loss,
-                    "log_loss_growth": None if one.growth is None else one.growth[0],
-                    "log_loss_growth_interval_95": None if one.growth is None else [one.growth[1].low, one.growth[1].high],
-                    "log_loss_verdict": one.surer or None,
+                    "run": compared.run.id, "macro_f1": compared.scores.macro_f1, "accuracy": compared.scores.accuracy,
+                    "classes": dict(zip(self.classes, map(float, compared.scores.f1), strict=True)),
+                    "gain": None if compared.gain is None else compared.gain[0],
+                    "gain_interval_95": None if compared.gain is None else [compared.gain[1].low, compared.gain[1].high],
+                    "verdict": compared.verdict or None, "log_loss": compared.log_loss,
+                    "log_loss_growth": None if compared.growth is None else compared.growth[0],
+                    "log_loss_growth_interval_95": None
+                    if compared.growth is None
+                    else [compared.growth[1].low, compared.growth[1].high],
+                    "log_loss_verdict": compared.surer or None,
                 }
-                for one in self.runs
+                for compared in self.runs
             ],
         }  # fmt: skip
 
@@ -123,16 +125,16 @@ def compare_runs(workspace: Workspace, runs: Sequence[RunRecord], specialist: Sp
     if len(tasks) > 1:
         raise ConfigError(f"runs of {', '.join(tasks)}: only runs of one specialist can be compared.")
     whole = {run.id: held_out_of(workspace, run) for run in runs}
-    common = sorted(set.intersection(*(set(one.photos["path"]) for one in whole.values())))
+    common = sorted(set.intersection(*(set(held_out.photos["path"]) for held_out in whole.values())))
     if not common:
         raise ConfigError(f"{', '.join(whole)}: no photo was held out by all of them: nothing can be compared.")
-    shared = [one.take(pd.Index(one.photos["path"]).get_indexer(common)) for one in whole.values()]
+    shared = [held_out.take(pd.Index(held_out.photos["path"]).get_indexer(common)) for held_out in whole.values()]
     first = shared[0]
     agreed = np.logical_and.reduce(
         [
-            (one.photos["person"].astype(str) == first.photos["person"].astype(str)).to_numpy()
-            & (one.truth == first.truth)
-            for one in shared
+            (held_out.photos["person"].astype(str) == first.photos["person"].astype(str)).to_numpy()
+            & (held_out.truth == first.truth)
+            for held_out in shared
         ]
     )
     if not agreed.any():
@@ -140,13 +142,13 @@ def compare_runs(workspace: Workspace, runs: Sequence[RunRecord], specialist: Sp
             f"{', '.join(whole)}: of {len(common)} photos held out by all, none has the same person and true class in all: "
             "these runs were trained on different data."
         )
-    held_out = dict(zip(whole, (one.take(agreed) for one in shared), strict=True))
+    held_out = dict(zip(whole, (held_out.take(agreed) for held_out in shared), strict=True))
     base, classes = runs[0].id, len(specialist.classes)
     truth, people = held_out[base].truth, held_out[base].photos["person"]
-    answers = {name: one.choice for name, one in held_out.items()}
+    answers = {name: answered.choice for name, answered in held_out.items()}
     losses = {
-        name: -np.log(np.maximum(one.probabilities[np.arange(len(truth)), truth], LEAST))
-        for name, one in held_out.items()
+        name: -np.log(np.maximum(answered.probabilities[np.arange(len(truth)), truth], LEAST))
+        for name, answered in held_out.items()
     }
     compared = [
         Compared(
@@ -158,9 +160,9 @@ def compare_runs(workspace: Workspace, runs: Sequence[RunRecord], specialist: Sp
     ]  # fmt: skip
     settings = [settings_of(run) for run in runs]
     differing = {
-        key: [one[key] for one in settings]
+        key: [values[key] for values in settings]
         for key in settings[0]
-        if any(one[key] != settings[0][key] for one in settings)
+        if any(values[key] != settings[0][key] for values in settings)
     }
     relabelled = len(common) - len(truth)
     return Comparison(specialist.classes, len(truth), people.nunique(), relabelled, differing, compared)

@@ -29,12 +29,17 @@ def draw_comparison(found: Comparison, path: Path) -> None:
     plt = pyplot()
     figure, axes = plt.subplots(1, 3, figsize=(17, max(4.6, 1.6 + 0.34 * len(found.runs))), layout="constrained")
     colours = plt.get_cmap("tab10").colors
-    for number, one in enumerate(found.runs):
+    for number, compared in enumerate(found.runs):
         colour = colours[number % 10] if number < STRONG else "#c9d1d6"
         for axis, key in ((axes[0], "loss"), (axes[1], "macro_f1")):
-            epochs, values = mean_curve(one.curves, key)
+            epochs, values = mean_curve(compared.curves, key)
             axis.plot(
-                epochs, values, color=colour, marker="o" if len(epochs) < 12 else None, markersize=4, label=one.run.id
+                epochs,
+                values,
+                color=colour,
+                marker="o" if len(epochs) < 12 else None,
+                markersize=4,
+                label=compared.run.id,
             )
     losses = "\n(losses differ: shapes compare, heights do not)" if "loss" in found.differing else ""
     axes[0].set(title=f"training loss, mean over folds{losses}", xlabel="epoch")
@@ -53,15 +58,15 @@ def draw_comparison(found: Comparison, path: Path) -> None:
 def _draw_gains(axis: Any, found: Comparison) -> None:
     """Gains over the first run; what an interval with 0 in it shows is grey."""
     names = []
-    for place, one in enumerate(reversed(found.runs)):
-        number = found.runs.index(one)
+    for place, compared in enumerate(reversed(found.runs)):
+        number = found.runs.index(compared)
         differ = [f"{key}={values[number]}" for key, values in found.differing.items() if values[number] != values[0]]
         words = "" if number == 0 else " ".join(differ) or "the same settings"
-        names.append(f"{one.run.id}  {words if len(words) <= LONG else words[: LONG - 3] + '...'}")
-        if one.gain is None:
+        names.append(f"{compared.run.id}  {words if len(words) <= LONG else words[: LONG - 3] + '...'}")
+        if compared.gain is None:
             continue
-        value, span = one.gain
-        colour = {"better": ACCENT, "worse": WARN, "noise": "#98a4ab"}[one.verdict]
+        value, span = compared.gain
+        colour = {"better": ACCENT, "worse": WARN, "noise": "#98a4ab"}[compared.verdict]
         axis.errorbar(
             value,
             place,
@@ -88,9 +93,9 @@ def draw_sweep(found: Sweep, path: Path) -> None:
         path: the .png to write.
     """
     plt = pyplot()
-    whole = [one for one in found.trials if one.score is not None]
-    values = [dict(word.split("=", 1) for word in one.changes) for one in whole]
-    keys = sorted({key for one in values for key in one})
+    whole = [trial for trial in found.trials if trial.score is not None]
+    values = [dict(word.split("=", 1) for word in trial.changes) for trial in whole]
+    keys = sorted({key for values_of_trial in values for key in values_of_trial})
     columns = min(ABREAST, 1 + len(keys))
     rows = -(-(1 + len(keys)) // columns)
     size = (3.6 * columns, 3.4 * rows + 0.6)
@@ -98,19 +103,19 @@ def draw_sweep(found: Sweep, path: Path) -> None:
     axes = list(grid.flat)[: 1 + len(keys)]
     for spare in list(grid.flat)[1 + len(keys) :]:
         spare.axis("off")
-    scores = [one.score or 0.0 for one in whole]
+    scores = [trial.score or 0.0 for trial in whole]
     best = [max(scores[: place + 1]) for place in range(len(scores))]
-    axes[0].step([one.number for one in whole], best, where="post", color=ACCENT, linewidth=1, label="best so far")
-    axes[0].plot([one.number for one in whole], scores, "o", color=INK, markersize=4)
-    stopped = [one for one in found.trials if one.state == "pruned" and one.curve]
+    axes[0].step([trial.number for trial in whole], best, where="post", color=ACCENT, linewidth=1, label="best so far")
+    axes[0].plot([trial.number for trial in whole], scores, "o", color=INK, markersize=4)
+    stopped = [trial for trial in found.trials if trial.state == "pruned" and trial.curve]
     if stopped:
-        places = [one.number for one in stopped], [one.curve[-1][1] for one in stopped]
+        places = [trial.number for trial in stopped], [trial.curve[-1][1] for trial in stopped]
         axes[0].plot(*places, "x", color="#98a4ab", label="pruned there")
     figure.suptitle(f"{found.name}: {len(whole)} complete trials", fontsize=13, color=INK)
     axes[0].set(xlabel="trial", ylabel="out-of-fold macro F1")
     axes[0].xaxis.get_major_locator().set_params(integer=True)
     for axis, key in zip(axes[1:], keys, strict=True):
-        _draw_setting(axis, key, [(one.get(key), score) for one, score in zip(values, scores, strict=True)])
+        _draw_setting(axis, key, [(changes.get(key), score) for changes, score in zip(values, scores, strict=True)])
     for axis in axes:
         axis.axhline(found.reference_score, color=WARN, linewidth=1, linestyle="--", label="the recipe as it is")
         axis.spines[["top", "right"]].set_visible(False)

@@ -73,25 +73,27 @@ def train_points(
     asked, wrong = settings_of(settings, specialist, points, base), Mistakes()
     log_base(base, settings)
     made_from: list[Inputs] = []
-    for one in asked:
+    for settings_of_point in asked:
         first = not made_from
         with wrong.kept():
             data = None if first else made_from[0].data  # points differ in the recipe alone
-            made_from.append(read_inputs(one, {task: specialist}, base, data))
+            made_from.append(read_inputs(settings_of_point, {task: specialist}, base, data))
     wrong.raise_if_any()
     folds = len(made_from[0].data.folds)
     log.info(f"{counted(len(asked), 'combination')} of {counted(folds, 'fold')} each.")
     works: list[Work] = []
     runs: list[RunRecord] = []
-    for one, inputs in zip(asked, made_from, strict=True):
-        plan = RunPlan(one, inputs, task, base, make_current="never", members=len(asked) * folds)
+    for settings_of_point, inputs in zip(asked, made_from, strict=True):
+        plan = RunPlan(settings_of_point, inputs, task, base, make_current="never", members=len(asked) * folds)
         run = plan.find()
         if run is not None and run.complete:
-            log.info(f"{run.id} has {_words(one, task)} already.")
+            log.info(f"{run.id} has {_words(settings_of_point, task)} already.")
         else:
-            pixels = pixels_of(one, inputs, {task}, listen)[task]  # before any run is written: a photo may be damaged
+            pixels = pixels_of(settings_of_point, inputs, {task}, listen)[
+                task
+            ]  # before any run is written: a photo may be damaged
             run = plan.find_or_begin()
-            works.append(Work(one, specialist, inputs, run, pixels))
+            works.append(Work(settings_of_point, specialist, inputs, run, pixels))
         tag(run, tags)
         runs.append(run)
     return train_runs(runs, works, listen, started)

@@ -30,7 +30,7 @@ def points_of(words: Sequence[str]) -> list[list[str]]:
     wrong, axes = Mistakes(), {}
     for word in words:
         key, equals, values = word.partition("=")
-        choices = [one.strip() for one in _split(values)]
+        choices = [value.strip() for value in _split(values)]
         if not equals or not key.strip() or not all(choices):
             wrong.add(ConfigError(f"--grid {word}: write KEY=A,B, as in loss=cross_entropy,focal."))
         elif key.strip() in axes:
@@ -98,9 +98,9 @@ def settings_of(
     bases = {task: Recipe.model_validate(base.recipe)} if base else None
     for point in points:
         own = [f"{task}.{word.removeprefix(f'{task}.')}" for word in point]
-        one = replace(settings, changes=[*settings.changes, *own])
+        changed = replace(settings, changes=[*settings.changes, *own])
         try:
-            recipe = load_recipes({task: specialist}, one.recipes, one.changes, bases)[task]
+            recipe = load_recipes({task: specialist}, changed.recipes, changed.changes, bases)[task]
         except ConfigError as error:
             places = {f"--set {word}": f"--grid {word.removeprefix(f'{task}.')}" for word in own}
             problems |= dict.fromkeys(
@@ -111,7 +111,7 @@ def settings_of(
             continue
         if recipe.digest() not in seen:  # two spellings of one setting are one run
             seen.add(recipe.digest())
-            asked.append(one)
+            asked.append(changed)
     if problems:
         raise ConfigError(f"{counted(len(problems), 'mistake')} in the settings:", list(problems))
     return asked

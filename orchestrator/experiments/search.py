@@ -166,7 +166,7 @@ class Search:
     @property
     def trials(self) -> list[Trial]:
         """All of them, by number."""
-        return [self._trial(one) for one in self._study.get_trials(deepcopy=False)]
+        return [self._trial(trial) for trial in self._study.get_trials(deepcopy=False)]
 
     def _trial(self, frozen: Any) -> Trial:
         states = {"RUNNING": RUNNING, "COMPLETE": COMPLETE, "PRUNED": PRUNED}
@@ -186,9 +186,9 @@ class Search:
         """
         known = self._study.get_trials(deepcopy=False)
         notes = next(
-            (one.user_attrs for one in known if one.state.name == "RUNNING"), {"round": len(known), "of": count}
+            (trial.user_attrs for trial in known if trial.state.name == "RUNNING"), {"round": len(known), "of": count}
         )
-        of_round = [one for one in known if one.user_attrs.get("round") == notes.get("round")]
+        of_round = [trial for trial in known if trial.user_attrs.get("round") == notes.get("round")]
         for _ in range(notes.get("of", 0) - len(of_round)):
             known = self._study.get_trials(deepcopy=False)
             values = self._drawn(known)
@@ -203,13 +203,13 @@ class Search:
                     user_attrs=notes,
                 )
             )
-        return [one for one in self.trials if one.state == RUNNING]
+        return [trial for trial in self.trials if trial.state == RUNNING]
 
     def _drawn(self, known: Sequence[Any]) -> dict[str, Any] | None:
         """A point for the next trial; None when all points of a space of choices are tried."""
         entropy = np.random.SeedSequence([self._seed, len(known)])
         if self.space.points is not None:
-            tried = [one.params for one in known]
+            tried = [trial.params for trial in known]
             left = [point for point in self.space.points if point not in tried]
             return left[int(np.random.default_rng(entropy).integers(len(left)))] if left else None
         sampler = self._optuna.samplers.TPESampler(seed=int(entropy.generate_state(1)[0]), n_startup_trials=STARTUP)
@@ -241,7 +241,7 @@ class Search:
 
         Optuna's PED-ANOVA (Watanabe et al. 2023, arXiv 2304.10255).
         """
-        scores = {one.score for one in self.trials if one.state == COMPLETE}
+        scores = {trial.score for trial in self.trials if trial.state == COMPLETE}
         if len(scores) < 2 * FEWEST or len(self._axes) < 2:
             return {}
         try:
@@ -271,7 +271,7 @@ def thresholds_of(trials: Sequence[Trial], epochs: int, evaluate_every: int) -> 
     Returns:
         Epoch -> macro F1; empty while there are too few complete trials.
     """
-    curves = [one.curve for one in trials if one.state == COMPLETE and one.curve]
+    curves = [trial.curve for trial in trials if trial.state == COMPLETE and trial.curve]
     pruning_thresholds: dict[int, float] = {}
     for epoch in range(evaluate_every, epochs, evaluate_every):
         share = epoch / epochs

@@ -65,7 +65,7 @@ class Differences:
         return {
             "rows": self.rows, "answered": self.answered, "different": len(self.photos),
             "unanswered": list(self.unanswered), "by_task": self.by_task,
-            "pairs": [{"one": one.one, "other": one.other, "photos": one.photos, "tasks": one.tasks} for one in self.pairs],
+            "pairs": [{"one": pair.one, "other": pair.other, "photos": pair.photos, "tasks": pair.tasks} for pair in self.pairs],
             "photos": [{"ImageID": name, "one": one, "other": other} for name, one, other in self.photos],
         }  # fmt: skip
 

@@ -76,13 +76,13 @@ class Sweep:
     @property
     def ended(self) -> int:
         """Trials that came to an end, good or bad."""
-        return sum(one.state in (COMPLETE, PRUNED, FAILED) for one in self.trials)
+        return sum(trial.state in (COMPLETE, PRUNED, FAILED) for trial in self.trials)
 
     @property
     def best(self) -> Trial | None:
         """The complete trial with the highest score; of equal ones the first."""
-        whole = [one for one in self.trials if one.score is not None]
-        return max(whole, key=lambda one: (one.score, -one.number)) if whole else None
+        whole = [trial for trial in self.trials if trial.score is not None]
+        return max(whole, key=lambda trial: (trial.score, -trial.number)) if whole else None
 
     @property
     def winner(self) -> RunRecord:
@@ -100,7 +100,7 @@ class Sweep:
     def ranked(self) -> list[Trial]:
         """Complete ones by their scores, then what was pruned, then what failed."""
         order = {COMPLETE: 0, PRUNED: 1, FAILED: 2}
-        return sorted(self.trials, key=lambda one: (order.get(one.state, 3), -(one.score or 0.0), one.number))
+        return sorted(self.trials, key=lambda trial: (order.get(trial.state, 3), -(trial.score or 0.0), trial.number))
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -113,10 +113,10 @@ class Sweep:
             "comparison": None if self.comparison is None else self.comparison.as_dict()["runs"][1:],
             "trials": [
                 {
-                    "number": one.number, "state": one.state, "run": one.run, "macro_f1": one.score,
-                    "changes": list(one.changes), "why": one.why,
+                    "number": trial.number, "state": trial.state, "run": trial.run, "macro_f1": trial.score,
+                    "changes": list(trial.changes), "why": trial.why,
                 }
-                for one in self.trials
+                for trial in self.trials
             ],
         }  # fmt: skip
 
@@ -213,8 +213,8 @@ class _Rounds:
         late = False
         while True:
             known = self.search.trials
-            ended = [one for one in known if one.state in (COMPLETE, PRUNED, FAILED)]
-            failed = [one for one in ended if one.state == FAILED]
+            ended = [trial for trial in known if trial.state in (COMPLETE, PRUNED, FAILED)]
+            failed = [trial for trial in ended if trial.state == FAILED]
             if len(failed) == len(ended) >= HOPELESS:
                 raise TrainingError(
                     f"{name}: the first {len(failed)} trials all failed. The last one: {failed[-1].why}"
@@ -237,7 +237,7 @@ class _Rounds:
             self.search.importance(), None, time.monotonic() - started, late,
         )  # fmt: skip
         there = {run.id for run in self.inputs.workspace.runs()}
-        if deleted := [one for one in trials if one.run is not None and one.run not in there]:
+        if deleted := [trial for trial in trials if trial.run is not None and trial.run not in there]:
             log.info(
                 f"the runs of {counted(len(deleted), 'trial')} were deleted: their scores count, nothing else is left."
             )
@@ -250,13 +250,13 @@ class _Rounds:
     def _tell(self, asked: Sequence[Trial], count: int) -> None:
         """How a round ended, and how the search stands."""
         trials = self.search.trials
-        whole = [one for one in trials if one.score is not None]
-        best = max(whole, key=lambda one: (one.score, -one.number), default=None)
+        whole = [trial for trial in trials if trial.score is not None]
+        best = max(whole, key=lambda trial: (trial.score, -trial.number), default=None)
         so_far = f"; best so far {best.score:.4f} (trial {best.number})" if best is not None else ""
-        for one in (trials[each.number] for each in asked):
-            how = f"macro F1 {one.score:.4f}" if one.score is not None else one.state
-            log.info(f"trial {one.number} ({' '.join(one.changes)}): {how}")
-        ended = sum(one.state in (COMPLETE, PRUNED, FAILED) for one in trials)
+        for trial in (trials[each.number] for each in asked):
+            how = f"macro F1 {trial.score:.4f}" if trial.score is not None else trial.state
+            log.info(f"trial {trial.number} ({' '.join(trial.changes)}): {how}")
+        ended = sum(trial.state in (COMPLETE, PRUNED, FAILED) for trial in trials)
         log.info(f"{ended} of {counted(count, 'trial')} ended{so_far}.")
 
     def _reference(self) -> RunRecord:

@@ -225,7 +225,7 @@ def _with_views(run: RunRecord, specialist: Specialist, views: Sequence[str]) ->
             "networks. Try them on a run of another recipe, quick say."
         )
     recipe = Recipe.model_validate({**run.recipe, "views": list(views)})
-    problems = [one for one in lint(specialist, recipe) if one.fatal]
+    problems = [problem for problem in lint(specialist, recipe) if problem.fatal]
     if problems:
         raise ConfigError(f"{run.id} cannot have these views.", problems)
     return recipe

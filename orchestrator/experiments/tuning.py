@@ -194,9 +194,9 @@ def _searched(
     report.raise_if_cancelled()
     for (failed, fold), why in report.failures.items():
         log.info(f"{failed} fold {fold}: {why}")
-    whole = [one for one in report.runs if one.complete and one.id != run.id]
-    words = {one.id: trial.changes for trial, one in zip(best, report.runs, strict=False)}
-    return result, [(words.get(one.id, ()), one) for one in whole]
+    whole = [candidate for candidate in report.runs if candidate.complete and candidate.id != run.id]
+    words = {finalist.id: trial.changes for trial, finalist in zip(best, report.runs, strict=False)}
+    return result, [(words.get(candidate.id, ()), candidate) for candidate in whole]
 
 
 def _viewed(
@@ -243,9 +243,9 @@ def _decided(
             why = "the time was over before a trial ended" if late else "there was nothing to try"
         return Stage(name, run, run, tried, None, (), f"{why}: the recipe stays.", late)
     workspace = Workspace(settings.workspace)
-    compared = compare_runs(workspace, [run, *(one for _, one in candidates)], specialist).runs[1:]
-    best = max(compared, key=lambda one: one.scores.macro_f1)
-    words = next(words for words, one in candidates if one.id == best.run.id)
+    compared = compare_runs(workspace, [run, *(finalist for _, finalist in candidates)], specialist).runs[1:]
+    best = max(compared, key=lambda finalist: finalist.scores.macro_f1)
+    words = next(words for words, finalist in candidates if finalist.id == best.run.id)
     told = " ".join(words)
     comparable = not any(word.partition("=")[0] in CALIBRATION for word in words)
     if best.verdict == "better":

@@ -53,10 +53,10 @@ def find_boxes(
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / "boxes.lock"):
         known = _read(path)
-        missing = {one: place for one, place in zip(content, paths, strict=True) if one not in known}
+        missing = {digest: place for digest, place in zip(content, paths, strict=True) if digest not in known}
         if missing:
             _find(path, known, missing, threads, progress)
-    return [known[one] for one in content]
+    return [known[digest] for digest in content]
 
 
 def _find(
@@ -82,7 +82,7 @@ def _find(
         for start in range(0, len(items), 64):
             part = items[start : start + 64]
             found = pool.map(look, [place for _, place in part])
-            known.update(zip((one for one, _ in part), found, strict=True))
+            known.update(zip((digest for digest, _ in part), found, strict=True))
             done = start + len(part)
             progress(done, len(items))
             if not problems and (done % SAVED_EVERY < 64 or done == len(items)):

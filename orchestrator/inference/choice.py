@@ -108,26 +108,28 @@ def put_on_engines(
         return runtime, []  # torch, as loaded
     trial = _Trial(runtime, sample[:CHECK_PHOTOS], Exports(cache), CacheFiles(cache), exporting)
     by_kind: dict[str, list[Split]] = {}
-    for one in runtime.splits:
-        by_kind.setdefault(one.member.kind, []).append(one)
+    for split in runtime.splits:
+        by_kind.setdefault(split.member.kind, []).append(split)
     if name == "auto" and not trial.ready(runtime.splits) and not trial.worth(by_kind.values(), photos):
         return runtime, []
     able = [
-        one for one in engines_here("cpu") if name in ("auto", one.name) and not (exact and one.precision != "fp32")
+        candidate
+        for candidate in engines_here("cpu")
+        if name in ("auto", candidate.name) and not (exact and candidate.precision != "fp32")
     ]
     engines = {kind: trial.fastest(splits, able, photos) for kind, splits in by_kind.items()}
     runners: dict[Split, Runner] = {}
     for engine in dict.fromkeys(engines.values()):  # members of two kinds may share a shared backbone: opened together
-        splits = [one for one in runtime.splits if engines[one.member.kind] == engine]
+        splits = [split for split in runtime.splits if engines[split.member.kind] == engine]
         opened = open_runners(splits, engine, trial.exports.path, "cpu", runtime.threads)
         runners |= dict(zip(splits, opened, strict=True))
     chosen = []
     for kind, splits in by_kind.items():
         engine = engines[kind]
-        difference = max((trial.difference(one, engine) for one in splits), default=0.0)
-        tasks = tuple(dict.fromkeys(one.member.task for one in splits))
+        difference = max((trial.difference(split, engine) for split in splits), default=0.0)
+        tasks = tuple(dict.fromkeys(split.member.task for split in splits))
         chosen.append(Chosen(tasks, engine, trial.known_rate(splits[0], engine), difference))
-    return runtime.on([runners[one] for one in runtime.splits]), chosen
+    return runtime.on([runners[split] for split in runtime.splits]), chosen
 
 
 class _Trial:
@@ -151,39 +153,39 @@ class _Trial:
 
     def pixels(self, member: Member) -> Pixels:
         """The sample at a member's geometry."""
-        return np.stack([one.pixels[member.preprocess.geometry] for one in self._sample])
+        return np.stack([photo.pixels[member.preprocess.geometry] for photo in self._sample])
 
-    def known_rate(self, one: Split, engine: Engine) -> float:
+    def known_rate(self, split: Split, engine: Engine) -> float:
         """The measured rate, 0 where there is none."""
-        return self._rates.get(_key(one, engine), 0.0)
+        return self._rates.get(_key(split, engine), 0.0)
 
-    def rate(self, one: Split, engine: Engine) -> float:
+    def rate(self, split: Split, engine: Engine) -> float:
         """Photos a second of a member on one core; measured once per machine and kind of network. 0: cannot run it."""
-        key = _key(one, engine)
+        key = _key(split, engine)
         if key not in self._rates:
             try:
                 if engine.name != "torch":
-                    self.exports.make([one], self._exporting)
+                    self.exports.make([split], self._exporting)
                 (runner,) = open_runners(
-                    [one],
+                    [split],
                     engine,
                     self.exports.path,
                     "cpu",
                     1,
                 )
-                own = self.pixels(one.member)
-                self._rates[key] = _measure(runner, np.resize(own, (CALL, *own.shape[1:])), one.sharing)
+                own = self.pixels(split.member)
+                self._rates[key] = _measure(runner, np.resize(own, (CALL, *own.shape[1:])), split.sharing)
             except EngineError:
                 self._rates[key] = 0.0
             known = {name: rate for name, rate in self._rates.items() if rate}
             self._files.write_notes(self._record, TRIALS, {"rates": known})
         return self._rates[key]
 
-    def difference(self, one: Split, engine: Engine) -> float:
+    def difference(self, split: Split, engine: Engine) -> float:
         """How far an engine's answers are from torch's in fp32."""
         if engine == Engine("torch"):
             return 0.0
-        return self.exports.difference(one, engine, self.pixels(one.member))
+        return self.exports.difference(split, engine, self.pixels(split.member))
 
     def ready(self, splits: Sequence[Split]) -> bool:
         """Whether all exports are there."""
@@ -201,7 +203,7 @@ class _Trial:
         """
         left, refused = list(able), EngineError("no engine can run here.")
         while left:
-            best = min(left, key=lambda one: self._price(splits, one, photos))
+            best = min(left, key=lambda engine: self._price(splits, engine, photos))
             if best == Engine("torch"):
                 return best
             try:
@@ -248,8 +250,8 @@ def _measure(runner: Runner, pixels: Pixels, sharing: int) -> float:
     return len(pixels) / min(seconds)
 
 
-def _key(one: Split, engine: Engine) -> str:
+def _key(split: Split, engine: Engine) -> str:
     """What a rate depends on: the network, what of it is shared, the engine and its version, the machine."""
     machine = [capabilities().get("cpu_name"), platform.machine()]
-    kinds = [part.kind for part in one.parts]
-    return digest_of([kinds, one.sharing, str(engine), version_of(RUNTIME[engine.name]), machine])[:16]
+    kinds = [part.kind for part in split.parts]
+    return digest_of([kinds, split.sharing, str(engine), version_of(RUNTIME[engine.name]), machine])[:16]

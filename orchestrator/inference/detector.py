@@ -88,19 +88,19 @@ def _run(session: Any, windows: NDArray[np.float32]) -> tuple[NDArray[np.float32
     return offsets, scores
 
 
-def _same(one: Box | None, other: Box | None) -> bool:
+def _same(box: Box | None, other: Box | None) -> bool:
     """The same box, but for the rounding of a pixel."""
-    if one is None or other is None:
-        return one is other
-    return max(abs(mine - theirs) for mine, theirs in zip(one, other, strict=True)) <= 1
+    if box is None or other is None:
+        return box is other
+    return max(abs(mine - theirs) for mine, theirs in zip(box, other, strict=True)) <= 1
 
 
 def detector_of(members: Sequence[Member]) -> Detector | None:
     """What finds faces for members that crop around them; None where none do."""
     known = {member: member.preprocess.geometry.detector for member in members}
     others = [
-        Problem(one.name, f"its faces were found by {name}.")
-        for one, name in known.items()
+        Problem(member.name, f"its faces were found by {name}.")
+        for member, name in known.items()
         if name not in ("", DETECTOR)
     ]
     if others:

@@ -194,8 +194,8 @@ def torch_runners(splits: Sequence[Split], device: str, precision: Precision | N
         precision: None takes each recipe's, which is fp32 on a CPU unless it says otherwise.
     """
 
-    def call(one: Split, part: Part) -> Call:
-        wanted = one.member.precision if precision is None else _precision_of(one, part, precision)
+    def call(split: Split, part: Part) -> Call:
+        wanted = split.member.precision if precision is None else _precision_of(split, part, precision)
         return TorchCall(part, device, wanted)
 
     return _assemble(splits, call)
@@ -226,15 +226,15 @@ def open_runners(
         for folder in _folders(splits, path):
             _drop_changed(folder)
 
-    def call(one: Split, part: Part) -> Call:
+    def call(split: Split, part: Part) -> Call:
         file = path(part)
         try:
             if engine.name == "onnx":
                 return OnnxCall(file)
-            return OpenVinoCall(file, _precision_of(one, part, engine.precision), threads)
+            return OpenVinoCall(file, _precision_of(split, part, engine.precision), threads)
         except Exception as error:  # each runtime has exceptions of its own
             raise EngineError(
-                f"{file}: {engine} cannot open this export of {one.member.name} ({first_line(error)[:160]}). Delete the "
+                f"{file}: {engine} cannot open this export of {split.member.name} ({first_line(error)[:160]}). Delete the "
                 "file, and it is made anew; or use --engine torch."
             ) from None
 
@@ -247,7 +247,7 @@ def open_runners(
 
 def _folders(splits: Sequence[Split], path: Callable[[Part], Path]) -> list[Path]:
     """Where OpenVINO keeps compiled networks: beside their exports."""
-    return list(dict.fromkeys(path(part).parent / COMPILED for one in splits for part in one.parts))
+    return list(dict.fromkeys(path(part).parent / COMPILED for split in splits for part in split.parts))
 
 
 _files = lru_cache(maxsize=8)(CacheFiles)
@@ -277,21 +277,22 @@ def _note_compiled(folder: Path) -> None:
         files.write_notes(notes, BLOBS, {"sha256": found})
 
 
-def _precision_of(one: Split, part: Part, wanted: Precision) -> Precision:
+def _precision_of(split: Split, part: Part, wanted: Precision) -> Precision:
     """A shared backbone stays in fp32: its rounding would be the same in all who share it, where no vote could cancel it, and the
     first layers' rounding is most of the whole's (an age member of `quick`: 0.037 with them in fp32, 0.14 with all in bf16)."""
-    return "fp32" if part is one.shared_backbone else wanted
+    return "fp32" if part is split.shared_backbone else wanted
 
 
 def _assemble(splits: Sequence[Split], call: Callable[[Split, Part], Call]) -> list[Runner]:
     """Runners that share the calls of the parts that they share."""
     calls: dict[Part, Call] = {}
-    for one in splits:
-        for part in one.parts:
+    for split in splits:
+        for part in split.parts:
             if part not in calls:
-                calls[part] = call(one, part)
+                calls[part] = call(split, part)
     return [
-        Runner(calls[one.tail], None if one.shared_backbone is None else calls[one.shared_backbone]) for one in splits
+        Runner(calls[split.tail], None if split.shared_backbone is None else calls[split.shared_backbone])
+        for split in splits
     ]
 
 

@@ -60,11 +60,11 @@ def write_onnx(parts: Mapping[Path, tuple[Member, Part]]) -> Iterator[Path]:
             if not name.endswith("num_batches_tracked")
         }
         trace = traces.get(part.kind)
-        if trace is None or not set(weights) <= {one.name for one in trace.graph.initializer}:
+        if trace is None or not set(weights) <= {tensor.name for tensor in trace.graph.initializer}:
             trace = traces[part.kind] = _trace(member, part)
-        for one in trace.graph.initializer:
-            if one.name in weights:
-                one.CopyFrom(from_array(weights[one.name], one.name))
+        for initial in trace.graph.initializer:
+            if initial.name in weights:
+                initial.CopyFrom(from_array(weights[initial.name], initial.name))
         copy = onnx.ModelProto()
         copy.CopyFrom(trace)
         try:
@@ -137,7 +137,7 @@ class Exports:
 
     def missing(self, splits: Sequence[Split]) -> dict[Path, tuple[Member, Part]]:
         """The exports that are not there, or not as they were written: file -> whose part."""
-        files = {self.path(part): (one.member, part) for one in splits for part in one.parts}
+        files = {self.path(part): (split.member, part) for split in splits for part in split.parts}
         return {path: whose for path, whose in files.items() if not self._whole(path)}
 
     def _whole(self, path: Path) -> bool:
@@ -150,7 +150,7 @@ class Exports:
             self._write_notes(path, {"sha256": self._files.sha256(path), "checks": {}})
             done(number, len(missing))
 
-    def difference(self, one: Split, engine: Engine, pixels: Pixels) -> float:
+    def difference(self, split: Split, engine: Engine, pixels: Pixels) -> float:
         """How far an engine's answers are from torch's in fp32 for the whole member.
 
         Looked up when these files were checked on as many photos before.
@@ -158,21 +158,21 @@ class Exports:
         Raises:
             EngineError: the engine cannot open an export.
         """
-        record, key = self.path(one.tail), self._key(one, engine)
+        record, key = self.path(split.tail), self._key(split, engine)
         known = self._checks(record)
         if known.get(key, {}).get("photos", 0) < len(pixels):
             (runner,) = open_runners(
-                [one],
+                [split],
                 engine,
                 self.path,
                 "cpu",
                 1,
             )
-            if one.member not in self._torch:
-                (reference,) = torch_runners([whole(one.member)], "cpu", "fp32")
-                self._torch[one.member] = reference(pixels)
-                check_numbers(one.member, self._torch[one.member])
-            answers, expected = runner(pixels), self._torch[one.member]
+            if split.member not in self._torch:
+                (reference,) = torch_runners([whole(split.member)], "cpu", "fp32")
+                self._torch[split.member] = reference(pixels)
+                check_numbers(split.member, self._torch[split.member])
+            answers, expected = runner(pixels), self._torch[split.member]
             same = answers.shape == expected.shape  # another shape is another network's export
             found = float(np.abs(answers - expected).max()) if same else float("inf")
             if not np.isfinite(found):
@@ -181,9 +181,9 @@ class Exports:
             self._write_notes(record, {"sha256": self._notes(record).get("sha256"), "checks": known})
         return float(known[key]["difference"])
 
-    def photos(self, one: Split, engine: Engine) -> int:
+    def photos(self, split: Split, engine: Engine) -> int:
         """On how many photos an engine was checked for a member."""
-        return int(self._checks(self.path(one.tail)).get(self._key(one, engine), {}).get("photos", 0))
+        return int(self._checks(self.path(split.tail)).get(self._key(split, engine), {}).get("photos", 0))
 
     def check(self, splits: Sequence[Split], engine: Engine, pixels: Callable[[Member], Pixels]) -> float:
         """Holds an engine to its tolerance for every member.
@@ -194,7 +194,7 @@ class Exports:
         Raises:
             EngineError: members whose answers differ by more, all at once.
         """
-        found = {one.member: self.difference(one, engine, pixels(one.member)) for one in splits}
+        found = {split.member: self.difference(split, engine, pixels(split.member)) for split in splits}
         limit = TOLERANCE[engine.precision]
         problems = [
             Problem(member.name, f"probabilities differ by up to {difference:.2g}; allowed: {limit:g}.")
@@ -209,9 +209,9 @@ class Exports:
             )
         return max(found.values(), default=0.0)
 
-    def _key(self, one: Split, engine: Engine) -> str:
+    def _key(self, split: Split, engine: Engine) -> str:
         """What a check holds for: the engine and its version, and the very files."""
-        files = [self._files.sha256(self.path(part))[:12] for part in one.parts] if engine.name != "torch" else []
+        files = [self._files.sha256(self.path(part))[:12] for part in split.parts] if engine.name != "torch" else []
         return " ".join([str(engine), version_of(RUNTIME[engine.name]), *files])
 
     def _notes(self, export: Path) -> dict[str, Any]:

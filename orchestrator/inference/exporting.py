@@ -77,7 +77,7 @@ def check_export(
     if folder.exists() and any(folder.iterdir()) and not (folder / CARD).is_file():
         wrong.add(ConfigError(f"--out {folder}: holds files that no export has made. Choose a new or empty folder."))
     if record.external:
-        names = ", ".join(one.name for one in record.external)
+        names = ", ".join(table.name for table in record.external)
         wrong.add(
             ConfigError(
                 f"{names}: an export holds networks, and without the tables from elsewhere {record.id} would give other answers. "
@@ -138,20 +138,20 @@ def export_ensemble(
     folder.mkdir(parents=True, exist_ok=True)
     members: list[dict[str, Any]] = []
     differences: dict[str, float] = {}
-    for one in splits:
-        member = one.member
+    for split in splits:
+        member = split.member
         name = f"{member.name.replace('/', '-')}.onnx"
         with atomic(folder / name) as temporary:
-            shutil.copyfile(exports.path(one.tail), temporary)
+            shutil.copyfile(exports.path(split.tail), temporary)
         pixels = sample[member.preprocess.geometry]
-        differences[name] = exports.difference(one, Engine("onnx"), pixels)
+        differences[name] = exports.difference(split, Engine("onnx"), pixels)
         members.append(
             {
                 "file": name, "task": member.task, "run": member.run, "fold": member.fold,
                 **asdict(member.preprocess.geometry), "backbone": member.backbone,
                 "sha256": sha256_of(folder / name), "weights_sha256": member.sha256,
                 "difference_from_torch": differences[name],
-                "checked_on_photos": exports.photos(one, Engine("onnx")),
+                "checked_on_photos": exports.photos(split, Engine("onnx")),
             }
         )  # fmt: skip
     package = Path(str(combining.__file__)).parent
@@ -185,7 +185,7 @@ def _files_of(folder: Path) -> set[str]:
     """The files that an export's card names; none where there is no card, or a damaged one."""
     try:
         card = json.loads((folder / CARD).read_text(encoding="utf-8"))
-        names = {one["file"] for one in card["members"]} | {
+        names = {member["file"] for member in card["members"]} | {
             *card["programs"],
             *card.get("detector", {}).get("files", ()),
         }
@@ -201,10 +201,12 @@ def _sample(predictor: Predictor, store: Path, photos: Sequence[Path]) -> dict[G
 
     if photos:
         found = (predictor.reader.read(path) for path in photos)
-        read = list(islice((one for one in found if not isinstance(one, str)), CHECK_PHOTOS))
+        read = list(islice((photo for photo in found if not isinstance(photo, str)), CHECK_PHOTOS))
         if not read:
             raise ConfigError(f"--photos: none of the {len(photos)} photos can be read.")
-        return {geometry: np.stack([one.pixels[geometry] for one in read]) for geometry in predictor.reader.geometries}
+        return {
+            geometry: np.stack([photo.pixels[geometry] for photo in read]) for geometry in predictor.reader.geometries
+        }
     stores = kept_stores(store, predictor.reader.geometries)
     sample = {}
     for geometry in predictor.reader.geometries:

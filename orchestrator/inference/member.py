@@ -116,7 +116,7 @@ class AnswerFunction(nn.Module):
     def forward(self, photos: Tensor) -> Tensor:
         """Class probabilities (N, C), float32, of pixels (N, H, W, 3), uint8, RGB, cropped and resized."""
         inputs = self._preprocess.normalise(photos)
-        return mean_over_views(self._views, inputs, lambda one: self._head.probabilities(self.network(one)))
+        return mean_over_views(self._views, inputs, lambda view: self._head.probabilities(self.network(view)))
 
 
 def check_numbers(member: Member, answers: NDArray[np.floating[Any]]) -> None:
@@ -150,13 +150,13 @@ def load_members(
     members: list[Member] = []
     problems: list[Problem] = []
     layouts = _Layouts()
-    for number, one in enumerate(files, start=1):
+    for number, member in enumerate(files, start=1):
         try:
-            members.append(_load(one, device, layouts))
+            members.append(_load(member, device, layouts))
         except DamagedError as error:
             problems.append(error.problem("damaged"))
         except (WorkspaceError, WeightsError) as error:
-            problems.append(Problem(str(one.folder), error.message))
+            problems.append(Problem(str(member.folder), error.message))
         loaded(number, len(files))
     if problems:
         raise WorkspaceError(f"{len(problems)} of the ensemble's {len(files)} members cannot be used:", problems)

@@ -40,14 +40,16 @@ def open_predictor(
     record = workspace.ensemble(name)
     workspace.check_answering(record.id)
     again = record.built_again()
-    for one in record.external:
-        check_file(record.folder / one.file, record.files[one.file], again)
+    for table in record.external:
+        check_file(record.folder / table.file, record.files[table.file], again)
     files = [
-        MemberFiles(one.task, one.run, one.fold, workspace.root / one.folder, one.sha256, one.function)
-        for one in record.members
+        MemberFiles(
+            member.task, member.run, member.fold, workspace.root / member.folder, member.sha256, member.function
+        )
+        for member in record.members
     ]
     members = load_members(files, device, loaded)
-    tables = [replace(read_external(record.folder / one.file), name=one.name) for one in record.external]
+    tables = [replace(read_external(record.folder / table.file), name=table.name) for table in record.external]
     weights = {task: record.members_a_run(task) for task in TASKS}
     combiner = read_combiner(record.combiner) if strategy is None else COMBINERS[strategy]()
     return record.id, start_predictor(

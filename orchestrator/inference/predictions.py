@@ -192,7 +192,7 @@ def choose_engines(
     ) as reading:  # as prediction reads: a face's box may depend on threads
         for photo in photos:
             known.append(reading.submit(predictor.reader.read, photo).result())
-            sample += [one for one in known[-1:] if not isinstance(one, str)]
+            sample += [photo for photo in known[-1:] if not isinstance(photo, str)]
             if len(sample) == CHECK_PHOTOS:
                 break
     if not sample:

@@ -143,7 +143,9 @@ class Predictor:
         batch = batch or self._batch_size(cascade)
         names = [name_of(photo, number) for number, photo in enumerate(photos)]
         # All at once: whether a name means one photo does not depend on batches.
-        rows = [np.where([isinstance(one, Path) for one in photos], table.rows(names), -1) for table in self.external]
+        rows = [
+            np.where([isinstance(photo, Path) for photo in photos], table.rows(names), -1) for table in self.external
+        ]
         starts = range(0, len(photos), batch)
         # On a CPU decoding shares the members' threads; a GPU's single thread must not wait for it.
         with ThreadPoolExecutor(runtime.threads, initializer=one_thread) as decoders:
@@ -156,7 +158,7 @@ class Predictor:
                         first = starts[number + len(ahead)]
                         ahead.append(self._reading(pool, photos, range(first, min(first + batch, len(photos))), known))
                     results = [future.result() for future in ahead.popleft()]
-                    if not skip_unreadable and any(isinstance(one, str) for one in results):
+                    if not skip_unreadable and any(isinstance(result, str) for result in results):
                         # The others are read for their reasons alone: the pixels of a large folder would fill the memory.
                         reasons = [_reason(result) for result in results]
                         while ahead:
@@ -164,7 +166,7 @@ class Predictor:
                         rest = photos[start + len(reasons) :]
                         reasons += pool.map(lambda photo: _reason(self.reader.read(photo)), rest)
                         self._refuse(names, start, reasons)
-                    prepared = [one for one in results if not isinstance(one, str)]
+                    prepared = [result for result in results if not isinstance(result, str)]
                     pending = runtime.begin(stacked(prepared), cascade, self.combiner) if prepared else None
                     asked.append((start, results, pending))
                     if len(asked) > 1:  # one batch is always under way while another is waited for
@@ -172,8 +174,9 @@ class Predictor:
                 while asked:
                     yield self._answer(photos, rows, *asked.popleft())
             finally:  # an error, or a caller who goes away: nobody waits for the rest
-                for future in (one for batch_ahead in ahead for one in batch_ahead):
-                    future.cancel()
+                for futures in ahead:
+                    for future in futures:
+                        future.cancel()
                 for _, _, pending in asked:
                     if pending is not None:
                         pending.cancel()
@@ -222,8 +225,8 @@ class Predictor:
             results: of reading the stretch.
             pending: the members' answers to those that were read; None where none was.
         """
-        there = np.flatnonzero([not isinstance(one, str) for one in results])
-        failed = {row: one for row, one in enumerate(results) if isinstance(one, str)}
+        there = np.flatnonzero([not isinstance(result, str) for result in results])
+        failed = {row: result for row, result in enumerate(results) if isinstance(result, str)}
         order = np.full(len(results), -1)
         order[there] = np.arange(len(there))
         read = [photos[start + row] for row in there.tolist()]
@@ -237,7 +240,7 @@ class Predictor:
             combined = self.combiner.combine(answers)
             if self.external:
                 changed = self.combiner.combine(of_members).label != combined.label
-        faces = [one.face_found for one in results if not isinstance(one, str)]
+        faces = [result.face_found for result in results if not isinstance(result, str)]
         return Batch(read, answers, combined, failed, order.tolist(), faces, changed)
 
 

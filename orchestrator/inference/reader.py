@@ -40,7 +40,7 @@ class Prepared:
 
 def stacked(photos: Sequence[Prepared]) -> Pixels:
     """The pixels of several photos, at least one, in their order."""
-    return {geometry: np.stack([one.pixels[geometry] for one in photos]) for geometry in photos[0].pixels}
+    return {geometry: np.stack([photo.pixels[geometry] for photo in photos]) for geometry in photos[0].pixels}
 
 
 @dataclass(frozen=True, eq=False)

@@ -66,8 +66,9 @@ class Pending:
 
     def cancel(self) -> None:
         """Nobody waits for them any more: calls that have not begun are not made."""
-        for call in (one for calls in self._calls for one in calls):
-            call.cancel()
+        for calls in self._calls:
+            for call in calls:
+                call.cancel()
 
     def answers(self) -> Answers:
         """Waits for them; a member that was not asked abstains.
@@ -75,7 +76,9 @@ class Pending:
         Raises:
             WorkspaceError: a member answers with what is no number.
         """
-        stretches = [{place: one for call in calls for place, one in call.result().items()} for calls in self._calls]
+        stretches = [
+            {place: answer for call in calls for place, answer in call.result().items()} for calls in self._calls
+        ]
         voters: list[Voter] = []
         arrays: list[NDArray[np.float32]] = []
         for place, member in enumerate(self._members):
@@ -166,7 +169,7 @@ class Runtime:
                 [place],
                 {runner.shared_backbone or runner.tail} | ({member.task} if cascade is not None else set()),
             )
-            for team in [one for one in teams if one.ties & ties]:
+            for team in [team for team in teams if team.ties & ties]:
                 teams.remove(team)
                 places, ties = places + team.places, ties | team.ties
             teams.append(Team(sorted(places), ties))

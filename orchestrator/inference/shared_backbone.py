@@ -155,11 +155,11 @@ def _divide(members: Sequence[Member]) -> dict[Member, Split]:
             groups.setdefault(key, []).append(member)
         first = leaves[:-minus_length]
         try:
-            shared = [one for key, some in groups.items() for one in _share(some, first, leaves, key)]
+            shared = [shared_part for key, some in groups.items() for shared_part in _share(some, first, leaves, key)]
         except _EntangledError:
             continue
         if shared:
-            return {one.member: one for one in shared}
+            return {part.member: part for part in shared}
         tries += 1
         if tries == TRIES:
             break
@@ -271,10 +271,10 @@ def _share(members: Sequence[Member], first: Sequence[str], leaves: Sequence[str
     Raises:
         _EntangledError: the border runs through a module that is no plain sequence.
     """
-    one = members[0]
-    backbone, _ = _cut(one, first, leaves)
+    first_member = members[0]
+    backbone, _ = _cut(first_member, first, leaves)
     owns = {member: _cut(member, first, leaves)[1] for member in members}
-    photos = _noise(one)
+    photos = _noise(first_member)
     try:
         with torch.inference_mode():
             features = backbone(photos)
@@ -283,8 +283,8 @@ def _share(members: Sequence[Member], first: Sequence[str], leaves: Sequence[str
     fit = [member for member in members if _fits(member, owns[member], features, photos)]
     if len(fit) < 2:
         return []
-    body = digest_of([one.backbone, one.preprocess.as_dict(), first[-1]])[:16]
-    shared = Part(backbone, whole(one).tail.example, ("photos", "features"), key[:16], body)
+    body = digest_of([first_member.backbone, first_member.preprocess.as_dict(), first[-1]])[:16]
+    shared = Part(backbone, whole(first_member).tail.example, ("photos", "features"), key[:16], body)
     example, names = torch.zeros(2, *features.shape[1:]), ("features", "probabilities")
     splits = []
     for member in fit:

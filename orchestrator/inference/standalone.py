@@ -125,7 +125,7 @@ def _card(here: Path) -> dict[str, Any]:
 
 def _networks(card: dict[str, Any]) -> dict[str, str]:
     """File -> sha256 of the networks that a card names."""
-    found: dict[str, str] = {one["file"]: one["sha256"] for one in card["members"]}
+    found: dict[str, str] = {member["file"]: member["sha256"] for member in card["members"]}
     found |= card.get("detector", {}).get("sha256", {})
     return found
 

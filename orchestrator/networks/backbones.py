@@ -123,12 +123,12 @@ def _check_sight(name: str, built: tuple[int, int], size: tuple[int, int], small
     blind, patch = _seen(name, built, size)
     if not blind.matters:
         return
-    lost = [counted(one, word) for one, word in ((blind.rows, "row"), (blind.columns, "column")) if one]
+    lost = [counted(pixels, word) for pixels, word in ((blind.rows, "row"), (blind.columns, "column")) if pixels]
     sizes = []
     for key, side, unseen, step in (("height", height, blind.rows, 0), ("width", width, blind.columns, 1)):
         if unseen:
             near = [side - unseen] * (side - unseen >= 16) + ([side - unseen + patch[step]] if patch else [])
-            sizes.append(" or ".join(f"--set {key}={one}" for one in near) or f"another {key}")
+            sizes.append(" or ".join(f"--set {key}={size}" for size in near) or f"another {key}")
     fits = (
         f"Sizes that fit: {', and '.join(sizes)}." if not small else "Choose another small_size, or small_epochs = 0."
     )
@@ -257,7 +257,7 @@ def freeze_stages(model: Any, stages: int) -> list[nn.Module]:
     return [
         module
         for module in model.modules()
-        if (own := list(module.parameters(recurse=False))) and not any(one.requires_grad for one in own)
+        if (own := list(module.parameters(recurse=False))) and not any(parameter.requires_grad for parameter in own)
     ]
 
 

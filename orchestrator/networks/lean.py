@@ -38,7 +38,7 @@ def _disable(
 ) -> Any:
     """torch's own `disable`, found when what it makes is called first."""
     if fn is None:
-        return lambda one: _disable(one, recursive, reason, **more)
+        return lambda function: _disable(function, recursive, reason, **more)
     real: list[Callable[..., Any]] = []
 
     @functools.wraps(fn)

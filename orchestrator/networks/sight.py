@@ -100,14 +100,14 @@ class _Trial:
 def _wake(model: nn.Module, generator: torch.Generator) -> None:
     """Gives every parameter that is one number throughout others around it, and around 0 by its fan-in where that is 0."""
     with torch.no_grad():
-        for one in model.parameters():
-            first = one.flatten()[0]
-            if not one.is_floating_point() or not bool((one == first).all()):
+        for parameter in model.parameters():
+            first = parameter.flatten()[0]
+            if not parameter.is_floating_point() or not bool((parameter == first).all()):
                 continue
-            noise = torch.randn(one.shape, generator=generator)
-            zero = first == 0 and one.numel() > 1
-            spread = (one[0].numel() if one.ndim > 1 else 100) ** -0.5
-            one.copy_(noise * spread if zero else 1 + 0.1 * noise)
+            noise = torch.randn(parameter.shape, generator=generator)
+            zero = first == 0 and parameter.numel() > 1
+            spread = (parameter[0].numel() if parameter.ndim > 1 else 100) ** -0.5
+            parameter.copy_(noise * spread if zero else 1 + 0.1 * noise)
 
 
 def patch_of(model: Any) -> tuple[int, int] | None:

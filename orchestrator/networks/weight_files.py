@@ -77,9 +77,9 @@ def read_weights(path: Path, own: Collection[str]) -> dict[str, Tensor]:
         start = _common(list(largest))
         return {key.removeprefix(start): value for key, value in largest.items()}
     fits = [(place, prefix, state) for fitting, place, prefix, state in rated if fitting == best]
-    meant = min(fits, key=lambda one: _rank(one[0]))
+    meant = min(fits, key=lambda fit: _rank(fit[0]))
     rivals = [
-        one for one in fits if one is not meant and _rank(one[0]) == _rank(meant[0]) and not _same(one, meant, own)
+        fit for fit in fits if fit is not meant and _rank(fit[0]) == _rank(meant[0]) and not _same(fit, meant, own)
     ]
     if rivals:
         names = ", ".join(f"'{'.'.join([*place, prefix])}'" for place, prefix, _ in [meant, *rivals])
@@ -102,10 +102,10 @@ def _rank(place: tuple[str, ...]) -> int:
 
 
 def _same(
-    one: tuple[Any, str, Mapping[str, Tensor]], other: tuple[Any, str, Mapping[str, Tensor]], own: Collection[str]
+    fit: tuple[Any, str, Mapping[str, Tensor]], other: tuple[Any, str, Mapping[str, Tensor]], own: Collection[str]
 ) -> bool:
     """Whether two networks hold the same numbers: some wrappers keep one network under two names."""
-    (_, here, left), (_, there, right) = one, other
+    (_, here, left), (_, there, right) = fit, other
     return all(
         torch.equal(left[here + key], right[there + key]) for key in own if here + key in left and there + key in right
     )
@@ -115,11 +115,11 @@ def _networks(value: Any, place: tuple[str, ...]) -> Iterator[tuple[tuple[str, .
     """Every dictionary of tensors in a file's content, and where it lies."""
     if not isinstance(value, Mapping) or len(place) > DEPTH:
         return
-    tensors = {str(key): one for key, one in value.items() if isinstance(one, Tensor)}
+    tensors = {str(key): tensor for key, tensor in value.items() if isinstance(tensor, Tensor)}
     if tensors:
         yield place, tensors
-    for key, one in value.items():
-        yield from _networks(one, (*place, str(key)))
+    for key, item in value.items():
+        yield from _networks(item, (*place, str(key)))
 
 
 def _prefixes(state: Mapping[str, Tensor], own: Collection[str]) -> set[str]:

@@ -112,7 +112,7 @@ def check_left(
         learnt = {"all photos": left}
     else:
         fold = plan.folds(photos.table["person"])
-        learnt = {f"fold {one}": left & (fold != one) for one in range(folds_used or plan.k)}
+        learnt = {f"fold {number}": left & (fold != number) for number in range(folds_used or plan.k)}
     bare = [name for name, rows in learnt.items() if not rows.any()]
     if bare and recipe.drop_people:
         raise ConfigError(

@@ -35,7 +35,7 @@ def resolve_plan(settings: Settings, task: str, folds: Sequence[int] = (), base:
     k, seed, folds_used = 5, 0, settings.folds_used
     if Workspace.is_at(settings.workspace):
         workspace = Workspace(settings.workspace)
-        names = [name for one in (task, *TASKS) if (name := workspace.current(one))] if base is None else []
+        names = [name for candidate in (task, *TASKS) if (name := workspace.current(candidate))] if base is None else []
         if base is not None or names:
             run = base or workspace.run(names[0])
             k, seed = (run.plan["k"], run.plan["seed"]) if run.plan else (0, 0)

@@ -85,7 +85,9 @@ def load_recipes(
             "of the run it starts from" if task not in names and bases and task in bases else names.get(task, "quick")
         )
         found, recipe = _validate(specialists[task], value, name, changes)
-        problems += [one for one in found if task not in broken or one.kind in ("unknown_key", "wrong_value")]
+        problems += [
+            problem for problem in found if task not in broken or problem.kind in ("unknown_key", "wrong_value")
+        ]
         if recipe is not None:
             recipes[task] = recipe
     if problems:
@@ -97,8 +99,8 @@ def load_recipes(
 def _merged(problems: Sequence[Problem]) -> list[Problem]:
     """One problem where several specialists have the same."""
     places: dict[tuple[str, str, str], dict[str, None]] = {}
-    for one in problems:
-        places.setdefault((one.what, one.fix, one.kind), {})[one.where] = None
+    for problem in problems:
+        places.setdefault((problem.what, problem.fix, problem.kind), {})[problem.where] = None
     return [Problem(", ".join(where), what, fix, kind) for (what, fix, kind), where in places.items()]
 
 
@@ -190,8 +192,12 @@ def _validate(
     try:
         recipe = Recipe.model_validate(values)
     except ValidationError as error:
-        return [_problem(specialist.name, name, one, changes) for one in error.errors()], None
-    problems = [replace(one, where=f"{specialist.name} recipe {name}") for one in lint(specialist, recipe) if one.fatal]
+        return [_problem(specialist.name, name, fault, changes) for fault in error.errors()], None
+    problems = [
+        replace(problem, where=f"{specialist.name} recipe {name}")
+        for problem in lint(specialist, recipe)
+        if problem.fatal
+    ]
     for change in (
         changes if recipe.train == "head" else ()
     ):  # what comes from the specialist's defaults is not meant by anybody

@@ -56,7 +56,7 @@ class Range:
     @property
     def whole(self) -> bool:
         """Whether its numbers are whole ones."""
-        return all(isinstance(one, int) for one in (self.low, self.high, self.step or 1))
+        return all(isinstance(bound, int) for bound in (self.low, self.high, self.step or 1))
 
     def nice(self, value: float) -> float:
         """A drawn number as it goes into a recipe: three digits, within the range."""
@@ -151,7 +151,9 @@ class Space:
                 if not any(_loads(load, [*words, *others]) for others in beside):
                     # What the base recipe has wrong comes with every choice; what a choice has wrong stands in the space.
                     own = {f"--set {task}.{word}": f"the space: {word}" for word in words}
-                    problems += [replace(one, where=own.get(one.where, one.where)) for one in error.problems]
+                    problems += [
+                        replace(problem, where=own.get(problem.where, problem.where)) for problem in error.problems
+                    ]
                     if not error.problems:
                         wrong.add(error)
         wrong.raise_if_any()
@@ -290,16 +292,16 @@ def _choice(name: str, value: list[Any], settings: Sequence[str]) -> Choice:
     """An axis of choices; raises ValueError likewise."""
     if not value:
         raise ValueError("no choices; write at least two.")
-    groups = all(isinstance(one, dict) for one in value)
+    groups = all(isinstance(option, dict) for option in value)
     if name not in settings and not groups:
         raise ValueError(
             f"there is no such setting.{nearest(name, settings)} Choices that are tables, each of several settings, may be "
             "called anything."
         )
     options: dict[str, tuple[str, ...]] = {}
-    for one in value:
+    for option in value:
         linked = groups and name not in ("sample_factor",)
-        pairs = one if linked else {name: one}
+        pairs = option if linked else {name: option}
         unknown = [key for key in pairs if key not in settings]
         if unknown:
             raise ValueError(f"there is no setting '{unknown[0]}'.{nearest(unknown[0], settings)}")
@@ -314,11 +316,11 @@ def _range(value: Mapping[str, Any]) -> Range:
     if unknown:
         raise ValueError(f"a range has no '{unknown[0]}'; allowed: low, high, log, step.")
     low, high, log, step = value.get("low"), value.get("high"), value.get("log", False), value.get("step")
-    numbers = [one for one in (low, high, step) if one is not None]
+    numbers = [number for number in (low, high, step) if number is not None]
     if (
         low is None
         or high is None
-        or not all(isinstance(one, int | float) and not isinstance(one, bool) for one in numbers)
+        or not all(isinstance(number, int | float) and not isinstance(number, bool) for number in numbers)
     ):
         raise ValueError("a range needs numbers: { low = 1e-4, high = 1e-2, log = true }.")
     if not all(map(math.isfinite, numbers)):

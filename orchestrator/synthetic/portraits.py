@@ -243,6 +243,6 @@ def _shade(colour: Any, factor: float) -> Colour:
     return red, green, blue
 
 
-def _mix(one: Any, other: Any, share: float) -> Colour:
-    red, green, blue = (int(a * (1 - share) + b * share) for a, b in zip(one, other, strict=True))
+def _mix(colour: Any, other: Any, share: float) -> Colour:
+    red, green, blue = (int(a * (1 - share) + b * share) for a, b in zip(colour, other, strict=True))
     return red, green, blue

@@ -80,5 +80,5 @@ def raise_if_cancelled(reasons: Sequence[Cancel]) -> None:
     Raises:
         CancelledError: there is one.
     """
-    for one in reasons:
-        one.check()
+    for reason in reasons:
+        reason.check()

@@ -76,22 +76,22 @@ def uphill(model: nn.Module, parameters: Iterable[Tensor], rho: float) -> Iterat
         parameters: those that learn.
         rho: length of the step, over all parameters together.
     """
-    moved = [one for one in parameters if one.grad is not None]
-    length = torch.stack([one.grad.norm() for one in moved if one.grad is not None]).norm()
-    before = [one.detach().clone() for one in moved]
-    norms = [one for one in model.modules() if isinstance(one, _BatchNorm) and one.training]
-    momenta = [one.momentum for one in norms]
+    moved = [parameter for parameter in parameters if parameter.grad is not None]
+    length = torch.stack([parameter.grad.norm() for parameter in moved if parameter.grad is not None]).norm()
+    before = [parameter.detach().clone() for parameter in moved]
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.training]
+    momenta = [norm.momentum for norm in norms]
     with torch.no_grad():
-        for one in moved:
-            one.add_(one.grad * (rho / (length + 1e-12)))
+        for parameter in moved:
+            parameter.add_(parameter.grad * (rho / (length + 1e-12)))
     for norm in norms:
         norm.momentum = 0.0
     try:
         yield
     finally:
         with torch.no_grad():
-            for one, old in zip(moved, before, strict=True):
-                one.copy_(old)
+            for parameter, old in zip(moved, before, strict=True):
+                parameter.copy_(old)
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
 
