@@ -338,7 +338,7 @@ class Workspace:
             WorkspaceError: there is none.
             DamagedError: its record, or what says which is current, is damaged.
         """
-        asked, name = name, name or self.current("ensemble")
+        given, name = name, name or self.current("ensemble")
         if name is None:
             make = orch("ensemble", "--strategy", "soft", workspace=self.root)
             if self.ensembles():
@@ -347,7 +347,7 @@ class Workspace:
                     f"{self.root}: no ensemble is the current one ({path} is missing): {self.without_current('ensemble')}"
                 )
             raise WorkspaceError(f"{self.root}: there is no ensemble yet. `{make}` makes one.")
-        folder = self.ensemble_folder(name) if asked else self.root / name
+        folder = self.ensemble_folder(name) if given else self.root / name
         tables = [Path(f"{folder}.damaged") / path.name for path in sorted(folder.glob("external-*.parquet"))]
         words = [word for path in tables for word in ("--with", shown(path))]
         make = orch("ensemble", "--strategy", name.partition("-")[0], *words, workspace=self.root)

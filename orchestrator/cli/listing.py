@@ -56,13 +56,13 @@ def chosen_facts(facts: list[dict[str, Any]], where: str, sort: str) -> tuple[li
     numbers = {key for row in facts for key, value in row.items() if isinstance(value, float)}
     conditions = conditions_of(where, keys, numbers)
     found = [row for row in facts if all(condition.holds(row) for condition in conditions)]
-    asked = list(dict.fromkeys(condition.key for condition in conditions))
-    return in_order(found, sort, keys) if sort else found, asked
+    named = list(dict.fromkeys(condition.key for condition in conditions))
+    return in_order(found, sort, keys) if sort else found, named
 
 
-def print_list(found: list[tuple[RunRecord, dict[str, Any]]], asked: Sequence[str]) -> None:
+def print_list(found: list[tuple[RunRecord, dict[str, Any]]], named: Sequence[str]) -> None:
     """The table of runs and their facts; keys that were asked for have a column."""
-    told = [key for key in asked if key not in SHOWN]
+    told = [key for key in named if key not in SHOWN]
     columns = ("run", "recipe", "backbone", "seed", "folds", "plan", "macro F1", "state", "created", "tags")
     # The backbone is the longest, and is told by the recipe's name.
     table = grid("", *columns, *told, keep=("macro F1", "state", "folds", *told, "recipe", "seed", "plan"))

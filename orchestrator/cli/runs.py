@@ -58,7 +58,7 @@ def list_runs(
     runs = {run.id: run for run in records}
     current, settings = current_runs(place, records, wrong), bool(where or sort)
     facts = [facts_beside(run, current.get(run.task), wrong, settings) for run in records]
-    found, asked = chosen_facts(facts, where, sort)
+    found, named = chosen_facts(facts, where, sort)
     if json:
         emit(
             [
@@ -72,7 +72,7 @@ def list_runs(
             ]
         )
     else:
-        print_list([(runs[facts["run"]], facts) for facts in found], asked)
+        print_list([(runs[facts["run"]], facts) for facts in found], named)
         if not runs and not wrong:
             say(f"no runs yet: `{orch('train-all', '--data', 'DIR', workspace=workspace)}` trains some.")
         elif not found and runs:

@@ -150,7 +150,7 @@ def _print_sweep(found: Sweep) -> None:
     from orchestrator.cli.comparison import next_step
 
     table = grid(
-        f"{found.name}: {found.ended} of {found.asked} trials", "trial", "run", "macro F1", "state", "changes",
+        f"{found.name}: {found.ended} of {found.requested} trials", "trial", "run", "macro F1", "state", "changes",
         keep=("macro F1", "changes", "run"), text=("changes", "state"),
     )  # fmt: skip
     table.add_row("-", found.reference.id, share(found.reference_score), "complete", "(the recipe as it is)")

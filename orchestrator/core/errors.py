@@ -259,19 +259,19 @@ def nearest(word: str, allowed: Iterable[str], cutoff: float = 0.65, most: int =
     is much further away than the nearest is left out. Below the cut-off (of difflib's ratio) words have letters in common and
     nothing else: `learning_rate` is no `drop_rate`, `macro_f1` no `crop`.
     """
-    asked, plain = _plain(word), {option: _plain(option) for option in allowed}
-    matcher, share = difflib.SequenceMatcher(b=asked), {}
+    wanted, plain = _plain(word), {option: _plain(option) for option in allowed}
+    matcher, share = difflib.SequenceMatcher(b=wanted), {}
     for option, other in plain.items():
         matcher.set_seq1(other)
         if matcher.real_quick_ratio() >= cutoff:
             share[option] = matcher.ratio()
-    begun = {option for option, other in plain.items() if len(asked) > 1 and other.startswith(asked)}
+    begun = {option for option, other in plain.items() if len(wanted) > 1 and other.startswith(wanted)}
     best = max(share.values(), default=0.0)
     if best < SAME and begun:
         found = sorted(begun, key=lambda option: (len(option), option))
     else:
         near = [option for option, ratio in share.items() if ratio >= max(cutoff, best - FURTHER)]
-        found = sorted(near, key=lambda option: (-share[option], -_begins_alike(plain[option], asked), option))
+        found = sorted(near, key=lambda option: (-share[option], -_begins_alike(plain[option], wanted), option))
     words = " or ".join(f"'{name}'" for name in found[:most])
     return f" Did you mean {words}?" if found else ""
 

@@ -12,7 +12,7 @@ from orchestrator.core.events import Listener
 from orchestrator.experiments.points import grid_points, settings_of
 from orchestrator.experiments.tags import tag
 from orchestrator.pipeline.inputs import Inputs, read_inputs
-from orchestrator.pipeline.preparation import Work, pixels_of
+from orchestrator.pipeline.preparation import RunJob, pixels_of
 from orchestrator.pipeline.retraining import base_run, log_base, resolve_plan
 from orchestrator.pipeline.run_plans import RunPlan
 from orchestrator.pipeline.settings import Settings
@@ -70,33 +70,35 @@ def train_points(
     started, task = time.monotonic(), specialist.name
     settings = resolve_plan(settings, task)
     base = base or base_run(settings.workspace, task, None)
-    asked, wrong = settings_of(settings, specialist, points, base), Mistakes()
+    settings_of_points, wrong = settings_of(settings, specialist, points, base), Mistakes()
     log_base(base, settings)
     made_from: list[Inputs] = []
-    for settings_of_point in asked:
+    for point_settings in settings_of_points:
         first = not made_from
         with wrong.kept():
             data = None if first else made_from[0].data  # points differ in the recipe alone
-            made_from.append(read_inputs(settings_of_point, {task: specialist}, base, data))
+            made_from.append(read_inputs(point_settings, {task: specialist}, base, data))
     wrong.raise_if_any()
     folds = len(made_from[0].data.folds)
-    log.info(f"{counted(len(asked), 'combination')} of {counted(folds, 'fold')} each.")
-    works: list[Work] = []
+    log.info(f"{counted(len(settings_of_points), 'combination')} of {counted(folds, 'fold')} each.")
+    run_jobs: list[RunJob] = []
     runs: list[RunRecord] = []
-    for settings_of_point, inputs in zip(asked, made_from, strict=True):
-        plan = RunPlan(settings_of_point, inputs, task, base, make_current="never", members=len(asked) * folds)
+    for point_settings, inputs in zip(settings_of_points, made_from, strict=True):
+        plan = RunPlan(
+            point_settings, inputs, task, base, make_current="never", members=len(settings_of_points) * folds
+        )
         run = plan.find()
         if run is not None and run.complete:
-            log.info(f"{run.id} has {_words(settings_of_point, task)} already.")
+            log.info(f"{run.id} has {_words(point_settings, task)} already.")
         else:
-            pixels = pixels_of(settings_of_point, inputs, {task}, listen)[
+            pixels = pixels_of(point_settings, inputs, {task}, listen)[
                 task
             ]  # before any run is written: a photo may be damaged
             run = plan.find_or_begin()
-            works.append(Work(settings_of_point, specialist, inputs, run, pixels))
+            run_jobs.append(RunJob(point_settings, specialist, inputs, run, pixels))
         tag(run, tags)
         runs.append(run)
-    return train_runs(runs, works, listen, started)
+    return train_runs(runs, run_jobs, listen, started)
 
 
 def _words(settings: Settings, task: str) -> str:

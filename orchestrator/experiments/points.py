@@ -93,7 +93,7 @@ def settings_of(
     Raises:
         ConfigError: everything that no recipe can have.
     """
-    task, asked, seen = specialist.name, list[Settings](), set[str]()
+    task, found, seen = specialist.name, list[Settings](), set[str]()
     problems: dict[Problem, None] = {}  # each once, though it spoils many combinations
     bases = {task: Recipe.model_validate(base.recipe)} if base else None
     for point in points:
@@ -111,7 +111,7 @@ def settings_of(
             continue
         if recipe.digest() not in seen:  # two spellings of one setting are one run
             seen.add(recipe.digest())
-            asked.append(changed)
+            found.append(changed)
     if problems:
         raise ConfigError(f"{counted(len(problems), 'mistake')} in the settings:", list(problems))
-    return asked
+    return found

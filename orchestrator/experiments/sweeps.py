@@ -28,7 +28,7 @@ from orchestrator.experiments.comparing import Comparison, compare_runs
 from orchestrator.experiments.search import COMPLETE, FAILED, PRUNED, Search, Trial, thresholds_of
 from orchestrator.experiments.tags import tag
 from orchestrator.pipeline.inputs import Inputs, read_inputs
-from orchestrator.pipeline.preparation import Work, pixels_of
+from orchestrator.pipeline.preparation import RunJob, pixels_of
 from orchestrator.pipeline.retraining import base_run, log_base, resolve_plan
 from orchestrator.pipeline.run_plans import RunPlan
 from orchestrator.pipeline.settings import Settings
@@ -55,7 +55,7 @@ class Sweep:
         reference: the run of the recipe as it is, which trials are held against.
         reference_score: its out-of-fold macro F1.
         trials: all so far.
-        asked: how many were asked for.
+        requested: how many trials there are to be.
         importance: axis -> share of the differences that it explains; empty for too few trials.
         comparison: the best trial's run held against the reference; None where no trial is complete, where the best one is the
             recipe as it is, or where its run was deleted.
@@ -67,7 +67,7 @@ class Sweep:
     reference: RunRecord
     reference_score: float
     trials: list[Trial]
-    asked: int
+    requested: int
     importance: Mapping[str, float]
     comparison: Comparison | None
     seconds: float
@@ -107,7 +107,7 @@ class Sweep:
         best = self.best
         return {
             "sweep": self.name, "reference": {"run": self.reference.id, "macro_f1": self.reference_score},
-            "asked": self.asked, "ended": self.ended, "out_of_time": self.out_of_time,
+            "requested": self.requested, "ended": self.ended, "out_of_time": self.out_of_time,
             "seconds": self.seconds, "importance": dict(self.importance),
             "best": None if best is None else best.number,
             "comparison": None if self.comparison is None else self.comparison.as_dict()["runs"][1:],
@@ -225,12 +225,12 @@ class _Rounds:
                 late = True
                 log.info(f"the time is over: {len(ended)} of {counted(min(count, most), 'trial')} ended.")
                 break
-            asked = self.search.ask(min(at_once, count - len(ended)))
-            if not asked:
+            drawn = self.search.ask(min(at_once, count - len(ended)))
+            if not drawn:
                 log.info("every point of the space is tried.")
                 break
-            self._round(asked, ended if prune else [], reference.threads)
-            self._tell(asked, min(count, most))
+            self._round(drawn, ended if prune else [], reference.threads)
+            self._tell(drawn, min(count, most))
         trials = self.search.trials
         result = Sweep(
             name, reference, _score(self.inputs.workspace, reference, self.specialist), trials, count,
@@ -247,13 +247,13 @@ class _Rounds:
         pair = [reference, self.inputs.workspace.run(best.run)]
         return replace(result, comparison=compare_runs(self.inputs.workspace, pair, self.specialist))
 
-    def _tell(self, asked: Sequence[Trial], count: int) -> None:
+    def _tell(self, drawn: Sequence[Trial], count: int) -> None:
         """How a round ended, and how the search stands."""
         trials = self.search.trials
         whole = [trial for trial in trials if trial.score is not None]
         best = max(whole, key=lambda trial: (trial.score, -trial.number), default=None)
         so_far = f"; best so far {best.score:.4f} (trial {best.number})" if best is not None else ""
-        for trial in (trials[each.number] for each in asked):
+        for trial in (trials[each.number] for each in drawn):
             how = f"macro F1 {trial.score:.4f}" if trial.score is not None else trial.state
             log.info(f"trial {trial.number} ({' '.join(trial.changes)}): {how}")
         ended = sum(trial.state in (COMPLETE, PRUNED, FAILED) for trial in trials)
@@ -266,46 +266,46 @@ class _Rounds:
         if run is None or not run.complete:
             pixels = pixels_of(settings, inputs, {task}, self.listen)[task]
             run = self._run(settings, inputs, together=1)
-            work = Work(settings, self.specialist, inputs, run, pixels)
-            report = train_runs([run], [work], self.listen, time.monotonic())
+            run_job = RunJob(settings, self.specialist, inputs, run, pixels)
+            report = train_runs([run], [run_job], self.listen, time.monotonic())
             report.raise_if_cancelled()
             if report.failures:
                 raise TrainingError("\n".join(report.failures.values()))
         log.info(f"{run.id} is the recipe as it is{self.at}, which trials are held against.")
         return run
 
-    def _round(self, asked: Sequence[Trial], ended: Sequence[Trial], threads: int) -> None:
+    def _round(self, drawn: Sequence[Trial], ended: Sequence[Trial], threads: int) -> None:
         """Trains some trials: their first folds together, then the others of those that were not pruned."""
-        ready: list[tuple[Trial, Work]] = []
-        works: dict[str, Work] = {}
-        for trial in asked:
+        ready: list[tuple[Trial, RunJob]] = []
+        run_jobs: dict[str, RunJob] = {}
+        for trial in drawn:
             try:
-                work = self._work(trial, len(asked), ended, threads)
+                run_job = self._work(trial, len(drawn), ended, threads)
             except OrchestratorError as error:  # a point whose settings cannot go together, or weights out of reach
                 self.search.tell(replace(trial, state=FAILED, why=str(error)))
                 log.info(f"trial {trial.number} ({' '.join(trial.changes)}) cannot be: {error}")
                 continue
-            work = works.setdefault(work.run.id, work)  # two trials may draw one point, which is one run
-            self.search.note_run(trial.number, work.run.id)
-            ready.append((trial, work))
+            run_job = run_jobs.setdefault(run_job.run.id, run_job)  # two trials may draw one point, which is one run
+            self.search.note_run(trial.number, run_job.run.id)
+            ready.append((trial, run_job))
         first = train_runs(
-            [work.run for work in works.values()],
-            [replace(work, only=tuple(work.run.own_folds[:1])) for work in works.values()],
+            [run_job.run for run_job in run_jobs.values()],
+            [replace(run_job, only=tuple(run_job.run.own_folds[:1])) for run_job in run_jobs.values()],
             self.listen, time.monotonic(),
         )  # fmt: skip
         first.raise_if_cancelled()  # before the trials' ends are told: the same search goes on with them
         stopped = {run for run, _ in [*first.failures, *first.pruned]}
         rest = [
-            replace(work, pruning_thresholds={})
-            for name, work in works.items()
-            if name not in stopped and len(work.run.own_folds) > 1
+            replace(run_job, pruning_thresholds={})
+            for name, run_job in run_jobs.items()
+            if name not in stopped and len(run_job.run.own_folds) > 1
         ]
-        second = train_runs([work.run for work in rest], rest, self.listen, time.monotonic())
+        second = train_runs([run_job.run for run_job in rest], rest, self.listen, time.monotonic())
         second.raise_if_cancelled()
-        for trial, work in ready:
-            self.search.tell(self._end(trial, work, first, second))
+        for trial, run_job in ready:
+            self.search.tell(self._end(trial, run_job, first, second))
 
-    def _work(self, trial: Trial, together: int, ended: Sequence[Trial], threads: int) -> Work:
+    def _work(self, trial: Trial, together: int, ended: Sequence[Trial], threads: int) -> RunJob:
         task = self.specialist.name
         own = [f"{task}.{word}" for word in trial.changes]
         settings = replace(self.settings, changes=[*self.settings.changes, *own])
@@ -314,7 +314,7 @@ class _Rounds:
         run = self._run(settings, inputs, together, threads)
         recipe = inputs.recipes[task]
         pruning_thresholds = thresholds_of(ended, recipe.epochs, recipe.evaluate_every)
-        return Work(settings, self.specialist, inputs, run, pixels, pruning_thresholds=pruning_thresholds)
+        return RunJob(settings, self.specialist, inputs, run, pixels, pruning_thresholds=pruning_thresholds)
 
     def _run(self, settings: Settings, inputs: Inputs, together: int, threads: int = 0) -> RunRecord:
         """The run of some settings, found or begun, and tagged; never the current one by itself."""
@@ -326,10 +326,10 @@ class _Rounds:
         tag(run, self.tags)
         return run
 
-    def _end(self, trial: Trial, work: Work, *reports: Report) -> Trial:
+    def _end(self, trial: Trial, run_job: RunJob, *reports: Report) -> Trial:
         """How a trial ended, with its curve."""
-        run = work.run
-        trial = replace(trial, run=run.id, curve=_curve(run, work.inputs.recipes[run.task].epochs))
+        run = run_job.run
+        trial = replace(trial, run=run.id, curve=_curve(run, run_job.inputs.recipes[run.task].epochs))
         for report in reports:
             for (name, _), why in report.failures.items():
                 if name == run.id:

@@ -151,7 +151,7 @@ class Predictor:
         with ThreadPoolExecutor(runtime.threads, initializer=one_thread) as decoders:
             pool = runtime.pool if runtime.device == "cpu" else decoders
             ahead: deque[list[Future[Prepared | str]]] = deque()
-            asked: deque[tuple[int, list[Prepared | str], Pending | None]] = deque()
+            begun: deque[tuple[int, list[Prepared | str], Pending | None]] = deque()
             try:
                 for number, start in enumerate(starts):
                     while len(ahead) < 2 and number + len(ahead) < len(starts):
@@ -168,16 +168,16 @@ class Predictor:
                         self._refuse(names, start, reasons)
                     prepared = [result for result in results if not isinstance(result, str)]
                     pending = runtime.begin(stacked(prepared), cascade, self.combiner) if prepared else None
-                    asked.append((start, results, pending))
-                    if len(asked) > 1:  # one batch is always under way while another is waited for
-                        yield self._answer(photos, rows, *asked.popleft())
-                while asked:
-                    yield self._answer(photos, rows, *asked.popleft())
+                    begun.append((start, results, pending))
+                    if len(begun) > 1:  # one batch is always under way while another is waited for
+                        yield self._answer(photos, rows, *begun.popleft())
+                while begun:
+                    yield self._answer(photos, rows, *begun.popleft())
             finally:  # an error, or a caller who goes away: nobody waits for the rest
                 for futures in ahead:
                     for future in futures:
                         future.cancel()
-                for _, _, pending in asked:
+                for _, _, pending in begun:
                     if pending is not None:
                         pending.cancel()
 

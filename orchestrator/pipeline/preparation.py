@@ -32,13 +32,13 @@ from orchestrator.specialist import Specialist
 if TYPE_CHECKING:
     from orchestrator.training.member import MemberJob
 
-__all__ = ["Work", "first_job", "missing_jobs", "pixels_of"]
+__all__ = ["RunJob", "first_job", "missing_jobs", "pixels_of"]
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Work:
+class RunJob:
     """A run to be trained, and what its members are trained from.
 
     Attributes:
@@ -60,29 +60,29 @@ class Work:
     pruning_thresholds: Mapping[int, float] = field(default_factory=dict)
 
 
-def missing_jobs(works: Sequence[Work]) -> list[MemberJob]:
+def missing_jobs(run_jobs: Sequence[RunJob]) -> list[MemberJob]:
     """The members that are still missing, longest first, so that no straggler begins last.
 
     Raises:
         ConfigError: a member would have one photo an epoch to train on.
     """
     jobs: list[MemberJob] = []
-    for work in works:
-        wanted = work.run.folds if work.only is None else work.only
-        folds = [fold for fold in wanted if not os.path.lexists(work.run.member(fold) / CARD)]
-        table = _table(work) if folds else None
-        own = [_job(work, fold, table) for fold in folds if table is not None]
+    for run_job in run_jobs:
+        wanted = run_job.run.folds if run_job.only is None else run_job.only
+        folds = [fold for fold in wanted if not os.path.lexists(run_job.run.member(fold) / CARD)]
+        table = _table(run_job) if folds else None
+        own = [_job(run_job, fold, table) for fold in folds if table is not None]
         few = [job for job in own if job.photos_per_epoch < LEAST]  # by factors and extra photos too
         if few:
             where = ", ".join("all photos" if job.fold is None else f"fold {job.fold}" for job in few)
-            raise ConfigError(f"{work.run.id}: {too_few(where, few[0].recipe.sampling == 'per_person')}")
+            raise ConfigError(f"{run_job.run.id}: {too_few(where, few[0].recipe.sampling == 'per_person')}")
         jobs += own
     return sorted(jobs, key=lambda job: -job.work)
 
 
-def first_job(work: Work) -> MemberJob:
+def first_job(run_job: RunJob) -> MemberJob:
     """The first member of a run, as it is or was trained."""
-    return _job(work, work.run.folds[0], _table(work))
+    return _job(run_job, run_job.run.folds[0], _table(run_job))
 
 
 def pixels_of(settings: Settings, inputs: Inputs, tasks: set[str], listen: Listener = nobody) -> dict[str, Rows]:
@@ -147,23 +147,23 @@ def _tell_faces(faces: Sequence[Box | None], settings: Settings) -> None:
     log.info(found + rest)
 
 
-def _table(work: Work) -> pd.DataFrame:
+def _table(run_job: RunJob) -> pd.DataFrame:
     """What a job needs of each photo: path, person, truth, trained class, target, kind; those from elsewhere come last."""
-    photos, extra = work.inputs.data.photos.table, work.inputs.data.extra
-    own = _labelled(work, photos).assign(extra=False)
+    photos, extra = run_job.inputs.data.photos.table, run_job.inputs.data.extra
+    own = _labelled(run_job, photos).assign(extra=False)
     if extra is None:
         return own
-    rows = extra.known(work.specialist.columns)
+    rows = extra.known(run_job.specialist.columns)
     table = pd.DataFrame(index=extra.table.index, columns=own.columns.drop("extra"))
-    table.iloc[rows] = _labelled(work, extra.table.iloc[rows]).to_numpy()
+    table.iloc[rows] = _labelled(run_job, extra.table.iloc[rows]).to_numpy()
     table = table.where(table.notna(), 0).astype(dict(own.dtypes.drop("extra")))  # rows that are never drawn
     return pd.concat([own, table.assign(extra=True)], ignore_index=True)
 
 
-def _labelled(work: Work, photos: pd.DataFrame) -> pd.DataFrame:
+def _labelled(run_job: RunJob, photos: pd.DataFrame) -> pd.DataFrame:
     from orchestrator.networks.heads import head_of
 
-    recipe, specialist = work.inputs.recipes[work.run.task], work.specialist
+    recipe, specialist = run_job.inputs.recipes[run_job.run.task], run_job.specialist
     table = photos[["path", "person"]].copy()
     table["truth"] = specialist.label(photos)
     table["trained"] = specialist.training_label(photos, recipe)
@@ -177,12 +177,12 @@ def _mask_code(word: str | None) -> int:
     return CLASSES["mask"].index(word) if isinstance(word, str) else -1
 
 
-def _job(work: Work, fold: int | None, table: pd.DataFrame) -> MemberJob:
+def _job(run_job: RunJob, fold: int | None, table: pd.DataFrame) -> MemberJob:
     from orchestrator.networks.backbones import preprocess_of
     from orchestrator.networks.heads import head_of
     from orchestrator.training.member import MemberJob
 
-    inputs, run, specialist = work.inputs, work.run, work.specialist
+    inputs, run, specialist = run_job.inputs, run_job.run, run_job.specialist
     recipe = inputs.recipes[run.task]
     if fold is None or inputs.data.plan is None:
         train, held_out = np.arange(len(inputs.data.photos)), np.array([], dtype=np.int64)
@@ -195,9 +195,9 @@ def _job(work: Work, fold: int | None, table: pd.DataFrame) -> MemberJob:
     return MemberJob(
         run=run.id, folder=run.member(fold), locks=inputs.workspace.cache, task=run.task, fold=fold,
         classes=specialist.classes, table=table, train=train,
-        held_out=held_out, pixels=work.pixels, recipe=recipe, head=head_of(specialist, recipe),
+        held_out=held_out, pixels=run_job.pixels, recipe=recipe, head=head_of(specialist, recipe),
         preprocess=preprocess_of(recipe), initial=inputs.weights[run.task], seed=run.seed_of(fold),
-        profile=work.settings.profile, pruning_thresholds=work.pruning_thresholds, cancel=work.settings.cancel,
+        profile=run_job.settings.profile, pruning_thresholds=run_job.pruning_thresholds, cancel=run_job.settings.cancel,
         threads=run.threads,  # of the run, not of this command: other threads give other bits
         device=inputs.device,
         origin=Origin(

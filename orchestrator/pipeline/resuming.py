@@ -67,16 +67,16 @@ def resume(
     place = Workspace(workspace)
     run = place.run(name)
     _refuse_derived(run)
-    asked = settings or Settings(run.folder)
-    _check_words(asked, data, extra)
+    given = settings or Settings(run.folder)
+    _check_words(given, data, extra)
     from orchestrator.pipeline.inputs import read_inputs
-    from orchestrator.pipeline.preparation import Work, pixels_of
+    from orchestrator.pipeline.preparation import RunJob, pixels_of
     from orchestrator.pipeline.training import Report, heal_runs, offer, train_runs
 
     if run.complete and is_whole(run) and _has_origins(place, run):
         log.info(f"{run.id} is complete, and every file of it is as it was written.")
         return Report([run], {}, time.monotonic() - started)
-    settings = _of_record(place, run, asked, data, extra)
+    settings = _of_record(place, run, given, data, extra)
     specialist = specialists[run.task]
     check_early(settings, {run.task: specialist}, run)
     inputs = read_inputs(settings, {run.task: specialist}, run)
@@ -85,14 +85,14 @@ def resume(
     if run.complete:  # what was missing is written already: its plan, or the list of its photos
         return Report([run], {}, time.monotonic() - started)
     pixels = pixels_of(settings, inputs, {run.task}, listen)
-    work = Work(settings, specialist, inputs, run, pixels[run.task])
-    report = train_runs([run], [work], listen, started)
+    run_job = RunJob(settings, specialist, inputs, run, pixels[run.task])
+    report = train_runs([run], [run_job], listen, started)
     offer(report.runs)
     return report
 
 
 def _of_record(
-    workspace: Workspace, run: RunRecord, asked: Settings, data: Path | None, extra: Sequence[Path]
+    workspace: Workspace, run: RunRecord, given: Settings, data: Path | None, extra: Sequence[Path]
 ) -> Settings:
     """What the run was trained by, from where its sources are now; all that are gone are told at once."""
     wrong, source, tables = Mistakes(), Path(), tuple[Path, ...]()
@@ -106,7 +106,7 @@ def _of_record(
     wrong.raise_if_any()
     plan = run.plan or {"k": 0, "seed": 0}
     return replace(
-        asked, data=source, workspace=workspace.root, columns=run.data["columns"], recipes=(), changes=(), folds=plan["k"],
+        given, data=source, workspace=workspace.root, columns=run.data["columns"], recipes=(), changes=(), folds=plan["k"],
         plan_seed=plan["seed"], folds_used=0, seed=run.seed, extra=tables, distinct_people=run.data.get("distinct_people", False),
     )  # fmt: skip
 

@@ -26,7 +26,7 @@ from orchestrator.core.errors import DamagedError, WorkspaceError
 from orchestrator.core.events import Listener, MemberBegun, TrainingBegun, TrainingEnded, nobody
 from orchestrator.ensembling.choosing import make_current
 from orchestrator.pipeline.inputs import read_inputs
-from orchestrator.pipeline.preparation import Work, first_job, missing_jobs, pixels_of
+from orchestrator.pipeline.preparation import RunJob, first_job, missing_jobs, pixels_of
 from orchestrator.pipeline.retraining import base_run, check_fold_numbers, check_folds, log_base, resolve_plan
 from orchestrator.pipeline.run_plans import RunPlan
 from orchestrator.pipeline.settings import Settings
@@ -124,8 +124,10 @@ def train_all(
             if current is None:  # of an experiment, or the current one was deleted
                 make_current(inputs.workspace, run)
     _shall_be_offered(runs)
-    works = [Work(settings, specialists[run.task], inputs, run, pixels[run.task]) for run in runs if run.task in pixels]
-    report = train_runs(runs, works, listen, started)
+    run_jobs = [
+        RunJob(settings, specialists[run.task], inputs, run, pixels[run.task]) for run in runs if run.task in pixels
+    ]
+    report = train_runs(runs, run_jobs, listen, started)
     offer(report.runs)
     return report
 
@@ -178,8 +180,8 @@ def retrain(
         log.info(f"{run.id} shares fold{'s' * (len(kept) > 1)} {', '.join(map(str, kept))} with {parent.id}.")
         for fold in kept:
             share_member(parent, run, fold)
-    work = Work(settings, specialist, inputs, run, pixels[task])
-    report = train_runs([run], [work], listen, started)
+    run_job = RunJob(settings, specialist, inputs, run, pixels[task])
+    report = train_runs([run], [run_job], listen, started)
     offer(report.runs)
     return report
 
@@ -249,13 +251,13 @@ def first_jobs(settings: Settings, specialists: Mapping[str, Specialist], listen
         run = RunPlan(settings, inputs, task).find()
         if run is None:
             raise WorkspaceError(f"{settings.workspace}: no {task} run of these settings. Train it first.")
-        jobs[task] = first_job(Work(settings, specialist, inputs, run, pixels[task]))
+        jobs[task] = first_job(RunJob(settings, specialist, inputs, run, pixels[task]))
     return jobs
 
 
 def train_runs(
     runs: Sequence[RunRecord],
-    works: Sequence[Work],
+    run_jobs: Sequence[RunJob],
     listen: Listener,
     started: float,
 ) -> Report:
@@ -263,13 +265,13 @@ def train_runs(
 
     Args:
         runs: all of the command's, those complete already among them.
-        works: of those that are not.
+        run_jobs: of those that are not.
         listen: told how far it is.
         started: when the command began, by time.monotonic.
     """
-    open_works = [work for work in works if not work.run.complete]
-    for work in open_works:
-        run, now = work.run, versions()
+    open_jobs = [run_job for run_job in run_jobs if not run_job.run.complete]
+    for run_job in open_jobs:
+        run, now = run_job.run, versions()
         then = run.environment["versions"]
         changed = [f"{name} {then.get(name)} -> {now[name]}" for name in now if now[name] != then.get(name)]
         if changed:
@@ -280,11 +282,11 @@ def train_runs(
     trained: dict[str, list[int | None]] = {}
     at_once, training = 1, 0.0
     with ExitStack() as locks:
-        for work in open_works:
-            hold(locks, work.run)
-        jobs = missing_jobs(open_works)
+        for run_job in open_jobs:
+            hold(locks, run_job.run)
+        jobs = missing_jobs(open_jobs)
         if jobs:
-            executor = open_works[0].settings.trained_by()
+            executor = open_jobs[0].settings.trained_by()
             # Threads are the runs', whatever this command would choose: others would give other bits.
             at_once, _ = executor.places(len(jobs), jobs[0].device, max(job.threads for job in jobs))
             for job in jobs:
@@ -298,8 +300,8 @@ def train_runs(
             finally:
                 listen(TrainingEnded())
             training = time.monotonic() - began
-        for work in open_works:
-            _close(work.run)
+        for run_job in open_jobs:
+            _close(run_job.run)
     seconds = time.monotonic() - started
     return Report(list(runs), ends["failed"], seconds, ends["pruned"], ends["cancelled"], trained, at_once, training)
 

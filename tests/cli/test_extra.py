@@ -28,7 +28,7 @@ from orchestrator.data.extra import EVERY_FOLD, read_extra
 from orchestrator.data.store import JoinedRows
 from orchestrator.networks.heads import SoftAgeHead
 from orchestrator.pipeline.inputs import read_inputs
-from orchestrator.pipeline.preparation import Work, missing_jobs
+from orchestrator.pipeline.preparation import RunJob, missing_jobs
 from orchestrator.pipeline.settings import Settings
 from orchestrator.specialists import SPECIALISTS, TRAINABLE
 from tests.conftest import ROOT, TINY, Done, hashes, member_files, tiny, train
@@ -69,7 +69,7 @@ def jobs_of(people: Path, workspace: Path, extra: Path, task: str, *changes: str
     inputs = read_inputs(settings, {task: TRAINABLE[task]})
     record = RunRecord.load(workspace / "age-0001")
     record.id, record.task, record.folder = "new", task, workspace / "new-0001"
-    return list(missing_jobs([Work(settings, TRAINABLE[task], inputs, record, NoPixels())]))
+    return list(missing_jobs([RunJob(settings, TRAINABLE[task], inputs, record, NoPixels())]))
 
 
 @pytest.mark.parametrize("how", ["one bit", "empty", "a folder", "of another"])
