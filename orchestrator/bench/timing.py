@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import gc
-import os
 import statistics
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
+
+import psutil
 
 from orchestrator.networks.devices import give_back_freed_memory
 
 __all__ = ["Timing", "in_turn", "ratio"]
 
-IDLE_TICKS = 5  # hundredths of a second of a core: what a worker that waits may use meanwhile
+IDLE_SECONDS = 0.05  # of a core: what a worker that waits may use meanwhile
 SAMPLE_SECONDS = 0.1  # ten looks a second: more would show in what is measured
 
 
@@ -26,8 +26,8 @@ class Timing:
 
     Attributes:
         seconds: wall-clock of each round.
-        peak_mb: most anonymous memory in any round, MB: of this process beside what stood before it, and of those of its
-            children that worked; 0 where the system does not tell (it is read from /proc).
+        peak_mb: most private memory in any round, MB: of this process beyond what it held before, and of those of its children
+            that worked.
         work: units of work a round, for a rate.
     """
 
@@ -89,13 +89,13 @@ def ratio(one: Timing, other: Timing) -> float:
 
 
 class _Memory:
-    """Samples the anonymous memory of this process and of its children at work while a block runs."""
+    """Samples the private memory of this process and of its children at work while a block runs."""
 
     def __init__(self) -> None:
-        self._own = os.getpid()
-        self._before = _anonymous_mb(self._own)
+        self._own = psutil.Process()
+        self._before = _private_mb(self._own)
         # Workers of an earlier block stay for the next one: idle ones are no part of this block, busy ones are, whole.
-        self._ticks = {child: _ticks(child) for child in _family(self._own)[1:]}
+        self._used = {child.pid: _cpu_seconds(child) for child in self._own.children(recursive=True)}
         self.peak_mb = 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -112,39 +112,25 @@ class _Memory:
         ended = False
         while not ended:
             ended = self._stop.wait(SAMPLE_SECONDS)  # the last look is at the very end: short blocks are seen too
-            busy = [
-                process
-                for process in _family(self._own)[1:]
-                if _ticks(process) > self._ticks.get(process, -1) + IDLE_TICKS
-            ]
-            found = _anonymous_mb(self._own) - self._before + sum(map(_anonymous_mb, busy))
+            children = self._own.children(recursive=True)
+            busy = [child for child in children if _cpu_seconds(child) > self._used.get(child.pid, 0.0) + IDLE_SECONDS]
+            found = _private_mb(self._own) - self._before + sum(map(_private_mb, busy))
             self.peak_mb = max(self.peak_mb, found)
 
 
-def _family(parent: int) -> list[int]:
-    """A process and all below it."""
-    found = [parent]
-    for place in found:  # grows while it is walked
-        try:
-            for task in Path(f"/proc/{place}/task").iterdir():
-                found += [int(child) for child in (task / "children").read_text().split()]
-        except OSError:
-            continue
-    return found
-
-
-def _anonymous_mb(process: int) -> float:
+def _private_mb(process: psutil.Process) -> float:
+    """What a process holds for itself alone; 0 of one that has ended. Files that are mapped, weights say, are not counted."""
     try:
-        lines = Path(f"/proc/{process}/status").read_text().splitlines()
-    except OSError:
+        memory = process.memory_info()
+    except psutil.Error:
         return 0.0
-    return sum(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1000
+    return float(memory.rss - getattr(memory, "shared", 0)) / 1e6  # macOS does not tell what is shared
 
 
-def _ticks(process: int) -> int:
-    """Hundredths of a second of a core that a process has used."""
+def _cpu_seconds(process: psutil.Process) -> float:
+    """Seconds of a core that a process has used; 0 of one that has ended."""
     try:
-        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return 0
-    return int(fields[11]) + int(fields[12])  # utime and stime of proc(5)
+        times = process.cpu_times()
+    except psutil.Error:
+        return 0.0
+    return float(times.user + times.system)

@@ -76,20 +76,19 @@ def parse_toml(text: str, where: str) -> dict[str, Any]:
 
 
 def toml_value(value: Any) -> str:
-    """A value as TOML writes it."""
-    if isinstance(value, str):
-        return '"' + "".join(ESCAPED.get(letter) or letter for letter in value) + '"'
+    """A value as TOML writes it, on one line."""
+    return str(_item(value).as_string())
+
+
+def _item(value: Any) -> Any:
+    import tomlkit  # 20 ms that only those wait for who write
+
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{toml_value(key)} = {toml_value(item)}" for key, item in value.items()) + "}"
+        table = tomlkit.inline_table()
+        table.update({key: _item(item) for key, item in value.items()})
+        return table
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(toml_value, value)) + "]"
-    return str(value).lower() if isinstance(value, bool) else repr(value)
-
-
-ESCAPED = {chr(code): f"\\u{code:04x}" for code in (*range(32), 127)} | {
-    "\\": "\\\\",
-    '"': '\\"',
-    "\n": "\\n",
-    "\t": "\\t",
-}
-"""What a TOML string may not hold as it is."""
+        array = tomlkit.array()
+        array.extend(map(_item, value))
+        return array
+    return tomlkit.item(value)
