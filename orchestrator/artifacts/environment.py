@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator import __version__
+from orchestrator.core.cores import cores
 
 __all__ = ["git_revision", "hardware", "versions"]
 
@@ -36,11 +37,10 @@ def versions() -> dict[str, str]:
 
 def hardware(device: str) -> dict[str, Any]:
     """Processor, cores, and the GPU where one is used."""
-    import joblib  # knows the limits of containers
 
     about: dict[str, Any] = {
         "processor": _processor(),
-        "cores": joblib.cpu_count(),
+        "cores": cores(),
         "system": platform.platform(),
     }
     if device.startswith("cuda"):

@@ -24,6 +24,7 @@ from orchestrator.inference.member import Member
 from orchestrator.inference.predictor import Predictor
 from orchestrator.inference.reader import Prepared, stacked
 from orchestrator.inference.shared_backbone import whole
+from orchestrator.networks.layers import channels_last
 
 __all__ = ["bench_prediction", "naive_answers"]
 
@@ -144,7 +145,7 @@ def naive_answers(members: Sequence[Member], device: str, paths: Sequence[Path],
             with torch.no_grad():
                 outputs = network(((pixels.float() / 255 - mean) / std).contiguous().to(device))
                 parts.append(member.head.probabilities(outputs).cpu().numpy())
-        network.to(memory_format=torch.channels_last)
+        channels_last(network)
         for task, part in of_tasks(member.task, np.concatenate(parts)).items():
             voters.append(Voter(task, member.run, member.fold))
             arrays.append(part)

@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import joblib
 import numpy as np
 
 from orchestrator.artifacts.environment import git_revision, hardware, versions
 from orchestrator.artifacts.workspace import Workspace, now
 from orchestrator.bench.load import PARTS, Load, check_load
+from orchestrator.core.cores import cores
 from orchestrator.core.errors import TrainingError
 from orchestrator.core.events import Listener
 from orchestrator.core.labels import age_bands
@@ -111,7 +111,7 @@ def _people(load: Load) -> tuple[Path, int]:
     source, data = load.data, load.folder / "some.csv"
     if source is None:
         source = load.folder / "people" / "train"
-        write_people(load.folder / "people", load.people, 0, 0, joblib.cpu_count())
+        write_people(load.folder / "people", load.people, 0, 0, cores())
     return data, min(FOLDS, _write_some(read(source, distinct=True), load.people, data))
 
 

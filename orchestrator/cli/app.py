@@ -73,7 +73,12 @@ ENTRIES = (
         RECORDS,
         "Measure training, prediction and voting on this machine, each against the least that it could take.",
     ),
-    Entry("data", RECORDS, "Photos and their tables: check, describe, split, invent.", attribute="app"),
+    Entry(
+        "data",
+        RECORDS,
+        "Photos and their tables: check, describe, find faces, split, invent.",
+        attribute="app",
+    ),
     Entry("runs", RECORDS, "What was trained: list, show, compare, choose, delete.", attribute="app"),
     Entry("ensembles", RECORDS, "What was fused: list, choose, delete.", attribute="app"),
     Entry("workspace", RECORDS, "The workspace's own files: check them, repair them.", attribute="app"),

@@ -20,7 +20,7 @@ __all__ = ["cascade"]
 
 def cascade(
     photos: Annotated[
-        list[Path] | None, typer.Argument(help="Photos that no member has seen, or folders of them.")
+        list[Path] | None, typer.Argument(help="Photos that no member has seen, or folders of them.", readable=False)
     ] = None,
     evaluation: Annotated[Path | None, typer.Option("--eval", help="A folder with info.csv and images/.")] = None,
     data: Annotated[

@@ -21,6 +21,7 @@ from orchestrator.cli.options import (  # fmt: skip
     words_of,
 )
 from orchestrator.core.commands import orch, shown
+from orchestrator.core.cores import cores
 from orchestrator.core.errors import ConfigError, Problem, counted
 from orchestrator.core.labels import TASKS
 
@@ -175,15 +176,13 @@ def find_faces(
     check_outputs(outputs, workspace=workspace)
     photos = read(data, column_names(columns), distinct=True)  # no matter here
     check_outputs(outputs, [data, *photos.paths])
-    import joblib
-
     from orchestrator.data.preprocessing import DETECTOR
     from orchestrator.faces.boxes import find_boxes
     from orchestrator.pictures import draw_faces
 
     place = Workspace(workspace, create=True)
     with counting("looking for faces") as progress:
-        boxes = find_boxes(place.faces, photos.paths, photos.content(place.hashes()), joblib.cpu_count(), progress)
+        boxes = find_boxes(place.faces, photos.paths, photos.content(place.hashes()), cores(), progress)
     found = [box is not None for box in boxes]
     if picture is not None:
         draw_faces(photos.paths, boxes, picture)
@@ -253,12 +252,10 @@ def synthesise(
       orch data synth people
       orch data synth people --people 600 --eval-people 100 --seed 7
     """
-    import joblib
-
     from orchestrator.synthetic.people import most_folds, write_people
 
     with counting("drawing people") as progress:
-        write_people(folder, people, eval_people, seed, jobs or (joblib.cpu_count() if people > 50 else 1), progress)
+        write_people(folder, people, eval_people, seed, jobs or (cores() if people > 50 else 1), progress)
     say(f"{folder / 'train'}: {people} people, {7 * people} photos.")
     if eval_people:
         say(f"{folder / 'eval'}: {eval_people} other people, {7 * eval_people} photos; truth.csv has their labels.")

@@ -11,6 +11,7 @@ import typer
 from orchestrator.cli.bars import bars
 from orchestrator.cli.console import counting, elapsed, minutes, put, say
 from orchestrator.core.commands import orch
+from orchestrator.core.cores import cores
 from orchestrator.core.errors import DataError
 
 if TYPE_CHECKING:
@@ -90,8 +91,6 @@ def _conclude(folder: Path, data: Path, built: Built, score: float) -> None:
 
 def _people(folder: Path, data: Path, people: int, fresh: bool) -> None:
     """Draws the people, unless an earlier demo has."""
-    import joblib
-
     from orchestrator.data.describe import describe
     from orchestrator.data.readers import read
     from orchestrator.pictures import draw_people
@@ -112,7 +111,7 @@ def _people(folder: Path, data: Path, people: int, fresh: bool) -> None:
             shutil.rmtree(data)
         say(f"[1/4] drawing {people} people and {people // 3} others to predict")
         with counting("drawing people") as progress:
-            write_people(data, people, people // 3, 0, joblib.cpu_count(), progress)
+            write_people(data, people, people // 3, 0, cores(), progress)
     draw_people(describe(read(data / "train")), folder / "people.png")
 
 

@@ -16,6 +16,7 @@ from orchestrator.core.events import (
     EpochEnded,
     EpochUnderway,
     Event,
+    InputsRead,
     MemberBegun,
     MemberEnded,
     TrainingBegun,
@@ -98,7 +99,7 @@ class TrainingDisplay:
                 self._bars(event)
             elif isinstance(event, TrainingBegun):
                 self._begin(event)
-            else:
+            elif not isinstance(event, InputsRead):
                 self._follow(event)
 
     def close(self) -> None:

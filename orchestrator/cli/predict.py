@@ -26,7 +26,7 @@ ANSWER_WIDTH = 40  # columns that label and the longest answer take
 
 
 def predict(
-    photos: Annotated[list[Path] | None, typer.Argument(help="Photos, or folders of photos.")] = None,
+    photos: Annotated[list[Path] | None, typer.Argument(help="Photos, or folders of photos.", readable=False)] = None,
     evaluation: Annotated[Path | None, typer.Option("--eval", help="A folder with info.csv and images/.")] = None,
     to: Annotated[
         Path | None, typer.Option("--out", "-o", help="The file to write: .csv, .parquet, .json; --eval: .csv.")

@@ -16,7 +16,9 @@ __all__ = ["pseudo"]
 
 
 def pseudo(
-    photos: Annotated[list[Path] | None, typer.Argument(help="Photos without labels, or folders of photos.")] = None,
+    photos: Annotated[
+        list[Path] | None, typer.Argument(help="Photos without labels, or folders of photos.", readable=False)
+    ] = None,
     evaluation: Annotated[Path | None, typer.Option("--eval", help="A folder with info.csv and images/.")] = None,
     *,
     to: Annotated[Path, typer.Option("--out", "-o", help="The table to write, .csv or .parquet.")],

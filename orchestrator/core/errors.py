@@ -242,9 +242,9 @@ def first_line(error: BaseException) -> str:
     """What another library's error says, in one line without its full stop; where it failed, if it says nothing."""
     lines = str(error).strip().splitlines()
     if lines:
-        return lines[0].rstrip(". ")
+        return lines[0].rstrip(". ").replace("`", "'")  # between backticks stand our own commands
     frames = traceback.extract_tb(error.__traceback__)
-    return f"{type(error).__name__} at `{frames[-1].line}`" if frames and frames[-1].line else type(error).__name__
+    return f"{type(error).__name__} at '{frames[-1].line}'" if frames and frames[-1].line else type(error).__name__
 
 
 def counted(number: int, thing: str) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 __all__ = [
-    "Counted", "EpochEnded", "EpochUnderway", "Event", "Listener", "MemberBegun", "MemberEnded", "Outcome", "Stage",
+    "Counted", "EpochEnded", "EpochUnderway", "Event", "InputsRead", "Listener", "MemberBegun", "MemberEnded", "Outcome", "Stage",
     "TrainingBegun", "TrainingEnded", "all_of", "counter", "nobody",
 ]  # fmt: skip
 
@@ -39,6 +39,11 @@ class Counted:
     stage: Stage
     done: int
     total: int
+
+
+@dataclass(frozen=True)
+class InputsRead:
+    """All that is trained from was read and is in order; the workspace is there, and no run is written yet."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +140,7 @@ class TrainingEnded:
     """All members of a `TrainingBegun` have ended, or something stopped them."""
 
 
-Event = Counted | TrainingBegun | EpochUnderway | EpochEnded | MemberEnded | TrainingEnded
+Event = Counted | InputsRead | TrainingBegun | EpochUnderway | EpochEnded | MemberEnded | TrainingEnded
 Listener = Callable[[Event], None]
 """Who listens. Events come from several threads, one at a time for each member."""
 

@@ -41,8 +41,10 @@ def atomic(path: Path) -> Iterator[Path]:
     temporary = path.parent / f".{path.name[:40]}.{secrets.token_hex(4)}.tmp"
     # Made as any program makes a file, so that the umask holds; tempfile's are their owner's alone.
     os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    allowed = stat.S_IMODE(temporary.stat().st_mode)
     try:
         yield temporary
+        temporary.chmod(allowed)  # safetensors puts a file of its own there, which is its owner's alone
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         with suppress(FileNotFoundError):

@@ -20,6 +20,7 @@ from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.process_executor import BrokenProcessPool
 
 from orchestrator.artifacts.cards import PROGRESS, History, history_of
+from orchestrator.core.cores import cores
 from orchestrator.core.errors import DamagedError, OrchestratorError, StoreError
 from orchestrator.core.events import EpochEnded, EpochUnderway, Listener, MemberEnded
 from orchestrator.core.files import write_json
@@ -61,14 +62,14 @@ class LocalExecutor:
             ConfigError: a negative number was asked for, or several where processes cannot work together.
         """
         check_jobs(self.jobs)
-        cores = joblib.cpu_count()
-        at_once = self.jobs or (cores if device == "cpu" else max(1, gpu_count() if device == "cuda" else 1))
+        available = cores()
+        at_once = self.jobs or (available if device == "cpu" else max(1, gpu_count() if device == "cuda" else 1))
         if not self.jobs and at_once > 1 and why_alone():
             at_once = 1
         if not self.jobs and device == "cpu" and threads:
-            at_once = min(at_once, cores // threads)
+            at_once = min(at_once, available // threads)
         at_once = max(1, min(at_once, jobs))
-        return at_once, threads or max(1, cores // at_once)
+        return at_once, threads or max(1, available // at_once)
 
     def run(self, jobs: Sequence[MemberJob], at_once: int, listen: Listener) -> list[JobResult]:
         """Trains members, several at once.

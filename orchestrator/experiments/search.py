@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ import numpy as np
 from orchestrator.core.commands import set_aside
 from orchestrator.core.errors import DamagedError, OrchestratorError, first_line
 from orchestrator.core.extras import require
-from orchestrator.core.files import sha256_of
+from orchestrator.core.files import digest_of, sha256_of
 from orchestrator.core.sealed import check_file, damaged, read_sealed, write_sealed
 from orchestrator.recipes.spaces import Choice, Space
 
@@ -169,13 +169,22 @@ class Search:
         return [self._trial(trial) for trial in self._study.get_trials(deepcopy=False)]
 
     def _trial(self, frozen: Any) -> Trial:
+        """A trial as it was written.
+
+        Raises:
+            DamagedError: it is not: a bit of the file has changed since.
+        """
         states = {"RUNNING": RUNNING, "COMPLETE": COMPLETE, "PRUNED": PRUNED}
         notes = frozen.user_attrs
         curve = tuple((share, score) for share, score in notes.get("curve", ()))
-        return Trial(
+        trial = Trial(
             frozen.number, tuple(self.space.words(frozen.params)), states.get(frozen.state.name, FAILED),
             frozen.value if frozen.state.name == "COMPLETE" else None, notes.get("run"), notes.get("why", ""), curve,
         )  # fmt: skip
+        sound = notes.get("drawn") == _drawn_digest(trial.number, frozen.params, notes)
+        if not sound or (trial.state != RUNNING and notes.get("ended") != _ended_digest(trial)):
+            raise _broken(self._file, f"trial {trial.number} is not as it was written")
+        return trial
 
     def ask(self, count: int) -> list[Trial]:
         """Draws a round of `count` trials, or goes on with the one that a killed command left running.
@@ -200,7 +209,7 @@ class Search:
                     state=self._optuna.trial.TrialState.RUNNING,
                     params=values,
                     distributions=self._axes,
-                    user_attrs=notes,
+                    user_attrs={**notes, "drawn": _drawn_digest(len(known), values, notes)},
                 )
             )
         return [trial for trial in self.trials if trial.state == RUNNING]
@@ -226,7 +235,8 @@ class Search:
         states = self._optuna.trial.TrialState
         state = {COMPLETE: states.COMPLETE, PRUNED: states.PRUNED, FAILED: states.FAIL}[trial.state]
         place = self._id(trial.number)
-        for key, value in (("run", trial.run), ("why", trial.why), ("curve", [list(pair) for pair in trial.curve])):
+        curve, ended = [list(pair) for pair in trial.curve], _ended_digest(trial)
+        for key, value in (("run", trial.run), ("why", trial.why), ("curve", curve), ("ended", ended)):
             self._storage.set_trial_user_attr(place, key, value)
         for share, score in trial.curve:  # for Optuna's own dashboards: steps are per cent of the training
             self._storage.set_trial_intermediate_value(place, round(100 * share), score)
@@ -251,6 +261,17 @@ class Search:
         except (RuntimeError, ValueError):  # nothing differs
             return {}
         return {name: float(share) for name, share in found.items() if np.isfinite(share)}
+
+
+def _drawn_digest(number: int, values: Mapping[str, Any], notes: Mapping[str, Any]) -> str:
+    """A digest of what a trial was drawn as. A killed search has no seal on its file: each trial answers for itself."""
+    return digest_of([number, dict(values), notes.get("round"), notes.get("of")])
+
+
+def _ended_digest(trial: Trial) -> str:
+    """A digest of how a trial ended."""
+    curve = [list(pair) for pair in trial.curve]
+    return digest_of([trial.number, list(trial.changes), trial.state, trial.score, trial.run, trial.why, curve])
 
 
 def _broken(file: Path, what: str) -> DamagedError:

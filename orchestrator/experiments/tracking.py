@@ -20,7 +20,7 @@ from orchestrator.artifacts.run import RunRecord, member_folder
 from orchestrator.artifacts.summary import score_of
 from orchestrator.core.commands import orch
 from orchestrator.core.errors import OrchestratorError, first_line
-from orchestrator.core.events import EpochEnded, Event, TrainingBegun, TrainingEnded
+from orchestrator.core.events import EpochEnded, Event, InputsRead, TrainingBegun, TrainingEnded
 from orchestrator.core.sealed import read_sealed, without, write_sealed
 from orchestrator.experiments.trackers import Tracker, check_words, disabled, open_trackers
 
@@ -72,23 +72,26 @@ class Tracked:
     their own, so that a slow one holds nobody up.
 
     Args:
-        words: of `--track`; their places are opened when training begins, since a workspace may not be there before.
+        words: of `--track`; their places are opened when inputs are read, since a workspace may not be there before.
         workspace: as in `open_trackers`.
 
     Raises:
-        ConfigError: a word names no tracker, or one that is not installed; when training begins: a place out of reach.
+        ConfigError: a word names no tracker, or one that is not installed; when inputs are read: a place out of reach.
     """
 
     def __init__(self, words: Sequence[str], workspace: Path) -> None:
         check_words(words)
         self._words, self._workspace = words, workspace
         self._trackers: list[Tracker] = []
+        self._opened = False
         self._runs: dict[str, RunRecord] = {}
         self._news, self._stop, self._thread = threading.Event(), threading.Event(), threading.Thread()
 
     def __call__(self, event: Event) -> None:
         """Notes that there is something to tell."""
-        if isinstance(event, TrainingBegun):
+        if isinstance(event, InputsRead):
+            self._open()
+        elif isinstance(event, TrainingBegun):
             self._begin(event)
         elif isinstance(event, EpochEnded):
             self._news.set()
@@ -105,14 +108,20 @@ class Tracked:
         for tracker in list(self._trackers):
             self._try(tracker, tracker.close)
 
+    def _open(self) -> None:
+        """Opens the trackers, once: a place out of reach is told before a run is written for which nobody asks again."""
+        if self._opened:
+            return
+        self._opened = True
+        words = [word for word in self._words if not disabled(word)]
+        for why in map(disabled, {*self._words} - {*words}):
+            log.warning(why)
+        self._trackers = open_trackers(words, self._workspace)
+        for tracker in self._trackers:
+            log.info(f"told of every epoch: {tracker.name}. To look: {tracker.look}")
+
     def _begin(self, event: TrainingBegun) -> None:
-        if not self._runs:
-            words = [word for word in self._words if not disabled(word)]
-            for why in map(disabled, {*self._words} - {*words}):
-                log.warning(why)
-            self._trackers = open_trackers(words, self._workspace)
-            for tracker in self._trackers:
-                log.info(f"told of every epoch: {tracker.name}. To look: {tracker.look}")
+        self._open()
         for folder in dict.fromkeys(member.folder.parent for member in event.members):
             self._runs[folder.name] = RunRecord.load(folder)
         self._stop.clear()

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import joblib
 import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
@@ -20,6 +19,7 @@ from orchestrator.artifacts.origins import source_of
 from orchestrator.artifacts.run import COMPLETE, RUN_LOCK, UNFINISHED, RunRecord, member_folder
 from orchestrator.artifacts.workspace import Workspace, now
 from orchestrator.core.commands import orch
+from orchestrator.core.cores import cores
 from orchestrator.core.errors import ConfigError, DataError, WorkspaceError
 from orchestrator.core.files import put_aside, sha256_of
 from orchestrator.core.metrics import Scores, score
@@ -134,7 +134,7 @@ def try_views(
         (runner,) = torch_runners([whole(replace(member, views=recipe.views))], place)
         rows = np.array([rows_of[path] for path in held_out.photos["path"]], dtype=np.int64)
         stretches = [rows[start : start + CALL] for start in range(0, len(rows), CALL)]
-        threads = joblib.cpu_count() if place == "cpu" else 1
+        threads = cores() if place == "cpu" else 1
         parts = []
         with ThreadPoolExecutor(threads, initializer=one_thread) as pool:
             for part in pool.map(lambda some, runner=runner: runner(pixels.take(some)), stretches):
@@ -244,8 +244,8 @@ def _photos(
 
 
 def _pixels(workspace: Workspace, photos: Photos, recipe: Recipe) -> PixelSource:
-    content, cores = photos.content(workspace.hashes()), joblib.cpu_count()
-    faces = find_boxes(workspace.faces, photos.paths, content, cores) if recipe.geometry.face else None
+    content, threads = photos.content(workspace.hashes()), cores()
+    faces = find_boxes(workspace.faces, photos.paths, content, threads) if recipe.geometry.face else None
     key = store_key(list(photos.table["path"]), content, recipe.geometry)
-    stores = build_stores(workspace.store, photos.paths, {recipe.geometry: key}, cores, faces=faces)
+    stores = build_stores(workspace.store, photos.paths, {recipe.geometry: key}, threads, faces=faces)
     return stores[recipe.geometry]

@@ -23,6 +23,7 @@ from orchestrator.core.sealed import damaged
 from orchestrator.data.preprocessing import Preprocess
 from orchestrator.networks.backbones import create
 from orchestrator.networks.heads import Head, head_from_dict
+from orchestrator.networks.layers import channels_last
 from orchestrator.networks.lean import timm
 from orchestrator.networks.views import mean_over_views
 
@@ -238,7 +239,7 @@ class _Layouts:
             network: nn.Module = pickle.loads(layout)
             load_weights(weights, network, sha256, adopt=True)
             if not any(tensor.is_meta for tensor in (*network.parameters(), *network.buffers())):
-                return network.to(memory_format=torch.channels_last)
+                return channels_last(network)
             self._known[key] = None
         network = create(backbone, outputs, geometry=preprocess.geometry, pooling=pooling)
         load_weights(weights, network, sha256)

@@ -29,6 +29,9 @@ __all__ = ["OnEngines", "Prediction", "choose_engines", "find_photos", "predict_
 log = logging.getLogger(__name__)
 
 
+SHOWN_KINDS = 6  # of files that are no photos
+
+
 @dataclass(frozen=True)
 class Prediction:
     """The answer for one photo.
@@ -92,7 +95,11 @@ def find_photos(places: Iterable[Path]) -> list[Path]:
             inside, left_out, linked = _search(place, problems)
             found |= dict.fromkeys(inside)
             if left_out:
-                told = ", ".join(f"{number:,} {kind}" for kind, number in left_out.most_common(6))
+                shown = left_out.most_common(SHOWN_KINDS)
+                rest = left_out.total() - sum(number for _, number in shown)
+                told = ", ".join(
+                    f"{number:,} {kind}" for kind, number in [*shown, *([("of other kinds", rest)] if rest else [])]
+                )
                 log.info(f"{place}: {counted(left_out.total(), 'file')} left out as no photos: {told}.")
             if linked:
                 log.info(f"{place}: {counted(linked, 'linked folder')} left out: links to folders are not followed.")

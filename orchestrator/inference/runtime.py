@@ -12,12 +12,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-import joblib
 import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.combining.answers import Answers, Voter
 from orchestrator.combining.combiners import Combiner
+from orchestrator.core.cores import cores
 from orchestrator.core.labels import CLASS_COUNTS, TASKS, of_tasks
 from orchestrator.core.stages import Stages
 from orchestrator.faces.boxes import one_thread
@@ -217,4 +217,4 @@ def start_runtime(members: Sequence[Member], device: str = "cpu", threads: int =
     keep_freed_memory()
     splits = split(members) if sharing else [whole(member) for member in members]
     runners = torch_runners(splits, device)
-    return Runtime(tuple(members), tuple(splits), tuple(runners), device, threads or joblib.cpu_count())
+    return Runtime(tuple(members), tuple(splits), tuple(runners), device, threads or cores())

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["arranged"]
+__all__ = ["arranged", "channels_last"]
 
 NARROW = 16
 """Input channels below which a strided convolution of one pixel is put otherwise."""
@@ -19,7 +19,7 @@ NARROW = 16
 def arranged(model: nn.Module) -> nn.Module:
     """A network in the memory format that is fastest, channels last, where its layers can be.
 
-    Lambda networks have kernels of five axes, for which torch knows no such format. And on a CPU the gradient of a convolution of
+    Lambda networks have kernels of five axes, for which torch knows no such format. On a CPU the gradient of a convolution of
     one pixel with a stride and few input channels writes where it may not, in that format (torch 2.15, oneDNN: 3 to 8 channels of
     even sizes; mobileone_s0 and all fastvit_* ended the process). Taking every second pixel first, and all of those, is the same.
     """
@@ -28,7 +28,12 @@ def arranged(model: nn.Module) -> nn.Module:
             height, width = module.stride[0], module.stride[1]
             module.register_forward_pre_hook(_Every(height, width))
             module.stride = (1, 1)
-    if any(parameter.dim() > 4 for parameter in model.parameters()):
+    return channels_last(model)
+
+
+def channels_last(model: nn.Module) -> nn.Module:
+    """A network in the memory format channels last; as it is where tensors of it have five axes."""
+    if any(tensor.dim() > 4 for tensor in (*model.parameters(), *model.buffers())):
         return model
     found: nn.Module = model.to(memory_format=torch.channels_last)
     return found

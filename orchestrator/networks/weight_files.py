@@ -40,6 +40,9 @@ PREFERRED = (
 """Where equally good networks lie side by side: averages of weights first, as timm itself takes them."""
 
 _ARRAYS = importlib.import_module("numpy._core.multiarray")
+TORCH_BEGINS = (b"PK", b"\x80")
+"""What torch's files begin with: a zip archive, and before torch 1.6 a pickle."""
+
 HARMLESS: list[Any] = [
     argparse.Namespace, np.dtype, np.ndarray, *[type(np.dtype(kind)) for kind in "?bhilqBHILQefd"],
     *[
@@ -136,6 +139,10 @@ def _opened(path: Path) -> Any:
     try:
         with path.open("rb") as file:
             start = file.read(9)
+        if not start:
+            raise WeightsError(f"weights = '{path}': is empty.")
+        if path.suffix != ".safetensors" and start[8:9] != b"{" and not start.startswith(TORCH_BEGINS):
+            raise WeightsError(f"weights = '{path}': is no file of weights, neither torch's nor safetensors.")
         if path.suffix == ".safetensors" or start[8:9] == b"{":  # after eight bytes of length a header in JSON
             return load_file(path)
         with torch.serialization.safe_globals(HARMLESS):

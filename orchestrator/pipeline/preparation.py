@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import joblib
 import numpy as np
 import pandas as pd
 
@@ -17,8 +16,9 @@ from orchestrator.artifacts.cards import CARD, Origin
 from orchestrator.artifacts.environment import versions
 from orchestrator.artifacts.run import RunRecord
 from orchestrator.core.commands import data_words, orch
+from orchestrator.core.cores import cores
 from orchestrator.core.errors import ConfigError, counted
-from orchestrator.core.events import Listener, counter, nobody
+from orchestrator.core.events import InputsRead, Listener, counter, nobody
 from orchestrator.core.labels import CLASSES
 from orchestrator.data.preprocessing import Box, Geometry
 from orchestrator.data.store import DirectPixels, JoinedRows, PixelSource, Rows, build_stores, store_key
@@ -90,6 +90,7 @@ def pixels_of(settings: Settings, inputs: Inputs, tasks: set[str], listen: Liste
 
     Photos from elsewhere come after the data's, in stores of their own.
     """
+    listen(InputsRead())
     recipes = {task: recipe for task, recipe in inputs.recipes.items() if task in tasks}
     relative, paths = list(inputs.data.photos.table["path"]), inputs.data.photos.paths
     found = _rows_of(settings, inputs, recipes, relative, paths, inputs.data.content, listen)
@@ -119,21 +120,19 @@ def _rows_of(
     keys = {geometry: store_key(relative, content, geometry) for geometry in geometries}
     faces = None
     if any(geometry.face for geometry in geometries):
-        faces = find_boxes(inputs.workspace.faces, paths, content, joblib.cpu_count(), counter(listen, "find faces"))
+        faces = find_boxes(inputs.workspace.faces, paths, content, cores(), counter(listen, "find faces"))
         _tell_faces(faces, settings)
     sources: Mapping[Geometry, PixelSource] = {
         geometry: DirectPixels(paths, geometry, faces) for geometry in geometries
     }
     if geometries and settings.store:
-        sources = build_stores(
-            inputs.workspace.store, paths, keys, joblib.cpu_count(), counter(listen, "decode"), faces
-        )
+        sources = build_stores(inputs.workspace.store, paths, keys, cores(), counter(listen, "decode"), faces)
     return {
         task: sources[recipe.geometry]
         if recipe.train == "network"
         else build_features(
             inputs.workspace.cache / "features", recipe, inputs.weights[task], preprocess_of(recipe), sources[recipe.geometry],
-            keys[recipe.geometry], len(paths), inputs.device, joblib.cpu_count(), counter(listen, "compute features"),
+            keys[recipe.geometry], len(paths), inputs.device, cores(), counter(listen, "compute features"),
         )
         for task, recipe in recipes.items()
     }  # fmt: skip

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -50,6 +51,16 @@ def test_every_ending_of_a_photo_is_found_and_the_rest_is_told(tmp_path: Path, t
         assert words in line
     assert find_photos([tmp_path / "IMG_1.HEIC"]) == [tmp_path / "IMG_1.HEIC"]  # named: its content decides
     assert len(told) == 2
+
+
+def test_the_files_left_out_add_up(tmp_path: Path, told: list[str]) -> None:
+    photo(tmp_path / "a.jpg")
+    for number, ending in enumerate(("txt", "csv", "gif", "avif", "bak", "md", "doc", "xls")):
+        for copy in range(1 + (number < 2)):
+            (tmp_path / f"{copy}.{ending}").write_text("x")
+    find_photos([tmp_path])
+    assert told[0].startswith(f"{tmp_path}: 10 files left out as no photos: 2 .")
+    assert sum(map(int, re.findall(r"(\d+) (?:\.|of other kinds)", told[0]))) == 10
     with pytest.raises(DataError, match="no such file or folder"):
         find_photos([tmp_path / "gone"])
 

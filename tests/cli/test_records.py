@@ -728,6 +728,23 @@ def test_a_closed_folder_is_named_and_the_rest_is_told(orch: Orch, workspace: Pa
     assert name == "soft-0001" or "mask-0001" in listed.stdout
 
 
+@pytest.mark.skipif(
+    shutil.which("setpriv") is None, reason="setpriv (util-linux) takes root's right to read everything away"
+)
+def test_a_photo_that_is_named_and_closed_is_marked(orch: Orch, people: Path, workspace: Path, tmp_path: Path) -> None:
+    assert orch("ensemble", "-w", workspace).code == 0
+    shut = shutil.copy(next((people / "eval" / "images").iterdir()), tmp_path / "shut.jpg")
+    shut.chmod(0)
+    words = ["predict", str(shut), "--on-error", "mark", "--json", "-w", str(workspace)]
+    program = [sys.executable, "-c", "from orchestrator.cli.app import program; program()"]
+    done = subprocess.run(
+        ["setpriv", *UNPRIVILEGED, *program, *words], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert done.returncode == 1, done.stderr
+    (answer,) = json.loads(done.stdout)
+    assert (answer["label"], "no permission to read it" in answer["error"]) == (None, True)
+
+
 def test_a_workspace_of_an_older_version_is_left_as_it_is(orch: Orch, workspace: Path) -> None:
     """Only that version reads what lies around its records: whoever wrote them anew would end with neither."""
     for path in (

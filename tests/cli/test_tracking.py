@@ -60,6 +60,18 @@ def mlflow_metrics(file: Path) -> dict[tuple[str, str], list[tuple[int, float]]]
     return found
 
 
+def test_a_tracker_that_is_refused_leaves_no_run_behind(orch: Orch, people: Path, tmp_path: Path) -> None:
+    pytest.importorskip("mlflow", reason="the extra `mlflow` is not installed")
+    (tmp_path / "mlflow.db").write_text("no database")
+    done = train(
+        orch, people, tmp_path / "runs", "train-all", *tiny(), "--track", f"mlflow=sqlite:///{tmp_path / 'mlflow.db'}"
+    )
+    assert done.code == 2, done.err
+    assert "tracker mlflow:" in done.err
+    assert "decoded" not in done.err  # before work
+    assert not list((tmp_path / "runs").glob("*-0001"))
+
+
 @pytest.mark.filterwarnings("default")  # SQLAlchemy's, about MLflow's own code
 def test_mlflow_has_parameters_metrics_and_the_end_of_a_run(
     orch: Orch, people: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch

@@ -637,7 +637,7 @@ def test_what_is_held_against_a_run_is_trained_by_as_many_threads(
 ) -> None:
     """Other threads add up in another order: the same settings would come to another score."""
     place = Workspace(workspace)
-    monkeypatch.setattr("joblib.cpu_count", lambda *_, **__: 3)
+    monkeypatch.setattr("joblib.externals.loky.cpu_count", lambda *_, **__: 3)
     threads = place.run("age-0001").threads
     done = train(orch, people, workspace, "train", "age", "--fold", 1, "--seed", 1)
     assert done.code == 0, done.err

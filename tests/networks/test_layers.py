@@ -59,6 +59,6 @@ def test_other_layers_stay_as_they_are() -> None:
 def test_a_bare_assertion_is_told_with_its_line() -> None:
     changes = {"backbone": "mvitv2_tiny", "weights": "none", "frozen_stages": 0, "drop_rate": 0.0}
     recipe = load_recipes(SPECIALISTS, ["quick"])["age"].model_copy(update=changes)
-    with pytest.raises(ConfigError, match=r"for photos of .*: AssertionError at `assert .*`\. Choose another size"):
+    with pytest.raises(ConfigError, match=r"for photos of .*: AssertionError at 'assert .*'\. Choose another size"):
         check_backbone(recipe)
     assert first_line(ValueError("no such size.\nmore")) == "no such size"

@@ -245,3 +245,32 @@ def test_a_file_that_is_no_search_is_told(searched: Searched, tmp_path: Path) ->
     (tmp_path / "search.db").write_bytes(b"something else" * 100)
     with pytest.raises(DamagedError, match="file is not a database"):
         searched(tmp_path / "search.db", parse_space(SPACE, "here"), 0)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "update trial_values set value = value + 0.1 where trial_id = 2",
+        "update trial_params set param_value = param_value * 1.01 where trial_id = 1 and param_name = 'lr'",
+        "update trial_user_attributes set value_json = '\"age-0009\"' where trial_id = 2 and key = 'run'",
+        "update trials set state = 'PRUNED' where trial_id = 2",
+        "delete from trial_user_attributes where trial_id = 3 and key = 'drawn'",
+    ],
+)
+def test_a_trial_that_was_changed_is_told_where_a_kill_left_no_seal(
+    change: str, searched: Searched, tmp_path: Path
+) -> None:
+    pytest.importorskip("optuna", reason="the extra `sweep` is not installed")
+    file, space = tmp_path / "age-1.db", parse_space(SPACE, "here")
+    search = searched(file, space, 0)
+    for trial in search.ask(2):
+        search.tell(
+            Trial(trial.number, trial.changes, COMPLETE, 0.2 + trial.number / 10, "age-0001", "", ((1.0, 0.2),))
+        )
+    search.ask(1)
+    search.let_go()
+    assert len(searched(file, space, 0).trials) == 3  # as it was left it is read
+    with closing(sqlite3.connect(file)) as base, base:
+        assert base.execute(change).rowcount == 1
+    with pytest.raises(DamagedError, match=r"trial \d is not as it was written.*begins the search anew"):
+        searched(file, space, 0)
