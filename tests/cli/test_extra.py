@@ -1,13 +1,9 @@
 """Photos from elsewhere and pseudo-labels: they join training, never scoring, and nothing leaks through them."""
 
 import json
-import os
 import re
 import shlex
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -31,7 +27,8 @@ from orchestrator.pipeline.inputs import read_inputs
 from orchestrator.pipeline.preparation import RunJob, missing_jobs
 from orchestrator.pipeline.settings import Settings
 from orchestrator.specialists import SPECIALISTS, TRAINABLE
-from tests.conftest import ROOT, TINY, Done, hashes, member_files, tiny, train
+from tests.conftest import TINY, Done, hashes, member_files, tiny, train
+from tests.programs import Program
 
 Orch = Callable[..., Done]
 
@@ -372,27 +369,23 @@ def test_killed_with_pseudo_labels_it_goes_on_to_the_same_bits(people: Path, wor
         for number, path in enumerate(photos) for fold in range(3)
     ]).to_parquet(tmp_path / "pseudo.parquet")  # fmt: skip
     words = [
-        "train", "age", "--data", people / "train", "--folds", 3, "--jobs", 2, "--extra", tmp_path / "pseudo.parquet",
+        "train", "age", "--data", people / "train", "--folds", 3, "--jobs", 1, "--extra", tmp_path / "pseudo.parquet",
         *tiny("epochs=10"),
     ]  # fmt: skip
     for name in ("whole", "killed"):
         shutil.copytree(workspace, tmp_path / name)
 
-    def start(name: str) -> subprocess.Popen[bytes]:
-        code = "from orchestrator.cli.app import main; main()"
-        command = [sys.executable, "-c", code, *map(str, words), "-w", str(tmp_path / name)]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+    def start(name: str) -> Program:
+        return Program([*words, "-w", tmp_path / name], tmp_path / f"{name}.log")
 
-    assert start("whole").wait(300) == 0
+    assert start("whole").wait() == 0
     process = start("killed")
     begun = time.monotonic()
     while not list((tmp_path / "killed").glob("age-0002/fold-*/history.json")) and time.monotonic() - begun < 120:
         time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
     assert not RunRecord.load(tmp_path / "killed/age-0002").complete
-    assert start("killed").wait(300) == 0
+    assert start("killed").wait() == 0
     names = ("weights.safetensors", "held_out.parquet")
     one, other = (
         {key: value for key, value in hashes(tmp_path / name / "age-0002").items() if key.endswith(names)}

@@ -1,7 +1,6 @@
 """Searches from the command line: trials on record, pruned, gone on with after a kill; tuning in stages."""
 
 import json
-import os
 import random
 import re
 import subprocess
@@ -20,7 +19,8 @@ from orchestrator.experiments.search import Search
 from orchestrator.recipes.load import load_recipes
 from orchestrator.recipes.spaces import parse_space
 from orchestrator.specialists import SPECIALISTS
-from tests.conftest import ROOT, Done, hashes, tiny, train
+from tests.conftest import Done, hashes, tiny, train
+from tests.programs import Program
 
 pytest.importorskip("optuna", reason="the extra `sweep` is not installed")
 
@@ -206,16 +206,12 @@ def test_a_search_whose_trials_all_fail_stops(orch: Orch, people: Path, tmp_path
 
 @pytest.mark.slow
 def test_a_search_killed_at_random_moments_ends_as_one_that_was_not(people: Path, tmp_path: Path, space: Path) -> None:
-    code = "from orchestrator.cli.app import main; main()"
-
-    def start(place: Path) -> subprocess.Popen[bytes]:
+    def start(place: Path) -> Program:
         words = [*map(str, words_of(people, place, space, "--trials", "6", "--json", "--set", "epochs=8"))]
-        words[words.index("--jobs") + 1] = "2"
-        with (tmp_path / f"{place.name}.log").open("ab") as log, (tmp_path / f"{place.name}.json").open("wb") as out:
-            environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-            return subprocess.Popen([sys.executable, "-c", code, *words], stdout=out, stderr=log, env=environment)
+        (tmp_path / f"{place.name}.json").unlink(missing_ok=True)
+        return Program(words, tmp_path / f"{place.name}.log", tmp_path / f"{place.name}.json")
 
-    assert start(tmp_path / "whole").wait(300) == 0, (tmp_path / "whole.log").read_text()
+    assert start(tmp_path / "whole").wait() == 0, (tmp_path / "whole.log").read_text()
     draw, kills = random.Random(1), 0
     for begun in (1, 2, 4, 5):  # of the six trials' trainings; a while later it is killed
         process = start(tmp_path / "killed")
@@ -224,9 +220,8 @@ def test_a_search_killed_at_random_moments_ends_as_one_that_was_not(people: Path
         time.sleep(draw.uniform(0, 0.3))
         kills += process.poll() is None
         process.kill()
-        process.wait()
     assert kills >= 2
-    assert start(tmp_path / "killed").wait(300) == 0, (tmp_path / "killed.log").read_text()
+    assert start(tmp_path / "killed").wait() == 0, (tmp_path / "killed.log").read_text()
     whole, killed = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("whole", "killed"))
     assert [(one["changes"], one["macro_f1"], one["state"]) for one in whole["trials"]] == [
         (one["changes"], one["macro_f1"], one["state"]) for one in killed["trials"]

@@ -51,7 +51,7 @@ def test_every_function_is_in_the_table_and_described() -> None:
     for function in FUNCTIONS:
         assert f"| `{function.__name__}(" in page
         arguments = list(inspect.signature(function).parameters.values())
-        described = re.findall(r"^        (\w+): ", (inspect.getdoc(function) and function.__doc__) or "", re.MULTILINE)
+        described = re.findall(r"^    (\w+): ", inspect.getdoc(function) or "", re.MULTILINE)
         assert [one.name for one in arguments] == [name for name in described if not name.endswith("Error")]
         positional = [one for one in arguments if one.kind is not inspect.Parameter.KEYWORD_ONLY]
         assert len(positional) <= 2, function.__name__

@@ -14,7 +14,6 @@ from orchestrator.core.errors import ConfigError, EngineError
 from orchestrator.core.labels import TASKS
 from orchestrator.data.readers import read
 from orchestrator.inference import choice as trial
-from orchestrator.inference import options
 from orchestrator.inference.cache import CacheFiles
 from orchestrator.inference.choice import put_on_engines
 from orchestrator.inference.engines import TOLERANCE, Engine, TorchCall, _files, engines_here, open_runners
@@ -291,17 +290,11 @@ def test_damaged_trials_are_measured_anew_and_damaged_compiled_networks_compiled
             assert run() == []
 
 
-def test_engines_that_are_unknown_not_installed_or_for_another_device_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_engines_that_are_unknown_or_for_another_device_are_told() -> None:
     with pytest.raises(ConfigError, match="--engine onx; allowed: auto, torch, onnx, openvino. Did you mean 'onnx'?"):
         check_engine("onx", "cpu")
     with pytest.raises(ConfigError, match="runs on the CPU here, and --device is cuda"):
         check_engine("openvino", "cuda")
-    monkeypatch.setattr(options, "find_spec", lambda name: None)
-    with pytest.raises(
-        ConfigError, match=r"needs onnx, onnxscript, onnxruntime, which .* pip install -e '.\[engines\]'"
-    ):
-        check_engine("onnx", "cpu")
-    assert {engine.name for engine in engines_here("cpu")} == {"torch"}
 
 
 @pytest.mark.parametrize("engine", ["onnx", "openvino"])
