@@ -1,9 +1,9 @@
-"""The library beside the commands: what each command does, as one function with values in and out.
+"""The Python API: one function for each command, with plain arguments and return values.
 
-Every command of `orch` parses its words, calls one of these, and prints. Nothing heavy is imported before it is needed, so a
-mistake in the arguments shows at once. Whatever is wrong is an `OrchestratorError`, whose message names arguments as the command
-line spells them (`--rate` is the argument `rate`). Sentences on what was found and decided go to `logging` under "orchestrator";
-how far long work is goes to `listen`, as events (orchestrator/core/events.py).
+Every `orch` command parses its arguments, calls one of these functions and prints. Heavy modules are imported only
+when needed, so mistakes in the arguments are reported at once. Every user error is an `OrchestratorError`; its message
+names arguments as the command line spells them (`--rate` is the argument `rate`). Messages about what was found and
+decided go to the logger "orchestrator"; progress goes to `listen` as events (orchestrator/core/events.py).
 """
 
 from __future__ import annotations
@@ -63,19 +63,19 @@ log = logging.getLogger(__name__)
 CASCADE_PICTURE = "cascade.png"
 
 Place = str | os.PathLike[str]
-"""A file or folder."""
+"""Path of a file or folder."""
 
 
 @dataclass(frozen=True)
 class Predicted:
-    """Answers for photos.
+    """The result of `predict`.
 
     Attributes:
-        ensemble: its id.
-        answers: one for each photo, in the order in which they were given.
-        members: how many members the ensemble has.
-        external: tables from elsewhere that answered too.
-        seconds: stage -> seconds of all threads; empty unless `profile` asked for them.
+        ensemble: id of the ensemble.
+        answers: one answer per photo, in input order.
+        members: number of members in the ensemble.
+        external: external tables that also voted.
+        seconds: stage -> seconds, summed over all threads; empty without `profile`.
     """
 
     ensemble: str
@@ -86,24 +86,24 @@ class Predicted:
 
     @property
     def failed(self) -> list[Prediction]:
-        """Those of photos that could not be read."""
+        """Answers for photos that could not be read."""
         return [answer for answer in self.answers if answer.error]
 
     @property
     def share_asked(self) -> float | None:
-        """Share of the members that were asked, over the photos that were read; None where none was."""
+        """Share of members asked, 0..1, over the photos that were read; None if none was."""
         could = (len(self.answers) - len(self.failed)) * self.members
         return sum(answer.asked for answer in self.answers) / could if could else None
 
 
 @dataclass(frozen=True)
 class Viewed:
-    """A run's answers with several views of each photo.
+    """The result of `tta`: a run's answers with several views of each photo.
 
     Attributes:
-        flips: what turned right and what turned wrong.
-        kept: the run that the answers became; None unless `keep` asked for it.
-        classes: of its specialist, by their codes.
+        flips: scores without and with views, and which answers changed.
+        kept: the run made of these answers; None without `keep`.
+        classes: the specialist's class names, in code order.
     """
 
     flips: Flips
@@ -113,13 +113,13 @@ class Viewed:
 
 @dataclass(frozen=True)
 class MeasuredCascade:
-    """A cascade as it was measured and kept.
+    """The result of `cascade`: a measured and saved cascade.
 
     Attributes:
-        ensemble: its id.
-        measured: the curve and the point chosen.
-        path: of the file.
-        picture: of the curve.
+        ensemble: id of the ensemble.
+        measured: the curve, and the point chosen on it.
+        path: the file that it was saved in.
+        picture: the plot of the curve.
     """
 
     ensemble: str
@@ -134,15 +134,15 @@ def train_all(
     tasks: Sequence[str] = TASKS,
     listen: Listener = nobody,
 ) -> Report:
-    """Trains specialists over the folds of one plan of people, or goes on with it: `orch train-all`.
+    """Trains specialists over the folds of one fold plan, or resumes that training: `orch train-all`.
 
     Args:
         settings: what is asked for.
         tasks: some of `age`, `gender`, `mask`.
-        listen: told how far it is.
+        listen: receives progress events.
 
     Returns:
-        The report; members that failed, or were asked to stop, are in it.
+        The report, with the members that failed or were asked to stop.
 
     Raises:
         OrchestratorError: whatever is wrong with the settings or the data, before any training.
@@ -171,10 +171,10 @@ def train(
     Args:
         task: `age`, `gender`, `mask` or `joint`.
         settings: what is asked for.
-        retrain_folds: train only these; the other members are shared with the base run.
-        base: the run to start from; None: the current one.
-        again: train what a complete run of the same settings has trained.
-        listen: told how far it is.
+        retrain_folds: folds to train; the other members are shared with the base run.
+        base: id of the run to start from; None: the current run.
+        again: train even if a complete run with the same settings exists.
+        listen: receives progress events.
 
     Raises:
         OrchestratorError: whatever is wrong with the settings or the data, before any training.
@@ -198,13 +198,13 @@ def train(
 
 
 def train_grid(task: str, settings: Settings, *, grid: Sequence[str], listen: Listener = nobody) -> Report:
-    """Trains one specialist by every combination of some settings, each into a run of its own: `orch train --grid`.
+    """Trains one run for each combination of some settings of one specialist: `orch train --grid`.
 
     Args:
         task: `age`, `gender`, `mask` or `joint`.
-        settings: what is asked for beside the grid.
+        settings: everything except the grid.
         grid: `KEY=A,B,...` words.
-        listen: told how far it is.
+        listen: receives progress events.
 
     Returns:
         The report; its runs are in the order of the combinations.
@@ -241,23 +241,23 @@ def resume(
     cancel: tuple[Cancel, ...] = (),
     listen: Listener = nobody,
 ) -> Report:
-    """Completes a run by its record alone: `orch resume`.
+    """Completes a run from its record alone: `orch resume`.
 
     Args:
-        run: its id.
-        workspace: that holds it.
-        data: where the photos are now; None: where they were.
-        extra: where its tables of photos from elsewhere are now; none: where they were.
-        jobs: members at once; 0 chooses.
+        run: the run's id.
+        workspace: the workspace of the run.
+        data: the photos' new location; None: unchanged.
+        extra: new locations of its tables of extra photos; empty: unchanged.
+        jobs: members trained at once; 0: automatic.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         store: decode photos once into the workspace's pixel store.
-        profile: write into the members' histories where the time went.
+        profile: record the time of each stage in the members' histories.
         executor: where members are trained; None: on this machine.
-        cancel: reasons to stop, looked at once a batch.
-        listen: told how far it is.
+        cancel: stop requests, checked once per batch.
+        listen: receives progress events.
 
     Raises:
-        OrchestratorError: what the run was begun with is not there, or has changed since.
+        OrchestratorError: something that the run was started with is missing or has changed.
     """
     workspace, data, tables = Path(workspace), _path(data), [*map(Path, extra)]
     from orchestrator.artifacts.workspace import Workspace
@@ -283,14 +283,14 @@ def ensemble(
     """Fuses runs, scores them out of fold, and saves the ensemble, which becomes the current one: `orch ensemble`.
 
     Args:
-        workspace: that holds the runs.
+        workspace: the workspace of the runs.
         strategy: `soft` or `hard`.
-        members: `TASK=RUN` or `TASK=RUN,RUN`; the current run of a task that none names.
+        members: `TASK=RUN` or `TASK=RUN,RUN`; other tasks use their current run.
         external: tables of probabilities, or old submissions, that vote too.
         scored: whether to score it; runs of different plans cannot be scored.
 
     Raises:
-        OrchestratorError: runs that are not there, unfinished, damaged, or do not go together.
+        OrchestratorError: runs that are missing, unfinished, damaged, or do not fit together.
     """
     workspace, files = Path(workspace), [*map(Path, external)]
     from orchestrator.artifacts.workspace import Workspace
@@ -319,14 +319,14 @@ def load_predictor(
     device: str = "auto",
     listen: Listener = nobody,
 ) -> Predictor:
-    """Loads an ensemble to hold and ask many times; `predict_photos` (orchestrator/inference/predictions.py) asks it.
+    """Loads an ensemble once for many predictions by `predict_photos` (orchestrator/inference/predictions.py).
 
     Args:
         workspace: that holds it.
         ensemble: its id; None: the current one.
-        strategy: `soft` or `hard`; None: its own.
+        strategy: `soft` or `hard`; None: the ensemble's own.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        listen: told how far it is.
+        listen: receives progress events.
 
     Raises:
         OrchestratorError: no such ensemble, files of it that are missing or changed, or no such device.
@@ -366,16 +366,16 @@ def predict(
     profile: bool = False,
     listen: Listener = nobody,
 ) -> Predicted:
-    """Answers for photos, and writes the files that are asked for: `orch predict`.
+    """Predicts photos, and writes the requested files: `orch predict`.
 
     Args:
         photos: files and folders.
         evaluation: a folder with info.csv and images/, in place of photos.
         workspace: that holds the ensemble.
         ensemble: its id; None: the current one.
-        strategy: `soft` or `hard`; None: its own.
+        strategy: `soft` or `hard`; None: the ensemble's own.
         on_error: `fail`, or `mark` a photo that cannot be read.
-        batch: photos at a time; 0 chooses.
+        batch: photos per batch; 0: automatic.
         engine: `auto`, `torch`, `onnx` or `openvino`.
         precision: `auto`, or `fp32`: no engine whose answers differ from torch's by over 1e-4.
         cascade: ask a member only while the vote could still change.
@@ -384,7 +384,7 @@ def predict(
         probabilities: a .parquet of all probabilities.
         picture: a .png of photos with their answers.
         profile: measure where the time goes.
-        listen: told how far it is.
+        listen: receives progress events.
 
     Raises:
         OrchestratorError: whatever is wrong with arguments, photos or the ensemble; photos that cannot be read, unless marked.
@@ -430,18 +430,18 @@ def pseudo_label(
     device: str = "auto",
     listen: Listener = nobody,
 ) -> PseudoLabels:
-    """Labels photos by what each fold's members are sure of, and writes the table for training to learn from: `orch pseudo`.
+    """Writes pseudo-labels for training: confident answers of each fold's members: `orch pseudo`.
 
     Args:
         photos: files and folders.
         out: the table to write, .csv or .parquet.
         evaluation: a folder with info.csv and images/, in place of photos.
-        threshold: mean probability of a task's likeliest class from which it is a label, 0.5 to 1.
+        threshold: mean probability at which a task's likeliest class becomes a label, 0.5 to 1.
         workspace: that holds the ensemble.
         ensemble: its id; None: the current one.
         skip_unreadable: leave photos out that cannot be read, instead of failing.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        listen: told how far it is.
+        listen: receives progress events.
 
     Raises:
         OrchestratorError: whatever is wrong with arguments, photos or the ensemble.
@@ -472,7 +472,7 @@ def pseudo_label(
     pseudo.check_names(paths)
     _check_apart([output], place, contest, paths)
     predictor = _load(place, record, None, device, listen)
-    log.info(f"ensemble {record.id}: {len(predictor.members)} members, each fold's by themselves.")
+    log.info(f"ensemble {record.id}: {len(predictor.members)} members; each fold's members label on their own.")
     plan = next(str(plan["digest"]) for plan in plans.values() if plan)
     labels = pseudo.pseudo_label(predictor, plan, paths, threshold, counter(listen, "label"), skip_unreadable)
     pseudo.write_labels(labels, output)
@@ -492,19 +492,19 @@ def cascade(
     distinct_people: bool = False,
     listen: Listener = nobody,
 ) -> MeasuredCascade:
-    """Measures how few members need to be asked for the same labels, and keeps that for `predict`: `orch cascade`.
+    """Measures how few members suffice for the same labels, and saves that for `predict`: `orch cascade`.
 
     Args:
         photos: files and folders that no member has seen.
         evaluation: a folder with info.csv and images/, in place of photos.
-        data: a source with labels, of other people, in place of photos.
+        data: a labelled source with other people, instead of photos.
         rate: share of labels that may differ from the full vote's, 0 to 1.
         workspace: that holds the ensemble.
         ensemble: its id; None: the current one.
         engine: `auto`, `torch`, `onnx` or `openvino`.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        distinct_people: people of `data` whose names differ in spelling alone are different people.
-        listen: told how far it is.
+        distinct_people: treat names in `data` that differ only in spelling as different people.
+        listen: receives progress events.
 
     Raises:
         OrchestratorError: whatever is wrong with arguments, photos or the ensemble; photos that a member was trained on.
@@ -516,7 +516,7 @@ def cascade(
     wrong = Mistakes()
     if sum((bool(photos), evaluation is not None, data is not None)) != 1:
         example = orch("cascade", "--eval", "DIR", "--rate", "0.01", workspace=workspace)
-        wrong.add(ConfigError(f"give photos, --eval DIR or --data SOURCE, one of them. Example: `{example}`"))
+        wrong.add(ConfigError(f"give exactly one of photos, --eval DIR and --data SOURCE. Example: `{example}`"))
     with wrong.kept():
         check_rate(rate)
     with wrong.kept():
@@ -558,17 +558,17 @@ def export(
     ensemble: str | None = None,
     listen: Listener = nobody,
 ) -> tuple[str, Exported]:
-    """Writes an ensemble's members as ONNX files with a program that answers with them: `orch export`.
+    """Writes an ensemble's members as ONNX files, with a program that predicts with them: `orch export`.
 
     Args:
         out: a new or empty folder, or an earlier export, which it replaces.
-        photos: to check the files on; none: training photos in the pixel store.
+        photos: photos to check the files on; empty: training photos in the pixel store.
         workspace: that holds the ensemble.
         ensemble: its id; None: the current one.
-        listen: told how far it is.
+        listen: receives progress events.
 
     Returns:
-        The ensemble's id, and how far each file's answers are from torch's.
+        The ensemble's id, and each file's largest difference from torch.
 
     Raises:
         OrchestratorError: packages that are missing, a folder that holds other files, an ensemble that cannot be exported.
@@ -614,14 +614,14 @@ def tta(
     """Test-time augmentation tried on held-out people; nothing is trained: `orch tta`.
 
     Args:
-        run: its id.
-        views: beside the photo itself: `flip`, `zoom`, `zoom_flip`.
-        keep: keep the answers as a run of its own, with the same weights.
-        workspace: that holds the run.
-        data: where the photos are now; None: where they were.
-        columns: our name -> the manifest's name; None: as they were.
+        run: the run's id.
+        views: views in addition to the photo itself: `flip`, `zoom`, `zoom_flip`.
+        keep: save the answers as a new run with the same weights.
+        workspace: the workspace of the run.
+        data: the photos' new location; None: unchanged.
+        columns: our column name -> the manifest's; None: unchanged.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        listen: told how far it is.
+        listen: receives progress events.
 
     Raises:
         OrchestratorError: views that the specialist must not have, photos that are not there, a run that cannot be scored.
@@ -656,7 +656,7 @@ def tta(
 
 
 def compare(runs: Sequence[str], *, workspace: Place = DEFAULT_WORKSPACE, picture: Place | None = None) -> Comparison:
-    """Holds runs of one specialist against the first, on the photos that all have held out: `orch runs compare`.
+    """Compares runs of one specialist with the first, on the photos that all held out: `orch runs compare`.
 
     Args:
         runs: two ids or more.
@@ -702,18 +702,18 @@ def search(
 
     Args:
         task: `age`, `gender`, `mask` or `joint`.
-        settings: what is asked for beside the space; its recipe is the reference.
+        settings: everything except the space; its recipe is the reference.
         space: a .toml of ranges and choices; None: the default one.
-        trials: in all.
-        minutes: after which no trial begins; None: no limit.
+        trials: total number of trials.
+        minutes: time after which no trial starts; None: no limit.
         prune: stop trials that stay below the median of the others.
         out: a .toml for the winner's recipe.
         picture: a .png of every trial.
-        listen: told how far it is.
+        listen: receives progress events.
 
     Raises:
         OrchestratorError: whatever is wrong with the settings, the space or the data, before any training.
-        CancelledError: it was asked to stop; the same call goes on with it.
+        CancelledError: a stop was requested; the same call resumes.
     """
     out, picture, space = _path(out), _path(picture), _path(space)
     from orchestrator.recipes.spaces import read_space
@@ -745,23 +745,23 @@ def tune(
     out: Place | None = None,
     listen: Listener = nobody,
 ) -> list[Stage]:
-    """Tunes one specialist stage by stage, each on the last one's winner: `orch sweep --stages`.
+    """Tunes one specialist in stages, each from the previous winner: `orch sweep --stages`.
 
     Args:
         task: `age`, `gender`, `mask` or `joint`.
-        settings: what is asked for; its recipe is where the first stage starts.
-        stages: names, in order.
+        settings: its recipe is where the first stage starts.
+        stages: stage names, in order.
         space: a .toml that has a table for each stage; None: the default one.
-        trials: of each stage.
-        minutes: after which no trial begins; None: no limit.
-        small: photos' size while searching, as a share, 0.3 to 1.
+        trials: number of trials per stage.
+        minutes: time after which no trial starts; None: no limit.
+        small: photo size while searching, as a share of the full size, 0.3 to 1.
         prune: stop trials that stay below the median of the others.
         out: a .toml for the winner's recipe.
-        listen: told how far it is.
+        listen: receives progress events.
 
     Raises:
         OrchestratorError: whatever is wrong with the settings, the stages or the data, before any training.
-        CancelledError: it was asked to stop; the same call goes on with it.
+        CancelledError: a stop was requested; the same call resumes.
     """
     out, space = _path(out), _path(space)
     from orchestrator.recipes.spaces import read_stages
@@ -786,7 +786,7 @@ def _check_predict(
     photos: Sequence[Path], evaluation: Path | None, workspace: Path, strategy: str | None, on_error: str, engine: str,
     precision: str, device: str, out: Path | None, probabilities: Path | None, picture: Path | None,
 ) -> list[Output]:  # fmt: skip
-    """What is to be written; refuses what needs no ensemble to be refused."""
+    """The files to write; raises every error that can be found without the ensemble."""
     from orchestrator.combining import STRATEGIES
     from orchestrator.data.readers import check_eval
     from orchestrator.inference.options import check_device, check_engine
@@ -828,7 +828,7 @@ def _check_predict(
 def _to_answer(
     place: Workspace, ensemble: str | None, photos: Sequence[Path], evaluation: Path | None, missing_too: bool, cascade: bool
 ) -> tuple[EnsembleRecord, Eval | None, list[Path]]:  # fmt: skip
-    """Who answers, and for which photos; what is wrong with both at once."""
+    """The ensemble, the contest's table and the photos; errors in all of them are raised together."""
     from orchestrator.inference.options import check_cascade
 
     wrong = Mistakes()
@@ -855,7 +855,7 @@ def _photos(photos: Sequence[Path], evaluation: Path | None, missing_too: bool) 
 
 
 def _check_apart(outputs: Sequence[Output], place: Workspace, contest: Eval | None, paths: Sequence[Path]) -> None:
-    """Refuses outputs that would be written over photos or tables that are read."""
+    """Rejects outputs that would overwrite a photo or table that is read."""
     from orchestrator.artifacts.origins import tables_of
 
     check_outputs(outputs, [*paths, *([] if contest is None else [contest.table.path]), *tables_of(place)])
@@ -865,7 +865,7 @@ def _load(
     place: Workspace, record: EnsembleRecord, strategy: str | None, device: str, listen: Listener, engine: str = "auto",
     photos: int | None = None,
 ) -> Predictor:  # fmt: skip
-    """An ensemble's members, ready; for so many photos, or any number."""
+    """A predictor for an ensemble; `photos`: how many it will predict, None: unknown."""
     from orchestrator.inference.opening import open_predictor
     from orchestrator.inference.options import check_engine
     from orchestrator.inference.runtime import CALL
@@ -880,7 +880,7 @@ def _load(
 def _on_engines(
     predictor: Predictor, place: Workspace, paths: Sequence[Path], engine: str, exact: bool, listen: Listener
 ) -> OnEngines:
-    """A predictor on the engine for some photos, which is told."""
+    """The predictor on the engines chosen for these photos; the choice is logged."""
     from orchestrator.inference.predictions import choose_engines
 
     done = counter(listen, "write exports")
@@ -891,7 +891,7 @@ def _on_engines(
 
 
 def _cascade_of(record: EnsembleRecord, predictor: Predictor) -> Cascade:
-    """What was measured for an ensemble, or the exact cascade; which one is told."""
+    """The ensemble's measured cascade, or the exact one; which of them is logged."""
     from orchestrator.inference.cascade import EXACT
     from orchestrator.inference.cascading import read_cascade
 
@@ -904,13 +904,13 @@ def _cascade_of(record: EnsembleRecord, predictor: Predictor) -> Cascade:
         )
         return kept.cascade
     measure = orch("cascade", "PHOTOS", "--ensemble", folder.name, workspace=folder.parent)
-    more = f" `{measure}` finds out what saves more." if combiner.averages else ""
+    more = f" `{measure}` looks for one that saves more." if combiner.averages else ""
     log.info(f"cascade: exact, no label can change.{more}")
     return EXACT
 
 
 def _write(found: Predicted, outputs: Sequence[Output], contest: Eval | None, paths: Sequence[Path]) -> None:
-    """The files that were asked for, each told."""
+    """Writes the requested files, and logs each."""
     from orchestrator.inference.tables import write_answers, write_probabilities, write_submission
     from orchestrator.pictures import contact_sheet
 
@@ -933,7 +933,7 @@ def _write(found: Predicted, outputs: Sequence[Output], contest: Eval | None, pa
 
 
 def _labelled(data: Path, distinct: bool) -> tuple[list[Path], NDArray[np.int64], pd.Series[str]]:
-    """Photos, 18-way labels, shape (N,), and people, shape (N,), of a source."""
+    """A source's photos, 18-way labels, shape (N,), and people, shape (N,)."""
     from orchestrator.core.labels import compose
     from orchestrator.data.readers import read
     from orchestrator.specialists import SPECIALISTS
@@ -947,7 +947,7 @@ def _labelled(data: Path, distinct: bool) -> tuple[list[Path], NDArray[np.int64]
 def _searchable(
     task: str, settings: Settings, space: Path | None, out: Path | None, picture: Path | None = None
 ) -> tuple[Specialist, Recipe | None]:
-    """The specialist of a search, and the recipe of its current run; refuses what tables and names tell."""
+    """The specialist to search for, and its current run's recipe; rejects mistakes in names and tables."""
     from orchestrator.pipeline.retraining import base_run
     from orchestrator.pipeline.settings import check_early
     from orchestrator.recipes.load import choices_of
@@ -970,7 +970,7 @@ def _searchable(
 
 
 def _write_recipe(run: RunRecord, out: Path) -> None:
-    """The recipe of a search's winner, as a file to train by."""
+    """Writes the recipe of a search's winner as a file to train from."""
     from orchestrator.core.outputs import written
     from orchestrator.recipes.load import recipe_as_toml
     from orchestrator.recipes.schema import Recipe

@@ -32,7 +32,7 @@ def contact_sheet(answers: Sequence[Prediction], path: Path, truth: Sequence[int
     Args:
         answers: the predictions.
         path: the .png to write.
-        truth: labels 0..17; wrong answers are then marked.
+        truth: true labels, 0..17, to mark wrong answers; None: nothing is marked.
     """
     plt = pyplot()
     shown = sorted(set(np.linspace(0, len(answers) - 1, min(SHEET, len(answers))).round().astype(int)))
@@ -71,7 +71,7 @@ def draw_faces(paths: Sequence[Path], boxes: Sequence[Box | None], path: Path) -
 
     Args:
         paths: the photos.
-        boxes: of each, or None.
+        boxes: each photo's face box; None: no face found.
         path: the .png to write.
     """
     plt = pyplot()
@@ -143,7 +143,7 @@ def _draw_ages(axis: Any, ages: Sequence[float]) -> None:
 def _draw_bars(
     axis: Any, title: str, names: Sequence[str], values: Sequence[int], words: Sequence[str], small: bool = False
 ) -> None:
-    """Bars from the top down, each with its words at its end."""
+    """Draws bars from top to bottom, each with a text at its end."""
     axis.barh(range(len(names), 0, -1), values, color=ACCENT if small else SOFT)
     axis.set_yticks(range(len(names), 0, -1), names, fontsize=7 if small else 10)
     for place, (value, word) in enumerate(zip(values, words, strict=False)):
@@ -158,7 +158,7 @@ def draw_evaluation(record: EnsembleRecord, path: Path) -> None:
     """Draws an ensemble's out-of-fold scores: per task with intervals, per label, and the 18-way confusion.
 
     Args:
-        record: of an ensemble that has scores.
+        record: an ensemble with scores.
         path: the .png to write.
     """
     plt = pyplot()
@@ -181,7 +181,7 @@ def draw_evaluation(record: EnsembleRecord, path: Path) -> None:
 
 
 def draw_bench(found: Mapping[str, Any], path: Path) -> None:
-    """Draws a benchmark: efficiencies against their floors, times the naive loop, and how cost grows.
+    """Draws a benchmark: speed relative to the floors and to the naive loop, and how cost grows.
 
     Args:
         found: what `bench.suite.run_parts` returned.
@@ -189,10 +189,10 @@ def draw_bench(found: Mapping[str, Any], path: Path) -> None:
     """
     plt = pyplot()
     figure, axes = plt.subplots(1, 3, figsize=(17, 5), layout="constrained")
-    _draw_ratios(axes[0], "share of the floor's pace", _efficiencies(found), 1.0)
+    _draw_ratios(axes[0], "speed as a share of the floor's", _efficiencies(found), 1.0)
     engines = found.get("prediction", {}).get("engines", {})
     times = {name: measured["times_naive"] for name, measured in engines.items() if "times_naive" in measured}
-    _draw_ratios(axes[1], "predictions, times as many as the naive loop", times, 1.0)
+    _draw_ratios(axes[1], "prediction speed, times the naive loop's", times, 1.0)
     _draw_growth(axes[2], found.get("growth", {}))
     with written(path) as temporary:
         figure.savefig(temporary, dpi=100, format="png")
@@ -262,20 +262,20 @@ def _draw_ratios(axis: Any, title: str, values: Mapping[str, float], line: float
 
 
 def _draw_growth(axis: Any, growth: Mapping[str, Any]) -> None:
-    """Seconds against what grows, both relative to the smallest: a straight line means cost in proportion."""
+    """Draws time against load, both relative to the smallest: on the dotted line cost is proportional."""
     series: dict[str, list[tuple[float, float]]] = {}
     for name, measured in growth.items():
         kind, _, amount = name.rpartition(" ")
         series.setdefault(kind, []).append((float(amount.lstrip("x")), measured["median"]))
     for kind, points in series.items():
         if kind == "jobs":
-            continue  # the same work: told in the table
+            continue  # the same work: shown in the table
         first_amount, first_seconds = points[0]
         xs = [(amount / first_amount) ** (2 if kind == "input" else 1) for amount, _ in points]
         axis.plot(xs, [seconds / first_seconds for _, seconds in points], marker="o", label=_GROWS.get(kind, kind))
     limits = [1, 16]
-    axis.plot(limits, limits, color=INK, linewidth=0.8, linestyle=":", label="in proportion")
-    axis.set(xscale="log", yscale="log", xlabel="times as much", ylabel="times as long", title="how cost grows")
+    axis.plot(limits, limits, color=INK, linewidth=0.8, linestyle=":", label="proportional")
+    axis.set(xscale="log", yscale="log", xlabel="load, relative", ylabel="time, relative", title="how cost grows")
     axis.legend(frameon=False)
     axis.spines[["top", "right"]].set_visible(False)
 
@@ -326,7 +326,7 @@ def _draw_confusion(axis: Any, label: Mapping[str, Any]) -> None:
     axis.set_xticks(range(len(LABELS)))
     axis.set_yticks(range(len(LABELS)))
     axis.tick_params(labelsize=7)
-    axis.set(title="where each label's photos went, %", xlabel="answered", ylabel="true")
+    axis.set(title="answers for each true label, %", xlabel="answered", ylabel="true")
     middles = [2.5, 8.5, 14.5]
     upper = axis.secondary_xaxis("top")
     upper.set_xticks(middles, [name.replace("_", " ") for name in CLASSES["mask"]])
@@ -334,7 +334,7 @@ def _draw_confusion(axis: Any, label: Mapping[str, Any]) -> None:
 
 
 def pyplot() -> Any:
-    """matplotlib's, for files and no screen; imported when something is drawn."""
+    """matplotlib.pyplot with a backend for files only, imported on first use."""
     import matplotlib
 
     matplotlib.use("Agg")

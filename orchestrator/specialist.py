@@ -1,7 +1,7 @@
 """What a folder in `models/` must provide: a `Specialist`, and recipes (`recipes/schema.py`) as TOML.
 
-A specialist is what is true of one task; a recipe is every number of one way to train it. Both are data: what differs
-between the tasks is a value in `models/<task>/`, everything common exists once in `orchestrator/`.
+A specialist holds the facts of one task; a recipe holds every number of one way to train it. Both are data: what
+differs between tasks is a value in `models/<task>/`, and common code exists once, in `orchestrator/`.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ __all__ = ["Scale", "Specialist"]
 
 @dataclass(frozen=True)
 class Scale:
-    """Ordered classes that are cut from a number at half-open borders.
+    """Ordered classes, made by cutting a number at half-open borders.
 
     Attributes:
         column: the number's column.
-        borders: first value of each class but the lowest: (30, 60) puts 29 below, 30 and 59 between, 60 above.
-        low: smallest value that a distribution over the scale reaches.
-        high: its largest value.
+        borders: lowest value of each class but the first: (30, 60) puts 29 in class 0, 30 and 59 in 1, 60 in 2.
+        low: smallest value of a distribution over the scale.
+        high: largest value of such a distribution.
     """
 
     column: str
@@ -48,19 +48,19 @@ class Scale:
 
 @dataclass(frozen=True)
 class Specialist:
-    """What is true of one task.
+    """The facts of one task.
 
     Attributes:
         name: the task.
         classes: class names in code order.
         columns: columns of the photo table that the label needs.
-        label: the truth: class codes (N,) int64 of a table of photos. Nothing moves it.
+        label: table of photos -> true class codes (N,), int64; no recipe changes them.
         recipes: the folder of this specialist's recipes.
         defaults: recipe values that come from the task itself (sampling, crop, augmentation).
-        scale: the number behind ordered classes, where there is one.
-        parts: numbers of classes whose combinations the classes are, first digit first: one head for each. Empty: one head.
-        keeps: rows of a photo, from and to as shares of its height, that no crop may cut away; None: any crop will do.
-        keeps_of_face: the same for crops around faces, as shares of the height of the face's box (0: its top, 1: its end).
+        scale: the number behind ordered classes; None if there is none.
+        parts: class counts of the tasks that the classes combine, first digit first, one head each; empty: one head.
+        keeps: rows that every crop must contain, (top, bottom) as shares of the photo's height; None: no limit.
+        keeps_of_face: the same for crops around faces, as shares of the face box's height (0: top, 1: bottom).
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The three specialists by task, and the joint network beside them: the only file that imports what stands in `models/`."""
+"""The three specialists and the joint network, by name: the only file that imports from `models/`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _specialist(task: str) -> Specialist:
 SPECIALISTS: Mapping[str, Specialist] = {task: _specialist(task) for task in TASKS}
 
 TRAINABLE: Mapping[str, Specialist] = {**SPECIALISTS, JOINT: _specialist(JOINT)}
-"""All that has recipes and runs: the specialists, and what answers for all tasks at once."""
+"""Everything that has recipes and runs: the specialists and the joint network."""
 
 
 def trainable(name: str) -> Specialist:
@@ -36,10 +36,10 @@ def trainable(name: str) -> Specialist:
 
 
 def chosen(tasks: Sequence[str]) -> Mapping[str, Specialist]:
-    """Some of the three specialists by their tasks, in the order of the label's digits.
+    """The specialists of some tasks, in the order of the label's digits.
 
     Raises:
-        ConfigError: a word is no task, or there is none.
+        ConfigError: an unknown task, or no task at all.
     """
     for task in tasks:
         if task not in SPECIALISTS:

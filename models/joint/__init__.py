@@ -1,4 +1,4 @@
-"""All three tasks by one network: a shared backbone with a head for each task, a member of their votes beside the specialists."""
+"""One network for all three tasks: a shared backbone and a head for each task; it votes with the specialists."""
 
 from pathlib import Path
 

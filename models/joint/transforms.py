@@ -19,7 +19,7 @@ AUGMENT: dict[str, Any] = {
 }
 
 KEEPS = (0.5, 0.7)
-"""As the mask specialist's: from below the eyes to the chin."""
+"""As for the mask specialist: from below the eyes to the chin."""
 
 KEEPS_OF_FACE = (0.45, 1.15)
-"""The same of a face's box, which ends a tenth of its height above a covered chin, with some room for what hangs below it."""
+"""The same rows relative to the face's box, which ends a tenth of its height above a masked chin; with room below."""

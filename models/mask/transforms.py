@@ -22,4 +22,4 @@ KEEPS = (0.5, 0.7)
 """From below the eyes to the chin of a face in the upper middle, as the contest's photos show them."""
 
 KEEPS_OF_FACE = (0.45, 1.15)
-"""The same of a face's box, which ends a tenth of its height above a covered chin, with some room for what hangs below it."""
+"""The same rows relative to the face's box, which ends a tenth of its height above a masked chin; with room below."""

@@ -1,1 +1,1 @@
-"""What lies in a workspace: runs, members' cards, held-out answers, ensembles; read strictly, written whole, deleted safely."""
+"""A workspace's runs, cards, held-out answers and ensembles; read strictly, written atomically, deleted safely."""

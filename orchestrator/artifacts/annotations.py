@@ -1,4 +1,4 @@
-"""What people write beside a run: a note and tags. The run itself stays as it was trained."""
+"""A user's note and tags for a run, stored in a separate file: the run itself stays unchanged."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Annotations:
 
     @classmethod
     def read(cls, folder: Path) -> Annotations:
-        """Those of a run's folder; empty where nobody has written any.
+        """Reads the note and tags of a run's folder; empty if there are none.
 
         Raises:
             DamagedError: the file is damaged, or another run's.
@@ -49,7 +49,7 @@ class Annotations:
         write_sealed(folder / FILE, KIND, folder.name, ANNOTATIONS_FORMAT, asdict(self))
 
     def tagged(self, tags: Iterable[str], remove: bool = False) -> Annotations:
-        """With some tags more, or fewer."""
+        """A copy with tags added or removed."""
         known = set(self.tags)
         return Annotations(self.note, tuple(sorted(known - set(tags) if remove else known | set(tags))))
 

@@ -1,15 +1,15 @@
-"""What lies in a member's folder, and the card that says what the member is. Reads files alone: no network, no table.
+"""The files of a member's folder, and the card that describes the member. Reads only files: no network, no table.
 
     weights.safetensors     the best epoch's weights
     held_out.parquet        probabilities of every photo of the held-out people (none without a plan)
     member.json             the card, written last: a folder with a card is complete
-    history.json            for people: one entry per epoch, as it happens; the card holds it too
+    history.json            for users: one entry per epoch, written as training runs; the card holds it too
     checkpoint.safetensors  while training: network, optimiser and counters after the last whole epoch
     best-N.safetensors      while training: the best epoch's weights and held-out probabilities
     progress.json           while training: for displays only
 
-A card's id is its member's identity: a digest of all that the weights depend on. So the card, or the checkpoint, of another run
-is told from the member's own.
+A card's id is the identity of its member, a digest of all that the weights depend on: it detects the card, or the
+checkpoint, of another run.
 """
 
 from __future__ import annotations
@@ -61,29 +61,29 @@ def identity_of(
     """The digest of all that a member's weights depend on, machine and number of threads aside.
 
     Args:
-        task: its specialist.
-        fold: the fold held out; None: none.
+        task: task of its specialist, or `joint`.
+        fold: held-out fold; None: no fold.
         recipe: digest of its recipe.
-        weights: sha256 of what it starts from.
+        weights: sha256 of its initial weights.
         data: fingerprint of photos and labels.
         plan: digest of the fold plan.
-        seed: of the training.
-        extra: fingerprint of photos from elsewhere that join training.
+        seed: seed of the training.
+        extra: fingerprint of the extra photos.
     """
     return digest_of([task, fold, recipe, weights, data, plan, seed, extra])
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Whence a member comes.
+    """Origin of a member.
 
     Attributes:
-        run: the id of the run that trained it.
-        plan_digest: of the fold plan; None without one.
-        data_fingerprint: of photos and labels.
-        extra_fingerprint: of photos from elsewhere that joined training; None without any.
+        run: id of the run that trained it.
+        plan_digest: digest of the fold plan; None without one.
+        data_fingerprint: fingerprint of photos and labels.
+        extra_fingerprint: fingerprint of the extra photos; None without any.
         versions: package -> version.
-        record: the run's record as it was then, from which `orch workspace repair` writes a lost one anew.
+        record: record of the run at that time, from which `orch workspace repair` restores a lost one.
     """
 
     run: str
@@ -100,26 +100,26 @@ class MemberCard(Origin):
 
     Attributes:
         id: the member's identity (`identity_of`).
-        task: its specialist.
-        fold: the fold held out; None: none.
+        task: task of its specialist, or `joint`.
+        fold: held-out fold; None: no fold.
         classes: class names in code order.
-        backbone: as timm calls it.
-        pooling: of its features; empty: the backbone's own.
-        views: of each photo that are averaged, beside the photo itself.
-        parameters: how many numbers the network learns.
-        head: what its outputs mean, as `heads.head_from_dict` reads it.
-        preprocess: from a decoded photo to the network's input, as `Preprocess.from_dict` reads it.
-        recipe: all settings.
-        seed: of the training.
-        initial_weights_sha256: of what it started from; empty: random numbers.
-        train: numbers of `photos`, `people`, and photos from elsewhere (`extra`) that it learnt from.
-        held_out: numbers of `photos` and `people` that scored it.
-        photos_per_epoch: how many photos an epoch trained on.
-        epochs: trained.
-        best_epoch: whose weights these are, counted from 1.
-        scores: of the held-out photos: macro F1, accuracy, log loss; empty where nobody was held out.
-        confusion: counts, true class by predicted class; empty where nobody was held out.
-        history: one entry an epoch.
+        backbone: timm's name of the backbone.
+        pooling: pooling of the features; empty: the backbone's own.
+        views: views of each photo that are averaged together with the photo itself.
+        parameters: number of trainable parameters.
+        head: meaning of its outputs, for `heads.head_from_dict`.
+        preprocess: conversion from a decoded photo to the network's input, for `Preprocess.from_dict`.
+        recipe: all settings of the recipe.
+        seed: seed of the training.
+        initial_weights_sha256: sha256 of its initial weights; empty: random weights.
+        train: number of `photos`, `people` and extra photos (`extra`) that it was trained on.
+        held_out: number of `photos` and `people` that it was scored on.
+        photos_per_epoch: number of photos that an epoch trained on.
+        epochs: number of epochs trained.
+        best_epoch: epoch that the weights are from, counted from 1.
+        scores: macro F1, accuracy and log loss of the held-out photos; empty without a held-out fold.
+        confusion: counts, true class by predicted class; empty without a held-out fold.
+        history: one entry per epoch.
         seconds: wall-clock time of its training.
         device: `cpu`, `cuda` or `cuda:N`.
         threads: CPU threads.
@@ -154,7 +154,7 @@ class MemberCard(Origin):
 
     @property
     def function(self) -> str:
-        """A digest of what the member computes: two with the same one answer alike."""
+        """Digest of the function that the member computes: members with equal digests give equal answers."""
         parts = (
             self.task,
             self.fold,
@@ -188,16 +188,16 @@ class MemberCard(Origin):
 
 
 def trained_again(folder: Path) -> str:
-    """The way out for whatever is wrong with a member's files: the rest of a sentence."""
+    """The way out for damaged files of a member, to complete a sentence."""
     run = folder.parent
     return f"run `{orch('resume', run.name, workspace=run.parent)}`, which trains this fold again."
 
 
 def check_files(folder: Path, card: MemberCard) -> None:
-    """Holds the files beside a card to the hashes in it.
+    """Checks the files of a member against the hashes in its card.
 
     Raises:
-        DamagedError: one is missing or another than the one that was written.
+        DamagedError: a file is missing or not the one that was written.
     """
     for name, digest in card.sha256.items():
         check_file(folder / name, digest, trained_again(folder))
@@ -219,10 +219,10 @@ def history_of(folder: Path) -> History:
 
 
 def check_identity(folder: Path, found: str, expected: str) -> None:
-    """Refuses what was trained from other things than its run says.
+    """Refuses a member whose identity is not the one that its run implies.
 
     Raises:
-        DamagedError: naming the card.
+        DamagedError: the identities differ; names the card.
     """
     if found != expected:
         what = f"the card of a member of another run or fold (identity {found[:12]}; here {expected[:12]})"

@@ -1,4 +1,4 @@
-"""Runs and ensembles that go for good, without pulling anything down with them."""
+"""Deletes runs and ensembles for good, without breaking anything that uses them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["check_unused", "delete", "delete_ensemble"]
 def check_unused(workspace: Workspace, runs: Sequence[RunRecord]) -> None:
     """Refuses runs that an ensemble answers with, or that another command is working on.
 
-    A run that shares members with one of them is no obstacle: shared files stay until the last run that has them goes.
+    Runs that share members can be deleted: shared files stay until the last run that has them is deleted.
 
     Raises:
         WorkspaceError: naming the ensembles, all at once.
@@ -36,9 +36,9 @@ def check_unused(workspace: Workspace, runs: Sequence[RunRecord]) -> None:
 
 
 def delete(workspace: Workspace, run: RunRecord) -> None:
-    """Deletes a run; its id is never given out again, and a kill on the way leaves no half of it among the runs.
+    """Deletes a run; its id is never used again, and a kill never leaves a half-deleted run.
 
-    It is checked once more, while nobody else can make an ensemble or train: a question may have waited for an answer.
+    Whether it is in use is checked again under the lock: it may have changed while the user was asked to confirm.
 
     Raises:
         WorkspaceError: an ensemble answers with it, or another command is working on it.
@@ -84,7 +84,7 @@ def _users(workspace: Workspace, run: RunRecord) -> list[Problem]:
     if not users:
         return []
     let_go = orch("ensembles", "delete", *users, workspace=workspace.root)
-    return [Problem(run.id, f"{', '.join(users)} answer{'s' * (len(users) == 1)} with it.", f"`{let_go}` lets it go.")]
+    return [Problem(run.id, f"{', '.join(users)} answer{'s' * (len(users) == 1)} with it.", f"`{let_go}` releases it.")]
 
 
 def _busy(run: RunRecord) -> Problem:

@@ -1,4 +1,4 @@
-"""What two runs have in common and in what they differ, as far as records tell."""
+"""How two runs differ, according to their records."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 runs/soft-0001/
     ensemble.json              the record, written last
-    out_of_fold.parquet        every held-out photo's answer behind the scores
+    out_of_fold.parquet        the answers behind the scores, for every held-out photo
     disagreements.csv          photos on which soft and hard votes differ
     external-1.parquet ...     tables from elsewhere, as they were read
 """
@@ -32,12 +32,12 @@ class EnsembleMember:
     """A member that an ensemble answers with.
 
     Attributes:
-        task: its specialist, or `joint`.
-        run: its run's id.
-        fold: that it holds out; None: none.
-        folder: of its files, from the workspace's root.
-        sha256: of its weights.
-        function: digest of what it computes.
+        task: task of its specialist, or `joint`.
+        run: id of its run.
+        fold: held-out fold; None: no fold.
+        folder: folder of its files, relative to the workspace's root.
+        sha256: sha256 of its weights.
+        function: digest of the function that it computes.
     """
 
     task: str
@@ -53,13 +53,13 @@ class ExternalSource:
     """A table from elsewhere that an ensemble answers with.
 
     Attributes:
-        name: the file's name, made unlike the other tables'.
-        source: where it was read.
-        file: its copy in the ensemble's folder.
-        photos: that it names.
-        tasks: that it answers for.
-        matched: for how many of the held-out photos it answers; None without a score.
-        held_out: how many of those there are.
+        name: name of the file, made unique among the tables.
+        source: path that it was read from.
+        file: name of its copy in the ensemble's folder.
+        photos: number of photos in the table.
+        tasks: tasks that it answers for.
+        matched: number of held-out photos that it answers for; None without a score.
+        held_out: number of held-out photos.
     """
 
     name: str
@@ -80,7 +80,7 @@ class EnsembleRecord:
         id: its name, `soft-0001`.
         combiner: how answers become one, as `combining.combiners.read_combiner` reads it.
         created: local time, ISO 8601.
-        members: of every task, a task's members after each other.
+        members: members of all tasks, grouped by task.
         external: tables from elsewhere.
         plan: digest of the fold plan that the scores follow; None without a score.
         evaluation: scores of each task and of the label; None without out-of-fold answers.
@@ -107,7 +107,7 @@ class EnsembleRecord:
 
     @property
     def strategy(self) -> str:
-        """What `--strategy` calls its combiner."""
+        """Name of its combiner, as `--strategy` takes it."""
         return str(self.combiner["name"])
 
     @property
@@ -124,15 +124,15 @@ class EnsembleRecord:
         return list(dict.fromkeys(member.run for member in self.members))
 
     def members_a_run(self, task: str) -> float:
-        """How many members of a task a run has, on the average: what a table from elsewhere weighs beside single members.
+        """Mean number of a task's members per run: the weight of an external table in a vote of single members.
 
-        Out of fold a run answers by one member, and a table weighs as much as it.
+        Out of fold, one member answers for its run, and a table weighs as much as that member.
         """
         own = [member.run for member in self.members if member.task in (task, JOINT)]
         return len(own) / len(set(own))
 
     def built_again(self) -> str:
-        """How to make an ensemble of the same runs and tables, combined in the same way: the rest of a sentence."""
+        """How to make an ensemble of the same runs, tables and combiner again, to complete a sentence."""
         words = [word for task, own in self.runs.items() for word in ("--members", f"{task}={','.join(own)}")]
         gone = []
         for table in self.external:  # where it was read, else the copy
@@ -141,7 +141,7 @@ class EnsembleRecord:
             gone += [table.name] if place is None else []
         words += [] if self.evaluation else ["--no-score"]
         again = orch("ensemble", "--strategy", self.strategy, *words, workspace=self.folder.parent)
-        without = f", without {', '.join(gone)}, of which nothing is left: it will answer otherwise" if gone else ""
+        without = f", without {', '.join(gone)}, of which no copy is left: its answers will differ" if gone else ""
         return f"build it again: `{again}`{without}."
 
     def as_json(self) -> dict[str, Any]:

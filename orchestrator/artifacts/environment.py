@@ -68,9 +68,7 @@ def git_revision(folder: Path) -> str | None:
         return done.stdout.strip()
 
     try:
-        if not git(
-            "ls-files", "."
-        ):  # lies in a repository, but is no part of it: installed below somebody's project, say
+        if not git("ls-files", "."):  # in a repository but not tracked: installed below another project, say
             return None
         revision = git("rev-parse", "HEAD")
         return revision + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")

@@ -20,7 +20,7 @@ OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
 WORD = re.compile(r"([\w.]+)\s*(!=|>=|<=|=|>|<|~)\s*('[^']*'|\"[^\"]*\"|\S+)")
 
 Facts = Mapping[str, Any]
-"""What a run is asked for: its settings by name, and `run`, `task`, `recipe`, `status`, `score`, `tag` and the like."""
+"""What conditions test: a run's settings by name, and `run`, `task`, `recipe`, `status`, `score`, `tag` and others."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Condition:
     value: str
 
     def holds(self, facts: Facts) -> bool:
-        """Whether a run fulfils it; a fact that is a list fulfils it when one of its words does (not: none, for !=)."""
+        """Whether a run satisfies it; a list satisfies it if one of its items does (for !=: if no item is equal)."""
         found = facts[self.key]
         if isinstance(found, list | tuple):
             if self.value == "[]" and self.sign in ("=", "!="):
@@ -70,11 +70,11 @@ def conditions_of(text: str, keys: Sequence[str], numbers: Collection[str] = ())
 
     Args:
         text: words with a sign between key and value; quotes for values with spaces.
-        keys: that may be asked for.
-        numbers: those of them that are numbers.
+        keys: allowed keys.
+        numbers: numeric keys among them.
 
     Raises:
-        ConfigError: words that are no condition, unknown keys, and numbers held against words, all at once.
+        ConfigError: with all invalid conditions, unknown keys, and numbers compared with text.
     """
     wrong, found = Mistakes(), []
     rest = text

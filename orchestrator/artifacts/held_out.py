@@ -1,4 +1,4 @@
-"""Held-out answers: what members say of people whom they have not seen, one table a member, written and read here alone."""
+"""Members' answers for people they have not seen (held out), one table per member; only this module handles them."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class HeldOut:
     """Answers for N held-out photos.
 
     Attributes:
-        task: a specialist's, or `joint`.
-        photos: columns `path`, `person` and `fold`, the one that holds the person out.
-        truth: codes, shape (N,), int64.
-        probabilities: of the member that did not see the person, shape (N, C), float32.
+        task: task of a specialist, or `joint`.
+        photos: table with `path`, `person` and `fold`, the fold that holds the person out.
+        truth: true class codes, shape (N,), int64.
+        probabilities: answers of the member that did not see the person, shape (N, C), float32.
     """
 
     task: str
@@ -41,7 +41,7 @@ class HeldOut:
         return np.asarray(self.probabilities.argmax(axis=1))
 
     def take(self, rows: NDArray[Any]) -> HeldOut:
-        """Those for some photos: numbers of rows, or a mask (N,)."""
+        """The answers for some photos, given as row numbers or as a mask (N,)."""
         photos = self.photos[rows] if rows.dtype == bool else self.photos.iloc[rows]
         return replace(
             self,
@@ -52,7 +52,7 @@ class HeldOut:
 
     @staticmethod
     def stacked(parts: Sequence[HeldOut]) -> HeldOut:
-        """One after another; at least one part."""
+        """Concatenates one or more tables of answers."""
         return replace(
             parts[0],
             photos=pd.concat([part.photos for part in parts], ignore_index=True),
@@ -61,7 +61,7 @@ class HeldOut:
         )
 
     def by_task(self) -> list[HeldOut]:
-        """One for each task that is answered for: a specialist's is its own, a joint network's are three."""
+        """The answers for each task: one table for a specialist, three for a joint network."""
         if self.task != JOINT:
             return [self]
         truths = decompose(self.truth)

@@ -1,6 +1,6 @@
-"""The members of a run: whether they are whole, healed where they are not, and shared between runs.
+"""The members of a run: checks them, repairs damaged ones, and shares them between runs.
 
-Shared members are the same bytes, hard-linked where the disk can, copied where not.
+Shared members are identical files: hard links if the disk supports them, copies otherwise.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ def clear(folder: Path) -> None:
 
 
 def check_member(run: RunRecord, fold: int | None, files: bool = True) -> MemberCard:
-    """The member's card, when it is the run's own and the files beside it are those that were written.
+    """The member's card, checked to belong to the run, with the member's files intact.
 
     Args:
-        run: whose member it is.
-        fold: which.
-        files: hash weights and held-out table too, not only the card.
+        run: run of the member.
+        fold: held-out fold of the member; None: no fold.
+        files: whether to hash weights and held-out table too, not only the card.
 
     Raises:
         DamagedError: a file of the member is missing, damaged, or another member's.
@@ -74,14 +74,14 @@ def is_whole(run: RunRecord) -> bool:
 
 
 def conclude(run: RunRecord, files: bool = True) -> list[int | None]:
-    """Writes down what a run's members are: it is complete when all are there, and unfinished otherwise.
+    """Saves the state of a run: complete if all its members are intact, unfinished otherwise.
 
     Args:
-        run: its record, changed and saved.
-        files: hash weights and held-out tables too; training has just written them.
+        run: record of the run, modified and saved.
+        files: whether to hash weights and held-out tables too; unnecessary right after training.
 
     Returns:
-        The folds that are missing, or not as they were written.
+        The folds whose members are missing or damaged.
     """
     missing: list[int | None] = []
     cards: dict[int | None, MemberCard] = {}
@@ -103,12 +103,12 @@ def conclude(run: RunRecord, files: bool = True) -> list[int | None]:
 
 
 def heal(run: RunRecord) -> None:
-    """Puts members aside that are not as they were written, so that training makes them anew; the caller holds the run's lock.
+    """Moves damaged members aside, so that they are trained again; the caller holds the run's lock.
 
     A complete run that lacks a member is unfinished again. Nothing is deleted.
 
     Args:
-        run: its record, changed and saved where members were put aside or are gone.
+        run: record of the run, modified and saved if members were moved aside or are missing.
     """
     for fold in run.folds:
         folder = run.member(fold)
@@ -132,7 +132,7 @@ def heal(run: RunRecord) -> None:
 
 
 def _shared_anew(run: RunRecord, fold: int | None) -> bool:
-    """Takes a member that was shared from the run that it was shared from, where that one has it whole."""
+    """Shares a member again from the run that it came from, if it is intact there; returns whether it is."""
     if run.parent is None or fold in run.retrained or run.derived:
         return False
     try:

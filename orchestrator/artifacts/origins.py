@@ -1,6 +1,6 @@
-"""What runs were made from: fold plans, and hashes of the photos that they learnt from.
+"""What runs were trained from: fold plans, and hashes of their photos.
 
-The name of each file is a digest of what it holds, so whoever holds that writes a damaged one anew: the next training does.
+Each file is named by a digest of its contents, so the next training on the same contents can rewrite a damaged file.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ PHOTOS, PHOTOS_FORMAT = "photos", 2
 
 
 def keep_plan(workspace: Workspace, plan: FoldPlan) -> FoldPlan:
-    """Saves a plan, finds it saved, or writes a damaged one anew.
+    """Saves a plan if it is not saved yet, or if its file is damaged.
 
     Args:
-        workspace: where.
-        plan: drawn from the data.
+        workspace: workspace to save it in.
+        plan: plan drawn from the data.
     """
     from orchestrator.data.folds import FoldPlan
 
@@ -52,7 +52,7 @@ def keep_plan(workspace: Workspace, plan: FoldPlan) -> FoldPlan:
 
 
 def plan_of(workspace: Workspace, run: RunRecord) -> FoldPlan:
-    """The plan that a run was trained by; the caller has seen that it has one.
+    """The plan that a run was trained by; the caller has checked that it has one.
 
     Raises:
         DamagedError: the file is missing, damaged, or another plan's.
@@ -65,7 +65,7 @@ def plan_of(workspace: Workspace, run: RunRecord) -> FoldPlan:
 
 
 def keep_content(workspace: Workspace, fingerprint: str, content: Sequence[str]) -> None:
-    """Remembers the files' hashes of photos that runs are about to learn from, by the fingerprint that runs record."""
+    """Saves the hashes of photos that runs are about to train on, under the fingerprint that the runs record."""
     path, name = _content(workspace, fingerprint), fingerprint[:12]
     try:
         read_sealed(path, PHOTOS, name, PHOTOS_FORMAT, "")
@@ -98,20 +98,20 @@ def tables_of(workspace: Workspace) -> list[Path]:
 
 
 def source_of(run: RunRecord, data: Path | None, again: str) -> Path:
-    """Where the photos are that a run was trained on.
+    """Path of the data that a run was trained on.
 
     Args:
-        run: its record.
-        data: where they are said to be now; None: where they were.
-        again: the command that says it.
+        run: record of the run.
+        data: new path, given by the user; None: the recorded path.
+        again: command that gives a new path, for the message.
 
     Raises:
-        DataError: nothing is there any more.
+        DataError: the recorded path no longer exists.
     """
     source = data or Path(run.data["source"])
     if data is None and not source.exists():
         raise DataError(
-            f"{source}: nothing is there, and {run.id} was trained on photos from there. Name where they are now: `{again}`."
+            f"{source}: nothing is there, and {run.id} was trained on these photos. Give their new path: `{again}`."
         )
     return source
 
@@ -135,8 +135,8 @@ def source_words(run: RunRecord, data: Path | None = None, extra: Sequence[Path]
 
 
 def recipe_words(run: RunRecord, specialists: Iterable[Specialist]) -> list[str]:
-    """The options of a printed training command by which some specialists are trained as a run was: a recipe that all of them
-    can have, and changes that are of no task's own."""
+    """The options of a printed command that trains specialists as a run was trained: its recipe, if all have it, and
+    those of its changes that name no task."""
     from orchestrator.recipes.load import recipe_files
 
     name = run.recipe_name
@@ -153,7 +153,7 @@ def plan_words(run: RunRecord) -> list[str]:
 
 
 def moved_words(run: RunRecord, data: Path | None = None) -> list[str]:
-    """The options of a printed command that say where a run's sources are now; those that are gone are to be filled in.
+    """The options of a printed command that give a run's sources; placeholders for those that no longer exist.
 
     Args:
         run: its record.
@@ -172,28 +172,28 @@ def extra_sources_of(run: RunRecord, tables: Sequence[Path], again: str) -> tupl
 
     Args:
         run: its record.
-        tables: where they are said to be now; none: where they were.
-        again: the command that says it.
+        tables: new paths, given by the user; empty: the recorded paths.
+        again: command that gives new paths, for the message.
 
     Raises:
-        DataError: one is not there any more.
+        DataError: a recorded path no longer exists.
     """
     sources = tuple(tables) or tuple(map(Path, run.data.get("extra", {}).get("sources", ())))
     gone = [str(source) for source in sources if not source.is_file()]
     if gone and not tables:
         raise DataError(
-            f"{', '.join(gone)}: not there any more, and {run.id} learnt from photos from elsewhere that stood in "
-            f"{'it' if len(sources) == 1 else 'these tables'}. Name where {'it is' if len(sources) == 1 else 'they are'} now: "
-            f"`{again}`."
+            f"{', '.join(gone)}: no longer there, and {run.id} was trained on extra photos from "
+            f"{'this table' if len(sources) == 1 else 'these tables'}. Give the new "
+            f"{'path' if len(sources) == 1 else 'paths'}: `{again}`."
         )
     return sources
 
 
 def check_beginning(run: RunRecord) -> None:
-    """Looks whether the file of initial weights that a run began from is where it was.
+    """Checks that the file of a run's initial weights still exists.
 
     Raises:
-        WeightsError: it is not; with the copy that the workspace keeps of it.
+        WeightsError: it does not; the message names the workspace's copy of it, if any.
     """
     from orchestrator.recipes.schema import WEIGHTS_WORDS
 
@@ -223,7 +223,7 @@ def trained_content(workspace: Workspace, names: Iterable[str]) -> set[str]:
         try:
             found |= content_of(workspace, run)
         except DamagedError as error:
-            raise LeakError(f"{run.id}: which photos it was trained on cannot be told. {error.message}") from None
+            raise LeakError(f"{run.id}: which photos it was trained on cannot be determined. {error.message}") from None
     return found
 
 

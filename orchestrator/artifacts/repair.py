@@ -1,4 +1,4 @@
-"""A workspace's records looked through, and written anew where they are lost and something else tells what was in them."""
+"""Checks a workspace's records, and restores lost ones whose contents are known from other files."""
 
 from __future__ import annotations
 
@@ -45,18 +45,18 @@ class Findings:
     damaged: list[DamagedError] = field(default_factory=list)
 
     def look(self, act: Callable[[], object], files: int = 1) -> None:
-        """Reads something, and keeps the error."""
+        """Runs a check and stores its DamagedError."""
         self.files += files
         try:
             act()
         except DamagedError as error:
-            # Several runs may stand on one plan or one table of photos: each file is told once.
+            # Several runs may use one plan or one table of photos: each file is reported once.
             if error.path not in [known.path for known in self.damaged]:
                 self.damaged.append(error)
 
 
 def check(root: Path) -> Findings:
-    """Reads every file of a workspace that carries meaning; caches, locks, logs and pictures are none.
+    """Reads every essential file of a workspace; caches, locks, logs and pictures are not essential.
 
     Raises:
         WorkspaceError: there is no workspace, or its own file is damaged.
@@ -98,7 +98,7 @@ def _check_ensemble(workspace: Workspace, name: str) -> None:
 
 
 def _check_other(path: Path, name: str, way_out: str) -> None:
-    """A sealed file of somebody else's: as it was written, and this one's; there need be none."""
+    """Checks an optional sealed file of another module: unchanged, and belonging to `name`."""
     if os.path.lexists(path):
         check_sealed(path, name, without(path, way_out))
 
@@ -157,10 +157,10 @@ def _retired(path: Path) -> dict[str, int]:
 
 
 def _spoken_of(root: Path) -> dict[str, int]:
-    """Kind -> the highest number of a run or ensemble that was deleted, as far as something in the workspace still names it.
+    """Kind -> highest number of a deleted run or ensemble that files in the workspace still mention.
 
-    A search that remembers a run by its id, or a tracker that has a folder for it, must not find another one under it. What is
-    there itself is counted when an id is given out.
+    A search or a tracker that refers to a run by its id must never find another run under this id. Existing runs and
+    ensembles are counted when an id is assigned.
     """
     names = [path.name for place in ("deleted", "tensorboard") for path in (root / place).glob("*")]
     names += [path.read_bytes().decode("latin-1") for path in (root / "sweeps").glob("*") if path.is_file()]
@@ -171,12 +171,13 @@ def _spoken_of(root: Path) -> dict[str, int]:
 
 
 def _repair_run(workspace: Workspace, folder: Path) -> None:
-    """A run's record from its members' cards, each of which holds it as it was when the member was trained."""
+    """Restores a run's record from its members' cards, each with a copy from when the member was trained."""
     run = _remembered(folder)
     if run is None:
         place = put_aside(folder)
         log.info(
-            f"{folder.name}: none of its members is complete, so nothing tells what it was; put aside as {place and place.name}."
+            f"{folder.name}: none of its members is complete, so it cannot be restored; put aside as "
+            f"{place and place.name}."
         )
         return
     place = put_aside(folder / RECORD)

@@ -5,8 +5,8 @@
         fold-0/ ...    one folder per member (`all/` when trained on everything)
 
 A run's key is a digest of everything that its result depends on. The same key continues an unfinished run; anything
-else is another run, so settings, data or plans never mix. It is computed from the record whenever it is asked for, so a run
-of an older version is held against today's settings with those that it did not know at their defaults.
+else is another run, so settings, data or plans never mix. It is computed from the record each time, so settings
+that the version that trained a run did not have count as their defaults.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ RUN_FORMAT = 3
 KIND = "run"
 RECORD = "run.json"
 RUN_LOCK = "run.lock"
-"""Held in a run's folder by whoever works on it."""
+"""Lock in a run's folder, held by the command that works on the run."""
 COMPLETE = "complete"
 UNFINISHED = "unfinished"
 
@@ -51,13 +51,13 @@ class RunRecord:
         task: its specialist.
         status: `unfinished` or `complete`.
         created: local time, ISO 8601.
-        recipe_name: as it was asked for.
-        changes: the `--set` words on top of it.
-        recipe: every number of it.
-        seed: of the training.
+        recipe_name: name or file of the recipe, as given.
+        changes: arguments of `--set` applied to it.
+        recipe: all settings of the recipe.
+        seed: seed of the training.
         folds: folds trained in this run or taken from its parent; [None] for a run without a plan.
         plan: k, seed and digest of the fold plan; None without one.
-        data: source, layout, fingerprint, numbers of photos and people; of photos from elsewhere likewise, as `extra`.
+        data: source, layout, fingerprint, numbers of photos and people; the same for extra photos, as `extra`.
         initial_weights: source and sha256.
         threads: CPU threads of each member's training.
         device: `cpu` or `cuda`.
@@ -65,10 +65,10 @@ class RunRecord:
         parent: the run that members not in `retrained` were taken from.
         retrained: folds trained anew, when there is a parent.
         seconds: wall-clock seconds of the commands that worked on it.
-        make_current: what is to become of it when it is complete: `auto` offers it as its specialist's current run, the last
-            step of training, after which it is `never`; runs of an experiment are `never` from the start.
+        make_current: whether it may become current: `auto` offers it as its specialist's current run in the last step
+            of training, and then becomes `never`; runs of an experiment are `never` from the start.
         score: out-of-fold macro F1, written when it is complete; None before, and where nobody is held out.
-        files: folder of a member -> file -> sha256: of shared members from the start, of all when the run is complete.
+        files: folder of a member -> file -> sha256; shared members from the start, the others once the run is complete.
         shared_seeds: fold -> the seed of a shared member, where it is not this run's.
     """
 
@@ -117,7 +117,7 @@ class RunRecord:
 
     @property
     def derived(self) -> bool:
-        """Whether it was made of another run without training: the same weights, answering with views."""
+        """Whether it was made from another run without training: the same weights, with views."""
         return self.parent is not None and not self.retrained
 
     @property
@@ -226,13 +226,13 @@ def run_key(
     """The key of a run from all that its result depends on.
 
     Args:
-        task: its specialist.
-        recipe: how it is trained.
-        weights: sha256 of what its members start from.
+        task: task of its specialist, or `joint`.
+        recipe: recipe of the run.
+        weights: sha256 of the initial weights.
         data: fingerprint of photos and labels.
         plan: digest of the fold plan; None without one.
-        folds: that the run trains itself.
-        seed: of the training.
+        folds: folds that the run trains itself.
+        seed: seed of the training.
         device: `cpu`, `cuda` or `cuda:N`; all GPUs count as one.
         parent: the run that other members are shared with.
         extra: fingerprint of photos from elsewhere that join training; None without any.

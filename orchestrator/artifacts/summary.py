@@ -1,6 +1,6 @@
-"""A run in short: its members' cards, its scores, where its time went, and all facts that it can be asked for.
+"""Summary of a run: its members' cards, its scores, its time by stage, and the facts that conditions can test.
 
-Nothing heavy is imported: a list of runs is told from their records and cards alone.
+Nothing heavy is imported: a list of runs is made from their records and cards alone.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def macro_f1_of(counts: Sequence[Sequence[Sequence[int]]]) -> float:
 
 
 def facts_of(run: RunRecord, current: str | None, notes: Annotations) -> dict[str, Any]:
-    """What a run can be asked for beside its settings."""
+    """Facts that conditions can test, in addition to the run's settings."""
     plan, seeds = run.plan or {"k": 0, "digest": None}, run.seeds
     return {
         "run": run.id, "task": run.task, "recipe": run.recipe_name, "status": state_of(run), "current": current == run.id,

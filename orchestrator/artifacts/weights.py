@@ -30,8 +30,8 @@ def load_weights(path: Path, model: nn.Module, sha256: str = "", adopt: bool = F
     Args:
         path: a safetensors file.
         model: the network; every tensor must fit.
-        sha256: what the card says; empty skips the check.
-        adopt: put the file's tensors in the place of the network's, instead of copying into them.
+        sha256: hash in the card; empty: no check.
+        adopt: whether the file's tensors replace the network's, instead of being copied into them.
 
     Raises:
         DamagedError: the file is missing or not the one that was written.

@@ -1,17 +1,17 @@
 """The workspace: one folder (`runs/` by default) with fold plans, runs, ensembles and caches.
 
-workspace.json          the format, so that another version's workspace is refused and not misread; numbers never given out again
+workspace.json          format, so that another version's workspace is refused, not misread; numbers never used again
 plans/<name>.json       fold plans
 photos/<name>.json      hashes of the files that runs learnt from
 age-0001/ ...           runs
 current/age.json ...    which run is current for each specialist, and which ensemble
 soft-0001/ ...          ensembles
-sweeps/                 memories of searches
-deleted/                runs and ensembles on their way out
+sweeps/                 saved searches
+deleted/                runs and ensembles that are being deleted
 store/                  decoded pixels       } caches: deleting
 cache/                  hashes, weights      } them loses nothing
 
-Every file that carries meaning is sealed (core/sealed.py), and what lies beside one is known to it by its sha256.
+Every essential file is sealed (core/sealed.py), and stores the sha256 of the files that belong to it.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ CURRENT_FORMAT = 2
 FEW = 12  # ids that an error lists
 MARK = "workspace.json"
 KIND, NAME = "workspace", "workspace"
-MAKING = ".making-"  # before the name of a folder that is being made: a killed command leaves no half of it behind
+MAKING = ".making-"  # prefix of a folder that is being made, so that a kill leaves no incomplete one under its name
 FOLDER = re.compile(r"([a-z_]+)-(\d{4,})")
 
 
@@ -134,13 +134,13 @@ class Workspace:
         return HashCache(self.cache / "hashes.json")
 
     def lock(self) -> FileLock:
-        """Held while ids are given out and runs are looked up."""
+        """The lock that is held while ids are assigned and runs are looked up."""
         from filelock import FileLock
 
         return FileLock(self.root / "workspace.lock")
 
     def _folders(self) -> list[tuple[str, Path]]:
-        """Kind and folder of everything that is called like a run or an ensemble, in order of their names."""
+        """Kind and folder of everything named like a run or an ensemble, sorted by name."""
         named = [(FOLDER.fullmatch(path.name), path) for path in sorted(self.root.iterdir())]
         return [(match[1], path) for match, path in named if match]
 
@@ -179,7 +179,7 @@ class Workspace:
             WorkspaceError: there is none of that name; the nearest is suggested.
             DamagedError: its record cannot be read.
         """
-        # An id is the name of a folder right here: a path would lead into another workspace.
+        # An id is the name of a folder in this workspace: a path could lead into another one.
         known = [path.name for path in self.run_folders()]
         if name not in known:
             told = ", ".join(known[:FEW]) + (f" and {len(known) - FEW} more" if len(known) > FEW else "")
@@ -191,10 +191,10 @@ class Workspace:
 
     @contextmanager
     def making(self, kind: str) -> Iterator[tuple[str, Path]]:
-        """Makes the next free folder `kind-NNNN`, which has its name when the block ends well; the caller holds the lock.
+        """Makes the next folder `kind-NNNN`, which gets its name if the block succeeds; the caller holds the lock.
 
         Yields:
-            Its name, and the folder that it is until then.
+            The name, and the temporary folder until then.
         """
         for left_over in self.root.glob(f"{MAKING}*"):
             shutil.rmtree(left_over, ignore_errors=True)
@@ -207,12 +207,12 @@ class Workspace:
         try:
             yield name, place
             place.rename(self.root / name)
-        except BaseException:  # Ctrl-C too: what is half made goes, and the exception goes on
+        except BaseException:  # Ctrl-C too: the incomplete folder is removed, and the exception re-raised
             shutil.rmtree(place, ignore_errors=True)
             raise
 
     def retire(self, name: str) -> None:
-        """Never gives an id out again: notes and tables elsewhere may speak of it. The caller holds the lock."""
+        """Ensures that an id is never used again: notes and tables may refer to it. The caller holds the lock."""
         about, (kind, _, number) = self._about(), name.rpartition("-")
         retired: dict[str, int] = about["retired"]
         write_mark(self.root, about["created"], {**retired, kind: max(retired.get(kind, 0), int(number))})
@@ -246,7 +246,7 @@ class Workspace:
         return name
 
     def current_or_none(self, what: str) -> str | None:
-        """The same for those who are about to choose: None too where the file is damaged, and may be written anew."""
+        """Like `current`, before the choice is replaced: None also if the file is damaged but may be rewritten."""
         try:
             return self.current(what)
         except DamagedError as error:
@@ -255,7 +255,7 @@ class Workspace:
             return None
 
     def without_current(self, what: str) -> str:
-        """The way out where nothing says what is current: the rest of a sentence."""
+        """The way out if nothing is current, to complete a sentence."""
         group, names = ("ensembles", self._answering()) if what == "ensemble" else ("runs", self._whole(what))
         if not names:
             words = ("ensemble",) if what == "ensemble" else ("train", what, "--data", "DIR")
@@ -356,10 +356,10 @@ class Workspace:
         return EnsembleRecord.load(folder, way_out)
 
     def check_answering(self, name: str) -> None:
-        """Looks whether the members that an ensemble answers with are there.
+        """Checks that the members that an ensemble answers with exist.
 
         Raises:
-            DamagedError: the first that is not.
+            DamagedError: for the first one that does not.
         """
         for member in self.ensemble(name).members:
             card = self.root / member.folder / CARD

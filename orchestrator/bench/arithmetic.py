@@ -1,4 +1,4 @@
-"""How much arithmetic a training step is, and how fast a machine multiplies matrices: what share of its power is used."""
+"""Floating-point operations of a training step, and the machine's rate of matrix products: the share that is used."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 __all__ = ["count_flops", "matrix_rate"]
 
 CPU_SIDE, GPU_SIDE = 2048, 8192
-"""Sides of the matrices: large enough that moving them takes no time beside multiplying them."""
+"""Side lengths of the matrices, large enough that moving them takes no time compared with multiplying them."""
 ROUNDS = 5
 
 
@@ -33,7 +33,7 @@ def count_flops(step: Callable[[], object]) -> float:
 def _convolution_backward(
     grad: Sequence[int], photos: Sequence[int], weight: Sequence[int], *rest: Any, **_: Any
 ) -> int:
-    """Of a convolution's gradients: each costs what the forward pass does.
+    """Operations of a convolution's gradients; each gradient costs as much as the forward pass.
 
     torch's own formula leaves the groups out, and counts a depthwise convolution of 96 channels 96 times (2.15).
 
@@ -53,8 +53,8 @@ def matrix_rate(device: str, dtype: torch.dtype, threads: int) -> float:
 
     Args:
         device: `cpu`, `cuda` or `cuda:N`.
-        dtype: of the matrices.
-        threads: on a CPU.
+        dtype: dtype of the matrices.
+        threads: number of threads on a CPU.
     """
     on_cpu = device == "cpu"
     side = CPU_SIDE if on_cpu else GPU_SIDE

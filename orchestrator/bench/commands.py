@@ -1,9 +1,9 @@
-"""Small things: what a command costs before it has done any work, and what one photo does.
+"""Small commands: what a command costs before it does any work, and what one photo costs.
 
-Each command is a program of its own, as a shell starts it, run in turn with what it cannot do without. For those that need no
-network that is the import of every command line's libraries, and the smallest program of the same kind that these allow: Typer
-imports what checks values and draws tables only when a command runs. For one photo it is the exported program and the import of
-torch.
+Each command is its own process, as a shell starts it, measured alternately with its lower bounds. For commands that
+need no network these are the import of the command line's libraries, and the smallest Typer program of the same kind,
+because Typer imports what checks values and draws tables only when a command runs. For one photo the lower bound is
+the exported program and the import of torch.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ code = subprocess.call(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subproces
 wall, used = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
 print(json.dumps([code, wall, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024]))
 """
-"""Starts a program and tells what it took. Small itself: Linux counts the memory of whoever starts a program as the program's."""
+"""Starts a program and prints its cost. It is small, since Linux counts the launcher's memory as the program's."""
 
 
 @dataclass
@@ -77,9 +77,9 @@ def bench_commands(
     """Runs every command in turn.
 
     Args:
-        workspace: with runs and a current ensemble.
-        photo: to answer for.
-        program: beside an export; None where none could be made.
+        workspace: a workspace with runs and a current ensemble.
+        photo: the photo to predict.
+        program: the program of an export; None if none could be made.
         scratch: folder for two submissions.
         rounds: how often everything is run.
         progress: called with (runs done, runs in all).

@@ -1,4 +1,4 @@
-"""What the benchmark is asked for, and the mistakes in it that show before anything heavy is imported."""
+"""What the benchmark is asked for, and the checks of it that need no heavy imports."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Load:
     Attributes:
         data: a source of photos with labels; None draws synthetic people.
         folder: scratch folder for people, a workspace and members.
-        recipe: by which members are made and measured.
-        people: about how many people to use.
-        photos: photos to predict.
-        steps: training steps that are timed.
-        votes: photos to fuse.
-        rounds: how often everything is run in turn.
+        recipe: the recipe of the measured members.
+        people: approximate number of people to use.
+        photos: number of photos to predict.
+        steps: number of training steps to time.
+        votes: number of photos in the voting benchmark.
+        rounds: number of measurement rounds.
         device: as `--device`.
     """
 
@@ -45,7 +45,7 @@ class Load:
 
 
 def check_load(parts: Sequence[str], load: Load, specialists: Mapping[str, Specialist]) -> None:
-    """Refuses parts, devices, recipes and data that there are not, all at once.
+    """Rejects unknown parts, devices, recipes and data, all at once.
 
     Raises:
         ConfigError: parts, a device or a recipe; a recipe that trains heads alone.

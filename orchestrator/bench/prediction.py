@@ -32,10 +32,11 @@ __all__ = ["bench_prediction", "naive_answers"]
 def bench_prediction(
     predictor: Predictor, paths: Sequence[Path], cache: Path, rounds: int, done: Callable[[int, int], None]
 ) -> dict[str, Any]:
-    """Every engine's prediction from files, beside its floor and beside the naive loop.
+    """Every engine's prediction from files, compared with its floor and with the naive loop.
 
-    The floor is every member's arithmetic alone, on pixels that lie ready, by the same calls on the same cores; layers that
-    members share count once in both. On a GPU torch runs in fp32 and, as `orch predict` does, in the recipes' precision.
+    The floor is every member's computation alone, on pixels in memory, by the same calls on the same cores; layers
+    that members share count once in both. On a GPU torch runs in fp32 and, as `orch predict` does, in the recipes'
+    precision.
     `torch, nothing shared` is the floor of torch with every member whole. The naive loop is `naive_answers`, in fp32.
     Decoding alone, on all cores, bounds whatever the members run on.
 

@@ -43,17 +43,17 @@ def run_parts(
     listen: Listener,
     progress: Callable[[str, int, int], None],
 ) -> dict[str, Any]:
-    """Runs the parts that are asked for.
+    """Runs the requested parts.
 
     Args:
-        parts: of `PARTS`.
+        parts: some of `PARTS`.
         load: what to work on.
         specialists: task -> specialist.
-        listen: told how far the members to measure are.
+        listen: receives progress events of training the members to measure.
         progress: called with (part, runs done, runs in all).
 
     Raises:
-        OrchestratorError: as of `check_load`; a TrainingError: the members to measure could not be made.
+        OrchestratorError: as in `check_load`; a TrainingError: the members to measure could not be trained.
     """
     check_load(parts, load, specialists)
     people = _people(load) if set(parts) - {"voting"} else None
@@ -107,7 +107,7 @@ def _exported(predictor: Predictor, folder: Path, photos: Sequence[Path]) -> Pat
 
 
 def _people(load: Load) -> tuple[Path, int]:
-    """A manifest of the people to work on, and into how many folds they can be split."""
+    """A manifest of the people to work on, and the number of folds that they allow."""
     source, data = load.data, load.folder / "some.csv"
     if source is None:
         source = load.folder / "people" / "train"
@@ -118,7 +118,7 @@ def _people(load: Load) -> tuple[Path, int]:
 def _made(
     load: Load, data: Path, folds: int, specialists: Mapping[str, Specialist], listen: Listener, device: str
 ) -> tuple[Predictor, dict[str, MemberJob], list[Path]]:
-    """Members that have trained for an epoch, five a task where there are people enough: only their arithmetic matters here."""
+    """Trains members for one epoch, five per task if there are enough people: only their speed matters here."""
     from orchestrator.inference.opening import open_predictor
 
     settings = Settings(
@@ -141,7 +141,7 @@ def _made(
 
 
 def _write_some(photos: Photos, people: int, path: Path) -> int:
-    """A manifest of about so many people, as many of each gender and age band; returns how many the smallest of these has."""
+    """Writes a manifest of about `people` people, balanced by gender and age band; returns the smallest group."""
     photos.require(("age", "gender", "mask"), "the benchmark")
     everyone = photos.people.assign(band=age_bands(photos.people["age"].to_numpy(dtype=float)))
     groups = everyone.groupby(["gender", "band"])
@@ -152,7 +152,7 @@ def _write_some(photos: Photos, people: int, path: Path) -> int:
 
 
 def _of_steps(job: MemberJob, steps: int, folder: Path) -> MemberJob:
-    """The job with so many steps in one epoch, in a folder of its own."""
+    """The job with `steps` steps in one epoch, in a separate folder."""
     size = job.recipe.batch_size
     recipe = job.recipe.model_copy(update={"epochs": 1, "sampling": "per_photo", "class_balance": 0.0})
     train = np.resize(job.train, steps * size)  # repeats the rows where there are too few

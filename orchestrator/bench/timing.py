@@ -1,4 +1,4 @@
-"""Measuring in turn: rounds of A, B, A, B, medians, and the memory that each took."""
+"""Alternating measurements: rounds of A, B, A, B, with medians and peak memory."""
 
 from __future__ import annotations
 
@@ -16,19 +16,18 @@ from orchestrator.networks.devices import give_back_freed_memory
 
 __all__ = ["Timing", "in_turn", "ratio"]
 
-IDLE_SECONDS = 0.05  # of a core: what a worker that waits may use meanwhile
-SAMPLE_SECONDS = 0.1  # ten looks a second: more would show in what is measured
+IDLE_SECONDS = 0.05  # of one core, that an idle worker may use meanwhile
+SAMPLE_SECONDS = 0.1  # ten samples a second: more would disturb the measurement
 
 
 @dataclass
 class Timing:
-    """What one thing took.
+    """The cost of one measured function.
 
     Attributes:
-        seconds: wall-clock of each round.
-        peak_mb: most private memory in any round, MB: of this process beyond what it held before, and of those of its children
-            that worked.
-        work: units of work a round, for a rate.
+        seconds: wall-clock seconds of each round.
+        peak_mb: peak private memory of any round, MB: what this process added, plus all of its busy child processes.
+        work: units of work per round, for a rate.
     """
 
     seconds: list[float] = field(default_factory=list)
@@ -37,7 +36,7 @@ class Timing:
 
     @property
     def median(self) -> float:
-        """Of the rounds' seconds."""
+        """Median seconds of a round."""
         return statistics.median(self.seconds)
 
     @property
@@ -64,9 +63,9 @@ def in_turn(
     """Runs several things in turn, round after round, so that whatever disturbs the machine disturbs all of them alike.
 
     Args:
-        things: name -> what to run.
-        rounds: how often.
-        work: units of work of each thing a round, for rates.
+        things: name -> function to run.
+        rounds: number of rounds.
+        work: units of work per round of each function, for rates.
         done: called with (runs done, runs in all).
     """
     timings = {name: Timing(work=work if isinstance(work, int | float) else work[name]) for name in things}
@@ -84,7 +83,7 @@ def in_turn(
 
 
 def ratio(one: Timing, other: Timing) -> float:
-    """The median over rounds of one's seconds over the other's in the same round."""
+    """Median over rounds of the seconds of `one` divided by those of `other` in the same round."""
     return statistics.median(a / b for a, b in zip(one.seconds, other.seconds, strict=True))
 
 
@@ -94,7 +93,7 @@ class _Memory:
     def __init__(self) -> None:
         self._own = psutil.Process()
         self._before = _private_mb(self._own)
-        # Workers of an earlier block stay for the next one: idle ones are no part of this block, busy ones are, whole.
+        # Workers of an earlier block may still exist: idle ones do not count, busy ones count in full.
         self._used = {child.pid: _cpu_seconds(child) for child in self._own.children(recursive=True)}
         self.peak_mb = 0.0
         self._stop = threading.Event()
@@ -111,7 +110,7 @@ class _Memory:
     def _watch(self) -> None:
         ended = False
         while not ended:
-            ended = self._stop.wait(SAMPLE_SECONDS)  # the last look is at the very end: short blocks are seen too
+            ended = self._stop.wait(SAMPLE_SECONDS)  # the last sample is at the end: short blocks count too
             children = self._own.children(recursive=True)
             busy = [child for child in children if _cpu_seconds(child) > self._used.get(child.pid, 0.0) + IDLE_SECONDS]
             found = _private_mb(self._own) - self._before + sum(map(_private_mb, busy))
@@ -119,16 +118,16 @@ class _Memory:
 
 
 def _private_mb(process: psutil.Process) -> float:
-    """What a process holds for itself alone; 0 of one that has ended. Files that are mapped, weights say, are not counted."""
+    """Private memory of a process, 0 if it has ended. Mapped files, such as weights, are not counted."""
     try:
         memory = process.memory_info()
     except psutil.Error:
         return 0.0
-    return float(memory.rss - getattr(memory, "shared", 0)) / 1e6  # macOS does not tell what is shared
+    return float(memory.rss - getattr(memory, "shared", 0)) / 1e6  # macOS does not report shared memory
 
 
 def _cpu_seconds(process: psutil.Process) -> float:
-    """Seconds of a core that a process has used; 0 of one that has ended."""
+    """CPU seconds that a process has used; 0 if it has ended."""
     try:
         times = process.cpu_times()
     except psutil.Error:

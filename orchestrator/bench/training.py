@@ -1,4 +1,4 @@
-"""Training against its floor: the same steps on batches that lie ready in memory, and where a photo's time goes."""
+"""Training against its floor: the same steps on batches already in memory, and the time of each stage per photo."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def bench_training(
 
     Args:
         jobs: task -> a member to train, with its pixels in a store; nothing is written into its folder.
-        paths: the photos, by row of the jobs' tables, for the price of decoding.
+        paths: the photos, by row of the jobs' tables, to time decoding.
         rounds: how often floor and loop are run in turn.
         done: called with (runs done, runs in all).
     """
@@ -72,7 +72,7 @@ def _loop(job: MemberJob) -> None:
 
 
 def _floor(job: MemberJob) -> None:
-    """As many steps as the loop takes, on one batch that lies ready."""
+    """Takes as many steps as the loop, on one batch in memory."""
     size, step = _on_one_batch(job)
     for number in range(job.recipe.epochs * (job.photos_per_epoch // size)):
         step(number)
@@ -91,7 +91,7 @@ def _arithmetic(job: MemberJob, loop: Timing) -> dict[str, float]:
 
 
 def _on_one_batch(job: MemberJob) -> tuple[int, Callable[[int], None]]:
-    """The size of a batch that lies ready, and a function that takes a step on it."""
+    """The size of a batch in memory, and a function that takes a step on it."""
     model, frozen, step = _ready(job)
     size = min(job.recipe.batch_size, job.photos_per_epoch)
     inputs = job.preprocess.normalise(torch.from_numpy(job.pixels.take(job.train[:size])).to(job.device))

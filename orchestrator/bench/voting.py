@@ -22,15 +22,15 @@ __all__ = ["bench_voting"]
 
 FOLDS = 5
 CHUNK = 65536
-"""Photos at a time. Ten million photos took 0.25 s by 8,192, 0.17 s by this many, and no less by 131,072."""
+"""Photos per chunk. Ten million photos took 0.25 s with 8,192, 0.17 s with this many, and no less with 131,072."""
 
 THREADS = 2
-"""Stretches at once: 0.12 s instead of 0.17 s for ten million photos on 2 cores, where one core reads them in 0.07 s and two in
-0.05 s. More would wait for the memory."""
+"""Chunks at once: 0.12 s instead of 0.17 s for ten million photos on 2 cores, where one core reads them in 0.07 s and
+two in 0.05 s. More would wait for the memory."""
 
 
 def bench_voting(photos: int, rounds: int, done: Callable[[int, int], None]) -> dict[str, Any]:
-    """Seconds, share of the memory's pace, and memory, for a tenth of the photos and all of them: memory must stay the same.
+    """Seconds, share of the memory's speed, and peak memory, for a tenth of the photos and all: memory must not grow.
 
     Args:
         photos: how many to combine.
@@ -68,12 +68,12 @@ def _read(answers: Answers) -> None:
 
 
 def _combine(answers: Answers, combiner: Combiner) -> None:
-    """Stretch by stretch, so that memory stays the same however many photos there are."""
+    """Votes chunk by chunk, so that memory does not grow with the number of photos."""
 
     def combined(start: int) -> None:
         combiner.combine(answers.take(slice(start, start + CHUNK)))
 
-    with ThreadPoolExecutor(THREADS) as pool:  # NumPy lets go of the interpreter's lock in each of its loops
+    with ThreadPoolExecutor(THREADS) as pool:  # NumPy releases the interpreter's lock in each of its loops
         for _ in pool.map(combined, range(0, len(answers), CHUNK)):
             pass
 

@@ -1,7 +1,7 @@
 """The command line: a command parses, makes one library call and prints.
 
-Results go to stdout, talk and progress to stderr, `--json` is for machines. Nothing heavy is imported before a command
-needs it.
+Results go to stdout, messages and progress to stderr, `--json` is for machines. Nothing heavy is imported before a
+command needs it.
 """
 
 import time
@@ -9,4 +9,4 @@ import time
 __all__ = ["BEGAN"]
 
 BEGAN = time.monotonic()
-"""When the program began, before anything heavy was imported: a command's minutes are those that its user waited."""
+"""Start time of the program, before the heavy imports, so that reported times are what the user waited."""

@@ -21,7 +21,7 @@ from orchestrator.cli.streams import configure_streams, in_utf8
 __all__ = ["ENTRIES", "app", "main", "program"]
 
 COLLECT_EVERY = (
-    1_000_000  # objects more than before; Python's own 700 is meant for programs that do not begin by importing torch
+    1_000_000  # new objects between collections; Python's 700 is meant for programs that do not import torch first
 )
 
 CALM = ("usage", "interrupted")  # no traceback helps with these
@@ -32,7 +32,7 @@ ENTRIES = (
     Entry(
         "demo",
         START,
-        "Draw people, train the three specialists, fuse them, predict: everything once, on nobody's photos.",
+        "Draw synthetic people, train the three specialists, fuse them, predict: all once, without real photos.",
     ),
     Entry(
         "train-all", TRAIN, "Train the three specialists over the folds of one plan of people.", "train", "train_all"
@@ -41,7 +41,7 @@ ENTRIES = (
     Entry(
         "resume",
         TRAIN,
-        "Complete a run by its record alone: train the members that are missing or damaged, and nothing else.",
+        "Complete a run from its record alone: train the members that are missing or damaged, and nothing else.",
     ),
     Entry("sweep", TRAIN, "Search for better settings of one specialist, or tune it stage by stage."),
     Entry(
@@ -50,14 +50,14 @@ ENTRIES = (
     Entry(
         "cascade",
         FUSE,
-        "Find out how few members need to be asked for the same labels, and keep that for `orch predict --cascade`.",
+        "Measure how few members suffice for the same labels, and save that for `orch predict --cascade`.",
     ),
     Entry(
         "predict",
         FUSE,
-        "Answer for photos: as a table here, JSON, a file of answers, or the contest's submission file.",
+        "Predict photos: print a table or JSON, or write a file of answers or the contest's submission.",
     ),
-    Entry("pseudo", FUSE, "Label photos by what an ensemble is sure of, for training to learn from: pseudo-labels."),
+    Entry("pseudo", FUSE, "Write pseudo-labels for training: an ensemble's confident answers for unlabelled photos."),
     Entry(
         "tta",
         FUSE,
@@ -71,21 +71,21 @@ ENTRIES = (
     Entry(
         "bench",
         RECORDS,
-        "Measure training, prediction and voting on this machine, each against the least that it could take.",
+        "Measure training, prediction and voting on this machine, each against its lower bound.",
     ),
     Entry(
         "data",
         RECORDS,
-        "Photos and their tables: check, describe, find faces, split, invent.",
+        "Photos and their tables: check, describe, find faces, split, synthesise.",
         attribute="app",
     ),
-    Entry("runs", RECORDS, "What was trained: list, show, compare, choose, delete.", attribute="app"),
-    Entry("ensembles", RECORDS, "What was fused: list, choose, delete.", attribute="app"),
-    Entry("workspace", RECORDS, "The workspace's own files: check them, repair them.", attribute="app"),
-    Entry("submissions", RECORDS, "Submission files: what differs between two.", attribute="app"),
-    Entry("recipes", RECORDS, "Ways to train: list, show, compare, check and copy recipes.", attribute="app"),
+    Entry("runs", RECORDS, "Runs: list, show, compare, choose, delete.", attribute="app"),
+    Entry("ensembles", RECORDS, "Ensembles: list, choose, delete.", attribute="app"),
+    Entry("workspace", RECORDS, "The workspace's own files: check and repair them.", attribute="app"),
+    Entry("submissions", RECORDS, "Submission files: compare two.", attribute="app"),
+    Entry("recipes", RECORDS, "Recipes: list, show, compare, check and copy them.", attribute="app"),
 )
-"""Each command's first sentence stands here too, so that the list of commands imports none; a test keeps both equal."""
+"""Each command's first sentence is repeated here, so that listing commands imports none; a test keeps both equal."""
 
 
 class _Commands(LazyGroup):
@@ -102,7 +102,7 @@ app = typer.Typer(
     help="Three specialists (age, gender, mask), one honest ensemble, for photos of people.\n\n"
     "\b\n"
     "Begin with:\n"
-    "  orch demo                         the whole on synthetic people\n"
+    "  orch demo                         the whole workflow on synthetic people\n"
     "  orch data check --data DIR        is my data in order?\n"
     "  orch train-all --data DIR         three specialists, five folds\n"
     "  orch ensemble --strategy soft     fuse them, score them honestly\n"
@@ -123,13 +123,13 @@ def root(
 def program() -> None:
     """`orch` as a program: `main` with rarer garbage collections, and an end that leaves freeing memory to the system.
 
-    Importing torch and timm makes so many objects that collecting among them took 0.6 of 2.8 s here, and taking them apart at the
-    end 0.9 s. mypy ends in the same way (mypy.util.hard_exit).
+    Importing torch and timm makes so many objects that collecting garbage took 0.6 of 2.8 s here, and freeing them at
+    the end 0.9 s. mypy ends in the same way (mypy.util.hard_exit).
     """
     in_utf8()
     if is_limited():
         in_child(_without_memory)
-    # Told in our own words, by whoever wants several processes (data/sharing.py).
+    # Reported in our own words where several processes are wanted (data/sharing.py).
     warnings.filterwarnings("ignore", message=".*joblib will operate in serial mode")
     gc.set_threshold(COLLECT_EVERY)
     code = 0
@@ -151,7 +151,7 @@ def program() -> None:
 
 
 def _without_memory() -> int:
-    """Tells that the command was ended for want of memory, and gives the exit code for that."""
+    """Reports that the command ran out of memory, and returns the exit code for that."""
     configure_streams()
     ending = out_of_memory()
     tell(ending, "--json" in sys.argv[1:])
@@ -159,10 +159,10 @@ def _without_memory() -> int:
 
 
 def main(began: float | None = None) -> None:
-    """Runs the command line and exits; the codes stand in `endings`.
+    """Runs the command line and exits; the codes are listed in `endings`.
 
     Args:
-        began: when the process did, by time.monotonic; None: now.
+        began: start of the process, by time.monotonic; None: now.
     """
     configure_streams()
     console.begin(began)
@@ -176,7 +176,7 @@ def main(began: float | None = None) -> None:
             code = 1
         except SystemExit:
             raise
-        except BaseException as error:  # whatever comes ends in a sentence and a code, signals among them
+        except BaseException as error:  # every exception, signals included, ends in a message and a code
             ending = ending_of(error)
             if debugging() and ending.kind not in CALM:
                 raise

@@ -1,4 +1,4 @@
-"""How far long work is, a bar on stderr for each stage of it."""
+"""Progress bars on stderr, one for each stage of long work."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ WORDS: dict[Stage, tuple[str, str]] = {
     "label": ("labelling", ""),
     "ask": ("asking all members", ""),
 }
-"""Stage -> what its bar says, and what is told at its end."""
+"""Stage -> the text of its bar, and the message at its end."""
 
 
 class Bars:
-    """Listens to stages that are counted; the next one's bar takes the last one's place."""
+    """Listens to counted stages, and shows one bar at a time."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()  # events come from several threads
@@ -36,7 +36,7 @@ class Bars:
         self._update: Callable[[int, int], None] = lambda _done, _total: None
 
     def __call__(self, event: Event) -> None:
-        """Shows how far a stage is; other events are for others."""
+        """Shows the progress of a stage; ignores other events."""
         if not isinstance(event, Counted):
             return
         doing, told = WORDS[event.stage]

@@ -23,18 +23,18 @@ def bench(
         Path | None, typer.Option("--data", "-d", help="Photos with labels; synthetic people if left out.")
     ] = None,
     to: Annotated[Path, typer.Option("--out", "-o", help="A folder for bench.json and bench.png.")] = Path("bench"),
-    recipe: Annotated[str, typer.Option("--recipe", "-r", help="By which members are measured.")] = "quick",
-    rounds: Annotated[int, typer.Option("--rounds", min=1, help="How often everything is run in turn.")] = 3,
+    recipe: Annotated[str, typer.Option("--recipe", "-r", help="The recipe of the measured members.")] = "quick",
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Number of measurement rounds.")] = 3,
     photos: Annotated[int, typer.Option("--photos", min=16, help="Photos to predict.")] = 256,
     steps: Annotated[int, typer.Option("--steps", min=1, help="Training steps to time.")] = 32,
     votes: Annotated[int, typer.Option("--votes", min=1000, help="Photos to fuse.")] = 10_000_000,
     device: DeviceOption = "auto",
     json: JsonOption = False,
 ) -> None:
-    """Measure training, prediction and voting on this machine, each against the least that it could take.
+    """Measure training, prediction and voting on this machine, each against its lower bound.
 
-    Floors are the arithmetic alone; the naive loop is what most people write. Everything is run in turn and compared round by
-    round, because a machine's pace changes from minute to minute: trust the ratios, not the seconds.
+    Floors are the arithmetic alone; the naive loop is what most people write. Measurements alternate and are compared
+    round by round, because a machine's speed changes from minute to minute: trust the ratios, not the seconds.
 
     \b
     Examples:
@@ -68,7 +68,7 @@ def bench(
         emit(found)
     else:
         _print(found)
-    say(f"{to / 'bench.json'}, {to / 'bench.png'}: all of it.")
+    say(f"{to / 'bench.json'}, {to / 'bench.png'}: all results.")
 
 
 def _print(found: Mapping[str, Any]) -> None:

@@ -24,7 +24,7 @@ def cascade(
     ] = None,
     evaluation: Annotated[Path | None, typer.Option("--eval", help="A folder with info.csv and images/.")] = None,
     data: Annotated[
-        Path | None, typer.Option("--data", "-d", help="A source with labels, of other people: shows macro F1 as well.")
+        Path | None, typer.Option("--data", "-d", help="A labelled source with other people: shows macro F1 as well.")
     ] = None,
     rate: Annotated[
         float, typer.Option("--rate", help="Share of labels that may differ from the full vote's.")
@@ -38,10 +38,11 @@ def cascade(
     distinct: DistinctOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Find out how few members need to be asked for the same labels, and keep that for `orch predict --cascade`.
+    """Measure how few members suffice for the same labels, and save that for `orch predict --cascade`.
 
-    Every member answers for photos that none has seen (no labels needed), which shows how sure a vote must be for the rest to
-    hardly ever turn it. Out-of-fold answers cannot tell: there only one member of a run has not seen the photo.
+    Every member answers photos that none has seen (no labels needed), which shows how confident a vote must be so that
+    the rest almost never change it. Out-of-fold answers cannot show that: only one member of a run has not seen the
+    photo.
 
     \b
     Examples:
@@ -84,7 +85,7 @@ def _print(found: MeasuredCascade, rate: float) -> None:
         table.add_row(name, f"{100 * point.asked:.1f} %", f"{100 * point.changed:.3g} %", *score)
     out().print(table)
     if measured.chosen is measured.curve[0]:
-        say("The exact cascade asks as few members as any that keeps to the rate: no label can change.")
+        say("No cascade within the rate asks fewer members than the exact one: no label can change.")
     else:
         most = f"up to {100 * measured.changed_at_most:.3g} % of labels may change (95 % interval)"
-        say(f"On other photos {most}; more photos to measure on narrow it.")
+        say(f"On other photos {most}; more photos to measure on narrow the interval.")

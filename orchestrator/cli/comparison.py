@@ -1,4 +1,4 @@
-"""How a comparison of runs reads in a terminal."""
+"""A comparison of runs in the terminal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["next_step", "print_comparison"]
 
-BESIDE = 4  # settings with a column of their own; of more, each run tells what is not as in the first
+BESIDE = 4  # most settings with their own column; if there are more, each run lists its differences from the first
 
 
 def print_comparison(found: Comparison) -> None:
@@ -26,8 +26,9 @@ def print_comparison(found: Comparison) -> None:
     first = found.runs[0].run.id
     gains = (f"over {first}", "95 % interval")
     table = grid(
-        title, "run", *beside, *names, "macro F1", *gains, "verdict", "log loss", "surer",
-        keep=("macro F1", f"over {first}", "95 % interval", "verdict", *beside, "log loss", "surer"), text=("differs in",),
+        title, "run", *beside, *names, "macro F1", *gains, "verdict", "log loss", "log loss verdict",
+        keep=("macro F1", f"over {first}", "95 % interval", "verdict", *beside, "log loss", "log loss verdict"),
+        text=("differs in",),
     )  # fmt: skip
     for number, compared in enumerate(found.runs):
         gain, span = "", ""
@@ -49,7 +50,7 @@ def print_comparison(found: Comparison) -> None:
 
 
 def next_step(run: RunRecord) -> str:
-    """How an experiment's winner becomes the specialist's current run: at once when it covers all folds, or trained over them.
+    """The command by which an experiment's winner becomes the current run, or is first trained over all folds.
 
     Args:
         run: the winner.

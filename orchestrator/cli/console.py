@@ -1,6 +1,7 @@
-"""Where words go: results to stdout, talk to stderr, JSON for machines.
+"""Output of commands: results to stdout, messages to stderr, JSON for machines.
 
-Whatever is printed goes through here, so that no name, no width and no departed reader can break a command (`streams`, `tables`).
+All output goes through here, so that odd names, narrow terminals and readers that have gone cannot break a command
+(`streams`, `tables`).
 """
 
 from __future__ import annotations
@@ -47,25 +48,25 @@ __all__ = [
 ]
 
 UNBOUNDED = 100_000
-"""Letters in a line of what is no terminal: a file or another program cuts and wraps nothing."""
+"""Width of a line, in letters, where output is no terminal, so that nothing is cut or wrapped."""
 
 OUT_OF_JSON = re.compile(rf"{CONTROLS.pattern}|[\ud800-\udfff]")
-"""Letters of a JSON text that are escaped: those that command a terminal, and stray bytes of file names."""
+"""Letters of a JSON text to escape: control characters of terminals, and invalid bytes of file names."""
 
 _state: dict[str, Any] = {"began": BEGAN, "emitted": False}
 
 
 def begin(moment: float | None = None) -> None:
-    """A command begins.
+    """Marks the start of a command.
 
     Args:
-        moment: when its process did, by time.monotonic; None: now.
+        moment: start of its process, by time.monotonic; None: now.
     """
     _state.update(began=time.monotonic() if moment is None else moment, emitted=False)
 
 
 def elapsed() -> float:
-    """Seconds since the command began, its own start among them: what its last line calls its minutes."""
+    """Seconds since the command started, imports included, as its last line reports."""
     return time.monotonic() - float(_state["began"])
 
 
@@ -77,10 +78,10 @@ def minutes(seconds: float) -> str:
 
 
 def put(text: str = "", mark: str = "", colour: int = 0) -> None:
-    """A line of results, to stdout.
+    """Prints a line of results to stdout.
 
     Args:
-        text: the line; stray bytes of file names go on into pipes and files as they are.
+        text: the line; invalid bytes of file names go into pipes and files unchanged.
         mark: a word before it.
         colour: the terminal's, of that word (31 red, 33 yellow), where stdout can show it.
     """
@@ -90,12 +91,12 @@ def put(text: str = "", mark: str = "", colour: int = 0) -> None:
 
 
 def say(text: str) -> None:
-    """A line of talk, to stderr."""
+    """Prints a message to stderr."""
     _write(sys.stderr, f"{printable(text)}\n")
 
 
 class _Talk(logging.Handler):
-    """Prints what the library logs: sentences as they are, warnings as notes."""
+    """Prints the library's log messages, warnings as notes."""
 
     def emit(self, record: logging.LogRecord) -> None:
         mark = "note: " if record.levelno >= logging.WARNING else ""
@@ -110,7 +111,7 @@ _held: list[list[str]] = []
 
 
 def hear() -> None:
-    """From now on the library's own sentences are printed, as talk."""
+    """Prints the library's log messages to stderr from now on."""
     logger = logging.getLogger("orchestrator")
     logger.setLevel(logging.INFO)
     if not any(isinstance(handler, _Talk) for handler in logger.handlers):
@@ -119,12 +120,12 @@ def hear() -> None:
 
 @contextmanager
 def held_back() -> Iterator[list[str]]:
-    """Keeps the library's sentences for the caller to print, behind a table say; prints them itself where the block fails."""
+    """Holds log messages for the caller to print later, for example after a table; prints them if the block fails."""
     sentences: list[str] = []
     _held.append(sentences)
     try:
         yield sentences
-    except BaseException:  # nobody prints them behind a table any more
+    except BaseException:  # the caller will not print them
         _held.pop()
         for sentence in sentences:
             say(sentence)
@@ -133,13 +134,13 @@ def held_back() -> Iterator[list[str]]:
 
 
 def warn(text: str) -> None:
-    """An error, to stderr, marked where the terminal can."""
+    """Prints an error to stderr, in colour if the terminal can."""
     mark = "\x1b[31m\x1b[1merror: \x1b[0m" if _coloured(sys.stderr) else "error: "
     _write(sys.stderr, f"{mark}{printable(text)}\n")
 
 
 def emit(value: Any) -> None:
-    """A JSON value, to stdout, that any program reads: what is no number is null, stray bytes of names are escaped."""
+    """Prints a JSON value to stdout: NaN and infinity are null, invalid bytes of names are escaped."""
     text = json.dumps(_strict(value), indent=1, ensure_ascii=not is_utf8(sys.stdout), default=str, allow_nan=False)
     _state["emitted"] = True
     _write(sys.stdout, OUT_OF_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
@@ -151,12 +152,12 @@ def has_emitted() -> bool:
 
 
 def out() -> Console:
-    """The console of results, stdout. What is no terminal gets whole lines: nothing is cut, dropped or wrapped there."""
+    """The console of results, stdout. If it is no terminal, nothing is cut, dropped or wrapped."""
     return _console(sys.stdout)
 
 
 def talk() -> Console:
-    """The console of talk and progress, stderr."""
+    """The console of messages and progress, stderr."""
     return _console(sys.stderr)
 
 
@@ -166,9 +167,9 @@ def grid(title: str, *columns: str, keep: Sequence[str] = (), text: Sequence[str
     Args:
         title: above it; may be empty.
         columns: their headings.
-        keep: headings by rank, the most important first, of columns that go last; the first column never goes, scores go late,
-            and of those that are not named here the rightmost goes first.
-        text: headings of prose: to the left, wrapped between words.
+        keep: headings of the columns to drop last, the most important first; the first column is never dropped, scores
+            are dropped late, and of the others the rightmost first.
+        text: headings of text columns: left-aligned, wrapped between words.
     """
     from orchestrator.cli.tables import Grid
 
@@ -176,7 +177,7 @@ def grid(title: str, *columns: str, keep: Sequence[str] = (), text: Sequence[str
 
 
 def in_words(value: Any) -> str:
-    """A setting's value for a table that people read: nothing is a dash."""
+    """A setting's value as text for a table; an empty value is a dash."""
     if value is None or value in ("", (), [], {}):
         return "-"
     if isinstance(value, bool):
@@ -234,12 +235,12 @@ def print_profile(
     epochs = sum(sum(stages.values()) for stages in by_run.values())
     if at_once > 1 or epochs > seconds:
         how = f"up to {at_once} members were trained side by side" if at_once > 1 else "some by an earlier command"
-        rest = f" The other {seconds - training:,.1f} s of {seconds:,.1f} s: imports, checks, decoding, first weights."
+        rest = f" The other {seconds - training:,.1f} s of {seconds:,.1f} s: imports, checks, decoding, weights."
         say(f"{epochs:,.1f} s of epochs in {training:,.1f} s of training: {how}.{rest}")
     else:
         say(
             f"{epochs:,.1f} s of {seconds:,.1f} s were epochs. The other {seconds - epochs:,.1f} s: imports, checks, decoding, "
-            "first weights, and the held-out photos of each member's end."
+            "weights, and the final scoring of each member."
         )
     say("`rest` within an epoch: sampling, history, checkpoints.")
 

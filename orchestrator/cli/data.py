@@ -32,7 +32,7 @@ SHOWN_NOTES = 20
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Photos and their tables: check, describe, split, invent.",
+    help="Photos and their tables: check, describe, find faces, split, synthesise.",
     rich_markup_mode="rich",
 )
 
@@ -84,7 +84,7 @@ def check_data(
 
 
 def _print_problems(problems: list[Problem]) -> None:
-    """Every error, those that say the same of many places once; of each kind of note the first twenty."""
+    """Prints every error, equal ones grouped, and the first twenty notes of each kind."""
     notes: dict[str, int] = {}
     alike: dict[tuple[str, str], list[Problem]] = {}
     for problem in problems:
@@ -161,7 +161,7 @@ def find_faces(
 ) -> None:
     """Find the face in every photo, as recipes with `face` above 0 do, and list the photos in which none is found.
 
-    Boxes are kept in the workspace: a training looks for none that is known.
+    Boxes are kept in the workspace, where training finds them.
 
     \b
     Examples:
@@ -174,7 +174,7 @@ def find_faces(
 
     outputs = [Output("--out", picture, (".png",))] if picture is not None else []
     check_outputs(outputs, workspace=workspace)
-    photos = read(data, column_names(columns), distinct=True)  # no matter here
+    photos = read(data, column_names(columns), distinct=True)  # makes no difference here
     check_outputs(outputs, [data, *photos.paths])
     from orchestrator.data.preprocessing import DETECTOR
     from orchestrator.faces.boxes import find_boxes
@@ -245,7 +245,7 @@ def synthesise(
     seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed draws the same people.")] = 0,
     jobs: Annotated[int, typer.Option("--jobs", "-j", help="Processes that draw; 0: one per core.")] = 0,
 ) -> None:
-    """Draw synthetic people in the contest's own layout: no data, no download, nobody's privacy.
+    """Draw synthetic people in the contest's own layout: no data, no download, no real person.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""`orch demo`: the whole work on synthetic people, offline, in minutes."""
+"""`orch demo`: the whole workflow on synthetic people, offline, in minutes."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def demo(
     folder: Annotated[Path, typer.Option("--out", "-o", help="Where people, runs and results go.")] = Path("demo"),
     people: Annotated[int, typer.Option("--people", "-n", min=24, help="Synthetic people, seven photos each.")] = 120,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Delete what an earlier demo left there, and begin anew.")
+        bool, typer.Option("--fresh", help="Delete what an earlier demo left there, and start over.")
     ] = False,
 ) -> None:
-    """Draw people, train the three specialists, fuse them, predict: everything once, on nobody's photos.
+    """Draw synthetic people, train the three specialists, fuse them, predict: all once, without real photos.
 
-    Interrupted, the same command goes on where it stood.
+    If it is interrupted, the same command continues where it stopped.
 
     \b
     Examples:
@@ -62,7 +62,7 @@ def demo(
 
 
 def _conclude(folder: Path, data: Path, built: Built, score: float) -> None:
-    """What came of it, where it is, and what to try next."""
+    """Prints the scores, the files, and what to try next."""
     from orchestrator.cli.ensemble import PICTURE
 
     runs = built.record.folder.parent
@@ -70,8 +70,8 @@ def _conclude(folder: Path, data: Path, built: Built, score: float) -> None:
     expected = built.scored.evaluation["label"].scores.macro_f1
     put(f"\nDone in {minutes(elapsed())}.")
     for what, *words in (
-        ("18-way macro F1 out of fold  ", f"{expected:.4f}   (what to expect)"),
-        ("18-way macro F1 on new people", f"{score:.4f}   (what came)"),
+        ("18-way macro F1 out of fold  ", f"{expected:.4f}   (expected)"),
+        ("18-way macro F1 on new people", f"{score:.4f}   (measured)"),
         ("people      ", str(data / "train"), str(data / "eval")),
         ("runs        ", str(runs), f"ensemble {built.record.id}"),
         ("submission  ", str(folder / "submission.csv")),

@@ -32,25 +32,25 @@ __all__ = ["TrainingDisplay"]
 REFRESH_SECONDS = 0.5
 
 LINE_SECONDS = 10.0
-"""Between two lines of a log on epochs; that a member has ended is told at once."""
+"""Least time between two printed epochs; the end of a member is printed at once."""
 
 SURE_SECONDS = 20.0
-"""Before which the time left is anybody's guess."""
+"""Time before which no time left is estimated."""
 
 STYLES = {"failed": "red", "pruned": "yellow", "cancelled": "yellow", "done": "green", "waiting": "dim"}
 
 
 @dataclass
 class _Member:
-    """How far a member is.
+    """The progress of a member.
 
     Attributes:
-        begun: as it was asked for.
-        epochs: trained, the running one by its share.
-        rate: photos a second.
-        best: macro F1 so far.
-        entry: of the last epoch that was trained here.
-        told: the epoch of the last line of a log.
+        begun: the event of its start.
+        epochs: epochs trained, with the done share of the running one.
+        rate: photos per second.
+        best: best macro F1 so far.
+        entry: history entry of the last epoch that was trained here.
+        told: the last epoch that was printed.
         outcome: how it ended; empty before.
     """
 
@@ -69,12 +69,12 @@ class _Member:
 
     @property
     def trained(self) -> float:
-        """Epochs; one that ended has all it will have."""
+        """Epochs trained; all of them once the member has ended."""
         return float(self.begun.epochs) if self.outcome else self.epochs
 
     @property
     def state(self) -> str:
-        """In a word."""
+        """Its state, as one word."""
         return self.outcome or ("training" if self.epochs > self.begun.trained or self.rate else "waiting")
 
 
@@ -103,11 +103,11 @@ class TrainingDisplay:
                 self._follow(event)
 
     def close(self) -> None:
-        """All has ended, or something stopped it; safe to call again."""
+        """Ends the display, after training or a stop; safe to call again."""
         with self._lock:
             self._bars.close()
             live, self._live = self._live, None
-            for member in self._members.values():  # stopped: epochs that no line has told yet
+            for member in self._members.values():  # stopped: epochs that were not printed yet
                 if live is None and not member.outcome:
                     self._tell_epoch(member)
         if live is not None:
@@ -150,7 +150,7 @@ class TrainingDisplay:
                 say(f"{member.name} {event.outcome}: {event.why}")
 
     def _tell_epoch(self, member: _Member) -> None:
-        """A line of a log on a member's last epoch, where it was not told."""
+        """Prints a line on a member's last epoch, unless it was printed already."""
         epoch = member.entry.get("epoch", 0)
         if self._live is None and epoch > member.told:
             member.told, self._spoken = epoch, time.monotonic()
@@ -173,7 +173,7 @@ class TrainingDisplay:
                 epoch = f"{int(member.trained)}/{total}"
                 style = STYLES.get(member.state, "")
                 table.add_row(member.name, epoch, bar, best, rate, member.state, style=style)
-            told = f"{_clock(time.monotonic() - self._started)} gone, {self._outlook()}"
+            told = f"{_clock(time.monotonic() - self._started)} elapsed, {self._outlook()}"
         return Group(table, Text(told, style="dim"))
 
     def _outlook(self) -> str:
@@ -193,7 +193,7 @@ class TrainingDisplay:
 
 
 def _words(member: _Member) -> str:
-    """An epoch of a log."""
+    """A line on a member's last epoch."""
     entry = member.entry
     score = f", macro F1 {entry['macro_f1']:.4f}" if "macro_f1" in entry else ""
     rate = f"{entry['photos_per_second']:.0f} photos/s"

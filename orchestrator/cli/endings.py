@@ -28,7 +28,7 @@ from orchestrator.core.errors import OrchestratorError, Problem
 __all__ = ["Ending", "InterruptError", "debugging", "ending_of", "interrupts", "out_of_memory", "stop_code", "tell"]
 
 USAGE_ERROR, CLICK_EXCEPTION = typer.BadParameter.__mro__[1:3]
-"""Typer's own bases of wrong words on a command line, which it does not export."""
+"""Typer's base classes of usage errors, which it does not export."""
 
 OUT_OF_MEMORY = "Out of memory. Lower --batch (predict), or --jobs, batch_size and the input size (train)."
 FAULT = 70  # EX_SOFTWARE of sysexits.h
@@ -39,26 +39,26 @@ NO_MEMORY = (
     "std::bad_alloc",
     "out of memory",
 )
-"""Of torch, of the system's loader, and of C++, which have no error type that Python knows."""
+"""Messages of torch, of the system's loader and of C++, which have no Python exception type of their own."""
 TOO_LARGE = ("File too large", "os error 27")
 NO_ROOM = ("No space left", "os error 28", "database or disk is full")
 
 AGAIN_SECONDS = 1.0
-"""After which a stop that did not arrive comes again."""
+"""Time after which a lost stop signal is raised again."""
 
 _stopped_by: list[int] = []
 
 
 @dataclass(frozen=True)
 class Ending:
-    """How a command ended that did not end well.
+    """How a failed command ended.
 
     Attributes:
         kind: a stable word for machines.
         message: a sentence, with the way out.
         code: exit code.
-        problems: single ones.
-        usage: how the command is called, where that was wrong.
+        problems: the single problems.
+        usage: the command's usage line, for usage errors.
     """
 
     kind: str
@@ -79,7 +79,7 @@ class Ending:
 
 
 class InterruptError(Exception):
-    """Ctrl-C or a signal, on its way through Typer, which would make words of its own of it."""
+    """Ctrl-C or a signal, wrapped so that Typer does not print a message of its own."""
 
 
 class _Stopped(KeyboardInterrupt):
@@ -88,10 +88,10 @@ class _Stopped(KeyboardInterrupt):
 
 @contextmanager
 def interrupts() -> Iterator[None]:
-    """Within it SIGTERM and a hang-up stop as Ctrl-C does. `nohup` is respected.
+    """A context in which SIGTERM and SIGHUP stop the command as Ctrl-C does. `nohup` is respected.
 
-    The clean-up of a stop is left in peace. A stop that got lost on its way (Python drops what is raised while it takes an object
-    apart, and so do callbacks of some libraries) comes again until it arrives.
+    The clean-up after a stop is not interrupted. A stop that was lost (Python drops exceptions raised in destructors,
+    and some libraries drop those raised in callbacks) is raised again until it arrives.
     """
     before = {}
     _stopped_by.clear()
@@ -120,7 +120,7 @@ def _stop(number: int, _frame: object) -> None:
 
 
 def _is_leaving() -> bool:
-    """Whether a stop has arrived: what handles it, or cleans up behind it, is at work."""
+    """Whether a stop is already being handled or cleaned up after."""
     error = sys.exception()
     while error is not None:
         if isinstance(error, _Stopped):
@@ -130,7 +130,7 @@ def _is_leaving() -> bool:
 
 
 def stop_code() -> int:
-    """The exit code of a command that was stopped: 130 for Ctrl-C, 128 and the signal's number else."""
+    """The exit code of a command that was stopped: 130 for Ctrl-C, otherwise 128 plus the signal's number."""
     return 128 + (_stopped_by[0] if _stopped_by else signal.SIGINT)
 
 
@@ -140,12 +140,12 @@ def debugging() -> bool:
 
 
 def _short(text: str) -> bool:
-    """Whether an error's words are of a want of memory: with little address space torch loads its extensions in part."""
+    """Whether an error's text means out of memory: with little address space torch loads only some extensions."""
     return _says(NO_MEMORY, text) or (is_limited() and _says(("operator torchvision::",), text))
 
 
 def ending_of(error: BaseException) -> Ending:
-    """What an error means to whoever ran the command."""
+    """The ending that an error leads to."""
     if isinstance(error, OrchestratorError):
         return Ending(_kind(error), error.message, 2, error.problems)
     if isinstance(error, USAGE_ERROR):
@@ -177,13 +177,13 @@ def ending_of(error: BaseException) -> Ending:
 
 
 def out_of_memory() -> Ending:
-    """What a want of memory means."""
+    """The ending of a command that ran out of memory."""
     limit = " `ulimit -v` limits this shell's programs to less than they need." if is_limited() else ""
     return Ending("memory", f"{OUT_OF_MEMORY}{limit}")
 
 
 def _no_folder(error: OSError) -> str:
-    """What stands where a folder must be, and how to go on; empty for other errors."""
+    """A message on what is where a folder must be, with the way out; empty for other errors."""
     if error.errno not in (errno.EEXIST, errno.ENOTDIR, errno.ELOOP):
         return ""
     path = Path(os.fsdecode(error.filename))
@@ -196,7 +196,7 @@ def _no_folder(error: OSError) -> str:
 
 
 def tell(ending: Ending, json: bool) -> None:
-    """Tells how a command ended: a sentence on stderr, and with `--json` an object on stdout where nothing stands there yet."""
+    """Reports how a command ended: a sentence on stderr, and with `--json` an object on stdout if none was printed."""
     if ending.usage:
         console.say(ending.usage)
     shown = str(OrchestratorError(ending.message, ending.problems))
@@ -220,7 +220,7 @@ def _usage_words(error: BaseException) -> str:
 
 
 def _no_name(error: UnicodeEncodeError) -> str:
-    """A name that cannot be written down where it must be."""
+    """A message on a name that cannot be encoded."""
     found = ascii(error.object)
     name = found if len(found) < 200 else f"{found[:200]}..."
     if error.encoding.replace("-", "").lower() == "utf8":

@@ -94,7 +94,7 @@ def ensemble(
 
 
 def draw_scores(built: Built) -> None:
-    """Puts a picture of the scores beside them."""
+    """Saves a picture of the scores in the ensemble's folder."""
     if built.scored is not None:
         from orchestrator.pictures import draw_evaluation
 
@@ -119,8 +119,8 @@ def print_built(built: Built) -> None:
             f"accuracy {label.scores.accuracy:.4f}; out of fold, {label.scores.counts.sum():,} photos of {label.people:,} people."
         )
         console.print(
-            "Each fold's best epoch was chosen by the same people's score, which flatters it a little; "
-            "photos of one person are one draw of the interval."
+            "Each fold's best epoch was chosen by the same people's score, so scores are slightly too high; "
+            "the interval draws people, each with all photos."
         )
     put(f"saved: {record.folder}")
     if scored is not None:
@@ -155,7 +155,7 @@ def _print_scores(evaluation: Mapping[str, Evaluation]) -> None:
 def _print_singles(record: EnsembleRecord) -> None:
     """Each run alone and each member alone, so that a weak one is seen."""
     table = grid(
-        "alone, each on the photos that it held out", "task", "run", "member", "photos", "accuracy", "macro F1",
+        "each voter alone, on the photos that it held out", "task", "run", "member", "photos", "accuracy", "macro F1",
         keep=("run", "member", "macro F1", "photos"),
     )  # fmt: skip
     for task, entries in record.single.items():
@@ -168,12 +168,10 @@ def _print_singles(record: EnsembleRecord) -> None:
 
 
 def _print_added(record: EnsembleRecord) -> None:
-    """What each voter adds; nothing where every task has but one."""
+    """What each voter adds; prints nothing if every task has only one."""
     if not record.added_by:
         return
-    table = grid(
-        "what each adds to the 18-way macro F1 (all, less all without it)", "", "adds", "95 % interval", "verdict"
-    )
+    table = grid("what each adds to the 18-way macro F1 (with minus without)", "", "adds", "95 % interval", "verdict")
     for name, gained in record.added_by.items():
         low, high = gained["interval_95"]
         verdict = "helps" if low > 0 else "drags the vote down" if high < 0 else "noise"
@@ -202,8 +200,8 @@ def _print_disagreements(record: EnsembleRecord, photos: pd.DataFrame) -> None:
     runs = record.runs
     if not record.external and all(len({*runs.get(task, ()), *runs.get(JOINT, ())}) == 1 for task in TASKS):
         put(
-            "soft and hard voting agree on every out-of-fold photo, as they must with one run per specialist: one member "
-            "alone has not seen its person. They can differ when predicting."
+            "soft and hard voting agree on every out-of-fold photo, as they must with one run per specialist: only "
+            "one member has not seen its person. They can differ when predicting."
         )
         return
     put(f"soft and hard voting disagree on {counted(len(photos), 'photo')}" + (":" if len(photos) else "."))

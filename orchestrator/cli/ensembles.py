@@ -17,7 +17,7 @@ __all__ = ["app"]
 
 FEW = 9  # runs that the list names: three of each specialist
 
-app = typer.Typer(no_args_is_help=True, help="What was fused: list, choose, delete.", rich_markup_mode="rich")
+app = typer.Typer(no_args_is_help=True, help="Ensembles: list, choose, delete.", rich_markup_mode="rich")
 
 
 @app.command("list")

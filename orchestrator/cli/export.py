@@ -34,9 +34,9 @@ def export(
 ) -> None:
     """Write an ensemble's members as ONNX files for use elsewhere, each checked against torch on photos.
 
-    A file takes uint8 pixels and gives probabilities, so nothing can be normalised in another way. Beside the files stand
-    card.json (how to feed them) and predict.py, a program that answers for photos with onnxruntime and without
-    orch (decoding.py beside it reads them).
+    A file takes uint8 pixels and gives probabilities, so normalisation cannot differ. The folder also holds card.json
+    (how to use them) and predict.py, a program that predicts photos with onnxruntime and without orch (decoding.py
+    reads them).
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""Commands that are imported when they are asked for: `--help` and a mistyped word cost as little as a program can cost."""
+"""Commands that are imported only when used, so that `--help` and a mistyped word are fast."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Entry:
     """A command, or a group of them, as the list of commands shows it.
 
     Attributes:
-        name: as it is typed; its module and its function are called so too where these are not given.
-        panel: under which heading of `--help`.
+        name: the word that is typed; also the default name of its module and function.
+        panel: its heading in `--help`.
         about: the first sentence of its help.
-        module: of `orchestrator.cli`.
-        attribute: of the module: a function, or a typer.Typer.
+        module: its module in `orchestrator.cli`.
+        attribute: the module's function or typer.Typer.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Entry:
 
 
 def _flowing(text: str | None) -> str:
-    """A docstring whose paragraphs break where the terminal does, and not where the source does; examples stay as they are."""
+    """A docstring without the source's line breaks in its paragraphs; examples stay as they are."""
     parts = inspect.cleandoc(text or "").split("\n\n")
     return "\n\n".join(part if part.startswith("\b") else part.replace("\n", " ") for part in parts)
 

@@ -1,7 +1,7 @@
-"""A shell's limit on memory (`ulimit -v`), and a command that such a limit ends without a word.
+"""A shell's limit on memory (`ulimit -v`), and commands that such a limit kills without a message.
 
-Where libraries in C++ get no memory they end the whole process (SIGABRT, or exit code 127 of the system's loader): nothing in it
-can say why. With a limit set, a command therefore runs in a child of its program, which says what became of it.
+C++ libraries that get no memory end the whole process (SIGABRT, or exit code 127 of the system's loader), which then
+cannot say why. With a limit set, a command therefore runs in a child process, and its parent reports what happened.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["in_child", "is_limited"]
 PR_SET_PDEATHSIG = 1  # of sys/prctl.h
 SI_KERNEL = 0x80  # of siginfo.h: sent by the kernel itself, as a terminal's Ctrl-C is
 WORDLESS = (-signal.SIGABRT, -signal.SIGSEGV, 127)
-"""How a process ends that gets no memory where nobody asks whether it did."""
+"""Exit codes of a process that ran out of memory without an error message."""
 
 
 def is_limited() -> bool:
@@ -28,10 +28,10 @@ def is_limited() -> bool:
 
 
 def in_child(told: Callable[[], int]) -> None:
-    """Goes on in a child of this process, which waits for it and ends with its exit code.
+    """Continues in a child process; this process waits for it and ends with its exit code.
 
     Args:
-        told: says that the child was out of memory, and gives the exit code for that.
+        told: reports that the child ran out of memory, and returns the exit code for that.
     """
     waited_for = {signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, waited_for)
@@ -40,7 +40,7 @@ def in_child(told: Callable[[], int]) -> None:
         import ctypes  # 2 ms that no command without a limit waits for
 
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # who kills the program means the command
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # killing this program must kill the command
         if os.getppid() != parent:
             os._exit(128 + signal.SIGKILL)
         return

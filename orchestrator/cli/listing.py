@@ -1,4 +1,4 @@
-"""How a list of runs reads in a terminal, and what is said of those that cannot be read."""
+"""Lists of runs in the terminal, with reports on those that cannot be read."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SHOWN = ("run", "recipe", "backbone", "seed", "plan", "score", "status", "curren
 
 
 def current_runs(place: Workspace, runs: Sequence[RunRecord], wrong: list[DamagedError]) -> dict[str, str | None]:
-    """Task -> its current run, of tasks that have runs; what is damaged is noted and left out."""
+    """Task -> its current run, of tasks that have runs; damaged files are added to `wrong` and left out."""
     found: dict[str, str | None] = {}
     for task in dict.fromkeys(run.task for run in runs):
         try:
@@ -32,7 +32,7 @@ def current_runs(place: Workspace, runs: Sequence[RunRecord], wrong: list[Damage
 
 
 def facts_beside(run: RunRecord, current: str | None, wrong: list[DamagedError], settings: bool) -> dict[str, Any]:
-    """What can be asked of a run; what is damaged of it is noted and left out."""
+    """The facts of a run for `--where` and `--sort`; damaged files are added to `wrong` and left out."""
     from orchestrator.artifacts.annotations import Annotations
     from orchestrator.artifacts.differences import flat
     from orchestrator.artifacts.summary import facts_of
@@ -47,7 +47,7 @@ def facts_beside(run: RunRecord, current: str | None, wrong: list[DamagedError],
 
 
 def chosen_facts(facts: list[dict[str, Any]], where: str, sort: str) -> tuple[list[dict[str, Any]], list[str]]:
-    """Those that fulfil the conditions, in the order that is asked for; and the keys that the conditions are about."""
+    """The facts that meet the conditions, in the requested order, and the keys that the conditions use."""
     if not facts or (not where and not sort):
         return facts, []
     from orchestrator.artifacts.filters import conditions_of, in_order
@@ -81,7 +81,7 @@ def print_list(found: list[tuple[RunRecord, dict[str, Any]]], named: Sequence[st
 
 
 def tell_damaged(wrong: list[DamagedError]) -> None:
-    """What could not be read, each once; the exit code says so too."""
+    """Prints what could not be read, each once, and then exits with code 1."""
     for message in dict.fromkeys(error.message for error in wrong):
         warn(message)
     if wrong:

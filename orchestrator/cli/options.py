@@ -45,12 +45,12 @@ WorkspaceOption = Annotated[
 ]
 ColumnsOption = Annotated[
     list[str],
-    typer.Option("--columns", help="A manifest's column name: OURS=THEIRS, as in person=subject_id. May stand often."),
+    typer.Option("--columns", help="A manifest's column name: OURS=THEIRS, as in person=subject_id. May be repeated."),
 ]
 DistinctOption = Annotated[
     bool,
     typer.Option(
-        "--distinct-people", help="People whose names differ in spelling alone (a1, A1, a01) are different people."
+        "--distinct-people", help="Treat names that differ only in spelling (a1, A1, a01) as different people."
     ),
 ]
 RecipeOption = Annotated[
@@ -83,16 +83,16 @@ DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or 
 NoStoreOption = Annotated[
     bool, typer.Option("--no-store", help="Decode photos at every use instead of once; needs no disk.")
 ]
-ProfileOption = Annotated[bool, typer.Option("--profile", help="Tell where the time went, stage by stage.")]
+ProfileOption = Annotated[bool, typer.Option("--profile", help="Show the time that each stage took.")]
 TrackOption = Annotated[
     list[str],
-    typer.Option("--track", help="Also tell tensorboard, mlflow or wandb, in the workspace; KIND=PLACE elsewhere."),
+    typer.Option("--track", help="Also send to tensorboard, mlflow or wandb, in the workspace; KIND=PLACE elsewhere."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 
 def words_of(text: str) -> list[str]:
-    """The words of an option that takes several with commas."""
+    """The comma-separated values of an option."""
     return [word.strip() for word in text.split(",") if word.strip()]
 
 

@@ -49,14 +49,12 @@ def predict(
     ] = "fail",
     batch: Annotated[
         int,
-        typer.Option(
-            "--batch", min=0, max=4096, help="Photos at a time; lower it when memory runs out. 0: by the cores."
-        ),
+        typer.Option("--batch", min=0, max=4096, help="Photos per batch; lower it if memory runs out. 0: automatic."),
     ] = 0,
     engine: Annotated[
         str,
         typer.Option(
-            "--engine", help="auto: done first by a short trial here; or torch, onnx, openvino (pip: extra `engines`)."
+            "--engine", help="auto: fastest in a short trial here; or torch, onnx, openvino (pip: extra `engines`)."
         ),
     ] = "auto",
     precision: Annotated[
@@ -72,7 +70,7 @@ def predict(
     workspace: WorkspaceOption = Path("runs"),
     json: JsonOption = False,
 ) -> None:
-    """Answer for photos: as a table here, JSON, a file of answers, or the contest's submission file.
+    """Predict photos: print a table or JSON, or write a file of answers or the contest's submission.
 
     --out writes answers by its ending, in the order in which photos were given: path, label, name, the three classes,
     agreement, probabilities. With --eval it is the submission: info.csv's rows and columns. `agreement` is the smallest share,
@@ -127,7 +125,7 @@ def predict(
 
 
 def _tell_external(found: Predicted) -> None:
-    """For how many photos tables from elsewhere have answers, and how many labels they changed."""
+    """Prints how many photos the external tables answer, and how many labels they changed."""
     answers = found.answers
     for table in found.external:
         named = table.matched([str(answer.path) for answer in answers])
@@ -139,16 +137,16 @@ def _tell_external(found: Predicted) -> None:
 
 
 def _tell_faces(answers: Sequence[Prediction]) -> None:
-    """Photos that were answered by the crop for those without a face."""
+    """Prints the photos without a detected face, which were cropped as if recipes had no `face`."""
     without = [answer for answer in answers if answer.face_found is False]
     for answer in without[:SHOWN_WITHOUT]:
-        say(f"no face found: {answer.path}: answered from the crop without one.")
+        say(f"no face found: {answer.path}: answered from the fixed crop.")
     if len(without) > SHOWN_WITHOUT:
         say(f"... and {len(without) - SHOWN_WITHOUT:,} more without a face: `face_found` of --json or --probabilities.")
 
 
 def _shortened(path: Path, console: Any) -> str:
-    """A path beside which the answer still fits on a terminal: without its first letters, which say least."""
+    """A path, shortened at its start so that the answer fits on the terminal's line."""
     room = max(12, console.width - ANSWER_WIDTH) if console.is_terminal else len(str(path))
     return str(path) if len(str(path)) <= room else f"...{str(path)[3 - room :]}"
 

@@ -35,10 +35,11 @@ def pseudo(
     workspace: WorkspaceOption = Path("runs"),
     json: JsonOption = False,
 ) -> None:
-    """Label photos by what an ensemble is sure of, for training to learn from: pseudo-labels.
+    """Write pseudo-labels for training: an ensemble's confident answers for unlabelled photos.
 
-    Each fold has labels of its own, made by the members that hold it out, and only the member that will hold it out learns from
-    them; out-of-fold scores stay honest. Photos that are trained on already are refused when the table is used.
+    Each fold has its own labels, made by the members that hold it out, and only the member that will hold it out
+    learns from them, so that out-of-fold scores stay honest. Photos that are trained on already are refused when the
+    table is used.
 
     \b
     Examples:
@@ -62,7 +63,7 @@ def pseudo(
     if json:
         emit({"out": str(to), "photos": labels.photos, "rows": len(labels.table), "labels_a_fold": labels.counts})
     else:
-        table = grid(f"of {labels.photos:,} photos, surer than {threshold:g}", "task", "class", "labels a fold")
+        table = grid(f"of {labels.photos:,} photos, probability from {threshold:g}", "task", "class", "labels a fold")
         for task, counts in labels.counts.items():
             for word, count in counts.items():
                 table.add_row(task, word, f"{count:,.0f}")

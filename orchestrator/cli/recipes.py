@@ -16,7 +16,7 @@ from orchestrator.core.labels import TASKS
 __all__ = ["app"]
 
 app = typer.Typer(
-    no_args_is_help=True, help="Ways to train: list, show, compare, check and copy recipes.", rich_markup_mode="rich"
+    no_args_is_help=True, help="Recipes: list, show, compare, check and copy them.", rich_markup_mode="rich"
 )
 
 TaskArgument = Annotated[str, typer.Argument(help=f"The specialist: {', '.join(TASKS)}; or joint.")]
@@ -92,7 +92,7 @@ def diff_recipes(
     other: Annotated[str, typer.Argument(help="Another.")],
     json: JsonOption = False,
 ) -> None:
-    """Show in what two recipes of a specialist differ, each number with its meaning.
+    """Show how two recipes of a specialist differ, each number with its meaning.
 
     \b
     Examples:
@@ -134,9 +134,9 @@ def diff_recipes(
 def lint_recipe(
     task: TaskArgument, name: Annotated[str, typer.Argument(help="A recipe's name, or a .toml file.")]
 ) -> None:
-    """Check a recipe: what it ignores, what cannot be, what harms faces. Exit code 1 when something harms.
+    """Check a recipe for settings that it ignores, that cannot work, or that harm faces. Exit code 1 if there are any.
 
-    Training refuses what is wrong, and tells what harms.
+    Training refuses settings that cannot work, and warns of the others.
 
     \b
     Examples:
@@ -174,7 +174,7 @@ def copy_recipe(
     from orchestrator.recipes.load import load_recipes, recipe_as_toml
     from orchestrator.specialists import trainable
 
-    check_outputs([Output("", to, (".toml",))])  # whose ending tells --recipe a file from a name
+    check_outputs([Output("", to, (".toml",))])  # by its ending --recipe knows a file from a name
     if to.is_file():
         raise ConfigError(f"{to}: is there already; choose another name, or delete it first.")
     recipe = load_recipes({task: trainable(task)}, [name])[task]

@@ -15,12 +15,12 @@ __all__ = ["resume"]
 def resume(
     run: Annotated[str, typer.Argument(help="The run's id, as in age-0001.")],
     data: Annotated[
-        Path | None, typer.Option("--data", "-d", help="Where the photos are now; where they were if left out.")
+        Path | None, typer.Option("--data", "-d", help="The photos' new location; unchanged if left out.")
     ] = None,
     extra: Annotated[
         list[Path],
         typer.Option(
-            "--extra", help="Where its table of extra photos is now; where it was if left out. May stand often."
+            "--extra", help="New location of its table of extra photos; unchanged if left out. May be repeated."
         ),
     ] = [],
     jobs: JobsOption = 0,
@@ -30,7 +30,7 @@ def resume(
     workspace: WorkspaceOption = Path("runs"),
     json: JsonOption = False,
 ) -> None:
-    """Complete a run by its record alone: train the members that are missing or damaged, and nothing else.
+    """Complete a run from its record alone: train the members that are missing or damaged, and nothing else.
 
     Recipe, plan and seed are the run's own, so a member that is trained again comes out as it was (on a CPU bit for bit), and
     ensembles that answer with it go on working. Damaged files are put aside, not deleted.

@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 
-app = typer.Typer(
-    no_args_is_help=True, help="What was trained: list, show, compare, choose, delete.", rich_markup_mode="rich"
-)
+app = typer.Typer(no_args_is_help=True, help="Runs: list, show, compare, choose, delete.", rich_markup_mode="rich")
 
 
 @app.command("list")
@@ -31,12 +29,10 @@ def list_runs(
     where: Annotated[
         str,
         typer.Option(
-            "--where", help="Only runs of which all this is true: KEY=VALUE, with = != < <= > >= or ~ (contains)."
+            "--where", help="Only runs that meet all conditions: KEY=VALUE, with = != < <= > >= or ~ (contains)."
         ),
     ] = "",
-    sort: Annotated[
-        str, typer.Option("--sort", help="By any key; score: the best first. -KEY: the other way round.")
-    ] = "",
+    sort: Annotated[str, typer.Option("--sort", help="By any key; score: the best first. -KEY: in reverse.")] = "",
     json: JsonOption = False,
 ) -> None:
     """List the workspace's runs, the current one of each specialist marked.
@@ -76,7 +72,7 @@ def list_runs(
         if not runs and not wrong:
             say(f"no runs yet: `{orch('train-all', '--data', 'DIR', workspace=workspace)}` trains some.")
         elif not found and runs:
-            say(f"none of {len(runs)} runs.")
+            say(f"none of {len(runs)} runs meets the conditions.")
     tell_damaged(wrong)
 
 
@@ -85,7 +81,7 @@ def use_run(
     run: Annotated[str, typer.Argument(help="The run's id, as in age-0001.")],
     workspace: WorkspaceOption = Path("runs"),
 ) -> None:
-    """Make a complete run its specialist's current one: back to an earlier run, say.
+    """Make a complete run its specialist's current one, for example to go back to an earlier run.
 
     \b
     Examples:
@@ -202,12 +198,12 @@ def _print_members(record: RunRecord) -> None:
 @app.command("note")
 def note_run(
     run: Annotated[str, typer.Argument(help="The run's id, as in age-0001.")],
-    text: Annotated[str | None, typer.Argument(help="The note; takes the place of an earlier one.")] = None,
+    text: Annotated[str | None, typer.Argument(help="The note; replaces an earlier one.")] = None,
     tag: Annotated[list[str], typer.Option("--tag", help="Add a tag: one word.")] = [],
-    untag: Annotated[list[str], typer.Option("--untag", help="Take a tag away.")] = [],
+    untag: Annotated[list[str], typer.Option("--untag", help="Remove a tag.")] = [],
     workspace: WorkspaceOption = Path("runs"),
 ) -> None:
-    """Write a note beside a run, and tags that `orch runs list --where tag=WORD` finds.
+    """Add a note to a run, and tags that `orch runs list --where tag=WORD` finds.
 
     \b
     Examples:
@@ -234,18 +230,18 @@ def note_run(
 
 @app.command("compare")
 def compare(
-    run: Annotated[list[str], typer.Argument(help="Two runs or more; the others are held against the first.")],
+    run: Annotated[list[str], typer.Argument(help="Two runs or more; the others are compared with the first.")],
     picture: Annotated[
         Path | None, typer.Option("--picture", help="Draw learning curves and gains here, a .png.")
     ] = None,
     workspace: WorkspaceOption = Path("runs"),
     json: JsonOption = False,
 ) -> None:
-    """Show in what runs of one specialist differ, and what it did: per class, with an interval over people.
+    """Compare runs of one specialist: how settings and scores differ, per class, with an interval over people.
 
-    All are scored on the photos that every one of them has held out, by macro F1 and by log loss (lower is better), which shows
-    smaller differences. `noise` says that other people could turn the difference
-    around; a difference that is not noise may still be the seed's: train the winner with another --seed before trusting it.
+    All are scored on the photos that every one of them has held out, by macro F1 and by log loss (lower is better),
+    which shows smaller differences. `noise` means that other people could reverse the difference; a difference that is
+    not noise may still come from the seed: train the winner with another --seed before trusting it.
 
     \b
     Examples:
@@ -272,7 +268,7 @@ def track_runs(
     ],
     workspace: WorkspaceOption = Path("runs"),
 ) -> None:
-    """Tell a tracker of runs that are trained already: what it was told before is not told again.
+    """Send trained runs to a tracker; what was sent before is not sent again.
 
     \b
     Examples:
@@ -290,7 +286,7 @@ def track_runs(
         for record in records:
             say(f"{record.id}: {counted(send(tracker, record), 'epoch')} sent to {tracker.name}.")
         tracker.close()
-        say(f"to look: {tracker.look}")
+        say(f"to view: {tracker.look}")
 
 
 @app.command("delete")

@@ -1,8 +1,8 @@
-"""Standard output and error that no name and no departed reader can break.
+"""Standard output and error that survive odd file names and readers that have gone.
 
-A file name may be bytes that are no UTF-8, and a terminal may know ASCII alone: what cannot be encoded is escaped. A reader that
-leaves (`orch ... | head -1`), a terminal that hangs up and a stream that was closed (`>&-`) cost no work and no exit code: what
-would have been written there is dropped, and the command ends as it would have.
+A file name may be invalid UTF-8, and a terminal may know only ASCII: what cannot be encoded is escaped. If a reader
+closes the pipe (`orch ... | head -1`), a terminal hangs up or a stream was closed (`>&-`), the output for it is
+dropped, and the command ends as usual, with the same exit code.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from typing import Any, TextIO
 __all__ = ["as_written", "configure_streams", "in_utf8", "is_utf8"]
 
 GONE = (errno.EPIPE, errno.EBADF, errno.EIO, errno.ECONNRESET)
-"""Nobody reads any more; EIO: a terminal that hung up. A full disk (`> file`) is none of them: that is told."""
+"""Errors of a reader that has gone; EIO: a terminal that hung up. A full disk (`> file`) is reported instead."""
 
 LONE = range(0xDC80, 0xDD00)
-"""How Python spells bytes of a file name that are no UTF-8 (PEP 383)."""
+"""Code points for bytes of a file name that are not UTF-8 (PEP 383)."""
 
 
 class _Output(io.RawIOBase):
-    """A file descriptor that swallows what nobody reads."""
+    """A file descriptor that drops output once its reader has gone."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor, self._gone = descriptor, False
@@ -50,13 +50,13 @@ class _Output(io.RawIOBase):
 
 
 def as_written(text: str) -> str:
-    """What becomes of a text on stdout, where letters that its encoding does not know are escaped."""
+    """A text as stdout will show it: letters that its encoding does not know are escaped."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     return text if is_utf8(sys.stdout) else text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def in_utf8() -> None:
-    """Starts the program again with names of files in UTF-8, where Python would take another encoding for them.
+    """Restarts the program with file names in UTF-8 if Python would use another encoding for them.
 
     Tables, libraries and folders all name files in UTF-8. In a locale of ASCII or of older encodings Python would look for other
     names, and give libraries names that they cannot open. What is printed stays in the terminal's encoding.
@@ -72,7 +72,7 @@ def configure_streams() -> None:
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
-        except OSError:  # closed: the next file to be opened would take its number, and with it what is written here
+        except OSError:  # closed: the next opened file would get its number, and then the output meant for this stream
             os.open(os.devnull, os.O_RDWR)
     if sys.stdin is None:
         sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115  # as long as the process

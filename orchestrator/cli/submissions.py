@@ -13,7 +13,7 @@ from orchestrator.core.errors import ConfigError, DataError, counted
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True, help="Submission files: what differs between two.", rich_markup_mode="rich")
+app = typer.Typer(no_args_is_help=True, help="Submission files: compare two.", rich_markup_mode="rich")
 
 SHOWN_PAIRS = 30
 

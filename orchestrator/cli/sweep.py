@@ -55,7 +55,7 @@ def sweep(
     stages: Annotated[
         str,
         typer.Option(
-            "--stages", help="Tune in stages, as in model,loss,augment,lr,tta: each on the last one's winner."
+            "--stages", help="Tune in stages, as in model,loss,augment,lr,tta: each from the previous winner."
         ),
     ] = "",
     trials: Annotated[
@@ -63,7 +63,7 @@ def sweep(
     ] = 20,
     minutes: Annotated[
         float | None,
-        typer.Option("--minutes", min=0, help="After so many minutes no trial begins; no limit if left out."),
+        typer.Option("--minutes", min=0, help="Minutes after which no trial starts; no limit if left out."),
     ] = None,
     folds: Annotated[
         int | None, typer.Option("--folds", "-k", help="Folds of the plan; as the current runs, if left out.")
@@ -75,14 +75,14 @@ def sweep(
     ] = [],
     change: SetOption = [],
     small: Annotated[
-        float, typer.Option("--small", min=0.3, max=1, help="With --stages: photos' size while searching, as a share.")
+        float, typer.Option("--small", min=0.3, max=1, help="With --stages: photo size while searching, as a share.")
     ] = 0.75,
     no_prune: Annotated[bool, typer.Option("--no-prune", help="Train every trial to its end.")] = False,
     to: Annotated[Path | None, typer.Option("--out", help="Write the winner's recipe here, a .toml.")] = None,
     picture: Annotated[Path | None, typer.Option("--picture", help="Draw every trial here, a .png.")] = None,
     print_space: Annotated[
         bool,
-        typer.Option("--print-space", help="Print what is tried without --space, to start a file from; nothing else."),
+        typer.Option("--print-space", help="Print the default space, to start a file from, and stop."),
     ] = False,
     jobs: JobsOption = 0,
     device: DeviceOption = "auto",
@@ -96,9 +96,9 @@ def sweep(
 ) -> None:
     """Search for better settings of one specialist, or tune it stage by stage.
 
-    Trials are drawn by Optuna, trained as runs and held against the recipe as it is; those that stay below the median of the
-    others are pruned, their checkpoints kept. The same command goes on with a search that was stopped or killed, and with
-    more --trials one that has ended. Needs Optuna (the extra `sweep`).
+    Trials are drawn by Optuna, trained as runs and compared with the recipe as it is; those that stay below the median
+    of the others are pruned, their checkpoints kept. The same command resumes a search that was stopped or killed;
+    with more --trials it extends one that has ended. Needs Optuna (the extra `sweep`).
 
     \b
     Examples:
@@ -189,9 +189,9 @@ def _print_sweep(found: Sweep) -> None:
         )
         return
     verdict = {
-        "better": "more than these people's chance. It is still the luckiest of several: train it with another --seed before "
+        "better": "more than chance. Still the best of several, so partly luck: train it with another --seed before "
         "trusting it.",
-        "noise": "noise: other people could turn it around.",
+        "noise": "noise: other people could reverse it.",
     }[best.verdict]
     say(f"best: {best.run.id}, {gain:+.4f} over {found.reference.id} ({span.low:+.4f} to {span.high:+.4f}): {verdict}")
     say(next_step(best.run))
@@ -242,5 +242,5 @@ def _print_stages(found: list[Stage]) -> None:
         of = "" if len(tried) == len(found) else f" in {', '.join(tried)}"
         say(f"Nothing was better beyond noise: the recipe is as good as what was tried{of}, on these people.")
         return
-    say(f"{last.id} is what tuning came to. Train it over all folds and with another --seed before trusting it.")
+    say(f"{last.id} is the result of tuning. Train it over all folds and with another --seed before trusting it.")
     say(next_step(last))

@@ -1,6 +1,6 @@
-"""Tables that fit the terminal: where it is too narrow, prose wraps between words, then columns go by rank; names stay whole.
+"""Tables that fit the terminal: if it is too narrow, text wraps between words, then columns are dropped by rank.
 
-No row is lost and no cell is cut in two: a column is there with whole cells, or it is not there, and a line on stderr names it.
+No row is lost, and no cell or name is cut: a column is shown in full, or it is dropped and a line on stderr names it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SCORES = ("macro F1", "accuracy", "F1", "score", "state")
 """Headings that people look for first: kept as long as there is room."""
 
 PROSE = 24
-"""Cells of width that a column of prose may shrink to; a longer word in it makes it wider, up to WORD."""
+"""Width, in cells, that a column of prose may shrink to; a longer word makes it wider, up to WORD."""
 
 WORD = 40
 GAP = 3  # cells between two columns, of the rule's box

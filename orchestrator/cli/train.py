@@ -71,8 +71,8 @@ def train_all(
 ) -> None:
     """Train the three specialists over the folds of one plan of people.
 
-    Killed at any moment (Ctrl-C, kill -9, power), the same command goes on where it stood and ends with the same weights (on a
-    CPU bit for bit).
+    If killed at any moment (Ctrl-C, kill -9, power), the same command resumes and ends with the same weights (on a CPU
+    bit for bit).
     Changed settings or data make new runs; nothing is ever mixed or overwritten.
 
     \b
@@ -147,8 +147,8 @@ def train(
     """Retrain one specialist into a new run; the others' files are not touched.
 
     Recipe, folds and plan are the current run's unless you change them. When the run is complete it becomes the
-    specialist's current one, and `orch ensemble` takes it up; one of fewer folds (--valid-only) leaves the current one alone.
-    No run is trained twice: what one has by the same recipe, data, plan and seed is found.
+    specialist's current one, which `orch ensemble` uses; a run of fewer folds (--valid-only) does not replace it.
+    No run is trained twice: one with the same recipe, data, plan and seed is reused.
 
     \b
     Examples:
@@ -177,7 +177,7 @@ def train(
 
 
 def _check_grid(grid_words: list[str], more: list[str], other: bool) -> None:
-    """Refuses words without --grid, and --grid beside options that it leaves no room for."""
+    """Rejects extra words without --grid, and options that do not go with --grid."""
     if more and not grid_words:
         each = " ".join(f"--set {word}" for word in more if "=" in word) or "--set KEY=VALUE"
         raise ConfigError(
@@ -191,13 +191,13 @@ def _check_grid(grid_words: list[str], more: list[str], other: bool) -> None:
 
 
 UNFINISHED = (
-    "Complete members are kept. Mend what the reasons say: the same command then trains what is missing, and other settings make "
-    "another run."
+    "Complete members are kept. Fix the causes above: the same command then trains what is missing, and other "
+    "settings make another run."
 )
 
 
 def after(run: RunRecord) -> str:
-    """What to do with a run: let it vote, or hold it against the current one, whose place it has not taken."""
+    """The next step for a run: let it vote, or compare it with the current run, if it has not replaced that."""
     from orchestrator.artifacts.workspace import Workspace
 
     workspace = run.folder.parent
@@ -218,7 +218,7 @@ def after(run: RunRecord) -> str:
     able = _learnable(run, apart)
     if able != apart:
         without = ", ".join(task for task in apart if task not in able)
-        return f"an ensemble needs runs of {without} over the same people too, which this data does not teach."
+        return f"an ensemble needs runs of {without} over the same people too, which need other data."
     first = ["--folds-used", len(run.folds)] if run.partial else []
     recipe = recipe_words(run, [SPECIALISTS[task] for task in apart])
     words = [*source_words(run), *plan_words(run), "--seed", run.seed, *recipe, *first]
@@ -227,7 +227,7 @@ def after(run: RunRecord) -> str:
 
 
 def _learnable(run: RunRecord, tasks: list[str]) -> list[str]:
-    """Those of some tasks that the data of a run tells enough of."""
+    """Those of `tasks` that can be trained on the data of a run."""
     from orchestrator.core.errors import OrchestratorError
     from orchestrator.data.classes import check_classes
     from orchestrator.data.readers import read

@@ -21,16 +21,16 @@ __all__ = ["tta"]
 def tta(
     run: Annotated[str, typer.Argument(help="The run's id, as in age-0001.")],
     views: Annotated[
-        str, typer.Option("--views", help="Beside the photo itself: flip, zoom, zoom_flip, with commas.")
+        str, typer.Option("--views", help="In addition to the photo itself: flip, zoom, zoom_flip, with commas.")
     ] = "flip",
     keep: Annotated[
         bool, typer.Option("--keep", help="Keep the answers as a run of its own, with the same weights.")
     ] = False,
     data: Annotated[
-        Path | None, typer.Option("--data", "-d", help="Where the photos are now; where they were if left out.")
+        Path | None, typer.Option("--data", "-d", help="The photos' new location; unchanged if left out.")
     ] = None,
     columns: Annotated[
-        list[str] | None, typer.Option("--columns", help="As in training; as it was if left out.")
+        list[str] | None, typer.Option("--columns", help="As in training; unchanged if left out.")
     ] = None,
     device: DeviceOption = "auto",
     workspace: WorkspaceOption = Path("runs"),
@@ -38,8 +38,8 @@ def tta(
 ) -> None:
     """Test-time augmentation: what a run's members would answer with several views of each photo; nothing is trained.
 
-    Every held-out photo is answered as it is and in each view, and the probabilities are averaged. The table counts answers that
-    turned right and that turned wrong: averaging does both, and only the difference helps.
+    Every held-out photo is answered as it is and in each view, and the probabilities are averaged. The table counts
+    answers that became right and answers that became wrong: averaging does both, and only the difference helps.
 
     \b
     Examples:
@@ -70,12 +70,12 @@ def tta(
 
 
 def _print(found: Viewed) -> None:
-    """What turned right and what turned wrong, by class, and whether that is more than chance."""
+    """Prints which answers became right or wrong, by class, and whether that is more than chance."""
     flips = found.flips
     before, after = flips.before, flips.after
     table = grid(
-        f"{flips.run.id} with {', '.join(flips.views)}, out of fold", "class", "photos", "F1", "F1 with views", "turned right",
-        "turned wrong",
+        f"{flips.run.id} with {', '.join(flips.views)}, out of fold", "class", "photos", "F1", "F1 with views",
+        "became right", "became wrong",
     )  # fmt: skip
     for code, name in enumerate(found.classes):
         table.add_row(
@@ -88,7 +88,7 @@ def _print(found: Viewed) -> None:
     )  # fmt: skip
     out().print(table)
     gain, span = flips.gain
-    verdict = "other people could turn it around" if span.low <= 0 <= span.high else "no chance of these people alone"
+    verdict = "other people could reverse it" if span.low <= 0 <= span.high else "more than chance"
     if not flips.righted.sum() + flips.wronged.sum():
-        verdict = "no answer was turned"
+        verdict = "no answer changed"
     put(f"macro F1 {gain:+.4f}, 95 % interval {span.low:+.4f} to {span.high:+.4f}: {verdict}.")

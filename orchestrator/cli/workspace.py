@@ -13,16 +13,17 @@ from orchestrator.core.errors import counted
 __all__ = ["app"]
 
 app = typer.Typer(
-    no_args_is_help=True, help="The workspace's own files: check them, repair them.", rich_markup_mode="rich"
+    no_args_is_help=True, help="The workspace's own files: check and repair them.", rich_markup_mode="rich"
 )
 
 
 @app.command("check")
 def check_workspace(workspace: WorkspaceOption = Path("runs"), json: JsonOption = False) -> None:
-    """Read every file that carries meaning, and tell each that is not as it was written, with the way out.
+    """Check every record, weight file and table, and report each one that has changed, with the way out.
 
-    Weights and tables are held to their hashes, so this reads the whole workspace once. Caches are left out: what is damaged in
-    them is made anew; and so are the memories of searches, which `orch sweep` reads. Exit code 1 when something is damaged.
+    Weights and tables are checked against their hashes, so this reads the whole workspace once. Caches are skipped,
+    since damaged files in them are made again, and so are searches, which `orch sweep` checks. Exit code 1 if a file
+    is damaged.
 
     \b
     Examples:
@@ -44,10 +45,10 @@ def check_workspace(workspace: WorkspaceOption = Path("runs"), json: JsonOption 
 
 @app.command("repair")
 def repair_workspace(workspace: WorkspaceOption = Path("runs")) -> None:
-    """Write lost or damaged records anew: the workspace's own, and those of runs whose members tell what they are.
+    """Rewrite lost or damaged records: the workspace's own, and those of runs whose members' cards hold them.
 
-    Nothing is deleted: what is damaged is put aside under another name. At the end the workspace is read as by `orch workspace
-    check`: what is still damaged is told with its own way out, and the exit code is 1.
+    Nothing is deleted: damaged files are put aside under another name. At the end the workspace is checked as by `orch
+    workspace check`: what is still damaged is reported with its own way out, and the exit code is then 1.
 
     \b
     Examples:

@@ -1,5 +1,7 @@
-"""How many answers become one. Standard library and NumPy alone, modules that import each other by their place in this folder:
-`orch export` copies it beside its program, which answers by the very same code.
+"""How several answers become one.
+
+Uses only the standard library, NumPy and relative imports: `orch export` copies this folder next to its program, which
+then votes by the same code.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from collections.abc import Mapping
 __all__ = ["COLUMN", "STRATEGIES"]
 
 COLUMN: Mapping[str, str] = {"soft": "p", "hard": "share"}
-"""Strategy -> how tables name its numbers: `p(male)` is a probability, `share(male)` only the share of voters that say so."""
+"""Strategy -> column prefix in tables: `p(male)` is a probability, `share(male)` the share of voters for it."""
 
 STRATEGIES: tuple[str, ...] = tuple(COLUMN)
-"""What `--strategy` takes; the classes behind these names stand in `combiners.py`. Kept here, where nothing imports NumPy."""
+"""Values of `--strategy`; their classes are in `combiners.py`. Kept here, where nothing imports NumPy."""

@@ -1,4 +1,4 @@
-"""Who answers what: named voters and their probabilities for the same photos."""
+"""Named voters and their probabilities for the same photos."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ Floats = NDArray[np.floating[Any]]
 
 @dataclass(frozen=True)
 class Voter:
-    """One who answers for one task.
+    """A source of answers for one task.
 
-    Out of fold a run is one voter, since each photo is answered by the one member that did not see its person; in prediction each
-    of its members is. A joint network is a voter of every task.
+    Out of fold, a run is one voter: each photo is answered by the one member that did not see its person. In
+    prediction, each of its members is a voter. A joint network is a voter in every task.
 
     Attributes:
-        task: what it answers for.
-        source: a run's id, or the name of a table from elsewhere.
-        fold: whose member it is; None for a run, for a member that was trained on everything, and for a table.
-        weight: how much it counts beside the others of its task, above 0, any scale.
-        external: whether it is a table from elsewhere.
+        task: the task that it answers.
+        source: a run's id, or the name of an external table.
+        fold: the member's fold; None for a run, for a member that was trained on everything, and for a table.
+        weight: weight relative to the task's other voters, above 0, any scale.
+        external: whether it is an external table.
     """
 
     task: str
@@ -37,7 +37,7 @@ class Voter:
 
     @property
     def name(self) -> str:
-        """In words: `age-0001/fold-2`, `age-0001`, `old.csv`."""
+        """Its name in messages: `age-0001/fold-2`, `age-0001`, `old.csv`."""
         return self.source if self.fold is None else f"{self.source}/fold-{self.fold}"
 
 
@@ -47,8 +47,8 @@ class Answers:
 
     Attributes:
         classes: task -> C, its number of classes, in the order of the label's digits, the most significant first.
-        photos: N.
-        voters: in any order.
+        photos: number of photos, N.
+        voters: the V voters, in any order.
         probabilities: for each voter an array (N, C), floats in 0..1, rows summing to 1; a row of zeros abstains.
 
     Raises:
@@ -73,49 +73,49 @@ class Answers:
                 )
 
     def __len__(self) -> int:
-        """N."""
+        """Number of photos, N."""
         return self.photos
 
     @property
     def weights(self) -> list[float]:
-        """Of the voters, in their order."""
+        """The voters' weights, in voter order."""
         return [voter.weight for voter in self.voters]
 
     @property
     def sources(self) -> list[str]:
-        """The runs and tables that answer, each once, in their order."""
+        """The runs and tables that answer, each once, in voter order."""
         return list(dict.fromkeys(voter.source for voter in self.voters))
 
     def of(self, task: str) -> Answers:
-        """Those for one task."""
+        """The answers for one task."""
         own = self.where(lambda voter: voter.task == task)
         return replace(own, classes={task: self.classes[task]})
 
     def where(self, wanted: Callable[[Voter], bool]) -> Answers:
-        """Those of some voters."""
+        """The answers of the voters for which `wanted` is true."""
         kept = [place for place, voter in enumerate(self.voters) if wanted(voter)]
         return self._replaced([self.voters[place] for place in kept], [self.probabilities[place] for place in kept])
 
     def without(self, source: str) -> Answers:
-        """Those of all others than a run or table."""
+        """The answers of all voters except those of one run or table."""
         return self.where(lambda voter: voter.source != source)
 
     def take(self, rows: slice | NDArray[Any]) -> Answers:
-        """Those for some photos.
+        """The answers for some photos.
 
         Args:
-            rows: a slice, numbers of rows, or a mask (N,).
+            rows: a slice, row indices, or a boolean mask (N,).
         """
         photos = len(np.arange(self.photos)[rows])
         return replace(self, photos=photos, probabilities=tuple(array[rows] for array in self.probabilities))
 
     def beside(self, other: Answers) -> Answers:
-        """With the answers of further voters for the same photos, after its own."""
+        """These answers, followed by those of other voters for the same photos."""
         return self._replaced([*self.voters, *other.voters], [*self.probabilities, *other.probabilities])
 
     @staticmethod
     def stacked(parts: Sequence[Answers]) -> Answers:
-        """The answers of the same voters for one stretch of photos after another; at least one stretch."""
+        """Concatenates the same voters' answers for successive batches of photos; at least one batch."""
         arrays = zip(*(part.probabilities for part in parts), strict=True)
         photos = sum(part.photos for part in parts)
         return replace(parts[0], photos=photos, probabilities=tuple(np.concatenate(own) for own in arrays))
@@ -132,7 +132,7 @@ class Answers:
         return np.asarray(np.mean(self.probabilities, axis=0) if self.voters else np.zeros((self.photos, classes)))
 
     def asked(self) -> NDArray[np.int64]:
-        """How many members answered for each photo, shape (N,): those that do not abstain; external tables are not counted."""
+        """Number of members that answered each photo, shape (N,); not those that abstain, nor external tables."""
         found: dict[tuple[str, int | None], NDArray[np.bool_]] = {}
         for voter, array in zip(self.voters, self.probabilities, strict=True):
             if not voter.external:  # a joint network answers for every task, and is one member

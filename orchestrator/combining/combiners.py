@@ -1,7 +1,7 @@
-"""Ways of making one answer of many: values that learn from out-of-fold answers where they learn anything, and are kept as JSON.
+"""Combiners: ways to make one answer of several. They may be fitted to out-of-fold answers, and are saved as JSON.
 
-A new one is a class here or in a module beside this one, with its name in `COMBINERS` and in the package's `COLUMN`. Scoring,
-prediction, cascades and exported programs take it from there.
+A new combiner is a class here or in a sibling module, with its name in `COMBINERS` and in the package's `COLUMN`.
+Scoring, prediction, cascades and exported programs then use it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .answers import Answers, Voter
 from .votes import UNIT, Decision, hard_vote, lead_of, soft_vote, sums_of, tally, whole_weights
 
 if TYPE_CHECKING:
-    from typing import Self  # copies lie beside exports, which older Pythons run too
+    from typing import Self  # copied into exports, which older Pythons run too
 
 __all__ = ["COMBINERS", "Combined", "Combiner", "HardVote", "SoftVote", "read_combiner"]
 
@@ -28,7 +28,7 @@ class Combined:
     """One answer for each of N photos.
 
     Attributes:
-        decisions: task -> what became of its answers.
+        decisions: task -> its combined answer.
         label: the classes of all tasks as one number, the first task's digit the most significant, shape (N,), int64.
     """
 
@@ -41,8 +41,9 @@ class Combiner(ABC):
 
     Attributes:
         name: what `--strategy` calls it.
-        how: one sentence for those who combine exported networks by programs of their own.
-        averages: whether a task's answer is the plain mean of its voters, so that a part of them foretells it (`orch cascade`).
+        how: one sentence for users who combine exported networks by their own program.
+        averages: whether a task's answer is the plain mean of its voters, so that some of them predict it (`orch
+            cascade`).
     """
 
     name: ClassVar[str]
@@ -50,12 +51,12 @@ class Combiner(ABC):
     averages: ClassVar[bool] = False
 
     def fit(self, answers: Answers, truth: Mapping[str, NDArray[Any]], people: NDArray[Any]) -> Self:  # noqa: ARG002  (others use it)
-        """The combiner with what it learns; itself where it learns nothing.
+        """The fitted combiner; itself if there is nothing to fit.
 
         Args:
-            answers: out of fold, for N photos.
-            truth: task -> codes, shape (N,).
-            people: the person of each photo, shape (N,): whatever is split for learning is split by people.
+            answers: out-of-fold answers for N photos.
+            truth: task -> true class codes, shape (N,).
+            people: the person of each photo, shape (N,); any split made for fitting must be by person.
         """
         return self
 
@@ -64,17 +65,17 @@ class Combiner(ABC):
         """The decision of one task.
 
         Args:
-            answers: of that task alone.
+            answers: answers for that task alone.
 
         Raises:
-            ValueError: nobody answers, or voters that it cannot combine.
+            ValueError: no voters, or voters that it cannot combine.
         """
 
     def combine(self, answers: Answers) -> Combined:
         """One answer for each photo.
 
         Raises:
-            ValueError: nobody answers for some task, or voters that it cannot combine.
+            ValueError: a task without voters, or voters that it cannot combine.
         """
         decisions = {task: self.decide(answers.of(task)) for task in answers.classes}
         label = np.zeros(len(answers), np.int64)
@@ -83,11 +84,11 @@ class Combiner(ABC):
         return Combined(decisions, label)
 
     def settled(self, so_far: Answers, pending: Sequence[Voter]) -> NDArray[np.bool_]:  # noqa: ARG002  (others use it)
-        """Which photos' decisions the pending voters of a task could not change, whatever they answered, shape (N,).
+        """Photos whose decision no answers of the pending voters could change, shape (N,), bool.
 
         Args:
             so_far: answers of one task, none of which abstains.
-            pending: those of the same task who have not been asked.
+            pending: voters of the same task that have not been asked.
         """
         return np.zeros(len(so_far), bool)
 
@@ -109,7 +110,7 @@ class SoftVote(Combiner):
     """The (weighted) mean of the voters' probabilities; the highest wins."""
 
     name = "soft"
-    how = "Within a task take the mean of the members' probabilities; the highest wins, of equal ones the lower class."
+    how = "Within a task take the mean of the members' probabilities; the highest wins, a tie goes to the lower class."
     averages = True
 
     def decide(self, answers: Answers) -> Decision:
@@ -127,8 +128,8 @@ class HardVote(Combiner):
 
     name = "hard"
     how = (
-        "Within a task each member votes for its most probable class; the most votes win, of equal ones the class of the higher "
-        "mean probability."
+        "Within a task each member votes for its most probable class; the most votes win, a tie goes to the "
+        "class of the higher mean probability."
     )
 
     def decide(self, answers: Answers) -> Decision:
@@ -142,7 +143,7 @@ class HardVote(Combiner):
 
 
 def _weights_apart(so_far: Answers, pending: Sequence[Voter]) -> tuple[list[int], int]:
-    """The weights of those who answered, and the sum of the others', as whole numbers of one scale."""
+    """Integer weights of the voters that answered, and the sum of the pending voters' weights, on one scale."""
     weights = [*so_far.weights, *(voter.weight for voter in pending)]
     whole = whole_weights(len(weights), weights)
     return whole[: len(so_far.voters)], sum(whole[len(so_far.voters) :])
@@ -153,7 +154,7 @@ COMBINERS: Mapping[str, type[Combiner]] = {combiner.name: combiner for combiner 
 
 
 def read_combiner(value: Mapping[str, Any]) -> Combiner:
-    """A combiner from what its `as_dict` gave.
+    """Restores a combiner from its `as_dict`.
 
     Raises:
         ValueError: an unknown name, or not the shape of that combiner.

@@ -1,10 +1,10 @@
-"""Votes of one task: how its voters' probabilities become one choice. Pure NumPy, whatever the voters' order.
+"""Votes of one task: how its voters' probabilities become one choice. Pure NumPy, independent of the voters' order.
 
 Soft: the (weighted) mean of the voters' probabilities. Hard: each voter has one vote for its most probable class; the majority
-wins; a tie goes to the higher mean probability, then to the lower class. Voters are added up as whole numbers of 2^-23, and
-weights are whole numbers, each rounded by itself: so no order of voters changes a bit of the result, nor does a voter that
-abstains, and voting is little more than reading: what only some callers ask for (shares, agreement) is worked out when they do
-(`orch bench voting`).
+wins; a tie goes to the higher mean probability, then to the lower class. Probabilities are summed as integer multiples
+of 2^-23 and weights are integers, each rounded separately: the result is the same to the bit in any order of voters,
+and with or without a voter that abstains. Voting takes little more time than reading: shares and agreement, which only
+some callers need, are computed on demand (`orch bench voting`).
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ from .answers import Floats
 __all__ = ["UNIT", "Decision", "hard_vote", "lead_of", "soft_vote", "sums_of", "tally", "whole_weights"]
 
 UNIT = 23
-"""Adding 1 to a float32 in 0..1 rounds it to a multiple of 2^-23, which then stands in the lowest bits of the sum: its
-mantissa. Sums of whole numbers are exact in any order, and 2^-23 is about what float32 probabilities resolve (2^-24)."""
+"""Adding 1 to a float32 in 0..1 rounds it to a multiple of 2^-23, which is then the mantissa (the lowest 23 bits).
+Integer sums are exact in any order, and 2^-23 is close to the resolution of float32 probabilities (2^-24)."""
 
 ONE = np.float32(1)
 ONE_BITS = 0x3F800000  # of float32 1.0, read as an int32
-AT_ONCE = 255  # voters added up in an int32; sums of more could pass its 31 bits
+AT_ONCE = 255  # voters summed in an int32; more could overflow its 31 bits
 
 WEIGHT_BITS = 20
-"""Significant bits that a weight is rounded to, whatever the other weights are: 1 in a million. With the 23 of a probability they
-leave 20 of an int64 for the voters, and for how far weights lie apart."""
+"""Significant bits of a rounded weight, whatever the other weights are: 1 in a million. With a probability's 23 bits
+they leave 20 of an int64 for the number of voters and the ratio of their weights."""
 
 
 @dataclass(frozen=True, eq=False)
 class Decision:
-    """What became of one task's answers.
+    """The combined answer for one task.
 
     Attributes:
         choice: the class of each photo, shape (N,), int8.
-        scores: how much speaks for each class, shape (N, C), not negative, any scale.
-        probabilities: the voters' own, V arrays (N, C).
-        weights: the voters' weights, V whole numbers; 1 for all where they weigh the same.
+        scores: support for each class, shape (N, C), not negative, any scale.
+        probabilities: the voters' probabilities, V arrays (N, C).
+        weights: the voters' weights, V integers; all 1 if they are equal.
     """
 
     choice: NDArray[np.int8]
@@ -61,20 +61,20 @@ class Decision:
     def agreement(self) -> NDArray[np.float64]:
         """The (weighted) share of voters whose own first choice is the class chosen, shape (N,), 0..1."""
         votes = tally(self.probabilities, self.weights)
-        # Whoever chose it, class by class: picking one column a row is slower.
+        # Votes for the chosen class, class by class: indexing one column per row is slower.
         winner = sum(np.where(self.choice == code, column, 0) for code, column in enumerate(votes.T))
         return np.asarray(winner / votes.sum(axis=1))
 
 
 def soft_vote(probabilities: Sequence[Floats], weights: Sequence[float]) -> Decision:
-    """The class with the highest (weighted) mean probability; of equal ones the lower class.
+    """The class with the highest (weighted) mean probability; a tie goes to the lower class.
 
     Args:
         probabilities: V arrays (N, C), finite, in 0..1, rows summing to 1; a row of zeros abstains.
         weights: V positive numbers, any scale.
 
     Raises:
-        ValueError: no voters, or weights that do not fit, or lie too far apart to be added up exactly.
+        ValueError: no voters, or weights that are too few or many, not positive, or too far apart for exact sums.
     """
     whole = whole_weights(len(probabilities), weights)
     sums = sums_of(probabilities, whole)
@@ -82,13 +82,13 @@ def soft_vote(probabilities: Sequence[Floats], weights: Sequence[float]) -> Deci
 
 
 def hard_vote(probabilities: Sequence[Floats], weights: Sequence[float]) -> Decision:
-    """The class with the most votes; of equal ones that with the higher mean probability, then the lower class.
+    """The class with the most votes; a tie goes to the higher mean probability, then to the lower class.
 
-    Args and errors as of `soft_vote`; `scores` are the votes.
+    Args and errors as in `soft_vote`; `scores` are the votes.
     """
     whole = whole_weights(len(probabilities), weights)
     votes, sums = tally(probabilities, whole), sums_of(probabilities, whole)
-    if sums.dtype == np.int32:  # one number to compare by: votes above, probabilities below
+    if sums.dtype == np.int32:  # one number to compare: votes in the high bits, probabilities in the low ones
         ranks = np.stack([(column.astype(np.int64) << 32) + sums[:, code] for code, column in enumerate(votes.T)]).T
     else:
         ranks = np.where(votes == votes.max(axis=1, keepdims=True), sums, -1)
@@ -96,11 +96,11 @@ def hard_vote(probabilities: Sequence[Floats], weights: Sequence[float]) -> Deci
 
 
 def sums_of(voters: Sequence[Floats], weights: Sequence[int]) -> NDArray[np.integer[Any]]:
-    """The weighted sum of the voters' probabilities in units of 2^-23, shape (N, C); arguments as of `tally`."""
+    """The weighted sum of the voters' probabilities in units of 2^-23, shape (N, C); arguments as in `tally`."""
     if len(voters) <= AT_ONCE and _equal(weights):
         return _plain_sums(voters)
     sums = np.zeros(voters[0].shape, np.int64)
-    for weight in sorted(set(weights)):  # whole numbers: the order of sums is all the same
+    for weight in sorted(set(weights)):  # integers: the order of summation does not matter
         own = [voter for voter, its in zip(voters, weights, strict=True) if its == weight]
         for start in range(0, len(own), AT_ONCE):
             sums += _plain_sums(own[start : start + AT_ONCE]) * np.int64(weight)
@@ -122,7 +122,7 @@ def _plain_sums(voters: Sequence[Floats]) -> NDArray[np.int32]:
 
 
 def _as_int32(value: int) -> np.int32:
-    """The number that int32 arithmetic, which wraps around, takes for `value`."""
+    """`value` wrapped around into the range of int32."""
     return np.int32((value + 2**31) % 2**32 - 2**31)
 
 
@@ -150,7 +150,7 @@ def _equal(weights: Sequence[int]) -> bool:
 
 
 def _first_choice(rows: NDArray[Any]) -> NDArray[np.int8]:
-    """The class with the highest number, the lower one of equals; shape (N, C) in, (N,) out."""
+    """The class with the highest value, (N, C) -> (N,); a tie goes to the lower class."""
     choice: NDArray[np.int8] = np.greater(rows[:, 1], rows[:, 0]).view(np.int8)
     best = rows[:, 0]
     for code in range(2, rows.shape[1]):
@@ -161,16 +161,16 @@ def _first_choice(rows: NDArray[Any]) -> NDArray[np.int8]:
 
 
 def lead_of(scores: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
-    """How far the first class of each photo is ahead of the second, shape (N,), of whole scores (N, C)."""
+    """Lead of each photo's best class over the second best, shape (N,), from integer scores (N, C)."""
     ordered = np.sort(scores.astype(np.int64), axis=1)
     return np.asarray(ordered[:, -1] - ordered[:, -2])
 
 
 def whole_weights(voters: int, weights: Sequence[float]) -> list[int]:
-    """Weights as whole numbers, for sums that are exact.
+    """Weights as integers, so that sums are exact.
 
-    Each is rounded by itself, and all are scaled by one power of two: who else votes does not change how those who answer are
-    weighed against each other, nor, because scaling by a power of two rounds nothing, a bit of the shares.
+    Each weight is rounded separately, and all are scaled by one power of two, which rounds nothing: an additional
+    voter changes neither the ratio of the other voters' weights nor, if it abstains, a bit of the shares.
     """
     if not voters:
         raise ValueError("a vote needs at least one voter, got 0")

@@ -1,7 +1,7 @@
-"""Commands as they are printed for people to paste: whole, and quoted for a shell.
+"""Command lines that are printed for users to paste: complete, and quoted for a shell.
 
-Whatever tells somebody to run `orch` asks this module for the words, so that no command that is printed can work on another
-workspace than the one that it is about, or break on a blank in a path.
+Every message that suggests an `orch` command builds it here, so that the command always names the right workspace and
+survives spaces in paths.
 """
 
 from __future__ import annotations
@@ -23,20 +23,19 @@ __all__ = [
 ]
 
 DISTRIBUTION = "specialist-ensemble"
-"""What pip calls this package; `orchestrator` is somebody else's there."""
+"""This package's name for pip; on PyPI, `orchestrator` belongs to another project."""
 
 DEFAULT_WORKSPACE = Path("runs")
 WORKSPACE_VARIABLE = "ORCH_WORKSPACE"
-"""Names another default, for all commands of a shell."""
+"""Environment variable that overrides the default workspace."""
 
 
 def orch(*words: object, workspace: Path | None = None) -> str:
     """A command line of `orch` that works when it is pasted.
 
     Args:
-        words: what follows `orch`: commands, options and their values, unquoted. What people fill in stands in capitals: `DIR`.
-        workspace: what the command is about; left out of the line where the command would take it by itself. None: the command
-            has no workspace.
+        words: arguments after `orch`: commands, options and their values, unquoted; placeholders in capitals: `DIR`.
+        workspace: its workspace; omitted from the line if it is the default. None: the command has no workspace.
     """
     parts = ["orch", *map(str, words)]
     if workspace is not None and workspace != Path(os.environ.get(WORKSPACE_VARIABLE) or DEFAULT_WORKSPACE):
@@ -45,12 +44,12 @@ def orch(*words: object, workspace: Path | None = None) -> str:
 
 
 def set_aside(path: Path) -> str:
-    """A shell command that takes a damaged file or folder out of the way and loses nothing."""
+    """A shell command that renames a damaged file or folder, so that nothing is lost."""
     return shlex.join(["mv", str(path), f"{path}.damaged"])
 
 
 def shown(path: Path) -> str:
-    """A path as it is printed in a command: relative to this folder where it lies below it, absolute elsewhere."""
+    """A path as printed in a command: relative if it is below the current folder, absolute otherwise."""
     here, whole = Path.cwd(), path.absolute()
     return str(whole.relative_to(here)) if whole.is_relative_to(here) else str(whole)
 
@@ -58,7 +57,7 @@ def shown(path: Path) -> str:
 def data_words(
     source: Path, columns: Mapping[str, str] | None = None, distinct: bool = False, extra: Sequence[Path] = ()
 ) -> list[str]:
-    """The options that name a data source in a printed command; as `--data`, `--columns` (our name -> theirs) and the like."""
+    """The options that name a data source in a printed command: `--data`, `--columns` (our name -> the table's), ..."""
     words = ["--data", shown(source)]
     words += [word for ours, theirs in (columns or {}).items() for word in ("--columns", f"{ours}={theirs}")]
     words += ["--distinct-people"] if distinct else []
@@ -66,7 +65,7 @@ def data_words(
 
 
 def extra_hint(extra: str) -> str:
-    """How to install an optional extra of this package, by how the package itself was installed: as a checkout or as a wheel."""
+    """The pip command that installs an optional extra of this package, for a checkout or for a wheel."""
     return (
         f"pip install '{DISTRIBUTION}[{extra}]'" if _is_installed() else f"pip install -e '.[{extra}]' in {_checkout()}"
     )
@@ -77,5 +76,5 @@ def _checkout() -> Path:
 
 
 def _is_installed() -> bool:
-    """Whether this is a wheel's copy: in a checkout the project's file stands beside the package."""
+    """Whether the package was installed from a wheel: a checkout has pyproject.toml next to the package."""
     return not (_checkout() / "pyproject.toml").is_file()

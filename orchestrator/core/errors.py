@@ -1,7 +1,7 @@
 """Every error that a user can cause, and the shape of its message.
 
-A message says what was found, where, what would be allowed, and the way out. All problems of one input are
-collected and raised together, so that a user fixes them in one go.
+A message says what was found and where, what is allowed, and the way out, that is, what the user can do. All problems
+of one input are collected and raised together, so that a user can fix them in one pass.
 
     OrchestratorError
     ├── DataError         the photos or their table
@@ -9,16 +9,16 @@ collected and raised together, so that a user fixes them in one go.
     ├── ConfigError       a recipe, a --set or an option
     ├── PlanError         a fold plan: impossible, mixed, or not of this data
     ├── StoreError        the pixel store: no room on the disk
-    ├── WeightsError      backbone weights: not found, not fitting, hub out of reach
-    ├── DeviceError       a device that is not there, or its memory used up
+    ├── WeightsError      backbone weights: not found, not fitting, or hub unreachable
+    ├── DeviceError       a device that is missing or out of memory
     ├── EngineError       an engine that cannot run a member, or gives other answers than torch
     ├── WorkspaceError    a workspace, run, member or ensemble: missing, broken, or written by another version
     │   └── DamagedError  a file of the workspace that is not the one that was written
     ├── LeakError         a score that would use a person seen in training
     └── TrainingError     jobs that failed while others went on
 
-A PhotoError and a DamagedError are a FileError too: they know their file, what is wrong with it, and the way out.
-This module knows nothing of what raises the errors.
+PhotoError and DamagedError are also a FileError: they carry the file, what is wrong with it, and the way out.
+This module does not depend on the code that raises the errors.
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ class Problem:
         what: what was found there, and what is allowed.
         fix: the way out, as an instruction; empty when `what` says it already.
         kind: a stable word for machines, such as `missing_file`.
-        fatal: False for what is only worth knowing.
-        column: of a table, where one is missing or holds what it may not.
+        fatal: False for a note that does not stop the command.
+        column: name of a missing or invalid table column; empty otherwise.
     """
 
     where: str
@@ -99,7 +99,7 @@ class OrchestratorError(Exception):
 
     Args:
         message: what is wrong, in a sentence, with the way out.
-        problems: the single problems when one input has several.
+        problems: individual problems, if one input has several.
     """
 
     def __init__(self, message: str, problems: Sequence[Problem] = ()) -> None:
@@ -125,16 +125,16 @@ class DataError(OrchestratorError):
 
 
 class FileError(OrchestratorError):
-    """What is wrong with one file.
+    """An error about one file.
 
     Args:
-        path: the file, as the message names it.
-        what: is wrong with it, without a full stop.
-        way_out: what to do, in a sentence of its own; may be empty.
-        problems: the single problems when there are several.
+        path: file, as named in the message.
+        what: description of the fault, without a full stop.
+        way_out: what the user can do, as a full sentence; may be empty.
+        problems: individual problems, if there are several.
 
     Attributes:
-        fact: the message without its way out and its full stop.
+        fact: message without the way out and without the full stop.
     """
 
     def __init__(self, path: object, what: str, way_out: str = "", problems: Sequence[Problem] = ()) -> None:
@@ -146,7 +146,7 @@ class FileError(OrchestratorError):
         return (type(self), (self.path, self.what, self.way_out, self.problems))
 
     def problem(self, kind: str) -> Problem:
-        """The same as one of several problems."""
+        """This error as a `Problem`, to be listed with others."""
         return Problem(self.path, f"{self.what}.", self.way_out, kind)
 
 
@@ -167,11 +167,11 @@ class StoreError(OrchestratorError):
 
 
 class WeightsError(OrchestratorError):
-    """Weights cannot be had, or do not fit the backbone."""
+    """Weights cannot be obtained, or do not fit the backbone."""
 
 
 class DeviceError(OrchestratorError):
-    """A device is not there, or its memory is used up."""
+    """A device is missing or out of memory."""
 
 
 class EngineError(OrchestratorError):
@@ -183,14 +183,15 @@ class WorkspaceError(OrchestratorError):
 
 
 class DamagedError(FileError, WorkspaceError):
-    """A file of the workspace is missing, damaged, or another than the one that was written.
+    """A workspace file is missing, damaged, or not the one that was written.
 
     Args:
-        path: the file, as the message names it.
-        what: is wrong with it, without a full stop.
-        way_out: what to do, in a sentence of its own; may be empty.
-        problems: the single problems when there are several.
-        replaceable: whether it may be put aside and written anew. Not so a newer version's, or one that may not be read.
+        path: file, as named in the message.
+        what: description of the fault, without a full stop.
+        way_out: what the user can do, as a full sentence; may be empty.
+        problems: individual problems, if there are several.
+        replaceable: whether the file may be moved aside and rewritten; False if a newer version wrote it, or if it
+            cannot be read.
     """
 
     def __init__(
@@ -212,21 +213,21 @@ class TrainingError(OrchestratorError):
 
 
 CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-"""Letters that move a terminal's cursor, colour it, or turn the direction of writing; a tab and a line's end are harmless."""
+"""Characters that control a terminal (cursor, colour, text direction); tab and newline are harmless."""
 
 
 def printable(text: str) -> str:
-    """Text for people: letters that command a terminal are escaped, and so are bytes of file names that are no UTF-8."""
+    """Text that is safe to print: terminal control characters and non-UTF-8 bytes of file names are escaped."""
     return encodable(harmless(text))
 
 
 def harmless(text: str) -> str:
-    """Text without letters that command a terminal; bytes of file names that are no UTF-8 stay, for the stream to write."""
+    """Text with terminal control characters escaped; non-UTF-8 bytes of file names stay, for the stream to write."""
     return CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def encodable(text: str) -> str:
-    """Text that every file in UTF-8 takes: bytes of file names that are none (surrogates) as `\\xe9`."""
+    """Text that can be encoded as UTF-8: other bytes of file names (surrogates) become `\\xe9`."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -239,7 +240,7 @@ def encodable(text: str) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """What another library's error says, in one line without its full stop; where it failed, if it says nothing."""
+    """The first line of another library's error, without a full stop; if it is empty, the source line that failed."""
     lines = str(error).strip().splitlines()
     if lines:
         return lines[0].rstrip(". ").replace("`", "'")  # between backticks stand our own commands
@@ -253,11 +254,11 @@ def counted(number: int, thing: str) -> str:
 
 
 def nearest(word: str, allowed: Iterable[str], cutoff: float = 0.65, most: int = 1) -> str:
-    """A hint towards the nearest allowed words, `most` of them: `" Did you mean 'x' or 'y'?"`, or an empty string.
+    """A hint that names up to `most` of the nearest allowed words: `" Did you mean 'x' or 'y'?"`, or an empty string.
 
-    Capitals, blanks and marks between letters count for nothing, a word that is the beginning of another is near it, and what
-    is much further away than the nearest is left out. Below the cut-off (of difflib's ratio) words have letters in common and
-    nothing else: `learning_rate` is no `drop_rate`, `macro_f1` no `crop`.
+    Case, spaces and punctuation are ignored, a prefix of an allowed word is near it, and words much farther than the
+    nearest are dropped. Below the cut-off (difflib's ratio) similarity is chance: `learning_rate` must not suggest
+    `drop_rate`, nor `macro_f1` suggest `crop`.
     """
     wanted, plain = _plain(word), {option: _plain(option) for option in allowed}
     matcher, share = difflib.SequenceMatcher(b=wanted), {}
@@ -276,7 +277,7 @@ def nearest(word: str, allowed: Iterable[str], cutoff: float = 0.65, most: int =
     return f" Did you mean {words}?" if found else ""
 
 
-SAME, FURTHER = 0.9, 0.1  # of difflib's ratio: a slip of a key; what is left out beside the nearest
+SAME, FURTHER = 0.9, 0.1  # of difflib's ratio: from SAME on it is a typing error; FURTHER below the nearest is dropped
 
 
 def _plain(word: str) -> str:
@@ -295,14 +296,14 @@ def check_choice(option: str, value: str | None, allowed: Sequence[str]) -> None
 
 
 class Mistakes:
-    """Collects what is wrong with several inputs, to tell it all at once."""
+    """Collects the errors of several inputs, to raise them together."""
 
     def __init__(self) -> None:
         self._errors: list[OrchestratorError] = []
 
     @contextmanager
     def kept(self, task: str = "") -> Iterator[None]:
-        """Keeps an error of the block instead of letting it out."""
+        """Catches an error raised in the block and stores it."""
         try:
             yield
         except OrchestratorError as error:
@@ -315,7 +316,7 @@ class Mistakes:
         self._errors.append(error)
 
     def raise_if_any(self) -> None:
-        """Raises what was kept: a single error as it is, several as one."""
+        """Raises the stored errors: a single one unchanged, several as one."""
         if len(self._errors) == 1:
             raise self._errors[0]
         if self._errors:

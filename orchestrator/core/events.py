@@ -1,7 +1,7 @@
-"""What happens while something long is under way, as values: displays, trackers and other programs listen to one stream.
+"""Progress of long operations as values: displays, trackers and other programs listen to one stream of events.
 
-Sentences on what was decided or found go to `logging`, each module's under its own name: `info` for what any user wants to know,
-`warning` for what is worth a second look.
+Decisions and findings go to `logging` instead, under each module's own name: `info` for what every user wants to know,
+`warning` for what needs attention.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Stage = Literal[
     "decode", "find faces", "compute features", "load members", "write exports", "export members", "predict", "answer", "label",
     "ask",
 ]  # fmt: skip
-"""What is counted."""
+"""Operations whose progress is counted."""
 
 Outcome = Literal["done", "failed", "pruned", "cancelled"]
 """How a member's training ended."""
@@ -28,12 +28,12 @@ Outcome = Literal["done", "failed", "pruned", "cancelled"]
 
 @dataclass(frozen=True)
 class Counted:
-    """How far a stage is.
+    """Progress of a stage.
 
     Attributes:
-        stage: what is done.
-        done: how many photos or members so far.
-        total: how many there are.
+        stage: operation in progress.
+        done: number of photos or members finished.
+        total: number of photos or members in all.
     """
 
     stage: Stage
@@ -48,16 +48,16 @@ class InputsRead:
 
 @dataclass(frozen=True)
 class MemberBegun:
-    """A member whose training is asked for.
+    """A member that is to be trained.
 
     Attributes:
-        run: its run's id.
-        fold: that it holds out; None: none.
-        folder: of its files.
-        epochs: of its recipe.
-        trained: epochs that an earlier command has trained.
-        work: roughly, how long all of its training is, beside others'.
-        best: macro F1 of the best of these epochs; 0 without any.
+        run: id of its run.
+        fold: held-out fold; None: no fold.
+        folder: folder of its files.
+        epochs: number of epochs in its recipe.
+        trained: number of epochs that earlier commands trained.
+        work: rough cost of its whole training, comparable between members.
+        best: best macro F1 of the epochs already trained; 0 if there are none.
     """
 
     run: str
@@ -74,9 +74,9 @@ class TrainingBegun:
     """Members are about to be trained.
 
     Attributes:
-        members: all of them, in the order of their beginning.
-        at_once: how many side by side.
-        threads: CPU threads of each.
+        members: all members, in starting order.
+        at_once: number of members trained in parallel.
+        threads: CPU threads per member.
         device: `cpu`, `cuda` or `cuda:N`.
     """
 
@@ -88,13 +88,13 @@ class TrainingBegun:
 
 @dataclass(frozen=True)
 class EpochUnderway:
-    """How far a member's epoch is.
+    """Progress of a member within an epoch.
 
     Attributes:
-        run: its run's id.
-        fold: that it holds out.
-        epochs: trained so far, the running one by its share.
-        photos_per_second: of training.
+        run: id of its run.
+        fold: held-out fold; None: no fold.
+        epochs: epochs trained so far, the current one as a fraction.
+        photos_per_second: training throughput.
     """
 
     run: str
@@ -108,9 +108,9 @@ class EpochEnded:
     """A member has trained an epoch.
 
     Attributes:
-        run: its run's id.
-        fold: that it holds out.
-        entry: of its history: `epoch`, `loss`, `photos_per_second`, and where it was scored `macro_f1` and others.
+        run: id of its run.
+        fold: held-out fold; None: no fold.
+        entry: history entry: `epoch`, `loss`, `photos_per_second`, and, if scored, `macro_f1` and others.
     """
 
     run: str
@@ -123,10 +123,10 @@ class MemberEnded:
     """A member's training has ended.
 
     Attributes:
-        run: its run's id.
-        fold: that it holds out.
-        outcome: how.
-        why: a sentence where it is not done.
+        run: id of its run.
+        fold: held-out fold; None: no fold.
+        outcome: how the training ended.
+        why: reason, as a sentence, unless the outcome is `done`.
     """
 
     run: str
@@ -142,7 +142,7 @@ class TrainingEnded:
 
 Event = Counted | InputsRead | TrainingBegun | EpochUnderway | EpochEnded | MemberEnded | TrainingEnded
 Listener = Callable[[Event], None]
-"""Who listens. Events come from several threads, one at a time for each member."""
+"""Receiver of events. It is called from several threads, but by one at a time for each member."""
 
 
 def nobody(_event: Event) -> None:
@@ -150,7 +150,7 @@ def nobody(_event: Event) -> None:
 
 
 def all_of(*listeners: Listener) -> Listener:
-    """A listener that passes everything on to several, in their order."""
+    """A listener that forwards every event to several listeners, in order."""
 
     def listen(event: Event) -> None:
         for listener in listeners:
@@ -160,5 +160,5 @@ def all_of(*listeners: Listener) -> Listener:
 
 
 def counter(listen: Listener, stage: Stage) -> Callable[[int, int], None]:
-    """A function of (done, all) that tells a listener how far a stage is."""
+    """A callback (done, total) that reports a stage's progress to a listener."""
     return lambda done, total: listen(Counted(stage, done, total))

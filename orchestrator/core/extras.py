@@ -1,6 +1,6 @@
-"""Optional packages: which extra brings them, whether they are here, and what is said where they are not.
+"""Optional packages: which extra installs them, whether they are installed, and the error if they are not.
 
-Nothing optional is imported to find out, and whatever needs it asks here before any work.
+The check imports nothing, and code that needs an optional package calls it before any work.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "mlflow": ("mlflow", "sqlalchemy", "alembic"),
     "wandb": ("wandb",),
 }
-"""Extra of pyproject.toml -> the packages that it brings, as they are imported."""
+"""Extra in pyproject.toml -> import names of its packages."""
 
 
 def missing_of(packages: Sequence[str]) -> list[str]:
-    """Those of some packages that are not installed; a folder of such a name, as wandb leaves them, is no package."""
+    """The packages that are not installed; a plain folder of that name, as wandb leaves one, is not a package."""
     return [name for name in packages if (spec := find_spec(name)) is None or spec.origin is None]
 
 
@@ -33,10 +33,10 @@ def require(what: str, extra: str, packages: Sequence[str] = (), otherwise: str 
     """Refuses what needs packages that are not installed.
 
     Args:
-        what: needs them, as the subject of a sentence.
-        extra: that brings them.
-        packages: some of the extra's; none: all of them.
-        otherwise: how to do without: the rest of a sentence that begins with ", or".
+        what: feature that needs the packages, as the subject of a sentence.
+        extra: extra that installs them.
+        packages: packages of the extra that are needed; empty: all of them.
+        otherwise: alternative without them, to complete a sentence after ", or".
 
     Raises:
         ConfigError: naming the packages and how to install them.

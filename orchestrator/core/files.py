@@ -1,6 +1,6 @@
-"""Files that matter: written whole or not at all, and known by their content.
+"""Atomic file writes, and hashes of file contents.
 
-A crash, a kill or a full disk in mid-write leaves the old file (or none), never half of a new one.
+A crash, a kill or a full disk during a write leaves the old file (or none), never half of a new one.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ DISK_MARGIN = 64 * 1024**2  # bytes left free for histories, cards and tables be
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path`; on success it is flushed to the disk and takes its place.
+    """Yields a temporary path next to `path`; on success it is flushed to the disk and replaces `path`.
 
     Raises:
-        StoreError: the disk filled up in mid-write; what stood at `path` is untouched.
+        StoreError: the disk filled up during the write; an existing file at `path` is unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name[:40]}.{secrets.token_hex(4)}.tmp"
-    # Made as any program makes a file, so that the umask holds; tempfile's are their owner's alone.
+    # Not by tempfile, whose files only their owner can read: here the umask applies.
     os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     allowed = stat.S_IMODE(temporary.stat().st_mode)
     try:
@@ -52,7 +52,7 @@ def atomic(path: Path) -> Iterator[Path]:
         temporary.replace(path)
         _sync_folder(path.parent)
     except (OSError, SafetensorError) as error:
-        # safetensors and arrow have errors of their own for a full disk, with the system's words in them.
+        # For a full disk, safetensors and arrow raise their own errors, which contain the system's message.
         if (
             getattr(error, "errno", None) == errno.ENOSPC
             or "No space left" in str(error)
@@ -77,18 +77,18 @@ def _sync_folder(folder: Path) -> None:
 
 
 def from_root(path: Path) -> str:
-    """A path as records keep it: from the root, without `..`, so that it means the same from wherever a command is given."""
+    """A path as stored in records: absolute, without `..`, so that it does not depend on the current folder."""
     return os.path.normpath(path.absolute())
 
 
 def sweep(folder: Path) -> None:
-    """Removes what killed commands left half written in a folder; the caller holds the folder's lock."""
+    """Removes temporary files that killed commands left in a folder; the caller holds the folder's lock."""
     for path in folder.glob(".*.tmp"):
         path.unlink(missing_ok=True)
 
 
 def take_away(path: Path) -> None:
-    """Removes a file or link of ours; a folder in its place, which is not, gets another name."""
+    """Removes a file or link that orch wrote; a folder at this path is not orch's, and is renamed instead."""
     if path.is_dir() and not path.is_symlink():
         put_aside(path)
     else:
@@ -96,10 +96,10 @@ def take_away(path: Path) -> None:
 
 
 def put_aside(path: Path) -> Path | None:
-    """Gives a damaged file, link or folder another name, so that nothing is lost; None when there is nothing.
+    """Renames a damaged file, link or folder, so that nothing is lost; None if nothing exists there.
 
     Returns:
-        The new name: the old one with `.damaged`, and a number where that is taken.
+        The new path: the old one plus `.damaged`, and a number if that exists.
     """
     if not os.path.lexists(path):
         return None
@@ -113,7 +113,7 @@ def write_json(path: Path, value: Any) -> None:
     """Writes JSON atomically, keys in the order given.
 
     Raises:
-        ValueError: a number is not finite: JSON has no word for it, and other programs refuse the file.
+        ValueError: a number is not finite: JSON cannot express it, and other programs refuse the file.
     """
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
     if encodable(text) != text:  # a path that is not UTF-8
@@ -133,7 +133,7 @@ def sha256_of(path: Path) -> str:
     """sha256 (hex) of a file's content.
 
     Raises:
-        OSError: it cannot be read, or is a pipe or a device, which may keep its reader waiting for ever.
+        OSError: the file cannot be read, or is a pipe or a device, where reading may block forever.
     """
     mode = path.stat().st_mode
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # a folder has its own error when it is opened

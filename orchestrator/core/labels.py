@@ -1,7 +1,7 @@
-"""The 18-way label and the classes of its three tasks: the only place where the code is written.
+"""The 18-way label and the classes of its three tasks: the only place that defines its formula.
 
 `label = mask * 6 + gender * 3 + age`, each task's classes counted in the order below (the contest's own code).
-This module does not know how a photo's class is found: that is the specialists' `label.py`.
+How a photo's class follows from the table is defined in the specialists' `label.py`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TASKS: tuple[str, ...] = ("mask", "gender", "age")
 """The tasks in the order of the label's digits, most significant first."""
 
 JOINT = "joint"
-"""Not a task of its own: what answers with the label itself, and so for all three tasks."""
+"""Name of the joint network: not a task; it answers with the label itself, and so for all three tasks."""
 
 _CLASSES = {
     "mask": ("wear", "incorrect", "not_wear"),
@@ -43,17 +43,17 @@ LABELS: tuple[str, ...] = tuple(
 """Display names of the 18 labels, in code order."""
 
 CLASSES: Mapping[str, tuple[str, ...]] = {**_CLASSES, JOINT: LABELS}
-"""Each task's classes, in code order; of what answers for all of them, the labels."""
+"""Task -> class names in code order; for the joint network, the 18 labels."""
 
 CLASS_COUNTS: Mapping[str, int] = {task: len(_CLASSES[task]) for task in TASKS}
 """Task -> its number of classes, in the order of the label's digits."""
 
 
 def columns_of(task: str, prefix: str = "p") -> list[str]:
-    """How tables name the numbers of a task's classes: `p(age <30)`, and those of labels `p(wear / male / <30)`.
+    """Table columns for a task's classes, `p(age <30)`, or for the labels, `p(wear / male / <30)`.
 
     Args:
-        task: or `joint`, for the labels.
+        task: task name, or `joint` for the labels.
         prefix: `p` for probabilities, `share` for shares of votes.
     """
     return [f"{prefix}({name})" if task == JOINT else f"{prefix}({task} {name})" for name in CLASSES[task]]
@@ -113,7 +113,7 @@ def differing(one: int, other: int) -> list[str]:
 
 
 def read_label(word: str) -> int | None:
-    """The label that a table's cell holds: `3`, or `3.0` as columns with gaps are written elsewhere; None where it is none."""
+    """The label in a table cell: `3`, or `3.0`, as other tools write columns with gaps; None if it is not a label."""
     whole, _, rest = word.strip().partition(".")
     return int(whole) if whole in _CODES and not rest.strip("0") else None
 
@@ -128,7 +128,7 @@ def joint_probabilities(by_task: Mapping[str, NDArray[np.floating[Any]]]) -> NDA
     The tasks are treated as independent given the photo; in the contest's table age and gender share 0.007 bit.
 
     Args:
-        by_task: for each task the probabilities, shape (N, C), each row summing to 1.
+        by_task: task -> probabilities, shape (N, C), each row summing to 1.
 
     Returns:
         Shape (N, 18), each row summing to 1.
@@ -158,5 +158,5 @@ def marginals(joint: NDArray[np.floating[Any]]) -> dict[str, NDArray[np.floating
 
 
 def of_tasks(name: str, answers: NDArray[np.floating[Any]]) -> dict[str, NDArray[np.floating[Any]]]:
-    """A member's answers for the tasks that it answers for: a specialist's for its own, a joint network's for all three."""
+    """Task -> a member's answers: one task for a specialist, all three (marginals) for a joint network."""
     return marginals(answers) if name == JOINT else {name: answers}

@@ -1,6 +1,6 @@
 """Scores of class predictions, over all rows at once.
 
-Macro F1 is never a mean over batches: that mean is another number (0.58 where the truth was 0.97, in one public
+Macro F1 is never a mean over batches, which is a different number (0.58 instead of 0.97 in one public
 solution). Pure NumPy; knows nothing of photos or people.
 """
 
@@ -49,7 +49,7 @@ def f1_of(counts: NDArray[Any]) -> Floats:
 
 
 def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> Floats:
-    """part / whole, and 0 where there is nothing."""
+    """part / whole; 0 where `whole` is 0."""
     return np.asarray(np.divide(part, whole, out=np.zeros(part.shape), where=whole > 0), dtype=np.float64)
 
 
@@ -60,7 +60,7 @@ def macro_f1(truth: Codes, predicted: Codes, classes: int) -> float:
 
 @dataclass(frozen=True)
 class Scores:
-    """What a confusion matrix says.
+    """Scores derived from a confusion matrix.
 
     Attributes:
         counts: by (truth, prediction), shape (C, C).
@@ -87,13 +87,13 @@ class Scores:
 
     @cached_property
     def recall(self) -> Floats:
-        """Recall of each class, shape (C,); 0 for a class without true photos."""
+        """Recall of each class, shape (C,); 0 for a class without photos."""
         true = self.support
         return _ratio(np.diag(self.counts), true)
 
     @cached_property
     def support(self) -> NDArray[np.int64]:
-        """True photos of each class, shape (C,)."""
+        """Number of photos of each true class, shape (C,)."""
         return np.asarray(self.counts.sum(axis=1))
 
     @cached_property
@@ -103,7 +103,7 @@ class Scores:
 
     @cached_property
     def absent(self) -> list[int]:
-        """Codes of classes without a true photo."""
+        """Codes of classes without any photo."""
         return [int(code) for code in np.flatnonzero(self.support == 0)]
 
     def as_dict(self, names: tuple[str, ...]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""What users name to be written: checked before any work, and written without harm to what stands there.
+"""Output paths given by users: checked before any work, and written without damaging existing files.
 
-Links are followed, and the file that they lead to is replaced whole or not at all; devices, pipes and `>(command)` are written
-directly. This module knows no format: whoever writes is given a path.
+Links are followed and their target is replaced atomically; devices, pipes and `>(command)` are written directly. This
+module knows no file format: the writer gets a path.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ class Output:
     """A file, or a folder of files, that a user wants written.
 
     Attributes:
-        option: by which it was named, as in `--out`; empty for an argument.
-        path: as it was named.
-        suffixes: endings that are allowed, the first for pipes and devices; none allows all.
-        folder: whether it is a folder that files are written into.
+        option: option that named it, such as `--out`; empty for a positional argument.
+        path: path as given.
+        suffixes: allowed suffixes, the first one for pipes and devices; empty: all.
+        folder: whether it is a folder to write files into.
     """
 
     option: str
@@ -48,15 +48,15 @@ class Output:
 
 
 def check_outputs(outputs: Iterable[Output], inputs: Iterable[Path] = (), workspace: Path | None = None) -> None:
-    """Refuses what cannot be written, or would be written over what is read, before any work is done.
+    """Raises an error, before any work, for outputs that cannot be written or would overwrite an input.
 
     Args:
-        outputs: all that one command shall write.
-        inputs: the files that it reads; a folder stands for all files below it.
-        workspace: that it works on, whose own files are no place for others.
+        outputs: all outputs of one command.
+        inputs: files that it reads; a folder stands for all files below it.
+        workspace: its workspace; outputs may not be placed among the workspace's files.
 
     Raises:
-        ConfigError: all that is wrong with them.
+        ConfigError: with all problems.
     """
     outputs = list(outputs)
     problems = [Problem(str(output), what) for output in outputs if (what := _wrong(output))]
@@ -69,12 +69,12 @@ def check_outputs(outputs: Iterable[Output], inputs: Iterable[Path] = (), worksp
     for output in sound:
         by_place.setdefault(_followed(output.path), []).append(output)
     problems += [
-        Problem(" and ".join(map(str, some)), "are one place; each needs its own.")
+        Problem(" and ".join(map(str, some)), "are the same place; each output needs its own.")
         for some in by_place.values()
         if len(some) > 1
     ]
     existing = {key: output for output in sound if not output.folder and (key := _identity(output.path)) is not None}
-    if existing:  # an input that stands there is known by device and inode: by whatever path or link it was named
+    if existing:  # inputs are compared by device and inode, whatever path or link names them
         over = {key: path for path in _files(inputs) if (key := _identity(path)) in existing}
         problems += [
             Problem(str(existing[key]), f"would write over {path}, which is read. Choose another name.")
@@ -88,17 +88,17 @@ def check_outputs(outputs: Iterable[Output], inputs: Iterable[Path] = (), worksp
 
 
 def suffix_of(output: Output) -> str:
-    """The ending that says in which format to write, lower case; the first allowed for pipes and devices, which have none."""
+    """The suffix that selects the format, lower case; the first allowed one for pipes and devices, which have none."""
     suffix = output.path.suffix.lower()
     return suffix if suffix in output.suffixes or not output.suffixes else output.suffixes[0]
 
 
 @contextmanager
 def written(path: Path) -> Iterator[Path]:
-    """Yields a temporary path; on success its content takes the place of `path`, or goes into the device or pipe there.
+    """Yields a temporary path; on success its content replaces `path`, or is written to the device or pipe there.
 
     Raises:
-        StoreError: the disk filled up in mid-write; what stood at `path` is untouched.
+        StoreError: the disk filled up during the write; an existing file at `path` is unchanged.
     """
     if not _is_direct(path):
         with atomic(_followed(path)) as temporary:
@@ -117,7 +117,7 @@ def written(path: Path) -> Iterator[Path]:
 
 
 def _wrong(output: Output) -> str:
-    """What is wrong with one output by itself; empty where nothing is."""
+    """What is wrong with one output, apart from the others; empty if nothing."""
     path = output.path
     try:
         there = path.stat()
@@ -137,19 +137,19 @@ def _wrong(output: Output) -> str:
     if output.suffixes and path.suffix.lower() not in output.suffixes:
         last = f" or {output.suffixes[-1]}" if len(output.suffixes) > 1 else ""
         ends = ", ".join(output.suffixes[: max(1, len(output.suffixes) - 1)]) + last
-        return f"its ending says what is written; give a name that ends in {ends}."
+        return f"its suffix selects the format; give a name that ends in {ends}."
     if there is not None and not os.access(path, os.W_OK):
         return "is write-protected. Choose another name, or change its permissions."
     return _closed(_followed(path).parent)
 
 
 def _closed(folder: Path) -> str:
-    """Why no file can be made in a folder, or in a new one of that name; empty where one can."""
+    """Why no file can be created in an existing or new folder; empty if one can."""
     place = folder
     while not os.path.lexists(place) and place.parent != place:
         place = place.parent
     if not place.is_dir():
-        return f"{place} is no folder."
+        return f"{place} is not a folder."
     try:
         with tempfile.TemporaryFile(dir=place):
             return ""
@@ -158,7 +158,7 @@ def _closed(folder: Path) -> str:
 
 
 def _ours(output: Output, workspace: Path) -> str:
-    """Whether an output would stand among a workspace's own files."""
+    """Why an output may not be placed in a workspace; empty if it may."""
     root, place = workspace.resolve(), _followed(output.path)
     if place == root or not place.is_relative_to(root):
         return "" if place != root else "is the workspace itself. Choose a place of its own."
@@ -182,26 +182,26 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 def _followed(path: Path) -> Path:
-    """Where links lead, whether or not something is there."""
+    """The target of a path's links, existing or not."""
     return Path(os.path.realpath(path))
 
 
 def _is_direct(path: Path) -> bool:
-    """Whether something is written into instead of replaced: a device, a pipe, one of this process's streams."""
+    """Whether a path is written directly instead of replaced: a device, a pipe, a stream of this process."""
     if _own_stream(path) is not None:
         return True
     try:
         mode = path.stat().st_mode
     except OSError:
         return False
-    # A file that was mounted by itself, as containers do, cannot be replaced.
+    # A single file that is a mount point, as in containers, cannot be replaced.
     return not (S_ISREG(mode) or S_ISDIR(mode)) or (S_ISREG(mode) and os.path.ismount(path))
 
 
 def _own_stream(path: Path) -> int | None:
-    """The number of an open stream of this process that a path means, as /dev/stdout and /dev/fd/63 do; None for others.
+    """The descriptor of this process's open stream that a path names (/dev/stdout, /dev/fd/63); None for other paths.
 
-    Such a stream may lead to a file, which a shell has opened: replacing that would leave the shell with the old one.
+    The stream may be a file that the shell opened: replacing the file would leave the shell with the old one.
     """
     for _ in range(MOST_LINKS):
         number = STREAMS.get(str(path))

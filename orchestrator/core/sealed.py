@@ -1,7 +1,7 @@
-"""Sealed files: JSON that says what it is, whose it is and of which format, and ends with a digest of all of it.
+"""Sealed files: JSON with its kind, owner's id and format number, ending with a digest of all of it.
 
-A file of the workspace that was truncated, edited, flipped in one bit, or put in the place of its like is told from the one that
-was written. What lies beside a sealed file (weights, tables) is known by the sha256 that the sealed file holds.
+A workspace file that was truncated, edited, changed in one bit, or swapped with another of its kind is detected. Files
+that belong to a sealed file (weights, tables) are checked by the sha256 stored in it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["check_file", "check_sealed", "closed", "damaged", "is_there", "read_
 
 HEAD = ("format", "kind", "id")
 KEPT = ("workspace", "run", "member")
-"""Kinds of which a record of an older format is kept as it is: only the version that wrote it reads what lies around it."""
+"""Kinds whose older formats are never overwritten: only the version that wrote them can read the files around them."""
 
 THAT_VERSION = "Use that version of orchestrator"
 
@@ -30,11 +30,11 @@ def write_sealed(path: Path, kind: str, name: str, version: int, body: Mapping[s
     """Writes a sealed file atomically.
 
     Args:
-        path: the file.
-        kind: what it is, `run` or `plan`.
-        name: whose it is: unlike that of any other file of the kind in the workspace.
-        version: of the kind's format.
-        body: JSON values by key; numbers are finite.
+        path: file to write.
+        kind: kind of record, such as `run` or `plan`.
+        name: id of its owner, unique among the files of this kind in the workspace.
+        version: format number of the kind.
+        body: JSON values by key; all numbers finite.
     """
     value = json.loads(json.dumps({"format": version, "kind": kind, "id": name, **body}, allow_nan=False))
     write_json(path, {**value, "digest": digest_of(value)})
@@ -44,20 +44,20 @@ def read_sealed(path: Path, kind: str, name: str | None, version: int, way_out: 
     """The body of a sealed file.
 
     Args:
-        path: the file.
-        kind: what it must be.
-        name: whose it must be; None takes anybody's, and the body then tells whose, by the key `id`.
-        version: the format that is read.
-        way_out: how to do without the file: the rest of a sentence that begins with "Restore it; or".
+        path: file to read.
+        kind: expected kind.
+        name: expected id; None accepts any id, and returns it in the body under the key `id`.
+        version: expected format number.
+        way_out: how to go on without the file, to complete a sentence after "Restore it; or".
 
     Raises:
-        DamagedError: it is missing, no file, no JSON, not as it was written, something else's, or of another format.
+        DamagedError: the file is missing, not a file, not JSON, changed, of another kind or id, or of another format.
     """
     value = _parsed(path, way_out)
     if value["format"] != version:
         age = "a newer" if value["format"] > version else "an older"
         what = f"written in format {value['format']} by {age} version; this one reads {version}"
-        if age == "a newer" or kind in KEPT:  # not to be written over by whoever does without it
+        if age == "a newer" or kind in KEPT:  # a command that goes on without it must not overwrite it
             way_out = f"{THAT_VERSION}, or choose another workspace (--workspace)."
             raise DamagedError(path, what, way_out, replaceable=False)
         raise DamagedError(path, what, f"{THAT_VERSION}; or {way_out}" if way_out else "")
@@ -69,10 +69,10 @@ def read_sealed(path: Path, kind: str, name: str | None, version: int, way_out: 
 
 
 def check_sealed(path: Path, name: str, way_out: str) -> None:
-    """Looks whether a sealed file is as it was written, whatever its kind and format.
+    """Checks that a sealed file is unchanged, whatever its kind and format.
 
     Raises:
-        DamagedError: it is not, or somebody else's.
+        DamagedError: the file was changed, or has another id.
     """
     value = _parsed(path, way_out)
     _check_digest(path, value, way_out)
@@ -93,17 +93,17 @@ def _parsed(path: Path, way_out: str) -> dict[str, Any]:
 
 
 def _check_digest(path: Path, value: dict[str, Any], way_out: str) -> None:
-    """Takes the digest out of a file's values, which must match it."""
+    """Removes the digest from a file's values and checks them against it."""
     digest = value.pop("digest")
     if digest_of(value) != digest:
         raise damaged(path, "its contents do not match the digest in it: it was damaged or edited", way_out)
 
 
 def check_file(path: Path, sha256: str, way_out: str) -> None:
-    """Holds a file to the hash that was written down for it.
+    """Checks a file against its recorded hash.
 
     Raises:
-        DamagedError: it is missing, no file, or another one.
+        DamagedError: the file is missing, not a file, or another one.
     """
     try:
         problem = _no_file(path)
@@ -117,22 +117,22 @@ def check_file(path: Path, sha256: str, way_out: str) -> None:
 
 
 def damaged(path: Path, what: str, way_out: str) -> DamagedError:
-    """The error for a file that is not what was written: it names the file, and a way out that works as it stands.
+    """The error for a file that is not the one that was written, with the way out.
 
     Args:
-        path: the file.
-        what: is wrong with it, without a full stop.
-        way_out: how to do without it: the rest of a sentence that begins with "Restore it; or".
+        path: damaged file.
+        what: description of the fault, without a full stop.
+        way_out: how to go on without it, to complete a sentence after "Restore it; or".
     """
     return DamagedError(path, what, f"Restore it; or {way_out}" if way_out else "")
 
 
 def without(path: Path, what: str) -> str:
-    """A way out that takes a file out of the way first.
+    """A way out that first moves a file aside, if it exists.
 
     Args:
-        path: the file, there or not.
-        what: comes then, as the rest of a sentence.
+        path: file to move.
+        what: next step, to complete the sentence.
     """
     return f"`{set_aside(path)}`, then {what}" if os.path.lexists(path) else what
 
@@ -143,7 +143,7 @@ def _text(path: Path, way_out: str) -> str:
         if not problem:
             return path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
-        raise damaged(path, "no text: it was damaged", way_out) from None
+        raise damaged(path, "not a text file: it was damaged", way_out) from None
     except OSError as error:
         raise closed(path, error) from None
     raise damaged(path, problem, way_out)
@@ -153,7 +153,7 @@ def is_there(path: Path) -> bool:
     """Whether a file is there.
 
     Raises:
-        DamagedError: its folder may not be looked into.
+        DamagedError: no permission to look into its folder.
     """
     try:
         return path.is_file()
@@ -162,7 +162,7 @@ def is_there(path: Path) -> bool:
 
 
 def closed(path: Path, error: OSError) -> DamagedError:
-    """The error for a file that cannot be read: it may be whole, so nothing takes its place."""
+    """The error for a file that cannot be read: it may be intact, so it must not be replaced."""
     shut = next((place for place in reversed(path.parents) if not os.access(place, os.X_OK)), None)
     allow = shlex.join(["chmod", "u+rw", str(path)] if shut is None else ["chmod", "u+rwx", str(shut)])
     return DamagedError(

@@ -1,4 +1,4 @@
-"""Where the time goes: seconds by stage, added up over threads; costs nothing where nobody asked."""
+"""Profiling: seconds by stage, summed over threads; free of cost when it is off."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Stages:
     """Seconds by stage.
 
     Args:
-        on: False measures nothing.
-        synchronize: called at both ends of a stage, to wait for work under way (a GPU's); slows it down, so only where `on`.
+        on: whether to measure.
+        synchronize: callback before and after each stage that waits for pending GPU work; slow, so called only if `on`.
     """
 
     def __init__(self, on: bool = False, synchronize: Callable[[], None] = lambda: None) -> None:

@@ -1,7 +1,7 @@
-"""TOML that people write: read whole, in whatever way their editor saved it, or refused by name.
+"""TOML files written by users: read however their editor saved them, or refused with an error that names the file.
 
-Windows' editors put a byte-order mark in front and carriage returns at line ends; both mean nothing. This module knows nothing of
-what a file is for.
+Windows editors add a byte-order mark and carriage returns; both are ignored. This module knows nothing about the
+purpose of a file.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ OTHER_MARKS = {
     codecs.BOM_UTF16_LE: "UTF-16",
     codecs.BOM_UTF16_BE: "UTF-16",
 }
-"""What a file begins with that another encoding was chosen for; the longer marks first."""
+"""Byte-order marks of other encodings, longer ones first."""
 
 
 def read_toml(path: Path, option: str) -> dict[str, Any]:
@@ -29,10 +29,10 @@ def read_toml(path: Path, option: str) -> dict[str, Any]:
 
     Args:
         path: the file.
-        option: what named it, for messages.
+        option: option that named the file, for messages.
 
     Raises:
-        ConfigError: no such file, no text in UTF-8, or no TOML.
+        ConfigError: no such file, not UTF-8 text, or not TOML.
     """
     return parse_toml(toml_text(path, option), f"{option}: {path}")
 
@@ -62,10 +62,10 @@ def parse_toml(text: str, where: str) -> dict[str, Any]:
 
     Args:
         text: TOML.
-        where: what to call it in messages.
+        where: name of the source, for messages.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: the text is not valid TOML.
     """
     try:
         return tomllib.loads(text)

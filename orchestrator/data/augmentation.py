@@ -1,4 +1,4 @@
-"""Random changes of training photos, over albumentations, which stays behind this module.
+"""Random changes of training photos, built on albumentations, which no other module imports.
 
 albumentations 2.0.8 is the last MIT release and unmaintained since June 2025, so recipes hold our own settings, not
 its objects: another library can take its place without touching a recipe. Augmentation works on the store's pixels
@@ -40,31 +40,31 @@ class Augment(BaseModel):
     sharpen: float = Field(0.0, ge=0, le=1, description="probability of sharpening")
     grey: float = Field(0.0, ge=0, le=1, description="probability of losing all colour")
     blur: float = Field(0.0, ge=0, le=1, description="probability of a Gaussian blur")
-    blur_size: int = Field(5, ge=3, le=31, description="its largest kernel, pixels, odd")
+    blur_size: int = Field(5, ge=3, le=31, description="blur: largest kernel, pixels, odd")
     noise: float = Field(0.0, ge=0, le=1, description="probability of Gaussian noise")
     noise_std: float = Field(
-        0.06, gt=0, le=1, description="its largest standard deviation, as a share of 255; a third at least"
+        0.06, gt=0, le=1, description="noise: largest standard deviation, as a share of 255; smallest: a third of it"
     )
-    jpeg: float = Field(0.0, ge=0, le=1, description="probability of being compressed as JPEG again")
-    jpeg_quality: int = Field(40, ge=1, le=95, description="its lowest quality; 95 at most")
+    jpeg: float = Field(0.0, ge=0, le=1, description="probability of JPEG recompression")
+    jpeg_quality: int = Field(40, ge=1, le=95, description="jpeg: lowest quality; highest: 95")
     cutout: float = Field(0.0, ge=0, le=1, description="probability of one blank box (DeVries and Taylor 2017)")
     cutout_size: float = Field(
-        0.3, gt=0, le=0.9, description="its largest side, as a share of height and width; a third at least"
+        0.3, gt=0, le=0.9, description="cutout: largest side, as a share of height and width; smallest: a third of it"
     )
     elastic: float = Field(0.0, ge=0, le=1, description="probability of an elastic distortion (Simard et al. 2003)")
     elastic_shift: float = Field(
-        0.03, gt=0, le=0.3, description="how far it moves pixels, about, as a share of the width"
+        0.03, gt=0, le=0.3, description="elastic: approximate shift of pixels, as a share of the width"
     )
     closing: float = Field(
         0.0, ge=0, le=1, description="probability of a morphological closing, which fills small dark spots"
     )
-    closing_size: int = Field(3, ge=2, le=31, description="its square, pixels a side")
+    closing_size: int = Field(3, ge=2, le=31, description="closing: side of the square, pixels")
     canny: float = Field(0.0, ge=0, le=1, description="probability of showing edges alone (Canny 1986)")
     sobel: float = Field(0.0, ge=0, le=1, description="probability of showing the strength of edges alone (Sobel)")
     randaugment: int = Field(
-        0, ge=0, le=8, description="changes a photo, drawn from eleven that leave a face a face; 0: none"
+        0, ge=0, le=8, description="number of changes per photo, out of eleven that keep faces recognisable; 0: none"
     )
-    randaugment_strength: float = Field(0.5, gt=0, le=1, description="their strength; 1 is what a face still bears")
+    randaugment_strength: float = Field(0.5, gt=0, le=1, description="randaugment: strength; faces tolerate up to 1")
 
     @field_validator("blur_size")
     @classmethod
@@ -79,8 +79,8 @@ class Augmenter:
 
     Args:
         augment: the settings.
-        height: of the pixels.
-        width: of the pixels.
+        height: height of the pixels.
+        width: width of the pixels.
     """
 
     def __init__(self, augment: Augment, height: int, width: int) -> None:
@@ -102,7 +102,7 @@ class Augmenter:
         if self._transform is None:
             self._transform = _compose(self._augment, *self._size)
         self._transform.set_random_seed(seed)
-        # Compose hands the same number to every step, so that a photo that is made grey would always be flipped too.
+        # Compose gives the same seed to every step, so that every photo turned grey would also be flipped.
         for number, step in enumerate(_all_steps(self._transform)):
             step.set_random_seed(int(np.random.SeedSequence([seed, number]).generate_state(1)[0]))
         return np.stack([self._transform(image=photo)["image"] for photo in pixels])
@@ -165,10 +165,10 @@ def _compose(a: Augment, height: int, width: int) -> Any:
 
 
 def _face_safe(strength: float, border: int) -> list[Any]:
-    """What RandAugment draws from (Cubuk et al. 2020, arXiv 1909.13719), less what a face does not bear.
+    """What RandAugment draws from (Cubuk et al. 2020, arXiv 1909.13719), without what harms faces.
 
-    Left out of the paper's fourteen: invert, solarise and equalise (skin and hair lose their tones), and rotations, shears and
-    shifts above 15 degrees and a tenth of the width. Colours move no further than another camera's would.
+    Omitted from the paper's fourteen: invert, solarise and equalise (skin and hair lose their tones), and rotations,
+    shears and shifts above 15 degrees and a tenth of the width. Colours vary no more than between cameras.
     """
     import albumentations as A
 

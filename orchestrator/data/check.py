@@ -1,6 +1,6 @@
-"""Everything that is wrong with a data source, found in one go: tables, names, bytes and pixels.
+"""Finds all problems of a data source in one pass: tables, names, bytes and pixels.
 
-`readers.inspect` tells what tables and file names show; this module opens every photo.
+`readers.inspect` reports what tables and file names show; this module opens every photo.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ class Findings:
     """What a check found.
 
     Attributes:
-        photos: those that are in order by their table.
+        photos: photos whose table rows are valid.
         problems: everything found, fatal ones first.
         sizes: (width, height) -> number of photos.
-        opened: how many files were opened: those photos, and others that their table leaves out or does not know.
+        opened: number of files opened: those photos, and others whose row is invalid or missing.
     """
 
     photos: Photos
@@ -49,7 +49,7 @@ class Findings:
 
     @property
     def fatal(self) -> list[Problem]:
-        """What keeps training from starting."""
+        """Problems that prevent training from starting."""
         return [problem for problem in self.problems if problem.fatal]
 
 
@@ -74,15 +74,15 @@ def check(
     Args:
         source: a folder in the contest's layout, or a manifest.
         columns: our name -> the manifest's name.
-        needs: task that shall be trained -> the columns that it needs.
-        k: folds of the plan that training shall use; 0: none.
-        progress: called with (photos opened, photos in all).
-        threads: that open photos.
-        distinct: names of people that differ in spelling alone are different people.
+        needs: task to train -> columns that it needs.
+        k: number of folds of the plan to train with; 0: no plan.
+        progress: callback that takes (photos opened, photos in all).
+        threads: number of threads that open photos.
+        distinct: whether names of people that differ only in spelling are different people.
     """
     try:
         photos, problems = inspect(source, columns, distinct)
-    except DataError as error:  # without its columns a table says nothing of its files; they are opened all the same
+    except DataError as error:  # without its columns a table names no files, but photos can still be opened
         what = error.message.removeprefix(f"{source}: ")
         problems = list(error.problems) or [Problem(str(source), what, kind="no_table")]
         root = source if is_folder(source) else source.parent
@@ -105,7 +105,7 @@ def check(
             plan = plan_folds(photos.people, k, 0) if k else None
         except OrchestratorError as error:
             problems.append(Problem(str(source), error.message, kind="too_few_people"))
-        # Of rows whose word is wrong nothing is known: what the others lack may stand there.
+        # The class of a row with an invalid value is unknown: it may be the one that all other rows lack.
         unknown = {problem.column for problem in problems if problem.kind in ("unknown_word", "impossible_age")}
         problems += check_classes(photos, [task for task in needs or TASKS if task not in unknown], plan)
     sizes = Counter(photo.size for photo in opened if photo.size)
@@ -120,7 +120,7 @@ def _images(root: Path) -> tuple[str, ...]:
 
 
 def _needed(problem: Problem, needs: Mapping[str, Sequence[str]]) -> Problem:
-    """A missing column as what it is for the tasks that shall be trained: fatal where one needs it."""
+    """The problem, made fatal if it is a missing column that a task to train needs."""
     for column in dict.fromkeys(column for columns in needs.values() for column in columns):
         if problem.kind == "missing_column" and not problem.fatal and problem.column == column:
             wanting = ", ".join(task for task, columns in needs.items() if column in columns)
@@ -160,7 +160,7 @@ def duplicates(photos: Photos, digests: Sequence[str]) -> list[Problem]:
         paths = ", ".join(group["path"].iloc[:3])
         people = group["person"].unique()
         if len(people) > 1:
-            what = f"the same file stands under {len(people)} people ({', '.join(people[:3])}): folds would leak."
+            what = f"the same file is listed under {len(people)} people ({', '.join(people[:3])}): folds would leak."
             problems.append(Problem(paths, what, "Remove all but one, or give them one person key.", "twin_people"))
         else:
             what = f"the same file {len(group)} times for person {people[0]}."

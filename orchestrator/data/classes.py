@@ -1,7 +1,7 @@
-"""Which classes nobody holds, or so few that some member trains without them: told before any work.
+"""Finds, before any work, classes without photos, and classes so rare that some member trains without them.
 
-A class without photos cannot be learnt and counts as 0 in macro F1; one that a single person holds is either trained on or
-scored, never both.
+A class without photos cannot be learnt and counts as 0 in macro F1; a class that only one person has is either trained
+on or scored, never both.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ __all__ = ["check_classes"]
 
 
 def check_classes(photos: Photos, tasks: Iterable[str], plan: FoldPlan | None, extra: bool = False) -> list[Problem]:
-    """What a table's classes keep tasks from learning or being scored on.
+    """Problems caused by missing and rare classes.
 
     Args:
-        photos: the table.
-        tasks: those to be trained; of a joint network the three that it answers for. Tasks whose column is missing are left out.
-        plan: who is held out when; None: everything is trained on.
-        extra: photos from elsewhere join, so that what is missing here may be learnt from them.
+        photos: table of photos.
+        tasks: tasks to train; `joint` stands for its three. Tasks whose column is missing are skipped.
+        plan: fold plan; None: all photos are trained on.
+        extra: whether extra photos join training, which may supply a missing class.
 
     Returns:
-        Errors where nothing can be learnt, notes otherwise.
+        Fatal problems where nothing can be learnt, notes otherwise.
     """
     names = [task for name in tasks for task in (TASKS if name == JOINT else (name,))]
     place = photos.source or photos.root
@@ -76,9 +76,9 @@ def _of_task(place: Path, photos: Photos, task: str, plan: FoldPlan | None, extr
                 if folds
                 else ""
             )
-            what = f"{task}: '{name}' is held by one person, {people[0]}{where}."
+            what = f"{task}: only one person, {people[0]}, has '{name}'{where}."
             problems.append(Problem(str(place), what, kind="lone_class", fatal=False))
         elif len(folds) == 1 and plan is not None:
-            what = f"{task}: '{name}' is held by people of fold {min(folds)} alone, whose member trains without it."
+            what = f"{task}: only people of fold {min(folds)} have '{name}', so that fold's member trains without it."
             problems.append(Problem(str(place), what, kind="lone_class", fatal=False))
     return problems

@@ -31,7 +31,7 @@ MASK_OF_STEM = {
     "normal": "not_wear",
 }
 PHOTOS_PER_PERSON = len(MASK_OF_STEM)
-COLUMNS = ("id", "gender", "age", "path")  # `race` stands in the contest's table too, and nothing needs it
+COLUMNS = ("id", "gender", "age", "path")  # the contest's table also has `race`, which is not used
 
 
 def read_contest(root: Path, distinct: bool = False) -> tuple[Photos, list[Problem]]:
@@ -126,7 +126,7 @@ def person_keys(people: Sequence[Person], table: Table, distinct: bool = False) 
     for folder, numbers in by_folder.items():
         ids = {people[number].id for number in numbers}
         if len(ids) > 1:
-            what = f"the folder '{folder}' stands under {len(ids)} ids: folds would leak."
+            what = f"the folder '{folder}' is listed under {len(ids)} ids: folds would leak."
             where = f"{table.path} {table.several(numbers)}"
             problems.append(Problem(where, what, "Keep one of the rows.", "twin_people"))
     for key, numbers in by_id.items():
@@ -136,7 +136,7 @@ def person_keys(people: Sequence[Person], table: Table, distinct: bool = False) 
         # `Male` and `male`, 20 and 20.0 are the same, so they must not make two people of one
         told = {(_gender(people[number]), _age(people[number])) for number in numbers}
         if len({people[number].folder for number in numbers}) < len(numbers):
-            what = f"id '{key}' stands twice with the same folder."
+            what = f"id '{key}' appears twice with the same folder."
             problems.append(Problem(where, what, "Keep one of the rows.", "repeated_row"))
         elif len(told) > 1:
             for number in numbers:
@@ -156,7 +156,7 @@ def _gender(row: Person) -> str:
 
 
 def _age(row: Person) -> float | str:
-    """A number, 0 among them, or the words that are none."""
+    """The age in years, or the cell's text if it is not a valid age."""
     number = check_age(row.age, "")[0]
     return row.age if number is None else number
 
@@ -192,7 +192,7 @@ def _photos_of(root: Path, folder: str, where: str) -> tuple[dict[str, str], lis
             problems.append(Problem(str(place), what, "Keep one of them.", "two_files"))
     missing = [stem for stem in MASK_OF_STEM if stem not in by_stem]
     if not by_stem:
-        problems.append(Problem(str(place), "holds no photo.", "Restore them or remove the row.", "missing_file"))
+        problems.append(Problem(str(place), "holds no photo.", "Restore its photos or remove the row.", "missing_file"))
     elif missing:
         what = f"{len(by_stem)} photos instead of {PHOTOS_PER_PERSON}, missing {', '.join(missing)}: trained without."
         problems.append(Problem(str(place), what, kind="photo_count", fatal=False))
@@ -220,9 +220,9 @@ class Eval:
     """The contest's evaluation photos.
 
     Attributes:
-        table: `info.csv` as it stands.
-        paths: the photo of each row.
-        answer: the name of the column that holds the answers, `ans`.
+        table: contents of `info.csv`, unchanged.
+        paths: photo of each row.
+        answer: name of the column for the answers, `ans`.
     """
 
     table: Table
@@ -235,10 +235,10 @@ class Eval:
         return self.table.words("ImageID")
 
     def submission(self, labels: Sequence[int | None]) -> str:
-        """info.csv with the answers filled in, everything else byte for byte as it stands.
+        """info.csv with the answers filled in and every other byte unchanged.
 
         Args:
-            labels: of each row; None leaves its cell empty.
+            labels: label of each row; None leaves its cell empty.
         """
         return self.table.filled(self.answer, ["" if label is None else str(label) for label in labels])
 
@@ -248,7 +248,7 @@ def read_eval(root: Path, missing_too: bool = False) -> Eval:
 
     Args:
         root: the folder, or its parent when that holds `eval/`.
-        missing_too: let photos pass that are not there; who opens them finds out.
+        missing_too: whether to accept missing photos; opening them fails later.
 
     Raises:
         DataError: no table, a missing column, repeated ids or missing photos, all named.

@@ -1,8 +1,8 @@
-"""From a photo's bytes to upright RGB pixels: what is in the pixels decides, and what is odd around them is a note.
+"""Decodes a photo's bytes to upright RGB pixels; faults in its metadata become notes, not errors.
 
-A damaged EXIF entry, an oversized text or colour profile, a chunk with a wrong checksum: viewers show such photos, and so they
-are decoded here. Pillow's warnings become notes of the photo that they are about, and never reach the terminal. A copy of this
-file lies beside every export, so it needs Pillow and NumPy alone, and knows nothing of the rest of orchestrator.
+Viewers show photos with a damaged EXIF entry, an oversized text or colour profile, or a chunk with a wrong checksum, so
+they are decoded here too. Pillow's warnings become notes on their photo and never reach the terminal. Every export
+includes a copy of this file, so it needs only Pillow and NumPy and imports nothing from orchestrator.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ FORMATS = {
     "WEBP": (".webp",),
     "BMP": (".bmp",),
 }
-"""Formats that are decoded, by content, and how their files are called; Pillow knows dozens more, some of which start other
-programs."""
+"""Supported formats, detected by content, and the suffixes of their files; Pillow knows dozens more, some of which
+start other programs."""
 
 SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 
@@ -50,7 +50,7 @@ SIDEWAYS = (5, 6, 7, 8)
 
 
 class UndecodableError(ValueError):
-    """No photo can be had from a file or its bytes; the message follows the file's name and a colon."""
+    """A file or its bytes cannot be decoded as a photo; callers prefix the message with the file's name and a colon."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +60,7 @@ class Decoded:
     Attributes:
         pixels: shape (H, W, 3), uint8, RGB in 0..255.
         format: a key of FORMATS.
-        notes: what was odd and left out of account, in sentences.
+        notes: faults that were ignored, as sentences.
     """
 
     pixels: NDArray[np.uint8]
@@ -72,7 +72,7 @@ def read_photo(source: Path | bytes) -> Decoded:
     """Decodes one photo to upright RGB.
 
     EXIF orientation is applied; grey and palette images become RGB; CMYK is converted; 16-bit grey keeps its high
-    byte; transparent pixels are laid over white, as viewers show them.
+    byte; transparent pixels are blended with white, as in viewers.
 
     Args:
         source: a file or its bytes.
@@ -87,9 +87,7 @@ def read_photo(source: Path | bytes) -> Decoded:
             return _decoded(source, notes)
         except (UndecodableError, MemoryError):
             raise
-        except (
-            Exception
-        ) as error:  # mutated files made Pillow raise OSError, SyntaxError, struct.error, TypeError and more
+        except Exception as error:  # damaged files make Pillow raise OSError, SyntaxError, TypeError and more
             reason = _reason(source, error)
             if reason:
                 raise UndecodableError(reason) from None
@@ -106,7 +104,7 @@ def read_photo(source: Path | bytes) -> Decoded:
 
 
 def size_of(path: Path) -> tuple[int, int]:
-    """Width and height of a photo as it is shown, from its head where that is in order.
+    """Width and height of a photo after EXIF orientation, from its header if that is valid.
 
     Raises:
         UndecodableError: as `read_photo`.
@@ -123,7 +121,7 @@ def size_of(path: Path) -> tuple[int, int]:
 
 
 def _refuse_streams(source: Path | bytes) -> None:
-    """Opening a pipe would wait for whoever writes into it, without an end."""
+    """Refuses pipes and devices: opening a pipe may block forever."""
     if isinstance(source, Path):
         mode = source.stat().st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
@@ -141,9 +139,8 @@ def _decoded(source: Path | bytes, notes: list[str]) -> Decoded:
 
 
 def _format(image: Image.Image) -> str:
-    return (
-        "JPEG" if image.format == "MPO" else str(image.format)
-    )  # several JPEG photos in one file; the first one is shown
+    # MPO holds several JPEG photos in one file, of which the first is shown.
+    return "JPEG" if image.format == "MPO" else str(image.format)
 
 
 def _orientation(image: Image.Image, notes: list[str]) -> int:
@@ -168,7 +165,7 @@ def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
 
 
 def _reason(source: Path | bytes, error: Exception) -> str:
-    """What is wrong with a file that other bytes would not mend; empty where it may be its metadata."""
+    """Why a file cannot be decoded even without its metadata; empty if the metadata may be the cause."""
     if isinstance(error, Image.DecompressionBombError):
         return f"more than {MAX_PIXELS:,} pixels."
     if isinstance(error, FileNotFoundError):
@@ -186,7 +183,7 @@ def _reason(source: Path | bytes, error: Exception) -> str:
 
 
 def _damage(data: bytes, error: Exception) -> str:
-    """What is wrong with bytes of which nothing could be made."""
+    """What is wrong with bytes that could not be decoded at all."""
     if isinstance(error, UnidentifiedImageError) and not any(data.startswith(start) for start, _ in STARTS):
         return f"is no image of a known format ({', '.join(FORMATS)})."
     what = "its head is damaged" if isinstance(error, UnidentifiedImageError) else _line(error)
@@ -198,7 +195,7 @@ def _line(error: object) -> str:
 
 
 def _without_metadata(data: bytes) -> Iterator[bytes]:
-    """A file's bytes without what is not needed for its pixels: with its EXIF data, then without."""
+    """A file's bytes reduced to what its pixels need: first with its EXIF data, then without."""
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         yield _bare_png(data, (*KEPT_CHUNKS, b"eXIf"))
         yield _bare_png(data, KEPT_CHUNKS)
@@ -208,7 +205,7 @@ def _without_metadata(data: bytes) -> Iterator[bytes]:
 
 
 def _bare_png(data: bytes, kept: tuple[bytes, ...]) -> bytes:
-    """The chunks that are kept; optional ones only where their checksum is right (those with a small first letter)."""
+    """A PNG with the kept chunks only; optional ones (lower-case first letter) only if their checksum is right."""
     parts, at = [data[:8]], 8
     while at + 8 <= len(data):
         end = at + 12 + int.from_bytes(data[at : at + 4], "big")
@@ -221,7 +218,7 @@ def _bare_png(data: bytes, kept: tuple[bytes, ...]) -> bytes:
 
 
 def _bare_jpeg(data: bytes, exif: bool) -> bytes:
-    """Without application data and comments, but for the two (APP0, APP14) that say how colours are stored."""
+    """A JPEG without application data and comments, except APP0 and APP14, which say how colours are stored."""
     parts, at = [data[:2]], 2
     while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != 0xDA:
         if data[at + 1] == 0xFF:  # a fill byte
@@ -248,7 +245,7 @@ def _show(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """In place of `warnings.showwarning`: a thread that decodes keeps what it is told."""
+    """Replaces `warnings.showwarning`: a decoding thread collects its warnings as notes."""
     notes = getattr(_own, "notes", None)
     if notes is None:
         _state["before"](message, category, filename, lineno, file, line)

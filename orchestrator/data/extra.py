@@ -1,9 +1,9 @@
-"""Photos from elsewhere that join training and are never scored: outside collections, and pseudo-labels made inside each fold.
+"""Extra photos, which join training and are never scored: outside collections, and pseudo-labels made within each fold.
 
 A table (.csv or .parquet) has a row per photo: `path` (relative to the table's folder, or absolute), and what is known of `age`
-(years, or a band: <30, 30-59, >=60), `gender` and `mask`; a task trains on the rows that tell its class. Optional are `person`,
-without which every photo is a person of its own, and `fold`, for labels that only one fold's member may learn from, beside which
-`plan` names the fold plan that they were made by.
+(years, or a band: <30, 30-59, >=60), `gender` and `mask`; a task trains on the rows whose class is known. Optional:
+`person` (without it, every photo is a separate person), `fold`, for labels that only one fold's member may learn from,
+and `plan`, the fold plan that such labels were made with.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ __all__ = ["ALONE", "EVERY_FOLD", "Extra", "exact_column", "read_extra"]
 EVERY_FOLD = -1
 
 ALONE = "extra:"
-"""What the key of a photo without a person begins with: it is a person of its own."""
+"""Key prefix of a photo without a person, which counts as a separate person."""
 
 MIDDLES = (15.0, 45.0, 70.0)
-"""Years that stand for a band of which no more is known; soft ages learn from the band alone."""
+"""Ages that represent a band if only the band is known; the loss soft_age then uses only the band."""
 
 
 def exact_column(column: str) -> str:
@@ -51,9 +51,9 @@ class Extra:
     Attributes:
         sources: the tables that they come from.
         table: columns `path` (absolute), `person`, `fold` (-1: every fold), `plan` (digest of the fold plan that a label for a
-            single fold is good for; empty where unknown), `age` (years), `age_exact`, `gender`, `mask`; NaN or None where
+            single fold was made with; empty: unknown), `age` (years), `age_exact`, `gender`, `mask`; NaN or None where
             unknown. Sorted by path and fold.
-        stands: person -> table and lines where it stands.
+        stands: person -> table and lines that name the person.
     """
 
     sources: tuple[Path, ...]
@@ -75,11 +75,11 @@ class Extra:
         return digest_of([rows.where(rows.notna(), None).to_numpy().tolist(), list(content)])
 
     def known(self, columns: Iterable[str]) -> NDArray[np.int64]:
-        """Rows of which all these columns are known."""
+        """Row numbers for which all these columns are known, shape (n,)."""
         return np.flatnonzero(self.table[list(columns)].notna().all(axis=1).to_numpy())
 
     def for_fold(self, rows: NDArray[np.int64], fold: int | None, plan: FoldPlan | None) -> NDArray[np.int64]:
-        """Those of some rows that a fold's member may learn from: of every fold or its own, and of nobody whom it holds out."""
+        """The rows that a fold's member may learn from: for all folds or for its own, not of people it holds out."""
         table = self.table.iloc[rows]
         own = table["fold"].isin([EVERY_FOLD] if fold is None else [EVERY_FOLD, fold])
         if plan is not None and fold is not None:
@@ -88,10 +88,10 @@ class Extra:
         return rows[own.to_numpy()]
 
     def check_people(self, photos: Photos, distinct: bool = False) -> list[Problem]:
-        """Notes on people who nearly have the name of somebody in the data, where `distinct` says that they are others.
+        """Notes on extra people whose names resemble names in the data, if `distinct` says they are different people.
 
         Raises:
-            LeakError: they may be the same people, so that folds would learn from people whom they hold out.
+            LeakError: they may be the same people, so that members would learn from people whom they hold out.
         """
         known: dict[str, list[str]] = {}
         for key in photos.people.index:
@@ -103,7 +103,7 @@ class Extra:
             if person.startswith(ALONE) or not keys or person in photos.stands:
                 continue
             told = " and ".join(f"'{visible(key)}' ({photos.stands.get(key, 'data')})" for key in keys)
-            what = f"person '{visible(person)}' ({stands}) is spelt nearly as {told} of {photos.source or photos.root}"
+            what = f"person '{visible(person)}' ({stands}) is spelt almost as {told} of {photos.source or photos.root}"
             found.append(
                 Problem(
                     "--extra",
@@ -124,16 +124,16 @@ class Extra:
         return found
 
     def check(self, photos: Photos, content: Sequence[str], own: Sequence[str], plan: FoldPlan | None) -> None:
-        """Refuses what would leak.
+        """Refuses extra photos that would leak.
 
         Args:
-            photos: the data that is scored.
-            content: their files' hashes.
-            own: the extra photos' hashes.
-            plan: of the run; None: everything is trained on.
+            photos: photos that are scored.
+            content: sha256 of each scored photo.
+            own: sha256 of each extra photo.
+            plan: fold plan of the run; None: all photos are trained on.
 
         Raises:
-            LeakError: files that are among the scored ones too, and labels that were made by another plan.
+            LeakError: an extra photo is also scored, or its label was made with another plan.
         """
         known = dict(zip(content, photos.table["path"], strict=True))
         duplicates = [
@@ -214,7 +214,7 @@ def read_extra(sources: Sequence[Path]) -> Extra:
 
 
 def _key(row: Mapping[str, Any]) -> str:
-    """A photo, and the fold that it is for where it is not for every one; empty without a path."""
+    """A row's path, plus its fold if it is for a single fold; empty without a path."""
     return row["path"] if row["fold"] == EVERY_FOLD or not row["path"] else f"{row['path']}, fold {row['fold']}"
 
 

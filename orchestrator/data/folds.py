@@ -30,11 +30,11 @@ KIND = "plan"
 
 @dataclass(frozen=True)
 class FoldPlan:
-    """Who is held out when.
+    """Assignment of people to the folds that hold them out.
 
     Attributes:
         k: number of folds, at least 2.
-        seed: what the draw was made with.
+        seed: seed of the draw.
         fold_of: person -> fold in 0..k-1, for every person.
         strata: the columns that were stratified by; empty when the table has neither gender nor age.
     """
@@ -46,7 +46,7 @@ class FoldPlan:
 
     @cached_property
     def digest(self) -> str:
-        """sha256 (hex) of who is held out when: equal plans have equal digests, however they were made."""
+        """sha256 (hex) of k and `fold_of`: equal plans have equal digests, however they were made."""
         return digest_of({"k": self.k, "fold_of": dict(self.fold_of)})
 
     def folds(self, persons: pd.Series[str]) -> NDArray[np.int64]:
@@ -73,7 +73,7 @@ class FoldPlan:
 
     @property
     def name(self) -> str:
-        """What it is called: the first twelve digits of its digest."""
+        """Name of the plan: the first twelve digits of its digest."""
         return self.digest[:12]
 
     def save(self, path: Path) -> None:
@@ -104,7 +104,7 @@ def plan_folds(people: pd.DataFrame, k: int, seed: int = 0) -> FoldPlan:
     """Draws a plan; the same people, k and seed give the same plan whatever the order of rows.
 
     Args:
-        people: one row per person, index the key; columns `gender` and `age` (years) where known.
+        people: one row per person, indexed by key; columns `gender` and `age` (years) where known.
         k: number of folds, at least 2.
         seed: of the draw.
 
@@ -129,7 +129,7 @@ def plan_folds(people: pd.DataFrame, k: int, seed: int = 0) -> FoldPlan:
             else f"--folds {k}: the class '{smallest}' has a single person, so it cannot stand on both sides of any "
             "split. Add people of that class, or leave that person out."
         )
-    from sklearn.model_selection import KFold, StratifiedKFold  # a second of imports that predicting does without
+    from sklearn.model_selection import KFold, StratifiedKFold  # a slow import (1 s), not needed for prediction
 
     splitter: Any = StratifiedKFold if strata else KFold
     fold_of: dict[str, int] = {}

@@ -1,6 +1,6 @@
 """Which part of a photo a network sees, and at which size: a value, and what it does to a decoded photo.
 
-Recipes hold it, so that importing this module must cost nothing: the libraries that resize are imported where they are used.
+Recipes hold a Geometry, so this module must be cheap to import: libraries that resize are imported where they are used.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ Box = tuple[int, int, int, int]
 """Top, left, height, width, pixels."""
 
 DETECTOR = "mtcnn-1.0.0-r1"
-"""What finds faces: the package whose weights it uses, its version, and the revision of our code around them. Whatever changes
-boxes changes this name, so that no member is ever shown other crops than those it learnt from."""
+"""Name of the face detector: package of its weights, version, and revision of our code. Any change that alters boxes
+must change this name, so that a member never predicts on other crops than it was trained on."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,12 @@ class Geometry:
         height: rows of the result, pixels.
         width: columns of the result, pixels.
         crop: size of the crop box, as a share in (0, 1] of the largest box of the result's shape that fits.
-        anchor: where the box stands vertically, as the share of the rows left over that lie above it: 0 is the top, 0.5
-            the centre, 1 the bottom ("lower centre"). Horizontally it is always centred.
-        face: above 0, the box is put around the face found instead, with this share of the face's height as margin above and
-            below, and no less at the sides; less where the photo is too narrow for a box of the result's shape. `crop` and
-            `anchor` then are for photos in which no face was found.
-        detector: what finds the faces; empty without `face`.
+        anchor: vertical position of the box, as the share of the remaining rows that is above it: 0 is the top, 0.5 the
+            centre, 1 the bottom ("lower centre"). Horizontally it is always centred.
+        face: if above 0, the box surrounds the detected face instead, with this share of the face's height as margin
+            above and below, and at least that at the sides; less if the photo is too narrow for a box of the result's
+            shape. `crop` and `anchor` then apply to photos without a detected face.
+        detector: name of the face detector; empty if `face` is 0.
     """
 
     height: int

@@ -1,4 +1,4 @@
-"""Photos by what is in them: each file is read once, and known again by its place, size and times. Nothing heavy is imported."""
+"""Content hashes of photos: each file is read once, then recognised by path, size and times. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class HashCache:
     The cache only saves reading; deleting it loses nothing.
 
     Args:
-        path: the JSON file to remember in; None remembers nothing.
+        path: JSON file of the cache; None: no cache.
     """
 
     def __init__(self, path: Path | None) -> None:

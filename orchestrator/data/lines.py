@@ -1,6 +1,7 @@
-"""The rows of a CSV file with the lines on which they stand, and what is wrong with its commas and quotes.
+"""Rows of a CSV file with their line numbers, and problems with its commas and quotes.
 
-Python's csv module parses; what it lets pass is caught here: rows with other numbers of fields, and cells that swallowed rows.
+Python's csv module parses; errors that it accepts are caught here: rows with a wrong number of fields, and cells that
+contain whole rows.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from orchestrator.data.spelling import clean
 __all__ = ["fields_of", "misfits", "span_of", "write_rows"]
 
 TOLD_LINES = 200
-"""Wrong rows that are told one by one; a file of another shape has as many as lines."""
+"""Largest number of wrong rows reported one by one; in a file of another shape every row is wrong."""
 
 
 def fields_of(path: Path, whole: str) -> tuple[int, list[str], list[list[str]], list[int], list[str]]:
-    """The header's line and fields, the rows' fields and lines, and the text: between rows and of rows, alternating."""
+    """The header's line number and fields, the rows' fields and line numbers, and the text between and in rows."""
     physical = io.StringIO(whole, newline="").readlines()
     reader = csv.reader(physical, strict=True)
     header: list[str] | None = None
@@ -59,7 +60,7 @@ def fields_of(path: Path, whole: str) -> tuple[int, list[str], list[list[str]], 
 
 
 def _stray(path: Path, physical: Sequence[str], done: int, error: str) -> str:
-    """The message for quotes that do not fit, at the line where their row begins."""
+    """The message for unbalanced quotes, with the line where their row begins."""
     line, begin = done + 1, physical[done].strip() if done < len(physical) else ""
     shown = printable(begin[:80])
     if "field limit" in error and '"' not in begin:
@@ -123,9 +124,9 @@ def span_of(raw: str, number: int) -> tuple[int, int]:
 
 
 def write_rows(path: Path, header: Iterable[object], rows: Iterable[Iterable[object]]) -> None:
-    """Writes a CSV table of lines that end in `\\n`. A cell with a line's end of any kind is quoted; None and NaN are empty.
+    """Writes a CSV table with `\\n` as line end. Cells with any kind of line break are quoted; None and NaN are empty.
 
-    Python's writer, told to end lines in `\\n`, leaves a carriage return unquoted, and readers then see two rows.
+    With `\\n` as line end, Python's writer would leave a carriage return unquoted, and readers would see two rows.
     """
     with path.open("w", encoding="utf-8", newline="") as file:
         for row in itertools.chain([header], rows):

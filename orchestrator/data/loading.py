@@ -1,7 +1,8 @@
 """Batches for training and for scoring, in an order and with augmentation that depend on the seed alone.
 
 Each batch is drawn as a whole by its number, and augmented with a seed of its own, so the same epoch gives the same
-bits with no loading processes or with many. They end with whom they load for, and no batch of theirs is waited for in vain.
+bits with no loading processes or with many. Loading processes end with their
+parent, and waiting for a batch always ends.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ from orchestrator.data.store import Rows
 __all__ = ["AHEAD", "Batches", "load", "why_none_load"]
 
 AHEAD = 4  # batches that each loading process has ready
-MARGIN = 16 * 1024**2  # bytes of shared memory left to others: semaphores of joblib's, other programs
-PATIENCE = 900  # seconds for one batch: a large one decoded from a slow network's disk takes minutes
+MARGIN = 16 * 1024**2  # bytes of shared memory left for joblib's semaphores and other programs
+PATIENCE = 900  # seconds to wait for one batch: decoding a large one from a slow network disk takes minutes
 WITHOUT = "--set workers=0 loads in the training's own process"
 
 Item = tuple[torch.Tensor, torch.Tensor]
@@ -43,11 +44,11 @@ class Batches(Dataset[Item]):
     """The batches of one pass.
 
     Attributes:
-        pixels: where pixels come from.
-        rows: rows of the table in order, shape (n,).
-        size: photos a batch; the last batch may be smaller.
-        augmenter: None for scoring.
-        seed: of the augmentation in this pass.
+        pixels: source of pixels.
+        rows: row numbers of the table, in order, shape (n,).
+        size: photos per batch; the last batch may be smaller.
+        augmenter: augmentation; None for scoring.
+        seed: augmentation seed of this pass.
     """
 
     pixels: Rows
@@ -73,11 +74,11 @@ class Batches(Dataset[Item]):
 
 @dataclass(frozen=True)
 class _Sent(Dataset[Any]):
-    """Batches as a loading process sends them: in shared memory where there is room, through a pipe where there is none.
+    """Batches as a loading process sends them: in shared memory if it has room, through a pipe otherwise.
 
-    What goes wrong is sent too, as it is: torch would put its own report and a traceback in the place of our sentences. And
-    memory is shared here, where a failure can be caught: torch shares it in a thread of its queue, which loses the batch, and
-    whoever waits for it waits forever.
+    Exceptions are sent too, unchanged: torch would replace our messages with its own report and a traceback. Memory is
+    shared here, where a failure can be caught: torch shares it in a thread of its queue, where a failure loses the
+    batch and the receiver waits forever.
     """
 
     batches: Batches
@@ -94,16 +95,13 @@ class _Sent(Dataset[Any]):
         if room is None or sum(tensor.nbytes for tensor in batch) + MARGIN < room:
             try:
                 return tuple(tensor.share_memory_() for tensor in batch)  # type: ignore[no-untyped-call]  # torch has no types here
-            except (
-                OSError,
-                RuntimeError,
-            ):  # another program was faster, or it may not be written to: torch says so in either
+            except (OSError, RuntimeError):  # torch raises either if the room is gone or not writable
                 pass
         return tuple(tensor.numpy() for tensor in batch)
 
 
 def _portable(error: Exception) -> Exception:
-    """An error that another process can be sent, with where it came from."""
+    """An error that can be sent to another process, with its traceback as a note."""
     error.add_note("In a loading process: " + traceback.format_exc())
     try:
         pickle.loads(pickle.dumps(error))
@@ -113,12 +111,12 @@ def _portable(error: Exception) -> Exception:
 
 
 def _as_sent(batch: Any) -> Any:
-    """Keeps torch from making tensors of what is sent, which it would put into shared memory."""
+    """Returns the batch unchanged: torch would convert it to tensors in shared memory."""
     return batch
 
 
 def _begin(_: int) -> None:
-    """A loading process ends with the one that it loads for, however that ends; Ctrl-C is for the command."""
+    """Prepares a loading process: it ends with its parent, however that ends, and ignores Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
@@ -132,7 +130,7 @@ def _begin(_: int) -> None:
 
 
 def why_none_load(workers: int) -> str:
-    """Why so many loading processes cannot be, with the way out; empty where they can."""
+    """Why this many loading processes cannot be started, with the way out; empty if they can."""
     alone = why_alone(3 * workers + 8)  # torch's queues and event
     return f"workers = {workers}: {alone} {WIDEN} {WITHOUT}." if alone else ""
 
@@ -142,11 +140,11 @@ def load(batches: Batches, workers: int, pin: bool = False) -> Iterator[Item]:
 
     Args:
         batches: what to load.
-        workers: processes; on a CPU the network itself uses every core, so 0 is fastest there.
-        pin: page-locked memory, for copies to a GPU that overlap with its work.
+        workers: number of processes; on a CPU the network itself uses every core, so 0 is fastest there.
+        pin: whether to use page-locked memory, for copies to a GPU that overlap with its work.
 
     Raises:
-        TrainingError: the system gives no loading processes, or one of them died or came to nothing.
+        TrainingError: loading processes cannot be started, or one of them died or timed out.
     """
     if not workers:
         yield from DataLoader(batches, batch_size=None, shuffle=False, pin_memory=pin)
@@ -166,7 +164,7 @@ def load(batches: Batches, workers: int, pin: bool = False) -> Iterator[Item]:
 
 
 def _received(sent: DataLoader[Any], workers: int) -> Iterator[Any]:
-    """What loading processes send; torch's word on them in ours."""
+    """What loading processes send; torch's errors about them are re-raised as a TrainingError."""
     try:
         yield from sent
     except (RuntimeError, OSError) as error:
@@ -174,11 +172,11 @@ def _received(sent: DataLoader[Any], workers: int) -> Iterator[Any]:
 
 
 def _told(error: Exception, workers: int) -> str:
-    """What torch says of its loading processes, in our words."""
+    """Our message for torch's error about its loading processes."""
     words = str(error)
     if "timed out" in words:
         return f"none of {workers} loading processes had a batch ready within {PATIENCE:g} seconds. {WITHOUT}."
     if "exited unexpectedly" in words or "killed by signal" in words:
         fewer = f"fewer need less (--set workers={workers // 2}), and " if workers > 1 else ""
-        return f"one of {workers} loading processes died, most likely for want of memory: {fewer}{WITHOUT}."
+        return f"one of {workers} loading processes died, most likely because memory ran out: {fewer}{WITHOUT}."
     return f"{workers} loading processes: {first_line(error)}. {WITHOUT}."

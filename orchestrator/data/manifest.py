@@ -86,8 +86,7 @@ def read_manifest(
 
 
 def place_of(name: str, folder: Path) -> str:
-    """One spelling of a photo's path, as the disk has it: relative to the table's folder where it lies below it, absolute
-    elsewhere."""
+    """A photo's path in the disk's own spelling: relative if it is below the table's folder, absolute otherwise."""
     here = folder.absolute()
     place = os.path.normpath(here / (find_file(here, name) or clean(name)))
     whole = Path(place)
@@ -95,7 +94,7 @@ def place_of(name: str, folder: Path) -> str:
 
 
 def _rename(table: Table, columns: Mapping[str, str]) -> dict[str, str]:
-    """Our name -> the table's, of all columns that have one of our names or are given one."""
+    """Our name -> the table's name, for columns that have one of our names or are mapped to one."""
     path = table.path
     problems = [
         Problem("--columns", f"'{ours}' is no column of ours; allowed: {', '.join(MANIFEST_COLUMNS)}.")
@@ -112,7 +111,7 @@ def _rename(table: Table, columns: Mapping[str, str]) -> dict[str, str]:
     taken = {clean(theirs): ours for ours, theirs in columns.items()}
     if len(taken) < len(columns):
         raise ConfigError(f"--columns: two of our names ({', '.join(columns)}) stand for one column of {path.name}.")
-    # A column that has one of our names but is not meant by it makes room, unless it is meant by another.
+    # If one of our names is mapped to another column, a column of this name is dropped unless it is mapped itself.
     names = {name: name for name in table.columns if name not in columns and name not in taken}
     names |= {ours: theirs for theirs, ours in taken.items()}
     missing = [column for column in ("path", "person") if column not in names]
@@ -155,7 +154,7 @@ def _check_row(row: Mapping[str, Any], where: str, folder: Path) -> list[Problem
 
 
 def _missing_columns(names: Mapping[str, str], table: Table, path: Path) -> list[Problem]:
-    """Columns that some task would need: worth knowing, for a misspelt one looks like a missing one."""
+    """Notes on missing columns that some task needs: a misspelt column looks like a missing one."""
     return [
         Problem(str(path), f"no column '{column}': {column} cannot be trained.{nearest(column, table.columns)}",
                 kind="missing_column", fatal=False, column=column)
@@ -165,9 +164,9 @@ def _missing_columns(names: Mapping[str, str], table: Table, path: Path) -> list
 
 
 def _extra_files(known: set[str], path: Path) -> list[Problem]:
-    """Photos that stand beside listed ones and are in no row.
+    """Photos that are in the folders of listed photos but in no row.
 
-    Other folders are not searched: a table may lie at the top of a whole disk.
+    Other folders are not searched: the table may be in the root folder of a disk.
     """
     folders = {(path.parent / name).parent for name in known}
     extra = [
@@ -190,7 +189,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _conflicts(table: pd.DataFrame, path: Path, stands: Mapping[str, str]) -> list[Problem]:
-    """People whose rows disagree: two genders are an error, two ages (photos of several years) are told."""
+    """People whose rows disagree: two genders are an error, two ages (photos of several years) a note."""
     problems: list[Problem] = []
     for column, fatal in (("gender", True), ("age", False)):
         if column not in table:

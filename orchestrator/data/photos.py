@@ -36,11 +36,11 @@ class Photos:
         table: columns `path`, `person` and those of `age`, `gender`, `mask` that are known; sorted by path,
             index 0..N-1. Ages are float64 years, the rest strings.
         layout: `contest` or `manifest`.
-        notes: what the reader decided that a user should know (an id that occurs twice, a file left out).
-        left_out: files of rows that are not in order, relative to the root; a check opens them too.
-        source: the table's file, for messages; None: the root.
-        ids: key of a person -> the id as the table has it, where the key is another.
-        stands: key of a person -> where it stands in the table, `lines 3, 4`.
+        notes: the reader's decisions that a user should know (an id that occurs twice, a file left out).
+        left_out: files of invalid rows, relative to the root; a check opens them too.
+        source: file of the table, for messages; None: the root.
+        ids: person key -> id in the table, if it is different.
+        stands: person key -> lines of the table that name the person, `lines 3, 4`.
     """
 
     root: Path
@@ -89,8 +89,8 @@ class Photos:
         return (cache or HashCache(None)).hashes(self.paths)
 
     def fingerprint(self, content: Sequence[str]) -> str:
-        """sha256 (hex) of the table's rows and the photos' content; the root, file times and how the disk composes names don't
-        matter."""
+        """sha256 (hex) of the table's rows and the photos' content, independent of the root, file times and the disk's
+        Unicode form of names."""
         rows = self.table.assign(path=self.table["path"].map(composed)).astype(object)
         rows = rows.where(rows.notna(), None)
         return digest_of([list(self.table.columns), rows.to_numpy().tolist(), list(content)])

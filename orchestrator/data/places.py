@@ -1,7 +1,7 @@
-"""Files that tables name: found however the disk spells them, and where there is none, why.
+"""Finds the files that tables name, in whatever Unicode form the disk spells them, or says why there is none.
 
-A name typed on one machine is composed (NFC) and the same file's name on another decomposed (NFD). A question about a path never
-raises here: a name that is too long, or lies in a folder that is closed, is no file that can be opened.
+A name typed on one machine is composed (NFC), and the same file's name on another decomposed (NFD). Checking a path
+never raises here: a name that is too long, or in a folder without permission, is a file that cannot be opened.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["find_file", "is_file", "is_folder", "no_file"]
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is a plain file; False too where that cannot be known."""
+    """Whether there is a regular file; False also if that cannot be determined."""
     try:
         return path.is_file()
     except OSError:
@@ -28,7 +28,7 @@ def is_file(path: Path) -> bool:
 
 
 def is_folder(path: Path) -> bool:
-    """Whether there is a folder; False too where that cannot be known."""
+    """Whether there is a folder; False also if that cannot be determined."""
     try:
         return path.is_dir()
     except OSError:
@@ -38,7 +38,7 @@ def is_folder(path: Path) -> bool:
 def find_file(folder: Path, name: str) -> str | None:
     """The name of a file or folder as the disk spells it: composed, decomposed, or mixed; None where there is none.
 
-    Blanks around the name count where the disk has them, and only there.
+    Spaces around the name are ignored, unless the name on disk has them.
 
     Args:
         folder: where to look.
@@ -91,7 +91,7 @@ def no_file(folder: Path, name: str) -> str:
 
 @lru_cache(maxsize=64)
 def _spellings(folder: Path, _when: int) -> Mapping[str, str]:
-    """Composed name -> the name as it stands, of all that lies in a folder that was last changed then (ns)."""
+    """Composed name -> name on disk, for all entries of a folder; its change time (ns) is part of the cache key."""
     try:
         return {unicodedata.normalize("NFC", entry.name): entry.name for entry in os.scandir(folder)}
     except OSError:

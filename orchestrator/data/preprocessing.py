@@ -62,8 +62,8 @@ class Preprocess:
 
     Attributes:
         geometry: crop and size.
-        mean: per channel, on the scale 0..1, RGB.
-        std: per channel, on the scale 0..1, RGB.
+        mean: mean of each RGB channel, on the scale 0..1.
+        std: standard deviation of each RGB channel, on the scale 0..1.
     """
 
     geometry: Geometry

@@ -1,6 +1,6 @@
-"""One door for all layouts: a folder of the contest's, or a manifest file.
+"""One entry point for all layouts: a folder in the contest's layout, or a manifest file.
 
-Nothing heavy is imported before a table is read: a path at which there is none is told at once.
+Nothing heavy is imported before a table is read, so that a wrong path is reported at once.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ __all__ = ["check_command", "check_eval", "check_source", "inspect", "read"]
 
 
 def check_source(source: Path) -> None:
-    """Refuses a path at which there is neither a folder nor what is called like a table; nothing is read.
+    """Refuses a path that is neither a folder nor named like a table; nothing is read.
 
     Raises:
-        DataError: with what would do.
+        DataError: with what is allowed.
     """
     if is_folder(source):
         return
@@ -35,12 +35,12 @@ def check_source(source: Path) -> None:
         )
     if source.suffix.lower() not in (".csv", ".parquet"):
         raise DataError(
-            f"{source}: no table by its name. Give a folder with train.csv and images/, or a .csv or .parquet file."
+            f"{source}: not named like a table. Give a folder with train.csv and images/, or a .csv or .parquet file."
         )
 
 
 def check_eval(folder: Path) -> Path:
-    """The folder that holds info.csv and images/: the one named, or the one that it is seen to mean; nothing is read.
+    """The folder that holds info.csv and images/: `folder`, its eval/, or its parent if it is images/; reads nothing.
 
     Raises:
         DataError: there is none.
@@ -57,7 +57,7 @@ def check_eval(folder: Path) -> Path:
 def inspect(
     source: Path, columns: Mapping[str, str] | None = None, distinct: bool = False
 ) -> tuple[Photos, list[Problem]]:
-    """Reads a data source and tells everything that its table and file names show.
+    """Reads a data source and returns every problem that its table and file names show.
 
     Args:
         source: a folder with train.csv and images/, or a .csv or .parquet manifest.

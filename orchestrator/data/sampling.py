@@ -1,4 +1,4 @@
-"""Which photos an epoch sees: a value of each specialist, drawn anew each epoch.
+"""Which photos an epoch sees: a setting of each specialist, drawn again for each epoch.
 
 `per_person` draws one photo of each person, so a person counts once however many photos they have; `per_photo` sees
 every photo. Factors by class make some classes more frequent than they are (over-sampling) or less. Held-out people are never
@@ -28,15 +28,15 @@ def draw_epoch(
 ) -> Codes:
     """One epoch's rows in training order.
 
-    `per_person` draws one of the kinds that a person has, all alike, and then one of the person's photos of that kind.
-    With one kind for all photos that is one of the person's photos, all alike.
+    `per_person` first draws one of the kinds that a person has, uniformly, then one of the person's photos of that
+    kind. If all photos have the same kind, this draws uniformly from the person's photos.
 
     Args:
         sampling: `per_person` or `per_photo`.
-        persons: the person of each row as a number, shape (N,).
-        kinds: the kind of each row, shape (N,), 0 or more.
-        rng: used for the draw and the order.
-        factors: how many times as often each row is drawn, shape (N,), above 0; None: once.
+        persons: number of each row's person, shape (N,).
+        kinds: code of each row's kind, shape (N,), 0 or more.
+        rng: random generator for the draw and the order.
+        factors: multiple of each row's draw frequency, shape (N,), above 0; None: 1.
 
     Returns:
         Positions in `persons`. Without factors: shape (P,) with one per person, or (N,) with every row once. With them:
@@ -51,8 +51,8 @@ def draw_epoch(
         drawn = one_per_kind[_one_of_each(persons[one_per_kind], rng)]
     if factors is None:
         return drawn
-    # Systematic sampling: equal steps over the rows laid end to end, each as long as its factor, from a random start. Rows of
-    # one factor lie side by side, so a class's share is what it should be to within a photo.
+    # Systematic sampling: rows are adjacent segments, each as long as its factor, and are picked at equal steps from a
+    # random start. Rows with equal factors are adjacent, so each class's share is exact to within one photo.
     drawn = drawn[np.argsort(factors[drawn], kind="stable")]
     ends = np.cumsum(factors[drawn])
     size = epoch_size(sampling, persons, kinds, factors)
@@ -89,11 +89,12 @@ def class_factors(classes: Codes, draws: NDArray[np.float64], balance: float, fa
     """How many times as often the rows of each class are drawn.
 
     Args:
-        classes: codes of the rows, shape (N,).
+        classes: class code of each row, shape (N,).
         draws: how often an epoch draws each row without factors, shape (N,).
-        balance: a class of share s of the draws is drawn s ^ -balance as often, in an epoch of the same size; 1 draws all
-            classes as often (the class-balanced sampling of Kang et al. 2020, arXiv 1910.09217), 0.5 by the square root.
-        factor: of each class on top of that, shape (C,); makes the epoch longer or shorter.
+        balance: a class with share s of the draws is drawn s ^ -balance times as often, in an epoch of the same
+            size; 1 draws all classes equally often (the class-balanced sampling of Kang et al. 2020, arXiv 1910.09217),
+            0.5 by the square root.
+        factor: additional factor of each class, shape (C,); makes the epoch longer or shorter.
 
     Returns:
         Shape (N,).
@@ -110,7 +111,7 @@ def _count(kinds: Codes) -> int:
 
 
 def _one_of_each(groups: Codes, rng: np.random.Generator) -> Codes:
-    """A position of each group, all positions of a group alike, in random order."""
+    """One position of each group, drawn uniformly within the group, in random order."""
     import numpy as np
 
     order = rng.permutation(len(groups))

@@ -1,7 +1,7 @@
-"""What processes that work together need of the system: semaphores, and room for batches in shared memory.
+"""System resources that cooperating processes need: semaphores, and shared memory for batches.
 
-On Linux both lie in /dev/shm, whose size is the machine's affair: a container has 64 MB of it unless told otherwise, and some
-have none. Whatever wants more processes asks here first, so that the place is named instead of a library's words.
+On Linux both are in /dev/shm, whose size the system sets: a container has 64 MB by default, and some have none. Code
+that starts processes checks here first, so that the error names the cause instead of quoting a library.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ WIDEN = "Containers get more by --shm-size=1g (docker run) or shm_size (compose)
 
 
 def starting() -> BaseContext:
-    """How this process starts others: as was chosen for Python, else as Python itself does here.
+    """The start method for child processes: the one chosen for this process, else Python's default.
 
-    Inside a worker of joblib the chosen way is joblib's own, whose processes nobody else can start. There Python's own takes its
-    place for good: processes that are spawned are told its name, and would not know the other.
+    Inside a joblib worker the chosen method is joblib's own, which only joblib can use. It is then replaced by Python's
+    default permanently: spawned processes receive the method's name, and would not know joblib's.
     """
     chosen, methods = multiprocessing.get_start_method(allow_none=True), multiprocessing.get_all_start_methods()
     if chosen in methods:
@@ -36,10 +36,10 @@ def starting() -> BaseContext:
 
 
 def why_alone(semaphores: int = 64) -> str:
-    """Why processes cannot work together here, in words; empty where they can.
+    """Why processes cannot cooperate here, as a sentence; empty if they can.
 
     Args:
-        semaphores: how many they need at once; each takes a page of shared memory.
+        semaphores: number needed at once; each takes a page of shared memory.
     """
     context, made = starting(), []
     try:
@@ -51,7 +51,7 @@ def why_alone(semaphores: int = 64) -> str:
 
 
 def check_jobs(wanted: int) -> None:
-    """Refuses a number of jobs that is none, or several where processes cannot work together.
+    """Refuses an invalid number of jobs, or several jobs where processes cannot cooperate.
 
     Args:
         wanted: `--jobs`; 0 leaves the choice to this machine.

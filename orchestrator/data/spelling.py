@@ -1,7 +1,7 @@
-"""Names as people mean them: one spelling for what looks the same, and what two names that look alike have in common.
+"""Normalises names: one spelling for names that look the same, and a common key for names that are easily confused.
 
-The same Korean name is another row of bytes on macOS (NFD) than elsewhere (NFC); spreadsheets leave blanks at the end, invisible
-ones too, and eat leading zeros. What can only be the same is made the same (`clean`); what is probably the same is told (`near`).
+The same Korean name has different bytes on macOS (NFD) than elsewhere (NFC); spreadsheets leave trailing blanks, some
+invisible, and drop leading zeros. `clean` unifies names that must be the same, `near` finds those that probably are.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ WHOLE = re.compile(r"(\d+)\.0+")
 
 
 def composed(name: str) -> str:
-    """A name in one spelling (NFC), whatever the disk makes of it: what order and fingerprints go by."""
+    """A name in Unicode form NFC, whatever form the disk uses; sorting and fingerprints depend on it."""
     return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
@@ -38,13 +38,13 @@ def clean(name: str) -> str:
 
 
 def near(name: str) -> str:
-    """What names that are easily taken for each other have in common.
+    """A key that is equal for names that are easily confused.
 
-    Case, blanks anywhere, full-width letters and digits, leading zeros, and the `.0` of a number that a spreadsheet took for a
-    fraction make no difference to it.
+    It ignores case, blanks anywhere, full-width forms of letters and digits, leading zeros, and the `.0` that a
+    spreadsheet appends to whole numbers.
     """
     plain, before = name, ""
-    while plain != before:  # a blank that goes may let what stood beside it compose
+    while plain != before:  # removing a blank may let its neighbours compose
         before = plain
         folded = unicodedata.normalize("NFKC", plain).casefold()
         plain = unicodedata.normalize("NFKC", "".join(_digit(letter) for letter in folded if not _blank(letter)))
@@ -84,10 +84,10 @@ def near_people(stands: Mapping[str, str], table: Path, distinct: bool, way_out:
     """People whose names are easily taken for each other: one person under two names would stand on both sides of a split.
 
     Args:
-        stands: name -> where it stands, `lines 3, 4`.
-        table: that they are from, for the message.
-        distinct: they are said to be different people, so this is only worth knowing.
-        way_out: what to do where they are different people, besides saying so.
+        stands: name -> lines of the table that contain it, `lines 3, 4`.
+        table: table of the names, for the message.
+        distinct: whether the user says that they are different people; problems are then only notes.
+        way_out: alternative to `--distinct-people` for different people, as part of a sentence.
     """
     problems = []
     for group in lookalikes(stands):

@@ -1,9 +1,9 @@
 """Decode once: every photo at one geometry, uint8, memory-mapped, shared by all specialists, folds and epochs.
 
 A store's name is the digest of its photos' paths, their content hashes and the geometry, so it can never be stale:
-other photos or another geometry are another store. It is built under a temporary name and renamed when whole; a lock
-file makes a second command wait for the first instead of building it again. Its pixels are held to their hash whenever a command
-opens it (a gigabyte takes about a second), and one that is damaged is built anew.
+other photos or another geometry are another store. It is built under a temporary name and renamed when complete; a lock
+file makes a second command wait for the first instead of building it again. Its pixels are checked against their hash
+when a command opens it (about a second per gigabyte), and a damaged store is rebuilt.
 """
 
 from __future__ import annotations
@@ -105,13 +105,13 @@ class DirectPixels:
 
 
 class JoinedRows:
-    """Two sources one after the other, under one numbering.
+    """Two sources joined under one row numbering.
 
     Args:
-        first: of rows 0 to count - 1.
-        count: of the first source's rows.
-        second: of the rows after them.
-        places: which row of the second source each row after `count` is, shape (n,).
+        first: source of rows 0 to count - 1.
+        count: number of rows of the first source.
+        second: source of the rows from `count` on.
+        places: row number in the second source of each row from `count` on, shape (n,).
     """
 
     def __init__(self, first: Rows, count: int, second: Rows, places: NDArray[np.int64]) -> None:
@@ -175,7 +175,7 @@ def build_stores(
 
 
 def _whole(path: Path, geometry: Geometry, photos: int) -> bool:
-    """Whether a store is there as it was written; a damaged one is removed, for it can be built again."""
+    """Whether an intact store exists; a damaged one is removed, since it can be rebuilt."""
     if not os.path.lexists(path):
         return False
     try:
@@ -193,14 +193,14 @@ def _whole(path: Path, geometry: Geometry, photos: int) -> bool:
 
 
 def _about(path: Path) -> dict[str, Any]:
-    """What a store's own file says, its pixels held to their hash."""
+    """The contents of a store's record, after checking its pixels against their hash."""
     about = read_sealed(path / ABOUT, KIND, path.name, STORE_FORMAT, "")
     check_file(path / PIXELS, about["sha256"], "")
     return about
 
 
 def kept_stores(folder: Path, geometries: Collection[Geometry]) -> dict[Geometry, tuple[PixelStore, int]]:
-    """Stores in a folder that are whole, one for each geometry that has any: geometry -> store and number of photos."""
+    """Intact stores in a folder, at most one per geometry: geometry -> store and number of photos."""
     found: dict[Geometry, tuple[PixelStore, int]] = {}
     for path in sorted(folder.glob(f"*/{ABOUT}")):
         with suppress(DamagedError):
@@ -211,7 +211,7 @@ def kept_stores(folder: Path, geometries: Collection[Geometry]) -> dict[Geometry
 
 
 def _boxes(geometries: Iterable[Geometry], faces: Sequence[Box | None] | None, photos: int) -> list[Box | None]:
-    """A store without boxes would keep other crops under the name of those around faces."""
+    """Face boxes, one per photo; geometries around faces need them, or their crops would be wrong."""
     if faces is None and any(geometry.face for geometry in geometries):
         raise ValueError("a geometry around faces needs their boxes: find_boxes")
     return list(faces) if faces is not None else [None] * photos
@@ -259,7 +259,7 @@ def _build(
 
 @contextmanager
 def _arrays(folder: Path, keys: dict[Geometry, str], photos: int) -> Iterator[list[NDArray[np.uint8]]]:
-    """Writable maps of new stores, which get their names only when the block ends well."""
+    """Writable memory maps of new stores, which get their final names only if the block succeeds."""
     places = {geometry: folder / f"{key}.building" for geometry, key in keys.items()}
     try:
         arrays: list[NDArray[np.uint8]] = []

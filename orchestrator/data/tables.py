@@ -1,8 +1,8 @@
-"""One reader of users' tables, strict: what stands in the file is what is read, line by line, or an error that names the line.
+"""Strict reader of users' tables: it returns exactly what the file contains, or an error that names the line.
 
-A CSV file is UTF-8 with commas; every row has as many fields as the header. Nothing is guessed: no types, no index, no missing
-values, no columns that shift because of a comma too many, no rows that a stray quote swallowed. Cells of a CSV file are words;
-cells of a parquet file are Python's values, and `text` makes words of them. This module knows no column's meaning.
+A CSV file is UTF-8 with commas; every row has as many fields as the header. Nothing is guessed: no types, no index, no
+missing values; an extra comma cannot shift columns, and a stray quote cannot swallow rows. Cells of a CSV file are
+strings; cells of a parquet file are Python values, which `text` converts. This module knows no column's meaning.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ KINDS = (
     (b"{", "JSON"),
     (b"[", "JSON"),
 )
-"""How files begin that are no CSV tables, and what they are."""
+"""First bytes of files that are not CSV tables, and what these files are."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table as it stands in its file.
+    """A table with its cells unchanged.
 
     Attributes:
-        path: the file.
-        columns: their names, each once; without those that have no name.
-        rows: the cells of each row, one for each column.
-        lines: where each row begins: lines of a CSV file counted from 1, the header and blank lines too; rows of a parquet file.
-        notes: what was left out or decided on reading.
-        unit: what `lines` counts, `line` or `row`.
+        path: file of the table.
+        columns: unique column names; unnamed columns are left out.
+        rows: cells of each row, one for each column.
+        lines: first line of each row, counted from 1 with header and blank lines (CSV), or its row number (parquet).
+        notes: omissions and decisions made while reading.
+        unit: unit of `lines`, `line` or `row`.
     """
 
     path: Path
@@ -70,7 +70,7 @@ class Table:
         return [row[place] for row in self.rows]
 
     def words(self, name: str) -> list[str]:
-        """The cells of a column as words, blanks around them as they stand."""
+        """The cells of a column as strings, with surrounding blanks."""
         return [text(cell) for cell in self.column(name)]
 
     def records(self) -> Iterator[dict[str, Any]]:
@@ -92,8 +92,8 @@ class Table:
         """A problem for each key that several rows have; empty keys are left out.
 
         Args:
-            what: the keys are, as in `ImageID`.
-            keys: one for each row.
+            what: name of the key, such as `ImageID`.
+            keys: key of each row.
         """
         rows: dict[str, list[int]] = {}
         for number, key in enumerate(keys):
@@ -110,11 +110,11 @@ class Table:
         ]
 
     def filled(self, column: str, cells: Sequence[str]) -> str:
-        """The text of a CSV file with one column's cells put in place of its own; every other byte as it stands.
+        """The CSV file's text with the cells of one column replaced; every other byte is unchanged.
 
         Args:
-            column: whose cells change.
-            cells: one word for each row.
+            column: column to replace.
+            cells: new cell of each row.
         """
         place = self._places[self.columns.index(column)]
         parts = list(self._raw)

@@ -1,1 +1,1 @@
-"""Runs put together: scored out of fold with intervals over people, saved, chosen, held against each other."""
+"""Ensembles of runs: scored out of fold with intervals over people, saved, chosen, compared."""

@@ -33,7 +33,7 @@ from orchestrator.ensembling.out_of_fold import Evaluation, OutOfFold, added_by,
 __all__ = ["Built", "Scored", "build_ensemble"]
 
 SURE = 0.8
-"""What a label without probabilities gives to its class where the members' own sureness is not known (`--no-score`)."""
+"""Probability given to the class of a bare label if the members' mean confidence is unknown (`--no-score`)."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,10 @@ class Scored:
     """What runs and tables answered out of fold, combined and scored.
 
     Attributes:
-        combiner: with what it learnt.
-        evaluation: scores per task and of the label.
-        found: the answers.
-        combined: what became of them.
+        combiner: the fitted combiner.
+        evaluation: task, or `label` -> its scores.
+        found: the out-of-fold answers.
+        combined: these answers, combined.
         disagreements: photos on which soft and hard votes differ, with both answers.
     """
 
@@ -60,7 +60,7 @@ class Built:
     """A saved ensemble.
 
     Attributes:
-        record: as it was saved.
+        record: its saved record.
         scored: its scores; None without out-of-fold answers.
     """
 
@@ -83,7 +83,7 @@ def build_ensemble(
         strategy: `soft` or `hard`.
         runs: task -> its runs; `joint` -> runs that answer for all tasks.
         scored: False builds an ensemble for prediction only; runs of several plans or data sets need that.
-        external: tables from elsewhere, each with one run's weight. They are scored where they say whose member answered.
+        external: external tables, each with the weight of one run; scored where they name the fold that answered.
 
     Raises:
         ConfigError: the strategy is unknown.
@@ -128,7 +128,7 @@ def _record(
     scores: Scored | None,
     why_none: str,
 ) -> EnsembleRecord:
-    """The record, which has its place and its files when it is saved."""
+    """The record; its folder, id and files are set when it is saved."""
     record = EnsembleRecord(
         Path(), "", combiner.as_dict(), now(), tuple(members), tuple(sources), why_no_score=why_none
     )
@@ -167,7 +167,7 @@ def _save(workspace: Workspace, record: EnsembleRecord, frames: Mapping[str, pd.
 
 
 def _members(workspace: Workspace, runs: Mapping[str, Sequence[RunRecord]]) -> list[EnsembleMember]:
-    """What the ensemble remembers of each member: where it is, the hash of its weights, and a digest of what it computes."""
+    """The record of each member: its folder, the hash of its weights, and a digest of what it computes."""
     members = []
     for task in runs:
         for run in runs[task]:
@@ -179,7 +179,7 @@ def _members(workspace: Workspace, runs: Mapping[str, Sequence[RunRecord]]) -> l
 
 
 def _sources(external: Sequence[ExternalTable], found: OutOfFold | None) -> list[ExternalSource]:
-    """What the ensemble remembers of each table, and for how many held-out photos it answers."""
+    """The record of each external table, with the number of held-out photos that it answers."""
     sources = []
     paths = None if found is None else list(found.photos["path"])
     for number, table in enumerate(external, start=1):
@@ -194,7 +194,7 @@ def _unscorable(runs: Mapping[str, Sequence[RunRecord]]) -> str:
     """Why the runs have no out-of-fold score; empty when they have one.
 
     Raises:
-        PlanError: they would have one, but for being mixed.
+        PlanError: the runs mix fold plans or data sets.
     """
     way_out = "Choose runs of one plan with --members, or build it for prediction only with --no-score."
     without = [run.id for task in runs for run in runs[task] if run.plan is None]
@@ -216,7 +216,7 @@ def _unscorable(runs: Mapping[str, Sequence[RunRecord]]) -> str:
 
 
 def _answers_of(scores: Scored) -> pd.DataFrame:
-    """Every photo's answer behind the scores."""
+    """The scored answers, one row per photo."""
     table = scores.found.photos.copy()
     for task in TASKS:
         decision = scores.combined.decisions[task]

@@ -1,6 +1,7 @@
-"""Which runs are taken, and what becomes current: by how much it is better or worse than what it replaces, and the way back.
+"""Choosing the runs of an ensemble, and setting the current run or ensemble.
 
-Nothing heavy is imported before two things are compared.
+Each change logs the gain over what it replaces, and the command that undoes it. Heavy imports wait for that
+comparison.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ def choose_runs(workspace: Workspace, choice: Sequence[str] = ()) -> dict[str, l
     """The runs of each specialist: those named, otherwise the current one.
 
     Args:
-        workspace: where to look.
-        choice: `TASK=RUN` or `TASK=RUN,RUN`; `joint=RUN` for networks that answer for all tasks, which take part only when named.
+        workspace: the workspace to search.
+        choice: `TASK=RUN` or `TASK=RUN,RUN`; `joint=RUN` for joint networks, which are used only when named.
 
     Raises:
-        ConfigError: a wrong task, or a run of another specialist.
-        WorkspaceError: a run that is not there, or is unfinished; all at once.
+        ConfigError: `choice` names a wrong task, or a run that is missing, unfinished or of another task; all at once.
+        WorkspaceError: a task has no current run.
     """
     problems: list[Problem] = []
     named: dict[str, list[RunRecord]] = {}
@@ -80,9 +81,9 @@ def _unfit(run: RunRecord, task: str) -> str:
 
 
 def make_current(workspace: Workspace, run: RunRecord) -> None:
-    """Offers a run that was just completed as its specialist's current one.
+    """Makes a newly completed run its specialist's current one, unless the current one covers more.
 
-    One without a score, or of only some folds, does not take the place of one that has more: it could not be held against it.
+    A run without a score, or of only some folds, does not replace one that has more: the two could not be compared.
     """
     before = _standing(workspace, run)
     if before is None or before.id == run.id:
@@ -93,27 +94,27 @@ def make_current(workspace: Workspace, run: RunRecord) -> None:
     use = orch("runs", "use", run.id, workspace=workspace.root)
     if run.plan is None and before.plan is not None:
         log.info(
-            f"{run.id} has no score (it holds nobody out): {before.id} stays the current {run.task} run. `{use}` makes it that."
+            f"{run.id} has no score (it holds nobody out): {before.id} stays the current {run.task} run. `{use}` replaces it."
         )
     elif run.partial and not _covers(run, before):
-        log.info(f"{run.id} covers {run.covers}: {before.id} stays the current {run.task} run. `{use}` makes it that.")
+        log.info(f"{run.id} covers {run.covers}: {before.id} stays the current {run.task} run. `{use}` replaces it.")
     else:
         use_run(workspace, run, before)
 
 
 def _covers(run: RunRecord, other: RunRecord) -> bool:
-    """Whether a run holds out everybody whom another one does."""
+    """Whether a run holds out everybody whom another run holds out."""
     plan, its = run.plan or {}, other.plan or {}
     return plan.get("digest") == its.get("digest") and set(other.folds) <= set(run.folds)
 
 
 def use_run(workspace: Workspace, run: RunRecord, before: RunRecord | None = None) -> None:
-    """Makes a run its specialist's current one, and says what that changes.
+    """Makes a run its specialist's current one, and logs the gain over the previous one.
 
     Args:
-        workspace: of both.
-        run: complete.
-        before: the current one, where the caller has read it.
+        workspace: the workspace of both runs.
+        run: a complete run.
+        before: the current run, if the caller has read it already.
     """
     before = before or _standing(workspace, run)
     workspace.set_current(run.task, run.id)
@@ -128,17 +129,17 @@ def use_run(workspace: Workspace, run: RunRecord, before: RunRecord | None = Non
 
 
 def make_ensemble_current(workspace: Workspace, name: str) -> None:
-    """Offers a new ensemble as the current one; one without a score does not take the place of one that has one."""
+    """Makes a new ensemble the current one, unless it has no score and the current one has."""
     before, record = _standing_ensemble(workspace), workspace.ensemble(name)
     if before is not None and before.evaluation is not None and record.evaluation is None:
         use = orch("ensembles", "use", name, workspace=workspace.root)
-        log.info(f"{name} has no score: {before.id} stays the current ensemble. `{use}` makes it that.")
+        log.info(f"{name} has no score: {before.id} stays the current ensemble. `{use}` replaces it.")
         return
     _set_ensemble(workspace, before, record)
 
 
 def use_ensemble(workspace: Workspace, name: str) -> None:
-    """Makes an ensemble the current one, and says what that changes.
+    """Makes an ensemble the current one, and logs the gain over the previous one.
 
     Raises:
         WorkspaceError: there is none of that name, its record is damaged, or a member is not there.

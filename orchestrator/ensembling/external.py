@@ -1,7 +1,7 @@
-"""Answers from elsewhere that join a vote: tables of probabilities, and old submissions.
+"""External tables that join a vote: tables of probabilities, and old submissions.
 
-A table answers for the photos that it names, found by their path, or by their file's name where that is unlike any other of the
-table's; for other photos it abstains. Its weight in a vote is that of one run.
+A table answers the photos that it names, matched by path, or by an end of the path that only one of its rows has; for
+other photos it abstains. Its weight in a vote is that of one run.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ KEYS = ("path", "ImageID")
 ANSWER = "ans"
 FOLD = "fold"
 TOLERANCE = 0.01
-"""How far a row's sum may lie from 1: tables are written with few digits."""
+"""Largest allowed difference of a row's sum from 1: tables hold few digits."""
 
 
 @dataclass(frozen=True, eq=False)
 class ExternalTable:
-    """Probabilities from elsewhere.
+    """Answers of an external table.
 
     Attributes:
         name: the file's name.
-        keys: of the photos, in order.
+        keys: path or ImageID of each photo, in row order.
         by_task: task -> probabilities (N, C), float32; rows of zeros abstain. Tasks that the table does not answer for are left
             out.
         folds: the fold whose member answered for each photo, shape (N,), -1 where the table does not say; None without such a
@@ -67,10 +67,10 @@ class ExternalTable:
     def rows(self, paths: Sequence[str]) -> NDArray[np.int64]:
         """The row of each photo, shape (n,); -1 where the table has none.
 
-        A photo is known by its path, or where one of path and key ends as the other one reads: an ImageID is the end of a path.
-        Equal names are not enough, for people's folders hold files of the same names.
+        A key matches a path if the two are equal or one ends with the other: an ImageID is the end of a path. An equal
+        file name alone is not enough, because the folders of different people hold files of the same names.
         """
-        paths = list(map(composed, paths))  # as keys are
+        paths = list(map(composed, paths))  # spelled as the keys are
         if not self._rows:
             ends = [(end, row) for row, key in enumerate(self.keys) for end in _ends(key)[1:] if "/" in end]
             times = Counter(end for end, _ in ends)
@@ -85,11 +85,11 @@ class ExternalTable:
         for path, row in zip(paths, rows.tolist(), strict=True):
             told.setdefault(row, set()).add(path)
         several = [row for row, meant in told.items() if len(meant) > 1]
-        return np.where(np.isin(rows, several), -1, rows)  # a name that several photos have means none of them
+        return np.where(np.isin(rows, several), -1, rows)  # a row that matches several photos matches none
 
     @property
     def photos(self) -> int:
-        """How many photos it answers for, in one task at least."""
+        """Number of photos that it answers in at least one task."""
         return int(self._answered().sum())
 
     def _answered(self) -> NDArray[np.bool_]:
@@ -99,13 +99,13 @@ class ExternalTable:
         return answered
 
     def matched(self, paths: Sequence[str]) -> int:
-        """How many of some photos it answers for, in one task at least."""
+        """Number of `paths` that it answers in at least one task."""
         rows = self.rows(paths)
         return int(self._answered()[rows[rows >= 0]].sum())
 
     @property
     def digest(self) -> str:
-        """sha256 (hex) of what it says of whom: equal for the same answers in another file, order or way of writing."""
+        """sha256 (hex) of keys, answers and folds, whatever the file, row order and number format."""
         order = sorted(range(len(self.keys)), key=self.keys.__getitem__)
         found = hashlib.sha256("\n".join(self.keys[row] for row in order).encode("utf-8", "surrogatepass"))
         for task in sorted(self.by_task):
@@ -118,8 +118,8 @@ class ExternalTable:
         """Its answers for photos, one voter for each of its tasks, which abstains where the table has no answer.
 
         Args:
-            rows: of the photos, shape (n,), as `rows` gives them.
-            weights: task -> how much it counts; None: 1.
+            rows: the row of each photo, shape (n,), as `rows` returns them.
+            weights: task -> voter weight; None: 1.
         """
         voters, arrays = [], []
         for task, own in self.by_task.items():
@@ -130,12 +130,12 @@ class ExternalTable:
         return Answers(CLASS_COUNTS, len(rows), tuple(voters), tuple(arrays))
 
     def softened(self, sureness: Mapping[str, float]) -> ExternalTable:
-        """Labels alone, as probabilities: each speaks as surely as others do on the average.
+        """Turns bare labels into probabilities, as confident as the members are on average.
 
-        A label taken for certain would outvote any number of members that weigh as much as one run together.
+        A certain label would outvote any number of members whose total weight is that of one run.
 
         Args:
-            sureness: task -> what the label's class gets, above 1 / C; the other classes share the rest.
+            sureness: task -> probability of the label's class, above 1 / C; the other classes share the rest.
         """
         by_task = dict(self.by_task)
         for task, answers in self.by_task.items():
@@ -146,7 +146,7 @@ class ExternalTable:
         return replace(self, by_task=by_task)
 
     def frame(self) -> pd.DataFrame:
-        """As a table that `read_external` reads back to the same numbers."""
+        """A table that `read_external` reads back to the same numbers."""
         table: dict[str, Any] = {"path": list(self.keys)}
         for task, answers in self.by_task.items():
             table |= dict(zip(columns_of(task), answers.T, strict=True))
@@ -156,7 +156,7 @@ class ExternalTable:
 
 
 def _ends(path: str) -> list[str]:
-    """A path, and what is left of it without its first folders: `a/b/c`, `b/c`, `c`."""
+    """A path, and its ends without the first folders: `a/b/c`, `b/c`, `c`."""
     parts = PurePosixPath(path).parts
     return [path, *("/".join(parts[start:]) for start in range(1, len(parts)))]
 
@@ -170,7 +170,7 @@ def read_external(path: Path) -> ExternalTable:
     answered.
 
     Raises:
-        DataError: no such file, no such columns, photos that stand twice, and numbers that are no probabilities; all at once.
+        DataError: missing file or columns, repeated photos, numbers that are not probabilities; all at once.
     """
     table = read_table(path)
     problems: list[Problem] = []
@@ -195,13 +195,12 @@ def read_external(path: Path) -> ExternalTable:
     if len(table) and not problems and not any(answers.any() for answers in by_task.values()):
         problems.append(Problem(str(path), "answers for no photo: every cell of its answers is empty."))
     if problems:
-        raise DataError(f"{path}: {counted(len(problems), 'problem')} in a table that shall join the vote:", problems)
+        raise DataError(f"{path}: {counted(len(problems), 'problem')} in this external table:", problems)
     return ExternalTable(path.name, tuple(keys), by_task, folds, from_root(path))
 
 
 def each_once(tables: Sequence[ExternalTable]) -> tuple[list[ExternalTable], list[str]]:
-    """Tables whose contents differ, each by a name of its own, and notes on those left out because another one says the same of
-    the same photos."""
+    """The tables without duplicates, each with a unique name, and a note on each duplicate that was left out."""
     kept: dict[str, ExternalTable] = {}
     notes, times = [], Counter[str]()
     for table in tables:
@@ -223,14 +222,14 @@ def _fold(table: Table, row: int, word: str, problems: list[Problem]) -> int:
     whole = word.removesuffix(".0")
     if whole.isascii() and whole.isdigit():
         return int(whole)
-    if whole == "-1":  # as `ExternalTable.frame` writes what is unknown
+    if whole == "-1":  # how `ExternalTable.frame` writes an unknown fold
         return -1
     problems.append(Problem(table.where(row), f"fold is '{word}'; allowed: 0, 1, ... or nothing."))
     return -1
 
 
 def _answers(table: Table, problems: list[Problem]) -> dict[str, NDArray[np.float32]]:
-    """Task -> probabilities of every row, whichever way the table writes them."""
+    """Task -> probabilities of every row, from any supported set of columns."""
     found: dict[str, NDArray[np.float32]] = {}
     path = table.path
     for task in TASKS:

@@ -1,4 +1,4 @@
-"""Two runs, or two ensembles, over the same people: how much better the one is than the other."""
+"""The gain of one run or ensemble over another on the same people."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["Gain", "ensemble_gain", "held_out_of", "paired_gain"]
 
 
 def held_out_of(workspace: Workspace, run: RunRecord) -> HeldOut:
-    """A run's held-out answers: the files that were written, every row checked against its plan; sorted by path.
+    """A run's held-out answers, sorted by path; file hashes, and every row's fold, are checked.
 
     Raises:
         ConfigError: the run holds nobody out, or is unfinished.
@@ -41,14 +41,14 @@ def held_out_of(workspace: Workspace, run: RunRecord) -> HeldOut:
 
 @dataclass(frozen=True)
 class Gain:
-    """How much better one thing is than another over the same people.
+    """The gain of one run or ensemble over another on the same people.
 
     Attributes:
-        macro_f1: of the other less that of the first.
-        interval: of it, 95 %, over people.
-        people: that both judged out of fold.
-        before: macro F1 of the first on them.
-        after: macro F1 of the other on them.
+        macro_f1: macro F1 of the second minus that of the first.
+        interval: its 95 % interval over people.
+        people: number of people whom both judged out of fold.
+        before: macro F1 of the first on these people.
+        after: macro F1 of the second on these people.
     """
 
     macro_f1: float
@@ -67,7 +67,7 @@ class Gain:
 
 
 def paired_gain(workspace: Workspace, before: RunRecord, after: RunRecord) -> Gain | str:
-    """How much better a run is than another on the photos that both held out with the same truth; or why nobody can say."""
+    """Gain of one run over another on the photos that both held out with the same truth; or why there is none."""
     tables = []
     for run in (before, after):
         try:
@@ -80,7 +80,7 @@ def paired_gain(workspace: Workspace, before: RunRecord, after: RunRecord) -> Ga
 
 
 def ensemble_gain(workspace: Workspace, before: EnsembleRecord, after: EnsembleRecord) -> Gain | str:
-    """How much better an ensemble's labels are than another's for the same photos; or why nobody can say."""
+    """Gain of one ensemble's labels over another's for the same photos; or why there is none."""
     tables = []
     for record in (before, after):
         if record.evaluation is None:
@@ -98,7 +98,7 @@ def ensemble_gain(workspace: Workspace, before: EnsembleRecord, after: EnsembleR
 
 
 def _gain(before: pd.DataFrame, after: pd.DataFrame, classes: int) -> Gain | None:
-    """Of tables with the columns path, person, truth and answer, over the photos in which the first three agree."""
+    """Gain between tables with columns path, person, truth, answer, over the photos equal in the first three."""
     columns = ["path", "person", "truth"]
     same = before[[*columns, "answer"]].merge(after[[*columns, "answer"]], on=columns, suffixes=("_before", "_after"))
     if same.empty:

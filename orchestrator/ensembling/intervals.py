@@ -1,4 +1,4 @@
-"""How far a score would move with other people: a bootstrap that draws people, never photos.
+"""Confidence intervals of scores: a bootstrap that draws people, never photos.
 
 The photos of a person are not independent; an interval over photos would be far too narrow. Percentile bootstrap (Efron
 1979) with people as clusters.
@@ -23,7 +23,7 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Interval:
-    """Where 95 % of the draws lie; scores on the scale 0..1."""
+    """The middle 95 % of the draws; scores on the scale 0..1."""
 
     low: float
     high: float
@@ -41,11 +41,11 @@ def intervals(
 
     Args:
         persons: the person of each photo, shape (N,).
-        truth: codes, shape (N,).
-        predicted: codes, shape (N,).
-        classes: C.
-        draws: of P people with replacement.
-        seed: of the draws.
+        truth: true class codes, shape (N,).
+        predicted: predicted class codes, shape (N,).
+        classes: number of classes, C.
+        draws: number of draws, each of P people with replacement.
+        seed: seed of the draws.
 
     Returns:
         `accuracy` and `macro_f1`.
@@ -66,17 +66,17 @@ def difference(
 ) -> tuple[float, Interval]:
     """How much macro F1 the second answers gain over the first for the same photos, with its 95 % interval.
 
-    Both are scored on the same draws of people, so what makes a draw hard cancels: the interval is far narrower than those of the
-    two scores. One that holds 0 says that other people could have turned the difference around.
+    Both are scored on the same draws of people, so the difficulty of a draw cancels out: the interval is far narrower
+    than those of the two scores. If it contains 0, other people could have reversed the difference.
 
     Args:
         persons: the person of each photo, shape (N,).
-        truth: codes, shape (N,).
-        before: codes, shape (N,).
-        after: codes, shape (N,).
-        classes: C.
-        draws: of P people with replacement.
-        seed: of the draws.
+        truth: true class codes, shape (N,).
+        before: class codes of the first answers, shape (N,).
+        after: class codes of the second answers, shape (N,).
+        classes: number of classes, C.
+        draws: number of draws, each of P people with replacement.
+        seed: seed of the draws.
     """
     one, other = (_macro_f1(_drawn_counts(persons, truth, codes, classes, draws, seed)) for codes in (before, after))
     return macro_f1(truth, after, classes) - macro_f1(truth, before, classes), _middle(other - one)
@@ -85,14 +85,14 @@ def difference(
 def mean_difference(
     persons: pd.Series[str], before: NDArray[Any], after: NDArray[Any], draws: int = DRAWS, seed: int = 0
 ) -> tuple[float, Interval]:
-    """How much the mean of a number of each photo grows from the first answers to the second, with its 95 % interval.
+    """Increase of the mean of a per-photo value from the first answers to the second, with its 95 % interval.
 
     Args:
         persons: the person of each photo, shape (N,).
-        before: the numbers, shape (N,).
-        after: the numbers, shape (N,).
-        draws: of P people with replacement.
-        seed: of the draws.
+        before: values of the first answers, shape (N,).
+        after: values of the second answers, shape (N,).
+        draws: number of draws, each of P people with replacement.
+        seed: seed of the draws.
     """
     codes, people = pd.factorize(persons)
     sums = np.bincount(codes, after - before, len(people))
@@ -121,6 +121,6 @@ def _macro_f1(counts: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _middle(values: NDArray[np.float64]) -> Interval:
-    """Where the middle 95 % lie."""
+    """The interval of the middle 95 % of values."""
     tails = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
     return Interval(*(float(edge) for edge in np.quantile(values, tails)))

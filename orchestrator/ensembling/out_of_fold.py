@@ -1,7 +1,7 @@
 """Out-of-fold evaluation: every photo judged by the members that did not see its person, and by them alone.
 
-Runs' held-out answers are joined here, photo by photo, and answers from elsewhere beside them where these can be out of fold; a
-table that judges people whom its models may have seen raises an error instead of a score.
+Runs' held-out answers are joined here photo by photo, with external tables where these are out of fold. A table that
+judges people whom its models may have seen raises an error.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class OutOfFold:
 
     @property
     def sureness(self) -> dict[str, float]:
-        """Task -> what its voters give to the class of their choice, on the average over held-out photos."""
+        """Task -> mean probability of the class that a voter chooses, over its voters and the held-out photos."""
         return {
             task: float(np.mean([own.max(axis=1) for own in self.answers.of(task).probabilities])) for task in TASKS
         }
@@ -77,7 +77,7 @@ def join(held_out: Mapping[str, HeldOut]) -> OutOfFold:
     """Several runs' answers, photo by photo.
 
     Args:
-        held_out: run -> its held-out answers; runs of every task among them, or joint ones.
+        held_out: run -> its held-out answers; the runs cover every task, or are joint ones.
 
     Raises:
         PlanError: the runs do not cover the same photos.
@@ -110,15 +110,15 @@ def join(held_out: Mapping[str, HeldOut]) -> OutOfFold:
 
 
 def with_external(found: OutOfFold, tables: Sequence[ExternalTable], plan: FoldPlan) -> OutOfFold:
-    """The runs' answers with those of external tables beside them, where these can be out of fold.
+    """Adds the answers of external tables to the runs', where these are out of fold.
 
     Args:
-        found: the runs'.
-        tables: photos that a table does not name are none of its business.
-        plan: of the runs.
+        found: the runs' answers.
+        tables: external tables; each abstains for photos that it does not name.
+        plan: the runs' fold plan.
 
     Raises:
-        LeakError: a table answers for training photos without saying which fold's member did, or by one that has seen them.
+        LeakError: a table answers training photos without naming the member's fold, or by a member that has seen them.
     """
     paths = list(found.photos["path"])
     rows_of = [table.rows(paths) for table in tables]
@@ -129,7 +129,7 @@ def with_external(found: OutOfFold, tables: Sequence[ExternalTable], plan: FoldP
     ]
     if problems:
         raise LeakError(
-            "answers from elsewhere would make the score too good: their models may have seen the photos.", problems
+            "external tables would make the score too good: their models may have seen the photos.", problems
         )
     answers = found.answers
     for table, rows in zip(tables, rows_of, strict=True):
@@ -139,7 +139,7 @@ def with_external(found: OutOfFold, tables: Sequence[ExternalTable], plan: FoldP
 
 
 def _leaks(table: ExternalTable, rows: NDArray[np.int64], photos: pd.DataFrame, plan: FoldPlan) -> list[Problem]:
-    """Why a table's answers for held-out photos may be answers of networks that have seen these people."""
+    """Problems of a table whose networks may have seen the held-out people that it answers for."""
     paths, held = photos["path"], photos["fold"].to_numpy()
     there = np.flatnonzero(rows >= 0)
     if not len(there):
@@ -174,9 +174,9 @@ def evaluate(found: OutOfFold, combiner: Combiner) -> tuple[dict[str, Evaluation
 
 
 def added_by(found: OutOfFold, combiner: Combiner) -> dict[str, tuple[float, Interval]]:
-    """What each run or table adds: 18-way macro F1 of all less that of all others, with its 95 % interval.
+    """What each run or table adds: 18-way macro F1 of all minus that without it, with its 95 % interval.
 
-    A weak voter drags a vote down; this is where it shows. Those without whom a task would have no answer are left out.
+    A negative value reveals a voter that hurts. The only voter of a task is left out.
     """
     answers, truth = found.answers, found.label
     spare = [
@@ -194,8 +194,8 @@ def added_by(found: OutOfFold, combiner: Combiner) -> dict[str, tuple[float, Int
 
 
 def singles(found: OutOfFold) -> dict[str, list[dict[str, Any]]]:
-    """Task -> each run alone and each of its members alone, on the photos that it held out; each external table alone, on those
-    that it answers for."""
+    """Task -> scores of each run and each of its members alone, on the photos that it held out, and of each external
+    table alone, on the photos that it answers."""
     folds = found.photos["fold"].to_numpy()
     scores: dict[str, list[dict[str, Any]]] = {}
     for task in TASKS:

@@ -1,1 +1,1 @@
-"""Where members are trained: in this process and others of this machine, later on a cluster's."""
+"""Where members are trained: in this and other processes of this machine, later on a cluster."""

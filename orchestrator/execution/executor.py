@@ -1,4 +1,4 @@
-"""What trains members: a list of jobs in, a stream of events and a result for each out."""
+"""The executor's interface: takes a list of jobs, sends events, and returns a result for each job."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class JobResult:
     Attributes:
         number: the job's position in the list.
         outcome: `done` when the member is complete.
-        why: a sentence where it is not.
+        why: the reason if it is not.
     """
 
     number: int
@@ -28,24 +28,24 @@ class JobResult:
 
 
 class Executor(Protocol):
-    """Trains members somewhere. A job carries all that it needs, paths among them, and how it may be asked to stop."""
+    """Trains members somewhere. A job carries everything that it needs, including paths and stop requests."""
 
     def places(self, jobs: int, device: str, threads: int = 0) -> tuple[int, int]:
-        """How many of some jobs run at once, and the CPU threads for each.
+        """The number of jobs that run at once, and the CPU threads of each.
 
         Args:
-            jobs: how many there are in all.
-            device: that each is trained on.
-            threads: of each, where they are settled; 0 chooses.
+            jobs: total number of jobs.
+            device: device of every job.
+            threads: fixed number of threads per job; 0: automatic.
         """
 
     def run(self, jobs: Sequence[MemberJob], at_once: int, listen: Listener) -> list[JobResult]:
-        """Trains members, several at once; one that fails never sinks the others.
+        """Trains members, several at once; one that fails never stops the others.
 
         Args:
-            jobs: what to train.
-            at_once: how many at once.
-            listen: told of epochs, and of each member's end after its last epoch.
+            jobs: the members to train.
+            at_once: number of jobs at once.
+            listen: receives an event for each epoch and, after a member's last epoch, for its end.
 
         Returns:
             One result per job, in order.

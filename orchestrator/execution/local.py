@@ -1,4 +1,4 @@
-"""Members trained on this machine: joblib workers, threads shared out, one GPU a job, and no failure that sinks the others."""
+"""Trains members on this machine: joblib workers share the threads, one GPU per job; no failure stops the others."""
 
 from __future__ import annotations
 
@@ -42,24 +42,24 @@ class LocalExecutor:
     """Trains members in this process, or in others of this machine.
 
     Attributes:
-        jobs: at once; 0 chooses.
+        jobs: number of jobs at once; 0: automatic.
     """
 
     jobs: int = 0
 
     def places(self, jobs: int, device: str, threads: int = 0) -> tuple[int, int]:
-        """How many of some jobs run at once, and the CPU threads for each.
+        """The number of jobs that run at once, and the CPU threads of each.
 
-        One thread a job beats several threads on one: two jobs with one thread each train 1.4 times as many photos a second
-        as one job with two (EfficientNet-Lite0 at 128 x 96 on 2 cores: 97 against 70 photos/s).
+        Several jobs of one thread beat one job of several threads: two jobs with one thread each train 1.4 times as
+        many photos a second as one job with two (EfficientNet-Lite0 at 128 x 96 on 2 cores: 97 against 70 photos/s).
 
         Args:
-            jobs: how many there are in all.
-            device: on a GPU the choice is one job per GPU.
-            threads: of each, where they are settled: no more jobs are then chosen than there are cores for. 0 chooses.
+            jobs: total number of jobs.
+            device: device of every job; on GPUs, automatic means one job per GPU.
+            threads: fixed number of threads per job, which limits the automatic choice to the cores; 0: automatic.
 
         Raises:
-            ConfigError: a negative number was asked for, or several where processes cannot work together.
+            ConfigError: a negative number of jobs, or several where processes cannot work together.
         """
         check_jobs(self.jobs)
         available = cores()
@@ -74,13 +74,13 @@ class LocalExecutor:
     def run(self, jobs: Sequence[MemberJob], at_once: int, listen: Listener) -> list[JobResult]:
         """Trains members, several at once.
 
-        A job that raises is reported and the others go on. A worker that dies (killed for its memory, say) takes its pool
-        along; the unfinished jobs are then run again one by one, so only the one that dies alone is a failure.
+        A job that raises is reported and the others continue. A worker that dies (for example, killed for its memory)
+        breaks its pool; the unfinished jobs are then rerun one by one, so that only a job that dies alone has failed.
 
         Args:
-            jobs: what to train.
-            at_once: how many at once; 1 trains in this process.
-            listen: told of epochs, and of each member's end after its last epoch.
+            jobs: the members to train.
+            at_once: number of jobs at once; 1 trains in this process.
+            listen: receives an event for each epoch and, after a member's last epoch, for its end.
 
         Returns:
             One result per job, in order.
@@ -99,7 +99,7 @@ class LocalExecutor:
 
 
 def _results(jobs: Sequence[MemberJob], at_once: int, ended: dict[int, JobResult]) -> Iterator[JobResult]:
-    """The results as they come; `ended` holds those that have been taken."""
+    """Yields results as they arrive; the caller puts each into `ended`, by job number."""
     if at_once == 1:
         yield from (_run(number, job) for number, job in enumerate(jobs))
         return
@@ -114,7 +114,7 @@ def _results(jobs: Sequence[MemberJob], at_once: int, ended: dict[int, JobResult
                 yield from _pool(2, [(number, job)])  # 1 would train in this process
             except BrokenProcessPool:
                 reason = (
-                    f"{job.task} fold {job.fold}: its process was killed, most likely for want of memory. Lower "
+                    f"{job.task} fold {job.fold}: its process was killed, most likely because memory ran out. Lower "
                     f"--set {job.task}.batch_size={max(2, job.recipe.batch_size // 2)} (now {job.recipe.batch_size}) "
                     "or --jobs."
                 )
@@ -123,7 +123,7 @@ def _results(jobs: Sequence[MemberJob], at_once: int, ended: dict[int, JobResult
 
 def _pool(at_once: int, jobs: Sequence[tuple[int, MemberJob]]) -> Iterator[JobResult]:
     with joblib.parallel_config(backend="loky", inner_max_num_threads=jobs[0][1].threads), warnings.catch_warnings():
-        # loky replaces a worker whose memory grew by 300 MB, as any that has trained has: nothing is lost, nothing is to be done.
+        # loky replaces a worker whose memory grew by 300 MB, as training always does: harmless.
         warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given to the executor")
         parallel = joblib.Parallel(
             n_jobs=at_once,
@@ -136,7 +136,7 @@ def _pool(at_once: int, jobs: Sequence[tuple[int, MemberJob]]) -> Iterator[JobRe
 
 
 def _run(number: int, job: MemberJob) -> JobResult:
-    """Trains one member and turns what goes wrong into a sentence; runs in a worker."""
+    """Trains one member, and turns any error into a message; runs in a worker."""
     if any(isinstance(reason, WhileParentLives) for reason in job.cancel):
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the command, which ends its workers
     failure = job.folder / FAILURE
@@ -153,10 +153,10 @@ def _run(number: int, job: MemberJob) -> JobResult:
         return JobResult(number, "cancelled", "it was asked to stop; the same command goes on from there.")
     except OrchestratorError as error:
         sentence, detail = str(error), ""
-    except Exception as error:  # a fault of ours or of a library must not sink the other jobs either
+    except Exception as error:  # a bug here or in a library must not stop the other jobs either
         sentence = f"{job.task} fold {job.fold}: {type(error).__name__}: {error}"
         detail = traceback.format_exc()
-    with suppress(OSError, StoreError):  # a full disk, most likely, which the sentence tells already
+    with suppress(OSError, StoreError):  # most likely a full disk, which the message says already
         write_json(failure, {"reason": sentence, "traceback": detail})
     return JobResult(number, "failed", sentence)
 
@@ -166,8 +166,8 @@ def claim_gpu(folder: Path, device: str) -> Iterator[str]:
     """One GPU of several for one job: `cuda` becomes the first `cuda:N` that no other job holds.
 
     Args:
-        folder: for the locks.
-        device: as it was asked for.
+        folder: folder of the lock files.
+        device: the requested device.
     """
     count = gpu_count() if device == "cuda" else 0
     if count < 2:
@@ -189,11 +189,11 @@ def claim_gpu(folder: Path, device: str) -> Iterator[str]:
 
 
 class _Watcher:
-    """Tells a listener how members are getting on, by what they leave in their folders: the same for those of other processes.
+    """Sends members' progress to a listener, read from files in their folders, so that it works across processes.
 
     Args:
-        jobs: to watch.
-        listen: told.
+        jobs: the jobs to watch.
+        listen: receives the events.
     """
 
     def __init__(self, jobs: Sequence[MemberJob], listen: Listener) -> None:
@@ -211,7 +211,7 @@ class _Watcher:
         self._thread.join()
 
     def ended(self, result: JobResult) -> None:
-        """A job has ended: its last epochs are told, then its end."""
+        """Sends the last epochs of a job that has ended, then its end."""
         job = self._jobs[result.number]
         with self._lock:
             self._tell_epochs(result.number)
@@ -234,7 +234,7 @@ class _Watcher:
     def _tell_epochs(self, number: int) -> None:
         job = self._jobs[number]
         history = _history(job)
-        if len(history) < self._told[number]:  # its checkpoint was lost, or it keeps none: it began anew
+        if len(history) < self._told[number]:  # its checkpoint was lost, or it keeps none: it started over
             self._told[number] = 0
         for entry in history[self._told[number] :]:
             self._told[number] += 1
@@ -244,7 +244,7 @@ class _Watcher:
 def _history(job: MemberJob) -> History:
     try:
         return history_of(job.folder)
-    except DamagedError:  # told by whoever needs the card
+    except DamagedError:  # reported where the card is needed
         return []
 
 

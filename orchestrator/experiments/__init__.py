@@ -1,4 +1,4 @@
-"""Experiments: grids, searches, stages, views; runs held against each other; trackers told. All of it ends in runs on record.
+"""Experiments: grids, searches, stages, views, comparisons of runs, and trackers. All results are recorded runs.
 
-Nothing here trains by itself: `pipeline.train_runs` does.
+Training itself is done by `pipeline.training.train_runs`.
 """

@@ -1,4 +1,4 @@
-"""Runs of one specialist side by side: in what they differ, what that did per class, and whether it is more than noise."""
+"""Comparison of runs of one specialist: settings, scores per class, and whether the difference is noise."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from orchestrator.specialist import Specialist
 
 __all__ = ["Compared", "Comparison", "compare_runs", "mean_curve"]
 
-LEAST = 1e-7  # of a probability in a logarithm, as in the members' cards
+LEAST = 1e-7  # lower bound of probabilities in the log loss, as in the members' cards
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class Compared:
     Attributes:
         run: its record.
         scores: out of fold, on the photos that all runs of the comparison have held out.
-        log_loss: mean negative log of the true class's probability: what moves long before answers turn.
-        gain: of macro F1 over the first run, with its 95 % interval over people; None for the first.
-        growth: of the log loss, likewise; below 0 is better.
+        log_loss: mean negative log probability of the true class, which changes long before answers do.
+        gain: difference in macro F1 from the first run, with its 95 % interval over people; None for the first.
+        growth: difference in log loss from the first run, likewise; below 0 is better.
         curves: fold -> the history's entries.
     """
 
@@ -47,7 +47,7 @@ class Compared:
 
     @property
     def verdict(self) -> str:
-        """The difference from the first run in a word: `better`, `worse`, or `noise` where other people could turn it around."""
+        """The difference from the first run: `better`, `worse`, or `noise` if other people could reverse it."""
         if self.gain is None:
             return ""
         span = self.gain[1]
@@ -55,7 +55,7 @@ class Compared:
 
     @property
     def surer(self) -> str:
-        """The same of the log loss: whether the right classes got more probability."""
+        """The same for the log loss: whether the true classes got more probability."""
         if self.growth is None:
             return ""
         span = self.growth[1]
@@ -68,11 +68,11 @@ class Comparison:
 
     Attributes:
         classes: class names.
-        photos: held out by all.
-        people: likewise.
-        relabelled: photos held out by all whose person or true class the runs do not agree on; left out of everything else.
+        photos: number of photos held out by all runs.
+        people: number of people on these photos.
+        relabelled: number of further photos, left out because the runs disagree on their person or true class.
         differing: setting -> its value in each run, for settings that are not the same in all.
-        runs: in the order that was asked for.
+        runs: the runs, in the requested order.
     """
 
     classes: tuple[str, ...]
@@ -109,8 +109,8 @@ def compare_runs(workspace: Workspace, runs: Sequence[RunRecord], specialist: Sp
 
     Args:
         workspace: that holds them.
-        runs: two or more; the first is what the others are held against.
-        specialist: their task.
+        runs: two or more; the others are compared with the first.
+        specialist: their specialist.
 
     Raises:
         ConfigError: fewer than two runs, runs of several specialists, or runs that have held out no photo in common with
@@ -174,7 +174,7 @@ def _curves(run: RunRecord) -> dict[str, History]:
 
 
 def mean_curve(curves: dict[str, History], key: str) -> tuple[list[int], list[float]]:
-    """A history's number by epoch, the mean over folds that have it there."""
+    """The history value `key` by epoch, averaged over the folds that have it."""
     by_epoch: dict[int, list[float]] = {}
     for history in curves.values():
         for entry in history:

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_comparison", "draw_sweep"]
 
-STRONG = 8  # runs with a colour of their own; more would not be told apart
-ABREAST = 4  # panels of a search's picture in a row
-LONG = 42  # letters of what differs, beside a run's name
+STRONG = 8  # runs with their own colour; more could not be distinguished
+ABREAST = 4  # panels per row of a search's picture
+LONG = 42  # characters of the differing settings next to a run's name
 
 
 def draw_comparison(found: Comparison, path: Path) -> None:
@@ -56,7 +56,7 @@ def draw_comparison(found: Comparison, path: Path) -> None:
 
 
 def _draw_gains(axis: Any, found: Comparison) -> None:
-    """Gains over the first run; what an interval with 0 in it shows is grey."""
+    """Draws gains over the first run; gains whose interval contains 0 are grey."""
     names = []
     for place, compared in enumerate(reversed(found.runs)):
         number = found.runs.index(compared)
@@ -126,7 +126,7 @@ def draw_sweep(found: Sweep, path: Path) -> None:
 
 
 def _draw_setting(axis: Any, key: str, points: list[tuple[str | None, float]]) -> None:
-    """Scores by one setting: numbers on a scale, a logarithmic one over more than a factor of ten; words in columns."""
+    """Draws scores by one setting: numbers on a scale, logarithmic beyond a factor of ten; words as categories."""
     there = [(value, score) for value, score in points if value is not None]
     try:
         numbers = [float(value) for value, _ in there]

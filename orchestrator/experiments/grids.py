@@ -1,4 +1,4 @@
-"""A controlled experiment in one command: every combination of some settings, trained in one queue, all of it on record."""
+"""Grids: one recorded run for every combination of some settings, all trained in one queue."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ TAG = "grid"
 
 
 def train_grid(settings: Settings, specialist: Specialist, words: Sequence[str], listen: Listener) -> Report:
-    """Trains one specialist by every combination of some settings; no run becomes the current one.
+    """Trains one specialist with every combination of some settings; no run becomes the current one.
 
     Args:
-        settings: what is asked for beside the grid.
-        specialist: which.
+        settings: everything except the grid.
+        specialist: the specialist to train.
         words: `KEY=A,B,...`, keys as in `--set` without the task.
-        listen: told how far it is.
+        listen: receives progress events.
 
     Returns:
         The report; its runs are in the order of the combinations.
@@ -52,17 +52,17 @@ def train_points(
     base: RunRecord | None = None,
     tags: Sequence[str] = (TAG,),
 ) -> Report:
-    """Trains one specialist by each of some groups of settings, all in one queue; no run becomes the current one.
+    """Trains one specialist with each of several groups of settings, in one queue; no run becomes the current one.
 
-    What a run has already is found; killed, the same call goes on where it stood.
+    Existing runs are reused; if killed, the same call resumes.
 
     Args:
-        settings: what is asked for beside the points.
-        specialist: which.
-        points: `KEY=VALUE` words of each, keys as in `--set` without the task.
-        listen: told how far it is.
-        base: the run whose recipe is taken where none is named; None: the current one.
-        tags: of the runs.
+        settings: everything except the points.
+        specialist: the specialist to train.
+        points: the `KEY=VALUE` words of each point, keys as in `--set` without the task.
+        listen: receives progress events.
+        base: the run whose recipe is used if none is named; None: the current run.
+        tags: tags for the runs.
 
     Raises:
         OrchestratorError: whatever is wrong with a point, all of them at once, before any training.

@@ -1,4 +1,4 @@
-"""The combinations of a grid: what is asked for, and whether each can be a recipe. No data is read, nothing heavy is imported."""
+"""The combinations of a grid, and whether each is a valid recipe. No data is read, nothing heavy is imported."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from orchestrator.specialist import Specialist
 
 __all__ = ["grid_points", "points_of", "settings_of"]
 
-MOST = 200  # runs a grid; more are a search (`orch sweep`)
+MOST = 200  # runs per grid; use a search for more (`orch sweep`)
 
 
 def points_of(words: Sequence[str]) -> list[list[str]]:
@@ -25,7 +25,7 @@ def points_of(words: Sequence[str]) -> list[list[str]]:
     Commas within brackets, braces or quotes belong to a value: `views=[],["flip"]` are two.
 
     Raises:
-        ConfigError: a word that is none, a key twice, or more combinations than a grid should have.
+        ConfigError: an invalid word, a repeated key, or more than `MOST` combinations.
     """
     wrong, axes = Mistakes(), {}
     for word in words:
@@ -47,7 +47,7 @@ def points_of(words: Sequence[str]) -> list[list[str]]:
 
 
 def _split(text: str) -> list[str]:
-    """A text at its commas, those within brackets and quotes aside."""
+    """Splits a text at its commas, except those within brackets or quotes."""
     parts, depth, quote = [""], 0, ""
     for letter in text:
         if quote:
@@ -66,10 +66,10 @@ def _split(text: str) -> list[str]:
 
 
 def grid_points(settings: Settings, specialist: Specialist, words: Sequence[str]) -> list[list[str]]:
-    """The combinations of `--grid`, as of `points_of`.
+    """The combinations of `--grid`, as in `points_of`.
 
     Raises:
-        ConfigError: they are none, or `--set` changes what they do.
+        ConfigError: an invalid grid, or one with a setting that `--set` changes too.
     """
     points, task = points_of(words), specialist.name
     own = {word.partition("=")[0].removeprefix(f"{task}.") for word in points[0]}
@@ -82,16 +82,16 @@ def grid_points(settings: Settings, specialist: Specialist, words: Sequence[str]
 def settings_of(
     settings: Settings, specialist: Specialist, points: Sequence[Sequence[str]], base: RunRecord | None
 ) -> list[Settings]:
-    """The settings of each point, those once that two points spell.
+    """The settings of each point, without duplicates.
 
     Args:
-        settings: what is asked for beside the points.
-        specialist: which.
-        points: `KEY=VALUE` words of each, keys as in `--set` without the task.
-        base: the run whose recipe is taken where none is named.
+        settings: everything except the points.
+        specialist: the specialist to train.
+        points: the `KEY=VALUE` words of each point, keys as in `--set` without the task.
+        base: the run whose recipe is used if none is named.
 
     Raises:
-        ConfigError: everything that no recipe can have.
+        ConfigError: every setting that a recipe cannot have.
     """
     task, found, seen = specialist.name, list[Settings](), set[str]()
     problems: dict[Problem, None] = {}  # each once, though it spoils many combinations

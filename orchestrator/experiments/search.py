@@ -1,7 +1,7 @@
-"""A search's memory and its sampler: Optuna behind one door, with an SQLite file that survives a kill at any moment.
+"""A search's storage and sampler: Optuna, with an SQLite file that survives a kill at any moment.
 
     sweeps/age-1a2b3c4d.db      the trials
-    sweeps/age-1a2b3c4d.json    its seal: sha256 of the file as the last command left it; away while one is at work
+    sweeps/age-1a2b3c4d.json    its seal: sha256 of the file after the last command; absent while one is running
 
 Every draw is seeded by the search's seed and the trial's number alone, so a search that was killed and run again draws what it
 would have drawn.
@@ -31,13 +31,13 @@ __all__ = ["COMPLETE", "FAILED", "PRUNED", "RUNNING", "Search", "Trial", "thresh
 
 RUNNING, COMPLETE, PRUNED, FAILED = "running", "complete", "pruned", "failed"
 
-NAME = "sweep"  # of the one study in a file
+NAME = "sweep"  # name of the only study in a file
 
 FIRST_SHARE = 0.2
-"""Of a training, before which nothing is pruned: warm-up says little."""
+"""Share of a training before which nothing is pruned: scores during warm-up say little."""
 
 FEWEST = 4
-"""Complete trials from which a threshold is drawn; the median of fewer is anybody's."""
+"""Complete trials needed for a threshold: the median of fewer means little."""
 
 STARTUP = 8
 """Trials drawn at random before the sampler learns from them."""
@@ -48,12 +48,12 @@ class Trial:
     """One point of the space that was or is tried.
 
     Attributes:
-        number: from 0.
-        changes: its `KEY=VALUE` words.
+        number: its number, from 0.
+        changes: the changed settings, `KEY=VALUE`.
         state: `running`, `complete`, `pruned` or `failed`.
         score: out-of-fold macro F1; None unless complete.
         run: the id of its run; None before it has one.
-        why: of what was pruned or failed.
+        why: the reason if it was pruned or failed.
         curve: (share of the training done, best macro F1 so far) of its first member.
     """
 
@@ -74,13 +74,13 @@ BEGIN_ANEW = "the same command begins the search anew; runs that are trained are
 class Search:
     """Trials of one space, on disk.
 
-    While it is at work its file changes; `close` seals it. A file without its seal is of a search that was killed, and SQLite's
-    own check has to do.
+    The file changes while the search runs; `close` seals it. A file without a seal is from a killed search, and only
+    SQLite's own check applies.
 
     Args:
-        file: the SQLite database; made when it is not there. Its name is the search's.
-        space: what is tried.
-        seed: of the draws.
+        file: the SQLite database, created if it is missing; its name is the search's.
+        space: the search space.
+        seed: seed of the draws.
 
     Raises:
         ConfigError: Optuna is not installed.
@@ -97,12 +97,12 @@ class Search:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         file.parent.mkdir(parents=True, exist_ok=True)
         self.lost = self._seal.exists() and not os.path.lexists(file)
-        """Whether there was a memory that is gone: the search begins anew."""
+        """Whether the database of an earlier command is missing: the search starts over."""
         if not self.lost:
             self._check()
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of Alembic's, about nothing that a user could do
+                warnings.simplefilter("ignore")  # Alembic's, about which a user can do nothing
                 # The path goes to SQLite as it is: in an URL, a ? or a % in a workspace's name would mean something else.
                 self._storage = optuna.storages.RDBStorage(
                     "sqlite:///search.db", engine_kwargs={"creator": lambda: sqlite3.connect(file, timeout=60)}
@@ -124,7 +124,7 @@ class Search:
             raise _broken(file, f"cannot be read as a search ({first_line(error)})") from None
 
     def _check(self) -> None:
-        """Holds the file to its seal; without one, to SQLite's own check."""
+        """Checks the file against its seal; without a seal, by SQLite's own check."""
         file = self._file
         if os.path.lexists(self._seal):
             again = f"`{set_aside(self._seal)}`, and the same command goes on with the search, if it is whole"
@@ -142,17 +142,17 @@ class Search:
                 raise _broken(file, f"damaged ({found})")
 
     def let_go(self) -> None:
-        """Lets go of the file and leaves it as it is; safe to repeat."""
+        """Closes the file without sealing it; safe to repeat."""
         if self._storage is not None:
             self._storage.remove_session()
             self._storage.engine.dispose()
 
     def close(self) -> None:
-        """Lets go of the file and seals it; safe to repeat."""
+        """Closes the file and seals it; safe to repeat."""
         self.let_go()
         with suppress(
             OSError, OrchestratorError
-        ):  # no room on the disk: as after a kill, SQLite's own check will have to do
+        ):  # no room on the disk: as after a kill, only SQLite's own check will apply
             write_sealed(self._seal, "search", self._file.stem, SEAL_FORMAT, {"sha256": sha256_of(self._file)})
 
     def _distribution(self, name: str) -> Any:
@@ -165,14 +165,14 @@ class Search:
 
     @property
     def trials(self) -> list[Trial]:
-        """All of them, by number."""
+        """All trials, by number."""
         return [self._trial(trial) for trial in self._study.get_trials(deepcopy=False)]
 
     def _trial(self, frozen: Any) -> Trial:
-        """A trial as it was written.
+        """A trial, checked against its digests.
 
         Raises:
-            DamagedError: it is not: a bit of the file has changed since.
+            DamagedError: the trial has changed since it was written.
         """
         states = {"RUNNING": RUNNING, "COMPLETE": COMPLETE, "PRUNED": PRUNED}
         notes = frozen.user_attrs
@@ -187,11 +187,10 @@ class Search:
         return trial
 
     def ask(self, count: int) -> list[Trial]:
-        """Draws a round of `count` trials, or goes on with the one that a killed command left running.
+        """Draws a round of `count` trials, or resumes the round that a killed command left running.
 
-        What a round draws does not depend on when it was killed: of that one the trials that have not ended are returned, and
-        those drawn that had not been drawn yet. The points of a space of choices alone are drawn without repeating one; there may
-        be fewer.
+        A round's draws do not depend on when it was killed: the rest of its trials is drawn, and those that have not
+        ended are returned. In a space of choices alone no point is drawn twice, so there may be fewer.
         """
         known = self._study.get_trials(deepcopy=False)
         notes = next(
@@ -227,11 +226,11 @@ class Search:
         return dict(memory.ask(self._axes).params)
 
     def note_run(self, number: int, run: str) -> None:
-        """Which run a trial is."""
+        """Records the run of a trial."""
         self._storage.set_trial_user_attr(self._id(number), "run", run)
 
     def tell(self, trial: Trial) -> None:
-        """Writes down how a trial ended."""
+        """Records how a trial ended."""
         states = self._optuna.trial.TrialState
         state = {COMPLETE: states.COMPLETE, PRUNED: states.PRUNED, FAILED: states.FAIL}[trial.state]
         place = self._id(trial.number)
@@ -247,7 +246,7 @@ class Search:
         return int(self._storage.get_trial_id_from_study_id_trial_number(study, number))
 
     def importance(self) -> dict[str, float]:
-        """How much of the difference between complete trials each axis explains, in shares; empty for too few trials.
+        """Axis -> share of the differences between complete trials that it explains; empty for too few trials.
 
         Optuna's PED-ANOVA (Watanabe et al. 2023, arXiv 2304.10255).
         """
@@ -264,7 +263,7 @@ class Search:
 
 
 def _drawn_digest(number: int, values: Mapping[str, Any], notes: Mapping[str, Any]) -> str:
-    """A digest of what a trial was drawn as. A killed search has no seal on its file: each trial answers for itself."""
+    """A digest of a drawn trial: the file of a killed search has no seal, so each trial has its own digests."""
     return digest_of([number, dict(values), notes.get("round"), notes.get("of")])
 
 
@@ -279,14 +278,14 @@ def _broken(file: Path, what: str) -> DamagedError:
 
 
 def thresholds_of(trials: Sequence[Trial], epochs: int, evaluate_every: int) -> dict[int, float]:
-    """After which epochs a new trial is pruned, and below which best score so far: the median of the complete ones there.
+    """Pruning thresholds of a new trial: the median of the complete trials' best scores up to the same point.
 
-    The median stopping rule (Golovin et al. 2017, "Google Vizier", section 3.2.2), by the share of the training done, so that
-    trials of few and of many epochs can be told apart by what they do and not by how long they take.
+    The median stopping rule (Golovin et al. 2017, "Google Vizier", section 3.2.2), by the share of the training done,
+    so that trials of few and of many epochs are compared by their scores and not by their length.
 
     Args:
-        trials: any; the complete ones count.
-        epochs: of the new trial.
+        trials: all trials; only complete ones count.
+        epochs: number of epochs of the new trial.
         evaluate_every: epochs between its scores.
 
     Returns:

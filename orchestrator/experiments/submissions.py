@@ -1,4 +1,4 @@
-"""Two submission files side by side: how many answers differ, and from which label to which. No numbers library is needed."""
+"""Two submission files side by side: how many answers differ, and from which label to which. NumPy is not needed."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def read_submission(path: Path) -> dict[str, int | None]:
     """A submission: ImageID -> label, in the file's order; None where the answer is empty (`orch predict --on-error mark`).
 
     Raises:
-        DataError: no such file, missing columns, ids that stand twice, or answers that are no labels; all at once.
+        DataError: missing file or columns, repeated ids, or answers that are not labels; all at once.
     """
     table = read_table(path)
     missing = [column for column in COLUMNS if column not in table]

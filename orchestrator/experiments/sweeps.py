@@ -1,9 +1,9 @@
 """A search for better settings of one specialist: trials drawn, trained as runs, pruned, all of it on record.
 
-    runs/sweeps/age-1a2b3c4d.db     the search's memory (`search`); the name is a digest of all that it is about
+    runs/sweeps/age-1a2b3c4d.db     the search's storage (`search`); its name is a digest of what defines the search
 
-Trials go in rounds of as many as train at once. What a round draws depends on the rounds before it and on nothing else, so a
-search that is killed goes on with the same trials.
+Trials run in rounds, as many as train at once. A round's draws depend only on the rounds before it, so a search that
+is killed resumes with the same trials.
 """
 
 from __future__ import annotations
@@ -43,24 +43,24 @@ log = logging.getLogger(__name__)
 
 TAG = "sweep"
 HOPELESS = 4
-"""Trials that fail before any was complete, after which a search stops: something is wrong with all of them."""
+"""A search stops if its first trials, this many, all fail: something is wrong with all of them."""
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """How a search stands.
+    """The state of a search.
 
     Attributes:
-        name: of its memory.
-        reference: the run of the recipe as it is, which trials are held against.
-        reference_score: its out-of-fold macro F1.
-        trials: all so far.
-        requested: how many trials there are to be.
+        name: its name, which is also that of its storage.
+        reference: the run of the recipe as it is, with which trials are compared.
+        reference_score: the reference's out-of-fold macro F1.
+        trials: all trials so far.
+        requested: requested number of trials.
         importance: axis -> share of the differences that it explains; empty for too few trials.
-        comparison: the best trial's run held against the reference; None where no trial is complete, where the best one is the
-            recipe as it is, or where its run was deleted.
-        seconds: wall-clock, of this search.
-        out_of_time: whether its minutes were over before all trials had ended.
+        comparison: the best trial's run compared with the reference; None if no trial is complete, if the best one is
+            the recipe as it is, or if its run was deleted.
+        seconds: wall-clock seconds of this command's search.
+        out_of_time: whether time ran out before all trials ended.
     """
 
     name: str
@@ -75,7 +75,7 @@ class Sweep:
 
     @property
     def ended(self) -> int:
-        """Trials that came to an end, good or bad."""
+        """Number of trials that ended: complete, pruned or failed."""
         return sum(trial.state in (COMPLETE, PRUNED, FAILED) for trial in self.trials)
 
     @property
@@ -98,7 +98,7 @@ class Sweep:
 
     @property
     def ranked(self) -> list[Trial]:
-        """Complete ones by their scores, then what was pruned, then what failed."""
+        """Complete trials by their scores, then pruned ones, then failed ones."""
         order = {COMPLETE: 0, PRUNED: 1, FAILED: 2}
         return sorted(self.trials, key=lambda trial: (order.get(trial.state, 3), -(trial.score or 0.0), trial.number))
 
@@ -133,23 +133,23 @@ def sweep(
     tags: Sequence[str] = (),
     at: str = "",
 ) -> Sweep:
-    """Searches a space, or goes on with a search.
+    """Searches a space, or resumes a search.
 
     Args:
-        settings: what is asked for beside the space; its recipe is the reference.
-        specialist: which.
-        space: what to try. One of choices alone is gone through without repeating a point.
-        listen: told how far it is.
-        trials: how many in all, those of earlier commands among them.
-        minutes: after which no round begins; None: no limit.
+        settings: everything except the space; its recipe is the reference.
+        specialist: the specialist to train.
+        space: the search space; if it has choices alone, no point is repeated.
+        listen: receives progress events.
+        trials: total number of trials, including those of earlier commands.
+        minutes: time after which no round starts; None: no limit.
         prune: stop trials that stay below the median of the complete ones.
-        base: the run whose recipe is taken where none is named; None: the current one.
-        tags: of the runs, beside `sweep`.
-        at: in what the reference is not the recipe as it is, in words: ", at 96 x 64".
+        base: the run whose recipe is used if none is named; None: the current run.
+        tags: tags for the runs, in addition to `sweep`.
+        at: how the reference differs from the recipe, as text: ", at 96 x 64".
 
     Raises:
         OrchestratorError: something is wrong with the inputs, before any training; or with every trial.
-        CancelledError: it was asked to stop; the same call goes on with it.
+        CancelledError: a stop was requested; the same call resumes.
     """
     started, task = time.monotonic(), specialist.name
     settings = resolve_plan(settings, task)
@@ -174,11 +174,11 @@ def sweep(
             finally:
                 search.close()
     except Timeout:
-        raise WorkspaceError(f"{name}: another orch command is at this search. Wait for it, or stop it.") from None
+        raise WorkspaceError(f"{name}: another orch command runs this search. Wait for it, or stop it.") from None
 
 
 def _identity(settings: Settings, inputs: Inputs, task: str, space: Space) -> str:
-    """Of all that a search is about: with anything else it would be another one."""
+    """Digest of all that defines a search: any change makes another one."""
     return digest_of(
         {
             "task": task, "recipe": inputs.recipes[task].digest(), "weights": inputs.weights[task].sha256,
@@ -192,7 +192,7 @@ def _identity(settings: Settings, inputs: Inputs, task: str, space: Space) -> st
 
 @dataclass(frozen=True)
 class _Rounds:
-    """A search under way."""
+    """A running search."""
 
     settings: Settings
     specialist: Specialist
@@ -248,7 +248,7 @@ class _Rounds:
         return replace(result, comparison=compare_runs(self.inputs.workspace, pair, self.specialist))
 
     def _tell(self, drawn: Sequence[Trial], count: int) -> None:
-        """How a round ended, and how the search stands."""
+        """Logs how a round ended, and the state of the search."""
         trials = self.search.trials
         whole = [trial for trial in trials if trial.score is not None]
         best = max(whole, key=lambda trial: (trial.score, -trial.number), default=None)
@@ -271,7 +271,7 @@ class _Rounds:
             report.raise_if_cancelled()
             if report.failures:
                 raise TrainingError("\n".join(report.failures.values()))
-        log.info(f"{run.id} is the recipe as it is{self.at}, which trials are held against.")
+        log.info(f"{run.id} is the recipe as it is{self.at}; trials are compared with it.")
         return run
 
     def _round(self, drawn: Sequence[Trial], ended: Sequence[Trial], threads: int) -> None:
@@ -283,7 +283,7 @@ class _Rounds:
                 run_job = self._work(trial, len(drawn), ended, threads)
             except OrchestratorError as error:  # a point whose settings cannot go together, or weights out of reach
                 self.search.tell(replace(trial, state=FAILED, why=str(error)))
-                log.info(f"trial {trial.number} ({' '.join(trial.changes)}) cannot be: {error}")
+                log.info(f"trial {trial.number} ({' '.join(trial.changes)}) cannot run: {error}")
                 continue
             run_job = run_jobs.setdefault(run_job.run.id, run_job)  # two trials may draw one point, which is one run
             self.search.note_run(trial.number, run_job.run.id)
@@ -293,7 +293,7 @@ class _Rounds:
             [replace(run_job, only=tuple(run_job.run.own_folds[:1])) for run_job in run_jobs.values()],
             self.listen, time.monotonic(),
         )  # fmt: skip
-        first.raise_if_cancelled()  # before the trials' ends are told: the same search goes on with them
+        first.raise_if_cancelled()  # before the results are recorded, so that the same search resumes these trials
         stopped = {run for run, _ in [*first.failures, *first.pruned]}
         rest = [
             replace(run_job, pruning_thresholds={})

@@ -1,4 +1,4 @@
-"""How the runs of an experiment are found again: `orch runs list --where tag=...`."""
+"""Tags that find the runs of an experiment again: `orch runs list --where tag=...`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ __all__ = ["tag"]
 
 
 def tag(run: RunRecord, tags: Iterable[str]) -> None:
-    """Tags a run with some words more."""
+    """Adds tags to a run."""
     with Workspace(run.folder.parent).lock():  # two experiments may find the same run
         Annotations.read(run.folder).tagged(tags).write(run.folder)

@@ -27,19 +27,19 @@ Told = TypeVar("Told")
 
 
 class Tracker(Protocol):
-    """What a tracker must do; each of its runs is one of ours."""
+    """A tracker's interface; each of its runs is one of ours."""
 
     name: str
-    """Unlike that of any other place: what has been sent there is noted under it."""
+    """Unique per destination: what has been sent there is recorded under this name."""
 
     look: str
-    """How to look at what it was told: a command, or an address."""
+    """How to view the results: a command, or an address."""
 
     def knows(self, run: RunRecord, known: str) -> bool:
-        """Whether the run that it called `known` is still there: somebody may have deleted it."""
+        """Whether the tracker's run with the id `known` still exists: somebody may have deleted it."""
 
     def begin(self, run: RunRecord, known: str | None) -> str:
-        """Opens a run, or goes on with the one that it called `known`; returns what it calls it."""
+        """Opens a run, or resumes the one with the tracker's id `known`; returns its id in the tracker."""
 
     def epoch(self, run: RunRecord, member: str, entry: Mapping[str, Any]) -> None:
         """One epoch of one member: the numbers of a history's entry."""
@@ -48,7 +48,7 @@ class Tracker(Protocol):
         """The run is complete, with its out-of-fold macro F1."""
 
     def close(self) -> None:
-        """Nothing more will come."""
+        """Called when nothing more will be sent."""
 
 
 def check_words(words: Sequence[str]) -> None:
@@ -69,7 +69,7 @@ def check_words(words: Sequence[str]) -> None:
 
 
 def disabled(word: str) -> str:
-    """Why a tracker would throw away what it is told; empty where it would not."""
+    """Why a tracker would discard all that it gets; empty if it would not."""
     mode = os.environ.get("WANDB_MODE", "")
     if word.partition("=")[0] == "wandb" and mode == "disabled":
         return "wandb is told nothing: WANDB_MODE=disabled. Unset it, or set it to offline or online."
@@ -115,7 +115,7 @@ def sqlite_uri(file: Path) -> str:
 
 
 def finite(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """An epoch's numbers without those that are none (a loss that went to infinity): trackers refuse them, or draw nonsense."""
+    """An epoch's finite numbers (a loss may be infinite): trackers reject NaN and infinity, or plot them wrongly."""
     return {
         key: value for key in ("epoch", *NUMBERS)
         if isinstance(value := entry.get(key), int | float) and math.isfinite(value)
@@ -123,7 +123,7 @@ def finite(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class _Guarded:
-    """A tracker whose errors, of dozens of kinds, are sentences."""
+    """A tracker whose errors, of dozens of kinds, become `ConfigError`s."""
 
     def __init__(self, tracker: Tracker) -> None:
         self._tracker, self.name, self.look = tracker, tracker.name, tracker.look
@@ -155,10 +155,10 @@ class _Guarded:
 
 
 class TensorBoard:
-    """Event files, one folder for each member, so that folds lie over each other.
+    """Event files in one folder per member, so that the folds' curves are overlaid.
 
     Args:
-        folder: of `tensorboard --logdir`.
+        folder: the folder for `tensorboard --logdir`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -207,7 +207,7 @@ class MLflow:
     """A tracking server, or a database in a file.
 
     Args:
-        uri: as MLflow has it: `http://...`, `sqlite:///...`.
+        uri: MLflow's tracking URI: `http://...`, `sqlite:///...`.
 
     Raises:
         ConfigError: it cannot be reached.
@@ -218,11 +218,9 @@ class MLflow:
             raise ConfigError(f"tracker mlflow={uri}: PLACE is a tracking URI: http://HOST:PORT, or sqlite:///FILE.db.")
         from mlflow.tracking import MlflowClient
 
-        for name in ("mlflow", "alembic"):  # of their tables, on every new file
+        for name in ("mlflow", "alembic"):  # they log their tables for every new file
             logging.getLogger(name).setLevel(logging.WARNING)
-        os.environ.setdefault(
-            "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2"
-        )  # a server that is away must not hold a training up
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # an unreachable server must not delay training
         self.name, self._ids = f"mlflow={uri}", dict[str, str]()
         self.look = uri if uri.startswith("http") else shlex.join(["mlflow", "ui", "--backend-store-uri", uri])
         try:
@@ -302,7 +300,7 @@ class Wandb:
     """Weights & Biases, offline unless WANDB_MODE says otherwise; `wandb sync` sends the folder later.
 
     Args:
-        folder: in which it makes its own, `wandb/`.
+        folder: the folder in which wandb makes its own, `wandb/`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -315,7 +313,7 @@ class Wandb:
         self.look = "wandb.ai" if os.environ["WANDB_MODE"] == "online" else sync
 
     def knows(self, run: RunRecord, known: str) -> bool:  # noqa: ARG002  (other trackers need it)
-        """Whether its files are there; what was sent to the server is taken for kept."""
+        """Whether its files exist; a run on the server is assumed to exist."""
         return os.environ["WANDB_MODE"] == "online" or any(self._folder.glob(f"wandb/*run-*-{known}"))
 
     def begin(self, run: RunRecord, known: str | None) -> str:
@@ -329,11 +327,11 @@ class Wandb:
             config=flat(run.recipe), reinit="create_new", settings=self._wandb.Settings(console="off", silent=True),
         )  # fmt: skip
         if getattr(self._runs[run.id], "disabled", False):  # by its own settings file
-            raise RuntimeError("wandb is disabled here, and throws away what it is told (`wandb enabled` turns it on)")
+            raise RuntimeError("wandb is disabled here, and discards all that it gets (`wandb enabled` turns it on)")
         return ours
 
     def epoch(self, run: RunRecord, member: str, entry: Mapping[str, Any]) -> None:
-        """Logs the epoch's numbers, beside the epoch: members do not end their epochs together."""
+        """Logs the epoch with its numbers, because members do not end their epochs together."""
         numbers = {f"{member}/{key}": entry[key] for key in ("epoch", *NUMBERS) if key in entry}
         self._runs[run.id].log(numbers)
 
@@ -351,7 +349,7 @@ class Wandb:
 
 @contextmanager
 def _without_stray_folders(uri: str) -> Iterator[None]:
-    """Takes away the folders that MLflow makes of a path that is quoted for its URI (`a%20b`), and leaves empty."""
+    """Removes the empty folders that MLflow makes for a path that is quoted for its URI (`a%20b`)."""
     place, made = Path(uri.removeprefix("sqlite:///")).parent, list[Path]()
     while uri.startswith("sqlite:") and not place.exists():
         made.append(place)
@@ -365,7 +363,7 @@ def _without_stray_folders(uri: str) -> Iterator[None]:
 
 
 def _try_database(uri: str) -> None:
-    """Opens a database once, for the error of one that cannot be."""
+    """Opens a database once, to raise its error if it cannot be opened."""
     from sqlalchemy import create_engine
 
     engine = create_engine(uri)

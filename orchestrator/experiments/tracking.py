@@ -1,8 +1,8 @@
-"""What trackers are told: live while members train, or afterwards. Local files stay the truth.
+"""Sending runs to trackers, during training or afterwards. Local files stay the source of truth.
 
-A tracker is told what lies in a run's folder (recipe, histories, cards). How far is noted there, in `tracking.json`, so a
-training that goes on after a kill, or a run that is sent later, tells what was not told: an epoch twice only when the kill came
-between telling it and noting that.
+A tracker receives what is in a run's folder (recipe, histories, cards). What was sent is recorded there, in
+`tracking.json`, so a training that is resumed, or a run that is sent later, sends only the rest. An epoch is sent
+twice only if a kill came between sending and recording it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ TRACKING_FORMAT = 2
 
 
 def send(tracker: Tracker, run: RunRecord) -> int:
-    """Tells a tracker what it has not been told of a run; safe to repeat.
+    """Sends a tracker what it has not received of a run; safe to repeat.
 
     Returns:
         Epochs sent.
@@ -45,7 +45,7 @@ def send(tracker: Tracker, run: RunRecord) -> int:
         notes = read_sealed(path, "tracking", run.id, TRACKING_FORMAT, way_out)
     place = notes["trackers"].get(tracker.name)
     if place is None or (place["id"] is not None and not tracker.knows(run, place["id"])):
-        place = {"id": None, "epochs": {}, "ended": False}  # never told, or deleted there
+        place = {"id": None, "epochs": {}, "ended": False}  # never sent, or deleted there
     notes["trackers"][tracker.name] = place
     histories = {member_folder(fold): history_of(run.member(fold)) for fold in run.folds}
     new = {member: history[place["epochs"].get(member, 0) :] for member, history in histories.items()}
@@ -66,17 +66,18 @@ def send(tracker: Tracker, run: RunRecord) -> int:
 
 
 class Tracked:
-    """Listens to a training and tells trackers of it.
+    """Listens to a training and sends it to trackers.
 
-    A tracker that fails is left out from then on, with a word: it must never cost a training. Trackers are told by a thread of
-    their own, so that a slow one holds nobody up.
+    A tracker that fails is dropped with a warning: it must never stop a training. Trackers have their own thread, so
+    that a slow one delays nothing.
 
     Args:
-        words: of `--track`; their places are opened when inputs are read, since a workspace may not be there before.
+        words: values of `--track`; trackers are opened when inputs are read, since the workspace may not exist before.
         workspace: as in `open_trackers`.
 
     Raises:
-        ConfigError: a word names no tracker, or one that is not installed; when inputs are read: a place out of reach.
+        ConfigError: an unknown tracker, or one that is not installed; when inputs are read: one that cannot be
+            reached.
     """
 
     def __init__(self, words: Sequence[str], workspace: Path) -> None:
@@ -88,7 +89,7 @@ class Tracked:
         self._news, self._stop, self._thread = threading.Event(), threading.Event(), threading.Thread()
 
     def __call__(self, event: Event) -> None:
-        """Notes that there is something to tell."""
+        """Notes that there is something to send."""
         if isinstance(event, InputsRead):
             self._open()
         elif isinstance(event, TrainingBegun):
@@ -99,7 +100,7 @@ class Tracked:
             self._end()
 
     def close(self) -> None:
-        """The command ends: runs are told as they are on disk now, complete ones as complete."""
+        """Sends the final state of the runs on disk when the command ends."""
         self._end()
         for name, run in self._runs.items():
             with suppress(OrchestratorError):
@@ -109,7 +110,7 @@ class Tracked:
             self._try(tracker, tracker.close)
 
     def _open(self) -> None:
-        """Opens the trackers, once: a place out of reach is told before a run is written for which nobody asks again."""
+        """Opens the trackers, once: one that cannot be reached is reported before any run is written."""
         if self._opened:
             return
         self._opened = True
@@ -118,7 +119,7 @@ class Tracked:
             log.warning(why)
         self._trackers = open_trackers(words, self._workspace)
         for tracker in self._trackers:
-            log.info(f"told of every epoch: {tracker.name}. To look: {tracker.look}")
+            log.info(f"every epoch goes to {tracker.name}. To view: {tracker.look}")
 
     def _begin(self, event: TrainingBegun) -> None:
         self._open()
@@ -129,7 +130,7 @@ class Tracked:
         self._thread.start()
 
     def _end(self) -> None:
-        """All members have ended: what is left is told."""
+        """Sends the rest when all members have ended."""
         self._stop.set()
         self._news.set()
         if self._thread.is_alive():
@@ -155,7 +156,7 @@ class Tracked:
             self._trackers.remove(tracker)
             kind = tracker.name.partition("=")[0]
             later = orch("runs", "track", *self._runs, "--to", self._word(kind), workspace=self._workspace)
-            log.warning(f"{kind} is told nothing more ({first_line(error)}). Training goes on; later: {later}")
+            log.warning(f"{kind} gets nothing more ({first_line(error)}). Training goes on; to send it later: {later}")
 
     def _word(self, kind: str) -> str:
         return next((word for word in self._words if word.partition("=")[0] == kind), kind)

@@ -1,4 +1,4 @@
-"""Test-time augmentation tried on a trained run: what its members answer with views, held-out people only, nothing trained."""
+"""Test-time augmentation on a trained run: its members' answers with views, for held-out people, without training."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ class Flips:
     """Answers without views and with them, for every held-out photo of a run.
 
     Attributes:
-        run: whose members answered.
-        views: beside the photo as it is.
-        before: scores of the run as it is.
+        run: the run whose members answered.
+        views: views in addition to the original photo.
+        before: scores without views.
         after: scores with the views.
-        gain: of macro F1, with its 95 % interval over people.
-        righted: wrong answers that became right, of each true class, shape (C,).
-        wronged: right answers that became wrong, of each true class, shape (C,).
+        gain: difference in macro F1, with its 95 % interval over people.
+        righted: number of wrong answers that became right, by true class, shape (C,).
+        wronged: number of right answers that became wrong, by true class, shape (C,).
         held_out: fold -> the held-out answers with the views.
     """
 
@@ -75,7 +75,7 @@ class Flips:
 
 
 def check_run(run: RunRecord) -> None:
-    """Refuses a run that has nobody to try views on; needs no member.
+    """Rejects a run without held-out people; loads no member.
 
     Raises:
         ConfigError: trained on everything, or unfinished.
@@ -95,16 +95,16 @@ def try_views(
     columns: Mapping[str, str] | None = None,
     done: Callable[[int, int], None] = lambda _done, _all: None,
 ) -> Flips:
-    """Lets every member of a run answer for its held-out people with views.
+    """Answers of every member of a run, with views, for its held-out people.
 
     Args:
-        workspace: that holds the run.
-        run: complete, trained by a fold plan.
-        specialist: its task.
-        views: names beside the photo as it is.
+        workspace: the workspace of the run.
+        run: a complete run with a fold plan.
+        specialist: its specialist.
+        views: names of the views in addition to the original photo.
         device: as `--device`.
-        data: where the photos are now; None: where they were.
-        columns: our name -> the manifest's name; None: as they were.
+        data: the photos' new location; None: unchanged.
+        columns: our column name -> the manifest's; None: unchanged.
         done: called with (photos answered, photos in all).
 
     Raises:
@@ -155,9 +155,9 @@ def try_views(
 
 
 def keep_views(workspace: Workspace, flips: Flips, specialist: Specialist) -> RunRecord:
-    """Makes a run of its own of these answers, or finds it: the same weights under a recipe with the views; nothing is trained.
+    """Makes a new run of these answers, or finds it: the same weights, a recipe with the views; nothing is trained.
 
-    Whatever takes runs takes it: ensembles score by its held-out tables and predict with the views.
+    It works like any other run: ensembles score its held-out tables and predict with the views.
     """
     source = flips.run
     recipe = _with_views(source, specialist, flips.views)
@@ -170,7 +170,7 @@ def keep_views(workspace: Workspace, flips: Flips, specialist: Specialist) -> Ru
             changes=[*source.changes, f"views={list(recipe.views)}"], recipe=recipe.model_dump(mode="json"),
             parent=source.id, retrained=[], shared_seeds=dict(source.shared_seeds),
         )  # fmt: skip
-        if known is not None:  # a killed command's run is gone on with, a damaged one written anew
+        if known is not None:  # a killed command's run is resumed, a damaged one rewritten
             run.id, run.folder = known.id, known.folder
             run.save()
         else:
@@ -197,7 +197,7 @@ def _is_kept(run: RunRecord, source: RunRecord, recipe: Recipe) -> bool:
 
 
 def _rewrite(run: RunRecord, fold: int | None, flips: Flips, specialist: Specialist) -> None:
-    """A shared member's held-out table and card as they are with the views; the card last."""
+    """Rewrites a shared member's held-out table and card for the views; the card last."""
     folder, held_out = run.member(fold), flips.held_out[fold]
     held_out.write(folder / HELD_OUT)
     truth, probabilities = held_out.truth, held_out.probabilities

@@ -1,7 +1,7 @@
-"""Tuning in stages: each on the winner of the one before, small photos first, and a recipe that moves for more than noise only.
+"""Tuning in stages: each starts from the previous winner, on small photos, and changes the recipe only beyond noise.
 
-One stage is a search (`sweeps`) on shrunken photos, whose best points are then trained at full size and held against the recipe
-as it stands. Views are tried last, on trained members, without training anything.
+One stage is a search (`sweeps`) on shrunken photos, whose best points are then trained at full size and compared with
+the current recipe. Views are tried last, on trained members, without training.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ FINALISTS = 2
 """Points of a search on small photos that are trained at full size."""
 
 MULTIPLE = 16
-"""Of small heights and widths, pixels: half the stride of most networks, so that no row is lost to rounding."""
+"""Pixels to which small heights and widths are rounded: half the stride of most networks, so that no row is lost."""
 
 CALIBRATION = (
     "loss",
@@ -49,7 +49,7 @@ CALIBRATION = (
     "mixup",
     "cutmix",
 )
-"""Settings that move what probabilities mean; log loss cannot compare across them."""
+"""Settings that change what probabilities mean, so that log loss cannot compare across them."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,11 @@ class Stage:
         name: of the stage.
         before: the run of the recipe that it started from.
         after: the run of the recipe that the next stage starts from; the same as `before` when nothing was better.
-        tried: points of the space that were trained, or pruned below the median.
-        best: the best candidate at full size, held against `before`; None when there was none.
-        words: what the best candidate changes.
+        tried: number of points that were trained, or pruned below the median.
+        best: the best candidate at full size, compared with `before`; None if there was none.
+        words: the settings that the best candidate changes.
         why: the decision in a sentence.
-        out_of_time: whether the time was over before all of it was tried.
+        out_of_time: whether time ran out before everything was tried.
     """
 
     name: str
@@ -78,7 +78,7 @@ class Stage:
 
     @property
     def moved(self) -> bool:
-        """Whether the recipe is another one now."""
+        """Whether the recipe has changed."""
         return self.after.id != self.before.id
 
     def as_dict(self) -> dict[str, Any]:
@@ -102,21 +102,21 @@ def tune(
     small: float = 0.75,
     prune: bool = True,
 ) -> list[Stage]:
-    """Tunes one specialist stage by stage, or goes on with it: what is trained already is found.
+    """Tunes one specialist stage by stage, or resumes; existing runs are reused.
 
     Args:
-        settings: what is asked for; its recipe is where the first stage starts.
-        specialist: which.
-        stages: name -> what to try, in order. A space of `views` alone is tried on trained members.
-        listen: told how far it is.
-        trials: of each stage's search, at most.
-        minutes: for all of it; shared out evenly among the stages that are left. None: no limit.
+        settings: its recipe is where the first stage starts.
+        specialist: the specialist to tune.
+        stages: name -> search space, in order. A space of `views` alone is tried on trained members.
+        listen: receives progress events.
+        trials: maximum number of trials per stage.
+        minutes: total time, divided evenly among the remaining stages; None: no limit.
         small: height and width of the searches, as a share of the recipe's; 1 searches at full size.
         prune: stop trials that stay below the median.
 
     Raises:
         OrchestratorError: something is wrong with the inputs or with a stage, before any training; or with every trial.
-        CancelledError: it was asked to stop; the same call goes on with it.
+        CancelledError: a stop was requested; the same call resumes.
     """
     until = None if minutes is None else time.monotonic() + 60 * minutes
     task = specialist.name
@@ -137,7 +137,7 @@ def tune(
     found: list[Stage] = []
     for number, (name, space) in enumerate(stages.items()):
         left = None if until is None else max(0.0, until - time.monotonic()) / 60 / (len(stages) - number)
-        if left == 0.0:  # not even the recipe as it is would be worth training for it
+        if left == 0.0:  # no time is left for this stage
             found.append(Stage(name, run, run, 0, None, (), "the time was over before it began: not tried.", True))
             log.info(f"stage {name}: {found[-1].why}")
             continue
@@ -202,7 +202,7 @@ def _searched(
 def _viewed(
     settings: Settings, specialist: Specialist, run: RunRecord, space: Space
 ) -> list[tuple[tuple[str, ...], RunRecord]]:
-    """A run of its own for each choice of views, with the same weights."""
+    """A new run with the same weights for each choice of views."""
     workspace, axis, found = Workspace(settings.workspace), space.axes["views"], []
     assert isinstance(axis, Choice)  # views are no numbers
     for words in axis.options.values():
@@ -232,7 +232,7 @@ def _decided(
     failed: bool,
     late: bool,
 ) -> Stage:
-    """Whether the best candidate takes the recipe's place."""
+    """Decides whether the best candidate replaces the recipe."""
     over = " before the time was over" if late else ""
     if not candidates:
         if tried:

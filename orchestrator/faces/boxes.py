@@ -1,4 +1,4 @@
-"""One box per photo: found once, kept by the photo's content and the detector's name, the same for every fold and specialist."""
+"""Face boxes, one per photo: detected once, cached by content and detector, shared by all folds and specialists."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from orchestrator.data.preprocessing import DETECTOR, Box, decode
 
 __all__ = ["find_boxes", "one_thread"]
 
-SAVED_EVERY = 2000  # photos: half a minute's work is what a kill can cost
+SAVED_EVERY = 2000  # photos; a kill loses at most half a minute of work
 BOXES_FORMAT, KIND = 2, "boxes"
 
 
 def one_thread() -> None:
-    """For a pool's threads: one core a call, and the same sums in the same order whoever asks."""
+    """Initialiser of a pool's threads: one core per call, so that sums are always in the same order."""
     import torch
 
     torch.set_num_threads(1)
@@ -33,14 +33,14 @@ def find_boxes(
     threads: int,
     progress: Callable[[int, int], None] = lambda _done, _all: None,
 ) -> list[Box | None]:
-    """The box of the face in every photo, looked up where it is known.
+    """The face's box in every photo, from the cache if it is there.
 
     Args:
-        folder: in the workspace's cache.
-        paths: the photos.
-        content: sha256 of each.
-        threads: photos at once.
-        progress: called with (photos done, photos to look at).
+        folder: folder in the workspace's cache.
+        paths: photo files.
+        content: sha256 of each photo.
+        threads: number of photos at once.
+        progress: callback that takes (photos done, photos to search).
 
     Returns:
         For each photo its box, or None where no face was found.
@@ -100,7 +100,7 @@ def _read(path: Path) -> dict[str, Box | None]:
 
 
 def _write(path: Path, known: dict[str, Box | None]) -> None:
-    """A photo without a face has no box."""
+    """Writes the cache; a photo without a face gets null."""
     if path.is_dir():
         take_away(path)
     write_sealed(path, KIND, DETECTOR, BOXES_FORMAT, {"boxes": known})

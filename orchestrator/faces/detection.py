@@ -1,7 +1,7 @@
-"""Where the face is: MTCNN's three networks in torch, with the weights that ship in the package `mtcnn` (extra `face`).
+"""Face detection: MTCNN's three networks in torch, with the weights that ship in the package `mtcnn` (extra `face`).
 
-The package's own code needs TensorFlow; only its three weight files are read, after their hashes were checked. How they find a
-face stands in finding.py. On a CPU with one thread the same photo gives the same box, in training and in serving.
+The package's own code needs TensorFlow; only its three weight files are read, after a check of their hashes. The
+search itself is in finding.py. On a CPU with one thread the same photo gives the same box, in training and in serving.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class OutputNet(nn.Module):
 
 
 def _flat(features: Tensor) -> Tensor:
-    """Columns first: the order that the published weights were trained with."""
+    """Features flattened column by column, the order that the published weights expect."""
     return features.permute(0, 3, 2, 1).flatten(1)
 
 
@@ -147,7 +147,7 @@ def _folder() -> Path:
 
 
 def _load(net: nn.Module, path: Path, expected: str) -> None:
-    """Keras's list of arrays, into the layers in their order."""
+    """Loads a file of Keras arrays into the layers, in order."""
     if not path.is_file() or sha256_of(path) != expected:  # before it is read: these files are pickles
         raise ConfigError(
             f"{path}: not the weights of {DETECTOR.rsplit('-', 1)[0]}; boxes would differ from those that members were trained "
@@ -155,7 +155,7 @@ def _load(net: nn.Module, path: Path, expected: str) -> None:
         )
     import lz4.frame
 
-    # Taken apart here: joblib's own way leaves an open file that Python 3.13 complains of at each start.
+    # Decompressed here: joblib would leave a file open, and Python 3.13 would warn about it at each start.
     arrays: list[Any] = joblib.load(BytesIO(lz4.frame.decompress(path.read_bytes())))
     layers = [layer for layer in net.modules() if isinstance(layer, (nn.Conv2d, nn.Linear, nn.PReLU))]
     values = iter(arrays)

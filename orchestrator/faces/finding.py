@@ -1,9 +1,9 @@
-"""How MTCNN finds a face by its three networks, in numpy and OpenCV alone: a copy of this file lies beside exports that need it.
+"""How MTCNN finds a face with its three networks, using only NumPy and OpenCV: exports that need it include this file.
 
 Zhang, Zhang, Li and Qiao, "Joint Face Detection and Alignment using Multitask Cascaded Convolutional Networks", 2016: a first
 network looks at every window of a shrunken photo at many sizes, a second and a third look again at what it proposes.
 
-Portraits need one face, a large one: photos are shrunk first, and of the faces found the largest is taken.
+A portrait has one large face: photos are shrunk first, and the largest face found is used.
 """
 
 from __future__ import annotations
@@ -18,21 +18,22 @@ from numpy.typing import NDArray
 __all__ = ["Net", "find_face"]
 
 Net = Callable[[NDArray[np.float32]], tuple[NDArray[np.float32], NDArray[np.float32]]]
-"""Windows to offsets of their corners, as shares of their sides, and probabilities. The first takes a photo (1, 3, h, w) for all
-its windows of 12 x 12 in steps of 2: (1, 4, h', w') and (1, h', w'); the others take (n, 3, 24, 24) or (n, 3, 48, 48): (n, 4) and
-(n,)."""
+"""From windows to (corner offsets as shares of the window's sides, probabilities). The first network takes a photo
+(1, 3, h, w) and returns (1, 4, h', w') and (1, h', w') for its 12 x 12 windows in steps of 2; the others take windows
+(n, 3, 24, 24) or (n, 3, 48, 48) and return (n, 4) and (n,)."""
 
 Boxes = NDArray[np.float32]  # (n, 4): left, top, right, bottom
 
 SIDE = 240  # pixels that a photo's shorter side is shrunk to; never enlarged
 SMALLEST = 36  # pixels of the smallest face looked for after that: 15 % of the shorter side
-STEP = 0.709  # between sizes looked for: the paper's, half the area
+STEP = 0.709  # scale factor between searched sizes, from the paper: half the area
 PAPER, LENIENT = (0.6, 0.7, 0.7), (0.5, 0.5, 0.3)  # probabilities that a window of each network must reach
 LOOKS = (
     (1.0, False, PAPER), (1.0, True, PAPER), (0.8, False, PAPER), (0.8, True, PAPER), (1.0, False, LENIENT), (1.0, True, LENIENT),
 )  # fmt: skip
-"""Shrunk by, mirrored, thresholds: the next is tried when one finds nothing. Of 540 real portraits, 450 of them with drawn masks,
-the first finds 507, the four of the paper's thresholds 525, all six 534; the last two see a face in 3 of 183 pictures without."""
+"""Attempts as (scale, mirrored, thresholds): the next one is made if one finds nothing. Of 540 real portraits, 450 of
+them with drawn masks, the first finds 507, the four with the paper's thresholds 525, and all six 534; the last two
+report a face in 3 of 183 pictures without one."""
 
 
 def find_face(photo: NDArray[np.uint8], nets: Sequence[Net]) -> tuple[int, int, int, int] | None:
@@ -43,8 +44,8 @@ def find_face(photo: NDArray[np.uint8], nets: Sequence[Net]) -> tuple[int, int, 
         nets: the three networks.
 
     Returns:
-        top, left, height, width in the photo's pixels, from forehead to chin; a face at the edge may reach beyond it.
-        Of a face with a mask the box ends about a tenth of its height above the chin.
+        top, left, height, width in the photo's pixels, from forehead to chin; a face at the edge may extend beyond it.
+        For a masked face the box ends about a tenth of its height above the chin.
     """
     for shrink, mirrored, sure in LOOKS:
         factor = shrink * min(1.0, SIDE / min(photo.shape[:2]))
@@ -114,7 +115,7 @@ def _square(boxes: Boxes) -> Boxes:
 
 
 def _apart(boxes: Boxes, sure: NDArray[np.float32], overlap: float) -> tuple[Boxes, NDArray[np.float32]]:
-    """Boxes and their probabilities, surest first, without those that overlap a surer one (intersection over union)."""
+    """Non-maximum suppression: boxes and probabilities, highest first, minus those whose IoU with one is too large."""
     area = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
     order, kept = np.argsort(-sure, kind="stable"), []
     while len(order):

@@ -1,7 +1,7 @@
-"""The engines' cache: exports, what checks and trials found, networks that OpenVINO has compiled.
+"""The engines' cache: exports, results of checks and trials, and OpenVINO's compiled networks.
 
-Each file is known by its sha256 or its own digest. What is damaged, or another's, is thrown away with a note and made anew: a
-cache may be deleted at any time, and nothing in it is believed because it is there.
+Each file is verified by its sha256 or its own digest. A file that is damaged or does not belong is deleted with a
+warning and made again. The cache may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ class CacheFiles:
     """The files of one folder of the cache.
 
     Args:
-        folder: it need not be there.
+        folder: the cache folder, which need not exist.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._hashes: dict[tuple[Path, int, int], str] = {}  # of files as they are: members share some of them
+        self._hashes: dict[tuple[Path, int, int], str] = {}  # (path, size, mtime) -> hash: members share some files
 
     def notes(self, path: Path, kind: str) -> dict[str, Any]:
-        """What a sealed file of the cache holds; nothing where it is missing or damaged, which is thrown away then."""
+        """Contents of a sealed file of the cache; empty if it is missing, or damaged and so deleted."""
         if not os.path.lexists(path):
             return {}
         try:
@@ -53,21 +53,21 @@ class CacheFiles:
         write_sealed(path, kind, path.stem, CACHE_FORMAT, body)
 
     def is_whole(self, path: Path, sha256: str | None) -> bool:
-        """Whether a file is there and the one that was written; another is thrown away.
+        """Whether a file exists and is the one that was written; a changed one is deleted.
 
         Args:
             path: the file.
-            sha256: as it was written down; None where it was not, or the note was damaged.
+            sha256: the recorded hash; None if there is none, or the record was damaged.
         """
         if not os.path.lexists(path):
             return False
         if path.is_file() and sha256 is not None and self.sha256(path) == sha256:
             return True
-        self._drop(path, "not the file that was written" if sha256 is not None else "nothing says what was written")
+        self._drop(path, "not the file that was written" if sha256 is not None else "its hash was not recorded")
         return False
 
     def sha256(self, path: Path) -> str:
-        """The hash of a file, computed once for the file as it is."""
+        """The hash of a file, computed once while its size and time stay."""
         about = path.stat()
         key = (path, about.st_size, about.st_mtime_ns)
         if key not in self._hashes:

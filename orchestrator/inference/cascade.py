@@ -1,10 +1,10 @@
 """Less arithmetic, the same answer: ask one member first, and the others only while the vote could still change.
 
-Exactly: a vote is settled when the members not asked yet could not turn it, whatever they said; that saves up to half of them.
-By sureness: a soft vote also counts as settled when the lead of its winner is so many standard errors of what the rest might say
-above zero that, on photos that no member has seen, the rest hardly ever turned it. Such photos are needed because the members of
-one run have all but one seen any training photo, and members that have seen a photo agree on it more than on a new one; labels
-are not needed.
+Exact: a vote is settled when no answers of the pending members could change it; that saves up to half of them.
+By confidence: a soft vote also counts as settled when the winner's lead exceeds zero by so many standard errors that,
+on photos that no member has seen, the pending members almost never changed it. Such photos are needed because all
+members of a run but one have seen any given training photo, and members agree more on a photo that they have seen than
+on a new one. Labels are not needed.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from orchestrator.inference.options import check_rate
 __all__ = ["EXACT", "Cascade", "Point", "ask", "calibrate", "simulate"]
 
 SURE = np.arange(1.0, 16.25, 0.25)
-"""Standard errors that a calibration tries."""
+"""Thresholds that a calibration tries, in standard errors of the lead."""
 
 
 @dataclass(frozen=True)
 class Cascade:
     """When a vote is settled.
 
-    The lead of a photo is the winner's probability less the next one's, averaged over the m members asked. Members differ in it
-    by a variance s2, for which their own differences count as m - 1 observations and the task's usual spread at such a lead as
-    one more: spread * (1 - lead^2)^1.5, for members that are certain differ little. The lead over all M members then has the
-    standard error sqrt(s2 * (M - m) / (M * m)).
+    The lead of a photo is the winner's probability minus the runner-up's, averaged over the m members asked. Its
+    variance between members, s2, is estimated from the differences of these members (m - 1 observations) and, as one
+    more observation, the task's usual variance at such a lead, spread * (1 - lead^2)^1.5: confident members differ
+    little. The lead over all M members then has the standard error sqrt(s2 * (M - m) / (M * m)).
 
     Attributes:
-        rate: stated share of photos whose label may differ from the full vote's; 0: none.
-        sure: standard errors of lead from which on nobody else is asked; infinite asks on until the vote cannot change.
-        spread: task -> how members usually differ.
+        rate: share of photos whose label may differ from the full vote's, 0..1; 0: none.
+        sure: lead in standard errors at which asking stops; infinite: asking stops when the vote cannot change.
+        spread: task -> usual variance of the lead between members, at a lead of 0.
     """
 
     rate: float = 0.0
@@ -47,11 +47,11 @@ class Cascade:
     spread: Mapping[str, float] = field(default_factory=dict)
 
     def settled(self, so_far: Answers, pending: Sequence[Voter], combiner: Combiner) -> NDArray[np.bool_]:
-        """Which photos need no further member, shape (n,).
+        """Whether each photo needs no further member, shape (n,), bool.
 
         Args:
-            so_far: the answers of those asked, all of one task and of the same weight.
-            pending: those not asked yet.
+            so_far: answers of the members asked, all of one task and of equal weight.
+            pending: members not asked yet.
             combiner: how they are combined.
         """
         settled = combiner.settled(so_far, pending)
@@ -76,7 +76,7 @@ class Point:
     """One point of the curve.
 
     Attributes:
-        cascade: when votes were settled.
+        cascade: the rule that settled votes.
         asked: share of all member evaluations, 0..1.
         changed: share of photos whose label differs from the full vote's, 0..1.
         label: the labels, shape (N,).
@@ -98,11 +98,11 @@ def ask(
     """Asks the members of one task in order, each only about photos whose vote is not settled.
 
     Args:
-        voters: who they are.
-        members: each answers with probabilities (m, C) for rows (m,).
-        photos: n.
-        combiner: how they are combined.
-        cascade: when a vote is settled.
+        voters: the members as voters, in the same order.
+        members: functions from row indices (m,) to probabilities (m, C).
+        photos: number of photos, n.
+        combiner: how their answers are combined.
+        cascade: the rule that settles a vote.
 
     Returns:
         M arrays (n, C); rows of zeros where a member was not asked, which abstain in a vote.
@@ -129,9 +129,9 @@ def simulate(answers: Answers, combiner: Combiner, cascade: Cascade) -> Point:
     """What a cascade would have asked and answered where every member's answer is known.
 
     Args:
-        answers: of every member, for N photos.
+        answers: answers of every member for N photos.
         combiner: how they are combined.
-        cascade: when a vote is settled.
+        cascade: the rule that settles a vote.
     """
     found: dict[Voter, Floats] = {}
     for task in answers.classes:
@@ -145,20 +145,21 @@ def simulate(answers: Answers, combiner: Combiner, cascade: Cascade) -> Point:
 
 
 def calibrate(answers: Answers, rate: float) -> tuple[Cascade, list[Point]]:
-    """Chooses how sure a soft vote must be for a stated rate of changed labels.
+    """Chooses the confidence threshold of a soft vote for a given rate of changed labels.
 
-    One number is chosen, so what it changes on other photos is what it changed on these, but for chance. Margins for each task
-    and each number of members asked, tried first, fitted the photos they were chosen on: 0.00 % changed there, 0.2 % on others.
+    Only one number is chosen, so apart from chance it changes as many labels on other photos as on these. Margins for
+    each task and each number of members asked, tried first, overfitted: 0.00 % changed on their photos, 0.2 % on
+    others.
 
     Args:
         answers: of every member, for N photos that none has seen.
         rate: share of labels that may change, 0..1.
 
     Returns:
-        The cascade, and the curve: exact first, then from sure to less sure.
+        The cascade, and the curve: the exact cascade first, then decreasing confidence.
 
     Raises:
-        ConfigError: too few photos to tell such a rate.
+        ConfigError: too few photos for such a rate.
     """
     check_rate(rate, len(answers))
     spread = {task: _spread(answers.of(task).probabilities) for task in answers.classes}
@@ -185,11 +186,11 @@ def _leads(members: Sequence[Floats]) -> tuple[NDArray[np.float64], NDArray[np.f
 
 
 def _shape(lead: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How much members differ at a lead, relative to one of 0. The 1.5 was chosen among 0 to 1.5 (docs/experiments.md)."""
+    """Relative variance between members at a lead. The 1.5 was chosen among 0 to 1.5 (docs/experiments.md)."""
     return np.asarray((1 - np.minimum(lead, 1) ** 2 + 1e-4) ** 1.5)
 
 
 def _spread(members: Sequence[Floats]) -> float:
-    """How members differ over all photos, in units of `_shape`; 0 for a single member."""
+    """Variance of the lead between members, over all photos, in units of `_shape`; 0 for a single member."""
     lead, squares = _leads(members)
     return float(squares.sum() / max(1, len(members) - 1) / _shape(lead).sum())

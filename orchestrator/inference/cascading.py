@@ -1,4 +1,4 @@
-"""A cascade for an ensemble: measured on photos that no member has seen, chosen for a stated rate, kept beside the ensemble."""
+"""Measuring an ensemble's cascade, for a given rate, on photos that no member has seen; saved with the ensemble."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ class Measured:
     """A cascade with the curve that it was chosen from.
 
     Attributes:
-        chosen: the point that was taken.
-        curve: exact first, then from sure to less sure.
-        photos: how many photos it was measured on.
-        macro_f1: of the full vote and of each point of the curve, where the labels are known.
-        interval: of the full vote's macro F1 over people, where labels and people are known.
+        chosen: the chosen point.
+        curve: the exact cascade first, then points of decreasing confidence.
+        photos: number of photos that it was measured on.
+        macro_f1: macro F1 of the full vote, and of each point of the curve; None without labels.
+        interval: 95 % interval of the full vote's macro F1 over people; None without labels and people.
     """
 
     chosen: Point
@@ -92,10 +92,10 @@ class Measured:
 
 @dataclass(frozen=True)
 class Kept:
-    """A cascade as it was kept.
+    """A saved cascade.
 
     Attributes:
-        cascade: when votes are settled.
+        cascade: the rule that settles votes.
         photos: how many photos it was measured on.
         changed: share of their labels that it changed.
         changed_at_most: upper end of that share's 95 % interval.
@@ -108,12 +108,12 @@ class Kept:
 
 
 def check_measurable(record: EnsembleRecord, rate: float, photos: int) -> None:
-    """Refuses what no cascade can be measured for; needs no member.
+    """Rejects ensembles and rates for which no cascade can be measured; loads no member.
 
     Args:
-        record: of the ensemble.
+        record: the ensemble's record.
         rate: share of labels that may change, 0..1.
-        photos: how many there are to measure on.
+        photos: number of photos to measure on.
 
     Raises:
         ConfigError: members that a cascade cannot ask, a hard vote, a rate outside 0..1, or too few photos for it.
@@ -155,8 +155,8 @@ def measure_cascade(
     """Asks every member about photos that none has seen, and chooses a cascade for a rate of changed labels.
 
     Args:
-        predictor: the ensemble's members, voting softly; `check_measurable` has seen the ensemble.
-        paths: the photos; `check_unseen` has seen them.
+        predictor: the ensemble, with a soft vote, accepted by `check_measurable`.
+        paths: the photos, accepted by `check_unseen`.
         rate: share of labels that may change, 0..1.
         done: called with (photos done, photos in all).
         truth: 18-way labels, shape (N,), where they are known.
@@ -169,7 +169,7 @@ def measure_cascade(
     parts: list[Answers] = []
     for batch in predictor.predict(paths, batch=BATCH):
         if batch.answers is None:
-            raise DataError("no photo of a stretch could be read.")
+            raise DataError("no photo of a batch could be read.")
         parts.append(batch.answers)
         done(sum(map(len, parts)), len(paths))
     cascade, curve = calibrate(Answers.stacked(parts), rate)
@@ -178,20 +178,20 @@ def measure_cascade(
         return Measured(chosen, curve, len(paths), None, None)
     from orchestrator.ensembling.intervals import intervals
 
-    full = curve[0].label  # of the exact cascade, which are the full vote's
+    full = curve[0].label  # of the exact cascade, equal to the full vote's
     scores = [macro_f1(truth, point.label, len(LABELS)) for point in curve]
     span = None if persons is None else intervals(persons, truth, full, len(LABELS))["macro_f1"]
     return Measured(chosen, curve, len(paths), (macro_f1(truth, full, len(LABELS)), scores), span)
 
 
 def save_cascade(folder: Path, measured: Measured) -> Path:
-    """Keeps a cascade in its ensemble's folder; a newer one takes its place."""
+    """Saves a cascade in its ensemble's folder, replacing an earlier one."""
     write_sealed(folder / CASCADE, KIND, folder.name, CASCADE_FORMAT, measured.as_dict())
     return folder / CASCADE
 
 
 def read_cascade(folder: Path, combiner: Combiner) -> Kept | None:
-    """The ensemble's cascade; None for what is no mean, whose cascade is exact, and where none was measured.
+    """The ensemble's measured cascade; None if none was measured, or the combiner is no mean (its cascade is exact).
 
     Raises:
         DamagedError: the file is not the one that was written.

@@ -1,8 +1,8 @@
-"""Which engine will be done first on this machine: a short measured trial, remembered for next time.
+"""Choosing the engine that finishes first on this machine, by a short measured trial whose result is cached.
 
-Only engines that give torch's answers within their tolerance take part. An engine's price is what it takes to get ready
-(exports that are not in the cache yet) and the time for all photos at the rate that was measured, so a handful of photos
-never waits for an export, and thousands do. Where nobody knows how many photos will come (a service), only the rate counts.
+Only engines that agree with torch within their tolerance take part. An engine's cost is its setup time (exports that
+are not in the cache yet) plus the time for all photos at the measured rate, so a handful of photos never waits for an
+export, and thousands do. If the number of photos is unknown (a service), only the rate counts.
 """
 
 from __future__ import annotations
@@ -40,20 +40,20 @@ from orchestrator.inference.shared_backbone import Split
 __all__ = ["Chosen", "in_fp32", "put_on_engines"]
 
 TRACE_SECONDS, FILL_SECONDS = 5.0, 0.6
-"""What exports cost: the trace of a network, and each member's weights put into it (EfficientNet-Lite0 here)."""
+"""Seconds to trace a network for export, and to insert one member's weights (EfficientNet-Lite0 here)."""
 WORTH_SECONDS = 60.0
-"""Torch's time for all photos below which nothing is exported just to find out: the trial exports one member a network."""
+"""If torch takes less time than this for all photos, no trial is made: it exports one member per kind of network."""
 TRIALS = "trials"
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """What members of one network run on.
+    """The engine for the members of one kind of network.
 
     Attributes:
-        tasks: whose members.
-        engine: on what.
-        rate: photos a second and core, one member; 0 where nothing was measured.
+        tasks: the members' tasks.
+        engine: the engine.
+        rate: photos per second and core for one member; 0: not measured.
         difference: largest difference of a probability from torch's in fp32; 0 for torch in fp32.
     """
 
@@ -63,7 +63,7 @@ class Chosen:
     difference: float
 
     def __str__(self) -> str:
-        about = [f"{self.rate:.0f} photos/s a core and member"] if self.rate else []
+        about = [f"{self.rate:.0f} photos/s per core and member"] if self.rate else []
         if self.engine != Engine("torch"):
             about.append(f"within {self.difference:.1g} of torch")
         return f"{', '.join(self.tasks)} on {self.engine}" + (f" ({'; '.join(about)})" if about else "")
@@ -83,13 +83,13 @@ def put_on_engines(
     cache: Path,
     exporting: Callable[[int, int], None] = lambda _done, _all: None,
 ) -> tuple[Runtime, list[Chosen]]:
-    """A runtime's members on the engines that will be done first.
+    """Puts a runtime's members on the engines that will finish first.
 
     Args:
-        runtime: of the members; on a GPU they stay on torch.
-        sample: some of the photos to come, prepared; checks and trials run on them.
-        photos: how many photos there will be; None: nobody knows, as many as there is time for.
-        name: `auto`, or the engine to use (`check_engine` has seen it).
+        runtime: the members' runtime; on a GPU they stay on torch.
+        sample: some of the photos, prepared, for checks and trials.
+        photos: number of photos; None: unknown, as in a service.
+        name: `auto`, or an engine that `check_engine` has accepted.
         exact: leave out precisions below fp32.
         cache: folder for exports and trials.
         exporting: called with (exports written, exports to write).
@@ -188,18 +188,18 @@ class _Trial:
         return self.exports.difference(split, engine, self.pixels(split.member))
 
     def ready(self, splits: Sequence[Split]) -> bool:
-        """Whether all exports are there."""
+        """Whether all exports exist."""
         return not self.exports.missing(splits)
 
     def worth(self, kinds: Iterable[Sequence[Split]], photos: int | None) -> bool:
-        """Whether torch would take long enough to make exports just to find out what they gain."""
+        """Whether torch would take so long that a trial, which needs exports, is worthwhile."""
         return photos is None or sum(self._price(splits, Engine("torch"), photos) for splits in kinds) > WORTH_SECONDS
 
     def fastest(self, splits: Sequence[Split], able: Sequence[Engine], photos: int | None) -> Engine:
-        """The engine that will have answered all photos first, of those that give torch's answers for all members.
+        """The engine that will finish first, among those that agree with torch for all members.
 
         Raises:
-            EngineError: none does.
+            EngineError: no engine agrees with torch.
         """
         left, refused = list(able), EngineError("no engine can run here.")
         while left:
@@ -218,8 +218,8 @@ class _Trial:
         raise refused
 
     def _price(self, splits: Sequence[Split], engine: Engine, photos: int | None) -> float:
-        """Seconds until an engine has answered all photos, exports that are missing included; of a single photo, and of no
-        export, where their number is not known."""
+        """Seconds for an engine to answer all photos, missing exports included; for one photo without exports if their
+        number is unknown."""
         rate = self.rate(splits[0], engine)
         seconds = (photos or 1) * len(splits) / rate / self._threads if rate else float("inf")
         if photos is None:
@@ -229,9 +229,9 @@ class _Trial:
 
 
 def _measure(runner: Runner, pixels: Pixels, sharing: int) -> float:
-    """Photos a second of one runner on one core, of its shared backbone the share of one of those who share it.
+    """Photos per second of one runner on one core; a shared backbone's time is divided by the members that share it.
 
-    The best of three calls after one to warm up.
+    The best of three calls, after one to warm up.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -251,7 +251,7 @@ def _measure(runner: Runner, pixels: Pixels, sharing: int) -> float:
 
 
 def _key(split: Split, engine: Engine) -> str:
-    """What a rate depends on: the network, what of it is shared, the engine and its version, the machine."""
+    """Cache key of a rate: the network, what of it is shared, the engine and its version, the machine."""
     machine = [capabilities().get("cpu_name"), platform.machine()]
     kinds = [part.kind for part in split.parts]
     return digest_of([kinds, split.sharing, str(engine), version_of(RUNTIME[engine.name]), machine])[:16]

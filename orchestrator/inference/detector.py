@@ -1,4 +1,4 @@
-"""What finds faces for an ensemble: here, and in exports by ONNX files of three networks and the program that works with them."""
+"""An ensemble's face detector, and its export: ONNX files of three networks and the program that runs them."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def write_detector(folder: Path, photos: Sequence[Path]) -> list[str]:
     """Writes the networks and the program, and checks that they find what orch finds.
 
     Args:
-        folder: an existing one.
-        photos: the first readable ones serve to check.
+        folder: an existing folder.
+        photos: photos to check on; the first readable ones are used.
 
     Returns:
         The networks' files, in the order of their use.
@@ -89,14 +89,14 @@ def _run(session: Any, windows: NDArray[np.float32]) -> tuple[NDArray[np.float32
 
 
 def _same(box: Box | None, other: Box | None) -> bool:
-    """The same box, but for the rounding of a pixel."""
+    """Whether two boxes are equal up to one pixel of rounding."""
     if box is None or other is None:
         return box is other
     return max(abs(mine - theirs) for mine, theirs in zip(box, other, strict=True)) <= 1
 
 
 def detector_of(members: Sequence[Member]) -> Detector | None:
-    """What finds faces for members that crop around them; None where none do."""
+    """The face detector for members that crop around faces; None if none do."""
     known = {member: member.preprocess.geometry.detector for member in members}
     others = [
         Problem(member.name, f"its faces were found by {name}.")

@@ -1,8 +1,8 @@
-"""What runs a member's arithmetic: torch, ONNX Runtime or OpenVINO, each by one call a part, from pixels to probabilities.
+"""Engines that run members: torch, ONNX Runtime or OpenVINO, one call per part, from pixels to probabilities.
 
-All three run the same parts (`shared_backbone.py`): torch itself, the others from their ONNX exports (`export.py`). On a CPU a
-call takes one core and is made from as many threads as there are cores, because that answers more photos than one call
-spread over all of them (docs/performance.md). The engines beside torch come with the extra `engines`.
+All three run the same parts (`shared_backbone.py`): torch itself, the others from their ONNX exports (`export.py`). On
+a CPU each call uses one core, and there are as many calling threads as cores, because that answers more photos than
+one call spread over all cores (docs/performance.md). The engines other than torch need the extra `engines`.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ __all__ = [
 ]  # fmt: skip
 
 RUNTIME: dict[str, str] = {"torch": "torch", "onnx": "onnxruntime", "openvino": "openvino"}
-"""The package whose version decides how an engine answers, and how fast."""
+"""Engine -> the package whose version decides its answers and its speed."""
 
 TOLERANCE: dict[Precision, float] = {"fp32": 1e-4, "bf16": 2e-2}
-"""Largest difference of a probability from torch's in fp32 that is taken for the same answer. fp32 engines differ in the order
-of sums only (4e-7 seen); bf16 has 8 bits of mantissa (4e-3 seen)."""
+"""Largest accepted difference of a probability from torch's in fp32. fp32 engines differ in the order of sums only
+(4e-7 seen); bf16 has 8 bits of mantissa (4e-3 seen)."""
 
 COMPILED, BLOBS = "openvino", "blobs"
-"""Where OpenVINO keeps networks that it has compiled, beside their exports, and what is noted of them there."""
+"""Folder of OpenVINO's compiled networks, next to their exports, and the name of the file with their hashes."""
 
 Pixels = NDArray[np.uint8]
 
@@ -62,8 +62,8 @@ class Engine:
 
     Attributes:
         name: `torch`, `onnx` or `openvino`.
-        precision: of the arithmetic of a member's own layers; shared ones, weights and answers are float32 in any case. (Members
-            as loaded, on no engine, run in their recipe's precision throughout.)
+        precision: precision of a member's own layers; shared layers, weights and answers are always float32. (Members
+            as loaded, without an engine, run in their recipe's precision throughout.)
     """
 
     name: EngineName
@@ -74,7 +74,7 @@ class Engine:
 
 
 Features = Any
-"""What a part puts out for n photos: a tensor from torch, an array from the others; rows of it are taken by `features[rows]`."""
+"""A part's output for n photos: a tensor from torch, an array from the others; `features[rows]` selects photos."""
 
 Call = Callable[[Any], Features]
 """A part on an engine; may be called from several threads at once."""
@@ -93,7 +93,7 @@ class Runner:
     shared_backbone: Call | None = None
 
     def begin(self, pixels: Pixels) -> Features:
-        """The features of pixels (n, H, W, 3): for each runner with the same `shared_backbone` the same."""
+        """The features of pixels (n, H, W, 3), equal for all runners with the same `shared_backbone`."""
         return pixels if self.shared_backbone is None else self.shared_backbone(pixels)
 
     def finish(self, features: Features) -> NDArray[np.float32]:
@@ -112,14 +112,14 @@ class TorchCall:
     Args:
         part: on its device.
         device: `cpu`, `cuda` or `cuda:N`.
-        precision: of the arithmetic; a recipe's `auto` is fp32 on a CPU.
+        precision: precision of the computation; a recipe's `auto` is fp32 on a CPU.
     """
 
     def __init__(self, part: Part, device: str, precision: str) -> None:
         self._module, self._device, self.precision = part.module, device, precision
 
     def __call__(self, inputs: Pixels | Tensor) -> Tensor:
-        """What the part makes of photos or features."""
+        """The part's output for photos or features."""
         with torch.inference_mode(), autocast(self.precision, self._device):
             given = torch.from_numpy(inputs) if isinstance(inputs, np.ndarray) else inputs
             found: Tensor = self._module(given.to(self._device))
@@ -138,7 +138,7 @@ class OnnxCall:
         self._name = self._session.get_inputs()[0].name
 
     def __call__(self, inputs: NDArray[Any]) -> NDArray[np.float32]:
-        """What the part makes of photos or features."""
+        """The part's output for photos or features."""
         try:
             return np.asarray(self._session.run(None, {self._name: inputs})[0])
         except Exception as error:  # onnxruntime has exceptions of its own
@@ -152,7 +152,7 @@ class OpenVinoCall:
 
     Args:
         path: the export.
-        precision: bf16 needs a CPU with such units; see `engines_here`.
+        precision: bf16 needs a CPU with bf16 units; see `engines_here`.
         threads: how many calls may run at once.
     """
 
@@ -167,8 +167,8 @@ class OpenVinoCall:
         self._own = threading.local()
 
     def __call__(self, inputs: NDArray[Any]) -> NDArray[np.float32]:
-        """What the part makes of photos or features."""
-        if not hasattr(self._own, "request"):  # a request is one thread's at a time
+        """The part's output for photos or features."""
+        if not hasattr(self._own, "request"):  # a request may be used by one thread at a time
             self._own.request = self._compiled.create_infer_request()
         try:
             return np.array(self._own.request.infer([inputs], share_inputs=True)[0])
@@ -211,10 +211,10 @@ def open_runners(
     """Members on an engine.
 
     Args:
-        splits: on the device.
-        engine: which.
-        path: where a part's export is.
-        device: where torch runs.
+        splits: splits on the device.
+        engine: the engine.
+        path: part -> path of its export.
+        device: torch's device.
         threads: how many calls may run at once.
 
     Raises:
@@ -255,7 +255,7 @@ _files = lru_cache(maxsize=8)(CacheFiles)
 
 
 def _drop_changed(folder: Path) -> None:
-    """Throws compiled networks away that are not as OpenVINO wrote them: it would run them as they are, or crash."""
+    """Deletes compiled networks that have changed since OpenVINO wrote them: it would run them anyway, or crash."""
     files = _files(folder)
     if os.path.lexists(folder) and not folder.is_dir():
         files.is_whole(folder, None)
@@ -268,7 +268,7 @@ def _drop_changed(folder: Path) -> None:
 
 
 def _note_compiled(folder: Path) -> None:
-    """Writes down what OpenVINO has compiled, with each file's hash."""
+    """Records the hash of each network that OpenVINO has compiled."""
     if not folder.is_dir():
         return
     files, notes = _files(folder), folder / f"{BLOBS}.json"
@@ -278,13 +278,14 @@ def _note_compiled(folder: Path) -> None:
 
 
 def _precision_of(split: Split, part: Part, wanted: Precision) -> Precision:
-    """A shared backbone stays in fp32: its rounding would be the same in all who share it, where no vote could cancel it, and the
-    first layers' rounding is most of the whole's (an age member of `quick`: 0.037 with them in fp32, 0.14 with all in bf16)."""
+    """The precision of a part: fp32 for a shared backbone. Its rounding error would be the same in all members that
+    share it, so no vote could cancel it, and the first layers cause most of the error (an age member of `quick`: 0.037
+    with them in fp32, 0.14 with all in bf16)."""
     return "fp32" if part is split.shared_backbone else wanted
 
 
 def _assemble(splits: Sequence[Split], call: Callable[[Split, Part], Call]) -> list[Runner]:
-    """Runners that share the calls of the parts that they share."""
+    """Runners in which each part, shared or not, has a single call."""
     calls: dict[Part, Call] = {}
     for split in splits:
         for part in split.parts:
@@ -297,7 +298,7 @@ def _assemble(splits: Sequence[Split], call: Callable[[Split, Part], Call]) -> l
 
 
 def capabilities() -> dict[str, Any]:
-    """What torch says of this CPU; empty for versions that do not tell."""
+    """This CPU's capabilities as torch reports them; empty for torch versions that do not."""
     tell: Any = getattr(torch.cpu, "get_capabilities", dict)
     return dict(tell())
 

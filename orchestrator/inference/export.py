@@ -1,7 +1,8 @@
-"""Members as ONNX files: made once for the same weights, checked against torch on real photos before anybody uses them.
+"""Members as ONNX files: written once for the same weights, checked against torch on real photos before use.
 
-An export is a part of a member (`shared_backbone.py`): for use elsewhere the whole function, pixels in and probabilities out,
-so that nobody can normalise in another way. Exports lie in the workspace's cache under the hash of their weights.
+An export is a part of a member (`shared_backbone.py`). Outside orch it is the whole function, from pixels to
+probabilities, so that preprocessing cannot differ. Exports are cached in the workspace under the hash of their
+weights.
 """
 
 from __future__ import annotations
@@ -30,17 +31,17 @@ __all__ = ["CHECK_PHOTOS", "Exports", "quiet", "write_onnx"]
 NOTES = "export"
 
 CHECK_PHOTOS = 64
-"""Photos that an export is checked on. A wrong graph shows in every photo, rounding only in some: among 512 photos bf16 differed
-by twice what it did among the first 64."""
+"""Photos that an export is checked on. A wrong graph shows on every photo, rounding only on some: over 512 photos bf16
+differed twice as much as over the first 64."""
 
 
 def write_onnx(parts: Mapping[Path, tuple[Member, Part]]) -> Iterator[Path]:
     """Writes ONNX files, for any number of photos n: of pixels `photos` (n, H, W, 3) uint8 or of `features` float32.
 
-    Tracing a network takes seconds; parts of one kind share the trace and differ in the weights that are put into it.
+    Tracing a network takes seconds; parts of one kind share a trace, into which their weights are inserted.
 
     Args:
-        parts: file -> the part that it shall hold, and whose it is.
+        parts: file -> the member and its part to write.
 
     Yields:
         Each file when it is written.
@@ -71,7 +72,7 @@ def write_onnx(parts: Mapping[Path, tuple[Member, Part]]) -> Iterator[Path]:
             with quiet():
                 done = optimize(copy)  # folds norms into convolutions: ONNX Runtime is 4 times faster with it
             data = done.SerializeToString()
-        except Exception as error:  # an optimiser of graphs, and protobuf's limit of 2 GB
+        except Exception as error:  # of the graph optimiser, or of protobuf's limit of 2 GB
             raise EngineError(
                 f"{member.name}: its network ({member.backbone}) cannot be written as ONNX ({type(error).__name__}). "
                 "Use --engine torch."
@@ -102,7 +103,7 @@ def _trace(member: Member, part: Part) -> Any:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps the exporter's progress and its warnings of torch's own internals from the terminal; what counts is the check."""
+    """Hides the exporter's progress and its warnings about torch's internals; exports are checked afterwards."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     before = [logger.level for logger in loggers]
     for logger in loggers:
@@ -117,26 +118,26 @@ def quiet() -> Iterator[None]:
 
 
 class Exports:
-    """The exports in a workspace's cache, with what checks found.
+    """The exports in a workspace's cache, with the results of their checks.
 
-    One object serves one sample of photos: torch's answers for it are kept.
+    One object serves one sample of photos, for which torch's answers are kept.
 
     Args:
-        folder: of the cache.
+        folder: the cache folder.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder, self._files = folder, CacheFiles(folder)
-        # Torch's answers, for all engines that are held against them.
+        # Torch's answers, with which all engines are compared.
         self._torch: dict[Member, NDArray[np.float32]] = {}
 
     def path(self, part: Part) -> Path:
-        """Where a part's export lies, or will; named by its weights, its kind and the exporter's versions."""
+        """Path of a part's export, written or not; named by its weights, its kind and the exporter's versions."""
         made_by = [version_of(package) for package in ("torch", "timm", "onnx", "onnxscript")]
         return self.folder / f"{part.digest}-{digest_of([part.kind, made_by])[:8]}.onnx"
 
     def missing(self, splits: Sequence[Split]) -> dict[Path, tuple[Member, Part]]:
-        """The exports that are not there, or not as they were written: file -> whose part."""
+        """The exports that are missing or have changed: file -> the member and its part."""
         files = {self.path(part): (split.member, part) for split in splits for part in split.parts}
         return {path: whose for path, whose in files.items() if not self._whole(path)}
 
@@ -144,16 +145,16 @@ class Exports:
         return self._files.is_whole(path, self._notes(path).get("sha256"))
 
     def make(self, splits: Sequence[Split], done: Callable[[int, int], None] = lambda _done, _all: None) -> None:
-        """Writes the exports that are not there, or not as they were written."""
+        """Writes the exports that are missing or have changed."""
         missing = self.missing(splits)
         for number, path in enumerate(write_onnx(missing), start=1):
             self._write_notes(path, {"sha256": self._files.sha256(path), "checks": {}})
             done(number, len(missing))
 
     def difference(self, split: Split, engine: Engine, pixels: Pixels) -> float:
-        """How far an engine's answers are from torch's in fp32 for the whole member.
+        """Largest difference of an engine's probabilities from torch's in fp32, for the whole member.
 
-        Looked up when these files were checked on as many photos before.
+        Looked up if these files have been checked on as many photos already.
 
         Raises:
             EngineError: the engine cannot open an export.
@@ -176,7 +177,7 @@ class Exports:
             same = answers.shape == expected.shape  # another shape is another network's export
             found = float(np.abs(answers - expected).max()) if same else float("inf")
             if not np.isfinite(found):
-                return float("inf")  # no number that a file could keep
+                return float("inf")  # JSON cannot hold it
             known = {**known, key: {"difference": found, "photos": len(pixels)}}
             self._write_notes(record, {"sha256": self._notes(record).get("sha256"), "checks": known})
         return float(known[key]["difference"])
@@ -186,7 +187,7 @@ class Exports:
         return int(self._checks(self.path(split.tail)).get(self._key(split, engine), {}).get("photos", 0))
 
     def check(self, splits: Sequence[Split], engine: Engine, pixels: Callable[[Member], Pixels]) -> float:
-        """Holds an engine to its tolerance for every member.
+        """Checks that an engine is within its tolerance for every member.
 
         Returns:
             The largest difference found.
@@ -210,12 +211,12 @@ class Exports:
         return max(found.values(), default=0.0)
 
     def _key(self, split: Split, engine: Engine) -> str:
-        """What a check holds for: the engine and its version, and the very files."""
+        """Cache key of a check: the engine, its version, and the hashes of the files."""
         files = [self._files.sha256(self.path(part))[:12] for part in split.parts] if engine.name != "torch" else []
         return " ".join([str(engine), version_of(RUNTIME[engine.name]), *files])
 
     def _notes(self, export: Path) -> dict[str, Any]:
-        """What is known of an export: its sha256, and what checks of the member found whose own part it is."""
+        """Notes on an export: its sha256, and the checks of the member whose tail it is."""
         return self._files.notes(export.with_suffix(".json"), NOTES)
 
     def _write_notes(self, export: Path, body: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""From an ensemble to files that run elsewhere: one ONNX file a member, a card on how to feed them, a program that does."""
+"""Exporting an ensemble: one ONNX file per member, a card that says how to use them, and a program that does."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ HOW = (
 
 
 class Exported:
-    """What was written.
+    """A written export.
 
     Args:
-        folder: where.
+        folder: its folder.
         differences: file -> largest difference of a probability from torch's.
-        photos: how many photos each was checked on.
+        photos: number of photos that each file was checked on.
     """
 
     def __init__(self, folder: Path, differences: dict[str, float], photos: int) -> None:
@@ -61,17 +61,18 @@ def check_export(
     store: Path,
     photos: Sequence[Path],
 ) -> None:
-    """Refuses what cannot be exported; needs no member.
+    """Rejects what cannot be exported; loads no member.
 
     Args:
-        folder: for the files.
-        record: of the ensemble.
-        geometries: of its members, by their cards.
+        folder: folder for the files.
+        record: the ensemble's record.
+        geometries: its members' geometries, by their cards.
         store: the workspace's pixel stores.
         photos: photos to check on.
 
     Raises:
-        ConfigError: the folder holds other files, tables from elsewhere vote, or there are no photos to check on; all at once.
+        ConfigError: the folder holds other files, external tables vote, or there are no photos to check on; all at
+            once.
     """
     wrong = Mistakes()
     if folder.exists() and any(folder.iterdir()) and not (folder / CARD).is_file():
@@ -80,14 +81,14 @@ def check_export(
         names = ", ".join(table.name for table in record.external)
         wrong.add(
             ConfigError(
-                f"{names}: an export holds networks, and without the tables from elsewhere {record.id} would give other answers. "
+                f"{names}: an export holds networks; without external tables {record.id} would give other answers. "
                 "Export an ensemble built without --with."
             )
         )
     if any(geometry.face for geometry in geometries) and not photos:
         wrong.add(
             ConfigError(
-                "members crop around faces, and the export of what finds them is checked on photos. Give some: --photos DIR."
+                "members crop around faces, and the exported detector is checked on photos. Give some: --photos DIR."
             )
         )
     elif not photos and set(geometries) - set(kept_stores(store, geometries)):
@@ -111,7 +112,7 @@ def export_ensemble(
     """Writes an ensemble's members as ONNX files, checked against torch, with a card and a program that answers with them.
 
     Args:
-        predictor: the ensemble's members; `check_export` has seen the ensemble.
+        predictor: the ensemble's members, accepted by `check_export`.
         ensemble: its id.
         folder: a new or empty folder, or one that an export made.
         cache: folder for exports.

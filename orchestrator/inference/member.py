@@ -32,15 +32,15 @@ __all__ = ["AnswerFunction", "Member", "MemberFiles", "check_numbers", "load_mem
 
 @dataclass(frozen=True)
 class MemberFiles:
-    """Whose files they are, and where.
+    """The files of a member, and what they must contain.
 
     Attributes:
         task: its specialist, or `joint`.
-        run: its run's id.
-        fold: that it holds out; None: none.
-        folder: holds the card and the weights.
-        sha256: of the weights, as the ensemble recorded it; empty trusts the card.
-        function: digest of what the member computes, as the ensemble recorded it; empty trusts the card.
+        run: id of its run.
+        fold: the fold that it holds out; None: none.
+        folder: folder with the card and the weights.
+        sha256: hash of the weights by the ensemble's record; empty: trust the card.
+        function: digest of what the member computes, by the ensemble's record; empty: trust the card.
     """
 
     task: str
@@ -56,17 +56,17 @@ class Member:
     """One loaded member.
 
     Attributes:
-        folder: where it came from.
+        folder: the folder that it was loaded from.
         task: its specialist.
-        run: its run's id.
-        fold: that it holds out; None: none.
+        run: id of its run.
+        fold: the fold that it holds out; None: none.
         backbone: a timm model name.
-        pooling: how its last map becomes features; empty: its own way.
-        views: whose answers are averaged with the photo's own.
+        pooling: how the last feature map is pooled; empty: the backbone's own way.
+        views: views whose answers are averaged with the photo's own.
         head: what the network's outputs mean.
         preprocess: from decoded photos to the network's input.
-        precision: the recipe's.
-        sha256: of the weights.
+        precision: the recipe's precision.
+        sha256: hash of the weights.
         network: in evaluation mode, on its device.
     """
 
@@ -90,7 +90,7 @@ class Member:
 
     @property
     def kind(self) -> str:
-        """A digest that members share whose arithmetic is the same but for the weights."""
+        """A digest shared by members that differ in nothing but their weights."""
         return digest_of(
             [
                 self.backbone,
@@ -106,7 +106,7 @@ class Member:
 class AnswerFunction(nn.Module):
     """A member as one function of pixels: normalise, network, head, the mean over its views.
 
-    Training, exports and every engine answer by these steps, so that none can differ in one of them.
+    Training, exports and all engines use these same steps, so that their results cannot diverge.
     """
 
     def __init__(self, member: Member) -> None:
@@ -121,7 +121,7 @@ class AnswerFunction(nn.Module):
 
 
 def check_numbers(member: Member, answers: NDArray[np.floating[Any]]) -> None:
-    """Refuses answers that are no numbers, before anybody votes on, keeps or sends them.
+    """Rejects answers that are NaN or infinite, before they are used, saved or sent.
 
     Raises:
         WorkspaceError: naming the member, with the way out.
@@ -141,12 +141,12 @@ def load_members(
     """Loads an ensemble's members.
 
     Args:
-        files: of its members; they come back in this order.
+        files: the members' files; the members are returned in this order.
         device: `cpu`, `cuda` or `cuda:N`.
         loaded: called with (members loaded, members in all).
 
     Raises:
-        WorkspaceError: files that are missing, not those that were written, or do not fit their card's network; all at once.
+        WorkspaceError: files that are missing, changed, or do not fit the network of their card; all at once.
     """
     members: list[Member] = []
     problems: list[Problem] = []
@@ -196,7 +196,7 @@ def _load(files: MemberFiles, device: str, layouts: _Layouts) -> Member:
 
 
 class _Undrawn(TorchFunctionMode):
-    """Leaves what `torch.nn.init` would draw undrawn: a member's own weights take its place at once."""
+    """Skips the random initialisation of `torch.nn.init`: a member's weights replace it at once."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), options: Any = None) -> Any:
         options = options or {}
@@ -206,12 +206,12 @@ class _Undrawn(TorchFunctionMode):
 
 
 class _Layouts:
-    """Networks laid out without memory, one for all members of an architecture.
+    """Networks without memory for weights, one per architecture, to be copied for each member.
 
-    A member takes a copy and the tensors of its file as its own: building EfficientNet-Lite0 with random weights that are
-    overwritten at once takes 47 ms, a copy 17 ms by `deepcopy` and 2 ms by pickling (in memory; files are never unpickled).
-    Architectures that keep tensors that no file holds are built in full. Nothing is built on the device `meta`: there torch
-    imports its compiler for sums as small as a weight times a number (1.3 s).
+    A copy takes the tensors of the member's file as its own: building EfficientNet-Lite0 with random weights that are
+    overwritten at once takes 47 ms, a copy 17 ms by `deepcopy` and 2 ms by pickling (in memory; files are never
+    unpickled). Architectures with tensors that no file holds are built in full. Nothing is built on the device `meta`,
+    where torch imports its compiler (1.3 s) even to multiply a weight by a number.
     """
 
     def __init__(self) -> None:
@@ -232,7 +232,7 @@ class _Layouts:
                 with _Undrawn():
                     built = create(backbone, outputs, geometry=preprocess.geometry, pooling=pooling)
                 self._known[key] = pickle.dumps(built.to_empty(device="meta"))
-            except Exception:  # each architecture holds what cannot be pickled in its own way
+            except Exception:  # what cannot be pickled differs by architecture
                 self._known[key] = None
         layout = self._known[key]
         if layout is not None:

@@ -1,4 +1,4 @@
-"""An ensemble, opened for answering: its members loaded, its external tables beside them."""
+"""Opening an ensemble for prediction: loads its members and its external tables."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def open_predictor(
     """The named ensemble (or the current one), its members loaded.
 
     Args:
-        workspace: that holds it.
+        workspace: the workspace of the ensemble.
         name: its id; None: the current one.
         device: `cpu`, `cuda` or `cuda:N`.
         loaded: called with (members loaded, members in all).
-        strategy: combines in another way than the ensemble was built for.
+        strategy: voting strategy to use instead of the ensemble's own.
         sharing: as in `start_runtime`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What prediction can be asked for, and what needs no network to be refused. Nothing heavy is imported here."""
+"""Options of prediction, and the checks that need no network. Nothing heavy is imported here."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
     "openvino": ("onnx", "onnxscript", "openvino"),
 }
-"""Engine beside torch -> the packages that it needs."""
+"""Engine other than torch -> the packages that it needs."""
 
 FEW_PHOTOS = 256
-"""Up to so many photos stay on torch where the engine is `auto`: fifteen members of EfficientNet-Lite0 answer them in 5 s on 2
-cores, and opening eighteen exports alone would take a second or two."""
+"""Up to this many photos stay on torch if the engine is `auto`: fifteen members of EfficientNet-Lite0 answer them in
+5 s on 2 cores, and opening eighteen exports alone would take a second or two."""
 
 FEWEST_EVENTS = 3.0
-"""Photos times rate that a calibration needs: no change among n photos shows a rate below 3 / n (rule of three, 95 %)."""
+"""Smallest photos x rate for a calibration: no change in n photos means a rate below 3 / n (rule of three, 95 %)."""
 
 
 def is_installed(engine: str) -> bool:
@@ -43,7 +43,7 @@ def check_engine(name: str, device: str) -> None:
 
     Args:
         name: `auto` or an engine.
-        device: as it was asked for, or as it was found.
+        device: the requested device, or the resolved one.
 
     Raises:
         ConfigError: with the way out.
@@ -59,7 +59,7 @@ def check_engine(name: str, device: str) -> None:
 
 
 def check_device(name: str) -> None:
-    """Refuses a device whose name says nothing; whether it is there, torch knows.
+    """Rejects an unknown device name; whether the device exists is checked by torch.
 
     Raises:
         ConfigError: with the names that are known.
@@ -80,14 +80,14 @@ def check_threshold(threshold: float) -> None:
 
 
 def check_rate(rate: float, photos: int | None = None) -> None:
-    """Refuses a rate of changed labels that is none, or that so few photos cannot show.
+    """Rejects a rate of changed labels that is out of range, or too small for so few photos.
 
     Args:
         rate: share of labels that may change, 0..1.
         photos: how many there are; None where that is not known yet.
 
     Raises:
-        ConfigError: with what would do.
+        ConfigError: with values that would work.
     """
     if not 0 <= rate < 1:
         raise ConfigError(f"--rate {rate}; allowed: 0 up to, not including, 1.")
@@ -105,13 +105,13 @@ def check_cascade(tasks: Iterable[str], external: Sequence[Any] = ()) -> None:
 
     Args:
         tasks: what its members answer for.
-        external: its tables from elsewhere.
+        external: its external tables.
 
     Raises:
-        ConfigError: joint networks, or tables from elsewhere.
+        ConfigError: joint networks, or external tables.
     """
     if external or JOINT in set(tasks):
         raise ConfigError(
-            "a cascade asks the members of each task in turn; joint networks and tables from elsewhere answer for all at "
+            "a cascade asks the members of each task in turn; joint networks and external tables answer for all at "
             "once. Predict without --cascade, or build an ensemble of specialists alone."
         )

@@ -1,4 +1,4 @@
-"""From photos to answers: finding photos, choosing engines, asking the members. Tables of answers are written by answers.py."""
+"""From photos to answers: finding photos, choosing engines, asking the members. tables.py writes tables of answers."""
 
 from __future__ import annotations
 
@@ -46,8 +46,7 @@ class Prediction:
         error: why the photo could not be read; empty otherwise.
         asked: how many members answered for it; all, unless a cascade settled the vote early.
         face_found: whether a face was found to crop around; None where no member crops around faces.
-        changed_by_external: whether tables from elsewhere gave it another label than the members alone would; None without such
-            tables.
+        changed_by_external: whether external tables changed its label; None without external tables.
     """
 
     path: Path
@@ -79,14 +78,14 @@ class Prediction:
 def find_photos(places: Iterable[Path]) -> list[Path]:
     """The photos of files and folders, in order, each once.
 
-    Files that are named are photos whatever they are called. Folders are searched deeply, links to folders not followed; hidden
-    files are left out, and so are files that are not called like photos, which is told.
+    Files given by name are photos whatever their suffix. Folders are searched recursively, without following links to
+    folders; hidden files are skipped, and so are files without a photo's suffix, which is logged.
 
     Args:
-        places: files and folders.
+        places: paths of files and folders.
 
     Raises:
-        DataError: a place is not there or may not be read, or there is no photo at all.
+        DataError: a path is missing or not readable, or there is no photo at all.
     """
     found: dict[Path, None] = {}
     problems: list[Problem] = []
@@ -104,7 +103,7 @@ def find_photos(places: Iterable[Path]) -> list[Path]:
             if linked:
                 log.info(f"{place}: {counted(linked, 'linked folder')} left out: links to folders are not followed.")
         elif os.path.lexists(place):
-            found[place] = None  # whatever it is: who decodes it has the sentence
+            found[place] = None  # of any kind: decoding reports what is wrong with it
         else:
             problems.append(Problem(str(place), "no such file or folder."))
     if problems:
@@ -112,15 +111,15 @@ def find_photos(places: Iterable[Path]) -> list[Path]:
     if not found:
         raise DataError(
             f"no photos found in {', '.join(map(str, places)) or 'nothing'}; looked for files ending in "
-            f"{', '.join(SUFFIXES)}. A file that is named itself is read whatever its ending."
+            f"{', '.join(SUFFIXES)}. A file given by name is read whatever its ending."
         )
     return list(found)
 
 
 def _search(folder: Path, problems: list[Problem]) -> tuple[list[Path], Counter[str], int]:
-    """The photos below a folder, sorted; how many files of each ending are none; how many folders are links.
+    """The photos below a folder, sorted; numbers of other files, by ending; number of linked folders.
 
-    Folders that are closed are problems.
+    Folders that cannot be read are added to `problems`.
     """
     found: list[Path] = []
     left_out: Counter[str] = Counter()
@@ -139,7 +138,7 @@ def _search(folder: Path, problems: list[Problem]) -> tuple[list[Path], Counter[
             if path.suffix.lower() not in SUFFIXES:
                 left_out[printable(path.suffix.lower()) or "without an ending"] += 1
             elif is_file(path) or path.is_symlink():
-                found.append(path)  # a link that leads nowhere is told by who opens it
+                found.append(path)  # a link that leads nowhere is reported when it is opened
             else:
                 left_out["no plain file"] += 1
     return sorted(found), left_out, linked
@@ -150,9 +149,9 @@ class OnEngines:
     """A predictor on the engines that were chosen.
 
     Attributes:
-        predictor: of the same members.
-        chosen: for each kind of network; empty where they stay on torch as they were loaded.
-        known: what reading the first photos gave, for whoever reads them next.
+        predictor: the same members on these engines.
+        chosen: the engine of each kind of network; empty if they stay on torch as loaded.
+        known: results of reading the first photos, so that they are not read again.
     """
 
     predictor: Predictor
@@ -169,7 +168,7 @@ def choose_engines(
     exporting: Callable[[int, int], None] = lambda _done, _all: None,
     more: bool = False,
 ) -> OnEngines:
-    """Puts the members on an engine for these photos; the first readable ones serve to check and to try.
+    """Chooses engines for these photos; the first readable ones are used for checks and trials.
 
     Args:
         predictor: the members.
@@ -178,7 +177,7 @@ def choose_engines(
         exact: leave out precisions below fp32.
         cache: folder for exports and trials.
         exporting: called with (exports written, exports to write).
-        more: there will be others, nobody knows how many: the engine with the best rate is worth its exports.
+        more: an unknown number of photos will follow, so that the fastest engine is worth its exports.
 
     Raises:
         EngineError: the engine asked for cannot run a member or gives other answers than torch.
@@ -231,9 +230,9 @@ def predict_photos(
         photos: files, bytes, or decoded pixels.
         mark_errors: put a row without a label where a photo cannot be read, instead of raising.
         done: called with (photos done, photos in all).
-        batch_size: photos at a time; bounds the memory. 0 chooses by the number of cores.
-        cascade: when a vote is settled and nobody else is asked; None asks everybody.
-        known: what reading the first photos has given already.
+        batch_size: photos per batch, which bounds the memory; 0: by the number of cores.
+        cascade: the rule that stops asking about a photo; None: ask all members.
+        known: results of reading the first photos.
 
     Raises:
         DataError: photos cannot be read, and `mark_errors` is off.

@@ -1,4 +1,4 @@
-"""Photos in, answers out: read (reader.py), asked about (runtime.py), combined, a batch at a time while the next is decoded."""
+"""The predictor: reads photos (reader.py), runs members (runtime.py) and combines, while the next batch is decoded."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class Batch:
-    """Answers for a stretch of photos.
+    """Answers for a batch of photos.
 
     Attributes:
         photos: the n photos that were read, in order.
-        answers: of every member, then of external tables, for these; None when no photo of the stretch could be read.
-        combined: one answer for each; None likewise.
-        failed: number of a photo within the stretch -> why it could not be read.
-        order: for every photo of the stretch, its row in `answers`, or -1 when it failed.
-        faces: for each photo that was read, whether a face was found to crop around; None where none was looked for.
-        changed_by_external: for each, whether external tables gave it another label than the members alone would, shape (n,);
-            None without such tables.
+        answers: answers of every member, then of external tables; None if no photo of the batch could be read.
+        combined: one answer per photo that was read; None if none was.
+        failed: index of a photo in the batch -> why it could not be read.
+        order: for every photo of the batch, its row in `answers`, or -1 if it failed.
+        faces: for each photo that was read, whether a face was found to crop around; None if none was looked for.
+        changed_by_external: for each photo that was read, whether external tables changed its label, shape (n,); None
+            without external tables.
     """
 
     photos: list[Photo]
@@ -69,14 +69,14 @@ def name_of(photo: Photo, number: int) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Predictor:
-    """An ensemble at work.
+    """An ensemble that is loaded for prediction.
 
     Attributes:
         reader: from photos to pixels.
         runtime: from pixels to answers.
         combiner: how answers become one.
-        external: tables from elsewhere that answer too.
-        external_weights: task -> how much each of them counts beside single members.
+        external: external tables that also vote.
+        external_weights: task -> weight of each of these tables, in units of one member's.
     """
 
     reader: Reader
@@ -87,7 +87,7 @@ class Predictor:
 
     @property
     def members(self) -> tuple[Member, ...]:
-        """Who is asked."""
+        """The ensemble's members."""
         return self.runtime.members
 
     def on(self, runners: Sequence[Runner]) -> Predictor:
@@ -95,11 +95,11 @@ class Predictor:
         return replace(self, runtime=self.runtime.on(runners))
 
     def timed(self, stages: Stages) -> Predictor:
-        """The same ensemble, telling where the time goes."""
+        """The same ensemble, with the time of each stage added to `stages`."""
         return replace(self, reader=replace(self.reader, stages=stages), runtime=replace(self.runtime, stages=stages))
 
     def close(self) -> None:
-        """Ends its threads, when the calls under way are done; `with` does so too."""
+        """Ends its threads after the running calls; `with` does so too."""
         self.runtime.close()
 
     def __enter__(self) -> Predictor:
@@ -116,24 +116,24 @@ class Predictor:
         cascade: Cascade | None = None,
         known: Sequence[Prepared | str] = (),
     ) -> Iterator[Batch]:
-        """Answers for photos, a batch at a time, in order; the next batches are decoded and begun meanwhile.
+        """Predicts photos batch by batch, in order; the next batches are decoded and started meanwhile.
 
-        What was begun is given up where the caller stops asking. OpenCV is told to use one thread, in all of this process: photos
-        are decoded side by side.
+        If the caller stops iterating, started batches are cancelled. OpenCV is limited to one thread in the whole
+        process, because photos are decoded in parallel.
 
         Args:
-            photos: as they come.
+            photos: paths, bytes of files, or decoded pixels.
             skip_unreadable: report photos that cannot be read in `failed` instead of raising.
-            batch: photos at a time; bounds the memory. 0: `BATCH`, or enough to keep all cores busy.
-            cascade: when a vote is settled and nobody else is asked; None asks everybody.
-            known: what reading the first photos has given already.
+            batch: photos per batch, which bounds the memory; 0: `BATCH`, or enough to keep all cores busy.
+            cascade: the rule that stops asking about a photo; None: ask all members.
+            known: results of reading the first photos.
 
         Raises:
             DataError: photos cannot be read, and `skip_unreadable` is off.
             ConfigError: a cascade over members that answer for several tasks.
-            WorkspaceError: a member answers with what is no number.
+            WorkspaceError: a member's answers are NaN or infinite.
         """
-        import cv2  # after torch: short of address space torch says so, and OpenCV ends the process
+        import cv2  # after torch: without address space torch raises an error, but OpenCV aborts the process
 
         cv2.setNumThreads(1)
         photos = [Path(photo) if isinstance(photo, str | os.PathLike) else photo for photo in photos]
@@ -142,7 +142,7 @@ class Predictor:
             check_cascade([member.task for member in self.members], self.external)
         batch = batch or self._batch_size(cascade)
         names = [name_of(photo, number) for number, photo in enumerate(photos)]
-        # All at once: whether a name means one photo does not depend on batches.
+        # For all photos at once: matching by name must not depend on batches.
         rows = [
             np.where([isinstance(photo, Path) for photo in photos], table.rows(names), -1) for table in self.external
         ]
@@ -159,7 +159,7 @@ class Predictor:
                         ahead.append(self._reading(pool, photos, range(first, min(first + batch, len(photos))), known))
                     results = [future.result() for future in ahead.popleft()]
                     if not skip_unreadable and any(isinstance(result, str) for result in results):
-                        # The others are read for their reasons alone: the pixels of a large folder would fill the memory.
+                        # The others are read only for their errors: a large folder's pixels would fill the memory.
                         reasons = [_reason(result) for result in results]
                         while ahead:
                             reasons += [_reason(future.result()) for future in ahead.popleft()]
@@ -173,7 +173,7 @@ class Predictor:
                         yield self._answer(photos, rows, *begun.popleft())
                 while begun:
                     yield self._answer(photos, rows, *begun.popleft())
-            finally:  # an error, or a caller who goes away: nobody waits for the rest
+            finally:  # an error, or a caller who stops iterating: the rest is not needed
                 for futures in ahead:
                     for future in futures:
                         future.cancel()
@@ -182,7 +182,7 @@ class Predictor:
                         pending.cancel()
 
     def _batch_size(self, cascade: Cascade | None) -> int:
-        """Photos at a time: a stretch of them is one call for each team, and there are threads to fill."""
+        """Photos per batch: each chunk makes one call per team, and all threads need work."""
         runtime = self.runtime
         enough = runtime.stretch(cascade) * -(-runtime.threads // len(runtime.teams(cascade)))
         return max(BATCH, enough if runtime.device == "cpu" else 0)
@@ -190,7 +190,7 @@ class Predictor:
     def _reading(
         self, pool: ThreadPoolExecutor, photos: Sequence[Photo], numbers: range, known: Sequence[Prepared | str]
     ) -> list[Future[Prepared | str]]:
-        """Begins to read some photos; what is known of them already is at hand at once."""
+        """Starts reading some photos; known results are returned as finished futures."""
         found = []
         for number in numbers:
             if number < len(known):
@@ -202,7 +202,7 @@ class Predictor:
         return found
 
     def _refuse(self, names: Sequence[str], start: int, reasons: Sequence[str | None]) -> None:
-        """Names every photo that cannot be read."""
+        """Raises an error that names every photo that cannot be read."""
         failed = [Problem(names[start + row], reason) for row, reason in enumerate(reasons) if reason is not None]
         raise DataError(
             f"{len(failed)} of {len(names)} photos cannot be read; with --on-error mark their rows stay empty.", failed
@@ -216,14 +216,14 @@ class Predictor:
         results: Sequence[Prepared | str],
         pending: Pending | None,
     ) -> Batch:
-        """Combines what was asked about a stretch.
+        """Combines the answers for a batch.
 
         Args:
-            photos: all of them.
-            rows: for each external table its rows for all photos.
-            start: number of the stretch's first photo.
-            results: of reading the stretch.
-            pending: the members' answers to those that were read; None where none was.
+            photos: the photos of all batches.
+            rows: for each external table, its row for each of these photos.
+            start: index of the batch's first photo.
+            results: results of reading the batch.
+            pending: the members' answers for the photos that were read; None if none was.
         """
         there = np.flatnonzero([not isinstance(result, str) for result in results])
         failed = {row: result for row, result in enumerate(results) if isinstance(result, str)}
@@ -253,6 +253,6 @@ def start_predictor(
     external: Sequence[ExternalTable] = (),
     external_weights: Mapping[str, float] | None = None,
 ) -> Predictor:
-    """A predictor of members on torch; arguments and errors as of `start_runtime`, `reader_of` and `Predictor`."""
+    """A predictor of members on torch; arguments and errors as in `start_runtime`, `reader_of` and `Predictor`."""
     runtime = start_runtime(members, device, threads, sharing)
     return Predictor(reader_of(members), runtime, combiner, tuple(external), external_weights or {})

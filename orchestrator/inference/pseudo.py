@@ -1,9 +1,9 @@
-"""Pseudo-labels: what an ensemble is sure of on photos without labels, for its members' successors to learn from.
+"""Pseudo-labels: an ensemble's confident answers for photos without labels, to train new members on.
 
 After Lee 2013, "Pseudo-Label: The Simple and Efficient Semi-Supervised Learning Method". Labels are made inside each fold: a
 fold's labels come from the members that held this fold out, and only the member that will hold it out learns from them. So no
-label comes from a network that has learnt from a person whom it helps to judge. (Which epoch of that network was kept was chosen
-by these people's score, as in every training here.)
+label comes from a network that was trained on people whom the label helps to score. (The best epoch of that network
+was chosen by these people's score, as in every training here.)
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class PseudoLabels:
     Attributes:
         table: columns `path`, `fold`, `plan`, then `mask`, `gender`, `age` (words; empty where not sure enough) and `p(mask)` and
             so on, the probability of the likeliest class.
-        photos: how many were answered for.
+        photos: number of photos that were answered.
         failed: photos that could not be read, with the reason.
     """
 
@@ -47,24 +47,24 @@ class PseudoLabels:
 
     @property
     def counts(self) -> dict[str, dict[str, float]]:
-        """Task -> class -> how many labels a fold has of it, on the average."""
+        """Task -> class -> mean number of its labels per fold."""
         folds = max(1, self.table["fold"].nunique())
         return {task: {name: int((self.table[task] == name).sum()) / folds for name in CLASSES[task]} for task in TASKS}
 
 
 def check_labelling(record: EnsembleRecord, plans: Mapping[str, Mapping[str, Any] | None]) -> None:
-    """Refuses an ensemble whose members cannot label fold by fold; needs no member.
+    """Rejects an ensemble whose members cannot label fold by fold; loads no member.
 
     Args:
-        record: of the ensemble.
+        record: the ensemble's record.
         plans: run -> its fold plan (`k`, `digest`), or None, for each run of the ensemble.
 
     Raises:
-        ConfigError: members without a fold or of several plans, or tables from elsewhere; with the commands that mend it.
+        ConfigError: members without a fold or of several plans, or external tables; with the commands that fix it.
     """
     runs, workspace = record.runs, record.folder.parent
     fuse = orch("ensemble", "--strategy", record.strategy, workspace=workspace)
-    cannot = "pseudo-labels are made fold by fold, and this ensemble cannot tell folds"
+    cannot = "pseudo-labels are made fold by fold, which this ensemble does not allow"
     without = [run for own in runs.values() for run in own if plans[run] is None]
     if without:
         k = next((plan["k"] for plan in plans.values() if plan), 5)
@@ -79,7 +79,7 @@ def check_labelling(record: EnsembleRecord, plans: Mapping[str, Mapping[str, Any
     if record.external:
         mine = [word for task, own in runs.items() for word in ("--members", f"{task}={','.join(own)}")]
         alone = orch("ensemble", "--strategy", record.strategy, *mine, workspace=workspace)
-        raise ConfigError(f"tables from elsewhere know no folds. Build an ensemble without them: `{alone}`.")
+        raise ConfigError(f"external tables have no folds. Build an ensemble without them: `{alone}`.")
 
 
 def check_names(paths: Sequence[Path]) -> None:
@@ -94,7 +94,7 @@ def check_names(paths: Sequence[Path]) -> None:
         if encodable(str(path)) != str(path)
     ]
     if unnamed:
-        raise DataError(f"{counted(len(unnamed), 'photo')} cannot stand in a table of labels.", unnamed)
+        raise DataError(f"{counted(len(unnamed), 'photo')} cannot be named in a table of labels.", unnamed)
 
 
 def pseudo_label(
@@ -108,10 +108,10 @@ def pseudo_label(
     """Labels photos by each fold's members alone, where their mean probability reaches a threshold.
 
     Args:
-        predictor: the ensemble's members; `check_labelling` has seen the ensemble.
+        predictor: the ensemble's members, accepted by `check_labelling`.
         plan: digest of the fold plan.
         paths: photos, none of them trained on.
-        threshold: 0.5 to 1, of a task's likeliest class; `check_threshold` has seen it.
+        threshold: least probability of a task's likeliest class, 0.5 to 1, accepted by `check_threshold`.
         done: called with (photos done, photos in all).
         skip_unreadable: leave photos out that cannot be read, instead of raising.
 
@@ -139,7 +139,7 @@ def pseudo_label(
 
 
 def _of_fold(fold: int, paths: Sequence[Path], answers: Answers, threshold: float) -> pd.DataFrame:
-    """What the members that hold a fold out say of some photos."""
+    """Labels of some photos by the members that hold a fold out."""
     table: dict[str, Any] = {"path": [str(path.absolute()) for path in paths], "fold": fold}
     for task in TASKS:
         mean = answers.of(task).where(lambda voter: voter.fold == fold).mean()

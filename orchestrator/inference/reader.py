@@ -45,12 +45,12 @@ def stacked(photos: Sequence[Prepared]) -> Pixels:
 
 @dataclass(frozen=True, eq=False)
 class Reader:
-    """Reads photos for some members; may be called from several threads at once.
+    """Reads photos for some members; safe to call from several threads at once.
 
     Attributes:
-        geometries: at which some member sees photos, each once.
-        detector: finds the faces that some member's crops stand around; None where none do.
-        stages: where the time goes is told.
+        geometries: the members' geometries, each once.
+        detector: face detector for members that crop around faces; None if none do.
+        stages: collects the time of each stage.
     """
 
     geometries: tuple[Geometry, ...]

@@ -1,8 +1,8 @@
-"""Members at work: pixels in, answers out; layers that members share run once for all of them.
+"""The runtime: from pixels to members' answers; layers that members share run once for all of them.
 
-On a CPU one pool of as many threads as there are cores does all the work, each call on one core: cores are neither idle nor
-fought over. On a GPU members answer one after the other. A runtime never changes: whoever wants other engines makes another one
-(`Runtime.on`), so a service may warm it and put it in the place of the one that answers.
+On a CPU one pool with a thread per core does all the work, one core per call, so that cores are neither idle nor
+oversubscribed. On a GPU members run one after the other. A runtime is immutable: `Runtime.on` makes a new one for
+other engines, so a service can warm that up before it replaces the old one.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ from orchestrator.networks.devices import keep_freed_memory
 __all__ = ["CALL", "Pending", "Runtime", "start_runtime"]
 
 CALL = 16
-"""Photos a call on a CPU: their activations stay near the caches (EfficientNet-Lite0 at 128 x 96, OpenVINO in bf16, photos a
-core second: 715 by 16, 645 by 64), and a batch of 64 is enough calls to keep all cores busy."""
+"""Photos per call on a CPU: their activations stay near the caches (EfficientNet-Lite0 at 128 x 96, OpenVINO in bf16,
+photos per core second: 715 with 16, 645 with 64), and a batch of 64 makes enough calls to keep all cores busy."""
 
-CASCADE_CALL = 64  # of a cascade: what is left after each member must still be worth a call
+CASCADE_CALL = 64  # photos per call of a cascade: the photos left after each member must still be worth a call
 
 Calls = Sequence[Future[dict[int, NDArray[np.float32]]]]
 
 
 @dataclass(frozen=True, eq=False)
 class Team:
-    """Members that one call asks, because they share a shared backbone, or because a cascade stops asking a task's members.
+    """Members that run in one call, because they share a backbone, or a task of a cascade.
 
     Attributes:
-        places: of the members, in order.
-        ties: shared backbones and tasks; who has one of them belongs to the team.
+        places: indices of the members, in order.
+        ties: the shared backbones and tasks; a member with one of them belongs to the team.
     """
 
     places: list[int]
@@ -53,28 +53,28 @@ class Team:
 
 
 class Pending:
-    """Answers to come.
+    """Answers that are being computed.
 
     Args:
-        members: who was asked.
-        photos: n.
-        calls: for each stretch of the photos, the answers to come of each team's members: place -> (m, C).
+        members: the members asked.
+        photos: number of photos, n.
+        calls: per chunk of photos, one future per team: member index -> probabilities (m, C).
     """
 
     def __init__(self, members: Sequence[Member], photos: int, calls: Sequence[Calls]) -> None:
         self._members, self._photos, self._calls = members, photos, calls
 
     def cancel(self) -> None:
-        """Nobody waits for them any more: calls that have not begun are not made."""
+        """Cancels the calls that have not started."""
         for calls in self._calls:
             for call in calls:
                 call.cancel()
 
     def answers(self) -> Answers:
-        """Waits for them; a member that was not asked abstains.
+        """Waits for the answers; a member that was not asked abstains.
 
         Raises:
-            WorkspaceError: a member answers with what is no number.
+            WorkspaceError: a member's answers are NaN or infinite.
         """
         stretches = [
             {place: answer for call in calls for place, answer in call.result().items()} for calls in self._calls
@@ -92,15 +92,15 @@ class Pending:
 
 @dataclass(frozen=True, eq=False)
 class Runtime:
-    """Members on engines; may be asked from several threads at once.
+    """Members on engines; safe to call from several threads at once.
 
     Attributes:
         members: loaded on the device.
-        splits: for each member what it shares with others.
-        runners: for each member what runs it.
+        splits: for each member, what it shares with others.
+        runners: for each member, its runner.
         device: `cpu`, `cuda` or `cuda:N`.
-        threads: calls at once on a CPU.
-        stages: where the time goes is told.
+        threads: number of simultaneous calls on a CPU.
+        stages: collects the time of each stage.
         pool: the threads that make calls: one per core on a CPU, one on a GPU. They live as long as the runtime.
     """
 
@@ -119,14 +119,14 @@ class Runtime:
         return replace(self, runners=tuple(runners))
 
     def __post_init__(self) -> None:
-        # OpenMP counts threads for each calling thread: the caller's own setting stays. No thread begins before there is a call.
+        # OpenMP's thread count is per calling thread: the caller's setting stays. Threads start with the first call.
         pool = (
             ThreadPoolExecutor(self.threads, initializer=one_thread) if self.device == "cpu" else ThreadPoolExecutor(1)
         )
         object.__setattr__(self, "pool", pool)
 
     def close(self) -> None:
-        """Ends its threads, when the calls under way are done."""
+        """Ends its threads after the running calls."""
         self.pool.shutdown()
 
     def answers(self, pixels: Pixels) -> Answers:
@@ -136,17 +136,17 @@ class Runtime:
             pixels: at every member's geometry; at least one photo.
 
         Raises:
-            WorkspaceError: a member answers with what is no number.
+            WorkspaceError: a member's answers are NaN or infinite.
         """
         return self.begin(pixels).answers()
 
     def begin(self, pixels: Pixels, cascade: Cascade | None = None, combiner: Combiner | None = None) -> Pending:
-        """The same, without waiting for them.
+        """Starts computing the members' answers, without waiting.
 
         Args:
-            pixels: at every member's geometry; at least one photo.
-            cascade: when nobody else is asked for a photo; None asks everybody.
-            combiner: knows when a vote is settled; goes with a cascade.
+            pixels: pixels at every member's geometry; at least one photo.
+            cascade: the rule that stops asking about a photo; None: ask all members.
+            combiner: decides whether a vote is settled; required with a cascade.
         """
         photos = len(next(iter(pixels.values())))
         size = photos if self.device != "cpu" else self.stretch(cascade)
@@ -158,11 +158,11 @@ class Runtime:
         return Pending(self.members, photos, calls)
 
     def stretch(self, cascade: Cascade | None) -> int:
-        """Photos a call on a CPU."""
+        """Photos per call on a CPU."""
         return CALL if cascade is None else CASCADE_CALL
 
     def teams(self, cascade: Cascade | None) -> list[Team]:
-        """The members by calls: few that share much, so that cores have enough to choose from."""
+        """The members grouped into calls, in groups as small as sharing allows, so that all cores have work."""
         teams: list[Team] = []
         for place, (member, runner) in enumerate(zip(self.members, self.runners, strict=True)):
             places, ties = (
@@ -178,7 +178,7 @@ class Runtime:
     def _run(
         self, team: Team, pixels: Pixels, cascade: Cascade | None, combiner: Combiner | None
     ) -> dict[int, NDArray[np.float32]]:
-        """A team's answers for a stretch of photos: place -> (n, C)."""
+        """A team's answers for a chunk of photos: member index -> (n, C)."""
         begun: dict[Call, Features] = {}
 
         def answer(place: int, rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
@@ -211,8 +211,8 @@ def start_runtime(members: Sequence[Member], device: str = "cpu", threads: int =
         members: of all three tasks, loaded on the device.
         device: `cpu`, `cuda` or `cuda:N`.
         threads: calls at once on a CPU; 0: one per core.
-        sharing: compute layers that members share once for all. Off for a handful of photos, which take less than the proof
-            that sharing changes no answer (fifteen members of `quick`: 0.4 s).
+        sharing: compute shared layers once for all members. Off for a handful of photos, which take less time than
+            checking that sharing changes no answer (fifteen members of `quick`: 0.4 s).
     """
     keep_freed_memory()
     splits = split(members) if sharing else [whole(member) for member in members]

@@ -4,10 +4,10 @@ Members whose recipe freezes the first stages (`frozen_stages`, `train = head`) 
 the same pixels: their features are the same, bit for bit, and the first stages have the largest maps. Three frozen stages of
 EfficientNet-Lite0 are three or four tenths of a member's time (docs/experiments.md).
 
-Which layers are shared is told by their weights, not by recipes, so members of any run and fold can share. A network is divided
-where its leaves, in the order in which they run, stop having equal weights; layers that run elsewhere pass their input on.
-Whether that division gives the network's own answers depends on its architecture, so every member is tried on photos of noise,
-and one whose answers are not the same bits is left whole.
+Shared layers are found by their weights, not by recipes, so members of any run and fold can share. A network is split
+at the first leaf module, in execution order, whose weights differ; each part passes its input through the other's
+layers. Whether the parts reproduce the network's answers depends on the architecture, so every member is tested on
+photos of random noise, and is left whole unless its answers are the same bits.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from orchestrator.inference.member import AnswerFunction, Member
 __all__ = ["Part", "Split", "split", "whole"]
 
 TRIES = 4
-"""Divisions of a network that are tried. Those of timm's convolutional networks fit at once or not at all."""
+"""Split points that are tried. For timm's convolutional networks the first works, or none does."""
 
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """A stretch of a member's layers as one function.
+    """Successive layers of a member as one function.
 
     Attributes:
         module: in evaluation mode, on the member's device.
-        example: inputs for two photos.
-        names: of the input and the output, `photos` or `features` in, `features` or `probabilities` out.
-        digest: of the weights.
-        kind: a digest that parts share whose arithmetic is the same but for the weights.
+        example: example input of two photos.
+        names: names of input and output: `photos` or `features` in, `features` or `probabilities` out.
+        digest: digest of the weights.
+        kind: a digest shared by parts that differ in nothing but their weights.
     """
 
     module: nn.Module
@@ -56,9 +56,9 @@ class Split:
     """A member as engines run it.
 
     Attributes:
-        member: the whole.
-        tail: the layers after it, to the probabilities.
-        shared_backbone: the layers before them, the very object of all who share it; None for a member that shares nothing.
+        member: the whole member.
+        tail: the layers after the shared backbone, up to the probabilities.
+        shared_backbone: the first layers, one object for all members that share them; None: nothing is shared.
         sharing: how many members share the shared backbone; 1 where there is none.
     """
 
@@ -127,14 +127,14 @@ class _Tail(nn.Module):
 
 
 class _Pass(nn.Module):
-    """Stands where another part's layers run."""
+    """Identity, in place of layers that run in the other part."""
 
     def forward(self, inputs: Tensor, *_: object, **__: object) -> Tensor:
         return inputs
 
 
 class _EntangledError(Exception):
-    """A module other than a plain sequence would be divided."""
+    """The split point is inside a module that is not an nn.Sequential."""
 
 
 def _divide(members: Sequence[Member]) -> dict[Member, Split]:
@@ -167,8 +167,8 @@ def _divide(members: Sequence[Member]) -> dict[Member, Split]:
 
 
 def _leaves(member: Member) -> tuple[list[str], list[int]]:
-    """The names of a network's leaves in the order in which they run; for those that a shared backbone can hold, which are the
-    first, how many numbers each puts out for a photo.
+    """Names of a network's leaf modules in execution order, and the output sizes of the first ones, which a shared
+    backbone can hold.
 
     Both are empty when a leaf with weights runs twice.
     """
@@ -188,7 +188,7 @@ def _leaves(member: Member) -> tuple[list[str], list[int]]:
 
 
 def _run(whole: nn.Module, named: Mapping[nn.Module, str], member: Member) -> list[tuple[str, int]]:
-    """The named modules that run, in order, each with how many numbers it puts out for photos of noise."""
+    """The named modules in execution order, each with its output size for photos of random noise."""
     ran: list[tuple[str, int]] = []
 
     def note(module: nn.Module, _inputs: object, output: object) -> None:
@@ -207,8 +207,8 @@ def _run(whole: nn.Module, named: Mapping[nn.Module, str], member: Member) -> li
 def _keys(members: Sequence[Member], leaves: Sequence[str]) -> Any:
     """For each length of a shared backbone, every member's digest of all weights in it.
 
-    A module's own tensors beside its children, as a layer scale's, belong to its first leaf, and so do those of modules that
-    never run themselves, because others use their weights (`F.linear(x, self.qkv.weight)`).
+    Tensors that a module holds next to its children (a layer scale, for example) count with its first leaf, and so do
+    those of modules that never run because others use their weights (`F.linear(x, self.qkv.weight)`).
     """
     loud = {""} | {".".join(leaf.split(".")[:depth]) for leaf in leaves for depth in range(len(leaf.split(".")) + 1)}
     silent: dict[str, list[str]] = {}
@@ -238,7 +238,7 @@ def _cut(member: Member, first: Sequence[str], leaves: Sequence[str]) -> tuple[n
     """A member's shared backbone, which runs the first leaves, and its own part, which runs the others.
 
     Raises:
-        _EntangledError: the border runs through a module that is no plain sequence.
+        _EntangledError: the split point is inside a module that is not an nn.Sequential.
     """
     ran = {member.network.get_submodule(name) for name in leaves}
     before = {member.network.get_submodule(name) for name in first}
@@ -248,7 +248,7 @@ def _cut(member: Member, first: Sequence[str], leaves: Sequence[str]) -> tuple[n
 
 
 def _without(module: nn.Module, gone: set[nn.Module], ran: set[nn.Module]) -> nn.Module:
-    """A copy that shares all weights, in which some leaves pass their input on."""
+    """A copy that shares all weights, in which the leaves of `gone` pass their input through."""
     copied = copy.copy(module)
     children: dict[str, nn.Module | None] = {}
     for name, child in module._modules.items():
@@ -266,10 +266,10 @@ def _without(module: nn.Module, gone: set[nn.Module], ran: set[nn.Module]) -> nn
 
 
 def _share(members: Sequence[Member], first: Sequence[str], leaves: Sequence[str], key: str) -> list[Split]:
-    """Splits for members with the same weights in the first leaves, of those whose two parts answer as the whole does.
+    """Splits for members with the same weights in the first leaves, if their two parts reproduce the whole.
 
     Raises:
-        _EntangledError: the border runs through a module that is no plain sequence.
+        _EntangledError: the split point is inside a module that is not an nn.Sequential.
     """
     first_member = members[0]
     backbone, _ = _cut(first_member, first, leaves)
@@ -295,7 +295,7 @@ def _share(members: Sequence[Member], first: Sequence[str], leaves: Sequence[str
 
 
 def _fits(member: Member, own: nn.Module, features: Tensor, photos: Tensor) -> bool:
-    """Whether a member answers as the whole network does, bit for bit, and photos are the features' first axis."""
+    """Whether the two parts reproduce the whole network bit for bit, with photos as the features' first axis."""
     try:
         with torch.inference_mode():
             return len(features) == len(photos) and torch.equal(own(features), AnswerFunction(member)(photos))
@@ -304,7 +304,7 @@ def _fits(member: Member, own: nn.Module, features: Tensor, photos: Tensor) -> b
 
 
 def _noise(member: Member) -> Tensor:
-    """Two photos of noise, the same each time."""
+    """Two photos of random noise from a fixed seed, shape (2, H, W, 3), uint8."""
     geometry = member.preprocess.geometry
     draw: Callable[..., Tensor] = torch.randint
     photo = draw(0, 256, (2, geometry.height, geometry.width, 3), generator=torch.Generator().manual_seed(0))

@@ -1,11 +1,11 @@
-"""Answers for photos with an exported ensemble: a copy of this file lies beside every export, and needs no orchestrator.
+"""Predicts photos with an exported ensemble: every export has a copy of this file, which does not need orchestrator.
 
     pip install numpy pillow opencv-python-headless onnxruntime
     python predict.py photo.jpg more/photos/*.jpg
 
-Prints one JSON object per photo: label, name, and each task's probabilities (after a hard vote its shares of votes); for one that
-cannot be read its error. `decoding.py` and `crop` do what training did, `combining/` what scored the ensemble; change nothing in
-them, or the networks see other pixels than those they learnt from, and other answers come out.
+Prints one JSON object per photo: label, name, and each task's probabilities (for a hard vote: shares of votes), or the
+error if it cannot be read. `decoding.py` and `crop` do what training did, and `combining/` is the code that scored the
+ensemble: do not change them, or the networks see other pixels than in training and give other answers.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def answer(photo: Any, card: dict[str, Any], sessions: dict[str, Any]) -> dict[s
 
 
 def _beside(module: str) -> Any:
-    """A module that lies beside this file."""
+    """A module in the folder of this file."""
     return importlib.import_module(module)
 
 
@@ -158,12 +158,12 @@ def main() -> None:
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
     here = Path(__file__).parent
     card = _card(here)
-    sessions: dict[str, Any] = {}  # loaded for the first photo that there is to answer for
+    sessions: dict[str, Any] = {}  # loaded for the first photo that can be read
     failed = 0
     for path in map(Path, photos):
         try:
             photo = decode(path)
-        except Exception as error:  # whatever Pillow makes of damaged bytes: the other photos still get their answers
+        except Exception as error:  # Pillow raises anything on damaged bytes: the other photos still get their answers
             failed += 1
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             found: dict[str, Any] = {"path": str(path), "error": f"cannot be read as a photo: {reason}"}

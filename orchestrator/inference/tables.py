@@ -30,7 +30,7 @@ def write_submission(path: Path, evaluation: Eval, answers: Sequence[Prediction]
 
 
 def write_answers(output: Output, answers: Sequence[Prediction]) -> None:
-    """Writes a table by its name's ending, .csv, .parquet or .json (what `--json` prints).
+    """Writes a table in the format of its name's ending: .csv, .parquet or .json (as `--json` prints).
 
     Its columns: path, label (0 to 17), name; the class of each task; agreement, the smallest share over the tasks of members that
     chose the winning class; each task's probabilities as `p(mask wear)`, after a hard vote the shares of votes as

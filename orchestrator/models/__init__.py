@@ -1,7 +1,7 @@
-"""Where the specialists' folders are: beside the package in a checkout (`models/`), inside it where a wheel was installed.
+"""Where the specialists' folders are: next to the package in a checkout (`models/`), inside it in an installed wheel.
 
-An installed copy must not put a package `models` into everybody's way: the name is the most generic of all, and a folder of that
-name where somebody works would hide it. So the specialists are imported as `orchestrator.models.TASK`, wherever they lie.
+A wheel must not install a top-level package `models`: the name is so generic that it would clash with others, and a
+folder of that name in the current folder would hide it. So specialists are imported as `orchestrator.models.TASK`.
 """
 
 from pathlib import Path

@@ -1,7 +1,7 @@
 """Backbones: any timm model, with weights from the hub, a pip package, a file, or none.
 
 Initial weights become one safetensors file in the workspace's cache before any job starts: every member of a run starts
-from the same bytes, whose sha256 is on record, and a hub out of reach is told once and at once.
+from the same bytes, whose sha256 is recorded, and an unreachable hub is reported once, at the start.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ State = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class InitialWeights:
-    """Where a run's members start from.
+    """Initial weights of a run's members.
 
     Attributes:
         path: a safetensors file in timm's names; None for random weights.
@@ -59,10 +59,10 @@ class InitialWeights:
 
 
 def check_backbone(recipe: Recipe) -> None:
-    """Refuses a backbone that timm does not know or that cannot take the recipe's input: one empty photo goes through it.
+    """Refuses a backbone that timm does not know or that cannot process the recipe's input, by a forward pass of zeros.
 
     Raises:
-        ConfigError: with the nearest names, or what the network says.
+        ConfigError: with the nearest names, or the network's error.
     """
     name = recipe.backbone
     base, _, tag = name.partition(".")
@@ -101,8 +101,8 @@ def check_backbone(recipe: Recipe) -> None:
 
 @lru_cache(maxsize=64)
 def _seen(backbone: str, built: tuple[int, int], size: tuple[int, int]) -> tuple[Blind, tuple[int, int] | None]:
-    """What a backbone, built for one size, does not see of photos of a size, and its patches; the same for whatever else a
-    recipe says.
+    """The edges that a backbone built for one size ignores in photos of another, and its patch size; no other
+    setting of a recipe matters.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -117,7 +117,7 @@ def _check_sight(name: str, built: tuple[int, int], size: tuple[int, int], small
         name: of the backbone.
         built: height and width for which the network is built.
         size: height and width of the photos.
-        small: begins the message where that is the size of the first epochs.
+        small: prefix of the message if the size is that of the first epochs; empty otherwise.
     """
     height, width = size
     blind, patch = _seen(name, built, size)
@@ -140,7 +140,7 @@ def _check_sight(name: str, built: tuple[int, int], size: tuple[int, int], small
 
 
 def _with(recipe: Recipe) -> str:
-    """The settings that not every backbone knows, where they are on, in words."""
+    """The active settings that not every backbone supports, as text."""
     keys = ("pooling", "drop_rate", "drop_path_rate", "small_epochs", "checkpointing")
     said = [f"{key} = {getattr(recipe, key)}" for key in keys if getattr(recipe, key)]
     return f" with {', '.join(said)}" if said else ""
@@ -176,7 +176,7 @@ def load_state(recipe: Recipe) -> State:
 
 
 def keep_weights(backbone: str, state: State, cache: Path) -> InitialWeights:
-    """Writes what `load_state` found into the cache, once for the same bytes: every member of a run starts from this file."""
+    """Writes the state of `load_state` to the cache, once per content; every member of a run starts from this file."""
     if not state:
         return InitialWeights(None, "")
     path = cache / f"{backbone}-{_digest(state)}.safetensors"
@@ -189,7 +189,7 @@ def keep_weights(backbone: str, state: State, cache: Path) -> InitialWeights:
 
 
 def _holds(path: Path, state: State) -> bool:
-    """Whether a file in the cache holds these tensors: a damaged one would begin other runs under its name."""
+    """Whether a file in the cache holds these tensors: later runs would start from a damaged one."""
     try:
         return path.is_file() and _digest(load_file(path)) == _digest(state)
     except (SafetensorError, OSError):
@@ -287,7 +287,7 @@ def _calm_head(model: nn.Module) -> None:
     """Starts the head near zero, so that the first answers are even.
 
     timm draws EfficientNet's head from +-1 / sqrt(outputs): with 3 outputs on 1,280 features the first losses are 3 to 5
-    instead of log(3) = 1.1, and their gradients shake the pretrained body.
+    instead of log(3) = 1.1, and their gradients disturb the pretrained body.
     """
     for module in (module for head in heads_of(model) for module in head.modules()):
         if isinstance(module, nn.Linear):
@@ -322,12 +322,12 @@ def _fit(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
 
 
 def _check_numbers(state: Mapping[str, Tensor], source: str) -> None:
-    """Refuses weights that hold something else than numbers: whatever learns from them is none either."""
+    """Refuses infinite and NaN weights, which training would spread to the whole network."""
     wrong = [key for key, value in state.items() if not bool(torch.isfinite(value).all())]
     if wrong:
         raise WeightsError(
-            f"weights = '{source}': {counted(len(wrong), 'tensor')} of them ({wrong[0]} first) hold infinite numbers or none: "
-            "the training that wrote them went wrong. Use other weights."
+            f"weights = '{source}': {counted(len(wrong), 'tensor')} of them ({wrong[0]} first) hold infinite or NaN "
+            "values: the training that wrote them went wrong. Use other weights."
         )
 
 

@@ -36,7 +36,7 @@ def resolve_device(name: str) -> str:
     if not count:
         raise DeviceError(
             f"--device {name}: torch {torch.__version__} sees no GPU here. Use --device cpu or auto; if there is one, "
-            "`nvidia-smi` and a torch build with CUDA tell more."
+            "check `nvidia-smi`, and that torch was built with CUDA."
         )
     if number and int(number) >= count:
         raise DeviceError(

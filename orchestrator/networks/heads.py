@@ -91,7 +91,7 @@ class ClassHead:
 
 @dataclass(frozen=True)
 class JointHead:
-    """Several heads on one backbone, whose classes combine into the codes that are trained on; the tasks share its features.
+    """Several heads on one backbone: the combined code has one digit per head, and the tasks share the features.
 
     Hard parameter sharing (Caruana 1997, "Multitask Learning"), the heads' losses added up.
 
@@ -114,13 +114,13 @@ class JointHead:
         """The sum of the heads' losses, with combined codes (N,)."""
         rest, total = targets, outputs.new_zeros((), dtype=torch.float32)
         parts = torch.split(outputs, [head.outputs for head in self.heads], dim=1)
-        for head, part in zip(reversed(self.heads), reversed(parts), strict=True):  # the last digit counts ones
+        for head, part in zip(reversed(self.heads), reversed(parts), strict=True):  # least significant digit first
             total = total + head.loss(part, rest % head.classes, weights)
             rest = rest // head.classes
         return total
 
     def probabilities(self, outputs: Tensor) -> Tensor:
-        """Of every combination: the product of the heads' probabilities."""
+        """Probability of each combination of classes: the product of the heads' probabilities."""
         parts = torch.split(outputs, [head.outputs for head in self.heads], dim=1)
         found = torch.ones_like(outputs[:, :1], dtype=torch.float32)
         for head, part in zip(self.heads, parts, strict=True):
@@ -156,7 +156,7 @@ class CornHead:
         return losses.corn(outputs.float(), targets, weights)
 
     def probabilities(self, outputs: Tensor) -> Tensor:
-        """Reaching a class is answering every question before it with yes; being it, not the next as well."""
+        """P(class k) = P(at least k) - P(at least k + 1); P(at least k) is the product of the first k answers."""
         reached = outputs.float().sigmoid().cumprod(dim=1)
         first, last = torch.ones_like(reached[:, :1]), torch.zeros_like(reached[:, :1])
         return torch.cat([first, reached], dim=1) - torch.cat([reached, last], dim=1)
@@ -191,7 +191,7 @@ class SoftAgeHead:
         return self.high - self.low + 1
 
     def targets(self, specialist: Specialist, table: pd.DataFrame, recipe: Recipe) -> NDArray[Any]:  # noqa: ARG002  # a Head takes it
-        """Exact values to train on, float32; -1 - code where no more than the class is known."""
+        """Exact values to train on, float32; -1 - code if only the class is known."""
         assert specialist.scale is not None  # recipes/lint.py refuses soft_age without a scale
         column = specialist.scale.column
         values = table[column].to_numpy(dtype=np.float32)
@@ -215,7 +215,7 @@ class SoftAgeHead:
         return torch.stack([years[:, a:b].sum(dim=1) for a, b in self._years()], dim=1)
 
     def _years(self) -> Iterator[tuple[int, int]]:
-        """From which output to which each class reaches."""
+        """First output of each class, and the one after its last."""
         return pairwise([0, *(border - self.low for border in self.borders), self.outputs])
 
     def as_dict(self) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""Layers that torch runs wrongly on some machine, put in another way that means the same.
+"""Equivalent replacements for layers that torch runs wrongly on some machines.
 
-A network's names and weights stay as they are; only how a layer gets its answer changes.
+A network's names and weights stay unchanged; only the way a layer computes its output differs.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 __all__ = ["arranged", "channels_last"]
 
 NARROW = 16
-"""Input channels below which a strided convolution of one pixel is put otherwise."""
+"""Number of input channels below which a strided 1 x 1 convolution is replaced."""
 
 
 def arranged(model: nn.Module) -> nn.Module:
@@ -40,13 +40,13 @@ def channels_last(model: nn.Module) -> nn.Module:
 
 
 def _steps_over(module: nn.Conv2d) -> bool:
-    """Whether a layer looks at some pixels alone, and at few channels of them."""
+    """Whether a layer is a strided 1 x 1 convolution with few input channels."""
     plain = module.groups == 1 and module.padding in ((0, 0), 0, "valid")
     return plain and set(module.kernel_size) == {1} and max(module.stride) > 1 and module.in_channels < NARROW
 
 
 class _Every:
-    """Leaves every so many rows and columns of a layer's input; a class, so that networks can be copied and sent."""
+    """Subsamples the rows and columns of a layer's input; a class, so that networks can be copied and pickled."""
 
     def __init__(self, rows: int, columns: int) -> None:
         self._rows, self._columns = rows, columns

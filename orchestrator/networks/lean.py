@@ -1,12 +1,12 @@
-"""timm, imported without what nothing here uses and what takes most of the time.
+"""timm, imported without the slow dependencies that nothing here uses.
 
-timm's layers take one class from torchvision, whose import brings torch's compiler along (2.1 s) for two names: a test of
-devices in `roi_align`, and `torch.compiler.disable` in timm's own NaFlexViT. Weights & Biases comes with timm's training scripts
-(0.7 s). While timm is imported, stand-ins take their places; those names look the real ones up when they are called. Nothing of a
-network differs, and where the stand-ins do not suffice for a version of these packages, timm is imported as ever.
+timm's layers use one class of torchvision, which imports torch's compiler (2.1 s) for two names: a device check in
+`roi_align`, and `torch.compiler.disable` in timm's own NaFlexViT. timm's training scripts import Weights & Biases (0.7
+s). While timm is imported, stand-ins replace both; their functions look up the real ones when called. Networks are
+unchanged, and if the stand-ins do not suffice for a version of these packages, timm is imported normally.
 
-Everything here takes timm from this module, or after it: `from orchestrator.networks.lean import timm`. timm.optim, which brings
-the compiler along again, is for training alone.
+All code here imports timm from this module, or after it: `from orchestrator.networks.lean import timm`. timm.optim,
+which imports the compiler again, is used only in training.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def _is_compile_supported(device: str) -> bool:
 def _disable(
     fn: Callable[..., Any] | None = None, recursive: bool = True, reason: str | None = None, **more: Any
 ) -> Any:
-    """torch's own `disable`, found when what it makes is called first."""
+    """torch's own `disable`, looked up at the first call of the decorated function."""
     if fn is None:
         return lambda function: _disable(function, recursive, reason, **more)
     real: list[Callable[..., Any]] = []
@@ -54,7 +54,7 @@ def _import_lean() -> Any:
     """timm with stand-ins for what is not used.
 
     Raises:
-        Exception: whatever a stand-in was too little for; timm is then not imported.
+        Exception: a stand-in did not suffice; timm is then not imported.
     """
     compiler, tools = ModuleType(COMPILER), ModuleType(f"{COMPILER}.utils")
     compiler.__path__ = []

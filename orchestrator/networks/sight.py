@@ -1,7 +1,7 @@
-"""How much of a photo a backbone sees: whether a change at each edge moves its features.
+"""Which edges of a photo a backbone ignores: tests whether a change there changes its features.
 
-Transformers cut a photo into patches, and most drop what is left at the bottom and the right where patches do not divide the
-size, without a word. A forward pass that does not fail tells nothing of it, so it is tried.
+Transformers cut a photo into patches, and most silently drop the remainder at the bottom and the right if the patch
+size does not divide the photo's. The forward pass does not fail then, so this is measured.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from torch import Tensor, nn
 __all__ = ["ENOUGH", "Blind", "blind_edges", "patch_of"]
 
 ENOUGH = 3
-"""Pixels at an edge that do not matter: what stems of 4 x 4 pixels and strides without padding leave over."""
+"""Tolerated number of ignored pixels at an edge: the remainder of 4 x 4 stems and of strides without padding."""
 
 
 @dataclass(frozen=True)
 class Blind:
-    """Rows and columns at the edges that move no feature."""
+    """Numbers of rows and columns at the edges that do not affect the features."""
 
     top: int
     bottom: int
@@ -30,7 +30,7 @@ class Blind:
 
     @property
     def matters(self) -> bool:
-        """Whether it is more than a stem leaves over."""
+        """Whether more pixels are ignored at an edge than tolerated."""
         return max(self.top, self.bottom, self.left, self.right) > ENOUGH
 
     @property
@@ -45,12 +45,12 @@ class Blind:
 
 
 def blind_edges(model: nn.Module, height: int, width: int) -> Blind:
-    """What a network does not see of photos of a size, by changing pixels at the edges.
+    """The edges that a network ignores in photos of a size, found by changing pixels there.
 
     Args:
-        model: of timm; its weights are changed: what begins as zero (gates, a block's last norm) hides what goes through it.
-        height: pixels.
-        width: pixels.
+        model: timm model; constant weights are randomised, as zeros (gates, a block's last norm) block the signal.
+        height: photo height, pixels.
+        width: photo width, pixels.
     """
     return _Trial(model, height, width).blind
 
@@ -69,7 +69,7 @@ class _Trial:
         return self._ask(self._photo)
 
     def _ask(self, photo: Tensor) -> list[Tensor]:
-        """What the head would get: behind it two numbers in float32 are all that is left, and small changes are rounded away."""
+        """The features, not the head's output: in its two float32 numbers, small changes would be lost to rounding."""
         with torch.inference_mode():
             features = self._model.forward_features(photo)
         return [features] if isinstance(features, Tensor) else list(features)
@@ -84,7 +84,7 @@ class _Trial:
     def _edge(self, axis: int, end: bool) -> int:
         side = self._size[axis - 2]
         if self._sees(axis, end, min(side, ENOUGH + 1)):
-            return 0  # or no more than a stem leaves over, which is not told apart
+            return 0  # or ENOUGH at most, which is not distinguished
         unseen, seen = min(side, ENOUGH + 1), side
         while seen - unseen > 1:
             middle = (unseen + seen) // 2
@@ -98,7 +98,7 @@ class _Trial:
 
 
 def _wake(model: nn.Module, generator: torch.Generator) -> None:
-    """Gives every parameter that is one number throughout others around it, and around 0 by its fan-in where that is 0."""
+    """Randomises every constant parameter: zeros around 0, scaled by fan-in, and other constants around 1."""
     with torch.no_grad():
         for parameter in model.parameters():
             first = parameter.flatten()[0]

@@ -1,8 +1,8 @@
-"""Weights out of files that others wrote: bare, or in the wrappings that trainers put around a network.
+"""Reads weight files written by other programs: a plain state dict, or one nested in a trainer's checkpoint.
 
-A file may hold a dictionary of dictionaries (`state_dict`, `model_ema` and the like), and names may begin with where the network
-stood (`module.`, `model.backbone.` ...). Which of them is meant is not guessed from words: it is what fits the backbone's own
-names best. No file is opened in a way that could run code.
+A file may hold nested dictionaries (`state_dict`, `model_ema` and the like), and names may have a prefix (`module.`,
+`model.backbone.` ...). The network that is used is not guessed from key names: it is the one whose tensor names fit the
+backbone's best. No file is opened in a way that could run code.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ PREFERRED = (
     "model",
     "model_state_dict",
 )
-"""Where equally good networks lie side by side: averages of weights first, as timm itself takes them."""
+"""Order of preference among networks that fit equally well: averaged weights first, as in timm."""
 
 _ARRAYS = importlib.import_module("numpy._core.multiarray")
 TORCH_BEGINS = (b"PK", b"\x80")
@@ -51,7 +51,7 @@ HARMLESS: list[Any] = [
         for core in ("core", "_core")
     ],
 ]  # fmt: skip
-"""What trainers keep beside weights (settings, the best score), and what does nothing when it is read."""
+"""Types that trainers store with weights (settings, the best score) and that are safe to unpickle."""
 
 DEPTH = 4  # dictionaries in dictionaries
 
@@ -60,11 +60,11 @@ def read_weights(path: Path, own: Collection[str]) -> dict[str, Tensor]:
     """The network in a file, under a backbone's names as far as they fit.
 
     Args:
-        path: a file of safetensors, or of torch.
-        own: the backbone's names, the head's left out.
+        path: safetensors or torch file.
+        own: tensor names of the backbone, without the head's.
 
     Raises:
-        WeightsError: no such file, none that can be read, or several networks of which any could be meant.
+        WeightsError: no such file, an unreadable one, or several networks that fit equally well.
     """
     candidates = list(_networks(_opened(path), ()))
     if not candidates:
@@ -75,7 +75,7 @@ def read_weights(path: Path, own: Collection[str]) -> dict[str, Tensor]:
         for prefix in _prefixes(state, own)
     ]
     best = max(fitting for fitting, *_ in rated)
-    if 2 * best < len(own):  # of another model: the largest is what the caller's message shall speak of
+    if 2 * best < len(own):  # weights of another model: the caller's error describes the largest network
         largest = max((state for _, state in candidates), key=len)
         start = _common(list(largest))
         return {key.removeprefix(start): value for key, value in largest.items()}
@@ -126,7 +126,7 @@ def _networks(value: Any, place: tuple[str, ...]) -> Iterator[tuple[tuple[str, .
 
 
 def _prefixes(state: Mapping[str, Tensor], own: Collection[str]) -> set[str]:
-    """What a backbone's names may begin with in a file: of each name that ends as one of them does, what stands before it."""
+    """Prefixes that a backbone's names may have in a file: the rest of each name that ends with one of them."""
     found = {""}
     for probe in list(own)[:3]:  # the first few stand in every network of the kind
         found |= {key.removesuffix(probe) for key in state if key.endswith(f".{probe}")}

@@ -1,1 +1,1 @@
-"""The training story: settings, data, inputs, run plans, jobs, and what becomes of the runs."""
+"""Training from settings to runs: data, inputs, run plans, jobs, and the current runs."""

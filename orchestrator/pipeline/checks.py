@@ -1,4 +1,4 @@
-"""What a device, a plan or the data refuses of a recipe, and what is told of photos from elsewhere."""
+"""Checks of a recipe against the device, the plan and the data, and log messages about extra photos."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def check_watched(task: str, recipe: Recipe, scored: bool) -> None:
 
 
 def check_here(task: str, recipe: Recipe, device: str) -> None:
-    """Refuses what the device cannot give a recipe."""
+    """Rejects a recipe that the device cannot run."""
     if device == "cpu" and recipe.precision == "fp16":
         raise ConfigError(f"{task}: precision = fp16 needs a GPU; allowed on a CPU: auto, fp32, bf16.")
     if recipe.workers > 0:
@@ -51,7 +51,7 @@ def check_here(task: str, recipe: Recipe, device: str) -> None:
 
 
 def log_loading(task: str, recipe: Recipe, device: str) -> None:
-    """Whether loading processes have room for their batches; without it they are as right, and slower."""
+    """Warns if loading processes lack shared memory for their batches: same results, but slower."""
     from orchestrator.data.loading import AHEAD
     from orchestrator.training.epoch import loading_processes
 
@@ -60,7 +60,7 @@ def log_loading(task: str, recipe: Recipe, device: str) -> None:
     if workers and room is not None and room < needed:
         log.warning(
             f"{task}: batches of {workers} loading processes take up to {needed / 1e6:,.0f} MB of {SHARED}, where "
-            f"{room / 1e6:,.0f} MB are free: what has no room goes through pipes, which is slower. {WIDEN}"
+            f"{room / 1e6:,.0f} MB are free: the rest goes through pipes, which is slower. {WIDEN}"
         )
 
 
@@ -77,7 +77,7 @@ def check_dropped(task: str, recipe: Recipe | None, photos: Photos) -> None:
     people = list(dict.fromkeys(photos.table["person"])) if recipe is not None and recipe.drop_people else []
     unknown = [person for person in (recipe.drop_people if recipe else ()) if person not in set(people)]
     if unknown:
-        problems = [Problem(f"'{person}'", f"nobody of that key.{nearest(person, people)}") for person in unknown]
+        problems = [Problem(f"'{person}'", f"no person has that key.{nearest(person, people)}") for person in unknown]
         raise ConfigError(f"{task}: drop_people names people that the data does not have.", problems)
 
 
@@ -97,15 +97,15 @@ def refuse_classes(photos: Photos, tasks: Iterable[str], plan: FoldPlan | None, 
 def check_left(
     task: str, recipe: Recipe, photos: Photos, plan: FoldPlan | None, folds_used: int, extra: bool = False
 ) -> None:
-    """Refuses a plan, or people dropped from it, by which a fold has nothing or next to nothing to train on.
+    """Rejects a plan, or people dropped from it, that leave a fold (almost) nothing to train on.
 
     Args:
         task: the specialist.
-        recipe: whom it drops, and how it draws.
+        recipe: the recipe, for the people that it drops and its sampling.
         photos: the data.
-        plan: who is held out when.
+        plan: the fold plan.
         folds_used: train only the first folds; 0: all.
-        extra: photos from elsewhere join training.
+        extra: whether extra photos join training.
     """
     left = ~photos.table["person"].isin(recipe.drop_people)
     if plan is None:
@@ -129,7 +129,7 @@ def check_left(
 
 
 def too_few(where: str, per_person: bool) -> str:
-    """Why one photo is nothing to train on, and what to do."""
+    """Why a single photo is too few to train on, and what to do."""
     drawn = "one photo a person is one photo" if per_person else "there is one photo"
     more = " or draw every photo (--set sampling=per_photo)," if per_person else ""
     return (
@@ -139,11 +139,11 @@ def too_few(where: str, per_person: bool) -> str:
 
 
 LEAST = 2
-"""Photos of a forward pass: over one, a batch norm's variance is none."""
+"""Fewest photos of a forward pass: a batch norm has no variance over a single one."""
 
 
 def log_extra(extra: Extra, photos: Photos, specialists: Mapping[str, Specialist]) -> None:
-    """How many photos from elsewhere each task learns from."""
+    """Logs how many extra photos each task learns from."""
     for task, specialist in specialists.items():
         rows = extra.known(specialist.columns)
         table = extra.table.iloc[rows]

@@ -1,7 +1,7 @@
 """The data that runs learn from: tables read and checked, then photos hashed, split by people, and put on record.
 
-Reading tables takes a second and needs no network, so everything that is wrong with them is told before torch is imported.
-Hashing reads every photo, so it comes after everything else is known to be right.
+Reading tables takes a second and needs no torch, so all errors in them are reported before torch is imported. Hashing
+reads every photo, so it comes after all other checks.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ SHOWN = 5  # notes on the data that training prints; `orch data check` prints al
 
 @dataclass(frozen=True)
 class Tables:
-    """What tables say, before any photo is opened; what could not be read is None.
+    """The tables, before any photo is opened; None: could not be read.
 
     Attributes:
         photos: the validated table.
-        plan: who is held out when; None too when everything is trained on.
-        extra: photos from elsewhere that join training; None too without any.
-        notes: what is worth knowing of them.
+        plan: the fold plan; also None if everything is trained on.
+        extra: the extra photos; also None if there are none.
+        notes: warnings about the tables.
     """
 
     photos: Photos | None = None
@@ -56,11 +56,11 @@ class Dataset:
     Attributes:
         photos: the validated table.
         content: sha256 of every photo, in the table's order.
-        fingerprint: of table and content.
-        plan: who is held out when; None when everything is trained on.
-        folds: those to train; [None] without a plan.
-        extra: photos from elsewhere that join training; None without any.
-        extra_content: sha256 of each of them.
+        fingerprint: digest of table and content.
+        plan: the fold plan; None if everything is trained on.
+        folds: the folds to train; [None] without a plan.
+        extra: the extra photos; None if there are none.
+        extra_content: sha256 of each extra photo.
     """
 
     photos: Photos
@@ -73,11 +73,11 @@ class Dataset:
 
     @property
     def tables(self) -> Tables:
-        """What was read of it."""
+        """The tables that it was made from."""
         return Tables(self.photos, self.plan, self.extra)
 
     def extra_of(self, specialist: Specialist) -> str | None:
-        """Fingerprint of the photos from elsewhere that a specialist learns from; None where they tell it nothing."""
+        """Fingerprint of the extra photos that a specialist learns from; None if none has its labels."""
         if self.extra is None or not len(self.extra.known(specialist.columns)):
             return None
         return self.extra.fingerprint(self.extra_content)
@@ -103,7 +103,7 @@ def read_tables(settings: Settings, specialists: Mapping[str, Specialist], wrong
     Args:
         settings: what is asked for.
         specialists: task -> specialist, whose columns are needed.
-        wrong: what is wrong is added to it.
+        wrong: collects the mistakes.
     """
     photos, plan, extra = None, None, None
     notes: list[Problem] = []
@@ -126,20 +126,20 @@ def read_tables(settings: Settings, specialists: Mapping[str, Specialist], wrong
 def load_dataset(
     settings: Settings, specialists: Mapping[str, Specialist], tables: Tables, workspace: Workspace
 ) -> Dataset:
-    """Hashes the photos, and writes down in the workspace what runs are about to learn from, and by which plan.
+    """Hashes the photos, and records their hashes and the fold plan in the workspace.
 
     Args:
         settings: what is asked for.
-        specialists: task -> specialist, for what is told of photos from elsewhere.
-        tables: as they were read, without mistakes.
+        specialists: task -> specialist, for log messages about extra photos.
+        tables: the tables, without mistakes.
         workspace: where runs are kept.
 
     Raises:
         DataError: photos that are the same file, of different people.
-        LeakError: photos from elsewhere that are scored too, or labels made by another plan.
+        LeakError: extra photos that are scored too, or labels made by another plan.
     """
     photos, plan, extra = tables.photos, tables.plan, tables.extra
-    assert photos is not None  # or something wrong was told
+    assert photos is not None  # else an error was raised
     if plan is not None:
         plan = keep_plan(workspace, plan)
     content = photos.content(workspace.hashes())
@@ -161,7 +161,7 @@ def load_dataset(
 
 
 def log_notes(settings: Settings, tables: Tables) -> None:
-    """What is worth knowing of tables before they are trained on."""
+    """Logs warnings about the tables, before training."""
     assert tables.photos is not None
     for note in [*tables.notes, *tables.photos.notes[:SHOWN]]:
         log.warning(f"{note}")
@@ -171,7 +171,7 @@ def log_notes(settings: Settings, tables: Tables) -> None:
 
 
 def _told(data: Dataset) -> str:
-    """How many there are, and how they are split."""
+    """A sentence about the number of photos and people, and their folds."""
     photos, people, plan = len(data.photos), len(data.photos.people), data.plan
     if plan is None:
         return f"{photos:,} photos of {people:,} people, all trained on: there will be no out-of-fold score."

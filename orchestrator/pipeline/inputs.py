@@ -2,9 +2,9 @@
 
     recipes_of (settings.py)   names and `--set` words to recipes; pure
     read_tables, load_dataset  tables, then photos (dataset.py)
-    read_weights               networks that only torch can judge, and what they start from
+    read_weights               checks of networks that only torch can make, and initial weights
 
-What is wrong with the first two is told before torch is imported, in a second instead of five.
+Errors in the first two are reported before torch is imported, in one second instead of five.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ OF_NETWORKS = (
     "backbone", "weights", "pooling", "train", "frozen_stages", "drop_rate", "drop_path_rate", "height", "width", "small_epochs",
     "small_size", "checkpointing", "precision", "sam", "workers",
 )  # fmt: skip
-"""Settings that only torch can judge. A named recipe has them in order, and so has a run's."""
+"""Settings that only torch can check. In named recipes and in recipes of runs they are valid already."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,10 @@ class Inputs:
     """Everything that runs are made from.
 
     Attributes:
-        workspace: where they are kept.
-        data: photos, labels, and who is held out when.
+        workspace: the workspace of the runs.
+        data: photos, labels and the fold plan.
         recipes: task -> recipe.
-        weights: task -> what its members start from.
+        weights: task -> initial weights of its members.
         device: `cpu`, `cuda` or `cuda:N`.
         specialists: task -> specialist.
     """
@@ -60,7 +60,7 @@ class Inputs:
     specialists: Mapping[str, Specialist]
 
     def extra_of(self, task: str) -> str | None:
-        """Fingerprint of the photos from elsewhere that a task learns from; None where it learns from none."""
+        """Fingerprint of the extra photos that a task learns from; None if it learns from none."""
         return self.data.extra_of(self.specialists[task])
 
 
@@ -75,8 +75,8 @@ def read_inputs(
     Args:
         settings: what is asked for.
         specialists: task -> specialist.
-        base: the run whose recipe is taken where none is named.
-        data: loaded by settings that differ in the recipe alone, for which all notes were made; None: to be loaded.
+        base: the run whose recipe is used if none is named.
+        data: a dataset loaded, and warned about, with settings that differ only in the recipe; None: load it.
 
     Raises:
         OrchestratorError: whatever is wrong with recipes, backbones, device, photos, plan or weights.
@@ -88,7 +88,7 @@ def read_inputs(
     add_mistakes(settings, wrong)
     tables = read_tables(settings, specialists, wrong) if data is None else data.tables
     _check_recipes(settings, recipes, tables, wrong)
-    if not _asks_torch(settings, specialists):  # nothing else can be wrong that the user has chosen
+    if not _asks_torch(settings, specialists):  # else the user chose nothing that torch must check
         wrong.raise_if_any()
     device, states = read_weights(settings, recipes, wrong)
     workspace = Workspace(settings.workspace, create=True)
@@ -109,7 +109,7 @@ def read_inputs(
 
 
 def _check_recipes(settings: Settings, recipes: Mapping[str, Recipe], tables: Tables, wrong: Mistakes) -> None:
-    """Adds what a plan or the data refuses of recipes."""
+    """Adds conflicts of recipes with the plan or the data."""
     for task, recipe in recipes.items():
         with wrong.kept():
             check_watched(task, recipe, settings.folds != 0)
@@ -126,8 +126,8 @@ def _check_recipes(settings: Settings, recipes: Mapping[str, Recipe], tables: Ta
 def _log_recipes(
     recipes: Mapping[str, Recipe], specialists: Mapping[str, Specialist], tables: Tables, device: str
 ) -> None:
-    """What is worth knowing of recipes, for this data on this device."""
-    assert tables.photos is not None  # or something wrong was told
+    """Logs warnings about recipes, for this data on this device."""
+    assert tables.photos is not None  # else an error was raised
     for task, recipe in recipes.items():
         for problem in lint(specialists[task], recipe):
             log.warning(f"{task}.{problem}")
@@ -137,14 +137,14 @@ def _log_recipes(
 
 
 def _asks_torch(settings: Settings, tasks: Collection[str]) -> bool:
-    """Whether networks, their weights or a GPU were chosen by hand: what is wrong with them is told together with the data's."""
+    """Whether the user chose networks, weights or a GPU: errors in them are reported together with the data's."""
     keys = {change.partition("=")[0].rpartition(".")[2] for change in settings.changes}
     files = any(name.endswith(".toml") for name in choices_of(tasks, settings.recipes)[0].values())
     return files or not keys.isdisjoint(OF_NETWORKS) or settings.device not in ("auto", "cpu")
 
 
 def read_weights(settings: Settings, recipes: Mapping[str, Recipe], wrong: Mistakes) -> tuple[str, dict[str, State]]:
-    """The device, and the initial weights of each task; raises what is wrong with them, and what was wrong before."""
+    """The device, and the initial weights of each task; raises their errors together with those in `wrong`."""
     from orchestrator.networks.backbones import check_backbone, load_state
     from orchestrator.networks.devices import resolve_device
     from orchestrator.training.features import check_head_alone
@@ -164,7 +164,7 @@ def read_weights(settings: Settings, recipes: Mapping[str, Recipe], wrong: Mista
         with wrong.kept():
             check_here(task, recipe, device)
     wrong.raise_if_any()
-    for task, recipe in recipes.items():  # after all that is quick to tell: a hub may take minutes
+    for task, recipe in recipes.items():  # after all quick checks: a hub may take minutes
         if task not in states:
             with wrong.kept(task):
                 states[task] = load_state(recipe)

@@ -1,4 +1,4 @@
-"""From runs to what trains their members: pixels, tables, jobs. Who watches is told how far the photos are."""
+"""From runs to the jobs that train their members: pixels, tables, jobs. Progress on photos goes to the listener."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ class RunJob:
 
     Attributes:
         settings: what was asked for.
-        specialist: the run's.
+        specialist: the run's specialist.
         inputs: what the run is made from.
         run: its record.
-        pixels: what its networks are fed with.
-        only: train these folds and leave the others for later; None: all.
-        pruning_thresholds: epochs after which a member is pruned below a macro F1.
+        pixels: its networks' input, one row per photo.
+        only: the folds to train now; None: all.
+        pruning_thresholds: epoch -> macro F1 below which a member is pruned after it.
     """
 
     settings: Settings
@@ -61,10 +61,10 @@ class RunJob:
 
 
 def missing_jobs(run_jobs: Sequence[RunJob]) -> list[MemberJob]:
-    """The members that are still missing, longest first, so that no straggler begins last.
+    """Jobs for the members that are missing, longest first, so that no long one starts last.
 
     Raises:
-        ConfigError: a member would have one photo an epoch to train on.
+        ConfigError: a member would train on a single photo per epoch.
     """
     jobs: list[MemberJob] = []
     for run_job in run_jobs:
@@ -72,7 +72,7 @@ def missing_jobs(run_jobs: Sequence[RunJob]) -> list[MemberJob]:
         folds = [fold for fold in wanted if not os.path.lexists(run_job.run.member(fold) / CARD)]
         table = _table(run_job) if folds else None
         own = [_job(run_job, fold, table) for fold in folds if table is not None]
-        few = [job for job in own if job.photos_per_epoch < LEAST]  # by factors and extra photos too
+        few = [job for job in own if job.photos_per_epoch < LEAST]  # sample factors and extra photos included
         if few:
             where = ", ".join("all photos" if job.fold is None else f"fold {job.fold}" for job in few)
             raise ConfigError(f"{run_job.run.id}: {too_few(where, few[0].recipe.sampling == 'per_person')}")
@@ -86,9 +86,9 @@ def first_job(run_job: RunJob) -> MemberJob:
 
 
 def pixels_of(settings: Settings, inputs: Inputs, tasks: set[str], listen: Listener = nobody) -> dict[str, Rows]:
-    """What each task's networks are fed with: a store per geometry, or features where only heads are trained.
+    """Task -> its networks' input: a store per geometry, or features where only heads are trained.
 
-    Photos from elsewhere come after the data's, in stores of their own.
+    Extra photos come after the data's photos, in separate stores.
     """
     listen(InputsRead())
     recipes = {task: recipe for task, recipe in inputs.recipes.items() if task in tasks}
@@ -96,7 +96,7 @@ def pixels_of(settings: Settings, inputs: Inputs, tasks: set[str], listen: Liste
     found = _rows_of(settings, inputs, recipes, relative, paths, inputs.data.content, listen)
     if inputs.data.extra is None:
         return found
-    # Where they lie does not matter, and a photo with a label for each fold is one photo.
+    # By content, not path: a photo with a label for each fold is stored once.
     once = dict(zip(inputs.data.extra_content, inputs.data.extra.paths, strict=True))
     names = list(once)
     extra = _rows_of(settings, inputs, recipes, names, list(once.values()), names, listen)
@@ -142,12 +142,12 @@ def _tell_faces(faces: Sequence[Box | None], settings: Settings) -> None:
     without = sum(box is None for box in faces)
     found = f"faces: found in {len(faces) - without:,} of {counted(len(faces), 'photo')}"
     listing = orch("data", "faces", *data_words(settings.data, settings.columns), workspace=settings.workspace)
-    rest = f"; the other {without:,} show the recipe's crop and anchor: `{listing}` lists them." if without else "."
+    rest = f"; the other {without:,} use the recipe's crop and anchor: `{listing}` lists them." if without else "."
     log.info(found + rest)
 
 
 def _table(run_job: RunJob) -> pd.DataFrame:
-    """What a job needs of each photo: path, person, truth, trained class, target, kind; those from elsewhere come last."""
+    """One row per photo: path, person, truth, trained class, target, kind; extra photos come last."""
     photos, extra = run_job.inputs.data.photos.table, run_job.inputs.data.extra
     own = _labelled(run_job, photos).assign(extra=False)
     if extra is None:
@@ -197,7 +197,7 @@ def _job(run_job: RunJob, fold: int | None, table: pd.DataFrame) -> MemberJob:
         held_out=held_out, pixels=run_job.pixels, recipe=recipe, head=head_of(specialist, recipe),
         preprocess=preprocess_of(recipe), initial=inputs.weights[run.task], seed=run.seed_of(fold),
         profile=run_job.settings.profile, pruning_thresholds=run_job.pruning_thresholds, cancel=run_job.settings.cancel,
-        threads=run.threads,  # of the run, not of this command: other threads give other bits
+        threads=run.threads,  # the run's, not this command's: another number of threads gives other bits
         device=inputs.device,
         origin=Origin(
             run=run.id, plan_digest=inputs.data.plan.digest if inputs.data.plan else None,

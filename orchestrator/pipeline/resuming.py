@@ -1,4 +1,4 @@
-"""Completing a run by its record alone: whatever is missing or damaged of it is trained, nothing else."""
+"""Completing a run from its record alone: only its missing or damaged members are trained."""
 
 from __future__ import annotations
 
@@ -47,16 +47,16 @@ def resume(
     settings: Settings | None = None,
     extra: Sequence[Path] = (),
 ) -> Report:
-    """Completes a run by its record alone: trains the members that are missing or damaged, and writes its plan anew.
+    """Completes a run from its record alone: trains missing or damaged members, and rewrites its plan if needed.
 
     Args:
-        workspace: that holds it.
-        name: of the run.
+        workspace: the workspace of the run.
+        name: the run's id.
         specialists: task -> specialist.
-        listen: told how far it is.
-        data: where the photos are now; None: where they were.
+        listen: receives progress events.
+        data: the photos' new location; None: unchanged.
         settings: jobs, device, store and profile; the rest is the record's.
-        extra: where its tables of photos from elsewhere are now; none: where they were.
+        extra: new locations of its tables of extra photos; empty: unchanged.
 
     Raises:
         ConfigError: the run was made of another one without training, or what it was begun with has changed since.
@@ -94,7 +94,7 @@ def resume(
 def _of_record(
     workspace: Workspace, run: RunRecord, given: Settings, data: Path | None, extra: Sequence[Path]
 ) -> Settings:
-    """What the run was trained by, from where its sources are now; all that are gone are told at once."""
+    """The recorded settings, with the present locations of the sources; all missing ones are reported at once."""
     wrong, source, tables = Mistakes(), Path(), tuple[Path, ...]()
     again = orch("resume", run.id, *moved_words(run, data), workspace=workspace.root)
     with wrong.kept():
@@ -112,7 +112,7 @@ def _of_record(
 
 
 def _check_words(settings: Settings, data: Path | None, extra: Sequence[Path]) -> None:
-    """Refuses words that mean nothing, whether or not there is anything to do."""
+    """Rejects invalid options, whether or not there is anything to do."""
     wrong = Mistakes()
     add_mistakes(settings, wrong)
     with wrong.kept():
@@ -126,7 +126,7 @@ def _check_words(settings: Settings, data: Path | None, extra: Sequence[Path]) -
 
 
 def _has_origins(workspace: Workspace, run: RunRecord) -> bool:
-    """Whether plan and photos of a run are on record; they are written anew from the photos themselves."""
+    """Whether a run's plan and photo hashes are on record; if not, they are rewritten from the photos."""
     try:
         content_of(workspace, run)
         return run.plan is None or bool(plan_of(workspace, run))
@@ -142,7 +142,7 @@ def _refuse_derived(run: RunRecord) -> None:
 
 
 def _check_unchanged(run: RunRecord, inputs: Inputs, settings: Settings) -> None:
-    """Refuses to go on with a run on other photos, plan, weights or extra photos than it was begun with."""
+    """Rejects a run whose photos, plan, weights or extra photos have changed since it was started."""
     if inputs.data.fingerprint != run.data["fingerprint"]:
         raise DataError(f"{settings.data}: not the photos that {run.id} was trained on. Give them with --data.")
     digest = inputs.data.plan.digest if inputs.data.plan else None

@@ -1,4 +1,4 @@
-"""Training one specialist again, whole or by folds, so that its scores go on together with the others'."""
+"""Retraining one specialist, or some of its folds, so that its scores still combine with the others'."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ log = logging.getLogger(__name__)
 
 
 def resolve_plan(settings: Settings, task: str, folds: Sequence[int] = (), base: RunRecord | None = None) -> Settings:
-    """Fills in what a retraining leaves open as the current runs have it, so that scores go on together.
+    """Fills in unset options of the fold plan from the current runs, so that scores still combine.
 
     Args:
-        settings: with `k` or `plan_seed` None where they are open.
-        task: the specialist to retrain; its own current run counts first.
-        folds: those asked for; without them and without `k`, a current run of the first folds alone is retrained as such.
-        base: the run to start from, which counts before the current ones.
+        settings: settings with `folds` or `plan_seed` None if unset.
+        task: the specialist to retrain; its own current run comes first.
+        folds: the folds asked for; without them and `settings.folds`, a current run of the first folds keeps these.
+        base: the run to start from, which takes precedence over the current runs.
     """
     k, seed, folds_used = 5, 0, settings.folds_used
     if Workspace.is_at(settings.workspace):
@@ -49,7 +49,7 @@ def resolve_plan(settings: Settings, task: str, folds: Sequence[int] = (), base:
 
 
 def log_base(base: RunRecord | None, settings: Settings) -> None:
-    """Whose recipe is taken, where none is named."""
+    """Logs the run whose recipe is used, if no recipe is named."""
     if base is not None and not settings.recipes:
         changed = f" with {counted(len(base.changes), 'change')}" if base.changes else ""
         more = f", with {' '.join(settings.changes)}" if settings.changes else ""
@@ -61,17 +61,17 @@ def log_base(base: RunRecord | None, settings: Settings) -> None:
 def base_run(root: Path, task: str, base: str | None, sharing: bool = False) -> RunRecord | None:
     """The run that a retraining or a search starts from: the one named, else the current one, else none.
 
-    Of an unfinished run recipe and plan are known all the same.
+    It may be unfinished: its recipe and plan are known all the same.
 
     Args:
-        root: of the workspace.
+        root: the workspace's folder.
         task: the specialist.
-        base: the name of a run.
-        sharing: its members shall be taken too.
+        base: the id of a run.
+        sharing: whether its members will be shared, so that it must be complete.
 
     Raises:
         ConfigError: a run of another specialist.
-        WorkspaceError: no such run, or one whose members shall be taken and that is unfinished.
+        WorkspaceError: no such run, or one that is unfinished though its members are to be shared.
     """
     if base is None and not Workspace.is_at(root):
         return None

@@ -1,6 +1,6 @@
-"""A run as it is to be: looked for among those that there are, gone on with, or begun. The one place that does so.
+"""Run plans: a planned run is found among the existing ones, resumed, or created. The only place that does so.
 
-A run's key is a digest of everything that its result depends on; it decides whether a command goes on with a run or begins
+A run's key is a digest of everything that its result depends on; it decides whether a command resumes a run or creates
 another.
 """
 
@@ -30,16 +30,16 @@ class RunPlan:
 
     Attributes:
         settings: what was asked for.
-        inputs: read by them.
+        inputs: the inputs read by these settings.
         task: its specialist.
-        base: the run whose recipe was taken where none was named.
+        base: the run whose recipe was used if none was named.
         parent: the run to share members with; None: all members are trained.
-        folds: to train; empty: all of the data's.
-        make_current: what becomes of it when it is complete: `auto` offers it as its specialist's current run; `never`, of an
-            experiment, leaves that one alone.
-        members: how many members the command trains in all, which share the cores.
-        threads: of each member's training; 0: as the base run's, or else as many as the cores allow. Other threads add up in
-            another order, which changes results as another seed does: what is held against a run is trained as it was.
+        folds: the folds to train; empty: all folds of the data.
+        make_current: when it is complete, `auto` may make it its specialist's current run; `never` (experiments) does
+            not.
+        members: total number of members that the command trains, which share the cores.
+        threads: threads per member; 0: as in the base run, else as many as the cores allow. Another number sums in
+            another order, which changes results like another seed: runs that are compared need the same number.
     """
 
     settings: Settings
@@ -54,7 +54,7 @@ class RunPlan:
 
     @property
     def recipe(self) -> Recipe:
-        """That it is trained by."""
+        """The recipe that it is trained by."""
         return self.inputs.recipes[self.task]
 
     @cached_property
@@ -102,7 +102,7 @@ class RunPlan:
             return self.find() or self._begun()
 
     def go_on_or_begin(self, run: RunRecord | None) -> RunRecord:
-        """A run that was found, as it is now; else one with something left to do that was begun meanwhile, or a new one."""
+        """Reloads a run that was found; if there is none, an open run created meanwhile, or a new one."""
         with self.inputs.workspace.lock():
             return self.find_open() or self._begun() if run is None else RunRecord.load(run.folder)
 

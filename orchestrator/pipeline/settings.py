@@ -1,4 +1,4 @@
-"""What a user asks for, and the mistakes in it that show before anything heavy is imported."""
+"""What a user asks for, and the checks of it that need no heavy imports."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["Settings", "add_mistakes", "changes_of", "check_early", "check_table
 
 @dataclass(frozen=True)
 class Settings:
-    """What a user asks for. Paths may be given as words.
+    """What a user asks for. Paths may be given as strings.
 
     Attributes:
         data: a folder in the contest's layout, or a manifest.
@@ -34,18 +34,18 @@ class Settings:
         columns: our name -> the manifest's name.
         recipes: `NAME`, `FILE.toml`, `TASK=NAME` or `TASK=FILE.toml`.
         changes: `KEY=VALUE` or `TASK.KEY=VALUE`.
-        folds: of the plan; 0 trains one member on everything, without a score; None: as the workspace's current runs.
+        folds: folds of the plan; 0: one member trained on everything, without a score; None: as in the current runs.
         folds_used: train only the first folds of the plan, 1 for a single split; 0: all.
-        seed: of the training.
-        plan_seed: of the fold plan; None: as the workspace's current runs.
-        jobs: members at once; 0 chooses.
+        seed: seed of the training.
+        plan_seed: seed of the fold plan; None: as in the current runs.
+        jobs: members trained at once; 0: automatic.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         store: decode once into the workspace's pixel store.
-        profile: write into the members' histories where the time went.
-        extra: tables of photos from elsewhere that join training and are never scored.
-        distinct_people: people whose names differ in spelling alone are different people.
+        profile: record the time of each stage in the members' histories.
+        extra: tables of extra photos, which are trained on and never scored.
+        distinct_people: treat names that differ only in spelling as different people.
         executor: where members are trained; None: on this machine, `jobs` at once.
-        cancel: reasons to stop while members are trained, looked at once a batch.
+        cancel: stop requests, checked once per batch while members are trained.
     """
 
     data: Path
@@ -72,7 +72,7 @@ class Settings:
         object.__setattr__(self, "extra", tuple(map(Path, self.extra)))
 
     def trained_by(self) -> Executor:
-        """The executor that was named, or this machine."""
+        """The given executor; by default this machine."""
         from orchestrator.execution.local import LocalExecutor
 
         return self.executor or LocalExecutor(self.jobs)
@@ -81,7 +81,7 @@ class Settings:
 def recipes_of(
     settings: Settings, specialists: Mapping[str, Specialist], base: RunRecord | None
 ) -> Mapping[str, Recipe]:
-    """The recipes asked for, on top of the base run's where none is named.
+    """The requested recipes; if none is named, the base run's with the changes.
 
     Raises:
         ConfigError: every wrong name, key and value, with the allowed ones.
@@ -94,12 +94,12 @@ def recipes_of(
 
 
 def changes_of(settings: Settings, specialist: Specialist, base: RunRecord | None) -> list[str]:
-    """The `--set` words without which a specialist's recipe would be another one, those of the base run before them.
+    """The `--set` words that change a specialist's recipe, after those of the base run.
 
     Args:
         settings: what is asked for, without mistakes.
-        specialist: whose recipe.
-        base: the run whose recipe is taken where none is named.
+        specialist: the specialist of the recipe.
+        base: the run whose recipe is used if none is named.
     """
     from orchestrator.recipes.load import choices_of
 
@@ -113,7 +113,7 @@ def changes_of(settings: Settings, specialist: Specialist, base: RunRecord | Non
         rest.remove(change)
         try:
             same = recipes_of(replace(settings, recipes=recipes, changes=rest), only, base)[task] == wanted
-        except ConfigError:  # words that are right together only: `loss=focal` and `focal_gamma=3`
+        except ConfigError:  # words that are valid only together: `loss=focal` and `focal_gamma=3`
             continue
         if same:
             found = rest
@@ -129,7 +129,7 @@ def _is_for(change: str, task: str) -> bool:
 
 
 def check_tables(tables: Sequence[Path]) -> None:
-    """Refuses tables of photos from elsewhere that are not there.
+    """Rejects missing tables of extra photos.
 
     Raises:
         DataError: naming all of them.
@@ -140,7 +140,7 @@ def check_tables(tables: Sequence[Path]) -> None:
 
 
 def add_mistakes(settings: Settings, wrong: Mistakes) -> None:
-    """Adds what is wrong with numbers and words by themselves."""
+    """Adds the mistakes that the settings show by themselves."""
     if settings.folds_used and settings.folds == 0:
         wrong.add(
             ConfigError(
@@ -154,7 +154,7 @@ def add_mistakes(settings: Settings, wrong: Mistakes) -> None:
 
 
 def check_early(settings: Settings, specialists: Mapping[str, Specialist], base: RunRecord | None = None) -> None:
-    """Refuses what can be told from names and small files alone, before seconds go into importing what trains.
+    """Rejects mistakes that names and small files show, before the slow imports of training.
 
     Args:
         settings: what is asked for.
@@ -164,7 +164,7 @@ def check_early(settings: Settings, specialists: Mapping[str, Specialist], base:
     Raises:
         ConfigError: wrong recipes and settings.
         DataError: there is nothing at a path.
-        WeightsError: a recipe's weights are no file.
+        WeightsError: a recipe's weights are not a file.
     """
     from orchestrator.recipes.schema import check_weights
 

@@ -1,7 +1,7 @@
-"""The whole training story on one page: photos -> plan -> weights -> runs -> pixels -> jobs -> current runs.
+"""The whole of training on one page: photos -> plan -> weights -> runs -> pixels -> jobs -> current runs.
 
-Both commands walk the same path. `train_all` takes up every run that the same settings have begun or finished;
-`retrain` always ends in a new run of one specialist, and leaves the others' files alone.
+Both commands take the same steps. `train_all` reuses every run, finished or not, of the same settings; `retrain`
+trains a run of one specialist, and leaves the others' files alone.
 """
 
 from __future__ import annotations
@@ -58,9 +58,9 @@ class Report:
     Attributes:
         runs: the runs that were trained or found, complete or not.
         failures: (run id, fold) -> reason.
-        seconds: wall-clock.
-        pruned: (run id, fold) -> why, of members that were stopped below their threshold.
-        cancelled: (run id, fold) -> why, of members that were asked to stop; the same call goes on with them.
+        seconds: wall-clock seconds.
+        pruned: (run id, fold) -> reason, for members that were stopped below their threshold.
+        cancelled: (run id, fold) -> reason, for members that were asked to stop; the same call resumes them.
         trained: run id -> folds that this command worked on.
         at_once: how many members were trained side by side.
         training: wall-clock seconds from the first member's beginning to the last one's end.
@@ -81,7 +81,7 @@ class Report:
         return all(run.complete for run in self.runs)
 
     def raise_if_cancelled(self) -> None:
-        """For a caller that needs what was to be trained.
+        """Raises if members were cancelled, for callers that need all of them.
 
         Raises:
             CancelledError: members were asked to stop.
@@ -95,19 +95,19 @@ def train_all(
     specialists: Mapping[str, Specialist],
     listen: Listener = nobody,
 ) -> Report:
-    """Trains every specialist over the folds of one plan, or goes on with it.
+    """Trains every specialist over the folds of one plan, or resumes that training.
 
     Args:
         settings: what is asked for.
         specialists: task -> specialist, in the order to train.
-        listen: told how far it is.
+        listen: receives progress events.
 
     Raises:
         OrchestratorError: before any training, when something is wrong with the input; failing jobs are in the report.
     """
     started = time.monotonic()
     inputs = read_inputs(settings, specialists)
-    for task in specialists:  # what says so must be writable by this version when all is trained
+    for task in specialists:  # its file must be writable by this version when training ends
         inputs.workspace.current_or_none(task)
     members = len(specialists) * len(inputs.data.folds)
     plans = {task: RunPlan(settings, inputs, task, members=members) for task in specialists}
@@ -144,11 +144,11 @@ def retrain(
 
     Args:
         settings: what is asked for.
-        specialist: which.
-        listen: told how far it is.
+        specialist: the specialist to train.
+        listen: receives progress events.
         folds: retrain only these folds; the other members are shared with the base run.
-        base: the run to share members with; its current run by default.
-        again: train what a complete run of the same settings has trained.
+        base: id of the run to share members with; None: the current run.
+        again: train even if a complete run with the same settings exists.
     """
     started = time.monotonic()
     task = specialist.name
@@ -187,7 +187,7 @@ def retrain(
 
 
 def _has_folds(parent: RunRecord, plan: RunPlan) -> bool:
-    """Whether a run's members of the folds to retrain are what that would come to."""
+    """Whether a run already has the members that retraining these folds would give."""
     if not all(_has_member(parent, fold, plan.identity(fold)) for fold in plan.folds):
         return False
     numbers = f"fold{'s' * (len(plan.folds) > 1)} {', '.join(map(str, plan.folds))}"
@@ -199,7 +199,7 @@ def _has_folds(parent: RunRecord, plan: RunPlan) -> bool:
 
 
 def _tell_trained(plan: RunPlan, run: RunRecord) -> None:
-    """That a run has been trained so already; it becomes the current one where there is none."""
+    """Logs that a run has these settings already; makes it current if there is no current run."""
     log.info(
         f"{run.id} has it already: the same recipe, data, plan and seed. --again trains it once more, another "
         "--seed draws anew."
@@ -209,7 +209,7 @@ def _tell_trained(plan: RunPlan, run: RunRecord) -> None:
         make_current(plan.inputs.workspace, run)
     elif current != run.id:
         use = orch("runs", "use", run.id, workspace=plan.settings.workspace)
-        log.info(f"{current} is the current {plan.task} run; `{use}` makes {run.id} that.")
+        log.info(f"{current} is the current {plan.task} run; `{use}` makes {run.id} current.")
 
 
 def _has_member(run: RunRecord, fold: int, identity: str) -> bool:
@@ -221,7 +221,7 @@ def _has_member(run: RunRecord, fold: int, identity: str) -> bool:
 
 
 def _tell_near(plan: RunPlan) -> None:
-    """Which runs differ from the one to come in a setting or two."""
+    """Logs the runs that differ from the planned one in a setting or two."""
     inputs = plan.inputs
     for line in near(
         inputs.workspace.runs(plan.task), plan.task, plan.recipe, plan.settings.seed, inputs.data.fingerprint,
@@ -231,7 +231,7 @@ def _tell_near(plan: RunPlan) -> None:
 
 
 def heal_runs(runs: Sequence[RunRecord]) -> None:
-    """Looks whether the members of runs are as they were written; those that are not will be trained again."""
+    """Checks the members of runs for damage; damaged ones will be trained again."""
     for run in runs:
         with ExitStack() as locks:
             hold(locks, run)
@@ -239,7 +239,7 @@ def heal_runs(runs: Sequence[RunRecord]) -> None:
 
 
 def first_jobs(settings: Settings, specialists: Mapping[str, Specialist], listen: Listener) -> dict[str, MemberJob]:
-    """The first member of each specialist's run that these settings made, as it was trained: for measuring it again.
+    """The job of the first member of each specialist's run with these settings, for benchmarks.
 
     Raises:
         WorkspaceError: the settings have made no run.
@@ -261,12 +261,12 @@ def train_runs(
     listen: Listener,
     started: float,
 ) -> Report:
-    """Trains what is missing of runs, all their members in one queue, and closes those that are whole.
+    """Trains the missing members of runs in one queue, and completes the runs that then have all members.
 
     Args:
-        runs: all of the command's, those complete already among them.
-        run_jobs: of those that are not.
-        listen: told how far it is.
+        runs: all runs of the command, including complete ones.
+        run_jobs: what to train, for the incomplete runs.
+        listen: receives progress events.
         started: when the command began, by time.monotonic.
     """
     open_jobs = [run_job for run_job in run_jobs if not run_job.run.complete]
@@ -287,7 +287,7 @@ def train_runs(
         jobs = missing_jobs(open_jobs)
         if jobs:
             executor = open_jobs[0].settings.trained_by()
-            # Threads are the runs', whatever this command would choose: others would give other bits.
+            # The runs' own number of threads: another number would give other bits.
             at_once, _ = executor.places(len(jobs), jobs[0].device, max(job.threads for job in jobs))
             for job in jobs:
                 trained.setdefault(job.run, []).append(job.fold)
@@ -316,14 +316,14 @@ def _begun(jobs: Sequence[MemberJob], at_once: int) -> TrainingBegun:
 
 
 def _close(run: RunRecord) -> None:
-    """Clears up after training; a run whose members are all there is complete."""
+    """Cleans up after training; completes a run that has all its members."""
     for folder in run.members:
         clear(folder)
     conclude(run, files=False)
 
 
 def offer(runs: Sequence[RunRecord]) -> None:
-    """Makes complete runs their specialists' current ones that shall become that, each once."""
+    """Makes complete runs that are marked for it their specialists' current ones, each once."""
     for run in runs:
         if run.complete and run.make_current == "auto":
             make_current(Workspace(run.folder.parent), run)
@@ -332,7 +332,7 @@ def offer(runs: Sequence[RunRecord]) -> None:
 
 
 def _shall_be_offered(runs: Sequence[RunRecord]) -> None:
-    """An experiment's unfinished runs that training itself goes on with shall become current ones when they are complete."""
+    """Marks an experiment's unfinished runs, now resumed by training itself, to become current when complete."""
     for run in runs:
         if run.make_current == "never" and not run.complete:
             run.make_current = "auto"
@@ -340,7 +340,7 @@ def _shall_be_offered(runs: Sequence[RunRecord]) -> None:
 
 
 def hold(locks: ExitStack, run: RunRecord) -> None:
-    """Holds a run for this command; a killed command lets go by dying."""
+    """Locks a run for this command; the lock ends with the process."""
     lock = FileLock(run.folder / RUN_LOCK)
     try:
         lock.acquire(blocking=False)

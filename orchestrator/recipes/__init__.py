@@ -1,1 +1,1 @@
-"""How a specialist is trained, as values: their schema, their files, what is wrong with them, spaces of them."""
+"""Recipes, which say how a specialist is trained: their schema, files, checks, and search spaces."""

@@ -1,6 +1,6 @@
-"""What is wrong with a recipe though each of its values is allowed: what it ignores, what cannot be, what harms faces.
+"""Problems of a recipe whose values are each allowed: settings that are ignored, contradictory, or harmful for faces.
 
-Fatal problems are refused wherever a recipe is read; the others are told before a training and by `orch recipes lint`.
+Fatal problems are refused wherever a recipe is read; others are reported before training and by `orch recipes lint`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from orchestrator.specialist import Specialist
 __all__ = ["REFUSED", "lint"]
 
 GEOMETRY = "height, width, crop and anchor are one geometry for training, scoring and prediction: it cannot differ between them."
-UPRIGHT = "Faces are upright in every photo that will come; one that stands on its head teaches nothing."
+UPRIGHT = "Faces are upright in all new photos; an upside-down face teaches nothing."
 REFUSED = {
     **dict.fromkeys(("vertical_flip", "flip_vertical", "vflip"), UPRIGHT),
     **dict.fromkeys(
@@ -24,15 +24,15 @@ REFUSED = {
          "eval_crop", "val_height", "val_width", "val_crop", "crop_pct"), GEOMETRY,
     ),
 }  # fmt: skip
-"""Keys that people look for and that are left out on purpose, each with the reason."""
+"""Keys that users expect but that are deliberately missing, each with the reason."""
 
 SMALL_BATCH = 32  # below, soft macro F1 sees few photos of a rare class in a batch
 FAR = 0.3
-TURNED = 30  # degrees: nobody holds a camera so
+TURNED = 30  # degrees; no camera is held at such an angle
 
 
 def lint(specialist: Specialist, recipe: Recipe) -> list[Problem]:
-    """Everything that is wrong with a recipe for a specialist, each `where` its key."""
+    """All problems of a recipe for a specialist; `where` is the key of the recipe."""
     return [*_ignored(recipe), *_impossible(specialist, recipe), *_harmful(specialist, recipe)]
 
 
@@ -41,7 +41,7 @@ def _is_set(recipe: Recipe, key: str) -> bool:
 
 
 def _ignored(recipe: Recipe) -> Iterator[Problem]:
-    """Settings that change nothing beside others: somebody meant them to."""
+    """Settings that other settings make ineffective, which the user hardly intended."""
     terms = set(loss_terms(recipe.loss))
     scheduled = recipe.schedule in ("step", "plateau")
     ignores = f"loss = {recipe.loss} ignores it"
@@ -63,7 +63,7 @@ def _ignored(recipe: Recipe) -> Iterator[Problem]:
             "checkpointing", "views",
         ):  # fmt: skip
             if _is_set(recipe, key):
-                what = f"{key} changes how a network trains, and train = head leaves the network as it comes."
+                what = f"{key} changes how a network trains, and train = head does not train the network."
                 yield Problem(key, what, f"{_leave(key)[:-1]}, or --set train=network.")
 
 
@@ -76,7 +76,7 @@ def _leave(key: str) -> str:
 def _impossible(specialist: Specialist, recipe: Recipe) -> Iterator[Problem]:
     """Settings that contradict each other or the specialist."""
     if recipe.train == "head" and recipe.weights == "none":
-        what = "train = head learns on a backbone as it comes, and weights = none brings a random one."
+        what = "train = head needs a pretrained backbone, and weights = none gives a random one."
         yield Problem("weights", what, "Use --set weights=hub, packaged or a file, or --set train=network.")
     if recipe.layer_decay < 1 and recipe.backbone_lr_scale != 1:
         what = "layer_decay and backbone_lr_scale both set the backbone's learning rate."
@@ -131,10 +131,10 @@ def _harmful(specialist: Specialist, recipe: Recipe) -> Iterator[Problem]:
         )
     augment = recipe.augment
     for key, harms, why in (
-        ("augment.rotate", augment.rotate > TURNED, f"faces turned by more than {TURNED} degrees will not come."),
+        ("augment.rotate", augment.rotate > TURNED, f"new photos have no faces turned by more than {TURNED} degrees."),
         ("augment.shift", augment.shift > FAR, f"shifts by more than {FAR:g} of the side push faces out of the photo."),
-        ("augment.grey", augment.grey > 0.5, "most training photos lose their colour, and none that come have lost it."),
-        ("augment.canny", augment.canny + augment.sobel > 0.5, "most training photos are edges alone, and none that come are."),
+        ("augment.grey", augment.grey > 0.5, "most training photos lose their colour, but new photos have colour."),
+        ("augment.canny", augment.canny + augment.sobel > 0.5, "most training photos are edges, new ones are not."),
         ("augment.cutout", augment.cutout > 0 and specialist.keeps is not None,
          f"a blank box can hide what tells the {specialist.name} classes apart."),
         ("loss", "f1" in loss_terms(recipe.loss) and recipe.batch_size < SMALL_BATCH,
@@ -158,13 +158,13 @@ def _cuts(
     """A crop that can remove rows which the specialist needs.
 
     Args:
-        specialist: whose.
-        recipe: its augmentation and views see what the crop leaves.
-        key: the crop's setting.
-        shows: it and its value, in words.
-        shown: rows that it shows, from and to.
-        keeps: rows that it must show.
-        of: what rows are measured in.
+        specialist: specialist of the recipe.
+        recipe: recipe, whose augmentation and views act on the cropped photo.
+        key: name of the crop's setting.
+        shows: this setting and its value, as text.
+        shown: (from, to) of the rows that the crop shows.
+        keeps: (from, to) of the rows that it must show.
+        of: unit of the rows, as text.
     """
     (top, bottom), span = shown, shown[1] - shown[0]
     if any("zoom" in view for view in recipe.views):

@@ -1,6 +1,6 @@
-"""From names, files and `--set` to recipes: specialist's defaults < recipe < `--set`.
+"""Builds recipes from names, files and `--set`; precedence: specialist's defaults < recipe < `--set`.
 
-Unknown keys are refused with the nearest valid one, and all mistakes of all specialists are told at once.
+Unknown keys are refused with the nearest valid one, and all mistakes of all specialists are reported together.
 """
 
 from __future__ import annotations
@@ -105,9 +105,9 @@ def _merged(problems: Sequence[Problem]) -> list[Problem]:
 
 
 def choices_of(tasks: Collection[str], choices: Sequence[str]) -> tuple[dict[str, str], list[Problem]]:
-    """Which recipe each task was given, by words of `--recipe`; what is wrong with them.
+    """Task -> recipe that `--recipe` names for it, and the problems of these names.
 
-    A path may hold `=` too: what stands before the first one is a task, or else the whole is a path.
+    A path may contain `=`: unless the text before the first `=` is a task, the whole is a path.
     """
     names: dict[str, str] = {}
     problems: list[Problem] = []
@@ -198,9 +198,8 @@ def _validate(
         for problem in lint(specialist, recipe)
         if problem.fatal
     ]
-    for change in (
-        changes if recipe.train == "head" else ()
-    ):  # what comes from the specialist's defaults is not meant by anybody
+    # Only `--set` is checked: the specialist's default augmentation is not the user's choice.
+    for change in changes if recipe.train == "head" else ():
         if change.partition("=")[0].removeprefix(f"{specialist.name}.").startswith("augment."):
             what = "train = head augments nothing."
             problems.append(Problem(f"--set {change}", what, "Leave it out, or use --set train=network."))

@@ -19,27 +19,27 @@ Optimiser = Literal[
     "adabelief", "adam", "adamp", "adamw", "adan", "adopt", "lamb", "laprop", "lion", "madgrad", "momentum", "nadam", "nadamw",
     "radam", "rmsproptf", "sgd", "sgdp",
 ]  # fmt: skip
-"""timm's, under its names: those that a test trains with, kills and resumes."""
+"""Optimisers under timm's names; a test trains with each of them, kills the training and resumes it."""
 
 View = Literal["flip", "zoom", "zoom_flip"]
 VIEWS: tuple[str, ...] = get_args(View)
 
 ZOOM = 0.9
-"""What the views `zoom` and `zoom_flip` show of height and width."""
+"""Share of height and width that the views `zoom` and `zoom_flip` show."""
 
 Schedule = Literal["cosine", "one_cycle", "step", "plateau", "constant"]
 SUMMED, ALONE = ("cross_entropy", "focal", "f1"), ("corn", "soft_age")
 """Losses on class outputs, which can be summed, and those whose outputs mean something else."""
 
 SHORT = {"ce": "cross_entropy"}
-"""Names that people write, and what they stand for."""
+"""Aliases of losses."""
 
 
 def loss_terms(text: str) -> dict[str, float]:
     """The terms of a loss: `0.4 f1 + 0.6 focal` is {"f1": 0.4, "focal": 0.6}.
 
     Raises:
-        ValueError: an unknown name, a weight that is no positive number, a name twice, or a sum with one that stands alone.
+        ValueError: an unknown name, a weight that is not positive, a repeated name, or a sum with a loss of `ALONE`.
     """
     allowed = (*SUMMED, *ALONE)
     terms: dict[str, float] = {}
@@ -49,7 +49,7 @@ def loss_terms(text: str) -> dict[str, float]:
         if name not in allowed:
             raise ValueError(f"'{name}' is no loss; allowed: {', '.join(allowed)}.{nearest(name, allowed)}")
         if name in terms:
-            raise ValueError(f"{name} stands twice; add its weights up")
+            raise ValueError(f"{name} appears twice; add its weights up")
         try:
             terms[name] = float(" ".join(weight)) if weight else 1.0
         except ValueError:
@@ -58,19 +58,19 @@ def loss_terms(text: str) -> dict[str, float]:
             raise ValueError(f"'{part.strip()}': write a positive weight before {name}, as in 0.4 f1 + 0.6 focal")
     alone = [name for name in ALONE if name in terms]
     if alone and terms != {alone[0]: 1.0}:
-        raise ValueError(f"{alone[0]} stands alone, without weights or other terms; sums are of {', '.join(SUMMED)}")
+        raise ValueError(f"{alone[0]} takes no weight and no other terms; sums are of {', '.join(SUMMED)}")
     return terms
 
 
 WEIGHTS_WORDS = ("hub", "packaged", "none")
-"""What a recipe may name as its initial weights beside a file."""
+"""Allowed initial weights, other than a file."""
 
 
 def check_weights(source: str) -> None:
-    """Refuses initial weights that are neither a word that a recipe knows nor a file that is there.
+    """Refuses initial weights that are neither in `WEIGHTS_WORDS` nor an existing file.
 
     Raises:
-        WeightsError: naming them.
+        WeightsError: with the allowed values.
     """
     if source not in WEIGHTS_WORDS and not Path(source).is_file():
         raise WeightsError(
@@ -97,9 +97,9 @@ class Recipe(BaseModel):
     )
     train: Literal["network", "head"] = Field(
         "network",
-        description="network, or head: the backbone stays as it comes, its features are computed once for all folds and tasks",
+        description="network, or head: the backbone is fixed, its features are computed once for all folds and tasks",
     )
-    frozen_stages: int = Field(0, ge=0, description="first stages kept as they come (the stem is the first)")
+    frozen_stages: int = Field(0, ge=0, description="number of first stages that are not trained (the stem counts)")
     unfreeze_after: int = Field(0, ge=0, description="epochs after which the frozen stages learn too; 0: never")
     drop_rate: float = Field(0.0, ge=0, lt=1, description="dropout before the head")
     drop_path_rate: float = Field(0.0, ge=0, lt=1, description="stochastic depth")
@@ -112,11 +112,11 @@ class Recipe(BaseModel):
         0.0,
         ge=0,
         le=2,
-        description="crop around the face found, with this share of its height as margin (0.3); crop and anchor are then for "
-        "photos without one (anchor = 1: lower centre); 0: no face is looked for",
+        description="crop around the detected face, with this share of its height as margin (0.3); crop and anchor "
+        "then apply to photos without a face (anchor = 1: lower centre); 0: no face detection",
     )
     small_epochs: int = Field(0, ge=0, description="first epochs on shrunken photos; scores are always on whole ones")
-    small_size: float = Field(0.5, ge=0.25, lt=1, description="their height and width, as a share of the recipe's")
+    small_size: float = Field(0.5, ge=0.25, lt=1, description="small_epochs: size, as a share of height and width")
 
     views: tuple[View, ...] = Field(
         (),
@@ -126,13 +126,13 @@ class Recipe(BaseModel):
     sampling: Sampling = Field(description="per_person: one photo a person and epoch; per_photo: every photo")
     draw_by: Draw = Field(
         "photo",
-        description="per_person draws one of a person's photos (photo), or a mask state of theirs first (mask); else no matter",
+        description="per_person: draw one of a person's photos (photo), or first one of their mask states (mask)",
     )
     sample_balance: float = Field(
         0.0,
         ge=0,
         le=1,
-        description="photos of a class are drawn share ^ -sample_balance as often; 1: all classes as often",
+        description="a class is drawn share ^ -sample_balance times as often; 1: all classes equally often",
     )
     sample_factor: dict[str, float] = Field(
         default_factory=dict,
@@ -141,9 +141,7 @@ class Recipe(BaseModel):
     extra_factor: float = Field(
         1.0, gt=0, le=10, description="how many times as often photos of --extra are drawn as a photo of the data"
     )
-    drop_people: tuple[str, ...] = Field(
-        (), description="people that are never trained on; they are scored all the same"
-    )
+    drop_people: tuple[str, ...] = Field((), description="people that are never trained on, but are still scored")
     augment: Augment = Field(default_factory=Augment, description="random changes of training photos")
 
     mixup: float = Field(
@@ -162,7 +160,7 @@ class Recipe(BaseModel):
         "soft_age: a distribution over years, summed into bands",
     )
     focal_gamma: float = Field(
-        2.0, ge=0, le=10, description="focal: how much less counts what is known well; 0: not at all"
+        2.0, ge=0, le=10, description="focal: how much less well-classified photos count; 0: not at all"
     )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target spread over all classes")
     class_balance: float = Field(
@@ -182,7 +180,7 @@ class Recipe(BaseModel):
         0.0,
         ge=0,
         le=1,
-        description="sharpness-aware: gradients are taken this far uphill (0.05), for twice the time; 0: off",
+        description="sharpness-aware minimisation: length of the uphill step (0.05); takes twice the time; 0: off",
     )
     lr: float = Field(1e-3, gt=0, le=10, description="peak learning rate")
     backbone_lr_scale: float = Field(
@@ -198,11 +196,9 @@ class Recipe(BaseModel):
     schedule: Schedule = Field(
         "cosine", description="how the rate falls after warm-up; one_cycle rises over `warmup` by a cosine too"
     )
-    lr_factor: float = Field(0.5, gt=0, lt=1, description="step, plateau: what each fall leaves of the rate")
+    lr_factor: float = Field(0.5, gt=0, lt=1, description="step, plateau: factor on the rate at each fall")
     step_every: int = Field(1, ge=1, description="step: epochs between falls")
-    plateau_patience: int = Field(
-        1, ge=0, description="plateau: scores in a row without a new best that the rate bears"
-    )
+    plateau_patience: int = Field(1, ge=0, description="plateau: scores in a row without a new best that are tolerated")
     warmup: float = Field(0.15, ge=0, lt=1, description="share of all steps over which the rate rises to its peak")
     clip_norm: float = Field(1.0, ge=0, description="largest norm of the gradient; 0: no clipping")
     ema: float = Field(
@@ -217,7 +213,7 @@ class Recipe(BaseModel):
         1, ge=1, le=1024, description="forward passes a step: the effective batch is batch_size x accumulate"
     )
     checkpointing: bool = Field(
-        False, description="compute activations anew in the backward pass: less memory, a third more time"
+        False, description="recompute activations in the backward pass: less memory, a third more time"
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto",
@@ -237,7 +233,7 @@ class Recipe(BaseModel):
     @field_validator("views")
     @classmethod
     def _once(cls, views: tuple[View, ...]) -> tuple[View, ...]:
-        """Each view once, in one order: their mean knows none."""
+        """Each view once, sorted: their mean does not depend on the order."""
         return tuple(sorted(set(views)))
 
     @property

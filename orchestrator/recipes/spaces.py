@@ -28,13 +28,13 @@ from orchestrator.specialist import Specialist
 __all__ = ["DEFAULT", "STAGES", "Choice", "Range", "Space", "parse_space", "read_space", "read_stages"]
 
 DEFAULT = (Path(__file__).parent / "space.toml").read_text(encoding="utf-8")
-"""What `orch sweep` tries where no space is named."""
+"""Default search space of `orch sweep`."""
 
 STAGES = (Path(__file__).parent / "stages.toml").read_text(encoding="utf-8")
-"""What the stages of `orch sweep --stages` try where none are named, a table each."""
+"""Default stages of `orch sweep --stages`, one TOML table for each."""
 
-NEVER = ("about", "augment", "workers", "drop_people")  # no numbers of a recipe, or a table of its own
-DIGITS = 3  # of a number drawn from a range: what people would write
+NEVER = ("about", "augment", "workers", "drop_people")  # settings that are not searched, and the augment table
+DIGITS = 3  # significant digits of a number drawn from a range
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,10 @@ class Range:
     """Numbers from `low` to `high`.
 
     Attributes:
-        low: smallest.
-        high: largest.
-        log: drawn evenly by their logarithm.
-        step: between neighbours; None: any number.
+        low: smallest number.
+        high: largest number.
+        log: whether to draw uniformly on a logarithmic scale.
+        step: distance between allowed numbers; None: any number.
     """
 
     low: float
@@ -71,7 +71,7 @@ class Choice:
     """One of several settings, or of several groups of settings.
 
     Attributes:
-        options: what each one is called -> its `KEY=VALUE` words.
+        options: option's name -> its settings as `KEY=VALUE`.
     """
 
     options: Mapping[str, tuple[str, ...]]
@@ -90,10 +90,10 @@ class Space:
     text: str
 
     def words(self, values: Mapping[str, Any]) -> list[str]:
-        """What a point of the space changes, as `KEY=VALUE` words.
+        """The settings at a point of the space, as `KEY=VALUE`.
 
         Args:
-            values: axis -> a range's number, or what a choice's option is called.
+            values: axis -> number of a range, or name of a choice's option.
         """
         found: list[str] = []
         for name, value in values.items():
@@ -123,18 +123,18 @@ class Space:
     def check(
         self, specialist: Specialist, recipes: Sequence[str], changes: Sequence[str], base: Recipe | None
     ) -> None:
-        """Tries every choice and the ends of every range on the recipe, by itself or beside one other choice.
+        """Tries every choice and the ends of every range on the recipe, alone or together with one other choice.
 
-        A trial whose settings contradict each other fails without being trained.
+        A later trial whose settings contradict each other fails without training.
 
         Args:
-            specialist: whose.
-            recipes: as in `load_recipes`.
-            changes: likewise.
-            base: the recipe to change where `recipes` names none.
+            specialist: specialist to train.
+            recipes: argument `choices` of `load_recipes`.
+            changes: argument `changes` of `load_recipes`.
+            base: recipe to change if `recipes` names none.
 
         Raises:
-            ConfigError: all that cannot be.
+            ConfigError: with all settings that cannot be used.
         """
         wrong, task = Mistakes(), specialist.name
         problems: list[Problem] = []
@@ -149,7 +149,7 @@ class Space:
             except ConfigError as error:
                 beside = [others for others in self.all_words if not _keys(others) & _keys(words)]
                 if not any(_loads(load, [*words, *others]) for others in beside):
-                    # What the base recipe has wrong comes with every choice; what a choice has wrong stands in the space.
+                    # An error of the base recipe occurs with every choice; that of a choice is reported as the space's.
                     own = {f"--set {task}.{word}": f"the space: {word}" for word in words}
                     problems += [
                         replace(problem, where=own.get(problem.where, problem.where)) for problem in error.problems
@@ -214,7 +214,7 @@ def read_stages(path: Path | None, names: Sequence[str]) -> dict[str, Space]:
             )
     twice = sorted({name for name in names if list(names).count(name) > 1})
     if twice or not names:
-        wrong.add(ConfigError(f"--stages: {'name a stage' if not names else f'{twice[0]} stands twice'}."))
+        wrong.add(ConfigError(f"--stages: {'name a stage' if not names else f'{twice[0]} appears twice'}."))
     wrong.raise_if_any()
     found = {}
     for name in names:
@@ -289,7 +289,7 @@ def _axis(name: str, value: Any, settings: Sequence[str]) -> Range | Choice:
 
 
 def _choice(name: str, value: list[Any], settings: Sequence[str]) -> Choice:
-    """An axis of choices; raises ValueError likewise."""
+    """An axis of choices; raises ValueError, as `_axis` does."""
     if not value:
         raise ValueError("no choices; write at least two.")
     groups = all(isinstance(option, dict) for option in value)

@@ -1,6 +1,6 @@
-"""Synthetic people in the contest's own layout, so that everything works, and is shown, without anybody's photos.
+"""Synthetic people in the contest's own layout, so that everything can run and be shown without real photos.
 
-The same seed gives the same files, whatever the number of processes. Who they are and how they look: `faces.py`.
+The same seed gives the same files, whatever the number of processes. `portraits.py` invents and draws the people.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from orchestrator.synthetic.portraits import BANDS, draw_photo, invent_person
 
 __all__ = ["most_folds", "write_people"]
 
-BAND_SHARES = (0.42, 0.40, 0.18)  # of the three age bands, so that the old ones are few but there
+BAND_SHARES = (0.42, 0.40, 0.18)  # shares of the three age bands: few old people, but some
 
 
 def write_people(
@@ -38,11 +38,11 @@ def write_people(
 
     Args:
         root: a new or empty folder.
-        people: people to train on, at least 6 so that each gender and age band has one.
-        eval_people: other people, without labels; the contest has none of `truth.csv`, which is there to check yourself.
-        seed: the same seed gives the same files.
-        processes: that draw.
-        progress: called with (people drawn, people in all).
+        people: number of people to train on, at least 6 so that each gender and age band has one.
+        eval_people: number of other people, without labels; their truth.csv, which the contest lacks, is for checking.
+        seed: random seed; the same seed gives the same files.
+        processes: number of processes that draw.
+        progress: callback that takes (people drawn, people in all).
 
     Raises:
         ConfigError: too few people.
@@ -66,7 +66,7 @@ def write_people(
 
 
 def most_folds(people: int) -> int:
-    """How many folds so many people allow: one of each gender and age band in each fold."""
+    """The largest number of folds for this many people: each fold needs one of each gender and age band."""
     return min(Counter((gender, band) for _, gender, band in _census(people, 0)).values())
 
 

@@ -1,8 +1,8 @@
 """Drawn faces: people who do not exist.
 
 Gender shows in hair, brows, lips and jaw; age in grey hair, hairline and wrinkles; the mask state is unmistakable. The task
-is made hard where the real one is: what is drawn is an apparent age, the true one plus 4 years of noise, so the borders at 30
-and 60 confuse; and some men wear long hair, some women short.
+is hard where the real one is: the age drawn is the true age plus noise (standard deviation 4 years), which blurs the
+borders at 30 and 60; and some men have long hair, some women short hair.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Person:
         gender: `male` or `female`.
         age: true age, years.
         apparent: the age that the face shows, years.
-        seed: of everything else about them.
+        seed: seed of all other properties.
     """
 
     gender: str
@@ -65,7 +65,7 @@ def draw_photo(person: Person, stem: str) -> Canvas:
     """One photo of a person.
 
     Args:
-        person: who.
+        person: person to draw.
         stem: `mask1` .. `mask5`, `incorrect_mask` or `normal`.
 
     Returns:

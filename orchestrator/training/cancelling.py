@@ -1,4 +1,4 @@
-"""How training that is under way is asked to stop: values that travel with a job and are looked at once a batch."""
+"""How a running training is asked to stop: values that travel with a job and are checked once per batch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Protocol
 __all__ = ["Cancel", "CancelFile", "CancelledError", "WhileParentLives", "raise_if_cancelled"]
 
 LOOK_SECONDS = 1.0
-"""Between two looks at a file: a shared disk may take milliseconds to answer."""
+"""Interval between two checks of a file: a shared disk may take milliseconds to answer."""
 
 
 class CancelledError(Exception):
@@ -23,10 +23,10 @@ class Cancel(Protocol):
     """A reason to stop; travels to other processes and machines."""
 
     def check(self) -> None:
-        """Returns while there is none.
+        """Returns if training may continue.
 
         Raises:
-            CancelledError: there is.
+            CancelledError: training must stop.
         """
 
 
@@ -41,7 +41,7 @@ class WhileParentLives:
     parent: int
 
     def check(self) -> None:
-        """Ends this process where its parent is another one by now; nobody is left to be told."""
+        """Ends this process if its parent is gone; no process is left to receive an error."""
         if os.getppid() != self.parent:
             os._exit(1)
 

@@ -1,7 +1,7 @@
-"""What an interrupted training goes on from: the checkpoint, and the best epoch so far.
+"""The files that an interrupted training resumes from: the checkpoint, and the best epoch so far.
 
-All are written atomically and all are safetensors: nothing is ever unpickled. A checkpoint, and the best epoch beside it, carry
-the identity of their member and a digest of all that they hold, so that neither damage nor another run's file goes unnoticed.
+Both are safetensors files, written atomically; nothing is ever unpickled. Both carry the identity of their member and a
+digest of their contents, so that damage, or a file of another run, is detected.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ STARTS_OVER = "run the same command again: this fold then starts over."
 
 
 def _save_sealed(path: Path, identity: str, tensors: Mapping[str, Tensor], note: Any) -> None:
-    """Writes tensors and a JSON note with whose they are and a digest of all of it."""
+    """Writes tensors and a JSON note, with the member's identity and a digest of everything."""
     flat = unshared(tensors)
     text = json.dumps(note, allow_nan=False)
     save_tensors(path, flat, {"note": text, "identity": identity, "digest": _digest(identity, text, flat)})
@@ -79,15 +79,15 @@ def save_checkpoint(
 ) -> None:
     """Writes everything that the next epoch depends on.
 
-    Random states are not among it: each epoch seeds its own draws from the run's seed and the epoch's number.
+    Random states are not stored: each epoch seeds its own draws from the run's seed and the epoch's number.
 
     Args:
         path: the file.
-        identity: of the member.
-        model: what learns.
-        optimiser: its optimiser.
-        counters: JSON.
-        average: the moving average of the weights, where there is one.
+        identity: identity of the member.
+        model: network in training.
+        optimiser: optimiser of the network.
+        counters: progress, as JSON values.
+        average: moving average of the weights, if there is one.
     """
     tensors = {f"model/{key}": value for key, value in model.state_dict().items()}
     tensors |= {f"average/{key}": value for key, value in (average or {}).items()}
@@ -133,10 +133,8 @@ def load_checkpoint(
             own = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
             module.load_state_dict(own)
     optimiser.load_state_dict({"state": state, "param_groups": note["groups"]})
-    for (
-        parameter,
-        entry,
-    ) in optimiser.state.items():  # files know no memory format, and sums depend on it (lamb's norms)
+    # Files do not store the memory format, on which sums depend (lamb's norms).
+    for parameter, entry in optimiser.state.items():
         for name, value in entry.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape:
                 entry[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
@@ -159,5 +157,5 @@ def load_best(path: Path, identity: str, checkpoint: Path) -> tuple[dict[str, Te
 
 
 def best_tensors(model: nn.Module, probabilities: torch.Tensor | None) -> dict[str, Tensor]:
-    """What `load_best` reads."""
+    """The network's weights and its held-out probabilities, if any, as tensors for `save_best`."""
     return {**model.state_dict(), **({} if probabilities is None else {"held_out": probabilities})}

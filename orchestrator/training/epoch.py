@@ -1,4 +1,4 @@
-"""One epoch: draw a sample, augment and mix, step, tell displays how far it is."""
+"""One epoch: draw a sample, augment and mix, step, report progress."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ INITIALISE, SAMPLE, AUGMENT, NETWORK, MIX = range(5)
 
 @dataclass(frozen=True)
 class Batch:
-    """What one forward pass learns from.
+    """Training data of one forward pass.
 
     Attributes:
-        inputs: of the network, on its device, shape (n, ...).
-        targets: what the head trains on, shape (n,).
-        weights: how much each photo counts, shape (n,).
-        mix: how inputs and targets are mixed in pairs; None: not at all.
+        inputs: inputs of the network, on its device, shape (n, ...).
+        targets: targets of the head, shape (n,).
+        weights: weight of each photo in the loss, shape (n,).
+        mix: pairwise mixing of inputs and targets; None: no mixing.
     """
 
     inputs: Tensor
@@ -105,7 +105,7 @@ def train_epoch(job: MemberJob, learner: Learner, progress: Progress) -> dict[st
     if not np.isfinite(mean):
         raise diverged(job, f"the loss became {mean} in epoch {epoch + 1}")
     if broken := not_finite(learner.scored):
-        raise diverged(job, f"{broken} became no numbers in epoch {epoch + 1}")
+        raise diverged(job, f"{broken} became infinite or NaN in epoch {epoch + 1}")
     rate = len(rows) / (time.monotonic() - started)
     return {
         "epoch": epoch + 1,
@@ -117,7 +117,7 @@ def train_epoch(job: MemberJob, learner: Learner, progress: Progress) -> dict[st
 
 
 def diverged(job: MemberJob, what: str) -> TrainingError:
-    """An error for numbers that are none, with what keeps them small."""
+    """The error for infinite or NaN values, with the settings that prevent them."""
     recipe = job.recipe
     ways = [f"lower the learning rate (--set {job.task}.lr={recipe.lr / 3:.1e})"]
     if precision_of(recipe.precision, job.device) == torch.float16:  # whose largest number is 65,504
@@ -129,7 +129,7 @@ def diverged(job: MemberJob, what: str) -> TrainingError:
 
 
 def not_finite(model: nn.Module) -> str:
-    """Which of a network's weights and statistics hold numbers that are none, in words; empty where all are finite."""
+    """Which weights and statistics of a network hold infinite or NaN values, as text; empty if all are finite."""
     wrong = [key for key, value in model.state_dict().items() if not bool(torch.isfinite(value).all())]
     return f"{len(wrong)} tensors of the network ({wrong[0]} first)" if wrong else ""
 
@@ -191,7 +191,7 @@ def _shrunken(photos: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def loading_processes(recipe: Recipe, device: str) -> int:
-    """How many processes load batches: as the recipe says; -1: none on a CPU, whose cores the network needs, nor without room."""
+    """Number of loading processes: the recipe's; for -1, none on a CPU, which the network needs, or without room."""
     if recipe.workers >= 0:
         return recipe.workers
     some = 0 if device == "cpu" else min(8, os.cpu_count() or 1)
@@ -199,7 +199,7 @@ def loading_processes(recipe: Recipe, device: str) -> int:
 
 
 def _tell(job: MemberJob, progress: Progress, share: float, rate: float) -> None:
-    """Leaves a word for displays; not flushed, and not missed on a full disk or where it is no number: it costs nothing."""
+    """Writes the progress for displays: without flushing, and skipped if the disk is full or a value is not finite."""
     value = {
         "epoch": progress.epoch,
         "share": share,

@@ -58,7 +58,7 @@ class Features:
 
 
 def body(model: Any, inputs: Tensor) -> Tensor:
-    """What a timm network's classifier is fed with, shape (N, F)."""
+    """The input of a timm network's classifier, shape (N, F)."""
     found: Tensor = model.forward_head(model.forward_features(inputs), pre_logits=True)
     return found
 
@@ -100,20 +100,20 @@ def build_features(
     """Opens the features of all photos, computing them when they are not there.
 
     Args:
-        folder: in the workspace's cache.
-        recipe: names the backbone.
-        initial: its weights.
-        preprocess: from pixels to its input.
-        pixels: of the photos, at the recipe's geometry.
+        folder: folder in the workspace's cache.
+        recipe: recipe with the backbone.
+        initial: initial weights of the backbone.
+        preprocess: conversion from pixels to the backbone's input.
+        pixels: source of the photos' pixels, at the recipe's geometry.
         content: digest of the photos.
-        photos: N.
-        device: where to compute.
-        threads: calls at once on a CPU.
-        progress: called with (photos done, photos in all).
+        photos: number of photos, N.
+        device: device to compute on.
+        threads: number of concurrent calls on a CPU.
+        progress: callback that takes (photos done, photos in all).
 
     Raises:
         StoreError: the disk has no room.
-        WeightsError: features are no numbers.
+        WeightsError: features are infinite or NaN.
     """
     key = digest_of(
         [
@@ -189,7 +189,7 @@ def _compute(
     wrong = int((~np.isfinite(values).all(axis=1)).sum())
     if wrong:
         raise WeightsError(
-            f"the features of '{recipe.backbone}' are no numbers for {wrong:,} of {counted(photos, 'photo')}: its weights "
-            f"({recipe.weights}) do not work on them. Use other weights, or another backbone."
+            f"the features of '{recipe.backbone}' are infinite or NaN for {wrong:,} of {counted(photos, 'photo')}: its "
+            f"weights ({recipe.weights}) do not work on them. Use other weights, or another backbone."
         )
     return values

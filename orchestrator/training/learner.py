@@ -1,4 +1,4 @@
-"""A member while it learns: its network, what moves the weights, and all that must survive a kill."""
+"""A member in training: its network, its optimiser, and all state that must survive a kill."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Progress:
 
     @property
     def scores(self) -> list[float]:
-        """Of the held-out people, in order."""
+        """Macro F1 on the held-out people, in order."""
         return [entry["macro_f1"] for entry in self.history if "macro_f1" in entry]
 
 
@@ -40,14 +40,14 @@ class Learner:
     """Network, optimiser and averages of one member.
 
     Attributes:
-        model: what learns, whole.
-        optimiser: over all that will ever learn.
-        scaler: of gradients, for fp16.
-        average: the moving average of the weights, or None.
+        model: the whole network.
+        optimiser: optimiser of all parameters that are ever trained.
+        scaler: gradient scaler, for fp16.
+        average: moving average of the weights, or None.
 
     Args:
-        job: what to train.
-        seed: of the random weights.
+        job: job to train.
+        seed: seed of random weights.
     """
 
     def __init__(self, job: MemberJob, seed: int) -> None:
@@ -58,7 +58,7 @@ class Learner:
         self._head_alone = recipe.train == "head"
         if self._head_alone:
             only_head(self.model)
-        # Stages that wait for their turn belong to the optimiser from the start; without gradients it leaves them alone.
+        # Stages that are unfrozen later belong to the optimiser from the start; it skips them without gradients.
         later = create_optimiser(self.model, recipe) if recipe.unfreeze_after else None
         self._frozen = freeze_stages(self.model, recipe.frozen_stages)
         self.optimiser = later or create_optimiser(self.model, recipe)
@@ -68,7 +68,7 @@ class Learner:
 
     @property
     def network(self) -> nn.Module:
-        """What is run while training: the whole, or the head alone, which runs on features."""
+        """The module that runs in training: the whole network, or only its head, which takes features."""
         return heads_of(self.model)[0] if self._head_alone else self.model
 
     @property
@@ -78,7 +78,7 @@ class Learner:
 
     @property
     def scored(self) -> nn.Module:
-        """What answers for held-out people: the result, or its head alone."""
+        """The module that answers for held-out people: the result, or only its head."""
         return heads_of(self.result)[0] if self._head_alone else self.result
 
     @property
@@ -90,7 +90,7 @@ class Learner:
         """Puts the network into training mode, frozen parts aside.
 
         Args:
-            thaw: from now on the frozen stages learn too.
+            thaw: whether the frozen stages learn from now on.
         """
         if thaw and self._frozen:
             self.model.requires_grad_(True)
@@ -119,6 +119,6 @@ class Learner:
             return Progress()
         self.scaler.load_state_dict(counters.pop("scaler"))
         progress = Progress(**counters)
-        if progress.best_epoch:  # told now, and not when all other epochs are trained
+        if progress.best_epoch:  # fails now, not after all other epochs are trained
             checkpoints.load_best(folder / best_file(progress.best_epoch), self._identity, place)
         return progress

@@ -59,7 +59,7 @@ class Pruned(Exception):  # noqa: N818  (no error: what was asked for)
 
 
 def train_fold(job: MemberJob) -> MemberCard:
-    """Trains one member, or goes on with it, or finds it complete.
+    """Trains one member, resumes its training, or returns it if it is complete.
 
     Returns:
         The member's card.
@@ -73,7 +73,7 @@ def train_fold(job: MemberJob) -> MemberCard:
     job.folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(job.folder / LOCK)
     try:
-        # A worker that outlived a killed command notices within a batch and lets go.
+        # A worker that outlived its killed command notices within a batch and releases the lock.
         lock.acquire(timeout=60)
     except Timeout:
         raise WorkspaceError(
@@ -116,7 +116,7 @@ def _train(job: MemberJob) -> MemberCard:
     progress = learner.restore(job.folder)
     keep_best(job.folder, progress.best_epoch)
     while progress.epoch < recipe.epochs and not (recipe.patience and progress.waited >= recipe.patience):
-        # Before each epoch, so that one killed right here is pruned all the same.
+        # Before each epoch, so that a training killed at this point is still pruned.
         threshold = job.pruning_thresholds.get(progress.epoch)
         if threshold is not None and progress.best_score < threshold:
             raise Pruned(progress.epoch, threshold)
@@ -154,11 +154,11 @@ def _score_epoch(job: MemberJob, learner: Learner, progress: Progress) -> dict[s
 
 
 def keep_best(folder: Path, epoch: int) -> None:
-    """Removes the best epochs of before, once a checkpoint speaks of this one: a kill in between leaves the one it speaks of.
+    """Removes the files of earlier best epochs; called once the checkpoint names the new one, so no kill loses it.
 
     Args:
-        folder: the member's.
-        epoch: to keep; 0: none.
+        folder: folder of the member.
+        epoch: best epoch to keep; 0: none.
     """
     for path in folder.glob(best_file("*")):
         if path.name != best_file(epoch):
@@ -220,7 +220,7 @@ def _finish(job: MemberJob, learner: Learner, progress: Progress) -> MemberCard:
 
 
 def _write_held_out(job: MemberJob, probabilities: NDArray[np.float32]) -> None:
-    """The out-of-fold table of the member."""
+    """Writes the held-out table of the member."""
     rows = job.table.iloc[job.held_out]
     photos = pd.DataFrame({"path": rows["path"].array, "person": rows["person"].array, "fold": job.fold})
     HeldOut(job.task, photos, rows["truth"].to_numpy(), probabilities).write(job.folder / HELD_OUT)

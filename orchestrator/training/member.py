@@ -28,29 +28,29 @@ class MemberJob:
     """Everything that one member's training depends on; travels to worker processes.
 
     Attributes:
-        run: its run's id.
-        folder: the member's folder.
-        locks: a folder of this machine's for locks that jobs share, one a GPU.
+        run: id of its run.
+        folder: folder of the member.
+        locks: folder on this machine for locks that jobs share, one per GPU.
         task: the specialist's name.
         fold: the fold held out; None trains on every row and scores nothing.
         classes: class names in code order.
-        table: columns `path`, `person`, `truth` (class codes), `trained` (those that training takes for true: a moved
-            border shows here), `target` (what the head trains on), `kind` (what a draw of one photo per person chooses
-            first, a code) and `extra` (whether it comes from elsewhere).
-        train: rows to train on.
-        held_out: rows to score; empty without a plan.
-        pixels: where pixels come from, by row of the table; features, for a recipe that trains a head alone.
-        recipe: how to train.
-        head: what outputs mean.
-        preprocess: from pixels to the network's input.
-        initial: weights to start from.
-        seed: of the run.
-        threads: CPU threads of the network.
+        table: columns `path`, `person`, `truth` (class codes), `trained` (class codes to train on, which a moved
+            border changes), `target` (the head's target), `kind` (code of the kind that per_person draws first) and
+            `extra` (whether it is an extra photo).
+        train: row numbers to train on.
+        held_out: row numbers to score; empty without a plan.
+        pixels: source of pixels by row number; of features, for a recipe that trains only a head.
+        recipe: recipe of the run.
+        head: meaning of the network's outputs.
+        preprocess: conversion from pixels to the network's input.
+        initial: initial weights.
+        seed: seed of the run.
+        threads: number of CPU threads of the network.
         device: `cpu`, `cuda` or `cuda:N`.
         origin: its run, plan and data.
-        cancel: reasons to stop, looked at once a batch.
-        profile: whether the history shall tell where the time went.
-        pruning_thresholds: epochs after which the training is pruned when its best macro F1 so far is below a number.
+        cancel: reasons to stop, checked once per batch.
+        profile: whether the history records the seconds of each stage.
+        pruning_thresholds: epoch -> macro F1; the training is pruned after this epoch if its best score is below.
     """
 
     run: str
@@ -86,9 +86,9 @@ class MemberJob:
 
     @property
     def photos_per_epoch(self) -> int:
-        """How many photos an epoch trains on: those drawn, less a last step that is not full; whole batches, if it has but one.
+        """Number of photos that an epoch trains on: those drawn, in full steps; in full batches if they fill no step.
 
-        Within a step all batches are of one size, so that all photos of a step weigh the same.
+        Within a step all batches have the same size, so that all its photos weigh the same.
         """
         drawn = epoch_size(self.recipe.sampling, self.persons, self.kinds, self.factors)
         batch = self.recipe.batch_size
@@ -107,12 +107,12 @@ class MemberJob:
 
     @property
     def kinds(self) -> NDArray[np.int64]:
-        """What a draw of one photo per person chooses first, of each training row."""
+        """Kind code of each training row; per_person draws a kind first."""
         return self.table["kind"].to_numpy()[self.train]
 
     @property
     def factors(self) -> NDArray[np.float64] | None:
-        """How many times as often each training row is drawn; None: once."""
+        """Multiple of each training row's draw frequency; None: 1."""
         recipe = self.recipe
         extra = self.table["extra"].to_numpy()[self.train]
         scarce = np.where(extra, recipe.extra_factor, 1.0)
@@ -131,7 +131,7 @@ class MemberJob:
 
     @property
     def work(self) -> float:
-        """Roughly, how long this training is, to order jobs and to tell the time left: pixels through the network."""
+        """Rough cost of this training, in pixels through the network: for the order of jobs and the time left."""
         recipe = self.recipe
         small = min(recipe.small_epochs, recipe.epochs)
         epochs = (recipe.epochs - small + small * recipe.small_size**2) * (2 if recipe.sam else 1)

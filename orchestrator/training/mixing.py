@@ -1,4 +1,4 @@
-"""MixUp and CutMix: photos and their targets mixed in pairs, so that a network that could learn its few people by heart does not.
+"""MixUp and CutMix: photos and their targets mixed in pairs, so that a network does not memorise its few people.
 
 MixUp after Zhang et al. 2018, "mixup: Beyond Empirical Risk Minimization" (arXiv 1710.09412): every pixel is blended. CutMix
 after Yun et al. 2019, "CutMix: Regularization Strategy to Train Strong Classifiers with Localizable Features" (arXiv 1905.04899):
@@ -51,10 +51,10 @@ def draw_mix(photos: int, size: tuple[int, int], mixup: float, cutmix: float, rn
     """Draws a batch's mix; None when neither is on.
 
     Args:
-        photos: N.
+        photos: number of photos, N.
         size: height and width, pixels.
-        mixup: of the Beta distribution, above 0: small ones leave most batches almost as they are, 1 draws all shares alike.
-            0: no MixUp.
+        mixup: parameter of the Beta distribution: small values leave most batches almost unchanged, 1 draws shares
+            uniformly. 0: no MixUp.
         cutmix: the same for CutMix. With both on, each batch draws one of them, like timm.
         rng: used for the choice, the share, the box and the pairs.
     """
@@ -70,7 +70,6 @@ def draw_mix(photos: int, size: tuple[int, int], mixup: float, cutmix: float, rn
     half_y, half_x = round(height * side / 2), round(width * side / 2)
     top, bottom = max(0, middle_y - half_y), min(height, middle_y + half_y)
     left, right = max(0, middle_x - half_x), min(width, middle_x + half_x)
-    kept = 1 - (bottom - top) * (right - left) / (
-        height * width
-    )  # the box may stand over the edge: what is left counts
+    # The box may extend beyond the edge: only the part inside counts.
+    kept = 1 - (bottom - top) * (right - left) / (height * width)
     return Mix(kept, torch.from_numpy(rng.permutation(photos)), (top, left, bottom, right))

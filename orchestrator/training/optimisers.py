@@ -66,14 +66,15 @@ def set_rate(optimiser: Optimizer, factor: float) -> None:
 
 @contextmanager
 def uphill(model: nn.Module, parameters: Iterable[Tensor], rho: float) -> Iterator[None]:
-    """Within it the weights stand a step of length `rho` up the gradient, and norms learn no statistics.
+    """Context in which the weights are moved a step of length `rho` up the gradient, and norms update no statistics.
 
-    Gradients taken there and applied to the weights as they were are sharpness-aware minimisation, SAM, after Foret et al. 2021
-    (arXiv 2010.01412): they lead to flat minima. Statistics of norms move in the first pass alone, as in the authors' advice.
+    Taking gradients there and applying them to the original weights is sharpness-aware minimisation (SAM), after
+    Foret et al. 2021 (arXiv 2010.01412); it leads to flat minima. Norm statistics are updated only in the first pass,
+    as the authors advise.
 
     Args:
-        model: in training mode, with gradients of the batch.
-        parameters: those that learn.
+        model: network in training mode, with gradients of the batch.
+        parameters: parameters that are trained.
         rho: length of the step, over all parameters together.
     """
     moved = [parameter for parameter in parameters if parameter.grad is not None]
@@ -99,7 +100,7 @@ def uphill(model: nn.Module, parameters: Iterable[Tensor], rho: float) -> Iterat
 def create_average(model: nn.Module, recipe: Recipe) -> ModelEmaV3 | None:
     """The moving average of the weights and of the norms' statistics that a recipe asks for (timm's).
 
-    Its decay rises with the steps as 1 - (1 + step) ^ (-2/3) up to `ema`, so that it forgets the first, random ones soon.
+    Its decay rises with the steps as 1 - (1 + step) ^ (-2/3) up to `ema`, so that early weights fade soon.
     """
     from timm.utils.model_ema import ModelEmaV3
 

@@ -1,4 +1,4 @@
-"""How a member does on the people that it never sees: every photo of theirs, no augmentation."""
+"""Scores a member on its held-out people: all their photos, without augmentation."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def held_out_probabilities(job: MemberJob, model: nn.Module) -> NDArray[np.float
     """Class probabilities of the held-out rows, shape (n, C).
 
     Raises:
-        TrainingError: the network gives answers that are no numbers.
+        TrainingError: the network's answers are infinite or NaN.
     """
     model.eval()
 
@@ -43,9 +43,9 @@ def held_out_probabilities(job: MemberJob, model: nn.Module) -> NDArray[np.float
             raise_if_cancelled(job.cancel)
     found = torch.cat(parts)
     wrong = int((~torch.isfinite(found).all(dim=1)).sum())
-    if wrong:  # the largest of no numbers would be a class like any other, and score as one
+    if wrong:  # argmax of NaN would be scored like any other class
         raise diverged(
-            job, f"the network's answers are no numbers for {wrong:,} of {counted(len(found), 'held-out photo')}"
+            job, f"the network's answers are infinite or NaN for {wrong:,} of {counted(len(found), 'held-out photo')}"
         )
     return found.numpy()
 
@@ -57,7 +57,7 @@ def scores_of(job: MemberJob, probabilities: NDArray[np.float32]) -> tuple[float
         TrainingError: probabilities are no numbers.
     """
     if not np.isfinite(probabilities).all():
-        raise diverged(job, "kept answers are no numbers")
+        raise diverged(job, "stored answers are infinite or NaN")
     truth = job.table["truth"].to_numpy()[job.held_out]
     scores = score(truth, probabilities.argmax(axis=1), len(job.classes))
     log_loss = float(-np.log(np.maximum(probabilities[np.arange(len(truth)), truth], 1e-7)).mean())

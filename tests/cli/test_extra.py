@@ -306,7 +306,7 @@ def test_what_cannot_label_by_folds_is_told_with_a_command_that_can(
         patch.setattr("orchestrator.inference.opening.load_members", load)
         done = orch(*words)
     assert done.code == 2
-    assert "tables from elsewhere know no folds" in done.err
+    assert "external tables have no folds" in done.err
     command = re.search(r"`orch ([^`]*)`", done.err)
     assert command
     assert orch(*shlex.split(command[1])).code == 0

@@ -43,7 +43,7 @@ def trained_around(people: Path, trained: Path, tmp_path_factory: pytest.TempPat
         assert train_all(settings, {"age": SPECIALISTS["age"]}).complete
     (faces,) = [line for line in told if line.startswith("faces: ")]
     lists = orch_command("data", "faces", "--data", people / "train", workspace=workspace)
-    rest = f"show the recipe's crop and anchor: `{lists}` lists them."
+    rest = f"use the recipe's crop and anchor: `{lists}` lists them."
     assert re.fullmatch(rf"faces: found in \d+ of 168 photos; the other \d+ {re.escape(rest)}", faces)
     return workspace
 

@@ -153,7 +153,7 @@ def test_a_joint_network_votes_in_every_task_beside_the_specialists(
             assert answer["probabilities"][task][name] == pytest.approx(mean, abs=2e-5)
     refused = orch("predict", photo, "-w", place, "--cascade")
     assert refused.code == 2
-    assert "joint networks and tables from elsewhere" in refused.err
+    assert "joint networks and external tables" in refused.err
 
 
 def test_a_joint_run_is_compared_retrained_and_resumed_like_any_other(orch: Orch, people: Path, place: Path) -> None:

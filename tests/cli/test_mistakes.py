@@ -50,7 +50,7 @@ WITHOUT_A_TABLE = {
     "runs compare age-0001 age-7": "run 'age-7' is not in",
     "runs track age-0001 --to xx": "tracker xx: allowed: tensorboard",
     "train-all --data nowhere": "nowhere: no such folder or table",
-    "train-all --data PHOTO": "no table by its name",
+    "train-all --data PHOTO": "not named like a table",
     "train-all --data DATA --track nope": "tracker nope: allowed: tensorboard",
     "train age --data DATA --track nope": "tracker nope: allowed: tensorboard",
     "train age --data DATA --grid xx=1": "--grid xx=1: unknown key 'xx'",

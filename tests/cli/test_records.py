@@ -160,7 +160,7 @@ def test_a_comparison_says_what_differs_and_whether_it_is_noise(orch: Orch, thre
         assert image.width > 1000
     shown = orch("runs", "compare", "age-0001", "age-0002", "-w", three)
     assert "over age-0001" in shown.out
-    assert re.search(r"over age-0001 +95 % interval +verdict +log loss +surer", shown.out)
+    assert re.search(r"over age-0001 +95 % interval +verdict +log loss +log loss verdict", shown.out)
     for words, told in (
         (("age-0001", "mask-0001"), "only runs of one specialist"), (("age-0001",), "two runs or more"),
         (("age-0001", "age-0009"), "run 'age-0009' is not in"),
@@ -301,7 +301,7 @@ def test_ensembles_are_listed_chosen_and_deleted(orch: Orch, place: Path) -> Non
     assert Workspace(place).current("ensemble") == "soft-0001"
     refused = orch("runs", "delete", "age-0001", "-y", "-w", place)
     assert refused.code == 2
-    assert f"`orch ensembles delete hard-0001 soft-0001 --workspace {place}` lets it go" in refused.err
+    assert f"`orch ensembles delete hard-0001 soft-0001 --workspace {place}` releases it" in refused.err
     before = hashes(place / "age-0001")
     assert orch("ensembles", "delete", "soft-0001", "soft-9", "-y", "-w", place).code == 2
     assert (place / "soft-0001").exists()  # all names are looked at first
@@ -403,7 +403,7 @@ def test_resuming_needs_no_photos_where_nothing_is_missing(
     shutil.rmtree(tmp_path / "own/mask-0001/fold-1")
     done = orch("resume", "mask-0001", "-w", tmp_path / "own")
     assert done.code == 2
-    assert "Name where they are now: `orch resume mask-0001 --data DIR" in done.err
+    assert "Give their new path: `orch resume mask-0001 --data DIR" in done.err
     done = orch("resume", "mask-0001", "--data", tmp_path / "moved/train", "--jobs", 1, "-w", tmp_path / "own")
     assert done.code == 0, done.err
     assert (tmp_path / "own/mask-0001/fold-1/member.json").is_file()
@@ -679,7 +679,7 @@ def test_a_lost_table_is_told_with_a_command_that_works(
     done = orch("predict", people / "eval/images", "-w", workspace)
     assert done.code == 2
     (again,) = re.findall(r"build it again: `(orch ensemble[^`]+)`", done.err)
-    assert ("without old 1.csv, of which nothing is left" in done.err) is (left == "nothing")
+    assert ("without old 1.csv, of which no copy is left" in done.err) is (left == "nothing")
     built = orch(*shlex.split(again)[1:], "--json")
     assert built.code == 0, built.err
     assert len(json.loads(built.out)["external"]) == (2 if left == "source" else 1)

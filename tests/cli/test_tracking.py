@@ -215,7 +215,7 @@ def test_a_tracker_that_fails_costs_no_training(
     tracked.close()
     assert report.complete
     assert len(shows.jobs) == 3
-    (word,) = [line for line in told if "told nothing more" in line]
+    (word,) = [line for line in told if "gets nothing more" in line]
     assert "the server is gone" in word
     assert "orch runs track" in word
 

@@ -99,7 +99,7 @@ def test_other_photos_than_those_trained_on_are_refused(
     monkeypatch.undo()
     shown = orch("tta", "mask-0001", "-w", workspace)
     assert shown.code == 0, shown.err
-    assert "turned right" in shown.out
+    assert "became right" in shown.out
     assert "95 % interval" in shown.out
 
 

@@ -45,14 +45,14 @@ def test_a_class_that_nobody_holds_and_one_that_a_single_person_holds() -> None:
         "mask: no photo is 'not_wear', so it is never learnt here, and counts as 0 in macro F1" in one for one in told
     )
     assert any(
-        "mask: 'incorrect' is held by one person, a: the member of fold 0 trains without it" in one for one in told
+        "mask: only one person, a, has 'incorrect': the member of fold 0 trains without it" in one for one in told
     )
     assert any("age: no photo is '>=60'" in one for one in told)
     assert any("learns from a single person" in one for one in told)
     assert not any(problem.fatal for problem in found)
     told = [str(problem) for problem in check_classes(photos_of(rows), ["mask"], None)]
     assert [one.split(": ", 1)[1] for one in told] == [
-        "mask: 'incorrect' is held by one person, a.",
+        "mask: only one person, a, has 'incorrect'.",
         "mask: no photo is 'not_wear', so it is never learnt here, and counts as 0 in macro F1.",
     ]
 
@@ -85,7 +85,7 @@ def test_notes_name_exactly_the_folds_that_train_without_a_class(pairs: list[tup
             for one in range(k)
             if (table["mask"] == name).any() and not ((table["mask"] == name) & (fold != one)).any()
         ]
-        told = [one for one in found if f"'{name}' is held by" in one]
+        told = [one for one in found if f" has '{name}'" in one or f" have '{name}'" in one]
         if table["mask"].nunique() == 1:
             assert any("there is nothing to tell apart" in one for one in found)
         elif without:
@@ -122,7 +122,7 @@ def test_check_and_training_say_it_before_any_work(
     words = ("--data", tmp_path / "m.csv", "--folds", folds)
     done = orch("data", "check", *words, "--tasks", "mask")
     assert done.code == 0, done.out
-    lone = f"mask: 'incorrect' is held by one person, {table['id'][3]}"
+    lone = f"mask: only one person, {table['id'][3]}, has 'incorrect'"
     assert lone in done.out
     done = orch("data", "check", *words, "--tasks", "gender,mask")
     assert done.code == 1

@@ -230,7 +230,7 @@ def test_a_cascade_is_not_measured_on_training_photos_nor_for_hard_votes(
     shutil.rmtree(workspace / "photos")
     done = orch("cascade", people / "eval", "-w", workspace, "--rate", 0.5)
     assert done.code == 2
-    assert "which photos it was trained on cannot be told" in done.err
+    assert "which photos it was trained on cannot be determined" in done.err
 
 
 @pytest.fixture

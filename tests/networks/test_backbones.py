@@ -139,7 +139,7 @@ def test_a_hub_out_of_reach_is_one_sentence_with_the_ways_out(tmp_path: Path, mo
     with pytest.raises(WeightsError) as caught:
         initial_weights(recipe(backbone="test_resnet.r160_in1k", weights="hub"), tmp_path)
     told = str(caught.value)
-    assert told.startswith("the weights of 'test_resnet.r160_in1k' could not be had from the hub")
+    assert told.startswith("the weights of 'test_resnet.r160_in1k' could not be fetched from the hub")
     assert "--set weights=FILE.safetensors" in told
     assert "weights=none" in told
     assert "\n" not in told

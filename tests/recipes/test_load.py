@@ -86,7 +86,7 @@ def test_settings_of_one_task_are_refused_for_others() -> None:
 
 def test_what_a_head_alone_would_ignore_is_refused() -> None:
     said = problems(["quick"], ["train=head", "age.augment.flip=0.2"])
-    assert "frozen_stages changes how a network trains, and train = head leaves the network as it comes" in said
+    assert "frozen_stages changes how a network trains, and train = head does not train the network" in said
     assert "Use --set frozen_stages=0, or --set train=network" in said
     assert "drop_rate changes" in said
     assert said.count("--set age.augment.flip=0.2: train = head augments nothing") == 1
@@ -136,12 +136,12 @@ def test_losses_have_one_spelling_and_mistakes_are_told() -> None:
     assert load_recipes(SPECIALISTS, ["quick"], ["loss=ce"])["age"].loss == "cross_entropy"
     for text, told in (
         ("focl", "'focl' is no loss; allowed: cross_entropy, focal, f1, corn, soft_age. Did you mean 'focal'?"),
-        ("f1 + f1", "f1 stands twice"),
+        ("f1 + f1", "f1 appears twice"),
         ("-1 f1", "write a positive weight before f1"),
         ("much f1", "write a positive weight before f1"),
         ("f1 +", "'' is no loss"),
-        ("0.5 soft_age + f1", "soft_age stands alone"),
-        ("2 corn", "corn stands alone"),
+        ("0.5 soft_age + f1", "soft_age takes no weight and no other terms"),
+        ("2 corn", "corn takes no weight and no other terms"),
     ):
         assert told in problems(["quick"], [f"age.loss={text}"]), text
     assert "loss = corn is for the age specialist" in problems(["quick"], ["mask.loss=corn"])
@@ -182,7 +182,7 @@ def test_what_harms_is_told_and_not_refused() -> None:
     ]  # fmt: skip
     recipes = load_recipes(SPECIALISTS, ["quick"], [*changes, "mask.label_smoothing=0"])
     told = {task: " ".join(map(str, lint(SPECIALISTS[task], recipe))) for task, recipe in recipes.items()}
-    assert all("faces turned by more than 30 degrees" in one and "edges alone" in one for one in told.values())
+    assert all("faces turned by more than 30 degrees" in one and "photos are edges" in one for one in told.values())
     assert "a blank box can hide what tells the mask classes apart" in told["mask"]
     assert "one of 16 photos holds few of a rare class" in told["mask"]
     assert "what sample_balance has evened out" in told["age"]

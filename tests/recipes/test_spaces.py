@@ -88,7 +88,7 @@ def test_the_default_spaces_fit_every_specialist() -> None:
 def test_wrong_stages_are_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no stage is called 'los'; allowed: model, loss.* Did you mean 'loss'"):
         read_stages(None, ["los"])
-    with pytest.raises(ConfigError, match="lr stands twice"):
+    with pytest.raises(ConfigError, match="lr appears twice"):
         read_stages(None, ["lr", "lr"])
     (tmp_path / "stages.toml").write_text("[mine]\nlr = [1e-3, 2e-3]\n")
     assert list(read_stages(tmp_path / "stages.toml", ["mine", "tta"])) == ["mine", "tta"]

@@ -131,5 +131,5 @@ def test_networks_and_weights_that_a_head_alone_cannot_use_are_told() -> None:
     with pytest.raises(ConfigError, match="are not one classifier on its features. Use train = network"):
         check_head_alone(recipe)
     check_head_alone(load_recipes({"age": SPECIALISTS["age"]}, ["probe"])["age"])
-    with pytest.raises(ConfigError, match="weights = none brings a random one"):
+    with pytest.raises(ConfigError, match="weights = none gives a random one"):
         load_recipes({"age": SPECIALISTS["age"]}, ["probe"], ["weights=none"])
