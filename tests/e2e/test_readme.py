@@ -6,11 +6,13 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from orchestrator.cli.app import ENTRIES
 from tests.conftest import ROOT
 
 
@@ -56,6 +58,16 @@ def test_docs_cli_is_what_the_commands_say() -> None:
     )  # fmt: skip
     assert done.stdout == (ROOT / "docs/cli.md").read_text(), "run `make docs`"
     assert done.stdout.count("\n## ") >= 14
+
+
+def test_the_page_for_an_index_needs_nothing_of_the_checkout() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    page = (ROOT / project["readme"]).read_text()
+    assert "](" not in page  # links and pictures lead nowhere on an index
+    assert f"pip install {project['name']}" in page
+    words = {line.split()[1] for line in page.splitlines() if line.startswith("orch ")}
+    assert words <= {entry.name for entry in ENTRIES}
+    assert set(re.findall(r"\[(\w+)\]", page)) <= set(project["optional-dependencies"])
 
 
 def test_links_in_the_docs_lead_somewhere() -> None:
