@@ -34,12 +34,12 @@ if TYPE_CHECKING:
     from orchestrator.artifacts.run import RunRecord
     from orchestrator.artifacts.workspace import Workspace
     from orchestrator.data.contest import Eval
-    from orchestrator.ensembling.build import Built
+    from orchestrator.ensembling.build import BuiltEnsemble
     from orchestrator.ensembling.external import ExternalTable
     from orchestrator.execution.executor import Executor
     from orchestrator.experiments.comparing import Comparison
     from orchestrator.experiments.sweeps import Sweep
-    from orchestrator.experiments.tta import Flips
+    from orchestrator.experiments.tta import ViewEffect
     from orchestrator.experiments.tuning import Stage
     from orchestrator.inference.cascade import Cascade
     from orchestrator.inference.cascading import Measured
@@ -62,7 +62,7 @@ log = logging.getLogger(__name__)
 
 CASCADE_PICTURE = "cascade.png"
 
-Place = str | os.PathLike[str]
+PathLike = str | os.PathLike[str]
 """Path of a file or folder."""
 
 
@@ -106,7 +106,7 @@ class Viewed:
         classes: the specialist's class names, in code order.
     """
 
-    flips: Flips
+    flips: ViewEffect
     kept: RunRecord | None
     classes: Sequence[str]
 
@@ -230,9 +230,9 @@ def train_grid(task: str, settings: Settings, *, grid: Sequence[str], listen: Li
 def resume(
     run: str,
     *,
-    workspace: Place = DEFAULT_WORKSPACE,
-    data: Place | None = None,
-    extra: Sequence[Place] = (),
+    workspace: PathLike = DEFAULT_WORKSPACE,
+    data: PathLike | None = None,
+    extra: Sequence[PathLike] = (),
     jobs: int = 0,
     device: str = "auto",
     store: bool = True,
@@ -274,12 +274,12 @@ def resume(
 
 def ensemble(
     *,
-    workspace: Place = DEFAULT_WORKSPACE,
+    workspace: PathLike = DEFAULT_WORKSPACE,
     strategy: str = "soft",
     members: Sequence[str] = (),
-    external: Sequence[Place] = (),
+    external: Sequence[PathLike] = (),
     scored: bool = True,
-) -> Built:
+) -> BuiltEnsemble:
     """Fuses runs, scores them out of fold, and saves the ensemble, which becomes the current one: `orch ensemble`.
 
     Args:
@@ -313,7 +313,7 @@ def ensemble(
 
 def load_predictor(
     *,
-    workspace: Place = DEFAULT_WORKSPACE,
+    workspace: PathLike = DEFAULT_WORKSPACE,
     ensemble: str | None = None,
     strategy: str | None = None,
     device: str = "auto",
@@ -348,10 +348,10 @@ def load_predictor(
 
 
 def predict(
-    photos: Sequence[Place] = (),
+    photos: Sequence[PathLike] = (),
     *,
-    evaluation: Place | None = None,
-    workspace: Place = DEFAULT_WORKSPACE,
+    evaluation: PathLike | None = None,
+    workspace: PathLike = DEFAULT_WORKSPACE,
     ensemble: str | None = None,
     strategy: str | None = None,
     on_error: str = "fail",
@@ -360,9 +360,9 @@ def predict(
     precision: str = "auto",
     cascade: bool = False,
     device: str = "auto",
-    out: Place | None = None,
-    probabilities: Place | None = None,
-    picture: Place | None = None,
+    out: PathLike | None = None,
+    probabilities: PathLike | None = None,
+    picture: PathLike | None = None,
     profile: bool = False,
     listen: Listener = nobody,
 ) -> Predicted:
@@ -419,12 +419,12 @@ def predict(
 
 
 def pseudo_label(
-    photos: Sequence[Place] = (),
+    photos: Sequence[PathLike] = (),
     *,
-    out: Place,
-    evaluation: Place | None = None,
+    out: PathLike,
+    evaluation: PathLike | None = None,
     threshold: float = 0.95,
-    workspace: Place = DEFAULT_WORKSPACE,
+    workspace: PathLike = DEFAULT_WORKSPACE,
     ensemble: str | None = None,
     skip_unreadable: bool = False,
     device: str = "auto",
@@ -480,12 +480,12 @@ def pseudo_label(
 
 
 def cascade(
-    photos: Sequence[Place] = (),
+    photos: Sequence[PathLike] = (),
     *,
-    evaluation: Place | None = None,
-    data: Place | None = None,
+    evaluation: PathLike | None = None,
+    data: PathLike | None = None,
     rate: float = 0.001,
-    workspace: Place = DEFAULT_WORKSPACE,
+    workspace: PathLike = DEFAULT_WORKSPACE,
     ensemble: str | None = None,
     engine: str = "auto",
     device: str = "auto",
@@ -551,10 +551,10 @@ def cascade(
 
 
 def export(
-    out: Place,
+    out: PathLike,
     *,
-    photos: Sequence[Place] = (),
-    workspace: Place = DEFAULT_WORKSPACE,
+    photos: Sequence[PathLike] = (),
+    workspace: PathLike = DEFAULT_WORKSPACE,
     ensemble: str | None = None,
     listen: Listener = nobody,
 ) -> tuple[str, Exported]:
@@ -605,8 +605,8 @@ def tta(
     *,
     views: Sequence[str] = ("flip",),
     keep: bool = False,
-    workspace: Place = DEFAULT_WORKSPACE,
-    data: Place | None = None,
+    workspace: PathLike = DEFAULT_WORKSPACE,
+    data: PathLike | None = None,
     columns: dict[str, str] | None = None,
     device: str = "auto",
     listen: Listener = nobody,
@@ -655,7 +655,9 @@ def tta(
     return Viewed(flips, keep_views(place, flips, specialist) if keep else None, specialist.classes)
 
 
-def compare(runs: Sequence[str], *, workspace: Place = DEFAULT_WORKSPACE, picture: Place | None = None) -> Comparison:
+def compare(
+    runs: Sequence[str], *, workspace: PathLike = DEFAULT_WORKSPACE, picture: PathLike | None = None
+) -> Comparison:
     """Compares runs of one specialist with the first, on the photos that all held out: `orch runs compare`.
 
     Args:
@@ -690,12 +692,12 @@ def search(
     task: str,
     settings: Settings,
     *,
-    space: Place | None = None,
+    space: PathLike | None = None,
     trials: int = 20,
     minutes: float | None = None,
     prune: bool = True,
-    out: Place | None = None,
-    picture: Place | None = None,
+    out: PathLike | None = None,
+    picture: PathLike | None = None,
     listen: Listener = nobody,
 ) -> Sweep:
     """Searches for better settings of one specialist: `orch sweep`.
@@ -737,12 +739,12 @@ def tune(
     settings: Settings,
     *,
     stages: Sequence[str],
-    space: Place | None = None,
+    space: PathLike | None = None,
     trials: int = 20,
     minutes: float | None = None,
     small: float = 0.75,
     prune: bool = True,
-    out: Place | None = None,
+    out: PathLike | None = None,
     listen: Listener = nobody,
 ) -> list[Stage]:
     """Tunes one specialist in stages, each from the previous winner: `orch sweep --stages`.
@@ -778,7 +780,7 @@ def tune(
     return found
 
 
-def _path(place: Place | None) -> Path | None:
+def _path(place: PathLike | None) -> Path | None:
     return None if place is None else Path(place)
 
 

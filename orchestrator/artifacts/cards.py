@@ -22,7 +22,7 @@ from typing import Any, TypeAlias
 
 from orchestrator.core.commands import orch
 from orchestrator.core.files import digest_of
-from orchestrator.core.sealed import check_file, damaged, read_sealed, write_sealed
+from orchestrator.core.sealed import check_file, damaged_error, read_sealed, write_sealed
 
 __all__ = [
     "CARD", "CHECKPOINT", "HELD_OUT", "HISTORY", "LOCK", "PROGRESS", "WEIGHTS", "History", "MemberCard", "Origin",
@@ -184,7 +184,7 @@ class MemberCard(Origin):
         try:
             return cls(**{**value, "classes": tuple(value["classes"]), "views": tuple(value["views"])})
         except (KeyError, TypeError) as error:
-            raise damaged(folder / CARD, f"not the card of a member ({error})", way_out) from None
+            raise damaged_error(folder / CARD, f"not the card of a member ({error})", way_out) from None
 
 
 def trained_again(folder: Path) -> str:
@@ -226,4 +226,4 @@ def check_identity(folder: Path, found: str, expected: str) -> None:
     """
     if found != expected:
         what = f"the card of a member of another run or fold (identity {found[:12]}; here {expected[:12]})"
-        raise damaged(folder / CARD, what, trained_again(folder))
+        raise damaged_error(folder / CARD, what, trained_again(folder))

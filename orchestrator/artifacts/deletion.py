@@ -83,8 +83,10 @@ def _users(workspace: Workspace, run: RunRecord) -> list[Problem]:
     users = [name for name in workspace.ensembles() if run.id in workspace.ensemble(name).run_ids]
     if not users:
         return []
-    let_go = orch("ensembles", "delete", *users, workspace=workspace.root)
-    return [Problem(run.id, f"{', '.join(users)} answer{'s' * (len(users) == 1)} with it.", f"`{let_go}` releases it.")]
+    release = orch("ensembles", "delete", *users, workspace=workspace.root)
+    return [
+        Problem(run.id, f"{', '.join(users)} answer{'s' * (len(users) == 1)} with it.", f"`{release}` releases it.")
+    ]
 
 
 def _busy(run: RunRecord) -> Problem:

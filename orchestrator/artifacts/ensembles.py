@@ -16,7 +16,7 @@ from typing import Any
 
 from orchestrator.core.commands import orch, shown
 from orchestrator.core.labels import CLASSES, JOINT, LABELS, TASKS
-from orchestrator.core.sealed import damaged, read_sealed, write_sealed
+from orchestrator.core.sealed import damaged_error, read_sealed, write_sealed
 
 __all__ = ["DISAGREEMENTS", "ENSEMBLE", "OUT_OF_FOLD", "EnsembleMember", "EnsembleRecord", "ExternalSource"]
 
@@ -180,4 +180,4 @@ class EnsembleRecord:
             )
             return cls(folder=folder, id=folder.name, members=members, external=external, **value)
         except (KeyError, TypeError, AttributeError) as error:
-            raise damaged(folder / ENSEMBLE, f"not the record of an ensemble ({error})", way_out) from None
+            raise damaged_error(folder / ENSEMBLE, f"not the record of an ensemble ({error})", way_out) from None

@@ -25,7 +25,7 @@ from orchestrator.artifacts.run import COMPLETE, UNFINISHED, RunRecord, member_f
 from orchestrator.artifacts.summary import score_of
 from orchestrator.core.errors import DamagedError, WorkspaceError
 from orchestrator.core.files import atomic, put_aside, sweep, take_away
-from orchestrator.core.sealed import damaged
+from orchestrator.core.sealed import damaged_error
 
 __all__ = ["check_member", "clear", "conclude", "heal", "is_whole", "share_member"]
 
@@ -57,7 +57,7 @@ def check_member(run: RunRecord, fold: int | None, files: bool = True) -> Member
     if on_record is None:
         check_identity(there, card.id, run.identity(fold))
     elif card.sha256 != on_record:
-        raise damaged(there / CARD, f"not the card that {run.id} was completed with", trained_again(there))
+        raise damaged_error(there / CARD, f"not the card that {run.id} was completed with", trained_again(there))
     if files:
         check_files(there, card)
     return card

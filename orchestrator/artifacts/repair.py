@@ -22,7 +22,7 @@ from orchestrator.core.commands import orch
 from orchestrator.core.errors import DamagedError, WorkspaceError
 from orchestrator.core.files import put_aside
 from orchestrator.core.labels import CLASSES
-from orchestrator.core.sealed import check_file, check_sealed, without
+from orchestrator.core.sealed import after_moving_aside, check_file, check_sealed
 
 __all__ = ["Findings", "check", "repair"]
 
@@ -89,7 +89,7 @@ def _runs(workspace: Workspace, found: Findings) -> Iterator[RunRecord]:
 
 def _check_ensemble(workspace: Workspace, name: str) -> None:
     record = workspace.ensemble(name)
-    again = without(record.folder, record.built_again())
+    again = after_moving_aside(record.folder, record.built_again())
     for file, digest in record.files.items():
         check_file(record.folder / file, digest, again)
     cascade = record.folder / "cascade.json"
@@ -100,7 +100,7 @@ def _check_ensemble(workspace: Workspace, name: str) -> None:
 def _check_other(path: Path, name: str, way_out: str) -> None:
     """Checks an optional sealed file of another module: unchanged, and belonging to `name`."""
     if os.path.lexists(path):
-        check_sealed(path, name, without(path, way_out))
+        check_sealed(path, name, after_moving_aside(path, way_out))
 
 
 def _track(run: RunRecord) -> str:

@@ -51,7 +51,7 @@ def run_as_dict(run: RunRecord) -> dict[str, Any]:
 
 def state_of(run: RunRecord) -> str:
     """`complete`, `unfinished`, or `damaged` where a complete run lacks members."""
-    return "damaged" if run.complete and _there(run) < len(run.folds) else run.status
+    return "damaged" if run.complete and _complete_members(run) < len(run.folds) else run.status
 
 
 def score_of(run: RunRecord) -> float | None:
@@ -78,13 +78,13 @@ def facts_of(run: RunRecord, current: str | None, notes: Annotations) -> dict[st
     plan, seeds = run.plan or {"k": 0, "digest": None}, run.seeds
     return {
         "run": run.id, "task": run.task, "recipe": run.recipe_name, "status": state_of(run), "current": current == run.id,
-        "score": score_of(run), "seed": seeds[0] if len(seeds) == 1 else seeds, "members": _there(run), "k": plan["k"],
+        "score": score_of(run), "seed": seeds[0] if len(seeds) == 1 else seeds, "members": _complete_members(run), "k": plan["k"],
         "plan": plan["digest"] and plan["digest"][:12], "data": run.data["fingerprint"][:12], "created": run.created,
         "minutes": round(run.seconds / 60, 1), "device": run.device, "parent": run.parent,
         "extra": ", ".join(run.data.get("extra", {}).get("sources", ())) or "none", "tag": list(notes.tags), "note": notes.note,
     }  # fmt: skip
 
 
-def _there(run: RunRecord) -> int:
+def _complete_members(run: RunRecord) -> int:
     """How many members are complete."""
     return sum((folder / CARD).is_file() for folder in run.members)

@@ -32,7 +32,14 @@ from orchestrator.core.commands import orch, shown
 from orchestrator.core.errors import DamagedError, WorkspaceError, nearest
 from orchestrator.core.files import put_aside
 from orchestrator.core.labels import CLASSES
-from orchestrator.core.sealed import closed, damaged, is_there, read_sealed, without, write_sealed
+from orchestrator.core.sealed import (
+    after_moving_aside,
+    damaged_error,
+    is_there,
+    read_sealed,
+    unreadable_error,
+    write_sealed,
+)
 
 if TYPE_CHECKING:
     from filelock import FileLock
@@ -234,15 +241,17 @@ class Workspace:
         except FileNotFoundError:
             return None
         except PermissionError as error:
-            raise closed(path, error) from None
+            raise unreadable_error(path, error) from None
         try:
             name = str(read_sealed(path, "current", what, CURRENT_FORMAT, "")["name"])
         except DamagedError as error:
             if not error.replaceable:
                 raise
-            raise damaged(path, error.what, self.without_current(what)) from None
+            raise damaged_error(path, error.what, self.without_current(what)) from None
         if not (self.root / name).is_dir():
-            raise damaged(path, f"names {name}, of which there is no folder in {self.root}", self.without_current(what))
+            raise damaged_error(
+                path, f"names {name}, of which there is no folder in {self.root}", self.without_current(what)
+            )
         return name
 
     def current_or_none(self, what: str) -> str | None:
@@ -259,7 +268,7 @@ class Workspace:
         group, names = ("ensembles", self._answering()) if what == "ensemble" else ("runs", self._whole(what))
         if not names:
             words = ("ensemble",) if what == "ensemble" else ("train", what, "--data", "DIR")
-            return without(self._current(what), f"`{orch(*words, workspace=self.root)}` makes one.")
+            return after_moving_aside(self._current(what), f"`{orch(*words, workspace=self.root)}` makes one.")
         others = f" (there are {', '.join(names[-FEW:])})" if len(names) > 1 else ""
         return f"choose one: `{orch(group, 'use', names[-1], workspace=self.root)}`{others}."
 
@@ -352,7 +361,7 @@ class Workspace:
         words = [word for path in tables for word in ("--with", shown(path))]
         make = orch("ensemble", "--strategy", name.partition("-")[0], *words, workspace=self.root)
         and_tables = " and the tables of this one" if tables else ""
-        way_out = without(folder, f"run `{make}`, which makes one of the current runs{and_tables}.")
+        way_out = after_moving_aside(folder, f"run `{make}`, which makes one of the current runs{and_tables}.")
         return EnsembleRecord.load(folder, way_out)
 
     def check_answering(self, name: str) -> None:
@@ -368,7 +377,7 @@ class Workspace:
             way_out = trained_again(card.parent)
             if not (self.root / member.run).is_dir():
                 way_out = f"make another ensemble of runs that are there: `{orch('ensemble', workspace=self.root)}`."
-            raise damaged(card, f"missing, and {name} answers with that member", way_out)
+            raise damaged_error(card, f"missing, and {name} answers with that member", way_out)
 
 
 def now() -> str:

@@ -23,7 +23,7 @@ from orchestrator.inference.export import CHECK_PHOTOS, Exports
 from orchestrator.inference.member import Member
 from orchestrator.inference.predictor import Predictor
 from orchestrator.inference.reader import Prepared, stacked
-from orchestrator.inference.shared_backbone import whole
+from orchestrator.inference.shared_backbone import unshared
 from orchestrator.networks.layers import channels_last
 
 __all__ = ["bench_prediction", "naive_answers"]
@@ -99,7 +99,7 @@ def _predict(predictor: Predictor, paths: Sequence[Path]) -> None:
 
 
 def _whole(predictor: Predictor) -> list[Runner]:
-    return torch_runners([whole(member) for member in predictor.members], predictor.runtime.device, "fp32")
+    return torch_runners([unshared(member) for member in predictor.members], predictor.runtime.device, "fp32")
 
 
 def _decode(predictor: Predictor, paths: Sequence[Path]) -> None:

@@ -39,7 +39,7 @@ def print_comparison(found: Comparison) -> None:
         )
         table.add_row(
             compared.run.id, *cells, *(f"{value:.4f}" for value in compared.scores.f1), f"{compared.scores.macro_f1:.4f}",
-            gain, span, compared.verdict, f"{compared.log_loss:.4f}", compared.surer,
+            gain, span, compared.verdict, f"{compared.log_loss:.4f}", compared.log_loss_verdict,
         )  # fmt: skip
     out().print(table)
     if found.relabelled:

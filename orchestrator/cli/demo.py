@@ -15,7 +15,7 @@ from orchestrator.core.cores import cores
 from orchestrator.core.errors import DataError
 
 if TYPE_CHECKING:
-    from orchestrator.ensembling.build import Built
+    from orchestrator.ensembling.build import BuiltEnsemble
 
 __all__ = ["demo"]
 
@@ -61,7 +61,7 @@ def demo(
     _conclude(folder, data, built, _predict(runs, data, folder))
 
 
-def _conclude(folder: Path, data: Path, built: Built, score: float) -> None:
+def _conclude(folder: Path, data: Path, built: BuiltEnsemble, score: float) -> None:
     """Prints the scores, the files, and what to try next."""
     from orchestrator.cli.ensemble import PICTURE
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from orchestrator.artifacts.ensembles import EnsembleRecord
-    from orchestrator.ensembling.build import Built
+    from orchestrator.ensembling.build import BuiltEnsemble
     from orchestrator.ensembling.out_of_fold import Evaluation
 
 __all__ = ["PICTURE", "draw_scores", "ensemble", "print_built"]
@@ -93,7 +93,7 @@ def ensemble(
     say(f"next: {photos}   or   {orch('predict', '--eval', 'DIR', '--out', 'submission.csv', workspace=workspace)}")
 
 
-def draw_scores(built: Built) -> None:
+def draw_scores(built: BuiltEnsemble) -> None:
     """Saves a picture of the scores in the ensemble's folder."""
     if built.scored is not None:
         from orchestrator.pictures import draw_evaluation
@@ -101,7 +101,7 @@ def draw_scores(built: Built) -> None:
         draw_evaluation(built.record, built.record.folder / PICTURE)
 
 
-def print_built(built: Built) -> None:
+def print_built(built: BuiltEnsemble) -> None:
     """The scores of an ensemble, and where it is."""
     console, record, scored = out(), built.record, built.scored
     if scored is None:

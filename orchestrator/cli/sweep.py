@@ -222,7 +222,7 @@ def _print_stages(found: list[Stage]) -> None:
             best = stage.best.run.id
         decision = f"moves to {stage.after.id}" if stage.moved else "stays"
         if stage.best is not None:
-            decision += f" ({stage.best.verdict}; log loss {stage.best.surer})"
+            decision += f" ({stage.best.verdict}; log loss {stage.best.log_loss_verdict})"
         table.add_row(stage.name, stage.before.id, str(stage.tried), best, gain, span, " ".join(stage.words), decision)
     out().print(table)
     last = found[-1].after

@@ -109,7 +109,7 @@ class Answers:
         photos = len(np.arange(self.photos)[rows])
         return replace(self, photos=photos, probabilities=tuple(array[rows] for array in self.probabilities))
 
-    def beside(self, other: Answers) -> Answers:
+    def with_voters(self, other: Answers) -> Answers:
         """These answers, followed by those of other voters for the same photos."""
         return self._replaced([*self.voters, *other.voters], [*self.probabilities, *other.probabilities])
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .answers import Answers, Voter
-from .votes import UNIT, Decision, hard_vote, lead_of, soft_vote, sums_of, tally, whole_weights
+from .votes import UNIT, Decision, hard_vote, integer_weights, lead_of, soft_vote, sums_of, tally
 
 if TYPE_CHECKING:
     from typing import Self  # copied into exports, which older Pythons run too
@@ -145,7 +145,7 @@ class HardVote(Combiner):
 def _weights_apart(so_far: Answers, pending: Sequence[Voter]) -> tuple[list[int], int]:
     """Integer weights of the voters that answered, and the sum of the pending voters' weights, on one scale."""
     weights = [*so_far.weights, *(voter.weight for voter in pending)]
-    whole = whole_weights(len(weights), weights)
+    whole = integer_weights(len(weights), weights)
     return whole[: len(so_far.voters)], sum(whole[len(so_far.voters) :])
 
 

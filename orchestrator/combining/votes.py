@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from .answers import Floats
 
-__all__ = ["UNIT", "Decision", "hard_vote", "lead_of", "soft_vote", "sums_of", "tally", "whole_weights"]
+__all__ = ["UNIT", "Decision", "hard_vote", "integer_weights", "lead_of", "soft_vote", "sums_of", "tally"]
 
 UNIT = 23
 """Adding 1 to a float32 in 0..1 rounds it to a multiple of 2^-23, which is then the mantissa (the lowest 23 bits).
@@ -28,7 +28,7 @@ Integer sums are exact in any order, and 2^-23 is close to the resolution of flo
 
 ONE = np.float32(1)
 ONE_BITS = 0x3F800000  # of float32 1.0, read as an int32
-AT_ONCE = 255  # voters summed in an int32; more could overflow its 31 bits
+MAX_INT32_VOTERS = 255  # voters summed in an int32; more could overflow its 31 bits
 
 WEIGHT_BITS = 20
 """Significant bits of a rounded weight, whatever the other weights are: 1 in a million. With a probability's 23 bits
@@ -76,7 +76,7 @@ def soft_vote(probabilities: Sequence[Floats], weights: Sequence[float]) -> Deci
     Raises:
         ValueError: no voters, or weights that are too few or many, not positive, or too far apart for exact sums.
     """
-    whole = whole_weights(len(probabilities), weights)
+    whole = integer_weights(len(probabilities), weights)
     sums = sums_of(probabilities, whole)
     return Decision(_first_choice(sums), sums, probabilities, whole)
 
@@ -86,7 +86,7 @@ def hard_vote(probabilities: Sequence[Floats], weights: Sequence[float]) -> Deci
 
     Args and errors as in `soft_vote`; `scores` are the votes.
     """
-    whole = whole_weights(len(probabilities), weights)
+    whole = integer_weights(len(probabilities), weights)
     votes, sums = tally(probabilities, whole), sums_of(probabilities, whole)
     if sums.dtype == np.int32:  # one number to compare: votes in the high bits, probabilities in the low ones
         ranks = np.stack([(column.astype(np.int64) << 32) + sums[:, code] for code, column in enumerate(votes.T)]).T
@@ -97,18 +97,18 @@ def hard_vote(probabilities: Sequence[Floats], weights: Sequence[float]) -> Deci
 
 def sums_of(voters: Sequence[Floats], weights: Sequence[int]) -> NDArray[np.integer[Any]]:
     """The weighted sum of the voters' probabilities in units of 2^-23, shape (N, C); arguments as in `tally`."""
-    if len(voters) <= AT_ONCE and _equal(weights):
+    if len(voters) <= MAX_INT32_VOTERS and _equal(weights):
         return _plain_sums(voters)
     sums = np.zeros(voters[0].shape, np.int64)
     for weight in sorted(set(weights)):  # integers: the order of summation does not matter
         own = [voter for voter, its in zip(voters, weights, strict=True) if its == weight]
-        for start in range(0, len(own), AT_ONCE):
-            sums += _plain_sums(own[start : start + AT_ONCE]) * np.int64(weight)
+        for start in range(0, len(own), MAX_INT32_VOTERS):
+            sums += _plain_sums(own[start : start + MAX_INT32_VOTERS]) * np.int64(weight)
     return sums
 
 
 def _plain_sums(voters: Sequence[Floats]) -> NDArray[np.int32]:
-    """The sum of at most `AT_ONCE` voters' probabilities in units of 2^-23, shape (N, C)."""
+    """The sum of at most `MAX_INT32_VOTERS` voters' probabilities in units of 2^-23, shape (N, C)."""
     rounded = np.empty(voters[0].shape, np.float32)
     sums = np.empty(voters[0].shape, np.int32)
     bits = rounded.view(np.int32)
@@ -166,7 +166,7 @@ def lead_of(scores: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
     return np.asarray(ordered[:, -1] - ordered[:, -2])
 
 
-def whole_weights(voters: int, weights: Sequence[float]) -> list[int]:
+def integer_weights(voters: int, weights: Sequence[float]) -> list[int]:
     """Weights as integers, so that sums are exact.
 
     Each weight is rounded separately, and all are scaled by one power of two, which rounds nothing: an additional

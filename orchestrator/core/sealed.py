@@ -17,7 +17,10 @@ from orchestrator.core.commands import set_aside
 from orchestrator.core.errors import DamagedError
 from orchestrator.core.files import digest_of, sha256_of, write_json
 
-__all__ = ["check_file", "check_sealed", "closed", "damaged", "is_there", "read_sealed", "without", "write_sealed"]
+__all__ = [
+    "after_moving_aside", "check_file", "check_sealed", "damaged_error", "is_there", "read_sealed", "unreadable_error",
+    "write_sealed",
+]  # fmt: skip
 
 HEAD = ("format", "kind", "id")
 KEPT = ("workspace", "run", "member")
@@ -64,7 +67,7 @@ def read_sealed(path: Path, kind: str, name: str | None, version: int, way_out: 
     _check_digest(path, value, way_out)
     if value.get("kind") != kind or name not in (None, value.get("id")):
         wanted = f"the {kind} '{name}'" if name else f"a {kind}"
-        raise damaged(path, f"holds the {value.get('kind')} '{value.get('id')}', and must hold {wanted}", way_out)
+        raise damaged_error(path, f"holds the {value.get('kind')} '{value.get('id')}', and must hold {wanted}", way_out)
     return {key: item for key, item in value.items() if key not in HEAD or (key == "id" and name is None)}
 
 
@@ -77,7 +80,7 @@ def check_sealed(path: Path, name: str, way_out: str) -> None:
     value = _parsed(path, way_out)
     _check_digest(path, value, way_out)
     if value.get("id") != name:
-        raise damaged(path, f"of '{value.get('id')}', and must be of '{name}'", way_out)
+        raise damaged_error(path, f"of '{value.get('id')}', and must be of '{name}'", way_out)
 
 
 def _parsed(path: Path, way_out: str) -> dict[str, Any]:
@@ -86,9 +89,9 @@ def _parsed(path: Path, way_out: str) -> dict[str, Any]:
     try:
         value = json.loads(text, parse_constant=_no_constant)
     except ValueError as error:
-        raise damaged(path, f"not readable as JSON ({error}): it was damaged or edited", way_out) from None
+        raise damaged_error(path, f"not readable as JSON ({error}): it was damaged or edited", way_out) from None
     if not isinstance(value, dict) or not isinstance(value.get("format"), int) or "digest" not in value:
-        raise damaged(path, "not written by this version of orch: it has no format number or no digest", way_out)
+        raise damaged_error(path, "not written by this version of orch: it has no format number or no digest", way_out)
     return value
 
 
@@ -96,7 +99,7 @@ def _check_digest(path: Path, value: dict[str, Any], way_out: str) -> None:
     """Removes the digest from a file's values and checks them against it."""
     digest = value.pop("digest")
     if digest_of(value) != digest:
-        raise damaged(path, "its contents do not match the digest in it: it was damaged or edited", way_out)
+        raise damaged_error(path, "its contents do not match the digest in it: it was damaged or edited", way_out)
 
 
 def check_file(path: Path, sha256: str, way_out: str) -> None:
@@ -109,14 +112,16 @@ def check_file(path: Path, sha256: str, way_out: str) -> None:
         problem = _no_file(path)
         found = "" if problem else sha256_of(path)
     except OSError as error:
-        raise closed(path, error) from None
+        raise unreadable_error(path, error) from None
     if problem:
-        raise damaged(path, problem, way_out)
+        raise damaged_error(path, problem, way_out)
     if found != sha256:
-        raise damaged(path, f"not the file that was written (sha256 {found[:12]}, on record {sha256[:12]})", way_out)
+        raise damaged_error(
+            path, f"not the file that was written (sha256 {found[:12]}, on record {sha256[:12]})", way_out
+        )
 
 
-def damaged(path: Path, what: str, way_out: str) -> DamagedError:
+def damaged_error(path: Path, what: str, way_out: str) -> DamagedError:
     """The error for a file that is not the one that was written, with the way out.
 
     Args:
@@ -127,7 +132,7 @@ def damaged(path: Path, what: str, way_out: str) -> DamagedError:
     return DamagedError(path, what, f"Restore it; or {way_out}" if way_out else "")
 
 
-def without(path: Path, what: str) -> str:
+def after_moving_aside(path: Path, what: str) -> str:
     """A way out that first moves a file aside, if it exists.
 
     Args:
@@ -143,10 +148,10 @@ def _text(path: Path, way_out: str) -> str:
         if not problem:
             return path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
-        raise damaged(path, "not a text file: it was damaged", way_out) from None
+        raise damaged_error(path, "not a text file: it was damaged", way_out) from None
     except OSError as error:
-        raise closed(path, error) from None
-    raise damaged(path, problem, way_out)
+        raise unreadable_error(path, error) from None
+    raise damaged_error(path, problem, way_out)
 
 
 def is_there(path: Path) -> bool:
@@ -158,10 +163,10 @@ def is_there(path: Path) -> bool:
     try:
         return path.is_file()
     except PermissionError as error:
-        raise closed(path, error) from None
+        raise unreadable_error(path, error) from None
 
 
-def closed(path: Path, error: OSError) -> DamagedError:
+def unreadable_error(path: Path, error: OSError) -> DamagedError:
     """The error for a file that cannot be read: it may be intact, so it must not be replaced."""
     shut = next((place for place in reversed(path.parents) if not os.access(place, os.X_OK)), None)
     allow = shlex.join(["chmod", "u+rw", str(path)] if shut is None else ["chmod", "u+rwx", str(shut)])

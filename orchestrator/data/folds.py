@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from orchestrator.core.errors import PlanError
 from orchestrator.core.files import digest_of
 from orchestrator.core.labels import CLASSES, age_bands
-from orchestrator.core.sealed import damaged, read_sealed, write_sealed
+from orchestrator.core.sealed import damaged_error, read_sealed, write_sealed
 
 __all__ = ["FoldPlan", "plan_folds", "strata_words"]
 
@@ -96,7 +96,7 @@ class FoldPlan:
         value = read_sealed(path, KIND, name, PLAN_FORMAT, way_out)
         plan = cls(value["k"], value["seed"], value["fold_of"], tuple(value["strata"]))
         if plan.name != name:
-            raise damaged(path, f"the people in it are those of the plan {plan.name}", way_out)
+            raise damaged_error(path, f"the people in it are those of the plan {plan.name}", way_out)
         return plan
 
 

@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from orchestrator.core.errors import TrainingError, first_line
 from orchestrator.data.augmentation import Augmenter
-from orchestrator.data.sharing import WIDEN, shared_room, starting, why_alone
+from orchestrator.data.sharing import WIDEN, shared_room, start_context, why_no_parallelism
 from orchestrator.data.store import Rows
 
 __all__ = ["AHEAD", "Batches", "load", "why_none_load"]
@@ -131,7 +131,7 @@ def _begin(_: int) -> None:
 
 def why_none_load(workers: int) -> str:
     """Why this many loading processes cannot be started, with the way out; empty if they can."""
-    alone = why_alone(3 * workers + 8)  # torch's queues and event
+    alone = why_no_parallelism(3 * workers + 8)  # torch's queues and event
     return f"workers = {workers}: {alone} {WIDEN} {WITHOUT}." if alone else ""
 
 
@@ -154,7 +154,7 @@ def load(batches: Batches, workers: int, pin: bool = False) -> Iterator[Item]:
     cv2.setNumThreads(1)  # a forked process would wait for threads of OpenCV's that stayed behind
     sent: DataLoader[Any] = DataLoader(
         _Sent(batches), batch_size=None, shuffle=False, num_workers=workers, pin_memory=pin, prefetch_factor=AHEAD,
-        collate_fn=_as_sent, timeout=PATIENCE, worker_init_fn=_begin, multiprocessing_context=starting(),
+        collate_fn=_as_sent, timeout=PATIENCE, worker_init_fn=_begin, multiprocessing_context=start_context(),
     )  # fmt: skip
     for batch in _received(sent, workers):
         if isinstance(batch, Exception):

@@ -15,13 +15,13 @@ from pathlib import Path
 
 from orchestrator.core.errors import ConfigError
 
-__all__ = ["SHARED", "WIDEN", "check_jobs", "shared_room", "starting", "why_alone"]
+__all__ = ["SHARED", "WIDEN", "check_jobs", "shared_room", "start_context", "why_no_parallelism"]
 
 SHARED = Path("/dev/shm")
 WIDEN = "Containers get more by --shm-size=1g (docker run) or shm_size (compose)."
 
 
-def starting() -> BaseContext:
+def start_context() -> BaseContext:
     """The start method for child processes: the one chosen for this process, else Python's default.
 
     Inside a joblib worker the chosen method is joblib's own, which only joblib can use. It is then replaced by Python's
@@ -35,13 +35,13 @@ def starting() -> BaseContext:
     return multiprocessing.get_context(methods[0])
 
 
-def why_alone(semaphores: int = 64) -> str:
+def why_no_parallelism(semaphores: int = 64) -> str:
     """Why processes cannot cooperate here, as a sentence; empty if they can.
 
     Args:
         semaphores: number needed at once; each takes a page of shared memory.
     """
-    context, made = starting(), []
+    context, made = start_context(), []
     try:
         for _ in range(semaphores):
             made.append(context.Lock())
@@ -61,7 +61,7 @@ def check_jobs(wanted: int) -> None:
     """
     if wanted < 0:
         raise ConfigError(f"--jobs {wanted}; allowed: 1 or more, or 0 to choose by this machine.")
-    if wanted > 1 and (alone := why_alone()):
+    if wanted > 1 and (alone := why_no_parallelism()):
         raise ConfigError(f"--jobs {wanted}: {alone} {WIDEN} --jobs 1 trains one member after the other.")
 
 

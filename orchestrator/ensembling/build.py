@@ -30,9 +30,9 @@ from orchestrator.ensembling.external import ExternalTable
 from orchestrator.ensembling.gains import held_out_of
 from orchestrator.ensembling.out_of_fold import Evaluation, OutOfFold, added_by, evaluate, join, singles, with_external
 
-__all__ = ["Built", "Scored", "build_ensemble"]
+__all__ = ["BuiltEnsemble", "Scored", "build_ensemble"]
 
-SURE = 0.8
+DEFAULT_CONFIDENCE = 0.8
 """Probability given to the class of a bare label if the members' mean confidence is unknown (`--no-score`)."""
 
 
@@ -56,7 +56,7 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class Built:
+class BuiltEnsemble:
     """A saved ensemble.
 
     Attributes:
@@ -74,7 +74,7 @@ def build_ensemble(
     runs: Mapping[str, Sequence[RunRecord]],
     scored: bool = True,
     external: Sequence[ExternalTable] = (),
-) -> Built:
+) -> BuiltEnsemble:
     """Scores the chosen runs out of fold and saves them as an ensemble, which becomes the current one unless it is unscored and
     the current one has a score.
 
@@ -95,8 +95,8 @@ def build_ensemble(
     combiner, members = COMBINERS[strategy](), _members(workspace, runs)
     why_none = _unscorable(runs) if scored else "left out as asked (--no-score)."
     found = None if why_none else join({run.id: held_out_of(workspace, run) for own in runs.values() for run in own})
-    sureness = dict.fromkeys(TASKS, SURE) if found is None else found.sureness
-    external = [table.softened(sureness) for table in external]
+    confidence = dict.fromkeys(TASKS, DEFAULT_CONFIDENCE) if found is None else found.mean_confidence
+    external = [table.softened(confidence) for table in external]
     sources = _sources(external, found)
     if found is not None and external:
         found = with_external(found, external, plan_of(workspace, runs[TASKS[0]][0]))
@@ -111,7 +111,7 @@ def build_ensemble(
             frames |= {OUT_OF_FOLD: _answers_of(scores), DISAGREEMENTS: scores.disagreements}
         record = _save(workspace, record, frames)
     make_ensemble_current(workspace, record.id)
-    return Built(record, scores)
+    return BuiltEnsemble(record, scores)
 
 
 def _score(found: OutOfFold, combiner: Combiner) -> Scored:

@@ -51,7 +51,7 @@ def choose_runs(workspace: Workspace, choice: Sequence[str] = ()) -> dict[str, l
             except WorkspaceError as error:
                 problems.append(Problem(f"--members {word}", error.message))
                 continue
-            problem = _unfit(run, task)
+            problem = _why_unfit(run, task)
             if problem:
                 problems.append(Problem(f"--members {word}", problem))
             if run.id not in [given.id for given in named.get(task, [])]:
@@ -70,7 +70,7 @@ def choose_runs(workspace: Workspace, choice: Sequence[str] = ()) -> dict[str, l
     return {task: named[task] for task in CLASSES if task in named}
 
 
-def _unfit(run: RunRecord, task: str) -> str:
+def _why_unfit(run: RunRecord, task: str) -> str:
     if run.task != task:
         return f"{run.id} is a run of the {run.task} specialist."
     if not run.complete:
@@ -85,7 +85,7 @@ def make_current(workspace: Workspace, run: RunRecord) -> None:
 
     A run without a score, or of only some folds, does not replace one that has more: the two could not be compared.
     """
-    before = _standing(workspace, run)
+    before = _current_run(workspace, run)
     if before is None or before.id == run.id:
         if workspace.current_or_none(run.task) != run.id:
             workspace.set_current(run.task, run.id)
@@ -116,7 +116,7 @@ def use_run(workspace: Workspace, run: RunRecord, before: RunRecord | None = Non
         run: a complete run.
         before: the current run, if the caller has read it already.
     """
-    before = before or _standing(workspace, run)
+    before = before or _current_run(workspace, run)
     workspace.set_current(run.task, run.id)
     if before is None or before.id == run.id:
         log.info(f"{run.id} is now the current {run.task} run.")
@@ -125,12 +125,12 @@ def use_run(workspace: Workspace, run: RunRecord, before: RunRecord | None = Non
     log.info(f"{run.id} is now the current {run.task} run (was {before.id}); `{back}` goes back.")
     from orchestrator.ensembling.gains import paired_gain
 
-    log.info(f"{run.id} over {before.id}: {_told(paired_gain(workspace, before, run))}.")
+    log.info(f"{run.id} over {before.id}: {_gain_text(paired_gain(workspace, before, run))}.")
 
 
 def make_ensemble_current(workspace: Workspace, name: str) -> None:
     """Makes a new ensemble the current one, unless it has no score and the current one has."""
-    before, record = _standing_ensemble(workspace), workspace.ensemble(name)
+    before, record = _current_ensemble(workspace), workspace.ensemble(name)
     if before is not None and before.evaluation is not None and record.evaluation is None:
         use = orch("ensembles", "use", name, workspace=workspace.root)
         log.info(f"{name} has no score: {before.id} stays the current ensemble. `{use}` replaces it.")
@@ -145,7 +145,7 @@ def use_ensemble(workspace: Workspace, name: str) -> None:
         WorkspaceError: there is none of that name, its record is damaged, or a member is not there.
     """
     workspace.check_answering(name)
-    _set_ensemble(workspace, _standing_ensemble(workspace), workspace.ensemble(name))
+    _set_ensemble(workspace, _current_ensemble(workspace), workspace.ensemble(name))
 
 
 def _set_ensemble(workspace: Workspace, before: EnsembleRecord | None, after: EnsembleRecord) -> None:
@@ -158,10 +158,10 @@ def _set_ensemble(workspace: Workspace, before: EnsembleRecord | None, after: En
     log.info(f"{name} is now the current ensemble (was {before.id}); `{back}` goes back.")
     from orchestrator.ensembling.gains import ensemble_gain
 
-    log.info(f"{name} over {before.id}, 18-way: {_told(ensemble_gain(workspace, before, after))}.")
+    log.info(f"{name} over {before.id}, 18-way: {_gain_text(ensemble_gain(workspace, before, after))}.")
 
 
-def _standing_ensemble(workspace: Workspace) -> EnsembleRecord | None:
+def _current_ensemble(workspace: Workspace) -> EnsembleRecord | None:
     """The record of the current ensemble; None where there is none that can be read."""
     try:
         name = workspace.current("ensemble")
@@ -171,11 +171,11 @@ def _standing_ensemble(workspace: Workspace) -> EnsembleRecord | None:
         return None
 
 
-def _told(gain: Gain | str) -> str:
+def _gain_text(gain: Gain | str) -> str:
     return f"not comparable: {gain.rstrip('.')}" if isinstance(gain, str) else str(gain)
 
 
-def _standing(workspace: Workspace, run: RunRecord) -> RunRecord | None:
+def _current_run(workspace: Workspace, run: RunRecord) -> RunRecord | None:
     """The current run of the same specialist; None where there is none that can be read."""
     try:
         name = workspace.current(run.task)

@@ -129,19 +129,19 @@ class ExternalTable:
             arrays.append(array)
         return Answers(CLASS_COUNTS, len(rows), tuple(voters), tuple(arrays))
 
-    def softened(self, sureness: Mapping[str, float]) -> ExternalTable:
+    def softened(self, confidence: Mapping[str, float]) -> ExternalTable:
         """Turns bare labels into probabilities, as confident as the members are on average.
 
         A certain label would outvote any number of members whose total weight is that of one run.
 
         Args:
-            sureness: task -> probability of the label's class, above 1 / C; the other classes share the rest.
+            confidence: task -> probability of the label's class, above 1 / C; the other classes share the rest.
         """
         by_task = dict(self.by_task)
         for task, answers in self.by_task.items():
             if (answers.max(axis=1, initial=0) * answers.any(axis=1) == answers.any(axis=1)).all():
-                rest = (1 - sureness[task]) / (answers.shape[1] - 1)
-                soft = np.where(answers > 0, sureness[task], rest) * answers.any(axis=1, keepdims=True)
+                rest = (1 - confidence[task]) / (answers.shape[1] - 1)
+                soft = np.where(answers > 0, confidence[task], rest) * answers.any(axis=1, keepdims=True)
                 by_task[task] = soft.astype(np.float32)
         return replace(self, by_task=by_task)
 

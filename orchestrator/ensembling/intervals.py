@@ -52,7 +52,9 @@ def intervals(
     """
     counts = _drawn_counts(persons, truth, predicted, classes, draws, seed)
     accuracy = np.trace(counts, axis1=1, axis2=2) / counts.sum(axis=(1, 2))
-    return {name: _middle(values) for name, values in (("accuracy", accuracy), ("macro_f1", _macro_f1(counts)))}
+    return {
+        name: _percentile_interval(values) for name, values in (("accuracy", accuracy), ("macro_f1", _macro_f1(counts)))
+    }
 
 
 def difference(
@@ -79,7 +81,7 @@ def difference(
         seed: seed of the draws.
     """
     one, other = (_macro_f1(_drawn_counts(persons, truth, codes, classes, draws, seed)) for codes in (before, after))
-    return macro_f1(truth, after, classes) - macro_f1(truth, before, classes), _middle(other - one)
+    return macro_f1(truth, after, classes) - macro_f1(truth, before, classes), _percentile_interval(other - one)
 
 
 def mean_difference(
@@ -98,7 +100,7 @@ def mean_difference(
     sums = np.bincount(codes, after - before, len(people))
     photos = np.bincount(codes, minlength=len(people))
     weights = np.random.default_rng(seed).multinomial(len(people), np.full(len(people), 1 / len(people)), size=draws)
-    return float((after - before).mean()), _middle((weights @ sums) / (weights @ photos))
+    return float((after - before).mean()), _percentile_interval((weights @ sums) / (weights @ photos))
 
 
 def _drawn_counts(
@@ -120,7 +122,7 @@ def _macro_f1(counts: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(f1_of(counts).mean(axis=1))
 
 
-def _middle(values: NDArray[np.float64]) -> Interval:
+def _percentile_interval(values: NDArray[np.float64]) -> Interval:
     """The interval of the middle 95 % of values."""
     tails = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
     return Interval(*(float(edge) for edge in np.quantile(values, tails)))

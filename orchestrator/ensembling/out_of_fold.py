@@ -47,7 +47,7 @@ class OutOfFold:
         return compose(*(self.truth[task] for task in TASKS))
 
     @property
-    def sureness(self) -> dict[str, float]:
+    def mean_confidence(self) -> dict[str, float]:
         """Task -> mean probability of the class that a voter chooses, over its voters and the held-out photos."""
         return {
             task: float(np.mean([own.max(axis=1) for own in self.answers.of(task).probabilities])) for task in TASKS
@@ -134,7 +134,7 @@ def with_external(found: OutOfFold, tables: Sequence[ExternalTable], plan: FoldP
     answers = found.answers
     for table, rows in zip(tables, rows_of, strict=True):
         if (rows >= 0).any():
-            answers = answers.beside(table.answers(rows))
+            answers = answers.with_voters(table.answers(rows))
     return replace(found, answers=answers)
 
 

@@ -30,7 +30,7 @@ class JobResult:
 class Executor(Protocol):
     """Trains members somewhere. A job carries everything that it needs, including paths and stop requests."""
 
-    def places(self, jobs: int, device: str, threads: int = 0) -> tuple[int, int]:
+    def parallelism(self, jobs: int, device: str, threads: int = 0) -> tuple[int, int]:
         """The number of jobs that run at once, and the CPU threads of each.
 
         Args:

@@ -24,7 +24,7 @@ from orchestrator.core.cores import cores
 from orchestrator.core.errors import DamagedError, OrchestratorError, StoreError
 from orchestrator.core.events import EpochEnded, EpochUnderway, Listener, MemberEnded
 from orchestrator.core.files import write_json
-from orchestrator.data.sharing import check_jobs, why_alone
+from orchestrator.data.sharing import check_jobs, why_no_parallelism
 from orchestrator.execution.executor import JobResult
 from orchestrator.networks.devices import gpu_count
 from orchestrator.training.cancelling import CancelledError, WhileParentLives, raise_if_cancelled
@@ -47,7 +47,7 @@ class LocalExecutor:
 
     jobs: int = 0
 
-    def places(self, jobs: int, device: str, threads: int = 0) -> tuple[int, int]:
+    def parallelism(self, jobs: int, device: str, threads: int = 0) -> tuple[int, int]:
         """The number of jobs that run at once, and the CPU threads of each.
 
         Several jobs of one thread beat one job of several threads: two jobs with one thread each train 1.4 times as
@@ -64,7 +64,7 @@ class LocalExecutor:
         check_jobs(self.jobs)
         available = cores()
         at_once = self.jobs or (available if device == "cpu" else max(1, gpu_count() if device == "cuda" else 1))
-        if not self.jobs and at_once > 1 and why_alone():
+        if not self.jobs and at_once > 1 and why_no_parallelism():
             at_once = 1
         if not self.jobs and device == "cpu" and threads:
             at_once = min(at_once, available // threads)
@@ -198,8 +198,8 @@ class _Watcher:
 
     def __init__(self, jobs: Sequence[MemberJob], listen: Listener) -> None:
         self._jobs, self._listen = list(jobs), listen
-        self._told = {number: len(_history(job)) for number, job in enumerate(jobs)}
-        self._open, self._lock, self._stop = set(self._told), threading.Lock(), threading.Event()
+        self._sent_epochs = {number: len(_history(job)) for number, job in enumerate(jobs)}
+        self._open, self._lock, self._stop = set(self._sent_epochs), threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self) -> _Watcher:
@@ -214,7 +214,7 @@ class _Watcher:
         """Sends the last epochs of a job that has ended, then its end."""
         job = self._jobs[result.number]
         with self._lock:
-            self._tell_epochs(result.number)
+            self._send_epochs(result.number)
             self._open.discard(result.number)
         self._listen(MemberEnded(job.run, job.fold, result.outcome, result.why))
 
@@ -224,20 +224,20 @@ class _Watcher:
                 with self._lock:
                     if number not in self._open:
                         continue
-                    self._tell_epochs(number)
+                    self._send_epochs(number)
                     about = _progress(job)
                     if about:
-                        epochs = max(float(self._told[number]), about.get("epoch", 0) + about.get("share", 0.0))
+                        epochs = max(float(self._sent_epochs[number]), about.get("epoch", 0) + about.get("share", 0.0))
                         rate = float(about.get("photos_per_second", 0.0))
                         self._listen(EpochUnderway(job.run, job.fold, epochs, rate))
 
-    def _tell_epochs(self, number: int) -> None:
+    def _send_epochs(self, number: int) -> None:
         job = self._jobs[number]
         history = _history(job)
-        if len(history) < self._told[number]:  # its checkpoint was lost, or it keeps none: it started over
-            self._told[number] = 0
-        for entry in history[self._told[number] :]:
-            self._told[number] += 1
+        if len(history) < self._sent_epochs[number]:  # its checkpoint was lost, or it keeps none: it started over
+            self._sent_epochs[number] = 0
+        for entry in history[self._sent_epochs[number] :]:
+            self._sent_epochs[number] += 1
             self._listen(EpochEnded(job.run, job.fold, entry))
 
 

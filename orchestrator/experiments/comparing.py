@@ -34,7 +34,7 @@ class Compared:
         scores: out of fold, on the photos that all runs of the comparison have held out.
         log_loss: mean negative log probability of the true class, which changes long before answers do.
         gain: difference in macro F1 from the first run, with its 95 % interval over people; None for the first.
-        growth: difference in log loss from the first run, likewise; below 0 is better.
+        log_loss_change: difference in log loss from the first run, likewise; below 0 is better.
         curves: fold -> the history's entries.
     """
 
@@ -42,7 +42,7 @@ class Compared:
     scores: Scores
     log_loss: float
     gain: tuple[float, Interval] | None
-    growth: tuple[float, Interval] | None
+    log_loss_change: tuple[float, Interval] | None
     curves: dict[str, History]
 
     @property
@@ -54,11 +54,11 @@ class Compared:
         return "better" if span.low > 0 else "worse" if span.high < 0 else "noise"
 
     @property
-    def surer(self) -> str:
+    def log_loss_verdict(self) -> str:
         """The same for the log loss: whether the true classes got more probability."""
-        if self.growth is None:
+        if self.log_loss_change is None:
             return ""
-        span = self.growth[1]
+        span = self.log_loss_change[1]
         return "better" if span.high < 0 else "worse" if span.low > 0 else "noise"
 
 
@@ -93,11 +93,11 @@ class Comparison:
                     "gain": None if compared.gain is None else compared.gain[0],
                     "gain_interval_95": None if compared.gain is None else [compared.gain[1].low, compared.gain[1].high],
                     "verdict": compared.verdict or None, "log_loss": compared.log_loss,
-                    "log_loss_growth": None if compared.growth is None else compared.growth[0],
+                    "log_loss_growth": None if compared.log_loss_change is None else compared.log_loss_change[0],
                     "log_loss_growth_interval_95": None
-                    if compared.growth is None
-                    else [compared.growth[1].low, compared.growth[1].high],
-                    "log_loss_verdict": compared.surer or None,
+                    if compared.log_loss_change is None
+                    else [compared.log_loss_change[1].low, compared.log_loss_change[1].high],
+                    "log_loss_verdict": compared.log_loss_verdict or None,
                 }
                 for compared in self.runs
             ],

@@ -94,7 +94,7 @@ def train_points(
             pixels = pixels_of(point_settings, inputs, {task}, listen)[
                 task
             ]  # before any run is written: a photo may be damaged
-            run = plan.find_or_begin()
+            run = plan.find_or_create()
             run_jobs.append(RunJob(point_settings, specialist, inputs, run, pixels))
         tag(run, tags)
         runs.append(run)

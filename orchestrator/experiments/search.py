@@ -24,7 +24,7 @@ from orchestrator.core.commands import set_aside
 from orchestrator.core.errors import DamagedError, OrchestratorError, first_line
 from orchestrator.core.extras import require
 from orchestrator.core.files import digest_of, sha256_of
-from orchestrator.core.sealed import check_file, damaged, read_sealed, write_sealed
+from orchestrator.core.sealed import check_file, damaged_error, read_sealed, write_sealed
 from orchestrator.recipes.spaces import Choice, Space
 
 __all__ = ["COMPLETE", "FAILED", "PRUNED", "RUNNING", "Search", "Trial", "thresholds_of"]
@@ -96,9 +96,9 @@ class Search:
         self._storage: Any = None
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         file.parent.mkdir(parents=True, exist_ok=True)
-        self.lost = self._seal.exists() and not os.path.lexists(file)
+        self.database_missing = self._seal.exists() and not os.path.lexists(file)
         """Whether the database of an earlier command is missing: the search starts over."""
-        if not self.lost:
+        if not self.database_missing:
             self._check()
         try:
             with warnings.catch_warnings():
@@ -117,10 +117,10 @@ class Search:
             self._axes = {name: self._distribution(name) for name in space.axes}
             self.trials  # noqa: B018  # all of them can be read
         except DamagedError:
-            self.let_go()
+            self.release()
             raise
         except Exception as error:  # SQLAlchemy's and SQLite's, dozens of kinds
-            self.let_go()
+            self.release()
             raise _broken(file, f"cannot be read as a search ({first_line(error)})") from None
 
     def _check(self) -> None:
@@ -141,7 +141,7 @@ class Search:
             if found != "ok":
                 raise _broken(file, f"damaged ({found})")
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """Closes the file without sealing it; safe to repeat."""
         if self._storage is not None:
             self._storage.remove_session()
@@ -149,7 +149,7 @@ class Search:
 
     def close(self) -> None:
         """Closes the file and seals it; safe to repeat."""
-        self.let_go()
+        self.release()
         with suppress(
             OSError, OrchestratorError
         ):  # no room on the disk: as after a kill, only SQLite's own check will apply
@@ -229,7 +229,7 @@ class Search:
         """Records the run of a trial."""
         self._storage.set_trial_user_attr(self._id(number), "run", run)
 
-    def tell(self, trial: Trial) -> None:
+    def record_end(self, trial: Trial) -> None:
         """Records how a trial ended."""
         states = self._optuna.trial.TrialState
         state = {COMPLETE: states.COMPLETE, PRUNED: states.PRUNED, FAILED: states.FAIL}[trial.state]
@@ -274,7 +274,7 @@ def _ended_digest(trial: Trial) -> str:
 
 
 def _broken(file: Path, what: str) -> DamagedError:
-    return damaged(file, what, f"`{set_aside(file)}`: {BEGIN_ANEW}")
+    return damaged_error(file, what, f"`{set_aside(file)}`: {BEGIN_ANEW}")
 
 
 def thresholds_of(trials: Sequence[Trial], epochs: int, evaluate_every: int) -> dict[int, float]:

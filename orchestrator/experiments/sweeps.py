@@ -166,11 +166,11 @@ def sweep(
     try:
         with FileLock(file.with_suffix(".lock"), blocking=False):
             search = Search(file, space, settings.seed)
-            if search.lost:
+            if search.database_missing:
                 log.info(f"{file} is gone: the search begins anew. Runs that it trained are found again.")
             state = _Rounds(settings, specialist, inputs, base, listen, search, [TAG, name, *tags], at)
             try:
-                return state.go(name, trials, None if minutes is None else started + 60 * minutes, prune, started)
+                return state.run(name, trials, None if minutes is None else started + 60 * minutes, prune, started)
             finally:
                 search.close()
     except Timeout:
@@ -203,13 +203,13 @@ class _Rounds:
     tags: Sequence[str]
     at: str
 
-    def go(self, name: str, count: int, until: float | None, prune: bool, started: float) -> Sweep:
+    def run(self, name: str, count: int, until: float | None, prune: bool, started: float) -> Sweep:
         most = len(self.search.space.points) if self.search.space.points is not None else count
         log.info(
             f"{name}: {counted(min(count, most), 'trial')} of {counted(len(self.inputs.data.folds), 'fold')} each."
         )
         reference = self._reference()
-        at_once, _ = self.settings.trained_by().places(count, self.inputs.device)
+        at_once, _ = self.settings.executor_or_default().parallelism(count, self.inputs.device)
         late = False
         while True:
             known = self.search.trials
@@ -282,7 +282,7 @@ class _Rounds:
             try:
                 run_job = self._work(trial, len(drawn), ended, threads)
             except OrchestratorError as error:  # a point whose settings cannot go together, or weights out of reach
-                self.search.tell(replace(trial, state=FAILED, why=str(error)))
+                self.search.record_end(replace(trial, state=FAILED, why=str(error)))
                 log.info(f"trial {trial.number} ({' '.join(trial.changes)}) cannot run: {error}")
                 continue
             run_job = run_jobs.setdefault(run_job.run.id, run_job)  # two trials may draw one point, which is one run
@@ -303,7 +303,7 @@ class _Rounds:
         second = train_runs([run_job.run for run_job in rest], rest, self.listen, time.monotonic())
         second.raise_if_cancelled()
         for trial, run_job in ready:
-            self.search.tell(self._end(trial, run_job, first, second))
+            self.search.record_end(self._end(trial, run_job, first, second))
 
     def _work(self, trial: Trial, together: int, ended: Sequence[Trial], threads: int) -> RunJob:
         task = self.specialist.name
@@ -322,7 +322,7 @@ class _Rounds:
         plan = RunPlan(
             settings, inputs, self.specialist.name, self.base, make_current="never", members=members, threads=threads
         )
-        run = plan.find_or_begin()
+        run = plan.find_or_create()
         tag(run, self.tags)
         return run
 

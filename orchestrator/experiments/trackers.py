@@ -16,7 +16,7 @@ from orchestrator.artifacts.run import RunRecord
 from orchestrator.core.errors import ConfigError, Mistakes, OrchestratorError, first_line, nearest
 from orchestrator.core.extras import require
 
-__all__ = ["KINDS", "Tracker", "check_words", "disabled", "open_trackers"]
+__all__ = ["KINDS", "Tracker", "check_words", "open_trackers", "why_disabled"]
 
 KINDS = ("tensorboard", "mlflow", "wandb")
 PROJECT = "orchestrator"
@@ -68,10 +68,10 @@ def check_words(words: Sequence[str]) -> None:
     wrong.raise_if_any()
 
 
-def disabled(word: str) -> str:
+def why_disabled(word: str) -> str:
     """Why a tracker would discard all that it gets; empty if it would not."""
     mode = os.environ.get("WANDB_MODE", "")
-    if word.partition("=")[0] == "wandb" and mode == "disabled":
+    if word.partition("=")[0] == "wandb" and mode == "why_disabled":
         return "wandb is told nothing: WANDB_MODE=disabled. Unset it, or set it to offline or online."
     return ""
 
@@ -87,7 +87,7 @@ def open_trackers(words: Sequence[str], workspace: Path) -> list[Tracker]:
         ConfigError: an unknown kind, one that is not installed, or a place that cannot be reached.
     """
     check_words(words)
-    if off := [why for word in words if (why := disabled(word))]:
+    if off := [why for word in words if (why := why_disabled(word))]:
         raise ConfigError("\n".join(off))
     makers: dict[str, Callable[[str], Tracker]] = {
         "tensorboard": lambda place: TensorBoard(Path(place or workspace / "tensorboard")),
@@ -326,7 +326,7 @@ class Wandb:
             project=PROJECT, id=ours, name=run.id, group=run.task, dir=str(self._folder), resume="allow",
             config=flat(run.recipe), reinit="create_new", settings=self._wandb.Settings(console="off", silent=True),
         )  # fmt: skip
-        if getattr(self._runs[run.id], "disabled", False):  # by its own settings file
+        if getattr(self._runs[run.id], "why_disabled", False):  # by its own settings file
             raise RuntimeError("wandb is disabled here, and discards all that it gets (`wandb enabled` turns it on)")
         return ours
 

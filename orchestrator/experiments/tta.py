@@ -33,11 +33,11 @@ from orchestrator.recipes.lint import lint
 from orchestrator.recipes.schema import Recipe
 from orchestrator.specialist import Specialist
 
-__all__ = ["Flips", "check_run", "keep_views", "try_views"]
+__all__ = ["ViewEffect", "check_run", "keep_views", "try_views"]
 
 
 @dataclass(frozen=True)
-class Flips:
+class ViewEffect:
     """Answers without views and with them, for every held-out photo of a run.
 
     Attributes:
@@ -94,7 +94,7 @@ def try_views(
     data: Path | None = None,
     columns: Mapping[str, str] | None = None,
     done: Callable[[int, int], None] = lambda _done, _all: None,
-) -> Flips:
+) -> ViewEffect:
     """Answers of every member of a run, with views, for its held-out people.
 
     Args:
@@ -119,9 +119,9 @@ def try_views(
     of_fold = {fold: every.take((every.photos["fold"] == fold).to_numpy()) for fold in run.folds}
     photos = _photos(workspace, run, specialist, data, columns)
     from orchestrator.inference.engines import torch_runners
-    from orchestrator.inference.member import MemberFiles, check_numbers, load_members
+    from orchestrator.inference.member import MemberFiles, check_finite, load_members
     from orchestrator.inference.runtime import CALL
-    from orchestrator.inference.shared_backbone import whole
+    from orchestrator.inference.shared_backbone import unshared
     from orchestrator.networks.devices import resolve_device
 
     place = resolve_device(device)
@@ -131,14 +131,14 @@ def try_views(
     found: dict[int | None, HeldOut] = {}
     for fold, held_out in of_fold.items():
         (member,) = load_members([MemberFiles(run.task, run.id, fold, run.member(fold))], place)
-        (runner,) = torch_runners([whole(replace(member, views=recipe.views))], place)
+        (runner,) = torch_runners([unshared(replace(member, views=recipe.views))], place)
         rows = np.array([rows_of[path] for path in held_out.photos["path"]], dtype=np.int64)
         stretches = [rows[start : start + CALL] for start in range(0, len(rows), CALL)]
         threads = cores() if place == "cpu" else 1
         parts = []
         with ThreadPoolExecutor(threads, initializer=one_thread) as pool:
             for part in pool.map(lambda some, runner=runner: runner(pixels.take(some)), stretches):
-                check_numbers(member, part)
+                check_finite(member, part)
                 parts.append(part)
                 answered += len(part)
                 done(answered, total)
@@ -146,7 +146,7 @@ def try_views(
     before, after = (HeldOut.stacked(list(by_fold.values())) for by_fold in (of_fold, found))
     truth, classes = before.truth, len(specialist.classes)
     one, other = before.choice, after.choice
-    return Flips(
+    return ViewEffect(
         run, recipe.views, score(truth, one, classes), score(truth, other, classes),
         difference(before.photos["person"], truth, one, other, classes),
         np.bincount(truth[(one != truth) & (other == truth)], minlength=classes),
@@ -154,7 +154,7 @@ def try_views(
     )  # fmt: skip
 
 
-def keep_views(workspace: Workspace, flips: Flips, specialist: Specialist) -> RunRecord:
+def keep_views(workspace: Workspace, flips: ViewEffect, specialist: Specialist) -> RunRecord:
     """Makes a new run of these answers, or finds it: the same weights, a recipe with the views; nothing is trained.
 
     It works like any other run: ensembles score its held-out tables and predict with the views.
@@ -196,7 +196,7 @@ def _is_kept(run: RunRecord, source: RunRecord, recipe: Recipe) -> bool:
     return run.parent == source.id and not run.retrained and run.recipe["views"] == list(recipe.views)
 
 
-def _rewrite(run: RunRecord, fold: int | None, flips: Flips, specialist: Specialist) -> None:
+def _rewrite(run: RunRecord, fold: int | None, flips: ViewEffect, specialist: Specialist) -> None:
     """Rewrites a shared member's held-out table and card for the views; the card last."""
     folder, held_out = run.member(fold), flips.held_out[fold]
     held_out.write(folder / HELD_OUT)

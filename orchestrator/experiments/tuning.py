@@ -250,7 +250,7 @@ def _decided(
     comparable = not any(word.partition("=")[0] in CALIBRATION for word in words)
     if best.verdict == "better":
         return Stage(name, run, best.run, tried, best, words, f"{told} is better in macro F1: the recipe moves.", late)
-    if best.verdict == "noise" and comparable and best.surer == "better":
+    if best.verdict == "noise" and comparable and best.log_loss_verdict == "better":
         why = f"{told} is noise in macro F1 and better in log loss: the recipe moves."
         return Stage(name, run, best.run, tried, best, words, why, late)
     return Stage(name, run, run, tried, best, words, f"{told} is {best.verdict}: the recipe stays.", late)

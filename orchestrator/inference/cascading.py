@@ -17,7 +17,7 @@ from orchestrator.core.commands import orch
 from orchestrator.core.errors import ConfigError, DataError, LeakError, Problem
 from orchestrator.core.labels import LABELS
 from orchestrator.core.metrics import macro_f1
-from orchestrator.core.sealed import damaged, read_sealed, without, write_sealed
+from orchestrator.core.sealed import after_moving_aside, damaged_error, read_sealed, write_sealed
 from orchestrator.data.hashes import HashCache
 from orchestrator.inference.cascade import Cascade, Point, calibrate
 from orchestrator.inference.options import check_cascade, check_rate
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CASCADE",
-    "Kept",
     "Measured",
+    "SavedCascade",
     "check_measurable",
     "check_unseen",
     "measure_cascade",
@@ -91,7 +91,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Kept:
+class SavedCascade:
     """A saved cascade.
 
     Attributes:
@@ -190,7 +190,7 @@ def save_cascade(folder: Path, measured: Measured) -> Path:
     return folder / CASCADE
 
 
-def read_cascade(folder: Path, combiner: Combiner) -> Kept | None:
+def read_cascade(folder: Path, combiner: Combiner) -> SavedCascade | None:
     """The ensemble's measured cascade; None if none was measured, or the combiner is no mean (its cascade is exact).
 
     Raises:
@@ -200,12 +200,12 @@ def read_cascade(folder: Path, combiner: Combiner) -> Kept | None:
     if not combiner.averages or not os.path.lexists(path):
         return None
     again = f"`{orch('cascade', 'PHOTOS', '--ensemble', folder.name, workspace=folder.parent)}` measures it anew."
-    way_out = without(path, again)
+    way_out = after_moving_aside(path, again)
     value = read_sealed(path, KIND, folder.name, CASCADE_FORMAT, way_out)
     try:
         about = value["cascade"]
         sure = float("inf") if about["sure"] is None else float(about["sure"])
         cascade = Cascade(float(about["rate"]), sure, {task: float(about["spread"][task]) for task in about["spread"]})
-        return Kept(cascade, int(value["photos"]), float(value["changed"]), float(value["changed_at_most_95"]))
+        return SavedCascade(cascade, int(value["photos"]), float(value["changed"]), float(value["changed_at_most_95"]))
     except (KeyError, TypeError, ValueError, AttributeError):
-        raise damaged(path, "not the shape of a cascade", way_out) from None
+        raise damaged_error(path, "not the shape of a cascade", way_out) from None

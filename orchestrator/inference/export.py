@@ -23,8 +23,8 @@ from orchestrator.core.errors import EngineError, Problem, first_line
 from orchestrator.core.files import atomic, digest_of
 from orchestrator.inference.cache import CacheFiles
 from orchestrator.inference.engines import RUNTIME, TOLERANCE, Engine, Pixels, open_runners, torch_runners, version_of
-from orchestrator.inference.member import Member, check_numbers
-from orchestrator.inference.shared_backbone import Part, Split, whole
+from orchestrator.inference.member import Member, check_finite
+from orchestrator.inference.shared_backbone import Part, Split, unshared
 
 __all__ = ["CHECK_PHOTOS", "Exports", "quiet", "write_onnx"]
 
@@ -170,9 +170,9 @@ class Exports:
                 1,
             )
             if split.member not in self._torch:
-                (reference,) = torch_runners([whole(split.member)], "cpu", "fp32")
+                (reference,) = torch_runners([unshared(split.member)], "cpu", "fp32")
                 self._torch[split.member] = reference(pixels)
-                check_numbers(split.member, self._torch[split.member])
+                check_finite(split.member, self._torch[split.member])
             answers, expected = runner(pixels), self._torch[split.member]
             same = answers.shape == expected.shape  # another shape is another network's export
             found = float(np.abs(answers - expected).max()) if same else float("inf")

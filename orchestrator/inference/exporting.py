@@ -128,12 +128,12 @@ def export_ensemble(
     from orchestrator.inference.detector import write_detector
     from orchestrator.inference.engines import Engine
     from orchestrator.inference.export import Exports
-    from orchestrator.inference.shared_backbone import whole
+    from orchestrator.inference.shared_backbone import unshared
 
     around = any(geometry.face for geometry in predictor.reader.geometries)
     sample = _sample(predictor, store, photos)
     exports = Exports(cache)
-    splits = [whole(member) for member in predictor.members]  # one file a member, simple to feed
+    splits = [unshared(member) for member in predictor.members]  # one file a member, simple to feed
     exports.make(splits, done)
     exports.check(splits, Engine("onnx"), lambda member: sample[member.preprocess.geometry])
     folder.mkdir(parents=True, exist_ok=True)

@@ -19,7 +19,7 @@ from orchestrator.artifacts.weights import load_weights
 from orchestrator.core.errors import DamagedError, Problem, WeightsError, WorkspaceError
 from orchestrator.core.files import digest_of
 from orchestrator.core.labels import CLASSES
-from orchestrator.core.sealed import damaged
+from orchestrator.core.sealed import damaged_error
 from orchestrator.data.preprocessing import Preprocess
 from orchestrator.networks.backbones import create
 from orchestrator.networks.heads import Head, head_from_dict
@@ -27,7 +27,7 @@ from orchestrator.networks.layers import channels_last
 from orchestrator.networks.lean import timm
 from orchestrator.networks.views import mean_over_views
 
-__all__ = ["AnswerFunction", "Member", "MemberFiles", "check_numbers", "load_members"]
+__all__ = ["AnswerFunction", "Member", "MemberFiles", "check_finite", "load_members"]
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class AnswerFunction(nn.Module):
         return mean_over_views(self._views, inputs, lambda view: self._head.probabilities(self.network(view)))
 
 
-def check_numbers(member: Member, answers: NDArray[np.floating[Any]]) -> None:
+def check_finite(member: Member, answers: NDArray[np.floating[Any]]) -> None:
     """Rejects answers that are NaN or infinite, before they are used, saved or sent.
 
     Raises:
@@ -150,7 +150,7 @@ def load_members(
     """
     members: list[Member] = []
     problems: list[Problem] = []
-    layouts = _Layouts()
+    layouts = _EmptyNetworks()
     for number, member in enumerate(files, start=1):
         try:
             members.append(_load(member, device, layouts))
@@ -164,10 +164,10 @@ def load_members(
     return members
 
 
-def _load(files: MemberFiles, device: str, layouts: _Layouts) -> Member:
+def _load(files: MemberFiles, device: str, layouts: _EmptyNetworks) -> Member:
     card, task = MemberCard.load(files.folder), files.task
     if files.function and card.function != files.function:
-        raise damaged(
+        raise damaged_error(
             files.folder / CARD,
             "not the card of the member that the ensemble was built of",
             trained_again(files.folder),
@@ -195,7 +195,7 @@ def _load(files: MemberFiles, device: str, layouts: _Layouts) -> Member:
     )  # fmt: skip
 
 
-class _Undrawn(TorchFunctionMode):
+class _NoInit(TorchFunctionMode):
     """Skips the random initialisation of `torch.nn.init`: a member's weights replace it at once."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), options: Any = None) -> Any:
@@ -205,7 +205,7 @@ class _Undrawn(TorchFunctionMode):
         return function(*args, **options)
 
 
-class _Layouts:
+class _EmptyNetworks:
     """Networks without memory for weights, one per architecture, to be copied for each member.
 
     A copy takes the tensors of the member's file as its own: building EfficientNet-Lite0 with random weights that are
@@ -229,7 +229,7 @@ class _Layouts:
         key = (backbone, pooling, outputs, preprocess)
         if key not in self._known:
             try:
-                with _Undrawn():
+                with _NoInit():
                     built = create(backbone, outputs, geometry=preprocess.geometry, pooling=pooling)
                 self._known[key] = pickle.dumps(built.to_empty(device="meta"))
             except Exception:  # what cannot be pickled differs by architecture

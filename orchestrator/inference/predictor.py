@@ -23,7 +23,7 @@ from orchestrator.inference.engines import Runner
 from orchestrator.inference.member import Member
 from orchestrator.inference.options import check_cascade
 from orchestrator.inference.reader import Photo, Prepared, Reader, reader_of, stacked
-from orchestrator.inference.runtime import Pending, Runtime, start_runtime
+from orchestrator.inference.runtime import RunningCalls, Runtime, start_runtime
 
 if TYPE_CHECKING:
     from orchestrator.ensembling.external import ExternalTable
@@ -151,7 +151,7 @@ class Predictor:
         with ThreadPoolExecutor(runtime.threads, initializer=one_thread) as decoders:
             pool = runtime.pool if runtime.device == "cpu" else decoders
             ahead: deque[list[Future[Prepared | str]]] = deque()
-            begun: deque[tuple[int, list[Prepared | str], Pending | None]] = deque()
+            begun: deque[tuple[int, list[Prepared | str], RunningCalls | None]] = deque()
             try:
                 for number, start in enumerate(starts):
                     while len(ahead) < 2 and number + len(ahead) < len(starts):
@@ -184,7 +184,7 @@ class Predictor:
     def _batch_size(self, cascade: Cascade | None) -> int:
         """Photos per batch: each chunk makes one call per team, and all threads need work."""
         runtime = self.runtime
-        enough = runtime.stretch(cascade) * -(-runtime.threads // len(runtime.teams(cascade)))
+        enough = runtime.chunk_size(cascade) * -(-runtime.threads // len(runtime.teams(cascade)))
         return max(BATCH, enough if runtime.device == "cpu" else 0)
 
     def _reading(
@@ -214,7 +214,7 @@ class Predictor:
         rows: Sequence[NDArray[np.int64]],
         start: int,
         results: Sequence[Prepared | str],
-        pending: Pending | None,
+        pending: RunningCalls | None,
     ) -> Batch:
         """Combines the answers for a batch.
 
@@ -236,7 +236,7 @@ class Predictor:
         with self.runtime.stages("vote"):
             of_members = answers
             for table, its in zip(self.external, rows, strict=True):
-                answers = answers.beside(table.answers(its[start + there], self.external_weights))
+                answers = answers.with_voters(table.answers(its[start + there], self.external_weights))
             combined = self.combiner.combine(answers)
             if self.external:
                 changed = self.combiner.combine(of_members).label != combined.label

@@ -23,12 +23,12 @@ from orchestrator.core.stages import Stages
 from orchestrator.faces.boxes import one_thread
 from orchestrator.inference.cascade import Cascade, ask
 from orchestrator.inference.engines import Call, Features, Runner, torch_runners
-from orchestrator.inference.member import Member, check_numbers
+from orchestrator.inference.member import Member, check_finite
 from orchestrator.inference.reader import Pixels
-from orchestrator.inference.shared_backbone import Split, split, whole
+from orchestrator.inference.shared_backbone import Split, split, unshared
 from orchestrator.networks.devices import keep_freed_memory
 
-__all__ = ["CALL", "Pending", "Runtime", "start_runtime"]
+__all__ = ["CALL", "RunningCalls", "Runtime", "start_runtime"]
 
 CALL = 16
 """Photos per call on a CPU: their activations stay near the caches (EfficientNet-Lite0 at 128 x 96, OpenVINO in bf16,
@@ -44,15 +44,15 @@ class Team:
     """Members that run in one call, because they share a backbone, or a task of a cascade.
 
     Attributes:
-        places: indices of the members, in order.
-        ties: the shared backbones and tasks; a member with one of them belongs to the team.
+        member_indices: indices of the members, in order.
+        shared_keys: the shared backbones and tasks; a member with one of them belongs to the team.
     """
 
-    places: list[int]
-    ties: set[Call | str]
+    member_indices: list[int]
+    shared_keys: set[Call | str]
 
 
-class Pending:
+class RunningCalls:
     """Answers that are being computed.
 
     Args:
@@ -83,7 +83,7 @@ class Pending:
         arrays: list[NDArray[np.float32]] = []
         for place, member in enumerate(self._members):
             answer = np.concatenate([stretch[place] for stretch in stretches])
-            check_numbers(member, answer)
+            check_finite(member, answer)
             for task, part in of_tasks(member.task, answer).items():
                 voters.append(Voter(task, member.run, member.fold))
                 arrays.append(np.asarray(part, np.float32))
@@ -140,7 +140,7 @@ class Runtime:
         """
         return self.begin(pixels).answers()
 
-    def begin(self, pixels: Pixels, cascade: Cascade | None = None, combiner: Combiner | None = None) -> Pending:
+    def begin(self, pixels: Pixels, cascade: Cascade | None = None, combiner: Combiner | None = None) -> RunningCalls:
         """Starts computing the members' answers, without waiting.
 
         Args:
@@ -149,15 +149,15 @@ class Runtime:
             combiner: decides whether a vote is settled; required with a cascade.
         """
         photos = len(next(iter(pixels.values())))
-        size = photos if self.device != "cpu" else self.stretch(cascade)
+        size = photos if self.device != "cpu" else self.chunk_size(cascade)
         teams = self.teams(cascade)
         calls = []
         for start in range(0, photos, size):
             part = {geometry: own[start : start + size] for geometry, own in pixels.items()}
             calls.append([self.pool.submit(self._run, team, part, cascade, combiner) for team in teams])
-        return Pending(self.members, photos, calls)
+        return RunningCalls(self.members, photos, calls)
 
-    def stretch(self, cascade: Cascade | None) -> int:
+    def chunk_size(self, cascade: Cascade | None) -> int:
         """Photos per call on a CPU."""
         return CALL if cascade is None else CASCADE_CALL
 
@@ -169,9 +169,9 @@ class Runtime:
                 [place],
                 {runner.shared_backbone or runner.tail} | ({member.task} if cascade is not None else set()),
             )
-            for team in [team for team in teams if team.ties & ties]:
+            for team in [team for team in teams if team.shared_keys & ties]:
                 teams.remove(team)
-                places, ties = places + team.places, ties | team.ties
+                places, ties = places + team.member_indices, ties | team.shared_keys
             teams.append(Team(sorted(places), ties))
         return teams
 
@@ -193,11 +193,11 @@ class Runtime:
                 return runner.finish(features if rows is None else features[rows])
 
         if cascade is None or combiner is None:
-            return {place: answer(place) for place in team.places}
+            return {place: answer(place) for place in team.member_indices}
         photos = len(next(iter(pixels.values())))
         found: dict[int, NDArray[np.float32]] = {}
         for task in TASKS:
-            places = [place for place in team.places if self.members[place].task == task]
+            places = [place for place in team.member_indices if self.members[place].task == task]
             voters = [Voter(task, self.members[place].run, self.members[place].fold) for place in places]
             asked = ask(voters, [partial(answer, place) for place in places], photos, combiner, cascade)
             found |= dict(zip(places, asked, strict=True))
@@ -215,6 +215,6 @@ def start_runtime(members: Sequence[Member], device: str = "cpu", threads: int =
             checking that sharing changes no answer (fifteen members of `quick`: 0.4 s).
     """
     keep_freed_memory()
-    splits = split(members) if sharing else [whole(member) for member in members]
+    splits = split(members) if sharing else [unshared(member) for member in members]
     runners = torch_runners(splits, device)
     return Runtime(tuple(members), tuple(splits), tuple(runners), device, threads or cores())

@@ -26,7 +26,7 @@ from torch.nn.modules.module import register_module_forward_hook
 from orchestrator.core.files import digest_of
 from orchestrator.inference.member import AnswerFunction, Member
 
-__all__ = ["Part", "Split", "split", "whole"]
+__all__ = ["Part", "Split", "split", "unshared"]
 
 TRIES = 4
 """Split points that are tried. For timm's convolutional networks the first works, or none does."""
@@ -73,7 +73,7 @@ class Split:
         return (self.tail,) if self.shared_backbone is None else (self.shared_backbone, self.tail)
 
 
-def whole(member: Member) -> Split:
+def unshared(member: Member) -> Split:
     """A member that shares nothing."""
     geometry = member.preprocess.geometry
     example = torch.zeros(2, geometry.height, geometry.width, 3, dtype=torch.uint8)
@@ -100,7 +100,7 @@ def split(members: Sequence[Member]) -> list[Split]:
     for some in by_body.values():
         if len(some) > 1:
             found |= _divide(some)
-    return [found.get(member) or whole(member) for member in members]
+    return [found.get(member) or unshared(member) for member in members]
 
 
 class _SharedBackbone(nn.Module):
@@ -187,7 +187,7 @@ def _leaves(member: Member) -> tuple[list[str], list[int]]:
     return leaves, [size for _, size in inside]
 
 
-def _run(whole: nn.Module, named: Mapping[nn.Module, str], member: Member) -> list[tuple[str, int]]:
+def _run(network: nn.Module, named: Mapping[nn.Module, str], member: Member) -> list[tuple[str, int]]:
     """The named modules in execution order, each with its output size for photos of random noise."""
     ran: list[tuple[str, int]] = []
 
@@ -198,7 +198,7 @@ def _run(whole: nn.Module, named: Mapping[nn.Module, str], member: Member) -> li
     hook = register_module_forward_hook(note)
     try:
         with torch.inference_mode():
-            whole(_noise(member))
+            network(_noise(member))
     finally:
         hook.remove()
     return ran
@@ -284,7 +284,7 @@ def _share(members: Sequence[Member], first: Sequence[str], leaves: Sequence[str
     if len(fit) < 2:
         return []
     body = digest_of([first_member.backbone, first_member.preprocess.as_dict(), first[-1]])[:16]
-    shared = Part(backbone, whole(first_member).tail.example, ("photos", "features"), key[:16], body)
+    shared = Part(backbone, unshared(first_member).tail.example, ("photos", "features"), key[:16], body)
     example, names = torch.zeros(2, *features.shape[1:]), ("features", "probabilities")
     splits = []
     for member in fit:

@@ -15,11 +15,11 @@ from orchestrator.recipes.schema import Recipe
 from orchestrator.specialist import Specialist
 
 __all__ = [
-    "LEAST",
+    "MIN_PHOTOS",
+    "check_device_support",
     "check_dropped",
-    "check_here",
-    "check_left",
-    "check_watched",
+    "check_schedule",
+    "check_training_rows",
     "log_extra",
     "log_loading",
     "refuse_classes",
@@ -29,13 +29,13 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 
-def check_watched(task: str, recipe: Recipe, scored: bool) -> None:
+def check_schedule(task: str, recipe: Recipe, scored: bool) -> None:
     """Refuses a schedule that watches scores where there will be none."""
     if recipe.schedule == "plateau" and not scored:
         raise ConfigError(f"{task}: schedule = plateau watches held-out people, and --folds 0 holds nobody out.")
 
 
-def check_here(task: str, recipe: Recipe, device: str) -> None:
+def check_device_support(task: str, recipe: Recipe, device: str) -> None:
     """Rejects a recipe that the device cannot run."""
     if device == "cpu" and recipe.precision == "fp16":
         raise ConfigError(f"{task}: precision = fp16 needs a GPU; allowed on a CPU: auto, fp32, bf16.")
@@ -94,7 +94,7 @@ def refuse_classes(photos: Photos, tasks: Iterable[str], plan: FoldPlan | None, 
     return found
 
 
-def check_left(
+def check_training_rows(
     task: str, recipe: Recipe, photos: Photos, plan: FoldPlan | None, folds_used: int, extra: bool = False
 ) -> None:
     """Rejects a plan, or people dropped from it, that leave a fold (almost) nothing to train on.
@@ -122,7 +122,7 @@ def check_left(
     single = [
         name
         for name, rows in learnt.items()
-        if (photos.table["person"][rows].nunique() if per_person else int(rows.sum())) < LEAST
+        if (photos.table["person"][rows].nunique() if per_person else int(rows.sum())) < MIN_PHOTOS
     ]
     if single and not extra:
         raise ConfigError(f"{task}: {too_few(', '.join(single), per_person)}")
@@ -133,12 +133,12 @@ def too_few(where: str, per_person: bool) -> str:
     drawn = "one photo a person is one photo" if per_person else "there is one photo"
     more = " or draw every photo (--set sampling=per_photo)," if per_person else ""
     return (
-        f"{where}: {drawn} an epoch, and a network's norms need {LEAST} at least. Give more people, use more folds, "
+        f"{where}: {drawn} an epoch, and a network's norms need {MIN_PHOTOS} at least. Give more people, use more folds, "
         f"which leave more people to train on,{more} or drop fewer (drop_people, sample_factor)."
     )
 
 
-LEAST = 2
+MIN_PHOTOS = 2
 """Fewest photos of a forward pass: a batch norm has no variance over a single one."""
 
 

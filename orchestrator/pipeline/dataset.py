@@ -156,7 +156,7 @@ def load_dataset(
     keep_content(workspace, fingerprint, content)
     folds: list[int | None] = [None] if plan is None else list(range(settings.folds_used or plan.k))
     found = Dataset(photos, content, fingerprint, plan, folds, extra, extra_content)
-    log.info(_told(found))
+    log.info(_summary(found))
     return found
 
 
@@ -170,7 +170,7 @@ def log_notes(settings: Settings, tables: Tables) -> None:
         log.info(f"... and {len(tables.photos.notes) - SHOWN} more notes: `{command}` lists them.")
 
 
-def _told(data: Dataset) -> str:
+def _summary(data: Dataset) -> str:
     """A sentence about the number of photos and people, and their folds."""
     photos, people, plan = len(data.photos), len(data.photos.people), data.plan
     if plan is None:

@@ -17,7 +17,13 @@ from typing import TYPE_CHECKING
 from orchestrator.artifacts.run import RunRecord
 from orchestrator.artifacts.workspace import Workspace
 from orchestrator.core.errors import Mistakes
-from orchestrator.pipeline.checks import check_dropped, check_here, check_left, check_watched, log_loading
+from orchestrator.pipeline.checks import (
+    check_device_support,
+    check_dropped,
+    check_schedule,
+    check_training_rows,
+    log_loading,
+)
 from orchestrator.pipeline.dataset import Dataset, Tables, load_dataset, log_notes, read_tables
 from orchestrator.pipeline.settings import Settings, add_mistakes, recipes_of
 from orchestrator.recipes.lint import lint
@@ -112,7 +118,7 @@ def _check_recipes(settings: Settings, recipes: Mapping[str, Recipe], tables: Ta
     """Adds conflicts of recipes with the plan or the data."""
     for task, recipe in recipes.items():
         with wrong.kept():
-            check_watched(task, recipe, settings.folds != 0)
+            check_schedule(task, recipe, settings.folds != 0)
         if tables.photos is None:
             continue
         with wrong.kept():
@@ -120,7 +126,7 @@ def _check_recipes(settings: Settings, recipes: Mapping[str, Recipe], tables: Ta
         if settings.folds and tables.plan is None:  # the plan is what is wrong
             continue
         with wrong.kept():
-            check_left(task, recipe, tables.photos, tables.plan, settings.folds_used, bool(settings.extra))
+            check_training_rows(task, recipe, tables.photos, tables.plan, settings.folds_used, bool(settings.extra))
 
 
 def _log_recipes(
@@ -162,7 +168,7 @@ def read_weights(settings: Settings, recipes: Mapping[str, Recipe], wrong: Mista
         device = resolve_device(settings.device)
     for task, recipe in recipes.items():
         with wrong.kept():
-            check_here(task, recipe, device)
+            check_device_support(task, recipe, device)
     wrong.raise_if_any()
     for task, recipe in recipes.items():  # after all quick checks: a hub may take minutes
         if task not in states:

@@ -23,7 +23,7 @@ from orchestrator.core.labels import CLASSES
 from orchestrator.data.preprocessing import Box, Geometry
 from orchestrator.data.store import DirectPixels, JoinedRows, PixelSource, Rows, build_stores, store_key
 from orchestrator.faces.boxes import find_boxes
-from orchestrator.pipeline.checks import LEAST, too_few
+from orchestrator.pipeline.checks import MIN_PHOTOS, too_few
 from orchestrator.pipeline.inputs import Inputs
 from orchestrator.pipeline.settings import Settings
 from orchestrator.recipes.schema import Recipe
@@ -72,7 +72,7 @@ def missing_jobs(run_jobs: Sequence[RunJob]) -> list[MemberJob]:
         folds = [fold for fold in wanted if not os.path.lexists(run_job.run.member(fold) / CARD)]
         table = _table(run_job) if folds else None
         own = [_job(run_job, fold, table) for fold in folds if table is not None]
-        few = [job for job in own if job.photos_per_epoch < LEAST]  # sample factors and extra photos included
+        few = [job for job in own if job.photos_per_epoch < MIN_PHOTOS]  # sample factors and extra photos included
         if few:
             where = ", ".join("all photos" if job.fold is None else f"fold {job.fold}" for job in few)
             raise ConfigError(f"{run_job.run.id}: {too_few(where, few[0].recipe.sampling == 'per_person')}")

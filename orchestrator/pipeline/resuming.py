@@ -71,7 +71,7 @@ def resume(
     _check_words(given, data, extra)
     from orchestrator.pipeline.inputs import read_inputs
     from orchestrator.pipeline.preparation import RunJob, pixels_of
-    from orchestrator.pipeline.training import Report, heal_runs, offer, train_runs
+    from orchestrator.pipeline.training import Report, heal_runs, make_marked_current, train_runs
 
     if run.complete and is_whole(run) and _has_origins(place, run):
         log.info(f"{run.id} is complete, and every file of it is as it was written.")
@@ -87,7 +87,7 @@ def resume(
     pixels = pixels_of(settings, inputs, {run.task}, listen)
     run_job = RunJob(settings, specialist, inputs, run, pixels[run.task])
     report = train_runs([run], [run_job], listen, started)
-    offer(report.runs)
+    make_marked_current(report.runs)
     return report
 
 

@@ -96,23 +96,23 @@ class RunPlan:
         runs = [run for run in self.inputs.workspace.runs(self.task) if run.key == self.key and wanted(run)]
         return runs[-1] if runs else None
 
-    def find_or_begin(self) -> RunRecord:
+    def find_or_create(self) -> RunRecord:
         """The run of this key, or a new one."""
         with self.inputs.workspace.lock():
-            return self.find() or self._begun()
+            return self.find() or self._create()
 
-    def go_on_or_begin(self, run: RunRecord | None) -> RunRecord:
+    def resume_or_create(self, run: RunRecord | None) -> RunRecord:
         """Reloads a run that was found; if there is none, an open run created meanwhile, or a new one."""
         with self.inputs.workspace.lock():
-            return self.find_open() or self._begun() if run is None else RunRecord.load(run.folder)
+            return self.find_open() or self._create() if run is None else RunRecord.load(run.folder)
 
-    def _begun(self) -> RunRecord:
+    def _create(self) -> RunRecord:
         """Writes the record of a run that is to be trained; the caller holds the workspace's lock."""
         settings, inputs, base, parent = self.settings, self.inputs, self.base, self.parent
         threads = self.threads
         if not threads and base is not None and base.device == inputs.device == "cpu":
             threads = base.threads
-        threads = threads or settings.trained_by().places(self.members, inputs.device)[1]
+        threads = threads or settings.executor_or_default().parallelism(self.members, inputs.device)[1]
         named, plan = choices_of((self.task,), settings.recipes)[0].get(self.task, ""), inputs.data.plan
         folds: list[int | None] = [*self.folds] or inputs.data.folds
         if parent:

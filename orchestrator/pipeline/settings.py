@@ -71,7 +71,7 @@ class Settings:
             object.__setattr__(self, name, Path(getattr(self, name)))
         object.__setattr__(self, "extra", tuple(map(Path, self.extra)))
 
-    def trained_by(self) -> Executor:
+    def executor_or_default(self) -> Executor:
         """The given executor; by default this machine."""
         from orchestrator.execution.local import LocalExecutor
 

@@ -41,8 +41,8 @@ __all__ = [
     "Settings",
     "first_jobs",
     "heal_runs",
-    "hold",
-    "offer",
+    "lock_run",
+    "make_marked_current",
     "retrain",
     "train_all",
     "train_runs",
@@ -115,7 +115,7 @@ def train_all(
     known = {task: plan.find() for task, plan in plans.items()}
     open_tasks = {task for task, run in known.items() if run is None or not run.complete}
     pixels = pixels_of(settings, inputs, open_tasks, listen)  # before any run is written: a photo may be damaged
-    runs = [plan.find_or_begin() for plan in plans.values()]
+    runs = [plan.find_or_create() for plan in plans.values()]
     for run in runs:
         if run.complete and run.make_current == "never":
             current = inputs.workspace.current_or_none(run.task)
@@ -123,12 +123,12 @@ def train_all(
             log.info(f"{run.id} is complete already (same recipe, data, plan and seed): kept as it is.{other}")
             if current is None:  # of an experiment, or the current one was deleted
                 make_current(inputs.workspace, run)
-    _shall_be_offered(runs)
+    _mark_for_current(runs)
     run_jobs = [
         RunJob(settings, specialists[run.task], inputs, run, pixels[run.task]) for run in runs if run.task in pixels
     ]
     report = train_runs(runs, run_jobs, listen, started)
-    offer(report.runs)
+    make_marked_current(report.runs)
     return report
 
 
@@ -174,15 +174,15 @@ def retrain(
     if run is None:
         _tell_near(plan)
     pixels = pixels_of(settings, inputs, {task}, listen)  # before any run is written: a photo may be damaged
-    run = plan.go_on_or_begin(run)
-    _shall_be_offered([run])
+    run = plan.resume_or_create(run)
+    _mark_for_current([run])
     if parent is not None and kept:
         log.info(f"{run.id} shares fold{'s' * (len(kept) > 1)} {', '.join(map(str, kept))} with {parent.id}.")
         for fold in kept:
             share_member(parent, run, fold)
     run_job = RunJob(settings, specialist, inputs, run, pixels[task])
     report = train_runs([run], [run_job], listen, started)
-    offer(report.runs)
+    make_marked_current(report.runs)
     return report
 
 
@@ -234,7 +234,7 @@ def heal_runs(runs: Sequence[RunRecord]) -> None:
     """Checks the members of runs for damage; damaged ones will be trained again."""
     for run in runs:
         with ExitStack() as locks:
-            hold(locks, run)
+            lock_run(locks, run)
             heal(run)
 
 
@@ -283,12 +283,12 @@ def train_runs(
     at_once, training = 1, 0.0
     with ExitStack() as locks:
         for run_job in open_jobs:
-            hold(locks, run_job.run)
+            lock_run(locks, run_job.run)
         jobs = missing_jobs(open_jobs)
         if jobs:
-            executor = open_jobs[0].settings.trained_by()
+            executor = open_jobs[0].settings.executor_or_default()
             # The runs' own number of threads: another number would give other bits.
-            at_once, _ = executor.places(len(jobs), jobs[0].device, max(job.threads for job in jobs))
+            at_once, _ = executor.parallelism(len(jobs), jobs[0].device, max(job.threads for job in jobs))
             for job in jobs:
                 trained.setdefault(job.run, []).append(job.fold)
             listen(_begun(jobs, at_once))
@@ -301,7 +301,7 @@ def train_runs(
                 listen(TrainingEnded())
             training = time.monotonic() - began
         for run_job in open_jobs:
-            _close(run_job.run)
+            _finish(run_job.run)
     seconds = time.monotonic() - started
     return Report(list(runs), ends["failed"], seconds, ends["pruned"], ends["cancelled"], trained, at_once, training)
 
@@ -315,14 +315,14 @@ def _begun(jobs: Sequence[MemberJob], at_once: int) -> TrainingBegun:
     return TrainingBegun(tuple(members), at_once, jobs[0].threads, jobs[0].device)
 
 
-def _close(run: RunRecord) -> None:
+def _finish(run: RunRecord) -> None:
     """Cleans up after training; completes a run that has all its members."""
     for folder in run.members:
         clear(folder)
     conclude(run, files=False)
 
 
-def offer(runs: Sequence[RunRecord]) -> None:
+def make_marked_current(runs: Sequence[RunRecord]) -> None:
     """Makes complete runs that are marked for it their specialists' current ones, each once."""
     for run in runs:
         if run.complete and run.make_current == "auto":
@@ -331,7 +331,7 @@ def offer(runs: Sequence[RunRecord]) -> None:
             run.save()
 
 
-def _shall_be_offered(runs: Sequence[RunRecord]) -> None:
+def _mark_for_current(runs: Sequence[RunRecord]) -> None:
     """Marks an experiment's unfinished runs, now resumed by training itself, to become current when complete."""
     for run in runs:
         if run.make_current == "never" and not run.complete:
@@ -339,7 +339,7 @@ def _shall_be_offered(runs: Sequence[RunRecord]) -> None:
             run.save()
 
 
-def hold(locks: ExitStack, run: RunRecord) -> None:
+def lock_run(locks: ExitStack, run: RunRecord) -> None:
     """Locks a run for this command; the lock ends with the process."""
     lock = FileLock(run.folder / RUN_LOCK)
     try:

@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 
 from orchestrator.artifacts.weights import save_tensors
 from orchestrator.core.errors import first_line
-from orchestrator.core.sealed import damaged, without
+from orchestrator.core.sealed import after_moving_aside, damaged_error
 from orchestrator.networks.tensors import unshared
 
 __all__ = [
@@ -49,13 +49,13 @@ def _load_sealed(path: Path, identity: str, way_out: str) -> tuple[dict[str, Ten
             notes = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (no dict)
     except FileNotFoundError:
-        raise damaged(path, "missing", way_out) from None
+        raise damaged_error(path, "missing", way_out) from None
     except (SafetensorError, OSError, ValueError) as error:
-        raise damaged(path, f"damaged ({first_line(error)})", way_out) from None
+        raise damaged_error(path, f"damaged ({first_line(error)})", way_out) from None
     if notes.get("digest") != _digest(notes.get("identity", ""), notes.get("note", ""), tensors):
-        raise damaged(path, "its contents do not match the digest in it: it was damaged", way_out)
+        raise damaged_error(path, "its contents do not match the digest in it: it was damaged", way_out)
     if notes["identity"] != identity:
-        raise damaged(path, "of another run or fold than this one, or of other settings", way_out)
+        raise damaged_error(path, "of another run or fold than this one, or of other settings", way_out)
     return tensors, json.loads(notes["note"])
 
 
@@ -119,7 +119,7 @@ def load_checkpoint(
     """
     if not os.path.lexists(path):
         return None
-    tensors, note = _load_sealed(path, identity, without(path, STARTS_OVER))
+    tensors, note = _load_sealed(path, identity, after_moving_aside(path, STARTS_OVER))
     state: dict[int, dict[str, Any]] = {int(index): dict(entry) for index, entry in note["numbers"].items()}
     for key, tensor in tensors.items():
         if key.startswith("optimiser/"):
@@ -152,7 +152,7 @@ def load_best(path: Path, identity: str, checkpoint: Path) -> tuple[dict[str, Te
     Raises:
         DamagedError: the file is missing, damaged or another member's; the fold can only start over without its checkpoint.
     """
-    tensors, _ = _load_sealed(path, identity, without(checkpoint, STARTS_OVER))
+    tensors, _ = _load_sealed(path, identity, after_moving_aside(checkpoint, STARTS_OVER))
     return tensors, tensors.pop("held_out", None)
 
 

@@ -208,11 +208,11 @@ def test_pseudo_labels_come_from_the_folds_own_members_and_train_them_alone(
     from orchestrator.data.preprocessing import decode
     from orchestrator.inference.engines import torch_runners
     from orchestrator.inference.member import load_members
-    from orchestrator.inference.shared_backbone import whole
+    from orchestrator.inference.shared_backbone import unshared
 
     for task in TASKS:
         members = load_members(member_files(workspace, f"{task}-0001", 1))
-        (runner,) = torch_runners([whole(members[0])], "cpu")
+        (runner,) = torch_runners([unshared(members[0])], "cpu")
         part = table[table["fold"] == 1].head(8)
         for row in part.itertuples():
             pixels = members[0].preprocess.geometry.apply(decode(Path(row.path)))[None]

@@ -22,7 +22,7 @@ from orchestrator.data.store import build_stores
 from orchestrator.inference.engines import torch_runners
 from orchestrator.inference.member import load_members
 from orchestrator.inference.predictor import start_predictor
-from orchestrator.inference.shared_backbone import whole
+from orchestrator.inference.shared_backbone import unshared
 from orchestrator.pipeline.settings import Settings
 from orchestrator.pipeline.training import train_all
 from orchestrator.recipes.load import load_recipes
@@ -81,7 +81,7 @@ def test_a_member_predicts_from_the_crops_that_it_was_scored_on(orch: Orch, peop
         geometry.apply(decode(people / "train" / path), boxes[path] and tuple(boxes[path])) for path in table["path"]
     ]
     assert np.array_equal(pixels, by_hand)
-    (runner,) = torch_runners([whole(member)], "cpu")
+    (runner,) = torch_runners([unshared(member)], "cpu")
     np.testing.assert_allclose(runner(pixels), table.filter(like="p(").to_numpy(), atol=1e-5)
 
 

@@ -139,12 +139,12 @@ def test_a_joint_network_votes_in_every_task_beside_the_specialists(
     from orchestrator.data.preprocessing import decode
     from orchestrator.inference.engines import torch_runners
     from orchestrator.inference.member import load_members
-    from orchestrator.inference.shared_backbone import whole
+    from orchestrator.inference.shared_backbone import unshared
 
     members = load_members(member_files(place, "joint-0001", 0, 1, 2))
     answers = [
         runner(member.preprocess.geometry.apply(decode(photo))[None])
-        for member, runner in zip(members, torch_runners([whole(member) for member in members], "cpu"), strict=True)
+        for member, runner in zip(members, torch_runners([unshared(member) for member in members], "cpu"), strict=True)
     ]
     own_mean = marginals(np.mean(answers, axis=0))
     for task in TASKS:
@@ -380,7 +380,7 @@ def test_a_table_weighs_as_much_as_a_run_whatever_its_folds(folds: int, photos: 
     voters = tuple(Voter(task, one.run, one.fold) for one in members)
     answers = Answers(CLASS_COUNTS, photos, voters, (own,) * len(voters))
     weights = {task: record.members_a_run(task)}
-    both = SoftVote().decide(answers.beside(labels.answers(np.arange(photos), weights)).of(task))
+    both = SoftVote().decide(answers.with_voters(labels.answers(np.arange(photos), weights)).of(task))
     assert np.allclose(both.shares, (2 * own + labels.by_task[task]) / 3, atol=1e-5)  # two runs and a table
 
 

@@ -363,7 +363,7 @@ def test_a_damaged_memory_is_told_with_a_way_out_that_works(
         damages(file, tmp_path / f"age-2.{suffix}")[how]()
     if how == "deleted" or (killed and how == "empty"):
         search = opened(db)
-        assert search.lost is (suffix == "db" and not killed)
+        assert search.database_missing is (suffix == "db" and not killed)
         assert search.ask(3) == drawn["age-1"]  # begun anew, the same draws; or gone on with
         search.close()
         return

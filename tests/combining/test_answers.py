@@ -35,7 +35,7 @@ def test_stretches_and_parts_put_together_are_the_whole(photos: int, folds: int,
         assert len(answers.take(rows)) == cut
         assert np.array_equal(answers.take(rows).probabilities[0], answers.probabilities[0][:cut])
     members, tables = (answers.where(lambda voter, told=told: voter.external is told) for told in (False, True))
-    both = members.beside(tables)
+    both = members.with_voters(tables)
     assert (both.voters, len(members.voters), len(tables.voters)) == (answers.voters, 2 * folds, 1)
 
 

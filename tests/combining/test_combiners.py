@@ -78,7 +78,7 @@ def test_no_answer_of_pending_voters_turns_a_settled_vote(name: str, members: in
         now = combiner.decide(so_far).choice
         for said in [*np.eye(classes, dtype=np.float32), np.zeros(classes, np.float32)]:
             rest = tuple(np.tile(said, (30, 1)) for _ in pending)
-            then = combiner.decide(so_far.beside(Answers(so_far.classes, 30, tuple(pending), rest))).choice
+            then = combiner.decide(so_far.with_voters(Answers(so_far.classes, 30, tuple(pending), rest))).choice
             assert np.array_equal(now[settled], then[settled])
 
 

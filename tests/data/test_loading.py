@@ -56,14 +56,14 @@ def test_a_worker_of_joblib_loads_with_processes_of_its_own(method: str) -> None
 
 @pytest.mark.parametrize("method", METHODS)
 def test_processes_load_the_same_bits_by_every_start_method(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading, "starting", lambda: multiprocessing.get_context(method))
+    monkeypatch.setattr(loading, "start_context", lambda: multiprocessing.get_context(method))
     assert digest(2) == digest(0)
 
 
 def test_the_start_method_is_pythons_own_unless_one_was_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     for chosen, taken in (("spawn", "spawn"), (None, multiprocessing.get_all_start_methods()[0])):
         monkeypatch.setattr(multiprocessing, "get_start_method", lambda allow_none, chosen=chosen: chosen)
-        assert sharing.starting().get_start_method() == taken
+        assert sharing.start_context().get_start_method() == taken
 
 
 @pytest.mark.parametrize("room", [0, None])
@@ -153,10 +153,10 @@ def test_shared_memory_without_room_for_semaphores_is_named(options: str, told: 
         "from orchestrator.core.errors import OrchestratorError\n"
         "from orchestrator.execution.local import LocalExecutor\n"
         "from tests.data.test_loading import Rows\n"
-        'for one in (lambda: list(load(Batches(Rows(), np.arange(50), 8), 2)), lambda: LocalExecutor(2).places(4, "cpu")):\n'
+        'for one in (lambda: list(load(Batches(Rows(), np.arange(50), 8), 2)), lambda: LocalExecutor(2).parallelism(4, "cpu")):\n'
         "    try: one()\n"
         "    except OrchestratorError as error: print(error)\n"
-        'print(*LocalExecutor(0).places(4, "cpu"), len(list(load(Batches(Rows(), np.arange(50), 8), 0))))\n',
+        'print(*LocalExecutor(0).parallelism(4, "cpu"), len(list(load(Batches(Rows(), np.arange(50), 8), 0))))\n',
     )
     assert f"workers = 2: processes that work together need semaphores, and {told}. Containers get more by" in said
     assert "--set workers=0 loads in the training's own process." in said
@@ -183,7 +183,7 @@ def test_shared_memory_that_batches_would_fill_is_no_endless_wait() -> None:
 def test_a_machine_that_gives_no_semaphores_trains_one_job_without_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert why_none_load(8) == ""
     for place in ("orchestrator.execution.local", "orchestrator.data.sharing"):
-        monkeypatch.setattr(f"{place}.why_alone", lambda: "they cannot.")
-    assert LocalExecutor(0).places(4, "cpu")[0] == 1
+        monkeypatch.setattr(f"{place}.why_no_parallelism", lambda: "they cannot.")
+    assert LocalExecutor(0).parallelism(4, "cpu")[0] == 1
     with pytest.raises(ConfigError, match=r"--jobs 2: they cannot\..*--jobs 1 trains"):
-        LocalExecutor(2).places(4, "cpu")
+        LocalExecutor(2).parallelism(4, "cpu")

@@ -93,7 +93,7 @@ class Elsewhere:
 
     came: list[str] = field(default_factory=list)
 
-    def places(self, jobs: int, device: str, threads: int = 0) -> tuple[int, int]:
+    def parallelism(self, jobs: int, device: str, threads: int = 0) -> tuple[int, int]:
         return 1, threads or 3
 
     def run(self, jobs: Sequence[MemberJob], at_once: int, listen: Listener) -> list[JobResult]:

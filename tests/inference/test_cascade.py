@@ -19,7 +19,7 @@ from orchestrator.combining.votes import hard_vote, soft_vote
 from orchestrator.core.errors import ConfigError, DamagedError
 from orchestrator.core.labels import CLASS_COUNTS
 from orchestrator.inference.cascade import EXACT, Cascade, Point, ask, calibrate, simulate
-from orchestrator.inference.cascading import CASCADE, Kept, Measured, read_cascade, save_cascade
+from orchestrator.inference.cascading import CASCADE, Measured, SavedCascade, read_cascade, save_cascade
 from orchestrator.synthetic.people import write_people
 from tests.conftest import Done, tiny, train
 
@@ -128,7 +128,7 @@ def test_a_cascade_survives_its_file(tmp_path: Path) -> None:
     for cascade in (Cascade(0.01, 2.5, {"age": 0.5, "mask": 0.0}), EXACT):
         measured = kept(folder, cascade)
         found = read_cascade(folder, SoftVote())
-        assert found == Kept(cascade, 100, 0.01, measured.changed_at_most)
+        assert found == SavedCascade(cascade, 100, 0.01, measured.changed_at_most)
     assert read_cascade(folder, HardVote()) is None
     assert read_cascade(tmp_path, SoftVote()) is None
 

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from orchestrator.data.geometry import Geometry
 from orchestrator.data.preprocessing import Preprocess
-from orchestrator.inference.member import _Layouts
+from orchestrator.inference.member import _EmptyNetworks
 from orchestrator.networks.backbones import create
 
 SIZE = Geometry(64, 64)
@@ -36,7 +36,7 @@ def test_a_network_that_is_laid_out_answers_as_one_that_is_built(backbone: str, 
     torch.manual_seed(0)
     built = create(backbone, 3, geometry=size).eval()
     weights = saved(built, tmp_path / "weights.safetensors")
-    layouts, seen = _Layouts(), Preprocess(size, SEEN.mean, SEEN.std)
+    layouts, seen = _EmptyNetworks(), Preprocess(size, SEEN.mean, SEEN.std)
     photos = torch.from_numpy(np.random.default_rng(1).normal(size=(2, 3, size.height, size.width)).astype("float32"))
     photos = photos.contiguous(memory_format=torch.channels_last)
     for _ in range(2):  # the second takes the first one's layout
@@ -51,10 +51,10 @@ def test_loading_members_imports_no_compiler(tmp_path: Path) -> None:
     """torch takes its compiler along for a weight times a number on the device `meta`: 1.3 s of one photo's 2.5."""
     lines = [
         "import sys, pathlib",
-        "from tests.inference.test_member import SEEN, SIZE, _Layouts, create, saved",
+        "from tests.inference.test_member import SEEN, SIZE, _EmptyNetworks, create, saved",
         "for backbone in ('test_resnet', 'test_efficientnet', 'test_convnext', 'test_vit', 'efficientnet_lite0'):",
         "    path = saved(create(backbone, 3, geometry=SIZE), pathlib.Path(sys.argv[1]) / f'{backbone}.safetensors')",
-        "    _Layouts().network(backbone, '', 3, SEEN, path, '')",
+        "    _EmptyNetworks().network(backbone, '', 3, SEEN, path, '')",
         "sys.exit('torch._dynamo' in sys.modules)",
     ]
     done = subprocess.run(

@@ -129,7 +129,7 @@ def test_bars_are_the_median_of_complete_trials_at_the_same_share() -> None:
 
 def finished(search: Search, trials: list[Trial]) -> None:
     for one in trials:
-        search.tell(
+        search.record_end(
             Trial(one.number, one.changes, COMPLETE, 1.0 / (1 + len(" ".join(one.changes)) % 7), f"run-{one.number}")
         )
 
@@ -148,7 +148,7 @@ def searched() -> Iterator[Searched]:
 
     yield opened
     for one in kept:
-        one.let_go()
+        one.release()
 
 
 def test_a_search_that_was_killed_draws_what_it_would_have_drawn(
@@ -222,7 +222,7 @@ def test_a_search_gets_better_where_there_is_something_to_find(searched: Searche
     for _ in range(40):
         (one,) = search.ask(1)
         lr = float(one.changes[0].partition("=")[2])
-        search.tell(Trial(one.number, one.changes, COMPLETE, 1 - abs(math.log10(lr) + 3)))
+        search.record_end(Trial(one.number, one.changes, COMPLETE, 1 - abs(math.log10(lr) + 3)))
     scores = [one.score or 0.0 for one in search.trials]
     assert sum(scores[30:]) / 10 > sum(scores[:10]) / 10 + 0.5
     assert max(scores) > 0.95
@@ -264,11 +264,11 @@ def test_a_trial_that_was_changed_is_told_where_a_kill_left_no_seal(
     file, space = tmp_path / "age-1.db", parse_space(SPACE, "here")
     search = searched(file, space, 0)
     for trial in search.ask(2):
-        search.tell(
+        search.record_end(
             Trial(trial.number, trial.changes, COMPLETE, 0.2 + trial.number / 10, "age-0001", "", ((1.0, 0.2),))
         )
     search.ask(1)
-    search.let_go()
+    search.release()
     assert len(searched(file, space, 0).trials) == 3  # as it was left it is read
     with closing(sqlite3.connect(file)) as base, base:
         assert base.execute(change).rowcount == 1

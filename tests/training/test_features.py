@@ -17,7 +17,7 @@ from orchestrator.data.preprocessing import decode
 from orchestrator.inference.engines import torch_runners
 from orchestrator.inference.member import load_members
 from orchestrator.inference.predictor import start_predictor
-from orchestrator.inference.shared_backbone import whole
+from orchestrator.inference.shared_backbone import unshared
 from orchestrator.recipes.load import load_recipes
 from orchestrator.specialists import SPECIALISTS
 from orchestrator.training.features import check_head_alone
@@ -109,7 +109,7 @@ def test_each_pooling_has_features_of_its_own(orch: Orch, people: Path, tmp_path
         folder = runs / f"gender-000{number}/fold-0"
         table = pd.read_parquet(folder / "held_out.parquet").head(8)
         (member,) = load_members(member_files(runs, f"gender-000{number}", 0))
-        (runner,) = torch_runners([whole(member)], "cpu")
+        (runner,) = torch_runners([unshared(member)], "cpu")
         pixels = [member.preprocess.geometry.apply(decode(people / "train" / path)) for path in table["path"]]
         assert np.allclose(runner(np.stack(pixels)), table.filter(like="p("), atol=1e-5)
 

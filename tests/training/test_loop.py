@@ -338,12 +338,12 @@ def test_a_job_whose_worker_dies_twice_is_told_with_the_settings_to_lower(tmp_pa
 
 def test_cores_are_shared_out_and_wrong_numbers_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("joblib.externals.loky.cpu_count", lambda *_, **__: 8)
-    assert LocalExecutor(0).places(15, "cpu") == (8, 1)
-    assert LocalExecutor(2).places(15, "cpu") == (2, 4)
-    assert LocalExecutor(0).places(3, "cpu") == (3, 2)
-    assert LocalExecutor(0).places(15, "cuda") == (1, 8)
+    assert LocalExecutor(0).parallelism(15, "cpu") == (8, 1)
+    assert LocalExecutor(2).parallelism(15, "cpu") == (2, 4)
+    assert LocalExecutor(0).parallelism(3, "cpu") == (3, 2)
+    assert LocalExecutor(0).parallelism(15, "cuda") == (1, 8)
     with pytest.raises(Exception, match="--jobs -1"):
-        LocalExecutor(-1).places(3, "cpu")
+        LocalExecutor(-1).parallelism(3, "cpu")
 
 
 def test_gpus_are_claimed_one_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
