@@ -112,6 +112,22 @@ def workspace(trained: Path, tmp_path: Path) -> Path:
     return copy
 
 
+@pytest.fixture(scope="session")
+def exported(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the trained workspace with an export of every member in its cache, which takes a second each; read only."""
+    from orchestrator.combining.combiners import SoftVote
+    from orchestrator.core.labels import TASKS
+    from orchestrator.inference.export import Exports
+    from orchestrator.inference.member import load_members
+    from orchestrator.inference.predictor import start_predictor
+
+    copy = tmp_path_factory.mktemp("exported") / "runs"
+    shutil.copytree(trained, copy)
+    files = [one for task in TASKS for one in member_files(copy, f"{task}-0001", 0, 1, 2)]
+    Exports(copy / "cache" / "engines").make(start_predictor(load_members(files), SoftVote()).runtime.splits)
+    return copy
+
+
 def member_files(runs: Path, run: str, *folds: int | None) -> list[MemberFiles]:
     """Whose files the members of a run are: of some folds."""
     from orchestrator.artifacts.run import member_folder

@@ -18,6 +18,12 @@ from tests.conftest import Done, tiny
 Orch = Callable[..., Done]
 
 
+@pytest.fixture
+def workspace(exported: Path, tmp_path: Path) -> Path:
+    """A copy of the trained workspace whose members are exported already."""
+    return Path(shutil.copytree(exported, tmp_path / "runs"))
+
+
 def odd_photos(people: Path, folder: Path) -> list[Path]:
     """One photo turned by EXIF, grey, half transparent, with 16 bits, and as it is."""
     folder.mkdir()

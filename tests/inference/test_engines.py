@@ -1,6 +1,7 @@
 """Engines give torch's answers or are refused; what is chosen is what will be done first."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -29,16 +30,22 @@ from tests.conftest import Done, member_files
 Orch = Callable[..., Done]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def predictor(trained: Path) -> Predictor:
     members = [one for task in TASKS for one in member_files(trained, f"{task}-0001", 0, 1)]
     return start_predictor(load_members(members), SoftVote())
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def sample(predictor: Predictor, people: Path) -> list[Prepared]:
     found = [predictor.reader.read(path) for path in read(people / "train").paths[:20]]
     return [one for one in found if not isinstance(one, str)]
+
+
+@pytest.fixture
+def cache(exported: Path, tmp_path: Path) -> Path:
+    """A copy of an engines' cache that holds the members' exports."""
+    return Path(shutil.copytree(exported / "cache" / "engines", tmp_path / "cache"))
 
 
 def pixels_of(member: Member, sample: list[Prepared]) -> np.ndarray:
@@ -88,14 +95,14 @@ def test_an_export_with_other_answers_is_refused_by_name(
 
 
 def test_a_check_on_few_photos_is_looked_at_again_with_more(
-    predictor: Predictor, sample: list[Prepared], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    predictor: Predictor, sample: list[Prepared], cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    exports, one = Exports(tmp_path), predictor.runtime.splits[0]
+    exports, one = Exports(cache), predictor.runtime.splits[0]
     exports.make([one])
     pixels = pixels_of(one.member, sample)
     exports.difference(one, Engine("onnx"), pixels[:1])
     assert exports.photos(one, Engine("onnx")) == 1
-    exports = Exports(tmp_path)
+    exports = Exports(cache)
     exports.difference(one, Engine("onnx"), pixels)
     assert exports.photos(one, Engine("onnx")) == len(pixels) == 20
     monkeypatch.setattr("orchestrator.inference.export.open_runners", lambda *_: pytest.fail("checked already"))
@@ -110,9 +117,9 @@ def test_fp32_means_fp32_even_where_a_recipe_says_otherwise(
 
 
 def test_a_network_that_gives_no_numbers_never_passes(
-    predictor: Predictor, sample: list[Prepared], tmp_path: Path
+    predictor: Predictor, sample: list[Prepared], cache: Path
 ) -> None:
-    exports, one = Exports(tmp_path), predictor.runtime.splits[0]
+    exports, one = Exports(cache), predictor.runtime.splits[0]
     exports.make([one])
     model = onnx.load(exports.path(one.tail))
     for tensor in model.graph.initializer:
@@ -123,18 +130,18 @@ def test_a_network_that_gives_no_numbers_never_passes(
         exports.check([one], Engine("onnx"), lambda member: pixels_of(member, sample))
 
 
-def test_few_photos_never_wait_for_an_export(predictor: Predictor, sample: list[Prepared], tmp_path: Path) -> None:
+def test_few_photos_never_wait_for_an_export(
+    predictor: Predictor, sample: list[Prepared], tmp_path: Path, exported: Path
+) -> None:
     as_loaded = (predictor.runtime, [])
     assert put_on_engines(predictor.runtime, sample, 5, "auto", False, tmp_path) == as_loaded
     assert not list(tmp_path.iterdir())
-    Exports(tmp_path).make(predictor.runtime.splits)
-    assert (
-        put_on_engines(predictor.runtime, sample, 256, "auto", False, tmp_path) == as_loaded
-    )  # nor for one to be opened
+    cache = exported / "cache" / "engines"
+    assert put_on_engines(predictor.runtime, sample, 256, "auto", False, cache) == as_loaded  # nor for one to be opened
 
 
 def test_what_will_be_done_first_is_chosen_and_remembered(
-    predictor: Predictor, sample: list[Prepared], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    predictor: Predictor, sample: list[Prepared], cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rates = {"torch fp32": 1.0, "torch bf16": 2.0, "onnx fp32": 3.0, "openvino fp32": 4.0, "openvino bf16": 5.0}
     measured: list[str] = []
@@ -145,7 +152,7 @@ def test_what_will_be_done_first_is_chosen_and_remembered(
 
     monkeypatch.setattr(trial._Trial, "rate", measure)
     before = predictor.runtime
-    after, chosen = put_on_engines(before, sample, 100_000, "auto", True, tmp_path)
+    after, chosen = put_on_engines(before, sample, 100_000, "auto", True, cache)
     assert {str(one.engine) for one in chosen} == {"openvino fp32"}
     assert sorted(task for one in chosen for task in one.tasks) == ["age", "gender", "mask"]
     assert all(one.difference <= 1e-4 for one in chosen)
@@ -155,7 +162,7 @@ def test_what_will_be_done_first_is_chosen_and_remembered(
     )  # goes on answering while it is replaced
     assert "bf16" not in " ".join(measured)  # exact leaves it out
     rates["torch fp32"] = 100.0
-    _, again = put_on_engines(before, sample, 100_000, "auto", True, tmp_path)
+    _, again = put_on_engines(before, sample, 100_000, "auto", True, cache)
     assert {str(one.engine) for one in again} == {"torch fp32"}
 
 
@@ -188,18 +195,18 @@ def test_an_engine_that_fails_the_check_is_passed_over(
 
 
 def test_rates_are_measured_once_and_damaged_records_are_measured_anew(
-    predictor: Predictor, sample: list[Prepared], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    predictor: Predictor, sample: list[Prepared], cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[int] = []
     monkeypatch.setattr(trial, "_measure", lambda runner, pixels, sharing: calls.append(len(pixels)) or 7.0)
-    put_on_engines(predictor.runtime, sample[:1], 1, "onnx", True, tmp_path)
+    put_on_engines(predictor.runtime, sample[:1], 1, "onnx", True, cache)
     assert calls == [16] * 3  # a single photo is repeated: rates are those of a full call
-    put_on_engines(predictor.runtime, sample[:1], 1, "onnx", True, tmp_path)
+    put_on_engines(predictor.runtime, sample[:1], 1, "onnx", True, cache)
     assert len(calls) == 3
-    (tmp_path / "trials.json").write_text("{")
-    put_on_engines(predictor.runtime, sample[:1], 1, "onnx", True, tmp_path)
+    (cache / "trials.json").write_text("{")
+    put_on_engines(predictor.runtime, sample[:1], 1, "onnx", True, cache)
     assert len(calls) == 6
-    assert json.loads((tmp_path / "trials.json").read_text())
+    assert json.loads((cache / "trials.json").read_text())
 
 
 DAMAGES = ("deleted", "cut", "empty", "bit", "other", "shape", "folder", "link")
@@ -299,8 +306,9 @@ def test_engines_that_are_unknown_or_for_another_device_are_told() -> None:
 
 @pytest.mark.parametrize("engine", ["onnx", "openvino"])
 def test_the_command_predicts_the_same_on_every_engine(
-    orch: Orch, people: Path, workspace: Path, tmp_path: Path, engine: str
+    orch: Orch, people: Path, exported: Path, tmp_path: Path, engine: str
 ) -> None:
+    workspace = Path(shutil.copytree(exported, tmp_path / "runs"))
     assert orch("ensemble", "-w", workspace).code == 0
     tables = []
     for name in ("torch", engine):
