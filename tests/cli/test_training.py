@@ -325,7 +325,7 @@ def test_a_draw_goes_by_mask_state_unless_told_otherwise(people: Path, tmp_path:
     from orchestrator.specialists import SPECIALISTS
 
     for change, kinds in (("draw_by=mask", {0: 5, 1: 1, 2: 1}), ("draw_by=photo", {0: 7})):
-        settings = Settings(people / "train", tmp_path / "runs", changes=(*TINY, change), folds=3, device="cpu")
+        settings = Settings(people / "train", tmp_path / "runs", changes=(*TINY, change), folds=3, jobs=1, device="cpu")
         age = {"age": SPECIALISTS["age"]}
         train_all(settings, age, Silent())
         table = first_jobs(settings, age, Silent())["age"].table

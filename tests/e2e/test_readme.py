@@ -83,7 +83,7 @@ def test_links_in_the_docs_lead_somewhere() -> None:
 @pytest.mark.slow
 def test_the_demo_runs_twice_and_shows_where_everything_is(tmp_path: Path) -> None:
     code = "from orchestrator.cli.app import main; main()"
-    command = [sys.executable, "-c", code, "demo", "--people", "30", "--out", str(tmp_path / "demo")]
+    command = [sys.executable, "-c", code, "demo", "--people", "24", "--out", str(tmp_path / "demo")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     first = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert first.returncode == 0, first.stderr[-3000:]
