@@ -34,6 +34,25 @@ settings.load_profile("orchestrator")
 
 ROOT = Path(__file__).parent.parent
 
+LONG = (
+    "test_readme",
+    "test_kill",
+    "test_bench",
+    "test_sweep",
+    "test_engines",
+    "test_training",
+    "test_terminal",
+    "test_extras",
+)
+"""Files that take minutes: begun first, so that no process waits for one of them in the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the longest files first (`--no-loadscope-reorder` keeps them there)."""
+    rank = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(LONG)))
+
+
 TINY = (
     "backbone=test_efficientnet",
     "weights=none",

@@ -71,7 +71,7 @@ def check_words(words: Sequence[str]) -> None:
 def why_disabled(word: str) -> str:
     """Why a tracker would discard all that it gets; empty if it would not."""
     mode = os.environ.get("WANDB_MODE", "")
-    if word.partition("=")[0] == "wandb" and mode == "why_disabled":
+    if word.partition("=")[0] == "wandb" and mode == "disabled":
         return "wandb is told nothing: WANDB_MODE=disabled. Unset it, or set it to offline or online."
     return ""
 
@@ -326,7 +326,7 @@ class Wandb:
             project=PROJECT, id=ours, name=run.id, group=run.task, dir=str(self._folder), resume="allow",
             config=flat(run.recipe), reinit="create_new", settings=self._wandb.Settings(console="off", silent=True),
         )  # fmt: skip
-        if getattr(self._runs[run.id], "why_disabled", False):  # by its own settings file
+        if getattr(self._runs[run.id], "disabled", False):  # by its own settings file
             raise RuntimeError("wandb is disabled here, and discards all that it gets (`wandb enabled` turns it on)")
         return ours
 

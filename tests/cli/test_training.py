@@ -383,7 +383,7 @@ def test_the_live_table_shows_every_member_and_how_it_ended(
     rows = [line.split() for line in shown[0].splitlines() if "age-0002" in line]
     assert [row[2] for row in rows] == ["0", "1", "2"]
     assert [row[-1] for row in rows] == ["done", "failed", "done"]
-    assert "gone" in shown[0]
+    assert "elapsed, 2 of 3 members done, 1 failed" in shown[0]
 
 
 def test_a_profile_tells_where_the_time_went(orch: Orch, people: Path, tmp_path: Path) -> None:

@@ -332,7 +332,7 @@ def test_a_job_whose_worker_dies_twice_is_told_with_the_settings_to_lower(tmp_pa
     bad = job_of(tmp_path / "r" / "fold-1", "epochs=1", fold=1, pixels=Deadly(np.zeros(90)))
     results = LocalExecutor().run([bad, good], 2, nobody)
     assert [result.outcome for result in results] == ["failed", "done"]
-    assert "mask fold 1: its process was killed, most likely for want of memory" in results[0].why
+    assert "mask fold 1: its process was killed, most likely because memory ran out" in results[0].why
     assert "--set mask.batch_size=8 (now 16) or --jobs" in results[0].why
 
 
