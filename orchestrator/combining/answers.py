@@ -106,7 +106,10 @@ class Answers:
         Args:
             rows: a slice, row indices, or a boolean mask (N,).
         """
-        photos = len(np.arange(self.photos)[rows])
+        if isinstance(rows, slice):  # counted, not listed: chunks of ten million photos are taken one after the other
+            photos = len(range(*rows.indices(self.photos)))
+        else:
+            photos = int(np.count_nonzero(rows)) if rows.dtype == bool else len(rows)
         return replace(self, photos=photos, probabilities=tuple(array[rows] for array in self.probabilities))
 
     def with_voters(self, other: Answers) -> Answers:

@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -84,3 +86,22 @@ def test_answers_that_do_not_fit_are_refused(voter: Voter, array: np.ndarray, to
         Answers(CLASSES, 2, (voter,), (array,))
     with pytest.raises(ValueError, match="0 arrays for 1 voters"):
         Answers(CLASSES, 2, (voter,), ())
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        slice(0, 3),
+        slice(2, 99),
+        slice(None, None, 2),
+        slice(-2, None),
+        np.array([4, 0, 0]),
+        np.array([True, False, True, False, True]),
+    ],
+)
+def test_some_photos_are_counted_as_they_are_taken(rows: Any) -> None:
+    values = np.linspace(0.1, 0.9, 5, dtype=np.float32)
+    answers = Answers({"gender": 2}, 5, (Voter("gender", "gender-0001"),), (np.stack([values, 1 - values], axis=1),))
+    taken = answers.take(rows)
+    assert len(taken) == len(values[rows])
+    assert np.array_equal(taken.probabilities[0][:, 0], values[rows])
