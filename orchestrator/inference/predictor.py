@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -60,6 +60,20 @@ class Batch:
 def _reason(result: Prepared | str) -> str | None:
     """Why a photo cannot be read; None where it can."""
     return result if isinstance(result, str) else None
+
+
+def _results_of(ahead: Sequence[Sequence[Future[Prepared | str]]]) -> list[list[Prepared | str]]:
+    """Waits for the batches that are being read."""
+    return [[future.result() for future in futures] for futures in ahead]
+
+
+def _cancel(ahead: Iterable[Sequence[Future[Prepared | str]]], pending: Iterable[RunningCalls | None]) -> None:
+    """Cancels reading and calls that have not begun."""
+    for future in (future for futures in ahead for future in futures):
+        future.cancel()
+    for calls in pending:
+        if calls is not None:
+            calls.cancel()
 
 
 def name_of(photo: Photo, number: int) -> str:
@@ -159,13 +173,7 @@ class Predictor:
                         ahead.append(self._reading(pool, photos, range(first, min(first + batch, len(photos))), known))
                     results = [future.result() for future in ahead.popleft()]
                     if not skip_unreadable and any(isinstance(result, str) for result in results):
-                        # The others are read only for their errors: a large folder's pixels would fill the memory.
-                        reasons = [_reason(result) for result in results]
-                        while ahead:
-                            reasons += [_reason(future.result()) for future in ahead.popleft()]
-                        rest = photos[start + len(reasons) :]
-                        reasons += pool.map(lambda photo: _reason(self.reader.read(photo)), rest)
-                        self._refuse(names, start, reasons)
+                        self._refuse(pool, photos, names, start, [results, *_results_of(ahead)])
                     prepared = [result for result in results if not isinstance(result, str)]
                     pending = runtime.begin(stacked(prepared), cascade, self.combiner) if prepared else None
                     begun.append((start, results, pending))
@@ -174,12 +182,7 @@ class Predictor:
                 while begun:
                     yield self._answer(photos, rows, *begun.popleft())
             finally:  # an error, or a caller who stops iterating: the rest is not needed
-                for futures in ahead:
-                    for future in futures:
-                        future.cancel()
-                for _, _, pending in begun:
-                    if pending is not None:
-                        pending.cancel()
+                _cancel(ahead, [pending for _, _, pending in begun])
 
     def _batch_size(self, cascade: Cascade | None) -> int:
         """Photos per batch: each chunk makes one call per team, and all threads need work."""
@@ -201,8 +204,26 @@ class Predictor:
             found.append(future)
         return found
 
-    def _refuse(self, names: Sequence[str], start: int, reasons: Sequence[str | None]) -> None:
-        """Raises an error that names every photo that cannot be read."""
+    def _refuse(
+        self,
+        pool: ThreadPoolExecutor,
+        photos: Sequence[Photo],
+        names: Sequence[str],
+        start: int,
+        batches: Sequence[Sequence[Prepared | str]],
+    ) -> None:
+        """Names every photo that cannot be read.
+
+        Args:
+            pool: reads those that have not been read.
+            photos: all of them.
+            names: names of all photos.
+            start: number of the first photo of the batches.
+            batches: results of reading some batches, one after the other.
+        """
+        reasons = [_reason(result) for batch in batches for result in batch]
+        # The others are read only for their errors: a large folder's pixels would fill the memory.
+        reasons += pool.map(lambda photo: _reason(self.reader.read(photo)), photos[start + len(reasons) :])
         failed = [Problem(names[start + row], reason) for row, reason in enumerate(reasons) if reason is not None]
         raise DataError(
             f"{len(failed)} of {len(names)} photos cannot be read; with --on-error mark their rows stay empty.", failed
