@@ -24,6 +24,8 @@ COLLECT_EVERY = (
     1_000_000  # new objects between collections; Python's 700 is meant for programs that do not import torch first
 )
 
+FEEDER_SECONDS = 1.0  # a feeder's end takes milliseconds, unless it waits for a worker that no longer reads
+
 CALM = ("usage", "interrupted")  # no traceback helps with these
 
 START, TRAIN, FUSE, RECORDS = "Start here", "Train", "Ensemble and predict", "Data and records"
@@ -139,6 +141,7 @@ def program() -> None:
         code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
     threading._shutdown()  # type: ignore[attr-defined]  # Python's own order: loky ends its idle workers here, not by atexit,
     atexit._run_exitfuncs()  # which would wait five minutes for them
+    _end_feeders()
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -148,6 +151,14 @@ def program() -> None:
             if stream is sys.stdout:
                 tell(ending, json=False)
     os._exit(code)
+
+
+def _end_feeders() -> None:
+    """Waits for the threads that fed workers' queues: they may be deleting semaphores, and stopped between deleting one
+    and reporting it, they make loky warn of a leak."""
+    for thread in threading.enumerate():
+        if thread.name == "QueueFeederThread":
+            thread.join(FEEDER_SECONDS)
 
 
 def _without_memory() -> int:

@@ -8,15 +8,14 @@ import signal
 import threading
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import joblib
 from filelock import FileLock, Timeout
-from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.process_executor import BrokenProcessPool
 
 from orchestrator.artifacts.cards import PROGRESS, History, history_of
@@ -86,20 +85,15 @@ class LocalExecutor:
             One result per job, in order.
         """
         results: dict[int, JobResult] = {}
-        with _Watcher(jobs, listen) as watcher:
-            try:
-                for result in _results(jobs, at_once, results):
-                    results[result.number] = result
-                    watcher.ended(result)
-            except KeyboardInterrupt:
-                if at_once > 1:
-                    get_reusable_executor().shutdown(wait=True, kill_workers=True)
-                raise
+        with _Watcher(jobs, listen) as watcher, closing(_results(jobs, at_once, results)) as arriving:
+            for result in arriving:
+                results[result.number] = result
+                watcher.ended(result)
         return [results[number] for number in range(len(jobs))]
 
 
-def _results(jobs: Sequence[MemberJob], at_once: int, ended: dict[int, JobResult]) -> Iterator[JobResult]:
-    """Yields results as they arrive; the caller puts each into `ended`, by job number."""
+def _results(jobs: Sequence[MemberJob], at_once: int, ended: dict[int, JobResult]) -> Generator[JobResult, None, None]:
+    """Yields results as they arrive; the caller puts each into `ended`, by job number. Closing it kills the workers."""
     if at_once == 1:
         yield from (_run(number, job) for number, job in enumerate(jobs))
         return
@@ -121,10 +115,11 @@ def _results(jobs: Sequence[MemberJob], at_once: int, ended: dict[int, JobResult
                 yield JobResult(number, "failed", reason)
 
 
-def _pool(at_once: int, jobs: Sequence[tuple[int, MemberJob]]) -> Iterator[JobResult]:
+def _pool(at_once: int, jobs: Sequence[tuple[int, MemberJob]]) -> Generator[JobResult, None, None]:
     with joblib.parallel_config(backend="loky", inner_max_num_threads=jobs[0][1].threads), warnings.catch_warnings():
         # loky replaces a worker whose memory grew by 300 MB, as training always does: harmless.
         warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given to the executor")
+        warnings.filterwarnings("ignore", message=".*adjusting the input task iterator")  # closed early: on purpose
         parallel = joblib.Parallel(
             n_jobs=at_once,
             return_as="generator_unordered",

@@ -3,10 +3,12 @@ import json
 import os
 import signal
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import torch
 from filelock import FileLock
@@ -334,6 +336,23 @@ def test_a_job_whose_worker_dies_twice_is_told_with_the_settings_to_lower(tmp_pa
     assert [result.outcome for result in results] == ["failed", "done"]
     assert "mask fold 1: its process was killed, most likely because memory ran out" in results[0].why
     assert "--set mask.batch_size=8 (now 16) or --jobs" in results[0].why
+
+
+@pytest.mark.slow
+def test_a_listener_that_raises_ends_the_other_workers(tmp_path: Path) -> None:
+    """Instead of leaving them at work on members that nobody waits for."""
+    short = job_of(tmp_path / "r" / "fold-0", "epochs=1")
+    long = job_of(tmp_path / "r" / "fold-1", "epochs=10000", fold=1)
+
+    def listen(event: Event) -> None:
+        if isinstance(event, MemberEnded):
+            raise ZeroDivisionError
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ZeroDivisionError):
+            LocalExecutor().run([short, long], 2, listen)
+    assert not [child for child in psutil.Process().children() if "LokyProcess" in " ".join(child.cmdline())]
 
 
 def test_cores_are_shared_out_and_wrong_numbers_refused(monkeypatch: pytest.MonkeyPatch) -> None:
