@@ -298,8 +298,8 @@ def ensemble(
     from orchestrator.ensembling.choosing import choose_runs
 
     check_choice("--strategy", strategy, STRATEGIES)
-    if gone := [f"--with {path}: no such file." for path in files if not path.exists()]:
-        raise ConfigError("\n".join(gone))
+    if missing := [f"--with {path}: no such file." for path in files if not path.exists()]:
+        raise ConfigError("\n".join(missing))
     place = Workspace(workspace)
     runs = choose_runs(place, members)
     from orchestrator.ensembling.build import build_ensemble

@@ -93,7 +93,7 @@ def draw_faces(paths: Sequence[Path], boxes: Sequence[Box | None], path: Path) -
     plt.close(figure)
 
 
-def draw_people(about: Description, path: Path) -> None:
+def draw_people(description: Description, path: Path) -> None:
     """Draws the description: people by class, ages with the borders, joint classes.
 
     Args:
@@ -101,12 +101,14 @@ def draw_people(about: Description, path: Path) -> None:
         path: the .png to write.
     """
     plt = pyplot()
-    bars = {title: frame for title, frame in about.tables.items() if title.startswith("by ")}
+    bars = {title: frame for title, frame in description.tables.items() if title.startswith("by ")}
     figure, axes = plt.subplots(2, 3, figsize=(16, 8.4), layout="constrained")
-    figure.suptitle(f"{about.photos:,} photos of {about.people:,} people", fontsize=15, color=INK, weight="bold")
+    figure.suptitle(
+        f"{description.photos:,} photos of {description.people:,} people", fontsize=15, color=INK, weight="bold"
+    )
     places = iter(axes.flat)
-    if about.ages:
-        _draw_ages(next(places), about.ages)
+    if description.ages:
+        _draw_ages(next(places), description.ages)
     for title, frame in bars.items():
         if " x " not in title:
             words = [
@@ -118,7 +120,7 @@ def draw_people(about: Description, path: Path) -> None:
     if joint is not None:
         names = list(joint.iloc[:, :-2].astype(str).agg(" / ".join, axis=1))
         _draw_bars(next(places), "photos of each joint class", names, list(joint["photos"]), [], small=True)
-    common = sorted(about.sizes.items(), key=lambda item: -item[1])[:8]
+    common = sorted(description.sizes.items(), key=lambda item: -item[1])[:8]
     names = [f"{width} x {height}" for (width, height), _ in common]
     counts = [count for _, count in common]
     _draw_bars(next(places), "image sizes, width x height", names, counts, [f" {count:,} photos" for count in counts])

@@ -20,9 +20,9 @@ def flat(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """A recipe's settings with `augment.flip` and the like as keys; `about` and `workers`, which change no result, left out."""
     from orchestrator.recipes.schema import Recipe
 
-    whole = Recipe.model_validate(recipe).model_dump(mode="json")
-    augment = {f"augment.{key}": value for key, value in whole.pop("augment").items()}
-    return {key: value for key, value in (whole | augment).items() if key not in ("about", "workers")}
+    settings = Recipe.model_validate(recipe).model_dump(mode="json")
+    augment = {f"augment.{key}": value for key, value in settings.pop("augment").items()}
+    return {key: value for key, value in (settings | augment).items() if key not in ("about", "workers")}
 
 
 def chosen(recipe: Mapping[str, Any]) -> dict[str, Any]:

@@ -128,20 +128,20 @@ class EnsembleRecord:
 
         Out of fold, one member answers for its run, and a table weighs as much as that member.
         """
-        own = [member.run for member in self.members if member.task in (task, JOINT)]
-        return len(own) / len(set(own))
+        runs = [member.run for member in self.members if member.task in (task, JOINT)]
+        return len(runs) / len(set(runs))
 
     def built_again(self) -> str:
         """How to make an ensemble of the same runs, tables and combiner again, to complete a sentence."""
-        words = [word for task, own in self.runs.items() for word in ("--members", f"{task}={','.join(own)}")]
-        gone = []
+        words = [word for task, runs in self.runs.items() for word in ("--members", f"{task}={','.join(runs)}")]
+        lost = []
         for table in self.external:  # where it was read, else the copy
             place = next((place for place in (Path(table.source), self.folder / table.file) if place.is_file()), None)
             words += [] if place is None else ["--with", shown(place)]
-            gone += [table.name] if place is None else []
+            lost += [table.name] if place is None else []
         words += [] if self.evaluation else ["--no-score"]
         again = orch("ensemble", "--strategy", self.strategy, *words, workspace=self.folder.parent)
-        without = f", without {', '.join(gone)}, of which no copy is left: its answers will differ" if gone else ""
+        without = f", without {', '.join(lost)}, of which no copy is left: its answers will differ" if lost else ""
         return f"build it again: `{again}`{without}."
 
     def as_json(self) -> dict[str, Any]:
@@ -174,7 +174,7 @@ class EnsembleRecord:
         try:
             for derived in ("strategy", "classes", "labels"):
                 del value[derived]
-            members = tuple(EnsembleMember(**member) for own in value.pop("members").values() for member in own)
+            members = tuple(EnsembleMember(**member) for cards in value.pop("members").values() for member in cards)
             external = tuple(
                 ExternalSource(**{**table, "tasks": tuple(table["tasks"])}) for table in value.pop("external")
             )

@@ -38,7 +38,7 @@ def versions() -> dict[str, str]:
 def hardware(device: str) -> dict[str, Any]:
     """Processor, cores, and the GPU where one is used."""
 
-    about: dict[str, Any] = {
+    machine: dict[str, Any] = {
         "processor": _processor(),
         "cores": cores(),
         "system": platform.platform(),
@@ -46,8 +46,8 @@ def hardware(device: str) -> dict[str, Any]:
     if device.startswith("cuda"):
         import torch
 
-        about["gpu"] = torch.cuda.get_device_name(0)
-    return about
+        machine["gpu"] = torch.cuda.get_device_name(0)
+    return machine
 
 
 def _processor() -> str:

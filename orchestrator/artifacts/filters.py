@@ -83,8 +83,8 @@ def conditions_of(text: str, keys: Sequence[str], numbers: Collection[str] = ())
         rest = rest.replace(match[0], " ", 1)
         if key not in keys:
             help_of = orch("runs", "list", "--help")
-            told = f"nothing is called '{key}'.{nearest(key, keys)} `{help_of}` names the keys."
-            wrong.add(ConfigError(f"--where {match[0]}: {told}"))
+            problem = f"nothing is called '{key}'.{nearest(key, keys)} `{help_of}` names the keys."
+            wrong.add(ConfigError(f"--where {match[0]}: {problem}"))
         elif key in numbers and sign in ("<", "<=", ">", ">=") and _number(value) is None:
             wrong.add(ConfigError(f"--where {match[0]}: {key} is a number, and '{value}' is none."))
         found.append(Condition(key, sign, value.strip("'\"")))

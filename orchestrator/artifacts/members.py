@@ -51,15 +51,15 @@ def check_member(run: RunRecord, fold: int | None, files: bool = True) -> Member
     Raises:
         DamagedError: a file of the member is missing, damaged, or another member's.
     """
-    there = run.member(fold)
-    card = MemberCard.load(there)
+    folder = run.member(fold)
+    card = MemberCard.load(folder)
     on_record = run.files.get(member_folder(fold))
     if on_record is None:
-        check_identity(there, card.id, run.identity(fold))
+        check_identity(folder, card.id, run.identity(fold))
     elif card.sha256 != on_record:
-        raise damaged_error(there / CARD, f"not the card that {run.id} was completed with", trained_again(there))
+        raise damaged_error(folder / CARD, f"not the card that {run.id} was completed with", trained_again(folder))
     if files:
-        check_files(there, card)
+        check_files(folder, card)
     return card
 
 
@@ -112,8 +112,8 @@ def heal(run: RunRecord) -> None:
     """
     for fold in run.folds:
         folder = run.member(fold)
-        begun = not run.complete and not os.path.lexists(folder / CARD)
-        if begun and (folder.is_dir() or not os.path.lexists(folder)):
+        is_incomplete = not run.complete and not os.path.lexists(folder / CARD)
+        if is_incomplete and (folder.is_dir() or not os.path.lexists(folder)):
             continue  # its turn has not come, or it is under way
         try:
             check_member(run, fold)
@@ -150,18 +150,18 @@ def share_member(source: RunRecord, target: RunRecord, fold: int | None) -> None
     Raises:
         DamagedError: a file of the member is missing or was changed.
     """
-    there, here = source.member(fold), target.member(fold)
+    source_folder, target_folder = source.member(fold), target.member(fold)
     card = check_member(source, fold)
-    here.mkdir(parents=True, exist_ok=True)
+    target_folder.mkdir(parents=True, exist_ok=True)
     for name in (*card.sha256, HISTORY, CARD):  # the card last: it marks the member complete
-        if name == HISTORY and not (there / name).is_file():
+        if name == HISTORY and not (source_folder / name).is_file():
             continue
-        with atomic(here / name) as temporary:
+        with atomic(target_folder / name) as temporary:
             temporary.unlink()
             try:
-                os.link(there / name, temporary)
+                os.link(source_folder / name, temporary)
             except OSError:
-                shutil.copy2(there / name, temporary)
+                shutil.copy2(source_folder / name, temporary)
     target.files[member_folder(fold)] = dict(card.sha256)
     if source.seed_of(fold) != target.seed:
         target.shared_seeds[member_folder(fold)] = source.seed_of(fold)

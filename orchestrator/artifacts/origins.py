@@ -159,8 +159,8 @@ def moved_words(run: RunRecord, data: Path | None = None) -> list[str]:
         run: its record.
         data: where the photos are, if that is known.
     """
-    there = data is None and Path(run.data["source"]).exists()
-    words = [] if there else ["--data", "DIR" if data is None else shown(data)]
+    is_found = data is None and Path(run.data["source"]).exists()
+    words = [] if is_found else ["--data", "DIR" if data is None else shown(data)]
     tables = list(map(Path, run.data.get("extra", {}).get("sources", ())))
     if not all(table.is_file() for table in tables):
         words += [word for table in tables for word in ("--extra", shown(table) if table.is_file() else "TABLE")]
@@ -179,10 +179,10 @@ def extra_sources_of(run: RunRecord, tables: Sequence[Path], again: str) -> tupl
         DataError: a recorded path no longer exists.
     """
     sources = tuple(tables) or tuple(map(Path, run.data.get("extra", {}).get("sources", ())))
-    gone = [str(source) for source in sources if not source.is_file()]
-    if gone and not tables:
+    missing = [str(source) for source in sources if not source.is_file()]
+    if missing and not tables:
         raise DataError(
-            f"{', '.join(gone)}: no longer there, and {run.id} was trained on extra photos from "
+            f"{', '.join(missing)}: no longer there, and {run.id} was trained on extra photos from "
             f"{'this table' if len(sources) == 1 else 'these tables'}. Give the new "
             f"{'path' if len(sources) == 1 else 'paths'}: `{again}`."
         )

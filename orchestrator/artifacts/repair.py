@@ -70,8 +70,8 @@ def check(root: Path) -> Findings:
             found.look(partial(plan_of, workspace, run))
         found.look(partial(content_of, workspace, run))
         found.look(partial(Annotations.read, run.folder))
-        sent = run.folder / "tracking.json"
-        found.look(partial(_check_other, sent, run.id, f"send it again: `{_track(run)}`."))
+        tracking = run.folder / "tracking.json"
+        found.look(partial(_check_other, tracking, run.id, f"send it again: `{_track(run)}`."))
     for name in workspace.ensembles():
         found.look(partial(_check_ensemble, workspace, name))
         found.look(partial(workspace.check_answering, name), files=0)
@@ -184,12 +184,12 @@ def _repair_run(workspace: Workspace, folder: Path) -> None:
     run.make_current = "never"
     missing = conclude(run)
     kept = f"; the old one was put aside as {place.name}" if place else ""
-    rest = (
+    advice = (
         f" Fold {', '.join(map(str, missing))}: `{orch('resume', run.id, workspace=workspace.root)}` trains it."
         if missing
         else ""
     )
-    log.info(f"{folder / RECORD} is written anew from the members' cards{kept}: {run.id} is {run.status}.{rest}")
+    log.info(f"{folder / RECORD} is written anew from the members' cards{kept}: {run.id} is {run.status}.{advice}")
 
 
 def _remembered(folder: Path) -> RunRecord | None:

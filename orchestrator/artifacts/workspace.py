@@ -189,9 +189,9 @@ class Workspace:
         # An id is the name of a folder in this workspace: a path could lead into another one.
         known = [path.name for path in self.run_folders()]
         if name not in known:
-            told = ", ".join(known[:FEW]) + (f" and {len(known) - FEW} more" if len(known) > FEW else "")
+            names = ", ".join(known[:FEW]) + (f" and {len(known) - FEW} more" if len(known) > FEW else "")
             raise WorkspaceError(
-                f"run '{name}' is not in {self.root}; there {'is' if len(known) == 1 else 'are'} {told or 'none'}."
+                f"run '{name}' is not in {self.root}; there {'is' if len(known) == 1 else 'are'} {names or 'none'}."
                 f"{nearest(name, known)}"
             )
         return RunRecord.load(self.root / name)
@@ -220,9 +220,9 @@ class Workspace:
 
     def retire(self, name: str) -> None:
         """Ensures that an id is never used again: notes and tables may refer to it. The caller holds the lock."""
-        about, (kind, _, number) = self._about(), name.rpartition("-")
-        retired: dict[str, int] = about["retired"]
-        write_mark(self.root, about["created"], {**retired, kind: max(retired.get(kind, 0), int(number))})
+        mark, (kind, _, number) = self._about(), name.rpartition("-")
+        retired: dict[str, int] = mark["retired"]
+        write_mark(self.root, mark["created"], {**retired, kind: max(retired.get(kind, 0), int(number))})
 
     # What is current
 

@@ -24,8 +24,8 @@ def count_flops(step: Callable[[], object]) -> float:
     Matrix products and convolutions only, forward and backward: norms, activations and the optimiser move memory rather than
     compute.
     """
-    own = {torch.ops.aten.convolution_backward: _convolution_backward}
-    with FlopCounterMode(display=False, custom_mapping=own) as counter:
+    formulas = {torch.ops.aten.convolution_backward: _convolution_backward}
+    with FlopCounterMode(display=False, custom_mapping=formulas) as counter:
         step()
     return float(counter.get_total_flops())
 

@@ -50,9 +50,9 @@ def bench_growth(
         work[f"photos x{times}"] = len(part)
     of_task = min(sum(member.task == task for member in predictor.members) for task in TASKS)
     for each in dict.fromkeys(max(1, round(of_task * share)) for share in (0.2, 0.6, 1.0)):
-        some = _fewer(predictor, each)
-        things[f"members {len(some.members)}"] = partial(_predict, some, paths[: few * 4])
-        work[f"members {len(some.members)}"] = few * 4
+        smaller = _fewer(predictor, each)
+        things[f"members {len(smaller.members)}"] = partial(_predict, smaller, paths[: few * 4])
+        work[f"members {len(smaller.members)}"] = few * 4
     job = replace(jobs["age"], held_out=jobs["age"].held_out[:0])  # scoring is prediction, which grows above
     for size in SIZES:
         name, larger = f"input x{size:g}", _larger(job, paths, size)
@@ -74,11 +74,11 @@ def _predict(predictor: Predictor, paths: Sequence[Path]) -> None:
 
 def _fewer(predictor: Predictor, each: int) -> Predictor:
     """A predictor with the first `each` members of every task."""
-    some = [
+    members = [
         member for task in TASKS for member in [member for member in predictor.members if member.task == task][:each]
     ]
     runtime = predictor.runtime
-    return start_predictor(some, predictor.combiner, runtime.device, runtime.threads)
+    return start_predictor(members, predictor.combiner, runtime.device, runtime.threads)
 
 
 def _larger(job: MemberJob, paths: Sequence[Path], times: float) -> MemberJob:

@@ -63,23 +63,23 @@ def bench_prediction(
         rows["torch, recipes' precision"] = None
     for engine, kind in rows.items():
         try:
-            there, difference = _put_on(predictor, kind, exports, prepared[:CHECK_PHOTOS])
+            on_engine, difference = _put_on(predictor, kind, exports, prepared[:CHECK_PHOTOS])
         except EngineError as error:
             engines[engine] = {"refused": str(error)}
             continue
-        found = there.runtime.answers(pixels)
+        found = on_engine.runtime.answers(pixels)
         labels = _labels(found)
         engines[engine] = {
             "difference_of_members": difference, "same_labels": float((labels == answers).mean()),
             "difference_of_votes": _largest(found, expected),
         }  # fmt: skip
 
-        things[f"{engine} floor"] = partial(there.runtime.answers, pixels)
-        things[f"{engine} predict"] = partial(_predict, there, paths)
+        things[f"{engine} floor"] = partial(on_engine.runtime.answers, pixels)
+        things[f"{engine} predict"] = partial(_predict, on_engine, paths)
     timings = in_turn(things, rounds, work, done)
-    for name, about in engines.items():
-        if "refused" not in about:
-            about |= {
+    for name, figures in engines.items():
+        if "refused" not in figures:
+            figures |= {
                 "floor": timings[f"{name} floor"].as_dict(),
                 "predict": timings[f"{name} predict"].as_dict(),
                 "efficiency": ratio(timings[f"{name} floor"], timings[f"{name} predict"]),

@@ -76,7 +76,7 @@ def run_parts(
     if people is not None:
         predictor, jobs, paths = _made(load, *people, specialists, listen, device)
         longer = {task: _of_steps(job, load.steps, load.folder) for task, job in jobs.items()}
-        some = (paths * (1 + load.photos // len(paths)))[: load.photos]
+        photos = (paths * (1 + load.photos // len(paths)))[: load.photos]
     for part in (part for part in PARTS if part in parts):
 
         def done(number: int, of: int, part: str = part) -> None:
@@ -86,12 +86,12 @@ def run_parts(
         if part == "training":
             found[part] = bench_training(longer, paths, load.rounds, done)
         elif part == "prediction":
-            found[part] = bench_prediction(predictor, some, load.folder / "engines", load.rounds, done)
+            found[part] = bench_prediction(predictor, photos, load.folder / "engines", load.rounds, done)
         elif part == "voting":
             found[part] = bench_voting(load.votes, load.rounds, done)
         elif part == "commands":
-            program = _exported(predictor, load.folder, some)
-            found[part] = bench_commands(load.folder / "runs", some[0], program, load.folder, load.rounds, done)
+            program = _exported(predictor, load.folder, photos)
+            found[part] = bench_commands(load.folder / "runs", photos[0], program, load.folder, load.rounds, done)
         else:
             shorter = {task: _of_steps(job, -(-load.steps // 4), load.folder) for task, job in jobs.items()}
             found[part] = bench_growth(predictor, shorter, paths, load.rounds, done)

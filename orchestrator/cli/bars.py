@@ -39,7 +39,7 @@ class Bars:
         """Shows the progress of a stage; ignores other events."""
         if not isinstance(event, Counted):
             return
-        doing, told = WORDS[event.stage]
+        doing, sentence = WORDS[event.stage]
         with self._lock:
             if event.stage != self._stage:
                 self.close()
@@ -48,8 +48,8 @@ class Bars:
             self._update(event.done, event.total)
             if event.done == event.total:
                 self.close()
-                if told:
-                    say(told.format(f"{event.total:,}"))
+                if sentence:
+                    say(sentence.format(f"{event.total:,}"))
 
     def close(self) -> None:
         """Takes the bar away; safe to call again."""

@@ -99,8 +99,8 @@ class _Talk(logging.Handler):
     """Prints the library's log messages, warnings as notes."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        mark = "note: " if record.levelno >= logging.WARNING else ""
-        text = f"{mark}{record.getMessage()}"
+        prefix = "note: " if record.levelno >= logging.WARNING else ""
+        text = f"{prefix}{record.getMessage()}"
         if _held:
             _held[-1].append(text)
         else:
@@ -210,8 +210,12 @@ def print_stages(
     for stage in stages:
         cells = []
         for seconds_of in by_name.values():
-            seconds, whole = seconds_of.get(stage, 0.0), sum(seconds_of.values())
-            cells.append(f"{seconds:,.1f}  {100 * seconds / whole:3.0f} %" if stage in seconds_of and whole else "")
+            seconds, sum_of_stages = seconds_of.get(stage, 0.0), sum(seconds_of.values())
+            cells.append(
+                f"{seconds:,.1f}  {100 * seconds / sum_of_stages:3.0f} %"
+                if stage in seconds_of and sum_of_stages
+                else ""
+            )
         table.add_row(stage, *cells)
     if len(stages) > 1:
         table.add_row(
@@ -235,8 +239,8 @@ def print_profile(
     epochs = sum(sum(stages.values()) for stages in by_run.values())
     if at_once > 1 or epochs > seconds:
         how = f"up to {at_once} members were trained side by side" if at_once > 1 else "some by an earlier command"
-        rest = f" The other {seconds - training:,.1f} s of {seconds:,.1f} s: imports, checks, decoding, weights."
-        say(f"{epochs:,.1f} s of epochs in {training:,.1f} s of training: {how}.{rest}")
+        others = f" The other {seconds - training:,.1f} s of {seconds:,.1f} s: imports, checks, decoding, weights."
+        say(f"{epochs:,.1f} s of epochs in {training:,.1f} s of training: {how}.{others}")
     else:
         say(
             f"{epochs:,.1f} s of {seconds:,.1f} s were epochs. The other {seconds - epochs:,.1f} s: imports, checks, decoding, "

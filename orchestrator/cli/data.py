@@ -103,8 +103,8 @@ def _print_problems(problems: list[Problem]) -> None:
             put(str(problem), "note ", 33)
     for kind, count in notes.items():
         if count > SHOWN_NOTES:
-            rest = f"... and {count - SHOWN_NOTES:,} more of the kind '{kind}'; --json lists all."
-            put(rest, "note ", 33)
+            omitted = f"... and {count - SHOWN_NOTES:,} more of the kind '{kind}'; --json lists all."
+            put(omitted, "note ", 33)
 
 
 @app.command("describe")
@@ -131,18 +131,18 @@ def describe_data(
     from orchestrator.data.describe import describe
 
     with counting("reading sizes") as progress:
-        about = describe(photos, progress)
+        description = describe(photos, progress)
     if picture is not None:
         from orchestrator.pictures import draw_people
 
-        draw_people(about, picture)
+        draw_people(description, picture)
         say(f"picture: {picture}")
     if json:
-        emit(about.as_dict())
+        emit(description.as_dict())
         return
     console = out()
-    put(f"{about.photos:,} photos of {about.people:,} people ({data})")
-    for title, frame in about.tables.items():
+    put(f"{description.photos:,} photos of {description.people:,} people ({data})")
+    for title, frame in description.tables.items():
         table = grid(title, *(str(column) for column in frame.columns))
         for row in frame.itertuples(index=False):
             table.add_row(*(f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row))

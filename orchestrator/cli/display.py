@@ -173,23 +173,23 @@ class TrainingDisplay:
                 epoch = f"{int(member.trained)}/{total}"
                 style = STYLES.get(member.state, "")
                 table.add_row(member.name, epoch, bar, best, rate, member.state, style=style)
-            told = f"{_clock(time.monotonic() - self._started)} elapsed, {self._outlook()}"
-        return Group(table, Text(told, style="dim"))
+            footer = f"{_clock(time.monotonic() - self._started)} elapsed, {self._outlook()}"
+        return Group(table, Text(footer, style="dim"))
 
     def _outlook(self) -> str:
         """How many members are done, and about how long the others will take."""
         done_work = all_work = 0.0
         for member in self._members.values():
-            begun, total = member.begun, float(member.begun.epochs)
-            all_work += begun.work * (1 - begun.trained / total)
-            done_work += begun.work * max(0.0, member.trained - begun.trained) / total
+            at_start, total = member.begun, float(member.begun.epochs)
+            all_work += at_start.work * (1 - at_start.trained / total)
+            done_work += at_start.work * max(0.0, member.trained - at_start.trained) / total
         seconds = time.monotonic() - self._started
         ends = Counter(member.outcome for member in self._members.values() if member.outcome)
         others = "".join(f", {number} {state}" for state, number in ends.items() if state != "done")
-        told = f"{ends['done']} of {counted(len(self._members), 'member')} done{others}"
+        outlook = f"{ends['done']} of {counted(len(self._members), 'member')} done{others}"
         if ends.total() == len(self._members) or done_work <= 0 or seconds < SURE_SECONDS:
-            return told
-        return f"{told}, about {_about(seconds / done_work * (all_work - done_work))} left"
+            return outlook
+        return f"{outlook}, about {_about(seconds / done_work * (all_work - done_work))} left"
 
 
 def _words(member: _Member) -> str:

@@ -76,9 +76,9 @@ def ensemble(
     for table in built.record.external:
         how = "there is no score, so it is for prediction alone"
         if table.matched is not None:
-            held = f"{table.matched:,} of the {table.held_out:,} held-out photos"
-            alone = f"names {held}, so it is for prediction alone: it abstains in the score"
-            how = f"scored where it is out of fold: {held}" if table.matched else alone
+            matched = f"{table.matched:,} of the {table.held_out:,} held-out photos"
+            alone = f"names {matched}, so it is for prediction alone: it abstains in the score"
+            how = f"scored where it is out of fold: {matched}" if table.matched else alone
         say(f"{table.name}: {table.photos:,} photos, {', '.join(table.tasks)}; {how}.")
     draw_scores(built)
     if json:

@@ -32,7 +32,7 @@ def list_ensembles(workspace: WorkspaceOption = Path("runs"), json: JsonOption =
 
     place = Workspace(workspace)
     wrong: list[DamagedError] = []
-    current, found, whole = None, [], set()
+    current, found, readable = None, [], set()
     try:
         current = place.current("ensemble")
     except DamagedError as error:
@@ -41,7 +41,7 @@ def list_ensembles(workspace: WorkspaceOption = Path("runs"), json: JsonOption =
         try:
             found.append((name, place.ensemble(name)))
             place.check_answering(name)
-            whole.add(name)
+            readable.add(name)
         except DamagedError as error:
             wrong.append(error)
     if json:
@@ -60,10 +60,10 @@ def list_ensembles(workspace: WorkspaceOption = Path("runs"), json: JsonOption =
             low, high = label["interval_95"]["macro_f1"]
             score, span = share(label["macro_f1"]), f"{low:.4f} to {high:.4f}"
         tables = ", ".join(table.name for table in record.external)
-        state = "damaged" if name not in whole else "current" if name == current else ""
+        state = "damaged" if name not in readable else "current" if name == current else ""
         created = record.created[:16].replace("T", " ")
-        told = " ".join(runs[:FEW]) + (f" and {len(runs) - FEW} more" if len(runs) > FEW else "")
-        table.add_row(name, record.strategy, told, tables, score, span, state, created)
+        run_names = " ".join(runs[:FEW]) + (f" and {len(runs) - FEW} more" if len(runs) > FEW else "")
+        table.add_row(name, record.strategy, run_names, tables, score, span, state, created)
     out().print(table)
     if not found and not wrong:
         say(f"no ensembles yet: `{orch('ensemble', '--strategy', 'soft', workspace=workspace)}` makes one.")

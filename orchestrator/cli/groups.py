@@ -102,14 +102,14 @@ class LazyGroup(TyperGroup):
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Lists the commands by their entries, without importing them."""
-        whole, self.commands = self.commands, {}
+        commands, self.commands = self.commands, {}
         for entry in self.entries:
             stub = TyperCommand(entry.name, help=entry.about, rich_help_panel=entry.panel, callback=None)
             self.commands[entry.name] = stub
         try:
             super().format_help(ctx, formatter)
         finally:
-            self.commands = whole
+            self.commands = commands
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command that the first word names.

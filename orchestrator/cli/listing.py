@@ -62,10 +62,12 @@ def chosen_facts(facts: list[dict[str, Any]], where: str, sort: str) -> tuple[li
 
 def print_list(found: list[tuple[RunRecord, dict[str, Any]]], named: Sequence[str]) -> None:
     """The table of runs and their facts; keys that were asked for have a column."""
-    told = [key for key in named if key not in SHOWN]
+    named_columns = [key for key in named if key not in SHOWN]
     columns = ("run", "recipe", "backbone", "seed", "folds", "plan", "macro F1", "state", "created", "tags")
     # The backbone is the longest, and is told by the recipe's name.
-    table = grid("", *columns, *told, keep=("macro F1", "state", "folds", *told, "recipe", "seed", "plan"))
+    table = grid(
+        "", *columns, *named_columns, keep=("macro F1", "state", "folds", *named_columns, "recipe", "seed", "plan")
+    )
     for run, facts in found:
         score = "-" if facts["score"] is None else share(facts["score"])
         folds = (
@@ -75,7 +77,7 @@ def print_list(found: list[tuple[RunRecord, dict[str, Any]]], named: Sequence[st
         table.add_row(
             run.id, recipe_of(run), run.recipe["backbone"], " ".join(map(str, run.seeds)), folds, (facts["plan"] or "-")[:6],
             score, state, run.created[:16].replace("T", " "), " ".join(facts["tag"]),
-            *(str(facts[key]) for key in told),
+            *(str(facts[key]) for key in named_columns),
         )  # fmt: skip
     out().print(table)
 

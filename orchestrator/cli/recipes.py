@@ -122,10 +122,13 @@ def diff_recipes(
         keep=(one, other),
         text=(one, other, "means"),
     )
-    for key, (here, there) in found.items():
+    for key, (one_value, other_value) in found.items():
         model = Augment if key.startswith("augment.") else Recipe
         table.add_row(
-            key, in_words(here), in_words(there), model.model_fields[key.removeprefix("augment.")].description
+            key,
+            in_words(one_value),
+            in_words(other_value),
+            model.model_fields[key.removeprefix("augment.")].description,
         )
     out().print(table)
 

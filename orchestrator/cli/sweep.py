@@ -165,8 +165,8 @@ def _print_sweep(found: Sweep) -> None:
         )
         say(f"and {len(found.trials) - SHOWN} more: {more}")
     if found.importance:
-        told = ", ".join(f"{name} {100 * part:.0f} %" for name, part in found.importance.items() if part >= 0.005)
-        say(f"what the differences come from: {told}.")
+        shares = ", ".join(f"{name} {100 * part:.0f} %" for name, part in found.importance.items() if part >= 0.005)
+        say(f"what the differences come from: {shares}.")
     say(f"{minutes(elapsed())} in all.")
     if found.out_of_time:
         say("The time was over; the same command goes on from here.")
@@ -202,8 +202,8 @@ def _why_none(found: Sweep) -> str:
     if not found.ended:
         return "nothing was tried" + (": the time was over before a trial ended." if found.out_of_time else ".")
     counts = Counter(trial.state for trial in found.trials)
-    told = ", ".join(f"{number} {state}" for state, number in counts.items())
-    return f"no trial is complete: {told}."
+    states = ", ".join(f"{number} {state}" for state, number in counts.items())
+    return f"no trial is complete: {states}."
 
 
 def _print_stages(found: list[Stage]) -> None:
@@ -228,12 +228,12 @@ def _print_stages(found: list[Stage]) -> None:
     last = found[-1].after
     say(f"{minutes(elapsed())} in all.")
     if late := [stage.name for stage in found if stage.out_of_time]:
-        begun = [stage.name for stage in found if stage.out_of_time and stage.tried]
-        never = [name for name in late if name not in begun]
-        told = [f"{', '.join(begun)} not tried to the end"] * bool(begun) + [f"{', '.join(never)} not begun"] * bool(
-            never
-        )
-        say(f"The time was over: {'; '.join(told)}. The same command with more --minutes goes on.")
+        unfinished = [stage.name for stage in found if stage.out_of_time and stage.tried]
+        never = [name for name in late if name not in unfinished]
+        parts = [f"{', '.join(unfinished)} not tried to the end"] * bool(unfinished) + [
+            f"{', '.join(never)} not begun"
+        ] * bool(never)
+        say(f"The time was over: {'; '.join(parts)}. The same command with more --minutes goes on.")
     tried = [stage.name for stage in found if stage.tried]
     if not tried:
         say("Nothing was tried" + ("." if late else ": what stands in the way is told above."))

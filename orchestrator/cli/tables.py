@@ -101,10 +101,10 @@ class Grid(Table):
                 widest_word = max([widest_word, *(cell_len(word) for word in cell.plain.split())])
             elif cell is not None:
                 widths.append(console.measure(cell).maximum)
-        whole = max(widths)
-        if least and widths[0] < whole and self._is_prose(place):
-            return min(whole, max(PROSE, widths[0], min(widest_word, WORD)))
-        return whole
+        widest = max(widths)
+        if least and widths[0] < widest and self._is_prose(place):
+            return min(widest, max(PROSE, widths[0], min(widest_word, WORD)))
+        return widest
 
     def _is_prose(self, place: int) -> bool:
         """Whether a column may wrap between words: one named as prose, or to the left though not the first."""
@@ -161,9 +161,9 @@ class Results(Console):
 
 def left_out(table: Grid, console: Console) -> Iterator[str]:
     """The headings of a table's columns that a console has no room for."""
-    there = table.fitted(console, console.width).headings()
+    kept = table.fitted(console, console.width).headings()
     for name in table.headings():
-        if name in there:
-            there.remove(name)
+        if name in kept:
+            kept.remove(name)
         elif name:
             yield name

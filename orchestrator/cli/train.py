@@ -251,10 +251,10 @@ def _go_together(workspace: Workspace, task: str, run: RunRecord) -> bool:
         other = workspace.current_run(task)
     except WorkspaceError:  # there is none, or it is damaged, which `orch ensemble` tells
         return False
-    here, there = (
+    run_origin, other_origin = (
         (record.data["fingerprint"], (record.plan or {}).get("digest"), record.folds) for record in (run, other)
     )
-    return here == there
+    return run_origin == other_origin
 
 
 def _conclude_grid(report: Report, workspace: Path, json: bool) -> None:
@@ -264,11 +264,11 @@ def _conclude_grid(report: Report, workspace: Path, json: bool) -> None:
     from orchestrator.experiments.comparing import compare_runs
     from orchestrator.specialists import trainable
 
-    whole = [run for run in report.runs if run.complete]
-    if json or len(whole) < 2 or whole[0].plan is None:
+    complete = [run for run in report.runs if run.complete]
+    if json or len(complete) < 2 or complete[0].plan is None:
         conclude(report, json, "")
         return
-    found = compare_runs(Workspace(workspace), whole, trainable(whole[0].task))
+    found = compare_runs(Workspace(workspace), complete, trainable(complete[0].task))
     print_comparison(found)
     best = max(found.runs, key=lambda compared: compared.scores.macro_f1)
     say(f"{minutes(elapsed())} in all.")
@@ -277,13 +277,13 @@ def _conclude_grid(report: Report, workspace: Path, json: bool) -> None:
     if not report.complete:
         say(UNFINISHED)
         raise typer.Exit(1)
-    sure = {
+    verdict_text = {
         "better": "better than the first beyond noise",
         "noise": "not told apart from the first",
         "worse": "worse",
         "": "the first",
     }
-    say(f"best: {best.run.id} ({sure[best.verdict]}).")
+    say(f"best: {best.run.id} ({verdict_text[best.verdict]}).")
     say(next_step(best.run))
 
 
@@ -330,10 +330,10 @@ def conclude(report: Report, json: bool, next_step: str) -> None:
         table = grid("", "run", "specialist", "recipe", "members", "macro F1", "state")
         for run in report.runs:
             score = score_of(run)
-            told = "-" if score is None else share(score)
+            score_text = "-" if score is None else share(score)
             members = f"{len(cards_of(run))}/{len(run.folds)}"
             state = run.status if not any(key[0] == run.id for key in report.failures) else "failed"
-            table.add_row(run.id, run.task, recipe_of(run), members, told, state)
+            table.add_row(run.id, run.task, recipe_of(run), members, score_text, state)
         out().print(table)
         say(f"{minutes(elapsed())} in all.")
         if profiles:

@@ -57,9 +57,9 @@ def repair_workspace(workspace: WorkspaceOption = Path("runs")) -> None:
     from orchestrator.artifacts.repair import check, repair
 
     done = repair(workspace)
-    left = check(workspace).damaged
-    for error in left:
+    remaining = check(workspace).damaged
+    for error in remaining:
         warn(error.message)
-    if not left:
+    if not remaining:
         say("every record can be read." if done else "nothing to repair: every record can be read.")
-    raise typer.Exit(1 if left else 0)
+    raise typer.Exit(1 if remaining else 0)

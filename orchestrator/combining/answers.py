@@ -88,8 +88,8 @@ class Answers:
 
     def of(self, task: str) -> Answers:
         """The answers for one task."""
-        own = self.where(lambda voter: voter.task == task)
-        return replace(own, classes={task: self.classes[task]})
+        of_task = self.where(lambda voter: voter.task == task)
+        return replace(of_task, classes={task: self.classes[task]})
 
     def where(self, wanted: Callable[[Voter], bool]) -> Answers:
         """The answers of the voters for which `wanted` is true."""
@@ -121,7 +121,7 @@ class Answers:
         """Concatenates the same voters' answers for successive batches of photos; at least one batch."""
         arrays = zip(*(part.probabilities for part in parts), strict=True)
         photos = sum(part.photos for part in parts)
-        return replace(parts[0], photos=photos, probabilities=tuple(np.concatenate(own) for own in arrays))
+        return replace(parts[0], photos=photos, probabilities=tuple(np.concatenate(of_voter) for of_voter in arrays))
 
     def mean(self) -> Floats:
         """The plain mean of the voters of one task, shape (N, C); zeros where there is no voter.

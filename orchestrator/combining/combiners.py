@@ -119,8 +119,8 @@ class SoftVote(Combiner):
 
     def settled(self, so_far: Answers, pending: Sequence[Voter]) -> NDArray[np.bool_]:
         """Where the lead is more than the probabilities of all pending voters could make up for."""
-        mine, theirs = _weights_apart(so_far, pending)
-        return np.asarray(lead_of(sums_of(so_far.probabilities, mine)) > theirs * 2**UNIT)
+        weights, pending_weight = _weights_apart(so_far, pending)
+        return np.asarray(lead_of(sums_of(so_far.probabilities, weights)) > pending_weight * 2**UNIT)
 
 
 class HardVote(Combiner):
@@ -138,15 +138,15 @@ class HardVote(Combiner):
 
     def settled(self, so_far: Answers, pending: Sequence[Voter]) -> NDArray[np.bool_]:
         """Where the lead is more than the votes of all pending voters."""
-        mine, theirs = _weights_apart(so_far, pending)
-        return np.asarray(lead_of(tally(so_far.probabilities, mine)) > theirs)
+        weights, pending_weight = _weights_apart(so_far, pending)
+        return np.asarray(lead_of(tally(so_far.probabilities, weights)) > pending_weight)
 
 
 def _weights_apart(so_far: Answers, pending: Sequence[Voter]) -> tuple[list[int], int]:
     """Integer weights of the voters that answered, and the sum of the pending voters' weights, on one scale."""
     weights = [*so_far.weights, *(voter.weight for voter in pending)]
-    whole = integer_weights(len(weights), weights)
-    return whole[: len(so_far.voters)], sum(whole[len(so_far.voters) :])
+    integers = integer_weights(len(weights), weights)
+    return integers[: len(so_far.voters)], sum(integers[len(so_far.voters) :])
 
 
 COMBINERS: Mapping[str, type[Combiner]] = {combiner.name: combiner for combiner in (SoftVote, HardVote)}

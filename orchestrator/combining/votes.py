@@ -76,9 +76,9 @@ def soft_vote(probabilities: Sequence[Floats], weights: Sequence[float]) -> Deci
     Raises:
         ValueError: no voters, or weights that are too few or many, not positive, or too far apart for exact sums.
     """
-    whole = integer_weights(len(probabilities), weights)
-    sums = sums_of(probabilities, whole)
-    return Decision(_first_choice(sums), sums, probabilities, whole)
+    integers = integer_weights(len(probabilities), weights)
+    sums = sums_of(probabilities, integers)
+    return Decision(_first_choice(sums), sums, probabilities, integers)
 
 
 def hard_vote(probabilities: Sequence[Floats], weights: Sequence[float]) -> Decision:
@@ -86,13 +86,13 @@ def hard_vote(probabilities: Sequence[Floats], weights: Sequence[float]) -> Deci
 
     Args and errors as in `soft_vote`; `scores` are the votes.
     """
-    whole = integer_weights(len(probabilities), weights)
-    votes, sums = tally(probabilities, whole), sums_of(probabilities, whole)
+    integers = integer_weights(len(probabilities), weights)
+    votes, sums = tally(probabilities, integers), sums_of(probabilities, integers)
     if sums.dtype == np.int32:  # one number to compare: votes in the high bits, probabilities in the low ones
         ranks = np.stack([(column.astype(np.int64) << 32) + sums[:, code] for code, column in enumerate(votes.T)]).T
     else:
         ranks = np.where(votes == votes.max(axis=1, keepdims=True), sums, -1)
-    return Decision(_first_choice(ranks), votes, probabilities, whole)
+    return Decision(_first_choice(ranks), votes, probabilities, integers)
 
 
 def sums_of(voters: Sequence[Floats], weights: Sequence[int]) -> NDArray[np.integer[Any]]:
@@ -101,9 +101,9 @@ def sums_of(voters: Sequence[Floats], weights: Sequence[int]) -> NDArray[np.inte
         return _plain_sums(voters)
     sums = np.zeros(voters[0].shape, np.int64)
     for weight in sorted(set(weights)):  # integers: the order of summation does not matter
-        own = [voter for voter, its in zip(voters, weights, strict=True) if its == weight]
-        for start in range(0, len(own), MAX_INT32_VOTERS):
-            sums += _plain_sums(own[start : start + MAX_INT32_VOTERS]) * np.int64(weight)
+        alike = [voter for voter, voter_weight in zip(voters, weights, strict=True) if voter_weight == weight]
+        for start in range(0, len(alike), MAX_INT32_VOTERS):
+            sums += _plain_sums(alike[start : start + MAX_INT32_VOTERS]) * np.int64(weight)
     return sums
 
 
@@ -182,10 +182,10 @@ def integer_weights(voters: int, weights: Sequence[float]) -> list[int]:
         return [1] * voters
     parts = [_odd(float(weight)) for weight in weights]
     least = min(power for _, power in parts)
-    whole = [odd << (power - least) for odd, power in parts]
-    if sum(whole) >= 2 ** (63 - UNIT):
+    integers = [odd << (power - least) for odd, power in parts]
+    if sum(integers) >= 2 ** (63 - UNIT):
         raise ValueError(f"weights lie too far apart to be added up exactly: {min(weights):g} to {max(weights):g}")
-    return whole
+    return integers
 
 
 def _odd(weight: float) -> tuple[int, int]:

@@ -50,8 +50,8 @@ def set_aside(path: Path) -> str:
 
 def shown(path: Path) -> str:
     """A path as printed in a command: relative if it is below the current folder, absolute otherwise."""
-    here, whole = Path.cwd(), path.absolute()
-    return str(whole.relative_to(here)) if whole.is_relative_to(here) else str(whole)
+    working_folder, absolute = Path.cwd(), path.absolute()
+    return str(absolute.relative_to(working_folder)) if absolute.is_relative_to(working_folder) else str(absolute)
 
 
 def data_words(

@@ -266,10 +266,10 @@ def nearest(word: str, allowed: Iterable[str], cutoff: float = 0.65, most: int =
         matcher.set_seq1(other)
         if matcher.real_quick_ratio() >= cutoff:
             share[option] = matcher.ratio()
-    begun = {option for option, other in plain.items() if len(wanted) > 1 and other.startswith(wanted)}
+    completions = {option for option, other in plain.items() if len(wanted) > 1 and other.startswith(wanted)}
     best = max(share.values(), default=0.0)
-    if best < SAME and begun:
-        found = sorted(begun, key=lambda option: (len(option), option))
+    if best < SAME and completions:
+        found = sorted(completions, key=lambda option: (len(option), option))
     else:
         near = [option for option, ratio in share.items() if ratio >= max(cutoff, best - FURTHER)]
         found = sorted(near, key=lambda option: (-share[option], -_begins_alike(plain[option], wanted), option))

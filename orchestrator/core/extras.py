@@ -43,7 +43,7 @@ def require(what: str, extra: str, packages: Sequence[str] = (), otherwise: str 
     """
     if missing := missing_of(packages or EXTRAS[extra]):
         brings = "which comes" if len(missing) == 1 else "which come"
-        rest = f", or {otherwise}" if otherwise else ""
+        alternative = f", or {otherwise}" if otherwise else ""
         raise ConfigError(
-            f"{what} needs {', '.join(missing)}, {brings} with the extra `{extra}`: {extra_hint(extra)}{rest}."
+            f"{what} needs {', '.join(missing)}, {brings} with the extra `{extra}`: {extra_hint(extra)}{alternative}."
         )

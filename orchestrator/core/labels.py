@@ -114,8 +114,8 @@ def differing(one: int, other: int) -> list[str]:
 
 def read_label(word: str) -> int | None:
     """The label in a table cell: `3`, or `3.0`, as other tools write columns with gaps; None if it is not a label."""
-    whole, _, rest = word.strip().partition(".")
-    return int(whole) if whole in _CODES and not rest.strip("0") else None
+    integer, _, fraction = word.strip().partition(".")
+    return int(integer) if integer in _CODES and not fraction.strip("0") else None
 
 
 def _digits(label: Any) -> dict[str, Any]:

@@ -60,8 +60,8 @@ def check_outputs(outputs: Iterable[Output], inputs: Iterable[Path] = (), worksp
     """
     outputs = list(outputs)
     problems = [Problem(str(output), what) for output in outputs if (what := _wrong(output))]
-    told = {problem.where for problem in problems}
-    sound = [output for output in outputs if str(output) not in told and not _is_direct(output.path)]
+    refused = {problem.where for problem in problems}
+    sound = [output for output in outputs if str(output) not in refused and not _is_direct(output.path)]
     problems += [
         Problem(str(output), what) for output in sound if workspace is not None and (what := _ours(output, workspace))
     ]
@@ -69,16 +69,16 @@ def check_outputs(outputs: Iterable[Output], inputs: Iterable[Path] = (), worksp
     for output in sound:
         by_place.setdefault(_followed(output.path), []).append(output)
     problems += [
-        Problem(" and ".join(map(str, some)), "are the same place; each output needs its own.")
-        for some in by_place.values()
-        if len(some) > 1
+        Problem(" and ".join(map(str, same_place)), "are the same place; each output needs its own.")
+        for same_place in by_place.values()
+        if len(same_place) > 1
     ]
     existing = {key: output for output in sound if not output.folder and (key := _identity(output.path)) is not None}
     if existing:  # inputs are compared by device and inode, whatever path or link names them
-        over = {key: path for path in _files(inputs) if (key := _identity(path)) in existing}
+        overwritten = {key: path for path in _files(inputs) if (key := _identity(path)) in existing}
         problems += [
             Problem(str(existing[key]), f"would write over {path}, which is read. Choose another name.")
-            for key, path in over.items()
+            for key, path in overwritten.items()
             if key is not None
         ]
     if len(problems) == 1:
@@ -120,25 +120,25 @@ def _wrong(output: Output) -> str:
     """What is wrong with one output, apart from the others; empty if nothing."""
     path = output.path
     try:
-        there = path.stat()
+        status = path.stat()
     except FileNotFoundError:
-        there = None
+        status = None
     except OSError as error:
         return f"cannot be written ({error.strerror})."
     if output.folder:
-        if there is not None and not S_ISDIR(there.st_mode):
+        if status is not None and not S_ISDIR(status.st_mode):
             return "is a file; a folder is needed."
-        return _closed(path if there is not None else _followed(path))
-    if there is not None and S_ISDIR(there.st_mode):
+        return _closed(path if status is not None else _followed(path))
+    if status is not None and S_ISDIR(status.st_mode):
         example = path / f"NAME{output.suffixes[0] if output.suffixes else ''}"
         return f"is a folder; give the name of a file, as in {example}."
     if _is_direct(path):
-        return "" if there is None or os.access(path, os.W_OK) else "cannot be written (no permission)."
+        return "" if status is None or os.access(path, os.W_OK) else "cannot be written (no permission)."
     if output.suffixes and path.suffix.lower() not in output.suffixes:
         last = f" or {output.suffixes[-1]}" if len(output.suffixes) > 1 else ""
         ends = ", ".join(output.suffixes[: max(1, len(output.suffixes) - 1)]) + last
         return f"its suffix selects the format; give a name that ends in {ends}."
-    if there is not None and not os.access(path, os.W_OK):
+    if status is not None and not os.access(path, os.W_OK):
         return "is write-protected. Choose another name, or change its permissions."
     return _closed(_followed(path).parent)
 
@@ -175,10 +175,10 @@ def _files(inputs: Iterable[Path]) -> Iterator[Path]:
 def _identity(path: Path) -> tuple[int, int] | None:
     """Device and inode of a file: the same by every path and link. None where there is none."""
     try:
-        about = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return about.st_dev, about.st_ino
+    return status.st_dev, status.st_ino
 
 
 def _followed(path: Path) -> Path:

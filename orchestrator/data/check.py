@@ -80,37 +80,55 @@ def check(
         threads: number of threads that open photos.
         distinct: whether names of people that differ only in spelling are different people.
     """
-    try:
-        photos, problems = inspect(source, columns, distinct)
-    except DataError as error:  # without its columns a table names no files, but photos can still be opened
-        what = error.message.removeprefix(f"{source}: ")
-        problems = list(error.problems) or [Problem(str(source), what, kind="no_table")]
-        root = source if is_folder(source) else source.parent
-        images = _images(root) if os.path.lexists(source) else ()
-        photos = Photos(root, pd.DataFrame(columns=["path", "person"]), "unknown", left_out=images)
+    photos, problems = _inspect(source, columns, distinct)
     problems = [_needed(problem, needs or {}) for problem in problems]
     if not len(photos) and not any(problem.fatal for problem in problems):
-        problems = [*problems, Problem(str(source), "no photos found.", kind="missing_file")]
-    opened: list[_Opened] = []
-    with ThreadPoolExecutor(threads) as pool:
-        paths = [*photos.paths, *(photos.root / path for path in photos.left_out)]
-        for number, opened_photo in enumerate(pool.map(_open, paths), start=1):
-            opened.append(opened_photo)
-            progress(number, len(paths))
-    problems = [*problems, *(problem for photo in opened for problem in photo.problems)]
+        problems.append(Problem(str(source), "no photos found.", kind="missing_file"))
+    opened = _open_all(photos, threads, progress)
+    problems += [problem for photo in opened for problem in photo.problems]
     problems += duplicates(photos, [photo.digest for photo in opened[: len(photos)]])
     if len(photos):
-        plan = None
-        try:
-            plan = plan_folds(photos.people, k, 0) if k else None
-        except OrchestratorError as error:
-            problems.append(Problem(str(source), error.message, kind="too_few_people"))
-        # The class of a row with an invalid value is unknown: it may be the one that all other rows lack.
-        unknown = {problem.column for problem in problems if problem.kind in ("unknown_word", "impossible_age")}
-        problems += check_classes(photos, [task for task in needs or TASKS if task not in unknown], plan)
+        problems += _unlearnable(source, photos, problems, needs, k)
     sizes = Counter(photo.size for photo in opened if photo.size)
     problems.sort(key=lambda problem: not problem.fatal)  # stable: the order of finding within each
     return Findings(photos, problems, dict(sizes.most_common()), len(opened))
+
+
+def _inspect(source: Path, columns: Mapping[str, str] | None, distinct: bool) -> tuple[Photos, list[Problem]]:
+    """The photos and problems of a source's tables; of a table that cannot be read, the photos that lie beside it."""
+    try:
+        return inspect(source, columns, distinct)
+    except DataError as error:  # without its columns a table names no files, but photos can still be opened
+        what = error.message.removeprefix(f"{source}: ")
+        root = source if is_folder(source) else source.parent
+        images = _images(root) if os.path.lexists(source) else ()
+        photos = Photos(root, pd.DataFrame(columns=["path", "person"]), "unknown", left_out=images)
+        return photos, list(error.problems) or [Problem(str(source), what, kind="no_table")]
+
+
+def _open_all(photos: Photos, threads: int, progress: Callable[[int, int], None]) -> list[_Opened]:
+    """Opens every photo of a table, in its order, then those that it leaves out."""
+    paths = [*photos.paths, *(photos.root / path for path in photos.left_out)]
+    opened = []
+    with ThreadPoolExecutor(threads) as pool:
+        for number, photo in enumerate(pool.map(_open, paths), start=1):
+            opened.append(photo)
+            progress(number, len(paths))
+    return opened
+
+
+def _unlearnable(
+    source: Path, photos: Photos, problems: Sequence[Problem], needs: Mapping[str, Sequence[str]] | None, k: int
+) -> list[Problem]:
+    """What keeps the tasks from being learnt: too few people for the folds, classes that nobody or one person holds."""
+    plan, too_few = None, []
+    try:
+        plan = plan_folds(photos.people, k, 0) if k else None
+    except OrchestratorError as error:
+        too_few = [Problem(str(source), error.message, kind="too_few_people")]
+    # The class of a row with an invalid value is unknown: it may be the one that all other rows lack.
+    unknown = {problem.column for problem in problems if problem.kind in ("unknown_word", "impossible_age")}
+    return too_few + check_classes(photos, [task for task in needs or TASKS if task not in unknown], plan)
 
 
 def _images(root: Path) -> tuple[str, ...]:

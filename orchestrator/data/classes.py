@@ -44,27 +44,30 @@ def _lonely(place: Path, photos: Photos, plan: FoldPlan | None) -> Problem | Non
     """A note where some member learns from a single person."""
     people = len(photos.people)
     if plan is None:
-        alone, who = people == 1, "the member"
+        is_single, learner = people == 1, "the member"
     else:
         sizes = pd.Series(dict(plan.fold_of)).value_counts()
         folds = [fold for fold in range(plan.k) if people - int(sizes.get(fold, 0)) == 1]
-        alone, who = bool(folds), f"the member of fold {', '.join(map(str, folds))}"
-    what = f"{counted(people, 'person') if people == 1 else f'{people} people'}: {who} learns from a single person."
-    return Problem(str(place), what, "Its answers will be worth little.", "few_people", fatal=False) if alone else None
+        is_single, learner = bool(folds), f"the member of fold {', '.join(map(str, folds))}"
+    what = f"{counted(people, 'person') if people == 1 else f'{people} people'}: {learner} learns from a single person."
+    return (
+        Problem(str(place), what, "Its answers will be worth little.", "few_people", fatal=False) if is_single else None
+    )
 
 
 def _of_task(place: Path, photos: Photos, task: str, plan: FoldPlan | None, extra: bool) -> list[Problem]:
     words = photos.table[task]
     if task == "age":
         words = pd.Series([CLASSES["age"][code] for code in age_bands(words.to_numpy(dtype=float))], index=words.index)
-    holders = {name: sorted(set(photos.table["person"][words == name])) for name in CLASSES[task]}
-    held = [name for name, people in holders.items() if people]
-    if len(held) == 1:
-        what = f"{task}: every photo is '{held[0]}', so there is nothing to tell apart."
-        fix = f"Add photos of {' or '.join(name for name in holders if name not in held)}, or leave {task} out with --tasks."
+    people_by_class = {name: sorted(set(photos.table["person"][words == name])) for name in CLASSES[task]}
+    present = [name for name, people in people_by_class.items() if people]
+    if len(present) == 1:
+        what = f"{task}: every photo is '{present[0]}', so there is nothing to tell apart."
+        absent = " or ".join(name for name in people_by_class if name not in present)
+        fix = f"Add photos of {absent}, or leave {task} out with --tasks."
         return [Problem(str(place), what, fix, "single_class", fatal=not extra)]
     problems = []
-    for name, people in holders.items():
+    for name, people in people_by_class.items():
         if not people:
             what = f"{task}: no photo is '{name}', so it is never learnt here, and counts as 0 in macro F1."
             problems.append(Problem(str(place), what, kind="absent_class", fatal=False))

@@ -134,11 +134,11 @@ def person_keys(people: Sequence[Person], table: Table, distinct: bool = False) 
             continue
         where = f"{table.path} {table.several(numbers)}"
         # `Male` and `male`, 20 and 20.0 are the same, so they must not make two people of one
-        told = {(_gender(people[number]), _age(people[number])) for number in numbers}
+        described = {(_gender(people[number]), _age(people[number])) for number in numbers}
         if len({people[number].folder for number in numbers}) < len(numbers):
             what = f"id '{key}' appears twice with the same folder."
             problems.append(Problem(where, what, "Keep one of the rows.", "repeated_row"))
-        elif len(told) > 1:
+        elif len(described) > 1:
             for number in numbers:
                 keys[number] = f"{key}@{composed(people[number].folder)}"
             what = f"id '{key}' occurs {len(numbers)} times with different ages or genders: taken as {len(numbers)} people."

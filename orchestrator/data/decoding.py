@@ -209,10 +209,10 @@ def _bare_png(data: bytes, kept: tuple[bytes, ...]) -> bytes:
     parts, at = [data[:8]], 8
     while at + 8 <= len(data):
         end = at + 12 + int.from_bytes(data[at : at + 4], "big")
-        kind, whole = data[at + 4 : at + 8], data[at:end]
-        sound = zlib.crc32(whole[4:-4]) == int.from_bytes(whole[-4:], "big")
-        if kind in kept and (sound or kind[:1].isupper() or kind == b"tRNS"):
-            parts.append(whole)
+        kind, chunk = data[at + 4 : at + 8], data[at:end]
+        is_sound = zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], "big")
+        if kind in kept and (is_sound or kind[:1].isupper() or kind == b"tRNS"):
+            parts.append(chunk)
         at = end
     return b"".join(parts)
 

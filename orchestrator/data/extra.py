@@ -81,11 +81,11 @@ class Extra:
     def for_fold(self, rows: NDArray[np.int64], fold: int | None, plan: FoldPlan | None) -> NDArray[np.int64]:
         """The rows that a fold's member may learn from: for all folds or for its own, not of people it holds out."""
         table = self.table.iloc[rows]
-        own = table["fold"].isin([EVERY_FOLD] if fold is None else [EVERY_FOLD, fold])
+        usable = table["fold"].isin([EVERY_FOLD] if fold is None else [EVERY_FOLD, fold])
         if plan is not None and fold is not None:
-            held_out = {person for person, its in plan.fold_of.items() if its == fold}
-            own &= ~table["person"].isin(held_out)
-        return rows[own.to_numpy()]
+            held_out = {person for person, person_fold in plan.fold_of.items() if person_fold == fold}
+            usable &= ~table["person"].isin(held_out)
+        return rows[usable.to_numpy()]
 
     def check_people(self, photos: Photos, distinct: bool = False) -> list[Problem]:
         """Notes on extra people whose names resemble names in the data, if `distinct` says they are different people.
@@ -102,8 +102,8 @@ class Extra:
             keys = [key for key in known.get(near(person), ()) if key != person]
             if person.startswith(ALONE) or not keys or person in photos.stands:
                 continue
-            told = " and ".join(f"'{visible(key)}' ({photos.stands.get(key, 'data')})" for key in keys)
-            what = f"person '{visible(person)}' ({stands}) is spelt almost as {told} of {photos.source or photos.root}"
+            spellings = " and ".join(f"'{visible(key)}' ({photos.stands.get(key, 'data')})" for key in keys)
+            what = f"person '{visible(person)}' ({stands}) is spelt almost as {spellings} of {photos.source or photos.root}"
             found.append(
                 Problem(
                     "--extra",
@@ -123,7 +123,9 @@ class Extra:
             raise LeakError(f"--extra: {counted(len(found), 'person key')} may be people of the data.", found)
         return found
 
-    def check(self, photos: Photos, content: Sequence[str], own: Sequence[str], plan: FoldPlan | None) -> None:
+    def check(
+        self, photos: Photos, content: Sequence[str], extra_content: Sequence[str], plan: FoldPlan | None
+    ) -> None:
         """Refuses extra photos that would leak.
 
         Args:
@@ -140,7 +142,7 @@ class Extra:
             Problem(
                 path, f"is the same file as {known[digest]} of the data that is scored.", "Leave its row out.", "twin"
             )
-            for path, digest in zip(self.table["path"], own, strict=True)
+            for path, digest in zip(self.table["path"], extra_content, strict=True)
             if digest in known
         ]
         if duplicates:
@@ -156,10 +158,10 @@ class Extra:
             raise LeakError(
                 f"--extra {sources}: its labels are for single folds (column fold), and --folds 0 has none."
             )
-        others = sorted({digest for digest in single["plan"] if not digest or not plan.digest.startswith(digest)})
-        if others:
+        other_plans = sorted({digest for digest in single["plan"] if not digest or not plan.digest.startswith(digest)})
+        if other_plans:
             again = orch("pseudo", "--help")
-            made = f"by plan {others[-1]}" if others[-1] else "without saying by which plan (column plan)"
+            made = f"by plan {other_plans[-1]}" if other_plans[-1] else "without saying by which plan (column plan)"
             raise LeakError(
                 f"--extra {sources}: its labels were made {made}, and this training follows {plan.digest[:12]}: its folds hold "
                 f"other people out, so the labels may come from models that have seen them. Make them anew: `{again}`."
@@ -185,8 +187,8 @@ def read_extra(sources: Sequence[Path]) -> Extra:
             ]
             continue
         if "path" not in table or not any(task in table for task in TASKS):
-            told = ", ".join(table.columns)
-            what = f"has the columns {told}; needed: path, and at least one of {', '.join(TASKS)}."
+            names = ", ".join(table.columns)
+            what = f"has the columns {names}; needed: path, and at least one of {', '.join(TASKS)}."
             problems.append(Problem(str(source), what, kind="missing_column"))
             continue
         rows, found = _rows(table)
@@ -224,36 +226,36 @@ def _rows(table: Table) -> tuple[list[dict[str, Any]], list[Problem]]:
     folder = table.path.parent
     for number, cells in enumerate(table.records()):
         where = table.where(number)
-        told = {column: clean(text(cell)) for column, cell in cells.items()}
-        place = place_of(text(cells["path"]), folder) if told["path"] else ""
+        words = {column: clean(text(cell)) for column, cell in cells.items()}
+        place = place_of(text(cells["path"]), folder) if words["path"] else ""
         path = (Path(place) if Path(place).is_absolute() else folder.absolute() / place).as_posix() if place else ""
         missing = no_file(folder, place) if place else "path is empty."
         if missing:
             fix = "Paths are relative to the table." if missing.startswith("no file") else ""
             problems.append(Problem(where, missing, fix, "missing_file"))
         row: dict[str, Any] = {
-            "path": path, "person": told.get("person") or f"{ALONE}{path}", "fold": EVERY_FOLD,
-            "plan": told.get("plan", ""), "age": np.nan, "age_exact": True, "gender": None, "mask": None,
+            "path": path, "person": words.get("person") or f"{ALONE}{path}", "fold": EVERY_FOLD,
+            "plan": words.get("plan", ""), "age": np.nan, "age_exact": True, "gender": None, "mask": None,
         }  # fmt: skip
         for column in ("gender", "mask"):
-            if told.get(column):
-                row[column], problem = check_word(column, told[column], where)
+            if words.get(column):
+                row[column], problem = check_word(column, words[column], where)
                 problems += [problem] if problem else []
-        if told.get("age"):
-            band = told["age"].replace(" ", "")
+        if words.get("age"):
+            band = words["age"].replace(" ", "")
             if band in CLASSES["age"]:
                 row["age"], row["age_exact"] = MIDDLES[CLASSES["age"].index(band)], False
             else:
-                row["age"], problem = check_age(told["age"], where)
+                row["age"], problem = check_age(words["age"], where)
                 problems += [problem] if problem else []
-        if told.get("fold"):
+        if words.get("fold"):
             try:
-                row["fold"] = int(float(told["fold"]))
-                if row["fold"] < 0 or row["fold"] != float(told["fold"]):
+                row["fold"] = int(float(words["fold"]))
+                if row["fold"] < 0 or row["fold"] != float(words["fold"]):
                     raise ValueError
             except (ValueError, OverflowError):
                 problems.append(
-                    Problem(where, f"fold is '{told['fold']}'; allowed: 0, 1, ... or empty for every fold.")
+                    Problem(where, f"fold is '{words['fold']}'; allowed: 0, 1, ... or empty for every fold.")
                 )
         rows.append(row)
     return rows, problems

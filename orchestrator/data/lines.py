@@ -23,9 +23,9 @@ TOLD_LINES = 200
 """Largest number of wrong rows reported one by one; in a file of another shape every row is wrong."""
 
 
-def fields_of(path: Path, whole: str) -> tuple[int, list[str], list[list[str]], list[int], list[str]]:
+def fields_of(path: Path, content: str) -> tuple[int, list[str], list[list[str]], list[int], list[str]]:
     """The header's line number and fields, the rows' fields and line numbers, and the text between and in rows."""
-    physical = io.StringIO(whole, newline="").readlines()
+    physical = io.StringIO(content, newline="").readlines()
     reader = csv.reader(physical, strict=True)
     header: list[str] | None = None
     header_line = 0
@@ -37,16 +37,16 @@ def fields_of(path: Path, whole: str) -> tuple[int, list[str], list[list[str]], 
         for row in reader:
             begin, end = done, reader.line_num
             done = end
-            own = "".join(physical[begin:end])
+            line = "".join(physical[begin:end])
             blank = not row or (len(row) == 1 and not clean(row[0]) and header is not None and len(header) > 1)
             if header is None or blank:
-                raw[-1] += own
+                raw[-1] += line
                 if header is None and any(clean(cell) for cell in row):
                     header, header_line = row, begin + 1
                 continue
             rows.append(row)
             lines.append(begin + 1)
-            raw += [own, ""]
+            raw += [line, ""]
     except csv.Error as error:
         raise DataError(_stray(path, physical, done, str(error))) from None
     if header is None:
@@ -101,8 +101,8 @@ def misfits(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]], li
                 close = 'Remove the stray quote ("), or write the cell on one line.'
                 problems.append(Problem(f"{path} line {line}", what + ".", close, "stray_quote"))
     if len(problems) > TOLD_LINES:
-        rest = Problem(str(path), f"... and {len(problems) - TOLD_LINES:,} more lines.", kind="field_count")
-        problems = [*problems[:TOLD_LINES], rest]
+        omitted = Problem(str(path), f"... and {len(problems) - TOLD_LINES:,} more lines.", kind="field_count")
+        problems = [*problems[:TOLD_LINES], omitted]
     return problems
 
 

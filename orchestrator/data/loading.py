@@ -131,8 +131,8 @@ def _begin(_: int) -> None:
 
 def why_none_load(workers: int) -> str:
     """Why this many loading processes cannot be started, with the way out; empty if they can."""
-    alone = why_no_parallelism(3 * workers + 8)  # torch's queues and event
-    return f"workers = {workers}: {alone} {WIDEN} {WITHOUT}." if alone else ""
+    reason = why_no_parallelism(3 * workers + 8)  # torch's queues and event
+    return f"workers = {workers}: {reason} {WIDEN} {WITHOUT}." if reason else ""
 
 
 def load(batches: Batches, workers: int, pin: bool = False) -> Iterator[Item]:
@@ -152,21 +152,21 @@ def load(batches: Batches, workers: int, pin: bool = False) -> Iterator[Item]:
     if why := why_none_load(workers):
         raise TrainingError(why)
     cv2.setNumThreads(1)  # a forked process would wait for threads of OpenCV's that stayed behind
-    sent: DataLoader[Any] = DataLoader(
+    loader: DataLoader[Any] = DataLoader(
         _Sent(batches), batch_size=None, shuffle=False, num_workers=workers, pin_memory=pin, prefetch_factor=AHEAD,
         collate_fn=_as_sent, timeout=PATIENCE, worker_init_fn=_begin, multiprocessing_context=start_context(),
     )  # fmt: skip
-    for batch in _received(sent, workers):
+    for batch in _received(loader, workers):
         if isinstance(batch, Exception):
             raise batch
         pixels, rows = (part if isinstance(part, torch.Tensor) else torch.from_numpy(part) for part in batch)
         yield pixels, rows
 
 
-def _received(sent: DataLoader[Any], workers: int) -> Iterator[Any]:
+def _received(loader: DataLoader[Any], workers: int) -> Iterator[Any]:
     """What loading processes send; torch's errors about them are re-raised as a TrainingError."""
     try:
-        yield from sent
+        yield from loader
     except (RuntimeError, OSError) as error:
         raise TrainingError(_told(error, workers)) from error
 

@@ -87,10 +87,10 @@ def read_manifest(
 
 def place_of(name: str, folder: Path) -> str:
     """A photo's path in the disk's own spelling: relative if it is below the table's folder, absolute otherwise."""
-    here = folder.absolute()
-    place = os.path.normpath(here / (find_file(here, name) or clean(name)))
-    whole = Path(place)
-    return whole.relative_to(here).as_posix() if whole.is_relative_to(here) else whole.as_posix()
+    root = folder.absolute()
+    place = os.path.normpath(root / (find_file(root, name) or clean(name)))
+    path = Path(place)
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
 
 
 def _rename(table: Table, columns: Mapping[str, str]) -> dict[str, str]:

@@ -44,26 +44,26 @@ def find_file(folder: Path, name: str) -> str | None:
         folder: where to look.
         name: a relative path with `/`, or an absolute one.
     """
-    meant = clean(name)
-    if not meant:
+    cleaned = clean(name)
+    if not cleaned:
         return None
-    forms = [] if name.isascii() else [unicodedata.normalize(form, meant) for form in ("NFC", "NFD")]
-    for spelling in dict.fromkeys((name, meant, *forms)):
+    forms = [] if name.isascii() else [unicodedata.normalize(form, cleaned) for form in ("NFC", "NFD")]
+    for spelling in dict.fromkeys((name, cleaned, *forms)):
         if os.path.lexists(folder / spelling):
             return spelling
     if name.isascii():
         return None
     found = Path()
-    for part in Path(meant).parts:
-        whole = folder / found
-        own = (
+    for part in Path(cleaned).parts:
+        parent = folder / found
+        on_disk = (
             part
-            if os.path.lexists(whole / part)
-            else _spellings(whole, _changed(whole)).get(unicodedata.normalize("NFC", part))
+            if os.path.lexists(parent / part)
+            else _spellings(parent, _changed(parent)).get(unicodedata.normalize("NFC", part))
         )
-        if own is None:
+        if on_disk is None:
             return None
-        found /= own
+        found /= on_disk
     return str(found)
 
 
@@ -84,9 +84,9 @@ def no_file(folder: Path, name: str) -> str:
     slashes = name.replace("\\", "/")
     if slashes != name and is_file(folder / slashes):
         return f"no file {name}; there is {slashes}: write / between folders."
-    others = _spellings(place.parent, _changed(place.parent)).values()
-    own = next((name for name in others if name.lower() == place.name.lower()), "")
-    return f"no file {name}." + (f" There is '{own}', which differs in case." if own else "")
+    spellings = _spellings(place.parent, _changed(place.parent)).values()
+    other_case = next((name for name in spellings if name.lower() == place.name.lower()), "")
+    return f"no file {name}." + (f" There is '{other_case}', which differs in case." if other_case else "")
 
 
 @lru_cache(maxsize=64)

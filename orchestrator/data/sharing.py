@@ -61,8 +61,8 @@ def check_jobs(wanted: int) -> None:
     """
     if wanted < 0:
         raise ConfigError(f"--jobs {wanted}; allowed: 1 or more, or 0 to choose by this machine.")
-    if wanted > 1 and (alone := why_no_parallelism()):
-        raise ConfigError(f"--jobs {wanted}: {alone} {WIDEN} --jobs 1 trains one member after the other.")
+    if wanted > 1 and (reason := why_no_parallelism()):
+        raise ConfigError(f"--jobs {wanted}: {reason} {WIDEN} --jobs 1 trains one member after the other.")
 
 
 def _state(error: Exception) -> str:
@@ -71,8 +71,8 @@ def _state(error: Exception) -> str:
     if number == errno.ENOSPC:
         size = ""
         with suppress(OSError):
-            whole = os.statvfs(SHARED)
-            size = f" ({whole.f_blocks * whole.f_frsize / 1024:,.0f} kB in all)"
+            status = os.statvfs(SHARED)
+            size = f" ({status.f_blocks * status.f_frsize / 1024:,.0f} kB in all)"
         return f"{SHARED} is full{size}"
     if number in (errno.EROFS, errno.EACCES, errno.EPERM):
         return f"{SHARED} may not be written to"

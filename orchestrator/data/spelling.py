@@ -48,8 +48,8 @@ def near(name: str) -> str:
         before = plain
         folded = unicodedata.normalize("NFKC", plain).casefold()
         plain = unicodedata.normalize("NFKC", "".join(_digit(letter) for letter in folded if not _blank(letter)))
-    whole = WHOLE.fullmatch(plain)
-    return ZEROS.sub("", whole[1] if whole else plain)
+    number = WHOLE.fullmatch(plain)
+    return ZEROS.sub("", number[1] if number else plain)
 
 
 def lookalikes(names: Iterable[str]) -> list[tuple[str, ...]]:
@@ -91,12 +91,14 @@ def near_people(stands: Mapping[str, str], table: Path, distinct: bool, way_out:
     """
     problems = []
     for group in lookalikes(stands):
-        told = " and ".join(f"'{visible(name)}' ({stands[name]})" for name in group)
+        spellings = " and ".join(f"'{visible(name)}' ({stands[name]})" for name in group)
         if distinct:
-            what = f"people {told} differ in spelling alone: taken as {len(group)} people, as --distinct-people says."
+            what = (
+                f"people {spellings} differ in spelling alone: taken as {len(group)} people, as --distinct-people says."
+            )
             problems.append(Problem(str(table), what, kind="near_people", fatal=False))
         else:
-            what = f"people {told} differ in spelling alone: if they are one person, folds would leak."
+            what = f"people {spellings} differ in spelling alone: if they are one person, folds would leak."
             fix = f"Write one person one way; or, if they are different people, {way_out}--distinct-people."
             problems.append(Problem(str(table), what, fix, "near_people"))
     return problems

@@ -119,14 +119,14 @@ class JoinedRows:
 
     def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """What belongs to some rows, shape (n, ...)."""
-        own = rows < self._count
-        if own.all():
+        in_first = rows < self._count
+        if in_first.all():
             return self._first.take(rows)
-        others = self._second.take(self._places[rows[~own] - self._count])
-        if not own.any():
-            return others
-        found = np.empty((len(rows), *others.shape[1:]), others.dtype)
-        found[own], found[~own] = self._first.take(rows[own]), others
+        from_second = self._second.take(self._places[rows[~in_first] - self._count])
+        if not in_first.any():
+            return from_second
+        found = np.empty((len(rows), *from_second.shape[1:]), from_second.dtype)
+        found[in_first], found[~in_first] = self._first.take(rows[in_first]), from_second
         return found
 
 

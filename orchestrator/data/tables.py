@@ -84,9 +84,9 @@ class Table:
 
     def several(self, rows: Sequence[int], most: int = 5) -> str:
         """Several rows of this table: `lines 3, 4 and 12 more`."""
-        told = ", ".join(str(self.lines[row]) for row in rows[:most])
+        numbers = ", ".join(str(self.lines[row]) for row in rows[:most])
         more = f" and {len(rows) - most} more" if len(rows) > most else ""
-        return f"{self.unit}{'' if len(rows) == 1 else 's'} {told}{more}"
+        return f"{self.unit}{'' if len(rows) == 1 else 's'} {numbers}{more}"
 
     def repeated(self, what: str, keys: Sequence[str]) -> list[Problem]:
         """A problem for each key that several rows have; empty keys are left out.
@@ -182,18 +182,18 @@ def _read_csv(path: Path) -> Table:
         raise DataError(
             f"{path} line {line}: holds a NUL byte, so it is no text: it is damaged, or another kind of file."
         )
-    mark = "\ufeff" if data.startswith(b"\xef\xbb\xbf") else ""
+    bom = "\ufeff" if data.startswith(b"\xef\xbb\xbf") else ""
     try:
-        whole = data[3 * bool(mark) :].decode("utf-8")
+        decoded = data[3 * bool(bom) :].decode("utf-8")
     except UnicodeDecodeError as error:
-        at = error.start + 3 * bool(mark)
+        at = error.start + 3 * bool(bom)
         line = data[:at].count(b"\n") + 1
         raise DataError(
             f"{path} line {line}: byte 0x{data[at]:02x} is not UTF-8. Save the table as 'CSV UTF-8', or convert it: "
             "`iconv -f CP949 -t UTF-8` for Korean text of Excel, `iconv -f LATIN1 -t UTF-8` for western text."
         ) from None
-    header_line, header, rows, lines, raw = fields_of(path, whole)
-    raw[0] = mark + raw[0]
+    header_line, header, rows, lines, raw = fields_of(path, decoded)
+    raw[0] = bom + raw[0]
     wrong = misfits(path, header, rows, lines)
     if wrong:
         raise DataError(
@@ -269,10 +269,12 @@ def _read_parquet(path: Path) -> Table:
     except (pa.ArrowException, OSError, ValueError, TypeError) as error:
         raise DataError(f"{path}: cannot be read as a parquet table ({first_line(error)}).") from None
     named = [(clean(name), column) for name, column in zip(found.column_names, columns, strict=True)]
-    own = [(name, column) for name, column in named if not name.startswith("__index_level_")]  # else pandas' index
-    rows = tuple(zip(*(column for _, column in own), strict=True))
-    notes = _check_names(path, 1, [name for name, _ in own], rows)
-    kept = [place for place, (name, _) in enumerate(own) if name]
+    data_columns = [
+        (name, column) for name, column in named if not name.startswith("__index_level_")
+    ]  # else pandas' index
+    rows = tuple(zip(*(column for _, column in data_columns), strict=True))
+    notes = _check_names(path, 1, [name for name, _ in data_columns], rows)
+    kept = [place for place, (name, _) in enumerate(data_columns) if name]
     cells = tuple(tuple(row[place] for place in kept) for row in rows)
-    names = tuple(own[place][0] for place in kept)
+    names = tuple(data_columns[place][0] for place in kept)
     return Table(path, names, cells, tuple(range(1, len(rows) + 1)), tuple(notes), "row")

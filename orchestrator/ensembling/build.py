@@ -94,7 +94,11 @@ def build_ensemble(
     check_choice("--strategy", strategy, STRATEGIES)
     combiner, members = COMBINERS[strategy](), _members(workspace, runs)
     why_none = _unscorable(runs) if scored else "left out as asked (--no-score)."
-    found = None if why_none else join({run.id: held_out_of(workspace, run) for own in runs.values() for run in own})
+    found = (
+        None
+        if why_none
+        else join({run.id: held_out_of(workspace, run) for of_task in runs.values() for run in of_task})
+    )
     confidence = dict.fromkeys(TASKS, DEFAULT_CONFIDENCE) if found is None else found.mean_confidence
     external = [table.softened(confidence) for table in external]
     sources = _sources(external, found)
@@ -103,9 +107,9 @@ def build_ensemble(
     scores = None if found is None else _score(found, combiner)
     record = _record(combiner, members, sources, runs, scores, why_none)
     with workspace.lock():
-        gone = [run.id for chosen in runs.values() for run in chosen if not (run.folder / RECORD).is_file()]
-        if gone:
-            raise WorkspaceError(f"{', '.join(gone)}: deleted by another command meanwhile. Choose other runs.")
+        deleted = [run.id for chosen in runs.values() for run in chosen if not (run.folder / RECORD).is_file()]
+        if deleted:
+            raise WorkspaceError(f"{', '.join(deleted)}: deleted by another command meanwhile. Choose other runs.")
         frames = {source.file: table.frame() for table, source in zip(external, sources, strict=True)}
         if scores is not None:
             frames |= {OUT_OF_FOLD: _answers_of(scores), DISAGREEMENTS: scores.disagreements}
@@ -202,16 +206,18 @@ def _unscorable(runs: Mapping[str, Sequence[RunRecord]]) -> str:
         return f"{', '.join(without)}: trained on everything (--folds 0), so no photo is held out."
     plans = {run.plan["digest"]: run for task in runs for run in runs[task] if run.plan}
     if len(plans) > 1:
-        told = "; ".join(
+        differing = "; ".join(
             f"{run.id}: plan {digest[:12]}, {run.plan['k']} folds" for digest, run in plans.items() if run.plan
         )
         raise PlanError(
-            f"the runs follow different fold plans ({told}), which never mix in one out-of-fold score. {way_out}"
+            f"the runs follow different fold plans ({differing}), which never mix in one out-of-fold score. {way_out}"
         )
     data = {run.data["fingerprint"]: run for task in runs for run in runs[task]}
     if len(data) > 1:
-        told = "; ".join(f"{run.id}: {digest[:12]}" for digest, run in data.items())
-        raise PlanError(f"the runs were trained on different data ({told}), which never mix in one score. {way_out}")
+        differing = "; ".join(f"{run.id}: {digest[:12]}" for digest, run in data.items())
+        raise PlanError(
+            f"the runs were trained on different data ({differing}), which never mix in one score. {way_out}"
+        )
     return ""
 
 

@@ -81,10 +81,10 @@ class ExternalTable:
             next((self._rows[end] for end in _ends(path) if end in keys), self._rows.get(path, -1)) for path in paths
         )
         rows = np.fromiter(found, dtype=np.int64, count=len(paths))
-        told: dict[int, set[str]] = {}
+        paths_by_row: dict[int, set[str]] = {}
         for path, row in zip(paths, rows.tolist(), strict=True):
-            told.setdefault(row, set()).add(path)
-        several = [row for row, meant in told.items() if len(meant) > 1]
+            paths_by_row.setdefault(row, set()).add(path)
+        several = [row for row, named in paths_by_row.items() if len(named) > 1]
         return np.where(np.isin(rows, several), -1, rows)  # a row that matches several photos matches none
 
     @property
@@ -122,9 +122,9 @@ class ExternalTable:
             weights: task -> voter weight; None: 1.
         """
         voters, arrays = [], []
-        for task, own in self.by_task.items():
+        for task, known in self.by_task.items():
             array = np.zeros((len(rows), CLASS_COUNTS[task]), np.float32)
-            array[rows >= 0] = own[rows[rows >= 0]]
+            array[rows >= 0] = known[rows[rows >= 0]]
             voters.append(Voter(task, self.name, weight=weights[task] if weights else 1.0, external=True))
             arrays.append(array)
         return Answers(CLASS_COUNTS, len(rows), tuple(voters), tuple(arrays))
@@ -140,8 +140,8 @@ class ExternalTable:
         by_task = dict(self.by_task)
         for task, answers in self.by_task.items():
             if (answers.max(axis=1, initial=0) * answers.any(axis=1) == answers.any(axis=1)).all():
-                rest = (1 - confidence[task]) / (answers.shape[1] - 1)
-                soft = np.where(answers > 0, confidence[task], rest) * answers.any(axis=1, keepdims=True)
+                elsewhere = (1 - confidence[task]) / (answers.shape[1] - 1)
+                soft = np.where(answers > 0, confidence[task], elsewhere) * answers.any(axis=1, keepdims=True)
                 by_task[task] = soft.astype(np.float32)
         return replace(self, by_task=by_task)
 
@@ -177,8 +177,8 @@ def read_external(path: Path) -> ExternalTable:
     key = next((name for name in KEYS if name in table), None)
     keys: list[str] = []
     if key is None:
-        told = ", ".join(table.columns[:12])
-        problems.append(Problem(str(path), f"has the columns {told}; one must be path or ImageID, the photo."))
+        names = ", ".join(table.columns[:12])
+        problems.append(Problem(str(path), f"has the columns {names}; one must be path or ImageID, the photo."))
     else:
         keys = [clean(word) for word in table.words(key)]
         empty = [number for number, name in enumerate(keys) if not name]
@@ -219,10 +219,10 @@ def _fold(table: Table, row: int, word: str, problems: list[Problem]) -> int:
     word = clean(word)
     if not word:
         return -1
-    whole = word.removesuffix(".0")
-    if whole.isascii() and whole.isdigit():
-        return int(whole)
-    if whole == "-1":  # how `ExternalTable.frame` writes an unknown fold
+    integer = word.removesuffix(".0")
+    if integer.isascii() and integer.isdigit():
+        return int(integer)
+    if integer == "-1":  # how `ExternalTable.frame` writes an unknown fold
         return -1
     problems.append(Problem(table.where(row), f"fold is '{word}'; allowed: 0, 1, ... or nothing."))
     return -1
@@ -286,8 +286,8 @@ def _numbers(table: Table, columns: Sequence[str], problems: list[Problem]) -> N
         for row in np.flatnonzero(wrong).tolist()
         if row not in bad
     ]
-    whole = np.where(empty[:, None], 0.0, numbers)
-    return np.asarray(whole / np.where(empty | (sums == 0), 1.0, sums)[:, None], np.float32)
+    filled = np.where(empty[:, None], 0.0, numbers)
+    return np.asarray(filled / np.where(empty | (sums == 0), 1.0, sums)[:, None], np.float32)
 
 
 def _labels(table: Table, problems: list[Problem]) -> dict[str, NDArray[np.float32]]:

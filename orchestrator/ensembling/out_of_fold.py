@@ -50,7 +50,7 @@ class OutOfFold:
     def mean_confidence(self) -> dict[str, float]:
         """Task -> mean probability of the class that a voter chooses, over its voters and the held-out photos."""
         return {
-            task: float(np.mean([own.max(axis=1) for own in self.answers.of(task).probabilities])) for task in TASKS
+            task: float(np.mean([array.max(axis=1) for array in self.answers.of(task).probabilities])) for task in TASKS
         }
 
 
@@ -83,13 +83,13 @@ def join(held_out: Mapping[str, HeldOut]) -> OutOfFold:
         PlanError: the runs do not cover the same photos.
     """
     by_task: dict[str, dict[str, HeldOut]] = {task: {} for task in TASKS}
-    for run, whole in held_out.items():
-        for part in whole.by_task():
+    for run, table in held_out.items():
+        for part in table.by_task():
             by_task[part.task][run] = part
-    firsts = {task: next(iter(own.items())) for task, own in by_task.items()}
-    for task, own in by_task.items():
+    firsts = {task: next(iter(runs.items())) for task, runs in by_task.items()}
+    for task, runs in by_task.items():
         name, first = firsts[task]
-        for run, part in own.items():
+        for run, part in runs.items():
             if not first.photos["path"].equals(part.photos["path"]):
                 raise PlanError(
                     f"{name} covers {len(first.photos):,} held-out photos and {run} {len(part.photos):,}, not the same ones: "
@@ -97,12 +97,12 @@ def join(held_out: Mapping[str, HeldOut]) -> OutOfFold:
                 )
     photos = firsts[TASKS[0]][1].photos
     if not all(photos["path"].equals(held_out.photos["path"]) for _, held_out in firsts.values()):
-        told = ", ".join(f"{task} {len(held_out.photos):,}" for task, (_, held_out) in firsts.items())
+        counts = ", ".join(f"{task} {len(held_out.photos):,}" for task, (_, held_out) in firsts.items())
         raise PlanError(
-            f"the specialists' runs do not cover the same held-out photos ({told}): some run trained only a part of the "
+            f"the specialists' runs do not cover the same held-out photos ({counts}): some run trained only a part of the "
             "folds, or other photos. Choose runs of all folds with --members, or train the missing folds."
         )
-    voters = [(Voter(task, run), part.probabilities) for task, own in by_task.items() for run, part in own.items()]
+    voters = [(Voter(task, run), part.probabilities) for task, runs in by_task.items() for run, part in runs.items()]
     answers = Answers(
         CLASS_COUNTS, len(photos), tuple(voter for voter, _ in voters), tuple(array for _, array in voters)
     )
@@ -140,23 +140,21 @@ def with_external(found: OutOfFold, tables: Sequence[ExternalTable], plan: FoldP
 
 def _leaks(table: ExternalTable, rows: NDArray[np.int64], photos: pd.DataFrame, plan: FoldPlan) -> list[Problem]:
     """Problems of a table whose networks may have seen the held-out people that it answers for."""
-    paths, held = photos["path"], photos["fold"].to_numpy()
-    there = np.flatnonzero(rows >= 0)
-    if not len(there):
+    paths, true_folds = photos["path"], photos["fold"].to_numpy()
+    answered = np.flatnonzero(rows >= 0)
+    if not len(answered):
         return []
     if table.folds is None:
-        what = (
-            f"and {len(there) - 1:,} more are training photos, and no column `fold` says which fold's member answered."
-        )
+        what = f"and {len(answered) - 1:,} more are training photos, and no column `fold` says which fold's member answered."
         fix = f"Add it (0 to {plan.k - 1}, by plan {plan.digest[:12]}), leave these rows out, or use --no-score."
-        return [Problem(f"{table.name}: {paths.iloc[there[0]]}", what, fix)]
-    wrong = there[table.folds[rows[there]] != held[there]]
+        return [Problem(f"{table.name}: {paths.iloc[answered[0]]}", what, fix)]
+    wrong = answered[table.folds[rows[answered]] != true_folds[answered]]
     if not len(wrong):
         return []
-    said, right = table.folds[rows[wrong[0]]], held[wrong[0]]
-    what = f"answered by fold {said}'s member, and held out in fold {right}: {len(wrong):,} such photos."
+    stated, right = table.folds[rows[wrong[0]]], true_folds[wrong[0]]
+    what = f"answered by fold {stated}'s member, and held out in fold {right}: {len(wrong):,} such photos."
     fix = "Their models were trained by another plan."
-    if said < 0:
+    if stated < 0:
         what = f"its cell of `fold` is empty, and it is held out in fold {right}: {len(wrong):,} such photos."
         fix = "Say which fold's member answered, or leave these rows out."
     return [Problem(f"{table.name}: {paths.iloc[wrong[0]]}", what, fix)]
@@ -184,10 +182,10 @@ def added_by(found: OutOfFold, combiner: Combiner) -> dict[str, tuple[float, Int
         for source in answers.sources
         if {voter.task for voter in answers.voters if voter.source != source} == set(answers.classes)
     ]
-    whole = combiner.combine(answers).label if spare else truth
+    with_source = combiner.combine(answers).label if spare else truth
     return {
         source: difference(
-            found.photos["person"], truth, combiner.combine(answers.without(source)).label, whole, len(LABELS)
+            found.photos["person"], truth, combiner.combine(answers.without(source)).label, with_source, len(LABELS)
         )
         for source in spare
     }
@@ -199,9 +197,9 @@ def singles(found: OutOfFold) -> dict[str, list[dict[str, Any]]]:
     folds = found.photos["fold"].to_numpy()
     scores: dict[str, list[dict[str, Any]]] = {}
     for task in TASKS:
-        own, truth = found.answers.of(task), found.truth[task]
+        answers, truth = found.answers.of(task), found.truth[task]
         scores[task] = []
-        for voter, array in zip(own.voters, own.probabilities, strict=True):
+        for voter, array in zip(answers.voters, answers.probabilities, strict=True):
             answered = np.asarray(array.any(axis=1))
             parts: list[tuple[int | None, NDArray[np.bool_]]] = [(None, answered)]
             if not voter.external:

@@ -220,10 +220,12 @@ class _Watcher:
                     if number not in self._open:
                         continue
                     self._send_epochs(number)
-                    about = _progress(job)
-                    if about:
-                        epochs = max(float(self._sent_epochs[number]), about.get("epoch", 0) + about.get("share", 0.0))
-                        rate = float(about.get("photos_per_second", 0.0))
+                    progress = _progress(job)
+                    if progress:
+                        epochs = max(
+                            float(self._sent_epochs[number]), progress.get("epoch", 0) + progress.get("share", 0.0)
+                        )
+                        rate = float(progress.get("photos_per_second", 0.0))
                         self._listen(EpochUnderway(job.run, job.fold, epochs, rate))
 
     def _send_epochs(self, number: int) -> None:

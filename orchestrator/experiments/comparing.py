@@ -124,11 +124,15 @@ def compare_runs(workspace: Workspace, runs: Sequence[RunRecord], specialist: Sp
     tasks = list(dict.fromkeys(run.task for run in runs))
     if len(tasks) > 1:
         raise ConfigError(f"runs of {', '.join(tasks)}: only runs of one specialist can be compared.")
-    whole = {run.id: held_out_of(workspace, run) for run in runs}
-    common = sorted(set.intersection(*(set(held_out.photos["path"]) for held_out in whole.values())))
+    held_out_by_run = {run.id: held_out_of(workspace, run) for run in runs}
+    common = sorted(set.intersection(*(set(held_out.photos["path"]) for held_out in held_out_by_run.values())))
     if not common:
-        raise ConfigError(f"{', '.join(whole)}: no photo was held out by all of them: nothing can be compared.")
-    shared = [held_out.take(pd.Index(held_out.photos["path"]).get_indexer(common)) for held_out in whole.values()]
+        raise ConfigError(
+            f"{', '.join(held_out_by_run)}: no photo was held out by all of them: nothing can be compared."
+        )
+    shared = [
+        held_out.take(pd.Index(held_out.photos["path"]).get_indexer(common)) for held_out in held_out_by_run.values()
+    ]
     first = shared[0]
     agreed = np.logical_and.reduce(
         [
@@ -139,10 +143,10 @@ def compare_runs(workspace: Workspace, runs: Sequence[RunRecord], specialist: Sp
     )
     if not agreed.any():
         raise ConfigError(
-            f"{', '.join(whole)}: of {len(common)} photos held out by all, none has the same person and true class in all: "
-            "these runs were trained on different data."
+            f"{', '.join(held_out_by_run)}: of {len(common)} photos held out by all, none has the same person and true "
+            "class in all: these runs were trained on different data."
         )
-    held_out = dict(zip(whole, (held_out.take(agreed) for held_out in shared), strict=True))
+    held_out = dict(zip(held_out_by_run, (held_out.take(agreed) for held_out in shared), strict=True))
     base, classes = runs[0].id, len(specialist.classes)
     truth, people = held_out[base].truth, held_out[base].photos["person"]
     answers = {name: answered.choice for name, answered in held_out.items()}

@@ -93,8 +93,8 @@ def draw_sweep(found: Sweep, path: Path) -> None:
         path: the .png to write.
     """
     plt = pyplot()
-    whole = [trial for trial in found.trials if trial.score is not None]
-    values = [dict(word.split("=", 1) for word in trial.changes) for trial in whole]
+    scored = [trial for trial in found.trials if trial.score is not None]
+    values = [dict(word.split("=", 1) for word in trial.changes) for trial in scored]
     keys = sorted({key for values_of_trial in values for key in values_of_trial})
     columns = min(ABREAST, 1 + len(keys))
     rows = -(-(1 + len(keys)) // columns)
@@ -103,15 +103,15 @@ def draw_sweep(found: Sweep, path: Path) -> None:
     axes = list(grid.flat)[: 1 + len(keys)]
     for spare in list(grid.flat)[1 + len(keys) :]:
         spare.axis("off")
-    scores = [trial.score or 0.0 for trial in whole]
+    scores = [trial.score or 0.0 for trial in scored]
     best = [max(scores[: place + 1]) for place in range(len(scores))]
-    axes[0].step([trial.number for trial in whole], best, where="post", color=ACCENT, linewidth=1, label="best so far")
-    axes[0].plot([trial.number for trial in whole], scores, "o", color=INK, markersize=4)
+    axes[0].step([trial.number for trial in scored], best, where="post", color=ACCENT, linewidth=1, label="best so far")
+    axes[0].plot([trial.number for trial in scored], scores, "o", color=INK, markersize=4)
     stopped = [trial for trial in found.trials if trial.state == "pruned" and trial.curve]
     if stopped:
         places = [trial.number for trial in stopped], [trial.curve[-1][1] for trial in stopped]
         axes[0].plot(*places, "x", color="#98a4ab", label="pruned there")
-    figure.suptitle(f"{found.name}: {len(whole)} complete trials", fontsize=13, color=INK)
+    figure.suptitle(f"{found.name}: {len(scored)} complete trials", fontsize=13, color=INK)
     axes[0].set(xlabel="trial", ylabel="out-of-fold macro F1")
     axes[0].xaxis.get_major_locator().set_params(integer=True)
     for axis, key in zip(axes[1:], keys, strict=True):
@@ -127,12 +127,12 @@ def draw_sweep(found: Sweep, path: Path) -> None:
 
 def _draw_setting(axis: Any, key: str, points: list[tuple[str | None, float]]) -> None:
     """Draws scores by one setting: numbers on a scale, logarithmic beyond a factor of ten; words as categories."""
-    there = [(value, score) for value, score in points if value is not None]
+    tried = [(value, score) for value, score in points if value is not None]
     try:
-        numbers = [float(value) for value, _ in there]
+        numbers = [float(value) for value, _ in tried]
     except ValueError:
-        words = sorted({value for value, _ in there})
-        numbers = [float(words.index(value)) for value, _ in there]
+        words = sorted({value for value, _ in tried})
+        numbers = [float(words.index(value)) for value, _ in tried]
         short = [word.strip('"') if len(word) < 22 else f"{word.strip(chr(34))[:19]}..." for word in words]
         axis.set_xticks(range(len(words)), short, rotation=30, ha="right", fontsize=8)
         axis.set_xlim(-0.5, len(words) - 0.5)
@@ -140,5 +140,5 @@ def _draw_setting(axis: Any, key: str, points: list[tuple[str | None, float]]) -
         if numbers and min(numbers) > 0 and max(numbers) > 10 * min(numbers):
             axis.set_xscale("log")
             axis.xaxis.set_minor_formatter("")
-    axis.plot(numbers, [score for _, score in there], "o", color=INK, markersize=4)
+    axis.plot(numbers, [score for _, score in tried], "o", color=INK, markersize=4)
     axis.set(xlabel=key)

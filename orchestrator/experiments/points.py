@@ -72,8 +72,8 @@ def grid_points(settings: Settings, specialist: Specialist, words: Sequence[str]
         ConfigError: an invalid grid, or one with a setting that `--set` changes too.
     """
     points, task = points_of(words), specialist.name
-    own = {word.partition("=")[0].removeprefix(f"{task}.") for word in points[0]}
-    both = [change for change in settings.changes if change.partition("=")[0].removeprefix(f"{task}.") in own]
+    keys = {word.partition("=")[0].removeprefix(f"{task}.") for word in points[0]}
+    both = [change for change in settings.changes if change.partition("=")[0].removeprefix(f"{task}.") in keys]
     if both:
         raise ConfigError(f"--set {both[0]}: --grid changes that too; let one of them do it.")
     return points
@@ -97,12 +97,12 @@ def settings_of(
     problems: dict[Problem, None] = {}  # each once, though it spoils many combinations
     bases = {task: Recipe.model_validate(base.recipe)} if base else None
     for point in points:
-        own = [f"{task}.{word.removeprefix(f'{task}.')}" for word in point]
-        changed = replace(settings, changes=[*settings.changes, *own])
+        words = [f"{task}.{word.removeprefix(f'{task}.')}" for word in point]
+        changed = replace(settings, changes=[*settings.changes, *words])
         try:
             recipe = load_recipes({task: specialist}, changed.recipes, changed.changes, bases)[task]
         except ConfigError as error:
-            places = {f"--set {word}": f"--grid {word.removeprefix(f'{task}.')}" for word in own}
+            places = {f"--set {word}": f"--grid {word.removeprefix(f'{task}.')}" for word in words}
             problems |= dict.fromkeys(
                 replace(each, where=places.get(each.where, each.where)) for each in error.problems
             )

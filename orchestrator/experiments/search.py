@@ -218,8 +218,8 @@ class Search:
         entropy = np.random.SeedSequence([self._seed, len(known)])
         if self.space.points is not None:
             tried = [trial.params for trial in known]
-            left = [point for point in self.space.points if point not in tried]
-            return left[int(np.random.default_rng(entropy).integers(len(left)))] if left else None
+            untried = [point for point in self.space.points if point not in tried]
+            return untried[int(np.random.default_rng(entropy).integers(len(untried)))] if untried else None
         sampler = self._optuna.samplers.TPESampler(seed=int(entropy.generate_state(1)[0]), n_startup_trials=STARTUP)
         memory = self._optuna.create_study(direction="maximize", sampler=sampler)
         memory.add_trials(known)
@@ -295,7 +295,7 @@ def thresholds_of(trials: Sequence[Trial], epochs: int, evaluate_every: int) -> 
     pruning_thresholds: dict[int, float] = {}
     for epoch in range(evaluate_every, epochs, evaluate_every):
         share = epoch / epochs
-        there = [best[-1] for curve in curves if (best := [score for done, score in curve if done <= share + 1e-9])]
-        if share >= FIRST_SHARE and len(there) >= FEWEST:
-            pruning_thresholds[epoch] = float(np.median(there))
+        scores = [best[-1] for curve in curves if (best := [score for done, score in curve if done <= share + 1e-9])]
+        if share >= FIRST_SHARE and len(scores) >= FEWEST:
+            pruning_thresholds[epoch] = float(np.median(scores))
     return pruning_thresholds

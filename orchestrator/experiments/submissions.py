@@ -105,11 +105,11 @@ def compare_submissions(one: Path, other: Path) -> Differences:
         DataError: a file is no submission, or they answer other photos.
     """
     left, right = read_submission(one), read_submission(other)
-    alone = left.keys() ^ right.keys()
-    if alone:
-        names = ", ".join(sorted(alone)[:3])
+    in_one_only = left.keys() ^ right.keys()
+    if in_one_only:
+        names = ", ".join(sorted(in_one_only)[:3])
         raise DataError(
-            f"{one} and {other} do not answer the same photos: {len(alone)} stand in one of them only, {names} among them."
+            f"{one} and {other} do not answer the same photos: {len(in_one_only)} stand in one of them only, {names} among them."
         )
     both = [(name, label, right[name]) for name, label in left.items()]
     answered = [(name, mine, theirs) for name, mine, theirs in both if mine is not None and theirs is not None]

@@ -81,8 +81,8 @@ class Sweep:
     @property
     def best(self) -> Trial | None:
         """The complete trial with the highest score; of equal ones the first."""
-        whole = [trial for trial in self.trials if trial.score is not None]
-        return max(whole, key=lambda trial: (trial.score, -trial.number)) if whole else None
+        scored = [trial for trial in self.trials if trial.score is not None]
+        return max(scored, key=lambda trial: (trial.score, -trial.number)) if scored else None
 
     @property
     def winner(self) -> RunRecord:
@@ -236,13 +236,13 @@ class _Rounds:
             name, reference, _score(self.inputs.workspace, reference, self.specialist), trials, count,
             self.search.importance(), None, time.monotonic() - started, late,
         )  # fmt: skip
-        there = {run.id for run in self.inputs.workspace.runs()}
-        if deleted := [trial for trial in trials if trial.run is not None and trial.run not in there]:
+        existing = {run.id for run in self.inputs.workspace.runs()}
+        if deleted := [trial for trial in trials if trial.run is not None and trial.run not in existing]:
             log.info(
                 f"the runs of {counted(len(deleted), 'trial')} were deleted: their scores count, nothing else is left."
             )
         best = result.best
-        if best is None or best.run == reference.id or best.run not in there:
+        if best is None or best.run == reference.id or best.run not in existing:
             return result
         pair = [reference, self.inputs.workspace.run(best.run)]
         return replace(result, comparison=compare_runs(self.inputs.workspace, pair, self.specialist))
@@ -250,8 +250,8 @@ class _Rounds:
     def _tell(self, drawn: Sequence[Trial], count: int) -> None:
         """Logs how a round ended, and the state of the search."""
         trials = self.search.trials
-        whole = [trial for trial in trials if trial.score is not None]
-        best = max(whole, key=lambda trial: (trial.score, -trial.number), default=None)
+        scored = [trial for trial in trials if trial.score is not None]
+        best = max(scored, key=lambda trial: (trial.score, -trial.number), default=None)
         so_far = f"; best so far {best.score:.4f} (trial {best.number})" if best is not None else ""
         for trial in (trials[each.number] for each in drawn):
             how = f"macro F1 {trial.score:.4f}" if trial.score is not None else trial.state
@@ -295,20 +295,20 @@ class _Rounds:
         )  # fmt: skip
         first.raise_if_cancelled()  # before the results are recorded, so that the same search resumes these trials
         stopped = {run for run, _ in [*first.failures, *first.pruned]}
-        rest = [
+        unpruned = [
             replace(run_job, pruning_thresholds={})
             for name, run_job in run_jobs.items()
             if name not in stopped and len(run_job.run.own_folds) > 1
         ]
-        second = train_runs([run_job.run for run_job in rest], rest, self.listen, time.monotonic())
+        second = train_runs([run_job.run for run_job in unpruned], unpruned, self.listen, time.monotonic())
         second.raise_if_cancelled()
         for trial, run_job in ready:
             self.search.record_end(self._end(trial, run_job, first, second))
 
     def _work(self, trial: Trial, together: int, ended: Sequence[Trial], threads: int) -> RunJob:
         task = self.specialist.name
-        own = [f"{task}.{word}" for word in trial.changes]
-        settings = replace(self.settings, changes=[*self.settings.changes, *own])
+        words = [f"{task}.{word}" for word in trial.changes]
+        settings = replace(self.settings, changes=[*self.settings.changes, *words])
         inputs = read_inputs(settings, {task: self.specialist}, self.base, self.inputs.data)
         pixels = pixels_of(settings, inputs, {task}, self.listen)[task]
         run = self._run(settings, inputs, together, threads)

@@ -255,14 +255,14 @@ class MLflow:
         if self._ids.get(run.id) == known:
             return True
         try:
-            there = self._client.get_run(known).info.lifecycle_stage == "active"
+            is_active = self._client.get_run(known).info.lifecycle_stage == "active"
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
             return False
-        if there:
+        if is_active:
             self._ids[run.id] = known
-        return bool(there)
+        return bool(is_active)
 
     def begin(self, run: RunRecord, known: str | None) -> str:
         """Creates the run with its recipe as parameters, or goes on with it."""

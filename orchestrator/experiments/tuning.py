@@ -136,8 +136,8 @@ def tune(
     settings = replace(settings, recipes=(), changes=())
     found: list[Stage] = []
     for number, (name, space) in enumerate(stages.items()):
-        left = None if until is None else max(0.0, until - time.monotonic()) / 60 / (len(stages) - number)
-        if left == 0.0:  # no time is left for this stage
+        minutes_left = None if until is None else max(0.0, until - time.monotonic()) / 60 / (len(stages) - number)
+        if minutes_left == 0.0:  # no time is left for this stage
             found.append(Stage(name, run, run, 0, None, (), "the time was over before it began: not tried.", True))
             log.info(f"stage {name}: {found[-1].why}")
             continue
@@ -146,7 +146,9 @@ def tune(
         if set(space.axes) == {"views"}:
             candidates, tried = _viewed(settings, specialist, run, space), len(space.points or [])
         else:
-            result, candidates = _searched(settings, specialist, run, space, listen, trials, left, small, prune, name)
+            result, candidates = _searched(
+                settings, specialist, run, space, listen, trials, minutes_left, small, prune, name
+            )
             tried = sum(trial.state in (COMPLETE, PRUNED) for trial in result.trials)
             failed, late = any(trial.state == FAILED for trial in result.trials), result.out_of_time
         stage = _decided(settings, specialist, name, run, candidates, tried, failed, late)
@@ -194,9 +196,9 @@ def _searched(
     report.raise_if_cancelled()
     for (failed, fold), why in report.failures.items():
         log.info(f"{failed} fold {fold}: {why}")
-    whole = [candidate for candidate in report.runs if candidate.complete and candidate.id != run.id]
+    complete = [candidate for candidate in report.runs if candidate.complete and candidate.id != run.id]
     words = {finalist.id: trial.changes for trial, finalist in zip(best, report.runs, strict=False)}
-    return result, [(words.get(candidate.id, ()), candidate) for candidate in whole]
+    return result, [(words.get(candidate.id, ()), candidate) for candidate in complete]
 
 
 def _viewed(
@@ -233,12 +235,12 @@ def _decided(
     late: bool,
 ) -> Stage:
     """Decides whether the best candidate replaces the recipe."""
-    over = " before the time was over" if late else ""
+    until = " before the time was over" if late else ""
     if not candidates:
         if tried:
-            why = f"of {counted(tried, 'trial')}{over}, none is another recipe that could be held against it"
+            why = f"of {counted(tried, 'trial')}{until}, none is another recipe that could be held against it"
         elif failed:
-            why = f"none of its trials could be trained{over}"
+            why = f"none of its trials could be trained{until}"
         else:
             why = "the time was over before a trial ended" if late else "there was nothing to try"
         return Stage(name, run, run, tried, None, (), f"{why}: the recipe stays.", late)
@@ -246,11 +248,13 @@ def _decided(
     compared = compare_runs(workspace, [run, *(finalist for _, finalist in candidates)], specialist).runs[1:]
     best = max(compared, key=lambda finalist: finalist.scores.macro_f1)
     words = next(words for words, finalist in candidates if finalist.id == best.run.id)
-    told = " ".join(words)
+    changed = " ".join(words)
     comparable = not any(word.partition("=")[0] in CALIBRATION for word in words)
     if best.verdict == "better":
-        return Stage(name, run, best.run, tried, best, words, f"{told} is better in macro F1: the recipe moves.", late)
+        return Stage(
+            name, run, best.run, tried, best, words, f"{changed} is better in macro F1: the recipe moves.", late
+        )
     if best.verdict == "noise" and comparable and best.log_loss_verdict == "better":
-        why = f"{told} is noise in macro F1 and better in log loss: the recipe moves."
+        why = f"{changed} is noise in macro F1 and better in log loss: the recipe moves."
         return Stage(name, run, best.run, tried, best, words, why, late)
-    return Stage(name, run, run, tried, best, words, f"{told} is {best.verdict}: the recipe stays.", late)
+    return Stage(name, run, run, tried, best, words, f"{changed} is {best.verdict}: the recipe stays.", late)

@@ -47,11 +47,11 @@ def find_face(photo: NDArray[np.uint8], nets: Sequence[Net]) -> tuple[int, int, 
         top, left, height, width in the photo's pixels, from forehead to chin; a face at the edge may extend beyond it.
         For a masked face the box ends about a tenth of its height above the chin.
     """
-    for shrink, mirrored, sure in LOOKS:
+    for shrink, mirrored, thresholds in LOOKS:
         factor = shrink * min(1.0, SIDE / min(photo.shape[:2]))
         small = _resized(photo, max(1, round(photo.shape[0] * factor)), max(1, round(photo.shape[1] * factor)))
         level = small[:, ::-1] if mirrored else small
-        boxes = _faces(np.asarray((level.astype(np.float32) - 127.5) / 128, np.float32), nets, sure)
+        boxes = _faces(np.asarray((level.astype(np.float32) - 127.5) / 128, np.float32), nets, thresholds)
         if len(boxes):
             sides = boxes[:, 2:] - boxes[:, :2]
             left, top, right, bottom = boxes[int((sides[:, 0] * sides[:, 1]).argmax())].tolist()
@@ -62,9 +62,9 @@ def find_face(photo: NDArray[np.uint8], nets: Sequence[Net]) -> tuple[int, int, 
     return None
 
 
-def _faces(pixels: NDArray[np.float32], nets: Sequence[Net], sure: tuple[float, float, float]) -> Boxes:
-    boxes = _proposals(pixels, nets[0], sure[0])
-    for net, size, least in ((nets[1], 24, sure[1]), (nets[2], 48, sure[2])):
+def _faces(pixels: NDArray[np.float32], nets: Sequence[Net], thresholds: tuple[float, float, float]) -> Boxes:
+    boxes = _proposals(pixels, nets[0], thresholds[0])
+    for net, size, least in ((nets[1], 24, thresholds[1]), (nets[2], 48, thresholds[2])):
         if not len(boxes):
             break
         square = _square(boxes).round()
@@ -114,14 +114,14 @@ def _square(boxes: Boxes) -> Boxes:
     return np.concatenate([centre - half, centre + half], axis=1)
 
 
-def _apart(boxes: Boxes, sure: NDArray[np.float32], overlap: float) -> tuple[Boxes, NDArray[np.float32]]:
+def _apart(boxes: Boxes, scores: NDArray[np.float32], overlap: float) -> tuple[Boxes, NDArray[np.float32]]:
     """Non-maximum suppression: boxes and probabilities, highest first, minus those whose IoU with one is too large."""
     area = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
-    order, kept = np.argsort(-sure, kind="stable"), []
+    order, kept = np.argsort(-scores, kind="stable"), []
     while len(order):
         first, order = order[0], order[1:]
         kept.append(first)
         low, high = np.maximum(boxes[first, :2], boxes[order, :2]), np.minimum(boxes[first, 2:], boxes[order, 2:])
         shared = (high - low).clip(0).prod(axis=1)
         order = order[shared <= overlap * (area[first] + area[order] - shared)]
-    return boxes[kept], sure[kept]
+    return boxes[kept], scores[kept]

@@ -68,8 +68,8 @@ class CacheFiles:
 
     def sha256(self, path: Path) -> str:
         """The hash of a file, computed once while its size and time stay."""
-        about = path.stat()
-        key = (path, about.st_size, about.st_mtime_ns)
+        status = path.stat()
+        key = (path, status.st_size, status.st_mtime_ns)
         if key not in self._hashes:
             self._hashes[key] = sha256_of(path)
         return self._hashes[key]

@@ -135,12 +135,12 @@ def simulate(answers: Answers, combiner: Combiner, cascade: Cascade) -> Point:
     """
     found: dict[Voter, Floats] = {}
     for task in answers.classes:
-        own = answers.of(task)
-        members = [array.__getitem__ for array in own.probabilities]
-        found |= dict(zip(own.voters, ask(own.voters, members, len(answers), combiner, cascade), strict=True))
-    some = replace(answers, probabilities=tuple(found[voter] for voter in answers.voters))
-    asked = sum(int(array.any(axis=1).sum()) for array in some.probabilities)
-    label, full = combiner.combine(some).label, combiner.combine(answers).label
+        of_task = answers.of(task)
+        members = [array.__getitem__ for array in of_task.probabilities]
+        found |= dict(zip(of_task.voters, ask(of_task.voters, members, len(answers), combiner, cascade), strict=True))
+    partial_answers = replace(answers, probabilities=tuple(found[voter] for voter in answers.voters))
+    asked = sum(int(array.any(axis=1).sum()) for array in partial_answers.probabilities)
+    label, full = combiner.combine(partial_answers).label, combiner.combine(answers).label
     return Point(cascade, asked / len(answers) / len(answers.voters), float((label != full).mean()), label)
 
 
@@ -166,7 +166,7 @@ def calibrate(answers: Answers, rate: float) -> tuple[Cascade, list[Point]]:
     combiner = SoftVote()
     curve = [simulate(answers, combiner, EXACT)]
     if rate > 0:
-        curve += [simulate(answers, combiner, Cascade(rate, float(sure), spread)) for sure in SURE[::-1]]
+        curve += [simulate(answers, combiner, Cascade(rate, float(threshold), spread)) for threshold in SURE[::-1]]
     fit = [point for point in curve if point.changed <= rate]
     return min(fit, key=lambda point: point.asked).cascade, curve
 

@@ -203,9 +203,11 @@ def read_cascade(folder: Path, combiner: Combiner) -> SavedCascade | None:
     way_out = after_moving_aside(path, again)
     value = read_sealed(path, KIND, folder.name, CASCADE_FORMAT, way_out)
     try:
-        about = value["cascade"]
-        sure = float("inf") if about["sure"] is None else float(about["sure"])
-        cascade = Cascade(float(about["rate"]), sure, {task: float(about["spread"][task]) for task in about["spread"]})
+        stored = value["cascade"]
+        threshold = float("inf") if stored["sure"] is None else float(stored["sure"])
+        cascade = Cascade(
+            float(stored["rate"]), threshold, {task: float(stored["spread"][task]) for task in stored["spread"]}
+        )
         return SavedCascade(cascade, int(value["photos"]), float(value["changed"]), float(value["changed_at_most_95"]))
     except (KeyError, TypeError, ValueError, AttributeError):
         raise damaged_error(path, "not the shape of a cascade", way_out) from None

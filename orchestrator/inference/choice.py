@@ -63,10 +63,10 @@ class Chosen:
     difference: float
 
     def __str__(self) -> str:
-        about = [f"{self.rate:.0f} photos/s per core and member"] if self.rate else []
+        details = [f"{self.rate:.0f} photos/s per core and member"] if self.rate else []
         if self.engine != Engine("torch"):
-            about.append(f"within {self.difference:.1g} of torch")
-        return f"{', '.join(self.tasks)} on {self.engine}" + (f" ({'; '.join(about)})" if about else "")
+            details.append(f"within {self.difference:.1g} of torch")
+        return f"{', '.join(self.tasks)} on {self.engine}" + (f" ({'; '.join(details)})" if details else "")
 
 
 def in_fp32(runtime: Runtime) -> Runtime:
@@ -173,8 +173,8 @@ class _Trial:
                     "cpu",
                     1,
                 )
-                own = self.pixels(split.member)
-                self._rates[key] = _measure(runner, np.resize(own, (CALL, *own.shape[1:])), split.sharing)
+                pixels = self.pixels(split.member)
+                self._rates[key] = _measure(runner, np.resize(pixels, (CALL, *pixels.shape[1:])), split.sharing)
             except EngineError:
                 self._rates[key] = 0.0
             known = {name: rate for name, rate in self._rates.items() if rate}
@@ -201,20 +201,20 @@ class _Trial:
         Raises:
             EngineError: no engine agrees with torch.
         """
-        left, refused = list(able), EngineError("no engine can run here.")
-        while left:
-            best = min(left, key=lambda engine: self._price(splits, engine, photos))
+        candidates, refused = list(able), EngineError("no engine can run here.")
+        while candidates:
+            best = min(candidates, key=lambda engine: self._price(splits, engine, photos))
             if best == Engine("torch"):
                 return best
             try:
-                for some in (splits[:1], splits):  # the first alone, before the others are exported in vain
+                for tried in (splits[:1], splits):  # the first alone, before the others are exported in vain
                     if best.name != "torch":
-                        self.exports.make(some, self._exporting)
-                    self.exports.check(some, best, self.pixels)
+                        self.exports.make(tried, self._exporting)
+                    self.exports.check(tried, best, self.pixels)
                 return best
             except EngineError as error:
                 refused = error
-                left.remove(best)
+                candidates.remove(best)
         raise refused
 
     def _price(self, splits: Sequence[Split], engine: Engine, photos: int | None) -> float:
@@ -242,9 +242,9 @@ def _measure(runner: Runner, pixels: Pixels, sharing: int) -> float:
         for _ in range(3):
             started = time.perf_counter()
             features = runner.begin(pixels)
-            begun = time.perf_counter()
+            resumed = time.perf_counter()
             runner.finish(features)
-            seconds.append((begun - started) / sharing + time.perf_counter() - begun)
+            seconds.append((resumed - started) / sharing + time.perf_counter() - resumed)
     finally:
         torch.set_num_threads(threads)
     return len(pixels) / min(seconds)

@@ -68,9 +68,9 @@ def _check(files: Sequence[Path], photos: Sequence[Path]) -> None:
     nets: list[finding.Net] = [partial(_run, session) for session in sessions]
     problems: list[Problem] = []
     for path, photo in islice(_readable(photos), CHECK_PHOTOS):
-        ours, theirs = detector().find(photo), finding.find_face(photo, nets)
-        if not _same(ours, theirs):
-            problems.append(Problem(str(path), f"orch finds {ours}, the export {theirs}."))
+        ours, exported = detector().find(photo), finding.find_face(photo, nets)
+        if not _same(ours, exported):
+            problems.append(Problem(str(path), f"orch finds {ours}, the export {exported}."))
     if problems:
         raise EngineError("the exported detector finds other faces than orch does.", problems)
 
@@ -92,7 +92,7 @@ def _same(box: Box | None, other: Box | None) -> bool:
     """Whether two boxes are equal up to one pixel of rounding."""
     if box is None or other is None:
         return box is other
-    return max(abs(mine - theirs) for mine, theirs in zip(box, other, strict=True)) <= 1
+    return max(abs(ours - theirs) for ours, theirs in zip(box, other, strict=True)) <= 1
 
 
 def detector_of(members: Sequence[Member]) -> Detector | None:

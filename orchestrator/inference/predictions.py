@@ -96,10 +96,10 @@ def find_photos(places: Iterable[Path]) -> list[Path]:
             if left_out:
                 shown = left_out.most_common(SHOWN_KINDS)
                 rest = left_out.total() - sum(number for _, number in shown)
-                told = ", ".join(
+                suffixes = ", ".join(
                     f"{number:,} {kind}" for kind, number in [*shown, *([("of other kinds", rest)] if rest else [])]
                 )
-                log.info(f"{place}: {counted(left_out.total(), 'file')} left out as no photos: {told}.")
+                log.info(f"{place}: {counted(left_out.total(), 'file')} left out as no photos: {suffixes}.")
             if linked:
                 log.info(f"{place}: {counted(linked, 'linked folder')} left out: links to folders are not followed.")
         elif os.path.lexists(place):

@@ -165,7 +165,7 @@ class Predictor:
         with ThreadPoolExecutor(runtime.threads, initializer=one_thread) as decoders:
             pool = runtime.pool if runtime.device == "cpu" else decoders
             ahead: deque[list[Future[Prepared | str]]] = deque()
-            begun: deque[tuple[int, list[Prepared | str], RunningCalls | None]] = deque()
+            running: deque[tuple[int, list[Prepared | str], RunningCalls | None]] = deque()
             try:
                 for number, start in enumerate(starts):
                     while len(ahead) < 2 and number + len(ahead) < len(starts):
@@ -176,13 +176,13 @@ class Predictor:
                         self._refuse(pool, photos, names, start, [results, *_results_of(ahead)])
                     prepared = [result for result in results if not isinstance(result, str)]
                     pending = runtime.begin(stacked(prepared), cascade, self.combiner) if prepared else None
-                    begun.append((start, results, pending))
-                    if len(begun) > 1:  # one batch is always under way while another is waited for
-                        yield self._answer(photos, rows, *begun.popleft())
-                while begun:
-                    yield self._answer(photos, rows, *begun.popleft())
+                    running.append((start, results, pending))
+                    if len(running) > 1:  # one batch is always under way while another is waited for
+                        yield self._answer(photos, rows, *running.popleft())
+                while running:
+                    yield self._answer(photos, rows, *running.popleft())
             finally:  # an error, or a caller who stops iterating: the rest is not needed
-                _cancel(ahead, [pending for _, _, pending in begun])
+                _cancel(ahead, [pending for _, _, pending in running])
 
     def _batch_size(self, cascade: Cascade | None) -> int:
         """Photos per batch: each chunk makes one call per team, and all threads need work."""
@@ -246,18 +246,18 @@ class Predictor:
             results: results of reading the batch.
             pending: the members' answers for the photos that were read; None if none was.
         """
-        there = np.flatnonzero([not isinstance(result, str) for result in results])
+        read_rows = np.flatnonzero([not isinstance(result, str) for result in results])
         failed = {row: result for row, result in enumerate(results) if isinstance(result, str)}
         order = np.full(len(results), -1)
-        order[there] = np.arange(len(there))
-        read = [photos[start + row] for row in there.tolist()]
+        order[read_rows] = np.arange(len(read_rows))
+        read = [photos[start + row] for row in read_rows.tolist()]
         if pending is None:
             return Batch(read, None, None, failed, order.tolist(), [])
         answers, changed = pending.answers(), None
         with self.runtime.stages("vote"):
             of_members = answers
-            for table, its in zip(self.external, rows, strict=True):
-                answers = answers.with_voters(table.answers(its[start + there], self.external_weights))
+            for table, table_rows in zip(self.external, rows, strict=True):
+                answers = answers.with_voters(table.answers(table_rows[start + read_rows], self.external_weights))
             combined = self.combiner.combine(answers)
             if self.external:
                 changed = self.combiner.combine(of_members).label != combined.label

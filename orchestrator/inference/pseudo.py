@@ -65,10 +65,10 @@ def check_labelling(record: EnsembleRecord, plans: Mapping[str, Mapping[str, Any
     runs, workspace = record.runs, record.folder.parent
     fuse = orch("ensemble", "--strategy", record.strategy, workspace=workspace)
     cannot = "pseudo-labels are made fold by fold, which this ensemble does not allow"
-    without = [run for own in runs.values() for run in own if plans[run] is None]
+    without = [run for chosen in runs.values() for run in chosen if plans[run] is None]
     if without:
         k = next((plan["k"] for plan in plans.values() if plan), 5)
-        tasks = [task for task, own in runs.items() if set(own) & set(without)]
+        tasks = [task for task, chosen in runs.items() if set(chosen) & set(without)]
         again = [f"`{orch('train', task, '--data', 'DIR', '--folds', k, workspace=workspace)}`" for task in tasks]
         why = f"{', '.join(without)} learnt from everybody (--folds 0)"
         raise ConfigError(f"{cannot}: {why}. Train by folds: {' and '.join(again)}; then `{fuse}`.")
@@ -77,9 +77,9 @@ def check_labelling(record: EnsembleRecord, plans: Mapping[str, Mapping[str, Any
         few = orch("ensemble", "--strategy", record.strategy, "--members", "TASK=RUN", workspace=workspace)
         raise ConfigError(f"{cannot}: its runs follow several fold plans. Name runs of one plan (`{listed}`): `{few}`.")
     if record.external:
-        mine = [word for task, own in runs.items() for word in ("--members", f"{task}={','.join(own)}")]
-        alone = orch("ensemble", "--strategy", record.strategy, *mine, workspace=workspace)
-        raise ConfigError(f"external tables have no folds. Build an ensemble without them: `{alone}`.")
+        members = [word for task, chosen in runs.items() for word in ("--members", f"{task}={','.join(chosen)}")]
+        rebuild = orch("ensemble", "--strategy", record.strategy, *members, workspace=workspace)
+        raise ConfigError(f"external tables have no folds. Build an ensemble without them: `{rebuild}`.")
 
 
 def check_names(paths: Sequence[Path]) -> None:
@@ -143,9 +143,9 @@ def _of_fold(fold: int, paths: Sequence[Path], answers: Answers, threshold: floa
     table: dict[str, Any] = {"path": [str(path.absolute()) for path in paths], "fold": fold}
     for task in TASKS:
         mean = answers.of(task).where(lambda voter: voter.fold == fold).mean()
-        sure, code = mean.max(axis=1), mean.argmax(axis=1)
-        table[task] = np.where(sure >= threshold, np.array(CLASSES[task])[code], "")
-        table[f"p({task})"] = sure.astype(np.float64).round(6)
+        confidence, code = mean.max(axis=1), mean.argmax(axis=1)
+        table[task] = np.where(confidence >= threshold, np.array(CLASSES[task])[code], "")
+        table[f"p({task})"] = confidence.astype(np.float64).round(6)
     return pd.DataFrame(table)
 
 

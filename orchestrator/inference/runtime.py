@@ -153,7 +153,7 @@ class Runtime:
         teams = self.teams(cascade)
         calls = []
         for start in range(0, photos, size):
-            part = {geometry: own[start : start + size] for geometry, own in pixels.items()}
+            part = {geometry: array[start : start + size] for geometry, array in pixels.items()}
             calls.append([self.pool.submit(self._run, team, part, cascade, combiner) for team in teams])
         return RunningCalls(self.members, photos, calls)
 
@@ -179,16 +179,16 @@ class Runtime:
         self, team: Team, pixels: Pixels, cascade: Cascade | None, combiner: Combiner | None
     ) -> dict[int, NDArray[np.float32]]:
         """A team's answers for a chunk of photos: member index -> (n, C)."""
-        begun: dict[Call, Features] = {}
+        shared: dict[Call, Features] = {}
 
         def answer(place: int, rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
             member, runner = self.members[place], self.runners[place]
             features = pixels[member.preprocess.geometry]
             if runner.shared_backbone is not None:
-                if runner.shared_backbone not in begun:
+                if runner.shared_backbone not in shared:
                     with self.stages("shared layers"):
-                        begun[runner.shared_backbone] = runner.begin(features)
-                features = begun[runner.shared_backbone]
+                        shared[runner.shared_backbone] = runner.begin(features)
+                features = shared[runner.shared_backbone]
             with self.stages(f"{member.task} members"):
                 return runner.finish(features if rows is None else features[rows])
 

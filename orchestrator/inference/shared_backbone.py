@@ -97,9 +97,9 @@ def split(members: Sequence[Member]) -> list[Split]:
         body = digest_of([member.backbone, member.pooling, member.preprocess.as_dict(), member.precision])
         by_body.setdefault(body, []).append(member)
     found: dict[Member, Split] = {}
-    for some in by_body.values():
-        if len(some) > 1:
-            found |= _divide(some)
+    for alike in by_body.values():
+        if len(alike) > 1:
+            found |= _divide(alike)
     return [found.get(member) or unshared(member) for member in members]
 
 
@@ -155,7 +155,7 @@ def _divide(members: Sequence[Member]) -> dict[Member, Split]:
             groups.setdefault(key, []).append(member)
         first = leaves[:-minus_length]
         try:
-            shared = [shared_part for key, some in groups.items() for shared_part in _share(some, first, leaves, key)]
+            shared = [shared_part for key, alike in groups.items() for shared_part in _share(alike, first, leaves, key)]
         except _EntangledError:
             continue
         if shared:
@@ -173,14 +173,16 @@ def _leaves(member: Member) -> tuple[list[str], list[int]]:
     Both are empty when a leaf with weights runs twice.
     """
     named = {module: name for name, module in member.network.named_modules() if not list(module.children())}
-    ran = _run(AnswerFunction(member), named, member)
-    often = {name for name, count in Counter(name for name, _ in ran).items() if count > 1}
+    calls = _run(AnswerFunction(member), named, member)
+    repeated = {name for name, count in Counter(name for name, _ in calls).items() if count > 1}
     weighty = {name for module, name in named.items() if module.state_dict()}
-    if often & weighty:
+    if repeated & weighty:
         return [], []
-    leaves = [name for name, _ in ran if name not in often]
+    leaves = [name for name, _ in calls if name not in repeated]
     inside = [
-        (name, size) for name, size in _run(_SharedBackbone(member, member.network), named, member) if name not in often
+        (name, size)
+        for name, size in _run(_SharedBackbone(member, member.network), named, member)
+        if name not in repeated
     ]
     if [name for name, _ in inside] != leaves[: len(inside)]:
         return [], []
@@ -189,11 +191,11 @@ def _leaves(member: Member) -> tuple[list[str], list[int]]:
 
 def _run(network: nn.Module, named: Mapping[nn.Module, str], member: Member) -> list[tuple[str, int]]:
     """The named modules in execution order, each with its output size for photos of random noise."""
-    ran: list[tuple[str, int]] = []
+    calls: list[tuple[str, int]] = []
 
     def note(module: nn.Module, _inputs: object, output: object) -> None:
         if module in named:
-            ran.append((named[module], output.numel() if isinstance(output, Tensor) else 0))
+            calls.append((named[module], output.numel() if isinstance(output, Tensor) else 0))
 
     hook = register_module_forward_hook(note)
     try:
@@ -201,7 +203,7 @@ def _run(network: nn.Module, named: Mapping[nn.Module, str], member: Member) -> 
             network(_noise(member))
     finally:
         hook.remove()
-    return ran
+    return calls
 
 
 def _keys(members: Sequence[Member], leaves: Sequence[str]) -> Any:
@@ -210,14 +212,16 @@ def _keys(members: Sequence[Member], leaves: Sequence[str]) -> Any:
     Tensors that a module holds next to its children (a layer scale, for example) count with its first leaf, and so do
     those of modules that never run because others use their weights (`F.linear(x, self.qkv.weight)`).
     """
-    loud = {""} | {".".join(leaf.split(".")[:depth]) for leaf in leaves for depth in range(len(leaf.split(".")) + 1)}
-    silent: dict[str, list[str]] = {}
+    executed = {""} | {
+        ".".join(leaf.split(".")[:depth]) for leaf in leaves for depth in range(len(leaf.split(".")) + 1)
+    }
+    not_executed: dict[str, list[str]] = {}
     for name, _ in members[0].network.named_modules():
         place = name
-        while place not in loud:
+        while place not in executed:
             place = place.rpartition(".")[0]
         if place != name:
-            silent.setdefault(place, []).append(name)
+            not_executed.setdefault(place, []).append(name)
     digests = [hashlib.sha256() for _ in members]
     seen: set[str] = set()
     for leaf in leaves:
@@ -225,11 +229,11 @@ def _keys(members: Sequence[Member], leaves: Sequence[str]) -> Any:
         for path in [".".join(steps[:depth]) for depth in range(len(steps) + 1)]:
             if path not in seen:
                 seen.add(path)
-                for own in [path, *silent.get(path, ())]:
+                for name_in_key in [path, *not_executed.get(path, ())]:
                     for digest, member in zip(digests, members, strict=True):
-                        module = member.network.get_submodule(own)
+                        module = member.network.get_submodule(name_in_key)
                         for name, tensor in [*module.named_parameters("", False), *module.named_buffers("", False)]:
-                            digest.update(f"{own}.{name} {tuple(tensor.shape)}".encode())
+                            digest.update(f"{name_in_key}.{name} {tuple(tensor.shape)}".encode())
                             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         yield [digest.hexdigest() for digest in digests]
 
@@ -240,25 +244,25 @@ def _cut(member: Member, first: Sequence[str], leaves: Sequence[str]) -> tuple[n
     Raises:
         _EntangledError: the split point is inside a module that is not an nn.Sequential.
     """
-    ran = {member.network.get_submodule(name) for name in leaves}
+    executed = {member.network.get_submodule(name) for name in leaves}
     before = {member.network.get_submodule(name) for name in first}
-    backbone = _SharedBackbone(member, _without(member.network, ran - before, ran))
-    own = _Tail(member, _without(member.network, before, ran))
-    return backbone.eval(), own.eval()
+    backbone = _SharedBackbone(member, _without(member.network, executed - before, executed))
+    tail = _Tail(member, _without(member.network, before, executed))
+    return backbone.eval(), tail.eval()
 
 
-def _without(module: nn.Module, gone: set[nn.Module], ran: set[nn.Module]) -> nn.Module:
+def _without(module: nn.Module, skipped: set[nn.Module], executed: set[nn.Module]) -> nn.Module:
     """A copy that shares all weights, in which the leaves of `gone` pass their input through."""
     copied = copy.copy(module)
     children: dict[str, nn.Module | None] = {}
     for name, child in module._modules.items():
-        below = ran.intersection(child.modules()) if child is not None else set()
-        if not below & gone:
+        below = executed.intersection(child.modules()) if child is not None else set()
+        if not below & skipped:
             children[name] = child
-        elif below <= gone:
+        elif below <= skipped:
             children[name] = _Pass()
         elif isinstance(child, nn.Sequential):
-            children[name] = _without(child, gone, ran)
+            children[name] = _without(child, skipped, executed)
         else:
             raise _EntangledError
     copied._modules = children
@@ -289,16 +293,16 @@ def _share(members: Sequence[Member], first: Sequence[str], leaves: Sequence[str
     splits = []
     for member in fit:
         kind = digest_of([member.kind, first[-1]])[:16]
-        own = Part(owns[member], example, names, member.sha256[:16], kind)
-        splits.append(Split(member, own, shared, len(fit)))
+        tail = Part(owns[member], example, names, member.sha256[:16], kind)
+        splits.append(Split(member, tail, shared, len(fit)))
     return splits
 
 
-def _fits(member: Member, own: nn.Module, features: Tensor, photos: Tensor) -> bool:
+def _fits(member: Member, tail: nn.Module, features: Tensor, photos: Tensor) -> bool:
     """Whether the two parts reproduce the whole network bit for bit, with photos as the features' first axis."""
     try:
         with torch.inference_mode():
-            return len(features) == len(photos) and torch.equal(own(features), AnswerFunction(member)(photos))
+            return len(features) == len(photos) and torch.equal(tail(features), AnswerFunction(member)(photos))
     except Exception:  # as above
         return False
 

@@ -104,10 +104,10 @@ def _run(session: Any, windows: Any) -> Any:
     return session.run(None, {"windows": windows})
 
 
-def _card(here: Path) -> dict[str, Any]:
+def _card(folder: Path) -> dict[str, Any]:
     """The card beside this file, where every file that it names is the one that was exported."""
     try:
-        card = json.loads((here / "card.json").read_text(encoding="utf-8"))
+        card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
         digest = card.pop("digest")
         text = json.dumps(card, sort_keys=True, separators=(",", ":"), allow_nan=False)
         if digest != hashlib.sha256(text.encode()).hexdigest():
@@ -115,11 +115,11 @@ def _card(here: Path) -> dict[str, Any]:
         hashes = _networks(card) | card["programs"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         sys.exit(
-            f"{here / 'card.json'}: not the card of an export ({type(error).__name__}: {error}). Copy the whole export again."
+            f"{folder / 'card.json'}: not the card of an export ({type(error).__name__}: {error}). Copy the whole export again."
         )
-    wrong = [name for name, sha256 in hashes.items() if _sha256(here / name) != sha256]
+    wrong = [name for name, sha256 in hashes.items() if _sha256(folder / name) != sha256]
     if wrong:
-        sys.exit(f"{here}: missing, or not as exported: {', '.join(wrong)}. Copy the whole export again.")
+        sys.exit(f"{folder}: missing, or not as exported: {', '.join(wrong)}. Copy the whole export again.")
     return dict(card)
 
 
@@ -130,10 +130,10 @@ def _networks(card: dict[str, Any]) -> dict[str, str]:
     return found
 
 
-def _sessions(here: Path, card: dict[str, Any]) -> dict[str, Any]:
+def _sessions(folder: Path, card: dict[str, Any]) -> dict[str, Any]:
     """The networks that a card names, ready to run."""
     return {
-        name: onnxruntime.InferenceSession(str(here / name), providers=["CPUExecutionProvider"])
+        name: onnxruntime.InferenceSession(str(folder / name), providers=["CPUExecutionProvider"])
         for name in _networks(card)
     }
 
@@ -156,8 +156,8 @@ def main() -> None:
     photos = words.parse_args().photos
     if sys.getfilesystemencoding().lower() not in ("utf-8", "utf8"):  # engines open files by names in UTF-8 alone
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
-    here = Path(__file__).parent
-    card = _card(here)
+    folder = Path(__file__).parent
+    card = _card(folder)
     sessions: dict[str, Any] = {}  # loaded for the first photo that can be read
     failed = 0
     for path in map(Path, photos):
@@ -168,7 +168,7 @@ def main() -> None:
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             found: dict[str, Any] = {"path": str(path), "error": f"cannot be read as a photo: {reason}"}
         else:
-            sessions = sessions or _sessions(here, card)
+            sessions = sessions or _sessions(folder, card)
             found = {"path": str(path), **answer(photo, card, sessions)}
         sys.stdout.write(json.dumps(found, allow_nan=False) + "\n")
     sys.exit(1 if failed else 0)

@@ -123,7 +123,7 @@ def _check_sight(name: str, built: tuple[int, int], size: tuple[int, int], small
     blind, patch = _seen(name, built, size)
     if not blind.matters:
         return
-    lost = [counted(pixels, word) for pixels, word in ((blind.rows, "row"), (blind.columns, "column")) if pixels]
+    edges = [counted(pixels, word) for pixels, word in ((blind.rows, "row"), (blind.columns, "column")) if pixels]
     sizes = []
     for key, side, unseen, step in (("height", height, blind.rows, 0), ("width", width, blind.columns, 1)):
         if unseen:
@@ -133,7 +133,7 @@ def _check_sight(name: str, built: tuple[int, int], size: tuple[int, int], small
         f"Sizes that fit: {', and '.join(sizes)}." if not small else "Choose another small_size, or small_epochs = 0."
     )
     raise ConfigError(
-        f"{small}backbone = '{name}' never sees {' and '.join(lost)} at the edges of photos of {height} x {width}"
+        f"{small}backbone = '{name}' never sees {' and '.join(edges)} at the edges of photos of {height} x {width}"
         + (f": its patches of {patch[0]} x {patch[1]} do not divide them" if patch else "")
         + f". {fits}"
     )
@@ -142,8 +142,8 @@ def _check_sight(name: str, built: tuple[int, int], size: tuple[int, int], small
 def _with(recipe: Recipe) -> str:
     """The active settings that not every backbone supports, as text."""
     keys = ("pooling", "drop_rate", "drop_path_rate", "small_epochs", "checkpointing")
-    said = [f"{key} = {getattr(recipe, key)}" for key in keys if getattr(recipe, key)]
-    return f" with {', '.join(said)}" if said else ""
+    settings = [f"{key} = {getattr(recipe, key)}" for key in keys if getattr(recipe, key)]
+    return f" with {', '.join(settings)}" if settings else ""
 
 
 def preprocess_of(recipe: Recipe) -> Preprocess:
@@ -167,8 +167,8 @@ def load_state(recipe: Recipe) -> State:
         state = from_package(recipe.backbone)
     else:
         model = create(recipe.backbone, 2, recipe)
-        own = [key for key in model.state_dict() if not _is_head(model, key)]
-        state = read_weights(Path(recipe.weights), own)
+        expected = [key for key in model.state_dict() if not _is_head(model, key)]
+        state = read_weights(Path(recipe.weights), expected)
     model = create(recipe.backbone, 2, recipe)
     _fit(model, state, recipe.weights)
     _check_numbers(state, recipe.weights)
@@ -257,7 +257,8 @@ def freeze_stages(model: Any, stages: int) -> list[nn.Module]:
     return [
         module
         for module in model.modules()
-        if (own := list(module.parameters(recurse=False))) and not any(parameter.requires_grad for parameter in own)
+        if (parameters := list(module.parameters(recurse=False)))
+        and not any(parameter.requires_grad for parameter in parameters)
     ]
 
 
@@ -304,14 +305,14 @@ def _is_head(model: Any, key: str) -> bool:
 
 def _fit(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
     """Refuses weights that lack a tensor of the body, bring unknown ones, or differ in shape."""
-    own = {key: value for key, value in model.state_dict().items() if not _is_head(model, key)}
+    expected = {key: value for key, value in model.state_dict().items() if not _is_head(model, key)}
     given = {key: value for key, value in state.items() if not _is_head(model, key)}
-    wrong = [f"{key} is missing" for key in own if key not in given and not key.endswith("num_batches_tracked")]
-    wrong += [f"{key} is not in the backbone" for key in given if key not in own]
+    wrong = [f"{key} is missing" for key in expected if key not in given and not key.endswith("num_batches_tracked")]
+    wrong += [f"{key} is not in the backbone" for key in given if key not in expected]
     wrong += [
-        f"{key} has shape {tuple(given[key].shape)}, the backbone {tuple(own[key].shape)}"
-        for key in own
-        if key in given and given[key].shape != own[key].shape
+        f"{key} has shape {tuple(given[key].shape)}, the backbone {tuple(expected[key].shape)}"
+        for key in expected
+        if key in given and given[key].shape != expected[key].shape
     ]
     if wrong:
         raise WeightsError(

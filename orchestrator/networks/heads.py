@@ -112,11 +112,11 @@ class JointHead:
 
     def loss(self, outputs: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
         """The sum of the heads' losses, with combined codes (N,)."""
-        rest, total = targets, outputs.new_zeros((), dtype=torch.float32)
+        digits, total = targets, outputs.new_zeros((), dtype=torch.float32)
         parts = torch.split(outputs, [head.outputs for head in self.heads], dim=1)
         for head, part in zip(reversed(self.heads), reversed(parts), strict=True):  # least significant digit first
-            total = total + head.loss(part, rest % head.classes, weights)
-            rest = rest // head.classes
+            total = total + head.loss(part, digits % head.classes, weights)
+            digits = digits // head.classes
         return total
 
     def probabilities(self, outputs: Tensor) -> Tensor:

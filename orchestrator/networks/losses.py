@@ -28,9 +28,9 @@ def focal(outputs: Tensor, codes: Tensor, weights: Tensor, gamma: float, smoothi
     """
     logs = outputs.log_softmax(dim=1)
     target = F.one_hot(codes, outputs.shape[1]) * (1 - smoothing) + smoothing / outputs.shape[1]
-    rest = -torch.expm1(logs)
-    open_ = rest > 0
-    factor = torch.where(open_, torch.where(open_, rest, 1.0) ** gamma, float(gamma == 0))
+    missed = -torch.expm1(logs)
+    open_ = missed > 0
+    factor = torch.where(open_, torch.where(open_, missed, 1.0) ** gamma, float(gamma == 0))
     return (-(target * factor * logs).sum(dim=1) * weights).mean()
 
 
@@ -44,9 +44,9 @@ def soft_f1(outputs: Tensor, codes: Tensor, weights: Tensor) -> Tensor:
     probabilities = outputs.softmax(dim=1) * weights[:, None]
     truth = F.one_hot(codes, outputs.shape[1]) * weights[:, None]
     hits = (probabilities * F.one_hot(codes, outputs.shape[1])).sum(dim=0)
-    held = truth.sum(dim=0)
-    f1 = 2 * hits / (probabilities.sum(dim=0) + held).clamp_min(1e-7)
-    return 1 - f1[held > 0].mean()
+    support = truth.sum(dim=0)
+    f1 = 2 * hits / (probabilities.sum(dim=0) + support).clamp_min(1e-7)
+    return 1 - f1[support > 0].mean()
 
 
 def corn(outputs: Tensor, codes: Tensor, weights: Tensor) -> Tensor:

@@ -56,7 +56,7 @@ HARMLESS: list[Any] = [
 DEPTH = 4  # dictionaries in dictionaries
 
 
-def read_weights(path: Path, own: Collection[str]) -> dict[str, Tensor]:
+def read_weights(path: Path, expected: Collection[str]) -> dict[str, Tensor]:
     """The network in a file, under a backbone's names as far as they fit.
 
     Args:
@@ -70,26 +70,28 @@ def read_weights(path: Path, own: Collection[str]) -> dict[str, Tensor]:
     if not candidates:
         raise WeightsError(f"weights = '{path}': no state dict (name -> tensor) in it.")
     rated = [
-        (sum(prefix + key in state for key in own), place, prefix, state)
+        (sum(prefix + key in state for key in expected), place, prefix, state)
         for place, state in candidates
-        for prefix in _prefixes(state, own)
+        for prefix in _prefixes(state, expected)
     ]
     best = max(fitting for fitting, *_ in rated)
-    if 2 * best < len(own):  # weights of another model: the caller's error describes the largest network
+    if 2 * best < len(expected):  # weights of another model: the caller's error describes the largest network
         largest = max((state for _, state in candidates), key=len)
         start = _common(list(largest))
         return {key.removeprefix(start): value for key, value in largest.items()}
     fits = [(place, prefix, state) for fitting, place, prefix, state in rated if fitting == best]
-    meant = min(fits, key=lambda fit: _rank(fit[0]))
+    chosen = min(fits, key=lambda fit: _rank(fit[0]))
     rivals = [
-        fit for fit in fits if fit is not meant and _rank(fit[0]) == _rank(meant[0]) and not _same(fit, meant, own)
+        fit
+        for fit in fits
+        if fit is not chosen and _rank(fit[0]) == _rank(chosen[0]) and not _same(fit, chosen, expected)
     ]
     if rivals:
-        names = ", ".join(f"'{'.'.join([*place, prefix])}'" for place, prefix, _ in [meant, *rivals])
+        names = ", ".join(f"'{'.'.join([*place, prefix])}'" for place, prefix, _ in [chosen, *rivals])
         raise WeightsError(
             f"weights = '{path}': holds several networks that fit ({names}). Save the one that is meant by itself."
         )
-    _, prefix, state = meant
+    _, prefix, state = chosen
     return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
 
 
@@ -105,12 +107,14 @@ def _rank(place: tuple[str, ...]) -> int:
 
 
 def _same(
-    fit: tuple[Any, str, Mapping[str, Tensor]], other: tuple[Any, str, Mapping[str, Tensor]], own: Collection[str]
+    fit: tuple[Any, str, Mapping[str, Tensor]], other: tuple[Any, str, Mapping[str, Tensor]], expected: Collection[str]
 ) -> bool:
     """Whether two networks hold the same numbers: some wrappers keep one network under two names."""
-    (_, here, left), (_, there, right) = fit, other
+    (_, prefix, state), (_, other_prefix, other_state) = fit, other
     return all(
-        torch.equal(left[here + key], right[there + key]) for key in own if here + key in left and there + key in right
+        torch.equal(state[prefix + key], other_state[other_prefix + key])
+        for key in expected
+        if prefix + key in state and other_prefix + key in other_state
     )
 
 
@@ -125,10 +129,10 @@ def _networks(value: Any, place: tuple[str, ...]) -> Iterator[tuple[tuple[str, .
         yield from _networks(item, (*place, str(key)))
 
 
-def _prefixes(state: Mapping[str, Tensor], own: Collection[str]) -> set[str]:
+def _prefixes(state: Mapping[str, Tensor], expected: Collection[str]) -> set[str]:
     """Prefixes that a backbone's names may have in a file: the rest of each name that ends with one of them."""
     found = {""}
-    for probe in list(own)[:3]:  # the first few stand in every network of the kind
+    for probe in list(expected)[:3]:  # the first few stand in every network of the kind
         found |= {key.removesuffix(probe) for key in state if key.endswith(f".{probe}")}
     return found
 

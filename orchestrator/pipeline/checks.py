@@ -107,13 +107,13 @@ def check_training_rows(
         folds_used: train only the first folds; 0: all.
         extra: whether extra photos join training.
     """
-    left = ~photos.table["person"].isin(recipe.drop_people)
+    kept = ~photos.table["person"].isin(recipe.drop_people)
     if plan is None:
-        learnt = {"all photos": left}
+        trained_on = {"all photos": kept}
     else:
         fold = plan.folds(photos.table["person"])
-        learnt = {f"fold {number}": left & (fold != number) for number in range(folds_used or plan.k)}
-    bare = [name for name, rows in learnt.items() if not rows.any()]
+        trained_on = {f"fold {number}": kept & (fold != number) for number in range(folds_used or plan.k)}
+    bare = [name for name, rows in trained_on.items() if not rows.any()]
     if bare and recipe.drop_people:
         raise ConfigError(
             f"{task}: drop_people leaves nobody to train on for {', '.join(bare)}. Drop fewer people, or use other folds."
@@ -121,7 +121,7 @@ def check_training_rows(
     per_person = recipe.sampling == "per_person"
     single = [
         name
-        for name, rows in learnt.items()
+        for name, rows in trained_on.items()
         if (photos.table["person"][rows].nunique() if per_person else int(rows.sum())) < MIN_PHOTOS
     ]
     if single and not extra:

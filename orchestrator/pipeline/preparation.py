@@ -71,12 +71,12 @@ def missing_jobs(run_jobs: Sequence[RunJob]) -> list[MemberJob]:
         wanted = run_job.run.folds if run_job.only is None else run_job.only
         folds = [fold for fold in wanted if not os.path.lexists(run_job.run.member(fold) / CARD)]
         table = _table(run_job) if folds else None
-        own = [_job(run_job, fold, table) for fold in folds if table is not None]
-        few = [job for job in own if job.photos_per_epoch < MIN_PHOTOS]  # sample factors and extra photos included
+        of_run = [_job(run_job, fold, table) for fold in folds if table is not None]
+        few = [job for job in of_run if job.photos_per_epoch < MIN_PHOTOS]  # sample factors and extra photos included
         if few:
             where = ", ".join("all photos" if job.fold is None else f"fold {job.fold}" for job in few)
             raise ConfigError(f"{run_job.run.id}: {too_few(where, few[0].recipe.sampling == 'per_person')}")
-        jobs += own
+        jobs += of_run
     return sorted(jobs, key=lambda job: -job.work)
 
 
@@ -142,21 +142,21 @@ def _tell_faces(faces: Sequence[Box | None], settings: Settings) -> None:
     without = sum(box is None for box in faces)
     found = f"faces: found in {len(faces) - without:,} of {counted(len(faces), 'photo')}"
     listing = orch("data", "faces", *data_words(settings.data, settings.columns), workspace=settings.workspace)
-    rest = f"; the other {without:,} use the recipe's crop and anchor: `{listing}` lists them." if without else "."
-    log.info(found + rest)
+    ending = f"; the other {without:,} use the recipe's crop and anchor: `{listing}` lists them." if without else "."
+    log.info(found + ending)
 
 
 def _table(run_job: RunJob) -> pd.DataFrame:
     """One row per photo: path, person, truth, trained class, target, kind; extra photos come last."""
     photos, extra = run_job.inputs.data.photos.table, run_job.inputs.data.extra
-    own = _labelled(run_job, photos).assign(extra=False)
+    labelled = _labelled(run_job, photos).assign(extra=False)
     if extra is None:
-        return own
+        return labelled
     rows = extra.known(run_job.specialist.columns)
-    table = pd.DataFrame(index=extra.table.index, columns=own.columns.drop("extra"))
+    table = pd.DataFrame(index=extra.table.index, columns=labelled.columns.drop("extra"))
     table.iloc[rows] = _labelled(run_job, extra.table.iloc[rows]).to_numpy()
-    table = table.where(table.notna(), 0).astype(dict(own.dtypes.drop("extra")))  # rows that are never drawn
-    return pd.concat([own, table.assign(extra=True)], ignore_index=True)
+    table = table.where(table.notna(), 0).astype(dict(labelled.dtypes.drop("extra")))  # rows that are never drawn
+    return pd.concat([labelled, table.assign(extra=True)], ignore_index=True)
 
 
 def _labelled(run_job: RunJob, photos: pd.DataFrame) -> pd.DataFrame:

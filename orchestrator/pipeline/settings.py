@@ -109,14 +109,14 @@ def changes_of(settings: Settings, specialist: Specialist, base: RunRecord | Non
     found = [change for change in settings.changes if _is_for(change, task)]
     wanted = recipes_of(replace(settings, recipes=recipes, changes=found), only, base)[task]
     for change in list(found):
-        rest = [*found]
-        rest.remove(change)
+        others = [*found]
+        others.remove(change)
         try:
-            same = recipes_of(replace(settings, recipes=recipes, changes=rest), only, base)[task] == wanted
+            same = recipes_of(replace(settings, recipes=recipes, changes=others), only, base)[task] == wanted
         except ConfigError:  # words that are valid only together: `loss=focal` and `focal_gamma=3`
             continue
         if same:
-            found = rest
+            found = others
     before = base.changes if base and not named else []
     words = {change.partition("=")[0].removeprefix(f"{task}."): change for change in (*before, *found)}
     return list(words.values())  # a key that is set again counts once
@@ -134,9 +134,9 @@ def check_tables(tables: Sequence[Path]) -> None:
     Raises:
         DataError: naming all of them.
     """
-    gone = [str(path) for path in tables if not path.is_file()]
-    if gone:
-        raise DataError("\n".join(f"--extra {path}: no such file." for path in gone))
+    missing = [str(path) for path in tables if not path.is_file()]
+    if missing:
+        raise DataError("\n".join(f"--extra {path}: no such file." for path in missing))
 
 
 def add_mistakes(settings: Settings, wrong: Mistakes) -> None:

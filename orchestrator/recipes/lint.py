@@ -179,9 +179,9 @@ def _cuts(
         return
     augment = recipe.augment
     # The flattest random crop of the smallest area; then the furthest shift of the largest scale.
-    left = math.sqrt((1 - augment.resized_crop) * 0.9) if augment.resized_crop else 1.0
-    lost = 0.5 * (1 - 1 / (1 + augment.scale)) + augment.shift
-    highest, lowest = top + span * left * (1 - lost), bottom - span * left * (1 - lost)
+    kept_share = math.sqrt((1 - augment.resized_crop) * 0.9) if augment.resized_crop else 1.0
+    shifted_share = 0.5 * (1 - 1 / (1 + augment.scale)) + augment.shift
+    highest, lowest = top + span * kept_share * (1 - shifted_share), bottom - span * kept_share * (1 - shifted_share)
     if lowest > keeps[0] or highest < keeps[1]:
         what = f"augment: resized_crop, shift and scale together can cut away {rows}."
         yield Problem("augment.resized_crop", what, f"Lower them, or show more of the photo by {key}.")

@@ -211,8 +211,8 @@ def _problem(task: str, name: str, error: Any, changes: Sequence[str]) -> Proble
     path = [str(part) for part in error["loc"]]
     key = ".".join(path)
     model: type[BaseModel] = Augment if path[0] == "augment" and len(path) > 1 else Recipe
-    said = [change for change in changes if change.partition("=")[0] in (key, f"{task}.{key}")]
-    where = f"--set {said[-1]}" if said else f"{task} recipe {name}"
+    changed = [change for change in changes if change.partition("=")[0] in (key, f"{task}.{key}")]
+    where = f"--set {changed[-1]}" if changed else f"{task} recipe {name}"
     if error["type"] == "extra_forbidden" and path[-1] in REFUSED:
         return Problem(where, f"there is no '{key}'.", REFUSED[path[-1]], "unknown_key")
     if error["type"] == "extra_forbidden":
@@ -231,7 +231,7 @@ def _problem(task: str, name: str, error: Any, changes: Sequence[str]) -> Proble
     if error["type"] == "literal_error":
         allowed = [word.strip("' ") for word in str(error["ctx"]["expected"]).replace(" or ", ", ").split(",")]
         message, hint = f"allowed: {', '.join(allowed)}", nearest(str(error["input"]), allowed)
-    if said and "," in str(error["input"]) and error["type"] != "literal_error":
+    if changed and "," in str(error["input"]) and error["type"] != "literal_error":
         hint = f" Several values, to try each, are for --grid {key}=A,B."
     end = "" if message.endswith("?") else "."
     return Problem(where, f"{key} = {error['input']!r}: {message}{end}{hint}", kind="wrong_value")

@@ -56,9 +56,9 @@ def loss_terms(text: str) -> dict[str, float]:
             terms[name] = 0.0
         if not 0 < terms[name] < float("inf"):
             raise ValueError(f"'{part.strip()}': write a positive weight before {name}, as in 0.4 f1 + 0.6 focal")
-    alone = [name for name in ALONE if name in terms]
-    if alone and terms != {alone[0]: 1.0}:
-        raise ValueError(f"{alone[0]} takes no weight and no other terms; sums are of {', '.join(SUMMED)}")
+    unsummable = [name for name in ALONE if name in terms]
+    if unsummable and terms != {unsummable[0]: 1.0}:
+        raise ValueError(f"{unsummable[0]} takes no weight and no other terms; sums are of {', '.join(SUMMED)}")
     return terms
 
 

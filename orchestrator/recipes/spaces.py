@@ -140,8 +140,8 @@ class Space:
         problems: list[Problem] = []
 
         def load(words: Sequence[str]) -> None:
-            own = [f"{task}.{word}" for word in words]
-            load_recipes({task: specialist}, recipes, [*changes, *own], {task: base} if base else None)
+            prefixed = [f"{task}.{word}" for word in words]
+            load_recipes({task: specialist}, recipes, [*changes, *prefixed], {task: base} if base else None)
 
         for words in self.all_words:
             try:
@@ -150,9 +150,9 @@ class Space:
                 beside = [others for others in self.all_words if not _keys(others) & _keys(words)]
                 if not any(_loads(load, [*words, *others]) for others in beside):
                     # An error of the base recipe occurs with every choice; that of a choice is reported as the space's.
-                    own = {f"--set {task}.{word}": f"the space: {word}" for word in words}
+                    prefixed = {f"--set {task}.{word}": f"the space: {word}" for word in words}
                     problems += [
-                        replace(problem, where=own.get(problem.where, problem.where)) for problem in error.problems
+                        replace(problem, where=prefixed.get(problem.where, problem.where)) for problem in error.problems
                     ]
                     if not error.problems:
                         wrong.add(error)
@@ -194,10 +194,10 @@ def read_stages(path: Path | None, names: Sequence[str]) -> dict[str, Space]:
         ConfigError: unknown stages, no such file, no TOML, or a stage that is no space.
     """
     default = parse_toml(STAGES, "")
-    own = read_toml(path, "--space") if path else {}
-    known = {**default, **own}
+    given = read_toml(path, "--space") if path else {}
+    known = {**default, **given}
     wrong = Mistakes()
-    if path and not any(isinstance(own.get(name), dict) for name in names):
+    if path and not any(isinstance(given.get(name), dict) for name in names):
         wrong.add(
             ConfigError(
                 f"--space {path}: with --stages it has a table for each stage, and it has none called {', '.join(names)}. "

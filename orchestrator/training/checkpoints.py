@@ -130,8 +130,8 @@ def load_checkpoint(
             note["groups"][int(index)][name] = tensor
     for prefix, module in (("model/", model), ("average/", average)):
         if module is not None:
-            own = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
-            module.load_state_dict(own)
+            of_module = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
+            module.load_state_dict(of_module)
     optimiser.load_state_dict({"state": state, "param_groups": note["groups"]})
     # Files do not store the memory format, on which sums depend (lamb's norms).
     for parameter, entry in optimiser.state.items():

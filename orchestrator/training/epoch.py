@@ -59,11 +59,11 @@ class Batch:
         """The mean loss, a scalar."""
         with autocast(job.recipe.precision, job.device):
             outputs = network(self.inputs if self.mix is None else self.mix.photos(self.inputs))
-        own = job.head.loss(outputs, self.targets, self.weights)
+        loss = job.head.loss(outputs, self.targets, self.weights)
         if self.mix is None:
-            return own
+            return loss
         partners = self.mix.partner.to(job.device)
-        return self.mix.blend(own, job.head.loss(outputs, self.targets[partners], self.weights[partners]))
+        return self.mix.blend(loss, job.head.loss(outputs, self.targets[partners], self.weights[partners]))
 
 
 def train_epoch(job: MemberJob, learner: Learner, progress: Progress) -> dict[str, Any]:
@@ -83,23 +83,23 @@ def train_epoch(job: MemberJob, learner: Learner, progress: Progress) -> dict[st
     batches = Batches(job.pixels, rows, recipe.batch_size, augmenter, job.entropy(AUGMENT, epoch))
     torch.manual_seed(job.entropy(NETWORK, epoch))
     learner.begin_epoch(thaw=0 < recipe.unfreeze_after <= epoch)
-    total, started, shown = torch.zeros((), device=job.device), time.monotonic(), 0.0
+    total, started, reported = torch.zeros((), device=job.device), time.monotonic(), 0.0
     stages = Stages(job.profile, torch.cuda.synchronize if job.device != "cpu" else lambda: None)
     loaded = stages.each(
         "read and augment", load(batches, loading_processes(recipe, job.device), pin=job.device != "cpu")
     )
     prepared = _prepared(job, loaded, epoch)
     for step in range(steps):
-        some = list(islice(prepared, recipe.accumulate))
+        micro_batches = list(islice(prepared, recipe.accumulate))
         number = epoch * steps + step
         set_rate(learner.optimiser, rate_factor(recipe, number, steps, progress.scores))
-        total += _step(job, learner, some, stages)
+        total += _step(job, learner, micro_batches, stages)
         if learner.average is not None:
             learner.average.update(learner.model, number + 1)
         raise_if_cancelled(job.cancel)
-        if time.monotonic() - shown > PROGRESS_SECONDS:
-            shown = time.monotonic()
-            rate = (step + 1) * recipe.batch_size * recipe.accumulate / (shown - started)
+        if time.monotonic() - reported > PROGRESS_SECONDS:
+            reported = time.monotonic()
+            rate = (step + 1) * recipe.batch_size * recipe.accumulate / (reported - started)
             _tell(job, progress, (step + 1) / steps, rate)
     mean = float(total) / steps
     if not np.isfinite(mean):
@@ -147,8 +147,10 @@ def _prepared(job: MemberJob, loaded: Iterable[tuple[Tensor, Tensor]], epoch: in
             inputs = _shrunken(inputs, recipe.small)
         size = (inputs.shape[-2], inputs.shape[-1])
         mix = draw_mix(len(inputs), size, recipe.mixup, recipe.cutmix, mixer)
-        own, count = (values[numbers].to(job.device, non_blocking=True) for values in (targets, weights))
-        yield Batch(inputs, own, count, mix)
+        batch_targets, batch_weights = (
+            values[numbers].to(job.device, non_blocking=True) for values in (targets, weights)
+        )
+        yield Batch(inputs, batch_targets, batch_weights, mix)
 
 
 def _step(job: MemberJob, learner: Learner, batches: Sequence[Batch], stages: Stages) -> Tensor:
@@ -181,8 +183,8 @@ def _step(job: MemberJob, learner: Learner, batches: Sequence[Batch], stages: St
 
 def network_input(job: MemberJob, pixels: Tensor) -> Tensor:
     """A batch as the network's input: pixels normalised, features as they are."""
-    there = pixels.to(job.device, non_blocking=True)
-    return job.preprocess.normalise(there) if job.recipe.train == "network" else there
+    on_device = pixels.to(job.device, non_blocking=True)
+    return job.preprocess.normalise(on_device) if job.recipe.train == "network" else on_device
 
 
 def _shrunken(photos: Tensor, size: tuple[int, int]) -> Tensor:
@@ -194,8 +196,8 @@ def loading_processes(recipe: Recipe, device: str) -> int:
     """Number of loading processes: the recipe's; for -1, none on a CPU, which the network needs, or without room."""
     if recipe.workers >= 0:
         return recipe.workers
-    some = 0 if device == "cpu" else min(8, os.cpu_count() or 1)
-    return 0 if some and why_none_load(some) else some
+    processes = 0 if device == "cpu" else min(8, os.cpu_count() or 1)
+    return 0 if processes and why_none_load(processes) else processes
 
 
 def _tell(job: MemberJob, progress: Progress, share: float, rate: float) -> None:

@@ -145,15 +145,15 @@ def build_features(
 
 def _whole(path: Path) -> bool:
     """Whether features are there as they were written; damaged ones are removed, for they can be computed again."""
-    about = path.with_suffix(".json")
-    if not os.path.lexists(path) and not os.path.lexists(about):
+    note = path.with_suffix(".json")
+    if not os.path.lexists(path) and not os.path.lexists(note):
         return False
     try:
-        check_file(path, read_sealed(about, KIND, path.stem, FEATURES_FORMAT, "")["sha256"], "")
+        check_file(path, read_sealed(note, KIND, path.stem, FEATURES_FORMAT, "")["sha256"], "")
     except DamagedError as error:
         log.warning(f"{error.fact}: computed again.")
         take_away(path)
-        take_away(about)
+        take_away(note)
         return False
     return True
 

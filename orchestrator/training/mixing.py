@@ -42,9 +42,9 @@ class Mix:
         mixed[:, :, top:bottom, left:right] = others[:, :, top:bottom, left:right]
         return mixed
 
-    def blend(self, own: Tensor, other: Tensor) -> Tensor:
+    def blend(self, value: Tensor, other: Tensor) -> Tensor:
         """`share` of one and the rest of the other."""
-        return own * self.share + other * (1 - self.share)
+        return value * self.share + other * (1 - self.share)
 
 
 def draw_mix(photos: int, size: tuple[int, int], mixup: float, cutmix: float, rng: np.random.Generator) -> Mix | None:
