@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test check format docs clean
+.PHONY: demo test lint check format docs clean
 
 demo: $(STAMP)-core
 	$(BIN)/orch demo
@@ -12,11 +12,12 @@ demo: $(STAMP)-core
 test: $(STAMP)-dev
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-check: $(STAMP)-dev
+lint: $(STAMP)-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+check: lint test
 
 format: $(STAMP)-dev
 	$(BIN)/ruff format .

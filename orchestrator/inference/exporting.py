@@ -24,7 +24,9 @@ from orchestrator.data.store import kept_stores
 if TYPE_CHECKING:
     from orchestrator.artifacts.ensembles import EnsembleRecord
     from orchestrator.inference.engines import Pixels
+    from orchestrator.inference.export import Exports
     from orchestrator.inference.predictor import Predictor
+    from orchestrator.inference.shared_backbone import Split
 
 __all__ = ["PROGRAM", "Exported", "check_export", "export_ensemble"]
 
@@ -124,62 +126,67 @@ def export_ensemble(
         ConfigError: none of the photos to check on can be read.
         EngineError: a network cannot be exported, or its export gives other answers than torch.
     """
-    from orchestrator.inference import standalone
     from orchestrator.inference.detector import write_detector
     from orchestrator.inference.engines import Engine
     from orchestrator.inference.export import Exports
     from orchestrator.inference.shared_backbone import unshared
 
-    around = any(geometry.face for geometry in predictor.reader.geometries)
     sample = _sample(predictor, store, photos)
     exports = Exports(cache)
     splits = [unshared(member) for member in predictor.members]  # one file a member, simple to feed
     exports.make(splits, done)
     exports.check(splits, Engine("onnx"), lambda member: sample[member.preprocess.geometry])
     folder.mkdir(parents=True, exist_ok=True)
-    members: list[dict[str, Any]] = []
-    differences: dict[str, float] = {}
-    for split in splits:
-        member = split.member
-        name = f"{member.name.replace('/', '-')}.onnx"
-        with atomic(folder / name) as temporary:
-            shutil.copyfile(exports.path(split.tail), temporary)
-        pixels = sample[member.preprocess.geometry]
-        differences[name] = exports.difference(split, Engine("onnx"), pixels)
-        members.append(
-            {
-                "file": name, "task": member.task, "run": member.run, "fold": member.fold,
-                **asdict(member.preprocess.geometry), "backbone": member.backbone,
-                "sha256": sha256_of(folder / name), "weights_sha256": member.sha256,
-                "difference_from_torch": differences[name],
-                "checked_on_photos": exports.photos(split, Engine("onnx")),
-            }
-        )  # fmt: skip
-    package = Path(str(combining.__file__)).parent
-    sources = {PROGRAM: Path(str(standalone.__file__)), "decoding.py": Path(str(decoding.__file__))}
-    sources |= {f"{package.name}/{path.name}": path for path in sorted(package.glob("*.py"))}
-    (folder / package.name).mkdir(exist_ok=True)
-    for name, source in sources.items():
-        with atomic(folder / name) as temporary:
-            shutil.copyfile(source, temporary)
-    programs = [*(name for name in sources if name != PROGRAM), *(["finding.py"] if around else [])]
-    found: dict[str, Any] = {}
-    if around:
+    members = [_write_member(folder, split, exports, sample[split.member.preprocess.geometry]) for split in splits]
+    programs = _write_programs(folder)
+    detector: dict[str, Any] = {}
+    if any(geometry.face for geometry in predictor.reader.geometries):
         files = write_detector(folder, photos)
-        hashes = {name: sha256_of(folder / name) for name in files}
-        found = {"detector": {"name": DETECTOR, "files": files, "sha256": hashes}}
+        programs.append("finding.py")
+        detector = {"name": DETECTOR, "files": files, "sha256": {name: sha256_of(folder / name) for name in files}}
     card = {
         "format": EXPORT_FORMAT, "ensemble": ensemble, "combiner": predictor.combiner.as_dict(),
         "how": HOW.format(combined=predictor.combiner.how),
         "tasks": [{"name": task, "classes": list(CLASSES[task])} for task in TASKS], "labels": list(LABELS),
-        "members": members, **found, "programs": {name: sha256_of(folder / name) for name in programs},
+        "members": members, **({"detector": detector} if detector else {}),
+        "programs": {name: sha256_of(folder / name) for name in programs},
         "made_by": {"orchestrator": __version__, **{name: version(name) for name in ("torch", "onnx", "onnxscript")}},
     }  # fmt: skip
     before = _files_of(folder)
     write_json(folder / CARD, {**card, "digest": digest_of(card)})  # written last: a folder with it is a whole export
     for name in before - _files_of(folder):
         (folder / name).unlink(missing_ok=True)
+    differences = {member["file"]: member["difference_from_torch"] for member in members}
     return Exported(folder, differences, min(len(pixels) for pixels in sample.values()))
+
+
+def _write_member(folder: Path, split: Split, exports: Exports, pixels: Pixels) -> dict[str, Any]:
+    """Copies a member's file out of the cache, and returns its entry in the card."""
+    from orchestrator.inference.engines import Engine
+
+    member, engine = split.member, Engine("onnx")
+    name = f"{member.name.replace('/', '-')}.onnx"
+    with atomic(folder / name) as temporary:
+        shutil.copyfile(exports.path(split.tail), temporary)
+    return {
+        "file": name, "task": member.task, "run": member.run, "fold": member.fold,
+        **asdict(member.preprocess.geometry), "backbone": member.backbone,
+        "sha256": sha256_of(folder / name), "weights_sha256": member.sha256,
+        "difference_from_torch": exports.difference(split, engine, pixels),
+        "checked_on_photos": exports.photos(split, engine),
+    }  # fmt: skip
+
+
+def _write_programs(folder: Path) -> list[str]:
+    """Copies the program and the modules that it imports, which import nothing of the rest; returns the modules' names."""
+    package = Path(str(combining.__file__)).parent
+    sources = {PROGRAM: Path(__file__).with_name("standalone.py"), "decoding.py": Path(str(decoding.__file__))}
+    sources |= {f"{package.name}/{path.name}": path for path in sorted(package.glob("*.py"))}
+    (folder / package.name).mkdir(exist_ok=True)
+    for name, source in sources.items():
+        with atomic(folder / name) as temporary:
+            shutil.copyfile(source, temporary)
+    return [name for name in sources if name != PROGRAM]
 
 
 def _files_of(folder: Path) -> set[str]:
