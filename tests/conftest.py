@@ -25,8 +25,12 @@ if TYPE_CHECKING:
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test never reaches for the network
-# Two test processes of two threads each share two cores: threads that wait by spinning hold up those that work. Sleeping instead
-# made 82 tests that train take 105 and 120 s where they took 208 and 267 (in turn); the bits are the same.
+# Each test process takes its share of the cores. Two processes of two threads each on two cores waited for one another: twelve
+# tests that train took 135 s, and 19 s with a thread each; their CPU time was 17 and 12 s (a busy machine of two cores).
+SHARE = str(max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))))
+os.environ.setdefault("LOKY_MAX_CPU_COUNT", SHARE)
+os.environ.setdefault("OMP_NUM_THREADS", SHARE)
+# Threads that wait by spinning hold up those that work; asleep, 82 tests that train took 105 and 120 s, not 208 and 267 (in turn).
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 settings.register_profile("orchestrator", deadline=None)  # machines are shared: an example's seconds say nothing

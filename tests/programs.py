@@ -31,7 +31,6 @@ def _run(words: list[str], out: Path, log: Path) -> None:
     for path, descriptor in ((out, 1), (log, 2)):
         with path.open("ab") as file:
             os.dup2(file.fileno(), descriptor)
-    os.environ["LOKY_MAX_CPU_COUNT"] = "1"  # tests run side by side: threads of one would hold up the others
     sys.argv = ["orch", *words]
     program()
 
