@@ -30,7 +30,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test never reaches for the net
 SHARE = str(max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))))
 os.environ.setdefault("LOKY_MAX_CPU_COUNT", SHARE)
 os.environ.setdefault("OMP_NUM_THREADS", SHARE)
-# Threads that wait by spinning hold up those that work; asleep, 82 tests that train took 105 and 120 s, not 208 and 267 (in turn).
+# Threads that wait by spinning hold up those that work: 82 tests that train took 208 and 267 s, with sleeping ones 105 and 120 s.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 settings.register_profile("orchestrator", deadline=None)  # machines are shared: an example's seconds say nothing
