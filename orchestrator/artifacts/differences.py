@@ -25,6 +25,19 @@ def flat(recipe: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in (settings | augment).items() if key not in ("about", "workers")}
 
 
+def in_words(value: Any) -> str:
+    """A setting's value as text; an empty value is a dash."""
+    if value is None or value in ("", (), [], {}):
+        return "-"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict):
+        return ", ".join(
+            f"{key} x {item:g}" if isinstance(item, float) else f"{key} {item}" for key, item in value.items()
+        )
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
 def chosen(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that are not at their defaults; those without a default count as chosen."""
     from orchestrator.data.augmentation import Augment
@@ -76,7 +89,9 @@ def near(
             if run.seed != seed:
                 differ["seed"] = (run.seed, seed)
             if 0 < len(differ) <= NEAR:
-                words = " and ".join(f"{key} ({old} there, {new} here)" for key, (old, new) in differ.items())
+                words = " and ".join(
+                    f"{key} ({in_words(old)} there, {in_words(new)} here)" for key, (old, new) in differ.items()
+                )
                 covers = f"; it covers {run.covers}" if run.partial else ""
                 found.append((len(differ), f"{run.id} differs only in {words}{covers}."))
     return [words for _, words in sorted(found, key=lambda found_run: found_run[0])[:SHOWN]]

@@ -66,7 +66,7 @@ class RunRecord:
         retrained: folds trained anew, when there is a parent.
         seconds: wall-clock seconds of the commands that worked on it.
         make_current: whether it may become current: `auto` offers it as its specialist's current run in the last step
-            of training, and then becomes `never`; runs of an experiment are `never` from the start.
+            of training, and then becomes `offered`; runs of an experiment are `never`.
         score: out-of-fold macro F1, written when it is complete; None before, and where nobody is held out.
         files: folder of a member -> file -> sha256; shared members from the start, the others once the run is complete.
         shared_seeds: fold -> the seed of a shared member, where it is not this run's.
@@ -91,7 +91,7 @@ class RunRecord:
     parent: str | None = None
     retrained: list[int] = field(default_factory=list)
     seconds: float = 0.0
-    make_current: Literal["auto", "never"] = "auto"
+    make_current: Literal["auto", "offered", "never"] = "auto"
     score: float | None = None
     files: dict[str, dict[str, str]] = field(default_factory=dict)
     shared_seeds: dict[str, int] = field(default_factory=dict)

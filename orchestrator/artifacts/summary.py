@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from orchestrator.artifacts.annotations import Annotations
-from orchestrator.artifacts.cards import CARD, MemberCard, history_of
+from orchestrator.artifacts.cards import CARD, MemberCard, history_of, trained_again
 from orchestrator.artifacts.run import RunRecord
+from orchestrator.core.errors import DamagedError
+from orchestrator.core.sealed import damaged_error
 
-__all__ = ["cards_of", "facts_of", "macro_f1_of", "profile_of", "run_as_dict", "score_of", "state_of"]
+__all__ = ["cards_of", "facts_of", "lost_members", "macro_f1_of", "profile_of", "run_as_dict", "score_of", "state_of"]
 
 
 def cards_of(run: RunRecord) -> list[MemberCard]:
@@ -46,12 +48,21 @@ def run_as_dict(run: RunRecord) -> dict[str, Any]:
         }
         for card in cards_of(run)
     ]  # fmt: skip
-    return {"id": run.id, **run.as_json(), "folder": str(run.folder), "covers": run.covers, "members": members}
+    record = {**run.as_json(), "status": state_of(run)}
+    return {"id": run.id, **record, "folder": str(run.folder), "covers": run.covers, "members": members}
 
 
 def state_of(run: RunRecord) -> str:
     """`complete`, `unfinished`, or `damaged` where a complete run lacks members."""
-    return "damaged" if run.complete and _complete_members(run) < len(run.folds) else run.status
+    return "damaged" if lost_members(run) else run.status
+
+
+def lost_members(run: RunRecord) -> list[DamagedError]:
+    """What is wrong with a complete run that lacks members: one error for each, with its way out."""
+    if not run.complete:
+        return []
+    lost = [folder for folder in run.members if not (folder / CARD).is_file()]
+    return [damaged_error(folder / CARD, "missing", trained_again(folder)) for folder in lost]
 
 
 def score_of(run: RunRecord) -> float | None:

@@ -29,7 +29,7 @@ from orchestrator.artifacts.cards import CARD, trained_again
 from orchestrator.artifacts.ensembles import ENSEMBLE, EnsembleRecord
 from orchestrator.artifacts.run import RECORD, RunRecord
 from orchestrator.core.commands import orch, shown
-from orchestrator.core.errors import DamagedError, WorkspaceError, nearest
+from orchestrator.core.errors import DamagedError, WorkspaceError, encodable, nearest, printable
 from orchestrator.core.files import put_aside
 from orchestrator.core.labels import CLASSES
 from orchestrator.core.sealed import (
@@ -82,6 +82,11 @@ class Workspace:
 
     def __init__(self, root: Path, create: bool = False) -> None:
         self.root = root
+        if str(root) != encodable(str(root)):  # weights and networks are opened by names in UTF-8 alone
+            raise WorkspaceError(
+                f"{printable(str(root))}: the name of a workspace must be UTF-8. Choose another folder with --workspace, or "
+                "rename this one; from within it, `--workspace .` does as well."
+            )
         if self.is_at(root):
             self._about()
             return
@@ -249,10 +254,14 @@ class Workspace:
                 raise
             raise damaged_error(path, error.what, self.without_current(what)) from None
         if not (self.root / name).is_dir():
-            raise damaged_error(
-                path, f"names {name}, of which there is no folder in {self.root}", self.without_current(what)
-            )
+            what_is_wrong = f"names {name}, of which there is no folder in {self.root}"
+            way_out = self._repair() if os.path.lexists(self.root / name) else self.without_current(what)
+            raise damaged_error(path, what_is_wrong, way_out)
         return name
+
+    def _repair(self) -> str:
+        """The way out for a run's folder without a record, to complete a sentence."""
+        return f"run `{orch('workspace', 'repair', workspace=self.root)}`, which restores the run or puts it aside."
 
     def current_or_none(self, what: str) -> str | None:
         """Like `current`, before the choice is replaced: None also if the file is damaged but may be rewritten."""
@@ -298,6 +307,25 @@ class Workspace:
         """Leaves a specialist without a current run, or the workspace without a current ensemble."""
         self._current(what).unlink(missing_ok=True)
 
+    def current_or_first(self, task: str) -> str | None:
+        """The id of a specialist's current run; None while none has ever been offered as one.
+
+        Raises:
+            WorkspaceError: none is current though complete runs were offered: the choice was deleted, or is lost.
+            DamagedError: what says so is damaged.
+        """
+        name = self.current(task)
+        if name is None:
+            offered = {run.id for run in self.read_runs(task)[0] if run.make_current == "offered"}
+            if offered & set(self._whole(task)):
+                raise self._none_current(task)
+        return name
+
+    def _none_current(self, task: str) -> WorkspaceError:
+        return WorkspaceError(
+            f"{self.root}: no {task} run is the current one ({self._current(task)} is missing): {self.without_current(task)}"
+        )
+
     def current_run(self, task: str) -> RunRecord:
         """A specialist's current run.
 
@@ -309,9 +337,7 @@ class Workspace:
         if name is not None:
             return RunRecord.load(self.root / name)
         if self._whole(task):
-            raise WorkspaceError(
-                f"{self.root}: no {task} run is the current one ({self._current(task)} is missing): {self.without_current(task)}"
-            )
+            raise self._none_current(task)
         unfinished = [run.id for run in self.runs(task)]
         resume = orch("resume", unfinished[-1], workspace=self.root) if unfinished else ""
         hint = f" (`{resume}` completes {unfinished[-1]})" if unfinished else ""
@@ -374,10 +400,24 @@ class Workspace:
             card = self.root / member.folder / CARD
             if is_there(card):
                 continue
-            way_out = trained_again(card.parent)
-            if not (self.root / member.run).is_dir():
-                way_out = f"make another ensemble of runs that are there: `{orch('ensemble', workspace=self.root)}`."
+            run = self.root / member.run
+            if (run / RECORD).is_file():
+                way_out = trained_again(card.parent)
+            elif os.path.lexists(run):
+                way_out = self._repair()
+            else:
+                way_out = self._without_run(member.task)
             raise damaged_error(card, f"missing, and {name} answers with that member", way_out)
+
+    def _without_run(self, task: str) -> str:
+        """The way out for an ensemble of which a run is lost, to complete a sentence."""
+        again = orch("ensemble", workspace=self.root)
+        try:
+            self.current(task)
+        except DamagedError as error:
+            if error.replaceable:
+                return f"{self.without_current(task)} Then `{again}` makes another ensemble."
+        return f"make another ensemble of runs that are there: `{again}`."
 
 
 def now() -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.artifacts.differences import in_words
 from orchestrator.artifacts.origins import training_words
-from orchestrator.cli.console import grid, in_words, out, say
+from orchestrator.cli.console import grid, out, say
 from orchestrator.core.commands import orch
 
 if TYPE_CHECKING:

@@ -35,7 +35,6 @@ __all__ = [
     "has_emitted",
     "hear",
     "held_back",
-    "in_words",
     "minutes",
     "out",
     "print_profile",
@@ -174,19 +173,6 @@ def grid(title: str, *columns: str, keep: Sequence[str] = (), text: Sequence[str
     from orchestrator.cli.tables import Grid
 
     return Grid(title, columns, keep, text)
-
-
-def in_words(value: Any) -> str:
-    """A setting's value as text for a table; an empty value is a dash."""
-    if value is None or value in ("", (), [], {}):
-        return "-"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, dict):
-        return ", ".join(
-            f"{key} x {item:g}" if isinstance(item, float) else f"{key} {item}" for key, item in value.items()
-        )
-    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def share(value: float) -> str:

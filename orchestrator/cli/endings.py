@@ -37,6 +37,7 @@ NO_MEMORY = (
     "cannot allocate memory",
     "failed to map segment",
     "std::bad_alloc",
+    "can't start new thread",
     "out of memory",
 )
 """Messages of torch, of the system's loader and of C++, which have no Python exception type of their own."""
@@ -166,6 +167,9 @@ def ending_of(error: BaseException) -> Ending:
     if number == errno.EFBIG or _says(TOO_LARGE, text):
         what = f"A file would be larger than this shell allows its programs{where}. `ulimit -f unlimited` lifts that, then run "
         return Ending("disk", what + "the same command again.")
+    if number == errno.EMFILE:
+        what = "Too many files are open for this shell's limit. Raise it (`ulimit -n 1024`), then run the same command again."
+        return Ending("files", what)
     if number in (errno.ENOSPC, errno.EDQUOT) or _says(NO_ROOM, text):
         return Ending("disk", f"The disk is full{where}. Free some room and run the same command again.")
     if isinstance(error, OSError) and error.filename:

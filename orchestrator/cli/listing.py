@@ -35,8 +35,9 @@ def facts_beside(run: RunRecord, current: str | None, wrong: list[DamagedError],
     """The facts of a run for `--where` and `--sort`; damaged files are added to `wrong` and left out."""
     from orchestrator.artifacts.annotations import Annotations
     from orchestrator.artifacts.differences import flat
-    from orchestrator.artifacts.summary import facts_of
+    from orchestrator.artifacts.summary import facts_of, lost_members
 
+    wrong += lost_members(run)
     notes = Annotations()
     try:
         notes = Annotations.read(run.folder)

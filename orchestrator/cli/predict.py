@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orchestrator.cli.bars import bars
-from orchestrator.cli.console import emit, grid, out, print_stages, say, talk
+from orchestrator.cli.console import elapsed, emit, grid, out, print_stages, say, talk
 from orchestrator.cli.options import DeviceOption, JsonOption, ProfileOption, WorkspaceOption
 from orchestrator.combining import COLUMN
 from orchestrator.core.errors import counted
@@ -110,6 +110,10 @@ def predict(
     if profile:
         title, column = "seconds of all threads, by stage", counted(len(answers), "photo")
         print_stages(title, {column: found.seconds}, talk() if json else None)
+        say(
+            f"{sum(found.seconds.values()):,.1f} s of threads, within {elapsed():,.1f} s of the command. The rest: imports, "
+            "checks, loading members, choosing engines, waiting."
+        )
     if json:
         emit([answer.as_dict() for answer in answers])
     elif to is None:

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.console import emit, grid, in_words, out, put, say
+from orchestrator.artifacts.differences import in_words
+from orchestrator.cli.console import emit, grid, out, put, say
 from orchestrator.cli.options import JsonOption
 from orchestrator.core.commands import orch
 from orchestrator.core.errors import ConfigError, counted

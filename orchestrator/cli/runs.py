@@ -120,29 +120,32 @@ def show_run(
       orch runs show age-0001
     """
     from orchestrator.artifacts.annotations import Annotations
-    from orchestrator.artifacts.summary import run_as_dict, state_of
+    from orchestrator.artifacts.summary import lost_members, run_as_dict, state_of
     from orchestrator.artifacts.workspace import Workspace
 
     record = Workspace(workspace).run(run)
     notes = Annotations.read(record.folder)
     if json:
         emit({**run_as_dict(record), "note": notes.note, "tags": list(notes.tags)})
-        return
-    facts = grid(f"{record.id}: the {record.task} specialist, {state_of(record)}", "", " ")
-    facts.columns[1].justify = "left"
-    for name, value in _facts(record, notes).items():
-        facts.add_row(name, value)
-    out().print(facts)
-    _print_members(record)
+    else:
+        facts = grid(f"{record.id}: the {record.task} specialist, {state_of(record)}", "", "value")
+        facts.columns[1].justify = "left"
+        for name, value in _facts(record, notes).items():
+            facts.add_row(name, value)
+        out().print(facts)
+        _print_members(record)
+    tell_damaged(lost_members(record))
 
 
 def _facts(record: RunRecord, notes: Annotations) -> dict[str, str]:
     """What a run was made from, how, and on which machine, in words."""
-    from orchestrator.artifacts.differences import chosen
+    from orchestrator.artifacts.differences import chosen, in_words
 
     settings, data, environment = chosen(record.recipe), record.data, record.environment
     machine, extra = environment["hardware"], data.get("extra")
-    augment = [f"{key.removeprefix('augment.')}={settings[key]}" for key in settings if key.startswith("augment.")]
+    augment = [
+        f"{key.removeprefix('augment.')}={in_words(settings[key])}" for key in settings if key.startswith("augment.")
+    ]
     plan = "none: trained on everything"
     if record.plan:
         plan = f"{record.plan['digest'][:12]}, {record.plan['k']} folds, seed {record.plan['seed']}"
@@ -155,7 +158,9 @@ def _facts(record: RunRecord, notes: Annotations) -> dict[str, str]:
         "tags": " ".join(notes.tags),
         "recipe": " ".join([recipe_of(record), *record.changes]),
         "seed": ", ".join(map(str, record.seeds)),
-        "settings": "  ".join(f"{key}={value}" for key, value in settings.items() if not key.startswith("augment.")),
+        "settings": "  ".join(
+            f"{key}={in_words(value)}" for key, value in settings.items() if not key.startswith("augment.")
+        ),
         "augment": "  ".join(augment) or "nothing",
         "": "settings that are not named are at their defaults; --json gives all.",
         "initial weights": f"{record.initial_weights['source']} {record.initial_weights['sha256'][:12]}",

@@ -231,7 +231,7 @@ def _print_stages(found: list[Stage]) -> None:
         unfinished = [stage.name for stage in found if stage.out_of_time and stage.tried]
         never = [name for name in late if name not in unfinished]
         parts = [f"{', '.join(unfinished)} not tried to the end"] * bool(unfinished) + [
-            f"{', '.join(never)} not begun"
+            f"no trial of {', '.join(never)} ended"
         ] * bool(never)
         say(f"The time was over: {'; '.join(parts)}. The same command with more --minutes goes on.")
     tried = [stage.name for stage in found if stage.tried]

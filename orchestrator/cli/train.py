@@ -220,6 +220,12 @@ def after(run: RunRecord) -> str:
         without = ", ".join(task for task in apart if task not in able)
         return f"an ensemble needs runs of {without} over the same people too, which need other data."
     first = ["--folds-used", len(run.folds)] if run.partial else []
+    if run.partial and run.folds != list(range(len(run.folds))):  # no command trains these folds of all specialists
+        if run.task == JOINT:
+            return (
+                "an ensemble needs the same folds of every specialist: train this one over all of them, without --fold."
+            )
+        apart, first = list(TASKS), []
     recipe = recipe_words(run, [SPECIALISTS[task] for task in apart])
     words = [*source_words(run), *plan_words(run), "--seed", run.seed, *recipe, *first]
     train = orch("train-all", *words, "--tasks", ",".join(apart), workspace=workspace)
@@ -273,7 +279,7 @@ def _conclude_grid(report: Report, workspace: Path, json: bool) -> None:
     best = max(found.runs, key=lambda compared: compared.scores.macro_f1)
     say(f"{minutes(elapsed())} in all.")
     for (run_id, fold), reason in report.failures.items():
-        warn(f"{run_id} fold {fold}: {reason}")
+        warn(f"{run_id} {'all' if fold is None else f'fold {fold}'}: {reason}")
     if not report.complete:
         say(UNFINISHED)
         raise typer.Exit(1)

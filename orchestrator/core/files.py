@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from orchestrator.core.errors import StoreError, encodable
 
 __all__ = [
-    "atomic", "digest_of", "free_room", "from_root", "put_aside", "sha256_of", "sweep",
+    "atomic", "digest_of", "free_room", "from_root", "locked_folder", "put_aside", "sha256_of", "sweep",
     "take_away", "write_json",
 ]  # fmt: skip
 
@@ -159,3 +159,8 @@ def free_room(folder: Path, needed: int, what: str, way_out: str) -> None:
         raise StoreError(
             f"{folder}: {what} needs {needed / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free on this disk. {way_out}"
         )
+
+
+def locked_folder(path: Path) -> Path | None:
+    """The first folder on the way to a path that may not be searched; None where there is none."""
+    return next((place for place in reversed(path.parents) if place.exists() and not os.access(place, os.X_OK)), None)

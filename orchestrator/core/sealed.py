@@ -15,7 +15,7 @@ from typing import Any
 
 from orchestrator.core.commands import set_aside
 from orchestrator.core.errors import DamagedError
-from orchestrator.core.files import digest_of, sha256_of, write_json
+from orchestrator.core.files import digest_of, locked_folder, sha256_of, write_json
 
 __all__ = [
     "after_moving_aside", "check_file", "check_sealed", "damaged_error", "is_there", "read_sealed", "unreadable_error",
@@ -168,7 +168,7 @@ def is_there(path: Path) -> bool:
 
 def unreadable_error(path: Path, error: OSError) -> DamagedError:
     """The error for a file that cannot be read: it may be intact, so it must not be replaced."""
-    shut = next((place for place in reversed(path.parents) if not os.access(place, os.X_OK)), None)
+    shut = locked_folder(path)
     allow = shlex.join(["chmod", "u+rw", str(path)] if shut is None else ["chmod", "u+rwx", str(shut)])
     return DamagedError(
         path, f"cannot be read ({error.strerror})", f"Allow it (`{allow}`), or restore it.", replaceable=False

@@ -8,6 +8,7 @@ includes a copy of this file, so it needs only Pillow and NumPy and imports noth
 from __future__ import annotations
 
 import io
+import math
 import stat
 import threading
 import warnings
@@ -40,6 +41,8 @@ MAX_PIXELS = 64_000_000
 itself only warns at 89 MP and errors at twice that."""
 
 STARTS = ((b"\xff\xd8\xff", "JPEG"), (b"\x89PNG\r\n\x1a\n", "PNG"), (b"BM", "BMP"))
+COLOUR_SEGMENTS = {0xE0: 14, 0xEE: 12}
+"""Marker of a JPEG's segment that says how colours are stored (JFIF, Adobe) -> the fewest bytes of data that libjpeg reads."""
 KEPT_CHUNKS = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS")
 ORIENTATION = 0x0112
 TURNS = {
@@ -218,7 +221,10 @@ def _bare_png(data: bytes, kept: tuple[bytes, ...]) -> bytes:
 
 
 def _bare_jpeg(data: bytes, exif: bool) -> bytes:
-    """A JPEG without application data and comments, except APP0 and APP14, which say how colours are stored."""
+    """A JPEG without application data and comments, except APP0 and APP14, which say how colours are stored.
+
+    Shorter ones of these say nothing to libjpeg either (`examine_app0` and `examine_app14` of jdmarker.c), and break Pillow.
+    """
     parts, at = [data[:2]], 2
     while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != 0xDA:
         if data[at + 1] == 0xFF:  # a fill byte
@@ -226,7 +232,8 @@ def _bare_jpeg(data: bytes, exif: bool) -> bytes:
             continue
         marker, end = data[at + 1], at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
         metadata = 0xE0 <= marker <= 0xEF or marker == 0xFE
-        if not metadata or marker in (0xE0, 0xEE) or (exif and marker == 0xE1 and data[at + 4 : at + 8] == b"Exif"):
+        on_colours = end - at - 4 >= COLOUR_SEGMENTS.get(marker, math.inf)
+        if not metadata or on_colours or (exif and marker == 0xE1 and data[at + 4 : at + 8] == b"Exif"):
             parts.append(data[at:end])
         at = end
     return b"".join([*parts, data[at:]])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,9 @@ def fold_table(photos: Photos, plan: FoldPlan) -> pd.DataFrame:
     words = strata_words(people) if plan.strata else pd.Series("people", index=people.index)
     folds = pd.Series({person: plan.fold_of[str(person)] for person in people.index}, name="fold")
     counts = pd.crosstab(words, folds)
+    if plan.strata:
+        strata = [" ".join(names) for names in product(*(CLASSES[column] for column in plan.strata))]
+        counts = counts.reindex([stratum for stratum in strata if stratum in counts.index])
     photo_counts = np.bincount(plan.folds(photos.table["person"]), minlength=plan.k)
     frame = counts.rename(columns={fold: f"fold {fold}" for fold in counts.columns}).reset_index(names="class")
     total: dict[str, Any] = {"class": "all people"} | {f"fold {f}": int(counts[f].sum()) for f in counts.columns}

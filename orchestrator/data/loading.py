@@ -14,6 +14,7 @@ import pickle
 import signal
 import threading
 import traceback
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -152,10 +153,12 @@ def load(batches: Batches, workers: int, pin: bool = False) -> Iterator[Item]:
     if why := why_none_load(workers):
         raise TrainingError(why)
     cv2.setNumThreads(1)  # a forked process would wait for threads of OpenCV's that stayed behind
-    loader: DataLoader[Any] = DataLoader(
-        _Sent(batches), batch_size=None, shuffle=False, num_workers=workers, pin_memory=pin, prefetch_factor=AHEAD,
-        collate_fn=_as_sent, timeout=PATIENCE, worker_init_fn=_begin, multiprocessing_context=start_context(),
-    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="This DataLoader will create")  # more than cores: the user's choice
+        loader: DataLoader[Any] = DataLoader(
+            _Sent(batches), batch_size=None, shuffle=False, num_workers=workers, pin_memory=pin, prefetch_factor=AHEAD,
+            collate_fn=_as_sent, timeout=PATIENCE, worker_init_fn=_begin, multiprocessing_context=start_context(),
+        )  # fmt: skip
     for batch in _received(loader, workers):
         if isinstance(batch, Exception):
             raise batch

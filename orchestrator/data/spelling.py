@@ -17,6 +17,12 @@ __all__ = ["clean", "composed", "lookalikes", "near", "near_people", "odd_charac
 
 ZEROS = re.compile(r"(?<![\d.])0+(?=\d)")
 WHOLE = re.compile(r"(\d+)\.0+")
+IGNORABLE = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u2800\u3164\ufe00-\ufe0f"
+    "\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
+"""Characters that show nothing by themselves: Unicode's Default_Ignorable_Code_Point (DerivedCoreProperties.txt, 16.0), which
+Python does not know, and the blank of Braille."""
 
 
 def composed(name: str) -> str:
@@ -40,14 +46,14 @@ def clean(name: str) -> str:
 def near(name: str) -> str:
     """A key that is equal for names that are easily confused.
 
-    It ignores case, blanks anywhere, full-width forms of letters and digits, leading zeros, and the `.0` that a
-    spreadsheet appends to whole numbers.
+    It ignores case, blanks and invisible characters anywhere, full-width forms of letters and digits, leading zeros, and
+    the `.0` that a spreadsheet appends to whole numbers.
     """
     plain, before = name, ""
     while plain != before:  # removing a blank may let its neighbours compose
         before = plain
         folded = unicodedata.normalize("NFKC", plain).casefold()
-        plain = unicodedata.normalize("NFKC", "".join(_digit(letter) for letter in folded if not _blank(letter)))
+        plain = unicodedata.normalize("NFKC", "".join(_digit(letter) for letter in folded if not _unseen(letter)))
     number = WHOLE.fullmatch(plain)
     return ZEROS.sub("", number[1] if number else plain)
 
@@ -72,6 +78,11 @@ def _blank(letter: str) -> bool:
         or unicodedata.category(letter) in ("Cf", "Zs", "Zl", "Zp")
         or letter in "\u115f\u1160\u3164\uffa0"
     )
+
+
+def _unseen(letter: str) -> bool:
+    """Whether a character shows nothing by itself; some of them choose the form of the letter before, so `clean` keeps them."""
+    return _blank(letter) or IGNORABLE.match(letter) is not None
 
 
 def _digit(letter: str) -> str:
@@ -106,4 +117,4 @@ def near_people(stands: Mapping[str, str], table: Path, distinct: bool, way_out:
 
 def visible(name: str) -> str:
     """A name with its invisible characters, and unusual blanks, as codes."""
-    return "".join(f"\\u{ord(letter):04x}" if letter != " " and _blank(letter) else letter for letter in name)
+    return "".join(f"\\u{ord(letter):04x}" if letter != " " and _unseen(letter) else letter for letter in name)

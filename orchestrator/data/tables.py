@@ -264,7 +264,8 @@ def _read_parquet(path: Path) -> Table:
     import pyarrow.parquet as pq
 
     try:
-        found = pq.read_table(path)
+        with path.open("rb") as file:  # by a name, pyarrow takes UTF-8 alone
+            found = pq.read_table(file)
         columns = [column.to_pylist() for column in found.columns]
     except (pa.ArrowException, OSError, ValueError, TypeError) as error:
         raise DataError(f"{path}: cannot be read as a parquet table ({first_line(error)}).") from None

@@ -129,13 +129,31 @@ def use_run(workspace: Workspace, run: RunRecord, before: RunRecord | None = Non
 
 
 def make_ensemble_current(workspace: Workspace, name: str) -> None:
-    """Makes a new ensemble the current one, unless it has no score and the current one has."""
+    """Makes a new ensemble the current one, unless the current one covers more.
+
+    An ensemble without a score, or of runs of only some folds, does not replace one that has more, as with runs.
+    """
     before, record = _current_ensemble(workspace), workspace.ensemble(name)
-    if before is not None and before.evaluation is not None and record.evaluation is None:
+    why = ""
+    if before is not None and before.evaluation is not None:
+        why = "has no score" if record.evaluation is None else _why_narrower(workspace, before, record)
+    if before is not None and why:
         use = orch("ensembles", "use", name, workspace=workspace.root)
-        log.info(f"{name} has no score: {before.id} stays the current ensemble. `{use}` replaces it.")
+        log.info(f"{name} {why}: {before.id} stays the current ensemble. `{use}` replaces it.")
         return
     _set_ensemble(workspace, before, record)
+
+
+def _why_narrower(workspace: Workspace, before: EnsembleRecord, after: EnsembleRecord) -> str:
+    """What an ensemble of partial runs covers, where it holds out fewer people than another; empty where it does not."""
+    try:
+        runs, others = ([workspace.run(run) for run in record.run_ids] for record in (after, before))
+    except WorkspaceError:  # a run was deleted: what the other held out is not known
+        return ""
+    partial = [run for run in runs if run.partial]
+    if not partial or all(any(_covers(run, other) for other in others) for run in runs):
+        return ""
+    return f"covers {partial[0].covers}"
 
 
 def use_ensemble(workspace: Workspace, name: str) -> None:

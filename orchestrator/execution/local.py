@@ -108,7 +108,7 @@ def _results(jobs: Sequence[MemberJob], at_once: int, ended: dict[int, JobResult
                 yield from _pool(2, [(number, job)])  # 1 would train in this process
             except BrokenProcessPool:
                 reason = (
-                    f"{job.task} fold {job.fold}: its process was killed, most likely because memory ran out. Lower "
+                    f"{job.title}: its process was killed, most likely because memory ran out. Lower "
                     f"--set {job.task}.batch_size={max(2, job.recipe.batch_size // 2)} (now {job.recipe.batch_size}) "
                     "or --jobs."
                 )
@@ -149,7 +149,7 @@ def _run(number: int, job: MemberJob) -> JobResult:
     except OrchestratorError as error:
         sentence, detail = str(error), ""
     except Exception as error:  # a bug here or in a library must not stop the other jobs either
-        sentence = f"{job.task} fold {job.fold}: {type(error).__name__}: {error}"
+        sentence = f"{job.title}: {type(error).__name__}: {error}"
         detail = traceback.format_exc()
     with suppress(OSError, StoreError):  # most likely a full disk, which the message says already
         write_json(failure, {"reason": sentence, "traceback": detail})

@@ -68,8 +68,8 @@ def train_points(
         OrchestratorError: whatever is wrong with a point, all of them at once, before any training.
     """
     started, task = time.monotonic(), specialist.name
-    settings = resolve_plan(settings, task)
     base = base or base_run(settings.workspace, task, None)
+    settings = resolve_plan(settings, task)
     settings_of_points, wrong = settings_of(settings, specialist, points, base), Mistakes()
     log_base(base, settings)
     made_from: list[Inputs] = []

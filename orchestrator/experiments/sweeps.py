@@ -222,8 +222,9 @@ class _Rounds:
             if len(ended) >= count:
                 break
             if until is not None and time.monotonic() >= until:
-                late = True
-                log.info(f"the time is over: {len(ended)} of {counted(min(count, most), 'trial')} ended.")
+                late = len(ended) < min(count, most)
+                if late:
+                    log.info(f"the time is over: {len(ended)} of {counted(min(count, most), 'trial')} ended.")
                 break
             drawn = self.search.ask(min(at_once, count - len(ended)))
             if not drawn:

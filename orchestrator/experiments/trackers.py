@@ -20,6 +20,8 @@ __all__ = ["KINDS", "Tracker", "check_words", "open_trackers", "why_disabled"]
 
 KINDS = ("tensorboard", "mlflow", "wandb")
 PROJECT = "orchestrator"
+WANDB_MODES = ("offline", "online", "shared")
+"""Modes in which wandb keeps what it gets (`wandb.Settings.mode`, without older names of these)."""
 NUMBERS = ("loss", "lr", "macro_f1", "accuracy", "log_loss", "photos_per_second")
 
 
@@ -70,10 +72,11 @@ def check_words(words: Sequence[str]) -> None:
 
 def why_disabled(word: str) -> str:
     """Why a tracker would discard all that it gets; empty if it would not."""
-    mode = os.environ.get("WANDB_MODE", "")
-    if word.partition("=")[0] == "wandb" and mode == "disabled":
-        return "wandb is told nothing: WANDB_MODE=disabled. Unset it, or set it to offline or online."
-    return ""
+    mode = os.environ.get("WANDB_MODE", "offline")
+    if word.partition("=")[0] != "wandb" or mode in WANDB_MODES:
+        return ""
+    what = "wandb is told nothing" if mode == "disabled" else "wandb knows no such mode"
+    return f"{what}: WANDB_MODE={mode}. Unset it, or set it to one of {', '.join(WANDB_MODES)}."
 
 
 def open_trackers(words: Sequence[str], workspace: Path) -> list[Tracker]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.combining import COLUMN
 from orchestrator.core.errors import DataError, Problem, StoreError, counted, printable
+from orchestrator.core.files import locked_folder
 from orchestrator.core.labels import CLASSES, LABELS, TASKS
 from orchestrator.data.decoding import SUFFIXES
 from orchestrator.data.places import is_file, is_folder
@@ -102,7 +103,7 @@ def find_photos(places: Iterable[Path]) -> list[Path]:
                 log.info(f"{place}: {counted(left_out.total(), 'file')} left out as no photos: {suffixes}.")
             if linked:
                 log.info(f"{place}: {counted(linked, 'linked folder')} left out: links to folders are not followed.")
-        elif os.path.lexists(place):
+        elif os.path.lexists(place) or locked_folder(place) is not None:
             found[place] = None  # of any kind: decoding reports what is wrong with it
         else:
             problems.append(Problem(str(place), "no such file or folder."))
@@ -240,7 +241,8 @@ def predict_photos(
     from orchestrator.inference.predictor import name_of
 
     answers: list[Prediction] = []
-    for batch in predictor.predict(photos, mark_errors, batch_size, cascade, known):
+    way_out = "with --on-error mark their rows stay empty"
+    for batch in predictor.predict(photos, mark_errors, batch_size, cascade, known, way_out):
         numbers = range(len(answers), len(answers) + len(batch.order))
         names = [Path(name_of(photos[number], number)) for number in numbers]
         answers += _predictions(batch, predictor.combiner.name, names)

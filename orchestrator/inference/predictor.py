@@ -129,6 +129,7 @@ class Predictor:
         batch: int = 0,
         cascade: Cascade | None = None,
         known: Sequence[Prepared | str] = (),
+        way_out: str = "replace or remove them",
     ) -> Iterator[Batch]:
         """Predicts photos batch by batch, in order; the next batches are decoded and started meanwhile.
 
@@ -141,6 +142,7 @@ class Predictor:
             batch: photos per batch, which bounds the memory; 0: `BATCH`, or enough to keep all cores busy.
             cascade: the rule that stops asking about a photo; None: ask all members.
             known: results of reading the first photos.
+            way_out: what to do about photos that cannot be read, to complete an error's sentence.
 
         Raises:
             DataError: photos cannot be read, and `skip_unreadable` is off.
@@ -173,7 +175,8 @@ class Predictor:
                         ahead.append(self._reading(pool, photos, range(first, min(first + batch, len(photos))), known))
                     results = [future.result() for future in ahead.popleft()]
                     if not skip_unreadable and any(isinstance(result, str) for result in results):
-                        self._refuse(pool, photos, names, start, [results, *_results_of(ahead)])
+                        failed = self._unreadable(pool, photos, names, start, [results, *_results_of(ahead)])
+                        raise DataError(f"{len(failed)} of {len(names)} photos cannot be read; {way_out}.", failed)
                     prepared = [result for result in results if not isinstance(result, str)]
                     pending = runtime.begin(stacked(prepared), cascade, self.combiner) if prepared else None
                     running.append((start, results, pending))
@@ -204,15 +207,15 @@ class Predictor:
             found.append(future)
         return found
 
-    def _refuse(
+    def _unreadable(
         self,
         pool: ThreadPoolExecutor,
         photos: Sequence[Photo],
         names: Sequence[str],
         start: int,
         batches: Sequence[Sequence[Prepared | str]],
-    ) -> None:
-        """Names every photo that cannot be read.
+    ) -> list[Problem]:
+        """Every photo that cannot be read, with the reason.
 
         Args:
             pool: reads those that have not been read.
@@ -224,10 +227,7 @@ class Predictor:
         reasons = [_reason(result) for batch in batches for result in batch]
         # The others are read only for their errors: a large folder's pixels would fill the memory.
         reasons += pool.map(lambda photo: _reason(self.reader.read(photo)), photos[start + len(reasons) :])
-        failed = [Problem(names[start + row], reason) for row, reason in enumerate(reasons) if reason is not None]
-        raise DataError(
-            f"{len(failed)} of {len(names)} photos cannot be read; with --on-error mark their rows stay empty.", failed
-        )
+        return [Problem(names[start + row], reason) for row, reason in enumerate(reasons) if reason is not None]
 
     def _answer(
         self,

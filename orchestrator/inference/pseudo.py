@@ -123,7 +123,7 @@ def pseudo_label(
     parts: list[pd.DataFrame] = []
     failed: list[tuple[Path, str]] = []
     answered = 0
-    for batch in predictor.predict(paths, skip_unreadable):
+    for batch in predictor.predict(paths, skip_unreadable, way_out="--skip-unreadable leaves them out"):
         failed += [(paths[answered + number], reason) for number, reason in batch.failed.items()]
         answered += len(batch.order)
         if batch.answers is not None:
@@ -155,4 +155,5 @@ def write_labels(labels: PseudoLabels, output: Output) -> None:
         if suffix_of(output) == ".csv":
             write_rows(temporary, labels.table, labels.table.itertuples(index=False))
         else:
-            labels.table.to_parquet(temporary, index=False)
+            with temporary.open("wb") as file:  # by a name, pyarrow takes UTF-8 alone
+                labels.table.to_parquet(file, index=False)

@@ -156,6 +156,8 @@ def main() -> None:
     photos = words.parse_args().photos
     if sys.getfilesystemencoding().lower() not in ("utf-8", "utf8"):  # engines open files by names in UTF-8 alone
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
+    if sys.stdout is None:  # closed: answers for nobody
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  (as long as the process)
     folder = Path(__file__).parent
     card = _card(folder)
     sessions: dict[str, Any] = {}  # loaded for the first photo that can be read
@@ -170,9 +172,17 @@ def main() -> None:
         else:
             sessions = sessions or _sessions(folder, card)
             found = {"path": str(path), **answer(photo, card, sessions)}
-        sys.stdout.write(json.dumps(found, allow_nan=False) + "\n")
+        try:
+            sys.stdout.write(json.dumps(found, allow_nan=False) + "\n")
+            sys.stdout.flush()
+        except BrokenPipeError:  # the reader has seen enough, as in `| head -1`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            break
     sys.exit(1 if failed else 0)
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)

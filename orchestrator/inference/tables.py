@@ -113,4 +113,5 @@ def _write_parquet(path: Path, table: Mapping[str, Sequence[Any]]) -> None:
             columns.append(pa.array([None if cell is None else encodable(cell) for cell in cells], pa.string()))
         else:
             columns.append(pa.array(cells, kinds.get(name, pa.float64())))
-    pq.write_table(pa.Table.from_arrays(columns, names=list(table)), path)
+    with path.open("wb") as file:  # by a name, pyarrow takes UTF-8 alone
+        pq.write_table(pa.Table.from_arrays(columns, names=list(table)), file)

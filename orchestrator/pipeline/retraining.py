@@ -71,12 +71,13 @@ def base_run(root: Path, task: str, base: str | None, sharing: bool = False) -> 
 
     Raises:
         ConfigError: a run of another specialist.
-        WorkspaceError: no such run, or one that is unfinished though its members are to be shared.
+        WorkspaceError: no such run, or one that is unfinished though its members are to be shared; or none is current though
+            there are some.
     """
     if base is None and not Workspace.is_at(root):
         return None
     workspace = Workspace(root)
-    name = base or workspace.current(task)
+    name = base or workspace.current_or_first(task)
     if name is None:
         return None
     run = workspace.run(name)

@@ -117,7 +117,7 @@ def train_all(
     pixels = pixels_of(settings, inputs, open_tasks, listen)  # before any run is written: a photo may be damaged
     runs = [plan.find_or_create() for plan in plans.values()]
     for run in runs:
-        if run.complete and run.make_current == "never":
+        if run.complete and run.make_current != "auto":
             current = inputs.workspace.current_or_none(run.task)
             other = "" if current in (run.id, None) else f" {current} stays the current {run.task} run."
             log.info(f"{run.id} is complete already (same recipe, data, plan and seed): kept as it is.{other}")
@@ -327,14 +327,14 @@ def make_marked_current(runs: Sequence[RunRecord]) -> None:
     for run in runs:
         if run.complete and run.make_current == "auto":
             make_current(Workspace(run.folder.parent), run)
-            run.make_current = "never"
+            run.make_current = "offered"
             run.save()
 
 
 def _mark_for_current(runs: Sequence[RunRecord]) -> None:
     """Marks an experiment's unfinished runs, now resumed by training itself, to become current when complete."""
     for run in runs:
-        if run.make_current == "never" and not run.complete:
+        if run.make_current != "auto" and not run.complete:
             run.make_current = "auto"
             run.save()
 

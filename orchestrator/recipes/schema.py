@@ -12,6 +12,7 @@ from orchestrator.core.files import digest_of
 from orchestrator.data.augmentation import Augment
 from orchestrator.data.geometry import DETECTOR, Geometry
 from orchestrator.data.sampling import Draw, Sampling
+from orchestrator.data.spelling import clean
 
 __all__ = ["VIEWS", "WEIGHTS_WORDS", "ZOOM", "Optimiser", "Recipe", "Schedule", "View", "check_weights", "loss_terms"]
 
@@ -229,6 +230,12 @@ class Recipe(BaseModel):
         """The one spelling of a loss, so that equal losses have equal digests."""
         terms = loss_terms(text)
         return " + ".join(name if weight == 1 else f"{weight:g} {name}" for name, weight in terms.items())
+
+    @field_validator("drop_people")
+    @classmethod
+    def _cleaned(cls, people: tuple[str, ...]) -> tuple[str, ...]:
+        """Names as they are read from tables."""
+        return tuple(dict.fromkeys(clean(person) for person in people))
 
     @field_validator("views")
     @classmethod

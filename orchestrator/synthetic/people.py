@@ -19,6 +19,7 @@ from orchestrator.core.errors import ConfigError, DataError
 from orchestrator.core.files import atomic
 from orchestrator.core.labels import CLASSES, age_bands, compose
 from orchestrator.data.contest import MASK_OF_STEM
+from orchestrator.data.sharing import why_no_parallelism
 from orchestrator.synthetic.portraits import BANDS, draw_photo, invent_person
 
 __all__ = ["most_folds", "write_people"]
@@ -41,7 +42,7 @@ def write_people(
         people: number of people to train on, at least 6 so that each gender and age band has one.
         eval_people: number of other people, without labels; their truth.csv, which the contest lacks, is for checking.
         seed: random seed; the same seed gives the same files.
-        processes: number of processes that draw.
+        processes: number of processes that draw; 1 where processes cannot work together.
         progress: callback that takes (people drawn, people in all).
 
     Raises:
@@ -58,6 +59,8 @@ def write_people(
     jobs = [(root, seed, number, gender, band, number >= people) for number, gender, band in everybody]
     (root / "train" / "images").mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
+    if processes > 1 and why_no_parallelism():
+        processes = 1
     parallel = joblib.Parallel(n_jobs=processes, return_as="generator", batch_size=8)
     for done, row in enumerate(parallel(joblib.delayed(_write_person)(job) for job in jobs), start=1):
         rows.append(row)

@@ -125,7 +125,7 @@ def diverged(job: MemberJob, what: str) -> TrainingError:
     if not 0 < recipe.clip_norm <= 0.5:
         ways.append(f"clip harder (--set {job.task}.clip_norm=0.5)")
     another = f"Ways out, each by training another run: {'; '.join(ways)}."
-    return TrainingError(f"{job.task} fold {job.fold}: {what}. {another}")
+    return TrainingError(f"{job.title}: {what}. {another}")
 
 
 def not_finite(model: nn.Module) -> str:

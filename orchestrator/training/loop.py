@@ -101,7 +101,7 @@ def train_fold(job: MemberJob) -> MemberCard:
 def _out_of_memory(job: MemberJob) -> DeviceError:
     recipe = job.recipe
     return DeviceError(
-        f"{job.task} fold {job.fold}: out of memory on {job.device}. Lower batch_size (now {recipe.batch_size}; "
+        f"{job.title}: out of memory on {job.device}. Lower batch_size (now {recipe.batch_size}; "
         f"--set {job.task}.batch_size={max(2, recipe.batch_size // 2)}), the input size (now {recipe.height} x "
         f"{recipe.width}), or the number of jobs at once (--jobs)."
     )

@@ -85,6 +85,11 @@ class MemberJob:
         )  # fmt: skip
 
     @property
+    def title(self) -> str:
+        """The member in messages: `mask fold 0`; the specialist alone where nobody is held out."""
+        return self.task if self.fold is None else f"{self.task} fold {self.fold}"
+
+    @property
     def photos_per_epoch(self) -> int:
         """Number of photos that an epoch trains on: those drawn, in full steps; in full batches if they fill no step.
 

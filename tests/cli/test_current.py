@@ -67,6 +67,37 @@ def test_ensembles_are_held_against_each_other_over_the_same_people(orch: Orch, 
     assert Workspace(workspace).current("ensemble") == "soft-0002"
 
 
+def test_an_ensemble_over_fewer_people_does_not_displace_one_over_all(
+    orch: Orch, people: Path, workspace: Path
+) -> None:
+    assert orch("ensemble", "-w", workspace).code == 0
+    done = train(orch, people, workspace, "train-all", "--valid-only", "--seed", 1, *tiny("epochs=1"))
+    assert done.code == 0, done.err
+    members = [word for task in ("mask", "gender", "age") for word in ("--members", f"{task}={task}-0002")]
+    done = orch("ensemble", *members, "-w", workspace)
+    assert "soft-0002 covers people of fold 0 of 3: soft-0001 stays the current ensemble." in done.err, done.err
+    assert Workspace(workspace).current("ensemble") == "soft-0001"
+    (use,) = {command for command in commands_in(done.err) if "ensembles use" in command}
+    assert orch(*shlex.split(use)[1:]).code == 0
+    assert Workspace(workspace).current("ensemble") == "soft-0002"
+
+
+def test_without_a_choice_of_what_is_current_a_retraining_has_nothing_to_start_from(
+    orch: Orch, people: Path, workspace: Path
+) -> None:
+    """It took another recipe than the run that was current, and became current itself, without a word."""
+    (workspace / "current" / "age.json").unlink()
+    for words in (["train", "age", "--seed", 4], ["train", "age", "--grid", "lr=1e-3,2e-3"], ["sweep", "age"]):
+        done = orch(*words, "--data", people / "train", "--jobs", 1, "-w", workspace)
+        assert done.code == 2
+        assert f"no age run is the current one ({workspace / 'current' / 'age.json'} is missing): choose one" in done.err
+    assert [path.name for path in sorted(workspace.glob("age-*"))] == ["age-0001"]
+    (use, *_) = commands_in(done.err)
+    assert orch(*shlex.split(use)[1:]).code == 0
+    done = orch("train", "age", "--data", people / "train", "--jobs", 1, "-w", workspace)
+    assert "age-0001 has it already" in done.err
+
+
 def test_a_current_run_whose_folder_was_deleted_is_told_with_a_way_out_that_works(
     orch: Orch, people: Path, workspace: Path
 ) -> None:

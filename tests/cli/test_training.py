@@ -670,6 +670,17 @@ def test_the_next_step_makes_runs_that_can_be_fused(orch: Orch, people: Path, tm
     assert orch(*shlex.split(fuse)[1:]).code == 0
 
 
+def test_the_next_step_after_other_folds_than_the_first_trains_all_of_them(
+    orch: Orch, people: Path, tmp_path: Path
+) -> None:
+    words = ("--data", people / "train", "-w", tmp_path / "own", "--jobs", 1, *tiny("epochs=1"))
+    done = orch("train", "age", *words, "--folds", 2, "--fold", 1)
+    (line,) = [line for line in done.err.splitlines() if line.startswith("next: ")]
+    command, _, fuse = line.removeprefix("next: ").partition("   then   ")
+    assert orch(*shlex.split(command)[1:], "--jobs", 1, *tiny("epochs=1")).code == 0
+    assert orch(*shlex.split(fuse)[1:]).code == 0
+
+
 def test_the_next_step_of_a_single_split_is_one_too(orch: Orch, people: Path, tmp_path: Path) -> None:
     words = ("--data", people / "train", "-w", tmp_path / "own", "--jobs", 1, *tiny("epochs=1"))
     done = orch("train", "age", *words, "--folds", 3, "--valid-only")

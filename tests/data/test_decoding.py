@@ -76,6 +76,8 @@ ODD = {
     "jpeg: EXIF data cut off": (jpeg_with(segment(0xE1, exif(1, RATIONAL)[:-20])), "EXIF data"),
     "jpeg: EXIF data of noise": (jpeg_with(segment(0xE1, b"Exif\0\0" + bytes(range(200)))), ""),
     "jpeg: a broken multi-picture index": (jpeg_with(segment(0xE2, b"MPF\0II*\0" + b"\xff" * 40)), ""),
+    "jpeg: a short JFIF segment": (jpeg_with(segment(0xE0, b"JFIF\0\1")), "metadata left out"),
+    "jpeg: a short Adobe segment": (jpeg_with(segment(0xEE, b"Adobe\0")), "metadata left out"),
     "jpeg: a broken Photoshop block": (jpeg_with(segment(0xED, b"Photoshop 3.0\0" + b"8BIM" + b"\xff" * 9)), ""),
 }  # fmt: skip
 

@@ -67,6 +67,10 @@ def test_other_numbers_are_never_near(one: int, other: int) -> None:
         ("a_1", "a-1", False),
         ("김민수", "김민숙", False),
         ("0", "00", True),
+        ("\u8475", "\u8475\U000e0100", True),  # a form of the same character: near, and not merged
+        ("a1", "a1\ufe0f", True),
+        ("a1", "\u2800a1", True),
+        ("a1", "a\u034f1", True),
     ],
 )  # fmt: skip
 def test_what_is_near_and_what_is_not(one: str, other: str, close: bool) -> None:
@@ -74,7 +78,7 @@ def test_what_is_near_and_what_is_not(one: str, other: str, close: bool) -> None
 
 
 def test_names_are_shown_with_what_cannot_be_seen() -> None:
-    assert visible("a\u200b b\u00a0c") == "a\\u200b b\\u00a0c"
+    assert visible("a\u200b b\u00a0c\ufe0f") == "a\\u200b b\\u00a0c\\ufe0f"
     assert odd_character("a\nb") == "U+000A"
     assert odd_character("김 a") == ""
     (problem,) = near_people({"a": "line 2", "A": "lines 3, 4"}, Path("t.csv"), False, "")

@@ -28,6 +28,7 @@ from tests.conftest import Done, tiny
 Orch = Callable[..., Done]
 
 DAMAGES = ("deleted", "truncated", "empty", "one bit", "of another", "another shape", "a folder", "a dangling link")
+FOLDER_DAMAGES = ("deleted", "empty", "a dangling link")
 
 FILES = {
     "workspace.json": ("runs list", "ensemble"),
@@ -35,11 +36,12 @@ FILES = {
     "photos/*.json": ("check",),
     "age-0001/run.json": ("runs list", "ensemble", "train-all"),
     "age-0001/notes.json": ("runs list", "runs show"),
-    "age-0001/fold-1/member.json": ("ensemble", "runs show", "train-all"),
+    "age-0001/fold-1/member.json": ("ensemble", "runs show", "runs list", "train-all"),
     "age-0001/fold-1/weights.safetensors": ("ensemble", "predict", "train-all"),
     "age-0001/fold-1/held_out.parquet": ("ensemble", "compare", "train-all"),
-    "age-0001/fold-1": ("ensemble", "train-all"),
-    "current/age.json": ("ensemble", "runs list", "train-all"),
+    "age-0001/fold-1": ("ensemble", "runs show", "train-all"),
+    "age-0001": ("predict", "ensemble"),
+    "current/age.json": ("ensemble", "train age", "runs list", "train-all"),
     "current/ensemble.json": ("predict", "ensembles list"),
     "soft-0001/ensemble.json": ("predict", "ensembles list"),
     "soft-0001/out_of_fold.parquet": ("check", "ensemble"),
@@ -134,6 +136,7 @@ def command(name: str, people: Path, place: Path) -> list[object]:
         "tta": ["tta", "age-0001", "--json"],
         "check": ["workspace", "check", "--json"],
         "track": ["runs", "track", "age-0001", "--to", "tensorboard"],
+        "train age": ["train", "age", "--data", people / "train", "--jobs", 1, "--json"],
         "train-all": ["train-all", "--data", people / "train", "--folds", 3, "--jobs", 1, "--json", *tiny()],
     }[name] + ["--workspace", place]
 
@@ -154,7 +157,7 @@ def answer_of(name: str, done: Done) -> Any:
         return found["evaluation"]
     if name == "predict":
         return [(one["path"], one["label"], one["probabilities"]) for one in found]
-    if name == "train-all":
+    if name in ("train age", "train-all"):
         return [(run["id"], run["status"], run["score"], run["files"]) for run in found["runs"]]
     if name == "check":
         return found["in_order"]
@@ -172,7 +175,7 @@ def format_of(data: bytes) -> object:
 def damage(path: Path, how: str, other: Path, bit: int) -> bool:
     """Damages a file; False where that makes no sense for it."""
     if path.is_dir():
-        if how not in ("deleted", "a dangling link", "empty"):
+        if how not in FOLDER_DAMAGES:
             return False
         shutil.rmtree(path)
         if how == "empty":
@@ -216,7 +219,8 @@ def take_the_way_out(orch: Orch, told: str) -> list[str]:
             *shlex.split(words)
         }:  # on which photos to measure, whom to tell: for the user to say
             done = orch(*shlex.split(words)[1:])
-            assert done.code == 0, f"{words}: {done.err}"
+            left = "workspace repair" in words and "`orch" in done.err  # 1: something is left to do
+            assert done.code in ((0, 1) if left else (0,)), f"{words}: {done.err}"
             if "`orch" in done.err and "workspace repair" in words:  # it says what is left to do
                 take_the_way_out(
                     orch, "\n".join(line for line in done.err.splitlines() if "written anew" in line or "`" in line)
@@ -246,7 +250,7 @@ def check(orch: Orch, people: Path, whole: Path, place: Path, pattern: str, read
         assert str(path) in done.err + done.out or str(path.relative_to(copy)) in done.err + done.out, done.err
         take_the_way_out(orch, done.err + done.out)
     found = answer_of(reader, done)
-    chosen_anew = pattern.startswith(("soft-0001/ensemble.json", "current/")) and reader in (
+    chosen_anew = (pattern == "age-0001" or pattern.startswith(("soft-0001/ensemble.json", "current/"))) and reader in (
         "ensemble",
         "ensembles list",
         "predict",
@@ -290,6 +294,13 @@ def quick_damages(pattern: str) -> tuple[str, ...]:
     return "one bit", "of another" if like and pattern.endswith(".json") else "deleted"
 
 
+def slow_damages(pattern: str, place: int) -> tuple[str, ...]:
+    """All of a folder, two of a file: others for each file."""
+    if "." not in pattern:
+        return FOLDER_DAMAGES
+    return tuple(DAMAGES[(place + step) % len(DAMAGES)] for step in (0, 3))
+
+
 @pytest.mark.parametrize(("pattern", "how"), [(pattern, how) for pattern in FILES for how in quick_damages(pattern)])
 def test_no_kind_of_file_is_believed_when_damaged(
     orch: Orch, people: Path, whole: Path, tmp_path: Path, pattern: str, how: str
@@ -301,7 +312,7 @@ def test_no_kind_of_file_is_believed_when_damaged(
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("pattern", "how"),
-    [(pattern, DAMAGES[(place + step) % len(DAMAGES)]) for place, pattern in enumerate(FILES) for step in (0, 3)],
+    [(pattern, how) for place, pattern in enumerate(FILES) for how in slow_damages(pattern, place)],
 )
 def test_a_damaged_file_is_named_and_the_way_out_works(
     orch: Orch, people: Path, whole: Path, tmp_path: Path, pattern: str, how: str
