@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from orchestrator.data.folds import FoldPlan
     from orchestrator.recipes.schema import Recipe
 
-__all__ = ["chosen", "differences", "flat", "near", "settings_of"]
+__all__ = ["chosen", "differences", "flat", "in_words", "near", "settings_of"]
 
 NEAR = 2  # settings: with more, a run is another experiment
 SHOWN = 3  # runs

@@ -108,12 +108,7 @@ def predict(
         )
     answers, failed = found.answers, found.failed
     if profile:
-        title, column = "seconds of all threads, by stage", counted(len(answers), "photo")
-        print_stages(title, {column: found.seconds}, talk() if json else None)
-        say(
-            f"{sum(found.seconds.values()):,.1f} s of threads, within {elapsed():,.1f} s of the command. The rest: imports, "
-            "checks, loading members, choosing engines, waiting."
-        )
+        _print_profile(found, json)
     if json:
         emit([answer.as_dict() for answer in answers])
     elif to is None:
@@ -126,6 +121,16 @@ def predict(
         say(f"... and {len(failed) - SHOWN_FAILED} more photos that could not be read.")
     if failed:
         raise typer.Exit(1)  # partly failed
+
+
+def _print_profile(found: Predicted, json: bool) -> None:
+    """Prints the seconds of threads by stage, and the time of the whole command beside their sum."""
+    column = counted(len(found.answers), "photo")
+    print_stages("seconds of all threads, by stage", {column: found.seconds}, talk() if json else None)
+    say(
+        f"{sum(found.seconds.values()):,.1f} s of threads, within {elapsed():,.1f} s of the command. The rest: imports, checks, "
+        "loading members, choosing engines, waiting."
+    )
 
 
 def _tell_external(found: Predicted) -> None:

@@ -90,7 +90,9 @@ def test_without_a_choice_of_what_is_current_a_retraining_has_nothing_to_start_f
     for words in (["train", "age", "--seed", 4], ["train", "age", "--grid", "lr=1e-3,2e-3"], ["sweep", "age"]):
         done = orch(*words, "--data", people / "train", "--jobs", 1, "-w", workspace)
         assert done.code == 2
-        assert f"no age run is the current one ({workspace / 'current' / 'age.json'} is missing): choose one" in done.err
+        assert (
+            f"no age run is the current one ({workspace / 'current' / 'age.json'} is missing): choose one" in done.err
+        )
     assert [path.name for path in sorted(workspace.glob("age-*"))] == ["age-0001"]
     (use, *_) = commands_in(done.err)
     assert orch(*shlex.split(use)[1:]).code == 0

@@ -28,7 +28,10 @@ def test_data_commands_in_sequence(orch: Orch, tmp_path: Path) -> None:
     assert json.loads(done.out)["photos"] == 84
     assert (tmp_path / "p.png").stat().st_size > 10_000
     done = orch("data", "folds", "--data", root / "train", "--folds", 2, "--json")
-    assert json.loads(done.out)["k"] == 2
+    found = json.loads(done.out)
+    assert found["k"] == 2
+    classes = [f"{gender} {band}" for gender in ("male", "female") for band in ("<30", "30-59", ">=60")]
+    assert [row["class"] for row in found["folds"]] == [*classes, "all people", "all photos"]
     next((root / "train" / "images").rglob("normal.jpg")).write_bytes(b"")
     done = orch("data", "check", "--data", root / "train", "--folds", 2, "--json")
     assert done.code == 1

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -83,6 +84,19 @@ def test_the_program_goes_on_after_a_photo_that_cannot_be_read(
     assert done.returncode == 1
     assert "error" in first
     assert "label" in second
+    line = 'set -o pipefail; "$@" 2>err | head -1; exit $?'
+    piped = ["bash", "-c", line, "-", *program, *[photo] * 20]
+    done = subprocess.run(piped, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert (done.returncode, len(done.stdout.splitlines()), (tmp_path / "err").read_text()) == (0, 1, "")
+    done = subprocess.run(["bash", "-c", '"$@" >&-', "-", *program, photo], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    with subprocess.Popen(
+        [*program, *[photo] * 5000], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        rest = process.communicate()
+    assert (process.returncode, rest[1]) == (130, "")
     nothing = subprocess.run(program, capture_output=True, text=True, check=False)
     assert nothing.returncode == 2
     assert "usage" in nothing.stderr

@@ -80,6 +80,19 @@ def test_names_that_are_not_utf8_do_no_harm(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "x.json").read_bytes()) == {"source": str(path)}
 
 
+def test_a_workspace_whose_name_is_no_utf8_is_refused_before_any_work(people: Path, tmp_path: Path) -> None:
+    """Its weights could not be opened: hours of work ended as `damaged`."""
+    place = os.fsencode(tmp_path) + b"/new\xe9"
+    for words in (["train-all", "--data", str(people / "train"), "--folds", "2"], ["runs", "list"]):
+        done = subprocess.run(
+            [sys.executable, "-c", "from orchestrator.cli.app import main; main()", *words, "-w", place],
+            capture_output=True, check=False, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+        assert done.returncode == 2, done.stderr
+        assert rb"new\xe9: the name of a workspace must be UTF-8" in done.stderr
+        assert not os.path.lexists(place)
+
+
 def test_a_data_folder_with_such_names_is_checked_described_and_trained_on(people: Path, tmp_path: Path) -> None:
     home = odd_name(tmp_path / "x").parent
     root = Path(os.fsdecode(os.fsencode(home) + b"/dat\xe9"))

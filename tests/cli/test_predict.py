@@ -109,6 +109,16 @@ def test_a_photo_without_permission_is_a_marked_row_that_says_so(
     done = orch("predict", folder, "-w", workspace)
     assert done.code == 2
     assert "no permission to read it" in done.err
+    assert "with --on-error mark their rows stay empty" in done.err
+    done = orch("pseudo", folder, "-w", workspace, "--threshold", 0.5, "--out", tmp_path / "p.csv")
+    assert done.code == 2
+    assert "--skip-unreadable leaves them out" in done.err
+    assert (
+        orch(
+            "pseudo", folder, "-w", workspace, "--threshold", 0.5, "--out", tmp_path / "p.csv", "--skip-unreadable"
+        ).code
+        == 0
+    )
     assert "damaged" not in done.err
 
 

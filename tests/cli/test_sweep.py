@@ -396,7 +396,7 @@ def test_what_was_not_tried_is_not_called_tried(
     done = orch(*words, "--minutes", 0)
     assert done.code == 0, done.err
     assert done.err.count("the time was over before it began: not tried.") == 2
-    assert "The time was over: loss, rate not begun." in done.err
+    assert "The time was over: no trial of loss, rate ended." in done.err
     assert "as good as what was tried" not in done.err
     assert "could be trained" not in done.err
     found = json.loads(orch(*words, "--minutes", 0, "--json").out)

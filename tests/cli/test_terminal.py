@@ -1,5 +1,6 @@
 """What a terminal, a pipe and a closed stream get: whole names at any width, any bytes in a name, and no traceback."""
 
+import errno
 import gc
 import json
 import os
@@ -27,6 +28,7 @@ from orchestrator.cli import BEGAN
 from orchestrator.cli.app import ENTRIES, main
 from orchestrator.cli.app import program as program_itself
 from orchestrator.cli.console import emit, grid, out, print_profile, put, say, warn
+from orchestrator.cli.endings import ending_of
 from orchestrator.cli.tables import Results, left_out
 from tests.conftest import ROOT, Done, tiny
 
@@ -476,6 +478,19 @@ def test_problems_are_single_objects(orch: Orch) -> None:
     (problem,) = json.loads(done.out)["error"]["problems"]
     assert problem["where"] == "--recipe"
     assert "Did you mean 'quick'?" in problem["what"]
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "told"),
+    [
+        (RuntimeError("can't start new thread"), "memory", "Out of memory"),
+        (OSError(errno.EMFILE, "Too many open files"), "files", "`ulimit -n 1024`"),
+    ],
+)
+def test_what_a_shells_limits_do_is_told_as_that(error: Exception, kind: str, told: str) -> None:
+    ending = ending_of(error)
+    assert (ending.kind, ending.code) == (kind, 2)
+    assert told in ending.message
 
 
 # Signals.

@@ -302,6 +302,17 @@ def test_any_letter_may_be_in_a_place(
     assert list(place.rglob("*.wandb" if kind == "wandb" else "events.*"))
 
 
+@pytest.mark.parametrize("mode", ["off", "Disabled"])
+def test_a_mode_that_wandb_does_not_know_is_told(
+    orch: Orch, workspace: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    pytest.importorskip("wandb", reason="the extra `wandb` is not installed")
+    monkeypatch.setenv("WANDB_MODE", mode)
+    done = orch("runs", "track", "age-0001", "--to", "wandb", "-w", workspace)
+    assert done.code == 2
+    assert f"WANDB_MODE={mode}. Unset it, or set it to one of offline, online, shared." in done.err
+
+
 def test_a_tracker_that_throws_away_is_not_told(
     orch: Orch, workspace: Path, monkeypatch: pytest.MonkeyPatch, told: list[str]
 ) -> None:

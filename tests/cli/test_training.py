@@ -216,9 +216,12 @@ def test_a_retraining_keeps_plan_and_recipe_of_the_current_run(orch: Orch, peopl
     hashes_of = [hashes(workspace / name / "fold-0")["weights.safetensors"] for name in ("age-0002", "age-0003")]
     assert len(set(hashes_of)) == 1
     near = orch(
-        "train", "age", "--data", people / "train", "-w", workspace, "--jobs", 1, "--set", "lr=2e-4", "--valid-only"
-    )
-    assert "age-0003 differs only in lr (0.0001 there, 0.0002 here)." in near.err
+        "train", "age", "--data", people / "train", "-w", workspace, "--jobs", 1, "--set", "lr=2e-4", "--set", 'views=["flip"]',
+        "--valid-only",
+    )  # fmt: skip
+    (line,) = [line for line in near.err.splitlines() if line.startswith("age-0003 differs only in ")]
+    assert "lr (0.0001 there, 0.0002 here)" in line
+    assert "views (- there, flip here)" in line
     listed = orch("runs", "list", "-w", workspace).out
     assert "quick +" in listed
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.cli.console import in_words
+from orchestrator.artifacts.differences import in_words
 from orchestrator.core.errors import ConfigError, nearest
 from orchestrator.core.toml import parse_toml, toml_value
 from orchestrator.data.augmentation import Augment, Augmenter

@@ -34,6 +34,18 @@ def test_the_same_seed_draws_the_same_files_whatever_the_processes(tmp_path: Pat
     assert digest(tmp_path / "a") == digest(tmp_path / "b") != digest(tmp_path / "c")
 
 
+def test_people_are_drawn_by_one_process_where_several_cannot_work_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full /dev/shm was called a full disk."""
+    asked = []
+    monkeypatch.setattr("orchestrator.synthetic.people.why_no_parallelism", lambda: asked.append(1) or "they cannot.")
+    monkeypatch.setattr("joblib.externals.loky.get_reusable_executor", None)
+    write_people(tmp_path / "a", 6, 0, seed=0, processes=2)
+    assert asked
+    assert len(read(tmp_path / "a" / "train").paths) == 42
+
+
 def test_people_are_in_the_contests_layout_and_in_order(people: Path) -> None:
     findings = check(people / "train")
     assert findings.problems == []
