@@ -307,7 +307,7 @@ class Workspace:
         """Leaves a specialist without a current run, or the workspace without a current ensemble."""
         self._current(what).unlink(missing_ok=True)
 
-    def current_or_first(self, task: str) -> str | None:
+    def current_unless_lost(self, task: str) -> str | None:
         """The id of a specialist's current run; None while none has ever been offered as one.
 
         Raises:

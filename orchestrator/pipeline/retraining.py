@@ -77,7 +77,7 @@ def base_run(root: Path, task: str, base: str | None, sharing: bool = False) -> 
     if base is None and not Workspace.is_at(root):
         return None
     workspace = Workspace(root)
-    name = base or workspace.current_or_first(task)
+    name = base or workspace.current_unless_lost(task)
     if name is None:
         return None
     run = workspace.run(name)
