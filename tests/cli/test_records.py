@@ -194,7 +194,12 @@ def test_what_an_ensemble_uses_is_not_deleted_and_ids_are_not_given_out_again(
     assert listed(orch, place) == ["age-0001", "gender-0001", "mask-0001"]
     assert not (place / "deleted").exists()
     assert not (place / "current/age.json").exists()  # age-0003 was the current one
-    assert train(orch, people, place, "train", "age", *tiny("lr=5e-3"), "--valid-only").code == 0
+    again = ("train", "age", *tiny("lr=5e-3"), "--valid-only")
+    done = train(orch, people, place, *again)
+    assert done.code == 2  # which run shall it start from?
+    assert f"choose one: `orch runs use age-0001 --workspace {place}`" in done.err
+    assert orch("runs", "use", "age-0001", "-w", place).code == 0
+    assert train(orch, people, place, *again).code == 0
     assert listed(orch, place, "--where", "task=age") == ["age-0001", "age-0004"]
 
 
@@ -381,11 +386,14 @@ def test_a_complete_run_that_lacks_a_member_is_damaged_and_never_chosen(orch: Or
     shutil.rmtree(workspace / "age-0001")
     done = orch("ensembles", "use", "soft-0001", "-w", workspace)
     assert "missing, and soft-0001 answers with that member" in done.err
-    assert "make another ensemble of runs that are there" in done.err
+    assert f"Then `orch ensemble --workspace {workspace}` makes another ensemble." in done.err
     done = orch("workspace", "check", "-w", workspace)
     assert done.code == 1
     assert "answers with that member" in done.err  # one ensemble for each file
     assert "names age-0001, of which there is no folder" in done.err
+    (workspace / "current/age.json").unlink()
+    done = orch("ensembles", "use", "soft-0001", "-w", workspace)
+    assert "make another ensemble of runs that are there" in done.err
 
 
 def test_resuming_needs_no_photos_where_nothing_is_missing(
