@@ -34,7 +34,7 @@ def words_of(people: Path, workspace: Path, jobs: int, *more: str) -> list[str]:
         "--jobs",
         str(jobs),
     ]
-    return [*words, *tiny("epochs=12", "drop_rate=0.2"), *more]
+    return [*words, *tiny("epochs=6", "drop_rate=0.2"), *more]
 
 
 def start(people: Path, workspace: Path, jobs: int, *more: str) -> Program:
