@@ -89,8 +89,18 @@ def ensemble(
     print_built(built)
     for note in notes:
         say(note)
-    photos = orch("predict", "PHOTOS", workspace=workspace)
-    say(f"next: {photos}   or   {orch('predict', '--eval', 'DIR', '--out', 'submission.csv', workspace=workspace)}")
+    say(_next_step(workspace, built.record.id))
+
+
+def _next_step(workspace: Path, name: str) -> str:
+    """What to do with a new ensemble: predict with it, by its name where another one stayed the current one."""
+    from orchestrator.artifacts.workspace import Workspace
+
+    if Workspace(workspace).current_or_none("ensemble") == name:
+        submission = orch("predict", "--eval", "DIR", "--out", "submission.csv", workspace=workspace)
+        return f"next: {orch('predict', 'PHOTOS', workspace=workspace)}   or   {submission}"
+    use = orch("ensembles", "use", name, workspace=workspace)
+    return f"next: {use}   or   {orch('predict', 'PHOTOS', '--ensemble', name, workspace=workspace)}"
 
 
 def draw_scores(built: BuiltEnsemble) -> None:

@@ -317,7 +317,8 @@ class Mistakes:
 
     def raise_if_any(self) -> None:
         """Raises the stored errors: a single one unchanged, several as one."""
-        if len(self._errors) == 1:
+        texts = dict.fromkeys(str(error) for error in self._errors)  # several inputs may share a mistake
+        if len(texts) == 1:
             raise self._errors[0]
-        if self._errors:
-            raise ConfigError("\n".join(str(error) for error in self._errors))
+        if texts:
+            raise ConfigError("\n".join(texts))

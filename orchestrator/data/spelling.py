@@ -117,4 +117,9 @@ def near_people(stands: Mapping[str, str], table: Path, distinct: bool, way_out:
 
 def visible(name: str) -> str:
     """A name with its invisible characters, and unusual blanks, as codes."""
-    return "".join(f"\\u{ord(letter):04x}" if letter != " " and _unseen(letter) else letter for letter in name)
+    return "".join(_code(letter) if letter != " " and _unseen(letter) else letter for letter in name)
+
+
+def _code(letter: str) -> str:
+    number = ord(letter)
+    return f"\\u{number:04x}" if number <= 0xFFFF else f"\\U{number:08x}"

@@ -15,7 +15,7 @@ from orchestrator.artifacts.ensembles import EnsembleRecord
 from orchestrator.artifacts.run import RunRecord
 from orchestrator.artifacts.workspace import Workspace
 from orchestrator.core.commands import orch
-from orchestrator.core.errors import ConfigError, Problem, WorkspaceError, nearest
+from orchestrator.core.errors import ConfigError, DamagedError, Problem, WorkspaceError, nearest
 from orchestrator.core.labels import CLASSES, TASKS
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def make_current(workspace: Workspace, run: RunRecord) -> None:
     before = _current_run(workspace, run)
     if before is None or before.id == run.id:
         if workspace.current_or_none(run.task) != run.id:
-            workspace.set_current(run.task, run.id)
+            _set_run(workspace, run)
             log.info(f"{run.id} is now the current {run.task} run.")
         return
     use = orch("runs", "use", run.id, workspace=workspace.root)
@@ -117,7 +117,7 @@ def use_run(workspace: Workspace, run: RunRecord, before: RunRecord | None = Non
         before: the current run, if the caller has read it already.
     """
     before = before or _current_run(workspace, run)
-    workspace.set_current(run.task, run.id)
+    _set_run(workspace, run)
     if before is None or before.id == run.id:
         log.info(f"{run.id} is now the current {run.task} run.")
         return
@@ -126,6 +126,14 @@ def use_run(workspace: Workspace, run: RunRecord, before: RunRecord | None = Non
     from orchestrator.ensembling.gains import paired_gain
 
     log.info(f"{run.id} over {before.id}: {_gain_text(paired_gain(workspace, before, run))}.")
+
+
+def _set_run(workspace: Workspace, run: RunRecord) -> None:
+    """Makes a run current, and puts on its record that it was: so a choice that is lost is noticed."""
+    workspace.set_current(run.task, run.id)
+    if run.make_current == "never":
+        run.make_current = "offered"
+        run.save()
 
 
 def make_ensemble_current(workspace: Workspace, name: str) -> None:
@@ -146,11 +154,14 @@ def make_ensemble_current(workspace: Workspace, name: str) -> None:
 
 def _why_narrower(workspace: Workspace, before: EnsembleRecord, after: EnsembleRecord) -> str:
     """What an ensemble of partial runs covers, where it holds out fewer people than another; empty where it does not."""
-    try:
-        runs, others = ([workspace.run(run) for run in record.run_ids] for record in (after, before))
-    except WorkspaceError:  # a run was deleted: what the other held out is not known
-        return ""
+    runs = [workspace.run(run) for run in after.run_ids]
     partial = [run for run in runs if run.partial]
+    try:
+        others = [workspace.run(run) for run in before.run_ids]
+    except DamagedError:  # it may be repaired
+        others = []
+    except WorkspaceError:  # a run is gone, and the other ensemble cannot answer any more
+        return ""
     if not partial or all(any(_covers(run, other) for other in others) for run in runs):
         return ""
     return f"covers {partial[0].covers}"

@@ -133,7 +133,7 @@ def _networks(card: dict[str, Any]) -> dict[str, str]:
 def _sessions(folder: Path, card: dict[str, Any]) -> dict[str, Any]:
     """The networks that a card names, ready to run."""
     return {
-        name: onnxruntime.InferenceSession(str(folder / name), providers=["CPUExecutionProvider"])
+        name: onnxruntime.InferenceSession((folder / name).read_bytes(), providers=["CPUExecutionProvider"])
         for name in _networks(card)
     }
 
@@ -150,7 +150,8 @@ def main() -> None:
     words = argparse.ArgumentParser(
         description="Answers for photos with an exported ensemble.",
         epilog="Prints one JSON object per photo: label, name, and each task's probabilities; for a photo that cannot be "
-        "read its path and error. Exit code: 0, or 1 when a photo could not be read, or 2 when there is nothing to answer for.",
+        "read its path and error. Exit code: 0, or 1 when a photo could not be read, or 2 when there is nothing to answer for "
+        "or answers cannot be written.",
     )
     words.add_argument("photos", metavar="PHOTO", nargs="+", help="a JPEG, PNG or WebP file")
     photos = words.parse_args().photos
@@ -178,6 +179,10 @@ def main() -> None:
         except BrokenPipeError:  # the reader has seen enough, as in `| head -1`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             break
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.stderr.write(f"answers cannot be written: {error.strerror}\n")
+            sys.exit(2)
     sys.exit(1 if failed else 0)
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,7 @@ from orchestrator.artifacts.members import check_member, clear, conclude, heal, 
 from orchestrator.artifacts.run import RUN_LOCK, RunRecord
 from orchestrator.artifacts.workspace import Workspace
 from orchestrator.core.commands import orch
-from orchestrator.core.errors import DamagedError, WorkspaceError
+from orchestrator.core.errors import DamagedError, Mistakes, WorkspaceError
 from orchestrator.core.events import Listener, MemberBegun, TrainingBegun, TrainingEnded, nobody
 from orchestrator.ensembling.choosing import make_current
 from orchestrator.pipeline.inputs import read_inputs
@@ -107,8 +107,7 @@ def train_all(
     """
     started = time.monotonic()
     inputs = read_inputs(settings, specialists)
-    for task in specialists:  # its file must be writable by this version when training ends
-        inputs.workspace.current_or_none(task)
+    _check_current(inputs.workspace, specialists)
     members = len(specialists) * len(inputs.data.folds)
     plans = {task: RunPlan(settings, inputs, task, members=members) for task in specialists}
     heal_runs([run for plan in plans.values() for run in plan.known()])
@@ -130,6 +129,16 @@ def train_all(
     report = train_runs(runs, run_jobs, listen, started)
     make_marked_current(report.runs)
     return report
+
+
+def _check_current(workspace: Workspace, tasks: Iterable[str]) -> None:
+    """Refuses to train where what is current was written by a newer version, or is lost; damaged files are written anew."""
+    wrong = Mistakes()
+    for task in tasks:
+        if workspace.current_or_none(task) is None:
+            with wrong.kept(), suppress(DamagedError):
+                workspace.current_unless_lost(task)
+    wrong.raise_if_any()
 
 
 def retrain(

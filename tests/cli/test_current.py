@@ -76,7 +76,14 @@ def test_an_ensemble_over_fewer_people_does_not_displace_one_over_all(
     members = [word for task in ("mask", "gender", "age") for word in ("--members", f"{task}={task}-0002")]
     done = orch("ensemble", *members, "-w", workspace)
     assert "soft-0002 covers people of fold 0 of 3: soft-0001 stays the current ensemble." in done.err, done.err
+    assert f"next: orch ensembles use soft-0002 --workspace {workspace}" in done.err
     assert Workspace(workspace).current("ensemble") == "soft-0001"
+    record = workspace / "age-0001/run.json"
+    kept = record.read_bytes()
+    record.write_text("{")  # may be repaired: what it covered is not given up
+    damaged = orch("ensemble", *members, "-w", workspace)
+    assert "soft-0003 covers people of fold 0 of 3: soft-0001 stays the current ensemble." in damaged.err, damaged.err
+    record.write_bytes(kept)
     (use,) = {command for command in commands_in(done.err) if "ensembles use" in command}
     assert orch(*shlex.split(use)[1:]).code == 0
     assert Workspace(workspace).current("ensemble") == "soft-0002"
@@ -87,7 +94,13 @@ def test_without_a_choice_of_what_is_current_a_retraining_has_nothing_to_start_f
 ) -> None:
     """It took another recipe than the run that was current, and became current itself, without a word."""
     (workspace / "current" / "age.json").unlink()
-    for words in (["train", "age", "--seed", 4], ["train", "age", "--grid", "lr=1e-3,2e-3"], ["sweep", "age"]):
+    commands = (
+        ["train", "age", "--seed", 4],
+        ["train", "age", "--grid", "lr=1e-3,2e-3"],
+        ["sweep", "age"],
+        ["train-all", "--folds", 3],
+    )
+    for words in commands:
         done = orch(*words, "--data", people / "train", "--jobs", 1, "-w", workspace)
         assert done.code == 2
         assert (
@@ -98,6 +111,17 @@ def test_without_a_choice_of_what_is_current_a_retraining_has_nothing_to_start_f
     assert orch(*shlex.split(use)[1:]).code == 0
     done = orch("train", "age", "--data", people / "train", "--jobs", 1, "-w", workspace)
     assert "age-0001 has it already" in done.err
+
+
+def test_a_choice_of_an_experiments_run_is_missed_too(orch: Orch, people: Path, tmp_path: Path) -> None:
+    words = ["train", "age", "--data", people / "train", "--jobs", 1, "-w", tmp_path / "runs"]
+    grid = [*words, "--grid", "lr=1e-3,2e-3", "--folds", 2, *tiny("epochs=1")]
+    assert orch(*grid).code == 0
+    assert orch(*grid).code == 0  # nothing was current yet: the same command goes on
+    assert orch("runs", "use", "age-0002", "-w", tmp_path / "runs").code == 0
+    (tmp_path / "runs/current/age.json").unlink()
+    done = orch(*words)
+    assert (done.code, "no age run is the current one" in done.err) == (2, True)
 
 
 def test_a_current_run_whose_folder_was_deleted_is_told_with_a_way_out_that_works(

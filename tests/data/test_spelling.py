@@ -79,6 +79,7 @@ def test_what_is_near_and_what_is_not(one: str, other: str, close: bool) -> None
 
 def test_names_are_shown_with_what_cannot_be_seen() -> None:
     assert visible("a\u200b b\u00a0c\ufe0f") == "a\\u200b b\\u00a0c\\ufe0f"
+    assert visible("a\U000e00011") == "a\\U000e00011"
     assert odd_character("a\nb") == "U+000A"
     assert odd_character("김 a") == ""
     (problem,) = near_people({"a": "line 2", "A": "lines 3, 4"}, Path("t.csv"), False, "")
