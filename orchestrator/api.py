@@ -790,7 +790,7 @@ def _check_predict(
 ) -> list[Output]:  # fmt: skip
     """The files to write; raises every error that can be found without the ensemble."""
     from orchestrator.combining import STRATEGIES
-    from orchestrator.data.readers import check_eval
+    from orchestrator.data.places import check_eval
     from orchestrator.inference.options import check_device, check_engine
 
     wrong = Mistakes()

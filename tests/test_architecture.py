@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,30 @@ def test_imports_point_down_only() -> None:
             packages = tuple(".".join(name.split(".")[:2]) for name in (module, imported))
             assert packages not in APART, f"{module} imports {imported}"
     assert checked > 200
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    """Nor within a function: what is imported late is imported all the same. Types alone may be."""
+    modules = {module_of(path) for path in SOURCES}
+    graph = {module_of(path): (imports_of(path) - typed_only(path)) & modules - {module_of(path)} for path in SOURCES}
+    assert sum(map(len, graph.values())) > 500
+    TopologicalSorter(graph).prepare()  # CycleError names the circle
+
+
+def typed_only(path: Path) -> set[str]:
+    """Modules that are imported for annotations alone (`if TYPE_CHECKING:`)."""
+    blocks = [
+        node for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+    ]  # fmt: skip
+    inside = {
+        name.module for block in blocks for name in block.body if isinstance(name, ast.ImportFrom) and name.module
+    }
+    outside = {
+        node.module for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and node.module and not any(node in block.body for block in blocks)
+    }  # fmt: skip
+    return inside - outside
 
 
 def test_only_specialists_imports_models_and_tasks_never_import_each_other() -> None:

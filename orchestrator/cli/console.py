@@ -279,7 +279,9 @@ def _console(stream: TextIO) -> Console:
     from orchestrator.cli.tables import Results
 
     terminal = stream.isatty()
-    return Results(file=stream, highlight=False, soft_wrap=False, width=None if terminal else UNBOUNDED)
+    results = Results(file=stream, highlight=False, soft_wrap=False, width=None if terminal else UNBOUNDED)
+    results.tell = say
+    return results
 
 
 def _coloured(stream: TextIO) -> bool:

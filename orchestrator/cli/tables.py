@@ -5,7 +5,7 @@ No row is lost, and no cell or name is cut: a column is shown in full, or it is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -140,7 +140,13 @@ class Grid(Table):
 
 
 class Results(Console):
-    """A console that says which columns it left out."""
+    """A console that says which columns it left out.
+
+    Attributes:
+        tell: says it; None: nothing is said.
+    """
+
+    tell: Callable[[str], None] | None = None
 
     def print(self, *objects: Any, **options: Any) -> None:
         """Prints; a line on stderr names columns that have no room. A file gets no blanks at lines' ends."""
@@ -153,10 +159,8 @@ class Results(Console):
                 super().print(*objects, **options)
             self.file.write("".join(f"{line.rstrip()}\n" for line in kept.get().splitlines()))
         for thing in objects:
-            if isinstance(thing, Grid) and (names := list(left_out(thing, self))):
-                from orchestrator.cli.console import say
-
-                say(f"no room here for {', '.join(names)}: a wider terminal shows them, and so does `| less -S`.")
+            if self.tell is not None and isinstance(thing, Grid) and (names := list(left_out(thing, self))):
+                self.tell(f"no room here for {', '.join(names)}: a wider terminal shows them, and so does `| less -S`.")
 
 
 def left_out(table: Grid, console: Console) -> Iterator[str]:

@@ -18,8 +18,7 @@ import pandas as pd
 from orchestrator.core.errors import DataError, Problem, counted, nearest
 from orchestrator.data.decoding import SUFFIXES
 from orchestrator.data.photos import Photos, check_age, check_word
-from orchestrator.data.places import find_file, is_file, is_folder, no_file
-from orchestrator.data.readers import check_eval
+from orchestrator.data.places import check_eval, find_file, is_file, is_folder, no_file
 from orchestrator.data.spelling import clean, composed, near_people, odd_character, visible
 from orchestrator.data.tables import Table, read_table, text, unreadable
 

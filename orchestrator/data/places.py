@@ -1,6 +1,6 @@
 """Finds the files that tables name, in whatever Unicode form the disk spells them, or says why there is none.
 
-A name typed on one machine is composed (NFC), and the same file's name on another decomposed (NFD). Checking a path
+A name typed on one machine is composed (NFC), and the same file's name on another decomposed (NFD). Asking about a path
 never raises here: a name that is too long, or in a folder without permission, is a file that cannot be opened.
 """
 
@@ -14,9 +14,10 @@ from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
+from orchestrator.core.errors import DataError
 from orchestrator.data.spelling import clean
 
-__all__ = ["find_file", "is_file", "is_folder", "no_file"]
+__all__ = ["check_eval", "find_file", "is_file", "is_folder", "no_file"]
 
 
 def is_file(path: Path) -> bool:
@@ -103,3 +104,18 @@ def _changed(folder: Path) -> int:
         return folder.stat().st_mtime_ns
     except OSError:
         return 0
+
+
+def check_eval(folder: Path) -> Path:
+    """The folder that holds info.csv and images/: `folder`, its eval/, or its parent if it is images/; reads nothing.
+
+    Raises:
+        DataError: there is none.
+    """
+    if folder.is_file():
+        raise DataError(f"{folder}: is a file. Give the folder that holds info.csv and images/.")
+    places = [folder, folder / "eval", *([folder.parent] if folder.name == "images" else [])]
+    for place in places:
+        if os.path.lexists(place / "info.csv"):
+            return place
+    raise DataError(f"{folder / 'info.csv'}: no such file. Give the folder that holds info.csv and images/.")

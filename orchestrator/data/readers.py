@@ -17,7 +17,7 @@ from orchestrator.data.places import is_folder
 if TYPE_CHECKING:
     from orchestrator.data.photos import Photos
 
-__all__ = ["check_command", "check_eval", "check_source", "inspect", "read"]
+__all__ = ["check_command", "check_source", "inspect", "read"]
 
 
 def check_source(source: Path) -> None:
@@ -37,21 +37,6 @@ def check_source(source: Path) -> None:
         raise DataError(
             f"{source}: not named like a table. Give a folder with train.csv and images/, or a .csv or .parquet file."
         )
-
-
-def check_eval(folder: Path) -> Path:
-    """The folder that holds info.csv and images/: `folder`, its eval/, or its parent if it is images/; reads nothing.
-
-    Raises:
-        DataError: there is none.
-    """
-    if folder.is_file():
-        raise DataError(f"{folder}: is a file. Give the folder that holds info.csv and images/.")
-    places = [folder, folder / "eval", *([folder.parent] if folder.name == "images" else [])]
-    for place in places:
-        if os.path.lexists(place / "info.csv"):
-            return place
-    raise DataError(f"{folder / 'info.csv'}: no such file. Give the folder that holds info.csv and images/.")
 
 
 def inspect(
