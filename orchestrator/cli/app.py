@@ -13,6 +13,7 @@ import typer
 
 from orchestrator import __version__
 from orchestrator.cli import BEGAN, console
+from orchestrator.cli.conversion import plain_conversion
 from orchestrator.cli.endings import debugging, ending_of, interrupts, out_of_memory, stop_code, tell
 from orchestrator.cli.groups import Entry, LazyGroup
 from orchestrator.cli.limits import in_child, is_limited
@@ -179,7 +180,7 @@ def main(began: float | None = None) -> None:
     console.begin(began)
     console.hear()
     json = "--json" in sys.argv[1:]
-    with interrupts():
+    with interrupts(), plain_conversion():
         try:
             code = typer.main.get_command(app).main(standalone_mode=False)
         except typer.Abort:
