@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from orchestrator.inference.cascade import Cascade
     from orchestrator.inference.choice import Chosen
     from orchestrator.inference.predictor import Batch, Predictor
-    from orchestrator.inference.reader import Photo, Prepared
+    from orchestrator.inference.reader import Photo, Prepared, ReadResult
 
 __all__ = ["OnEngines", "Prediction", "choose_engines", "find_photos", "predict_photos"]
 
@@ -157,7 +157,7 @@ class OnEngines:
 
     predictor: Predictor
     chosen: Sequence[Chosen] = ()
-    known: Sequence[Prepared | str] = ()
+    known: Sequence[ReadResult] = ()
 
 
 def choose_engines(
@@ -192,7 +192,7 @@ def choose_engines(
 
     if exact:
         predictor = replace(predictor, runtime=in_fp32(predictor.runtime))
-    known: list[Prepared | str] = []
+    known: list[ReadResult] = []
     sample: list[Prepared] = []
     with ThreadPoolExecutor(
         1, initializer=one_thread
@@ -222,7 +222,7 @@ def predict_photos(
     done: Callable[[int, int], None],
     batch_size: int = 0,
     cascade: Cascade | None = None,
-    known: Sequence[Prepared | str] = (),
+    known: Sequence[ReadResult] = (),
 ) -> list[Prediction]:
     """Answers for photos, in order.
 

@@ -1,11 +1,12 @@
-"""The predictor: reads photos (reader.py), runs members (runtime.py) and combines, while the next batch is decoded."""
+"""The predictor: reads photos (reading.py), runs members (runtime.py) and combines, while the next batch is decoded."""
 
 from __future__ import annotations
 
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +23,8 @@ from orchestrator.inference.cascade import Cascade
 from orchestrator.inference.engines import Runner
 from orchestrator.inference.member import Member
 from orchestrator.inference.options import check_cascade
-from orchestrator.inference.reader import Photo, Prepared, Reader, reader_of, stacked
+from orchestrator.inference.reader import Photo, Prepared, Reader, ReadResult, reader_of, stacked
+from orchestrator.inference.reading import ReadAhead
 from orchestrator.inference.runtime import RunningCalls, Runtime, start_runtime
 
 if TYPE_CHECKING:
@@ -57,23 +59,11 @@ class Batch:
     changed_by_external: NDArray[np.bool_] | None = None
 
 
-def _reason(result: Prepared | str) -> str | None:
-    """Why a photo cannot be read; None where it can."""
-    return result if isinstance(result, str) else None
-
-
-def _results_of(ahead: Sequence[Sequence[Future[Prepared | str]]]) -> list[list[Prepared | str]]:
-    """Waits for the batches that are being read."""
-    return [[future.result() for future in futures] for futures in ahead]
-
-
-def _cancel(ahead: Iterable[Sequence[Future[Prepared | str]]], pending: Iterable[RunningCalls | None]) -> None:
-    """Cancels reading and calls that have not begun."""
-    for future in (future for futures in ahead for future in futures):
-        future.cancel()
-    for calls in pending:
-        if calls is not None:
-            calls.cancel()
+def _cancel(running: Iterable[tuple[int, list[ReadResult], RunningCalls | None]]) -> None:
+    """Cancels calls that have not begun."""
+    for _, _, pending in running:
+        if pending is not None:
+            pending.cancel()
 
 
 def name_of(photo: Photo, number: int) -> str:
@@ -128,7 +118,7 @@ class Predictor:
         skip_unreadable: bool = False,
         batch: int = 0,
         cascade: Cascade | None = None,
-        known: Sequence[Prepared | str] = (),
+        known: Sequence[ReadResult] = (),
         way_out: str = "replace or remove them",
     ) -> Iterator[Batch]:
         """Predicts photos batch by batch, in order; the next batches are decoded and started meanwhile.
@@ -162,30 +152,26 @@ class Predictor:
         rows = [
             np.where([isinstance(photo, Path) for photo in photos], table.rows(names), -1) for table in self.external
         ]
-        starts = range(0, len(photos), batch)
-        # On a CPU decoding shares the members' threads; a GPU's single thread must not wait for it.
-        with ThreadPoolExecutor(runtime.threads, initializer=one_thread) as decoders:
+        with ExitStack() as stack:
+            decoders = stack.enter_context(ThreadPoolExecutor(runtime.threads, initializer=one_thread))
+            # On a CPU decoding shares the members' threads; a GPU's single thread must not wait for it.
             pool = runtime.pool if runtime.device == "cpu" else decoders
-            ahead: deque[list[Future[Prepared | str]]] = deque()
-            running: deque[tuple[int, list[Prepared | str], RunningCalls | None]] = deque()
-            try:
-                for number, start in enumerate(starts):
-                    while len(ahead) < 2 and number + len(ahead) < len(starts):
-                        first = starts[number + len(ahead)]
-                        ahead.append(self._reading(pool, photos, range(first, min(first + batch, len(photos))), known))
-                    results = [future.result() for future in ahead.popleft()]
-                    if not skip_unreadable and any(isinstance(result, str) for result in results):
-                        failed = self._unreadable(pool, photos, names, start, [results, *_results_of(ahead)])
-                        raise DataError(f"{len(failed)} of {len(names)} photos cannot be read; {way_out}.", failed)
-                    prepared = [result for result in results if not isinstance(result, str)]
-                    pending = runtime.begin(stacked(prepared), cascade, self.combiner) if prepared else None
-                    running.append((start, results, pending))
-                    if len(running) > 1:  # one batch is always under way while another is waited for
-                        yield self._answer(photos, rows, *running.popleft())
-                while running:
+            reading = ReadAhead(self.reader, pool, photos, batch, known)
+            batches = stack.enter_context(closing(reading.batches()))
+            running: deque[tuple[int, list[ReadResult], RunningCalls | None]] = deque()
+            stack.callback(_cancel, running)  # after an error, or if the caller stops iterating
+            for start, results in batches:
+                prepared = [result for result in results if isinstance(result, Prepared)]
+                if len(prepared) < len(results) and not skip_unreadable:
+                    reasons = reading.reasons(start, results)
+                    failed = [Problem(names[number], reason) for number, reason in reasons.items()]
+                    raise DataError(f"{len(failed)} of {len(names)} photos cannot be read; {way_out}.", failed)
+                pending = runtime.begin(stacked(prepared), cascade, self.combiner) if prepared else None
+                running.append((start, results, pending))
+                if len(running) > 1:  # one batch is always under way while another is waited for
                     yield self._answer(photos, rows, *running.popleft())
-            finally:  # an error, or a caller who stops iterating: the rest is not needed
-                _cancel(ahead, [pending for _, _, pending in running])
+            while running:
+                yield self._answer(photos, rows, *running.popleft())
 
     def _batch_size(self, cascade: Cascade | None) -> int:
         """Photos per batch: each chunk makes one call per team, and all threads need work."""
@@ -193,48 +179,12 @@ class Predictor:
         enough = runtime.chunk_size(cascade) * -(-runtime.threads // len(runtime.teams(cascade)))
         return max(BATCH, enough if runtime.device == "cpu" else 0)
 
-    def _reading(
-        self, pool: ThreadPoolExecutor, photos: Sequence[Photo], numbers: range, known: Sequence[Prepared | str]
-    ) -> list[Future[Prepared | str]]:
-        """Starts reading some photos; known results are returned as finished futures."""
-        found = []
-        for number in numbers:
-            if number < len(known):
-                future: Future[Prepared | str] = Future()
-                future.set_result(known[number])
-            else:
-                future = pool.submit(self.reader.read, photos[number])
-            found.append(future)
-        return found
-
-    def _unreadable(
-        self,
-        pool: ThreadPoolExecutor,
-        photos: Sequence[Photo],
-        names: Sequence[str],
-        start: int,
-        batches: Sequence[Sequence[Prepared | str]],
-    ) -> list[Problem]:
-        """Every photo that cannot be read, with the reason.
-
-        Args:
-            pool: reads those that have not been read.
-            photos: all of them.
-            names: names of all photos.
-            start: number of the first photo of the batches.
-            batches: results of reading some batches, one after the other.
-        """
-        reasons = [_reason(result) for batch in batches for result in batch]
-        # The others are read only for their errors: a large folder's pixels would fill the memory.
-        reasons += pool.map(lambda photo: _reason(self.reader.read(photo)), photos[start + len(reasons) :])
-        return [Problem(names[start + row], reason) for row, reason in enumerate(reasons) if reason is not None]
-
     def _answer(
         self,
         photos: Sequence[Photo],
         rows: Sequence[NDArray[np.int64]],
         start: int,
-        results: Sequence[Prepared | str],
+        results: Sequence[ReadResult],
         pending: RunningCalls | None,
     ) -> Batch:
         """Combines the answers for a batch.

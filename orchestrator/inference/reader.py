@@ -16,7 +16,7 @@ from orchestrator.faces.detection import Detector
 from orchestrator.inference.detector import detector_of
 from orchestrator.inference.member import Member
 
-__all__ = ["Photo", "Pixels", "Prepared", "Reader", "reader_of", "stacked"]
+__all__ = ["Photo", "Pixels", "Prepared", "ReadResult", "Reader", "reader_of", "stacked"]
 
 Photo = Path | bytes | NDArray[np.uint8]
 """A photo as it comes: a file, a file's bytes, or decoded pixels (H, W, 3), RGB, upright."""
@@ -36,6 +36,10 @@ class Prepared:
 
     pixels: Pixels
     face_found: bool | None = None
+
+
+ReadResult = Prepared | str
+"""A photo that was read, or the reason why it cannot be."""
 
 
 def stacked(photos: Sequence[Prepared]) -> Pixels:
@@ -65,7 +69,7 @@ class Reader:
             face = self.detector.find(photo)
         return Prepared({geometry: geometry.apply(photo, face) for geometry in self.geometries}, face is not None)
 
-    def read(self, photo: Photo) -> Prepared | str:
+    def read(self, photo: Photo) -> ReadResult:
         """A photo at every geometry, or why it cannot be read."""
         if isinstance(photo, np.ndarray):
             if photo.ndim != 3 or photo.shape[2] != 3 or photo.dtype != np.uint8 or not photo.size:
