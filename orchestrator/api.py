@@ -951,9 +951,8 @@ def _searchable(
 ) -> tuple[Specialist, Recipe | None]:
     """The specialist to search for, and its current run's recipe; rejects mistakes in names and tables."""
     from orchestrator.pipeline.retraining import base_run
-    from orchestrator.pipeline.settings import check_early
+    from orchestrator.pipeline.settings import base_recipe, check_early
     from orchestrator.recipes.load import choices_of
-    from orchestrator.recipes.schema import Recipe
     from orchestrator.specialists import trainable
 
     require(f"`{orch('sweep', task, workspace=settings.workspace)}`", "sweep")
@@ -968,7 +967,7 @@ def _searchable(
     check_outputs(outputs, inputs, settings.workspace)
     before = base_run(settings.workspace, task, None)
     check_early(settings, {task: specialist}, before)
-    return specialist, Recipe.model_validate(before.recipe) if before else None
+    return specialist, base_recipe(settings, before)
 
 
 def _write_recipe(run: RunRecord, out: Path) -> None:

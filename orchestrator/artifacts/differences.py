@@ -17,11 +17,19 @@ SHOWN = 3  # runs
 
 
 def flat(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe's settings with `augment.flip` and the like as keys; `about` and `workers`, which change no result, left out."""
+    """A recipe's settings with `augment.flip` and the like as keys; `about` and `workers`, which change no result, left out.
+
+    A recipe of another version of orch, whose settings this one does not know, is taken as it stands.
+    """
+    from pydantic import ValidationError
+
     from orchestrator.recipes.schema import Recipe
 
-    settings = Recipe.model_validate(recipe).model_dump(mode="json")
-    augment = {f"augment.{key}": value for key, value in settings.pop("augment").items()}
+    try:
+        settings = Recipe.model_validate(recipe).model_dump(mode="json")
+    except ValidationError:
+        settings = dict(recipe)
+    augment = {f"augment.{key}": value for key, value in settings.pop("augment", {}).items()}
     return {key: value for key, value in (settings | augment).items() if key not in ("about", "workers")}
 
 
@@ -46,7 +54,7 @@ def chosen(recipe: Mapping[str, Any]) -> dict[str, Any]:
     fields = {**Recipe.model_fields, **{f"augment.{key}": field for key, field in Augment.model_fields.items()}}
     found = {}
     for key, value in flat(recipe).items():
-        default = fields[key].get_default(call_default_factory=True)
+        default = fields[key].get_default(call_default_factory=True) if key in fields else None
         if value != (list(default) if isinstance(default, tuple) else default):
             found[key] = value
     return found
@@ -55,7 +63,8 @@ def chosen(recipe: Mapping[str, Any]) -> dict[str, Any]:
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """The settings in which two recipes differ: key -> (of the one, of the other)."""
     left, right = flat(one), flat(other)
-    return {key: (left[key], right[key]) for key in left if left[key] != right[key]}
+    pairs = {key: (left.get(key), right.get(key)) for key in {**left, **right}}
+    return {key: (of_one, of_other) for key, (of_one, of_other) in pairs.items() if of_one != of_other}
 
 
 def settings_of(run: RunRecord) -> dict[str, Any]:

@@ -37,7 +37,6 @@ def versions() -> dict[str, str]:
 
 def hardware(device: str) -> dict[str, Any]:
     """Processor, cores, and the GPU where one is used."""
-
     machine: dict[str, Any] = {
         "processor": _processor(),
         "cores": cores(),
@@ -46,7 +45,7 @@ def hardware(device: str) -> dict[str, Any]:
     if device.startswith("cuda"):
         import torch
 
-        machine["gpu"] = torch.cuda.get_device_name(0)
+        machine["gpu"] = torch.cuda.get_device_name(device)
     return machine
 
 

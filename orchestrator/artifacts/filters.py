@@ -20,7 +20,9 @@ OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
 WORD = re.compile(r"([\w.]+)\s*(!=|>=|<=|=|>|<|~)\s*('[^']*'|\"[^\"]*\"|\S+)")
 
 Facts = Mapping[str, Any]
-"""What conditions test: a run's settings by name, and `run`, `task`, `recipe`, `status`, `score`, `tag` and others."""
+"""What conditions test: a run's settings by name, and `run`, `task`, `recipe`, `status`, `score`, `tag` and others.
+
+A run of another version of orch may lack some: they count as None."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Condition:
 
     def holds(self, facts: Facts) -> bool:
         """Whether a run satisfies it; a list satisfies it if one of its items does (for !=: if no item is equal)."""
-        found = facts[self.key]
+        found = facts.get(self.key)
         if isinstance(found, list | tuple):
             if self.value == "[]" and self.sign in ("=", "!="):
                 return bool(found) == (self.sign == "!=")
@@ -79,7 +81,7 @@ def conditions_of(text: str, keys: Sequence[str], numbers: Collection[str] = ())
     wrong, found = Mistakes(), []
     rest = text
     for match in WORD.finditer(text):
-        key, sign, value = match.groups()
+        key, sign, value = match[1], match[2], match[3].strip("'\"")
         rest = rest.replace(match[0], " ", 1)
         if key not in keys:
             help_of = orch("runs", "list", "--help")
@@ -87,7 +89,7 @@ def conditions_of(text: str, keys: Sequence[str], numbers: Collection[str] = ())
             wrong.add(ConfigError(f"--where {match[0]}: {problem}"))
         elif key in numbers and sign in ("<", "<=", ">", ">=") and _number(value) is None:
             wrong.add(ConfigError(f"--where {match[0]}: {key} is a number, and '{value}' is none."))
-        found.append(Condition(key, sign, value.strip("'\"")))
+        found.append(Condition(key, sign, value))
     if rest.split():
         wrong.add(
             ConfigError(f"--where: '{rest.strip()}' is no condition. Write KEY=VALUE, as in 'task=age score>0.8'.")
@@ -107,6 +109,12 @@ def in_order(facts: Sequence[dict[str, Any]], key: str, keys: Sequence[str]) -> 
         raise ConfigError(f"--sort {key}: nothing is called '{name}'.{nearest(name, keys)}")
     known = [row for row in facts if row.get(name) not in (None, "")]
     missing = [row for row in facts if row.get(name) in (None, "")]
-    numbers = all(isinstance(row[name], int | float) for row in known)
+    numbers = all(isinstance(item, int | float) for row in known for item in _items(row[name]))
     backwards = key.startswith("-") != (name == "score")
-    return [*sorted(known, key=lambda row: row[name] if numbers else str(row[name]), reverse=backwards), *missing]
+    ordered = sorted(known, key=lambda row: _items(row[name]) if numbers else [str(row[name])], reverse=backwards)
+    return [*ordered, *missing]
+
+
+def _items(value: Any) -> list[Any]:
+    """A list's items; any other value as the only one: a run of several seeds lies between those of one."""
+    return list(value) if isinstance(value, list | tuple) else [value]

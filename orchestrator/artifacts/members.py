@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 from pathlib import Path
 
 from orchestrator.artifacts.cards import (
@@ -24,7 +23,7 @@ from orchestrator.artifacts.cards import (
 from orchestrator.artifacts.run import COMPLETE, UNFINISHED, RunRecord, member_folder
 from orchestrator.artifacts.summary import score_of
 from orchestrator.core.errors import DamagedError, WorkspaceError
-from orchestrator.core.files import atomic, put_aside, sweep, take_away
+from orchestrator.core.files import put_aside, share_file, sweep, take_away
 from orchestrator.core.sealed import damaged_error
 
 __all__ = ["check_member", "clear", "conclude", "heal", "is_whole", "share_member"]
@@ -156,12 +155,7 @@ def share_member(source: RunRecord, target: RunRecord, fold: int | None) -> None
     for name in (*card.sha256, HISTORY, CARD):  # the card last: it marks the member complete
         if name == HISTORY and not (source_folder / name).is_file():
             continue
-        with atomic(target_folder / name) as temporary:
-            temporary.unlink()
-            try:
-                os.link(source_folder / name, temporary)
-            except OSError:
-                shutil.copy2(source_folder / name, temporary)
+        share_file(source_folder / name, target_folder / name)
     target.files[member_folder(fold)] = dict(card.sha256)
     if source.seed_of(fold) != target.seed:
         target.shared_seeds[member_folder(fold)] = source.seed_of(fold)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from orchestrator.artifacts.cards import identity_of
 from orchestrator.core.commands import orch
-from orchestrator.core.errors import DamagedError
+from orchestrator.core.errors import DamagedError, WorkspaceError
 from orchestrator.core.files import digest_of
 from orchestrator.core.sealed import read_sealed, write_sealed
 
@@ -158,14 +158,29 @@ class RunRecord:
         weights, data, seed = self.initial_weights["sha256"], self.data["fingerprint"], self.seed_of(fold)
         return identity_of(self.task, fold, recipe.digest() if recipe else "", weights, data, digest, seed, self.extra)
 
-    def _recipe(self) -> Recipe | None:
+    def checked_recipe(self) -> Recipe:
+        """Its recipe.
+
+        Raises:
+            WorkspaceError: another version of orch recorded it, with settings that this one does not know.
+        """
         from pydantic import ValidationError
 
         from orchestrator.recipes.schema import Recipe
 
         try:
             return Recipe.model_validate(self.recipe)
-        except ValidationError:
+        except ValidationError as error:
+            keys = ", ".join(dict.fromkeys(".".join(map(str, detail["loc"])) for detail in error.errors()))
+            raise WorkspaceError(
+                f"{self.id}: another version of orch recorded its recipe, with settings that this one does not take: {keys}. "
+                "Name another recipe (--recipe NAME), or use the version that trained it."
+            ) from None
+
+    def _recipe(self) -> Recipe | None:
+        try:
+            return self.checked_recipe()
+        except WorkspaceError:
             return None
 
     def member(self, fold: int | None) -> Path:

@@ -30,7 +30,7 @@ from orchestrator.artifacts.ensembles import ENSEMBLE, EnsembleRecord
 from orchestrator.artifacts.run import RECORD, RunRecord
 from orchestrator.core.commands import orch, shown
 from orchestrator.core.errors import DamagedError, WorkspaceError, encodable, nearest, printable
-from orchestrator.core.files import put_aside
+from orchestrator.core.files import aside_of, put_aside
 from orchestrator.core.labels import CLASSES
 from orchestrator.core.sealed import (
     after_moving_aside,
@@ -383,7 +383,7 @@ class Workspace:
                 )
             raise WorkspaceError(f"{self.root}: there is no ensemble yet. `{make}` makes one.")
         folder = self.ensemble_folder(name) if given else self.root / name
-        tables = [Path(f"{folder}.damaged") / path.name for path in sorted(folder.glob("external-*.parquet"))]
+        tables = [aside_of(folder) / path.name for path in sorted(folder.glob("external-*.parquet"))]
         words = [word for path in tables for word in ("--with", shown(path))]
         make = orch("ensemble", "--strategy", name.partition("-")[0], *words, workspace=self.root)
         and_tables = " and the tables of this one" if tables else ""

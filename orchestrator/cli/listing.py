@@ -53,8 +53,13 @@ def chosen_facts(facts: list[dict[str, Any]], where: str, sort: str) -> tuple[li
         return facts, []
     from orchestrator.artifacts.filters import conditions_of, in_order
 
-    keys = list(facts[0])
-    numbers = {key for row in facts for key, value in row.items() if isinstance(value, float)}
+    keys = list(dict.fromkeys(key for row in facts for key in row))
+    numbers = {
+        key
+        for row in facts
+        for key, value in row.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
     conditions = conditions_of(where, keys, numbers)
     found = [row for row in facts if all(condition.holds(row) for condition in conditions)]
     named = list(dict.fromkeys(condition.key for condition in conditions))
@@ -78,7 +83,7 @@ def print_list(found: list[tuple[RunRecord, dict[str, Any]]], named: Sequence[st
         table.add_row(
             run.id, recipe_of(run), run.recipe["backbone"], " ".join(map(str, run.seeds)), folds, (facts["plan"] or "-")[:6],
             score, state, run.created[:16].replace("T", " "), " ".join(facts["tag"]),
-            *(str(facts[key]) for key in named_columns),
+            *(str(facts.get(key, "-")) for key in named_columns),
         )  # fmt: skip
     out().print(table)
 

@@ -30,7 +30,7 @@ __all__ = [
     "ValidOnlyOption",
     "WorkspaceOption",
 
-    "column_names", "words_of",
+    "column_names", "folds_trained", "words_of",
 ]  # fmt: skip
 
 DataOption = Annotated[
@@ -94,6 +94,19 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machine
 def words_of(text: str) -> list[str]:
     """The comma-separated values of an option."""
     return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def folds_trained(folds_used: int, valid_only: bool) -> int:
+    """How many of the plan's first folds to train; 0: all.
+
+    Raises:
+        ConfigError: the two options say different numbers.
+    """
+    if valid_only and folds_used > 1:
+        raise ConfigError(
+            f"--valid-only trains fold 0 only, and --folds-used {folds_used} the first {folds_used}: choose one."
+        )
+    return folds_used or int(valid_only)
 
 
 def column_names(columns: list[str]) -> dict[str, str]:

@@ -151,7 +151,8 @@ def _facts(record: RunRecord, notes: Annotations) -> dict[str, str]:
         plan = f"{record.plan['digest'][:12]}, {record.plan['k']} folds, seed {record.plan['seed']}"
     shared = "-"
     if record.parent:
-        shared = f"{record.parent} (retrained here: fold {', '.join(map(str, record.retrained))})"
+        retrained = f"retrained here: fold {', '.join(map(str, record.retrained))}"
+        shared = f"{record.parent} ({'all, with other views' if record.derived else retrained})"
     facts = {
         "created": record.created,
         "note": notes.note,

@@ -24,6 +24,7 @@ from orchestrator.cli.options import (
     ValidOnlyOption,
     WorkspaceOption,
     column_names,
+    folds_trained,
     words_of,
 )
 from orchestrator.cli.train import listening
@@ -121,8 +122,8 @@ def sweep(
     if picture is not None and stages:
         raise ConfigError("--picture draws the trials of one search; leave it or --stages out.")
     settings = api.Settings(
-        data, workspace, column_names(columns), recipe, change, folds, folds_used or int(valid_only), seed, None, jobs, device,
-        not no_store, extra=extra, distinct_people=distinct,
+        data, workspace, column_names(columns), recipe, change, folds, folds_trained(folds_used, valid_only), seed, None, jobs,
+        device, not no_store, extra=extra, distinct_people=distinct,
     )  # fmt: skip
     with listening(track, workspace) as listen:
         if stages:

@@ -33,6 +33,7 @@ from orchestrator.cli.options import (  # fmt: skip
     ValidOnlyOption,
     WorkspaceOption,
     column_names,
+    folds_trained,
     words_of,
 )
 from orchestrator.core.commands import orch
@@ -86,7 +87,7 @@ def train_all(
 
     chosen = words_of(tasks)
     settings = api.Settings(
-        data, workspace, column_names(columns), recipe or ["quick"], change, folds, folds_used or int(valid_only), seed,
+        data, workspace, column_names(columns), recipe or ["quick"], change, folds, folds_trained(folds_used, valid_only), seed,
         plan_seed, jobs, device, not no_store, profile, extra, distinct,
     )  # fmt: skip
     with listening(track, workspace) as listen:
@@ -161,7 +162,7 @@ def train(
 
     grid = [*grid_words, *(more or [])]
     settings = api.Settings(
-        data, workspace, column_names(columns), recipe, change, folds, folds_used or int(valid_only), seed,
+        data, workspace, column_names(columns), recipe, change, folds, folds_trained(folds_used, valid_only), seed,
         plan_seed, jobs, device, not no_store, profile, extra, distinct,
     )  # fmt: skip
     _check_grid(grid_words, more or [], bool(fold or base or again or profile))

@@ -44,8 +44,10 @@ def orch(*words: object, workspace: Path | None = None) -> str:
 
 
 def set_aside(path: Path) -> str:
-    """A shell command that renames a damaged file or folder, so that nothing is lost."""
-    return shlex.join(["mv", str(path), f"{path}.damaged"])
+    """A shell command that renames a damaged file or folder to a free name, so that nothing is lost."""
+    from orchestrator.core.files import aside_of
+
+    return shlex.join(["mv", str(path), str(aside_of(path))])
 
 
 def shown(path: Path) -> str:

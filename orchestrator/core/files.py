@@ -23,8 +23,8 @@ from safetensors import SafetensorError
 from orchestrator.core.errors import StoreError, encodable
 
 __all__ = [
-    "atomic", "digest_of", "free_room", "from_root", "locked_folder", "put_aside", "sha256_of", "sweep",
-    "take_away", "write_json",
+    "aside_of", "atomic", "digest_of", "free_room", "from_root", "locked_folder", "put_aside", "sha256_of", "share_file",
+    "sweep", "take_away", "write_json",
 ]  # fmt: skip
 
 DISK_MARGIN = 64 * 1024**2  # bytes left free for histories, cards and tables beside a big file
@@ -67,6 +67,22 @@ def atomic(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def share_file(source: Path, path: Path) -> None:
+    """Puts a hard link to `source` at `path`, or a copy where links are not possible; atomically."""
+    temporary = path.parent / f".{path.name[:40]}.{secrets.token_hex(4)}.tmp"
+    try:
+        os.link(source, temporary)
+    except OSError:
+        with atomic(path) as copy:
+            shutil.copyfile(source, copy)
+        return
+    try:
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    finally:  # a rename between two links to one file does nothing
+        temporary.unlink(missing_ok=True)
+
+
 def _sync_folder(folder: Path) -> None:
     """Makes a rename survive a power cut."""
     handle = os.open(folder, os.O_RDONLY)
@@ -99,14 +115,19 @@ def put_aside(path: Path) -> Path | None:
     """Renames a damaged file, link or folder, so that nothing is lost; None if nothing exists there.
 
     Returns:
-        The new path: the old one plus `.damaged`, and a number if that exists.
+        The new path, by `aside_of`.
     """
     if not os.path.lexists(path):
         return None
+    aside = aside_of(path)
+    path.rename(aside)
+    return aside
+
+
+def aside_of(path: Path) -> Path:
+    """The path that a damaged file or folder is renamed to: its own plus `.damaged`, and a number if that exists."""
     names = (path.with_name(f"{path.name}.damaged{number or ''}") for number in itertools.count())
-    place = next(name for name in names if not os.path.lexists(name))
-    path.rename(place)
-    return place
+    return next(name for name in names if not os.path.lexists(name))
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -46,7 +46,8 @@ class Stages:
         iterator = iter(items)
         while True:
             with self(stage):
-                item = next(iterator, None)
-            if item is None:
-                return
+                try:
+                    item = next(iterator)
+                except StopIteration:
+                    return
             yield item

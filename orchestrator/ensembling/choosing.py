@@ -41,7 +41,7 @@ def choose_runs(workspace: Workspace, choice: Sequence[str] = ()) -> dict[str, l
     named: dict[str, list[RunRecord]] = {}
     for word in choice:
         task, equals, names = word.partition("=")
-        if not equals or task not in CLASSES or not names:
+        if not equals or task not in CLASSES or not names.strip(","):
             what = f"write TASK=RUN or TASK=RUN,RUN with a task of {', '.join(CLASSES)}.{nearest(task, CLASSES)}"
             problems.append(Problem(f"--members {word}", what))
             continue

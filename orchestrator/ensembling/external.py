@@ -98,10 +98,13 @@ class ExternalTable:
             answered |= answers.any(axis=1)
         return answered
 
+    def answered(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether each of some rows, -1 for none, answers in at least one task, shape (n,)."""
+        return (rows >= 0) & self._answered()[rows]
+
     def matched(self, paths: Sequence[str]) -> int:
         """Number of `paths` that it answers in at least one task."""
-        rows = self.rows(paths)
-        return int(self._answered()[rows[rows >= 0]].sum())
+        return int(self.answered(self.rows(paths)).sum())
 
     @property
     def digest(self) -> str:

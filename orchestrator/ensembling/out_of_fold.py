@@ -133,7 +133,7 @@ def with_external(found: OutOfFold, tables: Sequence[ExternalTable], plan: FoldP
         )
     answers = found.answers
     for table, rows in zip(tables, rows_of, strict=True):
-        if (rows >= 0).any():
+        if table.answered(rows).any():
             answers = answers.with_voters(table.answers(rows))
     return replace(found, answers=answers)
 
@@ -141,7 +141,7 @@ def with_external(found: OutOfFold, tables: Sequence[ExternalTable], plan: FoldP
 def _leaks(table: ExternalTable, rows: NDArray[np.int64], photos: pd.DataFrame, plan: FoldPlan) -> list[Problem]:
     """Problems of a table whose networks may have seen the held-out people that it answers for."""
     paths, true_folds = photos["path"], photos["fold"].to_numpy()
-    answered = np.flatnonzero(rows >= 0)
+    answered = np.flatnonzero(table.answered(rows))
     if not len(answered):
         return []
     if table.folds is None:

@@ -164,9 +164,9 @@ def compare_runs(workspace: Workspace, runs: Sequence[RunRecord], specialist: Sp
     ]  # fmt: skip
     settings = [settings_of(run) for run in runs]
     differing = {
-        key: [values[key] for values in settings]
-        for key in settings[0]
-        if any(values[key] != settings[0][key] for values in settings)
+        key: [values.get(key) for values in settings]  # None: a run of another version lacks the setting
+        for key in dict.fromkeys(key for values in settings for key in values)
+        if any(values.get(key) != settings[0].get(key) for values in settings)
     }
     relabelled = len(common) - len(truth)
     return Comparison(specialist.classes, len(truth), people.nunique(), relabelled, differing, compared)

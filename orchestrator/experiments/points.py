@@ -9,9 +9,8 @@ from itertools import product
 from orchestrator.artifacts.run import RunRecord
 from orchestrator.core.commands import orch
 from orchestrator.core.errors import ConfigError, Mistakes, Problem, counted
-from orchestrator.pipeline.settings import Settings
+from orchestrator.pipeline.settings import Settings, base_recipe
 from orchestrator.recipes.load import load_recipes
-from orchestrator.recipes.schema import Recipe
 from orchestrator.specialist import Specialist
 
 __all__ = ["grid_points", "points_of", "settings_of"]
@@ -95,7 +94,8 @@ def settings_of(
     """
     task, found, seen = specialist.name, list[Settings](), set[str]()
     problems: dict[Problem, None] = {}  # each once, though it spoils many combinations
-    bases = {task: Recipe.model_validate(base.recipe)} if base else None
+    of_base = base_recipe(settings, base)
+    bases = {task: of_base} if of_base else None
     for point in points:
         words = [f"{task}.{word.removeprefix(f'{task}.')}" for word in point]
         changed = replace(settings, changes=[*settings.changes, *words])

@@ -31,9 +31,8 @@ from orchestrator.pipeline.inputs import Inputs, read_inputs
 from orchestrator.pipeline.preparation import RunJob, pixels_of
 from orchestrator.pipeline.retraining import base_run, log_base, resolve_plan
 from orchestrator.pipeline.run_plans import RunPlan
-from orchestrator.pipeline.settings import Settings
+from orchestrator.pipeline.settings import Settings, base_recipe
 from orchestrator.pipeline.training import Report, train_runs
-from orchestrator.recipes.schema import Recipe
 from orchestrator.recipes.spaces import Space
 from orchestrator.specialist import Specialist
 
@@ -154,7 +153,7 @@ def sweep(
     started, task = time.monotonic(), specialist.name
     settings = resolve_plan(settings, task)
     base = base or base_run(settings.workspace, task, None)
-    recipe = Recipe.model_validate(base.recipe) if base else None
+    recipe = base_recipe(settings, base)
     space.check(specialist, settings.recipes, settings.changes, recipe)
     log_base(base, settings)
     inputs = read_inputs(settings, {task: specialist}, base)

@@ -224,7 +224,7 @@ def _with_views(run: RunRecord, specialist: Specialist, views: Sequence[str]) ->
             f"{run.id} has trained heads alone (train = head), on features of the photos as they are: views are for whole "
             "networks. Try them on a run of another recipe, quick say."
         )
-    recipe = Recipe.model_validate({**run.recipe, "views": list(views)})
+    recipe = Recipe.model_validate({**run.checked_recipe().model_dump(mode="json"), "views": list(views)})
     problems = [problem for problem in lint(specialist, recipe) if problem.fatal]
     if problems:
         raise ConfigError(f"{run.id} cannot have these views.", problems)

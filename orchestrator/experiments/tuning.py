@@ -22,7 +22,7 @@ from orchestrator.experiments.search import COMPLETE, FAILED, PRUNED
 from orchestrator.experiments.sweeps import Sweep, sweep
 from orchestrator.experiments.tta import keep_views, try_views
 from orchestrator.pipeline.retraining import base_run, resolve_plan
-from orchestrator.pipeline.settings import Settings
+from orchestrator.pipeline.settings import Settings, base_recipe
 from orchestrator.recipes.schema import Recipe
 from orchestrator.recipes.spaces import Choice, Space
 from orchestrator.specialist import Specialist
@@ -124,7 +124,7 @@ def tune(
     if settings.folds == 0:
         raise ConfigError("stages compare out-of-fold scores, and --folds 0 holds nobody out.")
     standing = base_run(settings.workspace, task, None)
-    bases = Recipe.model_validate(standing.recipe) if standing else None
+    bases = base_recipe(settings, standing)
     for space in stages.values():
         space.check(specialist, settings.recipes, settings.changes, bases)
     report = train_points(settings, specialist, [[]], listen, standing, [TAG])
@@ -171,7 +171,7 @@ def _searched(
     name: str,
 ) -> tuple[Sweep, list[tuple[tuple[str, ...], RunRecord]]]:
     """A search, and its best points trained at full size: (words, run) of each."""
-    task, recipe = specialist.name, Recipe.model_validate(run.recipe)
+    task, recipe = specialist.name, run.checked_recipe()
     size = [max(2 * MULTIPLE, round(small * side / MULTIPLE) * MULTIPLE) for side in (recipe.height, recipe.width)]
     keys = {word.partition("=")[0] for words in space.all_words for word in words}
     shrink = small < 1 and not keys & {"height", "width"}
@@ -209,7 +209,7 @@ def _viewed(
     assert isinstance(axis, Choice)  # views are no numbers
     for words in axis.options.values():
         recipe = Recipe.model_validate({**run.recipe, "views": _views(words)})
-        if recipe.views == Recipe.model_validate(run.recipe).views:
+        if recipe.views == run.checked_recipe().views:
             continue
         log.info(f"{run.id} answers with {', '.join(recipe.views) or 'the photo alone'} ...")
         flips = try_views(workspace, run, specialist, recipe.views, settings.device, settings.data)

@@ -43,7 +43,8 @@ class Prediction:
         name: the label in words.
         strategy: how the answers were combined.
         shares: task -> class -> mean probability of a soft vote, or share of the votes in a hard one.
-        agreement: the smallest share, over the tasks, of voters that chose the winning class: 1 when all agree.
+        agreement: the smallest share, over the tasks, of voters that chose the winning class: 1 when all agree; None when the
+            photo could not be read.
         error: why the photo could not be read; empty otherwise.
         asked: how many members answered for it; all, unless a cascade settled the vote early.
         face_found: whether a face was found to crop around; None where no member crops around faces.
@@ -55,7 +56,7 @@ class Prediction:
     name: str
     strategy: str
     shares: dict[str, dict[str, float]]
-    agreement: float
+    agreement: float | None
     error: str = ""
     asked: int = 0
     face_found: bool | None = None
@@ -256,7 +257,7 @@ def _predictions(batch: Batch, strategy: str, paths: Sequence[Path]) -> list[Pre
     answers = []
     for number, (path, row) in enumerate(zip(paths, batch.order, strict=True)):
         if row < 0 or batch.combined is None:
-            answers.append(Prediction(path, None, "", strategy, {}, 0.0, batch.failed[number]))
+            answers.append(Prediction(path, None, "", strategy, {}, None, batch.failed[number]))
             continue
         decisions, label = batch.combined.decisions, int(batch.combined.label[row])
         shares = {

@@ -84,7 +84,7 @@ def _columns(answers: Sequence[Prediction]) -> dict[str, list[Any]]:
     }  # fmt: skip
     for task in TASKS:
         table[task] = [answer.classes.get(task) for answer in answers]
-    table["agreement"] = [None if answer.label is None else answer.agreement for answer in answers]
+    table["agreement"] = [answer.agreement for answer in answers]
     return {**table, **_shares(answers), "error": [answer.error or None for answer in answers]}
 
 

@@ -75,6 +75,7 @@ def resume(
 
     if run.complete and is_whole(run) and _has_origins(place, run):
         log.info(f"{run.id} is complete, and every file of it is as it was written.")
+        make_marked_current([run])  # where the command that completed it was killed before it could
         return Report([run], {}, time.monotonic() - started)
     settings = _of_record(place, run, given, data, extra)
     specialist = specialists[run.task]
@@ -83,6 +84,7 @@ def resume(
     _check_unchanged(run, inputs, settings)
     heal_runs([run])
     if run.complete:  # what was missing is written already: its plan, or the list of its photos
+        make_marked_current([run])
         return Report([run], {}, time.monotonic() - started)
     pixels = pixels_of(settings, inputs, {run.task}, listen)
     run_job = RunJob(settings, specialist, inputs, run, pixels[run.task])

@@ -102,9 +102,7 @@ def check_fold_numbers(folds: Sequence[int], k: int | None) -> None:
 
 def check_folds(inputs: Inputs, parent: RunRecord) -> None:
     """Refuses to retrain folds of a run by another recipe or plan, on other data or from other weights than its own."""
-    from orchestrator.recipes.schema import Recipe
-
-    if inputs.recipes[parent.task].digest() != Recipe.model_validate(parent.recipe).digest():
+    if inputs.recipes[parent.task].digest() != parent.checked_recipe().digest():
         raise ConfigError(
             f"--fold retrains folds of {parent.id}, and the settings differ from its recipe. A run has one recipe: leave "
             "--recipe and --set out, or retrain the whole specialist (without --fold)."

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from orchestrator.specialist import Specialist
     from orchestrator.training.cancelling import Cancel
 
-__all__ = ["Settings", "add_mistakes", "changes_of", "check_early", "check_tables", "recipes_of"]
+__all__ = ["Settings", "add_mistakes", "base_recipe", "changes_of", "check_early", "check_tables", "recipes_of"]
 
 
 @dataclass(frozen=True)
@@ -87,10 +87,22 @@ def recipes_of(
         ConfigError: every wrong name, key and value, with the allowed ones.
     """
     from orchestrator.recipes.load import load_recipes
-    from orchestrator.recipes.schema import Recipe
 
-    bases = {base.task: Recipe.model_validate(base.recipe)} if base else None
+    recipe = base_recipe(settings, base)
+    bases = {base.task: recipe} if base and recipe else None
     return load_recipes(specialists, settings.recipes, settings.changes, bases)
+
+
+def base_recipe(settings: Settings, base: RunRecord | None) -> Recipe | None:
+    """The base run's recipe where the settings name none for its task; None where they do, or without a base.
+
+    Raises:
+        WorkspaceError: another version of orch recorded it, with settings that this one does not know.
+    """
+    from orchestrator.recipes.load import choices_of
+
+    named = base is not None and base.task in choices_of((base.task,), settings.recipes)[0]
+    return None if base is None or named else base.checked_recipe()
 
 
 def changes_of(settings: Settings, specialist: Specialist, base: RunRecord | None) -> list[str]:

@@ -15,7 +15,7 @@ import pytest
 from orchestrator.artifacts.workspace import Workspace
 from orchestrator.ensembling.choosing import make_current
 from orchestrator.ensembling.intervals import difference
-from tests.conftest import Done, tiny, train
+from tests.conftest import Done, edit_sealed, tiny, train
 
 Orch = Callable[..., Done]
 
@@ -196,3 +196,24 @@ def test_only_a_run_that_holds_out_everybody_takes_the_place_of_one_that_does(
     make_current(place, after)
     assert (place.current("age") == "age-0002") == taken, told
     assert taken or f"age-0002 covers people of fold {', '.join(map(str, folds))}" in told[0]
+
+
+def test_a_run_that_was_killed_before_it_became_current_becomes_it_by_resume(orch: Orch, workspace: Path) -> None:
+    (workspace / "current" / "age.json").unlink()
+    edit_sealed(workspace / "age-0001" / "run.json", make_current="auto")
+    assert orch("resume", "age-0001", "-w", workspace).code == 0
+    assert Workspace(workspace).current("age") == "age-0001"
+    assert orch("ensemble", "-w", workspace).code == 0
+
+
+def test_members_without_a_run_are_refused(orch: Orch, workspace: Path) -> None:
+    for word in ("age=", "age=,", "age=,,"):
+        done = orch("ensemble", "--members", word, "-w", workspace)
+        assert done.code == 2
+        assert f"--members {word}: write TASK=RUN or TASK=RUN,RUN" in done.err
+
+
+def test_a_single_split_of_several_folds_is_refused(orch: Orch, people: Path, workspace: Path) -> None:
+    done = train(orch, people, workspace, "train", "age", "--valid-only", "--folds-used", 2)
+    assert done.code == 2
+    assert "--valid-only trains fold 0 only, and --folds-used 2 the first 2: choose one." in done.err

@@ -78,6 +78,7 @@ def test_runs_are_found_by_their_settings_and_scores(orch: Orch, three: Path) ->
     table = orch("runs", "list", "-w", three, "--where", "focal_gamma=2 task=age")
     assert "focal_gamma" in table.out
     assert listed(orch, three, "--where", "score>1") == []
+    assert listed(orch, three, "--where", "task=age score>'0.0'") == ["age-0001", "age-0002", "age-0003"]
     assert len(listed(orch, three, "--where", "recipe!=x=y")) == 5  # a value with a sign in it
     assert listed(orch, three, "--where", "recipe=x=y") == []
 
@@ -87,6 +88,10 @@ def test_wrong_conditions_are_told_at_once(orch: Orch, three: Path) -> None:
     assert done.code == 2
     assert "nothing is called 'lss'. Did you mean 'loss'?" in done.err
     assert "'wrong' is no condition" in done.err
+    assert (
+        "batch_size is a number, and 'ten' is none"
+        in orch("runs", "list", "-w", three, "--where", "batch_size>ten").err
+    )
     assert "nothing is called 'scor'. Did you mean 'score'?" in orch("runs", "list", "-w", three, "--sort", "scor").err
 
 
@@ -110,6 +115,8 @@ def test_conditions_by_hand() -> None:
     rows = [{"score": value} for value in (0.5, None, 0.9, 0.7)]
     assert [one["score"] for one in in_order(rows, "score", ["score"])] == [0.9, 0.7, 0.5, None]
     assert [one["score"] for one in in_order(rows, "-score", ["score"])] == [0.5, 0.7, 0.9, None]
+    seeds = [{"seed": value} for value in (10, 9, [1, 2], [9, 1])]
+    assert [row["seed"] for row in in_order(seeds, "seed", ["seed"])] == [[1, 2], 9, [9, 1], 10]
     with pytest.raises(ConfigError):
         in_order(rows, "other", ["score"])
 
@@ -770,3 +777,26 @@ def test_a_workspace_of_an_older_version_is_left_as_it_is(orch: Orch, workspace:
         assert hashes(workspace) == before
         path.write_bytes(whole)
     assert orch("workspace", "check", "-w", workspace).code == 0
+
+
+def test_a_recipe_of_another_version_is_listed_as_it_stands(orch: Orch, people: Path, workspace: Path) -> None:
+    record = workspace / "age-0001" / "run.json"
+    recipe = json.loads(record.read_text())["recipe"]
+    edit_sealed(record, recipe={**recipe, "sharpness": 3})
+    assert listed(orch, workspace, "--where", "sharpness=3") == ["age-0001"]
+    shown = orch("runs", "show", "age-0001", "-w", workspace)
+    assert shown.code == 0, shown.err
+    assert "sharpness=3" in shown.out
+    for words in (["train", "age", *tiny()], ["tta", "age-0001"]):
+        refused = orch(*words, "--data", people / "train", "-w", workspace)
+        assert refused.code == 2
+        assert (
+            "another version of orch recorded its recipe, with settings that this one does not take: sharpness."
+            in refused.err
+        )
+    done = train(orch, people, workspace, "train", "age", "--recipe", "quick", *tiny())
+    assert done.code == 0, done.err
+    assert "age-0001 differs only in sharpness (3 there, - here)." in done.err
+    compared = orch("runs", "compare", "age-0001", "age-0002", "-w", workspace)
+    assert re.search(r"age-0001 +3 ", compared.out), compared.out
+    assert re.search(r"age-0002 +- ", compared.out), compared.out

@@ -1,6 +1,8 @@
 import errno
 import json
 import os
+import stat
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -8,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.core import files
+from orchestrator.core.commands import set_aside
 from orchestrator.core.errors import StoreError
-from orchestrator.core.files import atomic, digest_of, free_room, sha256_of, sweep, write_json
+from orchestrator.core.files import atomic, digest_of, free_room, put_aside, sha256_of, share_file, sweep, write_json
 from orchestrator.data.lines import write_rows
 
 values = st.recursive(
@@ -71,3 +74,32 @@ def test_what_would_never_end_is_not_hashed(place: str) -> None:
 def test_nothing_is_an_empty_cell(tmp_path: Path) -> None:
     write_rows(tmp_path / "x.csv", ["a", "b"], [[None, float("nan")], ["1\r", 0.348243]])
     assert (tmp_path / "x.csv").read_bytes() == b'a,b\n,\n"1\r",0.348243\n'
+
+
+def test_a_shared_file_leaves_its_source_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, path = tmp_path / "source", tmp_path / "target"
+    source.write_text("weights")
+    source.chmod(0o400)
+    path.write_text("older")
+    for _ in range(2):  # the second time both names are links to one file
+        share_file(source, path)
+        assert path.samefile(source)
+        assert stat.S_IMODE(source.stat().st_mode) == 0o400
+        assert sorted(file.name for file in tmp_path.iterdir()) == ["source", "target"]
+
+    def no_links(*_: object) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr("os.link", no_links)
+    share_file(source, tmp_path / "copy")
+    assert (tmp_path / "copy").read_text() == "weights"
+    assert not (tmp_path / "copy").samefile(source)
+
+
+def test_nothing_is_put_in_the_place_of_what_was_put_aside_before(tmp_path: Path) -> None:
+    for number in range(3):
+        (tmp_path / "notes.json").write_text(str(number))
+        subprocess.run(set_aside(tmp_path / "notes.json"), shell=True, check=True)
+    (tmp_path / "notes.json").write_text("3")
+    assert put_aside(tmp_path / "notes.json") == tmp_path / "notes.json.damaged3"
+    assert [(tmp_path / f"notes.json.damaged{number or ''}").read_text() for number in range(4)] == ["0", "1", "2", "3"]

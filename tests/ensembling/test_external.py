@@ -152,3 +152,15 @@ def test_a_table_without_any_answer_is_refused(tmp_path: Path) -> None:
     path.write_text("path,p(gender male),p(gender female)\na.jpg,inf,0\n")
     with pytest.raises(DataError, match=r"no probabilities that sum to 1: \[inf, 0.0\]"):
         read_external(path)
+
+
+def test_a_photo_without_an_answer_is_no_leak(orch: Orch, people: Path, workspace: Path, tmp_path: Path) -> None:
+    first, second = pd.read_parquet(next(workspace.glob("age-0001/fold-0/held_out.parquet")))["path"][:2]
+    table = tmp_path / "old.csv"
+    table.write_text(f"path,ans\n{first},\nnew/2.jpg,3\n")
+    done = orch("ensemble", "-w", workspace, "--with", table)
+    assert done.code == 0, done.err
+    table.write_text(f"path,ans\n{first},\n{second},3\n")
+    done = orch("ensemble", "-w", workspace, "--with", table)
+    assert done.code == 2
+    assert f"old.csv: {second}: " in done.err
