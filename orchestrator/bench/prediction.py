@@ -159,4 +159,5 @@ def _labels(answers: Answers) -> NDArray[np.int64]:
 
 def _largest(one: Answers, other: Answers) -> float:
     """The largest difference of the votes' probabilities."""
-    return max(float(np.abs(one.of(task).mean() - other.of(task).mean()).max()) for task in one.classes)
+    left, right = (SoftVote().combine(answers).decisions for answers in (one, other))
+    return max(float(np.abs(left[task].shares - right[task].shares).max()) for task in one.classes)

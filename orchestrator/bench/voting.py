@@ -50,13 +50,17 @@ def bench_voting(photos: int, rounds: int, done: Callable[[int, int], None]) -> 
             answers = _answers(Path(folder), number)
             _read(answers)  # from the disk into the page cache
             things: dict[str, Callable[[], None]] = {"read once": partial(_read, answers)}
-            things |= {name: partial(_combine, answers, combiner()) for name, combiner in COMBINERS.items()}
+            things |= {
+                name: partial(_combine, answers, combiner())
+                for name, combiner in COMBINERS.items()
+                if not combiner.learns
+            }
             timings = in_turn(things, rounds, number, done)
             size = sum(array.nbytes for array in answers.probabilities)
         found[str(number)] = {
             "photos": number, "gigabytes": size / 1e9,
             **{name: timing.as_dict() for name, timing in timings.items()},
-            "efficiency": {name: ratio(timings["read once"], timings[name]) for name in COMBINERS},
+            "efficiency": {name: ratio(timings["read once"], timings[name]) for name in timings if name in COMBINERS},
         }  # fmt: skip
     return found
 

@@ -11,7 +11,7 @@ import typer
 from orchestrator.cli.bars import bars
 from orchestrator.cli.console import elapsed, emit, grid, out, print_stages, say, talk
 from orchestrator.cli.options import DeviceOption, JsonOption, ProfileOption, WorkspaceOption
-from orchestrator.combining import COLUMN
+from orchestrator.combining import STRATEGIES
 from orchestrator.core.errors import counted
 from orchestrator.core.labels import TASKS
 
@@ -162,7 +162,7 @@ def _shortened(path: Path, console: Any) -> str:
 
 def _print(answers: Sequence[Prediction]) -> None:
     title = "agreement: share of members that chose the class, of the task on which they agree least"
-    what = COLUMN[answers[0].strategy]
+    what = STRATEGIES[answers[0].strategy]
     numbers = [f"{what}({task})" for task in TASKS]
     table = grid(title, "photo", "label", "answer", *numbers, "agreement", keep=("label", "answer", "agreement"))
     console = out()

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-__all__ = ["COLUMN", "STRATEGIES"]
+__all__ = ["PROBABILITY", "SHARE", "STRATEGIES"]
 
-COLUMN: Mapping[str, str] = {"soft": "p", "hard": "share"}
-"""Strategy -> column prefix in tables: `p(male)` is a probability, `share(male)` the share of voters for it."""
+PROBABILITY, SHARE = "p", "share"
+"""Column prefixes in tables: `p(male)` is a probability, `share(male)` the share of voters for it."""
 
-STRATEGIES: tuple[str, ...] = tuple(COLUMN)
-"""Values of `--strategy`; their classes are in `combiners.py`. Kept here, where nothing imports NumPy."""
+STRATEGIES: Mapping[str, str] = {"soft": PROBABILITY, "hard": SHARE}
+"""Values of `--strategy` -> the prefix of their columns. Their classes are in `combiners.py`; here nothing imports NumPy."""

@@ -123,17 +123,6 @@ class Answers:
         photos = sum(part.photos for part in parts)
         return replace(parts[0], photos=photos, probabilities=tuple(np.concatenate(of_voter) for of_voter in arrays))
 
-    def mean(self) -> Floats:
-        """The plain mean of the voters of one task, shape (N, C); zeros where there is no voter.
-
-        Raises:
-            ValueError: there are several tasks.
-        """
-        if len(self.classes) != 1:
-            raise ValueError(f"a mean is of one task, got {', '.join(self.classes)}")
-        (classes,) = self.classes.values()
-        return np.asarray(np.mean(self.probabilities, axis=0) if self.voters else np.zeros((self.photos, classes)))
-
     def asked(self) -> NDArray[np.int64]:
         """Number of members that answered each photo, shape (N,); not those that abstain, nor external tables."""
         found: dict[tuple[str, int | None], NDArray[np.bool_]] = {}

@@ -1,7 +1,7 @@
 """Combiners: ways to make one answer of several. They may be fitted to out-of-fold answers, and are saved as JSON.
 
-A new combiner is a class here or in a sibling module, with its name in `COMBINERS` and in the package's `COLUMN`.
-Scoring, prediction, cascades and exported programs then use it.
+A new combiner is a class here or in a sibling module, with its name in `COMBINERS` and in the package's `STRATEGIES`.
+Scoring, prediction, cascades, pseudo-labels and exported programs then use it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from .answers import Answers, Voter
+from .answers import Answers, Floats, Voter
 from .votes import UNIT, Decision, hard_vote, integer_weights, lead_of, soft_vote, sums_of, tally
 
 if TYPE_CHECKING:
@@ -37,18 +37,20 @@ class Combined:
 
 
 class Combiner(ABC):
-    """How answers become one.
+    """How answers become one. Made without arguments it is unfitted.
 
     Attributes:
         name: what `--strategy` calls it.
         how: one sentence for users who combine exported networks by their own program.
         averages: whether a task's answer is the plain mean of its voters, so that some of them predict it (`orch
             cascade`).
+        learns: whether `fit` learns from out-of-fold answers, without which it combines nothing.
     """
 
     name: ClassVar[str]
     how: ClassVar[str]
     averages: ClassVar[bool] = False
+    learns: ClassVar[bool] = False
 
     def fit(self, answers: Answers, truth: Mapping[str, NDArray[Any]], people: NDArray[Any]) -> Self:  # noqa: ARG002  (others use it)
         """The fitted combiner; itself if there is nothing to fit.
@@ -70,6 +72,17 @@ class Combiner(ABC):
         Raises:
             ValueError: no voters, or voters that it cannot combine.
         """
+
+    def probabilities(self, answers: Answers) -> Floats:
+        """Probabilities of the classes of one task, shape (N, C), for thresholds: those of the decision.
+
+        Args:
+            answers: answers for that task alone.
+
+        Raises:
+            ValueError: no voters, or voters that it cannot combine.
+        """
+        return self.decide(answers).shares
 
     def combine(self, answers: Answers) -> Combined:
         """One answer for each photo.
@@ -135,6 +148,10 @@ class HardVote(Combiner):
     def decide(self, answers: Answers) -> Decision:
         """As `hard_vote`."""
         return hard_vote(answers.probabilities, answers.weights)
+
+    def probabilities(self, answers: Answers) -> Floats:
+        """The mean of the voters' probabilities: shares of votes are none."""
+        return soft_vote(answers.probabilities, answers.weights).shares
 
     def settled(self, so_far: Answers, pending: Sequence[Voter]) -> NDArray[np.bool_]:
         """Where the lead is more than the votes of all pending voters."""

@@ -26,7 +26,7 @@ from __future__ import annotations
 import difflib
 import re
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import takewhile
@@ -289,7 +289,7 @@ def _begins_alike(one: str, other: str) -> int:
     return len(list(takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))))
 
 
-def check_choice(option: str, value: str | None, allowed: Sequence[str]) -> None:
+def check_choice(option: str, value: str | None, allowed: Collection[str]) -> None:
     """Refuses a word that an option does not take; None stands for an option that was left out."""
     if value is not None and value not in allowed:
         raise ConfigError(f"{option} {value}; allowed: {', '.join(allowed)}.{nearest(value, allowed)}")

@@ -19,9 +19,9 @@ from orchestrator.artifacts.members import check_member
 from orchestrator.artifacts.origins import plan_of
 from orchestrator.artifacts.run import RECORD, RunRecord
 from orchestrator.artifacts.workspace import Workspace, now
-from orchestrator.combining import COLUMN, STRATEGIES
+from orchestrator.combining import STRATEGIES
 from orchestrator.combining.combiners import COMBINERS, Combined, Combiner, HardVote, SoftVote
-from orchestrator.core.errors import PlanError, WorkspaceError, check_choice
+from orchestrator.core.errors import ConfigError, PlanError, WorkspaceError, check_choice
 from orchestrator.core.files import atomic, sha256_of
 from orchestrator.core.labels import CLASSES, LABELS, TASKS, columns_of
 from orchestrator.data.lines import write_rows
@@ -75,18 +75,19 @@ def build_ensemble(
     scored: bool = True,
     external: Sequence[ExternalTable] = (),
 ) -> BuiltEnsemble:
-    """Scores the chosen runs out of fold and saves them as an ensemble, which becomes the current one unless it is unscored and
-    the current one has a score.
+    """Scores the chosen runs out of fold and saves them as an ensemble.
+
+    It becomes the current one, unless the current one has a score and it has none, or it covers fewer people.
 
     Args:
         workspace: where it is saved.
-        strategy: `soft` or `hard`.
+        strategy: one of `STRATEGIES`.
         runs: task -> its runs; `joint` -> runs that answer for all tasks.
         scored: False builds an ensemble for prediction only; runs of several plans or data sets need that.
         external: external tables, each with the weight of one run; scored where they name the fold that answered.
 
     Raises:
-        ConfigError: the strategy is unknown.
+        ConfigError: the strategy is unknown, or learns from out-of-fold answers and there are none.
         PlanError: the runs follow different plans or data sets, so no out-of-fold score exists.
         DamagedError: a file of a member is missing or damaged.
         LeakError: a table judges people that its member has seen, or may have.
@@ -94,6 +95,8 @@ def build_ensemble(
     check_choice("--strategy", strategy, STRATEGIES)
     combiner, members = COMBINERS[strategy](), _members(workspace, runs)
     why_none = _unscorable(runs) if scored else "left out as asked (--no-score)."
+    if why_none and combiner.learns:
+        raise ConfigError(f"--strategy {strategy} learns from out-of-fold scores, and there are none: {why_none}")
     found = (
         None
         if why_none
@@ -228,7 +231,7 @@ def _answers_of(scores: Scored) -> pd.DataFrame:
         decision = scores.combined.decisions[task]
         table[f"{task}_truth"] = scores.found.truth[task]
         table[task] = decision.choice
-        for code, column in enumerate(columns_of(task, COLUMN[scores.combiner.name])):
+        for code, column in enumerate(columns_of(task, STRATEGIES[scores.combiner.name])):
             table[column] = decision.shares[:, code].astype(np.float32)
     table["label"] = scores.combined.label
     return table

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from orchestrator.combining import SHARE
 from orchestrator.combining.answers import Answers, Voter
 from orchestrator.core.errors import DataError, Problem, counted
 from orchestrator.core.files import from_root
@@ -236,7 +237,7 @@ def _answers(table: Table, problems: list[Problem]) -> dict[str, NDArray[np.floa
     found: dict[str, NDArray[np.float32]] = {}
     path = table.path
     for task in TASKS:
-        columns = _columns(table, list(zip(columns_of(task), columns_of(task, "share"), strict=True)))
+        columns = _columns(table, list(zip(columns_of(task), columns_of(task, SHARE), strict=True)))
         if columns and len(columns) < len(CLASSES[task]):
             problems.append(
                 Problem(str(path), f"has {', '.join(columns)} of the task {task}, and not its other classes.")
@@ -246,7 +247,7 @@ def _answers(table: Table, problems: list[Problem]) -> dict[str, NDArray[np.floa
     if found:
         return found
     codes = map(str, range(len(LABELS)))
-    columns = _columns(table, list(zip(codes, columns_of(JOINT), columns_of(JOINT, "share"), strict=True)))
+    columns = _columns(table, list(zip(codes, columns_of(JOINT), columns_of(JOINT, SHARE), strict=True)))
     if columns and len(columns) < len(LABELS):
         problems.append(Problem(str(path), f"has {len(columns)} of the 18 labels' columns; all are needed."))
         return found

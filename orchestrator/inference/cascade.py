@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.combining.answers import Answers, Floats, Voter
-from orchestrator.combining.combiners import Combiner, SoftVote
+from orchestrator.combining.combiners import Combiner
 from orchestrator.combining.votes import soft_vote
 from orchestrator.inference.options import check_rate
 
@@ -144,8 +144,8 @@ def simulate(answers: Answers, combiner: Combiner, cascade: Cascade) -> Point:
     return Point(cascade, asked / len(answers) / len(answers.voters), float((label != full).mean()), label)
 
 
-def calibrate(answers: Answers, rate: float) -> tuple[Cascade, list[Point]]:
-    """Chooses the confidence threshold of a soft vote for a given rate of changed labels.
+def calibrate(answers: Answers, combiner: Combiner, rate: float) -> tuple[Cascade, list[Point]]:
+    """Chooses the confidence threshold for a given rate of changed labels.
 
     Only one number is chosen, so apart from chance it changes as many labels on other photos as on these. Margins for
     each task and each number of members asked, tried first, overfitted: 0.00 % changed on their photos, 0.2 % on
@@ -153,6 +153,7 @@ def calibrate(answers: Answers, rate: float) -> tuple[Cascade, list[Point]]:
 
     Args:
         answers: of every member, for N photos that none has seen.
+        combiner: how they are combined; it averages.
         rate: share of labels that may change, 0..1.
 
     Returns:
@@ -163,7 +164,6 @@ def calibrate(answers: Answers, rate: float) -> tuple[Cascade, list[Point]]:
     """
     check_rate(rate, len(answers))
     spread = {task: _spread(answers.of(task).probabilities) for task in answers.classes}
-    combiner = SoftVote()
     curve = [simulate(answers, combiner, EXACT)]
     if rate > 0:
         curve += [simulate(answers, combiner, Cascade(rate, float(threshold), spread)) for threshold in SURE[::-1]]

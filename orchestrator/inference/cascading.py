@@ -116,12 +116,15 @@ def check_measurable(record: EnsembleRecord, rate: float, photos: int) -> None:
         photos: number of photos to measure on.
 
     Raises:
-        ConfigError: members that a cascade cannot ask, a hard vote, a rate outside 0..1, or too few photos for it.
+        ConfigError: members that a cascade cannot ask, a vote that does not average, a rate outside 0..1, or too few
+            photos for it.
     """
     check_cascade(record.runs, record.external)
     if not read_combiner(record.combiner).averages:
         exact = orch("predict", "PHOTOS", "--cascade", workspace=record.folder.parent)
-        raise ConfigError(f"a measured cascade is for soft votes; a hard vote needs none: `{exact}` is exact.")
+        raise ConfigError(
+            f"a measured cascade is for votes that average (soft); a {record.strategy} vote needs none: `{exact}` is exact."
+        )
     check_rate(rate, photos)
 
 
@@ -155,7 +158,7 @@ def measure_cascade(
     """Asks every member about photos that none has seen, and chooses a cascade for a rate of changed labels.
 
     Args:
-        predictor: the ensemble, with a soft vote, accepted by `check_measurable`.
+        predictor: the ensemble, accepted by `check_measurable`.
         paths: the photos, accepted by `check_unseen`.
         rate: share of labels that may change, 0..1.
         done: called with (photos done, photos in all).
@@ -172,7 +175,7 @@ def measure_cascade(
             raise DataError("no photo of a batch could be read.")
         parts.append(batch.answers)
         done(sum(map(len, parts)), len(paths))
-    cascade, curve = calibrate(Answers.stacked(parts), rate)
+    cascade, curve = calibrate(Answers.stacked(parts), predictor.combiner, rate)
     chosen = next(point for point in curve if point.cascade is cascade)
     if truth is None:
         return Measured(chosen, curve, len(paths), None, None)

@@ -20,15 +20,14 @@ from orchestrator.core.errors import EngineError
 from orchestrator.core.files import digest_of
 from orchestrator.inference.cache import CacheFiles
 from orchestrator.inference.engines import (
-    RUNTIME,
     Engine,
     Pixels,
     Runner,
     capabilities,
+    engine_version,
     engines_here,
     open_runners,
     torch_runners,
-    version_of,
 )
 from orchestrator.inference.export import CHECK_PHOTOS, Exports
 from orchestrator.inference.member import Member
@@ -254,4 +253,4 @@ def _key(split: Split, engine: Engine) -> str:
     """Cache key of a rate: the network, what of it is shared, the engine and its version, the machine."""
     machine = [capabilities().get("cpu_name"), platform.machine()]
     kinds = [part.kind for part in split.parts]
-    return digest_of([kinds, split.sharing, str(engine), version_of(RUNTIME[engine.name]), machine])[:16]
+    return digest_of([kinds, split.sharing, str(engine), engine_version(engine.name), machine])[:16]

@@ -1,17 +1,14 @@
-"""Engines that run members: torch, ONNX Runtime or OpenVINO, one call per part, from pixels to probabilities.
+"""Engines that run members: torch, or a backend, one call per part, from pixels to probabilities.
 
-All three run the same parts (`shared_backbone.py`): torch itself, the others from their ONNX exports (`export.py`). On
-a CPU each call uses one core, and there are as many calling threads as cores, because that answers more photos than
+All run the same parts (`shared_backbone.py`): torch itself, backends (`backends.py`) their ONNX exports (`export.py`).
+On a CPU each call uses one core, and there are as many calling threads as cores, because that answers more photos than
 one call spread over all cores (docs/performance.md). The engines other than torch need the extra `engines`.
 """
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -22,13 +19,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from orchestrator.core.errors import EngineError, first_line
-from orchestrator.inference.cache import CacheFiles
-from orchestrator.inference.options import EngineName, Precision, is_installed
+from orchestrator.inference.backends import BACKENDS
+from orchestrator.inference.options import Precision, is_installed
 from orchestrator.inference.shared_backbone import Part, Split
 from orchestrator.networks.devices import autocast
 
 __all__ = [
-    "RUNTIME",
     "TOLERANCE",
     "Call",
     "Engine",
@@ -37,21 +33,16 @@ __all__ = [
     "Runner",
     "TorchCall",
     "capabilities",
+    "engine_version",
     "engines_here",
     "open_runners",
     "torch_runners",
     "version_of",
 ]  # fmt: skip
 
-RUNTIME: dict[str, str] = {"torch": "torch", "onnx": "onnxruntime", "openvino": "openvino"}
-"""Engine -> the package whose version decides its answers and its speed."""
-
 TOLERANCE: dict[Precision, float] = {"fp32": 1e-4, "bf16": 2e-2}
 """Largest accepted difference of a probability from torch's in fp32. fp32 engines differ in the order of sums only
 (4e-7 seen); bf16 has 8 bits of mantissa (4e-3 seen)."""
-
-COMPILED, BLOBS = "openvino", "blobs"
-"""Folder of OpenVINO's compiled networks, next to their exports, and the name of the file with their hashes."""
 
 Pixels = NDArray[np.uint8]
 
@@ -61,12 +52,12 @@ class Engine:
     """An engine at a precision.
 
     Attributes:
-        name: `torch`, `onnx` or `openvino`.
+        name: one of `ENGINES`.
         precision: precision of a member's own layers; shared layers, weights and answers are always float32. (Members
             as loaded, without an engine, run in their recipe's precision throughout.)
     """
 
-    name: EngineName
+    name: str
     precision: Precision = "fp32"
 
     def __str__(self) -> str:
@@ -126,65 +117,6 @@ class TorchCall:
         return found
 
 
-class OnnxCall:
-    """A part's export on ONNX Runtime, one core a call."""
-
-    def __init__(self, path: Path) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        self._name = self._session.get_inputs()[0].name
-
-    def __call__(self, inputs: NDArray[Any]) -> NDArray[np.float32]:
-        """The part's output for photos or features."""
-        try:
-            return np.asarray(self._session.run(None, {self._name: inputs})[0])
-        except Exception as error:  # onnxruntime has exceptions of its own
-            raise EngineError(
-                f"onnx could not run an export ({first_line(error)[:160]}). Use --engine torch."
-            ) from None
-
-
-class OpenVinoCall:
-    """A part's export on OpenVINO, one core a call.
-
-    Args:
-        path: the export.
-        precision: bf16 needs a CPU with bf16 units; see `engines_here`.
-        threads: how many calls may run at once.
-    """
-
-    def __init__(self, path: Path, precision: Precision, threads: int) -> None:
-        settings = {
-            "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
-            "NUM_STREAMS": threads,
-            "INFERENCE_NUM_THREADS": threads,
-            "CACHE_DIR": str(path.parent / COMPILED),  # a compiled network opens in 0.04 s instead of 0.3 to 1 s
-        }
-        self._compiled = _openvino().compile_model(str(path), "CPU", settings)
-        self._own = threading.local()
-
-    def __call__(self, inputs: NDArray[Any]) -> NDArray[np.float32]:
-        """The part's output for photos or features."""
-        if not hasattr(self._own, "request"):  # a request may be used by one thread at a time
-            self._own.request = self._compiled.create_infer_request()
-        try:
-            return np.array(self._own.request.infer([inputs], share_inputs=True)[0])
-        except Exception as error:  # openvino raises RuntimeError for most things, and others
-            raise EngineError(
-                f"openvino could not run an export ({first_line(error)[:160]}). Use --engine torch."
-            ) from None
-
-
-@lru_cache(maxsize=1)
-def _openvino() -> Any:
-    import openvino
-
-    return openvino.Core()
-
-
 def torch_runners(splits: Sequence[Split], device: str, precision: Precision | None = None) -> list[Runner]:
     """Members on torch.
 
@@ -222,59 +154,20 @@ def open_runners(
     """
     if engine.name == "torch":
         return torch_runners(splits, device, engine.precision)
-    if engine.name == "openvino":
-        for folder in _folders(splits, path):
-            _drop_changed(folder)
+    backend = BACKENDS[engine.name]
 
     def call(split: Split, part: Part) -> Call:
         file = path(part)
         try:
-            if engine.name == "onnx":
-                return OnnxCall(file)
-            return OpenVinoCall(file, _precision_of(split, part, engine.precision), threads)
+            return backend.open(file, _precision_of(split, part, engine.precision), threads)
         except Exception as error:  # each runtime has exceptions of its own
             raise EngineError(
                 f"{file}: {engine} cannot open this export of {split.member.name} ({first_line(error)[:160]}). Delete the "
                 "file, and it is made anew; or use --engine torch."
             ) from None
 
-    runners = _assemble(splits, call)
-    if engine.name == "openvino":
-        for folder in _folders(splits, path):
-            _note_compiled(folder)
-    return runners
-
-
-def _folders(splits: Sequence[Split], path: Callable[[Part], Path]) -> list[Path]:
-    """Where OpenVINO keeps compiled networks: beside their exports."""
-    return list(dict.fromkeys(path(part).parent / COMPILED for split in splits for part in split.parts))
-
-
-_files = lru_cache(maxsize=8)(CacheFiles)
-"""One object a folder: it hashes a file once, and members are opened one by one."""
-
-
-def _drop_changed(folder: Path) -> None:
-    """Deletes compiled networks that have changed since OpenVINO wrote them: it would run them anyway, or crash."""
-    files = _files(folder)
-    if os.path.lexists(folder) and not folder.is_dir():
-        files.is_whole(folder, None)
-    if not folder.is_dir():
-        return
-    known = files.notes(folder / f"{BLOBS}.json", BLOBS).get("sha256", {})
-    for blob in folder.iterdir():
-        if blob.name != f"{BLOBS}.json":
-            files.is_whole(blob, known.get(blob.name))
-
-
-def _note_compiled(folder: Path) -> None:
-    """Records the hash of each network that OpenVINO has compiled."""
-    if not folder.is_dir():
-        return
-    files, notes = _files(folder), folder / f"{BLOBS}.json"
-    found = {blob.name: files.sha256(blob) for blob in sorted(folder.iterdir()) if blob.suffix == ".blob"}
-    if found != files.notes(notes, BLOBS).get("sha256"):
-        files.write_notes(notes, BLOBS, {"sha256": found})
+    with backend.opening(path(part) for split in splits for part in split.parts):
+        return _assemble(splits, call)
 
 
 def _precision_of(split: Split, part: Part, wanted: Precision) -> Precision:
@@ -299,8 +192,8 @@ def _assemble(splits: Sequence[Split], call: Callable[[Split, Part], Call]) -> l
 
 def capabilities() -> dict[str, Any]:
     """This CPU's capabilities as torch reports them; empty for torch versions that do not."""
-    tell: Any = getattr(torch.cpu, "get_capabilities", dict)
-    return dict(tell())
+    capabilities_of_torch: Any = getattr(torch.cpu, "get_capabilities", dict)
+    return dict(capabilities_of_torch())
 
 
 def version_of(package: str) -> str:
@@ -311,6 +204,11 @@ def version_of(package: str) -> str:
         return "not installed"
 
 
+def engine_version(engine: str) -> str:
+    """The version of the package that decides an engine's answers and speed."""
+    return version_of("torch" if engine == "torch" else BACKENDS[engine].package)
+
+
 def engines_here(device: str) -> list[Engine]:
     """The engines that can run here, torch in fp32 first."""
     if device != "cpu":
@@ -319,10 +217,7 @@ def engines_here(device: str) -> list[Engine]:
     able = capabilities()
     if able.get("avx512_bf16") or able.get("amx_bf16"):  # elsewhere bf16 is emulated, and slower than fp32
         found.append(Engine("torch", "bf16"))
-    if is_installed("onnx"):
-        found.append(Engine("onnx"))
-    if is_installed("openvino"):
-        found.append(Engine("openvino"))
-        if "BF16" in _openvino().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-            found.append(Engine("openvino", "bf16"))
+    for name, backend in BACKENDS.items():
+        if is_installed(name):
+            found += [Engine(name, precision) for precision in backend.precisions()]
     return found

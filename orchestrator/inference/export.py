@@ -22,7 +22,15 @@ from numpy.typing import NDArray
 from orchestrator.core.errors import EngineError, Problem, first_line
 from orchestrator.core.files import atomic, digest_of
 from orchestrator.inference.cache import CacheFiles
-from orchestrator.inference.engines import RUNTIME, TOLERANCE, Engine, Pixels, open_runners, torch_runners, version_of
+from orchestrator.inference.engines import (
+    TOLERANCE,
+    Engine,
+    Pixels,
+    engine_version,
+    open_runners,
+    torch_runners,
+    version_of,
+)
 from orchestrator.inference.member import Member, check_finite
 from orchestrator.inference.shared_backbone import Part, Split, unshared
 
@@ -213,7 +221,7 @@ class Exports:
     def _key(self, split: Split, engine: Engine) -> str:
         """Cache key of a check: the engine, its version, and the hashes of the files."""
         files = [self._files.sha256(self.path(part))[:12] for part in split.parts] if engine.name != "torch" else []
-        return " ".join([str(engine), version_of(RUNTIME[engine.name]), *files])
+        return " ".join([str(engine), engine_version(engine.name), *files])
 
     def _notes(self, export: Path) -> dict[str, Any]:
         """Notes on an export: its sha256, and the checks of the member whose tail it is."""

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from orchestrator.artifacts.workspace import Workspace
-from orchestrator.combining.combiners import COMBINERS, read_combiner
+from orchestrator.combining.combiners import COMBINERS, Combiner, read_combiner
+from orchestrator.core.commands import orch
+from orchestrator.core.errors import ConfigError
 from orchestrator.core.labels import TASKS
 from orchestrator.core.sealed import check_file
 from orchestrator.ensembling.external import read_external
@@ -35,6 +37,7 @@ def open_predictor(
         sharing: as in `start_runtime`.
 
     Raises:
+        ConfigError: the strategy would have to be learned first.
         WorkspaceError: no such ensemble, or member files that are missing or changed.
     """
     record = workspace.ensemble(name)
@@ -51,7 +54,22 @@ def open_predictor(
     members = load_members(files, device, loaded)
     tables = [replace(read_external(record.folder / table.file), name=table.name) for table in record.external]
     weights = {task: record.members_a_run(task) for task in TASKS}
-    combiner = read_combiner(record.combiner) if strategy is None else COMBINERS[strategy]()
+    if strategy is None or strategy == record.strategy:
+        combiner = read_combiner(record.combiner)
+    else:
+        combiner = _unfitted(strategy, workspace)
     return record.id, start_predictor(
         members, combiner, device, sharing=sharing, external=tables, external_weights=weights
     )
+
+
+def _unfitted(strategy: str, workspace: Workspace) -> Combiner:
+    """A combiner to use in the place of an ensemble's own.
+
+    Raises:
+        ConfigError: it would have to be learned first.
+    """
+    if COMBINERS[strategy].learns:
+        make = orch("ensemble", "--strategy", strategy, workspace=workspace.root)
+        raise ConfigError(f"--strategy {strategy} is learned when an ensemble is built: `{make}` builds one.")
+    return COMBINERS[strategy]()

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from orchestrator.core.errors import ConfigError, check_choice
 from orchestrator.core.extras import missing_of, require
 from orchestrator.core.labels import JOINT
 
 __all__ = [
-    "ENGINES", "FEW_PHOTOS", "PACKAGES", "EngineName", "Precision", "check_cascade", "check_device", "check_engine",
+    "ENGINES", "FEW_PHOTOS", "PACKAGES", "Precision", "check_cascade", "check_device", "check_engine",
     "check_rate", "check_threshold", "is_installed",
 ]  # fmt: skip
 
-EngineName = Literal["torch", "onnx", "openvino"]
-ENGINES: tuple[str, ...] = get_args(EngineName)
 Precision = Literal["fp32", "bf16"]
 
 PACKAGES: Mapping[str, tuple[str, ...]] = {
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
     "openvino": ("onnx", "onnxscript", "openvino"),
 }
-"""Engine other than torch -> the packages that it needs."""
+"""Engine other than torch -> the packages that it needs; what runs them is in `BACKENDS` (backends.py)."""
+
+ENGINES = ("torch", *PACKAGES)
+"""Values of `--engine`, beside `auto`."""
 
 FEW_PHOTOS = 256
 """Up to this many photos stay on torch if the engine is `auto`: fifteen members of EfficientNet-Lite0 answer them in

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.combining import COLUMN
+from orchestrator.combining import PROBABILITY, STRATEGIES
 from orchestrator.core.errors import DataError, Problem, StoreError, counted, printable
 from orchestrator.core.files import locked_folder
 from orchestrator.core.labels import CLASSES, LABELS, TASKS
@@ -71,7 +71,7 @@ class Prediction:
         """For JSON: `probabilities` of a soft vote, `shares` of a hard one, which are no probabilities."""
         return {
             "path": str(self.path), "label": self.label, "name": self.name, "agreement": self.agreement,
-            "probabilities" if COLUMN[self.strategy] == "p" else "shares": self.shares,
+            "probabilities" if STRATEGIES[self.strategy] == PROBABILITY else "shares": self.shares,
             "asked": self.asked, "face_found": self.face_found, "changed_by_external": self.changed_by_external,
             "error": self.error or None,
         }  # fmt: skip

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from orchestrator.combining import PROBABILITY
 from orchestrator.core.commands import orch
 from orchestrator.core.errors import ConfigError, DataError, Problem, counted, encodable
 from orchestrator.core.labels import CLASSES, TASKS
@@ -25,6 +26,7 @@ from orchestrator.data.lines import write_rows
 if TYPE_CHECKING:
     from orchestrator.artifacts.ensembles import EnsembleRecord
     from orchestrator.combining.answers import Answers
+    from orchestrator.combining.combiners import Combiner
     from orchestrator.inference.predictor import Predictor
 
 __all__ = ["PseudoLabels", "check_labelling", "check_names", "pseudo_label", "write_labels"]
@@ -105,7 +107,7 @@ def pseudo_label(
     done: Callable[[int, int], None],
     skip_unreadable: bool = False,
 ) -> PseudoLabels:
-    """Labels photos by each fold's members alone, where their mean probability reaches a threshold.
+    """Labels photos by each fold's members alone, where the probability of a class reaches a threshold.
 
     Args:
         predictor: the ensemble's members, accepted by `check_labelling`.
@@ -128,7 +130,7 @@ def pseudo_label(
         answered += len(batch.order)
         if batch.answers is not None:
             read = [path for path in batch.photos if isinstance(path, Path)]
-            parts += [_of_fold(fold, read, batch.answers, threshold) for fold in folds]
+            parts += [_of_fold(fold, read, batch.answers, predictor.combiner, threshold) for fold in folds]
         done(answered, len(paths))
     table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["path", "fold", *TASKS])
     table = table[(table[list(TASKS)] != "").any(axis=1)]
@@ -138,14 +140,14 @@ def pseudo_label(
     return PseudoLabels(table.sort_values(["path", "fold"], ignore_index=True), len(paths) - len(failed), failed)
 
 
-def _of_fold(fold: int, paths: Sequence[Path], answers: Answers, threshold: float) -> pd.DataFrame:
+def _of_fold(fold: int, paths: Sequence[Path], answers: Answers, combiner: Combiner, threshold: float) -> pd.DataFrame:
     """Labels of some photos by the members that hold a fold out."""
     table: dict[str, Any] = {"path": [str(path.absolute()) for path in paths], "fold": fold}
     for task in TASKS:
-        mean = answers.of(task).where(lambda voter: voter.fold == fold).mean()
-        confidence, code = mean.max(axis=1), mean.argmax(axis=1)
+        probabilities = combiner.probabilities(answers.of(task).where(lambda voter: voter.fold == fold))
+        confidence, code = probabilities.max(axis=1), probabilities.argmax(axis=1)
         table[task] = np.where(confidence >= threshold, np.array(CLASSES[task])[code], "")
-        table[f"p({task})"] = confidence.astype(np.float64).round(6)
+        table[f"{PROBABILITY}({task})"] = confidence.astype(np.float64).round(6)
     return pd.DataFrame(table)
 
 

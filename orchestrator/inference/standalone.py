@@ -79,7 +79,9 @@ def answer(photo: Any, card: dict[str, Any], sessions: dict[str, Any]) -> dict[s
         )
         for task in card["tasks"]
     }
-    numbers = "probabilities" if _beside("combining").COLUMN[card["combiner"]["name"]] == "p" else "shares"
+    combining = _beside("combining")
+    is_probability = combining.STRATEGIES[card["combiner"]["name"]] == combining.PROBABILITY
+    numbers = "probabilities" if is_probability else "shares"
     return {"label": label, "name": card["labels"][label], numbers: shares}
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.combining import COLUMN
+from orchestrator.combining import STRATEGIES
 from orchestrator.core.errors import encodable
 from orchestrator.core.labels import CLASSES, JOINT, TASKS, columns_of, joint_probabilities
 from orchestrator.core.outputs import Output, suffix_of, written
@@ -98,7 +98,7 @@ def _shares(answers: Sequence[Prediction]) -> Mapping[str, list[Any]]:
 
 
 def _prefix(answers: Sequence[Prediction]) -> str:
-    return COLUMN[answers[0].strategy]
+    return STRATEGIES[answers[0].strategy]
 
 
 def _write_parquet(path: Path, table: Mapping[str, Sequence[Any]]) -> None:

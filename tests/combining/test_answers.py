@@ -66,16 +66,6 @@ def test_members_that_were_asked_are_counted_once_whatever_they_answer_for() -> 
     assert whole.asked().tolist() == [5, 4, 5, 4]  # the table is no member
 
 
-def test_the_mean_is_of_those_who_are_there() -> None:
-    answers = drawn(3, 4)
-    own = answers.of("gender")
-    assert np.allclose(own.mean(), sum(own.probabilities) / 4)
-    nobody = own.where(lambda voter: voter.fold == 9)
-    assert nobody.mean().tolist() == [[0, 0]] * 3
-    with pytest.raises(ValueError, match="a mean is of one task, got mask, gender"):
-        answers.mean()
-
-
 @pytest.mark.parametrize(("voter", "array", "told"), [
     (Voter("age", "age-0001"), np.ones((2, 3)), "answers for 'age'; the tasks are mask, gender"),
     (Voter("mask", "mask-0001"), np.ones((2, 2)), r"shape \(2, 2\); needed: \(2, 3\)"),

@@ -5,6 +5,7 @@ import importlib.util
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator import combining
-from orchestrator.combining import COLUMN, STRATEGIES
+from orchestrator.combining import PROBABILITY, SHARE, STRATEGIES
 from orchestrator.combining.answers import Answers, Voter
 from orchestrator.combining.combiners import COMBINERS, Combined, Combiner, SoftVote, read_combiner
 from orchestrator.combining.votes import Decision, soft_vote
@@ -38,13 +39,14 @@ def drawn(photos: int, members: int, seed: int, digits: int = 1) -> Answers:
 
 
 def test_every_strategy_has_a_class_and_a_column() -> None:
-    assert tuple(COMBINERS) == STRATEGIES == tuple(COLUMN)
+    assert list(COMBINERS) == list(STRATEGIES)
+    assert set(STRATEGIES.values()) <= {PROBABILITY, SHARE}
     for name, kind in COMBINERS.items():
         assert (kind.name, kind().as_dict()["name"]) == (name, name)
         assert kind.how.endswith(".")
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("name", list(STRATEGIES))
 def test_a_combiner_survives_json(name: str) -> None:
     answers = drawn(40, 3, 1)
     combiner = COMBINERS[name]()
@@ -55,7 +57,7 @@ def test_a_combiner_survives_json(name: str) -> None:
         read_combiner({"name": "best"})
 
 
-@given(st.sampled_from(STRATEGIES), st.integers(1, 5), st.integers(0, 2**32 - 1))
+@given(st.sampled_from(list(STRATEGIES)), st.integers(1, 5), st.integers(0, 2**32 - 1))
 def test_the_label_is_the_code_of_the_decisions(name: str, members: int, seed: int) -> None:
     answers = drawn(25, members, seed)
     found = COMBINERS[name]().combine(answers)
@@ -65,7 +67,7 @@ def test_the_label_is_the_code_of_the_decisions(name: str, members: int, seed: i
         COMBINERS[name]().combine(answers.where(lambda voter: voter.task != "age"))
 
 
-@given(st.sampled_from(STRATEGIES), st.integers(2, 5), st.integers(1, 4), st.integers(0, 2**32 - 1))
+@given(st.sampled_from(list(STRATEGIES)), st.integers(2, 5), st.integers(1, 4), st.integers(0, 2**32 - 1))
 def test_no_answer_of_pending_voters_turns_a_settled_vote(name: str, members: int, asked: int, seed: int) -> None:
     """Whatever weights they have: all of them certain of each class in turn, or silent."""
     asked = min(asked, members - 1)
@@ -95,6 +97,7 @@ class Weighted(Combiner):
     """A learned combiner as a stranger would add one: each run weighs by its accuracy; it cannot tell what is settled."""
 
     name = "weighted"
+    learns = True
     how = "Within a task take the mean of the members' probabilities, weighted by `weights`."
 
     def __init__(self, weights: Mapping[str, float] | None = None) -> None:
@@ -135,9 +138,7 @@ def test_a_new_combiner_is_a_class_and_its_name(
     """Scored, saved, predicted with, asked in a cascade and labelled with, and no line of these knows it."""
     name, images = kind.name, people / "eval/images"
     monkeypatch.setitem(COMBINERS, name, kind)
-    monkeypatch.setitem(COLUMN, name, "p")
-    for place in ("orchestrator.combining", "orchestrator.ensembling.build", "orchestrator.artifacts.repair"):
-        monkeypatch.setattr(importlib.import_module(place), "STRATEGIES", (*STRATEGIES, name))
+    monkeypatch.setitem(STRATEGIES, name, PROBABILITY)
     done = orch("ensemble", "--strategy", name, "-w", workspace, "--json")
     assert done.code == 0, done.err
     record = json.loads(done.out)
@@ -159,6 +160,46 @@ def test_a_new_combiner_is_a_class_and_its_name(
         assert {one["asked"] for one in cascade} == {9}
     labels = tmp_path / "labels.csv"
     assert orch("pseudo", images, "-w", workspace, "--out", labels, "--threshold", 0.5).code == 0
+    if kind is Weighted:
+        unfitted = f"--strategy {name} is learned when an ensemble is built: `orch ensemble --strategy {name}"
+        assert orch("ensemble", "--strategy", "hard", "-w", workspace).code == 0
+        refused = orch("predict", images, "-w", workspace, "--engine", "torch", "--strategy", name)
+        assert (refused.code, unfitted in refused.err) == (2, True), refused.err
+        refused = orch("ensemble", "--strategy", name, "--no-score", "-w", workspace)
+        assert refused.code == 2
+        assert f"--strategy {name} learns from out-of-fold scores, and there are none: left out as asked" in refused.err
+
+
+class Sharpened(SoftVote):
+    """A calibration: the mean, squared."""
+
+    name = "sharpened"
+
+    def decide(self, answers: Answers) -> Decision:
+        found = super().decide(answers)
+        return replace(found, scores=found.shares**2)
+
+
+def test_pseudo_labels_take_the_combiners_probabilities(
+    orch: Orch, people: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(COMBINERS, Sharpened.name, Sharpened)
+    monkeypatch.setitem(STRATEGIES, Sharpened.name, PROBABILITY)
+    tables = {}
+    for strategy in ("soft", "hard", Sharpened.name):
+        assert orch("ensemble", "--strategy", strategy, "-w", workspace, "--no-score").code == 0
+        assert orch("ensembles", "use", f"{strategy}-0001", "-w", workspace).code == 0
+        out = tmp_path / f"{strategy}.csv"
+        done = orch("pseudo", people / "eval/images", "-w", workspace, "--out", out, "--threshold", 0.5)
+        assert done.code == 0, done.err
+        tables[strategy] = pd.read_csv(out, dtype=str).set_index(["path", "fold"])
+    assert tables["hard"].equals(tables["soft"])  # shares of votes are no probabilities
+    common = tables["soft"].index
+    male = tables["soft"].loc[common, "p(gender)"].astype(float)
+    expected = male**2 / (male**2 + (1 - male) ** 2)
+    sharpened = tables[Sharpened.name].loc[common, "p(gender)"].astype(float)
+    assert np.allclose(sharpened, expected, atol=5e-6)
+    assert (sharpened > male).mean() > 0.9
 
 
 def test_the_package_works_by_itself_wherever_it_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,7 +85,7 @@ def test_shares_and_agreement_count_those_who_were_asked() -> None:
 def test_the_rate_holds_on_photos_that_the_sureness_was_not_chosen_on() -> None:
     answers, combiner = members_like(20_000, 5, 0.8, seed=1), SoftVote()
     first, second = answers.take(slice(10_000)), answers.take(slice(10_000, None))
-    chosen, curve = calibrate(first, 0.002)
+    chosen, curve = calibrate(first, combiner, 0.002)
     assert curve[0].changed == 0
     there, here = simulate(second, combiner, chosen), simulate(first, combiner, chosen)
     assert here.changed <= 0.002
@@ -93,7 +93,7 @@ def test_the_rate_holds_on_photos_that_the_sureness_was_not_chosen_on() -> None:
     assert there.asked < 0.8 * curve[0].asked
     asked = [point.asked for point in curve]
     assert asked == sorted(asked, reverse=True)  # who is content with less never asks more
-    none, _ = calibrate(first, 0.0)
+    none, _ = calibrate(first, combiner, 0.0)
     assert simulate(first, combiner, none).changed == 0
 
 
@@ -111,7 +111,7 @@ def test_a_rate_that_the_photos_cannot_show_is_refused() -> None:
     with pytest.raises(
         ConfigError, match=r"100 photos cannot show a rate of 0.001 changed labels: give at least 3,000"
     ):
-        calibrate(members_like(100, 3, 0.5, 0), 0.001)
+        calibrate(members_like(100, 3, 0.5, 0), SoftVote(), 0.001)
 
 
 def kept(folder: Path, cascade: Cascade) -> Measured:

@@ -15,12 +15,13 @@ from orchestrator.core.errors import ConfigError, EngineError
 from orchestrator.core.labels import TASKS
 from orchestrator.data.readers import read
 from orchestrator.inference import choice as trial
+from orchestrator.inference.backends import BACKENDS, cache_files
 from orchestrator.inference.cache import CacheFiles
 from orchestrator.inference.choice import put_on_engines
-from orchestrator.inference.engines import TOLERANCE, Engine, TorchCall, _files, engines_here, open_runners
+from orchestrator.inference.engines import TOLERANCE, Engine, TorchCall, engines_here, open_runners
 from orchestrator.inference.export import Exports, write_onnx
 from orchestrator.inference.member import Member, load_members
-from orchestrator.inference.options import check_engine
+from orchestrator.inference.options import ENGINES, check_engine
 from orchestrator.inference.predictor import Predictor, start_predictor
 from orchestrator.inference.reader import Prepared
 from orchestrator.inference.runtime import start_runtime
@@ -62,7 +63,7 @@ def test_every_engine_answers_as_torch_does_and_each_member_for_itself(
     exports.make(predictor.runtime.splits, lambda done, total: written.append((done, total)))
     assert len(written) == 6  # what is there is not made again
     here = engines_here("cpu")
-    assert {engine.name for engine in here} == {"torch", "onnx", "openvino"}
+    assert {engine.name for engine in here} == set(ENGINES) == {"torch", *BACKENDS}
     for engine in here:
         answers = []
         runners = open_runners(predictor.runtime.splits, engine, exports.path, "cpu", 2)
@@ -289,7 +290,7 @@ def test_damaged_trials_are_measured_anew_and_damaged_compiled_networks_compiled
     for path in (tmp_path / "trials.json", blob, tmp_path / "openvino" / "blobs.json"):
         for how in ("deleted", "cut", "bit", "other", "folder"):
             damage(path, how, other)
-            _files.cache_clear()  # as a new command
+            cache_files.cache_clear()  # as a new command
             words = run()
             if how != "deleted":
                 assert any(str(path) in word for word in words), (path.name, how, words)
@@ -298,13 +299,13 @@ def test_damaged_trials_are_measured_anew_and_damaged_compiled_networks_compiled
 
 
 def test_engines_that_are_unknown_or_for_another_device_are_told() -> None:
-    with pytest.raises(ConfigError, match="--engine onx; allowed: auto, torch, onnx, openvino. Did you mean 'onnx'?"):
+    with pytest.raises(ConfigError, match=f"--engine onx; allowed: auto, {', '.join(ENGINES)}. Did you mean 'onnx'?"):
         check_engine("onx", "cpu")
     with pytest.raises(ConfigError, match="runs on the CPU here, and --device is cuda"):
         check_engine("openvino", "cuda")
 
 
-@pytest.mark.parametrize("engine", ["onnx", "openvino"])
+@pytest.mark.parametrize("engine", list(BACKENDS))
 def test_the_command_predicts_the_same_on_every_engine(
     orch: Orch, people: Path, exported: Path, tmp_path: Path, engine: str
 ) -> None:

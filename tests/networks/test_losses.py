@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
-from orchestrator.networks.heads import SoftAgeHead
+from orchestrator.networks.heads import ClassHead, CornHead, Head, SoftAgeHead
 from orchestrator.networks.losses import corn, cross_entropy, focal, soft_f1
+from orchestrator.recipes.schema import SUMMED
 
 GAMMAS = [0.0, 0.1, 0.5, 1.0, 2.0, 10.0]
 batches = st.tuples(st.integers(0, 2**31 - 1), st.integers(1, 12), st.integers(2, 5))
@@ -75,22 +76,18 @@ def test_corn_by_hand() -> None:
     assert corn(outputs[1:], torch.tensor([1]), torch.ones(1)).item() == pytest.approx(sum(one) / 2, rel=1e-5)
 
 
-@pytest.mark.parametrize("name", ["cross_entropy", "focal", "soft_f1", "corn"])
-def test_every_loss_can_be_learnt_from(name: str) -> None:
-    functions = {
-        "cross_entropy": cross_entropy,
-        "focal": lambda *words: focal(*words, 2.0),
-        "soft_f1": soft_f1,
-        "corn": corn,
-    }
+@pytest.mark.parametrize(
+    "head", [*(ClassHead(3, terms=((name, 1.0),)) for name in SUMMED), CornHead(3)], ids=[*SUMMED, "corn"]
+)
+def test_every_loss_over_classes_can_be_learnt_from(head: Head) -> None:
     torch.manual_seed(0)
     codes = torch.arange(60) % 3
     inputs = F.one_hot(codes, 3).float() + 0.3 * torch.randn(60, 3)
-    layer = torch.nn.Linear(3, 2 if name == "corn" else 3)
+    layer = torch.nn.Linear(3, head.outputs)
     optimiser = torch.optim.Adam(layer.parameters(), 0.1)
     losses = []
     for _ in range(60):
-        loss = functions[name](layer(inputs), codes, torch.ones(60))
+        loss = head.loss(layer(inputs), codes, torch.ones(60))
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
