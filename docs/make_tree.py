@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 ORDER = (
     "core", "combining", "data", "faces", "synthetic", "recipes", "models", "networks", "artifacts", "training", "ensembling",
-    "execution", "inference", "pipeline", "experiments", "bench", "cli",
+    "execution", "inference", "pipeline", "experiments", "bench", "api", "cli",
 )  # fmt: skip
 """Packages from the lowest layer up."""
 

@@ -93,18 +93,40 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
 
 def typed_only(path: Path) -> set[str]:
     """Modules that are imported for annotations alone (`if TYPE_CHECKING:`)."""
+    tree = ast.parse(path.read_text())
     blocks = [
-        node for node in ast.walk(ast.parse(path.read_text()))
+        node for node in ast.walk(tree)
         if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
     ]  # fmt: skip
     inside = {
         name.module for block in blocks for name in block.body if isinstance(name, ast.ImportFrom) and name.module
     }
     outside = {
-        node.module for node in ast.walk(ast.parse(path.read_text()))
+        node.module for node in ast.walk(tree)
         if isinstance(node, ast.ImportFrom) and node.module and not any(node in block.body for block in blocks)
     }  # fmt: skip
     return inside - outside
+
+
+WRITTEN_BY_COMMANDS = {
+    "orchestrator.artifacts.differences": "a setting's value as text",
+    "orchestrator.artifacts.summary": "scores and times as the records hold them",
+    "orchestrator.bench.commands": "the name of a row",
+    "orchestrator.combining": "whether numbers are probabilities",
+    "orchestrator.pictures": "the demo's answers beside the truth",
+    "orchestrator.specialists": "task names that a command checks before anything else",
+}
+"""What commands take from below the library when they run: how values are written, never what is done."""
+
+
+def test_commands_call_the_library_and_print() -> None:
+    taken = set()
+    for path in (ROOT / "orchestrator" / "cli").glob("*.py"):
+        for name in imports_of(path) - typed_only(path) - {"orchestrator"}:
+            if not name.startswith(("orchestrator.api", "orchestrator.cli", "orchestrator.core")):
+                assert name in WRITTEN_BY_COMMANDS, f"{path.name} imports {name}: let orchestrator.api do that"
+                taken.add(name)
+    assert taken == set(WRITTEN_BY_COMMANDS)
 
 
 def test_only_specialists_imports_models_and_tasks_never_import_each_other() -> None:

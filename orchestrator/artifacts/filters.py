@@ -98,7 +98,7 @@ def conditions_of(text: str, keys: Sequence[str], numbers: Collection[str] = ())
     return found
 
 
-def in_order(facts: Sequence[dict[str, Any]], key: str, keys: Sequence[str]) -> list[dict[str, Any]]:
+def in_order(facts: Sequence[Facts], key: str, keys: Sequence[str]) -> list[Facts]:
     """Facts by one of them: numbers and words from small to large, `score` the best first; `-KEY` the other way round.
 
     Raises:

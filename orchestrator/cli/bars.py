@@ -12,6 +12,9 @@ from orchestrator.core.events import Counted, Event, Listener, Stage
 __all__ = ["Bars", "bars"]
 
 WORDS: dict[Stage, tuple[str, str]] = {
+    "open photos": ("opening photos", ""),
+    "read sizes": ("reading sizes", ""),
+    "draw people": ("drawing people", ""),
     "decode": ("decoding photos once", "decoded {} photos into the pixel store."),
     "find faces": ("looking for faces once", "looked for faces in {} photos."),
     "compute features": ("computing features once", "computed the features of {} photos."),
@@ -22,6 +25,7 @@ WORDS: dict[Stage, tuple[str, str]] = {
     "answer": ("answering", ""),
     "label": ("labelling", ""),
     "ask": ("asking all members", ""),
+    "measure": ("measuring", ""),
 }
 """Stage -> the text of its bar, and the message at its end."""
 

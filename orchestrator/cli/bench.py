@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from orchestrator.cli.console import counting, emit, grid, out, say
+from orchestrator.cli.console import emit, grid, held_back, out, say
 from orchestrator.cli.options import DeviceOption, JsonOption
 
 __all__ = ["bench"]
@@ -42,33 +41,24 @@ def bench(
       orch bench prediction --data people/train --photos 512
       orch bench voting --json
     """
-    from orchestrator.bench.load import PARTS, Load, check_load
+    from orchestrator import api
     from orchestrator.cli.display import TrainingDisplay
-    from orchestrator.core.files import write_json
-    from orchestrator.core.outputs import Output, check_outputs
-    from orchestrator.specialists import SPECIALISTS
 
-    chosen = list(parts or PARTS)
     display = TrainingDisplay()
-    with tempfile.TemporaryDirectory(prefix="orch-bench-") as scratch:
-        load = Load(data, Path(scratch), recipe, photos=photos, steps=steps, votes=votes, rounds=rounds, device=device)
-        check_load(chosen, load, SPECIALISTS)
-        check_outputs([Output("--out", to, folder=True)])
-        from orchestrator.bench.suite import run_parts
-        from orchestrator.pictures import draw_bench
-
-        with counting("measuring") as progress:
-            try:
-                found = run_parts(chosen, load, SPECIALISTS, display, lambda _part, done, of: progress(done, of))
-            finally:
-                display.close()
-    write_json(to / "bench.json", found)
-    draw_bench(found, to / "bench.png")
+    with held_back() as notes:
+        try:
+            found = api.bench(
+                parts or (), data=data, out=to, recipe=recipe, rounds=rounds, photos=photos, steps=steps, votes=votes,
+                device=device, listen=display,
+            )  # fmt: skip
+        finally:
+            display.close()
     if json:
         emit(found)
     else:
         _print(found)
-    say(f"{to / 'bench.json'}, {to / 'bench.png'}: all results.")
+    for note in notes:
+        say(note)
 
 
 def _print(found: Mapping[str, Any]) -> None:

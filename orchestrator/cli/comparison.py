@@ -5,15 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.artifacts.differences import in_words
-from orchestrator.artifacts.origins import training_words
 from orchestrator.cli.console import grid, out, say
-from orchestrator.core.commands import orch
 
 if TYPE_CHECKING:
-    from orchestrator.artifacts.run import RunRecord
     from orchestrator.experiments.comparing import Comparison
 
-__all__ = ["next_step", "print_comparison"]
+__all__ = ["print_comparison"]
 
 BESIDE = 4  # most settings with their own column; if there are more, each run lists its differences from the first
 
@@ -48,19 +45,6 @@ def print_comparison(found: Comparison) -> None:
             f"{found.relabelled:,} photos are left out: the runs' data disagree about their person or true class "
             "(`data` under what differs)."
         )
-
-
-def next_step(run: RunRecord) -> str:
-    """The command by which an experiment's winner becomes the current run, or is first trained over all folds.
-
-    Args:
-        run: the winner.
-    """
-    workspace = run.folder.parent
-    if not run.partial:
-        return f"make it the current one: {orch('runs', 'use', run.id, workspace=workspace)}"
-    words = orch("train", run.task, *training_words(run), workspace=workspace)
-    return f"it covers {run.covers}; over all folds: {words}"
 
 
 def _words(found: Comparison, number: int) -> str:

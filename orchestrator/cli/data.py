@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.console import counting, emit, grid, out, put, say
+from orchestrator.cli.bars import bars
+from orchestrator.cli.console import emit, grid, out, put, say
 from orchestrator.cli.options import (  # fmt: skip
     ColumnsOption,
     DataOption,
@@ -21,8 +22,7 @@ from orchestrator.cli.options import (  # fmt: skip
     words_of,
 )
 from orchestrator.core.commands import orch, shown
-from orchestrator.core.cores import cores
-from orchestrator.core.errors import ConfigError, Problem, counted
+from orchestrator.core.errors import Problem, counted
 from orchestrator.core.labels import TASKS
 
 __all__ = ["app"]
@@ -54,15 +54,17 @@ def check_data(
       orch data check --data manifest.csv --tasks gender --folds 3
       orch data check --data manifest.csv --columns person=subject --json
     """
-    from orchestrator.data.readers import check_source
+    from orchestrator import api
 
-    check_source(data)
-    from orchestrator.data.check import check
-    from orchestrator.specialists import chosen
-
-    needs = {task: specialist.columns for task, specialist in chosen(words_of(tasks)).items()}
-    with counting("opening photos") as progress:
-        findings = check(data, column_names(columns), needs, folds, progress, distinct=distinct)
+    with bars() as listen:
+        findings = api.check_data(
+            data,
+            tasks=words_of(tasks),
+            folds=folds,
+            columns=column_names(columns),
+            distinct_people=distinct,
+            listen=listen,
+        )
     fatal = len(findings.fatal)
     people = int(findings.photos.table["person"].nunique()) if len(findings.photos) else 0
     if json:
@@ -121,22 +123,12 @@ def describe_data(
     Examples:
       orch data describe --data people/train --out people.png
     """
-    from orchestrator.core.outputs import Output, check_outputs
-    from orchestrator.data.readers import read
+    from orchestrator import api
 
-    outputs = [Output("--out", picture, (".png",))] if picture is not None else []
-    check_outputs(outputs)
-    photos = read(data, column_names(columns), distinct)
-    check_outputs(outputs, [data, *photos.paths])
-    from orchestrator.data.describe import describe
-
-    with counting("reading sizes") as progress:
-        description = describe(photos, progress)
-    if picture is not None:
-        from orchestrator.pictures import draw_people
-
-        draw_people(description, picture)
-        say(f"picture: {picture}")
+    with bars() as listen:
+        description = api.describe_data(
+            data, picture=picture, columns=column_names(columns), distinct_people=distinct, listen=listen
+        )
     if json:
         emit(description.as_dict())
         return
@@ -168,39 +160,21 @@ def find_faces(
       orch data faces --data people/train --out faces.png
       orch data faces --data people/train --json
     """
-    from orchestrator.artifacts.workspace import Workspace
-    from orchestrator.core.outputs import Output, check_outputs
-    from orchestrator.data.readers import read
+    from orchestrator import api
 
-    outputs = [Output("--out", picture, (".png",))] if picture is not None else []
-    check_outputs(outputs, workspace=workspace)
-    photos = read(data, column_names(columns), distinct=True)  # makes no difference here
-    check_outputs(outputs, [data, *photos.paths])
-    from orchestrator.data.preprocessing import DETECTOR
-    from orchestrator.faces.boxes import find_boxes
-    from orchestrator.pictures import draw_faces
-
-    place = Workspace(workspace, create=True)
-    with counting("looking for faces") as progress:
-        boxes = find_boxes(place.faces, photos.paths, photos.content(place.hashes()), cores(), progress)
-    found = [box is not None for box in boxes]
-    if picture is not None:
-        draw_faces(photos.paths, boxes, picture)
-        say(f"picture: {picture}")
+    with bars() as listen:
+        faces = api.find_faces(data, workspace=workspace, picture=picture, columns=column_names(columns), listen=listen)
     if json:
-        each = [{"path": path, "box": box} for path, box in zip(photos.table["path"], boxes, strict=True)]
-        emit({"detector": DETECTOR, "photos": len(photos), "found": sum(found), "boxes": each})
+        emit(faces.as_dict())
         return
-    without = [path for path, box in zip(photos.table["path"], boxes, strict=True) if box is None]
-    for path in without[:SHOWN_NOTES]:
+    for path in faces.without[:SHOWN_NOTES]:
         put(f"no face  {path}")
-    if len(without) > SHOWN_NOTES:
-        put(f"... and {len(without) - SHOWN_NOTES:,} more; --json lists all.")
-    if "mask" in photos.table:
-        by_mask = photos.table["mask"].to_frame().assign(found=found).groupby("mask")["found"].agg(["sum", "size"])
-        words = ", ".join(f"{mask} {row['sum']:,} of {row['size']:,}" for mask, row in by_mask.iterrows())
+    if len(faces.without) > SHOWN_NOTES:
+        put(f"... and {len(faces.without) - SHOWN_NOTES:,} more; --json lists all.")
+    if faces.by_mask:
+        words = ", ".join(f"{mask} {found:,} of {photos:,}" for mask, (found, photos) in faces.by_mask.items())
         put(f"By mask: {words}.")
-    put(f"{DETECTOR} found a face in {sum(found):,} of {len(photos):,} photos.")
+    put(f"{faces.detector} found a face in {faces.found:,} of {len(faces.photos):,} photos.")
 
 
 @app.command("folds")
@@ -218,20 +192,14 @@ def show_folds(
     Examples:
       orch data folds --data people/train --folds 5
     """
-    from orchestrator.data.readers import read
+    from orchestrator import api
 
-    if folds == 0:
-        raise ConfigError("--folds 0 means no plan: every photo is trained on. Give 2 or more to see one.")
-    photos = read(data, column_names(columns), distinct)
-    from orchestrator.data.describe import fold_table
-    from orchestrator.data.folds import plan_folds
-
-    plan = plan_folds(photos.people, folds, plan_seed)
-    frame = fold_table(photos, plan)
+    planned = api.plan_folds(data, folds=folds, seed=plan_seed, columns=column_names(columns), distinct_people=distinct)
     if json:
-        emit({"digest": plan.digest, "k": plan.k, "seed": plan.seed, "folds": frame.to_dict("records")})
+        emit(planned.as_dict())
         return
-    table = grid(f"fold plan {plan.digest[:12]}: people of each class", *map(str, frame.columns))
+    frame = planned.table
+    table = grid(f"fold plan {planned.plan.digest[:12]}: people of each class", *map(str, frame.columns))
     for row in frame.itertuples(index=False):
         table.add_row(*map(str, row))
     out().print(table)
@@ -252,13 +220,13 @@ def synthesise(
       orch data synth people
       orch data synth people --people 600 --eval-people 100 --seed 7
     """
-    from orchestrator.synthetic.people import most_folds, write_people
+    from orchestrator import api
 
-    with counting("drawing people") as progress:
-        write_people(folder, people, eval_people, seed, jobs or (cores() if people > 50 else 1), progress)
-    say(f"{folder / 'train'}: {people} people, {7 * people} photos.")
+    with bars() as listen:
+        drawn = api.synthesise(folder, people=people, eval_people=eval_people, seed=seed, jobs=jobs, listen=listen)
+    say(f"{drawn.train}: {people} people, {7 * people} photos.")
     if eval_people:
         say(f"{folder / 'eval'}: {eval_people} other people, {7 * eval_people} photos; truth.csv has their labels.")
-    most = most_folds(people)
+    most = drawn.most_folds
     folds = ["--folds", most if most > 1 else 0] if most < 5 else []  # 5 is what train-all takes by itself; 0: no plan
-    say(f"next: {orch('train-all', '--data', shown(folder / 'train'), *folds)}")
+    say(f"next: {orch('train-all', '--data', shown(drawn.train), *folds)}")

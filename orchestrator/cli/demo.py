@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orchestrator.cli.bars import bars
-from orchestrator.cli.console import counting, elapsed, minutes, put, say
+from orchestrator.cli.console import elapsed, held_back, minutes, put, say
 from orchestrator.core.commands import orch
 from orchestrator.core.cores import cores
 from orchestrator.core.errors import DataError
@@ -40,7 +40,7 @@ def demo(
       orch demo --out elsewhere --people 300
     """
     from orchestrator import api
-    from orchestrator.cli.ensemble import draw_scores, print_built
+    from orchestrator.cli.ensemble import print_built
     from orchestrator.cli.train import listening
 
     data, runs = folder / "people", folder / "runs"
@@ -55,7 +55,6 @@ def demo(
         raise typer.Exit(1)
     say("[3/4] fusing them, out of fold")
     built = api.ensemble(workspace=runs)
-    draw_scores(built)
     print_built(built)
     say("[4/4] predicting people that no member has seen")
     _conclude(folder, data, built, _predict(runs, data, folder))
@@ -91,10 +90,7 @@ def _conclude(folder: Path, data: Path, built: BuiltEnsemble, score: float) -> N
 
 def _people(folder: Path, data: Path, people: int, fresh: bool) -> None:
     """Draws the people, unless an earlier demo has."""
-    from orchestrator.data.describe import describe
-    from orchestrator.data.readers import read
-    from orchestrator.pictures import draw_people
-    from orchestrator.synthetic.people import write_people
+    from orchestrator import api
 
     drawn, ours = data / "train" / "train.csv", folder / MARK
     if folder.exists() and any(folder.iterdir()) and not ours.exists():
@@ -110,9 +106,10 @@ def _people(folder: Path, data: Path, people: int, fresh: bool) -> None:
         if data.exists():  # a demo that was killed while drawing: train.csv is written last
             shutil.rmtree(data)
         say(f"[1/4] drawing {people} people and {people // 3} others to predict")
-        with counting("drawing people") as progress:
-            write_people(data, people, people // 3, 0, cores(), progress)
-    draw_people(describe(read(data / "train")), folder / "people.png")
+        with bars() as listen:
+            api.synthesise(data, people=people, eval_people=people // 3, jobs=cores(), listen=listen)
+    with held_back():  # the files are listed at the end
+        api.describe_data(data / "train", picture=folder / "people.png")
 
 
 def _predict(runs: Path, data: Path, folder: Path) -> float:

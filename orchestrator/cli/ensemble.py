@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from orchestrator.ensembling.build import BuiltEnsemble
     from orchestrator.ensembling.out_of_fold import Evaluation
 
-__all__ = ["PICTURE", "draw_scores", "ensemble", "print_built"]
+__all__ = ["PICTURE", "ensemble", "print_built"]
 
 PICTURE = "scores.png"
 
@@ -80,7 +80,6 @@ def ensemble(
             alone = f"names {matched}, so it is for prediction alone: it abstains in the score"
             how = f"scored where it is out of fold: {matched}" if table.matched else alone
         say(f"{table.name}: {table.photos:,} photos, {', '.join(table.tasks)}; {how}.")
-    draw_scores(built)
     if json:
         for note in notes:
             say(note)
@@ -89,26 +88,17 @@ def ensemble(
     print_built(built)
     for note in notes:
         say(note)
-    say(_next_step(workspace, built.record.id))
+    say(_next_step(workspace, built))
 
 
-def _next_step(workspace: Path, name: str) -> str:
+def _next_step(workspace: Path, built: BuiltEnsemble) -> str:
     """What to do with a new ensemble: predict with it, by its name where another one stayed the current one."""
-    from orchestrator.artifacts.workspace import Workspace
-
-    if Workspace(workspace).current_or_none("ensemble") == name:
+    name = built.record.id
+    if built.is_current:
         submission = orch("predict", "--eval", "DIR", "--out", "submission.csv", workspace=workspace)
         return f"next: {orch('predict', 'PHOTOS', workspace=workspace)}   or   {submission}"
     use = orch("ensembles", "use", name, workspace=workspace)
     return f"next: {use}   or   {orch('predict', 'PHOTOS', '--ensemble', name, workspace=workspace)}"
-
-
-def draw_scores(built: BuiltEnsemble) -> None:
-    """Saves a picture of the scores in the ensemble's folder."""
-    if built.scored is not None:
-        from orchestrator.pictures import draw_evaluation
-
-        draw_evaluation(built.record, built.record.folder / PICTURE)
 
 
 def print_built(built: BuiltEnsemble) -> None:

@@ -8,10 +8,9 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli.console import emit, grid, out, say, share
-from orchestrator.cli.listing import tell_damaged
+from orchestrator.cli.listing import asked_to_delete, tell_damaged
 from orchestrator.cli.options import JsonOption, WorkspaceOption
 from orchestrator.core.commands import orch
-from orchestrator.core.errors import DamagedError
 
 __all__ = ["app"]
 
@@ -28,46 +27,33 @@ def list_ensembles(workspace: WorkspaceOption = Path("runs"), json: JsonOption =
     Examples:
       orch ensembles list
     """
-    from orchestrator.artifacts.workspace import Workspace
+    from orchestrator import api
 
-    place = Workspace(workspace)
-    wrong: list[DamagedError] = []
-    current, found, readable = None, [], set()
-    try:
-        current = place.current("ensemble")
-    except DamagedError as error:
-        wrong.append(error)
-    for name in place.ensembles():
-        try:
-            found.append((name, place.ensemble(name)))
-            place.check_answering(name)
-            readable.add(name)
-        except DamagedError as error:
-            wrong.append(error)
+    found = api.list_ensembles(workspace=workspace)
     if json:
-        emit([{"id": name, **record.as_json(), "current": name == current} for name, record in found])
-        tell_damaged(wrong)
+        emit([listed.as_dict() for listed in found.ensembles])
+        tell_damaged(found.damaged)
         return
     table = grid(
         "", "ensemble", "strategy", "runs", "tables", "18-way macro F1", "95 % interval", "state", "created",
         keep=("18-way macro F1", "state", "95 % interval", "runs"), text=("runs", "tables"),
     )  # fmt: skip
     table.columns[2].justify = table.columns[3].justify = "left"
-    for name, record in found:
+    for listed in found.ensembles:
+        record = listed.record
         runs, score, span = record.run_ids, "-", ""
         if record.evaluation:
             label = record.evaluation["label"]
             low, high = label["interval_95"]["macro_f1"]
             score, span = share(label["macro_f1"]), f"{low:.4f} to {high:.4f}"
         tables = ", ".join(table.name for table in record.external)
-        state = "damaged" if name not in readable else "current" if name == current else ""
         created = record.created[:16].replace("T", " ")
         run_names = " ".join(runs[:FEW]) + (f" and {len(runs) - FEW} more" if len(runs) > FEW else "")
-        table.add_row(name, record.strategy, run_names, tables, score, span, state, created)
+        table.add_row(record.id, record.strategy, run_names, tables, score, span, listed.state, created)
     out().print(table)
-    if not found and not wrong:
+    if not found.ensembles and not found.damaged:
         say(f"no ensembles yet: `{orch('ensemble', '--strategy', 'soft', workspace=workspace)}` makes one.")
-    tell_damaged(wrong)
+    tell_damaged(found.damaged)
 
 
 @app.command("use")
@@ -81,10 +67,9 @@ def use_ensemble(
     Examples:
       orch ensembles use soft-0001
     """
-    from orchestrator.artifacts.workspace import Workspace
-    from orchestrator.ensembling.choosing import use_ensemble as make_it_current
+    from orchestrator import api
 
-    make_it_current(Workspace(workspace), ensemble)
+    api.use_ensemble(ensemble, workspace=workspace)
 
 
 @app.command("delete")
@@ -99,18 +84,6 @@ def delete_ensembles(
     Examples:
       orch ensembles delete soft-0003 hard-0001
     """
-    from orchestrator.artifacts.deletion import delete_ensemble
-    from orchestrator.artifacts.workspace import Workspace
+    from orchestrator import api
 
-    place = Workspace(workspace)
-    names = list(dict.fromkeys(ensemble))
-    for name in names:
-        place.ensemble_folder(name)
-    if not yes:
-        typer.confirm(f"Delete {', '.join(names)} for good?", abort=True, err=True)
-    for name in names:
-        current = place.current_or_none("ensemble") == name
-        delete_ensemble(place, name)
-        say(f"{name} is deleted.")
-        if current:
-            say(f"It was the current ensemble: {place.without_current('ensemble')}")
+    api.delete_ensembles(ensemble, workspace=workspace, confirm=asked_to_delete(yes))

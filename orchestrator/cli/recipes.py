@@ -11,7 +11,7 @@ from orchestrator.artifacts.differences import in_words
 from orchestrator.cli.console import emit, grid, out, put, say
 from orchestrator.cli.options import JsonOption
 from orchestrator.core.commands import orch
-from orchestrator.core.errors import ConfigError, counted
+from orchestrator.core.errors import counted
 from orchestrator.core.labels import TASKS
 
 __all__ = ["app"]
@@ -32,16 +32,11 @@ def list_recipes(json: JsonOption = False) -> None:
     Examples:
       orch recipes list
     """
-    from orchestrator.recipes.load import load_recipes, recipe_files
-    from orchestrator.specialists import TRAINABLE
+    from orchestrator import api
 
-    found = [
-        (task, name, load_recipes({task: specialist}, [name])[task])
-        for task, specialist in TRAINABLE.items()
-        for name in recipe_files(specialist)
-    ]
+    found = api.list_recipes()
     if json:
-        emit([{"specialist": task, "name": name, **recipe.model_dump(mode="json")} for task, name, recipe in found])
+        emit([named.as_dict() for named in found])
         return
     table = grid(
         "",
@@ -53,9 +48,10 @@ def list_recipes(json: JsonOption = False) -> None:
         keep=("recipe", "backbone"),
         text=("recipe", "backbone"),
     )
-    for task, name, recipe in found:
+    for named in found:
+        recipe = named.recipe
         size = f"{recipe.height} x {recipe.width}"
-        table.add_row(task, name, recipe.backbone.partition(".")[0], size, str(recipe.epochs))
+        table.add_row(named.task, named.name, recipe.backbone.partition(".")[0], size, str(recipe.epochs))
     out().print(table)
 
 
@@ -67,22 +63,17 @@ def show_recipe(task: TaskArgument, name: NameArgument, json: JsonOption = False
     Examples:
       orch recipes show age quick
     """
-    from orchestrator.data.augmentation import Augment
-    from orchestrator.recipes.load import load_recipes
-    from orchestrator.recipes.schema import Recipe
-    from orchestrator.specialists import trainable
+    from orchestrator import api
 
-    recipe = load_recipes({task: trainable(task)}, [name])[task]
+    recipe = api.load_recipe(task, name)
     if json:
         emit(recipe.model_dump(mode="json"))
         return
     title = f"{task} / {name}: {recipe.about}".rstrip(": ")
     table = grid(title, "key", "value", "means", keep=("value", "means"), text=("value", "means"))
-    for key, field in Recipe.model_fields.items():
-        if key not in ("about", "augment"):
-            table.add_row(key, in_words(getattr(recipe, key)), field.description)
-    for key, field in Augment.model_fields.items():
-        table.add_row(f"augment.{key}", in_words(getattr(recipe.augment, key)), field.description)
+    for key, meaning in api.setting_help().items():
+        value = getattr(recipe.augment if key.startswith("augment.") else recipe, key.removeprefix("augment."))
+        table.add_row(key, in_words(value), meaning)
     out().print(table)
 
 
@@ -100,14 +91,9 @@ def diff_recipes(
       orch recipes diff age quick standard
       orch recipes diff age quick my_age.toml
     """
-    from orchestrator.artifacts.differences import differences
-    from orchestrator.data.augmentation import Augment
-    from orchestrator.recipes.load import load_recipes
-    from orchestrator.recipes.schema import Recipe
-    from orchestrator.specialists import trainable
+    from orchestrator import api
 
-    left, right = (load_recipes({task: trainable(task)}, [name])[task] for name in (one, other))
-    found = differences(left.model_dump(mode="json"), right.model_dump(mode="json"))
+    found = api.compare_recipes(task, one, other=other)
     if json:
         emit({key: list(values) for key, values in found.items()})
         return
@@ -123,14 +109,9 @@ def diff_recipes(
         keep=(one, other),
         text=(one, other, "means"),
     )
+    meanings = api.setting_help()
     for key, (one_value, other_value) in found.items():
-        model = Augment if key.startswith("augment.") else Recipe
-        table.add_row(
-            key,
-            in_words(one_value),
-            in_words(other_value),
-            model.model_fields[key.removeprefix("augment.")].description,
-        )
+        table.add_row(key, in_words(one_value), in_words(other_value), meanings[key])
     out().print(table)
 
 
@@ -146,11 +127,9 @@ def lint_recipe(
     Examples:
       orch recipes lint age my_age.toml
     """
-    from orchestrator.recipes.lint import lint
-    from orchestrator.recipes.load import load_recipes
-    from orchestrator.specialists import trainable
+    from orchestrator import api
 
-    found = lint(trainable(task), load_recipes({task: trainable(task)}, [name])[task])
+    found = api.check_recipe(task, name)
     for problem in found:
         put(str(problem), "harms", 33)
     say(
@@ -174,14 +153,7 @@ def copy_recipe(
       orch recipes copy age quick my_age.toml
       orch train age --data people/train --recipe my_age.toml
     """
-    from orchestrator.core.outputs import Output, check_outputs, written
-    from orchestrator.recipes.load import load_recipes, recipe_as_toml
-    from orchestrator.specialists import trainable
+    from orchestrator import api
 
-    check_outputs([Output("", to, (".toml",))])  # by its ending --recipe knows a file from a name
-    if to.is_file():
-        raise ConfigError(f"{to}: is there already; choose another name, or delete it first.")
-    recipe = load_recipes({task: trainable(task)}, [name])[task]
-    with written(to) as temporary:
-        temporary.write_text(recipe_as_toml(recipe), encoding="utf-8")
+    api.copy_recipe(task, name, to=to)
     say(f"{to} written. Edit it, then: {orch('train', task, '--data', 'DIR', '--recipe', to)}")

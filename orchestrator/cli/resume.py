@@ -42,7 +42,7 @@ def resume(
       orch resume age-0001 --extra moved/more_faces.csv
     """
     from orchestrator import api
-    from orchestrator.cli.train import after, conclude, listening
+    from orchestrator.cli.train import conclude, listening
 
     with listening([], workspace) as listen:
         report = api.resume(
@@ -56,4 +56,4 @@ def resume(
             profile=profile,
             listen=listen,
         )
-    conclude(report, json, after(report.runs[0]))
+    conclude(report, json, api.next_step(report.runs[0]))

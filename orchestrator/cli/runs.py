@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orchestrator.cli.console import emit, grid, out, say, share
-from orchestrator.cli.listing import chosen_facts, current_runs, facts_beside, print_list, recipe_of, tell_damaged
+from orchestrator.cli.listing import asked_to_delete, print_list, recipe_of, tell_damaged
 from orchestrator.cli.options import JsonOption, WorkspaceOption
 from orchestrator.core.commands import orch
-from orchestrator.core.errors import ConfigError, counted
+from orchestrator.core.errors import counted
 
 if TYPE_CHECKING:
     from orchestrator.artifacts.annotations import Annotations
@@ -46,34 +46,18 @@ def list_runs(
       orch runs list --where 'task=age loss=focal score>0.6' --sort score
       orch runs list --where 'tag=grid augment.flip!=0' --json
     """
-    from orchestrator.artifacts.summary import run_as_dict
-    from orchestrator.artifacts.workspace import Workspace
+    from orchestrator import api
 
-    place = Workspace(workspace)
-    records, wrong = place.read_runs()
-    runs = {run.id: run for run in records}
-    current, settings = current_runs(place, records, wrong), bool(where or sort)
-    facts = [facts_beside(run, current.get(run.task), wrong, settings) for run in records]
-    found, named = chosen_facts(facts, where, sort)
+    found = api.list_runs(where=where, sort=sort, workspace=workspace)
     if json:
-        emit(
-            [
-                {
-                    **run_as_dict(runs[facts["run"]]),
-                    "current": facts["current"],
-                    "tags": facts["tag"],
-                    "note": facts["note"],
-                }
-                for facts in found
-            ]
-        )
+        emit([listed.as_dict() for listed in found.runs])
     else:
-        print_list([(runs[facts["run"]], facts) for facts in found], named)
-        if not runs and not wrong:
+        print_list(found)
+        if not found.total and not found.damaged:
             say(f"no runs yet: `{orch('train-all', '--data', 'DIR', workspace=workspace)}` trains some.")
-        elif not found and runs:
-            say(f"none of {len(runs)} runs meets the conditions.")
-    tell_damaged(wrong)
+        elif not found.runs and found.total:
+            say(f"none of {found.total} runs meets the conditions.")
+    tell_damaged(found.damaged)
 
 
 @app.command("use")
@@ -87,24 +71,9 @@ def use_run(
     Examples:
       orch runs use age-0001
     """
-    from orchestrator.artifacts.members import check_member
-    from orchestrator.artifacts.workspace import Workspace
-    from orchestrator.core.errors import WorkspaceError
-    from orchestrator.ensembling.choosing import use_run as make_it_current
+    from orchestrator import api
 
-    place = Workspace(workspace)
-    record = place.run(run)
-    if not record.complete:
-        resume = orch("resume", run, workspace=workspace)
-        raise WorkspaceError(f"{run} is unfinished: `{resume}` completes it.")
-    for fold in record.folds:
-        check_member(record, fold, files=False)
-    make_it_current(place, record)
-    if record.partial:
-        say(
-            f"note: it covers {record.covers}. An ensemble scores specialists over the same people: train it over all folds, or "
-            "the others over these."
-        )
+    api.use_run(run, workspace=workspace)
 
 
 @app.command("show")
@@ -119,22 +88,19 @@ def show_run(
     Examples:
       orch runs show age-0001
     """
-    from orchestrator.artifacts.annotations import Annotations
-    from orchestrator.artifacts.summary import lost_members, run_as_dict, state_of
-    from orchestrator.artifacts.workspace import Workspace
+    from orchestrator import api
 
-    record = Workspace(workspace).run(run)
-    notes = Annotations.read(record.folder)
+    details = api.run_details(run, workspace=workspace)
     if json:
-        emit({**run_as_dict(record), "note": notes.note, "tags": list(notes.tags)})
+        emit(details.as_dict())
     else:
-        facts = grid(f"{record.id}: the {record.task} specialist, {state_of(record)}", "", "value")
+        facts = grid(f"{run}: the {details.run.task} specialist, {details.state}", "", "value")
         facts.columns[1].justify = "left"
-        for name, value in _facts(record, notes).items():
+        for name, value in _facts(details.run, details.notes).items():
             facts.add_row(name, value)
         out().print(facts)
-        _print_members(record)
-    tell_damaged(lost_members(record))
+        _print_members(details.run)
+    tell_damaged(details.damaged)
 
 
 def _facts(record: RunRecord, notes: Annotations) -> dict[str, str]:
@@ -216,21 +182,9 @@ def note_run(
       orch runs note age-0003 "border 58, as the winners had it"
       orch runs note age-0003 --tag border --untag try
     """
-    from dataclasses import replace
+    from orchestrator import api
 
-    from orchestrator.artifacts.annotations import Annotations, check_tag
-    from orchestrator.artifacts.workspace import Workspace
-
-    record = Workspace(workspace).run(run)
-    if text is None and not tag and not untag:
-        example = orch("runs", "note", run, "tighter crop", "--tag", "crop", workspace=workspace)
-        raise ConfigError(f"give a note, --tag or --untag. Example: {example}")
-    notes = Annotations.read(record.folder)
-    if absent := sorted(set(untag) - set(notes.tags)):
-        raise ConfigError(f"--untag {' '.join(absent)}: {run} has the tags {' '.join(notes.tags) or 'none'}.")
-    notes = notes if text is None else replace(notes, note=text)
-    notes = notes.tagged(map(check_tag, tag)).tagged(untag, remove=True)
-    notes.write(record.folder)
+    notes = api.annotate_run(run, note=text, tags=tag, untags=untag, workspace=workspace)
     say(f"{run}: {notes.note or 'no note'}; tags: {' '.join(notes.tags) or 'none'}.")
 
 
@@ -281,18 +235,9 @@ def track_runs(
       orch runs track age-0001 age-0002 --to tensorboard
       orch runs track age-0001 --to mlflow=http://localhost:5000
     """
-    from orchestrator.artifacts.workspace import Workspace
-    from orchestrator.experiments.trackers import check_words, open_trackers
-    from orchestrator.experiments.tracking import send
+    from orchestrator import api
 
-    check_words(to)
-    place = Workspace(workspace)
-    records = [place.run(name) for name in dict.fromkeys(run)]
-    for tracker in open_trackers(to, workspace):
-        for record in records:
-            say(f"{record.id}: {counted(send(tracker, record), 'epoch')} sent to {tracker.name}.")
-        tracker.close()
-        say(f"to view: {tracker.look}")
+    api.track_runs(run, to=to, workspace=workspace)
 
 
 @app.command("delete")
@@ -308,17 +253,6 @@ def delete_runs(
       orch runs delete age-0003 age-0004
       orch runs list --where tag=grid --json | ...
     """
-    from orchestrator.artifacts.deletion import check_unused, delete
-    from orchestrator.artifacts.workspace import Workspace
+    from orchestrator import api
 
-    place = Workspace(workspace)
-    records = [place.run(name) for name in dict.fromkeys(run)]
-    check_unused(place, records)
-    if not yes:
-        typer.confirm(f"Delete {', '.join(record.id for record in records)} for good?", abort=True, err=True)
-    for record in records:
-        current = place.current_or_none(record.task) == record.id
-        delete(place, record)
-        say(f"{record.id} is deleted.")
-        if current:
-            say(f"It was the current {record.task} run: {place.without_current(record.task)}")
+    api.delete_runs(run, workspace=workspace, confirm=asked_to_delete(yes))

@@ -9,7 +9,7 @@ import typer
 
 from orchestrator.cli.console import emit, grid, out, put, say
 from orchestrator.cli.options import JsonOption
-from orchestrator.core.errors import ConfigError, DataError, counted
+from orchestrator.core.errors import counted
 
 __all__ = ["app"]
 
@@ -42,24 +42,10 @@ def diff(
       orch submissions diff monday.csv tuesday.csv
       orch submissions diff one.csv two.csv --eval people/eval --picture d.png
     """
+    from orchestrator import api
     from orchestrator.core.labels import LABELS
-    from orchestrator.core.outputs import Output, check_outputs
-    from orchestrator.experiments.submissions import compare_submissions, draw_differences
 
-    if picture is not None and evaluation is None:
-        raise ConfigError(
-            f"--picture {picture}: the photos concerned are drawn from --eval DIR, the folder with images/."
-        )
-    picture = picture or Path("differences.png")
-    if evaluation is not None:
-        check_outputs([Output("--picture", picture, (".png",))], [one, other, evaluation])
-        evaluation = evaluation if (evaluation / "images").is_dir() else evaluation / "eval"
-        if not (evaluation / "images").is_dir():
-            raise DataError(f"--eval {evaluation.parent}: holds no folder images/.")
-    found = compare_submissions(one, other)
-    drawn = 0
-    if evaluation is not None and found.photos:
-        drawn = draw_differences(found, evaluation / "images", (one.stem, other.stem), picture)
+    found = api.compare_submissions(one, other, evaluation=evaluation, picture=picture)
     if json:
         emit(found.as_dict())
         return
@@ -78,5 +64,3 @@ def diff(
         if len(pairs) > SHOWN_PAIRS:
             say(f"... and {len(pairs) - SHOWN_PAIRS} more pairs of labels; --json gives all.")
         say("by task: " + ", ".join(f"{task} {number:,}" for task, number in found.by_task.items()) + ".")
-    if drawn:
-        say(f"{picture}: {drawn} of the photos concerned.")

@@ -108,12 +108,11 @@ def sweep(
       orch sweep age --data people/train --stages model,loss,lr --folds-used 1
       orch sweep age --print-space > space.toml
     """
-    from orchestrator.recipes.spaces import DEFAULT, STAGES
+    from orchestrator import api
 
     if print_space:
-        put((STAGES if stages else DEFAULT).removesuffix("\n"))
+        put(api.space_template(stages=bool(stages)).removesuffix("\n"))
         return
-    from orchestrator import api
     from orchestrator.specialists import trainable
 
     trainable(task)
@@ -148,7 +147,7 @@ def sweep(
 
 def _print_sweep(found: Sweep) -> None:
     """The best trials, what mattered, and whether the best one is more than luck."""
-    from orchestrator.cli.comparison import next_step
+    from orchestrator import api
 
     table = grid(
         f"{found.name}: {found.ended} of {found.requested} trials", "trial", "run", "macro F1", "state", "changes",
@@ -195,7 +194,7 @@ def _print_sweep(found: Sweep) -> None:
         "noise": "noise: other people could reverse it.",
     }[best.verdict]
     say(f"best: {best.run.id}, {gain:+.4f} over {found.reference.id} ({span.low:+.4f} to {span.high:+.4f}): {verdict}")
-    say(next_step(best.run))
+    say(api.next_step(best.run, of_experiment=True))
 
 
 def _why_none(found: Sweep) -> str:
@@ -209,7 +208,7 @@ def _why_none(found: Sweep) -> str:
 
 def _print_stages(found: list[Stage]) -> None:
     """Stage by stage: what was best, by how much, and whether the recipe moved."""
-    from orchestrator.cli.comparison import next_step
+    from orchestrator import api
 
     table = grid(
         "stage by stage", "stage", "from", "tried", "best", "gain", "95 % interval", "changes", "decision",
@@ -244,4 +243,4 @@ def _print_stages(found: list[Stage]) -> None:
         say(f"Nothing was better beyond noise: the recipe is as good as what was tried{of}, on these people.")
         return
     say(f"{last.id} is the result of tuning. Train it over all folds and with another --seed before trusting it.")
-    say(next_step(last))
+    say(api.next_step(last, of_experiment=True))

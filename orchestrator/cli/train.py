@@ -37,16 +37,14 @@ from orchestrator.cli.options import (  # fmt: skip
     words_of,
 )
 from orchestrator.core.commands import orch
-from orchestrator.core.errors import ConfigError, WorkspaceError
+from orchestrator.core.errors import ConfigError
 from orchestrator.core.events import Listener, all_of
-from orchestrator.core.labels import JOINT, TASKS
+from orchestrator.core.labels import TASKS
 
 if TYPE_CHECKING:
-    from orchestrator.artifacts.run import RunRecord
-    from orchestrator.artifacts.workspace import Workspace
     from orchestrator.pipeline.training import Report
 
-__all__ = ["after", "conclude", "listening", "train", "train_all"]
+__all__ = ["conclude", "listening", "train", "train_all"]
 
 
 def train_all(
@@ -174,7 +172,7 @@ def train(
     if grid:
         _conclude_grid(report, workspace, json)
     else:
-        conclude(report, json, after(report.runs[0]))
+        conclude(report, json, api.next_step(report.runs[0]))
 
 
 def _check_grid(grid_words: list[str], more: list[str], other: bool) -> None:
@@ -197,85 +195,16 @@ UNFINISHED = (
 )
 
 
-def after(run: RunRecord) -> str:
-    """The next step for a run: let it vote, or compare it with the current run, if it has not replaced that."""
-    from orchestrator.artifacts.workspace import Workspace
-
-    workspace = run.folder.parent
-    current = Workspace(workspace).current_or_none(run.task)
-    if current not in (None, run.id) and run.plan is None:
-        return f"next: {orch('runs', 'use', run.id, workspace=workspace)}"
-    if current not in (None, run.id):
-        return f"next: {orch('runs', 'compare', current, run.id, workspace=workspace)}"
-    place = Workspace(workspace)
-    joint = ("--members", f"joint={run.id}") if run.task == JOINT else ()
-    fuse = orch("ensemble", "--strategy", "soft", *joint, workspace=workspace)
-    apart = [task for task in TASKS if task != run.task and not _go_together(place, task, run)]
-    if not apart:
-        return f"next: {fuse}"
-    from orchestrator.artifacts.origins import plan_words, recipe_words, source_words
-    from orchestrator.specialists import SPECIALISTS
-
-    able = _learnable(run, apart)
-    if able != apart:
-        without = ", ".join(task for task in apart if task not in able)
-        return f"an ensemble needs runs of {without} over the same people too, which need other data."
-    first = ["--folds-used", len(run.folds)] if run.partial else []
-    if run.partial and run.folds != list(range(len(run.folds))):  # no command trains these folds of all specialists
-        if run.task == JOINT:
-            return (
-                "an ensemble needs the same folds of every specialist: train this one over all of them, without --fold."
-            )
-        apart, first = list(TASKS), []
-    recipe = recipe_words(run, [SPECIALISTS[task] for task in apart])
-    words = [*source_words(run), *plan_words(run), "--seed", run.seed, *recipe, *first]
-    train = orch("train-all", *words, "--tasks", ",".join(apart), workspace=workspace)
-    return f"next: {train}   then   {fuse}"
-
-
-def _learnable(run: RunRecord, tasks: list[str]) -> list[str]:
-    """Those of `tasks` that can be trained on the data of a run."""
-    from orchestrator.core.errors import OrchestratorError
-    from orchestrator.data.classes import check_classes
-    from orchestrator.data.readers import read
-    from orchestrator.specialists import SPECIALISTS
-
-    able = []
-    for task in tasks:
-        try:
-            photos = read(Path(run.data["source"]), run.data["columns"], distinct=True)
-            photos.require(SPECIALISTS[task].columns, f"the {task} specialist")
-        except OrchestratorError:  # not there any more, or without the columns
-            continue
-        if not any(problem.fatal for problem in check_classes(photos, [task], None, bool(run.extra))):
-            able.append(task)
-    return able
-
-
-def _go_together(workspace: Workspace, task: str, run: RunRecord) -> bool:
-    """Whether a specialist's current run has held out the same people of the same data as another run."""
-    try:
-        other = workspace.current_run(task)
-    except WorkspaceError:  # there is none, or it is damaged, which `orch ensemble` tells
-        return False
-    run_origin, other_origin = (
-        (record.data["fingerprint"], (record.plan or {}).get("digest"), record.folds) for record in (run, other)
-    )
-    return run_origin == other_origin
-
-
 def _conclude_grid(report: Report, workspace: Path, json: bool) -> None:
     """The comparison of a grid's runs, the best one named."""
-    from orchestrator.artifacts.workspace import Workspace
-    from orchestrator.cli.comparison import next_step, print_comparison
-    from orchestrator.experiments.comparing import compare_runs
-    from orchestrator.specialists import trainable
+    from orchestrator import api
+    from orchestrator.cli.comparison import print_comparison
 
     complete = [run for run in report.runs if run.complete]
     if json or len(complete) < 2 or complete[0].plan is None:
         conclude(report, json, "")
         return
-    found = compare_runs(Workspace(workspace), complete, trainable(complete[0].task))
+    found = api.compare([run.id for run in complete], workspace=workspace)
     print_comparison(found)
     best = max(found.runs, key=lambda compared: compared.scores.macro_f1)
     say(f"{minutes(elapsed())} in all.")
@@ -291,7 +220,7 @@ def _conclude_grid(report: Report, workspace: Path, json: bool) -> None:
         "": "the first",
     }
     say(f"best: {best.run.id} ({verdict_text[best.verdict]}).")
-    say(next_step(best.run))
+    say(api.next_step(best.run, of_experiment=True))
 
 
 @contextmanager
@@ -299,23 +228,19 @@ def listening(track: list[str], workspace: Path) -> Iterator[Listener]:
     """The terminal's display, and the trackers that `--track` names; ends an interrupted training calmly: Ctrl-C with exit code
     130, SIGTERM with 143.
     """
+    from orchestrator import api
     from orchestrator.cli.display import TrainingDisplay
 
-    display, tracked = TrainingDisplay(), None
-    if track:
-        from orchestrator.experiments.tracking import Tracked
-
-        tracked = Tracked(track, workspace)
+    display = TrainingDisplay()
     try:
-        yield display if tracked is None else all_of(tracked, display)
+        with api.tracking(track, workspace=workspace) as tracked:
+            yield all_of(tracked, display)
     except KeyboardInterrupt:
         display.close()
-        say("\nInterrupted. What is finished is kept: the same command goes on from there.")
+        say("\nInterrupted. Finished work is kept: the same command continues from there.")
         raise typer.Exit(stop_code()) from None
     finally:
         display.close()
-        if tracked is not None:
-            tracked.close()
 
 
 def conclude(report: Report, json: bool, next_step: str) -> None:

@@ -29,9 +29,9 @@ def check_workspace(workspace: WorkspaceOption = Path("runs"), json: JsonOption 
     Examples:
       orch workspace check
     """
-    from orchestrator.artifacts.repair import check
+    from orchestrator import api
 
-    found = check(workspace)
+    found = api.check_workspace(workspace=workspace)
     if json:
         emit(
             {"in_order": not found.damaged, "files": found.files, "damaged": [error.message for error in found.damaged]}
@@ -54,12 +54,11 @@ def repair_workspace(workspace: WorkspaceOption = Path("runs")) -> None:
     Examples:
       orch workspace repair
     """
-    from orchestrator.artifacts.repair import check, repair
+    from orchestrator import api
 
-    done = repair(workspace)
-    remaining = check(workspace).damaged
-    for error in remaining:
+    repaired = api.repair_workspace(workspace=workspace)
+    for error in repaired.damaged:
         warn(error.message)
-    if not remaining:
-        say("every record can be read." if done else "nothing to repair: every record can be read.")
-    raise typer.Exit(1 if remaining else 0)
+    if not repaired.damaged:
+        say("every record can be read." if repaired.changed else "nothing to repair: every record can be read.")
+    raise typer.Exit(1 if repaired.damaged else 0)

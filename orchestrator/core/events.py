@@ -17,8 +17,8 @@ __all__ = [
 ]  # fmt: skip
 
 Stage = Literal[
-    "decode", "find faces", "compute features", "load members", "write exports", "export members", "predict", "answer", "label",
-    "ask",
+    "open photos", "read sizes", "draw people", "decode", "find faces", "compute features", "load members", "write exports",
+    "export members", "predict", "answer", "label", "ask", "measure",
 ]  # fmt: skip
 """Operations whose progress is counted."""
 

@@ -62,10 +62,12 @@ class BuiltEnsemble:
     Attributes:
         record: its saved record.
         scored: its scores; None without out-of-fold answers.
+        is_current: whether it became the current ensemble.
     """
 
     record: EnsembleRecord
     scored: Scored | None
+    is_current: bool
 
 
 def build_ensemble(
@@ -118,7 +120,7 @@ def build_ensemble(
             frames |= {OUT_OF_FOLD: _answers_of(scores), DISAGREEMENTS: scores.disagreements}
         record = _save(workspace, record, frames)
     make_ensemble_current(workspace, record.id)
-    return BuiltEnsemble(record, scores)
+    return BuiltEnsemble(record, scores, workspace.current_or_none("ensemble") == record.id)
 
 
 def _score(found: OutOfFold, combiner: Combiner) -> Scored:

@@ -527,7 +527,7 @@ def test_signals_end_a_training_calmly(
         assert process.wait(PATIENCE) == code, log.read_text()
     time.sleep(1.0)
     told = log.read_text()
-    assert "Interrupted. What is finished is kept" in told
+    assert "Interrupted. Finished work is kept" in told
     for word in ("Traceback", "semaphore", "semlock", "resource_tracker", "leaked", "Warning"):
         assert word not in told, told
     assert jobs == 1 or len(children) >= 2

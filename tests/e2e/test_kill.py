@@ -122,7 +122,7 @@ def test_ctrl_c_ends_calmly_and_the_same_command_goes_on(people: Path, tmp_path:
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 130
     log = (tmp_path / "runs.log").read_text()
-    assert "the same command goes on from there" in log
+    assert "the same command continues from there" in log
     assert "Traceback" not in log
     finish(people, workspace, WORKERS)
     assert results(workspace) == uninterrupted(WORKERS)[0]

@@ -1,29 +1,21 @@
-"""The Python API: one function for each command, with plain arguments and return values.
-
-Every `orch` command parses its arguments, calls one of these functions and prints. Heavy modules are imported only
-when needed, so mistakes in the arguments are reported at once. Every user error is an `OrchestratorError`; its message
-names arguments as the command line spells them (`--rate` is the argument `rate`). Messages about what was found and
-decided go to the logger "orchestrator"; progress goes to `listen` as events (orchestrator/core/events.py).
-"""
+"""Ensembles and prediction: functions for `orch ensemble`, `predict`, `pseudo`, `cascade` and `export`."""
 
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from orchestrator.api.paths import PathLike, path_or_none
 from orchestrator.core.commands import DEFAULT_WORKSPACE, orch
-from orchestrator.core.errors import ConfigError, Mistakes, OrchestratorError, check_choice, counted
+from orchestrator.core.errors import ConfigError, Mistakes, check_choice, counted
 from orchestrator.core.events import Listener, counter, nobody
 from orchestrator.core.extras import require
 from orchestrator.core.labels import TASKS
 from orchestrator.core.outputs import TABLES, Output, check_outputs
 from orchestrator.core.stages import Stages
-from orchestrator.pipeline.settings import Settings
-from orchestrator.training.cancelling import CancelFile, CancelledError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,39 +23,24 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from orchestrator.artifacts.ensembles import EnsembleRecord
-    from orchestrator.artifacts.run import RunRecord
     from orchestrator.artifacts.workspace import Workspace
     from orchestrator.data.contest import Eval
     from orchestrator.ensembling.build import BuiltEnsemble
     from orchestrator.ensembling.external import ExternalTable
-    from orchestrator.execution.executor import Executor
-    from orchestrator.experiments.comparing import Comparison
-    from orchestrator.experiments.sweeps import Sweep
-    from orchestrator.experiments.tta import ViewEffect
-    from orchestrator.experiments.tuning import Stage
     from orchestrator.inference.cascade import Cascade
     from orchestrator.inference.cascading import Measured
     from orchestrator.inference.exporting import Exported
     from orchestrator.inference.predictions import OnEngines, Prediction
     from orchestrator.inference.predictor import Predictor
     from orchestrator.inference.pseudo import PseudoLabels
-    from orchestrator.pipeline.training import Report
-    from orchestrator.recipes.schema import Recipe
-    from orchestrator.specialist import Specialist
-    from orchestrator.training.cancelling import Cancel
 
 __all__ = [
-    "CancelFile", "CancelledError", "MeasuredCascade", "OrchestratorError", "Predicted", "Settings", "Viewed", "cascade",
-    "compare", "ensemble", "export", "load_predictor", "predict", "pseudo_label", "resume", "search", "train", "train_all",
-    "train_grid", "tta", "tune",
+    "MeasuredCascade", "Predicted", "cascade", "ensemble", "export", "load_predictor", "predict", "pseudo_label",
 ]  # fmt: skip
 
 log = logging.getLogger(__name__)
 
-CASCADE_PICTURE = "cascade.png"
-
-PathLike = str | os.PathLike[str]
-"""Path of a file or folder."""
+CASCADE_PICTURE, SCORES_PICTURE = "cascade.png", "scores.png"
 
 
 @dataclass(frozen=True)
@@ -97,21 +74,6 @@ class Predicted:
 
 
 @dataclass(frozen=True)
-class Viewed:
-    """The result of `tta`: a run's answers with several views of each photo.
-
-    Attributes:
-        flips: scores without and with views, and which answers changed.
-        kept: the run made of these answers; None without `keep`.
-        classes: the specialist's class names, in code order.
-    """
-
-    flips: ViewEffect
-    kept: RunRecord | None
-    classes: Sequence[str]
-
-
-@dataclass(frozen=True)
 class MeasuredCascade:
     """The result of `cascade`: a measured and saved cascade.
 
@@ -126,150 +88,6 @@ class MeasuredCascade:
     measured: Measured
     path: Path
     picture: Path
-
-
-def train_all(
-    settings: Settings,
-    *,
-    tasks: Sequence[str] = TASKS,
-    listen: Listener = nobody,
-) -> Report:
-    """Trains specialists over the folds of one fold plan, or resumes that training: `orch train-all`.
-
-    Args:
-        settings: what is asked for.
-        tasks: some of `age`, `gender`, `mask`.
-        listen: receives progress events.
-
-    Returns:
-        The report, with the members that failed or were asked to stop.
-
-    Raises:
-        OrchestratorError: whatever is wrong with the settings or the data, before any training.
-    """
-    from orchestrator.pipeline.settings import check_early
-    from orchestrator.specialists import chosen
-
-    specialists = chosen(tasks)
-    check_early(settings, specialists)
-    from orchestrator.pipeline import training
-
-    return training.train_all(settings, specialists, listen)
-
-
-def train(
-    task: str,
-    settings: Settings,
-    *,
-    retrain_folds: Sequence[int] = (),
-    base: str | None = None,
-    again: bool = False,
-    listen: Listener = nobody,
-) -> Report:
-    """Trains one specialist into a new run, and leaves the others' files alone: `orch train`.
-
-    Args:
-        task: `age`, `gender`, `mask` or `joint`.
-        settings: what is asked for.
-        retrain_folds: folds to train; the other members are shared with the base run.
-        base: id of the run to start from; None: the current run.
-        again: train even if a complete run with the same settings exists.
-        listen: receives progress events.
-
-    Raises:
-        OrchestratorError: whatever is wrong with the settings or the data, before any training.
-    """
-    from orchestrator.pipeline.retraining import base_run, check_fold_numbers, resolve_plan
-    from orchestrator.pipeline.settings import check_early
-    from orchestrator.specialists import trainable
-
-    specialist = trainable(task)
-    if retrain_folds and settings.folds_used:
-        raise ConfigError(
-            "--fold trains some folds anew and shares the others; --valid-only and --folds-used train the first ones alone. Give "
-            "one of them."
-        )
-    before = base_run(settings.workspace, task, base, bool(retrain_folds))
-    check_early(settings, {task: specialist}, before)
-    check_fold_numbers(retrain_folds, resolve_plan(settings, task, retrain_folds, before).folds)
-    from orchestrator.pipeline import training
-
-    return training.retrain(settings, specialist, listen, sorted(set(retrain_folds)), base, again)
-
-
-def train_grid(task: str, settings: Settings, *, grid: Sequence[str], listen: Listener = nobody) -> Report:
-    """Trains one run for each combination of some settings of one specialist: `orch train --grid`.
-
-    Args:
-        task: `age`, `gender`, `mask` or `joint`.
-        settings: everything except the grid.
-        grid: `KEY=A,B,...` words.
-        listen: receives progress events.
-
-    Returns:
-        The report; its runs are in the order of the combinations.
-
-    Raises:
-        OrchestratorError: whatever is wrong with a combination, all of them at once, before any training.
-    """
-    from orchestrator.experiments.points import grid_points, settings_of
-    from orchestrator.pipeline.retraining import base_run, check_fold_numbers, resolve_plan
-    from orchestrator.pipeline.settings import check_early
-    from orchestrator.specialists import trainable
-
-    specialist = trainable(task)
-    before = base_run(settings.workspace, task, None)
-    check_early(settings, {task: specialist}, before)
-    check_fold_numbers((), resolve_plan(settings, task, (), before).folds)
-    settings_of(settings, specialist, grid_points(settings, specialist, grid), before)
-    from orchestrator.experiments import grids
-
-    return grids.train_grid(settings, specialist, grid, listen)
-
-
-def resume(
-    run: str,
-    *,
-    workspace: PathLike = DEFAULT_WORKSPACE,
-    data: PathLike | None = None,
-    extra: Sequence[PathLike] = (),
-    jobs: int = 0,
-    device: str = "auto",
-    store: bool = True,
-    profile: bool = False,
-    executor: Executor | None = None,
-    cancel: tuple[Cancel, ...] = (),
-    listen: Listener = nobody,
-) -> Report:
-    """Completes a run from its record alone: `orch resume`.
-
-    Args:
-        run: the run's id.
-        workspace: the workspace of the run.
-        data: the photos' new location; None: unchanged.
-        extra: new locations of its tables of extra photos; empty: unchanged.
-        jobs: members trained at once; 0: automatic.
-        device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        store: decode photos once into the workspace's pixel store.
-        profile: record the time of each stage in the members' histories.
-        executor: where members are trained; None: on this machine.
-        cancel: stop requests, checked once per batch.
-        listen: receives progress events.
-
-    Raises:
-        OrchestratorError: something that the run was started with is missing or has changed.
-    """
-    workspace, data, tables = Path(workspace), _path(data), [*map(Path, extra)]
-    from orchestrator.artifacts.workspace import Workspace
-
-    Workspace(workspace).run(run)
-    from orchestrator.pipeline import resuming
-    from orchestrator.specialists import TRAINABLE
-
-    settings = Settings(
-        Path(), workspace, jobs=jobs, device=device, store=store, profile=profile, executor=executor, cancel=cancel
-    )
-    return resuming.resume(workspace, run, TRAINABLE, listen, data, settings, tables)
 
 
 def ensemble(
@@ -308,7 +126,12 @@ def ensemble(
     tables, twice = each_once([read_external(path) for path in files])
     for note in twice:
         log.warning(note)
-    return build_ensemble(place, strategy, runs, scored=scored, external=tables)
+    built = build_ensemble(place, strategy, runs, scored=scored, external=tables)
+    if built.scored is not None:
+        from orchestrator.pictures import draw_evaluation
+
+        draw_evaluation(built.record, built.record.folder / SCORES_PICTURE)
+    return built
 
 
 def load_predictor(
@@ -389,8 +212,8 @@ def predict(
     Raises:
         OrchestratorError: whatever is wrong with arguments, photos or the ensemble; photos that cannot be read, unless marked.
     """
-    workspace, evaluation, files = Path(workspace), _path(evaluation), [*map(Path, photos)]
-    out, probabilities, picture = _path(out), _path(probabilities), _path(picture)
+    workspace, evaluation, files = Path(workspace), path_or_none(evaluation), [*map(Path, photos)]
+    out, probabilities, picture = path_or_none(out), path_or_none(probabilities), path_or_none(picture)
     from orchestrator.artifacts.workspace import Workspace
 
     outputs = _check_predict(files, evaluation, workspace, strategy, on_error, engine, precision, device, out,
@@ -446,7 +269,7 @@ def pseudo_label(
     Raises:
         OrchestratorError: whatever is wrong with arguments, photos or the ensemble.
     """
-    workspace, out, evaluation, files = Path(workspace), Path(out), _path(evaluation), [*map(Path, photos)]
+    workspace, out, evaluation, files = Path(workspace), Path(out), path_or_none(evaluation), [*map(Path, photos)]
     from orchestrator.artifacts.workspace import Workspace
     from orchestrator.inference.options import check_device, check_threshold
 
@@ -509,7 +332,12 @@ def cascade(
     Raises:
         OrchestratorError: whatever is wrong with arguments, photos or the ensemble; photos that a member was trained on.
     """
-    workspace, data, evaluation, files = Path(workspace), _path(data), _path(evaluation), [*map(Path, photos)]
+    workspace, data, evaluation, files = (
+        Path(workspace),
+        path_or_none(data),
+        path_or_none(evaluation),
+        [*map(Path, photos)],
+    )
     from orchestrator.artifacts.workspace import Workspace
     from orchestrator.inference.options import check_device, check_engine, check_rate
 
@@ -598,190 +426,6 @@ def export(
     predictor = _load(place, record, None, "cpu", listen)
     done = counter(listen, "export members")
     return record.id, export_ensemble(predictor, record.id, out, place.cache / "engines", place.store, given, done)
-
-
-def tta(
-    run: str,
-    *,
-    views: Sequence[str] = ("flip",),
-    keep: bool = False,
-    workspace: PathLike = DEFAULT_WORKSPACE,
-    data: PathLike | None = None,
-    columns: dict[str, str] | None = None,
-    device: str = "auto",
-    listen: Listener = nobody,
-) -> Viewed:
-    """Test-time augmentation tried on held-out people; nothing is trained: `orch tta`.
-
-    Args:
-        run: the run's id.
-        views: views in addition to the photo itself: `flip`, `zoom`, `zoom_flip`.
-        keep: save the answers as a new run with the same weights.
-        workspace: the workspace of the run.
-        data: the photos' new location; None: unchanged.
-        columns: our column name -> the manifest's; None: unchanged.
-        device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        listen: receives progress events.
-
-    Raises:
-        OrchestratorError: views that the specialist must not have, photos that are not there, a run that cannot be scored.
-    """
-    workspace, data = Path(workspace), _path(data)
-    from orchestrator.artifacts.workspace import Workspace
-    from orchestrator.data.readers import check_source
-    from orchestrator.inference.options import check_device
-    from orchestrator.recipes.schema import VIEWS
-
-    wrong = Mistakes()
-    for view in views:
-        with wrong.kept():
-            check_choice("--views", view, VIEWS)
-    if not views:
-        wrong.add(ConfigError(f"--views: names no view; allowed: {', '.join(VIEWS)}."))
-    with wrong.kept():
-        check_device(device)
-    if data is not None:
-        with wrong.kept():
-            check_source(data)
-    wrong.raise_if_any()
-    place = Workspace(workspace)
-    record = place.run(run)
-    from orchestrator.experiments.tta import check_run, keep_views, try_views
-    from orchestrator.specialists import trainable
-
-    check_run(record)
-    specialist = trainable(record.task)
-    flips = try_views(place, record, specialist, views, device, data, columns, counter(listen, "answer"))
-    return Viewed(flips, keep_views(place, flips, specialist) if keep else None, specialist.classes)
-
-
-def compare(
-    runs: Sequence[str], *, workspace: PathLike = DEFAULT_WORKSPACE, picture: PathLike | None = None
-) -> Comparison:
-    """Compares runs of one specialist with the first, on the photos that all held out: `orch runs compare`.
-
-    Args:
-        runs: two ids or more.
-        workspace: that holds them.
-        picture: a .png of learning curves and gains.
-
-    Raises:
-        OrchestratorError: fewer than two runs, runs of several specialists, or damaged ones.
-    """
-    workspace, picture = Path(workspace), _path(picture)
-    from orchestrator.artifacts.workspace import Workspace
-
-    if len(set(runs)) < 2:
-        example = orch("runs", "compare", "age-0001", "age-0002", workspace=workspace)
-        raise ConfigError(f"a comparison needs two runs or more, as in {example}.")
-    if picture is not None:
-        check_outputs([Output("--picture", picture, (".png",))], workspace=workspace)
-    place = Workspace(workspace)
-    records = [place.run(name) for name in dict.fromkeys(runs)]
-    from orchestrator.experiments.comparing import compare_runs
-    from orchestrator.experiments.curves import draw_comparison
-    from orchestrator.specialists import trainable
-
-    found = compare_runs(place, records, trainable(records[0].task))
-    if picture is not None:
-        draw_comparison(found, picture)
-    return found
-
-
-def search(
-    task: str,
-    settings: Settings,
-    *,
-    space: PathLike | None = None,
-    trials: int = 20,
-    minutes: float | None = None,
-    prune: bool = True,
-    out: PathLike | None = None,
-    picture: PathLike | None = None,
-    listen: Listener = nobody,
-) -> Sweep:
-    """Searches for better settings of one specialist: `orch sweep`.
-
-    Args:
-        task: `age`, `gender`, `mask` or `joint`.
-        settings: everything except the space; its recipe is the reference.
-        space: a .toml of ranges and choices; None: the default one.
-        trials: total number of trials.
-        minutes: time after which no trial starts; None: no limit.
-        prune: stop trials that stay below the median of the others.
-        out: a .toml for the winner's recipe.
-        picture: a .png of every trial.
-        listen: receives progress events.
-
-    Raises:
-        OrchestratorError: whatever is wrong with the settings, the space or the data, before any training.
-        CancelledError: a stop was requested; the same call resumes.
-    """
-    out, picture, space = _path(out), _path(picture), _path(space)
-    from orchestrator.recipes.spaces import read_space
-
-    specialist, before = _searchable(task, settings, space, out, picture)
-    ranges = read_space(space)
-    ranges.check(specialist, settings.recipes, settings.changes, before)
-    from orchestrator.experiments.curves import draw_sweep
-    from orchestrator.experiments.sweeps import sweep
-
-    found = sweep(settings, specialist, ranges, listen, trials, minutes, prune)
-    if picture is not None:
-        draw_sweep(found, picture)
-    if out is not None:
-        _write_recipe(found.winner, out)
-    return found
-
-
-def tune(
-    task: str,
-    settings: Settings,
-    *,
-    stages: Sequence[str],
-    space: PathLike | None = None,
-    trials: int = 20,
-    minutes: float | None = None,
-    small: float = 0.75,
-    prune: bool = True,
-    out: PathLike | None = None,
-    listen: Listener = nobody,
-) -> list[Stage]:
-    """Tunes one specialist in stages, each from the previous winner: `orch sweep --stages`.
-
-    Args:
-        task: `age`, `gender`, `mask` or `joint`.
-        settings: its recipe is where the first stage starts.
-        stages: stage names, in order.
-        space: a .toml that has a table for each stage; None: the default one.
-        trials: number of trials per stage.
-        minutes: time after which no trial starts; None: no limit.
-        small: photo size while searching, as a share of the full size, 0.3 to 1.
-        prune: stop trials that stay below the median of the others.
-        out: a .toml for the winner's recipe.
-        listen: receives progress events.
-
-    Raises:
-        OrchestratorError: whatever is wrong with the settings, the stages or the data, before any training.
-        CancelledError: a stop was requested; the same call resumes.
-    """
-    out, space = _path(out), _path(space)
-    from orchestrator.recipes.spaces import read_stages
-
-    specialist, before = _searchable(task, settings, space, out)
-    spaces = read_stages(space, stages)
-    for stage_space in spaces.values():
-        stage_space.check(specialist, settings.recipes, settings.changes, before)
-    from orchestrator.experiments import tuning
-
-    found = tuning.tune(settings, specialist, spaces, listen, trials, minutes, small, prune)
-    if out is not None:
-        _write_recipe(found[-1].after, out)
-    return found
-
-
-def _path(place: PathLike | None) -> Path | None:
-    return None if place is None else Path(place)
 
 
 def _check_predict(
@@ -944,39 +588,3 @@ def _labelled(data: Path, distinct: bool) -> tuple[list[Path], NDArray[np.int64]
     source.require([column for task in TASKS for column in SPECIALISTS[task].columns], "a macro F1")
     truth = compose(*(SPECIALISTS[task].label(source.table) for task in TASKS))
     return source.paths, truth, source.table["person"]
-
-
-def _searchable(
-    task: str, settings: Settings, space: Path | None, out: Path | None, picture: Path | None = None
-) -> tuple[Specialist, Recipe | None]:
-    """The specialist to search for, and its current run's recipe; rejects mistakes in names and tables."""
-    from orchestrator.pipeline.retraining import base_run
-    from orchestrator.pipeline.settings import base_recipe, check_early
-    from orchestrator.recipes.load import choices_of
-    from orchestrator.specialists import trainable
-
-    require(f"`{orch('sweep', task, workspace=settings.workspace)}`", "sweep")
-    specialist = trainable(task)
-    outputs = [
-        Output(option, path, (suffix,))
-        for option, path, suffix in (("--out", out, ".toml"), ("--picture", picture, ".png"))
-        if path is not None
-    ]
-    files = [Path(name) for name in choices_of((task,), settings.recipes)[0].values()]
-    inputs = [settings.data, *([space] if space else []), *files, *settings.extra]
-    check_outputs(outputs, inputs, settings.workspace)
-    before = base_run(settings.workspace, task, None)
-    check_early(settings, {task: specialist}, before)
-    return specialist, base_recipe(settings, before)
-
-
-def _write_recipe(run: RunRecord, out: Path) -> None:
-    """Writes the recipe of a search's winner as a file to train from."""
-    from orchestrator.core.outputs import written
-    from orchestrator.recipes.load import recipe_as_toml
-    from orchestrator.recipes.schema import Recipe
-
-    recipe = Recipe.model_validate({**run.recipe, "about": f"found by a search: {run.id}, from {run.recipe_name}"})
-    with written(out) as temporary:
-        temporary.write_text(recipe_as_toml(recipe), encoding="utf-8")
-    log.info(f"{out}: the recipe of {run.id}.")

@@ -1,0 +1,73 @@
+"""Measuring this machine: the function for `orch bench`."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from orchestrator.api.paths import PathLike, path_or_none
+from orchestrator.core.events import Listener, counter, nobody
+from orchestrator.core.outputs import Output, check_outputs
+
+__all__ = ["bench"]
+
+log = logging.getLogger(__name__)
+
+
+def bench(
+    parts: Sequence[str] = (),
+    *,
+    data: PathLike | None = None,
+    out: PathLike = "bench",
+    recipe: str = "quick",
+    rounds: int = 3,
+    photos: int = 256,
+    steps: int = 32,
+    votes: int = 10_000_000,
+    device: str = "auto",
+    listen: Listener = nobody,
+) -> Mapping[str, Any]:
+    """Measures training, prediction and voting, each against its lower bound: `orch bench`.
+
+    Args:
+        parts: some of `training`, `prediction`, `voting`, `growth`, `commands`; empty: all.
+        data: photos with labels; None: synthetic people.
+        out: a folder for bench.json and bench.png.
+        recipe: the recipe of the measured members.
+        rounds: number of measurement rounds.
+        photos: number of photos to predict.
+        steps: number of training steps to time.
+        votes: number of photos to combine.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        listen: receives progress events.
+
+    Returns:
+        part -> its measurements, as in bench.json.
+
+    Raises:
+        OrchestratorError: an unknown part, recipe or device, or data that cannot be read.
+    """
+    from orchestrator.bench.load import PARTS, Load, check_load
+    from orchestrator.core.files import write_json
+    from orchestrator.specialists import SPECIALISTS
+
+    chosen, out = list(parts or PARTS), Path(out)
+    with tempfile.TemporaryDirectory(prefix="orch-bench-") as scratch:
+        source = path_or_none(data)
+        load = Load(
+            source, Path(scratch), recipe, photos=photos, steps=steps, votes=votes, rounds=rounds, device=device
+        )
+        check_load(chosen, load, SPECIALISTS)
+        check_outputs([Output("--out", out, folder=True)])
+        from orchestrator.bench.suite import run_parts
+        from orchestrator.pictures import draw_bench
+
+        count = counter(listen, "measure")
+        found = run_parts(chosen, load, SPECIALISTS, listen, lambda _part, done, of: count(done, of))
+    write_json(out / "bench.json", found)
+    draw_bench(found, out / "bench.png")
+    log.info(f"{out / 'bench.json'}, {out / 'bench.png'}: all results.")
+    return found

@@ -1,0 +1,314 @@
+"""Photos, their tables and submissions: functions for `orch data` and `orch submissions`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.api.paths import PathLike, path_or_none
+from orchestrator.core.commands import DEFAULT_WORKSPACE
+from orchestrator.core.cores import cores
+from orchestrator.core.errors import ConfigError, DataError
+from orchestrator.core.events import Listener, counter, nobody
+from orchestrator.core.labels import TASKS
+from orchestrator.core.outputs import Output, check_outputs
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from orchestrator.data.check import Findings
+    from orchestrator.data.describe import Description
+    from orchestrator.data.folds import FoldPlan
+    from orchestrator.data.photos import Photos
+    from orchestrator.data.preprocessing import Box
+    from orchestrator.experiments.submissions import Differences
+
+__all__ = [
+    "Faces", "PlannedFolds", "SyntheticPeople", "check_data", "compare_submissions", "describe_data", "find_faces", "plan_folds",
+    "synthesise",
+]  # fmt: skip
+
+log = logging.getLogger(__name__)
+
+SMALL = 50  # people that one process draws faster than several, which must start first
+
+
+@dataclass(frozen=True)
+class Faces:
+    """The result of `find_faces`.
+
+    Attributes:
+        detector: name and version of the detector.
+        photos: the photos, in the table's order.
+        boxes: the face's box in each photo; None where none is found.
+    """
+
+    detector: str
+    photos: Photos
+    boxes: Sequence[Box | None]
+
+    @property
+    def found(self) -> int:
+        """Number of photos in which a face is found."""
+        return sum(box is not None for box in self.boxes)
+
+    @property
+    def without(self) -> list[str]:
+        """Photos in which none is found, as the table names them."""
+        return [path for path, box in zip(self.photos.table["path"], self.boxes, strict=True) if box is None]
+
+    @property
+    def by_mask(self) -> dict[str, tuple[int, int]]:
+        """Mask state -> photos in which a face is found, and photos; empty where the table has no masks."""
+        if "mask" not in self.photos.table:
+            return {}
+        table = self.photos.table["mask"].to_frame().assign(found=[box is not None for box in self.boxes])
+        counts = table.groupby("mask")["found"].agg(["sum", "size"])
+        return {str(mask): (int(row["sum"]), int(row["size"])) for mask, row in counts.iterrows()}
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        each = [{"path": path, "box": box} for path, box in zip(self.photos.table["path"], self.boxes, strict=True)]
+        return {"detector": self.detector, "photos": len(self.photos), "found": self.found, "boxes": each}
+
+
+@dataclass(frozen=True)
+class PlannedFolds:
+    """The result of `plan_folds`.
+
+    Attributes:
+        plan: the fold plan that training would use.
+        table: people and photos of each fold by class.
+    """
+
+    plan: FoldPlan
+    table: pd.DataFrame
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        plan = self.plan
+        return {"digest": plan.digest, "k": plan.k, "seed": plan.seed, "folds": self.table.to_dict("records")}
+
+
+@dataclass(frozen=True)
+class SyntheticPeople:
+    """The result of `synthesise`.
+
+    Attributes:
+        train: folder of the people to train on.
+        most_folds: the largest number of folds for so many people.
+    """
+
+    train: Path
+    most_folds: int
+
+
+def check_data(
+    data: PathLike,
+    *,
+    tasks: Sequence[str] = TASKS,
+    folds: int = 5,
+    columns: Mapping[str, str] | None = None,
+    distinct_people: bool = False,
+    listen: Listener = nobody,
+) -> Findings:
+    """Finds everything that is wrong with photos and table, all at once: `orch data check`.
+
+    Args:
+        data: a folder with train.csv and images/, or a manifest.
+        tasks: specialists to train, some of `age`, `gender`, `mask`.
+        folds: folds of the plan; 0: no plan.
+        columns: our column name -> the manifest's.
+        distinct_people: treat names that differ only in spelling as different people.
+        listen: receives progress events.
+
+    Raises:
+        OrchestratorError: there is nothing at the path, or an unknown task.
+    """
+    data = Path(data)
+    from orchestrator.data.readers import check_source
+
+    check_source(data)
+    from orchestrator.data.check import check
+    from orchestrator.specialists import chosen
+
+    needs = {task: specialist.columns for task, specialist in chosen(tasks).items()}
+    return check(data, columns, needs, folds, counter(listen, "open photos"), distinct=distinct_people)
+
+
+def describe_data(
+    data: PathLike,
+    *,
+    picture: PathLike | None = None,
+    columns: Mapping[str, str] | None = None,
+    distinct_people: bool = False,
+    listen: Listener = nobody,
+) -> Description:
+    """Counts people and photos by class, ages and image sizes: `orch data describe`.
+
+    Args:
+        data: a folder with train.csv and images/, or a manifest.
+        picture: a .png of what was counted.
+        columns: our column name -> the manifest's.
+        distinct_people: treat names that differ only in spelling as different people.
+        listen: receives progress events.
+
+    Raises:
+        OrchestratorError: data that cannot be read, or a picture that cannot be written.
+    """
+    data, picture = Path(data), path_or_none(picture)
+    from orchestrator.data.readers import read
+
+    outputs = [Output("--out", picture, (".png",))] if picture is not None else []
+    check_outputs(outputs)
+    photos = read(data, columns, distinct_people)
+    check_outputs(outputs, [data, *photos.paths])
+    from orchestrator.data.describe import describe
+
+    description = describe(photos, counter(listen, "read sizes"))
+    if picture is not None:
+        from orchestrator.pictures import draw_people
+
+        draw_people(description, picture)
+        log.info(f"picture: {picture}")
+    return description
+
+
+def find_faces(
+    data: PathLike,
+    *,
+    workspace: PathLike = DEFAULT_WORKSPACE,
+    picture: PathLike | None = None,
+    columns: Mapping[str, str] | None = None,
+    listen: Listener = nobody,
+) -> Faces:
+    """Finds the face in every photo, as recipes with `face` above 0 do, and keeps the boxes: `orch data faces`.
+
+    Args:
+        data: a folder with train.csv and images/, or a manifest.
+        workspace: the workspace that keeps them.
+        picture: a .png of photos with their boxes.
+        columns: our column name -> the manifest's.
+        listen: receives progress events.
+
+    Raises:
+        OrchestratorError: data that cannot be read, no detector, or a picture that cannot be written.
+    """
+    data, workspace, picture = Path(data), Path(workspace), path_or_none(picture)
+    from orchestrator.artifacts.workspace import Workspace
+    from orchestrator.data.readers import read
+
+    outputs = [Output("--out", picture, (".png",))] if picture is not None else []
+    check_outputs(outputs, workspace=workspace)
+    photos = read(data, columns, distinct=True)  # makes no difference here
+    check_outputs(outputs, [data, *photos.paths])
+    from orchestrator.data.preprocessing import DETECTOR
+    from orchestrator.faces.boxes import find_boxes
+    from orchestrator.pictures import draw_faces
+
+    place = Workspace(workspace, create=True)
+    content = photos.content(place.hashes())
+    boxes = find_boxes(place.faces, photos.paths, content, cores(), counter(listen, "find faces"))
+    if picture is not None:
+        draw_faces(photos.paths, boxes, picture)
+        log.info(f"picture: {picture}")
+    return Faces(DETECTOR, photos, boxes)
+
+
+def plan_folds(
+    data: PathLike,
+    *,
+    folds: int = 5,
+    seed: int = 0,
+    columns: Mapping[str, str] | None = None,
+    distinct_people: bool = False,
+) -> PlannedFolds:
+    """The fold plan that training would use: `orch data folds`.
+
+    Args:
+        data: a folder with train.csv and images/, or a manifest.
+        folds: number of folds, 2 or more.
+        seed: seed of the plan.
+        columns: our column name -> the manifest's.
+        distinct_people: treat names that differ only in spelling as different people.
+
+    Raises:
+        OrchestratorError: data that cannot be read, or too few people for so many folds.
+    """
+    from orchestrator.data.readers import read
+
+    if folds == 0:
+        raise ConfigError("--folds 0 means no plan: every photo is trained on. Give 2 or more to see one.")
+    photos = read(Path(data), columns, distinct_people)
+    from orchestrator.data.describe import fold_table
+    from orchestrator.data.folds import plan_folds as plan_of
+
+    plan = plan_of(photos.people, folds, seed)
+    return PlannedFolds(plan, fold_table(photos, plan))
+
+
+def synthesise(
+    folder: PathLike,
+    *,
+    people: int = 120,
+    eval_people: int = 0,
+    seed: int = 0,
+    jobs: int = 0,
+    listen: Listener = nobody,
+) -> SyntheticPeople:
+    """Draws synthetic people in the contest's own layout: `orch data synth`.
+
+    Args:
+        folder: a new or empty folder.
+        people: number of people to train on, seven photos each.
+        eval_people: number of other people, without labels.
+        seed: the same seed draws the same people.
+        jobs: processes that draw; 0: one per core.
+        listen: receives progress events.
+
+    Raises:
+        OrchestratorError: the folder holds something, or too few people.
+    """
+    from orchestrator.synthetic.people import most_folds, write_people
+
+    folder, processes = Path(folder), jobs or (cores() if people > SMALL else 1)
+    write_people(folder, people, eval_people, seed, processes, counter(listen, "draw people"))
+    return SyntheticPeople(folder / "train", most_folds(people))
+
+
+def compare_submissions(
+    one: PathLike, other: PathLike, *, evaluation: PathLike | None = None, picture: PathLike | None = None
+) -> Differences:
+    """Compares two submissions for the same photos: `orch submissions diff`.
+
+    Args:
+        one: a submission.
+        other: another.
+        evaluation: the folder with images/, to draw the photos that they answer differently; None: draw none.
+        picture: the .png to draw; None: differences.png.
+
+    Raises:
+        OrchestratorError: files that are not submissions for the same photos, or a picture that cannot be drawn.
+    """
+    one, other, evaluation, picture = Path(one), Path(other), path_or_none(evaluation), path_or_none(picture)
+    from orchestrator.experiments import submissions
+
+    if picture is not None and evaluation is None:
+        raise ConfigError(
+            f"--picture {picture}: the photos concerned are drawn from --eval DIR, the folder with images/."
+        )
+    picture = picture or Path("differences.png")
+    if evaluation is not None:
+        check_outputs([Output("--picture", picture, (".png",))], [one, other, evaluation])
+        evaluation = evaluation if (evaluation / "images").is_dir() else evaluation / "eval"
+        if not (evaluation / "images").is_dir():
+            raise DataError(f"--eval {evaluation.parent}: holds no folder images/.")
+    found = submissions.compare_submissions(one, other)
+    if evaluation is not None and found.photos:
+        drawn = submissions.draw_differences(found, evaluation / "images", (one.stem, other.stem), picture)
+        if drawn:
+            log.info(f"{picture}: {drawn} of the photos concerned.")
+    return found
