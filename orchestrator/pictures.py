@@ -97,7 +97,7 @@ def draw_people(description: Description, path: Path) -> None:
     """Draws the description: people by class, ages with the borders, joint classes.
 
     Args:
-        about: what a source holds.
+        description: what a source holds.
         path: the .png to write.
     """
     plt = pyplot()

@@ -256,3 +256,49 @@ def test_the_trees_in_the_documents_are_the_tree(name: str, modules: bool) -> No
     make_tree = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(make_tree)
     assert f"```text\n{make_tree.tree(modules)}" in (ROOT / name).read_text()
+
+
+def documented(docstring: str, section: str) -> set[str]:
+    """The names that a section of a Google docstring describes."""
+    found = re.search(rf"^{section}:\n((?:    .*\n|\n)+)", f"{docstring}\n", re.MULTILINE)
+    named = re.findall(r"^    (\w+(?:, \w+)*):", found[1], re.MULTILINE) if found else []
+    return {name for names in named for name in names.split(", ")}
+
+
+def parameters_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> set[str]:
+    """Names of all parameters, starred ones too."""
+    words = function.args
+    starred = [one for one in (words.vararg, words.kwarg) if one is not None]
+    return {one.arg for one in [*words.posonlyargs, *words.args, *words.kwonlyargs, *starred]}
+
+
+def fields_of(node: ast.ClassDef) -> set[str]:
+    """What a class has by its body, or by what its methods assign to `self`."""
+    fields = {
+        part.target.id for part in node.body if isinstance(part, ast.AnnAssign) and isinstance(part.target, ast.Name)
+    }
+    fields |= {part.name for part in node.body if isinstance(part, ast.FunctionDef)}
+    return fields | {
+        part.attr for part in ast.walk(node)
+        if isinstance(part, ast.Attribute) and isinstance(part.value, ast.Name) and part.value.id == "self"
+    }  # fmt: skip
+
+
+def test_docstrings_describe_parameters_and_fields_that_are_there() -> None:
+    checked, gone = 0, []
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                there = {"Args": parameters_of(node)}
+            elif isinstance(node, ast.ClassDef):
+                made = next((part for part in node.body if getattr(part, "name", "") == "__init__"), None)
+                given = parameters_of(made) if isinstance(made, ast.FunctionDef) else fields_of(node)
+                there = {"Args": given, "Attributes": fields_of(node)}
+            else:
+                continue
+            for section, names in there.items():
+                told = documented(ast.get_docstring(node) or "", section)
+                checked += len(told)
+                gone += [f"{path.relative_to(ROOT)}: {node.name}: {section}: {name}" for name in sorted(told - names)]
+    assert checked > 800
+    assert not gone, "\n".join(gone)
