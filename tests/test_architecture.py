@@ -8,9 +8,12 @@ import subprocess
 import sys
 import tomllib
 from graphlib import TopologicalSorter
+from itertools import chain
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from orchestrator.core import errors
 from tests.conftest import ROOT
@@ -130,6 +133,19 @@ def test_a_wheel_holds_every_folder_of_models() -> None:
     told = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
     folders = {path.parent.name for path in (ROOT / "models").glob("*/__init__.py")}
     assert told["force-include"] == {f"models/{name}": f"orchestrator/models/{name}" for name in folders}
+
+
+def test_every_dependency_is_pinned() -> None:
+    """Else `make` installs another version on another day."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needed = [*project["dependencies"], *chain.from_iterable(project["optional-dependencies"].values())]
+    wanted = {canonicalize_name(one.name): one for one in map(Requirement, needed)}
+    del wanted["specialist-ensemble"]  # `dev` takes its extras
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    pins = {canonicalize_name(line.partition("==")[0]): line.partition("==")[2] for line in lines}
+    assert len(wanted) >= 38
+    assert not set(wanted) - set(pins), "constraints.txt lacks " + ", ".join(sorted(set(wanted) - set(pins)))
+    assert not [str(one) for name, one in wanted.items() if not one.specifier.contains(pins[name])]
 
 
 def test_timm_is_taken_from_the_module_that_imports_it_without_torchs_compiler() -> None:
