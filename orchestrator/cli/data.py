@@ -23,6 +23,7 @@ from orchestrator.cli.options import (  # fmt: skip
 from orchestrator.core.commands import orch, shown
 from orchestrator.core.cores import cores
 from orchestrator.core.errors import ConfigError, Problem, counted
+from orchestrator.core.extras import require
 from orchestrator.core.labels import TASKS
 
 __all__ = ["app"]
@@ -172,6 +173,7 @@ def find_faces(
     from orchestrator.core.outputs import Output, check_outputs
     from orchestrator.data.readers import read
 
+    require("finding faces", "face")
     outputs = [Output("--out", picture, (".png",))] if picture is not None else []
     check_outputs(outputs, workspace=workspace)
     photos = read(data, column_names(columns), distinct=True)  # makes no difference here

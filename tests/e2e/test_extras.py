@@ -77,16 +77,30 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Bare:
             "tensorboard",
             ["train-all", "--data", "{data}", "--workspace", "{runs}", "--track=wandbb", "--track=tensorboard"],
         ),
+        ("engines", ["cascade", "{photo}", "--engine", "onnx", "--rate", "0.5", "--workspace", "{runs}"]),
+        ("sweep", ["sweep", "age", "--data", "{data}", "--workspace", "{runs}", "--stages", "model,loss"]),
+        ("face", ["train-all", "--data", "{data}", "--workspace", "{runs}", "--recipe", "{recipe}"]),
+        ("face", ["train", "age", "--data", "{data}", "--workspace", "{runs}", "--grid", "face=0,0.3"]),
+        ("face", ["bench", "training", "--recipe", "{recipe}", "--out", "bench"]),
+        ("face", ["data", "faces", "--data", "{data}", "--workspace", "{runs}"]),
+        (
+            "wandb",
+            ["train", "age", "--data", "{data}", "--workspace", "{runs}", "--grid", "lr=1e-3,2e-3", "--track=wandb"],
+        ),
+        ("mlflow", ["train", "age", "--data", "{data}", "--workspace", "{runs}", "--track", "mlflow"]),
+        ("mlflow", ["sweep", "age", "--data", "{data}", "--workspace", "{runs}", "--track", "mlflow"]),
         ("mlflow", ["runs", "track", "age-0001", "--to", "mlflow", "--workspace", "{runs}"]),
         ("wandb", ["runs", "track", "age-0001", "--to", "wandb", "--workspace", "{runs}"]),
     ],
     ids=lambda value: value if isinstance(value, str) else value[0],
 )
 def test_what_needs_an_extra_says_which(
-    bare: Bare, people: Path, trained: Path, extra: str, words: Sequence[str]
+    bare: Bare, people: Path, trained: Path, tmp_path: Path, extra: str, words: Sequence[str]
 ) -> None:
-    photo = next((people / "eval" / "images").iterdir())
-    done = bare(*(word.format(photo=photo, data=people / "train", runs=trained) for word in words))
+    photo, recipe = next((people / "eval" / "images").iterdir()), tmp_path / "faces.toml"
+    recipe.write_text((ROOT / "models" / "mask" / "recipes" / "demo.toml").read_text() + "\nface = 0.6\n")
+    names = {"photo": photo, "data": people / "train", "runs": trained, "recipe": recipe}
+    done = bare(*(word.format_map(names) for word in words))
     assert done.code == 2, done.err + done.out
     assert f"the extra `{extra}`: pip install -e '.[{extra}]'" in done.err
     assert "Traceback" not in done.err
