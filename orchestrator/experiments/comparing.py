@@ -15,14 +15,12 @@ from orchestrator.artifacts.run import RunRecord
 from orchestrator.artifacts.workspace import Workspace
 from orchestrator.core.commands import orch
 from orchestrator.core.errors import ConfigError
-from orchestrator.core.metrics import Scores, score
+from orchestrator.core.metrics import Scores, log_losses, score
 from orchestrator.ensembling.gains import held_out_of
 from orchestrator.ensembling.intervals import Interval, difference, mean_difference
 from orchestrator.specialist import Specialist
 
 __all__ = ["Compared", "Comparison", "compare_runs", "mean_curve"]
-
-LEAST = 1e-7  # lower bound of probabilities in the log loss, as in the members' cards
 
 
 @dataclass(frozen=True)
@@ -150,10 +148,7 @@ def compare_runs(workspace: Workspace, runs: Sequence[RunRecord], specialist: Sp
     base, classes = runs[0].id, len(specialist.classes)
     truth, people = held_out[base].truth, held_out[base].photos["person"]
     answers = {name: answered.choice for name, answered in held_out.items()}
-    losses = {
-        name: -np.log(np.maximum(answered.probabilities[np.arange(len(truth)), truth], LEAST))
-        for name, answered in held_out.items()
-    }
+    losses = {name: log_losses(truth, answered.probabilities) for name, answered in held_out.items()}
     compared = [
         Compared(
             run, score(truth, answers[run.id], classes), float(losses[run.id].mean()),
