@@ -268,6 +268,7 @@ def _conclude_grid(report: Report, workspace: Path, json: bool) -> None:
     """The comparison of a grid's runs, the best one named."""
     from orchestrator.artifacts.workspace import Workspace
     from orchestrator.cli.comparison import next_step, print_comparison
+    from orchestrator.ensembling.intervals import VERDICTS
     from orchestrator.experiments.comparing import compare_runs
     from orchestrator.specialists import trainable
 
@@ -284,13 +285,10 @@ def _conclude_grid(report: Report, workspace: Path, json: bool) -> None:
     if not report.complete:
         say(UNFINISHED)
         raise typer.Exit(1)
-    verdict_text = {
-        "better": "better than the first beyond noise",
-        "noise": "not told apart from the first",
-        "worse": "worse",
-        "": "the first",
-    }
-    say(f"best: {best.run.id} ({verdict_text[best.verdict]}).")
+    beside = "the first"
+    if best.verdict is not None:
+        beside = f"{VERDICTS[best.verdict]} {'from' if best.verdict == 'noise' else 'than'} the first"
+    say(f"best: {best.run.id} ({beside}).")
     say(next_step(best.run))
 
 

@@ -66,7 +66,7 @@ def _draw_gains(axis: Any, found: Comparison) -> None:
         if compared.gain is None:
             continue
         value, span = compared.gain
-        colour = {"better": ACCENT, "worse": WARN, "noise": "#98a4ab"}[compared.verdict]
+        colour = {"better": ACCENT, "worse": WARN, "noise": "#98a4ab"}[span.verdict]
         axis.errorbar(
             value,
             place,
