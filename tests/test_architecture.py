@@ -200,6 +200,12 @@ def test_optional_packages_are_imported_by_one_function() -> None:
     assert {module for module, _ in found} <= BARE, found
 
 
+def test_pictures_are_saved_in_one_place() -> None:
+    """Which writes them whole or not at all, and closes them."""
+    places = [module_of(path) for path in SOURCES for line in path.read_text().splitlines() if "savefig(" in line]
+    assert places == ["orchestrator.pictures"]
+
+
 def test_the_label_code_is_written_in_one_place() -> None:
     formula = re.compile(r"\*\s*6\s*\+|\*\s*3\s*\+")
     places = [module_of(path) for path in SOURCES if formula.search(path.read_text())]
