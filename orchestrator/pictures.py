@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ACCENT", "INK", "SOFT", "WARN", "contact_sheet", "draw_bench", "draw_cascade", "draw_evaluation", "draw_faces",
-    "draw_people", "pyplot",
+    "draw_people", "pyplot", "save",
 ]  # fmt: skip
 
 INK, ACCENT, SOFT, WARN = "#22303c", "#2f7f86", "#bcd7d6", "#b3402a"
@@ -48,9 +48,7 @@ def contact_sheet(answers: Sequence[Prediction], path: Path, truth: Sequence[int
         if wrong and truth is not None:
             words += f"\ntruth: {LABELS[truth[number]]}"
         axis.set_title(words, fontsize=8, color=WARN if wrong else INK)
-    with written(path) as temporary:
-        figure.savefig(temporary, dpi=100, format="png")
-    plt.close(figure)
+    save(figure, path)
 
 
 def _sheet(plt: Any, shown: int, photos: int, height: float) -> tuple[Any, Any]:
@@ -88,16 +86,14 @@ def draw_faces(paths: Sequence[Path], boxes: Sequence[Box | None], path: Path) -
             continue
         top, left, height, width = box
         axis.add_patch(plt.Rectangle((left, top), width, height, fill=False, color=ACCENT, linewidth=1.5))
-    with written(path) as temporary:
-        figure.savefig(temporary, dpi=100, format="png")
-    plt.close(figure)
+    save(figure, path)
 
 
 def draw_people(description: Description, path: Path) -> None:
     """Draws the description: people by class, ages with the borders, joint classes.
 
     Args:
-        about: what a source holds.
+        description: what a source holds.
         path: the .png to write.
     """
     plt = pyplot()
@@ -128,9 +124,7 @@ def draw_people(description: Description, path: Path) -> None:
         axis.axis("off")
     for axis in axes.flat:
         axis.spines[["top", "right"]].set_visible(False)
-    with written(path) as temporary:
-        figure.savefig(temporary, dpi=110, format="png")
-    plt.close(figure)
+    save(figure, path, dpi=110)
 
 
 def _draw_ages(axis: Any, ages: Sequence[float]) -> None:
@@ -177,9 +171,7 @@ def draw_evaluation(record: EnsembleRecord, path: Path) -> None:
     _draw_tasks(axes[0], scores)
     _draw_labels(axes[1], label)
     _draw_confusion(axes[2], label)
-    with written(path) as temporary:
-        figure.savefig(temporary, dpi=100, format="png")
-    plt.close(figure)
+    save(figure, path)
 
 
 def draw_bench(found: Mapping[str, Any], path: Path) -> None:
@@ -196,9 +188,7 @@ def draw_bench(found: Mapping[str, Any], path: Path) -> None:
     times = {name: measured["times_naive"] for name, measured in engines.items() if "times_naive" in measured}
     _draw_ratios(axes[1], "prediction speed, times the naive loop's", times, 1.0)
     _draw_growth(axes[2], found.get("growth", {}))
-    with written(path) as temporary:
-        figure.savefig(temporary, dpi=100, format="png")
-    plt.close(figure)
+    save(figure, path)
 
 
 def draw_cascade(measured: Mapping[str, Any], path: Path) -> None:
@@ -237,9 +227,7 @@ def draw_cascade(measured: Mapping[str, Any], path: Path) -> None:
     for axis in axes[0]:
         axis.set_xlabel("members asked, % of all")
         axis.spines[["top", "right"]].set_visible(False)
-    with written(path) as temporary:
-        figure.savefig(temporary, dpi=100, format="png")
-    plt.close(figure)
+    save(figure, path)
 
 
 def _efficiencies(found: Mapping[str, Any]) -> dict[str, float]:
@@ -343,3 +331,12 @@ def pyplot() -> Any:
     import matplotlib.pyplot as plt
 
     return plt
+
+
+def save(figure: Any, path: Path, dpi: int = 100) -> None:
+    """Writes a figure as a .png and closes it: pyplot keeps every figure that is not closed."""
+    try:
+        with written(path) as temporary:
+            figure.savefig(temporary, dpi=dpi, format="png")
+    finally:
+        pyplot().close(figure)

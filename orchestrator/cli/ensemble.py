@@ -171,12 +171,15 @@ def _print_added(record: EnsembleRecord) -> None:
     """What each voter adds; prints nothing if every task has only one."""
     if not record.added_by:
         return
+    from orchestrator.ensembling.intervals import VERDICTS, Interval
+
+    words = {**VERDICTS, "better": "helps", "worse": "drags the vote down"}
     table = grid("what each adds to the 18-way macro F1 (with minus without)", "", "adds", "95 % interval", "verdict")
     for name, gained in record.added_by.items():
-        low, high = gained["interval_95"]
-        verdict = "helps" if low > 0 else "drags the vote down" if high < 0 else "noise"
-        style = "red" if high < 0 else None
-        table.add_row(name, f"{gained['macro_f1']:+.4f}", f"{low:+.4f} to {high:+.4f}", verdict, style=style)
+        span = Interval(*gained["interval_95"])
+        style = "red" if span.verdict == "worse" else None
+        interval = f"{span.low:+.4f} to {span.high:+.4f}"
+        table.add_row(name, f"{gained['macro_f1']:+.4f}", interval, words[span.verdict], style=style)
     out().print(table)
 
 

@@ -200,8 +200,8 @@ def compare(
     """Compare runs of one specialist: how settings and scores differ, per class, with an interval over people.
 
     All are scored on the photos that every one of them has held out, by macro F1 and by log loss (lower is better),
-    which shows smaller differences. `noise` means that other people could reverse the difference; a difference that is
-    not noise may still come from the seed: train the winner with another --seed before trusting it.
+    which shows smaller differences. `no clear difference` (`noise` in JSON) means that other people could reverse the
+    difference; a clear one may still come from the seed: train the winner with another --seed before trusting it.
 
     \b
     Examples:

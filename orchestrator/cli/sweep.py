@@ -148,6 +148,7 @@ def sweep(
 def _print_sweep(found: Sweep) -> None:
     """The best trials, what mattered, and whether the best one is more than luck."""
     from orchestrator import api
+    from orchestrator.ensembling.intervals import VERDICTS
 
     table = grid(
         f"{found.name}: {found.ended} of {found.requested} trials", "trial", "run", "macro F1", "state", "changes",
@@ -188,12 +189,11 @@ def _print_sweep(found: Sweep) -> None:
             f"({span.low:+.4f} to {span.high:+.4f})."
         )
         return
-    verdict = {
-        "better": "more than chance. Still the best of several, so partly luck: train it with another --seed before "
-        "trusting it.",
-        "noise": "noise: other people could reverse it.",
-    }[best.verdict]
-    say(f"best: {best.run.id}, {gain:+.4f} over {found.reference.id} ({span.low:+.4f} to {span.high:+.4f}): {verdict}")
+    more = "other people could reverse it"
+    if span.verdict == "better":
+        more = "still the best of several, so partly luck: train it with another --seed before trusting it"
+    over = f"{gain:+.4f} over {found.reference.id} ({span.low:+.4f} to {span.high:+.4f})"
+    say(f"best: {best.run.id}, {over}: {VERDICTS[span.verdict]}; {more}.")
     say(api.next_step(best.run, of_experiment=True))
 
 
@@ -209,6 +209,7 @@ def _why_none(found: Sweep) -> str:
 def _print_stages(found: list[Stage]) -> None:
     """Stage by stage: what was best, by how much, and whether the recipe moved."""
     from orchestrator import api
+    from orchestrator.ensembling.intervals import VERDICTS
 
     table = grid(
         "stage by stage", "stage", "from", "tried", "best", "gain", "95 % interval", "changes", "decision",
@@ -222,7 +223,8 @@ def _print_stages(found: list[Stage]) -> None:
             best = stage.best.run.id
         decision = f"moves to {stage.after.id}" if stage.moved else "stays"
         if stage.best is not None:
-            decision += f" ({stage.best.verdict}; log loss {stage.best.log_loss_verdict})"
+            told = [VERDICTS[one] for one in (stage.best.verdict, stage.best.log_loss_verdict) if one is not None]
+            decision += f" ({'; log loss '.join(told)})"
         table.add_row(stage.name, stage.before.id, str(stage.tried), best, gain, span, " ".join(stage.words), decision)
     out().print(table)
     last = found[-1].after
@@ -240,7 +242,7 @@ def _print_stages(found: list[Stage]) -> None:
         return
     if last.id == found[0].before.id:
         of = "" if len(tried) == len(found) else f" in {', '.join(tried)}"
-        say(f"Nothing was better beyond noise: the recipe is as good as what was tried{of}, on these people.")
+        say(f"Nothing was clearly better: the recipe is as good as what was tried{of}, on these people.")
         return
     say(f"{last.id} is the result of tuning. Train it over all folds and with another --seed before trusting it.")
     say(api.next_step(last, of_experiment=True))

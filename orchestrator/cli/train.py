@@ -199,6 +199,7 @@ def _conclude_grid(report: Report, workspace: Path, json: bool) -> None:
     """The comparison of a grid's runs, the best one named."""
     from orchestrator import api
     from orchestrator.cli.comparison import print_comparison
+    from orchestrator.ensembling.intervals import VERDICTS
 
     complete = [run for run in report.runs if run.complete]
     if json or len(complete) < 2 or complete[0].plan is None:
@@ -213,13 +214,10 @@ def _conclude_grid(report: Report, workspace: Path, json: bool) -> None:
     if not report.complete:
         say(UNFINISHED)
         raise typer.Exit(1)
-    verdict_text = {
-        "better": "better than the first beyond noise",
-        "noise": "not told apart from the first",
-        "worse": "worse",
-        "": "the first",
-    }
-    say(f"best: {best.run.id} ({verdict_text[best.verdict]}).")
+    beside = "the first"
+    if best.verdict is not None:
+        beside = f"{VERDICTS[best.verdict]} {'from' if best.verdict == 'noise' else 'than'} the first"
+    say(f"best: {best.run.id} ({beside}).")
     say(api.next_step(best.run, of_experiment=True))
 
 

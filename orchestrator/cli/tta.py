@@ -70,7 +70,9 @@ def tta(
 
 
 def _print(found: Viewed) -> None:
-    """Prints which answers became right or wrong, by class, and whether that is more than chance."""
+    """Prints which answers became right or wrong, by class, and whether that is a clear difference."""
+    from orchestrator.ensembling.intervals import VERDICTS
+
     flips = found.flips
     before, after = flips.before, flips.after
     table = grid(
@@ -88,7 +90,7 @@ def _print(found: Viewed) -> None:
     )  # fmt: skip
     out().print(table)
     gain, span = flips.gain
-    verdict = "other people could reverse it" if span.low <= 0 <= span.high else "more than chance"
+    verdict = VERDICTS[span.verdict]
     if not flips.righted.sum() + flips.wronged.sum():
         verdict = "no answer changed"
     put(f"macro F1 {gain:+.4f}, 95 % interval {span.low:+.4f} to {span.high:+.4f}: {verdict}.")

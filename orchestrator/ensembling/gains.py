@@ -17,7 +17,7 @@ from orchestrator.core.errors import ConfigError, DamagedError, OrchestratorErro
 from orchestrator.core.labels import CLASSES, LABELS, TASKS, compose
 from orchestrator.core.metrics import macro_f1
 from orchestrator.core.sealed import check_file
-from orchestrator.ensembling.intervals import Interval, difference
+from orchestrator.ensembling.intervals import VERDICTS, Interval, difference
 
 __all__ = ["Gain", "ensemble_gain", "held_out_of", "paired_gain"]
 
@@ -59,10 +59,9 @@ class Gain:
 
     def __str__(self) -> str:
         low, high = self.interval.low, self.interval.high
-        verdict = "better" if low > 0 else "worse" if high < 0 else "not told apart"
         return (
             f"macro F1 {self.after:.4f} against {self.before:.4f} on the same {self.people:,} people, {self.macro_f1:+.4f} "
-            f"({low:+.4f} to {high:+.4f}): {verdict}"
+            f"({low:+.4f} to {high:+.4f}): {VERDICTS[self.interval.verdict]}"
         )
 
 

@@ -1,4 +1,4 @@
-"""Comparison of runs of one specialist: settings, scores per class, and whether the difference is noise."""
+"""Comparison of runs of one specialist: settings, scores per class, and whether they differ clearly."""
 
 from __future__ import annotations
 
@@ -15,14 +15,12 @@ from orchestrator.artifacts.run import RunRecord
 from orchestrator.artifacts.workspace import Workspace
 from orchestrator.core.commands import orch
 from orchestrator.core.errors import ConfigError
-from orchestrator.core.metrics import Scores, score
+from orchestrator.core.metrics import Scores, log_losses, score
 from orchestrator.ensembling.gains import held_out_of
-from orchestrator.ensembling.intervals import Interval, difference, mean_difference
+from orchestrator.ensembling.intervals import Interval, Verdict, difference, mean_difference
 from orchestrator.specialist import Specialist
 
 __all__ = ["Compared", "Comparison", "compare_runs", "mean_curve"]
-
-LEAST = 1e-7  # lower bound of probabilities in the log loss, as in the members' cards
 
 
 @dataclass(frozen=True)
@@ -46,20 +44,14 @@ class Compared:
     curves: dict[str, History]
 
     @property
-    def verdict(self) -> str:
-        """The difference from the first run: `better`, `worse`, or `noise` if other people could reverse it."""
-        if self.gain is None:
-            return ""
-        span = self.gain[1]
-        return "better" if span.low > 0 else "worse" if span.high < 0 else "noise"
+    def verdict(self) -> Verdict | None:
+        """What the difference from the first run says; None for the first."""
+        return None if self.gain is None else self.gain[1].verdict
 
     @property
-    def log_loss_verdict(self) -> str:
-        """The same for the log loss: whether the true classes got more probability."""
-        if self.log_loss_change is None:
-            return ""
-        span = self.log_loss_change[1]
-        return "better" if span.high < 0 else "worse" if span.low > 0 else "noise"
+    def log_loss_verdict(self) -> Verdict | None:
+        """The same for the log loss: `better` if the true classes got more probability."""
+        return None if self.log_loss_change is None else (-self.log_loss_change[1]).verdict
 
 
 @dataclass(frozen=True)
@@ -92,12 +84,12 @@ class Comparison:
                     "classes": dict(zip(self.classes, map(float, compared.scores.f1), strict=True)),
                     "gain": None if compared.gain is None else compared.gain[0],
                     "gain_interval_95": None if compared.gain is None else [compared.gain[1].low, compared.gain[1].high],
-                    "verdict": compared.verdict or None, "log_loss": compared.log_loss,
+                    "verdict": compared.verdict, "log_loss": compared.log_loss,
                     "log_loss_growth": None if compared.log_loss_change is None else compared.log_loss_change[0],
                     "log_loss_growth_interval_95": None
                     if compared.log_loss_change is None
                     else [compared.log_loss_change[1].low, compared.log_loss_change[1].high],
-                    "log_loss_verdict": compared.log_loss_verdict or None,
+                    "log_loss_verdict": compared.log_loss_verdict,
                 }
                 for compared in self.runs
             ],
@@ -150,10 +142,7 @@ def compare_runs(workspace: Workspace, runs: Sequence[RunRecord], specialist: Sp
     base, classes = runs[0].id, len(specialist.classes)
     truth, people = held_out[base].truth, held_out[base].photos["person"]
     answers = {name: answered.choice for name, answered in held_out.items()}
-    losses = {
-        name: -np.log(np.maximum(answered.probabilities[np.arange(len(truth)), truth], LEAST))
-        for name, answered in held_out.items()
-    }
+    losses = {name: log_losses(truth, answered.probabilities) for name, answered in held_out.items()}
     compared = [
         Compared(
             run, score(truth, answers[run.id], classes), float(losses[run.id].mean()),

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.core.outputs import written
 from orchestrator.experiments.comparing import Comparison, mean_curve
-from orchestrator.pictures import ACCENT, INK, WARN, pyplot
+from orchestrator.pictures import ACCENT, INK, WARN, pyplot, save
 
 if TYPE_CHECKING:
     from orchestrator.experiments.sweeps import Sweep
@@ -50,9 +49,7 @@ def draw_comparison(found: Comparison, path: Path) -> None:
     _draw_gains(axes[2], found)
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
-    with written(path) as temporary:
-        figure.savefig(temporary, dpi=100, format="png")
-    plt.close(figure)
+    save(figure, path)
 
 
 def _draw_gains(axis: Any, found: Comparison) -> None:
@@ -66,7 +63,7 @@ def _draw_gains(axis: Any, found: Comparison) -> None:
         if compared.gain is None:
             continue
         value, span = compared.gain
-        colour = {"better": ACCENT, "worse": WARN, "noise": "#98a4ab"}[compared.verdict]
+        colour = {"better": ACCENT, "worse": WARN, "noise": "#98a4ab"}[span.verdict]
         axis.errorbar(
             value,
             place,
@@ -120,9 +117,7 @@ def draw_sweep(found: Sweep, path: Path) -> None:
         axis.axhline(found.reference_score, color=WARN, linewidth=1, linestyle="--", label="the recipe as it is")
         axis.spines[["top", "right"]].set_visible(False)
     figure.legend(*axes[0].get_legend_handles_labels(), frameon=False, fontsize=8, ncols=3, loc="outside lower center")
-    with written(path) as temporary:
-        figure.savefig(temporary, dpi=100, format="png")
-    plt.close(figure)
+    save(figure, path)
 
 
 def _draw_setting(axis: Any, key: str, points: list[tuple[str | None, float]]) -> None:

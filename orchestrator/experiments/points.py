@@ -9,7 +9,7 @@ from itertools import product
 from orchestrator.artifacts.run import RunRecord
 from orchestrator.core.commands import orch
 from orchestrator.core.errors import ConfigError, Mistakes, Problem, counted
-from orchestrator.pipeline.settings import Settings, base_recipe
+from orchestrator.pipeline.settings import Settings, base_recipe, check_face
 from orchestrator.recipes.load import load_recipes
 from orchestrator.specialist import Specialist
 
@@ -90,7 +90,7 @@ def settings_of(
         base: the run whose recipe is used if none is named.
 
     Raises:
-        ConfigError: every setting that a recipe cannot have.
+        ConfigError: every setting that a recipe cannot have; or faces are asked for, and the detector is not installed.
     """
     task, found, seen = specialist.name, list[Settings](), set[str]()
     problems: dict[Problem, None] = {}  # each once, though it spoils many combinations
@@ -110,6 +110,7 @@ def settings_of(
                 raise
             continue
         if recipe.digest() not in seen:  # two spellings of one setting are one run
+            check_face(recipe)
             seen.add(recipe.digest())
             found.append(changed)
     if problems:

@@ -22,7 +22,7 @@ import numpy as np
 
 from orchestrator.core.commands import set_aside
 from orchestrator.core.errors import DamagedError, OrchestratorError, first_line
-from orchestrator.core.extras import require
+from orchestrator.core.extras import imported
 from orchestrator.core.files import digest_of, sha256_of
 from orchestrator.core.sealed import check_file, damaged_error, read_sealed, write_sealed
 from orchestrator.recipes.spaces import Choice, Space
@@ -83,14 +83,12 @@ class Search:
         seed: seed of the draws.
 
     Raises:
-        ConfigError: Optuna is not installed.
+        ConfigError: Optuna is not installed, or cannot be imported.
         DamagedError: the file is not the one that was written.
     """
 
     def __init__(self, file: Path, space: Space, seed: int) -> None:
-        require("a search", "sweep")
-        import optuna
-
+        optuna = imported("optuna", "a search", "sweep")
         self._optuna, self.space, self._seed, self._file = optuna, space, seed, file
         self._seal = file.with_suffix(".json")
         self._storage: Any = None

@@ -131,9 +131,8 @@ def draw_differences(found: Differences, images: Path, names: tuple[str, str], p
         How many photos are shown.
     """
     from orchestrator.core.errors import PhotoError
-    from orchestrator.core.outputs import written
     from orchestrator.data.preprocessing import Geometry, decode
-    from orchestrator.pictures import INK, WARN, pyplot
+    from orchestrator.pictures import INK, WARN, pyplot, save
 
     plt = pyplot()
     rank = {(pair.one, pair.other): number for number, pair in enumerate(found.pairs)}
@@ -149,7 +148,5 @@ def draw_differences(found: Differences, images: Path, names: tuple[str, str], p
         except PhotoError:
             axis.text(0.5, 0.5, "could not\nbe read", ha="center", va="center", color=WARN)
         axis.set_title(f"{names[0]}: {LABELS[one]}\n{names[1]}: {LABELS[other]}", fontsize=7, color=INK)
-    with written(path) as temporary:
-        figure.savefig(temporary, dpi=100, format="png")
-    plt.close(figure)
+    save(figure, path)
     return len(order)

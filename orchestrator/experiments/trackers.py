@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 from orchestrator.artifacts.differences import flat
 from orchestrator.artifacts.run import RunRecord
 from orchestrator.core.errors import ConfigError, Mistakes, OrchestratorError, first_line, nearest
-from orchestrator.core.extras import require
+from orchestrator.core.extras import imported, require
 
 __all__ = ["KINDS", "Tracker", "check_words", "open_trackers", "why_disabled"]
 
@@ -87,7 +87,7 @@ def open_trackers(words: Sequence[str], workspace: Path) -> list[Tracker]:
         workspace: where they write without a PLACE.
 
     Raises:
-        ConfigError: an unknown kind, one that is not installed, or a place that cannot be reached.
+        ConfigError: an unknown kind, one that is not installed or cannot be imported, or a place that cannot be reached.
     """
     check_words(words)
     if off := [why for word in words if (why := why_disabled(word))]:
@@ -106,11 +106,10 @@ def sqlite_uri(file: Path) -> str:
     Raises:
         ConfigError: this version of it has no way to write such a path (before 2.1: one with a question mark).
     """
-    from sqlalchemy.engine import URL, make_url
-
+    urls = imported("sqlalchemy.engine", "tracker mlflow", "mlflow")
     plain = str(file.absolute())
-    uri = URL.create("sqlite", database=plain).render_as_string(hide_password=False)
-    if make_url(uri).database != plain:
+    uri: str = urls.URL.create("sqlite", database=plain).render_as_string(hide_password=False)
+    if urls.make_url(uri).database != plain:
         raise ConfigError(
             f"tracker mlflow: {file}: the installed SQLAlchemy cannot open this path; name a place: mlflow=URI."
         )
@@ -165,10 +164,9 @@ class TensorBoard:
     """
 
     def __init__(self, folder: Path) -> None:
-        from torch.utils.tensorboard import SummaryWriter  # needs the package tensorboard
-
+        writers = imported("torch.utils.tensorboard", "tracker tensorboard", "tensorboard")
         self.name, self.look = f"tensorboard={folder.absolute()}", shlex.join(["tensorboard", "--logdir", str(folder)])
-        self._make, self._folder, self._writers = SummaryWriter, folder, dict[Path, Any]()
+        self._make, self._folder, self._writers = writers.SummaryWriter, folder, dict[Path, Any]()
 
     def _writer(self, place: Path) -> Any:
         if place not in self._writers:
@@ -213,14 +211,13 @@ class MLflow:
         uri: MLflow's tracking URI: `http://...`, `sqlite:///...`.
 
     Raises:
-        ConfigError: it cannot be reached.
+        ConfigError: it cannot be reached, or its package cannot be imported.
     """
 
     def __init__(self, uri: str) -> None:
         if "://" not in uri:
             raise ConfigError(f"tracker mlflow={uri}: PLACE is a tracking URI: http://HOST:PORT, or sqlite:///FILE.db.")
-        from mlflow.tracking import MlflowClient
-
+        tracking = imported("mlflow.tracking", "tracker mlflow", "mlflow")
         for name in ("mlflow", "alembic"):  # they log their tables for every new file
             logging.getLogger(name).setLevel(logging.WARNING)
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # an unreachable server must not delay training
@@ -230,8 +227,10 @@ class MLflow:
             if not uri.startswith("http"):
                 _try_database(uri)  # MLflow itself would try for a minute and a half
             with _without_stray_folders(uri):
-                self._client = MlflowClient(uri)
+                self._client = tracking.MlflowClient(uri)
                 found = self._client.get_experiment_by_name(PROJECT)
+        except OrchestratorError:
+            raise
         except Exception as error:  # requests', SQLAlchemy's or MLflow's own
             anew = (
                 " A damaged file may be moved away: the next command begins another."
@@ -253,13 +252,12 @@ class MLflow:
 
     def knows(self, run: RunRecord, known: str) -> bool:
         """Whether the run is there and not deleted."""
-        from mlflow.exceptions import MlflowException
-
+        exceptions = imported("mlflow.exceptions", "tracker mlflow", "mlflow")
         if self._ids.get(run.id) == known:
             return True
         try:
             is_active = self._client.get_run(known).info.lifecycle_stage == "active"
-        except MlflowException as error:
+        except exceptions.MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
             return False
@@ -307,8 +305,7 @@ class Wandb:
     """
 
     def __init__(self, folder: Path) -> None:
-        import wandb
-
+        wandb = imported("wandb", "tracker wandb", "wandb")
         self.name, self._folder, self._runs = f"wandb={folder.absolute()}", folder, dict[str, Any]()
         self._wandb = wandb
         os.environ.setdefault("WANDB_MODE", "offline")
@@ -367,9 +364,7 @@ def _without_stray_folders(uri: str) -> Iterator[None]:
 
 def _try_database(uri: str) -> None:
     """Opens a database once, to raise its error if it cannot be opened."""
-    from sqlalchemy import create_engine
-
-    engine = create_engine(uri)
+    engine = imported("sqlalchemy", "tracker mlflow", "mlflow").create_engine(uri)
     try:
         engine.connect().close()
     finally:

@@ -22,7 +22,7 @@ from orchestrator.core.commands import orch
 from orchestrator.core.cores import cores
 from orchestrator.core.errors import ConfigError, DataError, WorkspaceError
 from orchestrator.core.files import put_aside, sha256_of
-from orchestrator.core.metrics import Scores, score
+from orchestrator.core.metrics import Scores, log_losses, score
 from orchestrator.data.photos import Photos
 from orchestrator.data.readers import read
 from orchestrator.data.store import PixelSource, build_stores, store_key
@@ -200,9 +200,9 @@ def _rewrite(run: RunRecord, fold: int | None, flips: ViewEffect, specialist: Sp
     """Rewrites a shared member's held-out table and card for the views; the card last."""
     folder, held_out = run.member(fold), flips.held_out[fold]
     held_out.write(folder / HELD_OUT)
-    truth, probabilities = held_out.truth, held_out.probabilities
+    truth = held_out.truth
     scores = score(truth, held_out.choice, len(specialist.classes))
-    log_loss = float(-np.log(np.maximum(probabilities[np.arange(len(truth)), truth], 1e-7)).mean())
+    log_loss = float(log_losses(truth, held_out.probabilities).mean())
     card = MemberCard.load(folder)
     card = replace(
         card, id=run.identity(fold), views=tuple(flips.views), recipe=run.recipe, run=run.id, record=run.as_json(),

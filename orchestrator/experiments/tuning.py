@@ -1,4 +1,4 @@
-"""Tuning in stages: each starts from the previous winner, on small photos, and changes the recipe only beyond noise.
+"""Tuning in stages: each starts from the previous winner, on small photos, and changes the recipe only for a clear gain.
 
 One stage is a search (`sweeps`) on shrunken photos, whose best points are then trained at full size and compared with
 the current recipe. Views are tried last, on trained members, without training.
@@ -16,6 +16,7 @@ from orchestrator.artifacts.run import RunRecord
 from orchestrator.artifacts.workspace import Workspace
 from orchestrator.core.errors import ConfigError, TrainingError, counted
 from orchestrator.core.events import Listener
+from orchestrator.ensembling.intervals import VERDICTS
 from orchestrator.experiments.comparing import Compared, compare_runs
 from orchestrator.experiments.grids import train_points
 from orchestrator.experiments.search import COMPLETE, FAILED, PRUNED
@@ -255,6 +256,7 @@ def _decided(
             name, run, best.run, tried, best, words, f"{changed} is better in macro F1: the recipe moves.", late
         )
     if best.verdict == "noise" and comparable and best.log_loss_verdict == "better":
-        why = f"{changed} is noise in macro F1 and better in log loss: the recipe moves."
+        why = f"{changed} makes {VERDICTS['noise']} in macro F1 and is better in log loss: the recipe moves."
         return Stage(name, run, best.run, tried, best, words, why, late)
-    return Stage(name, run, run, tried, best, words, f"{changed} is {best.verdict}: the recipe stays.", late)
+    why = "is worse" if best.verdict == "worse" else f"makes {VERDICTS['noise']}"
+    return Stage(name, run, run, tried, best, words, f"{changed} {why}: the recipe stays.", late)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 from functools import lru_cache, partial
-from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from orchestrator.core.commands import reinstall_hint
 from orchestrator.core.errors import ConfigError
-from orchestrator.core.extras import require
+from orchestrator.core.extras import folder_of, imported
 from orchestrator.core.files import sha256_of
 from orchestrator.data.preprocessing import DETECTOR, Box, Pixels
 from orchestrator.faces.finding import find_face
@@ -33,6 +33,9 @@ WEIGHTS = {
     "onet": "94f6ea2f4cf985275ee958cdd762d17b6009348a4fb9d8c6be39ba73ffd22ca3",
 }
 """sha256 of each network's file in mtcnn 1.0.0."""
+
+CROP, WITHOUT = "a crop around faces", "train without it (--set face=0)"
+"""What needs the extra, and what there is without it."""
 
 
 class ProposalNet(nn.Module):
@@ -140,10 +143,7 @@ def detector() -> Detector:
 
 def _folder() -> Path:
     """Where the package's weights lie; the package itself, which wants TensorFlow, is never imported."""
-    require("a crop around faces", "face", otherwise="train without it (--set face=0)")
-    spec = find_spec("mtcnn")
-    assert spec is not None and spec.submodule_search_locations  # just looked for; a package
-    return Path(spec.submodule_search_locations[0]) / "assets" / "weights"
+    return folder_of("mtcnn", CROP, "face", WITHOUT) / "assets" / "weights"
 
 
 def _load(net: nn.Module, path: Path, expected: str) -> None:
@@ -151,12 +151,11 @@ def _load(net: nn.Module, path: Path, expected: str) -> None:
     if not path.is_file() or sha256_of(path) != expected:  # before it is read: these files are pickles
         raise ConfigError(
             f"{path}: not the weights of {DETECTOR.rsplit('-', 1)[0]}; boxes would differ from those that members were trained "
-            "with. Install it anew: pip install --force-reinstall --no-deps mtcnn==1.0.0"
+            f"with. Install it anew: {reinstall_hint('mtcnn')}"
         )
-    import lz4.frame
-
+    lz4 = imported("lz4.frame", CROP, "face", WITHOUT)
     # Decompressed here: joblib would leave a file open, and Python 3.13 would warn about it at each start.
-    arrays: list[Any] = joblib.load(BytesIO(lz4.frame.decompress(path.read_bytes())))
+    arrays: list[Any] = joblib.load(BytesIO(lz4.decompress(path.read_bytes())))
     layers = [layer for layer in net.modules() if isinstance(layer, (nn.Conv2d, nn.Linear, nn.PReLU))]
     values = iter(arrays)
     for layer in layers:

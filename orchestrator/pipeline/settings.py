@@ -21,7 +21,16 @@ if TYPE_CHECKING:
     from orchestrator.specialist import Specialist
     from orchestrator.training.cancelling import Cancel
 
-__all__ = ["Settings", "add_mistakes", "base_recipe", "changes_of", "check_early", "check_tables", "recipes_of"]
+__all__ = [
+    "Settings",
+    "add_mistakes",
+    "base_recipe",
+    "changes_of",
+    "check_early",
+    "check_face",
+    "check_tables",
+    "recipes_of",
+]
 
 
 @dataclass(frozen=True)
@@ -165,6 +174,16 @@ def add_mistakes(settings: Settings, wrong: Mistakes) -> None:
         check_jobs(settings.jobs)
 
 
+def check_face(recipe: Recipe) -> None:
+    """Refuses a recipe that crops around faces where the detector is not installed.
+
+    Raises:
+        ConfigError: naming the extra.
+    """
+    if recipe.face:
+        require(f"face = {recipe.face:g}", "face", otherwise="crop without it (face=0)")
+
+
 def check_early(settings: Settings, specialists: Mapping[str, Specialist], base: RunRecord | None = None) -> None:
     """Rejects mistakes that names and small files show, before the slow imports of training.
 
@@ -190,8 +209,7 @@ def check_early(settings: Settings, specialists: Mapping[str, Specialist], base:
                     check_beginning(base)
                 check_weights(recipe.weights)
             with wrong.kept(task):
-                if recipe.face:
-                    require(f"face = {recipe.face:g}", "face", otherwise="crop without it (face=0)")
+                check_face(recipe)
     add_mistakes(settings, wrong)
     with wrong.kept():
         check_device(settings.device)

