@@ -43,9 +43,9 @@ LONG = (
     "e2e/test_readme.py",
     "e2e/test_kill.py",
     "cli/test_bench.py",
-    "cli/test_sweep.py",
+    "experiments/test_sweeps.py",
+    "experiments/test_tuning.py",
     "inference/test_engines.py",
-    "cli/test_training.py",
     "cli/test_terminal.py",
     "e2e/test_extras.py",
 )

@@ -256,3 +256,10 @@ def test_the_trees_in_the_documents_are_the_tree(name: str, modules: bool) -> No
     make_tree = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(make_tree)
     assert f"```text\n{make_tree.tree(modules)}" in (ROOT / name).read_text()
+
+
+def test_every_benchmark_names_its_decision() -> None:
+    scripts = sorted((ROOT / "benchmarks").glob("bench_*.py"))
+    assert len(scripts) == 2
+    for script in scripts:
+        assert script.read_text().startswith('"""Decision: ')
