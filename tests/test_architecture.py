@@ -188,6 +188,18 @@ def test_modules_are_described() -> None:
         assert ast.get_docstring(ast.parse(path.read_text())), path
 
 
+def test_every_package_has_a_folder_of_tests() -> None:
+    """`tests/` mirrors `orchestrator/`: whoever changes a package finds its tests under the package's name."""
+    packages = {
+        path.parent for path in SOURCES if path.name == "__init__.py" and path.is_relative_to(ROOT / "orchestrator")
+    }
+    packages = {path for path in packages - {ROOT / "orchestrator"} if len(list(path.glob("*.py"))) > 1}
+    assert len(packages) >= 14
+    for path in packages:
+        folder = ROOT / "tests" / path.relative_to(ROOT / "orchestrator")
+        assert list(folder.glob("test_*.py")), f"{path.name} has no tests in {folder}"
+
+
 def test_commands_are_short() -> None:
     """A command parses, makes a call and prints: what takes more than 40 lines belongs to the library, or apart."""
     checked = 0
