@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -39,14 +40,14 @@ settings.load_profile("orchestrator")
 ROOT = Path(__file__).parent.parent
 
 LONG = (
-    "test_readme",
-    "test_kill",
-    "test_bench",
-    "test_sweep",
-    "test_engines",
-    "test_training",
-    "test_terminal",
-    "test_extras",
+    "e2e/test_readme.py",
+    "e2e/test_kill.py",
+    "cli/test_bench.py",
+    "experiments/test_sweeps.py",
+    "experiments/test_tuning.py",
+    "inference/test_engines.py",
+    "cli/test_terminal.py",
+    "e2e/test_extras.py",
 )
 """Files that take minutes: begun first, so that no process waits for one of them in the end."""
 
@@ -54,7 +55,7 @@ LONG = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts the longest files first (`--no-loadscope-reorder` keeps them there)."""
     rank = {name: place for place, name in enumerate(LONG)}
-    items.sort(key=lambda item: rank.get(item.path.stem, len(LONG)))
+    items.sort(key=lambda item: rank.get(item.path.relative_to(ROOT / "tests").as_posix(), len(LONG)))
 
 
 TINY = (
@@ -136,6 +137,47 @@ def workspace(trained: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def three(people: Path, trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The trained workspace with two more age runs: another rate, and other folds with another loss; read only."""
+    from orchestrator.pipeline.settings import Settings
+    from orchestrator.pipeline.training import retrain
+    from orchestrator.specialists import SPECIALISTS
+
+    place = tmp_path_factory.mktemp("three") / "runs"
+    shutil.copytree(trained, place)
+    for changes, k in ((("lr=3e-3",), 3), (("loss=focal", "lr=3e-3"), 2)):
+        settings = Settings(people / "train", place, changes=(*TINY, *changes), folds=k, jobs=1, device="cpu")
+        assert retrain(settings, SPECIALISTS["age"], Silent()).complete
+    return place
+
+
+@pytest.fixture
+def place(three: Path, tmp_path: Path) -> Path:
+    """A copy of the workspace with three age runs, to change."""
+    shutil.copytree(three, tmp_path / "runs")
+    return tmp_path / "runs"
+
+
+@pytest.fixture(scope="session")
+def others(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six other synthetic people with a table: two of them without a mask word, two with a band for an age; read only."""
+    from orchestrator.data.contest import read_contest
+    from orchestrator.synthetic.people import write_people
+
+    root = tmp_path_factory.mktemp("others")
+    write_people(root, 6, 2, seed=99)
+    photos = read_contest(root / "train")[0]
+    table = photos.table.assign(path=[f"train/{path}" for path in photos.table["path"]])
+    table["person"] = "x-" + table["person"]
+    names = sorted(table["person"].unique())
+    table["age"] = table["age"].astype(str)
+    table.loc[table["person"].isin(names[:2]), "mask"] = ""
+    table.loc[table["person"].isin(names[2:4]), "age"] = "30-59"
+    table.to_csv(root / "extra.csv", index=False)
+    return root / "extra.csv"
+
+
+@pytest.fixture(scope="session")
 def exported(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the trained workspace with an export of every member in its cache, which takes a second each; read only."""
     from orchestrator.combining.combiners import SoftVote
@@ -209,6 +251,18 @@ def edit_held_out(folder: Path, table: pd.DataFrame) -> None:
 def train(orch: Callable[..., Done], people: Path, workspace: Path, *words: object) -> Done:
     """A training command over three folds of the synthetic people."""
     return orch(*words, "--data", people / "train", "--workspace", workspace, "--folds", 3, "--jobs", 1)
+
+
+def listed(orch: Callable[..., Done], place: Path, *words: object) -> list[str]:
+    """The runs that `orch runs list` lists."""
+    done = orch("runs", "list", "-w", place, "--json", *words)
+    assert done.code == 0, done.err
+    return [one["id"] for one in json.loads(done.out)]
+
+
+def commands_in(text: str) -> list[str]:
+    """Every whole command that a text prints between backticks."""
+    return [part for part in re.findall(r"`(orch [^`]+)`", text) if not re.search(r"\b[A-Z]{3,}\b", part)]
 
 
 @contextmanager

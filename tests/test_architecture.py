@@ -268,6 +268,18 @@ def test_modules_are_described() -> None:
         assert ast.get_docstring(ast.parse(path.read_text())), path
 
 
+def test_every_package_has_a_folder_of_tests() -> None:
+    """`tests/` mirrors `orchestrator/`: whoever changes a package finds its tests under the package's name."""
+    packages = {
+        path.parent for path in SOURCES if path.name == "__init__.py" and path.is_relative_to(ROOT / "orchestrator")
+    }
+    packages = {path for path in packages - {ROOT / "orchestrator"} if len(list(path.glob("*.py"))) > 1}
+    assert len(packages) >= 14
+    for path in packages:
+        folder = ROOT / "tests" / path.relative_to(ROOT / "orchestrator")
+        assert list(folder.glob("test_*.py")), f"{path.name} has no tests in {folder}"
+
+
 def test_commands_are_short() -> None:
     """A command parses, makes a call and prints: what takes more than 40 lines belongs to the library, or apart."""
     checked = 0
@@ -382,3 +394,10 @@ def test_docstrings_describe_parameters_and_fields_that_are_there() -> None:
                 gone += [f"{path.relative_to(ROOT)}: {node.name}: {section}: {name}" for name in sorted(told - names)]
     assert checked > 800
     assert not gone, "\n".join(gone)
+
+
+def test_every_benchmark_names_its_decision() -> None:
+    scripts = sorted((ROOT / "benchmarks").glob("bench_*.py"))
+    assert len(scripts) == 2
+    for script in scripts:
+        assert script.read_text().startswith('"""Decision: ')

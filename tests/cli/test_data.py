@@ -1,15 +1,21 @@
 """`orch data check`, `describe`, `folds` and `synth` as a user sees them."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
+import pytest
 from PIL import Image
 
+from orchestrator.data.check import check
 from orchestrator.data.readers import read
-from tests.conftest import Done
+from tests.conftest import ROOT, Done, tiny
+from tests.inference.test_predictions import odd_name
 
 Orch = Callable[..., Done]
 
@@ -149,3 +155,46 @@ def test_bands_are_described_from_young_to_old(orch: Orch, people: Path) -> None
     whole = json.loads(orch("data", "describe", "--data", people / "train", "--json").out)["tables"]
     joint = [row["age band"] for row in whole["by mask x gender x age band"]]
     assert joint == bands * (len(joint) // 3)
+
+
+def test_a_data_folder_with_such_names_is_checked_described_and_trained_on(people: Path, tmp_path: Path) -> None:
+    home = odd_name(tmp_path / "x").parent
+    root = Path(os.fsdecode(os.fsencode(home) + b"/dat\xe9"))
+    shutil.copytree(people / "train", root)
+    person = next((root / "images").iterdir())
+    odd_name(person)
+    found = check(root)
+    assert not found.fatal
+    (note,) = [problem for problem in found.problems if problem.kind == "extra_file"]
+    assert "caf\\xe9.jpg" in str(note)
+    commands = [["data", "check", "--folds", "2"], ["data", "describe"], ["data", "folds", "--folds", "2"]]
+    commands.append(["train-all", "--folds", "0", "--tasks", "mask", "-w", str(home / "runs"), *tiny("epochs=1")])
+    for words in commands:
+        done = subprocess.run(
+            [sys.executable, "-c", "from orchestrator.cli.app import main; main()", *words, "--data", root, "--json"],
+            capture_output=True, check=False, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        json.loads(done.stdout)
+    assert "caf" not in str(sorted((home / "runs").rglob("*")))
+    run = json.loads((home / "runs/mask-0001/run.json").read_bytes())
+    assert run["data"]["source"] == str(root)
+
+
+@pytest.mark.parametrize(
+    "words", [["check", "--folds", "2"], ["describe"], ["folds", "--folds", "2"]], ids=lambda words: words[0]
+)
+def test_data_commands_import_no_network(people: Path, words: list[str]) -> None:
+    code = (
+        "import sys\n"
+        "from orchestrator.cli.app import main\n"
+        "try: main()\n"
+        "except SystemExit as end: assert not end.code\n"
+        "heavy = {'torch', 'timm', 'matplotlib', 'albumentations'} & set(sys.modules)\n"
+        "sys.exit(','.join(sorted(heavy)) or 0)"
+    )
+    words = [words[0], "--data", str(people / "train"), *words[1:]]
+    done = subprocess.run(
+        [sys.executable, "-c", code, "data", *words], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert done.returncode == 0, done.stderr

@@ -5,15 +5,11 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 
-from orchestrator.combining.answers import Answers, Voter
 from orchestrator.core.labels import CLASSES, TASKS
-from orchestrator.ensembling import build as ensembling
-from orchestrator.ensembling.out_of_fold import OutOfFold
-from tests.conftest import Done, edit_sealed, tiny, train
+from tests.conftest import Done, edit_sealed
 
 Orch = Callable[..., Done]
 
@@ -38,54 +34,6 @@ def test_an_ensemble_prints_and_saves_its_scores(orch: Orch, workspace: Path) ->
     again = orch("ensemble", "--strategy", "hard", "-w", workspace, "--json")
     assert json.loads(again.out)["id"] == "hard-0001"
     assert json.loads(again.out)["evaluation"]["label"] == record["evaluation"]["label"]
-
-
-def test_several_runs_vote_and_their_disagreements_are_listed(orch: Orch, people: Path, workspace: Path) -> None:
-    for seed in (1, 2):
-        assert train(orch, people, workspace, "train", "age", *tiny("epochs=1"), "--seed", seed).code == 0
-    done = orch("ensemble", "-w", workspace, "--members", "age=age-0001,age-0002,age-0003", "--json")
-    assert done.code == 0, done.err
-    record = json.loads(done.out)
-    assert len(record["members"]["age"]) == 9
-    assert [one["run"] for one in record["single"]["age"] if one["fold"] is None] == [
-        "age-0001",
-        "age-0002",
-        "age-0003",
-    ]
-    listed = pd.read_csv(workspace / record["id"] / "disagreements.csv")
-    assert len(listed) == record["disagreements"]
-    tables = {
-        name: pd.concat([pd.read_parquet(path) for path in sorted(workspace.glob(f"{name}/fold-*/held_out.parquet"))])
-        .sort_values("path").filter(like="p(").to_numpy()
-        for name in ("age-0001", "age-0002", "age-0003")
-    }  # fmt: skip
-    mean = np.mean(list(tables.values()), axis=0).argmax(axis=1)
-    voices = sum(np.eye(3)[one.argmax(axis=1)] for one in tables.values())
-    clear = voices.max(axis=1) > 1
-    assert len(listed) >= (mean != voices.argmax(axis=1))[clear].sum()
-    text = orch("ensemble", "-w", workspace, "age=age-0001,age-0002,age-0003").out
-    adds = next(line for line in text.splitlines() if " adds " in line and "interval" in line)
-    assert adds.split()[-1] == "verdict"
-    assert f"soft and hard voting disagree on {len(listed):,} photos" in text
-
-
-def test_photos_on_which_the_strategies_differ_are_listed_with_both_answers() -> None:
-    """Two of three members put the second photo above 30 by a little, the third below by much."""
-    sure = np.array([[0.9, 0.1, 0.0]] * 3)
-    torn = np.array([[0.9, 0.1, 0.0], [0.4, 0.6, 0.0], [0.9, 0.1, 0.0]])
-    by_task = {"mask": [np.eye(3)] * 3, "gender": [np.eye(2)[[0, 1, 0]]] * 3, "age": [sure, torn, torn]}
-    voters = tuple(Voter(task, f"{task}-{number}") for task in TASKS for number in range(3))
-    answers = Answers(
-        {task: len(CLASSES[task]) for task in TASKS},
-        3,
-        voters,
-        tuple(array for task in TASKS for array in by_task[task]),
-    )
-    photos = pd.DataFrame({"path": ["a.jpg", "b.jpg", "c.jpg"]})
-    found = ensembling._disagreements(OutOfFold(photos, {}, answers))
-    assert found.to_dict("records") == [
-        {"path": "b.jpg", "soft": "incorrect / female / <30", "hard": "incorrect / female / 30-59"}
-    ]
 
 
 def test_wrong_ensembles_are_refused_with_everything_at_once(orch: Orch, people: Path, workspace: Path) -> None:
@@ -126,17 +74,6 @@ def test_specialists_without_a_complete_run_are_told_at_once(orch: Orch, workspa
     assert f"(`orch resume gender-0001 --workspace {workspace}` completes gender-0001)" in done.err
 
 
-def test_runs_of_different_k_predict_together(orch: Orch, people: Path, workspace: Path) -> None:
-    words = ["--data", people / "train", "-w", workspace, "--jobs", 1, "--folds", 2, *tiny("epochs=1")]
-    assert orch("train", "age", *words).code == 0
-    assert orch("ensemble", "-w", workspace, "--members", "age=age-0001,age-0002").code == 2
-    done = orch("ensemble", "-w", workspace, "--members", "age=age-0001,age-0002", "--no-score")
-    assert done.code == 0, done.err
-    done = orch("predict", people / "eval" / "images", "-w", workspace, "--json")
-    assert "11 members, soft vote" in done.err
-    assert len(json.loads(done.out)) == 28
-
-
 def test_a_hard_vote_gives_shares_and_names_them_so(orch: Orch, people: Path, workspace: Path, tmp_path: Path) -> None:
     orch("ensemble", "--strategy", "hard", "-w", workspace)
     table = pd.read_parquet(workspace / "hard-0001" / "out_of_fold.parquet")
@@ -147,3 +84,10 @@ def test_a_hard_vote_gives_shares_and_names_them_so(orch: Orch, people: Path, wo
     done = orch("predict", people / "eval" / "images", "-w", workspace, "--json", "--probabilities", out)
     assert all("shares" in answer and "probabilities" not in answer for answer in json.loads(done.out))
     assert not [name for name in pd.read_parquet(out).columns if name.startswith("p(")]
+
+
+def test_members_without_a_run_are_refused(orch: Orch, workspace: Path) -> None:
+    for word in ("age=", "age=,", "age=,,"):
+        done = orch("ensemble", "--members", word, "-w", workspace)
+        assert done.code == 2
+        assert f"--members {word}: write TASK=RUN or TASK=RUN,RUN" in done.err

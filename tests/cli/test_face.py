@@ -16,7 +16,6 @@ import pytest
 
 from orchestrator.combining.combiners import SoftVote
 from orchestrator.core.commands import orch as orch_command
-from orchestrator.core.errors import ConfigError
 from orchestrator.data.preprocessing import Geometry, decode
 from orchestrator.data.store import build_stores
 from orchestrator.inference.engines import torch_runners
@@ -25,8 +24,7 @@ from orchestrator.inference.predictor import start_predictor
 from orchestrator.inference.shared_backbone import unshared
 from orchestrator.pipeline.settings import Settings
 from orchestrator.pipeline.training import train_all
-from orchestrator.recipes.load import load_recipes
-from orchestrator.specialists import SPECIALISTS, TRAINABLE
+from orchestrator.specialists import SPECIALISTS
 from tests.conftest import TINY, Done, edit_sealed, hashes, listening, member_files, tiny, train
 
 Orch = Callable[..., Done]
@@ -167,20 +165,3 @@ def test_the_faces_are_listed_and_drawn(orch: Orch, people: Path, tmp_path: Path
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert done.out.count("no face  images/") == 20
     assert "By mask: incorrect " in done.out
-
-
-@pytest.mark.parametrize("task", ["mask", "joint"])
-def test_a_margin_that_can_cut_the_chin_is_refused(task: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        load_recipes({task: TRAINABLE[task]}, ["quick"], ["face=0.1"])
-    (problem,) = caught.value.problems
-    assert "shows -0.10 to 1.10: it cuts away the rows from 0.45 to 1.15 of the height of a face's box" in str(problem)
-
-
-def test_a_margin_that_augmentation_can_eat_up_is_refused() -> None:
-    plain = "augment={resized_crop=0, shift=0, scale=0}"
-    assert load_recipes({"mask": SPECIALISTS["mask"]}, ["quick"], ["face=0.16", plain])
-    assert load_recipes({"mask": SPECIALISTS["mask"]}, ["quick"], ["face=0.5"])
-    assert load_recipes({"age": SPECIALISTS["age"]}, ["quick"], ["face=0.01"])
-    with pytest.raises(ConfigError, match="resized_crop"):
-        load_recipes({"mask": SPECIALISTS["mask"]}, ["quick"], ["face=0.2"])

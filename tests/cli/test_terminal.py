@@ -674,3 +674,16 @@ def test_the_last_line_counts_from_the_programs_start(
     gc.set_threshold(*threshold)
     assert began_at == [BEGAN]
     assert began_at[0] <= began
+
+
+def test_a_workspace_whose_name_is_no_utf8_is_refused_before_any_work(people: Path, tmp_path: Path) -> None:
+    """Its weights could not be opened: hours of work ended as `damaged`."""
+    place = os.fsencode(tmp_path) + b"/new\xe9"
+    for words in (["train-all", "--data", str(people / "train"), "--folds", "2"], ["runs", "list"]):
+        done = subprocess.run(
+            [sys.executable, "-c", "from orchestrator.cli.app import main; main()", *words, "-w", place],
+            capture_output=True, check=False, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+        assert done.returncode == 2, done.stderr
+        assert rb"new\xe9: the name of a workspace must be UTF-8" in done.stderr
+        assert not os.path.lexists(place)

@@ -1,10 +1,22 @@
+"""Labels and the classes that they are made of, both ways."""
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from orchestrator.core.labels import CLASSES, LABELS, TASKS, compose, decompose, joint_probabilities
+from orchestrator.core.labels import (
+    CLASSES,
+    LABELS,
+    TASKS,
+    compose,
+    decompose,
+    differing,
+    joint_probabilities,
+    marginals,
+    read_label,
+)
 
 
 def test_the_code_is_the_contests() -> None:
@@ -48,3 +60,26 @@ def test_joint_probabilities_sum_to_one_and_peak_at_the_composed_label(seed: int
     assert np.array_equal(joint.argmax(axis=1), compose(*(by_task[task].argmax(axis=1) for task in TASKS)))
     digits = decompose(np.arange(18))
     assert np.allclose(joint[:, digits["age"] == 1].sum(axis=1), by_task["age"][:, 1])
+
+
+@given(arrays(np.float64, (5, 8), elements=st.floats(0, 1)))
+def test_marginals_are_the_inverse_of_the_product(numbers: np.ndarray) -> None:
+    by_task, start = {}, 0
+    for task in TASKS:
+        part = numbers[:, start : start + len(CLASSES[task])] + 0.01
+        start += len(CLASSES[task])
+        by_task[task] = part / part.sum(axis=1, keepdims=True)
+    found = marginals(joint_probabilities(by_task))
+    for task in TASKS:
+        assert np.allclose(found[task], by_task[task], atol=1e-12)
+    certain = np.eye(len(LABELS))
+    for task, digits in decompose(np.arange(len(LABELS))).items():
+        assert (marginals(certain)[task].argmax(axis=1) == digits).all()
+    assert not any(part.any() for part in marginals(np.zeros((2, 18))).values())
+
+
+@given(st.integers(0, 17), st.integers(0, 17))
+def test_labels_differ_in_the_tasks_whose_classes_differ(one: int, other: int) -> None:
+    words = [dict(zip(TASKS, LABELS[label].split(" / "), strict=True)) for label in (one, other)]
+    assert differing(one, other) == [task for task in TASKS if words[0][task] != words[1][task]]
+    assert read_label(str(one)) == one

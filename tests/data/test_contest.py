@@ -1,3 +1,5 @@
+"""The contest's folder: read whole, refused with every mistake at once, and answered in its own order and columns."""
+
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +13,7 @@ from orchestrator.data.check import check
 from orchestrator.data.contest import MASK_OF_STEM, Person, person_keys, read_eval
 from orchestrator.data.readers import inspect, read
 from orchestrator.data.tables import read_table
+from orchestrator.experiments.submissions import read_submission
 from tests.conftest import Done
 
 ROWS = [
@@ -246,3 +249,29 @@ def test_what_is_beside_the_rows_is_closed_or_is_no_photo(contest: Path, monkeyp
     monkeypatch.setattr(Path, "iterdir", closed)  # root may read everything
     (told,) = kinds(contest)["unreadable"]
     assert told == f"{contest / 'images/000001_female_Asian_45'}: no permission to read it."
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ImageID,ans\r\na.jpg,0\r\nb.jpg,0\r\n",
+        '\ufeff"ImageID","ans"\n"a.jpg","0"\n"b.jpg","0"\n',
+        ",ImageID,ans\n0,a.jpg,0\n1,b.jpg,0\n",
+        'ans,note,ImageID\n0,"x, ""y""",a.jpg\n\n0,,b.jpg',
+        "ImageID , ans\n a.jpg, 0\nb.jpg ,0\n",
+    ],
+)  # fmt: skip
+def test_a_submission_is_info_csv_byte_for_byte_but_for_the_answers(tmp_path: Path, text: str) -> None:
+    (tmp_path / "images").mkdir()
+    for name in "ab":
+        (tmp_path / f"images/{name}.jpg").touch()
+    (tmp_path / "info.csv").write_bytes(text.encode())
+    found = read_eval(tmp_path)
+    assert [path.name for path in found.paths] == ["a.jpg", "b.jpg"]
+    written = found.submission([7, None])
+    (tmp_path / "s.csv").write_bytes(written.encode())
+    assert read_submission(tmp_path / "s.csv") == {"a.jpg": 7, "b.jpg": None}
+    back = read_eval(tmp_path)
+    assert back.table.filled("ans", back.table.words("ans")) == text
+    # Taking the answers out of both leaves the same.
+    assert written.replace("7", "", 1).replace('"', "") == found.submission([None, None]).replace('"', "")

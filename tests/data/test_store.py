@@ -1,3 +1,5 @@
+"""Pixels from a store, from photos and joined are the same pixels."""
+
 import errno
 import multiprocessing
 import os
@@ -7,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from orchestrator.core.errors import DataError, StoreError
@@ -14,7 +18,7 @@ from orchestrator.data import store as store_module
 from orchestrator.data.hashes import HashCache
 from orchestrator.data.preprocessing import Geometry, decode
 from orchestrator.data.readers import read
-from orchestrator.data.store import DirectPixels, build_stores, store_key
+from orchestrator.data.store import DirectPixels, JoinedRows, build_stores, store_key
 
 GEOMETRIES = (Geometry(32, 24, 0.8, 0.4), Geometry(16, 16))
 
@@ -117,3 +121,18 @@ def test_a_disk_that_fills_up_meanwhile_is_told_and_leaves_nothing(
     with pytest.raises(StoreError, match="filled up"):
         build(tmp_path / "store", people)
     assert [path.name for path in (tmp_path / "store").iterdir() if path.is_dir()] == []
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=20), st.integers(1, 9))
+def test_joined_rows_are_the_rows_of_both(rows: list[int], count: int) -> None:
+    values = np.arange(20).reshape(10, 2)
+
+    class Part:
+        def __init__(self, start: int) -> None:
+            self.start = start
+
+        def take(self, wanted: np.ndarray) -> np.ndarray:
+            return values[wanted + self.start]
+
+    found = JoinedRows(Part(0), count, Part(count), np.arange(10)).take(np.array(rows))
+    assert (found == values[rows]).all()

@@ -1,5 +1,6 @@
 """Tables from elsewhere: read as strictly as submissions, each counted once, and told by how many photos they know."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,11 +11,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.artifacts.ensembles import EnsembleMember, EnsembleRecord
+from orchestrator.combining.answers import Answers, Voter
+from orchestrator.combining.combiners import SoftVote
+from orchestrator.combining.votes import soft_vote
 from orchestrator.core.errors import DataError
-from orchestrator.core.labels import LABELS, TASKS, decompose, differing, read_label
-from orchestrator.data.contest import read_eval
-from orchestrator.ensembling.external import each_once, read_external
-from orchestrator.experiments.submissions import compare_submissions, read_submission
+from orchestrator.core.labels import (
+    CLASS_COUNTS,
+    CLASSES,
+    LABELS,
+    TASKS,
+    decompose,
+    joint_probabilities,
+)
+from orchestrator.ensembling.external import ExternalTable, each_once, read_external
+from orchestrator.experiments.submissions import read_submission
 from tests.conftest import Done
 
 Orch = Callable[..., Done]
@@ -43,13 +54,6 @@ def test_one_strictness_for_labels(tmp_path: Path, cell: str, label: int | str |
         assert {task: int(found.by_task[task][0].argmax()) for task in TASKS} == {
             task: int(code) for task, code in decompose(label).items()
         }
-
-
-@given(st.integers(0, 17), st.integers(0, 17))
-def test_labels_differ_in_the_tasks_whose_classes_differ(one: int, other: int) -> None:
-    words = [dict(zip(TASKS, LABELS[label].split(" / "), strict=True)) for label in (one, other)]
-    assert differing(one, other) == [task for task in TASKS if words[0][task] != words[1][task]]
-    assert read_label(str(one)) == one
 
 
 def test_answers_that_are_no_numbers_are_never_taken_for_none(tmp_path: Path) -> None:
@@ -104,46 +108,6 @@ def test_how_many_photos_a_table_knows_is_told(orch: Orch, people: Path, workspa
     assert "none.csv: answers for 0 of these 28 photos" in done.err
 
 
-def test_a_submission_with_gaps_is_read_by_all(orch: Orch, tmp_path: Path) -> None:
-    """What `orch predict --on-error mark` writes: an empty answer is no answer, neither equal nor different."""
-    one, other = tmp_path / "one.csv", tmp_path / "other.csv"
-    one.write_text("ImageID,ans\na.jpg,\nb.jpg,2\nc.jpg,3.0\n")
-    other.write_text("ImageID,ans\nc.jpg,3\na.jpg,1\nb.jpg,4\n")
-    found = compare_submissions(one, other)
-    assert (found.rows, found.answered, found.photos, found.unanswered) == (3, 2, (("b.jpg", 2, 4),), (1, 0))
-    done = orch("submissions", "diff", one, other)
-    assert "1 of 2 answers differ (50.00 %)" in done.out
-    assert f"{one}: 1 photo without an answer" in done.err
-    assert np.isclose(read_external(one).by_task["mask"].sum(), 2)
-    assert read_external(one).photos == 2
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "ImageID,ans\r\na.jpg,0\r\nb.jpg,0\r\n",
-        '\ufeff"ImageID","ans"\n"a.jpg","0"\n"b.jpg","0"\n',
-        ",ImageID,ans\n0,a.jpg,0\n1,b.jpg,0\n",
-        'ans,note,ImageID\n0,"x, ""y""",a.jpg\n\n0,,b.jpg',
-        "ImageID , ans\n a.jpg, 0\nb.jpg ,0\n",
-    ],
-)  # fmt: skip
-def test_a_submission_is_info_csv_byte_for_byte_but_for_the_answers(tmp_path: Path, text: str) -> None:
-    (tmp_path / "images").mkdir()
-    for name in "ab":
-        (tmp_path / f"images/{name}.jpg").touch()
-    (tmp_path / "info.csv").write_bytes(text.encode())
-    found = read_eval(tmp_path)
-    assert [path.name for path in found.paths] == ["a.jpg", "b.jpg"]
-    written = found.submission([7, None])
-    (tmp_path / "s.csv").write_bytes(written.encode())
-    assert read_submission(tmp_path / "s.csv") == {"a.jpg": 7, "b.jpg": None}
-    back = read_eval(tmp_path)
-    assert back.table.filled("ans", back.table.words("ans")) == text
-    # Taking the answers out of both leaves the same.
-    assert written.replace("7", "", 1).replace('"', "") == found.submission([None, None]).replace('"', "")
-
-
 def test_a_table_without_any_answer_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "blank.csv"
     path.write_text("path,ans\na.jpg,\nb.jpg,\n")
@@ -164,3 +128,204 @@ def test_a_photo_without_an_answer_is_no_leak(orch: Orch, people: Path, workspac
     done = orch("ensemble", "-w", workspace, "--with", table)
     assert done.code == 2
     assert f"old.csv: {second}: " in done.err
+
+
+def submission_of(people: Path, file: Path) -> pd.DataFrame:
+    info = pd.read_csv(people / "eval/info.csv", dtype=str)
+    table = info.assign(ans=np.random.default_rng(0).integers(0, 18, len(info)))
+    table.to_csv(file, index=False)
+    return table
+
+
+def test_an_old_submission_votes_with_one_runs_weight(
+    orch: Orch, people: Path, workspace: Path, tmp_path: Path
+) -> None:
+    old = submission_of(people, tmp_path / "old.csv")
+    plain = json.loads(orch("ensemble", "-w", workspace, "--json").out)
+    done = orch("ensemble", "-w", workspace, "--with", tmp_path / "old.csv", "--json")
+    assert done.code == 0, done.err
+    assert "for prediction alone: it abstains in the score" in done.err
+    assert json.loads(done.out)["evaluation"] == plain["evaluation"]
+    words = ("predict", "--eval", people / "eval", "-w", workspace, "--engine", "torch", "--json")
+    mine, joined = (
+        json.loads(orch(*words, "--out", tmp_path / f"{name}.csv", "--ensemble", name).out)
+        for name in (plain["id"], json.loads(done.out)["id"])
+    )
+    digits = decompose(old["ans"].to_numpy())
+    # A label speaks as surely as the members do, on the average over the photos that they held out.
+    sure = {}
+    for task in TASKS:
+        tables = [pd.read_parquet(path) for path in (workspace / f"{task}-0001").glob("fold-*/held_out.parquet")]
+        sure[task] = pd.concat(tables).filter(like="p(").max(axis=1).mean()
+    for row, (one, both) in enumerate(zip(mine, joined, strict=True)):
+        for task in TASKS:
+            for code, name in enumerate(CLASSES[task]):
+                label = sure[task] if digits[task][row] == code else (1 - sure[task]) / (len(CLASSES[task]) - 1)
+                there = (one["probabilities"][task][name] + label) / 2
+                assert both["probabilities"][task][name] == pytest.approx(there, abs=2e-5)
+    refused = orch("export", "--out", tmp_path / "out", "-w", workspace)
+    assert refused.code == 2
+    assert "old.csv: an export holds networks" in refused.err
+    # One name, two photos, in whatever batches: the table means neither.
+    same = old["ImageID"].iloc[0]
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        shutil.copy(people / "eval/images" / same, tmp_path / folder / same)
+    both = orch(
+        "predict",
+        tmp_path / "one" / same,
+        tmp_path / "two" / same,
+        "-w",
+        workspace,
+        "--engine",
+        "torch",
+        "--batch",
+        1,
+        "--json",
+    )
+    single = orch(
+        "predict", tmp_path / "one" / same, "-w", workspace, "--engine", "torch", "--json", "--ensemble", plain["id"]
+    )
+    for answer in json.loads(both.out):
+        assert answer["probabilities"] == json.loads(single.out)[0]["probabilities"]
+    # A photo that the table does not know is answered by the members alone.
+    elsewhere = tmp_path / "unknown.jpg"
+    shutil.copy(next(iter((people / "eval/images").iterdir())), elsewhere)
+    one, both = (
+        json.loads(orch("predict", elsewhere, "-w", workspace, "--engine", "torch", "--json", "--ensemble", name).out)
+        for name in (plain["id"], json.loads(done.out)["id"])
+    )
+    assert [answer.pop("changed_by_external") for answer in (one[0], both[0])] == [None, False]
+    assert one == both
+
+
+def test_out_of_fold_probabilities_from_elsewhere_are_scored_and_leaks_refused(
+    orch: Orch, people: Path, workspace: Path, tmp_path: Path
+) -> None:
+    parts = [pd.read_parquet(path) for path in sorted((workspace / "age-0001").glob("fold-*/held_out.parquet"))]
+    table = pd.concat(parts, ignore_index=True)
+    rng = np.random.default_rng(1)
+    sure = np.eye(3)[table["truth"]] * 0.9 + 0.1 * rng.dirichlet(np.ones(3), len(table))
+    other = pd.DataFrame({"path": table["path"], "fold": table["fold"]} | {
+        f"p(age {name})": sure[:, code] for code, name in enumerate(CLASSES["age"])
+    })  # fmt: skip
+    other.to_parquet(tmp_path / "other.parquet")
+    done = orch("ensemble", "-w", workspace, "--with", tmp_path / "other.parquet", "--json")
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
+    assert "scored where it is out of fold" in done.err
+    (alone,) = [one for one in found["single"]["age"] if one["run"] == "other.parquet"]
+    assert alone["accuracy"] == 1.0
+    assert "other.parquet" not in [one["run"] for one in found["single"]["mask"]]
+    own = table.sort_values("path", ignore_index=True)
+    both = [own.filter(like="p(").to_numpy(), sure[np.argsort(table["path"])].astype(np.float32)]
+    shares = soft_vote(both, [1.0, 1.0]).shares
+    written = pd.read_parquet(workspace / found["id"] / "out_of_fold.parquet")
+    assert np.allclose(written.filter(like="p(age").to_numpy(), shares, atol=1e-6)
+    other.drop(columns="fold").to_csv(tmp_path / "silent.csv", index=False)
+    done = orch("ensemble", "-w", workspace, "--with", tmp_path / "silent.csv")
+    assert done.code == 2
+    assert "no column `fold` says which fold's member answered" in done.err
+    other.assign(fold=(other["fold"] + 1) % 3).to_csv(tmp_path / "seen.csv", index=False)
+    done = orch("ensemble", "-w", workspace, "--with", tmp_path / "seen.csv")
+    assert done.code == 2
+    assert f"{len(other):,} such photos" in done.err
+    done = orch("ensemble", "-w", workspace, "--with", tmp_path / "silent.csv", "--no-score")
+    assert done.code == 0, done.err
+
+
+@pytest.mark.parametrize("kind", ["tasks", "labels", "codes", "answers"])
+def test_every_way_of_writing_answers_is_read(tmp_path: Path, kind: str) -> None:
+    rng = np.random.default_rng(2)
+    by_task = {task: rng.dirichlet(np.ones(len(CLASSES[task])), 6) for task in TASKS}
+    joint = joint_probabilities(by_task)
+    codes = joint.argmax(axis=1)
+    columns: dict[str, object] = {"ImageID": [f"{n}.jpg" for n in range(6)]}
+    if kind == "tasks":
+        columns |= {
+            f"share({task} {name})": by_task[task][:, c] for task in TASKS for c, name in enumerate(CLASSES[task])
+        }
+    elif kind == "answers":
+        columns |= {"ans": codes}
+        by_task = {task: np.eye(len(CLASSES[task]))[digits] for task, digits in decompose(codes).items()}
+    else:
+        columns |= {(f"p({name})" if kind == "labels" else str(c)): joint[:, c] for c, name in enumerate(LABELS)}
+    pd.DataFrame(columns).to_csv(tmp_path / "table.csv", index=False)
+    found = read_external(tmp_path / "table.csv")
+    for task in TASKS:
+        assert np.allclose(found.by_task[task], by_task[task], atol=1e-6)
+    assert list(found.rows(["some/where/3.jpg", "0.jpg", "9.jpg"])) == [3, 0, -1]
+    found.frame().to_parquet(tmp_path / "again.parquet")
+    again = read_external(tmp_path / "again.parquet")
+    for task in TASKS:
+        assert np.allclose(again.by_task[task], found.by_task[task], atol=2e-7)
+    nobody = again.answers(again.rows(["9.jpg"]))
+    assert {voter.task for voter in nobody.voters} == set(TASKS)
+    assert all((probabilities == 0).all() for probabilities in nobody.probabilities)
+
+
+def test_all_that_is_wrong_with_a_table_is_told_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "table.csv"
+    for text, told in {
+        "name,ans\na,1\n": ("one must be path or ImageID",),
+        "path,ans\na.jpg,1\na.jpg,2\nb.jpg,18\nc.jpg,old\n": (
+            "'a.jpg' stands in 2 rows", "line 4: ans is '18'; allowed: 0 to 17", "line 5: ans is 'old'",
+        ),
+        "path,p(gender male)\na.jpg,1\n": ("and not its other classes",),
+        "path,p(gender male),p(gender female)\na.jpg,0.5,0.6\nb.jpg,-1,2\nc.jpg,,\n": ("line 2", "line 3"),
+        "path,0,1\na.jpg,0.5,0.5\n": ("has 2 of the 18 labels' columns",),
+        "path,other\na.jpg,1\n": ("has no answers: ans, or p(mask wear)",),
+    }.items():  # fmt: skip
+        file.write_text(text)
+        with pytest.raises(DataError) as caught:
+            read_external(file)
+        for words in told:
+            assert words in str(caught.value)
+    with pytest.raises(DataError, match="no such file"):
+        read_external(tmp_path / "gone.csv")
+    file.write_text("path,ans\nc/a/x.jpg,1\nb/x.jpg,2\nc/y.jpg,\nz.jpg,3\n")
+    found = read_external(file)
+    # The end of a path, in either direction, and an ImageID anywhere; another person's file of the same name is another photo.
+    assert list(found.rows(["a/x.jpg", "/data/b/x.jpg", "/data/z.jpg"])) == [0, 1, 3]
+    assert list(found.rows(["c/a/x.jpg"])) == [0]
+    assert list(found.rows(["z/x.jpg", "z/y.jpg", "x.jpg", "ac/y.jpg"])) == [-1, -1, -1, -1]
+    assert list(found.rows(["one/z.jpg", "two/z.jpg", "b/x.jpg"])) == [
+        -1,
+        -1,
+        1,
+    ]  # one name, two photos: neither is meant
+    assert list(found.rows(["one/z.jpg", "one/z.jpg"])) == [3, 3]
+    assert not any(array.any() for array in found.answers(found.rows(["c/y.jpg"])).probabilities)
+
+
+@given(st.integers(1, 4), st.integers(1, 3))
+def test_a_table_weighs_as_much_as_a_run_whatever_its_folds(folds: int, photos: int) -> None:
+    rng = np.random.default_rng(folds)
+    task, classes = "age", CLASS_COUNTS["age"]
+    members = [EnsembleMember(task, run, fold, "", "", "") for run in ("age-0001", "age-0002") for fold in range(folds)]
+    record = EnsembleRecord(Path(), "soft-0001", {"name": "soft"}, "", tuple(members))
+    own = rng.dirichlet(np.ones(classes), photos)
+    labels = ExternalTable("old.csv", tuple(map(str, range(photos))), {task: np.eye(classes)[np.zeros(photos, int)]})
+    voters = tuple(Voter(task, one.run, one.fold) for one in members)
+    answers = Answers(CLASS_COUNTS, photos, voters, (own,) * len(voters))
+    weights = {task: record.members_a_run(task)}
+    both = SoftVote().decide(answers.with_voters(labels.answers(np.arange(photos), weights)).of(task))
+    assert np.allclose(both.shares, (2 * own + labels.by_task[task]) / 3, atol=1e-5)  # two runs and a table
+
+
+@given(st.integers(2, 18), st.floats(0.4, 0.99), st.floats(0.5, 1))
+def test_a_label_is_outvoted_by_members_who_are_surer(classes: int, sure: float, mine: float) -> None:
+    task = next(task for task in TASKS if len(CLASSES[task]) == min(3, classes))
+    own = len(CLASSES[task])
+    labels = np.eye(own, dtype=np.float32)[[0, 1]]
+    table = ExternalTable("old.csv", ("a", "b", "c"), {task: np.concatenate([labels, np.zeros((1, own), np.float32)])})
+    soft = table.softened({task: max(sure, 1 / own + 0.01)}).by_task[task]
+    assert soft[:2].sum(axis=1) == pytest.approx(1)
+    assert not soft[2].any()  # what abstains goes on abstaining
+    assert (soft[:2].argmax(axis=1) == [0, 1]).all()
+    member = np.full(own, (1 - mine) / (own - 1))
+    member[1] = mine
+    if mine > soft[0, 0] + 1e-3:
+        assert (soft[0] + member).argmax() == 1
+    given_probabilities = ExternalTable("p.csv", ("a",), {task: np.full((1, own), 1 / own, np.float32)})
+    assert (given_probabilities.softened({task: 0.9}).by_task[task] == np.float32(1 / own)).all()

@@ -1,3 +1,5 @@
+"""Every photo is judged by members that have not seen its person, and scored over all rows."""
+
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,6 @@ from orchestrator.core.errors import LeakError, PlanError, WorkspaceError
 from orchestrator.core.labels import CLASS_COUNTS, CLASSES, TASKS, columns_of, compose
 from orchestrator.core.metrics import macro_f1
 from orchestrator.data.folds import FoldPlan
-from orchestrator.ensembling.intervals import VERDICTS, Interval, intervals
 from orchestrator.ensembling.out_of_fold import OutOfFold, added_by, evaluate, join, singles
 
 PLAN = FoldPlan(2, 0, {"a": 0, "b": 1, "c": 0, "d": 1}, ())
@@ -118,31 +119,6 @@ def test_runs_and_tasks_that_cover_other_photos_are_refused() -> None:
         join({**{name: one for name, one in runs.items() if one.task != "age"}, "age-0002": half})
     with pytest.raises(PlanError, match="age-0001 covers 8 held-out photos and age-0002 4"):
         join({**runs, "age-0002": half})
-
-
-def test_intervals_draw_people_not_photos() -> None:
-    rng = np.random.default_rng(0)
-    right = rng.random(200) < 0.8  # per person: all of a person's photos are right or wrong together
-    truth = np.zeros(200 * 7, int)
-    persons = pd.Series(np.repeat([f"p{number}" for number in range(200)], 7))
-    predicted = np.repeat(np.where(right, 0, 1), 7)
-    wide = intervals(persons, truth, predicted, 2)["accuracy"]
-    narrow = intervals(pd.Series([str(number) for number in range(1400)]), truth, predicted, 2)["accuracy"]
-    expected = 2 * 1.96 * np.sqrt(right.mean() * (1 - right.mean()) / 200)
-    assert wide.high - wide.low == pytest.approx(expected, rel=0.15)
-    assert (wide.high - wide.low) / (narrow.high - narrow.low) == pytest.approx(np.sqrt(7), rel=0.15)
-    assert wide.low < right.mean() < wide.high
-    assert intervals(persons, truth, predicted, 2) == intervals(persons, truth, predicted, 2)
-
-
-@pytest.mark.parametrize(("low", "high", "verdict"), [
-    (0.01, 0.02, "better"), (-0.02, -0.01, "worse"), (-0.01, 0.01, "noise"), (0.0, 0.01, "noise"), (-0.01, 0.0, "noise"),
-])  # fmt: skip
-def test_a_difference_whose_interval_contains_0_is_not_clear(low: float, high: float, verdict: str) -> None:
-    span = Interval(low, high)
-    assert span.verdict == verdict
-    assert (-span).verdict == {"better": "worse", "worse": "better"}.get(verdict, verdict)
-    assert VERDICTS["noise"] == "no clear difference"
 
 
 def test_what_a_voter_adds_is_the_vote_with_it_less_the_vote_without() -> None:

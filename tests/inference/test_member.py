@@ -1,9 +1,10 @@
-"""Members as they are loaded: networks laid out once an architecture, with the weights of a file."""
+"""Members as they are loaded: laid out once an architecture, with the weights of a file, or told why they cannot be used."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from orchestrator.artifacts.cards import CARD_FORMAT
 from orchestrator.data.geometry import Geometry
 from orchestrator.data.preprocessing import Preprocess
 from orchestrator.inference.member import _EmptyNetworks
 from orchestrator.networks.backbones import create
+from tests.conftest import Done, edit_sealed
+
+Orch = Callable[..., Done]
 
 SIZE = Geometry(64, 64)
 SEEN = Preprocess(SIZE, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
@@ -61,3 +66,37 @@ def test_loading_members_imports_no_compiler(tmp_path: Path) -> None:
         [sys.executable, "-c", "\n".join(lines), str(tmp_path)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_missing_and_changed_member_files_are_all_named(orch: Orch, people: Path, workspace: Path) -> None:
+    orch("ensemble", "-w", workspace)
+    (workspace / "age-0001" / "fold-0" / "weights.safetensors").unlink()
+    place = workspace / "mask-0001" / "fold-2" / "weights.safetensors"
+    data = bytearray(place.read_bytes())
+    data[-1] ^= 1
+    place.write_bytes(bytes(data))
+    done = orch("predict", people / "eval" / "images", "-w", workspace)
+    assert done.code == 2
+    assert "2 of the ensemble's 9 members cannot be used" in done.err
+    assert "age-0001/fold-0/weights.safetensors: missing. Restore it; or run `orch resume age-0001" in done.err
+    assert "mask-0001/fold-2/weights.safetensors: not the file that was written (sha256 " in done.err
+
+
+def test_weights_that_do_not_fit_their_card_are_told(orch: Orch, people: Path, workspace: Path) -> None:
+    card_path = workspace / "age-0001" / "fold-0" / "member.json"
+    edit_sealed(card_path, backbone="test_resnet")
+    orch("ensemble", "-w", workspace)
+    assert (
+        "do not fit the network that the card names" in orch("predict", people / "eval" / "images", "-w", workspace).err
+    )
+    edit_sealed(card_path, backbone="no_such_net")
+    assert "not the card of the member that the ensemble was built of" in (
+        orch("predict", people / "eval" / "images", "-w", workspace).err
+    )
+    orch("ensemble", "-w", workspace)
+    assert (
+        "its backbone 'no_such_net' is unknown to timm"
+        in orch("predict", people / "eval" / "images", "-w", workspace).err
+    )
+    edit_sealed(card_path, format=99)
+    assert f"in format 99 by a newer version; this one reads {CARD_FORMAT}" in orch("ensemble", "-w", workspace).err

@@ -1,6 +1,7 @@
+"""A predictor sees the pixels that members were trained on and gives the answers that they gave."""
+
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,10 @@ from orchestrator.data.preprocessing import Geometry, decode
 from orchestrator.data.readers import read
 from orchestrator.data.store import DirectPixels, PixelStore
 from orchestrator.inference import reader as reader_module
-from orchestrator.inference.engines import Runner, torch_runners
+from orchestrator.inference.engines import Runner
 from orchestrator.inference.member import MemberFiles, load_members
 from orchestrator.inference.predictor import Predictor, start_predictor
-from orchestrator.inference.reader import Photo, stacked
+from orchestrator.inference.reader import Photo
 from tests.conftest import member_files
 
 
@@ -157,25 +158,6 @@ def test_each_photo_that_cannot_be_read_is_opened_once(
     with pytest.raises(DataError, match="2 of 22 photos cannot be read"):
         list(predictor.predict(paths, batch=4))
     assert sorted(decoded) == sorted(paths)
-
-
-def test_a_runtime_answers_several_callers_at_once_and_while_another_takes_its_place(
-    trained: Path, people: Path
-) -> None:
-    predictor = start_predictor(load_members(fold(trained, 0)), SoftVote())
-    prepared = [predictor.reader.read(path) for path in read(people / "train").paths[:12]]
-    pixels = stacked([one for one in prepared if not isinstance(one, str)])
-    expected = predictor.runtime.answers(pixels)
-    with ThreadPoolExecutor(4) as callers:
-        pending = [callers.submit(predictor.runtime.answers, pixels) for _ in range(8)]
-        other = predictor.runtime.on(torch_runners(predictor.runtime.splits, "cpu", "fp32"))
-        again = [*(one.result() for one in pending), other.answers(pixels)]
-    predictor.runtime.close()
-    for found in [*again, other.answers(pixels)]:  # closing one leaves the other
-        assert found.voters == expected.voters
-        for one, same in zip(found.probabilities, expected.probabilities, strict=True):
-            assert np.allclose(one, same, atol=1e-6)
-    other.close()
 
 
 class Slow:

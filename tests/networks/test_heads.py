@@ -1,3 +1,5 @@
+"""Heads: losses by hand, probabilities that sum to one, and the recipe's choice."""
+
 import math
 
 import numpy as np
@@ -7,10 +9,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.core.labels import CLASSES, JOINT, TASKS, decompose, joint_probabilities
 from orchestrator.networks import losses
-from orchestrator.networks.heads import ClassHead, CornHead, SoftAgeHead, head_from_dict, head_of, photo_weights
+from orchestrator.networks.heads import (
+    ClassHead,
+    CornHead,
+    JointHead,
+    SoftAgeHead,
+    head_from_dict,
+    head_of,
+    photo_weights,
+)
 from orchestrator.recipes.load import load_recipes
-from orchestrator.specialists import SPECIALISTS
+from orchestrator.specialists import SPECIALISTS, TRAINABLE
 
 ONE = torch.ones(1)
 AGES = SoftAgeHead(0, 100, (30, 60), sigma=2.0)
@@ -94,3 +105,33 @@ def test_corn_answers_by_hand() -> None:
     """Reaches 30 with 0.8, and 60 of those with 0.25: 0.2 below, 0.6 between, 0.2 above."""
     outputs = torch.logit(torch.tensor([[0.8, 0.25]]))
     assert CornHead(3).probabilities(outputs)[0].tolist() == pytest.approx([0.2, 0.6, 0.2], abs=1e-6)
+
+
+def test_a_band_without_years_teaches_the_band() -> None:
+    head = SoftAgeHead(0, 100, (30, 60))
+    outputs = torch.randn(3, 101, generator=torch.manual_seed(0))
+    weights = torch.tensor([1.0, 2.0, 0.5])
+    bands = head.probabilities(outputs)
+    by_hand = -(bands[0, 0].log() * 1.0 + bands[2, 2].log() * 0.5)
+    exact = head.loss(outputs[1:2], torch.tensor([44.0]), torch.ones(1)) * 2.0
+    found = head.loss(outputs, torch.tensor([-1.0, 44.0, -3.0]), weights)
+    assert found.item() == pytest.approx(((by_hand + exact) / 3).item(), rel=1e-5)
+
+
+def test_the_heads_losses_add_up_and_their_probabilities_multiply() -> None:
+    head = JointHead((ClassHead(3, 0.1), ClassHead(2, 0.1), ClassHead(3, 0.1)))
+    outputs, labels = torch.randn(18, 8, generator=torch.manual_seed(0)), torch.arange(18)
+    weights = torch.linspace(0.5, 1.5, 18)
+    digits = {task: torch.from_numpy(code) for task, code in decompose(np.arange(18)).items()}
+    parts = dict(zip(TASKS, outputs.split([3, 2, 3], dim=1), strict=True))
+    expected = sum(ClassHead(len(CLASSES[task]), 0.1).loss(parts[task], digits[task], weights) for task in TASKS)
+    assert head.loss(outputs, labels, weights).item() == pytest.approx(float(expected), rel=1e-6)
+    product = joint_probabilities({task: parts[task].softmax(dim=1).numpy() for task in TASKS})
+    assert np.allclose(head.probabilities(outputs).numpy(), product, atol=1e-6)
+    assert head.outputs == 8
+    again = head_from_dict(head.as_dict())
+    assert np.allclose(again.probabilities(outputs).numpy(), product, atol=1e-6)
+    recipe = load_recipes({JOINT: TRAINABLE[JOINT]}, ["quick"], ["loss=0.4 f1 + 0.6 focal"])[JOINT]
+    asked = head_of(TRAINABLE[JOINT], recipe)
+    assert isinstance(asked, JointHead)
+    assert [one.terms for one in asked.heads] == [(("f1", 0.4), ("focal", 0.6))] * 3

@@ -1,33 +1,26 @@
+"""A member's training: what it learns, draws, scores, keeps and refuses."""
+
 import dataclasses
 import json
-import os
-import signal
-import time
-import warnings
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import psutil
 import pytest
 import torch
 from filelock import FileLock
-from safetensors import SafetensorError
 
-from orchestrator.artifacts import cards, weights
+from orchestrator.artifacts import cards
 from orchestrator.artifacts.cards import MemberCard, Origin
 from orchestrator.core.errors import DeviceError, TrainingError, WorkspaceError
-from orchestrator.core.events import EpochEnded, Event, MemberEnded, nobody
 from orchestrator.data.augmentation import Augmenter
 from orchestrator.data.preprocessing import Geometry, Preprocess
 from orchestrator.data.store import PixelSource
-from orchestrator.execution.local import LocalExecutor, claim_gpu
 from orchestrator.networks.backbones import InitialWeights
 from orchestrator.networks.heads import head_of
 from orchestrator.recipes.load import load_recipes
 from orchestrator.specialists import SPECIALISTS
 from orchestrator.training import epoch, learner, loop, scoring
-from orchestrator.training.cancelling import CancelFile
 from orchestrator.training.loop import train_fold
 from orchestrator.training.member import MemberJob
 from tests.conftest import TINY
@@ -294,135 +287,3 @@ def test_two_processes_never_train_one_member(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(loop.FileLock, "acquire", lambda self, timeout=None: real(self, timeout=0.1))
     with FileLock(tmp_path / cards.LOCK), pytest.raises(WorkspaceError, match="another process is training"):
         train_fold(job_of(tmp_path))
-
-
-def test_one_failing_job_never_sinks_the_others(tmp_path: Path) -> None:
-    class Broken(Stripes):
-        def take(self, rows: np.ndarray) -> np.ndarray:
-            raise OSError("the disk is gone")
-
-    good = [job_of(tmp_path / "r" / f"fold-{fold}", "epochs=1", fold=fold) for fold in (0, 2)]
-    bad = job_of(tmp_path / "r" / "fold-1", "epochs=1", fold=1, pixels=Broken(np.zeros(90)))
-    events: list[Event] = []
-    results = LocalExecutor().run([good[0], bad, good[1]], 1, events.append)
-    assert [result.outcome for result in results] == ["done", "failed", "done"]
-    assert "mask fold 1: OSError: the disk is gone" in results[1].why
-    ends = [event for event in events if isinstance(event, MemberEnded)]
-    assert [(end.run, end.fold, end.outcome) for end in ends] == [
-        ("r", 0, "done"),
-        ("r", 1, "failed"),
-        ("r", 2, "done"),
-    ]
-    (one, *_, last) = [event for event in events if isinstance(event, EpochEnded)]
-    assert (one.fold, one.entry["epoch"], last.fold) == (0, 1, 2)
-    assert events.index(one) < events.index(ends[0])  # its epochs before its end
-    failure = json.loads((tmp_path / "r" / "fold-1" / "failure.json").read_text())
-    assert "Traceback" in failure["traceback"]
-
-
-class Deadly(Stripes):
-    """Pixels whose reader is killed, as the kernel does when memory runs out."""
-
-    def take(self, rows: np.ndarray) -> np.ndarray:
-        os.kill(os.getpid(), signal.SIGKILL)
-        return super().take(rows)
-
-
-@pytest.mark.slow
-def test_a_job_whose_worker_dies_twice_is_told_with_the_settings_to_lower(tmp_path: Path) -> None:
-    good = job_of(tmp_path / "r" / "fold-0", "epochs=1")
-    bad = job_of(tmp_path / "r" / "fold-1", "epochs=1", fold=1, pixels=Deadly(np.zeros(90)))
-    results = LocalExecutor().run([bad, good], 2, nobody)
-    assert [result.outcome for result in results] == ["failed", "done"]
-    assert "mask fold 1: its process was killed, most likely because memory ran out" in results[0].why
-    assert "--set mask.batch_size=8 (now 16) or --jobs" in results[0].why
-
-
-@pytest.mark.slow
-def test_a_listener_that_raises_ends_the_other_workers(tmp_path: Path) -> None:
-    """Instead of leaving them at work on members that nobody waits for."""
-    short = job_of(tmp_path / "r" / "fold-0", "epochs=1")
-    long = job_of(tmp_path / "r" / "fold-1", "epochs=10000", fold=1)
-
-    def listen(event: Event) -> None:
-        if isinstance(event, MemberEnded):
-            raise ZeroDivisionError
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        with pytest.raises(ZeroDivisionError):
-            LocalExecutor().run([short, long], 2, listen)
-    assert not [child for child in psutil.Process().children() if "LokyProcess" in " ".join(child.cmdline())]
-
-
-def test_cores_are_shared_out_and_wrong_numbers_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("joblib.externals.loky.cpu_count", lambda *_, **__: 8)
-    assert LocalExecutor(0).parallelism(15, "cpu") == (8, 1)
-    assert LocalExecutor(2).parallelism(15, "cpu") == (2, 4)
-    assert LocalExecutor(0).parallelism(3, "cpu") == (3, 2)
-    assert LocalExecutor(0).parallelism(15, "cuda") == (1, 8)
-    with pytest.raises(Exception, match="--jobs -1"):
-        LocalExecutor(-1).parallelism(3, "cpu")
-
-
-def test_gpus_are_claimed_one_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orchestrator.execution.local.gpu_count", lambda: 2)
-    with claim_gpu(tmp_path, "cuda") as one, claim_gpu(tmp_path, "cuda") as other, claim_gpu(tmp_path, "cuda") as third:
-        assert (one, other) == ("cuda:0", "cuda:1")
-        assert third in ("cuda:0", "cuda:1")
-    with claim_gpu(tmp_path, "cpu") as device:
-        assert device == "cpu"
-
-
-def test_a_full_disk_is_a_sentence_and_sinks_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = weights.save_file
-
-    def full(tensors: object, path: Path, note: object) -> None:
-        if "fold-0" in str(path):
-            raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
-        real(tensors, path, note)
-
-    monkeypatch.setattr(weights, "save_file", full)
-    jobs = [job_of(tmp_path / "r" / f"fold-{fold}", "epochs=1", fold=fold) for fold in (0, 1)]
-    results = LocalExecutor().run(jobs, 1, nobody)
-    assert "the disk is full; the file was not written and nothing was damaged" in results[0].why
-    assert results[1].outcome == "done"
-    assert not list((tmp_path / "r").rglob("*.tmp"))
-
-
-def test_a_training_that_is_asked_to_stop_keeps_its_epochs_and_goes_on_as_if_it_had_not(tmp_path: Path) -> None:
-    """By a file, which other processes and machines see too."""
-    whole = train_fold(job_of(tmp_path / "whole", "epochs=4"))
-    stop = CancelFile(tmp_path / "stop")
-    job = job_of(tmp_path / "r" / "fold-0", "epochs=4", cancel=(stop,))
-
-    def listen(event: Event) -> None:
-        if isinstance(event, EpochEnded):
-            stop.cancel()
-
-    class Slow(Stripes):
-        def take(self, rows: np.ndarray) -> np.ndarray:
-            time.sleep(0.1)  # the file is looked at once a second
-            return super().take(rows)
-
-    slow = dataclasses.replace(job, pixels=Slow(job.table["truth"].to_numpy()))
-    (result,) = LocalExecutor().run([slow], 1, listen)
-    assert (result.outcome, "goes on from there" in result.why) == ("cancelled", True)
-    assert not (job.folder / cards.CARD).exists()
-    (again,) = LocalExecutor().run([job], 1, nobody)
-    assert again.outcome == "cancelled"  # still asked to stop: before anything is loaded
-    stop.path.unlink()
-    events: list[Event] = []
-    (done,) = LocalExecutor().run([job], 1, events.append)
-    assert done.outcome == "done"
-    first = next(event for event in events if isinstance(event, EpochEnded))
-    assert first.entry["epoch"] > 1
-    assert MemberCard.load(job.folder).sha256 == whole.sha256
-
-
-@pytest.mark.slow
-def test_workers_are_asked_to_stop_by_the_same_file(tmp_path: Path) -> None:
-    stop = CancelFile(tmp_path / "stop")
-    stop.cancel()
-    jobs = [job_of(tmp_path / "r" / f"fold-{fold}", fold=fold, cancel=(stop,)) for fold in (0, 1)]
-    assert [result.outcome for result in LocalExecutor().run(jobs, 2, nobody)] == ["cancelled"] * 2

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from orchestrator.artifacts.run import RunRecord
-from orchestrator.core.errors import ConfigError, DamagedError
-from orchestrator.core.events import TrainingBegun, TrainingEnded, all_of
+from orchestrator.core.errors import ConfigError
+from orchestrator.core.events import TrainingBegun, TrainingEnded
 from orchestrator.experiments import trackers, tracking
-from tests.conftest import Done, Silent, edit_sealed, hashes, tiny, train
+from tests.conftest import Done, hashes, tiny, train
 
 Orch = Callable[..., Done]
 
@@ -145,85 +145,6 @@ def test_wandb_writes_its_offline_files(
     while len(losses()) < len(told) and time.monotonic() < limit:  # wandb's own process may write after `finish`
         time.sleep(0.2)
     assert losses() == [pytest.approx(entry["loss"]) for entry in told]
-
-
-def test_a_training_that_goes_on_tells_every_epoch_once(people: Path, workspace: Path) -> None:
-    class Kept:
-        name, there = "kept=here", True
-
-        def __init__(self) -> None:
-            self.told: list[object] = []
-
-        def knows(self, run: RunRecord, known: str) -> bool:
-            return self.there
-
-        def begin(self, run: RunRecord, known: str | None) -> str:
-            self.told.append(("begin", run.id, known))
-            return "its-name"
-
-        def epoch(self, run: RunRecord, member: str, entry: dict[str, object]) -> None:
-            self.told.append((run.id, member, entry["epoch"]))
-
-        def end(self, run: RunRecord, score: float | None) -> None:
-            self.told.append(("end", run.id, score is not None))
-
-        def close(self) -> None: ...
-
-    run = RunRecord.load(workspace / "age-0001")
-    file, card = (run.folder / "fold-1" / name for name in ("history.json", "member.json"))
-    whole, its_card = file.read_text(), card.read_text()
-    file.write_text(json.dumps(json.loads(whole)[:1]))  # killed after an epoch
-    card.unlink()
-    record = (run.folder / "run.json").read_text()
-    edit_sealed(run.folder / "run.json", status="unfinished")
-    kept = Kept()
-    assert tracking.send(kept, RunRecord.load(run.folder)) == 5
-    assert kept.told[0] == ("begin", "age-0001", None)
-    file.write_text(whole)
-    card.write_text(its_card)
-    (run.folder / "run.json").write_text(record)
-    kept.told.clear()
-    assert tracking.send(kept, RunRecord.load(run.folder)) == 1
-    assert kept.told == [("begin", "age-0001", "its-name"), ("age-0001", "fold-1", 2), ("end", "age-0001", True)]
-    assert tracking.send(kept, RunRecord.load(run.folder)) == 0
-    kept.there = False  # somebody deleted it there: it is told anew
-    kept.told.clear()
-    assert tracking.send(kept, RunRecord.load(run.folder)) == 6
-    assert kept.told[0] == ("begin", "age-0001", None)
-    kept.there = True
-    file = run.folder / "tracking.json"
-    file.write_text(file.read_text().replace('"ended": true', '"ended": false'))
-    with pytest.raises(DamagedError, match=r"tracking\.json: its contents do not match the digest"):
-        tracking.send(kept, RunRecord.load(run.folder))
-
-
-def test_a_tracker_that_fails_costs_no_training(
-    people: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch, told: list[str]
-) -> None:
-    from orchestrator.pipeline.settings import Settings
-    from orchestrator.pipeline.training import retrain
-    from orchestrator.specialists import SPECIALISTS
-    from tests.conftest import TINY
-
-    class Broken:
-        name, look = "tensorboard=nowhere", "nowhere"
-
-        def begin(self, run: RunRecord, known: str | None) -> str:
-            raise ConnectionError("the server is gone\nand more")
-
-        epoch = end = close = begin
-
-    monkeypatch.setattr(tracking, "open_trackers", lambda words, place: [Broken()])
-    monkeypatch.setattr(tracking, "check_words", lambda words: None)
-    shows, tracked = Silent(), tracking.Tracked(["tensorboard"], workspace)
-    settings = Settings(people / "train", workspace, changes=(*TINY, "lr=9e-3"), folds=3, jobs=1, device="cpu")
-    report = retrain(settings, SPECIALISTS["age"], all_of(shows, tracked))
-    tracked.close()
-    assert report.complete
-    assert len(shows.jobs) == 3
-    (word,) = [line for line in told if "gets nothing more" in line]
-    assert "the server is gone" in word
-    assert "orch runs track" in word
 
 
 def test_wrong_words_are_told_before_training(orch: Orch, people: Path, tmp_path: Path) -> None:

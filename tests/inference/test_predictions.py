@@ -3,9 +3,6 @@
 import json
 import os
 import re
-import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,10 +11,9 @@ from PIL import Image
 
 from orchestrator.core.errors import DataError, Problem, printable
 from orchestrator.core.files import write_json
-from orchestrator.data.check import check
 from orchestrator.inference.predictions import Prediction, find_photos
 from orchestrator.inference.tables import write_probabilities
-from tests.conftest import ROOT, Done, tiny
+from tests.conftest import Done
 
 
 def photo(path: Path) -> Path:
@@ -78,62 +74,6 @@ def test_names_that_are_not_utf8_do_no_harm(tmp_path: Path) -> None:
     write_probabilities(tmp_path / "p.parquet", [str(path)], [answer])
     write_json(tmp_path / "x.json", {"source": str(path)})
     assert json.loads((tmp_path / "x.json").read_bytes()) == {"source": str(path)}
-
-
-def test_a_workspace_whose_name_is_no_utf8_is_refused_before_any_work(people: Path, tmp_path: Path) -> None:
-    """Its weights could not be opened: hours of work ended as `damaged`."""
-    place = os.fsencode(tmp_path) + b"/new\xe9"
-    for words in (["train-all", "--data", str(people / "train"), "--folds", "2"], ["runs", "list"]):
-        done = subprocess.run(
-            [sys.executable, "-c", "from orchestrator.cli.app import main; main()", *words, "-w", place],
-            capture_output=True, check=False, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)},
-        )  # fmt: skip
-        assert done.returncode == 2, done.stderr
-        assert rb"new\xe9: the name of a workspace must be UTF-8" in done.stderr
-        assert not os.path.lexists(place)
-
-
-def test_a_data_folder_with_such_names_is_checked_described_and_trained_on(people: Path, tmp_path: Path) -> None:
-    home = odd_name(tmp_path / "x").parent
-    root = Path(os.fsdecode(os.fsencode(home) + b"/dat\xe9"))
-    shutil.copytree(people / "train", root)
-    person = next((root / "images").iterdir())
-    odd_name(person)
-    found = check(root)
-    assert not found.fatal
-    (note,) = [problem for problem in found.problems if problem.kind == "extra_file"]
-    assert "caf\\xe9.jpg" in str(note)
-    commands = [["data", "check", "--folds", "2"], ["data", "describe"], ["data", "folds", "--folds", "2"]]
-    commands.append(["train-all", "--folds", "0", "--tasks", "mask", "-w", str(home / "runs"), *tiny("epochs=1")])
-    for words in commands:
-        done = subprocess.run(
-            [sys.executable, "-c", "from orchestrator.cli.app import main; main()", *words, "--data", root, "--json"],
-            capture_output=True, check=False, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)},
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        json.loads(done.stdout)
-    assert "caf" not in str(sorted((home / "runs").rglob("*")))
-    run = json.loads((home / "runs/mask-0001/run.json").read_bytes())
-    assert run["data"]["source"] == str(root)
-
-
-@pytest.mark.parametrize(
-    "words", [["check", "--folds", "2"], ["describe"], ["folds", "--folds", "2"]], ids=lambda words: words[0]
-)
-def test_data_commands_import_no_network(people: Path, words: list[str]) -> None:
-    code = (
-        "import sys\n"
-        "from orchestrator.cli.app import main\n"
-        "try: main()\n"
-        "except SystemExit as end: assert not end.code\n"
-        "heavy = {'torch', 'timm', 'matplotlib', 'albumentations'} & set(sys.modules)\n"
-        "sys.exit(','.join(sorted(heavy)) or 0)"
-    )
-    words = [words[0], "--data", str(people / "train"), *words[1:]]
-    done = subprocess.run(
-        [sys.executable, "-c", code, "data", *words], capture_output=True, text=True, cwd=ROOT, check=False
-    )
-    assert done.returncode == 0, done.stderr
 
 
 def test_a_closed_folder_is_told(orch: Callable[..., Done], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

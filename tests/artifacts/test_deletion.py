@@ -1,0 +1,86 @@
+"""What nothing uses is deleted for good, and nothing else is."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from orchestrator.artifacts.deletion import check_unused, delete
+from orchestrator.artifacts.workspace import Workspace
+from orchestrator.core.errors import WorkspaceError
+from tests.conftest import Done, edit_sealed, hashes, listed, tiny, train
+
+Orch = Callable[..., Done]
+
+
+def test_what_an_ensemble_uses_is_not_deleted_and_ids_are_not_given_out_again(
+    orch: Orch, people: Path, place: Path
+) -> None:
+    assert orch("ensemble", "-w", place, "--members", "age=age-0001").code == 0
+    done = orch("runs", "delete", "age-0001", "age-0003", "--yes", "-w", place)
+    assert done.code == 2
+    assert "soft-0001 answers with it" in done.err
+    assert (place / "age-0003").exists()
+    done = orch("runs", "delete", "age-0003", "age-0002", "--yes", "-w", place)
+    assert done.code == 0, done.err
+    assert listed(orch, place) == ["age-0001", "gender-0001", "mask-0001"]
+    assert not (place / "deleted").exists()
+    assert not (place / "current/age.json").exists()  # age-0003 was the current one
+    again = ("train", "age", *tiny("lr=5e-3"), "--valid-only")
+    done = train(orch, people, place, *again)
+    assert done.code == 2  # which run shall it start from?
+    assert f"choose one: `orch runs use age-0001 --workspace {place}`" in done.err
+    assert orch("runs", "use", "age-0001", "-w", place).code == 0
+    assert train(orch, people, place, *again).code == 0
+    assert listed(orch, place, "--where", "task=age") == ["age-0001", "age-0004"]
+
+
+def test_deletion_asks_first_and_spares_runs_in_training(orch: Orch, place: Path) -> None:
+    assert orch("runs", "delete", "age-0003", "-w", place).code != 0  # nobody answers
+    assert (place / "age-0003").exists()
+    with FileLock(place / "age-0003/run.lock"):
+        assert "another orch command is working on it" in orch("runs", "delete", "age-0003", "-y", "-w", place).err
+    assert (place / "age-0003").exists()
+
+
+def test_a_deletion_checks_again_when_it_acts(orch: Orch, place: Path) -> None:
+    space = Workspace(place)
+    used, busy = space.run("age-0001"), space.run("age-0003")
+    check_unused(space, [used, busy])  # nobody uses them, and the question waits for its answer
+    assert orch("ensemble", "-w", place, "--members", "age=age-0001").code == 0
+    with pytest.raises(WorkspaceError, match="soft-0001 answers with it"):
+        delete(space, used)
+    with FileLock(place / "age-0003/run.lock"), pytest.raises(WorkspaceError, match="another orch command"):
+        delete(space, busy)
+    assert listed(orch, place, "--where", "task=age") == ["age-0001", "age-0002", "age-0003"]
+
+
+def test_what_a_killed_deletion_leaves_is_no_run(orch: Orch, place: Path) -> None:
+    (place / "deleted").mkdir()
+    (place / "age-0002").rename(place / "deleted/age-0002")  # a kill before its files were gone
+    assert listed(orch, place, "--where", "task=age") == ["age-0001", "age-0003"]
+    assert orch("runs", "delete", "age-0003", "-y", "-w", place).code == 0
+    assert not (place / "deleted").exists()
+
+
+def test_a_path_is_no_runs_name(orch: Orch, three: Path, place: Path) -> None:
+    """A run of another workspace would be deleted without a look at the ensembles that use it."""
+    before = hashes(three)
+    for name in ("../x/age-0001", str(three / "age-0001"), "age-0001/fold-0", ".", ""):
+        done = orch("runs", "delete", name, "-y", "-w", place)
+        assert done.code == 2
+        assert "is not in" in done.err
+    assert hashes(three) == before
+
+
+def test_an_ensemble_of_an_older_version_is_let_go(orch: Orch, workspace: Path) -> None:
+    assert orch("ensemble", "-w", workspace).code == 0
+    edit_sealed(workspace / "soft-0001/ensemble.json", format=2)
+    done = orch("runs", "delete", "age-0001", "--yes", "-w", workspace)
+    assert done.code == 2  # whether it answers with the run cannot be told
+    assert "written in format 2 by an older version" in done.err
+    assert "Use that version of orchestrator; or `mv" in done.err
+    assert "orch ensemble" in done.err
+    assert orch("ensembles", "delete", "soft-0001", "--yes", "-w", workspace).code == 0
+    assert orch("runs", "delete", "age-0001", "--yes", "-w", workspace).code == 0

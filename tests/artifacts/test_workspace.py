@@ -1,0 +1,99 @@
+"""A workspace: what is refused as one, and what is current in it."""
+
+import re
+import shlex
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from orchestrator.artifacts.workspace import WORKSPACE_FORMAT
+from tests.conftest import Done, commands_in, edit_sealed, tiny, train
+
+Orch = Callable[..., Done]
+
+
+def test_what_is_offered_as_current_can_be_taken(orch: Orch, place: Path) -> None:
+    """The newest that is whole, by its date and not by its name."""
+    assert orch("runs", "use", "age-0001", "-w", place).code == 0
+    for strategy in ("soft", "hard", "soft"):
+        assert orch("ensemble", "--strategy", strategy, "-w", place).code == 0
+    for name, created in (("soft-0001", "2026-01-01"), ("hard-0001", "2026-03-01"), ("soft-0002", "2026-02-01")):
+        edit_sealed(place / name / "ensemble.json", created=f"{created}T00:00:00+00:00")
+    edit_sealed(place / "soft-0002/ensemble.json", format=2)  # of an older version
+    shutil.rmtree(place / "age-0003/fold-0")
+    for what in ("age", "ensemble"):
+        (place / f"current/{what}.json").write_text("{")
+    done = orch("runs", "list", "-w", place)
+    (use,) = re.findall(r"`(orch runs use [^`]+)`", done.err)
+    assert use.split()[3] == "age-0002"
+    assert orch(*shlex.split(use)[1:]).code == 0
+    photo = "x.jpg"
+    done = orch("predict", photo, "-w", place)
+    (use,) = re.findall(r"`(orch ensembles use [^`]+)`", done.err)
+    assert use.split()[3] == "hard-0001"
+    assert orch(*shlex.split(use)[1:]).code == 0
+
+
+def test_what_a_newer_version_calls_current_is_not_written_over(orch: Orch, workspace: Path) -> None:
+    edit_sealed(workspace / "current/age.json", format=99)
+    before = (workspace / "current/age.json").read_bytes()
+    done = orch("ensemble", "-w", workspace)
+    assert done.code == 2
+    assert "by a newer version" in done.err
+    assert "choose another workspace" in done.err
+    assert "runs use" not in done.err
+    assert (workspace / "current/age.json").read_bytes() == before
+
+
+def test_a_killed_first_command_does_not_block_the_next(orch: Orch, people: Path, tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / ".workspace.json.x.tmp").write_text("{")
+    assert train(orch, people, tmp_path / "runs", "train-all", *tiny("epochs=1"), "--tasks", "mask").code == 0
+
+
+def test_a_current_run_whose_folder_was_deleted_is_told_with_a_way_out_that_works(
+    orch: Orch, people: Path, workspace: Path
+) -> None:
+    words = ["--data", people / "train", "-w", workspace, "--jobs", 1]
+    assert orch("train", "age", *words, "--seed", 1, *tiny("epochs=1")).code == 0
+    shutil.rmtree(workspace / "age-0002")  # by hand, and not by `orch runs delete`
+    for command in (["runs", "list"], ["ensemble"]):
+        done = orch(*command, "-w", workspace)
+        assert done.code in (1, 2)
+        assert f"{workspace / 'current/age.json'}: names age-0002, of which there is no folder" in done.err
+        (use,) = {command for command in commands_in(done.err) if "use" in command}
+    assert "age-0001" in orch("runs", "list", "-w", workspace).out  # the rest is listed
+    assert orch(*shlex.split(use)[1:]).code == 0
+    assert orch("runs", "list", "-w", workspace).code == 0
+    assert orch("ensemble", "-w", workspace).code == 0
+    shutil.rmtree(workspace / "age-0001")  # the last one
+    done = orch("ensemble", "-w", workspace)
+    assert done.code == 2
+    aside, again = re.findall(r"`([^`]+)`", done.err)
+    assert "orch train age --data DIR" in again
+    subprocess.run(shlex.split(aside), check=True)
+    assert orch("train", "age", *words, "--folds", 3, *tiny("epochs=1")).code == 0
+    assert orch("ensemble", "-w", workspace).code == 0
+    for ensemble in workspace.glob("soft-*"):
+        shutil.rmtree(ensemble)
+    photo = next((people / "eval" / "images").iterdir())
+    done = orch("predict", photo, "-w", workspace)
+    assert done.code == 2
+    assert "current/ensemble.json" in done.err
+    (make,) = commands_in(done.err)
+    assert orch(*shlex.split(make)[1:]).code == 0
+    assert orch("predict", photo, "-w", workspace).code == 0
+
+
+def test_newer_foreign_and_missing_workspaces_are_refused(
+    orch: Orch, people: Path, workspace: Path, tmp_path: Path
+) -> None:
+    assert "no workspace here" in orch("ensemble", "-w", tmp_path / "none").err
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.doc").write_text("")
+    assert "is not empty and no workspace" in train(orch, people, tmp_path / "full", "train-all").err
+    edit_sealed(workspace / "workspace.json", format=99)
+    done = orch("runs", "list", "-w", workspace)
+    assert done.code == 2
+    assert f"written in format 99 by a newer version; this one reads {WORKSPACE_FORMAT}" in done.err

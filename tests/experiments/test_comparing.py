@@ -1,0 +1,75 @@
+"""A comparison of runs says what differs and whether it is noise."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from orchestrator.ensembling.intervals import difference
+from tests.conftest import Done, edit_held_out
+
+Orch = Callable[..., Done]
+
+
+def test_a_comparison_says_what_differs_and_whether_it_is_noise(orch: Orch, three: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "curves.png"
+    done = orch("runs", "compare", "age-0001", "age-0002", "age-0003", "-w", three, "--json", "--picture", picture)
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
+    assert {*found["differing"]} == {"lr", "loss", "plan", "folds"}
+    assert found["differing"]["lr"] == [2e-3, 3e-3, 3e-3]
+    assert found["differing"]["loss"] == ["soft_age", "soft_age", "focal"]
+    tables = [
+        pd.concat(
+            [pd.read_parquet(path) for path in sorted((three / name).glob("fold-*/held_out.parquet"))]
+        ).sort_values("path")
+        for name in ("age-0001", "age-0003")
+    ]
+    answers = [table.filter(like="p(").to_numpy().argmax(axis=1) for table in tables]
+    truth, persons = tables[0]["truth"].to_numpy(), tables[0]["person"]
+    gain, span = difference(persons, truth, *answers, 3)
+    last = found["runs"][2]
+    assert last["gain"] == pytest.approx(gain)
+    assert last["gain_interval_95"] == pytest.approx([span.low, span.high])
+    assert last["verdict"] == ("noise" if span.low <= 0 <= span.high else "better" if gain > 0 else "worse")
+    assert found["runs"][0]["verdict"] is None
+    chances = [table.filter(like="p(").to_numpy()[np.arange(len(truth)), truth] for table in tables]
+    assert last["log_loss"] == pytest.approx(-np.log(chances[1].astype(float)).mean(), abs=1e-6)
+    assert last["log_loss_growth"] == pytest.approx(np.log(chances[0] / chances[1]).mean(), abs=1e-6)
+    low, high = last["log_loss_growth_interval_95"]
+    assert low <= last["log_loss_growth"] <= high
+    assert last["log_loss_verdict"] == ("better" if high < 0 else "worse" if low > 0 else "noise")
+    with Image.open(picture) as image:
+        assert image.width > 1000
+    shown = orch("runs", "compare", "age-0001", "age-0002", "-w", three)
+    assert "over age-0001" in shown.out
+    assert re.search(r"over age-0001 +95 % interval +verdict +log loss +log loss verdict", shown.out)
+    for words, told in (
+        (("age-0001", "mask-0001"), "only runs of one specialist"), (("age-0001",), "two runs or more"),
+        (("age-0001", "age-0009"), "run 'age-0009' is not in"),
+    ):  # fmt: skip
+        assert told in orch("runs", "compare", *words, "-w", three).err
+
+
+def test_photos_on_whose_truth_runs_disagree_are_left_out_and_counted(orch: Orch, place: Path) -> None:
+    file = place / "age-0002/fold-0/held_out.parquet"
+    table = pd.read_parquet(file)
+    all_photos = json.loads(orch("runs", "compare", "age-0001", "age-0002", "-w", place, "--json").out)
+    table.loc[[1, 4], "truth"] = (table.loc[[1, 4], "truth"] + 1) % 3  # a label was corrected between the runs
+    edit_held_out(file.parent, table)
+    found = json.loads(orch("runs", "compare", "age-0001", "age-0002", "-w", place, "--json").out)
+    assert found["relabelled"] == 2
+    assert found["photos"] == all_photos["photos"] - 2
+    assert all_photos["relabelled"] == 0
+    assert "2 photos are left out" in orch("runs", "compare", "age-0001", "age-0002", "-w", place).err
+    for fold in range(3):
+        file = place / f"age-0002/fold-{fold}/held_out.parquet"
+        table = pd.read_parquet(file)
+        truth = pd.read_parquet(place / f"age-0001/fold-{fold}/held_out.parquet")["truth"]
+        edit_held_out(file.parent, table.assign(truth=(truth + 1) % 3))
+    assert "trained on different data" in orch("runs", "compare", "age-0001", "age-0002", "-w", place).err

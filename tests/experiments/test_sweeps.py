@@ -1,0 +1,224 @@
+"""Searches: every trial is a run on record, pruned, and gone on with after a kill."""
+
+import json
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from orchestrator.artifacts.run import RunRecord
+from orchestrator.recipes.load import load_recipes
+from orchestrator.specialists import SPECIALISTS
+from tests.conftest import Done, hashes, tiny, train
+from tests.programs import Program
+
+pytest.importorskip("optuna", reason="the extra `sweep` is not installed")
+
+Orch = Callable[..., Done]
+
+SPACE = """
+lr = { low = 1e-3, high = 2e-2, log = true }
+loss = ["cross_entropy", "focal"]
+"""
+
+
+@pytest.fixture
+def space(tmp_path: Path) -> Path:
+    (tmp_path / "space.toml").write_text(SPACE)
+    return tmp_path / "space.toml"
+
+
+def words_of(people: Path, workspace: Path, space: Path, *more: object) -> list[object]:
+    return [
+        "sweep", "age", "--data", people / "train", "-w", workspace, "--folds", 3, "--folds-used", 1, "--jobs", 1, *tiny(),
+        "--space", space, *more,
+    ]  # fmt: skip
+
+
+def test_every_trial_is_a_run_and_a_longer_search_goes_on(
+    orch: Orch, people: Path, tmp_path: Path, space: Path
+) -> None:
+    place, best, picture = tmp_path / "runs", tmp_path / "best.toml", tmp_path / "trials.png"
+    done = orch(*words_of(people, place, space, "--trials", 2, "--json", "--no-prune"))
+    assert done.code == 0, done.err
+    short = json.loads(done.out)
+    assert [one["state"] for one in short["trials"]] == ["complete", "complete"]
+    before = hashes(place / "age-0002")
+    done = orch(
+        *words_of(people, place, space, "--trials", 5, "--json", "--no-prune", "--out", best, "--picture", picture)
+    )
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
+    assert found["sweep"] == short["sweep"]
+    assert found["trials"][:2] == short["trials"]
+    assert len(found["trials"]) == 5
+    assert {name: digest for name, digest in hashes(place / "age-0002").items() if name in before} == before
+    runs = json.loads(orch("runs", "list", "-w", place, "--where", f"tag={found['sweep']} tag=sweep", "--json").out)
+    assert [run["id"] for run in runs] == [f"age-{number:04d}" for number in range(1, 7)]
+    by_id = {run["id"]: run for run in runs}
+    for trial in found["trials"]:
+        run = by_id[trial["run"]]
+        assert trial["changes"] == [f"lr={run['recipe']['lr']!r}", f'loss="{run["recipe"]["loss"]}"']
+        assert run["changes"][-2:] == [f"age.{word}" for word in trial["changes"]]
+        (member,) = run["members"]
+        assert trial["macro_f1"] == pytest.approx(member["macro_f1"])
+        assert not run["current"]
+    top = max(found["trials"], key=lambda one: one["macro_f1"])
+    assert found["trials"][found["best"]]["macro_f1"] == top["macro_f1"]
+    recipe = load_recipes({"age": SPECIALISTS["age"]}, [str(best)])["age"]
+    winner = top["run"] if top["macro_f1"] > found["reference"]["macro_f1"] else found["reference"]["run"]
+    assert recipe.digest() == load_recipes({"age": SPECIALISTS["age"]}, [], [], {"age": type(recipe)(**by_id[winner]["recipe"])})[
+        "age"
+    ].digest()  # fmt: skip
+    with Image.open(picture) as image:
+        assert image.width > 700
+    shown = orch(*words_of(people, place, space, "--trials", 5, "--no-prune"))
+    assert "5 of 5 trials" in shown.out
+    assert "(the recipe as it is)" in shown.out
+    better = top["macro_f1"] > found["reference"]["macro_f1"]
+    assert ("over all folds: orch train age" in shown.err) is better
+    assert f"5 of 5 trials ended; best so far {top['macro_f1']:.4f} (trial {found['best']})." in done.err
+    assert not list(place.glob("age-0007*"))
+
+
+def test_a_trial_below_the_median_is_pruned_and_can_be_trained_to_its_end(
+    orch: Orch, people: Path, tmp_path: Path
+) -> None:
+    place, space = tmp_path / "runs", tmp_path / "rates.toml"
+    # Rates that learn come first or late as the draw has it; those of 1e-6 cannot pass a bar once four are complete.
+    space.write_text("lr = [1e-6, 1.1e-6, 1.2e-6, 1.3e-6, 1.4e-6, 8e-3, 1e-2, 1.2e-2, 1.4e-2, 1.6e-2]")
+    words = words_of(people, place, space, "--trials", 10, "--json", "--set", "epochs=6")
+    done = orch(*words)
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
+    stopped = [one for one in found["trials"] if one["state"] == "pruned"]
+    assert stopped
+    assert all("below 0." in one["why"] and one["macro_f1"] is None for one in stopped)
+    assert min(one["number"] for one in stopped) >= 4
+    record = RunRecord.load(place / stopped[0]["run"])
+    assert not record.complete
+    listed = json.loads(orch("runs", "list", "-w", place, "--where", "tag=pruned", "--json").out)
+    assert [run["id"] for run in listed] == sorted(one["run"] for one in stopped)
+    assert (place / record.id / "fold-0/checkpoint.pt").exists() or list(
+        (place / record.id / "fold-0").glob("checkpoint*")
+    )
+    lr = record.recipe["lr"]
+    grown = ("train", "age", *tiny("epochs=6", f"lr={lr}"), "--folds-used", 1)
+    done = train(orch, people, place, *grown)
+    assert done.code == 0, done.err
+    assert RunRecord.load(place / record.id).complete
+    done = train(orch, people, tmp_path / "whole", *grown)
+    assert done.code == 0, done.err
+    names = ("weights.safetensors", "held_out.parquet")
+    one, other = (hashes(folder / "fold-0") for folder in (place / record.id, tmp_path / "whole/age-0001"))
+    assert [one[name] for name in names] == [other[name] for name in names]
+
+
+def test_a_search_whose_trials_all_fail_stops(orch: Orch, people: Path, tmp_path: Path) -> None:
+    space = tmp_path / "space.toml"
+    space.write_text('net = [{ backbone = "resnet18", weights = "gone.safetensors" }, '
+                     '{ backbone = "resnet34", weights = "gone.safetensors" }]\n'
+                     "lr = { low = 1e-3, high = 1e-2 }\n")  # fmt: skip
+    done = orch(*words_of(people, tmp_path / "runs", space, "--trials", 30))
+    assert done.code == 2
+    assert "the first 4 trials all failed" in done.err
+    assert "gone.safetensors" in done.err
+
+
+@pytest.mark.slow
+def test_a_search_killed_at_random_moments_ends_as_one_that_was_not(people: Path, tmp_path: Path, space: Path) -> None:
+    def start(place: Path) -> Program:
+        words = [*map(str, words_of(people, place, space, "--trials", "6", "--json", "--set", "epochs=8"))]
+        (tmp_path / f"{place.name}.json").unlink(missing_ok=True)
+        return Program(words, tmp_path / f"{place.name}.log", tmp_path / f"{place.name}.json")
+
+    assert start(tmp_path / "whole").wait() == 0, (tmp_path / "whole.log").read_text()
+    draw, kills = random.Random(1), 0
+    for begun in (1, 2, 4, 5):  # of the six trials' trainings; a while later it is killed
+        process = start(tmp_path / "killed")
+        while process.poll() is None and len(list(tmp_path.glob("killed/age-*/fold-0/history.json"))) < begun:
+            time.sleep(0.05)
+        time.sleep(draw.uniform(0, 0.3))
+        kills += process.poll() is None
+        process.kill()
+    assert kills >= 2
+    assert start(tmp_path / "killed").wait() == 0, (tmp_path / "killed.log").read_text()
+    whole, killed = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("whole", "killed"))
+    assert [(one["changes"], one["macro_f1"], one["state"]) for one in whole["trials"]] == [
+        (one["changes"], one["macro_f1"], one["state"]) for one in killed["trials"]
+    ]
+
+
+def test_a_search_of_few_points_draws_some_twice_and_shows_when_runs_are_deleted(
+    orch: Orch, people: Path, tmp_path: Path
+) -> None:
+    place, space = tmp_path / "runs", tmp_path / "space.toml"
+    space.write_text("drop_rate = { low = 0.0, high = 0.4, step = 0.4 }\n")
+    words = words_of(people, place, space, "--jobs", 2, "--no-prune", "--json")
+    done = orch(*words, "--trials", 6)
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
+    assert {one["state"] for one in found["trials"]} == {"complete"}
+    runs = {tuple(one["changes"]): one["run"] for one in found["trials"]}
+    assert len(runs) == 2  # six trials, two points
+    best = next(one["run"] for one in found["trials"] if one["number"] == found["best"])
+    assert orch("runs", "delete", best, "-y", "-w", place).code == 0
+    done = orch(*words, "--trials", 6)
+    assert done.code == 0, done.err
+    assert "were deleted: their scores count, nothing else is left." in done.err
+
+
+def test_a_search_with_extra_photos_is_another_one(orch: Orch, people: Path, tmp_path: Path, space: Path) -> None:
+    photo = sorted((people / "eval/images").iterdir())[0]
+    (tmp_path / "extra.csv").write_text(f"path,age\n{photo},61\n")
+    names = []
+    for more in ((), ("--extra", tmp_path / "extra.csv")):
+        done = orch(*words_of(people, tmp_path / "runs", space, "--trials", 1, "--json", *more))
+        assert done.code == 0, done.err
+        names.append(json.loads(done.out)["sweep"])
+    assert names[0] != names[1]
+
+
+def test_the_recipe_as_it_is_may_win(orch: Orch, people: Path, tmp_path: Path) -> None:
+    (tmp_path / "space.toml").write_text("clip_norm = [1.0, 1.0]\n")
+    done = orch(*words_of(people, tmp_path / "runs", tmp_path / "space.toml", "--trials", 2))
+    assert done.code == 0, done.err
+    assert "best: age-0001, the recipe as it is." in done.err + done.out
+
+
+def test_a_search_that_finds_nothing_better_says_so(orch: Orch, people: Path, tmp_path: Path) -> None:
+    """Rates too low to learn at: the recipe as it is stays, also as the file of the best recipe."""
+    (tmp_path / "space.toml").write_text("lr = [1e-9, 2e-9]\n")
+    more = ("--trials", 2, "--set", "epochs=6", "--out", tmp_path / "best.toml")
+    done = orch(*words_of(people, tmp_path / "runs", tmp_path / "space.toml", *more))
+    assert done.code == 0, done.err
+    assert "no trial scores above the recipe as it is (age-0001). The best, age-000" in done.err
+    assert "over age-0001" not in done.err
+    best = load_recipes({"age": SPECIALISTS["age"]}, [str(tmp_path / "best.toml")])["age"]
+    assert best.lr > 1e-9 * 2
+
+
+def test_what_was_not_tried_is_not_called_tried(
+    orch: Orch, people: Path, tmp_path: Path, space: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = orch(*words_of(people, tmp_path / "runs", space, "--trials", 3, "--minutes", 0))
+    assert done.code == 0, done.err
+    assert "the time is over: 0 of 3 trials ended." in done.err
+    assert "nothing was tried: the time was over before a trial ended." in done.err
+    stages = tmp_path / "stages.toml"
+    stages.write_text('[loss]\nloss = ["focal", "cross_entropy"]\n[rate]\nlr = [1e-6, 2e-6]\n')
+    words = [
+        "sweep", "age", "--data", people / "train", "-w", tmp_path / "runs", "--folds", 3, "--folds-used", 1, "--jobs", 1,
+        *tiny(), "--space", stages, "--stages", "loss,rate",
+    ]  # fmt: skip
+    done = orch(*words, "--minutes", 0)
+    assert done.code == 0, done.err
+    assert done.err.count("the time was over before it began: not tried.") == 2
+    assert "The time was over: no trial of loss, rate ended." in done.err
+    assert "as good as what was tried" not in done.err
+    assert "could be trained" not in done.err
+    found = json.loads(orch(*words, "--minutes", 0, "--json").out)
+    assert [(one["tried"], one["out_of_time"]) for one in found] == [(0, True), (0, True)]

@@ -1,0 +1,23 @@
+"""What harms in a recipe is told and not refused."""
+
+from orchestrator.recipes.lint import lint
+from orchestrator.recipes.load import load_recipes, recipe_files
+from orchestrator.specialists import SPECIALISTS
+
+
+def test_what_harms_is_told_and_not_refused() -> None:
+    changes = [
+        "augment.rotate=45", "augment.grey=0.9", "augment.canny=0.4", "augment.sobel=0.2", "mask.augment.cutout=0.5",
+        "batch_size=16", "age.class_balance=0.5", "age.sample_balance=0.5", "mask.loss=f1",
+    ]  # fmt: skip
+    recipes = load_recipes(SPECIALISTS, ["quick"], [*changes, "mask.label_smoothing=0"])
+    told = {task: " ".join(map(str, lint(SPECIALISTS[task], recipe))) for task, recipe in recipes.items()}
+    assert all("faces turned by more than 30 degrees" in one and "photos are edges" in one for one in told.values())
+    assert "a blank box can hide what tells the mask classes apart" in told["mask"]
+    assert "one of 16 photos holds few of a rare class" in told["mask"]
+    assert "what sample_balance has evened out" in told["age"]
+    assert "sample_balance" not in told["gender"]
+    assert not any(one.fatal for task, recipe in recipes.items() for one in lint(SPECIALISTS[task], recipe))
+    for task, specialist in SPECIALISTS.items():
+        for name in recipe_files(specialist):
+            assert lint(specialist, load_recipes({task: specialist}, [name])[task]) == [], f"{task} {name}"
