@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from orchestrator.core.labels import AGE_BORDERS, CLASSES, LABELS, TASKS
-from orchestrator.core.outputs import written
+from orchestrator.core.outputs import replace_output
 from orchestrator.data.describe import Description
 from orchestrator.data.preprocessing import Box, Geometry, decode
 
@@ -336,7 +336,7 @@ def pyplot() -> Any:
 def save(figure: Any, path: Path, dpi: int = 100) -> None:
     """Writes a figure as a .png and closes it: pyplot keeps every figure that is not closed."""
     try:
-        with written(path) as temporary:
+        with replace_output(path) as temporary:
             figure.savefig(temporary, dpi=dpi, format="png")
     finally:
         pyplot().close(figure)

@@ -44,7 +44,7 @@ def chosen(tasks: Sequence[str]) -> Mapping[str, Specialist]:
     for task in tasks:
         if task not in SPECIALISTS:
             hint = nearest(task, TASKS)
-            raise ConfigError(f"--tasks {','.join(tasks)}: '{task}' is no task; allowed: {', '.join(TASKS)}.{hint}")
+            raise ConfigError(f"--tasks {','.join(tasks)}: '{task}' is not a task; allowed: {', '.join(TASKS)}.{hint}")
     if not tasks:
         raise ConfigError(f"--tasks: names no task; allowed: {', '.join(TASKS)}.")
     return {task: SPECIALISTS[task] for task in TASKS if task in tasks}

@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 from hypothesis import settings
 
-from orchestrator.core.events import Event, TrainingBegun
+from orchestrator.core.events import Event, TrainingStarted
 
 if TYPE_CHECKING:
     from orchestrator.inference.member import MemberFiles
@@ -299,5 +299,5 @@ class Silent:
         self.jobs: list[str] = []
 
     def __call__(self, event: Event) -> None:
-        if isinstance(event, TrainingBegun):
+        if isinstance(event, TrainingStarted):
             self.jobs = [f"{one.run}/{one.fold}" for one in event.members]

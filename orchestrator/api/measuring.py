@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.api.paths import PathLike, path_or_none
-from orchestrator.core.events import Listener, counter, nobody
+from orchestrator.core.events import Listener, ignore_events, progress_callback
 from orchestrator.core.outputs import Output, check_outputs
 
 __all__ = ["bench"]
@@ -28,7 +28,7 @@ def bench(
     steps: int = 32,
     votes: int = 10_000_000,
     device: str = "auto",
-    listen: Listener = nobody,
+    listen: Listener = ignore_events,
 ) -> Mapping[str, Any]:
     """Measures training, prediction and voting, each against its lower bound: `orch bench`.
 
@@ -65,7 +65,7 @@ def bench(
         from orchestrator.bench.suite import run_parts
         from orchestrator.pictures import draw_bench
 
-        count = counter(listen, "measure")
+        count = progress_callback(listen, "measure")
         found = run_parts(chosen, load, SPECIALISTS, listen, lambda _part, done, of: count(done, of))
     write_json(out / "bench.json", found)
     draw_bench(found, out / "bench.png")

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from orchestrator.api.paths import PathLike, path_or_none
 from orchestrator.core.commands import DEFAULT_WORKSPACE, orch
-from orchestrator.core.errors import ConfigError, Mistakes, check_choice, counted
-from orchestrator.core.events import Listener, counter, nobody
+from orchestrator.core.errors import ConfigError, Mistakes, check_choice, quantity
+from orchestrator.core.events import Listener, ignore_events, progress_callback
 from orchestrator.core.extras import require
 from orchestrator.core.labels import TASKS
 from orchestrator.core.outputs import TABLES, Output, check_outputs
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from orchestrator.inference.cascade import Cascade
     from orchestrator.inference.cascading import Measured
     from orchestrator.inference.exporting import Exported
-    from orchestrator.inference.predictions import OnEngines, Prediction
+    from orchestrator.inference.predictions import Prediction, PredictorOnEngines
     from orchestrator.inference.predictor import Predictor
     from orchestrator.inference.pseudo import PseudoLabels
 
@@ -121,9 +121,9 @@ def ensemble(
     place = Workspace(workspace)
     runs = choose_runs(place, members)
     from orchestrator.ensembling.build import build_ensemble
-    from orchestrator.ensembling.external import each_once, read_external
+    from orchestrator.ensembling.external import deduplicated, read_external
 
-    tables, twice = each_once([read_external(path) for path in files])
+    tables, twice = deduplicated([read_external(path) for path in files])
     for note in twice:
         log.warning(note)
     built = build_ensemble(place, strategy, runs, scored=scored, external=tables)
@@ -140,7 +140,7 @@ def load_predictor(
     ensemble: str | None = None,
     strategy: str | None = None,
     device: str = "auto",
-    listen: Listener = nobody,
+    listen: Listener = ignore_events,
 ) -> Predictor:
     """Loads an ensemble once for many predictions by `predict_photos` (orchestrator/inference/predictions.py).
 
@@ -159,13 +159,13 @@ def load_predictor(
     from orchestrator.combining import STRATEGIES
     from orchestrator.inference.options import check_device
 
-    wrong = Mistakes()
+    mistakes = Mistakes()
     if strategy is not None:
-        with wrong.kept():
+        with mistakes.collect():
             check_choice("--strategy", strategy, STRATEGIES)
-    with wrong.kept():
+    with mistakes.collect():
         check_device(device)
-    wrong.raise_if_any()
+    mistakes.raise_if_any()
     place = Workspace(workspace)
     return _load(place, place.ensemble(ensemble), strategy, device, listen)
 
@@ -173,7 +173,7 @@ def load_predictor(
 def predict(
     photos: Sequence[PathLike] = (),
     *,
-    evaluation: PathLike | None = None,
+    eval_folder: PathLike | None = None,
     workspace: PathLike = DEFAULT_WORKSPACE,
     ensemble: str | None = None,
     strategy: str | None = None,
@@ -187,13 +187,13 @@ def predict(
     probabilities: PathLike | None = None,
     picture: PathLike | None = None,
     profile: bool = False,
-    listen: Listener = nobody,
+    listen: Listener = ignore_events,
 ) -> Predicted:
     """Predicts photos, and writes the requested files: `orch predict`.
 
     Args:
         photos: files and folders.
-        evaluation: a folder with info.csv and images/, in place of photos.
+        eval_folder: a folder with info.csv and images/, in place of photos.
         workspace: that holds the ensemble.
         ensemble: its id; None: the current one.
         strategy: `soft` or `hard`; None: the ensemble's own.
@@ -203,7 +203,7 @@ def predict(
         precision: `auto`, or `fp32`: no engine whose answers differ from torch's by over 1e-4.
         cascade: ask a member only while the vote could still change.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        out: the file of answers (.csv, .parquet, .json); with `evaluation` the contest's submission.
+        out: the file of answers (.csv, .parquet, .json); with `eval_folder` the contest's submission.
         probabilities: a .parquet of all probabilities.
         picture: a .png of photos with their answers.
         profile: measure where the time goes.
@@ -212,14 +212,14 @@ def predict(
     Raises:
         OrchestratorError: whatever is wrong with arguments, photos or the ensemble; photos that cannot be read, unless marked.
     """
-    workspace, evaluation, files = Path(workspace), path_or_none(evaluation), [*map(Path, photos)]
+    workspace, eval_folder, files = Path(workspace), path_or_none(eval_folder), [*map(Path, photos)]
     out, probabilities, picture = path_or_none(out), path_or_none(probabilities), path_or_none(picture)
     from orchestrator.artifacts.workspace import Workspace
 
-    outputs = _check_predict(files, evaluation, workspace, strategy, on_error, engine, precision, device, out,
+    outputs = _check_predict(files, eval_folder, workspace, strategy, on_error, engine, precision, device, out,
                              probabilities, picture)  # fmt: skip
     place = Workspace(workspace)
-    record, contest, paths = _to_answer(place, ensemble, files, evaluation, on_error == "mark", cascade)
+    record, contest, paths = _to_answer(place, ensemble, files, eval_folder, on_error == "mark", cascade)
     _check_apart(outputs, place, contest, paths)
     from orchestrator.inference.predictions import predict_photos
 
@@ -231,7 +231,7 @@ def predict(
     stages = Stages(profile)
     predictor = on_engines.predictor.timed(stages)
     rule = _cascade_of(record, predictor) if cascade else None
-    done = counter(listen, "predict")
+    done = progress_callback(listen, "predict")
     done(0, len(paths))
     answers = predict_photos(predictor, paths, on_error == "mark", done, batch, rule, on_engines.known)
     found = Predicted(record.id, answers, len(predictor.members), predictor.external, stages.seconds)
@@ -245,20 +245,20 @@ def pseudo_label(
     photos: Sequence[PathLike] = (),
     *,
     out: PathLike,
-    evaluation: PathLike | None = None,
+    eval_folder: PathLike | None = None,
     threshold: float = 0.95,
     workspace: PathLike = DEFAULT_WORKSPACE,
     ensemble: str | None = None,
     skip_unreadable: bool = False,
     device: str = "auto",
-    listen: Listener = nobody,
+    listen: Listener = ignore_events,
 ) -> PseudoLabels:
     """Writes pseudo-labels for training: confident answers of each fold's members: `orch pseudo`.
 
     Args:
         photos: files and folders.
         out: the table to write, .csv or .parquet.
-        evaluation: a folder with info.csv and images/, in place of photos.
+        eval_folder: a folder with info.csv and images/, in place of photos.
         threshold: mean probability at which a task's likeliest class becomes a label, 0.5 to 1.
         workspace: that holds the ensemble.
         ensemble: its id; None: the current one.
@@ -269,27 +269,27 @@ def pseudo_label(
     Raises:
         OrchestratorError: whatever is wrong with arguments, photos or the ensemble.
     """
-    workspace, out, evaluation, files = Path(workspace), Path(out), path_or_none(evaluation), [*map(Path, photos)]
+    workspace, out, eval_folder, files = Path(workspace), Path(out), path_or_none(eval_folder), [*map(Path, photos)]
     from orchestrator.artifacts.workspace import Workspace
     from orchestrator.inference.options import check_device, check_threshold
 
-    wrong, output = Mistakes(), Output("--out", out, (".csv", ".parquet"))
-    if (evaluation is None) == (not photos):
+    mistakes, output = Mistakes(), Output("--out", out, (".csv", ".parquet"))
+    if (eval_folder is None) == (not photos):
         example = orch("pseudo", "--eval", "DIR", "--out", "pseudo.parquet", workspace=workspace)
-        wrong.add(ConfigError(f"give either photos or --eval DIR. Example: `{example}`"))
-    with wrong.kept():
+        mistakes.add(ConfigError(f"give either photos or --eval DIR. Example: `{example}`"))
+    with mistakes.collect():
         check_threshold(threshold)
-    with wrong.kept():
+    with mistakes.collect():
         check_device(device)
-    with wrong.kept():
+    with mistakes.collect():
         check_outputs([output], workspace=workspace)
-    wrong.raise_if_any()
+    mistakes.raise_if_any()
     place = Workspace(workspace)
     record = place.ensemble(ensemble)
-    contest, paths = _photos(files, evaluation, missing_too=False)
+    contest, paths = _photos(files, eval_folder, missing_too=False)
     from orchestrator.inference import pseudo
 
-    place.check_answering(record.id)
+    place.check_members_exist(record.id)
     plans = {name: place.run(name).plan for name in record.run_ids}
     pseudo.check_labelling(record, plans)
     pseudo.check_names(paths)
@@ -297,7 +297,7 @@ def pseudo_label(
     predictor = _load(place, record, None, device, listen)
     log.info(f"ensemble {record.id}: {len(predictor.members)} members; each fold's members label on their own.")
     plan = next(str(plan["digest"]) for plan in plans.values() if plan)
-    labels = pseudo.pseudo_label(predictor, plan, paths, threshold, counter(listen, "label"), skip_unreadable)
+    labels = pseudo.pseudo_label(predictor, plan, paths, threshold, progress_callback(listen, "label"), skip_unreadable)
     pseudo.write_labels(labels, output)
     return labels
 
@@ -305,7 +305,7 @@ def pseudo_label(
 def cascade(
     photos: Sequence[PathLike] = (),
     *,
-    evaluation: PathLike | None = None,
+    eval_folder: PathLike | None = None,
     data: PathLike | None = None,
     rate: float = 0.001,
     workspace: PathLike = DEFAULT_WORKSPACE,
@@ -313,13 +313,13 @@ def cascade(
     engine: str = "auto",
     device: str = "auto",
     distinct_people: bool = False,
-    listen: Listener = nobody,
+    listen: Listener = ignore_events,
 ) -> MeasuredCascade:
     """Measures how few members suffice for the same labels, and saves that for `predict`: `orch cascade`.
 
     Args:
         photos: files and folders that no member has seen.
-        evaluation: a folder with info.csv and images/, in place of photos.
+        eval_folder: a folder with info.csv and images/, in place of photos.
         data: a labelled source with other people, instead of photos.
         rate: share of labels that may differ from the full vote's, 0 to 1.
         workspace: that holds the ensemble.
@@ -332,47 +332,47 @@ def cascade(
     Raises:
         OrchestratorError: whatever is wrong with arguments, photos or the ensemble; photos that a member was trained on.
     """
-    workspace, data, evaluation, files = (
+    workspace, data, eval_folder, files = (
         Path(workspace),
         path_or_none(data),
-        path_or_none(evaluation),
+        path_or_none(eval_folder),
         [*map(Path, photos)],
     )
     from orchestrator.artifacts.workspace import Workspace
     from orchestrator.inference.options import check_device, check_engine, check_rate
 
-    wrong = Mistakes()
-    if sum((bool(photos), evaluation is not None, data is not None)) != 1:
+    mistakes = Mistakes()
+    if sum((bool(photos), eval_folder is not None, data is not None)) != 1:
         example = orch("cascade", "--eval", "DIR", "--rate", "0.01", workspace=workspace)
-        wrong.add(ConfigError(f"give exactly one of photos, --eval DIR and --data SOURCE. Example: `{example}`"))
-    with wrong.kept():
+        mistakes.add(ConfigError(f"give exactly one of photos, --eval DIR and --data SOURCE. Example: `{example}`"))
+    with mistakes.collect():
         check_rate(rate)
-    with wrong.kept():
+    with mistakes.collect():
         check_device(device)
-    with wrong.kept():
+    with mistakes.collect():
         check_engine(engine, device)
-    wrong.raise_if_any()
+    mistakes.raise_if_any()
     place = Workspace(workspace)
     record = place.ensemble(ensemble)
-    from orchestrator.artifacts.origins import trained_content
+    from orchestrator.artifacts.origins import trained_photo_hashes
     from orchestrator.inference import cascading
 
     truth = persons = None
     if data is None:
-        _, paths = _photos(files, evaluation, missing_too=False)
+        _, paths = _photos(files, eval_folder, missing_too=False)
     else:
         paths, truth, persons = _labelled(data, distinct_people)
-    with wrong.kept():
+    with mistakes.collect():
         cascading.check_measurable(record, rate, len(paths))
-    with wrong.kept():
-        place.check_answering(record.id)
-        cascading.check_unseen(paths, trained_content(place, record.run_ids))
-    wrong.raise_if_any()
+    with mistakes.collect():
+        place.check_members_exist(record.id)
+        cascading.check_unseen(paths, trained_photo_hashes(place, record.run_ids))
+    mistakes.raise_if_any()
     from orchestrator.pictures import draw_cascade
 
     predictor = _load(place, record, None, device, listen, engine)
     predictor = _on_engines(predictor, place, paths, engine, False, listen).predictor
-    measured = cascading.measure_cascade(predictor, paths, rate, counter(listen, "ask"), truth, persons)
+    measured = cascading.measure_cascade(predictor, paths, rate, progress_callback(listen, "ask"), truth, persons)
     path, picture = cascading.save_cascade(record.folder, measured), record.folder / CASCADE_PICTURE
     draw_cascade(measured.as_dict(), picture)
     return MeasuredCascade(record.id, measured, path, picture)
@@ -384,7 +384,7 @@ def export(
     photos: Sequence[PathLike] = (),
     workspace: PathLike = DEFAULT_WORKSPACE,
     ensemble: str | None = None,
-    listen: Listener = nobody,
+    listen: Listener = ignore_events,
 ) -> tuple[str, Exported]:
     """Writes an ensemble's members as ONNX files, with a program that predicts with them: `orch export`.
 
@@ -405,12 +405,12 @@ def export(
     from orchestrator.artifacts.workspace import Workspace
     from orchestrator.inference.options import PACKAGES
 
-    wrong = Mistakes()
-    with wrong.kept():
+    mistakes = Mistakes()
+    with mistakes.collect():
         require(f"`{orch('export', workspace=workspace)}`", "engines", PACKAGES["onnx"])
-    with wrong.kept():
+    with mistakes.collect():
         check_outputs([Output("--out", out, folder=True)], workspace=workspace)
-    wrong.raise_if_any()
+    mistakes.raise_if_any()
     place = Workspace(workspace)
     record = place.ensemble(ensemble)
     from orchestrator.artifacts.cards import MemberCard
@@ -419,17 +419,17 @@ def export(
     from orchestrator.inference.predictions import find_photos
 
     given = find_photos(files) if files else []
-    place.check_answering(record.id)
+    place.check_members_exist(record.id)
     cards = [MemberCard.load(place.root / member.folder) for member in record.members]
     geometries = [Preprocess.from_dict(card.preprocess).geometry for card in cards]
     check_export(out, record, geometries, place.store, given)
     predictor = _load(place, record, None, "cpu", listen)
-    done = counter(listen, "export members")
+    done = progress_callback(listen, "export members")
     return record.id, export_ensemble(predictor, record.id, out, place.cache / "engines", place.store, given, done)
 
 
 def _check_predict(
-    photos: Sequence[Path], evaluation: Path | None, workspace: Path, strategy: str | None, on_error: str, engine: str,
+    photos: Sequence[Path], eval_folder: Path | None, workspace: Path, strategy: str | None, on_error: str, engine: str,
     precision: str, device: str, out: Path | None, probabilities: Path | None, picture: Path | None,
 ) -> list[Output]:  # fmt: skip
     """The files to write; raises every error that can be found without the ensemble."""
@@ -437,24 +437,26 @@ def _check_predict(
     from orchestrator.data.places import check_eval
     from orchestrator.inference.options import check_device, check_engine
 
-    wrong = Mistakes()
+    mistakes = Mistakes()
     for option, value, allowed in (
         ("--on-error", on_error, ("fail", "mark")),
         ("--precision", precision, ("auto", "fp32")),
         ("--strategy", strategy, STRATEGIES),
     ):
-        with wrong.kept():
+        with mistakes.collect():
             check_choice(option, value, allowed)
-    with wrong.kept():
+    with mistakes.collect():
         check_device(device)
-    with wrong.kept():
+    with mistakes.collect():
         check_engine(engine, device)
-    if (evaluation is None) == (not photos):
+    if (eval_folder is None) == (not photos):
         submission = orch("predict", "--eval", "DIR", "--out", "submission.csv", workspace=workspace)
-        wrong.add(ConfigError(f"give either photos or --eval DIR. Example: `{submission}`"))
-    if evaluation is not None and out is None:
-        wrong.add(ConfigError("--eval and --out go together: the folder to answer and the submission file to write."))
-    endings = (".csv",) if evaluation is not None else TABLES
+        mistakes.add(ConfigError(f"give either photos or --eval DIR. Example: `{submission}`"))
+    if eval_folder is not None and out is None:
+        mistakes.add(
+            ConfigError("--eval and --out go together: the folder to answer and the submission file to write.")
+        )
+    endings = (".csv",) if eval_folder is not None else TABLES
     outputs = [
         Output(option, path, suffixes)
         for option, path, suffixes in (
@@ -462,41 +464,41 @@ def _check_predict(
         )
         if path is not None
     ]  # fmt: skip
-    if evaluation is not None:
-        with wrong.kept():
-            check_eval(evaluation)
-    with wrong.kept():
+    if eval_folder is not None:
+        with mistakes.collect():
+            check_eval(eval_folder)
+    with mistakes.collect():
         check_outputs(outputs, workspace=workspace)
-    wrong.raise_if_any()
+    mistakes.raise_if_any()
     return outputs
 
 
 def _to_answer(
-    place: Workspace, ensemble: str | None, photos: Sequence[Path], evaluation: Path | None, missing_too: bool, cascade: bool
+    place: Workspace, ensemble: str | None, photos: Sequence[Path], eval_folder: Path | None, missing_too: bool, cascade: bool
 ) -> tuple[EnsembleRecord, Eval | None, list[Path]]:  # fmt: skip
     """The ensemble, the contest's table and the photos; errors in all of them are raised together."""
     from orchestrator.inference.options import check_cascade
 
-    wrong = Mistakes()
-    with wrong.kept():
+    mistakes = Mistakes()
+    with mistakes.collect():
         record = place.ensemble(ensemble)
         if cascade:
             check_cascade(record.runs, record.external)
-    with wrong.kept():
-        contest, paths = _photos(photos, evaluation, missing_too)
-    wrong.raise_if_any()
+    with mistakes.collect():
+        contest, paths = _photos(photos, eval_folder, missing_too)
+    mistakes.raise_if_any()
     return record, contest, paths
 
 
-def _photos(photos: Sequence[Path], evaluation: Path | None, missing_too: bool) -> tuple[Eval | None, list[Path]]:
+def _photos(photos: Sequence[Path], eval_folder: Path | None, missing_too: bool) -> tuple[Eval | None, list[Path]]:
     """The contest's table, where it was asked for, and the photos to answer for."""
-    if evaluation is None:
+    if eval_folder is None:
         from orchestrator.inference.predictions import find_photos
 
         return None, find_photos(photos)
     from orchestrator.data.contest import read_eval
 
-    contest = read_eval(evaluation, missing_too)
+    contest = read_eval(eval_folder, missing_too)
     return contest, list(contest.paths)
 
 
@@ -520,16 +522,16 @@ def _load(
     where = resolve_device(device)
     check_engine(engine, where)
     sharing = photos is None or photos > CALL or engine not in ("auto", "torch")
-    return open_predictor(place, record.id, where, counter(listen, "load members"), strategy, sharing)[1]
+    return open_predictor(place, record.id, where, progress_callback(listen, "load members"), strategy, sharing)[1]
 
 
 def _on_engines(
     predictor: Predictor, place: Workspace, paths: Sequence[Path], engine: str, exact: bool, listen: Listener
-) -> OnEngines:
+) -> PredictorOnEngines:
     """The predictor on the engines chosen for these photos; the choice is logged."""
     from orchestrator.inference.predictions import choose_engines
 
-    done = counter(listen, "write exports")
+    done = progress_callback(listen, "write exports")
     found = choose_engines(predictor, paths, engine, exact, place.cache / "engines", done)
     for chosen in found.chosen:
         log.info(f"{chosen}.")
@@ -575,7 +577,7 @@ def _write(found: Predicted, outputs: Sequence[Output], contest: Eval | None, pa
             log.info(f"{path}: {len(answers):,} rows in info.csv's order{empty}")
         else:
             write_answers(output, answers)
-            log.info(f"{path}: {counted(len(answers), 'row')}, in the order of the photos{empty}")
+            log.info(f"{path}: {quantity(len(answers), 'row')}, in the order of the photos{empty}")
 
 
 def _labelled(data: Path, distinct: bool) -> tuple[list[Path], NDArray[np.int64], pd.Series[str]]:

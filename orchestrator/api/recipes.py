@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.api.paths import PathLike
 from orchestrator.core.errors import ConfigError, Problem
-from orchestrator.core.outputs import Output, check_outputs, written
+from orchestrator.core.outputs import Output, check_outputs, replace_output
 
 if TYPE_CHECKING:
     from orchestrator.recipes.schema import Recipe
@@ -123,7 +123,7 @@ def copy_recipe(task: str, name: str, *, to: PathLike) -> None:
     from orchestrator.recipes.load import recipe_as_toml
 
     recipe = load_recipe(task, name)
-    with written(to) as temporary:
+    with replace_output(to) as temporary:
         temporary.write_text(recipe_as_toml(recipe), encoding="utf-8")
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.api.paths import PathLike, path_or_none
 from orchestrator.core.commands import DEFAULT_WORKSPACE, orch
-from orchestrator.core.errors import ConfigError, DamagedError, WorkspaceError, counted
+from orchestrator.core.errors import ConfigError, DamagedError, WorkspaceError, quantity
 from orchestrator.core.outputs import Output, check_outputs
 
 if TYPE_CHECKING:
@@ -238,7 +238,7 @@ def track_runs(runs: Sequence[str], *, to: Sequence[str], workspace: PathLike = 
     for tracker in open_trackers(to, place.root):
         for record in records:
             sent.append(SentRun(record.id, tracker.name, send(tracker, record)))
-            log.info(f"{record.id}: {counted(sent[-1].epochs, 'epoch')} sent to {tracker.name}.")
+            log.info(f"{record.id}: {quantity(sent[-1].epochs, 'epoch')} sent to {tracker.name}.")
         tracker.close()
         log.info(f"to view: {tracker.look}")
     return sent
@@ -272,7 +272,7 @@ def delete_runs(
         delete(place, record)
         log.info(f"{record.id} is deleted.")
         if current:
-            log.info(f"It was the current {record.task} run: {place.without_current(record.task)}")
+            log.info(f"It was the current {record.task} run: {place.choose_current_advice(record.task)}")
 
 
 def list_ensembles(*, workspace: PathLike = DEFAULT_WORKSPACE) -> EnsembleList:
@@ -335,7 +335,7 @@ def delete_ensembles(
         delete_ensemble(place, name)
         log.info(f"{name} is deleted.")
         if current:
-            log.info(f"It was the current ensemble: {place.without_current('ensemble')}")
+            log.info(f"It was the current ensemble: {place.choose_current_advice('ensemble')}")
 
 
 def check_workspace(*, workspace: PathLike = DEFAULT_WORKSPACE) -> Findings:

@@ -12,7 +12,7 @@ from orchestrator.api.paths import PathLike, path_or_none
 from orchestrator.core.commands import DEFAULT_WORKSPACE
 from orchestrator.core.cores import cores
 from orchestrator.core.errors import ConfigError, DataError
-from orchestrator.core.events import Listener, counter, nobody
+from orchestrator.core.events import Listener, ignore_events, progress_callback
 from orchestrator.core.extras import require
 from orchestrator.core.labels import TASKS
 from orchestrator.core.outputs import Output, check_outputs
@@ -114,7 +114,7 @@ def check_data(
     folds: int = 5,
     columns: Mapping[str, str] | None = None,
     distinct_people: bool = False,
-    listen: Listener = nobody,
+    listen: Listener = ignore_events,
 ) -> Findings:
     """Finds everything that is wrong with photos and table, all at once: `orch data check`.
 
@@ -137,7 +137,7 @@ def check_data(
     from orchestrator.specialists import chosen
 
     needs = {task: specialist.columns for task, specialist in chosen(tasks).items()}
-    return check(data, columns, needs, folds, counter(listen, "open photos"), distinct=distinct_people)
+    return check(data, columns, needs, folds, progress_callback(listen, "open photos"), distinct=distinct_people)
 
 
 def describe_data(
@@ -146,7 +146,7 @@ def describe_data(
     picture: PathLike | None = None,
     columns: Mapping[str, str] | None = None,
     distinct_people: bool = False,
-    listen: Listener = nobody,
+    listen: Listener = ignore_events,
 ) -> Description:
     """Counts people and photos by class, ages and image sizes: `orch data describe`.
 
@@ -169,7 +169,7 @@ def describe_data(
     check_outputs(outputs, [data, *photos.paths])
     from orchestrator.data.describe import describe
 
-    description = describe(photos, counter(listen, "read sizes"))
+    description = describe(photos, progress_callback(listen, "read sizes"))
     if picture is not None:
         from orchestrator.pictures import draw_people
 
@@ -184,7 +184,7 @@ def find_faces(
     workspace: PathLike = DEFAULT_WORKSPACE,
     picture: PathLike | None = None,
     columns: Mapping[str, str] | None = None,
-    listen: Listener = nobody,
+    listen: Listener = ignore_events,
 ) -> Faces:
     """Finds the face in every photo, as recipes with `face` above 0 do, and keeps the boxes: `orch data faces`.
 
@@ -213,7 +213,7 @@ def find_faces(
 
     place = Workspace(workspace, create=True)
     content = photos.content(place.hashes())
-    boxes = find_boxes(place.faces, photos.paths, content, cores(), counter(listen, "find faces"))
+    boxes = find_boxes(place.faces, photos.paths, content, cores(), progress_callback(listen, "find faces"))
     if picture is not None:
         draw_faces(photos.paths, boxes, picture)
         log.info(f"picture: {picture}")
@@ -259,7 +259,7 @@ def synthesise(
     eval_people: int = 0,
     seed: int = 0,
     jobs: int = 0,
-    listen: Listener = nobody,
+    listen: Listener = ignore_events,
 ) -> SyntheticPeople:
     """Draws synthetic people in the contest's own layout: `orch data synth`.
 
@@ -277,40 +277,40 @@ def synthesise(
     from orchestrator.synthetic.people import most_folds, write_people
 
     folder, processes = Path(folder), jobs or (cores() if people > SMALL else 1)
-    write_people(folder, people, eval_people, seed, processes, counter(listen, "draw people"))
+    write_people(folder, people, eval_people, seed, processes, progress_callback(listen, "draw people"))
     return SyntheticPeople(folder / "train", most_folds(people))
 
 
 def compare_submissions(
-    one: PathLike, other: PathLike, *, evaluation: PathLike | None = None, picture: PathLike | None = None
+    one: PathLike, other: PathLike, *, eval_folder: PathLike | None = None, picture: PathLike | None = None
 ) -> Differences:
     """Compares two submissions for the same photos: `orch submissions diff`.
 
     Args:
         one: a submission.
         other: another.
-        evaluation: the folder with images/, to draw the photos that they answer differently; None: draw none.
+        eval_folder: the folder with images/, to draw the photos that they answer differently; None: draw none.
         picture: the .png to draw; None: differences.png.
 
     Raises:
         OrchestratorError: files that are not submissions for the same photos, or a picture that cannot be drawn.
     """
-    one, other, evaluation, picture = Path(one), Path(other), path_or_none(evaluation), path_or_none(picture)
+    one, other, eval_folder, picture = Path(one), Path(other), path_or_none(eval_folder), path_or_none(picture)
     from orchestrator.experiments import submissions
 
-    if picture is not None and evaluation is None:
+    if picture is not None and eval_folder is None:
         raise ConfigError(
             f"--picture {picture}: the photos concerned are drawn from --eval DIR, the folder with images/."
         )
     picture = picture or Path("differences.png")
-    if evaluation is not None:
-        check_outputs([Output("--picture", picture, (".png",))], [one, other, evaluation])
-        evaluation = evaluation if (evaluation / "images").is_dir() else evaluation / "eval"
-        if not (evaluation / "images").is_dir():
-            raise DataError(f"--eval {evaluation.parent}: holds no folder images/.")
+    if eval_folder is not None:
+        check_outputs([Output("--picture", picture, (".png",))], [one, other, eval_folder])
+        eval_folder = eval_folder if (eval_folder / "images").is_dir() else eval_folder / "eval"
+        if not (eval_folder / "images").is_dir():
+            raise DataError(f"--eval {eval_folder.parent}: holds no folder images/.")
     found = submissions.compare_submissions(one, other)
-    if evaluation is not None and found.photos:
-        drawn = submissions.draw_differences(found, evaluation / "images", (one.stem, other.stem), picture)
+    if eval_folder is not None and found.photos:
+        drawn = submissions.draw_differences(found, eval_folder / "images", (one.stem, other.stem), picture)
         if drawn:
             log.info(f"{picture}: {drawn} of the photos concerned.")
     return found

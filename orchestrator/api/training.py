@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from orchestrator.api.paths import PathLike, path_or_none
 from orchestrator.core.commands import DEFAULT_WORKSPACE, orch
 from orchestrator.core.errors import ConfigError, Mistakes, check_choice
-from orchestrator.core.events import Listener, counter, nobody
+from orchestrator.core.events import Listener, ignore_events, progress_callback
 from orchestrator.core.extras import require
 from orchestrator.core.labels import TASKS
 from orchestrator.core.outputs import Output, check_outputs
@@ -41,12 +41,12 @@ class Viewed:
     """The result of `tta`: a run's answers with several views of each photo.
 
     Attributes:
-        flips: scores without and with views, and which answers changed.
+        effect: scores without and with views, and which answers changed.
         kept: the run made of these answers; None without `keep`.
         classes: the specialist's class names, in code order.
     """
 
-    flips: ViewEffect
+    effect: ViewEffect
     kept: RunRecord | None
     classes: Sequence[str]
 
@@ -55,7 +55,7 @@ def train_all(
     settings: Settings,
     *,
     tasks: Sequence[str] = TASKS,
-    listen: Listener = nobody,
+    listen: Listener = ignore_events,
 ) -> Report:
     """Trains specialists over the folds of one fold plan, or resumes that training: `orch train-all`.
 
@@ -87,7 +87,7 @@ def train(
     retrain_folds: Sequence[int] = (),
     base: str | None = None,
     again: bool = False,
-    listen: Listener = nobody,
+    listen: Listener = ignore_events,
 ) -> Report:
     """Trains one specialist into a new run, and leaves the others' files alone: `orch train`.
 
@@ -109,7 +109,7 @@ def train(
     specialist = trainable(task)
     if retrain_folds and settings.folds_used:
         raise ConfigError(
-            "--fold trains some folds anew and shares the others; --valid-only and --folds-used train the first ones alone. Give "
+            "--fold retrains some folds and shares the others; --valid-only and --folds-used train the first ones alone. Give "
             "one of them."
         )
     before = base_run(settings.workspace, task, base, bool(retrain_folds))
@@ -120,7 +120,7 @@ def train(
     return training.retrain(settings, specialist, listen, sorted(set(retrain_folds)), base, again)
 
 
-def train_grid(task: str, settings: Settings, *, grid: Sequence[str], listen: Listener = nobody) -> Report:
+def train_grid(task: str, settings: Settings, *, grid: Sequence[str], listen: Listener = ignore_events) -> Report:
     """Trains one run for each combination of some settings of one specialist: `orch train --grid`.
 
     Args:
@@ -162,7 +162,7 @@ def resume(
     profile: bool = False,
     executor: Executor | None = None,
     cancel: tuple[Cancel, ...] = (),
-    listen: Listener = nobody,
+    listen: Listener = ignore_events,
 ) -> Report:
     """Completes a run from its record alone: `orch resume`.
 
@@ -205,7 +205,7 @@ def search(
     prune: bool = True,
     out: PathLike | None = None,
     picture: PathLike | None = None,
-    listen: Listener = nobody,
+    listen: Listener = ignore_events,
 ) -> Sweep:
     """Searches for better settings of one specialist: `orch sweep`.
 
@@ -252,7 +252,7 @@ def tune(
     small: float = 0.75,
     prune: bool = True,
     out: PathLike | None = None,
-    listen: Listener = nobody,
+    listen: Listener = ignore_events,
 ) -> list[Stage]:
     """Tunes one specialist in stages, each from the previous winner: `orch sweep --stages`.
 
@@ -296,7 +296,7 @@ def tta(
     data: PathLike | None = None,
     columns: dict[str, str] | None = None,
     device: str = "auto",
-    listen: Listener = nobody,
+    listen: Listener = ignore_events,
 ) -> Viewed:
     """Test-time augmentation tried on held-out people; nothing is trained: `orch tta`.
 
@@ -319,18 +319,18 @@ def tta(
     from orchestrator.inference.options import check_device
     from orchestrator.recipes.schema import VIEWS
 
-    wrong = Mistakes()
+    mistakes = Mistakes()
     for view in views:
-        with wrong.kept():
+        with mistakes.collect():
             check_choice("--views", view, VIEWS)
     if not views:
-        wrong.add(ConfigError(f"--views: names no view; allowed: {', '.join(VIEWS)}."))
-    with wrong.kept():
+        mistakes.add(ConfigError(f"--views: names no view; allowed: {', '.join(VIEWS)}."))
+    with mistakes.collect():
         check_device(device)
     if data is not None:
-        with wrong.kept():
+        with mistakes.collect():
             check_source(data)
-    wrong.raise_if_any()
+    mistakes.raise_if_any()
     place = Workspace(workspace)
     record = place.run(run)
     from orchestrator.experiments.tta import check_run, keep_views, try_views
@@ -338,8 +338,8 @@ def tta(
 
     check_run(record)
     specialist = trainable(record.task)
-    flips = try_views(place, record, specialist, views, device, data, columns, counter(listen, "answer"))
-    return Viewed(flips, keep_views(place, flips, specialist) if keep else None, specialist.classes)
+    effect = try_views(place, record, specialist, views, device, data, columns, progress_callback(listen, "answer"))
+    return Viewed(effect, keep_views(place, effect, specialist) if keep else None, specialist.classes)
 
 
 def next_step(run: RunRecord, *, of_experiment: bool = False) -> str:
@@ -367,7 +367,7 @@ def tracking(to: Sequence[str], *, workspace: PathLike = DEFAULT_WORKSPACE) -> I
         OrchestratorError: an unknown tracker, one that is not installed, or one that cannot be reached.
     """
     if not to:
-        yield nobody
+        yield ignore_events
         return
     from orchestrator.experiments.tracking import Tracked
 
@@ -415,11 +415,11 @@ def _searchable(
 
 def _write_recipe(run: RunRecord, out: Path) -> None:
     """Writes the recipe of a search's winner as a file to train from."""
-    from orchestrator.core.outputs import written
+    from orchestrator.core.outputs import replace_output
     from orchestrator.recipes.load import recipe_as_toml
     from orchestrator.recipes.schema import Recipe
 
     recipe = Recipe.model_validate({**run.recipe, "about": f"found by a search: {run.id}, from {run.recipe_name}"})
-    with written(out) as temporary:
+    with replace_output(out) as temporary:
         temporary.write_text(recipe_as_toml(recipe), encoding="utf-8")
     log.info(f"{out}: the recipe of {run.id}.")

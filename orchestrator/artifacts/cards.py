@@ -26,7 +26,7 @@ from orchestrator.core.sealed import check_file, damaged_error, read_sealed, wri
 
 __all__ = [
     "CARD", "CHECKPOINT", "HELD_OUT", "HISTORY", "LOCK", "PROGRESS", "WEIGHTS", "History", "MemberCard", "Origin",
-    "best_file", "check_files", "check_identity", "history_of", "identity_of", "trained_again",
+    "best_file", "check_files", "check_identity", "history_of", "identity_of", "retrain_advice",
 ]  # fmt: skip
 
 History: TypeAlias = Sequence[Mapping[str, Any]]
@@ -179,7 +179,7 @@ class MemberCard(Origin):
         Raises:
             DamagedError: missing, damaged, or of another format.
         """
-        way_out = trained_again(folder)
+        way_out = retrain_advice(folder)
         value = read_sealed(folder / CARD, KIND, None, CARD_FORMAT, way_out)
         try:
             return cls(**{**value, "classes": tuple(value["classes"]), "views": tuple(value["views"])})
@@ -187,7 +187,7 @@ class MemberCard(Origin):
             raise damaged_error(folder / CARD, f"not the card of a member ({error})", way_out) from None
 
 
-def trained_again(folder: Path) -> str:
+def retrain_advice(folder: Path) -> str:
     """The way out for damaged files of a member, to complete a sentence."""
     run = folder.parent
     return f"run `{orch('resume', run.name, workspace=run.parent)}`, which trains this fold again."
@@ -200,7 +200,7 @@ def check_files(folder: Path, card: MemberCard) -> None:
         DamagedError: a file is missing or not the one that was written.
     """
     for name, digest in card.sha256.items():
-        check_file(folder / name, digest, trained_again(folder))
+        check_file(folder / name, digest, retrain_advice(folder))
 
 
 def history_of(folder: Path) -> History:
@@ -226,4 +226,4 @@ def check_identity(folder: Path, found: str, expected: str) -> None:
     """
     if found != expected:
         what = f"the card of a member of another run or fold (identity {found[:12]}; here {expected[:12]})"
-        raise damaged_error(folder / CARD, what, trained_again(folder))
+        raise damaged_error(folder / CARD, what, retrain_advice(folder))

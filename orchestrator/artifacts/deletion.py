@@ -14,7 +14,7 @@ __all__ = ["check_unused", "delete", "delete_ensemble"]
 
 
 def check_unused(workspace: Workspace, runs: Sequence[RunRecord]) -> None:
-    """Refuses runs that an ensemble answers with, or that another command is working on.
+    """Refuses runs that an ensemble uses, or that another command is working on.
 
     Runs that share members can be deleted: shared files stay until the last run that has them is deleted.
 
@@ -41,7 +41,7 @@ def delete(workspace: Workspace, run: RunRecord) -> None:
     Whether it is in use is checked again under the lock: it may have changed while the user was asked to confirm.
 
     Raises:
-        WorkspaceError: an ensemble answers with it, or another command is working on it.
+        WorkspaceError: an ensemble uses it, or another command is working on it.
     """
     from filelock import FileLock, Timeout
 
@@ -85,7 +85,11 @@ def _users(workspace: Workspace, run: RunRecord) -> list[Problem]:
         return []
     release = orch("ensembles", "delete", *users, workspace=workspace.root)
     return [
-        Problem(run.id, f"{', '.join(users)} answer{'s' * (len(users) == 1)} with it.", f"`{release}` releases it.")
+        Problem(
+            run.id,
+            f"{', '.join(users)} use{'s' * (len(users) == 1)} it.",
+            f"To delete the run, delete {'these ensembles' if len(users) > 1 else 'this ensemble'} first: `{release}`.",
+        )
     ]
 
 

@@ -10,13 +10,13 @@ if TYPE_CHECKING:
     from orchestrator.data.folds import FoldPlan
     from orchestrator.recipes.schema import Recipe
 
-__all__ = ["chosen", "differences", "flat", "in_words", "near", "settings_of"]
+__all__ = ["differences", "flat_settings", "format_value", "non_default_settings", "settings_of", "similar_runs"]
 
 NEAR = 2  # settings: with more, a run is another experiment
 SHOWN = 3  # runs
 
 
-def flat(recipe: Mapping[str, Any]) -> dict[str, Any]:
+def flat_settings(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """A recipe's settings with `augment.flip` and the like as keys; `about` and `workers`, which change no result, left out.
 
     A recipe of another version of orch, whose settings this one does not know, is taken as it stands.
@@ -33,7 +33,7 @@ def flat(recipe: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in (settings | augment).items() if key not in ("about", "workers")}
 
 
-def in_words(value: Any) -> str:
+def format_value(value: Any) -> str:
     """A setting's value as text; an empty value is a dash."""
     if value is None or value in ("", (), [], {}):
         return "-"
@@ -46,14 +46,14 @@ def in_words(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
-def chosen(recipe: Mapping[str, Any]) -> dict[str, Any]:
+def non_default_settings(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that are not at their defaults; those without a default count as chosen."""
     from orchestrator.data.augmentation import Augment
     from orchestrator.recipes.schema import Recipe
 
     fields = {**Recipe.model_fields, **{f"augment.{key}": field for key, field in Augment.model_fields.items()}}
     found = {}
-    for key, value in flat(recipe).items():
+    for key, value in flat_settings(recipe).items():
         default = fields[key].get_default(call_default_factory=True) if key in fields else None
         if value != (list(default) if isinstance(default, tuple) else default):
             found[key] = value
@@ -62,7 +62,7 @@ def chosen(recipe: Mapping[str, Any]) -> dict[str, Any]:
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """The settings in which two recipes differ: key -> (of the one, of the other)."""
-    left, right = flat(one), flat(other)
+    left, right = flat_settings(one), flat_settings(other)
     pairs = {key: (left.get(key), right.get(key)) for key in {**left, **right}}
     return {key: (of_one, of_other) for key, (of_one, of_other) in pairs.items() if of_one != of_other}
 
@@ -71,7 +71,7 @@ def settings_of(run: RunRecord) -> dict[str, Any]:
     """All that may differ between two runs of a specialist: the recipe's settings, and where they come from."""
     plan = run.plan or {"digest": "none", "k": 0}
     return {
-        **flat(run.recipe), "seed": ", ".join(map(str, run.seeds)), "data": run.data["fingerprint"][:12],
+        **flat_settings(run.recipe), "seed": ", ".join(map(str, run.seeds)), "data": run.data["fingerprint"][:12],
         "plan": f"{plan['digest'][:12]} ({plan['k']} folds)", "folds": ", ".join(map(str, run.folds)),
         "initial weights": run.initial_weights["sha256"][:12] or "random", "device": run.device.partition(":")[0],
         "threads": run.threads,
@@ -79,7 +79,7 @@ def settings_of(run: RunRecord) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def near(
+def similar_runs(
     runs: Sequence[RunRecord],
     task: str,
     recipe: Recipe,
@@ -99,7 +99,7 @@ def near(
                 differ["seed"] = (run.seed, seed)
             if 0 < len(differ) <= NEAR:
                 words = " and ".join(
-                    f"{key} ({in_words(old)} there, {in_words(new)} here)" for key, (old, new) in differ.items()
+                    f"{key} ({format_value(old)} there, {format_value(new)} here)" for key, (old, new) in differ.items()
                 )
                 covers = f"; it covers {run.covers}" if run.partial else ""
                 found.append((len(differ), f"{run.id} differs only in {words}{covers}."))

@@ -4,7 +4,7 @@ runs/soft-0001/
     ensemble.json              the record, written last
     out_of_fold.parquet        the answers behind the scores, for every held-out photo
     disagreements.csv          photos on which soft and hard votes differ
-    external-1.parquet ...     tables from elsewhere, as they were read
+    external-1.parquet ...     external tables, as they were read
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orchestrator.core.commands import orch, shown
+from orchestrator.core.commands import display_path, orch
 from orchestrator.core.labels import CLASSES, JOINT, LABELS, TASKS
 from orchestrator.core.sealed import damaged_error, read_sealed, write_sealed
 
@@ -29,7 +29,7 @@ DISAGREEMENTS = "disagreements.csv"
 
 @dataclass(frozen=True)
 class EnsembleMember:
-    """A member that an ensemble answers with.
+    """A member that an ensemble uses.
 
     Attributes:
         task: task of its specialist, or `joint`.
@@ -50,7 +50,7 @@ class EnsembleMember:
 
 @dataclass(frozen=True)
 class ExternalSource:
-    """A table from elsewhere that an ensemble answers with.
+    """A external table that an ensemble uses.
 
     Attributes:
         name: name of the file, made unique among the tables.
@@ -81,7 +81,7 @@ class EnsembleRecord:
         combiner: how answers become one, as `combining.combiners.read_combiner` reads it.
         created: local time, ISO 8601.
         members: members of all tasks, grouped by task.
-        external: tables from elsewhere.
+        external: external tables.
         plan: digest of the fold plan that the scores follow; None without a score.
         evaluation: scores of each task and of the label; None without out-of-fold answers.
         why_no_score: why there is none; empty otherwise.
@@ -123,7 +123,7 @@ class EnsembleRecord:
         """The runs that answer, each once."""
         return list(dict.fromkeys(member.run for member in self.members))
 
-    def members_a_run(self, task: str) -> float:
+    def members_per_run(self, task: str) -> float:
         """Mean number of a task's members per run: the weight of an external table in a vote of single members.
 
         Out of fold, one member answers for its run, and a table weighs as much as that member.
@@ -131,13 +131,13 @@ class EnsembleRecord:
         runs = [member.run for member in self.members if member.task in (task, JOINT)]
         return len(runs) / len(set(runs))
 
-    def built_again(self) -> str:
+    def rebuild_advice(self) -> str:
         """How to make an ensemble of the same runs, tables and combiner again, to complete a sentence."""
         words = [word for task, runs in self.runs.items() for word in ("--members", f"{task}={','.join(runs)}")]
         lost = []
         for table in self.external:  # where it was read, else the copy
             place = next((place for place in (Path(table.source), self.folder / table.file) if place.is_file()), None)
-            words += [] if place is None else ["--with", shown(place)]
+            words += [] if place is None else ["--with", display_path(place)]
             lost += [table.name] if place is None else []
         words += [] if self.evaluation else ["--no-score"]
         again = orch("ensemble", "--strategy", self.strategy, *words, workspace=self.folder.parent)

@@ -78,7 +78,7 @@ def conditions_of(text: str, keys: Sequence[str], numbers: Collection[str] = ())
     Raises:
         ConfigError: with all invalid conditions, unknown keys, and numbers compared with text.
     """
-    wrong, found = Mistakes(), []
+    mistakes, found = Mistakes(), []
     rest = text
     for match in WORD.finditer(text):
         key, sign, value = match[1], match[2], match[3].strip("'\"")
@@ -86,15 +86,15 @@ def conditions_of(text: str, keys: Sequence[str], numbers: Collection[str] = ())
         if key not in keys:
             help_of = orch("runs", "list", "--help")
             problem = f"nothing is called '{key}'.{nearest(key, keys)} `{help_of}` names the keys."
-            wrong.add(ConfigError(f"--where {match[0]}: {problem}"))
+            mistakes.add(ConfigError(f"--where {match[0]}: {problem}"))
         elif key in numbers and sign in ("<", "<=", ">", ">=") and _number(value) is None:
-            wrong.add(ConfigError(f"--where {match[0]}: {key} is a number, and '{value}' is none."))
+            mistakes.add(ConfigError(f"--where {match[0]}: {key} is a number, and '{value}' is not one."))
         found.append(Condition(key, sign, value))
     if rest.split():
-        wrong.add(
-            ConfigError(f"--where: '{rest.strip()}' is no condition. Write KEY=VALUE, as in 'task=age score>0.8'.")
+        mistakes.add(
+            ConfigError(f"--where: '{rest.strip()}' is not a condition. Write KEY=VALUE, as in 'task=age score>0.8'.")
         )
-    wrong.raise_if_any()
+    mistakes.raise_if_any()
     return found
 
 

@@ -89,7 +89,7 @@ def read_held_out(task: str, run: str, files: Sequence[Path], plan: FoldPlan) ->
         plan: the plan it was trained by.
 
     Raises:
-        WorkspaceError: a table is missing or unreadable, or its numbers are no probabilities.
+        WorkspaceError: a table is missing or unreadable, or its numbers are not probabilities.
         LeakError: a person is judged by a member that may have seen them, or twice.
     """
     parts = []

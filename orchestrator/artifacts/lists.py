@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from orchestrator.artifacts.annotations import Annotations
-from orchestrator.artifacts.differences import flat
+from orchestrator.artifacts.differences import flat_settings
 from orchestrator.artifacts.ensembles import EnsembleRecord
 from orchestrator.artifacts.run import RunRecord
 from orchestrator.artifacts.summary import facts_of, lost_members, run_as_dict
@@ -119,7 +119,7 @@ def list_ensembles(workspace: Workspace) -> EnsembleList:
             damaged.append(error)
             continue
         try:
-            workspace.check_answering(name)
+            workspace.check_members_exist(name)
             listed.append(ListedEnsemble(record, "current" if name == current else "", name == current))
         except DamagedError as error:
             damaged.append(error)
@@ -149,7 +149,7 @@ def _facts(run: RunRecord, current: str | None, damaged: list[DamagedError], wit
     except DamagedError as error:
         damaged.append(error)
     facts = facts_of(run, current, notes)
-    return {**flat(run.recipe), **facts} if with_settings else facts
+    return {**flat_settings(run.recipe), **facts} if with_settings else facts
 
 
 def _chosen(listed: list[ListedRun], where: str, sort: str) -> tuple[list[ListedRun], list[str]]:

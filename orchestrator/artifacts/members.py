@@ -18,25 +18,25 @@ from orchestrator.artifacts.cards import (
     best_file,
     check_files,
     check_identity,
-    trained_again,
+    retrain_advice,
 )
 from orchestrator.artifacts.run import COMPLETE, UNFINISHED, RunRecord, member_folder
 from orchestrator.artifacts.summary import score_of
 from orchestrator.core.errors import DamagedError, WorkspaceError
-from orchestrator.core.files import put_aside, share_file, sweep, take_away
+from orchestrator.core.files import move_aside, remove_own_file, remove_temporaries, share_file
 from orchestrator.core.sealed import damaged_error
 
-__all__ = ["check_member", "clear", "conclude", "heal", "is_whole", "share_member"]
+__all__ = ["check_member", "is_intact", "remove_leftovers", "set_aside_damaged", "share_member", "update_status"]
 
 log = logging.getLogger(__name__)
 
 
-def clear(folder: Path) -> None:
+def remove_leftovers(folder: Path) -> None:
     """Removes what a kill left behind in a member's folder; the caller holds the run's lock."""
-    sweep(folder)
+    remove_temporaries(folder)
     if (folder / CARD).is_file():
         for name in (CHECKPOINT, PROGRESS, *(path.name for path in folder.glob(best_file("*")))):
-            take_away(folder / name)
+            remove_own_file(folder / name)
 
 
 def check_member(run: RunRecord, fold: int | None, files: bool = True) -> MemberCard:
@@ -56,13 +56,13 @@ def check_member(run: RunRecord, fold: int | None, files: bool = True) -> Member
     if on_record is None:
         check_identity(folder, card.id, run.identity(fold))
     elif card.sha256 != on_record:
-        raise damaged_error(folder / CARD, f"not the card that {run.id} was completed with", trained_again(folder))
+        raise damaged_error(folder / CARD, f"not the card that {run.id} was completed with", retrain_advice(folder))
     if files:
         check_files(folder, card)
     return card
 
 
-def is_whole(run: RunRecord) -> bool:
+def is_intact(run: RunRecord) -> bool:
     """Whether every file of a run's members is the one that was written."""
     try:
         for fold in run.folds:
@@ -72,7 +72,7 @@ def is_whole(run: RunRecord) -> bool:
     return True
 
 
-def conclude(run: RunRecord, files: bool = True) -> list[int | None]:
+def update_status(run: RunRecord, files: bool = True) -> list[int | None]:
     """Saves the state of a run: complete if all its members are intact, unfinished otherwise.
 
     Args:
@@ -101,7 +101,7 @@ def conclude(run: RunRecord, files: bool = True) -> list[int | None]:
     return missing
 
 
-def heal(run: RunRecord) -> None:
+def set_aside_damaged(run: RunRecord) -> None:
     """Moves damaged members aside, so that they are trained again; the caller holds the run's lock.
 
     A complete run that lacks a member is unfinished again. Nothing is deleted.
@@ -119,7 +119,7 @@ def heal(run: RunRecord) -> None:
         except DamagedError as error:
             if not error.replaceable:
                 raise
-            place = put_aside(folder)
+            place = move_aside(folder)
             kept = f" (what is there was put aside as {place.name})" if place else ""
             run.status = UNFINISHED
             run.files.pop(member_folder(fold), None)

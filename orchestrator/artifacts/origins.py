@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from orchestrator.artifacts.run import RunRecord
 from orchestrator.artifacts.workspace import Workspace
-from orchestrator.core.commands import data_words, orch, shown
+from orchestrator.core.commands import data_arguments, display_path, orch
 from orchestrator.core.errors import DamagedError, DataError, LeakError, WeightsError
-from orchestrator.core.files import put_aside, sha256_of
+from orchestrator.core.files import move_aside, sha256_of
 from orchestrator.core.labels import CLASSES
 from orchestrator.core.sealed import read_sealed, write_sealed
 
@@ -24,8 +24,20 @@ if TYPE_CHECKING:
     from orchestrator.specialist import Specialist
 
 __all__ = [
-    "check_beginning", "content_of", "extra_sources_of", "keep_content", "keep_plan", "moved_words", "plan_of", "plan_words",
-    "recipe_words", "source_of", "source_words", "tables_of", "trained_content", "training_words",
+    "check_initial_weights",
+    "extra_sources_of",
+    "moved_arguments",
+    "photo_hashes_of",
+    "plan_arguments",
+    "plan_of",
+    "recipe_arguments",
+    "save_photo_hashes",
+    "save_plan",
+    "source_arguments",
+    "source_of",
+    "tables_of",
+    "trained_photo_hashes",
+    "training_arguments",
 ]  # fmt: skip
 
 log = logging.getLogger(__name__)
@@ -33,7 +45,7 @@ log = logging.getLogger(__name__)
 PHOTOS, PHOTOS_FORMAT = "photos", 2
 
 
-def keep_plan(workspace: Workspace, plan: FoldPlan) -> FoldPlan:
+def save_plan(workspace: Workspace, plan: FoldPlan) -> FoldPlan:
     """Saves a plan if it is not saved yet, or if its file is damaged.
 
     Args:
@@ -64,7 +76,7 @@ def plan_of(workspace: Workspace, run: RunRecord) -> FoldPlan:
     return FoldPlan.load(_plan(workspace, name), name, _by_resuming(workspace, run))
 
 
-def keep_content(workspace: Workspace, fingerprint: str, content: Sequence[str]) -> None:
+def save_photo_hashes(workspace: Workspace, fingerprint: str, content: Sequence[str]) -> None:
     """Saves the hashes of photos that runs are about to train on, under the fingerprint that the runs record."""
     path, name = _content(workspace, fingerprint), fingerprint[:12]
     try:
@@ -74,8 +86,8 @@ def keep_content(workspace: Workspace, fingerprint: str, content: Sequence[str])
         write_sealed(path, PHOTOS, name, PHOTOS_FORMAT, {"content": list(content)})
 
 
-def content_of(workspace: Workspace, run: RunRecord) -> set[str]:
-    """The hashes of every file that a run has learnt from, photos from elsewhere among them.
+def photo_hashes_of(workspace: Workspace, run: RunRecord) -> set[str]:
+    """The hashes of every file that a run has learnt from, extra photos among them.
 
     Raises:
         DamagedError: the file that has them is missing or damaged.
@@ -116,43 +128,45 @@ def source_of(run: RunRecord, data: Path | None, again: str) -> Path:
     return source
 
 
-def training_words(run: RunRecord, data: Path | None = None, extra: Sequence[Path] = ()) -> list[str]:
+def training_arguments(run: RunRecord, data: Path | None = None, extra: Sequence[Path] = ()) -> list[str]:
     """The options of a printed training command that name what a run was trained from: data, recipe, fold plan, seed.
 
     Args:
         run: its record.
         data: where the photos are now; None: where they were.
-        extra: where its tables of photos from elsewhere are now; none: where they were.
+        extra: where its tables of extra photos are now; none: where they were.
     """
-    return [*source_words(run, data, extra), "--base", run.id, *plan_words(run), "--seed", str(run.seed)]
+    return [*source_arguments(run, data, extra), "--base", run.id, *plan_arguments(run), "--seed", str(run.seed)]
 
 
-def source_words(run: RunRecord, data: Path | None = None, extra: Sequence[Path] = ()) -> list[str]:
-    """The options of a printed training command that name a run's photos, extra ones among them; as `training_words`."""
+def source_arguments(run: RunRecord, data: Path | None = None, extra: Sequence[Path] = ()) -> list[str]:
+    """The options of a printed training command that name a run's photos, extra ones among them; as `training_arguments`."""
     tables = extra or [Path(source) for source in run.data.get("extra", {}).get("sources", ())]
     distinct = bool(run.data.get("distinct_people"))
-    return data_words(data or Path(run.data["source"]), run.data["columns"], distinct, tables)
+    return data_arguments(data or Path(run.data["source"]), run.data["columns"], distinct, tables)
 
 
-def recipe_words(run: RunRecord, specialists: Iterable[Specialist]) -> list[str]:
+def recipe_arguments(run: RunRecord, specialists: Iterable[Specialist]) -> list[str]:
     """The options of a printed command that trains specialists as a run was trained: its recipe, if all have it, and
     those of its changes that name no task."""
     from orchestrator.recipes.load import recipe_files
 
     name = run.recipe_name
     shared = Path(name).is_file() or all(name in recipe_files(specialist) for specialist in specialists)
-    words = ["--recipe", shown(Path(name)) if name.endswith(".toml") else name] if shared and name != "quick" else []
+    words = (
+        ["--recipe", display_path(Path(name)) if name.endswith(".toml") else name] if shared and name != "quick" else []
+    )
     common = [change for change in run.changes if change.partition("=")[0].partition(".")[0] not in CLASSES]
     return [*words, *(word for change in common for word in ("--set", change))]
 
 
-def plan_words(run: RunRecord) -> list[str]:
+def plan_arguments(run: RunRecord) -> list[str]:
     """The options of a printed training command that name a run's fold plan."""
     plan = run.plan or {"k": 0, "seed": 0}
     return ["--folds", str(plan["k"]), "--plan-seed", str(plan["seed"])]
 
 
-def moved_words(run: RunRecord, data: Path | None = None) -> list[str]:
+def moved_arguments(run: RunRecord, data: Path | None = None) -> list[str]:
     """The options of a printed command that give a run's sources; placeholders for those that no longer exist.
 
     Args:
@@ -160,15 +174,15 @@ def moved_words(run: RunRecord, data: Path | None = None) -> list[str]:
         data: where the photos are, if that is known.
     """
     is_found = data is None and Path(run.data["source"]).exists()
-    words = [] if is_found else ["--data", "DIR" if data is None else shown(data)]
+    words = [] if is_found else ["--data", "DIR" if data is None else display_path(data)]
     tables = list(map(Path, run.data.get("extra", {}).get("sources", ())))
     if not all(table.is_file() for table in tables):
-        words += [word for table in tables for word in ("--extra", shown(table) if table.is_file() else "TABLE")]
+        words += [word for table in tables for word in ("--extra", display_path(table) if table.is_file() else "TABLE")]
     return words
 
 
 def extra_sources_of(run: RunRecord, tables: Sequence[Path], again: str) -> tuple[Path, ...]:
-    """The tables of photos from elsewhere that a run learnt from.
+    """The tables of extra photos that a run learnt from.
 
     Args:
         run: its record.
@@ -189,7 +203,7 @@ def extra_sources_of(run: RunRecord, tables: Sequence[Path], again: str) -> tupl
     return sources
 
 
-def check_beginning(run: RunRecord) -> None:
+def check_initial_weights(run: RunRecord) -> None:
     """Checks that the file of a run's initial weights still exists.
 
     Raises:
@@ -207,12 +221,12 @@ def check_beginning(run: RunRecord) -> None:
         make = (
             f"{shlex.join(['mkdir', '-p', str(Path(source).parent)])} && " if not Path(source).parent.is_dir() else ""
         )
-        restore = shlex.join(["cp", shown(copy), source])
+        restore = shlex.join(["cp", display_path(copy), source])
         way_out = f"The workspace keeps what was read from it: `{make}{restore}` restores it"
     raise WeightsError(f"{source}: not there any more, and {run.id} began from the weights in it. {way_out}.")
 
 
-def trained_content(workspace: Workspace, names: Iterable[str]) -> set[str]:
+def trained_photo_hashes(workspace: Workspace, names: Iterable[str]) -> set[str]:
     """The hashes of every file that some runs have learnt from.
 
     Raises:
@@ -221,7 +235,7 @@ def trained_content(workspace: Workspace, names: Iterable[str]) -> set[str]:
     found: set[str] = set()
     for run in map(workspace.run, dict.fromkeys(names)):
         try:
-            found |= content_of(workspace, run)
+            found |= photo_hashes_of(workspace, run)
         except DamagedError as error:
             raise LeakError(f"{run.id}: which photos it was trained on cannot be determined. {error.message}") from None
     return found
@@ -236,12 +250,12 @@ def _content(workspace: Workspace, fingerprint: str) -> Path:
 
 
 def _by_resuming(workspace: Workspace, run: RunRecord) -> str:
-    return f"run `{orch('resume', run.id, workspace=workspace.root)}`, which writes it anew."
+    return f"run `{orch('resume', run.id, workspace=workspace.root)}`, which rewrites it."
 
 
 def _put_aside(path: Path, error: DamagedError) -> None:
     if not error.replaceable:
         raise error
-    place = put_aside(path)
+    place = move_aside(path)
     if place is not None:
-        log.warning(f"{error.fact}: written anew; the old one was put aside as {place.name}.")
+        log.warning(f"{error.fact}: rewritten; the old one was put aside as {place.name}.")

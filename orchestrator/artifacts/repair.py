@@ -13,14 +13,14 @@ from pathlib import Path
 
 from orchestrator.artifacts.annotations import Annotations
 from orchestrator.artifacts.cards import CARD, MemberCard
-from orchestrator.artifacts.members import check_member, conclude
-from orchestrator.artifacts.origins import content_of, plan_of
+from orchestrator.artifacts.members import check_member, update_status
+from orchestrator.artifacts.origins import photo_hashes_of, plan_of
 from orchestrator.artifacts.run import RECORD, RunRecord
 from orchestrator.artifacts.workspace import MARK, Workspace, now, write_mark
 from orchestrator.combining import STRATEGIES
 from orchestrator.core.commands import orch
 from orchestrator.core.errors import DamagedError, WorkspaceError
-from orchestrator.core.files import put_aside
+from orchestrator.core.files import move_aside
 from orchestrator.core.labels import CLASSES
 from orchestrator.core.sealed import after_moving_aside, check_file, check_sealed
 
@@ -68,13 +68,13 @@ def check(root: Path) -> Findings:
                 found.look(partial(check_member, run, fold), files=3)
         if run.plan is not None:
             found.look(partial(plan_of, workspace, run))
-        found.look(partial(content_of, workspace, run))
+        found.look(partial(photo_hashes_of, workspace, run))
         found.look(partial(Annotations.read, run.folder))
         tracking = run.folder / "tracking.json"
         found.look(partial(_check_other, tracking, run.id, f"send it again: `{_track(run)}`."))
     for name in workspace.ensembles():
         found.look(partial(_check_ensemble, workspace, name))
-        found.look(partial(workspace.check_answering, name), files=0)
+        found.look(partial(workspace.check_members_exist, name), files=0)
     for what in (*CLASSES, "ensemble"):
         found.look(partial(workspace.current, what))
     return found
@@ -89,7 +89,7 @@ def _runs(workspace: Workspace, found: Findings) -> Iterator[RunRecord]:
 
 def _check_ensemble(workspace: Workspace, name: str) -> None:
     record = workspace.ensemble(name)
-    again = after_moving_aside(record.folder, record.built_again())
+    again = after_moving_aside(record.folder, record.rebuild_advice())
     for file, digest in record.files.items():
         check_file(record.folder / file, digest, again)
     cascade = record.folder / "cascade.json"
@@ -108,13 +108,13 @@ def _track(run: RunRecord) -> str:
 
 
 def repair(root: Path) -> int:
-    """Writes lost or damaged records anew; what is damaged is put aside.
+    """Rewrites lost or damaged records; what is damaged is put aside.
 
     Args:
         root: of the workspace.
 
     Returns:
-        How many records were written anew or put aside.
+        How many records were rewritten or put aside.
 
     Raises:
         WorkspaceError: the folder holds nothing of a workspace, or its own record is not to be replaced.
@@ -139,11 +139,11 @@ def _repair_mark(root: Path) -> int:
         if not error.replaceable:
             raise
         numbers = _retired(root / MARK)
-        place = put_aside(root / MARK)
+        place = move_aside(root / MARK)
     for kind, number in _spoken_of(root).items():
         numbers[kind] = max(numbers.get(kind, 0), number)
     write_mark(root, now(), numbers)
-    log.info(f"{root / MARK} is written anew{f'; the old one was put aside as {place.name}' if place else ''}.")
+    log.info(f"{root / MARK} is rewritten{f'; the old one was put aside as {place.name}' if place else ''}.")
     return 1
 
 
@@ -174,22 +174,22 @@ def _repair_run(workspace: Workspace, folder: Path) -> None:
     """Restores a run's record from its members' cards, each with a copy from when the member was trained."""
     run = _remembered(folder)
     if run is None:
-        place = put_aside(folder)
+        place = move_aside(folder)
         log.info(
             f"{folder.name}: none of its members is complete, so it cannot be restored; put aside as "
             f"{place and place.name}."
         )
         return
-    place = put_aside(folder / RECORD)
+    place = move_aside(folder / RECORD)
     run.make_current = "never"
-    missing = conclude(run)
+    missing = update_status(run)
     kept = f"; the old one was put aside as {place.name}" if place else ""
     advice = (
         f" Fold {', '.join(map(str, missing))}: `{orch('resume', run.id, workspace=workspace.root)}` trains it."
         if missing
         else ""
     )
-    log.info(f"{folder / RECORD} is written anew from the members' cards{kept}: {run.id} is {run.status}.{advice}")
+    log.info(f"{folder / RECORD} is rewritten from the members' cards{kept}: {run.id} is {run.status}.{advice}")
 
 
 def _remembered(folder: Path) -> RunRecord | None:

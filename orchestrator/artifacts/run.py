@@ -63,7 +63,7 @@ class RunRecord:
         device: `cpu` or `cuda`.
         environment: versions, hardware, git revision.
         parent: the run that members not in `retrained` were taken from.
-        retrained: folds trained anew, when there is a parent.
+        retrained: folds retrained, when there is a parent.
         seconds: training seconds of its own members, summed; shared members are not counted.
         make_current: whether it may become current: `auto` offers it as its specialist's current run in the last step
             of training, and then becomes `offered`; runs of an experiment are `never`.
@@ -136,7 +136,7 @@ class RunRecord:
 
     @property
     def extra(self) -> str | None:
-        """Fingerprint of the photos from elsewhere that it learnt from; None without any."""
+        """Fingerprint of the extra photos that it learnt from; None without any."""
         fingerprint: str | None = self.data.get("extra", {}).get("fingerprint")
         return fingerprint
 
@@ -210,7 +210,7 @@ class RunRecord:
             DamagedError: missing, damaged, another run's, or of another format.
         """
         repair = orch("workspace", "repair", workspace=folder.parent)
-        way_out = f"run `{repair}`, which writes it anew from the members' cards."
+        way_out = f"run `{repair}`, which rewrites it from the members' cards."
         return cls.of(folder, read_sealed(folder / RECORD, KIND, folder.name, RUN_FORMAT, way_out))
 
     @classmethod
@@ -250,7 +250,7 @@ def run_key(
         seed: seed of the training.
         device: `cpu`, `cuda` or `cuda:N`; all GPUs count as one.
         parent: the run that other members are shared with.
-        extra: fingerprint of photos from elsewhere that join training; None without any.
+        extra: fingerprint of extra photos that join training; None without any.
     """
     return digest_of(
         {

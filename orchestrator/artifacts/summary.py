@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from orchestrator.artifacts.annotations import Annotations
-from orchestrator.artifacts.cards import CARD, MemberCard, history_of, trained_again
+from orchestrator.artifacts.cards import CARD, MemberCard, history_of, retrain_advice
 from orchestrator.artifacts.run import RunRecord
 from orchestrator.core.errors import DamagedError
 from orchestrator.core.sealed import damaged_error
@@ -62,7 +62,7 @@ def lost_members(run: RunRecord) -> list[DamagedError]:
     if not run.complete:
         return []
     lost = [folder for folder in run.members if not (folder / CARD).is_file()]
-    return [damaged_error(folder / CARD, "missing", trained_again(folder)) for folder in lost]
+    return [damaged_error(folder / CARD, "missing", retrain_advice(folder)) for folder in lost]
 
 
 def score_of(run: RunRecord) -> float | None:

@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from orchestrator.artifacts.cards import trained_again
+from orchestrator.artifacts.cards import retrain_advice
 from orchestrator.core.errors import WeightsError
 from orchestrator.core.files import atomic
 from orchestrator.core.sealed import check_file
@@ -38,7 +38,7 @@ def load_weights(path: Path, model: nn.Module, sha256: str = "", adopt: bool = F
         WeightsError: the tensors do not fit the network.
     """
     if sha256:
-        check_file(path, sha256, trained_again(path.parent))
+        check_file(path, sha256, retrain_advice(path.parent))
     try:
         model.load_state_dict(load_file(path), assign=adopt)
     except (SafetensorError, RuntimeError) as error:

@@ -25,12 +25,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.artifacts.cards import CARD, trained_again
+from orchestrator.artifacts.cards import CARD, retrain_advice
 from orchestrator.artifacts.ensembles import ENSEMBLE, EnsembleRecord
 from orchestrator.artifacts.run import RECORD, RunRecord
-from orchestrator.core.commands import orch, shown
-from orchestrator.core.errors import DamagedError, WorkspaceError, encodable, nearest, printable
-from orchestrator.core.files import aside_of, put_aside
+from orchestrator.core.commands import display_path, orch
+from orchestrator.core.errors import DamagedError, WorkspaceError, escape_non_utf8, nearest, printable
+from orchestrator.core.files import aside_path, move_aside
 from orchestrator.core.labels import CLASSES
 from orchestrator.core.sealed import (
     after_moving_aside,
@@ -82,7 +82,7 @@ class Workspace:
 
     def __init__(self, root: Path, create: bool = False) -> None:
         self.root = root
-        if str(root) != encodable(str(root)):  # weights and networks are opened by names in UTF-8 alone
+        if str(root) != escape_non_utf8(str(root)):  # weights and networks are opened by names in UTF-8 alone
             raise WorkspaceError(
                 f"{printable(str(root))}: the name of a workspace must be UTF-8. Choose another folder with --workspace, or "
                 "rename this one; from within it, `--workspace .` does as well."
@@ -97,7 +97,7 @@ class Workspace:
             raise WorkspaceError(f"{root}: is a file. Choose a new folder with --workspace.")
         if root.is_dir() and any(not path.name.startswith(".") for path in root.iterdir()):
             raise WorkspaceError(
-                f"{root}: is not empty and no workspace. Choose an empty or new folder with --workspace."
+                f"{root}: is not empty and not a workspace. Choose an empty or new folder with --workspace."
             )
         root.mkdir(parents=True, exist_ok=True)
         write_mark(root, now(), {})
@@ -112,7 +112,7 @@ class Workspace:
 
     def _about(self) -> dict[str, Any]:
         repair = orch("workspace", "repair", workspace=self.root)
-        return read_sealed(self.root / MARK, KIND, NAME, WORKSPACE_FORMAT, f"run `{repair}`, which writes it anew.")
+        return read_sealed(self.root / MARK, KIND, NAME, WORKSPACE_FORMAT, f"run `{repair}`, which rewrites it.")
 
     @property
     def store(self) -> Path:
@@ -202,7 +202,7 @@ class Workspace:
         return RunRecord.load(self.root / name)
 
     @contextmanager
-    def making(self, kind: str) -> Iterator[tuple[str, Path]]:
+    def new_folder(self, kind: str) -> Iterator[tuple[str, Path]]:
         """Makes the next folder `kind-NNNN`, which gets its name if the block succeeds; the caller holds the lock.
 
         Yields:
@@ -252,10 +252,10 @@ class Workspace:
         except DamagedError as error:
             if not error.replaceable:
                 raise
-            raise damaged_error(path, error.what, self.without_current(what)) from None
+            raise damaged_error(path, error.what, self.choose_current_advice(what)) from None
         if not (self.root / name).is_dir():
             what_is_wrong = f"names {name}, of which there is no folder in {self.root}"
-            way_out = self._repair() if os.path.lexists(self.root / name) else self.without_current(what)
+            way_out = self._repair() if os.path.lexists(self.root / name) else self.choose_current_advice(what)
             raise damaged_error(path, what_is_wrong, way_out)
         return name
 
@@ -272,7 +272,7 @@ class Workspace:
                 raise
             return None
 
-    def without_current(self, what: str) -> str:
+    def choose_current_advice(self, what: str) -> str:
         """The way out if nothing is current, to complete a sentence."""
         group, names = ("ensembles", self._answering()) if what == "ensemble" else ("runs", self._whole(what))
         if not names:
@@ -291,7 +291,7 @@ class Workspace:
         found = []
         for name in self.ensembles():
             with suppress(DamagedError):
-                self.check_answering(name)
+                self.check_members_exist(name)
                 found.append((self.ensemble(name).created, name))
         return [name for _, name in sorted(found)]
 
@@ -300,7 +300,7 @@ class Workspace:
         path = self._current(what)
         self.current_or_none(what)  # refuses to write over a newer version's
         if path.is_dir() or (path.is_symlink() and not path.exists()):
-            put_aside(path)
+            move_aside(path)
         write_sealed(path, "current", what, CURRENT_FORMAT, {"name": name, "since": now()})
 
     def clear_current(self, what: str) -> None:
@@ -322,9 +322,8 @@ class Workspace:
         return name
 
     def _none_current(self, task: str) -> WorkspaceError:
-        return WorkspaceError(
-            f"{self.root}: no {task} run is the current one ({self._current(task)} is missing): {self.without_current(task)}"
-        )
+        missing, advice = self._current(task), self.choose_current_advice(task)
+        return WorkspaceError(f"{self.root}: no {task} run is the current one ({missing} is missing): {advice}")
 
     def current_run(self, task: str) -> RunRecord:
         """A specialist's current run.
@@ -379,19 +378,19 @@ class Workspace:
             if self.ensembles():
                 path = self._current("ensemble")
                 raise WorkspaceError(
-                    f"{self.root}: no ensemble is the current one ({path} is missing): {self.without_current('ensemble')}"
+                    f"{self.root}: no ensemble is the current one ({path} is missing): {self.choose_current_advice('ensemble')}"
                 )
             raise WorkspaceError(f"{self.root}: there is no ensemble yet. `{make}` makes one.")
         folder = self.ensemble_folder(name) if given else self.root / name
-        tables = [aside_of(folder) / path.name for path in sorted(folder.glob("external-*.parquet"))]
-        words = [word for path in tables for word in ("--with", shown(path))]
+        tables = [aside_path(folder) / path.name for path in sorted(folder.glob("external-*.parquet"))]
+        words = [word for path in tables for word in ("--with", display_path(path))]
         make = orch("ensemble", "--strategy", name.partition("-")[0], *words, workspace=self.root)
         and_tables = " and the tables of this one" if tables else ""
         way_out = after_moving_aside(folder, f"run `{make}`, which makes one of the current runs{and_tables}.")
         return EnsembleRecord.load(folder, way_out)
 
-    def check_answering(self, name: str) -> None:
-        """Checks that the members that an ensemble answers with exist.
+    def check_members_exist(self, name: str) -> None:
+        """Checks that the members that an ensemble uses exist.
 
         Raises:
             DamagedError: for the first one that does not.
@@ -402,7 +401,7 @@ class Workspace:
                 continue
             run = self.root / member.run
             if (run / RECORD).is_file():
-                way_out = trained_again(card.parent)
+                way_out = retrain_advice(card.parent)
             elif os.path.lexists(run):
                 way_out = self._repair()
             else:
@@ -416,7 +415,7 @@ class Workspace:
             self.current(task)
         except DamagedError as error:
             if error.replaceable:
-                return f"{self.without_current(task)} Then `{again}` makes another ensemble."
+                return f"{self.choose_current_advice(task)} Then `{again}` makes another ensemble."
         return f"make another ensemble of runs that are there: `{again}`."
 
 

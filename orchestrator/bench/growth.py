@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.bench.timing import in_turn
-from orchestrator.core.events import nobody
+from orchestrator.core.events import ignore_events
 from orchestrator.core.labels import TASKS
 from orchestrator.data.store import DirectPixels
 from orchestrator.execution.local import LocalExecutor
@@ -59,10 +59,10 @@ def bench_growth(
         things[name] = partial(_train, [larger], 1)
         work[name] = larger.recipe.epochs * larger.photos_per_epoch
     at_onces = JOBS[job.device.split(":")[0]]
-    twins = [replace(job, folder=job.folder.with_name(f"twin-{n}"), threads=1) for n in range(at_onces[-1])]
+    copies = [replace(job, folder=job.folder.with_name(f"copy-{n}"), threads=1) for n in range(at_onces[-1])]
     for at_once in at_onces:
-        things[f"jobs {at_once}"] = partial(_train, twins, at_once)
-        work[f"jobs {at_once}"] = len(twins) * job.recipe.epochs * job.photos_per_epoch
+        things[f"jobs {at_once}"] = partial(_train, copies, at_once)
+        work[f"jobs {at_once}"] = len(copies) * job.recipe.epochs * job.photos_per_epoch
     timings = in_turn(things, rounds, work, done)
     return {name: timing.as_dict() | {"work": timing.work} for name, timing in timings.items()}
 
@@ -96,6 +96,8 @@ def _larger(job: MemberJob, paths: Sequence[Path], times: float) -> MemberJob:
 def _train(jobs: Sequence[MemberJob], at_once: int) -> None:
     for job in jobs:
         shutil.rmtree(job.folder, ignore_errors=True)
-    failed = [result.why for result in LocalExecutor(at_once).run(jobs, at_once, nobody) if result.outcome != "done"]
+    failed = [
+        result.why for result in LocalExecutor(at_once).run(jobs, at_once, ignore_events) if result.outcome != "done"
+    ]
     if failed:
         raise RuntimeError(failed[0])

@@ -53,26 +53,26 @@ def check_load(parts: Sequence[str], load: Load, specialists: Mapping[str, Speci
             detector is not installed.
         DataError: there is nothing at the path of the data.
     """
-    wrong = Mistakes()
+    mistakes = Mistakes()
     for part in parts:
         if part not in PARTS:
-            wrong.add(
+            mistakes.add(
                 ConfigError(f"'{part}' is no part of the benchmark; allowed: {', '.join(PARTS)}.{nearest(part, PARTS)}")
             )
-    with wrong.kept():
+    with mistakes.collect():
         check_device(load.device)
     if load.data is not None:
-        with wrong.kept():
+        with mistakes.collect():
             check_source(load.data)
-    with wrong.kept():
+    with mistakes.collect():
         recipes = load_recipes(specialists, [load.recipe])
         measured = recipes if set(parts) - {"voting"} else {}  # voting needs no members
         for recipe in measured.values():
-            with wrong.kept():
+            with mistakes.collect():
                 check_face(recipe)
         heads = [task for task, recipe in measured.items() if recipe.train == "head"]
         if heads:
             raise ConfigError(
                 f"--recipe {load.recipe}: trains only heads ({', '.join(heads)}); measure one that trains networks."
             )
-    wrong.raise_if_any()
+    mistakes.raise_if_any()

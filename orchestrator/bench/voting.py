@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from orchestrator.bench.timing import in_turn, ratio
 from orchestrator.combining.answers import Answers, Voter
 from orchestrator.combining.combiners import COMBINERS, Combiner
-from orchestrator.core.files import free_room
+from orchestrator.core.files import require_free_space
 from orchestrator.core.labels import CLASS_COUNTS
 
 __all__ = ["bench_voting"]
@@ -41,7 +41,7 @@ def bench_voting(photos: int, rounds: int, done: Callable[[int, int], None]) -> 
     for number in (photos // 10, photos):
         with tempfile.TemporaryDirectory() as folder:
             bytes_a_photo = 4 * FOLDS * sum(CLASS_COUNTS.values())
-            free_room(
+            require_free_space(
                 Path(folder),
                 number * bytes_a_photo,
                 f"{number:,} photos' probabilities",

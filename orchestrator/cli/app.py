@@ -14,7 +14,14 @@ import typer
 from orchestrator import __version__
 from orchestrator.cli import BEGAN, console
 from orchestrator.cli.conversion import plain_conversion
-from orchestrator.cli.endings import debugging, ending_of, interrupts, out_of_memory, stop_code, tell
+from orchestrator.cli.endings import (
+    debugging,
+    ending_of,
+    out_of_memory,
+    report_ending,
+    signals_as_interrupts,
+    stop_code,
+)
 from orchestrator.cli.groups import Entry, LazyGroup
 from orchestrator.cli.limits import in_child, is_limited
 from orchestrator.cli.streams import configure_streams, in_utf8
@@ -119,7 +126,7 @@ def root(
 ) -> None:
     """Handles `--version`."""
     if version:
-        console.put(__version__)
+        console.print_result(__version__)
         raise typer.Exit
 
 
@@ -150,7 +157,7 @@ def program() -> None:
             ending = ending_of(error)
             code = code or ending.code
             if stream is sys.stdout:
-                tell(ending, json=False)
+                report_ending(ending, json=False)
     os._exit(code)
 
 
@@ -166,7 +173,7 @@ def _without_memory() -> int:
     """Reports that the command ran out of memory, and returns the exit code for that."""
     configure_streams()
     ending = out_of_memory()
-    tell(ending, "--json" in sys.argv[1:])
+    report_ending(ending, "--json" in sys.argv[1:])
     return ending.code
 
 
@@ -178,13 +185,13 @@ def main(began: float | None = None) -> None:
     """
     configure_streams()
     console.begin(began)
-    console.hear()
+    console.show_log_messages()
     json = "--json" in sys.argv[1:]
-    with interrupts(), plain_conversion():
+    with signals_as_interrupts(), plain_conversion():
         try:
             code = typer.main.get_command(app).main(standalone_mode=False)
         except typer.Abort:
-            console.say("Aborted.")
+            console.print_message("Aborted.")
             code = 1
         except SystemExit:
             raise
@@ -192,10 +199,10 @@ def main(began: float | None = None) -> None:
             ending = ending_of(error)
             if debugging() and ending.kind not in CALM:
                 raise
-            tell(ending, json)
+            report_ending(ending, json)
             code = ending.code
         else:
             code = code if isinstance(code, int) else 0
             if code == stop_code() and json and not console.has_emitted():
-                console.emit(ending_of(KeyboardInterrupt()).as_dict())  # the command has told it in words
+                console.print_json(ending_of(KeyboardInterrupt()).as_dict())  # the command has told it in words
         sys.exit(code)

@@ -6,8 +6,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
-from orchestrator.cli.console import counting, say
-from orchestrator.core.events import Counted, Event, Listener, Stage
+from orchestrator.cli.console import print_message, progress_bar
+from orchestrator.core.events import Event, Listener, Stage, StageProgress
 
 __all__ = ["Bars", "bars"]
 
@@ -41,19 +41,19 @@ class Bars:
 
     def __call__(self, event: Event) -> None:
         """Shows the progress of a stage; ignores other events."""
-        if not isinstance(event, Counted):
+        if not isinstance(event, StageProgress):
             return
         doing, sentence = WORDS[event.stage]
         with self._lock:
             if event.stage != self._stage:
                 self.close()
-                self._bar, self._stage = counting(doing), event.stage
+                self._bar, self._stage = progress_bar(doing), event.stage
                 self._update = self._bar.__enter__()
             self._update(event.done, event.total)
             if event.done == event.total:
                 self.close()
                 if sentence:
-                    say(sentence.format(f"{event.total:,}"))
+                    print_message(sentence.format(f"{event.total:,}"))
 
     def close(self) -> None:
         """Takes the bar away; safe to call again."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from orchestrator.cli.console import emit, grid, held_back, out, say
+from orchestrator.cli.console import deferred_messages, grid, print_json, print_message, stdout_console
 from orchestrator.cli.options import DeviceOption, JsonOption
 
 __all__ = ["bench"]
@@ -45,7 +45,7 @@ def bench(
     from orchestrator.cli.display import TrainingDisplay
 
     display = TrainingDisplay()
-    with held_back() as notes:
+    with deferred_messages() as notes:
         try:
             found = api.bench(
                 parts or (), data=data, out=to, recipe=recipe, rounds=rounds, photos=photos, steps=steps, votes=votes,
@@ -54,11 +54,11 @@ def bench(
         finally:
             display.close()
     if json:
-        emit(found)
+        print_json(found)
     else:
         _print(found)
     for note in notes:
-        say(note)
+        print_message(note)
 
 
 def _print(found: Mapping[str, Any]) -> None:
@@ -90,12 +90,12 @@ def _print_training(found: Mapping[str, Any]) -> None:
         done = timing["arithmetic"]
         power = [f"{done['tflop_per_second']:.3g}", f"{done['share_of_matrix_rate']:.3f}"]
         table.add_row(task, *rates, f"{timing['efficiency']:.3f}", *power, f"{timing['loop']['peak_mb']:,.0f}")
-    out().print(table)
+    stdout_console().print(table)
     stages = list(dict.fromkeys(stage for timing in found.values() for stage in timing["stages_ms_per_photo"]))
     table = grid("milliseconds a photo; decoding is paid once, into the store", "stage", *found)
     for stage in stages:
         table.add_row(stage, *(f"{timing['stages_ms_per_photo'].get(stage, 0):.2f}" for timing in found.values()))
-    out().print(table)
+    stdout_console().print(table)
 
 
 def _print_prediction(found: Mapping[str, Any]) -> None:
@@ -109,14 +109,14 @@ def _print_prediction(found: Mapping[str, Any]) -> None:
     for name, engine in found["engines"].items():
         if "refused" in engine:
             table.add_row(name, "refused", *[""] * 5)
-            say(f"{name} refused: {engine['refused'].splitlines()[0]}")
+            print_message(f"{name} refused: {engine['refused'].splitlines()[0]}")
             continue
         table.add_row(
             name, f"{engine['predict']['per_second']:.1f}", f"{engine['efficiency']:.3f}", f"{engine['times_naive']:.2f}",
             f"{100 * engine['same_labels']:.2f} %", f"{engine['difference_of_votes']:.1e}",
             f"{engine['predict']['peak_mb']:,.0f}",
         )  # fmt: skip
-    out().print(table)
+    stdout_console().print(table)
 
 
 def _print_voting(found: Mapping[str, Any]) -> None:
@@ -130,7 +130,7 @@ def _print_voting(found: Mapping[str, Any]) -> None:
         peak = f"{timing['soft']['peak_mb']:,.0f}"
         row = (times["read once"], times["soft"], shares["soft"], times["hard"], shares["hard"], peak)
         table.add_row(f"{timing['photos']:,}", *row)
-    out().print(table)
+    stdout_console().print(table)
 
 
 def _print_growth(found: Mapping[str, Any]) -> None:
@@ -138,7 +138,7 @@ def _print_growth(found: Mapping[str, Any]) -> None:
     table = grid("growth", "what", "seconds", "photos/s", "peak MB")
     for name, timing in found.items():
         table.add_row(name, f"{timing['median']:.2f}", f"{timing['per_second']:.1f}", f"{timing['peak_mb']:,.0f}")
-    out().print(table)
+    stdout_console().print(table)
 
 
 def _print_commands(found: Mapping[str, Any]) -> None:
@@ -153,8 +153,8 @@ def _print_commands(found: Mapping[str, Any]) -> None:
         smallest = found["times_exported"] if name == PREDICT else found["times_smallest"].get(name)
         times = ["" if share is None else f"{share:.2f}" for share in (found["times_reference"].get(name), smallest)]
         table.add_row(name, f"{cost['wall']:.2f}", f"{cost['cpu']:.2f}", f"{cost['peak_mb']:,.0f}", *times)
-    out().print(table)
-    say(
+    stdout_console().print(table)
+    print_message(
         "Imports: `import typer, rich, pydantic`. Smallest: for one photo the exported program and `import torch`; for the "
         "others the smallest Typer program of the kind."
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orchestrator.cli.bars import bars
-from orchestrator.cli.console import emit, grid, out, say
+from orchestrator.cli.console import grid, print_json, print_message, stdout_console
 from orchestrator.cli.options import DeviceOption, DistinctOption, JsonOption, WorkspaceOption
 from orchestrator.core.commands import orch
 
@@ -22,7 +22,7 @@ def cascade(
     photos: Annotated[
         list[Path] | None, typer.Argument(help="Photos that no member has seen, or folders of them.", readable=False)
     ] = None,
-    evaluation: Annotated[Path | None, typer.Option("--eval", help="A folder with info.csv and images/.")] = None,
+    eval_folder: Annotated[Path | None, typer.Option("--eval", help="A folder with info.csv and images/.")] = None,
     data: Annotated[
         Path | None, typer.Option("--data", "-d", help="A labelled source with other people: shows macro F1 as well.")
     ] = None,
@@ -55,7 +55,7 @@ def cascade(
     with bars() as listen:
         found = api.cascade(
             photos or [],
-            evaluation=evaluation,
+            eval_folder=eval_folder,
             data=data,
             rate=rate,
             workspace=workspace,
@@ -66,11 +66,11 @@ def cascade(
             listen=listen,
         )
     if json:
-        emit(found.measured.as_dict())
+        print_json(found.measured.as_dict())
     else:
         _print(found, rate)
     used = orch("predict", "PHOTOS", "--cascade", "--ensemble", found.ensemble, workspace=workspace)
-    say(f"{found.path}, {found.picture}: kept for `{used}`.")
+    print_message(f"{found.path}, {found.picture}: kept for `{used}`.")
 
 
 def _print(found: MeasuredCascade, rate: float) -> None:
@@ -83,9 +83,9 @@ def _print(found: MeasuredCascade, rate: float) -> None:
         number = list(measured.curve).index(point)
         score = [] if measured.macro_f1 is None else [f"{measured.macro_f1[1][number]:.4f}"]
         table.add_row(name, f"{100 * point.asked:.1f} %", f"{100 * point.changed:.3g} %", *score)
-    out().print(table)
+    stdout_console().print(table)
     if measured.chosen is measured.curve[0]:
-        say("No cascade within the rate asks fewer members than the exact one: no label can change.")
+        print_message("No cascade within the rate asks fewer members than the exact one: no label can change.")
     else:
         most = f"up to {100 * measured.changed_at_most:.3g} % of labels may change (95 % interval)"
-        say(f"On other photos {most}; more photos to measure on narrow the interval.")
+        print_message(f"On other photos {most}; more photos to measure on narrow the interval.")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.artifacts.differences import in_words
-from orchestrator.cli.console import grid, out, say
+from orchestrator.artifacts.differences import format_value
+from orchestrator.cli.console import grid, print_message, stdout_console
 
 if TYPE_CHECKING:
     from orchestrator.experiments.comparing import Comparison
@@ -42,9 +42,9 @@ def print_comparison(found: Comparison) -> None:
             compared.run.id, *cells, *(f"{value:.4f}" for value in compared.scores.f1), f"{compared.scores.macro_f1:.4f}",
             gain, span, verdicts[0], f"{compared.log_loss:.4f}", verdicts[1],
         )  # fmt: skip
-    out().print(table)
+    stdout_console().print(table)
     if found.relabelled:
-        say(
+        print_message(
             f"{found.relabelled:,} photos are left out: the runs' data disagree about their person or true class "
             "(`data` under what differs)."
         )
@@ -57,4 +57,4 @@ def _words(found: Comparison, number: int) -> str:
 
 
 def _short(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else in_words(value)
+    return f"{value:g}" if isinstance(value, float) else format_value(value)

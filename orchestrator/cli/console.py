@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from orchestrator.cli import BEGAN
 from orchestrator.cli.streams import is_utf8
-from orchestrator.core.errors import CONTROLS, harmless, printable
+from orchestrator.core.errors import CONTROLS, escape_controls, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,22 +28,22 @@ if TYPE_CHECKING:
 
 __all__ = [
     "begin",
-    "counting",
+    "deferred_messages",
+    "duration_text",
     "elapsed",
-    "emit",
     "grid",
     "has_emitted",
-    "hear",
-    "held_back",
-    "minutes",
-    "out",
+    "print_error",
+    "print_json",
+    "print_message",
     "print_profile",
+    "print_result",
     "print_stages",
-    "put",
-    "say",
-    "share",
-    "talk",
-    "warn",
+    "progress_bar",
+    "score_text",
+    "show_log_messages",
+    "stderr_console",
+    "stdout_console",
 ]
 
 UNBOUNDED = 100_000
@@ -69,14 +69,14 @@ def elapsed() -> float:
     return time.monotonic() - float(_state["began"])
 
 
-def minutes(seconds: float) -> str:
+def duration_text(seconds: float) -> str:
     """A duration in words: `12 seconds`, `3.4 minutes`, `2.5 hours`."""
     if seconds < 100:
         return f"{seconds:.0f} second{'' if round(seconds) == 1 else 's'}"
     return f"{seconds / 60:.1f} minutes" if seconds < 6000 else f"{seconds / 3600:.1f} hours"
 
 
-def put(text: str = "", mark: str = "", colour: int = 0) -> None:
+def print_result(text: str = "", mark: str = "", colour: int = 0) -> None:
     """Prints a line of results to stdout.
 
     Args:
@@ -86,10 +86,10 @@ def put(text: str = "", mark: str = "", colour: int = 0) -> None:
     """
     if mark:
         mark = (f"\x1b[{colour}m{mark}\x1b[0m" if _coloured(sys.stdout) else mark) + "  "
-    _write(sys.stdout, f"{mark}{harmless(text)}\n")
+    _write(sys.stdout, f"{mark}{escape_controls(text)}\n")
 
 
-def say(text: str) -> None:
+def print_message(text: str) -> None:
     """Prints a message to stderr."""
     _write(sys.stderr, f"{printable(text)}\n")
 
@@ -103,13 +103,13 @@ class _Talk(logging.Handler):
         if _held:
             _held[-1].append(text)
         else:
-            say(text)
+            print_message(text)
 
 
 _held: list[list[str]] = []
 
 
-def hear() -> None:
+def show_log_messages() -> None:
     """Prints the library's log messages to stderr from now on."""
     logger = logging.getLogger("orchestrator")
     logger.setLevel(logging.INFO)
@@ -118,7 +118,7 @@ def hear() -> None:
 
 
 @contextmanager
-def held_back() -> Iterator[list[str]]:
+def deferred_messages() -> Iterator[list[str]]:
     """Holds log messages for the caller to print later, for example after a table; prints them if the block fails."""
     sentences: list[str] = []
     _held.append(sentences)
@@ -127,18 +127,18 @@ def held_back() -> Iterator[list[str]]:
     except BaseException:  # the caller will not print them
         _held.pop()
         for sentence in sentences:
-            say(sentence)
+            print_message(sentence)
         raise
     _held.pop()
 
 
-def warn(text: str) -> None:
+def print_error(text: str) -> None:
     """Prints an error to stderr, in colour if the terminal can."""
     mark = "\x1b[31m\x1b[1merror: \x1b[0m" if _coloured(sys.stderr) else "error: "
     _write(sys.stderr, f"{mark}{printable(text)}\n")
 
 
-def emit(value: Any) -> None:
+def print_json(value: Any) -> None:
     """Prints a JSON value to stdout: NaN and infinity are null, invalid bytes of names are escaped."""
     text = json.dumps(_strict(value), indent=1, ensure_ascii=not is_utf8(sys.stdout), default=str, allow_nan=False)
     _state["emitted"] = True
@@ -150,12 +150,12 @@ def has_emitted() -> bool:
     return bool(_state["emitted"])
 
 
-def out() -> Console:
+def stdout_console() -> Console:
     """The console of results, stdout. If it is no terminal, nothing is cut, dropped or wrapped."""
     return _console(sys.stdout)
 
 
-def talk() -> Console:
+def stderr_console() -> Console:
     """The console of messages and progress, stderr."""
     return _console(sys.stderr)
 
@@ -175,7 +175,7 @@ def grid(title: str, *columns: str, keep: Sequence[str] = (), text: Sequence[str
     return Grid(title, columns, keep, text)
 
 
-def share(value: float) -> str:
+def score_text(value: float) -> str:
     """A score with four digits."""
     return "-" if value != value else f"{value:.4f}"
 
@@ -207,7 +207,7 @@ def print_stages(
         table.add_row(
             total, *(f"{sum(seconds_of.values()):,.1f}  100 %" if seconds_of else "" for seconds_of in by_name.values())
         )
-    (where or out()).print(table)
+    (where or stdout_console()).print(table)
 
 
 def print_profile(
@@ -226,17 +226,17 @@ def print_profile(
     if at_once > 1 or epochs > seconds:
         how = f"up to {at_once} members were trained side by side" if at_once > 1 else "some by an earlier command"
         others = f" The other {seconds - training:,.1f} s of {seconds:,.1f} s: imports, checks, decoding, weights."
-        say(f"{epochs:,.1f} s of epochs in {training:,.1f} s of training: {how}.{others}")
+        print_message(f"{epochs:,.1f} s of epochs in {training:,.1f} s of training: {how}.{others}")
     else:
-        say(
+        print_message(
             f"{epochs:,.1f} s of {seconds:,.1f} s were epochs. The other {seconds - epochs:,.1f} s: imports, checks, decoding, "
             "weights, and the final scoring of each member."
         )
-    say("`rest` within an epoch: sampling, history, checkpoints.")
+    print_message("`rest` within an epoch: sampling, history, checkpoints.")
 
 
 @contextmanager
-def counting(what: str) -> Iterator[Callable[[int, int], None]]:
+def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
     """A progress bar on stderr that shows count, rate and time left; nothing when it is no terminal.
 
     Yields:
@@ -260,7 +260,7 @@ def counting(what: str) -> Iterator[Callable[[int, int], None]]:
         def render(self, task: Task) -> Text:
             return Text(f"{task.speed:,.1f}/s" if task.speed else "", style="dim")
 
-    console = talk()
+    console = stderr_console()
     columns = (SpinnerColumn(), TextColumn(what), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(what, total=None)
@@ -280,7 +280,7 @@ def _console(stream: TextIO) -> Console:
 
     terminal = stream.isatty()
     results = Results(file=stream, highlight=False, soft_wrap=False, width=None if terminal else UNBOUNDED)
-    results.tell = say
+    results.on_dropped = print_message
     return results
 
 

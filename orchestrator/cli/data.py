@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli.bars import bars
-from orchestrator.cli.console import emit, grid, out, put, say
+from orchestrator.cli.console import grid, print_json, print_message, print_result, stdout_console
 from orchestrator.cli.options import (  # fmt: skip
     ColumnsOption,
     DataOption,
@@ -19,10 +19,10 @@ from orchestrator.cli.options import (  # fmt: skip
     TasksOption,
     WorkspaceOption,
     column_names,
-    words_of,
+    split_commas,
 )
-from orchestrator.core.commands import orch, shown
-from orchestrator.core.errors import Problem, counted
+from orchestrator.core.commands import display_path, orch
+from orchestrator.core.errors import Problem, quantity
 from orchestrator.core.labels import TASKS
 
 __all__ = ["app"]
@@ -59,7 +59,7 @@ def check_data(
     with bars() as listen:
         findings = api.check_data(
             data,
-            tasks=words_of(tasks),
+            tasks=split_commas(tasks),
             folds=folds,
             columns=column_names(columns),
             distinct_people=distinct,
@@ -68,7 +68,7 @@ def check_data(
     fatal = len(findings.fatal)
     people = int(findings.photos.table["person"].nunique()) if len(findings.photos) else 0
     if json:
-        emit(
+        print_json(
             {
                 "may_train": not fatal, "photos": len(findings.photos), "people": people, "opened": findings.opened,
                 "fatal": fatal, "notes": len(findings.problems) - fatal,
@@ -78,9 +78,9 @@ def check_data(
     else:
         _print_problems(findings.problems)
         notes = len(findings.problems) - fatal
-        put(
-            f"{len(findings.photos):,} photos of {people:,} people, {counted(findings.opened, 'file')} opened: "
-            f"{counted(fatal, 'error')}, {counted(notes, 'note')}. Training may {'not ' if fatal else ''}start."
+        print_result(
+            f"{len(findings.photos):,} photos of {people:,} people, {quantity(findings.opened, 'file')} opened: "
+            f"{quantity(fatal, 'error')}, {quantity(notes, 'note')}. Training may {'not ' if fatal else ''}start."
         )
     raise typer.Exit(1 if fatal else 0)
 
@@ -94,19 +94,21 @@ def _print_problems(problems: list[Problem]) -> None:
             alike.setdefault((problem.what, problem.fix), []).append(problem)
     for same in alike.values():
         for problem in same[:SHOWN_ALIKE]:
-            put(str(problem), "error", 31)
+            print_result(str(problem), "error", 31)
         if len(same) > SHOWN_ALIKE:
-            put(f"... and {len(same) - SHOWN_ALIKE:,} more places: {same[0].what} --json lists all.", "error", 31)
+            print_result(
+                f"... and {len(same) - SHOWN_ALIKE:,} more places: {same[0].what} --json lists all.", "error", 31
+            )
     for problem in problems:
         if problem.fatal:
             continue
         notes[problem.kind] = notes.get(problem.kind, 0) + 1
         if notes[problem.kind] <= SHOWN_NOTES:
-            put(str(problem), "note ", 33)
+            print_result(str(problem), "note ", 33)
     for kind, count in notes.items():
         if count > SHOWN_NOTES:
             omitted = f"... and {count - SHOWN_NOTES:,} more of the kind '{kind}'; --json lists all."
-            put(omitted, "note ", 33)
+            print_result(omitted, "note ", 33)
 
 
 @app.command("describe")
@@ -130,10 +132,10 @@ def describe_data(
             data, picture=picture, columns=column_names(columns), distinct_people=distinct, listen=listen
         )
     if json:
-        emit(description.as_dict())
+        print_json(description.as_dict())
         return
-    console = out()
-    put(f"{description.photos:,} photos of {description.people:,} people ({data})")
+    console = stdout_console()
+    print_result(f"{description.photos:,} photos of {description.people:,} people ({data})")
     for title, frame in description.tables.items():
         table = grid(title, *(str(column) for column in frame.columns))
         for row in frame.itertuples(index=False):
@@ -165,16 +167,16 @@ def find_faces(
     with bars() as listen:
         faces = api.find_faces(data, workspace=workspace, picture=picture, columns=column_names(columns), listen=listen)
     if json:
-        emit(faces.as_dict())
+        print_json(faces.as_dict())
         return
     for path in faces.without[:SHOWN_NOTES]:
-        put(f"no face  {path}")
+        print_result(f"no face  {path}")
     if len(faces.without) > SHOWN_NOTES:
-        put(f"... and {len(faces.without) - SHOWN_NOTES:,} more; --json lists all.")
+        print_result(f"... and {len(faces.without) - SHOWN_NOTES:,} more; --json lists all.")
     if faces.by_mask:
         words = ", ".join(f"{mask} {found:,} of {photos:,}" for mask, (found, photos) in faces.by_mask.items())
-        put(f"By mask: {words}.")
-    put(f"{faces.detector} found a face in {faces.found:,} of {len(faces.photos):,} photos.")
+        print_result(f"By mask: {words}.")
+    print_result(f"{faces.detector} found a face in {faces.found:,} of {len(faces.photos):,} photos.")
 
 
 @app.command("folds")
@@ -196,13 +198,13 @@ def show_folds(
 
     planned = api.plan_folds(data, folds=folds, seed=plan_seed, columns=column_names(columns), distinct_people=distinct)
     if json:
-        emit(planned.as_dict())
+        print_json(planned.as_dict())
         return
     frame = planned.table
     table = grid(f"fold plan {planned.plan.digest[:12]}: people of each class", *map(str, frame.columns))
     for row in frame.itertuples(index=False):
         table.add_row(*map(str, row))
-    out().print(table)
+    stdout_console().print(table)
 
 
 @app.command("synth")
@@ -224,9 +226,11 @@ def synthesise(
 
     with bars() as listen:
         drawn = api.synthesise(folder, people=people, eval_people=eval_people, seed=seed, jobs=jobs, listen=listen)
-    say(f"{drawn.train}: {people} people, {7 * people} photos.")
+    print_message(f"{drawn.train}: {people} people, {7 * people} photos.")
     if eval_people:
-        say(f"{folder / 'eval'}: {eval_people} other people, {7 * eval_people} photos; truth.csv has their labels.")
+        print_message(
+            f"{folder / 'eval'}: {eval_people} other people, {7 * eval_people} photos; truth.csv has their labels."
+        )
     most = drawn.most_folds
     folds = ["--folds", most if most > 1 else 0] if most < 5 else []  # 5 is what train-all takes by itself; 0: no plan
-    say(f"next: {orch('train-all', '--data', shown(drawn.train), *folds)}")
+    print_message(f"next: {orch('train-all', '--data', display_path(drawn.train), *folds)}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orchestrator.cli.bars import bars
-from orchestrator.cli.console import elapsed, held_back, minutes, put, say
+from orchestrator.cli.console import deferred_messages, duration_text, elapsed, print_message, print_result
 from orchestrator.core.commands import orch
 from orchestrator.core.cores import cores
 from orchestrator.core.errors import DataError
@@ -45,18 +45,18 @@ def demo(
 
     data, runs = folder / "people", folder / "runs"
     _people(folder, data, people, fresh)
-    say(f"[2/4] training three specialists over {FOLDS} folds of people")
+    print_message(f"[2/4] training three specialists over {FOLDS} folds of people")
     settings = api.Settings(data / "train", runs, recipes=("demo",), folds=FOLDS)
     with listening([], runs) as listen:
         report = api.train_all(settings, listen=listen)
     for (run, fold), reason in report.failures.items():
-        say(f"{run} fold {fold} failed: {reason}")
+        print_message(f"{run} fold {fold} failed: {reason}")
     if not report.complete:
         raise typer.Exit(1)
-    say("[3/4] fusing them, out of fold")
+    print_message("[3/4] fusing them, out of fold")
     built = api.ensemble(workspace=runs)
     print_built(built)
-    say("[4/4] predicting people that no member has seen")
+    print_message("[4/4] predicting people that no member has seen")
     _conclude(folder, data, built, _predict(runs, data, folder))
 
 
@@ -67,7 +67,7 @@ def _conclude(folder: Path, data: Path, built: BuiltEnsemble, score: float) -> N
     runs = built.record.folder.parent
     assert built.scored is not None  # its runs hold people out
     expected = built.scored.evaluation["label"].scores.macro_f1
-    put(f"\nDone in {minutes(elapsed())}.")
+    print_result(f"\nDone in {duration_text(elapsed())}.")
     for what, *words in (
         ("18-way macro F1 out of fold  ", f"{expected:.4f}   (expected)"),
         ("18-way macro F1 on new people", f"{score:.4f}   (measured)"),
@@ -76,8 +76,8 @@ def _conclude(folder: Path, data: Path, built: BuiltEnsemble, score: float) -> N
         ("submission  ", str(folder / "submission.csv")),
         ("pictures    ", str(folder / "people.png"), str(built.record.folder / PICTURE), str(folder / "answers.png")),
     ):
-        put(f"  {what}  {'    '.join(words)}")
-    put("\nTry next (`source .venv/bin/activate` first, after `make demo`):")
+        print_result(f"  {what}  {'    '.join(words)}")
+    print_result("\nTry next (`source .venv/bin/activate` first, after `make demo`):")
     for next_words, place in (
         (("runs", "list"), runs),
         (("train", "age", "--data", data / "train", "--set", "age.epochs=30"), runs),
@@ -85,7 +85,7 @@ def _conclude(folder: Path, data: Path, built: BuiltEnsemble, score: float) -> N
         (("predict", data / "eval" / "images"), runs),
         (("train-all", "--data", "YOUR_PHOTOS"), None),
     ):
-        put(f"  {orch(*next_words, workspace=place)}")
+        print_result(f"  {orch(*next_words, workspace=place)}")
 
 
 def _people(folder: Path, data: Path, people: int, fresh: bool) -> None:
@@ -101,14 +101,14 @@ def _people(folder: Path, data: Path, people: int, fresh: bool) -> None:
         shutil.rmtree(data, ignore_errors=True)
         shutil.rmtree(folder / "runs", ignore_errors=True)
     if drawn.exists():
-        say(f"[1/4] people of an earlier demo: {data} (--fresh draws them anew)")
+        print_message(f"[1/4] people of an earlier demo: {data} (--fresh redraws them)")
     else:
         if data.exists():  # a demo that was killed while drawing: train.csv is written last
             shutil.rmtree(data)
-        say(f"[1/4] drawing {people} people and {people // 3} others to predict")
+        print_message(f"[1/4] drawing {people} people and {people // 3} others to predict")
         with bars() as listen:
             api.synthesise(data, people=people, eval_people=people // 3, jobs=cores(), listen=listen)
-    with held_back():  # the files are listed at the end
+    with deferred_messages():  # the files are listed at the end
         api.describe_data(data / "train", picture=folder / "people.png")
 
 
@@ -123,7 +123,7 @@ def _predict(runs: Path, data: Path, folder: Path) -> float:
 
     with bars() as listen:
         found = api.predict(
-            evaluation=data / "eval", workspace=runs, engine="torch", out=folder / "submission.csv", listen=listen
+            eval_folder=data / "eval", workspace=runs, engine="torch", out=folder / "submission.csv", listen=listen
         )
     truth = pd.read_csv(data / "eval" / "truth.csv")["ans"].to_numpy()
     predicted = pd.read_csv(folder / "submission.csv")["ans"].to_numpy()

@@ -9,18 +9,18 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.cli.bars import Bars
-from orchestrator.cli.console import grid, say, talk
-from orchestrator.core.errors import counted
+from orchestrator.cli.console import grid, print_message, stderr_console
+from orchestrator.core.errors import quantity
 from orchestrator.core.events import (
-    Counted,
     EpochEnded,
-    EpochUnderway,
+    EpochProgress,
     Event,
     InputsRead,
-    MemberBegun,
     MemberEnded,
-    TrainingBegun,
+    PlannedMember,
+    StageProgress,
     TrainingEnded,
+    TrainingStarted,
 )
 
 if TYPE_CHECKING:
@@ -50,16 +50,16 @@ class _Member:
         rate: photos per second.
         best: best macro F1 so far.
         entry: history entry of the last epoch that was trained here.
-        told: the last epoch that was printed.
+        printed: the last epoch that was printed.
         outcome: how it ended; empty before.
     """
 
-    begun: MemberBegun
+    begun: PlannedMember
     epochs: float
     rate: float = 0.0
     best: float = 0.0
     entry: dict[str, Any] = field(default_factory=dict)
-    told: int = 0
+    printed: int = 0
     outcome: str = ""
 
     @property
@@ -82,7 +82,7 @@ class TrainingDisplay:
     """Listens to a training, for the terminal."""
 
     def __init__(self) -> None:
-        self._console = talk()
+        self._console = stderr_console()
         self._members: dict[tuple[str, int | None], _Member] = {}
         self._lock = threading.RLock()  # events come from several threads
         self._live: Live | None = None
@@ -95,9 +95,9 @@ class TrainingDisplay:
             self.close()
             return
         with self._lock:
-            if isinstance(event, Counted):
+            if isinstance(event, StageProgress):
                 self._bars(event)
-            elif isinstance(event, TrainingBegun):
+            elif isinstance(event, TrainingStarted):
                 self._begin(event)
             elif not isinstance(event, InputsRead):
                 self._follow(event)
@@ -109,19 +109,19 @@ class TrainingDisplay:
             live, self._live = self._live, None
             for member in self._members.values():  # stopped: epochs that were not printed yet
                 if live is None and not member.outcome:
-                    self._tell_epoch(member)
+                    self._print_epoch(member)
         if live is not None:
             live.stop()
 
-    def _begin(self, event: TrainingBegun) -> None:
+    def _begin(self, event: TrainingStarted) -> None:
         self._started = self._spoken = time.monotonic()
         self._members = {
             (member.run, member.fold): _Member(member, float(member.trained), best=member.best)
             for member in event.members
         }
         threads = f"{event.threads} thread{'s' * (event.threads > 1)} each"
-        members = counted(len(event.members), "member")
-        say(f"training {members} on {event.device}, {event.at_once} at once, {threads}.")
+        members = quantity(len(event.members), "member")
+        print_message(f"training {members} on {event.device}, {event.at_once} at once, {threads}.")
         if self._console.is_terminal:
             from rich.live import Live
 
@@ -133,28 +133,28 @@ class TrainingDisplay:
             )
             self._live.start()
 
-    def _follow(self, event: EpochUnderway | EpochEnded | MemberEnded) -> None:
+    def _follow(self, event: EpochProgress | EpochEnded | MemberEnded) -> None:
         member = self._members[event.run, event.fold]
-        if isinstance(event, EpochUnderway):
+        if isinstance(event, EpochProgress):
             member.epochs, member.rate = max(member.epochs, event.epochs), event.photos_per_second
         elif isinstance(event, EpochEnded):
             member.entry = dict(event.entry)
-            member.epochs = float(event.entry["epoch"])  # lower than before where a training had to begin anew
+            member.epochs = float(event.entry["epoch"])  # lower than before where a training had to start over
             member.best = max(member.best, event.entry.get("macro_f1", 0.0))
             if time.monotonic() - self._spoken >= LINE_SECONDS:
-                self._tell_epoch(member)
+                self._print_epoch(member)
         else:
             member.outcome = event.outcome
-            self._tell_epoch(member)
+            self._print_epoch(member)
             if self._live is None and event.outcome != "done":
-                say(f"{member.name} {event.outcome}: {event.why}")
+                print_message(f"{member.name} {event.outcome}: {event.why}")
 
-    def _tell_epoch(self, member: _Member) -> None:
+    def _print_epoch(self, member: _Member) -> None:
         """Prints a line on a member's last epoch, unless it was printed already."""
         epoch = member.entry.get("epoch", 0)
-        if self._live is None and epoch > member.told:
-            member.told, self._spoken = epoch, time.monotonic()
-            say(f"{member.name} {_words(member)} ({self._outlook()})")
+        if self._live is None and epoch > member.printed:
+            member.printed, self._spoken = epoch, time.monotonic()
+            print_message(f"{member.name} {_words(member)} ({self._outlook()})")
 
     def _table(self) -> RenderableType:
         """The live table: one row per member."""
@@ -186,7 +186,7 @@ class TrainingDisplay:
         seconds = time.monotonic() - self._started
         ends = Counter(member.outcome for member in self._members.values() if member.outcome)
         others = "".join(f", {number} {state}" for state, number in ends.items() if state != "done")
-        outlook = f"{ends['done']} of {counted(len(self._members), 'member')} done{others}"
+        outlook = f"{ends['done']} of {quantity(len(self._members), 'member')} done{others}"
         if ends.total() == len(self._members) or done_work <= 0 or seconds < SURE_SECONDS:
             return outlook
         return f"{outlook}, about {_about(seconds / done_work * (all_work - done_work))} left"

@@ -22,10 +22,19 @@ import typer
 
 from orchestrator.cli import console
 from orchestrator.cli.limits import is_limited
-from orchestrator.core.commands import set_aside
+from orchestrator.core.commands import move_aside_command
 from orchestrator.core.errors import OrchestratorError, Problem
 
-__all__ = ["Ending", "InterruptError", "debugging", "ending_of", "interrupts", "out_of_memory", "stop_code", "tell"]
+__all__ = [
+    "Ending",
+    "InterruptError",
+    "debugging",
+    "ending_of",
+    "out_of_memory",
+    "report_ending",
+    "signals_as_interrupts",
+    "stop_code",
+]
 
 USAGE_ERROR, CLICK_EXCEPTION = typer.BadParameter.__mro__[1:3]
 """Typer's base classes of usage errors, which it does not export."""
@@ -88,7 +97,7 @@ class _Stopped(KeyboardInterrupt):
 
 
 @contextmanager
-def interrupts() -> Iterator[None]:
+def signals_as_interrupts() -> Iterator[None]:
     """A context in which SIGTERM and SIGHUP stop the command as Ctrl-C does. `nohup` is respected.
 
     The clean-up after a stop is not interrupted. A stop that was lost (Python drops exceptions raised in destructors,
@@ -194,22 +203,22 @@ def _no_folder(error: OSError) -> str:
     for place in (path, *path.parents):
         if os.path.lexists(place) and not place.is_dir():
             what = f"a link that leads nowhere ({place.readlink()})" if place.is_symlink() else "no folder"
-            aside = set_aside(place)
+            aside = move_aside_command(place)
             return f"{place}: {what}, where a folder must be. Move it away (`{aside}`) and run the same command again."
     return ""
 
 
-def tell(ending: Ending, json: bool) -> None:
+def report_ending(ending: Ending, json: bool) -> None:
     """Reports how a command ended: a sentence on stderr, and with `--json` an object on stdout if none was printed."""
     if ending.usage:
-        console.say(ending.usage)
+        console.print_message(ending.usage)
     shown = str(OrchestratorError(ending.message, ending.problems))
     if ending.kind == "interrupted":
-        console.say(f"\n{shown}")
+        console.print_message(f"\n{shown}")
     else:
-        console.warn(shown)
+        console.print_error(shown)
     if json and not console.has_emitted():
-        console.emit(ending.as_dict())
+        console.print_json(ending.as_dict())
 
 
 def _kind(error: OrchestratorError) -> str:

@@ -8,10 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.console import emit, grid, held_back, out, put, say, share
+from orchestrator.cli.console import (
+    deferred_messages,
+    grid,
+    print_json,
+    print_message,
+    print_result,
+    score_text,
+    stdout_console,
+)
 from orchestrator.cli.options import JsonOption, WorkspaceOption
 from orchestrator.core.commands import orch
-from orchestrator.core.errors import counted
+from orchestrator.core.errors import quantity
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,7 +49,7 @@ def ensemble(
     workspace: WorkspaceOption = Path("runs"),
     external: Annotated[
         list[Path],
-        typer.Option("--with", help="A table of probabilities or an old submission, from elsewhere, that votes too."),
+        typer.Option("--with", help="A table of probabilities or an old submission that votes too."),
     ] = [],
     no_score: Annotated[
         bool, typer.Option("--no-score", help="For prediction only; runs of different plans need this.")
@@ -62,7 +70,7 @@ def ensemble(
     """
     from orchestrator import api
 
-    with held_back() as notes:
+    with deferred_messages() as notes:
         built = api.ensemble(
             workspace=workspace,
             strategy=strategy,
@@ -72,23 +80,23 @@ def ensemble(
         )
     for task, chosen in built.record.runs.items():
         named = any(word.startswith(f"{task}=") for word in [*members, *(more or [])])
-        say(f"{task}: {', '.join(chosen)}{'' if named else ' (current)'}")
+        print_message(f"{task}: {', '.join(chosen)}{'' if named else ' (current)'}")
     for table in built.record.external:
         how = "there is no score, so it is for prediction alone"
         if table.matched is not None:
             matched = f"{table.matched:,} of the {table.held_out:,} held-out photos"
             alone = f"names {matched}, so it is for prediction alone: it abstains in the score"
             how = f"scored where it is out of fold: {matched}" if table.matched else alone
-        say(f"{table.name}: {table.photos:,} photos, {', '.join(table.tasks)}; {how}.")
+        print_message(f"{table.name}: {table.photos:,} photos, {', '.join(table.tasks)}; {how}.")
     if json:
         for note in notes:
-            say(note)
-        emit({"id": built.record.id, **built.record.as_json(), "folder": str(built.record.folder)})
+            print_message(note)
+        print_json({"id": built.record.id, **built.record.as_json(), "folder": str(built.record.folder)})
         return
     print_built(built)
     for note in notes:
-        say(note)
-    say(_next_step(workspace, built))
+        print_message(note)
+    print_message(_next_step(workspace, built))
 
 
 def _next_step(workspace: Path, built: BuiltEnsemble) -> str:
@@ -103,9 +111,9 @@ def _next_step(workspace: Path, built: BuiltEnsemble) -> str:
 
 def print_built(built: BuiltEnsemble) -> None:
     """The scores of an ensemble, and where it is."""
-    console, record, scored = out(), built.record, built.scored
+    console, record, scored = stdout_console(), built.record, built.scored
     if scored is None:
-        put(f"{record.id}: no out-of-fold score: {record.why_no_score}")
+        print_result(f"{record.id}: no out-of-fold score: {record.why_no_score}")
     else:
         label = scored.evaluation["label"]
         _print_scores(scored.evaluation)
@@ -122,9 +130,9 @@ def print_built(built: BuiltEnsemble) -> None:
             "Each fold's best epoch was chosen by the same people's score, so scores are slightly too high; "
             "the interval draws people, each with all photos."
         )
-    put(f"saved: {record.folder}")
+    print_result(f"saved: {record.folder}")
     if scored is not None:
-        put(f"picture: {record.folder / PICTURE}")
+        print_result(f"picture: {record.folder / PICTURE}")
 
 
 def _print_scores(evaluation: Mapping[str, Evaluation]) -> None:
@@ -137,19 +145,19 @@ def _print_scores(evaluation: Mapping[str, Evaluation]) -> None:
         span = scored.intervals["macro_f1"]
         classes = "   ".join(f"{name} {f1:.3f}" for name, f1 in zip(CLASSES[task], scored.scores.f1, strict=True))
         interval = f"{span.low:.4f} to {span.high:.4f}"
-        table.add_row(task, share(scored.scores.accuracy), share(scored.scores.macro_f1), interval, classes)
+        table.add_row(task, score_text(scored.scores.accuracy), score_text(scored.scores.macro_f1), interval, classes)
     scored = evaluation["label"]
     span = scored.intervals["macro_f1"]
     interval = f"{span.low:.4f} to {span.high:.4f}"
     table.add_row(
         "18-way label",
-        share(scored.scores.accuracy),
-        share(scored.scores.macro_f1),
+        score_text(scored.scores.accuracy),
+        score_text(scored.scores.macro_f1),
         interval,
         "below",
         style="bold",
     )
-    out().print(table)
+    stdout_console().print(table)
 
 
 def _print_singles(record: EnsembleRecord) -> None:
@@ -162,9 +170,9 @@ def _print_singles(record: EnsembleRecord) -> None:
         for entry in entries:
             member = "whole run" if entry["fold"] is None else f"fold {entry['fold']}"
             style = "bold" if entry["fold"] is None else ""
-            numbers = f"{entry['photos']:,}", share(entry["accuracy"]), share(entry["macro_f1"])
+            numbers = f"{entry['photos']:,}", score_text(entry["accuracy"]), score_text(entry["macro_f1"])
             table.add_row(task, entry["run"], member, *numbers, style=style)
-    out().print(table)
+    stdout_console().print(table)
 
 
 def _print_added(record: EnsembleRecord) -> None:
@@ -180,7 +188,7 @@ def _print_added(record: EnsembleRecord) -> None:
         style = "red" if span.verdict == "worse" else None
         interval = f"{span.low:+.4f} to {span.high:+.4f}"
         table.add_row(name, f"{gained['macro_f1']:+.4f}", interval, words[span.verdict], style=style)
-    out().print(table)
+    stdout_console().print(table)
 
 
 def _print_labels(evaluation: Evaluation) -> None:
@@ -191,10 +199,10 @@ def _print_labels(evaluation: Evaluation) -> None:
     for code, name in enumerate(LABELS):
         numbers = scores.precision[code], scores.recall[code], scores.f1[code]
         table.add_row(f"{code:>2} {name}", f"{scores.support[code]:,}", *(f"{value:.3f}" for value in numbers))
-    out().print(table)
+    stdout_console().print(table)
     if scores.absent:
         absent = ", ".join(LABELS[code] for code in scores.absent)
-        put(f"absent, and counted as F1 0 in the mean: {absent}")
+        print_result(f"absent, and counted as F1 0 in the mean: {absent}")
 
 
 def _print_disagreements(record: EnsembleRecord, photos: pd.DataFrame) -> None:
@@ -202,13 +210,13 @@ def _print_disagreements(record: EnsembleRecord, photos: pd.DataFrame) -> None:
 
     runs = record.runs
     if not record.external and all(len({*runs.get(task, ()), *runs.get(JOINT, ())}) == 1 for task in TASKS):
-        put(
+        print_result(
             "soft and hard voting agree on every out-of-fold photo, as they must with one run per specialist: only "
             "one member has not seen its person. They can differ when predicting."
         )
         return
-    put(f"soft and hard voting disagree on {counted(len(photos), 'photo')}" + (":" if len(photos) else "."))
+    print_result(f"soft and hard voting disagree on {quantity(len(photos), 'photo')}" + (":" if len(photos) else "."))
     for row in photos.head(10).itertuples(index=False):
-        put(f"  {row.path}: soft {row.soft}, hard {row.hard}")
+        print_result(f"  {row.path}: soft {row.soft}, hard {row.hard}")
     if len(photos) > 10:
-        put(f"  ... all of them: {record.folder / 'disagreements.csv'}")
+        print_result(f"  ... all of them: {record.folder / 'disagreements.csv'}")

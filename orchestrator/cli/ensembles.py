@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.console import emit, grid, out, say, share
-from orchestrator.cli.listing import asked_to_delete, tell_damaged
+from orchestrator.cli.console import grid, print_json, print_message, score_text, stdout_console
+from orchestrator.cli.listing import asked_to_delete, report_damaged
 from orchestrator.cli.options import JsonOption, WorkspaceOption
 from orchestrator.core.commands import orch
 
@@ -31,8 +31,8 @@ def list_ensembles(workspace: WorkspaceOption = Path("runs"), json: JsonOption =
 
     found = api.list_ensembles(workspace=workspace)
     if json:
-        emit([listed.as_dict() for listed in found.ensembles])
-        tell_damaged(found.damaged)
+        print_json([listed.as_dict() for listed in found.ensembles])
+        report_damaged(found.damaged)
         return
     table = grid(
         "", "ensemble", "strategy", "runs", "tables", "18-way macro F1", "95 % interval", "state", "created",
@@ -45,15 +45,15 @@ def list_ensembles(workspace: WorkspaceOption = Path("runs"), json: JsonOption =
         if record.evaluation:
             label = record.evaluation["label"]
             low, high = label["interval_95"]["macro_f1"]
-            score, span = share(label["macro_f1"]), f"{low:.4f} to {high:.4f}"
+            score, span = score_text(label["macro_f1"]), f"{low:.4f} to {high:.4f}"
         tables = ", ".join(table.name for table in record.external)
         created = record.created[:16].replace("T", " ")
         run_names = " ".join(runs[:FEW]) + (f" and {len(runs) - FEW} more" if len(runs) > FEW else "")
         table.add_row(record.id, record.strategy, run_names, tables, score, span, listed.state, created)
-    out().print(table)
+    stdout_console().print(table)
     if not found.ensembles and not found.damaged:
-        say(f"no ensembles yet: `{orch('ensemble', '--strategy', 'soft', workspace=workspace)}` makes one.")
-    tell_damaged(found.damaged)
+        print_message(f"no ensembles yet: `{orch('ensemble', '--strategy', 'soft', workspace=workspace)}` makes one.")
+    report_damaged(found.damaged)
 
 
 @app.command("use")

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli.bars import bars
-from orchestrator.cli.console import emit, grid, out, say
+from orchestrator.cli.console import grid, print_json, print_message, stdout_console
 from orchestrator.cli.options import JsonOption, WorkspaceOption
 
 __all__ = ["export"]
@@ -49,11 +49,11 @@ def export(
     with bars() as listen:
         name, found = api.export(to, photos=photos or [], workspace=workspace, ensemble=ensemble, listen=listen)
     if json:
-        emit({"ensemble": name, "folder": str(to), "photos": found.photos, "differences": found.differences})
+        print_json({"ensemble": name, "folder": str(to), "photos": found.photos, "differences": found.differences})
         return
     table = grid(f"{name}, checked on {found.photos} photos", "file", "largest difference from torch")
     for file, difference in found.differences.items():
         table.add_row(file, f"{difference:.1e}")
-    out().print(table)
+    stdout_console().print(table)
     program = shlex.join(["python", str(to / "predict.py"), "PHOTO"])
-    say(f"{to}: {len(found.differences)} members, card.json, predict.py. Try: {program}")
+    print_message(f"{to}: {len(found.differences)} members, card.json, predict.py. Try: {program}")

@@ -27,11 +27,11 @@ def is_limited() -> bool:
     return sys.platform == "linux" and resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
 
 
-def in_child(told: Callable[[], int]) -> None:
+def in_child(report: Callable[[], int]) -> None:
     """Continues in a child process; this process waits for it and ends with its exit code.
 
     Args:
-        told: reports that the child ran out of memory, and returns the exit code for that.
+        report: reports that the child ran out of memory, and returns the exit code for that.
     """
     waited_for = {signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, waited_for)
@@ -53,4 +53,4 @@ def in_child(told: Callable[[], int]) -> None:
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
             code = os.waitstatus_to_exitcode(status)
-            os._exit(told() if code in WORDLESS else code if code >= 0 else 128 - code)
+            os._exit(report() if code in WORDLESS else code if code >= 0 else 128 - code)

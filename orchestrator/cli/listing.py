@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from orchestrator.cli.console import grid, out, share, warn
+from orchestrator.cli.console import grid, print_error, score_text, stdout_console
 from orchestrator.core.errors import DamagedError
 
 if TYPE_CHECKING:
     from orchestrator.artifacts.lists import RunList
     from orchestrator.artifacts.run import RunRecord
 
-__all__ = ["asked_to_delete", "print_list", "recipe_of", "tell_damaged"]
+__all__ = ["asked_to_delete", "print_list", "recipe_of", "report_damaged"]
 
 SHOWN = ("run", "recipe", "backbone", "seed", "plan", "score", "status", "current", "created", "tag", "task")
 """Facts that the list shows anyway; others get a column when `--where` asks for them."""
@@ -30,7 +30,7 @@ def print_list(found: RunList) -> None:
     )
     for listed in found.runs:
         run, facts = listed.run, listed.facts
-        score = "-" if facts["score"] is None else share(facts["score"])
+        score = "-" if facts["score"] is None else score_text(facts["score"])
         folds = (
             f"{facts['members']} of {len(run.folds)}" if run.plan is None else f"{facts['members']} of {run.plan['k']}"
         )
@@ -40,7 +40,7 @@ def print_list(found: RunList) -> None:
             score, state, run.created[:16].replace("T", " "), " ".join(facts["tag"]),
             *(str(facts.get(key, "-")) for key in named_columns),
         )  # fmt: skip
-    out().print(table)
+    stdout_console().print(table)
 
 
 def asked_to_delete(yes: bool) -> Callable[[Sequence[str]], None]:
@@ -53,10 +53,10 @@ def asked_to_delete(yes: bool) -> Callable[[Sequence[str]], None]:
     return confirm
 
 
-def tell_damaged(wrong: Sequence[DamagedError]) -> None:
+def report_damaged(wrong: Sequence[DamagedError]) -> None:
     """Prints what could not be read, each once, and then exits with code 1."""
     for message in dict.fromkeys(error.message for error in wrong):
-        warn(message)
+        print_error(message)
     if wrong:
         raise typer.Exit(1)
 

@@ -30,7 +30,7 @@ __all__ = [
     "ValidOnlyOption",
     "WorkspaceOption",
 
-    "column_names", "folds_trained", "words_of",
+    "column_names", "folds_trained", "split_commas",
 ]  # fmt: skip
 
 DataOption = Annotated[
@@ -71,7 +71,7 @@ FoldsUsedOption = Annotated[
 ]
 ExtraOption = Annotated[
     list[Path],
-    typer.Option("--extra", help="A table of photos from elsewhere, or of pseudo-labels: trained on, never scored."),
+    typer.Option("--extra", help="A table of extra photos, or of pseudo-labels: trained on, never scored."),
 ]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of the training.")]
 PlanSeedOption = Annotated[
@@ -91,7 +91,7 @@ TrackOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 
-def words_of(text: str) -> list[str]:
+def split_commas(text: str) -> list[str]:
     """The comma-separated values of an option."""
     return [word.strip() for word in text.split(",") if word.strip()]
 

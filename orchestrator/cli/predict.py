@@ -9,10 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orchestrator.cli.bars import bars
-from orchestrator.cli.console import elapsed, emit, grid, out, print_stages, say, talk
+from orchestrator.cli.console import (
+    elapsed,
+    grid,
+    print_json,
+    print_message,
+    print_stages,
+    stderr_console,
+    stdout_console,
+)
 from orchestrator.cli.options import DeviceOption, JsonOption, ProfileOption, WorkspaceOption
 from orchestrator.combining import STRATEGIES
-from orchestrator.core.errors import counted
+from orchestrator.core.errors import quantity
 from orchestrator.core.labels import TASKS
 
 if TYPE_CHECKING:
@@ -27,7 +35,7 @@ ANSWER_WIDTH = 40  # columns that label and the longest answer take
 
 def predict(
     photos: Annotated[list[Path] | None, typer.Argument(help="Photos, or folders of photos.", readable=False)] = None,
-    evaluation: Annotated[Path | None, typer.Option("--eval", help="A folder with info.csv and images/.")] = None,
+    eval_folder: Annotated[Path | None, typer.Option("--eval", help="A folder with info.csv and images/.")] = None,
     to: Annotated[
         Path | None, typer.Option("--out", "-o", help="The file to write: .csv, .parquet, .json; --eval: .csv.")
     ] = None,
@@ -90,7 +98,7 @@ def predict(
     with bars() as listen:
         found = api.predict(
             photos or [],
-            evaluation=evaluation,
+            eval_folder=eval_folder,
             workspace=workspace,
             ensemble=ensemble,
             strategy=strategy,
@@ -110,48 +118,52 @@ def predict(
     if profile:
         _print_profile(found, json)
     if json:
-        emit([answer.as_dict() for answer in answers])
+        print_json([answer.as_dict() for answer in answers])
     elif to is None:
         _print(answers)
-    _tell_faces(answers)
-    _tell_external(found)
+    _print_faces(answers)
+    _print_external(found)
     for answer in failed[:SHOWN_FAILED]:
-        say(f"not read: {answer.path}: {answer.error}")
+        print_message(f"not read: {answer.path}: {answer.error}")
     if len(failed) > SHOWN_FAILED:
-        say(f"... and {len(failed) - SHOWN_FAILED} more photos that could not be read.")
+        print_message(f"... and {len(failed) - SHOWN_FAILED} more photos that could not be read.")
     if failed:
         raise typer.Exit(1)  # partly failed
 
 
 def _print_profile(found: Predicted, json: bool) -> None:
     """Prints the seconds of threads by stage, and the time of the whole command beside their sum."""
-    column = counted(len(found.answers), "photo")
-    print_stages("seconds of all threads, by stage", {column: found.seconds}, talk() if json else None)
-    say(
+    column = quantity(len(found.answers), "photo")
+    print_stages("seconds of all threads, by stage", {column: found.seconds}, stderr_console() if json else None)
+    print_message(
         f"{sum(found.seconds.values()):,.1f} s of threads, within {elapsed():,.1f} s of the command. The rest: imports, checks, "
         "loading members, choosing engines, waiting."
     )
 
 
-def _tell_external(found: Predicted) -> None:
+def _print_external(found: Predicted) -> None:
     """Prints how many photos the external tables answer, and how many labels they changed."""
     answers = found.answers
     for table in found.external:
         named = table.matched([str(answer.path) for answer in answers])
-        say(f"{table.name}: answers for {named:,} of these {counted(len(answers), 'photo')}, by their paths.")
+        print_message(
+            f"{table.name}: answers for {named:,} of these {quantity(len(answers), 'photo')}, by their paths."
+        )
     if found.external:
         changed = sum(answer.changed_by_external is True for answer in answers)
         names = ", ".join(table.name for table in found.external)
-        say(f"{names}: gave {changed:,} of {len(answers):,} photos another label than the members alone.")
+        print_message(f"{names}: gave {changed:,} of {len(answers):,} photos another label than the members alone.")
 
 
-def _tell_faces(answers: Sequence[Prediction]) -> None:
+def _print_faces(answers: Sequence[Prediction]) -> None:
     """Prints the photos without a detected face, which were cropped as if recipes had no `face`."""
     without = [answer for answer in answers if answer.face_found is False]
     for answer in without[:SHOWN_WITHOUT]:
-        say(f"no face found: {answer.path}: answered from the fixed crop.")
+        print_message(f"no face found: {answer.path}: answered from the fixed crop.")
     if len(without) > SHOWN_WITHOUT:
-        say(f"... and {len(without) - SHOWN_WITHOUT:,} more without a face: `face_found` of --json or --probabilities.")
+        print_message(
+            f"... and {len(without) - SHOWN_WITHOUT:,} more without a face: `face_found` of --json or --probabilities."
+        )
 
 
 def _shortened(path: Path, console: Any) -> str:
@@ -165,7 +177,7 @@ def _print(answers: Sequence[Prediction]) -> None:
     what = STRATEGIES[answers[0].strategy]
     numbers = [f"{what}({task})" for task in TASKS]
     table = grid(title, "photo", "label", "answer", *numbers, "agreement", keep=("label", "answer", "agreement"))
-    console = out()
+    console = stdout_console()
     for answer in answers[:SHOWN]:
         if answer.error:
             table.add_row(_shortened(answer.path, console), "-", "could not be read", "", "", "", "", style="red")
@@ -176,4 +188,4 @@ def _print(answers: Sequence[Prediction]) -> None:
         )
     console.print(table)
     if len(answers) > SHOWN:
-        say(f"... and {len(answers) - SHOWN:,} more; --out or --json gives all of them.")
+        print_message(f"... and {len(answers) - SHOWN:,} more; --out or --json gives all of them.")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli.bars import bars
-from orchestrator.cli.console import emit, grid, out, say
+from orchestrator.cli.console import grid, print_json, print_message, stdout_console
 from orchestrator.cli.options import DeviceOption, JsonOption, WorkspaceOption
 from orchestrator.core.commands import orch
 
@@ -19,7 +19,7 @@ def pseudo(
     photos: Annotated[
         list[Path] | None, typer.Argument(help="Photos without labels, or folders of photos.", readable=False)
     ] = None,
-    evaluation: Annotated[Path | None, typer.Option("--eval", help="A folder with info.csv and images/.")] = None,
+    eval_folder: Annotated[Path | None, typer.Option("--eval", help="A folder with info.csv and images/.")] = None,
     *,
     to: Annotated[Path, typer.Option("--out", "-o", help="The table to write, .csv or .parquet.")],
     threshold: Annotated[
@@ -52,7 +52,7 @@ def pseudo(
         labels = api.pseudo_label(
             photos or [],
             out=to,
-            evaluation=evaluation,
+            eval_folder=eval_folder,
             threshold=threshold,
             workspace=workspace,
             ensemble=ensemble,
@@ -61,14 +61,14 @@ def pseudo(
             listen=listen,
         )
     if json:
-        emit({"out": str(to), "photos": labels.photos, "rows": len(labels.table), "labels_a_fold": labels.counts})
+        print_json({"out": str(to), "photos": labels.photos, "rows": len(labels.table), "labels_a_fold": labels.counts})
     else:
         table = grid(f"of {labels.photos:,} photos, probability from {threshold:g}", "task", "class", "labels a fold")
         for task, counts in labels.counts.items():
             for word, count in counts.items():
                 table.add_row(task, word, f"{count:,.0f}")
-        out().print(table)
+        stdout_console().print(table)
     for path, reason in labels.failed[:20]:
-        say(f"not read: {path}: {reason}")
+        print_message(f"not read: {path}: {reason}")
     used = orch("train", "TASK", "--data", "DIR", "--extra", to, workspace=workspace)
-    say(f"{to}: {len(labels.table):,} rows. next: {used}")
+    print_message(f"{to}: {len(labels.table):,} rows. next: {used}")

@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.artifacts.differences import in_words
-from orchestrator.cli.console import emit, grid, out, put, say
+from orchestrator.artifacts.differences import format_value
+from orchestrator.cli.console import grid, print_json, print_message, print_result, stdout_console
 from orchestrator.cli.options import JsonOption
 from orchestrator.core.commands import orch
-from orchestrator.core.errors import counted
+from orchestrator.core.errors import quantity
 from orchestrator.core.labels import TASKS
 
 __all__ = ["app"]
@@ -36,7 +36,7 @@ def list_recipes(json: JsonOption = False) -> None:
 
     found = api.list_recipes()
     if json:
-        emit([named.as_dict() for named in found])
+        print_json([named.as_dict() for named in found])
         return
     table = grid(
         "",
@@ -52,7 +52,7 @@ def list_recipes(json: JsonOption = False) -> None:
         recipe = named.recipe
         size = f"{recipe.height} x {recipe.width}"
         table.add_row(named.task, named.name, recipe.backbone.partition(".")[0], size, str(recipe.epochs))
-    out().print(table)
+    stdout_console().print(table)
 
 
 @app.command("show")
@@ -67,14 +67,14 @@ def show_recipe(task: TaskArgument, name: NameArgument, json: JsonOption = False
 
     recipe = api.load_recipe(task, name)
     if json:
-        emit(recipe.model_dump(mode="json"))
+        print_json(recipe.model_dump(mode="json"))
         return
     title = f"{task} / {name}: {recipe.about}".rstrip(": ")
     table = grid(title, "key", "value", "means", keep=("value", "means"), text=("value", "means"))
     for key, meaning in api.setting_help().items():
         value = getattr(recipe.augment if key.startswith("augment.") else recipe, key.removeprefix("augment."))
-        table.add_row(key, in_words(value), meaning)
-    out().print(table)
+        table.add_row(key, format_value(value), meaning)
+    stdout_console().print(table)
 
 
 @app.command("diff")
@@ -95,13 +95,13 @@ def diff_recipes(
 
     found = api.compare_recipes(task, one, other=other)
     if json:
-        emit({key: list(values) for key, values in found.items()})
+        print_json({key: list(values) for key, values in found.items()})
         return
     if not found:
-        say(f"{one} and {other} are the same recipe for {task}.")
+        print_message(f"{one} and {other} are the same recipe for {task}.")
         return
     table = grid(
-        f"{task}: {counted(len(found), 'difference')}",
+        f"{task}: {quantity(len(found), 'difference')}",
         "key",
         one,
         other,
@@ -111,8 +111,8 @@ def diff_recipes(
     )
     meanings = api.setting_help()
     for key, (one_value, other_value) in found.items():
-        table.add_row(key, in_words(one_value), in_words(other_value), meanings[key])
-    out().print(table)
+        table.add_row(key, format_value(one_value), format_value(other_value), meanings[key])
+    stdout_console().print(table)
 
 
 @app.command("lint")
@@ -131,9 +131,9 @@ def lint_recipe(
 
     found = api.check_recipe(task, name)
     for problem in found:
-        put(str(problem), "harms", 33)
-    say(
-        f"{name}: {counted(len(found), 'setting')} that harm{'s' * (len(found) == 1)}."
+        print_result(str(problem), "harms", 33)
+    print_message(
+        f"{name}: {quantity(len(found), 'setting')} that harm{'s' * (len(found) == 1)}."
         if found
         else f"{name}: in order."
     )
@@ -156,4 +156,4 @@ def copy_recipe(
     from orchestrator import api
 
     api.copy_recipe(task, name, to=to)
-    say(f"{to} written. Edit it, then: {orch('train', task, '--data', 'DIR', '--recipe', to)}")
+    print_message(f"{to} written. Edit it, then: {orch('train', task, '--data', 'DIR', '--recipe', to)}")

@@ -33,7 +33,7 @@ def resume(
     """Complete a run from its record alone: train the members that are missing or damaged, and nothing else.
 
     Recipe, plan and seed are the run's own, so a member that is trained again comes out as it was (on a CPU bit for bit), and
-    ensembles that answer with it go on working. Damaged files are put aside, not deleted.
+    ensembles that use it keep working. Damaged files are put aside, not deleted.
 
     \b
     Examples:
@@ -42,7 +42,7 @@ def resume(
       orch resume age-0001 --extra moved/more_faces.csv
     """
     from orchestrator import api
-    from orchestrator.cli.train import conclude, listening
+    from orchestrator.cli.train import listening, report_training
 
     with listening([], workspace) as listen:
         report = api.resume(
@@ -56,4 +56,4 @@ def resume(
             profile=profile,
             listen=listen,
         )
-    conclude(report, json, api.next_step(report.runs[0]))
+    report_training(report, json, api.next_step(report.runs[0]))

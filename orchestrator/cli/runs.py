@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.console import emit, grid, out, say, share
-from orchestrator.cli.listing import asked_to_delete, print_list, recipe_of, tell_damaged
+from orchestrator.cli.console import grid, print_json, print_message, score_text, stdout_console
+from orchestrator.cli.listing import asked_to_delete, print_list, recipe_of, report_damaged
 from orchestrator.cli.options import JsonOption, WorkspaceOption
 from orchestrator.core.commands import orch
-from orchestrator.core.errors import counted
+from orchestrator.core.errors import quantity
 
 if TYPE_CHECKING:
     from orchestrator.artifacts.annotations import Annotations
@@ -50,14 +50,14 @@ def list_runs(
 
     found = api.list_runs(where=where, sort=sort, workspace=workspace)
     if json:
-        emit([listed.as_dict() for listed in found.runs])
+        print_json([listed.as_dict() for listed in found.runs])
     else:
         print_list(found)
         if not found.total and not found.damaged:
-            say(f"no runs yet: `{orch('train-all', '--data', 'DIR', workspace=workspace)}` trains some.")
+            print_message(f"no runs yet: `{orch('train-all', '--data', 'DIR', workspace=workspace)}` trains some.")
         elif not found.runs and found.total:
-            say(f"none of {found.total} runs meets the conditions.")
-    tell_damaged(found.damaged)
+            print_message(f"none of {found.total} runs meets the conditions.")
+    report_damaged(found.damaged)
 
 
 @app.command("use")
@@ -92,25 +92,27 @@ def show_run(
 
     details = api.run_details(run, workspace=workspace)
     if json:
-        emit(details.as_dict())
+        print_json(details.as_dict())
     else:
         facts = grid(f"{run}: the {details.run.task} specialist, {details.state}", "", "value")
         facts.columns[1].justify = "left"
         for name, value in _facts(details.run, details.notes).items():
             facts.add_row(name, value)
-        out().print(facts)
+        stdout_console().print(facts)
         _print_members(details.run)
-    tell_damaged(details.damaged)
+    report_damaged(details.damaged)
 
 
 def _facts(record: RunRecord, notes: Annotations) -> dict[str, str]:
     """What a run was made from, how, and on which machine, in words."""
-    from orchestrator.artifacts.differences import chosen, in_words
+    from orchestrator.artifacts.differences import format_value, non_default_settings
 
-    settings, data, environment = chosen(record.recipe), record.data, record.environment
+    settings, data, environment = non_default_settings(record.recipe), record.data, record.environment
     machine, extra = environment["hardware"], data.get("extra")
     augment = [
-        f"{key.removeprefix('augment.')}={in_words(settings[key])}" for key in settings if key.startswith("augment.")
+        f"{key.removeprefix('augment.')}={format_value(settings[key])}"
+        for key in settings
+        if key.startswith("augment.")
     ]
     plan = "none: trained on everything"
     if record.plan:
@@ -126,7 +128,7 @@ def _facts(record: RunRecord, notes: Annotations) -> dict[str, str]:
         "recipe": " ".join([recipe_of(record), *record.changes]),
         "seed": ", ".join(map(str, record.seeds)),
         "settings": "  ".join(
-            f"{key}={in_words(value)}" for key, value in settings.items() if not key.startswith("augment.")
+            f"{key}={format_value(value)}" for key, value in settings.items() if not key.startswith("augment.")
         ),
         "augment": "  ".join(augment) or "nothing",
         "": "settings that are not named are at their defaults; --json gives all.",
@@ -140,7 +142,7 @@ def _facts(record: RunRecord, notes: Annotations) -> dict[str, str]:
         "held out": record.covers,
         "shared with": shared,
         "machine": f"{machine['processor']}, {machine['cores']} cores, {machine.get('gpu', 'no GPU')}; "
-        f"{counted(record.threads, 'thread')} a member",
+        f"{quantity(record.threads, 'thread')} a member",
         "versions": "  ".join(f"{name} {version}" for name, version in environment["versions"].items()),
         "git": environment["git"] or "-",
         "training": f"{record.seconds / 60:.1f} minutes, its own members added up",
@@ -161,10 +163,10 @@ def _print_members(record: RunRecord) -> None:
         scores = card.scores
         members.add_row(
             "all" if card.fold is None else str(card.fold), f"{card.held_out['photos']:,}", str(card.epochs),
-            str(card.best_epoch), share(scores.get("accuracy", float("nan"))), share(scores.get("macro_f1", float("nan"))),
-            f"{card.seconds / 60:.1f}",
+            str(card.best_epoch), score_text(scores.get("accuracy", float("nan"))),
+            score_text(scores.get("macro_f1", float("nan"))), f"{card.seconds / 60:.1f}",
         )  # fmt: skip
-    out().print(members)
+    stdout_console().print(members)
 
 
 @app.command("note")
@@ -185,7 +187,7 @@ def note_run(
     from orchestrator import api
 
     notes = api.annotate_run(run, note=text, tags=tag, untags=untag, workspace=workspace)
-    say(f"{run}: {notes.note or 'no note'}; tags: {' '.join(notes.tags) or 'none'}.")
+    print_message(f"{run}: {notes.note or 'no note'}; tags: {' '.join(notes.tags) or 'none'}.")
 
 
 @app.command("compare")
@@ -213,11 +215,11 @@ def compare(
 
     found = api.compare(run, workspace=workspace, picture=picture)
     if json:
-        emit(found.as_dict())
+        print_json(found.as_dict())
         return
     print_comparison(found)
     if picture is not None:
-        say(f"{picture}: learning curves and gains.")
+        print_message(f"{picture}: learning curves and gains.")
 
 
 @app.command("track")

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.console import emit, grid, out, put, say
+from orchestrator.cli.console import grid, print_json, print_message, print_result, stdout_console
 from orchestrator.cli.options import JsonOption
-from orchestrator.core.errors import counted
+from orchestrator.core.errors import quantity
 
 __all__ = ["app"]
 
@@ -27,7 +27,7 @@ def root() -> None:
 def diff(
     one: Annotated[Path, typer.Argument(help="A submission: ImageID, ans.")],
     other: Annotated[Path, typer.Argument(help="Another for the same photos.")],
-    evaluation: Annotated[
+    eval_folder: Annotated[
         Path | None, typer.Option("--eval", help="The folder with images/, to draw the photos concerned.")
     ] = None,
     picture: Annotated[
@@ -45,22 +45,24 @@ def diff(
     from orchestrator import api
     from orchestrator.core.labels import LABELS
 
-    found = api.compare_submissions(one, other, evaluation=evaluation, picture=picture)
+    found = api.compare_submissions(one, other, eval_folder=eval_folder, picture=picture)
     if json:
-        emit(found.as_dict())
+        print_json(found.as_dict())
         return
     count = len(found.photos)
-    put(f"{count:,} of {found.answered:,} answers differ ({100 * count / max(1, found.answered):.2f} %).")
+    print_result(f"{count:,} of {found.answered:,} answers differ ({100 * count / max(1, found.answered):.2f} %).")
     for path, empty in zip((one, other), found.unanswered, strict=True):
         if empty:
-            say(f"{path}: {counted(empty, 'photo')} without an answer; they count neither as equal nor as different.")
+            print_message(
+                f"{path}: {quantity(empty, 'photo')} without an answer; they count neither as equal nor as different."
+            )
     if count:
         table = grid("", one.stem, other.stem, "photos", "differ in")
         pairs = found.pairs
         for pair in pairs[:SHOWN_PAIRS]:
             left, right = (f"{label} {LABELS[label]}" for label in (pair.one, pair.other))
             table.add_row(left, right, f"{pair.photos:,}", pair.tasks)
-        out().print(table)
+        stdout_console().print(table)
         if len(pairs) > SHOWN_PAIRS:
-            say(f"... and {len(pairs) - SHOWN_PAIRS} more pairs of labels; --json gives all.")
-        say("by task: " + ", ".join(f"{task} {number:,}" for task, number in found.by_task.items()) + ".")
+            print_message(f"... and {len(pairs) - SHOWN_PAIRS} more pairs of labels; --json gives all.")
+        print_message("by task: " + ", ".join(f"{task} {number:,}" for task, number in found.by_task.items()) + ".")

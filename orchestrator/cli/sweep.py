@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.console import elapsed, emit, grid, minutes, out, put, say, share
+from orchestrator.cli.console import (
+    duration_text,
+    elapsed,
+    grid,
+    print_json,
+    print_message,
+    print_result,
+    score_text,
+    stdout_console,
+)
 from orchestrator.cli.options import (
     ColumnsOption,
     DeviceOption,
@@ -25,7 +34,7 @@ from orchestrator.cli.options import (
     WorkspaceOption,
     column_names,
     folds_trained,
-    words_of,
+    split_commas,
 )
 from orchestrator.cli.train import listening
 from orchestrator.core.commands import orch
@@ -111,7 +120,7 @@ def sweep(
     from orchestrator import api
 
     if print_space:
-        put(api.space_template(stages=bool(stages)).removesuffix("\n"))
+        print_result(api.space_template(stages=bool(stages)).removesuffix("\n"))
         return
     from orchestrator.specialists import trainable
 
@@ -127,7 +136,7 @@ def sweep(
     with listening(track, workspace) as listen:
         if stages:
             tuned = api.tune(
-                task, settings, stages=words_of(stages), space=space, trials=trials, minutes=minutes, small=small,
+                task, settings, stages=split_commas(stages), space=space, trials=trials, minutes=minutes, small=small,
                 prune=not no_prune, out=to, listen=listen,
             )  # fmt: skip
         else:
@@ -136,13 +145,13 @@ def sweep(
                 listen=listen,
             )  # fmt: skip
     if json:
-        emit([stage.as_dict() for stage in tuned] if stages else found.as_dict())
+        print_json([stage.as_dict() for stage in tuned] if stages else found.as_dict())
     elif stages:
         _print_stages(tuned)
     else:
         _print_sweep(found)
     if picture is not None and not json:
-        say(f"{picture}: every trial by its settings.")
+        print_message(f"{picture}: every trial by its settings.")
 
 
 def _print_sweep(found: Sweep) -> None:
@@ -154,37 +163,39 @@ def _print_sweep(found: Sweep) -> None:
         f"{found.name}: {found.ended} of {found.requested} trials", "trial", "run", "macro F1", "state", "changes",
         keep=("macro F1", "changes", "run"), text=("changes", "state"),
     )  # fmt: skip
-    table.add_row("-", found.reference.id, share(found.reference_score), "complete", "(the recipe as it is)")
+    table.add_row("-", found.reference.id, score_text(found.reference_score), "complete", "(the recipe as it is)")
     for trial in found.ranked[:SHOWN]:
-        score = share(trial.score) if trial.score is not None else ""
+        score = score_text(trial.score) if trial.score is not None else ""
         state = trial.state if trial.state == "complete" else f"{trial.state}: {trial.why}".strip(": ")
         table.add_row(str(trial.number), trial.run or "-", score, state, " ".join(trial.changes))
-    out().print(table)
+    stdout_console().print(table)
     if len(found.trials) > SHOWN:
         more = orch(
             "runs", "list", "--where", f"tag={found.name}", "--sort", "score", workspace=found.reference.folder.parent
         )
-        say(f"and {len(found.trials) - SHOWN} more: {more}")
+        print_message(f"and {len(found.trials) - SHOWN} more: {more}")
     if found.importance:
         shares = ", ".join(f"{name} {100 * part:.0f} %" for name, part in found.importance.items() if part >= 0.005)
-        say(f"what the differences come from: {shares}.")
-    say(f"{minutes(elapsed())} in all.")
+        print_message(f"what the differences come from: {shares}.")
+    print_message(f"{duration_text(elapsed())} in all.")
     if found.out_of_time:
-        say("The time was over; the same command goes on from here.")
+        print_message("The time was over; the same command goes on from here.")
     if found.comparison is None:
         winner = found.best
         if winner is None:
-            say(_why_none(found))
+            print_message(_why_none(found))
         elif winner.run == found.reference.id:
-            say(f"best: {winner.run}, the recipe as it is.")
+            print_message(f"best: {winner.run}, the recipe as it is.")
         else:
-            say(f"best: trial {winner.number} ({' '.join(winner.changes)}), whose run {winner.run} was deleted.")
+            print_message(
+                f"best: trial {winner.number} ({' '.join(winner.changes)}), whose run {winner.run} was deleted."
+            )
         return
     best = found.comparison.runs[1]
     assert best.gain is not None  # the first of a comparison alone has none
     gain, span = best.gain
     if gain <= 0:
-        say(
+        print_message(
             f"no trial scores above the recipe as it is ({found.reference.id}). The best, {best.run.id}: {gain:+.4f} "
             f"({span.low:+.4f} to {span.high:+.4f})."
         )
@@ -193,8 +204,8 @@ def _print_sweep(found: Sweep) -> None:
     if span.verdict == "better":
         more = "still the best of several, so partly luck: train it with another --seed before trusting it"
     over = f"{gain:+.4f} over {found.reference.id} ({span.low:+.4f} to {span.high:+.4f})"
-    say(f"best: {best.run.id}, {over}: {VERDICTS[span.verdict]}; {more}.")
-    say(api.next_step(best.run, of_experiment=True))
+    print_message(f"best: {best.run.id}, {over}: {VERDICTS[span.verdict]}; {more}.")
+    print_message(api.next_step(best.run, of_experiment=True))
 
 
 def _why_none(found: Sweep) -> str:
@@ -226,23 +237,25 @@ def _print_stages(found: list[Stage]) -> None:
             told = [VERDICTS[one] for one in (stage.best.verdict, stage.best.log_loss_verdict) if one is not None]
             decision += f" ({'; log loss '.join(told)})"
         table.add_row(stage.name, stage.before.id, str(stage.tried), best, gain, span, " ".join(stage.words), decision)
-    out().print(table)
+    stdout_console().print(table)
     last = found[-1].after
-    say(f"{minutes(elapsed())} in all.")
+    print_message(f"{duration_text(elapsed())} in all.")
     if late := [stage.name for stage in found if stage.out_of_time]:
         unfinished = [stage.name for stage in found if stage.out_of_time and stage.tried]
         never = [name for name in late if name not in unfinished]
         parts = [f"{', '.join(unfinished)} not tried to the end"] * bool(unfinished) + [
             f"no trial of {', '.join(never)} ended"
         ] * bool(never)
-        say(f"The time was over: {'; '.join(parts)}. The same command with more --minutes goes on.")
+        print_message(f"The time was over: {'; '.join(parts)}. The same command with more --minutes goes on.")
     tried = [stage.name for stage in found if stage.tried]
     if not tried:
-        say("Nothing was tried" + ("." if late else ": what stands in the way is told above."))
+        print_message("Nothing was tried" + ("." if late else ": what stands in the way is told above."))
         return
     if last.id == found[0].before.id:
         of = "" if len(tried) == len(found) else f" in {', '.join(tried)}"
-        say(f"Nothing was clearly better: the recipe is as good as what was tried{of}, on these people.")
+        print_message(f"Nothing was clearly better: the recipe is as good as what was tried{of}, on these people.")
         return
-    say(f"{last.id} is the result of tuning. Train it over all folds and with another --seed before trusting it.")
-    say(api.next_step(last, of_experiment=True))
+    print_message(
+        f"{last.id} is the result of tuning. Train it over all folds and with another --seed before trusting it."
+    )
+    print_message(api.next_step(last, of_experiment=True))

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.cli.streams import as_written
-from orchestrator.core.errors import harmless
+from orchestrator.core.errors import escape_controls
 
 __all__ = ["Grid", "Results", "left_out"]
 
@@ -61,7 +61,8 @@ class Grid(Table):
     def add_row(self, *cells: Any, style: Any = None, end_section: bool = False) -> None:
         """A row; fewer cells than columns leave the others empty."""
         words = tuple(
-            Text(as_written(harmless(cell).replace("\n", "\\n"))) if isinstance(cell, str) else cell for cell in cells
+            Text(as_written(escape_controls(cell).replace("\n", "\\n"))) if isinstance(cell, str) else cell
+            for cell in cells
         )
         self._lines.append(_Row(words, style, end_section))
         super().add_row(*words, style=style, end_section=end_section)
@@ -143,10 +144,10 @@ class Results(Console):
     """A console that says which columns it left out.
 
     Attributes:
-        tell: says it; None: nothing is said.
+        on_dropped: says it; None: nothing is said.
     """
 
-    tell: Callable[[str], None] | None = None
+    on_dropped: Callable[[str], None] | None = None
 
     def print(self, *objects: Any, **options: Any) -> None:
         """Prints; a line on stderr names columns that have no room. A file gets no blanks at lines' ends."""
@@ -159,8 +160,10 @@ class Results(Console):
                 super().print(*objects, **options)
             self.file.write("".join(f"{line.rstrip()}\n" for line in kept.get().splitlines()))
         for thing in objects:
-            if self.tell is not None and isinstance(thing, Grid) and (names := list(left_out(thing, self))):
-                self.tell(f"no room here for {', '.join(names)}: a wider terminal shows them, and so does `| less -S`.")
+            if self.on_dropped is not None and isinstance(thing, Grid) and (names := list(left_out(thing, self))):
+                self.on_dropped(
+                    f"no room here for {', '.join(names)}: a wider terminal shows them, and so does `| less -S`."
+                )
 
 
 def left_out(table: Grid, console: Console) -> Iterator[str]:

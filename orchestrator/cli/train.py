@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.console import elapsed, emit, grid, minutes, out, print_profile, say, share, warn
+from orchestrator.cli.console import (
+    duration_text,
+    elapsed,
+    grid,
+    print_error,
+    print_json,
+    print_message,
+    print_profile,
+    score_text,
+    stdout_console,
+)
 from orchestrator.cli.endings import stop_code
 from orchestrator.cli.listing import recipe_of
 from orchestrator.cli.options import (  # fmt: skip
@@ -34,17 +44,17 @@ from orchestrator.cli.options import (  # fmt: skip
     WorkspaceOption,
     column_names,
     folds_trained,
-    words_of,
+    split_commas,
 )
 from orchestrator.core.commands import orch
 from orchestrator.core.errors import ConfigError
-from orchestrator.core.events import Listener, all_of
+from orchestrator.core.events import Listener, forward_to_all
 from orchestrator.core.labels import TASKS
 
 if TYPE_CHECKING:
     from orchestrator.pipeline.training import Report
 
-__all__ = ["conclude", "listening", "train", "train_all"]
+__all__ = ["listening", "report_training", "train", "train_all"]
 
 
 def train_all(
@@ -83,7 +93,7 @@ def train_all(
     """
     from orchestrator import api
 
-    chosen = words_of(tasks)
+    chosen = split_commas(tasks)
     settings = api.Settings(
         data, workspace, column_names(columns), recipe or ["quick"], change, folds, folds_trained(folds_used, valid_only), seed,
         plan_seed, jobs, device, not no_store, profile, extra, distinct,
@@ -91,7 +101,7 @@ def train_all(
     with listening(track, workspace) as listen:
         report = api.train_all(settings, tasks=chosen, listen=listen)
     fuse = orch("ensemble", "--strategy", "soft", workspace=workspace)
-    conclude(report, json, f"next: {fuse}" if set(chosen) == set(TASKS) else "")
+    report_training(report, json, f"next: {fuse}" if set(chosen) == set(TASKS) else "")
 
 
 def train(
@@ -172,7 +182,7 @@ def train(
     if grid:
         _conclude_grid(report, workspace, json)
     else:
-        conclude(report, json, api.next_step(report.runs[0]))
+        report_training(report, json, api.next_step(report.runs[0]))
 
 
 def _check_grid(grid_words: list[str], more: list[str], other: bool) -> None:
@@ -203,22 +213,22 @@ def _conclude_grid(report: Report, workspace: Path, json: bool) -> None:
 
     complete = [run for run in report.runs if run.complete]
     if json or len(complete) < 2 or complete[0].plan is None:
-        conclude(report, json, "")
+        report_training(report, json, "")
         return
     found = api.compare([run.id for run in complete], workspace=workspace)
     print_comparison(found)
     best = max(found.runs, key=lambda compared: compared.scores.macro_f1)
-    say(f"{minutes(elapsed())} in all.")
+    print_message(f"{duration_text(elapsed())} in all.")
     for (run_id, fold), reason in report.failures.items():
-        warn(f"{run_id} {'all' if fold is None else f'fold {fold}'}: {reason}")
+        print_error(f"{run_id} {'all' if fold is None else f'fold {fold}'}: {reason}")
     if not report.complete:
-        say(UNFINISHED)
+        print_message(UNFINISHED)
         raise typer.Exit(1)
     beside = "the first"
     if best.verdict is not None:
         beside = f"{VERDICTS[best.verdict]} {'from' if best.verdict == 'noise' else 'than'} the first"
-    say(f"best: {best.run.id} ({beside}).")
-    say(api.next_step(best.run, of_experiment=True))
+    print_message(f"best: {best.run.id} ({beside}).")
+    print_message(api.next_step(best.run, of_experiment=True))
 
 
 @contextmanager
@@ -232,23 +242,23 @@ def listening(track: list[str], workspace: Path) -> Iterator[Listener]:
     display = TrainingDisplay()
     try:
         with api.tracking(track, workspace=workspace) as tracked:
-            yield all_of(tracked, display)
+            yield forward_to_all(tracked, display)
     except KeyboardInterrupt:
         display.close()
-        say("\nInterrupted. Finished work is kept: the same command continues from there.")
+        print_message("\nInterrupted. Finished work is kept: the same command continues from there.")
         raise typer.Exit(stop_code()) from None
     finally:
         display.close()
 
 
-def conclude(report: Report, json: bool, next_step: str) -> None:
+def report_training(report: Report, json: bool, next_step: str) -> None:
     """The table of what is complete and what failed; exit code 1 when something failed."""
     from orchestrator.artifacts.summary import cards_of, profile_of, run_as_dict, score_of
 
     profiles = {run.id: found for run in report.runs if (found := profile_of(run, report.trained.get(run.id, ())))}
     if json:
         failures = [{"run": run, "fold": fold, "reason": reason} for (run, fold), reason in report.failures.items()]
-        emit(
+        print_json(
             {
                 "runs": [run_as_dict(run) for run in report.runs],
                 "failures": failures,
@@ -260,18 +270,18 @@ def conclude(report: Report, json: bool, next_step: str) -> None:
         table = grid("", "run", "specialist", "recipe", "members", "macro F1", "state")
         for run in report.runs:
             score = score_of(run)
-            score_text = "-" if score is None else share(score)
+            score_shown = "-" if score is None else score_text(score)
             members = f"{len(cards_of(run))}/{len(run.folds)}"
             state = run.status if not any(key[0] == run.id for key in report.failures) else "failed"
-            table.add_row(run.id, run.task, recipe_of(run), members, score_text, state)
-        out().print(table)
-        say(f"{minutes(elapsed())} in all.")
+            table.add_row(run.id, run.task, recipe_of(run), members, score_shown, state)
+        stdout_console().print(table)
+        print_message(f"{duration_text(elapsed())} in all.")
         if profiles:
             print_profile(profiles, elapsed(), report.at_once, report.training)
     for (run_id, fold), reason in report.failures.items():
-        warn(f"{run_id} {'all' if fold is None else f'fold {fold}'}: {reason}")
+        print_error(f"{run_id} {'all' if fold is None else f'fold {fold}'}: {reason}")
     if not report.complete:
-        say(UNFINISHED)
+        print_message(UNFINISHED)
         raise typer.Exit(1)
     if next_step and not json:
-        say(next_step)
+        print_message(next_step)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orchestrator.cli.bars import bars
-from orchestrator.cli.console import emit, grid, out, put, say
-from orchestrator.cli.options import DeviceOption, JsonOption, WorkspaceOption, column_names, words_of
+from orchestrator.cli.console import grid, print_json, print_message, print_result, stdout_console
+from orchestrator.cli.options import DeviceOption, JsonOption, WorkspaceOption, column_names, split_commas
 from orchestrator.core.commands import orch
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def tta(
     with bars() as listen:
         found = api.tta(
             run,
-            views=words_of(views),
+            views=split_commas(views),
             keep=keep,
             workspace=workspace,
             data=data,
@@ -61,36 +61,36 @@ def tta(
             listen=listen,
         )
     if json:
-        emit({**found.flips.as_dict(found.classes), "kept": found.kept.id if found.kept else None})
+        print_json({**found.effect.as_dict(found.classes), "kept": found.kept.id if found.kept else None})
         return
     _print(found)
     if found.kept is not None:
         use = orch("runs", "use", found.kept.id, workspace=workspace)
-        say(f"kept as {found.kept.id}: the same weights, answering with views. `{use}` makes it current.")
+        print_message(f"kept as {found.kept.id}: the same weights, answering with views. `{use}` makes it current.")
 
 
 def _print(found: Viewed) -> None:
     """Prints which answers became right or wrong, by class, and whether that is a clear difference."""
     from orchestrator.ensembling.intervals import VERDICTS
 
-    flips = found.flips
-    before, after = flips.before, flips.after
+    effect = found.effect
+    before, after = effect.before, effect.after
     table = grid(
-        f"{flips.run.id} with {', '.join(flips.views)}, out of fold", "class", "photos", "F1", "F1 with views",
+        f"{effect.run.id} with {', '.join(effect.views)}, out of fold", "class", "photos", "F1", "F1 with views",
         "became right", "became wrong",
     )  # fmt: skip
     for code, name in enumerate(found.classes):
         table.add_row(
-            name, f"{before.support[code]:,}", f"{before.f1[code]:.4f}", f"{after.f1[code]:.4f}", str(flips.righted[code]),
-            str(flips.wronged[code]),
+            name, f"{before.support[code]:,}", f"{before.f1[code]:.4f}", f"{after.f1[code]:.4f}", str(effect.righted[code]),
+            str(effect.wronged[code]),
         )  # fmt: skip
     table.add_row(
-        "all", f"{before.support.sum():,}", f"{before.macro_f1:.4f}", f"{after.macro_f1:.4f}", str(flips.righted.sum()),
-        str(flips.wronged.sum()),
+        "all", f"{before.support.sum():,}", f"{before.macro_f1:.4f}", f"{after.macro_f1:.4f}", str(effect.righted.sum()),
+        str(effect.wronged.sum()),
     )  # fmt: skip
-    out().print(table)
-    gain, span = flips.gain
+    stdout_console().print(table)
+    gain, span = effect.gain
     verdict = VERDICTS[span.verdict]
-    if not flips.righted.sum() + flips.wronged.sum():
+    if not effect.righted.sum() + effect.wronged.sum():
         verdict = "no answer changed"
-    put(f"macro F1 {gain:+.4f}, 95 % interval {span.low:+.4f} to {span.high:+.4f}: {verdict}.")
+    print_result(f"macro F1 {gain:+.4f}, 95 % interval {span.low:+.4f} to {span.high:+.4f}: {verdict}.")

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import typer
 
-from orchestrator.cli.console import emit, put, say, warn
+from orchestrator.cli.console import print_error, print_json, print_message, print_result
 from orchestrator.cli.options import JsonOption, WorkspaceOption
-from orchestrator.core.errors import counted
+from orchestrator.core.errors import quantity
 
 __all__ = ["app"]
 
@@ -33,13 +33,13 @@ def check_workspace(workspace: WorkspaceOption = Path("runs"), json: JsonOption 
 
     found = api.check_workspace(workspace=workspace)
     if json:
-        emit(
+        print_json(
             {"in_order": not found.damaged, "files": found.files, "damaged": [error.message for error in found.damaged]}
         )
     else:
         for error in found.damaged:
-            warn(error.message)
-        put(f"{counted(found.files, 'file')} read: {len(found.damaged):,} damaged.")
+            print_error(error.message)
+        print_result(f"{quantity(found.files, 'file')} read: {len(found.damaged):,} damaged.")
     raise typer.Exit(1 if found.damaged else 0)
 
 
@@ -58,7 +58,9 @@ def repair_workspace(workspace: WorkspaceOption = Path("runs")) -> None:
 
     repaired = api.repair_workspace(workspace=workspace)
     for error in repaired.damaged:
-        warn(error.message)
+        print_error(error.message)
     if not repaired.damaged:
-        say("every record can be read." if repaired.changed else "nothing to repair: every record can be read.")
+        print_message(
+            "every record can be read." if repaired.changed else "nothing to repair: every record can be read."
+        )
     raise typer.Exit(1 if repaired.damaged else 0)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .answers import Answers, Floats, Voter
-from .votes import UNIT, Decision, hard_vote, integer_weights, lead_of, soft_vote, sums_of, tally
+from .votes import UNIT_BITS, Decision, hard_vote, integer_weights, lead_of, soft_vote, sums_of, tally
 
 if TYPE_CHECKING:
     from typing import Self  # copied into exports, which older Pythons run too
@@ -133,7 +133,7 @@ class SoftVote(Combiner):
     def settled(self, so_far: Answers, pending: Sequence[Voter]) -> NDArray[np.bool_]:
         """Where the lead is more than the probabilities of all pending voters could make up for."""
         weights, pending_weight = _weights_apart(so_far, pending)
-        return np.asarray(lead_of(sums_of(so_far.probabilities, weights)) > pending_weight * 2**UNIT)
+        return np.asarray(lead_of(sums_of(so_far.probabilities, weights)) > pending_weight * 2**UNIT_BITS)
 
 
 class HardVote(Combiner):

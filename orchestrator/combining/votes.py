@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 from .answers import Floats
 
-__all__ = ["UNIT", "Decision", "hard_vote", "integer_weights", "lead_of", "soft_vote", "sums_of", "tally"]
+__all__ = ["UNIT_BITS", "Decision", "hard_vote", "integer_weights", "lead_of", "soft_vote", "sums_of", "tally"]
 
-UNIT = 23
+UNIT_BITS = 23
 """Adding 1 to a float32 in 0..1 rounds it to a multiple of 2^-23, which is then the mantissa (the lowest 23 bits).
 Integer sums are exact in any order, and 2^-23 is close to the resolution of float32 probabilities (2^-24)."""
 
@@ -183,7 +183,7 @@ def integer_weights(voters: int, weights: Sequence[float]) -> list[int]:
     parts = [_odd(float(weight)) for weight in weights]
     least = min(power for _, power in parts)
     integers = [odd << (power - least) for odd, power in parts]
-    if sum(integers) >= 2 ** (63 - UNIT):
+    if sum(integers) >= 2 ** (63 - UNIT_BITS):
         raise ValueError(f"weights lie too far apart to be added up exactly: {min(weights):g} to {max(weights):g}")
     return integers
 

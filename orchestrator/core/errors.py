@@ -51,12 +51,12 @@ __all__ = [
     "WeightsError",
     "WorkspaceError",
     "check_choice",
-    "counted",
-    "encodable",
+    "escape_controls",
+    "escape_non_utf8",
     "first_line",
-    "harmless",
     "nearest",
     "printable",
+    "quantity",
 ]
 
 SHOWN_PROBLEMS = 20  # a terminal page; `orch data check --json` lists every one
@@ -218,15 +218,15 @@ CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
 
 def printable(text: str) -> str:
     """Text that is safe to print: terminal control characters and non-UTF-8 bytes of file names are escaped."""
-    return encodable(harmless(text))
+    return escape_non_utf8(escape_controls(text))
 
 
-def harmless(text: str) -> str:
+def escape_controls(text: str) -> str:
     """Text with terminal control characters escaped; non-UTF-8 bytes of file names stay, for the stream to write."""
     return CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
-def encodable(text: str) -> str:
+def escape_non_utf8(text: str) -> str:
     """Text that can be encoded as UTF-8: other bytes of file names (surrogates) become `\\xe9`."""
     try:
         text.encode()
@@ -248,7 +248,7 @@ def first_line(error: BaseException) -> str:
     return f"{type(error).__name__} at '{frames[-1].line}'" if frames and frames[-1].line else type(error).__name__
 
 
-def counted(number: int, thing: str) -> str:
+def quantity(number: int, thing: str) -> str:
     """`1 problem`, `2 problems`."""
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
@@ -302,7 +302,7 @@ class Mistakes:
         self._errors: list[OrchestratorError] = []
 
     @contextmanager
-    def kept(self, task: str = "") -> Iterator[None]:
+    def collect(self, task: str = "") -> Iterator[None]:
         """Catches an error raised in the block and stores it."""
         try:
             yield

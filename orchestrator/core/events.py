@@ -12,8 +12,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 __all__ = [
-    "Counted", "EpochEnded", "EpochUnderway", "Event", "InputsRead", "Listener", "MemberBegun", "MemberEnded", "Outcome", "Stage",
-    "TrainingBegun", "TrainingEnded", "all_of", "counter", "nobody",
+    "EpochEnded",
+    "EpochProgress",
+    "Event",
+    "InputsRead",
+    "Listener",
+    "MemberEnded",
+    "Outcome",
+    "PlannedMember",
+    "Stage",
+    "StageProgress",
+    "TrainingEnded",
+    "TrainingStarted",
+    "forward_to_all",
+    "ignore_events",
+    "progress_callback",
 ]  # fmt: skip
 
 Stage = Literal[
@@ -27,7 +40,7 @@ Outcome = Literal["done", "failed", "pruned", "cancelled"]
 
 
 @dataclass(frozen=True)
-class Counted:
+class StageProgress:
     """Progress of a stage.
 
     Attributes:
@@ -47,7 +60,7 @@ class InputsRead:
 
 
 @dataclass(frozen=True)
-class MemberBegun:
+class PlannedMember:
     """A member that is to be trained.
 
     Attributes:
@@ -70,7 +83,7 @@ class MemberBegun:
 
 
 @dataclass(frozen=True)
-class TrainingBegun:
+class TrainingStarted:
     """Members are about to be trained.
 
     Attributes:
@@ -80,14 +93,14 @@ class TrainingBegun:
         device: `cpu`, `cuda` or `cuda:N`.
     """
 
-    members: tuple[MemberBegun, ...]
+    members: tuple[PlannedMember, ...]
     at_once: int
     threads: int
     device: str
 
 
 @dataclass(frozen=True)
-class EpochUnderway:
+class EpochProgress:
     """Progress of a member within an epoch.
 
     Attributes:
@@ -137,19 +150,19 @@ class MemberEnded:
 
 @dataclass(frozen=True)
 class TrainingEnded:
-    """All members of a `TrainingBegun` have ended, or something stopped them."""
+    """All members of a `TrainingStarted` have ended, or something stopped them."""
 
 
-Event = Counted | InputsRead | TrainingBegun | EpochUnderway | EpochEnded | MemberEnded | TrainingEnded
+Event = StageProgress | InputsRead | TrainingStarted | EpochProgress | EpochEnded | MemberEnded | TrainingEnded
 Listener = Callable[[Event], None]
 """Receiver of events. It is called from several threads, but by one at a time for each member."""
 
 
-def nobody(_event: Event) -> None:
+def ignore_events(_event: Event) -> None:
     """A listener that does nothing."""
 
 
-def all_of(*listeners: Listener) -> Listener:
+def forward_to_all(*listeners: Listener) -> Listener:
     """A listener that forwards every event to several listeners, in order."""
 
     def listen(event: Event) -> None:
@@ -159,6 +172,6 @@ def all_of(*listeners: Listener) -> Listener:
     return listen
 
 
-def counter(listen: Listener, stage: Stage) -> Callable[[int, int], None]:
+def progress_callback(listen: Listener, stage: Stage) -> Callable[[int, int], None]:
     """A callback (done, total) that reports a stage's progress to a listener."""
-    return lambda done, total: listen(Counted(stage, done, total))
+    return lambda done, total: listen(StageProgress(stage, done, total))

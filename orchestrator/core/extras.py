@@ -1,6 +1,6 @@
 """Optional packages: which extra installs them, whether they are installed, and the error if they are missing or broken.
 
-`require` and `missing_of` import nothing: code that needs an optional package checks it before any work. `imported` is
+`require` and `missing_of` import nothing: code that needs an optional package checks it before any work. `import_optional` is
 the one way to the package itself, because one that is installed may still fail to load.
 """
 
@@ -15,7 +15,7 @@ from types import ModuleType
 from orchestrator.core.commands import extra_hint, reinstall_hint
 from orchestrator.core.errors import ConfigError, OrchestratorError, first_line
 
-__all__ = ["EXTRAS", "folder_of", "imported", "missing_of", "require"]
+__all__ = ["EXTRAS", "folder_of", "import_optional", "missing_of", "require"]
 
 EXTRAS: Mapping[str, tuple[str, ...]] = {
     "engines": ("onnx", "onnxscript", "onnxruntime", "openvino"),
@@ -60,7 +60,7 @@ def require(
         )
 
 
-def imported(
+def import_optional(
     module: str,
     what: str,
     extra: str = "",
@@ -92,7 +92,7 @@ def imported(
     except Exception as reason:  # ImportError, OSError of a shared library, or whatever its own code runs into
         raise error(
             f"{what} needs {package}, which is installed but cannot be imported ({type(reason).__name__}: "
-            f"{first_line(reason)}). Install it anew: {hint}."
+            f"{first_line(reason)}). Reinstall it: {hint}."
         ) from reason
 
 

@@ -20,11 +20,21 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from orchestrator.core.errors import StoreError, encodable
+from orchestrator.core.errors import StoreError, escape_non_utf8
 
 __all__ = [
-    "aside_of", "atomic", "digest_of", "free_room", "from_root", "locked_folder", "put_aside", "sha256_of", "share_file",
-    "sweep", "take_away", "write_json",
+    "absolute_text",
+    "aside_path",
+    "atomic",
+    "digest_of",
+    "move_aside",
+    "remove_own_file",
+    "remove_temporaries",
+    "require_free_space",
+    "sha256_of",
+    "share_file",
+    "unsearchable_folder",
+    "write_json",
 ]  # fmt: skip
 
 DISK_MARGIN = 64 * 1024**2  # bytes left free for histories, cards and tables beside a big file
@@ -92,39 +102,39 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def from_root(path: Path) -> str:
+def absolute_text(path: Path) -> str:
     """A path as stored in records: absolute, without `..`, so that it does not depend on the current folder."""
     return os.path.normpath(path.absolute())
 
 
-def sweep(folder: Path) -> None:
+def remove_temporaries(folder: Path) -> None:
     """Removes temporary files that killed commands left in a folder; the caller holds the folder's lock."""
     for path in folder.glob(".*.tmp"):
         path.unlink(missing_ok=True)
 
 
-def take_away(path: Path) -> None:
+def remove_own_file(path: Path) -> None:
     """Removes a file or link that orch wrote; a folder at this path is not orch's, and is renamed instead."""
     if path.is_dir() and not path.is_symlink():
-        put_aside(path)
+        move_aside(path)
     else:
         path.unlink(missing_ok=True)
 
 
-def put_aside(path: Path) -> Path | None:
+def move_aside(path: Path) -> Path | None:
     """Renames a damaged file, link or folder, so that nothing is lost; None if nothing exists there.
 
     Returns:
-        The new path, by `aside_of`.
+        The new path, by `aside_path`.
     """
     if not os.path.lexists(path):
         return None
-    aside = aside_of(path)
+    aside = aside_path(path)
     path.rename(aside)
     return aside
 
 
-def aside_of(path: Path) -> Path:
+def aside_path(path: Path) -> Path:
     """The path that a damaged file or folder is renamed to: its own plus `.damaged`, and a number if that exists."""
     names = (path.with_name(f"{path.name}.damaged{number or ''}") for number in itertools.count())
     return next(name for name in names if not os.path.lexists(name))
@@ -137,7 +147,7 @@ def write_json(path: Path, value: Any) -> None:
         ValueError: a number is not finite: JSON cannot express it, and other programs refuse the file.
     """
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
-    if encodable(text) != text:  # a path that is not UTF-8
+    if escape_non_utf8(text) != text:  # a path that is not UTF-8
         text = json.dumps(value, indent=1, allow_nan=False)
     with atomic(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
@@ -163,7 +173,7 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def free_room(folder: Path, needed: int, what: str, way_out: str) -> None:
+def require_free_space(folder: Path, needed: int, what: str, way_out: str) -> None:
     """Refuses a big write that cannot fit, before the first byte.
 
     Args:
@@ -182,6 +192,6 @@ def free_room(folder: Path, needed: int, what: str, way_out: str) -> None:
         )
 
 
-def locked_folder(path: Path) -> Path | None:
+def unsearchable_folder(path: Path) -> Path | None:
     """The first folder on the way to a path that may not be searched; None where there is none."""
     return next((place for place in reversed(path.parents) if place.exists() and not os.access(place, os.X_OK)), None)

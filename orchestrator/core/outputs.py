@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 
-from orchestrator.core.errors import ConfigError, Problem, counted
+from orchestrator.core.errors import ConfigError, Problem, quantity
 from orchestrator.core.files import atomic
 
-__all__ = ["TABLES", "Output", "check_outputs", "suffix_of", "written"]
+__all__ = ["TABLES", "Output", "check_outputs", "replace_output", "suffix_of"]
 
 TABLES = (".csv", ".parquet", ".json")
 
@@ -84,7 +84,7 @@ def check_outputs(outputs: Iterable[Output], inputs: Iterable[Path] = (), worksp
     if len(problems) == 1:
         raise ConfigError(str(problems[0]))
     if problems:
-        raise ConfigError(f"{counted(len(problems), 'output')} cannot be written:", problems)
+        raise ConfigError(f"{quantity(len(problems), 'output')} cannot be written:", problems)
 
 
 def suffix_of(output: Output) -> str:
@@ -94,7 +94,7 @@ def suffix_of(output: Output) -> str:
 
 
 @contextmanager
-def written(path: Path) -> Iterator[Path]:
+def replace_output(path: Path) -> Iterator[Path]:
     """Yields a temporary path; on success its content replaces `path`, or is written to the device or pipe there.
 
     Raises:

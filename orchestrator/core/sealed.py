@@ -15,9 +15,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from orchestrator.core.commands import set_aside
+from orchestrator.core.commands import move_aside_command
 from orchestrator.core.errors import DamagedError
-from orchestrator.core.files import digest_of, locked_folder, sha256_of, write_json
+from orchestrator.core.files import digest_of, sha256_of, unsearchable_folder, write_json
 
 __all__ = [
     "after_moving_aside", "check_file", "check_sealed", "damaged_error", "is_there", "read_sealed", "unreadable_error",
@@ -144,7 +144,7 @@ def after_moving_aside(path: Path, what: str) -> str:
         path: file to move.
         what: next step, to complete the sentence.
     """
-    return f"`{set_aside(path)}`, then {what}" if os.path.lexists(path) else what
+    return f"`{move_aside_command(path)}`, then {what}" if os.path.lexists(path) else what
 
 
 def _text(path: Path, way_out: str) -> str:
@@ -175,7 +175,7 @@ def is_there(path: Path) -> bool:
 
 def unreadable_error(path: Path, error: OSError) -> DamagedError:
     """The error for a file that cannot be read: it may be intact, so it must not be replaced."""
-    shut = locked_folder(path)
+    shut = unsearchable_folder(path)
     allow = shlex.join(["chmod", "u+rw", str(path)] if shut is None else ["chmod", "u+rwx", str(shut)])
     return DamagedError(
         path, f"cannot be read ({error.strerror})", f"Allow it (`{allow}`), or restore it.", replaceable=False
@@ -196,4 +196,4 @@ def _no_file(path: Path) -> str:
 
 
 def _no_constant(word: str) -> None:
-    raise ValueError(f"{word} is no JSON")
+    raise ValueError(f"{word} is not JSON")

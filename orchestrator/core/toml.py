@@ -54,7 +54,7 @@ def toml_text(path: Path, option: str) -> str:
         return found.removeprefix(codecs.BOM_UTF8).decode("utf-8")
     except UnicodeDecodeError as error:
         line = found.count(b"\n", 0, error.start) + 1
-        raise ConfigError(f"{option}: {path}: is no text file (UTF-8): line {line}. Save it as UTF-8.") from None
+        raise ConfigError(f"{option}: {path}: is not a text file (UTF-8): line {line}. Save it as UTF-8.") from None
 
 
 def parse_toml(text: str, where: str) -> dict[str, Any]:
@@ -70,9 +70,9 @@ def parse_toml(text: str, where: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except ValueError as error:  # TOMLDecodeError, and numbers of more digits than Python converts
-        raise ConfigError(f"{where}: no valid TOML: {error}.") from None
+        raise ConfigError(f"{where}: not valid TOML: {error}.") from None
     except RecursionError:
-        raise ConfigError(f"{where}: no valid TOML: nested too deeply.") from None
+        raise ConfigError(f"{where}: not valid TOML: nested too deeply.") from None
 
 
 def toml_value(value: Any) -> str:

@@ -179,8 +179,10 @@ def duplicates(photos: Photos, digests: Sequence[str]) -> list[Problem]:
         people = group["person"].unique()
         if len(people) > 1:
             what = f"the same file is listed under {len(people)} people ({', '.join(people[:3])}): folds would leak."
-            problems.append(Problem(paths, what, "Remove all but one, or give them one person key.", "twin_people"))
+            problems.append(
+                Problem(paths, what, "Remove all but one, or give them one person key.", "duplicate_people")
+            )
         else:
             what = f"the same file {len(group)} times for person {people[0]}."
-            problems.append(Problem(paths, what, kind="twin", fatal=False))
+            problems.append(Problem(paths, what, kind="duplicate", fatal=False))
     return problems

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from orchestrator.core.errors import Problem, counted
+from orchestrator.core.errors import Problem, quantity
 from orchestrator.core.labels import CLASSES, JOINT, TASKS, age_bands
 from orchestrator.data.folds import FoldPlan
 from orchestrator.data.photos import Photos
@@ -49,7 +49,9 @@ def _lonely(place: Path, photos: Photos, plan: FoldPlan | None) -> Problem | Non
         sizes = pd.Series(dict(plan.fold_of)).value_counts()
         folds = [fold for fold in range(plan.k) if people - int(sizes.get(fold, 0)) == 1]
         is_single, learner = bool(folds), f"the member of fold {', '.join(map(str, folds))}"
-    what = f"{counted(people, 'person') if people == 1 else f'{people} people'}: {learner} learns from a single person."
+    what = (
+        f"{quantity(people, 'person') if people == 1 else f'{people} people'}: {learner} learns from a single person."
+    )
     return (
         Problem(str(place), what, "Its answers will be worth little.", "few_people", fatal=False) if is_single else None
     )

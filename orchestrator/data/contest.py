@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from orchestrator.core.errors import DataError, Problem, counted, nearest
+from orchestrator.core.errors import DataError, Problem, nearest, quantity
 from orchestrator.data.decoding import SUFFIXES
 from orchestrator.data.photos import Photos, check_age, check_word
 from orchestrator.data.places import check_eval, find_file, is_file, is_folder, no_file
@@ -127,7 +127,7 @@ def person_keys(people: Sequence[Person], table: Table, distinct: bool = False) 
         if len(ids) > 1:
             what = f"the folder '{folder}' is listed under {len(ids)} ids: folds would leak."
             where = f"{table.path} {table.several(numbers)}"
-            problems.append(Problem(where, what, "Keep one of the rows.", "twin_people"))
+            problems.append(Problem(where, what, "Keep one of the rows.", "duplicate_people"))
     for key, numbers in by_id.items():
         if len(numbers) < 2 or not key:
             continue
@@ -268,7 +268,7 @@ def read_eval(root: Path, missing_too: bool = False) -> Eval:
             problems.append(Problem(table.where(number), what, kind="missing_file"))
     problems += table.repeated("ImageID", list(map(clean, table.words("ImageID"))))
     if problems:
-        raise DataError(f"{table.path}: {counted(len(problems), 'problem')}.", problems)
+        raise DataError(f"{table.path}: {quantity(len(problems), 'problem')}.", problems)
     if not paths:
         raise DataError(f"{table.path}: the table has no rows, so there is nothing to predict.")
     return Eval(table, tuple(paths))

@@ -18,7 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from orchestrator.core.commands import orch
-from orchestrator.core.errors import DataError, LeakError, Problem, counted
+from orchestrator.core.errors import DataError, LeakError, Problem, quantity
 from orchestrator.core.files import digest_of
 from orchestrator.core.labels import CLASSES, TASKS
 from orchestrator.data.folds import FoldPlan
@@ -46,7 +46,7 @@ def exact_column(column: str) -> str:
 
 @dataclass(frozen=True)
 class Extra:
-    """Photos from elsewhere.
+    """Extra photos.
 
     Attributes:
         sources: the tables that they come from.
@@ -120,7 +120,7 @@ class Extra:
                 )
             )
         if found and not distinct:
-            raise LeakError(f"--extra: {counted(len(found), 'person key')} may be people of the data.", found)
+            raise LeakError(f"--extra: {quantity(len(found), 'person key')} may be people of the data.", found)
         return found
 
     def check(
@@ -140,14 +140,17 @@ class Extra:
         known = dict(zip(content, photos.table["path"], strict=True))
         duplicates = [
             Problem(
-                path, f"is the same file as {known[digest]} of the data that is scored.", "Leave its row out.", "twin"
+                path,
+                f"is the same file as {known[digest]} of the data that is scored.",
+                "Leave its row out.",
+                "duplicate",
             )
             for path, digest in zip(self.table["path"], extra_content, strict=True)
             if digest in known
         ]
         if duplicates:
             raise LeakError(
-                f"--extra: {counted(len(duplicates), 'photo')} would be trained on and scored.",
+                f"--extra: {quantity(len(duplicates), 'photo')} would be trained on and scored.",
                 list(dict.fromkeys(duplicates)),
             )
         single = self.table[self.table["fold"] != EVERY_FOLD]
@@ -164,12 +167,12 @@ class Extra:
             made = f"by plan {other_plans[-1]}" if other_plans[-1] else "without saying by which plan (column plan)"
             raise LeakError(
                 f"--extra {sources}: its labels were made {made}, and this training follows {plan.digest[:12]}: its folds hold "
-                f"other people out, so the labels may come from models that have seen them. Make them anew: `{again}`."
+                f"other people out, so the labels may come from models that have seen them. Make them again: `{again}`."
             )
 
 
 def read_extra(sources: Sequence[Path]) -> Extra:
-    """Reads tables of photos from elsewhere.
+    """Reads tables of extra photos.
 
     Raises:
         DataError: everything that is wrong with all of them.
@@ -201,13 +204,13 @@ def read_extra(sources: Sequence[Path]) -> Extra:
         for person, numbers in places.items():
             stands.setdefault(person, f"{source} {table.several(numbers)}")
     if problems:
-        raise DataError(f"--extra: {counted(len(problems), 'problem')}.", problems)
+        raise DataError(f"--extra: {quantity(len(problems), 'problem')}.", problems)
     columns = ["path", "person", "fold", "plan", "age", "age_exact", "gender", "mask", "table"]
     frame = pd.DataFrame(parts, columns=columns).astype({"fold": int, "age": float, "age_exact": bool})
     twice = frame.duplicated(["path", "fold"], keep=False)
     if twice.any():
         tables, first = " and ".join(dict.fromkeys(frame[twice]["table"])), frame[twice].iloc[0]
-        photos = counted(len(frame[twice].drop_duplicates(["path", "fold"])), "photo")
+        photos = quantity(len(frame[twice].drop_duplicates(["path", "fold"])), "photo")
         name = _key({"path": first["path"], "fold": first["fold"]})
         raise DataError(f"--extra: {tables} have {photos} in common, {name} first. Give each photo in one table.")
     if not len(frame):

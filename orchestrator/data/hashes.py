@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from orchestrator.core.errors import DamagedError, DataError, Problem
-from orchestrator.core.files import sha256_of, take_away
+from orchestrator.core.files import remove_own_file, sha256_of
 from orchestrator.core.sealed import read_sealed, write_sealed
 from orchestrator.data.tables import unreadable
 
@@ -56,7 +56,7 @@ class HashCache:
             known.update({key: str(digest) for (key, _), digest in zip(new, found, strict=True)})
             if self.path is not None:
                 if self.path.is_dir():
-                    take_away(self.path)
+                    remove_own_file(self.path)
                 write_sealed(self.path, HASHES, HASHES, HASHES_FORMAT, {"hashes": known})
         return [known[key] for key in keys]
 

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from orchestrator.core.errors import DataError, Problem, counted, printable
+from orchestrator.core.errors import DataError, Problem, printable, quantity
 from orchestrator.data.spelling import clean
 
 __all__ = ["fields_of", "misfits", "span_of", "write_rows"]
@@ -86,12 +86,12 @@ def misfits(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]], li
     if len(rows) > 1 and wanted not in counts and len(counts) == 1:
         (found,) = counts
         what = (
-            f"all {len(rows):,} rows have {counted(found, 'field')}, and the header has {wanted}: columns would shift."
+            f"all {len(rows):,} rows have {quantity(found, 'field')}, and the header has {wanted}: columns would shift."
         )
         return [Problem(str(path), what, "Make header and rows agree.", "field_count")]
     for row, line in zip(rows, lines, strict=True):
         if len(row) != wanted:
-            what = f"{counted(len(row), 'field')}, where the header has {wanted}."
+            what = f"{quantity(len(row), 'field')}, where the header has {wanted}."
             problems.append(Problem(f"{path} line {line}", what, fix, "field_count"))
         inner = [(cell, cell.splitlines()) for cell in row if "\n" in cell or "\r" in cell]
         for cell, parts in inner:

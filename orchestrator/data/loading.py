@@ -171,10 +171,10 @@ def _received(loader: DataLoader[Any], workers: int) -> Iterator[Any]:
     try:
         yield from loader
     except (RuntimeError, OSError) as error:
-        raise TrainingError(_told(error, workers)) from error
+        raise TrainingError(_worker_message(error, workers)) from error
 
 
-def _told(error: Exception, workers: int) -> str:
+def _worker_message(error: Exception, workers: int) -> str:
     """Our message for torch's error about its loading processes."""
     words = str(error)
     if "timed out" in words:

@@ -74,7 +74,7 @@ def no_file(folder: Path, name: str) -> str:
     try:
         if stat.S_ISREG(place.stat().st_mode):
             return ""
-        return f"{name} is {'a folder' if is_folder(place) else 'no plain file'}."
+        return f"{name} is {'a folder' if is_folder(place) else 'not a regular file'}."
     except PermissionError:
         return f"no permission to look for {name}."
     except (OSError, ValueError) as error:

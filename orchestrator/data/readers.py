@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.core.commands import data_words, orch
-from orchestrator.core.errors import ConfigError, DataError, Problem, counted
+from orchestrator.core.commands import data_arguments, orch
+from orchestrator.core.errors import ConfigError, DataError, Problem, quantity
 from orchestrator.data.places import is_folder
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def inspect(
 
 def check_command(source: Path, columns: Mapping[str, str] | None = None, distinct: bool = False) -> str:
     """The command that lists everything about a data source; arguments as of `inspect`."""
-    return orch("data", "check", *data_words(source, columns, distinct))
+    return orch("data", "check", *data_arguments(source, columns, distinct))
 
 
 def read(source: Path, columns: Mapping[str, str] | None = None, distinct: bool = False) -> Photos:
@@ -83,7 +83,7 @@ def read(source: Path, columns: Mapping[str, str] | None = None, distinct: bool 
     fatal = [problem for problem in problems if problem.fatal]
     if fatal:
         raise DataError(
-            f"{source}: {counted(len(fatal), 'problem')}; `{check_command(source, columns, distinct)}` lists everything.",
+            f"{source}: {quantity(len(fatal), 'problem')}; `{check_command(source, columns, distinct)}` lists everything.",
             fatal,
         )
     if not len(photos):

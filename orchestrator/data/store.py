@@ -24,7 +24,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from orchestrator.core.errors import DamagedError, DataError, PhotoError, Problem, StoreError
-from orchestrator.core.files import digest_of, free_room, sha256_of, take_away
+from orchestrator.core.files import digest_of, remove_own_file, require_free_space, sha256_of
 from orchestrator.core.sealed import check_file, read_sealed, write_sealed
 from orchestrator.data.preprocessing import Box, Geometry, decode
 
@@ -187,7 +187,7 @@ def _whole(path: Path, geometry: Geometry, photos: int) -> bool:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
-            take_away(path)
+            remove_own_file(path)
         return False
     return True
 
@@ -228,7 +228,7 @@ def _build(
     sizes = {geometry: len(paths) * geometry.height * geometry.width * 3 for geometry in keys}
     for left_over in folder.glob("*.building"):  # of a killed command: we hold the lock, so nobody writes them
         shutil.rmtree(left_over, ignore_errors=True)
-    free_room(
+    require_free_space(
         folder, sum(sizes.values()), f"the pixel store of {len(paths):,} photos",
         "Free some room, choose another disk with --workspace, train smaller photos "
         "(--set TASK.height=... TASK.width=...), or train without a store (--no-store).",

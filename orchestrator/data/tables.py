@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orchestrator.core.errors import DataError, Problem, counted, first_line
+from orchestrator.core.errors import DataError, Problem, first_line, quantity
 from orchestrator.data.lines import fields_of, misfits, span_of
 from orchestrator.data.spelling import clean
 
@@ -180,7 +180,7 @@ def _read_csv(path: Path) -> Table:
     if b"\0" in data:
         line = data[: data.index(b"\0")].count(b"\n") + 1
         raise DataError(
-            f"{path} line {line}: holds a NUL byte, so it is no text: it is damaged, or another kind of file."
+            f"{path} line {line}: holds a NUL byte, so it is not text: it is damaged, or another kind of file."
         )
     bom = "\ufeff" if data.startswith(b"\xef\xbb\xbf") else ""
     try:
@@ -197,7 +197,7 @@ def _read_csv(path: Path) -> Table:
     wrong = misfits(path, header, rows, lines)
     if wrong:
         raise DataError(
-            f"{path}: {counted(len(wrong), 'problem')}; its header has {counted(len(header), 'field')}.", wrong
+            f"{path}: {quantity(len(wrong), 'problem')}; its header has {quantity(len(header), 'field')}.", wrong
         )
     names = [clean(name) for name in header]
     notes = _check_names(path, header_line, names, rows)
@@ -247,7 +247,7 @@ def _check_names(path: Path, line: int, names: Sequence[str], rows: Sequence[Seq
             what = f"column {place + 1} has no name, and holds '{first[:40]}'."
             problems.append(Problem(where, what, "Name it, or remove it.", "unnamed_column"))
     if problems:
-        raise DataError(f"{path}: {counted(len(problems), 'problem')} in its header.", problems)
+        raise DataError(f"{path}: {quantity(len(problems), 'problem')} in its header.", problems)
     return notes
 
 

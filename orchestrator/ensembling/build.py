@@ -161,7 +161,7 @@ def _record(
 
 def _save(workspace: Workspace, record: EnsembleRecord, frames: Mapping[str, pd.DataFrame]) -> EnsembleRecord:
     """Writes an ensemble's folder; the caller holds the workspace's lock."""
-    with workspace.making(record.strategy) as (name, place):
+    with workspace.new_folder(record.strategy) as (name, place):
         files: dict[str, str] = {}
         for file, frame in frames.items():
             with atomic(place / file) as temporary:

@@ -173,7 +173,7 @@ def use_ensemble(workspace: Workspace, name: str) -> None:
     Raises:
         WorkspaceError: there is none of that name, its record is damaged, or a member is not there.
     """
-    workspace.check_answering(name)
+    workspace.check_members_exist(name)
     _set_ensemble(workspace, _current_ensemble(workspace), workspace.ensemble(name))
 
 

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from orchestrator.combining import SHARE
 from orchestrator.combining.answers import Answers, Voter
-from orchestrator.core.errors import DataError, Problem, counted
-from orchestrator.core.files import from_root
+from orchestrator.core.errors import DataError, Problem, quantity
+from orchestrator.core.files import absolute_text
 from orchestrator.core.labels import (
     CLASS_COUNTS,
     CLASSES,
@@ -35,7 +35,7 @@ from orchestrator.core.labels import (
 from orchestrator.data.spelling import clean, composed
 from orchestrator.data.tables import Table, read_table, text
 
-__all__ = ["ExternalTable", "each_once", "read_external"]
+__all__ = ["ExternalTable", "deduplicated", "read_external"]
 
 KEYS = ("path", "ImageID")
 ANSWER = "ans"
@@ -199,11 +199,11 @@ def read_external(path: Path) -> ExternalTable:
     if len(table) and not problems and not any(answers.any() for answers in by_task.values()):
         problems.append(Problem(str(path), "answers for no photo: every cell of its answers is empty."))
     if problems:
-        raise DataError(f"{path}: {counted(len(problems), 'problem')} in this external table:", problems)
-    return ExternalTable(path.name, tuple(keys), by_task, folds, from_root(path))
+        raise DataError(f"{path}: {quantity(len(problems), 'problem')} in this external table:", problems)
+    return ExternalTable(path.name, tuple(keys), by_task, folds, absolute_text(path))
 
 
-def each_once(tables: Sequence[ExternalTable]) -> tuple[list[ExternalTable], list[str]]:
+def deduplicated(tables: Sequence[ExternalTable]) -> tuple[list[ExternalTable], list[str]]:
     """The tables without duplicates, each with a unique name, and a note on each duplicate that was left out."""
     kept: dict[str, ExternalTable] = {}
     notes, times = [], Counter[str]()
@@ -285,7 +285,7 @@ def _numbers(table: Table, columns: Sequence[str], problems: list[Problem]) -> N
     problems += [
         Problem(
             table.where(row),
-            f"{', '.join(columns[:3])} ... are no probabilities that sum to 1: {[float(number) for number in numbers[row][:6]]}.",
+            f"{', '.join(columns[:3])} ... are not probabilities summing to 1: {[float(number) for number in numbers[row][:6]]}.",
         )
         for row in np.flatnonzero(wrong).tolist()
         if row not in bad

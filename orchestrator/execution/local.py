@@ -21,7 +21,7 @@ from joblib.externals.loky.process_executor import BrokenProcessPool
 from orchestrator.artifacts.cards import PROGRESS, History, history_of
 from orchestrator.core.cores import cores
 from orchestrator.core.errors import DamagedError, OrchestratorError, StoreError
-from orchestrator.core.events import EpochEnded, EpochUnderway, Listener, MemberEnded
+from orchestrator.core.events import EpochEnded, EpochProgress, Listener, MemberEnded
 from orchestrator.core.files import write_json
 from orchestrator.data.sharing import check_jobs, why_no_parallelism
 from orchestrator.execution.executor import JobResult
@@ -226,7 +226,7 @@ class _Watcher:
                             float(self._sent_epochs[number]), progress.get("epoch", 0) + progress.get("share", 0.0)
                         )
                         rate = float(progress.get("photos_per_second", 0.0))
-                        self._listen(EpochUnderway(job.run, job.fold, epochs, rate))
+                        self._listen(EpochProgress(job.run, job.fold, epochs, rate))
 
     def _send_epochs(self, number: int) -> None:
         job = self._jobs[number]

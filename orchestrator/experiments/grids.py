@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 
 from orchestrator.artifacts.run import RunRecord
-from orchestrator.core.errors import Mistakes, counted
+from orchestrator.core.errors import Mistakes, quantity
 from orchestrator.core.events import Listener
 from orchestrator.experiments.points import grid_points, settings_of
 from orchestrator.experiments.tags import tag
@@ -70,17 +70,17 @@ def train_points(
     started, task = time.monotonic(), specialist.name
     base = base or base_run(settings.workspace, task, None)
     settings = resolve_plan(settings, task)
-    settings_of_points, wrong = settings_of(settings, specialist, points, base), Mistakes()
+    settings_of_points, mistakes = settings_of(settings, specialist, points, base), Mistakes()
     log_base(base, settings)
     made_from: list[Inputs] = []
     for point_settings in settings_of_points:
         first = not made_from
-        with wrong.kept():
+        with mistakes.collect():
             data = None if first else made_from[0].data  # points differ in the recipe alone
             made_from.append(read_inputs(point_settings, {task: specialist}, base, data))
-    wrong.raise_if_any()
+    mistakes.raise_if_any()
     folds = len(made_from[0].data.folds)
-    log.info(f"{counted(len(settings_of_points), 'combination')} of {counted(folds, 'fold')} each.")
+    log.info(f"{quantity(len(settings_of_points), 'combination')} of {quantity(folds, 'fold')} each.")
     run_jobs: list[RunJob] = []
     runs: list[RunRecord] = []
     for point_settings, inputs in zip(settings_of_points, made_from, strict=True):

@@ -8,7 +8,7 @@ from itertools import product
 
 from orchestrator.artifacts.run import RunRecord
 from orchestrator.core.commands import orch
-from orchestrator.core.errors import ConfigError, Mistakes, Problem, counted
+from orchestrator.core.errors import ConfigError, Mistakes, Problem, quantity
 from orchestrator.pipeline.settings import Settings, base_recipe, check_face
 from orchestrator.recipes.load import load_recipes
 from orchestrator.specialist import Specialist
@@ -26,17 +26,17 @@ def points_of(words: Sequence[str]) -> list[list[str]]:
     Raises:
         ConfigError: an invalid word, a repeated key, or more than `MOST` combinations.
     """
-    wrong, axes = Mistakes(), {}
+    mistakes, axes = Mistakes(), {}
     for word in words:
         key, equals, values = word.partition("=")
         choices = [value.strip() for value in _split(values)]
         if not equals or not key.strip() or not all(choices):
-            wrong.add(ConfigError(f"--grid {word}: write KEY=A,B, as in loss=cross_entropy,focal."))
+            mistakes.add(ConfigError(f"--grid {word}: write KEY=A,B, as in loss=cross_entropy,focal."))
         elif key.strip() in axes:
-            wrong.add(ConfigError(f"--grid {word}: {key.strip()} stands twice; give all its values at once."))
+            mistakes.add(ConfigError(f"--grid {word}: {key.strip()} stands twice; give all its values at once."))
         else:
             axes[key.strip()] = list(dict.fromkeys(choices))
-    wrong.raise_if_any()
+    mistakes.raise_if_any()
     points = [[f"{key}={value}" for key, value in zip(axes, values, strict=True)] for values in product(*axes.values())]
     if len(points) > MOST:
         raise ConfigError(
@@ -114,5 +114,5 @@ def settings_of(
             seen.add(recipe.digest())
             found.append(changed)
     if problems:
-        raise ConfigError(f"{counted(len(problems), 'mistake')} in the settings:", list(problems))
+        raise ConfigError(f"{quantity(len(problems), 'mistake')} in the settings:", list(problems))
     return found

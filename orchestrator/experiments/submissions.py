@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.core.errors import DataError, Problem, counted
+from orchestrator.core.errors import DataError, Problem, quantity
 from orchestrator.core.labels import LABELS, TASKS, differing, read_label
 from orchestrator.data.spelling import clean
 from orchestrator.data.tables import read_table, text
@@ -94,7 +94,7 @@ def read_submission(path: Path) -> dict[str, int | None]:
             problems.append(Problem(table.where(number), what, kind="wrong_value"))
     problems += table.repeated("ImageID", list(map(clean, table.words("ImageID"))))
     if problems:
-        raise DataError(f"{path}: no submission, {counted(len(problems), 'problem')}.", problems)
+        raise DataError(f"{path}: no submission, {quantity(len(problems), 'problem')}.", problems)
     return found
 
 

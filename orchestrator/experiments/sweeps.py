@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from orchestrator.artifacts.cards import history_of
 from orchestrator.artifacts.run import RunRecord
 from orchestrator.artifacts.workspace import Workspace
-from orchestrator.core.errors import ConfigError, OrchestratorError, TrainingError, WorkspaceError, counted
+from orchestrator.core.errors import ConfigError, OrchestratorError, TrainingError, WorkspaceError, quantity
 from orchestrator.core.events import Listener
 from orchestrator.core.files import digest_of
 from orchestrator.core.metrics import score
@@ -166,7 +166,7 @@ def sweep(
         with FileLock(file.with_suffix(".lock"), blocking=False):
             search = Search(file, space, settings.seed)
             if search.database_missing:
-                log.info(f"{file} is gone: the search begins anew. Runs that it trained are found again.")
+                log.info(f"{file} is gone: the search starts over. Runs that it trained are found again.")
             state = _Rounds(settings, specialist, inputs, base, listen, search, [TAG, name, *tags], at)
             try:
                 return state.run(name, trials, None if minutes is None else started + 60 * minutes, prune, started)
@@ -205,7 +205,7 @@ class _Rounds:
     def run(self, name: str, count: int, until: float | None, prune: bool, started: float) -> Sweep:
         most = len(self.search.space.points) if self.search.space.points is not None else count
         log.info(
-            f"{name}: {counted(min(count, most), 'trial')} of {counted(len(self.inputs.data.folds), 'fold')} each."
+            f"{name}: {quantity(min(count, most), 'trial')} of {quantity(len(self.inputs.data.folds), 'fold')} each."
         )
         reference = self._reference()
         at_once, _ = self.settings.executor_or_default().parallelism(count, self.inputs.device)
@@ -223,14 +223,14 @@ class _Rounds:
             if until is not None and time.monotonic() >= until:
                 late = len(ended) < min(count, most)
                 if late:
-                    log.info(f"the time is over: {len(ended)} of {counted(min(count, most), 'trial')} ended.")
+                    log.info(f"the time is over: {len(ended)} of {quantity(min(count, most), 'trial')} ended.")
                 break
             drawn = self.search.ask(min(at_once, count - len(ended)))
             if not drawn:
                 log.info("every point of the space is tried.")
                 break
             self._round(drawn, ended if prune else [], reference.threads)
-            self._tell(drawn, min(count, most))
+            self._log_trials(drawn, min(count, most))
         trials = self.search.trials
         result = Sweep(
             name, reference, _score(self.inputs.workspace, reference, self.specialist), trials, count,
@@ -239,7 +239,7 @@ class _Rounds:
         existing = {run.id for run in self.inputs.workspace.runs()}
         if deleted := [trial for trial in trials if trial.run is not None and trial.run not in existing]:
             log.info(
-                f"the runs of {counted(len(deleted), 'trial')} were deleted: their scores count, nothing else is left."
+                f"the runs of {quantity(len(deleted), 'trial')} were deleted: their scores count, nothing else is left."
             )
         best = result.best
         if best is None or best.run == reference.id or best.run not in existing:
@@ -247,7 +247,7 @@ class _Rounds:
         pair = [reference, self.inputs.workspace.run(best.run)]
         return replace(result, comparison=compare_runs(self.inputs.workspace, pair, self.specialist))
 
-    def _tell(self, drawn: Sequence[Trial], count: int) -> None:
+    def _log_trials(self, drawn: Sequence[Trial], count: int) -> None:
         """Logs how a round ended, and the state of the search."""
         trials = self.search.trials
         scored = [trial for trial in trials if trial.score is not None]
@@ -257,7 +257,7 @@ class _Rounds:
             how = f"macro F1 {trial.score:.4f}" if trial.score is not None else trial.state
             log.info(f"trial {trial.number} ({' '.join(trial.changes)}): {how}")
         ended = sum(trial.state in (COMPLETE, PRUNED, FAILED) for trial in trials)
-        log.info(f"{ended} of {counted(count, 'trial')} ended{so_far}.")
+        log.info(f"{ended} of {quantity(count, 'trial')} ended{so_far}.")
 
     def _reference(self) -> RunRecord:
         """The recipe as it is, trained or found."""

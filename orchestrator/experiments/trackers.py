@@ -11,10 +11,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from orchestrator.artifacts.differences import flat
+from orchestrator.artifacts.differences import flat_settings
 from orchestrator.artifacts.run import RunRecord
 from orchestrator.core.errors import ConfigError, Mistakes, OrchestratorError, first_line, nearest
-from orchestrator.core.extras import imported, require
+from orchestrator.core.extras import import_optional, require
 
 __all__ = ["KINDS", "Tracker", "check_words", "open_trackers", "why_disabled"]
 
@@ -59,15 +59,15 @@ def check_words(words: Sequence[str]) -> None:
     Raises:
         ConfigError: all of them at once.
     """
-    wrong = Mistakes()
+    mistakes = Mistakes()
     for word in words:
         kind = word.partition("=")[0]
         if kind not in KINDS:
-            wrong.add(ConfigError(f"tracker {word}: allowed: {', '.join(KINDS)}.{nearest(kind, KINDS)}"))
+            mistakes.add(ConfigError(f"tracker {word}: allowed: {', '.join(KINDS)}.{nearest(kind, KINDS)}"))
             continue
-        with wrong.kept():
+        with mistakes.collect():
             require(f"tracker {kind}", kind)
-    wrong.raise_if_any()
+    mistakes.raise_if_any()
 
 
 def why_disabled(word: str) -> str:
@@ -106,7 +106,7 @@ def sqlite_uri(file: Path) -> str:
     Raises:
         ConfigError: this version of it has no way to write such a path (before 2.1: one with a question mark).
     """
-    urls = imported("sqlalchemy.engine", "tracker mlflow", "mlflow")
+    urls = import_optional("sqlalchemy.engine", "tracker mlflow", "mlflow")
     plain = str(file.absolute())
     uri: str = urls.URL.create("sqlite", database=plain).render_as_string(hide_password=False)
     if urls.make_url(uri).database != plain:
@@ -164,7 +164,7 @@ class TensorBoard:
     """
 
     def __init__(self, folder: Path) -> None:
-        writers = imported("torch.utils.tensorboard", "tracker tensorboard", "tensorboard")
+        writers = import_optional("torch.utils.tensorboard", "tracker tensorboard", "tensorboard")
         self.name, self.look = f"tensorboard={folder.absolute()}", shlex.join(["tensorboard", "--logdir", str(folder)])
         self._make, self._folder, self._writers = writers.SummaryWriter, folder, dict[Path, Any]()
 
@@ -180,7 +180,7 @@ class TensorBoard:
     def begin(self, run: RunRecord, known: str | None) -> str:
         """Writes the recipe as a table of text, once."""
         if known is None:
-            rows = "\n".join(f"| {key} | {value} |" for key, value in flat(run.recipe).items())
+            rows = "\n".join(f"| {key} | {value} |" for key, value in flat_settings(run.recipe).items())
             self._writer(self._folder / run.id).add_text("recipe", f"| setting | value |\n|---|---|\n{rows}")
         return run.id
 
@@ -217,7 +217,7 @@ class MLflow:
     def __init__(self, uri: str) -> None:
         if "://" not in uri:
             raise ConfigError(f"tracker mlflow={uri}: PLACE is a tracking URI: http://HOST:PORT, or sqlite:///FILE.db.")
-        tracking = imported("mlflow.tracking", "tracker mlflow", "mlflow")
+        tracking = import_optional("mlflow.tracking", "tracker mlflow", "mlflow")
         for name in ("mlflow", "alembic"):  # they log their tables for every new file
             logging.getLogger(name).setLevel(logging.WARNING)
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # an unreachable server must not delay training
@@ -252,7 +252,7 @@ class MLflow:
 
     def knows(self, run: RunRecord, known: str) -> bool:
         """Whether the run is there and not deleted."""
-        exceptions = imported("mlflow.exceptions", "tracker mlflow", "mlflow")
+        exceptions = import_optional("mlflow.exceptions", "tracker mlflow", "mlflow")
         if self._ids.get(run.id) == known:
             return True
         try:
@@ -276,7 +276,7 @@ class MLflow:
             }
             made = self._client.create_run(self._experiment, run_name=run.id, tags=tags)
             known = str(made.info.run_id)
-            for key, value in flat(run.recipe).items():
+            for key, value in flat_settings(run.recipe).items():
                 self._client.log_param(known, key, str(value)[:500])
         self._ids[run.id] = known
         return known
@@ -305,7 +305,7 @@ class Wandb:
     """
 
     def __init__(self, folder: Path) -> None:
-        wandb = imported("wandb", "tracker wandb", "wandb")
+        wandb = import_optional("wandb", "tracker wandb", "wandb")
         self.name, self._folder, self._runs = f"wandb={folder.absolute()}", folder, dict[str, Any]()
         self._wandb = wandb
         os.environ.setdefault("WANDB_MODE", "offline")
@@ -324,7 +324,7 @@ class Wandb:
         ours = known or f"{run.id}-{run.created}".replace(":", "").replace("+", "-")
         self._runs[run.id] = self._wandb.init(
             project=PROJECT, id=ours, name=run.id, group=run.task, dir=str(self._folder), resume="allow",
-            config=flat(run.recipe), reinit="create_new", settings=self._wandb.Settings(console="off", silent=True),
+            config=flat_settings(run.recipe), reinit="create_new", settings=self._wandb.Settings(console="off", silent=True),
         )  # fmt: skip
         if getattr(self._runs[run.id], "disabled", False):  # by its own settings file
             raise RuntimeError("wandb is disabled here, and discards all that it gets (`wandb enabled` turns it on)")
@@ -364,7 +364,7 @@ def _without_stray_folders(uri: str) -> Iterator[None]:
 
 def _try_database(uri: str) -> None:
     """Opens a database once, to raise its error if it cannot be opened."""
-    engine = imported("sqlalchemy", "tracker mlflow", "mlflow").create_engine(uri)
+    engine = import_optional("sqlalchemy", "tracker mlflow", "mlflow").create_engine(uri)
     try:
         engine.connect().close()
     finally:

@@ -20,7 +20,7 @@ from orchestrator.artifacts.run import RunRecord, member_folder
 from orchestrator.artifacts.summary import score_of
 from orchestrator.core.commands import orch
 from orchestrator.core.errors import OrchestratorError, first_line
-from orchestrator.core.events import EpochEnded, Event, InputsRead, TrainingBegun, TrainingEnded
+from orchestrator.core.events import EpochEnded, Event, InputsRead, TrainingEnded, TrainingStarted
 from orchestrator.core.sealed import after_moving_aside, read_sealed, write_sealed
 from orchestrator.experiments.trackers import Tracker, check_words, open_trackers, why_disabled
 
@@ -92,7 +92,7 @@ class Tracked:
         """Notes that there is something to send."""
         if isinstance(event, InputsRead):
             self._open()
-        elif isinstance(event, TrainingBegun):
+        elif isinstance(event, TrainingStarted):
             self._begin(event)
         elif isinstance(event, EpochEnded):
             self._news.set()
@@ -105,7 +105,7 @@ class Tracked:
         for name, run in self._runs.items():
             with suppress(OrchestratorError):
                 self._runs[name] = RunRecord.load(run.folder)
-        self._tell()
+        self._send_finished()
         for tracker in list(self._trackers):
             self._try(tracker, tracker.close)
 
@@ -121,7 +121,7 @@ class Tracked:
         for tracker in self._trackers:
             log.info(f"every epoch goes to {tracker.name}. To view: {tracker.look}")
 
-    def _begin(self, event: TrainingBegun) -> None:
+    def _begin(self, event: TrainingStarted) -> None:
         self._open()
         for folder in dict.fromkeys(member.folder.parent for member in event.members):
             self._runs[folder.name] = RunRecord.load(folder)
@@ -135,15 +135,15 @@ class Tracked:
         self._news.set()
         if self._thread.is_alive():
             self._thread.join()
-        self._tell()
+        self._send_finished()
 
     def _watch(self) -> None:
         while not self._stop.is_set():
             self._news.wait()
             self._news.clear()
-            self._tell()
+            self._send_finished()
 
-    def _tell(self) -> None:
+    def _send_finished(self) -> None:
         for tracker in list(self._trackers):
             for run in self._runs.values():
                 if tracker in self._trackers:

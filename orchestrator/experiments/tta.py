@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 
 from orchestrator.artifacts.cards import HELD_OUT, MemberCard
 from orchestrator.artifacts.held_out import HeldOut
-from orchestrator.artifacts.members import is_whole, share_member
+from orchestrator.artifacts.members import is_intact, share_member
 from orchestrator.artifacts.origins import source_of
 from orchestrator.artifacts.run import COMPLETE, RUN_LOCK, UNFINISHED, RunRecord, member_folder
 from orchestrator.artifacts.workspace import Workspace, now
 from orchestrator.core.commands import orch
 from orchestrator.core.cores import cores
 from orchestrator.core.errors import ConfigError, DataError, WorkspaceError
-from orchestrator.core.files import put_aside, sha256_of
+from orchestrator.core.files import move_aside, sha256_of
 from orchestrator.core.metrics import Scores, log_losses, score
 from orchestrator.data.photos import Photos
 from orchestrator.data.readers import read
@@ -111,7 +111,7 @@ def try_views(
         ConfigError: views that this specialist must not have, or a run that cannot be scored.
         DataError: the photos are not there, or not those that the run was trained on.
         DeviceError: the device is not there.
-        WorkspaceError: files of a member are missing or changed, or its answers are no numbers.
+        WorkspaceError: files of a member are missing or changed, or its answers are NaN or infinite.
     """
     check_run(run)
     recipe = _with_views(run, specialist, views)
@@ -154,16 +154,16 @@ def try_views(
     )  # fmt: skip
 
 
-def keep_views(workspace: Workspace, flips: ViewEffect, specialist: Specialist) -> RunRecord:
+def keep_views(workspace: Workspace, effect: ViewEffect, specialist: Specialist) -> RunRecord:
     """Makes a new run of these answers, or finds it: the same weights, a recipe with the views; nothing is trained.
 
     It works like any other run: ensembles score its held-out tables and predict with the views.
     """
-    source = flips.run
-    recipe = _with_views(source, specialist, flips.views)
+    source = effect.run
+    recipe = _with_views(source, specialist, effect.views)
     with workspace.lock():
         known = next((run for run in workspace.runs(source.task) if _is_kept(run, source, recipe)), None)
-        if known is not None and known.complete and is_whole(known):
+        if known is not None and known.complete and is_intact(known):
             return known
         run = replace(
             source, status=UNFINISHED, created=now(), make_current="auto", seconds=0.0, score=None, files={},
@@ -174,17 +174,17 @@ def keep_views(workspace: Workspace, flips: ViewEffect, specialist: Specialist) 
             run.id, run.folder = known.id, known.folder
             run.save()
         else:
-            with workspace.making(source.task) as (run.id, run.folder):
+            with workspace.new_folder(source.task) as (run.id, run.folder):
                 run.save()
             run.folder = workspace.root / run.id
     try:
         with FileLock(run.folder / RUN_LOCK, blocking=False):
             for fold in run.folds:
                 if run.member(fold).exists() and not run.member(fold).is_dir():
-                    put_aside(run.member(fold))
+                    move_aside(run.member(fold))
                 share_member(source, run, fold)
-                _rewrite(run, fold, flips, specialist)
-            run.status, run.make_current, run.score = COMPLETE, "never", flips.after.macro_f1
+                _rewrite(run, fold, effect, specialist)
+            run.status, run.make_current, run.score = COMPLETE, "never", effect.after.macro_f1
             run.save()
     except Timeout:
         raise WorkspaceError(f"{run.id}: another orch command is writing this run. Wait for it, or stop it.") from None
@@ -196,16 +196,16 @@ def _is_kept(run: RunRecord, source: RunRecord, recipe: Recipe) -> bool:
     return run.parent == source.id and not run.retrained and run.recipe["views"] == list(recipe.views)
 
 
-def _rewrite(run: RunRecord, fold: int | None, flips: ViewEffect, specialist: Specialist) -> None:
+def _rewrite(run: RunRecord, fold: int | None, effect: ViewEffect, specialist: Specialist) -> None:
     """Rewrites a shared member's held-out table and card for the views; the card last."""
-    folder, held_out = run.member(fold), flips.held_out[fold]
+    folder, held_out = run.member(fold), effect.held_out[fold]
     held_out.write(folder / HELD_OUT)
     truth = held_out.truth
     scores = score(truth, held_out.choice, len(specialist.classes))
     log_loss = float(log_losses(truth, held_out.probabilities).mean())
     card = MemberCard.load(folder)
     card = replace(
-        card, id=run.identity(fold), views=tuple(flips.views), recipe=run.recipe, run=run.id, record=run.as_json(),
+        card, id=run.identity(fold), views=tuple(effect.views), recipe=run.recipe, run=run.id, record=run.as_json(),
         scores={"macro_f1": scores.macro_f1, "accuracy": scores.accuracy, "log_loss": log_loss},
         confusion=scores.counts.tolist(), sha256={**card.sha256, HELD_OUT: sha256_of(folder / HELD_OUT)},
     )  # fmt: skip

@@ -14,7 +14,7 @@ from typing import Any
 
 from orchestrator.artifacts.run import RunRecord
 from orchestrator.artifacts.workspace import Workspace
-from orchestrator.core.errors import ConfigError, TrainingError, counted
+from orchestrator.core.errors import ConfigError, TrainingError, quantity
 from orchestrator.core.events import Listener
 from orchestrator.ensembling.intervals import VERDICTS
 from orchestrator.experiments.comparing import Compared, compare_runs
@@ -239,7 +239,7 @@ def _decided(
     until = " before the time was over" if late else ""
     if not candidates:
         if tried:
-            why = f"of {counted(tried, 'trial')}{until}, none is another recipe that could be held against it"
+            why = f"of {quantity(tried, 'trial')}{until}, none is another recipe that could be held against it"
         elif failed:
             why = f"none of its trials could be trained{until}"
         else:

@@ -9,7 +9,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from orchestrator.core.errors import DamagedError, DataError, PhotoError, Problem
-from orchestrator.core.files import take_away
+from orchestrator.core.files import remove_own_file
 from orchestrator.core.sealed import read_sealed, write_sealed
 from orchestrator.data.preprocessing import DETECTOR, Box, decode
 
@@ -102,5 +102,5 @@ def _read(path: Path) -> dict[str, Box | None]:
 def _write(path: Path, known: dict[str, Box | None]) -> None:
     """Writes the cache; a photo without a face gets null."""
     if path.is_dir():
-        take_away(path)
+        remove_own_file(path)
     write_sealed(path, KIND, DETECTOR, BOXES_FORMAT, {"boxes": known})

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from orchestrator.core.commands import reinstall_hint
 from orchestrator.core.errors import ConfigError
-from orchestrator.core.extras import folder_of, imported
+from orchestrator.core.extras import folder_of, import_optional
 from orchestrator.core.files import sha256_of
 from orchestrator.data.preprocessing import DETECTOR, Box, Pixels
 from orchestrator.faces.finding import find_face
@@ -151,9 +151,9 @@ def _load(net: nn.Module, path: Path, expected: str) -> None:
     if not path.is_file() or sha256_of(path) != expected:  # before it is read: these files are pickles
         raise ConfigError(
             f"{path}: not the weights of {DETECTOR.rsplit('-', 1)[0]}; boxes would differ from those that members were trained "
-            f"with. Install it anew: {reinstall_hint('mtcnn')}"
+            f"with. Reinstall it: {reinstall_hint('mtcnn')}"
         )
-    lz4 = imported("lz4.frame", CROP, "face", WITHOUT)
+    lz4 = import_optional("lz4.frame", CROP, "face", WITHOUT)
     # Decompressed here: joblib would leave a file open, and Python 3.13 would warn about it at each start.
     arrays: list[Any] = joblib.load(BytesIO(lz4.decompress(path.read_bytes())))
     layers = [layer for layer in net.modules() if isinstance(layer, (nn.Conv2d, nn.Linear, nn.PReLU))]

@@ -79,4 +79,4 @@ class CacheFiles:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-        log.warning(f"{path}: {why}; it is made anew.")
+        log.warning(f"{path}: {why}; it will be rebuilt.")

@@ -202,7 +202,7 @@ def read_cascade(folder: Path, combiner: Combiner) -> SavedCascade | None:
     path = folder / CASCADE
     if not combiner.averages or not os.path.lexists(path):
         return None
-    again = f"`{orch('cascade', 'PHOTOS', '--ensemble', folder.name, workspace=folder.parent)}` measures it anew."
+    again = f"`{orch('cascade', 'PHOTOS', '--ensemble', folder.name, workspace=folder.parent)}` measures it again."
     way_out = after_moving_aside(path, again)
     value = read_sealed(path, KIND, folder.name, CASCADE_FORMAT, way_out)
     try:

@@ -36,7 +36,7 @@ from orchestrator.inference.reader import Prepared
 from orchestrator.inference.runtime import CALL, Runtime
 from orchestrator.inference.shared_backbone import Split
 
-__all__ = ["Chosen", "in_fp32", "put_on_engines"]
+__all__ = ["EngineChoice", "assign_engines", "in_fp32"]
 
 TRACE_SECONDS, FILL_SECONDS = 5.0, 0.6
 """Seconds to trace a network for export, and to insert one member's weights (EfficientNet-Lite0 here)."""
@@ -46,7 +46,7 @@ TRIALS = "trials"
 
 
 @dataclass(frozen=True)
-class Chosen:
+class EngineChoice:
     """The engine for the members of one kind of network.
 
     Attributes:
@@ -73,7 +73,7 @@ def in_fp32(runtime: Runtime) -> Runtime:
     return runtime.on(torch_runners(runtime.splits, runtime.device, "fp32"))
 
 
-def put_on_engines(
+def assign_engines(
     runtime: Runtime,
     sample: Sequence[Prepared],
     photos: int | None,
@@ -81,7 +81,7 @@ def put_on_engines(
     exact: bool,
     cache: Path,
     exporting: Callable[[int, int], None] = lambda _done, _all: None,
-) -> tuple[Runtime, list[Chosen]]:
+) -> tuple[Runtime, list[EngineChoice]]:
     """Puts a runtime's members on the engines that will finish first.
 
     Args:
@@ -127,7 +127,7 @@ def put_on_engines(
         engine = engines[kind]
         difference = max((trial.difference(split, engine) for split in splits), default=0.0)
         tasks = tuple(dict.fromkeys(split.member.task for split in splits))
-        chosen.append(Chosen(tasks, engine, trial.known_rate(splits[0], engine), difference))
+        chosen.append(EngineChoice(tasks, engine, trial.known_rate(splits[0], engine), difference))
     return runtime.on([runners[split] for split in runtime.splits]), chosen
 
 

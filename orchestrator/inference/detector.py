@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from orchestrator.core.errors import EngineError, PhotoError, Problem, WorkspaceError
-from orchestrator.core.extras import imported
+from orchestrator.core.extras import import_optional
 from orchestrator.core.files import atomic
 from orchestrator.data.preprocessing import DETECTOR, Box, decode
 from orchestrator.faces import finding
@@ -63,7 +63,7 @@ def write_detector(folder: Path, photos: Sequence[Path]) -> list[str]:
 
 
 def _check(files: Sequence[Path], photos: Sequence[Path]) -> None:
-    onnxruntime = imported("onnxruntime", "the check of an exported detector", "engines")
+    onnxruntime = import_optional("onnxruntime", "the check of an exported detector", "engines")
     sessions = [onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]) for path in files]
     nets: list[finding.Net] = [partial(_run, session) for session in sessions]
     problems: list[Problem] = []
@@ -106,7 +106,7 @@ def detector_of(members: Sequence[Member]) -> Detector | None:
     if others:
         raise WorkspaceError(
             f"this version finds faces by {DETECTOR}, and members would see other crops than those they learnt from. Use the "
-            "version of orchestrator that trained them, or train them anew.",
+            "version of orchestrator that trained them, or train them again.",
             others,
         )
     return detector() if any(known.values()) else None

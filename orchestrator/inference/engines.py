@@ -163,7 +163,7 @@ def open_runners(
         except Exception as error:  # each runtime has exceptions of its own
             raise EngineError(
                 f"{file}: {engine} cannot open this export of {split.member.name} ({first_line(error)[:160]}). Delete the "
-                "file, and it is made anew; or use --engine torch."
+                "file, and it will be rebuilt; or use --engine torch."
             ) from None
 
     with backend.opening(path(part) for split in splits for part in split.parts):

@@ -76,30 +76,30 @@ def check_export(
         ConfigError: the folder holds other files, external tables vote, or there are no photos to check on; all at
             once.
     """
-    wrong = Mistakes()
+    mistakes = Mistakes()
     if folder.exists() and any(folder.iterdir()) and not (folder / CARD).is_file():
-        wrong.add(ConfigError(f"--out {folder}: holds files that no export has made. Choose a new or empty folder."))
+        mistakes.add(ConfigError(f"--out {folder}: holds files that no export has made. Choose a new or empty folder."))
     if record.external:
         names = ", ".join(table.name for table in record.external)
-        wrong.add(
+        mistakes.add(
             ConfigError(
                 f"{names}: an export holds networks; without external tables {record.id} would give other answers. "
                 "Export an ensemble built without --with."
             )
         )
     if any(geometry.face for geometry in geometries) and not photos:
-        wrong.add(
+        mistakes.add(
             ConfigError(
                 "members crop around faces, and the exported detector is checked on photos. Give some: --photos DIR."
             )
         )
     elif not photos and set(geometries) - set(kept_stores(store, geometries)):
-        wrong.add(
+        mistakes.add(
             ConfigError(
                 "exports are checked on photos, and the workspace keeps no pixels at the members' sizes. Give some: --photos DIR."
             )
         )
-    wrong.raise_if_any()
+    mistakes.raise_if_any()
 
 
 def export_ensemble(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from orchestrator.artifacts.cards import CARD, WEIGHTS, MemberCard, trained_again
+from orchestrator.artifacts.cards import CARD, WEIGHTS, MemberCard, retrain_advice
 from orchestrator.artifacts.weights import load_weights
 from orchestrator.core.errors import DamagedError, Problem, WeightsError, WorkspaceError
 from orchestrator.core.files import digest_of
@@ -128,7 +128,7 @@ def check_finite(member: Member, answers: NDArray[np.floating[Any]]) -> None:
     """
     if not np.isfinite(answers).all():
         raise WorkspaceError(
-            f"{member.folder}: this member's answers are no numbers. Retrain that fold; if it was trained in fp16, with "
+            f"{member.folder}: this member's answers are NaN or infinite. Retrain that fold; if it was trained in fp16, with "
             "precision = bf16 or fp32."
         )
 
@@ -170,7 +170,7 @@ def _load(files: MemberFiles, device: str, layouts: _EmptyNetworks) -> Member:
         raise damaged_error(
             files.folder / CARD,
             "not the card of the member that the ensemble was built of",
-            trained_again(files.folder),
+            retrain_advice(files.folder),
         )
     if card.task != task or card.classes != CLASSES[task]:
         raise WorkspaceError(

@@ -41,8 +41,8 @@ def open_predictor(
         WorkspaceError: no such ensemble, or member files that are missing or changed.
     """
     record = workspace.ensemble(name)
-    workspace.check_answering(record.id)
-    again = record.built_again()
+    workspace.check_members_exist(record.id)
+    again = record.rebuild_advice()
     for table in record.external:
         check_file(record.folder / table.file, record.files[table.file], again)
     files = [
@@ -53,7 +53,7 @@ def open_predictor(
     ]
     members = load_members(files, device, loaded)
     tables = [replace(read_external(record.folder / table.file), name=table.name) for table in record.external]
-    weights = {task: record.members_a_run(task) for task in TASKS}
+    weights = {task: record.members_per_run(task) for task in TASKS}
     if strategy is None or strategy == record.strategy:
         combiner = read_combiner(record.combiner)
     else:

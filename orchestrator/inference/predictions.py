@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.combining import PROBABILITY, STRATEGIES
-from orchestrator.core.errors import DataError, Problem, StoreError, counted, printable
-from orchestrator.core.files import locked_folder
+from orchestrator.core.errors import DataError, Problem, StoreError, printable, quantity
+from orchestrator.core.files import unsearchable_folder
 from orchestrator.core.labels import CLASSES, LABELS, TASKS
 from orchestrator.data.decoding import SUFFIXES
 from orchestrator.data.places import is_file, is_folder
@@ -21,11 +21,11 @@ from orchestrator.inference.options import FEW_PHOTOS
 
 if TYPE_CHECKING:
     from orchestrator.inference.cascade import Cascade
-    from orchestrator.inference.choice import Chosen
+    from orchestrator.inference.choice import EngineChoice
     from orchestrator.inference.predictor import Batch, Predictor
     from orchestrator.inference.reader import Photo, Prepared, ReadResult
 
-__all__ = ["OnEngines", "Prediction", "choose_engines", "find_photos", "predict_photos"]
+__all__ = ["Prediction", "PredictorOnEngines", "choose_engines", "find_photos", "predict_photos"]
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class Prediction:
         return {} if self.label is None else dict(zip(TASKS, self.name.split(" / "), strict=True))
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON: `probabilities` of a soft vote, `shares` of a hard one, which are no probabilities."""
+        """For JSON: `probabilities` of a soft vote, `shares` of a hard one, which are not probabilities."""
         return {
             "path": str(self.path), "label": self.label, "name": self.name, "agreement": self.agreement,
             "probabilities" if STRATEGIES[self.strategy] == PROBABILITY else "shares": self.shares,
@@ -101,15 +101,15 @@ def find_photos(places: Iterable[Path]) -> list[Path]:
                 suffixes = ", ".join(
                     f"{number:,} {kind}" for kind, number in [*shown, *([("of other kinds", rest)] if rest else [])]
                 )
-                log.info(f"{place}: {counted(left_out.total(), 'file')} left out as no photos: {suffixes}.")
+                log.info(f"{place}: {quantity(left_out.total(), 'file')} skipped, not photos: {suffixes}.")
             if linked:
-                log.info(f"{place}: {counted(linked, 'linked folder')} left out: links to folders are not followed.")
-        elif os.path.lexists(place) or locked_folder(place) is not None:
+                log.info(f"{place}: {quantity(linked, 'linked folder')} left out: links to folders are not followed.")
+        elif os.path.lexists(place) or unsearchable_folder(place) is not None:
             found[place] = None  # of any kind: decoding reports what is wrong with it
         else:
             problems.append(Problem(str(place), "no such file or folder."))
     if problems:
-        raise DataError(f"{counted(len(problems), 'place')} of those given cannot be read.", problems)
+        raise DataError(f"{quantity(len(problems), 'place')} of those given cannot be read.", problems)
     if not found:
         raise DataError(
             f"no photos found in {', '.join(map(str, places)) or 'nothing'}; looked for files ending in "
@@ -142,12 +142,12 @@ def _search(folder: Path, problems: list[Problem]) -> tuple[list[Path], Counter[
             elif is_file(path) or path.is_symlink():
                 found.append(path)  # a link that leads nowhere is reported when it is opened
             else:
-                left_out["no plain file"] += 1
+                left_out["not a regular file"] += 1
     return sorted(found), left_out, linked
 
 
 @dataclass(frozen=True)
-class OnEngines:
+class PredictorOnEngines:
     """A predictor on the engines that were chosen.
 
     Attributes:
@@ -157,7 +157,7 @@ class OnEngines:
     """
 
     predictor: Predictor
-    chosen: Sequence[Chosen] = ()
+    chosen: Sequence[EngineChoice] = ()
     known: Sequence[ReadResult] = ()
 
 
@@ -169,7 +169,7 @@ def choose_engines(
     cache: Path,
     exporting: Callable[[int, int], None] = lambda _done, _all: None,
     more: bool = False,
-) -> OnEngines:
+) -> PredictorOnEngines:
     """Chooses engines for these photos; the first readable ones are used for checks and trials.
 
     Args:
@@ -186,9 +186,9 @@ def choose_engines(
     """
     few = not more and len(photos) <= FEW_PHOTOS
     if not exact and (engine == "torch" or (engine == "auto" and few)):
-        return OnEngines(predictor)  # torch, as loaded
+        return PredictorOnEngines(predictor)  # torch, as loaded
     from orchestrator.faces.boxes import one_thread
-    from orchestrator.inference.choice import in_fp32, put_on_engines
+    from orchestrator.inference.choice import assign_engines, in_fp32
     from orchestrator.inference.export import CHECK_PHOTOS
 
     if exact:
@@ -204,16 +204,16 @@ def choose_engines(
             if len(sample) == CHECK_PHOTOS:
                 break
     if not sample:
-        return OnEngines(predictor, (), known)
+        return PredictorOnEngines(predictor, (), known)
     try:
-        runtime, chosen = put_on_engines(
+        runtime, chosen = assign_engines(
             predictor.runtime, sample, None if more else len(photos), engine, exact, cache, exporting
         )
     except (OSError, StoreError):
         if engine != "auto":
             raise
-        return OnEngines(predictor, (), known)  # a cache that cannot be written is no reason to fail
-    return OnEngines(replace(predictor, runtime=runtime), chosen, known)
+        return PredictorOnEngines(predictor, (), known)  # a cache that cannot be written is no reason to fail
+    return PredictorOnEngines(replace(predictor, runtime=runtime), chosen, known)
 
 
 def predict_photos(

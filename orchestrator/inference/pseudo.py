@@ -18,9 +18,9 @@ import pandas as pd
 
 from orchestrator.combining import PROBABILITY
 from orchestrator.core.commands import orch
-from orchestrator.core.errors import ConfigError, DataError, Problem, counted, encodable
+from orchestrator.core.errors import ConfigError, DataError, Problem, escape_non_utf8, quantity
 from orchestrator.core.labels import CLASSES, TASKS
-from orchestrator.core.outputs import Output, suffix_of, written
+from orchestrator.core.outputs import Output, replace_output, suffix_of
 from orchestrator.data.lines import write_rows
 
 if TYPE_CHECKING:
@@ -93,10 +93,10 @@ def check_names(paths: Sequence[Path]) -> None:
     unnamed = [
         Problem(str(path), "a table could not name it: its name is not UTF-8.", "Rename it.")
         for path in paths
-        if encodable(str(path)) != str(path)
+        if escape_non_utf8(str(path)) != str(path)
     ]
     if unnamed:
-        raise DataError(f"{counted(len(unnamed), 'photo')} cannot be named in a table of labels.", unnamed)
+        raise DataError(f"{quantity(len(unnamed), 'photo')} cannot be named in a table of labels.", unnamed)
 
 
 def pseudo_label(
@@ -153,7 +153,7 @@ def _of_fold(fold: int, paths: Sequence[Path], answers: Answers, combiner: Combi
 
 def write_labels(labels: PseudoLabels, output: Output) -> None:
     """Writes the table, .csv or .parquet by its name's ending."""
-    with written(output.path) as temporary:
+    with replace_output(output.path) as temporary:
         if suffix_of(output) == ".csv":
             write_rows(temporary, labels.table, labels.table.itertuples(index=False))
         else:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.combining import STRATEGIES
-from orchestrator.core.errors import encodable
+from orchestrator.core.errors import escape_non_utf8
 from orchestrator.core.labels import CLASSES, JOINT, TASKS, columns_of, joint_probabilities
-from orchestrator.core.outputs import Output, suffix_of, written
+from orchestrator.core.outputs import Output, replace_output, suffix_of
 from orchestrator.data.lines import write_rows
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def write_submission(path: Path, evaluation: Eval, answers: Sequence[Prediction]
 
     A photo that could not be read leaves its cell empty.
     """
-    with written(path) as temporary:
+    with replace_output(path) as temporary:
         temporary.write_bytes(evaluation.submission([answer.label for answer in answers]).encode())
 
 
@@ -37,9 +37,9 @@ def write_answers(output: Output, answers: Sequence[Prediction]) -> None:
     `share(mask wear)`; error. A photo that could not be read has an error, and nothing else.
     """
     suffix = suffix_of(output)
-    with written(output.path) as temporary:
+    with replace_output(output.path) as temporary:
         if suffix == ".json":
-            value = [{**answer.as_dict(), "path": encodable(str(answer.path))} for answer in answers]
+            value = [{**answer.as_dict(), "path": escape_non_utf8(str(answer.path))} for answer in answers]
             temporary.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
         elif suffix == ".parquet":
             _write_parquet(temporary, _columns(answers))
@@ -56,7 +56,7 @@ def write_probabilities(path: Path, keys: Sequence[str], answers: Sequence[Predi
     import numpy as np
 
     table: dict[str, list[Any]] = {
-        "path": [encodable(key) for key in keys],
+        "path": [escape_non_utf8(key) for key in keys],
         "label": [answer.label for answer in answers],
     }
     table |= _shares(answers)
@@ -73,13 +73,13 @@ def write_probabilities(path: Path, keys: Sequence[str], answers: Sequence[Predi
     table["asked"] = [answer.asked for answer in answers]
     table["face_found"] = [answer.face_found for answer in answers]
     table["error"] = [answer.error or None for answer in answers]
-    with written(path) as temporary:
+    with replace_output(path) as temporary:
         _write_parquet(temporary, table)
 
 
 def _columns(answers: Sequence[Prediction]) -> dict[str, list[Any]]:
     table: dict[str, list[Any]] = {
-        "path": [encodable(str(answer.path)) for answer in answers], "label": [answer.label for answer in answers],
+        "path": [escape_non_utf8(str(answer.path)) for answer in answers], "label": [answer.label for answer in answers],
         "name": [answer.name or None for answer in answers],
     }  # fmt: skip
     for task in TASKS:
@@ -110,7 +110,7 @@ def _write_parquet(path: Path, table: Mapping[str, Sequence[Any]]) -> None:
     columns = []
     for name, cells in table.items():
         if name in words:
-            columns.append(pa.array([None if cell is None else encodable(cell) for cell in cells], pa.string()))
+            columns.append(pa.array([None if cell is None else escape_non_utf8(cell) for cell in cells], pa.string()))
         else:
             columns.append(pa.array(cells, kinds.get(name, pa.float64())))
     with path.open("wb") as file:  # by a name, pyarrow takes UTF-8 alone

@@ -18,8 +18,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from orchestrator.core.errors import ConfigError, WeightsError, counted, first_line, nearest
-from orchestrator.core.files import atomic, sha256_of, take_away
+from orchestrator.core.errors import ConfigError, WeightsError, first_line, nearest, quantity
+from orchestrator.core.files import atomic, remove_own_file, sha256_of
 from orchestrator.data.preprocessing import Geometry, Preprocess
 from orchestrator.networks.layers import arranged
 from orchestrator.networks.lean import timm
@@ -123,7 +123,7 @@ def _check_sight(name: str, built: tuple[int, int], size: tuple[int, int], small
     blind, patch = _seen(name, built, size)
     if not blind.matters:
         return
-    edges = [counted(pixels, word) for pixels, word in ((blind.rows, "row"), (blind.columns, "column")) if pixels]
+    edges = [quantity(pixels, word) for pixels, word in ((blind.rows, "row"), (blind.columns, "column")) if pixels]
     sizes = []
     for key, side, unseen, step in (("height", height, blind.rows, 0), ("width", width, blind.columns, 1)):
         if unseen:
@@ -182,7 +182,7 @@ def keep_weights(backbone: str, state: State, cache: Path) -> InitialWeights:
     path = cache / f"{backbone}-{_digest(state)}.safetensors"
     if not _holds(path, state):
         if os.path.lexists(path):
-            take_away(path)
+            remove_own_file(path)
         with atomic(path) as temporary:
             save_file(unshared(state), temporary)
     return InitialWeights(path, sha256_of(path))
@@ -327,7 +327,7 @@ def _check_numbers(state: Mapping[str, Tensor], source: str) -> None:
     wrong = [key for key, value in state.items() if not bool(torch.isfinite(value).all())]
     if wrong:
         raise WeightsError(
-            f"weights = '{source}': {counted(len(wrong), 'tensor')} of them ({wrong[0]} first) hold infinite or NaN "
+            f"weights = '{source}': {quantity(len(wrong), 'tensor')} of them ({wrong[0]} first) hold infinite or NaN "
             "values: the training that wrote them went wrong. Use other weights."
         )
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from orchestrator.core.commands import reinstall_hint
 from orchestrator.core.errors import WeightsError, first_line
-from orchestrator.core.extras import imported
+from orchestrator.core.extras import import_optional
 from orchestrator.core.files import sha256_of
 from orchestrator.networks.lean import timm
 
@@ -67,10 +67,10 @@ def from_package(backbone: str) -> dict[str, Tensor]:
         )
     module, name, sha256 = PACKAGED[backbone]
     otherwise = "use --set weights=hub, a file, or none"
-    package = imported(module, "weights = 'packaged'", otherwise=otherwise, error=WeightsError)
+    package = import_optional(module, "weights = 'packaged'", otherwise=otherwise, error=WeightsError)
     path = Path(getattr(package, name).get_model_file_path())
     if not path.is_file() or sha256_of(path) != sha256:
         what = "not the file that was released (sha256 differs)" if path.is_file() else "no such file"
-        raise WeightsError(f"{path}: {what}. Install its package anew: {reinstall_hint(module)}, or {otherwise}.")
+        raise WeightsError(f"{path}: {what}. Reinstall its package: {reinstall_hint(module)}, or {otherwise}.")
     state = torch.load(path, map_location="cpu", weights_only=True)
     return dict(zip(timm.create_model(backbone).state_dict(), state.values(), strict=True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 
-from orchestrator.core.errors import ConfigError, DataError, Problem, counted, nearest
+from orchestrator.core.errors import ConfigError, DataError, Problem, nearest, quantity
 from orchestrator.data.classes import check_classes
 from orchestrator.data.extra import ALONE, EVERY_FOLD, Extra
 from orchestrator.data.folds import FoldPlan
@@ -16,13 +16,13 @@ from orchestrator.specialist import Specialist
 
 __all__ = [
     "MIN_PHOTOS",
+    "check_class_counts",
     "check_device_support",
     "check_dropped",
     "check_schedule",
     "check_training_rows",
     "log_extra",
     "log_loading",
-    "refuse_classes",
     "too_few",
 ]
 
@@ -81,7 +81,7 @@ def check_dropped(task: str, recipe: Recipe | None, photos: Photos) -> None:
         raise ConfigError(f"{task}: drop_people names people that the data does not have.", problems)
 
 
-def refuse_classes(photos: Photos, tasks: Iterable[str], plan: FoldPlan | None, extra: bool) -> list[Problem]:
+def check_class_counts(photos: Photos, tasks: Iterable[str], plan: FoldPlan | None, extra: bool) -> list[Problem]:
     """Notes on classes that nobody holds, or too few people to train and score on.
 
     Raises:
@@ -148,10 +148,10 @@ def log_extra(extra: Extra, photos: Photos, specialists: Mapping[str, Specialist
         rows = extra.known(specialist.columns)
         table = extra.table.iloc[rows]
         folds = "" if (table["fold"] == EVERY_FOLD).all() else ", some for single folds only"
-        photos_of = counted(int(table["path"].nunique()), "extra photo")
+        photos_of = quantity(int(table["path"].nunique()), "extra photo")
         people = table["person"][~table["person"].str.startswith(ALONE)].nunique()
         of = f" of {people:,} people" if people else ""
-        log.info(f"{task}: {photos_of}{of} with {counted(len(rows), 'label')} join training{folds}.")
+        log.info(f"{task}: {photos_of}{of} with {quantity(len(rows), 'label')} join training{folds}.")
     shared = set(extra.table["person"]) & set(photos.people.index)
     if shared:
         log.warning(f"{len(shared)} of their people are held out too; no fold learns from those whom it holds out.")

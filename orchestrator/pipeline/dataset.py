@@ -11,17 +11,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.artifacts.origins import keep_content, keep_plan
+from orchestrator.artifacts.origins import save_photo_hashes, save_plan
 from orchestrator.artifacts.workspace import Workspace
 from orchestrator.core.errors import DataError, Mistakes, Problem
-from orchestrator.core.files import from_root
+from orchestrator.core.files import absolute_text
 from orchestrator.data.check import duplicates
 from orchestrator.data.extra import Extra, read_extra
 from orchestrator.data.folds import FoldPlan, plan_folds
 from orchestrator.data.hashes import HashCache
 from orchestrator.data.photos import Photos
 from orchestrator.data.readers import check_command, read
-from orchestrator.pipeline.checks import log_extra, refuse_classes
+from orchestrator.pipeline.checks import check_class_counts, log_extra
 from orchestrator.pipeline.settings import Settings
 from orchestrator.specialist import Specialist
 
@@ -85,41 +85,41 @@ class Dataset:
     def about(self, settings: Settings, specialist: Specialist) -> dict[str, Any]:
         """What a run's record says of its data."""
         found: dict[str, Any] = {
-            "source": from_root(settings.data), "columns": dict(settings.columns),
+            "source": absolute_text(settings.data), "columns": dict(settings.columns),
             **({"distinct_people": True} if settings.distinct_people else {}),
             "layout": self.photos.layout, "fingerprint": self.fingerprint,
             "photos": len(self.photos), "people": len(self.photos.people),
         }  # fmt: skip
         fingerprint = self.extra_of(specialist)
         if self.extra is not None and fingerprint is not None:
-            sources = [from_root(source) for source in self.extra.sources]
+            sources = [absolute_text(source) for source in self.extra.sources]
             found["extra"] = {"sources": sources, "fingerprint": fingerprint, "photos": len(self.extra)}
         return found
 
 
-def read_tables(settings: Settings, specialists: Mapping[str, Specialist], wrong: Mistakes) -> Tables:
+def read_tables(settings: Settings, specialists: Mapping[str, Specialist], mistakes: Mistakes) -> Tables:
     """Reads the tables; no photo is opened, torch is not imported.
 
     Args:
         settings: what is asked for.
         specialists: task -> specialist, whose columns are needed.
-        wrong: collects the mistakes.
+        mistakes: collects the mistakes.
     """
     photos, plan, extra = None, None, None
     notes: list[Problem] = []
-    with wrong.kept():
+    with mistakes.collect():
         photos = read(settings.data, settings.columns, settings.distinct_people)
         for task, specialist in specialists.items():
-            with wrong.kept():
+            with mistakes.collect():
                 photos.require(specialist.columns, f"the {task} specialist")
         plan = plan_folds(photos.people, settings.folds, settings.plan_seed or 0) if settings.folds else None
-    with wrong.kept():
+    with mistakes.collect():
         extra = read_extra(settings.extra) if settings.extra else None
         if extra is not None and photos is not None:
             notes += extra.check_people(photos, settings.distinct_people)
     if photos is not None:
-        with wrong.kept():
-            notes += refuse_classes(photos, specialists, plan, bool(settings.extra))
+        with mistakes.collect():
+            notes += check_class_counts(photos, specialists, plan, bool(settings.extra))
     return Tables(photos, plan, extra, notes)
 
 
@@ -141,7 +141,7 @@ def load_dataset(
     photos, plan, extra = tables.photos, tables.plan, tables.extra
     assert photos is not None  # else an error was raised
     if plan is not None:
-        plan = keep_plan(workspace, plan)
+        plan = save_plan(workspace, plan)
     content = photos.content(workspace.hashes())
     leaks = [problem for problem in duplicates(photos, content) if problem.fatal]
     if leaks:
@@ -151,9 +151,9 @@ def load_dataset(
         extra_content = HashCache(workspace.cache / "extra_hashes.json").hashes(extra.paths)
         extra.check(photos, content, extra_content, plan)
         log_extra(extra, photos, specialists)
-        keep_content(workspace, extra.fingerprint(extra_content), extra_content)
+        save_photo_hashes(workspace, extra.fingerprint(extra_content), extra_content)
     fingerprint = photos.fingerprint(content)
-    keep_content(workspace, fingerprint, content)
+    save_photo_hashes(workspace, fingerprint, content)
     folds: list[int | None] = [None] if plan is None else list(range(settings.folds_used or plan.k))
     found = Dataset(photos, content, fingerprint, plan, folds, extra, extra_content)
     log.info(_summary(found))

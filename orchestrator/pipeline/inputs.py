@@ -87,16 +87,16 @@ def read_inputs(
     Raises:
         OrchestratorError: whatever is wrong with recipes, backbones, device, photos, plan or weights.
     """
-    wrong = Mistakes()
+    mistakes = Mistakes()
     recipes: Mapping[str, Recipe] = {}
-    with wrong.kept():
+    with mistakes.collect():
         recipes = recipes_of(settings, specialists, base)
-    add_mistakes(settings, wrong)
-    tables = read_tables(settings, specialists, wrong) if data is None else data.tables
-    _check_recipes(settings, recipes, tables, wrong)
+    add_mistakes(settings, mistakes)
+    tables = read_tables(settings, specialists, mistakes) if data is None else data.tables
+    _check_recipes(settings, recipes, tables, mistakes)
     if not _asks_torch(settings, specialists):  # else the user chose nothing that torch must check
-        wrong.raise_if_any()
-    device, states = read_weights(settings, recipes, wrong)
+        mistakes.raise_if_any()
+    device, states = read_weights(settings, recipes, mistakes)
     workspace = Workspace(settings.workspace, create=True)
     if data is None:
         log_notes(settings, tables)
@@ -114,18 +114,18 @@ def read_inputs(
     return Inputs(workspace, data, recipes, weights, device, specialists)
 
 
-def _check_recipes(settings: Settings, recipes: Mapping[str, Recipe], tables: Tables, wrong: Mistakes) -> None:
+def _check_recipes(settings: Settings, recipes: Mapping[str, Recipe], tables: Tables, mistakes: Mistakes) -> None:
     """Adds conflicts of recipes with the plan or the data."""
     for task, recipe in recipes.items():
-        with wrong.kept():
+        with mistakes.collect():
             check_schedule(task, recipe, settings.folds != 0)
         if tables.photos is None:
             continue
-        with wrong.kept():
+        with mistakes.collect():
             check_dropped(task, recipe, tables.photos)
         if settings.folds and tables.plan is None:  # the plan is what is wrong
             continue
-        with wrong.kept():
+        with mistakes.collect():
             check_training_rows(task, recipe, tables.photos, tables.plan, settings.folds_used, bool(settings.extra))
 
 
@@ -149,7 +149,7 @@ def _asks_torch(settings: Settings, tasks: Collection[str]) -> bool:
     return files or not keys.isdisjoint(OF_NETWORKS) or settings.device not in ("auto", "cpu")
 
 
-def read_weights(settings: Settings, recipes: Mapping[str, Recipe], wrong: Mistakes) -> tuple[str, dict[str, State]]:
+def read_weights(settings: Settings, recipes: Mapping[str, Recipe], mistakes: Mistakes) -> tuple[str, dict[str, State]]:
     """The device, and the initial weights of each task; raises their errors together with those in `wrong`."""
     from orchestrator.networks.backbones import check_backbone, load_state
     from orchestrator.networks.devices import resolve_device
@@ -158,21 +158,21 @@ def read_weights(settings: Settings, recipes: Mapping[str, Recipe], wrong: Mista
     device = ""
     states: dict[str, State] = {}
     for task, recipe in recipes.items():
-        with wrong.kept(task):
+        with mistakes.collect(task):
             check_backbone(recipe)
             if recipe.train == "head":
                 check_head_alone(recipe)
             if recipe.weights != "hub":
                 states[task] = load_state(recipe)
-    with wrong.kept():
+    with mistakes.collect():
         device = resolve_device(settings.device)
     for task, recipe in recipes.items():
-        with wrong.kept():
+        with mistakes.collect():
             check_device_support(task, recipe, device)
-    wrong.raise_if_any()
+    mistakes.raise_if_any()
     for task, recipe in recipes.items():  # after all quick checks: a hub may take minutes
         if task not in states:
-            with wrong.kept(task):
+            with mistakes.collect(task):
                 states[task] = load_state(recipe)
-    wrong.raise_if_any()
+    mistakes.raise_if_any()
     return device, states

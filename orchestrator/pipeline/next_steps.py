@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from orchestrator.artifacts.origins import plan_words, recipe_words, source_words, training_words
+from orchestrator.artifacts.origins import plan_arguments, recipe_arguments, source_arguments, training_arguments
 from orchestrator.artifacts.run import RunRecord
 from orchestrator.artifacts.workspace import Workspace
 from orchestrator.core.commands import orch
@@ -25,7 +25,7 @@ def after_experiment(run: RunRecord) -> str:
     workspace = run.folder.parent
     if not run.partial:
         return f"make it the current one: {orch('runs', 'use', run.id, workspace=workspace)}"
-    words = orch("train", run.task, *training_words(run), workspace=workspace)
+    words = orch("train", run.task, *training_arguments(run), workspace=workspace)
     return f"it covers {run.covers}; over all folds: {words}"
 
 
@@ -59,8 +59,8 @@ def after_training(run: RunRecord, specialists: Mapping[str, Specialist]) -> str
                 "an ensemble needs the same folds of every specialist: train this one over all of them, without --fold."
             )
         apart, first = list(TASKS), []
-    recipe = recipe_words(run, [specialists[task] for task in apart])
-    words = [*source_words(run), *plan_words(run), "--seed", run.seed, *recipe, *first]
+    recipe = recipe_arguments(run, [specialists[task] for task in apart])
+    words = [*source_arguments(run), *plan_arguments(run), "--seed", run.seed, *recipe, *first]
     train = orch("train-all", *words, "--tasks", ",".join(apart), workspace=workspace)
     return f"next: {train}   then   {fuse}"
 

@@ -15,10 +15,10 @@ import pandas as pd
 from orchestrator.artifacts.cards import CARD, Origin
 from orchestrator.artifacts.environment import versions
 from orchestrator.artifacts.run import RunRecord
-from orchestrator.core.commands import data_words, orch
+from orchestrator.core.commands import data_arguments, orch
 from orchestrator.core.cores import cores
-from orchestrator.core.errors import ConfigError, counted
-from orchestrator.core.events import InputsRead, Listener, counter, nobody
+from orchestrator.core.errors import ConfigError, quantity
+from orchestrator.core.events import InputsRead, Listener, ignore_events, progress_callback
 from orchestrator.core.labels import CLASSES
 from orchestrator.data.preprocessing import Box, Geometry
 from orchestrator.data.store import DirectPixels, JoinedRows, PixelSource, Rows, build_stores, store_key
@@ -85,7 +85,7 @@ def first_job(run_job: RunJob) -> MemberJob:
     return _job(run_job, run_job.run.folds[0], _table(run_job))
 
 
-def pixels_of(settings: Settings, inputs: Inputs, tasks: set[str], listen: Listener = nobody) -> dict[str, Rows]:
+def pixels_of(settings: Settings, inputs: Inputs, tasks: set[str], listen: Listener = ignore_events) -> dict[str, Rows]:
     """Task -> its networks' input: a store per geometry, or features where only heads are trained.
 
     Extra photos come after the data's photos, in separate stores.
@@ -120,28 +120,28 @@ def _rows_of(
     keys = {geometry: store_key(relative, content, geometry) for geometry in geometries}
     faces = None
     if any(geometry.face for geometry in geometries):
-        faces = find_boxes(inputs.workspace.faces, paths, content, cores(), counter(listen, "find faces"))
-        _tell_faces(faces, settings)
+        faces = find_boxes(inputs.workspace.faces, paths, content, cores(), progress_callback(listen, "find faces"))
+        _log_faces(faces, settings)
     sources: Mapping[Geometry, PixelSource] = {
         geometry: DirectPixels(paths, geometry, faces) for geometry in geometries
     }
     if geometries and settings.store:
-        sources = build_stores(inputs.workspace.store, paths, keys, cores(), counter(listen, "decode"), faces)
+        sources = build_stores(inputs.workspace.store, paths, keys, cores(), progress_callback(listen, "decode"), faces)
     return {
         task: sources[recipe.geometry]
         if recipe.train == "network"
         else build_features(
             inputs.workspace.cache / "features", recipe, inputs.weights[task], preprocess_of(recipe), sources[recipe.geometry],
-            keys[recipe.geometry], len(paths), inputs.device, cores(), counter(listen, "compute features"),
+            keys[recipe.geometry], len(paths), inputs.device, cores(), progress_callback(listen, "compute features"),
         )
         for task, recipe in recipes.items()
     }  # fmt: skip
 
 
-def _tell_faces(faces: Sequence[Box | None], settings: Settings) -> None:
+def _log_faces(faces: Sequence[Box | None], settings: Settings) -> None:
     without = sum(box is None for box in faces)
-    found = f"faces: found in {len(faces) - without:,} of {counted(len(faces), 'photo')}"
-    listing = orch("data", "faces", *data_words(settings.data, settings.columns), workspace=settings.workspace)
+    found = f"faces: found in {len(faces) - without:,} of {quantity(len(faces), 'photo')}"
+    listing = orch("data", "faces", *data_arguments(settings.data, settings.columns), workspace=settings.workspace)
     ending = f"; the other {without:,} use the recipe's crop and anchor: `{listing}` lists them." if without else "."
     log.info(found + ending)
 

@@ -9,15 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.artifacts.members import is_whole
+from orchestrator.artifacts.members import is_intact
 from orchestrator.artifacts.origins import (
-    check_beginning,
-    content_of,
+    check_initial_weights,
     extra_sources_of,
-    moved_words,
+    moved_arguments,
+    photo_hashes_of,
     plan_of,
     source_of,
-    training_words,
+    training_arguments,
 )
 from orchestrator.artifacts.run import RunRecord
 from orchestrator.artifacts.workspace import Workspace
@@ -71,25 +71,25 @@ def resume(
     _check_words(given, data, extra)
     from orchestrator.pipeline.inputs import read_inputs
     from orchestrator.pipeline.preparation import RunJob, pixels_of
-    from orchestrator.pipeline.training import Report, heal_runs, make_marked_current, train_runs
+    from orchestrator.pipeline.training import Report, check_and_set_aside, make_complete_runs_current, train_runs
 
-    if run.complete and is_whole(run) and _has_origins(place, run):
+    if run.complete and is_intact(run) and _has_origins(place, run):
         log.info(f"{run.id} is complete, and every file of it is as it was written.")
-        make_marked_current([run])  # where the command that completed it was killed before it could
+        make_complete_runs_current([run])  # where the command that completed it was killed before it could
         return Report([run], {}, time.monotonic() - started)
     settings = _of_record(place, run, given, data, extra)
     specialist = specialists[run.task]
     check_early(settings, {run.task: specialist}, run)
     inputs = read_inputs(settings, {run.task: specialist}, run)
     _check_unchanged(run, inputs, settings)
-    heal_runs([run])
+    check_and_set_aside([run])
     if run.complete:  # what was missing is written already: its plan, or the list of its photos
-        make_marked_current([run])
+        make_complete_runs_current([run])
         return Report([run], {}, time.monotonic() - started)
     pixels = pixels_of(settings, inputs, {run.task}, listen)
     run_job = RunJob(settings, specialist, inputs, run, pixels[run.task])
     report = train_runs([run], [run_job], listen, started)
-    make_marked_current(report.runs)
+    make_complete_runs_current(report.runs)
     return report
 
 
@@ -97,15 +97,15 @@ def _of_record(
     workspace: Workspace, run: RunRecord, given: Settings, data: Path | None, extra: Sequence[Path]
 ) -> Settings:
     """The recorded settings, with the present locations of the sources; all missing ones are reported at once."""
-    wrong, source, tables = Mistakes(), Path(), tuple[Path, ...]()
-    again = orch("resume", run.id, *moved_words(run, data), workspace=workspace.root)
-    with wrong.kept():
+    mistakes, source, tables = Mistakes(), Path(), tuple[Path, ...]()
+    again = orch("resume", run.id, *moved_arguments(run, data), workspace=workspace.root)
+    with mistakes.collect():
         source = source_of(run, data, again)
-    with wrong.kept():
+    with mistakes.collect():
         tables = extra_sources_of(run, extra, again)
-    with wrong.kept():
-        check_beginning(run)
-    wrong.raise_if_any()
+    with mistakes.collect():
+        check_initial_weights(run)
+    mistakes.raise_if_any()
     plan = run.plan or {"k": 0, "seed": 0}
     return replace(
         given, data=source, workspace=workspace.root, columns=run.data["columns"], recipes=(), changes=(), folds=plan["k"],
@@ -115,22 +115,22 @@ def _of_record(
 
 def _check_words(settings: Settings, data: Path | None, extra: Sequence[Path]) -> None:
     """Rejects invalid options, whether or not there is anything to do."""
-    wrong = Mistakes()
-    add_mistakes(settings, wrong)
-    with wrong.kept():
+    mistakes = Mistakes()
+    add_mistakes(settings, mistakes)
+    with mistakes.collect():
         check_device(settings.device)
     if data is not None:
-        with wrong.kept():
+        with mistakes.collect():
             check_source(data)
-    with wrong.kept():
+    with mistakes.collect():
         check_tables(extra)
-    wrong.raise_if_any()
+    mistakes.raise_if_any()
 
 
 def _has_origins(workspace: Workspace, run: RunRecord) -> bool:
     """Whether a run's plan and photo hashes are on record; if not, they are rewritten from the photos."""
     try:
-        content_of(workspace, run)
+        photo_hashes_of(workspace, run)
         return run.plan is None or bool(plan_of(workspace, run))
     except DamagedError:
         return False
@@ -140,7 +140,7 @@ def _refuse_derived(run: RunRecord) -> None:
     if run.derived:
         views = ",".join(run.recipe["views"])
         again = orch("tta", run.parent, "--views", views, "--keep", workspace=run.folder.parent)
-        raise ConfigError(f"{run.id} was made of {run.parent} without training; `{again}` makes it whole again.")
+        raise ConfigError(f"{run.id} was made of {run.parent} without training; `{again}` rebuilds it.")
 
 
 def _check_unchanged(run: RunRecord, inputs: Inputs, settings: Settings) -> None:
@@ -154,9 +154,9 @@ def _check_unchanged(run: RunRecord, inputs: Inputs, settings: Settings) -> None
         ("the extra photos", inputs.extra_of(run.task), run.extra),
     ):
         if now != then:
-            words = training_words(run, settings.data, settings.extra)
+            words = training_arguments(run, settings.data, settings.extra)
             anew = orch("train", run.task, *words, workspace=settings.workspace)
             raise ConfigError(
-                f"{run.id}: {what} would be another than it was begun with ({str(now)[:12]}; on record {str(then)[:12]}). "
+                f"{run.id}: {what} changed since the run was started (now {str(now)[:12]}, on record {str(then)[:12]}). "
                 f"Restore what has changed, or train another run: `{anew}`."
             )

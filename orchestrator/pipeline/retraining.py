@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from orchestrator.artifacts.run import RunRecord
 from orchestrator.artifacts.workspace import Workspace
 from orchestrator.core.commands import orch
-from orchestrator.core.errors import ConfigError, WorkspaceError, counted
+from orchestrator.core.errors import ConfigError, WorkspaceError, quantity
 from orchestrator.core.labels import TASKS
 from orchestrator.pipeline.settings import Settings
 
@@ -51,7 +51,7 @@ def resolve_plan(settings: Settings, task: str, folds: Sequence[int] = (), base:
 def log_base(base: RunRecord | None, settings: Settings) -> None:
     """Logs the run whose recipe is used, if no recipe is named."""
     if base is not None and not settings.recipes:
-        changed = f" with {counted(len(base.changes), 'change')}" if base.changes else ""
+        changed = f" with {quantity(len(base.changes), 'change')}" if base.changes else ""
         more = f", with {' '.join(settings.changes)}" if settings.changes else ""
         seeds = ", ".join(map(str, base.seeds))
         seed = f" Its seed was {seeds}, this one's is {settings.seed}." if base.seeds != [settings.seed] else ""

@@ -160,17 +160,17 @@ def check_tables(tables: Sequence[Path]) -> None:
         raise DataError("\n".join(f"--extra {path}: no such file." for path in missing))
 
 
-def add_mistakes(settings: Settings, wrong: Mistakes) -> None:
+def add_mistakes(settings: Settings, mistakes: Mistakes) -> None:
     """Adds the mistakes that the settings show by themselves."""
     if settings.folds_used and settings.folds == 0:
-        wrong.add(
+        mistakes.add(
             ConfigError(
                 "--valid-only and --folds-used hold people out, and --folds 0 holds nobody out: give one of them."
             )
         )
     if settings.folds and 0 < settings.folds < settings.folds_used:
-        wrong.add(ConfigError(f"--folds-used {settings.folds_used}; the plan has {settings.folds} folds."))
-    with wrong.kept():
+        mistakes.add(ConfigError(f"--folds-used {settings.folds_used}; the plan has {settings.folds} folds."))
+    with mistakes.collect():
         check_jobs(settings.jobs)
 
 
@@ -199,22 +199,22 @@ def check_early(settings: Settings, specialists: Mapping[str, Specialist], base:
     """
     from orchestrator.recipes.schema import check_weights
 
-    wrong = Mistakes()
-    with wrong.kept():
+    mistakes = Mistakes()
+    with mistakes.collect():
         for task, recipe in recipes_of(settings, specialists, base).items():
-            with wrong.kept(task):
+            with mistakes.collect(task):
                 if base is not None and recipe.weights == base.recipe["weights"]:
-                    from orchestrator.artifacts.origins import check_beginning
+                    from orchestrator.artifacts.origins import check_initial_weights
 
-                    check_beginning(base)
+                    check_initial_weights(base)
                 check_weights(recipe.weights)
-            with wrong.kept(task):
+            with mistakes.collect(task):
                 check_face(recipe)
-    add_mistakes(settings, wrong)
-    with wrong.kept():
+    add_mistakes(settings, mistakes)
+    with mistakes.collect():
         check_device(settings.device)
-    with wrong.kept():
+    with mistakes.collect():
         check_source(settings.data)
-    with wrong.kept():
+    with mistakes.collect():
         check_tables(settings.extra)
-    wrong.raise_if_any()
+    mistakes.raise_if_any()

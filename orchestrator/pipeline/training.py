@@ -16,14 +16,20 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 
 from orchestrator.artifacts.cards import history_of
-from orchestrator.artifacts.differences import near
+from orchestrator.artifacts.differences import similar_runs
 from orchestrator.artifacts.environment import versions
-from orchestrator.artifacts.members import check_member, clear, conclude, heal, share_member
+from orchestrator.artifacts.members import (
+    check_member,
+    remove_leftovers,
+    set_aside_damaged,
+    share_member,
+    update_status,
+)
 from orchestrator.artifacts.run import RUN_LOCK, RunRecord
 from orchestrator.artifacts.workspace import Workspace
 from orchestrator.core.commands import orch
 from orchestrator.core.errors import DamagedError, Mistakes, WorkspaceError
-from orchestrator.core.events import Listener, MemberBegun, TrainingBegun, TrainingEnded, nobody
+from orchestrator.core.events import Listener, PlannedMember, TrainingEnded, TrainingStarted, ignore_events
 from orchestrator.ensembling.choosing import make_current
 from orchestrator.pipeline.inputs import read_inputs
 from orchestrator.pipeline.preparation import RunJob, first_job, missing_jobs, pixels_of
@@ -39,10 +45,10 @@ if TYPE_CHECKING:
 __all__ = [
     "Report",
     "Settings",
+    "check_and_set_aside",
     "first_jobs",
-    "heal_runs",
     "lock_run",
-    "make_marked_current",
+    "make_complete_runs_current",
     "retrain",
     "train_all",
     "train_runs",
@@ -93,7 +99,7 @@ class Report:
 def train_all(
     settings: Settings,
     specialists: Mapping[str, Specialist],
-    listen: Listener = nobody,
+    listen: Listener = ignore_events,
 ) -> Report:
     """Trains every specialist over the folds of one plan, or resumes that training.
 
@@ -110,7 +116,7 @@ def train_all(
     _check_current(inputs.workspace, specialists)
     members = len(specialists) * len(inputs.data.folds)
     plans = {task: RunPlan(settings, inputs, task, members=members) for task in specialists}
-    heal_runs([run for plan in plans.values() for run in plan.known()])
+    check_and_set_aside([run for plan in plans.values() for run in plan.known()])
     known = {task: plan.find() for task, plan in plans.items()}
     open_tasks = {task for task, run in known.items() if run is None or not run.complete}
     pixels = pixels_of(settings, inputs, open_tasks, listen)  # before any run is written: a photo may be damaged
@@ -127,24 +133,24 @@ def train_all(
         RunJob(settings, specialists[run.task], inputs, run, pixels[run.task]) for run in runs if run.task in pixels
     ]
     report = train_runs(runs, run_jobs, listen, started)
-    make_marked_current(report.runs)
+    make_complete_runs_current(report.runs)
     return report
 
 
 def _check_current(workspace: Workspace, tasks: Iterable[str]) -> None:
-    """Refuses to train where what is current was written by a newer version, or is lost; damaged files are written anew."""
-    wrong = Mistakes()
+    """Refuses to train where what is current was written by a newer version, or is lost; damaged files are rewritten."""
+    mistakes = Mistakes()
     for task in tasks:
         if workspace.current_or_none(task) is None:
-            with wrong.kept(), suppress(DamagedError):
+            with mistakes.collect(), suppress(DamagedError):
                 workspace.current_unless_lost(task)
-    wrong.raise_if_any()
+    mistakes.raise_if_any()
 
 
 def retrain(
     settings: Settings,
     specialist: Specialist,
-    listen: Listener = nobody,
+    listen: Listener = ignore_events,
     folds: Sequence[int] = (),
     base: str | None = None,
     again: bool = False,
@@ -175,13 +181,13 @@ def retrain(
             check_member(parent, fold)
         if not again and _has_folds(parent, plan):
             return Report([parent], {}, time.monotonic() - started)
-    heal_runs(plan.known())
+    check_and_set_aside(plan.known())
     run, same = plan.find_open(), plan.find()
     if run is None and same is not None and not again:
-        _tell_trained(plan, same)
+        _log_trained(plan, same)
         return Report([same], {}, time.monotonic() - started)
     if run is None:
-        _tell_near(plan)
+        _log_similar(plan)
     pixels = pixels_of(settings, inputs, {task}, listen)  # before any run is written: a photo may be damaged
     run = plan.resume_or_create(run)
     _mark_for_current([run])
@@ -191,7 +197,7 @@ def retrain(
             share_member(parent, run, fold)
     run_job = RunJob(settings, specialist, inputs, run, pixels[task])
     report = train_runs([run], [run_job], listen, started)
-    make_marked_current(report.runs)
+    make_complete_runs_current(report.runs)
     return report
 
 
@@ -201,17 +207,17 @@ def _has_folds(parent: RunRecord, plan: RunPlan) -> bool:
         return False
     numbers = f"fold{'s' * (len(plan.folds) > 1)} {', '.join(map(str, plan.folds))}"
     log.info(
-        f"{parent.id} has {numbers} already, by the same recipe, data, plan and seed. --again trains once more, another "
-        "--seed draws anew."
+        f"{parent.id} has {numbers} already, by the same recipe, data, plan and seed. --again trains them again, another "
+        "--seed makes another run."
     )
     return True
 
 
-def _tell_trained(plan: RunPlan, run: RunRecord) -> None:
+def _log_trained(plan: RunPlan, run: RunRecord) -> None:
     """Logs that a run has these settings already; makes it current if there is no current run."""
     log.info(
-        f"{run.id} has it already: the same recipe, data, plan and seed. --again trains it once more, another "
-        "--seed draws anew."
+        f"{run.id} has it already: the same recipe, data, plan and seed. --again trains it again, another "
+        "--seed makes another run."
     )
     current = plan.inputs.workspace.current_or_none(plan.task)
     if current is None:
@@ -229,22 +235,22 @@ def _has_member(run: RunRecord, fold: int, identity: str) -> bool:
         return False
 
 
-def _tell_near(plan: RunPlan) -> None:
+def _log_similar(plan: RunPlan) -> None:
     """Logs the runs that differ from the planned one in a setting or two."""
     inputs = plan.inputs
-    for line in near(
+    for line in similar_runs(
         inputs.workspace.runs(plan.task), plan.task, plan.recipe, plan.settings.seed, inputs.data.fingerprint,
         inputs.data.plan, inputs.extra_of(plan.task),
     ):  # fmt: skip
         log.info(line)
 
 
-def heal_runs(runs: Sequence[RunRecord]) -> None:
+def check_and_set_aside(runs: Sequence[RunRecord]) -> None:
     """Checks the members of runs for damage; damaged ones will be trained again."""
     for run in runs:
         with ExitStack() as locks:
             lock_run(locks, run)
-            heal(run)
+            set_aside_damaged(run)
 
 
 def first_jobs(settings: Settings, specialists: Mapping[str, Specialist], listen: Listener) -> dict[str, MemberJob]:
@@ -315,23 +321,23 @@ def train_runs(
     return Report(list(runs), ends["failed"], seconds, ends["pruned"], ends["cancelled"], trained, at_once, training)
 
 
-def _begun(jobs: Sequence[MemberJob], at_once: int) -> TrainingBegun:
+def _begun(jobs: Sequence[MemberJob], at_once: int) -> TrainingStarted:
     members = []
     for job in jobs:
         history = history_of(job.folder)
         best = max((entry.get("macro_f1", 0.0) for entry in history), default=0.0)
-        members.append(MemberBegun(job.run, job.fold, job.folder, job.recipe.epochs, len(history), job.work, best))
-    return TrainingBegun(tuple(members), at_once, jobs[0].threads, jobs[0].device)
+        members.append(PlannedMember(job.run, job.fold, job.folder, job.recipe.epochs, len(history), job.work, best))
+    return TrainingStarted(tuple(members), at_once, jobs[0].threads, jobs[0].device)
 
 
 def _finish(run: RunRecord) -> None:
     """Cleans up after training; completes a run that has all its members."""
     for folder in run.members:
-        clear(folder)
-    conclude(run, files=False)
+        remove_leftovers(folder)
+    update_status(run, files=False)
 
 
-def make_marked_current(runs: Sequence[RunRecord]) -> None:
+def make_complete_runs_current(runs: Sequence[RunRecord]) -> None:
     """Makes complete runs that are marked for it their specialists' current ones, each once."""
     for run in runs:
         if run.complete and run.make_current == "auto":

@@ -13,8 +13,8 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from orchestrator.core.commands import orch
-from orchestrator.core.errors import ConfigError, Problem, counted, nearest
-from orchestrator.core.files import from_root
+from orchestrator.core.errors import ConfigError, Problem, nearest, quantity
+from orchestrator.core.files import absolute_text
 from orchestrator.core.labels import CLASSES
 from orchestrator.core.toml import parse_toml, read_toml, toml_value
 from orchestrator.data.augmentation import Augment
@@ -92,7 +92,7 @@ def load_recipes(
             recipes[task] = recipe
     if problems:
         unique = _merged(problems)
-        raise ConfigError(f"{counted(len(unique), 'mistake')} in the settings:", unique)
+        raise ConfigError(f"{quantity(len(unique), 'mistake')} in the settings:", unique)
     return recipes
 
 
@@ -118,7 +118,7 @@ def choices_of(tasks: Collection[str], choices: Sequence[str]) -> tuple[dict[str
         elif not equals or (task not in CLASSES and Path(choice).is_file()):
             names = dict.fromkeys(tasks, choice)
         else:
-            what = f"'{task}' is no task of this command; allowed: {', '.join(tasks)}.{nearest(task, tasks)}"
+            what = f"'{task}' is not a task of this command; allowed: {', '.join(tasks)}.{nearest(task, tasks)}"
             no_file = "" if task in CLASSES else f" There is no file '{choice}' either."
             problems.append(Problem(f"--recipe {choice}", what + no_file))
     return names, problems
@@ -188,7 +188,7 @@ def _validate(
         values["weights"] = "none"
     source = values.get("weights")
     if isinstance(source, str) and source not in WEIGHTS_WORDS and Path(source).is_file():
-        values["weights"] = from_root(Path(source))  # a run is resumed from wherever the command is given
+        values["weights"] = absolute_text(Path(source))  # a run is resumed from wherever the command is given
     try:
         recipe = Recipe.model_validate(values)
     except ValidationError as error:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.core.commands import orch
-from orchestrator.core.errors import ConfigError, Mistakes, Problem, counted, nearest
+from orchestrator.core.errors import ConfigError, Mistakes, Problem, nearest, quantity
 from orchestrator.core.toml import parse_toml, read_toml, toml_text, toml_value
 from orchestrator.data.augmentation import Augment
 from orchestrator.recipes.load import load_recipes
@@ -136,7 +136,7 @@ class Space:
         Raises:
             ConfigError: with all settings that cannot be used.
         """
-        wrong, task = Mistakes(), specialist.name
+        mistakes, task = Mistakes(), specialist.name
         problems: list[Problem] = []
 
         def load(words: Sequence[str]) -> None:
@@ -155,11 +155,11 @@ class Space:
                         replace(problem, where=prefixed.get(problem.where, problem.where)) for problem in error.problems
                     ]
                     if not error.problems:
-                        wrong.add(error)
-        wrong.raise_if_any()
+                        mistakes.add(error)
+        mistakes.raise_if_any()
         if problems:
             unique = list(dict.fromkeys(problems))
-            raise ConfigError(f"{counted(len(unique), 'mistake')} in what to try:", unique)
+            raise ConfigError(f"{quantity(len(unique), 'mistake')} in what to try:", unique)
 
 
 def _keys(words: Sequence[str]) -> set[str]:
@@ -196,9 +196,9 @@ def read_stages(path: Path | None, names: Sequence[str]) -> dict[str, Space]:
     default = parse_toml(STAGES, "")
     given = read_toml(path, "--space") if path else {}
     known = {**default, **given}
-    wrong = Mistakes()
+    mistakes = Mistakes()
     if path and not any(isinstance(given.get(name), dict) for name in names):
-        wrong.add(
+        mistakes.add(
             ConfigError(
                 f"--space {path}: with --stages it has a table for each stage, and it has none called {', '.join(names)}. "
                 f"`{orch('sweep', 'TASK', '--print-space', '--stages', 'all')}` prints the default ones."
@@ -207,20 +207,20 @@ def read_stages(path: Path | None, names: Sequence[str]) -> dict[str, Space]:
     for name in names:
         if name not in known or not isinstance(known[name], dict):
             known_names = [key for key, value in known.items() if isinstance(value, dict)]
-            wrong.add(
+            mistakes.add(
                 ConfigError(
                     f"--stages: no stage is called '{name}'; allowed: {', '.join(known_names)}.{nearest(name, known_names)}"
                 )
             )
     twice = sorted({name for name in names if list(names).count(name) > 1})
     if twice or not names:
-        wrong.add(ConfigError(f"--stages: {'name a stage' if not names else f'{twice[0]} appears twice'}."))
-    wrong.raise_if_any()
+        mistakes.add(ConfigError(f"--stages: {'name a stage' if not names else f'{twice[0]} appears twice'}."))
+    mistakes.raise_if_any()
     found = {}
     for name in names:
-        with wrong.kept():
+        with mistakes.collect():
             found[name] = _space(known[name], f"{path or 'the default stages'}: [{name}]")
-    wrong.raise_if_any()
+    mistakes.raise_if_any()
     return found
 
 
@@ -269,7 +269,7 @@ def _space(tables: Mapping[str, Any], where: str) -> Space:
     if not tables:
         problems.append(Problem(where, "nothing to try.", "Write lr = { low = 1e-4, high = 1e-2, log = true }, say."))
     if problems:
-        raise ConfigError(f"{where}: {counted(len(problems), 'mistake')} in what to try:", problems)
+        raise ConfigError(f"{where}: {quantity(len(problems), 'mistake')} in what to try:", problems)
     return Space(axes, toml_value(dict(tables)))
 
 

@@ -100,7 +100,7 @@ def train_epoch(job: MemberJob, learner: Learner, progress: Progress) -> dict[st
         if time.monotonic() - reported > PROGRESS_SECONDS:
             reported = time.monotonic()
             rate = (step + 1) * recipe.batch_size * recipe.accumulate / (reported - started)
-            _tell(job, progress, (step + 1) / steps, rate)
+            _write_progress(job, progress, (step + 1) / steps, rate)
     mean = float(total) / steps
     if not np.isfinite(mean):
         raise diverged(job, f"the loss became {mean} in epoch {epoch + 1}")
@@ -200,7 +200,7 @@ def loading_processes(recipe: Recipe, device: str) -> int:
     return 0 if processes and why_none_load(processes) else processes
 
 
-def _tell(job: MemberJob, progress: Progress, share: float, rate: float) -> None:
+def _write_progress(job: MemberJob, progress: Progress, share: float, rate: float) -> None:
     """Writes the progress for displays: without flushing, and skipped if the disk is full or a value is not finite."""
     value = {
         "epoch": progress.epoch,

@@ -19,8 +19,8 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from orchestrator.core.errors import ConfigError, DamagedError, WeightsError, counted
-from orchestrator.core.files import atomic, digest_of, free_room, sha256_of, take_away
+from orchestrator.core.errors import ConfigError, DamagedError, WeightsError, quantity
+from orchestrator.core.files import atomic, digest_of, remove_own_file, require_free_space, sha256_of
 from orchestrator.core.sealed import check_file, read_sealed, write_sealed
 from orchestrator.data.preprocessing import Preprocess
 from orchestrator.data.store import PixelSource
@@ -131,7 +131,7 @@ def build_features(
     with FileLock(folder / "features.lock"):
         if not _whole(path):
             values = _compute(recipe, initial, preprocess, pixels, photos, device, threads, progress)
-            free_room(
+            require_free_space(
                 folder,
                 values.nbytes,
                 f"the features of {photos:,} photos",
@@ -152,8 +152,8 @@ def _whole(path: Path) -> bool:
         check_file(path, read_sealed(note, KIND, path.stem, FEATURES_FORMAT, "")["sha256"], "")
     except DamagedError as error:
         log.warning(f"{error.fact}: computed again.")
-        take_away(path)
-        take_away(note)
+        remove_own_file(path)
+        remove_own_file(note)
         return False
     return True
 
@@ -189,7 +189,7 @@ def _compute(
     wrong = int((~np.isfinite(values).all(axis=1)).sum())
     if wrong:
         raise WeightsError(
-            f"the features of '{recipe.backbone}' are infinite or NaN for {wrong:,} of {counted(photos, 'photo')}: its "
+            f"the features of '{recipe.backbone}' are infinite or NaN for {wrong:,} of {quantity(photos, 'photo')}: its "
             f"weights ({recipe.weights}) do not work on them. Use other weights, or another backbone."
         )
     return values

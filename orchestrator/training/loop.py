@@ -33,7 +33,7 @@ from orchestrator.artifacts.cards import (
 from orchestrator.artifacts.held_out import HeldOut
 from orchestrator.artifacts.weights import save_tensors
 from orchestrator.core.errors import DeviceError, WorkspaceError
-from orchestrator.core.files import sha256_of, sweep, take_away, write_json
+from orchestrator.core.files import remove_own_file, remove_temporaries, sha256_of, write_json
 from orchestrator.core.metrics import confusion
 from orchestrator.networks.devices import keep_freed_memory
 from orchestrator.training.checkpoints import best_tensors, load_best, save_best
@@ -80,7 +80,7 @@ def train_fold(job: MemberJob) -> MemberCard:
             f"{job.folder}: another process is training this member. Wait for it, or stop it."
         ) from None
     try:
-        sweep(job.folder)
+        remove_temporaries(job.folder)
         (job.folder / PROGRESS).unlink(missing_ok=True)
         if os.path.lexists(job.folder / CARD):
             card = MemberCard.load(job.folder)
@@ -162,7 +162,7 @@ def keep_best(folder: Path, epoch: int) -> None:
     """
     for path in folder.glob(best_file("*")):
         if path.name != best_file(epoch):
-            take_away(path)
+            remove_own_file(path)
 
 
 def _finish(job: MemberJob, learner: Learner, progress: Progress) -> MemberCard:

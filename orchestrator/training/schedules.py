@@ -47,7 +47,7 @@ def rate_factor(recipe: Recipe, step: int, steps_per_epoch: int, scores: Sequenc
 
 
 def falls(scores: Sequence[float], patience: int) -> int:
-    """How often more than `patience` scores in a row were no new best; counting begins anew after each time."""
+    """How often more than `patience` scores in a row were no new best; counting starts again after each time."""
     best, bad, count = -math.inf, 0, 0
     for score in scores:
         if score > best:

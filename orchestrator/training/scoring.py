@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from orchestrator.core.errors import counted
+from orchestrator.core.errors import quantity
 from orchestrator.core.metrics import log_losses, score
 from orchestrator.data.loading import Batches, load
 from orchestrator.networks.devices import autocast
@@ -45,7 +45,7 @@ def held_out_probabilities(job: MemberJob, model: nn.Module) -> NDArray[np.float
     wrong = int((~torch.isfinite(found).all(dim=1)).sum())
     if wrong:  # argmax of NaN would be scored like any other class
         raise diverged(
-            job, f"the network's answers are infinite or NaN for {wrong:,} of {counted(len(found), 'held-out photo')}"
+            job, f"the network's answers are infinite or NaN for {wrong:,} of {quantity(len(found), 'held-out photo')}"
         )
     return found.numpy()
 
@@ -54,7 +54,7 @@ def scores_of(job: MemberJob, probabilities: NDArray[np.float32]) -> tuple[float
     """Macro F1 of the held-out photos, and the entry for history and card.
 
     Raises:
-        TrainingError: probabilities are no numbers.
+        TrainingError: probabilities are NaN or infinite.
     """
     if not np.isfinite(probabilities).all():
         raise diverged(job, "stored answers are infinite or NaN")

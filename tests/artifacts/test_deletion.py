@@ -20,7 +20,7 @@ def test_what_an_ensemble_uses_is_not_deleted_and_ids_are_not_given_out_again(
     assert orch("ensemble", "-w", place, "--members", "age=age-0001").code == 0
     done = orch("runs", "delete", "age-0001", "age-0003", "--yes", "-w", place)
     assert done.code == 2
-    assert "soft-0001 answers with it" in done.err
+    assert "soft-0001 uses it" in done.err
     assert (place / "age-0003").exists()
     done = orch("runs", "delete", "age-0003", "age-0002", "--yes", "-w", place)
     assert done.code == 0, done.err
@@ -49,7 +49,7 @@ def test_a_deletion_checks_again_when_it_acts(orch: Orch, place: Path) -> None:
     used, busy = space.run("age-0001"), space.run("age-0003")
     check_unused(space, [used, busy])  # nobody uses them, and the question waits for its answer
     assert orch("ensemble", "-w", place, "--members", "age=age-0001").code == 0
-    with pytest.raises(WorkspaceError, match="soft-0001 answers with it"):
+    with pytest.raises(WorkspaceError, match="soft-0001 uses it"):
         delete(space, used)
     with FileLock(place / "age-0003/run.lock"), pytest.raises(WorkspaceError, match="another orch command"):
         delete(space, busy)

@@ -45,9 +45,9 @@ def test_wrong_conditions_are_told_at_once(orch: Orch, three: Path) -> None:
     done = orch("runs", "list", "-w", three, "--where", "lss=focal wrong task=age")
     assert done.code == 2
     assert "nothing is called 'lss'. Did you mean 'loss'?" in done.err
-    assert "'wrong' is no condition" in done.err
+    assert "'wrong' is not a condition" in done.err
     assert (
-        "batch_size is a number, and 'ten' is none"
+        "batch_size is a number, and 'ten' is not one"
         in orch("runs", "list", "-w", three, "--where", "batch_size>ten").err
     )
     assert "nothing is called 'scor'. Did you mean 'score'?" in orch("runs", "list", "-w", three, "--sort", "scor").err

@@ -71,7 +71,7 @@ def test_repair_tells_what_it_cannot_write_anew(orch: Orch, workspace: Path) -> 
     weights.write_bytes(weights.read_bytes()[:-1])
     done = orch("workspace", "repair", "-w", workspace)
     assert done.code == 1
-    assert "mask-0001/run.json is written anew" in done.err
+    assert "mask-0001/run.json is rewritten" in done.err
     assert "by a newer version" in done.err
     assert "`orch resume gender-0001" in done.err
     again = orch("workspace", "repair", "-w", workspace)

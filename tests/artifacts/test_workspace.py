@@ -92,7 +92,7 @@ def test_newer_foreign_and_missing_workspaces_are_refused(
     assert "no workspace here" in orch("ensemble", "-w", tmp_path / "none").err
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.doc").write_text("")
-    assert "is not empty and no workspace" in train(orch, people, tmp_path / "full", "train-all").err
+    assert "is not empty and not a workspace" in train(orch, people, tmp_path / "full", "train-all").err
     edit_sealed(workspace / "workspace.json", format=99)
     done = orch("runs", "list", "-w", workspace)
     assert done.code == 2

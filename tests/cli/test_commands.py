@@ -47,7 +47,7 @@ def test_recipes_and_runs_are_shown_and_copied(orch: Orch, workspace: Path, tmp_
         (["train-all", "--device", "cuda"], "sees no GPU here"),
         (["train-all", "--device", "tpu"], "allowed: auto, cpu, cuda"),
         (["train-all", "--folds", "9"], "larger than the smallest class: "),
-        (["train-all", "--tasks", "hat"], "'hat' is no task; allowed: mask, gender, age"),
+        (["train-all", "--tasks", "hat"], "'hat' is not a task; allowed: mask, gender, age"),
         (["train-all", "--jobs", "-2"], "--jobs -2; allowed: 1 or more"),
         (["train", "hat"], "'hat' is no specialist"),
         (["train-all", "--columns", "person"], "write OURS=THEIRS"),
@@ -126,7 +126,7 @@ def test_damaged_records_are_named_with_what_is_wrong(orch: Orch, people: Path, 
     record = workspace / "age-0001" / "run.json"
     whole = record.read_text()
     for text, told in (
-        ("{", "not readable as JSON"), ("{}", "it has no format number or no digest"), ("[1, NaN]", "NaN is no JSON"),
+        ("{", "not readable as JSON"), ("{}", "it has no format number or no digest"), ("[1, NaN]", "NaN is not JSON"),
         (f'{{"format": {RUN_FORMAT}, "digest": "x"}}', "do not match the digest in it"),
         ((workspace / "mask-0001" / "run.json").read_text(), "holds the run 'mask-0001', and must hold the run 'age-0001'"),
     ):  # fmt: skip
@@ -145,7 +145,7 @@ def test_damaged_records_are_named_with_what_is_wrong(orch: Orch, people: Path, 
 def test_long_work_shows_its_rate_and_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = Console(file=io.StringIO(), force_terminal=True, width=100)
     monkeypatch.setattr(console, "talk", lambda: screen)
-    with console.counting("answering") as progress:
+    with console.progress_bar("answering") as progress:
         for done in range(1, 8):
             progress(done * 10, 100)
             time.sleep(0.06)

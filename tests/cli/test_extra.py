@@ -1,4 +1,4 @@
-"""Photos from elsewhere and pseudo-labels from the command line: told apart, and gone on with after a kill."""
+"""Extra photos and pseudo-labels from the command line: told apart, and gone on with after a kill."""
 
 import json
 import shutil

@@ -131,7 +131,7 @@ def test_a_folder_says_how_many_of_its_files_are_no_photos(
     shutil.copy(next((people / "eval" / "images").iterdir()), folder / "a.jpg")
     for name in ("d.tiff", "f.gif", "notes.txt", "more.txt"):
         (folder / name).write_bytes(b"x")
-    told = f"{folder}: 4 files left out as no photos: 2 .txt, 1 "
+    told = f"{folder}: 4 files skipped, not photos: 2 .txt, 1 "
     for words in ((), ("--json",), ("--out", tmp_path / "answers.csv")):
         done = orch("predict", folder, "-w", workspace, *words)
         assert done.code == 0, done.err

@@ -29,7 +29,10 @@ def test_ensembles_are_listed_chosen_and_deleted(orch: Orch, place: Path) -> Non
     assert Workspace(place).current("ensemble") == "soft-0001"
     refused = orch("runs", "delete", "age-0001", "-y", "-w", place)
     assert refused.code == 2
-    assert f"`orch ensembles delete hard-0001 soft-0001 --workspace {place}` releases it" in refused.err
+    assert (
+        f"To delete the run, delete these ensembles first: `orch ensembles delete hard-0001 soft-0001 --workspace {place}`"
+        in refused.err
+    )
     before = hashes(place / "age-0001")
     assert orch("ensembles", "delete", "soft-0001", "soft-9", "-y", "-w", place).code == 2
     assert (place / "soft-0001").exists()  # all names are looked at first

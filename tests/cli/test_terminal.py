@@ -27,7 +27,15 @@ from rich.cells import cell_len
 from orchestrator.cli import BEGAN
 from orchestrator.cli.app import ENTRIES, main
 from orchestrator.cli.app import program as program_itself
-from orchestrator.cli.console import emit, grid, out, print_profile, put, say, warn
+from orchestrator.cli.console import (
+    grid,
+    print_error,
+    print_json,
+    print_message,
+    print_profile,
+    print_result,
+    stdout_console,
+)
 from orchestrator.cli.endings import ending_of
 from orchestrator.cli.tables import Results, left_out
 from tests.conftest import ROOT, Done, tiny
@@ -248,10 +256,10 @@ def test_names_command_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     name = "a\x1b[31m\r\u202e\nb.jpg"
     table = grid("", "photo", "label")
     table.add_row(name, "1")
-    out().print(table)
-    put(f"no face {name}", "note ", 33)
-    say(f"not read: {name}")
-    warn(name)
+    stdout_console().print(table)
+    print_result(f"no face {name}", "note ", 33)
+    print_message(f"not read: {name}")
+    print_error(name)
     told = capsys.readouterr()
     for text in (told.out, told.err):
         assert r"a\x1b[31m\r\u202e" in text
@@ -260,7 +268,7 @@ def test_names_command_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
         len([line for line in told.out.splitlines() if "jpg" in line or "a\\" in line]) == 3
     )  # a line's end is one in prose
     assert r"a\x1b[31m\r\u202e\nb.jpg" in told.out  # and none in a table
-    emit({"path": f"{name}\x9b2J\x7f"})
+    print_json({"path": f"{name}\x9b2J\x7f"})
     text = capsys.readouterr().out
     assert json.loads(text)["path"] == f"{name}\x9b2J\x7f"
     assert not set(text) & set("\x1b\r\u202e\x9b\x7f")
@@ -309,7 +317,7 @@ def test_no_name_breaks_a_message(tmp_path: Path, environment: dict[str, str], n
 
 
 def test_json_is_strict_and_keeps_stray_bytes(capsys: pytest.CaptureFixture[str]) -> None:
-    emit({"path": "a-\udcff", "score": float("nan"), "list": [float("inf"), 1.5], "here": Path("x")})
+    print_json({"path": "a-\udcff", "score": float("nan"), "list": [float("inf"), 1.5], "here": Path("x")})
     text = capsys.readouterr().out
     assert json.loads(text) == {"path": "a-\udcff", "score": None, "list": [None, 1.5], "here": "x"}
     text.encode("utf-8")

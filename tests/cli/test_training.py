@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.artifacts.workspace import Workspace
-from orchestrator.core.events import Event, TrainingBegun, TrainingEnded
+from orchestrator.core.events import Event, TrainingEnded, TrainingStarted
 from orchestrator.execution import local
 from tests.conftest import TINY, Done, hashes, tiny, train
 
@@ -100,7 +100,7 @@ def test_the_live_table_shows_every_member_and_how_it_ended(
 
     class Looked(TrainingDisplay):
         def __call__(self, event: Event) -> None:
-            if isinstance(event, TrainingBegun):
+            if isinstance(event, TrainingStarted):
                 self._console = Console(file=io.StringIO(), force_terminal=True, width=100)
             if isinstance(event, TrainingEnded):
                 console = Console(width=100)

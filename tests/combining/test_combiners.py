@@ -193,7 +193,7 @@ def test_pseudo_labels_take_the_combiners_probabilities(
         done = orch("pseudo", people / "eval/images", "-w", workspace, "--out", out, "--threshold", 0.5)
         assert done.code == 0, done.err
         tables[strategy] = pd.read_csv(out, dtype=str).set_index(["path", "fold"])
-    assert tables["hard"].equals(tables["soft"])  # shares of votes are no probabilities
+    assert tables["hard"].equals(tables["soft"])  # shares of votes are not probabilities
     common = tables["soft"].index
     male = tables["soft"].loc[common, "p(gender)"].astype(float)
     expected = male**2 / (male**2 + (1 - male) ** 2)

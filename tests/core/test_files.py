@@ -10,9 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.core import files
-from orchestrator.core.commands import set_aside
+from orchestrator.core.commands import move_aside_command
 from orchestrator.core.errors import StoreError
-from orchestrator.core.files import atomic, digest_of, free_room, put_aside, sha256_of, share_file, sweep, write_json
+from orchestrator.core.files import (
+    atomic,
+    digest_of,
+    move_aside,
+    remove_temporaries,
+    require_free_space,
+    sha256_of,
+    share_file,
+    write_json,
+)
 from orchestrator.data.lines import write_rows
 
 values = st.recursive(
@@ -48,7 +57,7 @@ def test_a_full_disk_is_a_sentence_and_the_old_file_stays(tmp_path: Path) -> Non
 def test_what_kills_left_half_written_is_swept(tmp_path: Path) -> None:
     (tmp_path / ".a.json.x.tmp").write_text("")
     (tmp_path / "kept.tmp").write_text("")
-    sweep(tmp_path)
+    remove_temporaries(tmp_path)
     assert [one.name for one in tmp_path.iterdir()] == ["kept.tmp"]
 
 
@@ -59,10 +68,10 @@ def test_a_digest_does_not_depend_on_the_order_of_keys(value: dict[str, object])
 
 
 def test_too_little_room_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    free_room(tmp_path, 10, "a thing", "")
+    require_free_space(tmp_path, 10, "a thing", "")
     monkeypatch.setattr(files.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10**6}))
     with pytest.raises(StoreError, match="a thing needs 2 MB, and 1 MB are free on this disk. Go away"):
-        free_room(tmp_path, 2 * 10**6, "a thing", "Go away.")
+        require_free_space(tmp_path, 2 * 10**6, "a thing", "Go away.")
 
 
 @pytest.mark.parametrize("place", ["/dev/zero", "/dev/stdin"])
@@ -99,7 +108,7 @@ def test_a_shared_file_leaves_its_source_as_it_was(tmp_path: Path, monkeypatch: 
 def test_nothing_is_put_in_the_place_of_what_was_put_aside_before(tmp_path: Path) -> None:
     for number in range(3):
         (tmp_path / "notes.json").write_text(str(number))
-        subprocess.run(set_aside(tmp_path / "notes.json"), shell=True, check=True)
+        subprocess.run(move_aside_command(tmp_path / "notes.json"), shell=True, check=True)
     (tmp_path / "notes.json").write_text("3")
-    assert put_aside(tmp_path / "notes.json") == tmp_path / "notes.json.damaged3"
+    assert move_aside(tmp_path / "notes.json") == tmp_path / "notes.json.damaged3"
     assert [(tmp_path / f"notes.json.damaged{number or ''}").read_text() for number in range(4)] == ["0", "1", "2", "3"]

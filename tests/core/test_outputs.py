@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.core.errors import ConfigError
-from orchestrator.core.outputs import TABLES, Output, check_outputs, suffix_of, written
+from orchestrator.core.outputs import TABLES, Output, check_outputs, replace_output, suffix_of
 from tests.conftest import ROOT
 
 
@@ -22,7 +22,7 @@ def refused(*outputs: Output, inputs: tuple[Path, ...] = (), workspace: Path | N
 
 
 def put(path: Path, text: str) -> None:
-    with written(path) as temporary:
+    with replace_output(path) as temporary:
         temporary.write_text(text)
 
 

@@ -127,7 +127,7 @@ def test_everything_wrong_is_listed_at_once_with_file_and_row(contest: Path) -> 
     assert any("stranger" in text for text in found["extra_file"])
     assert any("mask1.png" in text and "empty (0 bytes)" in text for text in found["unreadable"])
     assert any("mask2.png" in text and "damaged or truncated" in text for text in found["unreadable"])
-    assert "is listed under 2 people" in found["twin_people"][0]
+    assert "is listed under 2 people" in found["duplicate_people"][0]
     assert "is a JPEG file by its content" in found["wrong_suffix"][0]
     with pytest.raises(DataError) as caught:
         read(contest)
@@ -195,7 +195,7 @@ def test_spelling_never_makes_two_people_of_one(tmp_path: Path) -> None:
 
 def test_one_folder_under_two_ids_is_refused(contest: Path) -> None:
     edit(contest, lambda table: pd.concat([table, table.head(1).assign(id="999999")]))
-    assert "is listed under 2 ids: folds would leak" in kinds(contest)["twin_people"][0]
+    assert "is listed under 2 ids: folds would leak" in kinds(contest)["duplicate_people"][0]
 
 
 def test_photos_of_wrong_rows_are_opened_too_and_a_tableless_folder_is_a_finding(contest: Path) -> None:

@@ -19,7 +19,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from orchestrator.core.errors import ConfigError, EngineError
-from orchestrator.core.extras import EXTRAS, folder_of, imported, missing_of, require
+from orchestrator.core.extras import EXTRAS, folder_of, import_optional, missing_of, require
 from tests.conftest import ROOT, Done, tiny
 
 Bare = Callable[..., Done]
@@ -150,7 +150,7 @@ def test_a_broken_package_is_told_from_a_missing_one(tmp_path: Path, monkeypatch
     with pytest.raises(
         ConfigError, match=r"^a search needs optuna, which comes with the extra `sweep`: pip .*'\.?.*\[sweep\]'"
     ):
-        imported("optuna", "a search", "sweep")
+        import_optional("optuna", "a search", "sweep")
     for folder, text in (("lz4", "raise OSError('libfoo.so: no such file.')"), ("wandb", "def broken(:")):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "__init__.py").write_text(text)
@@ -160,17 +160,17 @@ def test_a_broken_package_is_told_from_a_missing_one(tmp_path: Path, monkeypatch
     with pytest.raises(
         EngineError,
         match=r"^faces needs lz4, which is installed but cannot be imported \(OSError: libfoo\.so: no such file\)\. "
-        r"Install it anew: pip install --force-reinstall --no-deps 'lz4>=4\.3', or go without\.$",
+        r"Reinstall it: pip install --force-reinstall --no-deps 'lz4>=4\.3', or go without\.$",
     ):
-        imported("lz4.frame", "faces", "face", "go without", EngineError)
+        import_optional("lz4.frame", "faces", "face", "go without", EngineError)
     with pytest.raises(ConfigError, match=r"wandb, which is installed but cannot be imported \(SyntaxError: "):
-        imported("wandb", "a tracker", "wandb")
+        import_optional("wandb", "a tracker", "wandb")
 
 
 def test_a_module_of_another_package_needs_the_extras_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     with pytest.raises(ConfigError, match="needs tensorboard, which comes with the extra `tensorboard`"):
-        imported("torch.utils.tensorboard", "a tracker", "tensorboard")
+        import_optional("torch.utils.tensorboard", "a tracker", "tensorboard")
 
 
 def test_a_package_is_found_and_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ from orchestrator.core.labels import (
     decompose,
     joint_probabilities,
 )
-from orchestrator.ensembling.external import ExternalTable, each_once, read_external
+from orchestrator.ensembling.external import ExternalTable, deduplicated, read_external
 from orchestrator.experiments.submissions import read_submission
 from tests.conftest import Done
 
@@ -82,7 +82,7 @@ def test_the_same_answers_count_once_in_whatever_file_and_order(tmp_path: Path) 
     one.iloc[::-1].rename(columns={"ImageID": "path"}).to_parquet(tmp_path / "two.parquet")
     one.assign(ans=[3, 4, 16]).to_csv(tmp_path / "three.csv", index=False)
     tables = [read_external(tmp_path / name) for name in ("one.csv", "two.parquet", "three.csv", "one.csv")]
-    kept, notes = each_once(tables)
+    kept, notes = deduplicated(tables)
     assert [table.name for table in kept] == ["one.csv", "three.csv"]
     assert [note.split(":")[0] for note in notes] == ["two.parquet", "one.csv"]
     assert tables[0].matched(["x/a.jpg", "x/c.jpg", "x/d.jpg"]) == 2
@@ -114,7 +114,7 @@ def test_a_table_without_any_answer_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="answers for no photo"):
         read_external(path)
     path.write_text("path,p(gender male),p(gender female)\na.jpg,inf,0\n")
-    with pytest.raises(DataError, match=r"no probabilities that sum to 1: \[inf, 0.0\]"):
+    with pytest.raises(DataError, match=r"not probabilities summing to 1: \[inf, 0.0\]"):
         read_external(path)
 
 
@@ -308,7 +308,7 @@ def test_a_table_weighs_as_much_as_a_run_whatever_its_folds(folds: int, photos: 
     labels = ExternalTable("old.csv", tuple(map(str, range(photos))), {task: np.eye(classes)[np.zeros(photos, int)]})
     voters = tuple(Voter(task, one.run, one.fold) for one in members)
     answers = Answers(CLASS_COUNTS, photos, voters, (own,) * len(voters))
-    weights = {task: record.members_a_run(task)}
+    weights = {task: record.members_per_run(task)}
     both = SoftVote().decide(answers.with_voters(labels.answers(np.arange(photos), weights)).of(task))
     assert np.allclose(both.shares, (2 * own + labels.by_task[task]) / 3, atol=1e-5)  # two runs and a table
 

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 
 from orchestrator.artifacts import cards, weights
 from orchestrator.artifacts.cards import MemberCard
-from orchestrator.core.events import EpochEnded, Event, MemberEnded, nobody
+from orchestrator.core.events import EpochEnded, Event, MemberEnded, ignore_events
 from orchestrator.execution.local import LocalExecutor, claim_gpu
 from orchestrator.training.cancelling import CancelFile
 from orchestrator.training.loop import train_fold
@@ -58,7 +58,7 @@ class Deadly(Stripes):
 def test_a_job_whose_worker_dies_twice_is_told_with_the_settings_to_lower(tmp_path: Path) -> None:
     good = job_of(tmp_path / "r" / "fold-0", "epochs=1")
     bad = job_of(tmp_path / "r" / "fold-1", "epochs=1", fold=1, pixels=Deadly(np.zeros(90)))
-    results = LocalExecutor().run([bad, good], 2, nobody)
+    results = LocalExecutor().run([bad, good], 2, ignore_events)
     assert [result.outcome for result in results] == ["failed", "done"]
     assert "mask fold 1: its process was killed, most likely because memory ran out" in results[0].why
     assert "--set mask.batch_size=8 (now 16) or --jobs" in results[0].why
@@ -110,7 +110,7 @@ def test_a_full_disk_is_a_sentence_and_sinks_nobody(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(weights, "save_file", full)
     jobs = [job_of(tmp_path / "r" / f"fold-{fold}", "epochs=1", fold=fold) for fold in (0, 1)]
-    results = LocalExecutor().run(jobs, 1, nobody)
+    results = LocalExecutor().run(jobs, 1, ignore_events)
     assert "the disk is full; the file was not written and nothing was damaged" in results[0].why
     assert results[1].outcome == "done"
     assert not list((tmp_path / "r").rglob("*.tmp"))
@@ -135,7 +135,7 @@ def test_a_training_that_is_asked_to_stop_keeps_its_epochs_and_goes_on_as_if_it_
     (result,) = LocalExecutor().run([slow], 1, listen)
     assert (result.outcome, "goes on from there" in result.why) == ("cancelled", True)
     assert not (job.folder / cards.CARD).exists()
-    (again,) = LocalExecutor().run([job], 1, nobody)
+    (again,) = LocalExecutor().run([job], 1, ignore_events)
     assert again.outcome == "cancelled"  # still asked to stop: before anything is loaded
     stop.path.unlink()
     events: list[Event] = []
@@ -151,4 +151,4 @@ def test_workers_are_asked_to_stop_by_the_same_file(tmp_path: Path) -> None:
     stop = CancelFile(tmp_path / "stop")
     stop.cancel()
     jobs = [job_of(tmp_path / "r" / f"fold-{fold}", fold=fold, cancel=(stop,)) for fold in (0, 1)]
-    assert [result.outcome for result in LocalExecutor().run(jobs, 2, nobody)] == ["cancelled"] * 2
+    assert [result.outcome for result in LocalExecutor().run(jobs, 2, ignore_events)] == ["cancelled"] * 2

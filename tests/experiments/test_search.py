@@ -188,7 +188,7 @@ def test_a_trial_that_was_changed_is_told_where_a_kill_left_no_seal(
     assert len(searched(file, space, 0).trials) == 3  # as it was left it is read
     with closing(sqlite3.connect(file)) as base, base:
         assert base.execute(change).rowcount == 1
-    with pytest.raises(DamagedError, match=r"trial \d is not as it was written.*begins the search anew"):
+    with pytest.raises(DamagedError, match=r"trial \d is not as it was written.*starts the search over"):
         searched(file, space, 0)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from orchestrator.artifacts.run import RunRecord
 from orchestrator.core.errors import ConfigError
-from orchestrator.core.events import TrainingBegun, TrainingEnded
+from orchestrator.core.events import TrainingEnded, TrainingStarted
 from orchestrator.experiments import trackers, tracking
 from tests.conftest import Done, hashes, tiny, train
 
@@ -243,7 +243,7 @@ def test_a_tracker_that_throws_away_is_not_told(
     assert (done.code, "wandb is told nothing: WANDB_MODE=disabled" in done.err) == (2, True)
     assert not (workspace / "age-0001/tracking.json").exists()
     tracked = tracking.Tracked(["wandb"], workspace)
-    tracked(TrainingBegun((), 1, 1, "cpu"))
+    tracked(TrainingStarted((), 1, 1, "cpu"))
     tracked(TrainingEnded())
     assert any("wandb is told nothing" in line for line in told)
 

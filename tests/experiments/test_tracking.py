@@ -7,7 +7,7 @@ import pytest
 
 from orchestrator.artifacts.run import RunRecord
 from orchestrator.core.errors import DamagedError
-from orchestrator.core.events import all_of
+from orchestrator.core.events import forward_to_all
 from orchestrator.experiments import tracking
 from tests.conftest import Silent, edit_sealed
 
@@ -82,7 +82,7 @@ def test_a_tracker_that_fails_costs_no_training(
     monkeypatch.setattr(tracking, "check_words", lambda words: None)
     shows, tracked = Silent(), tracking.Tracked(["tensorboard"], workspace)
     settings = Settings(people / "train", workspace, changes=(*TINY, "lr=9e-3"), folds=3, jobs=1, device="cpu")
-    report = retrain(settings, SPECIALISTS["age"], all_of(shows, tracked))
+    report = retrain(settings, SPECIALISTS["age"], forward_to_all(shows, tracked))
     tracked.close()
     assert report.complete
     assert len(shows.jobs) == 3

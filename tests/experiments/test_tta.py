@@ -125,7 +125,7 @@ def test_answers_that_are_no_numbers_are_refused(orch: Orch, workspace: Path, mo
     monkeypatch.setattr(AnswerFunction, "forward", lambda self, photos: real(self, photos) * torch.nan)
     done = orch("tta", "age-0001", "-w", workspace, "--keep")
     assert done.code == 2
-    assert "fold-0: this member's answers are no numbers" in done.err
+    assert "fold-0: this member's answers are NaN or infinite" in done.err
     assert not (workspace / "age-0002").exists()
 
 

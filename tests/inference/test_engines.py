@@ -17,7 +17,7 @@ from orchestrator.data.readers import read
 from orchestrator.inference import choice as trial
 from orchestrator.inference.backends import BACKENDS, cache_files
 from orchestrator.inference.cache import CacheFiles
-from orchestrator.inference.choice import put_on_engines
+from orchestrator.inference.choice import assign_engines
 from orchestrator.inference.engines import TOLERANCE, Engine, TorchCall, engines_here, open_runners
 from orchestrator.inference.export import Exports, write_onnx
 from orchestrator.inference.member import Member, load_members
@@ -113,7 +113,7 @@ def test_a_check_on_few_photos_is_looked_at_again_with_more(
 def test_fp32_means_fp32_even_where_a_recipe_says_otherwise(
     predictor: Predictor, sample: list[Prepared], tmp_path: Path
 ) -> None:
-    runtime, _ = put_on_engines(predictor.runtime, sample, 5, "torch", True, tmp_path)
+    runtime, _ = assign_engines(predictor.runtime, sample, 5, "torch", True, tmp_path)
     assert {runner.tail.precision for runner in runtime.runners} == {"fp32"}
 
 
@@ -135,10 +135,10 @@ def test_few_photos_never_wait_for_an_export(
     predictor: Predictor, sample: list[Prepared], tmp_path: Path, exported: Path
 ) -> None:
     as_loaded = (predictor.runtime, [])
-    assert put_on_engines(predictor.runtime, sample, 5, "auto", False, tmp_path) == as_loaded
+    assert assign_engines(predictor.runtime, sample, 5, "auto", False, tmp_path) == as_loaded
     assert not list(tmp_path.iterdir())
     cache = exported / "cache" / "engines"
-    assert put_on_engines(predictor.runtime, sample, 256, "auto", False, cache) == as_loaded  # nor for one to be opened
+    assert assign_engines(predictor.runtime, sample, 256, "auto", False, cache) == as_loaded  # nor for one to be opened
 
 
 def test_what_will_be_done_first_is_chosen_and_remembered(
@@ -153,7 +153,7 @@ def test_what_will_be_done_first_is_chosen_and_remembered(
 
     monkeypatch.setattr(trial._Trial, "rate", measure)
     before = predictor.runtime
-    after, chosen = put_on_engines(before, sample, 100_000, "auto", True, cache)
+    after, chosen = assign_engines(before, sample, 100_000, "auto", True, cache)
     assert {str(one.engine) for one in chosen} == {"openvino fp32"}
     assert sorted(task for one in chosen for task in one.tasks) == ["age", "gender", "mask"]
     assert all(one.difference <= 1e-4 for one in chosen)
@@ -163,7 +163,7 @@ def test_what_will_be_done_first_is_chosen_and_remembered(
     )  # goes on answering while it is replaced
     assert "bf16" not in " ".join(measured)  # exact leaves it out
     rates["torch fp32"] = 100.0
-    _, again = put_on_engines(before, sample, 100_000, "auto", True, cache)
+    _, again = assign_engines(before, sample, 100_000, "auto", True, cache)
     assert {str(one.engine) for one in again} == {"torch fp32"}
 
 
@@ -174,7 +174,7 @@ def test_a_service_takes_the_best_rate_whatever_the_exports_cost(
     rates = {"torch fp32": 1000.0, "onnx fp32": 1100.0}
     monkeypatch.setattr(trial._Trial, "rate", lambda self, one, engine: rates.get(str(engine), 0.0))
     for photos, engines in ((300, set()), (None, {"onnx fp32"})):
-        _, chosen = put_on_engines(predictor.runtime, sample[:3], photos, "auto", True, tmp_path / str(photos))
+        _, chosen = assign_engines(predictor.runtime, sample[:3], photos, "auto", True, tmp_path / str(photos))
         assert {str(one.engine) for one in chosen} == engines
 
 
@@ -189,10 +189,10 @@ def test_an_engine_that_fails_the_check_is_passed_over(
         files = CacheFiles(tmp_path)
         files.write_notes(path.with_suffix(".json"), "export", {"sha256": files.sha256(path), "checks": {}})
     monkeypatch.setattr(trial._Trial, "rate", lambda self, one, engine: 1.0 if engine.name == "torch" else 9.0)
-    _, chosen = put_on_engines(predictor.runtime, sample, 100_000, "auto", True, tmp_path)
+    _, chosen = assign_engines(predictor.runtime, sample, 100_000, "auto", True, tmp_path)
     assert {str(one.engine) for one in chosen} == {"torch fp32"}
     with pytest.raises(EngineError, match="does not give torch's answers"):
-        put_on_engines(predictor.runtime, sample, 100_000, "onnx", True, tmp_path)
+        assign_engines(predictor.runtime, sample, 100_000, "onnx", True, tmp_path)
 
 
 def test_rates_are_measured_once_and_damaged_records_are_measured_anew(
@@ -200,12 +200,12 @@ def test_rates_are_measured_once_and_damaged_records_are_measured_anew(
 ) -> None:
     calls: list[int] = []
     monkeypatch.setattr(trial, "_measure", lambda runner, pixels, sharing: calls.append(len(pixels)) or 7.0)
-    put_on_engines(predictor.runtime, sample[:1], 1, "onnx", True, cache)
+    assign_engines(predictor.runtime, sample[:1], 1, "onnx", True, cache)
     assert calls == [16] * 3  # a single photo is repeated: rates are those of a full call
-    put_on_engines(predictor.runtime, sample[:1], 1, "onnx", True, cache)
+    assign_engines(predictor.runtime, sample[:1], 1, "onnx", True, cache)
     assert len(calls) == 3
     (cache / "trials.json").write_text("{")
-    put_on_engines(predictor.runtime, sample[:1], 1, "onnx", True, cache)
+    assign_engines(predictor.runtime, sample[:1], 1, "onnx", True, cache)
     assert len(calls) == 6
     assert json.loads((cache / "trials.json").read_text())
 
@@ -258,7 +258,7 @@ def test_damaged_exports_and_notes_are_made_anew_with_a_word(
             (runner,) = open_runners([one], Engine("onnx"), again.path, "cpu", 1)
             assert np.abs(runner(pixels_of(one.member, sample)) - right).max() < 1e-4
             if how != "deleted":
-                assert any(str(path) in word and word.endswith("it is made anew.") for word in told), (
+                assert any(str(path) in word and word.endswith("it will be rebuilt.") for word in told), (
                     suffix,
                     how,
                     told,
@@ -278,7 +278,7 @@ def test_damaged_trials_are_measured_anew_and_damaged_compiled_networks_compiled
 
     def run() -> list[str]:
         told.clear()
-        runtime, _ = put_on_engines(some, sample, 1000, "openvino", True, tmp_path)
+        runtime, _ = assign_engines(some, sample, 1000, "openvino", True, tmp_path)
         assert np.abs(runtime.runners[0](pixels_of(some.members[0], sample)) - right).max() < 1e-4
         return list(told)
 

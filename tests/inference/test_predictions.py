@@ -42,8 +42,8 @@ def test_every_ending_of_a_photo_is_found_and_the_rest_is_told(tmp_path: Path, t
     assert find_photos([tmp_path]) == sorted(wanted)
     assert all(path.exists() for path in hidden)
     line = " ".join(told)
-    assert line.startswith(f"{tmp_path}: 5 files left out as no photos: 2 .txt")
-    for words in ("1 .heic", "1 without an ending", "1 linked folder left out", "1 no plain file"):
+    assert line.startswith(f"{tmp_path}: 5 files skipped, not photos: 2 .txt")
+    for words in ("1 .heic", "1 without an ending", "1 linked folder left out", "1 not a regular file"):
         assert words in line
     assert find_photos([tmp_path / "IMG_1.HEIC"]) == [tmp_path / "IMG_1.HEIC"]  # named: its content decides
     assert len(told) == 2
@@ -55,7 +55,7 @@ def test_the_files_left_out_add_up(tmp_path: Path, told: list[str]) -> None:
         for copy in range(1 + (number < 2)):
             (tmp_path / f"{copy}.{ending}").write_text("x")
     find_photos([tmp_path])
-    assert told[0].startswith(f"{tmp_path}: 10 files left out as no photos: 2 .")
+    assert told[0].startswith(f"{tmp_path}: 10 files skipped, not photos: 2 .")
     assert sum(map(int, re.findall(r"(\d+) (?:\.|of other kinds)", told[0]))) == 10
     with pytest.raises(DataError, match="no such file or folder"):
         find_photos([tmp_path / "gone"])

@@ -72,7 +72,7 @@ def test_a_member_whose_answers_are_no_numbers_is_named(trained: Path, people: P
     predictor = start_predictor(load_members(fold(trained, 0)), SoftVote())
     broken = predictor.members[1]
     next(broken.network.parameters()).data.fill_(float("nan"))
-    with pytest.raises(WorkspaceError, match=r"gender-0001.fold-0: this member's answers are no numbers"):
+    with pytest.raises(WorkspaceError, match=r"gender-0001.fold-0: this member's answers are NaN or infinite"):
         list(predictor.predict(read(people / "train").paths[:2]))
 
 

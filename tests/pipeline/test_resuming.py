@@ -84,7 +84,7 @@ def test_what_has_changed_since_a_run_began_is_told_with_a_training_that_works(
     edit_sealed(place / "mask-0001/run.json", initial_weights={**weights, "sha256": "0" * 64}, status="unfinished")
     done = orch("resume", "mask-0001", "--jobs", 1, "-w", place)
     assert done.code == 2
-    assert "the initial weights would be another" in done.err
+    assert "the initial weights changed since the run was started" in done.err
     (anew,) = re.findall(r"`(orch train [^`]+)`", done.err)
     done = orch(*shlex.split(anew)[1:], "--jobs", 1)
     assert done.code == 0, done.err

@@ -92,7 +92,7 @@ def test_a_retraining_keeps_plan_and_recipe_of_the_current_run(orch: Orch, peopl
     assert {key for key in new["recipe"] if new["recipe"][key] != old["recipe"][key]} == {"lr"}
     assert orch("ensemble", "-w", workspace).code == 0
     done = orch("train", "age", "--data", people / "train", "-w", workspace, "--jobs", 1)
-    assert "age-0002 has it already: the same recipe, data, plan and seed. --again trains it once more" in done.err
+    assert "age-0002 has it already: the same recipe, data, plan and seed. --again trains it again" in done.err
     assert not (workspace / "age-0003").exists()
     done = orch("train", "age", "--data", people / "train", "-w", workspace, "--jobs", 1, "--again")
     assert done.code == 0, done.err

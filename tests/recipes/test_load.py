@@ -62,7 +62,7 @@ def test_all_mistakes_are_told_at_once_with_the_way_out() -> None:
     ])  # fmt: skip
     assert "the mask specialist has no recipe 'qick'; allowed: b0-plateau, " in told
     assert "Did you mean 'quick'?" in told
-    assert "'hat' is no task of this command" in told
+    assert "'hat' is not a task of this command" in told
     assert "unknown key 'lerning_rate'" in told
     assert "epochs = 'many'" in told
     assert (
@@ -101,7 +101,7 @@ def test_values_are_read_as_toml_and_plain_words_as_text() -> None:
 def test_a_missing_or_broken_file_is_told(tmp_path: Path) -> None:
     assert "No such file" in problems([str(tmp_path / "no.toml")], [])
     (tmp_path / "bad.toml").write_text("epochs = = 3")
-    assert "no valid TOML" in problems([str(tmp_path / "bad.toml")], [])
+    assert "not valid TOML" in problems([str(tmp_path / "bad.toml")], [])
     (tmp_path / "few.toml").write_text('backbone = "resnet18"')
     assert "'epochs' is missing. It means: passes over the sampled photos" in problems([str(tmp_path / "few.toml")], [])
 
@@ -125,7 +125,7 @@ def test_every_number_has_a_meaning() -> None:
 
 def test_a_recipe_that_is_no_text_is_told(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_bytes(b"lr = 1e-3 # \xff\xfe")
-    assert "mine.toml: is no text file (UTF-8)" in problems([str(tmp_path / "mine.toml")], [])
+    assert "mine.toml: is not a text file (UTF-8)" in problems([str(tmp_path / "mine.toml")], [])
 
 
 def test_losses_have_one_spelling_and_mistakes_are_told() -> None:
@@ -217,8 +217,8 @@ def test_toml_is_read_however_an_editor_saved_it(tmp_path: Path) -> None:
         mine.write_bytes(("\ufeff" if name.endswith("le") else "").encode(name) + text.encode(name))
         assert f"is text in {name[:6].upper()}, and TOML is UTF-8. Save it as UTF-8." in problems([str(mine)], [])
     for found, told in (
-        (b"a = 1\nb = '\xe9'\n", "is no text file (UTF-8): line 2"), (b"a = " + b"[" * 20_000, "nested too deeply"),
-        (b"a = " + b"1" * 9_000, "no valid TOML"), (b"a = 1\ra = 2", "no valid TOML"),
+        (b"a = 1\nb = '\xe9'\n", "is not a text file (UTF-8): line 2"), (b"a = " + b"[" * 20_000, "nested too deeply"),
+        (b"a = " + b"1" * 9_000, "not valid TOML"), (b"a = 1\ra = 2", "not valid TOML"),
     ):  # fmt: skip
         mine.write_bytes(found)
         assert told in problems([str(mine)], [])
@@ -239,7 +239,7 @@ def test_paths_of_recipes_may_hold_equals_signs(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(ConfigError, match=r"--recipe c=d.toml: 'c' is no task.*There is no file 'c=d.toml' either."):
         load_recipes(both, ["c=d.toml"])
     with pytest.raises(
-        ConfigError, match=r"--recipe mask=quick: 'mask' is no task of this command; allowed: age, gend"
+        ConfigError, match=r"--recipe mask=quick: 'mask' is not a task of this command; allowed: age, gend"
     ):
         load_recipes(both, ["mask=quick"])
 

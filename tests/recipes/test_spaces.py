@@ -56,7 +56,7 @@ def test_all_that_is_wrong_with_a_space_is_told_at_once() -> None:
         "mixup: no choices", "there is no setting 'bakbone'. Did you mean 'backbone'?", "drop_rate is changed by other too",
     ):  # fmt: skip
         assert told in str(caught.value)
-    with pytest.raises(ConfigError, match="no valid TOML"):
+    with pytest.raises(ConfigError, match="not valid TOML"):
         parse_space("lr = {", "space.toml")
     with pytest.raises(ConfigError, match="nothing to try"):
         parse_space("# nothing", "space.toml")
