@@ -139,27 +139,40 @@ def load_predictor(
     workspace: PathLike = DEFAULT_WORKSPACE,
     ensemble: str | None = None,
     strategy: str | None = None,
+    engine: str = "torch",
+    precision: str = "auto",
+    sample: Sequence[PathLike] = (),
     device: str = "auto",
     listen: Listener = ignore_events,
 ) -> Predictor:
     """Loads an ensemble once for many predictions by `predict_photos` (orchestrator/inference/predictions.py).
 
     Args:
-        workspace: that holds it.
+        workspace: the workspace of the ensemble.
         ensemble: its id; None: the current one.
         strategy: `soft` or `hard`; None: the ensemble's own.
+        engine: `torch`, `auto` (the fastest here, whatever the number of photos), `onnx` or `openvino`.
+        precision: `auto` or `fp32`.
+        sample: photos on which an engine other than torch is checked and tried; 16 suffice.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         listen: receives progress events.
 
     Raises:
-        OrchestratorError: no such ensemble, files of it that are missing or changed, or no such device.
+        OrchestratorError: no such ensemble, files of it that are missing or changed, no such device, an engine that is not
+            installed or answers otherwise than torch, or one without a sample.
     """
     workspace = Path(workspace)
     from orchestrator.artifacts.workspace import Workspace
     from orchestrator.combining import STRATEGIES
-    from orchestrator.inference.options import check_device
+    from orchestrator.inference.options import check_device, check_engine
 
     mistakes = Mistakes()
+    with mistakes.collect():
+        check_choice("--precision", precision, ("auto", "fp32"))
+    with mistakes.collect():
+        check_engine(engine, device)
+    if engine != "torch" and not sample:
+        mistakes.add(ConfigError(f"--engine {engine}: give `sample`, photos on which it is checked against torch."))
     if strategy is not None:
         with mistakes.collect():
             check_choice("--strategy", strategy, STRATEGIES)
@@ -167,7 +180,11 @@ def load_predictor(
         check_device(device)
     mistakes.raise_if_any()
     place = Workspace(workspace)
-    return _load(place, place.ensemble(ensemble), strategy, device, listen)
+    loaded = _load(place, place.ensemble(ensemble), strategy, device, listen, engine)
+    from orchestrator.inference.predictions import find_photos
+
+    photos = find_photos(list(map(Path, sample))) if sample else []
+    return _on_engines(loaded, place, photos, engine, precision == "fp32", listen, more=True).predictor
 
 
 def predict(
@@ -229,11 +246,11 @@ def predict(
     log.info(f"ensemble {record.id}{current}: {len(predictor.members)} members, {votes}, on {where}.")
     on_engines = _on_engines(predictor, place, paths, engine, precision == "fp32", listen)
     stages = Stages(profile)
-    predictor = on_engines.predictor.timed(stages)
-    rule = _cascade_of(record, predictor) if cascade else None
-    done = progress_callback(listen, "predict")
-    done(0, len(paths))
-    answers = predict_photos(predictor, paths, on_error == "mark", done, batch, rule, on_engines.known)
+    with on_engines.predictor.timed(stages) as predictor:
+        rule = _cascade_of(record, predictor) if cascade else None
+        done = progress_callback(listen, "predict")
+        done(0, len(paths))
+        answers = predict_photos(predictor, paths, on_error == "mark", done, batch, rule, on_engines.known)
     found = Predicted(record.id, answers, len(predictor.members), predictor.external, stages.seconds)
     if cascade and found.share_asked is not None:
         log.info(f"asked {100 * found.share_asked:.0f} % of the members.")
@@ -294,10 +311,11 @@ def pseudo_label(
     pseudo.check_labelling(record, plans)
     pseudo.check_names(paths)
     _check_apart([output], place, contest, paths)
-    predictor = _load(place, record, None, device, listen)
-    log.info(f"ensemble {record.id}: {len(predictor.members)} members; each fold's members label on their own.")
-    plan = next(str(plan["digest"]) for plan in plans.values() if plan)
-    labels = pseudo.pseudo_label(predictor, plan, paths, threshold, progress_callback(listen, "label"), skip_unreadable)
+    with _load(place, record, None, device, listen) as predictor:
+        log.info(f"ensemble {record.id}: {len(predictor.members)} members; each fold's members label on their own.")
+        plan = next(str(plan["digest"]) for plan in plans.values() if plan)
+        done = progress_callback(listen, "label")
+        labels = pseudo.pseudo_label(predictor, plan, paths, threshold, done, skip_unreadable)
     pseudo.write_labels(labels, output)
     return labels
 
@@ -370,9 +388,11 @@ def cascade(
     mistakes.raise_if_any()
     from orchestrator.pictures import draw_cascade
 
-    predictor = _load(place, record, None, device, listen, engine)
-    predictor = _on_engines(predictor, place, paths, engine, False, listen).predictor
-    measured = cascading.measure_cascade(predictor, paths, rate, progress_callback(listen, "ask"), truth, persons)
+    loaded = _load(place, record, None, device, listen, engine)
+    on_engines = _on_engines(loaded, place, paths, engine, False, listen)
+    with on_engines.predictor as predictor:
+        done = progress_callback(listen, "ask")
+        measured = cascading.measure_cascade(predictor, paths, rate, done, truth, persons, on_engines.known)
     path, picture = cascading.save_cascade(record.folder, measured), record.folder / CASCADE_PICTURE
     draw_cascade(measured.as_dict(), picture)
     return MeasuredCascade(record.id, measured, path, picture)
@@ -423,9 +443,9 @@ def export(
     cards = [MemberCard.load(place.root / member.folder) for member in record.members]
     geometries = [Preprocess.from_dict(card.preprocess).geometry for card in cards]
     check_export(out, record, geometries, place.store, given)
-    predictor = _load(place, record, None, "cpu", listen)
     done = progress_callback(listen, "export members")
-    return record.id, export_ensemble(predictor, record.id, out, place.cache / "engines", place.store, given, done)
+    with _load(place, record, None, "cpu", listen) as predictor:
+        return record.id, export_ensemble(predictor, record.id, out, place.cache / "engines", place.store, given, done)
 
 
 def _check_predict(
@@ -526,13 +546,20 @@ def _load(
 
 
 def _on_engines(
-    predictor: Predictor, place: Workspace, paths: Sequence[Path], engine: str, exact: bool, listen: Listener
+    predictor: Predictor,
+    place: Workspace,
+    paths: Sequence[Path],
+    engine: str,
+    fp32_only: bool,
+    listen: Listener,
+    more: bool = False,
 ) -> PredictorOnEngines:
-    """The predictor on the engines chosen for these photos; the choice is logged."""
+    """The predictor on the engines chosen for these photos, and for an unknown number of others with `more`; the choice is
+    logged."""
     from orchestrator.inference.predictions import choose_engines
 
     done = progress_callback(listen, "write exports")
-    found = choose_engines(predictor, paths, engine, exact, place.cache / "engines", done)
+    found = choose_engines(predictor, paths, engine, fp32_only, place.cache / "engines", done, more)
     for chosen in found.chosen:
         log.info(f"{chosen}.")
     return found

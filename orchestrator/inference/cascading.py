@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from orchestrator.artifacts.ensembles import EnsembleRecord
     from orchestrator.ensembling.intervals import Interval
     from orchestrator.inference.predictor import Predictor
+    from orchestrator.inference.reader import ReadResult
 
 __all__ = [
     "CASCADE",
@@ -154,6 +155,7 @@ def measure_cascade(
     done: Callable[[int, int], None],
     truth: NDArray[np.int64] | None = None,
     persons: pd.Series[str] | None = None,
+    known: Sequence[ReadResult] = (),
 ) -> Measured:
     """Asks every member about photos that none has seen, and chooses a cascade for a rate of changed labels.
 
@@ -164,13 +166,14 @@ def measure_cascade(
         done: called with (photos done, photos in all).
         truth: 18-way labels, shape (N,), where they are known.
         persons: the person of each photo, shape (N,), where they are known.
+        known: results of reading the first photos.
 
     Raises:
         ConfigError: too few photos for the rate.
         PhotoError: photos that cannot be read.
     """
     parts: list[Answers] = []
-    for batch in predictor.predict(paths, batch=BATCH):
+    for batch in predictor.predict(paths, batch=BATCH, known=known):
         if batch.answers is None:
             raise DataError("no photo of a batch could be read.")
         parts.append(batch.answers)

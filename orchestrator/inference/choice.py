@@ -78,7 +78,7 @@ def assign_engines(
     sample: Sequence[Prepared],
     photos: int | None,
     name: str,
-    exact: bool,
+    fp32_only: bool,
     cache: Path,
     exporting: Callable[[int, int], None] = lambda _done, _all: None,
 ) -> tuple[Runtime, list[EngineChoice]]:
@@ -89,7 +89,7 @@ def assign_engines(
         sample: some of the photos, prepared, for checks and trials.
         photos: number of photos; None: unknown, as in a service.
         name: `auto`, or an engine that `check_engine` has accepted.
-        exact: leave out precisions below fp32.
+        fp32_only: leave out precisions below fp32.
         cache: folder for exports and trials.
         exporting: called with (exports written, exports to write).
 
@@ -99,7 +99,7 @@ def assign_engines(
     Raises:
         EngineError: the engine asked for cannot run a member or gives other answers than torch.
     """
-    if exact:
+    if fp32_only:
         runtime = in_fp32(runtime)
     if runtime.device != "cpu" or name == "torch":
         return runtime, []
@@ -114,7 +114,7 @@ def assign_engines(
     able = [
         candidate
         for candidate in engines_here("cpu")
-        if name in ("auto", candidate.name) and not (exact and candidate.precision != "fp32")
+        if name in ("auto", candidate.name) and not (fp32_only and candidate.precision != "fp32")
     ]
     engines = {kind: trial.fastest(splits, able, photos) for kind, splits in by_kind.items()}
     runners: dict[Split, Runner] = {}

@@ -165,7 +165,7 @@ def choose_engines(
     predictor: Predictor,
     photos: Sequence[Photo],
     engine: str,
-    exact: bool,
+    fp32_only: bool,
     cache: Path,
     exporting: Callable[[int, int], None] = lambda _done, _all: None,
     more: bool = False,
@@ -176,7 +176,7 @@ def choose_engines(
         predictor: the members.
         photos: the photos to come.
         engine: `auto`, `torch`, `onnx` or `openvino`.
-        exact: leave out precisions below fp32.
+        fp32_only: leave out precisions below fp32.
         cache: folder for exports and trials.
         exporting: called with (exports written, exports to write).
         more: an unknown number of photos will follow, so that the fastest engine is worth its exports.
@@ -185,13 +185,13 @@ def choose_engines(
         EngineError: the engine asked for cannot run a member or gives other answers than torch.
     """
     few = not more and len(photos) <= FEW_PHOTOS
-    if not exact and (engine == "torch" or (engine == "auto" and few)):
+    if not fp32_only and (engine == "torch" or (engine == "auto" and few)):
         return PredictorOnEngines(predictor)  # torch, as loaded
     from orchestrator.faces.boxes import one_thread
     from orchestrator.inference.choice import assign_engines, in_fp32
     from orchestrator.inference.export import CHECK_PHOTOS
 
-    if exact:
+    if fp32_only:
         predictor = replace(predictor, runtime=in_fp32(predictor.runtime))
     known: list[ReadResult] = []
     sample: list[Prepared] = []
@@ -207,7 +207,7 @@ def choose_engines(
         return PredictorOnEngines(predictor, (), known)
     try:
         runtime, chosen = assign_engines(
-            predictor.runtime, sample, None if more else len(photos), engine, exact, cache, exporting
+            predictor.runtime, sample, None if more else len(photos), engine, fp32_only, cache, exporting
         )
     except (OSError, StoreError):
         if engine != "auto":

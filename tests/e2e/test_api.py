@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -99,6 +100,27 @@ class Elsewhere:
     def run(self, jobs: Sequence[MemberJob], at_once: int, listen: Listener) -> list[JobResult]:
         self.came.extend(f"{job.run}/{job.fold}" for job in jobs)
         return LocalExecutor(1).run(jobs, at_once, listen)
+
+
+def test_a_predictor_that_is_kept_runs_on_the_engine_asked_for(people: Path, exported: Path, tmp_path: Path) -> None:
+    workspace = Path(shutil.copytree(exported, tmp_path / "runs"))
+    api.ensemble(workspace=workspace)
+    photos = sorted((people / "eval/images").iterdir())[:5]
+    labels = []
+    for engine in ("torch", "onnx", "auto"):
+        with api.load_predictor(
+            workspace=workspace, device="cpu", engine=engine, precision="fp32", sample=photos
+        ) as predictor:
+            names = {type(runner.tail).__name__ for runner in predictor.runtime.runners}
+            assert names == {"OnnxCall"} or engine != "onnx"
+            assert names == {"TorchCall"} or engine != "torch"
+            (batch,) = predictor.predict(photos)
+        labels.append(batch.combined.label.tolist() if batch.combined else None)
+    assert labels[0] == labels[1] == labels[2]
+    with pytest.raises(api.OrchestratorError) as refused:
+        api.load_predictor(workspace=workspace, engine="onnx", precision="half")
+    assert "--precision half; allowed: auto, fp32" in str(refused.value)
+    assert "--engine onnx: give `sample`, photos on which it is checked against torch." in str(refused.value)
 
 
 def settings_for(people: Path, place: Path, **more: Any) -> api.Settings:
