@@ -12,7 +12,8 @@ import warnings
 import typer
 
 from orchestrator import __version__
-from orchestrator.cli import BEGAN, console
+from orchestrator.cli import BEGAN
+from orchestrator.cli.console import begin, has_emitted, print_json, print_message, print_result, show_log_messages
 from orchestrator.cli.conversion import plain_conversion
 from orchestrator.cli.endings import (
     debugging,
@@ -126,7 +127,7 @@ def root(
 ) -> None:
     """Handles `--version`."""
     if version:
-        console.print_result(__version__)
+        print_result(__version__)
         raise typer.Exit
 
 
@@ -184,14 +185,14 @@ def main(began: float | None = None) -> None:
         began: start of the process, by time.monotonic; None: now.
     """
     configure_streams()
-    console.begin(began)
-    console.show_log_messages()
+    begin(began)
+    show_log_messages()
     json = "--json" in sys.argv[1:]
     with signals_as_interrupts(), plain_conversion():
         try:
             code = typer.main.get_command(app).main(standalone_mode=False)
         except typer.Abort:
-            console.print_message("Aborted.")
+            print_message("Aborted.")
             code = 1
         except SystemExit:
             raise
@@ -203,6 +204,6 @@ def main(began: float | None = None) -> None:
             code = ending.code
         else:
             code = code if isinstance(code, int) else 0
-            if code == stop_code() and json and not console.has_emitted():
-                console.print_json(ending_of(KeyboardInterrupt()).as_dict())  # the command has told it in words
+            if code == stop_code() and json and not has_emitted():
+                print_json(ending_of(KeyboardInterrupt()).as_dict())  # the command has told it in words
         sys.exit(code)

@@ -20,7 +20,7 @@ from typing import Any
 
 import typer
 
-from orchestrator.cli import console
+from orchestrator.cli.console import has_emitted, print_error, print_json, print_message
 from orchestrator.cli.limits import is_limited
 from orchestrator.core.commands import move_aside_command
 from orchestrator.core.errors import OrchestratorError, Problem
@@ -211,14 +211,14 @@ def _no_folder(error: OSError) -> str:
 def report_ending(ending: Ending, json: bool) -> None:
     """Reports how a command ended: a sentence on stderr, and with `--json` an object on stdout if none was printed."""
     if ending.usage:
-        console.print_message(ending.usage)
+        print_message(ending.usage)
     shown = str(OrchestratorError(ending.message, ending.problems))
     if ending.kind == "interrupted":
-        console.print_message(f"\n{shown}")
+        print_message(f"\n{shown}")
     else:
-        console.print_error(shown)
-    if json and not console.has_emitted():
-        console.print_json(ending.as_dict())
+        print_error(shown)
+    if json and not has_emitted():
+        print_json(ending.as_dict())
 
 
 def _kind(error: OrchestratorError) -> str:

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.core.errors import EngineError, first_line
+from orchestrator.core.extras import import_optional
 from orchestrator.inference.cache import CacheFiles
 from orchestrator.inference.options import Precision
 
@@ -36,8 +37,7 @@ class OnnxCall:
     """
 
     def __init__(self, path: Path) -> None:
-        import onnxruntime
-
+        onnxruntime = import_optional("onnxruntime", "--engine onnx", "engines", "use --engine torch", EngineError)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -86,9 +86,7 @@ class OpenVinoCall:
 
 @lru_cache(maxsize=1)
 def _openvino() -> Any:
-    import openvino
-
-    return openvino.Core()
+    return import_optional("openvino", "--engine openvino", "engines", "use --engine torch", EngineError).Core()
 
 
 def _openvino_precisions() -> Sequence[Precision]:

@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from orchestrator.core.errors import EngineError, Problem, first_line
+from orchestrator.core.extras import import_optional
 from orchestrator.core.files import atomic, digest_of
 from orchestrator.inference.cache import CacheFiles
 from orchestrator.inference.engines import (
@@ -57,10 +58,10 @@ def write_onnx(parts: Mapping[Path, tuple[Member, Part]]) -> Iterator[Path]:
     Raises:
         EngineError: torch cannot export a network.
     """
-    import onnx
-    from onnx.numpy_helper import from_array
-    from onnxscript.optimizer import optimize
-
+    onnx, numpy_helper, optimizer = (
+        import_optional(module, "an export", "engines", "use --engine torch", EngineError)
+        for module in ("onnx", "onnx.numpy_helper", "onnxscript.optimizer")
+    )
     traces: dict[str, Any] = {}
     for path, (member, part) in parts.items():
         weights = {
@@ -73,12 +74,12 @@ def write_onnx(parts: Mapping[Path, tuple[Member, Part]]) -> Iterator[Path]:
             trace = traces[part.kind] = _trace(member, part)
         for initial in trace.graph.initializer:
             if initial.name in weights:
-                initial.CopyFrom(from_array(weights[initial.name], initial.name))
+                initial.CopyFrom(numpy_helper.from_array(weights[initial.name], initial.name))
         copy = onnx.ModelProto()
         copy.CopyFrom(trace)
         try:
             with quiet():
-                done = optimize(copy)  # folds norms into convolutions: ONNX Runtime is 4 times faster with it
+                done = optimizer.optimize(copy)  # folds norms into convolutions: ONNX Runtime is 4 times faster with it
             data = done.SerializeToString()
         except Exception as error:  # of the graph optimiser, or of protobuf's limit of 2 GB
             raise EngineError(
