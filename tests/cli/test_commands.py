@@ -144,7 +144,7 @@ def test_damaged_records_are_named_with_what_is_wrong(orch: Orch, people: Path, 
 
 def test_long_work_shows_its_rate_and_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = Console(file=io.StringIO(), force_terminal=True, width=100)
-    monkeypatch.setattr(console, "talk", lambda: screen)
+    monkeypatch.setattr(console, "stderr_console", lambda: screen)
     with console.progress_bar("answering") as progress:
         for done in range(1, 8):
             progress(done * 10, 100)

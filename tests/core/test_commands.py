@@ -140,7 +140,7 @@ def options_of(node: ast.Call) -> list[str]:
         for part in ast.walk(word):
             if isinstance(part, ast.Constant) and isinstance(part.value, str) and part.value.startswith("--"):
                 found.append(part.value)
-            if isinstance(part, ast.Call) and getattr(part.func, "id", "") == "data_words":
+            if isinstance(part, ast.Call) and getattr(part.func, "id", "") == "data_arguments":
                 given = (*(None,) * len(part.args), *(word.arg for word in part.keywords))
                 names = ("--data", "--columns", "--distinct-people", "--extra")
                 found += names[: len(part.args)]
@@ -149,7 +149,7 @@ def options_of(node: ast.Call) -> list[str]:
                     for name, word in zip(names[1:], ("columns", "distinct", "extra"), strict=True)
                     if word in given
                 ]
-            if isinstance(part, ast.Call) and getattr(part.func, "id", "") == "training_words":
+            if isinstance(part, ast.Call) and getattr(part.func, "id", "") == "training_arguments":
                 found += [
                     "--data",
                     "--columns",
