@@ -91,7 +91,7 @@ def test_a_shells_streams_are_written_in_turn(tmp_path: Path, place: str, expect
         "import sys; from pathlib import Path; from orchestrator.core.outputs import *\n"
         "path = Path(sys.argv[1]); check_outputs([Output('--out', path, TABLES)])\n"
         "print('before', end=' ')\n"
-        "with written(path) as temporary: temporary.write_text('1')\n"
+        "with replace_output(path) as temporary: temporary.write_text('1')\n"
         "print(' after', end='')"
     )
     line = f'"{sys.executable}" -c "$CODE" {place} {end}'
