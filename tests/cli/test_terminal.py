@@ -276,13 +276,13 @@ def test_names_command_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_names_go_into_pipes_as_they_are() -> None:
     lines = [
-        "from orchestrator.cli.console import grid, out, put",
+        "from orchestrator.cli.console import grid, print_result, stdout_console",
         "from orchestrator.cli.streams import configure_streams",
         "configure_streams()",
         "table = grid('', 'photo', 'label')",
         "table.add_row('caf\\udce9.jpg', '1')",
-        "out().print(table)",
-        "put('caf\\udce9.jpg')",
+        "stdout_console().print(table)",
+        "print_result('caf\\udce9.jpg')",
     ]
     done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, check=True)
     assert done.stdout.count(b"caf\xe9.jpg") == 2
