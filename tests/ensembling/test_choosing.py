@@ -66,7 +66,9 @@ def test_ensembles_are_held_against_each_other_over_the_same_people(orch: Orch, 
     done = orch("ensemble", "--strategy", "hard", "-w", workspace)
     assert "hard-0001 is now the current ensemble (was soft-0001)" in done.err
     assert "18-way: macro F1 " in done.err
-    assert "on the same 24 people, +0.0000 (+0.0000 to +0.0000): not told apart" in done.err  # one run a specialist
+    assert (
+        "on the same 24 people, +0.0000 (+0.0000 to +0.0000): no clear difference" in done.err
+    )  # one run a specialist
     done = orch("ensemble", "--no-score", "-w", workspace)
     assert "soft-0002 has no score: hard-0001 stays the current ensemble." in done.err
     assert Workspace(workspace).current("ensemble") == "hard-0001"
