@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from orchestrator.ensembling.build import BuiltEnsemble
     from orchestrator.ensembling.external import ExternalTable
     from orchestrator.inference.cascade import Cascade
-    from orchestrator.inference.cascading import Measured
-    from orchestrator.inference.exporting import Exported
+    from orchestrator.inference.cascade_measurement import Measured
+    from orchestrator.inference.ensemble_export import Exported
     from orchestrator.inference.predictions import Prediction, PredictorOnEngines
     from orchestrator.inference.predictor import Predictor
     from orchestrator.inference.pseudo import PseudoLabels
@@ -164,7 +164,8 @@ def load_predictor(
     workspace = Path(workspace)
     from orchestrator.artifacts.workspace import Workspace
     from orchestrator.combining import STRATEGIES
-    from orchestrator.inference.options import check_device, check_engine
+    from orchestrator.core.device_names import check_device
+    from orchestrator.inference.options import check_engine
 
     mistakes = Mistakes()
     with mistakes.collect():
@@ -288,7 +289,8 @@ def pseudo_label(
     """
     workspace, out, eval_folder, files = Path(workspace), Path(out), path_or_none(eval_folder), [*map(Path, photos)]
     from orchestrator.artifacts.workspace import Workspace
-    from orchestrator.inference.options import check_device, check_threshold
+    from orchestrator.core.device_names import check_device
+    from orchestrator.inference.options import check_threshold
 
     mistakes, output = Mistakes(), Output("--out", out, (".csv", ".parquet"))
     if (eval_folder is None) == (not photos):
@@ -357,7 +359,8 @@ def cascade(
         [*map(Path, photos)],
     )
     from orchestrator.artifacts.workspace import Workspace
-    from orchestrator.inference.options import check_device, check_engine, check_rate
+    from orchestrator.core.device_names import check_device
+    from orchestrator.inference.options import check_engine, check_rate
 
     mistakes = Mistakes()
     if sum((bool(photos), eval_folder is not None, data is not None)) != 1:
@@ -373,7 +376,7 @@ def cascade(
     place = Workspace(workspace)
     record = place.ensemble(ensemble)
     from orchestrator.artifacts.origins import trained_photo_hashes
-    from orchestrator.inference import cascading
+    from orchestrator.inference import cascade_measurement
 
     truth = persons = None
     if data is None:
@@ -381,10 +384,10 @@ def cascade(
     else:
         paths, truth, persons = _labelled(data, distinct_people)
     with mistakes.collect():
-        cascading.check_measurable(record, rate, len(paths))
+        cascade_measurement.check_measurable(record, rate, len(paths))
     with mistakes.collect():
         place.check_members_exist(record.id)
-        cascading.check_unseen(paths, trained_photo_hashes(place, record.run_ids))
+        cascade_measurement.check_unseen(paths, trained_photo_hashes(place, record.run_ids))
     mistakes.raise_if_any()
     from orchestrator.pictures import draw_cascade
 
@@ -392,8 +395,8 @@ def cascade(
     on_engines = _on_engines(loaded, place, paths, engine, False, listen)
     with on_engines.predictor as predictor:
         done = progress_callback(listen, "ask")
-        measured = cascading.measure_cascade(predictor, paths, rate, done, truth, persons, on_engines.known)
-    path, picture = cascading.save_cascade(record.folder, measured), record.folder / CASCADE_PICTURE
+        measured = cascade_measurement.measure_cascade(predictor, paths, rate, done, truth, persons, on_engines.known)
+    path, picture = cascade_measurement.save_cascade(record.folder, measured), record.folder / CASCADE_PICTURE
     draw_cascade(measured.as_dict(), picture)
     return MeasuredCascade(record.id, measured, path, picture)
 
@@ -435,7 +438,7 @@ def export(
     record = place.ensemble(ensemble)
     from orchestrator.artifacts.cards import MemberCard
     from orchestrator.data.preprocessing import Preprocess
-    from orchestrator.inference.exporting import check_export, export_ensemble
+    from orchestrator.inference.ensemble_export import check_export, export_ensemble
     from orchestrator.inference.predictions import find_photos
 
     given = find_photos(files) if files else []
@@ -454,8 +457,9 @@ def _check_predict(
 ) -> list[Output]:  # fmt: skip
     """The files to write; raises every error that can be found without the ensemble."""
     from orchestrator.combining import STRATEGIES
+    from orchestrator.core.device_names import check_device
     from orchestrator.data.places import check_eval
-    from orchestrator.inference.options import check_device, check_engine
+    from orchestrator.inference.options import check_engine
 
     mistakes = Mistakes()
     for option, value, allowed in (
@@ -568,7 +572,7 @@ def _on_engines(
 def _cascade_of(record: EnsembleRecord, predictor: Predictor) -> Cascade:
     """The ensemble's measured cascade, or the exact one; which of them is logged."""
     from orchestrator.inference.cascade import EXACT
-    from orchestrator.inference.cascading import read_cascade
+    from orchestrator.inference.cascade_measurement import read_cascade
 
     folder, combiner = record.folder, predictor.combiner
     kept = read_cascade(folder, combiner)

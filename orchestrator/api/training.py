@@ -315,8 +315,8 @@ def tta(
     """
     workspace, data = Path(workspace), path_or_none(data)
     from orchestrator.artifacts.workspace import Workspace
+    from orchestrator.core.device_names import check_device
     from orchestrator.data.readers import check_source
-    from orchestrator.inference.options import check_device
     from orchestrator.recipes.schema import VIEWS
 
     mistakes = Mistakes()

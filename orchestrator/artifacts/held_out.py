@@ -11,12 +11,17 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from orchestrator.core.errors import LeakError, WorkspaceError
+from orchestrator.artifacts.cards import HELD_OUT
+from orchestrator.artifacts.members import check_member
+from orchestrator.artifacts.origins import plan_of
+from orchestrator.artifacts.run import RunRecord
+from orchestrator.artifacts.workspace import Workspace
+from orchestrator.core.errors import ConfigError, LeakError, WorkspaceError
 from orchestrator.core.files import atomic
 from orchestrator.core.labels import JOINT, columns_of, decompose, marginals
 from orchestrator.data.folds import FoldPlan
 
-__all__ = ["HeldOut", "read_held_out"]
+__all__ = ["HeldOut", "held_out_of", "read_held_out"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,3 +127,20 @@ def read_held_out(task: str, run: str, files: Sequence[Path], plan: FoldPlan) ->
     table = table.sort_values("path", ignore_index=True)
     truth = table["truth"].to_numpy(dtype=np.int64)
     return HeldOut(task, table[["path", "person", "fold"]], truth, table[columns_of(task)].to_numpy(dtype=np.float32))
+
+
+def held_out_of(workspace: Workspace, run: RunRecord) -> HeldOut:
+    """A run's held-out answers, sorted by path; file hashes, and every row's fold, are checked.
+
+    Raises:
+        ConfigError: the run holds nobody out, or is unfinished.
+        DamagedError: a file of a member, or the plan, is missing or damaged.
+        LeakError: a table judges people that its member may have seen.
+    """
+    if run.plan is None or not run.complete:
+        why = "was trained on everything" if run.plan is None else "is unfinished"
+        raise ConfigError(f"{run.id} {why}: it has no out-of-fold answers to compare.")
+    plan = plan_of(workspace, run)
+    for fold in run.folds:
+        check_member(run, fold)
+    return read_held_out(run.task, run.id, [folder / HELD_OUT for folder in run.members], plan)

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator.core.device_names import check_device
 from orchestrator.core.errors import ConfigError, Mistakes, nearest
 from orchestrator.data.readers import check_source
-from orchestrator.inference.options import check_device
 from orchestrator.pipeline.settings import check_face
 from orchestrator.recipes.load import load_recipes
 from orchestrator.specialist import Specialist

@@ -20,7 +20,7 @@ from orchestrator.data.photos import Photos
 from orchestrator.data.readers import read
 from orchestrator.ensembling.build import build_ensemble
 from orchestrator.ensembling.choosing import choose_runs
-from orchestrator.inference.exporting import PROGRAM, export_ensemble
+from orchestrator.inference.ensemble_export import PROGRAM, export_ensemble
 from orchestrator.inference.options import is_installed
 from orchestrator.pipeline.settings import Settings
 from orchestrator.pipeline.training import first_jobs, train_all

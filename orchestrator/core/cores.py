@@ -1,8 +1,8 @@
-"""How many cores there are for this process."""
+"""How many cores there are for this process, and threads that take one each."""
 
 from __future__ import annotations
 
-__all__ = ["cores"]
+__all__ = ["cores", "one_thread"]
 
 
 def cores() -> int:
@@ -15,3 +15,10 @@ def cores() -> int:
 
     found: int = cpu_count()
     return found
+
+
+def one_thread() -> None:
+    """Initialiser of a pool's threads: one core per call, so that sums are always in the same order."""
+    import torch
+
+    torch.set_num_threads(1)

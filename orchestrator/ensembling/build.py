@@ -15,6 +15,7 @@ import pandas as pd
 
 from orchestrator.artifacts.cards import WEIGHTS
 from orchestrator.artifacts.ensembles import DISAGREEMENTS, OUT_OF_FOLD, EnsembleMember, EnsembleRecord, ExternalSource
+from orchestrator.artifacts.held_out import held_out_of
 from orchestrator.artifacts.members import check_member
 from orchestrator.artifacts.origins import plan_of
 from orchestrator.artifacts.run import RECORD, RunRecord
@@ -27,7 +28,6 @@ from orchestrator.core.labels import CLASSES, LABELS, TASKS, columns_of
 from orchestrator.data.lines import write_rows
 from orchestrator.ensembling.choosing import make_ensemble_current
 from orchestrator.ensembling.external import ExternalTable
-from orchestrator.ensembling.gains import held_out_of
 from orchestrator.ensembling.out_of_fold import Evaluation, OutOfFold, added_by, evaluate, join, singles, with_external
 
 __all__ = ["BuiltEnsemble", "Scored", "build_ensemble"]

@@ -6,37 +6,17 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from orchestrator.artifacts.cards import HELD_OUT
 from orchestrator.artifacts.ensembles import OUT_OF_FOLD, EnsembleRecord
-from orchestrator.artifacts.held_out import HeldOut, read_held_out
-from orchestrator.artifacts.members import check_member
-from orchestrator.artifacts.origins import plan_of
+from orchestrator.artifacts.held_out import held_out_of
 from orchestrator.artifacts.run import RunRecord
 from orchestrator.artifacts.workspace import Workspace
-from orchestrator.core.errors import ConfigError, DamagedError, OrchestratorError
+from orchestrator.core.errors import DamagedError, OrchestratorError
 from orchestrator.core.labels import CLASSES, LABELS, TASKS, compose
 from orchestrator.core.metrics import macro_f1
 from orchestrator.core.sealed import check_file
 from orchestrator.ensembling.intervals import VERDICTS, Interval, difference
 
-__all__ = ["Gain", "ensemble_gain", "held_out_of", "paired_gain"]
-
-
-def held_out_of(workspace: Workspace, run: RunRecord) -> HeldOut:
-    """A run's held-out answers, sorted by path; file hashes, and every row's fold, are checked.
-
-    Raises:
-        ConfigError: the run holds nobody out, or is unfinished.
-        DamagedError: a file of a member, or the plan, is missing or damaged.
-        LeakError: a table judges people that its member may have seen.
-    """
-    if run.plan is None or not run.complete:
-        why = "was trained on everything" if run.plan is None else "is unfinished"
-        raise ConfigError(f"{run.id} {why}: it has no out-of-fold answers to compare.")
-    plan = plan_of(workspace, run)
-    for fold in run.folds:
-        check_member(run, fold)
-    return read_held_out(run.task, run.id, [folder / HELD_OUT for folder in run.members], plan)
+__all__ = ["Gain", "ensemble_gain", "paired_gain"]
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ import pandas as pd
 
 from orchestrator.artifacts.cards import History, history_of
 from orchestrator.artifacts.differences import settings_of
+from orchestrator.artifacts.held_out import held_out_of
 from orchestrator.artifacts.run import RunRecord
 from orchestrator.artifacts.workspace import Workspace
 from orchestrator.core.commands import orch
 from orchestrator.core.errors import ConfigError
 from orchestrator.core.metrics import Scores, log_losses, score
-from orchestrator.ensembling.gains import held_out_of
 from orchestrator.ensembling.intervals import Interval, Verdict, difference, mean_difference
 from orchestrator.specialist import Specialist
 

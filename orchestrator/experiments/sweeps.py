@@ -17,13 +17,13 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from orchestrator.artifacts.cards import history_of
+from orchestrator.artifacts.held_out import held_out_of
 from orchestrator.artifacts.run import RunRecord
 from orchestrator.artifacts.workspace import Workspace
 from orchestrator.core.errors import ConfigError, OrchestratorError, TrainingError, WorkspaceError, quantity
 from orchestrator.core.events import Listener
 from orchestrator.core.files import digest_of
 from orchestrator.core.metrics import score
-from orchestrator.ensembling.gains import held_out_of
 from orchestrator.experiments.comparing import Comparison, compare_runs
 from orchestrator.experiments.search import COMPLETE, FAILED, PRUNED, Search, Trial, thresholds_of
 from orchestrator.experiments.tags import tag

@@ -13,22 +13,21 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from orchestrator.artifacts.cards import HELD_OUT, MemberCard
-from orchestrator.artifacts.held_out import HeldOut
+from orchestrator.artifacts.held_out import HeldOut, held_out_of
 from orchestrator.artifacts.members import is_intact, share_member
 from orchestrator.artifacts.origins import source_of
 from orchestrator.artifacts.run import COMPLETE, RUN_LOCK, UNFINISHED, RunRecord, member_folder
 from orchestrator.artifacts.workspace import Workspace, now
 from orchestrator.core.commands import orch
-from orchestrator.core.cores import cores
+from orchestrator.core.cores import cores, one_thread
 from orchestrator.core.errors import ConfigError, DataError, WorkspaceError
 from orchestrator.core.files import move_aside, sha256_of
 from orchestrator.core.metrics import Scores, log_losses, score
 from orchestrator.data.photos import Photos
 from orchestrator.data.readers import read
 from orchestrator.data.store import PixelSource, build_stores, store_key
-from orchestrator.ensembling.gains import held_out_of
 from orchestrator.ensembling.intervals import Interval, difference
-from orchestrator.faces.boxes import find_boxes, one_thread
+from orchestrator.faces.boxes import find_boxes
 from orchestrator.recipes.lint import lint
 from orchestrator.recipes.schema import Recipe
 from orchestrator.specialist import Specialist

@@ -8,22 +8,16 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from orchestrator.core.cores import one_thread
 from orchestrator.core.errors import DamagedError, DataError, PhotoError, Problem
 from orchestrator.core.files import remove_own_file
 from orchestrator.core.sealed import read_sealed, write_sealed
 from orchestrator.data.preprocessing import DETECTOR, Box, decode
 
-__all__ = ["find_boxes", "one_thread"]
+__all__ = ["find_boxes"]
 
 SAVED_EVERY = 2000  # photos; a kill loses at most half a minute of work
 BOXES_FORMAT, KIND = 2, "boxes"
-
-
-def one_thread() -> None:
-    """Initialiser of a pool's threads: one core per call, so that sums are always in the same order."""
-    import torch
-
-    torch.set_num_threads(1)
 
 
 def find_boxes(

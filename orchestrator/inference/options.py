@@ -11,7 +11,7 @@ from orchestrator.core.extras import missing_of, require
 from orchestrator.core.labels import JOINT
 
 __all__ = [
-    "ENGINES", "FEW_PHOTOS", "PACKAGES", "Precision", "check_cascade", "check_device", "check_engine",
+    "ENGINES", "FEW_PHOTOS", "PACKAGES", "Precision", "check_cascade", "check_engine",
     "check_rate", "check_threshold", "is_installed",
 ]  # fmt: skip
 
@@ -57,17 +57,6 @@ def check_engine(name: str, device: str) -> None:
             f"--engine {name} runs on the CPU here, and --device is {device}. Use --device cpu, or torch."
         )
     require(f"--engine {name}", "engines", PACKAGES[name], "use --engine torch")
-
-
-def check_device(name: str) -> None:
-    """Rejects an unknown device name; whether the device exists is checked by torch.
-
-    Raises:
-        ConfigError: with the names that are known.
-    """
-    kind, colon, number = name.partition(":")
-    if name not in ("auto", "cpu", "cuda") and not (kind == "cuda" and colon and number.isdigit()):
-        raise ConfigError(f"--device {name}: allowed: auto, cpu, cuda, cuda:0, cuda:1 ...")
 
 
 def check_threshold(threshold: float) -> None:

@@ -187,7 +187,7 @@ def choose_engines(
     few = not more and len(photos) <= FEW_PHOTOS
     if not fp32_only and (engine == "torch" or (engine == "auto" and few)):
         return PredictorOnEngines(predictor)  # torch, as loaded
-    from orchestrator.faces.boxes import one_thread
+    from orchestrator.core.cores import one_thread
     from orchestrator.inference.choice import assign_engines, in_fp32
     from orchestrator.inference.export import CHECK_PHOTOS
 

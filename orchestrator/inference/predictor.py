@@ -1,4 +1,4 @@
-"""The predictor: reads photos (reading.py), runs members (runtime.py) and combines, while the next batch is decoded."""
+"""The predictor: reads photos (read_ahead.py), runs members (runtime.py) and combines, while the next batch is decoded."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 
 from orchestrator.combining.answers import Answers
 from orchestrator.combining.combiners import Combined, Combiner
+from orchestrator.core.cores import one_thread
 from orchestrator.core.errors import DataError, Problem
 from orchestrator.core.stages import Stages
-from orchestrator.faces.boxes import one_thread
 from orchestrator.inference.cascade import Cascade
 from orchestrator.inference.engines import Runner
 from orchestrator.inference.member import Member
 from orchestrator.inference.options import check_cascade
+from orchestrator.inference.read_ahead import ReadAhead
 from orchestrator.inference.reader import Photo, Prepared, Reader, ReadResult, reader_of, stacked
-from orchestrator.inference.reading import ReadAhead
 from orchestrator.inference.runtime import RunningCalls, Runtime, start_runtime
 
 if TYPE_CHECKING:

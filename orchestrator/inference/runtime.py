@@ -17,10 +17,9 @@ from numpy.typing import NDArray
 
 from orchestrator.combining.answers import Answers, Voter
 from orchestrator.combining.combiners import Combiner
-from orchestrator.core.cores import cores
+from orchestrator.core.cores import cores, one_thread
 from orchestrator.core.labels import CLASS_COUNTS, TASKS, of_tasks
 from orchestrator.core.stages import Stages
-from orchestrator.faces.boxes import one_thread
 from orchestrator.inference.cascade import Cascade, ask
 from orchestrator.inference.engines import Call, Features, Runner, torch_runners
 from orchestrator.inference.member import Member, check_finite

@@ -22,9 +22,9 @@ from orchestrator.artifacts.origins import (
 from orchestrator.artifacts.run import RunRecord
 from orchestrator.artifacts.workspace import Workspace
 from orchestrator.core.commands import orch
+from orchestrator.core.device_names import check_device
 from orchestrator.core.errors import ConfigError, DamagedError, DataError, Mistakes
 from orchestrator.data.readers import check_source
-from orchestrator.inference.options import check_device
 from orchestrator.pipeline.settings import Settings, add_mistakes, check_early, check_tables
 from orchestrator.specialist import Specialist
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from orchestrator.core.device_names import check_device
 from orchestrator.core.errors import ConfigError, DataError, Mistakes
 from orchestrator.core.extras import require
 from orchestrator.core.labels import CLASSES
 from orchestrator.data.readers import check_source
 from orchestrator.data.sharing import check_jobs
-from orchestrator.inference.options import check_device
 
 if TYPE_CHECKING:
     from orchestrator.artifacts.run import RunRecord

@@ -14,7 +14,7 @@ import pytest
 from orchestrator.combining.combiners import HardVote, SoftVote
 from orchestrator.core.errors import DamagedError
 from orchestrator.inference.cascade import EXACT, Cascade, Point
-from orchestrator.inference.cascading import CASCADE, Measured, SavedCascade, read_cascade, save_cascade
+from orchestrator.inference.cascade_measurement import CASCADE, Measured, SavedCascade, read_cascade, save_cascade
 from orchestrator.synthetic.people import write_people
 from tests.conftest import Done, tiny, train
 
