@@ -315,7 +315,7 @@ def pseudo_label(
     _check_apart([output], place, contest, paths)
     with _load(place, record, None, device, listen) as predictor:
         log.info(f"ensemble {record.id}: {len(predictor.members)} members; each fold's members label on their own.")
-        plan = next(str(plan["digest"]) for plan in plans.values() if plan)
+        plan = next(plan.digest for plan in plans.values() if plan)
         done = progress_callback(listen, "label")
         labels = pseudo.pseudo_label(predictor, plan, paths, threshold, done, skip_unreadable)
     pseudo.write_labels(labels, output)

@@ -72,7 +72,7 @@ def plan_of(workspace: Workspace, run: RunRecord) -> FoldPlan:
     from orchestrator.data.folds import FoldPlan
 
     assert run.plan is not None
-    name = run.plan["digest"][:12]
+    name = run.plan.digest[:12]
     return FoldPlan.load(_plan(workspace, name), name, _by_resuming(workspace, run))
 
 
@@ -162,8 +162,8 @@ def recipe_arguments(run: RunRecord, specialists: Iterable[Specialist]) -> list[
 
 def plan_arguments(run: RunRecord) -> list[str]:
     """The options of a printed training command that name a run's fold plan."""
-    plan = run.plan or {"k": 0, "seed": 0}
-    return ["--folds", str(plan["k"]), "--plan-seed", str(plan["seed"])]
+    folds, seed = (run.plan.k, run.plan.seed) if run.plan else (0, 0)
+    return ["--folds", str(folds), "--plan-seed", str(seed)]
 
 
 def moved_arguments(run: RunRecord, data: Path | None = None) -> list[str]:

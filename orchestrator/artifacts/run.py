@@ -25,7 +25,17 @@ from orchestrator.core.sealed import read_sealed, write_sealed
 if TYPE_CHECKING:
     from orchestrator.recipes.schema import Recipe
 
-__all__ = ["COMPLETE", "RECORD", "RUN_FORMAT", "RUN_LOCK", "UNFINISHED", "RunRecord", "member_folder", "run_key"]
+__all__ = [
+    "COMPLETE",
+    "RECORD",
+    "RUN_FORMAT",
+    "RUN_LOCK",
+    "UNFINISHED",
+    "PlanKey",
+    "RunRecord",
+    "member_folder",
+    "run_key",
+]
 
 RUN_FORMAT = 3
 KIND = "run"
@@ -39,6 +49,21 @@ UNFINISHED = "unfinished"
 def member_folder(fold: int | None) -> str:
     """The name of a member's folder in its run."""
     return "all" if fold is None else f"fold-{fold}"
+
+
+@dataclass(frozen=True)
+class PlanKey:
+    """Which fold plan a run follows.
+
+    Attributes:
+        digest: the plan's digest.
+        k: number of folds.
+        seed: the plan's seed.
+    """
+
+    digest: str
+    k: int
+    seed: int
 
 
 @dataclass
@@ -56,7 +81,7 @@ class RunRecord:
         recipe: all settings of the recipe.
         seed: seed of the training.
         folds: folds trained in this run or taken from its parent; [None] for a run without a plan.
-        plan: k, seed and digest of the fold plan; None without one.
+        plan: the fold plan; None without one.
         data: source, layout, fingerprint, numbers of photos and people; the same for extra photos, as `extra`.
         initial_weights: source and sha256.
         threads: CPU threads of each member's training.
@@ -82,7 +107,7 @@ class RunRecord:
     recipe: dict[str, Any]
     seed: int
     folds: list[int | None]
-    plan: dict[str, Any] | None
+    plan: PlanKey | None
     data: dict[str, Any]
     initial_weights: dict[str, str]
     threads: int
@@ -121,18 +146,23 @@ class RunRecord:
         return self.parent is not None and not self.retrained
 
     @property
+    def plan_digest(self) -> str | None:
+        """Digest of its fold plan; None without one."""
+        return None if self.plan is None else self.plan.digest
+
+    @property
     def partial(self) -> bool:
         """Whether it covers only some folds of its plan."""
-        return self.plan is not None and len(self.folds) < self.plan["k"]
+        return self.plan is not None and len(self.folds) < self.plan.k
 
     @property
     def covers(self) -> str:
         """Which people the run's out-of-fold probabilities cover, in words."""
         if self.plan is None:
             return "nobody: trained on everything"
-        if len(self.folds) == self.plan["k"]:
+        if len(self.folds) == self.plan.k:
             return "everybody"
-        return f"people of fold {', '.join(map(str, self.folds))} of {self.plan['k']}"
+        return f"people of fold {', '.join(map(str, self.folds))} of {self.plan.k}"
 
     @property
     def extra(self) -> str | None:
@@ -146,7 +176,7 @@ class RunRecord:
         recipe = self._recipe()
         if recipe is None:
             return ""
-        digest = self.plan["digest"] if self.plan else None
+        digest = self.plan_digest
         weights, data = self.initial_weights["sha256"], self.data["fingerprint"]
         return run_key(
             self.task, recipe, weights, data, digest, self.own_folds, self.seed, self.device, self.parent, self.extra
@@ -154,7 +184,7 @@ class RunRecord:
 
     def identity(self, fold: int | None) -> str:
         """The identity of a member that was trained as this record says: the id of its card."""
-        recipe, digest = self._recipe(), self.plan["digest"] if self.plan else None
+        recipe, digest = self._recipe(), self.plan_digest
         weights, data, seed = self.initial_weights["sha256"], self.data["fingerprint"], self.seed_of(fold)
         return identity_of(self.task, fold, recipe.digest() if recipe else "", weights, data, digest, seed, self.extra)
 
@@ -221,8 +251,9 @@ class RunRecord:
             DamagedError: they are not those of a run.
         """
         try:
-            return cls(folder=folder, id=folder.name, **value)
-        except TypeError as error:
+            plan = None if value["plan"] is None else PlanKey(**value["plan"])
+            return cls(folder=folder, id=folder.name, **{**value, "plan": plan})
+        except (KeyError, TypeError) as error:
             raise DamagedError(folder / RECORD, f"not the record of a run ({error})") from None
 
 

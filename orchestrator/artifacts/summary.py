@@ -86,11 +86,12 @@ def macro_f1_of(counts: Sequence[Sequence[Sequence[int]]]) -> float:
 
 def facts_of(run: RunRecord, current: str | None, notes: Annotations) -> dict[str, Any]:
     """Facts that conditions can test, in addition to the run's settings."""
-    plan, seeds = run.plan or {"k": 0, "digest": None}, run.seeds
+    seeds, digest = run.seeds, run.plan_digest
     return {
         "run": run.id, "task": run.task, "recipe": run.recipe_name, "status": state_of(run), "current": current == run.id,
-        "score": score_of(run), "seed": seeds[0] if len(seeds) == 1 else seeds, "members": _complete_members(run), "k": plan["k"],
-        "plan": plan["digest"] and plan["digest"][:12], "data": run.data["fingerprint"][:12], "created": run.created,
+        "score": score_of(run), "seed": seeds[0] if len(seeds) == 1 else seeds, "members": _complete_members(run),
+        "k": run.plan.k if run.plan else 0,
+        "plan": digest and digest[:12], "data": run.data["fingerprint"][:12], "created": run.created,
         "minutes": round(run.seconds / 60, 1), "device": run.device, "parent": run.parent,
         "extra": ", ".join(run.data.get("extra", {}).get("sources", ())) or "none", "tag": list(notes.tags), "note": notes.note,
     }  # fmt: skip

@@ -31,9 +31,7 @@ def print_list(found: RunList) -> None:
     for listed in found.runs:
         run, facts = listed.run, listed.facts
         score = "-" if facts["score"] is None else score_text(facts["score"])
-        folds = (
-            f"{facts['members']} of {len(run.folds)}" if run.plan is None else f"{facts['members']} of {run.plan['k']}"
-        )
+        folds = f"{facts['members']} of {len(run.folds)}" if run.plan is None else f"{facts['members']} of {run.plan.k}"
         state = "current" if facts["current"] and facts["status"] == run.status else facts["status"]
         table.add_row(
             run.id, recipe_of(run), run.recipe["backbone"], " ".join(map(str, run.seeds)), folds, (facts["plan"] or "-")[:6],

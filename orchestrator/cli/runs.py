@@ -116,7 +116,7 @@ def _facts(record: RunRecord, notes: Annotations) -> dict[str, str]:
     ]
     plan = "none: trained on everything"
     if record.plan:
-        plan = f"{record.plan['digest'][:12]}, {record.plan['k']} folds, seed {record.plan['seed']}"
+        plan = f"{record.plan.digest[:12]}, {record.plan.k} folds, seed {record.plan.seed}"
     shared = "-"
     if record.parent:
         retrained = f"retrained here: fold {', '.join(map(str, record.retrained))}"

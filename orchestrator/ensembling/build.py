@@ -148,7 +148,7 @@ def _record(
     return replace(
         record,
         combiner=scores.combiner.as_dict(),
-        plan=plan["digest"] if plan else None,
+        plan=plan.digest if plan else None,
         evaluation={name: evaluation.as_dict(names[name]) for name, evaluation in scores.evaluation.items()},
         single=singles(scores.found),
         added_by={
@@ -209,10 +209,10 @@ def _unscorable(runs: Mapping[str, Sequence[RunRecord]]) -> str:
     without = [run.id for task in runs for run in runs[task] if run.plan is None]
     if without:
         return f"{', '.join(without)}: trained on everything (--folds 0), so no photo is held out."
-    plans = {run.plan["digest"]: run for task in runs for run in runs[task] if run.plan}
+    plans = {run.plan.digest: run for task in runs for run in runs[task] if run.plan}
     if len(plans) > 1:
         differing = "; ".join(
-            f"{run.id}: plan {digest[:12]}, {run.plan['k']} folds" for digest, run in plans.items() if run.plan
+            f"{run.id}: plan {digest[:12]}, {run.plan.k} folds" for digest, run in plans.items() if run.plan
         )
         raise PlanError(
             f"the runs follow different fold plans ({differing}), which never mix in one out-of-fold score. {way_out}"

@@ -104,8 +104,7 @@ def make_current(workspace: Workspace, run: RunRecord) -> None:
 
 def _covers(run: RunRecord, other: RunRecord) -> bool:
     """Whether a run holds out everybody whom another run holds out."""
-    plan, other_plan = run.plan or {}, other.plan or {}
-    return plan.get("digest") == other_plan.get("digest") and set(other.folds) <= set(run.folds)
+    return run.plan_digest == other.plan_digest and set(other.folds) <= set(run.folds)
 
 
 def use_run(workspace: Workspace, run: RunRecord, before: RunRecord | None = None) -> None:

@@ -25,6 +25,7 @@ from orchestrator.data.lines import write_rows
 
 if TYPE_CHECKING:
     from orchestrator.artifacts.ensembles import EnsembleRecord
+    from orchestrator.artifacts.run import PlanKey
     from orchestrator.combining.answers import Answers
     from orchestrator.combining.combiners import Combiner
     from orchestrator.inference.predictor import Predictor
@@ -54,12 +55,12 @@ class PseudoLabels:
         return {task: {name: int((self.table[task] == name).sum()) / folds for name in CLASSES[task]} for task in TASKS}
 
 
-def check_labelling(record: EnsembleRecord, plans: Mapping[str, Mapping[str, Any] | None]) -> None:
+def check_labelling(record: EnsembleRecord, plans: Mapping[str, PlanKey | None]) -> None:
     """Rejects an ensemble whose members cannot label fold by fold; loads no member.
 
     Args:
         record: the ensemble's record.
-        plans: run -> its fold plan (`k`, `digest`), or None, for each run of the ensemble.
+        plans: run -> its fold plan, or None, for each run of the ensemble.
 
     Raises:
         ConfigError: members without a fold or of several plans, or external tables; with the commands that fix it.
@@ -69,12 +70,12 @@ def check_labelling(record: EnsembleRecord, plans: Mapping[str, Mapping[str, Any
     cannot = "pseudo-labels are made fold by fold, which this ensemble does not allow"
     without = [run for chosen in runs.values() for run in chosen if plans[run] is None]
     if without:
-        k = next((plan["k"] for plan in plans.values() if plan), 5)
+        k = next((plan.k for plan in plans.values() if plan), 5)
         tasks = [task for task, chosen in runs.items() if set(chosen) & set(without)]
         again = [f"`{orch('train', task, '--data', 'DIR', '--folds', k, workspace=workspace)}`" for task in tasks]
         why = f"{', '.join(without)} learnt from everybody (--folds 0)"
         raise ConfigError(f"{cannot}: {why}. Train by folds: {' and '.join(again)}; then `{fuse}`.")
-    if len({plan["digest"] for plan in plans.values() if plan}) > 1:
+    if len({plan.digest for plan in plans.values() if plan}) > 1:
         listed = orch("runs", "list", workspace=workspace)
         few = orch("ensemble", "--strategy", record.strategy, "--members", "TASK=RUN", workspace=workspace)
         raise ConfigError(f"{cannot}: its runs follow several fold plans. Name runs of one plan (`{listed}`): `{few}`.")

@@ -89,6 +89,6 @@ def _go_together(workspace: Workspace, task: str, run: RunRecord) -> bool:
     except WorkspaceError:  # there is none, or it is damaged, which `orch ensemble` tells
         return False
     run_origin, other_origin = (
-        (record.data["fingerprint"], (record.plan or {}).get("digest"), record.folds) for record in (run, other)
+        (record.data["fingerprint"], record.plan_digest, record.folds) for record in (run, other)
     )
     return run_origin == other_origin

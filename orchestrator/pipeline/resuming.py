@@ -106,10 +106,10 @@ def _of_record(
     with mistakes.collect():
         check_initial_weights(run)
     mistakes.raise_if_any()
-    plan = run.plan or {"k": 0, "seed": 0}
+    folds, plan_seed = (run.plan.k, run.plan.seed) if run.plan else (0, 0)
     return replace(
-        given, data=source, workspace=workspace.root, columns=run.data["columns"], recipes=(), changes=(), folds=plan["k"],
-        plan_seed=plan["seed"], folds_used=0, seed=run.seed, extra=tables, distinct_people=run.data.get("distinct_people", False),
+        given, data=source, workspace=workspace.root, columns=run.data["columns"], recipes=(), changes=(), folds=folds,
+        plan_seed=plan_seed, folds_used=0, seed=run.seed, extra=tables, distinct_people=run.data.get("distinct_people", False),
     )  # fmt: skip
 
 
@@ -149,7 +149,7 @@ def _check_unchanged(run: RunRecord, inputs: Inputs, settings: Settings) -> None
         raise DataError(f"{settings.data}: not the photos that {run.id} was trained on. Give them with --data.")
     digest = inputs.data.plan.digest if inputs.data.plan else None
     for what, now, then in (
-        ("the fold plan", digest, (run.plan or {}).get("digest")),
+        ("the fold plan", digest, run.plan_digest),
         ("the initial weights", inputs.weights[run.task].sha256, run.initial_weights["sha256"]),
         ("the extra photos", inputs.extra_of(run.task), run.extra),
     ):

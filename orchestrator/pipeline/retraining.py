@@ -38,7 +38,7 @@ def resolve_plan(settings: Settings, task: str, folds: Sequence[int] = (), base:
         names = [name for candidate in (task, *TASKS) if (name := workspace.current(candidate))] if base is None else []
         if base is not None or names:
             run = base or workspace.run(names[0])
-            k, seed = (run.plan["k"], run.plan["seed"]) if run.plan else (0, 0)
+            k, seed = (run.plan.k, run.plan.seed) if run.plan else (0, 0)
             first = run.partial and run.folds == list(range(len(run.folds)))
             if first and not folds_used and settings.folds is None and not folds:
                 folds_used = len(run.folds)
@@ -108,10 +108,8 @@ def check_folds(inputs: Inputs, parent: RunRecord) -> None:
             "--recipe and --set out, or retrain the whole specialist (without --fold)."
         )
     assert inputs.data.plan is not None  # `check_fold_numbers` has seen it
-    if parent.plan is None or parent.plan["digest"] != inputs.data.plan.digest:
-        other = (
-            f"by plan {parent.plan['digest'][:12]} with {parent.plan['k']} folds" if parent.plan else "without a plan"
-        )
+    if parent.plan is None or parent.plan.digest != inputs.data.plan.digest:
+        other = f"by plan {parent.plan.digest[:12]} with {parent.plan.k} folds" if parent.plan else "without a plan"
         raise ConfigError(
             f"--fold: {parent.id} was trained {other}, this command's plan is {inputs.data.plan.digest[:12]} with "
             f"{inputs.data.plan.k}: members of different plans never mix. Give the same --folds and --plan-seed, or retrain all."

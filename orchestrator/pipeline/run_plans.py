@@ -14,7 +14,7 @@ from typing import Literal
 
 from orchestrator.artifacts.cards import identity_of
 from orchestrator.artifacts.environment import git_revision, hardware, versions
-from orchestrator.artifacts.run import UNFINISHED, RunRecord, run_key
+from orchestrator.artifacts.run import UNFINISHED, PlanKey, RunRecord, run_key
 from orchestrator.artifacts.workspace import now
 from orchestrator.pipeline.inputs import Inputs
 from orchestrator.pipeline.settings import Settings, changes_of
@@ -122,7 +122,7 @@ class RunPlan:
             folder=Path(), id="", task=self.task, status=UNFINISHED, created=now(),
             recipe_name=named or (base.recipe_name if base else "quick"), changes=changes_of(settings, specialist, base),
             recipe=self.recipe.model_dump(mode="json"), seed=settings.seed, folds=folds,
-            plan=None if plan is None else {"k": plan.k, "seed": plan.seed, "digest": plan.digest},
+            plan=None if plan is None else PlanKey(plan.digest, plan.k, plan.seed),
             data=inputs.data.about(settings, specialist),
             initial_weights={"source": self.recipe.weights, "sha256": inputs.weights[self.task].sha256},
             threads=threads, device=inputs.device,

@@ -60,7 +60,7 @@ def test_killed_with_pseudo_labels_it_goes_on_to_the_same_bits(people: Path, wor
     assert record.plan is not None
     photos = sorted((people / "eval/images").iterdir())
     pd.DataFrame([
-        {"path": str(path), "fold": fold, "plan": record.plan["digest"][:12], "age": CLASSES["age"][(fold + number) % 3]}
+        {"path": str(path), "fold": fold, "plan": record.plan.digest[:12], "age": CLASSES["age"][(fold + number) % 3]}
         for number, path in enumerate(photos) for fold in range(3)
     ]).to_parquet(tmp_path / "pseudo.parquet")  # fmt: skip
     words = [

@@ -190,7 +190,7 @@ def test_the_first_run_names_the_training_of_the_others_as_it_was_trained(
     runs = Workspace(tmp_path / "n w").runs()
     assert [run.task for run in runs] == ["age", "gender", "mask"]
     for run in runs:
-        assert (run.seed, (run.plan or {})["seed"], run.recipe["batch_size"]) == (5, 4, 16)
+        assert (run.seed, run.plan and run.plan.seed, run.recipe["batch_size"]) == (5, 4, 16)
         assert run.recipe["backbone"] == "test_efficientnet"
     assert orch(*shlex.split(found[2])[1:]).code == 0
     again = orch("train", "age", "--data", people / "train", "-w", tmp_path / "n w", "--jobs", 1)

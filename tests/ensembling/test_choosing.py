@@ -3,11 +3,13 @@
 import shlex
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from orchestrator.artifacts.run import PlanKey
 from orchestrator.artifacts.workspace import Workspace
 from orchestrator.ensembling.choosing import make_current
 from orchestrator.ensembling.intervals import difference
@@ -110,11 +112,11 @@ def test_only_a_run_that_holds_out_everybody_takes_the_place_of_one_that_does(
     place = Workspace(workspace)
     before, after = place.run("age-0001"), place.run("age-0001")
     assert before.plan is not None
-    before.plan = {**before.plan, "digest": "a" * 64}
+    before.plan = replace(before.plan, digest="a" * 64)
     before.save()
     shutil.copytree(before.folder, workspace / "age-0002")
     after.id, after.folder = "age-0002", workspace / "age-0002"
-    after.plan, after.folds = {"digest": plan[0], "k": plan[1], "seed": 0}, folds
+    after.plan, after.folds = PlanKey(plan[0], plan[1], 0), folds
     make_current(place, after)
     assert (place.current("age") == "age-0002") == taken, told
     assert taken or f"age-0002 covers people of fold {', '.join(map(str, folds))}" in told[0]

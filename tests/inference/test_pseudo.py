@@ -28,7 +28,7 @@ def test_pseudo_labels_come_from_the_folds_own_members_and_train_them_alone(
     assert told["rows"] == len(table) <= 3 * told["photos"]
     record = RunRecord.load(workspace / "age-0001")
     assert record.plan is not None
-    assert set(table["plan"]) == {record.plan["digest"][:12]}
+    assert set(table["plan"]) == {record.plan.digest[:12]}
     # By hand: the labels of fold 1 are those of the single members that hold fold 1 out.
     from orchestrator.data.preprocessing import decode
     from orchestrator.inference.engines import torch_runners

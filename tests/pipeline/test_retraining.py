@@ -207,7 +207,7 @@ def test_the_base_run_decides_the_plan(orch: Orch, people: Path, workspace: Path
     assert done.code == 0, done.err
     run = Workspace(workspace).run("age-0003")
     assert run.plan is not None
-    assert (run.plan["k"], run.folds) == (2, [0, 1])
+    assert (run.plan.k, run.folds) == (2, [0, 1])
     # A fold that is trained with another seed beside shared ones: the list shows both.
     done = orch("train", "age", *words, "--base", "age-0002", "--fold", 1, "--seed", 3)
     assert done.code == 0, done.err
