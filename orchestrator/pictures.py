@@ -15,7 +15,7 @@ from orchestrator.data.preprocessing import Box, Geometry, decode
 
 if TYPE_CHECKING:
     from orchestrator.artifacts.ensembles import EnsembleRecord
-    from orchestrator.inference.predictions import Prediction
+    from orchestrator.inference.results import Prediction
 
 __all__ = [
     "ACCENT", "INK", "SOFT", "WARN", "contact_sheet", "draw_bench", "draw_cascade", "draw_evaluation", "draw_faces",

@@ -30,9 +30,10 @@ if TYPE_CHECKING:
     from orchestrator.inference.cascade import Cascade
     from orchestrator.inference.cascade_measurement import Measured
     from orchestrator.inference.ensemble_export import Exported
-    from orchestrator.inference.predictions import Prediction, PredictorOnEngines
+    from orchestrator.inference.predictions import PredictorOnEngines
     from orchestrator.inference.predictor import Predictor
     from orchestrator.inference.pseudo import PseudoLabels
+    from orchestrator.inference.results import Prediction, Predictions
 
 __all__ = [
     "MeasuredCascade", "Predicted", "cascade", "ensemble", "export", "load_predictor", "predict", "pseudo_label",
@@ -56,7 +57,7 @@ class Predicted:
     """
 
     ensemble: str
-    answers: Sequence[Prediction]
+    answers: Predictions
     members: int
     external: Sequence[ExternalTable] = ()
     seconds: dict[str, float] = field(default_factory=dict)
@@ -64,13 +65,13 @@ class Predicted:
     @property
     def failed(self) -> list[Prediction]:
         """Answers for photos that could not be read."""
-        return [answer for answer in self.answers if answer.error]
+        return [self.answers[number] for number in sorted(self.answers.errors)]
 
     @property
     def share_asked(self) -> float | None:
         """Share of members asked, 0..1, over the photos that were read; None if none was."""
-        could = (len(self.answers) - len(self.failed)) * self.members
-        return sum(answer.asked for answer in self.answers) / could if could else None
+        could = (len(self.answers) - len(self.answers.errors)) * self.members
+        return int(self.answers.asked.sum()) / could if could else None
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from orchestrator.core.labels import TASKS
 
 if TYPE_CHECKING:
     from orchestrator.api import Predicted
-    from orchestrator.inference.predictions import Prediction
+    from orchestrator.inference.results import Prediction
 
 __all__ = ["predict"]
 

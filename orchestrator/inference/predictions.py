@@ -9,12 +9,10 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from orchestrator.combining import PROBABILITY, STRATEGIES
 from orchestrator.core.errors import DataError, Problem, StoreError, printable, quantity
 from orchestrator.core.files import unsearchable_folder
-from orchestrator.core.labels import CLASSES, LABELS, TASKS
 from orchestrator.data.decoding import SUFFIXES
 from orchestrator.data.places import is_file, is_folder
 from orchestrator.inference.options import FEW_PHOTOS
@@ -22,59 +20,16 @@ from orchestrator.inference.options import FEW_PHOTOS
 if TYPE_CHECKING:
     from orchestrator.inference.cascade import Cascade
     from orchestrator.inference.choice import EngineChoice
-    from orchestrator.inference.predictor import Batch, Predictor
+    from orchestrator.inference.predictor import Predictor
     from orchestrator.inference.reader import Photo, Prepared, ReadResult
+    from orchestrator.inference.results import Predictions
 
-__all__ = ["Prediction", "PredictorOnEngines", "choose_engines", "find_photos", "predict_photos"]
+__all__ = ["PredictorOnEngines", "choose_engines", "find_photos", "predict_photos"]
 
 log = logging.getLogger(__name__)
 
 
 SHOWN_KINDS = 6  # of files that are no photos
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The answer for one photo.
-
-    Attributes:
-        path: the photo.
-        label: 0..17, or None when the photo could not be read.
-        name: the label in words.
-        strategy: how the answers were combined.
-        shares: task -> class -> mean probability of a soft vote, or share of the votes in a hard one.
-        agreement: the smallest share, over the tasks, of voters that chose the winning class: 1 when all agree; None when the
-            photo could not be read.
-        error: why the photo could not be read; empty otherwise.
-        asked: how many members answered for it; all, unless a cascade settled the vote early.
-        face_found: whether a face was found to crop around; None where no member crops around faces.
-        changed_by_external: whether external tables changed its label; None without external tables.
-    """
-
-    path: Path
-    label: int | None
-    name: str
-    strategy: str
-    shares: dict[str, dict[str, float]]
-    agreement: float | None
-    error: str = ""
-    asked: int = 0
-    face_found: bool | None = None
-    changed_by_external: bool | None = None
-
-    @property
-    def classes(self) -> dict[str, str]:
-        """Task -> the class in words; empty when the photo could not be read."""
-        return {} if self.label is None else dict(zip(TASKS, self.name.split(" / "), strict=True))
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON: `probabilities` of a soft vote, `shares` of a hard one, which are not probabilities."""
-        return {
-            "path": str(self.path), "label": self.label, "name": self.name, "agreement": self.agreement,
-            "probabilities" if STRATEGIES[self.strategy] == PROBABILITY else "shares": self.shares,
-            "asked": self.asked, "face_found": self.face_found, "changed_by_external": self.changed_by_external,
-            "error": self.error or None,
-        }  # fmt: skip
 
 
 def find_photos(places: Iterable[Path]) -> list[Path]:
@@ -224,7 +179,7 @@ def predict_photos(
     batch_size: int = 0,
     cascade: Cascade | None = None,
     known: Sequence[ReadResult] = (),
-) -> list[Prediction]:
+) -> Predictions:
     """Answers for photos, in order.
 
     Args:
@@ -240,35 +195,15 @@ def predict_photos(
         DataError: photos cannot be read, and `mark_errors` is off.
     """
     from orchestrator.inference.predictor import name_of
+    from orchestrator.inference.results import Predictions, predictions_of
 
-    answers: list[Prediction] = []
+    parts: list[Predictions] = []
+    answered = 0
     way_out = "with --on-error mark their rows stay empty"
     for batch in predictor.predict(photos, mark_errors, batch_size, cascade, known, way_out):
-        numbers = range(len(answers), len(answers) + len(batch.order))
+        numbers = range(answered, answered + len(batch.order))
         names = [Path(name_of(photos[number], number)) for number in numbers]
-        answers += _predictions(batch, predictor.combiner.name, names)
-        done(len(answers), len(photos))
-    return answers
-
-
-def _predictions(batch: Batch, strategy: str, paths: Sequence[Path]) -> list[Prediction]:
-    asked = [] if batch.answers is None else batch.answers.asked().tolist()
-    changed = batch.changed_by_external
-    answers = []
-    for number, (path, row) in enumerate(zip(paths, batch.order, strict=True)):
-        if row < 0 or batch.combined is None:
-            answers.append(Prediction(path, None, "", strategy, {}, None, batch.failed[number]))
-            continue
-        decisions, label = batch.combined.decisions, int(batch.combined.label[row])
-        shares = {
-            task: {name: round(float(decisions[task].shares[row, code]), 6) for code, name in enumerate(CLASSES[task])}
-            for task in TASKS
-        }
-        agreement = min(float(decisions[task].agreement[row]) for task in TASKS)
-        answers.append(
-            Prediction(
-                path, label, LABELS[label], strategy, shares, round(agreement, 4), asked=asked[row],
-                face_found=batch.faces[row], changed_by_external=None if changed is None else bool(changed[row]),
-            )
-        )  # fmt: skip
-    return answers
+        parts.append(predictions_of(batch, predictor.combiner.name, names))
+        answered += len(names)
+        done(answered, len(photos))
+    return Predictions.concatenated(parts)

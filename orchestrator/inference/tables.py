@@ -7,29 +7,31 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.combining import STRATEGIES
+import numpy as np
+from numpy.typing import NDArray
+
 from orchestrator.core.errors import escape_non_utf8
-from orchestrator.core.labels import CLASSES, JOINT, TASKS, columns_of, joint_probabilities
+from orchestrator.core.labels import JOINT, LABELS, TASKS, columns_of, joint_probabilities
 from orchestrator.core.outputs import Output, replace_output, suffix_of
 from orchestrator.data.lines import write_rows
 
 if TYPE_CHECKING:
     from orchestrator.data.contest import Eval
-    from orchestrator.inference.predictions import Prediction
+    from orchestrator.inference.results import Predictions
 
 __all__ = ["write_answers", "write_probabilities", "write_submission"]
 
 
-def write_submission(path: Path, evaluation: Eval, answers: Sequence[Prediction]) -> None:
+def write_submission(path: Path, evaluation: Eval, answers: Predictions) -> None:
     """Writes the contest's file: info.csv byte for byte, the answers filled in.
 
     A photo that could not be read leaves its cell empty.
     """
     with replace_output(path) as temporary:
-        temporary.write_bytes(evaluation.submission([answer.label for answer in answers]).encode())
+        temporary.write_bytes(evaluation.submission(_labels(answers)).encode())
 
 
-def write_answers(output: Output, answers: Sequence[Prediction]) -> None:
+def write_answers(output: Output, answers: Predictions) -> None:
     """Writes a table in the format of its name's ending: .csv, .parquet or .json (as `--json` prints).
 
     Its columns: path, label (0 to 17), name; the class of each task; agreement, the smallest share over the tasks of members that
@@ -48,57 +50,58 @@ def write_answers(output: Output, answers: Sequence[Prediction]) -> None:
             write_rows(temporary, columns, zip(*columns.values(), strict=True))
 
 
-def write_probabilities(path: Path, keys: Sequence[str], answers: Sequence[Prediction]) -> None:
+def write_probabilities(path: Path, keys: Sequence[str], answers: Predictions) -> None:
     """Writes a parquet table: key, label, every task's probabilities, and the 18-way product.
 
     Columns are named `p(...)` after a soft vote and `share(...)` after a hard one.
     """
-    import numpy as np
-
-    table: dict[str, list[Any]] = {
-        "path": [escape_non_utf8(key) for key in keys],
-        "label": [answer.label for answer in answers],
-    }
+    table: dict[str, Sequence[Any]] = {"path": [escape_non_utf8(key) for key in keys], "label": _labels(answers)}
     table |= _shares(answers)
-    by_task = {
-        task: np.array(
-            [[answer.shares.get(task, {}).get(name, np.nan) for name in CLASSES[task]] for answer in answers]
-        )
-        for task in TASKS
-    }
-    joint = joint_probabilities(by_task)
-    for code, column in enumerate(columns_of(JOINT, _prefix(answers))):
-        table[column] = [None if value != value else value for value in joint[:, code].tolist()]
-    table["agreement"] = [answer.agreement for answer in answers]
-    table["asked"] = [answer.asked for answer in answers]
-    table["face_found"] = [answer.face_found for answer in answers]
-    table["error"] = [answer.error or None for answer in answers]
+    joint = joint_probabilities(answers.rounded)
+    table |= {column: _cells(joint[:, code]) for code, column in enumerate(columns_of(JOINT, answers.prefix))}
+    table["agreement"] = _agreement(answers)
+    table["asked"] = answers.asked.tolist()
+    table["face_found"] = answers.face_found
+    table["error"] = _errors(answers)
     with replace_output(path) as temporary:
         _write_parquet(temporary, table)
 
 
-def _columns(answers: Sequence[Prediction]) -> dict[str, list[Any]]:
-    table: dict[str, list[Any]] = {
-        "path": [escape_non_utf8(str(answer.path)) for answer in answers], "label": [answer.label for answer in answers],
-        "name": [answer.name or None for answer in answers],
+def _columns(answers: Predictions) -> dict[str, Sequence[Any]]:
+    labels = _labels(answers)
+    names = [None if label is None else LABELS[label] for label in labels]
+    table: dict[str, Sequence[Any]] = {
+        "path": [escape_non_utf8(str(path)) for path in answers.paths], "label": labels, "name": names,
     }  # fmt: skip
-    for task in TASKS:
-        table[task] = [answer.classes.get(task) for answer in answers]
-    table["agreement"] = [answer.agreement for answer in answers]
-    return {**table, **_shares(answers), "error": [answer.error or None for answer in answers]}
+    for place, task in enumerate(TASKS):
+        table[task] = [None if name is None else name.split(" / ")[place] for name in names]
+    table["agreement"] = _agreement(answers)
+    return {**table, **_shares(answers), "error": _errors(answers)}
 
 
-def _shares(answers: Sequence[Prediction]) -> Mapping[str, list[Any]]:
-    prefix = _prefix(answers)
+def _labels(answers: Predictions) -> list[int | None]:
+    return [None if label < 0 else label for label in answers.label.tolist()]
+
+
+def _shares(answers: Predictions) -> dict[str, list[float | None]]:
     return {
-        column: [answer.shares.get(task, {}).get(name) for answer in answers]
+        column: _cells(answers.rounded[task][:, code])
         for task in TASKS
-        for column, name in zip(columns_of(task, prefix), CLASSES[task], strict=True)
+        for code, column in enumerate(columns_of(task, answers.prefix))
     }
 
 
-def _prefix(answers: Sequence[Prediction]) -> str:
-    return STRATEGIES[answers[0].strategy]
+def _agreement(answers: Predictions) -> list[float | None]:
+    return [None if value is None else round(value, 4) for value in _cells(answers.agreement)]
+
+
+def _errors(answers: Predictions) -> list[str | None]:
+    return [answers.errors.get(number) for number in range(len(answers))]
+
+
+def _cells(values: NDArray[np.floating[Any]]) -> list[float | None]:
+    """Numbers of a column; nothing where a photo could not be read."""
+    return [None if value != value else value for value in values.tolist()]
 
 
 def _write_parquet(path: Path, table: Mapping[str, Sequence[Any]]) -> None:

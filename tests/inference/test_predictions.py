@@ -6,12 +6,15 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from orchestrator.core.errors import DataError, Problem, printable
 from orchestrator.core.files import write_json
-from orchestrator.inference.predictions import Prediction, find_photos
+from orchestrator.core.labels import CLASSES, TASKS
+from orchestrator.inference.predictions import find_photos
+from orchestrator.inference.results import Predictions
 from orchestrator.inference.tables import write_probabilities
 from tests.conftest import Done
 
@@ -69,9 +72,13 @@ def test_names_that_are_not_utf8_do_no_harm(tmp_path: Path) -> None:
     told.encode()
     assert "caf\\xe9.jpg: is odd." in told
     assert printable(str(path)).endswith("caf\\xe9.jpg")
-    answer = Prediction(path, None, "", "soft", {}, 0.0, "no answer")
-    json.dumps(answer.as_dict()).encode()
-    write_probabilities(tmp_path / "p.parquet", [str(path)], [answer])
+    nothing = {task: np.full((1, len(CLASSES[task])), np.nan) for task in TASKS}
+    empty = np.full(1, np.nan)
+    answers = Predictions(
+        (path,), "soft", np.array([-1]), nothing, empty, np.zeros(1, int), (None,), None, {0: "no answer"}
+    )
+    json.dumps(answers[0].as_dict()).encode()
+    write_probabilities(tmp_path / "p.parquet", [str(path)], answers)
     write_json(tmp_path / "x.json", {"source": str(path)})
     assert json.loads((tmp_path / "x.json").read_bytes()) == {"source": str(path)}
 

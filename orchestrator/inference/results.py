@@ -1,0 +1,196 @@
+"""Predictions: the answers for photos as columns, and one photo's answer as a row of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.combining import PROBABILITY, STRATEGIES
+from orchestrator.core.labels import CLASSES, LABELS, TASKS
+
+if TYPE_CHECKING:
+    from orchestrator.inference.predictor import Batch
+
+__all__ = ["Prediction", "Predictions", "predictions_of"]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer for one photo.
+
+    Attributes:
+        path: the photo.
+        label: 0..17, or None when the photo could not be read.
+        name: the label in words.
+        strategy: how the answers were combined.
+        shares: task -> class -> mean probability of a soft vote, or share of the votes in a hard one.
+        agreement: the smallest share, over the tasks, of voters that chose the winning class: 1 when all agree; None when the
+            photo could not be read.
+        error: why the photo could not be read; empty otherwise.
+        asked: how many members answered for it; all, unless a cascade settled the vote early.
+        face_found: whether a face was found to crop around; None where no member crops around faces.
+        changed_by_external: whether external tables changed its label; None without external tables.
+    """
+
+    path: Path
+    label: int | None
+    name: str
+    strategy: str
+    shares: dict[str, dict[str, float]]
+    agreement: float | None
+    error: str = ""
+    asked: int = 0
+    face_found: bool | None = None
+    changed_by_external: bool | None = None
+
+    @property
+    def classes(self) -> dict[str, str]:
+        """Task -> the class in words; empty when the photo could not be read."""
+        return {} if self.label is None else dict(zip(TASKS, self.name.split(" / "), strict=True))
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: `probabilities` of a soft vote, `shares` of a hard one, which are not probabilities."""
+        return {
+            "path": str(self.path), "label": self.label, "name": self.name, "agreement": self.agreement,
+            "probabilities" if STRATEGIES[self.strategy] == PROBABILITY else "shares": self.shares,
+            "asked": self.asked, "face_found": self.face_found, "changed_by_external": self.changed_by_external,
+            "error": self.error or None,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions(Sequence[Prediction]):
+    """Answers for N photos; each item is one photo's `Prediction`.
+
+    Attributes:
+        paths: the photos.
+        strategy: how the answers were combined.
+        label: 0..17, -1 where the photo could not be read, shape (N,).
+        shares: task -> mean probabilities of a soft vote, or shares of the votes in a hard one, shape (N, C), float64; NaN where
+            the photo could not be read.
+        agreement: the smallest share, over the tasks, of voters that chose the winning class, shape (N,); NaN likewise.
+        asked: how many members answered for each photo, shape (N,).
+        face_found: whether a face was found in each photo to crop around; None where no member crops around faces.
+        changed_by_external: whether external tables changed each label, shape (N,); None without external tables.
+        errors: index of a photo -> why it could not be read.
+    """
+
+    paths: tuple[Path, ...]
+    strategy: str
+    label: NDArray[np.int64]
+    shares: Mapping[str, NDArray[np.float64]]
+    agreement: NDArray[np.float64]
+    asked: NDArray[np.int64]
+    face_found: tuple[bool | None, ...]
+    changed_by_external: NDArray[np.bool_] | None
+    errors: Mapping[int, str]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @overload
+    def __getitem__(self, number: int) -> Prediction: ...
+
+    @overload
+    def __getitem__(self, number: slice) -> list[Prediction]: ...
+
+    def __getitem__(self, number: int | slice) -> Prediction | list[Prediction]:
+        if isinstance(number, slice):
+            return [self[place] for place in range(*number.indices(len(self)))]
+        number = range(len(self))[number]
+        if number in self.errors:
+            return Prediction(self.paths[number], None, "", self.strategy, {}, None, self.errors[number])
+        label, changed = int(self.label[number]), self.changed_by_external
+        shares = {task: dict(zip(CLASSES[task], self.rounded[task][number].tolist(), strict=True)) for task in TASKS}
+        return Prediction(
+            self.paths[number], label, LABELS[label], self.strategy, shares, round(float(self.agreement[number]), 4),
+            asked=int(self.asked[number]), face_found=self.face_found[number],
+            changed_by_external=None if changed is None else bool(changed[number]),
+        )  # fmt: skip
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Predictions) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]  # arrays have none
+
+    @cached_property
+    def rounded(self) -> dict[str, NDArray[np.float64]]:
+        """The shares to six decimals, as they are printed and written."""
+        # By round and not by NumPy, which multiplies first, and so rounds some numbers to another last digit.
+        return {
+            task: np.array([round(value, 6) for value in array.ravel().tolist()]).reshape(array.shape)
+            for task, array in self.shares.items()
+        }
+
+    @property
+    def prefix(self) -> str:
+        """Prefix of the columns of shares: `p` of probabilities, `share` of shares of votes."""
+        return STRATEGIES[self.strategy]
+
+    @staticmethod
+    def concatenated(parts: Sequence[Predictions]) -> Predictions:
+        """The predictions of successive batches, at least one."""
+        starts = np.cumsum([0, *map(len, parts)]).tolist()
+        changed = [part.changed_by_external for part in parts]
+        known = [array for array in changed if array is not None]
+        return Predictions(
+            paths=tuple(path for part in parts for path in part.paths),
+            strategy=parts[0].strategy,
+            label=np.concatenate([part.label for part in parts]),
+            shares={task: np.concatenate([part.shares[task] for part in parts]) for task in TASKS},
+            agreement=np.concatenate([part.agreement for part in parts]),
+            asked=np.concatenate([part.asked for part in parts]),
+            face_found=tuple(found for part in parts for found in part.face_found),
+            changed_by_external=np.concatenate(known) if len(known) == len(parts) else None,
+            errors={
+                start + number: reason
+                for start, part in zip(starts, parts, strict=False)
+                for number, reason in part.errors.items()
+            },
+        )
+
+
+def predictions_of(batch: Batch, strategy: str, paths: Sequence[Path]) -> Predictions:
+    """A batch's answers in the order of its photos, with empty rows for those that could not be read.
+
+    Args:
+        batch: answers of a predictor.
+        strategy: how they were combined.
+        paths: the photos of the batch, those that could not be read among them.
+    """
+    rows = np.array(batch.order)
+    read = np.flatnonzero(rows >= 0)
+    rows = rows[read]
+
+    def spread(values: NDArray[Any] | None, empty: Any) -> NDArray[Any]:
+        """Values of the photos that were read, at their places among all."""
+        if values is None:
+            return np.full(len(paths), empty)
+        found = np.full((len(paths), *values.shape[1:]), empty, np.result_type(values, type(empty)))
+        found[read] = values[rows]
+        return found
+
+    combined, changed = batch.combined, batch.changed_by_external
+    decisions = {} if combined is None else combined.decisions
+    agreement = None if combined is None else np.min([decision.agreement for decision in decisions.values()], axis=0)
+    nothing = {task: np.full((len(paths), len(CLASSES[task])), np.nan) for task in TASKS}
+    faces: list[bool | None] = [None] * len(paths)
+    for place, row in zip(read.tolist(), rows.tolist(), strict=True):
+        faces[place] = batch.faces[row]
+    return Predictions(
+        paths=tuple(paths),
+        strategy=strategy,
+        label=spread(None if combined is None else combined.label, -1),
+        shares={task: spread(decisions[task].shares, np.nan) for task in TASKS} if decisions else nothing,
+        agreement=spread(agreement, np.nan),
+        asked=spread(None if batch.answers is None else batch.answers.asked(), 0),
+        face_found=tuple(faces),
+        changed_by_external=None if changed is None else spread(changed, False),
+        errors=dict(batch.failed),
+    )
