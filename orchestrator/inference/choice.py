@@ -36,7 +36,7 @@ from orchestrator.inference.reader import Prepared
 from orchestrator.inference.runtime import CALL, Runtime
 from orchestrator.inference.shared_backbone import Split
 
-__all__ = ["EngineChoice", "assign_engines", "in_fp32"]
+__all__ = ["EngineChoice", "assign_engines", "in_fp32", "measured_rate"]
 
 TRACE_SECONDS, FILL_SECONDS = 5.0, 0.6
 """Seconds to trace a network for export, and to insert one member's weights (EfficientNet-Lite0 here)."""
@@ -81,6 +81,7 @@ def assign_engines(
     fp32_only: bool,
     cache: Path,
     exporting: Callable[[int, int], None] = lambda _done, _all: None,
+    rate: Callable[[Split, Engine], float] | None = None,
 ) -> tuple[Runtime, list[EngineChoice]]:
     """Puts a runtime's members on the engines that will finish first.
 
@@ -92,6 +93,7 @@ def assign_engines(
         fp32_only: leave out precisions below fp32.
         cache: folder for exports and trials.
         exporting: called with (exports written, exports to write).
+        rate: photos per second and core of a member on an engine, 0 where it cannot run; None: as measured here.
 
     Returns:
         The runtime on these engines, and what was chosen for each kind of network.
@@ -105,7 +107,7 @@ def assign_engines(
         return runtime, []
     if name == "auto" and photos is not None and photos <= FEW_PHOTOS:
         return runtime, []  # torch, as loaded
-    trial = _Trial(runtime, sample[:CHECK_PHOTOS], Exports(cache), CacheFiles(cache), exporting)
+    trial = _Trial(runtime, sample[:CHECK_PHOTOS], Exports(cache), CacheFiles(cache), exporting, rate)
     by_kind: dict[str, list[Split]] = {}
     for split in runtime.splits:
         by_kind.setdefault(split.member.kind, []).append(split)
@@ -141,7 +143,9 @@ class _Trial:
         exports: Exports,
         files: CacheFiles,
         exporting: Callable[[int, int], None],
+        rate: Callable[[Split, Engine], float] | None,
     ) -> None:
+        self._rate = rate or self._measured
         self._threads, self._sample, self._files, self._exporting = runtime.threads, sample, files, exporting
         self.exports = exports
         self._rates: dict[str, float] = dict(files.notes(self._record, TRIALS).get("rates", {}))
@@ -158,8 +162,8 @@ class _Trial:
         """The measured rate, 0 where there is none."""
         return self._rates.get(_key(split, engine), 0.0)
 
-    def rate(self, split: Split, engine: Engine) -> float:
-        """Photos a second of a member on one core; measured once per machine and kind of network. 0: cannot run it."""
+    def _measured(self, split: Split, engine: Engine) -> float:
+        """Photos per second of a member on one core; measured once per machine and kind of network. 0: cannot run it."""
         key = _key(split, engine)
         if key not in self._rates:
             try:
@@ -173,7 +177,7 @@ class _Trial:
                     1,
                 )
                 pixels = self.pixels(split.member)
-                self._rates[key] = _measure(runner, np.resize(pixels, (CALL, *pixels.shape[1:])), split.sharing)
+                self._rates[key] = measured_rate(runner, np.resize(pixels, (CALL, *pixels.shape[1:])), split.sharing)
             except EngineError:
                 self._rates[key] = 0.0
             known = {name: rate for name, rate in self._rates.items() if rate}
@@ -219,7 +223,7 @@ class _Trial:
     def _price(self, splits: Sequence[Split], engine: Engine, photos: int | None) -> float:
         """Seconds for an engine to answer all photos, missing exports included; for one photo without exports if their
         number is unknown."""
-        rate = self.rate(splits[0], engine)
+        rate = self._rate(splits[0], engine)
         seconds = (photos or 1) * len(splits) / rate / self._threads if rate else float("inf")
         if photos is None:
             return seconds
@@ -227,7 +231,7 @@ class _Trial:
         return seconds + (TRACE_SECONDS + FILL_SECONDS * missing if missing else 0.0)
 
 
-def _measure(runner: Runner, pixels: Pixels, sharing: int) -> float:
+def measured_rate(runner: Runner, pixels: Pixels, sharing: int) -> float:
     """Photos per second of one runner on one core; a shared backbone's time is divided by the members that share it.
 
     The best of three calls, after one to warm up.

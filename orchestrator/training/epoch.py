@@ -31,7 +31,7 @@ from orchestrator.training.mixing import Mix, draw_mix
 from orchestrator.training.optimisers import set_rate, uphill
 from orchestrator.training.schedules import rate_factor
 
-__all__ = ["INITIALISE", "diverged", "loading_processes", "network_input", "not_finite", "train_epoch"]
+__all__ = ["INITIALISE", "diverged", "loading_processes", "network_input", "not_finite", "train_epoch", "train_step"]
 
 PROGRESS_SECONDS = 1.0
 
@@ -93,7 +93,7 @@ def train_epoch(job: MemberJob, learner: Learner, progress: Progress) -> dict[st
         micro_batches = list(islice(prepared, recipe.accumulate))
         number = epoch * steps + step
         set_rate(learner.optimiser, rate_factor(recipe, number, steps, progress.scores))
-        total += _step(job, learner, micro_batches, stages)
+        total += train_step(job, learner, micro_batches, stages)
         if learner.average is not None:
             learner.average.update(learner.model, number + 1)
         raise_if_cancelled(job.cancel)
@@ -153,7 +153,7 @@ def _prepared(job: MemberJob, loaded: Iterable[tuple[Tensor, Tensor]], epoch: in
         yield Batch(inputs, batch_targets, batch_weights, mix)
 
 
-def _step(job: MemberJob, learner: Learner, batches: Sequence[Batch], stages: Stages) -> Tensor:
+def train_step(job: MemberJob, learner: Learner, batches: Sequence[Batch], stages: Stages) -> Tensor:
     """One step of the optimiser on one batch or several; returns their mean loss, a scalar."""
     recipe, scaler = job.recipe, learner.scaler
 

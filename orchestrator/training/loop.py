@@ -42,7 +42,7 @@ from orchestrator.training.learner import Learner, Progress
 from orchestrator.training.member import MemberJob
 from orchestrator.training.scoring import held_out_probabilities, scores_of
 
-__all__ = ["Pruned", "keep_best", "train_fold"]
+__all__ = ["Pruned", "keep_best", "score_epoch", "train_fold"]
 
 
 class Pruned(Exception):  # noqa: N818  (no error: what was asked for)
@@ -125,7 +125,7 @@ def _train(job: MemberJob) -> MemberCard:
         progress.epoch += 1
         if progress.epoch % recipe.evaluate_every == 0 or progress.epoch == recipe.epochs:
             scored = time.monotonic()
-            entry |= _score_epoch(job, learner, progress)
+            entry |= score_epoch(job, learner, progress)
             entry.get("stages", {})["score"] = time.monotonic() - scored
         progress.seconds += time.monotonic() - started
         progress.history.append({**entry, "seconds": round(time.monotonic() - started, 2)})
@@ -136,7 +136,7 @@ def _train(job: MemberJob) -> MemberCard:
     return _finish(job, learner, progress)
 
 
-def _score_epoch(job: MemberJob, learner: Learner, progress: Progress) -> dict[str, Any]:
+def score_epoch(job: MemberJob, learner: Learner, progress: Progress) -> dict[str, Any]:
     """Scores the held-out people on every photo of theirs, and keeps the weights when they are the best so far."""
     best = job.folder / best_file(progress.epoch)
     if not len(job.held_out):

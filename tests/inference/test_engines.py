@@ -142,18 +142,17 @@ def test_few_photos_never_wait_for_an_export(
 
 
 def test_what_will_be_done_first_is_chosen_and_remembered(
-    predictor: Predictor, sample: list[Prepared], cache: Path, monkeypatch: pytest.MonkeyPatch
+    predictor: Predictor, sample: list[Prepared], cache: Path
 ) -> None:
     rates = {"torch fp32": 1.0, "torch bf16": 2.0, "onnx fp32": 3.0, "openvino fp32": 4.0, "openvino bf16": 5.0}
     measured: list[str] = []
 
-    def measure(self: object, one: Split, engine: Engine) -> float:
+    def rate(_: Split, engine: Engine) -> float:
         measured.append(str(engine))
         return rates[str(engine)]
 
-    monkeypatch.setattr(trial._Trial, "rate", measure)
     before = predictor.runtime
-    after, chosen = assign_engines(before, sample, 100_000, "auto", True, cache)
+    after, chosen = assign_engines(before, sample, 100_000, "auto", True, cache, rate=rate)
     assert {str(one.engine) for one in chosen} == {"openvino fp32"}
     assert sorted(task for one in chosen for task in one.tasks) == ["age", "gender", "mask"]
     assert all(one.difference <= 1e-4 for one in chosen)
@@ -163,23 +162,31 @@ def test_what_will_be_done_first_is_chosen_and_remembered(
     )  # goes on answering while it is replaced
     assert "bf16" not in " ".join(measured)  # exact leaves it out
     rates["torch fp32"] = 100.0
-    _, again = assign_engines(before, sample, 100_000, "auto", True, cache)
+    _, again = assign_engines(before, sample, 100_000, "auto", True, cache, rate=rate)
     assert {str(one.engine) for one in again} == {"torch fp32"}
 
 
 def test_a_service_takes_the_best_rate_whatever_the_exports_cost(
-    predictor: Predictor, sample: list[Prepared], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    predictor: Predictor, sample: list[Prepared], tmp_path: Path
 ) -> None:
     """Nobody knows how many photos will come: a handful at first does not keep it on the slower engine."""
     rates = {"torch fp32": 1000.0, "onnx fp32": 1100.0}
-    monkeypatch.setattr(trial._Trial, "rate", lambda self, one, engine: rates.get(str(engine), 0.0))
     for photos, engines in ((300, set()), (None, {"onnx fp32"})):
-        _, chosen = assign_engines(predictor.runtime, sample[:3], photos, "auto", True, tmp_path / str(photos))
+        folder = tmp_path / str(photos)
+        _, chosen = assign_engines(
+            predictor.runtime,
+            sample[:3],
+            photos,
+            "auto",
+            True,
+            folder,
+            rate=lambda _, engine: rates.get(str(engine), 0.0),
+        )
         assert {str(one.engine) for one in chosen} == engines
 
 
 def test_an_engine_that_fails_the_check_is_passed_over(
-    predictor: Predictor, sample: list[Prepared], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    predictor: Predictor, sample: list[Prepared], tmp_path: Path
 ) -> None:
     exports = Exports(tmp_path)
     last = predictor.runtime.splits[-1]
@@ -188,18 +195,21 @@ def test_an_engine_that_fails_the_check_is_passed_over(
     ):  # all age's last
         files = CacheFiles(tmp_path)
         files.write_notes(path.with_suffix(".json"), "export", {"sha256": files.sha256(path), "checks": {}})
-    monkeypatch.setattr(trial._Trial, "rate", lambda self, one, engine: 1.0 if engine.name == "torch" else 9.0)
-    _, chosen = assign_engines(predictor.runtime, sample, 100_000, "auto", True, tmp_path)
+
+    def rate(_: Split, engine: Engine) -> float:
+        return 1.0 if engine.name == "torch" else 9.0
+
+    _, chosen = assign_engines(predictor.runtime, sample, 100_000, "auto", True, tmp_path, rate=rate)
     assert {str(one.engine) for one in chosen} == {"torch fp32"}
     with pytest.raises(EngineError, match="does not give torch's answers"):
-        assign_engines(predictor.runtime, sample, 100_000, "onnx", True, tmp_path)
+        assign_engines(predictor.runtime, sample, 100_000, "onnx", True, tmp_path, rate=rate)
 
 
 def test_rates_are_measured_once_and_damaged_records_are_measured_anew(
     predictor: Predictor, sample: list[Prepared], cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[int] = []
-    monkeypatch.setattr(trial, "_measure", lambda runner, pixels, sharing: calls.append(len(pixels)) or 7.0)
+    monkeypatch.setattr(trial, "measured_rate", lambda runner, pixels, sharing: calls.append(len(pixels)) or 7.0)
     assign_engines(predictor.runtime, sample[:1], 1, "onnx", True, cache)
     assert calls == [16] * 3  # a single photo is repeated: rates are those of a full call
     assign_engines(predictor.runtime, sample[:1], 1, "onnx", True, cache)
@@ -272,7 +282,7 @@ def test_damaged_exports_and_notes_are_made_anew_with_a_word(
 def test_damaged_trials_are_measured_anew_and_damaged_compiled_networks_compiled_anew(
     predictor: Predictor, sample: list[Prepared], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: list[str]
 ) -> None:
-    monkeypatch.setattr(trial, "_measure", lambda runner, pixels, sharing: 7.0)
+    monkeypatch.setattr(trial, "measured_rate", lambda runner, pixels, sharing: 7.0)
     some = start_runtime(predictor.members[:1])
     right = some.runners[0](pixels_of(some.members[0], sample))
 

@@ -36,7 +36,7 @@ class StopError(Exception):
 
 
 def stop_in_second_epoch(patch: pytest.MonkeyPatch, moment: str) -> None:
-    real_save, real_score = checkpoints.save_checkpoint, loop._score_epoch
+    real_save, real_score = checkpoints.save_checkpoint, loop.score_epoch
     calls = {"save": 0, "score": 0}
 
     def save(*words: object) -> None:
@@ -55,7 +55,7 @@ def stop_in_second_epoch(patch: pytest.MonkeyPatch, moment: str) -> None:
         return found
 
     patch.setattr(checkpoints, "save_checkpoint", save)
-    patch.setattr(loop, "_score_epoch", score)
+    patch.setattr(loop, "score_epoch", score)
 
 
 def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: tuple[str, ...], moment: str) -> None:

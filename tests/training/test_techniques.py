@@ -17,7 +17,7 @@ from orchestrator.core.stages import Stages
 from orchestrator.networks.backbones import check_backbone
 from orchestrator.networks.views import VIEWS, mean_over_views
 from orchestrator.training import epoch
-from orchestrator.training.epoch import Batch, _step
+from orchestrator.training.epoch import Batch, train_step
 from orchestrator.training.learner import Learner, Progress
 from orchestrator.training.loop import train_fold
 from orchestrator.training.member import MemberJob
@@ -47,8 +47,8 @@ def test_two_passes_a_step_are_one_pass_on_both(tmp_path: Path) -> None:
         tmp_path / "m", "backbone=test_efficientnet_gn", "drop_rate=0", "clip_norm=0", "lr=1e-6", "optimiser=sgd"
     )
     whole, parts = begun(job), begun(job)
-    loss = _step(job, whole, [batch_of(job, range(24))], Stages(False))
-    same = _step(job, parts, [batch_of(job, range(12)), batch_of(job, range(12, 24))], Stages(False))
+    loss = train_step(job, whole, [batch_of(job, range(24))], Stages(False))
+    same = train_step(job, parts, [batch_of(job, range(12)), batch_of(job, range(12, 24))], Stages(False))
     assert loss.item() == pytest.approx(same.item(), rel=1e-5)
     for one, other in zip(gradients_of(whole), gradients_of(parts), strict=True):
         assert torch.allclose(one, other, atol=1e-6)
@@ -56,8 +56,8 @@ def test_two_passes_a_step_are_one_pass_on_both(tmp_path: Path) -> None:
 
 def test_an_epoch_takes_fewer_steps_with_several_passes_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
-    real = epoch._step
-    monkeypatch.setattr(epoch, "_step", lambda *words: (seen.append(len(words[2])), real(*words))[1])
+    real = epoch.train_step
+    monkeypatch.setattr(epoch, "train_step", lambda *words: (seen.append(len(words[2])), real(*words))[1])
     job = job_of(tmp_path / "m", "epochs=1", "batch_size=8", "accumulate=3")
     train_fold(job)
     assert seen == [3] * (60 // 24)
@@ -68,13 +68,13 @@ def test_an_epoch_takes_fewer_steps_with_several_passes_each(tmp_path: Path, mon
 def test_an_epoch_shorter_than_a_step_takes_whole_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Passes of one step weigh the same, so their photos must be as many: 60 photos are three batches of 16, not 3 3/4."""
     sizes: list[list[int]] = []
-    real = epoch._step
+    real = epoch.train_step
 
     def step(*words: Any) -> Any:
         sizes.append([len(batch.targets) for batch in words[2]])
         return real(*words)
 
-    monkeypatch.setattr(epoch, "_step", step)
+    monkeypatch.setattr(epoch, "train_step", step)
     train_fold(job_of(tmp_path / "m", "epochs=1", "batch_size=16", "accumulate=8"))
     assert sizes == [[16, 16, 16]]
 
@@ -91,7 +91,7 @@ def test_a_sharpness_aware_step_uses_the_gradient_uphill(tmp_path: Path) -> None
     )
     learner, reference = begun(job), begun(job)
     batch = batch_of(job, range(16))
-    _step(job, learner, [batch], Stages(False))
+    train_step(job, learner, [batch], Stages(False))
     batch.loss(job, reference.network).backward()
     parameters = [one for one in reference.model.parameters() if one.grad is not None]
     length = torch.stack([one.grad.norm() for one in parameters]).norm()
