@@ -54,6 +54,11 @@ def file_of(module: str) -> Path:
     return ROOT / Path(*inside.split(".")).with_suffix(".py")
 
 
+def is_module(name: str) -> bool:
+    """Whether a dotted name is a module or a package of ours, and not something in one."""
+    return file_of(name).exists() or (file_of(name).with_suffix("") / "__init__.py").exists()
+
+
 def layer_of(module: str) -> int:
     parts = module.split(".")
     for length in range(len(parts), 0, -1):
@@ -70,8 +75,20 @@ def imports_of(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             source = f"{package_of(path)}.{node.module}" if node.level else node.module
             found |= {source}
-            found |= {f"{source}.{name.name}" for name in node.names if file_of(f"{source}.{name.name}").exists()}
+            found |= {f"{source}.{name.name}" for name in node.names if is_module(f"{source}.{name.name}")}
     return {name for name in found if name.split(".")[0] == "orchestrator"}
+
+
+def test_a_package_that_is_imported_by_name_is_seen() -> None:
+    names = {"orchestrator.api", "orchestrator.pipeline", "orchestrator.core.errors"}
+    assert all(map(is_module, names))
+    assert "orchestrator.api" in imports_of(ROOT / "orchestrator" / "cli" / "runs.py")
+
+
+def test_what_ci_names_is_there() -> None:
+    for script in (ROOT / ".ci").iterdir():
+        for name in re.findall(r"\btests/[\w/.]+", script.read_text()):
+            assert (ROOT / name).exists(), f"{script.name}: {name}"
 
 
 def test_imports_point_down_only() -> None:
@@ -117,7 +134,6 @@ WRITTEN_BY_COMMANDS = {
     "orchestrator.artifacts.summary": "scores and times as the records hold them",
     "orchestrator.bench.commands": "the name of a row",
     "orchestrator.ensembling.intervals": "verdicts in words",
-    "orchestrator.combining": "whether numbers are probabilities",
     "orchestrator.pictures": "the demo's answers beside the truth",
     "orchestrator.specialists": "task names that a command checks before anything else",
 }

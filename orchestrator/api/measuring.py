@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +11,6 @@ from orchestrator.core.events import Listener, ignore_events, progress_callback
 from orchestrator.core.outputs import Output, check_outputs
 
 __all__ = ["bench"]
-
-log = logging.getLogger(__name__)
 
 
 def bench(
@@ -50,6 +46,8 @@ def bench(
     Raises:
         OrchestratorError: an unknown part, recipe or device, or data that cannot be read.
     """
+    import tempfile
+
     from orchestrator.bench.load import PARTS, Load, check_load
     from orchestrator.core.files import write_json
     from orchestrator.specialists import SPECIALISTS
@@ -66,8 +64,8 @@ def bench(
         from orchestrator.pictures import draw_bench
 
         count = progress_callback(listen, "measure")
+        count(0, 1)
         found = run_parts(chosen, load, SPECIALISTS, listen, lambda _part, done, of: count(done, of))
     write_json(out / "bench.json", found)
     draw_bench(found, out / "bench.png")
-    log.info(f"{out / 'bench.json'}, {out / 'bench.png'}: all results.")
     return found

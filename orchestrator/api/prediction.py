@@ -41,7 +41,7 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-CASCADE_PICTURE, SCORES_PICTURE = "cascade.png", "scores.png"
+CASCADE_PICTURE = "cascade.png"
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def ensemble(
     if built.scored is not None:
         from orchestrator.pictures import draw_evaluation
 
-        draw_evaluation(built.record, built.record.folder / SCORES_PICTURE)
+        draw_evaluation(built.record, built.record.scores_picture)
     return built
 
 

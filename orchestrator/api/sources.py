@@ -213,7 +213,7 @@ def find_faces(
 
     place = Workspace(workspace, create=True)
     content = photos.content(place.hashes())
-    boxes = find_boxes(place.faces, photos.paths, content, cores(), progress_callback(listen, "find faces"))
+    boxes = find_boxes(place.faces, photos.paths, content, cores(), progress_callback(listen, "list faces"))
     if picture is not None:
         draw_faces(photos.paths, boxes, picture)
         log.info(f"picture: {picture}")

@@ -50,7 +50,7 @@ class EnsembleMember:
 
 @dataclass(frozen=True)
 class ExternalSource:
-    """A external table that an ensemble uses.
+    """An external table that an ensemble uses.
 
     Attributes:
         name: name of the file, made unique among the tables.
@@ -104,6 +104,11 @@ class EnsembleRecord:
     added_by: Mapping[str, Any] = field(default_factory=dict)
     disagreements: int | None = None
     files: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def scores_picture(self) -> Path:
+        """The picture of its scores, where it has any."""
+        return self.folder / "scores.png"
 
     @property
     def strategy(self) -> str:

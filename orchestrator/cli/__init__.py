@@ -1,4 +1,4 @@
-"""The command line: a command parses, makes one library call and prints.
+"""The command line: a command parses, calls the library and prints.
 
 Results go to stdout, messages and progress to stderr, `--json` is for machines. Nothing heavy is imported before a
 command needs it.

@@ -15,6 +15,7 @@ WORDS: dict[Stage, tuple[str, str]] = {
     "open photos": ("opening photos", ""),
     "read sizes": ("reading sizes", ""),
     "draw people": ("drawing people", ""),
+    "list faces": ("looking for faces", ""),
     "decode": ("decoding photos once", "decoded {} photos into the pixel store."),
     "find faces": ("looking for faces once", "looked for faces in {} photos."),
     "compute features": ("computing features once", "computed the features of {} photos."),

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from orchestrator.cli.console import deferred_messages, grid, print_json, print_message, stdout_console
+from orchestrator.cli.console import grid, print_json, print_message, stdout_console
 from orchestrator.cli.options import DeviceOption, JsonOption
 
 __all__ = ["bench"]
@@ -45,20 +45,18 @@ def bench(
     from orchestrator.cli.display import TrainingDisplay
 
     display = TrainingDisplay()
-    with deferred_messages() as notes:
-        try:
-            found = api.bench(
-                parts or (), data=data, out=to, recipe=recipe, rounds=rounds, photos=photos, steps=steps, votes=votes,
-                device=device, listen=display,
-            )  # fmt: skip
-        finally:
-            display.close()
+    try:
+        found = api.bench(
+            parts or (), data=data, out=to, recipe=recipe, rounds=rounds, photos=photos, steps=steps, votes=votes,
+            device=device, listen=display,
+        )  # fmt: skip
+    finally:
+        display.close()
     if json:
         print_json(found)
     else:
         _print(found)
-    for note in notes:
-        print_message(note)
+    print_message(f"{to / 'bench.json'}, {to / 'bench.png'}: all results.")
 
 
 def _print(found: Mapping[str, Any]) -> None:

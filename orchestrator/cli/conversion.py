@@ -1,7 +1,7 @@
 """Plain values of options without pydantic.
 
 Typer converts every option's value by pydantic models, whose import takes 60 of the 150 ms of `orch runs list`. Nearly all
-values are plain: a text, a path, a number in its range, a flag. Those are converted here, to what Typer would make of
+values are plain: a text, a path, a number in its range. Those are converted here, to what Typer would make of
 them. For any other value, wrong ones above all, Typer's own conversion is asked, so that its rules and its messages hold.
 """
 

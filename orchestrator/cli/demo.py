@@ -62,8 +62,6 @@ def demo(
 
 def _conclude(folder: Path, data: Path, built: BuiltEnsemble, score: float) -> None:
     """Prints the scores, the files, and what to try next."""
-    from orchestrator.cli.ensemble import PICTURE
-
     runs = built.record.folder.parent
     assert built.scored is not None  # its runs hold people out
     expected = built.scored.evaluation["label"].scores.macro_f1
@@ -74,7 +72,7 @@ def _conclude(folder: Path, data: Path, built: BuiltEnsemble, score: float) -> N
         ("people      ", str(data / "train"), str(data / "eval")),
         ("runs        ", str(runs), f"ensemble {built.record.id}"),
         ("submission  ", str(folder / "submission.csv")),
-        ("pictures    ", str(folder / "people.png"), str(built.record.folder / PICTURE), str(folder / "answers.png")),
+        ("pictures    ", str(folder / "people.png"), str(built.record.scores_picture), str(folder / "answers.png")),
     ):
         print_result(f"  {what}  {'    '.join(words)}")
     print_result("\nTry next (`source .venv/bin/activate` first, after `make demo`):")

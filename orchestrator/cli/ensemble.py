@@ -28,9 +28,7 @@ if TYPE_CHECKING:
     from orchestrator.ensembling.build import BuiltEnsemble
     from orchestrator.ensembling.out_of_fold import Evaluation
 
-__all__ = ["PICTURE", "ensemble", "print_built"]
-
-PICTURE = "scores.png"
+__all__ = ["ensemble", "print_built"]
 
 
 def ensemble(
@@ -132,7 +130,7 @@ def print_built(built: BuiltEnsemble) -> None:
         )
     print_result(f"saved: {record.folder}")
     if scored is not None:
-        print_result(f"picture: {record.folder / PICTURE}")
+        print_result(f"picture: {record.scores_picture}")
 
 
 def _print_scores(evaluation: Mapping[str, Evaluation]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,13 +18,12 @@ from orchestrator.cli.console import (
     stdout_console,
 )
 from orchestrator.cli.options import DeviceOption, JsonOption, ProfileOption, WorkspaceOption
-from orchestrator.combining import STRATEGIES
 from orchestrator.core.errors import quantity
 from orchestrator.core.labels import TASKS
 
 if TYPE_CHECKING:
     from orchestrator.api import Predicted
-    from orchestrator.inference.results import Prediction
+    from orchestrator.inference.results import Predictions
 
 __all__ = ["predict"]
 
@@ -144,22 +142,22 @@ def _print_profile(found: Predicted, json: bool) -> None:
 def _print_external(found: Predicted) -> None:
     """Prints how many photos the external tables answer, and how many labels they changed."""
     answers = found.answers
+    paths = list(map(str, answers.paths)) if found.external else []
     for table in found.external:
-        named = table.matched([str(answer.path) for answer in answers])
         print_message(
-            f"{table.name}: answers for {named:,} of these {quantity(len(answers), 'photo')}, by their paths."
+            f"{table.name}: answers for {table.matched(paths):,} of these {quantity(len(answers), 'photo')}, by their paths."
         )
-    if found.external:
-        changed = sum(answer.changed_by_external is True for answer in answers)
+    if answers.changed_by_external is not None:
+        changed = int(answers.changed_by_external.sum())
         names = ", ".join(table.name for table in found.external)
         print_message(f"{names}: gave {changed:,} of {len(answers):,} photos another label than the members alone.")
 
 
-def _print_faces(answers: Sequence[Prediction]) -> None:
+def _print_faces(answers: Predictions) -> None:
     """Prints the photos without a detected face, which were cropped as if recipes had no `face`."""
-    without = [answer for answer in answers if answer.face_found is False]
-    for answer in without[:SHOWN_WITHOUT]:
-        print_message(f"no face found: {answer.path}: answered from the fixed crop.")
+    without = [path for path, found in zip(answers.paths, answers.face_found, strict=True) if found is False]
+    for path in without[:SHOWN_WITHOUT]:
+        print_message(f"no face found: {path}: answered from the fixed crop.")
     if len(without) > SHOWN_WITHOUT:
         print_message(
             f"... and {len(without) - SHOWN_WITHOUT:,} more without a face: `face_found` of --json or --probabilities."
@@ -172,9 +170,9 @@ def _shortened(path: Path, console: Any) -> str:
     return str(path) if len(str(path)) <= room else f"...{str(path)[3 - room :]}"
 
 
-def _print(answers: Sequence[Prediction]) -> None:
+def _print(answers: Predictions) -> None:
     title = "agreement: share of members that chose the class, of the task on which they agree least"
-    what = STRATEGIES[answers[0].strategy]
+    what = answers.prefix
     numbers = [f"{what}({task})" for task in TASKS]
     table = grid(title, "photo", "label", "answer", *numbers, "agreement", keep=("label", "answer", "agreement"))
     console = stdout_console()

@@ -240,15 +240,15 @@ def listening(track: list[str], workspace: Path) -> Iterator[Listener]:
     from orchestrator.cli.display import TrainingDisplay
 
     display = TrainingDisplay()
-    try:
-        with api.tracking(track, workspace=workspace) as tracked:
+    with api.tracking(track, workspace=workspace) as tracked:  # closed last: sending may take long
+        try:
             yield forward_to_all(tracked, display)
-    except KeyboardInterrupt:
-        display.close()
-        print_message("\nInterrupted. Finished work is kept: the same command continues from there.")
-        raise typer.Exit(stop_code()) from None
-    finally:
-        display.close()
+        except KeyboardInterrupt:
+            display.close()
+            print_message("\nInterrupted. Finished work is kept: the same command continues from there.")
+            raise typer.Exit(stop_code()) from None
+        finally:
+            display.close()
 
 
 def report_training(report: Report, json: bool, next_step: str) -> None:

@@ -30,8 +30,8 @@ __all__ = [
 ]  # fmt: skip
 
 Stage = Literal[
-    "open photos", "read sizes", "draw people", "decode", "find faces", "compute features", "load members", "write exports",
-    "export members", "predict", "answer", "label", "ask", "measure",
+    "open photos", "read sizes", "draw people", "list faces", "decode", "find faces", "compute features", "load members",
+    "write exports", "export members", "predict", "answer", "label", "ask", "measure",
 ]  # fmt: skip
 """Operations whose progress is counted."""
 

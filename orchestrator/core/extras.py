@@ -82,18 +82,22 @@ def import_optional(
     package = module.partition(".")[0]
     if extra and package not in EXTRAS[extra]:  # `torch.utils.tensorboard` is torch's, and needs tensorboard
         (package,) = EXTRAS[extra]
-    hint = f"{reinstall_hint(package)}{_alternative(otherwise)}"
     if extra:
         require(what, extra, [package], otherwise, error)
     elif missing_of([package]):
-        raise error(f"{what} needs {package}, which is not installed: {hint}.")
+        raise error(f"{what} needs {package}, which is not installed: {_reinstall(package, otherwise)}.")
     try:
         return import_module(module)
     except Exception as reason:  # ImportError, OSError of a shared library, or whatever its own code runs into
         raise error(
             f"{what} needs {package}, which is installed but cannot be imported ({type(reason).__name__}: "
-            f"{first_line(reason)}). Reinstall it: {hint}."
+            f"{first_line(reason)}). Reinstall it: {_reinstall(package, otherwise)}."
         ) from reason
+
+
+def _reinstall(package: str, otherwise: str) -> str:
+    """Pip's command, which takes 0.15 s to find out, and the alternative."""
+    return f"{reinstall_hint(package)}{_alternative(otherwise)}"
 
 
 def folder_of(package: str, what: str, extra: str, otherwise: str = "") -> Path:

@@ -7,13 +7,15 @@ that starts processes checks here first, so that the error names the cause inste
 from __future__ import annotations
 
 import errno
-import multiprocessing
 import os
 from contextlib import suppress
-from multiprocessing.context import BaseContext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from orchestrator.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from multiprocessing.context import BaseContext
 
 __all__ = ["SHARED", "WIDEN", "check_jobs", "shared_room", "start_context", "why_no_parallelism"]
 
@@ -27,6 +29,8 @@ def start_context() -> BaseContext:
     Inside a joblib worker the chosen method is joblib's own, which only joblib can use. It is then replaced by Python's
     default permanently: spawned processes receive the method's name, and would not know joblib's.
     """
+    import multiprocessing
+
     chosen, methods = multiprocessing.get_start_method(allow_none=True), multiprocessing.get_all_start_methods()
     if chosen in methods:
         return multiprocessing.get_context(chosen)

@@ -213,8 +213,8 @@ def _viewed(
         if recipe.views == run.checked_recipe().views:
             continue
         log.info(f"{run.id} answers with {', '.join(recipe.views) or 'the photo alone'} ...")
-        flips = try_views(workspace, run, specialist, recipe.views, settings.device, settings.data)
-        found.append((words, keep_views(workspace, flips, specialist)))
+        effect = try_views(workspace, run, specialist, recipe.views, settings.device, settings.data)
+        found.append((words, keep_views(workspace, effect, specialist)))
     return found
 
 

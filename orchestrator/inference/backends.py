@@ -23,7 +23,7 @@ from orchestrator.core.extras import import_optional
 from orchestrator.inference.cache import CacheFiles
 from orchestrator.inference.options import Precision
 
-__all__ = ["BACKENDS", "COMPILED", "Backend", "OnnxCall", "OpenVinoCall", "cache_files"]
+__all__ = ["BACKENDS", "COMPILED", "Backend", "OnnxCall", "OpenVinoCall", "cache_files", "openvino_core"]
 
 COMPILED, BLOBS = "openvino", "blobs"
 """Folder of OpenVINO's compiled networks, next to their exports, and the name of the file with their hashes."""
@@ -69,7 +69,7 @@ class OpenVinoCall:
             "INFERENCE_NUM_THREADS": threads,
             "CACHE_DIR": str(path.parent / COMPILED),  # a compiled network opens in 0.04 s instead of 0.3 to 1 s
         }
-        self._compiled = _openvino().compile_model(str(path), "CPU", settings)
+        self._compiled = openvino_core().compile_model(str(path), "CPU", settings)
         self._own = threading.local()
 
     def __call__(self, inputs: NDArray[Any]) -> NDArray[np.float32]:
@@ -85,12 +85,17 @@ class OpenVinoCall:
 
 
 @lru_cache(maxsize=1)
-def _openvino() -> Any:
+def openvino_core() -> Any:
+    """OpenVINO's runtime, opened once.
+
+    Raises:
+        EngineError: OpenVINO is missing or broken.
+    """
     return import_optional("openvino", "--engine openvino", "engines", "use --engine torch", EngineError).Core()
 
 
 def _openvino_precisions() -> Sequence[Precision]:
-    supports_bf16 = "BF16" in _openvino().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    supports_bf16 = "BF16" in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return ("fp32", "bf16") if supports_bf16 else ("fp32",)
 
 

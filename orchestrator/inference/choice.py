@@ -113,11 +113,7 @@ def assign_engines(
         by_kind.setdefault(split.member.kind, []).append(split)
     if name == "auto" and not trial.ready(runtime.splits) and not trial.worth(by_kind.values(), photos):
         return runtime, []
-    able = [
-        candidate
-        for candidate in engines_here("cpu")
-        if name in ("auto", candidate.name) and not (fp32_only and candidate.precision != "fp32")
-    ]
+    able = [candidate for candidate in engines_here("cpu", name) if not (fp32_only and candidate.precision != "fp32")]
     engines = {kind: trial.fastest(splits, able, photos) for kind, splits in by_kind.items()}
     runners: dict[Split, Runner] = {}
     for engine in dict.fromkeys(engines.values()):  # members of two kinds may share a shared backbone: opened together

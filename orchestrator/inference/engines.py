@@ -7,6 +7,7 @@ one call spread over all cores (docs/performance.md). The engines other than tor
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -39,6 +40,8 @@ __all__ = [
     "torch_runners",
     "version_of",
 ]  # fmt: skip
+
+log = logging.getLogger(__name__)
 
 TOLERANCE: dict[Precision, float] = {"fp32": 1e-4, "bf16": 2e-2}
 """Largest accepted difference of a probability from torch's in fp32. fp32 engines differ in the order of sums only
@@ -160,6 +163,8 @@ def open_runners(
         file = path(part)
         try:
             return backend.open(file, _precision_of(split, part, engine.precision), threads)
+        except EngineError:  # its package is missing or broken
+            raise
         except Exception as error:  # each runtime has exceptions of its own
             raise EngineError(
                 f"{file}: {engine} cannot open this export of {split.member.name} ({first_line(error)[:160]}). Delete the "
@@ -209,15 +214,28 @@ def engine_version(engine: str) -> str:
     return version_of("torch" if engine == "torch" else BACKENDS[engine].package)
 
 
-def engines_here(device: str) -> list[Engine]:
-    """The engines that can run here, torch in fp32 first."""
+def engines_here(device: str, name: str = "auto") -> list[Engine]:
+    """The engines that can run here, torch in fp32 first.
+
+    Args:
+        device: `cpu`, `cuda` or `cuda:N`.
+        name: `auto`, or the only engine wanted.
+
+    Raises:
+        EngineError: the engine wanted is installed, but broken; under `auto` that is logged, and the others are found.
+    """
+    found = [Engine("torch")] if name in ("auto", "torch") else []
     if device != "cpu":
         return [Engine("torch")]
-    found = [Engine("torch")]
     able = capabilities()
-    if able.get("avx512_bf16") or able.get("amx_bf16"):  # elsewhere bf16 is emulated, and slower than fp32
+    if found and (able.get("avx512_bf16") or able.get("amx_bf16")):  # elsewhere bf16 is emulated, and slower than fp32
         found.append(Engine("torch", "bf16"))
-    for name, backend in BACKENDS.items():
-        if is_installed(name):
-            found += [Engine(name, precision) for precision in backend.precisions()]
+    for engine, backend in BACKENDS.items():
+        if name in ("auto", engine) and is_installed(engine):
+            try:
+                found += [Engine(engine, precision) for precision in backend.precisions()]
+            except EngineError as error:
+                if name == engine:
+                    raise
+                log.warning(error.message)
     return found

@@ -138,6 +138,7 @@ def choose_engines(
 
     Raises:
         EngineError: the engine asked for cannot run a member or gives other answers than torch.
+        DataError: no photo of a sample can be read, and an engine was asked for.
     """
     few = not more and len(photos) <= FEW_PHOTOS
     if not fp32_only and (engine == "torch" or (engine == "auto" and few)):
@@ -159,6 +160,10 @@ def choose_engines(
             if len(sample) == CHECK_PHOTOS:
                 break
     if not sample:
+        if more and engine != "auto":
+            raise DataError(
+                f"--engine {engine}: no photo of the sample can be read, so it cannot be checked against torch."
+            )
         return PredictorOnEngines(predictor, (), known)
     try:
         runtime, chosen = assign_engines(
@@ -206,4 +211,4 @@ def predict_photos(
         parts.append(predictions_of(batch, predictor.combiner.name, names))
         answered += len(names)
         done(answered, len(photos))
-    return Predictions.concatenated(parts)
+    return Predictions.concatenated(parts) if parts else Predictions.none(predictor.combiner.name)

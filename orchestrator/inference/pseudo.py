@@ -145,7 +145,11 @@ def _of_fold(fold: int, paths: Sequence[Path], answers: Answers, combiner: Combi
     """Labels of some photos by the members that hold a fold out."""
     table: dict[str, Any] = {"path": [str(path.absolute()) for path in paths], "fold": fold}
     for task in TASKS:
-        probabilities = combiner.probabilities(answers.of(task).where(lambda voter: voter.fold == fold))
+        of_fold = answers.of(task).where(lambda voter: voter.fold == fold)
+        if not of_fold.voters:  # a run that was trained over some of the folds
+            table[task], table[f"{PROBABILITY}({task})"] = "", 0.0
+            continue
+        probabilities = combiner.probabilities(of_fold)
         confidence, code = probabilities.max(axis=1), probabilities.argmax(axis=1)
         table[task] = np.where(confidence >= threshold, np.array(CLASSES[task])[code], "")
         table[f"{PROBABILITY}({task})"] = confidence.astype(np.float64).round(6)

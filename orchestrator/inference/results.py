@@ -134,6 +134,13 @@ class Predictions(Sequence[Prediction]):
         return STRATEGIES[self.strategy]
 
     @staticmethod
+    def none(strategy: str) -> Predictions:
+        """Predictions for no photo."""
+        shares = {task: np.zeros((0, len(CLASSES[task]))) for task in TASKS}
+        numbers, counts = np.zeros(0), np.zeros(0, np.int64)
+        return Predictions((), strategy, counts, shares, numbers, counts, (), None, {})
+
+    @staticmethod
     def concatenated(parts: Sequence[Predictions]) -> Predictions:
         """The predictions of successive batches, at least one."""
         starts = np.cumsum([0, *map(len, parts)]).tolist()

@@ -150,7 +150,7 @@ def _asks_torch(settings: Settings, tasks: Collection[str]) -> bool:
 
 
 def read_weights(settings: Settings, recipes: Mapping[str, Recipe], mistakes: Mistakes) -> tuple[str, dict[str, State]]:
-    """The device, and the initial weights of each task; raises their errors together with those in `wrong`."""
+    """The device, and the initial weights of each task; raises their errors together with those in `mistakes`."""
     from orchestrator.networks.backbones import check_backbone, load_state
     from orchestrator.networks.devices import resolve_device
     from orchestrator.training.features import check_head_alone

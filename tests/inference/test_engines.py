@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,9 +12,10 @@ import pandas as pd
 import pytest
 
 from orchestrator.combining.combiners import SoftVote
-from orchestrator.core.errors import ConfigError, EngineError
+from orchestrator.core.errors import ConfigError, DataError, EngineError
 from orchestrator.core.labels import TASKS
 from orchestrator.data.readers import read
+from orchestrator.inference import backends
 from orchestrator.inference import choice as trial
 from orchestrator.inference.backends import BACKENDS, cache_files
 from orchestrator.inference.cache import CacheFiles
@@ -22,6 +24,7 @@ from orchestrator.inference.engines import TOLERANCE, Engine, TorchCall, engines
 from orchestrator.inference.export import Exports, write_onnx
 from orchestrator.inference.member import Member, load_members
 from orchestrator.inference.options import ENGINES, check_engine
+from orchestrator.inference.predictions import choose_engines, predict_photos
 from orchestrator.inference.predictor import Predictor, start_predictor
 from orchestrator.inference.reader import Prepared
 from orchestrator.inference.runtime import start_runtime
@@ -358,3 +361,36 @@ def test_a_network_that_cannot_be_exported_is_told_with_the_way_out(
         with pytest.raises(EngineError, match=r"cannot be written as ONNX \(RuntimeError\). Use --engine torch"):
             exports.make([one])
     assert not list(tmp_path.iterdir())
+
+
+def broken(monkeypatch: pytest.MonkeyPatch, folder: Path, package: str) -> None:
+    """Puts a package that cannot be imported in the place of a real one."""
+    (folder / package).mkdir(parents=True)
+    (folder / package / "__init__.py").write_text("raise ImportError('libx.so: cannot open shared object file')\n")
+    monkeypatch.syspath_prepend(str(folder))
+    for name in [name for name in sys.modules if name.partition(".")[0] == package]:
+        monkeypatch.delitem(sys.modules, name)
+    backends.openvino_core.cache_clear()
+
+
+@pytest.mark.parametrize(("engine", "package"), [("onnx", "onnxruntime"), ("openvino", "openvino")])
+def test_a_broken_package_is_told_where_its_engine_is_wanted_and_passed_over_otherwise(
+    predictor: Predictor, sample: list[Prepared], cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture, engine: str, package: str,
+) -> None:  # fmt: skip
+    broken(monkeypatch, tmp_path / "site", package)
+    told = rf"--engine {engine} needs {package}, which is installed but cannot be imported \(ImportError: libx.so.*Reinstall it"
+    with pytest.raises(EngineError, match=told):
+        assign_engines(predictor.runtime, sample, 100_000, engine, True, cache)
+    _, chosen = assign_engines(predictor.runtime, sample, 100_000, "auto", True, cache)
+    assert engine not in {choice.engine.name for choice in chosen}
+    backends.openvino_core.cache_clear()
+
+
+def test_a_sample_without_a_readable_photo_checks_no_engine(predictor: Predictor, tmp_path: Path) -> None:
+    bad = tmp_path / "a.jpg"
+    bad.write_bytes(b"no photo")
+    with pytest.raises(DataError, match="--engine onnx: no photo of the sample can be read"):
+        choose_engines(predictor, [bad], "onnx", False, tmp_path, more=True)
+    assert choose_engines(predictor, [bad], "auto", False, tmp_path, more=True).predictor is predictor
+    assert list(predict_photos(predictor, [], False, lambda _done, _all: None)) == []

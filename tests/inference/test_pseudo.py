@@ -108,3 +108,18 @@ def test_what_cannot_label_by_folds_is_told_with_a_command_that_can(
     assert (
         "age-0002 learnt from everybody (--folds 0). Train by folds: `orch train age --data DIR --folds 3 " in done.err
     )
+
+
+def test_a_run_of_some_folds_labels_those_alone(orch: Orch, people: Path, workspace: Path, tmp_path: Path) -> None:
+    words = ("--folds-used", 1, "--seed", 3, *tiny("epochs=1"))
+    assert train(orch, people, workspace, "train", "mask", *words).code == 0
+    assert orch("ensemble", "--members", "mask=mask-0002", "--no-score", "-w", workspace).code == 0
+    out = tmp_path / "pseudo.csv"
+    images = people / "eval/images"
+    done = orch("pseudo", images, "--ensemble", "soft-0001", "--threshold", 0.5, "--out", out, "-w", workspace)
+    assert done.code == 0, done.err
+    table = pd.read_csv(out)
+    others = table[table["fold"] > 0]
+    assert len(others)
+    assert others["mask"].isna().all()
+    assert (others["p(mask)"] == 0).all()
