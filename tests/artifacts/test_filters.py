@@ -82,7 +82,7 @@ def test_conditions_by_hand() -> None:
 def test_numbers_are_not_held_against_words(orch: Orch, three: Path, place: Path) -> None:
     done = orch("runs", "list", "-w", three, "--where", "score>high lr<1e-2x")
     assert done.code == 2
-    assert "--where score>high: score is a number, and 'high' is none." in done.err
+    assert "--where score>high: score is a number, and 'high' is not one." in done.err
     assert "lr is a number" in done.err
     done = orch("runs", "note", "age-0001", "--untag", "nothing", "-w", place)
     assert done.code == 2

@@ -359,7 +359,7 @@ class Odd:
         print("ready", flush=True)
         while True:
             time.sleep(0.01)
-with endings.interrupts():
+with endings.signals_as_interrupts():
     Odd()  # what is raised while it is taken apart is dropped
     print("lost", flush=True)
     try:

@@ -223,7 +223,7 @@ def take_the_way_out(orch: Orch, told: str) -> list[str]:
             assert done.code in ((0, 1) if left else (0,)), f"{words}: {done.err}"
             if "`orch" in done.err and "workspace repair" in words:  # it says what is left to do
                 take_the_way_out(
-                    orch, "\n".join(line for line in done.err.splitlines() if "written anew" in line or "`" in line)
+                    orch, "\n".join(line for line in done.err.splitlines() if "rewritten" in line or "`" in line)
                 )
     return commands
 

@@ -236,7 +236,7 @@ def test_paths_of_recipes_may_hold_equals_signs(tmp_path: Path, monkeypatch: pyt
     assert load_recipes(both, ["age=x=y=z.toml"])["age"].lr == 0.5 != load_recipes(both, ["age=a=b.toml"])["gender"].lr
     assert choices_of(("age",), ["quick", "gender=x", "age=x=y=z.toml"])[0] == {"age": "x=y=z.toml"}
     assert choices_of(("age",), ["age=demo", "a=b.toml"])[0] == {"age": "a=b.toml"}
-    with pytest.raises(ConfigError, match=r"--recipe c=d.toml: 'c' is no task.*There is no file 'c=d.toml' either."):
+    with pytest.raises(ConfigError, match=r"--recipe c=d.toml: 'c' is not a task.*There is no file 'c=d.toml' either."):
         load_recipes(both, ["c=d.toml"])
     with pytest.raises(
         ConfigError, match=r"--recipe mask=quick: 'mask' is not a task of this command; allowed: age, gend"
