@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import os
 import re
@@ -56,6 +57,19 @@ def test_every_function_is_in_the_table_and_described() -> None:
         assert [one.name for one in arguments] == [name for name in described if not name.endswith("Error")]
         positional = [one for one in arguments if one.kind is not inspect.Parameter.KEYWORD_ONLY]
         assert len(positional) <= 2, function.__name__
+
+
+def test_everything_public_has_one_home() -> None:
+    named = [name for names in api.HOMES.values() for name in names]
+    assert sorted(named) == sorted(api.__all__)
+    assert all(
+        getattr(api, name) is getattr(importlib.import_module(home), name)
+        for home, names in api.HOMES.items()
+        for name in names
+    )
+    assert set(api.__all__) <= set(dir(api))
+    with pytest.raises(AttributeError, match=r"module 'orchestrator\.api' has no attribute 'tarin'"):
+        _ = api.tarin  # type: ignore[attr-defined]
 
 
 def test_importing_it_imports_nothing_heavy() -> None:
