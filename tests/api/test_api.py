@@ -69,7 +69,7 @@ def test_everything_public_has_one_home() -> None:
     )
     assert set(api.__all__) <= set(dir(api))
     with pytest.raises(AttributeError, match=r"module 'orchestrator\.api' has no attribute 'tarin'"):
-        _ = api.tarin  # type: ignore[attr-defined]
+        _ = api.tarin  # type: ignore[attr-defined]  # a name that is not there
 
 
 def test_importing_it_imports_nothing_heavy() -> None:

@@ -33,7 +33,7 @@ def options(
     whole: int = 7,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1)] = 0,
     clamped: Annotated[int, typer.Option(min=0, max=9, clamp=True)] = 3,
-    wholes: Annotated[list[int], typer.Option(min=1)] = [],  # noqa: B006
+    wholes: Annotated[list[int], typer.Option(min=1)] = [],  # noqa: B006  (as Typer takes them)
     rate: float = 1,
     share: Annotated[float, typer.Option(min=0.3, max=1)] = 0.9,
     parsed: Annotated[str, typer.Option(parser=lambda text: text.upper())] = "x",
