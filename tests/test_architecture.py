@@ -134,6 +134,7 @@ WRITTEN_BY_COMMANDS = {
     "orchestrator.artifacts.summary": "scores and times as the records hold them",
     "orchestrator.bench.commands": "the name of a row",
     "orchestrator.ensembling.intervals": "verdicts in words",
+    "orchestrator.recipes.names": "the default of an option",
     "orchestrator.pictures": "the demo's answers beside the truth",
     "orchestrator.specialists": "task names that a command checks before anything else",
 }

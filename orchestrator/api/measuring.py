@@ -9,6 +9,7 @@ from typing import Any
 from orchestrator.api.paths import PathLike, path_or_none
 from orchestrator.core.events import Listener, ignore_events, progress_callback
 from orchestrator.core.outputs import Output, check_outputs
+from orchestrator.recipes.names import DEFAULT_RECIPE
 
 __all__ = ["bench"]
 
@@ -18,7 +19,7 @@ def bench(
     *,
     data: PathLike | None = None,
     out: PathLike = "bench",
-    recipe: str = "quick",
+    recipe: str = DEFAULT_RECIPE,
     rounds: int = 3,
     photos: int = 256,
     steps: int = 32,

@@ -225,9 +225,9 @@ def search(
         CancelledError: a stop was requested; the same call resumes.
     """
     out, picture, space = path_or_none(out), path_or_none(picture), path_or_none(space)
+    specialist, before = _searchable(task, settings, space, out, picture)
     from orchestrator.recipes.spaces import read_space
 
-    specialist, before = _searchable(task, settings, space, out, picture)
     ranges = read_space(space)
     ranges.check(specialist, settings.recipes, settings.changes, before)
     from orchestrator.experiments.curves import draw_sweep
@@ -273,9 +273,9 @@ def tune(
         CancelledError: a stop was requested; the same call resumes.
     """
     out, space = path_or_none(out), path_or_none(space)
+    specialist, before = _searchable(task, settings, space, out)
     from orchestrator.recipes.spaces import read_stages
 
-    specialist, before = _searchable(task, settings, space, out)
     spaces = read_stages(space, stages)
     for stage_space in spaces.values():
         stage_space.check(specialist, settings.recipes, settings.changes, before)
@@ -317,7 +317,7 @@ def tta(
     from orchestrator.artifacts.workspace import Workspace
     from orchestrator.core.device_names import check_device
     from orchestrator.data.readers import check_source
-    from orchestrator.recipes.schema import VIEWS
+    from orchestrator.recipes.names import VIEWS
 
     mistakes = Mistakes()
     for view in views:
@@ -330,14 +330,15 @@ def tta(
     if data is not None:
         with mistakes.collect():
             check_source(data)
+    with mistakes.collect():
+        record = Workspace(workspace).run(run)
     mistakes.raise_if_any()
-    place = Workspace(workspace)
-    record = place.run(run)
     from orchestrator.experiments.tta import check_run, keep_views, try_views
     from orchestrator.specialists import trainable
 
     check_run(record)
     specialist = trainable(record.task)
+    place = Workspace(workspace)
     effect = try_views(place, record, specialist, views, device, data, columns, progress_callback(listen, "answer"))
     return Viewed(effect, keep_views(place, effect, specialist) if keep else None, specialist.classes)
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from orchestrator.data.folds import FoldPlan
     from orchestrator.recipes.schema import Recipe
 
-__all__ = ["differences", "flat_settings", "format_value", "non_default_settings", "settings_of", "similar_runs"]
+__all__ = ["differences", "flat_settings", "format_value", "settings_of", "similar_runs"]
 
 NEAR = 2  # settings: with more, a run is another experiment
 SHOWN = 3  # runs
@@ -44,20 +44,6 @@ def format_value(value: Any) -> str:
             f"{key} x {item:g}" if isinstance(item, float) else f"{key} {item}" for key, item in value.items()
         )
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-
-
-def non_default_settings(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that are not at their defaults; those without a default count as chosen."""
-    from orchestrator.data.augmentation import Augment
-    from orchestrator.recipes.schema import Recipe
-
-    fields = {**Recipe.model_fields, **{f"augment.{key}": field for key, field in Augment.model_fields.items()}}
-    found = {}
-    for key, value in flat_settings(recipe).items():
-        default = fields[key].get_default(call_default_factory=True) if key in fields else None
-        if value != (list(default) if isinstance(default, tuple) else default):
-            found[key] = value
-    return found
 
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

@@ -18,6 +18,7 @@ from orchestrator.core.errors import DamagedError, DataError, LeakError, Weights
 from orchestrator.core.files import move_aside, sha256_of
 from orchestrator.core.labels import CLASSES
 from orchestrator.core.sealed import read_sealed, write_sealed
+from orchestrator.recipes.names import DEFAULT_RECIPE
 
 if TYPE_CHECKING:
     from orchestrator.data.folds import FoldPlan
@@ -154,7 +155,9 @@ def recipe_arguments(run: RunRecord, specialists: Iterable[Specialist]) -> list[
     name = run.recipe_name
     shared = Path(name).is_file() or all(name in recipe_files(specialist) for specialist in specialists)
     words = (
-        ["--recipe", display_path(Path(name)) if name.endswith(".toml") else name] if shared and name != "quick" else []
+        ["--recipe", display_path(Path(name)) if name.endswith(".toml") else name]
+        if shared and name != DEFAULT_RECIPE
+        else []
     )
     common = [change for change in run.changes if change.partition("=")[0].partition(".")[0] not in CLASSES]
     return [*words, *(word for change in common for word in ("--set", change))]

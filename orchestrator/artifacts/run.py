@@ -37,7 +37,7 @@ __all__ = [
     "run_key",
 ]
 
-RUN_FORMAT = 3
+RUN_FORMAT = 4
 KIND = "run"
 RECORD = "run.json"
 RUN_LOCK = "run.lock"
@@ -79,6 +79,7 @@ class RunRecord:
         recipe_name: name or file of the recipe, as given.
         changes: arguments of `--set` applied to it.
         recipe: all settings of the recipe.
+        chosen: those that were not at their defaults when the run was made, as `lr` and `augment.flip`.
         seed: seed of the training.
         folds: folds trained in this run or taken from its parent; [None] for a run without a plan.
         plan: the fold plan; None without one.
@@ -105,6 +106,7 @@ class RunRecord:
     recipe_name: str
     changes: list[str]
     recipe: dict[str, Any]
+    chosen: list[str]
     seed: int
     folds: list[int | None]
     plan: PlanKey | None

@@ -18,6 +18,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from orchestrator.artifacts.workspace import Workspace
 from orchestrator.bench.timing import Timing, ratio
 
 __all__ = ["LIGHT", "PREDICT", "bench_commands"]
@@ -44,7 +45,10 @@ app()
 """The smallest Typer program with two commands, of which one prints a table."""
 
 HELP, TABLE, MISTYPED = (f"the smallest Typer program: {what}" for what in ("--help", "a table", "a mistyped option"))
-SMALLEST = {"orch --help": HELP, "orch runs list": TABLE, "a mistyped option": MISTYPED, "orch submissions diff": TABLE}
+SMALLEST = {
+    "orch --help": HELP, "orch train-all --help": HELP, "orch runs list": TABLE, "orch runs show": TABLE,
+    "orch submissions diff": TABLE, "a mistyped option": MISTYPED, "a wrong number": MISTYPED, "a wrong recipe name": MISTYPED,
+}  # fmt: skip
 LIGHT = tuple(SMALLEST)
 ROWS = 60
 
@@ -96,8 +100,12 @@ def bench_commands(
         HELP: ("-c", SMALL, "--help"), TABLE: ("-c", SMALL, "rows"), MISTYPED: ("-c", SMALL, "rows", "--workspce", "x"),
         "orch --help": (*ORCH, "--help"),
         "orch runs list": (*ORCH, "runs", "list", *place),
-        "a mistyped option": (*ORCH, "predict", str(photo), "--starategy", "soft", *place),
+        "orch train-all --help": (*ORCH, "train-all", "--help"),
+        "orch runs show": (*ORCH, "runs", "show", Workspace(workspace).runs()[0].id, *place),
         "orch submissions diff": (*ORCH, "submissions", "diff", str(one), str(other)),
+        "a mistyped option": (*ORCH, "predict", str(photo), "--starategy", "soft", *place),
+        "a wrong number": (*ORCH, "demo", "--people", "many"),
+        "a wrong recipe name": (*ORCH, "train-all", "--data", str(photo.parent), "--recipe", "qick", *place),
         PREDICT: (*ORCH, "predict", str(photo), *place),
     }  # fmt: skip
     if program is not None:
@@ -105,7 +113,7 @@ def bench_commands(
     costs = {name: Cost() for name in lines}
     for number in range(rounds + 1):
         for place_in_round, (name, words) in enumerate(lines.items(), start=1):
-            wall, cpu, peak = _run(words, 2 if "mistyped" in name else 0)
+            wall, cpu, peak = _run(words, 2 if name.startswith("a ") or name == MISTYPED else 0)
             if number:  # the first fills the disk's cache
                 costs[name].wall.append(wall)
                 costs[name].cpu.append(cpu)

@@ -11,6 +11,7 @@ from orchestrator.core.errors import ConfigError, Mistakes, nearest
 from orchestrator.data.readers import check_source
 from orchestrator.pipeline.settings import check_face
 from orchestrator.recipes.load import load_recipes
+from orchestrator.recipes.names import DEFAULT_RECIPE
 from orchestrator.specialist import Specialist
 
 __all__ = ["PARTS", "Load", "check_load"]
@@ -36,7 +37,7 @@ class Load:
 
     data: Path | None
     folder: Path
-    recipe: str = "quick"
+    recipe: str = DEFAULT_RECIPE
     people: int = 60
     photos: int = 256
     steps: int = 32

@@ -10,6 +10,7 @@ import typer
 
 from orchestrator.cli.console import grid, print_json, print_message, stdout_console
 from orchestrator.cli.options import DeviceOption, JsonOption
+from orchestrator.recipes.names import DEFAULT_RECIPE
 
 __all__ = ["bench"]
 
@@ -22,7 +23,7 @@ def bench(
         Path | None, typer.Option("--data", "-d", help="Photos with labels; synthetic people if left out.")
     ] = None,
     to: Annotated[Path, typer.Option("--out", "-o", help="A folder for bench.json and bench.png.")] = Path("bench"),
-    recipe: Annotated[str, typer.Option("--recipe", "-r", help="The recipe of the measured members.")] = "quick",
+    recipe: Annotated[str, typer.Option("--recipe", "-r", help="The recipe of the measured members.")] = DEFAULT_RECIPE,
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Number of measurement rounds.")] = 3,
     photos: Annotated[int, typer.Option("--photos", min=16, help="Photos to predict.")] = 256,
     steps: Annotated[int, typer.Option("--steps", min=1, help="Training steps to time.")] = 32,

@@ -1,8 +1,9 @@
 """Plain values of options without pydantic.
 
 Typer converts every option's value by pydantic models, whose import takes 60 of the 150 ms of `orch runs list`. Nearly all
-values are plain: a text, a path, a number in its range. Those are converted here, to what Typer would make of
-them. For any other value, wrong ones above all, Typer's own conversion is asked, so that its rules and its messages hold.
+values are plain: a text, a path, a number. Those are converted here, to what Typer would make of them, and plain numbers out
+of range and words that are no number are refused here, naming the value and the allowed ones, which Typer does not. For any
+other value Typer's own conversion is asked, so that its rules hold.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from functools import partialmethod
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
+import typer
 from typer.core import TyperArgument, TyperOption
 
 __all__ = ["plain_conversion"]
@@ -24,6 +26,10 @@ METHOD = "get_runtime_param"
 
 WHOLE_NUMBER = re.compile(r"-?[0-9]{1,15}")
 DECIMAL = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,15})?")
+NO_NUMBER = re.compile(r"(?!.*(?:nan|inf))[A-Za-z,;:/_.+-]+", re.IGNORECASE)
+"""Texts that are a number in no spelling."""
+
+KINDS = {int: "a whole number", float: "a number"}
 
 PATH_CHECKS = ("exists", "writable", "resolve_path", "allow_dash", "path_type")
 """Words of typer.Option that ask something of a path; paths with one of them are left to Typer."""
@@ -31,6 +37,10 @@ PATH_CHECKS = ("exists", "writable", "resolve_path", "allow_dash", "path_type")
 
 class _NotPlainError(Exception):
     """The value is not one that is converted here."""
+
+
+class _RefusedError(Exception):
+    """A plain value that Typer would refuse, too."""
 
 
 class _Conversion:
@@ -48,10 +58,18 @@ class _Conversion:
         if value is None:  # an option that was left out and has no default
             return () if self._parameter.multiple or self._parameter.nargs == -1 else None
         described = self._parameter.type_descriptor
+        annotation, info = described.annotation, described.parameter_info
         try:
-            return _converted(value, described.annotation, described.parameter_info)
+            return _converted(value, annotation, info)
+        except _RefusedError:
+            raise typer.BadParameter(_refusal(value, annotation, info), **words) from None
         except _NotPlainError:
-            return self._typers(self._parameter).coerce(value, **words)
+            try:
+                return self._typers(self._parameter).coerce(value, **words)
+            except typer.BadParameter:
+                if _kind(annotation) not in KINDS or info.parser is not None:
+                    raise
+                raise typer.BadParameter(_refusal(value, annotation, info), **words) from None
 
 
 @contextmanager
@@ -90,6 +108,24 @@ def _converted(value: Any, annotation: Any, info: Any) -> Any:
     raise _NotPlainError
 
 
+def _kind(annotation: Any) -> Any:
+    """What a value, or each item of a list, is to be."""
+    return get_args(annotation)[0] if get_origin(annotation) is list else annotation
+
+
+def _refusal(value: Any, annotation: Any, info: Any) -> str:
+    """That a number, or an item of several, is not allowed, and what is."""
+    shown = " ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    allowed = KINDS[_kind(annotation)]
+    if info.min is not None and info.max is not None:
+        allowed += f", {info.min} to {info.max}"
+    elif info.min is not None:
+        allowed += f", {info.min} or more"
+    elif info.max is not None:
+        allowed += f", {info.max} or less"
+    return f"'{shown}'; allowed: {allowed}."
+
+
 def _path(value: Any, info: Any) -> Path:
     if not isinstance(value, (str, Path)) or any(getattr(info, word) for word in PATH_CHECKS):
         raise _NotPlainError
@@ -104,8 +140,10 @@ def _number(value: Any, kind: type, info: Any) -> Any:
     written = WHOLE_NUMBER if kind is int else DECIMAL
     if type(value) is str and written.fullmatch(value):
         value = kind(value)
+    elif type(value) is str and NO_NUMBER.fullmatch(value):
+        raise _RefusedError
     if type(value) is not kind or info.clamp:
         raise _NotPlainError
     if (info.min is not None and value < info.min) or (info.max is not None and value > info.max):
-        raise _NotPlainError
+        raise _RefusedError
     return value

@@ -105,15 +105,17 @@ def show_run(
 
 def _facts(record: RunRecord, notes: Annotations) -> dict[str, str]:
     """What a run was made from, how, and on which machine, in words."""
-    from orchestrator.artifacts.differences import format_value, non_default_settings
+    from orchestrator.artifacts.differences import format_value
 
-    settings, data, environment = non_default_settings(record.recipe), record.data, record.environment
+    data, environment = record.data, record.environment
     machine, extra = environment["hardware"], data.get("extra")
-    augment = [
-        f"{key.removeprefix('augment.')}={format_value(settings[key])}"
-        for key in settings
-        if key.startswith("augment.")
-    ]
+    settings, augment = [], []
+    for key in record.chosen:
+        if key.startswith("augment."):
+            name = key.removeprefix("augment.")
+            augment.append(f"{name}={format_value(record.recipe['augment'][name])}")
+        else:
+            settings.append(f"{key}={format_value(record.recipe[key])}")
     plan = "none: trained on everything"
     if record.plan:
         plan = f"{record.plan.digest[:12]}, {record.plan.k} folds, seed {record.plan.seed}"
@@ -127,9 +129,7 @@ def _facts(record: RunRecord, notes: Annotations) -> dict[str, str]:
         "tags": " ".join(notes.tags),
         "recipe": " ".join([recipe_of(record), *record.changes]),
         "seed": ", ".join(map(str, record.seeds)),
-        "settings": "  ".join(
-            f"{key}={format_value(value)}" for key, value in settings.items() if not key.startswith("augment.")
-        ),
+        "settings": "  ".join(settings),
         "augment": "  ".join(augment) or "nothing",
         "": "settings that are not named are at their defaults; --json gives all.",
         "initial weights": f"{record.initial_weights['source']} {record.initial_weights['sha256'][:12]}",

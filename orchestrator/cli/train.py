@@ -50,6 +50,7 @@ from orchestrator.core.commands import orch
 from orchestrator.core.errors import ConfigError
 from orchestrator.core.events import Listener, forward_to_all
 from orchestrator.core.labels import TASKS
+from orchestrator.recipes.names import DEFAULT_RECIPE
 
 if TYPE_CHECKING:
     from orchestrator.pipeline.training import Report
@@ -95,8 +96,8 @@ def train_all(
 
     chosen = split_commas(tasks)
     settings = api.Settings(
-        data, workspace, column_names(columns), recipe or ["quick"], change, folds, folds_trained(folds_used, valid_only), seed,
-        plan_seed, jobs, device, not no_store, profile, extra, distinct,
+        data, workspace, column_names(columns), recipe or [DEFAULT_RECIPE], change, folds,
+        folds_trained(folds_used, valid_only), seed, plan_seed, jobs, device, not no_store, profile, extra, distinct,
     )  # fmt: skip
     with listening(track, workspace) as listen:
         report = api.train_all(settings, tasks=chosen, listen=listen)

@@ -19,6 +19,7 @@ from orchestrator.artifacts.workspace import now
 from orchestrator.pipeline.inputs import Inputs
 from orchestrator.pipeline.settings import Settings, changes_of
 from orchestrator.recipes.load import choices_of
+from orchestrator.recipes.names import DEFAULT_RECIPE
 from orchestrator.recipes.schema import Recipe
 
 __all__ = ["RunPlan"]
@@ -120,8 +121,8 @@ class RunPlan:
         specialist = inputs.specialists[self.task]
         run = RunRecord(
             folder=Path(), id="", task=self.task, status=UNFINISHED, created=now(),
-            recipe_name=named or (base.recipe_name if base else "quick"), changes=changes_of(settings, specialist, base),
-            recipe=self.recipe.model_dump(mode="json"), seed=settings.seed, folds=folds,
+            recipe_name=named or (base.recipe_name if base else DEFAULT_RECIPE), changes=changes_of(settings, specialist, base),
+            recipe=self.recipe.model_dump(mode="json"), chosen=self.recipe.chosen, seed=settings.seed, folds=folds,
             plan=None if plan is None else PlanKey(plan.digest, plan.k, plan.seed),
             data=inputs.data.about(settings, specialist),
             initial_weights={"source": self.recipe.weights, "sha256": inputs.weights[self.task].sha256},

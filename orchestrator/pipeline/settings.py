@@ -13,6 +13,7 @@ from orchestrator.core.extras import require
 from orchestrator.core.labels import CLASSES
 from orchestrator.data.readers import check_source
 from orchestrator.data.sharing import check_jobs
+from orchestrator.recipes.names import DEFAULT_RECIPE
 
 if TYPE_CHECKING:
     from orchestrator.artifacts.run import RunRecord
@@ -60,7 +61,7 @@ class Settings:
     data: Path
     workspace: Path = Path("runs")
     columns: Mapping[str, str] = field(default_factory=dict)
-    recipes: Sequence[str] = ("quick",)
+    recipes: Sequence[str] = (DEFAULT_RECIPE,)
     changes: Sequence[str] = ()
     folds: int | None = 5
     folds_used: int = 0
@@ -126,7 +127,7 @@ def changes_of(settings: Settings, specialist: Specialist, base: RunRecord | Non
 
     task, only = specialist.name, {specialist.name: specialist}
     named = choices_of((task,), settings.recipes)[0].get(task, "")
-    recipes = (named,) if named else () if base else ("quick",)
+    recipes = (named,) if named else () if base else (DEFAULT_RECIPE,)
     found = [change for change in settings.changes if _is_for(change, task)]
     wanted = recipes_of(replace(settings, recipes=recipes, changes=found), only, base)[task]
     for change in list(found):
@@ -197,11 +198,21 @@ def check_early(settings: Settings, specialists: Mapping[str, Specialist], base:
         DataError: there is nothing at a path.
         WeightsError: a recipe's weights are not a file.
     """
-    from orchestrator.recipes.schema import check_weights
-
     mistakes = Mistakes()
+    add_mistakes(settings, mistakes)
     with mistakes.collect():
-        for task, recipe in recipes_of(settings, specialists, base).items():
+        check_device(settings.device)
+    with mistakes.collect():
+        check_source(settings.data)
+    with mistakes.collect():
+        check_tables(settings.extra)
+    if tuple(settings.recipes) in ((), (DEFAULT_RECIPE,)) and not settings.changes:
+        mistakes.raise_if_any()  # nobody chose the recipe, and its schema is slow to build
+    with mistakes.collect():
+        recipes = recipes_of(settings, specialists, base)
+        from orchestrator.recipes.schema import check_weights  # slow to build, and no use to a recipe of a wrong name
+
+        for task, recipe in recipes.items():
             with mistakes.collect(task):
                 if base is not None and recipe.weights == base.recipe["weights"]:
                     from orchestrator.artifacts.origins import check_initial_weights
@@ -210,11 +221,4 @@ def check_early(settings: Settings, specialists: Mapping[str, Specialist], base:
                 check_weights(recipe.weights)
             with mistakes.collect(task):
                 check_face(recipe)
-    add_mistakes(settings, mistakes)
-    with mistakes.collect():
-        check_device(settings.device)
-    with mistakes.collect():
-        check_source(settings.data)
-    with mistakes.collect():
-        check_tables(settings.extra)
     mistakes.raise_if_any()

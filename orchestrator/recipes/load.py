@@ -1,6 +1,7 @@
 """Builds recipes from names, files and `--set`; precedence: specialist's defaults < recipe < `--set`.
 
-Unknown keys are refused with the nearest valid one, and all mistakes of all specialists are reported together.
+Unknown keys are refused with the nearest valid one, and all mistakes of all specialists are reported together. The schema,
+whose models take as long to build as a small command to run, is imported where a value is judged: a wrong name needs none.
 """
 
 from __future__ import annotations
@@ -8,41 +9,27 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-from pydantic import BaseModel, ValidationError
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.core.commands import orch
 from orchestrator.core.errors import ConfigError, Problem, nearest, quantity
 from orchestrator.core.files import absolute_text
 from orchestrator.core.labels import CLASSES
 from orchestrator.core.toml import parse_toml, read_toml, toml_value
-from orchestrator.data.augmentation import Augment
-from orchestrator.recipes.lint import REFUSED, lint
-from orchestrator.recipes.schema import WEIGHTS_WORDS, Recipe
-from orchestrator.specialist import Specialist
+from orchestrator.recipes.names import DEFAULT_RECIPE
 
-__all__ = ["choices_of", "load_recipes", "recipe_as_toml", "recipe_files", "recipe_text"]
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from orchestrator.recipes.schema import Recipe
+    from orchestrator.specialist import Specialist
+
+__all__ = ["choices_of", "load_recipes", "recipe_as_toml", "recipe_files"]
 
 
 def recipe_files(specialist: Specialist) -> dict[str, Path]:
     """The named recipes of a specialist, name -> file, sorted."""
     return {path.stem: path for path in sorted(specialist.recipes.glob("*.toml"))}
-
-
-def recipe_text(specialist: Specialist, name: str) -> str:
-    """The text of a named recipe.
-
-    Raises:
-        ConfigError: there is none of that name.
-    """
-    files = recipe_files(specialist)
-    if name not in files:
-        raise ConfigError(
-            f"the {specialist.name} specialist has no recipe '{name}'; allowed: {', '.join(files)}, or the "
-            f"path of a .toml file.{nearest(name, files)} `{orch('recipes', 'list')}` shows them."
-        )
-    return files[name].read_text(encoding="utf-8")
 
 
 def load_recipes(
@@ -72,17 +59,21 @@ def load_recipes(
             if task not in names and bases and task in bases:
                 values[task] = bases[task].model_dump(mode="json")
             else:
-                values[task] = _layers(specialist, names.get(task, "quick"))
+                values[task] = _layers(specialist, names.get(task, DEFAULT_RECIPE))
         except ConfigError as error:
             values[task] = dict(specialist.defaults) | {"augment": dict(specialist.defaults.get("augment", {}))}
-            broken.add(task)  # its own keys are unknown, so only its --set words can be checked
+            broken.add(task)
             problems += error.problems or [Problem("--recipe", error.message.removeprefix("--recipe: "))]
     for change in changes:
         _apply(values, tuple(specialists), change, problems)
     recipes: dict[str, Recipe] = {}
     for task, value in values.items():
+        if task in broken and not changes:
+            continue  # its keys are unknown, so only its --set words can be checked
         name = (
-            "of the run it starts from" if task not in names and bases and task in bases else names.get(task, "quick")
+            "of the run it starts from"
+            if task not in names and bases and task in bases
+            else names.get(task, DEFAULT_RECIPE)
         )
         found, recipe = _validate(specialists[task], value, name, changes)
         problems += [
@@ -127,10 +118,15 @@ def choices_of(tasks: Collection[str], choices: Sequence[str]) -> tuple[dict[str
 def _layers(specialist: Specialist, name: str) -> dict[str, Any]:
     """Defaults and recipe file of one specialist, merged, unchecked."""
     values: dict[str, Any] = {**specialist.defaults, "augment": dict(specialist.defaults.get("augment", {}))}
+    files = recipe_files(specialist)
     if name.endswith(".toml"):
         layer = read_toml(Path(name), "--recipe")
-    else:
-        layer = parse_toml(recipe_text(specialist, name), f"--recipe: {recipe_files(specialist)[name]}")
+    elif name in files:
+        layer = parse_toml(files[name].read_text(encoding="utf-8"), f"--recipe: {files[name]}")
+    else:  # one mistake, not one a task, where the tasks have recipes of the same names
+        what = f"no recipe '{name}'; allowed: {', '.join(files)}, or the path of a .toml file.{nearest(name, files)}"
+        problem = Problem(f"{specialist.name} recipe", what, f"`{orch('recipes', 'list')}` shows them.")
+        raise ConfigError("--recipe", [problem])
     augment = layer.pop("augment", {})
     if isinstance(augment, dict):
         values["augment"].update(augment)
@@ -183,6 +179,11 @@ def _value(text: str) -> Any:
 def _validate(
     specialist: Specialist, values: dict[str, Any], name: str, changes: Sequence[str]
 ) -> tuple[list[Problem], Recipe | None]:
+    from pydantic import ValidationError
+
+    from orchestrator.recipes.lint import lint
+    from orchestrator.recipes.schema import WEIGHTS_WORDS, Recipe
+
     # `weights = "none"` is a word of its own, so a None from --set means that word.
     if values.get("weights", "") is None:
         values["weights"] = "none"
@@ -208,6 +209,10 @@ def _validate(
 
 def _problem(task: str, name: str, error: Any, changes: Sequence[str]) -> Problem:
     """A pydantic error in our words, placed where the user wrote it."""
+    from orchestrator.data.augmentation import Augment
+    from orchestrator.recipes.lint import REFUSED
+    from orchestrator.recipes.schema import Recipe
+
     path = [str(part) for part in error["loc"]]
     key = ".".join(path)
     model: type[BaseModel] = Augment if path[0] == "augment" and len(path) > 1 else Recipe
@@ -244,12 +249,15 @@ def _meaning(model: type[BaseModel], path: list[str]) -> str:
 
 def recipe_as_toml(recipe: Recipe) -> str:
     """A recipe as a file to edit: every number with its meaning; keys without a value are comments."""
+    from orchestrator.data.augmentation import Augment
+    from orchestrator.recipes.schema import Recipe
+
     lines = []
     for model, value, head in ((Recipe, recipe, ""), (Augment, recipe.augment, "\n[augment]")):
         lines += [head] if head else []
         for key, field in model.model_fields.items():
             item = getattr(value, key)
-            if isinstance(item, BaseModel):
+            if isinstance(item, Augment):
                 continue
             text = f"{key} = {toml_value(item)}" if item is not None else f"# {key} ="
             lines.append(f"{text:<36} # {field.description}")

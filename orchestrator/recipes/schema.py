@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -13,17 +13,15 @@ from orchestrator.data.augmentation import Augment
 from orchestrator.data.geometry import DETECTOR, Geometry
 from orchestrator.data.sampling import Draw, Sampling
 from orchestrator.data.spelling import clean
+from orchestrator.recipes.names import View
 
-__all__ = ["VIEWS", "WEIGHTS_WORDS", "ZOOM", "Optimiser", "Recipe", "Schedule", "View", "check_weights", "loss_terms"]
+__all__ = ["WEIGHTS_WORDS", "ZOOM", "Optimiser", "Recipe", "Schedule", "check_weights", "loss_terms"]
 
 Optimiser = Literal[
     "adabelief", "adam", "adamp", "adamw", "adan", "adopt", "lamb", "laprop", "lion", "madgrad", "momentum", "nadam", "nadamw",
     "radam", "rmsproptf", "sgd", "sgdp",
 ]  # fmt: skip
 """Optimisers under timm's names; a test trains with each of them, kills the training and resumes it."""
-
-View = Literal["flip", "zoom", "zoom_flip"]
-VIEWS: tuple[str, ...] = get_args(View)
 
 ZOOM = 0.9
 """Share of height and width that the views `zoom` and `zoom_flip` show."""
@@ -254,6 +252,20 @@ class Recipe(BaseModel):
     def small(self) -> tuple[int, int]:
         """Height and width of the first `small_epochs` epochs' photos, in pixels."""
         return max(1, round(self.height * self.small_size)), max(1, round(self.width * self.small_size))
+
+    @property
+    def chosen(self) -> list[str]:
+        """The settings that are not at their defaults, as `lr` and `augment.flip`; those without a default count as chosen.
+
+        `about` and `workers`, which change no result, are left out.
+        """
+        return [
+            head + key
+            for settings, head in ((self, ""), (self.augment, "augment."))
+            for key, field in type(settings).model_fields.items()
+            if key not in ("about", "workers", "augment")
+            and getattr(settings, key) != field.get_default(call_default_factory=True)
+        ]
 
     def digest(self) -> str:
         """sha256 (hex) of everything that changes the result; `about` and `workers` do not."""

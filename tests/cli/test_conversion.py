@@ -1,5 +1,6 @@
-"""Values of options are what Typer alone would make of them."""
+"""Values of options are what Typer alone would make of them; wrong numbers are refused in words of our own."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -36,6 +37,7 @@ def options(
     wholes: Annotated[list[int], typer.Option(min=1)] = [],  # noqa: B006  (as Typer takes them)
     rate: float = 1,
     share: Annotated[float, typer.Option(min=0.3, max=1)] = 0.9,
+    ceiling: Annotated[float, typer.Option(max=5)] = 0.0,
     parsed: Annotated[str, typer.Option(parser=lambda text: text.upper())] = "x",
 ) -> None:
     """Every kind of option that our commands have, and some that they do not."""
@@ -53,13 +55,19 @@ TEXTS = st.one_of(
 )  # fmt: skip
 
 
+NUMBER = re.compile(
+    r"Input should be .*(number|integer|equal to|less than|greater than).*|(?<=: )'.*'; allowed: .*", re.DOTALL
+)
+"""What Typer and we say of a wrong number."""
+
+
 def asked(words: list[str]) -> list[object]:
     """What the command got, with the types, or what it was refused with."""
     got.clear()
     try:
         typer.main.get_command(program).main(words, standalone_mode=False)
     except typer.BadParameter as error:
-        return [type(error), error.format_message()]
+        return [type(error), NUMBER.sub("...", error.format_message())]
     return [(name, value, type(value), repr(value)) for name, value in got.items()]
 
 
@@ -72,6 +80,24 @@ def test_values_are_what_typer_alone_makes_of_them(pairs: list[tuple[str, str]],
     alone = asked(words)
     with plain_conversion():
         assert asked(words) == alone
+
+
+@pytest.mark.parametrize(("word", "told"), [
+    ("--whole=x", "'x'; allowed: a whole number."), ("--whole=0.5", "'0.5'; allowed: a whole number."),
+    ("--whole=5x", "'5x'; allowed: a whole number."), ("--seed=-1", "'-1'; allowed: a whole number, 0 to 4294967295."),
+    ("--wholes=0", "'0'; allowed: a whole number, 1 or more."), ("--rate=many", "'many'; allowed: a number."),
+    ("--share=0.2", "'0.2'; allowed: a number, 0.3 to 1."), ("--share=nan", "'nan'; allowed: a number, 0.3 to 1."),
+    ("--clamped=x", "'x'; allowed: a whole number, 0 to 9."), ("--wholes=", "''; allowed: a whole number, 1 or more."),
+    ("--ceiling=-2.5", None), ("--ceiling=6", "'6'; allowed: a number, 5 or less."),
+])  # fmt: skip
+def test_a_wrong_number_is_named_with_the_allowed_ones(word: str, told: str | None) -> None:
+    with plain_conversion():
+        if told is None:
+            typer.main.get_command(program).main([word], standalone_mode=False)
+            return
+        with pytest.raises(typer.BadParameter) as refused:
+            typer.main.get_command(program).main([word], standalone_mode=False)
+    assert refused.value.format_message() == f"Invalid value for '{word.partition('=')[0]}': {told}"
 
 
 def test_a_file_that_may_not_be_read_is_refused_as_by_typer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,7 +124,8 @@ def test_typer_is_its_own_again_afterwards() -> None:
 @pytest.mark.parametrize("words", [
     ["--version"], ["recipes", "show", "age", "qick"], ["runs", "list"],
     ["runs", "show", "age-1", "--workspace", "nowhere", "--json"],
-    ["predict", "--starategy", "soft"], ["submissions", "diff", "one.csv", "other.csv"],
+    ["predict", "--starategy", "soft"], ["demo", "--people", "many"], ["bench", "--rounds", "0"],
+    ["submissions", "diff", "one.csv", "other.csv"],
 ])  # fmt: skip
 def test_plain_values_are_not_typers_to_convert(words: list[str], tmp_path: Path) -> None:
     """Fails where Typer has moved what is replaced: its values would be right, and slower to get."""

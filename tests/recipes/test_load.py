@@ -60,7 +60,7 @@ def test_all_mistakes_are_told_at_once_with_the_way_out() -> None:
         "age.lerning_rate=1", "age.epochs=many", "gender.loss=cross-entropy", "agee.lr=1", "nonsense", "age.augment.flp=1",
         "gender.train_border=58",
     ])  # fmt: skip
-    assert "the mask specialist has no recipe 'qick'; allowed: b0-plateau, " in told
+    assert "mask recipe: no recipe 'qick'; allowed: b0-plateau, " in told
     assert "Did you mean 'quick'?" in told
     assert "'hat' is not a task of this command" in told
     assert "unknown key 'lerning_rate'" in told
