@@ -4,13 +4,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test lint check format docs clean
+.PHONY: demo test test-gpu lint check format docs clean
 
 demo: $(STAMP)-core
 	$(BIN)/orch demo
 
 test: $(STAMP)-dev
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+test-gpu: $(STAMP)-dev
+	$(BIN)/pytest -m gpu
 
 lint: $(STAMP)-dev
 	$(BIN)/ruff format --check .

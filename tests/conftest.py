@@ -52,6 +52,12 @@ LONG = (
 """Files that take minutes: begun first, so that no process waits for one of them in the end."""
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Hides GPUs, but from `pytest -m gpu`: what a CPU's tests hold, bits above all, is not promised on a GPU."""
+    if config.option.markexpr != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts the longest files first (`--no-loadscope-reorder` keeps them there)."""
     rank = {name: place for place, name in enumerate(LONG)}

@@ -12,10 +12,12 @@ import re
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import typer
@@ -53,10 +55,12 @@ NO_MEMORY = (
 TOO_LARGE = ("File too large", "os error 27")
 NO_ROOM = ("No space left", "os error 28", "database or disk is full")
 
-AGAIN_SECONDS = 1.0
-"""Time after which a lost stop signal is raised again."""
-
-_stopped_by: list[int] = []
+AGAIN_SECONDS = 0.2
+"""Time after which a stop that was lost, or would have been, is raised again."""
+DESTRUCTOR_SECONDS = 10.0
+"""Time after which a destructor or a callback is interrupted, and the exception dropped: torch's wait 5 s a loading process."""
+PATIENT_KEYS = 2
+"""Ctrl-C is pressed again by who waits; once more ends the process without any clean-up."""
 
 
 @dataclass(frozen=True)
@@ -93,40 +97,86 @@ class InterruptError(Exception):
 
 
 class _Stopped(KeyboardInterrupt):
-    """A signal that ends as Ctrl-C does."""
+    """A signal that stops the command."""
+
+
+class _Stop:
+    """What arrives when a command is to stop, and how often.
+
+    Attributes:
+        signals: the signals that arrived, in order.
+        began: time.monotonic() of the first.
+        process: the process that stops; those that it forked end at once.
+    """
+
+    def __init__(self) -> None:
+        self.signals: list[int] = []
+        self.began, self.process = 0.0, os.getpid()
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """Handles a signal: SIGINT, SIGTERM, SIGHUP, or SIGALRM, by which a stop that got lost comes again."""
+        if os.getpid() != self.process:
+            os._exit(0)  # a loading process that was forked just now; the command learns of the stop by itself
+        if not self.signals:
+            self.began = time.monotonic()
+            signal.signal(
+                signal.SIGCHLD, signal.SIG_DFL
+            )  # torch's handler raises when loading processes are stopped, too
+            signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS, AGAIN_SECONDS)
+        if number != signal.SIGALRM:
+            self.signals.append(number)
+        if self.signals.count(signal.SIGINT) > PATIENT_KEYS:
+            os._exit(stop_code())
+        if not _is_leaving() and not (_loses_exceptions(frame) and time.monotonic() - self.began < DESTRUCTOR_SECONDS):
+            raise _Stopped
 
 
 @contextmanager
 def signals_as_interrupts() -> Iterator[None]:
-    """A context in which SIGTERM and SIGHUP stop the command as Ctrl-C does. `nohup` is respected.
+    """A context in which Ctrl-C, SIGTERM and SIGHUP stop the command in one way. `nohup` is respected.
 
-    The clean-up after a stop is not interrupted. A stop that was lost (Python drops exceptions raised in destructors,
-    and some libraries drop those raised in callbacks) is raised again until it arrives.
+    The clean-up after a stop is not interrupted, except by a third Ctrl-C, which ends the process. A stop that was lost
+    (Python drops exceptions raised in destructors, and some libraries drop those raised in callbacks) is raised again until
+    it arrives.
     """
-    before = {}
-    _stopped_by.clear()
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) is signal.SIG_DFL:
-                before[number] = signal.signal(number, _stop)
-        if before and sys.platform != "win32":
-            before[signal.SIGALRM] = signal.signal(signal.SIGALRM, _stop)
+    global _stop
+    _stop = _Stop()
+    before: dict[int, Any] = {}
+    dropped = sys.unraisablehook
+    if threading.current_thread() is threading.main_thread() and sys.platform != "win32":
+        for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(ending) in (signal.SIG_DFL, signal.default_int_handler):
+                before[ending] = signal.signal(ending, _stop.handle)
+        if before:
+            before[signal.SIGALRM] = signal.signal(signal.SIGALRM, _stop.handle)
+            before[signal.SIGCHLD] = signal.getsignal(signal.SIGCHLD)
+            sys.unraisablehook = _report_dropped
     try:
         yield
     finally:
-        if before and sys.platform != "win32":
+        sys.unraisablehook = dropped
+        if before:
             signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def _stop(number: int, _frame: object) -> None:
-    if not _stopped_by:
-        _stopped_by.append(number)
-        if sys.platform != "win32":
-            signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS, AGAIN_SECONDS)
-    if not _is_leaving():
-        raise _Stopped
+def _report_dropped(dropped: sys.UnraisableHookArgs) -> None:
+    """Reports an exception that Python drops, unless it is a stop, which comes again."""
+    if not isinstance(dropped.exc_value, _Stopped):
+        sys.__unraisablehook__(dropped)
+
+
+def _loses_exceptions(frame: FrameType | None) -> bool:
+    """Whether an exception raised in a frame would be dropped: in a destructor, or in a callback of a fork.
+
+    Dropped in logging's callback it would leave the lock of all loggers locked as well.
+    """
+    while frame is not None:
+        if frame.f_code.co_name in ("__del__", "_acquireLock", "_releaseLock"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _is_leaving() -> bool:
@@ -139,9 +189,12 @@ def _is_leaving() -> bool:
     return False
 
 
+_stop = _Stop()
+
+
 def stop_code() -> int:
     """The exit code of a command that was stopped: 130 for Ctrl-C, otherwise 128 plus the signal's number."""
-    return 128 + (_stopped_by[0] if _stopped_by else signal.SIGINT)
+    return 128 + (_stop.signals[0] if _stop.signals else signal.SIGINT)
 
 
 def debugging() -> bool:

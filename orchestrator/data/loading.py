@@ -117,8 +117,14 @@ def _as_sent(batch: Any) -> Any:
 
 
 def _begin(_: int) -> None:
-    """Prepares a loading process: it ends with its parent, however that ends, and ignores Ctrl-C."""
+    """Prepares a loading process: it ends with its parent, however that ends, and leaves Ctrl-C to it.
+
+    Stopped by a signal to all processes of a command, it ends as if its work were done: of one that is killed torch raises an
+    error wherever the parent is just then, its own end included.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: os._exit(0))
     parent = multiprocessing.parent_process()
     assert parent is not None
 

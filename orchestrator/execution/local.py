@@ -23,7 +23,7 @@ from orchestrator.core.cores import cores
 from orchestrator.core.errors import DamagedError, OrchestratorError, StoreError
 from orchestrator.core.events import EpochEnded, EpochProgress, Listener, MemberEnded
 from orchestrator.core.files import write_json
-from orchestrator.data.sharing import check_jobs, why_no_parallelism
+from orchestrator.data.sharing import check_jobs, start_trackers, why_no_parallelism
 from orchestrator.execution.executor import JobResult
 from orchestrator.networks.devices import gpu_count
 from orchestrator.training.cancelling import CancelledError, WhileParentLives, raise_if_cancelled
@@ -116,6 +116,7 @@ def _results(jobs: Sequence[MemberJob], at_once: int, ended: dict[int, JobResult
 
 
 def _pool(at_once: int, jobs: Sequence[tuple[int, MemberJob]]) -> Generator[JobResult, None, None]:
+    start_trackers()
     with joblib.parallel_config(backend="loky", inner_max_num_threads=jobs[0][1].threads), warnings.catch_warnings():
         # loky replaces a worker whose memory grew by 300 MB, as training always does: harmless.
         warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given to the executor")

@@ -19,7 +19,7 @@ from orchestrator.core.errors import ConfigError, DataError
 from orchestrator.core.files import atomic
 from orchestrator.core.labels import CLASSES, age_bands, compose
 from orchestrator.data.contest import MASK_OF_STEM
-from orchestrator.data.sharing import why_no_parallelism
+from orchestrator.data.sharing import start_trackers, why_no_parallelism
 from orchestrator.synthetic.portraits import BANDS, draw_photo, invent_person
 
 __all__ = ["most_folds", "write_people"]
@@ -61,6 +61,8 @@ def write_people(
     rows: list[dict[str, Any]] = []
     if processes > 1 and why_no_parallelism():
         processes = 1
+    if processes > 1:
+        start_trackers()
     parallel = joblib.Parallel(n_jobs=processes, return_as="generator", batch_size=8)
     for done, row in enumerate(parallel(joblib.delayed(_write_person)(job) for job in jobs), start=1):
         rows.append(row)

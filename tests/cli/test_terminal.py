@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from fcntl import ioctl
+from functools import partial
 from io import StringIO
 from pathlib import Path
 
@@ -359,6 +360,7 @@ class Odd:
         print("ready", flush=True)
         while True:
             time.sleep(0.01)
+endings.DESTRUCTOR_SECONDS = 0.5
 with endings.signals_as_interrupts():
     Odd()  # what is raised while it is taken apart is dropped
     print("lost", flush=True)
@@ -373,14 +375,43 @@ with endings.signals_as_interrupts():
 """
 
 
-def test_a_stop_that_got_lost_comes_again_and_leaves_the_clean_up_in_peace() -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_stop_that_got_lost_comes_again_and_leaves_the_clean_up_in_peace(number: signal.Signals, code: int) -> None:
     process = subprocess.Popen([sys.executable, "-c", LOST], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout
     assert process.stdout.readline() == "ready\n"
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     out, told = process.communicate(timeout=60)
-    assert "Exception ignored in" in told  # it did get lost
-    assert (out, process.returncode) == ("lost\ncleaned up\n", 143), told
+    assert (out, told, process.returncode) == ("lost\ncleaned up\n", "", code)
+
+
+STUBBORN = """
+import time
+from orchestrator.cli import endings
+with endings.signals_as_interrupts():
+    try:
+        print("ready", flush=True)
+        time.sleep(60)
+    finally:
+        print("cleaning up", flush=True)
+        time.sleep(60)
+"""
+
+
+def test_a_third_ctrl_c_ends_a_clean_up() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", STUBBORN], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGINT)
+    assert process.stdout.readline() == "cleaning up\n"
+    process.send_signal(signal.SIGINT)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(1)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(10) == 130
+    assert process.communicate() == ("", "")
 
 
 def test_a_table_fits_though_its_letters_are_escaped(people: Path, workspace: Path, tmp_path: Path, orch: Orch) -> None:
@@ -484,7 +515,7 @@ def test_errors_are_json_where_json_was_asked_for(
 def test_problems_are_single_objects(orch: Orch) -> None:
     done = orch("recipes", "show", "age", "qick", "--json")
     (problem,) = json.loads(done.out)["error"]["problems"]
-    assert problem["where"] == "--recipe"
+    assert problem["where"] == "age recipe"
     assert "Did you mean 'quick'?" in problem["what"]
 
 
@@ -504,11 +535,20 @@ def test_what_a_shells_limits_do_is_told_as_that(error: Exception, kind: str, to
 # Signals.
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize(
+    ("number", "code", "group"),
+    [
+        (signal.SIGTERM, 143, False),  # kill
+        (signal.SIGTERM, 143, True),  # timeout, a service's manager
+        (signal.SIGINT, 130, True),  # Ctrl-C
+        (signal.SIGHUP, 129, True),  # a terminal that is closed
+    ],
+)
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_signals_end_a_training_calmly(
-    people: Path, tmp_path: Path, number: signal.Signals, code: int, jobs: int
+    people: Path, tmp_path: Path, number: signal.Signals, code: int, group: bool, jobs: int
 ) -> None:
+    """Sent to the command alone, or to its loading processes and workers as well."""
     words = [
         "train-all",
         "--data",
@@ -519,19 +559,20 @@ def test_signals_end_a_training_calmly(
         3,
         "--jobs",
         jobs,
-        *tiny("epochs=200"),
+        *tiny("epochs=200", f"workers={2 if group else 0}"),
     ]
     log = tmp_path / "log"
-    with log.open("wb") as file, begun(map(str, words), stdout=file, stderr=file) as process:
+    with log.open("wb") as file, begun(map(str, words), stdout=file, stderr=file, process_group=0) as process:
         limit = time.monotonic() + PATIENCE
         while not list(tmp_path.glob("runs/*/fold-0/history.json")):
             assert time.monotonic() < limit, log.read_text()
             assert process.poll() is None, log.read_text()
             time.sleep(0.1)
         children = descendants(process.pid)
-        process.send_signal(number)
+        send = partial(os.killpg, process.pid) if group else process.send_signal
+        send(number)
         if number != signal.SIGINT:
-            process.send_signal(number)  # another one in mid-end changes nothing
+            send(number)  # another one in mid-end changes nothing
         assert process.wait(PATIENCE) == code, log.read_text()
     time.sleep(1.0)
     told = log.read_text()
@@ -563,17 +604,18 @@ program()
     assert done.stderr == "its end\n"
 
 
-def test_signals_end_other_commands_calmly(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_signals_end_other_commands_calmly(tmp_path: Path, number: signal.Signals, code: int) -> None:
     words = ["data", "synth", str(tmp_path / "p"), "--people", "5000", "--jobs", "2"]
-    with begun(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with begun(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, process_group=0) as process:
         limit = time.monotonic() + PATIENCE
         while not list(tmp_path.rglob("*.jpg")):
             assert process.poll() is None
             assert time.monotonic() < limit
             time.sleep(0.1)
-        process.send_signal(signal.SIGTERM)
+        os.killpg(process.pid, number)
         _, told = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 143, told.decode()
+    assert process.returncode == code, told.decode()
     assert b"Interrupted." in told
     for word in (b"Traceback", b"semaphore", b"leaked", b"Warning"):
         assert word not in told, told.decode()
