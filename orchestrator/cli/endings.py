@@ -119,9 +119,7 @@ class _Stop:
             os._exit(0)  # a loading process that was forked just now; the command learns of the stop by itself
         if not self.signals:
             self.began = time.monotonic()
-            signal.signal(
-                signal.SIGCHLD, signal.SIG_DFL
-            )  # torch's handler raises when loading processes are stopped, too
+            signal.signal(signal.SIGCHLD, _ignore)  # torch's handler raises when loading processes are stopped
             signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS, AGAIN_SECONDS)
         if number != signal.SIGALRM:
             self.signals.append(number)
@@ -159,6 +157,10 @@ def signals_as_interrupts() -> Iterator[None]:
             signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _ignore(_number: int, _frame: FrameType | None) -> None:
+    """Handles a signal that may be on its way already; of one that SIG_DFL would find so, Python complains."""
 
 
 def _report_dropped(dropped: sys.UnraisableHookArgs) -> None:

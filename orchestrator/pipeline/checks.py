@@ -50,12 +50,12 @@ def check_device_support(task: str, recipe: Recipe, device: str) -> None:
         )
 
 
-def log_loading(task: str, recipe: Recipe, device: str) -> None:
+def log_loading(task: str, recipe: Recipe, device: str, photos: int) -> None:
     """Warns if loading processes lack shared memory for their batches: same results, but slower."""
     from orchestrator.data.loading import AHEAD
     from orchestrator.training.epoch import loading_processes
 
-    workers, room = loading_processes(recipe, device), shared_room()
+    workers, room = loading_processes(recipe, device, photos // recipe.batch_size), shared_room()
     needed = workers * AHEAD * recipe.batch_size * recipe.height * recipe.width * 3
     if workers and room is not None and room < needed:
         log.warning(

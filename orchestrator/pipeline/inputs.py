@@ -139,7 +139,7 @@ def _log_recipes(
             log.warning(f"{task}.{problem}")
         if recipe.sampling == "per_person" and recipe.draw_by == "mask" and "mask" not in tables.photos.table:
             log.warning(f"the data has no mask column: {task} draws any photo of a person.")
-        log_loading(task, recipe, device)
+        log_loading(task, recipe, device, len(tables.photos.table))
 
 
 def _asks_torch(settings: Settings, tasks: Collection[str]) -> bool:

@@ -220,7 +220,7 @@ class Recipe(BaseModel):
     )
     evaluate_every: int = Field(1, ge=1, description="epochs between scores on the held-out people")
     patience: int = Field(0, ge=0, description="scores without a new best before training stops; 0: never stops early")
-    workers: int = Field(-1, ge=-1, le=256, description="loading processes a job; -1: 0 on a CPU, 8 on a GPU")
+    workers: int = Field(-1, ge=-1, le=256, description="loading processes a job; -1: 0 on a CPU, up to 8 on a GPU")
 
     @field_validator("loss")
     @classmethod

@@ -34,10 +34,10 @@ def held_out_probabilities(job: MemberJob, model: nn.Module) -> NDArray[np.float
 
     parts: list[Tensor] = []
     size = 64 if job.device == "cpu" else max(64, job.recipe.batch_size)
+    batches = Batches(job.pixels, job.held_out, size)
+    processes = loading_processes(job.recipe, job.device, len(batches))
     with torch.inference_mode():
-        for pixels, _ in load(
-            Batches(job.pixels, job.held_out, size), loading_processes(job.recipe, job.device), pin=job.device != "cpu"
-        ):
+        for pixels, _ in load(batches, processes, pin=job.device != "cpu"):
             inputs = network_input(job, pixels)
             parts.append(mean_over_views(job.recipe.views, inputs, answer).cpu())
             raise_if_cancelled(job.cancel)

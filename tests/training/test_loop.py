@@ -287,3 +287,15 @@ def test_two_processes_never_train_one_member(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(loop.FileLock, "acquire", lambda self, timeout=None: real(self, timeout=0.1))
     with FileLock(tmp_path / cards.LOCK), pytest.raises(WorkspaceError, match="another process is training"):
         train_fold(job_of(tmp_path))
+
+
+def test_loading_processes_are_started_where_they_repay_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 6)
+    recipes = {
+        workers: load_recipes({"mask": SPECIALISTS["mask"]}, ["quick"], [f"workers={workers}"])["mask"]
+        for workers in (-1, 0, 3)
+    }
+    found = [epoch.loading_processes(recipes[-1], "cuda", batches) for batches in (5, 15, 16, 47, 48, 1000)]
+    assert found == [0, 0, 1, 2, 3, 6]
+    assert epoch.loading_processes(recipes[-1], "cpu", 1000) == 0
+    assert [epoch.loading_processes(recipes[workers], "cuda", 5) for workers in (0, 3)] == [0, 3]
