@@ -1,18 +1,31 @@
-"""Names of devices, checked without torch."""
+"""Devices, as far as they can be checked without torch."""
 
 from __future__ import annotations
 
-from orchestrator.core.errors import ConfigError
+import sys
+from pathlib import Path
+
+from orchestrator.core.errors import ConfigError, DeviceError
 
 __all__ = ["check_device"]
 
+DEVICES = Path("/dev")
+GPU_FILES = ("nvidia*", "nvhost*", "nvgpu*", "nvmap", "kfd", "dxg")
+"""Files of Linux that a GPU's driver makes: NVIDIA's, its small boards', AMD's, and Windows' for its Linux."""
+
 
 def check_device(name: str) -> None:
-    """Rejects an unknown device name; whether the device exists is checked by torch.
+    """Rejects an unknown device name, and a GPU where no driver of one is loaded; whether torch can use it, torch says.
 
     Raises:
         ConfigError: with the names that are known.
+        DeviceError: there is no GPU.
     """
     kind, colon, number = name.partition(":")
     if name not in ("auto", "cpu", "cuda") and not (kind == "cuda" and colon and number.isdigit()):
         raise ConfigError(f"--device {name}: allowed: auto, cpu, cuda, cuda:0, cuda:1 ...")
+    if kind == "cuda" and sys.platform == "linux" and not any(any(DEVICES.glob(pattern)) for pattern in GPU_FILES):
+        raise DeviceError(
+            f"--device {name}: orch sees no GPU here: {DEVICES} has no file of a GPU's driver. Use --device cpu or auto; if "
+            "there is one, check `nvidia-smi`, and in a container that it was given the GPU (docker run --gpus all)."
+        )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.core import device_names
 from orchestrator.pipeline.inputs import OF_NETWORKS
 from orchestrator.recipes.schema import Recipe
 from tests.conftest import ROOT, Done
@@ -128,7 +129,9 @@ def test_mistakes_of_use_are_told_before_anything_heavy_is_imported(
         assert not heavy & set(modules), mistake
 
 
-def test_networks_that_a_user_chose_are_judged_together_with_the_data(orch: Orch, tmp_path: Path) -> None:
+def test_networks_that_a_user_chose_are_judged_together_with_the_data(
+    orch: Orch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert set(OF_NETWORKS) <= set(Recipe.model_fields)
     table, recipe = tmp_path / "table.csv", tmp_path / "mine.toml"
     table.write_text("path,person,age\na.jpg,one,30,\n")
@@ -140,6 +143,7 @@ def test_networks_that_a_user_chose_are_judged_together_with_the_data(orch: Orch
         assert done.code == 2
         assert "line 2: 4 fields, where the header has 3" in done.err, more
         assert "age: backbone = 'no_" in done.err, more
+    monkeypatch.setattr(device_names, "GPU_FILES", ("null",))  # as where a driver is loaded
     done = orch(*words, "--device", "cuda:99")
     assert "--device cuda:99: " in done.err
     assert "line 2: 4 fields" in done.err
