@@ -129,10 +129,10 @@ def _refusal(value: Any, annotation: Any, info: Any) -> str:
 def _path(value: Any, info: Any) -> Path:
     if not isinstance(value, (str, Path)) or any(getattr(info, word) for word in PATH_CHECKS):
         raise _NotPlainError
-    if os.path.lexists(value) and not (
-        info.file_okay and info.dir_okay and info.readable and os.access(value, os.R_OK)
-    ):
-        raise _NotPlainError
+    if os.path.lexists(value):
+        readable = not info.readable or os.access(value, os.R_OK)
+        if not (info.file_okay and info.dir_okay and readable):
+            raise _NotPlainError
     return Path(value)
 
 

@@ -31,6 +31,7 @@ def options(
     paths: Annotated[list[Path] | None, typer.Option()] = None,
     there: Annotated[Path | None, typer.Option(exists=True)] = None,
     folder: Annotated[Path, typer.Option(file_okay=False)] = Path(),
+    unread: Annotated[list[Path] | None, typer.Option(readable=False)] = None,
     whole: int = 7,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1)] = 0,
     clamped: Annotated[int, typer.Option(min=0, max=9, clamp=True)] = 3,
@@ -105,7 +106,8 @@ def test_a_file_that_may_not_be_read_is_refused_as_by_typer(tmp_path: Path, monk
     closed.touch()
     (tmp_path / "nowhere").symlink_to(tmp_path / "gone")
     monkeypatch.setattr("os.access", lambda path, _: Path(path) != closed)  # root may read everything
-    for words in ([f"--path={closed}"], [f"--path={tmp_path / 'nowhere'}"], [f"--folder={closed}"]):
+    for option, path in (("path", closed), ("path", tmp_path / "nowhere"), ("folder", closed), ("unread", closed)):
+        words = [f"--{option}={path}"]
         alone = asked(words)
         with plain_conversion():
             assert asked(words) == alone
@@ -122,7 +124,7 @@ def test_typer_is_its_own_again_afterwards() -> None:
 
 
 @pytest.mark.parametrize("words", [
-    ["--version"], ["recipes", "show", "age", "qick"], ["runs", "list"],
+    ["--version"], ["predict", ".", "--device", "gpu"], ["recipes", "show", "age", "qick"], ["runs", "list"],
     ["runs", "show", "age-1", "--workspace", "nowhere", "--json"],
     ["predict", "--starategy", "soft"], ["demo", "--people", "many"], ["bench", "--rounds", "0"],
     ["submissions", "diff", "one.csv", "other.csv"],
