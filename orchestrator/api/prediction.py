@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -294,9 +294,9 @@ def pseudo_label(
     from orchestrator.inference.options import check_threshold
 
     mistakes, output = Mistakes(), Output("--out", out, (".csv", ".parquet"))
-    if (eval_folder is None) == (not photos):
+    with mistakes.collect():
         example = orch("pseudo", "--eval", "DIR", "--out", "pseudo.parquet", workspace=workspace)
-        mistakes.add(ConfigError(f"give either photos or --eval DIR. Example: `{example}`"))
+        _check_one_source({"photos": files, "--eval DIR": eval_folder}, example)
     with mistakes.collect():
         check_threshold(threshold)
     with mistakes.collect():
@@ -353,20 +353,16 @@ def cascade(
     Raises:
         OrchestratorError: whatever is wrong with arguments, photos or the ensemble; photos that a member was trained on.
     """
-    workspace, data, eval_folder, files = (
-        Path(workspace),
-        path_or_none(data),
-        path_or_none(eval_folder),
-        [*map(Path, photos)],
-    )
+    workspace, files = Path(workspace), [*map(Path, photos)]
+    data, eval_folder = path_or_none(data), path_or_none(eval_folder)
     from orchestrator.artifacts.workspace import Workspace
     from orchestrator.core.device_names import check_device
     from orchestrator.inference.options import check_engine, check_rate
 
     mistakes = Mistakes()
-    if sum((bool(photos), eval_folder is not None, data is not None)) != 1:
+    with mistakes.collect():
         example = orch("cascade", "--eval", "DIR", "--rate", "0.01", workspace=workspace)
-        mistakes.add(ConfigError(f"give exactly one of photos, --eval DIR and --data SOURCE. Example: `{example}`"))
+        _check_one_source({"photos": files, "--eval DIR": eval_folder, "--data SOURCE": data}, example)
     with mistakes.collect():
         check_rate(rate)
     with mistakes.collect():
@@ -409,7 +405,7 @@ def export(
     workspace: PathLike = DEFAULT_WORKSPACE,
     ensemble: str | None = None,
     listen: Listener = ignore_events,
-) -> tuple[str, Exported]:
+) -> Exported:
     """Writes an ensemble's members as ONNX files, with a program that predicts with them: `orch export`.
 
     Args:
@@ -420,7 +416,7 @@ def export(
         listen: receives progress events.
 
     Returns:
-        The ensemble's id, and each file's largest difference from torch.
+        What was written, with each file's largest difference from torch.
 
     Raises:
         OrchestratorError: packages that are missing, a folder that holds other files, an ensemble that cannot be exported.
@@ -449,7 +445,19 @@ def export(
     check_export(out, record, geometries, place.store, given)
     done = progress_callback(listen, "export members")
     with _load(place, record, None, "cpu", listen) as predictor:
-        return record.id, export_ensemble(predictor, record.id, out, place.cache / "engines", place.store, given, done)
+        return export_ensemble(predictor, record.id, out, place.cache / "engines", place.store, given, done)
+
+
+def _check_one_source(sources: Mapping[str, object], example: str) -> None:
+    """Refuses a command without a source of photos, or with several.
+
+    Args:
+        sources: how a source is given -> what was given; None or empty: nothing.
+        example: a command with a source.
+    """
+    if sum(map(bool, sources.values())) != 1:
+        *others, last = sources
+        raise ConfigError(f"give exactly one of {', '.join(others)} and {last}. Example: `{example}`")
 
 
 def _check_predict(
@@ -474,9 +482,9 @@ def _check_predict(
         check_device(device)
     with mistakes.collect():
         check_engine(engine, device)
-    if (eval_folder is None) == (not photos):
-        submission = orch("predict", "--eval", "DIR", "--out", "submission.csv", workspace=workspace)
-        mistakes.add(ConfigError(f"give either photos or --eval DIR. Example: `{submission}`"))
+    with mistakes.collect():
+        example = orch("predict", "--eval", "DIR", "--out", "submission.csv", workspace=workspace)
+        _check_one_source({"photos": photos, "--eval DIR": eval_folder}, example)
     if eval_folder is not None and out is None:
         mistakes.add(
             ConfigError("--eval and --out go together: the folder to answer and the submission file to write.")

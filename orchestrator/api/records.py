@@ -268,11 +268,7 @@ def delete_runs(
     check_unused(place, records)
     confirm([record.id for record in records])
     for record in records:
-        current = place.current_or_none(record.task) == record.id
         delete(place, record)
-        log.info(f"{record.id} is deleted.")
-        if current:
-            log.info(f"It was the current {record.task} run: {place.choose_current_advice(record.task)}")
 
 
 def list_ensembles(*, workspace: PathLike = DEFAULT_WORKSPACE) -> EnsembleList:
@@ -331,11 +327,7 @@ def delete_ensembles(
         place.ensemble_folder(name)
     confirm(names)
     for name in names:
-        current = place.current_or_none("ensemble") == name
         delete_ensemble(place, name)
-        log.info(f"{name} is deleted.")
-        if current:
-            log.info(f"It was the current ensemble: {place.choose_current_advice('ensemble')}")
 
 
 def check_workspace(*, workspace: PathLike = DEFAULT_WORKSPACE) -> Findings:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Sequence
+from pathlib import Path
 
 from orchestrator.artifacts.run import RUN_LOCK, RunRecord
 from orchestrator.artifacts.workspace import Workspace
@@ -11,6 +13,11 @@ from orchestrator.core.commands import orch
 from orchestrator.core.errors import Problem, WorkspaceError
 
 __all__ = ["check_unused", "delete", "delete_ensemble"]
+
+log = logging.getLogger(__name__)
+
+ENSEMBLE = "ensemble"
+"""What an ensemble is current as; a run, as its task."""
 
 
 def check_unused(workspace: Workspace, runs: Sequence[RunRecord]) -> None:
@@ -45,21 +52,16 @@ def delete(workspace: Workspace, run: RunRecord) -> None:
     """
     from filelock import FileLock, Timeout
 
-    hidden = workspace.deleted / run.id
     with workspace.lock():
         problems = _users(workspace, run)
         if problems:
             raise WorkspaceError(f"{run.id} was not deleted.", problems)
         try:
             with FileLock(run.folder / RUN_LOCK, blocking=False):
-                workspace.retire(run.id)
-                if workspace.current_or_none(run.task) == run.id:
-                    workspace.clear_current(run.task)
-                hidden.parent.mkdir(exist_ok=True)
-                run.folder.rename(hidden)
+                was_current = _hide(workspace, run.folder, run.task)
         except Timeout:
             raise WorkspaceError(f"{run.id} was not deleted.", [_busy(run)]) from None
-    shutil.rmtree(workspace.deleted, ignore_errors=True)  # with what a killed command left there
+    _remove_hidden(workspace, run.id, run.task, was_current)
 
 
 def delete_ensemble(workspace: Workspace, name: str) -> None:
@@ -69,14 +71,34 @@ def delete_ensemble(workspace: Workspace, name: str) -> None:
         WorkspaceError: there is none of that name.
     """
     with workspace.lock():
-        folder = workspace.ensemble_folder(name)
-        workspace.retire(name)
-        if workspace.current_or_none("ensemble") == name:
-            workspace.clear_current("ensemble")
-        hidden = workspace.deleted / name
-        hidden.parent.mkdir(exist_ok=True)
-        folder.rename(hidden)
+        was_current = _hide(workspace, workspace.ensemble_folder(name), ENSEMBLE)
+    _remove_hidden(workspace, name, ENSEMBLE, was_current)
+
+
+def _hide(workspace: Workspace, folder: Path, what: str) -> bool:
+    """Moves a run or an ensemble to where nothing looks for it; the caller holds the lock. Returns whether it was current.
+
+    Args:
+        workspace: the workspace that holds it.
+        folder: its folder.
+        what: the run's task, or `ensemble`.
+    """
+    workspace.retire(folder.name)
+    was_current = workspace.current_or_none(what) == folder.name
+    if was_current:
+        workspace.clear_current(what)
+    workspace.deleted.mkdir(exist_ok=True)
+    folder.rename(workspace.deleted / folder.name)
+    return was_current
+
+
+def _remove_hidden(workspace: Workspace, name: str, what: str, was_current: bool) -> None:
+    """Removes what is hidden, with what a killed command left there, and says so."""
     shutil.rmtree(workspace.deleted, ignore_errors=True)
+    log.info(f"{name} is deleted.")
+    if was_current:
+        kind = what if what == ENSEMBLE else f"{what} run"
+        log.info(f"It was the current {kind}: {workspace.choose_current_advice(what)}")
 
 
 def _users(workspace: Workspace, run: RunRecord) -> list[Problem]:

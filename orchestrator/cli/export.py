@@ -47,11 +47,11 @@ def export(
     from orchestrator import api
 
     with bars() as listen:
-        name, found = api.export(to, photos=photos or [], workspace=workspace, ensemble=ensemble, listen=listen)
+        found = api.export(to, photos=photos or [], workspace=workspace, ensemble=ensemble, listen=listen)
     if json:
-        print_json({"ensemble": name, "folder": str(to), "photos": found.photos, "differences": found.differences})
+        print_json(found.as_dict())
         return
-    table = grid(f"{name}, checked on {found.photos} photos", "file", "largest difference from torch")
+    table = grid(f"{found.ensemble}, checked on {found.photos} photos", "file", "largest difference from torch")
     for file, difference in found.differences.items():
         table.add_row(file, f"{difference:.1e}")
     stdout_console().print(table)

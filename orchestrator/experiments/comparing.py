@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import pandas as pd
 
 from orchestrator.artifacts.cards import History, history_of
 from orchestrator.artifacts.differences import settings_of
-from orchestrator.artifacts.held_out import held_out_of
+from orchestrator.artifacts.held_out import HeldOut, held_out_of
 from orchestrator.artifacts.run import RunRecord
 from orchestrator.artifacts.workspace import Workspace
 from orchestrator.core.commands import orch
@@ -116,12 +116,33 @@ def compare_runs(workspace: Workspace, runs: Sequence[RunRecord], specialist: Sp
     tasks = list(dict.fromkeys(run.task for run in runs))
     if len(tasks) > 1:
         raise ConfigError(f"runs of {', '.join(tasks)}: only runs of one specialist can be compared.")
-    held_out_by_run = {run.id: held_out_of(workspace, run) for run in runs}
+    held_out, common = _on_common_photos({run.id: held_out_of(workspace, run) for run in runs})
+    settings = [settings_of(run) for run in runs]
+    differing = {
+        key: [values.get(key) for values in settings]  # None: a run of another version lacks the setting
+        for key in dict.fromkeys(key for values in settings for key in values)
+        if any(values.get(key) != settings[0].get(key) for values in settings)
+    }
+    first = held_out[runs[0].id].photos
+    return Comparison(
+        specialist.classes, len(first), first["person"].nunique(), common - len(first), differing,
+        _scored(runs, held_out, len(specialist.classes)),
+    )  # fmt: skip
+
+
+def _on_common_photos(held_out_by_run: Mapping[str, HeldOut]) -> tuple[dict[str, HeldOut], int]:
+    """Each run's answers for the photos that all have held out with the same person and true class, in one order.
+
+    Returns:
+        Run -> its answers, and the number of photos held out by all, whatever their person and class.
+
+    Raises:
+        ConfigError: there is no such photo.
+    """
+    names = ", ".join(held_out_by_run)
     common = sorted(set.intersection(*(set(held_out.photos["path"]) for held_out in held_out_by_run.values())))
     if not common:
-        raise ConfigError(
-            f"{', '.join(held_out_by_run)}: no photo was held out by all of them: nothing can be compared."
-        )
+        raise ConfigError(f"{names}: no photo was held out by all of them: nothing can be compared.")
     shared = [
         held_out.take(pd.Index(held_out.photos["path"]).get_indexer(common)) for held_out in held_out_by_run.values()
     ]
@@ -135,15 +156,19 @@ def compare_runs(workspace: Workspace, runs: Sequence[RunRecord], specialist: Sp
     )
     if not agreed.any():
         raise ConfigError(
-            f"{', '.join(held_out_by_run)}: of {len(common)} photos held out by all, none has the same person and true "
+            f"{names}: of {len(common)} photos held out by all, none has the same person and true "
             "class in all: these runs were trained on different data."
         )
-    held_out = dict(zip(held_out_by_run, (held_out.take(agreed) for held_out in shared), strict=True))
-    base, classes = runs[0].id, len(specialist.classes)
+    return dict(zip(held_out_by_run, (held_out.take(agreed) for held_out in shared), strict=True)), len(common)
+
+
+def _scored(runs: Sequence[RunRecord], held_out: Mapping[str, HeldOut], classes: int) -> list[Compared]:
+    """Each run's scores on the same photos, and its differences from the first run."""
+    base = runs[0].id
     truth, people = held_out[base].truth, held_out[base].photos["person"]
     answers = {name: answered.choice for name, answered in held_out.items()}
     losses = {name: log_losses(truth, answered.probabilities) for name, answered in held_out.items()}
-    compared = [
+    return [
         Compared(
             run, score(truth, answers[run.id], classes), float(losses[run.id].mean()),
             None if run.id == base else difference(people, truth, answers[base], answers[run.id], classes),
@@ -151,14 +176,6 @@ def compare_runs(workspace: Workspace, runs: Sequence[RunRecord], specialist: Sp
         )
         for run in runs
     ]  # fmt: skip
-    settings = [settings_of(run) for run in runs]
-    differing = {
-        key: [values.get(key) for values in settings]  # None: a run of another version lacks the setting
-        for key in dict.fromkeys(key for values in settings for key in values)
-        if any(values.get(key) != settings[0].get(key) for values in settings)
-    }
-    relabelled = len(common) - len(truth)
-    return Comparison(specialist.classes, len(truth), people.nunique(), relabelled, differing, compared)
 
 
 def _curves(run: RunRecord) -> dict[str, History]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -43,17 +43,25 @@ HOW = (
 )
 
 
+@dataclass(frozen=True)
 class Exported:
     """A written export.
 
-    Args:
+    Attributes:
+        ensemble: id of the ensemble.
         folder: its folder.
         differences: file -> largest difference of a probability from torch's.
         photos: number of photos that each file was checked on.
     """
 
-    def __init__(self, folder: Path, differences: dict[str, float], photos: int) -> None:
-        self.folder, self.differences, self.photos = folder, differences, photos
+    ensemble: str
+    folder: Path
+    differences: dict[str, float]
+    photos: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**asdict(self), "folder": str(self.folder)}
 
 
 def check_export(
@@ -157,7 +165,7 @@ def export_ensemble(
     for name in before - _files_of(folder):
         (folder / name).unlink(missing_ok=True)
     differences = {member["file"]: member["difference_from_torch"] for member in members}
-    return Exported(folder, differences, min(len(pixels) for pixels in sample.values()))
+    return Exported(ensemble, folder, differences, min(len(pixels) for pixels in sample.values()))
 
 
 def _write_member(folder: Path, split: Split, exports: Exports, pixels: Pixels) -> dict[str, Any]:

@@ -180,7 +180,7 @@ def test_wrong_options_are_told_together(orch: Orch, people: Path, workspace: Pa
         "Did you mean 'mark'?",
         "--precision bf16",
         "--strategy sft",
-        "give either photos",
+        "give exactly one of photos and",
         "a.jpg",
     ):
         assert told in done.err

@@ -17,7 +17,7 @@ from tests.conftest import ROOT, Done
 Orch = Callable[..., Done]
 
 WITHOUT_A_TABLE = {
-    "predict": "give either photos or --eval DIR",
+    "predict": "give exactly one of photos and --eval DIR",
     "predict nowhere.jpg": "nowhere.jpg: no such file or folder",
     "predict PHOTO --ensemble soft-9999": "ensemble 'soft-9999' is not in",
     "predict PHOTO --engine onx": "--engine onx; allowed: auto",

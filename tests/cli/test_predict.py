@@ -64,7 +64,7 @@ def test_an_unreadable_photo_is_an_error_or_a_marked_row(
 def test_predict_needs_one_kind_of_input_and_an_ensemble(
     orch: Orch, people: Path, workspace: Path, tmp_path: Path
 ) -> None:
-    assert "give either photos or --eval DIR" in orch("predict", "-w", workspace).err
+    assert "give exactly one of photos and --eval DIR" in orch("predict", "-w", workspace).err
     assert "--eval and --out go together" in orch("predict", "--eval", people / "eval", "-w", workspace).err
     assert "there is no ensemble yet" in orch("predict", people / "eval" / "images", "-w", workspace).err
     assert "no photos found" in orch("predict", tmp_path, "-w", workspace).err

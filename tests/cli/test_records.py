@@ -218,8 +218,8 @@ def test_a_photo_that_is_named_and_closed_is_marked(orch: Orch, people: Path, wo
 
 def test_a_recipe_of_another_version_is_listed_as_it_stands(orch: Orch, people: Path, workspace: Path) -> None:
     record = workspace / "age-0001" / "run.json"
-    recipe = json.loads(record.read_text())["recipe"]
-    edit_sealed(record, recipe={**recipe, "sharpness": 3})
+    kept = json.loads(record.read_text())
+    edit_sealed(record, recipe={**kept["recipe"], "sharpness": 3}, chosen=[*kept["chosen"], "sharpness"])
     assert listed(orch, workspace, "--where", "sharpness=3") == ["age-0001"]
     shown = orch("runs", "show", "age-0001", "-w", workspace)
     assert shown.code == 0, shown.err
