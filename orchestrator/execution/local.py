@@ -2,38 +2,51 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import threading
 import traceback
 import warnings
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import joblib
 from filelock import FileLock, Timeout
 from joblib.externals.loky.process_executor import BrokenProcessPool
 
-from orchestrator.artifacts.cards import PROGRESS, History, history_of
+from orchestrator.core.commands import display_path
 from orchestrator.core.cores import cores
-from orchestrator.core.errors import DamagedError, OrchestratorError, StoreError
-from orchestrator.core.events import EpochEnded, EpochProgress, Listener, MemberEnded
+from orchestrator.core.errors import OrchestratorError, StoreError
+from orchestrator.core.events import Listener
 from orchestrator.core.files import write_json
 from orchestrator.data.sharing import check_jobs, start_trackers, why_no_parallelism
 from orchestrator.execution.executor import JobResult
+from orchestrator.execution.progress_files import Watcher, progress_file
 from orchestrator.networks.devices import gpu_count
-from orchestrator.training.cancelling import CancelledError, WhileParentLives, raise_if_cancelled
+from orchestrator.training.cancelling import CancelledError, raise_if_cancelled
 from orchestrator.training.loop import Pruned, train_fold
 from orchestrator.training.member import MemberJob
 
 __all__ = ["LocalExecutor", "claim_gpu"]
 
 FAILURE = "failure.json"
-POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class WhileParentLives:
+    """Ends a worker whose command was killed: two trainings of one member must never run at once.
+
+    Attributes:
+        parent: process id of the command.
+    """
+
+    parent: int
+
+    def check(self) -> None:
+        """Ends this process if its parent is gone; no process is left to receive an error."""
+        if os.getppid() != self.parent:
+            os._exit(1)
 
 
 @dataclass(frozen=True)
@@ -85,7 +98,7 @@ class LocalExecutor:
             One result per job, in order.
         """
         results: dict[int, JobResult] = {}
-        with _Watcher(jobs, listen) as watcher, closing(_results(jobs, at_once, results)) as arriving:
+        with Watcher(jobs, listen) as watcher, closing(_results(jobs, at_once, results)) as arriving:
             for result in arriving:
                 results[result.number] = result
                 watcher.ended(result)
@@ -139,8 +152,8 @@ def _run(number: int, job: MemberJob) -> JobResult:
     failure.unlink(missing_ok=True)
     try:
         raise_if_cancelled(job.cancel)
-        with claim_gpu(job.locks, job.device) as device:
-            train_fold(replace(job, device=device))
+        with claim_gpu(job.locks, job.device) as device, progress_file(job.folder) as listen:
+            train_fold(replace(job, device=device), listen)
         return JobResult(number)
     except Pruned as stop:
         why = f"below {stop.threshold:.4f} after epoch {stop.epoch} of {job.recipe.epochs}"
@@ -148,13 +161,13 @@ def _run(number: int, job: MemberJob) -> JobResult:
     except CancelledError:
         return JobResult(number, "cancelled", "it was asked to stop; the same command goes on from there.")
     except OrchestratorError as error:
-        sentence, detail = str(error), ""
+        return JobResult(number, "failed", str(error))
     except Exception as error:  # a bug here or in a library must not stop the other jobs either
         sentence = f"{job.title}: {type(error).__name__}: {error}"
-        detail = traceback.format_exc()
-    with suppress(OSError, StoreError):  # most likely a full disk, which the message says already
-        write_json(failure, {"reason": sentence, "traceback": detail})
-    return JobResult(number, "failed", sentence)
+        with suppress(OSError, StoreError):  # most likely a full disk, which the message says already
+            write_json(failure, {"reason": sentence, "traceback": traceback.format_exc()})
+            sentence += f" (traceback: {display_path(failure)})"
+        return JobResult(number, "failed", sentence)
 
 
 @contextmanager
@@ -182,73 +195,3 @@ def claim_gpu(folder: Path, device: str) -> Iterator[str]:
             lock.release()
         return
     yield f"cuda:{os.getpid() % count}"  # more jobs than GPUs were asked for: share them
-
-
-class _Watcher:
-    """Sends members' progress to a listener, read from files in their folders, so that it works across processes.
-
-    Args:
-        jobs: the jobs to watch.
-        listen: receives the events.
-    """
-
-    def __init__(self, jobs: Sequence[MemberJob], listen: Listener) -> None:
-        self._jobs, self._listen = list(jobs), listen
-        self._sent_epochs = {number: len(_history(job)) for number, job in enumerate(jobs)}
-        self._open, self._lock, self._stop = set(self._sent_epochs), threading.Lock(), threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> _Watcher:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def ended(self, result: JobResult) -> None:
-        """Sends the last epochs of a job that has ended, then its end."""
-        job = self._jobs[result.number]
-        with self._lock:
-            self._send_epochs(result.number)
-            self._open.discard(result.number)
-        self._listen(MemberEnded(job.run, job.fold, result.outcome, result.why))
-
-    def _watch(self) -> None:
-        while not self._stop.wait(POLL_SECONDS):
-            for number, job in enumerate(self._jobs):
-                with self._lock:
-                    if number not in self._open:
-                        continue
-                    self._send_epochs(number)
-                    progress = _progress(job)
-                    if progress:
-                        epochs = max(
-                            float(self._sent_epochs[number]), progress.get("epoch", 0) + progress.get("share", 0.0)
-                        )
-                        rate = float(progress.get("photos_per_second", 0.0))
-                        self._listen(EpochProgress(job.run, job.fold, epochs, rate))
-
-    def _send_epochs(self, number: int) -> None:
-        job = self._jobs[number]
-        history = _history(job)
-        if len(history) < self._sent_epochs[number]:  # its checkpoint was lost, or it keeps none: it started over
-            self._sent_epochs[number] = 0
-        for entry in history[self._sent_epochs[number] :]:
-            self._sent_epochs[number] += 1
-            self._listen(EpochEnded(job.run, job.fold, entry))
-
-
-def _history(job: MemberJob) -> History:
-    try:
-        return history_of(job.folder)
-    except DamagedError:  # reported where the card is needed
-        return []
-
-
-def _progress(job: MemberJob) -> dict[str, Any]:
-    try:
-        found = json.loads((job.folder / PROGRESS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}

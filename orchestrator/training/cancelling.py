@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-__all__ = ["Cancel", "CancelFile", "CancelledError", "WhileParentLives", "raise_if_cancelled"]
+__all__ = ["Cancel", "CancelFile", "CancelledError", "raise_if_cancelled"]
 
 LOOK_SECONDS = 1.0
 """Interval between two checks of a file: a shared disk may take milliseconds to answer."""
@@ -28,22 +27,6 @@ class Cancel(Protocol):
         Raises:
             CancelledError: training must stop.
         """
-
-
-@dataclass(frozen=True)
-class WhileParentLives:
-    """Ends a worker whose command was killed: two trainings of one member must never run at once.
-
-    Attributes:
-        parent: process id of the command.
-    """
-
-    parent: int
-
-    def check(self) -> None:
-        """Ends this process if its parent is gone; no process is left to receive an error."""
-        if os.getppid() != self.parent:
-            os._exit(1)
 
 
 class CancelFile:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -16,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from orchestrator.artifacts.cards import PROGRESS
 from orchestrator.core.errors import TrainingError
+from orchestrator.core.events import EpochProgress, Listener, ignore_events
 from orchestrator.core.stages import Stages
 from orchestrator.data.augmentation import Augmenter
 from orchestrator.data.loading import Batches, load, why_none_load
@@ -68,8 +66,10 @@ class Batch:
         return self.mix.blend(loss, job.head.loss(outputs, self.targets[partners], self.weights[partners]))
 
 
-def train_epoch(job: MemberJob, learner: Learner, progress: Progress) -> dict[str, Any]:
-    """One pass over the epoch's sample.
+def train_epoch(
+    job: MemberJob, learner: Learner, progress: Progress, listen: Listener = ignore_events
+) -> dict[str, Any]:
+    """One pass over the epoch's sample; reports its progress about once a second.
 
     Returns:
         The history's entry.
@@ -103,7 +103,7 @@ def train_epoch(job: MemberJob, learner: Learner, progress: Progress) -> dict[st
         if time.monotonic() - reported > PROGRESS_SECONDS:
             reported = time.monotonic()
             rate = (step + 1) * recipe.batch_size * recipe.accumulate / (reported - started)
-            _write_progress(job, progress, (step + 1) / steps, rate)
+            listen(EpochProgress(job.run, job.fold, epoch + (step + 1) / steps, rate))
     mean = float(total) / steps
     if not np.isfinite(mean):
         raise diverged(job, f"the loss became {mean} in epoch {epoch + 1}")
@@ -208,17 +208,3 @@ def loading_processes(recipe: Recipe, device: str, batches: int) -> int:
         return recipe.workers
     processes = 0 if device == "cpu" else min(8, os.cpu_count() or 1, batches // REPAYING_BATCHES)
     return 0 if processes and why_none_load(processes) else processes
-
-
-def _write_progress(job: MemberJob, progress: Progress, share: float, rate: float) -> None:
-    """Writes the progress for displays: without flushing, and skipped if the disk is full or a value is not finite."""
-    value = {
-        "epoch": progress.epoch,
-        "share": share,
-        "photos_per_second": rate,
-        "best": max(0.0, progress.best_score),
-    }
-    temporary = job.folder / f".{PROGRESS}"
-    with suppress(OSError, ValueError):
-        temporary.write_text(json.dumps(value, allow_nan=False))
-        temporary.replace(job.folder / PROGRESS)

@@ -24,7 +24,6 @@ from orchestrator.artifacts.cards import (
     HELD_OUT,
     HISTORY,
     LOCK,
-    PROGRESS,
     WEIGHTS,
     MemberCard,
     best_file,
@@ -33,6 +32,7 @@ from orchestrator.artifacts.cards import (
 from orchestrator.artifacts.held_out import HeldOut
 from orchestrator.artifacts.weights import save_tensors
 from orchestrator.core.errors import DeviceError, WorkspaceError
+from orchestrator.core.events import EpochEnded, Listener, ignore_events
 from orchestrator.core.files import remove_own_file, remove_temporaries, sha256_of, write_json
 from orchestrator.core.metrics import confusion
 from orchestrator.networks.devices import keep_freed_memory
@@ -58,8 +58,12 @@ class Pruned(Exception):  # noqa: N818  (no error: what was asked for)
         self.epoch, self.threshold = epoch, threshold
 
 
-def train_fold(job: MemberJob) -> MemberCard:
+def train_fold(job: MemberJob, listen: Listener = ignore_events) -> MemberCard:
     """Trains one member, resumes its training, or returns it if it is complete.
+
+    Args:
+        job: the member.
+        listen: receives progress within epochs, and each epoch that is trained here.
 
     Returns:
         The member's card.
@@ -81,13 +85,12 @@ def train_fold(job: MemberJob) -> MemberCard:
         ) from None
     try:
         remove_temporaries(job.folder)
-        (job.folder / PROGRESS).unlink(missing_ok=True)
         if os.path.lexists(job.folder / CARD):
             card = MemberCard.load(job.folder)
             check_identity(job.folder, card.id, job.identity)
             return card
         try:
-            return _train(job)
+            return _train(job, listen)
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise _out_of_memory(job) from error
         except RuntimeError as error:
@@ -107,7 +110,7 @@ def _out_of_memory(job: MemberJob) -> DeviceError:
     )
 
 
-def _train(job: MemberJob) -> MemberCard:
+def _train(job: MemberJob, listen: Listener) -> MemberCard:
     torch.set_num_threads(job.threads)
     keep_freed_memory()
     cv2.setNumThreads(1)
@@ -121,7 +124,7 @@ def _train(job: MemberJob) -> MemberCard:
         if threshold is not None and progress.best_score < threshold:
             raise Pruned(progress.epoch, threshold)
         started = time.monotonic()
-        entry = train_epoch(job, learner, progress)
+        entry = train_epoch(job, learner, progress, listen)
         progress.epoch += 1
         if progress.epoch % recipe.evaluate_every == 0 or progress.epoch == recipe.epochs:
             scored = time.monotonic()
@@ -130,6 +133,7 @@ def _train(job: MemberJob) -> MemberCard:
         progress.seconds += time.monotonic() - started
         progress.history.append({**entry, "seconds": round(time.monotonic() - started, 2)})
         write_json(job.folder / HISTORY, progress.history)
+        listen(EpochEnded(job.run, job.fold, progress.history[-1]))
         if recipe.train == "network":  # all epochs of a head take less than one checkpoint
             learner.save(job.folder, progress)
         keep_best(job.folder, progress.best_epoch)
@@ -213,8 +217,7 @@ def _finish(job: MemberJob, learner: Learner, progress: Progress) -> MemberCard:
         **vars(job.origin),
     )
     card.save(job.folder)
-    for name in (CHECKPOINT, PROGRESS):
-        (job.folder / name).unlink(missing_ok=True)
+    checkpoint.unlink(missing_ok=True)
     keep_best(job.folder, 0)
     return MemberCard.load(job.folder)
 

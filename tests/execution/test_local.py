@@ -32,7 +32,8 @@ def test_one_failing_job_never_sinks_the_others(tmp_path: Path) -> None:
     events: list[Event] = []
     results = LocalExecutor().run([good[0], bad, good[1]], 1, events.append)
     assert [result.outcome for result in results] == ["done", "failed", "done"]
-    assert "mask fold 1: OSError: the disk is gone" in results[1].why
+    failed = tmp_path / "r" / "fold-1" / "failure.json"
+    assert results[1].why == f"mask fold 1: OSError: the disk is gone (traceback: {failed})"
     ends = [event for event in events if isinstance(event, MemberEnded)]
     assert [(end.run, end.fold, end.outcome) for end in ends] == [
         ("r", 0, "done"),
@@ -42,8 +43,7 @@ def test_one_failing_job_never_sinks_the_others(tmp_path: Path) -> None:
     (one, *_, last) = [event for event in events if isinstance(event, EpochEnded)]
     assert (one.fold, one.entry["epoch"], last.fold) == (0, 1, 2)
     assert events.index(one) < events.index(ends[0])  # its epochs before its end
-    failure = json.loads((tmp_path / "r" / "fold-1" / "failure.json").read_text())
-    assert "Traceback" in failure["traceback"]
+    assert "Traceback" in json.loads(failed.read_text())["traceback"]
 
 
 class Deadly(Stripes):

@@ -13,6 +13,7 @@ from filelock import FileLock
 from orchestrator.artifacts import cards
 from orchestrator.artifacts.cards import MemberCard, Origin
 from orchestrator.core.errors import DeviceError, TrainingError, WorkspaceError
+from orchestrator.core.events import EpochEnded, EpochProgress, Event
 from orchestrator.data.augmentation import Augmenter
 from orchestrator.data.preprocessing import Geometry, Preprocess
 from orchestrator.data.store import PixelSource
@@ -299,3 +300,21 @@ def test_loading_processes_are_started_where_they_repay_it(monkeypatch: pytest.M
     assert found == [0, 0, 1, 2, 3, 6]
     assert epoch.loading_processes(recipes[-1], "cpu", 1000) == 0
     assert [epoch.loading_processes(recipes[workers], "cuda", 5) for workers in (0, 3)] == [0, 3]
+
+
+def test_a_training_tells_its_listener_of_progress_and_of_each_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(epoch, "PROGRESS_SECONDS", 0)
+    events: list[Event] = []
+    job = job_of(tmp_path / "r" / "m", "epochs=2")
+    card = train_fold(job, events.append)
+    ends = [event for event in events if isinstance(event, EpochEnded)]
+    assert ends == [EpochEnded("r", 0, entry) for entry in card.history]
+    steps = job.steps_per_epoch
+    assert [event.epochs for event in events if isinstance(event, EpochProgress)] == [
+        pytest.approx(number / steps) for number in range(1, 2 * steps + 1)
+    ]
+    assert events.index(ends[0]) == steps
+    assert train_fold(job, events.append) == card
+    assert len(events) == 2 * steps + 2  # a complete member has no progress

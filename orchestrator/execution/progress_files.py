@@ -1,0 +1,113 @@
+"""How events of members that train in other processes reach a listener: through small files in the members' folders.
+
+A worker writes how far it is into `progress.json`, and training itself writes `history.json`; the command reads both, so a worker
+that is killed takes no queue with it, and a listener that is slow (a tracker on the network) delays no training.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from orchestrator.artifacts.cards import PROGRESS, History, history_of
+from orchestrator.core.errors import DamagedError
+from orchestrator.core.events import EpochEnded, EpochProgress, Event, Listener, MemberEnded
+from orchestrator.execution.executor import JobResult
+from orchestrator.training.member import MemberJob
+
+__all__ = ["Watcher", "progress_file"]
+
+POLL_SECONDS = 0.5
+
+
+@contextmanager
+def progress_file(folder: Path) -> Iterator[Listener]:
+    """A listener for a training that writes its latest progress into the member's folder, until the block ends."""
+    (folder / PROGRESS).unlink(missing_ok=True)
+    try:
+        yield lambda event: _write(folder, event)
+    finally:
+        with suppress(OSError):
+            (folder / PROGRESS).unlink(missing_ok=True)
+
+
+def _write(folder: Path, event: Event) -> None:
+    """Writes progress within an epoch: without flushing, and skipped if the disk is full or a value is not finite."""
+    if not isinstance(event, EpochProgress):
+        return  # a trained epoch is in the history already
+    temporary = folder / f".{PROGRESS}"
+    with suppress(OSError, ValueError):
+        value = {"epochs": event.epochs, "photos_per_second": event.photos_per_second}
+        temporary.write_text(json.dumps(value, allow_nan=False))
+        temporary.replace(folder / PROGRESS)
+
+
+class Watcher:
+    """Sends members' progress to a listener, from a thread of its own.
+
+    Args:
+        jobs: the jobs to watch.
+        listen: receives the events.
+    """
+
+    def __init__(self, jobs: Sequence[MemberJob], listen: Listener) -> None:
+        self._jobs, self._listen = list(jobs), listen
+        self._sent_epochs = {number: len(_history(job)) for number, job in enumerate(jobs)}
+        self._open, self._lock, self._stop = set(self._sent_epochs), threading.Lock(), threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Watcher:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def ended(self, result: JobResult) -> None:
+        """Sends the last epochs of a job that has ended, then its end."""
+        job = self._jobs[result.number]
+        with self._lock:
+            self._send_epochs(result.number)
+            self._open.discard(result.number)
+        self._listen(MemberEnded(job.run, job.fold, result.outcome, result.why))
+
+    def _watch(self) -> None:
+        while not self._stop.wait(POLL_SECONDS):
+            for number, job in enumerate(self._jobs):
+                with self._lock:
+                    if number not in self._open:
+                        continue
+                    self._send_epochs(number)
+                    progress = _read(job)
+                    if progress is not None:
+                        epochs = max(float(self._sent_epochs[number]), progress.epochs)
+                        self._listen(EpochProgress(job.run, job.fold, epochs, progress.photos_per_second))
+
+    def _send_epochs(self, number: int) -> None:
+        job = self._jobs[number]
+        history = _history(job)
+        if len(history) < self._sent_epochs[number]:  # its checkpoint was lost, or it keeps none: it started over
+            self._sent_epochs[number] = 0
+        for entry in history[self._sent_epochs[number] :]:
+            self._sent_epochs[number] += 1
+            self._listen(EpochEnded(job.run, job.fold, entry))
+
+
+def _history(job: MemberJob) -> History:
+    try:
+        return history_of(job.folder)
+    except DamagedError:  # reported where the card is needed
+        return []
+
+
+def _read(job: MemberJob) -> EpochProgress | None:
+    """The progress that a job's worker wrote; None if there is none to read."""
+    try:
+        found = json.loads((job.folder / PROGRESS).read_text(encoding="utf-8"))
+        return EpochProgress(job.run, job.fold, float(found["epochs"]), float(found["photos_per_second"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
