@@ -57,11 +57,11 @@ def settings_of(run: RunRecord) -> dict[str, Any]:
     """All that may differ between two runs of a specialist: the recipe's settings, and where they come from."""
     digest, folds = run.plan_digest or "none", run.plan.k if run.plan else 0
     return {
-        **flat_settings(run.recipe), "seed": ", ".join(map(str, run.seeds)), "data": run.data["fingerprint"][:12],
+        **flat_settings(run.recipe), "seed": ", ".join(map(str, run.seeds)), "data": run.data.fingerprint[:12],
         "plan": f"{digest[:12]} ({folds} folds)", "folds": ", ".join(map(str, run.folds)),
-        "initial weights": run.initial_weights["sha256"][:12] or "random", "device": run.device.partition(":")[0],
+        "initial weights": run.initial_weights.sha256[:12] or "random", "device": run.device.partition(":")[0],
         "threads": run.threads,
-        "extra": f"{', '.join(run.data['extra']['sources'])} ({run.extra[:6]})" if run.extra else "none",
+        "extra": f"{', '.join(run.data.extra.sources)} ({run.data.extra.fingerprint[:6]})" if run.data.extra else "none",
     }  # fmt: skip
 
 
@@ -78,7 +78,7 @@ def similar_runs(
     digest = plan.digest if plan else None
     found = []
     for run in reversed(runs):
-        same = run.task == task and run.data["fingerprint"] == fingerprint and run.extra == extra
+        same = run.task == task and run.data.fingerprint == fingerprint and run.extra == extra
         if same and run.plan_digest == digest:
             differ = differences(run.recipe, recipe.model_dump(mode="json"))
             if run.seed != seed:

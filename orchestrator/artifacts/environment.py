@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 from orchestrator import __version__
 from orchestrator.core.cores import cores
 
-__all__ = ["git_revision", "hardware", "versions"]
+__all__ = ["Environment", "Hardware", "environment_of", "git_revision", "hardware", "versions"]
 
 PACKAGES = (
     "torch",
@@ -22,6 +24,54 @@ PACKAGES = (
     "numpy",
     "pandas",
 )
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """The machine.
+
+    Attributes:
+        processor: its name.
+        cores: number of cores.
+        system: the operating system.
+        gpu: name of the GPU; None where none is used.
+    """
+
+    processor: str
+    cores: int
+    system: str
+    gpu: str | None = None
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Where a run was trained.
+
+    Attributes:
+        versions: package -> version.
+        hardware: the machine.
+        git: revision of the folder in which the command ran; None outside a repository.
+        git_of_orchestrator: revision of orchestrator's own code; None outside a repository.
+    """
+
+    versions: Mapping[str, str]
+    hardware: Hardware
+    git: str | None
+    git_of_orchestrator: str | None
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Environment:
+        """An environment from JSON values."""
+        return cls(**{**value, "hardware": Hardware(**value["hardware"])})
+
+
+def environment_of(device: str) -> Environment:
+    """This process's own environment.
+
+    Args:
+        device: where it calculates.
+    """
+    return Environment(versions(), hardware(device), git_revision(Path.cwd()), git_revision(Path(__file__).parent))
 
 
 def versions() -> dict[str, str]:
@@ -35,18 +85,14 @@ def versions() -> dict[str, str]:
     return found
 
 
-def hardware(device: str) -> dict[str, Any]:
+def hardware(device: str) -> Hardware:
     """Processor, cores, and the GPU where one is used."""
-    machine: dict[str, Any] = {
-        "processor": _processor(),
-        "cores": cores(),
-        "system": platform.platform(),
-    }
+    gpu = None
     if device.startswith("cuda"):
         import torch
 
-        machine["gpu"] = torch.cuda.get_device_name(device)
-    return machine
+        gpu = torch.cuda.get_device_name(device)
+    return Hardware(_processor(), cores(), platform.platform(), gpu)
 
 
 def _processor() -> str:

@@ -94,7 +94,7 @@ def photo_hashes_of(workspace: Workspace, run: RunRecord) -> set[str]:
         DamagedError: the file that has them is missing or damaged.
     """
     found: set[str] = set()
-    for fingerprint in filter(None, (run.data["fingerprint"], run.extra)):
+    for fingerprint in filter(None, (run.data.fingerprint, run.extra)):
         path, way_out = _content(workspace, fingerprint), _by_resuming(workspace, run)
         found.update(read_sealed(path, PHOTOS, fingerprint[:12], PHOTOS_FORMAT, way_out)["content"])
     return found
@@ -104,9 +104,9 @@ def tables_of(workspace: Workspace) -> list[Path]:
     """The tables that the workspace's runs were trained from, as far as they can be read."""
     found: dict[Path, None] = {}
     for run in workspace.read_runs()[0]:
-        source = Path(run.data["source"])
+        source = Path(run.data.source)
         found[source / "train.csv" if source.is_dir() else source] = None
-        found |= dict.fromkeys(map(Path, run.data.get("extra", {}).get("sources", ())))
+        found |= dict.fromkeys(run.data.extra_tables)
     return [path for path in found if path.is_file()]
 
 
@@ -121,7 +121,7 @@ def source_of(run: RunRecord, data: Path | None, again: str) -> Path:
     Raises:
         DataError: the recorded path no longer exists.
     """
-    source = data or Path(run.data["source"])
+    source = data or Path(run.data.source)
     if data is None and not source.exists():
         raise DataError(
             f"{source}: nothing is there, and {run.id} was trained on these photos. Give their new path: `{again}`."
@@ -142,9 +142,9 @@ def training_arguments(run: RunRecord, data: Path | None = None, extra: Sequence
 
 def source_arguments(run: RunRecord, data: Path | None = None, extra: Sequence[Path] = ()) -> list[str]:
     """The options of a printed training command that name a run's photos, extra ones among them; as `training_arguments`."""
-    tables = extra or [Path(source) for source in run.data.get("extra", {}).get("sources", ())]
-    distinct = bool(run.data.get("distinct_people"))
-    return data_arguments(data or Path(run.data["source"]), run.data["columns"], distinct, tables)
+    tables = extra or run.data.extra_tables
+    distinct = run.data.distinct_people
+    return data_arguments(data or Path(run.data.source), run.data.columns, distinct, tables)
 
 
 def recipe_arguments(run: RunRecord, specialists: Iterable[Specialist]) -> list[str]:
@@ -176,9 +176,9 @@ def moved_arguments(run: RunRecord, data: Path | None = None) -> list[str]:
         run: its record.
         data: where the photos are, if that is known.
     """
-    is_found = data is None and Path(run.data["source"]).exists()
+    is_found = data is None and Path(run.data.source).exists()
     words = [] if is_found else ["--data", "DIR" if data is None else display_path(data)]
-    tables = list(map(Path, run.data.get("extra", {}).get("sources", ())))
+    tables = run.data.extra_tables
     if not all(table.is_file() for table in tables):
         words += [word for table in tables for word in ("--extra", display_path(table) if table.is_file() else "TABLE")]
     return words
@@ -195,7 +195,7 @@ def extra_sources_of(run: RunRecord, tables: Sequence[Path], again: str) -> tupl
     Raises:
         DataError: a recorded path no longer exists.
     """
-    sources = tuple(tables) or tuple(map(Path, run.data.get("extra", {}).get("sources", ())))
+    sources = tuple(tables) or tuple(run.data.extra_tables)
     missing = [str(source) for source in sources if not source.is_file()]
     if missing and not tables:
         raise DataError(
@@ -218,7 +218,7 @@ def check_initial_weights(run: RunRecord) -> None:
     if source in WEIGHTS_WORDS or Path(source).is_file():
         return
     copies = (Workspace(run.folder.parent).cache / "weights").glob(f"{run.recipe['backbone']}-*.safetensors")
-    copy = next((path for path in copies if sha256_of(path) == run.initial_weights["sha256"]), None)
+    copy = next((path for path in copies if sha256_of(path) == run.initial_weights.sha256), None)
     way_out = "Restore it"
     if copy is not None:
         make = (

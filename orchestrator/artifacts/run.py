@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from orchestrator.artifacts.cards import identity_of
+from orchestrator.artifacts.environment import Environment
 from orchestrator.core.commands import orch
 from orchestrator.core.errors import DamagedError, WorkspaceError
 from orchestrator.core.files import digest_of
@@ -31,8 +32,11 @@ __all__ = [
     "RUN_FORMAT",
     "RUN_LOCK",
     "UNFINISHED",
+    "ExtraPhotos",
     "PlanKey",
     "RunRecord",
+    "TrainingData",
+    "WeightsSource",
     "member_folder",
     "run_key",
 ]
@@ -66,6 +70,71 @@ class PlanKey:
     seed: int
 
 
+@dataclass(frozen=True)
+class ExtraPhotos:
+    """Extra photos that a run learnt from.
+
+    Attributes:
+        sources: their tables.
+        fingerprint: of photos and labels.
+        photos: number of photos.
+    """
+
+    sources: tuple[str, ...]
+    fingerprint: str
+    photos: int
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a run was trained from.
+
+    Attributes:
+        source: the folder or the manifest.
+        layout: `contest` or `manifest`.
+        columns: our name of a manifest's column -> its own.
+        distinct_people: whether names that differ only in spelling are different people.
+        fingerprint: of photos and labels.
+        photos: number of photos.
+        people: number of people.
+        extra: its extra photos; None without any.
+    """
+
+    source: str
+    layout: str
+    columns: Mapping[str, str]
+    distinct_people: bool
+    fingerprint: str
+    photos: int
+    people: int
+    extra: ExtraPhotos | None
+
+    @property
+    def extra_tables(self) -> list[Path]:
+        """The tables of its extra photos; empty without any."""
+        return [] if self.extra is None else [Path(source) for source in self.extra.sources]
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> TrainingData:
+        """Data from JSON values."""
+        extra = value["extra"]
+        kept = None if extra is None else ExtraPhotos(**{**extra, "sources": tuple(extra["sources"])})
+        return cls(**{**value, "extra": kept})
+
+
+@dataclass(frozen=True)
+class WeightsSource:
+    """Where the initial weights of a run came from.
+
+    Attributes:
+        source: `packaged`, `hub`, `none`, or a file.
+        sha256: of the weights; empty for random ones.
+    """
+
+    source: str
+    sha256: str
+
+
 @dataclass
 class RunRecord:
     """What `run.json` holds.
@@ -83,11 +152,11 @@ class RunRecord:
         seed: seed of the training.
         folds: folds trained in this run or taken from its parent; [None] for a run without a plan.
         plan: the fold plan; None without one.
-        data: source, layout, fingerprint, numbers of photos and people; the same for extra photos, as `extra`.
-        initial_weights: source and sha256.
+        data: what it was trained from.
+        initial_weights: where they came from.
         threads: CPU threads of each member's training.
         device: `cpu` or `cuda`.
-        environment: versions, hardware, git revision.
+        environment: versions, machine and code.
         parent: the run that members not in `retrained` were taken from.
         retrained: folds retrained, when there is a parent.
         seconds: training seconds of its own members, summed; shared members are not counted.
@@ -110,11 +179,11 @@ class RunRecord:
     seed: int
     folds: list[int | None]
     plan: PlanKey | None
-    data: dict[str, Any]
-    initial_weights: dict[str, str]
+    data: TrainingData
+    initial_weights: WeightsSource
     threads: int
     device: str
-    environment: dict[str, Any]
+    environment: Environment
     parent: str | None = None
     retrained: list[int] = field(default_factory=list)
     seconds: float = 0.0
@@ -169,8 +238,7 @@ class RunRecord:
     @property
     def extra(self) -> str | None:
         """Fingerprint of the extra photos that it learnt from; None without any."""
-        fingerprint: str | None = self.data.get("extra", {}).get("fingerprint")
-        return fingerprint
+        return None if self.data.extra is None else self.data.extra.fingerprint
 
     @property
     def key(self) -> str:
@@ -179,7 +247,7 @@ class RunRecord:
         if recipe is None:
             return ""
         digest = self.plan_digest
-        weights, data = self.initial_weights["sha256"], self.data["fingerprint"]
+        weights, data = self.initial_weights.sha256, self.data.fingerprint
         return run_key(
             self.task, recipe, weights, data, digest, self.own_folds, self.seed, self.device, self.parent, self.extra
         )
@@ -187,7 +255,7 @@ class RunRecord:
     def identity(self, fold: int | None) -> str:
         """The identity of a member that was trained as this record says: the id of its card."""
         recipe, digest = self._recipe(), self.plan_digest
-        weights, data, seed = self.initial_weights["sha256"], self.data["fingerprint"], self.seed_of(fold)
+        weights, data, seed = self.initial_weights.sha256, self.data.fingerprint, self.seed_of(fold)
         return identity_of(self.task, fold, recipe.digest() if recipe else "", weights, data, digest, seed, self.extra)
 
     def checked_recipe(self) -> Recipe:
@@ -254,7 +322,12 @@ class RunRecord:
         """
         try:
             plan = None if value["plan"] is None else PlanKey(**value["plan"])
-            return cls(folder=folder, id=folder.name, **{**value, "plan": plan})
+            typed = {
+                "plan": plan, "data": TrainingData.from_dict(value["data"]),
+                "initial_weights": WeightsSource(**value["initial_weights"]),
+                "environment": Environment.from_dict(value["environment"]),
+            }  # fmt: skip
+            return cls(folder=folder, id=folder.name, **{**value, **typed})
         except (KeyError, TypeError) as error:
             raise DamagedError(folder / RECORD, f"not the record of a run ({error})") from None
 

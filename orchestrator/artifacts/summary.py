@@ -91,9 +91,10 @@ def facts_of(run: RunRecord, current: str | None, notes: Annotations) -> dict[st
         "run": run.id, "task": run.task, "recipe": run.recipe_name, "status": state_of(run), "current": current == run.id,
         "score": score_of(run), "seed": seeds[0] if len(seeds) == 1 else seeds, "members": _complete_members(run),
         "k": run.plan.k if run.plan else 0,
-        "plan": digest and digest[:12], "data": run.data["fingerprint"][:12], "created": run.created,
+        "plan": digest and digest[:12], "data": run.data.fingerprint[:12], "created": run.created,
         "minutes": round(run.seconds / 60, 1), "device": run.device, "parent": run.parent,
-        "extra": ", ".join(run.data.get("extra", {}).get("sources", ())) or "none", "tag": list(notes.tags), "note": notes.note,
+        "extra": ", ".join(run.data.extra.sources) if run.data.extra else "none", "tag": list(notes.tags),
+        "note": notes.note,
     }  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +68,7 @@ def run_parts(
 
     device = resolve_device(load.device)
     found: dict[str, Any] = {
-        "created": now(), "machine": hardware(device), "versions": versions(), "git": git_revision(Path(__file__).parent),
+        "created": now(), "machine": asdict(hardware(device)), "versions": versions(), "git": git_revision(Path(__file__).parent),
         "recipe": load.recipe, "data": str(load.data) if load.data else f"{load.people} synthetic people",
         "rounds": load.rounds, "device": device,
     }  # fmt: skip

@@ -108,7 +108,7 @@ def _facts(record: RunRecord, notes: Annotations) -> dict[str, str]:
     from orchestrator.artifacts.differences import format_value
 
     data, environment = record.data, record.environment
-    machine, extra = environment["hardware"], data.get("extra")
+    machine, extra = environment.hardware, data.extra
     settings, augment = [], []
     for key in record.chosen:
         if key.startswith("augment."):
@@ -132,19 +132,18 @@ def _facts(record: RunRecord, notes: Annotations) -> dict[str, str]:
         "settings": "  ".join(settings),
         "augment": "  ".join(augment) or "nothing",
         "": "settings that are not named are at their defaults; --json gives all.",
-        "initial weights": f"{record.initial_weights['source']} {record.initial_weights['sha256'][:12]}",
-        "data": f"{data['source']}: {data['photos']:,} photos of {data['people']:,} people, fingerprint "
-        f"{data['fingerprint'][:12]}",
-        "extra photos": f"{extra['photos']:,}, of {', '.join(extra['sources'])}; fingerprint {extra['fingerprint'][:12]}"
+        "initial weights": f"{record.initial_weights.source} {record.initial_weights.sha256[:12]}",
+        "data": f"{data.source}: {data.photos:,} photos of {data.people:,} people, fingerprint {data.fingerprint[:12]}",
+        "extra photos": f"{extra.photos:,}, of {', '.join(extra.sources)}; fingerprint {extra.fingerprint[:12]}"
         if extra
         else "",
         "fold plan": plan,
         "held out": record.covers,
         "shared with": shared,
-        "machine": f"{machine['processor']}, {machine['cores']} cores, {machine.get('gpu', 'no GPU')}; "
+        "machine": f"{machine.processor}, {quantity(machine.cores, 'core')}, {machine.gpu or 'no GPU'}; "
         f"{quantity(record.threads, 'thread')} a member",
-        "versions": "  ".join(f"{name} {version}" for name, version in environment["versions"].items()),
-        "git": environment["git"] or "-",
+        "versions": "  ".join(f"{name} {version}" for name, version in environment.versions.items()),
+        "git": environment.git or "-",
         "training": f"{record.seconds / 60:.1f} minutes, its own members added up",
         "folder": str(record.folder),
     }

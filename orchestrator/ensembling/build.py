@@ -217,7 +217,7 @@ def _unscorable(runs: Mapping[str, Sequence[RunRecord]]) -> str:
         raise PlanError(
             f"the runs follow different fold plans ({differing}), which never mix in one out-of-fold score. {way_out}"
         )
-    data = {run.data["fingerprint"]: run for task in runs for run in runs[task]}
+    data = {run.data.fingerprint: run for task in runs for run in runs[task]}
     if len(data) > 1:
         differing = "; ".join(f"{run.id}: {digest[:12]}" for digest, run in data.items())
         raise PlanError(

@@ -272,7 +272,7 @@ class MLflow:
                 "task": run.task,
                 "recipe": run.recipe_name,
                 "seed": str(run.seed),
-                "data": run.data["fingerprint"][:12],
+                "data": run.data.fingerprint[:12],
             }
             made = self._client.create_run(self._experiment, run_name=run.id, tags=tags)
             known = str(made.info.run_id)

@@ -235,9 +235,9 @@ def _photos(
 ) -> Photos:
     again = orch("tta", run.id, "--data", "DIR", workspace=workspace.root)
     source = source_of(run, data, again)
-    photos = read(source, columns if columns is not None else run.data.get("columns", {}), distinct=True)
+    photos = read(source, columns if columns is not None else run.data.columns, distinct=True)
     photos.require(specialist.columns, f"the {run.task} specialist")
-    if photos.fingerprint(photos.content(workspace.hashes())) != run.data["fingerprint"]:
+    if photos.fingerprint(photos.content(workspace.hashes())) != run.data.fingerprint:
         raise DataError(f"{source}: not the photos that {run.id} was trained on. Name where those are: `{again}`.")
     return photos
 

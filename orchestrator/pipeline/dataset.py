@@ -9,9 +9,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from orchestrator.artifacts.origins import save_photo_hashes, save_plan
+from orchestrator.artifacts.run import ExtraPhotos, TrainingData
 from orchestrator.artifacts.workspace import Workspace
 from orchestrator.core.errors import DataError, Mistakes, Problem
 from orchestrator.core.files import absolute_text
@@ -82,19 +82,15 @@ class Dataset:
             return None
         return self.extra.fingerprint(self.extra_content)
 
-    def about(self, settings: Settings, specialist: Specialist) -> dict[str, Any]:
+    def about(self, settings: Settings, specialist: Specialist) -> TrainingData:
         """What a run's record says of its data."""
-        found: dict[str, Any] = {
-            "source": absolute_text(settings.data), "columns": dict(settings.columns),
-            **({"distinct_people": True} if settings.distinct_people else {}),
-            "layout": self.photos.layout, "fingerprint": self.fingerprint,
-            "photos": len(self.photos), "people": len(self.photos.people),
-        }  # fmt: skip
-        fingerprint = self.extra_of(specialist)
+        fingerprint, extra = self.extra_of(specialist), None
         if self.extra is not None and fingerprint is not None:
-            sources = [absolute_text(source) for source in self.extra.sources]
-            found["extra"] = {"sources": sources, "fingerprint": fingerprint, "photos": len(self.extra)}
-        return found
+            extra = ExtraPhotos(tuple(map(absolute_text, self.extra.sources)), fingerprint, len(self.extra))
+        return TrainingData(
+            absolute_text(settings.data), self.photos.layout, dict(settings.columns), settings.distinct_people,
+            self.fingerprint, len(self.photos), len(self.photos.people), extra,
+        )  # fmt: skip
 
 
 def read_tables(settings: Settings, specialists: Mapping[str, Specialist], mistakes: Mistakes) -> Tables:

@@ -102,8 +102,8 @@ def read_inputs(
         log_notes(settings, tables)
         _log_recipes(recipes, specialists, tables, device)
         data = load_dataset(settings, specialists, tables, workspace)
-        if data.extra is None and base is not None and base.extra is not None:
-            sources = ", ".join(base.data["extra"]["sources"])
+        if data.extra is None and base is not None and base.data.extra is not None:
+            sources = ", ".join(base.data.extra.sources)
             log.warning(f"{base.id} learnt from extra photos too ({sources}); without --extra this does not.")
     from orchestrator.networks.backbones import keep_weights
 

@@ -73,7 +73,7 @@ def _learnable(run: RunRecord, tasks: Sequence[str], specialists: Mapping[str, S
     able = []
     for task in tasks:
         try:
-            photos = read(Path(run.data["source"]), run.data["columns"], distinct=True)
+            photos = read(Path(run.data.source), run.data.columns, distinct=True)
             photos.require(specialists[task].columns, f"the {task} specialist")
         except OrchestratorError:  # not there any more, or without the columns
             continue
@@ -88,7 +88,5 @@ def _go_together(workspace: Workspace, task: str, run: RunRecord) -> bool:
         other = workspace.current_run(task)
     except WorkspaceError:  # there is none, or it is damaged, which `orch ensemble` tells
         return False
-    run_origin, other_origin = (
-        (record.data["fingerprint"], record.plan_digest, record.folds) for record in (run, other)
-    )
+    run_origin, other_origin = ((record.data.fingerprint, record.plan_digest, record.folds) for record in (run, other))
     return run_origin == other_origin

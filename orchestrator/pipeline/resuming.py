@@ -108,8 +108,8 @@ def _of_record(
     mistakes.raise_if_any()
     folds, plan_seed = (run.plan.k, run.plan.seed) if run.plan else (0, 0)
     return replace(
-        given, data=source, workspace=workspace.root, columns=run.data["columns"], recipes=(), changes=(), folds=folds,
-        plan_seed=plan_seed, folds_used=0, seed=run.seed, extra=tables, distinct_people=run.data.get("distinct_people", False),
+        given, data=source, workspace=workspace.root, columns=run.data.columns, recipes=(), changes=(), folds=folds,
+        plan_seed=plan_seed, folds_used=0, seed=run.seed, extra=tables, distinct_people=run.data.distinct_people,
     )  # fmt: skip
 
 
@@ -145,12 +145,12 @@ def _refuse_derived(run: RunRecord) -> None:
 
 def _check_unchanged(run: RunRecord, inputs: Inputs, settings: Settings) -> None:
     """Rejects a run whose photos, plan, weights or extra photos have changed since it was started."""
-    if inputs.data.fingerprint != run.data["fingerprint"]:
+    if inputs.data.fingerprint != run.data.fingerprint:
         raise DataError(f"{settings.data}: not the photos that {run.id} was trained on. Give them with --data.")
     digest = inputs.data.plan.digest if inputs.data.plan else None
     for what, now, then in (
         ("the fold plan", digest, run.plan_digest),
-        ("the initial weights", inputs.weights[run.task].sha256, run.initial_weights["sha256"]),
+        ("the initial weights", inputs.weights[run.task].sha256, run.initial_weights.sha256),
         ("the extra photos", inputs.extra_of(run.task), run.extra),
     ):
         if now != then:

@@ -114,7 +114,7 @@ def check_folds(inputs: Inputs, parent: RunRecord) -> None:
             f"--fold: {parent.id} was trained {other}, this command's plan is {inputs.data.plan.digest[:12]} with "
             f"{inputs.data.plan.k}: members of different plans never mix. Give the same --folds and --plan-seed, or retrain all."
         )
-    if parent.initial_weights["sha256"] != inputs.weights[parent.task].sha256:
+    if parent.initial_weights.sha256 != inputs.weights[parent.task].sha256:
         raise ConfigError(
             f"--fold: the initial weights ({inputs.recipes[parent.task].weights}) are other bytes than those {parent.id} began "
             "from. Restore them, or retrain the whole specialist (without --fold)."
@@ -124,7 +124,7 @@ def check_folds(inputs: Inputs, parent: RunRecord) -> None:
             f"--fold: {parent.id} was trained with other extra photos: members of different data never mix. Give the "
             "same --extra, or retrain the whole specialist (without --fold)."
         )
-    if parent.data["fingerprint"] != inputs.data.fingerprint:
+    if parent.data.fingerprint != inputs.data.fingerprint:
         raise ConfigError(
             f"--fold: the photos changed since {parent.id} was trained: members of different data never mix. "
             "Retrain the whole specialist (without --fold)."

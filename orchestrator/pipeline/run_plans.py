@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Literal
 
 from orchestrator.artifacts.cards import identity_of
-from orchestrator.artifacts.environment import git_revision, hardware, versions
-from orchestrator.artifacts.run import UNFINISHED, PlanKey, RunRecord, run_key
+from orchestrator.artifacts.environment import environment_of
+from orchestrator.artifacts.run import UNFINISHED, PlanKey, RunRecord, WeightsSource, run_key
 from orchestrator.artifacts.workspace import now
 from orchestrator.pipeline.inputs import Inputs
 from orchestrator.pipeline.settings import Settings, changes_of
@@ -125,12 +125,9 @@ class RunPlan:
             recipe=self.recipe.model_dump(mode="json"), chosen=self.recipe.chosen, seed=settings.seed, folds=folds,
             plan=None if plan is None else PlanKey(plan.digest, plan.k, plan.seed),
             data=inputs.data.about(settings, specialist),
-            initial_weights={"source": self.recipe.weights, "sha256": inputs.weights[self.task].sha256},
+            initial_weights=WeightsSource(self.recipe.weights, inputs.weights[self.task].sha256),
             threads=threads, device=inputs.device,
-            environment={
-                "versions": versions(), "hardware": hardware(inputs.device), "git": git_revision(Path.cwd()),
-                "git_of_orchestrator": git_revision(Path(__file__).parent),
-            },
+            environment=environment_of(inputs.device),
             parent=parent.id if parent else None, retrained=sorted(self.folds) if parent else [],
             make_current=self.make_current,
         )  # fmt: skip

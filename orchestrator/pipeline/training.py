@@ -287,7 +287,7 @@ def train_runs(
     open_jobs = [run_job for run_job in run_jobs if not run_job.run.complete]
     for run_job in open_jobs:
         run, now = run_job.run, versions()
-        then = run.environment["versions"]
+        then = run.environment.versions
         changed = [f"{name} {then.get(name)} -> {now[name]}" for name in now if now[name] != then.get(name)]
         if changed:
             log.warning(

@@ -12,8 +12,8 @@ from orchestrator.artifacts.environment import git_revision, hardware
 
 def test_the_gpu_on_record_is_the_one_that_was_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"name of {torch.device(device)}")
-    assert hardware("cuda:1")["gpu"] == "name of cuda:1"
-    assert "gpu" not in hardware("cpu")
+    assert hardware("cuda:1").gpu == "name of cuda:1"
+    assert hardware("cpu").gpu is None
 
 
 def test_a_run_is_recorded_with_machine_and_revision(workspace: Path) -> None:

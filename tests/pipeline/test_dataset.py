@@ -42,7 +42,7 @@ def test_people_who_are_said_to_be_distinct_stay_so_in_whatever_is_made_of_their
     done = orch(*words, "--distinct-people")
     assert done.code == 0, done.err
     run = Workspace(runs).run("mask-0001")
-    assert run.data["distinct_people"] is True
+    assert run.data.distinct_people is True
     done = orch("tta", "mask-0001", "-w", runs, "--json")
     assert done.code == 0, done.err
     before = hashes(runs / "mask-0001")["fold-1/weights.safetensors"]
@@ -50,4 +50,4 @@ def test_people_who_are_said_to_be_distinct_stay_so_in_whatever_is_made_of_their
     done = orch("resume", "mask-0001", "-w", runs)
     assert done.code == 0, done.err
     assert hashes(runs / "mask-0001")["fold-1/weights.safetensors"] == before
-    assert Workspace(runs).run("mask-0001").data["distinct_people"] is True
+    assert Workspace(runs).run("mask-0001").data.distinct_people is True

@@ -31,4 +31,4 @@ def test_specialists_are_unchanged_by_what_is_not_given(people: Path, workspace:
     from orchestrator.pipeline.run_plans import RunPlan
 
     assert RunPlan(settings, inputs, "age").key == record.key
-    assert "extra" not in record.data
+    assert record.data.extra is None
