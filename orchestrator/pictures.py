@@ -14,7 +14,7 @@ from orchestrator.data.describe import Description
 from orchestrator.data.preprocessing import Box, Geometry, decode
 
 if TYPE_CHECKING:
-    from orchestrator.artifacts.ensembles import EnsembleRecord
+    from orchestrator.artifacts.ensembles import EnsembleRecord, RecordedScores
     from orchestrator.inference.results import Prediction
 
 __all__ = [
@@ -162,10 +162,10 @@ def draw_evaluation(record: EnsembleRecord, path: Path) -> None:
     scores = record.evaluation
     figure, axes = plt.subplots(1, 3, figsize=(16, 6.2), layout="constrained", width_ratios=[1, 1.1, 1.5])
     label = scores["label"]
-    low, high = label["interval_95"]["macro_f1"]
+    interval = label.intervals["macro_f1"]
     figure.suptitle(
-        f"{record.id}: 18-way macro F1 {label['macro_f1']:.3f} ({low:.3f} to {high:.3f}), out of fold, "
-        f"{label['photos']:,} photos of {label['people']:,} people",
+        f"{record.id}: 18-way macro F1 {label.macro_f1:.3f} ({interval.low:.3f} to {interval.high:.3f}), out of fold, "
+        f"{label.photos:,} photos of {label.people:,} people",
         fontsize=14, weight="bold", color=INK,
     )  # fmt: skip
     _draw_tasks(axes[0], scores)
@@ -273,23 +273,24 @@ def _draw_growth(axis: Any, growth: Mapping[str, Any]) -> None:
 _GROWS = {"photos": "photos to predict", "members": "members that answer", "input": "pixels of a training photo"}
 
 
-def _draw_tasks(axis: Any, scores: Mapping[str, Any]) -> None:
+def _draw_tasks(axis: Any, scores: Mapping[str, RecordedScores]) -> None:
     names = [*reversed(TASKS)]
     for place, name in enumerate(["label", *names]):
         scored = scores[name]
-        low, high = scored["interval_95"]["macro_f1"]
-        value = scored["macro_f1"]
+        value, interval = scored.macro_f1, scored.intervals["macro_f1"]
         axis.barh(place, value, color=ACCENT if name == "label" else SOFT)
-        axis.errorbar(value, place, xerr=[[max(0, value - low)], [max(0, high - value)]], color=INK, capsize=4)
+        axis.errorbar(
+            value, place, xerr=[[max(0, value - interval.low)], [max(0, interval.high - value)]], color=INK, capsize=4
+        )
         axis.text(0.02, place, f"{value:.3f}", va="center", color="white" if name == "label" else INK, weight="bold")
     axis.set_yticks(range(len(names) + 1), ["18-way", *names])
     axis.set(title="macro F1, with 95 % intervals over people", xlim=(0, 1))
     axis.spines[["top", "right"]].set_visible(False)
 
 
-def _draw_labels(axis: Any, label: Mapping[str, Any]) -> None:
-    values = [label["classes"][name]["f1"] for name in LABELS]
-    counts = [label["classes"][name]["photos"] for name in LABELS]
+def _draw_labels(axis: Any, label: RecordedScores) -> None:
+    values = [label.classes[name].f1 for name in LABELS]
+    counts = [label.classes[name].photos for name in LABELS]
     places = range(len(LABELS) - 1, -1, -1)
     axis.barh(list(places), values, color=SOFT)
     for place, value, count in zip(places, values, counts, strict=True):
@@ -299,8 +300,8 @@ def _draw_labels(axis: Any, label: Mapping[str, Any]) -> None:
     axis.spines[["top", "right"]].set_visible(False)
 
 
-def _draw_confusion(axis: Any, label: Mapping[str, Any]) -> None:
-    counts = np.array(label["confusion"], dtype=float)
+def _draw_confusion(axis: Any, label: RecordedScores) -> None:
+    counts = np.array(label.confusion, dtype=float)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axis.imshow(shares, cmap="GnBu", vmin=0, vmax=1)
     for row in range(len(LABELS)):

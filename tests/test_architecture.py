@@ -133,7 +133,6 @@ WRITTEN_BY_COMMANDS = {
     "orchestrator.artifacts.differences": "a setting's value as text",
     "orchestrator.artifacts.summary": "scores and times as the records hold them",
     "orchestrator.bench.commands": "the name of a row",
-    "orchestrator.ensembling.intervals": "verdicts in words",
     "orchestrator.recipes.names": "the default of an option",
     "orchestrator.pictures": "the demo's answers beside the truth",
     "orchestrator.specialists": "task names that a command checks before anything else",

@@ -15,10 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.core.commands import display_path, orch
+from orchestrator.core.interval import Interval
 from orchestrator.core.labels import CLASSES, JOINT, LABELS, TASKS
 from orchestrator.core.sealed import damaged_error, read_sealed, write_sealed
 
-__all__ = ["DISAGREEMENTS", "ENSEMBLE", "OUT_OF_FOLD", "EnsembleMember", "EnsembleRecord", "ExternalSource"]
+__all__ = [
+    "DISAGREEMENTS", "ENSEMBLE", "OUT_OF_FOLD", "AddedGain", "ClassScores", "EnsembleMember", "EnsembleRecord", "ExternalSource",
+    "RecordedScores", "VoterScores",
+]  # fmt: skip
 
 ENSEMBLE_FORMAT = 4
 KIND = "ensemble"
@@ -72,6 +76,109 @@ class ExternalSource:
 
 
 @dataclass(frozen=True)
+class ClassScores:
+    """Scores of one class.
+
+    Attributes:
+        f1: 0..1.
+        precision: 0..1; 0 for a class that is never predicted.
+        recall: 0..1; 0 for a class without photos.
+        photos: number of photos of the class.
+    """
+
+    f1: float
+    precision: float
+    recall: float
+    photos: int
+
+
+@dataclass(frozen=True)
+class RecordedScores:
+    """Out-of-fold scores of a task or of the label.
+
+    Attributes:
+        kind: `out-of-fold`.
+        people: number of people.
+        photos: number of photos.
+        accuracy: 0..1.
+        macro_f1: 0..1.
+        absent: classes without any photo.
+        classes: class -> its scores, in code order.
+        confusion: counts by (truth, answer), (C, C).
+        intervals: `accuracy`, `macro_f1` -> 95 % interval over people.
+    """
+
+    kind: str
+    people: int
+    photos: int
+    accuracy: float
+    macro_f1: float
+    absent: tuple[str, ...]
+    classes: Mapping[str, ClassScores]
+    confusion: tuple[tuple[int, ...], ...]
+    intervals: Mapping[str, Interval]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        value = asdict(self)
+        del value["intervals"]
+        return {**value, "interval_95": {name: interval.as_list() for name, interval in self.intervals.items()}}
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> RecordedScores:
+        """Scores from JSON values."""
+        rest = {name: part for name, part in value.items() if name != "interval_95"}
+        typed = {
+            "absent": tuple(value["absent"]),
+            "classes": {name: ClassScores(**scores) for name, scores in value["classes"].items()},
+            "confusion": tuple(map(tuple, value["confusion"])),
+            "intervals": {name: Interval.from_list(span) for name, span in value["interval_95"].items()},
+        }
+        return cls(**{**rest, **typed})
+
+
+@dataclass(frozen=True)
+class VoterScores:
+    """Scores of one voter alone.
+
+    Attributes:
+        run: its run, or the name of an external table.
+        fold: its fold; None: the whole run, or a table.
+        photos: photos that it held out, or that the table answers.
+        accuracy: 0..1.
+        macro_f1: 0..1.
+    """
+
+    run: str
+    fold: int | None
+    photos: int
+    accuracy: float
+    macro_f1: float
+
+
+@dataclass(frozen=True)
+class AddedGain:
+    """What a voter adds to the label's macro F1: with it minus without it.
+
+    Attributes:
+        macro_f1: the difference.
+        interval: its 95 % interval over people.
+    """
+
+    macro_f1: float
+    interval: Interval
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"macro_f1": self.macro_f1, "interval_95": self.interval.as_list()}
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> AddedGain:
+        """A gain from JSON values."""
+        return cls(value["macro_f1"], Interval.from_list(value["interval_95"]))
+
+
+@dataclass(frozen=True)
 class EnsembleRecord:
     """What `ensemble.json` holds.
 
@@ -98,10 +205,10 @@ class EnsembleRecord:
     members: tuple[EnsembleMember, ...]
     external: tuple[ExternalSource, ...] = ()
     plan: str | None = None
-    evaluation: Mapping[str, Any] | None = None
+    evaluation: Mapping[str, RecordedScores] | None = None
     why_no_score: str = ""
-    single: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
-    added_by: Mapping[str, Any] = field(default_factory=dict)
+    single: Mapping[str, tuple[VoterScores, ...]] = field(default_factory=dict)
+    added_by: Mapping[str, AddedGain] = field(default_factory=dict)
     disagreements: int | None = None
     files: Mapping[str, str] = field(default_factory=dict)
 
@@ -158,7 +265,12 @@ class EnsembleRecord:
             if task in self.runs
         }
         classes = {task: list(CLASSES[task]) for task in TASKS}
-        return {**value, "strategy": self.strategy, "members": members, "classes": classes, "labels": list(LABELS)}
+        scores = {
+            "evaluation": _as_dicts(self.evaluation) if self.evaluation is not None else None,
+            "added_by": _as_dicts(self.added_by),
+        }
+        derived = {"strategy": self.strategy, "classes": classes, "labels": list(LABELS)}
+        return {**value, **scores, "members": members, **derived}
 
     def save(self) -> None:
         """Writes the record, the last of the ensemble's files."""
@@ -183,6 +295,19 @@ class EnsembleRecord:
             external = tuple(
                 ExternalSource(**{**table, "tasks": tuple(table["tasks"])}) for table in value.pop("external")
             )
-            return cls(folder=folder, id=folder.name, members=members, external=external, **value)
-        except (KeyError, TypeError, AttributeError) as error:
+            typed = {
+                "evaluation": None
+                if value["evaluation"] is None
+                else {name: RecordedScores.from_dict(scores) for name, scores in value["evaluation"].items()},
+                "single": {
+                    task: tuple(VoterScores(**scores) for scores in voters) for task, voters in value["single"].items()
+                },
+                "added_by": {name: AddedGain.from_dict(gain) for name, gain in value["added_by"].items()},
+            }
+            return cls(folder=folder, id=folder.name, members=members, external=external, **{**value, **typed})
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise damaged_error(folder / ENSEMBLE, f"not the record of an ensemble ({error})", way_out) from None
+
+
+def _as_dicts(values: Mapping[str, RecordedScores] | Mapping[str, AddedGain]) -> dict[str, dict[str, Any]]:
+    return {name: value.as_dict() for name, value in values.items()}

@@ -17,7 +17,7 @@ BESIDE = 4  # most settings with their own column; if there are more, each run l
 
 def print_comparison(found: Comparison) -> None:
     """What differs, scores by class, and gains over the first run with their intervals."""
-    from orchestrator.ensembling.intervals import VERDICTS
+    from orchestrator.core.interval import VERDICTS
 
     differing = found.differing
     beside = list(differing) if len(differing) <= BESIDE else ["differs in"]

@@ -166,10 +166,10 @@ def _print_singles(record: EnsembleRecord) -> None:
     )  # fmt: skip
     for task, entries in record.single.items():
         for entry in entries:
-            member = "whole run" if entry["fold"] is None else f"fold {entry['fold']}"
-            style = "bold" if entry["fold"] is None else ""
-            numbers = f"{entry['photos']:,}", score_text(entry["accuracy"]), score_text(entry["macro_f1"])
-            table.add_row(task, entry["run"], member, *numbers, style=style)
+            member = "whole run" if entry.fold is None else f"fold {entry.fold}"
+            style = "bold" if entry.fold is None else ""
+            numbers = f"{entry.photos:,}", score_text(entry.accuracy), score_text(entry.macro_f1)
+            table.add_row(task, entry.run, member, *numbers, style=style)
     stdout_console().print(table)
 
 
@@ -177,15 +177,15 @@ def _print_added(record: EnsembleRecord) -> None:
     """What each voter adds; prints nothing if every task has only one."""
     if not record.added_by:
         return
-    from orchestrator.ensembling.intervals import VERDICTS, Interval
+    from orchestrator.core.interval import VERDICTS
 
     words = {**VERDICTS, "better": "helps", "worse": "drags the vote down"}
     table = grid("what each adds to the 18-way macro F1 (with minus without)", "", "adds", "95 % interval", "verdict")
     for name, gained in record.added_by.items():
-        span = Interval(*gained["interval_95"])
+        span = gained.interval
         style = "red" if span.verdict == "worse" else None
         interval = f"{span.low:+.4f} to {span.high:+.4f}"
-        table.add_row(name, f"{gained['macro_f1']:+.4f}", interval, words[span.verdict], style=style)
+        table.add_row(name, f"{gained.macro_f1:+.4f}", interval, words[span.verdict], style=style)
     stdout_console().print(table)
 
 

@@ -44,8 +44,8 @@ def list_ensembles(workspace: WorkspaceOption = Path("runs"), json: JsonOption =
         runs, score, span = record.run_ids, "-", ""
         if record.evaluation:
             label = record.evaluation["label"]
-            low, high = label["interval_95"]["macro_f1"]
-            score, span = score_text(label["macro_f1"]), f"{low:.4f} to {high:.4f}"
+            interval = label.intervals["macro_f1"]
+            score, span = score_text(label.macro_f1), f"{interval.low:.4f} to {interval.high:.4f}"
         tables = ", ".join(table.name for table in record.external)
         created = record.created[:16].replace("T", " ")
         run_names = " ".join(runs[:FEW]) + (f" and {len(runs) - FEW} more" if len(runs) > FEW else "")

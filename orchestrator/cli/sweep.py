@@ -157,7 +157,7 @@ def sweep(
 def _print_sweep(found: Sweep) -> None:
     """The best trials, what mattered, and whether the best one is more than luck."""
     from orchestrator import api
-    from orchestrator.ensembling.intervals import VERDICTS
+    from orchestrator.core.interval import VERDICTS
 
     table = grid(
         f"{found.name}: {found.ended} of {found.requested} trials", "trial", "run", "macro F1", "state", "changes",
@@ -220,7 +220,7 @@ def _why_none(found: Sweep) -> str:
 def _print_stages(found: list[Stage]) -> None:
     """Stage by stage: what was best, by how much, and whether the recipe moved."""
     from orchestrator import api
-    from orchestrator.ensembling.intervals import VERDICTS
+    from orchestrator.core.interval import VERDICTS
 
     table = grid(
         "stage by stage", "stage", "from", "tried", "best", "gain", "95 % interval", "changes", "decision",

@@ -210,7 +210,7 @@ def _conclude_grid(report: Report, workspace: Path, json: bool) -> None:
     """The comparison of a grid's runs, the best one named."""
     from orchestrator import api
     from orchestrator.cli.comparison import print_comparison
-    from orchestrator.ensembling.intervals import VERDICTS
+    from orchestrator.core.interval import VERDICTS
 
     complete = [run for run in report.runs if run.complete]
     if json or len(complete) < 2 or complete[0].plan is None:

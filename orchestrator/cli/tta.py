@@ -71,7 +71,7 @@ def tta(
 
 def _print(found: Viewed) -> None:
     """Prints which answers became right or wrong, by class, and whether that is a clear difference."""
-    from orchestrator.ensembling.intervals import VERDICTS
+    from orchestrator.core.interval import VERDICTS
 
     effect = found.effect
     before, after = effect.before, effect.after

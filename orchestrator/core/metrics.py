@@ -120,20 +120,6 @@ class Scores:
         """Codes of classes without any photo."""
         return [int(code) for code in np.flatnonzero(self.support == 0)]
 
-    def as_dict(self, names: tuple[str, ...]) -> dict[str, Any]:
-        """For JSON: scores, per class with names, and the confusion counts."""
-        per_class = {
-            name: {
-                "f1": float(self.f1[code]), "precision": float(self.precision[code]),
-                "recall": float(self.recall[code]), "photos": int(self.support[code]),
-            }
-            for code, name in enumerate(names)
-        }  # fmt: skip
-        return {
-            "photos": int(self.counts.sum()), "accuracy": self.accuracy, "macro_f1": self.macro_f1,
-            "absent": [names[code] for code in self.absent], "classes": per_class, "confusion": self.counts.tolist(),
-        }  # fmt: skip
-
 
 def score(truth: Codes, predicted: Codes, classes: int) -> Scores:
     """Scores of predictions, shapes (N,) and (N,)."""

@@ -14,7 +14,14 @@ import numpy as np
 import pandas as pd
 
 from orchestrator.artifacts.cards import WEIGHTS
-from orchestrator.artifacts.ensembles import DISAGREEMENTS, OUT_OF_FOLD, EnsembleMember, EnsembleRecord, ExternalSource
+from orchestrator.artifacts.ensembles import (
+    DISAGREEMENTS,
+    OUT_OF_FOLD,
+    AddedGain,
+    EnsembleMember,
+    EnsembleRecord,
+    ExternalSource,
+)
 from orchestrator.artifacts.held_out import held_out_of
 from orchestrator.artifacts.members import check_member
 from orchestrator.artifacts.origins import plan_of
@@ -149,11 +156,11 @@ def _record(
         record,
         combiner=scores.combiner.as_dict(),
         plan=plan.digest if plan else None,
-        evaluation={name: evaluation.as_dict(names[name]) for name, evaluation in scores.evaluation.items()},
+        evaluation={name: evaluation.recorded(names[name]) for name, evaluation in scores.evaluation.items()},
         single=singles(scores.found),
         added_by={
-            name: {"macro_f1": gain, "interval_95": [span.low, span.high]}
-            for name, (gain, span) in added_by(scores.found, scores.combiner).items()
+            name: AddedGain(gain, interval)
+            for name, (gain, interval) in added_by(scores.found, scores.combiner).items()
         },
         disagreements=len(scores.disagreements),
     )

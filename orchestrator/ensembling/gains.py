@@ -11,10 +11,11 @@ from orchestrator.artifacts.held_out import held_out_of
 from orchestrator.artifacts.run import RunRecord
 from orchestrator.artifacts.workspace import Workspace
 from orchestrator.core.errors import DamagedError, OrchestratorError
+from orchestrator.core.interval import VERDICTS, Interval
 from orchestrator.core.labels import CLASSES, LABELS, TASKS, compose
 from orchestrator.core.metrics import macro_f1
 from orchestrator.core.sealed import check_file
-from orchestrator.ensembling.intervals import VERDICTS, Interval, difference
+from orchestrator.ensembling.intervals import difference
 
 __all__ = ["Gain", "ensemble_gain", "paired_gain"]
 

@@ -6,44 +6,19 @@ The photos of a person are not independent; an interval over photos would be far
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from orchestrator.core.interval import Interval
 from orchestrator.core.metrics import f1_of, macro_f1
 
-__all__ = ["VERDICTS", "Interval", "Verdict", "difference", "intervals", "mean_difference"]
+__all__ = ["difference", "intervals", "mean_difference"]
 
 DRAWS = 1000
 LEVEL = 0.95
-
-
-Verdict = Literal["better", "worse", "noise"]
-"""What the interval of a difference says: `noise` if it contains 0, so that other people could have reversed it."""
-
-VERDICTS: Mapping[Verdict, str] = {"better": "better", "worse": "worse", "noise": "no clear difference"}
-"""Verdict, as JSON has it -> as it is printed."""
-
-
-@dataclass(frozen=True)
-class Interval:
-    """The middle 95 % of the draws; scores on the scale 0..1."""
-
-    low: float
-    high: float
-
-    @property
-    def verdict(self) -> Verdict:
-        """What the interval of a difference says, where more is better."""
-        return "better" if self.low > 0 else "worse" if self.high < 0 else "noise"
-
-    def __neg__(self) -> Interval:
-        """The interval of the opposite difference: of a gain where less is better."""
-        return Interval(-self.high, -self.low)
 
 
 def intervals(

@@ -14,15 +14,17 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from orchestrator.artifacts.ensembles import ClassScores, RecordedScores, VoterScores
 from orchestrator.artifacts.held_out import HeldOut
 from orchestrator.combining.answers import Answers, Voter
 from orchestrator.combining.combiners import Combined, Combiner
 from orchestrator.core.errors import LeakError, PlanError, Problem
+from orchestrator.core.interval import Interval
 from orchestrator.core.labels import CLASS_COUNTS, CLASSES, LABELS, TASKS, compose
 from orchestrator.core.metrics import Scores, score
 from orchestrator.data.folds import FoldPlan
 from orchestrator.ensembling.external import ExternalTable
-from orchestrator.ensembling.intervals import Interval, difference, intervals
+from orchestrator.ensembling.intervals import difference, intervals
 
 __all__ = ["Evaluation", "OutOfFold", "added_by", "evaluate", "join", "singles", "with_external"]
 
@@ -62,15 +64,23 @@ class Evaluation:
     intervals: Mapping[str, Interval]
     people: int
 
-    def as_dict(self, names: tuple[str, ...]) -> dict[str, Any]:
-        """For JSON."""
-        spans = {name: [span.low, span.high] for name, span in self.intervals.items()}
-        return {
-            "kind": "out-of-fold",
-            "people": self.people,
-            **self.scores.as_dict(names),
-            "interval_95": spans,
+    def recorded(self, names: tuple[str, ...]) -> RecordedScores:
+        """For the ensemble's record, with the classes' names."""
+        scores = self.scores
+        classes = {
+            name: ClassScores(
+                float(scores.f1[code]),
+                float(scores.precision[code]),
+                float(scores.recall[code]),
+                int(scores.support[code]),
+            )
+            for code, name in enumerate(names)
         }
+        return RecordedScores(
+            "out-of-fold", self.people, int(scores.counts.sum()), scores.accuracy, scores.macro_f1,
+            tuple(names[code] for code in scores.absent), classes, tuple(map(tuple, scores.counts.tolist())),
+            self.intervals,
+        )  # fmt: skip
 
 
 def join(held_out: Mapping[str, HeldOut]) -> OutOfFold:
@@ -191,28 +201,26 @@ def added_by(found: OutOfFold, combiner: Combiner) -> dict[str, tuple[float, Int
     }
 
 
-def singles(found: OutOfFold) -> dict[str, list[dict[str, Any]]]:
+def singles(found: OutOfFold) -> dict[str, tuple[VoterScores, ...]]:
     """Task -> scores of each run and each of its members alone, on the photos that it held out, and of each external
     table alone, on the photos that it answers."""
     folds = found.photos["fold"].to_numpy()
-    scores: dict[str, list[dict[str, Any]]] = {}
+    scores: dict[str, tuple[VoterScores, ...]] = {}
     for task in TASKS:
         answers, truth = found.answers.of(task), found.truth[task]
-        scores[task] = []
+        scores[task] = ()
         for voter, array in zip(answers.voters, answers.probabilities, strict=True):
             answered = np.asarray(array.any(axis=1))
             parts: list[tuple[int | None, NDArray[np.bool_]]] = [(None, answered)]
             if not voter.external:
                 parts += [(int(fold), answered & (folds == fold)) for fold in np.unique(folds)]
-            scores[task] += [_single(voter.source, fold, truth[rows], array[rows]) for fold, rows in parts]
+            scores[task] += tuple(_single(voter.source, fold, truth[rows], array[rows]) for fold, rows in parts)
     return scores
 
 
-def _single(source: str, fold: int | None, truth: NDArray[Any], answers: NDArray[Any]) -> dict[str, Any]:
+def _single(source: str, fold: int | None, truth: NDArray[Any], answers: NDArray[Any]) -> VoterScores:
     scores = score(truth, answers.argmax(axis=1), answers.shape[1])
-    return {
-        "run": source, "fold": fold, "photos": len(truth), "accuracy": scores.accuracy, "macro_f1": scores.macro_f1,
-    }  # fmt: skip
+    return VoterScores(source, fold, len(truth), scores.accuracy, scores.macro_f1)
 
 
 def _evaluation(people: pd.Series[str], truth: NDArray[Any], answer: NDArray[Any], classes: int) -> Evaluation:

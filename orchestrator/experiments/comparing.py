@@ -16,8 +16,9 @@ from orchestrator.artifacts.run import RunRecord
 from orchestrator.artifacts.workspace import Workspace
 from orchestrator.core.commands import orch
 from orchestrator.core.errors import ConfigError
+from orchestrator.core.interval import Interval, Verdict
 from orchestrator.core.metrics import Scores, log_losses, score
-from orchestrator.ensembling.intervals import Interval, Verdict, difference, mean_difference
+from orchestrator.ensembling.intervals import difference, mean_difference
 from orchestrator.specialist import Specialist
 
 __all__ = ["Compared", "Comparison", "compare_runs", "mean_curve"]

@@ -22,11 +22,12 @@ from orchestrator.core.commands import orch
 from orchestrator.core.cores import cores, one_thread
 from orchestrator.core.errors import ConfigError, DataError, WorkspaceError
 from orchestrator.core.files import move_aside, sha256_of
+from orchestrator.core.interval import Interval
 from orchestrator.core.metrics import Scores, log_losses, score
 from orchestrator.data.photos import Photos
 from orchestrator.data.readers import read
 from orchestrator.data.store import PixelSource, build_stores, store_key
-from orchestrator.ensembling.intervals import Interval, difference
+from orchestrator.ensembling.intervals import difference
 from orchestrator.faces.boxes import find_boxes
 from orchestrator.recipes.lint import lint
 from orchestrator.recipes.schema import Recipe

@@ -16,7 +16,7 @@ from orchestrator.artifacts.run import RunRecord
 from orchestrator.artifacts.workspace import Workspace
 from orchestrator.core.errors import ConfigError, TrainingError, quantity
 from orchestrator.core.events import Listener
-from orchestrator.ensembling.intervals import VERDICTS
+from orchestrator.core.interval import VERDICTS
 from orchestrator.experiments.comparing import Compared, compare_runs
 from orchestrator.experiments.grids import train_points
 from orchestrator.experiments.search import COMPLETE, FAILED, PRUNED

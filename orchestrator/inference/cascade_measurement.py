@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from orchestrator.artifacts.ensembles import EnsembleRecord
-    from orchestrator.ensembling.intervals import Interval
+    from orchestrator.core.interval import Interval
     from orchestrator.inference.predictor import Predictor
     from orchestrator.inference.reader import ReadResult
 

@@ -10,7 +10,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.conftest import Done
+from orchestrator.artifacts.ensembles import ENSEMBLE, EnsembleRecord
+from orchestrator.core.errors import DamagedError
+from tests.conftest import Done, edit_sealed
 
 Orch = Callable[..., Done]
 
@@ -54,3 +56,31 @@ def test_a_lost_table_is_told_with_a_command_that_works(
     built = orch(*shlex.split(again)[1:], "--json")
     assert built.code == 0, built.err
     assert len(json.loads(built.out)["external"]) == (2 if left == "source" else 1)
+
+
+def test_a_record_reads_as_it_was_written_and_other_shapes_are_named(orch: Orch, place: Path) -> None:
+    members = ("--members", "age=age-0001,age-0002")
+    assert orch("ensemble", *members, "-w", place).code == 0
+    folder = place / "soft-0001"
+    record = EnsembleRecord.load(folder, "")
+    assert record.evaluation
+    assert json.loads(json.dumps(record.as_json())) == {
+        name: value
+        for name, value in json.loads((folder / ENSEMBLE).read_text()).items()
+        if name not in ("kind", "id", "format", "digest")
+    }
+    label, age = record.evaluation["label"], record.evaluation["age"]
+    assert sum(map(sum, label.confusion)) == label.photos == age.photos == 168
+    assert label.intervals["macro_f1"].low <= label.macro_f1 <= label.intervals["macro_f1"].high
+    assert [scores.photos for scores in age.classes.values()] == [sum(row) for row in age.confusion]
+    assert {voter.run for voter in record.single["age"]} == {"age-0001", "age-0002"}
+    assert set(record.added_by) == {"age-0001", "age-0002"}
+    whole = json.loads((folder / ENSEMBLE).read_text())
+    for name, value in (
+        ("evaluation", {"label": {}}), ("evaluation", []), ("single", {"age": [{"run": "x"}]}), ("single", 3),
+        ("added_by", {"x": {"macro_f1": 0, "interval_95": [1]}}),
+        ("evaluation", {**whole["evaluation"], "age": {**whole["evaluation"]["age"], "more": 1}}),
+    ):  # fmt: skip
+        edit_sealed(folder / ENSEMBLE, **{**whole, name: value})
+        with pytest.raises(DamagedError, match="not the record of an ensemble"):
+            EnsembleRecord.load(folder, "")

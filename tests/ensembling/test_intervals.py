@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from orchestrator.ensembling.intervals import VERDICTS, Interval, difference, intervals
+from orchestrator.core.interval import VERDICTS, Interval
+from orchestrator.ensembling.intervals import difference, intervals
 
 
 def test_a_difference_on_the_same_people_has_a_narrow_interval() -> None:

@@ -104,12 +104,12 @@ def test_runs_and_members_are_scored_alone_on_what_they_held_out() -> None:
     runs = {f"{task}-0001": whole(task, 3) for task in TASKS}
     for task, scores in singles(join(runs)).items():
         run = runs[f"{task}-0001"]
-        assert [one["fold"] for one in scores] == [None, 0, 1]
+        assert [one.fold for one in scores] == [None, 0, 1]
         for one in scores:
-            rows = np.ones(8, bool) if one["fold"] is None else run.photos["fold"].to_numpy() == one["fold"]
+            rows = np.ones(8, bool) if one.fold is None else run.photos["fold"].to_numpy() == one.fold
             expected = macro_f1(run.truth[rows], run.choice[rows], len(CLASSES[task]))
-            assert (one["run"], one["photos"]) == (f"{task}-0001", rows.sum())
-            assert one["macro_f1"] == pytest.approx(expected)
+            assert (one.run, one.photos) == (f"{task}-0001", rows.sum())
+            assert one.macro_f1 == pytest.approx(expected)
 
 
 def test_runs_and_tasks_that_cover_other_photos_are_refused() -> None:

@@ -1,0 +1,42 @@
+"""A confidence interval as a value, and what the interval of a difference says; computed in `ensembling/intervals.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["VERDICTS", "Interval", "Verdict"]
+
+Verdict = Literal["better", "worse", "noise"]
+"""What the interval of a difference says: `noise` if it contains 0, so that other people could have reversed it."""
+
+VERDICTS: Mapping[Verdict, str] = {"better": "better", "worse": "worse", "noise": "no clear difference"}
+"""Verdict, as JSON has it -> as it is printed."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """The middle 95 % of the draws; scores on the scale 0..1."""
+
+    low: float
+    high: float
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the interval of a difference says, where more is better."""
+        return "better" if self.low > 0 else "worse" if self.high < 0 else "noise"
+
+    def __neg__(self) -> Interval:
+        """The interval of the opposite difference: of a gain where less is better."""
+        return Interval(-self.high, -self.low)
+
+    def as_list(self) -> list[float]:
+        """For JSON: low and high."""
+        return [self.low, self.high]
+
+    @classmethod
+    def from_list(cls, value: Sequence[float]) -> Interval:
+        """An interval from JSON."""
+        low, high = value
+        return cls(low, high)
