@@ -231,9 +231,9 @@ def search(
     ranges = read_space(space)
     ranges.check(specialist, settings.recipes, settings.changes, before)
     from orchestrator.experiments.curves import draw_sweep
-    from orchestrator.experiments.sweeps import sweep
+    from orchestrator.experiments.sweeps import Budget, sweep
 
-    found = sweep(settings, specialist, ranges, listen, trials, minutes, prune)
+    found = sweep(settings, specialist, ranges, listen, Budget(trials, minutes, prune))
     if picture is not None:
         draw_sweep(found, picture)
     if out is not None:
@@ -280,8 +280,9 @@ def tune(
     for stage_space in spaces.values():
         stage_space.check(specialist, settings.recipes, settings.changes, before)
     from orchestrator.experiments import tuning
+    from orchestrator.experiments.sweeps import Budget
 
-    found = tuning.tune(settings, specialist, spaces, listen, trials, minutes, small, prune)
+    found = tuning.tune(settings, specialist, spaces, listen, Budget(trials, minutes, prune), small)
     if out is not None:
         _write_recipe(found[-1].after, out)
     return found

@@ -223,6 +223,12 @@ class Workspace:
             shutil.rmtree(place, ignore_errors=True)
             raise
 
+    def add_run(self, run: RunRecord) -> None:
+        """Gives a new run its id and its folder, and writes its record; the caller holds the lock."""
+        with self.new_folder(run.task) as (run.id, run.folder):
+            run.save()
+        run.folder = self.root / run.id
+
     def retire(self, name: str) -> None:
         """Ensures that an id is never used again: notes and tables may refer to it. The caller holds the lock."""
         mark, (kind, _, number) = self._about(), name.rpartition("-")

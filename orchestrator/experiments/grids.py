@@ -11,6 +11,7 @@ from orchestrator.core.errors import Mistakes, quantity
 from orchestrator.core.events import Listener
 from orchestrator.experiments.points import grid_points, settings_of
 from orchestrator.experiments.tags import tag
+from orchestrator.pipeline.dataset import Dataset
 from orchestrator.pipeline.inputs import Inputs, read_inputs
 from orchestrator.pipeline.preparation import RunJob, pixels_of
 from orchestrator.pipeline.retraining import base_run, log_base, resolve_plan
@@ -51,6 +52,7 @@ def train_points(
     listen: Listener,
     base: RunRecord | None = None,
     tags: Sequence[str] = (TAG,),
+    data: Dataset | None = None,
 ) -> Report:
     """Trains one specialist with each of several groups of settings, in one queue; no run becomes the current one.
 
@@ -63,6 +65,7 @@ def train_points(
         listen: receives progress events.
         base: the run whose recipe is used if none is named; None: the current run.
         tags: tags for the runs.
+        data: the dataset, if it is loaded already.
 
     Raises:
         OrchestratorError: whatever is wrong with a point, all of them at once, before any training.
@@ -74,10 +77,10 @@ def train_points(
     log_base(base, settings)
     made_from: list[Inputs] = []
     for point_settings in settings_of_points:
-        first = not made_from
         with mistakes.collect():
-            data = None if first else made_from[0].data  # points differ in the recipe alone
-            made_from.append(read_inputs(point_settings, {task: specialist}, base, data))
+            inputs = read_inputs(point_settings, {task: specialist}, base, data)
+            made_from.append(inputs)
+            data = inputs.data  # points differ in the recipe alone
     mistakes.raise_if_any()
     folds = len(made_from[0].data.folds)
     log.info(f"{quantity(len(settings_of_points), 'combination')} of {quantity(folds, 'fold')} each.")

@@ -27,6 +27,7 @@ from orchestrator.core.metrics import score
 from orchestrator.experiments.comparing import Comparison, compare_runs
 from orchestrator.experiments.search import COMPLETE, FAILED, PRUNED, Search, Trial, thresholds_of
 from orchestrator.experiments.tags import tag
+from orchestrator.pipeline.dataset import Dataset
 from orchestrator.pipeline.inputs import Inputs, read_inputs
 from orchestrator.pipeline.preparation import RunJob, pixels_of
 from orchestrator.pipeline.retraining import base_run, log_base, resolve_plan
@@ -36,7 +37,7 @@ from orchestrator.pipeline.training import Report, train_runs
 from orchestrator.recipes.spaces import Space
 from orchestrator.specialist import Specialist
 
-__all__ = ["Sweep", "sweep"]
+__all__ = ["Budget", "Sweep", "sweep"]
 
 log = logging.getLogger(__name__)
 
@@ -120,17 +121,31 @@ class Sweep:
         }  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Budget:
+    """How much a search may take.
+
+    Attributes:
+        trials: total number of trials, those of earlier commands among them.
+        minutes: time after which no trial starts; None: no limit.
+        prune: whether trials are stopped that stay below the median of the complete ones.
+    """
+
+    trials: int = 20
+    minutes: float | None = None
+    prune: bool = True
+
+
 def sweep(
     settings: Settings,
     specialist: Specialist,
     space: Space,
     listen: Listener,
-    trials: int = 20,
-    minutes: float | None = None,
-    prune: bool = True,
+    budget: Budget,
     base: RunRecord | None = None,
     tags: Sequence[str] = (),
     at: str = "",
+    data: Dataset | None = None,
 ) -> Sweep:
     """Searches a space, or resumes a search.
 
@@ -139,12 +154,11 @@ def sweep(
         specialist: the specialist to train.
         space: the search space; if it has choices alone, no point is repeated.
         listen: receives progress events.
-        trials: total number of trials, including those of earlier commands.
-        minutes: time after which no round starts; None: no limit.
-        prune: stop trials that stay below the median of the complete ones.
+        budget: how much it may take.
         base: the run whose recipe is used if none is named; None: the current run.
         tags: tags for the runs, in addition to `sweep`.
         at: how the reference differs from the recipe, as text: ", at 96 x 64".
+        data: the dataset, if it is loaded already.
 
     Raises:
         OrchestratorError: something is wrong with the inputs, before any training; or with every trial.
@@ -156,7 +170,7 @@ def sweep(
     recipe = base_recipe(settings, base)
     space.check(specialist, settings.recipes, settings.changes, recipe)
     log_base(base, settings)
-    inputs = read_inputs(settings, {task: specialist}, base)
+    inputs = read_inputs(settings, {task: specialist}, base, data)
     if inputs.data.plan is None:
         raise ConfigError("a search compares out-of-fold scores, and --folds 0 holds nobody out.")
     name = f"{task}-{_identity(settings, inputs, task, space)[:8]}"
@@ -169,7 +183,7 @@ def sweep(
                 log.info(f"{file} is gone: the search starts over. Runs that it trained are found again.")
             state = _Rounds(settings, specialist, inputs, base, listen, search, [TAG, name, *tags], at)
             try:
-                return state.run(name, trials, None if minutes is None else started + 60 * minutes, prune, started)
+                return state.run(name, budget, started)
             finally:
                 search.close()
     except Timeout:
@@ -202,7 +216,8 @@ class _Rounds:
     tags: Sequence[str]
     at: str
 
-    def run(self, name: str, count: int, until: float | None, prune: bool, started: float) -> Sweep:
+    def run(self, name: str, budget: Budget, started: float) -> Sweep:
+        count, until = budget.trials, None if budget.minutes is None else started + 60 * budget.minutes
         most = len(self.search.space.points) if self.search.space.points is not None else count
         log.info(
             f"{name}: {quantity(min(count, most), 'trial')} of {quantity(len(self.inputs.data.folds), 'fold')} each."
@@ -229,7 +244,7 @@ class _Rounds:
             if not drawn:
                 log.info("every point of the space is tried.")
                 break
-            self._round(drawn, ended if prune else [], reference.threads)
+            self._round(drawn, ended if budget.prune else [], reference.threads)
             self._log_trials(drawn, min(count, most))
         trials = self.search.trials
         result = Sweep(

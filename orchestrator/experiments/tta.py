@@ -174,9 +174,7 @@ def keep_views(workspace: Workspace, effect: ViewEffect, specialist: Specialist)
             run.id, run.folder = known.id, known.folder
             run.save()
         else:
-            with workspace.new_folder(source.task) as (run.id, run.folder):
-                run.save()
-            run.folder = workspace.root / run.id
+            workspace.add_run(run)
     try:
         with FileLock(run.folder / RUN_LOCK, blocking=False):
             for fold in run.folds:

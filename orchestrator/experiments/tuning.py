@@ -20,8 +20,10 @@ from orchestrator.core.interval import VERDICTS
 from orchestrator.experiments.comparing import Compared, compare_runs
 from orchestrator.experiments.grids import train_points
 from orchestrator.experiments.search import COMPLETE, FAILED, PRUNED
-from orchestrator.experiments.sweeps import Sweep, sweep
+from orchestrator.experiments.sweeps import Budget, Sweep, sweep
 from orchestrator.experiments.tta import keep_views, try_views
+from orchestrator.pipeline.dataset import Dataset
+from orchestrator.pipeline.inputs import read_inputs
 from orchestrator.pipeline.retraining import base_run, resolve_plan
 from orchestrator.pipeline.settings import Settings, base_recipe
 from orchestrator.recipes.schema import Recipe
@@ -93,15 +95,24 @@ class Stage:
         }  # fmt: skip
 
 
+@dataclass(frozen=True)
+class _Tuning:
+    """What all stages of a tuning share; arguments of `tune`, and the dataset, which is loaded once."""
+
+    settings: Settings
+    specialist: Specialist
+    listen: Listener
+    small: float
+    data: Dataset
+
+
 def tune(
     settings: Settings,
     specialist: Specialist,
     stages: Mapping[str, Space],
     listen: Listener,
-    trials: int = 12,
-    minutes: float | None = None,
+    budget: Budget,
     small: float = 0.75,
-    prune: bool = True,
 ) -> list[Stage]:
     """Tunes one specialist stage by stage, or resumes; existing runs are reused.
 
@@ -110,16 +121,14 @@ def tune(
         specialist: the specialist to tune.
         stages: name -> search space, in order. A space of `views` alone is tried on trained members.
         listen: receives progress events.
-        trials: maximum number of trials per stage.
-        minutes: total time, divided evenly among the remaining stages; None: no limit.
+        budget: how much each stage may take; its minutes are those of all stages, divided evenly among the remaining ones.
         small: height and width of the searches, as a share of the recipe's; 1 searches at full size.
-        prune: stop trials that stay below the median.
 
     Raises:
         OrchestratorError: something is wrong with the inputs or with a stage, before any training; or with every trial.
         CancelledError: a stop was requested; the same call resumes.
     """
-    until = None if minutes is None else time.monotonic() + 60 * minutes
+    until = None if budget.minutes is None else time.monotonic() + 60 * budget.minutes
     task = specialist.name
     settings = resolve_plan(settings, task)
     if settings.folds == 0:
@@ -128,13 +137,15 @@ def tune(
     bases = base_recipe(settings, standing)
     for space in stages.values():
         space.check(specialist, settings.recipes, settings.changes, bases)
-    report = train_points(settings, specialist, [[]], listen, standing, [TAG])
+    data = read_inputs(settings, {task: specialist}, standing).data  # stages differ in the recipe alone
+    report = train_points(settings, specialist, [[]], listen, standing, [TAG], data)
     report.raise_if_cancelled()
     if report.failures:
         raise TrainingError("\n".join(report.failures.values()))
     (run,) = report.runs
     # From here on the recipe is that of a run: what was named and changed is in it.
     settings = replace(settings, recipes=(), changes=())
+    tuning = _Tuning(settings, specialist, listen, small, data)
     found: list[Stage] = []
     for number, (name, space) in enumerate(stages.items()):
         minutes_left = None if until is None else max(0.0, until - time.monotonic()) / 60 / (len(stages) - number)
@@ -147,9 +158,7 @@ def tune(
         if set(space.axes) == {"views"}:
             candidates, tried = _viewed(settings, specialist, run, space), len(space.points or [])
         else:
-            result, candidates = _searched(
-                settings, specialist, run, space, listen, trials, minutes_left, small, prune, name
-            )
+            result, candidates = _searched(tuning, run, space, replace(budget, minutes=minutes_left), name)
             tried = sum(trial.state in (COMPLETE, PRUNED) for trial in result.trials)
             failed, late = any(trial.state == FAILED for trial in result.trials), result.out_of_time
         stage = _decided(settings, specialist, name, run, candidates, tried, failed, late)
@@ -160,40 +169,28 @@ def tune(
 
 
 def _searched(
-    settings: Settings,
-    specialist: Specialist,
-    run: RunRecord,
-    space: Space,
-    listen: Listener,
-    trials: int,
-    minutes: float | None,
-    small: float,
-    prune: bool,
-    name: str,
+    tuning: _Tuning, run: RunRecord, space: Space, budget: Budget, name: str
 ) -> tuple[Sweep, list[tuple[tuple[str, ...], RunRecord]]]:
     """A search, and its best points trained at full size: (words, run) of each."""
-    task, recipe = specialist.name, run.checked_recipe()
-    size = [max(2 * MULTIPLE, round(small * side / MULTIPLE) * MULTIPLE) for side in (recipe.height, recipe.width)]
-    keys = {word.partition("=")[0] for words in space.all_words for word in words}
-    shrink = small < 1 and not keys & {"height", "width"}
-    changes = [f"{task}.height={size[0]}", f"{task}.width={size[1]}"] if shrink else []
-    result = sweep(
-        replace(settings, changes=changes),
-        specialist,
-        space,
-        listen,
-        trials,
-        minutes,
-        prune,
-        run,
-        [TAG, f"stage-{name}"],
-        f", at {size[0]} x {size[1]}" if shrink else "",
+    settings, specialist, recipe = tuning.settings, tuning.specialist, run.checked_recipe()
+    task, tags = specialist.name, [TAG, f"stage-{name}"]
+    height, width = (
+        max(2 * MULTIPLE, round(tuning.small * side / MULTIPLE) * MULTIPLE) for side in (recipe.height, recipe.width)
     )
+    keys = {word.partition("=")[0] for words in space.all_words for word in words}
+    shrink = tuning.small < 1 and not keys & {"height", "width"}
+    changes = [f"{task}.height={height}", f"{task}.width={width}"] if shrink else []
+    result = sweep(
+        replace(settings, changes=changes), specialist, space, tuning.listen, budget, run, tags,
+        f", at {height} x {width}" if shrink else "", tuning.data,
+    )  # fmt: skip
     points = {trial.changes: trial for trial in reversed(result.ranked) if trial.score is not None}
     best = list(reversed(points.values()))[:FINALISTS]  # two trials may have drawn one point
     if not best:
         return result, []
-    report = train_points(settings, specialist, [trial.changes for trial in best], listen, run, [TAG, f"stage-{name}"])
+    report = train_points(
+        settings, specialist, [trial.changes for trial in best], tuning.listen, run, tags, tuning.data
+    )
     report.raise_if_cancelled()
     for (failed, fold), why in report.failures.items():
         log.info(f"{failed} fold {fold}: {why}")

@@ -58,8 +58,11 @@ class InitialWeights:
     sha256: str
 
 
-def check_backbone(recipe: Recipe) -> None:
+def check_backbone(recipe: Recipe) -> nn.Module:
     """Refuses a backbone that timm does not know or that cannot process the recipe's input, by a forward pass of zeros.
+
+    Returns:
+        The network that was built for it, with random weights.
 
     Raises:
         ConfigError: with the nearest names, or the network's error.
@@ -97,6 +100,7 @@ def check_backbone(recipe: Recipe) -> None:
     _check_sight(recipe.backbone, size, size)
     if recipe.small_epochs:
         _check_sight(recipe.backbone, size, recipe.small, f"small_size = {recipe.small_size:g}: ")
+    return model
 
 
 @lru_cache(maxsize=64)
@@ -153,23 +157,27 @@ def preprocess_of(recipe: Recipe) -> Preprocess:
     return Preprocess(recipe.geometry, tuple(mean), tuple(std))  # type: ignore[arg-type]  # of three each
 
 
-def load_state(recipe: Recipe) -> State:
+def load_state(recipe: Recipe, model: nn.Module | None = None) -> State:
     """A recipe's initial weights without the head: timm's names -> tensors; empty for random weights.
+
+    Args:
+        recipe: names backbone and weights.
+        model: the recipe's network, if it is built already.
 
     Raises:
         WeightsError: they cannot be had, or do not fit the backbone; with the ways out.
     """
     if recipe.weights == "none":
         return {}
+    if model is None:
+        model = create(recipe.backbone, 2, recipe)
+    names = list(model.state_dict())
     if recipe.weights == "hub":
         state = from_hub(recipe.backbone, _size(recipe.backbone, recipe))
     elif recipe.weights == "packaged":
-        state = from_package(recipe.backbone)
+        state = from_package(recipe.backbone, names)
     else:
-        model = create(recipe.backbone, 2, recipe)
-        expected = [key for key in model.state_dict() if not _is_head(model, key)]
-        state = read_weights(Path(recipe.weights), expected)
-    model = create(recipe.backbone, 2, recipe)
+        state = read_weights(Path(recipe.weights), [key for key in names if not _is_head(model, key)])
     _fit(model, state, recipe.weights)
     _check_numbers(state, recipe.weights)
     return {key: tensor.contiguous() for key, tensor in state.items() if not _is_head(model, key)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +54,12 @@ def from_hub(backbone: str, options: Mapping[str, Any]) -> dict[str, Tensor]:
         ) from None
 
 
-def from_package(backbone: str) -> dict[str, Tensor]:
+def from_package(backbone: str, names: Collection[str]) -> dict[str, Tensor]:
     """A backbone's weights from a pip package, under timm's names.
+
+    Args:
+        backbone: its name.
+        names: of its network's tensors, in order.
 
     Raises:
         WeightsError: no package is known, it is not installed or cannot be imported, or its file is not the one released.
@@ -73,4 +77,4 @@ def from_package(backbone: str) -> dict[str, Tensor]:
         what = "not the file that was released (sha256 differs)" if path.is_file() else "no such file"
         raise WeightsError(f"{path}: {what}. Reinstall its package: {reinstall_hint(module)}, or {otherwise}.")
     state = torch.load(path, map_location="cpu", weights_only=True)
-    return dict(zip(timm.create_model(backbone).state_dict(), state.values(), strict=True))
+    return dict(zip(names, state.values(), strict=True))

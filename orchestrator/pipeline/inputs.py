@@ -159,11 +159,11 @@ def read_weights(settings: Settings, recipes: Mapping[str, Recipe], mistakes: Mi
     states: dict[str, State] = {}
     for task, recipe in recipes.items():
         with mistakes.collect(task):
-            check_backbone(recipe)
+            network = check_backbone(recipe)
             if recipe.train == "head":
                 check_head_alone(recipe)
             if recipe.weights != "hub":
-                states[task] = load_state(recipe)
+                states[task] = load_state(recipe, network)
     with mistakes.collect():
         device = resolve_device(settings.device)
     for task, recipe in recipes.items():

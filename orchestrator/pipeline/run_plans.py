@@ -131,7 +131,5 @@ class RunPlan:
             parent=parent.id if parent else None, retrained=sorted(self.folds) if parent else [],
             make_current=self.make_current,
         )  # fmt: skip
-        with inputs.workspace.new_folder(self.task) as (run.id, run.folder):
-            run.save()
-        run.folder = inputs.workspace.root / run.id
+        inputs.workspace.add_run(run)
         return run
