@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,7 +15,6 @@ from numpy.typing import NDArray
 
 from orchestrator.combining.answers import Answers
 from orchestrator.combining.combiners import Combined, Combiner
-from orchestrator.core.cores import one_thread
 from orchestrator.core.errors import DataError, Problem
 from orchestrator.core.stages import Stages
 from orchestrator.inference.cascade import Cascade
@@ -123,8 +121,7 @@ class Predictor:
     ) -> Iterator[Batch]:
         """Predicts photos batch by batch, in order; the next batches are decoded and started meanwhile.
 
-        If the caller stops iterating, started batches are cancelled. OpenCV is limited to one thread in the whole
-        process, because photos are decoded in parallel.
+        If the caller stops iterating, started batches are cancelled.
 
         Args:
             photos: paths, bytes of files, or decoded pixels.
@@ -139,9 +136,6 @@ class Predictor:
             ConfigError: a cascade over members that answer for several tasks.
             WorkspaceError: a member's answers are NaN or infinite.
         """
-        import cv2  # after torch: without address space torch raises an error, but OpenCV aborts the process
-
-        cv2.setNumThreads(1)
         photos = [Path(photo) if isinstance(photo, str | os.PathLike) else photo for photo in photos]
         runtime = self.runtime
         if cascade is not None:
@@ -153,10 +147,7 @@ class Predictor:
             np.where([isinstance(photo, Path) for photo in photos], table.rows(names), -1) for table in self.external
         ]
         with ExitStack() as stack:
-            decoders = stack.enter_context(ThreadPoolExecutor(runtime.threads, initializer=one_thread))
-            # On a CPU decoding shares the members' threads; a GPU's single thread must not wait for it.
-            pool = runtime.pool if runtime.device == "cpu" else decoders
-            reading = ReadAhead(self.reader, pool, photos, batch, known)
+            reading = ReadAhead(self.reader, runtime.readers, photos, batch, known)
             batches = stack.enter_context(closing(reading.batches()))
             running: deque[tuple[int, list[ReadResult], RunningCalls | None]] = deque()
             stack.callback(_cancel, running)  # after an error, or if the caller stops iterating

@@ -86,11 +86,14 @@ class Reader:
 
 
 def reader_of(members: Sequence[Member], stages: Stages | None = None) -> Reader:
-    """The reader for some members.
+    """The reader for some members. OpenCV is limited to one thread in the whole process, because photos are read in parallel.
 
     Raises:
         ConfigError: members crop around faces, and the detector is not installed.
         WorkspaceError: members crop around the faces of another detector.
     """
+    import cv2  # after torch: without address space torch raises an error, but OpenCV aborts the process
+
+    cv2.setNumThreads(1)
     geometries = tuple(dict.fromkeys(member.preprocess.geometry for member in members))
     return Reader(geometries, detector_of(members), stages or Stages())

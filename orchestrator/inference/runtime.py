@@ -101,6 +101,7 @@ class Runtime:
         threads: number of simultaneous calls on a CPU.
         stages: collects the time of each stage.
         pool: the threads that make calls: one per core on a CPU, one on a GPU. They live as long as the runtime.
+        readers: the threads that read photos: on a CPU those of `pool`; a GPU's single one must not wait for them.
     """
 
     members: tuple[Member, ...]
@@ -110,6 +111,7 @@ class Runtime:
     threads: int
     stages: Stages = field(default_factory=Stages)
     pool: ThreadPoolExecutor = field(init=False, repr=False)
+    readers: ThreadPoolExecutor = field(init=False, repr=False)
 
     def on(self, runners: Sequence[Runner]) -> Runtime:
         """The same members on other runners, in the order of `members`."""
@@ -119,13 +121,13 @@ class Runtime:
 
     def __post_init__(self) -> None:
         # OpenMP's thread count is per calling thread: the caller's setting stays. Threads start with the first call.
-        pool = (
-            ThreadPoolExecutor(self.threads, initializer=one_thread) if self.device == "cpu" else ThreadPoolExecutor(1)
-        )
-        object.__setattr__(self, "pool", pool)
+        readers = ThreadPoolExecutor(self.threads, initializer=one_thread)
+        object.__setattr__(self, "readers", readers)
+        object.__setattr__(self, "pool", readers if self.device == "cpu" else ThreadPoolExecutor(1))
 
     def close(self) -> None:
         """Ends its threads after the running calls."""
+        self.readers.shutdown()
         self.pool.shutdown()
 
     def answers(self, pixels: Pixels) -> Answers:

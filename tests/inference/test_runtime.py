@@ -1,5 +1,6 @@
 """A runtime answers several callers at once, and while another takes its place."""
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -31,3 +32,15 @@ def test_a_runtime_answers_several_callers_at_once_and_while_another_takes_its_p
         for one, same in zip(found.probabilities, expected.probabilities, strict=True):
             assert np.allclose(one, same, atol=1e-6)
     other.close()
+
+
+def test_threads_live_as_long_as_the_predictor(trained: Path, people: Path) -> None:
+    before = set(threading.enumerate())
+    paths = read(people / "train").paths[:40]
+    with start_predictor(load_members(fold(trained, 0)), SoftVote(), threads=2) as predictor:
+        list(predictor.predict(paths))
+        ours = set(threading.enumerate()) - before
+        list(predictor.predict(paths))
+        assert set(threading.enumerate()) - before == ours
+        assert len(ours) == 2
+    assert set(threading.enumerate()) == before
