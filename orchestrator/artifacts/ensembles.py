@@ -17,7 +17,7 @@ from typing import Any
 from orchestrator.core.commands import display_path, orch
 from orchestrator.core.interval import Interval
 from orchestrator.core.labels import CLASSES, JOINT, LABELS, TASKS
-from orchestrator.core.sealed import damaged_error, read_sealed, write_sealed
+from orchestrator.core.sealed import check_file, damaged_error, read_sealed, write_sealed
 
 __all__ = [
     "DISAGREEMENTS", "ENSEMBLE", "OUT_OF_FOLD", "AddedGain", "ClassScores", "EnsembleMember", "EnsembleRecord", "ExternalSource",
@@ -255,6 +255,19 @@ class EnsembleRecord:
         again = orch("ensemble", "--strategy", self.strategy, *words, workspace=self.folder.parent)
         without = f", without {', '.join(lost)}, of which no copy is left: its answers will differ" if lost else ""
         return f"build it again: `{again}`{without}."
+
+    def file(self, name: str, way_out: str = "") -> Path:
+        """The path of a file beside the record, which is the one that was written.
+
+        Args:
+            name: of the file.
+            way_out: of a damaged one: the rest of a sentence.
+
+        Raises:
+            DamagedError: missing, or another one.
+        """
+        check_file(self.folder / name, self.files[name], way_out)
+        return self.folder / name
 
     def as_json(self) -> dict[str, Any]:
         """All of it but the folder, as JSON values; members by task."""

@@ -22,7 +22,7 @@ from orchestrator.core.commands import orch
 from orchestrator.core.errors import DamagedError, WorkspaceError
 from orchestrator.core.files import move_aside
 from orchestrator.core.labels import CLASSES
-from orchestrator.core.sealed import after_moving_aside, check_file, check_sealed
+from orchestrator.core.sealed import after_moving_aside, check_sealed
 
 __all__ = ["Findings", "check", "repair"]
 
@@ -90,8 +90,8 @@ def _runs(workspace: Workspace, found: Findings) -> Iterator[RunRecord]:
 def _check_ensemble(workspace: Workspace, name: str) -> None:
     record = workspace.ensemble(name)
     again = after_moving_aside(record.folder, record.rebuild_advice())
-    for file, digest in record.files.items():
-        check_file(record.folder / file, digest, again)
+    for file in record.files:
+        record.file(file, again)
     cascade = record.folder / "cascade.json"
     again = orch("cascade", "PHOTOS", "--ensemble", name, workspace=workspace.root)
     _check_other(cascade, name, f"measure it again: `{again}`.")

@@ -186,7 +186,7 @@ def _set_ensemble(workspace: Workspace, before: EnsembleRecord | None, after: En
     log.info(f"{name} is now the current ensemble (was {before.id}); `{back}` goes back.")
     from orchestrator.ensembling.gains import ensemble_gain
 
-    log.info(f"{name} over {before.id}, 18-way: {_gain_text(ensemble_gain(workspace, before, after))}.")
+    log.info(f"{name} over {before.id}, 18-way: {_gain_text(ensemble_gain(before, after))}.")
 
 
 def _current_ensemble(workspace: Workspace) -> EnsembleRecord | None:

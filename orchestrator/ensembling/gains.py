@@ -14,7 +14,6 @@ from orchestrator.core.errors import DamagedError, OrchestratorError
 from orchestrator.core.interval import VERDICTS, Interval
 from orchestrator.core.labels import CLASSES, LABELS, TASKS, compose
 from orchestrator.core.metrics import macro_f1
-from orchestrator.core.sealed import check_file
 from orchestrator.ensembling.intervals import difference
 
 __all__ = ["Gain", "ensemble_gain", "paired_gain"]
@@ -59,18 +58,16 @@ def paired_gain(workspace: Workspace, before: RunRecord, after: RunRecord) -> Ga
     return f"{before.id} and {after.id} have held out no photo in common" if gain is None else gain
 
 
-def ensemble_gain(workspace: Workspace, before: EnsembleRecord, after: EnsembleRecord) -> Gain | str:
+def ensemble_gain(before: EnsembleRecord, after: EnsembleRecord) -> Gain | str:
     """Gain of one ensemble's labels over another's for the same photos; or why there is none."""
     tables = []
     for record in (before, after):
         if record.evaluation is None:
             return f"{record.id} has no score"
-        path = workspace.root / record.id / OUT_OF_FOLD
         try:
-            check_file(path, record.files[OUT_OF_FOLD], "")
+            table = pd.read_parquet(record.file(OUT_OF_FOLD))
         except DamagedError as error:
             return error.fact
-        table = pd.read_parquet(path)
         truth = compose(*(table[f"{task}_truth"].to_numpy() for task in TASKS))
         tables.append(table.assign(truth=truth, answer=table["label"]))
     gain = _gain(tables[0], tables[1], len(LABELS))

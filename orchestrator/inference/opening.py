@@ -10,7 +10,6 @@ from orchestrator.combining.combiners import COMBINERS, Combiner, read_combiner
 from orchestrator.core.commands import orch
 from orchestrator.core.errors import ConfigError
 from orchestrator.core.labels import TASKS
-from orchestrator.core.sealed import check_file
 from orchestrator.ensembling.external import read_external
 from orchestrator.inference.member import MemberFiles, load_members
 from orchestrator.inference.predictor import Predictor, start_predictor
@@ -44,7 +43,7 @@ def open_predictor(
     workspace.check_members_exist(record.id)
     again = record.rebuild_advice()
     for table in record.external:
-        check_file(record.folder / table.file, record.files[table.file], again)
+        record.file(table.file, again)
     files = [
         MemberFiles(
             member.task, member.run, member.fold, workspace.root / member.folder, member.sha256, member.function
