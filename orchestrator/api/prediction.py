@@ -183,7 +183,7 @@ def load_predictor(
     mistakes.raise_if_any()
     place = Workspace(workspace)
     loaded = _load(place, place.ensemble(ensemble), strategy, device, listen, engine)
-    from orchestrator.inference.predictions import find_photos
+    from orchestrator.data.photo_files import find_photos
 
     photos = find_photos(list(map(Path, sample))) if sample else []
     return _on_engines(loaded, place, photos, engine, precision == "fp32", listen, more=True).predictor
@@ -434,9 +434,9 @@ def export(
     place = Workspace(workspace)
     record = place.ensemble(ensemble)
     from orchestrator.artifacts.cards import MemberCard
+    from orchestrator.data.photo_files import find_photos
     from orchestrator.data.preprocessing import Preprocess
     from orchestrator.inference.ensemble_export import check_export, export_ensemble
-    from orchestrator.inference.predictions import find_photos
 
     given = find_photos(files) if files else []
     place.check_members_exist(record.id)
@@ -526,7 +526,7 @@ def _to_answer(
 def _photos(photos: Sequence[Path], eval_folder: Path | None, missing_too: bool) -> tuple[Eval | None, list[Path]]:
     """The contest's table, where it was asked for, and the photos to answer for."""
     if eval_folder is None:
-        from orchestrator.inference.predictions import find_photos
+        from orchestrator.data.photo_files import find_photos
 
         return None, find_photos(photos)
     from orchestrator.data.contest import read_eval

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import platform
 import subprocess
-from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 from orchestrator import __version__
+from orchestrator.artifacts.provenance import Environment, Hardware
 from orchestrator.core.cores import cores
 
-__all__ = ["Environment", "Hardware", "environment_of", "git_revision", "hardware", "versions"]
+__all__ = ["environment_of", "git_revision", "hardware", "versions"]
 
 PACKAGES = (
     "torch",
@@ -24,45 +22,6 @@ PACKAGES = (
     "numpy",
     "pandas",
 )
-
-
-@dataclass(frozen=True)
-class Hardware:
-    """The machine.
-
-    Attributes:
-        processor: its name.
-        cores: number of cores.
-        system: the operating system.
-        gpu: name of the GPU; None where none is used.
-    """
-
-    processor: str
-    cores: int
-    system: str
-    gpu: str | None = None
-
-
-@dataclass(frozen=True)
-class Environment:
-    """Where a run was trained.
-
-    Attributes:
-        versions: package -> version.
-        hardware: the machine.
-        git: revision of the folder in which the command ran; None outside a repository.
-        git_of_orchestrator: revision of orchestrator's own code; None outside a repository.
-    """
-
-    versions: Mapping[str, str]
-    hardware: Hardware
-    git: str | None
-    git_of_orchestrator: str | None
-
-    @classmethod
-    def from_dict(cls, value: Mapping[str, Any]) -> Environment:
-        """An environment from JSON values."""
-        return cls(**{**value, "hardware": Hardware(**value["hardware"])})
 
 
 def environment_of(device: str) -> Environment:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from orchestrator.artifacts.cards import identity_of
-from orchestrator.artifacts.environment import Environment
+from orchestrator.artifacts.provenance import Environment, TrainingData, WeightsSource
 from orchestrator.core.commands import orch
 from orchestrator.core.errors import DamagedError, WorkspaceError
 from orchestrator.core.files import digest_of
@@ -32,11 +32,8 @@ __all__ = [
     "RUN_FORMAT",
     "RUN_LOCK",
     "UNFINISHED",
-    "ExtraPhotos",
     "PlanKey",
     "RunRecord",
-    "TrainingData",
-    "WeightsSource",
     "member_folder",
     "run_key",
 ]
@@ -68,71 +65,6 @@ class PlanKey:
     digest: str
     k: int
     seed: int
-
-
-@dataclass(frozen=True)
-class ExtraPhotos:
-    """Extra photos that a run learnt from.
-
-    Attributes:
-        sources: their tables.
-        fingerprint: of photos and labels.
-        photos: number of photos.
-    """
-
-    sources: tuple[str, ...]
-    fingerprint: str
-    photos: int
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """What a run was trained from.
-
-    Attributes:
-        source: the folder or the manifest.
-        layout: `contest` or `manifest`.
-        columns: our name of a manifest's column -> its own.
-        distinct_people: whether names that differ only in spelling are different people.
-        fingerprint: of photos and labels.
-        photos: number of photos.
-        people: number of people.
-        extra: its extra photos; None without any.
-    """
-
-    source: str
-    layout: str
-    columns: Mapping[str, str]
-    distinct_people: bool
-    fingerprint: str
-    photos: int
-    people: int
-    extra: ExtraPhotos | None
-
-    @property
-    def extra_tables(self) -> list[Path]:
-        """The tables of its extra photos; empty without any."""
-        return [] if self.extra is None else [Path(source) for source in self.extra.sources]
-
-    @classmethod
-    def from_dict(cls, value: Mapping[str, Any]) -> TrainingData:
-        """Data from JSON values."""
-        extra = value["extra"]
-        kept = None if extra is None else ExtraPhotos(**{**extra, "sources": tuple(extra["sources"])})
-        return cls(**{**value, "extra": kept})
-
-
-@dataclass(frozen=True)
-class WeightsSource:
-    """Where the initial weights of a run came from.
-
-    Attributes:
-        source: `packaged`, `hub`, `none`, or a file.
-        sha256: of the weights; empty for random ones.
-    """
-
-    source: str
-    sha256: str
 
 
 @dataclass

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.artifacts.origins import save_photo_hashes, save_plan
-from orchestrator.artifacts.run import ExtraPhotos, TrainingData
+from orchestrator.artifacts.provenance import ExtraPhotos, TrainingData
 from orchestrator.artifacts.workspace import Workspace
 from orchestrator.core.errors import DataError, Mistakes, Problem
 from orchestrator.core.files import absolute_text

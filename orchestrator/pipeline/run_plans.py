@@ -14,7 +14,8 @@ from typing import Literal
 
 from orchestrator.artifacts.cards import identity_of
 from orchestrator.artifacts.environment import environment_of
-from orchestrator.artifacts.run import UNFINISHED, PlanKey, RunRecord, WeightsSource, run_key
+from orchestrator.artifacts.provenance import WeightsSource
+from orchestrator.artifacts.run import UNFINISHED, PlanKey, RunRecord, run_key
 from orchestrator.artifacts.workspace import now
 from orchestrator.pipeline.inputs import Inputs
 from orchestrator.pipeline.settings import Settings, changes_of

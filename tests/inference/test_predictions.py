@@ -13,7 +13,7 @@ from PIL import Image
 from orchestrator.core.errors import DataError, Problem, printable
 from orchestrator.core.files import write_json
 from orchestrator.core.labels import CLASSES, TASKS
-from orchestrator.inference.predictions import find_photos
+from orchestrator.data.photo_files import find_photos
 from orchestrator.inference.results import Predictions
 from orchestrator.inference.tables import write_probabilities
 from tests.conftest import Done
