@@ -23,6 +23,7 @@ from typing import Any, TypeAlias
 from orchestrator.core.commands import orch
 from orchestrator.core.files import digest_of
 from orchestrator.core.sealed import check_file, damaged_error, read_sealed, write_sealed
+from orchestrator.core.typed import check_types
 
 __all__ = [
     "CARD", "CHECKPOINT", "HELD_OUT", "HISTORY", "LOCK", "PROGRESS", "WEIGHTS", "History", "MemberCard", "Origin",
@@ -182,7 +183,9 @@ class MemberCard(Origin):
         way_out = retrain_advice(folder)
         value = read_sealed(folder / CARD, KIND, None, CARD_FORMAT, way_out)
         try:
-            return cls(**{**value, "classes": tuple(value["classes"]), "views": tuple(value["views"])})
+            card = cls(**{**value, "classes": tuple(value["classes"]), "views": tuple(value["views"])})
+            check_types(card)
+            return card
         except (KeyError, TypeError) as error:
             raise damaged_error(folder / CARD, f"not the card of a member ({error})", way_out) from None
 

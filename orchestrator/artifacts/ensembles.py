@@ -18,6 +18,7 @@ from orchestrator.core.commands import display_path, orch
 from orchestrator.core.interval import Interval
 from orchestrator.core.labels import CLASSES, JOINT, LABELS, TASKS
 from orchestrator.core.sealed import check_file, damaged_error, read_sealed, write_sealed
+from orchestrator.core.typed import check_types
 
 __all__ = [
     "DISAGREEMENTS", "ENSEMBLE", "OUT_OF_FOLD", "AddedGain", "ClassScores", "EnsembleMember", "EnsembleRecord", "ExternalSource",
@@ -317,7 +318,12 @@ class EnsembleRecord:
                 },
                 "added_by": {name: AddedGain.from_dict(gain) for name, gain in value["added_by"].items()},
             }
-            return cls(folder=folder, id=folder.name, members=members, external=external, **{**value, **typed})
+            record = cls(folder=folder, id=folder.name, members=members, external=external, **{**value, **typed})
+            check_types(record)
+            unanswered = [task for task in TASKS if task not in record.runs and JOINT not in record.runs]
+            if unanswered or not isinstance(record.combiner.get("name"), str):
+                raise TypeError(f"nobody answers for {', '.join(unanswered)}" if unanswered else "combiner has no name")
+            return record
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise damaged_error(folder / ENSEMBLE, f"not the record of an ensemble ({error})", way_out) from None
 

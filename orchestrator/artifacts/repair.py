@@ -200,5 +200,5 @@ def _remembered(folder: Path) -> RunRecord | None:
         except WorkspaceError:
             continue
         if card.run == folder.name:
-            return RunRecord.of(folder, {**card.record, "files": {}})
+            return RunRecord.of(folder, {**card.record, "files": {}}, "")
     return None

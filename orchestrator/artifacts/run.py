@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from orchestrator.artifacts.cards import identity_of
 from orchestrator.artifacts.provenance import Environment, TrainingData, WeightsSource
 from orchestrator.core.commands import orch
-from orchestrator.core.errors import DamagedError, WorkspaceError
+from orchestrator.core.errors import WorkspaceError
 from orchestrator.core.files import digest_of
-from orchestrator.core.sealed import read_sealed, write_sealed
+from orchestrator.core.sealed import damaged_error, read_sealed, write_sealed
+from orchestrator.core.typed import check_types
 
 if TYPE_CHECKING:
     from orchestrator.recipes.schema import Recipe
@@ -243,11 +244,16 @@ class RunRecord:
         """
         repair = orch("workspace", "repair", workspace=folder.parent)
         way_out = f"run `{repair}`, which rewrites it from the members' cards."
-        return cls.of(folder, read_sealed(folder / RECORD, KIND, folder.name, RUN_FORMAT, way_out))
+        return cls.of(folder, read_sealed(folder / RECORD, KIND, folder.name, RUN_FORMAT, way_out), way_out)
 
     @classmethod
-    def of(cls, folder: Path, value: Mapping[str, Any]) -> RunRecord:
+    def of(cls, folder: Path, value: Mapping[str, Any], way_out: str) -> RunRecord:
         """A record from JSON values.
+
+        Args:
+            folder: of the run.
+            value: what the file holds.
+            way_out: of a damaged one: the rest of a sentence.
 
         Raises:
             DamagedError: they are not those of a run.
@@ -259,9 +265,14 @@ class RunRecord:
                 "initial_weights": WeightsSource(**value["initial_weights"]),
                 "environment": Environment.from_dict(value["environment"]),
             }  # fmt: skip
-            return cls(folder=folder, id=folder.name, **{**value, **typed})
-        except (KeyError, TypeError) as error:
-            raise DamagedError(folder / RECORD, f"not the record of a run ({error})") from None
+            record = cls(folder=folder, id=folder.name, **{**value, **typed})
+            check_types(record)
+            for key in ("backbone", "weights", "views", "train", *record.chosen):
+                augment, _, name = key.rpartition(".")
+                _ = record.recipe["augment"][name] if augment else record.recipe[key]
+            return record
+        except (KeyError, TypeError, AttributeError) as error:
+            raise damaged_error(folder / RECORD, f"not the record of a run ({error})", way_out) from None
 
 
 def run_key(

@@ -148,8 +148,9 @@ def program() -> None:
         main(BEGAN)
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
-    threading._shutdown()  # type: ignore[attr-defined]  # Python's own order: loky ends its idle workers here, not by atexit,
-    atexit._run_exitfuncs()  # which would wait five minutes for them
+    _end_idle_workers()
+    threading._shutdown()  # type: ignore[attr-defined]  # Python's own order: loky ends its executor here, not by atexit,
+    atexit._run_exitfuncs()  # which would wait five minutes for it
     _end_feeders()
     for stream in (sys.stdout, sys.stderr):
         try:
@@ -160,6 +161,14 @@ def program() -> None:
             if stream is sys.stdout:
                 report_ending(ending, json=False)
     os._exit(code)
+
+
+def _end_idle_workers() -> None:
+    """Kills workers that joblib keeps for a next call: ending by themselves, each takes torch apart first, for seconds."""
+    reusable = sys.modules.get("joblib.externals.loky.reusable_executor")
+    executor = None if reusable is None else reusable._executor
+    if executor is not None:
+        executor.shutdown(kill_workers=True)
 
 
 def _end_feeders() -> None:

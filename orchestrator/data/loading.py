@@ -125,7 +125,8 @@ def _begin(_: int) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: os._exit(0))
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+            signal.signal(number, lambda *_: os._exit(0))
     parent = multiprocessing.parent_process()
     assert parent is not None
 

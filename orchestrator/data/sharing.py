@@ -9,7 +9,8 @@ from __future__ import annotations
 import errno
 import os
 import signal
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,16 @@ from orchestrator.core.errors import ConfigError
 if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
 
-__all__ = ["SHARED", "WIDEN", "check_jobs", "shared_room", "start_context", "start_trackers", "why_no_parallelism"]
+__all__ = [
+    "SHARED",
+    "WIDEN",
+    "check_jobs",
+    "shared_room",
+    "signals_blocked",
+    "start_context",
+    "start_trackers",
+    "why_no_parallelism",
+]
 
 SHARED = Path("/dev/shm")
 WIDEN = "Containers get more by --shm-size=1g (docker run) or shm_size (compose)."
@@ -40,21 +50,28 @@ def start_context() -> BaseContext:
     return multiprocessing.get_context(methods[0])
 
 
+@contextmanager
+def signals_blocked(*numbers: signal.Signals) -> Iterator[None]:
+    """A block in which signals wait; what is started in it never gets them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def start_trackers() -> None:
     """Starts the processes that clean up after loky and Python, so that a terminal that is closed does not kill them.
 
-    They ignore Ctrl-C and SIGTERM themselves; a signal that is blocked while they start stays blocked in them.
+    They ignore Ctrl-C and SIGTERM themselves.
     """
     from multiprocessing import resource_tracker
 
     from joblib.externals.loky.backend import resource_tracker as loky_tracker
 
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
-    try:
+    with signals_blocked(signal.SIGHUP):
         loky_tracker.ensure_running()
         resource_tracker.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 def why_no_parallelism(semaphores: int = 64) -> str:

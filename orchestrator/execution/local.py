@@ -20,7 +20,7 @@ from orchestrator.core.cores import cores
 from orchestrator.core.errors import OrchestratorError, StoreError
 from orchestrator.core.events import Listener
 from orchestrator.core.files import write_json
-from orchestrator.data.sharing import check_jobs, start_trackers, why_no_parallelism
+from orchestrator.data.sharing import check_jobs, signals_blocked, start_trackers, why_no_parallelism
 from orchestrator.execution.executor import JobResult
 from orchestrator.execution.progress_files import Watcher, progress_file
 from orchestrator.networks.devices import gpu_count
@@ -141,13 +141,13 @@ def _pool(at_once: int, jobs: Sequence[tuple[int, MemberJob]]) -> Generator[JobR
             batch_size=1,
             max_nbytes=None,
         )
-        yield from parallel(joblib.delayed(_run)(number, job) for number, job in jobs)
+        with signals_blocked(signal.SIGINT):  # Ctrl-C reaches the command, which ends its workers
+            results = parallel(joblib.delayed(_run)(number, job) for number, job in jobs)
+        yield from results
 
 
 def _run(number: int, job: MemberJob) -> JobResult:
     """Trains one member, and turns any error into a message; runs in a worker."""
-    if any(isinstance(reason, WhileParentLives) for reason in job.cancel):
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the command, which ends its workers
     failure = job.folder / FAILURE
     failure.unlink(missing_ok=True)
     try:

@@ -58,17 +58,22 @@ class Watcher:
         self._sent_epochs = {number: len(_history(job)) for number, job in enumerate(jobs)}
         self._open, self._lock, self._stop = set(self._sent_epochs), threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._error: BaseException | None = None
 
     def __enter__(self) -> Watcher:
         self._thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._stop.set()
         self._thread.join()
+        if kind is None and self._error is not None:
+            raise self._error
 
     def ended(self, result: JobResult) -> None:
-        """Sends the last epochs of a job that has ended, then its end."""
+        """Sends the last epochs of a job that has ended, then its end; raises what the listener raised meanwhile."""
+        if self._error is not None:
+            raise self._error
         job = self._jobs[result.number]
         with self._lock:
             self._send_epochs(result.number)
@@ -76,16 +81,22 @@ class Watcher:
         self._listen(MemberEnded(job.run, job.fold, result.outcome, result.why))
 
     def _watch(self) -> None:
-        while not self._stop.wait(POLL_SECONDS):
-            for number, job in enumerate(self._jobs):
-                with self._lock:
-                    if number not in self._open:
-                        continue
-                    self._send_epochs(number)
-                    progress = _read(job)
-                    if progress is not None:
-                        epochs = max(float(self._sent_epochs[number]), progress.epochs)
-                        self._listen(EpochProgress(job.run, job.fold, epochs, progress.photos_per_second))
+        try:
+            while not self._stop.wait(POLL_SECONDS):
+                for number in range(len(self._jobs)):
+                    with self._lock:
+                        if number in self._open:
+                            self._send_progress(number)
+        except BaseException as error:  # of the listener: it goes on to the caller
+            self._error = error
+
+    def _send_progress(self, number: int) -> None:
+        job = self._jobs[number]
+        self._send_epochs(number)
+        progress = _read(job)
+        if progress is not None:
+            epochs = max(float(self._sent_epochs[number]), progress.epochs)
+            self._listen(EpochProgress(job.run, job.fold, epochs, progress.photos_per_second))
 
     def _send_epochs(self, number: int) -> None:
         job = self._jobs[number]

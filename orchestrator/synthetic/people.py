@@ -6,6 +6,7 @@ The same seed gives the same files, whatever the number of processes. `portraits
 from __future__ import annotations
 
 import csv
+import signal
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,7 @@ from orchestrator.core.errors import ConfigError, DataError
 from orchestrator.core.files import atomic
 from orchestrator.core.labels import CLASSES, age_bands, compose
 from orchestrator.data.contest import MASK_OF_STEM
-from orchestrator.data.sharing import start_trackers, why_no_parallelism
+from orchestrator.data.sharing import signals_blocked, start_trackers, why_no_parallelism
 from orchestrator.synthetic.portraits import BANDS, draw_photo, invent_person
 
 __all__ = ["most_folds", "write_people"]
@@ -64,7 +65,9 @@ def write_people(
     if processes > 1:
         start_trackers()
     parallel = joblib.Parallel(n_jobs=processes, return_as="generator", batch_size=8)
-    for done, row in enumerate(parallel(joblib.delayed(_write_person)(job) for job in jobs), start=1):
+    with signals_blocked(signal.SIGINT):  # Ctrl-C reaches the command, which ends its workers
+        drawn = parallel(joblib.delayed(_write_person)(job) for job in jobs)
+    for done, row in enumerate(drawn, start=1):
         rows.append(row)
         progress(done, len(jobs))
     _write_tables(root, rows[:people], rows[people:], seed)

@@ -84,3 +84,19 @@ def test_numbers_that_json_does_not_have_and_a_full_disk_are_skipped(
         monkeypatch.setattr(Path, "write_text", full)
         listen(EpochProgress("r", 0, 3.0, 2.0))
         assert json.loads((tmp_path / PROGRESS).read_bytes()) == {"epochs": 1.0, "photos_per_second": 2.0}
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_what_a_listener_raises_reaches_the_caller(tmp_path: Path, ends: bool) -> None:
+    job = job_of(tmp_path / "r" / "m")
+    job.folder.mkdir(parents=True)
+
+    def refuse(event: Event) -> None:
+        raise LookupError(type(event).__name__)
+
+    with pytest.raises(LookupError, match="EpochProgress"), Watcher([job], refuse) as watcher:
+        with progress_file(job.folder) as listen:
+            listen(EpochProgress("r", 0, 1.0, 2.0))
+            wait_for(lambda: not watcher._thread.is_alive())
+        if ends:
+            watcher.ended(JobResult(0))

@@ -1,0 +1,64 @@
+"""Whether the values of a dataclass are of the types that it declares: for records read from JSON, without pydantic's import."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from functools import cache
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+__all__ = ["check_types"]
+
+
+def check_types(value: Any) -> None:
+    """Checks the fields of a dataclass, and of those inside it.
+
+    Whole numbers pass for float; True and False for neither. Unions, literals, lists, tuples and mappings are looked into.
+
+    Raises:
+        TypeError: with the field, what it holds and what belongs there.
+    """
+    for name, kind in _types_of(type(value)).items():  # type: ignore[arg-type]  # a class is hashable
+        _check(getattr(value, name), kind, name)
+
+
+@cache
+def _types_of(kind: Any) -> dict[str, Any]:
+    """Field -> type of a dataclass."""
+    hints = get_type_hints(kind)
+    return {field.name: hints[field.name] for field in fields(kind)}
+
+
+def _check(value: Any, kind: Any, where: str) -> None:
+    if not _is_of(value, kind):
+        shown = kind.__name__ if isinstance(kind, type) and not get_args(kind) else str(kind).replace("typing.", "")
+        raise TypeError(f"{where} is {value!r}, and must be {shown}")
+    for part, part_kind, place in _parts(value, kind, where):
+        _check(part, part_kind, place)
+
+
+def _is_of(value: Any, kind: Any) -> bool:
+    """Whether a value is of a type, whatever is inside it."""
+    origin = get_origin(kind) or kind
+    if origin in (types.UnionType, Union):
+        return any(_is_of(value, option) for option in get_args(kind))
+    if origin is Literal:
+        return value in get_args(kind)
+    if isinstance(value, bool):
+        return origin in (bool, Any)
+    return origin is Any or isinstance(value, (int, float) if origin is float else origin)
+
+
+def _parts(value: Any, kind: Any, where: str) -> Iterator[tuple[Any, Any, str]]:
+    """What is inside a value: each part, its type, and its place."""
+    origin, inside = get_origin(kind), get_args(kind)
+    if origin in (types.UnionType, Union):
+        yield from _parts(value, next(option for option in inside if _is_of(value, option)), where)
+    elif origin in (list, tuple):
+        yield from ((item, inside[0], f"{where}[{number}]") for number, item in enumerate(value))
+    elif origin in (dict, Mapping):
+        for key, item in value.items():
+            yield from ((key, inside[0], f"a key of {where}"), (item, inside[1], f"{where}.{key}"))
+    elif is_dataclass(kind):
+        yield from ((getattr(value, name), part, f"{where}.{name}") for name, part in _types_of(kind).items())  # type: ignore[arg-type]  # as above
