@@ -92,6 +92,8 @@ def compare_recipes(task: str, one: str, *, other: str) -> Mapping[str, tuple[An
 def check_recipe(task: str, name: str) -> list[Problem]:
     """Settings that are ignored, that cannot work, or that harm faces: `orch recipes lint`.
 
+    A file's network is built as well; those of named recipes are known to work.
+
     Args:
         task: `age`, `gender`, `mask` or `joint`.
         name: the recipe's name, or the path of a .toml file.
@@ -102,7 +104,16 @@ def check_recipe(task: str, name: str) -> list[Problem]:
     from orchestrator.recipes.lint import lint
     from orchestrator.specialists import trainable
 
-    return lint(trainable(task), load_recipe(task, name))
+    recipe = load_recipe(task, name)
+    found = lint(trainable(task), recipe)
+    if name.endswith(".toml") and not any(problem.fatal for problem in found):
+        from orchestrator.networks.backbones import check_backbone
+
+        try:
+            check_backbone(recipe)
+        except ConfigError as error:
+            found.append(Problem("backbone", error.message))
+    return found
 
 
 def copy_recipe(task: str, name: str, *, to: PathLike) -> None:

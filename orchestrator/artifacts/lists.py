@@ -13,6 +13,7 @@ from orchestrator.artifacts.run import RunRecord
 from orchestrator.artifacts.summary import facts_of, lost_members, run_as_dict
 from orchestrator.artifacts.workspace import Workspace
 from orchestrator.core.errors import DamagedError
+from orchestrator.core.labels import CLASSES
 
 __all__ = ["EnsembleList", "ListedEnsemble", "ListedRun", "RunList", "list_ensembles", "list_runs"]
 
@@ -130,9 +131,9 @@ def list_ensembles(workspace: Workspace) -> EnsembleList:
 def _current_runs(
     workspace: Workspace, runs: Sequence[RunRecord], damaged: list[DamagedError]
 ) -> dict[str, str | None]:
-    """Task -> its current run, of tasks that have runs; damaged files are added to `damaged` and left out."""
+    """Task -> its current run; damaged files are added to `damaged` and left out."""
     found: dict[str, str | None] = {}
-    for task in dict.fromkeys(run.task for run in runs):
+    for task in dict.fromkeys([*(run.task for run in runs), *CLASSES]):  # a task's only run may have been removed
         try:
             found[task] = workspace.current(task)
         except DamagedError as error:

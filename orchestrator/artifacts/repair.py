@@ -39,10 +39,12 @@ class Findings:
     Attributes:
         files: files read.
         damaged: one error for each that is not as it was written.
+        notes: sentences on choices that are missing: deleted with what was chosen, or lost.
     """
 
     files: int = 0
     damaged: list[DamagedError] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def look(self, act: Callable[[], object], files: int = 1) -> None:
         """Runs a check and stores its DamagedError."""
@@ -76,7 +78,9 @@ def check(root: Path) -> Findings:
         found.look(partial(_check_ensemble, workspace, name))
         found.look(partial(workspace.check_members_exist, name), files=0)
     for what in (*CLASSES, "ensemble"):
-        found.look(partial(workspace.current, what))
+        found.look(partial(workspace.current, what), files=workspace.has_current(what))
+        if note := workspace.missing_choice(what):
+            found.notes.append(note)
     return found
 
 

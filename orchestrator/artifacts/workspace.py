@@ -265,6 +265,24 @@ class Workspace:
             raise damaged_error(path, what_is_wrong, way_out)
         return name
 
+    def has_current(self, what: str) -> bool:
+        """Whether there is a file that says what is current, damaged or not."""
+        return os.path.lexists(self._current(what))
+
+    def missing_choice(self, what: str) -> str:
+        """That nothing is current though something was, with the way out; empty otherwise."""
+        if self.has_current(what):
+            return ""
+        if what == "ensemble":
+            missing = self._current(what)
+            advice = f"no ensemble is the current one ({missing} is missing): {self.choose_current_advice(what)}"
+            return advice if self._answering() else ""
+        try:
+            self.current_unless_lost(what)
+        except WorkspaceError as error:
+            return error.message.removeprefix(f"{self.root}: ")
+        return ""
+
     def _repair(self) -> str:
         """The way out for a run's folder without a record, to complete a sentence."""
         return f"run `{orch('workspace', 'repair', workspace=self.root)}`, which restores the run or puts it aside."

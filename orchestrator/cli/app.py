@@ -17,6 +17,7 @@ from orchestrator.cli.console import begin, has_emitted, print_json, print_messa
 from orchestrator.cli.conversion import plain_conversion
 from orchestrator.cli.endings import (
     debugging,
+    end_undisturbed,
     ending_of,
     out_of_memory,
     report_ending,
@@ -148,6 +149,7 @@ def program() -> None:
         main(BEGAN)
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
+    end_undisturbed()
     _end_idle_workers()
     threading._shutdown()  # type: ignore[attr-defined]  # Python's own order: loky ends its executor here, not by atexit,
     atexit._run_exitfuncs()  # which would wait five minutes for it

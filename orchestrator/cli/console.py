@@ -224,7 +224,9 @@ def print_profile(
     print_stages("seconds of epochs by stage, all members added up", by_run, total="all epochs")
     epochs = sum(sum(stages.values()) for stages in by_run.values())
     if at_once > 1 or epochs > seconds:
-        how = f"up to {at_once} members were trained side by side" if at_once > 1 else "some by an earlier command"
+        how = "some by an earlier command"
+        if at_once > 1:
+            how = f"up to {at_once} members side by side; the rest of it, starting their processes and scoring each at its end"
         others = f" The other {seconds - training:,.1f} s of {seconds:,.1f} s: imports, checks, decoding, weights."
         print_message(f"{epochs:,.1f} s of epochs in {training:,.1f} s of training: {how}.{others}")
     else:

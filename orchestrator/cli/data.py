@@ -10,6 +10,7 @@ import typer
 from orchestrator.cli.bars import bars
 from orchestrator.cli.console import grid, print_json, print_message, print_result, stdout_console
 from orchestrator.cli.options import (  # fmt: skip
+    MOST_PEOPLE,
     ColumnsOption,
     DataOption,
     DistinctOption,
@@ -210,8 +211,12 @@ def show_folds(
 @app.command("synth")
 def synthesise(
     folder: Annotated[Path, typer.Argument(help="A new or empty folder.")],
-    people: Annotated[int, typer.Option("--people", "-n", help="People to train on, seven photos each.")] = 120,
-    eval_people: Annotated[int, typer.Option("--eval-people", help="Other people, without labels.")] = 0,
+    people: Annotated[
+        int, typer.Option("--people", "-n", min=6, max=MOST_PEOPLE, help="People to train on, seven photos each.")
+    ] = 120,
+    eval_people: Annotated[
+        int, typer.Option("--eval-people", min=0, max=MOST_PEOPLE, help="Other people, without labels.")
+    ] = 0,
     seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed draws the same people.")] = 0,
     jobs: Annotated[int, typer.Option("--jobs", "-j", help="Processes that draw; 0: one per core.")] = 0,
 ) -> None:

@@ -10,6 +10,7 @@ import typer
 
 from orchestrator.cli.bars import bars
 from orchestrator.cli.console import deferred_messages, duration_text, elapsed, print_message, print_result
+from orchestrator.cli.options import MOST_PEOPLE
 from orchestrator.core.commands import orch
 from orchestrator.core.cores import cores
 from orchestrator.core.errors import DataError
@@ -25,7 +26,9 @@ MARK = ".orch-demo"
 
 def demo(
     folder: Annotated[Path, typer.Option("--out", "-o", help="Where people, runs and results go.")] = Path("demo"),
-    people: Annotated[int, typer.Option("--people", "-n", min=24, help="Synthetic people, seven photos each.")] = 120,
+    people: Annotated[
+        int, typer.Option("--people", "-n", min=24, max=MOST_PEOPLE, help="Synthetic people, seven photos each.")
+    ] = 120,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Delete what an earlier demo left there, and start over.")
     ] = False,

@@ -31,6 +31,7 @@ __all__ = [
     "Ending",
     "InterruptError",
     "debugging",
+    "end_undisturbed",
     "ending_of",
     "out_of_memory",
     "report_ending",
@@ -157,6 +158,20 @@ def signals_as_interrupts() -> Iterator[None]:
             signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def end_undisturbed() -> None:
+    """From here on a signal changes nothing, since all is done and reported; a third Ctrl-C still ends the process."""
+    pressed: list[int] = []
+
+    def count(number: int, _frame: FrameType | None) -> None:
+        pressed.append(number)
+        if pressed.count(signal.SIGINT) > PATIENT_KEYS:
+            os._exit(128 + signal.SIGINT)
+
+    for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(ending) in (signal.SIG_DFL, signal.default_int_handler):
+            signal.signal(ending, count)
 
 
 def _ignore(_number: int, _frame: FrameType | None) -> None:

@@ -10,6 +10,7 @@ import typer
 from orchestrator.core.errors import ConfigError
 
 __all__ = [
+    "MOST_PEOPLE",
     "ColumnsOption",
     "DataOption",
     "DeviceOption",
@@ -29,9 +30,13 @@ __all__ = [
     "TrackOption",
     "ValidOnlyOption",
     "WorkspaceOption",
-
-    "column_names", "folds_trained", "split_commas",
+    "column_names",
+    "folds_trained",
+    "split_commas",
 ]  # fmt: skip
+
+MOST_PEOPLE = 1_000_000
+"""Synthetic people at most: seven million photos, 60 GB."""
 
 DataOption = Annotated[
     Path,

@@ -52,7 +52,7 @@ class _Output(io.RawIOBase):
 def as_written(text: str) -> str:
     """A text as stdout will show it: letters that its encoding does not know are escaped."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    return text if is_utf8(sys.stdout) else text.encode(encoding, "backslashreplace").decode(encoding)
+    return text if is_utf8(sys.stdout) else text.encode(encoding, "orch-terminal").decode(encoding)
 
 
 def in_utf8() -> None:
@@ -76,8 +76,6 @@ def configure_streams() -> None:
             os.open(os.devnull, os.O_RDWR)
     if sys.stdin is None:
         sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115  # as long as the process
-    codecs.register_error("orch-terminal", _escaped)
-    codecs.register_error("orch-pipe", _as_bytes)
     if sys.stdout is None or sys.stdout is sys.__stdout__:
         sys.stdout = _opened(1, sys.stdout)
     if sys.stderr is None or sys.stderr is sys.__stderr__:
@@ -125,3 +123,7 @@ def _as_bytes(error: UnicodeError) -> tuple[str | bytes, int]:
 
 def _code(letter: str) -> str:
     return letter.encode("ascii", "backslashreplace").decode("ascii")
+
+
+codecs.register_error("orch-terminal", _escaped)
+codecs.register_error("orch-pipe", _as_bytes)

@@ -34,11 +34,16 @@ def check_workspace(workspace: WorkspaceOption = Path("runs"), json: JsonOption 
     found = api.check_workspace(workspace=workspace)
     if json:
         print_json(
-            {"in_order": not found.damaged, "files": found.files, "damaged": [error.message for error in found.damaged]}
-        )
+            {
+                "in_order": not found.damaged, "files": found.files,
+                "damaged": [error.message for error in found.damaged], "notes": found.notes,
+            }
+        )  # fmt: skip
     else:
         for error in found.damaged:
             print_error(error.message)
+        for note in found.notes:
+            print_message(f"note: {note}")
         print_result(f"{quantity(found.files, 'file')} read: {len(found.damaged):,} damaged.")
     raise typer.Exit(1 if found.damaged else 0)
 

@@ -6,6 +6,7 @@ The same seed gives the same files, whatever the number of processes. `portraits
 from __future__ import annotations
 
 import csv
+import shutil
 import signal
 from collections import Counter
 from collections.abc import Callable
@@ -25,6 +26,9 @@ from orchestrator.synthetic.portraits import BANDS, draw_photo, invent_person
 
 __all__ = ["most_folds", "write_people"]
 
+UNFINISHED = ".unfinished"
+"""File in a folder whose people are not all drawn yet."""
+
 BAND_SHARES = (0.42, 0.40, 0.18)  # shares of the three age bands: few old people, but some
 
 
@@ -39,7 +43,7 @@ def write_people(
     """Writes `train/` (train.csv, images/) and, when asked for, `eval/` (info.csv, images/, and truth.csv beside them).
 
     Args:
-        root: a new or empty folder.
+        root: a new or empty folder, or one that a stopped call has begun, which is begun anew.
         people: number of people to train on, at least 6 so that each gender and age band has one.
         eval_people: number of other people, without labels; their truth.csv, which the contest lacks, is for checking.
         seed: random seed; the same seed gives the same files.
@@ -52,10 +56,16 @@ def write_people(
     """
     if people < 6:
         raise ConfigError(f"--people {people}: at least 6, one for each gender and age band.")
+    unfinished = root / UNFINISHED
     if root.exists() and any(root.iterdir()):
-        raise DataError(
-            f"{root}: is not empty; synthetic people are never mixed into other files. Choose a new folder."
-        )
+        if not unfinished.is_file():
+            raise DataError(
+                f"{root}: is not empty; synthetic people are never mixed into other files. Choose a new folder."
+            )
+        for name in ("train", "eval"):  # of a command that was stopped
+            shutil.rmtree(root / name, ignore_errors=True)
+    root.mkdir(parents=True, exist_ok=True)
+    unfinished.touch()
     everybody = _census(people, seed) + _census(eval_people, seed + 1, people)
     jobs = [(root, seed, number, gender, band, number >= people) for number, gender, band in everybody]
     (root / "train" / "images").mkdir(parents=True, exist_ok=True)
@@ -71,6 +81,7 @@ def write_people(
         rows.append(row)
         progress(done, len(jobs))
     _write_tables(root, rows[:people], rows[people:], seed)
+    unfinished.unlink()
 
 
 def most_folds(people: int) -> int:

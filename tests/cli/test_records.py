@@ -237,3 +237,28 @@ def test_a_recipe_of_another_version_is_listed_as_it_stands(orch: Orch, people: 
     compared = orch("runs", "compare", "age-0001", "age-0002", "-w", workspace)
     assert re.search(r"age-0001 +3 ", compared.out), compared.out
     assert re.search(r"age-0002 +- ", compared.out), compared.out
+
+
+def test_a_choice_that_is_lost_is_noted_and_a_chosen_run_that_is_gone_is_damage(orch: Orch, workspace: Path) -> None:
+    assert orch("ensemble", "-w", workspace).code == 0
+    before = json.loads(orch("workspace", "check", "-w", workspace, "--json").out)
+    assert (before["in_order"], before["notes"]) == (True, [])
+    for what in ("age", "ensemble"):
+        (workspace / "current" / f"{what}.json").unlink()
+    done = orch("workspace", "check", "-w", workspace)
+    assert done.code == 0
+    assert f"{before['files'] - 2} files read: 0 damaged." in done.out
+    for told in (
+        "no age run is the current one",
+        "orch runs use age-0001",
+        "no ensemble is the",
+        "orch ensembles use soft-0001",
+    ):
+        assert told in done.err
+    for use in (("runs", "use", "age-0001"), ("ensembles", "use", "soft-0001")):
+        assert orch(*use, "-w", workspace).code == 0
+    assert json.loads(orch("workspace", "check", "-w", workspace, "--json").out) == before
+    shutil.rmtree(workspace / "age-0001")
+    done = orch("runs", "list", "-w", workspace)
+    assert done.code == 1
+    assert "current/age.json: names age-0001, of which there is no folder" in done.err

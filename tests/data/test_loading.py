@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import joblib
 import numpy as np
@@ -187,3 +188,22 @@ def test_a_machine_that_gives_no_semaphores_trains_one_job_without_processes(mon
     assert LocalExecutor(0).parallelism(4, "cpu")[0] == 1
     with pytest.raises(ConfigError, match=r"--jobs 2: they cannot\..*--jobs 1 trains"):
         LocalExecutor(2).parallelism(4, "cpu")
+
+
+def _handlers(ignored: bool, answers: Any) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+    loading._begin(0)
+    answers.put(
+        [signal.getsignal(number) is signal.SIG_IGN for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)]
+    )
+
+
+@pytest.mark.parametrize("ignored", [True, False])
+def test_a_loading_process_outlives_a_hang_up_that_its_command_ignores(ignored: bool) -> None:
+    """`nohup orch train-all ...`: a closed terminal signals all processes of the command."""
+    context = multiprocessing.get_context("fork")
+    answers = context.Queue()
+    process = context.Process(target=_handlers, args=(ignored, answers))
+    process.start()
+    assert answers.get(timeout=60) == [True, ignored, False]
+    process.join(60)

@@ -1,8 +1,12 @@
 """What harms in a recipe is told and not refused."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 from orchestrator.recipes.lint import lint
 from orchestrator.recipes.load import load_recipes, recipe_files
 from orchestrator.specialists import SPECIALISTS
+from tests.conftest import Done
 
 
 def test_what_harms_is_told_and_not_refused() -> None:
@@ -21,3 +25,13 @@ def test_what_harms_is_told_and_not_refused() -> None:
     for task, specialist in SPECIALISTS.items():
         for name in recipe_files(specialist):
             assert lint(specialist, load_recipes({task: specialist}, [name])[task]) == [], f"{task} {name}"
+
+
+def test_a_file_whose_network_cannot_be_built_is_not_in_order(orch: Callable[..., Done], tmp_path: Path) -> None:
+    mine = tmp_path / "mine.toml"
+    mine.write_text('backbone = "test_vit"\nweights = "none"\nheight = 50\nwidth = 50\nepochs = 1\n')
+    done = orch("recipes", "lint", "age", mine)
+    assert done.code == 1
+    assert "backbone: backbone = 'test_vit'" in done.out
+    mine.write_text(mine.read_text().replace("50", "64"))
+    assert orch("recipes", "lint", "age", mine).code == 0

@@ -18,6 +18,7 @@ from orchestrator.data.readers import read
 from orchestrator.pictures import draw_people
 from orchestrator.synthetic.people import write_people
 from orchestrator.synthetic.portraits import CROSSED_HAIR, Face, draw_photo, invent_person
+from tests.conftest import hashes
 
 
 def digest(root: Path) -> str:
@@ -108,6 +109,21 @@ def test_too_few_people_and_full_folders_are_refused(tmp_path: Path) -> None:
     (tmp_path / "full" / "holiday.jpg").write_bytes(b"")
     with pytest.raises(DataError, match="not empty"):
         write_people(tmp_path / "full", 6)
+
+
+def test_what_a_stopped_command_has_drawn_is_drawn_anew(tmp_path: Path) -> None:
+    def stop(done: int, _all: int) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_people(tmp_path / "a", 9, 2, seed=4, progress=stop)
+    assert list((tmp_path / "a/train/images").iterdir())
+    write_people(tmp_path / "a", 6, 2, seed=5)  # of other people even
+    write_people(tmp_path / "b", 6, 2, seed=5)
+    assert hashes(tmp_path / "a") == hashes(tmp_path / "b")
+    with pytest.raises(DataError, match="not empty"):
+        write_people(tmp_path / "a", 6, 2, seed=5)
 
 
 def test_a_description_counts_and_draws(tmp_path: Path, people: Path) -> None:
