@@ -228,7 +228,7 @@ def test_a_profiles_stages_add_up(capsys: pytest.CaptureFixture[str]) -> None:
     assert "120.0 s of 150.0 s were epochs. The other 30.0 s: imports" in text.err
     print_profile(profile, 90.0, 2, 70.0)
     told = capsys.readouterr().err
-    assert "120.0 s of epochs in 70.0 s of training: up to 2 members were trained side by side." in told
+    assert "120.0 s of epochs in 70.0 s of training: up to 2 members side by side; the rest of it, starting" in told
     assert "The other 20.0 s of 90.0 s: imports" in told
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator.artifacts.workspace import Workspace
-from orchestrator.core.events import Event, TrainingEnded, TrainingStarted
+from orchestrator.core.events import Event, Listener, TrainingEnded, TrainingStarted
 from orchestrator.execution import local
+from orchestrator.training.member import MemberJob
 from tests.conftest import TINY, Done, hashes, tiny, train
 
 Orch = Callable[..., Done]
@@ -39,10 +40,10 @@ def test_a_failing_fold_is_told_at_the_end_and_the_others_are_kept(
 ) -> None:
     real = local.train_fold
 
-    def fail_once(job: object) -> object:
+    def fail_once(job: MemberJob, listen: Listener) -> object:
         if job.task == "age" and job.fold == 1:
             raise MemoryError
-        return real(job)
+        return real(job, listen)
 
     monkeypatch.setattr(local, "train_fold", fail_once)
     runs = tmp_path / "runs"
@@ -110,7 +111,7 @@ def test_the_live_table_shows_every_member_and_how_it_ended(
             super().__call__(event)
 
     real = local.train_fold
-    monkeypatch.setattr(local, "train_fold", lambda job: real(job) if job.fold != 1 else 1 / 0)
+    monkeypatch.setattr(local, "train_fold", lambda job, listen: real(job, listen) if job.fold != 1 else 1 / 0)
     settings = pipeline.Settings(
         people / "train", workspace, changes=(*TINY, "epochs=1"), folds=3, jobs=1, device="cpu", seed=9
     )
@@ -139,7 +140,7 @@ def test_a_profile_tells_where_the_time_went(orch: Orch, people: Path, tmp_path:
 def test_an_interrupted_run_has_no_fold_and_its_recipe_reads_alike_everywhere(
     orch: Orch, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stop(job: object) -> object:
+    def stop(job: object, listen: Listener) -> object:
         raise KeyboardInterrupt
 
     words = [

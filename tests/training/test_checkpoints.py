@@ -27,7 +27,7 @@ def begin(folder: Path, monkeypatch: pytest.MonkeyPatch, **more: object) -> None
     real = loop.train_epoch
 
     def stop_in_the_third(*words: object) -> dict[str, object]:
-        if words[-1].epoch == 2:
+        if words[2].epoch == 2:
             raise StopError
         return real(*words)
 

@@ -68,7 +68,7 @@ def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: tuple[str, .
     assert not (tmp_path / "cut" / cards.CARD).exists()
     trained: list[int] = []
     real = loop.train_epoch
-    monkeypatch.setattr(loop, "train_epoch", lambda *words: (trained.append(words[-1].epoch), real(*words))[1])
+    monkeypatch.setattr(loop, "train_epoch", lambda *words: (trained.append(words[2].epoch), real(*words))[1])
     cut = train_fold(job_of(tmp_path / "cut", *changes))
     # It goes on from its last checkpoint: from the second epoch on, or from the third where that was written.
     assert trained == ([2] if moment == "after the checkpoint" else [1, 2])
