@@ -1,30 +1,19 @@
-"""Commands are measured as a shell starts them."""
-
-import json
-from collections.abc import Callable
-from pathlib import Path
+"""A measured program's cost is its own; one that ends otherwise is no measurement. tests/cli/test_bench.py measures commands."""
 
 import pytest
 
-from orchestrator.bench.commands import LIGHT, PREDICT, bench_commands
-from tests.conftest import Done
-
-Orch = Callable[..., Done]
+from orchestrator.bench.commands import _run
 
 
-def test_commands_are_measured_as_a_shell_starts_them(
-    orch: Orch, people: Path, workspace: Path, tmp_path: Path
-) -> None:
-    assert orch("ensemble", "-w", workspace).code == 0
-    photo, told = next((people / "eval" / "images").iterdir()), []
-    found = bench_commands(workspace, photo, None, tmp_path / "scratch", 1, lambda done, of: told.append((done, of)))
-    assert told == [(number, 28) for number in range(1, 29)]
-    assert found["times_exported"] is None
-    assert set(found["times_reference"]) == set(found["times_smallest"]) == set(LIGHT)
-    costs = found["costs"]
-    assert all(cost["wall"] > 0 and cost["cpu"] > 0 and cost["peak_mb"] > 5 for cost in costs.values())
-    assert costs[PREDICT]["peak_mb"] > costs["import torch"]["peak_mb"]  # it does import torch
-    assert max(costs[name]["peak_mb"] for name in LIGHT) < 0.75 * costs["import torch"]["peak_mb"]  # and these do not
-    with pytest.raises(RuntimeError, match="ended with 2, not 0"):
-        bench_commands(workspace, tmp_path / "none.jpg", None, tmp_path / "scratch", 1, lambda done, of: None)
-    json.dumps(found, allow_nan=False)
+def test_a_programs_cost_is_its_own() -> None:
+    small = _run(("-c", "pass"), 0)
+    large = _run(("-c", "held = bytearray(100_000_000)\nfor number in range(3_000_000): pass"), 0)
+    assert all(cost > 0 for cost in (*small, *large))
+    assert large[1] > small[1]  # CPU seconds
+    assert large[2] - small[2] > 80  # MB
+
+
+def test_a_program_that_ends_otherwise_is_no_measurement() -> None:
+    with pytest.raises(RuntimeError, match="ended with 3, not 0"):
+        _run(("-c", "raise SystemExit(3)"), 0)
+    assert _run(("-c", "raise SystemExit(3)"), 3)[0] > 0

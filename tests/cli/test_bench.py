@@ -38,7 +38,12 @@ def test_all_parts_measure_and_are_told(orch: Orch, people: Path, tmp_path: Path
     assert {name.split()[0] for name in found["growth"]} == {"photos", "members", "input", "jobs"}
     commands = found["commands"]
     assert commands["times_exported"] > 0
-    assert set(commands["costs"]) >= {PREDICT, *LIGHT}
+    costs = commands["costs"]
+    assert set(costs) >= {PREDICT, *LIGHT}
+    assert set(commands["times_reference"]) == set(commands["times_smallest"]) == set(LIGHT)
+    assert all(cost["wall"] > 0 and cost["cpu"] > 0 and cost["peak_mb"] > 5 for cost in costs.values())
+    assert costs[PREDICT]["peak_mb"] > costs["import torch"]["peak_mb"]  # it does import torch
+    assert max(costs[name]["peak_mb"] for name in LIGHT) < 0.75 * costs["import torch"]["peak_mb"]  # and these do not
     assert (tmp_path / "out" / "bench.png").stat().st_size > 10_000
     assert "of its floor" in done.out
     assert orch("bench", "trainin", "--out", tmp_path / "none").code == 2

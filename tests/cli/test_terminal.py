@@ -536,15 +536,15 @@ def test_what_a_shells_limits_do_is_told_as_that(error: Exception, kind: str, to
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "group"),
+    ("number", "code", "group", "jobs"),
     [
-        (signal.SIGTERM, 143, False),  # kill
-        (signal.SIGTERM, 143, True),  # timeout, a service's manager
-        (signal.SIGINT, 130, True),  # Ctrl-C
-        (signal.SIGHUP, 129, True),  # a terminal that is closed
+        (signal.SIGTERM, 143, False, 2),  # kill
+        (signal.SIGTERM, 143, True, 1),  # timeout, a service's manager
+        (signal.SIGINT, 130, True, 1),  # Ctrl-C
+        (signal.SIGINT, 130, True, 2),
+        (signal.SIGHUP, 129, True, 2),  # a terminal that is closed
     ],
 )
-@pytest.mark.parametrize("jobs", [1, 2])
 def test_signals_end_a_training_calmly(
     people: Path, tmp_path: Path, number: signal.Signals, code: int, group: bool, jobs: int
 ) -> None:
