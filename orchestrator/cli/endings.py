@@ -26,6 +26,7 @@ from orchestrator.cli.console import has_emitted, print_error, print_json, print
 from orchestrator.cli.limits import is_limited
 from orchestrator.core.commands import move_aside_command
 from orchestrator.core.errors import OrchestratorError, Problem
+from orchestrator.core.interrupts import uninterrupted
 
 __all__ = [
     "Ending",
@@ -185,12 +186,15 @@ def _report_dropped(dropped: sys.UnraisableHookArgs) -> None:
 
 
 def _loses_exceptions(frame: FrameType | None) -> bool:
-    """Whether an exception raised in a frame would be dropped: in a destructor, or in a callback of a fork.
+    """Whether an exception raised in a frame would be dropped, in a destructor or a callback of a fork, or leave a wreck.
 
     Dropped in logging's callback it would leave the lock of all loggers locked as well.
     """
     while frame is not None:
-        if frame.f_code.co_name in ("__del__", "_acquireLock", "_releaseLock"):
+        if (
+            frame.f_code.co_name in ("__del__", "_acquireLock", "_releaseLock")
+            or frame.f_code is uninterrupted.__code__
+        ):
             return True
         frame = frame.f_back
     return False

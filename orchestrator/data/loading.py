@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from orchestrator.core.errors import TrainingError, first_line
+from orchestrator.core.interrupts import uninterrupted
 from orchestrator.data.augmentation import Augmenter
 from orchestrator.data.sharing import WIDEN, shared_room, start_context, why_no_parallelism
 from orchestrator.data.store import Rows
@@ -179,7 +180,7 @@ def load(batches: Batches, workers: int, pin: bool = False) -> Iterator[Item]:
 def _received(loader: DataLoader[Any], workers: int) -> Iterator[Any]:
     """What loading processes send; torch's errors about them are re-raised as a TrainingError."""
     try:
-        yield from loader
+        yield from uninterrupted(lambda: iter(loader))  # half-made, it cannot be taken apart without an error
     except (RuntimeError, OSError) as error:
         raise TrainingError(_worker_message(error, workers)) from error
 
