@@ -356,44 +356,25 @@ def cascade(
     workspace, files = Path(workspace), [*map(Path, photos)]
     data, eval_folder = path_or_none(data), path_or_none(eval_folder)
     from orchestrator.artifacts.workspace import Workspace
-    from orchestrator.core.device_names import check_device
-    from orchestrator.inference.options import check_engine, check_rate
 
-    mistakes = Mistakes()
-    with mistakes.collect():
-        example = orch("cascade", "--eval", "DIR", "--rate", "0.01", workspace=workspace)
-        _check_one_source({"photos": files, "--eval DIR": eval_folder, "--data SOURCE": data}, example)
-    with mistakes.collect():
-        check_rate(rate)
-    with mistakes.collect():
-        check_device(device)
-    with mistakes.collect():
-        check_engine(engine, device)
-    mistakes.raise_if_any()
+    _check_cascade(files, eval_folder, data, workspace, rate, engine, device)
     place = Workspace(workspace)
     record = place.ensemble(ensemble)
-    from orchestrator.artifacts.origins import trained_photo_hashes
-    from orchestrator.inference import cascade_measurement
-
     truth = persons = None
     if data is None:
         _, paths = _photos(files, eval_folder, missing_too=False)
     else:
         paths, truth, persons = _labelled(data, distinct_people)
-    with mistakes.collect():
-        cascade_measurement.check_measurable(record, rate, len(paths))
-    with mistakes.collect():
-        place.check_members_exist(record.id)
-        cascade_measurement.check_unseen(paths, trained_photo_hashes(place, record.run_ids))
-    mistakes.raise_if_any()
+    _check_measurable(place, record, rate, paths)
+    from orchestrator.inference.cascade_measurement import measure_cascade, save_cascade
     from orchestrator.pictures import draw_cascade
 
     loaded = _load(place, record, None, device, listen, engine)
     on_engines = _on_engines(loaded, place, paths, engine, False, listen)
     with on_engines.predictor as predictor:
         done = progress_callback(listen, "ask")
-        measured = cascade_measurement.measure_cascade(predictor, paths, rate, done, truth, persons, on_engines.known)
-    path, picture = cascade_measurement.save_cascade(record.folder, measured), record.folder / CASCADE_PICTURE
+        measured = measure_cascade(predictor, paths, rate, done, truth, persons, on_engines.known)
+    path, picture = save_cascade(record.folder, measured), record.folder / CASCADE_PICTURE
     draw_cascade(measured.as_dict(), picture)
     return MeasuredCascade(record.id, measured, path, picture)
 
@@ -506,6 +487,40 @@ def _check_predict(
     return outputs
 
 
+def _check_cascade(
+    photos: Sequence[Path], eval_folder: Path | None, data: Path | None, workspace: Path, rate: float, engine: str, device: str
+) -> None:  # fmt: skip
+    """Raises every error of `cascade` that can be found without the ensemble."""
+    from orchestrator.core.device_names import check_device
+    from orchestrator.inference.options import check_engine, check_rate
+
+    mistakes = Mistakes()
+    with mistakes.collect():
+        example = orch("cascade", "--eval", "DIR", "--rate", "0.01", workspace=workspace)
+        _check_one_source({"photos": photos, "--eval DIR": eval_folder, "--data SOURCE": data}, example)
+    with mistakes.collect():
+        check_rate(rate)
+    with mistakes.collect():
+        check_device(device)
+    with mistakes.collect():
+        check_engine(engine, device)
+    mistakes.raise_if_any()
+
+
+def _check_measurable(place: Workspace, record: EnsembleRecord, rate: float, paths: Sequence[Path]) -> None:
+    """Raises what forbids measuring an ensemble's cascade on these photos: too few of them, or some that it learnt from."""
+    from orchestrator.artifacts.origins import trained_photo_hashes
+    from orchestrator.inference import cascade_measurement
+
+    mistakes = Mistakes()
+    with mistakes.collect():
+        cascade_measurement.check_measurable(record, rate, len(paths))
+    with mistakes.collect():
+        place.check_members_exist(record.id)
+        cascade_measurement.check_unseen(paths, trained_photo_hashes(place, record.run_ids))
+    mistakes.raise_if_any()
+
+
 def _to_answer(
     place: Workspace, ensemble: str | None, photos: Sequence[Path], eval_folder: Path | None, missing_too: bool, cascade: bool
 ) -> tuple[EnsembleRecord, Eval | None, list[Path]]:  # fmt: skip
@@ -583,16 +598,15 @@ def _cascade_of(record: EnsembleRecord, predictor: Predictor) -> Cascade:
     from orchestrator.inference.cascade import EXACT
     from orchestrator.inference.cascade_measurement import read_cascade
 
-    folder, combiner = record.folder, predictor.combiner
-    kept = read_cascade(folder, combiner)
+    kept = read_cascade(record.folder, predictor.combiner)
     if kept is not None and kept.cascade.rate > 0:
         log.info(
-            f"cascade of {folder.name}: {100 * kept.changed:.3g} % of labels changed on the {kept.photos:,} photos that it was "
+            f"cascade of {record.id}: {100 * kept.changed:.3g} % of labels changed on the {kept.photos:,} photos that it was "
             f"measured on; up to {100 * kept.changed_at_most:.3g} % may elsewhere (95 % interval)."
         )
         return kept.cascade
-    measure = orch("cascade", "PHOTOS", "--ensemble", folder.name, workspace=folder.parent)
-    more = f" `{measure}` looks for one that saves more." if combiner.averages else ""
+    measure = orch("cascade", "PHOTOS", "--ensemble", record.id, workspace=record.root)
+    more = f" `{measure}` looks for one that saves more." if predictor.combiner.averages else ""
     log.info(f"cascade: exact, no label can change.{more}")
     return EXACT
 

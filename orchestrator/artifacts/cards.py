@@ -166,7 +166,12 @@ class MemberCard(Origin):
             self.head,
             self.preprocess,
         )
-        return digest_of([*parts, self.recipe["precision"], self.sha256[WEIGHTS]])
+        return digest_of([*parts, self.precision, self.sha256[WEIGHTS]])
+
+    @property
+    def precision(self) -> str:
+        """The recipe's precision."""
+        return str(self.recipe["precision"])
 
     def save(self, folder: Path) -> None:
         """Writes the card into the member's folder: from now on the member is complete."""

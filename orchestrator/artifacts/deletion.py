@@ -85,16 +85,17 @@ def _hide(workspace: Workspace, folder: Path, what: str) -> bool:
     """
     workspace.retire(folder.name)
     was_current = workspace.current_or_none(what) == folder.name
-    if was_current:
-        workspace.clear_current(what)
     workspace.deleted.mkdir(exist_ok=True)
     folder.rename(workspace.deleted / folder.name)
+    if was_current:
+        workspace.clear_current(what)
     return was_current
 
 
 def _remove_hidden(workspace: Workspace, name: str, what: str, was_current: bool) -> None:
     """Removes what is hidden, with what a killed command left there, and says so."""
-    shutil.rmtree(workspace.deleted, ignore_errors=True)
+    for folder in workspace.deleted.glob("*"):  # never the folder itself: another command may be about to move into it
+        shutil.rmtree(folder, ignore_errors=True)
     log.info(f"{name} is deleted.")
     if was_current:
         kind = what if what == ENSEMBLE else f"{what} run"

@@ -214,6 +214,11 @@ class EnsembleRecord:
     files: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def root(self) -> Path:
+        """The folder of its workspace."""
+        return self.folder.parent
+
+    @property
     def scores_picture(self) -> Path:
         """The picture of its scores, where it has any."""
         return self.folder / "scores.png"
@@ -253,7 +258,7 @@ class EnsembleRecord:
             words += [] if place is None else ["--with", display_path(place)]
             lost += [table.name] if place is None else []
         words += [] if self.evaluation else ["--no-score"]
-        again = orch("ensemble", "--strategy", self.strategy, *words, workspace=self.folder.parent)
+        again = orch("ensemble", "--strategy", self.strategy, *words, workspace=self.root)
         without = f", without {', '.join(lost)}, of which no copy is left: its answers will differ" if lost else ""
         return f"build it again: `{again}`{without}."
 

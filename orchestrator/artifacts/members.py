@@ -135,7 +135,7 @@ def _shared_anew(run: RunRecord, fold: int | None) -> bool:
     if run.parent is None or fold in run.retrained or run.derived:
         return False
     try:
-        share_member(RunRecord.load(run.folder.parent / run.parent), run, fold)
+        share_member(RunRecord.load(run.root / run.parent), run, fold)
     except WorkspaceError:
         return False
     return True

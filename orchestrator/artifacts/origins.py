@@ -18,6 +18,7 @@ from orchestrator.core.errors import DamagedError, DataError, LeakError, Weights
 from orchestrator.core.files import move_aside, sha256_of
 from orchestrator.core.labels import CLASSES
 from orchestrator.core.sealed import read_sealed, write_sealed
+from orchestrator.data.places import contest_table, is_folder
 from orchestrator.recipes.names import DEFAULT_RECIPE
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def tables_of(workspace: Workspace) -> list[Path]:
     found: dict[Path, None] = {}
     for run in workspace.read_runs()[0]:
         source = Path(run.data.source)
-        found[source / "train.csv" if source.is_dir() else source] = None
+        found[contest_table(source) if is_folder(source) else source] = None
         found |= dict.fromkeys(run.data.extra_tables)
     return [path for path in found if path.is_file()]
 
@@ -217,7 +218,7 @@ def check_initial_weights(run: RunRecord) -> None:
     source = str(run.recipe["weights"])
     if source in WEIGHTS_WORDS or Path(source).is_file():
         return
-    copies = (Workspace(run.folder.parent).cache / "weights").glob(f"{run.recipe['backbone']}-*.safetensors")
+    copies = (Workspace(run.root).cache / "weights").glob(f"{run.recipe['backbone']}-*.safetensors")
     copy = next((path for path in copies if sha256_of(path) == run.initial_weights.sha256), None)
     way_out = "Restore it"
     if copy is not None:

@@ -108,7 +108,7 @@ def _check_other(path: Path, name: str, way_out: str) -> None:
 
 
 def _track(run: RunRecord) -> str:
-    return orch("runs", "track", run.id, "--to", "KIND", workspace=run.folder.parent)
+    return orch("runs", "track", run.id, "--to", "KIND", workspace=run.root)
 
 
 def repair(root: Path) -> int:

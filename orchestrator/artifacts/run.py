@@ -126,6 +126,11 @@ class RunRecord:
     shared_seeds: dict[str, int] = field(default_factory=dict)
 
     @property
+    def root(self) -> Path:
+        """The folder of its workspace."""
+        return self.folder.parent
+
+    @property
     def complete(self) -> bool:
         """Whether every member is there."""
         return self.status == COMPLETE

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.artifacts.cards import CARD, retrain_advice
 from orchestrator.artifacts.ensembles import ENSEMBLE, EnsembleRecord
 from orchestrator.artifacts.run import RECORD, RunRecord
+from orchestrator.combining import STRATEGIES
 from orchestrator.core.commands import display_path, orch
 from orchestrator.core.errors import DamagedError, WorkspaceError, escape_non_utf8, nearest, printable
 from orchestrator.core.files import aside_path, move_aside
@@ -373,7 +374,11 @@ class Workspace:
 
     def ensembles(self) -> list[str]:
         """The ids of all ensembles, readable or not."""
-        return [path.name for kind, path in self._folders() if kind not in CLASSES]
+        return [
+            path.name
+            for kind, path in self._folders()
+            if kind in STRATEGIES or (kind not in CLASSES and os.path.lexists(path / ENSEMBLE))
+        ]
 
     def ensemble_folder(self, name: str) -> Path:
         """The folder of an ensemble, readable or not.

@@ -65,7 +65,7 @@ def demo(
 
 def _conclude(folder: Path, data: Path, built: BuiltEnsemble, score: float) -> None:
     """Prints the scores, the files, and what to try next."""
-    runs = built.record.folder.parent
+    runs = built.record.root
     assert built.scored is not None  # its runs hold people out
     expected = built.scored.evaluation["label"].scores.macro_f1
     print_result(f"\nDone in {duration_text(elapsed())}.")

@@ -130,8 +130,9 @@ def sweep(
     if picture is not None and stages:
         raise ConfigError("--picture draws the trials of one search; leave it or --stages out.")
     settings = api.Settings(
-        data, workspace, column_names(columns), recipe, change, folds, folds_trained(folds_used, valid_only), seed, None, jobs,
-        device, not no_store, extra=extra, distinct_people=distinct,
+        data, workspace, columns=column_names(columns), recipes=recipe, changes=change, folds=folds,
+        folds_used=folds_trained(folds_used, valid_only), seed=seed, plan_seed=None, jobs=jobs, device=device,
+        store=not no_store, extra=extra, distinct_people=distinct,
     )  # fmt: skip
     with listening(track, workspace) as listen:
         if stages:
@@ -170,9 +171,7 @@ def _print_sweep(found: Sweep) -> None:
         table.add_row(str(trial.number), trial.run or "-", score, state, " ".join(trial.changes))
     stdout_console().print(table)
     if len(found.trials) > SHOWN:
-        more = orch(
-            "runs", "list", "--where", f"tag={found.name}", "--sort", "score", workspace=found.reference.folder.parent
-        )
+        more = orch("runs", "list", "--where", f"tag={found.name}", "--sort", "score", workspace=found.reference.root)
         print_message(f"and {len(found.trials) - SHOWN} more: {more}")
     if found.importance:
         shares = ", ".join(f"{name} {100 * part:.0f} %" for name, part in found.importance.items() if part >= 0.005)

@@ -96,8 +96,9 @@ def train_all(
 
     chosen = split_commas(tasks)
     settings = api.Settings(
-        data, workspace, column_names(columns), recipe or [DEFAULT_RECIPE], change, folds,
-        folds_trained(folds_used, valid_only), seed, plan_seed, jobs, device, not no_store, profile, extra, distinct,
+        data, workspace, columns=column_names(columns), recipes=recipe or [DEFAULT_RECIPE], changes=change, folds=folds,
+        folds_used=folds_trained(folds_used, valid_only), seed=seed, plan_seed=plan_seed, jobs=jobs, device=device,
+        store=not no_store, profile=profile, extra=extra, distinct_people=distinct,
     )  # fmt: skip
     with listening(track, workspace) as listen:
         report = api.train_all(settings, tasks=chosen, listen=listen)
@@ -171,8 +172,9 @@ def train(
 
     grid = [*grid_words, *(more or [])]
     settings = api.Settings(
-        data, workspace, column_names(columns), recipe, change, folds, folds_trained(folds_used, valid_only), seed,
-        plan_seed, jobs, device, not no_store, profile, extra, distinct,
+        data, workspace, columns=column_names(columns), recipes=recipe, changes=change, folds=folds,
+        folds_used=folds_trained(folds_used, valid_only), seed=seed, plan_seed=plan_seed, jobs=jobs, device=device,
+        store=not no_store, profile=profile, extra=extra, distinct_people=distinct,
     )  # fmt: skip
     _check_grid(grid_words, more or [], bool(fold or base or again or profile))
     with listening(track, workspace) as listen:

@@ -70,9 +70,8 @@ def data_arguments(
 
 def extra_hint(extra: str) -> str:
     """The pip command that installs an optional extra of this package, for a checkout or for a wheel."""
-    return (
-        f"pip install '{DISTRIBUTION}[{extra}]'" if _is_installed() else f"pip install -e '.[{extra}]' in {_checkout()}"
-    )
+    words = [f"{DISTRIBUTION}[{extra}]"] if _is_installed() else ["-e", f"{_checkout()}[{extra}]"]
+    return shlex.join(["pip", "install", *words])
 
 
 def reinstall_hint(package: str) -> str:

@@ -91,12 +91,14 @@ class TrainingStarted:
         at_once: number of members trained in parallel.
         threads: CPU threads per member.
         device: `cpu`, `cuda` or `cuda:N`.
+        workspace: folder of the runs.
     """
 
     members: tuple[PlannedMember, ...]
     at_once: int
     threads: int
     device: str
+    workspace: Path
 
 
 @dataclass(frozen=True)

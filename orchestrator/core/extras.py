@@ -56,7 +56,7 @@ def require(
         brings = "which comes" if len(missing) == 1 else "which come"
         raise error(
             f"{what} needs {', '.join(missing)}, {brings} with the extra `{extra}`: "
-            f"{extra_hint(extra)}{_alternative(otherwise)}."
+            f"`{extra_hint(extra)}`{_alternative(otherwise)}."
         )
 
 

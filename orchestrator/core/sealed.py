@@ -62,7 +62,7 @@ def read_sealed(path: Path, kind: str, name: str | None, version: int, way_out: 
         DamagedError: the file is missing, not a file, not JSON, changed, of another kind or id, or of another format.
     """
     value = _parsed(path, way_out)
-    if value["format"] != version:
+    if value["format"] != version and not _is_sealed({**value, "format": version}):  # else only the number is damaged
         age = "a newer" if value["format"] > version else "an older"
         what = f"written in format {value['format']} by {age} version; this one reads {version}"
         if age == "a newer" or kind in KEPT:  # a command that goes on without it must not overwrite it
@@ -93,7 +93,7 @@ def _parsed(path: Path, way_out: str) -> dict[str, Any]:
     text = _text(path, way_out)
     try:
         value = json.loads(text, parse_constant=_no_constant)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise damaged_error(path, f"not readable as JSON ({error}): it was damaged or edited", way_out) from None
     if not isinstance(value, dict) or not isinstance(value.get("format"), int) or "digest" not in value:
         raise damaged_error(path, "not written by this version of orch: it has no format number or no digest", way_out)
@@ -102,9 +102,18 @@ def _parsed(path: Path, way_out: str) -> dict[str, Any]:
 
 def _check_digest(path: Path, value: dict[str, Any], way_out: str) -> None:
     """Removes the digest from a file's values and checks them against it."""
-    digest = value.pop("digest")
-    if digest_of(value) != digest:
+    if not _is_sealed(value):
         raise damaged_error(path, "its contents do not match the digest in it: it was damaged or edited", way_out)
+    del value["digest"]
+
+
+def _is_sealed(value: Mapping[str, Any]) -> bool:
+    """Whether a file's values match the digest among them."""
+    body = {key: item for key, item in value.items() if key != "digest"}
+    try:
+        return bool(digest_of(body) == value["digest"])
+    except ValueError:  # a number too large for JSON, which was written as 1e999
+        return False
 
 
 def check_file(path: Path, sha256: str, way_out: str) -> None:

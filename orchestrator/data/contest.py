@@ -18,7 +18,7 @@ import pandas as pd
 from orchestrator.core.errors import DataError, Problem, nearest, quantity
 from orchestrator.data.decoding import SUFFIXES
 from orchestrator.data.photos import Photos, check_age, check_word
-from orchestrator.data.places import check_eval, find_file, is_file, is_folder, no_file
+from orchestrator.data.places import check_eval, contest_table, find_file, is_folder, no_file
 from orchestrator.data.spelling import clean, composed, near_people, odd_character, visible
 from orchestrator.data.tables import Table, read_table, text, unreadable
 
@@ -46,8 +46,7 @@ def read_contest(root: Path, distinct: bool = False) -> tuple[Photos, list[Probl
     Raises:
         DataError: there is no table, it is damaged, or a column is missing.
     """
-    if not is_file(root / "train.csv") and is_file(root / "train" / "train.csv"):
-        root = root / "train"
+    root = contest_table(root).parent
     table = _read(root / "train.csv", COLUMNS)
     problems = list(table.notes)
     rows: list[dict[str, object]] = []

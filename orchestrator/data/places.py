@@ -17,7 +17,7 @@ from pathlib import Path
 from orchestrator.core.errors import DataError
 from orchestrator.data.spelling import clean
 
-__all__ = ["check_eval", "find_file", "is_file", "is_folder", "no_file"]
+__all__ = ["check_eval", "contest_table", "find_file", "is_file", "is_folder", "no_file"]
 
 
 def is_file(path: Path) -> bool:
@@ -34,6 +34,12 @@ def is_folder(path: Path) -> bool:
         return path.is_dir()
     except OSError:
         return False
+
+
+def contest_table(folder: Path) -> Path:
+    """The table of a folder in the contest's layout: `train.csv`, here or in the folder's `train/`; it need not exist."""
+    below = folder / "train" / "train.csv"
+    return below if is_file(below) and not is_file(folder / "train.csv") else folder / "train.csv"
 
 
 def find_file(folder: Path, name: str) -> str | None:

@@ -94,7 +94,7 @@ class Sweep:
         best = self.best
         if best is None or best.run is None or best.score is None or best.score <= self.reference_score:
             return self.reference
-        return Workspace(self.reference.folder.parent).run(best.run)
+        return Workspace(self.reference.root).run(best.run)
 
     @property
     def ranked(self) -> list[Trial]:

@@ -13,5 +13,5 @@ __all__ = ["tag"]
 
 def tag(run: RunRecord, tags: Iterable[str]) -> None:
     """Adds tags to a run."""
-    with Workspace(run.folder.parent).lock():  # two experiments may find the same run
+    with Workspace(run.root).lock():  # two experiments may find the same run
         Annotations.read(run.folder).tagged(tags).write(run.folder)

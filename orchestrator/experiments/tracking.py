@@ -123,8 +123,8 @@ class Tracked:
 
     def _begin(self, event: TrainingStarted) -> None:
         self._open()
-        for folder in dict.fromkeys(member.folder.parent for member in event.members):
-            self._runs[folder.name] = RunRecord.load(folder)
+        for run in dict.fromkeys(member.run for member in event.members):
+            self._runs[run] = RunRecord.load(event.workspace / run)
         self._stop.clear()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()

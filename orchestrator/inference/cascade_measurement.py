@@ -122,7 +122,7 @@ def check_measurable(record: EnsembleRecord, rate: float, photos: int) -> None:
     """
     check_cascade(record.runs, record.external)
     if not read_combiner(record.combiner).averages:
-        exact = orch("predict", "PHOTOS", "--cascade", workspace=record.folder.parent)
+        exact = orch("predict", "PHOTOS", "--cascade", workspace=record.root)
         raise ConfigError(
             f"a measured cascade is for votes that average (soft); a {record.strategy} vote needs none: `{exact}` is exact."
         )

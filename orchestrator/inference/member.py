@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from orchestrator.artifacts.cards import CARD, WEIGHTS, MemberCard, retrain_advice
+from orchestrator.artifacts.run import member_folder
 from orchestrator.artifacts.weights import load_weights
 from orchestrator.core.errors import DamagedError, Problem, WeightsError, WorkspaceError
 from orchestrator.core.files import digest_of
@@ -86,7 +87,7 @@ class Member:
     @property
     def name(self) -> str:
         """The member in words, `age-0001/fold-2`."""
-        return f"{self.folder.parent.name}/{self.folder.name}"
+        return f"{self.run}/{member_folder(self.fold)}"
 
     @property
     def kind(self) -> str:
@@ -182,14 +183,16 @@ def _load(files: MemberFiles, device: str, layouts: _EmptyNetworks) -> Member:
             f"its backbone '{card.backbone}' is unknown to timm {timm.__version__}; it was trained "
             f"with timm {card.versions['timm']}. Install that version."
         )
-    head = head_from_dict(card.head)
-    preprocess = Preprocess.from_dict(card.preprocess)
+    try:
+        head, preprocess, precision = head_from_dict(card.head), Preprocess.from_dict(card.preprocess), card.precision
+    except (KeyError, TypeError, ValueError) as error:
+        what = f"not the card of a member of this version ({error})"
+        raise damaged_error(files.folder / CARD, what, retrain_advice(files.folder)) from None
     sha256 = files.sha256 or card.sha256[WEIGHTS]
     backbone, pooling, views = card.backbone, card.pooling, card.views
     network = layouts.network(backbone, pooling, head.outputs, preprocess, files.folder / WEIGHTS, sha256)
     network.requires_grad_(False)
     network = network.to(torch.device(device)).eval()
-    precision = card.recipe["precision"]
     return Member(
         files.folder, task, files.run, files.fold, backbone, pooling, views, head, preprocess, precision, sha256, network
     )  # fmt: skip

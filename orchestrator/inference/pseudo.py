@@ -65,7 +65,7 @@ def check_labelling(record: EnsembleRecord, plans: Mapping[str, PlanKey | None])
     Raises:
         ConfigError: members without a fold or of several plans, or external tables; with the commands that fix it.
     """
-    runs, workspace = record.runs, record.folder.parent
+    runs, workspace = record.runs, record.root
     fuse = orch("ensemble", "--strategy", record.strategy, workspace=workspace)
     cannot = "pseudo-labels are made fold by fold, which this ensemble does not allow"
     without = [run for chosen in runs.values() for run in chosen if plans[run] is None]

@@ -263,11 +263,20 @@ def head_of(specialist: Specialist, recipe: Recipe) -> Head:
 
 
 def head_from_dict(value: Mapping[str, Any]) -> Head:
-    """A head from a member's card, for prediction."""
-    if value["kind"] == "soft_age":
-        return SoftAgeHead(value["low"], value["high"], tuple(value["borders"]))
-    if value["kind"] == "corn":
-        return CornHead(value["classes"])
-    if value["kind"] == "joint":
-        return JointHead(tuple(map(ClassHead, value["parts"])))
-    return ClassHead(value["classes"])
+    """A head from a member's card, for prediction.
+
+    Raises:
+        KeyError: a setting is missing.
+        ValueError: an unknown kind.
+    """
+    match value["kind"]:
+        case "soft_age":
+            return SoftAgeHead(value["low"], value["high"], tuple(value["borders"]))
+        case "corn":
+            return CornHead(value["classes"])
+        case "joint":
+            return JointHead(tuple(map(ClassHead, value["parts"])))
+        case "classes":
+            return ClassHead(value["classes"])
+        case kind:
+            raise ValueError(f"a head of the kind {kind!r}, which this version does not know")

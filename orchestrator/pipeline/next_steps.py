@@ -22,7 +22,7 @@ def after_experiment(run: RunRecord) -> str:
     Args:
         run: the winner.
     """
-    workspace = run.folder.parent
+    workspace = run.root
     if not run.partial:
         return f"make it the current one: {orch('runs', 'use', run.id, workspace=workspace)}"
     words = orch("train", run.task, *training_arguments(run), workspace=workspace)
@@ -36,7 +36,7 @@ def after_training(run: RunRecord, specialists: Mapping[str, Specialist]) -> str
         run: a complete run.
         specialists: task -> specialist, for each task of an ensemble.
     """
-    workspace = run.folder.parent
+    workspace = run.root
     current = Workspace(workspace).current_or_none(run.task)
     if current not in (None, run.id) and run.plan is None:
         return f"next: {orch('runs', 'use', run.id, workspace=workspace)}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,6 +60,7 @@ class Settings:
 
     data: Path
     workspace: Path = Path("runs")
+    _: KW_ONLY
     columns: Mapping[str, str] = field(default_factory=dict)
     recipes: Sequence[str] = (DEFAULT_RECIPE,)
     changes: Sequence[str] = ()

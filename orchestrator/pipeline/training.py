@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
@@ -306,7 +307,7 @@ def train_runs(
             at_once, _ = executor.parallelism(len(jobs), jobs[0].device, max(job.threads for job in jobs))
             for job in jobs:
                 trained.setdefault(job.run, []).append(job.fold)
-            listen(_begun(jobs, at_once))
+            listen(_begun(jobs, at_once, open_jobs[0].run.root))
             began = time.monotonic()
             try:
                 for job, result in zip(jobs, executor.run(jobs, at_once, listen), strict=True):
@@ -321,13 +322,13 @@ def train_runs(
     return Report(list(runs), ends["failed"], seconds, ends["pruned"], ends["cancelled"], trained, at_once, training)
 
 
-def _begun(jobs: Sequence[MemberJob], at_once: int) -> TrainingStarted:
+def _begun(jobs: Sequence[MemberJob], at_once: int, workspace: Path) -> TrainingStarted:
     members = []
     for job in jobs:
         history = history_of(job.folder)
         best = max((entry.get("macro_f1", 0.0) for entry in history), default=0.0)
         members.append(PlannedMember(job.run, job.fold, job.folder, job.recipe.epochs, len(history), job.work, best))
-    return TrainingStarted(tuple(members), at_once, jobs[0].threads, jobs[0].device)
+    return TrainingStarted(tuple(members), at_once, jobs[0].threads, jobs[0].device, workspace)
 
 
 def _finish(run: RunRecord) -> None:
@@ -341,7 +342,7 @@ def make_complete_runs_current(runs: Sequence[RunRecord]) -> None:
     """Makes complete runs that are marked for it their specialists' current ones, each once."""
     for run in runs:
         if run.complete and run.make_current == "auto":
-            make_current(Workspace(run.folder.parent), run)
+            make_current(Workspace(run.root), run)
             run.make_current = "offered"
             run.save()
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Done
+from tests.conftest import ROOT, Done
 from tests.experiments.test_sweeps import SPACE, words_of
 
 Orch = Callable[..., Done]
@@ -42,7 +42,7 @@ def test_without_data_or_optuna_it_says_what_to_do(
     monkeypatch.setitem(sys.modules, "optuna", None)
     done = orch(*words_of(people, tmp_path / "runs", space))
     assert done.code == 2
-    assert "pip install -e '.[sweep]'" in done.err
+    assert f"`pip install -e '{ROOT}[sweep]'`" in done.err
     for words in (("--print-space",), ("--print-space", "--stages", "loss")):
         printed = orch("sweep", "age", *words)
         assert printed.code == 0

@@ -102,7 +102,7 @@ def test_what_needs_an_extra_says_which(
     names = {"photo": photo, "data": people / "train", "runs": trained, "recipe": recipe}
     done = bare(*(word.format_map(names) for word in words))
     assert done.code == 2, done.err + done.out
-    assert f"the extra `{extra}`: pip install -e '.[{extra}]'" in done.err
+    assert f"the extra `{extra}`: `pip install -e '{ROOT}[{extra}]'`" in done.err
     assert "Traceback" not in done.err
     assert (
         "--track=wandbb" not in words or "tracker wandbb: allowed: tensorboard, mlflow, wandb." in done.err

@@ -247,7 +247,7 @@ def test_a_tracker_that_throws_away_is_not_told(
     assert (done.code, "wandb is told nothing: WANDB_MODE=disabled" in done.err) == (2, True)
     assert not (workspace / "age-0001/tracking.json").exists()
     tracked = tracking.Tracked(["wandb"], workspace)
-    tracked(TrainingStarted((), 1, 1, "cpu"))
+    tracked(TrainingStarted((), 1, 1, "cpu", workspace))
     tracked(TrainingEnded())
     assert any("wandb is told nothing" in line for line in told)
 
