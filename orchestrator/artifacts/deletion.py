@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from orchestrator.artifacts.run import RUN_LOCK, RunRecord
@@ -94,8 +95,10 @@ def _hide(workspace: Workspace, folder: Path, what: str) -> bool:
 
 def _remove_hidden(workspace: Workspace, name: str, what: str, was_current: bool) -> None:
     """Removes what is hidden, with what a killed command left there, and says so."""
-    for folder in workspace.deleted.glob("*"):  # never the folder itself: another command may be about to move into it
+    for folder in workspace.deleted.glob("*"):
         shutil.rmtree(folder, ignore_errors=True)
+    with workspace.lock(), suppress(OSError):  # never while another command is about to move something into it
+        workspace.deleted.rmdir()
     log.info(f"{name} is deleted.")
     if was_current:
         kind = what if what == ENSEMBLE else f"{what} run"

@@ -12,13 +12,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from orchestrator.combining import STRATEGIES
 from orchestrator.core.commands import display_path, orch
+from orchestrator.core.errors import DamagedError
 from orchestrator.core.interval import Interval
 from orchestrator.core.labels import CLASSES, JOINT, LABELS, TASKS
 from orchestrator.core.sealed import check_file, damaged_error, read_sealed, write_sealed
 from orchestrator.core.typed import check_types
+
+if TYPE_CHECKING:
+    from orchestrator.combining.combiners import Combiner
 
 __all__ = [
     "DISAGREEMENTS", "ENSEMBLE", "OUT_OF_FOLD", "AddedGain", "ClassScores", "EnsembleMember", "EnsembleRecord", "ExternalSource",
@@ -228,6 +233,20 @@ class EnsembleRecord:
         """Name of its combiner, as `--strategy` takes it."""
         return str(self.combiner["name"])
 
+    def read_combiner(self) -> Combiner:
+        """Its combiner.
+
+        Raises:
+            DamagedError: the values in the record are not those of a combiner.
+        """
+        from orchestrator.combining.combiners import read_combiner
+
+        try:
+            return read_combiner(self.combiner)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            what = f"not the record of an ensemble (combiner: {error})"
+            raise damaged_error(self.folder / ENSEMBLE, what, self.rebuild_advice()) from None
+
     @property
     def runs(self) -> dict[str, list[str]]:
         """Task (or `joint`) -> the ids of the runs that answer for it."""
@@ -283,12 +302,11 @@ class EnsembleRecord:
             for task in CLASSES
             if task in self.runs
         }
-        classes = {task: list(CLASSES[task]) for task in TASKS}
         scores = {
             "evaluation": _as_dicts(self.evaluation) if self.evaluation is not None else None,
             "added_by": _as_dicts(self.added_by),
         }
-        derived = {"strategy": self.strategy, "classes": classes, "labels": list(LABELS)}
+        derived = {"strategy": self.strategy, "classes": _class_names(), "labels": list(LABELS)}
         return {**value, **scores, "members": members, **derived}
 
     def save(self) -> None:
@@ -308,8 +326,9 @@ class EnsembleRecord:
         """
         value = dict(read_sealed(folder / ENSEMBLE, KIND, folder.name, ENSEMBLE_FORMAT, way_out))
         try:
-            for derived in ("strategy", "classes", "labels"):
-                del value[derived]
+            del value["strategy"]
+            if (value.pop("classes"), value.pop("labels")) != (_class_names(), list(LABELS)):
+                raise ValueError("of other classes than this version's")
             members = tuple(EnsembleMember(**member) for cards in value.pop("members").values() for member in cards)
             external = tuple(
                 ExternalSource(**{**table, "tasks": tuple(table["tasks"])}) for table in value.pop("external")
@@ -326,11 +345,18 @@ class EnsembleRecord:
             record = cls(folder=folder, id=folder.name, members=members, external=external, **{**value, **typed})
             check_types(record)
             unanswered = [task for task in TASKS if task not in record.runs and JOINT not in record.runs]
-            if unanswered or not isinstance(record.combiner.get("name"), str):
-                raise TypeError(f"nobody answers for {', '.join(unanswered)}" if unanswered else "combiner has no name")
-            return record
+            if unanswered:
+                raise TypeError(f"nobody answers for {', '.join(unanswered)}")
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise damaged_error(folder / ENSEMBLE, f"not the record of an ensemble ({error})", way_out) from None
+        if record.combiner.get("name") not in STRATEGIES:
+            what = f"combined by {record.combiner.get('name')!r}; this version of orch knows {', '.join(STRATEGIES)}"
+            raise DamagedError(folder / ENSEMBLE, what, "Use the version that built it.", replaceable=False)
+        return record
+
+
+def _class_names() -> dict[str, list[str]]:
+    return {task: list(CLASSES[task]) for task in TASKS}
 
 
 def _as_dicts(values: Mapping[str, RecordedScores] | Mapping[str, AddedGain]) -> dict[str, dict[str, Any]]:

@@ -185,7 +185,7 @@ def _repair_run(workspace: Workspace, folder: Path) -> None:
         )
         return
     place = move_aside(folder / RECORD)
-    run.make_current = "never"
+    run.make_current, run.was_offered = "never", workspace.current_or_none(run.task) == run.id
     missing = update_status(run)
     kept = f"; the old one was put aside as {place.name}" if place else ""
     advice = (

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from orchestrator.artifacts.cards import identity_of
 from orchestrator.artifacts.provenance import Environment, TrainingData, WeightsSource
@@ -39,13 +39,13 @@ __all__ = [
     "run_key",
 ]
 
-RUN_FORMAT = 4
+RUN_FORMAT = 5
 KIND = "run"
 RECORD = "run.json"
 RUN_LOCK = "run.lock"
 """Lock in a run's folder, held by the command that works on the run."""
-COMPLETE = "complete"
-UNFINISHED = "unfinished"
+COMPLETE: Final = "complete"
+UNFINISHED: Final = "unfinished"
 
 
 def member_folder(fold: int | None) -> str:
@@ -93,8 +93,9 @@ class RunRecord:
         parent: the run that members not in `retrained` were taken from.
         retrained: folds retrained, when there is a parent.
         seconds: training seconds of its own members, summed; shared members are not counted.
-        make_current: whether it may become current: `auto` offers it as its specialist's current run in the last step
-            of training, and then becomes `offered`; runs of an experiment are `never`.
+        make_current: `auto`: the last step of training offers it as its specialist's current run; `never`: it does not, as for
+            the runs of an experiment.
+        was_offered: whether that has happened, or a user has made it current: a choice that is lost is then noticed.
         score: out-of-fold macro F1, written when it is complete; None before, and where nobody is held out.
         files: folder of a member -> file -> sha256; shared members from the start, the others once the run is complete.
         shared_seeds: fold -> the seed of a shared member, where it is not this run's.
@@ -103,7 +104,7 @@ class RunRecord:
     folder: Path
     id: str
     task: str
-    status: str
+    status: Literal["unfinished", "complete"]
     created: str
     recipe_name: str
     changes: list[str]
@@ -120,7 +121,8 @@ class RunRecord:
     parent: str | None = None
     retrained: list[int] = field(default_factory=list)
     seconds: float = 0.0
-    make_current: Literal["auto", "offered", "never"] = "auto"
+    make_current: Literal["auto", "never"] = "auto"
+    was_offered: bool = False
     score: float | None = None
     files: dict[str, dict[str, str]] = field(default_factory=dict)
     shared_seeds: dict[str, int] = field(default_factory=dict)
@@ -134,6 +136,11 @@ class RunRecord:
     def complete(self) -> bool:
         """Whether every member is there."""
         return self.status == COMPLETE
+
+    @property
+    def to_be_offered(self) -> bool:
+        """Whether training has yet to offer it as the current run."""
+        return self.make_current == "auto" and not self.was_offered
 
     @property
     def own_folds(self) -> list[int | None]:

@@ -341,7 +341,7 @@ class Workspace:
         """
         name = self.current(task)
         if name is None:
-            offered = {run.id for run in self.read_runs(task)[0] if run.make_current == "offered"}
+            offered = {run.id for run in self.read_runs(task)[0] if run.was_offered}
             if offered & set(self._whole(task)):
                 raise self._none_current(task)
         return name

@@ -25,7 +25,7 @@ import typer
 from orchestrator.cli.console import has_emitted, print_error, print_json, print_message
 from orchestrator.cli.limits import is_limited
 from orchestrator.core.commands import move_aside_command
-from orchestrator.core.errors import OrchestratorError, Problem
+from orchestrator.core.errors import InputsError, OrchestratorError, Problem
 from orchestrator.core.interrupts import uninterrupted
 
 __all__ = [
@@ -75,6 +75,7 @@ class Ending:
         code: exit code.
         problems: the single problems.
         usage: the command's usage line, for usage errors.
+        text: what a terminal shows; empty: the message.
     """
 
     kind: str
@@ -82,6 +83,7 @@ class Ending:
     code: int = 2
     problems: Sequence[Problem] = ()
     usage: str = ""
+    text: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -231,7 +233,7 @@ def _short(text: str) -> bool:
 def ending_of(error: BaseException) -> Ending:
     """The ending that an error leads to."""
     if isinstance(error, OrchestratorError):
-        return Ending(_kind(error), error.message, 2, error.problems)
+        return Ending(_kind(error), error.message, 2, error.problems, text=str(error))
     if isinstance(error, USAGE_ERROR):
         context = error.ctx  # type: ignore[attr-defined]  # of a base that Typer does not export
         usage = f"{context.get_usage()}\nTry '{context.command_path} --help' for help." if context else ""
@@ -286,7 +288,7 @@ def report_ending(ending: Ending, json: bool) -> None:
     """Reports how a command ended: a sentence on stderr, and with `--json` an object on stdout if none was printed."""
     if ending.usage:
         print_message(ending.usage)
-    shown = str(OrchestratorError(ending.message, ending.problems))
+    shown = ending.text or ending.message
     if ending.kind == "interrupted":
         print_message(f"\n{shown}")
     else:
@@ -296,7 +298,10 @@ def report_ending(ending: Ending, json: bool) -> None:
 
 
 def _kind(error: OrchestratorError) -> str:
-    """`DataError` -> `data`, `OrchestratorError` -> `orchestrator`."""
+    """`DataError` -> `data`, `OrchestratorError` -> `orchestrator`; several errors have the kind that they share, or `config`."""
+    if isinstance(error, InputsError):
+        kinds = {_kind(part) for part in error.errors}
+        return kinds.pop() if len(kinds) == 1 else "config"
     return re.sub(r"(?<!^)(?=[A-Z])", "_", type(error).__name__.removesuffix("Error")).lower()
 
 

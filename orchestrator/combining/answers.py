@@ -118,7 +118,13 @@ class Answers:
 
     @staticmethod
     def stacked(parts: Sequence[Answers]) -> Answers:
-        """Concatenates the same voters' answers for successive batches of photos; at least one batch."""
+        """Concatenates the same voters' answers for successive batches of photos; at least one batch.
+
+        Raises:
+            ValueError: the batches were answered by different voters.
+        """
+        if any(part.voters != parts[0].voters for part in parts):
+            raise ValueError("batches answered by different voters cannot be joined")
         arrays = zip(*(part.probabilities for part in parts), strict=True)
         photos = sum(part.photos for part in parts)
         return replace(parts[0], photos=photos, probabilities=tuple(np.concatenate(of_voter) for of_voter in arrays))

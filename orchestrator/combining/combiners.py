@@ -1,26 +1,29 @@
 """Combiners: ways to make one answer of several. They may be fitted to out-of-fold answers, and are saved as JSON.
 
 A new combiner is a class here or in a sibling module, with its name in `COMBINERS` and in the package's `STRATEGIES`.
-Scoring, prediction, cascades, pseudo-labels and exported programs then use it.
+Scoring, prediction, cascades, pseudo-labels and exported programs then use it. One that changes another's answers (a
+calibration, a decision rule) holds that combiner and returns other decisions; it does not inherit from it, since what a
+vote says of itself (that it averages, that it is settled) may not be true of the rule.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .answers import Answers, Floats, Voter
-from .votes import UNIT_BITS, Decision, hard_vote, integer_weights, lead_of, soft_vote, sums_of, tally
+from .votes import UNIT_BITS, Decision, agreement, hard_vote, integer_weights, lead_of, soft_vote, sums_of, tally
 
 if TYPE_CHECKING:
     from typing import Self  # copied into exports, which older Pythons run too
 
-__all__ = ["COMBINERS", "Combined", "Combiner", "HardVote", "SoftVote", "read_combiner"]
+__all__ = ["COMBINERS", "Combined", "Combiner", "HardVote", "SoftVote", "by_source", "read_combiner"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,12 +31,63 @@ class Combined:
     """One answer for each of N photos.
 
     Attributes:
-        decisions: task -> its combined answer.
-        label: the classes of all tasks as one number, the first task's digit the most significant, shape (N,), int64.
+        decisions: task -> its combined answer, in the order of the label's digits, the most significant first; at least one.
     """
 
     decisions: Mapping[str, Decision]
-    label: NDArray[np.int64]
+
+    @cached_property
+    def label(self) -> NDArray[np.int64]:
+        """The classes of all tasks as one number, shape (N,), int64."""
+        label = np.zeros(len(next(iter(self.decisions.values())).choice), np.int64)
+        for decision in self.decisions.values():
+            label = label * decision.scores.shape[1] + decision.choice
+        return label
+
+    def agreement(self, answers: Answers) -> NDArray[np.float64]:
+        """The smallest (weighted) share over the tasks of voters whose first choice is the class chosen, shape (N,), 0..1.
+
+        Args:
+            answers: the answers that were combined.
+        """
+        of_tasks = [(decision.choice, answers.of(task)) for task, decision in self.decisions.items()]
+        return np.asarray(
+            np.min([agreement(chosen, own.probabilities, own.weights) for chosen, own in of_tasks], axis=0)
+        )
+
+    @staticmethod
+    def gathered(parts: Sequence[tuple[NDArray[np.int64], Combined]]) -> Combined:
+        """The answers for all photos, from those for some of them.
+
+        Args:
+            parts: row numbers among all photos, shape (n,), and the answers for these; every row in one part.
+        """
+        order = np.argsort(np.concatenate([rows for rows, _ in parts]))
+        tasks = parts[0][1].decisions
+        return Combined(
+            {task: Decision.concatenated([part.decisions[task] for _, part in parts]).take(order) for task in tasks}
+        )
+
+
+def by_source(answers: Answers) -> Answers:
+    """One voter of weight 1 for each run or table and task: the mean of its members' answers, as out of fold.
+
+    Out of fold a run answers once, by the member that has not seen the person; in prediction each of its members does. What is
+    learned from out-of-fold answers, a weight for each run for instance, is applied to these.
+
+    Args:
+        answers: answers of members, or out of fold; members that abstain for a photo do not count there.
+    """
+    groups: dict[tuple[str, str], list[int]] = {}
+    for number, voter in enumerate(answers.voters):
+        groups.setdefault((voter.task, voter.source), []).append(number)
+    voters, arrays = [], []
+    for (task, source), numbers in groups.items():
+        sums = sums_of([answers.probabilities[number] for number in numbers], [1] * len(numbers))
+        total = sums.sum(axis=1, keepdims=True)
+        voters.append(Voter(task, source, external=answers.voters[numbers[0]].external))
+        arrays.append(np.divide(sums, total, where=total > 0, out=np.zeros(sums.shape)))
+    return replace(answers, voters=tuple(voters), probabilities=tuple(arrays))
 
 
 class Combiner(ABC):
@@ -53,7 +107,7 @@ class Combiner(ABC):
     learns: ClassVar[bool] = False
 
     def fit(self, answers: Answers, truth: Mapping[str, NDArray[Any]], people: NDArray[Any]) -> Self:  # noqa: ARG002  (others use it)
-        """The fitted combiner; itself if there is nothing to fit.
+        """The fitted combiner; itself if there is nothing to fit. A fitted one may be fitted anew, to other answers.
 
         Args:
             answers: out-of-fold answers for N photos.
@@ -67,7 +121,8 @@ class Combiner(ABC):
         """The decision of one task.
 
         Args:
-            answers: answers for that task alone.
+            answers: answers for that task alone: out of fold one voter for each run, in prediction one for each member. A
+                combiner that learned something of each run begins with `by_source`.
 
         Raises:
             ValueError: no voters, or voters that it cannot combine.
@@ -90,11 +145,7 @@ class Combiner(ABC):
         Raises:
             ValueError: a task without voters, or voters that it cannot combine.
         """
-        decisions = {task: self.decide(answers.of(task)) for task in answers.classes}
-        label = np.zeros(len(answers), np.int64)
-        for task, classes in answers.classes.items():
-            label = label * classes + decisions[task].choice
-        return Combined(decisions, label)
+        return Combined({task: self.decide(answers.of(task)) for task in answers.classes})
 
     def settled(self, so_far: Answers, pending: Sequence[Voter]) -> NDArray[np.bool_]:  # noqa: ARG002  (others use it)
         """Photos whose decision no answers of the pending voters could change, shape (N,), bool.
@@ -119,6 +170,7 @@ class Combiner(ABC):
         return cls()
 
 
+@final
 class SoftVote(Combiner):
     """The (weighted) mean of the voters' probabilities; the highest wins."""
 
@@ -136,6 +188,7 @@ class SoftVote(Combiner):
         return np.asarray(lead_of(sums_of(so_far.probabilities, weights)) > pending_weight * 2**UNIT_BITS)
 
 
+@final
 class HardVote(Combiner):
     """Each voter's first choice counts; the majority wins."""
 
@@ -150,7 +203,7 @@ class HardVote(Combiner):
         return hard_vote(answers.probabilities, answers.weights)
 
     def probabilities(self, answers: Answers) -> Floats:
-        """The mean of the voters' probabilities: shares of votes are none."""
+        """The mean of the voters' probabilities: shares of votes are not probabilities."""
         return soft_vote(answers.probabilities, answers.weights).shares
 
     def settled(self, so_far: Answers, pending: Sequence[Voter]) -> NDArray[np.bool_]:

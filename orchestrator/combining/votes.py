@@ -20,7 +20,17 @@ from numpy.typing import NDArray
 
 from .answers import Floats
 
-__all__ = ["UNIT_BITS", "Decision", "hard_vote", "integer_weights", "lead_of", "soft_vote", "sums_of", "tally"]
+__all__ = [
+    "UNIT_BITS",
+    "Decision",
+    "agreement",
+    "hard_vote",
+    "integer_weights",
+    "lead_of",
+    "soft_vote",
+    "sums_of",
+    "tally",
+]
 
 UNIT_BITS = 23
 """Adding 1 to a float32 in 0..1 rounds it to a multiple of 2^-23, which is then the mantissa (the lowest 23 bits).
@@ -40,16 +50,12 @@ class Decision:
     """The combined answer for one task.
 
     Attributes:
-        choice: the class of each photo, shape (N,), int8.
-        scores: support for each class, shape (N, C), not negative, any scale.
-        probabilities: the voters' probabilities, V arrays (N, C).
-        weights: the voters' weights, V integers; all 1 if they are equal.
+        choice: the class of each photo, shape (N,), integers.
+        scores: support for each class, shape (N, C), not negative, any scale; no row of zeros.
     """
 
-    choice: NDArray[np.int8]
+    choice: NDArray[np.integer[Any]]
     scores: NDArray[Any]
-    probabilities: Sequence[Floats]
-    weights: Sequence[int]
 
     @cached_property
     def shares(self) -> NDArray[np.float64]:
@@ -57,13 +63,32 @@ class Decision:
         total = sum(column.astype(np.float64) for column in self.scores.T)  # columns: a sum along a short axis is slow
         return np.stack([column / total for column in self.scores.T], axis=1)
 
-    @cached_property
-    def agreement(self) -> NDArray[np.float64]:
-        """The (weighted) share of voters whose own first choice is the class chosen, shape (N,), 0..1."""
-        votes = tally(self.probabilities, self.weights)
-        # Votes for the chosen class, class by class: indexing one column per row is slower.
-        winner = sum(np.where(self.choice == code, column, 0) for code, column in enumerate(votes.T))
-        return np.asarray(winner / votes.sum(axis=1))
+    def take(self, rows: NDArray[Any]) -> Decision:
+        """The decision for some photos, given as row numbers or as a mask (N,)."""
+        return Decision(self.choice[rows], self.scores[rows])
+
+    @staticmethod
+    def concatenated(parts: Sequence[Decision]) -> Decision:
+        """The decisions for successive batches of photos, which may have been made on different scales."""
+        return Decision(
+            np.concatenate([part.choice for part in parts]), np.concatenate([part.shares for part in parts])
+        )
+
+
+def agreement(
+    choice: NDArray[np.integer[Any]], probabilities: Sequence[Floats], weights: Sequence[float]
+) -> NDArray[np.float64]:
+    """The (weighted) share of voters whose own first choice is the class chosen, shape (N,), 0..1.
+
+    Args:
+        choice: the class chosen for each photo, shape (N,).
+        probabilities: V arrays (N, C), as of `soft_vote`.
+        weights: V positive numbers, any scale.
+    """
+    votes = tally(probabilities, integer_weights(len(probabilities), weights))
+    # Votes for the chosen class, class by class: indexing one column per row is slower.
+    chosen = sum(np.where(choice == code, column, 0) for code, column in enumerate(votes.T))
+    return np.asarray(chosen / votes.sum(axis=1))
 
 
 def soft_vote(probabilities: Sequence[Floats], weights: Sequence[float]) -> Decision:
@@ -78,7 +103,7 @@ def soft_vote(probabilities: Sequence[Floats], weights: Sequence[float]) -> Deci
     """
     integers = integer_weights(len(probabilities), weights)
     sums = sums_of(probabilities, integers)
-    return Decision(_first_choice(sums), sums, probabilities, integers)
+    return Decision(_first_choice(sums), sums)
 
 
 def hard_vote(probabilities: Sequence[Floats], weights: Sequence[float]) -> Decision:
@@ -92,7 +117,7 @@ def hard_vote(probabilities: Sequence[Floats], weights: Sequence[float]) -> Deci
         ranks = np.stack([(column.astype(np.int64) << 32) + sums[:, code] for code, column in enumerate(votes.T)]).T
     else:
         ranks = np.where(votes == votes.max(axis=1, keepdims=True), sums, -1)
-    return Decision(_first_choice(ranks), votes, probabilities, integers)
+    return Decision(_first_choice(ranks), votes)
 
 
 def sums_of(voters: Sequence[Floats], weights: Sequence[int]) -> NDArray[np.integer[Any]]:

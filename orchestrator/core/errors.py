@@ -7,6 +7,7 @@ of one input are collected and raised together, so that a user can fix them in o
     ├── DataError         the photos or their table
     │   └── PhotoError    one photo that cannot be read
     ├── ConfigError       a recipe, a --set or an option
+    │   └── InputsError   several of a command's inputs
     ├── PlanError         a fold plan: impossible, mixed, or not of this data
     ├── StoreError        the pixel store: no room on the disk
     ├── WeightsError      backbone weights: not found, not fitting, or hub unreachable
@@ -40,6 +41,7 @@ __all__ = [
     "DeviceError",
     "EngineError",
     "FileError",
+    "InputsError",
     "LeakError",
     "Mistakes",
     "OrchestratorError",
@@ -156,6 +158,28 @@ class PhotoError(FileError, DataError):
 
 class ConfigError(OrchestratorError):
     """A recipe, a `--set` or an option is wrong."""
+
+
+class InputsError(ConfigError):
+    """Several inputs of one command are wrong.
+
+    Args:
+        errors: an error for each of them, at least two.
+
+    Attributes:
+        problems: those of all of them, however many a terminal shows.
+    """
+
+    def __init__(self, errors: Sequence[OrchestratorError]) -> None:
+        problems = [problem for error in errors for problem in error.problems]
+        super().__init__("\n".join(error.message for error in errors), problems)
+        self.errors = tuple(errors)
+
+    def __reduce__(self) -> tuple[type[OrchestratorError], tuple[Any, ...]]:
+        return (type(self), (self.errors,))
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.errors))
 
 
 class PlanError(OrchestratorError):
@@ -290,7 +314,11 @@ def _begins_alike(one: str, other: str) -> int:
 
 
 def check_choice(option: str, value: str | None, allowed: Collection[str]) -> None:
-    """Refuses a word that an option does not take; None stands for an option that was left out."""
+    """Refuses a word that an option does not take; None stands for an option that was left out.
+
+    Raises:
+        ConfigError: naming the allowed words.
+    """
     if value is not None and value not in allowed:
         raise ConfigError(f"{option} {value}; allowed: {', '.join(allowed)}.{nearest(value, allowed)}")
 
@@ -307,18 +335,29 @@ class Mistakes:
         try:
             yield
         except OrchestratorError as error:
-            if task:
-                error.message = f"{task}: {error.message}"
-            self.add(error)
+            for part in _parts(error):
+                if task:
+                    part.message = f"{task}: {part.message}"
+                self.add(part)
 
     def add(self, error: OrchestratorError) -> None:
         """Keeps an error."""
-        self._errors.append(error)
+        self._errors += _parts(error)
 
     def raise_if_any(self) -> None:
-        """Raises the stored errors: a single one unchanged, several as one."""
-        texts = dict.fromkeys(str(error) for error in self._errors)  # several inputs may share a mistake
-        if len(texts) == 1:
+        """Raises what was collected, if anything was.
+
+        Raises:
+            OrchestratorError: the only one, unchanged; several as one `InputsError`.
+        """
+        errors: dict[str, OrchestratorError] = {}
+        for error in self._errors:
+            errors.setdefault(str(error), error)  # several inputs may share a mistake
+        if len(errors) == 1:
             raise self._errors[0]
-        if texts:
-            raise ConfigError("\n".join(texts))
+        if errors:
+            raise InputsError(list(errors.values()))
+
+
+def _parts(error: OrchestratorError) -> Sequence[OrchestratorError]:
+    return error.errors if isinstance(error, InputsError) else (error,)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -14,7 +14,8 @@ __all__ = ["check_types"]
 def check_types(value: Any) -> None:
     """Checks the fields of a dataclass, and of those inside it.
 
-    Whole numbers pass for float; True and False for neither. Unions, literals, lists, tuples and mappings are looked into.
+    Whole numbers pass for float; True and False for neither. Unions, literals, sequences, tuples and mappings are looked into;
+    a text is no sequence.
 
     Raises:
         TypeError: with the field, what it holds and what belongs there.
@@ -44,9 +45,13 @@ def _is_of(value: Any, kind: Any) -> bool:
     if origin in (types.UnionType, Union):
         return any(_is_of(value, option) for option in get_args(kind))
     if origin is Literal:
-        return value in get_args(kind)
+        return any(type(value) is type(option) and value == option for option in get_args(kind))
     if isinstance(value, bool):
         return origin in (bool, Any)
+    if origin is Sequence and isinstance(value, str):
+        return False
+    if origin is tuple and isinstance(value, tuple) and ... not in get_args(kind):
+        return len(value) == len(get_args(kind))
     return origin is Any or isinstance(value, (int, float) if origin is float else origin)
 
 
@@ -55,8 +60,11 @@ def _parts(value: Any, kind: Any, where: str) -> Iterator[tuple[Any, Any, str]]:
     origin, inside = get_origin(kind), get_args(kind)
     if origin in (types.UnionType, Union):
         yield from _parts(value, next(option for option in inside if _is_of(value, option)), where)
-    elif origin in (list, tuple):
-        yield from ((item, inside[0], f"{where}[{number}]") for number, item in enumerate(value))
+    elif origin in (list, tuple, Sequence):
+        kinds = inside if origin is tuple and ... not in inside else inside[:1] * len(value)
+        yield from (
+            (item, of, f"{where}[{number}]") for number, (item, of) in enumerate(zip(value, kinds, strict=True))
+        )
     elif origin in (dict, Mapping):
         for key, item in value.items():
             yield from ((key, inside[0], f"a key of {where}"), (item, inside[1], f"{where}.{key}"))

@@ -5,8 +5,9 @@ No image is touched: the runs' held-out tables hold every answer. Ensembles are 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,13 @@ from orchestrator.artifacts.held_out import held_out_of
 from orchestrator.artifacts.members import check_member
 from orchestrator.artifacts.origins import plan_of
 from orchestrator.artifacts.run import RECORD, RunRecord
+from orchestrator.artifacts.scored_answers import ScoredAnswers
 from orchestrator.artifacts.workspace import Workspace, now
 from orchestrator.combining import STRATEGIES
 from orchestrator.combining.combiners import COMBINERS, Combined, Combiner, HardVote, SoftVote
 from orchestrator.core.errors import ConfigError, PlanError, WorkspaceError, check_choice
 from orchestrator.core.files import atomic, sha256_of
-from orchestrator.core.labels import CLASSES, LABELS, TASKS, columns_of
+from orchestrator.core.labels import CLASSES, LABELS, TASKS
 from orchestrator.data.lines import write_rows
 from orchestrator.ensembling.choosing import make_ensemble_current
 from orchestrator.ensembling.external import ExternalTable
@@ -48,10 +50,10 @@ class Scored:
     """What runs and tables answered out of fold, combined and scored.
 
     Attributes:
-        combiner: the fitted combiner.
+        combiner: the combiner, fitted to all out-of-fold answers where it learns.
         evaluation: task, or `label` -> its scores.
         found: the out-of-fold answers.
-        combined: these answers, combined.
+        combined: these answers, combined by what learnt nothing from the person (`combine_unseen`).
         disagreements: photos on which soft and hard votes differ, with both answers.
     """
 
@@ -122,17 +124,22 @@ def build_ensemble(
         deleted = [run.id for chosen in runs.values() for run in chosen if not (run.folder / RECORD).is_file()]
         if deleted:
             raise WorkspaceError(f"{', '.join(deleted)}: deleted by another command meanwhile. Choose other runs.")
-        frames = {source.file: table.frame() for table, source in zip(external, sources, strict=True)}
+        writers: dict[str, Callable[[Path], None]] = {
+            source.file: table.write for table, source in zip(external, sources, strict=True)
+        }
         if scores is not None:
-            frames |= {OUT_OF_FOLD: _answers_of(scores), DISAGREEMENTS: scores.disagreements}
-        record = _save(workspace, record, frames)
+            writers |= {
+                OUT_OF_FOLD: _answers_of(scores).write,
+                DISAGREEMENTS: partial(_write_csv, scores.disagreements),
+            }
+        record = _save(workspace, record, writers)
     make_ensemble_current(workspace, record.id)
     return BuiltEnsemble(record, scores, workspace.current_or_none("ensemble") == record.id)
 
 
 def _score(found: OutOfFold, combiner: Combiner) -> Scored:
-    combiner = combiner.fit(found.answers, found.truth, found.photos["person"].to_numpy())
     evaluation, combined = evaluate(found, combiner)
+    combiner = combiner.fit(found.answers, found.truth, found.photos["person"].to_numpy())
     return Scored(combiner, evaluation, found, combined, _disagreements(found))
 
 
@@ -166,20 +173,28 @@ def _record(
     )
 
 
-def _save(workspace: Workspace, record: EnsembleRecord, frames: Mapping[str, pd.DataFrame]) -> EnsembleRecord:
-    """Writes an ensemble's folder; the caller holds the workspace's lock."""
-    with workspace.new_folder(record.strategy) as (name, place):
-        files: dict[str, str] = {}
-        for file, frame in frames.items():
-            with atomic(place / file) as temporary:
-                if file.endswith("parquet"):
-                    frame.to_parquet(temporary, index=False)
-                else:
-                    write_rows(temporary, frame, frame.itertuples(index=False))
-            files[file] = sha256_of(place / file)
-        record = replace(record, folder=place, id=name, files=files)
+def _save(
+    workspace: Workspace, record: EnsembleRecord, writers: Mapping[str, Callable[[Path], None]]
+) -> EnsembleRecord:
+    """Writes an ensemble's folder; the caller holds the workspace's lock.
+
+    Args:
+        workspace: where it is saved.
+        record: its record, without folder, id and files.
+        writers: name of a file beside the record -> what writes it to a path.
+    """
+    with workspace.new_folder(record.strategy) as (name, folder):
+        for file, write in writers.items():
+            write(folder / file)
+        files = {file: sha256_of(folder / file) for file in writers}
+        record = replace(record, folder=folder, id=name, files=files)
         record.save()
     return replace(record, folder=workspace.root / name)
+
+
+def _write_csv(table: pd.DataFrame, path: Path) -> None:
+    with atomic(path) as temporary:
+        write_rows(temporary, table, table.itertuples(index=False))
 
 
 def _members(workspace: Workspace, runs: Mapping[str, Sequence[RunRecord]]) -> list[EnsembleMember]:
@@ -233,17 +248,15 @@ def _unscorable(runs: Mapping[str, Sequence[RunRecord]]) -> str:
     return ""
 
 
-def _answers_of(scores: Scored) -> pd.DataFrame:
-    """The scored answers, one row per photo."""
-    table = scores.found.photos.copy()
-    for task in TASKS:
-        decision = scores.combined.decisions[task]
-        table[f"{task}_truth"] = scores.found.truth[task]
-        table[task] = decision.choice
-        for code, column in enumerate(columns_of(task, STRATEGIES[scores.combiner.name])):
-            table[column] = decision.shares[:, code].astype(np.float32)
-    table["label"] = scores.combined.label
-    return table
+def _answers_of(scores: Scored) -> ScoredAnswers:
+    decisions = scores.combined.decisions
+    return ScoredAnswers(
+        scores.found.photos,
+        scores.found.truth,
+        {task: decisions[task].choice for task in TASKS},
+        {task: decisions[task].shares for task in TASKS},
+        STRATEGIES[scores.combiner.name],
+    )
 
 
 def _disagreements(found: OutOfFold) -> pd.DataFrame:

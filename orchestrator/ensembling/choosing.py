@@ -130,8 +130,8 @@ def use_run(workspace: Workspace, run: RunRecord, before: RunRecord | None = Non
 def _set_run(workspace: Workspace, run: RunRecord) -> None:
     """Makes a run current, and puts on its record that it was: so a choice that is lost is noticed."""
     workspace.set_current(run.task, run.id)
-    if run.make_current == "never":
-        run.make_current = "offered"
+    if not run.was_offered:
+        run.was_offered = True
         run.save()
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from orchestrator.combining import SHARE
 from orchestrator.combining.answers import Answers, Voter
 from orchestrator.core.errors import DataError, Problem, quantity
-from orchestrator.core.files import absolute_text
+from orchestrator.core.files import absolute_text, atomic
 from orchestrator.core.labels import (
     CLASS_COUNTS,
     CLASSES,
@@ -149,14 +149,15 @@ class ExternalTable:
                 by_task[task] = soft.astype(np.float32)
         return replace(self, by_task=by_task)
 
-    def frame(self) -> pd.DataFrame:
-        """A table that `read_external` reads back to the same numbers."""
+    def write(self, path: Path) -> None:
+        """Writes a .parquet table that `read_external` reads back to the same numbers."""
         table: dict[str, Any] = {"path": list(self.keys)}
         for task, answers in self.by_task.items():
             table |= dict(zip(columns_of(task), answers.T, strict=True))
         if self.folds is not None:
             table[FOLD] = self.folds
-        return pd.DataFrame(table)
+        with atomic(path) as temporary:
+            pd.DataFrame(table).to_parquet(temporary, index=False)
 
 
 def _ends(path: str) -> list[str]:
@@ -226,7 +227,7 @@ def _fold(table: Table, row: int, word: str, problems: list[Problem]) -> int:
     integer = word.removesuffix(".0")
     if integer.isascii() and integer.isdigit():
         return int(integer)
-    if integer == "-1":  # how `ExternalTable.frame` writes an unknown fold
+    if integer == "-1":  # how `ExternalTable.write` writes an unknown fold
         return -1
     problems.append(Problem(table.where(row), f"fold is '{word}'; allowed: 0, 1, ... or nothing."))
     return -1

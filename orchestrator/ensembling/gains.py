@@ -9,10 +9,12 @@ import pandas as pd
 from orchestrator.artifacts.ensembles import OUT_OF_FOLD, EnsembleRecord
 from orchestrator.artifacts.held_out import held_out_of
 from orchestrator.artifacts.run import RunRecord
+from orchestrator.artifacts.scored_answers import ScoredAnswers
 from orchestrator.artifacts.workspace import Workspace
+from orchestrator.combining import STRATEGIES
 from orchestrator.core.errors import DamagedError, OrchestratorError
 from orchestrator.core.interval import VERDICTS, Interval
-from orchestrator.core.labels import CLASSES, LABELS, TASKS, compose
+from orchestrator.core.labels import CLASSES, LABELS
 from orchestrator.core.metrics import macro_f1
 from orchestrator.ensembling.intervals import difference
 
@@ -65,11 +67,10 @@ def ensemble_gain(before: EnsembleRecord, after: EnsembleRecord) -> Gain | str:
         if record.evaluation is None:
             return f"{record.id} has no score"
         try:
-            table = pd.read_parquet(record.file(OUT_OF_FOLD))
+            scored = ScoredAnswers.read(record.file(OUT_OF_FOLD), STRATEGIES[record.strategy])
         except DamagedError as error:
             return error.fact
-        truth = compose(*(table[f"{task}_truth"].to_numpy() for task in TASKS))
-        tables.append(table.assign(truth=truth, answer=table["label"]))
+        tables.append(scored.photos.assign(truth=scored.true_label, answer=scored.label))
     gain = _gain(tables[0], tables[1], len(LABELS))
     return f"{before.id} and {after.id} were scored on no photo in common" if gain is None else gain
 

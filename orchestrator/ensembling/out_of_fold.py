@@ -26,7 +26,10 @@ from orchestrator.data.folds import FoldPlan
 from orchestrator.ensembling.external import ExternalTable
 from orchestrator.ensembling.intervals import difference, intervals
 
-__all__ = ["Evaluation", "OutOfFold", "added_by", "evaluate", "join", "singles", "with_external"]
+__all__ = ["Evaluation", "OutOfFold", "added_by", "combine_unseen", "evaluate", "join", "singles", "with_external"]
+
+GROUPS = 5
+"""Groups of people that take the folds' place where only one fold is held out."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,9 +173,30 @@ def _leaks(table: ExternalTable, rows: NDArray[np.int64], photos: pd.DataFrame, 
     return [Problem(f"{table.name}: {paths.iloc[wrong[0]]}", what, fix)]
 
 
+def combine_unseen(found: OutOfFold, combiner: Combiner) -> Combined:
+    """One answer for each held-out photo, by a combiner that has learnt nothing from the photo's person.
+
+    A combiner that learns is fitted to the other folds' people for each fold, so that its score is out of fold too: fitted to
+    everybody, it would be judged by the answers that it has learnt from. Where only one fold is held out, its people are dealt
+    into `GROUPS` groups that take the folds' place.
+    """
+    if not combiner.learns:
+        return combiner.combine(found.answers)
+    people, groups = found.photos["person"].to_numpy(), found.photos["fold"].to_numpy()
+    if len(np.unique(groups)) == 1:
+        groups = pd.factorize(people)[0] % GROUPS
+    parts = []
+    for group in np.unique(groups):
+        rest, rows = groups != group, np.flatnonzero(groups == group)
+        truth = {task: codes[rest] for task, codes in found.truth.items()}
+        fitted = combiner.fit(found.answers.take(rest), truth, people[rest])
+        parts.append((rows, fitted.combine(found.answers.take(rows))))
+    return Combined.gathered(parts)
+
+
 def evaluate(found: OutOfFold, combiner: Combiner) -> tuple[dict[str, Evaluation], Combined]:
-    """Scores per task and of the 18-way label (key `label`), and the answers that were scored."""
-    combined = combiner.combine(found.answers)
+    """Scores per task and of the 18-way label (key `label`), and the answers that were scored, by `combine_unseen`."""
+    combined = combine_unseen(found, combiner)
     people = found.photos["person"]
     scores = {
         task: _evaluation(people, found.truth[task], combined.decisions[task].choice, len(CLASSES[task]))
@@ -184,7 +208,8 @@ def evaluate(found: OutOfFold, combiner: Combiner) -> tuple[dict[str, Evaluation
 def added_by(found: OutOfFold, combiner: Combiner) -> dict[str, tuple[float, Interval]]:
     """What each run or table adds: 18-way macro F1 of all minus that without it, with its 95 % interval.
 
-    A negative value reveals a voter that hurts. The only voter of a task is left out.
+    A combiner that learns is fitted again without it. A negative value reveals a voter that hurts. The only voter of a task is
+    left out.
     """
     answers, truth = found.answers, found.label
     spare = [
@@ -192,10 +217,14 @@ def added_by(found: OutOfFold, combiner: Combiner) -> dict[str, tuple[float, Int
         for source in answers.sources
         if {voter.task for voter in answers.voters if voter.source != source} == set(answers.classes)
     ]
-    with_source = combiner.combine(answers).label if spare else truth
+    with_source = combine_unseen(found, combiner).label if spare else truth
     return {
         source: difference(
-            found.photos["person"], truth, combiner.combine(answers.without(source)).label, with_source, len(LABELS)
+            found.photos["person"],
+            truth,
+            combine_unseen(replace(found, answers=answers.without(source)), combiner).label,
+            with_source,
+            len(LABELS),
         )
         for source in spare
     }

@@ -168,7 +168,7 @@ def keep_views(workspace: Workspace, effect: ViewEffect, specialist: Specialist)
         run = replace(
             source, status=UNFINISHED, created=now(), make_current="auto", seconds=0.0, score=None, files={},
             changes=[*source.changes, f"views={list(recipe.views)}"], recipe=recipe.model_dump(mode="json"), chosen=recipe.chosen,
-            parent=source.id, retrained=[], shared_seeds=dict(source.shared_seeds),
+            parent=source.id, retrained=[], was_offered=False, shared_seeds=dict(source.shared_seeds),
         )  # fmt: skip
         if known is not None:  # a killed command's run is resumed, a damaged one rewritten
             run.id, run.folder = known.id, known.folder

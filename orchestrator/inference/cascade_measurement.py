@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.combining.answers import Answers
-from orchestrator.combining.combiners import Combiner, read_combiner
+from orchestrator.combining.combiners import Combiner
 from orchestrator.core.commands import orch
 from orchestrator.core.errors import ConfigError, DataError, LeakError, Problem
 from orchestrator.core.labels import LABELS
@@ -121,7 +121,7 @@ def check_measurable(record: EnsembleRecord, rate: float, photos: int) -> None:
             photos for it.
     """
     check_cascade(record.runs, record.external)
-    if not read_combiner(record.combiner).averages:
+    if not record.read_combiner().averages:
         exact = orch("predict", "PHOTOS", "--cascade", workspace=record.root)
         raise ConfigError(
             f"a measured cascade is for votes that average (soft); a {record.strategy} vote needs none: `{exact}` is exact."

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from orchestrator.artifacts.workspace import Workspace
-from orchestrator.combining.combiners import COMBINERS, Combiner, read_combiner
+from orchestrator.combining.combiners import COMBINERS, Combiner
 from orchestrator.core.commands import orch
 from orchestrator.core.errors import ConfigError
 from orchestrator.core.labels import TASKS
@@ -53,10 +53,8 @@ def open_predictor(
     members = load_members(files, device, loaded)
     tables = [replace(read_external(record.folder / table.file), name=table.name) for table in record.external]
     weights = {task: record.members_per_run(task) for task in TASKS}
-    if strategy is None or strategy == record.strategy:
-        combiner = read_combiner(record.combiner)
-    else:
-        combiner = _unfitted(strategy, workspace)
+    own = strategy is None or strategy == record.strategy
+    combiner = record.read_combiner() if own else _unfitted(strategy or "", workspace)
     return record.id, start_predictor(
         members, combiner, device, sharing=sharing, external=tables, external_weights=weights
     )

@@ -185,7 +185,7 @@ def predictions_of(batch: Batch, strategy: str, paths: Sequence[Path]) -> Predic
 
     combined, changed = batch.combined, batch.changed_by_external
     decisions = {} if combined is None else combined.decisions
-    agreement = None if combined is None else np.min([decision.agreement for decision in decisions.values()], axis=0)
+    agreement = None if combined is None or batch.answers is None else combined.agreement(batch.answers)
     nothing = {task: np.full((len(paths), len(CLASSES[task])), np.nan) for task in TASKS}
     faces: list[bool | None] = [None] * len(paths)
     for place, row in zip(read.tolist(), rows.tolist(), strict=True):

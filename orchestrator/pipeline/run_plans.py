@@ -92,7 +92,7 @@ class RunPlan:
 
     def find_open(self) -> RunRecord | None:
         """The newest run of this key with something left to do: unfinished, or killed before it was offered."""
-        return self._newest(lambda run: not run.complete or run.make_current == "auto")
+        return self._newest(lambda run: not run.complete or run.to_be_offered)
 
     def _newest(self, wanted: Callable[[RunRecord], bool]) -> RunRecord | None:
         runs = [run for run in self.inputs.workspace.runs(self.task) if run.key == self.key and wanted(run)]

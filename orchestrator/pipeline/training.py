@@ -123,7 +123,7 @@ def train_all(
     pixels = pixels_of(settings, inputs, open_tasks, listen)  # before any run is written: a photo may be damaged
     runs = [plan.find_or_create() for plan in plans.values()]
     for run in runs:
-        if run.complete and run.make_current != "auto":
+        if run.complete and not run.to_be_offered:
             current = inputs.workspace.current_or_none(run.task)
             other = "" if current in (run.id, None) else f" {current} stays the current {run.task} run."
             log.info(f"{run.id} is complete already (same recipe, data, plan and seed): kept as it is.{other}")
@@ -341,17 +341,17 @@ def _finish(run: RunRecord) -> None:
 def make_complete_runs_current(runs: Sequence[RunRecord]) -> None:
     """Makes complete runs that are marked for it their specialists' current ones, each once."""
     for run in runs:
-        if run.complete and run.make_current == "auto":
+        if run.complete and run.to_be_offered:
             make_current(Workspace(run.root), run)
-            run.make_current = "offered"
+            run.was_offered = True
             run.save()
 
 
 def _mark_for_current(runs: Sequence[RunRecord]) -> None:
     """Marks an experiment's unfinished runs, now resumed by training itself, to become current when complete."""
     for run in runs:
-        if run.make_current != "auto" and not run.complete:
-            run.make_current = "auto"
+        if not run.to_be_offered and not run.complete:
+            run.make_current, run.was_offered = "auto", False
             run.save()
 
 

@@ -1,5 +1,7 @@
 """What nothing uses is deleted for good, and nothing else is."""
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -54,6 +56,33 @@ def test_a_deletion_checks_again_when_it_acts(orch: Orch, place: Path) -> None:
     with FileLock(place / "age-0003/run.lock"), pytest.raises(WorkspaceError, match="another orch command"):
         delete(space, busy)
     assert listed(orch, place, "--where", "task=age") == ["age-0001", "age-0002", "age-0003"]
+
+
+def test_another_folder_of_the_user_is_no_ensemble(orch: Orch, place: Path) -> None:
+    (place / "plots-2024").mkdir()
+    assert orch("ensemble", "-w", place, "--members", "age=age-0001").code == 0
+    assert json.loads(orch("ensembles", "list", "-w", place, "--json").out)[0]["id"] == "soft-0001"
+    assert orch("workspace", "check", "-w", place).code == 0
+    done = orch("runs", "delete", "age-0003", "--yes", "-w", place)
+    assert done.code == 0, done.err
+    (place / "soft-0001" / "ensemble.json").unlink()  # an ensemble it is, without its record
+    assert orch("workspace", "check", "-w", place).code == 1
+
+
+def test_two_deletions_at_once_delete_both(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second moves its run aside while the first removes what it has moved."""
+    space = Workspace(place)
+    first, second, real = space.run("age-0001"), space.run("age-0002"), shutil.rmtree
+
+    def rmtree(folder: Path, ignore_errors: bool) -> None:
+        monkeypatch.setattr(shutil, "rmtree", real)
+        real(folder, ignore_errors=ignore_errors)
+        delete(space, second)
+
+    monkeypatch.setattr(shutil, "rmtree", rmtree)
+    delete(space, first)
+    assert [run.id for run in space.runs("age")] == ["age-0003"]
+    assert not (place / "deleted").exists()
 
 
 def test_what_a_killed_deletion_leaves_is_no_run(orch: Orch, place: Path) -> None:

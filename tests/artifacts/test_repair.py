@@ -25,6 +25,17 @@ def test_a_repaired_workspace_gives_out_no_number_that_something_in_it_still_nam
     assert listed(orch, place, "--where", "task=age") == ["age-0001", "age-0002", "age-0003"]
 
 
+def test_a_repaired_run_that_is_current_is_still_missed_when_the_choice_is_lost(
+    orch: Orch, people: Path, workspace: Path
+) -> None:
+    (workspace / "age-0001" / "run.json").write_text("{")
+    assert orch("workspace", "repair", "-w", workspace).code == 0
+    (workspace / "current" / "age.json").unlink()
+    done = orch("train-all", "--data", people / "train", "--folds", 3, "-w", workspace, *tiny("lr=9e-3"))
+    assert done.code == 2
+    assert "no age run is the current one" in done.err
+
+
 def test_a_workspace_without_its_file_and_all_records_is_still_one(orch: Orch, workspace: Path) -> None:
     before = hashes(workspace)
     (workspace / "workspace.json").unlink()

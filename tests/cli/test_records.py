@@ -156,8 +156,14 @@ def test_links_that_lead_nowhere_are_named_where_folders_must_be(
     assert orch(*train_again).code == 0
 
 
-def test_tables_that_runs_learnt_from_are_not_written_over(orch: Orch, people: Path, workspace: Path) -> None:
+@pytest.mark.parametrize("source", ["train", "."])
+def test_tables_that_runs_learnt_from_are_not_written_over(
+    orch: Orch, people: Path, workspace: Path, source: str
+) -> None:
     assert orch("ensemble", "-w", workspace).code == 0
+    for record in workspace.glob("*/run.json"):
+        data = json.loads(record.read_text())["data"]
+        edit_sealed(record, data={**data, "source": str(people / source)})  # the folder, or the one above it
     table, photos = people / "train/train.csv", people / "eval/images"
     before = table.read_bytes()
     for command in (("predict", photos), ("pseudo", photos)):

@@ -4,7 +4,7 @@ import importlib
 import importlib.util
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from orchestrator import combining
 from orchestrator.combining import PROBABILITY, SHARE, STRATEGIES
 from orchestrator.combining.answers import Answers, Voter
-from orchestrator.combining.combiners import COMBINERS, Combined, Combiner, SoftVote, read_combiner
+from orchestrator.combining.combiners import COMBINERS, Combined, Combiner, SoftVote, by_source, read_combiner
 from orchestrator.combining.votes import Decision, soft_vote
 from orchestrator.core.labels import CLASS_COUNTS, TASKS, compose
 from tests.conftest import Done
@@ -93,6 +93,51 @@ def test_equal_weights_settle_as_soon_as_the_rest_cannot_catch_up() -> None:
             assert COMBINERS[name]().settled(so_far, voters[asked:]).tolist() == [settled] * 3
 
 
+@given(st.integers(1, 30), st.integers(1, 4), st.integers(0, 2**32 - 1), st.booleans())
+def test_a_source_answers_by_the_mean_of_its_members_that_answered(
+    photos: int, members: int, seed: int, table: bool
+) -> None:
+    rng = np.random.default_rng(seed)
+    answers = drawn(photos, members, seed, digits=3)
+    silent = {voter: rng.random(photos) < 0.3 for voter in answers.voters}
+    answers = replace(
+        answers,
+        probabilities=tuple(
+            np.where(silent[voter][:, None], 0, array).astype(np.float32)
+            for voter, array in zip(answers.voters, answers.probabilities, strict=True)
+        ),
+    )
+    if table:
+        old = np.tile(np.float32([0.2, 0.3, 0.5]), (photos, 1))
+        voter = Voter("age", "old.csv", weight=members, external=True)
+        answers = answers.with_voters(Answers(answers.classes, photos, (voter,), (old,)))
+    means = by_source(answers)
+    assert [(voter.task, voter.source, voter.fold, voter.weight) for voter in means.voters] == [
+        *((task, f"{task}-0001", None, 1.0) for task in TASKS),
+        *([("age", "old.csv", None, 1.0)] if table else []),
+    ]
+    for voter, mean in zip(means.voters, means.probabilities, strict=True):
+        own = answers.of(voter.task).where(lambda member, source=voter.source: member.source == source)
+        for photo in range(photos):
+            rows = [array[photo] for array in own.probabilities if array[photo].any()]
+            expected = np.mean(rows, axis=0) if rows else np.zeros(CLASS_COUNTS[voter.task])
+            assert np.allclose(mean[photo], expected, atol=1e-6)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 4))
+def test_what_was_combined_in_parts_is_gathered_in_order(seed: int, parts: int) -> None:
+    answers = drawn(23, 3, seed)
+    part_of = np.random.default_rng(seed).permutation(23) % parts
+    rows = [np.flatnonzero(part_of == part) for part in range(parts)]
+    for name in STRATEGIES:
+        whole = COMBINERS[name]().combine(answers)
+        gathered = Combined.gathered([(of_part, COMBINERS[name]().combine(answers.take(of_part))) for of_part in rows])
+        assert np.array_equal(gathered.label, whole.label)
+        for task in TASKS:
+            assert np.array_equal(gathered.decisions[task].choice, whole.decisions[task].choice)
+            assert np.allclose(gathered.decisions[task].shares, whole.decisions[task].shares, atol=1e-12)
+
+
 class Weighted(Combiner):
     """A learned combiner as a stranger would add one: each run weighs by its accuracy; it cannot tell what is settled."""
 
@@ -111,7 +156,8 @@ class Weighted(Combiner):
         return type(self)(found)
 
     def decide(self, answers: Answers) -> Decision:
-        return soft_vote(answers.probabilities, [self.weights[voter.source] for voter in answers.voters])
+        of_sources = by_source(answers)
+        return soft_vote(of_sources.probabilities, [self.weights[voter.source] for voter in of_sources.voters])
 
     def as_dict(self) -> dict[str, Any]:
         return {"name": self.name, "weights": self.weights}
@@ -121,14 +167,19 @@ class Weighted(Combiner):
         return cls(value["weights"])
 
 
-class NeverOld(SoftVote):
-    """A decision rule over the whole label: nobody is old."""
+class NeverOld(Combiner):
+    """A decision rule: nobody is old."""
 
     name = "never_old"
+    how = "As a soft vote, and 30-59 where it says >=60."
+    vote = SoftVote()
 
-    def combine(self, answers: Answers) -> Combined:
-        found = super().combine(answers)
-        return Combined(found.decisions, np.where(found.label % 3 == 2, found.label - 1, found.label))
+    def decide(self, answers: Answers) -> Decision:
+        voted = self.vote.decide(answers)
+        return replace(voted, choice=np.minimum(voted.choice, 1)) if "age" in answers.classes else voted
+
+    def settled(self, so_far: Answers, pending: Sequence[Voter]) -> np.ndarray:
+        return self.vote.settled(so_far, pending)
 
 
 @pytest.mark.parametrize("kind", [Weighted, NeverOld])
@@ -170,14 +221,15 @@ def test_a_new_combiner_is_a_class_and_its_name(
         assert f"--strategy {name} learns from out-of-fold scores, and there are none: left out as asked" in refused.err
 
 
-class Sharpened(SoftVote):
+class Sharpened(Combiner):
     """A calibration: the mean, squared."""
 
     name = "sharpened"
+    how = "As a soft vote, its probabilities squared."
 
     def decide(self, answers: Answers) -> Decision:
-        found = super().decide(answers)
-        return replace(found, scores=found.shares**2)
+        voted = SoftVote().decide(answers)
+        return replace(voted, scores=voted.shares**2)
 
 
 def test_pseudo_labels_take_the_combiners_probabilities(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.combining.votes import Decision, hard_vote, soft_vote
+from orchestrator.combining.votes import Decision, agreement, hard_vote, soft_vote
 
 VOTES: dict[str, Callable[..., Decision]] = {"soft": soft_vote, "hard": hard_vote}
 
@@ -35,7 +35,8 @@ def test_no_order_of_members_changes_a_bit(shape: tuple[int, int, int, int], str
     one, other = vote(members, strategy), vote(shuffled, strategy)
     assert np.array_equal(one.shares, other.shares)
     assert np.array_equal(one.choice, other.choice)
-    assert np.array_equal(one.agreement, other.agreement)
+    weights = [1.0] * len(members)
+    assert np.array_equal(agreement(one.choice, members, weights), agreement(other.choice, shuffled, weights))
 
 
 @given(members_of, strategies)
@@ -56,7 +57,7 @@ def test_a_unanimous_vote_wins(shape: tuple[int, int, int, int], strategy: str) 
     found = vote(members, strategy)
     if strategy == "hard":
         assert np.array_equal(found.choice[unanimous], choices[0][unanimous])
-        assert np.allclose(found.agreement[unanimous], 1)
+        assert np.allclose(agreement(found.choice, members, [1.0] * len(members))[unanimous], 1)
     # A soft vote sums in steps of 2^-23, so a lead of two steps always counts; a smaller one may round to a tie.
     ordered = np.sort(np.stack(members).astype(np.float64), axis=2)
     clear = (ordered[:, :, -1] - ordered[:, :, -2]).min(axis=0) >= 2.0**-22
@@ -95,7 +96,7 @@ def test_any_number_of_certain_members_adds_up(members: int) -> None:
         found = vote([certain] * members, strategy)
         assert found.shares.tolist() == [[0, 1, 0]]
         assert found.choice.tolist() == [1]
-        assert found.agreement.tolist() == [1]
+        assert agreement(found.choice, [certain] * members, [1.0] * members).tolist() == [1]
         more = vote([certain] * (members + 1) + [doubtful] * members, strategy, [3.0] * (2 * members + 1))
         assert more.choice.tolist() == [1]
         assert more.shares.tolist() == [[0, (members + 1) / (2 * members + 1), members / (2 * members + 1)]]
@@ -161,14 +162,15 @@ def test_a_voter_that_abstains_changes_no_bit(
     alone, together = vote(members, strategy, weights), vote(joined, strategy, theirs)
     assert np.array_equal(alone.choice[some], together.choice[some])
     assert np.array_equal(alone.shares[some], together.shares[some])
-    assert np.array_equal(alone.agreement[some], together.agreement[some])
+    alone_agreement = agreement(alone.choice, members, weights)
+    assert np.array_equal(alone_agreement[some], agreement(together.choice, joined, theirs)[some])
 
 
 def test_soft_and_hard_can_differ() -> None:
     members = [np.array([[0.51, 0.49]]), np.array([[0.51, 0.49]]), np.array([[0.0, 1.0]])]
     assert vote(members, "hard").choice == [0]
     assert vote(members, "soft").choice == [1]
-    assert vote(members, "soft").agreement == pytest.approx([1 / 3])
+    assert agreement(vote(members, "soft").choice, members, [1.0] * 3) == pytest.approx([1 / 3])
 
 
 @given(members_of, strategies, st.floats(0.01, 100))

@@ -1,6 +1,6 @@
 """Records' values are of the types that are declared, all the way down."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -32,11 +32,14 @@ class Outer:
     inner: Inner | None = None
     all_of: Mapping[str, tuple[Inner, ...]] = field(default_factory=dict)
     anything: Any = None
+    names: Sequence[str] = ()
+    pair: tuple[int, str] = (1, "a")
+    one: Literal[1] = 1
 
 
 @pytest.mark.parametrize("changes", [
     {}, {"share": 0.5, "maybe": "x", "either": ["a"]}, {"inner": Inner("n", 1), "all_of": {"k": (Inner("m", 0.5),)}},
-    {"counts": {"a": 1}, "anything": {1: object()}}, {"kind": "b", "folds": []},
+    {"counts": {"a": 1}, "anything": {1: object()}}, {"kind": "b", "folds": []}, {"names": ["a", "b"]}, {"pair": (2, "")},
 ])  # fmt: skip
 def test_what_is_declared_passes(changes: dict[str, Any]) -> None:
     check_types(Outer(**changes))
@@ -55,6 +58,9 @@ def test_what_is_declared_passes(changes: dict[str, Any]) -> None:
     ({"counts": {1: 1}}, "a key of counts is 1, and must be str"), ({"inner": {}}, "inner is {}, and must be "),
     ({"inner": Inner("n", None)}, "inner.share is None, and must be float"),  # type: ignore[arg-type]  # what is tested
     ({"all_of": {"k": (Inner(3, 1),)}}, "all_of.k[0].name is 3, and must be str"),  # type: ignore[arg-type]  # likewise
+    ({"names": "ab"}, "names is 'ab', and must be collections.abc.Sequence[str]"),
+    ({"names": [1]}, "names[0] is 1, and must be str"), ({"pair": (1, 2)}, "pair[1] is 2, and must be str"),
+    ({"pair": (1, "a", 2)}, "pair is (1, 'a', 2), and must be tuple"), ({"one": True}, "one is True, and must be Literal[1]"),
 ])  # fmt: skip
 def test_what_is_not_is_named_with_its_place(changes: dict[str, Any], told: str) -> None:
     with pytest.raises(TypeError) as refused:

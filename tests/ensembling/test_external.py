@@ -255,7 +255,7 @@ def test_every_way_of_writing_answers_is_read(tmp_path: Path, kind: str) -> None
     for task in TASKS:
         assert np.allclose(found.by_task[task], by_task[task], atol=1e-6)
     assert list(found.rows(["some/where/3.jpg", "0.jpg", "9.jpg"])) == [3, 0, -1]
-    found.frame().to_parquet(tmp_path / "again.parquet")
+    found.write(tmp_path / "again.parquet")
     again = read_external(tmp_path / "again.parquet")
     for task in TASKS:
         assert np.allclose(again.by_task[task], found.by_task[task], atol=2e-7)

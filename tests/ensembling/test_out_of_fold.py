@@ -1,20 +1,25 @@
 """Every photo is judged by members that have not seen its person, and scored over all rows."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
 from orchestrator.artifacts.held_out import HeldOut, read_held_out
 from orchestrator.combining.answers import Answers, Voter
-from orchestrator.combining.combiners import SoftVote
+from orchestrator.combining.combiners import Combined, Combiner, SoftVote
+from orchestrator.combining.votes import Decision
 from orchestrator.core.errors import LeakError, PlanError, WorkspaceError
 from orchestrator.core.labels import CLASS_COUNTS, CLASSES, TASKS, columns_of, compose
 from orchestrator.core.metrics import macro_f1
 from orchestrator.data.folds import FoldPlan
-from orchestrator.ensembling.out_of_fold import OutOfFold, added_by, evaluate, join, singles
+from orchestrator.ensembling.out_of_fold import OutOfFold, added_by, combine_unseen, evaluate, join, singles
 
 PLAN = FoldPlan(2, 0, {"a": 0, "b": 1, "c": 0, "d": 1}, ())
 
@@ -152,3 +157,76 @@ def test_what_a_voter_adds_is_the_vote_with_it_less_the_vote_without() -> None:
         assert found[name][1].low <= found[name][0] <= found[name][1].high
     alone = answers.where(lambda voter: voter.source == "one" or voter.task == "age")
     assert list(added_by(OutOfFold(photos, truth, alone), SoftVote())) == ["two", "weak"]
+
+
+class ByHeart(Combiner):
+    """Learns each photo's class by heart, as far as its answers tell it from others; otherwise a soft vote."""
+
+    name = "by_heart"
+    how = "."
+    learns = True
+
+    def __init__(self, known: dict[str, dict[bytes, int]] | None = None, people: frozenset[str] = frozenset()) -> None:
+        self.known, self.people = known or {}, people
+
+    def fit(self, answers: Answers, truth: Mapping[str, np.ndarray], people: np.ndarray) -> Self:
+        known = {
+            task: dict(zip(map(bytes, answers.of(task).probabilities[0]), truth[task].tolist(), strict=True))
+            for task in TASKS
+        }
+        return type(self)(known, frozenset(people))
+
+    def decide(self, answers: Answers) -> Decision:
+        (task,) = answers.classes
+        voted = SoftVote().decide(answers)
+        rows = map(bytes, answers.probabilities[0])
+        choice = [self.known[task].get(row, code) for row, code in zip(rows, voted.choice.tolist(), strict=True)]
+        return Decision(np.array(choice), np.eye(answers.classes[task])[choice])
+
+
+def drawn_out_of_fold(folds: int, seed: int, voters: int = 1) -> OutOfFold:
+    """40 people of 3 photos, answers and truth at random."""
+    rng = np.random.default_rng(seed)
+    people = np.repeat([f"p{number:02d}" for number in range(40)], 3)
+    fold_of = rng.permutation(np.arange(40) % folds)
+    photos = pd.DataFrame({"path": [f"{name}/{n % 3}" for n, name in enumerate(people)], "person": people})
+    photos["fold"] = np.repeat(fold_of, 3)
+    truth = {task: rng.integers(0, classes, 120) for task, classes in CLASS_COUNTS.items()}
+    names = [Voter(task, f"{task}-{number:04d}") for task in TASKS for number in range(voters)]
+    arrays = tuple(rng.dirichlet(np.ones(CLASS_COUNTS[voter.task]), 120).astype(np.float32) for voter in names)
+    return OutOfFold(photos, truth, Answers(CLASS_COUNTS, 120, tuple(names), arrays))
+
+
+@pytest.mark.parametrize("folds", [1, 2, 5])
+def test_a_combiner_that_learns_is_scored_on_people_it_has_not_learnt_from(folds: int) -> None:
+    found = drawn_out_of_fold(folds, seed=folds)
+    people = found.photos["person"].to_numpy()
+    assert np.array_equal(ByHeart().fit(found.answers, found.truth, people).combine(found.answers).label, found.label)
+    scores, combined = evaluate(found, ByHeart())
+    assert np.array_equal(combined.label, SoftVote().combine(found.answers).label)  # knows nobody whom it judges
+    assert scores["label"].scores.accuracy < 0.3
+
+
+@given(st.sampled_from([1, 2, 3]), st.integers(0, 2**16))
+def test_no_combiner_judges_a_person_that_it_was_fitted_to(folds: int, seed: int) -> None:
+    found = drawn_out_of_fold(folds, seed)
+    people = found.photos["person"].to_numpy()
+    judged: list[str] = []
+    rows_of = {bytes(row): person for row, person in zip(found.answers.of("age").probabilities[0], people, strict=True)}
+
+    class Watched(ByHeart):
+        def combine(self, answers: Answers) -> Combined:
+            now = {rows_of[bytes(row)] for row in answers.of("age").probabilities[0]}
+            assert self.people
+            assert not now & self.people
+            judged.extend(now)
+            return super().combine(answers)
+
+    combine_unseen(found, Watched())
+    assert sorted(judged) == sorted(set(people))
+
+
+def test_what_a_source_adds_to_a_learned_combiner_is_learned_without_it() -> None:
+    found = drawn_out_of_fold(2, seed=1, voters=2)
+    gains = added_by(found, ByHeart())
+    assert set(gains) == {f"{task}-{number:04d}" for task in TASKS for number in range(2)}

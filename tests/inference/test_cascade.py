@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from orchestrator.combining.answers import Answers, Voter
 from orchestrator.combining.combiners import COMBINERS, SoftVote
-from orchestrator.combining.votes import hard_vote, soft_vote
+from orchestrator.combining.votes import agreement, hard_vote, soft_vote
 from orchestrator.core.errors import ConfigError
 from orchestrator.core.labels import CLASS_COUNTS
 from orchestrator.inference.cascade import EXACT, Cascade, ask, calibrate, simulate
@@ -69,7 +69,7 @@ def test_unanimous_members_need_a_majority_of_votes_and_no_more() -> None:
 def test_shares_and_agreement_count_those_who_were_asked() -> None:
     answers = [np.float32([[0.9, 0.1]]), np.float32([[0.7, 0.3]]), np.zeros((1, 2), np.float32)]
     for vote in (soft_vote, hard_vote):
-        assert vote(answers, [1.0] * 3).agreement == pytest.approx([1])
+        assert agreement(vote(answers, [1.0] * 3).choice, answers, [1.0] * 3) == pytest.approx([1])
     assert soft_vote(answers, [1.0] * 3).shares[0] == pytest.approx([0.8, 0.2], abs=1e-6)
     assert hard_vote(answers, [1.0] * 3).shares[0] == pytest.approx([1, 0])
 

@@ -101,6 +101,13 @@ def test_a_recipes_sum_of_losses_is_the_heads() -> None:
     assert (ordered, ordered.outputs) == (CornHead(3), 2)
 
 
+def test_a_head_survives_its_card_and_an_unknown_one_is_refused() -> None:
+    for head in (ClassHead(3), CornHead(3), SoftAgeHead(0, 99, (30, 60)), JointHead((ClassHead(3), ClassHead(2)))):
+        assert head_from_dict(head.as_dict()).as_dict() == head.as_dict()
+    with pytest.raises(ValueError, match="a head of the kind 'evidential', which this version does not know"):
+        head_from_dict({"kind": "evidential", "classes": 3})
+
+
 def test_corn_answers_by_hand() -> None:
     """Reaches 30 with 0.8, and 60 of those with 0.25: 0.2 below, 0.6 between, 0.2 above."""
     outputs = torch.logit(torch.tensor([[0.8, 0.25]]))
