@@ -19,6 +19,7 @@ from orchestrator.artifacts.workspace import Workspace
 from orchestrator.core.errors import ConfigError, LeakError, WorkspaceError
 from orchestrator.core.files import atomic
 from orchestrator.core.labels import JOINT, columns_of, decompose, marginals
+from orchestrator.core.metrics import are_probabilities
 from orchestrator.data.folds import FoldPlan
 
 __all__ = ["HeldOut", "held_out_of", "read_held_out"]
@@ -94,25 +95,16 @@ def read_held_out(task: str, run: str, files: Sequence[Path], plan: FoldPlan) ->
         plan: the plan it was trained by.
 
     Raises:
-        WorkspaceError: a table is missing or unreadable, or its numbers are not probabilities.
+        WorkspaceError: a table's numbers are not probabilities.
+        PlanError: a table names people whom the plan does not know.
         LeakError: a person is judged by a member that may have seen them, or twice.
     """
-    parts = []
-    for file in files:
-        if not file.is_file():
-            raise WorkspaceError(
-                f"{file}: the held-out probabilities are missing. Restore the file, or retrain that fold."
-            )
-        try:
-            parts.append(pd.read_parquet(file))
-        except (OSError, ValueError) as error:
-            raise WorkspaceError(f"{file}: cannot be read ({error}). Restore the file, or retrain that fold.") from None
-    table = pd.concat(parts, ignore_index=True)
+    table = pd.concat(list(map(pd.read_parquet, files)), ignore_index=True)
     numbers = table[columns_of(task)].to_numpy()
-    none = np.flatnonzero(~((numbers >= 0) & (numbers <= 1)).all(axis=1))
+    none = np.flatnonzero(~are_probabilities(numbers))
     if len(none):
         raise WorkspaceError(
-            f"{run}: {len(none)} photos have no probabilities between 0 and 1, {table['path'].iloc[none[0]]} among "
+            f"{run}: {len(none)} photos have no probabilities that sum to 1, {table['path'].iloc[none[0]]} among "
             f"them ({numbers[none[0]]}). Retrain {task}, with a lower learning rate if it was the training that failed."
         )
     wrong = table["fold"].to_numpy() != plan.folds(table["person"])

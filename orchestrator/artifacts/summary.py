@@ -1,6 +1,6 @@
 """Summary of a run: its members' cards, its scores, its time by stage, and the facts that conditions can test.
 
-Nothing heavy is imported: a list of runs is made from their records and cards alone.
+Nothing heavy is imported for complete runs: a list of them is made from their records alone.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from orchestrator.artifacts.run import RunRecord
 from orchestrator.core.errors import DamagedError
 from orchestrator.core.sealed import damaged_error
 
-__all__ = ["cards_of", "facts_of", "lost_members", "macro_f1_of", "profile_of", "run_as_dict", "score_of", "state_of"]
+__all__ = ["cards_of", "facts_of", "lost_members", "profile_of", "run_as_dict", "score_of", "state_of"]
 
 
 def cards_of(run: RunRecord) -> list[MemberCard]:
@@ -73,15 +73,13 @@ def score_of(run: RunRecord) -> float | None:
     if run.score is not None:
         return run.score
     counts = [card.confusion for card in cards_of(run) if card.confusion]
-    return macro_f1_of(counts) if counts else None
+    if not counts:
+        return None
+    import numpy as np
 
+    from orchestrator.core.metrics import Scores
 
-def macro_f1_of(counts: Sequence[Sequence[Sequence[int]]]) -> float:
-    """The macro F1 of several confusion matrices (truth, prediction) added up: `metrics.macro_f1` without NumPy."""
-    classes = range(len(counts[0]))
-    total = [[sum(matrix[row][column] for matrix in counts) for column in classes] for row in classes]
-    both = [sum(total[code]) + sum(row[code] for row in total) for code in classes]
-    return sum(2 * total[code][code] / both[code] if both[code] else 0.0 for code in classes) / len(classes)
+    return Scores(np.sum(counts, axis=0)).macro_f1
 
 
 def facts_of(run: RunRecord, current: str | None, notes: Annotations) -> dict[str, Any]:

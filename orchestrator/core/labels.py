@@ -6,7 +6,7 @@ How a photo's class follows from the table is defined in the specialists' `label
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     Codes = NDArray[np.integer[Any]] | int
 
 __all__ = [
-    "AGE_BORDERS", "CLASSES", "CLASS_COUNTS", "JOINT", "LABELS", "TASKS", "age_bands", "columns_of", "compose", "decompose",
-    "differing", "joint_probabilities", "marginals", "of_tasks", "read_label",
+    "AGE_BORDERS", "CLASSES", "CLASS_COUNTS", "JOINT", "LABELS", "TASKS", "age_bands", "age_words", "columns_of", "compose",
+    "decompose", "differing", "joint_probabilities", "marginals", "of_tasks", "read_label",
 ]  # fmt: skip
 
 TASKS: tuple[str, ...] = ("mask", "gender", "age")
@@ -67,6 +67,13 @@ def age_bands(years: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
     import numpy as np
 
     return np.asarray(np.digitize(years, AGE_BORDERS), dtype=np.int64)
+
+
+def age_words(years: Iterable[float]) -> list[str]:
+    """The names of the age classes of exact ages."""
+    import numpy as np
+
+    return [CLASSES["age"][code] for code in age_bands(np.fromiter(years, float))]
 
 
 def compose(mask: Codes, gender: Codes, age: Codes) -> NDArray[np.int64]:

@@ -13,10 +13,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Scores", "confusion", "f1_of", "log_losses", "macro_f1", "score"]
+__all__ = ["Scores", "are_probabilities", "confusion", "f1_of", "log_losses", "macro_f1", "score"]
 
 Codes = NDArray[np.integer[Any]]
 Floats = NDArray[np.float64]
+
+
+SUM_TOLERANCE = 0.01
+"""Largest difference of a row's sum from 1: tables hold few digits."""
+
+
+def are_probabilities(rows: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
+    """Whether each row of an array (N, C) is a distribution over C classes: no negative number, a sum of 1; shape (N,)."""
+    numbers = np.where(np.isfinite(rows), rows, -1)
+    return np.asarray((numbers >= 0).all(axis=1) & (np.abs(numbers.sum(axis=1) - 1) <= SUM_TOLERANCE))
 
 
 def confusion(truth: Codes, predicted: Codes, classes: int) -> NDArray[np.int64]:

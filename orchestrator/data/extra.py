@@ -52,7 +52,7 @@ class Extra:
         sources: the tables that they come from.
         table: columns `path` (absolute), `person`, `fold` (-1: every fold), `plan` (digest of the fold plan that a label for a
             single fold was made with; empty: unknown), `age` (years), `age_exact`, `gender`, `mask`; NaN or None where
-            unknown. Sorted by path and fold.
+            unknown. Sorted by the path as its table names it, then by fold: where tables lie does not matter.
         stands: person -> table and lines that name the person.
     """
 
@@ -205,7 +205,7 @@ def read_extra(sources: Sequence[Path]) -> Extra:
             stands.setdefault(person, f"{source} {table.several(numbers)}")
     if problems:
         raise DataError(f"--extra: {quantity(len(problems), 'problem')}.", problems)
-    columns = ["path", "person", "fold", "plan", "age", "age_exact", "gender", "mask", "table"]
+    columns = ["path", "person", "fold", "plan", "age", "age_exact", "gender", "mask", "table", "name"]
     frame = pd.DataFrame(parts, columns=columns).astype({"fold": int, "age": float, "age_exact": bool})
     twice = frame.duplicated(["path", "fold"], keep=False)
     if twice.any():
@@ -215,7 +215,8 @@ def read_extra(sources: Sequence[Path]) -> Extra:
         raise DataError(f"--extra: {tables} have {photos} in common, {name} first. Give each photo in one table.")
     if not len(frame):
         raise DataError(f"--extra {', '.join(map(str, sources))}: no rows.")
-    return Extra(tuple(sources), frame.drop(columns="table").sort_values(["path", "fold"], ignore_index=True), stands)
+    frame = frame.sort_values(["name", "fold"], kind="stable", ignore_index=True)
+    return Extra(tuple(sources), frame.drop(columns=["table", "name"]), stands)
 
 
 def _key(row: Mapping[str, Any]) -> str:
@@ -237,7 +238,8 @@ def _rows(table: Table) -> tuple[list[dict[str, Any]], list[Problem]]:
             fix = "Paths are relative to the table." if missing.startswith("no file") else ""
             problems.append(Problem(where, missing, fix, "missing_file"))
         row: dict[str, Any] = {
-            "path": path, "person": words.get("person") or f"{ALONE}{path}", "fold": EVERY_FOLD,
+            "path": path, "name": Path(place).as_posix() if place else "",
+            "person": words.get("person") or f"{ALONE}{path}", "fold": EVERY_FOLD,
             "plan": words.get("plan", ""), "age": np.nan, "age_exact": True, "gender": None, "mask": None,
         }  # fmt: skip
         for column in ("gender", "mask"):

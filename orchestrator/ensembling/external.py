@@ -32,6 +32,7 @@ from orchestrator.core.labels import (
     marginals,
     read_label,
 )
+from orchestrator.core.metrics import are_probabilities
 from orchestrator.data.spelling import clean, composed
 from orchestrator.data.tables import Table, read_table, text
 
@@ -40,8 +41,6 @@ __all__ = ["ExternalTable", "deduplicated", "read_external"]
 KEYS = ("path", "ImageID")
 ANSWER = "ans"
 FOLD = "fold"
-TOLERANCE = 0.01
-"""Largest allowed difference of a row's sum from 1: tables hold few digits."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -281,8 +280,7 @@ def _numbers(table: Table, columns: Sequence[str], problems: list[Problem]) -> N
                 bad.add(row)
                 problems.append(Problem(table.where(row), f"{column} is '{word}'; allowed: a number, or nothing."))
     empty = np.isnan(numbers).all(axis=1) | (np.nan_to_num(numbers) == 0).all(axis=1)
-    sums = np.where(np.isfinite(numbers).all(axis=1), numbers.sum(axis=1, where=np.isfinite(numbers)), np.nan)
-    wrong = ~empty & ~((numbers >= 0).all(axis=1) & (np.abs(sums - 1) <= TOLERANCE))
+    wrong = ~empty & ~are_probabilities(numbers)
     problems += [
         Problem(
             table.where(row),
@@ -291,8 +289,8 @@ def _numbers(table: Table, columns: Sequence[str], problems: list[Problem]) -> N
         for row in np.flatnonzero(wrong).tolist()
         if row not in bad
     ]
-    filled = np.where(empty[:, None], 0.0, numbers)
-    return np.asarray(filled / np.where(empty | (sums == 0), 1.0, sums)[:, None], np.float32)
+    filled = np.where((empty | wrong)[:, None], 0.0, numbers)
+    return np.asarray(filled / np.where(empty | wrong, 1.0, filled.sum(axis=1))[:, None], np.float32)
 
 
 def _labels(table: Table, problems: list[Problem]) -> dict[str, NDArray[np.float32]]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from orchestrator.core.device_names import check_device
 from orchestrator.core.errors import DeviceError
 
 __all__ = ["autocast", "give_back_freed_memory", "gpu_count", "keep_freed_memory", "precision_of", "resolve_device"]
@@ -23,16 +24,16 @@ def resolve_device(name: str) -> str:
     """`auto` as `cuda` where there is one, otherwise `cpu`; other names checked.
 
     Raises:
-        DeviceError: the device is not there, or the name is unknown.
+        ConfigError: the name is unknown.
+        DeviceError: the device is not there.
     """
+    check_device(name)
     count = gpu_count()
     if name == "auto":
         return "cuda" if count else "cpu"
     if name == "cpu":
         return "cpu"
-    kind, _, number = name.partition(":")
-    if kind != "cuda" or (number and not number.isdigit()):
-        raise DeviceError(f"--device {name}: allowed: auto, cpu, cuda, cuda:0, cuda:1 ...")
+    number = name.partition(":")[2]
     if not count:
         raise DeviceError(
             f"--device {name}: torch {torch.__version__} sees no GPU here. Use --device cpu or auto; if there is one, "

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from orchestrator.data.extra import exact_column
+from orchestrator.data.sampling import class_factors
 from orchestrator.networks import losses
 from orchestrator.recipes.schema import Recipe, loss_terms
 from orchestrator.specialist import Specialist
@@ -241,9 +242,8 @@ def photo_weights(
         Shape (n,), float32.
     """
     draws = np.ones(len(classes)) if draws is None else draws
-    shares = np.bincount(classes, draws) / draws.sum()
-    of_photo = shares[classes] ** -balance
-    return np.asarray(of_photo / np.average(of_photo, weights=draws), dtype=np.float32)
+    same = np.ones(int(classes.max(initial=0)) + 1)
+    return np.asarray(class_factors(classes, draws, balance, same), dtype=np.float32)
 
 
 def head_of(specialist: Specialist, recipe: Recipe) -> Head:

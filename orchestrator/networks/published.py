@@ -40,7 +40,9 @@ def from_hub(backbone: str, options: Mapping[str, Any]) -> dict[str, Tensor]:
     Raises:
         WeightsError: they cannot be had; with the ways out.
     """
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # our own sentence follows
+    hub = logging.getLogger("huggingface_hub")
+    level = hub.level
+    hub.setLevel(logging.ERROR)  # our own sentence follows
     try:
         return dict(timm.create_model(backbone, pretrained=True, **options).state_dict())
     except Exception as error:  # the hub's client raises a dozen unrelated types, offline ones among them
@@ -52,6 +54,8 @@ def from_hub(backbone: str, options: Mapping[str, Any]) -> dict[str, Tensor]:
             f"use a backbone whose weights come by pip (--set backbone={packaged} --set weights=packaged); or start from "
             "random weights (--set weights=none)."
         ) from None
+    finally:
+        hub.setLevel(level)
 
 
 def from_package(backbone: str, names: Collection[str]) -> dict[str, Tensor]:

@@ -44,6 +44,21 @@ def test_what_would_leak_is_refused(orch: Orch, people: Path, workspace: Path, o
     assert not (workspace / "age-0002").exists()
 
 
+def test_where_extra_tables_lie_does_not_matter(tmp_path: Path) -> None:
+    fingerprints = set()
+    for first, second in (("a", "b"), ("d", "c")):
+        for folder, photos in ((first, ("x", "z")), (second, ("w", "y"))):
+            (tmp_path / folder).mkdir()
+            for name in photos:
+                (tmp_path / folder / f"{name}.jpg").write_bytes(name.encode())
+            rows = "\n".join(f"{name}.jpg,wear" for name in photos)
+            (tmp_path / folder / "extra.csv").write_text(f"path,mask\n{rows}\n")
+        extra = read_extra([tmp_path / first / "extra.csv", tmp_path / second / "extra.csv"])
+        assert [path.name for path in extra.paths] == ["w.jpg", "x.jpg", "y.jpg", "z.jpg"]
+        fingerprints.add(extra.fingerprint([path.read_text() for path in extra.paths]))
+    assert len(fingerprints) == 1
+
+
 def test_all_that_is_wrong_with_an_extra_table_is_told(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"x")
     rows = "a.jpg,old,wear,0\nb.jpg,30-59,waer,x\na.jpg,200,,-1\na.jpg,20,,inf\na.jpg,20,,1.7\n"

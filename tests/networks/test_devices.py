@@ -1,10 +1,12 @@
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from orchestrator.core.errors import DeviceError
+from orchestrator.core import device_names
+from orchestrator.core.errors import ConfigError, DeviceError
 from orchestrator.networks import devices
 from orchestrator.networks.devices import resolve_device
 
@@ -35,7 +37,9 @@ def test_freed_blocks_are_used_again_instead_of_mapped_anew() -> None:
     assert after < before / 10
 
 
-def test_a_gpu_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "nvidia0").touch()  # there is a driver, and torch sees nothing
+    monkeypatch.setattr(device_names, "DEVICES", tmp_path)
     monkeypatch.setattr(devices, "gpu_count", lambda: 0)
     assert (resolve_device("auto"), resolve_device("cpu")) == ("cpu", "cpu")
     with pytest.raises(DeviceError, match="sees no GPU here. Use --device cpu or auto"):
@@ -44,5 +48,5 @@ def test_a_gpu_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
     assert (resolve_device("auto"), resolve_device("cuda:1")) == ("cuda", "cuda:1")
     with pytest.raises(DeviceError, match="--device cuda:2: there are 2, cuda:0 to cuda:1"):
         resolve_device("cuda:2")
-    with pytest.raises(DeviceError, match="allowed: auto, cpu, cuda, cuda:0"):
+    with pytest.raises(ConfigError, match="allowed: auto, cpu, cuda, cuda:0"):
         resolve_device("gpu")
