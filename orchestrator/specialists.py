@@ -31,7 +31,7 @@ def trainable(name: str) -> Specialist:
         ConfigError: there is none of that name.
     """
     if name not in TRAINABLE:
-        raise ConfigError(f"'{name}' is no specialist; allowed: {', '.join(TRAINABLE)}.{nearest(name, TRAINABLE)}")
+        raise ConfigError(f"'{name}' is not a specialist; allowed: {', '.join(TRAINABLE)}.{nearest(name, TRAINABLE)}")
     return TRAINABLE[name]
 
 

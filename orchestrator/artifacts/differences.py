@@ -89,4 +89,4 @@ def similar_runs(
                 )
                 covers = f"; it covers {run.covers}" if run.partial else ""
                 found.append((len(differ), f"{run.id} differs only in {words}{covers}."))
-    return [words for _, words in sorted(found, key=lambda found_run: found_run[0])[:SHOWN]]
+    return [words for _, words in sorted(found, key=lambda difference: difference[0])[:SHOWN]]

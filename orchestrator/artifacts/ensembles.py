@@ -285,8 +285,8 @@ class EnsembleRecord:
         """The path of a file beside the record, which is the one that was written.
 
         Args:
-            name: of the file.
-            way_out: of a damaged one: the rest of a sentence.
+            name: name of the file.
+            way_out: what to do if it is damaged, to complete a sentence.
 
         Raises:
             DamagedError: missing, or another one.
@@ -318,8 +318,8 @@ class EnsembleRecord:
         """Reads a record.
 
         Args:
-            folder: of the ensemble.
-            way_out: of a damaged one: the rest of a sentence.
+            folder: the ensemble's folder.
+            way_out: what to do if it is damaged, to complete a sentence.
 
         Raises:
             DamagedError: missing, damaged, another ensemble's, or of another format.

@@ -28,7 +28,7 @@ def environment_of(device: str) -> Environment:
     """This process's own environment.
 
     Args:
-        device: where it calculates.
+        device: `cpu`, `cuda` or `cuda:N`.
     """
     return Environment(versions(), hardware(device), git_revision(Path.cwd()), git_revision(Path(__file__).parent))
 

@@ -30,7 +30,7 @@ class Condition:
     """One condition.
 
     Attributes:
-        key: of the facts.
+        key: name of a fact.
         sign: `=`, `!=`, `<`, `<=`, `>`, `>=`, or `~` for "contains".
         value: as it was written.
     """
@@ -76,7 +76,7 @@ def conditions_of(text: str, keys: Sequence[str], numbers: Collection[str] = ())
         numbers: numeric keys among them.
 
     Raises:
-        ConfigError: with all invalid conditions, unknown keys, and numbers compared with text.
+        ConfigError: all invalid conditions, unknown keys, and numbers compared with text.
     """
     mistakes, found = Mistakes(), []
     rest = text

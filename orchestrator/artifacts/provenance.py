@@ -16,7 +16,7 @@ class ExtraPhotos:
 
     Attributes:
         sources: their tables.
-        fingerprint: of photos and labels.
+        fingerprint: digest of photos and labels.
         photos: number of photos.
     """
 
@@ -34,7 +34,7 @@ class TrainingData:
         layout: `contest` or `manifest`.
         columns: our name of a manifest's column -> its own.
         distinct_people: whether names that differ only in spelling are different people.
-        fingerprint: of photos and labels.
+        fingerprint: digest of photos and labels.
         photos: number of photos.
         people: number of people.
         extra: its extra photos; None without any.
@@ -68,7 +68,7 @@ class WeightsSource:
 
     Attributes:
         source: `packaged`, `hub`, `none`, or a file.
-        sha256: of the weights; empty for random ones.
+        sha256: hash of the weights; empty for random ones.
     """
 
     source: str

@@ -115,7 +115,7 @@ def repair(root: Path) -> int:
     """Rewrites lost or damaged records; what is damaged is put aside.
 
     Args:
-        root: of the workspace.
+        root: the workspace's folder.
 
     Returns:
         How many records were rewritten or put aside.

@@ -86,7 +86,7 @@ class RunRecord:
         folds: folds trained in this run or taken from its parent; [None] for a run without a plan.
         plan: the fold plan; None without one.
         data: what it was trained from.
-        initial_weights: where they came from.
+        initial_weights: where its initial weights came from.
         threads: CPU threads of each member's training.
         device: `cpu` or `cuda`.
         environment: versions, machine and code.
@@ -263,9 +263,9 @@ class RunRecord:
         """A record from JSON values.
 
         Args:
-            folder: of the run.
+            folder: the run's folder.
             value: what the file holds.
-            way_out: of a damaged one: the rest of a sentence.
+            way_out: what to do if it is damaged, to complete a sentence.
 
         Raises:
             DamagedError: they are not those of a run.

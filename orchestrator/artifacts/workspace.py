@@ -422,7 +422,7 @@ class Workspace:
         """Checks that the members that an ensemble uses exist.
 
         Raises:
-            DamagedError: for the first one that does not.
+            DamagedError: one of them does not; names the first.
         """
         for member in self.ensemble(name).members:
             card = self.root / member.folder / CARD

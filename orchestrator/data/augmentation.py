@@ -92,7 +92,7 @@ class Augmenter:
 
         Args:
             pixels: shape (N, H, W, 3), uint8.
-            seed: of this batch's draws.
+            seed: seed of this batch's draws.
 
         Returns:
             The same shape and dtype.

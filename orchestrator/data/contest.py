@@ -106,7 +106,7 @@ def person_keys(people: Sequence[Person], table: Table, distinct: bool = False) 
 
     Args:
         people: the rows.
-        table: that they are from, for messages.
+        table: the table that they are from, for messages.
         distinct: ids that differ in spelling alone are different people.
     """
     problems: list[Problem] = []

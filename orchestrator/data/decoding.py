@@ -188,7 +188,7 @@ def _reason(source: Path | bytes, error: Exception) -> str:
 def _damage(data: bytes, error: Exception) -> str:
     """What is wrong with bytes that could not be decoded at all."""
     if isinstance(error, UnidentifiedImageError) and not any(data.startswith(start) for start, _ in STARTS):
-        return f"is no image of a known format ({', '.join(FORMATS)})."
+        return f"is not an image of a known format ({', '.join(FORMATS)})."
     what = "its head is damaged" if isinstance(error, UnidentifiedImageError) else _line(error)
     return f"damaged or truncated ({what})."
 

@@ -87,7 +87,7 @@ class FoldPlan:
 
         Args:
             path: the file.
-            name: of the plan.
+            name: name of the plan.
             way_out: how to do without the file, as in `read_sealed`.
 
         Raises:
@@ -106,7 +106,7 @@ def plan_folds(people: pd.DataFrame, k: int, seed: int = 0) -> FoldPlan:
     Args:
         people: one row per person, indexed by key; columns `gender` and `age` (years) where known.
         k: number of folds, at least 2.
-        seed: of the draw.
+        seed: seed of the draw.
 
     Raises:
         PlanError: k is below 2 or larger than the smallest class.
@@ -114,7 +114,7 @@ def plan_folds(people: pd.DataFrame, k: int, seed: int = 0) -> FoldPlan:
     people = people.sort_index()
     if k < 2:
         raise PlanError(
-            f"--folds {k}: a plan needs at least 2 folds. (`train-all --folds 0` trains on everything, unscored.)"
+            f"--folds {k}: a plan needs at least 2 folds. (`--folds 0` trains on everything, unscored.)"
         )
     strata = tuple(column for column in ("gender", "age") if column in people)
     words = strata_words(people)

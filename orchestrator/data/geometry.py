@@ -51,8 +51,8 @@ class Geometry:
         """The crop box in a photo of `height` x `width`, always within it.
 
         Args:
-            height: of the photo, pixels.
-            width: of the photo, pixels.
+            height: height of the photo, pixels.
+            width: width of the photo, pixels.
             face: the face's box; None where none was found or looked for.
         """
         if self.face and face is not None:

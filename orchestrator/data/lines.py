@@ -19,7 +19,7 @@ from orchestrator.data.spelling import clean
 
 __all__ = ["fields_of", "misfits", "span_of", "write_rows"]
 
-TOLD_LINES = 200
+SHOWN_LINES = 200
 """Largest number of wrong rows reported one by one; in a file of another shape every row is wrong."""
 
 
@@ -100,9 +100,9 @@ def misfits(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]], li
                 what = what.replace("\n", " / ").replace("\r", "")
                 close = 'Remove the stray quote ("), or write the cell on one line.'
                 problems.append(Problem(f"{path} line {line}", what + ".", close, "stray_quote"))
-    if len(problems) > TOLD_LINES:
-        omitted = Problem(str(path), f"... and {len(problems) - TOLD_LINES:,} more lines.", kind="field_count")
-        problems = [*problems[:TOLD_LINES], omitted]
+    if len(problems) > SHOWN_LINES:
+        omitted = Problem(str(path), f"... and {len(problems) - SHOWN_LINES:,} more lines.", kind="field_count")
+        problems = [*problems[:SHOWN_LINES], omitted]
     return problems
 
 

@@ -97,7 +97,7 @@ def _rename(table: Table, columns: Mapping[str, str]) -> dict[str, str]:
     """Our name -> the table's name, for columns that have one of our names or are mapped to one."""
     path = table.path
     problems = [
-        Problem("--columns", f"'{ours}' is no column of ours; allowed: {', '.join(MANIFEST_COLUMNS)}.")
+        Problem("--columns", f"'{ours}' is not a column that orch knows; allowed: {', '.join(MANIFEST_COLUMNS)}.")
         for ours in columns
         if ours not in MANIFEST_COLUMNS
     ]

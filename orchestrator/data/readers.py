@@ -24,7 +24,7 @@ def check_source(source: Path) -> None:
     """Refuses a path that is neither a folder nor named like a table; nothing is read.
 
     Raises:
-        DataError: with what is allowed.
+        DataError: nothing is there, or not a table; says what is allowed.
     """
     if is_folder(source):
         return
@@ -77,7 +77,7 @@ def read(source: Path, columns: Mapping[str, str] | None = None, distinct: bool 
     """Reads a data source that must be in order; arguments as of `inspect`.
 
     Raises:
-        DataError: with every fatal problem found.
+        DataError: the source is not in order; lists every fatal problem.
     """
     photos, problems = inspect(source, columns, distinct)
     fatal = [problem for problem in problems if problem.fatal]

@@ -96,7 +96,7 @@ def check_jobs(wanted: int) -> None:
         wanted: `--jobs`; 0 leaves the choice to this machine.
 
     Raises:
-        ConfigError: with what is allowed.
+        ConfigError: a number of jobs that is not allowed here; says what is.
     """
     if wanted < 0:
         raise ConfigError(f"--jobs {wanted}; allowed: 1 or more, or 0 to choose by this machine.")

@@ -101,7 +101,7 @@ class Table:
         return [
             Problem(
                 f"{self.path} {self.several(numbers)}",
-                f"{what} '{key}' stands in {len(numbers)} rows.",
+                f"{what} '{key}' appears in {len(numbers)} rows.",
                 "Keep one.",
                 "repeated_row",
             )
@@ -225,7 +225,7 @@ def _check_names(path: Path, line: int, names: Sequence[str], rows: Sequence[Seq
     for name, times in Counter(name for name in names if name).items():
         if times > 1:
             fields = " and ".join(str(place + 1) for place, known in enumerate(names) if known == name)
-            what = f"column '{name}' stands {times} times (fields {fields})."
+            what = f"column '{name}' appears {times} times (fields {fields})."
             problems.append(Problem(where, what, "Rename or remove all but one.", "repeated_column"))
     for place, name in enumerate(names):
         if name:

@@ -51,7 +51,7 @@ class InitialWeights:
 
     Attributes:
         path: a safetensors file in timm's names; None for random weights.
-        sha256: of that file; empty for random weights.
+        sha256: hash of that file; empty for random weights.
     """
 
     path: Path | None
@@ -65,7 +65,7 @@ def check_backbone(recipe: Recipe) -> nn.Module:
         The network that was built for it, with random weights.
 
     Raises:
-        ConfigError: with the nearest names, or the network's error.
+        ConfigError: no network of that name or for that input; names the nearest ones, or quotes the network's error.
     """
     name = recipe.backbone
     base, _, tag = name.partition(".")
@@ -118,7 +118,7 @@ def _check_sight(name: str, built: tuple[int, int], size: tuple[int, int], small
     """Refuses a size whose edges the backbone drops.
 
     Args:
-        name: of the backbone.
+        name: name of the backbone.
         built: height and width for which the network is built.
         size: height and width of the photos.
         small: prefix of the message if the size is that of the first epochs; empty otherwise.
@@ -326,7 +326,7 @@ def _fit(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
         raise WeightsError(
             f"weights = '{source}' do not fit the backbone: {'; '.join(wrong[:3])}"
             + (f"; and {len(wrong) - 3} more differences" if len(wrong) > 3 else "")
-            + ". Give the weights of this very timm model, or another backbone."
+            + ". Give the weights of exactly this timm model, or another backbone."
         )
 
 

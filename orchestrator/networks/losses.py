@@ -61,7 +61,7 @@ def corn(outputs: Tensor, codes: Tensor, weights: Tensor) -> Tensor:
         weights: weight of each photo, shape (N,).
     """
     places = torch.arange(outputs.shape[1], device=outputs.device)
-    asked = (codes[:, None] >= places).to(outputs.dtype)
+    questions = (codes[:, None] >= places).to(outputs.dtype)
     beyond = (codes[:, None] > places).to(outputs.dtype)
     answers = F.binary_cross_entropy_with_logits(outputs, beyond, reduction="none")
-    return (answers * asked * weights[:, None]).sum() / asked.sum()
+    return (answers * questions * weights[:, None]).sum() / questions.sum()

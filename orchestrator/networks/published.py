@@ -63,7 +63,7 @@ def from_package(backbone: str, names: Collection[str]) -> dict[str, Tensor]:
 
     Args:
         backbone: its name.
-        names: of its network's tensors, in order.
+        names: names of its network's tensors, in order.
 
     Raises:
         WeightsError: no package is known, it is not installed or cannot be imported, or its file is not the one released.

@@ -50,8 +50,8 @@ def mean_over_views(views: Sequence[str], inputs: Tensor, answer: Callable[[Tens
 
     Args:
         views: names of `VIEWS`.
-        inputs: of a network, shape (N, 3, H, W).
-        answer: from inputs to class probabilities (N, C).
+        inputs: inputs of a network, shape (N, 3, H, W).
+        answer: function from inputs to class probabilities (N, C).
     """
     if not views:
         return answer(inputs)

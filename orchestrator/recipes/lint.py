@@ -87,7 +87,7 @@ def _impossible(specialist: Specialist, recipe: Recipe) -> Iterator[Problem]:
             yield Problem(key, what)
     for name, factor in recipe.sample_factor.items():
         if name not in specialist.classes:
-            what = f"sample_factor: '{name}' is no class; allowed: {', '.join(specialist.classes)}."
+            what = f"sample_factor: '{name}' is not a class; allowed: {', '.join(specialist.classes)}."
             yield Problem("sample_factor", what + nearest(name, specialist.classes))
         elif not 0 < factor <= 100:
             yield Problem("sample_factor", f"sample_factor of '{name}' = {factor:g}; allowed: above 0, at most 100.")

@@ -148,7 +148,7 @@ def _apply(values: dict[str, dict[str, Any]], tasks: tuple[str, ...], change: st
         chosen, parts = (parts[0],), parts[1:]
     if not parts or (len(parts) > 1 and parts[0] != "augment") or len(parts) > 2:
         allowed = [*tasks, "augment"]
-        what = f"'{key}' is no setting; write KEY or TASK.KEY with a task of {', '.join(tasks)}."
+        what = f"'{key}' is not a setting; write KEY or TASK.KEY with a task of {', '.join(tasks)}."
         problems.append(Problem(f"--set {change}", what + nearest(parts[0] if parts else key, allowed)))
         return
     for task in chosen:
@@ -161,7 +161,7 @@ def _apply(values: dict[str, dict[str, Any]], tasks: tuple[str, ...], change: st
             place[parts[-1]] = _value(text)
         else:
             problems.append(
-                Problem(f"--set {change}", f"another --set made '{parts[0]}' a plain value; it is a table.")
+                Problem(f"--set {change}", f"'{parts[0]}' is a table, and was given a plain value.")
             )
             return
 

@@ -46,7 +46,7 @@ def loss_terms(text: str) -> dict[str, float]:
         *weight, name = part.split() or [""]
         name = SHORT.get(name, name)
         if name not in allowed:
-            raise ValueError(f"'{name}' is no loss; allowed: {', '.join(allowed)}.{nearest(name, allowed)}")
+            raise ValueError(f"'{name}' is not a loss; allowed: {', '.join(allowed)}.{nearest(name, allowed)}")
         if name in terms:
             raise ValueError(f"{name} appears twice; add its weights up")
         try:
@@ -69,7 +69,7 @@ def check_weights(source: str) -> None:
     """Refuses initial weights that are neither in `WEIGHTS_WORDS` nor an existing file.
 
     Raises:
-        WeightsError: with the allowed values.
+        WeightsError: not an allowed value, or no such file.
     """
     if source not in WEIGHTS_WORDS and not Path(source).is_file():
         raise WeightsError(
@@ -207,9 +207,9 @@ class Recipe(BaseModel):
         description="decay of a moving average of the weights, which then scores and predicts (0.99); 0: none",
     )
     epochs: int = Field(ge=1, le=10_000, description="passes over the sampled photos")
-    batch_size: int = Field(32, ge=2, le=8192, description="photos a forward pass")
+    batch_size: int = Field(32, ge=2, le=8192, description="photos per forward pass")
     accumulate: int = Field(
-        1, ge=1, le=1024, description="forward passes a step: the effective batch is batch_size x accumulate"
+        1, ge=1, le=1024, description="forward passes per step: the effective batch is batch_size x accumulate"
     )
     checkpointing: bool = Field(
         False, description="recompute activations in the backward pass: less memory, a third more time"
@@ -220,7 +220,7 @@ class Recipe(BaseModel):
     )
     evaluate_every: int = Field(1, ge=1, description="epochs between scores on the held-out people")
     patience: int = Field(0, ge=0, description="scores without a new best before training stops; 0: never stops early")
-    workers: int = Field(-1, ge=-1, le=256, description="loading processes a job; -1: 0 on a CPU, up to 8 on a GPU")
+    workers: int = Field(-1, ge=-1, le=256, description="DataLoader workers per job; -1: 0 on a CPU, up to 8 on a GPU")
 
     @field_validator("loss")
     @classmethod

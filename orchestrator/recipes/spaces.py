@@ -134,7 +134,7 @@ class Space:
             base: recipe to change if `recipes` names none.
 
         Raises:
-            ConfigError: with all settings that cannot be used.
+            ConfigError: settings that cannot be used; names all of them.
         """
         mistakes, task = Mistakes(), specialist.name
         problems: list[Problem] = []
@@ -188,7 +188,7 @@ def read_stages(path: Path | None, names: Sequence[str]) -> dict[str, Space]:
 
     Args:
         path: a TOML file with a table for each stage; a stage without one has its default.
-        names: of the stages.
+        names: names of the stages.
 
     Raises:
         ConfigError: unknown stages, no such file, no TOML, or a stage that is no space.

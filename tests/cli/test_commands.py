@@ -49,7 +49,7 @@ def test_recipes_and_runs_are_shown_and_copied(orch: Orch, workspace: Path, tmp_
         (["train-all", "--folds", "9"], "larger than the smallest class: "),
         (["train-all", "--tasks", "hat"], "'hat' is not a task; allowed: mask, gender, age"),
         (["train-all", "--jobs", "-2"], "--jobs -2; allowed: 1 or more"),
-        (["train", "hat"], "'hat' is no specialist"),
+        (["train", "hat"], "'hat' is not a specialist"),
         (["train-all", "--columns", "person"], "write OURS=THEIRS"),
         (["train-all", "--set", "weights=nowhere.pth"], "no such file; allowed: hub, packaged, none"),
         (["train-all", "--set", "precision=fp16"], "precision = fp16 needs a GPU"),

@@ -74,7 +74,7 @@ def test_what_is_no_submission_is_told_at_once(
     for words in (
         "line 2: ans is '18'; allowed: 0 to 17",
         "line 3: ans is '3.5'",
-        "lines 4, 5: ImageID '002.jpg' stands in 2 rows",
+        "lines 4, 5: ImageID '002.jpg' appears in 2 rows",
     ):
         assert words in told.err
     bad.write_text("id,label\n1,2\n")

@@ -38,7 +38,7 @@ def test_without_data_or_optuna_it_says_what_to_do(
     orch: Orch, people: Path, tmp_path: Path, space: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert "--data is missing" in orch("sweep", "age").err
-    assert "'ag' is no specialist; allowed: mask, gender, age, joint. Did you mean 'age'?" in orch("sweep", "ag").err
+    assert "'ag' is not a specialist; allowed: mask, gender, age, joint. Did you mean 'age'?" in orch("sweep", "ag").err
     monkeypatch.setitem(sys.modules, "optuna", None)
     done = orch(*words_of(people, tmp_path / "runs", space))
     assert done.code == 2

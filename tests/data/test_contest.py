@@ -168,7 +168,7 @@ def test_the_answers_order_and_columns_are_info_csvs(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         read_eval(root)
     assert "line 3: no file images/a.jpg" in str(caught.value)
-    assert "'b.jpg' stands in 2 rows" in str(caught.value)
+    assert "'b.jpg' appears in 2 rows" in str(caught.value)
 
 
 @pytest.mark.skipif(

@@ -48,7 +48,7 @@ def test_column_names_can_be_mapped_and_missing_ones_matter_only_to_their_task(
     with pytest.raises(ConfigError) as caught:
         inspect(path, {"person": "subjct", "persn": "file"})
     assert "no column 'subjct'. Did you mean 'subject'?" in str(caught.value)
-    assert "'persn' is no column of ours" in str(caught.value)
+    assert "'persn' is not a column that orch knows" in str(caught.value)
 
 
 def test_all_mistakes_are_told_with_their_rows(tmp_path: Path, rows: pd.DataFrame) -> None:
@@ -78,7 +78,7 @@ def test_a_person_with_two_genders_is_refused_and_with_two_ages_told(tmp_path: P
 def test_a_path_twice_and_no_table_are_refused(tmp_path: Path, rows: pd.DataFrame) -> None:
     path = tmp_path / "m.csv"
     pd.concat([rows, rows.head(1)]).to_csv(path, index=False)
-    with pytest.raises(DataError, match=r"path '3.jpg' stands in 2 rows"):
+    with pytest.raises(DataError, match=r"path '3.jpg' appears in 2 rows"):
         read(path)
     with pytest.raises(DataError, match="no such folder or table"):
         read(tmp_path / "nothing")
@@ -92,7 +92,7 @@ def test_one_photo_in_two_spellings_is_one_path(tmp_path: Path, rows: pd.DataFra
     rows.loc[1, "path"] = "./3.jpg"
     rows.loc[2, "path"] = str(tmp_path / "3.jpg")
     rows.to_csv(path, index=False)
-    with pytest.raises(DataError, match=r"path '3.jpg' stands in 3 rows"):
+    with pytest.raises(DataError, match=r"path '3.jpg' appears in 3 rows"):
         read(path)
 
 

@@ -177,7 +177,7 @@ def test_a_file_is_found_however_the_disk_spells_it(tmp_path: Path) -> None:
     assert not table.notes or all(note.kind != "extra_file" for note in table.notes)
     same = f"{composed}/{unicodedata.normalize('NFC', one)}"
     (tmp_path / "m.csv").write_text(f"path,person,mask\n{same},a,wear\n{folder}/{one},b,wear\n")
-    with pytest.raises(DataError, match=r"lines 2, 3: path '.*' stands in 2 rows"):
+    with pytest.raises(DataError, match=r"lines 2, 3: path '.*' appears in 2 rows"):
         read(tmp_path / "m.csv")
 
 

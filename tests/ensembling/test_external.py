@@ -269,7 +269,7 @@ def test_all_that_is_wrong_with_a_table_is_told_at_once(tmp_path: Path) -> None:
     for text, told in {
         "name,ans\na,1\n": ("one must be path or ImageID",),
         "path,ans\na.jpg,1\na.jpg,2\nb.jpg,18\nc.jpg,old\n": (
-            "'a.jpg' stands in 2 rows", "line 4: ans is '18'; allowed: 0 to 17", "line 5: ans is 'old'",
+            "'a.jpg' appears in 2 rows", "line 4: ans is '18'; allowed: 0 to 17", "line 5: ans is 'old'",
         ),
         "path,p(gender male)\na.jpg,1\n": ("and not its other classes",),
         "path,p(gender male),p(gender female)\na.jpg,0.5,0.6\nb.jpg,-1,2\nc.jpg,,\n": ("line 2", "line 3"),

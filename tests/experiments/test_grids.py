@@ -48,7 +48,7 @@ def test_a_grid_trains_each_combination_once_and_leaves_the_current_run(
 def test_every_wrong_combination_is_told_before_any_training(orch: Orch, people: Path, workspace: Path) -> None:
     done = train(orch, people, workspace, "train", "age", *tiny(), "--grid", "loss=focal,fcal", "patience=0,many")
     assert done.code == 2
-    assert "'fcal' is no loss" in done.err
+    assert "'fcal' is not a loss" in done.err
     assert "patience = 'many'" in done.err
     assert done.err.count("--grid loss=fcal") == done.err.count("--grid patience=many") == 1  # not once a combination
     assert not (workspace / "age-0002").exists()

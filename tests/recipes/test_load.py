@@ -66,10 +66,10 @@ def test_all_mistakes_are_told_at_once_with_the_way_out() -> None:
     assert "unknown key 'lerning_rate'" in told
     assert "epochs = 'many'" in told
     assert (
-        "'cross-entropy' is no loss; allowed: cross_entropy, focal, f1, corn, soft_age. Did you mean 'cross_entropy'?"
+        "'cross-entropy' is not a loss; allowed: cross_entropy, focal, f1, corn, soft_age. Did you mean 'cross_entropy'?"
         in told
     )
-    assert "'agee.lr' is no setting" in told
+    assert "'agee.lr' is not a setting" in told
     assert "nonsense: has no '='" in told
     assert "unknown key 'augment.flp'. Did you mean 'augment.flip'?" in told
 
@@ -134,11 +134,11 @@ def test_losses_have_one_spelling_and_mistakes_are_told() -> None:
     assert load_recipes(SPECIALISTS, ["quick"], ["loss=1 focal"])["age"].loss == "focal"
     assert load_recipes(SPECIALISTS, ["quick"], ["loss=ce"])["age"].loss == "cross_entropy"
     for text, told in (
-        ("focl", "'focl' is no loss; allowed: cross_entropy, focal, f1, corn, soft_age. Did you mean 'focal'?"),
+        ("focl", "'focl' is not a loss; allowed: cross_entropy, focal, f1, corn, soft_age. Did you mean 'focal'?"),
         ("f1 + f1", "f1 appears twice"),
         ("-1 f1", "write a positive weight before f1"),
         ("much f1", "write a positive weight before f1"),
-        ("f1 +", "'' is no loss"),
+        ("f1 +", "'' is not a loss"),
         ("0.5 soft_age + f1", "soft_age takes no weight and no other terms"),
         ("2 corn", "corn takes no weight and no other terms"),
     ):
@@ -157,7 +157,7 @@ def test_losses_have_one_spelling_and_mistakes_are_told() -> None:
     (["age.small_size=0.7"], "small_size = 0.7 is for small_epochs"),
     (["age.layer_decay=0.8", "age.backbone_lr_scale=0.5"], "layer_decay and backbone_lr_scale both set the backbone's"),
     (["age.small_epochs=24"], "small_epochs = 24; the recipe has 24 epochs, so at most 23"),
-    (["age.sample_factor={old = 2}"], "'old' is no class; allowed: <30, 30-59, >=60"),
+    (["age.sample_factor={old = 2}"], "'old' is not a class; allowed: <30, 30-59, >=60"),
     (['age.sample_factor={">=60" = 0}'], "sample_factor of '>=60' = 0; allowed: above 0"),
     (["mask.crop=0.4", "mask.anchor=0.0"], "crop = 0.4 at anchor = 0 shows 0.00 to 0.40: it cuts away the rows from 0.5 to 0.7"),
     (["mask.augment.resized_crop=0.7"], "resized_crop, shift and scale together can cut away the rows from 0.5 to 0.7"),

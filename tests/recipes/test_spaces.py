@@ -66,7 +66,7 @@ def test_points_that_the_recipe_cannot_have_are_refused_before_training() -> Non
     space = parse_space('loss = ["focal", "fcal"]\nlr = { low = 1e-3, high = 100.0 }', "here")
     with pytest.raises(ConfigError) as caught:
         space.check(SPECIALISTS["age"], ["quick"], [], None)
-    assert "'fcal' is no loss" in str(caught.value)
+    assert "'fcal' is not a loss" in str(caught.value)
     assert "lr = 100.0" in str(caught.value)
 
 
