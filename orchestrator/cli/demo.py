@@ -44,7 +44,7 @@ def demo(
     """
     from orchestrator import api
     from orchestrator.cli.ensemble import print_built
-    from orchestrator.cli.train import listening
+    from orchestrator.cli.training import listening
 
     data, runs = folder / "people", folder / "runs"
     _people(folder, data, people, fresh)
