@@ -1,6 +1,7 @@
 """A member's training: what it learns, draws, scores, keeps and refuses."""
 
 import dataclasses
+import errno
 import json
 from pathlib import Path
 
@@ -264,7 +265,12 @@ def test_a_loss_that_explodes_is_told_with_the_setting(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "error",
-    [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(), RuntimeError("can't allocate memory: 9 bytes")],
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        MemoryError(),
+        RuntimeError("can't allocate memory: 9 bytes"),
+        OSError(errno.ENOMEM, "no process for loading"),
+    ],
 )
 def test_out_of_memory_says_which_setting_to_lower(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
