@@ -12,7 +12,7 @@ from PIL import Image
 from orchestrator.artifacts.run import RunRecord
 from orchestrator.recipes.load import load_recipes
 from orchestrator.specialists import SPECIALISTS
-from tests.conftest import Done, hashes, tiny, train
+from tests.conftest import Done, edit_sealed, hashes, tiny, train
 from tests.programs import Program
 
 pytest.importorskip("optuna", reason="the extra `sweep` is not installed")
@@ -115,6 +115,20 @@ def test_a_trial_below_the_median_is_pruned_and_can_be_trained_to_its_end(
     names = ("weights.safetensors", "held_out.parquet")
     one, other = (hashes(folder / "fold-0") for folder in (place / record.id, tmp_path / "whole/age-0001"))
     assert [one[name] for name in names] == [other[name] for name in names]
+
+
+def test_a_search_trains_a_damaged_member_of_an_unfinished_run_again(
+    orch: Orch, people: Path, tmp_path: Path, space: Path
+) -> None:
+    words = words_of(people, tmp_path / "runs", space, "--trials", 1)
+    assert orch(*words).code == 0
+    run = tmp_path / "runs/age-0001"  # the recipe as it is
+    edit_sealed(run / "run.json", status="unfinished", files={})  # as a kill leaves it
+    (run / "fold-0/member.json").write_bytes(b"{")
+    done = orch(*words)
+    assert done.code == 0, done.err
+    assert "age-0001 trains it again" in done.err
+    assert RunRecord.load(run).complete
 
 
 def test_a_search_whose_trials_all_fail_stops(orch: Orch, people: Path, tmp_path: Path) -> None:
