@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -49,8 +50,9 @@ def bench_growth(
         things[f"photos x{times}"] = partial(_predict, predictor, part)
         work[f"photos x{times}"] = len(part)
     of_task = min(sum(member.task == task for member in predictor.members) for task in TASKS)
-    for each in dict.fromkeys(max(1, round(of_task * share)) for share in (0.2, 0.6, 1.0)):
-        smaller = _fewer(predictor, each)
+    numbers = dict.fromkeys(max(1, round(of_task * share)) for share in (0.2, 0.6, 1.0))
+    fewer = [_fewer(predictor, number) for number in numbers]
+    for smaller in fewer:
         things[f"members {len(smaller.members)}"] = partial(_predict, smaller, paths[: few * 4])
         work[f"members {len(smaller.members)}"] = few * 4
     job = replace(jobs["age"], held_out=jobs["age"].held_out[:0])  # scoring is prediction, which grows above
@@ -63,7 +65,10 @@ def bench_growth(
     for at_once in at_onces:
         things[f"jobs {at_once}"] = partial(_train, copies, at_once)
         work[f"jobs {at_once}"] = len(copies) * job.recipe.epochs * job.photos_per_epoch
-    timings = in_turn(things, rounds, work, done)
+    with ExitStack() as opened:  # each predictor has threads of its own
+        for smaller in fewer:
+            opened.enter_context(smaller)
+        timings = in_turn(things, rounds, work, done)
     return {name: timing.as_dict() | {"work": timing.work} for name, timing in timings.items()}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -52,31 +53,34 @@ def bench_prediction(
     work = float(len(paths))
     expected = naive_answers(predictor.members, predictor.runtime.device, paths)
     answers = _labels(expected)
-    things: dict[str, Callable[[], object]] = {
-        "naive loop": lambda: naive_answers(predictor.members, predictor.runtime.device, paths),
-        "decoding": partial(_decode, predictor, paths),
-        "torch, nothing shared": partial(predictor.on(_whole(predictor)).runtime.answers, pixels),
-    }
     engines: dict[str, dict[str, Any]] = {}
     rows: dict[str, Engine | None] = {str(engine): engine for engine in engines_here(predictor.runtime.device)}
     if predictor.runtime.device != "cpu":
         rows["torch, recipes' precision"] = None
-    for engine, kind in rows.items():
-        try:
-            on_engine, difference = _put_on(predictor, kind, exports, prepared[:CHECK_PHOTOS])
-        except EngineError as error:
-            engines[engine] = {"refused": str(error)}
-            continue
-        found = on_engine.runtime.answers(pixels)
-        labels = _labels(found)
-        engines[engine] = {
-            "difference_of_members": difference, "same_labels": float((labels == answers).mean()),
-            "difference_of_votes": _largest(found, expected),
-        }  # fmt: skip
+    with ExitStack() as opened:  # each predictor has threads of its own
+        whole = opened.enter_context(predictor.on(_whole(predictor)))
+        things: dict[str, Callable[[], object]] = {
+            "naive loop": lambda: naive_answers(predictor.members, predictor.runtime.device, paths),
+            "decoding": partial(_decode, predictor, paths),
+            "torch, nothing shared": partial(whole.runtime.answers, pixels),
+        }
+        for engine, kind in rows.items():
+            try:
+                runners, difference = _runners_on(predictor, kind, exports, prepared[:CHECK_PHOTOS])
+            except EngineError as error:
+                engines[engine] = {"refused": str(error)}
+                continue
+            on_engine = opened.enter_context(predictor.on(runners))
+            found = on_engine.runtime.answers(pixels)
+            labels = _labels(found)
+            engines[engine] = {
+                "difference_of_members": difference, "same_labels": float((labels == answers).mean()),
+                "difference_of_votes": _largest(found, expected),
+            }  # fmt: skip
 
-        things[f"{engine} floor"] = partial(on_engine.runtime.answers, pixels)
-        things[f"{engine} predict"] = partial(_predict, on_engine, paths)
-    timings = in_turn(things, rounds, work, done)
+            things[f"{engine} floor"] = partial(on_engine.runtime.answers, pixels)
+            things[f"{engine} predict"] = partial(_predict, on_engine, paths)
+        timings = in_turn(things, rounds, work, done)
     for name, figures in engines.items():
         if "refused" not in figures:
             figures |= {
@@ -108,21 +112,20 @@ def _decode(predictor: Predictor, paths: Sequence[Path]) -> None:
             pass
 
 
-def _put_on(
+def _runners_on(
     predictor: Predictor, engine: Engine | None, exports: Exports, sample: Sequence[Prepared]
-) -> tuple[Predictor, float]:
-    """All members on one engine, checked, and the largest difference from torch. None: as they were loaded."""
+) -> tuple[Sequence[Runner], float]:
+    """All members' runners on one engine, checked, and the largest difference from torch. None: as they were loaded."""
     runtime = predictor.runtime
     if engine is None:
-        return predictor, 0.0
+        return runtime.runners, 0.0
     if engine.name != "torch":
         exports.make(runtime.splits)
     difference = 0.0
     if engine != Engine("torch"):
         seen = stacked(sample)
         difference = exports.check(runtime.splits, engine, lambda member: seen[member.preprocess.geometry])
-    runners = open_runners(runtime.splits, engine, exports.path, runtime.device, runtime.threads)
-    return predictor.on(runners), difference
+    return open_runners(runtime.splits, engine, exports.path, runtime.device, runtime.threads), difference
 
 
 def naive_answers(members: Sequence[Member], device: str, paths: Sequence[Path], batch: int = 64) -> Answers:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,28 +74,30 @@ def run_parts(
         "rounds": load.rounds, "device": device,
     }  # fmt: skip
     threads = torch.get_num_threads()
-    if people is not None:
-        predictor, jobs, paths = _made(load, *people, specialists, listen, device)
-        longer = {task: _of_steps(job, load.steps, load.folder) for task, job in jobs.items()}
-        photos = (paths * (1 + load.photos // len(paths)))[: load.photos]
-    for part in (part for part in PARTS if part in parts):
+    with ExitStack() as opened:
+        if people is not None:
+            predictor, jobs, paths = _made(load, *people, specialists, listen, device)
+            opened.enter_context(predictor)
+            longer = {task: _of_steps(job, load.steps, load.folder) for task, job in jobs.items()}
+            photos = (paths * (1 + load.photos // len(paths)))[: load.photos]
+        for part in (part for part in PARTS if part in parts):
 
-        def done(number: int, of: int, part: str = part) -> None:
-            progress(part, number, of)
+            def done(number: int, of: int, part: str = part) -> None:
+                progress(part, number, of)
 
-        torch.set_num_threads(threads)  # training in this process leaves its own number behind
-        if part == "training":
-            found[part] = bench_training(longer, paths, load.rounds, done)
-        elif part == "prediction":
-            found[part] = bench_prediction(predictor, photos, load.folder / "engines", load.rounds, done)
-        elif part == "voting":
-            found[part] = bench_voting(load.votes, load.rounds, done)
-        elif part == "commands":
-            program = _exported(predictor, load.folder, photos)
-            found[part] = bench_commands(load.folder / "runs", photos[0], program, load.folder, load.rounds, done)
-        else:
-            shorter = {task: _of_steps(job, -(-load.steps // 4), load.folder) for task, job in jobs.items()}
-            found[part] = bench_growth(predictor, shorter, paths, load.rounds, done)
+            torch.set_num_threads(threads)  # training in this process leaves its own number behind
+            if part == "training":
+                found[part] = bench_training(longer, paths, load.rounds, done)
+            elif part == "prediction":
+                found[part] = bench_prediction(predictor, photos, load.folder / "engines", load.rounds, done)
+            elif part == "voting":
+                found[part] = bench_voting(load.votes, load.rounds, done)
+            elif part == "commands":
+                program = _exported(predictor, load.folder, photos)
+                found[part] = bench_commands(load.folder / "runs", photos[0], program, load.folder, load.rounds, done)
+            else:
+                shorter = {task: _of_steps(job, -(-load.steps // 4), load.folder) for task, job in jobs.items()}
+                found[part] = bench_growth(predictor, shorter, paths, load.rounds, done)
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -18,7 +19,6 @@ from orchestrator.bench.arithmetic import count_flops, matrix_rate
 from orchestrator.bench.timing import Timing, in_turn, ratio
 from orchestrator.data.augmentation import Augmenter
 from orchestrator.data.preprocessing import decode
-from orchestrator.data.store import DirectPixels
 from orchestrator.networks.backbones import create, freeze_stages
 from orchestrator.networks.devices import autocast, keep_freed_memory, precision_of
 from orchestrator.training.loop import train_fold
@@ -27,6 +27,9 @@ from orchestrator.training.optimisers import create_optimiser, set_rate
 from orchestrator.training.schedules import rate_factor
 
 __all__ = ["bench_training"]
+
+WARM_UP, TIMED = 2, 6
+"""Steps before the stages are timed, and steps whose stages are."""
 
 
 def bench_training(
@@ -42,7 +45,8 @@ def bench_training(
     at which the same device multiplies matrices in the same precision. Depthwise networks move memory and stay far below it.
 
     Args:
-        jobs: task -> a member to train, with its pixels in a store; nothing is written into its folder.
+        jobs: task -> a member to train, with its pixels in a store. It is trained in a folder beside its own, which stays as it
+            is.
         paths: the photos, by row of the jobs' tables, to time decoding.
         rounds: how often floor and loop are run in turn.
         done: called with (runs done, runs in all).
@@ -54,7 +58,10 @@ def bench_training(
             given, held_out=given.held_out[:0], recipe=given.recipe.model_copy(update={"evaluate_every": 10_000})
         )
         photos = job.recipe.epochs * job.photos_per_epoch
-        timings = in_turn({"floor": partial(_floor, job), "loop": partial(_loop, job)}, rounds, photos, done)
+        given.folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="bench-", dir=given.folder.parent) as scratch:  # on the same disk
+            loop = partial(_loop, replace(job, folder=Path(scratch) / "member"))
+            timings = in_turn({"floor": partial(_floor, job), "loop": loop}, rounds, photos, done)
         found[task] = {
             "backbone": job.recipe.backbone, "height": job.recipe.height, "width": job.recipe.width,
             "photos": photos, "threads": job.threads, "device": job.device,
@@ -67,6 +74,7 @@ def bench_training(
 
 
 def _loop(job: MemberJob) -> None:
+    """Trains a member in its folder, anew in each round."""
     shutil.rmtree(job.folder, ignore_errors=True)
     train_fold(job)
 
@@ -135,16 +143,13 @@ def _ready(job: MemberJob) -> tuple[nn.Module, list[nn.Module], Callable[..., No
     return model, frozen, step
 
 
-def _stages(job: MemberJob, paths: list[Path], steps: int = 6) -> dict[str, float]:
+def _stages(job: MemberJob, paths: list[Path]) -> dict[str, float]:
     """Milliseconds a photo of each stage of a step; decoding is what the store saves in every epoch but the first."""
     model, frozen, step = _ready(job)
     model.train()
     for module in frozen:
         module.eval()
     augmenter = Augmenter(job.recipe.augment, job.recipe.height, job.recipe.width)
-    direct = DirectPixels(
-        paths, job.recipe.geometry, [None] * len(paths)
-    )  # whichever part of a photo, the time is the same
     size = min(job.recipe.batch_size, len(job.train))
     seconds: dict[str, float] = {}
     last = time.perf_counter()
@@ -157,16 +162,14 @@ def _stages(job: MemberJob, paths: list[Path], steps: int = 6) -> dict[str, floa
         seconds[name] = seconds.get(name, 0.0) + now - last
         last = now
 
-    for number in range(steps + 2):
-        if number == 2:  # the first steps warm up
+    for number in range(WARM_UP + TIMED):
+        if number == WARM_UP:
             seconds.clear()
         rows = job.train[number * size % max(1, len(job.train) - size) :][:size]
         last = time.perf_counter()
         for row in rows:
             decode(paths[row])
         lap("decode")
-        direct.take(rows[:1])  # not timed: opens what a first resize needs
-        last = time.perf_counter()
         pixels = job.pixels.take(rows)
         lap("store read")
         pixels = augmenter(pixels, number)
@@ -176,4 +179,4 @@ def _stages(job: MemberJob, paths: list[Path], steps: int = 6) -> dict[str, floa
         targets = torch.tensor(job.table["target"].to_numpy()[rows]).to(job.device)
         last = time.perf_counter()
         step(inputs, targets, number, lap)
-    return {name: round(1000 * value / (steps * size), 3) for name, value in seconds.items()}
+    return {name: round(1000 * value / (TIMED * size), 3) for name, value in seconds.items()}

@@ -55,12 +55,14 @@ class _Conversion:
         Raises:
             typer.BadParameter: Typer refuses the value.
         """
-        if value is None:  # an option that was left out and has no default
-            return () if self._parameter.multiple or self._parameter.nargs == -1 else None
-        described = self._parameter.type_descriptor
-        annotation, info = described.annotation, described.parameter_info
         try:
+            if value is None:  # an option that was left out and has no default
+                return () if self._parameter.multiple or self._parameter.nargs == -1 else None
+            described = self._parameter.type_descriptor
+            annotation, info = described.annotation, described.parameter_info
             return _converted(value, annotation, info)
+        except AttributeError:  # a version of Typer in which what is looked at here has another name
+            return self._typers(self._parameter).coerce(value, **words)
         except _RefusedError:
             raise typer.BadParameter(_refusal(value, annotation, info), **words) from None
         except _NotPlainError:
@@ -77,7 +79,7 @@ def plain_conversion() -> Iterator[None]:
     """While it is open, Typer's options and arguments convert plain values here.
 
     Typer has no public place for this, so a method of its parameters is replaced: it is Typer's own again afterwards. A
-    version without that method converts everything itself.
+    version without that method, or whose parameters are described in another way, converts everything itself.
     """
     methods = {kind: getattr(kind, METHOD) for kind in (TyperOption, TyperArgument) if hasattr(kind, METHOD)}
     for kind, typers in methods.items():

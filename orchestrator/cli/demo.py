@@ -44,7 +44,7 @@ def demo(
     """
     from orchestrator import api
     from orchestrator.cli.ensemble import print_built
-    from orchestrator.cli.train import listening
+    from orchestrator.cli.training import listening
 
     data, runs = folder / "people", folder / "runs"
     _people(folder, data, people, fresh)
@@ -92,6 +92,7 @@ def _conclude(folder: Path, data: Path, built: BuiltEnsemble, score: float) -> N
 def _people(folder: Path, data: Path, people: int, fresh: bool) -> None:
     """Draws the people, unless an earlier demo has."""
     from orchestrator import api
+    from orchestrator.synthetic.people import is_unfinished
 
     drawn, ours = data / "train" / "train.csv", folder / MARK
     if folder.exists() and any(folder.iterdir()) and not ours.exists():
@@ -101,10 +102,10 @@ def _people(folder: Path, data: Path, people: int, fresh: bool) -> None:
     if fresh:
         shutil.rmtree(data, ignore_errors=True)
         shutil.rmtree(folder / "runs", ignore_errors=True)
-    if drawn.exists():
+    if drawn.exists() and not is_unfinished(data):
         print_message(f"[1/4] people of an earlier demo: {data} (--fresh redraws them)")
     else:
-        if data.exists():  # a demo that was killed while drawing: train.csv is written last
+        if data.exists() and not is_unfinished(data):  # its table was deleted; what was stopped begins anew by itself
             shutil.rmtree(data)
         print_message(f"[1/4] drawing {people} people and {people // 3} others to predict")
         with bars() as listen:

@@ -27,6 +27,7 @@ from orchestrator.cli.limits import is_limited
 from orchestrator.core.commands import move_aside_command
 from orchestrator.core.errors import InputsError, OrchestratorError, Problem
 from orchestrator.core.interrupts import uninterrupted
+from orchestrator.core.memory import is_out_of_memory
 
 __all__ = [
     "Ending",
@@ -45,15 +46,6 @@ USAGE_ERROR, CLICK_EXCEPTION = typer.BadParameter.__mro__[1:3]
 
 OUT_OF_MEMORY = "Out of memory. Lower --batch (predict), or --jobs, batch_size and the input size (train)."
 FAULT = 70  # EX_SOFTWARE of sysexits.h
-NO_MEMORY = (
-    "can't allocate memory",
-    "cannot allocate memory",
-    "failed to map segment",
-    "std::bad_alloc",
-    "can't start new thread",
-    "out of memory",
-)
-"""Messages of torch, of the system's loader and of C++, which have no Python exception type of their own."""
 TOO_LARGE = ("File too large", "os error 27")
 NO_ROOM = ("No space left", "os error 28", "database or disk is full")
 
@@ -225,11 +217,6 @@ def debugging() -> bool:
     return os.environ.get("ORCH_DEBUG", "") not in ("", "0")
 
 
-def _short(text: str) -> bool:
-    """Whether an error's text means out of memory: with little address space torch loads only some extensions."""
-    return _says(NO_MEMORY, text) or (is_limited() and _says(("operator torchvision::",), text))
-
-
 def ending_of(error: BaseException) -> Ending:
     """The ending that an error leads to."""
     if isinstance(error, OrchestratorError):
@@ -243,11 +230,10 @@ def ending_of(error: BaseException) -> Ending:
     if isinstance(error, InterruptError | KeyboardInterrupt):
         return Ending("interrupted", "Interrupted.", stop_code())
     text = f"{error} {error.__cause__ or ''}"
-    if isinstance(error, MemoryError):
+    # With little address space torch loads only some of its extensions.
+    if is_out_of_memory(error) or (is_limited() and "operator torchvision::" in text):
         return out_of_memory()
     number = error.errno if isinstance(error, OSError) else None
-    if type(error).__name__ == "OutOfMemoryError" or number == errno.ENOMEM or _short(text):
-        return out_of_memory()
     where = f": {error.filename}" if isinstance(error, OSError) and error.filename else ""
     if number == errno.EFBIG or _says(TOO_LARGE, text):
         what = f"A file would be larger than this shell allows its programs{where}. `ulimit -f unlimited` lifts that, then run "

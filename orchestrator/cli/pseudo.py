@@ -14,6 +14,8 @@ from orchestrator.core.commands import orch
 
 __all__ = ["pseudo"]
 
+SHOWN = 20  # photos that were not read
+
 
 def pseudo(
     photos: Annotated[
@@ -68,7 +70,9 @@ def pseudo(
             for word, count in counts.items():
                 table.add_row(task, word, f"{count:,.0f}")
         stdout_console().print(table)
-    for path, reason in labels.failed[:20]:
+    for path, reason in labels.failed[:SHOWN]:
         print_message(f"not read: {path}: {reason}")
+    if len(labels.failed) > SHOWN:
+        print_message(f"and {len(labels.failed) - SHOWN:,} more.")
     used = orch("train", "TASK", "--data", "DIR", "--extra", to, workspace=workspace)
     print_message(f"{to}: {len(labels.table):,} rows. next: {used}")

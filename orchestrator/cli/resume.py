@@ -42,7 +42,7 @@ def resume(
       orch resume age-0001 --extra moved/more_faces.csv
     """
     from orchestrator import api
-    from orchestrator.cli.train import listening, report_training
+    from orchestrator.cli.training import listening, report_training
 
     with listening([], workspace) as listen:
         report = api.resume(
@@ -56,4 +56,4 @@ def resume(
             profile=profile,
             listen=listen,
         )
-    report_training(report, json, api.next_step(report.runs[0]))
+    report_training(report, json, lambda: api.next_step(report.runs[0]))

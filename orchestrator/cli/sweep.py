@@ -36,7 +36,7 @@ from orchestrator.cli.options import (
     folds_trained,
     split_commas,
 )
-from orchestrator.cli.train import listening
+from orchestrator.cli.training import listening
 from orchestrator.core.commands import orch
 from orchestrator.core.errors import ConfigError
 from orchestrator.core.labels import TASKS

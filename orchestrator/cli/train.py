@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,16 +10,9 @@ import typer
 from orchestrator.cli.console import (
     duration_text,
     elapsed,
-    grid,
     print_error,
-    print_json,
     print_message,
-    print_profile,
-    score_text,
-    stdout_console,
 )
-from orchestrator.cli.endings import stop_code
-from orchestrator.cli.listing import recipe_of
 from orchestrator.cli.options import (  # fmt: skip
     ColumnsOption,
     DataOption,
@@ -46,16 +37,16 @@ from orchestrator.cli.options import (  # fmt: skip
     folds_trained,
     split_commas,
 )
+from orchestrator.cli.training import UNFINISHED, listening, report_training
 from orchestrator.core.commands import orch
 from orchestrator.core.errors import ConfigError
-from orchestrator.core.events import Listener, forward_to_all
 from orchestrator.core.labels import TASKS
 from orchestrator.recipes.names import DEFAULT_RECIPE
 
 if TYPE_CHECKING:
     from orchestrator.pipeline.training import Report
 
-__all__ = ["listening", "report_training", "train", "train_all"]
+__all__ = ["train", "train_all"]
 
 
 def train_all(
@@ -103,7 +94,7 @@ def train_all(
     with listening(track, workspace) as listen:
         report = api.train_all(settings, tasks=chosen, listen=listen)
     fuse = orch("ensemble", "--strategy", "soft", workspace=workspace)
-    report_training(report, json, f"next: {fuse}" if set(chosen) == set(TASKS) else "")
+    report_training(report, json, (lambda: f"next: {fuse}") if set(chosen) == set(TASKS) else None)
 
 
 def train(
@@ -185,7 +176,7 @@ def train(
     if grid:
         _conclude_grid(report, workspace, json)
     else:
-        report_training(report, json, api.next_step(report.runs[0]))
+        report_training(report, json, lambda: api.next_step(report.runs[0]))
 
 
 def _check_grid(grid_words: list[str], more: list[str], other: bool) -> None:
@@ -202,12 +193,6 @@ def _check_grid(grid_words: list[str], more: list[str], other: bool) -> None:
         )
 
 
-UNFINISHED = (
-    "Complete members are kept. Fix the causes above: the same command then trains what is missing, and other "
-    "settings make another run."
-)
-
-
 def _conclude_grid(report: Report, workspace: Path, json: bool) -> None:
     """The comparison of a grid's runs, the best one named."""
     from orchestrator import api
@@ -216,7 +201,7 @@ def _conclude_grid(report: Report, workspace: Path, json: bool) -> None:
 
     complete = [run for run in report.runs if run.complete]
     if json or len(complete) < 2 or complete[0].plan is None:
-        report_training(report, json, "")
+        report_training(report, json)
         return
     found = api.compare([run.id for run in complete], workspace=workspace)
     print_comparison(found)
@@ -232,59 +217,3 @@ def _conclude_grid(report: Report, workspace: Path, json: bool) -> None:
         beside = f"{VERDICTS[best.verdict]} {'from' if best.verdict == 'noise' else 'than'} the first"
     print_message(f"best: {best.run.id} ({beside}).")
     print_message(api.next_step(best.run, of_experiment=True))
-
-
-@contextmanager
-def listening(track: list[str], workspace: Path) -> Iterator[Listener]:
-    """The terminal's display, and the trackers that `--track` names; ends an interrupted training calmly: Ctrl-C with exit code
-    130, SIGTERM with 143.
-    """
-    from orchestrator import api
-    from orchestrator.cli.display import TrainingDisplay
-
-    display = TrainingDisplay()
-    with api.tracking(track, workspace=workspace) as tracked:  # closed last: sending may take long
-        try:
-            yield forward_to_all(tracked, display)
-        except KeyboardInterrupt:
-            display.close()
-            print_message("\nInterrupted. Finished work is kept: the same command continues from there.")
-            raise typer.Exit(stop_code()) from None
-        finally:
-            display.close()
-
-
-def report_training(report: Report, json: bool, next_step: str) -> None:
-    """The table of what is complete and what failed; exit code 1 when something failed."""
-    from orchestrator.artifacts.summary import cards_of, profile_of, run_as_dict, score_of
-
-    profiles = {run.id: found for run in report.runs if (found := profile_of(run, report.trained.get(run.id, ())))}
-    if json:
-        failures = [{"run": run, "fold": fold, "reason": reason} for (run, fold), reason in report.failures.items()]
-        print_json(
-            {
-                "runs": [run_as_dict(run) for run in report.runs],
-                "failures": failures,
-                "seconds": report.seconds,
-                "profile": profiles,
-            }
-        )
-    else:
-        table = grid("", "run", "specialist", "recipe", "members", "macro F1", "state")
-        for run in report.runs:
-            score = score_of(run)
-            score_shown = "-" if score is None else score_text(score)
-            members = f"{len(cards_of(run))}/{len(run.folds)}"
-            state = run.status if not any(key[0] == run.id for key in report.failures) else "failed"
-            table.add_row(run.id, run.task, recipe_of(run), members, score_shown, state)
-        stdout_console().print(table)
-        print_message(f"{duration_text(elapsed())} in all.")
-        if profiles:
-            print_profile(profiles, elapsed(), report.at_once, report.training)
-    for (run_id, fold), reason in report.failures.items():
-        print_error(f"{run_id} {'all' if fold is None else f'fold {fold}'}: {reason}")
-    if not report.complete:
-        print_message(UNFINISHED)
-        raise typer.Exit(1)
-    if next_step and not json:
-        print_message(next_step)

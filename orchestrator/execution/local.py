@@ -120,12 +120,8 @@ def _results(jobs: Sequence[MemberJob], at_once: int, ended: dict[int, JobResult
             try:
                 yield from _pool(2, [(number, job)])  # 1 would train in this process
             except BrokenProcessPool:
-                reason = (
-                    f"{job.title}: its process was killed, most likely because memory ran out. Lower "
-                    f"--set {job.task}.batch_size={max(2, job.recipe.batch_size // 2)} (now {job.recipe.batch_size}) "
-                    "or --jobs."
-                )
-                yield JobResult(number, "failed", reason)
+                why = f"{job.title}: its process was killed, most likely because memory ran out. {job.memory_advice}"
+                yield JobResult(number, "failed", why)
 
 
 def _pool(at_once: int, jobs: Sequence[tuple[int, MemberJob]]) -> Generator[JobResult, None, None]:
@@ -149,8 +145,8 @@ def _pool(at_once: int, jobs: Sequence[tuple[int, MemberJob]]) -> Generator[JobR
 def _run(number: int, job: MemberJob) -> JobResult:
     """Trains one member, and turns any error into a message; runs in a worker."""
     failure = job.folder / FAILURE
-    failure.unlink(missing_ok=True)
     try:
+        failure.unlink(missing_ok=True)
         raise_if_cancelled(job.cancel)
         with claim_gpu(job.locks, job.device) as device, progress_file(job.folder) as listen:
             train_fold(replace(job, device=device), listen)

@@ -20,7 +20,7 @@ from orchestrator.artifacts.cards import history_of
 from orchestrator.artifacts.held_out import held_out_of
 from orchestrator.artifacts.run import RunRecord
 from orchestrator.artifacts.workspace import Workspace
-from orchestrator.core.errors import ConfigError, OrchestratorError, TrainingError, WorkspaceError, quantity
+from orchestrator.core.errors import ConfigError, TrainingError, WeightsError, WorkspaceError, quantity
 from orchestrator.core.events import Listener
 from orchestrator.core.files import digest_of
 from orchestrator.core.metrics import score
@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 TAG = "sweep"
 HOPELESS = 4
-"""A search stops if its first trials, this many, all fail: something is wrong with all of them."""
+"""A search stops if the first trials of a command, this many, all fail: something is wrong with all of them."""
 
 
 @dataclass(frozen=True)
@@ -224,15 +224,10 @@ class _Rounds:
         )
         reference = self._reference()
         at_once, _ = self.settings.executor_or_default().parallelism(count, self.inputs.device)
-        late = False
+        late, earlier = False, {trial.number for trial in self._ended()}
         while True:
-            known = self.search.trials
-            ended = [trial for trial in known if trial.state in (COMPLETE, PRUNED, FAILED)]
-            failed = [trial for trial in ended if trial.state == FAILED]
-            if len(failed) == len(ended) >= HOPELESS:
-                raise TrainingError(
-                    f"{name}: the first {len(failed)} trials all failed. The last one: {failed[-1].why}"
-                )
+            ended = self._ended()
+            _stop_if_hopeless(name, [trial for trial in ended if trial.number not in earlier], count - len(ended))
             if len(ended) >= count:
                 break
             if until is not None and time.monotonic() >= until:
@@ -261,6 +256,10 @@ class _Rounds:
             return result
         pair = [reference, self.inputs.workspace.run(best.run)]
         return replace(result, comparison=compare_runs(self.inputs.workspace, pair, self.specialist))
+
+    def _ended(self) -> list[Trial]:
+        """The trials that ended: complete, pruned or failed."""
+        return [trial for trial in self.search.trials if trial.state in (COMPLETE, PRUNED, FAILED)]
 
     def _log_trials(self, drawn: Sequence[Trial], count: int) -> None:
         """Logs how a round ended, and the state of the search."""
@@ -296,7 +295,7 @@ class _Rounds:
         for trial in drawn:
             try:
                 run_job = self._work(trial, len(drawn), ended, threads)
-            except OrchestratorError as error:  # a point whose settings cannot go together, or weights out of reach
+            except (ConfigError, WeightsError) as error:  # settings that cannot go together, or weights out of reach
                 self.search.record_end(replace(trial, state=FAILED, why=str(error)))
                 log.info(f"trial {trial.number} ({' '.join(trial.changes)}) cannot run: {error}")
                 continue
@@ -354,6 +353,27 @@ class _Rounds:
                     tag(run, ["pruned"])
                     return replace(trial, state=PRUNED, why=why)
         return replace(trial, state=COMPLETE, score=_score(self.inputs.workspace, run, self.specialist))
+
+
+def _stop_if_hopeless(name: str, ended: Sequence[Trial], left: int) -> None:
+    """Stops a search whose trials all fail.
+
+    Args:
+        name: the search's name.
+        ended: the trials that this command ended; what earlier ones failed of may have been put right.
+        left: number of trials that are still to be tried.
+
+    Raises:
+        TrainingError: all of these trials have failed, and they are enough to show it.
+    """
+    if len(ended) < HOPELESS or any(trial.state != FAILED for trial in ended):
+        return
+    more = "" if left > 0 else ", with more --trials"
+    raise TrainingError(
+        f"{name}: the first {len(ended)} trials of this command all failed. The last one: {ended[-1].why}\n"
+        f"Put right what they failed of, and run the same command again{more}: it goes on with other points. Another --seed, "
+        "or a --space without what cannot work, begins another search."
+    )
 
 
 def _score(workspace: Workspace, run: RunRecord, specialist: Specialist) -> float:

@@ -26,7 +26,7 @@ from orchestrator.pipeline.dataset import Dataset
 from orchestrator.pipeline.inputs import read_inputs
 from orchestrator.pipeline.retraining import base_run, resolve_plan
 from orchestrator.pipeline.settings import Settings, base_recipe
-from orchestrator.recipes.schema import Recipe
+from orchestrator.recipes.schema import Recipe, settings_of_kind
 from orchestrator.recipes.spaces import Choice, Space
 from orchestrator.specialist import Specialist
 
@@ -41,18 +41,6 @@ FINALISTS = 2
 
 MULTIPLE = 16
 """Pixels to which small heights and widths are rounded: half the stride of most networks, so that no row is lost."""
-
-CALIBRATION = (
-    "loss",
-    "focal_gamma",
-    "label_smoothing",
-    "class_balance",
-    "sample_balance",
-    "sample_factor",
-    "mixup",
-    "cutmix",
-)
-"""Settings that change what probabilities mean, so that log loss cannot compare across them."""
 
 
 @dataclass(frozen=True)
@@ -247,7 +235,7 @@ def _decided(
     best = max(compared, key=lambda finalist: finalist.scores.macro_f1)
     words = next(words for words, finalist in candidates if finalist.id == best.run.id)
     changed = " ".join(words)
-    comparable = not any(word.partition("=")[0] in CALIBRATION for word in words)
+    comparable = settings_of_kind("probabilities").isdisjoint(word.partition("=")[0] for word in words)
     if best.verdict == "better":
         return Stage(
             name, run, best.run, tried, best, words, f"{changed} is better in macro F1: the recipe moves.", late

@@ -28,7 +28,7 @@ from orchestrator.pipeline.dataset import Dataset, Tables, load_dataset, log_not
 from orchestrator.pipeline.settings import Settings, add_mistakes, recipes_of
 from orchestrator.recipes.lint import lint
 from orchestrator.recipes.load import choices_of
-from orchestrator.recipes.schema import Recipe
+from orchestrator.recipes.schema import Recipe, settings_of_kind
 from orchestrator.specialist import Specialist
 
 if TYPE_CHECKING:
@@ -37,12 +37,6 @@ if TYPE_CHECKING:
 __all__ = ["Inputs", "read_inputs"]
 
 log = logging.getLogger(__name__)
-
-OF_NETWORKS = (
-    "backbone", "weights", "pooling", "train", "frozen_stages", "drop_rate", "drop_path_rate", "height", "width", "small_epochs",
-    "small_size", "checkpointing", "precision", "sam", "workers",
-)  # fmt: skip
-"""Settings that only torch can check. In named recipes and in recipes of runs they are valid already."""
 
 
 @dataclass(frozen=True)
@@ -143,10 +137,13 @@ def _log_recipes(
 
 
 def _asks_torch(settings: Settings, tasks: Collection[str]) -> bool:
-    """Whether the user chose networks, weights or a GPU: errors in them are reported together with the data's."""
+    """Whether the user chose networks, weights or a GPU: errors in them are reported together with the data's.
+
+    In named recipes and in recipes of runs they are valid already.
+    """
     keys = {change.partition("=")[0].rpartition(".")[2] for change in settings.changes}
     files = any(name.endswith(".toml") for name in choices_of(tasks, settings.recipes)[0].values())
-    return files or not keys.isdisjoint(OF_NETWORKS) or settings.device not in ("auto", "cpu")
+    return files or not keys.isdisjoint(settings_of_kind("network")) or settings.device not in ("auto", "cpu")
 
 
 def read_weights(settings: Settings, recipes: Mapping[str, Recipe], mistakes: Mistakes) -> tuple[str, dict[str, State]]:

@@ -70,12 +70,15 @@ def _learnable(run: RunRecord, tasks: Sequence[str], specialists: Mapping[str, S
     from orchestrator.data.classes import check_classes
     from orchestrator.data.readers import read
 
+    try:
+        photos = read(Path(run.data.source), run.data.columns, distinct=True)
+    except OrchestratorError:  # not there any more
+        return []
     able = []
     for task in tasks:
         try:
-            photos = read(Path(run.data.source), run.data.columns, distinct=True)
             photos.require(specialists[task].columns, f"the {task} specialist")
-        except OrchestratorError:  # not there any more, or without the columns
+        except OrchestratorError:
             continue
         if not any(problem.fatal for problem in check_classes(photos, [task], None, bool(run.extra))):
             able.append(task)

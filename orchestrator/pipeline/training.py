@@ -277,7 +277,9 @@ def train_runs(
     listen: Listener,
     started: float,
 ) -> Report:
-    """Trains the missing members of runs in one queue, and completes the runs that then have all members.
+    """Trains the missing and damaged members of runs in one queue, and completes the runs that then have all members.
+
+    Damaged members are moved aside. A member that is not there in the end is a failure, whatever the executor says of it.
 
     Args:
         runs: all runs of the command, including complete ones.
@@ -300,6 +302,7 @@ def train_runs(
     with ExitStack() as locks:
         for run_job in open_jobs:
             lock_run(locks, run_job.run)
+            set_aside_damaged(run_job.run)
         jobs = missing_jobs(open_jobs)
         if jobs:
             executor = open_jobs[0].settings.executor_or_default()
@@ -317,7 +320,9 @@ def train_runs(
                 listen(TrainingEnded())
             training = time.monotonic() - began
         for run_job in open_jobs:
-            _finish(run_job.run)
+            for fold, why in _finish(run_job).items():
+                if not any((run_job.run.id, fold) in ended for ended in ends.values()):
+                    ends["failed"][run_job.run.id, fold] = why
     seconds = time.monotonic() - started
     return Report(list(runs), ends["failed"], seconds, ends["pruned"], ends["cancelled"], trained, at_once, training)
 
@@ -331,11 +336,26 @@ def _begun(jobs: Sequence[MemberJob], at_once: int, workspace: Path) -> Training
     return TrainingStarted(tuple(members), at_once, jobs[0].threads, jobs[0].device, workspace)
 
 
-def _finish(run: RunRecord) -> None:
-    """Cleans up after training; completes a run that has all its members."""
+def _finish(run_job: RunJob) -> dict[int | None, str]:
+    """Cleans up after training; completes a run that has all its members.
+
+    Returns:
+        Fold -> what is wrong with its member, for the folds that were to be trained and are missing or damaged.
+    """
+    run = run_job.run
     for folder in run.members:
         remove_leftovers(folder)
-    update_status(run, files=False)
+    missing = [fold for fold in update_status(run, files=False) if run_job.only is None or fold in run_job.only]
+    return {fold: _why_missing(run, fold) for fold in missing}
+
+
+def _why_missing(run: RunRecord, fold: int | None) -> str:
+    """What is wrong with a member that is missing or damaged, as a sentence."""
+    try:
+        check_member(run, fold, files=False)
+    except DamagedError as error:
+        return str(error)
+    return f"{run.id}: its member was missing when training ended."  # and was written meanwhile
 
 
 def make_complete_runs_current(runs: Sequence[RunRecord]) -> None:

@@ -24,7 +24,7 @@ from orchestrator.data.contest import MASK_OF_STEM
 from orchestrator.data.sharing import signals_blocked, start_trackers, why_no_parallelism
 from orchestrator.synthetic.portraits import BANDS, draw_photo, invent_person
 
-__all__ = ["most_folds", "write_people"]
+__all__ = ["is_unfinished", "most_folds", "write_people"]
 
 UNFINISHED = ".unfinished"
 """File in a folder whose people are not all drawn yet."""
@@ -56,16 +56,15 @@ def write_people(
     """
     if people < 6:
         raise ConfigError(f"--people {people}: at least 6, one for each gender and age band.")
-    unfinished = root / UNFINISHED
     if root.exists() and any(root.iterdir()):
-        if not unfinished.is_file():
+        if not is_unfinished(root):
             raise DataError(
                 f"{root}: is not empty; synthetic people are never mixed into other files. Choose a new folder."
             )
         for name in ("train", "eval"):  # of a command that was stopped
             shutil.rmtree(root / name, ignore_errors=True)
     root.mkdir(parents=True, exist_ok=True)
-    unfinished.touch()
+    (root / UNFINISHED).touch()
     everybody = _census(people, seed) + _census(eval_people, seed + 1, people)
     jobs = [(root, seed, number, gender, band, number >= people) for number, gender, band in everybody]
     (root / "train" / "images").mkdir(parents=True, exist_ok=True)
@@ -81,7 +80,12 @@ def write_people(
         rows.append(row)
         progress(done, len(jobs))
     _write_tables(root, rows[:people], rows[people:], seed)
-    unfinished.unlink()
+    (root / UNFINISHED).unlink()
+
+
+def is_unfinished(root: Path) -> bool:
+    """Whether a call of `write_people` for this folder was stopped; the next call begins anew there."""
+    return (root / UNFINISHED).is_file()
 
 
 def most_folds(people: int) -> int:

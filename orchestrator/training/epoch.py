@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from orchestrator.core.cores import cores
 from orchestrator.core.errors import TrainingError
 from orchestrator.core.events import EpochProgress, Listener, ignore_events
 from orchestrator.core.stages import Stages
@@ -206,5 +206,5 @@ def loading_processes(recipe: Recipe, device: str, batches: int) -> int:
     """
     if recipe.workers >= 0:
         return recipe.workers
-    processes = 0 if device == "cpu" else min(8, os.cpu_count() or 1, batches // REPAYING_BATCHES)
+    processes = 0 if device == "cpu" else min(8, cores(), batches // REPAYING_BATCHES)
     return 0 if processes and why_none_load(processes) else processes

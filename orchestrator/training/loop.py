@@ -34,6 +34,7 @@ from orchestrator.artifacts.weights import save_tensors
 from orchestrator.core.errors import DeviceError, WorkspaceError
 from orchestrator.core.events import EpochEnded, Listener, ignore_events
 from orchestrator.core.files import remove_own_file, remove_temporaries, sha256_of, write_json
+from orchestrator.core.memory import is_out_of_memory
 from orchestrator.core.metrics import confusion
 from orchestrator.networks.devices import keep_freed_memory
 from orchestrator.training.checkpoints import best_tensors, load_best, save_best
@@ -91,23 +92,12 @@ def train_fold(job: MemberJob, listen: Listener = ignore_events) -> MemberCard:
             return card
         try:
             return _train(job, listen)
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            raise _out_of_memory(job) from error
-        except RuntimeError as error:
-            if "can't allocate memory" in str(error) or "out of memory" in str(error):
-                raise _out_of_memory(job) from error
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise DeviceError(f"{job.title}: out of memory on {job.device}. {job.memory_advice}") from error
             raise
     finally:
         lock.release()
-
-
-def _out_of_memory(job: MemberJob) -> DeviceError:
-    recipe = job.recipe
-    return DeviceError(
-        f"{job.title}: out of memory on {job.device}. Lower batch_size (now {recipe.batch_size}; "
-        f"--set {job.task}.batch_size={max(2, recipe.batch_size // 2)}), the input size (now {recipe.height} x "
-        f"{recipe.width}), or the number of jobs at once (--jobs)."
-    )
 
 
 def _train(job: MemberJob, listen: Listener) -> MemberCard:

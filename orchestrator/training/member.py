@@ -90,6 +90,15 @@ class MemberJob:
         return self.task if self.fold is None else f"{self.task} fold {self.fold}"
 
     @property
+    def memory_advice(self) -> str:
+        """What to lower where memory runs out, as a sentence."""
+        recipe = self.recipe
+        return (
+            f"Lower batch_size (now {recipe.batch_size}; --set {self.task}.batch_size={max(2, recipe.batch_size // 2)}), the "
+            f"input size (now {recipe.height} x {recipe.width}), or the number of jobs at once (--jobs)."
+        )
+
+    @property
     def photos_per_epoch(self) -> int:
         """Number of photos that an epoch trains on: those drawn, in full steps; in full batches if they fill no step.
 

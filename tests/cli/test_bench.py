@@ -7,19 +7,29 @@ from pathlib import Path
 import pytest
 
 from orchestrator.bench.commands import LIGHT, PREDICT
+from orchestrator.inference.runtime import Runtime
 from tests.conftest import Done
 
 Orch = Callable[..., Done]
 
 
 @pytest.mark.slow
-def test_all_parts_measure_and_are_told(orch: Orch, people: Path, tmp_path: Path) -> None:
+def test_all_parts_measure_and_are_told(
+    orch: Orch, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[Runtime] = []
+    closed: list[Runtime] = []
+    begin, end = Runtime.__post_init__, Runtime.close
+    monkeypatch.setattr(Runtime, "__post_init__", lambda runtime: (opened.append(runtime), begin(runtime)))
+    monkeypatch.setattr(Runtime, "close", lambda runtime: (closed.append(runtime), end(runtime)))
     recipe = tmp_path / "tiny.toml"
     lines = ["backbone='test_efficientnet'", "weights='none'", "height=32", "width=32", "epochs=1", "batch_size=16"]
     recipe.write_text("\n".join(lines))
     words = ("--data", people / "train", "--out", tmp_path / "out", "--recipe", recipe, "--rounds", 1)
     done = orch("bench", *words, "--photos", 16, "--steps", 4, "--votes", 20_000)
     assert done.code == 0, done.err
+    assert len(opened) > 4
+    assert set(map(id, opened)) == set(map(id, closed))  # each has threads of its own
     found = json.loads((tmp_path / "out" / "bench.json").read_text())
     assert set(found["training"]) == {"mask", "gender", "age"}
     assert all(one["efficiency"] > 0 for one in found["training"].values())  # how large says nothing on a busy machine

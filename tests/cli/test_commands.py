@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from orchestrator import __version__
+from orchestrator import __version__, api
 from orchestrator.artifacts.run import RUN_FORMAT
 from orchestrator.cli import console
+from orchestrator.core.errors import ConfigError
 from orchestrator.data.readers import read
 from tests.conftest import ROOT, Done, edit_sealed, hashes, tiny
 
@@ -84,6 +85,26 @@ def test_a_fault_of_ours_is_a_sentence_and_a_traceback_only_when_asked(
     monkeypatch.setenv("ORCH_DEBUG", "1")
     with pytest.raises(ZeroDivisionError):
         orch("data", "check", "--data", people / "train")
+
+
+def test_a_demo_that_was_killed_while_it_wrote_its_tables_draws_the_people_anew(
+    orch: Orch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise ConfigError("far enough.")
+
+    monkeypatch.setattr(api, "train_all", stop)
+    tables, words = ("train/train.csv", "eval/truth.csv", "eval/info.csv"), ("demo", "--out", tmp_path, "--people", 24)
+    assert "drawing 24 people" in orch(*words).err
+    before = [(tmp_path / "people" / table).read_bytes() for table in tables]
+    (tmp_path / "people/.unfinished").touch()  # as the kill leaves it: train.csv is written first
+    for table in tables[1:]:
+        (tmp_path / "people" / table).unlink()
+    done = orch(*words)
+    assert "drawing 24 people" in done.err
+    assert "far enough." in done.err
+    assert [(tmp_path / "people" / table).read_bytes() for table in tables] == before
+    assert "people of an earlier demo" in orch(*words).err
 
 
 def test_the_demo_deletes_nothing_that_it_did_not_make(orch: Orch, tmp_path: Path) -> None:

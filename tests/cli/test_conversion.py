@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from typer.core import TyperOption
 
-from orchestrator.cli.conversion import METHOD, plain_conversion
+from orchestrator.cli.conversion import METHOD, _Conversion, plain_conversion
 from tests.conftest import ROOT
 
 got: dict[str, Any] = {}
@@ -113,6 +113,33 @@ def test_a_file_that_may_not_be_read_is_refused_as_by_typer(tmp_path: Path, monk
             assert asked(words) == alone
     with plain_conversion():
         assert "is not readable" in str(asked([f"--path={closed}"])[1])
+
+
+def test_a_typer_that_describes_its_parameters_in_another_way_converts_by_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    words = ["--whole=5", "--path=a", "--wholes=2"]
+    alone = asked(words)
+
+    class Renamed:
+        """A parameter of another version."""
+
+        def __init__(self, parameter: object) -> None:
+            self._parameter = parameter
+
+        def __getattr__(self, name: str) -> object:
+            if name == "type_descriptor":
+                raise AttributeError(name)
+            return getattr(self._parameter, name)
+
+    def renamed(self: _Conversion, parameter: Any, typers: Any) -> None:
+        real(self, Renamed(parameter), lambda _: typers(parameter))
+
+    real = _Conversion.__init__
+    monkeypatch.setattr(_Conversion, "__init__", renamed)
+    with plain_conversion():
+        assert asked(words) == alone
+    assert len(alone) > 3
 
 
 def test_typer_is_its_own_again_afterwards() -> None:

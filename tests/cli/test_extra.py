@@ -9,8 +9,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from orchestrator import api
 from orchestrator.artifacts.run import RunRecord
 from orchestrator.core.labels import CLASSES
+from orchestrator.inference.pseudo import PseudoLabels
 from tests.conftest import Done, hashes, tiny, train
 from tests.programs import Program
 
@@ -52,6 +54,17 @@ def test_wrong_words_of_pseudo_are_told(
     done = orch("pseudo", "--eval", people / "eval", "--out", tmp_path / "p.csv", "-w", workspace, *words)
     assert done.code == 2
     assert told in done.err
+
+
+def test_pseudo_says_how_many_more_photos_were_not_read(
+    orch: Orch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = [(Path(f"{number}.jpg"), "damaged.") for number in range(23)]
+    table = pd.DataFrame(columns=["path", "fold", "mask", "gender", "age"])
+    monkeypatch.setattr(api, "pseudo_label", lambda *_, **__: PseudoLabels(table, 0, failed))
+    done = orch("pseudo", "photos", "--out", tmp_path / "pseudo.csv")
+    assert done.err.count("not read: ") == 20
+    assert "not read: 19.jpg: damaged.\nand 3 more.\n" in done.err
 
 
 @pytest.mark.slow

@@ -10,8 +10,6 @@ from pathlib import Path
 import pytest
 
 from orchestrator.core import device_names
-from orchestrator.pipeline.inputs import OF_NETWORKS
-from orchestrator.recipes.schema import Recipe
 from tests.conftest import ROOT, Done
 
 Orch = Callable[..., Done]
@@ -132,7 +130,6 @@ def test_mistakes_of_use_are_told_before_anything_heavy_is_imported(
 def test_networks_that_a_user_chose_are_judged_together_with_the_data(
     orch: Orch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert set(OF_NETWORKS) <= set(Recipe.model_fields)
     table, recipe = tmp_path / "table.csv", tmp_path / "mine.toml"
     table.write_text("path,person,age\na.jpg,one,30,\n")
     assert orch("recipes", "copy", "age", "quick", recipe).code == 0

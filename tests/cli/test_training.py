@@ -6,13 +6,17 @@ import re
 import shlex
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import typer
 
 from orchestrator.artifacts.workspace import Workspace
+from orchestrator.cli.training import report_training
 from orchestrator.core.events import Event, Listener, TrainingEnded, TrainingStarted
 from orchestrator.execution import local
+from orchestrator.pipeline.training import Report
 from orchestrator.training.member import MemberJob
 from tests.conftest import TINY, Done, hashes, tiny, train
 
@@ -33,6 +37,25 @@ def test_a_single_split_and_training_on_everything(orch: Orch, people: Path, tmp
     assert "no out-of-fold score: mask-0001, gender-0001, age-0001: trained on everything" in done.out
     done = orch("predict", people / "eval" / "images", "-w", everything, "--json")
     assert len(json.loads(done.out)) == 28
+
+
+def test_the_table_stands_above_the_next_step_which_json_and_failures_do_without(
+    trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Workspace(trained).run("age-0001")
+    asked: list[str] = []
+
+    def gone() -> str:
+        asked.append(run.id)
+        raise OSError("its photos are on a disk that is gone")
+
+    with pytest.raises(OSError, match="a disk that is gone"):
+        report_training(Report([run], {}, 1.0), False, gone)
+    assert "age-0001" in capsys.readouterr().out
+    report_training(Report([run], {}, 1.0), True, gone)
+    with pytest.raises(typer.Exit):
+        report_training(Report([replace(run, status="unfinished")], {("age-0001", 1): "why"}, 1.0), False, gone)
+    assert asked == ["age-0001"]
 
 
 def test_a_failing_fold_is_told_at_the_end_and_the_others_are_kept(

@@ -46,6 +46,16 @@ def test_one_failing_job_never_sinks_the_others(tmp_path: Path) -> None:
     assert "Traceback" in json.loads(failed.read_text())["traceback"]
 
 
+def test_a_file_where_a_members_folder_must_be_sinks_no_other_job(tmp_path: Path) -> None:
+    good, bad = (job_of(tmp_path / "r" / f"fold-{fold}", "epochs=1", fold=fold) for fold in (0, 1))
+    (tmp_path / "r").mkdir()
+    bad.folder.touch()
+    results = LocalExecutor().run([bad, good], 1, ignore_events)
+    assert [result.outcome for result in results] == ["failed", "done"]
+    assert "mask fold 1: " in results[0].why
+    assert str(bad.folder) in results[0].why
+
+
 class Deadly(Stripes):
     """Pixels whose reader is killed, as the kernel does when memory runs out."""
 
@@ -61,7 +71,8 @@ def test_a_job_whose_worker_dies_twice_is_told_with_the_settings_to_lower(tmp_pa
     results = LocalExecutor().run([bad, good], 2, ignore_events)
     assert [result.outcome for result in results] == ["failed", "done"]
     assert "mask fold 1: its process was killed, most likely because memory ran out" in results[0].why
-    assert "--set mask.batch_size=8 (now 16) or --jobs" in results[0].why
+    assert results[0].why.endswith(bad.memory_advice)
+    assert "batch_size (now 16; --set mask.batch_size=8)" in bad.memory_advice
 
 
 @pytest.mark.slow

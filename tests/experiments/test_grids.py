@@ -93,3 +93,20 @@ def test_training_goes_on_with_a_grids_unfinished_run_and_makes_it_current(
     done = train(orch, people, workspace, "train", "age", *tiny("lr=4e-3"))
     assert done.code == 0, done.err
     assert "age-0002 is now the current age run (was age-0001)" in done.err
+
+
+def test_a_grid_trains_a_damaged_member_of_an_unfinished_run_again(orch: Orch, people: Path, workspace: Path) -> None:
+    words = ("train", "age", *tiny("epochs=1"), "--grid", "lr=1e-3,4e-3")
+    assert train(orch, people, workspace, *words).code == 0
+    run = workspace / "age-0003"
+    weights = hashes(run)["fold-1/weights.safetensors"]
+    edit_sealed(run / "run.json", status="unfinished", files={})  # as a kill leaves it
+    card = run / "fold-1/member.json"
+    card.write_bytes(card.read_bytes()[:100])
+    (run / "fold-2").rename(run / "elsewhere")
+    (run / "fold-2").write_bytes(b"a file where a folder must be")
+    done = train(orch, people, workspace, *words)
+    assert done.code == 0, done.err
+    assert "age-0003 trains it again (what is there was put aside as fold-1." in done.err
+    assert json.loads((run / "run.json").read_text())["status"] == "complete"
+    assert hashes(run)["fold-1/weights.safetensors"] == weights

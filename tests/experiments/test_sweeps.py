@@ -5,14 +5,19 @@ import random
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
+from safetensors.torch import save_file
 
 from orchestrator.artifacts.run import RunRecord
+from orchestrator.core.errors import StoreError
+from orchestrator.networks.lean import timm
+from orchestrator.pipeline import preparation
 from orchestrator.recipes.load import load_recipes
 from orchestrator.specialists import SPECIALISTS
-from tests.conftest import Done, hashes, tiny, train
+from tests.conftest import Done, edit_sealed, hashes, tiny, train
 from tests.programs import Program
 
 pytest.importorskip("optuna", reason="the extra `sweep` is not installed")
@@ -117,15 +122,56 @@ def test_a_trial_below_the_median_is_pruned_and_can_be_trained_to_its_end(
     assert [one[name] for name in names] == [other[name] for name in names]
 
 
-def test_a_search_whose_trials_all_fail_stops(orch: Orch, people: Path, tmp_path: Path) -> None:
-    space = tmp_path / "space.toml"
-    space.write_text('net = [{ backbone = "resnet18", weights = "gone.safetensors" }, '
-                     '{ backbone = "resnet34", weights = "gone.safetensors" }]\n'
-                     "lr = { low = 1e-3, high = 1e-2 }\n")  # fmt: skip
-    done = orch(*words_of(people, tmp_path / "runs", space, "--trials", 30))
+def test_a_search_trains_a_damaged_member_of_an_unfinished_run_again(
+    orch: Orch, people: Path, tmp_path: Path, space: Path
+) -> None:
+    words = words_of(people, tmp_path / "runs", space, "--trials", 1)
+    assert orch(*words).code == 0
+    run = tmp_path / "runs/age-0001"  # the recipe as it is
+    edit_sealed(run / "run.json", status="unfinished", files={})  # as a kill leaves it
+    (run / "fold-0/member.json").write_bytes(b"{")
+    done = orch(*words)
+    assert done.code == 0, done.err
+    assert "age-0001 trains it again" in done.err
+    assert RunRecord.load(run).complete
+
+
+def test_a_search_whose_trials_all_fail_stops_and_goes_on_when_the_cause_is_gone(
+    orch: Orch, people: Path, tmp_path: Path
+) -> None:
+    space, weights = tmp_path / "space.toml", tmp_path / "gone.safetensors"
+    space.write_text(f'lr = {{ low = 1e-3, high = 1e-2 }}\nnet = [{{ weights = "{weights}" }}]\n')
+    for _ in range(2):  # what failed in an earlier command may have been put right
+        done = orch(*words_of(people, tmp_path / "runs", space, "--trials", 8))
+        assert done.code == 2
+        assert "the first 4 trials of this command all failed" in done.err
+        assert f"weights = '{weights}'" in done.err
+    assert "run the same command again, with more --trials: it goes on with other points." in done.err
+    save_file(timm.create_model("test_efficientnet").state_dict(), weights)
+    done = orch(*words_of(people, tmp_path / "runs", space, "--trials", 9, "--json"))
+    assert done.code == 0, done.err
+    assert [trial["state"] for trial in json.loads(done.out)["trials"]] == [*["failed"] * 8, "complete"]
+
+
+def test_a_full_disk_fails_no_trial(
+    orch: Orch, people: Path, tmp_path: Path, space: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = words_of(people, tmp_path / "runs", space, "--trials", 1, "--json")
+    real, built = preparation.build_stores, []
+
+    def full(*given: Any) -> Any:
+        built.append(given)
+        if len(built) == 2:  # the trial's, after that of the recipe as it is
+            raise StoreError("No space left for the pixel store.")
+        return real(*given)
+
+    monkeypatch.setattr(preparation, "build_stores", full)
+    done = orch(*words)
     assert done.code == 2
-    assert "the first 4 trials all failed" in done.err
-    assert "gone.safetensors" in done.err
+    assert "No space left for the pixel store." in done.err
+    done = orch(*words)
+    assert done.code == 0, done.err
+    assert [trial["state"] for trial in json.loads(done.out)["trials"]] == ["complete"]
 
 
 @pytest.mark.slow

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -10,7 +10,14 @@ import pytest
 
 from orchestrator.artifacts.run import RunRecord
 from orchestrator.artifacts.workspace import Workspace
-from tests.conftest import Done, edit_sealed, hashes, tiny, train
+from orchestrator.core.events import Listener
+from orchestrator.execution.executor import JobResult
+from orchestrator.execution.local import LocalExecutor
+from orchestrator.pipeline.settings import Settings
+from orchestrator.pipeline.training import train_all
+from orchestrator.specialists import SPECIALISTS
+from orchestrator.training.member import MemberJob
+from tests.conftest import TINY, Done, Silent, edit_sealed, hashes, tiny, train
 
 Orch = Callable[..., Done]
 
@@ -108,3 +115,21 @@ def test_loading_processes_of_several_jobs_train_the_same_bits(
         assert done.code == 0, done.err
         found.append([hashes(folder / "mask-0001")[f"fold-{fold}/weights.safetensors"] for fold in (0, 1)])
     assert found[0] == found[1]
+
+
+class Lazy(LocalExecutor):
+    """An executor that trains the first member alone, and says of all that they are done."""
+
+    def run(self, jobs: Sequence[MemberJob], at_once: int, listen: Listener) -> list[JobResult]:
+        super().run(jobs[:1], at_once, listen)
+        return [JobResult(number) for number in range(len(jobs))]
+
+
+def test_a_member_that_is_not_there_in_the_end_is_a_failure(people: Path, tmp_path: Path) -> None:
+    settings = Settings(
+        people / "train", tmp_path / "runs", changes=(*TINY, "epochs=1"), folds=2, device="cpu", executor=Lazy(1)
+    )
+    report = train_all(settings, {"mask": SPECIALISTS["mask"]}, Silent())
+    assert not report.complete
+    assert list(report.failures) == [("mask-0001", 1)]
+    assert "fold-1/member.json: missing" in report.failures["mask-0001", 1]

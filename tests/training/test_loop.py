@@ -1,6 +1,7 @@
 """A member's training: what it learns, draws, scores, keeps and refuses."""
 
 import dataclasses
+import errno
 import json
 from pathlib import Path
 
@@ -264,7 +265,12 @@ def test_a_loss_that_explodes_is_told_with_the_setting(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "error",
-    [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(), RuntimeError("can't allocate memory: 9 bytes")],
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        MemoryError(),
+        RuntimeError("can't allocate memory: 9 bytes"),
+        OSError(errno.ENOMEM, "no process for loading"),
+    ],
 )
 def test_out_of_memory_says_which_setting_to_lower(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
@@ -291,7 +297,8 @@ def test_two_processes_never_train_one_member(tmp_path: Path, monkeypatch: pytes
 
 
 def test_loading_processes_are_started_where_they_repay_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: 6)
+    monkeypatch.setattr("os.cpu_count", lambda: 64)  # the machine's, of which a container has a share
+    monkeypatch.setattr(epoch, "cores", lambda: 6)
     recipes = {
         workers: load_recipes({"mask": SPECIALISTS["mask"]}, ["quick"], [f"workers={workers}"])["mask"]
         for workers in (-1, 0, 3)
