@@ -7,11 +7,9 @@ weights.
 
 from __future__ import annotations
 
-import io
 import logging
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -112,15 +110,13 @@ def _trace(member: Member, part: Part) -> Any:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hides the exporter's progress and its warnings about torch's internals; exports are checked afterwards."""
+    """Hides what the exporter logs about torch's internals, and nothing of other threads; exports are checked afterwards."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     before = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
+        yield
     finally:
         for logger, level in zip(loggers, before, strict=True):
             logger.setLevel(level)

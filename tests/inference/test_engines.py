@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
@@ -410,6 +411,22 @@ def test_checks_and_trials_of_two_processes_are_all_kept(
     assign_engines(predictor.runtime, sample, 1000, "onnx", True, cache)
     rates = json.loads((cache / "trials.json").read_text())["rates"]
     assert len(rates) == 6  # of three kinds of networks, on each of the two engines
+
+
+def test_exporting_leaves_other_threads_what_they_print_and_warn(
+    predictor: Predictor, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filters = list(warnings.filters)
+
+    def export(*_: object, **__: object) -> None:
+        with ThreadPoolExecutor(1) as another:  # of a service, while it exports
+            another.submit(print, "an answer").result()
+        assert list(warnings.filters) == filters
+
+    monkeypatch.setattr("torch.onnx.export", export)
+    with pytest.raises(EngineError, match="no ONNX program"):
+        Exports(tmp_path).make(predictor.runtime.splits[:1])
+    assert capsys.readouterr().out == "an answer\n"
 
 
 def broken(monkeypatch: pytest.MonkeyPatch, folder: Path, package: str) -> None:
