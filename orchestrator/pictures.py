@@ -14,12 +14,15 @@ from orchestrator.data.describe import Description
 from orchestrator.data.preprocessing import Box, Geometry, decode
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from orchestrator.artifacts.ensembles import EnsembleRecord, RecordedScores
+    from orchestrator.inference.cascade_measurement import Measured
     from orchestrator.inference.results import Prediction
 
 __all__ = [
     "ACCENT", "INK", "SOFT", "WARN", "contact_sheet", "draw_bench", "draw_cascade", "draw_evaluation", "draw_faces",
-    "draw_people", "pyplot", "save",
+    "draw_people", "figure_of", "save",
 ]  # fmt: skip
 
 INK, ACCENT, SOFT, WARN = "#22303c", "#2f7f86", "#bcd7d6", "#b3402a"
@@ -34,9 +37,8 @@ def contact_sheet(answers: Sequence[Prediction], path: Path, truth: Sequence[int
         path: the .png to write.
         truth: true labels, 0..17, to mark wrong answers; None: nothing is marked.
     """
-    plt = pyplot()
     shown = sorted(set(np.linspace(0, len(answers) - 1, min(SHEET, len(answers))).round().astype(int)))
-    figure, axes = _sheet(plt, len(shown), len(answers), 2.75)
+    figure, axes = _sheet(len(shown), len(answers), 2.75)
     for axis, number in zip(axes.flat, shown, strict=False):
         answer = answers[number]
         if answer.label is None:
@@ -51,12 +53,12 @@ def contact_sheet(answers: Sequence[Prediction], path: Path, truth: Sequence[int
     save(figure, path)
 
 
-def _sheet(plt: Any, shown: int, photos: int, height: float) -> tuple[Any, Any]:
+def _sheet(shown: int, photos: int, height: float) -> tuple[Figure, Any]:
     """A figure of small axes in rows of seven, each `height` inches high; it says how many photos it leaves out."""
     columns = min(7, shown)
     rows = -(-shown // columns)
-    size = (1.75 * columns, height * rows)
-    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+    figure = figure_of(1.75 * columns, height * rows)
+    axes = figure.subplots(rows, columns, squeeze=False)
     if shown < photos:
         figure.suptitle(f"{shown} of {photos:,} photos", fontsize=9, color=INK)
     for axis in axes.flat:
@@ -72,12 +74,13 @@ def draw_faces(paths: Sequence[Path], boxes: Sequence[Box | None], path: Path) -
         boxes: each photo's face box; None: no face found.
         path: the .png to write.
     """
-    plt = pyplot()
+    from matplotlib.patches import Rectangle
+
     without = [row for row, box in enumerate(boxes) if box is None][: SHEET // 2]
     others = [row for row, box in enumerate(boxes) if box is not None]
     spread = np.linspace(0, len(others) - 1, min(SHEET - len(without), len(others))).round().astype(int)
     shown = without + sorted({others[place] for place in spread})
-    figure, axes = _sheet(plt, len(shown), len(paths), 2.5)
+    figure, axes = _sheet(len(shown), len(paths), 2.5)
     for axis, row in zip(axes.flat, shown, strict=False):
         photo, box = decode(paths[row]), boxes[row]
         axis.imshow(photo)
@@ -85,7 +88,7 @@ def draw_faces(paths: Sequence[Path], boxes: Sequence[Box | None], path: Path) -
             axis.set_title("no face found", fontsize=8, color=WARN)
             continue
         top, left, height, width = box
-        axis.add_patch(plt.Rectangle((left, top), width, height, fill=False, color=ACCENT, linewidth=1.5))
+        axis.add_patch(Rectangle((left, top), width, height, fill=False, color=ACCENT, linewidth=1.5))
     save(figure, path)
 
 
@@ -96,9 +99,9 @@ def draw_people(description: Description, path: Path) -> None:
         description: what a source holds.
         path: the .png to write.
     """
-    plt = pyplot()
     bars = {title: frame for title, frame in description.tables.items() if title.startswith("by ")}
-    figure, axes = plt.subplots(2, 3, figsize=(16, 8.4), layout="constrained")
+    figure = figure_of(16, 8.4)
+    axes = figure.subplots(2, 3)
     figure.suptitle(
         f"{description.photos:,} photos of {description.people:,} people", fontsize=15, color=INK, weight="bold"
     )
@@ -157,10 +160,10 @@ def draw_evaluation(record: EnsembleRecord, path: Path) -> None:
         record: an ensemble with scores.
         path: the .png to write.
     """
-    plt = pyplot()
     assert record.evaluation is not None
     scores = record.evaluation
-    figure, axes = plt.subplots(1, 3, figsize=(16, 6.2), layout="constrained", width_ratios=[1, 1.1, 1.5])
+    figure = figure_of(16, 6.2)
+    axes = figure.subplots(1, 3, width_ratios=[1, 1.1, 1.5])
     label = scores["label"]
     interval = label.intervals["macro_f1"]
     figure.suptitle(
@@ -181,8 +184,8 @@ def draw_bench(found: Mapping[str, Any], path: Path) -> None:
         found: what `bench.suite.run_parts` returned.
         path: the .png to write.
     """
-    plt = pyplot()
-    figure, axes = plt.subplots(1, 3, figsize=(17, 5), layout="constrained")
+    figure = figure_of(17, 5)
+    axes = figure.subplots(1, 3)
     _draw_ratios(axes[0], "speed as a share of the floor's", _efficiencies(found), 1.0)
     engines = found.get("prediction", {}).get("engines", {})
     times = {name: measured["times_naive"] for name, measured in engines.items() if "times_naive" in measured}
@@ -191,40 +194,37 @@ def draw_bench(found: Mapping[str, Any], path: Path) -> None:
     save(figure, path)
 
 
-def draw_cascade(measured: Mapping[str, Any], path: Path) -> None:
+def draw_cascade(measured: Measured, path: Path) -> None:
     """Draws what a cascade saves against what it changes, and the macro F1 where labels are known.
 
     Args:
-        measured: `Measured.as_dict()`.
+        measured: the curve, and the point chosen on it.
         path: the .png to write.
     """
-    plt = pyplot()
-    curve = measured["curve"]
-    scored = measured["full_macro_f1"] is not None
-    figure, axes = plt.subplots(
-        1, 2 if scored else 1, figsize=(12 if scored else 6.5, 4.5), squeeze=False, layout="constrained"
-    )
-    asked = [100 * point["asked"] for point in curve]
-    changed = [100 * point["changed"] for point in curve]
-    left = axes[0][0]
+    scored = measured.macro_f1 is not None
+    figure = figure_of(12 if scored else 6.5, 4.5)
+    left, *right = figure.subplots(1, 2 if scored else 1, squeeze=False)[0]
+    asked = [100 * point.asked for point in measured.curve]
+    changed = [100 * point.changed for point in measured.curve]
+    chosen = (100 * measured.chosen.asked, 100 * measured.chosen.changed)
     left.plot(asked, changed, color=SOFT, marker="o", markersize=4)
-    left.plot(100 * measured["asked"], 100 * measured["changed"], "o", color=ACCENT, markersize=9)
+    left.plot(*chosen, "o", color=ACCENT, markersize=9)
     left.annotate(
-        f"chosen: {100 * measured['asked']:.0f} % asked, {100 * measured['changed']:.2f} % changed",
-        (100 * measured["asked"], 100 * measured["changed"]), (12, 14), textcoords="offset points", color=INK,
+        f"chosen: {chosen[0]:.0f} % asked, {chosen[1]:.2f} % changed",
+        chosen, (12, 14), textcoords="offset points", color=INK,
     )  # fmt: skip
-    left.axhline(100 * measured["cascade"]["rate"], color=WARN, linewidth=1, linestyle=":")
+    left.axhline(100 * measured.chosen.cascade.rate, color=WARN, linewidth=1, linestyle=":")
     left.set_yscale("symlog", linthresh=0.05)
     left.set(ylim=(-0.005, None), title="labels that differ from the full vote", ylabel="changed, %")
-    if scored:
-        right = axes[0][1]
-        right.plot(asked, [point["macro_f1"] for point in curve], color=ACCENT, marker="o", markersize=4)
-        right.axhline(measured["full_macro_f1"], color=INK, linewidth=1, linestyle=":", label="full vote")
-        if span := measured["full_macro_f1_interval_95"]:
-            right.axhspan(*span, color=SOFT, alpha=0.4, label="its 95 % interval over people")
-        right.set(title="18-way macro F1", ylabel="macro F1")
-        right.legend(frameon=False)
-    for axis in axes[0]:
+    if measured.macro_f1 is not None:
+        (scores,), (full, of_curve) = right, measured.macro_f1
+        scores.plot(asked, of_curve, color=ACCENT, marker="o", markersize=4)
+        scores.axhline(full, color=INK, linewidth=1, linestyle=":", label="full vote")
+        if (span := measured.interval) is not None:
+            scores.axhspan(span.low, span.high, color=SOFT, alpha=0.4, label="its 95 % interval over people")
+        scores.set(title="18-way macro F1", ylabel="macro F1")
+        scores.legend(frameon=False)
+    for axis in (left, *right):
         axis.set_xlabel("members asked, % of all")
         axis.spines[["top", "right"]].set_visible(False)
     save(figure, path)
@@ -324,20 +324,17 @@ def _draw_confusion(axis: Any, label: RecordedScores) -> None:
     upper.tick_params(length=0, labelsize=8)
 
 
-def pyplot() -> Any:
-    """matplotlib.pyplot with a backend for files only, imported on first use."""
-    import matplotlib
+def figure_of(width: float, height: float) -> Figure:
+    """An empty figure of a width and a height in inches, for `save`.
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    It is not one of pyplot's, which would choose a backend for the whole process, and keep every figure until it is closed.
+    """
+    from matplotlib.figure import Figure
 
-    return plt
+    return Figure((width, height), layout="constrained")
 
 
-def save(figure: Any, path: Path, dpi: int = 100) -> None:
-    """Writes a figure as a .png and closes it: pyplot keeps every figure that is not closed."""
-    try:
-        with replace_output(path) as temporary:
-            figure.savefig(temporary, dpi=dpi, format="png")
-    finally:
-        pyplot().close(figure)
+def save(figure: Figure, path: Path, dpi: int = 100) -> None:
+    """Writes a figure as a .png."""
+    with replace_output(path) as temporary:
+        figure.savefig(temporary, dpi=dpi, format="png")

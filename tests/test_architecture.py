@@ -241,9 +241,11 @@ def test_optional_packages_are_imported_by_one_function() -> None:
 
 
 def test_pictures_are_saved_in_one_place() -> None:
-    """Which writes them whole or not at all, and closes them."""
+    """Which writes them whole or not at all; pyplot would choose a backend for the caller's process."""
     places = [module_of(path) for path in SOURCES for line in path.read_text().splitlines() if "savefig(" in line]
     assert places == ["orchestrator.pictures"]
+    pyplot = re.compile(r"^\s*(import|from) matplotlib.*pyplot", re.MULTILINE)
+    assert not [module_of(path) for path in SOURCES if pyplot.search(path.read_text())]
 
 
 def test_the_label_code_is_written_in_one_place() -> None:

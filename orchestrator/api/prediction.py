@@ -375,7 +375,7 @@ def cascade(
         done = progress_callback(listen, "ask")
         measured = measure_cascade(predictor, paths, rate, done, truth, persons, on_engines.known)
     path, picture = save_cascade(record.folder, measured), record.folder / CASCADE_PICTURE
-    draw_cascade(measured.as_dict(), picture)
+    draw_cascade(measured, picture)
     return MeasuredCascade(record.id, measured, path, picture)
 
 

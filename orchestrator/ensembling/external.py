@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -36,7 +37,7 @@ from orchestrator.core.metrics import are_probabilities
 from orchestrator.data.spelling import clean, composed
 from orchestrator.data.tables import Table, read_table, text
 
-__all__ = ["ExternalTable", "deduplicated", "read_external"]
+__all__ = ["ExternalRows", "ExternalTable", "deduplicated", "read_external"]
 
 KEYS = ("path", "ImageID")
 ANSWER = "ans"
@@ -62,7 +63,18 @@ class ExternalTable:
     by_task: Mapping[str, NDArray[np.float32]]
     folds: NDArray[np.int64] | None = None
     source: str = ""
-    _rows: dict[str, int] = field(default_factory=dict)
+
+    @cached_property
+    def _exact(self) -> Mapping[str, int]:
+        """Key -> its row."""
+        return {key: row for row, key in enumerate(self.keys)}
+
+    @cached_property
+    def _by_unique_end(self) -> Mapping[str, int]:
+        """An end of a key, of at least a folder and a name, that no other key has -> the key's row."""
+        ends = [(end, row) for row, key in enumerate(self.keys) for end in _ends(key)[1:] if "/" in end]
+        times = Counter(end for end, _ in ends)
+        return {end: row for end, row in ends if times[end] == 1}
 
     def rows(self, paths: Sequence[str]) -> NDArray[np.int64]:
         """The row of each photo, shape (n,); -1 where the table has none.
@@ -71,14 +83,9 @@ class ExternalTable:
         file name alone is not enough, because the folders of different people hold files of the same names.
         """
         paths = list(map(composed, paths))  # spelled as the keys are
-        if not self._rows:
-            ends = [(end, row) for row, key in enumerate(self.keys) for end in _ends(key)[1:] if "/" in end]
-            times = Counter(end for end, _ in ends)
-            self._rows.update({end: row for end, row in ends if times[end] == 1})
-            self._rows.update({key: row for row, key in enumerate(self.keys)})
-        keys = set(self.keys)
+        exact, by_unique_end = self._exact, self._by_unique_end
         found = (
-            next((self._rows[end] for end in _ends(path) if end in keys), self._rows.get(path, -1)) for path in paths
+            next((exact[end] for end in _ends(path) if end in exact), by_unique_end.get(path, -1)) for path in paths
         )
         rows = np.fromiter(found, dtype=np.int64, count=len(paths))
         paths_by_row: dict[int, set[str]] = {}
@@ -157,6 +164,55 @@ class ExternalTable:
             table[FOLD] = self.folds
         with atomic(path) as temporary:
             pd.DataFrame(table).to_parquet(temporary, index=False)
+
+
+@dataclass(frozen=True, eq=False)
+class ExternalRows:
+    """Which rows of external tables answer for which photos.
+
+    A row that matches several photos matches none of them, so a photo's row depends on what other photos there are. Therefore
+    this is made once of all photos that belong together, before they are cut into batches or shards.
+
+    Attributes:
+        tables: the tables.
+        paths: the photos.
+        rows: for each table, the row of each photo, shape (N,); -1 where the table has none.
+    """
+
+    tables: tuple[ExternalTable, ...]
+    paths: tuple[str, ...]
+    rows: tuple[NDArray[np.int64], ...]
+
+    @staticmethod
+    def of(tables: Sequence[ExternalTable], paths: Sequence[str]) -> ExternalRows:
+        """The rows of some tables for all photos."""
+        return ExternalRows(tuple(tables), tuple(paths), tuple(table.rows(paths) for table in tables))
+
+    @property
+    def matched(self) -> list[int]:
+        """For each table, the number of photos that it answers in at least one task."""
+        return [int(table.answered(rows).sum()) for table, rows in zip(self.tables, self.rows, strict=True)]
+
+    def take(self, paths: Sequence[str | None]) -> list[NDArray[np.int64]]:
+        """For each table, the row of each of n photos, shape (n,); -1 where it has none.
+
+        Args:
+            paths: some of the photos, in any order; None: a photo without a path, which no table names.
+
+        Raises:
+            ValueError: a path that is not among the photos.
+        """
+        unknown = [path for path in paths if path is not None and path not in self._position]
+        if unknown:
+            raise ValueError(
+                f"{len(unknown)} photos are not among the {len(self.paths)} of these rows, {unknown[0]} first"
+            )
+        places = np.array([-1 if path is None else self._position[path] for path in paths], np.int64)
+        return [np.append(rows, -1)[places] for rows in self.rows]  # the last of them, -1, for photos without a path
+
+    @cached_property
+    def _position(self) -> Mapping[str, int]:
+        return {path: place for place, path in enumerate(self.paths)}
 
 
 def _ends(path: str) -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.experiments.comparing import Comparison, mean_curve
-from orchestrator.pictures import ACCENT, INK, WARN, pyplot, save
+from orchestrator.pictures import ACCENT, INK, WARN, figure_of, save
 
 if TYPE_CHECKING:
     from orchestrator.experiments.sweeps import Sweep
@@ -25,11 +25,13 @@ def draw_comparison(found: Comparison, path: Path) -> None:
         found: the comparison.
         path: the .png to write.
     """
-    plt = pyplot()
-    figure, axes = plt.subplots(1, 3, figsize=(17, max(4.6, 1.6 + 0.34 * len(found.runs))), layout="constrained")
-    colours = plt.get_cmap("tab10").colors
+    from matplotlib import colormaps
+
+    colours = colormaps["tab10"]
+    figure = figure_of(17, max(4.6, 1.6 + 0.34 * len(found.runs)))
+    axes = figure.subplots(1, 3)
     for number, compared in enumerate(found.runs):
-        colour = colours[number % 10] if number < STRONG else "#c9d1d6"
+        colour = colours(number) if number < STRONG else "#c9d1d6"
         for axis, key in ((axes[0], "loss"), (axes[1], "macro_f1")):
             epochs, values = mean_curve(compared.curves, key)
             axis.plot(
@@ -89,14 +91,13 @@ def draw_sweep(found: Sweep, path: Path) -> None:
         found: the search.
         path: the .png to write.
     """
-    plt = pyplot()
     scored = [trial for trial in found.trials if trial.score is not None]
     values = [dict(word.split("=", 1) for word in trial.changes) for trial in scored]
     keys = sorted({key for values_of_trial in values for key in values_of_trial})
     columns = min(ABREAST, 1 + len(keys))
     rows = -(-(1 + len(keys)) // columns)
-    size = (3.6 * columns, 3.4 * rows + 0.6)
-    figure, grid = plt.subplots(rows, columns, figsize=size, layout="constrained", sharey=True, squeeze=False)
+    figure = figure_of(3.6 * columns, 3.4 * rows + 0.6)
+    grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
     axes = list(grid.flat)[: 1 + len(keys)]
     for spare in list(grid.flat)[1 + len(keys) :]:
         spare.axis("off")

@@ -132,14 +132,14 @@ def draw_differences(found: Differences, images: Path, names: tuple[str, str], p
     """
     from orchestrator.core.errors import PhotoError
     from orchestrator.data.preprocessing import Geometry, decode
-    from orchestrator.pictures import INK, WARN, pyplot, save
+    from orchestrator.pictures import INK, WARN, figure_of, save
 
-    plt = pyplot()
     rank = {(pair.one, pair.other): number for number, pair in enumerate(found.pairs)}
     order = sorted(found.photos, key=lambda photo: rank[photo[1], photo[2]])[:SHEET]
     columns = max(1, min(7, len(order)))
     rows = max(1, -(-len(order) // columns))
-    figure, axes = plt.subplots(rows, columns, figsize=(2.0 * columns, 3.0 * rows), squeeze=False, layout="constrained")
+    figure = figure_of(2.0 * columns, 3.0 * rows)
+    axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
     for axis, (name, one, other) in zip(axes.flat, order, strict=False):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from orchestrator.core.errors import EngineError, first_line
 from orchestrator.core.extras import import_optional
-from orchestrator.inference.cache import CacheFiles
+from orchestrator.inference.cache import CacheFiles, locked
 from orchestrator.inference.options import Precision
 
 __all__ = ["BACKENDS", "COMPILED", "Backend", "OnnxCall", "OpenVinoCall", "cache_files", "openvino_core"]
@@ -106,12 +106,14 @@ cache_files = lru_cache(maxsize=8)(CacheFiles)
 @contextmanager
 def _compiled_networks(exports: Iterable[Path]) -> Iterator[None]:
     """Keeps OpenVINO's compiled networks, beside their exports, to their hashes while the exports are opened."""
-    folders = list(dict.fromkeys(path.parent / COMPILED for path in exports))
-    for folder in folders:
-        _drop_changed(folder)
-    yield
-    for folder in folders:
-        _note_compiled(folder)
+    caches = list(dict.fromkeys(path.parent for path in exports))
+    with ExitStack() as stack:
+        for cache in caches:
+            stack.enter_context(locked(cache))  # what another process has compiled, and not noted yet, is not changed
+            _drop_changed(cache / COMPILED)
+        yield
+        for cache in caches:
+            _note_compiled(cache / COMPILED)
 
 
 def _drop_changed(folder: Path) -> None:

@@ -1,7 +1,8 @@
 """The engines' cache: exports, results of checks and trials, and OpenVINO's compiled networks.
 
 Each file is verified by its sha256 or its own digest. A file that is damaged or does not belong is deleted with a
-warning and made again. The cache may be deleted at any time.
+warning and made again. The cache may be deleted at any time. Several processes may use it at once: a file is written and
+its hash noted under one lock, and a file without a note is deleted under that lock only.
 """
 
 from __future__ import annotations
@@ -9,19 +10,43 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from orchestrator.core.errors import DamagedError, first_line
 from orchestrator.core.files import sha256_of
 from orchestrator.core.sealed import read_sealed, write_sealed
 
-__all__ = ["CacheFiles"]
+__all__ = ["LOCK", "CacheFiles", "locked"]
 
 log = logging.getLogger(__name__)
 
 CACHE_FORMAT = 1
+LOCK = "engines.lock"
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keeps other processes and threads from changing the cache; a block may be within another of the same thread.
+
+    Where this process may not write nothing is locked, and nothing is changed either.
+
+    Args:
+        folder: the cache folder, which is made.
+
+    Raises:
+        OSError: the folder cannot be made or locked.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        yield
+        return
+    with FileLock(folder / LOCK, is_singleton=True):  # one object for each folder counts the blocks of each thread
+        yield
 
 
 class CacheFiles:

@@ -18,7 +18,7 @@ import torch
 
 from orchestrator.core.errors import EngineError
 from orchestrator.core.files import digest_of
-from orchestrator.inference.cache import CacheFiles
+from orchestrator.inference.cache import CacheFiles, locked
 from orchestrator.inference.engines import (
     Engine,
     Pixels,
@@ -144,7 +144,10 @@ class _Trial:
         self._rate = rate or self._measured
         self._threads, self._sample, self._files, self._exporting = runtime.threads, sample, files, exporting
         self.exports = exports
-        self._rates: dict[str, float] = dict(files.notes(self._record, TRIALS).get("rates", {}))
+        self._rates = self._noted_rates()
+
+    def _noted_rates(self) -> dict[str, float]:
+        return dict(self._files.notes(self._record, TRIALS).get("rates", {}))
 
     @property
     def _record(self) -> Path:
@@ -165,19 +168,14 @@ class _Trial:
             try:
                 if engine.name != "torch":
                     self.exports.make([split], self._exporting)
-                (runner,) = open_runners(
-                    [split],
-                    engine,
-                    self.exports.path,
-                    "cpu",
-                    1,
-                )
+                (runner,) = open_runners([split], engine, self.exports.path, "cpu", 1)
                 pixels = self.pixels(split.member)
                 self._rates[key] = measured_rate(runner, np.resize(pixels, (CALL, *pixels.shape[1:])), split.sharing)
             except EngineError:
                 self._rates[key] = 0.0
-            known = {name: rate for name, rate in self._rates.items() if rate}
-            self._files.write_notes(self._record, TRIALS, {"rates": known})
+            if rate := self._rates[key]:
+                with locked(self._files.folder):  # other processes try other networks
+                    self._files.write_notes(self._record, TRIALS, {"rates": {**self._noted_rates(), key: rate}})
         return self._rates[key]
 
     def difference(self, split: Split, engine: Engine) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -75,7 +75,7 @@ def _check(files: Sequence[Path], photos: Sequence[Path]) -> None:
         raise EngineError("the exported detector finds other faces than orch does.", problems)
 
 
-def _readable(photos: Sequence[Path]) -> Any:
+def _readable(photos: Sequence[Path]) -> Iterator[tuple[Path, NDArray[np.uint8]]]:
     for path in photos:
         try:
             yield path, decode(path)

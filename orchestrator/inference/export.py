@@ -7,11 +7,9 @@ weights.
 
 from __future__ import annotations
 
-import io
 import logging
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,7 @@ from numpy.typing import NDArray
 from orchestrator.core.errors import EngineError, Problem, first_line
 from orchestrator.core.extras import import_optional
 from orchestrator.core.files import atomic, digest_of
-from orchestrator.inference.cache import CacheFiles
+from orchestrator.inference.cache import CacheFiles, locked
 from orchestrator.inference.engines import (
     TOLERANCE,
     Engine,
@@ -112,15 +110,13 @@ def _trace(member: Member, part: Part) -> Any:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hides the exporter's progress and its warnings about torch's internals; exports are checked afterwards."""
+    """Hides what the exporter logs about torch's internals, and nothing of other threads; exports are checked afterwards."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     before = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
+        yield
     finally:
         for logger, level in zip(loggers, before, strict=True):
             logger.setLevel(level)
@@ -146,19 +142,21 @@ class Exports:
         return self.folder / f"{part.digest}-{digest_of([part.kind, made_by])[:8]}.onnx"
 
     def missing(self, splits: Sequence[Split]) -> dict[Path, tuple[Member, Part]]:
-        """The exports that are missing or have changed: file -> the member and its part."""
+        """The exports that are missing or have changed: file -> the member and its part. Changed ones are deleted."""
         files = {self.path(part): (split.member, part) for split in splits for part in split.parts}
-        return {path: whose for path, whose in files.items() if not self._whole(path)}
+        with locked(self.folder):  # a file that another process has written, and not noted yet, is not a changed one
+            return {path: whose for path, whose in files.items() if not self._whole(path)}
 
     def _whole(self, path: Path) -> bool:
         return self._files.is_whole(path, self._notes(path).get("sha256"))
 
     def make(self, splits: Sequence[Split], done: Callable[[int, int], None] = lambda _done, _all: None) -> None:
-        """Writes the exports that are missing or have changed."""
-        missing = self.missing(splits)
-        for number, path in enumerate(write_onnx(missing), start=1):
-            self._write_notes(path, {"sha256": self._files.sha256(path), "checks": {}})
-            done(number, len(missing))
+        """Writes the exports that are missing or have changed; what another process is writing is waited for."""
+        with locked(self.folder):
+            missing = self.missing(splits)
+            for number, path in enumerate(write_onnx(missing), start=1):
+                self._write_notes(path, {"sha256": self._files.sha256(path), "checks": {}})
+                done(number, len(missing))
 
     def difference(self, split: Split, engine: Engine, pixels: Pixels) -> float:
         """Largest difference of an engine's probabilities from torch's in fp32, for the whole member.
@@ -171,13 +169,7 @@ class Exports:
         record, key = self.path(split.tail), self._key(split, engine)
         known = self._checks(record)
         if known.get(key, {}).get("photos", 0) < len(pixels):
-            (runner,) = open_runners(
-                [split],
-                engine,
-                self.path,
-                "cpu",
-                1,
-            )
+            (runner,) = open_runners([split], engine, self.path, "cpu", 1)
             if split.member not in self._torch:
                 (reference,) = torch_runners([unshared(split.member)], "cpu", "fp32")
                 self._torch[split.member] = reference(pixels)
@@ -187,8 +179,10 @@ class Exports:
             found = float(np.abs(answers - expected).max()) if same else float("inf")
             if not np.isfinite(found):
                 return float("inf")  # JSON cannot hold it
-            known = {**known, key: {"difference": found, "photos": len(pixels)}}
-            self._write_notes(record, {"sha256": self._notes(record).get("sha256"), "checks": known})
+            known = {key: {"difference": found, "photos": len(pixels)}}
+            with locked(self.folder):  # other processes check this export on other engines
+                notes = self._notes(record)
+                self._write_notes(record, {**notes, "checks": {**notes.get("checks", {}), **known}})
         return float(known[key]["difference"])
 
     def photos(self, split: Split, engine: Engine) -> int:

@@ -15,13 +15,12 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_hook
 
 from orchestrator.core.files import digest_of
 from orchestrator.inference.member import AnswerFunction, Member
@@ -77,7 +76,7 @@ def unshared(member: Member) -> Split:
     """A member that shares nothing."""
     geometry = member.preprocess.geometry
     example = torch.zeros(2, geometry.height, geometry.width, 3, dtype=torch.uint8)
-    part = Part(AnswerFunction(member), example, ("photos", "probabilities"), member.sha256[:16], member.kind)
+    part = Part(AnswerFunction(member).eval(), example, ("photos", "probabilities"), member.sha256[:16], member.kind)
     return Split(member, part)
 
 
@@ -194,19 +193,19 @@ def _run(network: nn.Module, named: Mapping[nn.Module, str], member: Member) -> 
     calls: list[tuple[str, int]] = []
 
     def note(module: nn.Module, _inputs: object, output: object) -> None:
-        if module in named:
-            calls.append((named[module], output.numel() if isinstance(output, Tensor) else 0))
+        calls.append((named[module], output.numel() if isinstance(output, Tensor) else 0))
 
-    hook = register_module_forward_hook(note)
+    hooks = [module.register_forward_hook(note) for module in named]
     try:
         with torch.inference_mode():
             network(_noise(member))
     finally:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
     return calls
 
 
-def _keys(members: Sequence[Member], leaves: Sequence[str]) -> Any:
+def _keys(members: Sequence[Member], leaves: Sequence[str]) -> Iterator[list[str]]:
     """For each length of a shared backbone, every member's digest of all weights in it.
 
     Tensors that a module holds next to its children (a layer scale, for example) count with its first leaf, and so do

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ from orchestrator.core.labels import (
     decompose,
     joint_probabilities,
 )
-from orchestrator.ensembling.external import ExternalTable, deduplicated, read_external
+from orchestrator.ensembling.external import ExternalRows, ExternalTable, deduplicated, read_external
 from orchestrator.experiments.submissions import read_submission
 from tests.conftest import Done
 
@@ -296,6 +296,36 @@ def test_all_that_is_wrong_with_a_table_is_told_at_once(tmp_path: Path) -> None:
     ]  # one name, two photos: neither is meant
     assert list(found.rows(["one/z.jpg", "one/z.jpg"])) == [3, 3]
     assert not any(array.any() for array in found.answers(found.rows(["c/y.jpg"])).probabilities)
+
+
+def test_a_caller_who_comes_while_the_keys_are_indexed_gets_the_whole_answer() -> None:
+    photos, answers, passes = ["a/x.jpg", "b/x.jpg", "z.jpg"], list[list[int]](), list[int]()
+
+    class Keys(tuple[str, ...]):
+        """Keys of which somebody else asks while they are gone through for the second time."""
+
+        def __iter__(self) -> Iterator[str]:
+            passes.append(1)
+            if len(passes) == 2:
+                answers.append(table.rows(photos).tolist())
+            return super().__iter__()
+
+    table = ExternalTable("old.csv", Keys(["c/a/x.jpg", "b/x.jpg", "z.jpg"]), {})
+    answers.append(table.rows(photos).tolist())
+    assert answers == [[0, 1, 2], [0, 1, 2]]
+
+
+def test_rows_of_all_photos_are_the_same_in_every_part_of_them() -> None:
+    one = np.full((2, 3), 1 / 3, np.float32)
+    tables = [ExternalTable("a.csv", ("a.jpg", "x/b.jpg"), {"age": one}), ExternalTable("b.csv", ("y/a.jpg", "c"), {})]
+    photos = ["x/a.jpg", "y/a.jpg", "x/b.jpg"]
+    rows = ExternalRows.of(tables, photos)
+    assert [found.tolist() for found in rows.take(photos)] == [[-1, -1, 1], [-1, 0, -1]]
+    assert [found.tolist() for found in rows.take([photos[0], None])] == [[-1, -1], [-1, -1]]  # alone it would be a.jpg
+    assert [found.tolist() for found in rows.take([])] == [[], []]
+    assert rows.matched == [1, 0]
+    with pytest.raises(ValueError, match=r"1 photos are not among the 3 of these rows, z\.jpg first"):
+        rows.take(["x/a.jpg", "z.jpg"])
 
 
 @given(st.integers(1, 4), st.integers(1, 3))

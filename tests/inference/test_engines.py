@@ -3,8 +3,11 @@
 import json
 import shutil
 import sys
+import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -17,10 +20,10 @@ from orchestrator.core.labels import TASKS
 from orchestrator.data.readers import read
 from orchestrator.inference import backends
 from orchestrator.inference import choice as trial
-from orchestrator.inference.backends import BACKENDS, cache_files
-from orchestrator.inference.cache import CacheFiles
+from orchestrator.inference.backends import BACKENDS, OnnxCall, cache_files
+from orchestrator.inference.cache import LOCK, CacheFiles
 from orchestrator.inference.choice import assign_engines
-from orchestrator.inference.engines import TOLERANCE, Engine, TorchCall, engines_here, open_runners
+from orchestrator.inference.engines import TOLERANCE, Engine, Runner, TorchCall, engines_here, open_runners
 from orchestrator.inference.export import Exports, write_onnx
 from orchestrator.inference.member import Member, load_members
 from orchestrator.inference.options import ENGINES, check_engine
@@ -252,7 +255,7 @@ def test_damaged_exports_and_notes_are_made_anew_with_a_word(
     exports.make([one, two])
     exports.check([one, two], Engine("onnx"), lambda member: pixels_of(member, sample))
     whole = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    assert len(whole) == 4
+    assert len(whole) == 5  # two exports, their notes, and the lock
 
     def put_back(missing: dict[Path, object]) -> Iterator[Path]:
         for path in missing:  # a trace takes seconds; what it writes is known
@@ -360,7 +363,70 @@ def test_a_network_that_cannot_be_exported_is_told_with_the_way_out(
         patch.setattr("onnxscript.optimizer.optimize", fail)
         with pytest.raises(EngineError, match=r"cannot be written as ONNX \(RuntimeError\). Use --engine torch"):
             exports.make([one])
-    assert not list(tmp_path.iterdir())
+    assert {path.name for path in tmp_path.iterdir()} <= {LOCK}
+
+
+def test_an_export_is_whole_for_another_process_from_the_moment_it_is_seen(
+    predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: list[str]
+) -> None:
+    """Between a file and its note another process would take it for damaged, and delete it."""
+    one, others = predictor.runtime.splits[0], list[Future[dict[Path, object]]]()
+    with ThreadPoolExecutor(1) as another:
+
+        def write(missing: dict[Path, object]) -> Iterator[Path]:
+            for path in missing:
+                path.write_bytes(b"an export")
+                others.append(another.submit(lambda: dict(Exports(tmp_path).missing([one]))))
+                wait(others, timeout=0.3)
+                yield path
+
+        monkeypatch.setattr("orchestrator.inference.export.write_onnx", write)
+        Exports(tmp_path).make([one])
+        assert [found.result() for found in others] == [{}]
+    assert not told
+
+
+def test_checks_and_trials_of_two_processes_are_all_kept(
+    predictor: Predictor, sample: list[Prepared], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, pixels = predictor.runtime.splits[0], pixels_of(predictor.members[0], sample)
+    assert not Exports(cache).missing([one])
+    engines, real = [Engine("onnx"), Engine("openvino")], open_runners
+
+    def open_meanwhile(*asked: Any) -> list[Runner]:
+        if asked[1] == engines[0]:  # while the first process opens its engine, another has checked a second one
+            Exports(cache).difference(one, engines[1], pixels)
+        return real(*asked)
+
+    monkeypatch.setattr("orchestrator.inference.export.open_runners", open_meanwhile)
+    Exports(cache).difference(one, engines[0], pixels)
+    assert [Exports(cache).photos(one, engine) for engine in engines] == [20, 20]
+
+    def rate(runner: Runner, *_: object) -> float:
+        if isinstance(runner.tail, OnnxCall):
+            assign_engines(predictor.runtime, sample, 1000, "openvino", True, cache)
+        return 7.0
+
+    monkeypatch.setattr(trial, "measured_rate", rate)
+    assign_engines(predictor.runtime, sample, 1000, "onnx", True, cache)
+    rates = json.loads((cache / "trials.json").read_text())["rates"]
+    assert len(rates) == 6  # of three kinds of networks, on each of the two engines
+
+
+def test_exporting_leaves_other_threads_what_they_print_and_warn(
+    predictor: Predictor, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filters = list(warnings.filters)
+
+    def export(*_: object, **__: object) -> None:
+        with ThreadPoolExecutor(1) as another:  # of a service, while it exports
+            another.submit(print, "an answer").result()
+        assert list(warnings.filters) == filters
+
+    monkeypatch.setattr("torch.onnx.export", export)
+    with pytest.raises(EngineError, match="no ONNX program"):
+        Exports(tmp_path).make(predictor.runtime.splits[:1])
+    assert capsys.readouterr().out == "an answer\n"
 
 
 def broken(monkeypatch: pytest.MonkeyPatch, folder: Path, package: str) -> None:
