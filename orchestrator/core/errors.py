@@ -161,13 +161,10 @@ class ConfigError(OrchestratorError):
 
 
 class InputsError(ConfigError):
-    """Several inputs of one command are wrong.
+    """Several inputs of one command are wrong. Its problems are those of all of them, however many a terminal shows.
 
     Args:
         errors: an error for each of them, at least two.
-
-    Attributes:
-        problems: those of all of them, however many a terminal shows.
     """
 
     def __init__(self, errors: Sequence[OrchestratorError]) -> None:

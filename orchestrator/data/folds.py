@@ -113,9 +113,7 @@ def plan_folds(people: pd.DataFrame, k: int, seed: int = 0) -> FoldPlan:
     """
     people = people.sort_index()
     if k < 2:
-        raise PlanError(
-            f"--folds {k}: a plan needs at least 2 folds. (`--folds 0` trains on everything, unscored.)"
-        )
+        raise PlanError(f"--folds {k}: a plan needs at least 2 folds. (`--folds 0` trains on everything, unscored.)")
     strata = tuple(column for column in ("gender", "age") if column in people)
     words = strata_words(people)
     sizes = words.value_counts() if strata else pd.Series({"people": len(people)})

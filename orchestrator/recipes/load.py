@@ -160,9 +160,7 @@ def _apply(values: dict[str, dict[str, Any]], tasks: tuple[str, ...], change: st
         if isinstance(place, dict):
             place[parts[-1]] = _value(text)
         else:
-            problems.append(
-                Problem(f"--set {change}", f"'{parts[0]}' is a table, and was given a plain value.")
-            )
+            problems.append(Problem(f"--set {change}", f"'{parts[0]}' is a table, and was given a plain value."))
             return
 
 

@@ -156,7 +156,7 @@ def test_damaged_records_are_named_with_what_is_wrong(orch: Orch, people: Path, 
         assert (done.code, told in done.err, "age-0001/run.json" in done.err) == (1, True, True), done.err
         assert "mask-0001" in done.out  # the others are listed all the same
     record.write_text(whole)
-    edit_sealed(record, status="unfinished", make_current="auto")
+    edit_sealed(record, status="unfinished", make_current="auto", was_offered=False)
     rest = ["--data", people / "train", "-w", workspace, "--jobs", 1]
     done = orch("train", "age", *rest, "--fold", 1, "--base", "age-0001")
     assert "--fold shares the members of age-0001, and that run is unfinished. Complete it first" in done.err

@@ -66,12 +66,12 @@ def test_every_wrong_combination_is_told_before_any_training(orch: Orch, people:
 
 def test_a_grid_tags_what_it_finds_and_offers_nothing_of_others(orch: Orch, people: Path, workspace: Path) -> None:
     record = workspace / "age-0001/run.json"
-    edit_sealed(record, make_current="auto")  # train-all, killed at its end
+    edit_sealed(record, make_current="auto", was_offered=False)  # train-all, killed at its end
     done = train(orch, people, workspace, "train", "age", *tiny(), "--grid", "lr=2e-3,4e-3")
     assert done.code == 0, done.err
     listed = json.loads(orch("runs", "list", "-w", workspace, "--where", "tag=grid", "--json").out)
     assert [run["id"] for run in listed] == ["age-0001", "age-0002"]
-    assert json.loads(record.read_text())["make_current"] == "auto"  # train-all has yet to offer it
+    assert not json.loads(record.read_text())["was_offered"]  # train-all has yet to offer it
     # What a grid has trained is not trained again, and takes nobody's place; but it fills an empty one.
     done = train(orch, people, workspace, "train", "age", *tiny("lr=4e-3"))
     assert "age-0002 has it already" in done.err

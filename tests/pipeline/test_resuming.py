@@ -94,7 +94,7 @@ def test_what_has_changed_since_a_run_began_is_told_with_a_training_that_works(
 
 def test_a_run_that_was_killed_before_it_became_current_becomes_it_by_resume(orch: Orch, workspace: Path) -> None:
     (workspace / "current" / "age.json").unlink()
-    edit_sealed(workspace / "age-0001" / "run.json", make_current="auto")
+    edit_sealed(workspace / "age-0001" / "run.json", make_current="auto", was_offered=False)
     assert orch("resume", "age-0001", "-w", workspace).code == 0
     assert Workspace(workspace).current("age") == "age-0001"
     assert orch("ensemble", "-w", workspace).code == 0

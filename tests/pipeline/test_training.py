@@ -68,7 +68,7 @@ def test_changed_data_recipe_or_plan_is_a_new_run(orch: Orch, people: Path, work
 
 def test_a_kill_before_the_last_step_is_made_up_for(orch: Orch, people: Path, workspace: Path) -> None:
     assert train(orch, people, workspace, "train", "age", "--seed", 1, *tiny("epochs=1")).code == 0
-    edit_sealed(workspace / "age-0002" / "run.json", make_current="auto")
+    edit_sealed(workspace / "age-0002" / "run.json", make_current="auto", was_offered=False)
     Workspace(workspace).set_current("age", "age-0001")
     (workspace / "age-0002" / "fold-0" / "checkpoint.safetensors").write_bytes(b"left behind")
     done = train(orch, people, workspace, "train", "age", "--seed", 1, *tiny("epochs=1"))
@@ -95,7 +95,7 @@ def test_going_on_under_other_versions_is_told(orch: Orch, people: Path, workspa
     path = workspace / "age-0001" / "run.json"
     environment = json.loads(path.read_text())["environment"]
     environment["versions"]["torch"] = "1.0"
-    edit_sealed(path, environment=environment, status="unfinished", make_current="auto")
+    edit_sealed(path, environment=environment, status="unfinished", make_current="auto", was_offered=False)
     done = train(orch, people, workspace, "train-all", *tiny())
     assert done.code == 0, done.err
     assert "note: age-0001 was begun with other versions (torch 1.0 -> " in done.err
