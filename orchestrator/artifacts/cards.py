@@ -18,20 +18,18 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from orchestrator.core.commands import orch
+from orchestrator.core.epochs import History, MemberScores, TrainedEpoch
 from orchestrator.core.files import digest_of
 from orchestrator.core.sealed import check_file, damaged_error, read_sealed, write_sealed
 from orchestrator.core.typed import check_types
 
 __all__ = [
-    "CARD", "CHECKPOINT", "HELD_OUT", "HISTORY", "LOCK", "PROGRESS", "WEIGHTS", "History", "MemberCard", "Origin",
+    "CARD", "CHECKPOINT", "HELD_OUT", "HISTORY", "LOCK", "PROGRESS", "WEIGHTS", "MemberCard", "Origin",
     "best_file", "check_files", "check_identity", "history_of", "identity_of", "retrain_advice",
 ]  # fmt: skip
-
-History: TypeAlias = Sequence[Mapping[str, Any]]
-"""An entry for each epoch: `epoch`, from 1, its loss, rates and seconds, and scores where it was scored."""
 
 CARD_FORMAT = 3
 KIND = "member"
@@ -118,9 +116,9 @@ class MemberCard(Origin):
         photos_per_epoch: number of photos that an epoch trained on.
         epochs: number of epochs trained.
         best_epoch: epoch that the weights are from, counted from 1.
-        scores: macro F1, accuracy and log loss of the held-out photos; empty without a held-out fold.
+        scores: scores on the held-out photos; None without a held-out fold.
         confusion: counts, true class by predicted class; empty without a held-out fold.
-        history: one entry per epoch.
+        history: its trained epochs.
         seconds: wall-clock time of its training.
         device: `cpu`, `cuda` or `cuda:N`.
         threads: CPU threads.
@@ -145,7 +143,7 @@ class MemberCard(Origin):
     photos_per_epoch: int
     epochs: int
     best_epoch: int
-    scores: Mapping[str, Any]
+    scores: MemberScores | None
     confusion: Sequence[Sequence[int]]
     history: History
     seconds: float
@@ -175,7 +173,11 @@ class MemberCard(Origin):
 
     def save(self, folder: Path) -> None:
         """Writes the card into the member's folder: from now on the member is complete."""
-        values = asdict(self)
+        values = {
+            **asdict(self),
+            "scores": asdict(self.scores) if self.scores else {},
+            "history": [epoch.as_dict() for epoch in self.history],
+        }
         write_sealed(folder / CARD, KIND, values.pop("id"), CARD_FORMAT, values)
 
     @classmethod
@@ -188,10 +190,16 @@ class MemberCard(Origin):
         way_out = retrain_advice(folder)
         value = read_sealed(folder / CARD, KIND, None, CARD_FORMAT, way_out)
         try:
-            card = cls(**{**value, "classes": tuple(value["classes"]), "views": tuple(value["views"])})
+            typed = {
+                "classes": tuple(value["classes"]),
+                "views": tuple(value["views"]),
+                "scores": MemberScores(**value["scores"]) if value["scores"] else None,
+                "history": tuple(map(TrainedEpoch.from_dict, value["history"])),
+            }
+            card = cls(**{**value, **typed})
             check_types(card)
             return card
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise damaged_error(folder / CARD, f"not the card of a member ({error})", way_out) from None
 
 
@@ -212,7 +220,7 @@ def check_files(folder: Path, card: MemberCard) -> None:
 
 
 def history_of(folder: Path) -> History:
-    """A member's entries, one for each epoch: the card's when it is complete, else what has been written so far.
+    """A member's trained epochs: the card's when it is complete, else what has been written so far.
 
     Raises:
         DamagedError: the card is damaged.
@@ -220,10 +228,9 @@ def history_of(folder: Path) -> History:
     if (folder / CARD).is_file():
         return MemberCard.load(folder).history
     try:
-        found = json.loads((folder / HISTORY).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return []  # while training it is for people: the checkpoint holds it too
-    return found if isinstance(found, list) else []
+        return tuple(map(TrainedEpoch.from_dict, json.loads((folder / HISTORY).read_text(encoding="utf-8"))))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return ()  # while training it is for people: the checkpoint holds it too
 
 
 def check_identity(folder: Path, found: str, expected: str) -> None:

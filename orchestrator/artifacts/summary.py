@@ -6,6 +6,7 @@ Nothing heavy is imported for complete runs: a list of them is made from their r
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from orchestrator.artifacts.annotations import Annotations
@@ -30,10 +31,9 @@ def profile_of(run: RunRecord, folds: Sequence[int | None]) -> dict[str, float]:
     """Seconds by stage over the histories of some members; empty where they were trained without --profile."""
     found: dict[str, float] = {}
     for fold in folds:
-        for entry in history_of(run.member(fold)):
-            stages = entry.get("stages", {})
-            rest = {"rest": entry["seconds"] - sum(stages.values())} if stages else {}
-            for stage, seconds in (stages | rest).items():
+        for epoch in history_of(run.member(fold)):
+            rest = {"rest": epoch.seconds - sum(epoch.stages.values())} if epoch.stages else {}
+            for stage, seconds in {**epoch.stages, **rest}.items():
                 found[stage] = found.get(stage, 0.0) + max(0.0, seconds)
     return found
 
@@ -44,7 +44,7 @@ def run_as_dict(run: RunRecord) -> dict[str, Any]:
         {
             "fold": card.fold, "folder": str(run.member(card.fold)), "epochs": card.epochs,
             "best_epoch": card.best_epoch, "seconds": card.seconds, "seed": card.seed, "sha256": card.sha256,
-            **card.scores,
+            **(asdict(card.scores) if card.scores else {}),
         }
         for card in cards_of(run)
     ]  # fmt: skip

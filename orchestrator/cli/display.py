@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from orchestrator.cli.bars import Bars
 from orchestrator.cli.console import grid, print_message, stderr_console
+from orchestrator.core.epochs import TrainedEpoch
 from orchestrator.core.errors import quantity
 from orchestrator.core.events import (
     EpochEnded,
@@ -49,7 +50,7 @@ class _Member:
         epochs: epochs trained, with the done share of the running one.
         rate: photos per second.
         best: best macro F1 so far.
-        entry: history entry of the last epoch that was trained here.
+        last: the last epoch that was trained here.
         printed: the last epoch that was printed.
         outcome: how it ended; empty before.
     """
@@ -58,7 +59,7 @@ class _Member:
     epochs: float
     rate: float = 0.0
     best: float = 0.0
-    entry: dict[str, Any] = field(default_factory=dict)
+    last: TrainedEpoch | None = None
     printed: int = 0
     outcome: str = ""
 
@@ -138,9 +139,9 @@ class TrainingDisplay:
         if isinstance(event, EpochProgress):
             member.epochs, member.rate = max(member.epochs, event.epochs), event.photos_per_second
         elif isinstance(event, EpochEnded):
-            member.entry = dict(event.entry)
-            member.epochs = float(event.entry["epoch"])  # lower than before where a training had to start over
-            member.best = max(member.best, event.entry.get("macro_f1", 0.0))
+            member.last = event.epoch
+            member.epochs = float(event.epoch.number)  # lower than before where a training had to start over
+            member.best = max(member.best, event.epoch.scores.macro_f1 if event.epoch.scores else 0.0)
             if time.monotonic() - self._spoken >= LINE_SECONDS:
                 self._print_epoch(member)
         else:
@@ -151,10 +152,9 @@ class TrainingDisplay:
 
     def _print_epoch(self, member: _Member) -> None:
         """Prints a line on a member's last epoch, unless it was printed already."""
-        epoch = member.entry.get("epoch", 0)
-        if self._live is None and epoch > member.printed:
-            member.printed, self._spoken = epoch, time.monotonic()
-            print_message(f"{member.name} {_words(member)} ({self._outlook()})")
+        if self._live is None and member.last and member.last.number > member.printed:
+            member.printed, self._spoken = member.last.number, time.monotonic()
+            print_message(f"{member.name} {_words(member.last, member.begun.epochs)} ({self._outlook()})")
 
     def _table(self) -> RenderableType:
         """The live table: one row per member."""
@@ -192,12 +192,10 @@ class TrainingDisplay:
         return f"{outlook}, about {_about(seconds / done_work * (all_work - done_work))} left"
 
 
-def _words(member: _Member) -> str:
-    """A line on a member's last epoch."""
-    entry = member.entry
-    score = f", macro F1 {entry['macro_f1']:.4f}" if "macro_f1" in entry else ""
-    rate = f"{entry['photos_per_second']:.0f} photos/s"
-    return f"epoch {entry['epoch']}/{member.begun.epochs}: loss {entry['loss']:.4f}{score}, {rate}"
+def _words(epoch: TrainedEpoch, epochs: int) -> str:
+    """A line on one of a member's epochs."""
+    score = f", macro F1 {epoch.scores.macro_f1:.4f}" if epoch.scores else ""
+    return f"epoch {epoch.number}/{epochs}: loss {epoch.loss:.4f}{score}, {epoch.photos_per_second:.0f} photos/s"
 
 
 def _about(seconds: float) -> str:

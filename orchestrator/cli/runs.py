@@ -162,8 +162,8 @@ def _print_members(record: RunRecord) -> None:
         scores = card.scores
         members.add_row(
             "all" if card.fold is None else str(card.fold), f"{card.held_out['photos']:,}", str(card.epochs),
-            str(card.best_epoch), score_text(scores.get("accuracy", float("nan"))),
-            score_text(scores.get("macro_f1", float("nan"))), f"{card.seconds / 60:.1f}",
+            str(card.best_epoch), score_text(scores.accuracy if scores else float("nan")),
+            score_text(scores.macro_f1 if scores else float("nan")), f"{card.seconds / 60:.1f}",
         )  # fmt: skip
     stdout_console().print(members)
 

@@ -6,10 +6,12 @@ Decisions and findings go to `logging` instead, under each module's own name: `i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
+
+from orchestrator.core.epochs import TrainedEpoch
 
 __all__ = [
     "EpochEnded",
@@ -125,12 +127,12 @@ class EpochEnded:
     Attributes:
         run: id of its run.
         fold: held-out fold; None: no fold.
-        entry: history entry: `epoch`, `loss`, `photos_per_second`, and, if scored, `macro_f1` and others.
+        epoch: the epoch.
     """
 
     run: str
     fold: int | None
-    entry: Mapping[str, Any]
+    epoch: TrainedEpoch
 
 
 @dataclass(frozen=True)

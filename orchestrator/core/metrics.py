@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Scores", "are_probabilities", "confusion", "f1_of", "log_losses", "macro_f1", "score"]
+from orchestrator.core.epochs import MemberScores
+
+__all__ = ["Scores", "are_probabilities", "confusion", "f1_of", "log_losses", "macro_f1", "member_scores", "score"]
 
 Codes = NDArray[np.integer[Any]]
 Floats = NDArray[np.float64]
@@ -129,6 +131,18 @@ class Scores:
     def absent(self) -> list[int]:
         """Codes of classes without any photo."""
         return [int(code) for code in np.flatnonzero(self.support == 0)]
+
+
+def member_scores(truth: Codes, probabilities: NDArray[np.floating[Any]]) -> tuple[MemberScores, NDArray[np.int64]]:
+    """A member's scores on held-out photos, and its confusion matrix by (truth, prediction), shape (C, C).
+
+    Args:
+        truth: codes in 0..C-1, shape (N,).
+        probabilities: of all classes, shape (N, C).
+    """
+    scores = score(truth, probabilities.argmax(axis=1), probabilities.shape[1])
+    log_loss = float(log_losses(truth, probabilities).mean())
+    return MemberScores(scores.macro_f1, scores.accuracy, log_loss), scores.counts
 
 
 def score(truth: Codes, predicted: Codes, classes: int) -> Scores:

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from orchestrator.artifacts.cards import PROGRESS, History, history_of
+from orchestrator.artifacts.cards import PROGRESS, history_of
+from orchestrator.core.epochs import History
 from orchestrator.core.errors import DamagedError
 from orchestrator.core.events import EpochEnded, EpochProgress, Event, Listener, MemberEnded
 from orchestrator.execution.executor import JobResult
@@ -103,16 +104,16 @@ class Watcher:
         history = _history(job)
         if len(history) < self._sent_epochs[number]:  # its checkpoint was lost, or it keeps none: it started over
             self._sent_epochs[number] = 0
-        for entry in history[self._sent_epochs[number] :]:
+        for epoch in history[self._sent_epochs[number] :]:
             self._sent_epochs[number] += 1
-            self._listen(EpochEnded(job.run, job.fold, entry))
+            self._listen(EpochEnded(job.run, job.fold, epoch))
 
 
 def _history(job: MemberJob) -> History:
     try:
         return history_of(job.folder)
     except DamagedError:  # reported where the card is needed
-        return []
+        return ()
 
 
 def _read(job: MemberJob) -> EpochProgress | None:

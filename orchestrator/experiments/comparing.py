@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from orchestrator.artifacts.cards import History, history_of
+from orchestrator.artifacts.cards import history_of
 from orchestrator.artifacts.differences import settings_of
 from orchestrator.artifacts.held_out import HeldOut, held_out_of
 from orchestrator.artifacts.run import RunRecord
 from orchestrator.artifacts.workspace import Workspace
 from orchestrator.core.commands import orch
+from orchestrator.core.epochs import History
 from orchestrator.core.errors import ConfigError
 from orchestrator.core.interval import Interval, Verdict
 from orchestrator.core.metrics import Scores, log_losses, score
@@ -34,7 +35,7 @@ class Compared:
         log_loss: mean negative log probability of the true class, which changes long before answers do.
         gain: difference in macro F1 from the first run, with its 95 % interval over people; None for the first.
         log_loss_change: difference in log loss from the first run, likewise; below 0 is better.
-        curves: fold -> the history's entries.
+        curves: member -> its trained epochs.
     """
 
     run: RunRecord
@@ -185,11 +186,11 @@ def _curves(run: RunRecord) -> dict[str, History]:
 
 
 def mean_curve(curves: dict[str, History], key: str) -> tuple[list[int], list[float]]:
-    """The history value `key` by epoch, averaged over the folds that have it."""
+    """A number of `NUMBERS` by epoch, averaged over the folds that have it."""
     by_epoch: dict[int, list[float]] = {}
     for history in curves.values():
-        for entry in history:
-            if key in entry:
-                by_epoch.setdefault(entry["epoch"], []).append(entry[key])
+        for epoch in history:
+            if key in epoch.numbers:
+                by_epoch.setdefault(epoch.number, []).append(epoch.numbers[key])
     epochs = sorted(by_epoch)
     return epochs, [float(np.mean(by_epoch[epoch])) for epoch in epochs]

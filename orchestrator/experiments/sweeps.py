@@ -385,8 +385,8 @@ def _score(workspace: Workspace, run: RunRecord, specialist: Specialist) -> floa
 def _curve(run: RunRecord, epochs: int) -> tuple[tuple[float, float], ...]:
     """The best macro F1 so far of a run's first member, by the share of its training."""
     best, curve = 0.0, []
-    for entry in history_of(run.members[0]):
-        if "macro_f1" in entry:
-            best = max(best, entry["macro_f1"])
-            curve.append((entry["epoch"] / epochs, best))
+    for epoch in history_of(run.members[0]):
+        if epoch.scores:
+            best = max(best, epoch.scores.macro_f1)
+            curve.append((epoch.number / epochs, best))
     return tuple(curve)

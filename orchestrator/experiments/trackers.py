@@ -22,7 +22,6 @@ KINDS = ("tensorboard", "mlflow", "wandb")
 PROJECT = "orchestrator"
 WANDB_MODES = ("offline", "online", "shared")
 """Modes in which wandb keeps what it gets (`wandb.Settings.mode`, without older names of these)."""
-NUMBERS = ("loss", "lr", "macro_f1", "accuracy", "log_loss", "photos_per_second")
 
 
 Told = TypeVar("Told")
@@ -43,8 +42,8 @@ class Tracker(Protocol):
     def begin(self, run: RunRecord, known: str | None) -> str:
         """Opens a run, or resumes the one with the tracker's id `known`; returns its id in the tracker."""
 
-    def epoch(self, run: RunRecord, member: str, entry: Mapping[str, Any]) -> None:
-        """One epoch of one member: the numbers of a history's entry."""
+    def epoch(self, run: RunRecord, member: str, number: int, values: Mapping[str, float]) -> None:
+        """One epoch of one member: its number, from 1, and its finite numbers by the keys of `NUMBERS`."""
 
     def end(self, run: RunRecord, score: float | None) -> None:
         """The run is complete, with its out-of-fold macro F1."""
@@ -116,12 +115,9 @@ def sqlite_uri(file: Path) -> str:
     return uri
 
 
-def finite(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """An epoch's finite numbers (a loss may be infinite): trackers reject NaN and infinity, or plot them wrongly."""
-    return {
-        key: value for key in ("epoch", *NUMBERS)
-        if isinstance(value := entry.get(key), int | float) and math.isfinite(value)
-    }  # fmt: skip
+def finite(values: Mapping[str, float]) -> dict[str, float]:
+    """The finite numbers (a loss may be infinite): trackers reject NaN and infinity, or plot them wrongly."""
+    return {key: value for key, value in values.items() if math.isfinite(value)}
 
 
 class _Guarded:
@@ -136,8 +132,8 @@ class _Guarded:
     def begin(self, run: RunRecord, known: str | None) -> str:
         return self._try(self._tracker.begin, run, known)
 
-    def epoch(self, run: RunRecord, member: str, entry: Mapping[str, Any]) -> None:
-        self._try(self._tracker.epoch, run, member, finite(entry))
+    def epoch(self, run: RunRecord, member: str, number: int, values: Mapping[str, float]) -> None:
+        self._try(self._tracker.epoch, run, member, number, finite(values))
 
     def end(self, run: RunRecord, score: float | None) -> None:
         self._try(self._tracker.end, run, score if score is not None and math.isfinite(score) else None)
@@ -184,12 +180,11 @@ class TensorBoard:
             self._writer(self._folder / run.id).add_text("recipe", f"| setting | value |\n|---|---|\n{rows}")
         return run.id
 
-    def epoch(self, run: RunRecord, member: str, entry: Mapping[str, Any]) -> None:
+    def epoch(self, run: RunRecord, member: str, number: int, values: Mapping[str, float]) -> None:
         """Writes the epoch's numbers."""
         writer = self._writer(self._folder / run.id / member)
-        for key in NUMBERS:
-            if key in entry:
-                writer.add_scalar(key, entry[key], entry["epoch"])
+        for key, value in values.items():
+            writer.add_scalar(key, value, number)
         writer.flush()
 
     def end(self, run: RunRecord, score: float | None) -> None:
@@ -281,11 +276,10 @@ class MLflow:
         self._ids[run.id] = known
         return known
 
-    def epoch(self, run: RunRecord, member: str, entry: Mapping[str, Any]) -> None:
+    def epoch(self, run: RunRecord, member: str, number: int, values: Mapping[str, float]) -> None:
         """Logs the epoch's numbers as `fold-0/loss` and the like."""
-        for key in NUMBERS:
-            if key in entry:
-                self._client.log_metric(self._ids[run.id], f"{member}/{key}", entry[key], step=entry["epoch"])
+        for key, value in values.items():
+            self._client.log_metric(self._ids[run.id], f"{member}/{key}", value, step=number)
 
     def end(self, run: RunRecord, score: float | None) -> None:
         """Logs the out-of-fold score and marks the run finished."""
@@ -330,10 +324,9 @@ class Wandb:
             raise RuntimeError("wandb is disabled here, and discards all that it gets (`wandb enabled` turns it on)")
         return ours
 
-    def epoch(self, run: RunRecord, member: str, entry: Mapping[str, Any]) -> None:
-        """Logs the epoch with its numbers, because members do not end their epochs together."""
-        numbers = {f"{member}/{key}": entry[key] for key in ("epoch", *NUMBERS) if key in entry}
-        self._runs[run.id].log(numbers)
+    def epoch(self, run: RunRecord, member: str, number: int, values: Mapping[str, float]) -> None:
+        """Logs the epoch with its number, because members do not end their epochs together."""
+        self._runs[run.id].log({f"{member}/{key}": value for key, value in {"epoch": number, **values}.items()})
 
     def end(self, run: RunRecord, score: float | None) -> None:
         """Puts the out-of-fold score into the run's summary."""

@@ -54,9 +54,9 @@ def send(tracker: Tracker, run: RunRecord) -> int:
     if not count and not ends:
         return 0
     place["id"] = tracker.begin(run, place["id"])
-    for member, entries in new.items():
-        for entry in entries:
-            tracker.epoch(run, member, entry)
+    for member, epochs in new.items():
+        for epoch in epochs:
+            tracker.epoch(run, member, epoch.number, epoch.numbers)
         place["epochs"][member] = len(histories[member])
     if ends:
         tracker.end(run, score_of(run))

@@ -23,7 +23,7 @@ from orchestrator.core.cores import cores, one_thread
 from orchestrator.core.errors import ConfigError, DataError, WorkspaceError
 from orchestrator.core.files import move_aside, sha256_of
 from orchestrator.core.interval import Interval
-from orchestrator.core.metrics import Scores, log_losses, score
+from orchestrator.core.metrics import Scores, member_scores, score
 from orchestrator.data.photos import Photos
 from orchestrator.data.readers import read
 from orchestrator.data.store import PixelSource, build_stores, store_key
@@ -181,7 +181,7 @@ def keep_views(workspace: Workspace, effect: ViewEffect, specialist: Specialist)
                 if run.member(fold).exists() and not run.member(fold).is_dir():
                     move_aside(run.member(fold))
                 share_member(source, run, fold)
-                _rewrite(run, fold, effect, specialist)
+                _rewrite(run, fold, effect)
             run.status, run.make_current, run.score = COMPLETE, "never", effect.after.macro_f1
             run.save()
     except Timeout:
@@ -194,18 +194,15 @@ def _is_kept(run: RunRecord, source: RunRecord, recipe: Recipe) -> bool:
     return run.parent == source.id and not run.retrained and run.recipe["views"] == list(recipe.views)
 
 
-def _rewrite(run: RunRecord, fold: int | None, effect: ViewEffect, specialist: Specialist) -> None:
+def _rewrite(run: RunRecord, fold: int | None, effect: ViewEffect) -> None:
     """Rewrites a shared member's held-out table and card for the views; the card last."""
     folder, held_out = run.member(fold), effect.held_out[fold]
     held_out.write(folder / HELD_OUT)
-    truth = held_out.truth
-    scores = score(truth, held_out.choice, len(specialist.classes))
-    log_loss = float(log_losses(truth, held_out.probabilities).mean())
+    scores, confusion = member_scores(held_out.truth, held_out.probabilities)
     card = MemberCard.load(folder)
     card = replace(
         card, id=run.identity(fold), views=tuple(effect.views), recipe=run.recipe, run=run.id, record=run.as_json(),
-        scores={"macro_f1": scores.macro_f1, "accuracy": scores.accuracy, "log_loss": log_loss},
-        confusion=scores.counts.tolist(), sha256={**card.sha256, HELD_OUT: sha256_of(folder / HELD_OUT)},
+        scores=scores, confusion=confusion.tolist(), sha256={**card.sha256, HELD_OUT: sha256_of(folder / HELD_OUT)},
     )  # fmt: skip
     card.save(folder)
     run.files[member_folder(fold)] = dict(card.sha256)

@@ -331,7 +331,7 @@ def _begun(jobs: Sequence[MemberJob], at_once: int, workspace: Path) -> Training
     members = []
     for job in jobs:
         history = history_of(job.folder)
-        best = max((entry.get("macro_f1", 0.0) for entry in history), default=0.0)
+        best = max((epoch.scores.macro_f1 for epoch in history if epoch.scores), default=0.0)
         members.append(PlannedMember(job.run, job.fold, job.folder, job.recipe.epochs, len(history), job.work, best))
     return TrainingStarted(tuple(members), at_once, jobs[0].threads, jobs[0].device, workspace)
 

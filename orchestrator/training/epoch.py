@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from orchestrator.core.cores import cores
+from orchestrator.core.epochs import TrainedEpoch
 from orchestrator.core.errors import TrainingError
 from orchestrator.core.events import EpochProgress, Listener, ignore_events
 from orchestrator.core.stages import Stages
@@ -66,13 +66,11 @@ class Batch:
         return self.mix.blend(loss, job.head.loss(outputs, self.targets[partners], self.weights[partners]))
 
 
-def train_epoch(
-    job: MemberJob, learner: Learner, progress: Progress, listen: Listener = ignore_events
-) -> dict[str, Any]:
+def train_epoch(job: MemberJob, learner: Learner, progress: Progress, listen: Listener = ignore_events) -> TrainedEpoch:
     """One pass over the epoch's sample; reports its progress about once a second.
 
     Returns:
-        The history's entry.
+        The epoch, not scored yet.
 
     Raises:
         TrainingError: the loss or a weight became infinite or not a number.
@@ -110,13 +108,8 @@ def train_epoch(
     if broken := not_finite(learner.scored):
         raise diverged(job, f"{broken} became infinite or NaN in epoch {epoch + 1}")
     rate = len(rows) / (time.monotonic() - started)
-    return {
-        "epoch": epoch + 1,
-        "loss": mean,
-        "lr": learner.optimiser.param_groups[-1]["lr"],
-        "photos_per_second": round(rate, 1),
-        **({"stages": stages.seconds} if job.profile else {}),
-    }
+    lr = learner.optimiser.param_groups[-1]["lr"]
+    return TrainedEpoch(epoch + 1, mean, lr, round(rate, 1), stages=stages.seconds if job.profile else {})
 
 
 def diverged(job: MemberJob, what: str) -> TrainingError:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from orchestrator.artifacts.cards import CHECKPOINT, best_file
+from orchestrator.core.epochs import TrainedEpoch
 from orchestrator.networks.backbones import create, freeze_stages, heads_of, only_head
 from orchestrator.networks.devices import precision_of
 from orchestrator.training import checkpoints
@@ -28,12 +29,12 @@ class Progress:
     best_score: float = -1.0
     waited: int = 0  # scores since the best one
     seconds: float = 0.0
-    history: list[dict[str, Any]] = field(default_factory=list)
+    history: list[TrainedEpoch] = field(default_factory=list)
 
     @property
     def scores(self) -> list[float]:
         """Macro F1 on the held-out people, in order."""
-        return [entry["macro_f1"] for entry in self.history if "macro_f1" in entry]
+        return [epoch.scores.macro_f1 for epoch in self.history if epoch.scores]
 
 
 class Learner:
@@ -102,7 +103,8 @@ class Learner:
     def save(self, folder: Path, progress: Progress) -> None:
         """Writes the checkpoint that the next epoch begins from."""
         average = {} if self.average is None else dict(self.average.module.state_dict())
-        counters = vars(progress) | {"scaler": self.scaler.state_dict()}
+        history = [epoch.as_dict() for epoch in progress.history]
+        counters = {**vars(progress), "history": history, "scaler": self.scaler.state_dict()}
         place = folder / CHECKPOINT
         checkpoints.save_checkpoint(place, self._identity, self.model, self.optimiser, counters, average)
 
@@ -118,7 +120,7 @@ class Learner:
         if counters is None:
             return Progress()
         self.scaler.load_state_dict(counters.pop("scaler"))
-        progress = Progress(**counters)
+        progress = Progress(**{**counters, "history": list(map(TrainedEpoch.from_dict, counters["history"]))})
         if progress.best_epoch:  # fails now, not after all other epochs are trained
             checkpoints.load_best(folder / best_file(progress.best_epoch), self._identity, place)
         return progress

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -31,11 +31,11 @@ from orchestrator.artifacts.cards import (
 )
 from orchestrator.artifacts.held_out import HeldOut
 from orchestrator.artifacts.weights import save_tensors
+from orchestrator.core.epochs import MemberScores
 from orchestrator.core.errors import DeviceError, WorkspaceError
 from orchestrator.core.events import EpochEnded, Listener, ignore_events
 from orchestrator.core.files import remove_own_file, remove_temporaries, sha256_of, write_json
 from orchestrator.core.memory import is_out_of_memory
-from orchestrator.core.metrics import confusion
 from orchestrator.networks.devices import keep_freed_memory
 from orchestrator.training.checkpoints import best_tensors, load_best, save_best
 from orchestrator.training.epoch import INITIALISE, train_epoch
@@ -114,15 +114,16 @@ def _train(job: MemberJob, listen: Listener) -> MemberCard:
         if threshold is not None and progress.best_score < threshold:
             raise Pruned(progress.epoch, threshold)
         started = time.monotonic()
-        entry = train_epoch(job, learner, progress, listen)
+        epoch = train_epoch(job, learner, progress, listen)
         progress.epoch += 1
         if progress.epoch % recipe.evaluate_every == 0 or progress.epoch == recipe.epochs:
             scored = time.monotonic()
-            entry |= score_epoch(job, learner, progress)
-            entry.get("stages", {})["score"] = time.monotonic() - scored
+            epoch = replace(epoch, scores=score_epoch(job, learner, progress))
+            if job.profile:
+                epoch = replace(epoch, stages={**epoch.stages, "score": time.monotonic() - scored})
         progress.seconds += time.monotonic() - started
-        progress.history.append({**entry, "seconds": round(time.monotonic() - started, 2)})
-        write_json(job.folder / HISTORY, progress.history)
+        progress.history.append(replace(epoch, seconds=round(time.monotonic() - started, 2)))
+        write_json(job.folder / HISTORY, [trained.as_dict() for trained in progress.history])
         listen(EpochEnded(job.run, job.fold, progress.history[-1]))
         if recipe.train == "network":  # all epochs of a head take less than one checkpoint
             learner.save(job.folder, progress)
@@ -130,21 +131,22 @@ def _train(job: MemberJob, listen: Listener) -> MemberCard:
     return _finish(job, learner, progress)
 
 
-def score_epoch(job: MemberJob, learner: Learner, progress: Progress) -> dict[str, Any]:
-    """Scores the held-out people on every photo of theirs, and keeps the weights when they are the best so far."""
+def score_epoch(job: MemberJob, learner: Learner, progress: Progress) -> MemberScores | None:
+    """Scores the held-out people on every photo of theirs, and keeps the weights when they are the best so far; None, and
+    the last weights, where nobody is held out."""
     best = job.folder / best_file(progress.epoch)
     if not len(job.held_out):
         save_best(best, job.identity, best_tensors(learner.result, None))
         progress.best_epoch = progress.epoch
-        return {}
+        return None
     probabilities = held_out_probabilities(job, learner.scored)
-    macro_f1, entry = scores_of(job, probabilities)
-    if macro_f1 > progress.best_score:
-        progress.best_score, progress.best_epoch, progress.waited = macro_f1, progress.epoch, 0
+    scores, _ = scores_of(job, probabilities)
+    if scores.macro_f1 > progress.best_score:
+        progress.best_score, progress.best_epoch, progress.waited = scores.macro_f1, progress.epoch, 0
         save_best(best, job.identity, best_tensors(learner.result, torch.from_numpy(probabilities)))
     else:
         progress.waited += 1
-    return entry
+    return scores
 
 
 def keep_best(folder: Path, epoch: int) -> None:
@@ -165,14 +167,13 @@ def _finish(job: MemberJob, learner: Learner, progress: Progress) -> MemberCard:
     tensors, probabilities = load_best(best, job.identity, checkpoint)
     save_tensors(job.folder / WEIGHTS, tensors)
     sha256 = {WEIGHTS: sha256_of(job.folder / WEIGHTS)}
-    scores: dict[str, Any] = {}
+    scores: MemberScores | None = None
     counts: list[list[int]] = []
     if probabilities is not None:
         _write_held_out(job, probabilities.numpy())
         sha256[HELD_OUT] = sha256_of(job.folder / HELD_OUT)
-        scores = scores_of(job, probabilities.numpy())[1]
-        truth = job.table["truth"].to_numpy()[job.held_out]
-        counts = confusion(truth, probabilities.numpy().argmax(axis=1), len(job.classes)).tolist()
+        scores, confusion = scores_of(job, probabilities.numpy())
+        counts = confusion.tolist()
     people = job.table["person"]
     card = MemberCard(
         id=job.identity,
@@ -199,7 +200,7 @@ def _finish(job: MemberJob, learner: Learner, progress: Progress) -> MemberCard:
         best_epoch=progress.best_epoch,
         scores=scores,
         confusion=counts,
-        history=progress.history,
+        history=tuple(progress.history),
         seconds=round(progress.seconds, 1),
         device=job.device,
         threads=job.threads,

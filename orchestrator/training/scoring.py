@@ -7,8 +7,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from orchestrator.core.epochs import MemberScores
 from orchestrator.core.errors import quantity
-from orchestrator.core.metrics import log_losses, score
+from orchestrator.core.metrics import member_scores
 from orchestrator.data.loading import Batches, load
 from orchestrator.networks.devices import autocast
 from orchestrator.networks.views import mean_over_views
@@ -50,15 +51,12 @@ def held_out_probabilities(job: MemberJob, model: nn.Module) -> NDArray[np.float
     return found.numpy()
 
 
-def scores_of(job: MemberJob, probabilities: NDArray[np.float32]) -> tuple[float, dict[str, float]]:
-    """Macro F1 of the held-out photos, and the entry for history and card.
+def scores_of(job: MemberJob, probabilities: NDArray[np.float32]) -> tuple[MemberScores, NDArray[np.int64]]:
+    """Scores of the held-out photos, and their confusion matrix by (truth, prediction), shape (C, C).
 
     Raises:
         TrainingError: probabilities are NaN or infinite.
     """
     if not np.isfinite(probabilities).all():
         raise diverged(job, "stored answers are infinite or NaN")
-    truth = job.table["truth"].to_numpy()[job.held_out]
-    scores = score(truth, probabilities.argmax(axis=1), len(job.classes))
-    log_loss = float(log_losses(truth, probabilities).mean())
-    return scores.macro_f1, {"macro_f1": scores.macro_f1, "accuracy": scores.accuracy, "log_loss": log_loss}
+    return member_scores(job.table["truth"].to_numpy()[job.held_out], probabilities)

@@ -131,7 +131,7 @@ def test_several_wrong_inputs_are_told_at_once_and_leave_nothing(orch: Orch, tmp
     )  # fmt: skip
     assert done.code == 2
     assert done.err.count("--set foo=1: unknown key 'foo'") == 1
-    assert "another --set made 'augment' a plain value" in done.err
+    assert "'augment' is a table, and was given a plain value" in done.err
     assert "--device tpu" in done.err
     assert "no such folder or table" in done.err
     assert not (tmp_path / "runs").exists()

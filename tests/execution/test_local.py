@@ -41,7 +41,7 @@ def test_one_failing_job_never_sinks_the_others(tmp_path: Path) -> None:
         ("r", 2, "done"),
     ]
     (one, *_, last) = [event for event in events if isinstance(event, EpochEnded)]
-    assert (one.fold, one.entry["epoch"], last.fold) == (0, 1, 2)
+    assert (one.fold, one.epoch.number, last.fold) == (0, 1, 2)
     assert events.index(one) < events.index(ends[0])  # its epochs before its end
     assert "Traceback" in json.loads(failed.read_text())["traceback"]
 
@@ -153,7 +153,7 @@ def test_a_training_that_is_asked_to_stop_keeps_its_epochs_and_goes_on_as_if_it_
     (done,) = LocalExecutor().run([job], 1, events.append)
     assert done.outcome == "done"
     first = next(event for event in events if isinstance(event, EpochEnded))
-    assert first.entry["epoch"] > 1
+    assert first.epoch.number > 1
     assert MemberCard.load(job.folder).sha256 == whole.sha256
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.artifacts.cards import HISTORY, PROGRESS
+from orchestrator.core.epochs import TrainedEpoch
 from orchestrator.core.events import EpochEnded, EpochProgress, Event, MemberEnded
 from orchestrator.core.files import write_json
 from orchestrator.execution import progress_files
@@ -28,8 +29,12 @@ def wait_for(true: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def epochs(*numbers: int) -> list[dict[str, int]]:
-    return [{"epoch": number} for number in numbers]
+def epoch(number: int) -> TrainedEpoch:
+    return TrainedEpoch(number, 0.5, 1e-3, 20.0, 1.5)
+
+
+def epochs(*numbers: int) -> list[dict[str, object]]:
+    return [epoch(number).as_dict() for number in numbers]
 
 
 def test_what_a_worker_writes_reaches_the_listener_in_order(tmp_path: Path) -> None:
@@ -40,12 +45,12 @@ def test_what_a_worker_writes_reaches_the_listener_in_order(tmp_path: Path) -> N
         listen(EpochProgress("r", 0, 1.5, 20.0))
         wait_for(lambda: EpochProgress("r", 0, 1.5, 20.0) in events)
         write_json(job.folder / HISTORY, epochs(1, 2))
-        listen(EpochEnded("r", 0, {"epoch": 2}))
-        wait_for(lambda: EpochEnded("r", 0, {"epoch": 2}) in events)
+        listen(EpochEnded("r", 0, epoch(2)))
+        wait_for(lambda: EpochEnded("r", 0, epoch(2)) in events)
         write_json(job.folder / HISTORY, epochs(1, 2, 3))
         watcher.ended(JobResult(0))
     ends = [event for event in events if not isinstance(event, EpochProgress)]
-    assert ends == [EpochEnded("r", 0, {"epoch": 2}), EpochEnded("r", 0, {"epoch": 3}), MemberEnded("r", 0, "done")]
+    assert ends == [EpochEnded("r", 0, epoch(2)), EpochEnded("r", 0, epoch(3)), MemberEnded("r", 0, "done")]
     assert not (job.folder / PROGRESS).exists()
     underway = [event.epochs for event in events if isinstance(event, EpochProgress)]
     assert underway == sorted(underway)  # a display never goes back
@@ -57,7 +62,7 @@ def test_a_training_that_starts_over_is_told_from_its_first_epoch(tmp_path: Path
     write_json(job.folder / HISTORY, epochs(1, 2))
     with Watcher([job], events.append):
         write_json(job.folder / HISTORY, epochs(1))
-        wait_for(lambda: events == [EpochEnded("r", 0, {"epoch": 1})])
+        wait_for(lambda: events == [EpochEnded("r", 0, epoch(1))])
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"epochs": 1}', '{"epochs": "x", "photos_per_second": 1}'])

@@ -26,8 +26,8 @@ def test_a_training_that_goes_on_tells_every_epoch_once(people: Path, workspace:
             self.told.append(("begin", run.id, known))
             return "its-name"
 
-        def epoch(self, run: RunRecord, member: str, entry: dict[str, object]) -> None:
-            self.told.append((run.id, member, entry["epoch"]))
+        def epoch(self, run: RunRecord, member: str, number: int, values: dict[str, float]) -> None:
+            self.told.append((run.id, member, number))
 
         def end(self, run: RunRecord, score: float | None) -> None:
             self.told.append(("end", run.id, score is not None))

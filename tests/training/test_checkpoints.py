@@ -7,11 +7,13 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from orchestrator.artifacts import cards
 from orchestrator.artifacts.cards import MemberCard
+from orchestrator.core.epochs import MemberScores
 from orchestrator.core.errors import DamagedError
 from orchestrator.training import checkpoints, loop
 from orchestrator.training.loop import train_fold
@@ -26,7 +28,7 @@ def begin(folder: Path, monkeypatch: pytest.MonkeyPatch, **more: object) -> None
     """Trains two of three epochs, and stops."""
     real = loop.train_epoch
 
-    def stop_in_the_third(*words: object) -> dict[str, object]:
+    def stop_in_the_third(*words: object) -> object:
         if words[2].epoch == 2:
             raise StopError
         return real(*words)
@@ -118,9 +120,7 @@ def test_a_kill_between_the_best_and_its_checkpoint_keeps_the_best_of_before(
         real(path, identity, *words)
 
     scores = iter([0.5, 0.9, 0.4, 0.4])  # as on a GPU, where the second epoch trained again need not be the best
-    monkeypatch.setattr(
-        loop, "scores_of", lambda *_: (next(scores), {"macro_f1": 0.0, "accuracy": 0.0, "log_loss": 0.0})
-    )
+    monkeypatch.setattr(loop, "scores_of", lambda *_: (MemberScores(next(scores), 0.5, 0.7), np.eye(3, dtype=int)))
     with monkeypatch.context() as patch:
         patch.setattr(checkpoints, "save_checkpoint", stop_at_the_second)
         with pytest.raises(StopError):

@@ -38,7 +38,7 @@ def test_a_member_learns_on_a_device_and_predicts_the_same_on_a_cpu(
     job = job_of(tmp_path / "m", "epochs=12", f"precision={precision}", "augment={}", device=device)
     card = train_fold(job)
     assert card.device.startswith(device)
-    assert card.scores["macro_f1"] > 0.6
+    assert card.scores.macro_f1 > 0.6
     model = create(MemberCard.load(job.folder).backbone, 3).eval()
     load_weights(job.folder / cards.WEIGHTS, model)
     pixels = torch.from_numpy(Stripes(job.table["truth"].to_numpy()).take(job.held_out))

@@ -76,9 +76,9 @@ def test_a_named_recipe_takes_two_steps(task: str, name: str, tmp_path: Path) ->
     assert job.recipe.backbone == (asked if task == "age" else SMALLER.get(asked, asked))
     learner = Learner(job, 1)
     before = next(iter(learner.trained)).detach().clone()
-    entry = train_epoch(job, learner, Progress())
+    epoch = train_epoch(job, learner, Progress())
     assert job.steps_per_epoch == 2
-    assert np.isfinite(entry["loss"])
+    assert np.isfinite(epoch.loss)
     assert not np.array_equal(before, next(iter(learner.trained)).detach())
     answers = held_out_probabilities(job, learner.scored)
     assert answers.shape == (3, len(TRAINABLE[task].classes))
