@@ -552,7 +552,7 @@ def _photos(photos: Sequence[Path], eval_folder: Path | None, missing_too: bool)
 
 def _check_apart(outputs: Sequence[Output], place: Workspace, contest: Eval | None, paths: Sequence[Path]) -> None:
     """Rejects outputs that would overwrite a photo or table that is read."""
-    from orchestrator.artifacts.origins import tables_of
+    from orchestrator.artifacts.sources import tables_of
 
     check_outputs(outputs, [*paths, *([] if contest is None else [contest.table.path]), *tables_of(place)])
 

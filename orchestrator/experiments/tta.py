@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from orchestrator.artifacts.cards import HELD_OUT, MemberCard
 from orchestrator.artifacts.held_out import HeldOut, held_out_of
 from orchestrator.artifacts.members import is_intact, share_member
-from orchestrator.artifacts.origins import source_of
 from orchestrator.artifacts.run import COMPLETE, RUN_LOCK, UNFINISHED, RunRecord, member_folder
+from orchestrator.artifacts.sources import source_of
 from orchestrator.artifacts.workspace import Workspace, now
 from orchestrator.core.commands import orch
 from orchestrator.core.cores import cores, one_thread

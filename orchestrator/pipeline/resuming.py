@@ -9,17 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from orchestrator.artifacts.arguments import moved_arguments, training_arguments
 from orchestrator.artifacts.members import is_intact
-from orchestrator.artifacts.origins import (
-    check_initial_weights,
-    extra_sources_of,
-    moved_arguments,
-    photo_hashes_of,
-    plan_of,
-    source_of,
-    training_arguments,
-)
+from orchestrator.artifacts.origins import photo_hashes_of, plan_of
 from orchestrator.artifacts.run import RunRecord
+from orchestrator.artifacts.sources import check_initial_weights, extra_sources_of, source_of
 from orchestrator.artifacts.workspace import Workspace
 from orchestrator.core.commands import orch
 from orchestrator.core.device_names import check_device
