@@ -29,7 +29,7 @@ from orchestrator.experiments.search import COMPLETE, FAILED, PRUNED, Search, Tr
 from orchestrator.experiments.tags import tag
 from orchestrator.pipeline.dataset import Dataset
 from orchestrator.pipeline.inputs import Inputs, read_inputs
-from orchestrator.pipeline.preparation import RunJob, pixels_of
+from orchestrator.pipeline.preparation import RunJob, missing_jobs, pixels_of
 from orchestrator.pipeline.retraining import base_run, log_base, resolve_plan
 from orchestrator.pipeline.run_plans import RunPlan
 from orchestrator.pipeline.settings import Settings, base_recipe
@@ -328,7 +328,9 @@ class _Rounds:
         run = self._run(settings, inputs, together, threads)
         recipe = inputs.recipes[task]
         pruning_thresholds = thresholds_of(ended, recipe.epochs, recipe.evaluate_every)
-        return RunJob(settings, self.specialist, inputs, run, pixels, pruning_thresholds=pruning_thresholds)
+        run_job = RunJob(settings, self.specialist, inputs, run, pixels, pruning_thresholds=pruning_thresholds)
+        missing_jobs([run_job])  # refuses a point that draws too few photos to train on: that trial fails, not the search
+        return run_job
 
     def _run(self, settings: Settings, inputs: Inputs, together: int, threads: int = 0) -> RunRecord:
         """The run of some settings, found or begun, and tagged; never the current one by itself."""
