@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from orchestrator.api.paths import PathLike, path_or_none
 from orchestrator.core.commands import DEFAULT_WORKSPACE, orch
 from orchestrator.core.errors import ConfigError, Mistakes, check_choice
-from orchestrator.core.events import Listener, ignore_events, progress_callback
+from orchestrator.core.events import Listener, ignore_events
 from orchestrator.core.extras import require
 from orchestrator.core.labels import TASKS
 from orchestrator.core.outputs import Output, check_outputs
@@ -289,6 +289,7 @@ def tta(
     data: PathLike | None = None,
     columns: dict[str, str] | None = None,
     device: str = "auto",
+    store: bool = True,
     listen: Listener = ignore_events,
 ) -> Viewed:
     """Test-time augmentation tried on held-out people; nothing is trained: `orch tta`.
@@ -301,6 +302,7 @@ def tta(
         data: the photos' new location; None: unchanged.
         columns: our column name -> the manifest's; None: unchanged.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        store: decode photos once into the workspace's pixel store.
         listen: receives progress events.
 
     Raises:
@@ -332,7 +334,7 @@ def tta(
     check_run(record)
     specialist = trainable(record.task)
     place = Workspace(workspace)
-    effect = try_views(place, record, specialist, views, device, data, columns, progress_callback(listen, "answer"))
+    effect = try_views(place, record, specialist, views, device, data, columns, store, listen)
     return Viewed(effect, keep_views(place, effect, specialist) if keep else None, specialist.classes)
 
 

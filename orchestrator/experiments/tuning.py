@@ -202,7 +202,9 @@ def _viewed(
         if recipe.views == run.checked_recipe().views:
             continue
         log.info(f"{run.id} answers with {', '.join(recipe.views) or 'the photo alone'} ...")
-        effect = try_views(workspace, run, specialist, recipe.views, settings.device, settings.data)
+        effect = try_views(
+            workspace, run, specialist, recipe.views, settings.device, settings.data, store=settings.store
+        )
         found.append((words, keep_views(workspace, effect, specialist)))
     return found
 
