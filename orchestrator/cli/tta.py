@@ -9,7 +9,14 @@ import typer
 
 from orchestrator.cli.bars import bars
 from orchestrator.cli.console import grid, print_json, print_message, print_result, stdout_console
-from orchestrator.cli.options import DeviceOption, JsonOption, WorkspaceOption, column_names, split_commas
+from orchestrator.cli.options import (
+    DeviceOption,
+    JsonOption,
+    NoStoreOption,
+    WorkspaceOption,
+    column_names,
+    split_commas,
+)
 from orchestrator.core.commands import orch
 
 if TYPE_CHECKING:
@@ -33,6 +40,7 @@ def tta(
         list[str] | None, typer.Option("--columns", help="As in training; unchanged if left out.")
     ] = None,
     device: DeviceOption = "auto",
+    no_store: NoStoreOption = False,
     workspace: WorkspaceOption = Path("runs"),
     json: JsonOption = False,
 ) -> None:
@@ -58,6 +66,7 @@ def tta(
             data=data,
             columns=None if columns is None else column_names(columns),
             device=device,
+            store=not no_store,
             listen=listen,
         )
     if json:

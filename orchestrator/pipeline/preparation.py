@@ -15,24 +15,25 @@ import pandas as pd
 from orchestrator.artifacts.cards import CARD, Origin
 from orchestrator.artifacts.environment import versions
 from orchestrator.artifacts.run import RunRecord
+from orchestrator.artifacts.workspace import Workspace
 from orchestrator.core.commands import data_arguments, orch
 from orchestrator.core.cores import cores
 from orchestrator.core.errors import ConfigError, quantity
-from orchestrator.core.events import InputsRead, Listener, ignore_events, progress_callback
+from orchestrator.core.events import Listener, ignore_events, progress_callback
 from orchestrator.core.labels import CLASSES
 from orchestrator.data.preprocessing import Box, Geometry
 from orchestrator.data.store import DirectPixels, JoinedRows, PixelSource, Rows, build_stores, store_key
 from orchestrator.faces.boxes import find_boxes
 from orchestrator.pipeline.checks import MIN_PHOTOS, too_few
 from orchestrator.pipeline.inputs import Inputs
+from orchestrator.pipeline.run_plans import RunPlan
 from orchestrator.pipeline.settings import Settings
-from orchestrator.recipes.schema import Recipe
 from orchestrator.specialist import Specialist
 
 if TYPE_CHECKING:
     from orchestrator.training.member import MemberJob
 
-__all__ = ["RunJob", "first_job", "missing_jobs", "pixels_of"]
+__all__ = ["RunJob", "first_job", "missing_jobs", "pixels_of", "prepare_photos"]
 
 log = logging.getLogger(__name__)
 
@@ -85,57 +86,98 @@ def first_job(run_job: RunJob) -> MemberJob:
     return _job(run_job, run_job.run.folds[0], _table(run_job))
 
 
-def pixels_of(settings: Settings, inputs: Inputs, tasks: set[str], listen: Listener = ignore_events) -> dict[str, Rows]:
-    """Task -> its networks' input: a store per geometry, or features where only heads are trained.
+def pixels_of(plans: Sequence[RunPlan], listen: Listener = ignore_events) -> list[Rows]:
+    """The input of each planned run's networks: a store per geometry, or features where only heads are trained.
 
-    Extra photos come after the data's photos, in separate stores.
+    Every photo is decoded once for all geometries. Extra photos come after the data's photos, in separate stores.
+
+    Args:
+        plans: made from one dataset, with settings that differ only in the recipe.
+        listen: receives progress events.
+
+    Returns:
+        One row per photo, for each plan in order.
+
+    Raises:
+        DataError: photos that cannot be read.
+        StoreError: the disk has no room for the stores.
     """
-    listen(InputsRead())
-    recipes = {task: recipe for task, recipe in inputs.recipes.items() if task in tasks}
-    relative, paths = list(inputs.data.photos.table["path"]), inputs.data.photos.paths
-    found = _rows_of(settings, inputs, recipes, relative, paths, inputs.data.content, listen)
-    if inputs.data.extra is None:
+    if not plans:
+        return []
+    data = plans[0].inputs.data
+    relative, paths = list(data.photos.table["path"]), data.photos.paths
+    found = _rows_of(plans, relative, paths, data.content, listen)
+    if data.extra is None:
         return found
     # By content, not path: a photo with a label for each fold is stored once.
-    once = dict(zip(inputs.data.extra_content, inputs.data.extra.paths, strict=True))
+    once = dict(zip(data.extra_content, data.extra.paths, strict=True))
     names = list(once)
-    extra = _rows_of(settings, inputs, recipes, names, list(once.values()), names, listen)
-    places = pd.Index(names).get_indexer(pd.Index(inputs.data.extra_content))
-    return {task: JoinedRows(found[task], len(paths), extra[task], places) for task in found}
+    extra = _rows_of(plans, names, list(once.values()), names, listen)
+    places = pd.Index(names).get_indexer(pd.Index(data.extra_content))
+    return [JoinedRows(own, len(paths), others, places) for own, others in zip(found, extra, strict=True)]
 
 
 def _rows_of(
-    settings: Settings,
-    inputs: Inputs,
-    recipes: Mapping[str, Recipe],
-    relative: Sequence[str],
-    paths: Sequence[Path],
-    content: Sequence[str],
-    listen: Listener,
-) -> dict[str, Rows]:
+    plans: Sequence[RunPlan], relative: Sequence[str], paths: Sequence[Path], content: Sequence[str], listen: Listener
+) -> list[Rows]:
     from orchestrator.networks.backbones import preprocess_of
     from orchestrator.training.features import build_features
 
-    geometries = list(dict.fromkeys(recipe.geometry for recipe in recipes.values()))
-    keys = {geometry: store_key(relative, content, geometry) for geometry in geometries}
+    settings, inputs = plans[0].settings, plans[0].inputs
+    geometries = list(dict.fromkeys(plan.recipe.geometry for plan in plans))
+    sources, faces = prepare_photos(inputs.workspace, relative, paths, content, geometries, settings.store, listen)
+    if faces is not None:
+        _log_faces(faces, settings)
+    rows: list[Rows] = []
+    for plan in plans:
+        recipe, source = plan.recipe, sources[plan.recipe.geometry]
+        if recipe.train == "network":
+            rows.append(source)
+            continue
+        features = build_features(
+            inputs.workspace.cache / "features", recipe, plan.inputs.weights[plan.task], preprocess_of(recipe), source,
+            store_key(relative, content, recipe.geometry), len(paths), inputs.device, cores(),
+            progress_callback(listen, "compute features"),
+        )  # fmt: skip
+        rows.append(features)
+    return rows
+
+
+def prepare_photos(
+    workspace: Workspace,
+    relative: Sequence[str],
+    paths: Sequence[Path],
+    content: Sequence[str],
+    geometries: Sequence[Geometry],
+    store: bool,
+    listen: Listener = ignore_events,
+) -> tuple[Mapping[Geometry, PixelSource], Sequence[Box | None] | None]:
+    """N photos at some geometries, around the faces that are found where a geometry asks for faces.
+
+    Args:
+        workspace: its folder of stores is used.
+        relative: the photos as their table names them.
+        paths: the photos' files.
+        content: sha256 of each photo.
+        geometries: all geometries that are needed, each once.
+        store: decode each photo once, into the workspace's pixel stores; otherwise at every use.
+        listen: receives progress events.
+
+    Returns:
+        Geometry -> source of pixels, one row per photo; and each photo's face, None where none was found; None if no geometry
+        asks for faces.
+
+    Raises:
+        DataError: photos that cannot be read.
+        StoreError: the disk has no room for the stores.
+    """
     faces = None
     if any(geometry.face for geometry in geometries):
-        faces = find_boxes(inputs.workspace.faces, paths, content, cores(), progress_callback(listen, "find faces"))
-        _log_faces(faces, settings)
-    sources: Mapping[Geometry, PixelSource] = {
-        geometry: DirectPixels(paths, geometry, faces) for geometry in geometries
-    }
-    if geometries and settings.store:
-        sources = build_stores(inputs.workspace.store, paths, keys, cores(), progress_callback(listen, "decode"), faces)
-    return {
-        task: sources[recipe.geometry]
-        if recipe.train == "network"
-        else build_features(
-            inputs.workspace.cache / "features", recipe, inputs.weights[task], preprocess_of(recipe), sources[recipe.geometry],
-            keys[recipe.geometry], len(paths), inputs.device, cores(), progress_callback(listen, "compute features"),
-        )
-        for task, recipe in recipes.items()
-    }  # fmt: skip
+        faces = find_boxes(workspace.faces, paths, content, cores(), progress_callback(listen, "find faces"))
+    if not store:
+        return {geometry: DirectPixels(paths, geometry, faces) for geometry in geometries}, faces
+    keys = {geometry: store_key(relative, content, geometry) for geometry in geometries}
+    return build_stores(workspace.store, paths, keys, cores(), progress_callback(listen, "decode"), faces), faces
 
 
 def _log_faces(faces: Sequence[Box | None], settings: Settings) -> None:
