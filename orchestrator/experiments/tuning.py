@@ -26,7 +26,7 @@ from orchestrator.experiments.tta import keep_views, try_views
 from orchestrator.pipeline.inputs import Inputs, read_inputs
 from orchestrator.pipeline.retraining import StartingPoint
 from orchestrator.pipeline.settings import Settings
-from orchestrator.recipes.schema import Recipe, settings_of_kind
+from orchestrator.recipes.schema import OF_PROBABILITIES, Recipe
 from orchestrator.recipes.spaces import Choice, Space
 from orchestrator.specialist import Specialist
 
@@ -241,7 +241,7 @@ def _decided(
     best = max(compared, key=lambda finalist: finalist.scores.macro_f1)
     words = next(words for words, finalist in candidates if finalist.id == best.run.id)
     changed = " ".join(words)
-    comparable = settings_of_kind("probabilities").isdisjoint(word.partition("=")[0] for word in words)
+    comparable = OF_PROBABILITIES.isdisjoint(word.partition("=")[0] for word in words)
     if best.verdict == "better":
         return Stage(
             name, run, best.run, tried, best, words, f"{changed} is better in macro F1: the recipe moves.", late

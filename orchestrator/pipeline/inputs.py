@@ -28,7 +28,7 @@ from orchestrator.pipeline.dataset import Dataset, Tables, load_dataset, log_not
 from orchestrator.pipeline.settings import Settings, add_mistakes, recipes_of
 from orchestrator.recipes.lint import lint
 from orchestrator.recipes.load import choices_of
-from orchestrator.recipes.schema import Recipe, settings_of_kind
+from orchestrator.recipes.schema import OF_NETWORK, Recipe
 from orchestrator.specialist import Specialist
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def _asks_torch(settings: Settings, tasks: Collection[str]) -> bool:
     """
     keys = {change.partition("=")[0].rpartition(".")[2] for change in settings.changes}
     files = any(name.endswith(".toml") for name in choices_of(tasks, settings.recipes)[0].values())
-    return files or not keys.isdisjoint(settings_of_kind("network")) or settings.device not in ("auto", "cpu")
+    return files or not keys.isdisjoint(OF_NETWORK) or settings.device not in ("auto", "cpu")
 
 
 def read_weights(settings: Settings, recipes: Mapping[str, Recipe], mistakes: Mistakes) -> tuple[str, dict[str, State]]:
