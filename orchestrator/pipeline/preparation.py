@@ -7,10 +7,11 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from orchestrator.artifacts.cards import CARD, Origin
 from orchestrator.artifacts.environment import versions
@@ -31,7 +32,7 @@ from orchestrator.pipeline.settings import Settings
 from orchestrator.specialist import Specialist
 
 if TYPE_CHECKING:
-    from orchestrator.training.member import MemberJob
+    from orchestrator.training.member import MemberJob, TrainingRows
 
 __all__ = ["RunJob", "first_job", "missing_jobs", "pixels_of", "prepare_photos"]
 
@@ -71,8 +72,8 @@ def missing_jobs(run_jobs: Sequence[RunJob]) -> list[MemberJob]:
     for run_job in run_jobs:
         wanted = run_job.run.folds if run_job.only is None else run_job.only
         folds = [fold for fold in wanted if not os.path.lexists(run_job.run.member(fold) / CARD)]
-        table = _table(run_job) if folds else None
-        of_run = [_job(run_job, fold, table) for fold in folds if table is not None]
+        rows = _rows(run_job) if folds else None
+        of_run = [_job(run_job, fold, rows) for fold in folds if rows is not None]
         few = [job for job in of_run if job.photos_per_epoch < MIN_PHOTOS]  # sample factors and extra photos included
         if few:
             where = ", ".join("all photos" if job.fold is None else f"fold {job.fold}" for job in few)
@@ -83,7 +84,7 @@ def missing_jobs(run_jobs: Sequence[RunJob]) -> list[MemberJob]:
 
 def first_job(run_job: RunJob) -> MemberJob:
     """The first member of a run, as it is or was trained."""
-    return _job(run_job, run_job.run.folds[0], _table(run_job))
+    return _job(run_job, run_job.run.folds[0], _rows(run_job))
 
 
 def pixels_of(plans: Sequence[RunPlan], listen: Listener = ignore_events) -> list[Rows]:
@@ -188,37 +189,49 @@ def _log_faces(faces: Sequence[Box | None], settings: Settings) -> None:
     log.info(found + ending)
 
 
-def _table(run_job: RunJob) -> pd.DataFrame:
-    """One row per photo: path, person, truth, trained class, target, kind; extra photos come last."""
+def _rows(run_job: RunJob) -> TrainingRows:
+    """What training knows of each photo; extra photos come last."""
+    from orchestrator.training.member import TrainingRows
+
     photos, extra = run_job.inputs.data.photos.table, run_job.inputs.data.extra
-    labelled = _labelled(run_job, photos).assign(extra=False)
-    if extra is None:
-        return labelled
-    rows = extra.known(run_job.specialist.columns)
-    table = pd.DataFrame(index=extra.table.index, columns=labelled.columns.drop("extra"))
-    table.iloc[rows] = _labelled(run_job, extra.table.iloc[rows]).to_numpy()
-    table = table.where(table.notna(), 0).astype(dict(labelled.dtypes.drop("extra")))  # rows that are never drawn
-    return pd.concat([labelled, table.assign(extra=True)], ignore_index=True)
+    columns, is_extra = _labelled(run_job, photos), np.zeros(len(photos), bool)
+    if extra is not None:
+        known = extra.known(run_job.specialist.columns)
+        for name, values in _labelled(run_job, extra.table.iloc[known]).items():
+            whole = np.zeros(len(extra), columns[name].dtype)  # the others are never drawn
+            whole[known] = values
+            columns[name] = np.concatenate([columns[name], whole])
+        is_extra = np.concatenate([is_extra, np.ones(len(extra), bool)])
+    return TrainingRows(pd.factorize(_people(run_job))[0], **columns, extra=is_extra)
 
 
-def _labelled(run_job: RunJob, photos: pd.DataFrame) -> pd.DataFrame:
+def _people(run_job: RunJob) -> pd.Series[str]:
+    """The person of each photo, those of extra photos last."""
+    data = run_job.inputs.data
+    parts = [data.photos.table["person"], *([] if data.extra is None else [data.extra.table["person"]])]
+    return pd.concat(parts, ignore_index=True)
+
+
+def _labelled(run_job: RunJob, photos: pd.DataFrame) -> dict[str, NDArray[Any]]:
+    """Columns of `TrainingRows` for photos whose labels are known, each of shape (n,)."""
     from orchestrator.networks.heads import head_of
 
     recipe, specialist = run_job.inputs.recipes[run_job.run.task], run_job.specialist
-    table = photos[["path", "person"]].copy()
-    table["truth"] = specialist.label(photos)
-    table["trained"] = specialist.training_label(photos, recipe)
-    table["target"] = head_of(specialist, recipe).targets(specialist, photos, recipe)
     by_mask = recipe.draw_by == "mask" and "mask" in photos
-    table["kind"] = [max(0, _mask_code(word)) for word in photos["mask"]] if by_mask else 0
-    return table
+    kinds = [max(0, _mask_code(word)) for word in photos["mask"]] if by_mask else np.zeros(len(photos))
+    return {
+        "truth": specialist.label(photos),
+        "trained": specialist.training_label(photos, recipe),
+        "target": head_of(specialist, recipe).targets(specialist, photos, recipe),
+        "kind": np.array(kinds, np.int64),
+    }
 
 
 def _mask_code(word: str | None) -> int:
     return CLASSES["mask"].index(word) if isinstance(word, str) else -1
 
 
-def _job(run_job: RunJob, fold: int | None, table: pd.DataFrame) -> MemberJob:
+def _job(run_job: RunJob, fold: int | None, rows: TrainingRows) -> MemberJob:
     from orchestrator.networks.backbones import preprocess_of
     from orchestrator.networks.heads import head_of
     from orchestrator.training.member import MemberJob
@@ -230,13 +243,13 @@ def _job(run_job: RunJob, fold: int | None, table: pd.DataFrame) -> MemberJob:
     else:
         train, held_out = inputs.data.plan.split(inputs.data.photos.table["person"], fold)
     if inputs.data.extra is not None:
-        rows = inputs.data.extra.for_fold(inputs.data.extra.known(specialist.columns), fold, inputs.data.plan)
-        train = np.concatenate([train, len(inputs.data.photos) + rows])
-    train = train[~table["person"].iloc[train].isin(recipe.drop_people)]
+        usable = inputs.data.extra.for_fold(inputs.data.extra.known(specialist.columns), fold, inputs.data.plan)
+        train = np.concatenate([train, len(inputs.data.photos) + usable])
+    train = train[~_people(run_job).iloc[train].isin(recipe.drop_people)]
     return MemberJob(
-        run=run.id, folder=run.member(fold), locks=inputs.workspace.cache, task=run.task, fold=fold,
-        classes=specialist.classes, table=table, train=train,
-        held_out=held_out, pixels=run_job.pixels, recipe=recipe, head=head_of(specialist, recipe),
+        run=run.id, folder=run.member(fold), task=run.task, fold=fold, classes=specialist.classes, rows=rows,
+        train=train, held_out=held_out, held_out_photos=inputs.data.photos.table[["path", "person"]].iloc[held_out],
+        pixels=run_job.pixels, recipe=recipe, head=head_of(specialist, recipe),
         preprocess=preprocess_of(recipe), initial=inputs.weights[run.task], seed=run.seed_of(fold),
         profile=run_job.settings.profile, pruning_thresholds=run_job.pruning_thresholds, cancel=run_job.settings.cancel,
         threads=run.threads,  # the run's, not this command's: another number of threads gives other bits

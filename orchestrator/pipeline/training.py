@@ -312,9 +312,9 @@ def train_runs(
             listen(_begun(jobs, at_once, open_jobs[0].run.root))
             began = time.monotonic()
             try:
-                for job, result in zip(jobs, executor.run(jobs, at_once, listen), strict=True):
+                for result in executor.run(jobs, at_once, listen):
                     if result.outcome != "done":
-                        ends[result.outcome][job.run, job.fold] = result.why
+                        ends[result.outcome][result.key] = result.why
             finally:
                 listen(TrainingEnded())
             training = time.monotonic() - began

@@ -43,7 +43,7 @@ def test_the_examples_run_as_they_stand(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     assert "--engine onnxx; allowed: auto, torch, onnx, openvino. Did you mean 'onnx'?" in done.stdout
     assert len((tmp_path / "submission.csv").read_text().splitlines()) == 1 + 8 * 7
-    assert re.search(r"^age-0003 1 \d\.\d", done.stdout, re.MULTILINE)  # an event's line
+    assert re.search(r"^age-0003 1 1 \d\.\d", done.stdout, re.MULTILINE)  # an event's line
     assert "[('age-0004', 0), ('age-0004', 1)]\nTrue\n" in done.stdout
 
 
