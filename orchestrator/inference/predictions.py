@@ -1,4 +1,4 @@
-"""From photos to answers: choosing engines, asking the members. tables.py writes tables of answers."""
+"""Choosing the engines of a predictor: whether there is a choice, and on which photos it is tried."""
 
 from __future__ import annotations
 
@@ -13,13 +13,11 @@ from orchestrator.core.errors import DataError, StoreError
 from orchestrator.inference.options import FEW_PHOTOS
 
 if TYPE_CHECKING:
-    from orchestrator.inference.cascade import Cascade
     from orchestrator.inference.choice import EngineChoice
     from orchestrator.inference.predictor import Predictor
-    from orchestrator.inference.reader import Photo, Prepared, ReadResult
-    from orchestrator.inference.results import Predictions
+    from orchestrator.inference.reader import Photo, ReadResult
 
-__all__ = ["PredictorOnEngines", "choose_engines", "predict_photos"]
+__all__ = ["PredictorOnEngines", "choose_engines"]
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +67,7 @@ def choose_engines(
     from orchestrator.core.cores import one_thread
     from orchestrator.inference.choice import assign_engines, in_fp32
     from orchestrator.inference.export import CHECK_PHOTOS
+    from orchestrator.inference.reader import Prepared
 
     if fp32_only:
         predictor = replace(predictor, runtime=in_fp32(predictor.runtime))
@@ -79,7 +78,7 @@ def choose_engines(
     ) as reading:  # as prediction reads: a face's box may depend on threads
         for photo in photos:
             known.append(reading.submit(predictor.reader.read, photo).result())
-            sample += [photo for photo in known[-1:] if not isinstance(photo, str)]
+            sample += [photo for photo in known[-1:] if isinstance(photo, Prepared)]
             if len(sample) == CHECK_PHOTOS:
                 break
     if not sample:
@@ -97,41 +96,3 @@ def choose_engines(
             raise
         return PredictorOnEngines(predictor, (), known)  # a cache that cannot be written is no reason to fail
     return PredictorOnEngines(replace(predictor, runtime=runtime), chosen, known)
-
-
-def predict_photos(
-    predictor: Predictor,
-    photos: Sequence[Photo],
-    mark_errors: bool,
-    done: Callable[[int, int], None],
-    batch_size: int = 0,
-    cascade: Cascade | None = None,
-    known: Sequence[ReadResult] = (),
-) -> Predictions:
-    """Answers for photos, in order.
-
-    Args:
-        predictor: the members.
-        photos: files, bytes, or decoded pixels.
-        mark_errors: put a row without a label where a photo cannot be read, instead of raising.
-        done: called with (photos done, photos in all).
-        batch_size: photos per batch, which bounds the memory; 0: by the number of cores.
-        cascade: the rule that stops asking about a photo; None: ask all members.
-        known: results of reading the first photos.
-
-    Raises:
-        DataError: photos cannot be read, and `mark_errors` is off.
-    """
-    from orchestrator.inference.predictor import name_of
-    from orchestrator.inference.results import Predictions, predictions_of
-
-    parts: list[Predictions] = []
-    answered = 0
-    way_out = "with --on-error mark their rows stay empty"
-    for batch in predictor.predict(photos, mark_errors, batch_size, cascade, known, way_out):
-        numbers = range(answered, answered + len(batch.order))
-        names = [Path(name_of(photos[number], number)) for number in numbers]
-        parts.append(predictions_of(batch, predictor.combiner.name, names))
-        answered += len(names)
-        done(answered, len(photos))
-    return Predictions.concatenated(parts) if parts else Predictions.none(predictor.combiner.name)

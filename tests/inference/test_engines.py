@@ -27,7 +27,7 @@ from orchestrator.inference.engines import TOLERANCE, Engine, Runner, TorchCall,
 from orchestrator.inference.export import Exports, write_onnx
 from orchestrator.inference.member import Member, load_members
 from orchestrator.inference.options import ENGINES, check_engine
-from orchestrator.inference.predictions import choose_engines, predict_photos
+from orchestrator.inference.predictions import choose_engines
 from orchestrator.inference.predictor import Predictor, start_predictor
 from orchestrator.inference.reader import Prepared
 from orchestrator.inference.runtime import start_runtime
@@ -46,7 +46,7 @@ def predictor(trained: Path) -> Predictor:
 @pytest.fixture(scope="module")
 def sample(predictor: Predictor, people: Path) -> list[Prepared]:
     found = [predictor.reader.read(path) for path in read(people / "train").paths[:20]]
-    return [one for one in found if not isinstance(one, str)]
+    return [one for one in found if isinstance(one, Prepared)]
 
 
 @pytest.fixture
@@ -459,4 +459,4 @@ def test_a_sample_without_a_readable_photo_checks_no_engine(predictor: Predictor
     with pytest.raises(DataError, match="--engine onnx: no photo of the sample can be read"):
         choose_engines(predictor, [bad], "onnx", False, tmp_path, more=True)
     assert choose_engines(predictor, [bad], "auto", False, tmp_path, more=True).predictor is predictor
-    assert list(predict_photos(predictor, [], False, lambda _done, _all: None)) == []
+    assert list(predictor.answers([])) == []
