@@ -15,7 +15,7 @@ from orchestrator.core.labels import JOINT
 
 __all__ = [
     "ENGINES", "FEW_PHOTOS", "ON_ERROR", "PACKAGES", "PRECISIONS", "Precision", "PredictionOptions", "check_cascade",
-    "check_engine", "check_rate", "check_threshold", "is_installed",
+    "check_engine", "check_rate", "check_threshold", "is_installed", "needs_trial",
 ]  # fmt: skip
 
 Precision = Literal["fp32", "bf16"]
@@ -85,6 +85,19 @@ class PredictionOptions:
         with mistakes.collect():
             check_engine(self.engine, self.device)
         mistakes.raise_if_any()
+
+
+def needs_trial(engine: str, device: str, photos: int | None) -> bool:
+    """Whether an engine is opened and compared with torch before the members are put on it; otherwise they stay on torch.
+
+    Args:
+        engine: `auto` or an engine.
+        device: the resolved device; on a GPU torch alone runs.
+        photos: number of photos to come; None: unknown, as in a service.
+    """
+    if device != "cpu" or engine == "torch":
+        return False
+    return engine != "auto" or photos is None or photos > FEW_PHOTOS
 
 
 def is_installed(engine: str) -> bool:
