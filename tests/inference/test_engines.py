@@ -410,6 +410,16 @@ def test_an_export_is_whole_for_another_process_from_the_moment_it_is_seen(
     assert not told
 
 
+def test_a_cache_that_may_not_be_written_is_read_without_a_lock(
+    predictor: Predictor, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = Path(shutil.copytree(exported / "cache" / "engines", tmp_path / "cache"))
+    (cache / LOCK).unlink(missing_ok=True)
+    monkeypatch.setattr("orchestrator.inference.cache.os.access", lambda *_: False)  # root may write everywhere
+    assert not Exports(cache).missing(predictor.runtime.splits)
+    assert not (cache / LOCK).exists()
+
+
 def test_checks_and_trials_of_two_processes_are_all_kept(
     predictor: Predictor, sample: list[Prepared], cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
