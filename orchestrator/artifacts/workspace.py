@@ -131,6 +131,11 @@ class Workspace:
         return self.cache / "faces"
 
     @property
+    def engines(self) -> Path:
+        """The cache of engines: exports of members, and results of checks and trials."""
+        return self.cache / "engines"
+
+    @property
     def sweeps(self) -> Path:
         """The folder of searches' memories."""
         return self.root / "sweeps"

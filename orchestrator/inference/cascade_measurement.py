@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from orchestrator.combining.answers import Answers
 from orchestrator.combining.combiners import Combiner
 from orchestrator.core.commands import orch
-from orchestrator.core.errors import ConfigError, DataError, LeakError, Problem
+from orchestrator.core.errors import ConfigError, LeakError, Problem
 from orchestrator.core.labels import LABELS
 from orchestrator.core.metrics import macro_f1
 from orchestrator.core.sealed import after_moving_aside, damaged_error, read_sealed, write_sealed
@@ -170,16 +170,14 @@ def measure_cascade(
 
     Raises:
         ConfigError: too few photos for the rate.
-        PhotoError: photos that cannot be read.
+        DataError: photos that cannot be read.
     """
     parts: list[Answers] = []
     for batch in predictor.predict(paths, batch=BATCH, known=known):
-        if batch.answers is None:
-            raise DataError("no photo of a batch could be read.")
+        assert batch.answers is not None  # a photo that cannot be read is an error here
         parts.append(batch.answers)
         done(sum(map(len, parts)), len(paths))
-    cascade, curve = calibrate(Answers.stacked(parts), predictor.combiner, rate)
-    chosen = next(point for point in curve if point.cascade is cascade)
+    chosen, curve = calibrate(Answers.stacked(parts), predictor.combiner, rate)
     if truth is None:
         return Measured(chosen, curve, len(paths), None, None)
     from orchestrator.ensembling.intervals import intervals

@@ -100,6 +100,11 @@ def test_a_predictor_takes_paths_words_bytes_and_pixels(people: Path, workspace:
     assert batch.combined is not None
     assert len(set(batch.combined.label.tolist())) == 1
     assert batch.photos[0] == batch.photos[1] == photo
+    names = (str(photo), str(photo), "photo 2", "photo 3")
+    assert predictor.answers([photo, str(photo), photo.read_bytes(), decode(photo)]).photos == names
+    predictor.close()
+    with api.load_predictor(workspace=workspace, device="cpu", precision="fp32") as exact:  # torch needs no sample
+        assert {runner.tail.precision for runner in exact.runtime.runners} == {"fp32"}
 
 
 @dataclass(frozen=True)

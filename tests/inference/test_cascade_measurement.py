@@ -74,7 +74,7 @@ def test_the_command_measures_keeps_and_uses_a_cascade(
     assert orch("ensemble", "-w", workspace).code == 0
     done = orch("predict", people / "eval", "-w", workspace, "--cascade", "--json", "--engine", "torch")
     full = orch("predict", people / "eval", "-w", workspace, "--json", "--engine", "torch")
-    assert "cascade: exact, no label can change" in done.err
+    assert "cascade: exact, no label can change. `orch cascade PHOTOS" in done.err
     answers, expected = json.loads(done.out), json.loads(full.out)
     assert [one["label"] for one in answers] == [one["label"] for one in expected]
     assert {one["asked"] for one in expected} == {9}
@@ -100,6 +100,10 @@ def test_the_command_measures_keeps_and_uses_a_cascade(
     assert "macro F1" not in shown.out  # no labels, no column
     assert f"asked {100 * told['asked']:.0f} % of the members" in done.err
     assert pd.read_parquet(table)["asked"].sum() == pytest.approx(told["asked"] * 28 * 9)
+    assert orch("cascade", people / "eval", "-w", workspace, "--rate", 0).code == 0  # measured: there is no better one
+    exact = orch("predict", people / "eval", "-w", workspace, "--cascade", "--engine", "torch")
+    assert "cascade: exact, no label can change." in exact.err
+    assert "looks for one that saves more" not in exact.err
 
 
 def test_a_cascade_is_not_measured_on_training_photos_nor_for_hard_votes(
