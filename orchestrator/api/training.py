@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.api.paths import PathLike, path_or_none
+from orchestrator.core.arguments import check_range, check_words
 from orchestrator.core.commands import DEFAULT_WORKSPACE, orch
 from orchestrator.core.errors import ConfigError, Mistakes, check_choice
 from orchestrator.core.events import Listener, ignore_events
@@ -33,6 +34,9 @@ __all__ = [
 ]  # fmt: skip
 
 log = logging.getLogger(__name__)
+
+SMALLEST = 0.3
+"""The least share of a recipe's height and width on which stages may search."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +139,7 @@ def train_grid(task: str, settings: Settings, *, grid: Sequence[str], listen: Li
     from orchestrator.pipeline.retraining import starting_point
     from orchestrator.specialists import trainable
 
+    check_words("grid", grid)
     start = starting_point(settings, trainable(task))
     points = grid_points(start, grid)
     from orchestrator.experiments.grids import train_points
@@ -174,6 +179,7 @@ def resume(
     Raises:
         OrchestratorError: something that the run was started with is missing or has changed.
     """
+    check_words("extra", extra)
     workspace, data, tables = Path(workspace), path_or_none(data), [*map(Path, extra)]
     from orchestrator.artifacts.workspace import Workspace
 
@@ -217,15 +223,22 @@ def search(
         CancelledError: a stop was requested; the same call resumes.
     """
     out, picture, space = path_or_none(out), path_or_none(picture), path_or_none(space)
-    start = _search_start(task, settings, space, out, picture)
+    from orchestrator.experiments.budget import Budget
+
+    mistakes = Mistakes()
+    with mistakes.collect():
+        budget = Budget(trials, minutes, prune)
+    with mistakes.collect():
+        start = _search_start(task, settings, space, out, picture)
+    mistakes.raise_if_any()
     from orchestrator.recipes.spaces import read_space
 
     ranges = read_space(space)
     ranges.check(start.specialist, start.settings.recipes, start.settings.changes, start.recipe)
     from orchestrator.experiments.curves import draw_sweep
-    from orchestrator.experiments.sweeps import Budget, sweep
+    from orchestrator.experiments.sweeps import sweep
 
-    found = sweep(start, ranges, listen, Budget(trials, minutes, prune))
+    found = sweep(start, ranges, listen, budget)
     if picture is not None:
         draw_sweep(found, picture)
     if out is not None:
@@ -265,16 +278,26 @@ def tune(
         CancelledError: a stop was requested; the same call resumes.
     """
     out, space = path_or_none(out), path_or_none(space)
-    start = _search_start(task, settings, space, out)
+    from orchestrator.experiments.budget import Budget
+
+    mistakes = Mistakes()
+    with mistakes.collect():
+        check_words("stages", stages)
+    with mistakes.collect():
+        check_range("--small", small, SMALLEST, 1)
+    with mistakes.collect():
+        budget = Budget(trials, minutes, prune)
+    with mistakes.collect():
+        start = _search_start(task, settings, space, out)
+    mistakes.raise_if_any()
     from orchestrator.recipes.spaces import read_stages
 
     spaces = read_stages(space, stages)
     for stage_space in spaces.values():
         stage_space.check(start.specialist, start.settings.recipes, start.settings.changes, start.recipe)
     from orchestrator.experiments import tuning
-    from orchestrator.experiments.sweeps import Budget
 
-    found = tuning.tune(start, spaces, listen, Budget(trials, minutes, prune), small)
+    found = tuning.tune(start, spaces, listen, budget, small)
     if out is not None:
         _write_recipe(found[-1].after, out)
     return found
@@ -314,6 +337,7 @@ def tta(
     from orchestrator.data.readers import check_source
     from orchestrator.recipes.names import VIEWS
 
+    check_words("views", views)
     mistakes = Mistakes()
     for view in views:
         with mistakes.collect():
@@ -362,6 +386,7 @@ def tracking(to: Sequence[str], *, workspace: PathLike = DEFAULT_WORKSPACE) -> I
     Raises:
         OrchestratorError: an unknown tracker, one that is not installed, or one that cannot be reached.
     """
+    check_words("to", to)
     if not to:
         yield ignore_events
         return

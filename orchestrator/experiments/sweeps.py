@@ -24,6 +24,7 @@ from orchestrator.core.errors import ConfigError, TrainingError, WeightsError, W
 from orchestrator.core.events import InputsRead, Listener
 from orchestrator.core.files import digest_of
 from orchestrator.core.metrics import score
+from orchestrator.experiments.budget import Budget
 from orchestrator.experiments.comparing import Comparison, compare_runs
 from orchestrator.experiments.search import COMPLETE, FAILED, PRUNED, Search, Trial, thresholds_of
 from orchestrator.experiments.tags import tag
@@ -36,7 +37,7 @@ from orchestrator.pipeline.training import Report, train_runs
 from orchestrator.recipes.spaces import Space
 from orchestrator.specialist import Specialist
 
-__all__ = ["Budget", "Sweep", "sweep"]
+__all__ = ["Sweep", "sweep"]
 
 log = logging.getLogger(__name__)
 
@@ -118,21 +119,6 @@ class Sweep:
                 for trial in self.trials
             ],
         }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Budget:
-    """How much a search may take.
-
-    Attributes:
-        trials: total number of trials, those of earlier commands among them.
-        minutes: time after which no trial starts; None: no limit.
-        prune: whether trials are stopped that stay below the median of the complete ones.
-    """
-
-    trials: int = 20
-    minutes: float | None = None
-    prune: bool = True
 
 
 def sweep(

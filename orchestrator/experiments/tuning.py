@@ -17,11 +17,12 @@ from orchestrator.artifacts.workspace import Workspace
 from orchestrator.core.errors import ConfigError, TrainingError, quantity
 from orchestrator.core.events import InputsRead, Listener
 from orchestrator.core.interval import VERDICTS
+from orchestrator.experiments.budget import Budget
 from orchestrator.experiments.comparing import Compared, compare_runs
 from orchestrator.experiments.grids import train_points
 from orchestrator.experiments.points import checked_points
 from orchestrator.experiments.search import COMPLETE, FAILED, PRUNED
-from orchestrator.experiments.sweeps import Budget, Sweep, sweep
+from orchestrator.experiments.sweeps import Sweep, sweep
 from orchestrator.experiments.tta import keep_views, try_views
 from orchestrator.pipeline.inputs import Inputs, read_inputs
 from orchestrator.pipeline.retraining import StartingPoint
