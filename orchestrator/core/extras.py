@@ -97,7 +97,7 @@ def import_optional(
 
 def _reinstall(package: str, otherwise: str) -> str:
     """Pip's command, which takes 0.15 s to find out, and the alternative."""
-    return f"{reinstall_hint(package)}{_alternative(otherwise)}"
+    return f"`{reinstall_hint(package)}`{_alternative(otherwise)}"
 
 
 def folder_of(package: str, what: str, extra: str, otherwise: str = "") -> Path:
