@@ -75,10 +75,10 @@ def check_initial_weights(run: RunRecord) -> None:
     """
     from orchestrator.recipes.schema import WEIGHTS_WORDS
 
-    source = str(run.recipe["weights"])
+    source = run.weights
     if source in WEIGHTS_WORDS or Path(source).is_file():
         return
-    copies = (Workspace(run.root).cache / "weights").glob(f"{run.recipe['backbone']}-*.safetensors")
+    copies = (Workspace(run.root).cache / "weights").glob(f"{run.backbone}-*.safetensors")
     copy = next((path for path in copies if sha256_of(path) == run.initial_weights.sha256), None)
     way_out = "Restore it"
     if copy is not None:

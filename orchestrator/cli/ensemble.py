@@ -182,10 +182,8 @@ def _print_added(record: EnsembleRecord) -> None:
     words = {**VERDICTS, "better": "helps", "worse": "drags the vote down"}
     table = grid("what each adds to the 18-way macro F1 (with minus without)", "", "adds", "95 % interval", "verdict")
     for name, gained in record.added_by.items():
-        span = gained.interval
-        style = "red" if span.verdict == "worse" else None
-        interval = f"{span.low:+.4f} to {span.high:+.4f}"
-        table.add_row(name, f"{gained.macro_f1:+.4f}", interval, words[span.verdict], style=style)
+        style = "red" if gained.verdict == "worse" else None
+        table.add_row(name, f"{gained.value:+.4f}", gained.interval.signed(), words[gained.verdict], style=style)
     stdout_console().print(table)
 
 

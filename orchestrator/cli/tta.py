@@ -98,8 +98,7 @@ def _print(found: Viewed) -> None:
         str(effect.wronged.sum()),
     )  # fmt: skip
     stdout_console().print(table)
-    gain, span = effect.gain
-    verdict = VERDICTS[span.verdict]
+    verdict = VERDICTS[effect.gain.verdict]
     if not effect.righted.sum() + effect.wronged.sum():
         verdict = "no answer changed"
-    print_result(f"macro F1 {gain:+.4f}, 95 % interval {span.low:+.4f} to {span.high:+.4f}: {verdict}.")
+    print_result(f"macro F1 {effect.gain.value:+.4f}, 95 % interval {effect.gain.interval.signed()}: {verdict}.")

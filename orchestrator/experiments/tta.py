@@ -23,7 +23,7 @@ from orchestrator.core.cores import cores, one_thread
 from orchestrator.core.errors import ConfigError, DataError, WorkspaceError
 from orchestrator.core.events import Listener, ignore_events, progress_callback
 from orchestrator.core.files import move_aside, sha256_of
-from orchestrator.core.interval import Interval
+from orchestrator.core.interval import Difference
 from orchestrator.core.metrics import Scores, member_scores, score
 from orchestrator.data.photos import Photos
 from orchestrator.data.readers import read
@@ -55,18 +55,17 @@ class ViewEffect:
     views: tuple[str, ...]
     before: Scores
     after: Scores
-    gain: tuple[float, Interval]
+    gain: Difference
     righted: NDArray[np.int64]
     wronged: NDArray[np.int64]
     held_out: Mapping[int | None, HeldOut]
 
     def as_dict(self, classes: Sequence[str]) -> dict[str, Any]:
         """For JSON."""
-        gain, interval = self.gain
         return {
             "run": self.run.id, "views": list(self.views), "photos": int(self.before.counts.sum()),
             "macro_f1": self.before.macro_f1, "macro_f1_with_views": self.after.macro_f1,
-            "gain": gain, "gain_interval_95": [interval.low, interval.high],
+            "gain": self.gain.value, "gain_interval_95": self.gain.interval.as_list(),
             "classes": {
                 name: {"righted": int(self.righted[code]), "wronged": int(self.wronged[code])}
                 for code, name in enumerate(classes)
@@ -194,7 +193,7 @@ def keep_views(workspace: Workspace, effect: ViewEffect, specialist: Specialist)
 
 def _is_kept(run: RunRecord, source: RunRecord, recipe: Recipe) -> bool:
     """Whether a run is what `keep_views` makes of another."""
-    return run.parent == source.id and not run.retrained and run.recipe["views"] == list(recipe.views)
+    return run.parent == source.id and not run.retrained and run.views == list(recipe.views)
 
 
 def _rewrite(run: RunRecord, fold: int | None, effect: ViewEffect) -> None:
@@ -217,7 +216,7 @@ def _with_views(run: RunRecord, specialist: Specialist, views: Sequence[str]) ->
     Raises:
         ConfigError: they would cut away what the specialist needs, or the run trained heads alone.
     """
-    if run.recipe["train"] == "head":
+    if run.trains_heads_alone:
         raise ConfigError(
             f"{run.id} has trained heads alone (train = head), on features of the photos as they are: views are for whole "
             "networks. Try them on a run of another recipe, quick say."

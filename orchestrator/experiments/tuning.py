@@ -80,7 +80,7 @@ class Stage:
             "stage": self.name, "before": self.before.id, "after": self.after.id, "moved": self.moved, "tried": self.tried,
             "out_of_time": self.out_of_time,
             "best": self.best.run.id if self.best else None, "changes": list(self.words), "why": self.why,
-            "gain": gain[0] if gain else None, "gain_interval_95": [gain[1].low, gain[1].high] if gain else None,
+            "gain": gain and gain.value, "gain_interval_95": gain and gain.interval.as_list(),
         }  # fmt: skip
 
 

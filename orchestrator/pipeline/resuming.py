@@ -135,7 +135,7 @@ def _has_origins(workspace: Workspace, run: RunRecord) -> bool:
 
 def _refuse_derived(run: RunRecord) -> None:
     if run.derived:
-        views = ",".join(run.recipe["views"])
+        views = ",".join(run.views)
         again = orch("tta", run.parent, "--views", views, "--keep", workspace=run.root)
         raise ConfigError(f"{run.id} was made of {run.parent} without training; `{again}` rebuilds it.")
 

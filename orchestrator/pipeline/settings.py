@@ -237,7 +237,7 @@ def check_early(settings: Settings, specialists: Mapping[str, Specialist], base:
 
         for task, recipe in recipes.items():
             with mistakes.collect(task):
-                if base is not None and recipe.weights == base.recipe["weights"]:
+                if base is not None and recipe.weights == base.weights:
                     from orchestrator.artifacts.sources import check_initial_weights
 
                     check_initial_weights(base)
