@@ -303,7 +303,7 @@ def pseudo_label(
     contest, paths = _photos(files, eval_folder, missing_too=False)
     from orchestrator.inference import pseudo
 
-    place.check_members_exist(record.id)
+    place.check_members_exist(record)
     plans = {name: place.run(name).plan for name in record.run_ids}
     pseudo.check_labelling(record, plans)
     pseudo.check_names(paths)
@@ -417,7 +417,7 @@ def export(
     from orchestrator.inference.ensemble_export import check_export, export_ensemble
 
     given = find_photos(files) if files else []
-    place.check_members_exist(record.id)
+    place.check_members_exist(record)
     cards = [MemberCard.load(place.root / member.folder) for member in record.members]
     geometries = [Preprocess.from_dict(card.preprocess).geometry for card in cards]
     check_export(out, record, geometries, place.store, given)
@@ -497,7 +497,7 @@ def _check_measurable(place: Workspace, record: EnsembleRecord, rate: float, pat
     with mistakes.collect():
         cascade_measurement.check_measurable(record, rate, len(paths))
     with mistakes.collect():
-        place.check_members_exist(record.id)
+        place.check_members_exist(record)
         cascade_measurement.check_unseen(paths, trained_photo_hashes(place, record.run_ids))
     mistakes.raise_if_any()
 

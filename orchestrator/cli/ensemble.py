@@ -17,7 +17,7 @@ from orchestrator.cli.console import (
     score_text,
     stdout_console,
 )
-from orchestrator.cli.options import JsonOption, WorkspaceOption
+from orchestrator.cli.options import STRATEGY_WORDS, JsonOption, WorkspaceOption
 from orchestrator.core.commands import orch
 from orchestrator.core.errors import quantity
 
@@ -32,9 +32,7 @@ __all__ = ["ensemble", "print_built"]
 
 
 def ensemble(
-    strategy: Annotated[
-        str, typer.Option("--strategy", help="soft: mean of probabilities; hard: majority of votes.")
-    ] = "soft",
+    strategy: Annotated[str, typer.Option("--strategy", help=f"{STRATEGY_WORDS}.")] = "soft",
     members: Annotated[
         list[str],
         typer.Option(

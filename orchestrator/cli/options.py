@@ -7,11 +7,13 @@ from typing import Annotated
 
 import typer
 
+from orchestrator.combining import STRATEGIES
 from orchestrator.core.arguments import MOST_SEED
 from orchestrator.core.errors import ConfigError
 
 __all__ = [
     "MOST_PEOPLE",
+    "STRATEGY_WORDS",
     "ColumnsOption",
     "DataOption",
     "DeviceOption",
@@ -38,6 +40,9 @@ __all__ = [
 
 MOST_PEOPLE = 1_000_000
 """Synthetic people at most: seven million photos, 60 GB."""
+
+STRATEGY_WORDS = "; ".join(f"{name}: {strategy.about}" for name, strategy in STRATEGIES.items())
+"""The values of `--strategy` for its help."""
 
 DataOption = Annotated[
     Path,

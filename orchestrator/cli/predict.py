@@ -17,7 +17,7 @@ from orchestrator.cli.console import (
     stderr_console,
     stdout_console,
 )
-from orchestrator.cli.options import DeviceOption, JsonOption, ProfileOption, WorkspaceOption
+from orchestrator.cli.options import STRATEGY_WORDS, DeviceOption, JsonOption, ProfileOption, WorkspaceOption
 from orchestrator.core.errors import quantity
 from orchestrator.core.labels import TASKS
 
@@ -48,7 +48,7 @@ def predict(
         str | None, typer.Option("--ensemble", "-e", help="The ensemble's id; the current one if left out.")
     ] = None,
     strategy: Annotated[
-        str | None, typer.Option("--strategy", help="soft or hard, instead of the ensemble's own.")
+        str | None, typer.Option("--strategy", help=f"In place of the ensemble's own: {STRATEGY_WORDS}.")
     ] = None,
     on_error: Annotated[
         str, typer.Option("--on-error", help="fail, or mark: leave the row of an unreadable photo empty.")

@@ -251,7 +251,7 @@ def _answers_of(scores: Scored) -> ScoredAnswers:
         scores.found.truth,
         {task: decisions[task].choice for task in TASKS},
         {task: decisions[task].shares for task in TASKS},
-        STRATEGIES[scores.combiner.name],
+        STRATEGIES[scores.combiner.name].prefix,
     )
 
 

@@ -64,7 +64,7 @@ def ensemble_gain(before: EnsembleRecord, after: EnsembleRecord) -> Gain | str:
         if record.evaluation is None:
             return f"{record.id} has no score"
         try:
-            scored = ScoredAnswers.read(record.file(OUT_OF_FOLD), STRATEGIES[record.strategy])
+            scored = ScoredAnswers.read(record.file(OUT_OF_FOLD), STRATEGIES[record.strategy].prefix)
         except DamagedError as error:
             return error.fact
         tables.append(scored.photos.assign(truth=scored.true_label, answer=scored.label))

@@ -55,7 +55,7 @@ class Prediction:
         """For JSON: `probabilities` of a soft vote, `shares` of a hard one, which are not probabilities."""
         return {
             "path": self.photo, "label": self.label, "name": self.name, "agreement": self.agreement,
-            "probabilities" if STRATEGIES[self.strategy] == PROBABILITY else "shares": self.shares,
+            "probabilities" if STRATEGIES[self.strategy].prefix == PROBABILITY else "shares": self.shares,
             "asked": self.asked, "face_found": self.face_found, "changed_by_external": self.changed_by_external,
             "error": self.error or None,
         }  # fmt: skip
@@ -129,7 +129,7 @@ class Predictions(Sequence[Prediction]):
     @property
     def prefix(self) -> str:
         """Prefix of the columns of shares: `p` of probabilities, `share` of shares of votes."""
-        return STRATEGIES[self.strategy]
+        return STRATEGIES[self.strategy].prefix
 
     @staticmethod
     def none(strategy: str) -> Predictions:
