@@ -80,9 +80,8 @@ def train_points(
     missing = [digest for digest in digests if digest not in runs]
     if missing and earlier is None:
         listen(InputsRead())
-    pixels = pixels_of(
-        [plans[digest] for digest in missing], listen
-    )  # before any run is written: a photo may be damaged
+    # Before any run is written: a photo may be damaged.
+    pixels = pixels_of([plans[digest] for digest in missing], listen)
     runs |= {digest: plans[digest].find_or_create() for digest in missing}
     for digest in digests:
         tag(runs[digest], tags)

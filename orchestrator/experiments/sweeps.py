@@ -201,10 +201,10 @@ class _Rounds:
         )
         reference = self._reference()
         at_once, _ = self.start.settings.executor_or_default().parallelism(count, self.inputs.device)
-        late, earlier = False, {trial.number for trial in self._ended()}
+        late, ended_before = False, {trial.number for trial in self._ended()}
         while True:
             ended = self._ended()
-            _stop_if_hopeless(name, [trial for trial in ended if trial.number not in earlier], count - len(ended))
+            _stop_if_hopeless(name, [trial for trial in ended if trial.number not in ended_before], count - len(ended))
             if len(ended) >= count:
                 break
             if until is not None and time.monotonic() >= until:
@@ -307,22 +307,15 @@ class _Rounds:
         run, recipe = self._run(plan), plan.recipe
         pruning_thresholds = thresholds_of(ended, recipe.epochs, recipe.evaluate_every)
         run_job = RunJob(settings, self.start.specialist, inputs, run, pixels, pruning_thresholds=pruning_thresholds)
-        missing_jobs(
-            [run_job]
-        )  # refuses a point that draws too few photos to train on: that trial fails, not the search
+        # Refuses a point that draws too few photos to train on: its trial fails, not the search.
+        missing_jobs([run_job])
         return run_job
 
     def _plan(self, settings: Settings, inputs: Inputs, together: int, threads: int = 0) -> RunPlan:
         """The run of some settings, as planned; never the current one by itself."""
         members = together * len(inputs.data.folds)
         return RunPlan(
-            settings,
-            inputs,
-            self.start.task,
-            self.start.base,
-            make_current="never",
-            members=members,
-            threads=threads,
+            settings, inputs, self.start.task, self.start.base, make_current="never", members=members, threads=threads
         )
 
     def _run(self, plan: RunPlan) -> RunRecord:

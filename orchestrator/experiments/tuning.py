@@ -130,9 +130,8 @@ def tune(
     until = None if budget.minutes is None else time.monotonic() + 60 * budget.minutes
     if start.settings.folds == 0:
         raise ConfigError("stages compare out-of-fold scores, and --folds 0 holds nobody out.")
-    inputs = read_inputs(
-        start.settings, {start.task: start.specialist}, start.base
-    )  # stages differ in the recipe alone
+    # Read once: stages differ in the recipe alone.
+    inputs = read_inputs(start.settings, {start.task: start.specialist}, start.base)
     listen(InputsRead())
     report = train_points(start, checked_points(start, [[]]), listen, [TAG], inputs).report
     report.raise_if_cancelled()
