@@ -245,7 +245,8 @@ def predict(
         rows = predictor.external_rows(paths)
         done(0, len(paths))
         answers = predictor.answers(
-            paths, on_error=on_error, batch=batch, cascade=rule, known=on_engines.known, rows=rows, stages=stages, done=done
+            paths, on_error=on_error, batch=batch, cascade=rule, already_read=on_engines.first_results, rows=rows,
+            stages=stages, done=done,
         )  # fmt: skip
     found = Predicted(record.id, answers, len(predictor.members), rows, stages.seconds)
     if cascade and found.share_asked is not None:
@@ -370,7 +371,7 @@ def cascade(
     on_engines = _on_engines(loaded, place, paths, options, listen)
     with on_engines.predictor as predictor:
         done = progress_callback(listen, "ask")
-        measured = measure_cascade(predictor, paths, rate, done, truth, persons, on_engines.known)
+        measured = measure_cascade(predictor, paths, rate, done, truth, persons, on_engines.first_results)
     path, picture = save_cascade(record.folder, measured), record.folder / CASCADE_PICTURE
     draw_cascade(measured, picture)
     return MeasuredCascade(record.id, measured, path, picture)

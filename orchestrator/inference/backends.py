@@ -123,10 +123,10 @@ def _drop_changed(folder: Path) -> None:
         files.is_whole(folder, None)
     if not folder.is_dir():
         return
-    known = files.notes(folder / f"{BLOBS}.json", BLOBS).get("sha256", {})
+    hashes = files.notes(folder / f"{BLOBS}.json", BLOBS).get("sha256", {})
     for blob in folder.iterdir():
         if blob.name != f"{BLOBS}.json":
-            files.is_whole(blob, known.get(blob.name))
+            files.is_whole(blob, hashes.get(blob.name))
 
 
 def _note_compiled(folder: Path) -> None:
@@ -134,9 +134,9 @@ def _note_compiled(folder: Path) -> None:
     if not folder.is_dir():
         return
     files, notes = cache_files(folder), folder / f"{BLOBS}.json"
-    found = {blob.name: files.sha256(blob) for blob in sorted(folder.iterdir()) if blob.suffix == ".blob"}
-    if found != files.notes(notes, BLOBS).get("sha256"):
-        files.write_notes(notes, BLOBS, {"sha256": found})
+    hashes = {blob.name: files.sha256(blob) for blob in sorted(folder.iterdir()) if blob.suffix == ".blob"}
+    if hashes != files.notes(notes, BLOBS).get("sha256"):
+        files.write_notes(notes, BLOBS, {"sha256": hashes})
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,7 @@ EXACT = Cascade()
 
 @dataclass(frozen=True, eq=False)
 class Point:
-    """One point of the curve.
+    """One point of the curve of cascades: how many members it asks, and how many labels it changes.
 
     Attributes:
         cascade: the rule that settled votes.
@@ -135,13 +135,13 @@ def simulate(answers: Answers, combiner: Combiner, cascade: Cascade) -> Point:
         combiner: how they are combined.
         cascade: the rule that settles a vote.
     """
-    found: dict[Voter, Floats] = {}
+    by_voter: dict[Voter, Floats] = {}
     settled = partial(cascade.settled, combiner=combiner)
     for task in answers.classes:
         of_task = answers.of(task)
         members = [array.__getitem__ for array in of_task.probabilities]
-        found |= dict(zip(of_task.voters, ask(of_task.voters, members, len(answers), settled), strict=True))
-    partial_answers = replace(answers, probabilities=tuple(found[voter] for voter in answers.voters))
+        by_voter |= dict(zip(of_task.voters, ask(of_task.voters, members, len(answers), settled), strict=True))
+    partial_answers = replace(answers, probabilities=tuple(by_voter[voter] for voter in answers.voters))
     asked = sum(int(array.any(axis=1).sum()) for array in partial_answers.probabilities)
     label, full = combiner.combine(partial_answers).label, combiner.combine(answers).label
     return Point(cascade, asked / len(answers) / len(answers.voters), float((label != full).mean()), label)

@@ -131,17 +131,17 @@ def check_measurable(record: EnsembleRecord, rate: float, photos: int) -> None:
     check_rate(rate, photos)
 
 
-def check_unseen(paths: Sequence[Path], learnt: Set[str]) -> None:
+def check_unseen(paths: Sequence[Path], trained_on: Set[str]) -> None:
     """Refuses photos that members have trained on.
 
     Args:
         paths: the photos.
-        learnt: the hashes of the files that members have learnt from.
+        trained_on: the hashes of the files that members were trained on.
 
     Raises:
-        LeakError: naming them all.
+        LeakError: photos that were trained on; all are named.
     """
-    leaks = [path for path, digest in zip(paths, HashCache(None).hashes(paths), strict=True) if digest in learnt]
+    leaks = [path for path, digest in zip(paths, HashCache(None).hashes(paths), strict=True) if digest in trained_on]
     if leaks:
         raise LeakError(
             f"{len(leaks)} of {len(paths)} photos were trained on: members agree on them more than on new ones. "
@@ -157,7 +157,7 @@ def measure_cascade(
     done: Callable[[int, int], None],
     truth: NDArray[np.int64] | None = None,
     persons: pd.Series[str] | None = None,
-    known: Sequence[ReadResult] = (),
+    already_read: Sequence[ReadResult] = (),
 ) -> Measured:
     """Asks every member about photos that none has seen, and chooses a cascade for a rate of changed labels.
 
@@ -168,14 +168,14 @@ def measure_cascade(
         done: called with (photos done, photos in all).
         truth: 18-way labels, shape (N,), where they are known.
         persons: the person of each photo, shape (N,), where they are known.
-        known: results of reading the first photos.
+        already_read: results of reading the first photos, which are not read again.
 
     Raises:
         ConfigError: too few photos for the rate.
         DataError: photos that cannot be read.
     """
     parts: list[Answers] = []
-    for batch in predictor.predict(paths, batch=BATCH, known=known):
+    for batch in predictor.predict(paths, batch=BATCH, already_read=already_read):
         assert batch.answers is not None  # a photo that cannot be read is an error here
         parts.append(batch.answers)
         done(sum(map(len, parts)), len(paths))
@@ -187,8 +187,8 @@ def measure_cascade(
 
     full = curve[0].label  # of the exact cascade, equal to the full vote's
     scores = [macro_f1(truth, point.label, len(LABELS)) for point in curve]
-    span = None if persons is None else intervals(persons, truth, full, len(LABELS))["macro_f1"]
-    return Measured(chosen, curve, len(paths), (macro_f1(truth, full, len(LABELS)), scores), span, combiner)
+    interval = None if persons is None else intervals(persons, truth, full, len(LABELS))["macro_f1"]
+    return Measured(chosen, curve, len(paths), (macro_f1(truth, full, len(LABELS)), scores), interval, combiner)
 
 
 def save_cascade(folder: Path, measured: Measured) -> Path:
@@ -198,7 +198,8 @@ def save_cascade(folder: Path, measured: Measured) -> Path:
 
 
 def read_cascade(folder: Path, combiner: Combiner) -> SavedCascade | None:
-    """The ensemble's measured cascade; None if none was measured for this combiner, or if it is no mean: its cascade is exact.
+    """The ensemble's measured cascade; None if none was measured for this combiner, or if the combiner does not average, since
+    its cascade is exact.
 
     Raises:
         DamagedError: the file is not the one that was written.

@@ -88,25 +88,30 @@ def _run(session: Any, windows: NDArray[np.float32]) -> tuple[NDArray[np.float32
     return offsets, scores
 
 
-def _same(box: Box | None, other: Box | None) -> bool:
+def _same(first: Box | None, second: Box | None) -> bool:
     """Whether two boxes are equal up to one pixel of rounding."""
-    if box is None or other is None:
-        return box is other
-    return max(abs(ours - theirs) for ours, theirs in zip(box, other, strict=True)) <= 1
+    if first is None or second is None:
+        return first is second
+    return max(abs(left - right) for left, right in zip(first, second, strict=True)) <= 1
 
 
 def detector_of(members: Sequence[Member]) -> Detector | None:
-    """The face detector for members that crop around faces; None if none do."""
-    known = {member: member.preprocess.geometry.detector for member in members}
-    others = [
+    """The face detector for members that crop around faces; None if none do.
+
+    Raises:
+        ConfigError: the detector is not installed.
+        WorkspaceError: members crop around the faces of another detector.
+    """
+    detectors = {member: member.preprocess.geometry.detector for member in members}
+    problems = [
         Problem(member.name, f"its faces were found by {name}.")
-        for member, name in known.items()
+        for member, name in detectors.items()
         if name not in ("", DETECTOR)
     ]
-    if others:
+    if problems:
         raise WorkspaceError(
-            f"this version finds faces by {DETECTOR}, and members would see other crops than those they learnt from. Use the "
+            f"this version finds faces by {DETECTOR}, and members would see other crops than those they were trained on. Use the "
             "version of orchestrator that trained them, or train them again.",
-            others,
+            problems,
         )
-    return detector() if any(known.values()) else None
+    return detector() if any(detectors.values()) else None

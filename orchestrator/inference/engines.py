@@ -92,8 +92,8 @@ class Runner:
 
     def finish(self, features: Features) -> NDArray[np.float32]:
         """Class probabilities (n, C) of features."""
-        found = self.tail(features)
-        return np.asarray(found.cpu().numpy() if isinstance(found, Tensor) else found)
+        probabilities = self.tail(features)
+        return np.asarray(probabilities.cpu().numpy() if isinstance(probabilities, Tensor) else probabilities)
 
     def __call__(self, pixels: Pixels) -> NDArray[np.float32]:
         """Class probabilities (n, C) of pixels (n, H, W, 3)."""
@@ -115,9 +115,9 @@ class TorchCall:
     def __call__(self, inputs: Pixels | Tensor) -> Tensor:
         """The part's output for photos or features."""
         with torch.inference_mode(), autocast(self.precision, self._device):
-            given = torch.from_numpy(inputs) if isinstance(inputs, np.ndarray) else inputs
-            found: Tensor = self._module(given.to(self._device))
-        return found
+            tensor = torch.from_numpy(inputs) if isinstance(inputs, np.ndarray) else inputs
+            output: Tensor = self._module(tensor.to(self._device))
+        return output
 
 
 def torch_runners(splits: Sequence[Split], device: str, precision: Precision | None = None) -> list[Runner]:
@@ -130,8 +130,8 @@ def torch_runners(splits: Sequence[Split], device: str, precision: Precision | N
     """
 
     def call(split: Split, part: Part) -> Call:
-        wanted = split.member.precision if precision is None else _precision_of(split, part, precision)
-        return TorchCall(part, device, wanted)
+        part_precision = split.member.precision if precision is None else _precision_of(split, part, precision)
+        return TorchCall(part, device, part_precision)
 
     return _assemble(splits, call)
 
@@ -175,11 +175,11 @@ def open_runners(
         return _assemble(splits, call)
 
 
-def _precision_of(split: Split, part: Part, wanted: Precision) -> Precision:
+def _precision_of(split: Split, part: Part, requested: Precision) -> Precision:
     """The precision of a part: fp32 for a shared backbone. Its rounding error would be the same in all members that
     share it, so no vote could cancel it, and the first layers cause most of the error (an age member of `quick`: 0.037
     with them in fp32, 0.14 with all in bf16)."""
-    return "fp32" if part is split.shared_backbone else wanted
+    return "fp32" if part is split.shared_backbone else requested
 
 
 def _assemble(splits: Sequence[Split], call: Callable[[Split, Part], Call]) -> list[Runner]:
@@ -202,7 +202,7 @@ def capabilities() -> dict[str, Any]:
 
 
 def version_of(package: str) -> str:
-    """A package's version, `not installed` where there is none under that name."""
+    """A package's version, or `not installed`."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -219,23 +219,23 @@ def engines_here(device: str, name: str = "auto") -> list[Engine]:
 
     Args:
         device: `cpu`, `cuda` or `cuda:N`.
-        name: `auto`, or the only engine wanted.
+        name: `auto`, or the only engine to look for.
 
     Raises:
-        EngineError: the engine wanted is installed, but broken; under `auto` that is logged, and the others are found.
+        EngineError: that engine is installed, but broken; under `auto` this is logged, and the others are returned.
     """
-    found = [Engine("torch")] if name in ("auto", "torch") else []
+    engines = [Engine("torch")] if name in ("auto", "torch") else []
     if device != "cpu":
         return [Engine("torch")]
     able = capabilities()
-    if found and (able.get("avx512_bf16") or able.get("amx_bf16")):  # elsewhere bf16 is emulated, and slower than fp32
-        found.append(Engine("torch", "bf16"))
+    if engines and (able.get("avx512_bf16") or able.get("amx_bf16")):  # elsewhere bf16 is emulated and slower than fp32
+        engines.append(Engine("torch", "bf16"))
     for engine, backend in BACKENDS.items():
         if name in ("auto", engine) and is_installed(engine):
             try:
-                found += [Engine(engine, precision) for precision in backend.precisions()]
+                engines += [Engine(engine, precision) for precision in backend.precisions()]
             except EngineError as error:
                 if name == engine:
                     raise
                 log.warning(error.message)
-    return found
+    return engines

@@ -217,8 +217,8 @@ def _sample(predictor: Predictor, store: Path, photos: Sequence[Path]) -> dict[G
     from orchestrator.inference.reader import Prepared
 
     if photos:
-        found = (predictor.reader.read(path) for path in photos)
-        read = list(islice((photo for photo in found if isinstance(photo, Prepared)), CHECK_PHOTOS))
+        results = (predictor.reader.read(path) for path in photos)
+        read = list(islice((photo for photo in results if isinstance(photo, Prepared)), CHECK_PHOTOS))
         if not read:
             raise ConfigError(f"--photos: none of the {len(photos)} photos can be read.")
         return {

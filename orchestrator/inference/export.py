@@ -91,12 +91,12 @@ def write_onnx(parts: Mapping[Path, tuple[Member, Part]]) -> Iterator[Path]:
 
 def _trace(member: Member, part: Part) -> Any:
     """The ONNX graph of a part, its weights under their own names."""
-    given, put_out = part.names
+    input_name, output_name = part.names
     try:
         with quiet():
             program = torch.onnx.export(
-                part.module, (part.example,), dynamo=True, optimize=False, verbose=False, input_names=[given],
-                output_names=[put_out], dynamic_shapes=({0: torch.export.Dim("n", min=1)},),
+                part.module, (part.example,), dynamo=True, optimize=False, verbose=False, input_names=[input_name],
+                output_names=[output_name], dynamic_shapes=({0: torch.export.Dim("n", min=1)},),
             )  # fmt: skip
     except Exception as error:  # the exporter fails in as many ways as there are architectures
         raise EngineError(
@@ -145,7 +145,7 @@ class Exports:
         """The exports that are missing or have changed: file -> the member and its part. Changed ones are deleted."""
         files = {self.path(part): (split.member, part) for split in splits for part in split.parts}
         with locked(self.folder):  # a file that another process has written, and not noted yet, is not a changed one
-            return {path: whose for path, whose in files.items() if not self._whole(path)}
+            return {path: member_and_part for path, member_and_part in files.items() if not self._whole(path)}
 
     def _whole(self, path: Path) -> bool:
         return self._files.is_whole(path, self._notes(path).get("sha256"))
@@ -167,8 +167,8 @@ class Exports:
             EngineError: the engine cannot open an export.
         """
         record, key = self.path(split.tail), self._key(split, engine)
-        known = self._checks(record)
-        if known.get(key, {}).get("photos", 0) < len(pixels):
+        checks = self._checks(record)
+        if checks.get(key, {}).get("photos", 0) < len(pixels):
             (runner,) = open_runners([split], engine, self.path, "cpu", 1)
             if split.member not in self._torch:
                 (reference,) = torch_runners([unshared(split.member)], "cpu", "fp32")
@@ -176,14 +176,14 @@ class Exports:
                 check_finite(split.member, self._torch[split.member])
             answers, expected = runner(pixels), self._torch[split.member]
             same = answers.shape == expected.shape  # another shape is another network's export
-            found = float(np.abs(answers - expected).max()) if same else float("inf")
-            if not np.isfinite(found):
+            difference = float(np.abs(answers - expected).max()) if same else float("inf")
+            if not np.isfinite(difference):
                 return float("inf")  # JSON cannot hold it
-            known = {key: {"difference": found, "photos": len(pixels)}}
+            checks = {key: {"difference": difference, "photos": len(pixels)}}
             with locked(self.folder):  # other processes check this export on other engines
                 notes = self._notes(record)
-                self._write_notes(record, {**notes, "checks": {**notes.get("checks", {}), **known}})
-        return float(known[key]["difference"])
+                self._write_notes(record, {**notes, "checks": {**notes.get("checks", {}), **checks}})
+        return float(checks[key]["difference"])
 
     def photos(self, split: Split, engine: Engine) -> int:
         """On how many photos an engine was checked for a member."""
@@ -198,12 +198,12 @@ class Exports:
         Raises:
             EngineError: members whose answers differ by more, all at once.
         """
-        found = {split.member: self.difference(split, engine, pixels(split.member)) for split in splits}
+        differences = {split.member: self.difference(split, engine, pixels(split.member)) for split in splits}
         limit = TOLERANCE[engine.precision]
         problems = [
             Problem(member.name, f"probabilities differ by up to {difference:.2g}; allowed: {limit:g}.")
-            for member, difference in found.items()
-            if not difference <= limit  # a difference that is no number is refused too
+            for member, difference in differences.items()
+            if not difference <= limit  # NaN is refused too
         ]
         if problems:
             raise EngineError(
@@ -211,7 +211,7 @@ class Exports:
                 f"{' or --precision fp32' if engine.precision == 'bf16' else ''}.",
                 problems,
             )
-        return max(found.values(), default=0.0)
+        return max(differences.values(), default=0.0)
 
     def _key(self, split: Split, engine: Engine) -> str:
         """Cache key of a check: the engine, its version, and the hashes of the files."""

@@ -147,7 +147,7 @@ def check_finite(member: Member, answers: NDArray[np.floating[Any]]) -> None:
     """Rejects answers that are NaN or infinite, before they are used, saved or sent.
 
     Raises:
-        WorkspaceError: naming the member, with the way out.
+        WorkspaceError: an answer is NaN or infinite; the message names the member and the way out.
     """
     if not np.isfinite(answers).all():
         raise WorkspaceError(
@@ -192,7 +192,7 @@ def _load(files: MemberFiles, device: str, layouts: _EmptyNetworks) -> Member:
     if files.function and card.function != files.function:
         raise damaged_error(
             files.folder / CARD,
-            "not the card of the member that the ensemble was built of",
+            "not the card of the member that the ensemble was built from",
             retrain_advice(files.folder),
         )
     if card.task != task or card.classes != CLASSES[task]:
@@ -208,8 +208,8 @@ def _load(files: MemberFiles, device: str, layouts: _EmptyNetworks) -> Member:
     try:
         head, preprocess, precision = head_from_dict(card.head), Preprocess.from_dict(card.preprocess), card.precision
     except (KeyError, TypeError, ValueError) as error:
-        what = f"not the card of a member of this version ({error})"
-        raise damaged_error(files.folder / CARD, what, retrain_advice(files.folder)) from None
+        reason = f"not the card of a member of this version ({error})"
+        raise damaged_error(files.folder / CARD, reason, retrain_advice(files.folder)) from None
     sha256 = files.sha256 or card.sha256[WEIGHTS]
     backbone, pooling, views = card.backbone, card.pooling, card.views
     network = layouts.network(backbone, pooling, head.outputs, preprocess, files.folder / WEIGHTS, sha256)
@@ -240,7 +240,7 @@ class _EmptyNetworks:
     """
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, str, int, Preprocess], bytes | None] = {}
+        self._pickled: dict[tuple[str, str, int, Preprocess], bytes | None] = {}
 
     def network(
         self, backbone: str, pooling: str, outputs: int, preprocess: Preprocess, weights: Path, sha256: str
@@ -252,20 +252,20 @@ class _EmptyNetworks:
             WeightsError: the tensors do not fit the network.
         """
         key = (backbone, pooling, outputs, preprocess)
-        if key not in self._known:
+        if key not in self._pickled:
             try:
                 with _NoInit():
                     built = create(backbone, outputs, geometry=preprocess.geometry, pooling=pooling)
-                self._known[key] = pickle.dumps(built.to_empty(device="meta"))
+                self._pickled[key] = pickle.dumps(built.to_empty(device="meta"))
             except Exception:  # what cannot be pickled differs by architecture
-                self._known[key] = None
-        layout = self._known[key]
+                self._pickled[key] = None
+        layout = self._pickled[key]
         if layout is not None:
             network: nn.Module = pickle.loads(layout)
             load_weights(weights, network, sha256, adopt=True)
             if not any(tensor.is_meta for tensor in (*network.parameters(), *network.buffers())):
                 return channels_last(network)
-            self._known[key] = None
+            self._pickled[key] = None
         network = create(backbone, outputs, geometry=preprocess.geometry, pooling=pooling)
         load_weights(weights, network, sha256)
         return network

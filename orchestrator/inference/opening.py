@@ -41,9 +41,9 @@ def open_predictor(
         WorkspaceError: files of members or of external tables that are missing or changed.
     """
     workspace.check_members_exist(record)
-    again = record.rebuild_advice()
+    rebuild = record.rebuild_advice()
     for table in record.external:
-        record.file(table.file, again)
+        record.file(table.file, rebuild)
     files = [
         MemberFiles(
             member.task, member.run, member.fold, workspace.root / member.folder, member.sha256, member.function
@@ -53,13 +53,13 @@ def open_predictor(
     members = load_members(files, device, loaded)
     tables = [replace(read_external(record.folder / table.file), name=table.name) for table in record.external]
     weights = {task: record.members_per_run(task) for task in TASKS}
-    own = strategy is None or strategy == record.strategy
-    combiner = record.read_combiner() if own else _unfitted(strategy or "", workspace)
+    is_own = strategy is None or strategy == record.strategy
+    combiner = record.read_combiner() if is_own else _unfitted(strategy or "", workspace)
     return start_predictor(members, combiner, device, sharing=sharing, external=tables, external_weights=weights)
 
 
 def _unfitted(strategy: str, workspace: Workspace) -> Combiner:
-    """A combiner to use in the place of an ensemble's own.
+    """A combiner to use instead of the ensemble's own.
 
     Raises:
         ConfigError: it would have to be learned first.

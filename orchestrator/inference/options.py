@@ -113,7 +113,7 @@ def check_engine(name: str, device: str) -> None:
         device: the requested device, or the resolved one.
 
     Raises:
-        ConfigError: with the way out.
+        ConfigError: the engine cannot be used here; the message has the way out.
     """
     check_choice("--engine", name, ("auto", *ENGINES))
     if name in ("auto", "torch"):
@@ -129,7 +129,7 @@ def check_threshold(threshold: float) -> None:
     """Refuses a threshold of pseudo-labels outside 0.5 up to, not including, 1.
 
     Raises:
-        ConfigError: naming it.
+        ConfigError: the threshold is outside that range.
     """
     if not 0.5 <= threshold < 1:
         raise ConfigError(f"--threshold {threshold}; allowed: 0.5 up to, not including, 1.")
@@ -140,10 +140,10 @@ def check_rate(rate: float, photos: int | None = None) -> None:
 
     Args:
         rate: share of labels that may change, 0..1.
-        photos: how many there are; None where that is not known yet.
+        photos: number of photos to measure on; None where it is not known yet.
 
     Raises:
-        ConfigError: with values that would work.
+        ConfigError: the rate is out of range, or too small; the message gives values that would work.
     """
     if not 0 <= rate < 1:
         raise ConfigError(f"--rate {rate}; allowed: 0 up to, not including, 1.")

@@ -29,12 +29,12 @@ class PredictorOnEngines:
     Attributes:
         predictor: the same members on these engines.
         chosen: the engine of each kind of network; empty if they stay on torch.
-        known: results of reading the first photos, so that they are not read again.
+        first_results: results of reading the first photos, so that they are not read again.
     """
 
     predictor: Predictor
     chosen: Sequence[EngineChoice] = ()
-    known: Sequence[ReadResult] = ()
+    first_results: Sequence[ReadResult] = ()
 
 
 def choose_engines(
@@ -71,22 +71,22 @@ def choose_engines(
     from orchestrator.inference.choice import assign_engines
     from orchestrator.inference.reader import Prepared
 
-    known = _read_sample(predictor, photos)
-    sample = [photo for photo in known if isinstance(photo, Prepared)]
+    first_results = _read_sample(predictor, photos)
+    sample = [photo for photo in first_results if isinstance(photo, Prepared)]
     if not sample:
         if more and engine != "auto":
             raise DataError(
                 f"--engine {engine}: no photo of the sample can be read, so it cannot be checked against torch."
             )
-        return PredictorOnEngines(predictor, (), known)
+        return PredictorOnEngines(predictor, (), first_results)
     try:
         runtime, chosen = assign_engines(predictor.runtime, sample, number, engine, fp32_only, cache, exporting)
     except (OSError, StoreError) as error:  # a cache that cannot be written is no reason to fail
         if engine != "auto":
             raise
         log.warning(f"{first_line(error)}; members stay on torch.")
-        return PredictorOnEngines(predictor, (), known)
-    return PredictorOnEngines(replace(predictor, runtime=runtime), chosen, known)
+        return PredictorOnEngines(predictor, (), first_results)
+    return PredictorOnEngines(replace(predictor, runtime=runtime), chosen, first_results)
 
 
 def _read_sample(predictor: Predictor, photos: Sequence[Photo]) -> list[ReadResult]:
@@ -95,12 +95,12 @@ def _read_sample(predictor: Predictor, photos: Sequence[Photo]) -> list[ReadResu
     from orchestrator.inference.read_ahead import ReadAhead
     from orchestrator.inference.reader import Prepared
 
-    known: list[ReadResult] = []
+    first_results: list[ReadResult] = []
     pools = predictor.runtime.pools
     reading = ReadAhead(predictor.reader.read, pools.readers, photos, CHECK_PHOTOS)
     with pools.prediction(), closing(reading.batches()) as batches:
         for _, results in batches:
-            known += results
-            if sum(isinstance(photo, Prepared) for photo in known) >= CHECK_PHOTOS:
+            first_results += results
+            if sum(isinstance(photo, Prepared) for photo in first_results) >= CHECK_PHOTOS:
                 break
-    return known
+    return first_results

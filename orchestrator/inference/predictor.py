@@ -123,7 +123,7 @@ class Predictor:
         on_error: str = "fail",
         batch: int = 0,
         cascade: Cascade | None = None,
-        known: Sequence[ReadResult] = (),
+        already_read: Sequence[ReadResult] = (),
         rows: ExternalRows | None = None,
         stages: Stages = UNTIMED,
         done: Callable[[int, int], None] = lambda _done, _all: None,
@@ -132,8 +132,8 @@ class Predictor:
 
         Args:
             photos: paths, bytes of files, or decoded pixels.
-            on_error: `fail`, or `mark` a photo that cannot be read: its answer has an error, and no label.
-            batch, cascade, known, rows, stages: as in `predict`.
+            on_error: `fail`; or `mark`: a photo that cannot be read gets an answer with an error and no label.
+            batch, cascade, already_read, rows, stages: as in `predict`.
             done: called with (photos done, photos in all).
 
         Raises:
@@ -145,7 +145,7 @@ class Predictor:
         check_choice("--on-error", on_error, ON_ERROR)
         strategy, parts, answered = self.combiner.name, list[Predictions](), 0
         way_out = "with --on-error mark their rows stay empty"
-        for of_batch in self.predict(photos, on_error == "mark", batch, cascade, known, way_out, rows, stages):
+        for of_batch in self.predict(photos, on_error == "mark", batch, cascade, already_read, way_out, rows, stages):
             names = [_name_of(photos[number], number) for number in range(answered, answered + len(of_batch))]
             parts.append(predictions_of(of_batch, strategy, names))
             answered += len(of_batch)
@@ -158,7 +158,7 @@ class Predictor:
         skip_unreadable: bool = False,
         batch: int = 0,
         cascade: Cascade | None = None,
-        known: Sequence[ReadResult] = (),
+        already_read: Sequence[ReadResult] = (),
         way_out: str = "replace or remove them",
         rows: ExternalRows | None = None,
         stages: Stages = UNTIMED,
@@ -172,7 +172,7 @@ class Predictor:
             skip_unreadable: report photos that cannot be read in `failed` instead of raising.
             batch: photos per batch, which bounds the memory; 0: `BATCH`, or enough to keep all cores busy.
             cascade: the rule that stops asking about a photo; None: ask all members.
-            known: results of reading the first photos.
+            already_read: results of reading the first photos, which are not read again.
             way_out: what to do about photos that cannot be read, to complete an error's sentence.
             rows: which rows of external tables answer for which photos, as `external_rows` says of all photos, of which these
                 may be a part; None: these are all.
@@ -185,16 +185,18 @@ class Predictor:
             ValueError: `rows` of other tables, or without some of these photos.
             WorkspaceError: a member's answers are NaN or infinite.
         """
-        given = [Path(photo) if isinstance(photo, str | os.PathLike) else photo for photo in photos]
+        inputs = [Path(photo) if isinstance(photo, str | os.PathLike) else photo for photo in photos]
         runtime, settled = self.runtime, None
         if cascade is not None:
             check_cascade([member.task for member in self.members], self.external)
             settled = partial(cascade.settled, combiner=self.combiner)
         batch = batch or self._batch_size(cascade is not None)
-        table_rows = self._rows_of(given, rows)
+        table_rows = self._rows_of(inputs, rows)
         with ExitStack() as stack:
             stack.enter_context(runtime.pools.prediction())
-            reading = ReadAhead(partial(self.reader.read, stages=stages), runtime.pools.readers, given, batch, known)
+            reading = ReadAhead(
+                partial(self.reader.read, stages=stages), runtime.pools.readers, inputs, batch, already_read
+            )
             batches = stack.enter_context(closing(reading.batches()))
             running: deque[tuple[int, list[ReadResult], RunningCalls | None]] = deque()
             stack.callback(_cancel, running)  # after an error, or if the caller stops iterating
@@ -202,17 +204,17 @@ class Predictor:
                 prepared = [result for result in results if isinstance(result, Prepared)]
                 if len(prepared) < len(results) and not skip_unreadable:
                     failed = [
-                        Problem(_name_of(given[number], number), why.reason, kind=why.kind)
+                        Problem(_name_of(inputs[number], number), why.reason, kind=why.kind)
                         for number, why in reading.reasons(start, results).items()
                     ]
-                    raise DataError(f"{len(failed)} of {len(given)} photos cannot be read; {way_out}.", failed)
+                    raise DataError(f"{len(failed)} of {len(inputs)} photos cannot be read; {way_out}.", failed)
                 pending = runtime.begin(stacked(prepared), settled, stages) if prepared else None
                 running.append((start, results, pending))
                 if len(running) > 1:  # one batch is always under way while another is waited for
-                    yield self._answer(given, table_rows, *running.popleft(), stages)
+                    yield self._answer(inputs, table_rows, *running.popleft(), stages)
                     runtime.pools.raise_if_closed()
             while running:
-                yield self._answer(given, table_rows, *running.popleft(), stages)
+                yield self._answer(inputs, table_rows, *running.popleft(), stages)
 
     def _batch_size(self, in_turn: bool) -> int:
         """Photos per batch: each chunk makes one call per team, and all threads need work."""

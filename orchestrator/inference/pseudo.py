@@ -73,7 +73,7 @@ def check_labelling(record: EnsembleRecord, plans: Mapping[str, PlanKey | None])
         k = next((plan.k for plan in plans.values() if plan), 5)
         tasks = [task for task, chosen in runs.items() if set(chosen) & set(without)]
         again = [f"`{orch('train', task, '--data', 'DIR', '--folds', k, workspace=workspace)}`" for task in tasks]
-        why = f"{', '.join(without)} learnt from everybody (--folds 0)"
+        why = f"{', '.join(without)} learned from everybody (--folds 0)"
         raise ConfigError(f"{cannot}: {why}. Train by folds: {' and '.join(again)}; then `{fuse}`.")
     if len({plan.digest for plan in plans.values() if plan}) > 1:
         listed = orch("runs", "list", workspace=workspace)
@@ -89,7 +89,7 @@ def check_names(paths: Sequence[Path]) -> None:
     """Refuses photos whose names no table can hold.
 
     Raises:
-        DataError: naming them all.
+        DataError: names that are not UTF-8; all photos with one are listed.
     """
     unnamed = [
         Problem(str(path), "a table could not name it: its name is not UTF-8.", "Rename it.")
@@ -116,11 +116,10 @@ def pseudo_label(
         paths: photos, none of them trained on.
         threshold: least probability of a task's likeliest class, accepted by `check_threshold`.
         done: called with (photos done, photos in all).
-        skip_unreadable: leave photos out that cannot be read, instead of raising.
+        skip_unreadable: leave out photos that cannot be read, instead of raising.
 
     Raises:
-        DataError: photos cannot be read, and `skip_unreadable` is off.
-        DataError: nothing is sure enough.
+        DataError: photos cannot be read, and `skip_unreadable` is off; or no class of any photo reaches the threshold.
     """
     folds = sorted({member.fold for member in predictor.members if member.fold is not None})
     parts: list[pd.DataFrame] = []

@@ -1,4 +1,4 @@
-"""Photos read batch by batch, ahead of whoever asks for them."""
+"""Reading photos batch by batch, before they are asked for."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class ReadAhead:
 
     Args:
         read: reads one photo.
-        pool: its threads do so.
+        pool: the threads that read.
         photos: all photos, in order.
         batch: photos per batch.
-        known: results of the first photos, which are not read again.
+        already_read: results of the first photos, which are not read again.
     """
 
     def __init__(
@@ -31,9 +31,9 @@ class ReadAhead:
         pool: ThreadPoolExecutor,
         photos: Sequence[Photo],
         batch: int,
-        known: Sequence[ReadResult] = (),
+        already_read: Sequence[ReadResult] = (),
     ) -> None:
-        self._read, self._pool, self._photos, self._known = read, pool, photos, known
+        self._read, self._pool, self._photos, self._already_read = read, pool, photos, already_read
         self._starts = deque(range(0, len(photos), batch))
         self._batch = batch
         self._begun: deque[tuple[int, list[Future[ReadResult]]]] = deque()
@@ -65,15 +65,15 @@ class ReadAhead:
         results = [*results, *(future.result() for _, futures in self._begun for future in futures)]
         # The others are read only for their errors: a large folder's pixels would fill the memory.
         others = self._pool.map(lambda photo: _reason(self._read(photo)), self._photos[start + len(results) :])
-        found = [*map(_reason, results), *others]
-        return {start + row: reason for row, reason in enumerate(found) if reason is not None}
+        reasons = [*map(_reason, results), *others]
+        return {start + row: reason for row, reason in enumerate(reasons) if reason is not None}
 
     def _begin(self, number: int) -> Future[ReadResult]:
-        """Starts reading a photo; of a known one, a finished future."""
-        if number >= len(self._known):
+        """Starts reading a photo; for one that was read already, a finished future."""
+        if number >= len(self._already_read):
             return self._pool.submit(self._read, self._photos[number])
         done: Future[ReadResult] = Future()
-        done.set_result(self._known[number])
+        done.set_result(self._already_read[number])
         return done
 
 

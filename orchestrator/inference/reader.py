@@ -44,7 +44,7 @@ class Unreadable:
 
     Attributes:
         reason: a sentence.
-        kind: a stable word for machines: one of `KINDS` in data/decoding.py, or `wrong_pixels` of an array that is no photo.
+        kind: a stable word for machines: one of `KINDS` in data/decoding.py, or `wrong_pixels` for an array that is not a photo.
     """
 
     reason: str
@@ -84,8 +84,8 @@ class Reader:
         """A photo at every geometry, or why it cannot be read; the time is added to `stages`."""
         if isinstance(photo, np.ndarray):
             if photo.ndim != 3 or photo.shape[2] != 3 or photo.dtype != np.uint8 or not photo.size:
-                what = f"pixels of shape {photo.shape}, {photo.dtype}; needed: (H, W, 3), uint8."
-                return Unreadable(what, "wrong_pixels")
+                reason = f"pixels of shape {photo.shape}, {photo.dtype}; needed: (H, W, 3), uint8."
+                return Unreadable(reason, "wrong_pixels")
             with stages("crop and resize"):
                 return self.prepare(photo, stages)
         try:

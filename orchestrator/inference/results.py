@@ -99,7 +99,7 @@ class Predictions(Sequence[Prediction]):
 
     def __getitem__(self, number: int | slice) -> Prediction | list[Prediction]:
         if isinstance(number, slice):
-            return [self[place] for place in range(*number.indices(len(self)))]
+            return [self[index] for index in range(*number.indices(len(self)))]
         number = range(len(self))[number]
         if number in self.errors:
             why = self.errors[number]
@@ -150,7 +150,7 @@ class Predictions(Sequence[Prediction]):
             shares={task: np.concatenate([part.shares[task] for part in parts]) for task in TASKS},
             agreement=np.concatenate([part.agreement for part in parts]),
             asked=np.concatenate([part.asked for part in parts]),
-            face_found=tuple(found for part in parts for found in part.face_found),
+            face_found=tuple(face_found for part in parts for face_found in part.face_found),
             changed_by_external=np.concatenate(changed) if changed else None,  # all parts have the same tables
             errors={
                 start + number: why
@@ -170,12 +170,12 @@ def predictions_of(batch: Batch, strategy: str, names: Sequence[str]) -> Predict
     """
 
     def spread(values: NDArray[Any] | None, empty: Any) -> NDArray[Any]:
-        """Values of the photos that were read, at their places among all."""
+        """A value for every photo: those of the photos that were read, and `empty` for the others."""
         if values is None:
             return np.full(len(names), empty)
-        found = np.full((len(names), *values.shape[1:]), empty, np.result_type(values, type(empty)))
-        found[batch.read] = values
-        return found
+        column = np.full((len(names), *values.shape[1:]), empty, np.result_type(values, type(empty)))
+        column[batch.read] = values
+        return column
 
     combined, changed = batch.combined, batch.changed_by_external
     decisions = {} if combined is None else combined.decisions

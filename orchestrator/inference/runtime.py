@@ -76,10 +76,10 @@ class RunningCalls:
             WorkspaceError: a member's answers are NaN or infinite.
         """
         chunks = [{index: answer for call in calls for index, answer in call.result().items()} for calls in self._calls]
-        found = [np.concatenate([chunk[index] for chunk in chunks]) for index in range(len(self._members))]
-        for member, answer in zip(self._members, found, strict=True):
+        probabilities = [np.concatenate([chunk[index] for chunk in chunks]) for index in range(len(self._members))]
+        for member, answer in zip(self._members, probabilities, strict=True):
             check_finite(member, answer)
-        return answers_of(self._members, found)
+        return answers_of(self._members, probabilities)
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,13 +184,13 @@ class Runtime:
         if settled is None:
             return {index: answer(index) for index in team.member_indices}
         photos = len(next(iter(pixels.values())))
-        found: dict[int, NDArray[np.float32]] = {}
+        answers: dict[int, NDArray[np.float32]] = {}
         for task in TASKS:
             indices = [index for index in team.member_indices if self.members[index].task == task]
             voters = [voter for index in indices for voter in voters_of(self.members[index])]
-            asked = ask(voters, [partial(answer, index) for index in indices], photos, settled)
-            found |= dict(zip(indices, asked, strict=True))
-        return found
+            of_task = ask(voters, [partial(answer, index) for index in indices], photos, settled)
+            answers |= dict(zip(indices, of_task, strict=True))
+        return answers
 
 
 def start_runtime(members: Sequence[Member], device: str = "cpu", threads: int = 0, sharing: bool = True) -> Runtime:

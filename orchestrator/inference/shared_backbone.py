@@ -95,11 +95,11 @@ def split(members: Sequence[Member]) -> list[Split]:
             continue
         body = digest_of([member.backbone, member.pooling, member.preprocess.as_dict(), member.precision])
         by_body.setdefault(body, []).append(member)
-    found: dict[Member, Split] = {}
+    splits: dict[Member, Split] = {}
     for alike in by_body.values():
         if len(alike) > 1:
-            found |= _divide(alike)
-    return [found.get(member) or unshared(member) for member in members]
+            splits |= _divide(alike)
+    return [splits.get(member) or unshared(member) for member in members]
 
 
 class _SharedBackbone(nn.Module):
@@ -110,8 +110,8 @@ class _SharedBackbone(nn.Module):
         self.network, self._preprocess = network, member.preprocess
 
     def forward(self, photos: Tensor) -> Tensor:
-        found: Tensor = self.network.forward_features(self._preprocess.normalise(photos))
-        return found
+        features: Tensor = self.network.forward_features(self._preprocess.normalise(photos))
+        return features
 
 
 class _Tail(nn.Module):
@@ -126,7 +126,7 @@ class _Tail(nn.Module):
 
 
 class _Pass(nn.Module):
-    """Identity, in place of layers that run in the other part."""
+    """Identity, instead of layers that run in the other part."""
 
     def forward(self, inputs: Tensor, *_: object, **__: object) -> Tensor:
         return inputs
@@ -216,11 +216,11 @@ def _keys(members: Sequence[Member], leaves: Sequence[str]) -> Iterator[list[str
     }
     not_executed: dict[str, list[str]] = {}
     for name, _ in members[0].network.named_modules():
-        place = name
-        while place not in executed:
-            place = place.rpartition(".")[0]
-        if place != name:
-            not_executed.setdefault(place, []).append(name)
+        ancestor = name
+        while ancestor not in executed:
+            ancestor = ancestor.rpartition(".")[0]
+        if ancestor != name:
+            not_executed.setdefault(ancestor, []).append(name)
     digests = [hashlib.sha256() for _ in members]
     seen: set[str] = set()
     for leaf in leaves:
@@ -276,14 +276,14 @@ def _share(members: Sequence[Member], first: Sequence[str], leaves: Sequence[str
     """
     first_member = members[0]
     backbone, _ = _cut(first_member, first, leaves)
-    owns = {member: _cut(member, first, leaves)[1] for member in members}
+    tails = {member: _cut(member, first, leaves)[1] for member in members}
     photos = _noise(first_member)
     try:
         with torch.inference_mode():
             features = backbone(photos)
     except Exception:  # each architecture fails in its own way when layers of it are missing
         return []
-    fit = [member for member in members if _fits(member, owns[member], features, photos)]
+    fit = [member for member in members if _fits(member, tails[member], features, photos)]
     if len(fit) < 2:
         return []
     body = digest_of([first_member.backbone, first_member.preprocess.as_dict(), first[-1]])[:16]
@@ -292,7 +292,7 @@ def _share(members: Sequence[Member], first: Sequence[str], leaves: Sequence[str
     splits = []
     for member in fit:
         kind = digest_of([member.kind, first[-1]])[:16]
-        tail = Part(owns[member], example, names, member.sha256[:16], kind)
+        tail = Part(tails[member], example, names, member.sha256[:16], kind)
         splits.append(Split(member, tail, shared, len(fit)))
     return splits
 

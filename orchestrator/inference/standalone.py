@@ -64,10 +64,10 @@ def answer(photo: Any, card: dict[str, Any], sessions: dict[str, Any]) -> dict[s
     voters, arrays = [], []
     for member in card["members"]:
         seen = crop(photo, member, face)
-        found = sessions[member["file"]].run(None, {"photos": seen[None]})[0]
-        if not np.isfinite(found).all():
-            raise ValueError(f"{member['file']} answers with what is no number")
-        for task, part in _by_task(member["task"], found, classes).items():
+        probabilities = sessions[member["file"]].run(None, {"photos": seen[None]})[0]
+        if not np.isfinite(probabilities).all():
+            raise ValueError(f"the answers of {member['file']} are NaN or infinite")
+        for task, part in _by_task(member["task"], probabilities, classes).items():
             voters.append(_beside("combining.answers").Voter(task, member["run"], member["fold"]))
             arrays.append(part)
     answers = _beside("combining.answers").Answers(classes, 1, tuple(voters), tuple(arrays))
@@ -97,8 +97,8 @@ def _by_task(task: str, answers: Any, classes: dict[str, int]) -> dict[str, Any]
     cube = answers.reshape(len(answers), *classes.values())
     axes = range(1, cube.ndim)
     return {
-        name: cube.sum(axis=tuple(axis for axis in axes if axis != place))
-        for place, name in zip(axes, classes, strict=True)
+        name: cube.sum(axis=tuple(axis for axis in axes if axis != own_axis))
+        for own_axis, name in zip(axes, classes, strict=True)
     }
 
 
@@ -127,9 +127,9 @@ def _card(folder: Path) -> dict[str, Any]:
 
 def _networks(card: dict[str, Any]) -> dict[str, str]:
     """File -> sha256 of the networks that a card names."""
-    found: dict[str, str] = {member["file"]: member["sha256"] for member in card["members"]}
-    found |= card.get("detector", {}).get("sha256", {})
-    return found
+    hashes: dict[str, str] = {member["file"]: member["sha256"] for member in card["members"]}
+    hashes |= card.get("detector", {}).get("sha256", {})
+    return hashes
 
 
 def _sessions(folder: Path, card: dict[str, Any]) -> dict[str, Any]:
@@ -149,14 +149,14 @@ def _sha256(path: Path) -> str:
 
 def main() -> None:
     """Answers for the photos named on the command line."""
-    words = argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         description="Answers for photos with an exported ensemble.",
         epilog="Prints one JSON object per photo: label, name, and each task's probabilities; for a photo that cannot be "
         "read its path and error. Exit code: 0, or 1 when a photo could not be read, or 2 when there is nothing to answer for "
         "or answers cannot be written.",
     )
-    words.add_argument("photos", metavar="PHOTO", nargs="+", help="a JPEG, PNG or WebP file")
-    photos = words.parse_args().photos
+    parser.add_argument("photos", metavar="PHOTO", nargs="+", help="a JPEG, PNG or WebP file")
+    photos = parser.parse_args().photos
     if sys.getfilesystemencoding().lower() not in ("utf-8", "utf8"):  # engines open files by names in UTF-8 alone
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
     if sys.stdout is None:  # closed: answers for nobody
@@ -171,12 +171,12 @@ def main() -> None:
         except Exception as error:  # Pillow raises anything on damaged bytes: the other photos still get their answers
             failed += 1
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            found: dict[str, Any] = {"path": str(path), "error": f"cannot be read as a photo: {reason}"}
+            record: dict[str, Any] = {"path": str(path), "error": f"cannot be read as a photo: {reason}"}
         else:
             sessions = sessions or _sessions(folder, card)
-            found = {"path": str(path), **answer(photo, card, sessions)}
+            record = {"path": str(path), **answer(photo, card, sessions)}
         try:
-            sys.stdout.write(json.dumps(found, allow_nan=False) + "\n")
+            sys.stdout.write(json.dumps(record, allow_nan=False) + "\n")
             sys.stdout.flush()
         except BrokenPipeError:  # the reader has seen enough, as in `| head -1`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

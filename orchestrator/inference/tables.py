@@ -110,13 +110,13 @@ def _write_parquet(path: Path, table: Mapping[str, Sequence[Any]]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    kinds = {"label": pa.int64(), "asked": pa.int64(), "face_found": pa.bool_(), "agreement": pa.float64()}
-    words = ("path", "name", "error", *TASKS)
+    types = {"label": pa.int64(), "asked": pa.int64(), "face_found": pa.bool_(), "agreement": pa.float64()}
+    text_columns = ("path", "name", "error", *TASKS)
     columns = []
     for name, cells in table.items():
-        if name in words:
+        if name in text_columns:
             columns.append(pa.array([None if cell is None else escape_non_utf8(cell) for cell in cells], pa.string()))
         else:
-            columns.append(pa.array(cells, kinds.get(name, pa.float64())))
+            columns.append(pa.array(cells, types.get(name, pa.float64())))
     with path.open("wb") as file:  # by a name, pyarrow takes UTF-8 alone
         pq.write_table(pa.Table.from_arrays(columns, names=list(table)), file)

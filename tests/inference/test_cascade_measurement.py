@@ -139,7 +139,7 @@ def test_a_cascade_is_not_measured_on_training_photos_nor_for_hard_votes(
     assert orch("data", "faces", "--data", others / "train", "-w", workspace).code == 0  # looked at, never trained on
     assert orch("cascade", "--data", others / "train", "-w", workspace, "--rate", 0.5).code == 0
     assert orch("cascade", people / "eval", "-w", workspace, "--rate", 0.5).code == 0
-    # What another run of the workspace has learnt from does not count, until the ensemble has it.
+    # What another run of the workspace was trained on does not count, until the ensemble has it.
     photo = sorted((people / "eval/images").iterdir())[0]
     (tmp_path / "extra.csv").write_text(f"path,gender\n{photo},male\n")
     assert train(orch, people, workspace, "train", "gender", *tiny(), "--extra", tmp_path / "extra.csv").code == 0
@@ -148,7 +148,7 @@ def test_a_cascade_is_not_measured_on_training_photos_nor_for_hard_votes(
     done = orch("cascade", people / "eval", "-w", workspace, "--rate", 0.5)
     assert done.code == 2
     assert "1 of 28 photos were trained on" in done.err
-    # Members that a run shares with its parent learnt from the same files.
+    # Members that a run shares with its parent were trained on the same files.
     words = ("train", "gender", "--base", "gender-0002", "--fold", 1, "--seed", 7, "--extra", tmp_path / "extra.csv")
     assert train(orch, people, workspace, *words).code == 0
     assert orch("ensemble", "-w", workspace, "--members", "gender=gender-0003").code == 0

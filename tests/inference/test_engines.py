@@ -123,7 +123,7 @@ def test_fp32_means_fp32_even_where_a_recipe_says_otherwise_and_needs_no_photo(
     for engine, photos, more in (("torch", [], True), ("torch", [tmp_path / "gone.jpg"], False), ("auto", [], False)):
         found = choose_engines(predictor, photos, engine, True, tmp_path / "cache", more=more)
         assert {runner.tail.precision for runner in found.predictor.runtime.runners} == {"fp32"}
-        assert (found.known, found.chosen) == ((), ())
+        assert (found.first_results, found.chosen) == ((), ())
     assert not list(tmp_path.iterdir())
 
 
@@ -165,7 +165,7 @@ def test_a_choice_that_fails_leaves_members_on_torch_with_a_word(
     photos, file = read(people / "train").paths[:2], tmp_path / "file"
     file.write_text("where the cache should be")
     found = choose_engines(predictor, photos, "auto", False, file, more=True)
-    assert (found.predictor, len(found.known)) == (predictor, 2)
+    assert (found.predictor, len(found.first_results)) == (predictor, 2)
     assert [word for word in told if str(file) in word and word.endswith("; members stay on torch.")]
     with pytest.raises(OSError):
         choose_engines(predictor, photos, "onnx", False, file, more=True)

@@ -49,7 +49,7 @@ def test_a_network_that_is_laid_out_answers_as_one_that_is_built(backbone: str, 
         with torch.inference_mode():
             assert torch.equal(network(photos), built(photos))
     # Others hold buffers that their weights files do not: those are built.
-    assert all(layouts._known.values()) == (backbone in ("test_resnet", "test_vit", "efficientnet_lite0"))
+    assert all(layouts._pickled.values()) == (backbone in ("test_resnet", "test_vit", "efficientnet_lite0"))
 
 
 def test_loading_members_imports_no_compiler(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_weights_that_do_not_fit_their_card_are_told(orch: Orch, people: Path, w
         "do not fit the network that the card names" in orch("predict", people / "eval" / "images", "-w", workspace).err
     )
     edit_sealed(card_path, backbone="no_such_net")
-    assert "not the card of the member that the ensemble was built of" in (
+    assert "not the card of the member that the ensemble was built from" in (
         orch("predict", people / "eval" / "images", "-w", workspace).err
     )
     orch("ensemble", "-w", workspace)

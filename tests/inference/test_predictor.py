@@ -171,7 +171,7 @@ def test_what_is_known_of_the_first_photos_is_not_read_again(
     known = [predictor.reader.read(path) for path in paths[:7]]
     decoded: list[Path] = []
     monkeypatch.setattr(reader_module, "decode", lambda path: (decoded.append(path), decode(path))[1])
-    assert labels(predictor, paths, known=known, batch=5) == expected
+    assert labels(predictor, paths, already_read=known, batch=5) == expected
     assert sorted(decoded) == sorted(paths[7:])
 
 

@@ -106,7 +106,7 @@ def test_what_cannot_label_by_folds_is_told_with_a_command_that_can(
     done = orch(*words, "--ensemble", json.loads(made.out)["id"])
     assert done.code == 2
     assert (
-        "age-0002 learnt from everybody (--folds 0). Train by folds: `orch train age --data DIR --folds 3 " in done.err
+        "age-0002 learned from everybody (--folds 0). Train by folds: `orch train age --data DIR --folds 3 " in done.err
     )
 
 
