@@ -1,9 +1,9 @@
-"""The Python API: one function for each command, with plain arguments and return values.
+"""The Python API: the commands as functions, with plain arguments and return values.
 
-Every `orch` command parses its arguments, calls one of these functions and prints. Heavy modules are imported only
-when needed, so mistakes in the arguments are reported at once. Every user error is an `OrchestratorError`; its message
-names arguments as the command line spells them (`--rate` is the argument `rate`). Messages about what was found and
-decided go to the logger "orchestrator"; progress goes to `listen` as events (orchestrator/core/events.py).
+Every `orch` command except `orch demo` parses its arguments, calls one of these functions and prints. Heavy modules are imported
+only when needed, so mistakes in the arguments are reported at once. Every user error is an `OrchestratorError`; its message names
+arguments as the command line spells them (`--rate` is the argument `rate`). Messages about what was found and decided go to the
+logger "orchestrator"; progress goes to `listen` as events (orchestrator/core/events.py).
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ HOMES = {
         "CancelFile", "CancelledError",
     ),
 }  # fmt: skip
-"""Module -> what it has for the library. Each is imported when it is first used: `orch runs list` needs one of them."""
+"""Module -> its names in the library. A module is imported when one of them is first used: `orch runs list` needs one module."""
 
 
 if not TYPE_CHECKING:  # so that types know which names there are

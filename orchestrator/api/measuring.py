@@ -68,7 +68,7 @@ def bench(
 
         count = progress_callback(listen, "measure")
         count(0, 1)
-        found = run_parts(chosen, load, SPECIALISTS, listen, lambda _part, done, of: count(done, of))
-    write_json(out / "bench.json", found)
-    draw_bench(found, out / "bench.png")
-    return found
+        measurements = run_parts(chosen, load, SPECIALISTS, listen, lambda _part, done, of: count(done, of))
+    write_json(out / "bench.json", measurements)
+    draw_bench(measurements, out / "bench.png")
+    return measurements

@@ -120,15 +120,15 @@ def ensemble(
     check_choice("--strategy", strategy, STRATEGIES)
     if missing := [f"--with {path}: no such file." for path in files if not path.exists()]:
         raise ConfigError("\n".join(missing))
-    place = Workspace(workspace)
-    runs = choose_runs(place, members)
+    opened_workspace = Workspace(workspace)
+    runs = choose_runs(opened_workspace, members)
     from orchestrator.ensembling.build import build_ensemble
     from orchestrator.ensembling.external import deduplicated, read_external
 
-    tables, twice = deduplicated([read_external(path) for path in files])
-    for note in twice:
+    tables, duplicate_notes = deduplicated([read_external(path) for path in files])
+    for note in duplicate_notes:
         log.warning(note)
-    built = build_ensemble(place, strategy, runs, scored=scored, external=tables)
+    built = build_ensemble(opened_workspace, strategy, runs, scored=scored, external=tables)
     if built.scored is not None:
         from orchestrator.pictures import draw_evaluation
 
@@ -173,12 +173,12 @@ def load_predictor(
     if engine != "torch" and not sample:
         mistakes.add(ConfigError(f"--engine {engine}: give `sample`, photos on which it is checked against torch."))
     mistakes.raise_if_any()
-    place = Workspace(workspace)
-    loaded = _load(place, place.ensemble(ensemble), options, listen)
+    opened_workspace = Workspace(workspace)
+    loaded = _load(opened_workspace, opened_workspace.ensemble(ensemble), options, listen)
     from orchestrator.data.photo_files import find_photos
 
     photos = find_photos(list(map(Path, sample))) if sample else []
-    return _on_engines(loaded, place, photos, options, listen, more=True).predictor
+    return _on_engines(loaded, opened_workspace, photos, options, listen, more=True).predictor
 
 
 def predict(
@@ -204,7 +204,7 @@ def predict(
 
     Args:
         photos: files and folders.
-        eval_folder: a folder with info.csv and images/, in place of photos.
+        eval_folder: a folder with info.csv and images/, instead of photos.
         workspace: the workspace of the ensemble.
         ensemble: its id; None: the current one.
         strategy: `soft` or `hard`; None: the ensemble's own.
@@ -231,14 +231,14 @@ def predict(
     options = PredictionOptions(strategy, engine, precision, device, on_error)
     outputs = _outputs(eval_folder, out, probabilities, picture)
     _check_predict(options, files, eval_folder, workspace, outputs)
-    place = Workspace(workspace)
-    record, contest, paths = _to_answer(place, ensemble, files, eval_folder, on_error == "mark", cascade)
-    _check_apart(outputs, place, contest, paths)
-    loaded = _load(place, record, options, listen, len(paths))
+    opened_workspace = Workspace(workspace)
+    record, contest, paths = _to_answer(opened_workspace, ensemble, files, eval_folder, on_error == "mark", cascade)
+    _check_apart(outputs, opened_workspace, contest, paths)
+    loaded = _load(opened_workspace, record, options, listen, len(paths))
     current = " (current)" if ensemble is None else ""
-    votes, where = f"{loaded.combiner.name} vote", loaded.runtime.device
-    log.info(f"ensemble {record.id}{current}: {len(loaded.members)} members, {votes}, on {where}.")
-    on_engines = _on_engines(loaded, place, paths, options, listen)
+    votes, device_name = f"{loaded.combiner.name} vote", loaded.runtime.device
+    log.info(f"ensemble {record.id}{current}: {len(loaded.members)} members, {votes}, on {device_name}.")
+    on_engines = _on_engines(loaded, opened_workspace, paths, options, listen)
     stages, done = Stages(profile), progress_callback(listen, "predict")
     with on_engines.predictor as predictor:
         rule = _cascade_of(record, predictor) if cascade else None
@@ -248,11 +248,11 @@ def predict(
             paths, on_error=on_error, batch=batch, cascade=rule, already_read=on_engines.first_results, rows=rows,
             stages=stages, done=done,
         )  # fmt: skip
-    found = Predicted(record.id, answers, len(predictor.members), rows, stages.seconds)
-    if cascade and found.share_asked is not None:
-        log.info(f"asked {100 * found.share_asked:.0f} % of the members.")
-    _write(found, outputs, contest, paths)
-    return found
+    predicted = Predicted(record.id, answers, len(predictor.members), rows, stages.seconds)
+    if cascade and predicted.share_asked is not None:
+        log.info(f"asked {100 * predicted.share_asked:.0f} % of the members.")
+    _write(predicted, outputs, contest, paths)
+    return predicted
 
 
 def pseudo_label(
@@ -272,11 +272,11 @@ def pseudo_label(
     Args:
         photos: files and folders.
         out: the table to write, .csv or .parquet.
-        eval_folder: a folder with info.csv and images/, in place of photos.
+        eval_folder: a folder with info.csv and images/, instead of photos.
         threshold: mean probability at which a task's likeliest class becomes a label, 0.5 up to, not including, 1.
         workspace: the workspace of the ensemble.
         ensemble: its id; None: the current one.
-        skip_unreadable: leave photos out that cannot be read, instead of failing.
+        skip_unreadable: leave out photos that cannot be read, instead of failing.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         listen: receives progress events.
 
@@ -299,17 +299,17 @@ def pseudo_label(
     with mistakes.collect():
         check_outputs([output], workspace=workspace)
     mistakes.raise_if_any()
-    place = Workspace(workspace)
-    record = place.ensemble(ensemble)
+    opened_workspace = Workspace(workspace)
+    record = opened_workspace.ensemble(ensemble)
     contest, paths = _photos(files, eval_folder, missing_too=False)
     from orchestrator.inference import pseudo
 
-    place.check_members_exist(record)
-    plans = {name: place.run(name).plan for name in record.run_ids}
+    opened_workspace.check_members_exist(record)
+    plans = {name: opened_workspace.run(name).plan for name in record.run_ids}
     pseudo.check_labelling(record, plans)
     pseudo.check_names(paths)
-    _check_apart([output], place, contest, paths)
-    with _load(place, record, options, listen) as predictor:
+    _check_apart([output], opened_workspace, contest, paths)
+    with _load(opened_workspace, record, options, listen) as predictor:
         log.info(f"ensemble {record.id}: {len(predictor.members)} members; each fold's members label on their own.")
         plan = next(plan.digest for plan in plans.values() if plan)
         done = progress_callback(listen, "label")
@@ -335,7 +335,7 @@ def cascade(
 
     Args:
         photos: files and folders that no member has seen.
-        eval_folder: a folder with info.csv and images/, in place of photos.
+        eval_folder: a folder with info.csv and images/, instead of photos.
         data: a labelled source with other people, instead of photos.
         rate: share of labels that may differ from the full vote's, 0 up to, not including, 1.
         workspace: the workspace of the ensemble.
@@ -356,19 +356,19 @@ def cascade(
     options = PredictionOptions(engine=engine, device=device)
     sources = {"photos": files, "--eval DIR": eval_folder, "--data SOURCE": data}
     _check_cascade(options, sources, workspace, rate)
-    place = Workspace(workspace)
-    record = place.ensemble(ensemble)
+    opened_workspace = Workspace(workspace)
+    record = opened_workspace.ensemble(ensemble)
     truth = persons = None
     if data is None:
         _, paths = _photos(files, eval_folder, missing_too=False)
     else:
         paths, truth, persons = _labelled(data, distinct_people)
-    _check_measurable(place, record, rate, paths)
+    _check_measurable(opened_workspace, record, rate, paths)
     from orchestrator.inference.cascade_measurement import measure_cascade, save_cascade
     from orchestrator.pictures import draw_cascade
 
-    loaded = _load(place, record, options, listen)
-    on_engines = _on_engines(loaded, place, paths, options, listen)
+    loaded = _load(opened_workspace, record, options, listen)
+    on_engines = _on_engines(loaded, opened_workspace, paths, options, listen)
     with on_engines.predictor as predictor:
         done = progress_callback(listen, "ask")
         measured = measure_cascade(predictor, paths, rate, done, truth, persons, on_engines.first_results)
@@ -410,21 +410,23 @@ def export(
     with mistakes.collect():
         check_outputs([Output("--out", out, folder=True)], workspace=workspace)
     mistakes.raise_if_any()
-    place = Workspace(workspace)
-    record = place.ensemble(ensemble)
+    opened_workspace = Workspace(workspace)
+    record = opened_workspace.ensemble(ensemble)
     from orchestrator.artifacts.cards import MemberCard
     from orchestrator.data.photo_files import find_photos
     from orchestrator.data.preprocessing import Preprocess
     from orchestrator.inference.ensemble_export import check_export, export_ensemble
 
-    given = find_photos(files) if files else []
-    place.check_members_exist(record)
-    cards = [MemberCard.load(place.root / member.folder) for member in record.members]
+    check_photos = find_photos(files) if files else []
+    opened_workspace.check_members_exist(record)
+    cards = [MemberCard.load(opened_workspace.root / member.folder) for member in record.members]
     geometries = [Preprocess.from_dict(card.preprocess).geometry for card in cards]
-    check_export(out, record, geometries, place.store, given)
+    check_export(out, record, geometries, opened_workspace.store, check_photos)
     done = progress_callback(listen, "export members")
-    with _load(place, record, PredictionOptions(device="cpu"), listen) as predictor:
-        return export_ensemble(predictor, record.id, out, place.engines, place.store, given, done)
+    with _load(opened_workspace, record, PredictionOptions(device="cpu"), listen) as predictor:
+        return export_ensemble(
+            predictor, record.id, out, opened_workspace.engines, opened_workspace.store, check_photos, done
+        )
 
 
 def _check_one_source(sources: Mapping[str, object], example: str) -> None:
@@ -444,10 +446,10 @@ def _outputs(
 ) -> list[Output]:
     """The files that a prediction writes."""
     endings = (".csv",) if eval_folder is not None else TABLES
-    asked = (
+    requested = (
         ("--out", out, endings), ("--probabilities", probabilities, (".parquet",)), ("--picture", picture, (".png",)),
     )  # fmt: skip
-    return [Output(option, path, suffixes) for option, path, suffixes in asked if path is not None]
+    return [Output(option, path, suffixes) for option, path, suffixes in requested if path is not None]
 
 
 def _check_predict(
@@ -489,8 +491,8 @@ def _check_cascade(options: PredictionOptions, sources: Mapping[str, object], wo
     mistakes.raise_if_any()
 
 
-def _check_measurable(place: Workspace, record: EnsembleRecord, rate: float, paths: Sequence[Path]) -> None:
-    """Raises what forbids measuring an ensemble's cascade on these photos: too few of them, or some that it learnt from."""
+def _check_measurable(workspace: Workspace, record: EnsembleRecord, rate: float, paths: Sequence[Path]) -> None:
+    """Raises what forbids measuring an ensemble's cascade on these photos: too few of them, or some that were trained on."""
     from orchestrator.artifacts.origins import trained_photo_hashes
     from orchestrator.inference import cascade_measurement
 
@@ -498,20 +500,20 @@ def _check_measurable(place: Workspace, record: EnsembleRecord, rate: float, pat
     with mistakes.collect():
         cascade_measurement.check_measurable(record, rate, len(paths))
     with mistakes.collect():
-        place.check_members_exist(record)
-        cascade_measurement.check_unseen(paths, trained_photo_hashes(place, record.run_ids))
+        workspace.check_members_exist(record)
+        cascade_measurement.check_unseen(paths, trained_photo_hashes(workspace, record.run_ids))
     mistakes.raise_if_any()
 
 
 def _to_answer(
-    place: Workspace, ensemble: str | None, photos: Sequence[Path], eval_folder: Path | None, missing_too: bool, cascade: bool
+    workspace: Workspace, ensemble: str | None, photos: Sequence[Path], eval_folder: Path | None, missing_too: bool, cascade: bool
 ) -> tuple[EnsembleRecord, Eval | None, list[Path]]:  # fmt: skip
     """The ensemble, the contest's table and the photos; errors in all of them are raised together."""
     from orchestrator.inference.options import check_cascade
 
     mistakes = Mistakes()
     with mistakes.collect():
-        record = place.ensemble(ensemble)
+        record = workspace.ensemble(ensemble)
         if cascade:
             check_cascade(record.runs, record.external)
     with mistakes.collect():
@@ -532,15 +534,19 @@ def _photos(photos: Sequence[Path], eval_folder: Path | None, missing_too: bool)
     return contest, list(contest.paths)
 
 
-def _check_apart(outputs: Sequence[Output], place: Workspace, contest: Eval | None, paths: Sequence[Path]) -> None:
+def _check_apart(outputs: Sequence[Output], workspace: Workspace, contest: Eval | None, paths: Sequence[Path]) -> None:
     """Rejects outputs that would overwrite a photo or table that is read."""
     from orchestrator.artifacts.sources import tables_of
 
-    check_outputs(outputs, [*paths, *([] if contest is None else [contest.table.path]), *tables_of(place)])
+    check_outputs(outputs, [*paths, *([] if contest is None else [contest.table.path]), *tables_of(workspace)])
 
 
 def _load(
-    place: Workspace, record: EnsembleRecord, options: PredictionOptions, listen: Listener, photos: int | None = None
+    workspace: Workspace,
+    record: EnsembleRecord,
+    options: PredictionOptions,
+    listen: Listener,
+    photos: int | None = None,
 ) -> Predictor:
     """A predictor for an ensemble; `photos`: how many it will predict, None: unknown."""
     from orchestrator.inference.opening import open_predictor
@@ -548,15 +554,17 @@ def _load(
     from orchestrator.inference.runtime import CALL
     from orchestrator.networks.devices import resolve_device
 
-    where = resolve_device(options.device)
-    check_engine(options.engine, where)
+    device = resolve_device(options.device)
+    check_engine(options.engine, device)
     sharing = photos is None or photos > CALL or options.engine not in ("auto", "torch")
-    return open_predictor(place, record, where, progress_callback(listen, "load members"), options.strategy, sharing)
+    return open_predictor(
+        workspace, record, device, progress_callback(listen, "load members"), options.strategy, sharing
+    )
 
 
 def _on_engines(
     predictor: Predictor,
-    place: Workspace,
+    workspace: Workspace,
     paths: Sequence[Path],
     options: PredictionOptions,
     listen: Listener,
@@ -567,10 +575,10 @@ def _on_engines(
     from orchestrator.inference.predictions import choose_engines
 
     done = progress_callback(listen, "write exports")
-    found = choose_engines(predictor, paths, options.engine, options.fp32_only, place.engines, done, more)
-    for chosen in found.chosen:
+    on_engines = choose_engines(predictor, paths, options.engine, options.fp32_only, workspace.engines, done, more)
+    for chosen in on_engines.chosen:
         log.info(f"{chosen}.")
-    return found
+    return on_engines
 
 
 def _cascade_of(record: EnsembleRecord, predictor: Predictor) -> Cascade:
@@ -578,25 +586,25 @@ def _cascade_of(record: EnsembleRecord, predictor: Predictor) -> Cascade:
     from orchestrator.inference.cascade import EXACT
     from orchestrator.inference.cascade_measurement import read_cascade
 
-    kept = read_cascade(record.folder, predictor.combiner)
-    if kept is not None and kept.cascade.rate > 0:
+    saved = read_cascade(record.folder, predictor.combiner)
+    if saved is not None and saved.cascade.rate > 0:
         log.info(
-            f"cascade of {record.id}: {100 * kept.changed:.3g} % of labels changed on the {kept.photos:,} photos that it was "
-            f"measured on; up to {100 * kept.changed_at_most:.3g} % may elsewhere (95 % interval)."
+            f"cascade of {record.id}: {100 * saved.changed:.3g} % of labels changed on the {saved.photos:,} photos that it was "
+            f"measured on; up to {100 * saved.changed_at_most:.3g} % may elsewhere (95 % interval)."
         )
-        return kept.cascade
+        return saved.cascade
     measure = orch("cascade", "PHOTOS", "--ensemble", record.id, workspace=record.root)
-    more = f" `{measure}` looks for one that saves more." if kept is None and predictor.combiner.averages else ""
+    more = f" `{measure}` looks for one that saves more." if saved is None and predictor.combiner.averages else ""
     log.info(f"cascade: exact, no label can change.{more}")
     return EXACT
 
 
-def _write(found: Predicted, outputs: Sequence[Output], contest: Eval | None, paths: Sequence[Path]) -> None:
+def _write(predicted: Predicted, outputs: Sequence[Output], contest: Eval | None, paths: Sequence[Path]) -> None:
     """Writes the requested files, and logs each."""
     from orchestrator.inference.tables import write_answers, write_probabilities, write_submission
     from orchestrator.pictures import contact_sheet
 
-    answers, failed = found.answers, len(found.failed)
+    answers, failed = predicted.answers, len(predicted.failed)
     empty = f", {failed} of them empty." if failed else "."
     for output in outputs:
         path = output.path

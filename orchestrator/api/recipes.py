@@ -72,20 +72,20 @@ def load_recipe(task: str, name: str) -> Recipe:
     return load_recipes({task: trainable(task)}, [name])[task]
 
 
-def compare_recipes(task: str, one: str, *, other: str) -> Mapping[str, tuple[Any, Any]]:
+def compare_recipes(task: str, first: str, *, second: str) -> Mapping[str, tuple[Any, Any]]:
     """The settings in which two recipes differ, each with both values: `orch recipes diff`.
 
     Args:
         task: `age`, `gender`, `mask` or `joint`.
-        one: a recipe's name, or the path of a .toml file.
-        other: another.
+        first: a recipe's name, or the path of a .toml file.
+        second: the name or path of another.
 
     Raises:
         OrchestratorError: no such task or recipe, or invalid settings.
     """
     from orchestrator.artifacts.differences import differences
 
-    left, right = (load_recipe(task, name).model_dump(mode="json") for name in (one, other))
+    left, right = (load_recipe(task, name).model_dump(mode="json") for name in (first, second))
     return differences(left, right)
 
 
@@ -105,15 +105,15 @@ def check_recipe(task: str, name: str) -> list[Problem]:
     from orchestrator.specialists import trainable
 
     recipe = load_recipe(task, name)
-    found = lint(trainable(task), recipe)
-    if name.endswith(".toml") and not any(problem.fatal for problem in found):
+    problems = lint(trainable(task), recipe)
+    if name.endswith(".toml") and not any(problem.fatal for problem in problems):
         from orchestrator.networks.backbones import check_backbone
 
         try:
             check_backbone(recipe)
         except ConfigError as error:
-            found.append(Problem("backbone", error.message))
-    return found
+            problems.append(Problem("backbone", error.message))
+    return problems
 
 
 def copy_recipe(task: str, name: str, *, to: PathLike) -> None:

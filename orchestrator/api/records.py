@@ -131,14 +131,14 @@ def use_run(run: str, *, workspace: PathLike = DEFAULT_WORKSPACE) -> None:
     from orchestrator.artifacts.workspace import Workspace
     from orchestrator.ensembling import choosing
 
-    place = Workspace(Path(workspace))
-    record = place.run(run)
+    opened_workspace = Workspace(Path(workspace))
+    record = opened_workspace.run(run)
     if not record.complete:
-        resume = orch("resume", run, workspace=place.root)
+        resume = orch("resume", run, workspace=opened_workspace.root)
         raise WorkspaceError(f"{run} is unfinished: `{resume}` completes it.")
     for fold in record.folds:
         check_member(record, fold, files=False)
-    choosing.use_run(place, record)
+    choosing.use_run(opened_workspace, record)
     if record.partial:
         log.warning(
             f"it covers {record.covers}. An ensemble scores specialists over the same people: train it over all folds, or the "
@@ -164,15 +164,15 @@ def annotate_run(
         workspace: the workspace of the run.
 
     Raises:
-        OrchestratorError: no such run, nothing to change, an invalid tag, or one to remove that it has not.
+        OrchestratorError: no such run, nothing to change, an invalid tag, or a tag to remove that the run does not have.
     """
     from orchestrator.artifacts.annotations import Annotations, check_tag
     from orchestrator.artifacts.workspace import Workspace
 
-    place = Workspace(Path(workspace))
-    record = place.run(run)
+    opened_workspace = Workspace(Path(workspace))
+    record = opened_workspace.run(run)
     if note is None and not tags and not untags:
-        example = orch("runs", "note", run, "tighter crop", "--tag", "crop", workspace=place.root)
+        example = orch("runs", "note", run, "tighter crop", "--tag", "crop", workspace=opened_workspace.root)
         raise ConfigError(f"give a note, --tag or --untag. Example: {example}")
     annotations = Annotations.read(record.folder)
     if absent := sorted(set(untags) - set(annotations.tags)):
@@ -204,16 +204,16 @@ def compare(
         raise ConfigError(f"a comparison needs two runs or more, as in {example}.")
     if picture is not None:
         check_outputs([Output("--picture", picture, (".png",))], workspace=workspace)
-    place = Workspace(workspace)
-    records = [place.run(name) for name in dict.fromkeys(runs)]
+    opened_workspace = Workspace(workspace)
+    records = [opened_workspace.run(name) for name in dict.fromkeys(runs)]
     from orchestrator.experiments.comparing import compare_runs
     from orchestrator.experiments.curves import draw_comparison
     from orchestrator.specialists import trainable
 
-    found = compare_runs(place, records, trainable(records[0].task))
+    comparison = compare_runs(opened_workspace, records, trainable(records[0].task))
     if picture is not None:
-        draw_comparison(found, picture)
-    return found
+        draw_comparison(comparison, picture)
+    return comparison
 
 
 def track_runs(runs: Sequence[str], *, to: Sequence[str], workspace: PathLike = DEFAULT_WORKSPACE) -> list[SentRun]:
@@ -232,10 +232,10 @@ def track_runs(runs: Sequence[str], *, to: Sequence[str], workspace: PathLike = 
     from orchestrator.experiments.tracking import send
 
     check_words(to)
-    place = Workspace(Path(workspace))
-    records = [place.run(name) for name in dict.fromkeys(runs)]
+    opened_workspace = Workspace(Path(workspace))
+    records = [opened_workspace.run(name) for name in dict.fromkeys(runs)]
     sent = []
-    for tracker in open_trackers(to, place.root):
+    for tracker in open_trackers(to, opened_workspace.root):
         for record in records:
             sent.append(SentRun(record.id, tracker.name, send(tracker, record)))
             log.info(f"{record.id}: {quantity(sent[-1].epochs, 'epoch')} sent to {tracker.name}.")
@@ -263,12 +263,12 @@ def delete_runs(
     from orchestrator.artifacts.deletion import check_unused, delete
     from orchestrator.artifacts.workspace import Workspace
 
-    place = Workspace(Path(workspace))
-    records = [place.run(name) for name in dict.fromkeys(runs)]
-    check_unused(place, records)
+    opened_workspace = Workspace(Path(workspace))
+    records = [opened_workspace.run(name) for name in dict.fromkeys(runs)]
+    check_unused(opened_workspace, records)
     confirm([record.id for record in records])
     for record in records:
-        delete(place, record)
+        delete(opened_workspace, record)
 
 
 def list_ensembles(*, workspace: PathLike = DEFAULT_WORKSPACE) -> EnsembleList:
@@ -321,13 +321,13 @@ def delete_ensembles(
     from orchestrator.artifacts.deletion import delete_ensemble
     from orchestrator.artifacts.workspace import Workspace
 
-    place = Workspace(Path(workspace))
+    opened_workspace = Workspace(Path(workspace))
     names = list(dict.fromkeys(ensembles))
     for name in names:
-        place.ensemble_folder(name)
+        opened_workspace.ensemble_folder(name)
     confirm(names)
     for name in names:
-        delete_ensemble(place, name)
+        delete_ensemble(opened_workspace, name)
 
 
 def check_workspace(*, workspace: PathLike = DEFAULT_WORKSPACE) -> Findings:

@@ -35,7 +35,7 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-SMALL = 50  # people that one process draws faster than several, which must start first
+SMALL = 50  # up to so many people one process is faster than several, which must start first
 
 
 @dataclass(frozen=True)
@@ -212,9 +212,9 @@ def find_faces(
     from orchestrator.faces.boxes import find_boxes
     from orchestrator.pictures import draw_faces
 
-    place = Workspace(workspace, create=True)
-    content = photos.content(place.hashes())
-    boxes = find_boxes(place.faces, photos.paths, content, cores(), progress_callback(listen, "list faces"))
+    opened_workspace = Workspace(workspace, create=True)
+    content = photos.content(opened_workspace.hashes())
+    boxes = find_boxes(opened_workspace.faces, photos.paths, content, cores(), progress_callback(listen, "list faces"))
     if picture is not None:
         draw_faces(photos.paths, boxes, picture)
         log.info(f"picture: {picture}")
@@ -289,20 +289,20 @@ def synthesise(
 
 
 def compare_submissions(
-    one: PathLike, other: PathLike, *, eval_folder: PathLike | None = None, picture: PathLike | None = None
+    first: PathLike, second: PathLike, *, eval_folder: PathLike | None = None, picture: PathLike | None = None
 ) -> Differences:
     """Compares two submissions for the same photos: `orch submissions diff`.
 
     Args:
-        one: a submission.
-        other: another.
+        first: the path of a submission.
+        second: the path of another.
         eval_folder: the folder with images/, to draw the photos that they answer differently; None: draw none.
         picture: the .png to draw; None: differences.png.
 
     Raises:
         OrchestratorError: files that are not submissions for the same photos, or a picture that cannot be drawn.
     """
-    one, other, eval_folder, picture = Path(one), Path(other), path_or_none(eval_folder), path_or_none(picture)
+    first, second, eval_folder, picture = Path(first), Path(second), path_or_none(eval_folder), path_or_none(picture)
     from orchestrator.experiments import submissions
 
     if picture is not None and eval_folder is None:
@@ -311,13 +311,13 @@ def compare_submissions(
         )
     picture = picture or Path("differences.png")
     if eval_folder is not None:
-        check_outputs([Output("--picture", picture, (".png",))], [one, other, eval_folder])
+        check_outputs([Output("--picture", picture, (".png",))], [first, second, eval_folder])
         eval_folder = eval_folder if (eval_folder / "images").is_dir() else eval_folder / "eval"
         if not (eval_folder / "images").is_dir():
             raise DataError(f"--eval {eval_folder.parent}: holds no folder images/.")
-    found = submissions.compare_submissions(one, other)
-    if eval_folder is not None and found.photos:
-        drawn = submissions.draw_differences(found, eval_folder / "images", (one.stem, other.stem), picture)
+    differences = submissions.compare_submissions(first, second)
+    if eval_folder is not None and differences.photos:
+        drawn = submissions.draw_differences(differences, eval_folder / "images", (first.stem, second.stem), picture)
         if drawn:
             log.info(f"{picture}: {drawn} of the photos concerned.")
-    return found
+    return differences

@@ -36,7 +36,7 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 SMALLEST = 0.3
-"""The least share of a recipe's height and width on which stages may search."""
+"""The smallest share of a recipe's height and width on which stages may search."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def train_all(
     """Trains specialists over the folds of one fold plan, or resumes that training: `orch train-all`.
 
     Args:
-        settings: what is asked for.
+        settings: data, folds, recipes and changes to them.
         tasks: some of `age`, `gender`, `mask`.
         listen: receives progress events.
 
@@ -96,7 +96,7 @@ def train(
 
     Args:
         task: `age`, `gender`, `mask` or `joint`.
-        settings: what is asked for.
+        settings: data, folds, recipes and changes to them.
         retrain_folds: folds to train; the other members are shared with the base run.
         base: id of the run to start from; None: the current run.
         again: train even if a complete run with the same settings exists.
@@ -238,12 +238,12 @@ def search(
     from orchestrator.experiments.curves import draw_sweep
     from orchestrator.experiments.sweeps import sweep
 
-    found = sweep(start, ranges, listen, budget)
+    result = sweep(start, ranges, listen, budget)
     if picture is not None:
-        draw_sweep(found, picture)
+        draw_sweep(result, picture)
     if out is not None:
-        _write_recipe(found.winner, out)
-    return found
+        _write_recipe(result.winner, out)
+    return result
 
 
 def tune(
@@ -263,7 +263,7 @@ def tune(
 
     Args:
         task: `age`, `gender`, `mask` or `joint`.
-        settings: its recipe is where the first stage starts.
+        settings: everything except the stages; the first one starts from its recipe.
         stages: stage names, in order.
         space: a .toml that has a table for each stage; None: the default one.
         trials: number of trials per stage.
@@ -297,10 +297,10 @@ def tune(
         stage_space.check(start.specialist, start.settings.recipes, start.settings.changes, start.recipe)
     from orchestrator.experiments import tuning
 
-    found = tuning.tune(start, spaces, listen, budget, small)
+    ended_stages = tuning.tune(start, spaces, listen, budget, small)
     if out is not None:
-        _write_recipe(found[-1].after, out)
-    return found
+        _write_recipe(ended_stages[-1].after, out)
+    return ended_stages
 
 
 def tta(
@@ -357,9 +357,9 @@ def tta(
 
     check_run(record)
     specialist = trainable(record.task)
-    place = Workspace(workspace)
-    effect = try_views(place, record, specialist, views, device, data, columns, store, listen)
-    return Viewed(effect, keep_views(place, effect, specialist) if keep else None, specialist.classes)
+    opened_workspace = Workspace(workspace)
+    effect = try_views(opened_workspace, record, specialist, views, device, data, columns, store, listen)
+    return Viewed(effect, keep_views(opened_workspace, effect, specialist) if keep else None, specialist.classes)
 
 
 def next_step(run: RunRecord, *, of_experiment: bool = False) -> str:
@@ -403,7 +403,7 @@ def space_template(*, stages: bool = False) -> str:
     """The default space of a search as a .toml to edit: `orch sweep --print-space`.
 
     Args:
-        stages: whether with a table for each stage of `tune`.
+        stages: whether it has a table for each stage of `tune`.
     """
     from orchestrator.recipes.spaces import DEFAULT, STAGES
 

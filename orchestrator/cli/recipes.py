@@ -34,9 +34,9 @@ def list_recipes(json: JsonOption = False) -> None:
     """
     from orchestrator import api
 
-    found = api.list_recipes()
+    recipes = api.list_recipes()
     if json:
-        print_json([named.as_dict() for named in found])
+        print_json([named.as_dict() for named in recipes])
         return
     table = grid(
         "",
@@ -48,7 +48,7 @@ def list_recipes(json: JsonOption = False) -> None:
         keep=("recipe", "backbone"),
         text=("recipe", "backbone"),
     )
-    for named in found:
+    for named in recipes:
         recipe = named.recipe
         size = f"{recipe.height} x {recipe.width}"
         table.add_row(named.task, named.name, recipe.backbone.partition(".")[0], size, str(recipe.epochs))
@@ -57,7 +57,7 @@ def list_recipes(json: JsonOption = False) -> None:
 
 @app.command("show")
 def show_recipe(task: TaskArgument, name: NameArgument, json: JsonOption = False) -> None:
-    """Show every number of a recipe with its meaning.
+    """Show every setting of a recipe with its meaning.
 
     \b
     Examples:
@@ -80,11 +80,11 @@ def show_recipe(task: TaskArgument, name: NameArgument, json: JsonOption = False
 @app.command("diff")
 def diff_recipes(
     task: TaskArgument,
-    one: Annotated[str, typer.Argument(help="A recipe's name, or a .toml file.")],
-    other: Annotated[str, typer.Argument(help="Another.")],
+    first: Annotated[str, typer.Argument(help="A recipe's name, or a .toml file.")],
+    second: Annotated[str, typer.Argument(help="Another.")],
     json: JsonOption = False,
 ) -> None:
-    """Show how two recipes of a specialist differ, each number with its meaning.
+    """Show how two recipes of a specialist differ, each setting with its meaning.
 
     \b
     Examples:
@@ -93,25 +93,25 @@ def diff_recipes(
     """
     from orchestrator import api
 
-    found = api.compare_recipes(task, one, other=other)
+    differences = api.compare_recipes(task, first, second=second)
     if json:
-        print_json({key: list(values) for key, values in found.items()})
+        print_json({key: list(values) for key, values in differences.items()})
         return
-    if not found:
-        print_message(f"{one} and {other} are the same recipe for {task}.")
+    if not differences:
+        print_message(f"{first} and {second} are the same recipe for {task}.")
         return
     table = grid(
-        f"{task}: {quantity(len(found), 'difference')}",
+        f"{task}: {quantity(len(differences), 'difference')}",
         "key",
-        one,
-        other,
+        first,
+        second,
         "means",
-        keep=(one, other),
-        text=(one, other, "means"),
+        keep=(first, second),
+        text=(first, second, "means"),
     )
     meanings = api.setting_help()
-    for key, (one_value, other_value) in found.items():
-        table.add_row(key, format_value(one_value), format_value(other_value), meanings[key])
+    for key, (first_value, second_value) in differences.items():
+        table.add_row(key, format_value(first_value), format_value(second_value), meanings[key])
     stdout_console().print(table)
 
 
@@ -129,15 +129,15 @@ def lint_recipe(
     """
     from orchestrator import api
 
-    found = api.check_recipe(task, name)
-    for problem in found:
+    problems = api.check_recipe(task, name)
+    for problem in problems:
         print_result(str(problem), "harms", 33)
     print_message(
-        f"{name}: {quantity(len(found), 'setting')} that harm{'s' * (len(found) == 1)}."
-        if found
+        f"{name}: {quantity(len(problems), 'setting')} that harm{'s' * (len(problems) == 1)}."
+        if problems
         else f"{name}: in order."
     )
-    raise typer.Exit(1 if found else 0)
+    raise typer.Exit(1 if problems else 0)
 
 
 @app.command("copy")
@@ -146,7 +146,7 @@ def copy_recipe(
     name: NameArgument,
     to: Annotated[Path, typer.Argument(help="The new file, ending in .toml.")],
 ) -> None:
-    """Copy a recipe into a file of your own to edit, every number spelled out.
+    """Copy a recipe into a file of your own to edit, every setting spelled out.
 
     \b
     Examples:

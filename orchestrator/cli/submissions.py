@@ -25,8 +25,8 @@ def root() -> None:
 
 @app.command("diff")
 def diff(
-    one: Annotated[Path, typer.Argument(help="A submission: ImageID, ans.")],
-    other: Annotated[Path, typer.Argument(help="Another for the same photos.")],
+    first: Annotated[Path, typer.Argument(help="A submission: ImageID, ans.")],
+    second: Annotated[Path, typer.Argument(help="Another for the same photos.")],
     eval_folder: Annotated[
         Path | None, typer.Option("--eval", help="The folder with images/, to draw the photos concerned.")
     ] = None,
@@ -45,24 +45,28 @@ def diff(
     from orchestrator import api
     from orchestrator.core.labels import LABELS
 
-    found = api.compare_submissions(one, other, eval_folder=eval_folder, picture=picture)
+    differences = api.compare_submissions(first, second, eval_folder=eval_folder, picture=picture)
     if json:
-        print_json(found.as_dict())
+        print_json(differences.as_dict())
         return
-    count = len(found.photos)
-    print_result(f"{count:,} of {found.answered:,} answers differ ({100 * count / max(1, found.answered):.2f} %).")
-    for path, empty in zip((one, other), found.unanswered, strict=True):
+    count = len(differences.photos)
+    print_result(
+        f"{count:,} of {differences.answered:,} answers differ ({100 * count / max(1, differences.answered):.2f} %)."
+    )
+    for path, empty in zip((first, second), differences.unanswered, strict=True):
         if empty:
             print_message(
                 f"{path}: {quantity(empty, 'photo')} without an answer; they count neither as equal nor as different."
             )
     if count:
-        table = grid("", one.stem, other.stem, "photos", "differ in")
-        pairs = found.pairs
+        table = grid("", first.stem, second.stem, "photos", "differ in")
+        pairs = differences.pairs
         for pair in pairs[:SHOWN_PAIRS]:
-            left, right = (f"{label} {LABELS[label]}" for label in (pair.one, pair.other))
+            left, right = (f"{label} {LABELS[label]}" for label in (pair.first, pair.second))
             table.add_row(left, right, f"{pair.photos:,}", pair.tasks)
         stdout_console().print(table)
         if len(pairs) > SHOWN_PAIRS:
             print_message(f"... and {len(pairs) - SHOWN_PAIRS} more pairs of labels; --json gives all.")
-        print_message("by task: " + ", ".join(f"{task} {number:,}" for task, number in found.by_task.items()) + ".")
+        print_message(
+            "by task: " + ", ".join(f"{task} {number:,}" for task, number in differences.by_task.items()) + "."
+        )

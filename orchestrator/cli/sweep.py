@@ -141,80 +141,80 @@ def sweep(
                 prune=not no_prune, out=to, listen=listen,
             )  # fmt: skip
         else:
-            found = api.search(
+            search = api.search(
                 task, settings, space=space, trials=trials, minutes=minutes, prune=not no_prune, out=to, picture=picture,
                 listen=listen,
             )  # fmt: skip
     if json:
-        print_json([stage.as_dict() for stage in tuned] if stages else found.as_dict())
+        print_json([stage.as_dict() for stage in tuned] if stages else search.as_dict())
     elif stages:
         _print_stages(tuned)
     else:
-        _print_sweep(found)
+        _print_sweep(search)
     if picture is not None and not json:
         print_message(f"{picture}: every trial by its settings.")
 
 
-def _print_sweep(found: Sweep) -> None:
-    """The best trials, what mattered, and whether the best one is more than luck."""
+def _print_sweep(search: Sweep) -> None:
+    """The best trials, which settings mattered, and whether the best trial is more than luck."""
     from orchestrator import api
     from orchestrator.core.interval import VERDICTS
 
     table = grid(
-        f"{found.name}: {found.ended} of {found.requested} trials", "trial", "run", "macro F1", "state", "changes",
+        f"{search.name}: {search.ended} of {search.requested} trials", "trial", "run", "macro F1", "state", "changes",
         keep=("macro F1", "changes", "run"), text=("changes", "state"),
     )  # fmt: skip
-    table.add_row("-", found.reference.id, score_text(found.reference_score), "complete", "(the recipe as it is)")
-    for trial in found.ranked[:SHOWN]:
+    table.add_row("-", search.reference.id, score_text(search.reference_score), "complete", "(the recipe as it is)")
+    for trial in search.ranked[:SHOWN]:
         score = score_text(trial.score) if trial.score is not None else ""
         state = trial.state if trial.state == "complete" else f"{trial.state}: {trial.why}".strip(": ")
         table.add_row(str(trial.number), trial.run or "-", score, state, " ".join(trial.changes))
     stdout_console().print(table)
-    if len(found.trials) > SHOWN:
-        more = orch("runs", "list", "--where", f"tag={found.name}", "--sort", "score", workspace=found.reference.root)
-        print_message(f"and {len(found.trials) - SHOWN} more: {more}")
-    if found.importance:
-        shares = ", ".join(f"{name} {100 * part:.0f} %" for name, part in found.importance.items() if part >= 0.005)
+    if len(search.trials) > SHOWN:
+        more = orch("runs", "list", "--where", f"tag={search.name}", "--sort", "score", workspace=search.reference.root)
+        print_message(f"and {len(search.trials) - SHOWN} more: {more}")
+    if search.importance:
+        shares = ", ".join(f"{name} {100 * part:.0f} %" for name, part in search.importance.items() if part >= 0.005)
         print_message(f"what the differences come from: {shares}.")
     print_message(f"{duration_text(elapsed())} in all.")
-    if found.out_of_time:
-        print_message("The time was over; the same command goes on from here.")
-    if found.comparison is None:
-        winner = found.best
+    if search.out_of_time:
+        print_message("Time ran out; the same command goes on from here.")
+    if search.comparison is None:
+        winner = search.best
         if winner is None:
-            print_message(_why_none(found))
-        elif winner.run == found.reference.id:
+            print_message(_why_none(search))
+        elif winner.run == search.reference.id:
             print_message(f"best: {winner.run}, the recipe as it is.")
         else:
             print_message(
                 f"best: trial {winner.number} ({' '.join(winner.changes)}), whose run {winner.run} was deleted."
             )
         return
-    best = found.comparison.runs[1]
+    best = search.comparison.runs[1]
     assert best.gain is not None  # the first of a comparison alone has none
     if best.gain.value <= 0:
         print_message(
-            f"no trial scores above the recipe as it is ({found.reference.id}). The best, {best.run.id}: {best.gain}."
+            f"no trial scores above the recipe as it is ({search.reference.id}). The best, {best.run.id}: {best.gain}."
         )
         return
     more = "other people could reverse it"
     if best.gain.verdict == "better":
         more = "still the best of several, so partly luck: train it with another --seed before trusting it"
-    over = f"{best.gain.value:+.4f} over {found.reference.id} ({best.gain.interval.signed()})"
+    over = f"{best.gain.value:+.4f} over {search.reference.id} ({best.gain.interval.signed()})"
     print_message(f"best: {best.run.id}, {over}: {VERDICTS[best.gain.verdict]}; {more}.")
     print_message(api.next_step(best.run, of_experiment=True))
 
 
-def _why_none(found: Sweep) -> str:
+def _why_none(search: Sweep) -> str:
     """Why a search has no best trial."""
-    if not found.ended:
-        return "nothing was tried" + (": the time was over before a trial ended." if found.out_of_time else ".")
-    counts = Counter(trial.state for trial in found.trials)
+    if not search.ended:
+        return "nothing was tried" + (": time ran out before a trial ended." if search.out_of_time else ".")
+    counts = Counter(trial.state for trial in search.trials)
     states = ", ".join(f"{number} {state}" for state, number in counts.items())
     return f"no trial is complete: {states}."
 
 
-def _print_stages(found: list[Stage]) -> None:
+def _print_stages(stages: list[Stage]) -> None:
     """Stage by stage: what was best, by how much, and whether the recipe moved."""
     from orchestrator import api
     from orchestrator.core.interval import VERDICTS
@@ -223,32 +223,38 @@ def _print_stages(found: list[Stage]) -> None:
         "stage by stage", "stage", "from", "tried", "best", "gain", "95 % interval", "changes", "decision",
         keep=("decision", "gain", "changes", "best", "95 % interval"), text=("changes", "decision"),
     )  # fmt: skip
-    for stage in found:
+    for stage in stages:
         gain, span, best = "", "", "-"
         if stage.best is not None and stage.best.gain is not None:
             gain, span = f"{stage.best.gain.value:+.4f}", stage.best.gain.interval.signed()
             best = stage.best.run.id
         decision = f"moves to {stage.after.id}" if stage.moved else "stays"
         if stage.best is not None:
-            told = [VERDICTS[one] for one in (stage.best.verdict, stage.best.log_loss_verdict) if one is not None]
-            decision += f" ({'; log loss '.join(told)})"
-        table.add_row(stage.name, stage.before.id, str(stage.tried), best, gain, span, " ".join(stage.words), decision)
+            verdicts = [
+                VERDICTS[verdict]
+                for verdict in (stage.best.verdict, stage.best.log_loss_verdict)
+                if verdict is not None
+            ]
+            decision += f" ({'; log loss '.join(verdicts)})"
+        table.add_row(
+            stage.name, stage.before.id, str(stage.tried), best, gain, span, " ".join(stage.changes), decision
+        )
     stdout_console().print(table)
-    last = found[-1].after
+    last = stages[-1].after
     print_message(f"{duration_text(elapsed())} in all.")
-    if late := [stage.name for stage in found if stage.out_of_time]:
-        unfinished = [stage.name for stage in found if stage.out_of_time and stage.tried]
+    if late := [stage.name for stage in stages if stage.out_of_time]:
+        unfinished = [stage.name for stage in stages if stage.out_of_time and stage.tried]
         never = [name for name in late if name not in unfinished]
         parts = [f"{', '.join(unfinished)} not tried to the end"] * bool(unfinished) + [
             f"no trial of {', '.join(never)} ended"
         ] * bool(never)
-        print_message(f"The time was over: {'; '.join(parts)}. The same command with more --minutes goes on.")
-    tried = [stage.name for stage in found if stage.tried]
+        print_message(f"Time ran out: {'; '.join(parts)}. The same command with more --minutes goes on.")
+    tried = [stage.name for stage in stages if stage.tried]
     if not tried:
-        print_message("Nothing was tried" + ("." if late else ": what stands in the way is told above."))
+        print_message("Nothing was tried" + ("." if late else ": the reasons are above."))
         return
-    if last.id == found[0].before.id:
-        of = "" if len(tried) == len(found) else f" in {', '.join(tried)}"
+    if last.id == stages[0].before.id:
+        of = "" if len(tried) == len(stages) else f" in {', '.join(tried)}"
         print_message(f"Nothing was clearly better: the recipe is as good as what was tried{of}, on these people.")
         return
     print_message(

@@ -101,9 +101,9 @@ def compare_runs(workspace: Workspace, runs: Sequence[RunRecord], specialist: Sp
     """Compares complete runs of one specialist on the photos that all of them have held out.
 
     Args:
-        workspace: that holds them.
+        workspace: the workspace of the runs.
         runs: two or more; the others are compared with the first.
-        specialist: their specialist.
+        specialist: the specialist of all of them.
 
     Raises:
         ConfigError: fewer than two runs, runs of several specialists, or runs that have held out no photo in common with

@@ -31,7 +31,7 @@ class TrainedPoints:
 
     Attributes:
         report: how it ended; each run once, in the order of the points.
-        runs: (words, run) of each point, in order. Points that are spellings of one recipe have the same run.
+        runs: (changes, run) of each point, in order. Points that are spellings of one recipe have the same run.
     """
 
     report: Report
@@ -90,7 +90,7 @@ def train_points(
         for digest, rows in zip(missing, pixels, strict=True)
     ]
     report = train_runs([runs[digest] for digest in digests], run_jobs, listen, started)
-    return TrainedPoints(report, tuple((point.words, runs[point.digest]) for point in points))
+    return TrainedPoints(report, tuple((point.changes, runs[point.digest]) for point in points))
 
 
 def _words(plan: RunPlan, start: StartingPoint) -> str:

@@ -22,12 +22,12 @@ class Point:
     """A combination of settings that is a valid recipe.
 
     Attributes:
-        words: its `KEY=VALUE` words, as they were given.
-        settings: all that it is trained by, these words among them.
-        digest: of the recipe; two spellings of one recipe have the same.
+        changes: its settings, `KEY=VALUE`, as they were given.
+        settings: everything that it is trained with, these changes included.
+        digest: digest of the recipe; two spellings of one recipe have the same.
     """
 
-    words: tuple[str, ...]
+    changes: tuple[str, ...]
     settings: Settings
     digest: str
 
@@ -47,7 +47,7 @@ def points_of(words: Sequence[str]) -> list[list[str]]:
         if not equals or not key.strip() or not all(choices):
             mistakes.add(ConfigError(f"--grid {word}: write KEY=A,B, as in loss=cross_entropy,focal."))
         elif key.strip() in axes:
-            mistakes.add(ConfigError(f"--grid {word}: {key.strip()} stands twice; give all its values at once."))
+            mistakes.add(ConfigError(f"--grid {word}: {key.strip()} appears twice; give all its values at once."))
         else:
             axes[key.strip()] = list(dict.fromkeys(choices))
     mistakes.raise_if_any()
@@ -116,9 +116,9 @@ def checked_points(start: StartingPoint, combinations: Sequence[Sequence[str]]) 
         try:
             recipe = load_recipes({task: start.specialist}, settings.recipes, settings.changes, bases)[task]
         except ConfigError as error:
-            places = {f"--set {word}": f"--grid {word.removeprefix(f'{task}.')}" for word in words}
+            grid_words = {f"--set {word}": f"--grid {word.removeprefix(f'{task}.')}" for word in words}
             problems |= dict.fromkeys(
-                replace(each, where=places.get(each.where, each.where)) for each in error.problems
+                replace(each, where=grid_words.get(each.where, each.where)) for each in error.problems
             )
             if not error.problems:
                 raise

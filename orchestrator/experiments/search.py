@@ -133,11 +133,11 @@ class Search:
                 raise _broken(file, "a folder or a link that leads nowhere, where a file must be")
             try:
                 with closing(sqlite3.connect(file, timeout=60)) as base:
-                    (found,) = base.execute("pragma integrity_check(1)").fetchone()
+                    (integrity,) = base.execute("pragma integrity_check(1)").fetchone()
             except (sqlite3.Error, UnicodeError) as error:
-                found = str(error)
-            if found != "ok":
-                raise _broken(file, f"damaged ({found})")
+                integrity = str(error)
+            if integrity != "ok":
+                raise _broken(file, f"damaged ({integrity})")
 
     def release(self) -> None:
         """Closes the file without sealing it; safe to repeat."""
@@ -154,12 +154,12 @@ class Search:
             write_sealed(self._seal, "search", self._file.stem, SEAL_FORMAT, {"sha256": sha256_of(self._file)})
 
     def _distribution(self, name: str) -> Any:
-        axis, kinds = self.space.axes[name], self._optuna.distributions
+        axis, distributions = self.space.axes[name], self._optuna.distributions
         if isinstance(axis, Choice):
-            return kinds.CategoricalDistribution(list(axis.options))
+            return distributions.CategoricalDistribution(list(axis.options))
         if axis.whole:
-            return kinds.IntDistribution(int(axis.low), int(axis.high), axis.log, int(axis.step or 1))
-        return kinds.FloatDistribution(axis.low, axis.high, axis.log, axis.step)
+            return distributions.IntDistribution(int(axis.low), int(axis.high), axis.log, int(axis.step or 1))
+        return distributions.FloatDistribution(axis.low, axis.high, axis.log, axis.step)
 
     @property
     def trials(self) -> list[Trial]:
@@ -190,14 +190,14 @@ class Search:
         A round's draws do not depend on when it was killed: the rest of its trials is drawn, and those that have not
         ended are returned. In a space of choices alone no point is drawn twice, so there may be fewer.
         """
-        known = self._study.get_trials(deepcopy=False)
+        trials = self._study.get_trials(deepcopy=False)
         notes = next(
-            (trial.user_attrs for trial in known if trial.state.name == "RUNNING"), {"round": len(known), "of": count}
+            (trial.user_attrs for trial in trials if trial.state.name == "RUNNING"), {"round": len(trials), "of": count}
         )
-        of_round = [trial for trial in known if trial.user_attrs.get("round") == notes.get("round")]
+        of_round = [trial for trial in trials if trial.user_attrs.get("round") == notes.get("round")]
         for _ in range(notes.get("of", 0) - len(of_round)):
-            known = self._study.get_trials(deepcopy=False)
-            values = self._drawn(known)
+            trials = self._study.get_trials(deepcopy=False)
+            values = self._drawn(trials)
             if values is None:
                 break
             # Optuna's own `ask` writes setting by setting; added like this, a kill leaves a whole trial or none.
@@ -206,21 +206,21 @@ class Search:
                     state=self._optuna.trial.TrialState.RUNNING,
                     params=values,
                     distributions=self._axes,
-                    user_attrs={**notes, "drawn": _drawn_digest(len(known), values, notes)},
+                    user_attrs={**notes, "drawn": _drawn_digest(len(trials), values, notes)},
                 )
             )
         return [trial for trial in self.trials if trial.state == RUNNING]
 
-    def _drawn(self, known: Sequence[Any]) -> dict[str, Any] | None:
-        """A point for the next trial; None when all points of a space of choices are tried."""
-        entropy = np.random.SeedSequence([self._seed, len(known)])
+    def _drawn(self, trials: Sequence[Any]) -> dict[str, Any] | None:
+        """A point for the next trial, given the earlier ones; None when all points of a space of choices are tried."""
+        entropy = np.random.SeedSequence([self._seed, len(trials)])
         if self.space.points is not None:
-            tried = [trial.params for trial in known]
+            tried = [trial.params for trial in trials]
             untried = [point for point in self.space.points if point not in tried]
             return untried[int(np.random.default_rng(entropy).integers(len(untried)))] if untried else None
         sampler = self._optuna.samplers.TPESampler(seed=int(entropy.generate_state(1)[0]), n_startup_trials=STARTUP)
         memory = self._optuna.create_study(direction="maximize", sampler=sampler)
-        memory.add_trials(known)
+        memory.add_trials(trials)
         return dict(memory.ask(self._axes).params)
 
     def note_run(self, number: int, run: str) -> None:
@@ -231,12 +231,12 @@ class Search:
         """Records how a trial ended."""
         states = self._optuna.trial.TrialState
         state = {COMPLETE: states.COMPLETE, PRUNED: states.PRUNED, FAILED: states.FAIL}[trial.state]
-        place = self._id(trial.number)
+        trial_id = self._id(trial.number)
         curve, ended = [list(pair) for pair in trial.curve], _ended_digest(trial)
         for key, value in (("run", trial.run), ("why", trial.why), ("curve", curve), ("ended", ended)):
-            self._storage.set_trial_user_attr(place, key, value)
+            self._storage.set_trial_user_attr(trial_id, key, value)
         for share, score in trial.curve:  # for Optuna's own dashboards: steps are per cent of the training
-            self._storage.set_trial_intermediate_value(place, round(100 * share), score)
+            self._storage.set_trial_intermediate_value(trial_id, round(100 * share), score)
         self._study.tell(trial.number, trial.score, state)
 
     def _id(self, number: int) -> int:
@@ -254,10 +254,10 @@ class Search:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                found = self._optuna.importance.get_param_importances(self._study)
+                shares = self._optuna.importance.get_param_importances(self._study)
         except (RuntimeError, ValueError):  # nothing differs
             return {}
-        return {name: float(share) for name, share in found.items() if np.isfinite(share)}
+        return {name: float(share) for name, share in shares.items() if np.isfinite(share)}
 
 
 def _drawn_digest(number: int, values: Mapping[str, Any], notes: Mapping[str, Any]) -> str:
@@ -271,8 +271,8 @@ def _ended_digest(trial: Trial) -> str:
     return digest_of([trial.number, list(trial.changes), trial.state, trial.score, trial.run, trial.why, curve])
 
 
-def _broken(file: Path, what: str) -> DamagedError:
-    return damaged_error(file, what, f"`{move_aside_command(file)}`: {BEGIN_ANEW}")
+def _broken(file: Path, reason: str) -> DamagedError:
+    return damaged_error(file, reason, f"`{move_aside_command(file)}`: {BEGIN_ANEW}")
 
 
 def thresholds_of(trials: Sequence[Trial], epochs: int, evaluate_every: int) -> dict[int, float]:

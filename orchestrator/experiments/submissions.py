@@ -20,16 +20,22 @@ SHEET = 35  # photos on a contact sheet: five rows of seven
 
 @dataclass(frozen=True)
 class Pair:
-    """Two labels that photos have in two submissions, and how many photos."""
+    """Two different labels of the same photos.
 
-    one: int
-    other: int
+    Attributes:
+        first: the label in the first submission.
+        second: the label in the second one.
+        photos: number of photos with these labels.
+    """
+
+    first: int
+    second: int
     photos: int
 
     @property
     def tasks(self) -> str:
         """The tasks in which the labels differ, `gender, age`."""
-        return ", ".join(differing(self.one, self.other))
+        return ", ".join(differing(self.first, self.second))
 
 
 @dataclass(frozen=True)
@@ -37,10 +43,10 @@ class Differences:
     """What differs between two submissions.
 
     Attributes:
-        rows: how many photos both name.
-        answered: how many of them both answer.
+        rows: number of photos that both name.
+        answered: number of photos that both answer.
         photos: name and both labels of each photo that the two answer differently, in the first file's order.
-        unanswered: how many photos have an empty answer in the first file, and in the second.
+        unanswered: number of photos with an empty answer in the first file, and in the second.
     """
 
     rows: int
@@ -51,22 +57,25 @@ class Differences:
     @property
     def pairs(self) -> list[Pair]:
         """Each pair of labels, the most frequent first."""
-        found = Counter((one, other) for _, one, other in self.photos)
-        return [Pair(*pair, count) for pair, count in sorted(found.items(), key=lambda item: (-item[1], item[0]))]
+        counts = Counter((first, second) for _, first, second in self.photos)
+        return [Pair(*pair, count) for pair, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
 
     @property
     def by_task(self) -> dict[str, int]:
         """Task -> how many answers differ in it."""
-        found = Counter(task for _, one, other in self.photos for task in differing(one, other))
-        return {task: found[task] for task in TASKS}
+        counts = Counter(task for _, first, second in self.photos for task in differing(first, second))
+        return {task: counts[task] for task in TASKS}
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {
             "rows": self.rows, "answered": self.answered, "different": len(self.photos),
             "unanswered": list(self.unanswered), "by_task": self.by_task,
-            "pairs": [{"one": pair.one, "other": pair.other, "photos": pair.photos, "tasks": pair.tasks} for pair in self.pairs],
-            "photos": [{"ImageID": name, "one": one, "other": other} for name, one, other in self.photos],
+            "pairs": [
+                {"one": pair.first, "other": pair.second, "photos": pair.photos, "tasks": pair.tasks}
+                for pair in self.pairs
+            ],
+            "photos": [{"ImageID": name, "one": first, "other": second} for name, first, second in self.photos],
         }  # fmt: skip
 
 
@@ -83,33 +92,33 @@ def read_submission(path: Path) -> dict[str, int | None]:
             f"{path}: has the columns {', '.join(table.columns)}; a submission has {' and '.join(COLUMNS)}."
         )
     problems: list[Problem] = []
-    found: dict[str, int | None] = {}
+    labels: dict[str, int | None] = {}
     for number, (key, cell) in enumerate(zip(table.words("ImageID"), table.column("ans"), strict=True)):
         name, word = clean(key), clean(text(cell))
-        found[name] = read_label(word)
+        labels[name] = read_label(word)
         if not name:
             problems.append(Problem(table.where(number), "ImageID is empty.", kind="empty_cell"))
-        if word and found[name] is None:
-            what = f"ans is '{word}'; allowed: 0 to {len(LABELS) - 1}, or nothing."
-            problems.append(Problem(table.where(number), what, kind="wrong_value"))
+        if word and labels[name] is None:
+            reason = f"ans is '{word}'; allowed: 0 to {len(LABELS) - 1}, or nothing."
+            problems.append(Problem(table.where(number), reason, kind="wrong_value"))
     problems += table.repeated("ImageID", list(map(clean, table.words("ImageID"))))
     if problems:
-        raise DataError(f"{path}: no submission, {quantity(len(problems), 'problem')}.", problems)
-    return found
+        raise DataError(f"{path}: not a submission, {quantity(len(problems), 'problem')}.", problems)
+    return labels
 
 
-def compare_submissions(one: Path, other: Path) -> Differences:
+def compare_submissions(first: Path, second: Path) -> Differences:
     """Two submissions for the same photos, in any order.
 
     Raises:
-        DataError: a file is no submission, or they answer other photos.
+        DataError: a file is not a submission, or the two do not answer the same photos.
     """
-    left, right = read_submission(one), read_submission(other)
+    left, right = read_submission(first), read_submission(second)
     in_one_only = left.keys() ^ right.keys()
     if in_one_only:
         names = ", ".join(sorted(in_one_only)[:3])
         raise DataError(
-            f"{one} and {other} do not answer the same photos: {len(in_one_only)} stand in one of them only, {names} among them."
+            f"{first} and {second} do not answer the same photos: {len(in_one_only)} are in one of them only, {names} among them."
         )
     both = [(name, label, right[name]) for name, label in left.items()]
     answered = [(name, mine, theirs) for name, mine, theirs in both if mine is not None and theirs is not None]
@@ -118,13 +127,13 @@ def compare_submissions(one: Path, other: Path) -> Differences:
     return Differences(len(left), len(answered), tuple(photos), (unanswered[0], unanswered[1]))
 
 
-def draw_differences(found: Differences, images: Path, names: tuple[str, str], path: Path) -> int:
+def draw_differences(differences: Differences, images: Path, names: tuple[str, str], path: Path) -> int:
     """Draws photos whose answers differ, at most 35, the most frequent pairs of labels first.
 
     Args:
-        found: the differences.
+        differences: what differs.
         images: the folder of the photos.
-        names: of the two submissions.
+        names: names of the two submissions.
         path: the .png to write.
 
     Returns:
@@ -134,19 +143,19 @@ def draw_differences(found: Differences, images: Path, names: tuple[str, str], p
     from orchestrator.data.preprocessing import Geometry, decode
     from orchestrator.pictures import INK, WARN, figure_of, save
 
-    rank = {(pair.one, pair.other): number for number, pair in enumerate(found.pairs)}
-    order = sorted(found.photos, key=lambda photo: rank[photo[1], photo[2]])[:SHEET]
+    rank = {(pair.first, pair.second): number for number, pair in enumerate(differences.pairs)}
+    order = sorted(differences.photos, key=lambda photo: rank[photo[1], photo[2]])[:SHEET]
     columns = max(1, min(7, len(order)))
     rows = max(1, -(-len(order) // columns))
     figure = figure_of(2.0 * columns, 3.0 * rows)
     axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
-    for axis, (name, one, other) in zip(axes.flat, order, strict=False):
+    for axis, (name, first, second) in zip(axes.flat, order, strict=False):
         try:
             axis.imshow(Geometry(256, 192).apply(decode(images / name)))
         except PhotoError:
             axis.text(0.5, 0.5, "could not\nbe read", ha="center", va="center", color=WARN)
-        axis.set_title(f"{names[0]}: {LABELS[one]}\n{names[1]}: {LABELS[other]}", fontsize=7, color=INK)
+        axis.set_title(f"{names[0]}: {LABELS[first]}\n{names[1]}: {LABELS[second]}", fontsize=7, color=INK)
     save(figure, path)
     return len(order)

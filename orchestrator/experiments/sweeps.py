@@ -210,7 +210,7 @@ class _Rounds:
             if until is not None and time.monotonic() >= until:
                 late = len(ended) < min(count, most)
                 if late:
-                    log.info(f"the time is over: {len(ended)} of {quantity(min(count, most), 'trial')} ended.")
+                    log.info(f"time ran out: {len(ended)} of {quantity(min(count, most), 'trial')} ended.")
                 break
             drawn = self.search.ask(min(at_once, count - len(ended)))
             if not drawn:
@@ -344,7 +344,7 @@ def _stop_if_hopeless(name: str, ended: Sequence[Trial], left: int) -> None:
 
     Args:
         name: the search's name.
-        ended: the trials that this command ended; what earlier ones failed of may have been put right.
+        ended: the trials that this command ended; what made trials of earlier commands fail may have been fixed.
         left: number of trials that are still to be tried.
 
     Raises:
@@ -355,7 +355,7 @@ def _stop_if_hopeless(name: str, ended: Sequence[Trial], left: int) -> None:
     more = "" if left > 0 else ", with more --trials"
     raise TrainingError(
         f"{name}: the first {len(ended)} trials of this command all failed. The last one: {ended[-1].why}\n"
-        f"Put right what they failed of, and run the same command again{more}: it goes on with other points. Another --seed, "
+        f"Fix what made them fail, and run the same command again{more}: it goes on with other points. Another --seed, "
         "or a --space without what cannot work, begins another search."
     )
 

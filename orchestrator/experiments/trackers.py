@@ -24,7 +24,7 @@ WANDB_MODES = ("offline", "online", "shared")
 """Modes in which wandb keeps what it gets (`wandb.Settings.mode`, without older names of these)."""
 
 
-Told = TypeVar("Told")
+Result = TypeVar("Result")
 
 
 class Tracker(Protocol):
@@ -36,11 +36,11 @@ class Tracker(Protocol):
     look: str
     """How to view the results: a command, or an address."""
 
-    def knows(self, run: RunRecord, known: str) -> bool:
-        """Whether the tracker's run with the id `known` still exists: somebody may have deleted it."""
+    def knows(self, run: RunRecord, tracker_id: str) -> bool:
+        """Whether the run that the tracker calls `tracker_id` still exists: somebody may have deleted it."""
 
-    def begin(self, run: RunRecord, known: str | None) -> str:
-        """Opens a run, or resumes the one with the tracker's id `known`; returns its id in the tracker."""
+    def begin(self, run: RunRecord, tracker_id: str | None) -> str:
+        """Opens a run, or resumes the one that the tracker calls `tracker_id`; returns its id in the tracker."""
 
     def epoch(self, run: RunRecord, member: str, number: int, values: Mapping[str, float]) -> None:
         """One epoch of one member: its number, from 1, and its finite numbers by the keys of `NUMBERS`."""
@@ -56,7 +56,7 @@ def check_words(words: Sequence[str]) -> None:
     """Refuses `--track` words that name no tracker, or one that is not installed.
 
     Raises:
-        ConfigError: all of them at once.
+        ConfigError: an unknown tracker, or one that is not installed; all of them at once.
     """
     mistakes = Mistakes()
     for word in words:
@@ -74,8 +74,8 @@ def why_disabled(word: str) -> str:
     mode = os.environ.get("WANDB_MODE", "offline")
     if word.partition("=")[0] != "wandb" or mode in WANDB_MODES:
         return ""
-    what = "wandb is told nothing" if mode == "disabled" else "wandb knows no such mode"
-    return f"{what}: WANDB_MODE={mode}. Unset it, or set it to one of {', '.join(WANDB_MODES)}."
+    reason = "wandb would receive nothing" if mode == "disabled" else "wandb has no such mode"
+    return f"{reason}: WANDB_MODE={mode}. Unset it, or set it to one of {', '.join(WANDB_MODES)}."
 
 
 def open_trackers(words: Sequence[str], workspace: Path) -> list[Tracker]:
@@ -92,9 +92,9 @@ def open_trackers(words: Sequence[str], workspace: Path) -> list[Tracker]:
     if off := [why for word in words if (why := why_disabled(word))]:
         raise ConfigError("\n".join(off))
     makers: dict[str, Callable[[str], Tracker]] = {
-        "tensorboard": lambda place: TensorBoard(Path(place or workspace / "tensorboard")),
-        "mlflow": lambda place: MLflow(place or sqlite_uri(workspace / "mlflow.db")),
-        "wandb": lambda place: Wandb(Path(place or workspace)),
+        "tensorboard": lambda destination: TensorBoard(Path(destination or workspace / "tensorboard")),
+        "mlflow": lambda destination: MLflow(destination or sqlite_uri(workspace / "mlflow.db")),
+        "wandb": lambda destination: Wandb(Path(destination or workspace)),
     }
     return [_Guarded(makers[word.partition("=")[0]](word.partition("=")[2])) for word in words]
 
@@ -126,11 +126,11 @@ class _Guarded:
     def __init__(self, tracker: Tracker) -> None:
         self._tracker, self.name, self.look = tracker, tracker.name, tracker.look
 
-    def knows(self, run: RunRecord, known: str) -> bool:
-        return self._try(self._tracker.knows, run, known)
+    def knows(self, run: RunRecord, tracker_id: str) -> bool:
+        return self._try(self._tracker.knows, run, tracker_id)
 
-    def begin(self, run: RunRecord, known: str | None) -> str:
-        return self._try(self._tracker.begin, run, known)
+    def begin(self, run: RunRecord, tracker_id: str | None) -> str:
+        return self._try(self._tracker.begin, run, tracker_id)
 
     def epoch(self, run: RunRecord, member: str, number: int, values: Mapping[str, float]) -> None:
         self._try(self._tracker.epoch, run, member, number, finite(values))
@@ -141,14 +141,14 @@ class _Guarded:
     def close(self) -> None:
         self._try(self._tracker.close)
 
-    def _try(self, act: Callable[..., Told], *words: Any) -> Told:
+    def _try(self, act: Callable[..., Result], *arguments: Any) -> Result:
         try:
-            return act(*words)
+            return act(*arguments)
         except OrchestratorError:
             raise
         except Exception as error:  # each tracker's client has exceptions of its own
             raise ConfigError(
-                f"tracker {self.name}: {first_line(error)}. What it was told is noted: the same command goes on from there."
+                f"tracker {self.name}: {first_line(error)}. What was sent is recorded: the same command goes on from there."
             ) from error
 
 
@@ -164,18 +164,18 @@ class TensorBoard:
         self.name, self.look = f"tensorboard={folder.absolute()}", shlex.join(["tensorboard", "--logdir", str(folder)])
         self._make, self._folder, self._writers = writers.SummaryWriter, folder, dict[Path, Any]()
 
-    def _writer(self, place: Path) -> Any:
-        if place not in self._writers:
-            self._writers[place] = self._make(str(place))
-        return self._writers[place]
+    def _writer(self, folder: Path) -> Any:
+        if folder not in self._writers:
+            self._writers[folder] = self._make(str(folder))
+        return self._writers[folder]
 
-    def knows(self, run: RunRecord, known: str) -> bool:  # noqa: ARG002  (other trackers need it)
+    def knows(self, run: RunRecord, tracker_id: str) -> bool:  # noqa: ARG002  (other trackers need it)
         """Whether its folder is there."""
-        return (self._folder / known).is_dir()
+        return (self._folder / tracker_id).is_dir()
 
-    def begin(self, run: RunRecord, known: str | None) -> str:
+    def begin(self, run: RunRecord, tracker_id: str | None) -> str:
         """Writes the recipe as a table of text, once."""
-        if known is None:
+        if tracker_id is None:
             rows = "\n".join(f"| {key} | {value} |" for key, value in flat_settings(run.recipe).items())
             self._writer(self._folder / run.id).add_text("recipe", f"| setting | value |\n|---|---|\n{rows}")
         return run.id
@@ -223,46 +223,46 @@ class MLflow:
                 _try_database(uri)  # MLflow itself would try for a minute and a half
             with _without_stray_folders(uri):
                 self._client = tracking.MlflowClient(uri)
-                found = self._client.get_experiment_by_name(PROJECT)
+                experiment = self._client.get_experiment_by_name(PROJECT)
         except OrchestratorError:
             raise
         except Exception as error:  # requests', SQLAlchemy's or MLflow's own
             anew = (
-                " A damaged file may be moved away: the next command begins another."
+                " Set a damaged file aside under another name: the next command begins a new one."
                 if uri.startswith("sqlite:")
                 else ""
             )
             raise ConfigError(f"tracker mlflow: {uri} cannot be reached ({first_line(error)}).{anew}") from None
-        if found is not None and found.lifecycle_stage == "deleted":
-            restore = shlex.join(["mlflow", "experiments", "restore", "--experiment-id", str(found.experiment_id)])
+        if experiment is not None and experiment.lifecycle_stage == "deleted":
+            restore = shlex.join(["mlflow", "experiments", "restore", "--experiment-id", str(experiment.experiment_id)])
             where = f"MLFLOW_TRACKING_URI={shlex.quote(uri)}"
             raise ConfigError(
                 f"tracker mlflow: the experiment '{PROJECT}' was deleted in {uri}. Restore it: `{where} {restore}`; "
                 "or name another place: mlflow=URI."
             )
         try:
-            self._experiment = found.experiment_id if found else self._client.create_experiment(PROJECT)
+            self._experiment = experiment.experiment_id if experiment else self._client.create_experiment(PROJECT)
         except Exception as error:  # requests', SQLAlchemy's or MLflow's own, some without a word
             raise ConfigError(f"tracker mlflow: {uri} takes no new experiment ({first_line(error)}).") from None
 
-    def knows(self, run: RunRecord, known: str) -> bool:
+    def knows(self, run: RunRecord, tracker_id: str) -> bool:
         """Whether the run is there and not deleted."""
         exceptions = import_optional("mlflow.exceptions", "tracker mlflow", "mlflow")
-        if self._ids.get(run.id) == known:
+        if self._ids.get(run.id) == tracker_id:
             return True
         try:
-            is_active = self._client.get_run(known).info.lifecycle_stage == "active"
+            is_active = self._client.get_run(tracker_id).info.lifecycle_stage == "active"
         except exceptions.MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
             return False
         if is_active:
-            self._ids[run.id] = known
+            self._ids[run.id] = tracker_id
         return bool(is_active)
 
-    def begin(self, run: RunRecord, known: str | None) -> str:
+    def begin(self, run: RunRecord, tracker_id: str | None) -> str:
         """Creates the run with its recipe as parameters, or goes on with it."""
-        if known is None:
+        if tracker_id is None:
             tags = {
                 "task": run.task,
                 "recipe": run.recipe_name,
@@ -270,11 +270,11 @@ class MLflow:
                 "data": run.data.fingerprint[:12],
             }
             made = self._client.create_run(self._experiment, run_name=run.id, tags=tags)
-            known = str(made.info.run_id)
+            tracker_id = str(made.info.run_id)
             for key, value in flat_settings(run.recipe).items():
-                self._client.log_param(known, key, str(value)[:500])
-        self._ids[run.id] = known
-        return known
+                self._client.log_param(tracker_id, key, str(value)[:500])
+        self._ids[run.id] = tracker_id
+        return tracker_id
 
     def epoch(self, run: RunRecord, member: str, number: int, values: Mapping[str, float]) -> None:
         """Logs the epoch's numbers as `fold-0/loss` and the like."""
@@ -306,23 +306,23 @@ class Wandb:
         sync = f"wandb sync {shlex.quote(str(folder / 'wandb'))}/offline-run-*"
         self.look = "wandb.ai" if os.environ["WANDB_MODE"] == "online" else sync
 
-    def knows(self, run: RunRecord, known: str) -> bool:  # noqa: ARG002  (other trackers need it)
+    def knows(self, run: RunRecord, tracker_id: str) -> bool:  # noqa: ARG002  (other trackers need it)
         """Whether its files exist; a run on the server is assumed to exist."""
-        return os.environ["WANDB_MODE"] == "online" or any(self._folder.glob(f"wandb/*run-*-{known}"))
+        return os.environ["WANDB_MODE"] == "online" or any(self._folder.glob(f"wandb/*run-*-{tracker_id}"))
 
-    def begin(self, run: RunRecord, known: str | None) -> str:
+    def begin(self, run: RunRecord, tracker_id: str | None) -> str:
         """Opens the run with its recipe as its config."""
-        if run.id in self._runs and known:
-            return known
+        if run.id in self._runs and tracker_id:
+            return tracker_id
         self._folder.mkdir(parents=True, exist_ok=True)
-        ours = known or f"{run.id}-{run.created}".replace(":", "").replace("+", "-")
+        run_id = tracker_id or f"{run.id}-{run.created}".replace(":", "").replace("+", "-")
         self._runs[run.id] = self._wandb.init(
-            project=PROJECT, id=ours, name=run.id, group=run.task, dir=str(self._folder), resume="allow",
+            project=PROJECT, id=run_id, name=run.id, group=run.task, dir=str(self._folder), resume="allow",
             config=flat_settings(run.recipe), reinit="create_new", settings=self._wandb.Settings(console="off", silent=True),
         )  # fmt: skip
         if getattr(self._runs[run.id], "disabled", False):  # by its own settings file
             raise RuntimeError("wandb is disabled here, and discards all that it gets (`wandb enabled` turns it on)")
-        return ours
+        return run_id
 
     def epoch(self, run: RunRecord, member: str, number: int, values: Mapping[str, float]) -> None:
         """Logs the epoch with its number, because members do not end their epochs together."""
@@ -343,10 +343,10 @@ class Wandb:
 @contextmanager
 def _without_stray_folders(uri: str) -> Iterator[None]:
     """Removes the empty folders that MLflow makes for a path that is quoted for its URI (`a%20b`)."""
-    place, made = Path(uri.removeprefix("sqlite:///")).parent, list[Path]()
-    while uri.startswith("sqlite:") and not place.exists():
-        made.append(place)
-        place = place.parent
+    parent, made = Path(uri.removeprefix("sqlite:///")).parent, list[Path]()
+    while uri.startswith("sqlite:") and not parent.exists():
+        made.append(parent)
+        parent = parent.parent
     try:
         yield
     finally:

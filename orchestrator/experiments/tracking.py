@@ -43,24 +43,24 @@ def send(tracker: Tracker, run: RunRecord) -> int:
     if os.path.lexists(path):
         way_out = after_moving_aside(path, "run the same command again: everything is sent once more.")
         notes = read_sealed(path, "tracking", run.id, TRACKING_FORMAT, way_out)
-    place = notes["trackers"].get(tracker.name)
-    if place is None or (place["id"] is not None and not tracker.knows(run, place["id"])):
-        place = {"id": None, "epochs": {}, "ended": False}  # never sent, or deleted there
-    notes["trackers"][tracker.name] = place
+    sent = notes["trackers"].get(tracker.name)
+    if sent is None or (sent["id"] is not None and not tracker.knows(run, sent["id"])):
+        sent = {"id": None, "epochs": {}, "ended": False}  # never sent, or deleted there
+    notes["trackers"][tracker.name] = sent
     histories = {member_folder(fold): history_of(run.member(fold)) for fold in run.folds}
-    new = {member: history[place["epochs"].get(member, 0) :] for member, history in histories.items()}
+    new = {member: history[sent["epochs"].get(member, 0) :] for member, history in histories.items()}
     count = sum(map(len, new.values()))
-    ends = run.complete and not place["ended"]
+    ends = run.complete and not sent["ended"]
     if not count and not ends:
         return 0
-    place["id"] = tracker.begin(run, place["id"])
+    sent["id"] = tracker.begin(run, sent["id"])
     for member, epochs in new.items():
         for epoch in epochs:
             tracker.epoch(run, member, epoch.number, epoch.numbers)
-        place["epochs"][member] = len(histories[member])
+        sent["epochs"][member] = len(histories[member])
     if ends:
         tracker.end(run, score_of(run))
-        place["ended"] = True
+        sent["ended"] = True
     write_sealed(path, "tracking", run.id, TRACKING_FORMAT, notes)
     return count
 
@@ -72,7 +72,7 @@ class Tracked:
     that a slow one delays nothing.
 
     Args:
-        words: values of `--track`; trackers are opened when inputs are read, since the workspace may not exist before.
+        words: values of `--track`. Trackers are opened when inputs are read, since the workspace may not exist before.
         workspace: as in `open_trackers`.
 
     Raises:
@@ -149,9 +149,9 @@ class Tracked:
                 if tracker in self._trackers:
                     self._try(tracker, send, tracker, run)
 
-    def _try(self, tracker: Tracker, act: Callable[..., Any], *words: Any) -> None:
+    def _try(self, tracker: Tracker, act: Callable[..., Any], *arguments: Any) -> None:
         try:
-            act(*words)
+            act(*arguments)
         except Exception as error:  # a tracker's own, of any kind
             self._trackers.remove(tracker)
             kind = tracker.name.partition("=")[0]

@@ -77,7 +77,7 @@ def check_run(run: RunRecord) -> None:
     """Rejects a run without held-out people; loads no member.
 
     Raises:
-        ConfigError: trained on everything, or unfinished.
+        ConfigError: the run was trained on everything, or is unfinished.
     """
     if run.plan is None or not run.complete:
         why = "was trained on everything (--folds 0)" if run.plan is None else "is unfinished"
@@ -116,8 +116,8 @@ def try_views(
     """
     check_run(run)
     recipe = _with_views(run, specialist, views)
-    every = held_out_of(workspace, run)
-    of_fold = {fold: every.take((every.photos["fold"] == fold).to_numpy()) for fold in run.folds}
+    all_held_out = held_out_of(workspace, run)
+    of_fold = {fold: all_held_out.take((all_held_out.photos["fold"] == fold).to_numpy()) for fold in run.folds}
     photos, content = _photos(workspace, run, specialist, data, columns)
     from orchestrator.inference.engines import torch_runners
     from orchestrator.inference.member import MemberFiles, check_finite, load_members
@@ -125,34 +125,34 @@ def try_views(
     from orchestrator.inference.shared_backbone import unshared
     from orchestrator.networks.devices import resolve_device
 
-    place = resolve_device(device)
+    device_name = resolve_device(device)
     relative, done = list(photos.table["path"]), progress_callback(listen, "answer")
     rows_of = {path: row for row, path in enumerate(relative)}
     sources, _ = prepare_photos(workspace, relative, photos.paths, content, [recipe.geometry], store, listen)
-    pixels, answered, total = sources[recipe.geometry], 0, len(every.truth)
-    found: dict[int | None, HeldOut] = {}
+    pixels, answered, total = sources[recipe.geometry], 0, len(all_held_out.truth)
+    with_views: dict[int | None, HeldOut] = {}
     for fold, held_out in of_fold.items():
-        (member,) = load_members([MemberFiles(run.task, run.id, fold, run.member(fold))], place)
-        (runner,) = torch_runners([unshared(replace(member, views=recipe.views))], place)
+        (member,) = load_members([MemberFiles(run.task, run.id, fold, run.member(fold))], device_name)
+        (runner,) = torch_runners([unshared(replace(member, views=recipe.views))], device_name)
         rows = np.array([rows_of[path] for path in held_out.photos["path"]], dtype=np.int64)
         stretches = [rows[start : start + CALL] for start in range(0, len(rows), CALL)]
-        threads = cores() if place == "cpu" else 1
+        threads = cores() if device_name == "cpu" else 1
         parts = []
         with ThreadPoolExecutor(threads, initializer=one_thread) as pool:
-            for part in pool.map(lambda some, runner=runner: runner(pixels.take(some)), stretches):
+            for part in pool.map(lambda part_rows, runner=runner: runner(pixels.take(part_rows)), stretches):
                 check_finite(member, part)
                 parts.append(part)
                 answered += len(part)
                 done(answered, total)
-        found[fold] = replace(held_out, probabilities=np.concatenate(parts))
-    before, after = (HeldOut.stacked(list(by_fold.values())) for by_fold in (of_fold, found))
+        with_views[fold] = replace(held_out, probabilities=np.concatenate(parts))
+    before, after = (HeldOut.stacked(list(by_fold.values())) for by_fold in (of_fold, with_views))
     truth, classes = before.truth, len(specialist.classes)
-    one, other = before.choice, after.choice
+    choice_before, choice_after = before.choice, after.choice
     return ViewEffect(
-        run, recipe.views, score(truth, one, classes), score(truth, other, classes),
-        difference(before.photos["person"], truth, one, other, classes),
-        np.bincount(truth[(one != truth) & (other == truth)], minlength=classes),
-        np.bincount(truth[(one == truth) & (other != truth)], minlength=classes), found,
+        run, recipe.views, score(truth, choice_before, classes), score(truth, choice_after, classes),
+        difference(before.photos["person"], truth, choice_before, choice_after, classes),
+        np.bincount(truth[(choice_before != truth) & (choice_after == truth)], minlength=classes),
+        np.bincount(truth[(choice_before == truth) & (choice_after != truth)], minlength=classes), with_views,
     )  # fmt: skip
 
 
@@ -160,20 +160,23 @@ def keep_views(workspace: Workspace, effect: ViewEffect, specialist: Specialist)
     """Makes a new run of these answers, or finds it: the same weights, a recipe with the views; nothing is trained.
 
     It works like any other run: ensembles score its held-out tables and predict with the views.
+
+    Raises:
+        WorkspaceError: another command is writing that run.
     """
     source = effect.run
     recipe = _with_views(source, specialist, effect.views)
     with workspace.lock():
-        known = next((run for run in workspace.runs(source.task) if _is_kept(run, source, recipe)), None)
-        if known is not None and known.complete and is_intact(known):
-            return known
+        existing = next((run for run in workspace.runs(source.task) if _is_kept(run, source, recipe)), None)
+        if existing is not None and existing.complete and is_intact(existing):
+            return existing
         run = replace(
             source, status=UNFINISHED, created=now(), make_current="never", seconds=0.0, score=None, files={},
             changes=[*source.changes, f"views={list(recipe.views)}"], recipe=recipe.model_dump(mode="json"), chosen=recipe.chosen,
             parent=source.id, retrained=[], was_offered=False, shared_seeds=dict(source.shared_seeds),
         )  # fmt: skip
-        if known is not None:  # a killed command's run is resumed, a damaged one rewritten
-            run.id, run.folder = known.id, known.folder
+        if existing is not None:  # a killed command's run is resumed, a damaged one rewritten
+            run.id, run.folder = existing.id, existing.folder
             run.save()
         else:
             workspace.add_run(run)
@@ -219,7 +222,7 @@ def _with_views(run: RunRecord, specialist: Specialist, views: Sequence[str]) ->
     if run.trains_heads_alone:
         raise ConfigError(
             f"{run.id} has trained heads alone (train = head), on features of the photos as they are: views are for whole "
-            "networks. Try them on a run of another recipe, quick say."
+            "networks. Try them on a run of another recipe, for example quick."
         )
     recipe = Recipe.model_validate({**run.checked_recipe().model_dump(mode="json"), "views": list(views)})
     problems = [problem for problem in lint(specialist, recipe) if problem.fatal]

@@ -49,12 +49,12 @@ class Stage:
     """How one stage ended.
 
     Attributes:
-        name: of the stage.
+        name: name of the stage.
         before: the run of the recipe that it started from.
         after: the run of the recipe that the next stage starts from; the same as `before` when nothing was better.
         tried: number of points that were trained, or pruned below the median.
         best: the best candidate at full size, compared with `before`; None if there was none.
-        words: the settings that the best candidate changes.
+        changes: the settings that the best candidate changes, `KEY=VALUE`.
         why: the decision in a sentence.
         out_of_time: whether time ran out before everything was tried.
     """
@@ -64,7 +64,7 @@ class Stage:
     after: RunRecord
     tried: int
     best: Compared | None
-    words: tuple[str, ...]
+    changes: tuple[str, ...]
     why: str
     out_of_time: bool = False
 
@@ -79,7 +79,7 @@ class Stage:
         return {
             "stage": self.name, "before": self.before.id, "after": self.after.id, "moved": self.moved, "tried": self.tried,
             "out_of_time": self.out_of_time,
-            "best": self.best.run.id if self.best else None, "changes": list(self.words), "why": self.why,
+            "best": self.best.run.id if self.best else None, "changes": list(self.changes), "why": self.why,
             "gain": gain and gain.value, "gain_interval_95": gain and gain.interval.as_list(),
         }  # fmt: skip
 
@@ -93,7 +93,7 @@ class _Tuning:
         specialist: the specialist to tune.
         listen: as in `tune`.
         small: as in `tune`.
-        inputs: what was read first: its dataset serves all stages.
+        inputs: the inputs that were read first; their dataset serves all stages.
     """
 
     settings: Settings
@@ -117,7 +117,7 @@ def tune(
     """Tunes one specialist stage by stage, or resumes; existing runs are reused.
 
     Args:
-        start: its recipe is where the first stage starts.
+        start: where the first stage starts.
         stages: name -> search space, in order, each checked on that recipe. A space of `views` alone is tried on trained members.
         listen: receives progress events.
         budget: how much each stage may take; its minutes are those of all stages, divided evenly among the remaining ones.
@@ -141,12 +141,12 @@ def tune(
     # From here on the recipe is that of a run: what was named and changed is in it.
     settings, specialist = replace(start.settings, recipes=(), changes=()), start.specialist
     tuning = _Tuning(settings, specialist, listen, small, inputs)
-    found: list[Stage] = []
+    ended_stages: list[Stage] = []
     for number, (name, space) in enumerate(stages.items()):
         minutes_left = None if until is None else max(0.0, until - time.monotonic()) / 60 / (len(stages) - number)
         if minutes_left == 0.0:  # no time is left for this stage
-            found.append(Stage(name, run, run, 0, None, (), "the time was over before it began: not tried.", True))
-            log.info(f"stage {name}: {found[-1].why}")
+            ended_stages.append(Stage(name, run, run, 0, None, (), "time ran out before it began: not tried.", True))
+            log.info(f"stage {name}: {ended_stages[-1].why}")
             continue
         log.info(f"stage {name}, from {run.id}:")
         late = failed = False
@@ -158,45 +158,46 @@ def tune(
             failed, late = any(trial.state == FAILED for trial in result.trials), result.out_of_time
         stage = _decided(settings, specialist, name, run, candidates, tried, failed, late)
         log.info(f"stage {name}: {stage.why}")
-        found.append(stage)
+        ended_stages.append(stage)
         run = stage.after
-    return found
+    return ended_stages
 
 
 def _searched(
     tuning: _Tuning, run: RunRecord, space: Space, budget: Budget, name: str
 ) -> tuple[Sweep, list[tuple[tuple[str, ...], RunRecord]]]:
-    """A search, and its best points trained at full size: (words, run) of each."""
+    """A search, and its best points trained at full size: (changes, run) of each."""
     task, recipe, tags = tuning.specialist.name, run.checked_recipe(), [TAG, f"stage-{name}"]
     height, width = (
         max(2 * MULTIPLE, round(tuning.small * side / MULTIPLE) * MULTIPLE) for side in (recipe.height, recipe.width)
     )
     keys = {word.partition("=")[0] for words in space.all_words for word in words}
     shrink = tuning.small < 1 and not keys & {"height", "width"}
-    changes = [f"{task}.height={height}", f"{task}.width={width}"] if shrink else []
-    small, whole = tuning.start(run, changes), tuning.start(run)
-    space.check(small.specialist, small.settings.recipes, small.settings.changes, small.recipe)
+    smaller = [f"{task}.height={height}", f"{task}.width={width}"] if shrink else []
+    small_start, full_start = tuning.start(run, smaller), tuning.start(run)
+    space.check(small_start.specialist, small_start.settings.recipes, small_start.settings.changes, small_start.recipe)
     at = f", at {height} x {width}" if shrink else ""
-    result = sweep(small, space, tuning.listen, budget, tags, at, tuning.inputs)
+    result = sweep(small_start, space, tuning.listen, budget, tags, at, tuning.inputs)
     points = {trial.changes: trial for trial in reversed(result.ranked) if trial.score is not None}
     best = list(reversed(points.values()))[:FINALISTS]  # two trials may have drawn one point
     if not best:
         return result, []
-    finalists = checked_points(whole, [trial.changes for trial in best])
-    trained = train_points(whole, finalists, tuning.listen, tags, tuning.inputs)
+    finalists = checked_points(full_start, [trial.changes for trial in best])
+    trained = train_points(full_start, finalists, tuning.listen, tags, tuning.inputs)
     trained.report.raise_if_cancelled()
     for (failed, fold), why in trained.report.failures.items():
         log.info(f"{failed} fold {fold}: {why}")
-    candidates = {candidate.id: (words, candidate) for words, candidate in reversed(trained.runs)}
-    return result, [candidates[found.id] for found in trained.report.runs if found.complete and found.id != run.id]
+    candidates = {candidate.id: (changes, candidate) for changes, candidate in reversed(trained.runs)}
+    complete = [candidate.id for candidate in trained.report.runs if candidate.complete and candidate.id != run.id]
+    return result, [candidates[name] for name in complete]
 
 
 def _viewed(
     settings: Settings, specialist: Specialist, run: RunRecord, space: Space
 ) -> list[tuple[tuple[str, ...], RunRecord]]:
     """A new run with the same weights for each choice of views."""
-    workspace, axis, found = Workspace(settings.workspace), space.axes["views"], []
-    assert isinstance(axis, Choice)  # views are no numbers
+    workspace, axis, candidates = Workspace(settings.workspace), space.axes["views"], []
+    assert isinstance(axis, Choice)  # views are not numbers
     for words in axis.options.values():
         recipe = Recipe.model_validate({**run.recipe, "views": _views(words)})
         if recipe.views == run.checked_recipe().views:
@@ -205,8 +206,8 @@ def _viewed(
         effect = try_views(
             workspace, run, specialist, recipe.views, settings.device, settings.data, store=settings.store
         )
-        found.append((words, keep_views(workspace, effect, specialist)))
-    return found
+        candidates.append((words, keep_views(workspace, effect, specialist)))
+    return candidates
 
 
 def _views(words: tuple[str, ...]) -> list[str]:
@@ -227,27 +228,27 @@ def _decided(
     late: bool,
 ) -> Stage:
     """Decides whether the best candidate replaces the recipe."""
-    until = " before the time was over" if late else ""
+    until = " before time ran out" if late else ""
     if not candidates:
         if tried:
-            why = f"of {quantity(tried, 'trial')}{until}, none is another recipe that could be held against it"
+            why = f"of {quantity(tried, 'trial')}{until}, none is another recipe to compare with it"
         elif failed:
             why = f"none of its trials could be trained{until}"
         else:
-            why = "the time was over before a trial ended" if late else "there was nothing to try"
+            why = "time ran out before a trial ended" if late else "there was nothing to try"
         return Stage(name, run, run, tried, None, (), f"{why}: the recipe stays.", late)
     workspace = Workspace(settings.workspace)
     compared = compare_runs(workspace, [run, *(finalist for _, finalist in candidates)], specialist).runs[1:]
     best = max(compared, key=lambda finalist: finalist.scores.macro_f1)
-    words = next(words for words, finalist in candidates if finalist.id == best.run.id)
-    changed = " ".join(words)
-    comparable = OF_PROBABILITIES.isdisjoint(word.partition("=")[0] for word in words)
+    changes = next(changes for changes, finalist in candidates if finalist.id == best.run.id)
+    changed = " ".join(changes)
+    comparable = OF_PROBABILITIES.isdisjoint(word.partition("=")[0] for word in changes)
     if best.verdict == "better":
         return Stage(
-            name, run, best.run, tried, best, words, f"{changed} is better in macro F1: the recipe moves.", late
+            name, run, best.run, tried, best, changes, f"{changed} is better in macro F1: the recipe moves.", late
         )
     if best.verdict == "noise" and comparable and best.log_loss_verdict == "better":
         why = f"{changed} makes {VERDICTS['noise']} in macro F1 and is better in log loss: the recipe moves."
-        return Stage(name, run, best.run, tried, best, words, why, late)
+        return Stage(name, run, best.run, tried, best, changes, why, late)
     why = "is worse" if best.verdict == "worse" else f"makes {VERDICTS['noise']}"
-    return Stage(name, run, run, tried, best, words, f"{changed} {why}: the recipe stays.", late)
+    return Stage(name, run, run, tried, best, changes, f"{changed} {why}: the recipe stays.", late)

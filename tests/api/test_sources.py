@@ -25,7 +25,7 @@ def test_a_source_is_checked_described_and_split_as_values(people: Path, tmp_pat
 
 def test_recipes_are_listed_compared_and_copied_as_values(tmp_path: Path) -> None:
     assert {named.task for named in api.list_recipes()} == {"age", "gender", "mask", "joint"}
-    changed = api.compare_recipes("age", "quick", other="demo")
+    changed = api.compare_recipes("age", "quick", second="demo")
     recipe = api.load_recipe("age", "demo")
     assert changed["epochs"][1] == recipe.epochs
     assert set(changed) <= set(api.setting_help())

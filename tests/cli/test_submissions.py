@@ -81,7 +81,7 @@ def test_what_is_no_submission_is_told_at_once(
     assert "has the columns id, label; a submission has ImageID and ans" in orch("submissions", "diff", bad, one).err
     assert "no such file" in orch("submissions", "diff", tmp_path / "no.csv", one).err
     pd.read_csv(other).head(50).to_csv(bad, index=False)
-    assert "10 stand in one of them only" in orch("submissions", "diff", one, bad).err
+    assert "10 are in one of them only" in orch("submissions", "diff", one, bad).err
     assert "holds no folder images/" in orch("submissions", "diff", one, other, "--eval", tmp_path / "nothing").err
 
 

@@ -1,4 +1,4 @@
-"""Submissions are held against each other by what they answer."""
+"""Submissions are compared with each other by what they answer."""
 
 from collections.abc import Callable
 from pathlib import Path

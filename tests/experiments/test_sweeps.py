@@ -261,8 +261,8 @@ def test_what_was_not_tried_is_not_called_tried(
 ) -> None:
     done = orch(*words_of(people, tmp_path / "runs", space, "--trials", 3, "--minutes", 0))
     assert done.code == 0, done.err
-    assert "the time is over: 0 of 3 trials ended." in done.err
-    assert "nothing was tried: the time was over before a trial ended." in done.err
+    assert "time ran out: 0 of 3 trials ended." in done.err
+    assert "nothing was tried: time ran out before a trial ended." in done.err
     stages = tmp_path / "stages.toml"
     stages.write_text('[loss]\nloss = ["focal", "cross_entropy"]\n[rate]\nlr = [1e-6, 2e-6]\n')
     words = [
@@ -271,8 +271,8 @@ def test_what_was_not_tried_is_not_called_tried(
     ]  # fmt: skip
     done = orch(*words, "--minutes", 0)
     assert done.code == 0, done.err
-    assert done.err.count("the time was over before it began: not tried.") == 2
-    assert "The time was over: no trial of loss, rate ended." in done.err
+    assert done.err.count("time ran out before it began: not tried.") == 2
+    assert "Time ran out: no trial of loss, rate ended." in done.err
     assert "as good as what was tried" not in done.err
     assert "could be trained" not in done.err
     found = json.loads(orch(*words, "--minutes", 0, "--json").out)

@@ -244,12 +244,12 @@ def test_a_tracker_that_throws_away_is_not_told(
     pytest.importorskip("wandb", reason="the extra `wandb` is not installed")
     monkeypatch.setenv("WANDB_MODE", "disabled")
     done = orch("runs", "track", "age-0001", "--to", "wandb", "-w", workspace)
-    assert (done.code, "wandb is told nothing: WANDB_MODE=disabled" in done.err) == (2, True)
+    assert (done.code, "wandb would receive nothing: WANDB_MODE=disabled" in done.err) == (2, True)
     assert not (workspace / "age-0001/tracking.json").exists()
     tracked = tracking.Tracked(["wandb"], workspace)
     tracked(TrainingStarted((), 1, 1, "cpu", workspace))
     tracked(TrainingEnded())
-    assert any("wandb is told nothing" in line for line in told)
+    assert any("wandb would receive nothing" in line for line in told)
 
 
 def test_what_is_no_number_is_not_sent_and_errors_are_sentences(workspace: Path) -> None:
@@ -259,10 +259,10 @@ def test_what_is_no_number_is_not_sent_and_errors_are_sentences(workspace: Path)
         def __init__(self) -> None:
             self.told: list[object] = []
 
-        def knows(self, run: RunRecord, known: str) -> bool:
+        def knows(self, run: RunRecord, tracker_id: str) -> bool:
             return True
 
-        def begin(self, run: RunRecord, known: str | None) -> str:
+        def begin(self, run: RunRecord, tracker_id: str | None) -> str:
             return "x"
 
         def epoch(self, run: RunRecord, member: str, number: int, values: dict[str, float]) -> None:
@@ -278,7 +278,7 @@ def test_what_is_no_number_is_not_sent_and_errors_are_sentences(workspace: Path)
     guarded = trackers._Guarded(picky)
     guarded.epoch(None, "fold-0", 1, {"loss": float("nan"), "lr": float("inf"), "macro_f1": 0.5})
     assert picky.told == [(1, {"macro_f1": 0.5})]
-    with pytest.raises(ConfigError, match="tracker picky: gone. What it was told is noted"):
+    with pytest.raises(ConfigError, match="tracker picky: gone. What was sent is recorded"):
         guarded.end(RunRecord.load(workspace / "age-0001"), 0.5)
 
 

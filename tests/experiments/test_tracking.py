@@ -19,11 +19,11 @@ def test_a_training_that_goes_on_tells_every_epoch_once(people: Path, workspace:
         def __init__(self) -> None:
             self.told: list[object] = []
 
-        def knows(self, run: RunRecord, known: str) -> bool:
+        def knows(self, run: RunRecord, tracker_id: str) -> bool:
             return self.there
 
-        def begin(self, run: RunRecord, known: str | None) -> str:
-            self.told.append(("begin", run.id, known))
+        def begin(self, run: RunRecord, tracker_id: str | None) -> str:
+            self.told.append(("begin", run.id, tracker_id))
             return "its-name"
 
         def epoch(self, run: RunRecord, member: str, number: int, values: dict[str, float]) -> None:
@@ -74,7 +74,7 @@ def test_a_tracker_that_fails_costs_no_training(
     class Broken:
         name, look = "tensorboard=nowhere", "nowhere"
 
-        def begin(self, run: RunRecord, known: str | None) -> str:
+        def begin(self, run: RunRecord, tracker_id: str | None) -> str:
             raise ConnectionError("the server is gone\nand more")
 
         epoch = end = close = begin
