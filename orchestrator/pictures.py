@@ -46,10 +46,10 @@ def contact_sheet(answers: Sequence[Prediction], path: Path, truth: Sequence[int
             continue
         axis.imshow(Geometry(256, 192).apply(decode(Path(answer.photo))))
         wrong = truth is not None and truth[number] != answer.label
-        words = answer.name.replace(" / ", "\n", 1)
+        title = answer.name.replace(" / ", "\n", 1)
         if wrong and truth is not None:
-            words += f"\ntruth: {LABELS[truth[number]]}"
-        axis.set_title(words, fontsize=8, color=WARN if wrong else INK)
+            title += f"\ntruth: {LABELS[truth[number]]}"
+        axis.set_title(title, fontsize=8, color=WARN if wrong else INK)
     save(figure, path)
 
 
@@ -79,7 +79,7 @@ def draw_faces(paths: Sequence[Path], boxes: Sequence[Box | None], path: Path) -
     without = [row for row, box in enumerate(boxes) if box is None][: SHEET // 2]
     others = [row for row, box in enumerate(boxes) if box is not None]
     spread = np.linspace(0, len(others) - 1, min(SHEET - len(without), len(others))).round().astype(int)
-    shown = without + sorted({others[place] for place in spread})
+    shown = without + sorted({others[index] for index in spread})
     figure, axes = _sheet(len(shown), len(paths), 2.5)
     for axis, row in zip(axes.flat, shown, strict=False):
         photo, box = decode(paths[row]), boxes[row]
@@ -105,25 +105,25 @@ def draw_people(description: Description, path: Path) -> None:
     figure.suptitle(
         f"{description.photos:,} photos of {description.people:,} people", fontsize=15, color=INK, weight="bold"
     )
-    places = iter(axes.flat)
+    panels = iter(axes.flat)
     if description.ages:
-        _draw_ages(next(places), description.ages)
+        _draw_ages(next(panels), description.ages)
     for title, frame in bars.items():
         if " x " not in title:
-            words = [
+            texts = [
                 f" {photos:,} photos, {people:,} people"
                 for photos, people in zip(frame["photos"], frame["people"], strict=True)
             ]
-            _draw_bars(next(places), title, list(frame.iloc[:, 0].astype(str)), list(frame["photos"]), words)
+            _draw_bars(next(panels), title, list(frame.iloc[:, 0].astype(str)), list(frame["photos"]), texts)
     joint = next((frame for title, frame in bars.items() if " x " in title), None)
     if joint is not None:
         names = list(joint.iloc[:, :-2].astype(str).agg(" / ".join, axis=1))
-        _draw_bars(next(places), "photos of each joint class", names, list(joint["photos"]), [], small=True)
+        _draw_bars(next(panels), "photos of each joint class", names, list(joint["photos"]), [], small=True)
     common = sorted(description.sizes.items(), key=lambda item: -item[1])[:8]
     names = [f"{width} x {height}" for (width, height), _ in common]
     counts = [count for _, count in common]
-    _draw_bars(next(places), "image sizes, width x height", names, counts, [f" {count:,} photos" for count in counts])
-    for axis in places:
+    _draw_bars(next(panels), "image sizes, width x height", names, counts, [f" {count:,} photos" for count in counts])
+    for axis in panels:
         axis.axis("off")
     for axis in axes.flat:
         axis.spines[["top", "right"]].set_visible(False)
@@ -140,16 +140,16 @@ def _draw_ages(axis: Any, ages: Sequence[float]) -> None:
 
 
 def _draw_bars(
-    axis: Any, title: str, names: Sequence[str], values: Sequence[int], words: Sequence[str], small: bool = False
+    axis: Any, title: str, names: Sequence[str], values: Sequence[int], texts: Sequence[str], small: bool = False
 ) -> None:
     """Draws bars from top to bottom, each with a text at its end."""
     axis.barh(range(len(names), 0, -1), values, color=ACCENT if small else SOFT)
     axis.set_yticks(range(len(names), 0, -1), names, fontsize=7 if small else 10)
-    for place, (value, word) in enumerate(zip(values, words, strict=False)):
-        axis.text(value, len(names) - place, word, va="center", ha="left", color=INK)
+    for index, (value, text) in enumerate(zip(values, texts, strict=False)):
+        axis.text(value, len(names) - index, text, va="center", ha="left", color=INK)
     axis.xaxis.get_major_locator().set_params(integer=True)
     axis.set(title=title)
-    if words:
+    if texts:
         axis.set(xlim=(0, max(values) * 1.95), xticks=[])
 
 
@@ -177,20 +177,20 @@ def draw_evaluation(record: EnsembleRecord, path: Path) -> None:
     save(figure, path)
 
 
-def draw_bench(found: Mapping[str, Any], path: Path) -> None:
+def draw_bench(measurements: Mapping[str, Any], path: Path) -> None:
     """Draws a benchmark: speed relative to the floors and to the naive loop, and how cost grows.
 
     Args:
-        found: what `bench.suite.run_parts` returned.
+        measurements: what `bench.suite.run_parts` returned.
         path: the .png to write.
     """
     figure = figure_of(17, 5)
     axes = figure.subplots(1, 3)
-    _draw_ratios(axes[0], "speed as a share of the floor's", _efficiencies(found), 1.0)
-    engines = found.get("prediction", {}).get("engines", {})
+    _draw_ratios(axes[0], "speed as a share of the floor's", _efficiencies(measurements), 1.0)
+    engines = measurements.get("prediction", {}).get("engines", {})
     times = {name: measured["times_naive"] for name, measured in engines.items() if "times_naive" in measured}
     _draw_ratios(axes[1], "prediction speed, times the naive loop's", times, 1.0)
-    _draw_growth(axes[2], found.get("growth", {}))
+    _draw_growth(axes[2], measurements.get("growth", {}))
     save(figure, path)
 
 
@@ -230,22 +230,22 @@ def draw_cascade(measured: Measured, path: Path) -> None:
     save(figure, path)
 
 
-def _efficiencies(found: Mapping[str, Any]) -> dict[str, float]:
-    values = {f"training {task}": measured["efficiency"] for task, measured in found.get("training", {}).items()}
-    for name, measured in found.get("prediction", {}).get("engines", {}).items():
+def _efficiencies(measurements: Mapping[str, Any]) -> dict[str, float]:
+    values = {f"training {task}": measured["efficiency"] for task, measured in measurements.get("training", {}).items()}
+    for name, measured in measurements.get("prediction", {}).get("engines", {}).items():
         if "efficiency" in measured:
             values[f"predict, {name}"] = measured["efficiency"]
-    for vote in list(found.get("voting", {}).values())[-1:]:
+    for vote in list(measurements.get("voting", {}).values())[-1:]:
         values |= {f"{name} vote, of memory": value for name, value in vote["efficiency"].items()}
     return values
 
 
 def _draw_ratios(axis: Any, title: str, values: Mapping[str, float], line: float) -> None:
-    places = range(len(values) - 1, -1, -1)
-    axis.barh(list(places), list(values.values()), color=SOFT)
-    for place, value in zip(places, values.values(), strict=True):
-        axis.text(0.01, place, f"{value:.2f}", va="center", color=INK, weight="bold")
-    axis.set_yticks(list(places), list(values))
+    rows = range(len(values) - 1, -1, -1)
+    axis.barh(list(rows), list(values.values()), color=SOFT)
+    for row, value in zip(rows, values.values(), strict=True):
+        axis.text(0.01, row, f"{value:.2f}", va="center", color=INK, weight="bold")
+    axis.set_yticks(list(rows), list(values))
     axis.axvline(line, color=ACCENT, linewidth=1)
     axis.set_title(title)
     axis.spines[["top", "right"]].set_visible(False)
@@ -275,14 +275,14 @@ _GROWS = {"photos": "photos to predict", "members": "members that answer", "inpu
 
 def _draw_tasks(axis: Any, scores: Mapping[str, RecordedScores]) -> None:
     names = [*reversed(TASKS)]
-    for place, name in enumerate(["label", *names]):
+    for row, name in enumerate(["label", *names]):
         scored = scores[name]
         value, interval = scored.macro_f1, scored.intervals["macro_f1"]
-        axis.barh(place, value, color=ACCENT if name == "label" else SOFT)
+        axis.barh(row, value, color=ACCENT if name == "label" else SOFT)
         axis.errorbar(
-            value, place, xerr=[[max(0, value - interval.low)], [max(0, interval.high - value)]], color=INK, capsize=4
+            value, row, xerr=[[max(0, value - interval.low)], [max(0, interval.high - value)]], color=INK, capsize=4
         )
-        axis.text(0.02, place, f"{value:.3f}", va="center", color="white" if name == "label" else INK, weight="bold")
+        axis.text(0.02, row, f"{value:.3f}", va="center", color="white" if name == "label" else INK, weight="bold")
     axis.set_yticks(range(len(names) + 1), ["18-way", *names])
     axis.set(title="macro F1, with 95 % intervals over people", xlim=(0, 1))
     axis.spines[["top", "right"]].set_visible(False)
@@ -291,11 +291,11 @@ def _draw_tasks(axis: Any, scores: Mapping[str, RecordedScores]) -> None:
 def _draw_labels(axis: Any, label: RecordedScores) -> None:
     values = [label.classes[name].f1 for name in LABELS]
     counts = [label.classes[name].photos for name in LABELS]
-    places = range(len(LABELS) - 1, -1, -1)
-    axis.barh(list(places), values, color=SOFT)
-    for place, value, count in zip(places, values, counts, strict=True):
-        axis.text(0.01, place, f"{value:.2f}  of {count:,} photos", va="center", fontsize=8, color=INK)
-    axis.set_yticks(list(places), [f"{name} {code}" for code, name in enumerate(LABELS)], fontsize=8)
+    rows = range(len(LABELS) - 1, -1, -1)
+    axis.barh(list(rows), values, color=SOFT)
+    for row, value, count in zip(rows, values, counts, strict=True):
+        axis.text(0.01, row, f"{value:.2f}  of {count:,} photos", va="center", fontsize=8, color=INK)
+    axis.set_yticks(list(rows), [f"{name} {code}" for code, name in enumerate(LABELS)], fontsize=8)
     axis.set(title="F1 of each label", xlim=(0, 1))
     axis.spines[["top", "right"]].set_visible(False)
 

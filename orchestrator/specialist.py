@@ -1,6 +1,6 @@
 """What a folder in `models/` must provide: a `Specialist`, and recipes (`recipes/schema.py`) as TOML.
 
-A specialist holds the facts of one task; a recipe holds every number of one way to train it. Both are data: what
+A specialist holds the facts of one task; a recipe holds every setting of one way to train it. Both are data: what
 differs between tasks is a value in `models/<task>/`, and common code exists once, in `orchestrator/`.
 """
 

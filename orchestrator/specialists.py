@@ -14,9 +14,9 @@ __all__ = ["SPECIALISTS", "TRAINABLE", "chosen", "trainable"]
 
 
 def _specialist(task: str) -> Specialist:
-    found = import_module(f"orchestrator.models.{task}").SPECIALIST
-    assert isinstance(found, Specialist)
-    return found
+    specialist = import_module(f"orchestrator.models.{task}").SPECIALIST
+    assert isinstance(specialist, Specialist)
+    return specialist
 
 
 SPECIALISTS: Mapping[str, Specialist] = {task: _specialist(task) for task in TASKS}
@@ -29,7 +29,7 @@ def trainable(name: str) -> Specialist:
     """A specialist, or the joint network, by its name.
 
     Raises:
-        ConfigError: there is none of that name.
+        ConfigError: there is no specialist of that name.
     """
     if name not in TRAINABLE:
         raise ConfigError(f"'{name}' is not a specialist; allowed: {', '.join(TRAINABLE)}.{nearest(name, TRAINABLE)}")

@@ -41,11 +41,11 @@ def _convolution_backward(
         grad: shape of the output's gradient.
         photos: shape of the input.
         weight: shape of the weight, (out, in / groups, ...).
-        rest: bias, stride, padding, dilation, transposed, output padding, groups, and which gradients are wanted.
+        rest: bias, stride, padding, dilation, transposed, output padding, groups, and which gradients are requested.
     """
-    transposed, wanted = rest[4], rest[7]
-    places = math.prod((photos if transposed else grad)[2:])
-    return 2 * grad[0] * places * math.prod(weight) * (int(wanted[0]) + int(wanted[1]))
+    transposed, requested = rest[4], rest[7]
+    positions = math.prod((photos if transposed else grad)[2:])
+    return 2 * grad[0] * positions * math.prod(weight) * (int(requested[0]) + int(requested[1]))
 
 
 def matrix_rate(device: str, dtype: torch.dtype, threads: int) -> float:

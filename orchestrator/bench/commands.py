@@ -44,7 +44,7 @@ app()
 """
 """The smallest Typer program with two commands, of which one prints a table."""
 
-HELP, TABLE, MISTYPED = (f"the smallest Typer program: {what}" for what in ("--help", "a table", "a mistyped option"))
+HELP, TABLE, MISTYPED = (f"the smallest Typer program: {case}" for case in ("--help", "a table", "a mistyped option"))
 SMALLEST = {
     "orch --help": HELP, "orch train-all --help": HELP, "orch runs list": TABLE, "orch runs show": TABLE,
     "orch submissions diff": TABLE, "a mistyped option": MISTYPED, "a wrong number": MISTYPED, "a wrong recipe name": MISTYPED,
@@ -93,33 +93,33 @@ def bench_commands(
         need no network, against the libraries' import and the smallest program, and `times_exported` of one photo against the
         exported program and torch's import together.
     """
-    one, other = (_submission(scratch / name, step) for name, step in (("one.csv", 1), ("other.csv", 5)))
-    place = ("--workspace", str(workspace))
+    first, second = (_submission(scratch / name, step) for name, step in (("one.csv", 1), ("other.csv", 5)))
+    in_workspace = ("--workspace", str(workspace))
     lines: dict[str, Sequence[str]] = {
         REFERENCE: ("-c", REFERENCE), TORCH: ("-c", TORCH),
         HELP: ("-c", SMALL, "--help"), TABLE: ("-c", SMALL, "rows"), MISTYPED: ("-c", SMALL, "rows", "--workspce", "x"),
         "orch --help": (*ORCH, "--help"),
-        "orch runs list": (*ORCH, "runs", "list", *place),
+        "orch runs list": (*ORCH, "runs", "list", *in_workspace),
         "orch train-all --help": (*ORCH, "train-all", "--help"),
-        "orch runs show": (*ORCH, "runs", "show", Workspace(workspace).runs()[0].id, *place),
-        "orch submissions diff": (*ORCH, "submissions", "diff", str(one), str(other)),
-        "a mistyped option": (*ORCH, "predict", str(photo), "--starategy", "soft", *place),
+        "orch runs show": (*ORCH, "runs", "show", Workspace(workspace).runs()[0].id, *in_workspace),
+        "orch submissions diff": (*ORCH, "submissions", "diff", str(first), str(second)),
+        "a mistyped option": (*ORCH, "predict", str(photo), "--starategy", "soft", *in_workspace),
         "a wrong number": (*ORCH, "demo", "--people", "many"),
-        "a wrong recipe name": (*ORCH, "train-all", "--data", str(photo.parent), "--recipe", "qick", *place),
-        PREDICT: (*ORCH, "predict", str(photo), *place),
+        "a wrong recipe name": (*ORCH, "train-all", "--data", str(photo.parent), "--recipe", "qick", *in_workspace),
+        PREDICT: (*ORCH, "predict", str(photo), *in_workspace),
     }  # fmt: skip
     if program is not None:
         lines[EXPORTED] = (str(program), str(photo))
     costs = {name: Cost() for name in lines}
     for number in range(rounds + 1):
-        for place_in_round, (name, words) in enumerate(lines.items(), start=1):
+        for position, (name, words) in enumerate(lines.items(), start=1):
             wall, cpu, peak = _run(words, 2 if name.startswith("a ") or name == MISTYPED else 0)
             if number:  # the first fills the disk's cache
                 costs[name].wall.append(wall)
                 costs[name].cpu.append(cpu)
                 costs[name].peak_mb = max(costs[name].peak_mb, peak)
-            progress(number * len(lines) + place_in_round, (rounds + 1) * len(lines))
-    found: dict[str, Any] = {
+            progress(number * len(lines) + position, (rounds + 1) * len(lines))
+    measurements: dict[str, Any] = {
         "costs": {name: cost.as_dict() for name, cost in costs.items()},
         "times_reference": {name: ratio(Timing(costs[name].cpu), Timing(costs[REFERENCE].cpu)) for name in LIGHT},
         "times_smallest": {
@@ -128,23 +128,23 @@ def bench_commands(
         "times_exported": None,
     }
     if program is not None:
-        floor = [one + other for one, other in zip(costs[EXPORTED].cpu, costs[TORCH].cpu, strict=True)]
-        found["times_exported"] = ratio(Timing(costs[PREDICT].cpu), Timing(floor))
-    return found
+        floor = [exported + torch for exported, torch in zip(costs[EXPORTED].cpu, costs[TORCH].cpu, strict=True)]
+        measurements["times_exported"] = ratio(Timing(costs[PREDICT].cpu), Timing(floor))
+    return measurements
 
 
-def _run(words: Sequence[str], expected: int) -> tuple[float, float, float]:
+def _run(arguments: Sequence[str], expected: int) -> tuple[float, float, float]:
     """Wall-clock and CPU seconds, and the most resident memory in MB, of a run of Python."""
     # Where Python may keep no compiled modules (a container's usual setting) a checkout's own are compiled anew at each start,
     # and those of pip's packages are not: 15 ms, a tenth, that say nothing of the program.
-    surroundings = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     done = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", LAUNCHER, sys.executable, *words],
-        capture_output=True, text=True, check=True, env=surroundings,
+        [sys.executable, "-I", "-S", "-c", LAUNCHER, sys.executable, *arguments],
+        capture_output=True, text=True, check=True, env=environment,
     )  # fmt: skip
     code, wall, cpu, peak = json.loads(done.stdout)
     if code != expected:
-        raise RuntimeError(f"{' '.join(words)} ended with {code}, not {expected}")
+        raise RuntimeError(f"{' '.join(arguments)} ended with {code}, not {expected}")
     return wall, cpu, peak
 
 

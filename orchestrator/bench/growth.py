@@ -33,7 +33,7 @@ def bench_growth(
     rounds: int,
     done: Callable[[int, int], None],
 ) -> dict[str, Any]:
-    """Seconds and peak memory while one thing grows and all else stays.
+    """Seconds and peak memory while one quantity grows and all else stays.
 
     Args:
         predictor: an ensemble's members; the fewest photos go through all of them.
@@ -43,34 +43,34 @@ def bench_growth(
         done: called with (runs done, runs in all).
     """
     few = max(1, len(paths) // PHOTOS[-1])
-    things: dict[str, Callable[[], object]] = {}
+    functions: dict[str, Callable[[], object]] = {}
     work: dict[str, float] = {}
     for times in PHOTOS:
         part = list(paths[: few * times])
-        things[f"photos x{times}"] = partial(_predict, predictor, part)
+        functions[f"photos x{times}"] = partial(_predict, predictor, part)
         work[f"photos x{times}"] = len(part)
     of_task = min(sum(member.task == task for member in predictor.members) for task in TASKS)
     numbers = dict.fromkeys(max(1, round(of_task * share)) for share in (0.2, 0.6, 1.0))
     fewer = [_fewer(predictor, number) for number in numbers]
     for smaller in fewer:
-        things[f"members {len(smaller.members)}"] = partial(_predict, smaller, paths[: few * 4])
+        functions[f"members {len(smaller.members)}"] = partial(_predict, smaller, paths[: few * 4])
         work[f"members {len(smaller.members)}"] = few * 4
     job = replace(jobs["age"], held_out=jobs["age"].held_out[:0])  # scoring is prediction, which grows above
     for size in SIZES:
         name, larger = f"input x{size:g}", _larger(job, paths, size)
-        things[name] = partial(_train, [larger], 1)
+        functions[name] = partial(_train, [larger], 1)
         work[name] = larger.recipe.epochs * larger.photos_per_epoch
     at_onces = JOBS[job.device.split(":")[0]]
     copies = [
         replace(job, run=f"copy-{n}", folder=job.folder.with_name(f"copy-{n}"), threads=1) for n in range(at_onces[-1])
     ]
     for at_once in at_onces:
-        things[f"jobs {at_once}"] = partial(_train, copies, at_once)
+        functions[f"jobs {at_once}"] = partial(_train, copies, at_once)
         work[f"jobs {at_once}"] = len(copies) * job.recipe.epochs * job.photos_per_epoch
     with ExitStack() as opened:  # each predictor has threads of its own
         for smaller in fewer:
             opened.enter_context(smaller)
-        timings = in_turn(things, rounds, work, done)
+        timings = in_turn(functions, rounds, work, done)
     return {name: timing.as_dict() | {"work": timing.work} for name, timing in timings.items()}
 
 

@@ -53,15 +53,17 @@ def check_load(parts: Sequence[str], load: Load, specialists: Mapping[str, Speci
     """Rejects unknown parts, devices, recipes and data, and numbers out of range, all at once.
 
     Raises:
-        ConfigError: parts, numbers, a device or a recipe; a recipe that trains heads alone, or crops around faces where the
-            detector is not installed.
+        ConfigError: an unknown part, device or recipe, or a number out of range; a recipe that trains heads alone, or crops
+            around faces where the detector is not installed.
         DataError: there is nothing at the path of the data.
     """
     mistakes = Mistakes()
     for part in parts:
         if part not in PARTS:
             mistakes.add(
-                ConfigError(f"'{part}' is no part of the benchmark; allowed: {', '.join(PARTS)}.{nearest(part, PARTS)}")
+                ConfigError(
+                    f"'{part}' is not a part of the benchmark; allowed: {', '.join(PARTS)}.{nearest(part, PARTS)}"
+                )
             )
     for option, value, low in (
         ("--rounds", load.rounds, 1),

@@ -57,11 +57,11 @@ def bench_prediction(
     if predictor.runtime.device != "cpu":
         rows["torch, recipes' precision"] = None
     with ExitStack() as opened:  # each predictor has threads of its own
-        whole = opened.enter_context(predictor.on(_whole(predictor)))
-        things: dict[str, Callable[[], object]] = {
+        unshared_predictor = opened.enter_context(predictor.on(_whole(predictor)))
+        functions: dict[str, Callable[[], object]] = {
             "naive loop": lambda: naive_answers(predictor.members, predictor.runtime.device, paths),
             "decoding": partial(_decode, predictor, paths),
-            "torch, nothing shared": partial(whole.runtime.answers, pixels),
+            "torch, nothing shared": partial(unshared_predictor.runtime.answers, pixels),
         }
         for engine, kind in rows.items():
             try:
@@ -70,16 +70,16 @@ def bench_prediction(
                 engines[engine] = {"refused": str(error)}
                 continue
             on_engine = opened.enter_context(predictor.on(runners))
-            found = on_engine.runtime.answers(pixels)
-            labels = _labels(found)
+            of_engine = on_engine.runtime.answers(pixels)
+            labels = _labels(of_engine)
             engines[engine] = {
                 "difference_of_members": difference, "same_labels": float((labels == answers).mean()),
-                "difference_of_votes": _largest(found, expected),
+                "difference_of_votes": _largest(of_engine, expected),
             }  # fmt: skip
 
-            things[f"{engine} floor"] = partial(on_engine.runtime.answers, pixels)
-            things[f"{engine} predict"] = partial(_predict, on_engine, paths)
-        timings = in_turn(things, rounds, work, done)
+            functions[f"{engine} floor"] = partial(on_engine.runtime.answers, pixels)
+            functions[f"{engine} predict"] = partial(_predict, on_engine, paths)
+        timings = in_turn(functions, rounds, work, done)
     for name, figures in engines.items():
         if "refused" not in figures:
             figures |= {
@@ -156,7 +156,7 @@ def _labels(answers: Answers) -> NDArray[np.int64]:
     return SoftVote().combine(answers).label
 
 
-def _largest(one: Answers, other: Answers) -> float:
+def _largest(first: Answers, second: Answers) -> float:
     """The largest difference of the votes' probabilities."""
-    left, right = (SoftVote().combine(answers).decisions for answers in (one, other))
-    return max(float(np.abs(left[task].shares - right[task].shares).max()) for task in one.classes)
+    left, right = (SoftVote().combine(answers).decisions for answers in (first, second))
+    return max(float(np.abs(left[task].shares - right[task].shares).max()) for task in first.classes)

@@ -68,7 +68,7 @@ def run_parts(
     from orchestrator.networks.devices import resolve_device
 
     device = resolve_device(load.device)
-    found: dict[str, Any] = {
+    results: dict[str, Any] = {
         "created": now(), "machine": asdict(hardware(device)), "versions": versions(), "git": git_revision(Path(__file__).parent),
         "recipe": load.recipe, "data": str(load.data) if load.data else f"{load.people} synthetic people",
         "rounds": load.rounds, "device": device,
@@ -87,18 +87,18 @@ def run_parts(
 
             torch.set_num_threads(threads)  # training in this process leaves its own number behind
             if part == "training":
-                found[part] = bench_training(longer, paths, load.rounds, done)
+                results[part] = bench_training(longer, paths, load.rounds, done)
             elif part == "prediction":
-                found[part] = bench_prediction(predictor, photos, load.folder / "engines", load.rounds, done)
+                results[part] = bench_prediction(predictor, photos, load.folder / "engines", load.rounds, done)
             elif part == "voting":
-                found[part] = bench_voting(load.votes, load.rounds, done)
+                results[part] = bench_voting(load.votes, load.rounds, done)
             elif part == "commands":
                 program = _exported(predictor, load.folder, photos)
-                found[part] = bench_commands(load.folder / "runs", photos[0], program, load.folder, load.rounds, done)
+                results[part] = bench_commands(load.folder / "runs", photos[0], program, load.folder, load.rounds, done)
             else:
                 shorter = {task: _of_steps(job, -(-load.steps // 4), load.folder) for task, job in jobs.items()}
-                found[part] = bench_growth(predictor, shorter, paths, load.rounds, done)
-    return found
+                results[part] = bench_growth(predictor, shorter, paths, load.rounds, done)
+    return results
 
 
 def _exported(predictor: Predictor, folder: Path, photos: Sequence[Path]) -> Path | None:

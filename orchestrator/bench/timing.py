@@ -55,36 +55,36 @@ class Timing:
 
 
 def in_turn(
-    things: Mapping[str, Callable[[], object]],
+    functions: Mapping[str, Callable[[], object]],
     rounds: int,
     work: Mapping[str, float] | float = 1.0,
     done: Callable[[int, int], None] = lambda _done, _all: None,
 ) -> dict[str, Timing]:
-    """Runs several things in turn, round after round, so that whatever disturbs the machine disturbs all of them alike.
+    """Runs several functions in turn, round after round, so that whatever disturbs the machine disturbs all of them alike.
 
     Args:
-        things: name -> function to run.
+        functions: name -> function to run.
         rounds: number of rounds.
         work: units of work per round of each function, for rates.
         done: called with (runs done, runs in all).
     """
-    timings = {name: Timing(work=work if isinstance(work, int | float) else work[name]) for name in things}
+    timings = {name: Timing(work=work if isinstance(work, int | float) else work[name]) for name in functions}
     for number in range(rounds):
-        for place, (name, thing) in enumerate(things.items()):
+        for position, (name, function) in enumerate(functions.items()):
             gc.collect()
             give_back_freed_memory()
             with _Memory() as memory:
                 started = time.perf_counter()
-                thing()
+                function()
                 timings[name].seconds.append(time.perf_counter() - started)
             timings[name].peak_mb = max(timings[name].peak_mb, memory.peak_mb)
-            done(number * len(things) + place + 1, rounds * len(things))
+            done(number * len(functions) + position + 1, rounds * len(functions))
     return timings
 
 
-def ratio(one: Timing, other: Timing) -> float:
-    """Median over rounds of the seconds of `one` divided by those of `other` in the same round."""
-    return statistics.median(a / b for a, b in zip(one.seconds, other.seconds, strict=True))
+def ratio(numerator: Timing, denominator: Timing) -> float:
+    """Median over rounds of the seconds of `numerator` divided by those of `denominator` in the same round."""
+    return statistics.median(a / b for a, b in zip(numerator.seconds, denominator.seconds, strict=True))
 
 
 class _Memory:
@@ -113,8 +113,8 @@ class _Memory:
             ended = self._stop.wait(SAMPLE_SECONDS)  # the last sample is at the end: short blocks count too
             children = self._own.children(recursive=True)
             busy = [child for child in children if _cpu_seconds(child) > self._used.get(child.pid, 0.0) + IDLE_SECONDS]
-            found = _private_mb(self._own) - self._before + sum(map(_private_mb, busy))
-            self.peak_mb = max(self.peak_mb, found)
+            used_mb = _private_mb(self._own) - self._before + sum(map(_private_mb, busy))
+            self.peak_mb = max(self.peak_mb, used_mb)
 
 
 def _private_mb(process: psutil.Process) -> float:

@@ -51,18 +51,17 @@ def bench_training(
         rounds: how often floor and loop are run in turn.
         done: called with (runs done, runs in all).
     """
-    found: dict[str, Any] = {}
-    for task, given in jobs.items():
+    results: dict[str, Any] = {}
+    for task, original in jobs.items():
         # Scoring is left out on both sides: it is prediction, which has a benchmark of its own.
-        job = replace(
-            given, held_out=given.held_out[:0], recipe=given.recipe.model_copy(update={"evaluate_every": 10_000})
-        )
+        recipe = original.recipe.model_copy(update={"evaluate_every": 10_000})
+        job = replace(original, held_out=original.held_out[:0], recipe=recipe)
         photos = job.recipe.epochs * job.photos_per_epoch
-        given.folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="bench-", dir=given.folder.parent) as scratch:  # on the same disk
+        original.folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="bench-", dir=original.folder.parent) as scratch:  # on the same disk
             loop = partial(_loop, replace(job, folder=Path(scratch) / "member"))
             timings = in_turn({"floor": partial(_floor, job), "loop": loop}, rounds, photos, done)
-        found[task] = {
+        results[task] = {
             "backbone": job.recipe.backbone, "height": job.recipe.height, "width": job.recipe.width,
             "photos": photos, "threads": job.threads, "device": job.device,
             **{name: timing.as_dict() for name, timing in timings.items()},
@@ -70,7 +69,7 @@ def bench_training(
             "arithmetic": _arithmetic(job, timings["loop"]),
             "stages_ms_per_photo": _stages(job, paths),
         }  # fmt: skip
-    return found
+    return results
 
 
 def _loop(job: MemberJob) -> None:

@@ -33,11 +33,11 @@ def bench_voting(photos: int, rounds: int, done: Callable[[int, int], None]) -> 
     """Seconds, share of the memory's speed, and peak memory, for a tenth of the photos and all: memory must not grow.
 
     Args:
-        photos: how many to combine.
-        rounds: how often each is timed.
+        photos: number of photos to combine.
+        rounds: number of times that each vote is timed.
         done: called with (runs done, runs in all).
     """
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for number in (photos // 10, photos):
         with tempfile.TemporaryDirectory() as folder:
             bytes_a_photo = 4 * FOLDS * sum(CLASS_COUNTS.values())
@@ -49,20 +49,20 @@ def bench_voting(photos: int, rounds: int, done: Callable[[int, int], None]) -> 
             )
             answers = _answers(Path(folder), number)
             _read(answers)  # from the disk into the page cache
-            things: dict[str, Callable[[], None]] = {"read once": partial(_read, answers)}
-            things |= {
+            functions: dict[str, Callable[[], None]] = {"read once": partial(_read, answers)}
+            functions |= {
                 name: partial(_combine, answers, combiner())
                 for name, combiner in COMBINERS.items()
                 if not combiner.learns
             }
-            timings = in_turn(things, rounds, number, done)
+            timings = in_turn(functions, rounds, number, done)
             size = sum(array.nbytes for array in answers.probabilities)
-        found[str(number)] = {
+        results[str(number)] = {
             "photos": number, "gigabytes": size / 1e9,
             **{name: timing.as_dict() for name, timing in timings.items()},
             "efficiency": {name: ratio(timings["read once"], timings[name]) for name in timings if name in COMBINERS},
         }  # fmt: skip
-    return found
+    return results
 
 
 def _read(answers: Answers) -> None:
