@@ -216,5 +216,5 @@ def main(began: float | None = None) -> None:
         else:
             code = code if isinstance(code, int) else 0
             if code == stop_code() and json and not has_emitted():
-                print_json(ending_of(KeyboardInterrupt()).as_dict())  # the command has told it in words
+                print_json(ending_of(KeyboardInterrupt()).as_dict())  # the command has said it in words
         sys.exit(code)

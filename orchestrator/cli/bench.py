@@ -47,20 +47,20 @@ def bench(
 
     display = TrainingDisplay()
     try:
-        found = api.bench(
+        measurements = api.bench(
             parts or (), data=data, out=to, recipe=recipe, rounds=rounds, photos=photos, steps=steps, votes=votes,
             device=device, listen=display,
         )  # fmt: skip
     finally:
         display.close()
     if json:
-        print_json(found)
+        print_json(measurements)
     else:
-        _print(found)
+        _print(measurements)
     print_message(f"{to / 'bench.json'}, {to / 'bench.png'}: all results.")
 
 
-def _print(found: Mapping[str, Any]) -> None:
+def _print(measurements: Mapping[str, Any]) -> None:
     for name, show in (
         ("training", _print_training),
         ("prediction", _print_prediction),
@@ -68,11 +68,11 @@ def _print(found: Mapping[str, Any]) -> None:
         ("growth", _print_growth),
         ("commands", _print_commands),
     ):
-        if name in found:
-            show(found[name])
+        if name in measurements:
+            show(measurements[name])
 
 
-def _print_training(found: Mapping[str, Any]) -> None:
+def _print_training(measurements: Mapping[str, Any]) -> None:
     """Specialists beside their floors, then stage by stage."""
     table = grid(
         "training",
@@ -84,28 +84,31 @@ def _print_training(found: Mapping[str, Any]) -> None:
         "of matrix rate",
         "peak MB",
     )
-    for task, timing in found.items():
+    for task, timing in measurements.items():
         rates = [f"{timing[name]['per_second']:.1f}" for name in ("floor", "loop")]
         done = timing["arithmetic"]
         power = [f"{done['tflop_per_second']:.3g}", f"{done['share_of_matrix_rate']:.3f}"]
         table.add_row(task, *rates, f"{timing['efficiency']:.3f}", *power, f"{timing['loop']['peak_mb']:,.0f}")
     stdout_console().print(table)
-    stages = list(dict.fromkeys(stage for timing in found.values() for stage in timing["stages_ms_per_photo"]))
-    table = grid("milliseconds a photo; decoding is paid once, into the store", "stage", *found)
+    stages = list(dict.fromkeys(stage for timing in measurements.values() for stage in timing["stages_ms_per_photo"]))
+    table = grid("milliseconds a photo; decoding is paid once, into the store", "stage", *measurements)
     for stage in stages:
-        table.add_row(stage, *(f"{timing['stages_ms_per_photo'].get(stage, 0):.2f}" for timing in found.values()))
+        table.add_row(
+            stage, *(f"{timing['stages_ms_per_photo'].get(stage, 0):.2f}" for timing in measurements.values())
+        )
     stdout_console().print(table)
 
 
-def _print_prediction(found: Mapping[str, Any]) -> None:
+def _print_prediction(measurements: Mapping[str, Any]) -> None:
     """Engines beside plain ways to do the same."""
-    title = f"prediction: {found['photos']} photos from files, {found['members']} members, {found['threads']} cores"
+    photos, members, threads = (measurements[key] for key in ("photos", "members", "threads"))
+    title = f"prediction: {photos} photos from files, {members} members, {threads} cores"
     table = grid(title, "engine", "photos/s", "of its floor", "times naive", "same label", "vote differs by", "peak MB")
     names = {"naive": "naive loop", "decoding": "decoding alone", "nothing_shared": "torch members, nothing shared"}
     for key, name in names.items():
-        plain, times = found[key], found["naive"]["median"] / found[key]["median"]
+        plain, times = measurements[key], measurements["naive"]["median"] / measurements[key]["median"]
         table.add_row(name, f"{plain['per_second']:.1f}", "", f"{times:.2f}", "", "", f"{plain['peak_mb']:,.0f}")
-    for name, engine in found["engines"].items():
+    for name, engine in measurements["engines"].items():
         if "refused" in engine:
             table.add_row(name, "refused", *[""] * 5)
             print_message(f"{name} refused: {engine['refused'].splitlines()[0]}")
@@ -118,12 +121,12 @@ def _print_prediction(found: Mapping[str, Any]) -> None:
     stdout_console().print(table)
 
 
-def _print_voting(found: Mapping[str, Any]) -> None:
+def _print_voting(measurements: Mapping[str, Any]) -> None:
     """Votes beside reading the answers once."""
-    strategies = list(next(iter(found.values()))["efficiency"])
+    strategies = list(next(iter(measurements.values()))["efficiency"])
     headings = [word for name in strategies for word in (f"{name}, s", "of memory's pace")]
     table = grid("voting", "photos", "read once, s", *headings, "peak MB")
-    for timing in found.values():
+    for timing in measurements.values():
         cells = [
             cell
             for name in strategies
@@ -134,15 +137,15 @@ def _print_voting(found: Mapping[str, Any]) -> None:
     stdout_console().print(table)
 
 
-def _print_growth(found: Mapping[str, Any]) -> None:
+def _print_growth(measurements: Mapping[str, Any]) -> None:
     """What more photos take."""
     table = grid("growth", "what", "seconds", "photos/s", "peak MB")
-    for name, timing in found.items():
+    for name, timing in measurements.items():
         table.add_row(name, f"{timing['median']:.2f}", f"{timing['per_second']:.1f}", f"{timing['peak_mb']:,.0f}")
     stdout_console().print(table)
 
 
-def _print_commands(found: Mapping[str, Any]) -> None:
+def _print_commands(measurements: Mapping[str, Any]) -> None:
     """Commands beside what they import."""
     from orchestrator.bench.commands import PREDICT
 
@@ -150,9 +153,11 @@ def _print_commands(found: Mapping[str, Any]) -> None:
         "commands, as a shell starts them", "command", "seconds", "CPU seconds", "peak MB", "times imports",
         "times smallest",
     )  # fmt: skip
-    for name, cost in found["costs"].items():
-        smallest = found["times_exported"] if name == PREDICT else found["times_smallest"].get(name)
-        times = ["" if share is None else f"{share:.2f}" for share in (found["times_reference"].get(name), smallest)]
+    for name, cost in measurements["costs"].items():
+        smallest = measurements["times_exported"] if name == PREDICT else measurements["times_smallest"].get(name)
+        times = [
+            "" if share is None else f"{share:.2f}" for share in (measurements["times_reference"].get(name), smallest)
+        ]
         table.add_row(name, f"{cost['wall']:.2f}", f"{cost['cpu']:.2f}", f"{cost['peak_mb']:,.0f}", *times)
     stdout_console().print(table)
     print_message(

@@ -53,7 +53,7 @@ def cascade(
     from orchestrator import api
 
     with bars() as listen:
-        found = api.cascade(
+        result = api.cascade(
             photos or [],
             eval_folder=eval_folder,
             data=data,
@@ -66,18 +66,18 @@ def cascade(
             listen=listen,
         )
     if json:
-        print_json(found.measured.as_dict())
+        print_json(result.measured.as_dict())
     else:
-        _print(found, rate)
-    used = orch("predict", "PHOTOS", "--cascade", "--ensemble", found.ensemble, workspace=workspace)
-    print_message(f"{found.path}, {found.picture}: kept for `{used}`.")
+        _print(result, rate)
+    used = orch("predict", "PHOTOS", "--cascade", "--ensemble", result.ensemble, workspace=workspace)
+    print_message(f"{result.path}, {result.picture}: kept for `{used}`.")
 
 
-def _print(found: MeasuredCascade, rate: float) -> None:
+def _print(result: MeasuredCascade, rate: float) -> None:
     """The exact cascade and the chosen one: how many members they ask, and how many labels that changes."""
-    measured = found.measured
+    measured = result.measured
     scores = [] if measured.macro_f1 is None else ["macro F1"]
-    title = f"{found.ensemble}, {measured.photos:,} photos"
+    title = f"{result.ensemble}, {measured.photos:,} photos"
     table = grid(title, "cascade", "members asked", "labels changed here", *scores)
     for name, point in (("exact", measured.curve[0]), (f"chosen by --rate {rate:g}", measured.chosen)):
         number = list(measured.curve).index(point)

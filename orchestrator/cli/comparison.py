@@ -15,44 +15,44 @@ __all__ = ["print_comparison"]
 BESIDE = 4  # most settings with their own column; if there are more, each run lists its differences from the first
 
 
-def print_comparison(found: Comparison) -> None:
+def print_comparison(comparison: Comparison) -> None:
     """What differs, scores by class, and gains over the first run with their intervals."""
     from orchestrator.core.interval import VERDICTS
 
-    differing = found.differing
+    differing = comparison.differing
     beside = list(differing) if len(differing) <= BESIDE else ["differs in"]
-    names = [f"F1 {name}" for name in found.classes]
-    title = f"out of fold on {found.photos:,} photos of {found.people:,} people that all of them held out"
-    first = found.runs[0].run.id
+    names = [f"F1 {name}" for name in comparison.classes]
+    title = f"out of fold on {comparison.photos:,} photos of {comparison.people:,} people that all of them held out"
+    first = comparison.runs[0].run.id
     gains = (f"over {first}", "95 % interval")
     table = grid(
         title, "run", *beside, *names, "macro F1", *gains, "verdict", "log loss", "log loss verdict",
         keep=("macro F1", f"over {first}", "95 % interval", "verdict", *beside, "log loss", "log loss verdict"),
         text=("differs in",),
     )  # fmt: skip
-    for number, compared in enumerate(found.runs):
+    for number, compared in enumerate(comparison.runs):
         gain, span = "", ""
-        verdicts = [VERDICTS[one] if one else "" for one in (compared.verdict, compared.log_loss_verdict)]
+        verdicts = [VERDICTS[verdict] if verdict else "" for verdict in (compared.verdict, compared.log_loss_verdict)]
         if compared.gain is not None:
             gain, span = f"{compared.gain.value:+.4f}", compared.gain.interval.signed()
-        cells = (
-            [_short(differing[key][number]) for key in beside] if beside != ["differs in"] else [_words(found, number)]
-        )
+        cells = [_words(comparison, number)]
+        if beside != ["differs in"]:
+            cells = [_short(differing[key][number]) for key in beside]
         table.add_row(
             compared.run.id, *cells, *(f"{value:.4f}" for value in compared.scores.f1), f"{compared.scores.macro_f1:.4f}",
             gain, span, verdicts[0], f"{compared.log_loss:.4f}", verdicts[1],
         )  # fmt: skip
     stdout_console().print(table)
-    if found.relabelled:
+    if comparison.relabelled:
         print_message(
-            f"{found.relabelled:,} photos are left out: the runs' data disagree about their person or true class "
+            f"{comparison.relabelled:,} photos are left out: the runs' data disagree about their person or true class "
             "(`data` under what differs)."
         )
 
 
-def _words(found: Comparison, number: int) -> str:
+def _words(comparison: Comparison, number: int) -> str:
     """The settings of a run that are not as in the first."""
-    moved = {key: values[number] for key, values in found.differing.items() if values[number] != values[0]}
+    moved = {key: values[number] for key, values in comparison.differing.items() if values[number] != values[0]}
     return " ".join(f"{key}={_short(value)}" for key, value in moved.items()) or "-"
 
 

@@ -47,7 +47,7 @@ __all__ = [
 ]
 
 UNBOUNDED = 100_000
-"""Width of a line, in letters, where output is no terminal, so that nothing is cut or wrapped."""
+"""Width of a line, in letters, where output is not a terminal, so that nothing is cut or wrapped."""
 
 OUT_OF_JSON = re.compile(rf"{CONTROLS.pattern}|[\ud800-\udfff]")
 """Letters of a JSON text to escape: control characters of terminals, and invalid bytes of file names."""
@@ -81,8 +81,8 @@ def print_result(text: str = "", mark: str = "", colour: int = 0) -> None:
 
     Args:
         text: the line; invalid bytes of file names go into pipes and files unchanged.
-        mark: a word before it.
-        colour: the terminal's, of that word (31 red, 33 yellow), where stdout can show it.
+        mark: a word before the line; empty: none.
+        colour: the terminal's colour of that word (31 red, 33 yellow), where stdout can show it.
     """
     if mark:
         mark = (f"\x1b[{colour}m{mark}\x1b[0m" if _coloured(sys.stdout) else mark) + "  "
@@ -142,7 +142,7 @@ def print_json(value: Any) -> None:
     """Prints a JSON value to stdout: NaN and infinity are null, invalid bytes of names are escaped."""
     text = json.dumps(_strict(value), indent=1, ensure_ascii=not is_utf8(sys.stdout), default=str, allow_nan=False)
     _state["emitted"] = True
-    _write(sys.stdout, OUT_OF_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
+    _write(sys.stdout, OUT_OF_JSON.sub(lambda match: f"\\u{ord(match[0]):04x}", text) + "\n")
 
 
 def has_emitted() -> bool:
@@ -151,7 +151,7 @@ def has_emitted() -> bool:
 
 
 def stdout_console() -> Console:
-    """The console of results, stdout. If it is no terminal, nothing is cut, dropped or wrapped."""
+    """The console of results, stdout. If it is not a terminal, nothing is cut, dropped or wrapped."""
     return _console(sys.stdout)
 
 
@@ -164,8 +164,8 @@ def grid(title: str, *columns: str, keep: Sequence[str] = (), text: Sequence[str
     """A plain table: the first column left, the others right. Where a terminal is too narrow for it, columns are left out.
 
     Args:
-        title: above it; may be empty.
-        columns: their headings.
+        title: the line above the table; may be empty.
+        columns: the columns' headings.
         keep: headings of the columns to drop last, the most important first; the first column is never dropped, scores
             are dropped late, and of the others the rightmost first.
         text: headings of text columns: left-aligned, wrapped between words.
@@ -181,15 +181,15 @@ def score_text(value: float) -> str:
 
 
 def print_stages(
-    title: str, by_name: Mapping[str, Mapping[str, float]], where: Console | None = None, total: str = "all"
+    title: str, by_name: Mapping[str, Mapping[str, float]], console: Console | None = None, total: str = "all"
 ) -> None:
-    """A table of seconds by stage, with each stage's share and their sum; one column per name. To stdout, or to `where`.
+    """A table of seconds by stage, with each stage's share and their sum; one column per name.
 
     Args:
-        title: above it.
-        by_name: what was measured -> stage -> seconds; the stages of one make up its whole time.
-        where: another console.
-        total: what the sum is called.
+        title: the line above the table.
+        by_name: name of what was measured -> stage -> seconds; its stages make up its whole time.
+        console: where to print; None: stdout.
+        total: the name of the sum.
     """
     table = grid(title, "stage", *by_name)
     stages = dict.fromkeys(stage for seconds_of in by_name.values() for stage in seconds_of)
@@ -207,7 +207,7 @@ def print_stages(
         table.add_row(
             total, *(f"{sum(seconds_of.values()):,.1f}  100 %" if seconds_of else "" for seconds_of in by_name.values())
         )
-    (where or stdout_console()).print(table)
+    (console or stdout_console()).print(table)
 
 
 def print_profile(
@@ -217,9 +217,9 @@ def print_profile(
 
     Args:
         by_run: run -> stage -> seconds, added up over its members.
-        seconds: wall-clock, of the whole command.
-        at_once: members that were trained side by side.
-        training: of that, from the first member's beginning to the last one's end.
+        seconds: wall-clock seconds of the whole command.
+        at_once: number of members that were trained side by side.
+        training: seconds from the first member's beginning to the last one's end.
     """
     print_stages("seconds of epochs by stage, all members added up", by_run, total="all epochs")
     epochs = sum(sum(stages.values()) for stages in by_run.values())
@@ -238,8 +238,8 @@ def print_profile(
 
 
 @contextmanager
-def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on stderr that shows count, rate and time left; nothing when it is no terminal.
+def progress_bar(text: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on stderr that shows count, rate and time left; nothing when it is not a terminal.
 
     Yields:
         A function of (done, all).
@@ -263,9 +263,9 @@ def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
             return Text(f"{task.speed:,.1f}/s" if task.speed else "", style="dim")
 
     console = stderr_console()
-    columns = (SpinnerColumn(), TextColumn(what), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
+    columns = (SpinnerColumn(), TextColumn(text), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(what, total=None)
+        task = progress.add_task(text, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
 
 

@@ -2,7 +2,7 @@
 
 Typer converts every option's value by pydantic models, whose import takes 60 of the 150 ms of `orch runs list`. Nearly all
 values are plain: a text, a path, a number. Those are converted here, to what Typer would make of them, and plain numbers out
-of range and words that are no number are refused here, naming the value and the allowed ones, which Typer does not. For any
+of range and words that are not numbers are refused here, naming the value and the allowed ones, which Typer does not. For any
 other value Typer's own conversion is asked, so that its rules hold.
 """
 
@@ -44,12 +44,12 @@ class _RefusedError(Exception):
 
 
 class _Conversion:
-    """What Typer calls to convert a parameter's value, in the place of what it makes by `typers`."""
+    """What Typer calls to convert a parameter's value, instead of what it makes by `typers`."""
 
     def __init__(self, parameter: Any, typers: Callable[[Any], Any]) -> None:
         self._parameter, self._typers = parameter, typers
 
-    def coerce(self, value: Any, **words: Any) -> Any:
+    def coerce(self, value: Any, **details: Any) -> Any:
         """The converted value.
 
         Raises:
@@ -62,16 +62,16 @@ class _Conversion:
             annotation, info = described.annotation, described.parameter_info
             return _converted(value, annotation, info)
         except AttributeError:  # a version of Typer in which what is looked at here has another name
-            return self._typers(self._parameter).coerce(value, **words)
+            return self._typers(self._parameter).coerce(value, **details)
         except _RefusedError:
-            raise typer.BadParameter(_refusal(value, annotation, info), **words) from None
+            raise typer.BadParameter(_refusal(value, annotation, info), **details) from None
         except _NotPlainError:
             try:
-                return self._typers(self._parameter).coerce(value, **words)
+                return self._typers(self._parameter).coerce(value, **details)
             except typer.BadParameter:
                 if _kind(annotation) not in KINDS or info.parser is not None:
                     raise
-                raise typer.BadParameter(_refusal(value, annotation, info), **words) from None
+                raise typer.BadParameter(_refusal(value, annotation, info), **details) from None
 
 
 @contextmanager

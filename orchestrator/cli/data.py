@@ -175,7 +175,7 @@ def find_faces(
     if len(faces.without) > SHOWN_NOTES:
         print_result(f"... and {len(faces.without) - SHOWN_NOTES:,} more; --json lists all.")
     if faces.by_mask:
-        words = ", ".join(f"{mask} {found:,} of {photos:,}" for mask, (found, photos) in faces.by_mask.items())
+        words = ", ".join(f"{mask} {with_face:,} of {photos:,}" for mask, (with_face, photos) in faces.by_mask.items())
         print_result(f"By mask: {words}.")
     print_result(f"{faces.detector} found a face in {faces.found:,} of {len(faces.photos):,} photos.")
 

@@ -69,7 +69,7 @@ def _conclude(folder: Path, data: Path, built: BuiltEnsemble, score: float) -> N
     assert built.scored is not None  # its runs hold people out
     expected = built.scored.evaluation["label"].scores.macro_f1
     print_result(f"\nDone in {duration_text(elapsed())}.")
-    for what, *words in (
+    for label, *values in (
         ("18-way macro F1 out of fold  ", f"{expected:.4f}   (expected)"),
         ("18-way macro F1 on new people", f"{score:.4f}   (measured)"),
         ("people      ", str(data / "train"), str(data / "eval")),
@@ -77,16 +77,16 @@ def _conclude(folder: Path, data: Path, built: BuiltEnsemble, score: float) -> N
         ("submission  ", str(folder / "submission.csv")),
         ("pictures    ", str(folder / "people.png"), str(built.record.scores_picture), str(folder / "answers.png")),
     ):
-        print_result(f"  {what}  {'    '.join(words)}")
+        print_result(f"  {label}  {'    '.join(values)}")
     print_result("\nTry next (`source .venv/bin/activate` first, after `make demo`):")
-    for next_words, place in (
+    for next_words, workspace in (
         (("runs", "list"), runs),
         (("train", "age", "--data", data / "train", "--set", "age.epochs=30"), runs),
         (("ensemble", "--strategy", "soft"), runs),
         (("predict", data / "eval" / "images"), runs),
         (("train-all", "--data", "YOUR_PHOTOS"), None),
     ):
-        print_result(f"  {orch(*next_words, workspace=place)}")
+        print_result(f"  {orch(*next_words, workspace=workspace)}")
 
 
 def _people(folder: Path, data: Path, people: int, fresh: bool) -> None:
@@ -94,11 +94,11 @@ def _people(folder: Path, data: Path, people: int, fresh: bool) -> None:
     from orchestrator import api
     from orchestrator.synthetic.people import is_unfinished
 
-    drawn, ours = data / "train" / "train.csv", folder / MARK
-    if folder.exists() and any(folder.iterdir()) and not ours.exists():
+    drawn, mark = data / "train" / "train.csv", folder / MARK
+    if folder.exists() and any(folder.iterdir()) and not mark.exists():
         raise DataError(f"{folder}: holds files that no demo has made. Choose a new or empty folder with --out.")
     folder.mkdir(parents=True, exist_ok=True)
-    ours.write_text(f"Made by `{orch('demo')}`, which may delete people/ and runs/ here.\n")
+    mark.write_text(f"Made by `{orch('demo')}`, which may delete people/ and runs/ here.\n")
     if fresh:
         shutil.rmtree(data, ignore_errors=True)
         shutil.rmtree(folder / "runs", ignore_errors=True)
@@ -124,10 +124,10 @@ def _predict(runs: Path, data: Path, folder: Path) -> float:
     from orchestrator.pictures import contact_sheet
 
     with bars() as listen:
-        found = api.predict(
+        prediction = api.predict(
             eval_folder=data / "eval", workspace=runs, engine="torch", out=folder / "submission.csv", listen=listen
         )
     truth = pd.read_csv(data / "eval" / "truth.csv")["ans"].to_numpy()
     predicted = pd.read_csv(folder / "submission.csv")["ans"].to_numpy()
-    contact_sheet(found.answers, folder / "answers.png", truth.tolist())
+    contact_sheet(prediction.answers, folder / "answers.png", truth.tolist())
     return macro_f1(truth, predicted, len(LABELS))

@@ -52,9 +52,10 @@ NO_ROOM = ("No space left", "os error 28", "database or disk is full")
 AGAIN_SECONDS = 0.2
 """Time after which a stop that was lost, or would have been, is raised again."""
 DESTRUCTOR_SECONDS = 10.0
-"""Time after which a destructor or a callback is interrupted, and the exception dropped: torch's wait 5 s a loading process."""
+"""Time after which a destructor or a callback is interrupted, and the exception dropped: torch's destructors wait 5 s for each
+DataLoader worker."""
 PATIENT_KEYS = 2
-"""Ctrl-C is pressed again by who waits; once more ends the process without any clean-up."""
+"""Somebody who waits presses Ctrl-C again; once more ends the process without any clean-up."""
 
 
 @dataclass(frozen=True)
@@ -112,10 +113,10 @@ class _Stop:
     def handle(self, number: int, frame: FrameType | None) -> None:
         """Handles a signal: SIGINT, SIGTERM, SIGHUP, or SIGALRM, by which a stop that got lost comes again."""
         if os.getpid() != self.process:
-            os._exit(0)  # a loading process that was forked just now; the command learns of the stop by itself
+            os._exit(0)  # a DataLoader worker that was forked just now; the command learns of the stop by itself
         if not self.signals:
             self.began = time.monotonic()
-            signal.signal(signal.SIGCHLD, _ignore)  # torch's handler raises when loading processes are stopped
+            signal.signal(signal.SIGCHLD, _ignore)  # torch's handler raises when DataLoader workers are stopped
             signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS, AGAIN_SECONDS)
         if number != signal.SIGALRM:
             self.signals.append(number)
@@ -213,7 +214,7 @@ def stop_code() -> int:
 
 
 def debugging() -> bool:
-    """Whether tracebacks are wanted."""
+    """Whether tracebacks were asked for."""
     return os.environ.get("ORCH_DEBUG", "") not in ("", "0")
 
 
@@ -236,19 +237,19 @@ def ending_of(error: BaseException) -> Ending:
     number = error.errno if isinstance(error, OSError) else None
     where = f": {error.filename}" if isinstance(error, OSError) and error.filename else ""
     if number == errno.EFBIG or _says(TOO_LARGE, text):
-        what = f"A file would be larger than this shell allows its programs{where}. `ulimit -f unlimited` lifts that, then run "
-        return Ending("disk", what + "the same command again.")
+        sentence = f"A file would be larger than this shell allows its programs{where}. `ulimit -f unlimited` lifts that, then "
+        return Ending("disk", sentence + "run the same command again.")
     if number == errno.EMFILE:
-        what = "Too many files are open for this shell's limit. Raise it (`ulimit -n 1024`), then run the same command again."
-        return Ending("files", what)
+        sentence = "Too many files are open for this shell's limit. Raise it (`ulimit -n 1024`), then run the same command again."
+        return Ending("files", sentence)
     if number in (errno.ENOSPC, errno.EDQUOT) or _says(NO_ROOM, text):
         return Ending("disk", f"The disk is full{where}. Free some room and run the same command again.")
     if isinstance(error, OSError) and error.filename:
         return Ending("file", _no_folder(error) or f"{error.filename}: {error.strerror}.")
     if isinstance(error, UnicodeEncodeError):
         return Ending("name", _no_name(error))
-    what = f"This is a fault in orch, not in your input: {type(error).__name__}: {error}\n"
-    return Ending("fault", f"{what}Run it again with ORCH_DEBUG=1 for the traceback, and report it.", FAULT)
+    sentence = f"This is a fault in orch, not in your input: {type(error).__name__}: {error}\n"
+    return Ending("fault", f"{sentence}Run it again with ORCH_DEBUG=1 for the traceback, and report it.", FAULT)
 
 
 def out_of_memory() -> Ending:
@@ -258,15 +259,15 @@ def out_of_memory() -> Ending:
 
 
 def _no_folder(error: OSError) -> str:
-    """A message on what is where a folder must be, with the way out; empty for other errors."""
+    """A message that names what stands in the way of a folder, with the way out; empty for other errors."""
     if error.errno not in (errno.EEXIST, errno.ENOTDIR, errno.ELOOP):
         return ""
     path = Path(os.fsdecode(error.filename))
-    for place in (path, *path.parents):
-        if os.path.lexists(place) and not place.is_dir():
-            what = f"a link that leads nowhere ({place.readlink()})" if place.is_symlink() else "no folder"
-            aside = move_aside_command(place)
-            return f"{place}: {what}, where a folder must be. Move it away (`{aside}`) and run the same command again."
+    for ancestor in (path, *path.parents):
+        if os.path.lexists(ancestor) and not ancestor.is_dir():
+            reason = f"a link that leads nowhere ({ancestor.readlink()})" if ancestor.is_symlink() else "not a folder"
+            aside = move_aside_command(ancestor)
+            return f"{ancestor}: {reason}, where a folder must be. Move it away (`{aside}`) and run the same command again."
     return ""
 
 
@@ -299,13 +300,13 @@ def _usage_words(error: BaseException) -> str:
 
 def _no_name(error: UnicodeEncodeError) -> str:
     """A message on a name that cannot be encoded."""
-    found = ascii(error.object)
-    name = found if len(found) < 200 else f"{found[:200]}..."
+    escaped = ascii(error.object)
+    name = escaped if len(escaped) < 200 else f"{escaped[:200]}..."
     if error.encoding.replace("-", "").lower() == "utf8":
-        return f"{name}: a name that is no UTF-8 cannot be kept in tables and records. Rename the file, and its row."
+        return f"{name}: a name that is not UTF-8 cannot be kept in tables and records. Rename the file, and its row."
     how = "Set PYTHONUTF8=1, or a locale that knows it (LC_ALL=C.UTF-8), and run the same command again."
     return f"{name}: this system's encoding ({error.encoding}) has no letters for that name. {how}"
 
 
-def _says(words: Sequence[str], text: str) -> bool:
-    return any(word.lower() in text.lower() for word in words)
+def _says(phrases: Sequence[str], text: str) -> bool:
+    return any(phrase.lower() in text.lower() for phrase in phrases)

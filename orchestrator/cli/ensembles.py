@@ -29,17 +29,17 @@ def list_ensembles(workspace: WorkspaceOption = Path("runs"), json: JsonOption =
     """
     from orchestrator import api
 
-    found = api.list_ensembles(workspace=workspace)
+    listing = api.list_ensembles(workspace=workspace)
     if json:
-        print_json([listed.as_dict() for listed in found.ensembles])
-        report_damaged(found.damaged)
+        print_json([listed.as_dict() for listed in listing.ensembles])
+        report_damaged(listing.damaged)
         return
     table = grid(
         "", "ensemble", "strategy", "runs", "tables", "18-way macro F1", "95 % interval", "state", "created",
         keep=("18-way macro F1", "state", "95 % interval", "runs"), text=("runs", "tables"),
     )  # fmt: skip
     table.columns[2].justify = table.columns[3].justify = "left"
-    for listed in found.ensembles:
+    for listed in listing.ensembles:
         record = listed.record
         runs, score, span = record.run_ids, "-", ""
         if record.evaluation:
@@ -51,9 +51,9 @@ def list_ensembles(workspace: WorkspaceOption = Path("runs"), json: JsonOption =
         run_names = " ".join(runs[:FEW]) + (f" and {len(runs) - FEW} more" if len(runs) > FEW else "")
         table.add_row(record.id, record.strategy, run_names, tables, score, span, listed.state, created)
     stdout_console().print(table)
-    if not found.ensembles and not found.damaged:
+    if not listing.ensembles and not listing.damaged:
         print_message(f"no ensembles yet: `{orch('ensemble', '--strategy', 'soft', workspace=workspace)}` makes one.")
-    report_damaged(found.damaged)
+    report_damaged(listing.damaged)
 
 
 @app.command("use")

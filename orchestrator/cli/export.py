@@ -47,13 +47,13 @@ def export(
     from orchestrator import api
 
     with bars() as listen:
-        found = api.export(to, photos=photos or [], workspace=workspace, ensemble=ensemble, listen=listen)
+        exported = api.export(to, photos=photos or [], workspace=workspace, ensemble=ensemble, listen=listen)
     if json:
-        print_json(found.as_dict())
+        print_json(exported.as_dict())
         return
-    table = grid(f"{found.ensemble}, checked on {found.photos} photos", "file", "largest difference from torch")
-    for file, difference in found.differences.items():
+    table = grid(f"{exported.ensemble}, checked on {exported.photos} photos", "file", "largest difference from torch")
+    for file, difference in exported.differences.items():
         table.add_row(file, f"{difference:.1e}")
     stdout_console().print(table)
     program = shlex.join(["python", str(to / "predict.py"), "PHOTO"])
-    print_message(f"{to}: {len(found.differences)} members, card.json, predict.py. Try: {program}")
+    print_message(f"{to}: {len(exported.differences)} members, card.json, predict.py. Try: {program}")

@@ -37,18 +37,18 @@ class Entry:
 
     def load(self) -> Any:
         """Its click command."""
-        found = getattr(
+        target = getattr(
             importlib.import_module(f"orchestrator.cli.{self.module or self.name}"), self.attribute or self.name
         )
-        if isinstance(found, typer.Typer):
-            group = typer.main.get_group(found)
+        if isinstance(target, typer.Typer):
+            group = typer.main.get_group(target)
             group.name = self.name
             group.rich_help_panel = self.panel
             for command in group.commands.values():
                 command.help = _flowing(command.help)
             return group
         app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
-        app.command(self.name, rich_help_panel=self.panel)(found)
+        app.command(self.name, rich_help_panel=self.panel)(target)
         command = typer.main.get_command(app)
         command.help = _flowing(command.help)
         return command
@@ -92,8 +92,8 @@ class LazyGroup(TyperGroup):
 
     entries: ClassVar[Sequence[Entry]] = ()
 
-    def __init__(self, **words: Any) -> None:
-        super().__init__(**{**words, "commands": {}})
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{**options, "commands": {}})
         self.commands = _Loading(self.entries)
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002  (Typer passes it)

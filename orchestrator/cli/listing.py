@@ -20,15 +20,15 @@ SHOWN = ("run", "recipe", "backbone", "seed", "plan", "score", "status", "curren
 """Facts that the list shows anyway; others get a column when `--where` asks for them."""
 
 
-def print_list(found: RunList) -> None:
+def print_list(listing: RunList) -> None:
     """The table of runs and their facts; keys that were asked for have a column."""
-    named_columns = [key for key in found.keys if key not in SHOWN]
+    named_columns = [key for key in listing.keys if key not in SHOWN]
     columns = ("run", "recipe", "backbone", "seed", "folds", "plan", "macro F1", "state", "created", "tags")
-    # The backbone is the longest, and is told by the recipe's name.
+    # The backbone's column is the widest, and the recipe's name says it too: it is dropped first.
     table = grid(
         "", *columns, *named_columns, keep=("macro F1", "state", "folds", *named_columns, "recipe", "seed", "plan")
     )
-    for listed in found.runs:
+    for listed in listing.runs:
         run, facts = listed.run, listed.facts
         score = "-" if facts["score"] is None else score_text(facts["score"])
         folds = f"{facts['members']} of {len(run.folds)}" if run.plan is None else f"{facts['members']} of {run.plan.k}"
@@ -51,11 +51,11 @@ def asked_to_delete(yes: bool) -> Callable[[Sequence[str]], None]:
     return confirm
 
 
-def report_damaged(wrong: Sequence[DamagedError]) -> None:
+def report_damaged(damaged: Sequence[DamagedError]) -> None:
     """Prints what could not be read, each once, and then exits with code 1."""
-    for message in dict.fromkeys(error.message for error in wrong):
+    for message in dict.fromkeys(error.message for error in damaged):
         print_error(message)
-    if wrong:
+    if damaged:
         raise typer.Exit(1)
 
 

@@ -70,7 +70,7 @@ RecipeOption = Annotated[
 ]
 SetOption = Annotated[
     list[str],
-    typer.Option("--set", "-s", help="Change one number: age.epochs=8, or epochs=8 for all specialists."),
+    typer.Option("--set", "-s", help="Change one setting: age.epochs=8, or epochs=8 for all specialists."),
 ]
 FoldsOption = Annotated[
     int, typer.Option("--folds", "-k", help="Folds of the plan; 0 trains on everything, without a score.")

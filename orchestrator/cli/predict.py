@@ -48,7 +48,7 @@ def predict(
         str | None, typer.Option("--ensemble", "-e", help="The ensemble's id; the current one if left out.")
     ] = None,
     strategy: Annotated[
-        str | None, typer.Option("--strategy", help=f"In place of the ensemble's own: {STRATEGY_WORDS}.")
+        str | None, typer.Option("--strategy", help=f"Instead of the ensemble's own: {STRATEGY_WORDS}.")
     ] = None,
     on_error: Annotated[
         str, typer.Option("--on-error", help="fail, or mark: leave the row of an unreadable photo empty.")
@@ -94,7 +94,7 @@ def predict(
     from orchestrator import api
 
     with bars() as listen:
-        found = api.predict(
+        predicted = api.predict(
             photos or [],
             eval_folder=eval_folder,
             workspace=workspace,
@@ -112,15 +112,15 @@ def predict(
             profile=profile,
             listen=listen,
         )
-    answers, failed = found.answers, found.failed
+    answers, failed = predicted.answers, predicted.failed
     if profile:
-        _print_profile(found, json)
+        _print_profile(predicted, json)
     if json:
         print_json([answer.as_dict() for answer in answers])
     elif to is None:
         _print(answers)
     _print_faces(answers)
-    _print_external(found)
+    _print_external(predicted)
     for answer in failed[:SHOWN_FAILED]:
         print_message(f"not read: {answer.photo}: {answer.error}")
     if len(failed) > SHOWN_FAILED:
@@ -129,19 +129,19 @@ def predict(
         raise typer.Exit(1)  # partly failed
 
 
-def _print_profile(found: Predicted, json: bool) -> None:
+def _print_profile(predicted: Predicted, json: bool) -> None:
     """Prints the seconds of threads by stage, and the time of the whole command beside their sum."""
-    column = quantity(len(found.answers), "photo")
-    print_stages("seconds of all threads, by stage", {column: found.seconds}, stderr_console() if json else None)
+    column = quantity(len(predicted.answers), "photo")
+    print_stages("seconds of all threads, by stage", {column: predicted.seconds}, stderr_console() if json else None)
     print_message(
-        f"{sum(found.seconds.values()):,.1f} s of threads, within {elapsed():,.1f} s of the command. The rest: imports, checks, "
-        "loading members, choosing engines, waiting."
+        f"{sum(predicted.seconds.values()):,.1f} s of threads, within {elapsed():,.1f} s of the command. The rest: imports, "
+        "checks, loading members, choosing engines, waiting."
     )
 
 
-def _print_external(found: Predicted) -> None:
+def _print_external(predicted: Predicted) -> None:
     """Prints how many photos the external tables answer, and how many labels they changed."""
-    answers, external = found.answers, found.external
+    answers, external = predicted.answers, predicted.external
     for table, matched in zip(external.tables, external.matched, strict=True):
         print_message(
             f"{table.name}: answers for {matched:,} of these {quantity(len(answers), 'photo')}, by their paths."
@@ -154,7 +154,9 @@ def _print_external(found: Predicted) -> None:
 
 def _print_faces(answers: Predictions) -> None:
     """Prints the photos without a detected face, which were cropped as if recipes had no `face`."""
-    without = [photo for photo, found in zip(answers.photos, answers.face_found, strict=True) if found is False]
+    without = [
+        photo for photo, face_found in zip(answers.photos, answers.face_found, strict=True) if face_found is False
+    ]
     for photo in without[:SHOWN_WITHOUT]:
         print_message(f"no face found: {photo}: answered from the fixed crop.")
     if len(without) > SHOWN_WITHOUT:
@@ -171,8 +173,8 @@ def _shortened(path: str, console: Any) -> str:
 
 def _print(answers: Predictions) -> None:
     title = "agreement: share of members that chose the class, of the task on which they agree least"
-    what = answers.prefix
-    numbers = [f"{what}({task})" for task in TASKS]
+    prefix = answers.prefix
+    numbers = [f"{prefix}({task})" for task in TASKS]
     table = grid(title, "photo", "label", "answer", *numbers, "agreement", keep=("label", "answer", "agreement"))
     console = stdout_console()
     for answer in answers[:SHOWN]:

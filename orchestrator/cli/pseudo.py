@@ -31,7 +31,7 @@ def pseudo(
         str | None, typer.Option("--ensemble", "-e", help="The ensemble's id; the current one if left out.")
     ] = None,
     skip_unreadable: Annotated[
-        bool, typer.Option("--skip-unreadable", help="Leave photos out that cannot be read.")
+        bool, typer.Option("--skip-unreadable", help="Leave out photos that cannot be read.")
     ] = False,
     device: DeviceOption = "auto",
     workspace: WorkspaceOption = Path("runs"),

@@ -33,7 +33,7 @@ def resume(
     """Complete a run from its record alone: train the members that are missing or damaged, and nothing else.
 
     Recipe, plan and seed are the run's own, so a member that is trained again comes out as it was (on a CPU bit for bit), and
-    ensembles that use it keep working. Damaged files are put aside, not deleted.
+    ensembles that use it keep working. Damaged files are set aside, not deleted.
 
     \b
     Examples:

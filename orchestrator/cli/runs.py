@@ -48,16 +48,16 @@ def list_runs(
     """
     from orchestrator import api
 
-    found = api.list_runs(where=where, sort=sort, workspace=workspace)
+    listing = api.list_runs(where=where, sort=sort, workspace=workspace)
     if json:
-        print_json([listed.as_dict() for listed in found.runs])
+        print_json([listed.as_dict() for listed in listing.runs])
     else:
-        print_list(found)
-        if not found.total and not found.damaged:
+        print_list(listing)
+        if not listing.total and not listing.damaged:
             print_message(f"no runs yet: `{orch('train-all', '--data', 'DIR', workspace=workspace)}` trains some.")
-        elif not found.runs and found.total:
-            print_message(f"none of {found.total} runs meets the conditions.")
-    report_damaged(found.damaged)
+        elif not listing.runs and listing.total:
+            print_message(f"none of {listing.total} runs meets the conditions.")
+    report_damaged(listing.damaged)
 
 
 @app.command("use")
@@ -212,11 +212,11 @@ def compare(
     from orchestrator import api
     from orchestrator.cli.comparison import print_comparison
 
-    found = api.compare(run, workspace=workspace, picture=picture)
+    comparison = api.compare(run, workspace=workspace, picture=picture)
     if json:
-        print_json(found.as_dict())
+        print_json(comparison.as_dict())
         return
-    print_comparison(found)
+    print_comparison(comparison)
     if picture is not None:
         print_message(f"{picture}: learning curves and gains.")
 

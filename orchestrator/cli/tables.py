@@ -42,10 +42,10 @@ class Grid(Table):
     """A plain table, its words printed as they are: a file may be called `IMG[copy].jpg`.
 
     Args:
-        title: above it; may be empty.
-        headings: of the columns; the first is left, the others right.
-        keep: headings by rank, as `console.grid` has it.
-        text: headings of prose.
+        title: the line above the table; may be empty.
+        headings: the columns' headings; the first column is left-aligned, the others right.
+        keep: headings of the columns to drop last, as in `console.grid`.
+        text: headings of the columns of prose.
     """
 
     def __init__(self, title: str, headings: Sequence[str], keep: Sequence[str] = (), text: Sequence[str] = ()) -> None:
@@ -60,24 +60,24 @@ class Grid(Table):
 
     def add_row(self, *cells: Any, style: Any = None, end_section: bool = False) -> None:
         """A row; fewer cells than columns leave the others empty."""
-        words = tuple(
+        shown_cells = tuple(
             Text(as_written(escape_controls(cell).replace("\n", "\\n"))) if isinstance(cell, str) else cell
             for cell in cells
         )
-        self._lines.append(_Row(words, style, end_section))
-        super().add_row(*words, style=style, end_section=end_section)
+        self._lines.append(_Row(shown_cells, style, end_section))
+        super().add_row(*shown_cells, style=style, end_section=end_section)
 
     def fitted(self, console: Console, width: int) -> Grid:
         """This table with the columns for which there is room."""
-        places = list(range(len(self.columns)))
-        for place in self._order():
-            if self._least(console, places) <= width or len(places) == 1:
+        indices = list(range(len(self.columns)))
+        for index in self._order():
+            if self._least(console, indices) <= width or len(indices) == 1:
                 break
-            places.remove(place)
-        return self._of(places, console, width)
+            indices.remove(index)
+        return self._of(indices, console, width)
 
     def headings(self) -> list[str]:
-        """What stands above the columns."""
+        """The columns' headings."""
         return [str(column.header) for column in self.columns]
 
     def _order(self) -> list[int]:
@@ -85,15 +85,15 @@ class Grid(Table):
         names = self.headings()
         ranked = [*self._keep, *(name for name in SCORES if name not in self._keep)]
         rank = {name: number for number, name in enumerate(ranked)}
-        return sorted(range(1, len(names)), key=lambda place: (-rank.get(names[place], len(rank)), -place))
+        return sorted(range(1, len(names)), key=lambda index: (-rank.get(names[index], len(rank)), -index))
 
-    def _least(self, console: Console, places: Sequence[int]) -> int:
-        return sum(self._width(console, place, least=True) for place in places) + GAP * (len(places) - 1) + EDGE
+    def _least(self, console: Console, indices: Sequence[int]) -> int:
+        return sum(self._width(console, index, least=True) for index in indices) + GAP * (len(indices) - 1) + EDGE
 
-    def _width(self, console: Console, place: int, least: bool) -> int:
+    def _width(self, console: Console, index: int, least: bool) -> int:
         """Cells that a column needs, at least where prose may wrap."""
-        column = self.columns[place]
-        cells = [line.cells[place] for line in self._lines if place < len(line.cells)]
+        column = self.columns[index]
+        cells = [line.cells[index] for line in self._lines if index < len(line.cells)]
         widths = [cell_len(str(column.header))]
         widest_word = 0
         for cell in cells:
@@ -103,41 +103,41 @@ class Grid(Table):
             elif cell is not None:
                 widths.append(console.measure(cell).maximum)
         widest = max(widths)
-        if least and widths[0] < widest and self._is_prose(place):
+        if least and widths[0] < widest and self._is_prose(index):
             return min(widest, max(PROSE, widths[0], min(widest_word, WORD)))
         return widest
 
-    def _is_prose(self, place: int) -> bool:
+    def _is_prose(self, index: int) -> bool:
         """Whether a column may wrap between words: one named as prose, or to the left though not the first."""
-        return str(self.columns[place].header) in self._prose or (place > 0 and self.columns[place].justify == "left")
+        return str(self.columns[index].header) in self._prose or (index > 0 and self.columns[index].justify == "left")
 
-    def _of(self, places: Sequence[int], console: Console, width: int) -> Grid:
+    def _of(self, indices: Sequence[int], console: Console, width: int) -> Grid:
         """A table of some columns, prose as wide as there is room."""
         names = self.headings()
-        found = Grid(self._name, [names[place] for place in places], self._keep, self._prose)
-        found.show_header, found.row_styles = self.show_header, self.row_styles
-        room = width - self._least(console, places)
-        for new, place in zip(found.columns, places, strict=True):
-            old = self.columns[place]
+        fitted = Grid(self._name, [names[index] for index in indices], self._keep, self._prose)
+        fitted.show_header, fitted.row_styles = self.show_header, self.row_styles
+        room = width - self._least(console, indices)
+        for new, index in zip(fitted.columns, indices, strict=True):
+            old = self.columns[index]
             new.justify, new.style, new.header_style = old.justify, old.style, old.header_style
-            least, whole = (self._width(console, place, whole) for whole in (True, False))
+            least, whole = (self._width(console, index, whole) for whole in (True, False))
             more = max(0, min(whole - least, room))
             new.min_width = new.width = least + more
-            new.no_wrap = least + more >= whole or not self._is_prose(place)
+            new.no_wrap = least + more >= whole or not self._is_prose(index)
             room -= more
         for line in self._lines:
-            cells = [line.cells[place] if place < len(line.cells) else "" for place in places]
-            found.add_row(*cells, style=line.style, end_section=line.end_section)
+            cells = [line.cells[index] if index < len(line.cells) else "" for index in indices]
+            fitted.add_row(*cells, style=line.style, end_section=line.end_section)
         if self._name:  # a title is prose: it wraps at the terminal's edge and not at the table's
-            found.min_width = min(cell_len(self._name), max(width, 1))
-        return found
+            fitted.min_width = min(cell_len(self._name), max(width, 1))
+        return fitted
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        whole = self.fitted(console, options.max_width)
+        fitted = self.fitted(console, options.max_width)
         needed = max(
-            options.max_width, whole._least(console, range(len(whole.columns)))
+            options.max_width, fitted._least(console, range(len(fitted.columns)))
         )  # one column may be wider than all
-        yield from Table.__rich_console__(whole, console, options.update(max_width=needed))
+        yield from Table.__rich_console__(fitted, console, options.update(max_width=needed))
 
 
 class Results(Console):
@@ -156,11 +156,11 @@ class Results(Console):
                 *objects, **{"crop": False, **options}
             )  # a name wider than the terminal goes on in the next line
         else:
-            with self.capture() as kept:
+            with self.capture() as captured:
                 super().print(*objects, **options)
-            self.file.write("".join(f"{line.rstrip()}\n" for line in kept.get().splitlines()))
-        for thing in objects:
-            if self.on_dropped is not None and isinstance(thing, Grid) and (names := list(left_out(thing, self))):
+            self.file.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+        for item in objects:
+            if self.on_dropped is not None and isinstance(item, Grid) and (names := list(left_out(item, self))):
                 self.on_dropped(
                     f"no room here for {', '.join(names)}: a wider terminal shows them, and so does `| less -S`."
                 )
@@ -168,9 +168,9 @@ class Results(Console):
 
 def left_out(table: Grid, console: Console) -> Iterator[str]:
     """The headings of a table's columns that a console has no room for."""
-    kept = table.fitted(console, console.width).headings()
+    shown = table.fitted(console, console.width).headings()
     for name in table.headings():
-        if name in kept:
-            kept.remove(name)
+        if name in shown:
+            shown.remove(name)
         elif name:
             yield name

@@ -180,7 +180,7 @@ def train(
         report_training(report, json, lambda: api.next_step(report.runs[0]))
 
 
-def _check_grid(grid_words: list[str], more: list[str], other: bool) -> None:
+def _check_grid(grid_words: list[str], more: list[str], has_other_options: bool) -> None:
     """Rejects extra words without --grid, and options that do not go with --grid."""
     if more and not grid_words:
         each = " ".join(f"--set {word}" for word in more if "=" in word) or "--set KEY=VALUE"
@@ -188,7 +188,7 @@ def _check_grid(grid_words: list[str], more: list[str], other: bool) -> None:
             f"{' '.join(more)}: only --grid takes more words, to try each of several values: --grid {' '.join(more)}. "
             f"One value is set by {each}."
         )
-    if grid_words and other:
+    if grid_words and has_other_options:
         raise ConfigError(
             "--grid trains whole combinations, each once: leave --fold, --base, --again and --profile out."
         )
@@ -204,9 +204,9 @@ def _conclude_grid(report: Report, workspace: Path, json: bool) -> None:
     if json or len(complete) < 2 or complete[0].plan is None:
         report_training(report, json)
         return
-    found = api.compare([run.id for run in complete], workspace=workspace)
-    print_comparison(found)
-    best = max(found.runs, key=lambda compared: compared.scores.macro_f1)
+    comparison = api.compare([run.id for run in complete], workspace=workspace)
+    print_comparison(comparison)
+    best = max(comparison.runs, key=lambda compared: compared.scores.macro_f1)
     print_message(f"{duration_text(elapsed())} in all.")
     for (run_id, fold), reason in report.failures.items():
         print_error(f"{run_id} {'all' if fold is None else f'fold {fold}'}: {reason}")

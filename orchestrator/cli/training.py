@@ -33,7 +33,7 @@ UNFINISHED = (
     "Complete members are kept. Fix the causes above: the same command then trains what is missing, and other "
     "settings make another run."
 )
-"""What is said below the causes of a training that is not complete."""
+"""The message below the causes of a training that is not complete."""
 
 
 @contextmanager
@@ -66,7 +66,7 @@ def report_training(report: Report, json: bool, next_step: Callable[[], str] | N
     """
     from orchestrator.artifacts.summary import cards_of, profile_of, run_as_dict, score_of
 
-    profiles = {run.id: found for run in report.runs if (found := profile_of(run, report.trained.get(run.id, ())))}
+    profiles = {run.id: profile for run in report.runs if (profile := profile_of(run, report.trained.get(run.id, ())))}
     if json:
         failures = [{"run": run, "fold": fold, "reason": reason} for (run, fold), reason in report.failures.items()]
         print_json(

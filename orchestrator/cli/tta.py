@@ -58,7 +58,7 @@ def tta(
     from orchestrator import api
 
     with bars() as listen:
-        found = api.tta(
+        viewed = api.tta(
             run,
             views=split_commas(views),
             keep=keep,
@@ -70,25 +70,25 @@ def tta(
             listen=listen,
         )
     if json:
-        print_json({**found.effect.as_dict(found.classes), "kept": found.kept.id if found.kept else None})
+        print_json({**viewed.effect.as_dict(viewed.classes), "kept": viewed.kept.id if viewed.kept else None})
         return
-    _print(found)
-    if found.kept is not None:
-        use = orch("runs", "use", found.kept.id, workspace=workspace)
-        print_message(f"kept as {found.kept.id}: the same weights, answering with views. `{use}` makes it current.")
+    _print(viewed)
+    if viewed.kept is not None:
+        use = orch("runs", "use", viewed.kept.id, workspace=workspace)
+        print_message(f"kept as {viewed.kept.id}: the same weights, answering with views. `{use}` makes it current.")
 
 
-def _print(found: Viewed) -> None:
+def _print(viewed: Viewed) -> None:
     """Prints which answers became right or wrong, by class, and whether that is a clear difference."""
     from orchestrator.core.interval import VERDICTS
 
-    effect = found.effect
+    effect = viewed.effect
     before, after = effect.before, effect.after
     table = grid(
         f"{effect.run.id} with {', '.join(effect.views)}, out of fold", "class", "photos", "F1", "F1 with views",
         "became right", "became wrong",
     )  # fmt: skip
-    for code, name in enumerate(found.classes):
+    for code, name in enumerate(viewed.classes):
         table.add_row(
             name, f"{before.support[code]:,}", f"{before.f1[code]:.4f}", f"{after.f1[code]:.4f}", str(effect.righted[code]),
             str(effect.wronged[code]),

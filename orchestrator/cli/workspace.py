@@ -31,28 +31,28 @@ def check_workspace(workspace: WorkspaceOption = Path("runs"), json: JsonOption 
     """
     from orchestrator import api
 
-    found = api.check_workspace(workspace=workspace)
+    findings = api.check_workspace(workspace=workspace)
     if json:
         print_json(
             {
-                "in_order": not found.damaged, "files": found.files,
-                "damaged": [error.message for error in found.damaged], "notes": found.notes,
+                "in_order": not findings.damaged, "files": findings.files,
+                "damaged": [error.message for error in findings.damaged], "notes": findings.notes,
             }
         )  # fmt: skip
     else:
-        for error in found.damaged:
+        for error in findings.damaged:
             print_error(error.message)
-        for note in found.notes:
+        for note in findings.notes:
             print_message(f"note: {note}")
-        print_result(f"{quantity(found.files, 'file')} read: {len(found.damaged):,} damaged.")
-    raise typer.Exit(1 if found.damaged else 0)
+        print_result(f"{quantity(findings.files, 'file')} read: {len(findings.damaged):,} damaged.")
+    raise typer.Exit(1 if findings.damaged else 0)
 
 
 @app.command("repair")
 def repair_workspace(workspace: WorkspaceOption = Path("runs")) -> None:
     """Rewrite lost or damaged records: the workspace's own, and those of runs whose members' cards hold them.
 
-    Nothing is deleted: damaged files are put aside under another name. At the end the workspace is checked as by `orch
+    Nothing is deleted: damaged files are set aside under another name. At the end the workspace is checked as by `orch
     workspace check`: what is still damaged is reported with its own way out, and the exit code is then 1.
 
     \b

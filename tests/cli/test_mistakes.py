@@ -34,7 +34,7 @@ WITHOUT_A_TABLE = {
     "tta age-0001 --views flp": "--views flp; allowed",
     "tta age-0001 --data nowhere": "nowhere: no such folder or table",
     "bench --data nowhere": "nowhere: no such folder or table",
-    "bench trainin": "'trainin' is no part of the benchmark",
+    "bench trainin": "'trainin' is not a part of the benchmark",
     "bench --recipe probe": "--recipe probe: trains only heads",
     "predict --eval nowhere --out x.csv": "nowhere/info.csv: no such file",
     "predict --eval TABLE --out x.csv": "is a file. Give the folder that holds info.csv and images/",

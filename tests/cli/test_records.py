@@ -134,7 +134,7 @@ def test_one_closed_record_leaves_the_others(orch: Orch, workspace: Path, monkey
     assert done.code == 1
     assert done.err.count("cannot be read") == 1
     assert orch("workspace", "repair", "-w", workspace).code == 1
-    assert record.is_file()  # and was not put aside
+    assert record.is_file()  # and was not set aside
 
 
 def test_links_that_lead_nowhere_are_named_where_folders_must_be(
