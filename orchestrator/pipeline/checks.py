@@ -53,9 +53,9 @@ def check_device_support(task: str, recipe: Recipe, device: str) -> None:
 def loading_warning(task: str, recipe: Recipe, device: str, photos: int) -> str:
     """That loading processes lack shared memory for their batches: same results, but slower; empty if they have it."""
     from orchestrator.data.loading import AHEAD
-    from orchestrator.training.epoch import loading_processes
+    from orchestrator.training.epoch import worker_count
 
-    workers, room = loading_processes(recipe, device, photos // recipe.batch_size), shared_room()
+    workers, room = worker_count(recipe, device, photos // recipe.batch_size), shared_room()
     needed = workers * AHEAD * recipe.batch_size * recipe.height * recipe.width * 3
     if not workers or room is None or room >= needed:
         return ""

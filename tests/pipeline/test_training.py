@@ -102,9 +102,7 @@ def test_going_on_under_other_versions_is_told(orch: Orch, people: Path, workspa
 
 
 @pytest.mark.slow
-def test_loading_processes_of_several_jobs_train_the_same_bits(
-    orch: Callable[..., Done], people: Path, tmp_path: Path
-) -> None:
+def test_workers_of_several_jobs_train_the_same_bits(orch: Callable[..., Done], people: Path, tmp_path: Path) -> None:
     found = []
     for workers in (2, 0):
         words = tiny("epochs=1", f"workers={workers}")
