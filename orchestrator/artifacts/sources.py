@@ -87,4 +87,4 @@ def check_initial_weights(run: RunRecord) -> None:
         )
         restore = shlex.join(["cp", display_path(copy), source])
         way_out = f"The workspace keeps what was read from it: `{make_folder}{restore}` restores it"
-    raise WeightsError(f"{source}: not there any more, and {run.id} began from the weights in it. {way_out}.")
+    raise WeightsError(f"{source}: no longer there, and {run.id} started from the weights in it. {way_out}.")
