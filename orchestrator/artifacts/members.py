@@ -81,6 +81,9 @@ def update_status(run: RunRecord, files: bool = True) -> list[int | None]:
 
     Returns:
         The folds whose members are missing or damaged.
+
+    Raises:
+        DamagedError: a file of a member is damaged and may not be replaced.
     """
     missing: list[int | None] = []
     cards: dict[int | None, MemberCard] = {}
@@ -108,6 +111,9 @@ def set_aside_damaged(run: RunRecord) -> None:
 
     Args:
         run: record of the run, modified and saved if members were set aside or are missing.
+
+    Raises:
+        DamagedError: a file of a member is damaged and may not be replaced.
     """
     for fold in run.folds:
         folder = run.member(fold)

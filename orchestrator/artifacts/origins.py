@@ -33,6 +33,12 @@ def save_plan(workspace: Workspace, plan: FoldPlan) -> FoldPlan:
     Args:
         workspace: workspace to save it in.
         plan: plan drawn from the data.
+
+    Returns:
+        The plan as saved.
+
+    Raises:
+        DamagedError: the file is damaged and may not be replaced.
     """
     from orchestrator.data.folds import FoldPlan
 

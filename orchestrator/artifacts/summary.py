@@ -28,7 +28,11 @@ def cards_of(run: RunRecord) -> list[MemberCard]:
 
 
 def profile_of(run: RunRecord, folds: Sequence[int | None]) -> dict[str, float]:
-    """Seconds by stage over the histories of some members; empty where they were trained without --profile."""
+    """Seconds by stage over the histories of some members; empty if they were trained without --profile.
+
+    Raises:
+        DamagedError: the card of a member is damaged.
+    """
     seconds_by_stage: dict[str, float] = {}
     for fold in folds:
         for epoch in history_of(run.member(fold)):
@@ -39,7 +43,11 @@ def profile_of(run: RunRecord, folds: Sequence[int | None]) -> dict[str, float]:
 
 
 def run_as_dict(run: RunRecord) -> dict[str, Any]:
-    """For JSON: the record and its members' cards in short."""
+    """The record, with the main facts of its members' cards, as JSON values.
+
+    Raises:
+        DamagedError: the card of a member is damaged.
+    """
     members = [
         {
             "fold": card.fold, "folder": str(run.member(card.fold)), "epochs": card.epochs,
@@ -58,7 +66,7 @@ def state_of(run: RunRecord) -> str:
 
 
 def lost_members(run: RunRecord) -> list[DamagedError]:
-    """What is wrong with a complete run that lacks members: one error for each, with its way out."""
+    """One error, with its way out, for each member that a complete run lacks."""
     if not run.complete:
         return []
     lost = [folder for folder in run.members if not (folder / CARD).is_file()]

@@ -328,7 +328,11 @@ class Workspace:
         return [name for _, name in sorted(usable)]
 
     def set_current(self, kind: str, name: str) -> None:
-        """Makes a run or an ensemble the current one."""
+        """Makes a run or an ensemble the current one.
+
+        Raises:
+            DamagedError: a newer version wrote the file that says which is current.
+        """
         path = self._current(kind)
         self.current_or_none(kind)  # refuses to write over a newer version's file
         if path.is_dir() or (path.is_symlink() and not path.exists()):

@@ -30,13 +30,21 @@ log = logging.getLogger(__name__)
 
 
 def check_schedule(task: str, recipe: Recipe, scored: bool) -> None:
-    """Refuses a schedule that watches scores where there will be none."""
+    """Refuses a schedule that watches scores where there will be none.
+
+    Raises:
+        ConfigError: the schedule is `plateau`, and nobody is held out.
+    """
     if recipe.schedule == "plateau" and not scored:
         raise ConfigError(f"{task}: schedule = plateau watches held-out people, and --folds 0 holds nobody out.")
 
 
 def check_device_support(task: str, recipe: Recipe, device: str) -> None:
-    """Rejects a recipe that the device cannot run."""
+    """Rejects a recipe that the device cannot run.
+
+    Raises:
+        ConfigError: its precision, its workers or its use of SAM are not possible there.
+    """
     if device == "cpu" and recipe.precision == "fp16":
         raise ConfigError(f"{task}: precision = fp16 needs a GPU; allowed on a CPU: auto, fp32, bf16.")
     if recipe.workers > 0:
@@ -74,7 +82,11 @@ def _is_fp16(precision: str, device: str) -> bool:
 
 
 def check_dropped(task: str, recipe: Recipe | None, photos: Photos) -> None:
-    """Refuses people to drop that the data does not have."""
+    """Refuses people to drop that the data does not have.
+
+    Raises:
+        ConfigError: names all of them, each with the nearest key.
+    """
     people = list(dict.fromkeys(photos.table["person"])) if recipe is not None and recipe.drop_people else []
     unknown = [person for person in (recipe.drop_people if recipe else ()) if person not in set(people)]
     if unknown:
@@ -107,6 +119,9 @@ def check_training_rows(
         plan: the fold plan.
         folds_used: train only the first folds; 0: all.
         extra: whether extra photos join training.
+
+    Raises:
+        ConfigError: a fold has fewer than `MIN_PHOTOS` photos to train on; names all such folds.
     """
     usable = ~photos.table["person"].isin(recipe.drop_people)
     if plan is None:

@@ -247,7 +247,12 @@ def _log_similar(plan: RunPlan) -> None:
 
 
 def check_and_set_aside(runs: Sequence[RunRecord]) -> None:
-    """Checks the members of runs for damage; damaged ones will be trained again."""
+    """Checks the members of runs, and sets damaged ones aside, so that they are trained again.
+
+    Raises:
+        WorkspaceError: another command is working on a run.
+        DamagedError: a file is damaged and may not be replaced.
+    """
     for run in runs:
         with ExitStack() as locks:
             lock_run(locks, run)
@@ -286,6 +291,10 @@ def train_runs(
         run_jobs: what to train, for the incomplete runs.
         listen: receives progress events.
         started: when the command started, by time.monotonic, seconds.
+
+    Raises:
+        WorkspaceError: another command is working on a run.
+        ConfigError: a member would train on a single photo per epoch.
     """
     open_jobs = [run_job for run_job in run_jobs if not run_job.run.complete]
     for run_job in open_jobs:
