@@ -104,7 +104,7 @@ def test_a_sharpness_aware_step_uses_the_gradient_uphill(tmp_path: Path) -> None
         assert torch.allclose(one, other, atol=1e-5)
 
 
-def test_frozen_stages_stay_until_they_thaw(tmp_path: Path) -> None:
+def test_frozen_stages_stay_until_they_are_unfrozen(tmp_path: Path) -> None:
     job = job_of(tmp_path / "m", "frozen_stages=3", "unfreeze_after=2", "epochs=3")
     learner, progress = Learner(job, 1), Progress()
     stem = [name for name, one in learner.model.named_parameters() if not one.requires_grad]
