@@ -50,16 +50,16 @@ class Annotations:
 
     def tagged(self, tags: Iterable[str], remove: bool = False) -> Annotations:
         """A copy with tags added or removed."""
-        known = set(self.tags)
-        return Annotations(self.note, tuple(sorted(known - set(tags) if remove else known | set(tags))))
+        present = set(self.tags)
+        return Annotations(self.note, tuple(sorted(present - set(tags) if remove else present | set(tags))))
 
 
-def check_tag(word: str) -> str:
-    """A word that may be a tag.
+def check_tag(tag: str) -> str:
+    """Returns a tag that is valid.
 
     Raises:
-        ConfigError: it holds spaces or signs.
+        ConfigError: it is too long, or holds spaces or signs that are not allowed.
     """
-    if not TAG.fullmatch(word):
-        raise ConfigError(f"--tag '{word}': a tag is one word of letters, digits and . _ + -, at most 40.")
-    return word
+    if not TAG.fullmatch(tag):
+        raise ConfigError(f"--tag '{tag}': a tag is one word of letters, digits and . _ + -, at most 40.")
+    return tag

@@ -21,9 +21,9 @@ def training_arguments(run: RunRecord, data: Path | None = None, extra: Sequence
     """The options of a printed training command that name what a run was trained from: data, recipe, fold plan, seed.
 
     Args:
-        run: its record.
-        data: where the photos are now; None: where they were.
-        extra: where its tables of extra photos are now; none: where they were.
+        run: record of the run.
+        data: present path of the photos; None: the recorded one.
+        extra: present paths of its tables of extra photos; empty: the recorded ones.
     """
     return [*source_arguments(run, data, extra), "--base", run.id, *plan_arguments(run), "--seed", str(run.seed)]
 
@@ -42,13 +42,13 @@ def recipe_arguments(run: RunRecord, specialists: Iterable[Specialist]) -> list[
 
     name = run.recipe_name
     shared = Path(name).is_file() or all(name in recipe_files(specialist) for specialist in specialists)
-    words = (
+    recipe_option = (
         ["--recipe", display_path(Path(name)) if name.endswith(".toml") else name]
         if shared and name != DEFAULT_RECIPE
         else []
     )
     common = [change for change in run.changes if change.partition("=")[0].partition(".")[0] not in CLASSES]
-    return [*words, *(word for change in common for word in ("--set", change))]
+    return [*recipe_option, *(word for change in common for word in ("--set", change))]
 
 
 def plan_arguments(run: RunRecord) -> list[str]:
@@ -61,12 +61,13 @@ def moved_arguments(run: RunRecord, data: Path | None = None) -> list[str]:
     """The options of a printed command that give a run's sources; placeholders for those that no longer exist.
 
     Args:
-        run: its record.
-        data: where the photos are, if that is known.
+        run: record of the run.
+        data: present path of the photos, if it is known.
     """
-    is_found = data is None and Path(run.data.source).exists()
-    words = [] if is_found else ["--data", "DIR" if data is None else display_path(data)]
+    is_unmoved = data is None and Path(run.data.source).exists()
+    options = [] if is_unmoved else ["--data", "DIR" if data is None else display_path(data)]
     tables = run.data.extra_tables
     if not all(table.is_file() for table in tables):
-        words += [word for table in tables for word in ("--extra", display_path(table) if table.is_file() else "TABLE")]
-    return words
+        for table in tables:
+            options += ["--extra", display_path(table) if table.is_file() else "TABLE"]
+    return options

@@ -185,7 +185,7 @@ class MemberCard(Origin):
         """Reads the card of the member in a folder.
 
         Raises:
-            DamagedError: missing, damaged, or of another format.
+            DamagedError: the card is missing, damaged, or of another format.
         """
         way_out = retrain_advice(folder)
         value = read_sealed(folder / CARD, KIND, None, CARD_FORMAT, way_out)
@@ -220,7 +220,7 @@ def check_files(folder: Path, card: MemberCard) -> None:
 
 
 def history_of(folder: Path) -> History:
-    """A member's trained epochs: the card's when it is complete, else what has been written so far.
+    """A member's trained epochs: those in its card if it is complete, else those written so far.
 
     Raises:
         DamagedError: the card is damaged.
@@ -230,15 +230,15 @@ def history_of(folder: Path) -> History:
     try:
         return tuple(map(TrainedEpoch.from_dict, json.loads((folder / HISTORY).read_text(encoding="utf-8"))))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return ()  # while training it is for people: the checkpoint holds it too
+        return ()  # this file is only for users while training runs: the checkpoint holds the history too
 
 
-def check_identity(folder: Path, found: str, expected: str) -> None:
+def check_identity(folder: Path, identity: str, expected: str) -> None:
     """Refuses a member whose identity is not the one that its run implies.
 
     Raises:
         DamagedError: the identities differ; names the card.
     """
-    if found != expected:
-        what = f"the card of a member of another run or fold (identity {found[:12]}; here {expected[:12]})"
-        raise damaged_error(folder / CARD, what, retrain_advice(folder))
+    if identity != expected:
+        fault = f"the card of a member of another run or fold (identity {identity[:12]}, expected {expected[:12]})"
+        raise damaged_error(folder / CARD, fault, retrain_advice(folder))

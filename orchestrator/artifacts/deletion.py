@@ -18,7 +18,7 @@ __all__ = ["check_unused", "delete", "delete_ensemble"]
 log = logging.getLogger(__name__)
 
 ENSEMBLE = "ensemble"
-"""What an ensemble is current as; a run, as its task."""
+"""The kind that an ensemble is current as; a run is current as its task."""
 
 
 def check_unused(workspace: Workspace, runs: Sequence[RunRecord]) -> None:
@@ -76,33 +76,36 @@ def delete_ensemble(workspace: Workspace, name: str) -> None:
     _remove_hidden(workspace, name, ENSEMBLE, was_current)
 
 
-def _hide(workspace: Workspace, folder: Path, what: str) -> bool:
-    """Moves a run or an ensemble to where nothing looks for it; the caller holds the lock. Returns whether it was current.
+def _hide(workspace: Workspace, folder: Path, kind: str) -> bool:
+    """Moves a run or an ensemble to where nothing looks for it; the caller holds the lock.
 
     Args:
         workspace: the workspace that holds it.
         folder: its folder.
-        what: the run's task, or `ensemble`.
+        kind: the run's task, or `ensemble`.
+
+    Returns:
+        Whether it was the current one.
     """
     workspace.retire(folder.name)
-    was_current = workspace.current_or_none(what) == folder.name
+    was_current = workspace.current_or_none(kind) == folder.name
     workspace.deleted.mkdir(exist_ok=True)
     folder.rename(workspace.deleted / folder.name)
     if was_current:
-        workspace.clear_current(what)
+        workspace.clear_current(kind)
     return was_current
 
 
-def _remove_hidden(workspace: Workspace, name: str, what: str, was_current: bool) -> None:
-    """Removes what is hidden, with what a killed command left there, and says so."""
+def _remove_hidden(workspace: Workspace, name: str, kind: str, was_current: bool) -> None:
+    """Removes what was hidden, now or by a killed command, and says so."""
     for folder in workspace.deleted.glob("*"):
         shutil.rmtree(folder, ignore_errors=True)
     with workspace.lock(), suppress(OSError):  # never while another command is about to move something into it
         workspace.deleted.rmdir()
     log.info(f"{name} is deleted.")
     if was_current:
-        kind = what if what == ENSEMBLE else f"{what} run"
-        log.info(f"It was the current {kind}: {workspace.choose_current_advice(what)}")
+        title = kind if kind == ENSEMBLE else f"{kind} run"
+        log.info(f"It was the current {title}: {workspace.choose_current_advice(kind)}")
 
 
 def _users(workspace: Workspace, run: RunRecord) -> list[Problem]:

@@ -19,7 +19,7 @@ SHOWN = 3  # runs
 def flat_settings(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """A recipe's settings with `augment.flip` and the like as keys; `about` and `workers`, which change no result, left out.
 
-    A recipe of another version of orch, whose settings this one does not know, is taken as it stands.
+    A recipe of another version of orch, whose settings this one does not know, is used as it was recorded.
     """
     from pydantic import ValidationError
 
@@ -46,11 +46,11 @@ def format_value(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
-def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """The settings in which two recipes differ: key -> (of the one, of the other)."""
-    left, right = flat_settings(one), flat_settings(other)
+def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The settings in which two recipes differ: key -> (value in the first, value in the second)."""
+    left, right = flat_settings(first), flat_settings(second)
     pairs = {key: (left.get(key), right.get(key)) for key in {**left, **right}}
-    return {key: (of_one, of_other) for key, (of_one, of_other) in pairs.items() if of_one != of_other}
+    return {key: (value, other) for key, (value, other) in pairs.items() if value != other}
 
 
 def settings_of(run: RunRecord) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def similar_runs(
 ) -> list[str]:
     """Sentences on the runs of the same data, extra photos and plan whose recipes differ least, the newest first."""
     digest = plan.digest if plan else None
-    found = []
+    similar = []
     for run in reversed(runs):
         same = run.task == task and run.data.fingerprint == fingerprint and run.extra == extra
         if same and run.plan_digest == digest:
@@ -84,9 +84,9 @@ def similar_runs(
             if run.seed != seed:
                 differ["seed"] = (run.seed, seed)
             if 0 < len(differ) <= NEAR:
-                words = " and ".join(
+                changes = " and ".join(
                     f"{key} ({format_value(old)} there, {format_value(new)} here)" for key, (old, new) in differ.items()
                 )
                 covers = f"; it covers {run.covers}" if run.partial else ""
-                found.append((len(differ), f"{run.id} differs only in {words}{covers}."))
-    return [words for _, words in sorted(found, key=lambda difference: difference[0])[:SHOWN]]
+                similar.append((len(differ), f"{run.id} differs only in {changes}{covers}."))
+    return [sentence for _, sentence in sorted(similar, key=lambda pair: pair[0])[:SHOWN]]

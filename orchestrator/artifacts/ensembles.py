@@ -150,7 +150,7 @@ class VoterScores:
     Attributes:
         run: its run, or the name of an external table.
         fold: its fold; None: the whole run, or a table.
-        photos: photos that it held out, or that the table answers.
+        photos: number of photos that it held out, or that the table answers.
         accuracy: 0..1.
         macro_f1: 0..1.
     """
@@ -175,7 +175,7 @@ class EnsembleRecord:
         external: external tables.
         plan: digest of the fold plan that the scores follow; None without a score.
         evaluation: scores of each task and of the label; None without out-of-fold answers.
-        why_no_score: why there is none; empty otherwise.
+        why_no_score: why there are no scores; empty if there are.
         single: task -> scores of each run, member and table alone.
         added_by: run or table -> what it adds to the label's macro F1.
         disagreements: how many photos soft and hard votes answer differently.
@@ -222,8 +222,8 @@ class EnsembleRecord:
         try:
             return read_combiner(self.combiner)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            what = f"not the record of an ensemble (combiner: {error})"
-            raise damaged_error(self.folder / ENSEMBLE, what, self.rebuild_advice()) from None
+            fault = f"not the record of an ensemble (combiner: {error})"
+            raise damaged_error(self.folder / ENSEMBLE, fault, self.rebuild_advice()) from None
 
     @property
     def runs(self) -> dict[str, list[str]]:
@@ -248,32 +248,32 @@ class EnsembleRecord:
 
     def rebuild_advice(self) -> str:
         """How to make an ensemble of the same runs, tables and combiner again, to complete a sentence."""
-        words = [word for task, runs in self.runs.items() for word in ("--members", f"{task}={','.join(runs)}")]
+        options = [word for task, runs in self.runs.items() for word in ("--members", f"{task}={','.join(runs)}")]
         lost = []
-        for table in self.external:  # where it was read, else the copy
-            place = next((place for place in (Path(table.source), self.folder / table.file) if place.is_file()), None)
-            words += [] if place is None else ["--with", display_path(place)]
-            lost += [table.name] if place is None else []
-        words += [] if self.evaluation else ["--no-score"]
-        again = orch("ensemble", "--strategy", self.strategy, *words, workspace=self.root)
+        for table in self.external:  # from where it was read, else the copy
+            path = next((path for path in (Path(table.source), self.folder / table.file) if path.is_file()), None)
+            options += [] if path is None else ["--with", display_path(path)]
+            lost += [table.name] if path is None else []
+        options += [] if self.evaluation else ["--no-score"]
+        again = orch("ensemble", "--strategy", self.strategy, *options, workspace=self.root)
         without = f", without {', '.join(lost)}, of which no copy is left: its answers will differ" if lost else ""
         return f"build it again: `{again}`{without}."
 
     def file(self, name: str, way_out: str = "") -> Path:
-        """The path of a file beside the record, which is the one that was written.
+        """The path of a file beside the record, checked to be the file that was written.
 
         Args:
             name: name of the file.
             way_out: what to do if it is damaged, to complete a sentence.
 
         Raises:
-            DamagedError: missing, or another one.
+            DamagedError: the file is missing, or is not the one that was written.
         """
         check_file(self.folder / name, self.files[name], way_out)
         return self.folder / name
 
     def as_json(self) -> dict[str, Any]:
-        """All of it but the folder, as JSON values; members by task."""
+        """The record without its folder, as JSON values; members are grouped by task."""
         value = {name: part for name, part in asdict(self).items() if name not in ("folder", "id", "members")}
         members = {
             task: [asdict(member) for member in self.members if member.task == task]
@@ -305,7 +305,7 @@ class EnsembleRecord:
             way_out: what to do if it is damaged, to complete a sentence.
 
         Raises:
-            DamagedError: missing, damaged, another ensemble's, or of another format.
+            DamagedError: the record is missing, damaged, another ensemble's, or of another format.
         """
         value = dict(read_sealed(folder / ENSEMBLE, KIND, folder.name, ENSEMBLE_FORMAT, way_out))
         try:
@@ -332,12 +332,12 @@ class EnsembleRecord:
             check_types(record)
             unanswered = [task for task in TASKS if task not in record.runs and JOINT not in record.runs]
             if unanswered:
-                raise TypeError(f"nobody answers for {', '.join(unanswered)}")
+                raise TypeError(f"no member answers for {', '.join(unanswered)}")
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise damaged_error(folder / ENSEMBLE, f"not the record of an ensemble ({error})", way_out) from None
         if record.combiner.get("name") not in STRATEGIES:
-            what = f"combined by {record.combiner.get('name')!r}; this version of orch knows {', '.join(STRATEGIES)}"
-            raise DamagedError(folder / ENSEMBLE, what, "Use the version that built it.", replaceable=False)
+            fault = f"combined by {record.combiner.get('name')!r}; this version of orch knows {', '.join(STRATEGIES)}"
+            raise DamagedError(folder / ENSEMBLE, fault, "Use the version that built it.", replaceable=False)
         return record
 
 

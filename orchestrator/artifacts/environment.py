@@ -35,13 +35,13 @@ def environment_of(device: str) -> Environment:
 
 def versions() -> dict[str, str]:
     """Python's and the packages' versions that can change a result."""
-    found = {"python": platform.python_version(), "orchestrator": __version__}
+    installed = {"python": platform.python_version(), "orchestrator": __version__}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            installed[package] = version(package)
         except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+            installed[package] = "not installed"
+    return installed
 
 
 def hardware(device: str) -> Hardware:
@@ -63,13 +63,13 @@ def _processor() -> str:
 
 
 def git_revision(folder: Path) -> str | None:
-    """The commit that `folder` stands at, with `+changes` where files differ from it; None outside a repository."""
+    """The commit that is checked out in `folder`, with `+changes` if files differ; None outside a repository."""
 
-    def git(*words: str) -> str:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=10, check=True
+    def git(*arguments: str) -> str:
+        result = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10, check=True
         )
-        return done.stdout.strip()
+        return result.stdout.strip()
 
     try:
         if not git("ls-files", "."):  # in a repository but not tracked: installed below another project, say

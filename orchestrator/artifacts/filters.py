@@ -15,7 +15,7 @@ __all__ = ["Condition", "conditions_of", "in_order"]
 
 OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
     "!=": operator.ne, ">=": operator.ge, "<=": operator.le, "=": operator.eq, ">": operator.gt, "<": operator.lt,
-    "~": lambda one, other: str(other) in str(one),
+    "~": lambda value, part: str(part) in str(value),
 }  # fmt: skip
 WORD = re.compile(r"([\w.]+)\s*(!=|>=|<=|=|>|<|~)\s*('[^']*'|\"[^\"]*\"|\S+)")
 
@@ -32,7 +32,7 @@ class Condition:
     Attributes:
         key: name of a fact.
         sign: `=`, `!=`, `<`, `<=`, `>`, `>=`, or `~` for "contains".
-        value: as it was written.
+        value: the value as the user wrote it.
     """
 
     key: str
@@ -41,23 +41,23 @@ class Condition:
 
     def holds(self, facts: Facts) -> bool:
         """Whether a run satisfies it; a list satisfies it if one of its items does (for !=: if no item is equal)."""
-        found = facts.get(self.key)
-        if isinstance(found, list | tuple):
+        fact = facts.get(self.key)
+        if isinstance(fact, list | tuple):
             if self.value == "[]" and self.sign in ("=", "!="):
-                return bool(found) == (self.sign == "!=")
+                return bool(fact) == (self.sign == "!=")
             if self.sign == "!=":
-                return self.value not in map(str, found)
-            return any(self._compare(value) for value in found)
-        return self._compare(found)
+                return self.value not in map(str, fact)
+            return any(self._compare(item) for item in fact)
+        return self._compare(fact)
 
-    def _compare(self, found: Any) -> bool:
+    def _compare(self, fact: Any) -> bool:
         number = _number(self.value)
-        if isinstance(found, int | float) and not isinstance(found, bool) and number is not None and self.sign != "~":
-            return OPERATORS[self.sign](float(found), number)
-        if found is None:  # a run without a score is neither above nor below one
+        if isinstance(fact, int | float) and not isinstance(fact, bool) and number is not None and self.sign != "~":
+            return OPERATORS[self.sign](float(fact), number)
+        if fact is None:  # a run without a score is neither above nor below one
             return self.sign in ("=", "!=") and (self.value.lower() == "none") == (self.sign == "=")
-        words = str(found).lower() if isinstance(found, bool) else str(found)
-        return OPERATORS[self.sign](words, self.value)
+        text = str(fact).lower() if isinstance(fact, bool) else str(fact)
+        return OPERATORS[self.sign](text, self.value)
 
 
 def _number(text: str) -> float | None:
@@ -78,41 +78,43 @@ def conditions_of(text: str, keys: Sequence[str], numbers: Collection[str] = ())
     Raises:
         ConfigError: all invalid conditions, unknown keys, and numbers compared with text.
     """
-    mistakes, found = Mistakes(), []
+    mistakes, conditions = Mistakes(), []
     rest = text
     for match in WORD.finditer(text):
         key, sign, value = match[1], match[2], match[3].strip("'\"")
         rest = rest.replace(match[0], " ", 1)
         if key not in keys:
-            help_of = orch("runs", "list", "--help")
-            problem = f"nothing is called '{key}'.{nearest(key, keys)} `{help_of}` names the keys."
+            help_command = orch("runs", "list", "--help")
+            problem = f"there is no key '{key}'.{nearest(key, keys)} `{help_command}` names the keys."
             mistakes.add(ConfigError(f"--where {match[0]}: {problem}"))
         elif key in numbers and sign in ("<", "<=", ">", ">=") and _number(value) is None:
             mistakes.add(ConfigError(f"--where {match[0]}: {key} is a number, and '{value}' is not one."))
-        found.append(Condition(key, sign, value))
+        conditions.append(Condition(key, sign, value))
     if rest.split():
         mistakes.add(
             ConfigError(f"--where: '{rest.strip()}' is not a condition. Write KEY=VALUE, as in 'task=age score>0.8'.")
         )
     mistakes.raise_if_any()
-    return found
+    return conditions
 
 
 def in_order(facts: Sequence[Facts], key: str, keys: Sequence[str]) -> list[Facts]:
-    """Facts by one of them: numbers and words from small to large, `score` the best first; `-KEY` the other way round.
+    """Sorts the facts of runs by one key: ascending, but `score` with the best first; `-KEY` reverses the order.
+
+    Runs without a value come last.
 
     Raises:
-        ConfigError: nothing is called so.
+        ConfigError: there is no such key.
     """
     name = key.removeprefix("-")
     if name not in keys:
-        raise ConfigError(f"--sort {key}: nothing is called '{name}'.{nearest(name, keys)}")
-    known = [row for row in facts if row.get(name) not in (None, "")]
-    missing = [row for row in facts if row.get(name) in (None, "")]
-    numbers = all(isinstance(item, int | float) for row in known for item in _items(row[name]))
+        raise ConfigError(f"--sort {key}: there is no key '{name}'.{nearest(name, keys)}")
+    with_value = [row for row in facts if row.get(name) not in (None, "")]
+    without_value = [row for row in facts if row.get(name) in (None, "")]
+    numbers = all(isinstance(item, int | float) for row in with_value for item in _items(row[name]))
     backwards = key.startswith("-") != (name == "score")
-    ordered = sorted(known, key=lambda row: _items(row[name]) if numbers else [str(row[name])], reverse=backwards)
-    return [*ordered, *missing]
+    ordered = sorted(with_value, key=lambda row: _items(row[name]) if numbers else [str(row[name])], reverse=backwards)
+    return [*ordered, *without_value]
 
 
 def _items(value: Any) -> list[Any]:

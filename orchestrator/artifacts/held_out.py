@@ -89,9 +89,9 @@ def read_held_out(task: str, run: str, files: Sequence[Path], plan: FoldPlan) ->
     """One run's held-out tables, joined and checked, sorted by path.
 
     Args:
-        task: the specialist, or `joint`.
+        task: task of the specialist, or `joint`.
         run: the run's id, for messages.
-        files: the held-out tables of its members, held to their hashes by the caller.
+        files: the held-out tables of its members, whose hashes the caller has checked.
         plan: the plan it was trained by.
 
     Raises:
@@ -101,11 +101,11 @@ def read_held_out(task: str, run: str, files: Sequence[Path], plan: FoldPlan) ->
     """
     table = pd.concat(list(map(pd.read_parquet, files)), ignore_index=True)
     numbers = table[columns_of(task)].to_numpy()
-    none = np.flatnonzero(~are_probabilities(numbers))
-    if len(none):
+    invalid = np.flatnonzero(~are_probabilities(numbers))
+    if len(invalid):
         raise WorkspaceError(
-            f"{run}: {len(none)} photos have no probabilities that sum to 1, {table['path'].iloc[none[0]]} among "
-            f"them ({numbers[none[0]]}). Retrain {task}, with a lower learning rate if it was the training that failed."
+            f"{run}: {len(invalid)} photos have no probabilities that sum to 1, {table['path'].iloc[invalid[0]]} among "
+            f"them ({numbers[invalid[0]]}). Retrain {task}, with a lower learning rate if its training diverged."
         )
     wrong = table["fold"].to_numpy() != plan.folds(table["person"])
     if wrong.any():
@@ -114,8 +114,8 @@ def read_held_out(task: str, run: str, files: Sequence[Path], plan: FoldPlan) ->
             f"holds their people out in, {table['path'][wrong].iloc[0]} among them. Such a score would not be out of fold."
         )
     if table["path"].duplicated().any():
-        twice = table["path"][table["path"].duplicated()].iloc[0]
-        raise LeakError(f"{run}: {twice} is judged twice: its held-out tables overlap. Retrain {task}.")
+        path = table["path"][table["path"].duplicated()].iloc[0]
+        raise LeakError(f"{run}: {path} is judged twice: its held-out tables overlap. Retrain {task}.")
     table = table.sort_values("path", ignore_index=True)
     truth = table["truth"].to_numpy(dtype=np.int64)
     return HeldOut(task, table[["path", "person", "fold"]], truth, table[columns_of(task)].to_numpy(dtype=np.float32))

@@ -24,8 +24,8 @@ class ListedRun:
 
     Attributes:
         run: its record.
-        facts: what conditions test, by name: `score`, `status`, `current`, `tag`, `note` and others; with conditions or an
-            order also its settings.
+        facts: what conditions test, by name: `score`, `status`, `current`, `tag`, `note` and others; its
+            settings too if the list is filtered or sorted.
     """
 
     run: RunRecord
@@ -42,7 +42,7 @@ class RunList:
     """Runs that meet the conditions, in order.
 
     Attributes:
-        runs: these runs.
+        runs: the runs.
         keys: keys that the conditions use, each once.
         total: number of runs in the workspace that could be read.
         damaged: one error for each file that could not be read, with its way out.
@@ -60,7 +60,7 @@ class ListedEnsemble:
 
     Attributes:
         record: its record.
-        state: `current`, `damaged` where members or files of it are, or nothing.
+        state: `damaged` if members are missing, else `current` if it is the current one, else empty.
         current: whether it is the current one, damaged or not.
     """
 
@@ -102,7 +102,7 @@ def list_runs(workspace: Workspace, where: str = "", sort: str = "") -> RunList:
     listed = [ListedRun(run, _facts(run, current.get(run.task), damaged, with_settings)) for run in records]
     total, keys = len(listed), list[str]()
     if listed and with_settings:
-        listed, keys = _chosen(listed, where, sort)
+        listed, keys = _filter_and_sort(listed, where, sort)
     return RunList(listed, keys, total, damaged)
 
 
@@ -132,13 +132,13 @@ def _current_runs(
     workspace: Workspace, runs: Sequence[RunRecord], damaged: list[DamagedError]
 ) -> dict[str, str | None]:
     """Task -> its current run; damaged files are added to `damaged` and left out."""
-    found: dict[str, str | None] = {}
+    current: dict[str, str | None] = {}
     for task in dict.fromkeys([*(run.task for run in runs), *CLASSES]):  # a task's only run may have been removed
         try:
-            found[task] = workspace.current(task)
+            current[task] = workspace.current(task)
         except DamagedError as error:
             damaged.append(error)
-    return found
+    return current
 
 
 def _facts(run: RunRecord, current: str | None, damaged: list[DamagedError], with_settings: bool) -> dict[str, Any]:
@@ -153,7 +153,7 @@ def _facts(run: RunRecord, current: str | None, damaged: list[DamagedError], wit
     return {**flat_settings(run.recipe), **facts} if with_settings else facts
 
 
-def _chosen(listed: list[ListedRun], where: str, sort: str) -> tuple[list[ListedRun], list[str]]:
+def _filter_and_sort(listed: list[ListedRun], where: str, sort: str) -> tuple[list[ListedRun], list[str]]:
     """The runs that meet the conditions, in the requested order, and the keys that the conditions use."""
     from orchestrator.artifacts.filters import conditions_of, in_order
 
@@ -165,9 +165,9 @@ def _chosen(listed: list[ListedRun], where: str, sort: str) -> tuple[list[Listed
         if isinstance(value, int | float) and not isinstance(value, bool)
     }
     conditions = conditions_of(where, keys, numbers)
-    found = [run for run in listed if all(condition.holds(run.facts) for condition in conditions)]
-    named = list(dict.fromkeys(condition.key for condition in conditions))
+    matching = [run for run in listed if all(condition.holds(run.facts) for condition in conditions)]
+    used_keys = list(dict.fromkeys(condition.key for condition in conditions))
     if sort:
-        by_id = {run.run.id: run for run in found}
-        found = [by_id[facts["run"]] for facts in in_order([run.facts for run in found], sort, keys)]
-    return found, named
+        by_id = {run.run.id: run for run in matching}
+        matching = [by_id[facts["run"]] for facts in in_order([run.facts for run in matching], sort, keys)]
+    return matching, used_keys

@@ -81,6 +81,9 @@ def update_status(run: RunRecord, files: bool = True) -> list[int | None]:
 
     Returns:
         The folds whose members are missing or damaged.
+
+    Raises:
+        DamagedError: a file of a member is damaged and may not be replaced.
     """
     missing: list[int | None] = []
     cards: dict[int | None, MemberCard] = {}
@@ -102,12 +105,15 @@ def update_status(run: RunRecord, files: bool = True) -> list[int | None]:
 
 
 def set_aside_damaged(run: RunRecord) -> None:
-    """Moves damaged members aside, so that they are trained again; the caller holds the run's lock.
+    """Sets damaged members aside, so that they are trained again; the caller holds the run's lock.
 
     A complete run that lacks a member is unfinished again. Nothing is deleted.
 
     Args:
-        run: record of the run, modified and saved if members were moved aside or are missing.
+        run: record of the run, modified and saved if members were set aside or are missing.
+
+    Raises:
+        DamagedError: a file of a member is damaged and may not be replaced.
     """
     for fold in run.folds:
         folder = run.member(fold)
@@ -119,19 +125,19 @@ def set_aside_damaged(run: RunRecord) -> None:
         except DamagedError as error:
             if not error.replaceable:
                 raise
-            place = move_aside(folder)
-            kept = f" (what is there was put aside as {place.name})" if place else ""
+            aside = move_aside(folder)
+            note = f" (the old files were set aside as {aside.name})" if aside else ""
             run.status = UNFINISHED
             run.files.pop(member_folder(fold), None)
             run.save()
-            if _shared_anew(run, fold):
-                log.warning(f"{error.fact}: {run.id} takes it from {run.parent} again{kept}.")
+            if _share_again(run, fold):
+                log.warning(f"{error.fact}: {run.id} takes it from {run.parent} again{note}.")
                 continue
-            log.warning(f"{error.fact}: {run.id} trains it again{kept}.")
+            log.warning(f"{error.fact}: {run.id} trains it again{note}.")
 
 
-def _shared_anew(run: RunRecord, fold: int | None) -> bool:
-    """Shares a member again from the run that it came from, if it is intact there; returns whether it is."""
+def _share_again(run: RunRecord, fold: int | None) -> bool:
+    """Shares a member again from the run that it came from; returns False if it is not intact there either."""
     if run.parent is None or fold in run.retrained or run.derived:
         return False
     try:
@@ -144,7 +150,7 @@ def _shared_anew(run: RunRecord, fold: int | None) -> bool:
 def share_member(source: RunRecord, target: RunRecord, fold: int | None) -> None:
     """Gives `target` the member of `source`, checked against its card; safe to repeat.
 
-    Members are immutable, so a hard link is as good as a copy, and deleting either run leaves the other whole.
+    Members are immutable, so a hard link is as good as a copy, and deleting either run leaves the other complete.
 
     Raises:
         DamagedError: a file of the member is missing or was changed.

@@ -33,6 +33,12 @@ def save_plan(workspace: Workspace, plan: FoldPlan) -> FoldPlan:
     Args:
         workspace: workspace to save it in.
         plan: plan drawn from the data.
+
+    Returns:
+        The plan as saved.
+
+    Raises:
+        DamagedError: the file is damaged and may not be replaced.
     """
     from orchestrator.data.folds import FoldPlan
 
@@ -40,7 +46,7 @@ def save_plan(workspace: Workspace, plan: FoldPlan) -> FoldPlan:
     try:
         return FoldPlan.load(path, plan.name, "")
     except DamagedError as error:
-        _put_aside(path, error)
+        _set_aside(path, error)
         plan.save(path)
         return plan
 
@@ -64,36 +70,36 @@ def save_photo_hashes(workspace: Workspace, fingerprint: str, content: Sequence[
     try:
         read_sealed(path, PHOTOS, name, PHOTOS_FORMAT, "")
     except DamagedError as error:
-        _put_aside(path, error)
+        _set_aside(path, error)
         write_sealed(path, PHOTOS, name, PHOTOS_FORMAT, {"content": list(content)})
 
 
 def photo_hashes_of(workspace: Workspace, run: RunRecord) -> set[str]:
-    """The hashes of every file that a run has learnt from, extra photos among them.
+    """The hashes of every file that a run was trained on, extra photos among them.
 
     Raises:
-        DamagedError: the file that has them is missing or damaged.
+        DamagedError: the file of hashes is missing or damaged.
     """
-    found: set[str] = set()
+    hashes: set[str] = set()
     for fingerprint in filter(None, (run.data.fingerprint, run.extra)):
         path, way_out = _content(workspace, fingerprint), _by_resuming(workspace, run)
-        found.update(read_sealed(path, PHOTOS, fingerprint[:12], PHOTOS_FORMAT, way_out)["content"])
-    return found
+        hashes.update(read_sealed(path, PHOTOS, fingerprint[:12], PHOTOS_FORMAT, way_out)["content"])
+    return hashes
 
 
 def trained_photo_hashes(workspace: Workspace, names: Iterable[str]) -> set[str]:
-    """The hashes of every file that some runs have learnt from.
+    """The hashes of every file that some runs were trained on.
 
     Raises:
-        LeakError: which files those were is not on record any more.
+        LeakError: the record of these files is missing or damaged.
     """
-    found: set[str] = set()
+    hashes: set[str] = set()
     for run in map(workspace.run, dict.fromkeys(names)):
         try:
-            found |= photo_hashes_of(workspace, run)
+            hashes |= photo_hashes_of(workspace, run)
         except DamagedError as error:
             raise LeakError(f"{run.id}: which photos it was trained on cannot be determined. {error.message}") from None
-    return found
+    return hashes
 
 
 def _plan(workspace: Workspace, name: str) -> Path:
@@ -108,9 +114,9 @@ def _by_resuming(workspace: Workspace, run: RunRecord) -> str:
     return f"run `{orch('resume', run.id, workspace=workspace.root)}`, which rewrites it."
 
 
-def _put_aside(path: Path, error: DamagedError) -> None:
+def _set_aside(path: Path, error: DamagedError) -> None:
     if not error.replaceable:
         raise error
-    place = move_aside(path)
-    if place is not None:
-        log.warning(f"{error.fact}: rewritten; the old one was put aside as {place.name}.")
+    aside = move_aside(path)
+    if aside is not None:
+        log.warning(f"{error.fact}: rewritten; the old one was set aside as {aside.name}.")

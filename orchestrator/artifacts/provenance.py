@@ -12,7 +12,7 @@ __all__ = ["Environment", "ExtraPhotos", "Hardware", "TrainingData", "WeightsSou
 
 @dataclass(frozen=True)
 class ExtraPhotos:
-    """Extra photos that a run learnt from.
+    """Extra photos that a run was trained on.
 
     Attributes:
         sources: their tables.
@@ -32,7 +32,7 @@ class TrainingData:
     Attributes:
         source: the folder or the manifest.
         layout: `contest` or `manifest`.
-        columns: our name of a manifest's column -> its own.
+        columns: our name of a column -> the manifest's name.
         distinct_people: whether names that differ only in spelling are different people.
         fingerprint: digest of photos and labels.
         photos: number of photos.
@@ -58,8 +58,8 @@ class TrainingData:
     def from_dict(cls, value: Mapping[str, Any]) -> TrainingData:
         """Data from JSON values."""
         extra = value["extra"]
-        kept = None if extra is None else ExtraPhotos(**{**extra, "sources": tuple(extra["sources"])})
-        return cls(**{**value, "extra": kept})
+        extra_photos = None if extra is None else ExtraPhotos(**{**extra, "sources": tuple(extra["sources"])})
+        return cls(**{**value, "extra": extra_photos})
 
 
 @dataclass(frozen=True)

@@ -46,14 +46,14 @@ class Findings:
     damaged: list[DamagedError] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def look(self, act: Callable[[], object], files: int = 1) -> None:
-        """Runs a check and stores its DamagedError."""
+    def run(self, check: Callable[[], object], files: int = 1) -> None:
+        """Runs a check of some files, and stores its DamagedError."""
         self.files += files
         try:
-            act()
+            check()
         except DamagedError as error:
             # Several runs may use one plan or one table of photos: each file is reported once.
-            if error.path not in [known.path for known in self.damaged]:
+            if error.path not in [reported.path for reported in self.damaged]:
                 self.damaged.append(error)
 
 
@@ -63,30 +63,30 @@ def check(root: Path) -> Findings:
     Raises:
         WorkspaceError: there is no workspace, or its own file is damaged.
     """
-    workspace, found = Workspace(root), Findings(1)
-    for run in _runs(workspace, found):
+    workspace, findings = Workspace(root), Findings(1)
+    for run in _runs(workspace, findings):
         for fold in run.folds:
             if run.complete or os.path.lexists(run.member(fold) / CARD):
-                found.look(partial(check_member, run, fold), files=3)
+                findings.run(partial(check_member, run, fold), files=3)
         if run.plan is not None:
-            found.look(partial(plan_of, workspace, run))
-        found.look(partial(photo_hashes_of, workspace, run))
-        found.look(partial(Annotations.read, run.folder))
+            findings.run(partial(plan_of, workspace, run))
+        findings.run(partial(photo_hashes_of, workspace, run))
+        findings.run(partial(Annotations.read, run.folder))
         tracking = run.folder / "tracking.json"
-        found.look(partial(_check_other, tracking, run.id, f"send it again: `{_track(run)}`."))
+        findings.run(partial(_check_other, tracking, run.id, f"send it again: `{_track_command(run)}`."))
     for name in workspace.ensembles():
-        found.look(partial(_check_ensemble, workspace, name))
-    for what in (*CLASSES, "ensemble"):
-        found.look(partial(workspace.current, what), files=workspace.has_current(what))
-        if note := workspace.missing_choice(what):
-            found.notes.append(note)
-    return found
+        findings.run(partial(_check_ensemble, workspace, name))
+    for kind in (*CLASSES, "ensemble"):
+        findings.run(partial(workspace.current, kind), files=workspace.has_current(kind))
+        if note := workspace.missing_choice(kind):
+            findings.notes.append(note)
+    return findings
 
 
-def _runs(workspace: Workspace, found: Findings) -> Iterator[RunRecord]:
-    runs, wrong = workspace.read_runs()
-    found.damaged += wrong
-    found.files += len(runs) + len(wrong)
+def _runs(workspace: Workspace, findings: Findings) -> Iterator[RunRecord]:
+    runs, errors = workspace.read_runs()
+    findings.damaged += errors
+    findings.files += len(runs) + len(errors)
     yield from runs
 
 
@@ -107,21 +107,21 @@ def _check_other(path: Path, name: str, way_out: str) -> None:
         check_sealed(path, name, after_moving_aside(path, way_out))
 
 
-def _track(run: RunRecord) -> str:
+def _track_command(run: RunRecord) -> str:
     return orch("runs", "track", run.id, "--to", "KIND", workspace=run.root)
 
 
 def repair(root: Path) -> int:
-    """Rewrites lost or damaged records; what is damaged is put aside.
+    """Rewrites lost or damaged records; what is damaged is set aside.
 
     Args:
         root: the workspace's folder.
 
     Returns:
-        How many records were rewritten or put aside.
+        The number of records that were rewritten or set aside.
 
     Raises:
-        WorkspaceError: the folder holds nothing of a workspace, or its own record is not to be replaced.
+        WorkspaceError: the folder holds nothing of a workspace, or its own record may not be replaced.
     """
     done = _repair_mark(root)
     workspace = Workspace(root)
@@ -142,31 +142,31 @@ def _repair_mark(root: Path) -> int:
     except DamagedError as error:
         if not error.replaceable:
             raise
-        numbers = _retired(root / MARK)
-        place = move_aside(root / MARK)
-    for kind, number in _spoken_of(root).items():
+        numbers = _retired_numbers(root / MARK)
+        aside = move_aside(root / MARK)
+    for kind, number in _mentioned_numbers(root).items():
         numbers[kind] = max(numbers.get(kind, 0), number)
     write_mark(root, now(), numbers)
-    log.info(f"{root / MARK} is rewritten{f'; the old one was put aside as {place.name}' if place else ''}.")
+    log.info(f"{root / MARK} is rewritten{f'; the old one was set aside as {aside.name}' if aside else ''}.")
     return 1
 
 
-def _retired(path: Path) -> dict[str, int]:
+def _retired_numbers(path: Path) -> dict[str, int]:
     """What a damaged file still says of numbers that were deleted; too high a number does no harm."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))["retired"]
-        return {kind: int(found[kind]) for kind in (*CLASSES, *STRATEGIES) if 0 < int(found.get(kind, 0)) < 10**6}
+        retired = json.loads(path.read_text(encoding="utf-8"))["retired"]
+        return {kind: int(retired[kind]) for kind in (*CLASSES, *STRATEGIES) if 0 < int(retired.get(kind, 0)) < 10**6}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
 
 
-def _spoken_of(root: Path) -> dict[str, int]:
+def _mentioned_numbers(root: Path) -> dict[str, int]:
     """Kind -> highest number of a deleted run or ensemble that files in the workspace still mention.
 
     A search or a tracker that refers to a run by its id must never find another run under this id. Existing runs and
     ensembles are counted when an id is assigned.
     """
-    names = [path.name for place in ("deleted", "tensorboard") for path in (root / place).glob("*")]
+    names = [path.name for folder in ("deleted", "tensorboard") for path in (root / folder).glob("*")]
     names += [path.read_bytes().decode("latin-1") for path in (root / "sweeps").glob("*") if path.is_file()]
     numbers: dict[str, int] = {}
     for match in (match for name in names for match in ID.finditer(name)):
@@ -176,31 +176,31 @@ def _spoken_of(root: Path) -> dict[str, int]:
 
 def _repair_run(workspace: Workspace, folder: Path) -> None:
     """Restores a run's record from its members' cards, each with a copy from when the member was trained."""
-    run = _remembered(folder)
+    run = _record_in_cards(folder)
     if run is None:
-        place = move_aside(folder)
+        aside = move_aside(folder)
         log.info(
-            f"{folder.name}: none of its members is complete, so it cannot be restored; put aside as "
-            f"{place and place.name}."
+            f"{folder.name}: none of its members is complete, so it cannot be restored; set aside as "
+            f"{aside and aside.name}."
         )
         return
-    place = move_aside(folder / RECORD)
+    aside = move_aside(folder / RECORD)
     run.make_current, run.was_offered = "never", workspace.current_or_none(run.task) == run.id
     missing = update_status(run)
-    kept = f"; the old one was put aside as {place.name}" if place else ""
+    aside_note = f"; the old one was set aside as {aside.name}" if aside else ""
     advice = (
         f" Fold {', '.join(map(str, missing))}: `{orch('resume', run.id, workspace=workspace.root)}` trains it."
         if missing
         else ""
     )
-    log.info(f"{folder / RECORD} is rewritten from the members' cards{kept}: {run.id} is {run.status}.{advice}")
+    log.info(f"{folder / RECORD} is rewritten from the members' cards{aside_note}: {run.id} is {run.status}.{advice}")
 
 
-def _remembered(folder: Path) -> RunRecord | None:
+def _record_in_cards(folder: Path) -> RunRecord | None:
     """The record that a member's card holds of its own run; None where no card does."""
-    for place in sorted(folder.glob("*")):
+    for member in sorted(folder.glob("*")):
         try:
-            card = MemberCard.load(place)
+            card = MemberCard.load(member)
         except WorkspaceError:
             continue
         if card.run == folder.name:

@@ -81,7 +81,7 @@ class RunRecord:
         recipe_name: name or file of the recipe, as given.
         changes: arguments of `--set` applied to it.
         recipe: all settings of the recipe.
-        chosen: those that were not at their defaults when the run was made, as `lr` and `augment.flip`.
+        chosen: keys of the settings that were not at their defaults when the run was made, as `lr` and `augment.flip`.
         seed: seed of the training.
         folds: folds trained in this run or taken from its parent; [None] for a run without a plan.
         plan: the fold plan; None without one.
@@ -95,7 +95,7 @@ class RunRecord:
         seconds: training seconds of its own members, summed; shared members are not counted.
         make_current: `auto`: the last step of training offers it as its specialist's current run; `never`: it does not, as for
             the runs of an experiment.
-        was_offered: whether that has happened, or a user has made it current: a choice that is lost is then noticed.
+        was_offered: whether it has been offered, or a user has made it current; a later loss of the choice is then noticed.
         score: out-of-fold macro F1, written when it is complete; None before, and where nobody is held out.
         files: folder of a member -> file -> sha256; shared members from the start, the others once the run is complete.
         shared_seeds: fold -> the seed of a shared member, where it is not this run's.
@@ -202,7 +202,7 @@ class RunRecord:
 
     @property
     def extra(self) -> str | None:
-        """Fingerprint of the extra photos that it learnt from; None without any."""
+        """Fingerprint of the extra photos that it was trained on; None without any."""
         return None if self.data.extra is None else self.data.extra.fingerprint
 
     @property
@@ -258,7 +258,7 @@ class RunRecord:
         return [self.member(fold) for fold in self.folds]
 
     def as_json(self) -> dict[str, Any]:
-        """All of it but the folder, as JSON values."""
+        """The record without its folder and id, as JSON values."""
         value = asdict(self)
         del value["folder"], value["id"]
         return value
@@ -272,7 +272,7 @@ class RunRecord:
         """Reads a record.
 
         Raises:
-            DamagedError: missing, damaged, another run's, or of another format.
+            DamagedError: the record is missing, damaged, another run's, or of another format.
         """
         repair = orch("workspace", "repair", workspace=folder.parent)
         way_out = f"run `{repair}`, which rewrites it from the members' cards."
@@ -288,7 +288,7 @@ class RunRecord:
             way_out: what to do if it is damaged, to complete a sentence.
 
         Raises:
-            DamagedError: they are not those of a run.
+            DamagedError: the values are not those of a run.
         """
         try:
             plan = None if value["plan"] is None else PlanKey(**value["plan"])

@@ -28,7 +28,7 @@ class ScoredAnswers:
         truth: task -> true class codes, shape (N,), integers.
         choice: task -> class codes that were answered, shape (N,), integers.
         shares: task -> support for each class, shape (N, C), 0..1.
-        prefix: of the columns of `shares`: `p` for probabilities, `share` for shares of votes.
+        prefix: prefix of the columns of `shares`: `p` for probabilities, `share` for shares of votes.
     """
 
     photos: pd.DataFrame

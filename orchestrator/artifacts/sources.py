@@ -18,12 +18,12 @@ __all__ = ["check_initial_weights", "extra_sources_of", "source_of", "tables_of"
 
 def tables_of(workspace: Workspace) -> list[Path]:
     """The tables that the workspace's runs were trained from, as far as they can be read."""
-    found: dict[Path, None] = {}
+    tables: dict[Path, None] = {}
     for run in workspace.read_runs()[0]:
         source = Path(run.data.source)
-        found[contest_table(source) if is_folder(source) else source] = None
-        found |= dict.fromkeys(run.data.extra_tables)
-    return [path for path in found if path.is_file()]
+        tables[contest_table(source) if is_folder(source) else source] = None
+        tables |= dict.fromkeys(run.data.extra_tables)
+    return [path for path in tables if path.is_file()]
 
 
 def source_of(run: RunRecord, data: Path | None, again: str) -> Path:
@@ -46,10 +46,10 @@ def source_of(run: RunRecord, data: Path | None, again: str) -> Path:
 
 
 def extra_sources_of(run: RunRecord, tables: Sequence[Path], again: str) -> tuple[Path, ...]:
-    """The tables of extra photos that a run learnt from.
+    """The tables of extra photos that a run was trained on.
 
     Args:
-        run: its record.
+        run: record of the run.
         tables: new paths, given by the user; empty: the recorded paths.
         again: command that gives new paths, for the message.
 
@@ -82,9 +82,9 @@ def check_initial_weights(run: RunRecord) -> None:
     copy = next((path for path in copies if sha256_of(path) == run.initial_weights.sha256), None)
     way_out = "Restore it"
     if copy is not None:
-        make = (
+        make_folder = (
             f"{shlex.join(['mkdir', '-p', str(Path(source).parent)])} && " if not Path(source).parent.is_dir() else ""
         )
         restore = shlex.join(["cp", display_path(copy), source])
-        way_out = f"The workspace keeps what was read from it: `{make}{restore}` restores it"
-    raise WeightsError(f"{source}: not there any more, and {run.id} began from the weights in it. {way_out}.")
+        way_out = f"The workspace keeps what was read from it: `{make_folder}{restore}` restores it"
+    raise WeightsError(f"{source}: no longer there, and {run.id} started from the weights in it. {way_out}.")

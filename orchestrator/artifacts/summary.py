@@ -28,18 +28,26 @@ def cards_of(run: RunRecord) -> list[MemberCard]:
 
 
 def profile_of(run: RunRecord, folds: Sequence[int | None]) -> dict[str, float]:
-    """Seconds by stage over the histories of some members; empty where they were trained without --profile."""
-    found: dict[str, float] = {}
+    """Seconds by stage over the histories of some members; empty if they were trained without --profile.
+
+    Raises:
+        DamagedError: the card of a member is damaged.
+    """
+    seconds_by_stage: dict[str, float] = {}
     for fold in folds:
         for epoch in history_of(run.member(fold)):
             rest = {"rest": epoch.seconds - sum(epoch.stages.values())} if epoch.stages else {}
             for stage, seconds in {**epoch.stages, **rest}.items():
-                found[stage] = found.get(stage, 0.0) + max(0.0, seconds)
-    return found
+                seconds_by_stage[stage] = seconds_by_stage.get(stage, 0.0) + max(0.0, seconds)
+    return seconds_by_stage
 
 
 def run_as_dict(run: RunRecord) -> dict[str, Any]:
-    """For JSON: the record and its members' cards in short."""
+    """The record, with the main facts of its members' cards, as JSON values.
+
+    Raises:
+        DamagedError: the card of a member is damaged.
+    """
     members = [
         {
             "fold": card.fold, "folder": str(run.member(card.fold)), "epochs": card.epochs,
@@ -58,7 +66,7 @@ def state_of(run: RunRecord) -> str:
 
 
 def lost_members(run: RunRecord) -> list[DamagedError]:
-    """What is wrong with a complete run that lacks members: one error for each, with its way out."""
+    """One error, with its way out, for each member that a complete run lacks."""
     if not run.complete:
         return []
     lost = [folder for folder in run.members if not (folder / CARD).is_file()]
@@ -68,7 +76,7 @@ def lost_members(run: RunRecord) -> list[DamagedError]:
 def score_of(run: RunRecord) -> float | None:
     """The macro F1 over all photos that the run's members held out; None while there are none.
 
-    Over all rows at once, as ensembles and comparisons score: a mean over folds is another number, and no macro F1.
+    Over all rows at once, as ensembles and comparisons score: a mean over folds is another number, and not a macro F1.
     """
     if run.score is not None:
         return run.score

@@ -1,4 +1,4 @@
-"""A member's weights as a file: written whole, read against their hash. All are safetensors: nothing is ever unpickled."""
+"""Files of weights: written atomically, checked against their hash when read; safetensors, so nothing is ever unpickled."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["load_weights", "save_tensors"]
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, str] | None = None) -> None:
-    """Writes tensors, and words about them, atomically."""
+    """Writes tensors, and notes on them, atomically."""
     with atomic(path) as temporary:
         save_file(unshared(tensors), temporary, dict(notes or {}))
 

@@ -2,7 +2,7 @@
 
 workspace.json          format, so that another version's workspace is refused, not misread; numbers never used again
 plans/<name>.json       fold plans
-photos/<name>.json      hashes of the files that runs learnt from
+photos/<name>.json      hashes of the files that runs were trained on
 age-0001/ ...           runs
 current/age.json ...    which run is current for each specialist, and which ensemble
 soft-0001/ ...          ensembles
@@ -74,10 +74,10 @@ class Workspace:
 
     Args:
         root: the folder.
-        create: make it when it is not there.
+        create: whether to make it if it is missing.
 
     Raises:
-        WorkspaceError: it is not there, or is something else.
+        WorkspaceError: the folder is missing, or is not a workspace.
         DamagedError: its own file is missing, damaged, or of another format.
     """
 
@@ -142,7 +142,7 @@ class Workspace:
 
     @property
     def deleted(self) -> Path:
-        """The folder of runs that are being deleted; a killed command may leave some, which the next deletion takes along."""
+        """The folder of runs that are being deleted; a killed command may leave some, which the next deletion removes."""
         return self.root / "deleted"
 
     def hashes(self) -> HashCache:
@@ -167,27 +167,27 @@ class Workspace:
         return [path for kind, path in self._folders() if kind in CLASSES and task in (None, kind)]
 
     def read_runs(self, task: str | None = None) -> tuple[list[RunRecord], list[DamagedError]]:
-        """All runs that can be read, in order of their ids, and what is wrong with the others."""
-        runs, wrong = [], []
+        """All runs that can be read, in order of their ids, and one error for each of the others."""
+        runs, errors = [], []
         for folder in self.run_folders(task):
             try:
                 runs.append(RunRecord.load(folder))
             except DamagedError as error:
-                wrong.append(error)
-        return runs, wrong
+                errors.append(error)
+        return runs, errors
 
     def runs(self, task: str | None = None) -> list[RunRecord]:
         """All runs, or a specialist's, in order of their ids.
 
         Raises:
-            DamagedError: some cannot be read; all of them.
+            DamagedError: some cannot be read; names all of them.
         """
-        runs, wrong = self.read_runs(task)
-        if len(wrong) == 1:
-            raise wrong[0]
-        if wrong:
-            problems = [error.problem("damaged") for error in wrong]
-            raise DamagedError(self.root, f"{len(wrong)} runs cannot be read", problems=problems)
+        runs, errors = self.read_runs(task)
+        if len(errors) == 1:
+            raise errors[0]
+        if errors:
+            problems = [error.problem("damaged") for error in errors]
+            raise DamagedError(self.root, f"{len(errors)} runs cannot be read", problems=problems)
         return runs
 
     def run(self, name: str) -> RunRecord:
@@ -198,35 +198,35 @@ class Workspace:
             DamagedError: its record cannot be read.
         """
         # An id is the name of a folder in this workspace: a path could lead into another one.
-        known = [path.name for path in self.run_folders()]
-        if name not in known:
-            names = ", ".join(known[:FEW]) + (f" and {len(known) - FEW} more" if len(known) > FEW else "")
+        ids = [path.name for path in self.run_folders()]
+        if name not in ids:
+            names = ", ".join(ids[:FEW]) + (f" and {len(ids) - FEW} more" if len(ids) > FEW else "")
             raise WorkspaceError(
-                f"run '{name}' is not in {self.root}; there {'is' if len(known) == 1 else 'are'} {names or 'none'}."
-                f"{nearest(name, known)}"
+                f"run '{name}' is not in {self.root}; there {'is' if len(ids) == 1 else 'are'} {names or 'none'}."
+                f"{nearest(name, ids)}"
             )
         return RunRecord.load(self.root / name)
 
     @contextmanager
     def new_folder(self, kind: str) -> Iterator[tuple[str, Path]]:
-        """Makes the next folder `kind-NNNN`, which gets its name if the block succeeds; the caller holds the lock.
+        """Makes the next folder `kind-NNNN`, which is named so only if the block succeeds; the caller holds the lock.
 
         Yields:
-            The name, and the temporary folder until then.
+            The name, and the temporary folder.
         """
         for left_over in self.root.glob(f"{MAKING}*"):
             shutil.rmtree(left_over, ignore_errors=True)
-        pattern = re.compile(rf"{re.escape(kind)}-(\d{{4,}})(\..+)?")  # those put aside count too
+        pattern = re.compile(rf"{re.escape(kind)}-(\d{{4,}})(\..+)?")  # those set aside count too
         taken = [int(match[1]) for path in self.root.iterdir() if (match := pattern.fullmatch(path.name))]
         number = max([*taken, self._about()["retired"].get(kind, 0)]) + 1
         name = f"{kind}-{number:04d}"
-        place = self.root / f"{MAKING}{name}"
-        place.mkdir()
+        temporary = self.root / f"{MAKING}{name}"
+        temporary.mkdir()
         try:
-            yield name, place
-            place.rename(self.root / name)
+            yield name, temporary
+            temporary.rename(self.root / name)
         except BaseException:  # Ctrl-C too: the incomplete folder is removed, and the exception re-raised
-            shutil.rmtree(place, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
             raise
 
     def add_run(self, run: RunRecord) -> None:
@@ -241,18 +241,18 @@ class Workspace:
         retired: dict[str, int] = mark["retired"]
         write_mark(self.root, mark["created"], {**retired, kind: max(retired.get(kind, 0), int(number))})
 
-    # What is current
+    # What is current: `kind` is a task, `joint`, or `ensemble`
 
-    def _current(self, what: str) -> Path:
-        return self.root / "current" / f"{what}.json"
+    def _current(self, kind: str) -> Path:
+        return self.root / "current" / f"{kind}.json"
 
-    def current(self, what: str) -> str | None:
+    def current(self, kind: str) -> str | None:
         """The id of a specialist's current run, or of the current ensemble; None when there is none.
 
         Raises:
-            DamagedError: the file that says so is damaged, or names what is not there any more.
+            DamagedError: the file that says so is damaged, or names a folder that no longer exists.
         """
-        path = self._current(what)
+        path = self._current(kind)
         try:
             path.lstat()
         except FileNotFoundError:
@@ -260,95 +260,100 @@ class Workspace:
         except PermissionError as error:
             raise unreadable_error(path, error) from None
         try:
-            name = str(read_sealed(path, "current", what, CURRENT_FORMAT, "")["name"])
+            name = str(read_sealed(path, "current", kind, CURRENT_FORMAT, "")["name"])
         except DamagedError as error:
             if not error.replaceable:
                 raise
-            raise damaged_error(path, error.what, self.choose_current_advice(what)) from None
+            raise damaged_error(path, error.what, self.choose_current_advice(kind)) from None
         if not (self.root / name).is_dir():
-            what_is_wrong = f"names {name}, of which there is no folder in {self.root}"
-            way_out = self._repair() if os.path.lexists(self.root / name) else self.choose_current_advice(what)
-            raise damaged_error(path, what_is_wrong, way_out)
+            fault = f"names {name}, of which there is no folder in {self.root}"
+            way_out = self._repair() if os.path.lexists(self.root / name) else self.choose_current_advice(kind)
+            raise damaged_error(path, fault, way_out)
         return name
 
-    def has_current(self, what: str) -> bool:
+    def has_current(self, kind: str) -> bool:
         """Whether there is a file that says what is current, damaged or not."""
-        return os.path.lexists(self._current(what))
+        return os.path.lexists(self._current(kind))
 
-    def missing_choice(self, what: str) -> str:
-        """That nothing is current though something was, with the way out; empty otherwise."""
-        if self.has_current(what):
+    def missing_choice(self, kind: str) -> str:
+        """A sentence that nothing is current though something was, with the way out; empty otherwise."""
+        if self.has_current(kind):
             return ""
-        if what == "ensemble":
-            missing = self._current(what)
-            advice = f"no ensemble is the current one ({missing} is missing): {self.choose_current_advice(what)}"
-            return advice if self._answering() else ""
+        if kind == "ensemble":
+            missing = self._current(kind)
+            advice = f"no ensemble is the current one ({missing} is missing): {self.choose_current_advice(kind)}"
+            return advice if self._usable_ensembles() else ""
         try:
-            self.current_unless_lost(what)
+            self.current_unless_lost(kind)
         except WorkspaceError as error:
             return error.message.removeprefix(f"{self.root}: ")
         return ""
 
     def _repair(self) -> str:
         """The way out for a run's folder without a record, to complete a sentence."""
-        return f"run `{orch('workspace', 'repair', workspace=self.root)}`, which restores the run or puts it aside."
+        return f"run `{orch('workspace', 'repair', workspace=self.root)}`, which restores the run or sets it aside."
 
-    def current_or_none(self, what: str) -> str | None:
+    def current_or_none(self, kind: str) -> str | None:
         """Like `current`, before the choice is replaced: None also if the file is damaged but may be rewritten."""
         try:
-            return self.current(what)
+            return self.current(kind)
         except DamagedError as error:
             if not error.replaceable:
                 raise
             return None
 
-    def choose_current_advice(self, what: str) -> str:
+    def choose_current_advice(self, kind: str) -> str:
         """The way out if nothing is current, to complete a sentence."""
-        group, names = ("ensembles", self._answering()) if what == "ensemble" else ("runs", self._whole(what))
+        group = "ensembles" if kind == "ensemble" else "runs"
+        names = self._usable_ensembles() if kind == "ensemble" else self._usable_runs(kind)
         if not names:
-            words = ("ensemble",) if what == "ensemble" else ("train", what, "--data", "DIR")
-            return after_moving_aside(self._current(what), f"`{orch(*words, workspace=self.root)}` makes one.")
+            command = ("ensemble",) if kind == "ensemble" else ("train", kind, "--data", "DIR")
+            return after_moving_aside(self._current(kind), f"`{orch(*command, workspace=self.root)}` makes one.")
         others = f" (there are {', '.join(names[-FEW:])})" if len(names) > 1 else ""
         return f"choose one: `{orch(group, 'use', names[-1], workspace=self.root)}`{others}."
 
-    def _whole(self, task: str) -> list[str]:
+    def _usable_runs(self, task: str) -> list[str]:
         """Complete runs whose members are all there, in order of their ids."""
         runs = (run for run in self.read_runs(task)[0] if run.complete)
         return [run.id for run in runs if all((folder / CARD).is_file() for folder in run.members)]
 
-    def _answering(self) -> list[str]:
+    def _usable_ensembles(self) -> list[str]:
         """Ensembles that can be read and whose members are there, the newest last."""
-        found = []
+        usable = []
         for name in self.ensembles():
             with suppress(DamagedError):
                 record = self.ensemble(name)
                 self.check_members_exist(record)
-                found.append((record.created, name))
-        return [name for _, name in sorted(found)]
+                usable.append((record.created, name))
+        return [name for _, name in sorted(usable)]
 
-    def set_current(self, what: str, name: str) -> None:
-        """Makes a run or an ensemble the current one."""
-        path = self._current(what)
-        self.current_or_none(what)  # refuses to write over a newer version's
+    def set_current(self, kind: str, name: str) -> None:
+        """Makes a run or an ensemble the current one.
+
+        Raises:
+            DamagedError: a newer version wrote the file that says which is current.
+        """
+        path = self._current(kind)
+        self.current_or_none(kind)  # refuses to write over a newer version's file
         if path.is_dir() or (path.is_symlink() and not path.exists()):
             move_aside(path)
-        write_sealed(path, "current", what, CURRENT_FORMAT, {"name": name, "since": now()})
+        write_sealed(path, "current", kind, CURRENT_FORMAT, {"name": name, "since": now()})
 
-    def clear_current(self, what: str) -> None:
+    def clear_current(self, kind: str) -> None:
         """Leaves a specialist without a current run, or the workspace without a current ensemble."""
-        self._current(what).unlink(missing_ok=True)
+        self._current(kind).unlink(missing_ok=True)
 
     def current_unless_lost(self, task: str) -> str | None:
         """The id of a specialist's current run; None while none has ever been offered as one.
 
         Raises:
             WorkspaceError: none is current though complete runs were offered: the choice was deleted, or is lost.
-            DamagedError: what says so is damaged.
+            DamagedError: the file that says which is current is damaged.
         """
         name = self.current(task)
         if name is None:
             offered = {run.id for run in self.read_runs(task)[0] if run.was_offered}
-            if offered & set(self._whole(task)):
+            if offered & set(self._usable_runs(task)):
                 raise self._none_current(task)
         return name
 
@@ -361,19 +366,20 @@ class Workspace:
 
         Raises:
             WorkspaceError: it has none.
-            DamagedError: what says so, or the run's record, is damaged.
+            DamagedError: the file that says which is current, or the run's record, is damaged.
         """
         name = self.current(task)
         if name is not None:
             return RunRecord.load(self.root / name)
-        if self._whole(task):
+        if self._usable_runs(task):
             raise self._none_current(task)
         unfinished = [run.id for run in self.runs(task)]
         resume = orch("resume", unfinished[-1], workspace=self.root) if unfinished else ""
         hint = f" (`{resume}` completes {unfinished[-1]})" if unfinished else ""
-        every, one = (orch(*words, "--data", "DIR", workspace=self.root) for words in (("train-all",), ("train", task)))
+        train_all = orch("train-all", "--data", "DIR", workspace=self.root)
+        train = orch("train", task, "--data", "DIR", workspace=self.root)
         raise WorkspaceError(
-            f"{self.root}: the {task} specialist has no complete run{hint}. `{every}` or `{one}` trains it."
+            f"{self.root}: the {task} specialist has no complete run{hint}. `{train_all}` or `{train}` trains it."
         )
 
     # Ensembles
@@ -392,11 +398,11 @@ class Workspace:
         Raises:
             WorkspaceError: there is none of that name; the nearest is suggested.
         """
-        known = self.ensembles()
-        if name not in known:
+        ids = self.ensembles()
+        if name not in ids:
             raise WorkspaceError(
-                f"ensemble '{name}' is not in {self.root}; there {'is' if len(known) == 1 else 'are'} "
-                f"{', '.join(known) or 'none'}.{nearest(name, known)}"
+                f"ensemble '{name}' is not in {self.root}; there {'is' if len(ids) == 1 else 'are'} "
+                f"{', '.join(ids) or 'none'}.{nearest(name, ids)}"
             )
         return self.root / name
 
@@ -405,9 +411,9 @@ class Workspace:
 
         Raises:
             WorkspaceError: there is none.
-            DamagedError: its record, or what says which is current, is damaged.
+            DamagedError: its record, or the file that says which is current, is damaged.
         """
-        given, name = name, name or self.current("ensemble")
+        is_named, name = bool(name), name or self.current("ensemble")
         if name is None:
             make = orch("ensemble", "--strategy", "soft", workspace=self.root)
             if self.ensembles():
@@ -416,10 +422,10 @@ class Workspace:
                     f"{self.root}: no ensemble is the current one ({path} is missing): {self.choose_current_advice('ensemble')}"
                 )
             raise WorkspaceError(f"{self.root}: there is no ensemble yet. `{make}` makes one.")
-        folder = self.ensemble_folder(name) if given else self.root / name
+        folder = self.ensemble_folder(name) if is_named else self.root / name
         tables = [aside_path(folder) / path.name for path in sorted(folder.glob("external-*.parquet"))]
-        words = [word for path in tables for word in ("--with", display_path(path))]
-        make = orch("ensemble", "--strategy", name.partition("-")[0], *words, workspace=self.root)
+        options = [word for path in tables for word in ("--with", display_path(path))]
+        make = orch("ensemble", "--strategy", name.partition("-")[0], *options, workspace=self.root)
         and_tables = " and the tables of this one" if tables else ""
         way_out = after_moving_aside(folder, f"run `{make}`, which makes one of the current runs{and_tables}.")
         return EnsembleRecord.load(folder, way_out)

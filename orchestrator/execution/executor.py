@@ -37,8 +37,8 @@ class JobResult:
 class Executor(Protocol):
     """Trains members somewhere.
 
-    A job carries everything that it needs, including paths and stop requests. Its folder must be visible where the job runs
-    and to the caller alike, who reads cards and histories there.
+    A job carries everything that it needs, including paths and stop requests. Its folder must be visible both where the job
+    runs and to the caller, who reads cards and histories there.
     """
 
     def parallelism(self, jobs: int, device: str, threads: int = 0) -> tuple[int, int]:
@@ -54,7 +54,7 @@ class Executor(Protocol):
         """Trains members, several at once; one that fails never stops the others.
 
         Args:
-            jobs: the members to train, each another one.
+            jobs: the members to train, all different.
             at_once: number of jobs at once.
             listen: receives an event for each epoch and, after a member's last epoch, for its end.
 

@@ -171,7 +171,7 @@ def _run(job: MemberJob) -> JobResult:
 
 @contextmanager
 def claim_gpu(device: str) -> Iterator[str]:
-    """One GPU of several for one job: `cuda` becomes the first `cuda:N` that no other job on this machine holds.
+    """Claims one of several GPUs for a job: `cuda` becomes the first `cuda:N` that no other job on this machine holds.
 
     Args:
         device: the requested device.

@@ -87,7 +87,7 @@ class Watcher:
                     with self._lock:
                         if key in self._open:
                             self._send_progress(job)
-        except BaseException as error:  # of the listener: it goes on to the caller
+        except BaseException as error:  # the listener's: re-raised in the caller's thread
             self._error = error
 
     def _send_progress(self, job: MemberJob) -> None:
@@ -116,7 +116,7 @@ def _history(job: MemberJob) -> History:
 def _read(job: MemberJob) -> EpochProgress | None:
     """The progress that a job's worker wrote; None if there is none to read."""
     try:
-        found = json.loads((job.folder / PROGRESS).read_text(encoding="utf-8"))
-        return EpochProgress(job.run, job.fold, float(found["epochs"]), float(found["photos_per_second"]))
+        progress = json.loads((job.folder / PROGRESS).read_text(encoding="utf-8"))
+        return EpochProgress(job.run, job.fold, float(progress["epochs"]), float(progress["photos_per_second"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -30,13 +30,21 @@ log = logging.getLogger(__name__)
 
 
 def check_schedule(task: str, recipe: Recipe, scored: bool) -> None:
-    """Refuses a schedule that watches scores where there will be none."""
+    """Refuses a schedule that watches scores where there will be none.
+
+    Raises:
+        ConfigError: the schedule is `plateau`, and nobody is held out.
+    """
     if recipe.schedule == "plateau" and not scored:
         raise ConfigError(f"{task}: schedule = plateau watches held-out people, and --folds 0 holds nobody out.")
 
 
 def check_device_support(task: str, recipe: Recipe, device: str) -> None:
-    """Rejects a recipe that the device cannot run."""
+    """Rejects a recipe that the device cannot run.
+
+    Raises:
+        ConfigError: its precision, its workers or its use of SAM are not possible there.
+    """
     if device == "cpu" and recipe.precision == "fp16":
         raise ConfigError(f"{task}: precision = fp16 needs a GPU; allowed on a CPU: auto, fp32, bf16.")
     if recipe.workers > 0:
@@ -51,16 +59,16 @@ def check_device_support(task: str, recipe: Recipe, device: str) -> None:
 
 
 def loading_warning(task: str, recipe: Recipe, device: str, photos: int) -> str:
-    """That loading processes lack shared memory for their batches: same results, but slower; empty if they have it."""
+    """A warning that shared memory is too small for the DataLoader workers' batches, which is slower; empty otherwise."""
     from orchestrator.data.loading import AHEAD
-    from orchestrator.training.epoch import loading_processes
+    from orchestrator.training.epoch import worker_count
 
-    workers, room = loading_processes(recipe, device, photos // recipe.batch_size), shared_room()
+    workers, room = worker_count(recipe, device, photos // recipe.batch_size), shared_room()
     needed = workers * AHEAD * recipe.batch_size * recipe.height * recipe.width * 3
     if not workers or room is None or room >= needed:
         return ""
     return (
-        f"{task}: batches of {workers} loading processes take up to {needed / 1e6:,.0f} MB of {SHARED}, where "
+        f"{task}: batches of {workers} DataLoader workers take up to {needed / 1e6:,.0f} MB of {SHARED}, where "
         f"{room / 1e6:,.0f} MB are free: the rest goes through pipes, which is slower. {WIDEN}"
     )
 
@@ -74,7 +82,11 @@ def _is_fp16(precision: str, device: str) -> bool:
 
 
 def check_dropped(task: str, recipe: Recipe | None, photos: Photos) -> None:
-    """Refuses people to drop that the data does not have."""
+    """Refuses people to drop that the data does not have.
+
+    Raises:
+        ConfigError: names all of them, each with the nearest key.
+    """
     people = list(dict.fromkeys(photos.table["person"])) if recipe is not None and recipe.drop_people else []
     unknown = [person for person in (recipe.drop_people if recipe else ()) if person not in set(people)]
     if unknown:
@@ -88,11 +100,11 @@ def check_class_counts(photos: Photos, tasks: Iterable[str], plan: FoldPlan | No
     Raises:
         DataError: a task has a single class, so there is nothing to learn.
     """
-    found = check_classes(photos, tasks, plan, extra)
-    fatal = [problem for problem in found if problem.fatal]
+    problems = check_classes(photos, tasks, plan, extra)
+    fatal = [problem for problem in problems if problem.fatal]
     if fatal:
         raise DataError(f"{photos.source or photos.root}: cannot be trained on.", fatal)
-    return found
+    return problems
 
 
 def check_training_rows(
@@ -107,17 +119,20 @@ def check_training_rows(
         plan: the fold plan.
         folds_used: train only the first folds; 0: all.
         extra: whether extra photos join training.
+
+    Raises:
+        ConfigError: a fold has fewer than `MIN_PHOTOS` photos to train on; names all such folds.
     """
-    kept = ~photos.table["person"].isin(recipe.drop_people)
+    usable = ~photos.table["person"].isin(recipe.drop_people)
     if plan is None:
-        trained_on = {"all photos": kept}
+        trained_on = {"all photos": usable}
     else:
         fold = plan.folds(photos.table["person"])
-        trained_on = {f"fold {number}": kept & (fold != number) for number in range(folds_used or plan.k)}
-    bare = [name for name, rows in trained_on.items() if not rows.any()]
-    if bare and recipe.drop_people:
+        trained_on = {f"fold {number}": usable & (fold != number) for number in range(folds_used or plan.k)}
+    empty = [name for name, rows in trained_on.items() if not rows.any()]
+    if empty and recipe.drop_people:
         raise ConfigError(
-            f"{task}: drop_people leaves nobody to train on for {', '.join(bare)}. Drop fewer people, or use other folds."
+            f"{task}: drop_people leaves nobody to train on for {', '.join(empty)}. Drop fewer people, or use other folds."
         )
     per_person = recipe.sampling == "per_person"
     single = [
@@ -132,10 +147,10 @@ def check_training_rows(
 def too_few(where: str, per_person: bool) -> str:
     """Why a single photo is too few to train on, and what to do."""
     drawn = "one photo a person is one photo" if per_person else "there is one photo"
-    more = " or draw every photo (--set sampling=per_photo)," if per_person else ""
+    sampling = " or draw every photo (--set sampling=per_photo)," if per_person else ""
     return (
         f"{where}: {drawn} an epoch, and a network's norms need {MIN_PHOTOS} at least. Give more people, use more folds, "
-        f"which leave more people to train on,{more} or drop fewer (drop_people, sample_factor)."
+        f"which leave more people to train on,{sampling} or drop fewer (drop_people, sample_factor)."
     )
 
 
@@ -149,10 +164,10 @@ def log_extra(extra: Extra, photos: Photos, specialists: Mapping[str, Specialist
         rows = extra.known(specialist.columns)
         table = extra.table.iloc[rows]
         folds = "" if (table["fold"] == EVERY_FOLD).all() else ", some for single folds only"
-        photos_of = quantity(int(table["path"].nunique()), "extra photo")
+        photo_count = quantity(int(table["path"].nunique()), "extra photo")
         people = table["person"][~table["person"].str.startswith(ALONE)].nunique()
-        of = f" of {people:,} people" if people else ""
-        log.info(f"{task}: {photos_of}{of} with {quantity(len(rows), 'label')} join training{folds}.")
+        of_people = f" of {people:,} people" if people else ""
+        log.info(f"{task}: {photo_count}{of_people} with {quantity(len(rows), 'label')} join training{folds}.")
     shared = set(extra.table["person"]) & set(photos.people.index)
     if shared:
-        log.warning(f"{len(shared)} of their people are held out too; no fold learns from those whom it holds out.")
+        log.warning(f"{len(shared)} of their people are held out too; no fold is trained on those whom it holds out.")

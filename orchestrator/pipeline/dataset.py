@@ -1,4 +1,4 @@
-"""The data that runs learn from: tables read and checked, then photos hashed, split by people, and put on record.
+"""The data that runs are trained on: tables read and checked, then photos hashed, split by people, and recorded.
 
 Reading tables takes a second and needs no torch, so all errors in them are reported before torch is imported. Hashing
 reads every photo, so it comes after all other checks.
@@ -34,7 +34,7 @@ SHOWN = 5  # notes on the data that training prints; `orch data check` prints al
 
 @dataclass(frozen=True)
 class Tables:
-    """The tables, before any photo is opened; None: could not be read.
+    """The tables, before any photo is opened; those that could not be read are None.
 
     Attributes:
         photos: the validated table.
@@ -97,7 +97,7 @@ def read_tables(settings: Settings, specialists: Mapping[str, Specialist], mista
     """Reads the tables; no photo is opened, torch is not imported.
 
     Args:
-        settings: what is asked for.
+        settings: what the command asks for.
         specialists: task -> specialist, whose columns are needed.
         mistakes: collects the mistakes.
     """
@@ -125,14 +125,14 @@ def load_dataset(
     """Hashes the photos, and records their hashes and the fold plan in the workspace.
 
     Args:
-        settings: what is asked for.
+        settings: what the command asks for.
         specialists: task -> specialist, for log messages about extra photos.
         tables: the tables, without mistakes.
-        workspace: where runs are kept.
+        workspace: workspace of the runs.
 
     Raises:
-        DataError: photos that are the same file, of different people.
-        LeakError: extra photos that are scored too, or labels made by another plan.
+        DataError: photos of different people are the same file.
+        LeakError: extra photos are scored too, or their labels were made by another plan.
     """
     photos, plan, extra = tables.photos, tables.plan, tables.extra
     assert photos is not None  # else an error was raised
@@ -151,9 +151,9 @@ def load_dataset(
     fingerprint = photos.fingerprint(content)
     save_photo_hashes(workspace, fingerprint, content)
     folds: list[int | None] = [None] if plan is None else list(range(settings.folds_used or plan.k))
-    found = Dataset(photos, content, fingerprint, plan, folds, extra, extra_content)
-    log.info(_summary(found))
-    return found
+    dataset = Dataset(photos, content, fingerprint, plan, folds, extra, extra_content)
+    log.info(_summary(dataset))
+    return dataset
 
 
 def log_notes(settings: Settings, tables: Tables) -> None:
@@ -171,10 +171,10 @@ def _summary(data: Dataset) -> str:
     photos, people, plan = len(data.photos), len(data.photos.people), data.plan
     if plan is None:
         return f"{photos:,} photos of {people:,} people, all trained on: there will be no out-of-fold score."
-    only = ""
+    used = ""
     if len(data.folds) < plan.k:
-        only = f", {'fold 0' if len(data.folds) == 1 else f'folds 0 to {len(data.folds) - 1}'} only"
+        used = f", {'fold 0' if len(data.folds) == 1 else f'folds 0 to {len(data.folds) - 1}'} only"
     return (
         f"{photos:,} photos of {people:,} people; fold plan {plan.digest[:12]}: {plan.k} folds of people, "
-        f"stratified by {' x '.join(plan.strata) or 'nothing'}{only}."
+        f"stratified by {' x '.join(plan.strata) or 'nothing'}{used}."
     )

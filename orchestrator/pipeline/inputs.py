@@ -1,6 +1,6 @@
 """What runs are made from, in three stages: recipes by their names, the data, initial weights; all checked before any training.
 
-    recipes_of (settings.py)   names and `--set` words to recipes; pure
+    recipes_of (settings.py)   from names and `--set` changes to recipes; pure
     read_tables, load_dataset  tables, then photos (dataset.py)
     read_weights               checks of networks that only torch can make, and initial weights
 
@@ -75,14 +75,14 @@ def read_inputs(
     """Reads and checks everything before the first step of training; a wrong input leaves no run behind.
 
     Args:
-        settings: what is asked for.
+        settings: what the command asks for.
         specialists: task -> specialist.
         base: the run whose recipe is used if none is named.
         earlier: inputs that were read with settings that differ only in the recipe: their dataset is used, and warnings that
             were logged already are not logged again. None: the dataset is loaded.
 
     Raises:
-        OrchestratorError: whatever is wrong with recipes, backbones, device, photos, plan or weights.
+        OrchestratorError: recipes, backbones, device, photos, plan or weights are wrong; names all mistakes.
     """
     mistakes = Mistakes()
     recipes: Mapping[str, Recipe] = {}
@@ -119,11 +119,11 @@ def _load(
     workspace: Workspace,
     base: RunRecord | None,
 ) -> Dataset:
-    """The dataset; warns if the base run learnt from extra photos, and it has none."""
+    """The dataset; warns if the base run was trained on extra photos, and it has none."""
     data = load_dataset(settings, specialists, tables, workspace)
     if data.extra is None and base is not None and base.data.extra is not None:
         sources = ", ".join(base.data.extra.sources)
-        log.warning(f"{base.id} learnt from extra photos too ({sources}); without --extra this does not.")
+        log.warning(f"{base.id} was trained on extra photos too ({sources}); without --extra, this run is not.")
     return data
 
 
@@ -136,7 +136,7 @@ def _check_recipes(settings: Settings, recipes: Mapping[str, Recipe], tables: Ta
             continue
         with mistakes.collect():
             check_dropped(task, recipe, tables.photos)
-        if settings.folds and tables.plan is None:  # the plan is what is wrong
+        if settings.folds and tables.plan is None:  # the error is in the plan
             continue
         with mistakes.collect():
             check_training_rows(task, recipe, tables.photos, tables.plan, settings.folds_used, bool(settings.extra))

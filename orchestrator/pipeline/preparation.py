@@ -44,11 +44,11 @@ class RunJob:
     """A run to be trained, and what its members are trained from.
 
     Attributes:
-        settings: what was asked for.
+        settings: what the command asks for.
         specialist: the run's specialist.
         inputs: what the run is made from.
-        run: its record.
-        pixels: its networks' input, one row per photo.
+        run: record of the run.
+        pixels: input of its networks, one row per photo.
         only: the folds to train now; None: all.
         pruning_thresholds: epoch -> macro F1 below which a member is pruned after it.
     """
@@ -70,20 +70,21 @@ def missing_jobs(run_jobs: Sequence[RunJob]) -> list[MemberJob]:
     """
     jobs: list[MemberJob] = []
     for run_job in run_jobs:
-        wanted = run_job.run.folds if run_job.only is None else run_job.only
-        folds = [fold for fold in wanted if not os.path.lexists(run_job.run.member(fold) / CARD)]
+        folds_to_train = run_job.run.folds if run_job.only is None else run_job.only
+        folds = [fold for fold in folds_to_train if not os.path.lexists(run_job.run.member(fold) / CARD)]
         rows = _rows(run_job) if folds else None
         of_run = [_job(run_job, fold, rows) for fold in folds if rows is not None]
-        few = [job for job in of_run if job.photos_per_epoch < MIN_PHOTOS]  # sample factors and extra photos included
-        if few:
-            where = ", ".join("all photos" if job.fold is None else f"fold {job.fold}" for job in few)
-            raise ConfigError(f"{run_job.run.id}: {too_few(where, few[0].recipe.sampling == 'per_person')}")
+        # The jobs know: here sample factors and extra photos count too.
+        too_small = [job for job in of_run if job.photos_per_epoch < MIN_PHOTOS]
+        if too_small:
+            where = ", ".join("all photos" if job.fold is None else f"fold {job.fold}" for job in too_small)
+            raise ConfigError(f"{run_job.run.id}: {too_few(where, too_small[0].recipe.sampling == 'per_person')}")
         jobs += of_run
     return sorted(jobs, key=lambda job: -job.work)
 
 
 def first_job(run_job: RunJob) -> MemberJob:
-    """The first member of a run, as it is or was trained."""
+    """The job of a run's first member, whether that is trained already or not."""
     return _job(run_job, run_job.run.folds[0], _rows(run_job))
 
 
@@ -93,29 +94,29 @@ def pixels_of(plans: Sequence[RunPlan], listen: Listener = ignore_events) -> lis
     Every photo is decoded once for all geometries. Extra photos come after the data's photos, in separate stores.
 
     Args:
-        plans: made from one dataset, with settings that differ only in the recipe.
+        plans: run plans of one dataset, with settings that differ only in the recipe.
         listen: receives progress events.
 
     Returns:
         One row per photo, for each plan in order.
 
     Raises:
-        DataError: photos that cannot be read.
+        DataError: some photos are unreadable.
         StoreError: the disk has no room for the stores.
     """
     if not plans:
         return []
     data = plans[0].inputs.data
     relative, paths = list(data.photos.table["path"]), data.photos.paths
-    found = _rows_of(plans, relative, paths, data.content, listen)
+    rows = _rows_of(plans, relative, paths, data.content, listen)
     if data.extra is None:
-        return found
+        return rows
     # By content, not path: a photo with a label for each fold is stored once.
-    once = dict(zip(data.extra_content, data.extra.paths, strict=True))
-    names = list(once)
-    extra = _rows_of(plans, names, list(once.values()), names, listen)
-    places = pd.Index(names).get_indexer(pd.Index(data.extra_content))
-    return [JoinedRows(own, len(paths), others, places) for own, others in zip(found, extra, strict=True)]
+    path_by_content = dict(zip(data.extra_content, data.extra.paths, strict=True))
+    names = list(path_by_content)
+    extra = _rows_of(plans, names, list(path_by_content.values()), names, listen)
+    extra_indices = pd.Index(names).get_indexer(pd.Index(data.extra_content))
+    return [JoinedRows(own, len(paths), others, extra_indices) for own, others in zip(rows, extra, strict=True)]
 
 
 def _rows_of(
@@ -153,15 +154,15 @@ def prepare_photos(
     store: bool,
     listen: Listener = ignore_events,
 ) -> tuple[Mapping[Geometry, PixelSource], Sequence[Box | None] | None]:
-    """N photos at some geometries, around the faces that are found where a geometry asks for faces.
+    """The pixels of N photos at each geometry, cropped around faces where the geometry asks for faces.
 
     Args:
-        workspace: its folder of stores is used.
-        relative: the photos as their table names them.
-        paths: the photos' files.
+        workspace: workspace with the folder of stores.
+        relative: paths of the photos as in their table.
+        paths: paths of the photos' files.
         content: sha256 of each photo.
         geometries: all geometries that are needed, each once.
-        store: decode each photo once, into the workspace's pixel stores; otherwise at every use.
+        store: whether to decode each photo once, into the workspace's pixel stores, instead of at every use.
         listen: receives progress events.
 
     Returns:
@@ -169,7 +170,7 @@ def prepare_photos(
         asks for faces.
 
     Raises:
-        DataError: photos that cannot be read.
+        DataError: some photos are unreadable.
         StoreError: the disk has no room for the stores.
     """
     faces = None
@@ -183,24 +184,24 @@ def prepare_photos(
 
 def _log_faces(faces: Sequence[Box | None], settings: Settings) -> None:
     without = sum(box is None for box in faces)
-    found = f"faces: found in {len(faces) - without:,} of {quantity(len(faces), 'photo')}"
+    summary = f"faces: found in {len(faces) - without:,} of {quantity(len(faces), 'photo')}"
     listing = orch("data", "faces", *data_arguments(settings.data, settings.columns), workspace=settings.workspace)
     ending = f"; the other {without:,} use the recipe's crop and anchor: `{listing}` lists them." if without else "."
-    log.info(found + ending)
+    log.info(summary + ending)
 
 
 def _rows(run_job: RunJob) -> TrainingRows:
-    """What training knows of each photo; extra photos come last."""
+    """What training uses of each photo; extra photos come last."""
     from orchestrator.training.member import TrainingRows
 
     photos, extra = run_job.inputs.data.photos.table, run_job.inputs.data.extra
     columns, is_extra = _labelled(run_job, photos), np.zeros(len(photos), bool)
     if extra is not None:
-        known = extra.known(run_job.specialist.columns)
-        for name, values in _labelled(run_job, extra.table.iloc[known]).items():
-            whole = np.zeros(len(extra), columns[name].dtype)  # the others are never drawn
-            whole[known] = values
-            columns[name] = np.concatenate([columns[name], whole])
+        labelled = extra.known(run_job.specialist.columns)
+        for name, values in _labelled(run_job, extra.table.iloc[labelled]).items():
+            extra_column = np.zeros(len(extra), columns[name].dtype)  # rows without a label are never drawn
+            extra_column[labelled] = values
+            columns[name] = np.concatenate([columns[name], extra_column])
         is_extra = np.concatenate([is_extra, np.ones(len(extra), bool)])
     return TrainingRows(pd.factorize(_people(run_job))[0], **columns, extra=is_extra)
 
@@ -218,7 +219,7 @@ def _labelled(run_job: RunJob, photos: pd.DataFrame) -> dict[str, NDArray[Any]]:
 
     recipe, specialist = run_job.inputs.recipes[run_job.run.task], run_job.specialist
     by_mask = recipe.draw_by == "mask" and "mask" in photos
-    kinds = [max(0, _mask_code(word)) for word in photos["mask"]] if by_mask else np.zeros(len(photos))
+    kinds = [max(0, _mask_code(name)) for name in photos["mask"]] if by_mask else np.zeros(len(photos))
     return {
         "truth": specialist.label(photos),
         "trained": specialist.training_label(photos, recipe),
@@ -227,8 +228,8 @@ def _labelled(run_job: RunJob, photos: pd.DataFrame) -> dict[str, NDArray[Any]]:
     }
 
 
-def _mask_code(word: str | None) -> int:
-    return CLASSES["mask"].index(word) if isinstance(word, str) else -1
+def _mask_code(name: str | None) -> int:
+    return CLASSES["mask"].index(name) if isinstance(name, str) else -1
 
 
 def _job(run_job: RunJob, fold: int | None, rows: TrainingRows) -> MemberJob:

@@ -50,36 +50,36 @@ def resume(
         specialists: task -> specialist.
         listen: receives progress events.
         data: the photos' new location; None: unchanged.
-        settings: jobs, device, store and profile; the rest is the record's.
+        settings: jobs, device, store and profile to use; the rest comes from the record.
         extra: new locations of its tables of extra photos; empty: unchanged.
 
     Raises:
-        ConfigError: the run was made of another one without training, or what it was begun with has changed since.
-        DataError: the photos are not there, or not those that it learnt from.
-        WorkspaceError: no such run, or another command is working on it.
+        ConfigError: the run was made from another one without training, or what it was started with has changed since.
+        DataError: the photos are missing, or not those that it was trained on.
+        WorkspaceError: there is no such run, or another command is working on it.
     """
     started = time.monotonic()
-    place = Workspace(workspace)
-    run = place.run(name)
+    opened = Workspace(workspace)
+    run = opened.run(name)
     _refuse_derived(run)
-    given = settings or Settings(run.folder)
-    _check_words(given, data, extra)
+    options = settings or Settings(run.folder)
+    _check_options(options, data, extra)
     from orchestrator.pipeline.inputs import read_inputs
     from orchestrator.pipeline.preparation import RunJob, pixels_of
     from orchestrator.pipeline.run_plans import RunPlan
     from orchestrator.pipeline.training import Report, check_and_set_aside, make_complete_runs_current, train_runs
 
-    if run.complete and is_intact(run) and _has_origins(place, run):
+    if run.complete and is_intact(run) and _has_origins(opened, run):
         log.info(f"{run.id} is complete, and every file of it is as it was written.")
         make_complete_runs_current([run])  # where the command that completed it was killed before it could
         return Report([run], {}, time.monotonic() - started)
-    settings = _of_record(place, run, given, data, extra)
+    settings = _recorded_settings(opened, run, options, data, extra)
     specialist = specialists[run.task]
     check_early(settings, {run.task: specialist}, run)
     inputs = read_inputs(settings, {run.task: specialist}, run)
     _check_unchanged(run, inputs, settings)
     check_and_set_aside([run])
-    if run.complete:  # what was missing is written already: its plan, or the list of its photos
+    if run.complete:  # only its plan or the list of its photos was missing, and is written now
         make_complete_runs_current([run])
         return Report([run], {}, time.monotonic() - started)
     listen(InputsRead())
@@ -90,8 +90,8 @@ def resume(
     return report
 
 
-def _of_record(
-    workspace: Workspace, run: RunRecord, given: Settings, data: Path | None, extra: Sequence[Path]
+def _recorded_settings(
+    workspace: Workspace, run: RunRecord, options: Settings, data: Path | None, extra: Sequence[Path]
 ) -> Settings:
     """The recorded settings, with the present locations of the sources; all missing ones are reported at once."""
     mistakes, source, tables = Mistakes(), Path(), tuple[Path, ...]()
@@ -105,12 +105,12 @@ def _of_record(
     mistakes.raise_if_any()
     folds, plan_seed = (run.plan.k, run.plan.seed) if run.plan else (0, 0)
     return replace(
-        given, data=source, workspace=workspace.root, columns=run.data.columns, recipes=(), changes=(), folds=folds,
+        options, data=source, workspace=workspace.root, columns=run.data.columns, recipes=(), changes=(), folds=folds,
         plan_seed=plan_seed, folds_used=0, seed=run.seed, extra=tables, distinct_people=run.data.distinct_people,
     )  # fmt: skip
 
 
-def _check_words(settings: Settings, data: Path | None, extra: Sequence[Path]) -> None:
+def _check_options(settings: Settings, data: Path | None, extra: Sequence[Path]) -> None:
     """Rejects invalid options, whether or not there is anything to do."""
     mistakes = Mistakes()
     add_mistakes(settings, mistakes)
@@ -137,7 +137,7 @@ def _refuse_derived(run: RunRecord) -> None:
     if run.derived:
         views = ",".join(run.views)
         again = orch("tta", run.parent, "--views", views, "--keep", workspace=run.root)
-        raise ConfigError(f"{run.id} was made of {run.parent} without training; `{again}` rebuilds it.")
+        raise ConfigError(f"{run.id} was made from {run.parent} without training; `{again}` rebuilds it.")
 
 
 def _check_unchanged(run: RunRecord, inputs: Inputs, settings: Settings) -> None:
@@ -145,15 +145,16 @@ def _check_unchanged(run: RunRecord, inputs: Inputs, settings: Settings) -> None
     if inputs.data.fingerprint != run.data.fingerprint:
         raise DataError(f"{settings.data}: not the photos that {run.id} was trained on. Give them with --data.")
     digest = inputs.data.plan.digest if inputs.data.plan else None
-    for what, now, then in (
+    for origin, present, recorded in (
         ("the fold plan", digest, run.plan_digest),
         ("the initial weights", inputs.weights[run.task].sha256, run.initial_weights.sha256),
         ("the extra photos", inputs.extra_of(run.task), run.extra),
     ):
-        if now != then:
-            words = training_arguments(run, settings.data, settings.extra)
-            anew = orch("train", run.task, *words, workspace=settings.workspace)
+        if present != recorded:
+            options = training_arguments(run, settings.data, settings.extra)
+            train = orch("train", run.task, *options, workspace=settings.workspace)
+            digests = f"now {str(present)[:12]}, on record {str(recorded)[:12]}"
             raise ConfigError(
-                f"{run.id}: {what} changed since the run was started (now {str(now)[:12]}, on record {str(then)[:12]}). "
-                f"Restore what has changed, or train another run: `{anew}`."
+                f"{run.id}: {origin} changed since the run was started ({digests}). "
+                f"Restore what has changed, or train another run: `{train}`."
             )

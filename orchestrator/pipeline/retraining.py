@@ -27,10 +27,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class StartingPoint:
-    """What a retraining, a grid or a search starts from: settled once, before the slow imports, and not looked up again.
+    """What a retraining, a grid or a search starts from: settled once, before the slow imports.
 
     Attributes:
-        settings: what is asked for; its fold plan is filled in.
+        settings: what the command asks for; its fold plan is filled in.
         specialist: the specialist to train.
         base: the run whose recipe is used if none is named; None: the default recipe is.
         folds: the folds to retrain, in order; the other members are shared with the base run. Empty: all are trained.
@@ -55,10 +55,10 @@ class StartingPoint:
 def starting_point(
     settings: Settings, specialist: Specialist, base: str | None = None, folds: Sequence[int] = ()
 ) -> StartingPoint:
-    """What is asked for, checked as far as names and small files show.
+    """The starting point of a command, checked as far as names and small files show.
 
     Args:
-        settings: what is asked for, with `folds` or `plan_seed` None if unset.
+        settings: what the command asks for, with `folds` or `plan_seed` None if unset.
         specialist: the specialist to train.
         base: id of the run to start from; None: the current run.
         folds: the folds to retrain; empty: all.
@@ -67,7 +67,7 @@ def starting_point(
         ConfigError: wrong recipes, settings or folds, or a base run of another specialist.
         DataError: there is nothing at a path.
         WeightsError: a recipe's weights are not a file.
-        WorkspaceError: no such run; or none is current though there are some.
+        WorkspaceError: there is no such run; or none is current though there are some.
     """
     run = _base_run(settings.workspace, specialist.name, base, bool(folds))
     resolved = _resolve_plan(settings, specialist.name, folds, run)
@@ -82,7 +82,7 @@ def _resolve_plan(settings: Settings, task: str, folds: Sequence[int] = (), base
     Args:
         settings: settings with `folds` or `plan_seed` None if unset.
         task: the specialist to retrain; its own current run comes first.
-        folds: the folds asked for; without them and `settings.folds`, a current run of the first folds keeps these.
+        folds: the folds to retrain; if these and `settings.folds` are unset, the first folds of a current run are kept.
         base: the run to start from, which takes precedence over the current runs.
     """
     k, seed, folds_used = 5, 0, settings.folds_used
@@ -92,8 +92,8 @@ def _resolve_plan(settings: Settings, task: str, folds: Sequence[int] = (), base
         if base is not None or names:
             run = base or workspace.run(names[0])
             k, seed = (run.plan.k, run.plan.seed) if run.plan else (0, 0)
-            first = run.partial and run.folds == list(range(len(run.folds)))
-            if first and not folds_used and settings.folds is None and not folds:
+            covers_first_folds = run.partial and run.folds == list(range(len(run.folds)))
+            if covers_first_folds and not folds_used and settings.folds is None and not folds:
                 folds_used = len(run.folds)
     k = k if settings.folds is None else settings.folds
     return replace(
@@ -105,16 +105,16 @@ def log_base(base: RunRecord | None, settings: Settings) -> None:
     """Logs the run whose recipe is used, if no recipe is named."""
     if base is not None and not settings.recipes:
         changed = f" with {quantity(len(base.changes), 'change')}" if base.changes else ""
-        more = f", with {' '.join(settings.changes)}" if settings.changes else ""
+        new_changes = f", with {' '.join(settings.changes)}" if settings.changes else ""
         seeds = ", ".join(map(str, base.seeds))
         seed = f" Its seed was {seeds}, this one's is {settings.seed}." if base.seeds != [settings.seed] else ""
-        log.info(f"recipe: that of {base.id} ({base.recipe_name}{changed}){more}.{seed}")
+        log.info(f"recipe: that of {base.id} ({base.recipe_name}{changed}){new_changes}.{seed}")
 
 
 def _base_run(root: Path, task: str, base: str | None, sharing: bool = False) -> RunRecord | None:
     """The run that a retraining or a search starts from: the one named, else the current one, else none.
 
-    It may be unfinished: its recipe and plan are known all the same.
+    It may be unfinished: its recipe and plan are in its record all the same.
 
     Args:
         root: the workspace's folder.
@@ -123,9 +123,9 @@ def _base_run(root: Path, task: str, base: str | None, sharing: bool = False) ->
         sharing: whether its members will be shared, so that it must be complete.
 
     Raises:
-        ConfigError: a run of another specialist.
-        WorkspaceError: no such run, or one that is unfinished though its members are to be shared; or none is current though
-            there are some.
+        ConfigError: the run is of another specialist.
+        WorkspaceError: there is no such run, or it is unfinished though its members are to be shared; or none is current
+            though there are some.
     """
     if base is None and not Workspace.is_at(root):
         return None
@@ -154,7 +154,11 @@ def _check_fold_numbers(folds: Sequence[int], k: int | None) -> None:
 
 
 def check_folds(inputs: Inputs, parent: RunRecord) -> None:
-    """Refuses to retrain folds of a run by another recipe or plan, on other data or from other weights than its own."""
+    """Refuses to retrain folds of a run by another recipe or plan, on other data or from other weights than its own.
+
+    Raises:
+        ConfigError: one of them differs; says how to make them equal.
+    """
     if inputs.recipes[parent.task].digest() != parent.checked_recipe().digest():
         raise ConfigError(
             f"--fold retrains folds of {parent.id}, and the settings differ from its recipe. A run has one recipe: leave "
@@ -162,14 +166,14 @@ def check_folds(inputs: Inputs, parent: RunRecord) -> None:
         )
     assert inputs.data.plan is not None  # `_check_fold_numbers` has seen it
     if parent.plan is None or parent.plan.digest != inputs.data.plan.digest:
-        other = f"by plan {parent.plan.digest[:12]} with {parent.plan.k} folds" if parent.plan else "without a plan"
+        own_plan = f"by plan {parent.plan.digest[:12]} with {parent.plan.k} folds" if parent.plan else "without a plan"
         raise ConfigError(
-            f"--fold: {parent.id} was trained {other}, this command's plan is {inputs.data.plan.digest[:12]} with "
+            f"--fold: {parent.id} was trained {own_plan}, this command's plan is {inputs.data.plan.digest[:12]} with "
             f"{inputs.data.plan.k}: members of different plans never mix. Give the same --folds and --plan-seed, or retrain all."
         )
     if parent.initial_weights.sha256 != inputs.weights[parent.task].sha256:
         raise ConfigError(
-            f"--fold: the initial weights ({inputs.recipes[parent.task].weights}) are other bytes than those {parent.id} began "
+            f"--fold: the initial weights ({inputs.recipes[parent.task].weights}) differ from those that {parent.id} started "
             "from. Restore them, or retrain the whole specialist (without --fold)."
         )
     if parent.extra != inputs.extra_of(parent.task):

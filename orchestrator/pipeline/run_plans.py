@@ -1,4 +1,4 @@
-"""Run plans: a planned run is found among the existing ones, resumed, or created. The only place that does so.
+"""Run plans: a planned run is found among the existing ones, resumed, or created. Only this module does so.
 
 A run's key is a digest of everything that its result depends on; it decides whether a command resumes a run or creates
 another.
@@ -28,10 +28,10 @@ __all__ = ["RunPlan"]
 
 @dataclass(frozen=True)
 class RunPlan:
-    """What a run is to be made from.
+    """What a planned run is made from.
 
     Attributes:
-        settings: what was asked for.
+        settings: what the command asks for.
         inputs: the inputs read by these settings.
         task: its specialist.
         base: the run whose recipe was used if none was named.
@@ -81,10 +81,10 @@ class RunPlan:
             self._plan_digest, self.settings.seed, inputs.extra_of(self.task),
         )  # fmt: skip
 
-    def known(self) -> list[RunRecord]:
+    def existing(self) -> list[RunRecord]:
         """The runs that `find` and `find_open` give, each once."""
-        found = [run for run in (self.find(), self.find_open()) if run is not None]
-        return list({run.id: run for run in found}.values())
+        runs = [run for run in (self.find(), self.find_open()) if run is not None]
+        return list({run.id: run for run in runs}.values())
 
     def find(self) -> RunRecord | None:
         """The newest run of this key, complete or not."""
@@ -94,8 +94,8 @@ class RunPlan:
         """The newest run of this key with something left to do: unfinished, or killed before it was offered."""
         return self._newest(lambda run: not run.complete or run.to_be_offered)
 
-    def _newest(self, wanted: Callable[[RunRecord], bool]) -> RunRecord | None:
-        runs = [run for run in self.inputs.workspace.runs(self.task) if run.key == self.key and wanted(run)]
+    def _newest(self, condition: Callable[[RunRecord], bool]) -> RunRecord | None:
+        runs = [run for run in self.inputs.workspace.runs(self.task) if run.key == self.key and condition(run)]
         return runs[-1] if runs else None
 
     def find_or_create(self) -> RunRecord:
@@ -104,7 +104,7 @@ class RunPlan:
             return self.find() or self._create()
 
     def resume_or_create(self, run: RunRecord | None) -> RunRecord:
-        """Reloads a run that was found; if there is none, an open run created meanwhile, or a new one."""
+        """Reloads a run that was found; without one, gives an open run created meanwhile, or a new one."""
         with self.inputs.workspace.lock():
             return self.find_open() or self._create() if run is None else RunRecord.load(run.folder)
 
@@ -115,14 +115,15 @@ class RunPlan:
         if not threads and base is not None and base.device == inputs.device == "cpu":
             threads = base.threads
         threads = threads or settings.executor_or_default().parallelism(self.members, inputs.device)[1]
-        named, plan = choices_of((self.task,), settings.recipes)[0].get(self.task, ""), inputs.data.plan
+        recipe_name, plan = choices_of((self.task,), settings.recipes)[0].get(self.task, ""), inputs.data.plan
         folds: list[int | None] = [*self.folds] or inputs.data.folds
         if parent:
             folds = [*sorted({*self.folds, *(fold for fold in parent.folds if fold is not None)})]
         specialist = inputs.specialists[self.task]
         run = RunRecord(
             folder=Path(), id="", task=self.task, status=UNFINISHED, created=now(),
-            recipe_name=named or (base.recipe_name if base else DEFAULT_RECIPE), changes=changes_of(settings, specialist, base),
+            recipe_name=recipe_name or (base.recipe_name if base else DEFAULT_RECIPE),
+            changes=changes_of(settings, specialist, base),
             recipe=self.recipe.model_dump(mode="json"), chosen=self.recipe.chosen, seed=settings.seed, folds=folds,
             plan=None if plan is None else PlanKey(plan.digest, plan.k, plan.seed),
             data=inputs.data.about(settings, specialist),

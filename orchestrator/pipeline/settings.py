@@ -1,4 +1,4 @@
-"""What a user asks for, and the checks of it that need no heavy imports."""
+"""What a user asks for, and its checks that need no heavy imports."""
 
 from __future__ import annotations
 
@@ -41,25 +41,25 @@ class Settings:
 
     Attributes:
         data: a folder in the contest's layout, or a manifest.
-        workspace: where everything is kept.
+        workspace: folder of the workspace.
         columns: our name -> the manifest's name.
         recipes: `NAME`, `FILE.toml`, `TASK=NAME` or `TASK=FILE.toml`.
         changes: `KEY=VALUE` or `TASK.KEY=VALUE`.
         folds: folds of the plan; 0: one member trained on everything, without a score; None: as in the current runs.
-        folds_used: train only the first folds of the plan, 1 for a single split; 0: all.
+        folds_used: number of the plan's first folds to train, 1 for a single split; 0: all.
         seed: seed of the training.
         plan_seed: seed of the fold plan; None: as in the current runs.
         jobs: members trained at once; 0: automatic.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        store: decode once into the workspace's pixel store.
-        profile: record the time of each stage in the members' histories.
+        store: whether to decode each photo once, into the workspace's pixel store.
+        profile: whether to record the time of each stage in the members' histories.
         extra: tables of extra photos, which are trained on and never scored.
-        distinct_people: treat names that differ only in spelling as different people.
+        distinct_people: whether names that differ only in spelling are different people.
         executor: where members are trained; None: on this machine, `jobs` at once.
         cancel: stop requests, checked once per batch while members are trained.
 
     Raises:
-        ConfigError: one text where several words or paths are expected. Numbers out of range are refused by what uses them.
+        ConfigError: a single text is given where several are expected. The range of numbers is checked later.
     """
 
     data: Path
@@ -121,41 +121,41 @@ def base_recipe(settings: Settings, base: RunRecord | None) -> Recipe | None:
     """
     from orchestrator.recipes.load import choices_of
 
-    named = base is not None and base.task in choices_of((base.task,), settings.recipes)[0]
-    return None if base is None or named else base.checked_recipe()
+    is_named = base is not None and base.task in choices_of((base.task,), settings.recipes)[0]
+    return None if base is None or is_named else base.checked_recipe()
 
 
 def changes_of(settings: Settings, specialist: Specialist, base: RunRecord | None) -> list[str]:
-    """The `--set` words that change a specialist's recipe, after those of the base run.
+    """The `--set` changes that affect a specialist's recipe, after those of the base run.
 
     Args:
-        settings: what is asked for, without mistakes.
+        settings: what the command asks for, without mistakes.
         specialist: the specialist of the recipe.
         base: the run whose recipe is used if none is named.
     """
     from orchestrator.recipes.load import choices_of
 
-    task, only = specialist.name, {specialist.name: specialist}
-    named = choices_of((task,), settings.recipes)[0].get(task, "")
-    recipes = (named,) if named else () if base else (DEFAULT_RECIPE,)
-    found = [change for change in settings.changes if _is_for(change, task)]
-    wanted = recipes_of(replace(settings, recipes=recipes, changes=found), only, base)[task]
-    for change in list(found):
-        others = [*found]
-        others.remove(change)
+    task, specialists = specialist.name, {specialist.name: specialist}
+    recipe_name = choices_of((task,), settings.recipes)[0].get(task, "")
+    recipes = (recipe_name,) if recipe_name else () if base else (DEFAULT_RECIPE,)
+    changes = [change for change in settings.changes if _is_for(change, task)]
+    recipe = recipes_of(replace(settings, recipes=recipes, changes=changes), specialists, base)[task]
+    for change in list(changes):
+        rest = [*changes]
+        rest.remove(change)
         try:
-            same = recipes_of(replace(settings, recipes=recipes, changes=others), only, base)[task] == wanted
-        except ConfigError:  # words that are valid only together: `loss=focal` and `focal_gamma=3`
+            same = recipes_of(replace(settings, recipes=recipes, changes=rest), specialists, base)[task] == recipe
+        except ConfigError:  # changes that are valid only together: `loss=focal` and `focal_gamma=3`
             continue
         if same:
-            found = others
-    before = base.changes if base and not named else []
-    words = {change.partition("=")[0].removeprefix(f"{task}."): change for change in (*before, *found)}
-    return list(words.values())  # a key that is set again counts once
+            changes = rest
+    base_changes = base.changes if base and not recipe_name else []
+    by_key = {change.partition("=")[0].removeprefix(f"{task}."): change for change in (*base_changes, *changes)}
+    return list(by_key.values())  # a key that is set again counts once
 
 
 def _is_for(change: str, task: str) -> bool:
-    """Whether a `--set` word touches a task."""
+    """Whether a `--set` change affects a task."""
     first = change.partition("=")[0].partition(".")[0]
     return first == task or first not in CLASSES
 
@@ -164,7 +164,7 @@ def check_tables(tables: Sequence[Path]) -> None:
     """Rejects missing tables of extra photos.
 
     Raises:
-        DataError: naming all of them.
+        DataError: some are missing; names all of them.
     """
     missing = [str(path) for path in tables if not path.is_file()]
     if missing:
@@ -172,12 +172,10 @@ def check_tables(tables: Sequence[Path]) -> None:
 
 
 def add_mistakes(settings: Settings, mistakes: Mistakes) -> None:
-    """Adds the mistakes that the settings show by themselves."""
+    """Adds the mistakes that can be seen from the settings alone."""
     if settings.folds is not None and (settings.folds < 0 or settings.folds == 1):
         mistakes.add(
-            ConfigError(
-                f"--folds {settings.folds}; allowed: 2 or more, or 0 to train on everything, which nothing is scored on."
-            )
+            ConfigError(f"--folds {settings.folds}; allowed: 2 or more, or 0 to train on everything, without a score.")
         )
     for option, value, high in (
         ("--folds-used", settings.folds_used, None),
@@ -202,7 +200,7 @@ def check_face(recipe: Recipe) -> None:
     """Refuses a recipe that crops around faces where the detector is not installed.
 
     Raises:
-        ConfigError: naming the extra.
+        ConfigError: the detector is missing; names the extra to install.
     """
     if recipe.face:
         require(f"face = {recipe.face:g}", "face", otherwise="crop without it (face=0)")
@@ -212,9 +210,9 @@ def check_early(settings: Settings, specialists: Mapping[str, Specialist], base:
     """Rejects mistakes that names and small files show, before the slow imports of training.
 
     Args:
-        settings: what is asked for.
+        settings: what the command asks for.
         specialists: task -> specialist.
-        base: the run whose recipe is taken where none is named.
+        base: the run whose recipe is used if none is named.
 
     Raises:
         ConfigError: wrong recipes and settings.

@@ -77,7 +77,7 @@ class Report:
         cancelled: (run id, fold) -> reason, for members that were asked to stop; the same call resumes them.
         trained: run id -> folds that this command worked on.
         at_once: how many members were trained side by side.
-        training: wall-clock seconds from the first member's beginning to the last one's end.
+        training: wall-clock seconds from the start of the first member to the end of the last.
     """
 
     runs: list[RunRecord]
@@ -112,7 +112,7 @@ def train_all(
     """Trains every specialist over the folds of one plan, or resumes that training.
 
     Args:
-        settings: what is asked for.
+        settings: what the command asks for.
         specialists: task -> specialist, in the order to train.
         listen: receives progress events.
 
@@ -124,9 +124,9 @@ def train_all(
     _check_current(inputs.workspace, specialists)
     members = len(specialists) * len(inputs.data.folds)
     plans = {task: RunPlan(settings, inputs, task, members=members) for task in specialists}
-    check_and_set_aside([run for plan in plans.values() for run in plan.known()])
-    known = {task: plan.find() for task, plan in plans.items()}
-    open_tasks = [task for task, run in known.items() if run is None or not run.complete]
+    check_and_set_aside([run for plan in plans.values() for run in plan.existing()])
+    existing = {task: plan.find() for task, plan in plans.items()}
+    open_tasks = [task for task, run in existing.items() if run is None or not run.complete]
     listen(InputsRead())
     rows = pixels_of([plans[task] for task in open_tasks], listen)  # before any run is written: a photo may be damaged
     pixels = dict(zip(open_tasks, rows, strict=True))
@@ -134,8 +134,8 @@ def train_all(
     for run in runs:
         if run.complete and not run.to_be_offered:
             current = inputs.workspace.current_or_none(run.task)
-            other = "" if current in (run.id, None) else f" {current} stays the current {run.task} run."
-            log.info(f"{run.id} is complete already (same recipe, data, plan and seed): kept as it is.{other}")
+            stays = "" if current in (run.id, None) else f" {current} stays the current {run.task} run."
+            log.info(f"{run.id} is complete already (same recipe, data, plan and seed): kept as it is.{stays}")
             if current is None:  # of an experiment, or the current one was deleted
                 make_current(inputs.workspace, run)
     _mark_for_current(runs)
@@ -158,10 +158,10 @@ def _check_current(workspace: Workspace, tasks: Iterable[str]) -> None:
 
 
 def retrain(start: StartingPoint, listen: Listener = ignore_events, again: bool = False) -> Report:
-    """Trains one specialist into a new run, goes on with an unfinished one of the same settings, or finds it trained already.
+    """Trains one specialist into a new run, resumes one of the same settings, or finds it trained already.
 
     Args:
-        start: what is asked for; with `folds`, the other members are shared with the base run.
+        start: starting point; if it names folds, the other members are shared with the base run.
         listen: receives progress events.
         again: train even if a complete run with the same settings exists.
 
@@ -174,27 +174,28 @@ def retrain(start: StartingPoint, listen: Listener = ignore_events, again: bool 
     log_base(start.base, settings)
     members, parent = len(folds) or len(inputs.data.folds), start.base if folds else None
     plan = RunPlan(settings, inputs, task, start.base, parent, folds, members=members)
-    kept = [fold for fold in parent.folds if fold not in folds] if parent else []
+    shared_folds = [fold for fold in parent.folds if fold not in folds] if parent else []
     if parent is not None:
         check_folds(inputs, parent)
-        for fold in kept:
+        for fold in shared_folds:
             check_member(parent, fold)
         if not again and _has_folds(parent, plan):
             return Report([parent], {}, time.monotonic() - started)
-    check_and_set_aside(plan.known())
-    run, same = plan.find_open(), plan.find()
-    if run is None and same is not None and not again:
-        _log_trained(plan, same)
-        return Report([same], {}, time.monotonic() - started)
+    check_and_set_aside(plan.existing())
+    run, existing = plan.find_open(), plan.find()
+    if run is None and existing is not None and not again:
+        _log_trained(plan, existing)
+        return Report([existing], {}, time.monotonic() - started)
     if run is None:
         _log_similar(plan)
     listen(InputsRead())
     (pixels,) = pixels_of([plan], listen)  # before any run is written: a photo may be damaged
     run = plan.resume_or_create(run)
     _mark_for_current([run])
-    if parent is not None and kept:
-        log.info(f"{run.id} shares fold{'s' * (len(kept) > 1)} {', '.join(map(str, kept))} with {parent.id}.")
-        for fold in kept:
+    if parent is not None and shared_folds:
+        numbers = f"fold{'s' * (len(shared_folds) > 1)} {', '.join(map(str, shared_folds))}"
+        log.info(f"{run.id} shares {numbers} with {parent.id}.")
+        for fold in shared_folds:
             share_member(parent, run, fold)
     report = train_runs([run], [RunJob(settings, specialist, inputs, run, pixels)], listen, started)
     make_complete_runs_current(report.runs)
@@ -228,7 +229,7 @@ def _log_trained(plan: RunPlan, run: RunRecord) -> None:
 
 
 def _has_member(run: RunRecord, fold: int, identity: str) -> bool:
-    """Whether a run's member is there, complete and whole, by its identity."""
+    """Whether a run's member with this identity is complete and intact."""
     try:
         return check_member(run, fold).id == identity
     except DamagedError:
@@ -246,7 +247,12 @@ def _log_similar(plan: RunPlan) -> None:
 
 
 def check_and_set_aside(runs: Sequence[RunRecord]) -> None:
-    """Checks the members of runs for damage; damaged ones will be trained again."""
+    """Checks the members of runs, and sets damaged ones aside, so that they are trained again.
+
+    Raises:
+        WorkspaceError: another command is working on a run.
+        DamagedError: a file is damaged and may not be replaced.
+    """
     for run in runs:
         with ExitStack() as locks:
             lock_run(locks, run)
@@ -278,22 +284,30 @@ def train_runs(
 ) -> Report:
     """Trains the missing and damaged members of runs in one queue, and completes the runs that then have all members.
 
-    Damaged members are moved aside. A member that is not there in the end is a failure, whatever the executor says of it.
+    Damaged members are set aside. A member that is missing in the end is a failure, whatever its result says.
 
     Args:
         runs: all runs of the command, including complete ones.
         run_jobs: what to train, for the incomplete runs.
         listen: receives progress events.
-        started: when the command began, by time.monotonic.
+        started: when the command started, by time.monotonic, seconds.
+
+    Raises:
+        WorkspaceError: another command is working on a run.
+        ConfigError: a member would train on a single photo per epoch.
     """
     open_jobs = [run_job for run_job in run_jobs if not run_job.run.complete]
     for run_job in open_jobs:
-        run, now = run_job.run, versions()
-        then = run.environment.versions
-        changed = [f"{name} {then.get(name)} -> {now[name]}" for name in now if now[name] != then.get(name)]
+        run, present = run_job.run, versions()
+        recorded = run.environment.versions
+        changed = [
+            f"{package} {recorded.get(package)} -> {version}"
+            for package, version in present.items()
+            if version != recorded.get(package)
+        ]
         if changed:
             log.warning(
-                f"{run.id} was begun with other versions ({', '.join(changed)}): its later epochs may differ in bits."
+                f"{run.id} was started with other versions ({', '.join(changed)}): its later epochs may differ in bits."
             )
     ends: dict[str, dict[tuple[str, int | None], str]] = {"failed": {}, "pruned": {}, "cancelled": {}}
     trained: dict[str, list[int | None]] = {}
@@ -309,15 +323,15 @@ def train_runs(
             at_once, _ = executor.parallelism(len(jobs), jobs[0].device, max(job.threads for job in jobs))
             for job in jobs:
                 trained.setdefault(job.run, []).append(job.fold)
-            listen(_begun(jobs, at_once, open_jobs[0].run.root))
-            began = time.monotonic()
+            listen(_started_event(jobs, at_once, open_jobs[0].run.root))
+            training_started = time.monotonic()
             try:
                 for result in executor.run(jobs, at_once, listen):
                     if result.outcome != "done":
                         ends[result.outcome][result.key] = result.why
             finally:
                 listen(TrainingEnded())
-            training = time.monotonic() - began
+            training = time.monotonic() - training_started
         for run_job in open_jobs:
             for fold, why in _finish(run_job).items():
                 if not any((run_job.run.id, fold) in ended for ended in ends.values()):
@@ -326,7 +340,7 @@ def train_runs(
     return Report(list(runs), ends["failed"], seconds, ends["pruned"], ends["cancelled"], trained, at_once, training)
 
 
-def _begun(jobs: Sequence[MemberJob], at_once: int, workspace: Path) -> TrainingStarted:
+def _started_event(jobs: Sequence[MemberJob], at_once: int, workspace: Path) -> TrainingStarted:
     members = []
     for job in jobs:
         history = history_of(job.folder)
@@ -354,11 +368,11 @@ def _why_missing(run: RunRecord, fold: int | None) -> str:
         check_member(run, fold, files=False)
     except DamagedError as error:
         return str(error)
-    return f"{run.id}: its member was missing when training ended."  # and was written meanwhile
+    return f"{run.id}: its member was missing when training ended."  # the check passes now, so it was written meanwhile
 
 
 def make_complete_runs_current(runs: Sequence[RunRecord]) -> None:
-    """Makes complete runs that are marked for it their specialists' current ones, each once."""
+    """Makes complete runs that are to be offered their specialists' current ones, each once."""
     for run in runs:
         if run.complete and run.to_be_offered:
             make_current(Workspace(run.root), run)
@@ -375,7 +389,11 @@ def _mark_for_current(runs: Sequence[RunRecord]) -> None:
 
 
 def lock_run(locks: ExitStack, run: RunRecord) -> None:
-    """Locks a run for this command; the lock ends with the process."""
+    """Locks a run for this command; the lock ends with the process.
+
+    Raises:
+        WorkspaceError: another command holds the lock.
+    """
     lock = FileLock(run.folder / RUN_LOCK)
     try:
         lock.acquire(blocking=False)

@@ -15,7 +15,7 @@ LOOK_SECONDS = 1.0
 
 
 class CancelledError(Exception):
-    """A training was asked to stop. What its checkpoint holds is kept; the same command goes on from there."""
+    """A training was asked to stop. Its checkpoint stays, and the same command goes on from there."""
 
 
 class Cancel(Protocol):
@@ -30,10 +30,10 @@ class Cancel(Protocol):
 
 
 class CancelFile:
-    """Asks whoever sees a file to stop: from another thread, process or machine.
+    """A stop request that is a file: visible to other threads, processes and machines.
 
     Args:
-        path: of the file; its folder is made when it is needed.
+        path: path of the file; its folder is made when it is needed.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -48,7 +48,7 @@ class CancelFile:
         """Looks at the file, once a second at most.
 
         Raises:
-            CancelledError: it is there.
+            CancelledError: the file exists.
         """
         if time.monotonic() - self._looked < LOOK_SECONDS:
             return
@@ -58,10 +58,10 @@ class CancelFile:
 
 
 def raise_if_cancelled(reasons: Sequence[Cancel]) -> None:
-    """Looks at all reasons to stop.
+    """Checks all reasons to stop.
 
     Raises:
-        CancelledError: there is one.
+        CancelledError: training must stop.
     """
     for reason in reasons:
         reason.check()

@@ -42,7 +42,7 @@ def _load_sealed(path: Path, identity: str, way_out: str) -> tuple[dict[str, Ten
     """What `_save_sealed` wrote.
 
     Raises:
-        DamagedError: it is missing, damaged, or another member's.
+        DamagedError: the file is missing, damaged, or another member's.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -55,7 +55,7 @@ def _load_sealed(path: Path, identity: str, way_out: str) -> tuple[dict[str, Ten
     if notes.get("digest") != _digest(notes.get("identity", ""), notes.get("note", ""), tensors):
         raise damaged_error(path, "its contents do not match the digest in it: it was damaged", way_out)
     if notes["identity"] != identity:
-        raise damaged_error(path, "of another run or fold than this one, or of other settings", way_out)
+        raise damaged_error(path, "of another run or fold, or of other settings", way_out)
     return tensors, json.loads(notes["note"])
 
 
@@ -112,10 +112,10 @@ def load_checkpoint(
     """Restores a checkpoint in place, as `save_checkpoint` wrote it.
 
     Returns:
-        The counters, or None when there is no checkpoint.
+        The counters, or None if there is no checkpoint.
 
     Raises:
-        DamagedError: it is damaged, or another member's.
+        DamagedError: the checkpoint is damaged, or another member's.
     """
     if not os.path.lexists(path):
         return None
@@ -142,7 +142,7 @@ def load_checkpoint(
 
 
 def save_best(path: Path, identity: str, tensors: Mapping[str, Tensor]) -> None:
-    """Writes what `best_tensors` gave."""
+    """Writes the tensors of the best epoch, as `best_tensors` gives them."""
     _save_sealed(path, identity, tensors, None)
 
 

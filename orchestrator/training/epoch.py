@@ -29,11 +29,11 @@ from orchestrator.training.mixing import Mix, draw_mix
 from orchestrator.training.optimisers import set_rate, uphill
 from orchestrator.training.schedules import rate_factor
 
-__all__ = ["INITIALISE", "diverged", "loading_processes", "network_input", "not_finite", "train_epoch", "train_step"]
+__all__ = ["INITIALISE", "diverged", "network_input", "not_finite", "train_epoch", "train_step", "worker_count"]
 
 PROGRESS_SECONDS = 1.0
 REPAYING_BATCHES = 16
-"""Batches of a pass for each loading process that is started for it."""
+"""Fewest batches of a pass for each DataLoader worker that is started for it."""
 
 # The purposes of random draws, so that no two share a stream.
 INITIALISE, SAMPLE, AUGMENT, NETWORK, MIX = range(5)
@@ -67,7 +67,7 @@ class Batch:
 
 
 def train_epoch(job: MemberJob, learner: Learner, progress: Progress, listen: Listener = ignore_events) -> TrainedEpoch:
-    """One pass over the epoch's sample; reports its progress about once a second.
+    """Trains one pass over the epoch's sample; reports its progress about once a second.
 
     Returns:
         The epoch, not scored yet.
@@ -82,12 +82,12 @@ def train_epoch(job: MemberJob, learner: Learner, progress: Progress, listen: Li
     augmenter = Augmenter(recipe.augment, recipe.height, recipe.width) if recipe.train == "network" else None
     batches = Batches(job.pixels, rows, recipe.batch_size, augmenter, job.entropy(AUGMENT, epoch))
     torch.manual_seed(job.entropy(NETWORK, epoch))
-    learner.begin_epoch(thaw=0 < recipe.unfreeze_after <= epoch)
+    learner.begin_epoch(unfreeze=0 < recipe.unfreeze_after <= epoch)
     total, started, reported = torch.zeros((), device=job.device), time.monotonic(), 0.0
     stages = Stages(job.profile, torch.cuda.synchronize if job.device != "cpu" else lambda: None)
     loaded = stages.each(
         "read and augment",
-        load(batches, loading_processes(recipe, job.device, len(batches)), pin=job.device != "cpu"),
+        load(batches, worker_count(recipe, job.device, len(batches)), pin=job.device != "cpu"),
     )
     prepared = _prepared(job, loaded, epoch)
     for step in range(steps):
@@ -105,14 +105,14 @@ def train_epoch(job: MemberJob, learner: Learner, progress: Progress, listen: Li
     mean = float(total) / steps
     if not np.isfinite(mean):
         raise diverged(job, f"the loss became {mean} in epoch {epoch + 1}")
-    if broken := not_finite(learner.scored):
-        raise diverged(job, f"{broken} became infinite or NaN in epoch {epoch + 1}")
+    if tensors := not_finite(learner.scored):
+        raise diverged(job, f"{tensors} became infinite or NaN in epoch {epoch + 1}")
     rate = len(rows) / (time.monotonic() - started)
     lr = learner.optimiser.param_groups[-1]["lr"]
     return TrainedEpoch(epoch + 1, mean, lr, round(rate, 1), stages=stages.seconds if job.profile else {})
 
 
-def diverged(job: MemberJob, what: str) -> TrainingError:
+def diverged(job: MemberJob, problem: str) -> TrainingError:
     """The error for infinite or NaN values, with the settings that prevent them."""
     recipe = job.recipe
     ways = [f"lower the learning rate (--set {job.task}.lr={recipe.lr / 3:.1e})"]
@@ -120,8 +120,8 @@ def diverged(job: MemberJob, what: str) -> TrainingError:
         ways.append(f"calculate with a wider range (--set {job.task}.precision=bf16, or fp32)")
     if not 0 < recipe.clip_norm <= 0.5:
         ways.append(f"clip harder (--set {job.task}.clip_norm=0.5)")
-    another = f"Ways out, each by training another run: {'; '.join(ways)}."
-    return TrainingError(f"{job.title}: {what}. {another}")
+    advice = f"Ways out, each by training another run: {'; '.join(ways)}."
+    return TrainingError(f"{job.title}: {problem}. {advice}")
 
 
 def not_finite(model: nn.Module) -> str:
@@ -137,14 +137,14 @@ def _prepared(job: MemberJob, loaded: Iterable[tuple[Tensor, Tensor]], epoch: in
     weights = torch.ones(len(targets))
     weights[job.train] = torch.from_numpy(job.weights)
     mixer = np.random.default_rng(job.entropy(MIX, epoch))
-    for pixels, numbers in loaded:
+    for pixels, row_numbers in loaded:
         inputs = network_input(job, pixels)
         if epoch < recipe.small_epochs:
             inputs = _shrunken(inputs, recipe.small)
         size = (inputs.shape[-2], inputs.shape[-1])
         mix = draw_mix(len(inputs), size, recipe.mixup, recipe.cutmix, mixer)
         batch_targets, batch_weights = (
-            values[numbers].to(job.device, non_blocking=True) for values in (targets, weights)
+            values[row_numbers].to(job.device, non_blocking=True) for values in (targets, weights)
         )
         yield Batch(inputs, batch_targets, batch_weights, mix)
 
@@ -188,16 +188,18 @@ def _shrunken(photos: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(photos, size, mode="bilinear", antialias=True)
 
 
-def loading_processes(recipe: Recipe, device: str, batches: int) -> int:
-    """Number of loading processes of one pass: the recipe's; for -1, none on a CPU, which the network needs, or without room.
+def worker_count(recipe: Recipe, device: str, batches: int) -> int:
+    """Number of DataLoader workers for one pass over the batches: the recipe's, or chosen here if that is -1.
+
+    None are chosen on a CPU, whose cores the network needs, and where workers cannot be started.
 
     Args:
         recipe: the member's recipe.
-        device: where the network calculates.
-        batches: batches of the pass. Processes are started for each pass: eight took 0.9 s (16 cores, an H200), in which
-            this process alone trains on 400 photos (EfficientNet-Lite0 at 128 x 96), so each is to have a share that repays it.
+        device: device of the network.
+        batches: number of batches of the pass. Workers are started for each pass: eight took 0.9 s (16 cores, an H200), in
+            which this process alone trains on 400 photos (EfficientNet-Lite0 at 128 x 96), so each needs enough batches.
     """
     if recipe.workers >= 0:
         return recipe.workers
-    processes = 0 if device == "cpu" else min(8, cores(), batches // REPAYING_BATCHES)
-    return 0 if processes and why_none_load(processes) else processes
+    workers = 0 if device == "cpu" else min(8, cores(), batches // REPAYING_BATCHES)
+    return 0 if workers and why_none_load(workers) else workers

@@ -33,7 +33,7 @@ __all__ = ["Features", "body", "build_features", "check_head_alone"]
 log = logging.getLogger(__name__)
 
 FEATURES_FORMAT, KIND = 2, "features"
-CALL = 32  # photos a call; one core each, as in prediction
+CALL = 32  # photos per call; each call uses one core, as in prediction
 
 
 class Features:
@@ -59,15 +59,15 @@ class Features:
 
 def body(model: Any, inputs: Tensor) -> Tensor:
     """The input of a timm network's classifier, shape (N, F)."""
-    found: Tensor = model.forward_head(model.forward_features(inputs), pre_logits=True)
-    return found
+    features: Tensor = model.forward_head(model.forward_features(inputs), pre_logits=True)
+    return features
 
 
 def check_head_alone(recipe: Recipe) -> None:
     """Refuses a backbone whose answers are not one classifier on its features.
 
     Raises:
-        ConfigError: with the way out.
+        ConfigError: there are several classifiers, or the answers are not those of the one; names the way out.
     """
     model = create(recipe.backbone, 2, recipe).eval()
     inputs = torch.zeros(1, 3, recipe.height, recipe.width)
@@ -97,7 +97,7 @@ def build_features(
     threads: int,
     progress: Callable[[int, int], None],
 ) -> Features:
-    """Opens the features of all photos, computing them when they are not there.
+    """Opens the features of all photos, computing them if they are missing or damaged.
 
     Args:
         folder: folder in the workspace's cache.
@@ -129,7 +129,7 @@ def build_features(
     path = folder / f"{key[:20]}.npy"
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / "features.lock"):
-        if not _whole(path):
+        if not _is_intact(path):
             values = _compute(recipe, initial, preprocess, pixels, photos, device, threads, progress)
             require_free_space(
                 folder,
@@ -143,8 +143,8 @@ def build_features(
     return Features(path)
 
 
-def _whole(path: Path) -> bool:
-    """Whether features are there as they were written; damaged ones are removed, for they can be computed again."""
+def _is_intact(path: Path) -> bool:
+    """Whether features exist as they were written; damaged ones are removed, since they can be computed again."""
     note = path.with_suffix(".json")
     if not os.path.lexists(path) and not os.path.lexists(note):
         return False

@@ -60,9 +60,9 @@ class Learner:
         if self._head_alone:
             only_head(self.model)
         # Stages that are unfrozen later belong to the optimiser from the start; it skips them without gradients.
-        later = create_optimiser(self.model, recipe) if recipe.unfreeze_after else None
+        optimiser_of_all = create_optimiser(self.model, recipe) if recipe.unfreeze_after else None
         self._frozen = freeze_stages(self.model, recipe.frozen_stages)
-        self.optimiser = later or create_optimiser(self.model, recipe)
+        self.optimiser = optimiser_of_all or create_optimiser(self.model, recipe)
         precision = precision_of(recipe.precision, job.device)
         self.scaler: Any = torch.amp.GradScaler(job.device, enabled=precision == torch.float16)
         self.average = create_average(self.model, recipe)
@@ -84,16 +84,16 @@ class Learner:
 
     @property
     def trained(self) -> list[Tensor]:
-        """The parameters that learn now."""
+        """The parameters that are trained at present."""
         return [parameter for parameter in self.network.parameters() if parameter.requires_grad]
 
-    def begin_epoch(self, thaw: bool) -> None:
+    def begin_epoch(self, unfreeze: bool) -> None:
         """Puts the network into training mode, frozen parts aside.
 
         Args:
-            thaw: whether the frozen stages learn from now on.
+            unfreeze: whether the frozen stages learn from now on.
         """
-        if thaw and self._frozen:
+        if unfreeze and self._frozen:
             self.model.requires_grad_(True)
             self._frozen = []
         self.network.train()
@@ -105,22 +105,22 @@ class Learner:
         average = {} if self.average is None else dict(self.average.module.state_dict())
         history = [epoch.as_dict() for epoch in progress.history]
         counters = {**vars(progress), "history": history, "scaler": self.scaler.state_dict()}
-        place = folder / CHECKPOINT
-        checkpoints.save_checkpoint(place, self._identity, self.model, self.optimiser, counters, average)
+        path = folder / CHECKPOINT
+        checkpoints.save_checkpoint(path, self._identity, self.model, self.optimiser, counters, average)
 
     def restore(self, folder: Path) -> Progress:
-        """Goes on from the checkpoint, where there is one.
+        """Restores the checkpoint, if there is one, and returns the progress that it holds.
 
         Raises:
-            DamagedError: it, or the best epoch that it speaks of, is damaged or another member's.
+            DamagedError: it, or the file of the best epoch that it names, is damaged or another member's.
         """
         average = None if self.average is None else self.average.module
-        place = folder / CHECKPOINT
-        counters = checkpoints.load_checkpoint(place, self._identity, self.model, self.optimiser, average)
+        path = folder / CHECKPOINT
+        counters = checkpoints.load_checkpoint(path, self._identity, self.model, self.optimiser, average)
         if counters is None:
             return Progress()
         self.scaler.load_state_dict(counters.pop("scaler"))
         progress = Progress(**{**counters, "history": list(map(TrainedEpoch.from_dict, counters["history"]))})
         if progress.best_epoch:  # fails now, not after all other epochs are trained
-            checkpoints.load_best(folder / best_file(progress.best_epoch), self._identity, place)
+            checkpoints.load_best(folder / best_file(progress.best_epoch), self._identity, path)
         return progress

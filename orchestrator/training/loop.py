@@ -45,7 +45,7 @@ from orchestrator.training.scoring import held_out_probabilities, scores_of
 __all__ = ["Pruned", "keep_best", "score_epoch", "train_fold"]
 
 
-class Pruned(Exception):  # noqa: N818  (no error: what was asked for)
+class Pruned(Exception):  # noqa: N818  (not an error: the caller asked for pruning)
     """A training stayed below its threshold. Its checkpoint stays, so it can be trained to the end.
 
     Args:
@@ -131,8 +131,14 @@ def _train(job: MemberJob, listen: Listener) -> MemberCard:
 
 
 def score_epoch(job: MemberJob, learner: Learner, progress: Progress) -> MemberScores | None:
-    """Scores the held-out people on every photo of theirs, and keeps the weights when they are the best so far; None, and
-    the last weights, where nobody is held out."""
+    """Scores all photos of the held-out people, and keeps the weights if they are the best so far.
+
+    Returns:
+        The scores; None where nobody is held out, and then the last weights are kept.
+
+    Raises:
+        TrainingError: the network's answers are infinite or NaN.
+    """
     best = job.folder / best_file(progress.epoch)
     if not len(job.held_out):
         save_best(best, job.identity, best_tensors(learner.result, None))

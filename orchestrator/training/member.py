@@ -27,7 +27,7 @@ __all__ = ["MemberJob", "TrainingRows"]
 
 @dataclass(frozen=True, eq=False)
 class TrainingRows:
-    """What training knows of N photos, extra ones last.
+    """What training uses of N photos, extra ones last.
 
     Attributes:
         person: a number for each person, shape (N,), int64.
@@ -101,7 +101,7 @@ class MemberJob:
 
     @property
     def key(self) -> tuple[str, int | None]:
-        """The member among those of a command: its run and its fold."""
+        """What identifies the member within a command: its run and its fold."""
         return self.run, self.fold
 
     @property
@@ -145,17 +145,17 @@ class MemberJob:
 
     @cached_property
     def persons(self) -> NDArray[np.int64]:
-        """The person of each training row, numbered in order of appearance."""
+        """Number of the person of each training row, in order of appearance, shape (n,)."""
         return pd.factorize(self.rows.person[self.train])[0]
 
     @property
     def kinds(self) -> NDArray[np.int64]:
-        """Kind code of each training row; per_person draws a kind first."""
+        """Kind code of each training row, shape (n,); per_person draws a kind first."""
         return self.rows.kind[self.train]
 
     @cached_property
     def factors(self) -> NDArray[np.float64] | None:
-        """Multiple of each training row's draw frequency; None: 1."""
+        """Factor on how often each training row is drawn, shape (n,); None: 1 for all."""
         recipe = self.recipe
         extra = self.rows.extra[self.train]
         scarce = np.where(extra, recipe.extra_factor, 1.0)
@@ -168,7 +168,7 @@ class MemberJob:
 
     @cached_property
     def weights(self) -> NDArray[np.float32]:
-        """How much each training row counts in the loss, with mean 1 over an epoch."""
+        """Weight of each training row in the loss, with mean 1 over an epoch, shape (n,)."""
         draws = expected_draws(self.recipe.sampling, self.persons, self.kinds, self.factors)
         return photo_weights(self.rows.trained[self.train], self.recipe.class_balance, draws)
 

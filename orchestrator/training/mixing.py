@@ -23,7 +23,7 @@ class Mix:
     """How one batch is mixed.
 
     Attributes:
-        share: what remains of each photo, 0..1.
+        share: share of each photo that remains, 0..1.
         partner: position in the batch of the photo that each is mixed with, shape (N,), int64.
         box: CutMix: top, left, bottom and right of the pasted box; None: MixUp.
     """
@@ -34,21 +34,21 @@ class Mix:
 
     def photos(self, photos: Tensor) -> Tensor:
         """The mixed photos, (N, 3, H, W) or features (N, F), floating, in the same memory format."""
-        others = photos[self.partner.to(photos.device)]
+        partners = photos[self.partner.to(photos.device)]
         if self.box is None:
-            return self.blend(photos, others)
+            return self.blend(photos, partners)
         top, left, bottom, right = self.box
         mixed = photos.clone()
-        mixed[:, :, top:bottom, left:right] = others[:, :, top:bottom, left:right]
+        mixed[:, :, top:bottom, left:right] = partners[:, :, top:bottom, left:right]
         return mixed
 
-    def blend(self, value: Tensor, other: Tensor) -> Tensor:
-        """`share` of one and the rest of the other."""
-        return value * self.share + other * (1 - self.share)
+    def blend(self, own: Tensor, partners: Tensor) -> Tensor:
+        """Mean of the photos' own values and their partners', with weights `share` and 1 - `share`."""
+        return own * self.share + partners * (1 - self.share)
 
 
 def draw_mix(photos: int, size: tuple[int, int], mixup: float, cutmix: float, rng: np.random.Generator) -> Mix | None:
-    """Draws a batch's mix; None when neither is on.
+    """Draws a batch's mix; None if both are off.
 
     Args:
         photos: number of photos, N.
@@ -56,7 +56,7 @@ def draw_mix(photos: int, size: tuple[int, int], mixup: float, cutmix: float, rn
         mixup: parameter of the Beta distribution: small values leave most batches almost unchanged, 1 draws shares
             uniformly. 0: no MixUp.
         cutmix: the same for CutMix. With both on, each batch draws one of them, like timm.
-        rng: used for the choice, the share, the box and the pairs.
+        rng: draws the choice, the share, the box and the pairs.
     """
     if not mixup and not cutmix:
         return None
@@ -71,5 +71,5 @@ def draw_mix(photos: int, size: tuple[int, int], mixup: float, cutmix: float, rn
     top, bottom = max(0, middle_y - half_y), min(height, middle_y + half_y)
     left, right = max(0, middle_x - half_x), min(width, middle_x + half_x)
     # The box may extend beyond the edge: only the part inside counts.
-    kept = 1 - (bottom - top) * (right - left) / (height * width)
-    return Mix(kept, torch.from_numpy(rng.permutation(photos)), (top, left, bottom, right))
+    own_share = 1 - (bottom - top) * (right - left) / (height * width)
+    return Mix(own_share, torch.from_numpy(rng.permutation(photos)), (top, left, bottom, right))

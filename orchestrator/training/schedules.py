@@ -19,14 +19,15 @@ def rate_factor(recipe: Recipe, step: int, steps_per_epoch: int, scores: Sequenc
     All but `one_cycle` rise linearly over the first `warmup` of all steps. Then: `cosine` falls as a half cosine and would
     reach 0 right after the last step (Loshchilov and Hutter 2017, arXiv 1608.03983, without restarts); `step` falls to
     `lr_factor` every `step_every` epochs (torch's StepLR); `plateau` does when more than `plateau_patience` scores in a row
-    were no new best (torch's ReduceLROnPlateau without a threshold); `constant` stays. `one_cycle` rises by a half cosine over
-    `warmup` and falls by another (Smith and Topin 2017, arXiv 1708.07120; torch's OneCycleLR without its change of momentum).
+    did not exceed the best (torch's ReduceLROnPlateau without a threshold); `constant` stays. `one_cycle` rises by a half
+    cosine over `warmup` and falls by another (Smith and Topin 2017, arXiv 1708.07120; torch's OneCycleLR without its change
+    of momentum).
 
     Args:
-        recipe: schedule, its numbers and epochs.
+        recipe: recipe with the schedule, its numbers and the epochs.
         step: 0 ... epochs x steps_per_epoch - 1.
         steps_per_epoch: steps of the optimiser in an epoch.
-        scores: of the held-out people so far, higher is better; for `plateau`.
+        scores: scores on the held-out people so far, higher is better; for `plateau`.
     """
     steps = recipe.epochs * steps_per_epoch
     rising = recipe.warmup * steps
@@ -47,7 +48,7 @@ def rate_factor(recipe: Recipe, step: int, steps_per_epoch: int, scores: Sequenc
 
 
 def falls(scores: Sequence[float], patience: int) -> int:
-    """How often more than `patience` scores in a row were no new best; counting starts again after each time."""
+    """How often more than `patience` scores in a row did not exceed the best; counting starts again after each time."""
     best, bad, count = -math.inf, 0, 0
     for score in scores:
         if score > best:

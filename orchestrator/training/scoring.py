@@ -14,7 +14,7 @@ from orchestrator.data.loading import Batches, load
 from orchestrator.networks.devices import autocast
 from orchestrator.networks.views import mean_over_views
 from orchestrator.training.cancelling import raise_if_cancelled
-from orchestrator.training.epoch import diverged, loading_processes, network_input
+from orchestrator.training.epoch import diverged, network_input, worker_count
 from orchestrator.training.member import MemberJob
 
 __all__ = ["held_out_probabilities", "scores_of"]
@@ -36,19 +36,18 @@ def held_out_probabilities(job: MemberJob, model: nn.Module) -> NDArray[np.float
     parts: list[Tensor] = []
     size = 64 if job.device == "cpu" else max(64, job.recipe.batch_size)
     batches = Batches(job.pixels, job.held_out, size)
-    processes = loading_processes(job.recipe, job.device, len(batches))
+    workers = worker_count(job.recipe, job.device, len(batches))
     with torch.inference_mode():
-        for pixels, _ in load(batches, processes, pin=job.device != "cpu"):
+        for pixels, _ in load(batches, workers, pin=job.device != "cpu"):
             inputs = network_input(job, pixels)
             parts.append(mean_over_views(job.recipe.views, inputs, answer).cpu())
             raise_if_cancelled(job.cancel)
-    found = torch.cat(parts)
-    wrong = int((~torch.isfinite(found).all(dim=1)).sum())
+    probabilities = torch.cat(parts)
+    wrong = int((~torch.isfinite(probabilities).all(dim=1)).sum())
     if wrong:  # argmax of NaN would be scored like any other class
-        raise diverged(
-            job, f"the network's answers are infinite or NaN for {wrong:,} of {quantity(len(found), 'held-out photo')}"
-        )
-    return found.numpy()
+        of_photos = f"{wrong:,} of {quantity(len(probabilities), 'held-out photo')}"
+        raise diverged(job, f"the network's answers are infinite or NaN for {of_photos}")
+    return probabilities.numpy()
 
 
 def scores_of(job: MemberJob, probabilities: NDArray[np.float32]) -> tuple[MemberScores, NDArray[np.int64]]:

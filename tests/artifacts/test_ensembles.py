@@ -32,7 +32,7 @@ def test_an_ensemble_whose_record_is_lost_is_made_again_with_its_tables(
     subprocess.run(shlex.split(aside), check=True)
     assert orch(*shlex.split(make)[1:]).code == 0
     after = json.loads(orch("predict", photos, "--json", "-w", workspace).out)
-    assert [one["probabilities"] for one in after] == [one["probabilities"] for one in before]
+    assert [answer["probabilities"] for answer in after] == [answer["probabilities"] for answer in before]
 
 
 @pytest.mark.parametrize("left", ["source", "nothing"])
@@ -48,7 +48,7 @@ def test_a_lost_table_is_told_with_a_command_that_works(
     (workspace / "soft-0001/external-1.parquet").unlink()
     if left == "nothing":
         (tmp_path / "old 1.csv").unlink()
-        (tmp_path / "old 2.csv").unlink()  # its copy is whole
+        (tmp_path / "old 2.csv").unlink()  # its copy is intact
     done = orch("predict", people / "eval/images", "-w", workspace)
     assert done.code == 2
     (again,) = re.findall(r"build it again: `(orch ensemble[^`]+)`", done.err)

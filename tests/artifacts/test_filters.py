@@ -44,13 +44,13 @@ def test_runs_are_found_by_their_settings_and_scores(orch: Orch, three: Path) ->
 def test_wrong_conditions_are_told_at_once(orch: Orch, three: Path) -> None:
     done = orch("runs", "list", "-w", three, "--where", "lss=focal wrong task=age")
     assert done.code == 2
-    assert "nothing is called 'lss'. Did you mean 'loss'?" in done.err
+    assert "there is no key 'lss'. Did you mean 'loss'?" in done.err
     assert "'wrong' is not a condition" in done.err
     assert (
         "batch_size is a number, and 'ten' is not one"
         in orch("runs", "list", "-w", three, "--where", "batch_size>ten").err
     )
-    assert "nothing is called 'scor'. Did you mean 'score'?" in orch("runs", "list", "-w", three, "--sort", "scor").err
+    assert "there is no key 'scor'. Did you mean 'score'?" in orch("runs", "list", "-w", three, "--sort", "scor").err
 
 
 def test_conditions_by_hand() -> None:
@@ -69,17 +69,17 @@ def test_conditions_by_hand() -> None:
         "on=true": True, "best>0.5": False, "best<0.5": False, "best!=0.5": True, "best=none": True, "best~on": False,
         "score > 0.6 epochs<13": True,
     }.items():  # fmt: skip
-        assert all(one.holds(facts) for one in conditions_of(text, list(facts))) is holds, text
+        assert all(condition.holds(facts) for condition in conditions_of(text, list(facts))) is holds, text
     rows = [{"score": value} for value in (0.5, None, 0.9, 0.7)]
-    assert [one["score"] for one in in_order(rows, "score", ["score"])] == [0.9, 0.7, 0.5, None]
-    assert [one["score"] for one in in_order(rows, "-score", ["score"])] == [0.5, 0.7, 0.9, None]
+    assert [row["score"] for row in in_order(rows, "score", ["score"])] == [0.9, 0.7, 0.5, None]
+    assert [row["score"] for row in in_order(rows, "-score", ["score"])] == [0.5, 0.7, 0.9, None]
     seeds = [{"seed": value} for value in (10, 9, [1, 2], [9, 1])]
     assert [row["seed"] for row in in_order(seeds, "seed", ["seed"])] == [[1, 2], 9, [9, 1], 10]
     with pytest.raises(ConfigError):
         in_order(rows, "other", ["score"])
 
 
-def test_numbers_are_not_held_against_words(orch: Orch, three: Path, place: Path) -> None:
+def test_numbers_are_not_compared_with_words(orch: Orch, three: Path, place: Path) -> None:
     done = orch("runs", "list", "-w", three, "--where", "score>high lr<1e-2x")
     assert done.code == 2
     assert "--where score>high: score is a number, and 'high' is not one." in done.err

@@ -48,10 +48,10 @@ def test_a_workspace_without_its_file_and_all_records_is_still_one(orch: Orch, w
     assert "orch workspace repair" in done.err
     assert orch("workspace", "repair", "-w", workspace).code == 0
     assert listed(orch, workspace) == ["age-0001", "gender-0001", "mask-0001"]
-    whole = orch("workspace", "check", "-w", workspace)
-    assert whole.code == 0, whole.err
-    kept = hashes(workspace)
-    assert all(kept[name] == digest for name, digest in before.items() if name.endswith(("safetensors", "parquet")))
+    checked = orch("workspace", "check", "-w", workspace)
+    assert checked.code == 0, checked.err
+    after = hashes(workspace)
+    assert all(after[name] == digest for name, digest in before.items() if name.endswith(("safetensors", "parquet")))
 
 
 def test_what_a_newer_version_wrote_is_put_aside_by_nobody(orch: Orch, people: Path, workspace: Path) -> None:

@@ -31,7 +31,7 @@ def test_extra_photos_show_wherever_runs_are_told_apart(
     assert [one["id"] for one in json.loads(listed.out)] == ["age-0002"]
     assert f"fingerprint {fingerprint}" in " ".join(orch("runs", "show", "age-0002", "-w", workspace).out.split())
     done = train(orch, people, workspace, "train", "age", *tiny("lr=0.004"), "--valid-only")
-    assert "note: age-0002 learnt from extra photos too" in done.err
+    assert "note: age-0002 was trained on extra photos too" in done.err
     assert "age-0002 differs only" not in done.err
     # Where the table lies does not matter, and neither does what the paths in it look like.
     moved = tmp_path / "moved"

@@ -117,7 +117,7 @@ def test_a_grid_trains_a_damaged_member_of_an_unfinished_run_again(orch: Orch, p
     (run / "fold-2").write_bytes(b"a file where a folder must be")
     done = train(orch, people, workspace, *words)
     assert done.code == 0, done.err
-    assert "age-0003 trains it again (what is there was put aside as fold-1." in done.err
+    assert "age-0003 trains it again (the old files were set aside as fold-1." in done.err
     assert json.loads((run / "run.json").read_text())["status"] == "complete"
     assert hashes(run)["fold-1/weights.safetensors"] == weights
 

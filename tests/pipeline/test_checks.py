@@ -32,13 +32,13 @@ def some_of(people: Path, count: int, folder: Path) -> Path:
     rows = [
         {
             "path": str(path),
-            "person": one.name[:6],
+            "person": folder_of_person.name[:6],
             "gender": "female" if number > 1 else "male",
             "age": 25,
             "mask": mask_of(path.stem),
         }
-        for number, one in enumerate(folders)
-        for path in sorted(one.iterdir())
+        for number, folder_of_person in enumerate(folders)
+        for path in sorted(folder_of_person.iterdir())
     ]
     folder.mkdir()
     pd.DataFrame(rows).to_csv(folder / "table.csv", index=False)

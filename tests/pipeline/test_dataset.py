@@ -17,9 +17,9 @@ def test_one_photo_under_two_people_is_refused_before_training(orch: Orch, peopl
     copy = tmp_path / "people"
     shutil.copytree(people, copy)
     folders = sorted((copy / "train" / "images").iterdir())
-    one, other = next(folders[0].glob("normal.*")), next(folders[1].glob("normal.*"))
-    other.unlink()
-    shutil.copy(one, folders[1] / one.name)
+    photo, replaced = next(folders[0].glob("normal.*")), next(folders[1].glob("normal.*"))
+    replaced.unlink()
+    shutil.copy(photo, folders[1] / photo.name)
     done = train(orch, copy, tmp_path / "runs", "train-all", *tiny())
     assert done.code == 2
     assert "people would leak across folds" in done.err

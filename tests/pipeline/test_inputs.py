@@ -32,15 +32,15 @@ def test_damaged_hashes_of_extra_photos_are_counted_anew(people: Path, workspace
     settings = Settings(people / "train", workspace, changes=TINY, folds=3, jobs=1, device="cpu", extra=[others])
     right = read_inputs(settings, {"age": TRAINABLE["age"]}).extra_of("age")
     assert right
-    kept = workspace / "cache" / "extra_hashes.json"
-    data = kept.read_bytes()
-    kept.unlink()
+    cached = workspace / "cache" / "extra_hashes.json"
+    data = cached.read_bytes()
+    cached.unlink()
     if how == "a folder":
-        kept.mkdir()
+        cached.mkdir()
     elif how == "of another":
-        kept.write_bytes((workspace / "cache" / "hashes.json").read_bytes())
+        cached.write_bytes((workspace / "cache" / "hashes.json").read_bytes())
     else:
         at = data.index(b'": "') + 6  # in the first photo's hash
-        kept.write_bytes(b"" if how == "empty" else data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+        cached.write_bytes(b"" if how == "empty" else data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
     assert read_inputs(settings, {"age": TRAINABLE["age"]}).extra_of("age") == right
-    assert kept.is_file()
+    assert cached.is_file()

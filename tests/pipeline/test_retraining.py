@@ -73,7 +73,7 @@ def test_retraining_a_fold_refuses_changed_photos_and_initial_weights(orch: Orch
     save_file({key: value + 1 for key, value in timm.create_model("test_efficientnet").state_dict().items()}, weights)
     done = train(orch, copy, runs, "train", "mask", "--fold", 1)
     assert done.code == 2
-    assert "are other bytes than those mask-0001 began from. Restore them, or retrain the whole specialist" in done.err
+    assert "differ from those that mask-0001 started from. Restore them, or retrain the whole specialist" in done.err
     torch.manual_seed(0)
     save_file(timm.create_model("test_efficientnet").state_dict(), weights)
     photo = next((copy / "train" / "images").rglob("normal.*"))

@@ -62,7 +62,7 @@ def test_settings_out_of_range_are_told_all_at_once(people: Path) -> None:
     with pytest.raises(ConfigError) as refused:
         check_early(settings, {"age": TRAINABLE["age"]})
     assert refused.value.message.splitlines() == [
-        "--folds 1; allowed: 2 or more, or 0 to train on everything, which nothing is scored on.",
+        "--folds 1; allowed: 2 or more, or 0 to train on everything, without a score.",
         "--folds-used -1; allowed: 0 or more.", "--seed -1; allowed: 0 to 4294967295.",
         "--plan-seed 4294967296; allowed: 0 to 4294967295.", "--jobs -2; allowed: 1 or more, or 0 to choose by this machine.",
     ]  # fmt: skip

@@ -98,14 +98,12 @@ def test_going_on_under_other_versions_is_told(orch: Orch, people: Path, workspa
     edit_sealed(path, environment=environment, status="unfinished", make_current="auto", was_offered=False)
     done = train(orch, people, workspace, "train-all", *tiny())
     assert done.code == 0, done.err
-    assert "note: age-0001 was begun with other versions (torch 1.0 -> " in done.err
+    assert "note: age-0001 was started with other versions (torch 1.0 -> " in done.err
 
 
 @pytest.mark.slow
-def test_loading_processes_of_several_jobs_train_the_same_bits(
-    orch: Callable[..., Done], people: Path, tmp_path: Path
-) -> None:
-    found = []
+def test_workers_of_several_jobs_train_the_same_bits(orch: Callable[..., Done], people: Path, tmp_path: Path) -> None:
+    weights = []
     for workers in (2, 0):
         words = tiny("epochs=1", f"workers={workers}")
         folder = tmp_path / str(workers)
@@ -113,8 +111,8 @@ def test_loading_processes_of_several_jobs_train_the_same_bits(
             "train-all", "--data", people / "train", "-w", folder, "--folds", 2, "--tasks", "mask", "--jobs", 2, *words
         )
         assert done.code == 0, done.err
-        found.append([hashes(folder / "mask-0001")[f"fold-{fold}/weights.safetensors"] for fold in (0, 1)])
-    assert found[0] == found[1]
+        weights.append([hashes(folder / "mask-0001")[f"fold-{fold}/weights.safetensors"] for fold in (0, 1)])
+    assert weights[0] == weights[1]
 
 
 class Lazy(LocalExecutor):

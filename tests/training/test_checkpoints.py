@@ -134,8 +134,8 @@ def test_a_kill_between_the_best_and_its_checkpoint_keeps_the_best_of_before(
 def test_tensors_come_back_with_their_digest(tmp_path: Path) -> None:
     tensors = {"a": torch.arange(6).reshape(2, 3), "b": torch.zeros(0), "c": torch.tensor(3.5, dtype=torch.bfloat16)}
     checkpoints.save_best(tmp_path / "best-1.safetensors", "me", tensors)
-    found, held_out = checkpoints.load_best(tmp_path / "best-1.safetensors", "me", tmp_path / cards.CHECKPOINT)
+    loaded, held_out = checkpoints.load_best(tmp_path / "best-1.safetensors", "me", tmp_path / cards.CHECKPOINT)
     assert held_out is None
-    assert all(torch.equal(found[key], value) for key, value in tensors.items())
+    assert all(torch.equal(loaded[key], value) for key, value in tensors.items())
     with pytest.raises(DamagedError, match="of another run or fold"):
         checkpoints.load_best(tmp_path / "best-1.safetensors", "you", tmp_path / cards.CHECKPOINT)

@@ -49,16 +49,16 @@ def test_one_pass_serves_all_folds_and_tasks_and_the_members_answer_photos(
         assert all(torch.equal(state[key], initial[key]) for key in initial if not key.startswith(head))
     for task in TASKS:
         table = pd.read_parquet(runs / f"{task}-0001" / "fold-1" / "held_out.parquet")
-        members = [files for one in TASKS for files in member_files(runs, f"{one}-0001", 1)]
+        members = [files for name in TASKS for files in member_files(runs, f"{name}-0001", 1)]
         predictor = start_predictor(load_members(members), SoftVote())
         paths = [people / "train" / "images" / path for path in table["path"]]
         paths = [
             path if path.exists() else people / "train" / name for path, name in zip(paths, table["path"], strict=True)
         ]
-        found = np.concatenate(
-            [one.combined.decisions[task].shares for one in predictor.predict(paths) if one.combined]
+        shares = np.concatenate(
+            [batch.combined.decisions[task].shares for batch in predictor.predict(paths) if batch.combined]
         )
-        assert np.allclose(found, table[columns_of(task)], atol=1e-5)
+        assert np.allclose(shares, table[columns_of(task)], atol=1e-5)
     before = hashes(runs / "age-0001")
     again = train(orch, people, runs, "train", "age", "--seed", 1)
     assert again.code == 0, again.err
@@ -96,7 +96,7 @@ def test_damaged_features_are_computed_again_with_a_note(
         assert note.startswith("note: ")
         assert note.endswith(": computed again.")
         assert features.read_bytes() == right
-        first, again = (hashes(runs / f"gender-{one:04}")["fold-0/weights.safetensors"] for one in (1, number))
+        first, again = (hashes(runs / f"gender-{run:04}")["fold-0/weights.safetensors"] for run in (1, number))
         assert first == again
 
 

@@ -51,7 +51,7 @@ def test_a_member_learns_on_a_device_and_predicts_the_same_on_a_cpu(
 @pytest.mark.slow
 @pytest.mark.parametrize("device", DEVICES)
 def test_the_whole_way_on_a_device(orch: Callable[..., Done], people: Path, tmp_path: Path, device: str) -> None:
-    """Two jobs with two loading processes each, as they are by default where there are several GPUs; then the same on a CPU."""
+    """Two jobs with two DataLoader workers each, as they are by default where there are several GPUs; then the same on a CPU."""
     place = tmp_path / "runs"
     words = ("--data", people / "train", "-w", place, "--folds", 2, "--device", device, *tiny("workers=2", "epochs=1"))
     done = orch("train-all", "--jobs", 2, *words)

@@ -123,14 +123,14 @@ def test_every_epoch_draws_and_changes_photos_anew(tmp_path: Path) -> None:
 
 
 def test_scores_are_of_the_truth_whatever_is_trained_on(tmp_path: Path) -> None:
-    # Scored once, at the end: the best epoch by the truth would be the one that learnt least of what it was taught.
+    # Scored once, at the end: the best epoch by the truth would be the one that learned least of what it was taught.
     job = job_of(tmp_path / "m", "epochs=12", "evaluate_every=12", "augment={}")
     moved = (job.rows.truth + 1) % 3  # as a moved border moves classes, only for everybody
     card = train_fold(dataclasses.replace(job, rows=dataclasses.replace(job.rows, trained=moved, target=moved)))
     table = pd.read_parquet(tmp_path / "m" / cards.HELD_OUT)
     assert table["truth"].tolist() == job.rows.truth[job.held_out].tolist()
     answers = table.filter(like="p(").to_numpy().argmax(axis=1)
-    assert (answers == (table["truth"] + 1) % 3).mean() > 0.6  # it learnt what it was taught
+    assert (answers == (table["truth"] + 1) % 3).mean() > 0.6  # it learned what it was taught
     assert card.scores.accuracy == (answers == table["truth"]).mean() < 0.4
 
 
@@ -296,17 +296,17 @@ def test_two_processes_never_train_one_member(tmp_path: Path, monkeypatch: pytes
         train_fold(job_of(tmp_path))
 
 
-def test_loading_processes_are_started_where_they_repay_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_are_started_where_they_repay_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 64)  # the machine's, of which a container has a share
     monkeypatch.setattr(epoch, "cores", lambda: 6)
     recipes = {
         workers: load_recipes({"mask": SPECIALISTS["mask"]}, ["quick"], [f"workers={workers}"])["mask"]
         for workers in (-1, 0, 3)
     }
-    found = [epoch.loading_processes(recipes[-1], "cuda", batches) for batches in (5, 15, 16, 47, 48, 1000)]
-    assert found == [0, 0, 1, 2, 3, 6]
-    assert epoch.loading_processes(recipes[-1], "cpu", 1000) == 0
-    assert [epoch.loading_processes(recipes[workers], "cuda", 5) for workers in (0, 3)] == [0, 3]
+    counts = [epoch.worker_count(recipes[-1], "cuda", batches) for batches in (5, 15, 16, 47, 48, 1000)]
+    assert counts == [0, 0, 1, 2, 3, 6]
+    assert epoch.worker_count(recipes[-1], "cpu", 1000) == 0
+    assert [epoch.worker_count(recipes[workers], "cuda", 5) for workers in (0, 3)] == [0, 3]
 
 
 def test_a_training_tells_its_listener_of_progress_and_of_each_epoch(

@@ -55,10 +55,10 @@ def job_for(task: str, name: str, folder: Path) -> MemberJob:
     ages = np.array([20.0, 45.0, 61.0])[classes]
     head = head_of(specialist, recipe)
     target = ages if recipe.loss == "soft_age" else classes
-    known = replace(plain.rows, truth=classes, trained=classes, person=rows, target=target)
+    labelled = replace(plain.rows, truth=classes, trained=classes, person=rows, target=target)
     preprocess: Preprocess = preprocess_of(recipe)
     return MemberJob(
-        run="r", folder=folder, task=task, fold=0, classes=specialist.classes, rows=known, train=rows[:steps],
+        run="r", folder=folder, task=task, fold=0, classes=specialist.classes, rows=labelled, train=rows[:steps],
         held_out=rows[steps : steps + 3], held_out_photos=plain.held_out_photos.iloc[:3],
         pixels=Tall(plain.rows.truth), recipe=recipe, head=head,
         preprocess=preprocess, initial=InitialWeights(None, ""), seed=1, threads=1, device="cpu",

@@ -22,13 +22,13 @@ def optimiser() -> torch.optim.Optimizer:
 
 
 def rates_of(scheduler: LRScheduler, steps: int) -> list[float]:
-    """torch's rates, one a step."""
-    found = []
+    """The rates of torch's scheduler, one for each step."""
+    rates = []
     for _ in range(steps):
-        found.append(scheduler.optimizer.param_groups[0]["lr"])
+        rates.append(scheduler.optimizer.param_groups[0]["lr"])
         scheduler.optimizer.step()
         scheduler.step()
-    return found
+    return rates
 
 
 @given(st.integers(1, 500), st.floats(0, 0.9), st.sampled_from(["cosine", "constant", "one_cycle"]))

@@ -27,7 +27,7 @@ from tests.training.test_loop import job_of
 
 def begun(job: MemberJob) -> Learner:
     learner = Learner(job, 1)
-    learner.begin_epoch(thaw=False)
+    learner.begin_epoch(unfreeze=False)
     return learner
 
 
@@ -38,7 +38,7 @@ def batch_of(job: MemberJob, rows: range) -> Batch:
 
 
 def gradients_of(learner: Learner) -> list[torch.Tensor]:
-    return [one.grad.clone() for one in learner.model.parameters() if one.grad is not None]
+    return [parameter.grad.clone() for parameter in learner.model.parameters() if parameter.grad is not None]
 
 
 def test_two_passes_a_step_are_one_pass_on_both(tmp_path: Path) -> None:
@@ -50,8 +50,8 @@ def test_two_passes_a_step_are_one_pass_on_both(tmp_path: Path) -> None:
     loss = train_step(job, whole, [batch_of(job, range(24))], Stages(False))
     same = train_step(job, parts, [batch_of(job, range(12)), batch_of(job, range(12, 24))], Stages(False))
     assert loss.item() == pytest.approx(same.item(), rel=1e-5)
-    for one, other in zip(gradients_of(whole), gradients_of(parts), strict=True):
-        assert torch.allclose(one, other, atol=1e-6)
+    for gradient, in_parts in zip(gradients_of(whole), gradients_of(parts), strict=True):
+        assert torch.allclose(gradient, in_parts, atol=1e-6)
 
 
 def test_an_epoch_takes_fewer_steps_with_several_passes_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,7 +104,7 @@ def test_a_sharpness_aware_step_uses_the_gradient_uphill(tmp_path: Path) -> None
         assert torch.allclose(one, other, atol=1e-5)
 
 
-def test_frozen_stages_stay_until_they_thaw(tmp_path: Path) -> None:
+def test_frozen_stages_stay_until_they_are_unfrozen(tmp_path: Path) -> None:
     job = job_of(tmp_path / "m", "frozen_stages=3", "unfreeze_after=2", "epochs=3")
     learner, progress = Learner(job, 1), Progress()
     stem = [name for name, one in learner.model.named_parameters() if not one.requires_grad]
