@@ -23,7 +23,7 @@ from orchestrator.artifacts.cards import (
 from orchestrator.artifacts.run import COMPLETE, UNFINISHED, RunRecord, member_folder
 from orchestrator.artifacts.summary import score_of
 from orchestrator.core.errors import DamagedError, WorkspaceError
-from orchestrator.core.files import move_aside, remove_own_file, remove_temporaries, share_file
+from orchestrator.core.files import remove_own_file, remove_temporaries, set_aside, share_file
 from orchestrator.core.sealed import damaged_error
 
 __all__ = ["check_member", "is_intact", "remove_leftovers", "set_aside_damaged", "share_member", "update_status"]
@@ -119,7 +119,7 @@ def set_aside_damaged(run: RunRecord) -> None:
         except DamagedError as error:
             if not error.replaceable:
                 raise
-            place = move_aside(folder)
+            place = set_aside(folder)
             kept = f" (what is there was put aside as {place.name})" if place else ""
             run.status = UNFINISHED
             run.files.pop(member_folder(fold), None)

@@ -15,7 +15,7 @@ from orchestrator.artifacts.run import RunRecord
 from orchestrator.artifacts.workspace import Workspace
 from orchestrator.core.commands import data_arguments, display_path, orch
 from orchestrator.core.errors import DamagedError, DataError, LeakError, WeightsError
-from orchestrator.core.files import move_aside, sha256_of
+from orchestrator.core.files import set_aside, sha256_of
 from orchestrator.core.labels import CLASSES
 from orchestrator.core.sealed import read_sealed, write_sealed
 from orchestrator.data.places import contest_table, is_folder
@@ -260,6 +260,6 @@ def _by_resuming(workspace: Workspace, run: RunRecord) -> str:
 def _put_aside(path: Path, error: DamagedError) -> None:
     if not error.replaceable:
         raise error
-    place = move_aside(path)
+    place = set_aside(path)
     if place is not None:
         log.warning(f"{error.fact}: rewritten; the old one was put aside as {place.name}.")

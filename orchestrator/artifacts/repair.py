@@ -20,9 +20,9 @@ from orchestrator.artifacts.workspace import MARK, Workspace, now, write_mark
 from orchestrator.combining import STRATEGIES
 from orchestrator.core.commands import orch
 from orchestrator.core.errors import DamagedError, WorkspaceError
-from orchestrator.core.files import move_aside
+from orchestrator.core.files import set_aside
 from orchestrator.core.labels import CLASSES
-from orchestrator.core.sealed import after_moving_aside, check_sealed
+from orchestrator.core.sealed import after_setting_aside, check_sealed
 
 __all__ = ["Findings", "check", "repair"]
 
@@ -93,7 +93,7 @@ def _runs(workspace: Workspace, found: Findings) -> Iterator[RunRecord]:
 
 def _check_ensemble(workspace: Workspace, name: str) -> None:
     record = workspace.ensemble(name)
-    again = after_moving_aside(record.folder, record.rebuild_advice())
+    again = after_setting_aside(record.folder, record.rebuild_advice())
     for file in record.files:
         record.file(file, again)
     cascade = record.folder / "cascade.json"
@@ -104,7 +104,7 @@ def _check_ensemble(workspace: Workspace, name: str) -> None:
 def _check_other(path: Path, name: str, way_out: str) -> None:
     """Checks an optional sealed file of another module: unchanged, and belonging to `name`."""
     if os.path.lexists(path):
-        check_sealed(path, name, after_moving_aside(path, way_out))
+        check_sealed(path, name, after_setting_aside(path, way_out))
 
 
 def _track(run: RunRecord) -> str:
@@ -143,7 +143,7 @@ def _repair_mark(root: Path) -> int:
         if not error.replaceable:
             raise
         numbers = _retired(root / MARK)
-        place = move_aside(root / MARK)
+        place = set_aside(root / MARK)
     for kind, number in _spoken_of(root).items():
         numbers[kind] = max(numbers.get(kind, 0), number)
     write_mark(root, now(), numbers)
@@ -178,13 +178,13 @@ def _repair_run(workspace: Workspace, folder: Path) -> None:
     """Restores a run's record from its members' cards, each with a copy from when the member was trained."""
     run = _remembered(folder)
     if run is None:
-        place = move_aside(folder)
+        place = set_aside(folder)
         log.info(
             f"{folder.name}: none of its members is complete, so it cannot be restored; put aside as "
             f"{place and place.name}."
         )
         return
-    place = move_aside(folder / RECORD)
+    place = set_aside(folder / RECORD)
     run.make_current, run.was_offered = "never", workspace.current_or_none(run.task) == run.id
     missing = update_status(run)
     kept = f"; the old one was put aside as {place.name}" if place else ""

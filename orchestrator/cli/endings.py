@@ -24,7 +24,7 @@ import typer
 
 from orchestrator.cli.console import has_emitted, print_error, print_json, print_message
 from orchestrator.cli.limits import is_limited
-from orchestrator.core.commands import move_aside_command
+from orchestrator.core.commands import set_aside_command
 from orchestrator.core.errors import InputsError, OrchestratorError, Problem
 from orchestrator.core.interrupts import uninterrupted
 from orchestrator.core.memory import is_out_of_memory
@@ -265,7 +265,7 @@ def _no_folder(error: OSError) -> str:
     for place in (path, *path.parents):
         if os.path.lexists(place) and not place.is_dir():
             what = f"a link that leads nowhere ({place.readlink()})" if place.is_symlink() else "no folder"
-            aside = move_aside_command(place)
+            aside = set_aside_command(place)
             return f"{place}: {what}, where a folder must be. Move it away (`{aside}`) and run the same command again."
     return ""
 

@@ -44,10 +44,10 @@ def confusion(truth: Codes, predicted: Codes, classes: int) -> NDArray[np.int64]
     """
     if truth.shape != predicted.shape:
         raise ValueError(f"got {truth.shape} true codes and {predicted.shape} predicted ones")
-    both = truth.astype(np.int64) * classes + predicted
+    cells = truth.astype(np.int64) * classes + predicted
     if truth.size and (min(truth.min(), predicted.min()) < 0 or max(truth.max(), predicted.max()) >= classes):
         raise ValueError(f"codes must lie in 0..{classes - 1}")
-    return np.bincount(both, minlength=classes * classes).reshape(classes, classes)
+    return np.bincount(cells, minlength=classes * classes).reshape(classes, classes)
 
 
 def f1_of(counts: NDArray[Any]) -> Floats:
@@ -60,9 +60,9 @@ def f1_of(counts: NDArray[Any]) -> Floats:
     return _ratio(2.0 * hits, total)
 
 
-def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> Floats:
-    """part / whole; 0 where `whole` is 0."""
-    return np.asarray(np.divide(part, whole, out=np.zeros(part.shape), where=whole > 0), dtype=np.float64)
+def _ratio(part: NDArray[Any], total: NDArray[Any]) -> Floats:
+    """part / total; 0 where `total` is 0."""
+    return np.asarray(np.divide(part, total, out=np.zeros(part.shape), where=total > 0), dtype=np.float64)
 
 
 def macro_f1(truth: Codes, predicted: Codes, classes: int) -> float:
@@ -114,8 +114,7 @@ class Scores:
     @cached_property
     def recall(self) -> Floats:
         """Recall of each class, shape (C,); 0 for a class without photos."""
-        true = self.support
-        return _ratio(np.diag(self.counts), true)
+        return _ratio(np.diag(self.counts), self.support)
 
     @cached_property
     def support(self) -> NDArray[np.int64]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from orchestrator.core.errors import Problem, quantity
-from orchestrator.core.labels import CLASSES, JOINT, TASKS, age_words
+from orchestrator.core.labels import CLASSES, JOINT, TASKS, age_band_names
 from orchestrator.data.folds import FoldPlan
 from orchestrator.data.photos import Photos
 
@@ -60,7 +60,7 @@ def _lonely(place: Path, photos: Photos, plan: FoldPlan | None) -> Problem | Non
 def _of_task(place: Path, photos: Photos, task: str, plan: FoldPlan | None, extra: bool) -> list[Problem]:
     words = photos.table[task]
     if task == "age":
-        words = pd.Series(age_words(words), index=words.index)
+        words = pd.Series(age_band_names(words), index=words.index)
     people_by_class = {name: sorted(set(photos.table["person"][words == name])) for name in CLASSES[task]}
     present = [name for name, people in people_by_class.items() if people]
     if len(present) == 1:

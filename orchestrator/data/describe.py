@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from orchestrator.core.errors import PhotoError
-from orchestrator.core.labels import AGE_BORDERS, CLASSES, age_words
+from orchestrator.core.labels import AGE_BORDERS, CLASSES, age_band_names
 from orchestrator.data.decoding import UndecodableError, size_of
 from orchestrator.data.folds import FoldPlan, strata_words
 from orchestrator.data.photos import Photos
@@ -79,7 +79,7 @@ def with_bands(table: pd.DataFrame) -> pd.DataFrame:
     """The table with a column of age bands, where ages are known."""
     if "age" not in table:
         return table
-    return table.assign(**{"age band": age_words(table["age"])})
+    return table.assign(**{"age band": age_band_names(table["age"])})
 
 
 def _sizes(photos: Photos, progress: Callable[[int, int], None]) -> dict[tuple[int, int], int]:

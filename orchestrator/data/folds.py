@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from orchestrator.core.errors import PlanError
 from orchestrator.core.files import digest_of
-from orchestrator.core.labels import age_words
+from orchestrator.core.labels import age_band_names
 from orchestrator.core.sealed import damaged_error, read_sealed, write_sealed
 
 __all__ = ["FoldPlan", "plan_folds", "strata_words"]
@@ -143,5 +143,5 @@ def strata_words(people: pd.DataFrame) -> pd.Series[str]:
     if "gender" in people:
         words += people["gender"].astype(str)
     if "age" in people:
-        words = (words + " " + pd.Series(age_words(people["age"]), index=people.index)).str.strip()
+        words = (words + " " + pd.Series(age_band_names(people["age"]), index=people.index)).str.strip()
     return words

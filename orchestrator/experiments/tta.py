@@ -21,7 +21,7 @@ from orchestrator.artifacts.workspace import Workspace, now
 from orchestrator.core.commands import orch
 from orchestrator.core.cores import cores, one_thread
 from orchestrator.core.errors import ConfigError, DataError, WorkspaceError
-from orchestrator.core.files import move_aside, sha256_of
+from orchestrator.core.files import set_aside, sha256_of
 from orchestrator.core.interval import Interval
 from orchestrator.core.metrics import Scores, member_scores, score
 from orchestrator.data.photos import Photos
@@ -179,7 +179,7 @@ def keep_views(workspace: Workspace, effect: ViewEffect, specialist: Specialist)
         with FileLock(run.folder / RUN_LOCK, blocking=False):
             for fold in run.folds:
                 if run.member(fold).exists() and not run.member(fold).is_dir():
-                    move_aside(run.member(fold))
+                    set_aside(run.member(fold))
                 share_member(source, run, fold)
                 _rewrite(run, fold, effect)
             run.status, run.make_current, run.score = COMPLETE, "never", effect.after.macro_f1
