@@ -448,7 +448,7 @@ def _check_predict(
     """The files to write; raises every error that can be found without the ensemble."""
     from orchestrator.combining import STRATEGIES
     from orchestrator.core.device_names import check_device
-    from orchestrator.data.places import check_eval
+    from orchestrator.data.paths import check_eval
     from orchestrator.inference.options import check_engine
 
     mistakes = Mistakes()

@@ -18,7 +18,7 @@ from orchestrator.core.errors import DamagedError, DataError, LeakError, Weights
 from orchestrator.core.files import set_aside, sha256_of
 from orchestrator.core.labels import CLASSES
 from orchestrator.core.sealed import read_sealed, write_sealed
-from orchestrator.data.places import contest_table, is_folder
+from orchestrator.data.paths import contest_table, is_folder
 from orchestrator.recipes.names import DEFAULT_RECIPE
 
 if TYPE_CHECKING:

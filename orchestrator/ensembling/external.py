@@ -240,7 +240,7 @@ def read_external(path: Path) -> ExternalTable:
         names = ", ".join(table.columns[:12])
         problems.append(Problem(str(path), f"has the columns {names}; one must be path or ImageID, the photo."))
     else:
-        keys = [clean(word) for word in table.words(key)]
+        keys = [clean(word) for word in table.texts(key)]
         empty = [number for number, name in enumerate(keys) if not name]
         problems += [Problem(table.where(number), f"{key} is empty.", kind="empty_cell") for number in empty]
         problems += table.repeated(key, keys)
@@ -248,7 +248,7 @@ def read_external(path: Path) -> ExternalTable:
     folds = None
     if FOLD in table:
         folds = np.array(
-            [_fold(table, row, word, problems) for row, word in enumerate(table.words(FOLD))], dtype=np.int64
+            [_fold(table, row, word, problems) for row, word in enumerate(table.texts(FOLD))], dtype=np.int64
         )
     if not len(table) and not problems:
         problems.append(Problem(str(path), "has no rows."))
@@ -352,7 +352,7 @@ def _numbers(table: Table, columns: Sequence[str], problems: list[Problem]) -> N
 def _labels(table: Table, problems: list[Problem]) -> dict[str, NDArray[np.float32]]:
     """Certainty for each row's label; an empty cell abstains."""
     codes = np.full(len(table), -1, dtype=np.int64)
-    for row, word in enumerate(map(clean, table.words(ANSWER))):
+    for row, word in enumerate(map(clean, table.texts(ANSWER))):
         label = read_label(word)
         if label is not None:
             codes[row] = label

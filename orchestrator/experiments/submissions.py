@@ -84,7 +84,7 @@ def read_submission(path: Path) -> dict[str, int | None]:
         )
     problems: list[Problem] = []
     found: dict[str, int | None] = {}
-    for number, (key, cell) in enumerate(zip(table.words("ImageID"), table.column("ans"), strict=True)):
+    for number, (key, cell) in enumerate(zip(table.texts("ImageID"), table.column("ans"), strict=True)):
         name, word = clean(key), clean(text(cell))
         found[name] = read_label(word)
         if not name:
@@ -92,7 +92,7 @@ def read_submission(path: Path) -> dict[str, int | None]:
         if word and found[name] is None:
             what = f"ans is '{word}'; allowed: 0 to {len(LABELS) - 1}, or nothing."
             problems.append(Problem(table.where(number), what, kind="wrong_value"))
-    problems += table.repeated("ImageID", list(map(clean, table.words("ImageID"))))
+    problems += table.repeated("ImageID", list(map(clean, table.texts("ImageID"))))
     if problems:
         raise DataError(f"{path}: no submission, {quantity(len(problems), 'problem')}.", problems)
     return found

@@ -18,7 +18,7 @@ from orchestrator.core.errors import TrainingError
 from orchestrator.core.events import EpochProgress, Listener, ignore_events
 from orchestrator.core.stages import Stages
 from orchestrator.data.augmentation import Augmenter
-from orchestrator.data.loading import Batches, load, why_none_load
+from orchestrator.data.loading import Batches, load, why_no_workers
 from orchestrator.data.sampling import draw_epoch
 from orchestrator.networks.devices import autocast, precision_of
 from orchestrator.recipes.schema import Recipe
@@ -200,4 +200,4 @@ def loading_processes(recipe: Recipe, device: str, batches: int) -> int:
     if recipe.workers >= 0:
         return recipe.workers
     processes = 0 if device == "cpu" else min(8, cores(), batches // REPAYING_BATCHES)
-    return 0 if processes and why_none_load(processes) else processes
+    return 0 if processes and why_no_workers(processes) else processes
