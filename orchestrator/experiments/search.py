@@ -157,7 +157,7 @@ class Search:
         axis, kinds = self.space.axes[name], self._optuna.distributions
         if isinstance(axis, Choice):
             return kinds.CategoricalDistribution(list(axis.options))
-        if axis.whole:
+        if axis.is_integer:
             return kinds.IntDistribution(int(axis.low), int(axis.high), axis.log, int(axis.step or 1))
         return kinds.FloatDistribution(axis.low, axis.high, axis.log, axis.step)
 
@@ -176,7 +176,7 @@ class Search:
         notes = frozen.user_attrs
         curve = tuple((share, score) for share, score in notes.get("curve", ()))
         trial = Trial(
-            frozen.number, tuple(self.space.words(frozen.params)), states.get(frozen.state.name, FAILED),
+            frozen.number, tuple(self.space.settings(frozen.params)), states.get(frozen.state.name, FAILED),
             frozen.value if frozen.state.name == "COMPLETE" else None, notes.get("run"), notes.get("why", ""), curve,
         )  # fmt: skip
         sound = notes.get("drawn") == _drawn_digest(trial.number, frozen.params, notes)
