@@ -1,4 +1,4 @@
-"""Combiners: ways to make one answer of several. They may be fitted to out-of-fold answers, and are saved as JSON.
+"""Combiners: ways to turn several answers into one. They may be fitted to out-of-fold answers, and are saved as JSON.
 
 A new combiner is a class here or in a sibling module, with its name in `COMBINERS` and in the package's `STRATEGIES`.
 Scoring, prediction, cascades, pseudo-labels and exported programs then use it. One that changes another's answers (a

@@ -12,7 +12,7 @@ of one input are collected and raised together, so that a user can fix them in o
     ├── StoreError        the pixel store: no room on the disk
     ├── WeightsError      backbone weights: not found, not fitting, or hub unreachable
     ├── DeviceError       a device that is missing or out of memory
-    ├── EngineError       an engine that cannot run a member, or gives other answers than torch
+    ├── EngineError       an engine that cannot run a member, or answers differently from torch
     ├── WorkspaceError    a workspace, run, member or ensemble: missing, broken, or written by another version
     │   └── DamagedError  a file of the workspace that is not the one that was written
     ├── LeakError         a score that would use a person seen in training
@@ -196,7 +196,7 @@ class DeviceError(OrchestratorError):
 
 
 class EngineError(OrchestratorError):
-    """An engine cannot run a member, or gives other answers than torch."""
+    """An engine cannot run a member, or answers differently from torch."""
 
 
 class WorkspaceError(OrchestratorError):

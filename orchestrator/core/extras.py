@@ -50,7 +50,7 @@ def require(
         error: type of the error to raise.
 
     Raises:
-        OrchestratorError: of the type `error`, naming the packages and how to install them.
+        OrchestratorError: packages are missing (type `error`); names them, and how to install them.
     """
     if missing := missing_of(packages or EXTRAS[extra]):
         brings = "which comes" if len(missing) == 1 else "which come"
@@ -77,7 +77,7 @@ def import_optional(
         error: type of the error to raise.
 
     Raises:
-        OrchestratorError: of the type `error`: the package is not installed, or it is installed but fails to load.
+        OrchestratorError: the package is not installed, or fails to load (type `error`).
     """
     package = module.partition(".")[0]
     if extra and package not in EXTRAS[extra]:  # `torch.utils.tensorboard` is torch's, and needs tensorboard

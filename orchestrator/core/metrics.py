@@ -79,7 +79,7 @@ def log_losses(truth: Codes, probabilities: NDArray[np.floating[Any]]) -> NDArra
 
     Args:
         truth: codes in 0..C-1, shape (N,).
-        probabilities: of all classes, shape (N, C).
+        probabilities: probabilities of all classes, shape (N, C).
     """
     return np.asarray(-np.log(np.maximum(probabilities[np.arange(len(truth)), truth], LEAST)))
 
@@ -89,7 +89,7 @@ class Scores:
     """Scores derived from a confusion matrix.
 
     Attributes:
-        counts: by (truth, prediction), shape (C, C).
+        counts: counts by (truth, prediction), shape (C, C).
     """
 
     counts: NDArray[np.int64]
@@ -137,7 +137,7 @@ def member_scores(truth: Codes, probabilities: NDArray[np.floating[Any]]) -> tup
 
     Args:
         truth: codes in 0..C-1, shape (N,).
-        probabilities: of all classes, shape (N, C).
+        probabilities: probabilities of all classes, shape (N, C).
     """
     scores = score(truth, probabilities.argmax(axis=1), probabilities.shape[1])
     log_loss = float(log_losses(truth, probabilities).mean())
@@ -145,5 +145,9 @@ def member_scores(truth: Codes, probabilities: NDArray[np.floating[Any]]) -> tup
 
 
 def score(truth: Codes, predicted: Codes, classes: int) -> Scores:
-    """Scores of predictions, shapes (N,) and (N,)."""
+    """Scores of predictions, shapes (N,) and (N,).
+
+    Raises:
+        ValueError: the shapes differ, or a code lies outside 0..C-1.
+    """
     return Scores(confusion(truth, predicted, classes))

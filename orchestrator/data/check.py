@@ -33,11 +33,11 @@ ALLOW = "Allow it (chmod u+r), or remove its row."
 
 @dataclass(frozen=True)
 class Findings:
-    """What a check found.
+    """Result of a check.
 
     Attributes:
         photos: photos whose table rows are valid.
-        problems: everything found, fatal ones first.
+        problems: all problems, fatal ones first.
         sizes: (width, height) -> number of photos.
         opened: number of files opened: those photos, and others whose row is invalid or missing.
     """
@@ -79,6 +79,9 @@ def check(
         progress: callback that takes (photos opened, photos in all).
         threads: number of threads that open photos.
         distinct: whether names of people that differ only in spelling are different people.
+
+    Raises:
+        ConfigError: `columns` is given for a folder, or names an unknown column.
     """
     photos, problems = _inspect(source, columns, distinct)
     problems = [_needed(problem, needs or {}) for problem in problems]

@@ -131,7 +131,7 @@ def person_keys(people: Sequence[Person], table: Table, distinct: bool = False) 
         if len(numbers) < 2 or not key:
             continue
         where = f"{table.path} {table.several(numbers)}"
-        # `Male` and `male`, 20 and 20.0 are the same, so they must not make two people of one
+        # `Male` and `male`, 20 and 20.0 are the same, so they do not mean two people
         described = {(_gender(people[number]), _age(people[number])) for number in numbers}
         if len({people[number].folder for number in numbers}) < len(numbers):
             what = f"id '{key}' appears twice with the same folder."

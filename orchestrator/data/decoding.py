@@ -81,7 +81,7 @@ def read_photo(source: Path | bytes) -> Decoded:
         source: a file or its bytes.
 
     Raises:
-        UndecodableError: saying what is wrong with it.
+        UndecodableError: it cannot be decoded; says what is wrong with it.
         MemoryError: its pixels do not fit.
     """
     with _listening() as notes:
@@ -110,7 +110,7 @@ def size_of(path: Path) -> tuple[int, int]:
     """Width and height of a photo after EXIF orientation, from its header if that is valid.
 
     Raises:
-        UndecodableError: as `read_photo`.
+        UndecodableError: it cannot be decoded, as in `read_photo`.
     """
     with _listening() as notes:
         try:

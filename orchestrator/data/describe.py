@@ -46,7 +46,11 @@ class Description:
 
 
 def describe(photos: Photos, progress: Callable[[int, int], None] = lambda _done, _all: None) -> Description:
-    """Counts a source; opens each photo's header for its size."""
+    """Counts the photos and people of a source; opens each photo's header for its size.
+
+    Raises:
+        PhotoError: a photo cannot be decoded.
+    """
     table = with_bands(photos.table)
     columns = [column for column in ("mask", "gender", "age band") if column in table]
     tables: dict[str, pd.DataFrame] = {}
@@ -98,7 +102,11 @@ def _sizes(photos: Photos, progress: Callable[[int, int], None]) -> dict[tuple[i
 
 
 def fold_table(photos: Photos, plan: FoldPlan) -> pd.DataFrame:
-    """People of each joint class in each fold, and the photos of each fold."""
+    """People of each joint class in each fold, and the photos of each fold.
+
+    Raises:
+        PlanError: the plan was made for other data.
+    """
     people = photos.people
     stratum_of_person = stratum_names(people) if plan.strata else pd.Series("people", index=people.index)
     folds = pd.Series({person: plan.fold_of[str(person)] for person in people.index}, name="fold")

@@ -85,7 +85,11 @@ class Photos:
             )
 
     def content(self, cache: HashCache | None = None) -> list[str]:
-        """sha256 of every photo's file, in the table's order."""
+        """sha256 of every photo's file, in the table's order.
+
+        Raises:
+            DataError: files that cannot be read, all named.
+        """
         return (cache or HashCache(None)).hashes(self.paths)
 
     def fingerprint(self, content: Sequence[str]) -> str:

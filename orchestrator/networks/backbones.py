@@ -184,7 +184,11 @@ def load_state(recipe: Recipe, model: nn.Module | None = None) -> State:
 
 
 def keep_weights(backbone: str, state: State, cache: Path) -> InitialWeights:
-    """Writes the state of `load_state` to the cache, once per content; every member of a run starts from this file."""
+    """Writes the state of `load_state` to the cache, once per content; every member of a run starts from this file.
+
+    Raises:
+        StoreError: the disk is full.
+    """
     if not state:
         return InitialWeights(None, "")
     path = cache / f"{backbone}-{_digest(state)}.safetensors"
