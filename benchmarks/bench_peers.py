@@ -25,11 +25,11 @@ from timm.data.readers.reader import Reader
 from orchestrator.artifacts.workspace import Workspace
 from orchestrator.bench.prediction import naive_answers
 from orchestrator.bench.timing import in_turn, ratio
+from orchestrator.data.photo_files import find_photos
 from orchestrator.inference.engines import Engine, open_runners
 from orchestrator.inference.export import Exports
 from orchestrator.inference.member import Member
 from orchestrator.inference.opening import open_predictor
-from orchestrator.inference.predictions import find_photos
 
 
 class Listed(Reader):
@@ -108,7 +108,8 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    _, predictor = open_predictor(Workspace(options.workspace), None, "cpu")
+    workspace = Workspace(options.workspace)
+    predictor = open_predictor(workspace, workspace.ensemble(), "cpu")
     paths = find_photos([options.photos])[: options.count]
     with tempfile.TemporaryDirectory() as scratch:
         exports = Exports(Path(scratch))

@@ -44,7 +44,7 @@ def contact_sheet(answers: Sequence[Prediction], path: Path, truth: Sequence[int
         if answer.label is None:
             axis.text(0.5, 0.5, "could not\nbe read", ha="center", va="center", color=WARN)
             continue
-        axis.imshow(Geometry(256, 192).apply(decode(answer.path)))
+        axis.imshow(Geometry(256, 192).apply(decode(Path(answer.photo))))
         wrong = truth is not None and truth[number] != answer.label
         words = answer.name.replace(" / ", "\n", 1)
         if wrong and truth is not None:

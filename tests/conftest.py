@@ -145,6 +145,7 @@ def workspace(trained: Path, tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def three(people: Path, trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The trained workspace with two more age runs: another rate, and other folds with another loss; read only."""
+    from orchestrator.pipeline.retraining import starting_point
     from orchestrator.pipeline.settings import Settings
     from orchestrator.pipeline.training import retrain
     from orchestrator.specialists import SPECIALISTS
@@ -153,7 +154,7 @@ def three(people: Path, trained: Path, tmp_path_factory: pytest.TempPathFactory)
     shutil.copytree(trained, place)
     for changes, k in ((("lr=3e-3",), 3), (("loss=focal", "lr=3e-3"), 2)):
         settings = Settings(people / "train", place, changes=(*TINY, *changes), folds=k, jobs=1, device="cpu")
-        assert retrain(settings, SPECIALISTS["age"], Silent()).complete
+        assert retrain(starting_point(settings, SPECIALISTS["age"]), Silent()).complete
     return place
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.api.paths import PathLike, path_or_none
+from orchestrator.core.arguments import check_sequence
 from orchestrator.core.events import Listener, ignore_events, progress_callback
 from orchestrator.core.outputs import Output, check_outputs
 from orchestrator.recipes.names import DEFAULT_RECIPE
@@ -45,7 +46,7 @@ def bench(
         part -> its measurements, as in bench.json.
 
     Raises:
-        OrchestratorError: an unknown part, recipe or device, or data that cannot be read.
+        OrchestratorError: an unknown part, recipe or device, a number out of range, or data that cannot be read.
     """
     import tempfile
 
@@ -53,6 +54,7 @@ def bench(
     from orchestrator.core.files import write_json
     from orchestrator.specialists import SPECIALISTS
 
+    check_sequence("parts", parts)
     chosen, out = list(parts or PARTS), Path(out)
     with tempfile.TemporaryDirectory(prefix="orch-bench-") as scratch:
         source = path_or_none(data)

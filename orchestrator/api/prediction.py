@@ -26,10 +26,11 @@ if TYPE_CHECKING:
     from orchestrator.artifacts.workspace import Workspace
     from orchestrator.data.contest import Eval
     from orchestrator.ensembling.build import BuiltEnsemble
-    from orchestrator.ensembling.external import ExternalTable
+    from orchestrator.ensembling.external import ExternalRows
     from orchestrator.inference.cascade import Cascade
     from orchestrator.inference.cascade_measurement import Measured
     from orchestrator.inference.ensemble_export import Exported
+    from orchestrator.inference.options import PredictionOptions
     from orchestrator.inference.predictions import PredictorOnEngines
     from orchestrator.inference.predictor import Predictor
     from orchestrator.inference.pseudo import PseudoLabels
@@ -52,14 +53,14 @@ class Predicted:
         ensemble: id of the ensemble.
         answers: one answer per photo, in input order.
         members: number of members in the ensemble.
-        external: external tables that also voted.
+        external: external tables that also voted, and which of their rows answered for which photos.
         seconds: stage -> seconds, summed over all threads; empty without `profile`.
     """
 
     ensemble: str
     answers: Predictions
     members: int
-    external: Sequence[ExternalTable] = ()
+    external: ExternalRows
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -146,7 +147,7 @@ def load_predictor(
     device: str = "auto",
     listen: Listener = ignore_events,
 ) -> Predictor:
-    """Loads an ensemble once for many predictions by `predict_photos` (orchestrator/inference/predictions.py).
+    """Loads an ensemble once for many predictions: `answers` of the predictor (orchestrator/inference/predictor.py).
 
     Args:
         workspace: the workspace of the ensemble.
@@ -164,29 +165,20 @@ def load_predictor(
     """
     workspace = Path(workspace)
     from orchestrator.artifacts.workspace import Workspace
-    from orchestrator.combining import STRATEGIES
-    from orchestrator.core.device_names import check_device
-    from orchestrator.inference.options import check_engine
+    from orchestrator.inference.options import PredictionOptions
 
-    mistakes = Mistakes()
+    mistakes, options = Mistakes(), PredictionOptions(strategy, engine, precision, device)
     with mistakes.collect():
-        check_choice("--precision", precision, ("auto", "fp32"))
-    with mistakes.collect():
-        check_engine(engine, device)
+        options.check()
     if engine != "torch" and not sample:
         mistakes.add(ConfigError(f"--engine {engine}: give `sample`, photos on which it is checked against torch."))
-    if strategy is not None:
-        with mistakes.collect():
-            check_choice("--strategy", strategy, STRATEGIES)
-    with mistakes.collect():
-        check_device(device)
     mistakes.raise_if_any()
     place = Workspace(workspace)
-    loaded = _load(place, place.ensemble(ensemble), strategy, device, listen, engine)
+    loaded = _load(place, place.ensemble(ensemble), options, listen)
     from orchestrator.data.photo_files import find_photos
 
     photos = find_photos(list(map(Path, sample))) if sample else []
-    return _on_engines(loaded, place, photos, engine, precision == "fp32", listen, more=True).predictor
+    return _on_engines(loaded, place, photos, options, listen, more=True).predictor
 
 
 def predict(
@@ -213,7 +205,7 @@ def predict(
     Args:
         photos: files and folders.
         eval_folder: a folder with info.csv and images/, in place of photos.
-        workspace: that holds the ensemble.
+        workspace: the workspace of the ensemble.
         ensemble: its id; None: the current one.
         strategy: `soft` or `hard`; None: the ensemble's own.
         on_error: `fail`, or `mark` a photo that cannot be read.
@@ -234,26 +226,28 @@ def predict(
     workspace, eval_folder, files = Path(workspace), path_or_none(eval_folder), [*map(Path, photos)]
     out, probabilities, picture = path_or_none(out), path_or_none(probabilities), path_or_none(picture)
     from orchestrator.artifacts.workspace import Workspace
+    from orchestrator.inference.options import PredictionOptions
 
-    outputs = _check_predict(files, eval_folder, workspace, strategy, on_error, engine, precision, device, out,
-                             probabilities, picture)  # fmt: skip
+    options = PredictionOptions(strategy, engine, precision, device, on_error)
+    outputs = _outputs(eval_folder, out, probabilities, picture)
+    _check_predict(options, files, eval_folder, workspace, outputs)
     place = Workspace(workspace)
     record, contest, paths = _to_answer(place, ensemble, files, eval_folder, on_error == "mark", cascade)
     _check_apart(outputs, place, contest, paths)
-    from orchestrator.inference.predictions import predict_photos
-
-    predictor = _load(place, record, strategy, device, listen, engine, len(paths))
+    loaded = _load(place, record, options, listen, len(paths))
     current = " (current)" if ensemble is None else ""
-    votes, where = f"{predictor.combiner.name} vote", predictor.runtime.device
-    log.info(f"ensemble {record.id}{current}: {len(predictor.members)} members, {votes}, on {where}.")
-    on_engines = _on_engines(predictor, place, paths, engine, precision == "fp32", listen)
-    stages = Stages(profile)
-    with on_engines.predictor.timed(stages) as predictor:
+    votes, where = f"{loaded.combiner.name} vote", loaded.runtime.device
+    log.info(f"ensemble {record.id}{current}: {len(loaded.members)} members, {votes}, on {where}.")
+    on_engines = _on_engines(loaded, place, paths, options, listen)
+    stages, done = Stages(profile), progress_callback(listen, "predict")
+    with on_engines.predictor as predictor:
         rule = _cascade_of(record, predictor) if cascade else None
-        done = progress_callback(listen, "predict")
+        rows = predictor.external_rows(paths)
         done(0, len(paths))
-        answers = predict_photos(predictor, paths, on_error == "mark", done, batch, rule, on_engines.known)
-    found = Predicted(record.id, answers, len(predictor.members), predictor.external, stages.seconds)
+        answers = predictor.answers(
+            paths, on_error=on_error, batch=batch, cascade=rule, known=on_engines.known, rows=rows, stages=stages, done=done
+        )  # fmt: skip
+    found = Predicted(record.id, answers, len(predictor.members), rows, stages.seconds)
     if cascade and found.share_asked is not None:
         log.info(f"asked {100 * found.share_asked:.0f} % of the members.")
     _write(found, outputs, contest, paths)
@@ -278,8 +272,8 @@ def pseudo_label(
         photos: files and folders.
         out: the table to write, .csv or .parquet.
         eval_folder: a folder with info.csv and images/, in place of photos.
-        threshold: mean probability at which a task's likeliest class becomes a label, 0.5 to 1.
-        workspace: that holds the ensemble.
+        threshold: mean probability at which a task's likeliest class becomes a label, 0.5 up to, not including, 1.
+        workspace: the workspace of the ensemble.
         ensemble: its id; None: the current one.
         skip_unreadable: leave photos out that cannot be read, instead of failing.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
@@ -290,17 +284,17 @@ def pseudo_label(
     """
     workspace, out, eval_folder, files = Path(workspace), Path(out), path_or_none(eval_folder), [*map(Path, photos)]
     from orchestrator.artifacts.workspace import Workspace
-    from orchestrator.core.device_names import check_device
-    from orchestrator.inference.options import check_threshold
+    from orchestrator.inference.options import PredictionOptions, check_threshold
 
     mistakes, output = Mistakes(), Output("--out", out, (".csv", ".parquet"))
+    options = PredictionOptions(device=device)
     with mistakes.collect():
         example = orch("pseudo", "--eval", "DIR", "--out", "pseudo.parquet", workspace=workspace)
         _check_one_source({"photos": files, "--eval DIR": eval_folder}, example)
     with mistakes.collect():
         check_threshold(threshold)
     with mistakes.collect():
-        check_device(device)
+        options.check()
     with mistakes.collect():
         check_outputs([output], workspace=workspace)
     mistakes.raise_if_any()
@@ -309,12 +303,12 @@ def pseudo_label(
     contest, paths = _photos(files, eval_folder, missing_too=False)
     from orchestrator.inference import pseudo
 
-    place.check_members_exist(record.id)
+    place.check_members_exist(record)
     plans = {name: place.run(name).plan for name in record.run_ids}
     pseudo.check_labelling(record, plans)
     pseudo.check_names(paths)
     _check_apart([output], place, contest, paths)
-    with _load(place, record, None, device, listen) as predictor:
+    with _load(place, record, options, listen) as predictor:
         log.info(f"ensemble {record.id}: {len(predictor.members)} members; each fold's members label on their own.")
         plan = next(plan.digest for plan in plans.values() if plan)
         done = progress_callback(listen, "label")
@@ -342,8 +336,8 @@ def cascade(
         photos: files and folders that no member has seen.
         eval_folder: a folder with info.csv and images/, in place of photos.
         data: a labelled source with other people, instead of photos.
-        rate: share of labels that may differ from the full vote's, 0 to 1.
-        workspace: that holds the ensemble.
+        rate: share of labels that may differ from the full vote's, 0 up to, not including, 1.
+        workspace: the workspace of the ensemble.
         ensemble: its id; None: the current one.
         engine: `auto`, `torch`, `onnx` or `openvino`.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
@@ -356,8 +350,11 @@ def cascade(
     workspace, files = Path(workspace), [*map(Path, photos)]
     data, eval_folder = path_or_none(data), path_or_none(eval_folder)
     from orchestrator.artifacts.workspace import Workspace
+    from orchestrator.inference.options import PredictionOptions
 
-    _check_cascade(files, eval_folder, data, workspace, rate, engine, device)
+    options = PredictionOptions(engine=engine, device=device)
+    sources = {"photos": files, "--eval DIR": eval_folder, "--data SOURCE": data}
+    _check_cascade(options, sources, workspace, rate)
     place = Workspace(workspace)
     record = place.ensemble(ensemble)
     truth = persons = None
@@ -369,8 +366,8 @@ def cascade(
     from orchestrator.inference.cascade_measurement import measure_cascade, save_cascade
     from orchestrator.pictures import draw_cascade
 
-    loaded = _load(place, record, None, device, listen, engine)
-    on_engines = _on_engines(loaded, place, paths, engine, False, listen)
+    loaded = _load(place, record, options, listen)
+    on_engines = _on_engines(loaded, place, paths, options, listen)
     with on_engines.predictor as predictor:
         done = progress_callback(listen, "ask")
         measured = measure_cascade(predictor, paths, rate, done, truth, persons, on_engines.known)
@@ -392,7 +389,7 @@ def export(
     Args:
         out: a new or empty folder, or an earlier export, which it replaces.
         photos: photos to check the files on; empty: training photos in the pixel store.
-        workspace: that holds the ensemble.
+        workspace: the workspace of the ensemble.
         ensemble: its id; None: the current one.
         listen: receives progress events.
 
@@ -404,7 +401,7 @@ def export(
     """
     workspace, out, files = Path(workspace), Path(out), [*map(Path, photos)]
     from orchestrator.artifacts.workspace import Workspace
-    from orchestrator.inference.options import PACKAGES
+    from orchestrator.inference.options import PACKAGES, PredictionOptions
 
     mistakes = Mistakes()
     with mistakes.collect():
@@ -420,13 +417,13 @@ def export(
     from orchestrator.inference.ensemble_export import check_export, export_ensemble
 
     given = find_photos(files) if files else []
-    place.check_members_exist(record.id)
+    place.check_members_exist(record)
     cards = [MemberCard.load(place.root / member.folder) for member in record.members]
     geometries = [Preprocess.from_dict(card.preprocess).geometry for card in cards]
     check_export(out, record, geometries, place.store, given)
     done = progress_callback(listen, "export members")
-    with _load(place, record, None, "cpu", listen) as predictor:
-        return export_ensemble(predictor, record.id, out, place.cache / "engines", place.store, given, done)
+    with _load(place, record, PredictionOptions(device="cpu"), listen) as predictor:
+        return export_ensemble(predictor, record.id, out, place.engines, place.store, given, done)
 
 
 def _check_one_source(sources: Mapping[str, object], example: str) -> None:
@@ -441,69 +438,53 @@ def _check_one_source(sources: Mapping[str, object], example: str) -> None:
         raise ConfigError(f"give exactly one of {', '.join(others)} and {last}. Example: `{example}`")
 
 
+def _outputs(
+    eval_folder: Path | None, out: Path | None, probabilities: Path | None, picture: Path | None
+) -> list[Output]:
+    """The files that a prediction writes."""
+    endings = (".csv",) if eval_folder is not None else TABLES
+    asked = (
+        ("--out", out, endings), ("--probabilities", probabilities, (".parquet",)), ("--picture", picture, (".png",)),
+    )  # fmt: skip
+    return [Output(option, path, suffixes) for option, path, suffixes in asked if path is not None]
+
+
 def _check_predict(
-    photos: Sequence[Path], eval_folder: Path | None, workspace: Path, strategy: str | None, on_error: str, engine: str,
-    precision: str, device: str, out: Path | None, probabilities: Path | None, picture: Path | None,
-) -> list[Output]:  # fmt: skip
-    """The files to write; raises every error that can be found without the ensemble."""
-    from orchestrator.combining import STRATEGIES
-    from orchestrator.core.device_names import check_device
+    options: PredictionOptions, photos: Sequence[Path], eval_folder: Path | None, workspace: Path, outputs: Sequence[Output]
+) -> None:  # fmt: skip
+    """Raises every error of `predict` that can be found without the ensemble."""
     from orchestrator.data.paths import check_eval
-    from orchestrator.inference.options import check_engine
 
     mistakes = Mistakes()
-    for option, value, allowed in (
-        ("--on-error", on_error, ("fail", "mark")),
-        ("--precision", precision, ("auto", "fp32")),
-        ("--strategy", strategy, STRATEGIES),
-    ):
-        with mistakes.collect():
-            check_choice(option, value, allowed)
     with mistakes.collect():
-        check_device(device)
-    with mistakes.collect():
-        check_engine(engine, device)
+        options.check()
     with mistakes.collect():
         example = orch("predict", "--eval", "DIR", "--out", "submission.csv", workspace=workspace)
         _check_one_source({"photos": photos, "--eval DIR": eval_folder}, example)
-    if eval_folder is not None and out is None:
+    if eval_folder is not None and not any(output.option == "--out" for output in outputs):
         mistakes.add(
             ConfigError("--eval and --out go together: the folder to answer and the submission file to write.")
         )
-    endings = (".csv",) if eval_folder is not None else TABLES
-    outputs = [
-        Output(option, path, suffixes)
-        for option, path, suffixes in (
-            ("--out", out, endings), ("--probabilities", probabilities, (".parquet",)), ("--picture", picture, (".png",))
-        )
-        if path is not None
-    ]  # fmt: skip
     if eval_folder is not None:
         with mistakes.collect():
             check_eval(eval_folder)
     with mistakes.collect():
         check_outputs(outputs, workspace=workspace)
     mistakes.raise_if_any()
-    return outputs
 
 
-def _check_cascade(
-    photos: Sequence[Path], eval_folder: Path | None, data: Path | None, workspace: Path, rate: float, engine: str, device: str
-) -> None:  # fmt: skip
+def _check_cascade(options: PredictionOptions, sources: Mapping[str, object], workspace: Path, rate: float) -> None:
     """Raises every error of `cascade` that can be found without the ensemble."""
-    from orchestrator.core.device_names import check_device
-    from orchestrator.inference.options import check_engine, check_rate
+    from orchestrator.inference.options import check_rate
 
     mistakes = Mistakes()
     with mistakes.collect():
         example = orch("cascade", "--eval", "DIR", "--rate", "0.01", workspace=workspace)
-        _check_one_source({"photos": photos, "--eval DIR": eval_folder, "--data SOURCE": data}, example)
+        _check_one_source(sources, example)
     with mistakes.collect():
         check_rate(rate)
     with mistakes.collect():
-        check_device(device)
-    with mistakes.collect():
-        check_engine(engine, device)
+        options.check()
     mistakes.raise_if_any()
 
 
@@ -516,7 +497,7 @@ def _check_measurable(place: Workspace, record: EnsembleRecord, rate: float, pat
     with mistakes.collect():
         cascade_measurement.check_measurable(record, rate, len(paths))
     with mistakes.collect():
-        place.check_members_exist(record.id)
+        place.check_members_exist(record)
         cascade_measurement.check_unseen(paths, trained_photo_hashes(place, record.run_ids))
     mistakes.raise_if_any()
 
@@ -552,33 +533,31 @@ def _photos(photos: Sequence[Path], eval_folder: Path | None, missing_too: bool)
 
 def _check_apart(outputs: Sequence[Output], place: Workspace, contest: Eval | None, paths: Sequence[Path]) -> None:
     """Rejects outputs that would overwrite a photo or table that is read."""
-    from orchestrator.artifacts.origins import tables_of
+    from orchestrator.artifacts.sources import tables_of
 
     check_outputs(outputs, [*paths, *([] if contest is None else [contest.table.path]), *tables_of(place)])
 
 
 def _load(
-    place: Workspace, record: EnsembleRecord, strategy: str | None, device: str, listen: Listener, engine: str = "auto",
-    photos: int | None = None,
-) -> Predictor:  # fmt: skip
+    place: Workspace, record: EnsembleRecord, options: PredictionOptions, listen: Listener, photos: int | None = None
+) -> Predictor:
     """A predictor for an ensemble; `photos`: how many it will predict, None: unknown."""
     from orchestrator.inference.opening import open_predictor
     from orchestrator.inference.options import check_engine
     from orchestrator.inference.runtime import CALL
     from orchestrator.networks.devices import resolve_device
 
-    where = resolve_device(device)
-    check_engine(engine, where)
-    sharing = photos is None or photos > CALL or engine not in ("auto", "torch")
-    return open_predictor(place, record.id, where, progress_callback(listen, "load members"), strategy, sharing)[1]
+    where = resolve_device(options.device)
+    check_engine(options.engine, where)
+    sharing = photos is None or photos > CALL or options.engine not in ("auto", "torch")
+    return open_predictor(place, record, where, progress_callback(listen, "load members"), options.strategy, sharing)
 
 
 def _on_engines(
     predictor: Predictor,
     place: Workspace,
     paths: Sequence[Path],
-    engine: str,
-    fp32_only: bool,
+    options: PredictionOptions,
     listen: Listener,
     more: bool = False,
 ) -> PredictorOnEngines:
@@ -587,7 +566,7 @@ def _on_engines(
     from orchestrator.inference.predictions import choose_engines
 
     done = progress_callback(listen, "write exports")
-    found = choose_engines(predictor, paths, engine, fp32_only, place.cache / "engines", done, more)
+    found = choose_engines(predictor, paths, options.engine, options.fp32_only, place.engines, done, more)
     for chosen in found.chosen:
         log.info(f"{chosen}.")
     return found
@@ -606,7 +585,7 @@ def _cascade_of(record: EnsembleRecord, predictor: Predictor) -> Cascade:
         )
         return kept.cascade
     measure = orch("cascade", "PHOTOS", "--ensemble", record.id, workspace=record.root)
-    more = f" `{measure}` looks for one that saves more." if predictor.combiner.averages else ""
+    more = f" `{measure}` looks for one that saves more." if kept is None and predictor.combiner.averages else ""
     log.info(f"cascade: exact, no label can change.{more}")
     return EXACT
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.api.paths import PathLike, path_or_none
+from orchestrator.core.arguments import MOST_SEED, check_range
 from orchestrator.core.commands import DEFAULT_WORKSPACE
 from orchestrator.core.cores import cores
-from orchestrator.core.errors import ConfigError, DataError
+from orchestrator.core.errors import ConfigError, DataError, Mistakes
 from orchestrator.core.events import Listener, ignore_events, progress_callback
 from orchestrator.core.extras import require
 from orchestrator.core.labels import TASKS
@@ -244,6 +245,7 @@ def plan_folds(
 
     if folds == 0:
         raise ConfigError("--folds 0 means no plan: every photo is trained on. Give 2 or more to see one.")
+    check_range("--seed", seed, 0, MOST_SEED)
     photos = read(Path(data), columns, distinct_people)
     from orchestrator.data.describe import fold_table
     from orchestrator.data.folds import plan_folds as plan_of
@@ -272,10 +274,15 @@ def synthesise(
         listen: receives progress events.
 
     Raises:
-        OrchestratorError: the folder holds something, or too few people.
+        OrchestratorError: the folder holds something, too few people, or a number out of range.
     """
     from orchestrator.synthetic.people import most_folds, write_people
 
+    mistakes = Mistakes()
+    for option, value in (("--eval-people", eval_people), ("--seed", seed)):
+        with mistakes.collect():
+            check_range(option, value, 0)
+    mistakes.raise_if_any()
     folder, processes = Path(folder), jobs or (cores() if people > SMALL else 1)
     write_people(folder, people, eval_people, seed, processes, progress_callback(listen, "draw people"))
     return SyntheticPeople(folder / "train", most_folds(people))

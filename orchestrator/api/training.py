@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.api.paths import PathLike, path_or_none
+from orchestrator.core.arguments import check_range, check_sequence
 from orchestrator.core.commands import DEFAULT_WORKSPACE, orch
 from orchestrator.core.errors import ConfigError, Mistakes, check_choice
-from orchestrator.core.events import Listener, ignore_events, progress_callback
+from orchestrator.core.events import Listener, ignore_events
 from orchestrator.core.extras import require
 from orchestrator.core.labels import TASKS
 from orchestrator.core.outputs import Output, check_outputs
@@ -24,9 +25,8 @@ if TYPE_CHECKING:
     from orchestrator.experiments.sweeps import Sweep
     from orchestrator.experiments.tta import ViewEffect
     from orchestrator.experiments.tuning import Stage
+    from orchestrator.pipeline.retraining import StartingPoint
     from orchestrator.pipeline.training import Report
-    from orchestrator.recipes.schema import Recipe
-    from orchestrator.specialist import Specialist
     from orchestrator.training.cancelling import Cancel
 
 __all__ = [
@@ -34,6 +34,9 @@ __all__ = [
 ]  # fmt: skip
 
 log = logging.getLogger(__name__)
+
+SMALLEST = 0.3
+"""The least share of a recipe's height and width on which stages may search."""
 
 
 @dataclass(frozen=True)
@@ -102,8 +105,7 @@ def train(
     Raises:
         OrchestratorError: whatever is wrong with the settings or the data, before any training.
     """
-    from orchestrator.pipeline.retraining import base_run, check_fold_numbers, resolve_plan
-    from orchestrator.pipeline.settings import check_early
+    from orchestrator.pipeline.retraining import starting_point
     from orchestrator.specialists import trainable
 
     specialist = trainable(task)
@@ -112,12 +114,10 @@ def train(
             "--fold retrains some folds and shares the others; --valid-only and --folds-used train the first ones alone. Give "
             "one of them."
         )
-    before = base_run(settings.workspace, task, base, bool(retrain_folds))
-    check_early(settings, {task: specialist}, before)
-    check_fold_numbers(retrain_folds, resolve_plan(settings, task, retrain_folds, before).folds)
+    start = starting_point(settings, specialist, base, retrain_folds)
     from orchestrator.pipeline import training
 
-    return training.retrain(settings, specialist, listen, sorted(set(retrain_folds)), base, again)
+    return training.retrain(start, listen, again)
 
 
 def train_grid(task: str, settings: Settings, *, grid: Sequence[str], listen: Listener = ignore_events) -> Report:
@@ -130,24 +130,21 @@ def train_grid(task: str, settings: Settings, *, grid: Sequence[str], listen: Li
         listen: receives progress events.
 
     Returns:
-        The report; its runs are in the order of the combinations.
+        The report; its runs are in the order of the combinations, each once where several are spellings of one recipe.
 
     Raises:
         OrchestratorError: whatever is wrong with a combination, all of them at once, before any training.
     """
-    from orchestrator.experiments.points import grid_points, settings_of
-    from orchestrator.pipeline.retraining import base_run, check_fold_numbers, resolve_plan
-    from orchestrator.pipeline.settings import check_early
+    from orchestrator.experiments.points import grid_points
+    from orchestrator.pipeline.retraining import starting_point
     from orchestrator.specialists import trainable
 
-    specialist = trainable(task)
-    before = base_run(settings.workspace, task, None)
-    check_early(settings, {task: specialist}, before)
-    check_fold_numbers((), resolve_plan(settings, task, (), before).folds)
-    settings_of(settings, specialist, grid_points(settings, specialist, grid), before)
-    from orchestrator.experiments import grids
+    check_sequence("grid", grid)
+    start = starting_point(settings, trainable(task))
+    points = grid_points(start, grid)
+    from orchestrator.experiments.grids import train_points
 
-    return grids.train_grid(settings, specialist, grid, listen)
+    return train_points(start, points, listen).report
 
 
 def resume(
@@ -182,6 +179,7 @@ def resume(
     Raises:
         OrchestratorError: something that the run was started with is missing or has changed.
     """
+    check_sequence("extra", extra)
     workspace, data, tables = Path(workspace), path_or_none(data), [*map(Path, extra)]
     from orchestrator.artifacts.workspace import Workspace
 
@@ -225,15 +223,22 @@ def search(
         CancelledError: a stop was requested; the same call resumes.
     """
     out, picture, space = path_or_none(out), path_or_none(picture), path_or_none(space)
-    specialist, before = _searchable(task, settings, space, out, picture)
+    from orchestrator.experiments.budget import Budget
+
+    mistakes = Mistakes()
+    with mistakes.collect():
+        budget = Budget(trials, minutes, prune)
+    with mistakes.collect():
+        start = _search_start(task, settings, space, out, picture)
+    mistakes.raise_if_any()
     from orchestrator.recipes.spaces import read_space
 
     ranges = read_space(space)
-    ranges.check(specialist, settings.recipes, settings.changes, before)
+    ranges.check(start.specialist, start.settings.recipes, start.settings.changes, start.recipe)
     from orchestrator.experiments.curves import draw_sweep
-    from orchestrator.experiments.sweeps import Budget, sweep
+    from orchestrator.experiments.sweeps import sweep
 
-    found = sweep(settings, specialist, ranges, listen, Budget(trials, minutes, prune))
+    found = sweep(start, ranges, listen, budget)
     if picture is not None:
         draw_sweep(found, picture)
     if out is not None:
@@ -273,16 +278,26 @@ def tune(
         CancelledError: a stop was requested; the same call resumes.
     """
     out, space = path_or_none(out), path_or_none(space)
-    specialist, before = _searchable(task, settings, space, out)
+    from orchestrator.experiments.budget import Budget
+
+    mistakes = Mistakes()
+    with mistakes.collect():
+        check_sequence("stages", stages)
+    with mistakes.collect():
+        check_range("--small", small, SMALLEST, 1)
+    with mistakes.collect():
+        budget = Budget(trials, minutes, prune)
+    with mistakes.collect():
+        start = _search_start(task, settings, space, out)
+    mistakes.raise_if_any()
     from orchestrator.recipes.spaces import read_stages
 
     spaces = read_stages(space, stages)
     for stage_space in spaces.values():
-        stage_space.check(specialist, settings.recipes, settings.changes, before)
+        stage_space.check(start.specialist, start.settings.recipes, start.settings.changes, start.recipe)
     from orchestrator.experiments import tuning
-    from orchestrator.experiments.sweeps import Budget
 
-    found = tuning.tune(settings, specialist, spaces, listen, Budget(trials, minutes, prune), small)
+    found = tuning.tune(start, spaces, listen, budget, small)
     if out is not None:
         _write_recipe(found[-1].after, out)
     return found
@@ -297,6 +312,7 @@ def tta(
     data: PathLike | None = None,
     columns: dict[str, str] | None = None,
     device: str = "auto",
+    store: bool = True,
     listen: Listener = ignore_events,
 ) -> Viewed:
     """Test-time augmentation tried on held-out people; nothing is trained: `orch tta`.
@@ -309,6 +325,7 @@ def tta(
         data: the photos' new location; None: unchanged.
         columns: our column name -> the manifest's; None: unchanged.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        store: decode photos once into the workspace's pixel store.
         listen: receives progress events.
 
     Raises:
@@ -320,6 +337,7 @@ def tta(
     from orchestrator.data.readers import check_source
     from orchestrator.recipes.names import VIEWS
 
+    check_sequence("views", views)
     mistakes = Mistakes()
     for view in views:
         with mistakes.collect():
@@ -340,7 +358,7 @@ def tta(
     check_run(record)
     specialist = trainable(record.task)
     place = Workspace(workspace)
-    effect = try_views(place, record, specialist, views, device, data, columns, progress_callback(listen, "answer"))
+    effect = try_views(place, record, specialist, views, device, data, columns, store, listen)
     return Viewed(effect, keep_views(place, effect, specialist) if keep else None, specialist.classes)
 
 
@@ -368,6 +386,7 @@ def tracking(to: Sequence[str], *, workspace: PathLike = DEFAULT_WORKSPACE) -> I
     Raises:
         OrchestratorError: an unknown tracker, one that is not installed, or one that cannot be reached.
     """
+    check_sequence("to", to)
     if not to:
         yield ignore_events
         return
@@ -391,12 +410,11 @@ def space_template(*, stages: bool = False) -> str:
     return STAGES if stages else DEFAULT
 
 
-def _searchable(
+def _search_start(
     task: str, settings: Settings, space: Path | None, out: Path | None, picture: Path | None = None
-) -> tuple[Specialist, Recipe | None]:
-    """The specialist to search for, and its current run's recipe; rejects mistakes in names and tables."""
-    from orchestrator.pipeline.retraining import base_run
-    from orchestrator.pipeline.settings import base_recipe, check_early
+) -> StartingPoint:
+    """Where a search starts; rejects mistakes in names and tables."""
+    from orchestrator.pipeline.retraining import starting_point
     from orchestrator.recipes.load import choices_of
     from orchestrator.specialists import trainable
 
@@ -410,9 +428,7 @@ def _searchable(
     files = [Path(name) for name in choices_of((task,), settings.recipes)[0].values()]
     inputs = [settings.data, *([space] if space else []), *files, *settings.extra]
     check_outputs(outputs, inputs, settings.workspace)
-    before = base_run(settings.workspace, task, None)
-    check_early(settings, {task: specialist}, before)
-    return specialist, base_recipe(settings, before)
+    return starting_point(settings, specialist)
 
 
 def _write_recipe(run: RunRecord, out: Path) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.combining import STRATEGIES
 from orchestrator.core.commands import display_path, orch
 from orchestrator.core.errors import DamagedError
-from orchestrator.core.interval import Interval
+from orchestrator.core.interval import Difference, Interval
 from orchestrator.core.labels import CLASSES, JOINT, LABELS, TASKS
 from orchestrator.core.sealed import check_file, damaged_error, read_sealed, write_sealed
 from orchestrator.core.typed import check_types
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from orchestrator.combining.combiners import Combiner
 
 __all__ = [
-    "DISAGREEMENTS", "ENSEMBLE", "OUT_OF_FOLD", "AddedGain", "ClassScores", "EnsembleMember", "EnsembleRecord", "ExternalSource",
+    "DISAGREEMENTS", "ENSEMBLE", "OUT_OF_FOLD", "ClassScores", "EnsembleMember", "EnsembleRecord", "ExternalSource",
     "RecordedScores", "VoterScores",
 ]  # fmt: skip
 
@@ -163,28 +163,6 @@ class VoterScores:
 
 
 @dataclass(frozen=True)
-class AddedGain:
-    """What a voter adds to the label's macro F1: with it minus without it.
-
-    Attributes:
-        macro_f1: the difference.
-        interval: its 95 % interval over people.
-    """
-
-    macro_f1: float
-    interval: Interval
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {"macro_f1": self.macro_f1, "interval_95": self.interval.as_list()}
-
-    @classmethod
-    def from_dict(cls, value: Mapping[str, Any]) -> AddedGain:
-        """A gain from JSON values."""
-        return cls(value["macro_f1"], Interval.from_list(value["interval_95"]))
-
-
-@dataclass(frozen=True)
 class EnsembleRecord:
     """What `ensemble.json` holds.
 
@@ -214,7 +192,7 @@ class EnsembleRecord:
     evaluation: Mapping[str, RecordedScores] | None = None
     why_no_score: str = ""
     single: Mapping[str, tuple[VoterScores, ...]] = field(default_factory=dict)
-    added_by: Mapping[str, AddedGain] = field(default_factory=dict)
+    added_by: Mapping[str, Difference] = field(default_factory=dict)
     disagreements: int | None = None
     files: Mapping[str, str] = field(default_factory=dict)
 
@@ -303,8 +281,13 @@ class EnsembleRecord:
             if task in self.runs
         }
         scores = {
-            "evaluation": _as_dicts(self.evaluation) if self.evaluation is not None else None,
-            "added_by": _as_dicts(self.added_by),
+            "evaluation": None
+            if self.evaluation is None
+            else {name: scored.as_dict() for name, scored in self.evaluation.items()},
+            "added_by": {
+                name: {"macro_f1": gain.value, "interval_95": gain.interval.as_list()}
+                for name, gain in self.added_by.items()
+            },
         }
         derived = {"strategy": self.strategy, "classes": _class_names(), "labels": list(LABELS)}
         return {**value, **scores, "members": members, **derived}
@@ -340,7 +323,10 @@ class EnsembleRecord:
                 "single": {
                     task: tuple(VoterScores(**scores) for scores in voters) for task, voters in value["single"].items()
                 },
-                "added_by": {name: AddedGain.from_dict(gain) for name, gain in value["added_by"].items()},
+                "added_by": {
+                    name: Difference(gain["macro_f1"], Interval.from_list(gain["interval_95"]))
+                    for name, gain in value["added_by"].items()
+                },
             }
             record = cls(folder=folder, id=folder.name, members=members, external=external, **{**value, **typed})
             check_types(record)
@@ -357,7 +343,3 @@ class EnsembleRecord:
 
 def _class_names() -> dict[str, list[str]]:
     return {task: list(CLASSES[task]) for task in TASKS}
-
-
-def _as_dicts(values: Mapping[str, RecordedScores] | Mapping[str, AddedGain]) -> dict[str, dict[str, Any]]:
-    return {name: value.as_dict() for name, value in values.items()}

@@ -76,7 +76,6 @@ def check(root: Path) -> Findings:
         found.look(partial(_check_other, tracking, run.id, f"send it again: `{_track(run)}`."))
     for name in workspace.ensembles():
         found.look(partial(_check_ensemble, workspace, name))
-        found.look(partial(workspace.check_members_exist, name), files=0)
     for what in (*CLASSES, "ensemble"):
         found.look(partial(workspace.current, what), files=workspace.has_current(what))
         if note := workspace.missing_choice(what):
@@ -96,6 +95,7 @@ def _check_ensemble(workspace: Workspace, name: str) -> None:
     again = after_setting_aside(record.folder, record.rebuild_advice())
     for file in record.files:
         record.file(file, again)
+    workspace.check_members_exist(record)
     cascade = record.folder / "cascade.json"
     again = orch("cascade", "PHOTOS", "--ensemble", name, workspace=workspace.root)
     _check_other(cascade, name, f"measure it again: `{again}`.")

@@ -138,6 +138,26 @@ class RunRecord:
         return self.status == COMPLETE
 
     @property
+    def backbone(self) -> str:
+        """Name of its backbone."""
+        return str(self.recipe["backbone"])
+
+    @property
+    def weights(self) -> str:
+        """Its recipe's initial weights: `hub`, `packaged`, `none`, or a file."""
+        return str(self.recipe["weights"])
+
+    @property
+    def views(self) -> list[str]:
+        """The views that its members answer for."""
+        return list(self.recipe["views"])
+
+    @property
+    def trains_heads_alone(self) -> bool:
+        """Whether its members are heads on features of a frozen backbone."""
+        return bool(self.recipe["train"] == "head")
+
+    @property
     def to_be_offered(self) -> bool:
         """Whether training has yet to offer it as the current run."""
         return self.make_current == "auto" and not self.was_offered

@@ -131,6 +131,11 @@ class Workspace:
         return self.cache / "faces"
 
     @property
+    def engines(self) -> Path:
+        """The cache of engines: exports of members, and results of checks and trials."""
+        return self.cache / "engines"
+
+    @property
     def sweeps(self) -> Path:
         """The folder of searches' memories."""
         return self.root / "sweeps"
@@ -316,8 +321,9 @@ class Workspace:
         found = []
         for name in self.ensembles():
             with suppress(DamagedError):
-                self.check_members_exist(name)
-                found.append((self.ensemble(name).created, name))
+                record = self.ensemble(name)
+                self.check_members_exist(record)
+                found.append((record.created, name))
         return [name for _, name in sorted(found)]
 
     def set_current(self, what: str, name: str) -> None:
@@ -418,13 +424,13 @@ class Workspace:
         way_out = after_setting_aside(folder, f"run `{make}`, which makes one of the current runs{and_tables}.")
         return EnsembleRecord.load(folder, way_out)
 
-    def check_members_exist(self, name: str) -> None:
+    def check_members_exist(self, ensemble: EnsembleRecord) -> None:
         """Checks that the members that an ensemble uses exist.
 
         Raises:
             DamagedError: one of them does not; names the first.
         """
-        for member in self.ensemble(name).members:
+        for member in ensemble.members:
             card = self.root / member.folder / CARD
             if is_there(card):
                 continue
@@ -435,7 +441,7 @@ class Workspace:
                 way_out = self._repair()
             else:
                 way_out = self._without_run(member.task)
-            raise damaged_error(card, f"missing, and {name} answers with that member", way_out)
+            raise damaged_error(card, f"missing, and {ensemble.id} answers with that member", way_out)
 
     def _without_run(self, task: str) -> str:
         """The way out for an ensemble of which a run is lost, to complete a sentence."""

@@ -61,7 +61,9 @@ def bench_growth(
         things[name] = partial(_train, [larger], 1)
         work[name] = larger.recipe.epochs * larger.photos_per_epoch
     at_onces = JOBS[job.device.split(":")[0]]
-    copies = [replace(job, folder=job.folder.with_name(f"copy-{n}"), threads=1) for n in range(at_onces[-1])]
+    copies = [
+        replace(job, run=f"copy-{n}", folder=job.folder.with_name(f"copy-{n}"), threads=1) for n in range(at_onces[-1])
+    ]
     for at_once in at_onces:
         things[f"jobs {at_once}"] = partial(_train, copies, at_once)
         work[f"jobs {at_once}"] = len(copies) * job.recipe.epochs * job.photos_per_epoch

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator.core.arguments import check_range
 from orchestrator.core.device_names import check_device
 from orchestrator.core.errors import ConfigError, Mistakes, nearest
 from orchestrator.data.readers import check_source
@@ -17,6 +18,8 @@ from orchestrator.specialist import Specialist
 __all__ = ["PARTS", "Load", "check_load"]
 
 PARTS = ("training", "prediction", "voting", "growth", "commands")
+FEWEST_PHOTOS = 16
+FEWEST_VOTES = 1000
 
 
 @dataclass(frozen=True)
@@ -47,10 +50,10 @@ class Load:
 
 
 def check_load(parts: Sequence[str], load: Load, specialists: Mapping[str, Specialist]) -> None:
-    """Rejects unknown parts, devices, recipes and data, all at once.
+    """Rejects unknown parts, devices, recipes and data, and numbers out of range, all at once.
 
     Raises:
-        ConfigError: parts, a device or a recipe; a recipe that trains heads alone, or crops around faces where the
+        ConfigError: parts, numbers, a device or a recipe; a recipe that trains heads alone, or crops around faces where the
             detector is not installed.
         DataError: there is nothing at the path of the data.
     """
@@ -60,6 +63,14 @@ def check_load(parts: Sequence[str], load: Load, specialists: Mapping[str, Speci
             mistakes.add(
                 ConfigError(f"'{part}' is no part of the benchmark; allowed: {', '.join(PARTS)}.{nearest(part, PARTS)}")
             )
+    for option, value, low in (
+        ("--rounds", load.rounds, 1),
+        ("--photos", load.photos, FEWEST_PHOTOS),
+        ("--steps", load.steps, 1),
+        ("--votes", load.votes, FEWEST_VOTES),
+    ):
+        with mistakes.collect():
+            check_range(option, value, low)
     with mistakes.collect():
         check_device(load.device)
     if load.data is not None:

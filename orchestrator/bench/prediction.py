@@ -15,13 +15,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from orchestrator.bench.timing import in_turn, ratio
-from orchestrator.combining.answers import Answers, Voter
+from orchestrator.combining.answers import Answers
 from orchestrator.combining.combiners import SoftVote
 from orchestrator.core.errors import EngineError
-from orchestrator.core.labels import CLASS_COUNTS, of_tasks
 from orchestrator.inference.engines import Engine, Runner, engines_here, open_runners, torch_runners
 from orchestrator.inference.export import CHECK_PHOTOS, Exports
-from orchestrator.inference.member import Member
+from orchestrator.inference.member import Member, answers_of
 from orchestrator.inference.predictor import Predictor
 from orchestrator.inference.reader import Prepared, stacked
 from orchestrator.inference.shared_backbone import unshared
@@ -48,7 +47,7 @@ def bench_prediction(
         rounds: how often all are run in turn.
         done: called with (runs done, runs in all).
     """
-    prepared = [photo for path in paths if not isinstance(photo := predictor.reader.read(path), str)]
+    prepared = [photo for path in paths if isinstance(photo := predictor.reader.read(path), Prepared)]
     pixels, exports = stacked(prepared), Exports(cache)
     work = float(len(paths))
     expected = naive_answers(predictor.members, predictor.runtime.device, paths)
@@ -133,8 +132,7 @@ def naive_answers(members: Sequence[Member], device: str, paths: Sequence[Path],
 
     It crops and resizes as the members were trained, so its answers must be the product's.
     """
-    voters: list[Voter] = []
-    arrays: list[NDArray[np.float32]] = []
+    answers: list[NDArray[np.float32]] = []
     for member in members:
         network = member.network.to(memory_format=torch.contiguous_format)
         mean, std = (
@@ -150,10 +148,8 @@ def naive_answers(members: Sequence[Member], device: str, paths: Sequence[Path],
                 outputs = network(((pixels.float() / 255 - mean) / std).contiguous().to(device))
                 parts.append(member.head.probabilities(outputs).cpu().numpy())
         channels_last(network)
-        for task, part in of_tasks(member.task, np.concatenate(parts)).items():
-            voters.append(Voter(task, member.run, member.fold))
-            arrays.append(part)
-    return Answers(CLASS_COUNTS, len(paths), tuple(voters), tuple(arrays))
+        answers.append(np.concatenate(parts))
+    return answers_of(members, answers)
 
 
 def _labels(answers: Answers) -> NDArray[np.int64]:

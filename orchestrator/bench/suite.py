@@ -138,7 +138,7 @@ def _made(
     workspace = Workspace(settings.workspace)
     if workspace.current("ensemble") is None:
         build_ensemble(workspace, "soft", choose_runs(workspace), scored=False)
-    _, predictor = open_predictor(workspace, None, device)
+    predictor = open_predictor(workspace, workspace.ensemble(), device)
     jobs = first_jobs(settings, specialists, listen)
     return predictor, jobs, read(data, distinct=True).paths
 

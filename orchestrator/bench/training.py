@@ -103,7 +103,7 @@ def _on_one_batch(job: MemberJob) -> tuple[int, Callable[[int], None]]:
     model, frozen, step = _ready(job)
     size = min(job.recipe.batch_size, job.photos_per_epoch)
     inputs = job.preprocess.normalise(torch.from_numpy(job.pixels.take(job.train[:size])).to(job.device))
-    targets = torch.tensor(job.table["target"].to_numpy()[job.train[:size]]).to(job.device)
+    targets = torch.tensor(job.rows.target[job.train[:size]]).to(job.device)
     model.train()
     for module in frozen:
         module.eval()
@@ -176,7 +176,7 @@ def _stages(job: MemberJob, paths: list[Path]) -> dict[str, float]:
         lap("augment")
         inputs = job.preprocess.normalise(torch.from_numpy(pixels).to(job.device))
         lap("copy and normalise")
-        targets = torch.tensor(job.table["target"].to_numpy()[rows]).to(job.device)
+        targets = torch.tensor(job.rows.target[rows]).to(job.device)
         last = time.perf_counter()
         step(inputs, targets, number, lap)
     return {name: round(1000 * value / (TIMED * size), 3) for name, value in seconds.items()}

@@ -120,15 +120,17 @@ def _print_prediction(found: Mapping[str, Any]) -> None:
 
 def _print_voting(found: Mapping[str, Any]) -> None:
     """Votes beside reading the answers once."""
-    table = grid(
-        "voting", "photos", "read once, s", "soft, s", "of memory's pace", "hard, s", "of memory's pace", "peak MB"
-    )
+    strategies = list(next(iter(found.values()))["efficiency"])
+    headings = [word for name in strategies for word in (f"{name}, s", "of memory's pace")]
+    table = grid("voting", "photos", "read once, s", *headings, "peak MB")
     for timing in found.values():
-        times = {name: f"{timing[name]['median']:.3f}" for name in ("read once", "soft", "hard")}
-        shares = {name: f"{value:.2f}" for name, value in timing["efficiency"].items()}
-        peak = f"{timing['soft']['peak_mb']:,.0f}"
-        row = (times["read once"], times["soft"], shares["soft"], times["hard"], shares["hard"], peak)
-        table.add_row(f"{timing['photos']:,}", *row)
+        cells = [
+            cell
+            for name in strategies
+            for cell in (f"{timing[name]['median']:.3f}", f"{timing['efficiency'][name]:.2f}")
+        ]
+        peak = max(timing[name]["peak_mb"] for name in strategies)
+        table.add_row(f"{timing['photos']:,}", f"{timing['read once']['median']:.3f}", *cells, f"{peak:,.0f}")
     stdout_console().print(table)
 
 

@@ -34,7 +34,7 @@ def print_comparison(found: Comparison) -> None:
         gain, span = "", ""
         verdicts = [VERDICTS[one] if one else "" for one in (compared.verdict, compared.log_loss_verdict)]
         if compared.gain is not None:
-            gain, span = f"{compared.gain[0]:+.4f}", f"{compared.gain[1].low:+.4f} to {compared.gain[1].high:+.4f}"
+            gain, span = f"{compared.gain.value:+.4f}", compared.gain.interval.signed()
         cells = (
             [_short(differing[key][number]) for key in beside] if beside != ["differs in"] else [_words(found, number)]
         )

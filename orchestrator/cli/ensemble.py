@@ -17,7 +17,7 @@ from orchestrator.cli.console import (
     score_text,
     stdout_console,
 )
-from orchestrator.cli.options import JsonOption, WorkspaceOption
+from orchestrator.cli.options import STRATEGY_WORDS, JsonOption, WorkspaceOption
 from orchestrator.core.commands import orch
 from orchestrator.core.errors import quantity
 
@@ -32,9 +32,7 @@ __all__ = ["ensemble", "print_built"]
 
 
 def ensemble(
-    strategy: Annotated[
-        str, typer.Option("--strategy", help="soft: mean of probabilities; hard: majority of votes.")
-    ] = "soft",
+    strategy: Annotated[str, typer.Option("--strategy", help=f"{STRATEGY_WORDS}.")] = "soft",
     members: Annotated[
         list[str],
         typer.Option(
@@ -182,10 +180,8 @@ def _print_added(record: EnsembleRecord) -> None:
     words = {**VERDICTS, "better": "helps", "worse": "drags the vote down"}
     table = grid("what each adds to the 18-way macro F1 (with minus without)", "", "adds", "95 % interval", "verdict")
     for name, gained in record.added_by.items():
-        span = gained.interval
-        style = "red" if span.verdict == "worse" else None
-        interval = f"{span.low:+.4f} to {span.high:+.4f}"
-        table.add_row(name, f"{gained.macro_f1:+.4f}", interval, words[span.verdict], style=style)
+        style = "red" if gained.verdict == "worse" else None
+        table.add_row(name, f"{gained.value:+.4f}", gained.interval.signed(), words[gained.verdict], style=style)
     stdout_console().print(table)
 
 

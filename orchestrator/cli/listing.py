@@ -34,7 +34,7 @@ def print_list(found: RunList) -> None:
         folds = f"{facts['members']} of {len(run.folds)}" if run.plan is None else f"{facts['members']} of {run.plan.k}"
         state = "current" if facts["current"] and facts["status"] == run.status else facts["status"]
         table.add_row(
-            run.id, recipe_of(run), run.recipe["backbone"], " ".join(map(str, run.seeds)), folds, (facts["plan"] or "-")[:6],
+            run.id, recipe_of(run), run.backbone, " ".join(map(str, run.seeds)), folds, (facts["plan"] or "-")[:6],
             score, state, run.created[:16].replace("T", " "), " ".join(facts["tag"]),
             *(str(facts.get(key, "-")) for key in named_columns),
         )  # fmt: skip

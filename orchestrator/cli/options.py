@@ -7,10 +7,13 @@ from typing import Annotated
 
 import typer
 
+from orchestrator.combining import STRATEGIES
+from orchestrator.core.arguments import MOST_SEED
 from orchestrator.core.errors import ConfigError
 
 __all__ = [
     "MOST_PEOPLE",
+    "STRATEGY_WORDS",
     "ColumnsOption",
     "DataOption",
     "DeviceOption",
@@ -37,6 +40,9 @@ __all__ = [
 
 MOST_PEOPLE = 1_000_000
 """Synthetic people at most: seven million photos, 60 GB."""
+
+STRATEGY_WORDS = "; ".join(f"{name}: {strategy.about}" for name, strategy in STRATEGIES.items())
+"""The values of `--strategy` for its help."""
 
 DataOption = Annotated[
     Path,
@@ -78,10 +84,10 @@ ExtraOption = Annotated[
     list[Path],
     typer.Option("--extra", help="A table of extra photos, or of pseudo-labels: trained on, never scored."),
 ]
-SeedOption = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of the training.")]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, max=MOST_SEED, help="Seed of the training.")]
 PlanSeedOption = Annotated[
     int,
-    typer.Option("--plan-seed", min=0, max=2**32 - 1, help="Seed of the fold plan; one plan serves all specialists."),
+    typer.Option("--plan-seed", min=0, max=MOST_SEED, help="Seed of the fold plan; one plan serves all specialists."),
 ]
 JobsOption = Annotated[int, typer.Option("--jobs", "-j", help="Members trained at once; 0: one per core, or per GPU.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]

@@ -17,7 +17,7 @@ from orchestrator.cli.console import (
     stderr_console,
     stdout_console,
 )
-from orchestrator.cli.options import DeviceOption, JsonOption, ProfileOption, WorkspaceOption
+from orchestrator.cli.options import STRATEGY_WORDS, DeviceOption, JsonOption, ProfileOption, WorkspaceOption
 from orchestrator.core.errors import quantity
 from orchestrator.core.labels import TASKS
 
@@ -48,7 +48,7 @@ def predict(
         str | None, typer.Option("--ensemble", "-e", help="The ensemble's id; the current one if left out.")
     ] = None,
     strategy: Annotated[
-        str | None, typer.Option("--strategy", help="soft or hard, instead of the ensemble's own.")
+        str | None, typer.Option("--strategy", help=f"In place of the ensemble's own: {STRATEGY_WORDS}.")
     ] = None,
     on_error: Annotated[
         str, typer.Option("--on-error", help="fail, or mark: leave the row of an unreadable photo empty.")
@@ -122,7 +122,7 @@ def predict(
     _print_faces(answers)
     _print_external(found)
     for answer in failed[:SHOWN_FAILED]:
-        print_message(f"not read: {answer.path}: {answer.error}")
+        print_message(f"not read: {answer.photo}: {answer.error}")
     if len(failed) > SHOWN_FAILED:
         print_message(f"... and {len(failed) - SHOWN_FAILED} more photos that could not be read.")
     if failed:
@@ -141,33 +141,32 @@ def _print_profile(found: Predicted, json: bool) -> None:
 
 def _print_external(found: Predicted) -> None:
     """Prints how many photos the external tables answer, and how many labels they changed."""
-    answers = found.answers
-    paths = list(map(str, answers.paths)) if found.external else []
-    for table in found.external:
+    answers, external = found.answers, found.external
+    for table, matched in zip(external.tables, external.matched, strict=True):
         print_message(
-            f"{table.name}: answers for {table.matched(paths):,} of these {quantity(len(answers), 'photo')}, by their paths."
+            f"{table.name}: answers for {matched:,} of these {quantity(len(answers), 'photo')}, by their paths."
         )
     if answers.changed_by_external is not None:
         changed = int(answers.changed_by_external.sum())
-        names = ", ".join(table.name for table in found.external)
+        names = ", ".join(table.name for table in external.tables)
         print_message(f"{names}: gave {changed:,} of {len(answers):,} photos another label than the members alone.")
 
 
 def _print_faces(answers: Predictions) -> None:
     """Prints the photos without a detected face, which were cropped as if recipes had no `face`."""
-    without = [path for path, found in zip(answers.paths, answers.face_found, strict=True) if found is False]
-    for path in without[:SHOWN_WITHOUT]:
-        print_message(f"no face found: {path}: answered from the fixed crop.")
+    without = [photo for photo, found in zip(answers.photos, answers.face_found, strict=True) if found is False]
+    for photo in without[:SHOWN_WITHOUT]:
+        print_message(f"no face found: {photo}: answered from the fixed crop.")
     if len(without) > SHOWN_WITHOUT:
         print_message(
             f"... and {len(without) - SHOWN_WITHOUT:,} more without a face: `face_found` of --json or --probabilities."
         )
 
 
-def _shortened(path: Path, console: Any) -> str:
+def _shortened(path: str, console: Any) -> str:
     """A path, shortened at its start so that the answer fits on the terminal's line."""
-    room = max(12, console.width - ANSWER_WIDTH) if console.is_terminal else len(str(path))
-    return str(path) if len(str(path)) <= room else f"...{str(path)[3 - room :]}"
+    room = max(12, console.width - ANSWER_WIDTH) if console.is_terminal else len(path)
+    return path if len(path) <= room else f"...{path[3 - room :]}"
 
 
 def _print(answers: Predictions) -> None:
@@ -178,11 +177,11 @@ def _print(answers: Predictions) -> None:
     console = stdout_console()
     for answer in answers[:SHOWN]:
         if answer.error:
-            table.add_row(_shortened(answer.path, console), "-", "could not be read", "", "", "", "", style="red")
+            table.add_row(_shortened(answer.photo, console), "-", "could not be read", "", "", "", "", style="red")
             continue
         best = [f"{max(answer.shares[task].values()):.2f}" for task in TASKS]
         table.add_row(
-            _shortened(answer.path, console), str(answer.label), answer.name, *best, f"{answer.agreement:.2f}"
+            _shortened(answer.photo, console), str(answer.label), answer.name, *best, f"{answer.agreement:.2f}"
         )
     console.print(table)
     if len(answers) > SHOWN:

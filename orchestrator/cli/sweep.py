@@ -192,18 +192,16 @@ def _print_sweep(found: Sweep) -> None:
         return
     best = found.comparison.runs[1]
     assert best.gain is not None  # the first of a comparison alone has none
-    gain, span = best.gain
-    if gain <= 0:
+    if best.gain.value <= 0:
         print_message(
-            f"no trial scores above the recipe as it is ({found.reference.id}). The best, {best.run.id}: {gain:+.4f} "
-            f"({span.low:+.4f} to {span.high:+.4f})."
+            f"no trial scores above the recipe as it is ({found.reference.id}). The best, {best.run.id}: {best.gain}."
         )
         return
     more = "other people could reverse it"
-    if span.verdict == "better":
+    if best.gain.verdict == "better":
         more = "still the best of several, so partly luck: train it with another --seed before trusting it"
-    over = f"{gain:+.4f} over {found.reference.id} ({span.low:+.4f} to {span.high:+.4f})"
-    print_message(f"best: {best.run.id}, {over}: {VERDICTS[span.verdict]}; {more}.")
+    over = f"{best.gain.value:+.4f} over {found.reference.id} ({best.gain.interval.signed()})"
+    print_message(f"best: {best.run.id}, {over}: {VERDICTS[best.gain.verdict]}; {more}.")
     print_message(api.next_step(best.run, of_experiment=True))
 
 
@@ -228,8 +226,7 @@ def _print_stages(found: list[Stage]) -> None:
     for stage in found:
         gain, span, best = "", "", "-"
         if stage.best is not None and stage.best.gain is not None:
-            value, interval = stage.best.gain
-            gain, span = f"{value:+.4f}", f"{interval.low:+.4f} to {interval.high:+.4f}"
+            gain, span = f"{stage.best.gain.value:+.4f}", stage.best.gain.interval.signed()
             best = stage.best.run.id
         decision = f"moves to {stage.after.id}" if stage.moved else "stays"
         if stage.best is not None:

@@ -38,6 +38,7 @@ from orchestrator.cli.options import (  # fmt: skip
     split_commas,
 )
 from orchestrator.cli.training import UNFINISHED, listening, report_training
+from orchestrator.core.arguments import MOST_SEED
 from orchestrator.core.commands import orch
 from orchestrator.core.errors import ConfigError
 from orchestrator.core.labels import TASKS
@@ -127,7 +128,7 @@ def train(
     seed: SeedOption = 0,
     plan_seed: Annotated[
         int | None,
-        typer.Option("--plan-seed", min=0, max=2**32 - 1, help="Seed of the plan; as the current runs, if left out."),
+        typer.Option("--plan-seed", min=0, max=MOST_SEED, help="Seed of the plan; as the current runs, if left out."),
     ] = None,
     grid_words: Annotated[
         list[str],

@@ -9,7 +9,14 @@ import typer
 
 from orchestrator.cli.bars import bars
 from orchestrator.cli.console import grid, print_json, print_message, print_result, stdout_console
-from orchestrator.cli.options import DeviceOption, JsonOption, WorkspaceOption, column_names, split_commas
+from orchestrator.cli.options import (
+    DeviceOption,
+    JsonOption,
+    NoStoreOption,
+    WorkspaceOption,
+    column_names,
+    split_commas,
+)
 from orchestrator.core.commands import orch
 
 if TYPE_CHECKING:
@@ -33,6 +40,7 @@ def tta(
         list[str] | None, typer.Option("--columns", help="As in training; unchanged if left out.")
     ] = None,
     device: DeviceOption = "auto",
+    no_store: NoStoreOption = False,
     workspace: WorkspaceOption = Path("runs"),
     json: JsonOption = False,
 ) -> None:
@@ -58,6 +66,7 @@ def tta(
             data=data,
             columns=None if columns is None else column_names(columns),
             device=device,
+            store=not no_store,
             listen=listen,
         )
     if json:
@@ -89,8 +98,7 @@ def _print(found: Viewed) -> None:
         str(effect.wronged.sum()),
     )  # fmt: skip
     stdout_console().print(table)
-    gain, span = effect.gain
-    verdict = VERDICTS[span.verdict]
+    verdict = VERDICTS[effect.gain.verdict]
     if not effect.righted.sum() + effect.wronged.sum():
         verdict = "no answer changed"
-    print_result(f"macro F1 {gain:+.4f}, 95 % interval {span.low:+.4f} to {span.high:+.4f}: {verdict}.")
+    print_result(f"macro F1 {effect.gain.value:+.4f}, 95 % interval {effect.gain.interval.signed()}: {verdict}.")

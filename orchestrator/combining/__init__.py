@@ -7,11 +7,28 @@ then votes by the same code.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
-__all__ = ["PROBABILITY", "SHARE", "STRATEGIES"]
+__all__ = ["PROBABILITY", "SHARE", "STRATEGIES", "Strategy"]
 
 PROBABILITY, SHARE = "p", "share"
 """Column prefixes in tables: `p(male)` is a probability, `share(male)` the share of voters for it."""
 
-STRATEGIES: Mapping[str, str] = {"soft": PROBABILITY, "hard": SHARE}
-"""Values of `--strategy` -> the prefix of their columns. Their classes are in `combiners.py`; here nothing imports NumPy."""
+
+class Strategy(NamedTuple):
+    """A combiner's properties that can be read without importing NumPy.
+
+    Attributes:
+        prefix: prefix of its columns, `PROBABILITY` or `SHARE`.
+        about: short description, for `--help`.
+    """
+
+    prefix: str
+    about: str
+
+
+STRATEGIES: Mapping[str, Strategy] = {
+    "soft": Strategy(PROBABILITY, "mean of probabilities"),
+    "hard": Strategy(SHARE, "majority of votes"),
+}
+"""Values of `--strategy`. Their classes are in `combiners.py`."""

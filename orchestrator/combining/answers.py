@@ -123,10 +123,14 @@ class Answers:
         """Concatenates the same voters' answers for successive batches of photos; at least one batch.
 
         Raises:
-            ValueError: the batches were answered by different voters.
+            ValueError: the batches were answered by different voters, or by the same in another order.
         """
-        if any(part.voters != parts[0].voters for part in parts):
-            raise ValueError("batches answered by different voters cannot be joined")
+        for part in parts:
+            if part.voters != parts[0].voters:
+                names = [
+                    ", ".join(f"{voter.task} {voter.name}" for voter in answers.voters) for answers in (part, parts[0])
+                ]
+                raise ValueError(f"got a batch of the voters {names[0]} after one of {names[1]}")
         arrays = zip(*(part.probabilities for part in parts), strict=True)
         photos = sum(part.photos for part in parts)
         return replace(parts[0], photos=photos, probabilities=tuple(np.concatenate(of_voter) for of_voter in arrays))

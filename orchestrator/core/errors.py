@@ -15,6 +15,7 @@ of one input are collected and raised together, so that a user can fix them in o
     ├── EngineError       an engine that cannot run a member, or answers differently from torch
     ├── WorkspaceError    a workspace, run, member or ensemble: missing, broken, or written by another version
     │   └── DamagedError  a file of the workspace that is not the one that was written
+    ├── ClosedError       a predictor that was closed
     ├── LeakError         a score that would use a person seen in training
     └── TrainingError     jobs that failed while others went on
 
@@ -35,6 +36,7 @@ from typing import Any
 
 __all__ = [
     "CONTROLS",
+    "ClosedError",
     "ConfigError",
     "DamagedError",
     "DataError",
@@ -153,7 +155,24 @@ class FileError(OrchestratorError):
 
 
 class PhotoError(FileError, DataError):
-    """One photo cannot be read."""
+    """One photo cannot be read.
+
+    Args:
+        path: file, as named in the message.
+        what: description of the fault, without a full stop.
+        way_out: what the user can do, as a full sentence; may be empty.
+        problems: individual problems, if there are several.
+        kind: a stable word for machines, one of `KINDS` in data/decoding.py.
+    """
+
+    def __init__(
+        self, path: object, what: str, way_out: str = "", problems: Sequence[Problem] = (), kind: str = "damaged"
+    ) -> None:
+        super().__init__(path, what, way_out, problems)
+        self.kind = kind
+
+    def __reduce__(self) -> tuple[type[OrchestratorError], tuple[Any, ...]]:
+        return (type(self), (self.path, self.what, self.way_out, self.problems, self.kind))
 
 
 class ConfigError(OrchestratorError):
@@ -223,6 +242,10 @@ class DamagedError(FileError, WorkspaceError):
 
     def __reduce__(self) -> tuple[type[OrchestratorError], tuple[Any, ...]]:
         return (type(self), (self.path, self.what, self.way_out, self.problems, self.replaceable))
+
+
+class ClosedError(OrchestratorError):
+    """A predictor was used after it had been closed."""
 
 
 class LeakError(OrchestratorError):

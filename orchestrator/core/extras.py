@@ -97,7 +97,7 @@ def import_optional(
 
 def _reinstall(package: str, otherwise: str) -> str:
     """The pip command, which takes 0.15 s to determine, and the alternative."""
-    return f"{reinstall_hint(package)}{_alternative(otherwise)}"
+    return f"`{reinstall_hint(package)}`{_alternative(otherwise)}"
 
 
 def folder_of(package: str, feature: str, extra: str, otherwise: str = "") -> Path:

@@ -1,4 +1,4 @@
-"""A confidence interval as a value, and what the interval of a difference says; computed in `ensembling/intervals.py`."""
+"""Confidence intervals and differences as values; computed in `ensembling/intervals.py`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["VERDICTS", "Interval", "Verdict"]
+__all__ = ["VERDICTS", "Difference", "Interval", "Verdict"]
 
 Verdict = Literal["better", "worse", "noise"]
 """What the interval of a difference says: `noise` if it contains 0, so that other people could have reversed it."""
@@ -40,3 +40,32 @@ class Interval:
         """An interval from JSON."""
         low, high = value
         return cls(low, high)
+
+    def signed(self) -> str:
+        """As it is printed for a difference: `-0.0040 to +0.0200`."""
+        return f"{self.low:+.4f} to {self.high:+.4f}"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A difference between two answers for the same people: the second's value minus the first's.
+
+    Attributes:
+        value: the difference.
+        interval: its 95 % interval over people.
+    """
+
+    value: float
+    interval: Interval
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the difference says, where more is better."""
+        return self.interval.verdict
+
+    def __neg__(self) -> Difference:
+        """The opposite difference: a gain where less is better."""
+        return Difference(-self.value, -self.interval)
+
+    def __str__(self) -> str:
+        return f"{self.value:+.4f} ({self.interval.signed()})"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-__all__ = ["Stages"]
+__all__ = ["UNTIMED", "Stages"]
 
 Item = TypeVar("Item")
 
@@ -51,3 +51,7 @@ class Stages:
                 except StopIteration:
                     return
             yield item
+
+
+UNTIMED = Stages()
+"""Stages that are not measured."""

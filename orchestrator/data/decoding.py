@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-__all__ = ["FORMATS", "MAX_PIXELS", "SUFFIXES", "Decoded", "UndecodableError", "read_photo", "size_of"]
+__all__ = ["FORMATS", "KINDS", "MAX_PIXELS", "SUFFIXES", "Decoded", "UndecodableError", "read_photo", "size_of"]
 
 FORMATS = {
     "JPEG": (".jpg", ".jpeg", ".jfif", ".jpe", ".mpo"),
@@ -52,8 +52,23 @@ TURNS = {
 SIDEWAYS = (5, 6, 7, 8)
 
 
+KINDS = (
+    "missing_file", "no_permission", "unreadable_file", "empty_file", "not_a_photo", "unknown_format", "too_large", "damaged",
+)  # fmt: skip
+"""Kinds of photos that cannot be decoded, as words for machines; `not_a_photo` is a folder, a pipe or a device."""
+
+
 class UndecodableError(ValueError):
-    """A file or its bytes cannot be decoded as a photo; callers prefix the message with the file's name and a colon."""
+    """A file or its bytes cannot be decoded as a photo; callers prefix the message with the file's name and a colon.
+
+    Args:
+        message: what is wrong with it, as a sentence.
+        kind: one of `KINDS`.
+    """
+
+    def __init__(self, message: str, kind: str = "damaged") -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,8 +107,8 @@ def read_photo(source: Path | bytes) -> Decoded:
             raise
         except Exception as error:  # damaged files make Pillow raise OSError, SyntaxError, TypeError and more
             reason = _reason(source, error)
-            if reason:
-                raise UndecodableError(reason) from None
+            if reason is not None:
+                raise reason from None
             data = source if isinstance(source, bytes) else source.read_bytes()
             for bare in _without_metadata(data):
                 try:
@@ -103,7 +118,7 @@ def read_photo(source: Path | bytes) -> Decoded:
                 except Exception:  # it cannot be decoded without this metadata either
                     continue
                 return Decoded(decoded.pixels, decoded.format, (f"metadata left out ({_line(error)}).", *decoded.notes))
-            raise UndecodableError(_damage(data, error)) from None
+            raise _damage(data, error) from None
 
 
 def size_of(path: Path) -> tuple[int, int]:
@@ -128,13 +143,15 @@ def _refuse_streams(source: Path | bytes) -> None:
     if isinstance(source, Path):
         mode = source.stat().st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-            raise UndecodableError(f"{'a pipe' if stat.S_ISFIFO(mode) else 'a device or a socket'}, not a photo.")
+            what = "a pipe" if stat.S_ISFIFO(mode) else "a device or a socket"
+            raise UndecodableError(f"{what}, not a photo.", "not_a_photo")
 
 
 def _decoded(source: Path | bytes, notes: list[str]) -> Decoded:
     with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=tuple(FORMATS)) as image:
         if image.width * image.height > MAX_PIXELS:
-            raise UndecodableError(f"{image.width} x {image.height} pixels; at most {MAX_PIXELS:,} are decoded.")
+            size = f"{image.width} x {image.height} pixels; at most {MAX_PIXELS:,} are decoded."
+            raise UndecodableError(size, "too_large")
         image.load()
         turn = TURNS.get(_orientation(image, notes))
         pixels = _to_rgb(image if turn is None else image.transpose(turn))
@@ -167,30 +184,28 @@ def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     return np.asarray(image.convert("RGB"))
 
 
-def _reason(source: Path | bytes, error: Exception) -> str:
-    """Why a file cannot be decoded even without its metadata; empty if the metadata may be the cause."""
+def _reason(source: Path | bytes, error: Exception) -> UndecodableError | None:
+    """Why a file cannot be decoded even without its metadata; None if the metadata may be the cause."""
     if isinstance(error, Image.DecompressionBombError):
-        return f"more than {MAX_PIXELS:,} pixels."
-    if isinstance(error, FileNotFoundError):
-        return "no such file."
+        return UndecodableError(f"more than {MAX_PIXELS:,} pixels.", "too_large")
+    if isinstance(error, FileNotFoundError) or (isinstance(source, Path) and "\0" in str(source)):
+        return UndecodableError("no such file.", "missing_file")
     if isinstance(error, PermissionError):
-        return "no permission to read it."
+        return UndecodableError("no permission to read it.", "no_permission")
     if isinstance(error, IsADirectoryError):
-        return "a folder, not a photo."
+        return UndecodableError("a folder, not a photo.", "not_a_photo")
     if isinstance(error, OSError) and error.errno is not None:
-        return f"cannot be read ({error.strerror})."
-    if isinstance(source, Path) and "\0" in str(source):
-        return "no such file."
+        return UndecodableError(f"cannot be read ({error.strerror}).", "unreadable_file")
     empty = len(source) == 0 if isinstance(source, bytes) else source.stat().st_size == 0
-    return "is empty (0 bytes)." if empty else ""
+    return UndecodableError("is empty (0 bytes).", "empty_file") if empty else None
 
 
-def _damage(data: bytes, error: Exception) -> str:
+def _damage(data: bytes, error: Exception) -> UndecodableError:
     """What is wrong with bytes that could not be decoded at all."""
     if isinstance(error, UnidentifiedImageError) and not any(data.startswith(start) for start, _ in STARTS):
-        return f"is not an image of a known format ({', '.join(FORMATS)})."
+        return UndecodableError(f"is not an image of a known format ({', '.join(FORMATS)}).", "unknown_format")
     what = "its head is damaged" if isinstance(error, UnidentifiedImageError) else _line(error)
-    return f"damaged or truncated ({what})."
+    return UndecodableError(f"damaged or truncated ({what}).")
 
 
 def _line(error: object) -> str:

@@ -91,7 +91,7 @@ def _sizes(photos: Photos, progress: Callable[[int, int], None]) -> dict[tuple[i
         try:
             return size_of(path)
         except UndecodableError as error:
-            raise PhotoError(path, str(error).rstrip(".")) from None
+            raise PhotoError(path, str(error).rstrip("."), kind=error.kind) from None
 
     sizes: dict[tuple[int, int], int] = {}
     with ThreadPoolExecutor(4) as pool:

@@ -53,7 +53,8 @@ def decode(source: Path | bytes) -> Pixels:
     try:
         return read_photo(source).pixels
     except UndecodableError as error:
-        raise PhotoError("the photo" if isinstance(source, bytes) else source, str(error).rstrip(".")) from None
+        name = "the photo" if isinstance(source, bytes) else source
+        raise PhotoError(name, str(error).rstrip("."), kind=error.kind) from None
 
 
 @dataclass(frozen=True)

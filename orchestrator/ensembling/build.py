@@ -18,7 +18,6 @@ from orchestrator.artifacts.cards import WEIGHTS
 from orchestrator.artifacts.ensembles import (
     DISAGREEMENTS,
     OUT_OF_FOLD,
-    AddedGain,
     EnsembleMember,
     EnsembleRecord,
     ExternalSource,
@@ -165,10 +164,7 @@ def _record(
         plan=plan.digest if plan else None,
         evaluation={name: evaluation.recorded(names[name]) for name, evaluation in scores.evaluation.items()},
         single=singles(scores.out_of_fold),
-        added_by={
-            name: AddedGain(gain, interval)
-            for name, (gain, interval) in added_by(scores.out_of_fold, scores.combiner).items()
-        },
+        added_by=added_by(scores.out_of_fold, scores.combiner),
         disagreements=len(scores.disagreements),
     )
 
@@ -255,7 +251,7 @@ def _answers_of(scores: Scored) -> ScoredAnswers:
         scores.out_of_fold.truth,
         {task: decisions[task].choice for task in TASKS},
         {task: decisions[task].shares for task in TASKS},
-        STRATEGIES[scores.combiner.name],
+        STRATEGIES[scores.combiner.name].prefix,
     )
 
 

@@ -172,8 +172,9 @@ def use_ensemble(workspace: Workspace, name: str) -> None:
     Raises:
         WorkspaceError: no ensemble has that name, its record is damaged, or a member is missing.
     """
-    workspace.check_members_exist(name)
-    _set_ensemble(workspace, _current_ensemble(workspace), workspace.ensemble(name))
+    record = workspace.ensemble(name)
+    workspace.check_members_exist(record)
+    _set_ensemble(workspace, _current_ensemble(workspace), record)
 
 
 def _set_ensemble(workspace: Workspace, before: EnsembleRecord | None, after: EnsembleRecord) -> None:

@@ -13,7 +13,7 @@ from orchestrator.artifacts.scored_answers import ScoredAnswers
 from orchestrator.artifacts.workspace import Workspace
 from orchestrator.combining import STRATEGIES
 from orchestrator.core.errors import DamagedError, OrchestratorError
-from orchestrator.core.interval import VERDICTS, Interval
+from orchestrator.core.interval import VERDICTS, Difference
 from orchestrator.core.labels import CLASSES, LABELS
 from orchestrator.core.metrics import macro_f1
 from orchestrator.ensembling.intervals import difference
@@ -26,24 +26,21 @@ class Gain:
     """The gain of one run or ensemble over another on the same people.
 
     Attributes:
-        macro_f1: macro F1 of the second minus that of the first.
-        interval: its 95 % interval over people.
+        difference: macro F1 of the second minus that of the first.
         people: number of people whom both judged out of fold.
         before: macro F1 of the first on these people.
         after: macro F1 of the second on these people.
     """
 
-    macro_f1: float
-    interval: Interval
+    difference: Difference
     people: int
     before: float
     after: float
 
     def __str__(self) -> str:
-        low, high = self.interval.low, self.interval.high
         return (
-            f"macro F1 {self.after:.4f} against {self.before:.4f} on the same {self.people:,} people, {self.macro_f1:+.4f} "
-            f"({low:+.4f} to {high:+.4f}): {VERDICTS[self.interval.verdict]}"
+            f"macro F1 {self.after:.4f} against {self.before:.4f} on the same {self.people:,} people, {self.difference}: "
+            f"{VERDICTS[self.difference.verdict]}"
         )
 
 
@@ -67,7 +64,7 @@ def ensemble_gain(before: EnsembleRecord, after: EnsembleRecord) -> Gain | str:
         if record.evaluation is None:
             return f"{record.id} has no score"
         try:
-            scored = ScoredAnswers.read(record.file(OUT_OF_FOLD), STRATEGIES[record.strategy])
+            scored = ScoredAnswers.read(record.file(OUT_OF_FOLD), STRATEGIES[record.strategy].prefix)
         except DamagedError as error:
             return error.fact
         tables.append(scored.photos.assign(truth=scored.true_label, answer=scored.label))
@@ -82,6 +79,5 @@ def _gain(before: pd.DataFrame, after: pd.DataFrame, classes: int) -> Gain | Non
     if same.empty:
         return None
     truth, first, second = (same[name].to_numpy() for name in ("truth", "answer_before", "answer_after"))
-    value, span = difference(same["person"], truth, first, second, classes)
     scores = macro_f1(truth, first, classes), macro_f1(truth, second, classes)
-    return Gain(value, span, int(same["person"].nunique()), *scores)
+    return Gain(difference(same["person"], truth, first, second, classes), int(same["person"].nunique()), *scores)

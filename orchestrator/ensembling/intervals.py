@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from orchestrator.core.interval import Interval
+from orchestrator.core.interval import Difference, Interval
 from orchestrator.core.metrics import f1_of, macro_f1
 
 __all__ = ["difference", "intervals", "mean_difference"]
@@ -57,7 +57,7 @@ def difference(
     classes: int,
     draws: int = DRAWS,
     seed: int = 0,
-) -> tuple[float, Interval]:
+) -> Difference:
     """How much macro F1 the second answers gain over the first for the same photos, with its 95 % interval.
 
     Both are scored on the same draws of people, so the difficulty of a draw cancels out: the interval is far narrower
@@ -76,12 +76,12 @@ def difference(
         _macro_f1(_drawn_counts(persons, truth, codes, classes, draws, seed)) for codes in (before, after)
     )
     gain = macro_f1(truth, after, classes) - macro_f1(truth, before, classes)
-    return gain, _percentile_interval(after_f1 - before_f1)
+    return Difference(gain, _percentile_interval(after_f1 - before_f1))
 
 
 def mean_difference(
     persons: pd.Series[str], before: NDArray[Any], after: NDArray[Any], draws: int = DRAWS, seed: int = 0
-) -> tuple[float, Interval]:
+) -> Difference:
     """Increase of the mean of a per-photo value from the first answers to the second, with its 95 % interval.
 
     Args:
@@ -95,7 +95,7 @@ def mean_difference(
     sums = np.bincount(codes, after - before, len(people))
     photos = np.bincount(codes, minlength=len(people))
     weights = np.random.default_rng(seed).multinomial(len(people), np.full(len(people), 1 / len(people)), size=draws)
-    return float((after - before).mean()), _percentile_interval((weights @ sums) / (weights @ photos))
+    return Difference(float((after - before).mean()), _percentile_interval((weights @ sums) / (weights @ photos)))
 
 
 def _drawn_counts(

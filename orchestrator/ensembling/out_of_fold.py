@@ -19,7 +19,7 @@ from orchestrator.artifacts.held_out import HeldOut
 from orchestrator.combining.answers import Answers, Voter
 from orchestrator.combining.combiners import Combined, Combiner
 from orchestrator.core.errors import LeakError, PlanError, Problem
-from orchestrator.core.interval import Interval
+from orchestrator.core.interval import Difference, Interval
 from orchestrator.core.labels import CLASS_COUNTS, CLASSES, LABELS, TASKS, compose
 from orchestrator.core.metrics import Scores, score
 from orchestrator.data.folds import FoldPlan
@@ -205,7 +205,7 @@ def evaluate(out_of_fold: OutOfFold, combiner: Combiner) -> tuple[dict[str, Eval
     return {**scores, "label": _evaluation(people, out_of_fold.label, combined.label, len(LABELS))}, combined
 
 
-def added_by(out_of_fold: OutOfFold, combiner: Combiner) -> dict[str, tuple[float, Interval]]:
+def added_by(out_of_fold: OutOfFold, combiner: Combiner) -> dict[str, Difference]:
     """What each run or table adds: 18-way macro F1 of all minus that without it, with its 95 % interval.
 
     A combiner that learns is fitted again without it. A negative value reveals a voter that hurts. A voter that is

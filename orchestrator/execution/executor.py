@@ -17,18 +17,29 @@ class JobResult:
     """How one job ended.
 
     Attributes:
-        number: the job's position in the list.
+        run: id of its run.
+        fold: held-out fold; None: no fold.
         outcome: `done` when the member is complete.
         why: the reason if it is not.
     """
 
-    number: int
+    run: str
+    fold: int | None
     outcome: Outcome = "done"
     why: str = ""
 
+    @property
+    def key(self) -> tuple[str, int | None]:
+        """The member: `MemberJob.key`."""
+        return self.run, self.fold
+
 
 class Executor(Protocol):
-    """Trains members somewhere. A job carries everything that it needs, including paths and stop requests."""
+    """Trains members somewhere.
+
+    A job carries everything that it needs, including paths and stop requests. Its folder must be visible where the job runs
+    and to the caller alike, who reads cards and histories there.
+    """
 
     def parallelism(self, jobs: int, device: str, threads: int = 0) -> tuple[int, int]:
         """The number of jobs that run at once, and the CPU threads of each.
@@ -43,10 +54,10 @@ class Executor(Protocol):
         """Trains members, several at once; one that fails never stops the others.
 
         Args:
-            jobs: the members to train.
+            jobs: the members to train, each another one.
             at_once: number of jobs at once.
             listen: receives an event for each epoch and, after a member's last epoch, for its end.
 
         Returns:
-            One result per job, in order.
+            One result per job, in any order.
         """

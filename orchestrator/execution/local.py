@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 import traceback
 import warnings
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -97,36 +98,38 @@ class LocalExecutor:
         Returns:
             One result per job, in order.
         """
-        results: dict[int, JobResult] = {}
+        results: dict[tuple[str, int | None], JobResult] = {}
         with Watcher(jobs, listen) as watcher, closing(_results(jobs, at_once, results)) as arriving:
             for result in arriving:
-                results[result.number] = result
+                results[result.key] = result
                 watcher.ended(result)
-        return [results[number] for number in range(len(jobs))]
+        return [results[job.key] for job in jobs]
 
 
-def _results(jobs: Sequence[MemberJob], at_once: int, ended: dict[int, JobResult]) -> Generator[JobResult, None, None]:
-    """Yields results as they arrive; the caller puts each into `ended`, by job number. Closing it kills the workers."""
+def _results(
+    jobs: Sequence[MemberJob], at_once: int, ended: Mapping[tuple[str, int | None], JobResult]
+) -> Generator[JobResult, None, None]:
+    """Yields results as they arrive; the caller puts each into `ended`, by its key. Closing it kills the workers."""
     if at_once == 1:
-        yield from (_run(number, job) for number, job in enumerate(jobs))
+        yield from map(_run, jobs)
         return
     jobs = [replace(job, cancel=(*job.cancel, WhileParentLives(os.getpid()))) for job in jobs]
     try:
-        yield from _pool(at_once, list(enumerate(jobs)))
+        yield from _pool(at_once, jobs)
     except BrokenProcessPool:
-        for number, job in enumerate(jobs):
-            if number in ended:
+        for job in jobs:
+            if job.key in ended:
                 continue
             try:
-                yield from _pool(2, [(number, job)])  # 1 would train in this process
+                yield from _pool(2, [job])  # 1 would train in this process
             except BrokenProcessPool:
                 why = f"{job.title}: its process was killed, most likely because memory ran out. {job.memory_advice}"
-                yield JobResult(number, "failed", why)
+                yield JobResult(*job.key, "failed", why)
 
 
-def _pool(at_once: int, jobs: Sequence[tuple[int, MemberJob]]) -> Generator[JobResult, None, None]:
+def _pool(at_once: int, jobs: Sequence[MemberJob]) -> Generator[JobResult, None, None]:
     start_trackers()
-    with joblib.parallel_config(backend="loky", inner_max_num_threads=jobs[0][1].threads), warnings.catch_warnings():
+    with joblib.parallel_config(backend="loky", inner_max_num_threads=jobs[0].threads), warnings.catch_warnings():
         # loky replaces a worker whose memory grew by 300 MB, as training always does: harmless.
         warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given to the executor")
         warnings.filterwarnings("ignore", message=".*adjusting the input task iterator")  # closed early: on purpose
@@ -138,47 +141,47 @@ def _pool(at_once: int, jobs: Sequence[tuple[int, MemberJob]]) -> Generator[JobR
             max_nbytes=None,
         )
         with signals_blocked(signal.SIGINT):  # Ctrl-C reaches the command, which ends its workers
-            results = parallel(joblib.delayed(_run)(number, job) for number, job in jobs)
+            results = parallel(map(joblib.delayed(_run), jobs))
         yield from results
 
 
-def _run(number: int, job: MemberJob) -> JobResult:
+def _run(job: MemberJob) -> JobResult:
     """Trains one member, and turns any error into a message; runs in a worker."""
     failure = job.folder / FAILURE
     try:
         failure.unlink(missing_ok=True)
         raise_if_cancelled(job.cancel)
-        with claim_gpu(job.locks, job.device) as device, progress_file(job.folder) as listen:
+        with claim_gpu(job.device) as device, progress_file(job.folder) as listen:
             train_fold(replace(job, device=device), listen)
-        return JobResult(number)
+        return JobResult(*job.key)
     except Pruned as stop:
         why = f"below {stop.threshold:.4f} after epoch {stop.epoch} of {job.recipe.epochs}"
-        return JobResult(number, "pruned", why)
+        return JobResult(*job.key, "pruned", why)
     except CancelledError:
-        return JobResult(number, "cancelled", "it was asked to stop; the same command goes on from there.")
+        return JobResult(*job.key, "cancelled", "it was asked to stop; the same command goes on from there.")
     except OrchestratorError as error:
-        return JobResult(number, "failed", str(error))
+        return JobResult(*job.key, "failed", str(error))
     except Exception as error:  # a bug here or in a library must not stop the other jobs either
         sentence = f"{job.title}: {type(error).__name__}: {error}"
         with suppress(OSError, StoreError):  # most likely a full disk, which the message says already
             write_json(failure, {"reason": sentence, "traceback": traceback.format_exc()})
             sentence += f" (traceback: {display_path(failure)})"
-        return JobResult(number, "failed", sentence)
+        return JobResult(*job.key, "failed", sentence)
 
 
 @contextmanager
-def claim_gpu(folder: Path, device: str) -> Iterator[str]:
-    """One GPU of several for one job: `cuda` becomes the first `cuda:N` that no other job holds.
+def claim_gpu(device: str) -> Iterator[str]:
+    """One GPU of several for one job: `cuda` becomes the first `cuda:N` that no other job on this machine holds.
 
     Args:
-        folder: folder of the lock files.
         device: the requested device.
     """
     count = gpu_count() if device == "cuda" else 0
     if count < 2:
         yield device
         return
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.gettempdir()) / f"orch-gpus-{os.getuid()}"  # of this machine and user, not of a shared disk
+    folder.mkdir(exist_ok=True)
     for number in range(count):
         lock = FileLock(folder / f"gpu-{number}.lock")
         try:

@@ -55,8 +55,8 @@ class Watcher:
     """
 
     def __init__(self, jobs: Sequence[MemberJob], listen: Listener) -> None:
-        self._jobs, self._listen = list(jobs), listen
-        self._sent_epochs = {number: len(_history(job)) for number, job in enumerate(jobs)}
+        self._jobs, self._listen = {job.key: job for job in jobs}, listen
+        self._sent_epochs = {job.key: len(_history(job)) for job in jobs}
         self._open, self._lock, self._stop = set(self._sent_epochs), threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._error: BaseException | None = None
@@ -75,37 +75,34 @@ class Watcher:
         """Sends the last epochs of a job that has ended, then its end; raises what the listener raised meanwhile."""
         if self._error is not None:
             raise self._error
-        job = self._jobs[result.number]
         with self._lock:
-            self._send_epochs(result.number)
-            self._open.discard(result.number)
-        self._listen(MemberEnded(job.run, job.fold, result.outcome, result.why))
+            self._send_epochs(self._jobs[result.key])
+            self._open.discard(result.key)
+        self._listen(MemberEnded(result.run, result.fold, result.outcome, result.why))
 
     def _watch(self) -> None:
         try:
             while not self._stop.wait(POLL_SECONDS):
-                for number in range(len(self._jobs)):
+                for key, job in self._jobs.items():
                     with self._lock:
-                        if number in self._open:
-                            self._send_progress(number)
+                        if key in self._open:
+                            self._send_progress(job)
         except BaseException as error:  # of the listener: it goes on to the caller
             self._error = error
 
-    def _send_progress(self, number: int) -> None:
-        job = self._jobs[number]
-        self._send_epochs(number)
+    def _send_progress(self, job: MemberJob) -> None:
+        self._send_epochs(job)
         progress = _read(job)
         if progress is not None:
-            epochs = max(float(self._sent_epochs[number]), progress.epochs)
+            epochs = max(float(self._sent_epochs[job.key]), progress.epochs)
             self._listen(EpochProgress(job.run, job.fold, epochs, progress.photos_per_second))
 
-    def _send_epochs(self, number: int) -> None:
-        job = self._jobs[number]
-        history = _history(job)
-        if len(history) < self._sent_epochs[number]:  # its checkpoint was lost, or it keeps none: it started over
-            self._sent_epochs[number] = 0
-        for epoch in history[self._sent_epochs[number] :]:
-            self._sent_epochs[number] += 1
+    def _send_epochs(self, job: MemberJob) -> None:
+        history, sent = _history(job), self._sent_epochs
+        if len(history) < sent[job.key]:  # its checkpoint was lost, or it keeps none: it started over
+            sent[job.key] = 0
+        for epoch in history[sent[job.key] :]:
+            sent[job.key] += 1
             self._listen(EpochEnded(job.run, job.fold, epoch))
 
 

@@ -17,7 +17,7 @@ from orchestrator.artifacts.workspace import Workspace
 from orchestrator.core.commands import orch
 from orchestrator.core.epochs import History
 from orchestrator.core.errors import ConfigError
-from orchestrator.core.interval import Interval, Verdict
+from orchestrator.core.interval import Difference, Verdict
 from orchestrator.core.metrics import Scores, log_losses, score
 from orchestrator.ensembling.intervals import difference, mean_difference
 from orchestrator.specialist import Specialist
@@ -41,19 +41,19 @@ class Compared:
     run: RunRecord
     scores: Scores
     log_loss: float
-    gain: tuple[float, Interval] | None
-    log_loss_change: tuple[float, Interval] | None
+    gain: Difference | None
+    log_loss_change: Difference | None
     curves: dict[str, History]
 
     @property
     def verdict(self) -> Verdict | None:
         """What the difference from the first run says; None for the first."""
-        return None if self.gain is None else self.gain[1].verdict
+        return None if self.gain is None else self.gain.verdict
 
     @property
     def log_loss_verdict(self) -> Verdict | None:
         """The same for the log loss: `better` if the true classes got more probability."""
-        return None if self.log_loss_change is None else (-self.log_loss_change[1]).verdict
+        return None if self.log_loss_change is None else (-self.log_loss_change).verdict
 
 
 @dataclass(frozen=True)
@@ -84,13 +84,12 @@ class Comparison:
                 {
                     "run": compared.run.id, "macro_f1": compared.scores.macro_f1, "accuracy": compared.scores.accuracy,
                     "classes": dict(zip(self.classes, map(float, compared.scores.f1), strict=True)),
-                    "gain": None if compared.gain is None else compared.gain[0],
-                    "gain_interval_95": None if compared.gain is None else [compared.gain[1].low, compared.gain[1].high],
+                    "gain": compared.gain and compared.gain.value,
+                    "gain_interval_95": compared.gain and compared.gain.interval.as_list(),
                     "verdict": compared.verdict, "log_loss": compared.log_loss,
-                    "log_loss_growth": None if compared.log_loss_change is None else compared.log_loss_change[0],
-                    "log_loss_growth_interval_95": None
-                    if compared.log_loss_change is None
-                    else [compared.log_loss_change[1].low, compared.log_loss_change[1].high],
+                    "log_loss_change": compared.log_loss_change and compared.log_loss_change.value,
+                    "log_loss_change_interval_95": compared.log_loss_change
+                    and compared.log_loss_change.interval.as_list(),
                     "log_loss_verdict": compared.log_loss_verdict,
                 }
                 for compared in self.runs

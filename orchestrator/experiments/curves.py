@@ -64,7 +64,7 @@ def _draw_gains(axis: Any, found: Comparison) -> None:
         names.append(f"{compared.run.id}  {words if len(words) <= LONG else words[: LONG - 3] + '...'}")
         if compared.gain is None:
             continue
-        value, span = compared.gain
+        value, span = compared.gain.value, compared.gain.interval
         colour = {"better": ACCENT, "worse": WARN, "noise": "#98a4ab"}[span.verdict]
         axis.errorbar(
             value,

@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import product
 
-from orchestrator.artifacts.run import RunRecord
 from orchestrator.core.commands import orch
 from orchestrator.core.errors import ConfigError, Mistakes, Problem, quantity
-from orchestrator.pipeline.settings import Settings, base_recipe, check_face
+from orchestrator.pipeline.retraining import StartingPoint
+from orchestrator.pipeline.settings import Settings, check_face
 from orchestrator.recipes.load import load_recipes
-from orchestrator.specialist import Specialist
 
-__all__ = ["grid_points", "points_of", "settings_of"]
+__all__ = ["Point", "checked_points", "grid_points", "points_of"]
 
 MOST = 200  # runs per grid; use a search for more (`orch sweep`)
+
+
+@dataclass(frozen=True)
+class Point:
+    """A combination of settings that is a valid recipe.
+
+    Attributes:
+        words: its `KEY=VALUE` words, as they were given.
+        settings: all that it is trained by, these words among them.
+        digest: of the recipe; two spellings of one recipe have the same.
+    """
+
+    words: tuple[str, ...]
+    settings: Settings
+    digest: str
 
 
 def points_of(words: Sequence[str]) -> list[list[str]]:
@@ -64,43 +78,43 @@ def _split(text: str) -> list[str]:
     return parts
 
 
-def grid_points(settings: Settings, specialist: Specialist, words: Sequence[str]) -> list[list[str]]:
-    """The combinations of `--grid`, as in `points_of`.
-
-    Raises:
-        ConfigError: an invalid grid, or one with a setting that `--set` changes too.
-    """
-    points, task = points_of(words), specialist.name
-    keys = {word.partition("=")[0].removeprefix(f"{task}.") for word in points[0]}
-    both = [change for change in settings.changes if change.partition("=")[0].removeprefix(f"{task}.") in keys]
-    if both:
-        raise ConfigError(f"--set {both[0]}: --grid changes that too; let one of them do it.")
-    return points
-
-
-def settings_of(
-    settings: Settings, specialist: Specialist, points: Sequence[Sequence[str]], base: RunRecord | None
-) -> list[Settings]:
-    """The settings of each point, without duplicates.
+def grid_points(start: StartingPoint, words: Sequence[str]) -> list[Point]:
+    """The combinations of `--grid`, in the order of `points_of`.
 
     Args:
-        settings: everything except the points.
-        specialist: the specialist to train.
-        points: the `KEY=VALUE` words of each point, keys as in `--set` without the task.
-        base: the run whose recipe is used if none is named.
+        start: everything except the grid.
+        words: `KEY=A,B,...`, keys as in `--set` without the task.
+
+    Raises:
+        ConfigError: an invalid grid, or one with a setting that `--set` changes too; then as in `checked_points`.
+    """
+    combinations, task = points_of(words), start.task
+    keys = {word.partition("=")[0].removeprefix(f"{task}.") for word in combinations[0]}
+    both = [change for change in start.settings.changes if change.partition("=")[0].removeprefix(f"{task}.") in keys]
+    if both:
+        raise ConfigError(f"--set {both[0]}: --grid changes that too; let one of them do it.")
+    return checked_points(start, combinations)
+
+
+def checked_points(start: StartingPoint, combinations: Sequence[Sequence[str]]) -> list[Point]:
+    """The combinations as points, in their order.
+
+    Args:
+        start: everything except the combinations.
+        combinations: the `KEY=VALUE` words of each, keys as in `--set` without the task.
 
     Raises:
         ConfigError: every setting that a recipe cannot have; or faces are asked for, and the detector is not installed.
     """
-    task, found, seen = specialist.name, list[Settings](), set[str]()
+    task, points = start.task, list[Point]()
     problems: dict[Problem, None] = {}  # each once, though it spoils many combinations
-    of_base = base_recipe(settings, base)
+    of_base = start.recipe
     bases = {task: of_base} if of_base else None
-    for point in points:
-        words = [f"{task}.{word.removeprefix(f'{task}.')}" for word in point]
-        changed = replace(settings, changes=[*settings.changes, *words])
+    for combination in combinations:
+        words = [f"{task}.{word.removeprefix(f'{task}.')}" for word in combination]
+        settings = replace(start.settings, changes=[*start.settings.changes, *words])
         try:
-            recipe = load_recipes({task: specialist}, changed.recipes, changed.changes, bases)[task]
+            recipe = load_recipes({task: start.specialist}, settings.recipes, settings.changes, bases)[task]
         except ConfigError as error:
             places = {f"--set {word}": f"--grid {word.removeprefix(f'{task}.')}" for word in words}
             problems |= dict.fromkeys(
@@ -109,10 +123,8 @@ def settings_of(
             if not error.problems:
                 raise
             continue
-        if recipe.digest() not in seen:  # two spellings of one setting are one run
-            check_face(recipe)
-            seen.add(recipe.digest())
-            found.append(changed)
+        check_face(recipe)
+        points.append(Point(tuple(combination), settings, recipe.digest()))
     if problems:
         raise ConfigError(f"{quantity(len(problems), 'mistake')} in the settings:", list(problems))
-    return found
+    return points

@@ -21,23 +21,23 @@ from orchestrator.artifacts.held_out import held_out_of
 from orchestrator.artifacts.run import RunRecord
 from orchestrator.artifacts.workspace import Workspace
 from orchestrator.core.errors import ConfigError, TrainingError, WeightsError, WorkspaceError, quantity
-from orchestrator.core.events import Listener
+from orchestrator.core.events import InputsRead, Listener
 from orchestrator.core.files import digest_of
 from orchestrator.core.metrics import score
+from orchestrator.experiments.budget import Budget
 from orchestrator.experiments.comparing import Comparison, compare_runs
 from orchestrator.experiments.search import COMPLETE, FAILED, PRUNED, Search, Trial, thresholds_of
 from orchestrator.experiments.tags import tag
-from orchestrator.pipeline.dataset import Dataset
 from orchestrator.pipeline.inputs import Inputs, read_inputs
-from orchestrator.pipeline.preparation import RunJob, pixels_of
-from orchestrator.pipeline.retraining import base_run, log_base, resolve_plan
+from orchestrator.pipeline.preparation import RunJob, missing_jobs, pixels_of
+from orchestrator.pipeline.retraining import StartingPoint, log_base
 from orchestrator.pipeline.run_plans import RunPlan
-from orchestrator.pipeline.settings import Settings, base_recipe
+from orchestrator.pipeline.settings import Settings
 from orchestrator.pipeline.training import Report, train_runs
 from orchestrator.recipes.spaces import Space
 from orchestrator.specialist import Specialist
 
-__all__ = ["Budget", "Sweep", "sweep"]
+__all__ = ["Sweep", "sweep"]
 
 log = logging.getLogger(__name__)
 
@@ -121,58 +121,37 @@ class Sweep:
         }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Budget:
-    """How much a search may take.
-
-    Attributes:
-        trials: total number of trials, those of earlier commands among them.
-        minutes: time after which no trial starts; None: no limit.
-        prune: whether trials are stopped that stay below the median of the complete ones.
-    """
-
-    trials: int = 20
-    minutes: float | None = None
-    prune: bool = True
-
-
 def sweep(
-    settings: Settings,
-    specialist: Specialist,
+    start: StartingPoint,
     space: Space,
     listen: Listener,
     budget: Budget,
-    base: RunRecord | None = None,
     tags: Sequence[str] = (),
     at: str = "",
-    data: Dataset | None = None,
+    earlier: Inputs | None = None,
 ) -> Sweep:
     """Searches a space, or resumes a search.
 
     Args:
-        settings: everything except the space; its recipe is the reference.
-        specialist: the specialist to train.
-        space: the search space; if it has choices alone, no point is repeated.
+        start: everything except the space; its recipe is the reference.
+        space: the search space, checked on that recipe; if it has choices alone, no point is repeated.
         listen: receives progress events.
         budget: how much it may take.
-        base: the run whose recipe is used if none is named; None: the current run.
         tags: tags for the runs, in addition to `sweep`.
         at: how the reference differs from the recipe, as text: ", at 96 x 64".
-        data: the dataset, if it is loaded already.
+        earlier: inputs that were read with settings that differ only in the recipe, as in `read_inputs`.
 
     Raises:
         OrchestratorError: something is wrong with the inputs, before any training; or with every trial.
         CancelledError: a stop was requested; the same call resumes.
     """
-    started, task = time.monotonic(), specialist.name
-    settings = resolve_plan(settings, task)
-    base = base or base_run(settings.workspace, task, None)
-    recipe = base_recipe(settings, base)
-    space.check(specialist, settings.recipes, settings.changes, recipe)
-    log_base(base, settings)
-    inputs = read_inputs(settings, {task: specialist}, base, data)
+    started, task, settings = time.monotonic(), start.task, start.settings
+    log_base(start.base, settings)
+    inputs = read_inputs(settings, {task: start.specialist}, start.base, earlier)
     if inputs.data.plan is None:
         raise ConfigError("a search compares out-of-fold scores, and --folds 0 holds nobody out.")
+    if earlier is None:
+        listen(InputsRead())
     name = f"{task}-{_identity(settings, inputs, task, space)[:8]}"
     file = inputs.workspace.sweeps / f"{name}.db"
     file.parent.mkdir(exist_ok=True)
@@ -181,7 +160,7 @@ def sweep(
             search = Search(file, space, settings.seed)
             if search.database_missing:
                 log.info(f"{file} is gone: the search starts over. Runs that it trained are found again.")
-            state = _Rounds(settings, specialist, inputs, base, listen, search, [TAG, name, *tags], at)
+            state = _Rounds(start, inputs, listen, search, [TAG, name, *tags], at)
             try:
                 return state.run(name, budget, started)
             finally:
@@ -207,10 +186,8 @@ def _identity(settings: Settings, inputs: Inputs, task: str, space: Space) -> st
 class _Rounds:
     """A running search."""
 
-    settings: Settings
-    specialist: Specialist
+    start: StartingPoint
     inputs: Inputs
-    base: RunRecord | None
     listen: Listener
     search: Search
     tags: Sequence[str]
@@ -223,11 +200,11 @@ class _Rounds:
             f"{name}: {quantity(min(count, most), 'trial')} of {quantity(len(self.inputs.data.folds), 'fold')} each."
         )
         reference = self._reference()
-        at_once, _ = self.settings.executor_or_default().parallelism(count, self.inputs.device)
-        late, earlier = False, {trial.number for trial in self._ended()}
+        at_once, _ = self.start.settings.executor_or_default().parallelism(count, self.inputs.device)
+        late, ended_before = False, {trial.number for trial in self._ended()}
         while True:
             ended = self._ended()
-            _stop_if_hopeless(name, [trial for trial in ended if trial.number not in earlier], count - len(ended))
+            _stop_if_hopeless(name, [trial for trial in ended if trial.number not in ended_before], count - len(ended))
             if len(ended) >= count:
                 break
             if until is not None and time.monotonic() >= until:
@@ -243,7 +220,7 @@ class _Rounds:
             self._log_trials(drawn, min(count, most))
         trials = self.search.trials
         result = Sweep(
-            name, reference, _score(self.inputs.workspace, reference, self.specialist), trials, count,
+            name, reference, _score(self.inputs.workspace, reference, self.start.specialist), trials, count,
             self.search.importance(), None, time.monotonic() - started, late,
         )  # fmt: skip
         existing = {run.id for run in self.inputs.workspace.runs()}
@@ -255,7 +232,7 @@ class _Rounds:
         if best is None or best.run == reference.id or best.run not in existing:
             return result
         pair = [reference, self.inputs.workspace.run(best.run)]
-        return replace(result, comparison=compare_runs(self.inputs.workspace, pair, self.specialist))
+        return replace(result, comparison=compare_runs(self.inputs.workspace, pair, self.start.specialist))
 
     def _ended(self) -> list[Trial]:
         """The trials that ended: complete, pruned or failed."""
@@ -275,12 +252,13 @@ class _Rounds:
 
     def _reference(self) -> RunRecord:
         """The recipe as it is, trained or found."""
-        settings, inputs, task = self.settings, self.inputs, self.specialist.name
-        run = RunPlan(settings, inputs, task).find()
+        settings, inputs = self.start.settings, self.inputs
+        plan = self._plan(settings, inputs, together=1)
+        run = plan.find()
         if run is None or not run.complete:
-            pixels = pixels_of(settings, inputs, {task}, self.listen)[task]
-            run = self._run(settings, inputs, together=1)
-            run_job = RunJob(settings, self.specialist, inputs, run, pixels)
+            (pixels,) = pixels_of([plan], self.listen)
+            run = self._run(plan)
+            run_job = RunJob(settings, self.start.specialist, inputs, run, pixels)
             report = train_runs([run], [run_job], self.listen, time.monotonic())
             report.raise_if_cancelled()
             if report.failures:
@@ -320,22 +298,28 @@ class _Rounds:
             self.search.record_end(self._end(trial, run_job, first, second))
 
     def _work(self, trial: Trial, together: int, ended: Sequence[Trial], threads: int) -> RunJob:
-        task = self.specialist.name
+        task = self.start.task
         words = [f"{task}.{word}" for word in trial.changes]
-        settings = replace(self.settings, changes=[*self.settings.changes, *words])
-        inputs = read_inputs(settings, {task: self.specialist}, self.base, self.inputs.data)
-        pixels = pixels_of(settings, inputs, {task}, self.listen)[task]
-        run = self._run(settings, inputs, together, threads)
-        recipe = inputs.recipes[task]
+        settings = replace(self.start.settings, changes=[*self.start.settings.changes, *words])
+        inputs = read_inputs(settings, {task: self.start.specialist}, self.start.base, self.inputs)
+        plan = self._plan(settings, inputs, together, threads)
+        (pixels,) = pixels_of([plan], self.listen)
+        run, recipe = self._run(plan), plan.recipe
         pruning_thresholds = thresholds_of(ended, recipe.epochs, recipe.evaluate_every)
-        return RunJob(settings, self.specialist, inputs, run, pixels, pruning_thresholds=pruning_thresholds)
+        run_job = RunJob(settings, self.start.specialist, inputs, run, pixels, pruning_thresholds=pruning_thresholds)
+        # Refuses a point that draws too few photos to train on: its trial fails, not the search.
+        missing_jobs([run_job])
+        return run_job
 
-    def _run(self, settings: Settings, inputs: Inputs, together: int, threads: int = 0) -> RunRecord:
-        """The run of some settings, found or begun, and tagged; never the current one by itself."""
+    def _plan(self, settings: Settings, inputs: Inputs, together: int, threads: int = 0) -> RunPlan:
+        """The run of some settings, as planned; never the current one by itself."""
         members = together * len(inputs.data.folds)
-        plan = RunPlan(
-            settings, inputs, self.specialist.name, self.base, make_current="never", members=members, threads=threads
+        return RunPlan(
+            settings, inputs, self.start.task, self.start.base, make_current="never", members=members, threads=threads
         )
+
+    def _run(self, plan: RunPlan) -> RunRecord:
+        """A planned run, found or begun, and tagged."""
         run = plan.find_or_create()
         tag(run, self.tags)
         return run
@@ -352,7 +336,7 @@ class _Rounds:
                 if name == run.id:
                     tag(run, ["pruned"])
                     return replace(trial, state=PRUNED, why=why)
-        return replace(trial, state=COMPLETE, score=_score(self.inputs.workspace, run, self.specialist))
+        return replace(trial, state=COMPLETE, score=_score(self.inputs.workspace, run, self.start.specialist))
 
 
 def _stop_if_hopeless(name: str, ended: Sequence[Trial], left: int) -> None:

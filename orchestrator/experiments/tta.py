@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,20 +15,20 @@ from numpy.typing import NDArray
 from orchestrator.artifacts.cards import HELD_OUT, MemberCard
 from orchestrator.artifacts.held_out import HeldOut, held_out_of
 from orchestrator.artifacts.members import is_intact, share_member
-from orchestrator.artifacts.origins import source_of
 from orchestrator.artifacts.run import COMPLETE, RUN_LOCK, UNFINISHED, RunRecord, member_folder
+from orchestrator.artifacts.sources import source_of
 from orchestrator.artifacts.workspace import Workspace, now
 from orchestrator.core.commands import orch
 from orchestrator.core.cores import cores, one_thread
 from orchestrator.core.errors import ConfigError, DataError, WorkspaceError
+from orchestrator.core.events import Listener, ignore_events, progress_callback
 from orchestrator.core.files import set_aside, sha256_of
-from orchestrator.core.interval import Interval
+from orchestrator.core.interval import Difference
 from orchestrator.core.metrics import Scores, member_scores, score
 from orchestrator.data.photos import Photos
 from orchestrator.data.readers import read
-from orchestrator.data.store import PixelSource, build_stores, store_key
 from orchestrator.ensembling.intervals import difference
-from orchestrator.faces.boxes import find_boxes
+from orchestrator.pipeline.preparation import prepare_photos
 from orchestrator.recipes.lint import lint
 from orchestrator.recipes.schema import Recipe
 from orchestrator.specialist import Specialist
@@ -55,18 +55,17 @@ class ViewEffect:
     views: tuple[str, ...]
     before: Scores
     after: Scores
-    gain: tuple[float, Interval]
+    gain: Difference
     righted: NDArray[np.int64]
     wronged: NDArray[np.int64]
     held_out: Mapping[int | None, HeldOut]
 
     def as_dict(self, classes: Sequence[str]) -> dict[str, Any]:
         """For JSON."""
-        gain, interval = self.gain
         return {
             "run": self.run.id, "views": list(self.views), "photos": int(self.before.counts.sum()),
             "macro_f1": self.before.macro_f1, "macro_f1_with_views": self.after.macro_f1,
-            "gain": gain, "gain_interval_95": [interval.low, interval.high],
+            "gain": self.gain.value, "gain_interval_95": self.gain.interval.as_list(),
             "classes": {
                 name: {"righted": int(self.righted[code]), "wronged": int(self.wronged[code])}
                 for code, name in enumerate(classes)
@@ -93,7 +92,8 @@ def try_views(
     device: str,
     data: Path | None = None,
     columns: Mapping[str, str] | None = None,
-    done: Callable[[int, int], None] = lambda _done, _all: None,
+    store: bool = True,
+    listen: Listener = ignore_events,
 ) -> ViewEffect:
     """Answers of every member of a run, with views, for its held-out people.
 
@@ -105,7 +105,8 @@ def try_views(
         device: as `--device`.
         data: the photos' new location; None: unchanged.
         columns: our column name -> the manifest's; None: unchanged.
-        done: called with (photos answered, photos in all).
+        store: decode each photo once, into the workspace's pixel stores; otherwise at every use.
+        listen: receives progress events.
 
     Raises:
         ConfigError: views that this specialist must not have, or a run that cannot be scored.
@@ -117,7 +118,7 @@ def try_views(
     recipe = _with_views(run, specialist, views)
     every = held_out_of(workspace, run)
     of_fold = {fold: every.take((every.photos["fold"] == fold).to_numpy()) for fold in run.folds}
-    photos = _photos(workspace, run, specialist, data, columns)
+    photos, content = _photos(workspace, run, specialist, data, columns)
     from orchestrator.inference.engines import torch_runners
     from orchestrator.inference.member import MemberFiles, check_finite, load_members
     from orchestrator.inference.runtime import CALL
@@ -125,9 +126,10 @@ def try_views(
     from orchestrator.networks.devices import resolve_device
 
     place = resolve_device(device)
-    rows_of = {path: row for row, path in enumerate(photos.table["path"])}
-    pixels = _pixels(workspace, photos, recipe)
-    answered, total = 0, len(every.truth)
+    relative, done = list(photos.table["path"]), progress_callback(listen, "answer")
+    rows_of = {path: row for row, path in enumerate(relative)}
+    sources, _ = prepare_photos(workspace, relative, photos.paths, content, [recipe.geometry], store, listen)
+    pixels, answered, total = sources[recipe.geometry], 0, len(every.truth)
     found: dict[int | None, HeldOut] = {}
     for fold, held_out in of_fold.items():
         (member,) = load_members([MemberFiles(run.task, run.id, fold, run.member(fold))], place)
@@ -166,7 +168,7 @@ def keep_views(workspace: Workspace, effect: ViewEffect, specialist: Specialist)
         if known is not None and known.complete and is_intact(known):
             return known
         run = replace(
-            source, status=UNFINISHED, created=now(), make_current="auto", seconds=0.0, score=None, files={},
+            source, status=UNFINISHED, created=now(), make_current="never", seconds=0.0, score=None, files={},
             changes=[*source.changes, f"views={list(recipe.views)}"], recipe=recipe.model_dump(mode="json"), chosen=recipe.chosen,
             parent=source.id, retrained=[], was_offered=False, shared_seeds=dict(source.shared_seeds),
         )  # fmt: skip
@@ -182,7 +184,7 @@ def keep_views(workspace: Workspace, effect: ViewEffect, specialist: Specialist)
                     set_aside(run.member(fold))
                 share_member(source, run, fold)
                 _rewrite(run, fold, effect)
-            run.status, run.make_current, run.score = COMPLETE, "never", effect.after.macro_f1
+            run.status, run.score = COMPLETE, effect.after.macro_f1
             run.save()
     except Timeout:
         raise WorkspaceError(f"{run.id}: another orch command is writing this run. Wait for it, or stop it.") from None
@@ -191,7 +193,7 @@ def keep_views(workspace: Workspace, effect: ViewEffect, specialist: Specialist)
 
 def _is_kept(run: RunRecord, source: RunRecord, recipe: Recipe) -> bool:
     """Whether a run is what `keep_views` makes of another."""
-    return run.parent == source.id and not run.retrained and run.recipe["views"] == list(recipe.views)
+    return run.parent == source.id and not run.retrained and run.views == list(recipe.views)
 
 
 def _rewrite(run: RunRecord, fold: int | None, effect: ViewEffect) -> None:
@@ -214,7 +216,7 @@ def _with_views(run: RunRecord, specialist: Specialist, views: Sequence[str]) ->
     Raises:
         ConfigError: they would cut away what the specialist needs, or the run trained heads alone.
     """
-    if run.recipe["train"] == "head":
+    if run.trains_heads_alone:
         raise ConfigError(
             f"{run.id} has trained heads alone (train = head), on features of the photos as they are: views are for whole "
             "networks. Try them on a run of another recipe, quick say."
@@ -228,19 +230,13 @@ def _with_views(run: RunRecord, specialist: Specialist, views: Sequence[str]) ->
 
 def _photos(
     workspace: Workspace, run: RunRecord, specialist: Specialist, data: Path | None, columns: Mapping[str, str] | None
-) -> Photos:
+) -> tuple[Photos, list[str]]:
+    """The photos that a run was trained on, and the sha256 of each."""
     again = orch("tta", run.id, "--data", "DIR", workspace=workspace.root)
     source = source_of(run, data, again)
     photos = read(source, columns if columns is not None else run.data.columns, distinct=True)
     photos.require(specialist.columns, f"the {run.task} specialist")
-    if photos.fingerprint(photos.content(workspace.hashes())) != run.data.fingerprint:
+    content = photos.content(workspace.hashes())
+    if photos.fingerprint(content) != run.data.fingerprint:
         raise DataError(f"{source}: not the photos that {run.id} was trained on. Name where those are: `{again}`.")
-    return photos
-
-
-def _pixels(workspace: Workspace, photos: Photos, recipe: Recipe) -> PixelSource:
-    content, threads = photos.content(workspace.hashes()), cores()
-    faces = find_boxes(workspace.faces, photos.paths, content, threads) if recipe.geometry.face else None
-    key = store_key(list(photos.table["path"]), content, recipe.geometry)
-    stores = build_stores(workspace.store, photos.paths, {recipe.geometry: key}, threads, faces=faces)
-    return stores[recipe.geometry]
+    return photos, content

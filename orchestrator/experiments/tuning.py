@@ -8,25 +8,26 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from orchestrator.artifacts.run import RunRecord
 from orchestrator.artifacts.workspace import Workspace
 from orchestrator.core.errors import ConfigError, TrainingError, quantity
-from orchestrator.core.events import Listener
+from orchestrator.core.events import InputsRead, Listener
 from orchestrator.core.interval import VERDICTS
+from orchestrator.experiments.budget import Budget
 from orchestrator.experiments.comparing import Compared, compare_runs
 from orchestrator.experiments.grids import train_points
+from orchestrator.experiments.points import checked_points
 from orchestrator.experiments.search import COMPLETE, FAILED, PRUNED
-from orchestrator.experiments.sweeps import Budget, Sweep, sweep
+from orchestrator.experiments.sweeps import Sweep, sweep
 from orchestrator.experiments.tta import keep_views, try_views
-from orchestrator.pipeline.dataset import Dataset
-from orchestrator.pipeline.inputs import read_inputs
-from orchestrator.pipeline.retraining import base_run, resolve_plan
-from orchestrator.pipeline.settings import Settings, base_recipe
-from orchestrator.recipes.schema import Recipe, settings_of_kind
+from orchestrator.pipeline.inputs import Inputs, read_inputs
+from orchestrator.pipeline.retraining import StartingPoint
+from orchestrator.pipeline.settings import Settings
+from orchestrator.recipes.schema import OF_PROBABILITIES, Recipe
 from orchestrator.recipes.spaces import Choice, Space
 from orchestrator.specialist import Specialist
 
@@ -79,24 +80,35 @@ class Stage:
             "stage": self.name, "before": self.before.id, "after": self.after.id, "moved": self.moved, "tried": self.tried,
             "out_of_time": self.out_of_time,
             "best": self.best.run.id if self.best else None, "changes": list(self.words), "why": self.why,
-            "gain": gain[0] if gain else None, "gain_interval_95": [gain[1].low, gain[1].high] if gain else None,
+            "gain": gain and gain.value, "gain_interval_95": gain and gain.interval.as_list(),
         }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class _Tuning:
-    """What all stages of a tuning share; arguments of `tune`, and the dataset, which is loaded once."""
+    """What all stages of a tuning share.
+
+    Attributes:
+        settings: those of `tune` without a recipe, which is that of the run from which a stage starts.
+        specialist: the specialist to tune.
+        listen: as in `tune`.
+        small: as in `tune`.
+        inputs: what was read first: its dataset serves all stages.
+    """
 
     settings: Settings
     specialist: Specialist
     listen: Listener
     small: float
-    data: Dataset
+    inputs: Inputs
+
+    def start(self, run: RunRecord, changes: Sequence[str] = ()) -> StartingPoint:
+        """The starting point of a stage: a run's recipe, with changes."""
+        return StartingPoint(replace(self.settings, changes=changes), self.specialist, run)
 
 
 def tune(
-    settings: Settings,
-    specialist: Specialist,
+    start: StartingPoint,
     stages: Mapping[str, Space],
     listen: Listener,
     budget: Budget,
@@ -105,9 +117,8 @@ def tune(
     """Tunes one specialist stage by stage, or resumes; existing runs are reused.
 
     Args:
-        settings: its recipe is where the first stage starts.
-        specialist: the specialist to tune.
-        stages: name -> search space, in order. A space of `views` alone is tried on trained members.
+        start: its recipe is where the first stage starts.
+        stages: name -> search space, in order, each checked on that recipe. A space of `views` alone is tried on trained members.
         listen: receives progress events.
         budget: how much each stage may take; its minutes are those of all stages, divided evenly among the remaining ones.
         small: height and width of the searches, as a share of the recipe's; 1 searches at full size.
@@ -117,23 +128,19 @@ def tune(
         CancelledError: a stop was requested; the same call resumes.
     """
     until = None if budget.minutes is None else time.monotonic() + 60 * budget.minutes
-    task = specialist.name
-    settings = resolve_plan(settings, task)
-    if settings.folds == 0:
+    if start.settings.folds == 0:
         raise ConfigError("stages compare out-of-fold scores, and --folds 0 holds nobody out.")
-    standing = base_run(settings.workspace, task, None)
-    bases = base_recipe(settings, standing)
-    for space in stages.values():
-        space.check(specialist, settings.recipes, settings.changes, bases)
-    data = read_inputs(settings, {task: specialist}, standing).data  # stages differ in the recipe alone
-    report = train_points(settings, specialist, [[]], listen, standing, [TAG], data)
+    # Read once: stages differ in the recipe alone.
+    inputs = read_inputs(start.settings, {start.task: start.specialist}, start.base)
+    listen(InputsRead())
+    report = train_points(start, checked_points(start, [[]]), listen, [TAG], inputs).report
     report.raise_if_cancelled()
     if report.failures:
         raise TrainingError("\n".join(report.failures.values()))
     (run,) = report.runs
     # From here on the recipe is that of a run: what was named and changed is in it.
-    settings = replace(settings, recipes=(), changes=())
-    tuning = _Tuning(settings, specialist, listen, small, data)
+    settings, specialist = replace(start.settings, recipes=(), changes=()), start.specialist
+    tuning = _Tuning(settings, specialist, listen, small, inputs)
     found: list[Stage] = []
     for number, (name, space) in enumerate(stages.items()):
         minutes_left = None if until is None else max(0.0, until - time.monotonic()) / 60 / (len(stages) - number)
@@ -160,31 +167,28 @@ def _searched(
     tuning: _Tuning, run: RunRecord, space: Space, budget: Budget, name: str
 ) -> tuple[Sweep, list[tuple[tuple[str, ...], RunRecord]]]:
     """A search, and its best points trained at full size: (words, run) of each."""
-    settings, specialist, recipe = tuning.settings, tuning.specialist, run.checked_recipe()
-    task, tags = specialist.name, [TAG, f"stage-{name}"]
+    task, recipe, tags = tuning.specialist.name, run.checked_recipe(), [TAG, f"stage-{name}"]
     height, width = (
         max(2 * MULTIPLE, round(tuning.small * side / MULTIPLE) * MULTIPLE) for side in (recipe.height, recipe.width)
     )
     keys = {setting.partition("=")[0] for settings in space.all_settings for setting in settings}
     shrink = tuning.small < 1 and not keys & {"height", "width"}
     changes = [f"{task}.height={height}", f"{task}.width={width}"] if shrink else []
-    result = sweep(
-        replace(settings, changes=changes), specialist, space, tuning.listen, budget, run, tags,
-        f", at {height} x {width}" if shrink else "", tuning.data,
-    )  # fmt: skip
+    small, whole = tuning.start(run, changes), tuning.start(run)
+    space.check(small.specialist, small.settings.recipes, small.settings.changes, small.recipe)
+    at = f", at {height} x {width}" if shrink else ""
+    result = sweep(small, space, tuning.listen, budget, tags, at, tuning.inputs)
     points = {trial.changes: trial for trial in reversed(result.ranked) if trial.score is not None}
     best = list(reversed(points.values()))[:FINALISTS]  # two trials may have drawn one point
     if not best:
         return result, []
-    report = train_points(
-        settings, specialist, [trial.changes for trial in best], tuning.listen, run, tags, tuning.data
-    )
-    report.raise_if_cancelled()
-    for (failed, fold), why in report.failures.items():
+    finalists = checked_points(whole, [trial.changes for trial in best])
+    trained = train_points(whole, finalists, tuning.listen, tags, tuning.inputs)
+    trained.report.raise_if_cancelled()
+    for (failed, fold), why in trained.report.failures.items():
         log.info(f"{failed} fold {fold}: {why}")
-    complete = [candidate for candidate in report.runs if candidate.complete and candidate.id != run.id]
-    words = {finalist.id: trial.changes for trial, finalist in zip(best, report.runs, strict=False)}
-    return result, [(words.get(candidate.id, ()), candidate) for candidate in complete]
+    candidates = {candidate.id: (words, candidate) for words, candidate in reversed(trained.runs)}
+    return result, [candidates[found.id] for found in trained.report.runs if found.complete and found.id != run.id]
 
 
 def _viewed(
@@ -198,7 +202,9 @@ def _viewed(
         if recipe.views == run.checked_recipe().views:
             continue
         log.info(f"{run.id} answers with {', '.join(recipe.views) or 'the photo alone'} ...")
-        effect = try_views(workspace, run, specialist, recipe.views, settings.device, settings.data)
+        effect = try_views(
+            workspace, run, specialist, recipe.views, settings.device, settings.data, store=settings.store
+        )
         found.append((words, keep_views(workspace, effect, specialist)))
     return found
 
@@ -235,7 +241,7 @@ def _decided(
     best = max(compared, key=lambda finalist: finalist.scores.macro_f1)
     words = next(words for words, finalist in candidates if finalist.id == best.run.id)
     changed = " ".join(words)
-    comparable = settings_of_kind("probabilities").isdisjoint(word.partition("=")[0] for word in words)
+    comparable = OF_PROBABILITIES.isdisjoint(word.partition("=")[0] for word in words)
     if best.verdict == "better":
         return Stage(
             name, run, best.run, tried, best, words, f"{changed} is better in macro F1: the recipe moves.", late

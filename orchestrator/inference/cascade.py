@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,10 @@ from orchestrator.combining.combiners import Combiner
 from orchestrator.combining.votes import soft_vote
 from orchestrator.inference.options import check_rate
 
-__all__ = ["EXACT", "Cascade", "Point", "ask", "calibrate", "simulate"]
+__all__ = ["EXACT", "Cascade", "Point", "Settled", "ask", "calibrate", "simulate"]
+
+Settled = Callable[[Answers, Sequence[Voter]], NDArray[np.bool_]]
+"""(answers of the members asked, all of one task, members not asked yet) -> whether each photo needs no further member, (n,)."""
 
 SURE = np.arange(1.0, 16.25, 0.25)
 """Thresholds that a calibration tries, in standard errors of the lead."""
@@ -92,8 +96,7 @@ def ask(
     voters: Sequence[Voter],
     members: Sequence[Callable[[NDArray[np.int64]], Floats]],
     photos: int,
-    combiner: Combiner,
-    cascade: Cascade,
+    settled: Settled,
 ) -> list[Floats]:
     """Asks the members of one task in order, each only about photos whose vote is not settled.
 
@@ -101,8 +104,7 @@ def ask(
         voters: the members as voters, in the same order.
         members: functions from row indices (m,) to probabilities (m, C).
         photos: number of photos, n.
-        combiner: how their answers are combined.
-        cascade: the rule that settles a vote.
+        settled: the rule that settles a vote.
 
     Returns:
         M arrays (n, C); rows of zeros where a member was not asked, which abstain in a vote.
@@ -121,7 +123,7 @@ def ask(
         if len(rows) and pending:
             arrays = tuple(answer[rows] for answer in answers)
             so_far = Answers({voters[0].task: classes}, len(rows), asked, arrays)
-            rows = rows[~cascade.settled(so_far, pending, combiner)]
+            rows = rows[~settled(so_far, pending)]
     return answers
 
 
@@ -134,17 +136,18 @@ def simulate(answers: Answers, combiner: Combiner, cascade: Cascade) -> Point:
         cascade: the rule that settles a vote.
     """
     found: dict[Voter, Floats] = {}
+    settled = partial(cascade.settled, combiner=combiner)
     for task in answers.classes:
         of_task = answers.of(task)
         members = [array.__getitem__ for array in of_task.probabilities]
-        found |= dict(zip(of_task.voters, ask(of_task.voters, members, len(answers), combiner, cascade), strict=True))
+        found |= dict(zip(of_task.voters, ask(of_task.voters, members, len(answers), settled), strict=True))
     partial_answers = replace(answers, probabilities=tuple(found[voter] for voter in answers.voters))
     asked = sum(int(array.any(axis=1).sum()) for array in partial_answers.probabilities)
     label, full = combiner.combine(partial_answers).label, combiner.combine(answers).label
     return Point(cascade, asked / len(answers) / len(answers.voters), float((label != full).mean()), label)
 
 
-def calibrate(answers: Answers, combiner: Combiner, rate: float) -> tuple[Cascade, list[Point]]:
+def calibrate(answers: Answers, combiner: Combiner, rate: float) -> tuple[Point, list[Point]]:
     """Chooses the confidence threshold for a given rate of changed labels.
 
     Only one number is chosen, so apart from chance it changes as many labels on other photos as on these. Margins for
@@ -152,12 +155,12 @@ def calibrate(answers: Answers, combiner: Combiner, rate: float) -> tuple[Cascad
     others.
 
     Args:
-        answers: of every member, for N photos that none has seen.
+        answers: the answers of every member for N photos that none has seen.
         combiner: how they are combined; it averages.
         rate: share of labels that may change, 0..1.
 
     Returns:
-        The cascade, and the curve: the exact cascade first, then decreasing confidence.
+        The chosen point, and the curve: the exact cascade first, then decreasing confidence.
 
     Raises:
         ConfigError: too few photos for such a rate.
@@ -168,7 +171,7 @@ def calibrate(answers: Answers, combiner: Combiner, rate: float) -> tuple[Cascad
     if rate > 0:
         curve += [simulate(answers, combiner, Cascade(rate, float(threshold), spread)) for threshold in SURE[::-1]]
     fit = [point for point in curve if point.changed <= rate]
-    return min(fit, key=lambda point: point.asked).cascade, curve
+    return min(fit, key=lambda point: point.asked), curve
 
 
 def _leads(members: Sequence[Floats]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from orchestrator.combining.answers import Answers
 from orchestrator.combining.combiners import Combiner
 from orchestrator.core.commands import orch
-from orchestrator.core.errors import ConfigError, DataError, LeakError, Problem
+from orchestrator.core.errors import ConfigError, LeakError, Problem
 from orchestrator.core.labels import LABELS
 from orchestrator.core.metrics import macro_f1
 from orchestrator.core.sealed import after_setting_aside, damaged_error, read_sealed, write_sealed
@@ -43,7 +43,7 @@ __all__ = [
 
 CASCADE = "cascade.json"
 KIND = "cascade"
-CASCADE_FORMAT = 2
+CASCADE_FORMAT = 3
 BATCH = 64
 
 
@@ -57,6 +57,7 @@ class Measured:
         photos: number of photos that it was measured on.
         macro_f1: macro F1 of the full vote, and of each point of the curve; None without labels.
         interval: 95 % interval of the full vote's macro F1 over people; None without labels and people.
+        combiner: the combiner whose votes were settled, as JSON values: for another one nothing was measured.
     """
 
     chosen: Point
@@ -64,6 +65,7 @@ class Measured:
     photos: int
     macro_f1: tuple[float, Sequence[float]] | None
     interval: Interval | None
+    combiner: Mapping[str, Any]
 
     @property
     def changed_at_most(self) -> float:
@@ -83,7 +85,7 @@ class Measured:
         if self.macro_f1 is not None:
             points = [{**point, "macro_f1": value} for point, value in zip(points, self.macro_f1[1], strict=True)]
         return {
-            "photos": self.photos, "cascade": self.chosen.cascade.as_dict(),
+            "photos": self.photos, "combiner": dict(self.combiner), "cascade": self.chosen.cascade.as_dict(),
             "asked": self.chosen.asked, "changed": self.chosen.changed,
             "changed_at_most_95": self.changed_at_most, "curve": points,
             "full_macro_f1": None if self.macro_f1 is None else self.macro_f1[0],
@@ -170,24 +172,23 @@ def measure_cascade(
 
     Raises:
         ConfigError: too few photos for the rate.
-        PhotoError: photos that cannot be read.
+        DataError: photos that cannot be read.
     """
     parts: list[Answers] = []
     for batch in predictor.predict(paths, batch=BATCH, known=known):
-        if batch.answers is None:
-            raise DataError("no photo of a batch could be read.")
+        assert batch.answers is not None  # a photo that cannot be read is an error here
         parts.append(batch.answers)
         done(sum(map(len, parts)), len(paths))
-    cascade, curve = calibrate(Answers.stacked(parts), predictor.combiner, rate)
-    chosen = next(point for point in curve if point.cascade is cascade)
+    combiner = predictor.combiner.as_dict()
+    chosen, curve = calibrate(Answers.stacked(parts), predictor.combiner, rate)
     if truth is None:
-        return Measured(chosen, curve, len(paths), None, None)
+        return Measured(chosen, curve, len(paths), None, None, combiner)
     from orchestrator.ensembling.intervals import intervals
 
     full = curve[0].label  # of the exact cascade, equal to the full vote's
     scores = [macro_f1(truth, point.label, len(LABELS)) for point in curve]
     span = None if persons is None else intervals(persons, truth, full, len(LABELS))["macro_f1"]
-    return Measured(chosen, curve, len(paths), (macro_f1(truth, full, len(LABELS)), scores), span)
+    return Measured(chosen, curve, len(paths), (macro_f1(truth, full, len(LABELS)), scores), span, combiner)
 
 
 def save_cascade(folder: Path, measured: Measured) -> Path:
@@ -197,7 +198,7 @@ def save_cascade(folder: Path, measured: Measured) -> Path:
 
 
 def read_cascade(folder: Path, combiner: Combiner) -> SavedCascade | None:
-    """The ensemble's measured cascade; None if none was measured, or the combiner is no mean (its cascade is exact).
+    """The ensemble's measured cascade; None if none was measured for this combiner, or if it is no mean: its cascade is exact.
 
     Raises:
         DamagedError: the file is not the one that was written.
@@ -209,6 +210,8 @@ def read_cascade(folder: Path, combiner: Combiner) -> SavedCascade | None:
     way_out = after_setting_aside(path, again)
     value = read_sealed(path, KIND, folder.name, CASCADE_FORMAT, way_out)
     try:
+        if value["combiner"] != combiner.as_dict():
+            return None
         stored = value["cascade"]
         threshold = float("inf") if stored["sure"] is None else float(stored["sure"])
         cascade = Cascade(

@@ -31,7 +31,6 @@ from orchestrator.inference.engines import (
 )
 from orchestrator.inference.export import CHECK_PHOTOS, Exports
 from orchestrator.inference.member import Member
-from orchestrator.inference.options import FEW_PHOTOS
 from orchestrator.inference.reader import Prepared
 from orchestrator.inference.runtime import CALL, Runtime
 from orchestrator.inference.shared_backbone import Split
@@ -86,7 +85,7 @@ def assign_engines(
     """Puts a runtime's members on the engines that will finish first.
 
     Args:
-        runtime: the members' runtime; on a GPU they stay on torch.
+        runtime: the members' runtime on torch, for which `needs_trial` says yes.
         sample: some of the photos, prepared, for checks and trials.
         photos: number of photos; None: unknown, as in a service.
         name: `auto`, or an engine that `check_engine` has accepted.
@@ -101,12 +100,6 @@ def assign_engines(
     Raises:
         EngineError: the engine asked for cannot run a member or gives other answers than torch.
     """
-    if fp32_only:
-        runtime = in_fp32(runtime)
-    if runtime.device != "cpu" or name == "torch":
-        return runtime, []
-    if name == "auto" and photos is not None and photos <= FEW_PHOTOS:
-        return runtime, []  # torch, as loaded
     trial = _Trial(runtime, sample[:CHECK_PHOTOS], Exports(cache), CacheFiles(cache), exporting, rate)
     by_kind: dict[str, list[Split]] = {}
     for split in runtime.splits:

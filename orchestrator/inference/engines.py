@@ -104,7 +104,7 @@ class TorchCall:
     """A part on torch.
 
     Args:
-        part: on its device.
+        part: the part, on the device.
         device: `cpu`, `cuda` or `cuda:N`.
         precision: precision of the computation; a recipe's `auto` is fp32 on a CPU.
     """
@@ -124,7 +124,7 @@ def torch_runners(splits: Sequence[Split], device: str, precision: Precision | N
     """Members on torch.
 
     Args:
-        splits: on the device.
+        splits: the members' splits, on the device.
         device: `cpu`, `cuda` or `cuda:N`.
         precision: None takes each recipe's, which is fp32 on a CPU unless it says otherwise.
     """
@@ -146,7 +146,7 @@ def open_runners(
     """Members on an engine.
 
     Args:
-        splits: splits on the device.
+        splits: the members' splits, on the device.
         engine: the engine.
         path: part -> path of its export.
         device: torch's device.

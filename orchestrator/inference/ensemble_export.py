@@ -214,10 +214,11 @@ def _files_of(folder: Path) -> set[str]:
 def _sample(predictor: Predictor, store: Path, photos: Sequence[Path]) -> dict[Geometry, Pixels]:
     """Photos to check on, at every geometry of the members."""
     from orchestrator.inference.export import CHECK_PHOTOS
+    from orchestrator.inference.reader import Prepared
 
     if photos:
         found = (predictor.reader.read(path) for path in photos)
-        read = list(islice((photo for photo in found if not isinstance(photo, str)), CHECK_PHOTOS))
+        read = list(islice((photo for photo in found if isinstance(photo, Prepared)), CHECK_PHOTOS))
         if not read:
             raise ConfigError(f"--photos: none of the {len(photos)} photos can be read.")
         return {

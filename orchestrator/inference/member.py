@@ -17,9 +17,10 @@ from torch.overrides import TorchFunctionMode
 from orchestrator.artifacts.cards import CARD, WEIGHTS, MemberCard, retrain_advice
 from orchestrator.artifacts.run import member_folder
 from orchestrator.artifacts.weights import load_weights
+from orchestrator.combining.answers import Answers, Voter
 from orchestrator.core.errors import DamagedError, Problem, WeightsError, WorkspaceError
 from orchestrator.core.files import digest_of
-from orchestrator.core.labels import CLASSES
+from orchestrator.core.labels import CLASS_COUNTS, CLASSES, JOINT, TASKS, of_tasks
 from orchestrator.core.sealed import damaged_error
 from orchestrator.data.preprocessing import Preprocess
 from orchestrator.networks.backbones import create
@@ -28,7 +29,7 @@ from orchestrator.networks.layers import channels_last
 from orchestrator.networks.lean import timm
 from orchestrator.networks.views import mean_over_views
 
-__all__ = ["AnswerFunction", "Member", "MemberFiles", "check_finite", "load_members"]
+__all__ = ["AnswerFunction", "Member", "MemberFiles", "answers_of", "check_finite", "load_members", "voters_of"]
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,27 @@ class AnswerFunction(nn.Module):
         """Class probabilities (N, C), float32, of pixels (N, H, W, 3), uint8, RGB, cropped and resized."""
         inputs = self._preprocess.normalise(photos)
         return mean_over_views(self._views, inputs, lambda view: self._head.probabilities(self.network(view)))
+
+
+def voters_of(member: Member) -> tuple[Voter, ...]:
+    """A member as a voter: one for its task; a joint network is one for each task, in the order of the label's digits."""
+    return tuple(Voter(task, member.run, member.fold) for task in (TASKS if member.task == JOINT else (member.task,)))
+
+
+def answers_of(members: Sequence[Member], probabilities: Sequence[NDArray[np.floating[Any]]]) -> Answers:
+    """Members' probabilities as the answers of voters.
+
+    Args:
+        members: at least one member.
+        probabilities: for each member an array (N, C) over the classes of its task.
+    """
+    voters = [voter for member in members for voter in voters_of(member)]
+    arrays = [
+        np.asarray(of_task, np.float32)
+        for member, of_member in zip(members, probabilities, strict=True)
+        for of_task in of_tasks(member.task, of_member).values()
+    ]
+    return Answers(CLASS_COUNTS, len(arrays[0]), tuple(voters), tuple(arrays))
 
 
 def check_finite(member: Member, answers: NDArray[np.floating[Any]]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from orchestrator.artifacts.ensembles import EnsembleRecord
 from orchestrator.artifacts.workspace import Workspace
 from orchestrator.combining.combiners import COMBINERS, Combiner
 from orchestrator.core.commands import orch
@@ -19,17 +20,17 @@ __all__ = ["open_predictor"]
 
 def open_predictor(
     workspace: Workspace,
-    name: str | None,
+    record: EnsembleRecord,
     device: str,
     loaded: Callable[[int, int], None] = lambda _done, _all: None,
     strategy: str | None = None,
     sharing: bool = True,
-) -> tuple[str, Predictor]:
-    """The named ensemble (or the current one), its members loaded.
+) -> Predictor:
+    """An ensemble with its members loaded.
 
     Args:
         workspace: the workspace of the ensemble.
-        name: its id; None: the current one.
+        record: its record.
         device: `cpu`, `cuda` or `cuda:N`.
         loaded: called with (members loaded, members in all).
         strategy: voting strategy to use instead of the ensemble's own.
@@ -37,10 +38,9 @@ def open_predictor(
 
     Raises:
         ConfigError: the strategy would have to be learned first.
-        WorkspaceError: no such ensemble, or member files that are missing or changed.
+        WorkspaceError: files of members or of external tables that are missing or changed.
     """
-    record = workspace.ensemble(name)
-    workspace.check_members_exist(record.id)
+    workspace.check_members_exist(record)
     again = record.rebuild_advice()
     for table in record.external:
         record.file(table.file, again)
@@ -55,9 +55,7 @@ def open_predictor(
     weights = {task: record.members_per_run(task) for task in TASKS}
     own = strategy is None or strategy == record.strategy
     combiner = record.read_combiner() if own else _unfitted(strategy or "", workspace)
-    return record.id, start_predictor(
-        members, combiner, device, sharing=sharing, external=tables, external_weights=weights
-    )
+    return start_predictor(members, combiner, device, sharing=sharing, external=tables, external_weights=weights)
 
 
 def _unfitted(strategy: str, workspace: Workspace) -> Combiner:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
-from orchestrator.core.errors import ConfigError, check_choice
+from orchestrator.combining import STRATEGIES
+from orchestrator.core.device_names import check_device
+from orchestrator.core.errors import ConfigError, Mistakes, check_choice
 from orchestrator.core.extras import missing_of, require
 from orchestrator.core.labels import JOINT
 
 __all__ = [
-    "ENGINES", "FEW_PHOTOS", "PACKAGES", "Precision", "check_cascade", "check_engine",
-    "check_rate", "check_threshold", "is_installed",
+    "ENGINES", "FEW_PHOTOS", "ON_ERROR", "PACKAGES", "PRECISIONS", "Precision", "PredictionOptions", "check_cascade",
+    "check_engine", "check_rate", "check_threshold", "is_installed", "needs_trial",
 ]  # fmt: skip
 
 Precision = Literal["fp32", "bf16"]
@@ -26,12 +29,75 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
 ENGINES = ("torch", *PACKAGES)
 """Values of `--engine`, beside `auto`."""
 
+PRECISIONS = ("auto", "fp32")
+"""Values of `--precision`."""
+
+ON_ERROR = ("fail", "mark")
+"""Values of `--on-error`."""
+
 FEW_PHOTOS = 256
 """Up to this many photos stay on torch if the engine is `auto`: fifteen members of EfficientNet-Lite0 answer them in
 5 s on 2 cores, and opening eighteen exports alone would take a second or two."""
 
 FEWEST_EVENTS = 3.0
 """Smallest photos x rate for a calibration: no change in n photos means a rate below 3 / n (rule of three, 95 %)."""
+
+
+@dataclass(frozen=True)
+class PredictionOptions:
+    """How an ensemble is asked, as the commands' options say.
+
+    Attributes:
+        strategy: `soft` or `hard`; None: the ensemble's own.
+        engine: `auto`, `torch`, `onnx` or `openvino`.
+        precision: `auto`, or `fp32`: no engine whose answers differ from torch's by over 1e-4.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        on_error: `fail`, or `mark` a photo that cannot be read.
+    """
+
+    strategy: str | None = None
+    engine: str = "auto"
+    precision: str = "auto"
+    device: str = "auto"
+    on_error: str = "fail"
+
+    @property
+    def fp32_only(self) -> bool:
+        """Whether precisions below fp32 are left out."""
+        return self.precision == "fp32"
+
+    def check(self) -> None:
+        """Rejects what can be seen to be wrong without torch.
+
+        Raises:
+            OrchestratorError: all that is wrong, together.
+        """
+        mistakes = Mistakes()
+        for option, value, allowed in (
+            ("--on-error", self.on_error, ON_ERROR),
+            ("--precision", self.precision, PRECISIONS),
+            ("--strategy", self.strategy, STRATEGIES),
+        ):
+            with mistakes.collect():
+                check_choice(option, value, allowed)
+        with mistakes.collect():
+            check_device(self.device)
+        with mistakes.collect():
+            check_engine(self.engine, self.device)
+        mistakes.raise_if_any()
+
+
+def needs_trial(engine: str, device: str, photos: int | None) -> bool:
+    """Whether an engine is opened and compared with torch before the members are put on it; otherwise they stay on torch.
+
+    Args:
+        engine: `auto` or an engine.
+        device: the resolved device; on a GPU torch alone runs.
+        photos: number of photos to come; None: unknown, as in a service.
+    """
+    if device != "cpu" or engine == "torch":
+        return False
+    return engine != "auto" or photos is None or photos > FEW_PHOTOS
 
 
 def is_installed(engine: str) -> bool:

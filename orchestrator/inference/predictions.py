@@ -1,25 +1,23 @@
-"""From photos to answers: choosing engines, asking the members. tables.py writes tables of answers."""
+"""Choosing the engines of a predictor: whether there is a choice, on which photos it is tried, and what if it fails."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.core.errors import DataError, StoreError
-from orchestrator.inference.options import FEW_PHOTOS
+from orchestrator.core.errors import DataError, StoreError, first_line
+from orchestrator.inference.options import needs_trial
 
 if TYPE_CHECKING:
-    from orchestrator.inference.cascade import Cascade
     from orchestrator.inference.choice import EngineChoice
     from orchestrator.inference.predictor import Predictor
-    from orchestrator.inference.reader import Photo, Prepared, ReadResult
-    from orchestrator.inference.results import Predictions
+    from orchestrator.inference.reader import Photo, ReadResult
 
-__all__ = ["PredictorOnEngines", "choose_engines", "predict_photos"]
+__all__ = ["PredictorOnEngines", "choose_engines"]
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +28,7 @@ class PredictorOnEngines:
 
     Attributes:
         predictor: the same members on these engines.
-        chosen: the engine of each kind of network; empty if they stay on torch as loaded.
+        chosen: the engine of each kind of network; empty if they stay on torch.
         known: results of reading the first photos, so that they are not read again.
     """
 
@@ -51,7 +49,7 @@ def choose_engines(
     """Chooses engines for these photos; the first readable ones are used for checks and trials.
 
     Args:
-        predictor: the members.
+        predictor: the members, on torch.
         photos: the photos to come.
         engine: `auto`, `torch`, `onnx` or `openvino`.
         fp32_only: leave out precisions below fp32.
@@ -63,25 +61,18 @@ def choose_engines(
         EngineError: the engine asked for cannot run a member or gives other answers than torch.
         DataError: no photo of a sample can be read, and an engine was asked for.
     """
-    few = not more and len(photos) <= FEW_PHOTOS
-    if not fp32_only and (engine == "torch" or (engine == "auto" and few)):
-        return PredictorOnEngines(predictor)  # torch, as loaded
-    from orchestrator.core.cores import one_thread
-    from orchestrator.inference.choice import assign_engines, in_fp32
-    from orchestrator.inference.export import CHECK_PHOTOS
-
     if fp32_only:
+        from orchestrator.inference.choice import in_fp32
+
         predictor = replace(predictor, runtime=in_fp32(predictor.runtime))
-    known: list[ReadResult] = []
-    sample: list[Prepared] = []
-    with ThreadPoolExecutor(
-        1, initializer=one_thread
-    ) as reading:  # as prediction reads: a face's box may depend on threads
-        for photo in photos:
-            known.append(reading.submit(predictor.reader.read, photo).result())
-            sample += [photo for photo in known[-1:] if not isinstance(photo, str)]
-            if len(sample) == CHECK_PHOTOS:
-                break
+    number = None if more else len(photos)
+    if not needs_trial(engine, predictor.runtime.device, number):
+        return PredictorOnEngines(predictor)
+    from orchestrator.inference.choice import assign_engines
+    from orchestrator.inference.reader import Prepared
+
+    known = _read_sample(predictor, photos)
+    sample = [photo for photo in known if isinstance(photo, Prepared)]
     if not sample:
         if more and engine != "auto":
             raise DataError(
@@ -89,49 +80,27 @@ def choose_engines(
             )
         return PredictorOnEngines(predictor, (), known)
     try:
-        runtime, chosen = assign_engines(
-            predictor.runtime, sample, None if more else len(photos), engine, fp32_only, cache, exporting
-        )
-    except (OSError, StoreError):
+        runtime, chosen = assign_engines(predictor.runtime, sample, number, engine, fp32_only, cache, exporting)
+    except (OSError, StoreError) as error:  # a cache that cannot be written is no reason to fail
         if engine != "auto":
             raise
-        return PredictorOnEngines(predictor, (), known)  # a cache that cannot be written is no reason to fail
+        log.warning(f"{first_line(error)}; members stay on torch.")
+        return PredictorOnEngines(predictor, (), known)
     return PredictorOnEngines(replace(predictor, runtime=runtime), chosen, known)
 
 
-def predict_photos(
-    predictor: Predictor,
-    photos: Sequence[Photo],
-    mark_errors: bool,
-    done: Callable[[int, int], None],
-    batch_size: int = 0,
-    cascade: Cascade | None = None,
-    known: Sequence[ReadResult] = (),
-) -> Predictions:
-    """Answers for photos, in order.
+def _read_sample(predictor: Predictor, photos: Sequence[Photo]) -> list[ReadResult]:
+    """The first photos as they are read, up to as many readable ones as engines are checked on."""
+    from orchestrator.inference.export import CHECK_PHOTOS
+    from orchestrator.inference.read_ahead import ReadAhead
+    from orchestrator.inference.reader import Prepared
 
-    Args:
-        predictor: the members.
-        photos: files, bytes, or decoded pixels.
-        mark_errors: put a row without a label where a photo cannot be read, instead of raising.
-        done: called with (photos done, photos in all).
-        batch_size: photos per batch, which bounds the memory; 0: by the number of cores.
-        cascade: the rule that stops asking about a photo; None: ask all members.
-        known: results of reading the first photos.
-
-    Raises:
-        DataError: photos cannot be read, and `mark_errors` is off.
-    """
-    from orchestrator.inference.predictor import name_of
-    from orchestrator.inference.results import Predictions, predictions_of
-
-    parts: list[Predictions] = []
-    answered = 0
-    way_out = "with --on-error mark their rows stay empty"
-    for batch in predictor.predict(photos, mark_errors, batch_size, cascade, known, way_out):
-        numbers = range(answered, answered + len(batch.order))
-        names = [Path(name_of(photos[number], number)) for number in numbers]
-        parts.append(predictions_of(batch, predictor.combiner.name, names))
-        answered += len(names)
-        done(answered, len(photos))
-    return Predictions.concatenated(parts) if parts else Predictions.none(predictor.combiner.name)
+    known: list[ReadResult] = []
+    pools = predictor.runtime.pools
+    reading = ReadAhead(predictor.reader.read, pools.readers, photos, CHECK_PHOTOS)
+    with pools.prediction(), closing(reading.batches()) as batches:
+        for _, results in batches:
+            known += results
+            if sum(isinstance(photo, Prepared) for photo in known) >= CHECK_PHOTOS:
+                break
+    return known

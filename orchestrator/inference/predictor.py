@@ -4,31 +4,30 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.combining.answers import Answers
 from orchestrator.combining.combiners import Combined, Combiner
-from orchestrator.core.errors import DataError, Problem
-from orchestrator.core.stages import Stages
+from orchestrator.core.errors import DataError, Problem, check_choice
+from orchestrator.core.stages import UNTIMED, Stages
+from orchestrator.ensembling.external import ExternalRows, ExternalTable
 from orchestrator.inference.cascade import Cascade
 from orchestrator.inference.engines import Runner
 from orchestrator.inference.member import Member
-from orchestrator.inference.options import check_cascade
+from orchestrator.inference.options import ON_ERROR, check_cascade
 from orchestrator.inference.read_ahead import ReadAhead
-from orchestrator.inference.reader import Photo, Prepared, Reader, ReadResult, reader_of, stacked
+from orchestrator.inference.reader import Photo, Prepared, Reader, ReadResult, Unreadable, reader_of, stacked
+from orchestrator.inference.results import Predictions, predictions_of
 from orchestrator.inference.runtime import RunningCalls, Runtime, start_runtime
 
-if TYPE_CHECKING:
-    from orchestrator.ensembling.external import ExternalTable
-
-__all__ = ["Batch", "Predictor", "name_of", "start_predictor"]
+__all__ = ["Batch", "Predictor", "start_predictor"]
 
 BATCH = 64
 
@@ -41,8 +40,8 @@ class Batch:
         photos: the n photos that were read, in order.
         answers: answers of every member, then of external tables; None if no photo of the batch could be read.
         combined: one answer per photo that was read; None if none was.
+        read: the index in the batch of each photo that was read, increasing, shape (n,).
         failed: index of a photo in the batch -> why it could not be read.
-        order: for every photo of the batch, its row in `answers`, or -1 if it failed.
         faces: for each photo that was read, whether a face was found to crop around; None if none was looked for.
         changed_by_external: for each photo that was read, whether external tables changed its label, shape (n,); None
             without external tables.
@@ -51,10 +50,14 @@ class Batch:
     photos: list[Photo]
     answers: Answers | None
     combined: Combined | None
-    failed: dict[int, str]
-    order: list[int]
+    read: NDArray[np.int64]
+    failed: dict[int, Unreadable]
     faces: list[bool | None]
     changed_by_external: NDArray[np.bool_] | None = None
+
+    def __len__(self) -> int:
+        """Number of photos in the batch, those that could not be read among them."""
+        return len(self.read) + len(self.failed)
 
 
 def _cancel(running: Iterable[tuple[int, list[ReadResult], RunningCalls | None]]) -> None:
@@ -64,9 +67,9 @@ def _cancel(running: Iterable[tuple[int, list[ReadResult], RunningCalls | None]]
             pending.cancel()
 
 
-def name_of(photo: Photo, number: int) -> str:
+def _name_of(photo: Photo | str, number: int) -> str:
     """What a photo is called: its path, or its number where it has none."""
-    return str(photo) if isinstance(photo, Path) else f"photo {number}"
+    return str(photo) if isinstance(photo, str | os.PathLike) else f"photo {number}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,13 +99,16 @@ class Predictor:
         """The same ensemble with its members on other runners."""
         return replace(self, runtime=self.runtime.on(runners))
 
-    def timed(self, stages: Stages) -> Predictor:
-        """The same ensemble, with the time of each stage added to `stages`."""
-        return replace(self, reader=replace(self.reader, stages=stages), runtime=replace(self.runtime, stages=stages))
+    def external_rows(self, paths: Iterable[str | os.PathLike[str]]) -> ExternalRows:
+        """Which rows of its external tables answer for which photos, for all photos together."""
+        return ExternalRows.of(self.external, list(map(str, paths)))
 
     def close(self) -> None:
-        """Ends its threads after the running calls; `with` does so too."""
-        self.runtime.close()
+        """Waits for predictions in progress, and ends its threads, which `on` shares; `with` does so too.
+
+        The caller's own predictions cannot go on meanwhile: they, and later ones, raise a ClosedError.
+        """
+        self.runtime.pools.close()
 
     def __enter__(self) -> Predictor:
         return self
@@ -110,14 +116,52 @@ class Predictor:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def answers(
+        self,
+        photos: Sequence[Photo | str],
+        *,
+        on_error: str = "fail",
+        batch: int = 0,
+        cascade: Cascade | None = None,
+        known: Sequence[ReadResult] = (),
+        rows: ExternalRows | None = None,
+        stages: Stages = UNTIMED,
+        done: Callable[[int, int], None] = lambda _done, _all: None,
+    ) -> Predictions:
+        """Finished answers for photos, in order.
+
+        Args:
+            photos: paths, bytes of files, or decoded pixels.
+            on_error: `fail`, or `mark` a photo that cannot be read: its answer has an error, and no label.
+            batch, cascade, known, rows, stages: as in `predict`.
+            done: called with (photos done, photos in all).
+
+        Raises:
+            ClosedError: the predictor was closed.
+            ConfigError: another word for `on_error`, or a cascade over members that answer for several tasks.
+            DataError: photos cannot be read, and `on_error` is `fail`; each problem has the photo's name and a kind.
+            WorkspaceError: a member's answers are NaN or infinite.
+        """
+        check_choice("--on-error", on_error, ON_ERROR)
+        strategy, parts, answered = self.combiner.name, list[Predictions](), 0
+        way_out = "with --on-error mark their rows stay empty"
+        for of_batch in self.predict(photos, on_error == "mark", batch, cascade, known, way_out, rows, stages):
+            names = [_name_of(photos[number], number) for number in range(answered, answered + len(of_batch))]
+            parts.append(predictions_of(of_batch, strategy, names))
+            answered += len(of_batch)
+            done(answered, len(photos))
+        return Predictions.concatenated(parts) if parts else Predictions.none(strategy)
+
     def predict(
         self,
-        photos: Sequence[Photo],
+        photos: Sequence[Photo | str],
         skip_unreadable: bool = False,
         batch: int = 0,
         cascade: Cascade | None = None,
         known: Sequence[ReadResult] = (),
         way_out: str = "replace or remove them",
+        rows: ExternalRows | None = None,
+        stages: Stages = UNTIMED,
     ) -> Iterator[Batch]:
         """Predicts photos batch by batch, in order; the next batches are decoded and started meanwhile.
 
@@ -130,45 +174,62 @@ class Predictor:
             cascade: the rule that stops asking about a photo; None: ask all members.
             known: results of reading the first photos.
             way_out: what to do about photos that cannot be read, to complete an error's sentence.
+            rows: which rows of external tables answer for which photos, as `external_rows` says of all photos, of which these
+                may be a part; None: these are all.
+            stages: collects the time of each stage.
 
         Raises:
+            ClosedError: the predictor was closed.
             DataError: photos cannot be read, and `skip_unreadable` is off.
             ConfigError: a cascade over members that answer for several tasks.
+            ValueError: `rows` of other tables, or without some of these photos.
             WorkspaceError: a member's answers are NaN or infinite.
         """
-        photos = [Path(photo) if isinstance(photo, str | os.PathLike) else photo for photo in photos]
-        runtime = self.runtime
+        given = [Path(photo) if isinstance(photo, str | os.PathLike) else photo for photo in photos]
+        runtime, settled = self.runtime, None
         if cascade is not None:
             check_cascade([member.task for member in self.members], self.external)
-        batch = batch or self._batch_size(cascade)
-        names = [name_of(photo, number) for number, photo in enumerate(photos)]
-        # For all photos at once: matching by name must not depend on batches.
-        rows = [
-            np.where([isinstance(photo, Path) for photo in photos], table.rows(names), -1) for table in self.external
-        ]
+            settled = partial(cascade.settled, combiner=self.combiner)
+        batch = batch or self._batch_size(cascade is not None)
+        table_rows = self._rows_of(given, rows)
         with ExitStack() as stack:
-            reading = ReadAhead(self.reader, runtime.readers, photos, batch, known)
+            stack.enter_context(runtime.pools.prediction())
+            reading = ReadAhead(partial(self.reader.read, stages=stages), runtime.pools.readers, given, batch, known)
             batches = stack.enter_context(closing(reading.batches()))
             running: deque[tuple[int, list[ReadResult], RunningCalls | None]] = deque()
             stack.callback(_cancel, running)  # after an error, or if the caller stops iterating
             for start, results in batches:
                 prepared = [result for result in results if isinstance(result, Prepared)]
                 if len(prepared) < len(results) and not skip_unreadable:
-                    reasons = reading.reasons(start, results)
-                    failed = [Problem(names[number], reason) for number, reason in reasons.items()]
-                    raise DataError(f"{len(failed)} of {len(names)} photos cannot be read; {way_out}.", failed)
-                pending = runtime.begin(stacked(prepared), cascade, self.combiner) if prepared else None
+                    failed = [
+                        Problem(_name_of(given[number], number), why.reason, kind=why.kind)
+                        for number, why in reading.reasons(start, results).items()
+                    ]
+                    raise DataError(f"{len(failed)} of {len(given)} photos cannot be read; {way_out}.", failed)
+                pending = runtime.begin(stacked(prepared), settled, stages) if prepared else None
                 running.append((start, results, pending))
                 if len(running) > 1:  # one batch is always under way while another is waited for
-                    yield self._answer(photos, rows, *running.popleft())
+                    yield self._answer(given, table_rows, *running.popleft(), stages)
+                    runtime.pools.raise_if_closed()
             while running:
-                yield self._answer(photos, rows, *running.popleft())
+                yield self._answer(given, table_rows, *running.popleft(), stages)
 
-    def _batch_size(self, cascade: Cascade | None) -> int:
+    def _batch_size(self, in_turn: bool) -> int:
         """Photos per batch: each chunk makes one call per team, and all threads need work."""
         runtime = self.runtime
-        enough = runtime.chunk_size(cascade) * -(-runtime.threads // len(runtime.teams(cascade)))
+        enough = runtime.chunk_size(in_turn) * -(-runtime.threads // len(runtime.teams(in_turn)))
         return max(BATCH, enough if runtime.device == "cpu" else 0)
+
+    def _rows_of(self, photos: Sequence[Photo], rows: ExternalRows | None) -> list[NDArray[np.int64]]:
+        """For each external table, its row for each photo, -1 for none; only files have a path that a table can name."""
+        paths = [str(photo) if isinstance(photo, Path) else None for photo in photos]
+        if rows is None:
+            rows = self.external_rows([path for path in paths if path is not None])
+        elif rows.tables != self.external:
+            raise ValueError(
+                f"got the rows of {len(rows.tables)} other tables for {len(self.external)} external tables"
+            )
+        return rows.take(paths)
 
     def _answer(
         self,
@@ -177,6 +238,7 @@ class Predictor:
         start: int,
         results: Sequence[ReadResult],
         pending: RunningCalls | None,
+        stages: Stages,
     ) -> Batch:
         """Combines the answers for a batch.
 
@@ -186,24 +248,23 @@ class Predictor:
             start: index of the batch's first photo.
             results: results of reading the batch.
             pending: the members' answers for the photos that were read; None if none was.
+            stages: collects the time of each stage.
         """
-        read_rows = np.flatnonzero([not isinstance(result, str) for result in results])
-        failed = {row: result for row, result in enumerate(results) if isinstance(result, str)}
-        order = np.full(len(results), -1)
-        order[read_rows] = np.arange(len(read_rows))
-        read = [photos[start + row] for row in read_rows.tolist()]
+        read = np.flatnonzero([isinstance(result, Prepared) for result in results])
+        failed = {index: result for index, result in enumerate(results) if isinstance(result, Unreadable)}
+        read_photos = [photos[start + index] for index in read.tolist()]
         if pending is None:
-            return Batch(read, None, None, failed, order.tolist(), [])
+            return Batch(read_photos, None, None, read, failed, [], np.zeros(0, bool) if self.external else None)
         answers, changed = pending.answers(), None
-        with self.runtime.stages("vote"):
+        with stages("vote"):
             of_members = answers
             for table, table_rows in zip(self.external, rows, strict=True):
-                answers = answers.with_voters(table.answers(table_rows[start + read_rows], self.external_weights))
+                answers = answers.with_voters(table.answers(table_rows[start + read], self.external_weights))
             combined = self.combiner.combine(answers)
             if self.external:
                 changed = self.combiner.combine(of_members).label != combined.label
-        faces = [result.face_found for result in results if not isinstance(result, str)]
-        return Batch(read, answers, combined, failed, order.tolist(), faces, changed)
+        faces = [result.face_found for result in results if isinstance(result, Prepared)]
+        return Batch(read_photos, answers, combined, read, failed, faces, changed)
 
 
 def start_predictor(

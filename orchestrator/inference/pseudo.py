@@ -114,7 +114,7 @@ def pseudo_label(
         predictor: the ensemble's members, accepted by `check_labelling`.
         plan: digest of the fold plan.
         paths: photos, none of them trained on.
-        threshold: least probability of a task's likeliest class, 0.5 to 1, accepted by `check_threshold`.
+        threshold: least probability of a task's likeliest class, accepted by `check_threshold`.
         done: called with (photos done, photos in all).
         skip_unreadable: leave photos out that cannot be read, instead of raising.
 
@@ -127,8 +127,8 @@ def pseudo_label(
     failed: list[tuple[Path, str]] = []
     answered = 0
     for batch in predictor.predict(paths, skip_unreadable, way_out="--skip-unreadable leaves them out"):
-        failed += [(paths[answered + number], reason) for number, reason in batch.failed.items()]
-        answered += len(batch.order)
+        failed += [(paths[answered + number], why.reason) for number, why in batch.failed.items()]
+        answered += len(batch)
         if batch.answers is not None:
             read = [path for path in batch.photos if isinstance(path, Path)]
             parts += [_of_fold(fold, read, batch.answers, predictor.combiner, threshold) for fold in folds]

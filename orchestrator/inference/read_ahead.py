@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from orchestrator.inference.reader import Photo, Prepared, Reader, ReadResult
+from orchestrator.inference.reader import Photo, ReadResult, Unreadable
 
 __all__ = ["ReadAhead"]
 
@@ -18,7 +18,7 @@ class ReadAhead:
     """Reads photos in a pool's threads: the next batch while the one before is in use.
 
     Args:
-        reader: reads one photo.
+        read: reads one photo.
         pool: its threads do so.
         photos: all photos, in order.
         batch: photos per batch.
@@ -27,13 +27,13 @@ class ReadAhead:
 
     def __init__(
         self,
-        reader: Reader,
+        read: Callable[[Photo], ReadResult],
         pool: ThreadPoolExecutor,
         photos: Sequence[Photo],
         batch: int,
         known: Sequence[ReadResult] = (),
     ) -> None:
-        self._reader, self._pool, self._photos, self._known = reader, pool, photos, known
+        self._read, self._pool, self._photos, self._known = read, pool, photos, known
         self._starts = deque(range(0, len(photos), batch))
         self._batch = batch
         self._begun: deque[tuple[int, list[Future[ReadResult]]]] = deque()
@@ -55,7 +55,7 @@ class ReadAhead:
             for future in (future for _, futures in self._begun for future in futures):
                 future.cancel()
 
-    def reasons(self, start: int, results: Sequence[ReadResult]) -> dict[int, str]:
+    def reasons(self, start: int, results: Sequence[ReadResult]) -> dict[int, Unreadable]:
         """Why photos cannot be read, by their numbers: those of the last batch, and all after it.
 
         Args:
@@ -64,18 +64,18 @@ class ReadAhead:
         """
         results = [*results, *(future.result() for _, futures in self._begun for future in futures)]
         # The others are read only for their errors: a large folder's pixels would fill the memory.
-        others = self._pool.map(lambda photo: _reason(self._reader.read(photo)), self._photos[start + len(results) :])
+        others = self._pool.map(lambda photo: _reason(self._read(photo)), self._photos[start + len(results) :])
         found = [*map(_reason, results), *others]
         return {start + row: reason for row, reason in enumerate(found) if reason is not None}
 
     def _begin(self, number: int) -> Future[ReadResult]:
         """Starts reading a photo; of a known one, a finished future."""
         if number >= len(self._known):
-            return self._pool.submit(self._reader.read, self._photos[number])
+            return self._pool.submit(self._read, self._photos[number])
         done: Future[ReadResult] = Future()
         done.set_result(self._known[number])
         return done
 
 
-def _reason(result: ReadResult) -> str | None:
-    return None if isinstance(result, Prepared) else result
+def _reason(result: ReadResult) -> Unreadable | None:
+    return result if isinstance(result, Unreadable) else None

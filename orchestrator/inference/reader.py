@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.core.errors import PhotoError
-from orchestrator.core.stages import Stages
+from orchestrator.core.stages import UNTIMED, Stages
 from orchestrator.data.preprocessing import Geometry, decode
 from orchestrator.faces.detection import Detector
 from orchestrator.inference.detector import detector_of
 from orchestrator.inference.member import Member
 
-__all__ = ["Photo", "Pixels", "Prepared", "ReadResult", "Reader", "reader_of", "stacked"]
+__all__ = ["Photo", "Pixels", "Prepared", "ReadResult", "Reader", "Unreadable", "reader_of", "stacked"]
 
 Photo = Path | bytes | NDArray[np.uint8]
 """A photo as it comes: a file, a file's bytes, or decoded pixels (H, W, 3), RGB, upright."""
@@ -38,8 +38,21 @@ class Prepared:
     face_found: bool | None = None
 
 
-ReadResult = Prepared | str
-"""A photo that was read, or the reason why it cannot be."""
+@dataclass(frozen=True)
+class Unreadable:
+    """Why a photo cannot be read.
+
+    Attributes:
+        reason: a sentence.
+        kind: a stable word for machines: one of `KINDS` in data/decoding.py, or `wrong_pixels` of an array that is no photo.
+    """
+
+    reason: str
+    kind: str
+
+
+ReadResult = Prepared | Unreadable
+"""A photo that was read, or why it cannot be."""
 
 
 def stacked(photos: Sequence[Prepared]) -> Pixels:
@@ -54,38 +67,37 @@ class Reader:
     Attributes:
         geometries: the members' geometries, each once.
         detector: face detector for members that crop around faces; None if none do.
-        stages: collects the time of each stage.
     """
 
     geometries: tuple[Geometry, ...]
     detector: Detector | None = None
-    stages: Stages = field(default_factory=Stages)
 
-    def prepare(self, photo: NDArray[np.uint8]) -> Prepared:
-        """Decoded pixels (H, W, 3), RGB, at every geometry."""
+    def prepare(self, photo: NDArray[np.uint8], stages: Stages = UNTIMED) -> Prepared:
+        """Decoded pixels (H, W, 3), RGB, at every geometry; the time is added to `stages`."""
         if self.detector is None:
             return Prepared({geometry: geometry.apply(photo) for geometry in self.geometries})
-        with self.stages("find faces"):
+        with stages("find faces"):
             face = self.detector.find(photo)
         return Prepared({geometry: geometry.apply(photo, face) for geometry in self.geometries}, face is not None)
 
-    def read(self, photo: Photo) -> ReadResult:
-        """A photo at every geometry, or why it cannot be read."""
+    def read(self, photo: Photo, stages: Stages = UNTIMED) -> ReadResult:
+        """A photo at every geometry, or why it cannot be read; the time is added to `stages`."""
         if isinstance(photo, np.ndarray):
             if photo.ndim != 3 or photo.shape[2] != 3 or photo.dtype != np.uint8 or not photo.size:
-                return f"pixels of shape {photo.shape}, {photo.dtype}; needed: (H, W, 3), uint8."
-            with self.stages("crop and resize"):
-                return self.prepare(photo)
+                what = f"pixels of shape {photo.shape}, {photo.dtype}; needed: (H, W, 3), uint8."
+                return Unreadable(what, "wrong_pixels")
+            with stages("crop and resize"):
+                return self.prepare(photo, stages)
         try:
-            with self.stages("decode"):
+            with stages("decode"):
                 pixels = decode(photo)
-            with self.stages("crop and resize"):
-                return self.prepare(pixels)
+            with stages("crop and resize"):
+                return self.prepare(pixels, stages)
         except PhotoError as error:
-            return f"{error.what}."
+            return Unreadable(f"{error.what}.", error.kind)
 
 
-def reader_of(members: Sequence[Member], stages: Stages | None = None) -> Reader:
+def reader_of(members: Sequence[Member]) -> Reader:
     """The reader for some members. OpenCV is limited to one thread in the whole process, because photos are read in parallel.
 
     Raises:
@@ -96,4 +108,4 @@ def reader_of(members: Sequence[Member], stages: Stages | None = None) -> Reader
 
     cv2.setNumThreads(1)
     geometries = tuple(dict.fromkeys(member.preprocess.geometry for member in members))
-    return Reader(geometries, detector_of(members), stages or Stages())
+    return Reader(geometries, detector_of(members))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -16,6 +15,7 @@ from orchestrator.core.labels import CLASSES, LABELS, TASKS
 
 if TYPE_CHECKING:
     from orchestrator.inference.predictor import Batch
+    from orchestrator.inference.reader import Unreadable
 
 __all__ = ["Prediction", "Predictions", "predictions_of"]
 
@@ -25,7 +25,7 @@ class Prediction:
     """The answer for one photo.
 
     Attributes:
-        path: the photo.
+        photo: the photo's path, or `photo N` where it was given as bytes or pixels.
         label: 0..17, or None when the photo could not be read.
         name: the label in words.
         strategy: how the answers were combined.
@@ -33,32 +33,29 @@ class Prediction:
         agreement: the smallest share, over the tasks, of voters that chose the winning class: 1 when all agree; None when the
             photo could not be read.
         error: why the photo could not be read; empty otherwise.
+        error_kind: a word for machines on that: one of `KINDS` in data/decoding.py, or `wrong_pixels`; empty otherwise.
         asked: how many members answered for it; all, unless a cascade settled the vote early.
         face_found: whether a face was found to crop around; None where no member crops around faces.
         changed_by_external: whether external tables changed its label; None without external tables.
     """
 
-    path: Path
+    photo: str
     label: int | None
     name: str
     strategy: str
     shares: dict[str, dict[str, float]]
     agreement: float | None
     error: str = ""
+    error_kind: str = ""
     asked: int = 0
     face_found: bool | None = None
     changed_by_external: bool | None = None
 
-    @property
-    def classes(self) -> dict[str, str]:
-        """Task -> the class in words; empty when the photo could not be read."""
-        return {} if self.label is None else dict(zip(TASKS, self.name.split(" / "), strict=True))
-
     def as_dict(self) -> dict[str, Any]:
         """For JSON: `probabilities` of a soft vote, `shares` of a hard one, which are not probabilities."""
         return {
-            "path": str(self.path), "label": self.label, "name": self.name, "agreement": self.agreement,
-            "probabilities" if STRATEGIES[self.strategy] == PROBABILITY else "shares": self.shares,
+            "path": self.photo, "label": self.label, "name": self.name, "agreement": self.agreement,
+            "probabilities" if STRATEGIES[self.strategy].prefix == PROBABILITY else "shares": self.shares,
             "asked": self.asked, "face_found": self.face_found, "changed_by_external": self.changed_by_external,
             "error": self.error or None,
         }  # fmt: skip
@@ -69,7 +66,7 @@ class Predictions(Sequence[Prediction]):
     """Answers for N photos; each item is one photo's `Prediction`.
 
     Attributes:
-        paths: the photos.
+        photos: each photo's path, or `photo N` where it was given as bytes or pixels.
         strategy: how the answers were combined.
         label: 0..17, -1 where the photo could not be read, shape (N,).
         shares: task -> mean probabilities of a soft vote, or shares of the votes in a hard one, shape (N, C), float64; NaN where
@@ -81,7 +78,7 @@ class Predictions(Sequence[Prediction]):
         errors: index of a photo -> why it could not be read.
     """
 
-    paths: tuple[Path, ...]
+    photos: tuple[str, ...]
     strategy: str
     label: NDArray[np.int64]
     shares: Mapping[str, NDArray[np.float64]]
@@ -89,10 +86,10 @@ class Predictions(Sequence[Prediction]):
     asked: NDArray[np.int64]
     face_found: tuple[bool | None, ...]
     changed_by_external: NDArray[np.bool_] | None
-    errors: Mapping[int, str]
+    errors: Mapping[int, Unreadable]
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.photos)
 
     @overload
     def __getitem__(self, number: int) -> Prediction: ...
@@ -105,11 +102,12 @@ class Predictions(Sequence[Prediction]):
             return [self[place] for place in range(*number.indices(len(self)))]
         number = range(len(self))[number]
         if number in self.errors:
-            return Prediction(self.paths[number], None, "", self.strategy, {}, None, self.errors[number])
+            why = self.errors[number]
+            return Prediction(self.photos[number], None, "", self.strategy, {}, None, why.reason, why.kind)
         label, changed = int(self.label[number]), self.changed_by_external
         shares = {task: dict(zip(CLASSES[task], self.rounded[task][number].tolist(), strict=True)) for task in TASKS}
         return Prediction(
-            self.paths[number], label, LABELS[label], self.strategy, shares, round(float(self.agreement[number]), 4),
+            self.photos[number], label, LABELS[label], self.strategy, shares, round(float(self.agreement[number]), 4),
             asked=int(self.asked[number]), face_found=self.face_found[number],
             changed_by_external=None if changed is None else bool(changed[number]),
         )  # fmt: skip
@@ -131,7 +129,7 @@ class Predictions(Sequence[Prediction]):
     @property
     def prefix(self) -> str:
         """Prefix of the columns of shares: `p` of probabilities, `share` of shares of votes."""
-        return STRATEGIES[self.strategy]
+        return STRATEGIES[self.strategy].prefix
 
     @staticmethod
     def none(strategy: str) -> Predictions:
@@ -144,60 +142,54 @@ class Predictions(Sequence[Prediction]):
     def concatenated(parts: Sequence[Predictions]) -> Predictions:
         """The predictions of successive batches, at least one."""
         starts = np.cumsum([0, *map(len, parts)]).tolist()
-        changed = [part.changed_by_external for part in parts]
-        known = [array for array in changed if array is not None]
+        changed = [part.changed_by_external for part in parts if part.changed_by_external is not None]
         return Predictions(
-            paths=tuple(path for part in parts for path in part.paths),
+            photos=tuple(photo for part in parts for photo in part.photos),
             strategy=parts[0].strategy,
             label=np.concatenate([part.label for part in parts]),
             shares={task: np.concatenate([part.shares[task] for part in parts]) for task in TASKS},
             agreement=np.concatenate([part.agreement for part in parts]),
             asked=np.concatenate([part.asked for part in parts]),
             face_found=tuple(found for part in parts for found in part.face_found),
-            changed_by_external=np.concatenate(known) if len(known) == len(parts) else None,
+            changed_by_external=np.concatenate(changed) if changed else None,  # all parts have the same tables
             errors={
-                start + number: reason
+                start + number: why
                 for start, part in zip(starts, parts, strict=False)
-                for number, reason in part.errors.items()
+                for number, why in part.errors.items()
             },
         )
 
 
-def predictions_of(batch: Batch, strategy: str, paths: Sequence[Path]) -> Predictions:
+def predictions_of(batch: Batch, strategy: str, names: Sequence[str]) -> Predictions:
     """A batch's answers in the order of its photos, with empty rows for those that could not be read.
 
     Args:
         batch: answers of a predictor.
         strategy: how they were combined.
-        paths: the photos of the batch, those that could not be read among them.
+        names: the photos of the batch, those that could not be read among them.
     """
-    rows = np.array(batch.order)
-    read = np.flatnonzero(rows >= 0)
-    rows = rows[read]
 
     def spread(values: NDArray[Any] | None, empty: Any) -> NDArray[Any]:
         """Values of the photos that were read, at their places among all."""
         if values is None:
-            return np.full(len(paths), empty)
-        found = np.full((len(paths), *values.shape[1:]), empty, np.result_type(values, type(empty)))
-        found[read] = values[rows]
+            return np.full(len(names), empty)
+        found = np.full((len(names), *values.shape[1:]), empty, np.result_type(values, type(empty)))
+        found[batch.read] = values
         return found
 
     combined, changed = batch.combined, batch.changed_by_external
     decisions = {} if combined is None else combined.decisions
     agreement = None if combined is None or batch.answers is None else combined.agreement(batch.answers)
-    nothing = {task: np.full((len(paths), len(CLASSES[task])), np.nan) for task in TASKS}
-    faces: list[bool | None] = [None] * len(paths)
-    for place, row in zip(read.tolist(), rows.tolist(), strict=True):
-        faces[place] = batch.faces[row]
+    nothing = {task: np.full((len(names), len(CLASSES[task])), np.nan) for task in TASKS}
+    faces = dict(zip(batch.read.tolist(), batch.faces, strict=True))
     return Predictions(
-        paths=tuple(paths),
+        photos=tuple(names),
         strategy=strategy,
         label=spread(None if combined is None else combined.label, -1),
         shares={task: spread(decisions[task].shares, np.nan) for task in TASKS} if decisions else nothing,
         agreement=spread(agreement, np.nan),
         asked=spread(None if batch.answers is None else batch.answers.asked(), 0),
-        face_found=tuple(faces),
+        face_found=tuple(map(faces.get, range(len(names)))),
         changed_by_external=None if changed is None else spread(changed, False),
         errors=dict(batch.failed),
     )

@@ -2,27 +2,28 @@
 
 On a CPU one pool with a thread per core does all the work, one core per call, so that cores are neither idle nor
 oversubscribed. On a GPU members run one after the other. A runtime is immutable: `Runtime.on` makes a new one for
-other engines, so a service can warm that up before it replaces the old one.
+other engines, in the same threads, so a service can warm that up before it replaces the old one. How answers become one is
+not known here, nor why a photo needs no further member: that is a function that is passed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.combining.answers import Answers, Voter
-from orchestrator.combining.combiners import Combiner
-from orchestrator.core.cores import cores, one_thread
-from orchestrator.core.labels import CLASS_COUNTS, TASKS, of_tasks
-from orchestrator.core.stages import Stages
-from orchestrator.inference.cascade import Cascade, ask
+from orchestrator.combining.answers import Answers
+from orchestrator.core.cores import cores
+from orchestrator.core.labels import TASKS
+from orchestrator.core.stages import UNTIMED, Stages
+from orchestrator.inference.cascade import Settled, ask
 from orchestrator.inference.engines import Call, Features, Runner, torch_runners
-from orchestrator.inference.member import Member, check_finite
+from orchestrator.inference.member import Member, answers_of, check_finite, voters_of
+from orchestrator.inference.pools import Pools
 from orchestrator.inference.reader import Pixels
 from orchestrator.inference.shared_backbone import Split, split, unshared
 from orchestrator.networks.devices import keep_freed_memory
@@ -56,12 +57,11 @@ class RunningCalls:
 
     Args:
         members: the members asked.
-        photos: number of photos, n.
         calls: per chunk of photos, one future per team: member index -> probabilities (m, C).
     """
 
-    def __init__(self, members: Sequence[Member], photos: int, calls: Sequence[Calls]) -> None:
-        self._members, self._photos, self._calls = members, photos, calls
+    def __init__(self, members: Sequence[Member], calls: Sequence[Calls]) -> None:
+        self._members, self._calls = members, calls
 
     def cancel(self) -> None:
         """Cancels the calls that have not started."""
@@ -75,18 +75,11 @@ class RunningCalls:
         Raises:
             WorkspaceError: a member's answers are NaN or infinite.
         """
-        stretches = [
-            {place: answer for call in calls for place, answer in call.result().items()} for calls in self._calls
-        ]
-        voters: list[Voter] = []
-        arrays: list[NDArray[np.float32]] = []
-        for place, member in enumerate(self._members):
-            answer = np.concatenate([stretch[place] for stretch in stretches])
+        chunks = [{index: answer for call in calls for index, answer in call.result().items()} for calls in self._calls]
+        found = [np.concatenate([chunk[index] for chunk in chunks]) for index in range(len(self._members))]
+        for member, answer in zip(self._members, found, strict=True):
             check_finite(member, answer)
-            for task, part in of_tasks(member.task, answer).items():
-                voters.append(Voter(task, member.run, member.fold))
-                arrays.append(np.asarray(part, np.float32))
-        return Answers(CLASS_COUNTS, self._photos, tuple(voters), tuple(arrays))
+        return answers_of(self._members, found)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,9 +92,7 @@ class Runtime:
         runners: for each member, its runner.
         device: `cpu`, `cuda` or `cuda:N`.
         threads: number of simultaneous calls on a CPU.
-        stages: collects the time of each stage.
-        pool: the threads that make calls: one per core on a CPU, one on a GPU. They live as long as the runtime.
-        readers: the threads that read photos: on a CPU those of `pool`; a GPU's single one must not wait for them.
+        pools: the threads that make calls and read photos, the same for all runtimes that were made of one another.
     """
 
     members: tuple[Member, ...]
@@ -109,26 +100,13 @@ class Runtime:
     runners: tuple[Runner, ...]
     device: str
     threads: int
-    stages: Stages = field(default_factory=Stages)
-    pool: ThreadPoolExecutor = field(init=False, repr=False)
-    readers: ThreadPoolExecutor = field(init=False, repr=False)
+    pools: Pools
 
     def on(self, runners: Sequence[Runner]) -> Runtime:
-        """The same members on other runners, in the order of `members`."""
+        """The same members on other runners, in the order of `members`, and in the same threads."""
         if len(runners) != len(self.members):
             raise ValueError(f"got {len(runners)} runners for {len(self.members)} members")
         return replace(self, runners=tuple(runners))
-
-    def __post_init__(self) -> None:
-        # OpenMP's thread count is per calling thread: the caller's setting stays. Threads start with the first call.
-        readers = ThreadPoolExecutor(self.threads, initializer=one_thread)
-        object.__setattr__(self, "readers", readers)
-        object.__setattr__(self, "pool", readers if self.device == "cpu" else ThreadPoolExecutor(1))
-
-    def close(self) -> None:
-        """Ends its threads after the running calls."""
-        self.readers.shutdown()
-        self.pool.shutdown()
 
     def answers(self, pixels: Pixels) -> Answers:
         """Every member's answers for n photos.
@@ -137,71 +115,81 @@ class Runtime:
             pixels: at every member's geometry; at least one photo.
 
         Raises:
+            ClosedError: its threads were closed.
             WorkspaceError: a member's answers are NaN or infinite.
         """
-        return self.begin(pixels).answers()
+        with self.pools.prediction():
+            return self.begin(pixels).answers()
 
-    def begin(self, pixels: Pixels, cascade: Cascade | None = None, combiner: Combiner | None = None) -> RunningCalls:
+    def begin(self, pixels: Pixels, settled: Settled | None = None, stages: Stages = UNTIMED) -> RunningCalls:
         """Starts computing the members' answers, without waiting.
 
         Args:
             pixels: pixels at every member's geometry; at least one photo.
-            cascade: the rule that stops asking about a photo; None: ask all members.
-            combiner: decides whether a vote is settled; required with a cascade.
+            settled: the rule that stops asking about a photo; None: ask all members.
+            stages: collects the time of each stage.
+
+        Raises:
+            ValueError: a rule for members that answer for several tasks, which cannot be asked in turn.
         """
+        joint = [member.name for member in self.members if len(voters_of(member)) > 1]
+        if settled is not None and joint:
+            raise ValueError(f"{', '.join(joint)}: answer for several tasks, and cannot be asked in turn")
         photos = len(next(iter(pixels.values())))
-        size = photos if self.device != "cpu" else self.chunk_size(cascade)
-        teams = self.teams(cascade)
+        in_turn = settled is not None
+        size = photos if self.device != "cpu" else self.chunk_size(in_turn)
+        teams = self.teams(in_turn)
         calls = []
         for start in range(0, photos, size):
             part = {geometry: array[start : start + size] for geometry, array in pixels.items()}
-            calls.append([self.pool.submit(self._run, team, part, cascade, combiner) for team in teams])
-        return RunningCalls(self.members, photos, calls)
+            calls.append([self.pools.calls.submit(self._run, team, part, settled, stages) for team in teams])
+        return RunningCalls(self.members, calls)
 
-    def chunk_size(self, cascade: Cascade | None) -> int:
-        """Photos per call on a CPU."""
-        return CALL if cascade is None else CASCADE_CALL
+    def chunk_size(self, in_turn: bool) -> int:
+        """Photos per call on a CPU; `in_turn`: the members of a task are asked one after the other."""
+        return CASCADE_CALL if in_turn else CALL
 
-    def teams(self, cascade: Cascade | None) -> list[Team]:
-        """The members grouped into calls, in groups as small as sharing allows, so that all cores have work."""
+    def teams(self, in_turn: bool) -> list[Team]:
+        """The members grouped into calls, in groups as small as sharing allows, so that all cores have work.
+
+        Args:
+            in_turn: the members of a task are asked one after the other, and so in one call.
+        """
         teams: list[Team] = []
-        for place, (member, runner) in enumerate(zip(self.members, self.runners, strict=True)):
-            places, ties = (
-                [place],
-                {runner.shared_backbone or runner.tail} | ({member.task} if cascade is not None else set()),
-            )
-            for team in [team for team in teams if team.shared_keys & ties]:
+        for index, (member, runner) in enumerate(zip(self.members, self.runners, strict=True)):
+            indices, keys = [index], {runner.shared_backbone or runner.tail} | ({member.task} if in_turn else set())
+            for team in [team for team in teams if team.shared_keys & keys]:
                 teams.remove(team)
-                places, ties = places + team.member_indices, ties | team.shared_keys
-            teams.append(Team(sorted(places), ties))
+                indices, keys = indices + team.member_indices, keys | team.shared_keys
+            teams.append(Team(sorted(indices), keys))
         return teams
 
     def _run(
-        self, team: Team, pixels: Pixels, cascade: Cascade | None, combiner: Combiner | None
+        self, team: Team, pixels: Pixels, settled: Settled | None, stages: Stages
     ) -> dict[int, NDArray[np.float32]]:
         """A team's answers for a chunk of photos: member index -> (n, C)."""
         shared: dict[Call, Features] = {}
 
-        def answer(place: int, rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
-            member, runner = self.members[place], self.runners[place]
+        def answer(index: int, rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
+            member, runner = self.members[index], self.runners[index]
             features = pixels[member.preprocess.geometry]
             if runner.shared_backbone is not None:
                 if runner.shared_backbone not in shared:
-                    with self.stages("shared layers"):
+                    with stages("shared layers"):
                         shared[runner.shared_backbone] = runner.begin(features)
                 features = shared[runner.shared_backbone]
-            with self.stages(f"{member.task} members"):
+            with stages(f"{member.task} members"):
                 return runner.finish(features if rows is None else features[rows])
 
-        if cascade is None or combiner is None:
-            return {place: answer(place) for place in team.member_indices}
+        if settled is None:
+            return {index: answer(index) for index in team.member_indices}
         photos = len(next(iter(pixels.values())))
         found: dict[int, NDArray[np.float32]] = {}
         for task in TASKS:
-            places = [place for place in team.member_indices if self.members[place].task == task]
-            voters = [Voter(task, self.members[place].run, self.members[place].fold) for place in places]
-            asked = ask(voters, [partial(answer, place) for place in places], photos, combiner, cascade)
-            found |= dict(zip(places, asked, strict=True))
+            indices = [index for index in team.member_indices if self.members[index].task == task]
+            voters = [voter for index in indices for voter in voters_of(self.members[index])]
+            asked = ask(voters, [partial(answer, index) for index in indices], photos, settled)
+            found |= dict(zip(indices, asked, strict=True))
         return found
 
 
@@ -218,4 +206,5 @@ def start_runtime(members: Sequence[Member], device: str = "cpu", threads: int =
     keep_freed_memory()
     splits = split(members) if sharing else [unshared(member) for member in members]
     runners = torch_runners(splits, device)
-    return Runtime(tuple(members), tuple(splits), tuple(runners), device, threads or cores())
+    threads = threads or cores()
+    return Runtime(tuple(members), tuple(splits), tuple(runners), device, threads, Pools(device, threads))

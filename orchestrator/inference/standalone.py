@@ -80,7 +80,7 @@ def answer(photo: Any, card: dict[str, Any], sessions: dict[str, Any]) -> dict[s
         for task in card["tasks"]
     }
     combining = _beside("combining")
-    is_probability = combining.STRATEGIES[card["combiner"]["name"]] == combining.PROBABILITY
+    is_probability = combining.STRATEGIES[card["combiner"]["name"]].prefix == combining.PROBABILITY
     numbers = "probabilities" if is_probability else "shares"
     return {"label": label, "name": card["labels"][label], numbers: shares}
 

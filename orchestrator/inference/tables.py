@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.core.errors import escape_non_utf8
-from orchestrator.core.labels import JOINT, LABELS, TASKS, columns_of, joint_probabilities
+from orchestrator.core.labels import CLASSES, JOINT, LABELS, TASKS, columns_of, decompose, joint_probabilities
 from orchestrator.core.outputs import Output, replace_output, suffix_of
 from orchestrator.data.lines import write_rows
 
@@ -41,7 +41,7 @@ def write_answers(output: Output, answers: Predictions) -> None:
     suffix = suffix_of(output)
     with replace_output(output.path) as temporary:
         if suffix == ".json":
-            value = [{**answer.as_dict(), "path": escape_non_utf8(str(answer.path))} for answer in answers]
+            value = [{**answer.as_dict(), "path": escape_non_utf8(answer.photo)} for answer in answers]
             temporary.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
         elif suffix == ".parquet":
             _write_parquet(temporary, _columns(answers))
@@ -69,12 +69,14 @@ def write_probabilities(path: Path, keys: Sequence[str], answers: Predictions) -
 
 def _columns(answers: Predictions) -> dict[str, Sequence[Any]]:
     labels = _labels(answers)
-    names = [None if label is None else LABELS[label] for label in labels]
     table: dict[str, Sequence[Any]] = {
-        "path": [escape_non_utf8(str(path)) for path in answers.paths], "label": labels, "name": names,
+        "path": list(map(escape_non_utf8, answers.photos)), "label": labels,
+        "name": [None if label is None else LABELS[label] for label in labels],
     }  # fmt: skip
-    for place, task in enumerate(TASKS):
-        table[task] = [None if name is None else name.split(" / ")[place] for name in names]
+    for task, codes in decompose(np.maximum(answers.label, 0)).items():
+        table[task] = [
+            None if label is None else CLASSES[task][code] for label, code in zip(labels, codes.tolist(), strict=True)
+        ]
     table["agreement"] = _agreement(answers)
     return {**table, **_shares(answers), "error": _errors(answers)}
 
@@ -96,7 +98,7 @@ def _agreement(answers: Predictions) -> list[float | None]:
 
 
 def _errors(answers: Predictions) -> list[str | None]:
-    return [answers.errors.get(number) for number in range(len(answers))]
+    return [answers.errors[number].reason if number in answers.errors else None for number in range(len(answers))]
 
 
 def _cells(values: NDArray[np.floating[Any]]) -> list[float | None]:

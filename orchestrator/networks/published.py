@@ -79,6 +79,6 @@ def from_package(backbone: str, names: Collection[str]) -> dict[str, Tensor]:
     path = Path(getattr(package, name).get_model_file_path())
     if not path.is_file() or sha256_of(path) != sha256:
         fault = "not the file that was released (sha256 differs)" if path.is_file() else "no such file"
-        raise WeightsError(f"{path}: {fault}. Reinstall its package: {reinstall_hint(module)}, or {otherwise}.")
+        raise WeightsError(f"{path}: {fault}. Reinstall its package: `{reinstall_hint(module)}`, or {otherwise}.")
     state = torch.load(path, map_location="cpu", weights_only=True)
     return dict(zip(names, state.values(), strict=True))

@@ -21,8 +21,8 @@ __all__ = [
     "check_dropped",
     "check_schedule",
     "check_training_rows",
+    "loading_warning",
     "log_extra",
-    "log_loading",
     "too_few",
 ]
 
@@ -50,18 +50,19 @@ def check_device_support(task: str, recipe: Recipe, device: str) -> None:
         )
 
 
-def log_loading(task: str, recipe: Recipe, device: str, photos: int) -> None:
-    """Warns if loading processes lack shared memory for their batches: same results, but slower."""
+def loading_warning(task: str, recipe: Recipe, device: str, photos: int) -> str:
+    """That loading processes lack shared memory for their batches: same results, but slower; empty if they have it."""
     from orchestrator.data.loading import AHEAD
     from orchestrator.training.epoch import loading_processes
 
     workers, room = loading_processes(recipe, device, photos // recipe.batch_size), shared_room()
     needed = workers * AHEAD * recipe.batch_size * recipe.height * recipe.width * 3
-    if workers and room is not None and room < needed:
-        log.warning(
-            f"{task}: batches of {workers} loading processes take up to {needed / 1e6:,.0f} MB of {SHARED}, where "
-            f"{room / 1e6:,.0f} MB are free: the rest goes through pipes, which is slower. {WIDEN}"
-        )
+    if not workers or room is None or room >= needed:
+        return ""
+    return (
+        f"{task}: batches of {workers} loading processes take up to {needed / 1e6:,.0f} MB of {SHARED}, where "
+        f"{room / 1e6:,.0f} MB are free: the rest goes through pipes, which is slower. {WIDEN}"
+    )
 
 
 def _is_fp16(precision: str, device: str) -> bool:

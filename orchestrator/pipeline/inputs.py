@@ -10,8 +10,8 @@ Errors in the first two are reported before torch is imported, in one second ins
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from orchestrator.artifacts.run import RunRecord
@@ -22,13 +22,13 @@ from orchestrator.pipeline.checks import (
     check_dropped,
     check_schedule,
     check_training_rows,
-    log_loading,
+    loading_warning,
 )
 from orchestrator.pipeline.dataset import Dataset, Tables, load_dataset, log_notes, read_tables
 from orchestrator.pipeline.settings import Settings, add_mistakes, recipes_of
 from orchestrator.recipes.lint import lint
 from orchestrator.recipes.load import choices_of
-from orchestrator.recipes.schema import Recipe, settings_of_kind
+from orchestrator.recipes.schema import OF_NETWORK, Recipe
 from orchestrator.specialist import Specialist
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ class Inputs:
         weights: task -> initial weights of its members.
         device: `cpu`, `cuda` or `cuda:N`.
         specialists: task -> specialist.
+        warned: warnings about recipes that were logged while these inputs, and those read after them, were read.
     """
 
     workspace: Workspace
@@ -58,6 +59,7 @@ class Inputs:
     weights: Mapping[str, InitialWeights]
     device: str
     specialists: Mapping[str, Specialist]
+    warned: set[str] = field(default_factory=set, repr=False, compare=False)
 
     def extra_of(self, task: str) -> str | None:
         """Fingerprint of the extra photos that a task learns from; None if it learns from none."""
@@ -68,7 +70,7 @@ def read_inputs(
     settings: Settings,
     specialists: Mapping[str, Specialist],
     base: RunRecord | None = None,
-    data: Dataset | None = None,
+    earlier: Inputs | None = None,
 ) -> Inputs:
     """Reads and checks everything before the first step of training; a wrong input leaves no run behind.
 
@@ -76,7 +78,8 @@ def read_inputs(
         settings: what is asked for.
         specialists: task -> specialist.
         base: the run whose recipe is used if none is named.
-        data: a dataset loaded, and warned about, with settings that differ only in the recipe; None: load it.
+        earlier: inputs that were read with settings that differ only in the recipe: their dataset is used, and warnings that
+            were logged already are not logged again. None: the dataset is loaded.
 
     Raises:
         OrchestratorError: whatever is wrong with recipes, backbones, device, photos, plan or weights.
@@ -86,26 +89,42 @@ def read_inputs(
     with mistakes.collect():
         recipes = recipes_of(settings, specialists, base)
     add_mistakes(settings, mistakes)
-    tables = read_tables(settings, specialists, mistakes) if data is None else data.tables
+    tables = read_tables(settings, specialists, mistakes) if earlier is None else earlier.data.tables
     _check_recipes(settings, recipes, tables, mistakes)
     if not _asks_torch(settings, specialists):  # else the user chose nothing that torch must check
         mistakes.raise_if_any()
     device, states = read_weights(settings, recipes, mistakes)
     workspace = Workspace(settings.workspace, create=True)
-    if data is None:
+    if earlier is None:
         log_notes(settings, tables)
-        _log_recipes(recipes, specialists, tables, device)
-        data = load_dataset(settings, specialists, tables, workspace)
-        if data.extra is None and base is not None and base.data.extra is not None:
-            sources = ", ".join(base.data.extra.sources)
-            log.warning(f"{base.id} learnt from extra photos too ({sources}); without --extra this does not.")
+    warned = set[str]() if earlier is None else earlier.warned
+    for warning in _recipe_warnings(recipes, specialists, tables, device):
+        if warning not in warned:
+            log.warning(warning)
+            warned.add(warning)
+    data = _load(settings, specialists, tables, workspace, base) if earlier is None else earlier.data
     from orchestrator.networks.backbones import keep_weights
 
     weights = {
         task: keep_weights(recipe.backbone, states[task], workspace.cache / "weights")
         for task, recipe in recipes.items()
     }
-    return Inputs(workspace, data, recipes, weights, device, specialists)
+    return Inputs(workspace, data, recipes, weights, device, specialists, warned)
+
+
+def _load(
+    settings: Settings,
+    specialists: Mapping[str, Specialist],
+    tables: Tables,
+    workspace: Workspace,
+    base: RunRecord | None,
+) -> Dataset:
+    """The dataset; warns if the base run learnt from extra photos, and it has none."""
+    data = load_dataset(settings, specialists, tables, workspace)
+    if data.extra is None and base is not None and base.data.extra is not None:
+        sources = ", ".join(base.data.extra.sources)
+        log.warning(f"{base.id} learnt from extra photos too ({sources}); without --extra this does not.")
+    return data
 
 
 def _check_recipes(settings: Settings, recipes: Mapping[str, Recipe], tables: Tables, mistakes: Mistakes) -> None:
@@ -123,17 +142,18 @@ def _check_recipes(settings: Settings, recipes: Mapping[str, Recipe], tables: Ta
             check_training_rows(task, recipe, tables.photos, tables.plan, settings.folds_used, bool(settings.extra))
 
 
-def _log_recipes(
+def _recipe_warnings(
     recipes: Mapping[str, Recipe], specialists: Mapping[str, Specialist], tables: Tables, device: str
-) -> None:
-    """Logs warnings about recipes, for this data on this device."""
+) -> Iterator[str]:
+    """Warnings about recipes, for this data on this device."""
     assert tables.photos is not None  # else an error was raised
     for task, recipe in recipes.items():
         for problem in lint(specialists[task], recipe):
-            log.warning(f"{task}.{problem}")
+            yield f"{task}.{problem}"
         if recipe.sampling == "per_person" and recipe.draw_by == "mask" and "mask" not in tables.photos.table:
-            log.warning(f"the data has no mask column: {task} draws any photo of a person.")
-        log_loading(task, recipe, device, len(tables.photos.table))
+            yield f"the data has no mask column: {task} draws any photo of a person."
+        if warning := loading_warning(task, recipe, device, len(tables.photos.table)):
+            yield warning
 
 
 def _asks_torch(settings: Settings, tasks: Collection[str]) -> bool:
@@ -143,7 +163,7 @@ def _asks_torch(settings: Settings, tasks: Collection[str]) -> bool:
     """
     keys = {change.partition("=")[0].rpartition(".")[2] for change in settings.changes}
     files = any(name.endswith(".toml") for name in choices_of(tasks, settings.recipes)[0].values())
-    return files or not keys.isdisjoint(settings_of_kind("network")) or settings.device not in ("auto", "cpu")
+    return files or not keys.isdisjoint(OF_NETWORK) or settings.device not in ("auto", "cpu")
 
 
 def read_weights(settings: Settings, recipes: Mapping[str, Recipe], mistakes: Mistakes) -> tuple[str, dict[str, State]]:

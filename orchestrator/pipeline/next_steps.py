@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from orchestrator.artifacts.origins import plan_arguments, recipe_arguments, source_arguments, training_arguments
+from orchestrator.artifacts.arguments import plan_arguments, recipe_arguments, source_arguments, training_arguments
 from orchestrator.artifacts.run import RunRecord
 from orchestrator.artifacts.workspace import Workspace
 from orchestrator.core.commands import orch

@@ -7,32 +7,34 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from orchestrator.artifacts.cards import CARD, Origin
 from orchestrator.artifacts.environment import versions
 from orchestrator.artifacts.run import RunRecord
+from orchestrator.artifacts.workspace import Workspace
 from orchestrator.core.commands import data_arguments, orch
 from orchestrator.core.cores import cores
 from orchestrator.core.errors import ConfigError, quantity
-from orchestrator.core.events import InputsRead, Listener, ignore_events, progress_callback
+from orchestrator.core.events import Listener, ignore_events, progress_callback
 from orchestrator.core.labels import CLASSES
 from orchestrator.data.preprocessing import Box, Geometry
 from orchestrator.data.store import DirectPixels, JoinedRows, PixelSource, Rows, build_stores, store_key
 from orchestrator.faces.boxes import find_boxes
 from orchestrator.pipeline.checks import MIN_PHOTOS, too_few
 from orchestrator.pipeline.inputs import Inputs
+from orchestrator.pipeline.run_plans import RunPlan
 from orchestrator.pipeline.settings import Settings
-from orchestrator.recipes.schema import Recipe
 from orchestrator.specialist import Specialist
 
 if TYPE_CHECKING:
-    from orchestrator.training.member import MemberJob
+    from orchestrator.training.member import MemberJob, TrainingRows
 
-__all__ = ["RunJob", "first_job", "missing_jobs", "pixels_of"]
+__all__ = ["RunJob", "first_job", "missing_jobs", "pixels_of", "prepare_photos"]
 
 log = logging.getLogger(__name__)
 
@@ -70,8 +72,8 @@ def missing_jobs(run_jobs: Sequence[RunJob]) -> list[MemberJob]:
     for run_job in run_jobs:
         wanted = run_job.run.folds if run_job.only is None else run_job.only
         folds = [fold for fold in wanted if not os.path.lexists(run_job.run.member(fold) / CARD)]
-        table = _table(run_job) if folds else None
-        of_run = [_job(run_job, fold, table) for fold in folds if table is not None]
+        rows = _rows(run_job) if folds else None
+        of_run = [_job(run_job, fold, rows) for fold in folds if rows is not None]
         few = [job for job in of_run if job.photos_per_epoch < MIN_PHOTOS]  # sample factors and extra photos included
         if few:
             where = ", ".join("all photos" if job.fold is None else f"fold {job.fold}" for job in few)
@@ -82,60 +84,101 @@ def missing_jobs(run_jobs: Sequence[RunJob]) -> list[MemberJob]:
 
 def first_job(run_job: RunJob) -> MemberJob:
     """The first member of a run, as it is or was trained."""
-    return _job(run_job, run_job.run.folds[0], _table(run_job))
+    return _job(run_job, run_job.run.folds[0], _rows(run_job))
 
 
-def pixels_of(settings: Settings, inputs: Inputs, tasks: set[str], listen: Listener = ignore_events) -> dict[str, Rows]:
-    """Task -> its networks' input: a store per geometry, or features where only heads are trained.
+def pixels_of(plans: Sequence[RunPlan], listen: Listener = ignore_events) -> list[Rows]:
+    """The input of each planned run's networks: a store per geometry, or features where only heads are trained.
 
-    Extra photos come after the data's photos, in separate stores.
+    Every photo is decoded once for all geometries. Extra photos come after the data's photos, in separate stores.
+
+    Args:
+        plans: made from one dataset, with settings that differ only in the recipe.
+        listen: receives progress events.
+
+    Returns:
+        One row per photo, for each plan in order.
+
+    Raises:
+        DataError: photos that cannot be read.
+        StoreError: the disk has no room for the stores.
     """
-    listen(InputsRead())
-    recipes = {task: recipe for task, recipe in inputs.recipes.items() if task in tasks}
-    relative, paths = list(inputs.data.photos.table["path"]), inputs.data.photos.paths
-    found = _rows_of(settings, inputs, recipes, relative, paths, inputs.data.content, listen)
-    if inputs.data.extra is None:
+    if not plans:
+        return []
+    data = plans[0].inputs.data
+    relative, paths = list(data.photos.table["path"]), data.photos.paths
+    found = _rows_of(plans, relative, paths, data.content, listen)
+    if data.extra is None:
         return found
     # By content, not path: a photo with a label for each fold is stored once.
-    once = dict(zip(inputs.data.extra_content, inputs.data.extra.paths, strict=True))
+    once = dict(zip(data.extra_content, data.extra.paths, strict=True))
     names = list(once)
-    extra = _rows_of(settings, inputs, recipes, names, list(once.values()), names, listen)
-    places = pd.Index(names).get_indexer(pd.Index(inputs.data.extra_content))
-    return {task: JoinedRows(found[task], len(paths), extra[task], places) for task in found}
+    extra = _rows_of(plans, names, list(once.values()), names, listen)
+    places = pd.Index(names).get_indexer(pd.Index(data.extra_content))
+    return [JoinedRows(own, len(paths), others, places) for own, others in zip(found, extra, strict=True)]
 
 
 def _rows_of(
-    settings: Settings,
-    inputs: Inputs,
-    recipes: Mapping[str, Recipe],
-    relative: Sequence[str],
-    paths: Sequence[Path],
-    content: Sequence[str],
-    listen: Listener,
-) -> dict[str, Rows]:
+    plans: Sequence[RunPlan], relative: Sequence[str], paths: Sequence[Path], content: Sequence[str], listen: Listener
+) -> list[Rows]:
     from orchestrator.networks.backbones import preprocess_of
     from orchestrator.training.features import build_features
 
-    geometries = list(dict.fromkeys(recipe.geometry for recipe in recipes.values()))
-    keys = {geometry: store_key(relative, content, geometry) for geometry in geometries}
+    settings, inputs = plans[0].settings, plans[0].inputs
+    geometries = list(dict.fromkeys(plan.recipe.geometry for plan in plans))
+    sources, faces = prepare_photos(inputs.workspace, relative, paths, content, geometries, settings.store, listen)
+    if faces is not None:
+        _log_faces(faces, settings)
+    rows: list[Rows] = []
+    for plan in plans:
+        recipe, source = plan.recipe, sources[plan.recipe.geometry]
+        if recipe.train == "network":
+            rows.append(source)
+            continue
+        features = build_features(
+            inputs.workspace.cache / "features", recipe, plan.inputs.weights[plan.task], preprocess_of(recipe), source,
+            store_key(relative, content, recipe.geometry), len(paths), inputs.device, cores(),
+            progress_callback(listen, "compute features"),
+        )  # fmt: skip
+        rows.append(features)
+    return rows
+
+
+def prepare_photos(
+    workspace: Workspace,
+    relative: Sequence[str],
+    paths: Sequence[Path],
+    content: Sequence[str],
+    geometries: Sequence[Geometry],
+    store: bool,
+    listen: Listener = ignore_events,
+) -> tuple[Mapping[Geometry, PixelSource], Sequence[Box | None] | None]:
+    """N photos at some geometries, around the faces that are found where a geometry asks for faces.
+
+    Args:
+        workspace: its folder of stores is used.
+        relative: the photos as their table names them.
+        paths: the photos' files.
+        content: sha256 of each photo.
+        geometries: all geometries that are needed, each once.
+        store: decode each photo once, into the workspace's pixel stores; otherwise at every use.
+        listen: receives progress events.
+
+    Returns:
+        Geometry -> source of pixels, one row per photo; and each photo's face, None where none was found; None if no geometry
+        asks for faces.
+
+    Raises:
+        DataError: photos that cannot be read.
+        StoreError: the disk has no room for the stores.
+    """
     faces = None
     if any(geometry.face for geometry in geometries):
-        faces = find_boxes(inputs.workspace.faces, paths, content, cores(), progress_callback(listen, "find faces"))
-        _log_faces(faces, settings)
-    sources: Mapping[Geometry, PixelSource] = {
-        geometry: DirectPixels(paths, geometry, faces) for geometry in geometries
-    }
-    if geometries and settings.store:
-        sources = build_stores(inputs.workspace.store, paths, keys, cores(), progress_callback(listen, "decode"), faces)
-    return {
-        task: sources[recipe.geometry]
-        if recipe.train == "network"
-        else build_features(
-            inputs.workspace.cache / "features", recipe, inputs.weights[task], preprocess_of(recipe), sources[recipe.geometry],
-            keys[recipe.geometry], len(paths), inputs.device, cores(), progress_callback(listen, "compute features"),
-        )
-        for task, recipe in recipes.items()
-    }  # fmt: skip
+        faces = find_boxes(workspace.faces, paths, content, cores(), progress_callback(listen, "find faces"))
+    if not store:
+        return {geometry: DirectPixels(paths, geometry, faces) for geometry in geometries}, faces
+    keys = {geometry: store_key(relative, content, geometry) for geometry in geometries}
+    return build_stores(workspace.store, paths, keys, cores(), progress_callback(listen, "decode"), faces), faces
 
 
 def _log_faces(faces: Sequence[Box | None], settings: Settings) -> None:
@@ -146,37 +189,49 @@ def _log_faces(faces: Sequence[Box | None], settings: Settings) -> None:
     log.info(found + ending)
 
 
-def _table(run_job: RunJob) -> pd.DataFrame:
-    """One row per photo: path, person, truth, trained class, target, kind; extra photos come last."""
+def _rows(run_job: RunJob) -> TrainingRows:
+    """What training knows of each photo; extra photos come last."""
+    from orchestrator.training.member import TrainingRows
+
     photos, extra = run_job.inputs.data.photos.table, run_job.inputs.data.extra
-    labelled = _labelled(run_job, photos).assign(extra=False)
-    if extra is None:
-        return labelled
-    rows = extra.known(run_job.specialist.columns)
-    table = pd.DataFrame(index=extra.table.index, columns=labelled.columns.drop("extra"))
-    table.iloc[rows] = _labelled(run_job, extra.table.iloc[rows]).to_numpy()
-    table = table.where(table.notna(), 0).astype(dict(labelled.dtypes.drop("extra")))  # rows that are never drawn
-    return pd.concat([labelled, table.assign(extra=True)], ignore_index=True)
+    columns, is_extra = _labelled(run_job, photos), np.zeros(len(photos), bool)
+    if extra is not None:
+        known = extra.known(run_job.specialist.columns)
+        for name, values in _labelled(run_job, extra.table.iloc[known]).items():
+            whole = np.zeros(len(extra), columns[name].dtype)  # the others are never drawn
+            whole[known] = values
+            columns[name] = np.concatenate([columns[name], whole])
+        is_extra = np.concatenate([is_extra, np.ones(len(extra), bool)])
+    return TrainingRows(pd.factorize(_people(run_job))[0], **columns, extra=is_extra)
 
 
-def _labelled(run_job: RunJob, photos: pd.DataFrame) -> pd.DataFrame:
+def _people(run_job: RunJob) -> pd.Series[str]:
+    """The person of each photo, those of extra photos last."""
+    data = run_job.inputs.data
+    parts = [data.photos.table["person"], *([] if data.extra is None else [data.extra.table["person"]])]
+    return pd.concat(parts, ignore_index=True)
+
+
+def _labelled(run_job: RunJob, photos: pd.DataFrame) -> dict[str, NDArray[Any]]:
+    """Columns of `TrainingRows` for photos whose labels are known, each of shape (n,)."""
     from orchestrator.networks.heads import head_of
 
     recipe, specialist = run_job.inputs.recipes[run_job.run.task], run_job.specialist
-    table = photos[["path", "person"]].copy()
-    table["truth"] = specialist.label(photos)
-    table["trained"] = specialist.training_label(photos, recipe)
-    table["target"] = head_of(specialist, recipe).targets(specialist, photos, recipe)
     by_mask = recipe.draw_by == "mask" and "mask" in photos
-    table["kind"] = [max(0, _mask_code(word)) for word in photos["mask"]] if by_mask else 0
-    return table
+    kinds = [max(0, _mask_code(word)) for word in photos["mask"]] if by_mask else np.zeros(len(photos))
+    return {
+        "truth": specialist.label(photos),
+        "trained": specialist.training_label(photos, recipe),
+        "target": head_of(specialist, recipe).targets(specialist, photos, recipe),
+        "kind": np.array(kinds, np.int64),
+    }
 
 
 def _mask_code(word: str | None) -> int:
     return CLASSES["mask"].index(word) if isinstance(word, str) else -1
 
 
-def _job(run_job: RunJob, fold: int | None, table: pd.DataFrame) -> MemberJob:
+def _job(run_job: RunJob, fold: int | None, rows: TrainingRows) -> MemberJob:
     from orchestrator.networks.backbones import preprocess_of
     from orchestrator.networks.heads import head_of
     from orchestrator.training.member import MemberJob
@@ -188,13 +243,13 @@ def _job(run_job: RunJob, fold: int | None, table: pd.DataFrame) -> MemberJob:
     else:
         train, held_out = inputs.data.plan.split(inputs.data.photos.table["person"], fold)
     if inputs.data.extra is not None:
-        rows = inputs.data.extra.for_fold(inputs.data.extra.known(specialist.columns), fold, inputs.data.plan)
-        train = np.concatenate([train, len(inputs.data.photos) + rows])
-    train = train[~table["person"].iloc[train].isin(recipe.drop_people)]
+        usable = inputs.data.extra.for_fold(inputs.data.extra.known(specialist.columns), fold, inputs.data.plan)
+        train = np.concatenate([train, len(inputs.data.photos) + usable])
+    train = train[~_people(run_job).iloc[train].isin(recipe.drop_people)]
     return MemberJob(
-        run=run.id, folder=run.member(fold), locks=inputs.workspace.cache, task=run.task, fold=fold,
-        classes=specialist.classes, table=table, train=train,
-        held_out=held_out, pixels=run_job.pixels, recipe=recipe, head=head_of(specialist, recipe),
+        run=run.id, folder=run.member(fold), task=run.task, fold=fold, classes=specialist.classes, rows=rows,
+        train=train, held_out=held_out, held_out_photos=inputs.data.photos.table[["path", "person"]].iloc[held_out],
+        pixels=run_job.pixels, recipe=recipe, head=head_of(specialist, recipe),
         preprocess=preprocess_of(recipe), initial=inputs.weights[run.task], seed=run.seed_of(fold),
         profile=run_job.settings.profile, pruning_thresholds=run_job.pruning_thresholds, cancel=run_job.settings.cancel,
         threads=run.threads,  # the run's, not this command's: another number of threads gives other bits

@@ -9,21 +9,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from orchestrator.artifacts.arguments import moved_arguments, training_arguments
 from orchestrator.artifacts.members import is_intact
-from orchestrator.artifacts.origins import (
-    check_initial_weights,
-    extra_sources_of,
-    moved_arguments,
-    photo_hashes_of,
-    plan_of,
-    source_of,
-    training_arguments,
-)
+from orchestrator.artifacts.origins import photo_hashes_of, plan_of
 from orchestrator.artifacts.run import RunRecord
+from orchestrator.artifacts.sources import check_initial_weights, extra_sources_of, source_of
 from orchestrator.artifacts.workspace import Workspace
 from orchestrator.core.commands import orch
 from orchestrator.core.device_names import check_device
 from orchestrator.core.errors import ConfigError, DamagedError, DataError, Mistakes
+from orchestrator.core.events import InputsRead
 from orchestrator.data.readers import check_source
 from orchestrator.pipeline.settings import Settings, add_mistakes, check_early, check_tables
 from orchestrator.specialist import Specialist
@@ -71,6 +66,7 @@ def resume(
     _check_words(given, data, extra)
     from orchestrator.pipeline.inputs import read_inputs
     from orchestrator.pipeline.preparation import RunJob, pixels_of
+    from orchestrator.pipeline.run_plans import RunPlan
     from orchestrator.pipeline.training import Report, check_and_set_aside, make_complete_runs_current, train_runs
 
     if run.complete and is_intact(run) and _has_origins(place, run):
@@ -86,8 +82,9 @@ def resume(
     if run.complete:  # what was missing is written already: its plan, or the list of its photos
         make_complete_runs_current([run])
         return Report([run], {}, time.monotonic() - started)
-    pixels = pixels_of(settings, inputs, {run.task}, listen)
-    run_job = RunJob(settings, specialist, inputs, run, pixels[run.task])
+    listen(InputsRead())
+    (pixels,) = pixels_of([RunPlan(settings, inputs, run.task)], listen)
+    run_job = RunJob(settings, specialist, inputs, run, pixels)
     report = train_runs([run], [run_job], listen, started)
     make_complete_runs_current(report.runs)
     return report
@@ -138,7 +135,7 @@ def _has_origins(workspace: Workspace, run: RunRecord) -> bool:
 
 def _refuse_derived(run: RunRecord) -> None:
     if run.derived:
-        views = ",".join(run.recipe["views"])
+        views = ",".join(run.views)
         again = orch("tta", run.parent, "--views", views, "--keep", workspace=run.root)
         raise ConfigError(f"{run.id} was made of {run.parent} without training; `{again}` rebuilds it.")
 

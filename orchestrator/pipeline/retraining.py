@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,17 +13,70 @@ from orchestrator.artifacts.workspace import Workspace
 from orchestrator.core.commands import orch
 from orchestrator.core.errors import ConfigError, WorkspaceError, quantity
 from orchestrator.core.labels import TASKS
-from orchestrator.pipeline.settings import Settings
+from orchestrator.pipeline.settings import Settings, base_recipe, check_early
+from orchestrator.specialist import Specialist
 
 if TYPE_CHECKING:
     from orchestrator.pipeline.inputs import Inputs
+    from orchestrator.recipes.schema import Recipe
 
-__all__ = ["base_run", "check_fold_numbers", "check_folds", "log_base", "resolve_plan"]
+__all__ = ["StartingPoint", "check_folds", "log_base", "starting_point"]
 
 log = logging.getLogger(__name__)
 
 
-def resolve_plan(settings: Settings, task: str, folds: Sequence[int] = (), base: RunRecord | None = None) -> Settings:
+@dataclass(frozen=True)
+class StartingPoint:
+    """What a retraining, a grid or a search starts from: settled once, before the slow imports, and not looked up again.
+
+    Attributes:
+        settings: what is asked for; its fold plan is filled in.
+        specialist: the specialist to train.
+        base: the run whose recipe is used if none is named; None: the default recipe is.
+        folds: the folds to retrain, in order; the other members are shared with the base run. Empty: all are trained.
+    """
+
+    settings: Settings
+    specialist: Specialist
+    base: RunRecord | None = None
+    folds: tuple[int, ...] = ()
+
+    @property
+    def task(self) -> str:
+        """The specialist's name."""
+        return self.specialist.name
+
+    @property
+    def recipe(self) -> Recipe | None:
+        """The base run's recipe, where no recipe is named for the task; None where one is, or without a base."""
+        return base_recipe(self.settings, self.base)
+
+
+def starting_point(
+    settings: Settings, specialist: Specialist, base: str | None = None, folds: Sequence[int] = ()
+) -> StartingPoint:
+    """What is asked for, checked as far as names and small files show.
+
+    Args:
+        settings: what is asked for, with `folds` or `plan_seed` None if unset.
+        specialist: the specialist to train.
+        base: id of the run to start from; None: the current run.
+        folds: the folds to retrain; empty: all.
+
+    Raises:
+        ConfigError: wrong recipes, settings or folds, or a base run of another specialist.
+        DataError: there is nothing at a path.
+        WeightsError: a recipe's weights are not a file.
+        WorkspaceError: no such run; or none is current though there are some.
+    """
+    run = _base_run(settings.workspace, specialist.name, base, bool(folds))
+    resolved = _resolve_plan(settings, specialist.name, folds, run)
+    check_early(resolved, {specialist.name: specialist}, run)
+    _check_fold_numbers(folds, resolved.folds)
+    return StartingPoint(resolved, specialist, run, tuple(sorted(set(folds))))
+
+
+def _resolve_plan(settings: Settings, task: str, folds: Sequence[int] = (), base: RunRecord | None = None) -> Settings:
     """Fills in unset options of the fold plan from the current runs, so that scores still combine.
 
     Args:
@@ -58,7 +111,7 @@ def log_base(base: RunRecord | None, settings: Settings) -> None:
         log.info(f"recipe: that of {base.id} ({base.recipe_name}{changed}){more}.{seed}")
 
 
-def base_run(root: Path, task: str, base: str | None, sharing: bool = False) -> RunRecord | None:
+def _base_run(root: Path, task: str, base: str | None, sharing: bool = False) -> RunRecord | None:
     """The run that a retraining or a search starts from: the one named, else the current one, else none.
 
     It may be unfinished: its recipe and plan are known all the same.
@@ -91,7 +144,7 @@ def base_run(root: Path, task: str, base: str | None, sharing: bool = False) -> 
     return run
 
 
-def check_fold_numbers(folds: Sequence[int], k: int | None) -> None:
+def _check_fold_numbers(folds: Sequence[int], k: int | None) -> None:
     """Refuses folds that a plan of `k` does not have; needs no data."""
     if folds and not k:
         raise ConfigError("--fold goes with a fold plan; --folds 0 has none.")
@@ -107,7 +160,7 @@ def check_folds(inputs: Inputs, parent: RunRecord) -> None:
             f"--fold retrains folds of {parent.id}, and the settings differ from its recipe. A run has one recipe: leave "
             "--recipe and --set out, or retrain the whole specialist (without --fold)."
         )
-    assert inputs.data.plan is not None  # `check_fold_numbers` has seen it
+    assert inputs.data.plan is not None  # `_check_fold_numbers` has seen it
     if parent.plan is None or parent.plan.digest != inputs.data.plan.digest:
         other = f"by plan {parent.plan.digest[:12]} with {parent.plan.k} folds" if parent.plan else "without a plan"
         raise ConfigError(

@@ -7,6 +7,7 @@ from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from orchestrator.core.arguments import MOST_SEED, check_range, check_sequence
 from orchestrator.core.device_names import check_device
 from orchestrator.core.errors import ConfigError, DataError, Mistakes
 from orchestrator.core.extras import require
@@ -56,6 +57,9 @@ class Settings:
         distinct_people: treat names that differ only in spelling as different people.
         executor: where members are trained; None: on this machine, `jobs` at once.
         cancel: stop requests, checked once per batch while members are trained.
+
+    Raises:
+        ConfigError: one text where several words or paths are expected. Numbers out of range are refused by what uses them.
     """
 
     data: Path
@@ -78,6 +82,11 @@ class Settings:
     cancel: tuple[Cancel, ...] = ()
 
     def __post_init__(self) -> None:
+        mistakes = Mistakes()
+        for name in ("recipes", "changes", "extra"):
+            with mistakes.collect():
+                check_sequence(name, getattr(self, name))
+        mistakes.raise_if_any()
         for name in ("data", "workspace"):
             object.__setattr__(self, name, Path(getattr(self, name)))
         object.__setattr__(self, "extra", tuple(map(Path, self.extra)))
@@ -164,6 +173,19 @@ def check_tables(tables: Sequence[Path]) -> None:
 
 def add_mistakes(settings: Settings, mistakes: Mistakes) -> None:
     """Adds the mistakes that the settings show by themselves."""
+    if settings.folds is not None and (settings.folds < 0 or settings.folds == 1):
+        mistakes.add(
+            ConfigError(
+                f"--folds {settings.folds}; allowed: 2 or more, or 0 to train on everything, which nothing is scored on."
+            )
+        )
+    for option, value, high in (
+        ("--folds-used", settings.folds_used, None),
+        ("--seed", settings.seed, MOST_SEED),
+        ("--plan-seed", settings.plan_seed, MOST_SEED),
+    ):
+        with mistakes.collect():
+            check_range(option, value, 0, high)
     if settings.folds_used and settings.folds == 0:
         mistakes.add(
             ConfigError(
@@ -215,8 +237,8 @@ def check_early(settings: Settings, specialists: Mapping[str, Specialist], base:
 
         for task, recipe in recipes.items():
             with mistakes.collect(task):
-                if base is not None and recipe.weights == base.recipe["weights"]:
-                    from orchestrator.artifacts.origins import check_initial_weights
+                if base is not None and recipe.weights == base.weights:
+                    from orchestrator.artifacts.sources import check_initial_weights
 
                     check_initial_weights(base)
                 check_weights(recipe.weights)

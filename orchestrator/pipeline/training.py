@@ -30,11 +30,18 @@ from orchestrator.artifacts.run import RUN_LOCK, RunRecord
 from orchestrator.artifacts.workspace import Workspace
 from orchestrator.core.commands import orch
 from orchestrator.core.errors import DamagedError, Mistakes, WorkspaceError
-from orchestrator.core.events import Listener, PlannedMember, TrainingEnded, TrainingStarted, ignore_events
+from orchestrator.core.events import (
+    InputsRead,
+    Listener,
+    PlannedMember,
+    TrainingEnded,
+    TrainingStarted,
+    ignore_events,
+)
 from orchestrator.ensembling.choosing import make_current
 from orchestrator.pipeline.inputs import read_inputs
 from orchestrator.pipeline.preparation import RunJob, first_job, missing_jobs, pixels_of
-from orchestrator.pipeline.retraining import base_run, check_fold_numbers, check_folds, log_base, resolve_plan
+from orchestrator.pipeline.retraining import StartingPoint, check_folds, log_base
 from orchestrator.pipeline.run_plans import RunPlan
 from orchestrator.pipeline.settings import Settings
 from orchestrator.specialist import Specialist
@@ -119,8 +126,10 @@ def train_all(
     plans = {task: RunPlan(settings, inputs, task, members=members) for task in specialists}
     check_and_set_aside([run for plan in plans.values() for run in plan.known()])
     known = {task: plan.find() for task, plan in plans.items()}
-    open_tasks = {task for task, run in known.items() if run is None or not run.complete}
-    pixels = pixels_of(settings, inputs, open_tasks, listen)  # before any run is written: a photo may be damaged
+    open_tasks = [task for task, run in known.items() if run is None or not run.complete]
+    listen(InputsRead())
+    rows = pixels_of([plans[task] for task in open_tasks], listen)  # before any run is written: a photo may be damaged
+    pixels = dict(zip(open_tasks, rows, strict=True))
     runs = [plan.find_or_create() for plan in plans.values()]
     for run in runs:
         if run.complete and not run.to_be_offered:
@@ -148,33 +157,23 @@ def _check_current(workspace: Workspace, tasks: Iterable[str]) -> None:
     mistakes.raise_if_any()
 
 
-def retrain(
-    settings: Settings,
-    specialist: Specialist,
-    listen: Listener = ignore_events,
-    folds: Sequence[int] = (),
-    base: str | None = None,
-    again: bool = False,
-) -> Report:
+def retrain(start: StartingPoint, listen: Listener = ignore_events, again: bool = False) -> Report:
     """Trains one specialist into a new run, goes on with an unfinished one of the same settings, or finds it trained already.
 
     Args:
-        settings: what is asked for.
-        specialist: the specialist to train.
+        start: what is asked for; with `folds`, the other members are shared with the base run.
         listen: receives progress events.
-        folds: retrain only these folds; the other members are shared with the base run.
-        base: id of the run to share members with; None: the current run.
         again: train even if a complete run with the same settings exists.
+
+    Raises:
+        OrchestratorError: before any training, when something is wrong with the input; failing jobs are in the report.
     """
     started = time.monotonic()
-    task = specialist.name
-    before = base_run(settings.workspace, task, base, bool(folds))
-    settings = resolve_plan(settings, task, folds, before)
-    check_fold_numbers(folds, settings.folds)
-    inputs = read_inputs(settings, {task: specialist}, before)
-    log_base(before, settings)
-    members, parent = len(folds) or len(inputs.data.folds), before if folds else None
-    plan = RunPlan(settings, inputs, task, before, parent, folds, members=members)
+    settings, specialist, task, folds = start.settings, start.specialist, start.task, start.folds
+    inputs = read_inputs(settings, {task: specialist}, start.base)
+    log_base(start.base, settings)
+    members, parent = len(folds) or len(inputs.data.folds), start.base if folds else None
+    plan = RunPlan(settings, inputs, task, start.base, parent, folds, members=members)
     kept = [fold for fold in parent.folds if fold not in folds] if parent else []
     if parent is not None:
         check_folds(inputs, parent)
@@ -189,15 +188,15 @@ def retrain(
         return Report([same], {}, time.monotonic() - started)
     if run is None:
         _log_similar(plan)
-    pixels = pixels_of(settings, inputs, {task}, listen)  # before any run is written: a photo may be damaged
+    listen(InputsRead())
+    (pixels,) = pixels_of([plan], listen)  # before any run is written: a photo may be damaged
     run = plan.resume_or_create(run)
     _mark_for_current([run])
     if parent is not None and kept:
         log.info(f"{run.id} shares fold{'s' * (len(kept) > 1)} {', '.join(map(str, kept))} with {parent.id}.")
         for fold in kept:
             share_member(parent, run, fold)
-    run_job = RunJob(settings, specialist, inputs, run, pixels[task])
-    report = train_runs([run], [run_job], listen, started)
+    report = train_runs([run], [RunJob(settings, specialist, inputs, run, pixels)], listen, started)
     make_complete_runs_current(report.runs)
     return report
 
@@ -261,13 +260,13 @@ def first_jobs(settings: Settings, specialists: Mapping[str, Specialist], listen
         WorkspaceError: the settings have made no run.
     """
     inputs = read_inputs(settings, specialists)
-    pixels = pixels_of(settings, inputs, set(specialists), listen)
+    plans = [RunPlan(settings, inputs, task) for task in specialists]
     jobs = {}
-    for task, specialist in specialists.items():
-        run = RunPlan(settings, inputs, task).find()
+    for plan, pixels in zip(plans, pixels_of(plans, listen), strict=True):
+        run = plan.find()
         if run is None:
-            raise WorkspaceError(f"{settings.workspace}: no {task} run of these settings. Train it first.")
-        jobs[task] = first_job(RunJob(settings, specialist, inputs, run, pixels[task]))
+            raise WorkspaceError(f"{settings.workspace}: no {plan.task} run of these settings. Train it first.")
+        jobs[plan.task] = first_job(RunJob(settings, specialists[plan.task], inputs, run, pixels))
     return jobs
 
 
@@ -313,9 +312,9 @@ def train_runs(
             listen(_begun(jobs, at_once, open_jobs[0].run.root))
             began = time.monotonic()
             try:
-                for job, result in zip(jobs, executor.run(jobs, at_once, listen), strict=True):
+                for result in executor.run(jobs, at_once, listen):
                     if result.outcome != "done":
-                        ends[result.outcome][job.run, job.fold] = result.why
+                        ends[result.outcome][result.key] = result.why
             finally:
                 listen(TrainingEnded())
             training = time.monotonic() - began

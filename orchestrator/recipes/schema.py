@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -16,7 +16,7 @@ from orchestrator.data.spelling import clean
 from orchestrator.recipes.names import View
 
 __all__ = [
-    "WEIGHTS_WORDS", "ZOOM", "Kind", "Optimiser", "Recipe", "Schedule", "check_weights", "loss_terms", "settings_of_kind",
+    "OF_NETWORK", "OF_PROBABILITIES", "WEIGHTS_WORDS", "ZOOM", "Optimiser", "Recipe", "Schedule", "check_weights", "loss_terms",
 ]  # fmt: skip
 
 Optimiser = Literal[
@@ -80,15 +80,17 @@ def check_weights(source: str) -> None:
         )
 
 
-Kind = Literal["network", "probabilities", "neutral"]
-"""What a setting decides.
+OF_NETWORK = frozenset({
+    "backbone", "weights", "pooling", "train", "frozen_stages", "drop_rate", "drop_path_rate", "height", "width",
+    "small_epochs", "small_size", "sam", "checkpointing", "precision", "workers",
+})  # fmt: skip
+"""Settings that only torch can judge."""
 
-`network`: what only torch can judge. `probabilities`: what they mean, so that log losses of two values do not compare.
-"""
-
-OF_NETWORK: dict[str, Any] = {"kind": "network"}
-OF_PROBABILITIES: dict[str, Any] = {"kind": "probabilities"}
-NEUTRAL: dict[str, Any] = {"kind": "neutral"}
+OF_PROBABILITIES = frozenset({
+    "sampling", "draw_by", "sample_balance", "sample_factor", "extra_factor", "mixup", "cutmix", "loss", "focal_gamma",
+    "label_smoothing", "class_balance", "soft_age_sigma", "train_border",
+})  # fmt: skip
+"""Settings that change what a member's probabilities mean, so that log losses of two values do not compare."""
 
 
 class Recipe(BaseModel):
@@ -96,250 +98,141 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    about: str = Field("", description="one line on what the recipe is for", json_schema_extra=NEUTRAL)
+    about: str = Field("", description="one line on what the recipe is for")
 
-    backbone: str = Field(description="any timm model name", json_schema_extra=OF_NETWORK)
+    backbone: str = Field(description="any timm model name")
     weights: str = Field(
-        "hub",
-        description="initial weights: hub, packaged (a pip package), none, or a .safetensors / .pth file",
-        json_schema_extra=OF_NETWORK,
+        "hub", description="initial weights: hub, packaged (a pip package), none, or a .safetensors / .pth file"
     )
     pooling: str = Field(
         "",
         description="how the last map becomes features: avg, max, avgmax, catavgmax ...; empty: as the backbone does",
-        json_schema_extra=OF_NETWORK,
     )
     train: Literal["network", "head"] = Field(
         "network",
         description="network, or head: the backbone is fixed, its features are computed once for all folds and tasks",
-        json_schema_extra=OF_NETWORK,
     )
-    frozen_stages: int = Field(
-        0,
-        ge=0,
-        description="number of first stages that are not trained (the stem counts)",
-        json_schema_extra=OF_NETWORK,
-    )
-    unfreeze_after: int = Field(
-        0, ge=0, description="epochs after which the frozen stages learn too; 0: never", json_schema_extra=NEUTRAL
-    )
-    drop_rate: float = Field(0.0, ge=0, lt=1, description="dropout before the head", json_schema_extra=OF_NETWORK)
-    drop_path_rate: float = Field(0.0, ge=0, lt=1, description="stochastic depth", json_schema_extra=OF_NETWORK)
+    frozen_stages: int = Field(0, ge=0, description="number of first stages that are not trained (the stem counts)")
+    unfreeze_after: int = Field(0, ge=0, description="epochs after which the frozen stages learn too; 0: never")
+    drop_rate: float = Field(0.0, ge=0, lt=1, description="dropout before the head")
+    drop_path_rate: float = Field(0.0, ge=0, lt=1, description="stochastic depth")
 
-    height: int = Field(ge=16, le=2048, description="input rows, pixels", json_schema_extra=OF_NETWORK)
-    width: int = Field(ge=16, le=2048, description="input columns, pixels", json_schema_extra=OF_NETWORK)
-    crop: float = Field(
-        1.0,
-        gt=0,
-        le=1,
-        description="crop box as a share of the largest box of the input's shape",
-        json_schema_extra=NEUTRAL,
-    )
-    anchor: float = Field(
-        0.5, ge=0, le=1, description="where the crop box stands: 0 top, 0.5 centre, 1 bottom", json_schema_extra=NEUTRAL
-    )
+    height: int = Field(ge=16, le=2048, description="input rows, pixels")
+    width: int = Field(ge=16, le=2048, description="input columns, pixels")
+    crop: float = Field(1.0, gt=0, le=1, description="crop box as a share of the largest box of the input's shape")
+    anchor: float = Field(0.5, ge=0, le=1, description="where the crop box stands: 0 top, 0.5 centre, 1 bottom")
     face: float = Field(
         0.0,
         ge=0,
         le=2,
         description="crop around the detected face, with this share of its height as margin (0.3); crop and anchor "
         "then apply to photos without a face (anchor = 1: lower centre); 0: no face detection",
-        json_schema_extra=NEUTRAL,
     )
-    small_epochs: int = Field(
-        0,
-        ge=0,
-        description="first epochs on shrunken photos; scores are always on whole ones",
-        json_schema_extra=OF_NETWORK,
-    )
-    small_size: float = Field(
-        0.5,
-        ge=0.25,
-        lt=1,
-        description="small_epochs: size, as a share of height and width",
-        json_schema_extra=OF_NETWORK,
-    )
+    small_epochs: int = Field(0, ge=0, description="first epochs on shrunken photos; scores are always on whole ones")
+    small_size: float = Field(0.5, ge=0.25, lt=1, description="small_epochs: size, as a share of height and width")
 
     views: tuple[View, ...] = Field(
         (),
         description="views whose answers are averaged with the photo's own, in scores and predictions: flip, zoom, zoom_flip",
-        json_schema_extra=NEUTRAL,
     )
 
-    sampling: Sampling = Field(
-        description="per_person: one photo a person and epoch; per_photo: every photo",
-        json_schema_extra=OF_PROBABILITIES,
-    )
+    sampling: Sampling = Field(description="per_person: one photo a person and epoch; per_photo: every photo")
     draw_by: Draw = Field(
         "photo",
         description="per_person: draw one of a person's photos (photo), or first one of their mask states (mask)",
-        json_schema_extra=OF_PROBABILITIES,
     )
     sample_balance: float = Field(
         0.0,
         ge=0,
         le=1,
         description="a class is drawn share ^ -sample_balance times as often; 1: all classes equally often",
-        json_schema_extra=OF_PROBABILITIES,
     )
     sample_factor: dict[str, float] = Field(
         default_factory=dict,
         description="class -> how many times as often its photos are drawn: 2 over-samples, 0.5 drops half",
-        json_schema_extra=OF_PROBABILITIES,
     )
     extra_factor: float = Field(
-        1.0,
-        gt=0,
-        le=10,
-        description="how many times as often photos of --extra are drawn as a photo of the data",
-        json_schema_extra=OF_PROBABILITIES,
+        1.0, gt=0, le=10, description="how many times as often photos of --extra are drawn as a photo of the data"
     )
-    drop_people: tuple[str, ...] = Field(
-        (), description="people that are never trained on, but are still scored", json_schema_extra=NEUTRAL
-    )
-    augment: Augment = Field(
-        default_factory=Augment, description="random changes of training photos", json_schema_extra=NEUTRAL
-    )
+    drop_people: tuple[str, ...] = Field((), description="people that are never trained on, but are still scored")
+    augment: Augment = Field(default_factory=Augment, description="random changes of training photos")
 
     mixup: float = Field(
-        0.0,
-        ge=0,
-        le=10,
-        description="blend photos in pairs, shares from Beta(mixup, mixup) (0.3 is mild); 0: never",
-        json_schema_extra=OF_PROBABILITIES,
+        0.0, ge=0, le=10, description="blend photos in pairs, shares from Beta(mixup, mixup) (0.3 is mild); 0: never"
     )
     cutmix: float = Field(
         0.0,
         ge=0,
         le=10,
         description="paste a box of another photo, its area from Beta(cutmix, cutmix); with mixup: one of the two",
-        json_schema_extra=OF_PROBABILITIES,
     )
 
     loss: str = Field(
         "cross_entropy",
         description="cross_entropy, focal, f1 or a weighted sum of them (0.4 f1 + 0.6 focal); corn: ordered classes; "
         "soft_age: a distribution over years, summed into bands",
-        json_schema_extra=OF_PROBABILITIES,
     )
     focal_gamma: float = Field(
-        2.0,
-        ge=0,
-        le=10,
-        description="focal: how much less well-classified photos count; 0: not at all",
-        json_schema_extra=OF_PROBABILITIES,
+        2.0, ge=0, le=10, description="focal: how much less well-classified photos count; 0: not at all"
     )
-    label_smoothing: float = Field(
-        0.0, ge=0, lt=1, description="share of the target spread over all classes", json_schema_extra=OF_PROBABILITIES
-    )
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target spread over all classes")
     class_balance: float = Field(
         0.0,
         ge=0,
         le=1,
         description="weight of a class in the loss: 1 / share ^ class_balance; 0: all photos weigh the same",
-        json_schema_extra=OF_PROBABILITIES,
     )
-    soft_age_sigma: float = Field(
-        3.0,
-        gt=0,
-        le=20,
-        description="soft_age: standard deviation of the target, years",
-        json_schema_extra=OF_PROBABILITIES,
-    )
+    soft_age_sigma: float = Field(3.0, gt=0, le=20, description="soft_age: standard deviation of the target, years")
     train_border: int | None = Field(
-        None,
-        description="last age border while training (the contest's 58 rule); scores keep the true border",
-        json_schema_extra=OF_PROBABILITIES,
+        None, description="last age border while training (the contest's 58 rule); scores keep the true border"
     )
 
-    optimiser: Optimiser = Field(
-        "adamw", description="the optimiser, from timm; sgd has Nesterov's momentum of 0.9", json_schema_extra=NEUTRAL
-    )
+    optimiser: Optimiser = Field("adamw", description="the optimiser, from timm; sgd has Nesterov's momentum of 0.9")
     sam: float = Field(
         0.0,
         ge=0,
         le=1,
         description="sharpness-aware minimisation: length of the uphill step (0.05); takes twice the time; 0: off",
-        json_schema_extra=OF_NETWORK,
     )
-    lr: float = Field(1e-3, gt=0, le=10, description="peak learning rate", json_schema_extra=NEUTRAL)
+    lr: float = Field(1e-3, gt=0, le=10, description="peak learning rate")
     backbone_lr_scale: float = Field(
-        1.0, ge=0, le=10, description="the backbone's learning rate, relative to the head's", json_schema_extra=NEUTRAL
+        1.0, ge=0, le=10, description="the backbone's learning rate, relative to the head's"
     )
     layer_decay: float = Field(
         1.0,
         gt=0,
         le=1,
         description="each layer's learning rate, relative to the one after it (0.7 to 0.9 for transformers)",
-        json_schema_extra=NEUTRAL,
     )
-    weight_decay: float = Field(
-        0.02, ge=0, le=1, description="weight decay; never on biases and norms", json_schema_extra=NEUTRAL
-    )
+    weight_decay: float = Field(0.02, ge=0, le=1, description="weight decay; never on biases and norms")
     schedule: Schedule = Field(
-        "cosine",
-        description="how the rate falls after warm-up; one_cycle rises over `warmup` by a cosine too",
-        json_schema_extra=NEUTRAL,
+        "cosine", description="how the rate falls after warm-up; one_cycle rises over `warmup` by a cosine too"
     )
-    lr_factor: float = Field(
-        0.5, gt=0, lt=1, description="step, plateau: factor on the rate at each fall", json_schema_extra=NEUTRAL
-    )
-    step_every: int = Field(1, ge=1, description="step: epochs between falls", json_schema_extra=NEUTRAL)
-    plateau_patience: int = Field(
-        1, ge=0, description="plateau: scores in a row without a new best that are tolerated", json_schema_extra=NEUTRAL
-    )
-    warmup: float = Field(
-        0.15,
-        ge=0,
-        lt=1,
-        description="share of all steps over which the rate rises to its peak",
-        json_schema_extra=NEUTRAL,
-    )
-    clip_norm: float = Field(
-        1.0, ge=0, description="largest norm of the gradient; 0: no clipping", json_schema_extra=NEUTRAL
-    )
+    lr_factor: float = Field(0.5, gt=0, lt=1, description="step, plateau: factor on the rate at each fall")
+    step_every: int = Field(1, ge=1, description="step: epochs between falls")
+    plateau_patience: int = Field(1, ge=0, description="plateau: scores in a row without a new best that are tolerated")
+    warmup: float = Field(0.15, ge=0, lt=1, description="share of all steps over which the rate rises to its peak")
+    clip_norm: float = Field(1.0, ge=0, description="largest norm of the gradient; 0: no clipping")
     ema: float = Field(
         0.0,
         ge=0,
         lt=1,
         description="decay of a moving average of the weights, which then scores and predicts (0.99); 0: none",
-        json_schema_extra=NEUTRAL,
     )
-    epochs: int = Field(ge=1, le=10_000, description="passes over the sampled photos", json_schema_extra=NEUTRAL)
-    batch_size: int = Field(32, ge=2, le=8192, description="photos per forward pass", json_schema_extra=NEUTRAL)
+    epochs: int = Field(ge=1, le=10_000, description="passes over the sampled photos")
+    batch_size: int = Field(32, ge=2, le=8192, description="photos per forward pass")
     accumulate: int = Field(
-        1,
-        ge=1,
-        le=1024,
-        description="forward passes per step: the effective batch is batch_size x accumulate",
-        json_schema_extra=NEUTRAL,
+        1, ge=1, le=1024, description="forward passes per step: the effective batch is batch_size x accumulate"
     )
     checkpointing: bool = Field(
-        False,
-        description="recompute activations in the backward pass: less memory, a third more time",
-        json_schema_extra=OF_NETWORK,
+        False, description="recompute activations in the backward pass: less memory, a third more time"
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        "auto",
-        description="auto: bf16 or fp16 on a GPU, fp32 on a CPU (bf16 slows depthwise nets down there)",
-        json_schema_extra=OF_NETWORK,
+        "auto", description="auto: bf16 or fp16 on a GPU, fp32 on a CPU (bf16 slows depthwise nets down there)"
     )
-    evaluate_every: int = Field(
-        1, ge=1, description="epochs between scores on the held-out people", json_schema_extra=NEUTRAL
-    )
-    patience: int = Field(
-        0,
-        ge=0,
-        description="scores without a new best before training stops; 0: never stops early",
-        json_schema_extra=NEUTRAL,
-    )
-    workers: int = Field(
-        -1,
-        ge=-1,
-        le=256,
-        description="DataLoader workers per job; -1: 0 on a CPU, up to 8 on a GPU",
-        json_schema_extra=OF_NETWORK,
-    )
+    evaluate_every: int = Field(1, ge=1, description="epochs between scores on the held-out people")
+    patience: int = Field(0, ge=0, description="scores without a new best before training stops; 0: never stops early")
+    workers: int = Field(-1, ge=-1, le=256, description="DataLoader workers per job; -1: 0 on a CPU, up to 8 on a GPU")
 
     @field_validator("loss")
     @classmethod
@@ -389,9 +282,3 @@ class Recipe(BaseModel):
     def digest(self) -> str:
         """sha256 (hex) of everything that changes the result; `about` and `workers` do not."""
         return digest_of(self.model_dump(mode="json", exclude={"about", "workers"}))
-
-
-def settings_of_kind(kind: Kind) -> frozenset[str]:
-    """The settings of a recipe, without those of `augment`, that are of a kind."""
-    fields = Recipe.model_fields.items()
-    return frozenset(name for name, field in fields if field.json_schema_extra == {"kind": kind})

@@ -133,7 +133,7 @@ def not_finite(model: nn.Module) -> str:
 def _prepared(job: MemberJob, loaded: Iterable[tuple[Tensor, Tensor]], epoch: int) -> Iterator[Batch]:
     """Batches on the device, with their targets, weights and mixes."""
     recipe = job.recipe
-    targets = torch.tensor(job.table["target"].to_numpy())
+    targets = torch.tensor(job.rows.target)
     weights = torch.ones(len(targets))
     weights[job.train] = torch.from_numpy(job.weights)
     mixer = np.random.default_rng(job.entropy(MIX, epoch))

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import pandas as pd
 import torch
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
@@ -174,7 +173,7 @@ def _finish(job: MemberJob, learner: Learner, progress: Progress) -> MemberCard:
         sha256[HELD_OUT] = sha256_of(job.folder / HELD_OUT)
         scores, confusion = scores_of(job, probabilities.numpy())
         counts = confusion.tolist()
-    people = job.table["person"]
+    people = job.rows.person
     card = MemberCard(
         id=job.identity,
         task=job.task,
@@ -191,10 +190,10 @@ def _finish(job: MemberJob, learner: Learner, progress: Progress) -> MemberCard:
         initial_weights_sha256=job.initial.sha256,
         train={
             "photos": len(job.train),
-            "people": int(people.iloc[job.train].nunique()),
-            "extra": int(job.table["extra"].iloc[job.train].sum()),
+            "people": len(np.unique(people[job.train])),
+            "extra": int(job.rows.extra[job.train].sum()),
         },
-        held_out={"photos": len(job.held_out), "people": int(people.iloc[job.held_out].nunique())},
+        held_out={"photos": len(job.held_out), "people": len(np.unique(people[job.held_out]))},
         photos_per_epoch=job.photos_per_epoch,
         epochs=progress.epoch,
         best_epoch=progress.best_epoch,
@@ -215,6 +214,5 @@ def _finish(job: MemberJob, learner: Learner, progress: Progress) -> MemberCard:
 
 def _write_held_out(job: MemberJob, probabilities: NDArray[np.float32]) -> None:
     """Writes the held-out table of the member."""
-    rows = job.table.iloc[job.held_out]
-    photos = pd.DataFrame({"path": rows["path"].array, "person": rows["person"].array, "fold": job.fold})
-    HeldOut(job.task, photos, rows["truth"].to_numpy(), probabilities).write(job.folder / HELD_OUT)
+    photos = job.held_out_photos.assign(fold=job.fold)
+    HeldOut(job.task, photos, job.rows.truth[job.held_out], probabilities).write(job.folder / HELD_OUT)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,7 +22,31 @@ from orchestrator.networks.heads import Head, photo_weights
 from orchestrator.recipes.schema import Recipe
 from orchestrator.training.cancelling import Cancel
 
-__all__ = ["MemberJob"]
+__all__ = ["MemberJob", "TrainingRows"]
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingRows:
+    """What training knows of N photos, extra ones last.
+
+    Attributes:
+        person: a number for each person, shape (N,), int64.
+        truth: true class codes, shape (N,), int64.
+        trained: class codes to train on, which a moved border changes, shape (N,), int64.
+        target: the head's targets, shape (N,).
+        kind: code of the kind that per_person draws first, shape (N,), int64.
+        extra: whether it is an extra photo, shape (N,), bool.
+    """
+
+    person: NDArray[np.int64]
+    truth: NDArray[np.int64]
+    trained: NDArray[np.int64]
+    target: NDArray[Any]
+    kind: NDArray[np.int64]
+    extra: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.person)
 
 
 @dataclass(frozen=True)
@@ -30,15 +56,13 @@ class MemberJob:
     Attributes:
         run: id of its run.
         folder: folder of the member.
-        locks: folder on this machine for locks that jobs share, one per GPU.
         task: the specialist's name.
         fold: the fold held out; None trains on every row and scores nothing.
         classes: class names in code order.
-        table: columns `path`, `person`, `truth` (class codes), `trained` (class codes to train on, which a moved
-            border changes), `target` (the head's target), `kind` (code of the kind that per_person draws first) and
-            `extra` (whether it is an extra photo).
+        rows: the photos.
         train: row numbers to train on.
         held_out: row numbers to score; empty without a plan.
+        held_out_photos: `path` and `person` of these, for the held-out table.
         pixels: source of pixels by row number; of features, for a recipe that trains only a head.
         recipe: recipe of the run.
         head: meaning of the network's outputs.
@@ -55,13 +79,13 @@ class MemberJob:
 
     run: str
     folder: Path
-    locks: Path
     task: str
     fold: int | None
     classes: tuple[str, ...]
-    table: pd.DataFrame
+    rows: TrainingRows
     train: NDArray[np.int64]
     held_out: NDArray[np.int64]
+    held_out_photos: pd.DataFrame
     pixels: Rows
     recipe: Recipe
     head: Head
@@ -74,6 +98,11 @@ class MemberJob:
     cancel: tuple[Cancel, ...] = ()
     profile: bool = False
     pruning_thresholds: Mapping[int, float] = field(default_factory=dict)
+
+    @property
+    def key(self) -> tuple[str, int | None]:
+        """The member among those of a command: its run and its fold."""
+        return self.run, self.fold
 
     @property
     def identity(self) -> str:
@@ -98,7 +127,7 @@ class MemberJob:
             f"input size (now {recipe.height} x {recipe.width}), or the number of jobs at once (--jobs)."
         )
 
-    @property
+    @cached_property
     def photos_per_epoch(self) -> int:
         """Number of photos that an epoch trains on: those drawn, in full steps; in full batches if they fill no step.
 
@@ -114,34 +143,34 @@ class MemberJob:
         """How many steps of the optimiser an epoch takes."""
         return max(1, self.photos_per_epoch // (self.recipe.batch_size * self.recipe.accumulate))
 
-    @property
+    @cached_property
     def persons(self) -> NDArray[np.int64]:
-        """The person of each training row, as a number."""
-        return pd.factorize(self.table["person"].iloc[self.train])[0]
+        """The person of each training row, numbered in order of appearance."""
+        return pd.factorize(self.rows.person[self.train])[0]
 
     @property
     def kinds(self) -> NDArray[np.int64]:
         """Kind code of each training row; per_person draws a kind first."""
-        return self.table["kind"].to_numpy()[self.train]
+        return self.rows.kind[self.train]
 
-    @property
+    @cached_property
     def factors(self) -> NDArray[np.float64] | None:
         """Multiple of each training row's draw frequency; None: 1."""
         recipe = self.recipe
-        extra = self.table["extra"].to_numpy()[self.train]
+        extra = self.rows.extra[self.train]
         scarce = np.where(extra, recipe.extra_factor, 1.0)
         if not recipe.sample_balance and not recipe.sample_factor:
             return scarce if (scarce != 1).any() else None
-        classes = self.table["trained"].to_numpy()[self.train]
+        classes = self.rows.trained[self.train]
         factor = np.array([recipe.sample_factor.get(name, 1.0) for name in self.classes])
         draws = expected_draws(recipe.sampling, self.persons, self.kinds, scarce)
         return class_factors(classes, draws, recipe.sample_balance, factor) * scarce
 
-    @property
+    @cached_property
     def weights(self) -> NDArray[np.float32]:
         """How much each training row counts in the loss, with mean 1 over an epoch."""
         draws = expected_draws(self.recipe.sampling, self.persons, self.kinds, self.factors)
-        return photo_weights(self.table["trained"].to_numpy()[self.train], self.recipe.class_balance, draws)
+        return photo_weights(self.rows.trained[self.train], self.recipe.class_balance, draws)
 
     @property
     def work(self) -> float:

@@ -59,4 +59,4 @@ def scores_of(job: MemberJob, probabilities: NDArray[np.float32]) -> tuple[Membe
     """
     if not np.isfinite(probabilities).all():
         raise diverged(job, "stored answers are infinite or NaN")
-    return member_scores(job.table["truth"].to_numpy()[job.held_out], probabilities)
+    return member_scores(job.rows.truth[job.held_out], probabilities)

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ def test_the_examples_run_as_they_stand(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     assert "--engine onnxx; allowed: auto, torch, onnx, openvino. Did you mean 'onnx'?" in done.stdout
     assert len((tmp_path / "submission.csv").read_text().splitlines()) == 1 + 8 * 7
-    assert re.search(r"^age-0003 1 \d\.\d", done.stdout, re.MULTILINE)  # an event's line
+    assert re.search(r"^age-0003 1 1 \d\.\d", done.stdout, re.MULTILINE)  # an event's line
     assert "[('age-0004', 0), ('age-0004', 1)]\nTrue\n" in done.stdout
 
 
@@ -100,6 +100,11 @@ def test_a_predictor_takes_paths_words_bytes_and_pixels(people: Path, workspace:
     assert batch.combined is not None
     assert len(set(batch.combined.label.tolist())) == 1
     assert batch.photos[0] == batch.photos[1] == photo
+    names = (str(photo), str(photo), "photo 2", "photo 3")
+    assert predictor.answers([photo, str(photo), photo.read_bytes(), decode(photo)]).photos == names
+    predictor.close()
+    with api.load_predictor(workspace=workspace, device="cpu", precision="fp32") as exact:  # torch needs no sample
+        assert {runner.tail.precision for runner in exact.runtime.runners} == {"fp32"}
 
 
 @dataclass(frozen=True)
@@ -135,6 +140,31 @@ def test_a_predictor_that_is_kept_runs_on_the_engine_asked_for(people: Path, exp
         api.load_predictor(workspace=workspace, engine="onnx", precision="half")
     assert "--precision half; allowed: auto, fp32" in str(refused.value)
     assert "--engine onnx: give `sample`, photos on which it is checked against torch." in str(refused.value)
+
+
+def test_what_the_command_line_would_refuse_the_library_refuses_too(people: Path, tmp_path: Path) -> None:
+    settings = settings_for(people, tmp_path / "runs")
+    for call, told in (
+        (lambda: api.train_all(replace(settings, folds_used=-1)), ["--folds-used -1"]),
+        (lambda: api.train("age", replace(settings, seed=-1, plan_seed=-1)), ["--seed -1", "--plan-seed -1"]),
+        (lambda: api.train_all(settings, tasks="age"), ["tasks = 'age'"]),
+        (lambda: api.train_grid("age", settings, grid="lr=1e-3,2e-3"), ["grid = 'lr=1e-3,2e-3'"]),
+        (lambda: api.search("age", settings, trials=0, minutes=-1), ["--trials 0", "--minutes -1"]),
+        (
+            lambda: api.tune("age", replace(settings, folds=-1), stages="loss", small=0.1, trials=0),
+            ["stages = 'loss'", "--small 0.1; allowed: 0.3 to 1", "--trials 0", "--folds -1"],
+        ),
+        (lambda: api.tta("age-0001", views="flip", workspace=tmp_path), ["views = 'flip'"]),
+        (lambda: api.bench("voting"), ["parts = 'voting'"]),
+        (lambda: api.bench(rounds=0, photos=0, out=tmp_path / "bench"), ["--rounds 0", "--photos 0"]),
+        (lambda: api.plan_folds(people / "train", folds=3, seed=-1), ["--seed -1"]),
+        (lambda: api.synthesise(tmp_path / "p", eval_people=-1, seed=-1), ["--eval-people -1", "--seed -1"]),
+        (lambda: api.tracking("mlflow").__enter__(), ["to = 'mlflow'"]),
+    ):  # fmt: skip
+        with pytest.raises(api.OrchestratorError) as refused:
+            call()
+        assert all(part in refused.value.message for part in told), refused.value.message
+    assert not list(tmp_path.iterdir())
 
 
 def settings_for(people: Path, place: Path, **more: Any) -> api.Settings:

@@ -24,13 +24,14 @@ Orch = Callable[..., Done]
 @pytest.fixture(scope="module")
 def with_joint(people: Path, trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The trained workspace with a joint run beside the specialists."""
+    from orchestrator.pipeline.retraining import starting_point
     from orchestrator.pipeline.settings import Settings
     from orchestrator.pipeline.training import retrain
 
     place = tmp_path_factory.mktemp("joint") / "runs"
     shutil.copytree(trained, place)
     settings = Settings(people / "train", place, changes=TINY, folds=3, jobs=1, device="cpu")
-    assert retrain(settings, TRAINABLE[JOINT], Silent()).complete
+    assert retrain(starting_point(settings, TRAINABLE[JOINT]), Silent()).complete
     return place
 
 

@@ -78,6 +78,16 @@ def test_answers_that_do_not_fit_are_refused(voter: Voter, array: np.ndarray, to
         Answers(CLASSES, 2, (voter,), ())
 
 
+def test_batches_of_other_voters_are_not_put_together() -> None:
+    one = drawn(4, 2)
+    turned = Answers(CLASSES, 4, one.voters[::-1], one.probabilities[::-1])
+    assert len(Answers.stacked([one, one])) == 8
+    with pytest.raises(
+        ValueError, match=r"got a batch of the voters mask old\.csv, .* after one of mask mask-0001/fold-0"
+    ):
+        Answers.stacked([one, turned])
+
+
 @pytest.mark.parametrize(
     "rows",
     [

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator import combining
-from orchestrator.combining import PROBABILITY, SHARE, STRATEGIES
+from orchestrator.combining import PROBABILITY, SHARE, STRATEGIES, Strategy
 from orchestrator.combining.answers import Answers, Voter
 from orchestrator.combining.combiners import COMBINERS, Combined, Combiner, SoftVote, by_source, read_combiner
 from orchestrator.combining.votes import Decision, soft_vote
@@ -40,7 +40,7 @@ def drawn(photos: int, members: int, seed: int, digits: int = 1) -> Answers:
 
 def test_every_strategy_has_a_class_and_a_column() -> None:
     assert list(COMBINERS) == list(STRATEGIES)
-    assert set(STRATEGIES.values()) <= {PROBABILITY, SHARE}
+    assert {strategy.prefix for strategy in STRATEGIES.values()} <= {PROBABILITY, SHARE}
     for name, kind in COMBINERS.items():
         assert (kind.name, kind().as_dict()["name"]) == (name, name)
         assert kind.how.endswith(".")
@@ -189,7 +189,7 @@ def test_a_new_combiner_is_a_class_and_its_name(
     """Scored, saved, predicted with, asked in a cascade and labelled with, and no line of these knows it."""
     name, images = kind.name, people / "eval/images"
     monkeypatch.setitem(COMBINERS, name, kind)
-    monkeypatch.setitem(STRATEGIES, name, PROBABILITY)
+    monkeypatch.setitem(STRATEGIES, name, Strategy(PROBABILITY, "another"))
     done = orch("ensemble", "--strategy", name, "-w", workspace, "--json")
     assert done.code == 0, done.err
     record = json.loads(done.out)
@@ -236,7 +236,7 @@ def test_pseudo_labels_take_the_combiners_probabilities(
     orch: Orch, people: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setitem(COMBINERS, Sharpened.name, Sharpened)
-    monkeypatch.setitem(STRATEGIES, Sharpened.name, PROBABILITY)
+    monkeypatch.setitem(STRATEGIES, Sharpened.name, Strategy(PROBABILITY, "sharper"))
     tables = {}
     for strategy in ("soft", "hard", Sharpened.name):
         assert orch("ensemble", "--strategy", strategy, "-w", workspace, "--no-score").code == 0

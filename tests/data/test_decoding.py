@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import pickle
 import shutil
 import struct
 import subprocess
@@ -23,7 +24,7 @@ from orchestrator.core.errors import PhotoError
 from orchestrator.core.files import sha256_of
 from orchestrator.data import decoding
 from orchestrator.data.check import check
-from orchestrator.data.decoding import FORMATS, UndecodableError, read_photo, size_of
+from orchestrator.data.decoding import FORMATS, KINDS, UndecodableError, read_photo, size_of
 from orchestrator.data.preprocessing import decode
 from tests.conftest import Done, close_to_readers
 
@@ -117,6 +118,26 @@ def test_damaged_pixels_stay_damaged() -> None:
         decode(with_chunk(chunk(b"tEXt", b"A\0b", sound=False))[:-30])
     with pytest.raises(PhotoError, match="its head is damaged"):
         decode(b"\x89PNG\r\n\x1a\n" + b"\0" * 40)
+
+
+def test_every_photo_that_cannot_be_decoded_is_of_a_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jpeg = encoded("JPEG")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    wrong: dict[str, list[Path | bytes]] = {
+        "missing_file": [tmp_path / "gone.jpg", Path("a\0.jpg")], "not_a_photo": [tmp_path, tmp_path / "pipe.jpg"],
+        "empty_file": [b""], "unknown_format": [b"no photo"], "unreadable_file": [tmp_path / ("x" * 300)],
+        "damaged": [jpeg[: len(jpeg) // 2], b"\x89PNG\r\n\x1a\n" + b"\0" * 40],
+    }  # fmt: skip
+    for kind, sources in wrong.items():
+        for source in sources:
+            with pytest.raises(PhotoError) as caught:
+                decode(source)
+            assert (caught.value.kind, pickle.loads(pickle.dumps(caught.value)).kind) == (kind, kind)
+    monkeypatch.setattr("orchestrator.data.decoding.MAX_PIXELS", 10)
+    with pytest.raises(UndecodableError) as large:
+        read_photo(jpeg)
+    assert (large.value.kind, pickle.loads(pickle.dumps(large.value)).kind) == ("too_large", "too_large")
+    assert {*wrong, "too_large", "no_permission"} == set(KINDS)
 
 
 @given(st.binary(max_size=60), st.integers(0, 400), st.sampled_from(["JPEG", "PNG", "WEBP", "BMP"]))

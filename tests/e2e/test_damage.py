@@ -81,6 +81,7 @@ def whole(trained: Path, people: Path, tmp_path_factory: pytest.TempPathFactory)
     from orchestrator.ensembling.build import build_ensemble
     from orchestrator.ensembling.choosing import choose_runs
     from orchestrator.ensembling.external import read_external
+    from orchestrator.pipeline.retraining import starting_point
     from orchestrator.pipeline.settings import Settings
     from orchestrator.pipeline.training import retrain
     from orchestrator.specialists import SPECIALISTS
@@ -92,7 +93,7 @@ def whole(trained: Path, people: Path, tmp_path_factory: pytest.TempPathFactory)
     settings = Settings(
         people / "train", place, recipes=(), changes=TINY, folds=None, plan_seed=None, seed=1, jobs=1, device="cpu"
     )
-    assert retrain(settings, SPECIALISTS["age"], Silent()).complete
+    assert retrain(starting_point(settings, SPECIALISTS["age"]), Silent()).complete
     old = place.parent / "old answers" / "s 1.csv"
     old.parent.mkdir()
     info = pd.read_csv(people / "eval" / "info.csv")

@@ -140,7 +140,7 @@ def test_a_folder_of_the_name_is_no_package(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.syspath_prepend(tmp_path)
     assert missing_of(["wandberer", "json"]) == ["wandberer"]
     with pytest.raises(
-        ConfigError, match=r"^a song needs wandberer, which comes with the extra `wandb`: pip .*, or hum it\.$"
+        ConfigError, match=r"^a song needs wandberer, which comes with the extra `wandb`: `pip .*`, or hum it\.$"
     ):
         require("a song", "wandb", ["wandberer"], "hum it")
 
@@ -148,7 +148,7 @@ def test_a_folder_of_the_name_is_no_package(tmp_path: Path, monkeypatch: pytest.
 def test_a_broken_package_is_told_from_a_missing_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(
-        ConfigError, match=r"^a search needs optuna, which comes with the extra `sweep`: pip .*'\.?.*\[sweep\]'"
+        ConfigError, match=r"^a search needs optuna, which comes with the extra `sweep`: `pip .*'\.?.*\[sweep\]'"
     ):
         import_optional("optuna", "a search", "sweep")
     for folder, text in (("lz4", "raise OSError('libfoo.so: no such file.')"), ("wandb", "def broken(:")):
@@ -160,7 +160,7 @@ def test_a_broken_package_is_told_from_a_missing_one(tmp_path: Path, monkeypatch
     with pytest.raises(
         EngineError,
         match=r"^faces needs lz4, which is installed but cannot be imported \(OSError: libfoo\.so: no such file\)\. "
-        r"Reinstall it: pip install --force-reinstall --no-deps 'lz4>=4\.3', or go without\.$",
+        r"Reinstall it: `pip install --force-reinstall --no-deps 'lz4>=4\.3'`, or go without\.$",
     ):
         import_optional("lz4.frame", "faces", "face", "go without", EngineError)
     with pytest.raises(ConfigError, match=r"wandb, which is installed but cannot be imported \(SyntaxError: "):

@@ -44,8 +44,9 @@ def test_a_retrained_run_is_held_against_the_one_that_it_replaces(orch: Orch, pe
     assert done.code == 0, done.err
     before, after = answers(workspace, "age-0001"), answers(workspace, "age-0002")
     codes = [table.filter(like="p(").to_numpy().argmax(axis=1) for table in (before, after)]
-    gain, span = difference(before["person"], before["truth"].to_numpy(), *codes, 3)
-    assert f"on the same 24 people, {gain:+.4f} ({span.low:+.4f} to {span.high:+.4f})" in done.err
+    gain = difference(before["person"], before["truth"].to_numpy(), *codes, 3)
+    low, high = gain.interval.as_list()
+    assert f"on the same 24 people, {gain.value:+.4f} ({low:+.4f} to {high:+.4f})" in done.err
     assert Workspace(workspace).current("age") == "age-0002"
     (back,) = {command for command in commands_in(done.err) if "runs use" in command}
     assert orch(*shlex.split(back)[1:]).code == 0

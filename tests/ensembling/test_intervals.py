@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from orchestrator.core.interval import VERDICTS, Interval
+from orchestrator.core.interval import VERDICTS, Difference, Interval
 from orchestrator.ensembling.intervals import difference, intervals
 
 
@@ -14,11 +14,10 @@ def test_a_difference_on_the_same_people_has_a_narrow_interval() -> None:
     truth = np.repeat(rng.integers(0, 3, 300), 4)
     before = np.where(rng.random(1200) < 0.3, rng.integers(0, 3, 1200), truth)
     after = np.where((before != truth) & (rng.random(1200) < 0.3), truth, before)
-    gain, span = difference(persons, truth, before, after, 3)
-    assert span.low < gain < span.high
-    assert span.low > 0
-    assert span.high - span.low < 0.05
-    assert difference(persons, truth, before, before, 3) == (0.0, type(span)(0.0, 0.0))
+    gain = difference(persons, truth, before, after, 3)
+    assert 0 < gain.interval.low < gain.value < gain.interval.high < gain.interval.low + 0.05
+    assert (gain.verdict, (-gain).verdict) == ("better", "worse")
+    assert difference(persons, truth, before, before, 3) == Difference(0.0, Interval(0.0, 0.0))
 
 
 def test_intervals_draw_people_not_photos() -> None:

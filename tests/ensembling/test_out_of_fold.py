@@ -149,8 +149,8 @@ def test_what_a_voter_adds_is_the_vote_with_it_less_the_vote_without() -> None:
         return float(f1_score(right, label, labels=range(18), average="macro", zero_division=0))
 
     for name in ("one", "two", "weak"):
-        assert found[name][0] == pytest.approx(macro() - macro(name), abs=1e-6)
-        assert found[name][1].low <= found[name][0] <= found[name][1].high
+        assert found[name].value == pytest.approx(macro() - macro(name), abs=1e-6)
+        assert found[name].interval.low <= found[name].value <= found[name].interval.high
     alone = answers.where(lambda voter: voter.source == "one" or voter.task == "age")
     assert list(added_by(OutOfFold(photos, truth, alone), SoftVote())) == ["two", "weak"]
 

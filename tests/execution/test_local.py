@@ -104,10 +104,11 @@ def test_cores_are_shared_out_and_wrong_numbers_refused(monkeypatch: pytest.Monk
 
 def test_gpus_are_claimed_one_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("orchestrator.execution.local.gpu_count", lambda: 2)
-    with claim_gpu(tmp_path, "cuda") as one, claim_gpu(tmp_path, "cuda") as other, claim_gpu(tmp_path, "cuda") as third:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with claim_gpu("cuda") as one, claim_gpu("cuda") as other, claim_gpu("cuda") as third:
         assert (one, other) == ("cuda:0", "cuda:1")
         assert third in ("cuda:0", "cuda:1")
-    with claim_gpu(tmp_path, "cpu") as device:
+    with claim_gpu("cpu") as device:
         assert device == "cpu"
 
 
@@ -142,7 +143,7 @@ def test_a_training_that_is_asked_to_stop_keeps_its_epochs_and_goes_on_as_if_it_
             time.sleep(0.1)  # the file is looked at once a second
             return super().take(rows)
 
-    slow = dataclasses.replace(job, pixels=Slow(job.table["truth"].to_numpy()))
+    slow = dataclasses.replace(job, pixels=Slow(job.rows.truth))
     (result,) = LocalExecutor().run([slow], 1, listen)
     assert (result.outcome, "goes on from there" in result.why) == ("cancelled", True)
     assert not (job.folder / cards.CARD).exists()

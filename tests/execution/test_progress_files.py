@@ -48,7 +48,7 @@ def test_what_a_worker_writes_reaches_the_listener_in_order(tmp_path: Path) -> N
         listen(EpochEnded("r", 0, epoch(2)))
         wait_for(lambda: EpochEnded("r", 0, epoch(2)) in events)
         write_json(job.folder / HISTORY, epochs(1, 2, 3))
-        watcher.ended(JobResult(0))
+        watcher.ended(JobResult("r", 0))
     ends = [event for event in events if not isinstance(event, EpochProgress)]
     assert ends == [EpochEnded("r", 0, epoch(2)), EpochEnded("r", 0, epoch(3)), MemberEnded("r", 0, "done")]
     assert not (job.folder / PROGRESS).exists()
@@ -104,4 +104,4 @@ def test_what_a_listener_raises_reaches_the_caller(tmp_path: Path, ends: bool) -
             listen(EpochProgress("r", 0, 1.0, 2.0))
             wait_for(lambda: not watcher._thread.is_alive())
         if ends:
-            watcher.ended(JobResult(0))
+            watcher.ended(JobResult("r", 0))

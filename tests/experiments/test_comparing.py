@@ -32,17 +32,18 @@ def test_a_comparison_says_what_differs_and_whether_it_is_noise(orch: Orch, thre
     ]
     answers = [table.filter(like="p(").to_numpy().argmax(axis=1) for table in tables]
     truth, persons = tables[0]["truth"].to_numpy(), tables[0]["person"]
-    gain, span = difference(persons, truth, *answers, 3)
+    gain = difference(persons, truth, *answers, 3)
     last = found["runs"][2]
-    assert last["gain"] == pytest.approx(gain)
-    assert last["gain_interval_95"] == pytest.approx([span.low, span.high])
-    assert last["verdict"] == ("noise" if span.low <= 0 <= span.high else "better" if gain > 0 else "worse")
+    assert last["gain"] == pytest.approx(gain.value)
+    low, high = gain.interval.as_list()
+    assert last["gain_interval_95"] == pytest.approx([low, high])
+    assert last["verdict"] == ("noise" if low <= 0 <= high else "better" if gain.value > 0 else "worse")
     assert found["runs"][0]["verdict"] is None
     chances = [table.filter(like="p(").to_numpy()[np.arange(len(truth)), truth] for table in tables]
     assert last["log_loss"] == pytest.approx(-np.log(chances[1].astype(float)).mean(), abs=1e-6)
-    assert last["log_loss_growth"] == pytest.approx(np.log(chances[0] / chances[1]).mean(), abs=1e-6)
-    low, high = last["log_loss_growth_interval_95"]
-    assert low <= last["log_loss_growth"] <= high
+    assert last["log_loss_change"] == pytest.approx(np.log(chances[0] / chances[1]).mean(), abs=1e-6)
+    low, high = last["log_loss_change_interval_95"]
+    assert low <= last["log_loss_change"] <= high
     assert last["log_loss_verdict"] == ("better" if high < 0 else "worse" if low > 0 else "noise")
     with Image.open(picture) as image:
         assert image.width > 1000

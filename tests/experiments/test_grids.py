@@ -5,8 +5,18 @@ import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from tests.conftest import Done, edit_sealed, hashes, tiny, train
+import pytest
+
+from orchestrator.core.events import Event, InputsRead
+from orchestrator.experiments.grids import train_points
+from orchestrator.experiments.points import grid_points
+from orchestrator.pipeline import preparation
+from orchestrator.pipeline.retraining import starting_point
+from orchestrator.pipeline.settings import Settings
+from orchestrator.specialists import SPECIALISTS
+from tests.conftest import TINY, Done, edit_sealed, hashes, tiny, train
 
 Orch = Callable[..., Done]
 
@@ -110,3 +120,38 @@ def test_a_grid_trains_a_damaged_member_of_an_unfinished_run_again(orch: Orch, p
     assert "age-0003 trains it again (what is there was put aside as fold-1." in done.err
     assert json.loads((run / "run.json").read_text())["status"] == "complete"
     assert hashes(run)["fold-1/weights.safetensors"] == weights
+
+
+def test_a_grids_photos_are_prepared_once_before_any_run_is_recorded(
+    people: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared, events = list[tuple[int, int]](), list[Event]()
+    real = preparation.build_stores
+
+    def counted(root: Path, paths: Any, keys: Any, *more: Any) -> Any:
+        prepared.append((len(keys), len(list(workspace.glob("age-*")))))
+        return real(root, paths, keys, *more)
+
+    monkeypatch.setattr(preparation, "build_stores", counted)
+    changes = [change for change in (*TINY, "epochs=1") if not change.startswith("height=")]
+    settings = Settings(people / "train", workspace, changes=changes, folds=3, folds_used=1, device="cpu")
+    start = starting_point(settings, SPECIALISTS["age"])
+    points = grid_points(start, ["height=32,48", "lr=1e-3,0.001"])
+    trained = train_points(start, points, events.append)
+    assert trained.report.complete
+    assert prepared == [(2, 1)]  # both geometries at once, while the workspace had the one run that it came with
+    assert events.count(InputsRead()) == 1
+    assert [(words, run.id) for words, run in trained.runs] == [
+        (("height=32", "lr=1e-3"), "age-0002"), (("height=32", "lr=0.001"), "age-0002"),
+        (("height=48", "lr=1e-3"), "age-0003"), (("height=48", "lr=0.001"), "age-0003"),
+    ]  # fmt: skip
+    assert [run.id for run in trained.report.runs] == ["age-0002", "age-0003"]
+
+
+def test_warnings_about_any_combination_are_given_once(orch: Orch, people: Path, workspace: Path) -> None:
+    grid = ("--grid", "sample_balance=0,1", "lr=1e-3,2e-3")
+    done = train(
+        orch, people, workspace, "train", "age", *tiny("class_balance=1", "epochs=1"), *grid, "--folds-used", 1
+    )
+    assert done.code == 0, done.err
+    assert done.err.count("weights are taken after sampling") == 1  # of the last two combinations

@@ -153,6 +153,15 @@ def test_a_search_whose_trials_all_fail_stops_and_goes_on_when_the_cause_is_gone
     assert [trial["state"] for trial in json.loads(done.out)["trials"]] == [*["failed"] * 8, "complete"]
 
 
+def test_a_point_that_draws_too_few_photos_fails_alone(orch: Orch, people: Path, tmp_path: Path) -> None:
+    space = tmp_path / "space.toml"
+    space.write_text('sample_factor = [{ "<30" = 0.01, "30-59" = 0.01, ">=60" = 0.01 }, { "<30" = 2 }]\n')
+    done = orch(*words_of(people, tmp_path / "runs", space, "--trials", 2, "--json"))
+    assert done.code == 0, done.err
+    assert {trial["state"] for trial in json.loads(done.out)["trials"]} == {"failed", "complete"}
+    assert "a network's norms need 2 at least" in done.err
+
+
 def test_a_full_disk_fails_no_trial(
     orch: Orch, people: Path, tmp_path: Path, space: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -65,6 +65,7 @@ def test_a_training_that_goes_on_tells_every_epoch_once(people: Path, workspace:
 def test_a_tracker_that_fails_costs_no_training(
     people: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch, told: list[str]
 ) -> None:
+    from orchestrator.pipeline.retraining import starting_point
     from orchestrator.pipeline.settings import Settings
     from orchestrator.pipeline.training import retrain
     from orchestrator.specialists import SPECIALISTS
@@ -82,7 +83,7 @@ def test_a_tracker_that_fails_costs_no_training(
     monkeypatch.setattr(tracking, "check_words", lambda words: None)
     shows, tracked = Silent(), tracking.Tracked(["tensorboard"], workspace)
     settings = Settings(people / "train", workspace, changes=(*TINY, "lr=9e-3"), folds=3, jobs=1, device="cpu")
-    report = retrain(settings, SPECIALISTS["age"], forward_to_all(shows, tracked))
+    report = retrain(starting_point(settings, SPECIALISTS["age"]), forward_to_all(shows, tracked))
     tracked.close()
     assert report.complete
     assert len(shows.jobs) == 3

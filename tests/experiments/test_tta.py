@@ -141,6 +141,15 @@ def test_missing_and_changed_files_are_told(orch: Orch, workspace: Path) -> None
         assert f"held_out.parquet: {'missing' if damaged is None else 'not the file that was written'}" in done.err
 
 
+def test_views_need_no_store_if_none_is_wanted(orch: Orch, workspace: Path) -> None:
+    with_store = orch("tta", "age-0001", "-w", workspace, "--json")
+    shutil.rmtree(workspace / "store")
+    without = orch("tta", "age-0001", "-w", workspace, "--json", "--no-store")
+    assert without.code == 0, without.err
+    assert json.loads(without.out) == json.loads(with_store.out)
+    assert not (workspace / "store").exists()
+
+
 def test_two_commands_never_write_one_run(orch: Orch, workspace: Path) -> None:
     assert orch("tta", "age-0001", "--views", "flip", "--keep", "-w", workspace).code == 0
     record = workspace / "age-0002/run.json"

@@ -1,6 +1,7 @@
 """A cascade asks fewer members; exactly it never changes an answer, by sureness it keeps to its rate."""
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -49,7 +50,8 @@ def test_an_exact_cascade_never_changes_a_choice(
         own = answers.of(task)
         rounded = [np.round(one, 1) + np.float32(0.01) for one in own.probabilities]  # ties occur
         rounded = [one / one.sum(axis=1, keepdims=True) for one in rounded]
-        some = ask(own.voters, [one.__getitem__ for one in rounded], photos, combiner, EXACT)
+        settled = partial(EXACT.settled, combiner=combiner)
+        some = ask(own.voters, [one.__getitem__ for one in rounded], photos, settled)
         few, all_ = (
             combiner.decide(Answers(own.classes, photos, own.voters, tuple(arrays))) for arrays in (some, rounded)
         )
@@ -62,7 +64,8 @@ def test_an_exact_cascade_never_changes_a_choice(
 def test_unanimous_members_need_a_majority_of_votes_and_no_more() -> None:
     sure = np.tile(np.float32([1, 0, 0]), (4, 1))
     for combiner in COMBINERS.values():
-        some = ask(of_mask(*[sure] * 5).voters, [sure.__getitem__] * 5, 4, combiner(), EXACT)
+        settled = partial(EXACT.settled, combiner=combiner())
+        some = ask(of_mask(*[sure] * 5).voters, [sure.__getitem__] * 5, 4, settled)
         assert [bool(one.any()) for one in some] == [True, True, True, False, False]
 
 
@@ -79,14 +82,15 @@ def test_the_rate_holds_on_photos_that_the_sureness_was_not_chosen_on() -> None:
     first, second = answers.take(slice(10_000)), answers.take(slice(10_000, None))
     chosen, curve = calibrate(first, combiner, 0.002)
     assert curve[0].changed == 0
-    there, here = simulate(second, combiner, chosen), simulate(first, combiner, chosen)
+    assert any(point is chosen for point in curve)
+    there, here = simulate(second, combiner, chosen.cascade), simulate(first, combiner, chosen.cascade)
     assert here.changed <= 0.002
     assert there.changed <= 0.004  # chance: 20 of 10,000 are expected, give or take 9
     assert there.asked < 0.8 * curve[0].asked
     asked = [point.asked for point in curve]
     assert asked == sorted(asked, reverse=True)  # who is content with less never asks more
     none, _ = calibrate(first, combiner, 0.0)
-    assert simulate(first, combiner, none).changed == 0
+    assert simulate(first, combiner, none.cascade).changed == 0
 
 
 def test_sureness_by_hand() -> None:

@@ -11,7 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from orchestrator.combining.combiners import HardVote, SoftVote
+from orchestrator.combining.answers import Answers
+from orchestrator.combining.combiners import Combiner, HardVote, SoftVote
+from orchestrator.combining.votes import Decision
 from orchestrator.core.errors import DamagedError
 from orchestrator.inference.cascade import EXACT, Cascade, Point
 from orchestrator.inference.cascade_measurement import CASCADE, Measured, SavedCascade, read_cascade, save_cascade
@@ -21,10 +23,22 @@ from tests.conftest import Done, tiny, train
 Orch = Callable[..., Done]
 
 
+class Tempered(Combiner):
+    """Another mean: its answers are not those that the cascade was measured for."""
+
+    name, how, averages = "tempered", "As a soft vote, with a temperature.", True
+
+    def decide(self, answers: Answers) -> Decision:
+        return SoftVote().decide(answers)
+
+    def as_dict(self) -> dict[str, object]:
+        return {"name": self.name, "temperature": 2.0}
+
+
 def kept(folder: Path, cascade: Cascade) -> Measured:
     """A cascade's file, as `orch cascade` writes it."""
     point = Point(cascade, 0.5, 0.01, np.zeros(100, np.int64))
-    measured = Measured(point, [Point(EXACT, 0.8, 0.0, point.label), point], 100, None, None)
+    measured = Measured(point, [Point(EXACT, 0.8, 0.0, point.label), point], 100, None, None, SoftVote().as_dict())
     folder.mkdir(exist_ok=True)
     save_cascade(folder, measured)
     return measured
@@ -37,6 +51,7 @@ def test_a_cascade_survives_its_file(tmp_path: Path) -> None:
         found = read_cascade(folder, SoftVote())
         assert found == SavedCascade(cascade, 100, 0.01, measured.changed_at_most)
     assert read_cascade(folder, HardVote()) is None
+    assert read_cascade(folder, Tempered()) is None  # measured for another mean
     assert read_cascade(tmp_path, SoftVote()) is None
 
 
@@ -74,7 +89,7 @@ def test_the_command_measures_keeps_and_uses_a_cascade(
     assert orch("ensemble", "-w", workspace).code == 0
     done = orch("predict", people / "eval", "-w", workspace, "--cascade", "--json", "--engine", "torch")
     full = orch("predict", people / "eval", "-w", workspace, "--json", "--engine", "torch")
-    assert "cascade: exact, no label can change" in done.err
+    assert "cascade: exact, no label can change. `orch cascade PHOTOS" in done.err
     answers, expected = json.loads(done.out), json.loads(full.out)
     assert [one["label"] for one in answers] == [one["label"] for one in expected]
     assert {one["asked"] for one in expected} == {9}
@@ -100,6 +115,10 @@ def test_the_command_measures_keeps_and_uses_a_cascade(
     assert "macro F1" not in shown.out  # no labels, no column
     assert f"asked {100 * told['asked']:.0f} % of the members" in done.err
     assert pd.read_parquet(table)["asked"].sum() == pytest.approx(told["asked"] * 28 * 9)
+    assert orch("cascade", people / "eval", "-w", workspace, "--rate", 0).code == 0  # measured: there is no better one
+    exact = orch("predict", people / "eval", "-w", workspace, "--cascade", "--engine", "torch")
+    assert "cascade: exact, no label can change." in exact.err
+    assert "looks for one that saves more" not in exact.err
 
 
 def test_a_cascade_is_not_measured_on_training_photos_nor_for_hard_votes(

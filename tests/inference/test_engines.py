@@ -26,8 +26,8 @@ from orchestrator.inference.choice import assign_engines
 from orchestrator.inference.engines import TOLERANCE, Engine, Runner, TorchCall, engines_here, open_runners
 from orchestrator.inference.export import Exports, write_onnx
 from orchestrator.inference.member import Member, load_members
-from orchestrator.inference.options import ENGINES, check_engine
-from orchestrator.inference.predictions import choose_engines, predict_photos
+from orchestrator.inference.options import ENGINES, FEW_PHOTOS, check_engine, needs_trial
+from orchestrator.inference.predictions import PredictorOnEngines, choose_engines
 from orchestrator.inference.predictor import Predictor, start_predictor
 from orchestrator.inference.reader import Prepared
 from orchestrator.inference.runtime import start_runtime
@@ -46,7 +46,7 @@ def predictor(trained: Path) -> Predictor:
 @pytest.fixture(scope="module")
 def sample(predictor: Predictor, people: Path) -> list[Prepared]:
     found = [predictor.reader.read(path) for path in read(people / "train").paths[:20]]
-    return [one for one in found if not isinstance(one, str)]
+    return [one for one in found if isinstance(one, Prepared)]
 
 
 @pytest.fixture
@@ -116,11 +116,26 @@ def test_a_check_on_few_photos_is_looked_at_again_with_more(
     exports.difference(one, Engine("onnx"), pixels[:5])
 
 
-def test_fp32_means_fp32_even_where_a_recipe_says_otherwise(
-    predictor: Predictor, sample: list[Prepared], tmp_path: Path
+def test_fp32_means_fp32_even_where_a_recipe_says_otherwise_and_needs_no_photo(
+    predictor: Predictor, tmp_path: Path
 ) -> None:
-    runtime, _ = assign_engines(predictor.runtime, sample, 5, "torch", True, tmp_path)
-    assert {runner.tail.precision for runner in runtime.runners} == {"fp32"}
+    assert {runner.tail.precision for runner in predictor.runtime.runners} == {"auto"}
+    for engine, photos, more in (("torch", [], True), ("torch", [tmp_path / "gone.jpg"], False), ("auto", [], False)):
+        found = choose_engines(predictor, photos, engine, True, tmp_path / "cache", more=more)
+        assert {runner.tail.precision for runner in found.predictor.runtime.runners} == {"fp32"}
+        assert (found.known, found.chosen) == ((), ())
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("engine", "device", "photos", "needed"), [
+    ("torch", "cpu", 100_000, False), ("torch", "cpu", None, False), ("auto", "cuda", 100_000, False),
+    ("auto", "cuda:1", None, False), ("auto", "cpu", FEW_PHOTOS, False), ("auto", "cpu", FEW_PHOTOS + 1, True),
+    ("auto", "cpu", None, True), ("onnx", "cpu", 1, True), ("openvino", "cpu", None, True),
+])  # fmt: skip
+def test_photos_are_read_for_a_trial_only_where_there_is_a_choice(
+    engine: str, device: str, photos: int | None, needed: bool
+) -> None:
+    assert needs_trial(engine, device, photos) is needed
 
 
 def test_a_network_that_gives_no_numbers_never_passes(
@@ -137,14 +152,23 @@ def test_a_network_that_gives_no_numbers_never_passes(
         exports.check([one], Engine("onnx"), lambda member: pixels_of(member, sample))
 
 
-def test_few_photos_never_wait_for_an_export(
-    predictor: Predictor, sample: list[Prepared], tmp_path: Path, exported: Path
-) -> None:
-    as_loaded = (predictor.runtime, [])
-    assert assign_engines(predictor.runtime, sample, 5, "auto", False, tmp_path) == as_loaded
+def test_few_photos_never_wait_for_an_export(predictor: Predictor, tmp_path: Path, exported: Path) -> None:
+    few = [tmp_path / "never read.jpg"] * FEW_PHOTOS
+    for cache in (tmp_path / "cache", exported / "cache" / "engines"):  # nor for one to be opened
+        assert choose_engines(predictor, few, "auto", False, cache) == PredictorOnEngines(predictor)
     assert not list(tmp_path.iterdir())
-    cache = exported / "cache" / "engines"
-    assert assign_engines(predictor.runtime, sample, 256, "auto", False, cache) == as_loaded  # nor for one to be opened
+
+
+def test_a_choice_that_fails_leaves_members_on_torch_with_a_word(
+    predictor: Predictor, people: Path, tmp_path: Path, told: list[str]
+) -> None:
+    photos, file = read(people / "train").paths[:2], tmp_path / "file"
+    file.write_text("where the cache should be")
+    found = choose_engines(predictor, photos, "auto", False, file, more=True)
+    assert (found.predictor, len(found.known)) == (predictor, 2)
+    assert [word for word in told if str(file) in word and word.endswith("; members stay on torch.")]
+    with pytest.raises(OSError):
+        choose_engines(predictor, photos, "onnx", False, file, more=True)
 
 
 def test_what_will_be_done_first_is_chosen_and_remembered(
@@ -386,6 +410,16 @@ def test_an_export_is_whole_for_another_process_from_the_moment_it_is_seen(
     assert not told
 
 
+def test_a_cache_that_may_not_be_written_is_read_without_a_lock(
+    predictor: Predictor, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = Path(shutil.copytree(exported / "cache" / "engines", tmp_path / "cache"))
+    (cache / LOCK).unlink(missing_ok=True)
+    monkeypatch.setattr("orchestrator.inference.cache.os.access", lambda *_: False)  # root may write everywhere
+    assert not Exports(cache).missing(predictor.runtime.splits)
+    assert not (cache / LOCK).exists()
+
+
 def test_checks_and_trials_of_two_processes_are_all_kept(
     predictor: Predictor, sample: list[Prepared], cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -459,4 +493,4 @@ def test_a_sample_without_a_readable_photo_checks_no_engine(predictor: Predictor
     with pytest.raises(DataError, match="--engine onnx: no photo of the sample can be read"):
         choose_engines(predictor, [bad], "onnx", False, tmp_path, more=True)
     assert choose_engines(predictor, [bad], "auto", False, tmp_path, more=True).predictor is predictor
-    assert list(predict_photos(predictor, [], False, lambda _done, _all: None)) == []
+    assert list(predictor.answers([])) == []

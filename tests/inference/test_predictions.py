@@ -14,6 +14,7 @@ from orchestrator.core.errors import DataError, Problem, printable
 from orchestrator.core.files import write_json
 from orchestrator.core.labels import CLASSES, TASKS
 from orchestrator.data.photo_files import find_photos
+from orchestrator.inference.reader import Unreadable
 from orchestrator.inference.results import Predictions
 from orchestrator.inference.tables import write_probabilities
 from tests.conftest import Done
@@ -75,8 +76,9 @@ def test_names_that_are_not_utf8_do_no_harm(tmp_path: Path) -> None:
     nothing = {task: np.full((1, len(CLASSES[task])), np.nan) for task in TASKS}
     empty = np.full(1, np.nan)
     answers = Predictions(
-        (path,), "soft", np.array([-1]), nothing, empty, np.zeros(1, int), (None,), None, {0: "no answer"}
-    )
+        (str(path),), "soft", np.array([-1]), nothing, empty, np.zeros(1, int), (None,), None,
+        {0: Unreadable("no answer", "damaged")},
+    )  # fmt: skip
     json.dumps(answers[0].as_dict()).encode()
     write_probabilities(tmp_path / "p.parquet", [str(path)], answers)
     write_json(tmp_path / "x.json", {"source": str(path)})

@@ -1,7 +1,10 @@
 """A predictor sees the pixels that members were trained on and gives the answers that they gave."""
 
+import shutil
+import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +13,18 @@ import pandas as pd
 import pytest
 
 from orchestrator.combining.combiners import SoftVote
-from orchestrator.core.errors import DataError, WorkspaceError
-from orchestrator.core.labels import TASKS, columns_of
+from orchestrator.core.errors import ClosedError, ConfigError, DataError, WorkspaceError
+from orchestrator.core.labels import CLASS_COUNTS, TASKS, columns_of
+from orchestrator.core.stages import Stages
 from orchestrator.data.preprocessing import Geometry, decode
 from orchestrator.data.readers import read
 from orchestrator.data.store import DirectPixels, PixelStore
+from orchestrator.ensembling.external import ExternalRows, ExternalTable
 from orchestrator.inference import reader as reader_module
 from orchestrator.inference.engines import Runner
 from orchestrator.inference.member import MemberFiles, load_members
 from orchestrator.inference.predictor import Predictor, start_predictor
-from orchestrator.inference.reader import Photo
+from orchestrator.inference.reader import Photo, Prepared
 from tests.conftest import member_files
 
 
@@ -40,7 +45,7 @@ def test_store_direct_and_predict_see_equal_pixels(trained: Path, people: Path) 
     rows = np.arange(0, len(photos), 7)
     prepared = [predictor.reader.read(photos.paths[row]) for row in rows]
     for geometry, store in stores.items():
-        seen = np.stack([one.pixels[geometry] for one in prepared if not isinstance(one, str)])
+        seen = np.stack([one.pixels[geometry] for one in prepared if isinstance(one, Prepared)])
         assert np.array_equal(seen, store.take(rows))
         assert np.array_equal(seen, DirectPixels(photos.paths, geometry).take(rows))
 
@@ -130,7 +135,31 @@ def test_files_bytes_and_decoded_pixels_get_the_same_answers(trained: Path, peop
     assert [problem.where for problem in caught.value.problems] == ["photo 0", "photo 1", "photo 3"]
     assert "needed: (H, W, 3), uint8" in caught.value.problems[1].what
     (batch,) = predictor.predict(wrong, skip_unreadable=True)
-    assert (batch.order, sorted(batch.failed)) == ([-1, -1, 0, -1], [0, 1, 3])
+    assert (len(batch), batch.read.tolist(), sorted(batch.failed)) == (4, [2], [0, 1, 3])
+    with pytest.raises(DataError) as caught:
+        predictor.answers(wrong)
+    assert [problem.kind for problem in caught.value.problems] == ["unknown_format", "wrong_pixels", "wrong_pixels"]
+    answers = predictor.answers([*wrong, str(paths[1]), paths[1].with_name("gone.jpg")], on_error="mark", batch=2)
+    assert answers.photos == ("photo 0", "photo 1", str(paths[0]), "photo 3", str(paths[1]), answers[5].photo)
+    assert [answer.label for answer in answers] == [
+        None,
+        None,
+        *labels(predictor, [paths[0]]),
+        None,
+        *labels(predictor, [paths[1]]),
+        None,
+    ]
+    assert [answer.error_kind for answer in answers] == [
+        "unknown_format",
+        "wrong_pixels",
+        "",
+        "wrong_pixels",
+        "",
+        "missing_file",
+    ]
+    assert answers[5].error == "no such file."
+    with pytest.raises(ConfigError, match="--on-error skip; allowed: fail, mark"):
+        predictor.answers(paths, on_error="skip")
 
 
 def test_what_is_known_of_the_first_photos_is_not_read_again(
@@ -179,8 +208,85 @@ def test_nothing_is_begun_for_a_caller_who_goes_away(trained: Path, people: Path
     calls: list[int] = []
     with start_predictor(load_members(fold(trained, 0)), SoftVote(), threads=1) as predictor:
         slow = predictor.on([Slow(runner, calls) for runner in predictor.runtime.runners])
-        with slow:
-            batches = slow.predict(read(people / "train").paths[:40], batch=8)
-            next(batches)  # by then the second batch is begun: three members, one after the other on one thread
-            batches.close()
-        assert 3 <= len(calls) < 6
+        batches = slow.predict(read(people / "train").paths[:40], batch=8)
+        next(batches)  # by then the second batch is begun: three members, one after the other on one thread
+        batches.close()
+    assert 3 <= len(calls) < 6
+
+
+def with_table(workspace: Path, *keys: str) -> Predictor:
+    """A predictor with a table that outvotes its members: it says incorrect, female and 60 or older of some photos."""
+    table = ExternalTable("old.csv", keys, {
+        task: np.tile(np.eye(classes, dtype=np.float32)[-2 if task == "mask" else -1], (len(keys), 1))
+        for task, classes in CLASS_COUNTS.items()
+    })  # fmt: skip
+    weights = dict.fromkeys(TASKS, 100.0)
+    return start_predictor(load_members(fold(workspace, 0)), SoftVote(), external=[table], external_weights=weights)
+
+
+def test_a_batch_without_a_readable_photo_leaves_the_others_what_a_table_changed(
+    trained: Path, people: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "bad.jpg").write_bytes(b"no photo")
+    paths = read(people / "train").paths[:3]
+    with with_table(trained, *map(str, paths[:2])) as predictor:
+        answers = predictor.answers([paths[0], tmp_path / "bad.jpg", *paths[1:]], on_error="mark", batch=1)
+    assert answers.changed_by_external is not None
+    assert answers.changed_by_external.tolist() == [True, False, True, False]
+    assert [answer.label for answer in answers][:3] == [11, None, 11]
+
+
+def test_a_row_of_a_table_means_the_same_photo_in_one_call_and_in_several(
+    trained: Path, people: Path, tmp_path: Path
+) -> None:
+    paths = [tmp_path / name for name in ("x/a.jpg", "y/a.jpg", "y/b.jpg")]
+    for path, photo in zip(paths, read(people / "train").paths, strict=False):
+        path.parent.mkdir(exist_ok=True)
+        shutil.copy(photo, path)
+    with with_table(trained, "a.jpg", "b.jpg") as predictor:
+        whole = predictor.answers(paths).changed_by_external
+        assert whole is not None
+        assert whole.tolist() == [False, False, True]  # a.jpg is two photos, so it is neither
+        rows = predictor.external_rows(paths)
+        parts = [predictor.answers(part, rows=rows) for part in (paths[:1], paths[1:])]
+        assert [answer.changed_by_external for part in parts for answer in part] == whole.tolist()
+        with pytest.raises(ValueError, match="1 photos are not among the 3"):
+            predictor.answers(read(people / "train").paths[:1], rows=rows)
+        with pytest.raises(ValueError, match="the rows of 0 other tables for 1 external tables"):
+            predictor.answers(paths, rows=ExternalRows.of((), []))
+
+
+def test_closing_waits_for_predictions_in_progress_and_refuses_later_ones(trained: Path, people: Path) -> None:
+    calls: list[int] = []
+    predictor = start_predictor(load_members(fold(trained, 0)), SoftVote(), threads=1)
+    slow = predictor.on([Slow(runner, calls) for runner in predictor.runtime.runners])
+    paths, begun, progress = read(people / "train").paths[:12], threading.Event(), list[int]()
+
+    def note(done: int, _all: int) -> None:
+        progress.append(done)
+        begun.set()
+
+    expected = labels(predictor, paths)
+    own = predictor.predict(paths, batch=4)  # of the thread that closes, which cannot go on with it meanwhile
+    next(own)
+    with ThreadPoolExecutor(1) as another:
+        found = another.submit(slow.answers, paths, batch=2, done=note)
+        assert begun.wait(30)
+        assert progress[-1] < 12
+        predictor.close()
+        assert progress[-1] == 12
+        assert [answer.label for answer in found.result()] == expected
+    for later in (lambda: next(own), lambda: slow.answers(paths), lambda: list(predictor.predict(paths))):
+        with pytest.raises(ClosedError, match="this predictor was closed"):
+            later()
+    predictor.close()  # once more does no harm
+
+
+def test_the_time_of_each_stage_is_that_of_the_call(trained: Path, people: Path) -> None:
+    stages, paths = Stages(on=True), read(people / "train").paths[:5]
+    with start_predictor(load_members(fold(trained, 0)), SoftVote()) as predictor:
+        predictor.answers(paths, stages=stages)
+        assert set(stages.seconds) == {"decode", "crop and resize", "vote", *(f"{task} members" for task in TASKS)}
+        before = dict(stages.seconds)
+        predictor.answers(paths)
+    assert stages.seconds == before

@@ -1,13 +1,12 @@
 """Predictions are columns, and their items say the same row by row."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.core.labels import CLASSES, LABELS, TASKS, compose
+from orchestrator.inference.reader import Unreadable
 from orchestrator.inference.results import Predictions
 
 
@@ -20,10 +19,10 @@ def drawn(photos: int, unreadable: set[int], seed: int) -> Predictions:
         label[number], agreement[number] = -1, np.nan
         for array in shares.values():
             array[number] = np.nan
-    errors = {number: f"reason {number}" for number in unreadable}
-    paths = tuple(Path(f"{number}.jpg") for number in range(photos))
+    errors = {number: Unreadable(f"reason {number}", "damaged") for number in unreadable}
+    names = tuple(f"{number}.jpg" for number in range(photos))
     faces = tuple(None if number in unreadable else number % 2 == 0 for number in range(photos))
-    return Predictions(paths, "soft", label, shares, agreement, np.full(photos, 9), faces, label % 2 == 0, errors)
+    return Predictions(names, "soft", label, shares, agreement, np.full(photos, 9), faces, label % 2 == 0, errors)
 
 
 @given(st.integers(1, 30), st.sets(st.integers(0, 29), max_size=5), st.integers(0, 2**32 - 1))
@@ -31,12 +30,13 @@ def test_rows_and_columns_say_the_same(photos: int, unreadable: set[int], seed: 
     answers = drawn(photos, {number for number in unreadable if number < photos}, seed)
     assert len(answers) == len(list(answers)) == photos
     for number, answer in enumerate(answers):
-        assert answer.path == answers.paths[number]
+        assert answer.photo == answers.photos[number] == f"{number}.jpg"
         if number in answers.errors:
-            assert (answer.label, answer.shares, answer.error) == (None, {}, f"reason {number}")
+            assert (answer.label, answer.shares) == (None, {})
+            assert (answer.error, answer.error_kind) == (f"reason {number}", "damaged")
             continue
         assert (answer.label, answer.name) == (answers.label[number], LABELS[answers.label[number]])
-        assert answer.error == ""
+        assert (answer.error, answer.error_kind) == ("", "")
         assert answer.changed_by_external == (answer.label % 2 == 0)
         for task in TASKS:
             values = answers.shares[task][number].tolist()
@@ -52,5 +52,7 @@ def test_batches_put_together_are_the_whole() -> None:
     assert Predictions.concatenated([whole]) == whole
     twice = Predictions.concatenated([whole, whole])
     assert list(twice) == [*whole, *whole]
-    assert twice.errors == {3: "reason 3", 9: "reason 9", 13: "reason 3", 19: "reason 9"}
+    assert {number: why.reason for number, why in twice.errors.items()} == {
+        3: "reason 3", 9: "reason 9", 13: "reason 3", 19: "reason 9",
+    }  # fmt: skip
     assert twice != whole

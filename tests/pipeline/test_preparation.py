@@ -36,7 +36,8 @@ def test_a_draw_goes_by_mask_state_unless_told_otherwise(people: Path, tmp_path:
         settings = Settings(people / "train", tmp_path / "runs", changes=(*TINY, change), folds=3, jobs=1, device="cpu")
         age = {"age": SPECIALISTS["age"]}
         train_all(settings, age, Silent())
-        table = first_jobs(settings, age, Silent())["age"].table
+        rows = first_jobs(settings, age, Silent())["age"].rows
+        table = pd.DataFrame({"person": rows.person, "kind": rows.kind})
         assert table.groupby("person")["kind"].value_counts().groupby("kind").unique().map(list).to_dict() == {
             kind: [count] for kind, count in kinds.items()
         }
@@ -69,19 +70,18 @@ def test_a_member_learns_from_extra_photos_that_tell_its_class_and_is_scored_on_
         ("joint", int((table["mask"] != "").sum())),
     ):
         for job in jobs_of(people, workspace, others, task):
-            extra = job.table["extra"].to_numpy()
+            extra = job.rows.extra
             assert extra.sum() == 42
             assert not extra[job.held_out].any()
             assert extra[job.train].sum() == count
-            own = job.table[~extra]
-            assert not set(own["person"].iloc[job.held_out]) & set(job.table["person"].iloc[job.train])
+            assert not set(job.rows.person[job.held_out]) & set(job.rows.person[job.train])
     (job, *_) = jobs_of(people, workspace, others, "age", "loss=soft_age")
-    bands = job.table[job.table["extra"] & (job.table["target"] < 0)]
-    assert len(bands) == 14
-    assert (bands["target"] == -2).all()  # -1 - the code of 30-59
-    assert (bands["truth"] == 1).all()
+    bands = job.rows.extra & (job.rows.target < 0)
+    assert bands.sum() == 14
+    assert (job.rows.target[bands] == -2).all()  # -1 - the code of 30-59
+    assert (job.rows.truth[bands] == 1).all()
     (job, *_) = jobs_of(people, workspace, others, "age", "loss=cross_entropy")
-    assert set(job.table["target"]) <= {0, 1, 2}
+    assert set(job.rows.target) <= {0, 1, 2}
 
 
 def test_extra_photos_are_drawn_by_their_factor(people: Path, workspace: Path, others: Path) -> None:
@@ -106,6 +106,12 @@ def test_a_person_who_is_held_out_is_not_learnt_from_elsewhere(
     table["person"] = table["person"].where(table["person"] != table["person"].iloc[0], person)
     table["path"] = [str(others.parent / path) for path in table["path"]]
     table.to_csv(tmp_path / "known.csv", index=False)
-    for job in jobs_of(people, workspace, tmp_path / "known.csv", "age"):
-        learnt = person in set(job.table["person"].iloc[job.train])
+    jobs = jobs_of(people, workspace, tmp_path / "known.csv", "age")
+    number_of = {
+        name: number
+        for job in jobs
+        for name, number in zip(job.held_out_photos["person"], job.rows.person[job.held_out], strict=True)
+    }
+    for job in jobs:
+        learnt = number_of[person] in set(job.rows.person[job.train])
         assert learnt is (job.fold != plan.fold_of[person])

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.core.errors import ConfigError
-from orchestrator.pipeline.settings import Settings, changes_of, recipes_of
+from orchestrator.pipeline.inputs import read_inputs
+from orchestrator.pipeline.settings import Settings, changes_of, check_early, recipes_of
 from orchestrator.recipes.spaces import STAGES, read_stages
 from orchestrator.specialists import TRAINABLE
 from tests.conftest import Done, tiny
@@ -54,3 +55,24 @@ def test_whatever_the_stages_of_a_search_try_can_be_put_on_record(task: str) -> 
                 tried += 1
                 assert set(words_on_record(task, changes)) <= set(changes)
     assert tried > 10
+
+
+def test_settings_out_of_range_are_told_all_at_once(people: Path) -> None:
+    settings = Settings(people / "train", folds=1, folds_used=-1, seed=-1, plan_seed=2**32, jobs=-2)
+    with pytest.raises(ConfigError) as refused:
+        check_early(settings, {"age": TRAINABLE["age"]})
+    assert refused.value.message.splitlines() == [
+        "--folds 1; allowed: 2 or more, or 0 to train on everything, which nothing is scored on.",
+        "--folds-used -1; allowed: 0 or more.", "--seed -1; allowed: 0 to 4294967295.",
+        "--plan-seed 4294967296; allowed: 0 to 4294967295.", "--jobs -2; allowed: 1 or more, or 0 to choose by this machine.",
+    ]  # fmt: skip
+    with pytest.raises(ConfigError, match="--folds -3; allowed: 2 or more"):
+        read_inputs(Settings(people / "train", folds=-3), {"age": TRAINABLE["age"]})
+
+
+def test_one_text_is_not_taken_letter_by_letter(people: Path) -> None:
+    with pytest.raises(ConfigError) as refused:
+        Settings(people / "train", recipes="quick", changes="epochs=1", extra="more.csv")  # type: ignore[arg-type]
+    assert [line.partition(":")[0] for line in refused.value.message.splitlines()] == [
+        "recipes = 'quick'", "changes = 'epochs=1'", "extra = 'more.csv'",
+    ]  # fmt: skip

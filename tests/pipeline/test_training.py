@@ -122,7 +122,7 @@ class Lazy(LocalExecutor):
 
     def run(self, jobs: Sequence[MemberJob], at_once: int, listen: Listener) -> list[JobResult]:
         super().run(jobs[:1], at_once, listen)
-        return [JobResult(number) for number in range(len(jobs))]
+        return [JobResult(*job.key) for job in jobs]
 
 
 def test_a_member_that_is_not_there_in_the_end_is_a_failure(people: Path, tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def test_a_member_learns_on_a_device_and_predicts_the_same_on_a_cpu(
     assert card.scores.macro_f1 > 0.6
     model = create(MemberCard.load(job.folder).backbone, 3).eval()
     load_weights(job.folder / cards.WEIGHTS, model)
-    pixels = torch.from_numpy(Stripes(job.table["truth"].to_numpy()).take(job.held_out))
+    pixels = torch.from_numpy(Stripes(job.rows.truth).take(job.held_out))
     with torch.inference_mode():
         here = job.head.probabilities(model(job.preprocess.normalise(pixels))).numpy()
     there = pd.read_parquet(job.folder / cards.HELD_OUT).filter(like="p(").to_numpy()

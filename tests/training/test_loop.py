@@ -24,7 +24,7 @@ from orchestrator.recipes.load import load_recipes
 from orchestrator.specialists import SPECIALISTS
 from orchestrator.training import epoch, learner, loop, scoring
 from orchestrator.training.loop import train_fold
-from orchestrator.training.member import MemberJob
+from orchestrator.training.member import MemberJob, TrainingRows
 from tests.conftest import TINY
 
 
@@ -47,14 +47,15 @@ def job_of(folder: Path, *changes: str, people: int = 30, **more: object) -> Mem
     specialist = SPECIALISTS["mask"]
     recipe = load_recipes({"mask": specialist}, ["quick"], [*TINY, "epochs=4", "lr=3e-3", *changes])["mask"]
     truth = np.tile([0, 1, 2], people)[: people * 3]
-    table = pd.DataFrame(
+    photos = pd.DataFrame(
         {"path": [f"{n}.jpg" for n in range(people * 3)], "person": np.repeat([f"p{n}" for n in range(people)], 3)}
-    ).assign(truth=truth, trained=truth, target=truth, kind=0, extra=False)
-    rows = np.arange(len(table))
+    )
+    rows, none = np.arange(len(photos)), np.zeros(len(photos), np.int64)
     job = MemberJob(
-        run=folder.parent.name, folder=folder, locks=folder.parent, task="mask", fold=0, classes=specialist.classes,
-        table=table, train=rows[: people * 2],
-        held_out=rows[people * 2 :], pixels=Stripes(truth), recipe=recipe, head=head_of(specialist, recipe),
+        run=folder.parent.name, folder=folder, task="mask", fold=0, classes=specialist.classes,
+        rows=TrainingRows(rows // 3, truth, truth, truth, none, none.astype(bool)), train=rows[: people * 2],
+        held_out=rows[people * 2 :], held_out_photos=photos.iloc[people * 2 :],
+        pixels=Stripes(truth), recipe=recipe, head=head_of(specialist, recipe),
         preprocess=Preprocess(Geometry(32, 32), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)), initial=InitialWeights(None, ""),
         seed=1, threads=1, device="cpu",
         origin=Origin(folder.parent.name, None, "", None, {"timm": "1"}, {}),
@@ -103,7 +104,7 @@ def test_every_epoch_draws_and_changes_photos_anew(tmp_path: Path) -> None:
             return super().take(rows)
 
     job = job_of(tmp_path / "m", "sampling=per_person", "epochs=3")
-    pixels = Told(job.table["truth"].to_numpy())
+    pixels = Told(job.rows.truth)
     # Three photos a person, all people to train on, so an epoch is one photo of each: batches of 16 from 30 people.
     train_fold(dataclasses.replace(job, pixels=pixels, train=np.arange(90), held_out=np.array([], int)))
     epochs = [set(rows.tolist()) for rows in asked]
@@ -124,10 +125,10 @@ def test_every_epoch_draws_and_changes_photos_anew(tmp_path: Path) -> None:
 def test_scores_are_of_the_truth_whatever_is_trained_on(tmp_path: Path) -> None:
     # Scored once, at the end: the best epoch by the truth would be the one that learnt least of what it was taught.
     job = job_of(tmp_path / "m", "epochs=12", "evaluate_every=12", "augment={}")
-    moved = (job.table["truth"] + 1) % 3  # as a moved border moves classes, only for everybody
-    card = train_fold(dataclasses.replace(job, table=job.table.assign(trained=moved, target=moved)))
+    moved = (job.rows.truth + 1) % 3  # as a moved border moves classes, only for everybody
+    card = train_fold(dataclasses.replace(job, rows=dataclasses.replace(job.rows, trained=moved, target=moved)))
     table = pd.read_parquet(tmp_path / "m" / cards.HELD_OUT)
-    assert table["truth"].tolist() == job.table["truth"].iloc[job.held_out].tolist()
+    assert table["truth"].tolist() == job.rows.truth[job.held_out].tolist()
     answers = table.filter(like="p(").to_numpy().argmax(axis=1)
     assert (answers == (table["truth"] + 1) % 3).mean() > 0.6  # it learnt what it was taught
     assert card.scores.accuracy == (answers == table["truth"]).mean() < 0.4

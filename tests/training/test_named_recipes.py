@@ -1,5 +1,6 @@
 """Every named recipe trains: two steps by each, with its own backbone, at a tiny size and from random weights."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -48,17 +49,18 @@ def job_for(task: str, name: str, folder: Path) -> MemberJob:
     if task != "age":
         recipe = recipe.model_copy(update={"backbone": SMALLER.get(recipe.backbone, recipe.backbone)})
     plain = job_of(folder, people=12)
-    rows = np.arange(len(plain.table))
+    rows = np.arange(len(plain.rows))
     steps = 2 * recipe.batch_size * recipe.accumulate
-    classes = plain.table["truth"].to_numpy() % len(specialist.classes)
+    classes = plain.rows.truth % len(specialist.classes)
     ages = np.array([20.0, 45.0, 61.0])[classes]
-    table = plain.table.assign(truth=classes, trained=classes, person=[f"p{row}" for row in rows])
     head = head_of(specialist, recipe)
-    table["target"] = ages if recipe.loss == "soft_age" else classes
+    target = ages if recipe.loss == "soft_age" else classes
+    known = replace(plain.rows, truth=classes, trained=classes, person=rows, target=target)
     preprocess: Preprocess = preprocess_of(recipe)
     return MemberJob(
-        run="r", folder=folder, locks=folder, task=task, fold=0, classes=specialist.classes, table=table, train=rows[:steps],
-        held_out=rows[steps : steps + 3], pixels=Tall(plain.table["truth"].to_numpy()), recipe=recipe, head=head,
+        run="r", folder=folder, task=task, fold=0, classes=specialist.classes, rows=known, train=rows[:steps],
+        held_out=rows[steps : steps + 3], held_out_photos=plain.held_out_photos.iloc[:3],
+        pixels=Tall(plain.rows.truth), recipe=recipe, head=head,
         preprocess=preprocess, initial=InitialWeights(None, ""), seed=1, threads=1, device="cpu",
         origin=Origin("r", None, "", None, {}, {}),
     )  # fmt: skip

@@ -33,7 +33,7 @@ def begun(job: MemberJob) -> Learner:
 
 def batch_of(job: MemberJob, rows: range) -> Batch:
     pixels = torch.from_numpy(job.pixels.take(np.array(rows)))
-    targets = torch.tensor(job.table["target"].to_numpy()[rows.start : rows.stop])
+    targets = torch.tensor(job.rows.target[rows.start : rows.stop])
     return Batch(job.preprocess.normalise(pixels), targets, torch.ones(len(rows)), None)
 
 
@@ -166,7 +166,7 @@ def test_a_moving_average_scores_and_is_saved(tmp_path: Path) -> None:
     learner.model.load_state_dict(averaged)
     history = json.loads((tmp_path / "m" / cards.HISTORY).read_text())
     best = max(entry["macro_f1"] for entry in history)
-    truth = job.table["truth"].to_numpy()[job.held_out]
+    truth = job.rows.truth[job.held_out]
     answers = held_out_probabilities(job, learner.model).argmax(axis=1)
     card = json.loads((tmp_path / "m" / cards.CARD).read_text())
     assert card["scores"]["accuracy"] == (answers == truth).mean()
@@ -187,15 +187,15 @@ def test_a_falling_plateau_shows_in_the_history(tmp_path: Path) -> None:
 def test_factors_change_what_an_epoch_sees_and_dropped_people_never_come(tmp_path: Path) -> None:
     job = job_of(tmp_path / "m", "sample_factor={incorrect = 3.0}")
     assert job.photos_per_epoch == (60 + 2 * 20) // 16 * 16
-    counts = np.bincount(job.table["trained"].to_numpy()[job.train], job.factors)
+    counts = np.bincount(job.rows.trained[job.train], job.factors)
     assert counts == pytest.approx([20, 60, 20])
     even = job_of(tmp_path / "m", "sample_balance=1.0")
     assert even.factors is not None
-    table = even.table.assign(
-        extra=even.table["trained"] == 1
+    rows = replace(
+        even.rows, extra=even.rows.trained == 1
     )  # one class comes from elsewhere, and is drawn half as often
-    half = replace(even, table=table, recipe=even.recipe.model_copy(update={"extra_factor": 0.5}))
-    counts = np.bincount(table["trained"].to_numpy()[half.train], half.factors)
+    half = replace(even, rows=rows, recipe=even.recipe.model_copy(update={"extra_factor": 0.5}))
+    counts = np.bincount(rows.trained[half.train], half.factors)
     assert counts == pytest.approx(np.full(3, counts.mean()))  # all the same, classes are drawn alike
     assert even.weights.mean() == pytest.approx(1)
 
