@@ -133,6 +133,7 @@ WRITTEN_BY_COMMANDS = {
     "orchestrator.artifacts.differences": "a setting's value as text",
     "orchestrator.artifacts.summary": "scores and times as the records hold them",
     "orchestrator.bench.commands": "the name of a row",
+    "orchestrator.combining": "the values of --strategy, for its help",
     "orchestrator.recipes.names": "the default of an option",
     "orchestrator.pictures": "the demo's answers beside the truth",
     "orchestrator.synthetic.people": "whether the demo's people are all drawn",

@@ -151,7 +151,7 @@ def _load(net: nn.Module, path: Path, expected: str) -> None:
     if not path.is_file() or sha256_of(path) != expected:  # before it is read: these files are pickles
         raise ConfigError(
             f"{path}: not the weights of {DETECTOR.rsplit('-', 1)[0]}; boxes would differ from those that members were trained "
-            f"with. Reinstall it: `{reinstall_hint('mtcnn')}`"
+            f"with. Reinstall it: `{reinstall_hint('mtcnn')}`."
         )
     lz4 = import_optional("lz4.frame", CROP, "face", WITHOUT)
     # Decompressed here: joblib would leave a file open, and Python 3.13 would warn about it at each start.
