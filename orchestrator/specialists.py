@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 
-from orchestrator.core.arguments import check_words
+from orchestrator.core.arguments import check_sequence
 from orchestrator.core.errors import ConfigError, nearest
 from orchestrator.core.labels import JOINT, TASKS
 from orchestrator.specialist import Specialist
@@ -42,7 +42,7 @@ def chosen(tasks: Sequence[str]) -> Mapping[str, Specialist]:
     Raises:
         ConfigError: an unknown task, no task at all, or one text where several are expected.
     """
-    check_words("tasks", tasks)
+    check_sequence("tasks", tasks)
     for task in tasks:
         if task not in SPECIALISTS:
             hint = nearest(task, TASKS)

@@ -18,5 +18,5 @@ SCALE = Scale(column="age", borders=AGE_BORDERS, low=0, high=100)
 
 
 def age_band(photos: pd.DataFrame) -> NDArray[np.int64]:
-    """Codes 0..2 of each photo, from the exact age in years."""
+    """The class code of each photo, 0..2, shape (N,), int64, from the exact age in years."""
     return SCALE.classes(photos["age"].to_numpy(dtype=float))

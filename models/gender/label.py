@@ -1,4 +1,4 @@
-"""The gender class of a photo, from the table's word."""
+"""The gender class of a photo, from its name in the table."""
 
 from __future__ import annotations
 
@@ -15,5 +15,5 @@ __all__ = ["gender_class"]
 
 
 def gender_class(photos: pd.DataFrame) -> NDArray[np.int64]:
-    """Codes 0..1 of each photo."""
+    """The class code of each photo, 0..1, shape (N,), int64."""
     return photos["gender"].map(CLASSES["gender"].index).to_numpy(dtype="int64")

@@ -1,4 +1,4 @@
-"""The 18-way label of a photo, from the table's words and years."""
+"""The 18-way label of a photo, from the table's class names and years."""
 
 from __future__ import annotations
 
@@ -15,6 +15,6 @@ __all__ = ["label_of"]
 
 
 def label_of(photos: pd.DataFrame) -> NDArray[np.int64]:
-    """Codes 0..17 of each photo."""
+    """The label of each photo, 0..17, shape (N,), int64."""
     mask, gender = (photos[task].map(CLASSES[task].index).to_numpy(dtype="int64") for task in ("mask", "gender"))
     return compose(mask, gender, age_bands(photos["age"].to_numpy(dtype=float)))

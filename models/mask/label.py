@@ -1,4 +1,4 @@
-"""The mask class of a photo, from the table's word."""
+"""The mask class of a photo, from its name in the table."""
 
 from __future__ import annotations
 
@@ -15,5 +15,5 @@ __all__ = ["mask_class"]
 
 
 def mask_class(photos: pd.DataFrame) -> NDArray[np.int64]:
-    """Codes 0..2 of each photo."""
+    """The class code of each photo, 0..2, shape (N,), int64."""
     return photos["mask"].map(CLASSES["mask"].index).to_numpy(dtype="int64")

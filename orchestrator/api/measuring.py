@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.api.paths import PathLike, path_or_none
-from orchestrator.core.arguments import check_words
+from orchestrator.core.arguments import check_sequence
 from orchestrator.core.events import Listener, ignore_events, progress_callback
 from orchestrator.core.outputs import Output, check_outputs
 from orchestrator.recipes.names import DEFAULT_RECIPE
@@ -54,7 +54,7 @@ def bench(
     from orchestrator.core.files import write_json
     from orchestrator.specialists import SPECIALISTS
 
-    check_words("parts", parts)
+    check_sequence("parts", parts)
     chosen, out = list(parts or PARTS), Path(out)
     with tempfile.TemporaryDirectory(prefix="orch-bench-") as scratch:
         source = path_or_none(data)

@@ -456,7 +456,7 @@ def _check_predict(
     options: PredictionOptions, photos: Sequence[Path], eval_folder: Path | None, workspace: Path, outputs: Sequence[Output]
 ) -> None:  # fmt: skip
     """Raises every error of `predict` that can be found without the ensemble."""
-    from orchestrator.data.places import check_eval
+    from orchestrator.data.paths import check_eval
 
     mistakes = Mistakes()
     with mistakes.collect():

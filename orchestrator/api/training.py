@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.api.paths import PathLike, path_or_none
-from orchestrator.core.arguments import check_range, check_words
+from orchestrator.core.arguments import check_range, check_sequence
 from orchestrator.core.commands import DEFAULT_WORKSPACE, orch
 from orchestrator.core.errors import ConfigError, Mistakes, check_choice
 from orchestrator.core.events import Listener, ignore_events
@@ -139,7 +139,7 @@ def train_grid(task: str, settings: Settings, *, grid: Sequence[str], listen: Li
     from orchestrator.pipeline.retraining import starting_point
     from orchestrator.specialists import trainable
 
-    check_words("grid", grid)
+    check_sequence("grid", grid)
     start = starting_point(settings, trainable(task))
     points = grid_points(start, grid)
     from orchestrator.experiments.grids import train_points
@@ -179,7 +179,7 @@ def resume(
     Raises:
         OrchestratorError: something that the run was started with is missing or has changed.
     """
-    check_words("extra", extra)
+    check_sequence("extra", extra)
     workspace, data, tables = Path(workspace), path_or_none(data), [*map(Path, extra)]
     from orchestrator.artifacts.workspace import Workspace
 
@@ -282,7 +282,7 @@ def tune(
 
     mistakes = Mistakes()
     with mistakes.collect():
-        check_words("stages", stages)
+        check_sequence("stages", stages)
     with mistakes.collect():
         check_range("--small", small, SMALLEST, 1)
     with mistakes.collect():
@@ -337,7 +337,7 @@ def tta(
     from orchestrator.data.readers import check_source
     from orchestrator.recipes.names import VIEWS
 
-    check_words("views", views)
+    check_sequence("views", views)
     mistakes = Mistakes()
     for view in views:
         with mistakes.collect():
@@ -386,7 +386,7 @@ def tracking(to: Sequence[str], *, workspace: PathLike = DEFAULT_WORKSPACE) -> I
     Raises:
         OrchestratorError: an unknown tracker, one that is not installed, or one that cannot be reached.
     """
-    check_words("to", to)
+    check_sequence("to", to)
     if not to:
         yield ignore_events
         return

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from orchestrator.core.errors import ConfigError
-from orchestrator.core.sealed import after_moving_aside, read_sealed, write_sealed
+from orchestrator.core.sealed import after_setting_aside, read_sealed, write_sealed
 
 __all__ = ["Annotations", "check_tag"]
 
@@ -40,7 +40,7 @@ class Annotations:
         path = folder / FILE
         if not os.path.lexists(path):
             return cls()
-        way_out = after_moving_aside(path, "go on without its note and tags.")
+        way_out = after_setting_aside(path, "go on without its note and tags.")
         value = read_sealed(path, KIND, folder.name, ANNOTATIONS_FORMAT, way_out)
         return cls(str(value["note"]), tuple(value["tags"]))
 

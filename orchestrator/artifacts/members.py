@@ -23,7 +23,7 @@ from orchestrator.artifacts.cards import (
 from orchestrator.artifacts.run import COMPLETE, UNFINISHED, RunRecord, member_folder
 from orchestrator.artifacts.summary import score_of
 from orchestrator.core.errors import DamagedError, WorkspaceError
-from orchestrator.core.files import move_aside, remove_own_file, remove_temporaries, share_file
+from orchestrator.core.files import remove_own_file, remove_temporaries, set_aside, share_file
 from orchestrator.core.sealed import damaged_error
 
 __all__ = ["check_member", "is_intact", "remove_leftovers", "set_aside_damaged", "share_member", "update_status"]
@@ -125,7 +125,7 @@ def set_aside_damaged(run: RunRecord) -> None:
         except DamagedError as error:
             if not error.replaceable:
                 raise
-            aside = move_aside(folder)
+            aside = set_aside(folder)
             note = f" (the old files were set aside as {aside.name})" if aside else ""
             run.status = UNFINISHED
             run.files.pop(member_folder(fold), None)

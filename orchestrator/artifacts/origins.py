@@ -14,7 +14,7 @@ from orchestrator.artifacts.run import RunRecord
 from orchestrator.artifacts.workspace import Workspace
 from orchestrator.core.commands import orch
 from orchestrator.core.errors import DamagedError, LeakError
-from orchestrator.core.files import move_aside
+from orchestrator.core.files import set_aside
 from orchestrator.core.sealed import read_sealed, write_sealed
 
 if TYPE_CHECKING:
@@ -117,6 +117,6 @@ def _by_resuming(workspace: Workspace, run: RunRecord) -> str:
 def _set_aside(path: Path, error: DamagedError) -> None:
     if not error.replaceable:
         raise error
-    aside = move_aside(path)
+    aside = set_aside(path)
     if aside is not None:
         log.warning(f"{error.fact}: rewritten; the old one was set aside as {aside.name}.")

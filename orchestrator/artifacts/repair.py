@@ -20,9 +20,9 @@ from orchestrator.artifacts.workspace import MARK, Workspace, now, write_mark
 from orchestrator.combining import STRATEGIES
 from orchestrator.core.commands import orch
 from orchestrator.core.errors import DamagedError, WorkspaceError
-from orchestrator.core.files import move_aside
+from orchestrator.core.files import set_aside
 from orchestrator.core.labels import CLASSES
-from orchestrator.core.sealed import after_moving_aside, check_sealed
+from orchestrator.core.sealed import after_setting_aside, check_sealed
 
 __all__ = ["Findings", "check", "repair"]
 
@@ -92,7 +92,7 @@ def _runs(workspace: Workspace, findings: Findings) -> Iterator[RunRecord]:
 
 def _check_ensemble(workspace: Workspace, name: str) -> None:
     record = workspace.ensemble(name)
-    again = after_moving_aside(record.folder, record.rebuild_advice())
+    again = after_setting_aside(record.folder, record.rebuild_advice())
     for file in record.files:
         record.file(file, again)
     workspace.check_members_exist(record)
@@ -104,7 +104,7 @@ def _check_ensemble(workspace: Workspace, name: str) -> None:
 def _check_other(path: Path, name: str, way_out: str) -> None:
     """Checks an optional sealed file of another module: unchanged, and belonging to `name`."""
     if os.path.lexists(path):
-        check_sealed(path, name, after_moving_aside(path, way_out))
+        check_sealed(path, name, after_setting_aside(path, way_out))
 
 
 def _track_command(run: RunRecord) -> str:
@@ -143,7 +143,7 @@ def _repair_mark(root: Path) -> int:
         if not error.replaceable:
             raise
         numbers = _retired_numbers(root / MARK)
-        aside = move_aside(root / MARK)
+        aside = set_aside(root / MARK)
     for kind, number in _mentioned_numbers(root).items():
         numbers[kind] = max(numbers.get(kind, 0), number)
     write_mark(root, now(), numbers)
@@ -178,13 +178,13 @@ def _repair_run(workspace: Workspace, folder: Path) -> None:
     """Restores a run's record from its members' cards, each with a copy from when the member was trained."""
     run = _record_in_cards(folder)
     if run is None:
-        aside = move_aside(folder)
+        aside = set_aside(folder)
         log.info(
             f"{folder.name}: none of its members is complete, so it cannot be restored; set aside as "
             f"{aside and aside.name}."
         )
         return
-    aside = move_aside(folder / RECORD)
+    aside = set_aside(folder / RECORD)
     run.make_current, run.was_offered = "never", workspace.current_or_none(run.task) == run.id
     missing = update_status(run)
     aside_note = f"; the old one was set aside as {aside.name}" if aside else ""

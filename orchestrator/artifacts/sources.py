@@ -11,7 +11,7 @@ from orchestrator.artifacts.workspace import Workspace
 from orchestrator.core.commands import display_path
 from orchestrator.core.errors import DataError, WeightsError
 from orchestrator.core.files import sha256_of
-from orchestrator.data.places import contest_table, is_folder
+from orchestrator.data.paths import contest_table, is_folder
 
 __all__ = ["check_initial_weights", "extra_sources_of", "source_of", "tables_of"]
 

@@ -31,10 +31,10 @@ from orchestrator.artifacts.run import RECORD, RunRecord
 from orchestrator.combining import STRATEGIES
 from orchestrator.core.commands import display_path, orch
 from orchestrator.core.errors import DamagedError, WorkspaceError, escape_non_utf8, nearest, printable
-from orchestrator.core.files import aside_path, move_aside
+from orchestrator.core.files import aside_path, set_aside
 from orchestrator.core.labels import CLASSES
 from orchestrator.core.sealed import (
-    after_moving_aside,
+    after_setting_aside,
     damaged_error,
     is_there,
     read_sealed,
@@ -308,7 +308,7 @@ class Workspace:
         names = self._usable_ensembles() if kind == "ensemble" else self._usable_runs(kind)
         if not names:
             command = ("ensemble",) if kind == "ensemble" else ("train", kind, "--data", "DIR")
-            return after_moving_aside(self._current(kind), f"`{orch(*command, workspace=self.root)}` makes one.")
+            return after_setting_aside(self._current(kind), f"`{orch(*command, workspace=self.root)}` makes one.")
         others = f" (there are {', '.join(names[-FEW:])})" if len(names) > 1 else ""
         return f"choose one: `{orch(group, 'use', names[-1], workspace=self.root)}`{others}."
 
@@ -336,7 +336,7 @@ class Workspace:
         path = self._current(kind)
         self.current_or_none(kind)  # refuses to write over a newer version's file
         if path.is_dir() or (path.is_symlink() and not path.exists()):
-            move_aside(path)
+            set_aside(path)
         write_sealed(path, "current", kind, CURRENT_FORMAT, {"name": name, "since": now()})
 
     def clear_current(self, kind: str) -> None:
@@ -427,7 +427,7 @@ class Workspace:
         options = [word for path in tables for word in ("--with", display_path(path))]
         make = orch("ensemble", "--strategy", name.partition("-")[0], *options, workspace=self.root)
         and_tables = " and the tables of this one" if tables else ""
-        way_out = after_moving_aside(folder, f"run `{make}`, which makes one of the current runs{and_tables}.")
+        way_out = after_setting_aside(folder, f"run `{make}`, which makes one of the current runs{and_tables}.")
         return EnsembleRecord.load(folder, way_out)
 
     def check_members_exist(self, ensemble: EnsembleRecord) -> None:

@@ -16,11 +16,11 @@ PROBABILITY, SHARE = "p", "share"
 
 
 class Strategy(NamedTuple):
-    """What is known of a combiner without importing NumPy.
+    """A combiner's properties that can be read without importing NumPy.
 
     Attributes:
-        prefix: of its columns: `PROBABILITY` or `SHARE`.
-        about: for `--help`, a few words.
+        prefix: prefix of its columns, `PROBABILITY` or `SHARE`.
+        about: short description, for `--help`.
     """
 
     prefix: str

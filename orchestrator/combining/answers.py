@@ -66,10 +66,10 @@ class Answers:
         for voter, array in zip(self.voters, self.probabilities, strict=True):
             if voter.task not in self.classes:
                 raise ValueError(f"{voter.name}: answers for '{voter.task}'; the tasks are {', '.join(self.classes)}")
-            wanted = (self.photos, self.classes[voter.task])
-            if array.shape != wanted:
+            shape = (self.photos, self.classes[voter.task])
+            if array.shape != shape:
                 raise ValueError(
-                    f"{voter.name}: its answers for {voter.task} have the shape {array.shape}; needed: {wanted}"
+                    f"{voter.name}: its answers for {voter.task} have the shape {array.shape}; needed: {shape}"
                 )
 
     def __len__(self) -> int:
@@ -91,10 +91,12 @@ class Answers:
         of_task = self.where(lambda voter: voter.task == task)
         return replace(of_task, classes={task: self.classes[task]})
 
-    def where(self, wanted: Callable[[Voter], bool]) -> Answers:
-        """The answers of the voters for which `wanted` is true."""
-        kept = [place for place, voter in enumerate(self.voters) if wanted(voter)]
-        return self._replaced([self.voters[place] for place in kept], [self.probabilities[place] for place in kept])
+    def where(self, condition: Callable[[Voter], bool]) -> Answers:
+        """The answers of the voters for which `condition` is true."""
+        indices = [index for index, voter in enumerate(self.voters) if condition(voter)]
+        return self._replaced(
+            [self.voters[index] for index in indices], [self.probabilities[index] for index in indices]
+        )
 
     def without(self, source: str) -> Answers:
         """The answers of all voters except those of one run or table."""
@@ -121,7 +123,7 @@ class Answers:
         """Concatenates the same voters' answers for successive batches of photos; at least one batch.
 
         Raises:
-            ValueError: batches of other voters, or of the same in another order.
+            ValueError: the batches were answered by different voters, or by the same in another order.
         """
         for part in parts:
             if part.voters != parts[0].voters:
@@ -135,12 +137,14 @@ class Answers:
 
     def asked(self) -> NDArray[np.int64]:
         """Number of members that answered each photo, shape (N,); not those that abstain, nor external tables."""
-        found: dict[tuple[str, int | None], NDArray[np.bool_]] = {}
+        by_member: dict[tuple[str, int | None], NDArray[np.bool_]] = {}
         for voter, array in zip(self.voters, self.probabilities, strict=True):
             if not voter.external:  # a joint network answers for every task, and is one member
                 key, answered = (voter.source, voter.fold), np.asarray(array.any(axis=1))
-                found[key] = np.asarray(found[key] | answered) if key in found else answered
-        return np.sum(list(found.values()), axis=0, dtype=np.int64) if found else np.zeros(self.photos, np.int64)
+                by_member[key] = np.asarray(by_member[key] | answered) if key in by_member else answered
+        return (
+            np.sum(list(by_member.values()), axis=0, dtype=np.int64) if by_member else np.zeros(self.photos, np.int64)
+        )
 
     def _replaced(self, voters: Sequence[Voter], probabilities: Sequence[Floats]) -> Answers:
         return replace(self, voters=tuple(voters), probabilities=tuple(probabilities))

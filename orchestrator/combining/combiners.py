@@ -1,9 +1,9 @@
-"""Combiners: ways to make one answer of several. They may be fitted to out-of-fold answers, and are saved as JSON.
+"""Combiners: ways to turn several answers into one. They may be fitted to out-of-fold answers, and are saved as JSON.
 
 A new combiner is a class here or in a sibling module, with its name in `COMBINERS` and in the package's `STRATEGIES`.
 Scoring, prediction, cascades, pseudo-labels and exported programs then use it. One that changes another's answers (a
-calibration, a decision rule) holds that combiner and returns other decisions; it does not inherit from it, since what a
-vote says of itself (that it averages, that it is settled) may not be true of the rule.
+calibration, a decision rule) holds that combiner and returns other decisions; it does not inherit from it, since what is
+true of a vote (that it averages, that it is settled) may not be true of the rule.
 """
 
 from __future__ import annotations
@@ -91,10 +91,10 @@ def by_source(answers: Answers) -> Answers:
 
 
 class Combiner(ABC):
-    """How answers become one. Made without arguments it is unfitted.
+    """How answers become one. Constructed without arguments, it is not fitted.
 
     Attributes:
-        name: what `--strategy` calls it.
+        name: its name as a value of `--strategy`.
         how: one sentence for users who combine exported networks by their own program.
         averages: whether a task's answer is the plain mean of its voters, so that some of them predict it (`orch
             cascade`).
@@ -107,7 +107,7 @@ class Combiner(ABC):
     learns: ClassVar[bool] = False
 
     def fit(self, answers: Answers, truth: Mapping[str, NDArray[Any]], people: NDArray[Any]) -> Self:  # noqa: ARG002  (others use it)
-        """The fitted combiner; itself if there is nothing to fit. A fitted one may be fitted anew, to other answers.
+        """The fitted combiner; itself if there is nothing to fit. A fitted combiner may be fitted again, to other answers.
 
         Args:
             answers: out-of-fold answers for N photos.
@@ -165,7 +165,7 @@ class Combiner(ABC):
         """The inverse of `as_dict`.
 
         Raises:
-            ValueError: not the shape of this combiner.
+            ValueError: the value does not describe this combiner.
         """
         return cls()
 
@@ -227,7 +227,7 @@ def read_combiner(value: Mapping[str, Any]) -> Combiner:
     """Restores a combiner from its `as_dict`.
 
     Raises:
-        ValueError: an unknown name, or not the shape of that combiner.
+        ValueError: the name is unknown, or the value does not describe that combiner.
     """
     name = str(value.get("name"))
     if name not in COMBINERS:

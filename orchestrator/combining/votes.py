@@ -142,7 +142,7 @@ def _plain_sums(voters: Sequence[Floats]) -> NDArray[np.int32]:
         if number == 0:
             np.subtract(bits, _as_int32(len(voters) * ONE_BITS), out=sums)
         else:
-            np.add(sums, bits, out=sums)  # may wrap around on the way; the whole sum fits
+            np.add(sums, bits, out=sums)  # may wrap around on the way; the final sum fits
     return sums
 
 
@@ -196,6 +196,13 @@ def integer_weights(voters: int, weights: Sequence[float]) -> list[int]:
 
     Each weight is rounded separately, and all are scaled by one power of two, which rounds nothing: an additional
     voter changes neither the ratio of the other voters' weights nor, if it abstains, a bit of the shares.
+
+    Args:
+        voters: number of voters, V.
+        weights: V positive numbers, any scale.
+
+    Raises:
+        ValueError: no voters, or weights that are too few or many, not positive, or too far apart for exact sums.
     """
     if not voters:
         raise ValueError("a vote needs at least one voter, got 0")

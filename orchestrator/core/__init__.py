@@ -1,1 +1,1 @@
-"""What everything stands on: the label code, errors, metrics, events, whole files. Nothing heavy is imported."""
+"""What every other package builds on: the label code, errors, metrics, events, atomic files. Nothing heavy is imported."""

@@ -1,4 +1,4 @@
-"""Checks of arguments that the command line makes by itself, for whoever calls the library."""
+"""Checks of arguments, for callers of the library; the command line makes them by itself."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from os import PathLike
 
 from orchestrator.core.errors import ConfigError
 
-__all__ = ["MOST_SEED", "check_range", "check_words"]
+__all__ = ["MOST_SEED", "check_range", "check_sequence"]
 
 MOST_SEED = 2**32 - 1
 """The largest seed: NumPy's and scikit-learn's seeds have 32 bits."""
 
 
 def check_range(option: str, value: float | None, low: float, high: float | None = None) -> None:
-    """Refuses a number out of range, and one that is not a number (NaN); None stands for one that was left out.
+    """Refuses a number that is out of range or NaN; None stands for a number that was left out.
 
     Args:
-        option: what it is called in the message, as `--seed`.
+        option: its name in the message, such as `--seed`.
         value: the number.
-        low: the lowest one that is allowed.
-        high: the highest one that is allowed; None: there is none.
+        low: the lowest number that is allowed.
+        high: the highest number that is allowed; None: any number from `low` on.
 
     Raises:
-        ConfigError: with the number and the allowed ones.
+        ConfigError: the number is out of range; says which ones are allowed.
     """
     if value is None or (low <= value and (high is None or value <= high)):
         return
@@ -30,15 +30,15 @@ def check_range(option: str, value: float | None, low: float, high: float | None
     raise ConfigError(f"{option} {value}; allowed: {allowed}.")
 
 
-def check_words(argument: str, value: object) -> None:
-    """Refuses a single text or path where a sequence is expected: it would be taken letter by letter.
+def check_sequence(argument: str, value: object) -> None:
+    """Refuses a single string or path where a sequence is expected: its letters would be taken as the items.
 
     Args:
         argument: its name.
-        value: what was given.
+        value: its value.
 
     Raises:
-        ConfigError: with the way to write it.
+        ConfigError: the value is a single string or path; says how to write it as a sequence.
     """
     if isinstance(value, str | bytes | PathLike):
         shown = repr(value if isinstance(value, str | bytes) else str(value))

@@ -19,9 +19,9 @@ __all__ = [
     "data_arguments",
     "display_path",
     "extra_hint",
-    "move_aside_command",
     "orch",
     "reinstall_hint",
+    "set_aside_command",
 ]
 
 DISTRIBUTION = "specialist-ensemble"
@@ -32,20 +32,20 @@ WORKSPACE_VARIABLE = "ORCH_WORKSPACE"
 """Environment variable that overrides the default workspace."""
 
 
-def orch(*words: object, workspace: Path | None = None) -> str:
+def orch(*arguments: object, workspace: Path | None = None) -> str:
     """A command line of `orch` that works when it is pasted.
 
     Args:
-        words: arguments after `orch`: commands, options and their values, unquoted; placeholders in capitals: `DIR`.
+        arguments: what follows `orch`: commands, options and their values, unquoted; placeholders in capitals: `DIR`.
         workspace: its workspace; omitted from the line if it is the default. None: the command has no workspace.
     """
-    parts = ["orch", *map(str, words)]
+    parts = ["orch", *map(str, arguments)]
     if workspace is not None and workspace != Path(os.environ.get(WORKSPACE_VARIABLE) or DEFAULT_WORKSPACE):
         parts += ["--workspace", str(workspace)]
     return shlex.join(parts)
 
 
-def move_aside_command(path: Path) -> str:
+def set_aside_command(path: Path) -> str:
     """A shell command that renames a damaged file or folder to a free name, so that nothing is lost."""
     from orchestrator.core.files import aside_path
 
@@ -62,16 +62,18 @@ def data_arguments(
     source: Path, columns: Mapping[str, str] | None = None, distinct: bool = False, extra: Sequence[Path] = ()
 ) -> list[str]:
     """The options that name a data source in a printed command: `--data`, `--columns` (our name -> the table's), ..."""
-    words = ["--data", display_path(source)]
-    words += [word for ours, theirs in (columns or {}).items() for word in ("--columns", f"{ours}={theirs}")]
-    words += ["--distinct-people"] if distinct else []
-    return words + [word for table in extra for word in ("--extra", display_path(table))]
+    arguments = ["--data", display_path(source)]
+    arguments += [
+        argument for ours, theirs in (columns or {}).items() for argument in ("--columns", f"{ours}={theirs}")
+    ]
+    arguments += ["--distinct-people"] if distinct else []
+    return arguments + [argument for table in extra for argument in ("--extra", display_path(table))]
 
 
 def extra_hint(extra: str) -> str:
     """The pip command that installs an optional extra of this package, for a checkout or for a wheel."""
-    words = [f"{DISTRIBUTION}[{extra}]"] if _is_installed() else ["-e", f"{_checkout()}[{extra}]"]
-    return shlex.join(["pip", "install", *words])
+    arguments = [f"{DISTRIBUTION}[{extra}]"] if _is_installed() else ["-e", f"{_checkout()}[{extra}]"]
+    return shlex.join(["pip", "install", *arguments])
 
 
 def reinstall_hint(package: str) -> str:
@@ -84,11 +86,11 @@ def reinstall_hint(package: str) -> str:
 
     (name, *_) = packages_distributions().get(package, [package.replace("_", "-")])
     try:
-        wanted = [text.partition(";")[0].strip() for text in requires(DISTRIBUTION) or []]
+        requirements = [text.partition(";")[0].strip() for text in requires(DISTRIBUTION) or []]
     except PackageNotFoundError:  # imported from a checkout that is not installed
-        wanted = []
-    same = re.compile(rf"{re.escape(name)}(?![\w.-])", re.IGNORECASE)
-    requirement = next((text for text in wanted if same.match(text)), name)
+        requirements = []
+    of_package = re.compile(rf"{re.escape(name)}(?![\w.-])", re.IGNORECASE)
+    requirement = next((text for text in requirements if of_package.match(text)), name)
     return shlex.join(["pip", "install", "--force-reinstall", "--no-deps", requirement])
 
 

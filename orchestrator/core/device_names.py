@@ -1,4 +1,4 @@
-"""Devices, as far as they can be checked without torch."""
+"""Names of devices, checked as far as that is possible without torch."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ __all__ = ["check_device"]
 
 DEVICES = Path("/dev")
 GPU_FILES = ("nvidia*", "nvhost*", "nvgpu*", "nvmap", "kfd", "dxg")
-"""Files of Linux that a GPU's driver makes: NVIDIA's, its small boards', AMD's, and Windows' for its Linux."""
+"""Device files that GPU drivers create on Linux: NVIDIA's, those of its embedded boards, AMD's, and Windows' for its Linux."""
 
 
 def check_device(name: str) -> None:
-    """Rejects an unknown device name, and a GPU where no driver of one is loaded; whether torch can use it, torch says.
+    """Rejects an unknown device name, and the name of a GPU if no GPU driver is loaded; torch itself is not asked.
 
     Raises:
-        ConfigError: with the names that are known.
+        ConfigError: the name is unknown; lists the allowed names.
         DeviceError: there is no GPU.
     """
     kind, colon, number = name.partition(":")

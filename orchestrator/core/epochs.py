@@ -32,7 +32,7 @@ class TrainedEpoch:
     """One trained epoch of a member.
 
     Attributes:
-        number: from 1.
+        number: its number, counted from 1.
         loss: mean training loss of its steps.
         lr: learning rate of the last step.
         photos_per_second: training rate.
@@ -51,7 +51,7 @@ class TrainedEpoch:
 
     @property
     def numbers(self) -> dict[str, float]:
-        """Those of `NUMBERS` that it has."""
+        """Key of `NUMBERS` -> its number, for those that it has."""
         value = self.as_dict()
         return {key: value[key] for key in NUMBERS if key in value}
 

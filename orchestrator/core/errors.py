@@ -12,7 +12,7 @@ of one input are collected and raised together, so that a user can fix them in o
     ├── StoreError        the pixel store: no room on the disk
     ├── WeightsError      backbone weights: not found, not fitting, or hub unreachable
     ├── DeviceError       a device that is missing or out of memory
-    ├── EngineError       an engine that cannot run a member, or gives other answers than torch
+    ├── EngineError       an engine that cannot run a member, or answers differently from torch
     ├── WorkspaceError    a workspace, run, member or ensemble: missing, broken, or written by another version
     │   └── DamagedError  a file of the workspace that is not the one that was written
     ├── ClosedError       a predictor that was closed
@@ -63,7 +63,7 @@ __all__ = [
     "quantity",
 ]
 
-SHOWN_PROBLEMS = 20  # a terminal page; `orch data check --json` lists every one
+SHOWN_PROBLEMS = 20  # a terminal page; `orch data check --json` lists all of them
 
 
 @dataclass(frozen=True)
@@ -215,7 +215,7 @@ class DeviceError(OrchestratorError):
 
 
 class EngineError(OrchestratorError):
-    """An engine cannot run a member, or gives other answers than torch."""
+    """An engine cannot run a member, or answers differently from torch."""
 
 
 class WorkspaceError(OrchestratorError):
@@ -230,7 +230,7 @@ class DamagedError(FileError, WorkspaceError):
         what: description of the fault, without a full stop.
         way_out: what the user can do, as a full sentence; may be empty.
         problems: individual problems, if there are several.
-        replaceable: whether the file may be moved aside and rewritten; False if a newer version wrote it, or if it
+        replaceable: whether the file may be set aside and rewritten; False if a newer version wrote it, or if it
             cannot be read.
     """
 
@@ -245,7 +245,7 @@ class DamagedError(FileError, WorkspaceError):
 
 
 class ClosedError(OrchestratorError):
-    """A predictor is used after it was closed."""
+    """A predictor was used after it had been closed."""
 
 
 class LeakError(OrchestratorError):
@@ -267,7 +267,7 @@ def printable(text: str) -> str:
 
 def escape_controls(text: str) -> str:
     """Text with terminal control characters escaped; non-UTF-8 bytes of file names stay, for the stream to write."""
-    return CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
+    return CONTROLS.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
 def escape_non_utf8(text: str) -> str:
@@ -287,14 +287,14 @@ def first_line(error: BaseException) -> str:
     """The first line of another library's error, without a full stop; if it is empty, the source line that failed."""
     lines = str(error).strip().splitlines()
     if lines:
-        return lines[0].rstrip(". ").replace("`", "'")  # between backticks stand our own commands
+        return lines[0].rstrip(". ").replace("`", "'")  # backticks are for our own commands
     frames = traceback.extract_tb(error.__traceback__)
     return f"{type(error).__name__} at '{frames[-1].line}'" if frames and frames[-1].line else type(error).__name__
 
 
-def quantity(number: int, thing: str) -> str:
-    """`1 problem`, `2 problems`."""
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+def quantity(number: int, noun: str) -> str:
+    """A number with its noun, in the plural where it needs one: `1 problem`, `2 problems`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def nearest(word: str, allowed: Iterable[str], cutoff: float = 0.65, most: int = 1) -> str:
@@ -304,40 +304,45 @@ def nearest(word: str, allowed: Iterable[str], cutoff: float = 0.65, most: int =
     nearest are dropped. Below the cut-off (difflib's ratio) similarity is chance: `learning_rate` must not suggest
     `drop_rate`, nor `macro_f1` suggest `crop`.
     """
-    wanted, plain = _plain(word), {option: _plain(option) for option in allowed}
-    matcher, share = difflib.SequenceMatcher(b=wanted), {}
-    for option, other in plain.items():
-        matcher.set_seq1(other)
+    target, plain_options = _plain(word), {option: _plain(option) for option in allowed}
+    matcher, ratios = difflib.SequenceMatcher(b=target), {}
+    for option, plain_option in plain_options.items():
+        matcher.set_seq1(plain_option)
         if matcher.real_quick_ratio() >= cutoff:
-            share[option] = matcher.ratio()
-    completions = {option for option, other in plain.items() if len(wanted) > 1 and other.startswith(wanted)}
-    best = max(share.values(), default=0.0)
+            ratios[option] = matcher.ratio()
+    completions = {
+        option for option, plain_option in plain_options.items() if len(target) > 1 and plain_option.startswith(target)
+    }
+    best = max(ratios.values(), default=0.0)
     if best < SAME and completions:
-        found = sorted(completions, key=lambda option: (len(option), option))
+        suggestions = sorted(completions, key=lambda option: (len(option), option))
     else:
-        near = [option for option, ratio in share.items() if ratio >= max(cutoff, best - FURTHER)]
-        found = sorted(near, key=lambda option: (-share[option], -_begins_alike(plain[option], wanted), option))
-    words = " or ".join(f"'{name}'" for name in found[:most])
-    return f" Did you mean {words}?" if found else ""
+        near = [option for option, ratio in ratios.items() if ratio >= max(cutoff, best - FURTHER)]
+        suggestions = sorted(
+            near, key=lambda option: (-ratios[option], -_begins_alike(plain_options[option], target), option)
+        )
+    quoted = " or ".join(f"'{name}'" for name in suggestions[:most])
+    return f" Did you mean {quoted}?" if suggestions else ""
 
 
-SAME, FURTHER = 0.9, 0.1  # of difflib's ratio: from SAME on it is a typing error; FURTHER below the nearest is dropped
+SAME, FURTHER = 0.9, 0.1
+"""Ratios of difflib: from SAME on a word is a typing error; one that is more than FURTHER below the nearest is dropped."""
 
 
 def _plain(word: str) -> str:
     return "".join(letter for letter in str(word).lower() if letter.isalnum())
 
 
-def _begins_alike(one: str, other: str) -> int:
+def _begins_alike(first: str, second: str) -> int:
     """How many letters both begin with."""
-    return len(list(takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))))
+    return len(list(takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False))))
 
 
 def check_choice(option: str, value: str | None, allowed: Collection[str]) -> None:
-    """Refuses a word that an option does not take; None stands for an option that was left out.
+    """Refuses a value that an option does not allow; None stands for an option that was left out.
 
     Raises:
-        ConfigError: naming the allowed words.
+        ConfigError: the value is not allowed; names the allowed ones.
     """
     if value is not None and value not in allowed:
         raise ConfigError(f"{option} {value}; allowed: {', '.join(allowed)}.{nearest(value, allowed)}")
@@ -361,14 +366,14 @@ class Mistakes:
                 self.add(part)
 
     def add(self, error: OrchestratorError) -> None:
-        """Keeps an error."""
+        """Stores an error, or each error of an `InputsError`."""
         self._errors += _parts(error)
 
     def raise_if_any(self) -> None:
-        """Raises what was collected, if anything was.
+        """Raises the stored errors, if there are any.
 
         Raises:
-            OrchestratorError: the only one, unchanged; several as one `InputsError`.
+            OrchestratorError: the only error, unchanged; several are raised as one `InputsError`.
         """
         errors: dict[str, OrchestratorError] = {}
         for error in self._errors:

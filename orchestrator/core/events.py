@@ -58,7 +58,7 @@ class StageProgress:
 
 @dataclass(frozen=True)
 class InputsRead:
-    """All that is trained from was read and is in order; the workspace is there, and no run is written yet."""
+    """All inputs of the training were read and are in order; the workspace exists, and no run has been written yet."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ class TrainingEnded:
 
 Event = StageProgress | InputsRead | TrainingStarted | EpochProgress | EpochEnded | MemberEnded | TrainingEnded
 Listener = Callable[[Event], None]
-"""Receiver of events. It is called from several threads, but by one at a time for each member."""
+"""Receiver of events. Several threads call it, but the events of one member come one after the other."""
 
 
 def ignore_events(_event: Event) -> None:

@@ -1,7 +1,7 @@
-"""Optional packages: which extra installs them, whether they are installed, and the error if they are missing or broken.
+"""Optional packages: which extra installs them, whether they are installed, and the errors if they are missing or broken.
 
 `require` and `missing_of` import nothing: code that needs an optional package checks it before any work. `import_optional` is
-the one way to the package itself, because one that is installed may still fail to load.
+the only way to the package itself, because an installed package may still fail to load.
 """
 
 from __future__ import annotations
@@ -34,35 +34,35 @@ def missing_of(packages: Sequence[str]) -> list[str]:
 
 
 def require(
-    what: str,
+    feature: str,
     extra: str,
     packages: Sequence[str] = (),
     otherwise: str = "",
     error: type[OrchestratorError] = ConfigError,
 ) -> None:
-    """Refuses what needs packages that are not installed.
+    """Refuses a feature that needs packages which are not installed.
 
     Args:
-        what: feature that needs the packages, as the subject of a sentence.
+        feature: what needs the packages, as the subject of a sentence.
         extra: extra that installs them.
         packages: packages of the extra that are needed; empty: all of them.
         otherwise: alternative without them, to complete a sentence after ", or".
         error: type of the error to raise.
 
     Raises:
-        OrchestratorError: of the type `error`, naming the packages and how to install them.
+        OrchestratorError: packages are missing (type `error`); names them, and how to install them.
     """
     if missing := missing_of(packages or EXTRAS[extra]):
         brings = "which comes" if len(missing) == 1 else "which come"
         raise error(
-            f"{what} needs {', '.join(missing)}, {brings} with the extra `{extra}`: "
+            f"{feature} needs {', '.join(missing)}, {brings} with the extra `{extra}`: "
             f"`{extra_hint(extra)}`{_alternative(otherwise)}."
         )
 
 
 def import_optional(
     module: str,
-    what: str,
+    feature: str,
     extra: str = "",
     otherwise: str = "",
     error: type[OrchestratorError] = ConfigError,
@@ -71,50 +71,50 @@ def import_optional(
 
     Args:
         module: module to import, as in `onnx.numpy_helper`.
-        what: feature that needs it, as the subject of a sentence.
+        feature: what needs it, as the subject of a sentence.
         extra: extra that installs its package; empty: every installation has the package.
         otherwise: alternative without it, to complete a sentence after ", or".
         error: type of the error to raise.
 
     Raises:
-        OrchestratorError: of the type `error`: the package is not installed, or it is installed but fails to load.
+        OrchestratorError: the package is not installed, or fails to load (type `error`).
     """
     package = module.partition(".")[0]
     if extra and package not in EXTRAS[extra]:  # `torch.utils.tensorboard` is torch's, and needs tensorboard
         (package,) = EXTRAS[extra]
     if extra:
-        require(what, extra, [package], otherwise, error)
+        require(feature, extra, [package], otherwise, error)
     elif missing_of([package]):
-        raise error(f"{what} needs {package}, which is not installed: {_reinstall(package, otherwise)}.")
+        raise error(f"{feature} needs {package}, which is not installed: {_reinstall(package, otherwise)}.")
     try:
         return import_module(module)
-    except Exception as reason:  # ImportError, OSError of a shared library, or whatever its own code runs into
+    except Exception as reason:  # ImportError, OSError of a shared library, or any error of its own code
         raise error(
-            f"{what} needs {package}, which is installed but cannot be imported ({type(reason).__name__}: "
+            f"{feature} needs {package}, which is installed but cannot be imported ({type(reason).__name__}: "
             f"{first_line(reason)}). Reinstall it: {_reinstall(package, otherwise)}."
         ) from reason
 
 
 def _reinstall(package: str, otherwise: str) -> str:
-    """Pip's command, which takes 0.15 s to find out, and the alternative."""
+    """The pip command, which takes 0.15 s to determine, and the alternative."""
     return f"`{reinstall_hint(package)}`{_alternative(otherwise)}"
 
 
-def folder_of(package: str, what: str, extra: str, otherwise: str = "") -> Path:
-    """Where an optional package lies; it is not imported.
+def folder_of(package: str, feature: str, extra: str, otherwise: str = "") -> Path:
+    """The folder of an optional package, which is not imported.
 
     Args:
         package: import name of a package with a folder of its own.
-        what: feature that needs it, as the subject of a sentence.
+        feature: what needs it, as the subject of a sentence.
         extra: extra that installs it; all packages of the extra are needed.
         otherwise: alternative without it, to complete a sentence after ", or".
 
     Raises:
         ConfigError: packages of the extra are not installed.
     """
-    require(what, extra, otherwise=otherwise)
+    require(feature, extra, otherwise=otherwise)
     spec = find_spec(package)
-    assert spec is not None and spec.submodule_search_locations  # just looked for; a package
+    assert spec is not None and spec.submodule_search_locations  # `require` found it; a package has a folder
     return Path(spec.submodule_search_locations[0])
 
 

@@ -27,10 +27,10 @@ __all__ = [
     "aside_path",
     "atomic",
     "digest_of",
-    "move_aside",
     "remove_own_file",
     "remove_temporaries",
     "require_free_space",
+    "set_aside",
     "sha256_of",
     "share_file",
     "unsearchable_folder",
@@ -51,14 +51,14 @@ def atomic(path: Path) -> Iterator[Path]:
     temporary = path.parent / f".{path.name[:40]}.{secrets.token_hex(4)}.tmp"
     # Not by tempfile, whose files only their owner can read: here the umask applies.
     os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-    allowed = stat.S_IMODE(temporary.stat().st_mode)
+    permissions = stat.S_IMODE(temporary.stat().st_mode)
     try:
         yield temporary
-        temporary.chmod(allowed)  # safetensors puts a file of its own there, which is its owner's alone
+        temporary.chmod(permissions)  # safetensors replaces the file by one that only its owner can read
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         with suppress(FileNotFoundError):
-            temporary.chmod(stat.S_IMODE(path.stat().st_mode))  # a file that is there keeps its permissions
+            temporary.chmod(stat.S_IMODE(path.stat().st_mode))  # an existing file keeps its permissions
         temporary.replace(path)
         _sync_folder(path.parent)
     except (OSError, SafetensorError) as error:
@@ -114,18 +114,18 @@ def remove_temporaries(folder: Path) -> None:
 
 
 def remove_own_file(path: Path) -> None:
-    """Removes a file or link that orch wrote; a folder at this path is not orch's, and is renamed instead."""
+    """Removes a file or link that orch wrote; a folder at this path is not orch's, and is set aside instead."""
     if path.is_dir() and not path.is_symlink():
-        move_aside(path)
+        set_aside(path)
     else:
         path.unlink(missing_ok=True)
 
 
-def move_aside(path: Path) -> Path | None:
-    """Renames a damaged file, link or folder, so that nothing is lost; None if nothing exists there.
+def set_aside(path: Path) -> Path | None:
+    """Sets a damaged file, link or folder aside under another name, so that nothing is lost.
 
     Returns:
-        The new path, by `aside_path`.
+        The new path, by `aside_path`; None if nothing exists at `path`.
     """
     if not os.path.lexists(path):
         return None
@@ -173,13 +173,13 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def require_free_space(folder: Path, needed: int, what: str, way_out: str) -> None:
+def require_free_space(folder: Path, needed: int, subject: str, way_out: str) -> None:
     """Refuses a big write that cannot fit, before the first byte.
 
     Args:
         folder: an existing folder on the disk in question.
         needed: bytes.
-        what: what would be written, for the message.
+        subject: what would be written, as the subject of the message.
         way_out: what the user can do besides freeing room.
 
     Raises:
@@ -188,10 +188,12 @@ def require_free_space(folder: Path, needed: int, what: str, way_out: str) -> No
     free = shutil.disk_usage(folder).free
     if free < needed + DISK_MARGIN:
         raise StoreError(
-            f"{folder}: {what} needs {needed / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free on this disk. {way_out}"
+            f"{folder}: {subject} needs {needed / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free on this disk. {way_out}"
         )
 
 
 def unsearchable_folder(path: Path) -> Path | None:
-    """The first folder on the way to a path that may not be searched; None where there is none."""
-    return next((place for place in reversed(path.parents) if place.exists() and not os.access(place, os.X_OK)), None)
+    """The first folder on the way to a path that this user may not enter; None if there is none."""
+    return next(
+        (folder for folder in reversed(path.parents) if folder.exists() and not os.access(folder, os.X_OK)), None
+    )

@@ -1,4 +1,4 @@
-"""What must not be interrupted halfway."""
+"""Marks calls that a signal must not interrupt halfway."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ __all__ = ["uninterrupted"]
 Result = TypeVar("Result")
 
 
-def uninterrupted(act: Callable[[], Result]) -> Result:
-    """Does something that leaves a wreck when a stop is raised in it; a command's stop (cli/endings.py) waits for its end."""
-    return act()
+def uninterrupted(call: Callable[[], Result]) -> Result:
+    """Calls a function that an exception would leave half done; cli/endings.py delays the stop of a command until it returns."""
+    return call()

@@ -42,7 +42,7 @@ class Interval:
         return cls(low, high)
 
     def signed(self) -> str:
-        """As printed of a difference: `-0.0040 to +0.0200`."""
+        """As it is printed for a difference: `-0.0040 to +0.0200`."""
         return f"{self.low:+.4f} to {self.high:+.4f}"
 
 
@@ -60,7 +60,7 @@ class Difference:
 
     @property
     def verdict(self) -> Verdict:
-        """What it says, where more is better."""
+        """What the difference says, where more is better."""
         return self.interval.verdict
 
     def __neg__(self) -> Difference:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     Codes = NDArray[np.integer[Any]] | int
 
 __all__ = [
-    "AGE_BORDERS", "CLASSES", "CLASS_COUNTS", "JOINT", "LABELS", "TASKS", "age_bands", "age_words", "columns_of", "compose",
+    "AGE_BORDERS", "CLASSES", "CLASS_COUNTS", "JOINT", "LABELS", "TASKS", "age_band_names", "age_bands", "columns_of", "compose",
     "decompose", "differing", "joint_probabilities", "marginals", "of_tasks", "read_label",
 ]  # fmt: skip
 
@@ -69,7 +69,7 @@ def age_bands(years: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
     return np.asarray(np.digitize(years, AGE_BORDERS), dtype=np.int64)
 
 
-def age_words(years: Iterable[float]) -> list[str]:
+def age_band_names(years: Iterable[float]) -> list[str]:
     """The names of the age classes of exact ages."""
     import numpy as np
 
@@ -113,15 +113,15 @@ def decompose(label: Codes) -> dict[str, NDArray[np.int64]]:
     return {task: np.asarray(digit, dtype=np.int64) for task, digit in _digits(label).items()}
 
 
-def differing(one: int, other: int) -> list[str]:
+def differing(first: int, second: int) -> list[str]:
     """The tasks in which two labels differ, in the order of the label's digits."""
-    left, right = _digits(one), _digits(other)
-    return [task for task in TASKS if left[task] != right[task]]
+    first_codes, second_codes = _digits(first), _digits(second)
+    return [task for task in TASKS if first_codes[task] != second_codes[task]]
 
 
-def read_label(word: str) -> int | None:
+def read_label(cell: str) -> int | None:
     """The label in a table cell: `3`, or `3.0`, as other tools write columns with gaps; None if it is not a label."""
-    integer, _, fraction = word.strip().partition(".")
+    integer, _, fraction = cell.strip().partition(".")
     return int(integer) if integer in _CODES and not fraction.strip("0") else None
 
 
@@ -159,8 +159,8 @@ def marginals(joint: NDArray[np.floating[Any]]) -> dict[str, NDArray[np.floating
     cube = joint.reshape(len(joint), *(len(CLASSES[task]) for task in TASKS))
     axes = range(1, len(TASKS) + 1)
     return {
-        task: cube.sum(axis=tuple(axis for axis in axes if axis != place))
-        for place, task in zip(axes, TASKS, strict=True)
+        task: cube.sum(axis=tuple(axis for axis in axes if axis != task_axis))
+        for task_axis, task in zip(axes, TASKS, strict=True)
     }
 
 

@@ -20,7 +20,7 @@ MESSAGES = (
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error of Python or of another library means that memory ran out; our own say so themselves."""
+    """Whether an error of Python or of another library means that memory ran out; False for our own errors, which say so."""
     if isinstance(error, OrchestratorError):
         return False
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, without importing it

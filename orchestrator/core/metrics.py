@@ -44,10 +44,10 @@ def confusion(truth: Codes, predicted: Codes, classes: int) -> NDArray[np.int64]
     """
     if truth.shape != predicted.shape:
         raise ValueError(f"got {truth.shape} true codes and {predicted.shape} predicted ones")
-    both = truth.astype(np.int64) * classes + predicted
+    cells = truth.astype(np.int64) * classes + predicted
     if truth.size and (min(truth.min(), predicted.min()) < 0 or max(truth.max(), predicted.max()) >= classes):
         raise ValueError(f"codes must lie in 0..{classes - 1}")
-    return np.bincount(both, minlength=classes * classes).reshape(classes, classes)
+    return np.bincount(cells, minlength=classes * classes).reshape(classes, classes)
 
 
 def f1_of(counts: NDArray[Any]) -> Floats:
@@ -60,9 +60,9 @@ def f1_of(counts: NDArray[Any]) -> Floats:
     return _ratio(2.0 * hits, total)
 
 
-def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> Floats:
-    """part / whole; 0 where `whole` is 0."""
-    return np.asarray(np.divide(part, whole, out=np.zeros(part.shape), where=whole > 0), dtype=np.float64)
+def _ratio(part: NDArray[Any], total: NDArray[Any]) -> Floats:
+    """part / total; 0 where `total` is 0."""
+    return np.asarray(np.divide(part, total, out=np.zeros(part.shape), where=total > 0), dtype=np.float64)
 
 
 def macro_f1(truth: Codes, predicted: Codes, classes: int) -> float:
@@ -79,7 +79,7 @@ def log_losses(truth: Codes, probabilities: NDArray[np.floating[Any]]) -> NDArra
 
     Args:
         truth: codes in 0..C-1, shape (N,).
-        probabilities: of all classes, shape (N, C).
+        probabilities: probabilities of all classes, shape (N, C).
     """
     return np.asarray(-np.log(np.maximum(probabilities[np.arange(len(truth)), truth], LEAST)))
 
@@ -89,7 +89,7 @@ class Scores:
     """Scores derived from a confusion matrix.
 
     Attributes:
-        counts: by (truth, prediction), shape (C, C).
+        counts: counts by (truth, prediction), shape (C, C).
     """
 
     counts: NDArray[np.int64]
@@ -114,8 +114,7 @@ class Scores:
     @cached_property
     def recall(self) -> Floats:
         """Recall of each class, shape (C,); 0 for a class without photos."""
-        true = self.support
-        return _ratio(np.diag(self.counts), true)
+        return _ratio(np.diag(self.counts), self.support)
 
     @cached_property
     def support(self) -> NDArray[np.int64]:
@@ -138,7 +137,7 @@ def member_scores(truth: Codes, probabilities: NDArray[np.floating[Any]]) -> tup
 
     Args:
         truth: codes in 0..C-1, shape (N,).
-        probabilities: of all classes, shape (N, C).
+        probabilities: probabilities of all classes, shape (N, C).
     """
     scores = score(truth, probabilities.argmax(axis=1), probabilities.shape[1])
     log_loss = float(log_losses(truth, probabilities).mean())
@@ -146,5 +145,9 @@ def member_scores(truth: Codes, probabilities: NDArray[np.floating[Any]]) -> tup
 
 
 def score(truth: Codes, predicted: Codes, classes: int) -> Scores:
-    """Scores of predictions, shapes (N,) and (N,)."""
+    """Scores of predictions, shapes (N,) and (N,).
+
+    Raises:
+        ValueError: the shapes differ, or a code lies outside 0..C-1.
+    """
     return Scores(confusion(truth, predicted, classes))

@@ -56,7 +56,7 @@ def check_outputs(outputs: Iterable[Output], inputs: Iterable[Path] = (), worksp
         workspace: its workspace; outputs may not be placed among the workspace's files.
 
     Raises:
-        ConfigError: with all problems.
+        ConfigError: an output cannot be written; names all such outputs.
     """
     outputs = list(outputs)
     problems = [Problem(str(output), what) for output in outputs if (what := _wrong(output))]
@@ -65,13 +65,13 @@ def check_outputs(outputs: Iterable[Output], inputs: Iterable[Path] = (), worksp
     problems += [
         Problem(str(output), what) for output in sound if workspace is not None and (what := _ours(output, workspace))
     ]
-    by_place: dict[Path, list[Output]] = {}
+    by_target: dict[Path, list[Output]] = {}
     for output in sound:
-        by_place.setdefault(_followed(output.path), []).append(output)
+        by_target.setdefault(_followed(output.path), []).append(output)
     problems += [
-        Problem(" and ".join(map(str, same_place)), "are the same place; each output needs its own.")
-        for same_place in by_place.values()
-        if len(same_place) > 1
+        Problem(" and ".join(map(str, same_target)), "are the same file or folder; each output needs its own.")
+        for same_target in by_target.values()
+        if len(same_target) > 1
     ]
     existing = {key: output for output in sound if not output.folder and (key := _identity(output.path)) is not None}
     if existing:  # inputs are compared by device and inode, whatever path or link names them
@@ -145,26 +145,26 @@ def _wrong(output: Output) -> str:
 
 def _closed(folder: Path) -> str:
     """Why no file can be created in an existing or new folder; empty if one can."""
-    place = folder
-    while not os.path.lexists(place) and place.parent != place:
-        place = place.parent
-    if not place.is_dir():
-        return f"{place} is not a folder."
+    existing = folder
+    while not os.path.lexists(existing) and existing.parent != existing:
+        existing = existing.parent
+    if not existing.is_dir():
+        return f"{existing} is not a folder."
     try:
-        with tempfile.TemporaryFile(dir=place):
+        with tempfile.TemporaryFile(dir=existing):
             return ""
     except OSError as error:
-        return f"no file can be made in {place} ({error.strerror})."
+        return f"no file can be made in {existing} ({error.strerror})."
 
 
 def _ours(output: Output, workspace: Path) -> str:
     """Why an output may not be placed in a workspace; empty if it may."""
-    root, place = workspace.resolve(), _followed(output.path)
-    if place == root or not place.is_relative_to(root):
-        return "" if place != root else "is the workspace itself. Choose a place of its own."
-    if place.parent == root and place.suffix.lower() not in ("", ".json", ".lock"):
+    root, target = workspace.resolve(), _followed(output.path)
+    if target == root or not target.is_relative_to(root):
+        return "" if target != root else "is the workspace itself. Choose a path of its own."
+    if target.parent == root and target.suffix.lower() not in ("", ".json", ".lock"):
         return ""
-    return f"lies among the files that orch keeps in {workspace}. Choose a place outside."
+    return f"lies among the files that orch keeps in {workspace}. Choose a path outside."
 
 
 def _files(inputs: Iterable[Path]) -> Iterator[Path]:

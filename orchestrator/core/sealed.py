@@ -15,20 +15,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from orchestrator.core.commands import move_aside_command
+from orchestrator.core.commands import set_aside_command
 from orchestrator.core.errors import DamagedError
 from orchestrator.core.files import digest_of, sha256_of, unsearchable_folder, write_json
 
 __all__ = [
-    "after_moving_aside", "check_file", "check_sealed", "damaged_error", "is_there", "read_sealed", "unreadable_error",
+    "after_setting_aside", "check_file", "check_sealed", "damaged_error", "is_there", "read_sealed", "unreadable_error",
     "write_sealed",
 ]  # fmt: skip
 
 NOTHING_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
-"""Errors that say that a path leads nowhere; all others, that it may not be looked at."""
+"""Error numbers that mean that nothing is at a path; all others mean that it cannot be looked at."""
 
 HEAD = ("format", "kind", "id")
-KEPT = ("workspace", "run", "member")
+NEVER_OVERWRITTEN = ("workspace", "run", "member")
 """Kinds whose older formats are never overwritten: only the version that wrote them can read the files around them."""
 
 THAT_VERSION = "Use that version of orchestrator"
@@ -62,17 +62,21 @@ def read_sealed(path: Path, kind: str, name: str | None, version: int, way_out: 
         DamagedError: the file is missing, not a file, not JSON, changed, of another kind or id, or of another format.
     """
     value = _parsed(path, way_out)
-    if value["format"] != version and not _is_sealed({**value, "format": version}):  # else only the number is damaged
+    if value["format"] != version and not _is_sealed(
+        {**value, "format": version}
+    ):  # otherwise only the number is damaged
         age = "a newer" if value["format"] > version else "an older"
         what = f"written in format {value['format']} by {age} version; this one reads {version}"
-        if age == "a newer" or kind in KEPT:  # a command that goes on without it must not overwrite it
+        if age == "a newer" or kind in NEVER_OVERWRITTEN:  # a command that goes on without it must not overwrite it
             way_out = f"{THAT_VERSION}, or choose another workspace (--workspace)."
             raise DamagedError(path, what, way_out, replaceable=False)
         raise DamagedError(path, what, f"{THAT_VERSION}; or {way_out}" if way_out else "")
     _check_digest(path, value, way_out)
     if value.get("kind") != kind or name not in (None, value.get("id")):
-        wanted = f"the {kind} '{name}'" if name else f"a {kind}"
-        raise damaged_error(path, f"holds the {value.get('kind')} '{value.get('id')}', and must hold {wanted}", way_out)
+        expected = f"the {kind} '{name}'" if name else f"a {kind}"
+        raise damaged_error(
+            path, f"holds the {value.get('kind')} '{value.get('id')}', and must hold {expected}", way_out
+        )
     return {key: item for key, item in value.items() if key not in HEAD or (key == "id" and name is None)}
 
 
@@ -123,15 +127,15 @@ def check_file(path: Path, sha256: str, way_out: str) -> None:
         DamagedError: the file is missing, not a file, or another one.
     """
     try:
-        problem = _no_file(path)
-        found = "" if problem else sha256_of(path)
+        problem = _why_no_file(path)
+        digest = "" if problem else sha256_of(path)
     except OSError as error:
         raise unreadable_error(path, error) from None
     if problem:
         raise damaged_error(path, problem, way_out)
-    if found != sha256:
+    if digest != sha256:
         raise damaged_error(
-            path, f"not the file that was written (sha256 {found[:12]}, on record {sha256[:12]})", way_out
+            path, f"not the file that was written (sha256 {digest[:12]}, on record {sha256[:12]})", way_out
         )
 
 
@@ -146,19 +150,19 @@ def damaged_error(path: Path, what: str, way_out: str) -> DamagedError:
     return DamagedError(path, what, f"Restore it; or {way_out}" if way_out else "")
 
 
-def after_moving_aside(path: Path, what: str) -> str:
-    """A way out that first moves a file aside, if it exists.
+def after_setting_aside(path: Path, next_step: str) -> str:
+    """A way out that first sets a file aside, if it exists.
 
     Args:
-        path: file to move.
-        what: next step, to complete the sentence.
+        path: file to set aside.
+        next_step: what to do then, to complete the sentence.
     """
-    return f"`{move_aside_command(path)}`, then {what}" if os.path.lexists(path) else what
+    return f"`{set_aside_command(path)}`, then {next_step}" if os.path.lexists(path) else next_step
 
 
 def _text(path: Path, way_out: str) -> str:
     try:
-        problem = _no_file(path)
+        problem = _why_no_file(path)
         if not problem:
             return path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
@@ -169,10 +173,10 @@ def _text(path: Path, way_out: str) -> str:
 
 
 def is_there(path: Path) -> bool:
-    """Whether a file is there.
+    """Whether a regular file exists at a path.
 
     Raises:
-        DamagedError: no permission to look into its folder.
+        DamagedError: its folder may not be entered.
     """
     try:
         return stat.S_ISREG(path.stat().st_mode)  # Path.is_file hides a closed folder from Python 3.14 on
@@ -184,15 +188,17 @@ def is_there(path: Path) -> bool:
 
 def unreadable_error(path: Path, error: OSError) -> DamagedError:
     """The error for a file that cannot be read: it may be intact, so it must not be replaced."""
-    shut = unsearchable_folder(path)
-    allow = shlex.join(["chmod", "u+rw", str(path)] if shut is None else ["chmod", "u+rwx", str(shut)])
+    closed_folder = unsearchable_folder(path)
+    allow = shlex.join(
+        ["chmod", "u+rw", str(path)] if closed_folder is None else ["chmod", "u+rwx", str(closed_folder)]
+    )
     return DamagedError(
         path, f"cannot be read ({error.strerror})", f"Allow it (`{allow}`), or restore it.", replaceable=False
     )
 
 
-def _no_file(path: Path) -> str:
-    """Why there is no file to read; empty where there is one."""
+def _why_no_file(path: Path) -> str:
+    """Why no file can be read at a path; empty if one can."""
     try:
         mode = path.stat().st_mode
     except OSError as error:

@@ -54,4 +54,4 @@ class Stages:
 
 
 UNTIMED = Stages()
-"""Measures nothing."""
+"""Stages that are not measured."""

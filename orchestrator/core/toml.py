@@ -41,19 +41,19 @@ def toml_text(path: Path, option: str) -> str:
     """A TOML file's text, without a byte-order mark.
 
     Raises:
-        ConfigError: no such file, or no text in UTF-8.
+        ConfigError: no such file, or not UTF-8 text.
     """
     try:
-        found = path.read_bytes()
+        data = path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
         raise ConfigError(f"{option}: {path}: {getattr(error, 'strerror', None) or error}.") from None
     for mark, name in OTHER_MARKS.items():
-        if found.startswith(mark):
+        if data.startswith(mark):
             raise ConfigError(f"{option}: {path}: is text in {name}, and TOML is UTF-8. Save it as UTF-8.")
     try:
-        return found.removeprefix(codecs.BOM_UTF8).decode("utf-8")
+        return data.removeprefix(codecs.BOM_UTF8).decode("utf-8")
     except UnicodeDecodeError as error:
-        line = found.count(b"\n", 0, error.start) + 1
+        line = data.count(b"\n", 0, error.start) + 1
         raise ConfigError(f"{option}: {path}: is not a text file (UTF-8): line {line}. Save it as UTF-8.") from None
 
 
@@ -81,7 +81,7 @@ def toml_value(value: Any) -> str:
 
 
 def _item(value: Any) -> Any:
-    import tomlkit  # 20 ms that only those wait for who write
+    import tomlkit  # here, since it takes 20 ms that only writing needs
 
     if isinstance(value, dict):
         table = tomlkit.inline_table()

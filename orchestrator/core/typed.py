@@ -14,11 +14,11 @@ __all__ = ["check_types"]
 def check_types(value: Any) -> None:
     """Checks the fields of a dataclass, and of those inside it.
 
-    Whole numbers pass for float; True and False for neither. Unions, literals, sequences, tuples and mappings are looked into;
-    a text is no sequence.
+    A whole number is allowed for a float, and a bool for neither int nor float. The contents of unions, literals, sequences,
+    tuples and mappings are checked too; a string is not a sequence.
 
     Raises:
-        TypeError: with the field, what it holds and what belongs there.
+        TypeError: a value has another type; names the field, the value and the type.
     """
     for name, kind in _types_of(type(value)).items():  # type: ignore[arg-type]  # a class is hashable
         _check(getattr(value, name), kind, name)
@@ -35,8 +35,8 @@ def _check(value: Any, kind: Any, where: str) -> None:
     if not _is_of(value, kind):
         shown = kind.__name__ if isinstance(kind, type) and not get_args(kind) else str(kind).replace("typing.", "")
         raise TypeError(f"{where} is {value!r}, and must be {shown}")
-    for part, part_kind, place in _parts(value, kind, where):
-        _check(part, part_kind, place)
+    for part, part_kind, part_where in _parts(value, kind, where):
+        _check(part, part_kind, part_where)
 
 
 def _is_of(value: Any, kind: Any) -> bool:
@@ -56,7 +56,7 @@ def _is_of(value: Any, kind: Any) -> bool:
 
 
 def _parts(value: Any, kind: Any, where: str) -> Iterator[tuple[Any, Any, str]]:
-    """What is inside a value: each part, its type, and its place."""
+    """The parts of a value: each with its type, and its name for messages."""
     origin, inside = get_origin(kind), get_args(kind)
     if origin in (types.UnionType, Union):
         yield from _parts(value, next(option for option in inside if _is_of(value, option)), where)

@@ -112,7 +112,7 @@ class Augmenter:
 
 
 def _all_steps(transform: Any) -> list[Any]:
-    """Every step of a pipeline, each before its own."""
+    """Every step of a pipeline, each followed by the steps inside it."""
     steps = list(getattr(transform, "transforms", ()))
     return [inner for step in steps for inner in (step, *_all_steps(step))]
 

@@ -20,8 +20,8 @@ from orchestrator.core.labels import TASKS
 from orchestrator.data.classes import check_classes
 from orchestrator.data.decoding import FORMATS, SUFFIXES, UndecodableError, read_photo
 from orchestrator.data.folds import plan_folds
+from orchestrator.data.paths import is_folder
 from orchestrator.data.photos import Photos
-from orchestrator.data.places import is_folder
 from orchestrator.data.readers import inspect
 from orchestrator.data.tables import unreadable
 
@@ -33,11 +33,11 @@ ALLOW = "Allow it (chmod u+r), or remove its row."
 
 @dataclass(frozen=True)
 class Findings:
-    """What a check found.
+    """Result of a check.
 
     Attributes:
         photos: photos whose table rows are valid.
-        problems: everything found, fatal ones first.
+        problems: all problems, fatal ones first.
         sizes: (width, height) -> number of photos.
         opened: number of files opened: those photos, and others whose row is invalid or missing.
     """
@@ -79,6 +79,9 @@ def check(
         progress: callback that takes (photos opened, photos in all).
         threads: number of threads that open photos.
         distinct: whether names of people that differ only in spelling are different people.
+
+    Raises:
+        ConfigError: `columns` is given for a folder, or names an unknown column.
     """
     photos, problems = _inspect(source, columns, distinct)
     problems = [_needed(problem, needs or {}) for problem in problems]
@@ -90,7 +93,7 @@ def check(
     if len(photos):
         problems += _unlearnable(source, photos, problems, needs, k)
     sizes = Counter(photo.size for photo in opened if photo.size)
-    problems.sort(key=lambda problem: not problem.fatal)  # stable: the order of finding within each
+    problems.sort(key=lambda problem: not problem.fatal)  # stable: within both the order stays
     return Findings(photos, problems, dict(sizes.most_common()), len(opened))
 
 
@@ -120,7 +123,7 @@ def _open_all(photos: Photos, threads: int, progress: Callable[[int, int], None]
 def _unlearnable(
     source: Path, photos: Photos, problems: Sequence[Problem], needs: Mapping[str, Sequence[str]] | None, k: int
 ) -> list[Problem]:
-    """What keeps the tasks from being learnt: too few people for the folds, classes that nobody or one person holds."""
+    """Problems that keep tasks from being learned: too few people for the folds, classes that no or only one person has."""
     plan, too_few = None, []
     try:
         plan = plan_folds(photos.people, k, 0) if k else None
@@ -141,8 +144,8 @@ def _needed(problem: Problem, needs: Mapping[str, Sequence[str]]) -> Problem:
     """The problem, made fatal if it is a missing column that a task to train needs."""
     for column in dict.fromkeys(column for columns in needs.values() for column in columns):
         if problem.kind == "missing_column" and not problem.fatal and problem.column == column:
-            wanting = ", ".join(task for task, columns in needs.items() if column in columns)
-            fix = f"Add it, map a name to it with --columns {column}=NAME, or leave {wanting} out with --tasks."
+            affected = ", ".join(task for task, columns in needs.items() if column in columns)
+            fix = f"Add it, map a name to it with --columns {column}=NAME, or leave {affected} out with --tasks."
             return replace(problem, fatal=True, fix=fix)
     return problem
 
@@ -151,17 +154,17 @@ def _open(path: Path) -> _Opened:
     """Hashes and decodes one photo."""
     try:
         digest = sha256_of(path)
-        found = read_photo(path)
+        photo = read_photo(path)
     except UndecodableError as error:
         return _Opened("", None, (Problem(str(path), str(error), REPLACE, "unreadable"),))
     except OSError as error:
         allow = isinstance(error, PermissionError)
         return _Opened("", None, (Problem(str(path), unreadable(error), ALLOW if allow else "", "unreadable"),))
-    problems = [Problem(str(path), note, kind="photo_metadata", fatal=False) for note in found.notes]
-    if path.suffix.lower() not in FORMATS[found.format]:
-        what = f"is a {found.format} file by its content; read as what it is."
+    problems = [Problem(str(path), note, kind="photo_metadata", fatal=False) for note in photo.notes]
+    if path.suffix.lower() not in FORMATS[photo.format]:
+        what = f"is a {photo.format} file by its content; read as what it is."
         problems.append(Problem(str(path), what, kind="wrong_suffix", fatal=False))
-    return _Opened(digest, (found.pixels.shape[1], found.pixels.shape[0]), tuple(problems))
+    return _Opened(digest, (photo.pixels.shape[1], photo.pixels.shape[0]), tuple(problems))
 
 
 def duplicates(photos: Photos, digests: Sequence[str]) -> list[Problem]:

@@ -17,8 +17,8 @@ import pandas as pd
 
 from orchestrator.core.errors import DataError, Problem, nearest, quantity
 from orchestrator.data.decoding import SUFFIXES
-from orchestrator.data.photos import Photos, check_age, check_word
-from orchestrator.data.places import check_eval, contest_table, find_file, is_folder, no_file
+from orchestrator.data.paths import check_eval, contest_table, find_file, is_folder, why_no_file
+from orchestrator.data.photos import Photos, check_age, check_class_name
 from orchestrator.data.spelling import clean, composed, near_people, odd_character, visible
 from orchestrator.data.tables import Table, read_table, text, unreadable
 
@@ -38,10 +38,10 @@ def read_contest(root: Path, distinct: bool = False) -> tuple[Photos, list[Probl
 
     Args:
         root: the folder, or its parent when that holds `train/`.
-        distinct: ids that differ in spelling alone are different people.
+        distinct: whether ids that differ only in spelling are different people.
 
     Returns:
-        The photos of all rows that are in order, and everything found on the way, fatal or not.
+        The photos of all valid rows, and all problems, fatal or not.
 
     Raises:
         DataError: there is no table, it is damaged, or a column is missing.
@@ -56,33 +56,33 @@ def read_contest(root: Path, distinct: bool = False) -> tuple[Photos, list[Probl
     problems += key_problems
     for number, (row, person) in enumerate(zip(people, keys, strict=True)):
         where = table.where(number)
-        gender, wrong_gender = check_word("gender", row.gender, where)
+        gender, wrong_gender = check_class_name("gender", row.gender, where)
         age, wrong_age = check_age(row.age, where)
-        found, file_problems = _photos_of(root, row.folder, where)
+        mask_by_path, file_problems = _photos_of(root, row.folder, where)
         problems += [problem for problem in (wrong_gender, wrong_age) if problem]
         problems += file_problems
         if gender is None or age is None:
-            left_out += found
+            left_out += mask_by_path
         else:
             rows += [
                 {"path": path, "person": person, "age": age, "gender": gender, "mask": mask}
-                for path, mask in found.items()
+                for path, mask in mask_by_path.items()
             ]
     problems += _extra_folders(root, {row.folder for row in people})
     frame = pd.DataFrame(rows, columns=["path", "person", "age", "gender", "mask"])
     frame = frame.sort_values("path", key=lambda paths: paths.map(composed), ignore_index=True)
     notes = tuple(problem for problem in problems if not problem.fatal)
-    places: dict[str, list[int]] = {}
+    rows_of_person: dict[str, list[int]] = {}
     for number, person in enumerate(keys):
-        places.setdefault(person, []).append(number)
-    stands = {person: table.several(numbers) for person, numbers in places.items()}
+        rows_of_person.setdefault(person, []).append(number)
+    lines_of = {person: table.several(numbers) for person, numbers in rows_of_person.items()}
     ids = {person: row.id for person, row in zip(keys, people, strict=True) if person != row.id}
-    return Photos(root, frame, "contest", notes, tuple(left_out), table.path, ids, stands), problems
+    return Photos(root, frame, "contest", notes, tuple(left_out), table.path, ids, lines_of), problems
 
 
 @dataclass(frozen=True)
 class Person:
-    """A row of train.csv: words, and the folder below images/ as the disk spells it."""
+    """A row of train.csv: its cells as text, and the folder below images/ as the disk spells it."""
 
     id: str
     gender: str
@@ -105,9 +105,9 @@ def person_keys(people: Sequence[Person], table: Table, distinct: bool = False) 
     """The key of the person in each row: the id as written, with the folder where an id means several people.
 
     Args:
-        people: the rows.
-        table: the table that they are from, for messages.
-        distinct: ids that differ in spelling alone are different people.
+        people: the table's rows.
+        table: the table itself, for messages.
+        distinct: whether ids that differ only in spelling are different people.
     """
     problems: list[Problem] = []
     keys = [row.id for row in people]
@@ -131,7 +131,7 @@ def person_keys(people: Sequence[Person], table: Table, distinct: bool = False) 
         if len(numbers) < 2 or not key:
             continue
         where = f"{table.path} {table.several(numbers)}"
-        # `Male` and `male`, 20 and 20.0 are the same, so they must not make two people of one
+        # `Male` and `male`, 20 and 20.0 are the same, so they do not mean two people
         described = {(_gender(people[number]), _age(people[number])) for number in numbers}
         if len({people[number].folder for number in numbers}) < len(numbers):
             what = f"id '{key}' appears twice with the same folder."
@@ -144,13 +144,13 @@ def person_keys(people: Sequence[Person], table: Table, distinct: bool = False) 
         else:
             what = f"id '{key}' occurs {len(numbers)} times with equal age and gender: taken as one person."
             problems.append(Problem(where, what, kind="id_twice", fatal=False))
-    stands = {key: table.several(numbers) for key, numbers in by_id.items() if key}
-    problems += near_people(stands, table.path, distinct, "")
+    lines_of = {key: table.several(numbers) for key, numbers in by_id.items() if key}
+    problems += near_people(lines_of, table.path, distinct, "")
     return keys, problems
 
 
 def _gender(row: Person) -> str:
-    return check_word("gender", row.gender, "")[0] or row.gender
+    return check_class_name("gender", row.gender, "")[0] or row.gender
 
 
 def _age(row: Person) -> float | str:
@@ -160,11 +160,11 @@ def _age(row: Person) -> float | str:
 
 
 def _photos_of(root: Path, folder: str, where: str) -> tuple[dict[str, str], list[Problem]]:
-    """Path -> mask word of one person's folder, and what is wrong with it."""
-    place = root / "images" / folder
+    """Path -> mask class of the photos in one person's folder, and the folder's problems."""
+    path = root / "images" / folder
     if not folder:
         return {}, [Problem(where, "path is empty: it names the person's folder in images/.", kind="missing_folder")]
-    if not is_folder(place):
+    if not is_folder(path):
         short = folder.replace("\\", "/").removeprefix("images/")
         hint = f" There is images/{short}." if short != folder and is_folder(root / "images" / short) else ""
         what = f"no folder images/{folder}.{hint}"
@@ -172,9 +172,9 @@ def _photos_of(root: Path, folder: str, where: str) -> tuple[dict[str, str], lis
     problems: list[Problem] = []
     by_stem: dict[str, list[str]] = {}
     try:
-        files = sorted(place.iterdir())
+        files = sorted(path.iterdir())
     except OSError as error:
-        return {}, [Problem(str(place), unreadable(error), kind="unreadable")]
+        return {}, [Problem(str(path), unreadable(error), kind="unreadable")]
     for file in files:
         if file.name.startswith("."):
             continue
@@ -187,18 +187,18 @@ def _photos_of(root: Path, folder: str, where: str) -> tuple[dict[str, str], lis
     for stem, names in by_stem.items():
         if len(names) > 1:
             what = f"{' and '.join(names)} are both {stem}."
-            problems.append(Problem(str(place), what, "Keep one of them.", "two_files"))
+            problems.append(Problem(str(path), what, "Keep one of them.", "two_files"))
     missing = [stem for stem in MASK_OF_STEM if stem not in by_stem]
     if not by_stem:
-        problems.append(Problem(str(place), "holds no photo.", "Restore its photos or remove the row.", "missing_file"))
+        problems.append(Problem(str(path), "holds no photo.", "Restore its photos or remove the row.", "missing_file"))
     elif missing:
         what = f"{len(by_stem)} photos instead of {PHOTOS_PER_PERSON}, missing {', '.join(missing)}: trained without."
-        problems.append(Problem(str(place), what, kind="photo_count", fatal=False))
-    found = {f"images/{folder}/{names[0]}": MASK_OF_STEM[stem] for stem, names in by_stem.items()}
-    return found, problems
+        problems.append(Problem(str(path), what, kind="photo_count", fatal=False))
+    photos = {f"images/{folder}/{names[0]}": MASK_OF_STEM[stem] for stem, names in by_stem.items()}
+    return photos, problems
 
 
-def _extra_folders(root: Path, known: set[str]) -> list[Problem]:
+def _extra_folders(root: Path, listed: set[str]) -> list[Problem]:
     images = root / "images"
     if not is_folder(images):
         return []
@@ -206,8 +206,8 @@ def _extra_folders(root: Path, known: set[str]) -> list[Problem]:
         entries = sorted(images.iterdir())
     except OSError as error:
         return [Problem(str(images), unreadable(error), kind="unreadable")]
-    known = {name.split("/")[0] for name in known}
-    extra = [entry for entry in entries if entry.name not in known and not entry.name.startswith(".")]
+    listed = {name.split("/")[0] for name in listed}
+    extra = [entry for entry in entries if entry.name not in listed and not entry.name.startswith(".")]
     return [
         Problem(str(entry), "is in no row of train.csv: left out.", kind="extra_file", fatal=False) for entry in extra
     ]
@@ -229,8 +229,8 @@ class Eval:
 
     @property
     def names(self) -> list[str]:
-        """The ImageID of each row, as it stands."""
-        return self.table.words("ImageID")
+        """The ImageID of each row, as written."""
+        return self.table.texts("ImageID")
 
     def submission(self, labels: Sequence[int | None]) -> str:
         """info.csv with the answers filled in and every other byte unchanged.
@@ -241,12 +241,12 @@ class Eval:
         return self.table.filled(self.answer, ["" if label is None else str(label) for label in labels])
 
 
-def read_eval(root: Path, missing_too: bool = False) -> Eval:
+def read_eval(root: Path, allow_missing: bool = False) -> Eval:
     """Reads a folder with `info.csv` (ImageID, ans) and `images/`.
 
     Args:
         root: the folder, or its parent when that holds `eval/`.
-        missing_too: whether to accept missing photos; opening them fails later.
+        allow_missing: whether photos may be missing; opening them then fails later.
 
     Raises:
         DataError: no table, a missing column, repeated ids or missing photos, all named.
@@ -256,16 +256,17 @@ def read_eval(root: Path, missing_too: bool = False) -> Eval:
     images = root / "images"
     problems: list[Problem] = []
     paths: list[Path] = []
-    for number, word in enumerate(table.words("ImageID")):
-        name = clean(word)
-        found = find_file(images, word)
-        paths.append(images / (found or name or "."))
+    for number, cell in enumerate(table.texts("ImageID")):
+        name = clean(cell)
+        on_disk = find_file(images, cell)
+        paths.append(images / (on_disk or name or "."))
         if not name:
             problems.append(Problem(table.where(number), "ImageID is empty.", kind="empty_cell"))
-        elif "\0" in name or (not missing_too and no_file(images, found or name)):
-            what = no_file(Path(), f"images/{name}") if "\0" in name else no_file(root, f"images/{found or name}")
+        elif "\0" in name or (not allow_missing and why_no_file(images, on_disk or name)):
+            folder, path = (Path(), name) if "\0" in name else (root, on_disk or name)
+            what = why_no_file(folder, f"images/{path}")
             problems.append(Problem(table.where(number), what, kind="missing_file"))
-    problems += table.repeated("ImageID", list(map(clean, table.words("ImageID"))))
+    problems += table.repeated("ImageID", list(map(clean, table.texts("ImageID"))))
     if problems:
         raise DataError(f"{table.path}: {quantity(len(problems), 'problem')}.", problems)
     if not paths:

@@ -43,7 +43,7 @@ itself only warns at 89 MP and errors at twice that."""
 STARTS = ((b"\xff\xd8\xff", "JPEG"), (b"\x89PNG\r\n\x1a\n", "PNG"), (b"BM", "BMP"))
 COLOUR_SEGMENTS = {0xE0: 14, 0xEE: 12}
 """Marker of a JPEG's segment that says how colours are stored (JFIF, Adobe) -> the fewest bytes of data that libjpeg reads."""
-KEPT_CHUNKS = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS")
+PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS")  # the chunks of a PNG that its pixels depend on
 ORIENTATION = 0x0112
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -96,7 +96,7 @@ def read_photo(source: Path | bytes) -> Decoded:
         source: a file or its bytes.
 
     Raises:
-        UndecodableError: saying what is wrong with it.
+        UndecodableError: it cannot be decoded; says what is wrong with it.
         MemoryError: its pixels do not fit.
     """
     with _listening() as notes:
@@ -112,12 +112,12 @@ def read_photo(source: Path | bytes) -> Decoded:
             data = source if isinstance(source, bytes) else source.read_bytes()
             for bare in _without_metadata(data):
                 try:
-                    found = _decoded(bare, [])
+                    decoded = _decoded(bare, [])
                 except (UndecodableError, MemoryError):
                     raise
-                except Exception:  # nothing was gained
+                except Exception:  # it cannot be decoded without this metadata either
                     continue
-                return Decoded(found.pixels, found.format, (f"metadata left out ({_line(error)}).", *found.notes))
+                return Decoded(decoded.pixels, decoded.format, (f"metadata left out ({_line(error)}).", *decoded.notes))
             raise _damage(data, error) from None
 
 
@@ -125,7 +125,7 @@ def size_of(path: Path) -> tuple[int, int]:
     """Width and height of a photo after EXIF orientation, from its header if that is valid.
 
     Raises:
-        UndecodableError: as `read_photo`.
+        UndecodableError: it cannot be decoded, as in `read_photo`.
     """
     with _listening() as notes:
         try:
@@ -133,7 +133,7 @@ def size_of(path: Path) -> tuple[int, int]:
             with Image.open(path, formats=tuple(FORMATS)) as image:
                 width, height = image.size
                 return (height, width) if _orientation(image, notes) in SIDEWAYS else (width, height)
-        except Exception:  # whatever Pillow makes of it, `read_photo` has the sentence
+        except Exception:  # of any kind: `read_photo` says in a sentence what is wrong
             pixels = read_photo(path).pixels
             return pixels.shape[1], pixels.shape[0]
 
@@ -215,21 +215,21 @@ def _line(error: object) -> str:
 def _without_metadata(data: bytes) -> Iterator[bytes]:
     """A file's bytes reduced to what its pixels need: first with its EXIF data, then without."""
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        yield _bare_png(data, (*KEPT_CHUNKS, b"eXIf"))
-        yield _bare_png(data, KEPT_CHUNKS)
+        yield _bare_png(data, (*PIXEL_CHUNKS, b"eXIf"))
+        yield _bare_png(data, PIXEL_CHUNKS)
     elif data.startswith(b"\xff\xd8"):
         yield _bare_jpeg(data, exif=True)
         yield _bare_jpeg(data, exif=False)
 
 
-def _bare_png(data: bytes, kept: tuple[bytes, ...]) -> bytes:
-    """A PNG with the kept chunks only; optional ones (lower-case first letter) only if their checksum is right."""
+def _bare_png(data: bytes, kinds: tuple[bytes, ...]) -> bytes:
+    """A PNG with the chunks of some kinds only; optional ones (lower-case first letter) only if their checksum is right."""
     parts, at = [data[:8]], 8
     while at + 8 <= len(data):
         end = at + 12 + int.from_bytes(data[at : at + 4], "big")
         kind, chunk = data[at + 4 : at + 8], data[at:end]
         is_sound = zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], "big")
-        if kind in kept and (is_sound or kind[:1].isupper() or kind == b"tRNS"):
+        if kind in kinds and (is_sound or kind[:1].isupper() or kind == b"tRNS"):
             parts.append(chunk)
         at = end
     return b"".join(parts)

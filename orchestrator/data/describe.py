@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 
 from orchestrator.core.errors import PhotoError
-from orchestrator.core.labels import AGE_BORDERS, CLASSES, age_words
+from orchestrator.core.labels import AGE_BORDERS, CLASSES, age_band_names
 from orchestrator.data.decoding import UndecodableError, size_of
-from orchestrator.data.folds import FoldPlan, strata_words
+from orchestrator.data.folds import FoldPlan, stratum_names
 from orchestrator.data.photos import Photos
 
 __all__ = ["Description", "describe", "fold_table", "with_bands"]
@@ -23,13 +23,13 @@ __all__ = ["Description", "describe", "fold_table", "with_bands"]
 
 @dataclass(frozen=True)
 class Description:
-    """What a source holds.
+    """Counts of a data source.
 
     Attributes:
         photos: number of photos.
         people: number of people.
         tables: title -> table, for printing.
-        ages: age in years of each person; empty when unknown.
+        ages: age in years of each person; empty if unknown.
         sizes: (width, height) -> photos.
     """
 
@@ -46,19 +46,23 @@ class Description:
 
 
 def describe(photos: Photos, progress: Callable[[int, int], None] = lambda _done, _all: None) -> Description:
-    """Counts a source; opens each photo's header for its size."""
+    """Counts the photos and people of a source; opens each photo's header for its size.
+
+    Raises:
+        PhotoError: a photo cannot be decoded.
+    """
     table = with_bands(photos.table)
-    known = [column for column in ("mask", "gender", "age band") if column in table]
+    columns = [column for column in ("mask", "gender", "age band") if column in table]
     tables: dict[str, pd.DataFrame] = {}
-    for column in known:
+    for column in columns:
         counts = table.groupby(column, sort=False).agg(people=("person", "nunique"), photos=("path", "size"))
         order = [word for word in CLASSES[column.split()[0]] if word in counts.index]
         tables[f"by {column}"] = counts.loc[order].reset_index().astype({"people": int, "photos": int})
-    if len(known) > 1:
-        joint = table.groupby(known, observed=True).agg(people=("person", "nunique"), photos=("path", "size"))
-        ranks = {column: list(CLASSES[column.split()[0]]).index for column in known}
+    if len(columns) > 1:
+        joint = table.groupby(columns, observed=True).agg(people=("person", "nunique"), photos=("path", "size"))
+        ranks = {column: list(CLASSES[column.split()[0]]).index for column in columns}
         joint = joint.sort_index(key=lambda index: index.map(ranks[str(index.name)]))
-        tables[f"by {' x '.join(known)}"] = joint.reset_index()
+        tables[f"by {' x '.join(columns)}"] = joint.reset_index()
     ages = [float(age) for age in photos.people["age"]] if "age" in photos.people else []
     if ages:
         quantiles = np.quantile(ages, [0, 0.25, 0.5, 0.75, 1])
@@ -79,11 +83,11 @@ def with_bands(table: pd.DataFrame) -> pd.DataFrame:
     """The table with a column of age bands, where ages are known."""
     if "age" not in table:
         return table
-    return table.assign(**{"age band": age_words(table["age"])})
+    return table.assign(**{"age band": age_band_names(table["age"])})
 
 
 def _sizes(photos: Photos, progress: Callable[[int, int], None]) -> dict[tuple[int, int], int]:
-    def size(path: Path) -> tuple[int, int]:
+    def size_or_error(path: Path) -> tuple[int, int]:
         try:
             return size_of(path)
         except UndecodableError as error:
@@ -91,25 +95,29 @@ def _sizes(photos: Photos, progress: Callable[[int, int], None]) -> dict[tuple[i
 
     sizes: dict[tuple[int, int], int] = {}
     with ThreadPoolExecutor(4) as pool:
-        for number, found in enumerate(pool.map(size, photos.paths), start=1):
-            sizes[found] = sizes.get(found, 0) + 1
+        for number, size in enumerate(pool.map(size_or_error, photos.paths), start=1):
+            sizes[size] = sizes.get(size, 0) + 1
             progress(number, len(photos))
     return sizes
 
 
 def fold_table(photos: Photos, plan: FoldPlan) -> pd.DataFrame:
-    """People of each joint class in each fold, and the photos of each fold."""
+    """People of each joint class in each fold, and the photos of each fold.
+
+    Raises:
+        PlanError: the plan was made for other data.
+    """
     people = photos.people
-    words = strata_words(people) if plan.strata else pd.Series("people", index=people.index)
+    stratum_of_person = stratum_names(people) if plan.strata else pd.Series("people", index=people.index)
     folds = pd.Series({person: plan.fold_of[str(person)] for person in people.index}, name="fold")
-    counts = pd.crosstab(words, folds)
+    counts = pd.crosstab(stratum_of_person, folds)
     if plan.strata:
         strata = [" ".join(names) for names in product(*(CLASSES[column] for column in plan.strata))]
         counts = counts.reindex([stratum for stratum in strata if stratum in counts.index])
     photo_counts = np.bincount(plan.folds(photos.table["person"]), minlength=plan.k)
     frame = counts.rename(columns={fold: f"fold {fold}" for fold in counts.columns}).reset_index(names="class")
-    total: dict[str, Any] = {"class": "all people"} | {f"fold {f}": int(counts[f].sum()) for f in counts.columns}
-    pictures: dict[str, Any] = {"class": "all photos"} | {
+    people_row: dict[str, Any] = {"class": "all people"} | {f"fold {f}": int(counts[f].sum()) for f in counts.columns}
+    photos_row: dict[str, Any] = {"class": "all photos"} | {
         f"fold {f}": int(photo_counts[int(str(f))]) for f in counts.columns
     }
-    return pd.concat([frame, pd.DataFrame([total, pictures])], ignore_index=True)
+    return pd.concat([frame, pd.DataFrame([people_row, photos_row])], ignore_index=True)

@@ -22,9 +22,9 @@ from orchestrator.core.errors import DataError, LeakError, Problem, quantity
 from orchestrator.core.files import digest_of
 from orchestrator.core.labels import CLASSES, TASKS
 from orchestrator.data.folds import FoldPlan
-from orchestrator.data.manifest import place_of
-from orchestrator.data.photos import Photos, check_age, check_word
-from orchestrator.data.places import no_file
+from orchestrator.data.manifest import path_on_disk
+from orchestrator.data.paths import why_no_file
+from orchestrator.data.photos import Photos, check_age, check_class_name
 from orchestrator.data.spelling import clean, near, visible
 from orchestrator.data.tables import Table, read_table, text
 
@@ -49,16 +49,16 @@ class Extra:
     """Extra photos.
 
     Attributes:
-        sources: the tables that they come from.
+        sources: tables that they come from.
         table: columns `path` (absolute), `person`, `fold` (-1: every fold), `plan` (digest of the fold plan that a label for a
             single fold was made with; empty: unknown), `age` (years), `age_exact`, `gender`, `mask`; NaN or None where
             unknown. Sorted by the path as its table names it, then by fold: where tables lie does not matter.
-        stands: person -> table and lines that name the person.
+        lines_of: person -> table and its lines that name the person.
     """
 
     sources: tuple[Path, ...]
     table: pd.DataFrame
-    stands: Mapping[str, str] = field(default_factory=dict)
+    lines_of: Mapping[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -75,7 +75,7 @@ class Extra:
         return digest_of([rows.where(rows.notna(), None).to_numpy().tolist(), list(content)])
 
     def known(self, columns: Iterable[str]) -> NDArray[np.int64]:
-        """Row numbers for which all these columns are known, shape (n,)."""
+        """Numbers of the rows in which all these columns are known, shape (n,)."""
         return np.flatnonzero(self.table[list(columns)].notna().all(axis=1).to_numpy())
 
     def for_fold(self, rows: NDArray[np.int64], fold: int | None, plan: FoldPlan | None) -> NDArray[np.int64]:
@@ -93,18 +93,20 @@ class Extra:
         Raises:
             LeakError: they may be the same people, so that members would learn from people whom they hold out.
         """
-        known: dict[str, list[str]] = {}
+        keys_by_near_name: dict[str, list[str]] = {}
         for key in photos.people.index:
-            for name in dict.fromkeys((str(key), photos.ids.get(str(key), str(key)))):
-                known.setdefault(near(name), []).append(str(key))
-        found = []
-        for person, stands in self.stands.items():
-            keys = [key for key in known.get(near(person), ()) if key != person]
-            if person.startswith(ALONE) or not keys or person in photos.stands:
+            for spelling in dict.fromkeys((str(key), photos.ids.get(str(key), str(key)))):
+                keys_by_near_name.setdefault(near(spelling), []).append(str(key))
+        problems = []
+        for person, lines in self.lines_of.items():
+            keys = [key for key in keys_by_near_name.get(near(person), ()) if key != person]
+            if person.startswith(ALONE) or not keys or person in photos.lines_of:
                 continue
-            spellings = " and ".join(f"'{visible(key)}' ({photos.stands.get(key, 'data')})" for key in keys)
-            what = f"person '{visible(person)}' ({stands}) is spelt almost as {spellings} of {photos.source or photos.root}"
-            found.append(
+            spellings = " and ".join(f"'{visible(key)}' ({photos.lines_of.get(key, 'data')})" for key in keys)
+            what = (
+                f"person '{visible(person)}' ({lines}) is spelt almost as {spellings} of {photos.source or photos.root}"
+            )
+            problems.append(
                 Problem(
                     "--extra",
                     f"{what}: taken as another person, as --distinct-people says.",
@@ -119,9 +121,9 @@ class Extra:
                     "near_people",
                 )
             )
-        if found and not distinct:
-            raise LeakError(f"--extra: {quantity(len(found), 'person key')} may be people of the data.", found)
-        return found
+        if problems and not distinct:
+            raise LeakError(f"--extra: {quantity(len(problems), 'person key')} may be people of the data.", problems)
+        return problems
 
     def check(
         self, photos: Photos, content: Sequence[str], extra_content: Sequence[str], plan: FoldPlan | None
@@ -137,16 +139,16 @@ class Extra:
         Raises:
             LeakError: an extra photo is also scored, or its label was made with another plan.
         """
-        known = dict(zip(content, photos.table["path"], strict=True))
+        scored_paths = dict(zip(content, photos.table["path"], strict=True))
         duplicates = [
             Problem(
                 path,
-                f"is the same file as {known[digest]} of the data that is scored.",
+                f"is the same file as {scored_paths[digest]} of the data that is scored.",
                 "Leave its row out.",
                 "duplicate",
             )
             for path, digest in zip(self.table["path"], extra_content, strict=True)
-            if digest in known
+            if digest in scored_paths
         ]
         if duplicates:
             raise LeakError(
@@ -175,12 +177,12 @@ def read_extra(sources: Sequence[Path]) -> Extra:
     """Reads tables of extra photos.
 
     Raises:
-        DataError: everything that is wrong with all of them.
+        DataError: tables or rows are wrong; names all their problems.
     """
-    sources = list({source.resolve(): source for source in sources}.values())  # one that is named twice is one
+    sources = list({source.resolve(): source for source in sources}.values())  # each table once
     problems: list[Problem] = []
     parts: list[dict[str, Any]] = []
-    stands: dict[str, str] = {}
+    lines_of: dict[str, str] = {}
     for source in sources:
         try:
             table = read_table(source)
@@ -194,29 +196,29 @@ def read_extra(sources: Sequence[Path]) -> Extra:
             what = f"has the columns {names}; needed: path, and at least one of {', '.join(TASKS)}."
             problems.append(Problem(str(source), what, kind="missing_column"))
             continue
-        rows, found = _rows(table)
-        problems += found
+        rows, row_problems = _rows(table)
+        problems += row_problems
         problems += table.repeated("path", [_key(row) for row in rows])
         parts += [{**row, "table": str(source)} for row in rows]
-        places: dict[str, list[int]] = {}
+        rows_of_person: dict[str, list[int]] = {}
         for number, row in enumerate(rows):
-            places.setdefault(row["person"], []).append(number)
-        for person, numbers in places.items():
-            stands.setdefault(person, f"{source} {table.several(numbers)}")
+            rows_of_person.setdefault(row["person"], []).append(number)
+        for person, numbers in rows_of_person.items():
+            lines_of.setdefault(person, f"{source} {table.several(numbers)}")
     if problems:
         raise DataError(f"--extra: {quantity(len(problems), 'problem')}.", problems)
     columns = ["path", "person", "fold", "plan", "age", "age_exact", "gender", "mask", "table", "name"]
     frame = pd.DataFrame(parts, columns=columns).astype({"fold": int, "age": float, "age_exact": bool})
-    twice = frame.duplicated(["path", "fold"], keep=False)
-    if twice.any():
-        tables, first = " and ".join(dict.fromkeys(frame[twice]["table"])), frame[twice].iloc[0]
-        photos = quantity(len(frame[twice].drop_duplicates(["path", "fold"])), "photo")
+    repeated = frame.duplicated(["path", "fold"], keep=False)
+    if repeated.any():
+        tables, first = " and ".join(dict.fromkeys(frame[repeated]["table"])), frame[repeated].iloc[0]
+        photos = quantity(len(frame[repeated].drop_duplicates(["path", "fold"])), "photo")
         name = _key({"path": first["path"], "fold": first["fold"]})
         raise DataError(f"--extra: {tables} have {photos} in common, {name} first. Give each photo in one table.")
     if not len(frame):
         raise DataError(f"--extra {', '.join(map(str, sources))}: no rows.")
     frame = frame.sort_values(["name", "fold"], kind="stable", ignore_index=True)
-    return Extra(tuple(sources), frame.drop(columns=["table", "name"]), stands)
+    return Extra(tuple(sources), frame.drop(columns=["table", "name"]), lines_of)
 
 
 def _key(row: Mapping[str, Any]) -> str:
@@ -230,37 +232,37 @@ def _rows(table: Table) -> tuple[list[dict[str, Any]], list[Problem]]:
     folder = table.path.parent
     for number, cells in enumerate(table.records()):
         where = table.where(number)
-        words = {column: clean(text(cell)) for column, cell in cells.items()}
-        place = place_of(text(cells["path"]), folder) if words["path"] else ""
-        path = (Path(place) if Path(place).is_absolute() else folder.absolute() / place).as_posix() if place else ""
-        missing = no_file(folder, place) if place else "path is empty."
+        texts = {column: clean(text(cell)) for column, cell in cells.items()}
+        name = path_on_disk(text(cells["path"]), folder) if texts["path"] else ""
+        path = (Path(name) if Path(name).is_absolute() else folder.absolute() / name).as_posix() if name else ""
+        missing = why_no_file(folder, name) if name else "path is empty."
         if missing:
             fix = "Paths are relative to the table." if missing.startswith("no file") else ""
             problems.append(Problem(where, missing, fix, "missing_file"))
         row: dict[str, Any] = {
-            "path": path, "name": Path(place).as_posix() if place else "",
-            "person": words.get("person") or f"{ALONE}{path}", "fold": EVERY_FOLD,
-            "plan": words.get("plan", ""), "age": np.nan, "age_exact": True, "gender": None, "mask": None,
+            "path": path, "name": Path(name).as_posix() if name else "",
+            "person": texts.get("person") or f"{ALONE}{path}", "fold": EVERY_FOLD,
+            "plan": texts.get("plan", ""), "age": np.nan, "age_exact": True, "gender": None, "mask": None,
         }  # fmt: skip
         for column in ("gender", "mask"):
-            if words.get(column):
-                row[column], problem = check_word(column, words[column], where)
+            if texts.get(column):
+                row[column], problem = check_class_name(column, texts[column], where)
                 problems += [problem] if problem else []
-        if words.get("age"):
-            band = words["age"].replace(" ", "")
+        if texts.get("age"):
+            band = texts["age"].replace(" ", "")
             if band in CLASSES["age"]:
                 row["age"], row["age_exact"] = MIDDLES[CLASSES["age"].index(band)], False
             else:
-                row["age"], problem = check_age(words["age"], where)
+                row["age"], problem = check_age(texts["age"], where)
                 problems += [problem] if problem else []
-        if words.get("fold"):
+        if texts.get("fold"):
             try:
-                row["fold"] = int(float(words["fold"]))
-                if row["fold"] < 0 or row["fold"] != float(words["fold"]):
+                row["fold"] = int(float(texts["fold"]))
+                if row["fold"] < 0 or row["fold"] != float(texts["fold"]):
                     raise ValueError
             except (ValueError, OverflowError):
                 problems.append(
-                    Problem(where, f"fold is '{words['fold']}'; allowed: 0, 1, ... or empty for every fold.")
+                    Problem(where, f"fold is '{texts['fold']}'; allowed: 0, 1, ... or empty for every fold.")
                 )
         rows.append(row)
     return rows, problems

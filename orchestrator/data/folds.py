@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from orchestrator.core.errors import PlanError
 from orchestrator.core.files import digest_of
-from orchestrator.core.labels import age_words
+from orchestrator.core.labels import age_band_names
 from orchestrator.core.sealed import damaged_error, read_sealed, write_sealed
 
-__all__ = ["FoldPlan", "plan_folds", "strata_words"]
+__all__ = ["FoldPlan", "plan_folds", "stratum_names"]
 
 PLAN_FORMAT = 2
 KIND = "plan"
@@ -36,7 +36,7 @@ class FoldPlan:
         k: number of folds, at least 2.
         seed: seed of the draw.
         fold_of: person -> fold in 0..k-1, for every person.
-        strata: the columns that were stratified by; empty when the table has neither gender nor age.
+        strata: columns that were stratified by; empty if the table has neither gender nor age.
     """
 
     k: int
@@ -65,11 +65,15 @@ class FoldPlan:
         return np.asarray(folds, dtype=np.int64)
 
     def split(self, persons: pd.Series[str], fold: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Row numbers to train on and row numbers held out, for one fold; together they are all rows."""
+        """Row numbers to train on and row numbers held out, for one fold; together they are all rows.
+
+        Raises:
+            PlanError: the plan has no such fold, or was made for other data.
+        """
         if not 0 <= fold < self.k:
             raise PlanError(f"fold {fold} is not in this plan; allowed: 0 to {self.k - 1}.")
-        held = self.folds(persons) == fold
-        return np.flatnonzero(~held), np.flatnonzero(held)
+        is_held_out = self.folds(persons) == fold
+        return np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)
 
     @property
     def name(self) -> str:
@@ -88,7 +92,7 @@ class FoldPlan:
         Args:
             path: the file.
             name: name of the plan.
-            way_out: how to do without the file, as in `read_sealed`.
+            way_out: how to go on without the file, as in `read_sealed`.
 
         Raises:
             DamagedError: the file is missing, damaged, or another plan's.
@@ -115,8 +119,8 @@ def plan_folds(people: pd.DataFrame, k: int, seed: int = 0) -> FoldPlan:
     if k < 2:
         raise PlanError(f"--folds {k}: a plan needs at least 2 folds. (`--folds 0` trains on everything, unscored.)")
     strata = tuple(column for column in ("gender", "age") if column in people)
-    words = strata_words(people)
-    sizes = words.value_counts() if strata else pd.Series({"people": len(people)})
+    stratum_of_person = stratum_names(people)
+    sizes = stratum_of_person.value_counts() if strata else pd.Series({"people": len(people)})
     smallest = str(sizes.index[-1])
     if k > sizes.iloc[-1]:
         raise PlanError(
@@ -124,24 +128,24 @@ def plan_folds(people: pd.DataFrame, k: int, seed: int = 0) -> FoldPlan:
             f"{'person' if sizes.iloc[-1] == 1 else 'people'}, and each fold needs one to hold out. "
             f"Use --folds {sizes.iloc[-1]} or fewer, or add people of that class."
             if sizes.iloc[-1] > 1
-            else f"--folds {k}: the class '{smallest}' has a single person, so it cannot stand on both sides of any "
+            else f"--folds {k}: the class '{smallest}' has a single person, so it cannot be on both sides of any "
             "split. Add people of that class, or leave that person out."
         )
     from sklearn.model_selection import KFold, StratifiedKFold  # a slow import (1 s), not needed for prediction
 
     splitter: Any = StratifiedKFold if strata else KFold
     fold_of: dict[str, int] = {}
-    parts = splitter(n_splits=k, shuffle=True, random_state=seed).split(np.zeros(len(people)), words)
+    parts = splitter(n_splits=k, shuffle=True, random_state=seed).split(np.zeros(len(people)), stratum_of_person)
     for fold, (_, held) in enumerate(parts):
         fold_of.update({str(person): fold for person in people.index[held]})
     return FoldPlan(k, seed, dict(sorted(fold_of.items())), strata)
 
 
-def strata_words(people: pd.DataFrame) -> pd.Series[str]:
-    """The joint class of each person in words, `female <30`."""
-    words = pd.Series("", index=people.index)
+def stratum_names(people: pd.DataFrame) -> pd.Series[str]:
+    """The name of each person's joint class, `female <30`."""
+    strata = pd.Series("", index=people.index)
     if "gender" in people:
-        words += people["gender"].astype(str)
+        strata += people["gender"].astype(str)
     if "age" in people:
-        words = (words + " " + pd.Series(age_words(people["age"]), index=people.index)).str.strip()
-    return words
+        strata = (strata + " " + pd.Series(age_band_names(people["age"]), index=people.index)).str.strip()
+    return strata

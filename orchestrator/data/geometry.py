@@ -67,8 +67,8 @@ class Geometry:
         """The box of the result's shape around a face and its margin: moved, then shrunk, where it would leave the photo."""
         face_top, face_left, face_height, face_width = face
         margin = self.face * face_height
-        wanted = max((face_height + 2 * margin) / self.height, (face_width + 2 * margin) / self.width)
-        scale = min(wanted, height / self.height, width / self.width)
+        face_scale = max((face_height + 2 * margin) / self.height, (face_width + 2 * margin) / self.width)
+        scale = min(face_scale, height / self.height, width / self.width)
         box_height = min(height, max(1, round(self.height * scale)))
         box_width = min(width, max(1, round(self.width * scale)))
         top = round(face_top + face_height / 2 - box_height / 2)
@@ -81,8 +81,8 @@ class Geometry:
         Shrinking averages areas (no aliasing), enlarging is linear.
 
         Args:
-            photo: decoded.
-            face: the face's box in it; only `face` above 0 looks at it.
+            photo: the decoded photo.
+            face: the face's box in the photo, which counts only if the geometry's `face` is above 0.
         """
         import cv2
         import numpy as np

@@ -35,7 +35,7 @@ class HashCache:
         Raises:
             DataError: files that cannot be read, all at once.
         """
-        known = self._load()
+        digests = self._load()
         keys: list[str] = []
         problems: list[Problem] = []
         for path in paths:
@@ -46,19 +46,19 @@ class HashCache:
                 problems.append(Problem(str(path), unreadable(error), kind="missing_file"))
         if problems:
             raise DataError(f"{len(problems)} of {len(paths)} photos cannot be read.", problems)
-        new = [(key, path) for key, path in zip(keys, paths, strict=True) if key not in known]
+        new = [(key, path) for key, path in zip(keys, paths, strict=True) if key not in digests]
         if new:
             with ThreadPoolExecutor(8) as pool:  # hashing and reading release the interpreter's lock
-                found = list(pool.map(_hash, [path for _, path in new]))
-            closed = [result for result in found if isinstance(result, Problem)]
-            if closed:
-                raise DataError(f"{len(closed)} of {len(paths)} photos cannot be read.", closed)
-            known.update({key: str(digest) for (key, _), digest in zip(new, found, strict=True)})
+                results = list(pool.map(_hash, [path for _, path in new]))
+            failures = [result for result in results if isinstance(result, Problem)]
+            if failures:
+                raise DataError(f"{len(failures)} of {len(paths)} photos cannot be read.", failures)
+            digests.update({key: str(digest) for (key, _), digest in zip(new, results, strict=True)})
             if self.path is not None:
                 if self.path.is_dir():
                     remove_own_file(self.path)
-                write_sealed(self.path, HASHES, HASHES, HASHES_FORMAT, {"hashes": known})
-        return [known[key] for key in keys]
+                write_sealed(self.path, HASHES, HASHES, HASHES_FORMAT, {"hashes": digests})
+        return [digests[key] for key in keys]
 
     def _load(self) -> dict[str, str]:
         if self.path is None:

@@ -24,7 +24,11 @@ SHOWN_LINES = 200
 
 
 def fields_of(path: Path, content: str) -> tuple[int, list[str], list[list[str]], list[int], list[str]]:
-    """The header's line number and fields, the rows' fields and line numbers, and the text between and in rows."""
+    """The header's line number and fields, the rows' fields and line numbers, and the text between and in rows.
+
+    Raises:
+        DataError: the file is empty, separated by something other than commas, or has unbalanced quotes.
+    """
     physical = io.StringIO(content, newline="").readlines()
     reader = csv.reader(physical, strict=True)
     header: list[str] | None = None
@@ -52,9 +56,9 @@ def fields_of(path: Path, content: str) -> tuple[int, list[str], list[list[str]]
     if header is None:
         raise DataError(f"{path}: cannot be read as a CSV table: it is empty.")
     if len(header) == 1:
-        other = next((mark for mark in (";", "\t", "|") if mark in header[0]), "")
-        if other:
-            name = {"\t": "tabs"}.get(other, f"'{other}'")
+        separator = next((mark for mark in (";", "\t", "|") if mark in header[0]), "")
+        if separator:
+            name = {"\t": "tabs"}.get(separator, f"'{separator}'")
             raise DataError(f"{path}: its fields are separated by {name}; save it as CSV with commas.")
     return header_line, header, rows, lines, raw
 
@@ -78,24 +82,22 @@ def _stray(path: Path, physical: Sequence[str], done: int, error: str) -> str:
 
 
 def misfits(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]], lines: Sequence[int]) -> list[Problem]:
-    """Rows that do not have the header's fields, and cells that swallowed rows."""
-    wanted = len(header)
+    """Problems of rows that do not have the header's fields, and of cells that contain whole rows."""
+    width = len(header)
     problems: list[Problem] = []
     counts = Counter(len(row) for row in rows)
     fix = "A comma inside a cell needs quotes around the cell; a missing one shifts all that follows."
-    if len(rows) > 1 and wanted not in counts and len(counts) == 1:
-        (found,) = counts
-        what = (
-            f"all {len(rows):,} rows have {quantity(found, 'field')}, and the header has {wanted}: columns would shift."
-        )
+    if len(rows) > 1 and width not in counts and len(counts) == 1:
+        (row_width,) = counts
+        what = f"all {len(rows):,} rows have {quantity(row_width, 'field')}, and the header has {width}: columns would shift."
         return [Problem(str(path), what, "Make header and rows agree.", "field_count")]
     for row, line in zip(rows, lines, strict=True):
-        if len(row) != wanted:
-            what = f"{quantity(len(row), 'field')}, where the header has {wanted}."
+        if len(row) != width:
+            what = f"{quantity(len(row), 'field')}, where the header has {width}."
             problems.append(Problem(f"{path} line {line}", what, fix, "field_count"))
         inner = [(cell, cell.splitlines()) for cell in row if "\n" in cell or "\r" in cell]
         for cell, parts in inner:
-            if wanted > 1 and any(part.count(",") >= wanted - 1 for part in parts):
+            if width > 1 and any(part.count(",") >= width - 1 for part in parts):
                 what = f'a quoted cell goes on for {len(parts)} lines and holds whole rows: "{printable(cell[:40])}..."'
                 what = what.replace("\n", " / ").replace("\r", "")
                 close = 'Remove the stray quote ("), or write the cell on one line.'
@@ -108,7 +110,7 @@ def misfits(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]], li
 
 def span_of(raw: str, number: int) -> tuple[int, int]:
     """Where a field of a row's text begins and ends."""
-    start = place = 0
+    start = index = 0
     while True:
         end = start
         if raw[start : start + 1] == '"':
@@ -118,9 +120,9 @@ def span_of(raw: str, number: int) -> tuple[int, int]:
             end += 1
         while end < len(raw) and raw[end] not in ",\r\n":
             end += 1
-        if place == number:
+        if index == number:
             return start, end
-        place, start = place + 1, end + 1
+        index, start = index + 1, end + 1
 
 
 def write_rows(path: Path, header: Iterable[object], rows: Iterable[Iterable[object]]) -> None:

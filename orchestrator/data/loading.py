@@ -1,8 +1,7 @@
 """Batches for training and for scoring, in an order and with augmentation that depend on the seed alone.
 
 Each batch is drawn as a whole by its number, and augmented with a seed of its own, so the same epoch gives the same
-bits with no loading processes or with many. Loading processes end with their
-parent, and waiting for a batch always ends.
+bits with any number of DataLoader workers, or none. Workers end with their parent, and waiting for a batch always ends.
 """
 
 from __future__ import annotations
@@ -32,9 +31,9 @@ from orchestrator.data.augmentation import Augmenter
 from orchestrator.data.sharing import WIDEN, shared_room, start_context, why_no_parallelism
 from orchestrator.data.store import Rows
 
-__all__ = ["AHEAD", "Batches", "load", "why_none_load"]
+__all__ = ["AHEAD", "Batches", "load", "why_no_workers"]
 
-AHEAD = 4  # batches that each loading process has ready
+AHEAD = 4  # batches that each DataLoader worker has ready
 MARGIN = 16 * 1024**2  # bytes of shared memory left for joblib's semaphores and other programs
 PATIENCE = 900  # seconds to wait for one batch: decoding a large one from a slow network disk takes minutes
 WITHOUT = "--set workers=0 loads in the training's own process"
@@ -77,7 +76,7 @@ class Batches(Dataset[Item]):
 
 @dataclass(frozen=True)
 class _Sent(Dataset[Any]):
-    """Batches as a loading process sends them: in shared memory if it has room, through a pipe otherwise.
+    """Batches as a DataLoader worker sends them: in shared memory if it has room, through a pipe otherwise.
 
     Exceptions are sent too, unchanged: torch would replace our messages with its own report and a traceback. Memory is
     shared here, where a failure can be caught: torch shares it in a thread of its queue, where a failure loses the
@@ -92,7 +91,7 @@ class _Sent(Dataset[Any]):
     def __getitem__(self, number: int) -> Any:
         try:
             batch = self.batches[number]
-        except Exception as error:  # of any kind: it must reach the process that trains
+        except Exception as error:  # of any kind: it must reach the training process
             return _portable(error)
         room = shared_room()
         if room is None or sum(tensor.nbytes for tensor in batch) + MARGIN < room:
@@ -105,7 +104,7 @@ class _Sent(Dataset[Any]):
 
 def _portable(error: Exception) -> Exception:
     """An error that can be sent to another process, with its traceback as a note."""
-    error.add_note("In a loading process: " + traceback.format_exc())
+    error.add_note("In a DataLoader worker: " + traceback.format_exc())
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:  # an exception of a library with a constructor of its own
@@ -119,10 +118,10 @@ def _as_sent(batch: Any) -> Any:
 
 
 def _begin(_: int) -> None:
-    """Prepares a loading process: it ends with its parent, however that ends, and leaves Ctrl-C to it.
+    """Prepares a DataLoader worker: it ends with its parent, however that ends, and leaves Ctrl-C to it.
 
-    Stopped by a signal to all processes of a command, it ends as if its work were done: of one that is killed torch raises an
-    error wherever the parent is just then, its own end included.
+    A signal that stops all processes of a command ends it as if its work were done: for a worker that is killed, torch raises
+    an error in the parent, wherever that is at the moment, even while it ends.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -136,13 +135,13 @@ def _begin(_: int) -> None:
         os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()
-    # Called by the thread that hands shared memory over, when who should take it was stopped halfway: nothing to report.
+    # The thread that hands over shared memory fails if the receiver was stopped halfway: there is nothing to report.
     sys.excepthook = lambda *_: None
     cv2.setNumThreads(1)
 
 
-def why_none_load(workers: int) -> str:
-    """Why this many loading processes cannot be started, with the way out; empty if they can."""
+def why_no_workers(workers: int) -> str:
+    """Why this many DataLoader workers cannot be started, with the way out; empty if they can."""
     reason = why_no_parallelism(3 * workers + 8)  # torch's queues and event
     return f"workers = {workers}: {reason} {WIDEN} {WITHOUT}." if reason else ""
 
@@ -152,18 +151,18 @@ def load(batches: Batches, workers: int, pin: bool = False) -> Iterator[Item]:
 
     Args:
         batches: what to load.
-        workers: number of processes; on a CPU the network itself uses every core, so 0 is fastest there.
+        workers: number of DataLoader workers; on a CPU the network itself uses every core, so 0 is fastest there.
         pin: whether to use page-locked memory, for copies to a GPU that overlap with its work.
 
     Raises:
-        TrainingError: loading processes cannot be started, or one of them died or timed out.
+        TrainingError: DataLoader workers cannot be started, or one of them died or timed out.
     """
     if not workers:
         yield from DataLoader(batches, batch_size=None, shuffle=False, pin_memory=pin)
         return
-    if why := why_none_load(workers):
+    if why := why_no_workers(workers):
         raise TrainingError(why)
-    cv2.setNumThreads(1)  # a forked process would wait for threads of OpenCV's that stayed behind
+    cv2.setNumThreads(1)  # a forked process would wait for OpenCV's threads, which exist only in its parent
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="This DataLoader will create")  # more than cores: the user's choice
         loader: DataLoader[Any] = DataLoader(
@@ -178,19 +177,21 @@ def load(batches: Batches, workers: int, pin: bool = False) -> Iterator[Item]:
 
 
 def _received(loader: DataLoader[Any], workers: int) -> Iterator[Any]:
-    """What loading processes send; torch's errors about them are re-raised as a TrainingError."""
+    """What DataLoader workers send; torch's errors about them are raised as a TrainingError."""
     try:
-        yield from uninterrupted(lambda: iter(loader))  # half-made, it cannot be taken apart without an error
+        yield from uninterrupted(
+            lambda: iter(loader)
+        )  # an iterator that is half made cannot be cleaned up without an error
     except (RuntimeError, OSError) as error:
         raise TrainingError(_worker_message(error, workers)) from error
 
 
 def _worker_message(error: Exception, workers: int) -> str:
-    """Our message for torch's error about its loading processes."""
-    words = str(error)
-    if "timed out" in words:
-        return f"none of {workers} loading processes had a batch ready within {PATIENCE:g} seconds. {WITHOUT}."
-    if "exited unexpectedly" in words or "killed by signal" in words:
+    """Our message for torch's error about its DataLoader workers."""
+    message = str(error)
+    if "timed out" in message:
+        return f"none of {workers} DataLoader workers had a batch ready within {PATIENCE:g} seconds. {WITHOUT}."
+    if "exited unexpectedly" in message or "killed by signal" in message:
         fewer = f"fewer need less (--set workers={workers // 2}), and " if workers > 1 else ""
-        return f"one of {workers} loading processes died, most likely because memory ran out: {fewer}{WITHOUT}."
-    return f"{workers} loading processes: {first_line(error)}. {WITHOUT}."
+        return f"one of {workers} DataLoader workers died, most likely because memory ran out: {fewer}{WITHOUT}."
+    return f"{workers} DataLoader workers: {first_line(error)}. {WITHOUT}."

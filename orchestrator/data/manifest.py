@@ -18,12 +18,12 @@ import pandas as pd
 
 from orchestrator.core.errors import ConfigError, DataError, Problem, nearest
 from orchestrator.data.decoding import SUFFIXES
-from orchestrator.data.photos import Photos, check_age, check_word
-from orchestrator.data.places import find_file, is_file, no_file
+from orchestrator.data.paths import find_file, is_file, why_no_file
+from orchestrator.data.photos import Photos, check_age, check_class_name
 from orchestrator.data.spelling import clean, composed, near_people, odd_character, visible
 from orchestrator.data.tables import Table, read_table, text
 
-__all__ = ["MANIFEST_COLUMNS", "place_of", "read_manifest"]
+__all__ = ["MANIFEST_COLUMNS", "path_on_disk", "read_manifest"]
 
 MANIFEST_COLUMNS = ("path", "person", "age", "gender", "mask")
 
@@ -35,61 +35,61 @@ def read_manifest(
 
     Args:
         path: a .csv or .parquet file.
-        columns: our name -> the table's name, for columns that are called otherwise.
-        distinct: keys of people that differ in spelling alone are different people.
+        columns: our name -> the table's name, for columns whose names differ.
+        distinct: whether keys of people that differ only in spelling are different people.
 
     Returns:
-        The photos of all rows that are in order, and everything found on the way, fatal or not.
+        The photos of all valid rows, and all problems, fatal or not.
 
     Raises:
         DataError: the file cannot be read, or has no path or person column.
-        ConfigError: `columns` names what is not there.
+        ConfigError: `columns` names an unknown column.
     """
     table = read_table(path)
     names = _rename(table, columns or {})
     problems = list(table.notes)
-    known = [column for column in MANIFEST_COLUMNS if column in names]
-    cells = {column: table.column(names[column]) for column in known}
-    kept: list[dict[str, Any]] = []
+    present = [column for column in MANIFEST_COLUMNS if column in names]
+    cells = {column: table.column(names[column]) for column in present}
+    valid_rows: list[dict[str, Any]] = []
     left_out: list[str] = []
     keys: list[str] = []
     people: dict[str, list[int]] = {}
     for number in range(len(table)):
-        row = {column: cells[column][number] for column in known}
-        row["path"] = place_of(text(row["path"]), path.parent) if clean(text(row["path"])) else ""
+        row = {column: cells[column][number] for column in present}
+        row["path"] = path_on_disk(text(row["path"]), path.parent) if clean(text(row["path"])) else ""
         row["person"] = clean(text(row["person"]))
-        found = _check_row(row, table.where(number), path.parent)
-        problems += found
+        row_problems = _check_row(row, table.where(number), path.parent)
+        problems += row_problems
         people.setdefault(row["person"], []).append(number)
-        keys.append("" if found else row["path"])
-        if not found:
-            kept.append(row)
+        keys.append("" if row_problems else row["path"])
+        if not row_problems:
+            valid_rows.append(row)
         elif is_file(path.parent / row["path"]):
             left_out.append(row["path"])
     problems += table.repeated("path", keys)
-    for row in kept:
+    for row in valid_rows:
         for column in ("gender", "mask"):
             if column in row:
-                row[column] = check_word(column, row[column], "")[0]
+                row[column] = check_class_name(column, row[column], "")[0]
         if "age" in row:
             row["age"] = check_age(row["age"], "")[0]
-    frame = pd.DataFrame(kept, columns=known).sort_values(
+    frame = pd.DataFrame(valid_rows, columns=present).sort_values(
         "path", key=lambda paths: paths.map(composed), ignore_index=True
     )
-    stands = {person: table.several(numbers) for person, numbers in people.items() if person}
-    problems += near_people(stands, path, distinct, "give a column that tells them apart (--columns person=NAME) or ")
-    problems += _conflicts(frame, path, stands)
+    lines_of = {person: table.several(numbers) for person, numbers in people.items() if person}
+    problems += near_people(lines_of, path, distinct, "give a column that tells them apart (--columns person=NAME) or ")
+    problems += _conflicts(frame, path, lines_of)
     problems += _missing_columns(names, table, path)
     problems += _extra_files({*frame["path"], *left_out}, path)
     notes = tuple(problem for problem in problems if not problem.fatal)
-    return Photos(path.parent, frame, "manifest", notes, tuple(left_out), path, stands=stands), problems
+    return Photos(path.parent, frame, "manifest", notes, tuple(left_out), path, lines_of=lines_of), problems
 
 
-def place_of(name: str, folder: Path) -> str:
+def path_on_disk(name: str, folder: Path) -> str:
     """A photo's path in the disk's own spelling: relative if it is below the table's folder, absolute otherwise."""
     root = folder.absolute()
-    place = os.path.normpath(root / (find_file(root, name) or clean(name)))
-    path = Path(place)
+    absolute = os.path.normpath(root / (find_file(root, name) or clean(name)))
+    path = Path(absolute)
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
 
 
@@ -116,21 +116,23 @@ def _rename(table: Table, columns: Mapping[str, str]) -> dict[str, str]:
     names |= {ours: theirs for theirs, ours in taken.items()}
     missing = [column for column in ("path", "person") if column not in names]
     if missing:
-        mapped = shlex.join(word for column in missing for word in ("--columns", f"{column}={_near(column, names)}"))
-        found = [
+        mapped = shlex.join(
+            argument for column in missing for argument in ("--columns", f"{column}={_near(column, names)}")
+        )
+        missing_problems = [
             Problem(str(path), f"no column '{column}'.{nearest(column, names)}", kind="missing_column", column=column)
             for column in missing
         ]
         has = f"has the columns {', '.join(table.columns)}"
-        found[-1] = replace(found[-1], fix=f"It {has}: map names by {mapped}.")
-        raise DataError(f"{path}: {has}.", found)
+        missing_problems[-1] = replace(missing_problems[-1], fix=f"It {has}: map names by {mapped}.")
+        raise DataError(f"{path}: {has}.", missing_problems)
     return names
 
 
 def _near(column: str, names: Iterable[str]) -> str:
-    """The table's own name for a column, where one is near; else a word to fill in."""
-    found = re.search(r"'(.+)'", nearest(column, names))
-    return found[1] if found else "NAME"
+    """The table's own name for a column, if one is near; otherwise a placeholder."""
+    match = re.search(r"'(.+)'", nearest(column, names))
+    return match[1] if match else "NAME"
 
 
 def _check_row(row: Mapping[str, Any], where: str, folder: Path) -> list[Problem]:
@@ -141,13 +143,13 @@ def _check_row(row: Mapping[str, Any], where: str, folder: Path) -> list[Problem
     if odd:
         what = f"person '{visible(row['person'][:40])}' holds the character {odd}."
         problems.append(Problem(where, what, kind="wrong_value"))
-    missing = no_file(folder, row["path"]) if row["path"] else ""
+    missing = why_no_file(folder, row["path"]) if row["path"] else ""
     if missing:
         fix = "Paths are relative to the table." if missing.startswith("no file") else ""
         problems.append(Problem(where, missing, fix, "missing_file"))
     for column in ("gender", "mask"):
         if column in row:
-            problems += [problem for problem in (check_word(column, row[column], where)[1],) if problem]
+            problems += [problem for problem in (check_class_name(column, row[column], where)[1],) if problem]
     if "age" in row:
         problems += [problem for problem in (check_age(row["age"], where)[1],) if problem]
     return problems
@@ -163,21 +165,21 @@ def _missing_columns(names: Mapping[str, str], table: Table, path: Path) -> list
     ]  # fmt: skip
 
 
-def _extra_files(known: set[str], path: Path) -> list[Problem]:
+def _extra_files(listed: set[str], path: Path) -> list[Problem]:
     """Photos that are in the folders of listed photos but in no row.
 
     Other folders are not searched: the table may be in the root folder of a disk.
     """
-    folders = {(path.parent / name).parent for name in known}
+    folders = {(path.parent / name).parent for name in listed}
     extra = [
-        place_of(str(file.absolute()), path.parent)
+        path_on_disk(str(file.absolute()), path.parent)
         for folder in sorted(folders)
         for file in _files(folder)
         if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
     ]
     what = f"is in no row of {path.name}: left out."
     return [
-        Problem(str(path.parent / name), what, kind="extra_file", fatal=False) for name in extra if name not in known
+        Problem(str(path.parent / name), what, kind="extra_file", fatal=False) for name in extra if name not in listed
     ]
 
 
@@ -185,10 +187,10 @@ def _files(folder: Path) -> list[Path]:
     try:
         return sorted(folder.iterdir())
     except OSError:
-        return []  # a folder that may be entered and not listed
+        return []  # a folder that may be entered, but not listed
 
 
-def _conflicts(table: pd.DataFrame, path: Path, stands: Mapping[str, str]) -> list[Problem]:
+def _conflicts(table: pd.DataFrame, path: Path, lines_of: Mapping[str, str]) -> list[Problem]:
     """People whose rows disagree: two genders are an error, two ages (photos of several years) a note."""
     problems: list[Problem] = []
     for column, fatal in (("gender", True), ("age", False)):
@@ -198,6 +200,6 @@ def _conflicts(table: pd.DataFrame, path: Path, stands: Mapping[str, str]) -> li
         for person in counts[counts > 1].index:
             values = ", ".join(str(value) for value in sorted(table.loc[table["person"] == person, column].unique()))
             fix = "Correct the rows, or give the people keys of their own." if fatal else ""
-            what = f"person '{person}' ({stands[str(person)]}) has the {column}s {values}."
+            what = f"person '{person}' ({lines_of[str(person)]}) has the {column}s {values}."
             problems.append(Problem(str(path), what, fix, f"{column}_conflict", fatal))
     return problems

@@ -1,7 +1,7 @@
 """The validated table of photos: one row per photo, whatever the layout it was read from.
 
 Every reader ends here. A table's columns are `path` (relative to the root, the key of a photo), `person` (the
-key of a group), and those of `age` (years), `gender` and `mask` (words of `labels.CLASSES`) that the source has.
+key of a group), and those of `age` (years), `gender` and `mask` (names of `labels.CLASSES`) that the source has.
 Rows are sorted by path, so the order of files on a disk or of rows in a table never decides anything.
 
 This module knows no layout (`contest.py`, `manifest.py`) and opens no image (`preprocessing.py`).
@@ -22,7 +22,7 @@ from orchestrator.core.labels import CLASSES
 from orchestrator.data.hashes import HashCache
 from orchestrator.data.spelling import composed
 
-__all__ = ["MAX_AGE", "Photos", "check_age", "check_word"]
+__all__ = ["MAX_AGE", "Photos", "check_age", "check_class_name"]
 
 MAX_AGE = 120  # years; the oldest verified person reached 122
 
@@ -32,7 +32,7 @@ class Photos:
     """A validated table of photos.
 
     Attributes:
-        root: the folder that paths are relative to.
+        root: folder that paths are relative to.
         table: columns `path`, `person` and those of `age`, `gender`, `mask` that are known; sorted by path,
             index 0..N-1. Ages are float64 years, the rest strings.
         layout: `contest` or `manifest`.
@@ -40,7 +40,7 @@ class Photos:
         left_out: files of invalid rows, relative to the root; a check opens them too.
         source: file of the table, for messages; None: the root.
         ids: person key -> id in the table, if it is different.
-        stands: person key -> lines of the table that name the person, `lines 3, 4`.
+        lines_of: person key -> lines of the table that name the person, `lines 3, 4`.
     """
 
     root: Path
@@ -50,7 +50,7 @@ class Photos:
     left_out: tuple[str, ...] = field(default=())
     source: Path | None = None
     ids: Mapping[str, str] = field(default_factory=dict)
-    stands: Mapping[str, str] = field(default_factory=dict)
+    lines_of: Mapping[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -71,10 +71,10 @@ class Photos:
         )
 
     def require(self, columns: Iterable[str], purpose: str) -> None:
-        """Refuses a table that lacks a column.
+        """Refuses a table that lacks one of some columns.
 
         Raises:
-            DataError: naming the missing columns and what they are needed for.
+            DataError: columns are missing; names them and what needs them.
         """
         missing = [column for column in columns if column not in self.table]
         if missing:
@@ -85,7 +85,11 @@ class Photos:
             )
 
     def content(self, cache: HashCache | None = None) -> list[str]:
-        """sha256 of every photo's file, in the table's order."""
+        """sha256 of every photo's file, in the table's order.
+
+        Raises:
+            DataError: files that cannot be read, all named.
+        """
         return (cache or HashCache(None)).hashes(self.paths)
 
     def fingerprint(self, content: Sequence[str]) -> str:
@@ -96,16 +100,16 @@ class Photos:
         return digest_of([list(self.table.columns), rows.to_numpy().tolist(), list(content)])
 
 
-def check_word(column: str, value: object, where: str) -> tuple[str | None, Problem | None]:
-    """A class word in its canonical spelling (`Not Wear` is `not_wear`), or what is wrong with it."""
+def check_class_name(column: str, value: object, where: str) -> tuple[str | None, Problem | None]:
+    """The name of a class in its canonical spelling (`Not Wear` is `not_wear`), or what is wrong with it."""
     allowed = CLASSES[column]
     word = str(value).strip().lower().replace(" ", "_").replace("-", "_")
     if word in allowed:
         return word, None
-    found = "nothing" if pd.isna(value) or not str(value).strip() else f"'{value}'"  # type: ignore[call-overload]  # any object
+    shown = "nothing" if pd.isna(value) or not str(value).strip() else f"'{value}'"  # type: ignore[call-overload]  # any object
     return None, Problem(
         where,
-        f"{column} is {found}; allowed: {', '.join(allowed)}.{nearest(word, allowed)}",
+        f"{column} is {shown}; allowed: {', '.join(allowed)}.{nearest(word, allowed)}",
         kind="unknown_word",
         column=column,
     )
@@ -120,6 +124,6 @@ def check_age(value: object, where: str) -> tuple[float | None, Problem | None]:
         years = float("nan")
     if 0 <= years <= MAX_AGE:
         return years, None
-    found = "nothing" if pd.isna(value) or not str(value).strip() else f"'{value}'"  # type: ignore[call-overload]  # any object
-    what = f"age is {found}; allowed: years from 0 to {MAX_AGE}."
+    shown = "nothing" if pd.isna(value) or not str(value).strip() else f"'{value}'"  # type: ignore[call-overload]  # any object
+    what = f"age is {shown}; allowed: years from 0 to {MAX_AGE}."
     return None, Problem(where, what, kind="impossible_age", column="age")

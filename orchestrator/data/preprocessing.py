@@ -48,7 +48,7 @@ def decode(source: Path | bytes) -> Pixels:
         Shape (H, W, 3), uint8, RGB in 0..255.
 
     Raises:
-        PhotoError: naming the file and what is wrong with it.
+        PhotoError: the photo cannot be decoded; names the file and what is wrong with it.
     """
     try:
         return read_photo(source).pixels

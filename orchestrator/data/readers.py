@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.core.commands import data_arguments, orch
 from orchestrator.core.errors import ConfigError, DataError, Problem, quantity
-from orchestrator.data.places import is_folder
+from orchestrator.data.paths import is_folder
 
 if TYPE_CHECKING:
     from orchestrator.data.photos import Photos
@@ -24,7 +24,7 @@ def check_source(source: Path) -> None:
     """Refuses a path that is neither a folder nor named like a table; nothing is read.
 
     Raises:
-        DataError: nothing is there, or not a table; says what is allowed.
+        DataError: the path does not exist, or is not named like a table; says what is allowed.
     """
     if is_folder(source):
         return
@@ -47,10 +47,11 @@ def inspect(
     Args:
         source: a folder with train.csv and images/, or a .csv or .parquet manifest.
         columns: our name -> the manifest's name.
-        distinct: names of people that differ in spelling alone are different people.
+        distinct: whether names of people that differ only in spelling are different people.
 
     Raises:
-        DataError: nothing at all can be read there.
+        DataError: the source cannot be read at all.
+        ConfigError: `columns` is given for a folder, or names an unknown column.
     """
     check_source(source)
     from orchestrator.data.contest import read_contest
@@ -69,15 +70,16 @@ def inspect(
 
 
 def check_command(source: Path, columns: Mapping[str, str] | None = None, distinct: bool = False) -> str:
-    """The command that lists everything about a data source; arguments as of `inspect`."""
+    """The command that lists everything about a data source; arguments as for `inspect`."""
     return orch("data", "check", *data_arguments(source, columns, distinct))
 
 
 def read(source: Path, columns: Mapping[str, str] | None = None, distinct: bool = False) -> Photos:
-    """Reads a data source that must be in order; arguments as of `inspect`.
+    """Reads a data source that must be in order; arguments as for `inspect`.
 
     Raises:
         DataError: the source is not in order; lists every fatal problem.
+        ConfigError: `columns` is given for a folder, or names an unknown column.
     """
     photos, problems = inspect(source, columns, distinct)
     fatal = [problem for problem in problems if problem.fatal]

@@ -56,8 +56,8 @@ def draw_epoch(
     drawn = drawn[np.argsort(factors[drawn], kind="stable")]
     ends = np.cumsum(factors[drawn])
     size = epoch_size(sampling, persons, kinds, factors)
-    places = (np.arange(size) + rng.random()) * (ends[-1] / size)
-    chosen = np.minimum(np.searchsorted(ends, places, side="right"), len(drawn) - 1)
+    picks = (np.arange(size) + rng.random()) * (ends[-1] / size)
+    chosen = np.minimum(np.searchsorted(ends, picks, side="right"), len(drawn) - 1)
     return np.asarray(drawn[rng.permutation(chosen)])
 
 

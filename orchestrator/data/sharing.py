@@ -52,7 +52,7 @@ def start_context() -> BaseContext:
 
 @contextmanager
 def signals_blocked(*numbers: signal.Signals) -> Iterator[None]:
-    """A block in which signals wait; what is started in it never gets them."""
+    """A block in which signals are blocked; processes that are started in it never receive them."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     try:
         yield
@@ -78,30 +78,30 @@ def why_no_parallelism(semaphores: int = 64) -> str:
     """Why processes cannot cooperate here, as a sentence; empty if they can.
 
     Args:
-        semaphores: number needed at once; each takes a page of shared memory.
+        semaphores: number of semaphores needed at once; each takes a page of shared memory.
     """
-    context, made = start_context(), []
+    context, locks = start_context(), []
     try:
         for _ in range(semaphores):
-            made.append(context.Lock())
+            locks.append(context.Lock())
     except (OSError, ImportError, AssertionError) as error:
         return f"processes that work together need semaphores, and {_state(error)}."
     return ""
 
 
-def check_jobs(wanted: int) -> None:
+def check_jobs(jobs: int) -> None:
     """Refuses an invalid number of jobs, or several jobs where processes cannot cooperate.
 
     Args:
-        wanted: `--jobs`; 0 leaves the choice to this machine.
+        jobs: `--jobs`; 0 leaves the choice to this machine.
 
     Raises:
-        ConfigError: a number of jobs that is not allowed here; says what is.
+        ConfigError: the number of jobs is not allowed here; says which ones are.
     """
-    if wanted < 0:
-        raise ConfigError(f"--jobs {wanted}; allowed: 1 or more, or 0 to choose by this machine.")
-    if wanted > 1 and (reason := why_no_parallelism()):
-        raise ConfigError(f"--jobs {wanted}: {reason} {WIDEN} --jobs 1 trains one member after the other.")
+    if jobs < 0:
+        raise ConfigError(f"--jobs {jobs}; allowed: 1 or more, or 0 to choose by this machine.")
+    if jobs > 1 and (reason := why_no_parallelism()):
+        raise ConfigError(f"--jobs {jobs}: {reason} {WIDEN} --jobs 1 trains one member after the other.")
 
 
 def _state(error: Exception) -> str:
@@ -121,9 +121,9 @@ def _state(error: Exception) -> str:
 
 
 def shared_room() -> int | None:
-    """Bytes free in shared memory; None where the system has no such place and no such limit."""
+    """Bytes free in shared memory; None on a system without /dev/shm, which has no such limit."""
     try:
-        found = os.statvfs(SHARED)
+        status = os.statvfs(SHARED)
     except OSError:
         return None
-    return found.f_bavail * found.f_frsize
+    return status.f_bavail * status.f_frsize

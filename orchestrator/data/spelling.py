@@ -16,7 +16,7 @@ from orchestrator.core.errors import Problem
 __all__ = ["clean", "composed", "lookalikes", "near", "near_people", "odd_character", "visible"]
 
 ZEROS = re.compile(r"(?<![\d.])0+(?=\d)")
-WHOLE = re.compile(r"(\d+)\.0+")
+WHOLE_NUMBER = re.compile(r"(\d+)\.0+")
 IGNORABLE = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u2800\u3164\ufe00-\ufe0f"
     "\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
@@ -54,12 +54,12 @@ def near(name: str) -> str:
         before = plain
         folded = unicodedata.normalize("NFKC", plain).casefold()
         plain = unicodedata.normalize("NFKC", "".join(_digit(letter) for letter in folded if not _unseen(letter)))
-    number = WHOLE.fullmatch(plain)
+    number = WHOLE_NUMBER.fullmatch(plain)
     return ZEROS.sub("", number[1] if number else plain)
 
 
 def lookalikes(names: Iterable[str]) -> list[tuple[str, ...]]:
-    """Names that differ and are easily taken for each other, group by group, in the order in which they come."""
+    """Groups of names that differ but are easily taken for each other, in the order of the names."""
     groups: dict[str, dict[str, None]] = {}
     for name in names:
         groups.setdefault(near(name), {})[name] = None
@@ -67,7 +67,7 @@ def lookalikes(names: Iterable[str]) -> list[tuple[str, ...]]:
 
 
 def odd_character(name: str) -> str:
-    """Which character of a name can be no part of one (a line break, a tab), as its code; empty where there is none."""
+    """The first character of a name that no name may contain (a line break, a tab), as its code; empty if there is none."""
     return next((f"U+{ord(letter):04X}" for letter in name if unicodedata.category(letter) in ("Cc", "Zl", "Zp")), "")
 
 
@@ -91,18 +91,18 @@ def _digit(letter: str) -> str:
     return letter if value is None else str(value)
 
 
-def near_people(stands: Mapping[str, str], table: Path, distinct: bool, way_out: str) -> list[Problem]:
-    """People whose names are easily taken for each other: one person under two names would stand on both sides of a split.
+def near_people(lines_of: Mapping[str, str], table: Path, distinct: bool, way_out: str) -> list[Problem]:
+    """People whose names are easily taken for each other: one person under two names could be on both sides of a split.
 
     Args:
-        stands: name -> lines of the table that contain it, `lines 3, 4`.
+        lines_of: name -> lines of the table that contain it, `lines 3, 4`.
         table: table of the names, for the message.
         distinct: whether the user says that they are different people; problems are then only notes.
         way_out: alternative to `--distinct-people` for different people, as part of a sentence.
     """
     problems = []
-    for group in lookalikes(stands):
-        spellings = " and ".join(f"'{visible(name)}' ({stands[name]})" for name in group)
+    for group in lookalikes(lines_of):
+        spellings = " and ".join(f"'{visible(name)}' ({lines_of[name]})" for name in group)
         if distinct:
             what = (
                 f"people {spellings} differ in spelling alone: taken as {len(group)} people, as --distinct-people says."

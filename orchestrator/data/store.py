@@ -35,7 +35,7 @@ __all__ = [
     "PixelStore",
     "Rows",
     "build_stores",
-    "kept_stores",
+    "intact_stores",
     "store_key",
 ]
 
@@ -57,7 +57,7 @@ class Rows(Protocol):
     """Whatever a network is fed with, by row number of the table of photos."""
 
     def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """What belongs to some rows, shape (n, ...)."""
+        """The inputs of some rows, shape (n, ...)."""
 
 
 class PixelStore:
@@ -87,7 +87,7 @@ class DirectPixels:
     Args:
         paths: the photos, in the table's order.
         geometry: crop and size.
-        faces: the box of each photo's face, or None; needed where the geometry is put around faces.
+        faces: the box of each photo's face, or None; needed if the geometry crops around faces.
     """
 
     def __init__(self, paths: Sequence[Path], geometry: Geometry, faces: Sequence[Box | None] | None = None) -> None:
@@ -111,23 +111,23 @@ class JoinedRows:
         first: source of rows 0 to count - 1.
         count: number of rows of the first source.
         second: source of the rows from `count` on.
-        places: row number in the second source of each row from `count` on, shape (n,).
+        second_rows: for each row from `count` on, its row number in the second source, shape (n,).
     """
 
-    def __init__(self, first: Rows, count: int, second: Rows, places: NDArray[np.int64]) -> None:
-        self._first, self._count, self._second, self._places = first, count, second, places
+    def __init__(self, first: Rows, count: int, second: Rows, second_rows: NDArray[np.int64]) -> None:
+        self._first, self._count, self._second, self._second_rows = first, count, second, second_rows
 
     def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """What belongs to some rows, shape (n, ...)."""
+        """The inputs of some rows, shape (n, ...)."""
         in_first = rows < self._count
         if in_first.all():
             return self._first.take(rows)
-        from_second = self._second.take(self._places[rows[~in_first] - self._count])
+        from_second = self._second.take(self._second_rows[rows[~in_first] - self._count])
         if not in_first.any():
             return from_second
-        found = np.empty((len(rows), *from_second.shape[1:]), from_second.dtype)
-        found[in_first], found[~in_first] = self._first.take(rows[in_first]), from_second
-        return found
+        joined = np.empty((len(rows), *from_second.shape[1:]), from_second.dtype)
+        joined[in_first], joined[~in_first] = self._first.take(rows[in_first]), from_second
+        return joined
 
 
 def store_key(relative: Sequence[str], content: Sequence[str], geometry: Geometry) -> str:
@@ -148,15 +148,15 @@ def build_stores(
     progress: Progress | None = None,
     faces: Sequence[Box | None] | None = None,
 ) -> dict[Geometry, PixelStore]:
-    """Opens the stores of several geometries, building those that are not there, each photo decoded once for all.
+    """Opens the stores of several geometries, and builds missing ones, decoding each photo once for all of them.
 
     Args:
-        folder: where stores live, in the workspace.
+        folder: folder of the stores, in the workspace.
         paths: the photos, in the table's order.
         keys: the name of each geometry's store, from `store_key`.
         threads: decoding threads (Pillow and OpenCV release the interpreter's lock).
         progress: called with (photos done, photos in all).
-        faces: the box of each photo's face, or None; needed where a geometry is put around faces.
+        faces: the box of each photo's face, or None; needed if a geometry crops around faces.
 
     Raises:
         StoreError: the disk has no room.
@@ -167,14 +167,16 @@ def build_stores(
     stores = {geometry: PixelStore(folder / key) for geometry, key in keys.items()}
     with FileLock(folder / "build.lock"):
         missing = {
-            geometry: keys[geometry] for geometry in stores if not _whole(stores[geometry].path, geometry, len(paths))
+            geometry: keys[geometry]
+            for geometry in stores
+            if not _is_intact(stores[geometry].path, geometry, len(paths))
         }
         if missing:
             _build(folder, paths, boxes, missing, threads, progress or (lambda _done, _all: None))
     return stores
 
 
-def _whole(path: Path, geometry: Geometry, photos: int) -> bool:
+def _is_intact(path: Path, geometry: Geometry, photos: int) -> bool:
     """Whether an intact store exists; a damaged one is removed, since it can be rebuilt."""
     if not os.path.lexists(path):
         return False
@@ -199,15 +201,15 @@ def _about(path: Path) -> dict[str, Any]:
     return about
 
 
-def kept_stores(folder: Path, geometries: Collection[Geometry]) -> dict[Geometry, tuple[PixelStore, int]]:
+def intact_stores(folder: Path, geometries: Collection[Geometry]) -> dict[Geometry, tuple[PixelStore, int]]:
     """Intact stores in a folder, at most one per geometry: geometry -> store and number of photos."""
-    found: dict[Geometry, tuple[PixelStore, int]] = {}
+    stores: dict[Geometry, tuple[PixelStore, int]] = {}
     for path in sorted(folder.glob(f"*/{ABOUT}")):
         with suppress(DamagedError):
             geometry = Geometry(**read_sealed(path, KIND, path.parent.name, STORE_FORMAT, "")["geometry"])
-            if geometry in geometries and geometry not in found:
-                found[geometry] = PixelStore(path.parent), int(_about(path.parent)["photos"])
-    return found
+            if geometry in geometries and geometry not in stores:
+                stores[geometry] = PixelStore(path.parent), int(_about(path.parent)["photos"])
+    return stores
 
 
 def _boxes(geometries: Iterable[Geometry], faces: Sequence[Box | None] | None, photos: int) -> list[Box | None]:
@@ -226,7 +228,7 @@ def _build(
     progress: Progress,
 ) -> None:
     sizes = {geometry: len(paths) * geometry.height * geometry.width * 3 for geometry in keys}
-    for left_over in folder.glob("*.building"):  # of a killed command: we hold the lock, so nobody writes them
+    for left_over in folder.glob("*.building"):  # of a killed command: nobody else writes while we hold the lock
         shutil.rmtree(left_over, ignore_errors=True)
     require_free_space(
         folder, sum(sizes.values()), f"the pixel store of {len(paths):,} photos",
@@ -245,7 +247,7 @@ def _build(
 
     with _arrays(folder, keys, len(paths)) as arrays, ThreadPoolExecutor(threads) as pool:
         done = 0
-        for start in range(0, len(paths), 256):  # bounds what waits decoded in memory
+        for start in range(0, len(paths), 256):  # limits how many decoded photos wait in memory
             part = range(start, min(start + 256, len(paths)))
             for row, pixels in zip(part, pool.map(pixels_of, part), strict=True):
                 if pixels is not None:
@@ -260,25 +262,25 @@ def _build(
 @contextmanager
 def _arrays(folder: Path, keys: dict[Geometry, str], photos: int) -> Iterator[list[NDArray[np.uint8]]]:
     """Writable memory maps of new stores, which get their final names only if the block succeeds."""
-    places = {geometry: folder / f"{key}.building" for geometry, key in keys.items()}
+    unfinished = {geometry: folder / f"{key}.building" for geometry, key in keys.items()}
     try:
         arrays: list[NDArray[np.uint8]] = []
-        for geometry, place in places.items():
-            place.mkdir()
+        for geometry, path in unfinished.items():
+            path.mkdir()
             shape = (photos, geometry.height, geometry.width, 3)
-            array: Any = np.lib.format.open_memmap(place / PIXELS, "w+", np.uint8, shape)
+            array: Any = np.lib.format.open_memmap(path / PIXELS, "w+", np.uint8, shape)
             if hasattr(os, "posix_fallocate"):
                 # A write to a map on a full disk kills the process (SIGBUS); reserving the bytes first makes it an error.
-                with (place / PIXELS).open("rb+") as file:
+                with (path / PIXELS).open("rb+") as file:
                     os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
             arrays.append(array)
         yield arrays
         for array in arrays:
             array.flush()
-        for geometry, place in places.items():
-            about = {"photos": photos, "geometry": asdict(geometry), "sha256": sha256_of(place / PIXELS)}
-            write_sealed(place / ABOUT, KIND, keys[geometry], STORE_FORMAT, about)
-            place.rename(folder / keys[geometry])
+        for geometry, path in unfinished.items():
+            about = {"photos": photos, "geometry": asdict(geometry), "sha256": sha256_of(path / PIXELS)}
+            write_sealed(path / ABOUT, KIND, keys[geometry], STORE_FORMAT, about)
+            path.rename(folder / keys[geometry])
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise StoreError(
@@ -287,5 +289,5 @@ def _arrays(folder: Path, keys: dict[Geometry, str], photos: int) -> Iterator[li
             ) from None
         raise
     finally:
-        for place in places.values():
-            shutil.rmtree(place, ignore_errors=True)
+        for path in unfinished.values():
+            shutil.rmtree(path, ignore_errors=True)

@@ -55,8 +55,8 @@ class Table:
     lines: tuple[int, ...]
     notes: tuple[Problem, ...] = ()
     unit: str = "line"
-    _raw: tuple[str, ...] = field(default=(), repr=False)  # CSV: what stands between rows, and each row, alternating
-    _places: tuple[int, ...] = field(default=(), repr=False)  # CSV: of each column, the number of its field in a row
+    _raw: tuple[str, ...] = field(default=(), repr=False)  # CSV: the text between rows, and of each row, alternating
+    _fields: tuple[int, ...] = field(default=(), repr=False)  # CSV: for each column, the number of its field in a row
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -66,10 +66,10 @@ class Table:
 
     def column(self, name: str) -> list[Any]:
         """The cells of a column, from the first row to the last."""
-        place = self.columns.index(name)
-        return [row[place] for row in self.rows]
+        index = self.columns.index(name)
+        return [row[index] for row in self.rows]
 
-    def words(self, name: str) -> list[str]:
+    def texts(self, name: str) -> list[str]:
         """The cells of a column as strings, with surrounding blanks."""
         return [text(cell) for cell in self.column(name)]
 
@@ -88,11 +88,11 @@ class Table:
         more = f" and {len(rows) - most} more" if len(rows) > most else ""
         return f"{self.unit}{'' if len(rows) == 1 else 's'} {numbers}{more}"
 
-    def repeated(self, what: str, keys: Sequence[str]) -> list[Problem]:
+    def repeated(self, key_name: str, keys: Sequence[str]) -> list[Problem]:
         """A problem for each key that several rows have; empty keys are left out.
 
         Args:
-            what: name of the key, such as `ImageID`.
+            key_name: name of the key, such as `ImageID`.
             keys: key of each row.
         """
         rows: dict[str, list[int]] = {}
@@ -101,7 +101,7 @@ class Table:
         return [
             Problem(
                 f"{self.path} {self.several(numbers)}",
-                f"{what} '{key}' appears in {len(numbers)} rows.",
+                f"{key_name} '{key}' appears in {len(numbers)} rows.",
                 "Keep one.",
                 "repeated_row",
             )
@@ -116,13 +116,13 @@ class Table:
             column: column to replace.
             cells: new cell of each row.
         """
-        place = self._places[self.columns.index(column)]
+        field_number = self._fields[self.columns.index(column)]
         parts = list(self._raw)
         for row, cell in enumerate(cells):
             raw = parts[2 * row + 1]
-            start, end = span_of(raw, place)
+            start, end = span_of(raw, field_number)
             quoted = f'"{cell.replace(chr(34), chr(34) * 2)}"' if set(cell) & set(',"\r\n') else cell
-            # A cell that holds the same word keeps its quotes.
+            # A cell that does not change keeps its quotes.
             parts[2 * row + 1] = (
                 raw if self.rows[row][self.columns.index(column)] == cell else raw[:start] + quoted + raw[end:]
             )
@@ -139,7 +139,7 @@ def read_table(path: Path) -> Table:
 
 
 def text(cell: Any) -> str:
-    """A cell as a word: nothing for missing values, `3` for 3.0, which is what a column of whole numbers with a gap becomes."""
+    """A cell as a string: empty for a missing value; `3` for 3.0, as whole numbers in a column with gaps are stored."""
     if cell is None or cell != cell:
         return ""
     if isinstance(cell, float) and cell.is_integer():
@@ -148,7 +148,7 @@ def text(cell: Any) -> str:
 
 
 def unreadable(error: OSError) -> str:
-    """Why a file could not be read, in words that follow its name and a colon."""
+    """Why a file could not be read, as text to follow its name and a colon."""
     if isinstance(error, FileNotFoundError):
         return "no such file."
     if isinstance(error, PermissionError):
@@ -168,7 +168,7 @@ def _bytes(path: Path) -> bytes:
 
 
 def _kind(data: bytes) -> str:
-    """What a file is by how it begins; empty where that is not known."""
+    """The kind of file that these bytes are, by how they begin; empty if it is not known."""
     return next((kind for start, kind in KINDS if data.lstrip(b" \r\n\t").startswith(start)), "")
 
 
@@ -201,15 +201,15 @@ def _read_csv(path: Path) -> Table:
         )
     names = [clean(name) for name in header]
     notes = _check_names(path, header_line, names, rows)
-    kept = [place for place, name in enumerate(names) if name]
+    named = [index for index, name in enumerate(names) if name]
     return Table(
         path,
-        tuple(names[place] for place in kept),
-        tuple(tuple(row[place] for place in kept) for row in rows),
+        tuple(names[index] for index in named),
+        tuple(tuple(row[index] for index in named) for row in rows),
         tuple(lines),
         tuple(notes),
         _raw=tuple(raw),
-        _places=tuple(kept),
+        _fields=tuple(named),
     )
 
 
@@ -217,25 +217,25 @@ def _check_names(path: Path, line: int, names: Sequence[str], rows: Sequence[Seq
     """Notes on columns without a name.
 
     Raises:
-        DataError: a name that stands twice, or a column with contents that has none.
+        DataError: a name appears twice, or a column with contents has no name.
     """
     problems: list[Problem] = []
     notes: list[Problem] = []
     where = f"{path} line {line}"
     for name, times in Counter(name for name in names if name).items():
         if times > 1:
-            fields = " and ".join(str(place + 1) for place, known in enumerate(names) if known == name)
+            fields = " and ".join(str(index + 1) for index, other in enumerate(names) if other == name)
             what = f"column '{name}' appears {times} times (fields {fields})."
             problems.append(Problem(where, what, "Rename or remove all but one.", "repeated_column"))
-    for place, name in enumerate(names):
+    for index, name in enumerate(names):
         if name:
             continue
-        cells = [clean(text(row[place])) for row in rows]
+        cells = [clean(text(row[index])) for row in rows]
         if not any(cells):
-            what = f"field {place + 1} has neither a name nor contents: ignored."
+            what = f"field {index + 1} has neither a name nor contents: ignored."
             notes.append(Problem(where, what, kind="unnamed_column", fatal=False))
         elif (
-            place == 0
+            index == 0
             and len(names) > 1
             and all(cell.isascii() and cell.isdigit() for cell in cells)
             and len(set(cells)) == len(cells)
@@ -244,7 +244,7 @@ def _check_names(path: Path, line: int, names: Sequence[str], rows: Sequence[Seq
             notes.append(Problem(where, what, kind="unnamed_column", fatal=False))
         else:
             first = next(cell for cell in cells if cell)
-            what = f"column {place + 1} has no name, and holds '{first[:40]}'."
+            what = f"column {index + 1} has no name, and holds '{first[:40]}'."
             problems.append(Problem(where, what, "Name it, or remove it.", "unnamed_column"))
     if problems:
         raise DataError(f"{path}: {quantity(len(problems), 'problem')} in its header.", problems)
@@ -264,18 +264,17 @@ def _read_parquet(path: Path) -> Table:
     import pyarrow.parquet as pq
 
     try:
-        with path.open("rb") as file:  # by a name, pyarrow takes UTF-8 alone
-            found = pq.read_table(file)
-        columns = [column.to_pylist() for column in found.columns]
+        with path.open("rb") as file:  # opened here, since pyarrow accepts only names in UTF-8
+            table = pq.read_table(file)
+        columns = [column.to_pylist() for column in table.columns]
     except (pa.ArrowException, OSError, ValueError, TypeError) as error:
         raise DataError(f"{path}: cannot be read as a parquet table ({first_line(error)}).") from None
-    named = [(clean(name), column) for name, column in zip(found.column_names, columns, strict=True)]
-    data_columns = [
-        (name, column) for name, column in named if not name.startswith("__index_level_")
-    ]  # else pandas' index
+    cleaned = [(clean(name), column) for name, column in zip(table.column_names, columns, strict=True)]
+    # A column of that name is an index that pandas wrote.
+    data_columns = [(name, column) for name, column in cleaned if not name.startswith("__index_level_")]
     rows = tuple(zip(*(column for _, column in data_columns), strict=True))
     notes = _check_names(path, 1, [name for name, _ in data_columns], rows)
-    kept = [place for place, (name, _) in enumerate(data_columns) if name]
-    cells = tuple(tuple(row[place] for place in kept) for row in rows)
-    names = tuple(data_columns[place][0] for place in kept)
+    named = [index for index, (name, _) in enumerate(data_columns) if name]
+    cells = tuple(tuple(row[index] for index in named) for row in rows)
+    names = tuple(data_columns[index][0] for index in named)
     return Table(path, names, cells, tuple(range(1, len(rows) + 1)), tuple(notes), "row")

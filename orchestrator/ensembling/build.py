@@ -51,14 +51,14 @@ class Scored:
     Attributes:
         combiner: the combiner, fitted to all out-of-fold answers where it learns.
         evaluation: task, or `label` -> its scores.
-        found: the out-of-fold answers.
-        combined: these answers, combined by what learnt nothing from the person (`combine_unseen`).
+        out_of_fold: the out-of-fold answers.
+        combined: these answers, combined by a combiner that learned nothing from the photo's person (`combine_unseen`).
         disagreements: photos on which soft and hard votes differ, with both answers.
     """
 
     combiner: Combiner
     evaluation: Mapping[str, Evaluation]
-    found: OutOfFold
+    out_of_fold: OutOfFold
     combined: Combined
     disagreements: pd.DataFrame
 
@@ -90,10 +90,10 @@ def build_ensemble(
     It becomes the current one, unless the current one has a score and it has none, or it covers fewer people.
 
     Args:
-        workspace: where it is saved.
+        workspace: workspace in which it is saved.
         strategy: one of `STRATEGIES`.
         runs: task -> its runs; `joint` -> runs that answer for all tasks.
-        scored: False builds an ensemble for prediction only; runs of several plans or data sets need that.
+        scored: whether to score it; runs of several plans or data sets allow only an ensemble for prediction, without scores.
         external: external tables, each with the weight of one run; scored where they name the fold that answered.
 
     Raises:
@@ -107,17 +107,17 @@ def build_ensemble(
     why_none = _unscorable(runs) if scored else "left out as asked (--no-score)."
     if why_none and combiner.learns:
         raise ConfigError(f"--strategy {strategy} learns from out-of-fold scores, and there are none: {why_none}")
-    found = (
+    out_of_fold = (
         None
         if why_none
         else join({run.id: held_out_of(workspace, run) for of_task in runs.values() for run in of_task})
     )
-    confidence = dict.fromkeys(TASKS, DEFAULT_CONFIDENCE) if found is None else found.mean_confidence
+    confidence = dict.fromkeys(TASKS, DEFAULT_CONFIDENCE) if out_of_fold is None else out_of_fold.mean_confidence
     external = [table.softened(confidence) for table in external]
-    sources = _sources(external, found)
-    if found is not None and external:
-        found = with_external(found, external, plan_of(workspace, runs[TASKS[0]][0]))
-    scores = None if found is None else _score(found, combiner)
+    sources = _sources(external, out_of_fold)
+    if out_of_fold is not None and external:
+        out_of_fold = with_external(out_of_fold, external, plan_of(workspace, runs[TASKS[0]][0]))
+    scores = None if out_of_fold is None else _score(out_of_fold, combiner)
     record = _record(combiner, members, sources, runs, scores, why_none)
     with workspace.lock():
         deleted = [run.id for chosen in runs.values() for run in chosen if not (run.folder / RECORD).is_file()]
@@ -136,10 +136,10 @@ def build_ensemble(
     return BuiltEnsemble(record, scores, workspace.current_or_none("ensemble") == record.id)
 
 
-def _score(found: OutOfFold, combiner: Combiner) -> Scored:
-    evaluation, combined = evaluate(found, combiner)
-    combiner = combiner.fit(found.answers, found.truth, found.photos["person"].to_numpy())
-    return Scored(combiner, evaluation, found, combined, _disagreements(found))
+def _score(out_of_fold: OutOfFold, combiner: Combiner) -> Scored:
+    evaluation, combined = evaluate(out_of_fold, combiner)
+    combiner = combiner.fit(out_of_fold.answers, out_of_fold.truth, out_of_fold.photos["person"].to_numpy())
+    return Scored(combiner, evaluation, out_of_fold, combined, _disagreements(out_of_fold))
 
 
 def _record(
@@ -163,8 +163,8 @@ def _record(
         combiner=scores.combiner.as_dict(),
         plan=plan.digest if plan else None,
         evaluation={name: evaluation.recorded(names[name]) for name, evaluation in scores.evaluation.items()},
-        single=singles(scores.found),
-        added_by=added_by(scores.found, scores.combiner),
+        single=singles(scores.out_of_fold),
+        added_by=added_by(scores.out_of_fold, scores.combiner),
         disagreements=len(scores.disagreements),
     )
 
@@ -175,9 +175,9 @@ def _save(
     """Writes an ensemble's folder; the caller holds the workspace's lock.
 
     Args:
-        workspace: where it is saved.
+        workspace: workspace in which it is saved.
         record: its record, without folder, id and files.
-        writers: name of a file beside the record -> what writes it to a path.
+        writers: name of a file beside the record -> function that writes it to a path.
     """
     with workspace.new_folder(record.strategy) as (name, folder):
         for file, write in writers.items():
@@ -200,15 +200,15 @@ def _members(workspace: Workspace, runs: Mapping[str, Sequence[RunRecord]]) -> l
         for run in runs[task]:
             for fold in run.folds:
                 card = check_member(run, fold)
-                place = run.member(fold).relative_to(workspace.root).as_posix()
-                members.append(EnsembleMember(task, run.id, fold, place, card.sha256[WEIGHTS], card.function))
+                folder = run.member(fold).relative_to(workspace.root).as_posix()
+                members.append(EnsembleMember(task, run.id, fold, folder, card.sha256[WEIGHTS], card.function))
     return members
 
 
-def _sources(external: Sequence[ExternalTable], found: OutOfFold | None) -> list[ExternalSource]:
+def _sources(external: Sequence[ExternalTable], out_of_fold: OutOfFold | None) -> list[ExternalSource]:
     """The record of each external table, with the number of held-out photos that it answers."""
     sources = []
-    paths = None if found is None else list(found.photos["path"])
+    paths = None if out_of_fold is None else list(out_of_fold.photos["path"])
     for number, table in enumerate(external, start=1):
         source = ExternalSource(
             table.name, table.source, f"external-{number}.parquet", table.photos, tuple(table.by_task)
@@ -247,18 +247,18 @@ def _unscorable(runs: Mapping[str, Sequence[RunRecord]]) -> str:
 def _answers_of(scores: Scored) -> ScoredAnswers:
     decisions = scores.combined.decisions
     return ScoredAnswers(
-        scores.found.photos,
-        scores.found.truth,
+        scores.out_of_fold.photos,
+        scores.out_of_fold.truth,
         {task: decisions[task].choice for task in TASKS},
         {task: decisions[task].shares for task in TASKS},
         STRATEGIES[scores.combiner.name].prefix,
     )
 
 
-def _disagreements(found: OutOfFold) -> pd.DataFrame:
+def _disagreements(out_of_fold: OutOfFold) -> pd.DataFrame:
     """Photos on which soft and hard votes differ, with both answers."""
-    soft, hard = (combiner.combine(found.answers).label for combiner in (SoftVote(), HardVote()))
+    soft, hard = (combiner.combine(out_of_fold.answers).label for combiner in (SoftVote(), HardVote()))
     differ = np.flatnonzero(soft != hard)
     names = np.array(LABELS)
-    paths: Any = found.photos["path"].iloc[differ].array
+    paths: Any = out_of_fold.photos["path"].iloc[differ].array
     return pd.DataFrame({"path": paths, "soft": names[soft[differ]], "hard": names[hard[differ]]})

@@ -39,22 +39,22 @@ def choose_runs(workspace: Workspace, choice: Sequence[str] = ()) -> dict[str, l
     """
     problems: list[Problem] = []
     named: dict[str, list[RunRecord]] = {}
-    for word in choice:
-        task, equals, names = word.partition("=")
+    for argument in choice:
+        task, equals, names = argument.partition("=")
         if not equals or task not in CLASSES or not names.strip(","):
             what = f"write TASK=RUN or TASK=RUN,RUN with a task of {', '.join(CLASSES)}.{nearest(task, CLASSES)}"
-            problems.append(Problem(f"--members {word}", what))
+            problems.append(Problem(f"--members {argument}", what))
             continue
         for name in filter(None, names.split(",")):
             try:
                 run = workspace.run(name)
             except WorkspaceError as error:
-                problems.append(Problem(f"--members {word}", error.message))
+                problems.append(Problem(f"--members {argument}", error.message))
                 continue
             problem = _why_unfit(run, task)
             if problem:
-                problems.append(Problem(f"--members {word}", problem))
-            if run.id not in [given.id for given in named.get(task, [])]:
+                problems.append(Problem(f"--members {argument}", problem))
+            if run.id not in [chosen.id for chosen in named.get(task, [])]:
                 named.setdefault(task, []).append(run)
     if problems:
         raise ConfigError(f"{len(problems)} mistake{'s' * (len(problems) > 1)} in --members:", problems)
@@ -81,7 +81,7 @@ def _why_unfit(run: RunRecord, task: str) -> str:
 
 
 def make_current(workspace: Workspace, run: RunRecord) -> None:
-    """Makes a newly completed run its specialist's current one, unless the current one covers more.
+    """Makes a newly completed run its specialist's current one, unless the current one covers more people.
 
     A run without a score, or of only some folds, does not replace one that has more: the two could not be compared.
     """
@@ -128,7 +128,7 @@ def use_run(workspace: Workspace, run: RunRecord, before: RunRecord | None = Non
 
 
 def _set_run(workspace: Workspace, run: RunRecord) -> None:
-    """Makes a run current, and puts on its record that it was: so a choice that is lost is noticed."""
+    """Makes a run current, and notes this on its record, so that the loss of the choice is noticed."""
     workspace.set_current(run.task, run.id)
     if not run.was_offered:
         run.was_offered = True
@@ -136,7 +136,7 @@ def _set_run(workspace: Workspace, run: RunRecord) -> None:
 
 
 def make_ensemble_current(workspace: Workspace, name: str) -> None:
-    """Makes a new ensemble the current one, unless the current one covers more.
+    """Makes a new ensemble the current one, unless the current one covers more people.
 
     An ensemble without a score, or of runs of only some folds, does not replace one that has more, as with runs.
     """
@@ -152,7 +152,7 @@ def make_ensemble_current(workspace: Workspace, name: str) -> None:
 
 
 def _why_narrower(workspace: Workspace, before: EnsembleRecord, after: EnsembleRecord) -> str:
-    """What an ensemble of partial runs covers, where it holds out fewer people than another; empty where it does not."""
+    """What an ensemble of partial runs covers, if it holds out fewer people than the current one; empty if it does not."""
     runs = [workspace.run(run) for run in after.run_ids]
     partial = [run for run in runs if run.partial]
     try:
@@ -170,7 +170,7 @@ def use_ensemble(workspace: Workspace, name: str) -> None:
     """Makes an ensemble the current one, and logs the gain over the previous one.
 
     Raises:
-        WorkspaceError: there is none of that name, its record is damaged, or a member is not there.
+        WorkspaceError: no ensemble has that name, its record is damaged, or a member is missing.
     """
     record = workspace.ensemble(name)
     workspace.check_members_exist(record)
@@ -191,7 +191,7 @@ def _set_ensemble(workspace: Workspace, before: EnsembleRecord | None, after: En
 
 
 def _current_ensemble(workspace: Workspace) -> EnsembleRecord | None:
-    """The record of the current ensemble; None where there is none that can be read."""
+    """The record of the current ensemble; None if there is none, or none that can be read."""
     try:
         name = workspace.current("ensemble")
         return None if name is None else workspace.ensemble(name)
@@ -205,7 +205,7 @@ def _gain_text(gain: Gain | str) -> str:
 
 
 def _current_run(workspace: Workspace, run: RunRecord) -> RunRecord | None:
-    """The current run of the same specialist; None where there is none that can be read."""
+    """The current run of the same specialist; None if there is none, or none that can be read."""
     try:
         name = workspace.current(run.task)
         return None if name is None else workspace.run(name)

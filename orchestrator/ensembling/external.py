@@ -71,7 +71,7 @@ class ExternalTable:
 
     @cached_property
     def _by_unique_end(self) -> Mapping[str, int]:
-        """An end of a key, of at least a folder and a name, that no other key has -> the key's row."""
+        """An end of a key, of at least a folder and a name, that is the end of no other key -> the key's row."""
         ends = [(end, row) for row, key in enumerate(self.keys) for end in _ends(key)[1:] if "/" in end]
         times = Counter(end for end, _ in ends)
         return {end: row for end, row in ends if times[end] == 1}
@@ -82,17 +82,17 @@ class ExternalTable:
         A key matches a path if the two are equal or one ends with the other: an ImageID is the end of a path. An equal
         file name alone is not enough, because the folders of different people hold files of the same names.
         """
-        paths = list(map(composed, paths))  # spelled as the keys are
+        paths = list(map(composed, paths))  # in the spelling of the keys
         exact, by_unique_end = self._exact, self._by_unique_end
-        found = (
+        row_of_path = (
             next((exact[end] for end in _ends(path) if end in exact), by_unique_end.get(path, -1)) for path in paths
         )
-        rows = np.fromiter(found, dtype=np.int64, count=len(paths))
+        rows = np.fromiter(row_of_path, dtype=np.int64, count=len(paths))
         paths_by_row: dict[int, set[str]] = {}
         for path, row in zip(paths, rows.tolist(), strict=True):
             paths_by_row.setdefault(row, set()).add(path)
-        several = [row for row, named in paths_by_row.items() if len(named) > 1]
-        return np.where(np.isin(rows, several), -1, rows)  # a row that matches several photos matches none
+        ambiguous = [row for row, named in paths_by_row.items() if len(named) > 1]
+        return np.where(np.isin(rows, ambiguous), -1, rows)  # a row that matches several photos matches none
 
     @property
     def photos(self) -> int:
@@ -117,12 +117,12 @@ class ExternalTable:
     def digest(self) -> str:
         """sha256 (hex) of keys, answers and folds, whatever the file, row order and number format."""
         order = sorted(range(len(self.keys)), key=self.keys.__getitem__)
-        found = hashlib.sha256("\n".join(self.keys[row] for row in order).encode("utf-8", "surrogatepass"))
+        digest = hashlib.sha256("\n".join(self.keys[row] for row in order).encode("utf-8", "surrogatepass"))
         for task in sorted(self.by_task):
-            found.update(task.encode() + np.ascontiguousarray(self.by_task[task][order]).tobytes())
+            digest.update(task.encode() + np.ascontiguousarray(self.by_task[task][order]).tobytes())
         if self.folds is not None:
-            found.update(np.ascontiguousarray(self.folds[order]).tobytes())
-        return found.hexdigest()
+            digest.update(np.ascontiguousarray(self.folds[order]).tobytes())
+        return digest.hexdigest()
 
     def answers(self, rows: NDArray[np.int64], weights: Mapping[str, float] | None = None) -> Answers:
         """Its answers for photos, one voter for each of its tasks, which abstains where the table has no answer.
@@ -132,9 +132,9 @@ class ExternalTable:
             weights: task -> voter weight; None: 1.
         """
         voters, arrays = [], []
-        for task, known in self.by_task.items():
+        for task, task_answers in self.by_task.items():
             array = np.zeros((len(rows), CLASS_COUNTS[task]), np.float32)
-            array[rows >= 0] = known[rows[rows >= 0]]
+            array[rows >= 0] = task_answers[rows[rows >= 0]]
             voters.append(Voter(task, self.name, weight=weights[task] if weights else 1.0, external=True))
             arrays.append(array)
         return Answers(CLASS_COUNTS, len(rows), tuple(voters), tuple(arrays))
@@ -171,7 +171,7 @@ class ExternalRows:
     """Which rows of external tables answer for which photos.
 
     A row that matches several photos matches none of them, so a photo's row depends on what other photos there are. Therefore
-    this is made once of all photos that belong together, before they are cut into batches or shards.
+    it is made once for all photos that belong together, before they are divided into batches or shards.
 
     Attributes:
         tables: the tables.
@@ -207,12 +207,12 @@ class ExternalRows:
             raise ValueError(
                 f"{len(unknown)} photos are not among the {len(self.paths)} of these rows, {unknown[0]} first"
             )
-        places = np.array([-1 if path is None else self._position[path] for path in paths], np.int64)
-        return [np.append(rows, -1)[places] for rows in self.rows]  # the last of them, -1, for photos without a path
+        positions = np.array([-1 if path is None else self._position[path] for path in paths], np.int64)
+        return [np.append(rows, -1)[positions] for rows in self.rows]  # the last of them, -1, for photos without a path
 
     @cached_property
     def _position(self) -> Mapping[str, int]:
-        return {path: place for place, path in enumerate(self.paths)}
+        return {path: position for position, path in enumerate(self.paths)}
 
 
 def _ends(path: str) -> list[str]:
@@ -230,7 +230,7 @@ def read_external(path: Path) -> ExternalTable:
     answered.
 
     Raises:
-        DataError: missing file or columns, repeated photos, numbers that are not probabilities; all at once.
+        DataError: missing file or columns, repeated photos, numbers that are not probabilities; names all of them.
     """
     table = read_table(path)
     problems: list[Problem] = []
@@ -240,7 +240,7 @@ def read_external(path: Path) -> ExternalTable:
         names = ", ".join(table.columns[:12])
         problems.append(Problem(str(path), f"has the columns {names}; one must be path or ImageID, the photo."))
     else:
-        keys = [clean(word) for word in table.words(key)]
+        keys = [clean(cell) for cell in table.texts(key)]
         empty = [number for number, name in enumerate(keys) if not name]
         problems += [Problem(table.where(number), f"{key} is empty.", kind="empty_cell") for number in empty]
         problems += table.repeated(key, keys)
@@ -248,7 +248,7 @@ def read_external(path: Path) -> ExternalTable:
     folds = None
     if FOLD in table:
         folds = np.array(
-            [_fold(table, row, word, problems) for row, word in enumerate(table.words(FOLD))], dtype=np.int64
+            [_fold(table, row, cell, problems) for row, cell in enumerate(table.texts(FOLD))], dtype=np.int64
         )
     if not len(table) and not problems:
         problems.append(Problem(str(path), "has no rows."))
@@ -261,36 +261,36 @@ def read_external(path: Path) -> ExternalTable:
 
 def deduplicated(tables: Sequence[ExternalTable]) -> tuple[list[ExternalTable], list[str]]:
     """The tables without duplicates, each with a unique name, and a note on each duplicate that was left out."""
-    kept: dict[str, ExternalTable] = {}
+    unique: dict[str, ExternalTable] = {}
     notes, times = [], Counter[str]()
     for table in tables:
-        if table.digest in kept:
-            same = kept[table.digest].name
-            notes.append(f"{table.name}: gives the same answers as {same}, given before it: counted once.")
+        if table.digest in unique:
+            first_name = unique[table.digest].name
+            notes.append(f"{table.name}: gives the same answers as {first_name}, given before it: counted once.")
             continue
         times[table.name] += 1
         number = times[table.name]
-        kept[table.digest] = replace(table, name=f"{table.name} ({number})") if number > 1 else table
-    return list(kept.values()), notes
+        unique[table.digest] = replace(table, name=f"{table.name} ({number})") if number > 1 else table
+    return list(unique.values()), notes
 
 
-def _fold(table: Table, row: int, word: str, problems: list[Problem]) -> int:
+def _fold(table: Table, row: int, cell: str, problems: list[Problem]) -> int:
     """The fold of a row; -1 where it is empty."""
-    word = clean(word)
-    if not word:
+    cell = clean(cell)
+    if not cell:
         return -1
-    integer = word.removesuffix(".0")
+    integer = cell.removesuffix(".0")
     if integer.isascii() and integer.isdigit():
         return int(integer)
     if integer == "-1":  # how `ExternalTable.write` writes an unknown fold
         return -1
-    problems.append(Problem(table.where(row), f"fold is '{word}'; allowed: 0, 1, ... or nothing."))
+    problems.append(Problem(table.where(row), f"fold is '{cell}'; allowed: 0, 1, ... or nothing."))
     return -1
 
 
 def _answers(table: Table, problems: list[Problem]) -> dict[str, NDArray[np.float32]]:
     """Task -> probabilities of every row, from any supported set of columns."""
-    found: dict[str, NDArray[np.float32]] = {}
+    by_task: dict[str, NDArray[np.float32]] = {}
     path = table.path
     for task in TASKS:
         columns = _columns(table, list(zip(columns_of(task), columns_of(task, SHARE), strict=True)))
@@ -299,14 +299,14 @@ def _answers(table: Table, problems: list[Problem]) -> dict[str, NDArray[np.floa
                 Problem(str(path), f"has {', '.join(columns)} of the task {task}, and not its other classes.")
             )
         elif columns:
-            found[task] = _numbers(table, columns, problems)
-    if found:
-        return found
+            by_task[task] = _numbers(table, columns, problems)
+    if by_task:
+        return by_task
     codes = map(str, range(len(LABELS)))
     columns = _columns(table, list(zip(codes, columns_of(JOINT), columns_of(JOINT, SHARE), strict=True)))
     if columns and len(columns) < len(LABELS):
         problems.append(Problem(str(path), f"has {len(columns)} of the 18 labels' columns; all are needed."))
-        return found
+        return by_task
     if columns:
         joint = _numbers(table, columns, problems)
         return {task: np.asarray(part, np.float32) for task, part in marginals(joint).items()}
@@ -315,26 +315,28 @@ def _answers(table: Table, problems: list[Problem]) -> dict[str, NDArray[np.floa
     problems.append(
         Problem(str(path), "has no answers: ans, or p(mask wear) and so on, or 0 to 17.", "Rename its columns so.")
     )
-    return found
+    return by_task
 
 
-def _columns(table: Table, wanted: Sequence[Sequence[str]]) -> list[str]:
-    """Of each group of names the one that the table has."""
-    return [name for names in wanted for name in names if name in table]
+def _columns(table: Table, groups: Sequence[Sequence[str]]) -> list[str]:
+    """From each group of names, the one that the table has, if any."""
+    return [name for names in groups for name in names if name in table]
 
 
 def _numbers(table: Table, columns: Sequence[str], problems: list[Problem]) -> NDArray[np.float32]:
     """Rows that sum to 1, or to 0 where the table has no answer (empty cells)."""
     numbers = np.full((len(table), len(columns)), np.nan)
-    bad: set[int] = set()
-    for place, column in enumerate(columns):
+    unreadable_rows: set[int] = set()
+    for index, column in enumerate(columns):
         for row, cell in enumerate(table.column(column)):
-            word = clean(text(cell))
+            number_text = clean(text(cell))
             try:
-                numbers[row, place] = float(word) if word else np.nan
+                numbers[row, index] = float(number_text) if number_text else np.nan
             except ValueError:
-                bad.add(row)
-                problems.append(Problem(table.where(row), f"{column} is '{word}'; allowed: a number, or nothing."))
+                unreadable_rows.add(row)
+                problems.append(
+                    Problem(table.where(row), f"{column} is '{number_text}'; allowed: a number, or nothing.")
+                )
     empty = np.isnan(numbers).all(axis=1) | (np.nan_to_num(numbers) == 0).all(axis=1)
     wrong = ~empty & ~are_probabilities(numbers)
     problems += [
@@ -343,7 +345,7 @@ def _numbers(table: Table, columns: Sequence[str], problems: list[Problem]) -> N
             f"{', '.join(columns[:3])} ... are not probabilities summing to 1: {[float(number) for number in numbers[row][:6]]}.",
         )
         for row in np.flatnonzero(wrong).tolist()
-        if row not in bad
+        if row not in unreadable_rows
     ]
     filled = np.where((empty | wrong)[:, None], 0.0, numbers)
     return np.asarray(filled / np.where(empty | wrong, 1.0, filled.sum(axis=1))[:, None], np.float32)
@@ -352,16 +354,16 @@ def _numbers(table: Table, columns: Sequence[str], problems: list[Problem]) -> N
 def _labels(table: Table, problems: list[Problem]) -> dict[str, NDArray[np.float32]]:
     """Certainty for each row's label; an empty cell abstains."""
     codes = np.full(len(table), -1, dtype=np.int64)
-    for row, word in enumerate(map(clean, table.words(ANSWER))):
-        label = read_label(word)
+    for row, cell in enumerate(map(clean, table.texts(ANSWER))):
+        label = read_label(cell)
         if label is not None:
             codes[row] = label
-        elif word:
-            what = f"ans is '{word}'; allowed: 0 to {len(LABELS) - 1}, or nothing."
+        elif cell:
+            what = f"ans is '{cell}'; allowed: 0 to {len(LABELS) - 1}, or nothing."
             problems.append(Problem(table.where(row), what, kind="wrong_value"))
-    right = codes >= 0
-    digits = decompose(np.where(right, codes, 0))
+    has_label = codes >= 0
+    digits = decompose(np.where(has_label, codes, 0))
     return {
-        task: np.where(right[:, None], np.eye(len(CLASSES[task]))[digits[task]], 0.0).astype(np.float32)
+        task: np.where(has_label[:, None], np.eye(len(CLASSES[task]))[digits[task]], 0.0).astype(np.float32)
         for task in TASKS
     }

@@ -49,10 +49,10 @@ def paired_gain(workspace: Workspace, before: RunRecord, after: RunRecord) -> Ga
     tables = []
     for run in (before, after):
         try:
-            found = held_out_of(workspace, run)
+            held_out = held_out_of(workspace, run)
         except OrchestratorError as error:
             return error.message
-        tables.append(found.photos.assign(truth=found.truth, answer=found.choice))
+        tables.append(held_out.photos.assign(truth=held_out.truth, answer=held_out.choice))
     gain = _gain(tables[0], tables[1], len(CLASSES[before.task]))
     return f"{before.id} and {after.id} have held out no photo in common" if gain is None else gain
 

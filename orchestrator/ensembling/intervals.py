@@ -72,10 +72,11 @@ def difference(
         draws: number of draws, each of P people with replacement.
         seed: seed of the draws.
     """
-    one, other = (_macro_f1(_drawn_counts(persons, truth, codes, classes, draws, seed)) for codes in (before, after))
-    return Difference(
-        macro_f1(truth, after, classes) - macro_f1(truth, before, classes), _percentile_interval(other - one)
+    before_f1, after_f1 = (
+        _macro_f1(_drawn_counts(persons, truth, codes, classes, draws, seed)) for codes in (before, after)
     )
+    gain = macro_f1(truth, after, classes) - macro_f1(truth, before, classes)
+    return Difference(gain, _percentile_interval(after_f1 - before_f1))
 
 
 def mean_difference(

@@ -29,7 +29,7 @@ from orchestrator.ensembling.intervals import difference, intervals
 __all__ = ["Evaluation", "OutOfFold", "added_by", "combine_unseen", "evaluate", "join", "singles", "with_external"]
 
 GROUPS = 5
-"""Groups of people that take the folds' place where only one fold is held out."""
+"""Number of groups of people that take the place of folds if only one fold is held out."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +39,7 @@ class OutOfFold:
     Attributes:
         photos: columns `path`, `person`, `fold`; sorted by path.
         truth: task -> codes, shape (N,), int64.
-        answers: one voter per run and task; then one per external table and task, which abstains where it knows no answer.
+        answers: one voter per run and task; then one per external table and task, which abstains where the table has no answer.
     """
 
     photos: pd.DataFrame
@@ -122,33 +122,33 @@ def join(held_out: Mapping[str, HeldOut]) -> OutOfFold:
     return OutOfFold(photos, {task: held_out.truth for task, (_, held_out) in firsts.items()}, answers)
 
 
-def with_external(found: OutOfFold, tables: Sequence[ExternalTable], plan: FoldPlan) -> OutOfFold:
-    """Adds the answers of external tables to the runs', where these are out of fold.
+def with_external(out_of_fold: OutOfFold, tables: Sequence[ExternalTable], plan: FoldPlan) -> OutOfFold:
+    """Adds the answers of external tables to the runs', if they are out of fold too.
 
     Args:
-        found: the runs' answers.
+        out_of_fold: the runs' answers.
         tables: external tables; each abstains for photos that it does not name.
         plan: the runs' fold plan.
 
     Raises:
         LeakError: a table answers training photos without naming the member's fold, or by a member that has seen them.
     """
-    paths = list(found.photos["path"])
+    paths = list(out_of_fold.photos["path"])
     rows_of = [table.rows(paths) for table in tables]
     problems = [
         problem
         for table, rows in zip(tables, rows_of, strict=True)
-        for problem in _leaks(table, rows, found.photos, plan)
+        for problem in _leaks(table, rows, out_of_fold.photos, plan)
     ]
     if problems:
         raise LeakError(
             "external tables would make the score too good: their models may have seen the photos.", problems
         )
-    answers = found.answers
+    answers = out_of_fold.answers
     for table, rows in zip(tables, rows_of, strict=True):
         if table.answered(rows).any():
             answers = answers.with_voters(table.answers(rows))
-    return replace(found, answers=answers)
+    return replace(out_of_fold, answers=answers)
 
 
 def _leaks(table: ExternalTable, rows: NDArray[np.int64], photos: pd.DataFrame, plan: FoldPlan) -> list[Problem]:
@@ -164,65 +164,65 @@ def _leaks(table: ExternalTable, rows: NDArray[np.int64], photos: pd.DataFrame, 
     wrong = answered[table.folds[rows[answered]] != true_folds[answered]]
     if not len(wrong):
         return []
-    stated, right = table.folds[rows[wrong[0]]], true_folds[wrong[0]]
-    what = f"answered by fold {stated}'s member, and held out in fold {right}: {len(wrong):,} such photos."
+    stated, true_fold = table.folds[rows[wrong[0]]], true_folds[wrong[0]]
+    what = f"answered by fold {stated}'s member, and held out in fold {true_fold}: {len(wrong):,} such photos."
     fix = "Their models were trained by another plan."
     if stated < 0:
-        what = f"its cell of `fold` is empty, and it is held out in fold {right}: {len(wrong):,} such photos."
+        what = f"its cell of `fold` is empty, and it is held out in fold {true_fold}: {len(wrong):,} such photos."
         fix = "Say which fold's member answered, or leave these rows out."
     return [Problem(f"{table.name}: {paths.iloc[wrong[0]]}", what, fix)]
 
 
-def combine_unseen(found: OutOfFold, combiner: Combiner) -> Combined:
-    """One answer for each held-out photo, by a combiner that has learnt nothing from the photo's person.
+def combine_unseen(out_of_fold: OutOfFold, combiner: Combiner) -> Combined:
+    """One answer for each held-out photo, by a combiner that has learned nothing from the photo's person.
 
     A combiner that learns is fitted to the other folds' people for each fold, so that its score is out of fold too: fitted to
-    everybody, it would be judged by the answers that it has learnt from. Where only one fold is held out, its people are dealt
-    into `GROUPS` groups that take the folds' place.
+    everybody, it would be scored on answers that it has learned from. If only one fold is held out, its people are divided into
+    `GROUPS` groups, which take the place of folds.
     """
     if not combiner.learns:
-        return combiner.combine(found.answers)
-    people, groups = found.photos["person"].to_numpy(), found.photos["fold"].to_numpy()
+        return combiner.combine(out_of_fold.answers)
+    people, groups = out_of_fold.photos["person"].to_numpy(), out_of_fold.photos["fold"].to_numpy()
     if len(np.unique(groups)) == 1:
         groups = pd.factorize(people)[0] % GROUPS
     parts = []
     for group in np.unique(groups):
         rest, rows = groups != group, np.flatnonzero(groups == group)
-        truth = {task: codes[rest] for task, codes in found.truth.items()}
-        fitted = combiner.fit(found.answers.take(rest), truth, people[rest])
-        parts.append((rows, fitted.combine(found.answers.take(rows))))
+        truth = {task: codes[rest] for task, codes in out_of_fold.truth.items()}
+        fitted = combiner.fit(out_of_fold.answers.take(rest), truth, people[rest])
+        parts.append((rows, fitted.combine(out_of_fold.answers.take(rows))))
     return Combined.gathered(parts)
 
 
-def evaluate(found: OutOfFold, combiner: Combiner) -> tuple[dict[str, Evaluation], Combined]:
+def evaluate(out_of_fold: OutOfFold, combiner: Combiner) -> tuple[dict[str, Evaluation], Combined]:
     """Scores per task and of the 18-way label (key `label`), and the answers that were scored, by `combine_unseen`."""
-    combined = combine_unseen(found, combiner)
-    people = found.photos["person"]
+    combined = combine_unseen(out_of_fold, combiner)
+    people = out_of_fold.photos["person"]
     scores = {
-        task: _evaluation(people, found.truth[task], combined.decisions[task].choice, len(CLASSES[task]))
+        task: _evaluation(people, out_of_fold.truth[task], combined.decisions[task].choice, len(CLASSES[task]))
         for task in TASKS
     }
-    return {**scores, "label": _evaluation(people, found.label, combined.label, len(LABELS))}, combined
+    return {**scores, "label": _evaluation(people, out_of_fold.label, combined.label, len(LABELS))}, combined
 
 
-def added_by(found: OutOfFold, combiner: Combiner) -> dict[str, Difference]:
+def added_by(out_of_fold: OutOfFold, combiner: Combiner) -> dict[str, Difference]:
     """What each run or table adds: 18-way macro F1 of all minus that without it, with its 95 % interval.
 
-    A combiner that learns is fitted again without it. A negative value reveals a voter that hurts. The only voter of a task is
-    left out.
+    A combiner that learns is fitted again without it. A negative value reveals a voter that hurts. A voter that is
+    the only one of its task is left out.
     """
-    answers, truth = found.answers, found.label
+    answers, truth = out_of_fold.answers, out_of_fold.label
     spare = [
         source
         for source in answers.sources
         if {voter.task for voter in answers.voters if voter.source != source} == set(answers.classes)
     ]
-    with_source = combine_unseen(found, combiner).label if spare else truth
+    with_source = combine_unseen(out_of_fold, combiner).label if spare else truth
     return {
         source: difference(
-            found.photos["person"],
+            out_of_fold.photos["person"],
             truth,
-            combine_unseen(replace(found, answers=answers.without(source)), combiner).label,
+            combine_unseen(replace(out_of_fold, answers=answers.without(source)), combiner).label,
             with_source,
             len(LABELS),
         )
@@ -230,13 +230,13 @@ def added_by(found: OutOfFold, combiner: Combiner) -> dict[str, Difference]:
     }
 
 
-def singles(found: OutOfFold) -> dict[str, tuple[VoterScores, ...]]:
+def singles(out_of_fold: OutOfFold) -> dict[str, tuple[VoterScores, ...]]:
     """Task -> scores of each run and each of its members alone, on the photos that it held out, and of each external
     table alone, on the photos that it answers."""
-    folds = found.photos["fold"].to_numpy()
+    folds = out_of_fold.photos["fold"].to_numpy()
     scores: dict[str, tuple[VoterScores, ...]] = {}
     for task in TASKS:
-        answers, truth = found.answers.of(task), found.truth[task]
+        answers, truth = out_of_fold.answers.of(task), out_of_fold.truth[task]
         scores[task] = ()
         for voter, array in zip(answers.voters, answers.probabilities, strict=True):
             answered = np.asarray(array.any(axis=1))

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.core.commands import move_aside_command
+from orchestrator.core.commands import set_aside_command
 from orchestrator.core.errors import DamagedError, OrchestratorError, first_line
 from orchestrator.core.extras import import_optional
 from orchestrator.core.files import digest_of, sha256_of
@@ -125,9 +125,9 @@ class Search:
         """Checks the file against its seal; without a seal, by SQLite's own check."""
         file = self._file
         if os.path.lexists(self._seal):
-            again = f"`{move_aside_command(self._seal)}`, and the same command goes on with the search, if it is whole"
+            again = f"`{set_aside_command(self._seal)}`, and the same command goes on with the search, if it is whole"
             body = read_sealed(self._seal, "search", file.stem, SEAL_FORMAT, again)
-            check_file(file, body["sha256"], f"`{move_aside_command(file)}`: {BEGIN_ANEW}")
+            check_file(file, body["sha256"], f"`{set_aside_command(file)}`: {BEGIN_ANEW}")
         elif os.path.lexists(file):
             if not file.is_file():
                 raise _broken(file, "a folder or a link that leads nowhere, where a file must be")
@@ -157,7 +157,7 @@ class Search:
         axis, distributions = self.space.axes[name], self._optuna.distributions
         if isinstance(axis, Choice):
             return distributions.CategoricalDistribution(list(axis.options))
-        if axis.whole:
+        if axis.is_integer:
             return distributions.IntDistribution(int(axis.low), int(axis.high), axis.log, int(axis.step or 1))
         return distributions.FloatDistribution(axis.low, axis.high, axis.log, axis.step)
 
@@ -176,7 +176,7 @@ class Search:
         notes = frozen.user_attrs
         curve = tuple((share, score) for share, score in notes.get("curve", ()))
         trial = Trial(
-            frozen.number, tuple(self.space.words(frozen.params)), states.get(frozen.state.name, FAILED),
+            frozen.number, tuple(self.space.settings(frozen.params)), states.get(frozen.state.name, FAILED),
             frozen.value if frozen.state.name == "COMPLETE" else None, notes.get("run"), notes.get("why", ""), curve,
         )  # fmt: skip
         sound = notes.get("drawn") == _drawn_digest(trial.number, frozen.params, notes)
@@ -272,7 +272,7 @@ def _ended_digest(trial: Trial) -> str:
 
 
 def _broken(file: Path, reason: str) -> DamagedError:
-    return damaged_error(file, reason, f"`{move_aside_command(file)}`: {BEGIN_ANEW}")
+    return damaged_error(file, reason, f"`{set_aside_command(file)}`: {BEGIN_ANEW}")
 
 
 def thresholds_of(trials: Sequence[Trial], epochs: int, evaluate_every: int) -> dict[int, float]:

@@ -93,7 +93,7 @@ def read_submission(path: Path) -> dict[str, int | None]:
         )
     problems: list[Problem] = []
     labels: dict[str, int | None] = {}
-    for number, (key, cell) in enumerate(zip(table.words("ImageID"), table.column("ans"), strict=True)):
+    for number, (key, cell) in enumerate(zip(table.texts("ImageID"), table.column("ans"), strict=True)):
         name, word = clean(key), clean(text(cell))
         labels[name] = read_label(word)
         if not name:
@@ -101,7 +101,7 @@ def read_submission(path: Path) -> dict[str, int | None]:
         if word and labels[name] is None:
             reason = f"ans is '{word}'; allowed: 0 to {len(LABELS) - 1}, or nothing."
             problems.append(Problem(table.where(number), reason, kind="wrong_value"))
-    problems += table.repeated("ImageID", list(map(clean, table.words("ImageID"))))
+    problems += table.repeated("ImageID", list(map(clean, table.texts("ImageID"))))
     if problems:
         raise DataError(f"{path}: not a submission, {quantity(len(problems), 'problem')}.", problems)
     return labels

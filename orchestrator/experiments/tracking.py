@@ -21,7 +21,7 @@ from orchestrator.artifacts.summary import score_of
 from orchestrator.core.commands import orch
 from orchestrator.core.errors import OrchestratorError, first_line
 from orchestrator.core.events import EpochEnded, Event, InputsRead, TrainingEnded, TrainingStarted
-from orchestrator.core.sealed import after_moving_aside, read_sealed, write_sealed
+from orchestrator.core.sealed import after_setting_aside, read_sealed, write_sealed
 from orchestrator.experiments.trackers import Tracker, check_words, open_trackers, why_disabled
 
 __all__ = ["Tracked", "send"]
@@ -41,7 +41,7 @@ def send(tracker: Tracker, run: RunRecord) -> int:
     path = run.folder / SENT
     notes: dict[str, Any] = {"trackers": {}}
     if os.path.lexists(path):
-        way_out = after_moving_aside(path, "run the same command again: everything is sent once more.")
+        way_out = after_setting_aside(path, "run the same command again: everything is sent once more.")
         notes = read_sealed(path, "tracking", run.id, TRACKING_FORMAT, way_out)
     sent = notes["trackers"].get(tracker.name)
     if sent is None or (sent["id"] is not None and not tracker.knows(run, sent["id"])):

@@ -22,7 +22,7 @@ from orchestrator.core.commands import orch
 from orchestrator.core.cores import cores, one_thread
 from orchestrator.core.errors import ConfigError, DataError, WorkspaceError
 from orchestrator.core.events import Listener, ignore_events, progress_callback
-from orchestrator.core.files import move_aside, sha256_of
+from orchestrator.core.files import set_aside, sha256_of
 from orchestrator.core.interval import Difference
 from orchestrator.core.metrics import Scores, member_scores, score
 from orchestrator.data.photos import Photos
@@ -184,7 +184,7 @@ def keep_views(workspace: Workspace, effect: ViewEffect, specialist: Specialist)
         with FileLock(run.folder / RUN_LOCK, blocking=False):
             for fold in run.folds:
                 if run.member(fold).exists() and not run.member(fold).is_dir():
-                    move_aside(run.member(fold))
+                    set_aside(run.member(fold))
                 share_member(source, run, fold)
                 _rewrite(run, fold, effect)
             run.status, run.score = COMPLETE, effect.after.macro_f1

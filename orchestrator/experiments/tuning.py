@@ -171,7 +171,7 @@ def _searched(
     height, width = (
         max(2 * MULTIPLE, round(tuning.small * side / MULTIPLE) * MULTIPLE) for side in (recipe.height, recipe.width)
     )
-    keys = {word.partition("=")[0] for words in space.all_words for word in words}
+    keys = {setting.partition("=")[0] for settings in space.all_settings for setting in settings}
     shrink = tuning.small < 1 and not keys & {"height", "width"}
     smaller = [f"{task}.height={height}", f"{task}.width={width}"] if shrink else []
     small_start, full_start = tuning.start(run, smaller), tuning.start(run)

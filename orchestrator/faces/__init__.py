@@ -1,1 +1,1 @@
-"""Faces in photos: found by one detector, kept by content, the same for training and prediction."""
+"""Faces in photos: found by one detector, cached by content, the same for training and prediction."""

@@ -43,19 +43,19 @@ def find_boxes(
         ConfigError: the detector is not installed.
         DataError: photos that cannot be decoded, all named.
     """
-    path = folder / f"{DETECTOR}.json"
+    cache = folder / f"{DETECTOR}.json"
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / "boxes.lock"):
-        known = _read(path)
-        missing = {digest: place for digest, place in zip(content, paths, strict=True) if digest not in known}
+        boxes = _read(cache)
+        missing = {digest: path for digest, path in zip(content, paths, strict=True) if digest not in boxes}
         if missing:
-            _find(path, known, missing, threads, progress)
-    return [known[digest] for digest in content]
+            _find(cache, boxes, missing, threads, progress)
+    return [boxes[digest] for digest in content]
 
 
 def _find(
-    path: Path,
-    known: dict[str, Box | None],
+    cache: Path,
+    boxes: dict[str, Box | None],
     missing: dict[str, Path],
     threads: int,
     progress: Callable[[int, int], None],
@@ -64,9 +64,9 @@ def _find(
 
     finder, problems = detector(), list[Problem]()
 
-    def look(place: Path) -> Box | None:
+    def look(path: Path) -> Box | None:
         try:
-            return finder.find(decode(place))
+            return finder.find(decode(path))
         except PhotoError as error:
             problems.append(error.problem("unreadable"))
             return None
@@ -75,12 +75,12 @@ def _find(
     with ThreadPoolExecutor(threads, initializer=one_thread) as pool:
         for start in range(0, len(items), 64):
             part = items[start : start + 64]
-            found = pool.map(look, [place for _, place in part])
-            known.update(zip((digest for digest, _ in part), found, strict=True))
+            part_boxes = pool.map(look, [path for _, path in part])
+            boxes.update(zip((digest for digest, _ in part), part_boxes, strict=True))
             done = start + len(part)
             progress(done, len(items))
             if not problems and (done % SAVED_EVERY < 64 or done == len(items)):
-                _write(path, known)
+                _write(cache, boxes)
     if problems:
         raise DataError(f"{len(problems)} of {len(items)} photos cannot be read.", problems)
 
@@ -93,8 +93,8 @@ def _read(path: Path) -> dict[str, Box | None]:
     return {content: tuple(box) if box else None for content, box in boxes.items()}
 
 
-def _write(path: Path, known: dict[str, Box | None]) -> None:
+def _write(path: Path, boxes: dict[str, Box | None]) -> None:
     """Writes the cache; a photo without a face gets null."""
     if path.is_dir():
         remove_own_file(path)
-    write_sealed(path, KIND, DETECTOR, BOXES_FORMAT, {"boxes": known})
+    write_sealed(path, KIND, DETECTOR, BOXES_FORMAT, {"boxes": boxes})

@@ -35,7 +35,7 @@ WEIGHTS = {
 """sha256 of each network's file in mtcnn 1.0.0."""
 
 CROP, WITHOUT = "a crop around faces", "train without it (--set face=0)"
-"""What needs the extra, and what there is without it."""
+"""What needs the extra, and the alternative without it."""
 
 
 class ProposalNet(nn.Module):
@@ -102,7 +102,7 @@ class Detector:
     """The three networks, `nets`, with their weights.
 
     Raises:
-        ConfigError: the package `mtcnn` is not installed, or its weights are not those that this was written for.
+        ConfigError: the package `mtcnn` is not installed, or its weights are not those that this code was written for.
     """
 
     def __init__(self) -> None:
@@ -135,14 +135,14 @@ def detector() -> Detector:
     """This process's detector, loaded at first use.
 
     Raises:
-        ConfigError: the package `mtcnn` is not installed, or its weights are not those that this was written for.
+        ConfigError: the package `mtcnn` is not installed, or its weights are not those that this code was written for.
     """
     with _LOADING:
         return _shared()
 
 
 def _folder() -> Path:
-    """Where the package's weights lie; the package itself, which wants TensorFlow, is never imported."""
+    """The folder of the package's weights; the package itself, which needs TensorFlow, is never imported."""
     return folder_of("mtcnn", CROP, "face", WITHOUT) / "assets" / "weights"
 
 
@@ -151,7 +151,7 @@ def _load(net: nn.Module, path: Path, expected: str) -> None:
     if not path.is_file() or sha256_of(path) != expected:  # before it is read: these files are pickles
         raise ConfigError(
             f"{path}: not the weights of {DETECTOR.rsplit('-', 1)[0]}; boxes would differ from those that members were trained "
-            f"with. Reinstall it: `{reinstall_hint('mtcnn')}`"
+            f"with. Reinstall it: `{reinstall_hint('mtcnn')}`."
         )
     lz4 = import_optional("lz4.frame", CROP, "face", WITHOUT)
     # Decompressed here: joblib would leave a file open, and Python 3.13 would warn about it at each start.

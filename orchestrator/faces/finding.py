@@ -77,7 +77,7 @@ def _faces(pixels: NDArray[np.float32], nets: Sequence[Net], thresholds: tuple[f
 
 def _proposals(pixels: NDArray[np.float32], net: Net, least: float) -> Boxes:
     """Windows that may be faces."""
-    found, sure = [np.zeros((0, 4), np.float32)], [np.zeros(0, np.float32)]
+    boxes_by_scale, scores_by_scale = [np.zeros((0, 4), np.float32)], [np.zeros(0, np.float32)]
     scale = 12 / SMALLEST
     while min(pixels.shape[:2]) * scale >= 12:
         level = _resized(pixels, round(pixels.shape[0] * scale), round(pixels.shape[1] * scale))
@@ -86,10 +86,10 @@ def _proposals(pixels: NDArray[np.float32], net: Net, least: float) -> Boxes:
         corners = np.stack([columns * 2, rows * 2, columns * 2 + 12, rows * 2 + 12], axis=1).astype(np.float32)
         boxes = np.asarray((corners + 12 * offsets[:, rows, columns].T) / scale, np.float32)
         boxes, scores = _apart(boxes, scores[rows, columns], 0.5)
-        found.append(boxes)
-        sure.append(scores)
+        boxes_by_scale.append(boxes)
+        scores_by_scale.append(scores)
         scale *= STEP
-    return _apart(np.concatenate(found), np.concatenate(sure), 0.7)[0]
+    return _apart(np.concatenate(boxes_by_scale), np.concatenate(scores_by_scale), 0.7)[0]
 
 
 def _resized(pixels: NDArray[Any], height: int, width: int) -> NDArray[Any]:
@@ -117,11 +117,11 @@ def _square(boxes: Boxes) -> Boxes:
 def _apart(boxes: Boxes, scores: NDArray[np.float32], overlap: float) -> tuple[Boxes, NDArray[np.float32]]:
     """Non-maximum suppression: boxes and probabilities, highest first, minus those whose IoU with one is too large."""
     area = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
-    order, kept = np.argsort(-scores, kind="stable"), []
+    order, chosen = np.argsort(-scores, kind="stable"), []
     while len(order):
         first, order = order[0], order[1:]
-        kept.append(first)
+        chosen.append(first)
         low, high = np.maximum(boxes[first, :2], boxes[order, :2]), np.minimum(boxes[first, 2:], boxes[order, 2:])
         shared = (high - low).clip(0).prod(axis=1)
         order = order[shared <= overlap * (area[first] + area[order] - shared)]
-    return boxes[kept], scores[kept]
+    return boxes[chosen], scores[chosen]

@@ -17,7 +17,7 @@ from orchestrator.core.commands import orch
 from orchestrator.core.errors import ConfigError, LeakError, Problem
 from orchestrator.core.labels import LABELS
 from orchestrator.core.metrics import macro_f1
-from orchestrator.core.sealed import after_moving_aside, damaged_error, read_sealed, write_sealed
+from orchestrator.core.sealed import after_setting_aside, damaged_error, read_sealed, write_sealed
 from orchestrator.data.hashes import HashCache
 from orchestrator.inference.cascade import Cascade, Point, calibrate
 from orchestrator.inference.options import check_cascade, check_rate
@@ -208,7 +208,7 @@ def read_cascade(folder: Path, combiner: Combiner) -> SavedCascade | None:
     if not combiner.averages or not os.path.lexists(path):
         return None
     again = f"`{orch('cascade', 'PHOTOS', '--ensemble', folder.name, workspace=folder.parent)}` measures it again."
-    way_out = after_moving_aside(path, again)
+    way_out = after_setting_aside(path, again)
     value = read_sealed(path, KIND, folder.name, CASCADE_FORMAT, way_out)
     try:
         if value["combiner"] != combiner.as_dict():

@@ -19,7 +19,7 @@ from orchestrator.core.files import atomic, digest_of, sha256_of, write_json
 from orchestrator.core.labels import CLASSES, LABELS, TASKS
 from orchestrator.data import decoding
 from orchestrator.data.preprocessing import DETECTOR, Geometry
-from orchestrator.data.store import kept_stores
+from orchestrator.data.store import intact_stores
 
 if TYPE_CHECKING:
     from orchestrator.artifacts.ensembles import EnsembleRecord
@@ -101,7 +101,7 @@ def check_export(
                 "members crop around faces, and the exported detector is checked on photos. Give some: --photos DIR."
             )
         )
-    elif not photos and set(geometries) - set(kept_stores(store, geometries)):
+    elif not photos and set(geometries) - set(intact_stores(store, geometries)):
         mistakes.add(
             ConfigError(
                 "exports are checked on photos, and the workspace keeps no pixels at the members' sizes. Give some: --photos DIR."
@@ -224,7 +224,7 @@ def _sample(predictor: Predictor, store: Path, photos: Sequence[Path]) -> dict[G
         return {
             geometry: np.stack([photo.pixels[geometry] for photo in read]) for geometry in predictor.reader.geometries
         }
-    stores = kept_stores(store, predictor.reader.geometries)
+    stores = intact_stores(store, predictor.reader.geometries)
     sample = {}
     for geometry in predictor.reader.geometries:
         pixels, count = stores[geometry]

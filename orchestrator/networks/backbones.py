@@ -65,12 +65,12 @@ def check_backbone(recipe: Recipe) -> nn.Module:
         The network that was built for it, with random weights.
 
     Raises:
-        ConfigError: no network of that name or for that input; names the nearest ones, or quotes the network's error.
+        ConfigError: no such network, or not for such an input; names the nearest ones, or quotes the network's error.
     """
     name = recipe.backbone
     base, _, tag = name.partition(".")
     if tag and timm.is_model(base):
-        tags = [known.partition(".")[2] for known in timm.list_pretrained(f"{base}.*")]
+        tags = [name_with_tag.partition(".")[2] for name_with_tag in timm.list_pretrained(f"{base}.*")]
         if tag not in tags:
             raise ConfigError(
                 f"backbone = '{name}': timm {timm.__version__} knows no weights '{tag}' of {base}; allowed: "
@@ -131,8 +131,8 @@ def _check_sight(name: str, built: tuple[int, int], size: tuple[int, int], small
     sizes = []
     for key, side, unseen, step in (("height", height, blind.rows, 0), ("width", width, blind.columns, 1)):
         if unseen:
-            near = [side - unseen] * (side - unseen >= 16) + ([side - unseen + patch[step]] if patch else [])
-            sizes.append(" or ".join(f"--set {key}={size}" for size in near) or f"another {key}")
+            fitting = [side - unseen] * (side - unseen >= 16) + ([side - unseen + patch[step]] if patch else [])
+            sizes.append(" or ".join(f"--set {key}={size}" for size in fitting) or f"another {key}")
     fits = (
         f"Sizes that fit: {', and '.join(sizes)}." if not small else "Choose another small_size, or small_epochs = 0."
     )
@@ -161,11 +161,11 @@ def load_state(recipe: Recipe, model: nn.Module | None = None) -> State:
     """A recipe's initial weights without the head: timm's names -> tensors; empty for random weights.
 
     Args:
-        recipe: names backbone and weights.
-        model: the recipe's network, if it is built already.
+        recipe: recipe with the backbone and its weights.
+        model: the recipe's network, if it has been built already.
 
     Raises:
-        WeightsError: they cannot be had, or do not fit the backbone; with the ways out.
+        WeightsError: they cannot be obtained, or do not fit the backbone; says what to do.
     """
     if recipe.weights == "none":
         return {}
@@ -184,7 +184,11 @@ def load_state(recipe: Recipe, model: nn.Module | None = None) -> State:
 
 
 def keep_weights(backbone: str, state: State, cache: Path) -> InitialWeights:
-    """Writes the state of `load_state` to the cache, once per content; every member of a run starts from this file."""
+    """Writes the state of `load_state` to the cache, once per content; every member of a run starts from this file.
+
+    Raises:
+        StoreError: the disk is full.
+    """
     if not state:
         return InitialWeights(None, "")
     path = cache / f"{backbone}-{_digest(state)}.safetensors"
@@ -217,13 +221,13 @@ def create(
     Args:
         backbone: a timm model name.
         outputs: number of outputs.
-        recipe: drop rates, pooling and input size; None for a network that only predicts.
+        recipe: recipe with drop rates, pooling and input size; None for a network that only predicts.
         weights: initial weights of the body; the head starts random.
-        geometry: input size, where there is no recipe.
-        pooling: as in a recipe, where there is none.
+        geometry: input size, if there is no recipe.
+        pooling: pooling as in a recipe, if there is no recipe.
     """
     options: dict[str, Any] = {"pretrained": False, "num_classes": outputs, **_size(backbone, geometry or recipe)}
-    if recipe is not None:  # only what is wanted: not every architecture knows both
+    if recipe is not None:  # only what is set: not every architecture supports both
         rates = {"drop_rate": recipe.drop_rate, "drop_path_rate": recipe.drop_path_rate}
         options |= {name: rate for name, rate in rates.items() if rate}
         pooling = recipe.pooling
@@ -280,8 +284,8 @@ def only_head(model: Any) -> nn.Module:
 
 def heads_of(model: Any) -> list[nn.Module]:
     """The network's classifiers: one, or two for a distilled one."""
-    found = model.get_classifier()
-    return list(found) if isinstance(found, tuple) else [found]
+    classifier = model.get_classifier()
+    return list(classifier) if isinstance(classifier, tuple) else [classifier]
 
 
 def _size(backbone: str, size: Geometry | Recipe | None) -> dict[str, Any]:
@@ -312,30 +316,32 @@ def _is_head(model: Any, key: str) -> bool:
 
 
 def _fit(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Refuses weights that lack a tensor of the body, bring unknown ones, or differ in shape."""
+    """Refuses weights that lack a tensor of the body, contain unknown ones, or differ in shape."""
     expected = {key: value for key, value in model.state_dict().items() if not _is_head(model, key)}
-    given = {key: value for key, value in state.items() if not _is_head(model, key)}
-    wrong = [f"{key} is missing" for key in expected if key not in given and not key.endswith("num_batches_tracked")]
-    wrong += [f"{key} is not in the backbone" for key in given if key not in expected]
-    wrong += [
-        f"{key} has shape {tuple(given[key].shape)}, the backbone {tuple(expected[key].shape)}"
-        for key in expected
-        if key in given and given[key].shape != expected[key].shape
+    body = {key: value for key, value in state.items() if not _is_head(model, key)}
+    differences = [
+        f"{key} is missing" for key in expected if key not in body and not key.endswith("num_batches_tracked")
     ]
-    if wrong:
+    differences += [f"{key} is not in the backbone" for key in body if key not in expected]
+    differences += [
+        f"{key} has shape {tuple(body[key].shape)}, the backbone {tuple(expected[key].shape)}"
+        for key in expected
+        if key in body and body[key].shape != expected[key].shape
+    ]
+    if differences:
         raise WeightsError(
-            f"weights = '{source}' do not fit the backbone: {'; '.join(wrong[:3])}"
-            + (f"; and {len(wrong) - 3} more differences" if len(wrong) > 3 else "")
+            f"weights = '{source}' do not fit the backbone: {'; '.join(differences[:3])}"
+            + (f"; and {len(differences) - 3} more differences" if len(differences) > 3 else "")
             + ". Give the weights of exactly this timm model, or another backbone."
         )
 
 
 def _check_numbers(state: Mapping[str, Tensor], source: str) -> None:
-    """Refuses infinite and NaN weights, which training would spread to the whole network."""
-    wrong = [key for key, value in state.items() if not bool(torch.isfinite(value).all())]
-    if wrong:
+    """Refuses infinite and NaN weights, which training would spread through the network."""
+    not_finite = [key for key, value in state.items() if not bool(torch.isfinite(value).all())]
+    if not_finite:
         raise WeightsError(
-            f"weights = '{source}': {quantity(len(wrong), 'tensor')} of them ({wrong[0]} first) hold infinite or NaN "
+            f"weights = '{source}': {quantity(len(not_finite), 'tensor')} of them ({not_finite[0]} first) hold infinite or NaN "
             "values: the training that wrote them went wrong. Use other weights."
         )
 

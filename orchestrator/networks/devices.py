@@ -1,4 +1,4 @@
-"""Devices, precision and memory: what was asked for, what is there, and what is fast on it."""
+"""Devices, precision and memory: what was asked for becomes what this machine has and does fast."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ __all__ = ["autocast", "give_back_freed_memory", "gpu_count", "keep_freed_memory
 
 
 def gpu_count() -> int:
-    """CUDA devices that torch can use."""
+    """Number of CUDA devices that torch can use."""
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
 def resolve_device(name: str) -> str:
-    """`auto` as `cuda` where there is one, otherwise `cpu`; other names checked.
+    """The device of a name: for `auto`, `cuda` if there is a GPU and `cpu` otherwise; other names are only checked.
 
     Raises:
         ConfigError: the name is unknown.
@@ -86,12 +86,12 @@ def keep_freed_memory() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is not None:
         if not mallopt(M_MMAP_THRESHOLD, KEPT_BLOCK):
-            mallopt(M_MMAP_MAX, 0)  # older glibc take no threshold above 32 MB, but can do without such blocks at all
+            mallopt(M_MMAP_MAX, 0)  # older versions allow no threshold above 32 MB, but such blocks can be turned off
         mallopt(M_TRIM_THRESHOLD, KEPT_TOP)
 
 
 def give_back_freed_memory() -> None:
-    """Gives what is free back to the system, so that a measurement of memory sees what is in use; glibc only."""
+    """Gives freed memory back to the system, so that a measurement sees only what is in use; glibc only."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
     if trim is not None:
         trim(0)

@@ -52,7 +52,7 @@ class ClassHead:
 
     Attributes:
         classes: C.
-        label_smoothing: share of the target spread evenly over all classes, for the terms that know it.
+        label_smoothing: share of the target spread evenly over all classes, for the terms that have it.
         terms: names and weights of the loss's terms: `cross_entropy`, `focal`, `f1`.
         focal_gamma: the exponent of `focal`.
     """
@@ -123,10 +123,10 @@ class JointHead:
     def probabilities(self, outputs: Tensor) -> Tensor:
         """Probability of each combination of classes: the product of the heads' probabilities."""
         parts = torch.split(outputs, [head.outputs for head in self.heads], dim=1)
-        found = torch.ones_like(outputs[:, :1], dtype=torch.float32)
+        joint = torch.ones_like(outputs[:, :1], dtype=torch.float32)
         for head, part in zip(self.heads, parts, strict=True):
-            found = (found[:, :, None] * head.probabilities(part)[:, None, :]).flatten(1)
-        return found
+            joint = (joint[:, :, None] * head.probabilities(part)[:, None, :]).flatten(1)
+        return joint
 
     def as_dict(self) -> dict[str, Any]:
         """For the card."""
@@ -201,7 +201,7 @@ class SoftAgeHead:
         return np.where(table[exact_column(column)], values, -1 - specialist.label(table)).astype(np.float32)
 
     def loss(self, outputs: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-        """Cross-entropy with the discretised Gaussian around each target, or of the class where no more is known."""
+        """Cross-entropy with the discretised Gaussian around each target, or with its class if only that is known."""
         years = torch.arange(self.low, self.high + 1, device=outputs.device, dtype=torch.float32)
         target = F.softmax(-0.5 * ((years - targets[:, None]) / self.sigma) ** 2, dim=1)
         logs = outputs.float().log_softmax(dim=1)
@@ -216,7 +216,7 @@ class SoftAgeHead:
         return torch.stack([years[:, a:b].sum(dim=1) for a, b in self._years()], dim=1)
 
     def _years(self) -> Iterator[tuple[int, int]]:
-        """First output of each class, and the one after its last."""
+        """First output of each class, and the output after its last."""
         return pairwise([0, *(border - self.low for border in self.borders), self.outputs])
 
     def as_dict(self) -> dict[str, Any]:
@@ -242,8 +242,8 @@ def photo_weights(
         Shape (n,), float32.
     """
     draws = np.ones(len(classes)) if draws is None else draws
-    same = np.ones(int(classes.max(initial=0)) + 1)
-    return np.asarray(class_factors(classes, draws, balance, same), dtype=np.float32)
+    factors = np.ones(int(classes.max(initial=0)) + 1)
+    return np.asarray(class_factors(classes, draws, balance, factors), dtype=np.float32)
 
 
 def head_of(specialist: Specialist, recipe: Recipe) -> Head:

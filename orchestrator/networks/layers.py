@@ -19,9 +19,9 @@ NARROW = 16
 def arranged(model: nn.Module) -> nn.Module:
     """A network in the memory format that is fastest, channels last, where its layers can be.
 
-    Lambda networks have kernels of five axes, for which torch knows no such format. On a CPU the gradient of a convolution of
-    one pixel with a stride and few input channels writes where it may not, in that format (torch 2.15, oneDNN: 3 to 8 channels of
-    even sizes; mobileone_s0 and all fastvit_* ended the process). Taking every second pixel first, and all of those, is the same.
+    Lambda networks have kernels of five axes, for which torch has no such format. On a CPU, in that format, the gradient of a
+    strided 1 x 1 convolution with few input channels writes out of bounds (torch 2.15, oneDNN: 3 to 8 channels of even sizes;
+    mobileone_s0 and all fastvit_* crashed). Such a layer subsamples its input first and then has no stride, which is equivalent.
     """
     for module in model.modules():
         if isinstance(module, nn.Conv2d) and _steps_over(module):
@@ -32,11 +32,11 @@ def arranged(model: nn.Module) -> nn.Module:
 
 
 def channels_last(model: nn.Module) -> nn.Module:
-    """A network in the memory format channels last; as it is where tensors of it have five axes."""
+    """A network in the memory format channels last; unchanged if one of its tensors has five axes."""
     if any(tensor.dim() > 4 for tensor in (*model.parameters(), *model.buffers())):
         return model
-    found: nn.Module = model.to(memory_format=torch.channels_last)
-    return found
+    converted: nn.Module = model.to(memory_format=torch.channels_last)
+    return converted
 
 
 def _steps_over(module: nn.Conv2d) -> bool:
@@ -52,5 +52,5 @@ class _Every:
         self._rows, self._columns = rows, columns
 
     def __call__(self, _module: nn.Module, inputs: tuple[Any, ...]) -> Tensor:
-        found: Tensor = inputs[0][:, :, :: self._rows, :: self._columns]
-        return found
+        subsampled: Tensor = inputs[0][:, :, :: self._rows, :: self._columns]
+        return subsampled

@@ -29,8 +29,8 @@ UNUSED = ("wandb",)
 
 
 def _is_compile_supported(device: str) -> bool:
-    found: bool = importlib.import_module(f"{COMPILER}.utils").is_compile_supported(device)
-    return found
+    is_supported: bool = importlib.import_module(f"{COMPILER}.utils").is_compile_supported(device)
+    return is_supported
 
 
 def _disable(
@@ -71,10 +71,10 @@ def _import_lean() -> Any:
     sys.modules.update(stand_ins)
     try:
         return importlib.import_module("timm")
-    except Exception:  # of any kind, for it goes on: what is half imported must not stay
+    except Exception:  # of any kind; raised again, but modules that are half imported must not stay
         for name in set(sys.modules) - before:
             if name.split(".")[0] in ("timm", "torchvision"):
-                del sys.modules[name]  # half imported
+                del sys.modules[name]
         raise
     finally:
         for name, module in stand_ins.items():
@@ -83,12 +83,12 @@ def _import_lean() -> Any:
 
 
 if not TYPE_CHECKING:
-    import torch  # noqa: F401  (its own modules are all there before any stand-in is)
+    import torch  # noqa: F401  (all of its own modules are imported before any stand-in)
 
     if COMPILER in sys.modules or "timm" in sys.modules:
         timm = importlib.import_module("timm")
     else:
         try:
             timm = _import_lean()
-        except Exception:  # a version of timm or torchvision that takes more of what was left out
+        except Exception:  # a version of timm or torchvision that uses more of what the stand-ins replace
             timm = importlib.import_module("timm")

@@ -53,15 +53,15 @@ def corn(outputs: Tensor, codes: Tensor, weights: Tensor) -> Tensor:
     """Ordinal loss: output k predicts whether a photo's class is above k, and is trained on photos of class k or above.
 
     CORN, after Shi, Cao and Raschka 2021, "Deep Neural Networks for Rank-Consistent Ordinal Regression Based On Conditional
-    Probabilities" (arXiv 2111.08851): the mean of the binary cross-entropies of all questions asked.
+    Probabilities" (arXiv 2111.08851): the mean of the binary cross-entropies of all outputs that are trained.
 
     Args:
-        outputs: shape (N, C - 1), one question fewer than classes.
+        outputs: shape (N, C - 1), one fewer than classes.
         codes: class codes, shape (N,).
         weights: weight of each photo, shape (N,).
     """
-    places = torch.arange(outputs.shape[1], device=outputs.device)
-    questions = (codes[:, None] >= places).to(outputs.dtype)
-    beyond = (codes[:, None] > places).to(outputs.dtype)
+    levels = torch.arange(outputs.shape[1], device=outputs.device)
+    questions = (codes[:, None] >= levels).to(outputs.dtype)
+    beyond = (codes[:, None] > levels).to(outputs.dtype)
     answers = F.binary_cross_entropy_with_logits(outputs, beyond, reduction="none")
     return (answers * questions * weights[:, None]).sum() / questions.sum()

@@ -38,7 +38,7 @@ def from_hub(backbone: str, options: Mapping[str, Any]) -> dict[str, Tensor]:
         options: options of timm's `create_model`, such as the input size.
 
     Raises:
-        WeightsError: they cannot be had; with the ways out.
+        WeightsError: they cannot be fetched; says what to do.
     """
     hub = logging.getLogger("huggingface_hub")
     level = hub.level
@@ -62,8 +62,8 @@ def from_package(backbone: str, names: Collection[str]) -> dict[str, Tensor]:
     """A backbone's weights from a pip package, under timm's names.
 
     Args:
-        backbone: its name.
-        names: names of its network's tensors, in order.
+        backbone: a timm model name.
+        names: names of the network's tensors, in order.
 
     Raises:
         WeightsError: no package is known, it is not installed or cannot be imported, or its file is not the one released.
@@ -78,7 +78,7 @@ def from_package(backbone: str, names: Collection[str]) -> dict[str, Tensor]:
     package = import_optional(module, "weights = 'packaged'", otherwise=otherwise, error=WeightsError)
     path = Path(getattr(package, name).get_model_file_path())
     if not path.is_file() or sha256_of(path) != sha256:
-        what = "not the file that was released (sha256 differs)" if path.is_file() else "no such file"
-        raise WeightsError(f"{path}: {what}. Reinstall its package: `{reinstall_hint(module)}`, or {otherwise}.")
+        fault = "not the file that was released (sha256 differs)" if path.is_file() else "no such file"
+        raise WeightsError(f"{path}: {fault}. Reinstall its package: `{reinstall_hint(module)}`, or {otherwise}.")
     state = torch.load(path, map_location="cpu", weights_only=True)
     return dict(zip(names, state.values(), strict=True))

@@ -35,12 +35,12 @@ class Blind:
 
     @property
     def rows(self) -> int:
-        """At the top and the bottom together."""
+        """Ignored rows at the top and the bottom together."""
         return self.top + self.bottom
 
     @property
     def columns(self) -> int:
-        """At the left and the right together."""
+        """Ignored columns at the left and the right together."""
         return self.left + self.right
 
 
@@ -52,10 +52,10 @@ def blind_edges(model: nn.Module, height: int, width: int) -> Blind:
         height: photo height, pixels.
         width: photo width, pixels.
     """
-    return _Trial(model, height, width).blind
+    return _EdgeTest(model, height, width).blind
 
 
-class _Trial:
+class _EdgeTest:
     """A network with weights that let everything through, and a photo of noise."""
 
     def __init__(self, model: Any, height: int, width: int) -> None:
@@ -84,7 +84,7 @@ class _Trial:
     def _edge(self, axis: int, end: bool) -> int:
         side = self._size[axis - 2]
         if self._sees(axis, end, min(side, ENOUGH + 1)):
-            return 0  # or ENOUGH at most, which is not distinguished
+            return 0  # at most ENOUGH, which is tolerated
         unseen, seen = min(side, ENOUGH + 1), side
         while seen - unseen > 1:
             middle = (unseen + seen) // 2
@@ -111,12 +111,12 @@ def _wake(model: nn.Module, generator: torch.Generator) -> None:
 
 
 def patch_of(model: Any) -> tuple[int, int] | None:
-    """Height and width of the patches that a network cuts photos into; None where it has none, or timm does not say."""
-    found = next(
-        (size for module in model.modules() if (size := getattr(module, "patch_size", None)) is not None), None
+    """Height and width of the patches that a network cuts photos into; None if it has none, or timm does not say."""
+    patch_size = next(
+        (value for module in model.modules() if (value := getattr(module, "patch_size", None)) is not None), None
     )
-    if isinstance(found, int):
-        return found, found
-    if isinstance(found, tuple | list) and len(found) == 2:
-        return int(found[0]), int(found[1])
+    if isinstance(patch_size, int):
+        return patch_size, patch_size
+    if isinstance(patch_size, tuple | list) and len(patch_size) == 2:
+        return int(patch_size[0]), int(patch_size[1])
     return None

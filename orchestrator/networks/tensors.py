@@ -10,19 +10,20 @@ __all__ = ["unshared"]
 
 
 def unshared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors on the CPU, each whole in memory of its own, as safetensors asks for.
+    """Tensors on the CPU, each in memory of its own, as safetensors requires.
 
     Some networks hold one tensor under two names (timm's coat_* share position encodings between blocks). Each name gets its own
-    copy, so that whoever reads the file needs to know nothing of it; loaded, both names are one tensor again.
+    copy, so that readers of the file need not know of it; loaded into the network, both names are one tensor again.
     """
-    found: dict[str, Tensor] = {}
+    copies: dict[str, Tensor] = {}
     seen: set[int] = set()
     for key, tensor in tensors.items():
         plain = tensor.detach().cpu().contiguous()
         memory = plain.untyped_storage()
-        if memory.nbytes() != plain.nbytes or memory.data_ptr() in seen:  # a part of another, or another's whole
+        # A part of a larger tensor, or a tensor that has another name too.
+        if memory.nbytes() != plain.nbytes or memory.data_ptr() in seen:
             plain = plain.clone()
         if plain.numel():
             seen.add(plain.untyped_storage().data_ptr())
-        found[key] = plain
-    return found
+        copies[key] = plain
+    return copies

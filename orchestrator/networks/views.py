@@ -35,7 +35,7 @@ def _zoom(photos: Tensor) -> Tensor:
 
 
 def _zoom_flip(photos: Tensor) -> Tensor:
-    """Both."""
+    """Left and right exchanged, then the middle enlarged."""
     return _zoom(_flip(photos))
 
 

@@ -70,8 +70,8 @@ def read_weights(path: Path, expected: Collection[str]) -> dict[str, Tensor]:
     if not candidates:
         raise WeightsError(f"weights = '{path}': no state dict (name -> tensor) in it.")
     rated = [
-        (sum(prefix + key in state for key in expected), place, prefix, state)
-        for place, state in candidates
+        (sum(prefix + key in state for key in expected), keys, prefix, state)
+        for keys, state in candidates
         for prefix in _prefixes(state, expected)
     ]
     best = max(fitting for fitting, *_ in rated)
@@ -79,7 +79,7 @@ def read_weights(path: Path, expected: Collection[str]) -> dict[str, Tensor]:
         largest = max((state for _, state in candidates), key=len)
         start = _common(list(largest))
         return {key.removeprefix(start): value for key, value in largest.items()}
-    fits = [(place, prefix, state) for fitting, place, prefix, state in rated if fitting == best]
+    fits = [(keys, prefix, state) for fitting, keys, prefix, state in rated if fitting == best]
     chosen = min(fits, key=lambda fit: _rank(fit[0]))
     rivals = [
         fit
@@ -87,54 +87,56 @@ def read_weights(path: Path, expected: Collection[str]) -> dict[str, Tensor]:
         if fit is not chosen and _rank(fit[0]) == _rank(chosen[0]) and not _same(fit, chosen, expected)
     ]
     if rivals:
-        names = ", ".join(f"'{'.'.join([*place, prefix])}'" for place, prefix, _ in [chosen, *rivals])
+        names = ", ".join(f"'{'.'.join([*keys, prefix])}'" for keys, prefix, _ in [chosen, *rivals])
         raise WeightsError(
-            f"weights = '{path}': holds several networks that fit ({names}). Save the one that is meant by itself."
+            f"weights = '{path}': holds several networks that fit ({names}). Save only the one that you mean."
         )
     _, prefix, state = chosen
     return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
 
 
 def _common(names: list[str]) -> str:
-    """What all names begin with, up to a dot."""
+    """The prefix, up to a dot, that all names share."""
     parts = [name.split(".")[:-1] for name in names]
     alike = [level[0] for level in takewhile(lambda level: len(set(level)) == 1, zip(*parts, strict=False))]
     return "".join(f"{part}." for part in alike)
 
 
-def _rank(place: tuple[str, ...]) -> int:
-    return min((PREFERRED.index(name) for name in place if name in PREFERRED), default=len(PREFERRED))
+def _rank(keys: tuple[str, ...]) -> int:
+    return min((PREFERRED.index(name) for name in keys if name in PREFERRED), default=len(PREFERRED))
 
 
 def _same(
-    fit: tuple[Any, str, Mapping[str, Tensor]], other: tuple[Any, str, Mapping[str, Tensor]], expected: Collection[str]
+    first: tuple[Any, str, Mapping[str, Tensor]],
+    second: tuple[Any, str, Mapping[str, Tensor]],
+    expected: Collection[str],
 ) -> bool:
     """Whether two networks hold the same numbers: some wrappers keep one network under two names."""
-    (_, prefix, state), (_, other_prefix, other_state) = fit, other
+    (_, first_prefix, first_state), (_, second_prefix, second_state) = first, second
     return all(
-        torch.equal(state[prefix + key], other_state[other_prefix + key])
+        torch.equal(first_state[first_prefix + key], second_state[second_prefix + key])
         for key in expected
-        if prefix + key in state and other_prefix + key in other_state
+        if first_prefix + key in first_state and second_prefix + key in second_state
     )
 
 
-def _networks(value: Any, place: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:
-    """Every dictionary of tensors in a file's content, and where it lies."""
-    if not isinstance(value, Mapping) or len(place) > DEPTH:
+def _networks(value: Any, keys: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:
+    """Every dictionary of tensors in a file's content, after the keys that lead to it."""
+    if not isinstance(value, Mapping) or len(keys) > DEPTH:
         return
     tensors = {str(key): tensor for key, tensor in value.items() if isinstance(tensor, Tensor)}
     if tensors:
-        yield place, tensors
+        yield keys, tensors
     for key, item in value.items():
-        yield from _networks(item, (*place, str(key)))
+        yield from _networks(item, (*keys, str(key)))
 
 
 def _prefixes(state: Mapping[str, Tensor], expected: Collection[str]) -> set[str]:
     """Prefixes that a backbone's names may have in a file: the rest of each name that ends with one of them."""
-    found = {""}
-    for probe in list(expected)[:3]:  # the first few stand in every network of the kind
-        found |= {key.removesuffix(probe) for key in state if key.endswith(f".{probe}")}
-    return found
+    prefixes = {""}
+    for probe in list(expected)[:3]:  # the first few names are in every network of this architecture
+        prefixes |= {key.removesuffix(probe) for key in state if key.endswith(f".{probe}")}
+    return prefixes
 
 
 def _opened(path: Path) -> Any:
@@ -146,20 +148,20 @@ def _opened(path: Path) -> Any:
         if not start:
             raise WeightsError(f"weights = '{path}': is empty.")
         if path.suffix != ".safetensors" and start[8:9] != b"{" and not start.startswith(TORCH_BEGINS):
-            raise WeightsError(f"weights = '{path}': is no file of weights, neither torch's nor safetensors.")
+            raise WeightsError(f"weights = '{path}': is not a file of weights, neither torch's nor safetensors.")
         if path.suffix == ".safetensors" or start[8:9] == b"{":  # after eight bytes of length a header in JSON
             return load_file(path)
         with torch.serialization.safe_globals(HARMLESS):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:  # torch refuses what is more than tensors
-        found = re.search(r"GLOBAL (\S+)", str(error))
-        what = f"holds {found[1]}, which is more than tensors" if found else "holds more than tensors"
+    except pickle.UnpicklingError as error:  # torch refuses anything but tensors
+        match = re.search(r"GLOBAL (\S+)", str(error))
+        fault = f"holds {match[1]}, which is more than tensors" if match else "holds more than tensors"
         raise WeightsError(
-            f"weights = '{path}': {what}, and files that could run code are not opened. Where you trust it, save its "
+            f"weights = '{path}': {fault}, and files that could run code are not opened. If you trust it, save its "
             "state_dict() alone, or as safetensors."
         ) from None
     except (SafetensorError, RuntimeError, EOFError, ValueError, OSError, KeyError, TypeError) as error:
-        what = f"{type(error).__name__}: {first_line(error)}"
+        fault = f"{type(error).__name__}: {first_line(error)}"
         if "TorchScript" in str(error):
-            what = "it is a program in TorchScript; save its state_dict() instead"
-        raise WeightsError(f"weights = '{path}': cannot be read ({what}).") from None
+            fault = "it is a program in TorchScript; save its state_dict() instead"
+        raise WeightsError(f"weights = '{path}': cannot be read ({fault}).") from None

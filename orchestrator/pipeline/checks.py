@@ -48,9 +48,9 @@ def check_device_support(task: str, recipe: Recipe, device: str) -> None:
     if device == "cpu" and recipe.precision == "fp16":
         raise ConfigError(f"{task}: precision = fp16 needs a GPU; allowed on a CPU: auto, fp32, bf16.")
     if recipe.workers > 0:
-        from orchestrator.data.loading import why_none_load
+        from orchestrator.data.loading import why_no_workers
 
-        if why := why_none_load(recipe.workers):
+        if why := why_no_workers(recipe.workers):
             raise ConfigError(f"{task}: {why}")
     if device and recipe.sam and _is_fp16(recipe.precision, device):
         raise ConfigError(

@@ -7,7 +7,7 @@ from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.core.arguments import MOST_SEED, check_range, check_words
+from orchestrator.core.arguments import MOST_SEED, check_range, check_sequence
 from orchestrator.core.device_names import check_device
 from orchestrator.core.errors import ConfigError, DataError, Mistakes
 from orchestrator.core.extras import require
@@ -85,7 +85,7 @@ class Settings:
         mistakes = Mistakes()
         for name in ("recipes", "changes", "extra"):
             with mistakes.collect():
-                check_words(name, getattr(self, name))
+                check_sequence(name, getattr(self, name))
         mistakes.raise_if_any()
         for name in ("data", "workspace"):
             object.__setattr__(self, name, Path(getattr(self, name)))

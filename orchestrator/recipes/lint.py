@@ -32,7 +32,7 @@ TURNED = 30  # degrees; no camera is held at such an angle
 
 
 def lint(specialist: Specialist, recipe: Recipe) -> list[Problem]:
-    """All problems of a recipe for a specialist; `where` is the key of the recipe."""
+    """All problems of a recipe for a specialist; the `where` of each is the recipe's key."""
     return [*_ignored(recipe), *_impossible(specialist, recipe), *_harmful(specialist, recipe)]
 
 
@@ -41,7 +41,7 @@ def _is_set(recipe: Recipe, key: str) -> bool:
 
 
 def _ignored(recipe: Recipe) -> Iterator[Problem]:
-    """Settings that other settings make ineffective, which the user hardly intended."""
+    """Settings that other settings make ineffective, which is hardly what the user intended."""
     terms = set(loss_terms(recipe.loss))
     scheduled = recipe.schedule in ("step", "plateau")
     ignores = f"loss = {recipe.loss} ignores it"
@@ -125,9 +125,9 @@ def _harmful(specialist: Specialist, recipe: Recipe) -> Iterator[Problem]:
             specialist, recipe, "crop", shows, (top, top + recipe.crop), specialist.keeps, "a photo's height"
         )
     if specialist.keeps_of_face is not None and recipe.face:
-        shown, kept = (-recipe.face, 1 + recipe.face), specialist.keeps_of_face
+        shown_rows, kept_rows = (-recipe.face, 1 + recipe.face), specialist.keeps_of_face
         yield from _cuts(
-            specialist, recipe, "face", f"face = {recipe.face:g}", shown, kept, "the height of a face's box"
+            specialist, recipe, "face", f"face = {recipe.face:g}", shown_rows, kept_rows, "the height of a face's box"
         )
     augment = recipe.augment
     for key, harms, why in (
@@ -138,9 +138,9 @@ def _harmful(specialist: Specialist, recipe: Recipe) -> Iterator[Problem]:
         ("augment.cutout", augment.cutout > 0 and specialist.keeps is not None,
          f"a blank box can hide what tells the {specialist.name} classes apart."),
         ("loss", "f1" in loss_terms(recipe.loss) and recipe.batch_size < SMALL_BATCH,
-         f"f1 counts whole batches, and one of {recipe.batch_size} photos holds few of a rare class; {SMALL_BATCH} or more."),
+         f"f1 is computed over a batch, and one of {recipe.batch_size} photos has few of a rare class; {SMALL_BATCH} or more."),
         ("class_balance", recipe.class_balance > 0 and recipe.sample_balance > 0,
-         "weights are taken after sampling: what sample_balance has evened out is not evened out again."),
+         "weights are computed after sampling, so class_balance does not correct again what sample_balance has corrected."),
     ):  # fmt: skip
         if harms:
             yield Problem(key, why, kind="harms", fatal=False)

@@ -1,7 +1,8 @@
 """Builds recipes from names, files and `--set`; precedence: specialist's defaults < recipe < `--set`.
 
 Unknown keys are refused with the nearest valid one, and all mistakes of all specialists are reported together. The schema,
-whose models take as long to build as a small command to run, is imported where a value is judged: a wrong name needs none.
+which takes as long to import as a small command to run, is imported only where a value is checked: a wrong name is reported
+without it.
 """
 
 from __future__ import annotations
@@ -44,15 +45,15 @@ def load_recipes(
         specialists: task -> specialist.
         choices: `NAME` or `FILE.toml` for all of them, `TASK=NAME` or `TASK=FILE.toml` for one; the last one wins.
         changes: `KEY=VALUE` for all, `TASK.KEY=VALUE` for one; VALUE as in TOML, text without quotes allowed.
-        bases: task -> the recipe to change where `choices` names none; `quick` where there is no base either.
+        bases: task -> recipe to change if `choices` names none; without a base it is the task's recipe `quick`.
 
     Raises:
-        ConfigError: every wrong name, key and value, with the allowed ones.
+        ConfigError: names, keys or values are wrong; lists all of them, with the allowed ones.
     """
     problems: list[Problem] = []
     broken: set[str] = set()
-    names, wrong = choices_of(specialists, choices)
-    problems += wrong
+    names, name_problems = choices_of(specialists, choices)
+    problems += name_problems
     values: dict[str, dict[str, Any]] = {}
     for task, specialist in specialists.items():
         try:
@@ -67,17 +68,19 @@ def load_recipes(
     for change in changes:
         _apply(values, tuple(specialists), change, problems)
     recipes: dict[str, Recipe] = {}
-    for task, value in values.items():
+    for task, layers in values.items():
         if task in broken and not changes:
-            continue  # its keys are unknown, so only its --set words can be checked
+            continue  # its keys are unknown, so only the --set options can be checked
         name = (
             "of the run it starts from"
             if task not in names and bases and task in bases
             else names.get(task, DEFAULT_RECIPE)
         )
-        found, recipe = _validate(specialists[task], value, name, changes)
+        recipe_problems, recipe = _validate(specialists[task], layers, name, changes)
         problems += [
-            problem for problem in found if task not in broken or problem.kind in ("unknown_key", "wrong_value")
+            problem
+            for problem in recipe_problems
+            if task not in broken or problem.kind in ("unknown_key", "wrong_value")
         ]
         if recipe is not None:
             recipes[task] = recipe
@@ -88,17 +91,17 @@ def load_recipes(
 
 
 def _merged(problems: Sequence[Problem]) -> list[Problem]:
-    """One problem where several specialists have the same."""
-    places: dict[tuple[str, str, str], dict[str, None]] = {}
+    """The problems, with one instead of several that differ only in `where`."""
+    wheres: dict[tuple[str, str, str], dict[str, None]] = {}
     for problem in problems:
-        places.setdefault((problem.what, problem.fix, problem.kind), {})[problem.where] = None
-    return [Problem(", ".join(where), what, fix, kind) for (what, fix, kind), where in places.items()]
+        wheres.setdefault((problem.what, problem.fix, problem.kind), {})[problem.where] = None
+    return [Problem(", ".join(where), what, fix, kind) for (what, fix, kind), where in wheres.items()]
 
 
 def choices_of(tasks: Collection[str], choices: Sequence[str]) -> tuple[dict[str, str], list[Problem]]:
     """Task -> recipe that `--recipe` names for it, and the problems of these names.
 
-    A path may contain `=`: unless the text before the first `=` is a task, the whole is a path.
+    A path may contain `=`: unless the text before the first `=` is a task, all of it is a path.
     """
     names: dict[str, str] = {}
     problems: list[Problem] = []
@@ -110,8 +113,8 @@ def choices_of(tasks: Collection[str], choices: Sequence[str]) -> tuple[dict[str
             names = dict.fromkeys(tasks, choice)
         else:
             what = f"'{task}' is not a task of this command; allowed: {', '.join(tasks)}.{nearest(task, tasks)}"
-            no_file = "" if task in CLASSES else f" There is no file '{choice}' either."
-            problems.append(Problem(f"--recipe {choice}", what + no_file))
+            hint = "" if task in CLASSES else f" There is no file '{choice}' either."
+            problems.append(Problem(f"--recipe {choice}", what + hint))
     return names, problems
 
 
@@ -123,7 +126,7 @@ def _layers(specialist: Specialist, name: str) -> dict[str, Any]:
         layer = read_toml(Path(name), "--recipe")
     elif name in files:
         layer = parse_toml(files[name].read_text(encoding="utf-8"), f"--recipe: {files[name]}")
-    else:  # one mistake, not one a task, where the tasks have recipes of the same names
+    else:  # reported once where several tasks have recipes of the same names (`_merged`)
         what = f"no recipe '{name}'; allowed: {', '.join(files)}, or the path of a .toml file.{nearest(name, files)}"
         problem = Problem(f"{specialist.name} recipe", what, f"`{orch('recipes', 'list')}` shows them.")
         raise ConfigError("--recipe", [problem])
@@ -137,7 +140,7 @@ def _layers(specialist: Specialist, name: str) -> dict[str, Any]:
 
 
 def _apply(values: dict[str, dict[str, Any]], tasks: tuple[str, ...], change: str, problems: list[Problem]) -> None:
-    """Writes one `--set` into the layered values of the tasks that it names."""
+    """Writes the value of one `--set` into the layered values of the tasks that it names."""
     key, equals, text = change.partition("=")
     if not equals:
         problems.append(Problem(f"--set {change}", "has no '='.", "Write TASK.KEY=VALUE, as in age.epochs=8."))
@@ -154,18 +157,18 @@ def _apply(values: dict[str, dict[str, Any]], tasks: tuple[str, ...], change: st
     for task in chosen:
         if task not in values:
             continue
-        place = values[task]
+        table = values[task]
         for part in parts[:-1]:
-            place = place.setdefault(part, {})
-        if isinstance(place, dict):
-            place[parts[-1]] = _value(text)
+            table = table.setdefault(part, {})
+        if isinstance(table, dict):
+            table[parts[-1]] = _value(text)
         else:
             problems.append(Problem(f"--set {change}", f"'{parts[0]}' is a table, and was given a plain value."))
             return
 
 
 def _value(text: str) -> Any:
-    """A value as TOML reads it; what TOML does not know is text; `none` is None."""
+    """A value as TOML reads it; text if it is not TOML; None for `none`."""
     if text.lower() == "none":
         return None
     try:
@@ -182,12 +185,12 @@ def _validate(
     from orchestrator.recipes.lint import lint
     from orchestrator.recipes.schema import WEIGHTS_WORDS, Recipe
 
-    # `weights = "none"` is a word of its own, so a None from --set means that word.
+    # `none` is one of the allowed values of `weights`, so a None from --set means this value.
     if values.get("weights", "") is None:
         values["weights"] = "none"
     source = values.get("weights")
     if isinstance(source, str) and source not in WEIGHTS_WORDS and Path(source).is_file():
-        values["weights"] = absolute_text(Path(source))  # a run is resumed from wherever the command is given
+        values["weights"] = absolute_text(Path(source))  # so that the run can be resumed from any folder
     try:
         recipe = Recipe.model_validate(values)
     except ValidationError as error:
@@ -206,7 +209,7 @@ def _validate(
 
 
 def _problem(task: str, name: str, error: Any, changes: Sequence[str]) -> Problem:
-    """A pydantic error in our words, placed where the user wrote it."""
+    """A pydantic error as a problem in our terms, whose `where` is what the user wrote."""
     from orchestrator.data.augmentation import Augment
     from orchestrator.recipes.lint import REFUSED
     from orchestrator.recipes.schema import Recipe
@@ -232,7 +235,7 @@ def _problem(task: str, name: str, error: Any, changes: Sequence[str]) -> Proble
     message = message[0].lower() + message[1:]
     hint = ""
     if error["type"] == "literal_error":
-        allowed = [word.strip("' ") for word in str(error["ctx"]["expected"]).replace(" or ", ", ").split(",")]
+        allowed = [value.strip("' ") for value in str(error["ctx"]["expected"]).replace(" or ", ", ").split(",")]
         message, hint = f"allowed: {', '.join(allowed)}", nearest(str(error["input"]), allowed)
     if changed and "," in str(error["input"]) and error["type"] != "literal_error":
         hint = f" Several values, to try each, are for --grid {key}=A,B."
@@ -246,7 +249,7 @@ def _meaning(model: type[BaseModel], path: list[str]) -> str:
 
 
 def recipe_as_toml(recipe: Recipe) -> str:
-    """A recipe as a file to edit: every number with its meaning; keys without a value are comments."""
+    """A recipe as a file to edit: every setting with its meaning; keys without a value are comments."""
     from orchestrator.data.augmentation import Augment
     from orchestrator.recipes.schema import Recipe
 

@@ -1,4 +1,4 @@
-"""Names that recipes use; light, for commands that check a name and need no schema."""
+"""Names that recipes use, for commands that check a name without importing the schema."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal, get_args
 __all__ = ["DEFAULT_RECIPE", "VIEWS", "View"]
 
 DEFAULT_RECIPE = "quick"
-"""The recipe of a specialist for which none is named."""
+"""Name of the recipe of a specialist for which the user names none."""
 
 View = Literal["flip", "zoom", "zoom_flip"]
 VIEWS: tuple[str, ...] = get_args(View)

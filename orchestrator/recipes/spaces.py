@@ -1,4 +1,4 @@
-"""What a search may try: ranges and choices of settings, written as TOML, checked against a recipe before anything is trained.
+"""Search spaces: ranges and choices of settings, written as TOML, checked against a recipe before any training.
 
 lr = { low = 3e-4, high = 5e-3, log = true }     # a range; `step` for whole steps
 loss = ["cross_entropy", "focal"]                # choices
@@ -54,13 +54,13 @@ class Range:
     step: float | None = None
 
     @property
-    def whole(self) -> bool:
-        """Whether its numbers are whole ones."""
+    def is_integer(self) -> bool:
+        """Whether its numbers are whole numbers."""
         return all(isinstance(bound, int) for bound in (self.low, self.high, self.step or 1))
 
-    def nice(self, value: float) -> float:
-        """A drawn number as it goes into a recipe: three digits, within the range."""
-        if self.whole or not value:
+    def rounded(self, value: float) -> float:
+        """A drawn number as it is written into a recipe: three significant digits, within the range."""
+        if self.is_integer or not value:
             return value
         short = round(value, DIGITS - 1 - math.floor(math.log10(abs(value))))
         return min(max(short, self.low), self.high)
@@ -89,36 +89,38 @@ class Space:
     axes: Mapping[str, Range | Choice]
     text: str
 
-    def words(self, values: Mapping[str, Any]) -> list[str]:
+    def settings(self, values: Mapping[str, Any]) -> list[str]:
         """The settings at a point of the space, as `KEY=VALUE`.
 
         Args:
             values: axis -> number of a range, or name of a choice's option.
         """
-        found: list[str] = []
+        settings: list[str] = []
         for name, value in values.items():
             axis = self.axes[name]
-            found += axis.options[value] if isinstance(axis, Choice) else [f"{name}={toml_value(axis.nice(value))}"]
-        return found
+            settings += (
+                axis.options[value] if isinstance(axis, Choice) else [f"{name}={toml_value(axis.rounded(value))}"]
+            )
+        return settings
 
     @property
     def points(self) -> list[dict[str, Any]] | None:
-        """Every point of a space of choices alone; None where there is a range."""
+        """Every point of a space that has only choices; None if it has a range."""
         axes = [axis for axis in self.axes.values() if isinstance(axis, Choice)]
         if len(axes) < len(self.axes):
             return None
         return [dict(zip(self.axes, names, strict=True)) for names in product(*(axis.options for axis in axes))]
 
     @property
-    def all_words(self) -> list[list[str]]:
-        """The words of every choice, and of the ends of every range."""
-        found: list[list[str]] = []
+    def all_settings(self) -> list[list[str]]:
+        """The settings of every choice, and of the ends of every range."""
+        settings: list[list[str]] = []
         for name, axis in self.axes.items():
             if isinstance(axis, Choice):
-                found += map(list, axis.options.values())
+                settings += map(list, axis.options.values())
             else:
-                found += [self.words({name: end}) for end in (axis.low, axis.high)]
-        return found
+                settings += [self.settings({name: end}) for end in (axis.low, axis.high)]
+        return settings
 
     def check(
         self, specialist: Specialist, recipes: Sequence[str], changes: Sequence[str], base: Recipe | None
@@ -139,18 +141,18 @@ class Space:
         mistakes, task = Mistakes(), specialist.name
         problems: list[Problem] = []
 
-        def load(words: Sequence[str]) -> None:
-            prefixed = [f"{task}.{word}" for word in words]
+        def load(settings: Sequence[str]) -> None:
+            prefixed = [f"{task}.{setting}" for setting in settings]
             load_recipes({task: specialist}, recipes, [*changes, *prefixed], {task: base} if base else None)
 
-        for words in self.all_words:
+        for settings in self.all_settings:
             try:
-                load(words)
+                load(settings)
             except ConfigError as error:
-                beside = [others for others in self.all_words if not _keys(others) & _keys(words)]
-                if not any(_loads(load, [*words, *others]) for others in beside):
-                    # An error of the base recipe occurs with every choice; that of a choice is reported as the space's.
-                    prefixed = {f"--set {task}.{word}": f"the space: {word}" for word in words}
+                compatible = [other for other in self.all_settings if not _keys(other) & _keys(settings)]
+                if not any(_loads(load, [*settings, *other]) for other in compatible):
+                    # An error of the base recipe occurs with every choice; one of a choice is reported as the space's.
+                    prefixed = {f"--set {task}.{setting}": f"the space: {setting}" for setting in settings}
                     problems += [
                         replace(problem, where=prefixed.get(problem.where, problem.where)) for problem in error.problems
                     ]
@@ -162,13 +164,13 @@ class Space:
             raise ConfigError(f"{quantity(len(unique), 'mistake')} in what to try:", unique)
 
 
-def _keys(words: Sequence[str]) -> set[str]:
-    return {word.partition("=")[0] for word in words}
+def _keys(settings: Sequence[str]) -> set[str]:
+    return {setting.partition("=")[0] for setting in settings}
 
 
-def _loads(load: Callable[[Sequence[str]], None], words: Sequence[str]) -> bool:
+def _loads(load: Callable[[Sequence[str]], None], settings: Sequence[str]) -> bool:
     try:
-        load(words)
+        load(settings)
     except ConfigError:
         return False
     return True
@@ -178,26 +180,26 @@ def read_space(path: Path | None) -> Space:
     """The space in a file, or the default one.
 
     Raises:
-        ConfigError: no such file, no TOML, or no space.
+        ConfigError: no such file, not TOML, or not a search space.
     """
     return parse_space(toml_text(path, "--space") if path else DEFAULT, str(path or "the default space"))
 
 
 def read_stages(path: Path | None, names: Sequence[str]) -> dict[str, Space]:
-    """The stages that are asked for, in that order, from a file or the default ones.
+    """The named stages, in that order, from a file or the default ones.
 
     Args:
         path: a TOML file with a table for each stage; a stage without one has its default.
         names: names of the stages.
 
     Raises:
-        ConfigError: unknown stages, no such file, no TOML, or a stage that is no space.
+        ConfigError: unknown stages, no such file, not TOML, or a stage that is not a search space.
     """
     default = parse_toml(STAGES, "")
-    given = read_toml(path, "--space") if path else {}
-    known = {**default, **given}
+    own = read_toml(path, "--space") if path else {}
+    tables = {**default, **own}
     mistakes = Mistakes()
-    if path and not any(isinstance(given.get(name), dict) for name in names):
+    if path and not any(isinstance(own.get(name), dict) for name in names):
         mistakes.add(
             ConfigError(
                 f"--space {path}: with --stages it has a table for each stage, and it has none called {', '.join(names)}. "
@@ -205,23 +207,23 @@ def read_stages(path: Path | None, names: Sequence[str]) -> dict[str, Space]:
             )
         )
     for name in names:
-        if name not in known or not isinstance(known[name], dict):
-            known_names = [key for key, value in known.items() if isinstance(value, dict)]
+        if name not in tables or not isinstance(tables[name], dict):
+            stage_names = [key for key, value in tables.items() if isinstance(value, dict)]
             mistakes.add(
                 ConfigError(
-                    f"--stages: no stage is called '{name}'; allowed: {', '.join(known_names)}.{nearest(name, known_names)}"
+                    f"--stages: no stage is called '{name}'; allowed: {', '.join(stage_names)}.{nearest(name, stage_names)}"
                 )
             )
-    twice = sorted({name for name in names if list(names).count(name) > 1})
-    if twice or not names:
-        mistakes.add(ConfigError(f"--stages: {'name a stage' if not names else f'{twice[0]} appears twice'}."))
+    repeated = sorted({name for name in names if list(names).count(name) > 1})
+    if repeated or not names:
+        mistakes.add(ConfigError(f"--stages: {'name a stage' if not names else f'{repeated[0]} appears twice'}."))
     mistakes.raise_if_any()
-    found = {}
+    spaces = {}
     for name in names:
         with mistakes.collect():
-            found[name] = _space(known[name], f"{path or 'the default stages'}: [{name}]")
+            spaces[name] = _space(tables[name], f"{path or 'the default stages'}: [{name}]")
     mistakes.raise_if_any()
-    return found
+    return spaces
 
 
 def parse_space(text: str, where: str) -> Space:
@@ -229,10 +231,10 @@ def parse_space(text: str, where: str) -> Space:
 
     Args:
         text: TOML.
-        where: what to call it in messages.
+        where: name of its source, for messages.
 
     Raises:
-        ConfigError: every axis that is none.
+        ConfigError: not TOML, or axes are wrong; names all of them.
     """
     return _space(parse_toml(text, where), where)
 
@@ -255,19 +257,21 @@ def _space(tables: Mapping[str, Any], where: str) -> Space:
             problems.append(Problem(f"{where}: {name}", str(error)))
     keys: dict[str, str] = {}
     for name, axis in axes.items():
-        own = (
-            {word.partition("=")[0] for words in axis.options.values() for word in words}
+        axis_keys = (
+            {setting.partition("=")[0] for option in axis.options.values() for setting in option}
             if isinstance(axis, Choice)
             else {name}
         )
-        for key in own:
+        for key in axis_keys:
             if key in keys:
                 problems.append(
-                    Problem(f"{where}: {name}", f"{key} is changed by {keys[key]} too; let one of them do it.")
+                    Problem(f"{where}: {name}", f"{key} is changed by {keys[key]} too; let only one of them change it.")
                 )
             keys[key] = name
     if not tables:
-        problems.append(Problem(where, "nothing to try.", "Write lr = { low = 1e-4, high = 1e-2, log = true }, say."))
+        problems.append(
+            Problem(where, "nothing to try.", "Write, for instance, lr = { low = 1e-4, high = 1e-2, log = true }.")
+        )
     if problems:
         raise ConfigError(f"{where}: {quantity(len(problems), 'mistake')} in what to try:", problems)
     return Space(axes, toml_value(dict(tables)))
@@ -296,7 +300,7 @@ def _choice(name: str, value: list[Any], settings: Sequence[str]) -> Choice:
     if name not in settings and not groups:
         raise ValueError(
             f"there is no such setting.{nearest(name, settings)} Choices that are tables, each of several settings, may be "
-            "called anything."
+            "given any name."
         )
     options: dict[str, tuple[str, ...]] = {}
     for option in value:
@@ -305,8 +309,8 @@ def _choice(name: str, value: list[Any], settings: Sequence[str]) -> Choice:
         unknown = [key for key in pairs if key not in settings]
         if unknown:
             raise ValueError(f"there is no setting '{unknown[0]}'.{nearest(unknown[0], settings)}")
-        words = tuple(f"{key}={toml_value(item)}" for key, item in pairs.items())
-        options[" ".join(words) or "(as it is)"] = words
+        changes = tuple(f"{key}={toml_value(item)}" for key, item in pairs.items())
+        options[" ".join(changes) or "(as it is)"] = changes
     return Choice(options)
 
 

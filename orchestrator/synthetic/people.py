@@ -27,7 +27,7 @@ from orchestrator.synthetic.portraits import BANDS, draw_photo, invent_person
 __all__ = ["is_unfinished", "most_folds", "write_people"]
 
 UNFINISHED = ".unfinished"
-"""File in a folder whose people are not all drawn yet."""
+"""Name of a file in a folder whose people have not all been drawn yet."""
 
 BAND_SHARES = (0.42, 0.40, 0.18)  # shares of the three age bands: few old people, but some
 
@@ -40,10 +40,10 @@ def write_people(
     processes: int = 1,
     progress: Callable[[int, int], None] = lambda _done, _all: None,
 ) -> None:
-    """Writes `train/` (train.csv, images/) and, when asked for, `eval/` (info.csv, images/, and truth.csv beside them).
+    """Writes `train/` (train.csv, images/) and, if `eval_people` is not 0, `eval/` (info.csv, images/ and truth.csv).
 
     Args:
-        root: a new or empty folder, or one that a stopped call has begun, which is begun anew.
+        root: a new or empty folder, or the unfinished folder of a call that was stopped, which is started again.
         people: number of people to train on, at least 6 so that each gender and age band has one.
         eval_people: number of other people, without labels; their truth.csv, which the contest lacks, is for checking.
         seed: random seed; the same seed gives the same files.
@@ -84,7 +84,7 @@ def write_people(
 
 
 def is_unfinished(root: Path) -> bool:
-    """Whether a call of `write_people` for this folder was stopped; the next call begins anew there."""
+    """Whether a call of `write_people` for this folder was stopped; the next call starts again."""
     return (root / UNFINISHED).is_file()
 
 
@@ -98,12 +98,12 @@ def _census(people: int, seed: int, first: int = 0) -> list[tuple[int, str, int]
     rng = np.random.default_rng([seed, 7])
     kinds = [(gender, band) for gender in CLASSES["gender"] for band in range(len(BANDS))]
     shares = np.array([BAND_SHARES[band] / 2 for _, band in kinds])
-    wanted = shares * max(0, people - len(kinds))
-    counts = np.floor(wanted).astype(int) + (1 if people >= len(kinds) else 0)
-    for place in np.argsort(-(wanted - np.floor(wanted)))[: people - counts.sum()]:
-        counts[place] += 1
+    exact_counts = shares * max(0, people - len(kinds))
+    counts = np.floor(exact_counts).astype(int) + (1 if people >= len(kinds) else 0)
+    for index in np.argsort(-(exact_counts - np.floor(exact_counts)))[: people - counts.sum()]:
+        counts[index] += 1
     drawn = [kind for kind, count in zip(kinds, counts, strict=True) for _ in range(count)]
-    return [(number, *drawn[place]) for number, place in enumerate(rng.permutation(len(drawn)), first)]
+    return [(number, *drawn[index]) for number, index in enumerate(rng.permutation(len(drawn)), first)]
 
 
 def _write_person(job: tuple[Path, int, int, str, int, bool]) -> dict[str, Any]:
@@ -148,8 +148,8 @@ def _write_tables(root: Path, train: list[dict[str, Any]], evaluation: list[dict
             mask = CLASSES["mask"].index(MASK_OF_STEM[stem])
             rows.append((name, int(compose(mask, CLASSES["gender"].index(row["gender"]), band))))
     order = np.random.default_rng([seed, 11]).permutation(len(rows))
-    _write_csv(root / "eval" / "truth.csv", ["ImageID", "ans"], [list(rows[place]) for place in order])
-    _write_csv(root / "eval" / "info.csv", ["ImageID", "ans"], [[rows[place][0], 0] for place in order])
+    _write_csv(root / "eval" / "truth.csv", ["ImageID", "ans"], [list(rows[index]) for index in order])
+    _write_csv(root / "eval" / "info.csv", ["ImageID", "ans"], [[rows[index][0], 0] for index in order])
 
 
 def _write_csv(path: Path, columns: list[str], rows: list[list[Any]]) -> None:

@@ -139,7 +139,7 @@ class Face:
         skin = np.zeros_like(cap)
         cv2.ellipse(skin, (x, y), (int(w * 0.93), y - line), 0, 180, 360, 255, -1, cv2.LINE_AA)
         _paint(canvas, np.where(skin > 0, 0, cap).astype(np.uint8), self.hair)
-        for _ in range(26):  # strands, so that hair is no flat patch
+        for _ in range(26):  # strands, so that hair is not a flat patch
             a = float(self.rng.uniform(np.pi, 2 * np.pi))
             start = (int(x + np.cos(a) * (w + 2)), int(y - 10 + np.sin(a) * (h - 5)))
             end = (int(x + np.cos(a) * w * 0.95), int(y - 8 + np.sin(a) * (y - line + 3)))
@@ -180,7 +180,7 @@ class Face:
 
 
 def _backdrop(rng: np.random.Generator) -> Canvas:
-    """Two colours, one running into the other."""
+    """A gradient between two colours."""
     top, bottom = rng.integers(90, 215, (2, 1)) + rng.integers(-28, 29, (2, 3))
     share = np.linspace(0, 1, HEIGHT)[:, None, None]
     rows = top * (1 - share) + bottom * share
@@ -243,6 +243,7 @@ def _shade(colour: Any, factor: float) -> Colour:
     return red, green, blue
 
 
-def _mix(colour: Any, other: Any, share: float) -> Colour:
-    red, green, blue = (int(a * (1 - share) + b * share) for a, b in zip(colour, other, strict=True))
+def _mix(first: Any, second: Any, share: float) -> Colour:
+    """Two colours mixed; `share` is that of the second."""
+    red, green, blue = (int(a * (1 - share) + b * share) for a, b in zip(first, second, strict=True))
     return red, green, blue

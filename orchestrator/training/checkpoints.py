@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 
 from orchestrator.artifacts.weights import save_tensors
 from orchestrator.core.errors import first_line
-from orchestrator.core.sealed import after_moving_aside, damaged_error
+from orchestrator.core.sealed import after_setting_aside, damaged_error
 from orchestrator.networks.tensors import unshared
 
 __all__ = [
@@ -119,7 +119,7 @@ def load_checkpoint(
     """
     if not os.path.lexists(path):
         return None
-    tensors, note = _load_sealed(path, identity, after_moving_aside(path, STARTS_OVER))
+    tensors, note = _load_sealed(path, identity, after_setting_aside(path, STARTS_OVER))
     state: dict[int, dict[str, Any]] = {int(index): dict(entry) for index, entry in note["numbers"].items()}
     for key, tensor in tensors.items():
         if key.startswith("optimiser/"):
@@ -152,7 +152,7 @@ def load_best(path: Path, identity: str, checkpoint: Path) -> tuple[dict[str, Te
     Raises:
         DamagedError: the file is missing, damaged or another member's; the fold can only start over without its checkpoint.
     """
-    tensors, _ = _load_sealed(path, identity, after_moving_aside(checkpoint, STARTS_OVER))
+    tensors, _ = _load_sealed(path, identity, after_setting_aside(checkpoint, STARTS_OVER))
     return tensors, tensors.pop("held_out", None)
 
 

@@ -18,7 +18,7 @@ from orchestrator.core.errors import TrainingError
 from orchestrator.core.events import EpochProgress, Listener, ignore_events
 from orchestrator.core.stages import Stages
 from orchestrator.data.augmentation import Augmenter
-from orchestrator.data.loading import Batches, load, why_none_load
+from orchestrator.data.loading import Batches, load, why_no_workers
 from orchestrator.data.sampling import draw_epoch
 from orchestrator.networks.devices import autocast, precision_of
 from orchestrator.recipes.schema import Recipe
@@ -202,4 +202,4 @@ def worker_count(recipe: Recipe, device: str, batches: int) -> int:
     if recipe.workers >= 0:
         return recipe.workers
     workers = 0 if device == "cpu" else min(8, cores(), batches // REPAYING_BATCHES)
-    return 0 if workers and why_none_load(workers) else workers
+    return 0 if workers and why_no_workers(workers) else workers

@@ -242,7 +242,10 @@ def test_outputs_are_checked_before_any_work_and_never_written_over_inputs(
         ((photo, "--out", tmp_path / "a.xlsx"), "give a name that ends in .csv, .parquet or .json"),
         ((photo, "--out", "/proc/a.csv"), "no file can be made in /proc"),
         ((photo, "--out", workspace / "soft-0001/answers.csv"), "among the files that orch keeps"),
-        ((photo, "--out", tmp_path / "a.parquet", "--probabilities", tmp_path / "a.parquet"), "are the same place"),
+        (
+            (photo, "--out", tmp_path / "a.parquet", "--probabilities", tmp_path / "a.parquet"),
+            "are the same file or folder",
+        ),
     ):
         done = orch("predict", *words, "-w", workspace)
         assert done.code == 2, words

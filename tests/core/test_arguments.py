@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.core.arguments import check_range, check_words
+from orchestrator.core.arguments import check_range, check_sequence
 from orchestrator.core.errors import ConfigError
 
 
@@ -24,11 +24,11 @@ def test_a_number_out_of_range_is_named_with_the_allowed_ones(
 
 
 def test_one_text_is_no_sequence() -> None:
-    check_words("recipes", ["quick"])
-    check_words("recipes", ())
+    check_sequence("recipes", ["quick"])
+    check_sequence("recipes", ())
     for value, shown in (("quick", "'quick'"), (Path("a.csv"), "'a.csv'")):
         with pytest.raises(ConfigError) as refused:
-            check_words("recipes", value)
+            check_sequence("recipes", value)
         assert refused.value.message == (
             f"recipes = {shown}: a sequence is needed, even of one: write recipes=[{shown}]."
         )

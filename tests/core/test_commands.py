@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from orchestrator.cli.app import ENTRIES
-from orchestrator.core.commands import move_aside_command, orch, reinstall_hint
+from orchestrator.core.commands import orch, reinstall_hint, set_aside_command
 from tests.conftest import ROOT
 
 
@@ -25,7 +25,7 @@ def test_a_command_names_its_workspace_unless_it_is_the_default(monkeypatch: pyt
 @pytest.mark.parametrize("word", ["a b", "it's", '"', "$HOME", "a;b", "한국", "views=['flip']", "<30", "", "-"])
 def test_a_shell_reads_back_every_word(word: str) -> None:
     assert shlex.split(orch("train", "age", "--set", word)) == ["orch", "train", "age", "--set", word]
-    assert shlex.split(move_aside_command(Path("/tmp") / word / "x"))[1] == str(Path("/tmp") / word / "x")
+    assert shlex.split(set_aside_command(Path("/tmp") / word / "x"))[1] == str(Path("/tmp") / word / "x")
 
 
 @pytest.mark.parametrize(("package", "requirement"), [

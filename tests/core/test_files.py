@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.core import files
-from orchestrator.core.commands import move_aside_command
+from orchestrator.core.commands import set_aside_command
 from orchestrator.core.errors import StoreError
 from orchestrator.core.files import (
     atomic,
     digest_of,
-    move_aside,
     remove_temporaries,
     require_free_space,
+    set_aside,
     sha256_of,
     share_file,
     write_json,
@@ -105,10 +105,10 @@ def test_a_shared_file_leaves_its_source_as_it_was(tmp_path: Path, monkeypatch: 
     assert not (tmp_path / "copy").samefile(source)
 
 
-def test_nothing_is_put_in_the_place_of_what_was_put_aside_before(tmp_path: Path) -> None:
+def test_nothing_replaces_what_was_set_aside_before(tmp_path: Path) -> None:
     for number in range(3):
         (tmp_path / "notes.json").write_text(str(number))
-        subprocess.run(move_aside_command(tmp_path / "notes.json"), shell=True, check=True)
+        subprocess.run(set_aside_command(tmp_path / "notes.json"), shell=True, check=True)
     (tmp_path / "notes.json").write_text("3")
-    assert move_aside(tmp_path / "notes.json") == tmp_path / "notes.json.damaged3"
+    assert set_aside(tmp_path / "notes.json") == tmp_path / "notes.json.damaged3"
     assert [(tmp_path / f"notes.json.damaged{number or ''}").read_text() for number in range(4)] == ["0", "1", "2", "3"]

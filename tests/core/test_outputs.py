@@ -132,7 +132,7 @@ def test_all_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
     assert f"--out {folder}: is a folder; give the name of a file, as in {folder / 'NAME.csv'}" in text
     assert "a.jpg: its suffix selects the format; give a name that ends in .png." in text
     assert "give a name that ends in .csv, .parquet or .json." in text
-    assert f"--one {file} and --other {tmp_path / 'same.csv'}: are the same place" in text
+    assert f"--one {file} and --other {tmp_path / 'same.csv'}: are the same file or folder" in text
     assert f"--to {file}: is a file; a folder is needed" in text
     assert text.count("no file can be made in /proc") == 2
     assert str(file / "a.csv") in text

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.core.errors import DamagedError
-from orchestrator.core.sealed import after_moving_aside, check_file, read_sealed, write_sealed
+from orchestrator.core.sealed import after_setting_aside, check_file, read_sealed, write_sealed
 
 BODIES = st.dictionaries(
     st.text(min_size=1).filter(lambda key: key not in ("format", "kind", "id", "digest")),
@@ -32,7 +32,7 @@ def sealed(tmp_path: Path) -> Path:
 
 
 def read(path: Path) -> dict[str, object]:
-    return read_sealed(path, "thing", "thing-1", 2, after_moving_aside(path, "run `orch make`, which makes it anew."))
+    return read_sealed(path, "thing", "thing-1", 2, after_setting_aside(path, "run `orch make`, which makes it anew."))
 
 
 @given(BODIES)

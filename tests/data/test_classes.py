@@ -42,7 +42,7 @@ def test_a_class_that_nobody_holds_and_one_that_a_single_person_holds() -> None:
     found = check_classes(photos_of(rows), ["mask", "gender", "age"], plan_of(a=0, b=1))
     told = [str(problem) for problem in found]
     assert any(
-        "mask: no photo is 'not_wear', so it is never learnt here, and counts as 0 in macro F1" in one for one in told
+        "mask: no photo is 'not_wear', so it is never learned here, and counts as 0 in macro F1" in one for one in told
     )
     assert any(
         "mask: only one person, a, has 'incorrect': the member of fold 0 trains without it" in one for one in told
@@ -53,7 +53,7 @@ def test_a_class_that_nobody_holds_and_one_that_a_single_person_holds() -> None:
     told = [str(problem) for problem in check_classes(photos_of(rows), ["mask"], None)]
     assert [one.split(": ", 1)[1] for one in told] == [
         "mask: only one person, a, has 'incorrect'.",
-        "mask: no photo is 'not_wear', so it is never learnt here, and counts as 0 in macro F1.",
+        "mask: no photo is 'not_wear', so it is never learned here, and counts as 0 in macro F1.",
     ]
 
 

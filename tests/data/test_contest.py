@@ -272,6 +272,6 @@ def test_a_submission_is_info_csv_byte_for_byte_but_for_the_answers(tmp_path: Pa
     (tmp_path / "s.csv").write_bytes(written.encode())
     assert read_submission(tmp_path / "s.csv") == {"a.jpg": 7, "b.jpg": None}
     back = read_eval(tmp_path)
-    assert back.table.filled("ans", back.table.words("ans")) == text
+    assert back.table.filled("ans", back.table.texts("ans")) == text
     # Taking the answers out of both leaves the same.
     assert written.replace("7", "", 1).replace('"', "") == found.submission([None, None]).replace('"', "")

@@ -1,4 +1,4 @@
-"""Batches are the same bits with loading processes and without, wherever they are begun; and no process is waited for in vain."""
+"""Batches are the same bits with DataLoader workers and without, wherever they are started; and every wait for a worker ends."""
 
 import multiprocessing
 import os
@@ -17,7 +17,7 @@ from orchestrator.core.cores import cores
 from orchestrator.core.errors import ConfigError, PhotoError, TrainingError
 from orchestrator.data import loading, sharing
 from orchestrator.data.augmentation import Augment, Augmenter
-from orchestrator.data.loading import Batches, load, why_none_load
+from orchestrator.data.loading import Batches, load, why_no_workers
 from orchestrator.execution.local import LocalExecutor
 from tests.conftest import ROOT
 
@@ -82,10 +82,10 @@ def test_what_goes_wrong_in_a_loading_process_is_told_as_it_is() -> None:
 
 
 def test_a_dead_or_endless_loading_process_is_told_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(TrainingError, match=r"one of 2 loading processes died.*--set workers=1.*--set workers=0"):
+    with pytest.raises(TrainingError, match=r"one of 2 DataLoader workers died.*--set workers=1.*--set workers=0"):
         list(load(Batches(Rows(dies=20), np.arange(50), 8), 2))
     monkeypatch.setattr(loading, "PATIENCE", 1)
-    with pytest.raises(TrainingError, match=r"none of 1 loading processes had a batch ready within 1 s.*workers=0"):
+    with pytest.raises(TrainingError, match=r"none of 1 DataLoader workers had a batch ready within 1 s.*workers=0"):
         list(load(Batches(Rows(waits=30), np.arange(50), 8), 1))
 
 
@@ -182,7 +182,7 @@ def test_shared_memory_that_batches_would_fill_is_no_endless_wait() -> None:
 
 
 def test_a_machine_that_gives_no_semaphores_trains_one_job_without_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert why_none_load(8) == ""
+    assert why_no_workers(8) == ""
     for place in ("orchestrator.execution.local", "orchestrator.data.sharing"):
         monkeypatch.setattr(f"{place}.why_no_parallelism", lambda: "they cannot.")
     assert LocalExecutor(0).parallelism(4, "cpu")[0] == 1

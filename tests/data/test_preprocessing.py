@@ -81,8 +81,8 @@ def test_broken_photos_are_told_by_name(tmp_path: Path) -> None:
     for name, data, words in (
         ("empty.jpg", b"", "is empty"),
         ("cut.jpg", whole.getvalue()[: len(whole.getvalue()) // 2], "damaged or truncated"),
-        ("text.jpg", b"no image at all", "no image of a known format"),
-        ("anim.gif.jpg", b"GIF89a" + b"\0" * 30, "no image of a known format"),
+        ("text.jpg", b"no image at all", "not an image of a known format"),
+        ("anim.gif.jpg", b"GIF89a" + b"\0" * 30, "not an image of a known format"),
     ):
         (tmp_path / name).write_bytes(data)
         with pytest.raises(PhotoError, match=words) as caught:

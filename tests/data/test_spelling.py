@@ -12,7 +12,7 @@ from PIL import Image
 
 from orchestrator.core.errors import DataError, LeakError
 from orchestrator.data.extra import read_extra
-from orchestrator.data.places import find_file, no_file
+from orchestrator.data.paths import find_file, why_no_file
 from orchestrator.data.readers import inspect, read
 from orchestrator.data.spelling import clean, lookalikes, near, near_people, odd_character, visible
 from tests.conftest import Done
@@ -208,8 +208,8 @@ def test_why_there_is_no_file(tmp_path: Path) -> None:
         "x\0y": "no file x",
         "z.jpg": "no file z.jpg.",
     }.items():
-        assert words in no_file(tmp_path, name)
-    assert no_file(tmp_path, "a/B.jpg") == ""
+        assert words in why_no_file(tmp_path, name)
+    assert why_no_file(tmp_path, "a/B.jpg") == ""
 
 
 def test_the_same_people_on_two_disks_are_the_same_data(tmp_path: Path) -> None:

@@ -50,13 +50,13 @@ def test_what_was_written_is_read_and_written_again_byte_for_byte(
     # A row begins as many lines below the header as the rows above it have.
     ends = [sum(cell.count("\n") for cell in row) + 1 for row in rows]
     assert list(table.lines) == [2 + sum(ends[:number]) for number in range(len(rows))]
-    assert table.filled("b", table.words("b")) == whole
+    assert table.filled("b", table.texts("b")) == whole
     other = [f"{number}" for number in range(len(rows))]
     changed = wrote(tmp_path_factory.mktemp("t"), table.filled("b", other))
     again = read_table(changed)
-    assert again.words("b") == other
-    assert again.words("a") == table.words("a")
-    assert again.words("c") == table.words("c")
+    assert again.texts("b") == other
+    assert again.texts("a") == table.texts("a")
+    assert again.texts("c") == table.texts("c")
 
 
 def test_lines_are_counted_as_an_editor_counts_them(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_rows_that_do_not_fit_the_header_are_named_all_at_once(tmp_path: Path) -
         ("\n \n", "is empty"),
         ("a;b\n1;2\n", "separated by ';'"),
         ("a\tb\n1\t2\n", "separated by tabs"),
-        ("a,b,a\n1,2,3\n", "line 1: column 'a' stands 2 times (fields 1 and 3)"),
+        ("a,b,a\n1,2,3\n", "line 1: column 'a' appears 2 times (fields 1 and 3)"),
         ("a,,b\n1,x,2\n", "line 1: column 2 has no name, and holds 'x'"),
         (",a\nx,1\ny,2\n", "column 1 has no name"),
         (b"a,b\n1,\0\n", "line 2: holds a NUL byte"),
@@ -116,7 +116,7 @@ def test_columns_without_names_are_ignored_where_nothing_is_lost(tmp_path: Path)
     frame.to_csv(path)
     table = read_table(path)
     assert table.columns == ("a", "b")
-    assert table.words("a") == ["5", "6", "7"]
+    assert table.texts("a") == ["5", "6", "7"]
     assert "the first column has no name and numbers the rows" in str(table.notes[0])
     assert table.filled("a", ["8", "6", "7"]) == path.read_text().replace(
         "0,5", "0,8"
@@ -142,9 +142,9 @@ def test_parquet_gives_the_same_cells_however_pandas_kept_its_index(tmp_path: Pa
         )
     table = read_table(path)
     assert set(table.columns) == {"path", "person", "age"}
-    assert table.words("path") == ["a.jpg", "b.jpg", "c.jpg"]
-    assert table.words("person") == ["1", "2", "3"]
-    assert table.words("age") == ["20", "", "30.5"]
+    assert table.texts("path") == ["a.jpg", "b.jpg", "c.jpg"]
+    assert table.texts("person") == ["1", "2", "3"]
+    assert table.texts("age") == ["20", "", "30.5"]
     assert table.where(1) == f"{path} row 2"
 
 

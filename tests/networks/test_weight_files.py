@@ -143,8 +143,8 @@ def test_what_could_run_code_is_named_and_not_opened(state: State, tmp_path: Pat
     ("content", "told"),
     [
         (b"", "is empty"),
-        (b"\0" * 64, "is no file of weights, neither torch's nor safetensors"),
-        (b"a text", "is no file of weights, neither torch's nor safetensors"),
+        (b"\0" * 64, "is not a file of weights, neither torch's nor safetensors"),
+        (b"a text", "is not a file of weights, neither torch's nor safetensors"),
         (b"PK\x03\x04" + b"\0" * 64, "cannot be read"),
         (b"\x10\0\0\0\0\0\0\0{" + b"x" * 20, "cannot be read"),
     ],

@@ -49,7 +49,7 @@ def test_whatever_the_stages_of_a_search_try_can_be_put_on_record(task: str) -> 
     names = [name for name, value in tomllib.loads(STAGES).items() if isinstance(value, dict)]
     for space in read_stages(None, names).values():
         for point in space.points or ():
-            changes = space.words(point)
+            changes = space.settings(point)
             with suppress(ConfigError):  # what a recipe refuses, a search leaves out
                 recipes_of(Settings(Path("people"), changes=changes), {task: TRAINABLE[task]}, None)
                 tried += 1

@@ -18,8 +18,8 @@ def test_what_harms_is_told_and_not_refused() -> None:
     told = {task: " ".join(map(str, lint(SPECIALISTS[task], recipe))) for task, recipe in recipes.items()}
     assert all("faces turned by more than 30 degrees" in one and "photos are edges" in one for one in told.values())
     assert "a blank box can hide what tells the mask classes apart" in told["mask"]
-    assert "one of 16 photos holds few of a rare class" in told["mask"]
-    assert "what sample_balance has evened out" in told["age"]
+    assert "one of 16 photos has few of a rare class" in told["mask"]
+    assert "what sample_balance has corrected" in told["age"]
     assert "sample_balance" not in told["gender"]
     assert not any(one.fatal for task, recipe in recipes.items() for one in lint(SPECIALISTS[task], recipe))
     for task, specialist in SPECIALISTS.items():

@@ -24,7 +24,8 @@ def test_a_space_is_ranges_choices_and_linked_choices() -> None:
     space = parse_space(SPACE, "here")
     assert space.axes["lr"] == Range(1e-4, 1e-2, True)
     assert space.axes["epochs"] == Range(4, 12, False, 4)
-    assert space.words({"lr": 0.00123456, "epochs": 8, "loss": 'loss="focal"', "net": 'backbone="resnet18" frozen_stages=0'}) == [
+    point = {"lr": 0.00123456, "epochs": 8, "loss": 'loss="focal"', "net": 'backbone="resnet18" frozen_stages=0'}
+    assert space.settings(point) == [
         "lr=0.00123", "epochs=8", 'loss="focal"', 'backbone="resnet18"', "frozen_stages=0",
     ]  # fmt: skip
     assert space.points is None
@@ -93,6 +94,6 @@ def test_a_drawn_number_stays_in_its_range_and_is_short(one: float, other: float
     low, high = sorted((one, other))
     assume(low < high)
     drawn = low + share * (high - low)
-    nice = Range(low, high).nice(min(drawn, high))
+    nice = Range(low, high).rounded(min(drawn, high))
     assert low <= nice <= high
     assert abs(nice - min(drawn, high)) <= 0.005 * abs(drawn) + 1e-12

@@ -1,4 +1,4 @@
-"""Finds the files that tables name, in whatever Unicode form the disk spells them, or says why there is none.
+"""Finds the files that tables name, in whatever Unicode form the disk spells them, or says why a file cannot be found.
 
 A name typed on one machine is composed (NFC), and the same file's name on another decomposed (NFD). Asking about a path
 never raises here: a name that is too long, or in a folder without permission, is a file that cannot be opened.
@@ -17,7 +17,7 @@ from pathlib import Path
 from orchestrator.core.errors import DataError
 from orchestrator.data.spelling import clean
 
-__all__ = ["check_eval", "contest_table", "find_file", "is_file", "is_folder", "no_file"]
+__all__ = ["check_eval", "contest_table", "find_file", "is_file", "is_folder", "why_no_file"]
 
 
 def is_file(path: Path) -> bool:
@@ -43,12 +43,12 @@ def contest_table(folder: Path) -> Path:
 
 
 def find_file(folder: Path, name: str) -> str | None:
-    """The name of a file or folder as the disk spells it: composed, decomposed, or mixed; None where there is none.
+    """The name of a file or folder as the disk spells it: composed, decomposed, or mixed; None if it does not exist.
 
     Spaces around the name are ignored, unless the name on disk has them.
 
     Args:
-        folder: where to look.
+        folder: folder to search.
         name: a relative path with `/`, or an absolute one.
     """
     cleaned = clean(name)
@@ -60,9 +60,9 @@ def find_file(folder: Path, name: str) -> str | None:
             return spelling
     if name.isascii():
         return None
-    found = Path()
+    path = Path()
     for part in Path(cleaned).parts:
-        parent = folder / found
+        parent = folder / path
         on_disk = (
             part
             if os.path.lexists(parent / part)
@@ -70,29 +70,29 @@ def find_file(folder: Path, name: str) -> str | None:
         )
         if on_disk is None:
             return None
-        found /= on_disk
-    return str(found)
+        path /= on_disk
+    return str(path)
 
 
-def no_file(folder: Path, name: str) -> str:
-    """Why there is no file to open, as a sentence with what helps; empty where there is one."""
-    place = folder / name
+def why_no_file(folder: Path, name: str) -> str:
+    """Why there is no file to open, as a sentence with a hint; empty if there is one."""
+    path = folder / name
     try:
-        if stat.S_ISREG(place.stat().st_mode):
+        if stat.S_ISREG(path.stat().st_mode):
             return ""
-        return f"{name} is {'a folder' if is_folder(place) else 'not a regular file'}."
+        return f"{name} is {'a folder' if is_folder(path) else 'not a regular file'}."
     except PermissionError:
         return f"no permission to look for {name}."
     except (OSError, ValueError) as error:
         if getattr(error, "errno", None) == errno.ENAMETOOLONG:
             return f"no file can have a name this long: {name[:60]}..."
-    if place.is_symlink():
-        return f"{name} is a link that leads nowhere ({place.readlink()})."
+    if path.is_symlink():
+        return f"{name} is a link that leads nowhere ({path.readlink()})."
     slashes = name.replace("\\", "/")
     if slashes != name and is_file(folder / slashes):
         return f"no file {name}; there is {slashes}: write / between folders."
-    spellings = _spellings(place.parent, _changed(place.parent)).values()
-    other_case = next((name for name in spellings if name.lower() == place.name.lower()), "")
+    spellings = _spellings(path.parent, _changed(path.parent)).values()
+    other_case = next((name for name in spellings if name.lower() == path.name.lower()), "")
     return f"no file {name}." + (f" There is '{other_case}', which differs in case." if other_case else "")
 
 
@@ -113,15 +113,15 @@ def _changed(folder: Path) -> int:
 
 
 def check_eval(folder: Path) -> Path:
-    """The folder that holds info.csv and images/: `folder`, its eval/, or its parent if it is images/; reads nothing.
+    """The folder that holds info.csv and images/: `folder`, its eval/, or its parent if it is images/; no file is read.
 
     Raises:
-        DataError: there is none.
+        DataError: none of them holds info.csv.
     """
     if folder.is_file():
         raise DataError(f"{folder}: is a file. Give the folder that holds info.csv and images/.")
-    places = [folder, folder / "eval", *([folder.parent] if folder.name == "images" else [])]
-    for place in places:
-        if os.path.lexists(place / "info.csv"):
-            return place
+    candidates = [folder, folder / "eval", *([folder.parent] if folder.name == "images" else [])]
+    for candidate in candidates:
+        if os.path.lexists(candidate / "info.csv"):
+            return candidate
     raise DataError(f"{folder / 'info.csv'}: no such file. Give the folder that holds info.csv and images/.")
