@@ -87,7 +87,7 @@ def test_other_photos_than_those_trained_on_are_refused(
     moved = tmp_path / "moved"
     shutil.copytree(people, moved)
     monkeypatch.setattr(
-        "orchestrator.artifacts.origins.Path", lambda _source: tmp_path / "gone/train"
+        "orchestrator.artifacts.sources.Path", lambda _source: tmp_path / "gone/train"
     )  # where they were
     done = orch("tta", "age-0001", "-w", workspace)
     assert done.code == 2
