@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.bench.commands import LIGHT, PREDICT
-from orchestrator.inference.runtime import Runtime
+from orchestrator.inference.pools import Pools
 from tests.conftest import Done
 
 Orch = Callable[..., Done]
@@ -17,11 +17,11 @@ Orch = Callable[..., Done]
 def test_all_parts_measure_and_are_told(
     orch: Orch, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened: list[Runtime] = []
-    closed: list[Runtime] = []
-    begin, end = Runtime.__post_init__, Runtime.close
-    monkeypatch.setattr(Runtime, "__post_init__", lambda runtime: (opened.append(runtime), begin(runtime)))
-    monkeypatch.setattr(Runtime, "close", lambda runtime: (closed.append(runtime), end(runtime)))
+    opened: list[Pools] = []
+    closed: list[Pools] = []
+    begin, end = Pools.__init__, Pools.close
+    monkeypatch.setattr(Pools, "__init__", lambda pools, *words: (opened.append(pools), begin(pools, *words))[1])
+    monkeypatch.setattr(Pools, "close", lambda pools: (closed.append(pools), end(pools))[1])
     recipe = tmp_path / "tiny.toml"
     lines = ["backbone='test_efficientnet'", "weights='none'", "height=32", "width=32", "epochs=1", "batch_size=16"]
     recipe.write_text("\n".join(lines))

@@ -154,4 +154,4 @@ def test_warnings_about_any_combination_are_given_once(orch: Orch, people: Path,
         orch, people, workspace, "train", "age", *tiny("class_balance=1", "epochs=1"), *grid, "--folds-used", 1
     )
     assert done.code == 0, done.err
-    assert done.err.count("weights are taken after sampling") == 1  # of the last two combinations
+    assert done.err.count("weights are computed after sampling") == 1  # of the last two combinations
