@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -56,30 +55,29 @@ def bench_prediction(
     rows: dict[str, Engine | None] = {str(engine): engine for engine in engines_here(predictor.runtime.device)}
     if predictor.runtime.device != "cpu":
         rows["torch, recipes' precision"] = None
-    with ExitStack() as opened:  # each predictor has threads of its own
-        unshared_predictor = opened.enter_context(predictor.on(_whole(predictor)))
-        functions: dict[str, Callable[[], object]] = {
-            "naive loop": lambda: naive_answers(predictor.members, predictor.runtime.device, paths),
-            "decoding": partial(_decode, predictor, paths),
-            "torch, nothing shared": partial(unshared_predictor.runtime.answers, pixels),
-        }
-        for engine, kind in rows.items():
-            try:
-                runners, difference = _runners_on(predictor, kind, exports, prepared[:CHECK_PHOTOS])
-            except EngineError as error:
-                engines[engine] = {"refused": str(error)}
-                continue
-            on_engine = opened.enter_context(predictor.on(runners))
-            of_engine = on_engine.runtime.answers(pixels)
-            labels = _labels(of_engine)
-            engines[engine] = {
-                "difference_of_members": difference, "same_labels": float((labels == answers).mean()),
-                "difference_of_votes": _largest(of_engine, expected),
-            }  # fmt: skip
+    unshared_predictor = predictor.on(_whole(predictor))  # on the same threads
+    functions: dict[str, Callable[[], object]] = {
+        "naive loop": lambda: naive_answers(predictor.members, predictor.runtime.device, paths),
+        "decoding": partial(_decode, predictor, paths),
+        "torch, nothing shared": partial(unshared_predictor.runtime.answers, pixels),
+    }
+    for engine, kind in rows.items():
+        try:
+            runners, difference = _runners_on(predictor, kind, exports, prepared[:CHECK_PHOTOS])
+        except EngineError as error:
+            engines[engine] = {"refused": str(error)}
+            continue
+        on_engine = predictor.on(runners)
+        of_engine = on_engine.runtime.answers(pixels)
+        labels = _labels(of_engine)
+        engines[engine] = {
+            "difference_of_members": difference, "same_labels": float((labels == answers).mean()),
+            "difference_of_votes": _largest(of_engine, expected),
+        }  # fmt: skip
 
-            functions[f"{engine} floor"] = partial(on_engine.runtime.answers, pixels)
-            functions[f"{engine} predict"] = partial(_predict, on_engine, paths)
-        timings = in_turn(functions, rounds, work, done)
+        functions[f"{engine} floor"] = partial(on_engine.runtime.answers, pixels)
+        functions[f"{engine} predict"] = partial(_predict, on_engine, paths)
+    timings = in_turn(functions, rounds, work, done)
     for name, figures in engines.items():
         if "refused" not in figures:
             figures |= {

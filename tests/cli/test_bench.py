@@ -28,7 +28,7 @@ def test_all_parts_measure_and_are_told(
     words = ("--data", people / "train", "--out", tmp_path / "out", "--recipe", recipe, "--rounds", 1)
     done = orch("bench", *words, "--photos", 16, "--steps", 4, "--votes", 20_000)
     assert done.code == 0, done.err
-    assert len(opened) > 4
+    assert len(opened) == 4  # the whole ensemble and three smaller ones; engines share their threads
     assert set(map(id, opened)) == set(map(id, closed))  # each has threads of its own
     found = json.loads((tmp_path / "out" / "bench.json").read_text())
     assert set(found["training"]) == {"mask", "gender", "age"}
