@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestrator.api.paths import PathLike, path_or_none
-from orchestrator.core.arguments import check_sequence
+from orchestrator.api.arguments import PathLike, path_or_none, refuses_single_texts
 from orchestrator.core.events import Listener, ignore_events, progress_callback
 from orchestrator.core.outputs import Output, check_outputs
 from orchestrator.recipes.names import DEFAULT_RECIPE
@@ -15,6 +14,7 @@ from orchestrator.recipes.names import DEFAULT_RECIPE
 __all__ = ["bench"]
 
 
+@refuses_single_texts
 def bench(
     parts: Sequence[str] = (),
     *,
@@ -54,7 +54,6 @@ def bench(
     from orchestrator.core.files import write_json
     from orchestrator.specialists import SPECIALISTS
 
-    check_sequence("parts", parts)
     chosen, out = list(parts or PARTS), Path(out)
     with tempfile.TemporaryDirectory(prefix="orch-bench-") as scratch:
         source = path_or_none(data)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.api.paths import PathLike, path_or_none
+from orchestrator.api.arguments import PathLike, path_or_none, refuses_single_texts
 from orchestrator.core.commands import DEFAULT_WORKSPACE, orch
 from orchestrator.core.errors import ConfigError, Mistakes, check_choice, quantity
 from orchestrator.core.events import Listener, ignore_events, progress_callback
@@ -92,6 +92,7 @@ class MeasuredCascade:
     picture: Path
 
 
+@refuses_single_texts
 def ensemble(
     *,
     workspace: PathLike = DEFAULT_WORKSPACE,
@@ -136,6 +137,7 @@ def ensemble(
     return built
 
 
+@refuses_single_texts
 def load_predictor(
     *,
     workspace: PathLike = DEFAULT_WORKSPACE,
@@ -181,6 +183,7 @@ def load_predictor(
     return _on_engines(loaded, opened_workspace, photos, options, listen, more=True).predictor
 
 
+@refuses_single_texts
 def predict(
     photos: Sequence[PathLike] = (),
     *,
@@ -255,6 +258,7 @@ def predict(
     return predicted
 
 
+@refuses_single_texts
 def pseudo_label(
     photos: Sequence[PathLike] = (),
     *,
@@ -318,6 +322,7 @@ def pseudo_label(
     return labels
 
 
+@refuses_single_texts
 def cascade(
     photos: Sequence[PathLike] = (),
     *,
@@ -377,6 +382,7 @@ def cascade(
     return MeasuredCascade(record.id, measured, path, picture)
 
 
+@refuses_single_texts
 def export(
     out: PathLike,
     *,

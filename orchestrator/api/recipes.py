@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.api.paths import PathLike
+from orchestrator.api.arguments import PathLike
 from orchestrator.core.errors import ConfigError, Problem
 from orchestrator.core.outputs import Output, check_outputs, replace_output
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.api.paths import PathLike, path_or_none
+from orchestrator.api.arguments import PathLike, path_or_none, refuses_single_texts
 from orchestrator.core.commands import DEFAULT_WORKSPACE, orch
 from orchestrator.core.errors import ConfigError, DamagedError, WorkspaceError, quantity
 from orchestrator.core.outputs import Output, check_outputs
@@ -146,6 +146,7 @@ def use_run(run: str, *, workspace: PathLike = DEFAULT_WORKSPACE) -> None:
         )
 
 
+@refuses_single_texts
 def annotate_run(
     run: str,
     *,
@@ -183,6 +184,7 @@ def annotate_run(
     return annotations
 
 
+@refuses_single_texts
 def compare(
     runs: Sequence[str], *, workspace: PathLike = DEFAULT_WORKSPACE, picture: PathLike | None = None
 ) -> Comparison:
@@ -216,6 +218,7 @@ def compare(
     return comparison
 
 
+@refuses_single_texts
 def track_runs(runs: Sequence[str], *, to: Sequence[str], workspace: PathLike = DEFAULT_WORKSPACE) -> list[SentRun]:
     """Sends trained runs to trackers: `orch runs track`.
 
@@ -244,6 +247,7 @@ def track_runs(runs: Sequence[str], *, to: Sequence[str], workspace: PathLike = 
     return sent
 
 
+@refuses_single_texts
 def delete_runs(
     runs: Sequence[str],
     *,
@@ -260,15 +264,14 @@ def delete_runs(
     Raises:
         OrchestratorError: no such run, or one that an ensemble or another command uses; nothing is deleted then.
     """
-    from orchestrator.artifacts.deletion import check_unused, delete
+    from orchestrator.artifacts.deletion import check_unused, delete, log_choices
     from orchestrator.artifacts.workspace import Workspace
 
     opened_workspace = Workspace(Path(workspace))
     records = [opened_workspace.run(name) for name in dict.fromkeys(runs)]
     check_unused(opened_workspace, records)
     confirm([record.id for record in records])
-    for record in records:
-        delete(opened_workspace, record)
+    log_choices(opened_workspace, [delete(opened_workspace, record) for record in records])
 
 
 def list_ensembles(*, workspace: PathLike = DEFAULT_WORKSPACE) -> EnsembleList:
@@ -302,6 +305,7 @@ def use_ensemble(ensemble: str, *, workspace: PathLike = DEFAULT_WORKSPACE) -> N
     choosing.use_ensemble(Workspace(Path(workspace)), ensemble)
 
 
+@refuses_single_texts
 def delete_ensembles(
     ensembles: Sequence[str],
     *,
@@ -318,7 +322,7 @@ def delete_ensembles(
     Raises:
         OrchestratorError: no such ensemble; nothing is deleted then.
     """
-    from orchestrator.artifacts.deletion import delete_ensemble
+    from orchestrator.artifacts.deletion import delete_ensemble, log_choices
     from orchestrator.artifacts.workspace import Workspace
 
     opened_workspace = Workspace(Path(workspace))
@@ -326,8 +330,7 @@ def delete_ensembles(
     for name in names:
         opened_workspace.ensemble_folder(name)
     confirm(names)
-    for name in names:
-        delete_ensemble(opened_workspace, name)
+    log_choices(opened_workspace, [delete_ensemble(opened_workspace, name) for name in names])
 
 
 def check_workspace(*, workspace: PathLike = DEFAULT_WORKSPACE) -> Findings:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.api.paths import PathLike, path_or_none
+from orchestrator.api.arguments import PathLike, path_or_none, refuses_single_texts
 from orchestrator.core.arguments import MOST_SEED, check_range
 from orchestrator.core.commands import DEFAULT_WORKSPACE
 from orchestrator.core.cores import cores
@@ -108,6 +108,7 @@ class SyntheticPeople:
     most_folds: int
 
 
+@refuses_single_texts
 def check_data(
     data: PathLike,
     *,

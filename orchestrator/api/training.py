@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.api.paths import PathLike, path_or_none
+from orchestrator.api.arguments import PathLike, path_or_none, refuses_single_texts
 from orchestrator.core.arguments import check_range, check_sequence
 from orchestrator.core.commands import DEFAULT_WORKSPACE, orch
 from orchestrator.core.errors import ConfigError, Mistakes, check_choice
@@ -54,6 +54,7 @@ class Viewed:
     classes: Sequence[str]
 
 
+@refuses_single_texts
 def train_all(
     settings: Settings,
     *,
@@ -83,6 +84,7 @@ def train_all(
     return training.train_all(settings, specialists, listen)
 
 
+@refuses_single_texts
 def train(
     task: str,
     settings: Settings,
@@ -120,6 +122,7 @@ def train(
     return training.retrain(start, listen, again)
 
 
+@refuses_single_texts
 def train_grid(task: str, settings: Settings, *, grid: Sequence[str], listen: Listener = ignore_events) -> Report:
     """Trains one run for each combination of some settings of one specialist: `orch train --grid`.
 
@@ -139,7 +142,6 @@ def train_grid(task: str, settings: Settings, *, grid: Sequence[str], listen: Li
     from orchestrator.pipeline.retraining import starting_point
     from orchestrator.specialists import trainable
 
-    check_sequence("grid", grid)
     start = starting_point(settings, trainable(task))
     points = grid_points(start, grid)
     from orchestrator.experiments.grids import train_points
@@ -147,6 +149,7 @@ def train_grid(task: str, settings: Settings, *, grid: Sequence[str], listen: Li
     return train_points(start, points, listen).report
 
 
+@refuses_single_texts
 def resume(
     run: str,
     *,
@@ -179,7 +182,6 @@ def resume(
     Raises:
         OrchestratorError: something that the run was started with is missing or has changed.
     """
-    check_sequence("extra", extra)
     workspace, data, tables = Path(workspace), path_or_none(data), [*map(Path, extra)]
     from orchestrator.artifacts.workspace import Workspace
 
@@ -246,6 +248,7 @@ def search(
     return result
 
 
+@refuses_single_texts
 def tune(
     task: str,
     settings: Settings,
@@ -284,7 +287,7 @@ def tune(
     with mistakes.collect():
         check_sequence("stages", stages)
     with mistakes.collect():
-        check_range("--small", small, SMALLEST, 1)
+        check_range("--small", small, SMALLEST, 1, fraction=True)
     with mistakes.collect():
         budget = Budget(trials, minutes, prune)
     with mistakes.collect():
@@ -303,6 +306,7 @@ def tune(
     return ended_stages
 
 
+@refuses_single_texts
 def tta(
     run: str,
     *,
@@ -337,7 +341,6 @@ def tta(
     from orchestrator.data.readers import check_source
     from orchestrator.recipes.names import VIEWS
 
-    check_sequence("views", views)
     mistakes = Mistakes()
     for view in views:
         with mistakes.collect():
@@ -376,6 +379,7 @@ def next_step(run: RunRecord, *, of_experiment: bool = False) -> str:
 
 
 @contextmanager
+@refuses_single_texts
 def tracking(to: Sequence[str], *, workspace: PathLike = DEFAULT_WORKSPACE) -> Iterator[Listener]:
     """A listener that sends each run to trackers while it trains: `--track`.
 
@@ -386,7 +390,6 @@ def tracking(to: Sequence[str], *, workspace: PathLike = DEFAULT_WORKSPACE) -> I
     Raises:
         OrchestratorError: an unknown tracker, one that is not installed, or one that cannot be reached.
     """
-    check_sequence("to", to)
     if not to:
         yield ignore_events
         return

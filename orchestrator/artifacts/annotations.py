@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from orchestrator.core.errors import ConfigError
-from orchestrator.core.sealed import after_setting_aside, read_sealed, write_sealed
+from orchestrator.core.sealed import after_setting_aside, damaged_error, read_sealed, write_sealed
+from orchestrator.core.typed import check_types
 
 __all__ = ["Annotations", "check_tag"]
 
@@ -42,7 +43,12 @@ class Annotations:
             return cls()
         way_out = after_setting_aside(path, "go on without its note and tags.")
         value = read_sealed(path, KIND, folder.name, ANNOTATIONS_FORMAT, way_out)
-        return cls(str(value["note"]), tuple(value["tags"]))
+        try:
+            annotations = cls(value["note"], tuple(value["tags"]))
+            check_types(annotations)
+            return annotations
+        except (KeyError, TypeError) as error:
+            raise damaged_error(path, f"not a note and tags ({error})", way_out) from None
 
     def write(self, folder: Path) -> None:
         """Writes them atomically."""

@@ -228,7 +228,10 @@ def history_of(folder: Path) -> History:
     if (folder / CARD).is_file():
         return MemberCard.load(folder).history
     try:
-        return tuple(map(TrainedEpoch.from_dict, json.loads((folder / HISTORY).read_text(encoding="utf-8"))))
+        history = tuple(map(TrainedEpoch.from_dict, json.loads((folder / HISTORY).read_text(encoding="utf-8"))))
+        for epoch in history:
+            check_types(epoch)
+        return history
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return ()  # this file is only for users while training runs: the checkpoint holds the history too
 

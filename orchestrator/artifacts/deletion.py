@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from orchestrator.artifacts.workspace import Workspace
 from orchestrator.core.commands import orch
 from orchestrator.core.errors import Problem, WorkspaceError
 
-__all__ = ["check_unused", "delete", "delete_ensemble"]
+__all__ = ["check_unused", "delete", "delete_ensemble", "log_choices"]
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ def check_unused(workspace: Workspace, runs: Sequence[RunRecord]) -> None:
         raise WorkspaceError("nothing was deleted.", problems)
 
 
-def delete(workspace: Workspace, run: RunRecord) -> None:
+def delete(workspace: Workspace, run: RunRecord) -> str | None:
     """Deletes a run; its id is never used again, and a kill never leaves a half-deleted run.
 
     Whether it is in use is checked again under the lock: it may have changed while the user was asked to confirm.
@@ -62,10 +62,10 @@ def delete(workspace: Workspace, run: RunRecord) -> None:
                 was_current = _hide(workspace, run.folder, run.task)
         except Timeout:
             raise WorkspaceError(f"{run.id} was not deleted.", [_busy(run)]) from None
-    _remove_hidden(workspace, run.id, run.task, was_current)
+    return _remove_hidden(workspace, run.id, run.task, was_current)
 
 
-def delete_ensemble(workspace: Workspace, name: str) -> None:
+def delete_ensemble(workspace: Workspace, name: str) -> str | None:
     """Deletes an ensemble; its id is never given out again. The runs that it answers with stay.
 
     Raises:
@@ -73,7 +73,7 @@ def delete_ensemble(workspace: Workspace, name: str) -> None:
     """
     with workspace.lock():
         was_current = _hide(workspace, workspace.ensemble_folder(name), ENSEMBLE)
-    _remove_hidden(workspace, name, ENSEMBLE, was_current)
+    return _remove_hidden(workspace, name, ENSEMBLE, was_current)
 
 
 def _hide(workspace: Workspace, folder: Path, kind: str) -> bool:
@@ -96,16 +96,27 @@ def _hide(workspace: Workspace, folder: Path, kind: str) -> bool:
     return was_current
 
 
-def _remove_hidden(workspace: Workspace, name: str, kind: str, was_current: bool) -> None:
-    """Removes what was hidden, now or by a killed command, and says so."""
+def _remove_hidden(workspace: Workspace, name: str, kind: str, was_current: bool) -> str | None:
+    """Removes what was hidden, now or by a killed command, and says so; returns its kind if it was the current one."""
     for folder in workspace.deleted.glob("*"):
         shutil.rmtree(folder, ignore_errors=True)
     with workspace.lock(), suppress(OSError):  # never while another command is about to move something into it
         workspace.deleted.rmdir()
     log.info(f"{name} is deleted.")
-    if was_current:
-        title = kind if kind == ENSEMBLE else f"{kind} run"
-        log.info(f"It was the current {title}: {workspace.choose_current_advice(kind)}")
+    return kind if was_current else None
+
+
+def log_choices(workspace: Workspace, kinds: Iterable[str | None]) -> None:
+    """Says what was current and is deleted, with the way to choose another; after all deletions, which may take that too.
+
+    Args:
+        workspace: the workspace.
+        kinds: what the deletions returned.
+    """
+    for kind in kinds:
+        if kind is not None:
+            title = kind if kind == ENSEMBLE else f"{kind} run"
+            log.info(f"The current {title} was deleted: {workspace.choose_current_advice(kind)}")
 
 
 def _users(workspace: Workspace, run: RunRecord) -> list[Problem]:

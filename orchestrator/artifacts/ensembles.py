@@ -331,6 +331,10 @@ class EnsembleRecord:
             record = cls(folder=folder, id=folder.name, members=members, external=external, **{**value, **typed})
             check_types(record)
             unanswered = [task for task in TASKS if task not in record.runs and JOINT not in record.runs]
+            if record.evaluation is not None and set(record.evaluation) != {*TASKS, "label"}:
+                raise TypeError(f"evaluation has {', '.join(record.evaluation)}")
+            if wrong := [member.task for member in record.members if member.task not in CLASSES]:
+                raise TypeError(f"a member of the task {wrong[0]!r}")
             if unanswered:
                 raise TypeError(f"no member answers for {', '.join(unanswered)}")
         except (KeyError, TypeError, ValueError, AttributeError) as error:

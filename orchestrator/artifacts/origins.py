@@ -15,7 +15,7 @@ from orchestrator.artifacts.workspace import Workspace
 from orchestrator.core.commands import orch
 from orchestrator.core.errors import DamagedError, LeakError
 from orchestrator.core.files import set_aside
-from orchestrator.core.sealed import read_sealed, write_sealed
+from orchestrator.core.sealed import damaged_error, read_sealed, write_sealed
 
 if TYPE_CHECKING:
     from orchestrator.data.folds import FoldPlan
@@ -83,7 +83,10 @@ def photo_hashes_of(workspace: Workspace, run: RunRecord) -> set[str]:
     hashes: set[str] = set()
     for fingerprint in filter(None, (run.data.fingerprint, run.extra)):
         path, way_out = _content(workspace, fingerprint), _by_resuming(workspace, run)
-        hashes.update(read_sealed(path, PHOTOS, fingerprint[:12], PHOTOS_FORMAT, way_out)["content"])
+        content = read_sealed(path, PHOTOS, fingerprint[:12], PHOTOS_FORMAT, way_out).get("content")
+        if not isinstance(content, list) or not all(isinstance(digest, str) for digest in content):
+            raise damaged_error(path, "not a list of hashes", way_out)
+        hashes.update(content)
     return hashes
 
 

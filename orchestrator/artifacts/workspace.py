@@ -21,6 +21,7 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,7 @@ from orchestrator.core.sealed import (
     unreadable_error,
     write_sealed,
 )
+from orchestrator.core.typed import check_types
 
 if TYPE_CHECKING:
     from filelock import FileLock
@@ -67,6 +69,14 @@ def write_mark(root: Path, created: str, retired: Mapping[str, int]) -> None:
         retired: kind -> the highest number that was deleted.
     """
     write_sealed(root / MARK, KIND, NAME, WORKSPACE_FORMAT, {"created": created, "retired": dict(retired)})
+
+
+@dataclass(frozen=True)
+class _Mark:
+    """What the file holds that makes a folder a workspace."""
+
+    created: str
+    retired: dict[str, int]
 
 
 class Workspace:
@@ -113,7 +123,13 @@ class Workspace:
 
     def _about(self) -> dict[str, Any]:
         repair = orch("workspace", "repair", workspace=self.root)
-        return read_sealed(self.root / MARK, KIND, NAME, WORKSPACE_FORMAT, f"run `{repair}`, which rewrites it.")
+        way_out = f"run `{repair}`, which rewrites it."
+        value = read_sealed(self.root / MARK, KIND, NAME, WORKSPACE_FORMAT, way_out)
+        try:
+            check_types(_Mark(value["created"], value["retired"]))
+        except (KeyError, TypeError) as error:
+            raise damaged_error(self.root / MARK, f"not the file of a workspace ({error})", way_out) from None
+        return value
 
     @property
     def store(self) -> Path:
@@ -260,7 +276,9 @@ class Workspace:
         except PermissionError as error:
             raise unreadable_error(path, error) from None
         try:
-            name = str(read_sealed(path, "current", kind, CURRENT_FORMAT, "")["name"])
+            name = read_sealed(path, "current", kind, CURRENT_FORMAT, "").get("name")
+            if not isinstance(name, str):
+                raise damaged_error(path, "names nothing", "")
         except DamagedError as error:
             if not error.replaceable:
                 raise

@@ -66,7 +66,11 @@ DistinctOption = Annotated[
 ]
 RecipeOption = Annotated[
     list[str],
-    typer.Option("--recipe", "-r", help="NAME or FILE.toml for all, TASK=NAME for one; see `orch recipes list`."),
+    typer.Option(
+        "--recipe",
+        "-r",
+        help="NAME or FILE.toml for all, TASK=NAME for one; quick if left out; see `orch recipes list`.",
+    ),
 ]
 SetOption = Annotated[
     list[str],

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     Codes = NDArray[np.integer[Any]] | int
 
 __all__ = [
-    "AGE_BORDERS", "CLASSES", "CLASS_COUNTS", "JOINT", "LABELS", "TASKS", "age_band_names", "age_bands", "columns_of", "compose",
-    "decompose", "differing", "joint_probabilities", "marginals", "of_tasks", "read_label",
+    "AGE_BORDERS", "CLASSES", "CLASS_COUNTS", "JOINT", "LABELS", "TASKS", "age_band_names", "age_bands", "class_names",
+    "columns_of", "compose", "decompose", "differing", "joint_probabilities", "marginals", "of_tasks", "read_label",
 ]  # fmt: skip
 
 TASKS: tuple[str, ...] = ("mask", "gender", "age")
@@ -74,6 +74,11 @@ def age_band_names(years: Iterable[float]) -> list[str]:
     import numpy as np
 
     return [CLASSES["age"][code] for code in age_bands(np.fromiter(years, float))]
+
+
+def class_names(label: int) -> dict[str, str]:
+    """Task -> the name of its class in an 18-way label."""
+    return {task: CLASSES[task][int(code)] for task, code in decompose(label).items()}
 
 
 def compose(mask: Codes, gender: Codes, age: Codes) -> NDArray[np.int64]:

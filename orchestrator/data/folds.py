@@ -21,6 +21,7 @@ from orchestrator.core.errors import PlanError
 from orchestrator.core.files import digest_of
 from orchestrator.core.labels import age_band_names
 from orchestrator.core.sealed import damaged_error, read_sealed, write_sealed
+from orchestrator.core.typed import check_types
 
 __all__ = ["FoldPlan", "plan_folds", "stratum_names"]
 
@@ -98,7 +99,11 @@ class FoldPlan:
             DamagedError: the file is missing, damaged, or another plan's.
         """
         value = read_sealed(path, KIND, name, PLAN_FORMAT, way_out)
-        plan = cls(value["k"], value["seed"], value["fold_of"], tuple(value["strata"]))
+        try:
+            plan = cls(value["k"], value["seed"], value["fold_of"], tuple(value["strata"]))
+            check_types(plan)
+        except (KeyError, TypeError) as error:
+            raise damaged_error(path, f"not a fold plan ({error})", way_out) from None
         if plan.name != name:
             raise damaged_error(path, f"the people in it are those of the plan {plan.name}", way_out)
         return plan

@@ -7,6 +7,7 @@ that starts processes checks here first, so that the error names the cause inste
 from __future__ import annotations
 
 import errno
+import multiprocessing
 import os
 import signal
 from collections.abc import Iterator
@@ -80,6 +81,10 @@ def why_no_parallelism(semaphores: int = 64) -> str:
     Args:
         semaphores: number of semaphores needed at once; each takes a page of shared memory.
     """
+    if multiprocessing.current_process().daemon:
+        return "this process is a daemon's (of multiprocessing.Pool, say), which may start no others."
+    if os.environ.get("JOBLIB_MULTIPROCESSING", "1").strip() == "0":
+        return "JOBLIB_MULTIPROCESSING=0 forbids processes that work together."
     context, locks = start_context(), []
     try:
         for _ in range(semaphores):
@@ -98,7 +103,7 @@ def check_jobs(jobs: int) -> None:
     Raises:
         ConfigError: the number of jobs is not allowed here; says which ones are.
     """
-    if jobs < 0:
+    if not isinstance(jobs, int) or jobs < 0:
         raise ConfigError(f"--jobs {jobs}; allowed: 1 or more, or 0 to choose by this machine.")
     if jobs > 1 and (reason := why_no_parallelism()):
         raise ConfigError(f"--jobs {jobs}: {reason} {WIDEN} --jobs 1 trains one member after the other.")

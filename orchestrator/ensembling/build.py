@@ -115,6 +115,12 @@ def build_ensemble(
     confidence = dict.fromkeys(TASKS, DEFAULT_CONFIDENCE) if out_of_fold is None else out_of_fold.mean_confidence
     external = [table.softened(confidence) for table in external]
     sources = _sources(external, out_of_fold)
+    unseen = [source.name for source in sources if combiner.learns and not source.matched]
+    if unseen:
+        raise ConfigError(
+            f"--strategy {strategy} learns how much to trust each source from out-of-fold answers, and {', '.join(unseen)} "
+            "answers for no held-out photo: leave it out, or choose a strategy that does not learn."
+        )
     if out_of_fold is not None and external:
         out_of_fold = with_external(out_of_fold, external, plan_of(workspace, runs[TASKS[0]][0]))
     scores = None if out_of_fold is None else _score(out_of_fold, combiner)

@@ -29,7 +29,7 @@ from orchestrator.training.cancelling import CancelledError, raise_if_cancelled
 from orchestrator.training.loop import Pruned, train_fold
 from orchestrator.training.member import MemberJob
 
-__all__ = ["LocalExecutor", "claim_gpu"]
+__all__ = ["LocalExecutor", "WhileParentLives", "claim_gpu"]
 
 FAILURE = "failure.json"
 
@@ -45,8 +45,11 @@ class WhileParentLives:
     parent: int
 
     def check(self) -> None:
-        """Ends this process if its parent is gone; no process is left to receive an error."""
-        if os.getppid() != self.parent:
+        """Ends this process if its parent is gone; no process is left to receive an error.
+
+        In the command's own process, where joblib trains if it cannot start another, there is nothing to notice.
+        """
+        if os.getpid() != self.parent and os.getppid() != self.parent:
             os._exit(1)
 
 

@@ -34,5 +34,5 @@ class Budget:
         with mistakes.collect():
             check_range("--trials", self.trials, 1, MOST_TRIALS)
         with mistakes.collect():
-            check_range("--minutes", self.minutes, 0)
+            check_range("--minutes", self.minutes, 0, fraction=True)
         mistakes.raise_if_any()

@@ -16,7 +16,7 @@ from orchestrator.pipeline.inputs import Inputs, read_inputs
 from orchestrator.pipeline.preparation import RunJob, pixels_of
 from orchestrator.pipeline.retraining import StartingPoint, log_base
 from orchestrator.pipeline.run_plans import RunPlan
-from orchestrator.pipeline.training import Report, train_runs
+from orchestrator.pipeline.training import Report, check_and_set_aside, train_runs
 
 __all__ = ["TrainedPoints", "train_points"]
 
@@ -74,7 +74,11 @@ def train_points(
     mistakes.raise_if_any()
     folds = len(plans[digests[0]].inputs.data.folds)
     log.info(f"{quantity(len(plans), 'combination')} of {quantity(folds, 'fold')} each.")
-    runs = {digest: run for digest, plan in plans.items() if (run := plan.find()) is not None and run.complete}
+    existing = {digest: run for digest, plan in plans.items() if (run := plan.find()) is not None}
+    check_and_set_aside(
+        [run for run in existing.values() if run.complete]
+    )  # unfinished ones are checked as they are trained
+    runs = {digest: run for digest, run in existing.items() if run.complete}
     for digest, run in runs.items():
         log.info(f"{run.id} has {_words(plans[digest], start)} already.")
     missing = [digest for digest in digests if digest not in runs]

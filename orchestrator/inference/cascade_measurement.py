@@ -126,7 +126,8 @@ def check_measurable(record: EnsembleRecord, rate: float, photos: int) -> None:
     if not record.read_combiner().averages:
         exact = orch("predict", "PHOTOS", "--cascade", workspace=record.root)
         raise ConfigError(
-            f"a measured cascade is for votes that average (soft); a {record.strategy} vote needs none: `{exact}` is exact."
+            f"a measured cascade is for votes that average (soft). For a {record.strategy} vote, `{exact}` stops where the rest "
+            "cannot change the answer, as far as the vote can tell."
         )
     check_rate(rate, photos)
 
@@ -219,5 +220,5 @@ def read_cascade(folder: Path, combiner: Combiner) -> SavedCascade | None:
             float(stored["rate"]), threshold, {task: float(stored["spread"][task]) for task in stored["spread"]}
         )
         return SavedCascade(cascade, int(value["photos"]), float(value["changed"]), float(value["changed_at_most_95"]))
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (LookupError, TypeError, ValueError, AttributeError):
         raise damaged_error(path, "not the shape of a cascade", way_out) from None

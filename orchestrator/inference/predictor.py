@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from orchestrator.combining.answers import Answers
 from orchestrator.combining.combiners import Combined, Combiner
-from orchestrator.core.errors import DataError, Problem, check_choice
+from orchestrator.core.arguments import check_range, check_sequence
+from orchestrator.core.errors import ConfigError, DataError, Problem, check_choice
 from orchestrator.core.stages import UNTIMED, Stages
 from orchestrator.ensembling.external import ExternalRows, ExternalTable
 from orchestrator.inference.cascade import Cascade
@@ -65,6 +66,23 @@ def _cancel(running: Iterable[tuple[int, list[ReadResult], RunningCalls | None]]
     for _, _, pending in running:
         if pending is not None:
             pending.cancel()
+
+
+def _as_photo(photo: object, number: int) -> Photo:
+    """A photo as the reader takes it.
+
+    Raises:
+        ConfigError: something else.
+    """
+    if isinstance(photo, str | os.PathLike):
+        return Path(photo)
+    if isinstance(photo, bytes | bytearray | memoryview):
+        return bytes(photo)
+    if isinstance(photo, np.ndarray):
+        return photo
+    raise ConfigError(
+        f"photo {number} is a {type(photo).__name__}; allowed: a path, a file's bytes, or an array of pixels."
+    )
 
 
 def _name_of(photo: Photo | str, number: int) -> str:
@@ -138,11 +156,13 @@ class Predictor:
 
         Raises:
             ClosedError: the predictor was closed.
-            ConfigError: another word for `on_error`, or a cascade over members that answer for several tasks.
+            ConfigError: another word for `on_error`, one photo instead of a sequence, or a cascade over members that answer for
+                several tasks.
             DataError: photos cannot be read, and `on_error` is `fail`; each problem has the photo's name and a kind.
             WorkspaceError: a member's answers are NaN or infinite.
         """
         check_choice("--on-error", on_error, ON_ERROR)
+        check_sequence("photos", photos)
         strategy, parts, answered = self.combiner.name, list[Predictions](), 0
         way_out = "with --on-error mark their rows stay empty"
         for of_batch in self.predict(photos, on_error == "mark", batch, cascade, already_read, way_out, rows, stages):
@@ -180,12 +200,15 @@ class Predictor:
 
         Raises:
             ClosedError: the predictor was closed.
+            ConfigError: one photo instead of a sequence, or a negative batch.
             DataError: photos cannot be read, and `skip_unreadable` is off.
             ConfigError: a cascade over members that answer for several tasks.
             ValueError: `rows` of other tables, or without some of these photos.
             WorkspaceError: a member's answers are NaN or infinite.
         """
-        inputs = [Path(photo) if isinstance(photo, str | os.PathLike) else photo for photo in photos]
+        check_sequence("photos", photos)
+        check_range("--batch", batch, 0)
+        inputs = [_as_photo(photo, number) for number, photo in enumerate(photos)]
         runtime, settled = self.runtime, None
         if cascade is not None:
             check_cascade([member.task for member in self.members], self.external)

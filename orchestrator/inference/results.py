@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.combining import PROBABILITY, STRATEGIES
-from orchestrator.core.labels import CLASSES, LABELS, TASKS
+from orchestrator.core.labels import CLASSES, LABELS, TASKS, class_names
 
 if TYPE_CHECKING:
     from orchestrator.inference.predictor import Batch
@@ -52,12 +52,14 @@ class Prediction:
     changed_by_external: bool | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON: `probabilities` of a soft vote, `shares` of a hard one, which are not probabilities."""
+        """For JSON: the class of each task by its name, `probabilities` of a soft vote, `shares` of a hard one, which are not
+        probabilities."""
+        classes = dict.fromkeys(TASKS) if self.label is None else class_names(self.label)
         return {
-            "path": self.photo, "label": self.label, "name": self.name, "agreement": self.agreement,
+            "path": self.photo, "label": self.label, "name": self.name, **classes, "agreement": self.agreement,
             "probabilities" if STRATEGIES[self.strategy].prefix == PROBABILITY else "shares": self.shares,
             "asked": self.asked, "face_found": self.face_found, "changed_by_external": self.changed_by_external,
-            "error": self.error or None,
+            "error": self.error or None, "error_kind": self.error_kind or None,
         }  # fmt: skip
 
 

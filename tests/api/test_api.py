@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from orchestrator import api
+from orchestrator.core.errors import ConfigError
 from orchestrator.core.events import Listener
 from orchestrator.data.preprocessing import decode
 from orchestrator.execution.executor import JobResult
@@ -151,8 +152,8 @@ def test_what_the_command_line_would_refuse_the_library_refuses_too(people: Path
         (lambda: api.train_grid("age", settings, grid="lr=1e-3,2e-3"), ["grid = 'lr=1e-3,2e-3'"]),
         (lambda: api.search("age", settings, trials=0, minutes=-1), ["--trials 0", "--minutes -1"]),
         (
-            lambda: api.tune("age", replace(settings, folds=-1), stages="loss", small=0.1, trials=0),
-            ["stages = 'loss'", "--small 0.1; allowed: 0.3 to 1", "--trials 0", "--folds -1"],
+            lambda: api.tune("age", replace(settings, folds=-1), stages=["loss"], small=0.1, trials=0),
+            ["--small 0.1; allowed: 0.3 to 1", "--trials 0", "--folds -1"],
         ),
         (lambda: api.tta("age-0001", views="flip", workspace=tmp_path), ["views = 'flip'"]),
         (lambda: api.bench("voting"), ["parts = 'voting'"]),
@@ -208,3 +209,60 @@ def test_whatever_trains_can_be_asked_to_stop_and_goes_on(people: Path, tmp_path
     found = api.search("age", settings, space=tmp_path / "space.toml", trials=2)
     assert [trial.state for trial in found.trials] == ["complete", "complete"]
     assert api.train_grid("age", settings, grid=["lr=1e-3,2e-3"]).complete
+
+
+def sequences() -> list[tuple[str, str]]:
+    """Every function of the library with each of its arguments that is a sequence."""
+    functions = {name: getattr(api, name) for name in api.__all__ if inspect.isfunction(getattr(api, name))}
+    return [
+        (name, argument)
+        for name, function in functions.items()
+        for argument, kind in function.__annotations__.items()
+        if str(kind).startswith("Sequence[")
+    ]
+
+
+@pytest.mark.parametrize(("name", "argument"), sequences())
+def test_one_text_is_not_taken_for_a_sequence(name: str, argument: str) -> None:
+    """Letter by letter, `/` would be a photo's folder, and `keep` four tags."""
+    function = getattr(api, name)
+    needed = [
+        parameter.name
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.default is parameter.empty and parameter.name != argument
+    ]
+    for given in ("a/b", Path("a/b")):
+        with pytest.raises(
+            ConfigError, match=rf"{argument} = 'a/b': a sequence is needed, even of one: write {argument}="
+        ):
+            result = function(**dict.fromkeys(needed), **{argument: given})
+            with result:  # `tracking` is a context
+                pass
+
+
+def test_a_predictor_is_given_a_sequence_of_photos(people: Path, workspace: Path) -> None:
+    api.ensemble(workspace=workspace)
+    photo = next((people / "eval/images").iterdir())
+    with api.load_predictor(workspace=workspace) as predictor:
+        for given in (photo, str(photo), photo.read_bytes()):
+            with pytest.raises(ConfigError, match="photos = .*a sequence is needed"):
+                predictor.answers(given)
+        assert len(predictor.answers([photo])) == 1
+        whole = photo.read_bytes()
+        assert [one.label for one in predictor.answers([bytearray(whole), memoryview(whole)])] == [
+            predictor.answers([photo])[0].label
+        ] * 2
+        with pytest.raises(ConfigError, match="photo 1 is a NoneType; allowed: a path"):
+            predictor.answers([photo, None], on_error="mark")
+        with pytest.raises(ConfigError, match="--batch -1; allowed: 0 or more"):
+            predictor.answers([photo], batch=-1)
+
+
+def test_the_table_of_functions_says_which_arguments_are_given_by_name() -> None:
+    rows = re.findall(r"^\| `(\w+)\(([^)]*)\)` \|", (ROOT / "docs/api.md").read_text(), re.MULTILINE)
+    assert len(rows) > 30
+    for name, text in rows:
+        parameters = inspect.signature(getattr(api, name)).parameters
+        for argument in filter(None, text.removesuffix("...").strip(", ").split(", ")):
+            by_name = parameters[argument.removesuffix("=")].kind is inspect.Parameter.KEYWORD_ONLY
+            assert argument.endswith("=") is by_name, (name, argument)

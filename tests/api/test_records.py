@@ -32,7 +32,7 @@ def test_runs_are_listed_described_annotated_and_deleted_as_values(
     assert api.list_runs(workspace=workspace).total == 3
     api.delete_runs(["age-0001"], workspace=workspace)
     assert api.list_runs(workspace=workspace).total == 2
-    assert "It was the current age run" in caplog.text
+    assert "The current age run was deleted" in caplog.text
 
 
 def test_ensembles_and_the_workspace_are_listed_chosen_and_checked_as_values(workspace: Path) -> None:

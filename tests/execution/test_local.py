@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import multiprocessing
 import os
 import signal
 import time
@@ -15,8 +16,9 @@ from safetensors import SafetensorError
 
 from orchestrator.artifacts import cards, weights
 from orchestrator.artifacts.cards import MemberCard
+from orchestrator.core.errors import ConfigError
 from orchestrator.core.events import EpochEnded, Event, MemberEnded, ignore_events
-from orchestrator.execution.local import LocalExecutor, claim_gpu
+from orchestrator.execution.local import LocalExecutor, WhileParentLives, claim_gpu
 from orchestrator.training.cancelling import CancelFile
 from orchestrator.training.loop import train_fold
 from tests.training.test_loop import Stripes, job_of
@@ -100,6 +102,22 @@ def test_cores_are_shared_out_and_wrong_numbers_refused(monkeypatch: pytest.Monk
     assert LocalExecutor(0).parallelism(15, "cuda") == (1, 8)
     with pytest.raises(Exception, match="--jobs -1"):
         LocalExecutor(-1).parallelism(3, "cpu")
+
+
+def test_where_no_process_can_be_started_the_command_trains_itself_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """joblib trains in a daemon's own process, whose parent is not the command: that is no reason to end it."""
+    WhileParentLives(os.getpid()).check()
+    monkeypatch.setattr(multiprocessing.current_process(), "_config", {"daemon": True})
+    assert LocalExecutor().parallelism(4, "cpu")[0] == 1
+    with pytest.raises(ConfigError, match="this process is a daemon's"):
+        LocalExecutor(2).parallelism(4, "cpu")
+    monkeypatch.setattr(multiprocessing.current_process(), "_config", {})
+    monkeypatch.setenv("JOBLIB_MULTIPROCESSING", "0")
+    assert LocalExecutor().parallelism(4, "cpu")[0] == 1
+    with pytest.raises(ConfigError, match="JOBLIB_MULTIPROCESSING=0"):
+        LocalExecutor(2).parallelism(4, "cpu")
 
 
 def test_gpus_are_claimed_one_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

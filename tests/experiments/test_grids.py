@@ -148,6 +148,17 @@ def test_a_grids_photos_are_prepared_once_before_any_run_is_recorded(
     assert [run.id for run in trained.report.runs] == ["age-0002", "age-0003"]
 
 
+def test_a_damaged_member_of_a_complete_run_is_trained_again(orch: Orch, people: Path, workspace: Path) -> None:
+    grid = ("train", "age", *tiny("epochs=1"), "--grid", "lr=1e-3,2e-3", "--folds-used", 1)
+    assert train(orch, people, workspace, *grid).code == 0
+    before = hashes(workspace / "age-0002" / "fold-0")
+    (workspace / "age-0002" / "fold-0" / "weights.safetensors").write_bytes(b"")
+    done = train(orch, people, workspace, *grid)
+    assert done.code == 0, done.err
+    assert "age-0002 trains it again" in done.err
+    assert hashes(workspace / "age-0002" / "fold-0")["weights.safetensors"] == before["weights.safetensors"]
+
+
 def test_warnings_about_any_combination_are_given_once(orch: Orch, people: Path, workspace: Path) -> None:
     grid = ("--grid", "sample_balance=0,1", "lr=1e-3,2e-3")
     done = train(

@@ -190,5 +190,8 @@ def test_what_needs_no_member_is_checked_before_any_is_loaded(
         orch("cascade", people / "eval", "-w", workspace, "--rate", rate[1])
     monkeypatch.delenv("ORCH_DEBUG")
     assert orch("ensemble", "--strategy", "hard", "-w", workspace).code == 0
-    assert "a hard vote needs none" in orch("cascade", people / "eval", "-w", workspace, "--rate", 0.5).err
+    assert (
+        "For a hard vote, `orch predict PHOTOS --cascade"
+        in orch("cascade", people / "eval", "-w", workspace, "--rate", 0.5).err
+    )
     assert orch("cascade", "-w", workspace).code == 2
