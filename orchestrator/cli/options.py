@@ -69,7 +69,7 @@ RecipeOption = Annotated[
     typer.Option(
         "--recipe",
         "-r",
-        help="NAME or FILE.toml for all, TASK=NAME for one; quick if left out; see `orch recipes list`.",
+        help="NAME or FILE.toml for all, TASK=NAME for one; by default quick; see `orch recipes list`.",
     ),
 ]
 SetOption = Annotated[

@@ -11,7 +11,8 @@ from orchestrator.core.errors import ConfigError
 @pytest.mark.parametrize(("value", "high", "told"), [
     (-1, None, "--number -1; allowed: 0 or more."), (8, 7, "--number 8; allowed: 0 to 7."),
     (float("nan"), None, "--number nan; allowed: a whole number, 0 or more."),
-    (1.5, None, "--number 1.5; allowed: a whole number, 0 or more."), (True, 7, "--number True; allowed: a whole number, 0 to 7."),
+    (1.5, None, "--number 1.5; allowed: a whole number, 0 or more."),
+    (True, 7, "--number True; allowed: a whole number, 0 to 7."),
     ("3", 7, "--number 3; allowed: a whole number, 0 to 7."), (0, 0, None), (7, 7, None), (10**30, None, None), (None, 1, None),
 ])  # fmt: skip
 def test_a_number_out_of_range_is_named_with_the_allowed_ones(
