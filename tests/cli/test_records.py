@@ -51,7 +51,7 @@ def test_who_deletes_what_is_current_is_told_what_to_choose_or_make(orch: Orch, 
         current = Workspace(place).current("age")
         done = orch("runs", "delete", name, "--yes", "-w", place)
         assert done.code == 0, done.err
-        assert ("It was the current age run" in done.err) is (name == current)
+        assert ("The current age run was deleted" in done.err) is (name == current)
         if next_one is not None:
             (use,) = re.findall(r"`(orch runs use [^`]+)`", done.err)
             assert f" {next_one} " in use
