@@ -91,7 +91,7 @@ def train_fold(job: MemberJob, listen: Listener = ignore_events) -> MemberCard:
             return card
         try:
             return _train(job, listen)
-        except Exception as error:
+        except Exception as error:  # torch, CUDA and Python report it by different types; all others are raised again
             if is_out_of_memory(error):
                 raise DeviceError(f"{job.title}: out of memory on {job.device}. {job.memory_advice}") from error
             raise

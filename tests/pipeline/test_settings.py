@@ -72,7 +72,7 @@ def test_settings_out_of_range_are_told_all_at_once(people: Path) -> None:
 
 def test_one_text_is_not_taken_letter_by_letter(people: Path) -> None:
     with pytest.raises(ConfigError) as refused:
-        Settings(people / "train", recipes="quick", changes="epochs=1", extra="more.csv")  # type: ignore[arg-type]
+        Settings(people / "train", recipes="quick", changes="epochs=1", extra="more.csv")  # type: ignore[arg-type]  # what is refused
     assert [line.partition(":")[0] for line in refused.value.message.splitlines()] == [
         "recipes = 'quick'", "changes = 'epochs=1'", "extra = 'more.csv'",
     ]  # fmt: skip
