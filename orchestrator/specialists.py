@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 
-from orchestrator.core.arguments import check_sequence
 from orchestrator.core.errors import ConfigError, nearest
 from orchestrator.core.labels import JOINT, TASKS
 from orchestrator.specialist import Specialist
@@ -40,9 +39,8 @@ def chosen(tasks: Sequence[str]) -> Mapping[str, Specialist]:
     """The specialists of some tasks, in the order of the label's digits.
 
     Raises:
-        ConfigError: an unknown task, no task at all, or one text where several are expected.
+        ConfigError: an unknown task, or no task at all.
     """
-    check_sequence("tasks", tasks)
     for task in tasks:
         if task not in SPECIALISTS:
             hint = nearest(task, TASKS)

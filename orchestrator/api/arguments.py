@@ -1,4 +1,4 @@
-"""Arguments as callers give them: paths may be texts, and one text does not stand for a sequence."""
+"""Arguments as callers give them: paths may be texts; values of other types than declared are refused."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from os import PathLike as AnyPath
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from orchestrator.core.arguments import check_sequence
+from orchestrator.core.arguments import argument_types, check_types_of
 
-__all__ = ["PathLike", "path_or_none", "refuses_single_texts"]
+__all__ = ["PathLike", "checks_arguments", "path_or_none"]
 
 PathLike = str | AnyPath[str]
 """A path, as callers may give it."""
@@ -25,20 +25,17 @@ def path_or_none(path: PathLike | None) -> Path | None:
     return None if path is None else Path(path)
 
 
-def refuses_single_texts(function: Callable[Given, Returned]) -> Callable[Given, Returned]:
-    """Makes a function refuse one text or path for each of its arguments that is a `Sequence`: it would be taken letter by
-    letter.
+def checks_arguments(function: Callable[Given, Returned]) -> Callable[Given, Returned]:
+    """Makes a function check its arguments against the types that it declares.
 
-    The wrapped function raises a ConfigError that names the argument and the way to write it.
+    The wrapped function raises a ConfigError that names every wrong argument, its value and what is needed. One text or path
+    for a `Sequence` is wrong too: it would be taken letter by letter.
     """
-    names = [name for name, kind in function.__annotations__.items() if str(kind).startswith("Sequence[")]
     signature = inspect.signature(function)
 
     @wraps(function)
     def checked(*args: Given.args, **options: Given.kwargs) -> Returned:
-        arguments = signature.bind(*args, **options).arguments
-        for name in names:
-            check_sequence(name, arguments.get(name))
+        check_types_of(signature.bind(*args, **options).arguments, argument_types(function))
         return function(*args, **options)
 
     return checked

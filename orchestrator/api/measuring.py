@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestrator.api.arguments import PathLike, path_or_none, refuses_single_texts
+from orchestrator.api.arguments import PathLike, checks_arguments, path_or_none
 from orchestrator.core.events import Listener, ignore_events, progress_callback
 from orchestrator.core.outputs import Output, check_outputs
 from orchestrator.recipes.names import DEFAULT_RECIPE
@@ -14,7 +14,7 @@ from orchestrator.recipes.names import DEFAULT_RECIPE
 __all__ = ["bench"]
 
 
-@refuses_single_texts
+@checks_arguments
 def bench(
     parts: Sequence[str] = (),
     *,

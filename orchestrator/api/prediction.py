@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.api.arguments import PathLike, path_or_none, refuses_single_texts
+from orchestrator.api.arguments import PathLike, checks_arguments, path_or_none
 from orchestrator.core.commands import DEFAULT_WORKSPACE, orch
 from orchestrator.core.errors import ConfigError, Mistakes, check_choice, quantity
 from orchestrator.core.events import Listener, ignore_events, progress_callback
@@ -92,7 +92,7 @@ class MeasuredCascade:
     picture: Path
 
 
-@refuses_single_texts
+@checks_arguments
 def ensemble(
     *,
     workspace: PathLike = DEFAULT_WORKSPACE,
@@ -137,7 +137,7 @@ def ensemble(
     return built
 
 
-@refuses_single_texts
+@checks_arguments
 def load_predictor(
     *,
     workspace: PathLike = DEFAULT_WORKSPACE,
@@ -183,7 +183,7 @@ def load_predictor(
     return _on_engines(loaded, opened_workspace, photos, options, listen, more=True).predictor
 
 
-@refuses_single_texts
+@checks_arguments
 def predict(
     photos: Sequence[PathLike] = (),
     *,
@@ -258,7 +258,7 @@ def predict(
     return predicted
 
 
-@refuses_single_texts
+@checks_arguments
 def pseudo_label(
     photos: Sequence[PathLike] = (),
     *,
@@ -322,7 +322,7 @@ def pseudo_label(
     return labels
 
 
-@refuses_single_texts
+@checks_arguments
 def cascade(
     photos: Sequence[PathLike] = (),
     *,
@@ -382,7 +382,7 @@ def cascade(
     return MeasuredCascade(record.id, measured, path, picture)
 
 
-@refuses_single_texts
+@checks_arguments
 def export(
     out: PathLike,
     *,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.api.arguments import PathLike
+from orchestrator.api.arguments import PathLike, checks_arguments
 from orchestrator.core.errors import ConfigError, Problem
 from orchestrator.core.outputs import Output, check_outputs, replace_output
 
@@ -44,6 +45,7 @@ class NamedRecipe:
         return {"specialist": self.task, "name": self.name, **self.recipe.model_dump(mode="json")}
 
 
+@checks_arguments
 def list_recipes() -> list[NamedRecipe]:
     """Every specialist's named recipes: `orch recipes list`."""
     from orchestrator.recipes.load import load_recipes, recipe_files
@@ -56,7 +58,8 @@ def list_recipes() -> list[NamedRecipe]:
     ]
 
 
-def load_recipe(task: str, name: str) -> Recipe:
+@checks_arguments
+def load_recipe(task: str, name: PathLike) -> Recipe:
     """A recipe with every setting: `orch recipes show`.
 
     Args:
@@ -69,10 +72,11 @@ def load_recipe(task: str, name: str) -> Recipe:
     from orchestrator.recipes.load import load_recipes
     from orchestrator.specialists import trainable
 
-    return load_recipes({task: trainable(task)}, [name])[task]
+    return load_recipes({task: trainable(task)}, [os.fspath(name)])[task]
 
 
-def compare_recipes(task: str, first: str, *, second: str) -> Mapping[str, tuple[Any, Any]]:
+@checks_arguments
+def compare_recipes(task: str, first: PathLike, *, second: PathLike) -> Mapping[str, tuple[Any, Any]]:
     """The settings in which two recipes differ, each with both values: `orch recipes diff`.
 
     Args:
@@ -89,7 +93,8 @@ def compare_recipes(task: str, first: str, *, second: str) -> Mapping[str, tuple
     return differences(left, right)
 
 
-def check_recipe(task: str, name: str) -> list[Problem]:
+@checks_arguments
+def check_recipe(task: str, name: PathLike) -> list[Problem]:
     """Settings that are ignored, that cannot work, or that harm faces: `orch recipes lint`.
 
     A file's network is built as well; those of named recipes are known to work.
@@ -106,7 +111,7 @@ def check_recipe(task: str, name: str) -> list[Problem]:
 
     recipe = load_recipe(task, name)
     problems = lint(trainable(task), recipe)
-    if name.endswith(".toml") and not any(problem.fatal for problem in problems):
+    if Path(name).suffix == ".toml" and not any(problem.fatal for problem in problems):
         from orchestrator.networks.backbones import check_backbone
 
         try:
@@ -116,7 +121,8 @@ def check_recipe(task: str, name: str) -> list[Problem]:
     return problems
 
 
-def copy_recipe(task: str, name: str, *, to: PathLike) -> None:
+@checks_arguments
+def copy_recipe(task: str, name: PathLike, *, to: PathLike) -> None:
     """Writes a recipe, every setting spelled out, as a file to edit: `orch recipes copy`.
 
     Args:
@@ -138,6 +144,7 @@ def copy_recipe(task: str, name: str, *, to: PathLike) -> None:
         temporary.write_text(recipe_as_toml(recipe), encoding="utf-8")
 
 
+@checks_arguments
 def setting_help() -> dict[str, str]:
     """What each setting of a recipe means, `augment.flip` and the like included."""
     from orchestrator.data.augmentation import Augment

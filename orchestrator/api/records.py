@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.api.arguments import PathLike, path_or_none, refuses_single_texts
+from orchestrator.api.arguments import PathLike, checks_arguments, path_or_none
 from orchestrator.core.commands import DEFAULT_WORKSPACE, orch
 from orchestrator.core.errors import ConfigError, DamagedError, WorkspaceError, quantity
 from orchestrator.core.outputs import Output, check_outputs
@@ -82,6 +82,7 @@ class Repaired:
     damaged: Sequence[DamagedError]
 
 
+@checks_arguments
 def list_runs(*, where: str = "", sort: str = "", workspace: PathLike = DEFAULT_WORKSPACE) -> RunList:
     """Lists runs with their facts: `orch runs list`.
 
@@ -99,6 +100,7 @@ def list_runs(*, where: str = "", sort: str = "", workspace: PathLike = DEFAULT_
     return lists.list_runs(Workspace(Path(workspace)), where, sort)
 
 
+@checks_arguments
 def run_details(run: str, *, workspace: PathLike = DEFAULT_WORKSPACE) -> RunDetails:
     """Reads everything on record about a run: `orch runs show`.
 
@@ -117,6 +119,7 @@ def run_details(run: str, *, workspace: PathLike = DEFAULT_WORKSPACE) -> RunDeta
     return RunDetails(record, Annotations.read(record.folder), lost_members(record))
 
 
+@checks_arguments
 def use_run(run: str, *, workspace: PathLike = DEFAULT_WORKSPACE) -> None:
     """Makes a complete run its specialist's current one: `orch runs use`.
 
@@ -146,7 +149,7 @@ def use_run(run: str, *, workspace: PathLike = DEFAULT_WORKSPACE) -> None:
         )
 
 
-@refuses_single_texts
+@checks_arguments
 def annotate_run(
     run: str,
     *,
@@ -184,7 +187,7 @@ def annotate_run(
     return annotations
 
 
-@refuses_single_texts
+@checks_arguments
 def compare(
     runs: Sequence[str], *, workspace: PathLike = DEFAULT_WORKSPACE, picture: PathLike | None = None
 ) -> Comparison:
@@ -218,7 +221,7 @@ def compare(
     return comparison
 
 
-@refuses_single_texts
+@checks_arguments
 def track_runs(runs: Sequence[str], *, to: Sequence[str], workspace: PathLike = DEFAULT_WORKSPACE) -> list[SentRun]:
     """Sends trained runs to trackers: `orch runs track`.
 
@@ -247,7 +250,7 @@ def track_runs(runs: Sequence[str], *, to: Sequence[str], workspace: PathLike = 
     return sent
 
 
-@refuses_single_texts
+@checks_arguments
 def delete_runs(
     runs: Sequence[str],
     *,
@@ -274,6 +277,7 @@ def delete_runs(
     log_choices(opened_workspace, [delete(opened_workspace, record) for record in records])
 
 
+@checks_arguments
 def list_ensembles(*, workspace: PathLike = DEFAULT_WORKSPACE) -> EnsembleList:
     """Lists ensembles: `orch ensembles list`.
 
@@ -289,6 +293,7 @@ def list_ensembles(*, workspace: PathLike = DEFAULT_WORKSPACE) -> EnsembleList:
     return lists.list_ensembles(Workspace(Path(workspace)))
 
 
+@checks_arguments
 def use_ensemble(ensemble: str, *, workspace: PathLike = DEFAULT_WORKSPACE) -> None:
     """Makes an ensemble the current one, which predictions and exports take: `orch ensembles use`.
 
@@ -305,7 +310,7 @@ def use_ensemble(ensemble: str, *, workspace: PathLike = DEFAULT_WORKSPACE) -> N
     choosing.use_ensemble(Workspace(Path(workspace)), ensemble)
 
 
-@refuses_single_texts
+@checks_arguments
 def delete_ensembles(
     ensembles: Sequence[str],
     *,
@@ -333,6 +338,7 @@ def delete_ensembles(
     log_choices(opened_workspace, [delete_ensemble(opened_workspace, name) for name in names])
 
 
+@checks_arguments
 def check_workspace(*, workspace: PathLike = DEFAULT_WORKSPACE) -> Findings:
     """Reads every record, weight file and table, and reports each that has changed: `orch workspace check`.
 
@@ -347,6 +353,7 @@ def check_workspace(*, workspace: PathLike = DEFAULT_WORKSPACE) -> Findings:
     return check(Path(workspace))
 
 
+@checks_arguments
 def repair_workspace(*, workspace: PathLike = DEFAULT_WORKSPACE) -> Repaired:
     """Rewrites lost or damaged records, and checks the workspace again: `orch workspace repair`.
 

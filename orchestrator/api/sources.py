@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.api.arguments import PathLike, path_or_none, refuses_single_texts
+from orchestrator.api.arguments import PathLike, checks_arguments, path_or_none
 from orchestrator.core.arguments import MOST_SEED, check_range
 from orchestrator.core.commands import DEFAULT_WORKSPACE
 from orchestrator.core.cores import cores
@@ -108,7 +108,7 @@ class SyntheticPeople:
     most_folds: int
 
 
-@refuses_single_texts
+@checks_arguments
 def check_data(
     data: PathLike,
     *,
@@ -142,6 +142,7 @@ def check_data(
     return check(data, columns, needs, folds, progress_callback(listen, "open photos"), distinct=distinct_people)
 
 
+@checks_arguments
 def describe_data(
     data: PathLike,
     *,
@@ -180,6 +181,7 @@ def describe_data(
     return description
 
 
+@checks_arguments
 def find_faces(
     data: PathLike,
     *,
@@ -222,6 +224,7 @@ def find_faces(
     return Faces(DETECTOR, photos, boxes)
 
 
+@checks_arguments
 def plan_folds(
     data: PathLike,
     *,
@@ -255,6 +258,7 @@ def plan_folds(
     return PlannedFolds(plan, fold_table(photos, plan))
 
 
+@checks_arguments
 def synthesise(
     folder: PathLike,
     *,
@@ -289,6 +293,7 @@ def synthesise(
     return SyntheticPeople(folder / "train", most_folds(people))
 
 
+@checks_arguments
 def compare_submissions(
     first: PathLike, second: PathLike, *, eval_folder: PathLike | None = None, picture: PathLike | None = None
 ) -> Differences:

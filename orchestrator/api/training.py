@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.api.arguments import PathLike, path_or_none, refuses_single_texts
-from orchestrator.core.arguments import check_range, check_sequence
+from orchestrator.api.arguments import PathLike, checks_arguments, path_or_none
+from orchestrator.core.arguments import check_range
 from orchestrator.core.commands import DEFAULT_WORKSPACE, orch
 from orchestrator.core.errors import ConfigError, Mistakes, check_choice
 from orchestrator.core.events import Listener, ignore_events
@@ -54,7 +54,7 @@ class Viewed:
     classes: Sequence[str]
 
 
-@refuses_single_texts
+@checks_arguments
 def train_all(
     settings: Settings,
     *,
@@ -84,7 +84,7 @@ def train_all(
     return training.train_all(settings, specialists, listen)
 
 
-@refuses_single_texts
+@checks_arguments
 def train(
     task: str,
     settings: Settings,
@@ -122,7 +122,7 @@ def train(
     return training.retrain(start, listen, again)
 
 
-@refuses_single_texts
+@checks_arguments
 def train_grid(task: str, settings: Settings, *, grid: Sequence[str], listen: Listener = ignore_events) -> Report:
     """Trains one run for each combination of some settings of one specialist: `orch train --grid`.
 
@@ -149,7 +149,7 @@ def train_grid(task: str, settings: Settings, *, grid: Sequence[str], listen: Li
     return train_points(start, points, listen).report
 
 
-@refuses_single_texts
+@checks_arguments
 def resume(
     run: str,
     *,
@@ -195,6 +195,7 @@ def resume(
     return resuming.resume(workspace, run, TRAINABLE, listen, data, settings, tables)
 
 
+@checks_arguments
 def search(
     task: str,
     settings: Settings,
@@ -248,7 +249,7 @@ def search(
     return result
 
 
-@refuses_single_texts
+@checks_arguments
 def tune(
     task: str,
     settings: Settings,
@@ -285,8 +286,6 @@ def tune(
 
     mistakes = Mistakes()
     with mistakes.collect():
-        check_sequence("stages", stages)
-    with mistakes.collect():
         check_range("--small", small, SMALLEST, 1, fraction=True)
     with mistakes.collect():
         budget = Budget(trials, minutes, prune)
@@ -306,7 +305,7 @@ def tune(
     return ended_stages
 
 
-@refuses_single_texts
+@checks_arguments
 def tta(
     run: str,
     *,
@@ -365,6 +364,7 @@ def tta(
     return Viewed(effect, keep_views(opened_workspace, effect, specialist) if keep else None, specialist.classes)
 
 
+@checks_arguments
 def next_step(run: RunRecord, *, of_experiment: bool = False) -> str:
     """What to do with a run next, as a command to paste.
 
@@ -379,7 +379,7 @@ def next_step(run: RunRecord, *, of_experiment: bool = False) -> str:
 
 
 @contextmanager
-@refuses_single_texts
+@checks_arguments
 def tracking(to: Sequence[str], *, workspace: PathLike = DEFAULT_WORKSPACE) -> Iterator[Listener]:
     """A listener that sends each run to trackers while it trains: `--track`.
 
@@ -402,6 +402,7 @@ def tracking(to: Sequence[str], *, workspace: PathLike = DEFAULT_WORKSPACE) -> I
         tracked.close()
 
 
+@checks_arguments
 def space_template(*, stages: bool = False) -> str:
     """The default space of a search as a .toml to edit: `orch sweep --print-space`.
 

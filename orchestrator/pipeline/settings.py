@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.core.arguments import MOST_SEED, check_range, check_sequence
+from orchestrator.core.arguments import MOST_SEED, argument_types, check_range, check_types_of
 from orchestrator.core.device_names import check_device
 from orchestrator.core.errors import ConfigError, DataError, Mistakes
 from orchestrator.core.extras import require
@@ -37,7 +38,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Settings:
-    """What a user asks for. Paths may be given as strings.
+    """What a user asks for. Paths may be given as strings, and recipes as paths.
 
     Attributes:
         data: a folder in the contest's layout, or a manifest.
@@ -59,7 +60,7 @@ class Settings:
         cancel: stop requests, checked once per batch while members are trained.
 
     Raises:
-        ConfigError: a single text is given where several are expected. The range of numbers is checked later.
+        ConfigError: values of wrong types, all of them at once. The range of numbers is checked later.
     """
 
     data: Path
@@ -82,13 +83,13 @@ class Settings:
     cancel: tuple[Cancel, ...] = ()
 
     def __post_init__(self) -> None:
-        mistakes = Mistakes()
-        for name in ("recipes", "changes", "extra"):
-            with mistakes.collect():
-                check_sequence(name, getattr(self, name))
-        mistakes.raise_if_any()
+        path = str | os.PathLike[str]
+        paths = {"data": path, "workspace": path, "recipes": Sequence[path], "extra": Sequence[path]}
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        check_types_of(values, {**argument_types(type(self)), **paths})  # type: ignore[arg-type]  # a class is hashable
         for name in ("data", "workspace"):
-            object.__setattr__(self, name, Path(getattr(self, name)))
+            object.__setattr__(self, name, Path(values[name]))
+        object.__setattr__(self, "recipes", tuple(map(os.fspath, self.recipes)))
         object.__setattr__(self, "extra", tuple(map(Path, self.extra)))
 
     def executor_or_default(self) -> Executor:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from orchestrator import api
@@ -222,22 +223,77 @@ def sequences() -> list[tuple[str, str]]:
     ]
 
 
-@pytest.mark.parametrize(("name", "argument"), sequences())
-def test_one_text_is_not_taken_for_a_sequence(name: str, argument: str) -> None:
-    """Letter by letter, `/` would be a photo's folder, and `keep` four tags."""
+def call(name: str, argument: str, value: object) -> None:
+    """Calls a function of the library with one argument, and None for the others that it needs."""
     function = getattr(api, name)
     needed = [
         parameter.name
         for parameter in inspect.signature(function).parameters.values()
         if parameter.default is parameter.empty and parameter.name != argument
     ]
-    for given in ("a/b", Path("a/b")):
+    result = function(**dict.fromkeys(needed), **{argument: value})
+    with result:  # `tracking` is a context
+        pass
+
+
+@pytest.mark.parametrize(("name", "argument"), sequences())
+def test_one_text_is_not_taken_for_a_sequence(name: str, argument: str) -> None:
+    """Letter by letter, `/` would be a photo's folder, and `keep` four tags."""
+    for text in ("a/b", Path("a/b")):
         with pytest.raises(
             ConfigError, match=rf"{argument} = 'a/b': a sequence is needed, even of one: write {argument}="
         ):
-            result = function(**dict.fromkeys(needed), **{argument: given})
-            with result:  # `tracking` is a context
-                pass
+            call(name, argument, text)
+
+
+def arguments() -> list[tuple[str, str]]:
+    """Every function of the library with each of its arguments, but what only a type checker knows."""
+    functions = {name: getattr(api, name) for name in api.__all__ if inspect.isfunction(getattr(api, name))}
+    return [
+        (name, argument)
+        for name, function in functions.items()
+        for argument in inspect.signature(function).parameters
+        if argument not in ("run", "executor", "cancel", "settings") or function.__annotations__[argument] == "str"
+    ]
+
+
+@pytest.mark.parametrize(("name", "argument"), arguments())
+def test_a_value_of_another_type_is_refused_by_every_function(name: str, argument: str) -> None:
+    class Other:
+        pass
+
+    with pytest.raises(ConfigError, match=rf"(^|\n){argument} = a Other; needed: "):
+        call(name, argument, Other())
+
+
+def test_wrong_types_are_named_together() -> None:
+    with pytest.raises(ConfigError) as error:
+        api.cascade([5, "photo.jpg"], rate="0.1", device=None, distinct_people=1)  # type: ignore[list-item, arg-type]
+    assert str(error.value).splitlines() == [
+        "photos[0] = 5; needed: a path.",
+        "rate = '0.1'; needed: a number.",
+        "device = None; needed: a string.",
+        "distinct_people = 1; needed: True or False.",
+    ]
+    with pytest.raises(ConfigError) as error:
+        api.Settings(data=7, folds="2", seed=1.5, recipes=[3], store="yes", columns={"path": 1})  # type: ignore[arg-type, list-item, dict-item]
+    assert str(error.value).splitlines() == [
+        "data = 7; needed: a path.",
+        "columns['path'] = 1; needed: a string.",
+        "recipes[0] = 3; needed: a path.",
+        "folds = '2'; needed: a whole number or None.",
+        "seed = 1.5; needed: a whole number.",
+        "store = 'yes'; needed: True or False.",
+    ]
+
+
+def test_a_recipe_may_be_a_path_and_a_number_numpys(people: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.toml"
+    api.copy_recipe("age", "quick", to=recipe)
+    assert api.load_recipe("age", recipe) == api.load_recipe("age", str(recipe))
+    settings = api.Settings(people / "train", recipes=[recipe], folds=np.int64(2), seed=np.uint8(3))
+    assert settings.recipes == (str(recipe),)
+    assert settings == api.Settings(str(people / "train"), recipes=[str(recipe)], folds=2, seed=3)
 
 
 def test_a_predictor_is_given_a_sequence_of_photos(people: Path, workspace: Path) -> None:
