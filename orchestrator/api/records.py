@@ -137,8 +137,7 @@ def use_run(run: str, *, workspace: PathLike = DEFAULT_WORKSPACE) -> None:
     opened_workspace = Workspace(Path(workspace))
     record = opened_workspace.run(run)
     if not record.complete:
-        resume = orch("resume", run, workspace=opened_workspace.root)
-        raise WorkspaceError(f"{run} is unfinished: `{resume}` completes it.")
+        raise WorkspaceError(f"{run} is unfinished: {record.way_to_complete}")
     for fold in record.folds:
         check_member(record, fold, files=False)
     choosing.use_run(opened_workspace, record)

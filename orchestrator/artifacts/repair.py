@@ -188,11 +188,7 @@ def _repair_run(workspace: Workspace, folder: Path) -> None:
     run.make_current, run.was_offered = "never", workspace.current_or_none(run.task) == run.id
     missing = update_status(run)
     aside_note = f"; the old one was set aside as {aside.name}" if aside else ""
-    advice = (
-        f" Fold {', '.join(map(str, missing))}: `{orch('resume', run.id, workspace=workspace.root)}` trains it."
-        if missing
-        else ""
-    )
+    advice = f" Fold {', '.join(map(str, missing))} is missing: {run.way_to_complete}" if missing else ""
     log.info(f"{folder / RECORD} is rewritten from the members' cards{aside_note}: {run.id} is {run.status}.{advice}")
 
 

@@ -182,6 +182,14 @@ class RunRecord:
         return self.parent is not None and not self.retrained
 
     @property
+    def way_to_complete(self) -> str:
+        """The command that completes it, as the end of a sentence."""
+        if self.derived:
+            views = ["--views", ",".join(self.views), "--keep"]
+            return f"`{orch('tta', self.parent or '', *views, workspace=self.root)}` makes it again."
+        return f"`{orch('resume', self.id, workspace=self.root)}` completes it."
+
+    @property
     def plan_digest(self) -> str | None:
         """Digest of its fold plan; None without one."""
         return None if self.plan is None else self.plan.digest

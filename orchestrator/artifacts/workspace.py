@@ -391,13 +391,12 @@ class Workspace:
             return RunRecord.load(self.root / name)
         if self._usable_runs(task):
             raise self._none_current(task)
-        unfinished = [run.id for run in self.runs(task)]
-        resume = orch("resume", unfinished[-1], workspace=self.root) if unfinished else ""
-        hint = f" (`{resume}` completes {unfinished[-1]})" if unfinished else ""
+        unfinished = self.runs(task)
+        last = f" {unfinished[-1].id} is unfinished: {unfinished[-1].way_to_complete}" if unfinished else ""
         train_all = orch("train-all", "--data", "DIR", workspace=self.root)
         train = orch("train", task, "--data", "DIR", workspace=self.root)
         raise WorkspaceError(
-            f"{self.root}: the {task} specialist has no complete run{hint}. `{train_all}` or `{train}` trains it."
+            f"{self.root}: the {task} specialist has no complete run.{last} `{train_all}` or `{train}` trains one."
         )
 
     # Ensembles

@@ -75,8 +75,7 @@ def _why_unfit(run: RunRecord, task: str) -> str:
         return f"{run.id} is a run of the {run.task} specialist."
     if not run.complete:
         missing = [str(fold) for fold in run.folds if not (run.member(fold) / CARD).is_file()]
-        resume = orch("resume", run.id, workspace=run.root)
-        return f"{run.id} is unfinished (fold {', '.join(missing)} missing): `{resume}` completes it."
+        return f"{run.id} is unfinished (fold {', '.join(missing)} missing): {run.way_to_complete}"
     return ""
 
 

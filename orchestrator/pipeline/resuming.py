@@ -135,9 +135,7 @@ def _has_origins(workspace: Workspace, run: RunRecord) -> bool:
 
 def _refuse_derived(run: RunRecord) -> None:
     if run.derived:
-        views = ",".join(run.views)
-        again = orch("tta", run.parent, "--views", views, "--keep", workspace=run.root)
-        raise ConfigError(f"{run.id} was made from {run.parent} without training; `{again}` rebuilds it.")
+        raise ConfigError(f"{run.id} was made from {run.parent} without training; {run.way_to_complete}")
 
 
 def _check_unchanged(run: RunRecord, inputs: Inputs, settings: Settings) -> None:

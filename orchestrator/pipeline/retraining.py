@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from orchestrator.artifacts.run import RunRecord
 from orchestrator.artifacts.workspace import Workspace
-from orchestrator.core.commands import orch
 from orchestrator.core.errors import ConfigError, WorkspaceError, quantity
 from orchestrator.core.labels import TASKS
 from orchestrator.pipeline.settings import Settings, base_recipe, check_early
@@ -137,10 +136,7 @@ def _base_run(root: Path, task: str, base: str | None, sharing: bool = False) ->
     if run.task != task:
         raise ConfigError(f"--base {name}: a run of the {run.task} specialist; needed: one of {task}.")
     if sharing and not run.complete:
-        raise WorkspaceError(
-            f"--fold shares the members of {name}, and that run is unfinished. Complete it first: "
-            f"`{orch('resume', name, workspace=root)}`."
-        )
+        raise WorkspaceError(f"--fold shares the members of {name}, and that run is unfinished: {run.way_to_complete}")
     return run
 
 

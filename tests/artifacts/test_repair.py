@@ -1,6 +1,8 @@
 """A damaged workspace is repaired as far as its files tell, and what other versions wrote is left as it is."""
 
 import json
+import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -146,3 +148,15 @@ def test_a_workspace_of_an_older_version_is_left_as_it_is(orch: Orch, workspace:
         assert hashes(workspace) == before
         path.write_bytes(whole)
     assert orch("workspace", "check", "-w", workspace).code == 0
+
+
+def test_a_repaired_run_of_views_is_completed_by_the_command_that_made_it(orch: Orch, workspace: Path) -> None:
+    """`orch resume` refuses it: nothing was trained for it."""
+    assert orch("tta", "gender-0001", "--views", "flip", "--keep", "-w", workspace).code == 0
+    shutil.rmtree(workspace / "gender-0002" / "fold-1")
+    (workspace / "gender-0002" / "run.json").unlink()
+    done = orch("workspace", "repair", "-w", workspace)
+    again = f"orch tta gender-0001 --views flip --keep --workspace {workspace}"
+    assert f"gender-0002 is unfinished. Fold 1 is missing: `{again}` makes it again." in " ".join(done.err.split())
+    assert f"`{again}` makes it again." in orch("resume", "gender-0002", "-w", workspace).err
+    assert orch(*shlex.split(again)[1:]).code == 0

@@ -72,7 +72,7 @@ def test_specialists_without_a_complete_run_are_told_at_once(orch: Orch, workspa
     assert f"no age run is the current one ({workspace / 'current' / 'age.json'} is missing)" in done.err
     assert f"`orch runs use age-0001 --workspace {workspace}`" in done.err
     assert "the mask specialist has no complete run. `orch train-all" in done.err
-    assert f"(`orch resume gender-0001 --workspace {workspace}` completes gender-0001)" in done.err
+    assert f"gender-0001 is unfinished: `orch resume gender-0001 --workspace {workspace}` completes it." in done.err
 
 
 def test_a_hard_vote_gives_shares_and_names_them_so(orch: Orch, people: Path, workspace: Path, tmp_path: Path) -> None:
