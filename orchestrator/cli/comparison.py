@@ -43,6 +43,14 @@ def print_comparison(comparison: Comparison) -> None:
             gain, span, verdicts[0], f"{compared.log_loss:.4f}", verdicts[1],
         )  # fmt: skip
     stdout_console().print(table)
+    most = max(compared.held_out for compared in comparison.runs)
+    smaller = [compared for compared in comparison.runs if compared.held_out < most]
+    if smaller:
+        counts = ", ".join(f"{compared.run.id} {compared.held_out:,}" for compared in smaller)
+        print_message(
+            f"Compared on {comparison.photos:,} photos, though some runs held out up to {most:,}: {counts}. Leave the smaller "
+            "ones out to compare the others on more."
+        )
     if comparison.relabelled:
         print_message(
             f"{comparison.relabelled:,} photos are left out: the runs' data disagree about their person or true class "

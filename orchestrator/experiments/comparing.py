@@ -31,6 +31,7 @@ class Compared:
 
     Attributes:
         run: its record.
+        held_out: number of photos that it has held out, compared or not.
         scores: out of fold, on the photos that all runs of the comparison have held out.
         log_loss: mean negative log probability of the true class, which changes long before answers do.
         gain: difference in macro F1 from the first run, with its 95 % interval over people; None for the first.
@@ -39,6 +40,7 @@ class Compared:
     """
 
     run: RunRecord
+    held_out: int
     scores: Scores
     log_loss: float
     gain: Difference | None
@@ -82,7 +84,8 @@ class Comparison:
             "photos": self.photos, "people": self.people, "relabelled": self.relabelled, "differing": self.differing,
             "runs": [
                 {
-                    "run": compared.run.id, "macro_f1": compared.scores.macro_f1, "accuracy": compared.scores.accuracy,
+                    "run": compared.run.id, "held_out_photos": compared.held_out,
+                    "macro_f1": compared.scores.macro_f1, "accuracy": compared.scores.accuracy,
                     "classes": dict(zip(self.classes, map(float, compared.scores.f1), strict=True)),
                     "gain": compared.gain and compared.gain.value,
                     "gain_interval_95": compared.gain and compared.gain.interval.as_list(),
@@ -117,7 +120,8 @@ def compare_runs(workspace: Workspace, runs: Sequence[RunRecord], specialist: Sp
     tasks = list(dict.fromkeys(run.task for run in runs))
     if len(tasks) > 1:
         raise ConfigError(f"runs of {', '.join(tasks)}: only runs of one specialist can be compared.")
-    held_out, common = _on_common_photos({run.id: held_out_of(workspace, run) for run in runs})
+    all_held_out = {run.id: held_out_of(workspace, run) for run in runs}
+    held_out, common = _on_common_photos(all_held_out, {run.id: run.covers for run in runs})
     settings = [settings_of(run) for run in runs]
     differing = {
         key: [values.get(key) for values in settings]  # None: a run of another version lacks the setting
@@ -127,12 +131,18 @@ def compare_runs(workspace: Workspace, runs: Sequence[RunRecord], specialist: Sp
     first = held_out[runs[0].id].photos
     return Comparison(
         specialist.classes, len(first), first["person"].nunique(), common - len(first), differing,
-        _scored(runs, held_out, len(specialist.classes)),
+        _scored(runs, held_out, {name: len(answered.photos) for name, answered in all_held_out.items()}, len(specialist.classes)),
     )  # fmt: skip
 
 
-def _on_common_photos(held_out_by_run: Mapping[str, HeldOut]) -> tuple[dict[str, HeldOut], int]:
+def _on_common_photos(
+    held_out_by_run: Mapping[str, HeldOut], covers: Mapping[str, str]
+) -> tuple[dict[str, HeldOut], int]:
     """Each run's answers for the photos that all have held out with the same person and true class, in one order.
+
+    Args:
+        held_out_by_run: run -> its answers for all photos that it has held out.
+        covers: run -> which people these are, in words.
 
     Returns:
         Run -> its answers, and the number of photos held out by all, whatever their person and class.
@@ -143,7 +153,8 @@ def _on_common_photos(held_out_by_run: Mapping[str, HeldOut]) -> tuple[dict[str,
     names = ", ".join(held_out_by_run)
     common = sorted(set.intersection(*(set(held_out.photos["path"]) for held_out in held_out_by_run.values())))
     if not common:
-        raise ConfigError(f"{names}: no photo was held out by all of them: nothing can be compared.")
+        whom = "; ".join(f"{name} held out {people}" for name, people in covers.items())
+        raise ConfigError(f"{names}: no photo was held out by all of them: nothing can be compared ({whom}).")
     shared = [
         held_out.take(pd.Index(held_out.photos["path"]).get_indexer(common)) for held_out in held_out_by_run.values()
     ]
@@ -163,7 +174,9 @@ def _on_common_photos(held_out_by_run: Mapping[str, HeldOut]) -> tuple[dict[str,
     return dict(zip(held_out_by_run, (held_out.take(agreed) for held_out in shared), strict=True)), len(common)
 
 
-def _scored(runs: Sequence[RunRecord], held_out: Mapping[str, HeldOut], classes: int) -> list[Compared]:
+def _scored(
+    runs: Sequence[RunRecord], held_out: Mapping[str, HeldOut], photos: Mapping[str, int], classes: int
+) -> list[Compared]:
     """Each run's scores on the same photos, and its differences from the first run."""
     base = runs[0].id
     truth, people = held_out[base].truth, held_out[base].photos["person"]
@@ -171,7 +184,7 @@ def _scored(runs: Sequence[RunRecord], held_out: Mapping[str, HeldOut], classes:
     losses = {name: log_losses(truth, answered.probabilities) for name, answered in held_out.items()}
     return [
         Compared(
-            run, score(truth, answers[run.id], classes), float(losses[run.id].mean()),
+            run, photos[run.id], score(truth, answers[run.id], classes), float(losses[run.id].mean()),
             None if run.id == base else difference(people, truth, answers[base], answers[run.id], classes),
             None if run.id == base else mean_difference(people, losses[base], losses[run.id]), _curves(run),
         )

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from orchestrator.ensembling.intervals import difference
-from tests.conftest import Done, edit_held_out
+from tests.conftest import Done, edit_held_out, tiny, train
 
 Orch = Callable[..., Done]
 
@@ -74,3 +74,18 @@ def test_photos_on_whose_truth_runs_disagree_are_left_out_and_counted(orch: Orch
         truth = pd.read_parquet(place / f"age-0001/fold-{fold}/held_out.parquet")["truth"]
         edit_held_out(file.parent, table.assign(truth=(truth + 1) % 3))
     assert "trained on different data" in orch("runs", "compare", "age-0001", "age-0002", "-w", place).err
+
+
+def test_a_run_that_held_out_less_is_named(orch: Orch, people: Path, place: Path) -> None:
+    """The comparison shrinks to the photos that all have in common, which nobody sees in a table of scores."""
+    assert train(orch, people, place, "train", "age", "--folds-used", 1, *tiny("lr=5e-3")).code == 0
+    done = orch("runs", "compare", "age-0001", "age-0002", "age-0004", "-w", place)
+    assert "Compared on 56 photos, though some runs held out up to 168: age-0004 56. Leave" in done.err
+    assert "though some runs" not in orch("runs", "compare", "age-0001", "age-0002", "-w", place).err
+    counts = json.loads(orch("runs", "compare", "age-0001", "age-0004", "-w", place, "--json").out)["runs"]
+    assert [run["held_out_photos"] for run in counts] == [168, 56]
+    file = place / "age-0004/fold-0/held_out.parquet"
+    table = pd.read_parquet(file)
+    edit_held_out(file.parent, table.assign(path="other " + table["path"]))
+    done = orch("runs", "compare", "age-0001", "age-0004", "-w", place)
+    assert "(age-0001 held out everybody; age-0004 held out people of fold 0 of 3)" in " ".join(done.err.split())
