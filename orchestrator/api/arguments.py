@@ -9,7 +9,8 @@ from os import PathLike as AnyPath
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from orchestrator.core.arguments import argument_types, check_types_of
+from orchestrator.core.arguments import checked_arguments
+from orchestrator.core.typed import declared_types
 
 __all__ = ["PathLike", "checks_arguments", "path_or_none"]
 
@@ -28,14 +29,15 @@ def path_or_none(path: PathLike | None) -> Path | None:
 def checks_arguments(function: Callable[Given, Returned]) -> Callable[Given, Returned]:
     """Makes a function check its arguments against the types that it declares.
 
-    The wrapped function raises a ConfigError that names every wrong argument, its value and what is needed. One text or path
-    for a `Sequence` is wrong too: it would be taken letter by letter.
+    The wrapped function raises a ConfigError that names every wrong argument, its value and its type. One text or path for a
+    `Sequence` is wrong too: it would be taken letter by letter. NumPy's numbers and sequences are taken as Python's.
     """
     signature = inspect.signature(function)
 
     @wraps(function)
     def checked(*args: Given.args, **options: Given.kwargs) -> Returned:
-        check_types_of(signature.bind(*args, **options).arguments, argument_types(function))
-        return function(*args, **options)
+        bound = signature.bind(*args, **options)
+        bound.arguments.update(checked_arguments(bound.arguments, declared_types(function)))
+        return function(*bound.args, **bound.kwargs)
 
     return checked

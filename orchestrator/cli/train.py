@@ -42,7 +42,6 @@ from orchestrator.core.arguments import MOST_SEED
 from orchestrator.core.commands import orch
 from orchestrator.core.errors import ConfigError
 from orchestrator.core.labels import TASKS
-from orchestrator.recipes.names import DEFAULT_RECIPE
 
 if TYPE_CHECKING:
     from orchestrator.pipeline.training import Report
@@ -88,7 +87,7 @@ def train_all(
 
     chosen = split_commas(tasks)
     settings = api.Settings(
-        data, workspace, columns=column_names(columns), recipes=recipe or [DEFAULT_RECIPE], changes=change, folds=folds,
+        data, workspace, columns=column_names(columns), recipes=recipe, changes=change, folds=folds,
         folds_used=folds_trained(folds_used, valid_only), seed=seed, plan_seed=plan_seed, jobs=jobs, device=device,
         store=not no_store, profile=profile, extra=extra, distinct_people=distinct,
     )  # fmt: skip

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import builtins
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
-from functools import cache
+from collections.abc import Mapping, Sequence, Sized
 from numbers import Integral, Real
 from os import PathLike
-from types import NoneType, UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, get_origin
 
 from orchestrator.core.errors import ConfigError, Mistakes
+from orchestrator.core.typed import check_type
 
-__all__ = ["MOST_SEED", "argument_types", "check_range", "check_sequence", "check_types_of"]
+__all__ = ["MOST_SEED", "check_range", "check_sequence", "checked_arguments"]
 
 MOST_SEED = 2**32 - 1
 """The largest seed: NumPy's and scikit-learn's seeds have 32 bits."""
@@ -58,85 +55,42 @@ def check_sequence(argument: str, value: object) -> None:
         raise ConfigError(f"{argument} = {shown}: a sequence is needed, even of one: write {argument}=[{shown}].")
 
 
-@cache
-def argument_types(of: Callable[..., Any]) -> dict[str, Any]:
-    """Argument -> type of a function or a dataclass; Any for a name that is imported for type checkers only."""
-    return get_type_hints(of, localns=_AnyIfMissing({**vars(builtins), **vars(sys.modules[of.__module__])}))
-
-
-class _AnyIfMissing(dict[str, Any]):
-    """Names and what they stand for; Any for names that are missing."""
-
-    def __missing__(self, name: str) -> Any:
-        return Any
-
-
-def check_types_of(arguments: Mapping[str, object], types: Mapping[str, Any]) -> None:
-    """Refuses arguments of wrong types, all of them at once.
-
-    NumPy's numbers are numbers, a whole number is allowed for a float, and any sized collection in some order is a sequence.
+def checked_arguments(arguments: Mapping[str, Any], types: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of the types that are declared; wrong ones are refused, all of them at once.
 
     Args:
-        arguments: argument -> value.
-        types: argument -> type; others are not checked.
+        arguments: argument -> value. Numbers may be NumPy's, and sequences any sized collection in some order.
+        types: argument -> type.
+
+    Returns:
+        The arguments, with Python's numbers and sequences.
 
     Raises:
-        ConfigError: names each argument, its value and what is needed.
+        ConfigError: names each argument, its value and its type.
     """
-    mistakes = Mistakes()
+    mistakes, checked = Mistakes(), {}
     for argument, value in arguments.items():
-        if argument in types:
-            with mistakes.collect():
-                _check_type(argument, value, types[argument])
+        checked[argument] = _plain(value)
+        with mistakes.collect():
+            kind = types[argument]
+            if get_origin(kind) is Sequence:
+                check_sequence(argument, value)
+            try:
+                check_type(checked[argument], kind, argument)
+            except TypeError as error:
+                raise ConfigError(f"{error}.") from None
     mistakes.raise_if_any()
+    return checked
 
 
-def _check_type(argument: str, value: object, kind: Any) -> None:
-    options = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
-    origins = [get_origin(option) or option for option in options]
-    if Sequence in origins and not any(isinstance(value, other) for other in origins if other is not Sequence):
-        check_sequence(argument, value)
-    fitting = [option for option, origin in zip(options, origins, strict=True) if _is_of(value, origin)]
-    if not fitting:
-        shown = repr(value) if isinstance(value, str | int | float | NoneType) else f"a {type(value).__name__}"
-        raise ConfigError(f"{argument} = {shown}; needed: {_needed(origins)}.")
-    for part, part_value, part_kind in _parts(argument, value, fitting[0]):
-        _check_type(part, part_value, part_kind)
-
-
-def _is_of(value: object, origin: Any) -> bool:
-    """Whether a value is of a type, whatever is inside it."""
-    if origin is Any:
-        return True
-    if isinstance(value, bool):
-        return origin in (bool, object)
-    if origin is Sequence:
-        return isinstance(value, Sized) and hasattr(value, "__getitem__") and not isinstance(value, Mapping)
-    if origin is Callable:
-        return callable(value)
-    return isinstance(value, {int: Integral, float: Real}.get(origin, origin))
-
-
-def _parts(argument: str, value: Any, kind: Any) -> Iterator[tuple[str, object, Any]]:
-    """The parts of a sequence or a mapping: names for messages, values and types."""
-    origin, inside = get_origin(kind), get_args(kind)
-    if origin is Sequence:
-        yield from ((f"{argument}[{number}]", item, inside[0]) for number, item in enumerate(value))
-    elif origin in (dict, Mapping):
-        for key, item in value.items():
-            yield from ((f"a key of {argument}", key, inside[0]), (f"{argument}[{key!r}]", item, inside[1]))
-
-
-NEEDED = {
-    str: "a string", int: "a whole number", float: "a number", bool: "True or False", PathLike: "a path", NoneType: "None",
-    Sequence: "a sequence", Mapping: "a mapping", dict: "a mapping", Callable: "a function",
-}  # fmt: skip
-
-
-def _needed(origins: Sequence[Any]) -> str:
-    words = [
-        NEEDED.get(origin) or f"a {origin.__name__}"
-        for origin in origins
-        if origin is not str or PathLike not in origins
-    ]
-    return " or ".join(words)
+def _plain(value: Any) -> Any:
+    """Python's own number for NumPy's, and a list for a sequence of another library; anything else as it is."""
+    if isinstance(value, bool | str | bytes | PathLike | Mapping):
+        return value
+    if isinstance(value, Real):
+        return int(value) if isinstance(value, Integral) else float(value)
+    if isinstance(value, list | tuple):
+        return type(value)(map(_plain, value)) if type(value) in (list, tuple) else value
+    if isinstance(value, Sized) and hasattr(value, "__getitem__"):
+        return [_plain(item) for item in value]  # type: ignore[attr-defined]  # what has items is iterable
+    return value

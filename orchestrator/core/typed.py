@@ -1,14 +1,21 @@
-"""Whether the values of a dataclass are of the types that it declares: for records read from JSON, without pydantic's import."""
+"""Whether values are of the types that are declared: for records read from JSON, and for arguments; without pydantic's import."""
 
 from __future__ import annotations
 
+import builtins
+import re
+import sys
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-__all__ = ["check_types"]
+__all__ = ["check_type", "check_types", "declared_types"]
+
+MODULE = re.compile(r"\b(typing|collections\.abc|os)\.")
+MOST_SHOWN = 80
+"""Characters of a value in a message."""
 
 
 def check_types(value: Any) -> None:
@@ -20,23 +27,47 @@ def check_types(value: Any) -> None:
     Raises:
         TypeError: a value has another type; names the field, the value and the type.
     """
-    for name, kind in _types_of(type(value)).items():  # type: ignore[arg-type]  # a class is hashable
-        _check(getattr(value, name), kind, name)
+    for name, kind in _types_of(type(value)).items():
+        check_type(getattr(value, name), kind, name)
 
 
 @cache
+def declared_types(of: Callable[..., Any]) -> dict[str, Any]:
+    """Argument or field -> type of a function or a dataclass; Any for a name that is imported for type checkers only."""
+    return get_type_hints(of, localns=_AnyIfMissing({**vars(builtins), **vars(sys.modules[of.__module__])}))
+
+
+class _AnyIfMissing(dict[str, Any]):
+    """Names and what they stand for; Any for names that are missing."""
+
+    def __missing__(self, name: str) -> Any:
+        return Any
+
+
 def _types_of(kind: Any) -> dict[str, Any]:
     """Field -> type of a dataclass."""
-    hints = get_type_hints(kind)
-    return {field.name: hints[field.name] for field in fields(kind)}
+    return {field.name: declared_types(kind)[field.name] for field in fields(kind)}
 
 
-def _check(value: Any, kind: Any, where: str) -> None:
+def check_type(value: Any, kind: Any, where: str) -> None:
+    """Checks a value, and what is inside it, as `check_types` does.
+
+    Args:
+        value: the value.
+        kind: its type.
+        where: its name in the message.
+
+    Raises:
+        TypeError: names the value, or the part of it that has another type.
+    """
     if not _is_of(value, kind):
-        shown = kind.__name__ if isinstance(kind, type) and not get_args(kind) else str(kind).replace("typing.", "")
-        raise TypeError(f"{where} is {value!r}, and must be {shown}")
+        needed = kind.__name__ if isinstance(kind, type) and not get_args(kind) else MODULE.sub("", str(kind))
+        shown = repr(value)
+        if len(shown) > MOST_SHOWN or "\n" in shown:
+            shown = f"a {type(value).__name__}"
+        raise TypeError(f"{where} is {shown}, and must be {needed}")
     for part, part_kind, part_where in _parts(value, kind, where):
-        _check(part, part_kind, part_where)
+        check_type(part, part_kind, part_where)
 
 
 def _is_of(value: Any, kind: Any) -> bool:
@@ -69,4 +100,4 @@ def _parts(value: Any, kind: Any, where: str) -> Iterator[tuple[Any, Any, str]]:
         for key, item in value.items():
             yield from ((key, inside[0], f"a key of {where}"), (item, inside[1], f"{where}.{key}"))
     elif is_dataclass(kind):
-        yield from ((getattr(value, name), part, f"{where}.{name}") for name, part in _types_of(kind).items())  # type: ignore[arg-type]  # as above
+        yield from ((getattr(value, name), part, f"{where}.{name}") for name, part in _types_of(kind).items())

@@ -12,7 +12,7 @@ from orchestrator.artifacts.run import RunRecord
 from orchestrator.artifacts.workspace import Workspace
 from orchestrator.core.errors import ConfigError, WorkspaceError, quantity
 from orchestrator.core.labels import TASKS
-from orchestrator.pipeline.settings import Settings, base_recipe, check_early
+from orchestrator.pipeline.settings import DEFAULT_FOLDS, Settings, base_recipe, check_early
 from orchestrator.specialist import Specialist
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def _resolve_plan(settings: Settings, task: str, folds: Sequence[int] = (), base
         folds: the folds to retrain; if these and `settings.folds` are unset, the first folds of a current run are kept.
         base: the run to start from, which takes precedence over the current runs.
     """
-    k, seed, folds_used = 5, 0, settings.folds_used
+    k, seed, folds_used = DEFAULT_FOLDS, 0, settings.folds_used
     if Workspace.is_at(settings.workspace):
         workspace = Workspace(settings.workspace)
         names = [name for candidate in (task, *TASKS) if (name := workspace.current(candidate))] if base is None else []

@@ -8,11 +8,12 @@ from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.core.arguments import MOST_SEED, argument_types, check_range, check_types_of
+from orchestrator.core.arguments import MOST_SEED, check_range, checked_arguments
 from orchestrator.core.device_names import check_device
 from orchestrator.core.errors import ConfigError, DataError, Mistakes
 from orchestrator.core.extras import require
 from orchestrator.core.labels import CLASSES
+from orchestrator.core.typed import declared_types
 from orchestrator.data.readers import check_source
 from orchestrator.data.sharing import check_jobs
 from orchestrator.recipes.names import DEFAULT_RECIPE
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from orchestrator.training.cancelling import Cancel
 
 __all__ = [
+    "DEFAULT_FOLDS",
     "Settings",
     "add_mistakes",
     "base_recipe",
@@ -35,6 +37,9 @@ __all__ = [
     "recipes_of",
 ]
 
+DEFAULT_FOLDS = 5
+"""Folds of a plan that nobody chose."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -44,12 +49,14 @@ class Settings:
         data: a folder in the contest's layout, or a manifest.
         workspace: folder of the workspace.
         columns: our name -> the manifest's name.
-        recipes: `NAME`, `FILE.toml`, `TASK=NAME` or `TASK=FILE.toml`.
+        recipes: `NAME`, `FILE.toml`, `TASK=NAME` or `TASK=FILE.toml`; empty: as in the run that training starts from, or the
+            default recipe.
         changes: `KEY=VALUE` or `TASK.KEY=VALUE`.
-        folds: folds of the plan; 0: one member trained on everything, without a score; None: as in the current runs.
+        folds: folds of the plan; 0: one member trained on everything, without a score; None: as in the run that training starts
+            from or the current runs, or 5.
         folds_used: number of the plan's first folds to train, 1 for a single split; 0: all.
         seed: seed of the training.
-        plan_seed: seed of the fold plan; None: as in the current runs.
+        plan_seed: seed of the fold plan; None: as in the run that training starts from or the current runs, or 0.
         jobs: members trained at once; 0: automatic.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         store: whether to decode each photo once, into the workspace's pixel store.
@@ -67,12 +74,12 @@ class Settings:
     workspace: Path = Path("runs")
     _: KW_ONLY
     columns: Mapping[str, str] = field(default_factory=dict)
-    recipes: Sequence[str] = (DEFAULT_RECIPE,)
+    recipes: Sequence[str] = ()
     changes: Sequence[str] = ()
-    folds: int | None = 5
+    folds: int | None = None
     folds_used: int = 0
     seed: int = 0
-    plan_seed: int | None = 0
+    plan_seed: int | None = None
     jobs: int = 0
     device: str = "auto"
     store: bool = True
@@ -85,12 +92,19 @@ class Settings:
     def __post_init__(self) -> None:
         path = str | os.PathLike[str]
         paths = {"data": path, "workspace": path, "recipes": Sequence[path], "extra": Sequence[path]}
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        check_types_of(values, {**argument_types(type(self)), **paths})  # type: ignore[arg-type]  # a class is hashable
-        for name in ("data", "workspace"):
-            object.__setattr__(self, name, Path(values[name]))
-        object.__setattr__(self, "recipes", tuple(map(os.fspath, self.recipes)))
-        object.__setattr__(self, "extra", tuple(map(Path, self.extra)))
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        values = checked_arguments(given, {**declared_types(type(self)), **paths})  # type: ignore[arg-type]  # a class is hashable
+        values |= {name: Path(values[name]) for name in ("data", "workspace")}
+        values |= {"recipes": tuple(map(os.fspath, values["recipes"])), "extra": tuple(map(Path, values["extra"]))}
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    def or_defaults(self) -> Settings:
+        """The same, where what is left out is as in no run: the settings of all specialists' training."""
+        return replace(
+            self, recipes=self.recipes or (DEFAULT_RECIPE,), folds=DEFAULT_FOLDS if self.folds is None else self.folds,
+            plan_seed=self.plan_seed or 0,
+        )  # fmt: skip
 
     def executor_or_default(self) -> Executor:
         """The given executor; by default this machine."""

@@ -119,7 +119,7 @@ def train_all(
     Raises:
         OrchestratorError: before any training, when something is wrong with the input; failing jobs are in the report.
     """
-    started = time.monotonic()
+    started, settings = time.monotonic(), settings.or_defaults()
     inputs = read_inputs(settings, specialists)
     _check_current(inputs.workspace, specialists)
     members = len(specialists) * len(inputs.data.folds)
@@ -265,6 +265,7 @@ def first_jobs(settings: Settings, specialists: Mapping[str, Specialist], listen
     Raises:
         WorkspaceError: the settings have made no run.
     """
+    settings = settings.or_defaults()
     inputs = read_inputs(settings, specialists)
     plans = [RunPlan(settings, inputs, task) for task in specialists]
     jobs = {}

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from orchestrator import api
@@ -260,9 +261,10 @@ def arguments() -> list[tuple[str, str]]:
 @pytest.mark.parametrize(("name", "argument"), arguments())
 def test_a_value_of_another_type_is_refused_by_every_function(name: str, argument: str) -> None:
     class Other:
-        pass
+        def __repr__(self) -> str:
+            return "a table\nof several lines"
 
-    with pytest.raises(ConfigError, match=rf"(^|\n){argument} = a Other; needed: "):
+    with pytest.raises(ConfigError, match=rf"(^|\n){argument} is a Other, and must be "):
         call(name, argument, Other())
 
 
@@ -270,30 +272,56 @@ def test_wrong_types_are_named_together() -> None:
     with pytest.raises(ConfigError) as error:
         api.cascade([5, "photo.jpg"], rate="0.1", device=None, distinct_people=1)  # type: ignore[list-item, arg-type]
     assert str(error.value).splitlines() == [
-        "photos[0] = 5; needed: a path.",
-        "rate = '0.1'; needed: a number.",
-        "device = None; needed: a string.",
-        "distinct_people = 1; needed: True or False.",
+        "photos[0] is 5, and must be str | PathLike[str].",
+        "rate is '0.1', and must be float.",
+        "device is None, and must be str.",
+        "distinct_people is 1, and must be bool.",
     ]
     with pytest.raises(ConfigError) as error:
         api.Settings(data=7, folds="2", seed=1.5, recipes=[3], store="yes", columns={"path": 1})  # type: ignore[arg-type, list-item, dict-item]
     assert str(error.value).splitlines() == [
-        "data = 7; needed: a path.",
-        "columns['path'] = 1; needed: a string.",
-        "recipes[0] = 3; needed: a path.",
-        "folds = '2'; needed: a whole number or None.",
-        "seed = 1.5; needed: a whole number.",
-        "store = 'yes'; needed: True or False.",
+        "data is 7, and must be str | PathLike[str].",
+        "columns.path is 1, and must be str.",
+        "recipes[0] is 3, and must be str | PathLike[str].",
+        "folds is '2', and must be int | None.",
+        "seed is 1.5, and must be int.",
+        "store is 'yes', and must be bool.",
     ]
 
 
-def test_a_recipe_may_be_a_path_and_a_number_numpys(people: Path, tmp_path: Path) -> None:
+def test_numpys_numbers_and_pandas_columns_are_pythons_inside(people: Path, trained: Path) -> None:
+    """A plan's digest and a run's record are JSON, which knows no others; and `if photos` fails for a column."""
+    settings = api.Settings(people / "train", trained, folds=np.int64(3), seed=np.uint8(3), plan_seed=np.int32(1))
+    assert [type(number) for number in (settings.folds, settings.seed, settings.plan_seed)] == [int] * 3
+    planned = api.plan_folds(people / "train", folds=np.int64(3), seed=np.uint8(1))
+    assert planned.plan.digest == api.plan_folds(people / "train", folds=3, seed=1).plan.digest
+    assert list(api.tta("gender-0001", views=np.array(["flip"]), workspace=trained).effect.views) == ["flip"]
+    with pytest.raises(ConfigError, match="only runs of one specialist"):
+        api.compare(pd.Series(["age-0001", "gender-0001"]), workspace=trained)
+
+
+def test_training_starts_from_the_run_that_is_named(people: Path, place: Path) -> None:
+    """Its recipe and its plan, as `orch train --base` does; the current run, age-0003, has another loss and other folds."""
+    api.use_run("age-0003", workspace=place)
+    settings = api.Settings(people / "train", place, changes=["epochs=1"], jobs=1, device="cpu")
+    (run,) = api.train("age", settings, base="age-0001").runs
+    base, current = (api.run_details(name, workspace=place).run for name in ("age-0001", "age-0003"))
+    assert run.recipe == {**base.recipe, "epochs": 1}
+    assert run.plan == base.plan
+    assert (current.recipe["loss"], current.plan) != (base.recipe["loss"], base.plan)
+    api.use_run("age-0003", workspace=place)
+    (run,) = api.train_grid("age", settings, grid=["lr=7e-3"]).runs
+    assert run.recipe == {**current.recipe, "epochs": 1, "lr": 7e-3}
+    assert run.plan == current.plan
+
+
+def test_a_recipe_may_be_a_path(people: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "mine.toml"
     api.copy_recipe("age", "quick", to=recipe)
     assert api.load_recipe("age", recipe) == api.load_recipe("age", str(recipe))
-    settings = api.Settings(people / "train", recipes=[recipe], folds=np.int64(2), seed=np.uint8(3))
+    settings = api.Settings(people / "train", recipes=[recipe])
     assert settings.recipes == (str(recipe),)
-    assert settings == api.Settings(str(people / "train"), recipes=[str(recipe)], folds=2, seed=3)
+    assert settings == api.Settings(str(people / "train"), recipes=[str(recipe)])
 
 
 def test_a_predictor_is_given_a_sequence_of_photos(people: Path, workspace: Path) -> None:

@@ -58,7 +58,7 @@ def test_what_is_declared_passes(changes: dict[str, Any]) -> None:
     ({"counts": {1: 1}}, "a key of counts is 1, and must be str"), ({"inner": {}}, "inner is {}, and must be "),
     ({"inner": Inner("n", None)}, "inner.share is None, and must be float"),  # type: ignore[arg-type]  # what is tested
     ({"all_of": {"k": (Inner(3, 1),)}}, "all_of.k[0].name is 3, and must be str"),  # type: ignore[arg-type]  # likewise
-    ({"names": "ab"}, "names is 'ab', and must be collections.abc.Sequence[str]"),
+    ({"names": "ab"}, "names is 'ab', and must be Sequence[str]"),
     ({"names": [1]}, "names[0] is 1, and must be str"), ({"pair": (1, 2)}, "pair[1] is 2, and must be str"),
     ({"pair": (1, "a", 2)}, "pair is (1, 'a', 2), and must be tuple"), ({"one": True}, "one is True, and must be Literal[1]"),
 ])  # fmt: skip
