@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -169,7 +169,7 @@ def annotate_run(
     Raises:
         OrchestratorError: no such run, nothing to change, an invalid tag, or a tag to remove that the run does not have.
     """
-    from orchestrator.artifacts.annotations import Annotations, check_tag
+    from orchestrator.artifacts.annotations import annotate
     from orchestrator.artifacts.workspace import Workspace
 
     opened_workspace = Workspace(Path(workspace))
@@ -177,13 +177,7 @@ def annotate_run(
     if note is None and not tags and not untags:
         example = orch("runs", "note", run, "tighter crop", "--tag", "crop", workspace=opened_workspace.root)
         raise ConfigError(f"give a note, --tag or --untag. Example: {example}")
-    annotations = Annotations.read(record.folder)
-    if absent := sorted(set(untags) - set(annotations.tags)):
-        raise ConfigError(f"--untag {' '.join(absent)}: {run} has the tags {' '.join(annotations.tags) or 'none'}.")
-    annotations = annotations if note is None else replace(annotations, note=note)
-    annotations = annotations.tagged(map(check_tag, tags)).tagged(untags, remove=True)
-    annotations.write(record.folder)
-    return annotations
+    return annotate(record, note, tags, untags)
 
 
 @checks_arguments
@@ -264,16 +258,19 @@ def delete_runs(
         confirm: called with the ids when nothing stands in the way; an error that it raises keeps all of them.
 
     Raises:
-        OrchestratorError: no such run, or one that an ensemble or another command uses; nothing is deleted then.
+        OrchestratorError: no such run, or one that an ensemble or another command uses; nothing is deleted then, but the runs
+            before one that came into use after `confirm`.
     """
-    from orchestrator.artifacts.deletion import check_unused, delete, log_choices
+    from orchestrator.artifacts.deletion import check_unused, delete, noting_choices
     from orchestrator.artifacts.workspace import Workspace
 
     opened_workspace = Workspace(Path(workspace))
     records = [opened_workspace.run(name) for name in dict.fromkeys(runs)]
     check_unused(opened_workspace, records)
     confirm([record.id for record in records])
-    log_choices(opened_workspace, [delete(opened_workspace, record) for record in records])
+    with noting_choices(opened_workspace) as choices:
+        for record in records:
+            choices.append(delete(opened_workspace, record))
 
 
 @checks_arguments
@@ -326,7 +323,7 @@ def delete_ensembles(
     Raises:
         OrchestratorError: no such ensemble; nothing is deleted then.
     """
-    from orchestrator.artifacts.deletion import delete_ensemble, log_choices
+    from orchestrator.artifacts.deletion import delete_ensemble, noting_choices
     from orchestrator.artifacts.workspace import Workspace
 
     opened_workspace = Workspace(Path(workspace))
@@ -334,7 +331,9 @@ def delete_ensembles(
     for name in names:
         opened_workspace.ensemble_folder(name)
     confirm(names)
-    log_choices(opened_workspace, [delete_ensemble(opened_workspace, name) for name in names])
+    with noting_choices(opened_workspace) as choices:
+        for name in names:
+            choices.append(delete_ensemble(opened_workspace, name))
 
 
 @checks_arguments

@@ -365,17 +365,19 @@ def tta(
 
 
 @checks_arguments
-def next_step(run: RunRecord, *, of_experiment: bool = False) -> str:
-    """What to do with a run next, as a command to paste.
+def next_step(*runs: RunRecord, of_experiment: bool = False) -> str:
+    """What to do next with a run, or with runs that were trained together, as a command to paste.
 
     Args:
-        run: a complete run.
-        of_experiment: whether it is the winner of a grid or a search, none of whose runs is current.
+        runs: one or more complete runs.
+        of_experiment: whether the run is the winner of a grid or a search, none of whose runs is current.
     """
-    from orchestrator.pipeline.next_steps import after_experiment, after_training
+    from orchestrator.pipeline.next_steps import after_experiment, after_training, after_training_of_all
     from orchestrator.specialists import SPECIALISTS
 
-    return after_experiment(run) if of_experiment else after_training(run, SPECIALISTS)
+    if len(runs) > 1:
+        return after_training_of_all(runs, SPECIALISTS)
+    return after_experiment(runs[0]) if of_experiment else after_training(runs[0], SPECIALISTS)
 
 
 @contextmanager

@@ -8,11 +8,13 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from orchestrator.artifacts.locks import workspace_lock
+from orchestrator.artifacts.run import RunRecord
 from orchestrator.core.errors import ConfigError
 from orchestrator.core.sealed import after_setting_aside, damaged_error, read_sealed, write_sealed
 from orchestrator.core.typed import check_types
 
-__all__ = ["Annotations", "check_tag"]
+__all__ = ["Annotations", "annotate", "check_tag"]
 
 FILE = "notes.json"
 ANNOTATIONS_FORMAT, KIND = 2, "notes"
@@ -54,10 +56,30 @@ class Annotations:
         """Writes them atomically."""
         write_sealed(folder / FILE, KIND, folder.name, ANNOTATIONS_FORMAT, asdict(self))
 
-    def tagged(self, tags: Iterable[str], remove: bool = False) -> Annotations:
-        """A copy with tags added or removed."""
-        present = set(self.tags)
-        return Annotations(self.note, tuple(sorted(present - set(tags) if remove else present | set(tags))))
+
+def annotate(
+    run: RunRecord, note: str | None = None, tags: Iterable[str] = (), untags: Iterable[str] = ()
+) -> Annotations:
+    """Changes a run's note and tags, whatever other commands change at the same time.
+
+    Args:
+        run: the run.
+        note: its note; None: unchanged.
+        tags: tags to add.
+        untags: tags to remove.
+
+    Raises:
+        ConfigError: an invalid tag, or a tag to remove that the run does not have.
+        DamagedError: the file is damaged.
+    """
+    with workspace_lock(run.root):
+        present = Annotations.read(run.folder)
+        if absent := sorted(set(untags) - set(present.tags)):
+            raise ConfigError(f"--untag {' '.join(absent)}: {run.id} has the tags {' '.join(present.tags) or 'none'}.")
+        kept = {*present.tags, *map(check_tag, tags)} - set(untags)
+        annotations = Annotations(present.note if note is None else note, tuple(sorted(kept)))
+        annotations.write(run.folder)
+    return annotations
 
 
 def check_tag(tag: str) -> str:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from orchestrator.artifacts.run import RUN_LOCK, RunRecord
+from orchestrator.artifacts.locks import run_lock
+from orchestrator.artifacts.run import RunRecord
 from orchestrator.artifacts.workspace import Workspace
 from orchestrator.core.commands import orch
 from orchestrator.core.errors import Problem, WorkspaceError
 
-__all__ = ["check_unused", "delete", "delete_ensemble", "log_choices"]
+__all__ = ["check_unused", "delete", "delete_ensemble", "noting_choices"]
 
 log = logging.getLogger(__name__)
 
@@ -29,13 +30,13 @@ def check_unused(workspace: Workspace, runs: Sequence[RunRecord]) -> None:
     Raises:
         WorkspaceError: naming the ensembles, all at once.
     """
-    from filelock import FileLock, Timeout
+    from filelock import Timeout
 
     problems = []
     for run in runs:
         problems += _users(workspace, run)
         try:
-            with FileLock(run.folder / RUN_LOCK, blocking=False):
+            with run_lock(run.folder):
                 pass
         except Timeout:
             problems.append(_busy(run))
@@ -51,14 +52,14 @@ def delete(workspace: Workspace, run: RunRecord) -> str | None:
     Raises:
         WorkspaceError: an ensemble uses it, or another command is working on it.
     """
-    from filelock import FileLock, Timeout
+    from filelock import Timeout
 
     with workspace.lock():
         problems = _users(workspace, run)
         if problems:
             raise WorkspaceError(f"{run.id} was not deleted.", problems)
         try:
-            with FileLock(run.folder / RUN_LOCK, blocking=False):
+            with run_lock(run.folder):
                 was_current = _hide(workspace, run.folder, run.task)
         except Timeout:
             raise WorkspaceError(f"{run.id} was not deleted.", [_busy(run)]) from None
@@ -106,17 +107,20 @@ def _remove_hidden(workspace: Workspace, name: str, kind: str, was_current: bool
     return kind if was_current else None
 
 
-def log_choices(workspace: Workspace, kinds: Iterable[str | None]) -> None:
-    """Says what was current and is deleted, with the way to choose another; after all deletions, which may take that too.
+@contextmanager
+def noting_choices(workspace: Workspace) -> Iterator[list[str | None]]:
+    """Collects what deletions return; says at the end what was current and is deleted, with the way to choose another.
 
-    Args:
-        workspace: the workspace.
-        kinds: what the deletions returned.
+    At the end, since a later deletion may take the other too; and also if one of them fails, since those before it are gone.
     """
-    for kind in kinds:
-        if kind is not None:
-            title = kind if kind == ENSEMBLE else f"{kind} run"
-            log.info(f"The current {title} was deleted: {workspace.choose_current_advice(kind)}")
+    kinds: list[str | None] = []
+    try:
+        yield kinds
+    finally:
+        for kind in kinds:
+            if kind is not None:
+                title = kind if kind == ENSEMBLE else f"{kind} run"
+                log.info(f"The current {title} was deleted: {workspace.choose_current_advice(kind)}")
 
 
 def _users(workspace: Workspace, run: RunRecord) -> list[Problem]:

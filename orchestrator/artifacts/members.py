@@ -21,7 +21,7 @@ from orchestrator.artifacts.cards import (
     retrain_advice,
 )
 from orchestrator.artifacts.run import COMPLETE, UNFINISHED, RunRecord, member_folder
-from orchestrator.artifacts.summary import score_of
+from orchestrator.artifacts.summary import pooled_score
 from orchestrator.core.errors import DamagedError, WorkspaceError
 from orchestrator.core.files import remove_own_file, remove_temporaries, set_aside, share_file
 from orchestrator.core.sealed import damaged_error
@@ -87,20 +87,21 @@ def update_status(run: RunRecord, files: bool = True) -> list[int | None]:
     """
     missing: list[int | None] = []
     cards: dict[int | None, MemberCard] = {}
+    recorded = dict(run.files)
     for fold in run.folds:
         try:
             cards[fold] = check_member(run, fold, files)
         except DamagedError as error:
             if not error.replaceable:
                 raise
-            run.files.pop(member_folder(fold), None)
+            recorded.pop(member_folder(fold), None)
             missing.append(fold)
-    run.seconds = sum(card.seconds for fold, card in cards.items() if fold in run.own_folds)
-    run.status, run.score = UNFINISHED if missing else COMPLETE, None
-    if not missing:
-        run.files = {member_folder(fold): dict(card.sha256) for fold, card in cards.items()}
-        run.score = score_of(run)
-    run.save()  # written last: a complete run has all its members
+    seconds = sum(card.seconds for fold, card in cards.items() if fold in run.own_folds)
+    if missing:
+        run.update(status=UNFINISHED, seconds=seconds, files=recorded, score=None)
+    else:  # written last: a complete run has all its members
+        recorded = {member_folder(fold): dict(card.sha256) for fold, card in cards.items()}
+        run.update(status=COMPLETE, seconds=seconds, files=recorded, score=pooled_score(cards.values()))
     return missing
 
 
@@ -127,9 +128,8 @@ def set_aside_damaged(run: RunRecord) -> None:
                 raise
             aside = set_aside(folder)
             note = f" (the old files were set aside as {aside.name})" if aside else ""
-            run.status = UNFINISHED
-            run.files.pop(member_folder(fold), None)
-            run.save()
+            others = {name: files for name, files in run.files.items() if name != member_folder(fold)}
+            run.update(status=UNFINISHED, files=others)
             if _share_again(run, fold):
                 log.warning(f"{error.fact}: {run.id} takes it from {run.parent} again{note}.")
                 continue
@@ -162,7 +162,6 @@ def share_member(source: RunRecord, target: RunRecord, fold: int | None) -> None
         if name == HISTORY and not (source_folder / name).is_file():
             continue
         share_file(source_folder / name, target_folder / name)
-    target.files[member_folder(fold)] = dict(card.sha256)
-    if source.seed_of(fold) != target.seed:
-        target.shared_seeds[member_folder(fold)] = source.seed_of(fold)
-    target.save()
+    name, seed = member_folder(fold), source.seed_of(fold)
+    seeds = target.shared_seeds if seed == target.seed else {**target.shared_seeds, name: seed}
+    target.update(files={**target.files, name: dict(card.sha256)}, shared_seeds=seeds)

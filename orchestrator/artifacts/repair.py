@@ -7,7 +7,7 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -185,7 +185,8 @@ def _repair_run(workspace: Workspace, folder: Path) -> None:
         )
         return
     aside = set_aside(folder / RECORD)
-    run.make_current, run.was_offered = "never", workspace.current_or_none(run.task) == run.id
+    run = replace(run, make_current="never", was_offered=workspace.current_or_none(run.task) == run.id)
+    run.save()
     missing = update_status(run)
     aside_note = f"; the old one was set aside as {aside.name}" if aside else ""
     advice = f" Fold {', '.join(map(str, missing))} is missing: {run.way_to_complete}" if missing else ""

@@ -12,14 +12,15 @@ that the version that trained a run did not have count as their defaults.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from orchestrator.artifacts.cards import identity_of
+from orchestrator.artifacts.locks import workspace_lock
 from orchestrator.artifacts.provenance import Environment, TrainingData, WeightsSource
 from orchestrator.core.commands import orch
-from orchestrator.core.errors import WorkspaceError
+from orchestrator.core.errors import DamagedError, WorkspaceError
 from orchestrator.core.files import digest_of
 from orchestrator.core.sealed import damaged_error, read_sealed, write_sealed
 from orchestrator.core.typed import check_types
@@ -31,7 +32,6 @@ __all__ = [
     "COMPLETE",
     "RECORD",
     "RUN_FORMAT",
-    "RUN_LOCK",
     "UNFINISHED",
     "PlanKey",
     "RunRecord",
@@ -42,7 +42,6 @@ __all__ = [
 RUN_FORMAT = 5
 KIND = "run"
 RECORD = "run.json"
-RUN_LOCK = "run.lock"
 """Lock in a run's folder, held by the command that works on the run."""
 COMPLETE: Final = "complete"
 UNFINISHED: Final = "unfinished"
@@ -70,7 +69,7 @@ class PlanKey:
 
 @dataclass
 class RunRecord:
-    """What `run.json` holds.
+    """What `run.json` holds. Once it is written, only `update` changes it.
 
     Attributes:
         folder: the run's folder; not in the file.
@@ -272,8 +271,28 @@ class RunRecord:
         return value
 
     def save(self) -> None:
-        """Writes the record atomically."""
+        """Writes a new or repaired record, atomically; `update` changes one that is there."""
         write_sealed(self.folder / RECORD, KIND, self.id, RUN_FORMAT, self.as_json())
+
+    def update(self, **changes: Any) -> None:
+        """Changes values of the record, here and on the disk; other values that have changed there meanwhile are taken over.
+
+        Raises:
+            WorkspaceError: the run was deleted.
+            DamagedError: the record was damaged, and may not be replaced.
+        """
+        with workspace_lock(self.root):
+            if not self.folder.is_dir():
+                raise WorkspaceError(f"{self.id} was deleted by another command.")
+            try:
+                present = RunRecord.load(self.folder)
+            except DamagedError as error:
+                if not error.replaceable:
+                    raise
+                present = self
+            for field in fields(self):
+                setattr(self, field.name, changes.get(field.name, getattr(present, field.name)))
+            self.save()
 
     @classmethod
     def load(cls, folder: Path) -> RunRecord:

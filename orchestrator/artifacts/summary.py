@@ -5,7 +5,7 @@ Nothing heavy is imported for complete runs: a list of them is made from their r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -15,7 +15,7 @@ from orchestrator.artifacts.run import RunRecord
 from orchestrator.core.errors import DamagedError
 from orchestrator.core.sealed import damaged_error
 
-__all__ = ["cards_of", "facts_of", "lost_members", "profile_of", "run_as_dict", "score_of", "state_of"]
+__all__ = ["cards_of", "facts_of", "lost_members", "pooled_score", "profile_of", "run_as_dict", "score_of", "state_of"]
 
 
 def cards_of(run: RunRecord) -> list[MemberCard]:
@@ -78,9 +78,12 @@ def score_of(run: RunRecord) -> float | None:
 
     Over all rows at once, as ensembles and comparisons score: a mean over folds is another number, and not a macro F1.
     """
-    if run.score is not None:
-        return run.score
-    counts = [card.confusion for card in cards_of(run) if card.confusion]
+    return pooled_score(cards_of(run)) if run.score is None else run.score
+
+
+def pooled_score(cards: Iterable[MemberCard]) -> float | None:
+    """The macro F1 over all photos that some members held out; None where they held nobody out."""
+    counts = [card.confusion for card in cards if card.confusion]
     if not counts:
         return None
     import numpy as np

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.artifacts.cards import CARD, retrain_advice
 from orchestrator.artifacts.ensembles import ENSEMBLE, EnsembleRecord
+from orchestrator.artifacts.locks import workspace_lock
 from orchestrator.artifacts.run import RECORD, RunRecord
 from orchestrator.combining import STRATEGIES
 from orchestrator.core.commands import display_path, orch
@@ -168,10 +169,8 @@ class Workspace:
         return HashCache(self.cache / "hashes.json")
 
     def lock(self) -> FileLock:
-        """The lock that is held while ids are assigned and runs are looked up."""
-        from filelock import FileLock
-
-        return FileLock(self.root / "workspace.lock")
+        """The lock that is held while ids are assigned, runs are looked up and records are changed."""
+        return workspace_lock(self.root)
 
     def _folders(self) -> list[tuple[str, Path]]:
         """Kind and folder of everything named like a run or an ensemble, sorted by name."""

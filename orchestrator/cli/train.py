@@ -39,7 +39,6 @@ from orchestrator.cli.options import (  # fmt: skip
 )
 from orchestrator.cli.training import UNFINISHED, listening, report_training
 from orchestrator.core.arguments import MOST_SEED
-from orchestrator.core.commands import orch
 from orchestrator.core.errors import ConfigError
 from orchestrator.core.labels import TASKS
 
@@ -85,16 +84,14 @@ def train_all(
     """
     from orchestrator import api
 
-    chosen = split_commas(tasks)
     settings = api.Settings(
         data, workspace, columns=column_names(columns), recipes=recipe, changes=change, folds=folds,
         folds_used=folds_trained(folds_used, valid_only), seed=seed, plan_seed=plan_seed, jobs=jobs, device=device,
         store=not no_store, profile=profile, extra=extra, distinct_people=distinct,
     )  # fmt: skip
     with listening(track, workspace) as listen:
-        report = api.train_all(settings, tasks=chosen, listen=listen)
-    fuse = orch("ensemble", "--strategy", "soft", workspace=workspace)
-    report_training(report, json, (lambda: f"next: {fuse}") if set(chosen) == set(TASKS) else None)
+        report = api.train_all(settings, tasks=split_commas(tasks), listen=listen)
+    report_training(report, json, lambda: api.next_step(*report.runs))
 
 
 def train(

@@ -130,8 +130,7 @@ def _set_run(workspace: Workspace, run: RunRecord) -> None:
     """Makes a run current, and notes this on its record, so that the loss of the choice is noticed."""
     workspace.set_current(run.task, run.id)
     if not run.was_offered:
-        run.was_offered = True
-        run.save()
+        run.update(was_offered=True)
 
 
 def make_ensemble_current(workspace: Workspace, name: str) -> None:

@@ -7,11 +7,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from orchestrator.artifacts.annotations import annotate
 from orchestrator.artifacts.run import RunRecord
 from orchestrator.core.errors import Mistakes, quantity
 from orchestrator.core.events import InputsRead, Listener
 from orchestrator.experiments.points import Point
-from orchestrator.experiments.tags import tag
 from orchestrator.pipeline.inputs import Inputs, read_inputs
 from orchestrator.pipeline.preparation import RunJob, pixels_of
 from orchestrator.pipeline.retraining import StartingPoint, log_base
@@ -88,7 +88,7 @@ def train_points(
     pixels = pixels_of([plans[digest] for digest in missing], listen)
     runs |= {digest: plans[digest].find_or_create() for digest in missing}
     for digest in digests:
-        tag(runs[digest], tags)
+        annotate(runs[digest], tags=tags)
     run_jobs = [
         RunJob(plans[digest].settings, start.specialist, plans[digest].inputs, runs[digest], rows)
         for digest, rows in zip(missing, pixels, strict=True)

@@ -16,6 +16,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from orchestrator.artifacts.annotations import annotate
 from orchestrator.artifacts.cards import history_of
 from orchestrator.artifacts.held_out import held_out_of
 from orchestrator.artifacts.run import RunRecord
@@ -27,7 +28,6 @@ from orchestrator.core.metrics import score
 from orchestrator.experiments.budget import Budget
 from orchestrator.experiments.comparing import Comparison, compare_runs
 from orchestrator.experiments.search import COMPLETE, FAILED, PRUNED, Search, Trial, thresholds_of
-from orchestrator.experiments.tags import tag
 from orchestrator.pipeline.inputs import Inputs, read_inputs
 from orchestrator.pipeline.preparation import RunJob, missing_jobs, pixels_of
 from orchestrator.pipeline.retraining import StartingPoint, log_base
@@ -321,7 +321,7 @@ class _Rounds:
     def _run(self, plan: RunPlan) -> RunRecord:
         """A planned run, found or begun, and tagged."""
         run = plan.find_or_create()
-        tag(run, self.tags)
+        annotate(run, tags=self.tags)
         return run
 
     def _end(self, trial: Trial, run_job: RunJob, *reports: Report) -> Trial:
@@ -334,7 +334,7 @@ class _Rounds:
                     return replace(trial, state=FAILED, why=why)
             for (name, _), why in report.pruned.items():
                 if name == run.id:
-                    tag(run, ["pruned"])
+                    annotate(run, tags=["pruned"])
                     return replace(trial, state=PRUNED, why=why)
         return replace(trial, state=COMPLETE, score=_score(self.inputs.workspace, run, self.start.specialist))
 

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from numpy.typing import NDArray
 
 from orchestrator.artifacts.cards import HELD_OUT, MemberCard
 from orchestrator.artifacts.held_out import HeldOut, held_out_of
+from orchestrator.artifacts.locks import run_lock
 from orchestrator.artifacts.members import is_intact, share_member
-from orchestrator.artifacts.run import COMPLETE, RUN_LOCK, UNFINISHED, RunRecord, member_folder
+from orchestrator.artifacts.run import COMPLETE, UNFINISHED, RunRecord, member_folder
 from orchestrator.artifacts.sources import source_of
 from orchestrator.artifacts.workspace import Workspace, now
 from orchestrator.core.commands import orch
@@ -176,19 +177,18 @@ def keep_views(workspace: Workspace, effect: ViewEffect, specialist: Specialist)
             parent=source.id, retrained=[], was_offered=False, shared_seeds=dict(source.shared_seeds),
         )  # fmt: skip
         if existing is not None:  # a killed command's run is resumed, a damaged one rewritten
-            run.id, run.folder = existing.id, existing.folder
+            run = replace(run, id=existing.id, folder=existing.folder)
             run.save()
         else:
             workspace.add_run(run)
     try:
-        with FileLock(run.folder / RUN_LOCK, blocking=False):
+        with run_lock(run.folder):
             for fold in run.folds:
                 if run.member(fold).exists() and not run.member(fold).is_dir():
                     set_aside(run.member(fold))
                 share_member(source, run, fold)
                 _rewrite(run, fold, effect)
-            run.status, run.score = COMPLETE, effect.after.macro_f1
-            run.save()
+            run.update(status=COMPLETE, score=effect.after.macro_f1)
     except Timeout:
         raise WorkspaceError(f"{run.id}: another orch command is writing this run. Wait for it, or stop it.") from None
     return run
@@ -210,7 +210,7 @@ def _rewrite(run: RunRecord, fold: int | None, effect: ViewEffect) -> None:
         scores=scores, confusion=confusion.tolist(), sha256={**card.sha256, HELD_OUT: sha256_of(folder / HELD_OUT)},
     )  # fmt: skip
     card.save(folder)
-    run.files[member_folder(fold)] = dict(card.sha256)
+    run.update(files={**run.files, member_folder(fold): dict(card.sha256)})
 
 
 def _with_views(run: RunRecord, specialist: Specialist, views: Sequence[str]) -> Recipe:

@@ -74,11 +74,13 @@ class Reader:
 
     def prepare(self, photo: NDArray[np.uint8], stages: Stages = UNTIMED) -> Prepared:
         """Decoded pixels (H, W, 3), RGB, at every geometry; the time is added to `stages`."""
-        if self.detector is None:
-            return Prepared({geometry: geometry.apply(photo) for geometry in self.geometries})
-        with stages("find faces"):
-            face = self.detector.find(photo)
-        return Prepared({geometry: geometry.apply(photo, face) for geometry in self.geometries}, face is not None)
+        face = None
+        if self.detector is not None:
+            with stages("find faces"):
+                face = self.detector.find(photo)
+        with stages("crop and resize"):
+            pixels = {geometry: geometry.apply(photo, face) for geometry in self.geometries}
+        return Prepared(pixels, None if self.detector is None else face is not None)
 
     def read(self, photo: Photo, stages: Stages = UNTIMED) -> ReadResult:
         """A photo at every geometry, or why it cannot be read; the time is added to `stages`."""
@@ -86,13 +88,11 @@ class Reader:
             if photo.ndim != 3 or photo.shape[2] != 3 or photo.dtype != np.uint8 or not photo.size:
                 reason = f"pixels of shape {photo.shape}, {photo.dtype}; needed: (H, W, 3), uint8."
                 return Unreadable(reason, "wrong_pixels")
-            with stages("crop and resize"):
-                return self.prepare(photo, stages)
+            return self.prepare(photo, stages)
         try:
             with stages("decode"):
                 pixels = decode(photo)
-            with stages("crop and resize"):
-                return self.prepare(pixels, stages)
+            return self.prepare(pixels, stages)
         except PhotoError as error:
             return Unreadable(f"{error.what}.", error.kind)
 

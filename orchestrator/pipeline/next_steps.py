@@ -13,7 +13,7 @@ from orchestrator.core.errors import OrchestratorError, WorkspaceError
 from orchestrator.core.labels import JOINT, TASKS
 from orchestrator.specialist import Specialist
 
-__all__ = ["after_experiment", "after_training"]
+__all__ = ["after_experiment", "after_training", "after_training_of_all"]
 
 
 def after_experiment(run: RunRecord) -> str:
@@ -27,6 +27,21 @@ def after_experiment(run: RunRecord) -> str:
         return f"make it the current one: {orch('runs', 'use', run.id, workspace=workspace)}"
     train = orch("train", run.task, *training_arguments(run), workspace=workspace)
     return f"it covers {run.covers}; over all folds: {train}"
+
+
+def after_training_of_all(runs: Sequence[RunRecord], specialists: Mapping[str, Specialist]) -> str:
+    """The next step for runs that were trained together: an ensemble of them, which names those that are not current.
+
+    Args:
+        runs: complete runs of one fold plan.
+        specialists: task -> specialist, for each task of an ensemble.
+    """
+    if {run.task for run in runs} != set(TASKS):
+        return after_training(runs[-1], specialists)
+    workspace = Workspace(runs[0].root)
+    others = [f"{run.task}={run.id}" for run in runs if workspace.current_or_none(run.task) != run.id]
+    members = ("--members", *others) if others else ()
+    return f"next: {orch('ensemble', '--strategy', 'soft', *members, workspace=workspace.root)}"
 
 
 def after_training(run: RunRecord, specialists: Mapping[str, Specialist]) -> str:

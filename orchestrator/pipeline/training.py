@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from orchestrator.artifacts.cards import history_of
 from orchestrator.artifacts.differences import similar_runs
 from orchestrator.artifacts.environment import versions
+from orchestrator.artifacts.locks import run_lock
 from orchestrator.artifacts.members import (
     check_member,
     remove_leftovers,
@@ -26,7 +27,7 @@ from orchestrator.artifacts.members import (
     share_member,
     update_status,
 )
-from orchestrator.artifacts.run import RUN_LOCK, RunRecord
+from orchestrator.artifacts.run import RunRecord
 from orchestrator.artifacts.workspace import Workspace
 from orchestrator.core.commands import orch
 from orchestrator.core.errors import DamagedError, Mistakes, WorkspaceError
@@ -138,11 +139,10 @@ def train_all(
             log.info(f"{run.id} is complete already (same recipe, data, plan and seed): kept as it is.{stays}")
             if current is None:  # of an experiment, or the current one was deleted
                 make_current(inputs.workspace, run)
-    _mark_for_current(runs)
     run_jobs = [
         RunJob(settings, specialists[run.task], inputs, run, pixels[run.task]) for run in runs if run.task in pixels
     ]
-    report = train_runs(runs, run_jobs, listen, started)
+    report = train_runs(runs, run_jobs, listen, started, to_be_offered=True)
     make_complete_runs_current(report.runs)
     return report
 
@@ -191,13 +191,13 @@ def retrain(start: StartingPoint, listen: Listener = ignore_events, again: bool 
     listen(InputsRead())
     (pixels,) = pixels_of([plan], listen)  # before any run is written: a photo may be damaged
     run = plan.resume_or_create(run)
-    _mark_for_current([run])
     if parent is not None and shared_folds:
         numbers = f"fold{'s' * (len(shared_folds) > 1)} {', '.join(map(str, shared_folds))}"
         log.info(f"{run.id} shares {numbers} with {parent.id}.")
         for fold in shared_folds:
             share_member(parent, run, fold)
-    report = train_runs([run], [RunJob(settings, specialist, inputs, run, pixels)], listen, started)
+    run_job = RunJob(settings, specialist, inputs, run, pixels)
+    report = train_runs([run], [run_job], listen, started, to_be_offered=True)
     make_complete_runs_current(report.runs)
     return report
 
@@ -282,6 +282,7 @@ def train_runs(
     run_jobs: Sequence[RunJob],
     listen: Listener,
     started: float,
+    to_be_offered: bool = False,
 ) -> Report:
     """Trains the missing and damaged members of runs in one queue, and completes the runs that then have all members.
 
@@ -292,6 +293,7 @@ def train_runs(
         run_jobs: what to train, for the incomplete runs.
         listen: receives progress events.
         started: when the command started, by time.monotonic, seconds.
+        to_be_offered: whether the runs, experiments' among them, are to become current once they are complete.
 
     Raises:
         WorkspaceError: another command is working on a run.
@@ -317,6 +319,8 @@ def train_runs(
         for run_job in open_jobs:
             lock_run(locks, run_job.run)
             set_aside_damaged(run_job.run)
+            if to_be_offered and not run_job.run.to_be_offered:
+                run_job.run.update(make_current="auto", was_offered=False)
         jobs = missing_jobs(open_jobs)
         if jobs:
             executor = open_jobs[0].settings.executor_or_default()
@@ -377,16 +381,7 @@ def make_complete_runs_current(runs: Sequence[RunRecord]) -> None:
     for run in runs:
         if run.complete and run.to_be_offered:
             make_current(Workspace(run.root), run)
-            run.was_offered = True
-            run.save()
-
-
-def _mark_for_current(runs: Sequence[RunRecord]) -> None:
-    """Marks an experiment's unfinished runs, now resumed by training itself, to become current when complete."""
-    for run in runs:
-        if not run.to_be_offered and not run.complete:
-            run.make_current, run.was_offered = "auto", False
-            run.save()
+            run.update(was_offered=True)
 
 
 def lock_run(locks: ExitStack, run: RunRecord) -> None:
@@ -395,9 +390,9 @@ def lock_run(locks: ExitStack, run: RunRecord) -> None:
     Raises:
         WorkspaceError: another command holds the lock.
     """
-    lock = FileLock(run.folder / RUN_LOCK)
+    lock = run_lock(run.folder)
     try:
-        lock.acquire(blocking=False)
+        lock.acquire()
     except Timeout:
         raise WorkspaceError(f"{run.id}: another orch command is training this run. Wait for it, or stop it.") from None
     locks.callback(lock.release)

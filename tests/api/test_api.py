@@ -129,13 +129,14 @@ def test_a_predictor_that_is_kept_runs_on_the_engine_asked_for(people: Path, exp
     api.ensemble(workspace=workspace)
     photos = sorted((people / "eval/images").iterdir())[:5]
     labels = []
-    for engine in ("torch", "onnx", "auto"):
+    calls = {"torch": {"TorchCall"}, "onnx": {"OnnxCall"}, "auto": {"TorchCall", "OnnxCall", "OpenVinoCall"}}
+    for engine, possible in calls.items():
         with api.load_predictor(
             workspace=workspace, device="cpu", engine=engine, precision="fp32", sample=photos
         ) as predictor:
             names = {type(runner.tail).__name__ for runner in predictor.runtime.runners}
-            assert names == {"OnnxCall"} or engine != "onnx"
-            assert names == {"TorchCall"} or engine != "torch"
+            assert len(names) == 1
+            assert names <= possible
             (batch,) = predictor.predict(photos)
         labels.append(batch.combined.label.tolist() if batch.combined else None)
     assert labels[0] == labels[1] == labels[2]

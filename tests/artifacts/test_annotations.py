@@ -2,8 +2,11 @@
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from orchestrator.artifacts.annotations import Annotations, annotate
+from orchestrator.artifacts.run import RunRecord
 from tests.conftest import Done, hashes, listed
 
 Orch = Callable[..., Done]
@@ -21,3 +24,10 @@ def test_notes_and_tags_lie_beside_a_run_and_leave_it_as_it_is(orch: Orch, place
     assert {name: after[name] for name in before} == before
     assert "one word" in orch("runs", "note", "age-0002", "--tag", "two words", "-w", place).err
     assert "give a note" in orch("runs", "note", "age-0002", "-w", place).err
+
+
+def test_tags_that_are_added_at_once_are_all_kept(workspace: Path) -> None:
+    run = RunRecord.load(workspace / "age-0001")
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: annotate(run, tags=[f"tag{number}"]), range(16)))
+    assert len(Annotations.read(run.folder).tags) == 16

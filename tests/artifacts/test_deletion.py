@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from orchestrator import api
 from orchestrator.artifacts.deletion import check_unused, delete
 from orchestrator.artifacts.workspace import Workspace
 from orchestrator.core.errors import WorkspaceError
@@ -121,3 +122,14 @@ def test_an_ensemble_of_an_older_version_is_let_go(orch: Orch, workspace: Path) 
     assert "orch ensemble" in done.err
     assert orch("ensembles", "delete", "soft-0001", "--yes", "-w", workspace).code == 0
     assert orch("runs", "delete", "age-0001", "--yes", "-w", workspace).code == 0
+
+
+def test_a_deletion_that_stops_halfway_says_what_is_to_be_chosen(place: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The runs before one that came into use, while the user was asked, are gone: also the current one."""
+    lock = FileLock(place / "age-0002/run.lock")
+    caplog.set_level("INFO")
+    with pytest.raises(WorkspaceError, match="age-0002 was not deleted"):
+        api.delete_runs(["age-0003", "age-0002"], workspace=place, confirm=lambda _: lock.acquire())
+    lock.release()
+    assert not (place / "age-0003").exists()
+    assert "The current age run was deleted: choose one" in caplog.text

@@ -1,6 +1,7 @@
 """A run's record: its key over versions, and its members' time."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 from orchestrator.artifacts.run import RunRecord
 from orchestrator.artifacts.workspace import Workspace
+from orchestrator.core.errors import WorkspaceError
 from tests.conftest import Done, edit_sealed, train
 
 Orch = Callable[..., Done]
@@ -35,3 +37,24 @@ def test_a_runs_minutes_are_those_of_its_own_members(orch: Orch, people: Path, w
         cards = {fold: json.loads((run.member(fold) / "member.json").read_text()) for fold in run.folds}
         assert run.seconds == pytest.approx(sum(cards[fold]["seconds"] for fold in run.own_folds))
     assert Workspace(workspace).run("mask-0002").own_folds == [2]
+
+
+def test_an_update_keeps_what_another_command_wrote_and_brings_no_deleted_run_back(workspace: Path) -> None:
+    """Two commands hold the same record: one completes the run, the other makes it current."""
+    first, second = (RunRecord.load(workspace / "age-0001") for _ in range(2))
+    first.update(status="unfinished", seconds=12.5)
+    second.update(was_offered=False)
+    present = RunRecord.load(workspace / "age-0001")
+    assert (present.status, present.seconds, present.was_offered) == ("unfinished", 12.5, False)
+    assert second == present
+    shutil.rmtree(workspace / "age-0001")
+    with pytest.raises(WorkspaceError, match="age-0001 was deleted by another command"):
+        first.update(status="complete")
+    assert not (workspace / "age-0001").exists()
+
+
+def test_an_update_writes_a_lost_record_again(workspace: Path) -> None:
+    run = RunRecord.load(workspace / "age-0001")
+    (workspace / "age-0001/run.json").unlink()
+    run.update(was_offered=True)
+    assert RunRecord.load(workspace / "age-0001") == run

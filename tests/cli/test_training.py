@@ -39,6 +39,18 @@ def test_a_single_split_and_training_on_everything(orch: Orch, people: Path, tmp
     assert len(json.loads(done.out)) == 28
 
 
+def test_the_next_step_of_runs_that_did_not_become_current_names_them(
+    orch: Orch, people: Path, workspace: Path
+) -> None:
+    """They cover fewer people than the current runs: the ensemble without --members would be of those."""
+    done = train(orch, people, workspace, "train-all", *tiny("epochs=1"), "--valid-only")
+    (line,) = [line for line in done.err.splitlines() if line.startswith("next: ")]
+    done = orch(*shlex.split(line.removeprefix("next: "))[1:], "--json")
+    assert done.code == 0, done.err
+    members = {(member["run"], member["fold"]) for member in json.loads(done.out)["members"]}
+    assert members == {("mask-0002", 0), ("gender-0002", 0), ("age-0002", 0)}
+
+
 def test_the_table_stands_above_the_next_step_which_json_and_failures_do_without(
     trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
