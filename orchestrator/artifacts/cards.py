@@ -28,7 +28,7 @@ from orchestrator.core.typed import check_types
 
 __all__ = [
     "CARD", "CHECKPOINT", "HELD_OUT", "HISTORY", "LOCK", "PROGRESS", "WEIGHTS", "MemberCard", "Origin",
-    "best_file", "check_files", "check_identity", "history_of", "identity_of", "retrain_advice",
+    "best_file", "check_files", "check_identity", "history_of", "retrain_advice",
 ]  # fmt: skip
 
 CARD_FORMAT = 3
@@ -45,31 +45,6 @@ LOCK = "member.lock"
 def best_file(epoch: int | str) -> str:
     """The file of the best epoch so far; the checkpoint says which epoch that is. `*` gives a pattern of all of them."""
     return f"best-{epoch}.safetensors"
-
-
-def identity_of(
-    task: str,
-    fold: int | None,
-    recipe: str,
-    weights: str,
-    data: str | None,
-    plan: str | None,
-    seed: int,
-    extra: str | None,
-) -> str:
-    """The digest of all that a member's weights depend on, machine and number of threads aside.
-
-    Args:
-        task: task of its specialist, or `joint`.
-        fold: held-out fold; None: no fold.
-        recipe: digest of its recipe.
-        weights: sha256 of its initial weights.
-        data: fingerprint of photos and labels.
-        plan: digest of the fold plan.
-        seed: seed of the training.
-        extra: fingerprint of the extra photos.
-    """
-    return digest_of([task, fold, recipe, weights, data, plan, seed, extra])
 
 
 @dataclass(frozen=True)
@@ -98,7 +73,7 @@ class MemberCard(Origin):
     """What `member.json` holds.
 
     Attributes:
-        id: the member's identity (`identity_of`).
+        id: the member's identity (`Ingredients.member_id`).
         task: task of its specialist, or `joint`.
         fold: held-out fold; None: no fold.
         classes: class names in code order.

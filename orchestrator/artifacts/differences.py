@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from orchestrator.artifacts.ingredients import Ingredients
     from orchestrator.artifacts.run import RunRecord
-    from orchestrator.data.folds import FoldPlan
     from orchestrator.recipes.schema import Recipe
 
 __all__ = ["differences", "flat_settings", "format_value", "settings_of", "similar_runs"]
@@ -65,21 +65,19 @@ def settings_of(run: RunRecord) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def similar_runs(
-    runs: Sequence[RunRecord],
-    task: str,
-    recipe: Recipe,
-    seed: int,
-    fingerprint: str,
-    plan: FoldPlan | None,
-    extra: str | None = None,
-) -> list[str]:
-    """Sentences on the runs of the same data, extra photos and plan whose recipes differ least, the newest first."""
-    digest = plan.digest if plan else None
+def similar_runs(runs: Sequence[RunRecord], planned: Ingredients, recipe: Recipe, seed: int) -> list[str]:
+    """Sentences on the runs of the same task, data, extra photos and plan whose recipes differ least, the newest first.
+
+    Args:
+        runs: runs, the newest last.
+        planned: what the planned run is made from.
+        recipe: its recipe.
+        seed: its seed.
+    """
+    origin = (planned.task, planned.data, planned.extra, planned.plan)
     similar = []
     for run in reversed(runs):
-        same = run.task == task and run.data.fingerprint == fingerprint and run.extra == extra
-        if same and run.plan_digest == digest:
+        if (run.task, run.data.fingerprint, run.extra, run.plan_digest) == origin:
             differ = differences(run.recipe, recipe.model_dump(mode="json"))
             if run.seed != seed:
                 differ["seed"] = (run.seed, seed)

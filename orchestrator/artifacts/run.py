@@ -11,17 +11,16 @@ that the version that trained a run did not have count as their defaults.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from orchestrator.artifacts.cards import identity_of
+from orchestrator.artifacts.ingredients import Ingredients
 from orchestrator.artifacts.locks import workspace_lock
 from orchestrator.artifacts.provenance import Environment, TrainingData, WeightsSource
 from orchestrator.core.commands import orch
 from orchestrator.core.errors import DamagedError, WorkspaceError
-from orchestrator.core.files import digest_of
 from orchestrator.core.sealed import damaged_error, read_sealed, write_sealed
 from orchestrator.core.typed import check_types
 
@@ -36,7 +35,6 @@ __all__ = [
     "PlanKey",
     "RunRecord",
     "member_folder",
-    "run_key",
 ]
 
 RUN_FORMAT = 5
@@ -213,22 +211,26 @@ class RunRecord:
         return None if self.data.extra is None else self.data.extra.fingerprint
 
     @property
-    def key(self) -> str:
-        """Digest of all that the result depends on; empty when the recipe has settings that this version does not know."""
-        recipe = self._recipe()
-        if recipe is None:
-            return ""
-        digest = self.plan_digest
-        weights, data = self.initial_weights.sha256, self.data.fingerprint
-        return run_key(
-            self.task, recipe, weights, data, digest, self.own_folds, self.seed, self.device, self.parent, self.extra
+    def ingredients(self) -> Ingredients | None:
+        """What it was made from; None when the recipe has settings that this version does not know."""
+        try:
+            recipe = self.checked_recipe().digest()
+        except WorkspaceError:
+            return None
+        return Ingredients(
+            self.task, recipe, self.initial_weights.sha256, self.data.fingerprint, self.plan_digest, self.extra
         )
 
+    @property
+    def key(self) -> str:
+        """Digest of all that the result depends on; empty when the recipe has settings that this version does not know."""
+        made_from = self.ingredients
+        return "" if made_from is None else made_from.run_key(self.own_folds, self.seed, self.device, self.parent)
+
     def identity(self, fold: int | None) -> str:
-        """The identity of a member that was trained as this record says: the id of its card."""
-        recipe, digest = self._recipe(), self.plan_digest
-        weights, data, seed = self.initial_weights.sha256, self.data.fingerprint, self.seed_of(fold)
-        return identity_of(self.task, fold, recipe.digest() if recipe else "", weights, data, digest, seed, self.extra)
+        """The identity of a member that was trained as this record says: the id of its card; empty as for `key`."""
+        made_from = self.ingredients
+        return "" if made_from is None else made_from.member_id(fold, self.seed_of(fold))
 
     def checked_recipe(self) -> Recipe:
         """Its recipe.
@@ -248,12 +250,6 @@ class RunRecord:
                 f"{self.id}: another version of orch recorded its recipe, with settings that this one does not take: {keys}. "
                 "Name another recipe (--recipe NAME), or use the version that trained it."
             ) from None
-
-    def _recipe(self) -> Recipe | None:
-        try:
-            return self.checked_recipe()
-        except WorkspaceError:
-            return None
 
     def member(self, fold: int | None) -> Path:
         """The folder of a member."""
@@ -332,38 +328,3 @@ class RunRecord:
             return record
         except (KeyError, TypeError, AttributeError) as error:
             raise damaged_error(folder / RECORD, f"not the record of a run ({error})", way_out) from None
-
-
-def run_key(
-    task: str,
-    recipe: Recipe,
-    weights: str,
-    data: str,
-    plan: str | None,
-    folds: Sequence[int | None],
-    seed: int,
-    device: str,
-    parent: str | None,
-    extra: str | None,
-) -> str:
-    """The key of a run from all that its result depends on.
-
-    Args:
-        task: task of its specialist, or `joint`.
-        recipe: recipe of the run.
-        weights: sha256 of the initial weights.
-        data: fingerprint of photos and labels.
-        plan: digest of the fold plan; None without one.
-        folds: folds that the run trains itself.
-        seed: seed of the training.
-        device: `cpu`, `cuda` or `cuda:N`; all GPUs count as one.
-        parent: the run that other members are shared with.
-        extra: fingerprint of extra photos that join training; None without any.
-    """
-    return digest_of(
-        {
-            "task": task, "recipe": recipe.digest(), "weights": weights, "data": data, "plan": plan, "folds": list(folds),
-            "seed": seed, "device": device.partition(":")[0], "parent": parent,
-            "extra": extra,
-        }
-    )  # fmt: skip

@@ -13,7 +13,7 @@ from orchestrator.core.errors import Mistakes, quantity
 from orchestrator.core.events import InputsRead, Listener
 from orchestrator.experiments.points import Point
 from orchestrator.pipeline.inputs import Inputs, read_inputs
-from orchestrator.pipeline.preparation import RunJob, pixels_of
+from orchestrator.pipeline.preparation import begin_runs
 from orchestrator.pipeline.retraining import StartingPoint, log_base
 from orchestrator.pipeline.run_plans import RunPlan
 from orchestrator.pipeline.training import Report, check_and_set_aside, train_runs
@@ -84,15 +84,10 @@ def train_points(
     missing = [digest for digest in digests if digest not in runs]
     if missing and earlier is None:
         listen(InputsRead())
-    # Before any run is written: a photo may be damaged.
-    pixels = pixels_of([plans[digest] for digest in missing], listen)
-    runs |= {digest: plans[digest].find_or_create() for digest in missing}
+    run_jobs = begin_runs([plans[digest] for digest in missing], listen)
+    runs |= {digest: run_job.run for digest, run_job in zip(missing, run_jobs, strict=True)}
     for digest in digests:
         annotate(runs[digest], tags=tags)
-    run_jobs = [
-        RunJob(plans[digest].settings, start.specialist, plans[digest].inputs, runs[digest], rows)
-        for digest, rows in zip(missing, pixels, strict=True)
-    ]
     report = train_runs([runs[digest] for digest in digests], run_jobs, listen, started)
     return TrainedPoints(report, tuple((point.changes, runs[point.digest]) for point in points))
 

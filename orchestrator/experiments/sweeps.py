@@ -29,7 +29,7 @@ from orchestrator.experiments.budget import Budget
 from orchestrator.experiments.comparing import Comparison, compare_runs
 from orchestrator.experiments.search import COMPLETE, FAILED, PRUNED, Search, Trial, thresholds_of
 from orchestrator.pipeline.inputs import Inputs, read_inputs
-from orchestrator.pipeline.preparation import RunJob, missing_jobs, pixels_of
+from orchestrator.pipeline.preparation import RunJob, begin_runs, missing_jobs
 from orchestrator.pipeline.retraining import StartingPoint, log_base
 from orchestrator.pipeline.run_plans import RunPlan
 from orchestrator.pipeline.settings import Settings
@@ -171,15 +171,7 @@ def sweep(
 
 def _identity(settings: Settings, inputs: Inputs, task: str, space: Space) -> str:
     """Digest of all that defines a search: any change makes another one."""
-    return digest_of(
-        {
-            "task": task, "recipe": inputs.recipes[task].digest(), "weights": inputs.weights[task].sha256,
-            "data": inputs.data.fingerprint, "folds": inputs.data.folds,
-            "plan": inputs.data.plan.digest if inputs.data.plan else None,
-            "seed": settings.seed, "device": inputs.device.partition(":")[0], "space": space.text,
-            **({"extra": extra} if (extra := inputs.extra_of(task)) else {}),
-        }
-    )  # fmt: skip
+    return digest_of([RunPlan(settings, inputs, task).key, space.text])
 
 
 @dataclass(frozen=True)
@@ -256,9 +248,8 @@ class _Rounds:
         plan = self._plan(settings, inputs, together=1)
         run = plan.find()
         if run is None or not run.complete:
-            (pixels,) = pixels_of([plan], self.listen)
-            run = self._run(plan)
-            run_job = RunJob(settings, self.start.specialist, inputs, run, pixels)
+            (run_job,) = begin_runs([plan], self.listen, self._run)
+            run = run_job.run
             report = train_runs([run], [run_job], self.listen, time.monotonic())
             report.raise_if_cancelled()
             if report.failures:
@@ -303,10 +294,9 @@ class _Rounds:
         settings = replace(self.start.settings, changes=[*self.start.settings.changes, *words])
         inputs = read_inputs(settings, {task: self.start.specialist}, self.start.base, self.inputs)
         plan = self._plan(settings, inputs, together, threads)
-        (pixels,) = pixels_of([plan], self.listen)
-        run, recipe = self._run(plan), plan.recipe
-        pruning_thresholds = thresholds_of(ended, recipe.epochs, recipe.evaluate_every)
-        run_job = RunJob(settings, self.start.specialist, inputs, run, pixels, pruning_thresholds=pruning_thresholds)
+        (run_job,) = begin_runs([plan], self.listen, self._run)
+        thresholds = thresholds_of(ended, plan.recipe.epochs, plan.recipe.evaluate_every)
+        run_job = replace(run_job, pruning_thresholds=thresholds)
         # Refuses a point that draws too few photos to train on: its trial fails, not the search.
         missing_jobs([run_job])
         return run_job

@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from orchestrator.artifacts.ingredients import Ingredients
 from orchestrator.artifacts.run import RunRecord
 from orchestrator.artifacts.workspace import Workspace
 from orchestrator.core.errors import Mistakes
@@ -60,6 +61,12 @@ class Inputs:
     device: str
     specialists: Mapping[str, Specialist]
     warned: set[str] = field(default_factory=set, repr=False, compare=False)
+
+    def ingredients(self, task: str) -> Ingredients:
+        """What members of a task that are trained from these inputs depend on."""
+        plan = self.data.plan.digest if self.data.plan else None
+        recipe, weights = self.recipes[task].digest(), self.weights[task].sha256
+        return Ingredients(task, recipe, weights, self.data.fingerprint, plan, self.extra_of(task))
 
     def extra_of(self, task: str) -> str | None:
         """Fingerprint of the extra photos that a task learns from; None if it learns from none."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,7 +34,7 @@ from orchestrator.specialist import Specialist
 if TYPE_CHECKING:
     from orchestrator.training.member import MemberJob, TrainingRows
 
-__all__ = ["RunJob", "first_job", "missing_jobs", "pixels_of", "prepare_photos"]
+__all__ = ["RunJob", "begin_runs", "first_job", "missing_jobs", "pixels_of", "prepare_photos"]
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +60,29 @@ class RunJob:
     pixels: Rows
     only: tuple[int | None, ...] | None = None
     pruning_thresholds: Mapping[int, float] = field(default_factory=dict)
+
+
+def begin_runs(
+    plans: Sequence[RunPlan], listen: Listener, begin: Callable[[RunPlan], RunRecord] = RunPlan.find_or_create
+) -> list[RunJob]:
+    """The runs of some plans, found or created, with what their members are trained from.
+
+    Photos are decoded first: a damaged one is found before any run is written.
+
+    Args:
+        plans: run plans of one dataset, with settings that differ only in the recipe.
+        listen: receives progress events.
+        begin: finds or creates the run of a plan.
+
+    Raises:
+        DataError: some photos are unreadable.
+        StoreError: the disk has no room for the stores.
+    """
+    pixels = pixels_of(plans, listen)
+    return [
+        RunJob(plan.settings, plan.inputs.specialists[plan.task], plan.inputs, begin(plan), rows)
+        for plan, rows in zip(plans, pixels, strict=True)
+    ]
 
 
 def missing_jobs(run_jobs: Sequence[RunJob]) -> list[MemberJob]:

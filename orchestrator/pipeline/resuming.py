@@ -65,7 +65,7 @@ def resume(
     options = settings or Settings(run.folder)
     _check_options(options, data, extra)
     from orchestrator.pipeline.inputs import read_inputs
-    from orchestrator.pipeline.preparation import RunJob, pixels_of
+    from orchestrator.pipeline.preparation import begin_runs
     from orchestrator.pipeline.run_plans import RunPlan
     from orchestrator.pipeline.training import Report, check_and_set_aside, make_complete_runs_current, train_runs
 
@@ -83,9 +83,8 @@ def resume(
         make_complete_runs_current([run])
         return Report([run], {}, time.monotonic() - started)
     listen(InputsRead())
-    (pixels,) = pixels_of([RunPlan(settings, inputs, run.task)], listen)
-    run_job = RunJob(settings, specialist, inputs, run, pixels)
-    report = train_runs([run], [run_job], listen, started)
+    run_jobs = begin_runs([RunPlan(settings, inputs, run.task)], listen, lambda _: run)
+    report = train_runs([run], run_jobs, listen, started)
     make_complete_runs_current(report.runs)
     return report
 

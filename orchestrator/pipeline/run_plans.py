@@ -12,10 +12,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from orchestrator.artifacts.cards import identity_of
 from orchestrator.artifacts.environment import environment_of
 from orchestrator.artifacts.provenance import WeightsSource
-from orchestrator.artifacts.run import UNFINISHED, PlanKey, RunRecord, run_key
+from orchestrator.artifacts.run import UNFINISHED, PlanKey, RunRecord
 from orchestrator.artifacts.workspace import now
 from orchestrator.pipeline.inputs import Inputs
 from orchestrator.pipeline.settings import Settings, changes_of
@@ -62,24 +61,13 @@ class RunPlan:
     @cached_property
     def key(self) -> str:
         """A digest of everything that its result depends on."""
-        inputs = self.inputs
-        return run_key(
-            self.task, self.recipe, inputs.weights[self.task].sha256, inputs.data.fingerprint, self._plan_digest,
-            sorted(self.folds) or inputs.data.folds, self.settings.seed, inputs.device,
-            self.parent.id if self.parent else None, inputs.extra_of(self.task),
-        )  # fmt: skip
-
-    @property
-    def _plan_digest(self) -> str | None:
-        return self.inputs.data.plan.digest if self.inputs.data.plan else None
+        folds = sorted(self.folds) or self.inputs.data.folds
+        parent = self.parent.id if self.parent else None
+        return self.inputs.ingredients(self.task).run_key(folds, self.settings.seed, self.inputs.device, parent)
 
     def identity(self, fold: int | None) -> str:
         """The id that the card of its member for a fold will have."""
-        inputs = self.inputs
-        return identity_of(
-            self.task, fold, self.recipe.digest(), inputs.weights[self.task].sha256, inputs.data.fingerprint,
-            self._plan_digest, self.settings.seed, inputs.extra_of(self.task),
-        )  # fmt: skip
+        return self.inputs.ingredients(self.task).member_id(fold, self.settings.seed)
 
     def existing(self) -> list[RunRecord]:
         """The runs that `find` and `find_open` give, each once."""

@@ -41,7 +41,7 @@ from orchestrator.core.events import (
 )
 from orchestrator.ensembling.choosing import make_current
 from orchestrator.pipeline.inputs import read_inputs
-from orchestrator.pipeline.preparation import RunJob, first_job, missing_jobs, pixels_of
+from orchestrator.pipeline.preparation import RunJob, begin_runs, first_job, missing_jobs, pixels_of
 from orchestrator.pipeline.retraining import StartingPoint, check_folds, log_base
 from orchestrator.pipeline.run_plans import RunPlan
 from orchestrator.pipeline.settings import Settings
@@ -126,12 +126,11 @@ def train_all(
     members = len(specialists) * len(inputs.data.folds)
     plans = {task: RunPlan(settings, inputs, task, members=members) for task in specialists}
     check_and_set_aside([run for plan in plans.values() for run in plan.existing()])
-    existing = {task: plan.find() for task, plan in plans.items()}
-    open_tasks = [task for task, run in existing.items() if run is None or not run.complete]
+    complete = {task: run for task, plan in plans.items() if (run := plan.find()) is not None and run.complete}
     listen(InputsRead())
-    rows = pixels_of([plans[task] for task in open_tasks], listen)  # before any run is written: a photo may be damaged
-    pixels = dict(zip(open_tasks, rows, strict=True))
-    runs = [plan.find_or_create() for plan in plans.values()]
+    run_jobs = begin_runs([plan for task, plan in plans.items() if task not in complete], listen)
+    run_of = complete | {run_job.run.task: run_job.run for run_job in run_jobs}
+    runs = [run_of[task] for task in specialists]
     for run in runs:
         if run.complete and not run.to_be_offered:
             current = inputs.workspace.current_or_none(run.task)
@@ -139,9 +138,6 @@ def train_all(
             log.info(f"{run.id} is complete already (same recipe, data, plan and seed): kept as it is.{stays}")
             if current is None:  # of an experiment, or the current one was deleted
                 make_current(inputs.workspace, run)
-    run_jobs = [
-        RunJob(settings, specialists[run.task], inputs, run, pixels[run.task]) for run in runs if run.task in pixels
-    ]
     report = train_runs(runs, run_jobs, listen, started, to_be_offered=True)
     make_complete_runs_current(report.runs)
     return report
@@ -189,14 +185,13 @@ def retrain(start: StartingPoint, listen: Listener = ignore_events, again: bool 
     if run is None:
         _log_similar(plan)
     listen(InputsRead())
-    (pixels,) = pixels_of([plan], listen)  # before any run is written: a photo may be damaged
-    run = plan.resume_or_create(run)
+    (run_job,) = begin_runs([plan], listen, lambda plan: plan.resume_or_create(run))
+    run = run_job.run
     if parent is not None and shared_folds:
         numbers = f"fold{'s' * (len(shared_folds) > 1)} {', '.join(map(str, shared_folds))}"
         log.info(f"{run.id} shares {numbers} with {parent.id}.")
         for fold in shared_folds:
             share_member(parent, run, fold)
-    run_job = RunJob(settings, specialist, inputs, run, pixels)
     report = train_runs([run], [run_job], listen, started, to_be_offered=True)
     make_complete_runs_current(report.runs)
     return report
@@ -239,10 +234,8 @@ def _has_member(run: RunRecord, fold: int, identity: str) -> bool:
 def _log_similar(plan: RunPlan) -> None:
     """Logs the runs that differ from the planned one in a setting or two."""
     inputs = plan.inputs
-    for line in similar_runs(
-        inputs.workspace.runs(plan.task), plan.task, plan.recipe, plan.settings.seed, inputs.data.fingerprint,
-        inputs.data.plan, inputs.extra_of(plan.task),
-    ):  # fmt: skip
+    runs = inputs.workspace.runs(plan.task)
+    for line in similar_runs(runs, inputs.ingredients(plan.task), plan.recipe, plan.settings.seed):
         log.info(line)
 
 

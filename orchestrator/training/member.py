@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from orchestrator.artifacts.cards import Origin, identity_of
+from orchestrator.artifacts.cards import Origin
+from orchestrator.artifacts.ingredients import Ingredients
 from orchestrator.data.preprocessing import Preprocess
 from orchestrator.data.sampling import class_factors, epoch_size, expected_draws
 from orchestrator.data.store import Rows
@@ -108,10 +109,11 @@ class MemberJob:
     def identity(self) -> str:
         """The digest of all that the member's weights depend on."""
         origin = self.origin
-        return identity_of(
-            self.task, self.fold, self.recipe.digest(), self.initial.sha256, origin.data_fingerprint, origin.plan_digest,
-            self.seed, origin.extra_fingerprint,
+        made_from = Ingredients(
+            self.task, self.recipe.digest(), self.initial.sha256, origin.data_fingerprint, origin.plan_digest,
+            origin.extra_fingerprint,
         )  # fmt: skip
+        return made_from.member_id(self.fold, self.seed)
 
     @property
     def title(self) -> str:
