@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from orchestrator.inference.results import Prediction
 
 __all__ = [
-    "ACCENT", "INK", "SOFT", "WARN", "contact_sheet", "draw_bench", "draw_cascade", "draw_evaluation", "draw_faces",
-    "draw_people", "figure_of", "save",
+    "ACCENT", "INK", "SHEET", "SOFT", "WARN", "contact_sheet", "draw_bench", "draw_cascade", "draw_evaluation", "draw_faces",
+    "draw_people", "figure_of", "save", "sheet",
 ]  # fmt: skip
 
 INK, ACCENT, SOFT, WARN = "#22303c", "#2f7f86", "#bcd7d6", "#b3402a"
@@ -38,7 +38,7 @@ def contact_sheet(answers: Sequence[Prediction], path: Path, truth: Sequence[int
         truth: true labels, 0..17, to mark wrong answers; None: nothing is marked.
     """
     shown = sorted(set(np.linspace(0, len(answers) - 1, min(SHEET, len(answers))).round().astype(int)))
-    figure, axes = _sheet(len(shown), len(answers), 2.75)
+    figure, axes = sheet(len(shown), len(answers), 2.75)
     for axis, number in zip(axes.flat, shown, strict=False):
         answer = answers[number]
         if answer.label is None:
@@ -53,10 +53,10 @@ def contact_sheet(answers: Sequence[Prediction], path: Path, truth: Sequence[int
     save(figure, path)
 
 
-def _sheet(shown: int, photos: int, height: float) -> tuple[Figure, Any]:
+def sheet(shown: int, photos: int, height: float) -> tuple[Figure, Any]:
     """A figure of small axes in rows of seven, each `height` inches high; it says how many photos it leaves out."""
-    columns = min(7, shown)
-    rows = -(-shown // columns)
+    columns = max(1, min(7, shown))
+    rows = max(1, -(-shown // columns))
     figure = figure_of(1.75 * columns, height * rows)
     axes = figure.subplots(rows, columns, squeeze=False)
     if shown < photos:
@@ -80,7 +80,7 @@ def draw_faces(paths: Sequence[Path], boxes: Sequence[Box | None], path: Path) -
     others = [row for row, box in enumerate(boxes) if box is not None]
     spread = np.linspace(0, len(others) - 1, min(SHEET - len(without), len(others))).round().astype(int)
     shown = without + sorted({others[index] for index in spread})
-    figure, axes = _sheet(len(shown), len(paths), 2.5)
+    figure, axes = sheet(len(shown), len(paths), 2.5)
     for axis, row in zip(axes.flat, shown, strict=False):
         photo, box = decode(paths[row]), boxes[row]
         axis.imshow(photo)

@@ -136,7 +136,7 @@ WRITTEN_BY_COMMANDS = {
     "orchestrator.combining": "the names of the strategies, and their help",
     "orchestrator.recipes.names": "the default of an option",
     "orchestrator.pictures": "the demo's answers beside the truth",
-    "orchestrator.synthetic.people": "whether the demo's people are all drawn",
+    "orchestrator.synthetic.folder": "whether the demo's people are all drawn",
     "orchestrator.specialists": "task names that a command checks before anything else",
 }
 """What commands take from below the library when they run: how values are written, never what is done."""

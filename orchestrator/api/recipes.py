@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.api.arguments import PathLike, checks_arguments
 from orchestrator.core.errors import ConfigError, Problem
 from orchestrator.core.outputs import Output, check_outputs, replace_output
+from orchestrator.recipes.names import is_file_name
 
 if TYPE_CHECKING:
     from orchestrator.recipes.schema import Recipe
@@ -106,12 +107,13 @@ def check_recipe(task: str, name: PathLike) -> list[Problem]:
     Raises:
         OrchestratorError: no such task or recipe, or invalid settings.
     """
-    from orchestrator.recipes.lint import lint
     from orchestrator.specialists import trainable
 
     recipe = load_recipe(task, name)
+    from orchestrator.recipes.lint import lint  # imports the schema, which a wrong name needs not
+
     problems = lint(trainable(task), recipe)
-    if Path(name).suffix == ".toml" and not any(problem.fatal for problem in problems):
+    if is_file_name(os.fspath(name)) and not any(problem.fatal for problem in problems):
         from orchestrator.networks.backbones import check_backbone
 
         try:

@@ -204,6 +204,9 @@ def compare(
         check_outputs([Output("--picture", picture, (".png",))], workspace=workspace)
     opened_workspace = Workspace(workspace)
     records = [opened_workspace.run(name) for name in dict.fromkeys(runs)]
+    tasks = list(dict.fromkeys(record.task for record in records))
+    if len(tasks) > 1:
+        raise ConfigError(f"runs of {', '.join(tasks)}: only runs of one specialist can be compared.")
     from orchestrator.experiments.comparing import compare_runs
     from orchestrator.experiments.curves import draw_comparison
     from orchestrator.specialists import trainable

@@ -281,14 +281,18 @@ def synthesise(
     Raises:
         OrchestratorError: the folder holds something, too few people, or a number out of range.
     """
-    from orchestrator.synthetic.people import most_folds, write_people
+    from orchestrator.synthetic.folder import check_request
 
-    mistakes = Mistakes()
+    folder, mistakes = Path(folder), Mistakes()
     for option, value in (("--eval-people", eval_people), ("--seed", seed)):
         with mistakes.collect():
             check_range(option, value, 0)
+    with mistakes.collect():
+        check_request(folder, people)
     mistakes.raise_if_any()
-    folder, processes = Path(folder), jobs or (cores() if people > SMALL else 1)
+    from orchestrator.synthetic.people import most_folds, write_people
+
+    processes = jobs or (cores() if people > SMALL else 1)
     write_people(folder, people, eval_people, seed, processes, progress_callback(listen, "draw people"))
     return SyntheticPeople(folder / "train", most_folds(people))
 

@@ -373,11 +373,11 @@ def next_step(*runs: RunRecord, of_experiment: bool = False) -> str:
         of_experiment: whether the run is the winner of a grid or a search, none of whose runs is current.
     """
     from orchestrator.pipeline.next_steps import after_experiment, after_training, after_training_of_all
-    from orchestrator.specialists import SPECIALISTS
+    from orchestrator.specialists import TRAINABLE
 
     if len(runs) > 1:
-        return after_training_of_all(runs, SPECIALISTS)
-    return after_experiment(runs[0]) if of_experiment else after_training(runs[0], SPECIALISTS)
+        return after_training_of_all(runs, TRAINABLE)
+    return after_experiment(runs[0]) if of_experiment else after_training(runs[0], TRAINABLE)
 
 
 @contextmanager
@@ -443,7 +443,7 @@ def _write_recipe(run: RunRecord, out: Path) -> None:
     from orchestrator.recipes.load import recipe_as_toml
     from orchestrator.recipes.schema import Recipe
 
-    recipe = Recipe.model_validate({**run.recipe, "about": f"found by a search: {run.id}, from {run.recipe_name}"})
+    recipe = Recipe.model_validate({**run.recipe, "about": f"found by a search: {run.id}, from {run.recipe_title}"})
     with replace_output(out) as temporary:
         temporary.write_text(recipe_as_toml(recipe), encoding="utf-8")
     log.info(f"{out}: the recipe of {run.id}.")

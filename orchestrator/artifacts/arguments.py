@@ -8,13 +8,24 @@ from typing import TYPE_CHECKING
 
 from orchestrator.artifacts.run import RunRecord
 from orchestrator.core.commands import data_arguments, display_path
+from orchestrator.core.errors import OrchestratorError
 from orchestrator.core.labels import CLASSES
-from orchestrator.recipes.names import DEFAULT_RECIPE
+from orchestrator.recipes.names import DEFAULT_RECIPE, is_file_name
 
 if TYPE_CHECKING:
     from orchestrator.specialist import Specialist
 
-__all__ = ["moved_arguments", "plan_arguments", "recipe_arguments", "source_arguments", "training_arguments"]
+__all__ = [
+    "MISSING_RECIPE",
+    "moved_arguments",
+    "plan_arguments",
+    "recipe_arguments",
+    "source_arguments",
+    "training_arguments",
+]
+
+MISSING_RECIPE = "FILE.toml"
+"""Stands in printed commands for a recipe's file that is gone or has changed."""
 
 
 def training_arguments(run: RunRecord, data: Path | None = None, extra: Sequence[Path] = ()) -> list[str]:
@@ -35,20 +46,38 @@ def source_arguments(run: RunRecord, data: Path | None = None, extra: Sequence[P
     return data_arguments(data or Path(run.data.source), run.data.columns, distinct, tables)
 
 
-def recipe_arguments(run: RunRecord, specialists: Iterable[Specialist]) -> list[str]:
-    """The options of a printed command that trains specialists as a run was trained: its recipe, if all have it, and
-    those of its changes that name no task."""
+def recipe_arguments(run: RunRecord, own: Specialist, others: Iterable[Specialist]) -> list[str]:
+    """The options of a printed command that trains other specialists as a run was trained: its recipe, if all have it, and those
+    of its changes that name no task.
+
+    A recipe's file that is gone, or has changed since the run was made, is `FILE.toml`: another recipe would be trained.
+
+    Args:
+        run: record of the run.
+        own: the run's specialist.
+        others: the specialists to train.
+    """
     from orchestrator.recipes.load import recipe_files
 
     name = run.recipe_name
-    shared = Path(name).is_file() or all(name in recipe_files(specialist) for specialist in specialists)
-    recipe_option = (
-        ["--recipe", display_path(Path(name)) if name.endswith(".toml") else name]
-        if shared and name != DEFAULT_RECIPE
-        else []
-    )
+    options: list[str] = []
+    if is_file_name(name):
+        options = ["--recipe", display_path(Path(name)) if _is_recipe_of(run, own) else MISSING_RECIPE]
+    elif name != DEFAULT_RECIPE and all(name in recipe_files(specialist) for specialist in others):
+        options = ["--recipe", name]
     common = [change for change in run.changes if change.partition("=")[0].partition(".")[0] not in CLASSES]
-    return [*recipe_option, *(word for change in common for word in ("--set", change))]
+    return [*options, *(word for change in common for word in ("--set", change))]
+
+
+def _is_recipe_of(run: RunRecord, specialist: Specialist) -> bool:
+    """Whether a run's recipe is what its recipe's file and its changes say today."""
+    from orchestrator.recipes.load import load_recipes
+
+    try:
+        recipes = load_recipes({specialist.name: specialist}, [run.recipe_name], run.changes)
+        return recipes[specialist.name].digest() == run.checked_recipe().digest()
+    except OrchestratorError:
+        return False
 
 
 def plan_arguments(run: RunRecord) -> list[str]:

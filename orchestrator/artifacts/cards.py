@@ -80,7 +80,7 @@ class MemberCard(Origin):
         backbone: timm's name of the backbone.
         pooling: pooling of the features; empty: the backbone's own.
         views: views of each photo that are averaged together with the photo itself.
-        parameters: number of trainable parameters.
+        parameters: number of parameters, frozen ones included.
         head: meaning of its outputs, for `heads.head_from_dict`.
         preprocess: conversion from a decoded photo to the network's input, for `Preprocess.from_dict`.
         recipe: all settings of the recipe.

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from orchestrator.combining.combiners import Combiner
 
 __all__ = [
-    "DISAGREEMENTS", "ENSEMBLE", "OUT_OF_FOLD", "ClassScores", "EnsembleMember", "EnsembleRecord", "ExternalSource",
+    "CASCADE", "DISAGREEMENTS", "ENSEMBLE", "OUT_OF_FOLD", "ClassScores", "EnsembleMember", "EnsembleRecord", "ExternalSource",
     "RecordedScores", "VoterScores",
 ]  # fmt: skip
 
@@ -35,6 +35,7 @@ KIND = "ensemble"
 ENSEMBLE = "ensemble.json"
 OUT_OF_FOLD = "out_of_fold.parquet"
 DISAGREEMENTS = "disagreements.csv"
+CASCADE = "cascade.json"
 
 
 @dataclass(frozen=True)
@@ -258,6 +259,11 @@ class EnsembleRecord:
         again = orch("ensemble", "--strategy", self.strategy, *options, workspace=self.root)
         without = f", without {', '.join(lost)}, of which no copy is left: its answers will differ" if lost else ""
         return f"build it again: `{again}`{without}."
+
+    @property
+    def disagreements_table(self) -> Path:
+        """The table of photos on which soft and hard votes differ."""
+        return self.folder / DISAGREEMENTS
 
     def file(self, name: str, way_out: str = "") -> Path:
         """The path of a file beside the record, checked to be the file that was written.

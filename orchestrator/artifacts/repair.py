@@ -13,9 +13,10 @@ from pathlib import Path
 
 from orchestrator.artifacts.annotations import Annotations
 from orchestrator.artifacts.cards import CARD, MemberCard
+from orchestrator.artifacts.ensembles import CASCADE
 from orchestrator.artifacts.members import check_member, update_status
 from orchestrator.artifacts.origins import photo_hashes_of, plan_of
-from orchestrator.artifacts.run import RECORD, RunRecord
+from orchestrator.artifacts.run import RECORD, TRACKING, RunRecord
 from orchestrator.artifacts.workspace import MARK, Workspace, now, write_mark
 from orchestrator.combining import STRATEGIES
 from orchestrator.core.commands import orch
@@ -72,7 +73,7 @@ def check(root: Path) -> Findings:
             findings.run(partial(plan_of, workspace, run))
         findings.run(partial(photo_hashes_of, workspace, run))
         findings.run(partial(Annotations.read, run.folder))
-        tracking = run.folder / "tracking.json"
+        tracking = run.folder / TRACKING
         findings.run(partial(_check_other, tracking, run.id, f"send it again: `{_track_command(run)}`."))
     for name in workspace.ensembles():
         findings.run(partial(_check_ensemble, workspace, name))
@@ -96,7 +97,7 @@ def _check_ensemble(workspace: Workspace, name: str) -> None:
     for file in record.files:
         record.file(file, again)
     workspace.check_members_exist(record)
-    cascade = record.folder / "cascade.json"
+    cascade = record.folder / CASCADE
     again = orch("cascade", "PHOTOS", "--ensemble", name, workspace=workspace.root)
     _check_other(cascade, name, f"measure it again: `{again}`.")
 

@@ -31,6 +31,7 @@ __all__ = [
     "COMPLETE",
     "RECORD",
     "RUN_FORMAT",
+    "TRACKING",
     "UNFINISHED",
     "PlanKey",
     "RunRecord",
@@ -39,8 +40,7 @@ __all__ = [
 
 RUN_FORMAT = 5
 KIND = "run"
-RECORD = "run.json"
-"""Lock in a run's folder, held by the command that works on the run."""
+RECORD, TRACKING = "run.json", "tracking.json"
 COMPLETE: Final = "complete"
 UNFINISHED: Final = "unfinished"
 
@@ -75,7 +75,7 @@ class RunRecord:
         task: its specialist.
         status: `unfinished` or `complete`.
         created: local time, ISO 8601.
-        recipe_name: name or file of the recipe, as given.
+        recipe_name: name of the recipe, or the absolute path of its file.
         changes: arguments of `--set` applied to it.
         recipe: all settings of the recipe.
         chosen: keys of the settings that were not at their defaults when the run was made, as `lr` and `augment.flip`.
@@ -133,6 +133,11 @@ class RunRecord:
     def complete(self) -> bool:
         """Whether every member is there."""
         return self.status == COMPLETE
+
+    @property
+    def recipe_title(self) -> str:
+        """The recipe's name; of a file, the file's."""
+        return Path(self.recipe_name).name
 
     @property
     def backbone(self) -> str:

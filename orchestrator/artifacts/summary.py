@@ -97,7 +97,7 @@ def facts_of(run: RunRecord, current: str | None, notes: Annotations) -> dict[st
     """Facts that conditions can test, in addition to the run's settings."""
     seeds, digest = run.seeds, run.plan_digest
     return {
-        "run": run.id, "task": run.task, "recipe": run.recipe_name, "status": state_of(run), "current": current == run.id,
+        "run": run.id, "task": run.task, "recipe": run.recipe_title, "status": state_of(run), "current": current == run.id,
         "score": score_of(run), "seed": seeds[0] if len(seeds) == 1 else seeds, "members": _complete_members(run),
         "k": run.plan.k if run.plan else 0,
         "plan": digest and digest[:12], "data": run.data.fingerprint[:12], "created": run.created,

@@ -31,9 +31,9 @@ from orchestrator.artifacts.ensembles import ENSEMBLE, EnsembleRecord
 from orchestrator.artifacts.locks import workspace_lock
 from orchestrator.artifacts.run import RECORD, RunRecord
 from orchestrator.combining import STRATEGIES
-from orchestrator.core.commands import display_path, orch
+from orchestrator.core.commands import display_path, orch, set_aside_command
 from orchestrator.core.errors import DamagedError, WorkspaceError, escape_non_utf8, nearest, printable
-from orchestrator.core.files import aside_path, set_aside
+from orchestrator.core.files import aside_path, set_aside, why_no_folder
 from orchestrator.core.labels import CLASSES
 from orchestrator.core.sealed import (
     after_setting_aside,
@@ -58,6 +58,9 @@ FEW = 12  # ids that an error lists
 MARK = "workspace.json"
 KIND, NAME = "workspace", "workspace"
 MAKING = ".making-"  # prefix of a folder that is being made, so that a kill leaves no incomplete one under its name
+FOLDERS = ("current", "plans", "photos", "store", "cache", "sweeps", "deleted")
+"""Folders of a workspace, besides those of its runs and ensembles."""
+
 FOLDER = re.compile(r"([a-z_]+)-(\d{4,})")
 
 
@@ -101,6 +104,7 @@ class Workspace:
             )
         if self.is_at(root):
             self._about()
+            self._check_folders()
             return
         train = orch("train-all", "--data", "DIR", workspace=root)
         if not create:
@@ -131,6 +135,13 @@ class Workspace:
         except (KeyError, TypeError) as error:
             raise damaged_error(self.root / MARK, f"not the file of a workspace ({error})", way_out) from None
         return value
+
+    def _check_folders(self) -> None:
+        """Refuses a file, or a link that leads nowhere, where a folder belongs: what lay there would count as missing."""
+        for name in FOLDERS:
+            if reason := why_no_folder(self.root / name):
+                aside = set_aside_command(self.root / name)
+                raise DamagedError(self.root / name, reason, f"Restore it; or move it away (`{aside}`), and try again.")
 
     @property
     def store(self) -> Path:
@@ -284,7 +295,9 @@ class Workspace:
             raise damaged_error(path, error.what, self.choose_current_advice(kind)) from None
         if not (self.root / name).is_dir():
             fault = f"names {name}, of which there is no folder in {self.root}"
-            way_out = self._repair() if os.path.lexists(self.root / name) else self.choose_current_advice(kind)
+            way_out = self.choose_current_advice(kind)
+            if os.path.lexists(self.root / name):  # a link that leads nowhere
+                way_out = after_setting_aside(self.root / name, way_out) if kind == "ensemble" else self._repair()
             raise damaged_error(path, fault, way_out)
         return name
 
@@ -457,13 +470,18 @@ class Workspace:
             if is_there(card):
                 continue
             run = self.root / member.run
-            if (run / RECORD).is_file():
-                way_out = retrain_advice(card.parent)
-            elif os.path.lexists(run):
-                way_out = self._repair()
-            else:
+            if not os.path.lexists(run):
                 way_out = self._without_run(member.task)
+            else:
+                way_out = retrain_advice(card.parent) if self._is_run(run) else self._repair()
             raise damaged_error(card, f"missing, and {ensemble.id} answers with that member", way_out)
+
+    def _is_run(self, folder: Path) -> bool:
+        """Whether a folder holds its own run's record; `orch resume` refuses others."""
+        try:
+            return bool(RunRecord.load(folder))
+        except DamagedError:
+            return False
 
     def _without_run(self, task: str) -> str:
         """The way out for an ensemble of which a run is lost, to complete a sentence."""

@@ -78,6 +78,8 @@ def check_load(parts: Sequence[str], load: Load, specialists: Mapping[str, Speci
     if load.data is not None:
         with mistakes.collect():
             check_source(load.data)
+    if load.recipe == DEFAULT_RECIPE:
+        mistakes.raise_if_any()  # nobody chose the recipe, and its schema is slow to build
     with mistakes.collect():
         recipes = load_recipes(specialists, [load.recipe])
         measured = recipes if set(parts) - {"voting"} else {}  # voting needs no members

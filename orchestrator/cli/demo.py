@@ -92,7 +92,7 @@ def _conclude(folder: Path, data: Path, built: BuiltEnsemble, score: float) -> N
 def _people(folder: Path, data: Path, people: int, fresh: bool) -> None:
     """Draws the people, unless an earlier demo has."""
     from orchestrator import api
-    from orchestrator.synthetic.people import is_unfinished
+    from orchestrator.synthetic.folder import is_unfinished
 
     drawn, mark = data / "train" / "train.csv", folder / MARK
     if folder.exists() and any(folder.iterdir()) and not mark.exists():

@@ -26,6 +26,7 @@ from orchestrator.cli.console import has_emitted, print_error, print_json, print
 from orchestrator.cli.limits import is_limited
 from orchestrator.core.commands import set_aside_command
 from orchestrator.core.errors import InputsError, OrchestratorError, Problem
+from orchestrator.core.files import why_no_folder
 from orchestrator.core.interrupts import uninterrupted
 from orchestrator.core.memory import is_out_of_memory
 
@@ -264,10 +265,9 @@ def _no_folder(error: OSError) -> str:
         return ""
     path = Path(os.fsdecode(error.filename))
     for ancestor in (path, *path.parents):
-        if os.path.lexists(ancestor) and not ancestor.is_dir():
-            reason = f"a link that leads nowhere ({ancestor.readlink()})" if ancestor.is_symlink() else "not a folder"
+        if reason := why_no_folder(ancestor):
             aside = set_aside_command(ancestor)
-            return f"{ancestor}: {reason}, where a folder must be. Move it away (`{aside}`) and run the same command again."
+            return f"{ancestor}: {reason}. Move it away (`{aside}`) and run the same command again."
     return ""
 
 

@@ -213,4 +213,4 @@ def _print_disagreements(record: EnsembleRecord, photos: pd.DataFrame) -> None:
     for row in photos.head(10).itertuples(index=False):
         print_result(f"  {row.path}: soft {row.soft}, hard {row.hard}")
     if len(photos) > 10:
-        print_result(f"  ... all of them: {record.folder / 'disagreements.csv'}")
+        print_result(f"  ... all of them: {record.disagreements_table}")

@@ -61,4 +61,4 @@ def report_damaged(damaged: Sequence[DamagedError]) -> None:
 
 def recipe_of(run: RunRecord) -> str:
     """The recipe's name, and how many `--set` words changed it."""
-    return run.recipe_name + (f" +{len(run.changes)}" if run.changes else "")
+    return run.recipe_title + (f" +{len(run.changes)}" if run.changes else "")

@@ -38,7 +38,7 @@ def list_runs(
     """List the workspace's runs, the current one of each specialist marked.
 
     Keys are the settings of recipes (loss, lr, augment.flip ...) and run, task, recipe, status, current, score, seed, members, k,
-    plan, data, created, minutes, device, parent, tag, note.
+    plan, data, extra, created, minutes, device, parent, tag, note.
 
     \b
     Examples:

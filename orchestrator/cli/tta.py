@@ -90,15 +90,15 @@ def _print(viewed: Viewed) -> None:
     )  # fmt: skip
     for code, name in enumerate(viewed.classes):
         table.add_row(
-            name, f"{before.support[code]:,}", f"{before.f1[code]:.4f}", f"{after.f1[code]:.4f}", str(effect.righted[code]),
-            str(effect.wronged[code]),
+            name, f"{before.support[code]:,}", f"{before.f1[code]:.4f}", f"{after.f1[code]:.4f}", str(effect.became_right[code]),
+            str(effect.became_wrong[code]),
         )  # fmt: skip
     table.add_row(
-        "all", f"{before.support.sum():,}", f"{before.macro_f1:.4f}", f"{after.macro_f1:.4f}", str(effect.righted.sum()),
-        str(effect.wronged.sum()),
+        "all", f"{before.support.sum():,}", f"{before.macro_f1:.4f}", f"{after.macro_f1:.4f}", str(effect.became_right.sum()),
+        str(effect.became_wrong.sum()),
     )  # fmt: skip
     stdout_console().print(table)
     verdict = VERDICTS[effect.gain.verdict]
-    if not effect.righted.sum() + effect.wronged.sum():
+    if not effect.became_right.sum() + effect.became_wrong.sum():
         verdict = "no answer changed"
     print_result(f"macro F1 {effect.gain.value:+.4f}, 95 % interval {effect.gain.interval.signed()}: {verdict}.")

@@ -34,6 +34,7 @@ __all__ = [
     "sha256_of",
     "share_file",
     "unsearchable_folder",
+    "why_no_folder",
     "write_json",
 ]  # fmt: skip
 
@@ -190,6 +191,14 @@ def require_free_space(folder: Path, needed: int, subject: str, way_out: str) ->
         raise StoreError(
             f"{folder}: {subject} needs {needed / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free on this disk. {way_out}"
         )
+
+
+def why_no_folder(path: Path) -> str:
+    """What stands where a folder must be: a file, or a link that leads nowhere; empty if a folder is there, or nothing."""
+    if not os.path.lexists(path) or path.is_dir():
+        return ""
+    reason = f"a link that leads nowhere ({path.readlink()})" if path.is_symlink() else "not a folder"
+    return f"{reason}, where a folder must be"
 
 
 def unsearchable_folder(path: Path) -> Path | None:

@@ -14,7 +14,6 @@ from orchestrator.artifacts.differences import settings_of
 from orchestrator.artifacts.held_out import HeldOut, held_out_of
 from orchestrator.artifacts.run import RunRecord
 from orchestrator.artifacts.workspace import Workspace
-from orchestrator.core.commands import orch
 from orchestrator.core.epochs import History
 from orchestrator.core.errors import ConfigError
 from orchestrator.core.interval import Difference, Verdict
@@ -109,17 +108,10 @@ def compare_runs(workspace: Workspace, runs: Sequence[RunRecord], specialist: Sp
         specialist: the specialist of all of them.
 
     Raises:
-        ConfigError: fewer than two runs, runs of several specialists, or runs that have held out no photo in common with
-            the same person and true class.
+        ConfigError: the runs have held out no photo in common with the same person and true class.
         WorkspaceError: a held-out table is missing or damaged.
         LeakError: a table judges people that its member may have seen.
     """
-    if len(runs) < 2:
-        example = orch("runs", "compare", "age-0001", "age-0002", workspace=workspace.root)
-        raise ConfigError(f"a comparison needs two runs or more, as in {example}.")
-    tasks = list(dict.fromkeys(run.task for run in runs))
-    if len(tasks) > 1:
-        raise ConfigError(f"runs of {', '.join(tasks)}: only runs of one specialist can be compared.")
     all_held_out = {run.id: held_out_of(workspace, run) for run in runs}
     held_out, common = _on_common_photos(all_held_out, {run.id: run.covers for run in runs})
     settings = [settings_of(run) for run in runs]

@@ -15,7 +15,6 @@ from orchestrator.data.tables import read_table, text
 __all__ = ["Differences", "Pair", "compare_submissions", "draw_differences", "read_submission"]
 
 COLUMNS = ("ImageID", "ans")
-SHEET = 35  # photos on a contact sheet: five rows of seven
 
 
 @dataclass(frozen=True)
@@ -72,10 +71,10 @@ class Differences:
             "rows": self.rows, "answered": self.answered, "different": len(self.photos),
             "unanswered": list(self.unanswered), "by_task": self.by_task,
             "pairs": [
-                {"one": pair.first, "other": pair.second, "photos": pair.photos, "tasks": pair.tasks}
+                {"first": pair.first, "second": pair.second, "photos": pair.photos, "tasks": pair.tasks}
                 for pair in self.pairs
             ],
-            "photos": [{"ImageID": name, "one": first, "other": second} for name, first, second in self.photos],
+            "photos": [{"ImageID": name, "first": first, "second": second} for name, first, second in self.photos],
         }  # fmt: skip
 
 
@@ -141,16 +140,11 @@ def draw_differences(differences: Differences, images: Path, names: tuple[str, s
     """
     from orchestrator.core.errors import PhotoError
     from orchestrator.data.preprocessing import Geometry, decode
-    from orchestrator.pictures import INK, WARN, figure_of, save
+    from orchestrator.pictures import INK, SHEET, WARN, save, sheet
 
     rank = {(pair.first, pair.second): number for number, pair in enumerate(differences.pairs)}
     order = sorted(differences.photos, key=lambda photo: rank[photo[1], photo[2]])[:SHEET]
-    columns = max(1, min(7, len(order)))
-    rows = max(1, -(-len(order) // columns))
-    figure = figure_of(2.0 * columns, 3.0 * rows)
-    axes = figure.subplots(rows, columns, squeeze=False)
-    for axis in axes.flat:
-        axis.axis("off")
+    figure, axes = sheet(len(order), len(differences.photos), 3.0)
     for axis, (name, first, second) in zip(axes.flat, order, strict=False):
         try:
             axis.imshow(Geometry(256, 192).apply(decode(images / name)))

@@ -265,7 +265,7 @@ class MLflow:
         if tracker_id is None:
             tags = {
                 "task": run.task,
-                "recipe": run.recipe_name,
+                "recipe": run.recipe_title,
                 "seed": str(run.seed),
                 "data": run.data.fingerprint[:12],
             }

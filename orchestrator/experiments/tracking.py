@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.artifacts.cards import history_of
-from orchestrator.artifacts.run import RunRecord, member_folder
+from orchestrator.artifacts.run import TRACKING, RunRecord, member_folder
 from orchestrator.artifacts.summary import score_of
 from orchestrator.core.commands import orch
 from orchestrator.core.errors import OrchestratorError, first_line
@@ -28,7 +28,6 @@ __all__ = ["Tracked", "send"]
 
 log = logging.getLogger(__name__)
 
-SENT = "tracking.json"
 TRACKING_FORMAT = 2
 
 
@@ -38,7 +37,7 @@ def send(tracker: Tracker, run: RunRecord) -> int:
     Returns:
         Epochs sent.
     """
-    path = run.folder / SENT
+    path = run.folder / TRACKING
     notes: dict[str, Any] = {"trackers": {}}
     if os.path.lexists(path):
         way_out = after_setting_aside(path, "run the same command again: everything is sent once more.")

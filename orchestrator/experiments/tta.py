@@ -47,8 +47,8 @@ class ViewEffect:
         before: scores without views.
         after: scores with the views.
         gain: difference in macro F1, with its 95 % interval over people.
-        righted: number of wrong answers that became right, by true class, shape (C,).
-        wronged: number of right answers that became wrong, by true class, shape (C,).
+        became_right: number of wrong answers that became right, by true class, shape (C,).
+        became_wrong: number of right answers that became wrong, by true class, shape (C,).
         held_out: fold -> the held-out answers with the views.
     """
 
@@ -57,8 +57,8 @@ class ViewEffect:
     before: Scores
     after: Scores
     gain: Difference
-    righted: NDArray[np.int64]
-    wronged: NDArray[np.int64]
+    became_right: NDArray[np.int64]
+    became_wrong: NDArray[np.int64]
     held_out: Mapping[int | None, HeldOut]
 
     def as_dict(self, classes: Sequence[str]) -> dict[str, Any]:
@@ -68,7 +68,7 @@ class ViewEffect:
             "macro_f1": self.before.macro_f1, "macro_f1_with_views": self.after.macro_f1,
             "gain": self.gain.value, "gain_interval_95": self.gain.interval.as_list(),
             "classes": {
-                name: {"righted": int(self.righted[code]), "wronged": int(self.wronged[code])}
+                name: {"became_right": int(self.became_right[code]), "became_wrong": int(self.became_wrong[code])}
                 for code, name in enumerate(classes)
             },
         }  # fmt: skip

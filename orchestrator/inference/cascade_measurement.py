@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.artifacts.ensembles import CASCADE
 from orchestrator.combining.answers import Answers
 from orchestrator.combining.combiners import Combiner
 from orchestrator.core.commands import orch
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from orchestrator.inference.reader import ReadResult
 
 __all__ = [
-    "CASCADE",
     "Measured",
     "SavedCascade",
     "check_measurable",
@@ -41,7 +41,6 @@ __all__ = [
     "save_cascade",
 ]
 
-CASCADE = "cascade.json"
 KIND = "cascade"
 CASCADE_FORMAT = 3
 BATCH = 64

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from orchestrator.artifacts.cards import CARD, WEIGHTS, MemberCard, retrain_advice
-from orchestrator.artifacts.run import member_folder
+from orchestrator.artifacts.run import RunRecord, member_folder
 from orchestrator.artifacts.weights import load_weights
 from orchestrator.combining.answers import Answers, Voter
 from orchestrator.core.errors import DamagedError, Problem, WeightsError, WorkspaceError
@@ -178,13 +178,22 @@ def load_members(
         try:
             members.append(_load(member, device, layouts))
         except DamagedError as error:
-            problems.append(error.problem("damaged"))
+            problems.append(_first_cause(error, member.folder.parent).problem("damaged"))
         except (WorkspaceError, WeightsError) as error:
             problems.append(Problem(str(member.folder), error.message))
         loaded(number, len(files))
     if problems:
         raise WorkspaceError(f"{len(problems)} of the ensemble's {len(files)} members cannot be used:", problems)
     return members
+
+
+def _first_cause(error: DamagedError, run: Path) -> DamagedError:
+    """The error of a member's run, where its record is damaged too: it has the way out that works then."""
+    try:
+        RunRecord.load(run)
+    except DamagedError as error_of_run:
+        return error_of_run
+    return error
 
 
 def _load(files: MemberFiles, device: str, layouts: _EmptyNetworks) -> Member:

@@ -29,6 +29,7 @@ from orchestrator.pipeline.dataset import Dataset, Tables, load_dataset, log_not
 from orchestrator.pipeline.settings import Settings, add_mistakes, recipes_of
 from orchestrator.recipes.lint import lint
 from orchestrator.recipes.load import choices_of
+from orchestrator.recipes.names import is_file_name
 from orchestrator.recipes.schema import OF_NETWORK, Recipe
 from orchestrator.specialist import Specialist
 
@@ -169,7 +170,7 @@ def _asks_torch(settings: Settings, tasks: Collection[str]) -> bool:
     In named recipes and in recipes of runs they are valid already.
     """
     keys = {change.partition("=")[0].rpartition(".")[2] for change in settings.changes}
-    files = any(name.endswith(".toml") for name in choices_of(tasks, settings.recipes)[0].values())
+    files = any(is_file_name(name) for name in choices_of(tasks, settings.recipes)[0].values())
     return files or not keys.isdisjoint(OF_NETWORK) or settings.device not in ("auto", "cpu")
 
 

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from orchestrator.artifacts.arguments import plan_arguments, recipe_arguments, source_arguments, training_arguments
+from orchestrator.artifacts.arguments import (
+    MISSING_RECIPE,
+    plan_arguments,
+    recipe_arguments,
+    source_arguments,
+    training_arguments,
+)
 from orchestrator.artifacts.run import RunRecord
 from orchestrator.artifacts.workspace import Workspace
 from orchestrator.core.commands import orch
@@ -34,7 +40,7 @@ def after_training_of_all(runs: Sequence[RunRecord], specialists: Mapping[str, S
 
     Args:
         runs: complete runs of one fold plan.
-        specialists: task -> specialist, for each task of an ensemble.
+        specialists: task -> specialist, for each task of an ensemble and for the run's.
     """
     if {run.task for run in runs} != set(TASKS):
         return after_training(runs[-1], specialists)
@@ -49,7 +55,7 @@ def after_training(run: RunRecord, specialists: Mapping[str, Specialist]) -> str
 
     Args:
         run: a complete run.
-        specialists: task -> specialist, for each task of an ensemble.
+        specialists: task -> specialist, for each task of an ensemble and for the run's.
     """
     workspace = Workspace(run.root)
     current = workspace.current_or_none(run.task)
@@ -73,10 +79,12 @@ def after_training(run: RunRecord, specialists: Mapping[str, Specialist]) -> str
                 "an ensemble needs the same folds of every specialist: train this one over all of them, without --fold."
             )
         missing, folds_used = list(TASKS), []
-    recipe = recipe_arguments(run, [specialists[task] for task in missing])
+    recipe = recipe_arguments(run, specialists[run.task], [specialists[task] for task in missing])
     options = [*source_arguments(run), *plan_arguments(run), "--seed", run.seed, *recipe, *folds_used]
     train = orch("train-all", *options, "--tasks", ",".join(missing), workspace=run.root)
-    return f"next: {train}   then   {ensemble}"
+    gone = MISSING_RECIPE in recipe
+    note = f" ({MISSING_RECIPE}: {run.recipe_name}, which is gone or has changed since)" if gone else ""
+    return f"next: {train}   then   {ensemble}{note}"
 
 
 def _trainable(run: RunRecord, tasks: Sequence[str], specialists: Mapping[str, Specialist]) -> list[str]:

@@ -70,8 +70,8 @@ def starting_point(
     """
     run = _base_run(settings.workspace, specialist.name, base, bool(folds))
     resolved = _resolve_plan(settings, specialist.name, folds, run)
-    check_early(resolved, {specialist.name: specialist}, run)
     _check_fold_numbers(folds, resolved.folds)
+    check_early(resolved, {specialist.name: specialist}, run)
     return StartingPoint(resolved, specialist, run, tuple(sorted(set(folds))))
 
 
@@ -107,7 +107,7 @@ def log_base(base: RunRecord | None, settings: Settings) -> None:
         new_changes = f", with {' '.join(settings.changes)}" if settings.changes else ""
         seeds = ", ".join(map(str, base.seeds))
         seed = f" Its seed was {seeds}, this one's is {settings.seed}." if base.seeds != [settings.seed] else ""
-        log.info(f"recipe: that of {base.id} ({base.recipe_name}{changed}){new_changes}.{seed}")
+        log.info(f"recipe: that of {base.id} ({base.recipe_title}{changed}){new_changes}.{seed}")
 
 
 def _base_run(root: Path, task: str, base: str | None, sharing: bool = False) -> RunRecord | None:

@@ -19,7 +19,7 @@ from orchestrator.artifacts.workspace import now
 from orchestrator.pipeline.inputs import Inputs
 from orchestrator.pipeline.settings import Settings, changes_of
 from orchestrator.recipes.load import choices_of
-from orchestrator.recipes.names import DEFAULT_RECIPE
+from orchestrator.recipes.names import DEFAULT_RECIPE, is_file_name
 from orchestrator.recipes.schema import Recipe
 
 __all__ = ["RunPlan"]
@@ -104,6 +104,8 @@ class RunPlan:
             threads = base.threads
         threads = threads or settings.executor_or_default().parallelism(self.members, inputs.device)[1]
         recipe_name, plan = choices_of((self.task,), settings.recipes)[0].get(self.task, ""), inputs.data.plan
+        if is_file_name(recipe_name):
+            recipe_name = str(Path(recipe_name).absolute())  # a printed command finds it from any folder
         folds: list[int | None] = [*self.folds] or inputs.data.folds
         if parent:
             folds = [*sorted({*self.folds, *(fold for fold in parent.folds if fold is not None)})]

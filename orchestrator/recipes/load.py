@@ -17,7 +17,7 @@ from orchestrator.core.errors import ConfigError, Problem, nearest, quantity
 from orchestrator.core.files import absolute_text
 from orchestrator.core.labels import CLASSES
 from orchestrator.core.toml import parse_toml, read_toml, toml_value
-from orchestrator.recipes.names import DEFAULT_RECIPE
+from orchestrator.recipes.names import DEFAULT_RECIPE, is_file_name
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -122,7 +122,7 @@ def _layers(specialist: Specialist, name: str) -> dict[str, Any]:
     """Defaults and recipe file of one specialist, merged, unchecked."""
     values: dict[str, Any] = {**specialist.defaults, "augment": dict(specialist.defaults.get("augment", {}))}
     files = recipe_files(specialist)
-    if name.endswith(".toml"):
+    if is_file_name(name):
         layer = read_toml(Path(name), "--recipe")
     elif name in files:
         layer = parse_toml(files[name].read_text(encoding="utf-8"), f"--recipe: {files[name]}")

@@ -15,15 +15,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.core.commands import orch
 from orchestrator.core.errors import ConfigError, Mistakes, Problem, nearest, quantity
 from orchestrator.core.toml import parse_toml, read_toml, toml_text, toml_value
-from orchestrator.data.augmentation import Augment
 from orchestrator.recipes.load import load_recipes
-from orchestrator.recipes.schema import Recipe
-from orchestrator.specialist import Specialist
+
+if TYPE_CHECKING:
+    from orchestrator.recipes.schema import Recipe
+    from orchestrator.specialist import Specialist
 
 __all__ = ["DEFAULT", "STAGES", "Choice", "Range", "Space", "parse_space", "read_space", "read_stages"]
 
@@ -240,6 +241,9 @@ def parse_space(text: str, where: str) -> Space:
 
 
 def _space(tables: Mapping[str, Any], where: str) -> Space:
+    from orchestrator.data.augmentation import Augment  # slow to build, like the schema, and no use to a wrong name
+    from orchestrator.recipes.schema import Recipe
+
     settings = [
         *(key for key in Recipe.model_fields if key not in NEVER),
         *(f"augment.{key}" for key in Augment.model_fields),

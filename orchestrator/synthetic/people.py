@@ -17,17 +17,15 @@ import cv2
 import joblib
 import numpy as np
 
-from orchestrator.core.errors import ConfigError, DataError
+from orchestrator.core.errors import DataError
 from orchestrator.core.files import atomic
 from orchestrator.core.labels import CLASSES, age_bands, compose
 from orchestrator.data.contest import MASK_OF_STEM
 from orchestrator.data.sharing import signals_blocked, start_trackers, why_no_parallelism
+from orchestrator.synthetic.folder import UNFINISHED, check_request
 from orchestrator.synthetic.portraits import BANDS, draw_photo, invent_person
 
-__all__ = ["is_unfinished", "most_folds", "write_people"]
-
-UNFINISHED = ".unfinished"
-"""Name of a file in a folder whose people have not all been drawn yet."""
+__all__ = ["most_folds", "write_people"]
 
 BAND_SHARES = (0.42, 0.40, 0.18)  # shares of the three age bands: few old people, but some
 
@@ -54,15 +52,9 @@ def write_people(
         ConfigError: too few people.
         DataError: the folder is not empty.
     """
-    if people < 6:
-        raise ConfigError(f"--people {people}: at least 6, one for each gender and age band.")
-    if root.exists() and any(root.iterdir()):
-        if not is_unfinished(root):
-            raise DataError(
-                f"{root}: is not empty; synthetic people are never mixed into other files. Choose a new folder."
-            )
-        for name in ("train", "eval"):  # of a command that was stopped
-            shutil.rmtree(root / name, ignore_errors=True)
+    check_request(root, people)
+    for name in ("train", "eval"):  # of a command that was stopped
+        shutil.rmtree(root / name, ignore_errors=True)
     root.mkdir(parents=True, exist_ok=True)
     (root / UNFINISHED).touch()
     everybody = _census(people, seed) + _census(eval_people, seed + 1, people)
@@ -81,11 +73,6 @@ def write_people(
         progress(done, len(jobs))
     _write_tables(root, rows[:people], rows[people:], seed)
     (root / UNFINISHED).unlink()
-
-
-def is_unfinished(root: Path) -> bool:
-    """Whether a call of `write_people` for this folder was stopped; the next call starts again."""
-    return (root / UNFINISHED).is_file()
 
 
 def most_folds(people: int) -> int:

@@ -159,7 +159,7 @@ def test_damaged_records_are_named_with_what_is_wrong(orch: Orch, people: Path, 
     edit_sealed(record, status="unfinished", make_current="auto", was_offered=False)
     rest = ["--data", people / "train", "-w", workspace, "--jobs", 1]
     done = orch("train", "age", *rest, "--fold", 1, "--base", "age-0001")
-    assert "--fold shares the members of age-0001, and that run is unfinished. Complete it first" in done.err
+    assert "--fold shares the members of age-0001, and that run is unfinished: `orch resume age-0001" in done.err
     assert "age-0001 is unfinished: `orch resume age-0001" in orch("runs", "use", "age-0001", "-w", workspace).err
 
 

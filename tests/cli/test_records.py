@@ -156,6 +156,53 @@ def test_links_that_lead_nowhere_are_named_where_folders_must_be(
     assert orch(*train_again).code == 0
 
 
+@pytest.mark.parametrize("name", ["current", "plans", "photos", "store", "cache", "deleted"])
+@pytest.mark.parametrize("stands_there", ["link", "file"])
+def test_what_stands_where_a_folder_of_the_workspace_must_be_is_named_by_all(
+    orch: Orch, people: Path, workspace: Path, name: str, stands_there: str
+) -> None:
+    """What lay in the folder would count as missing otherwise, and ways out that are printed for that fail."""
+    assert orch("ensemble", "-w", workspace).code == 0
+    shutil.rmtree(workspace / name, ignore_errors=True)
+    if stands_there == "link":
+        (workspace / name).symlink_to("nowhere")
+    else:
+        (workspace / name).write_text("")
+    fault = "a link that leads nowhere (nowhere)" if stands_there == "link" else "not a folder"
+    for command in (("workspace", "check"), ("runs", "list"), ("ensemble",), ("predict", people / "eval/images")):
+        done = orch(*command, "-w", workspace)
+        assert done.code in (1, 2), done.out
+        assert f"{workspace / name}: {fault}, where a folder must be" in done.err
+    (aside,) = re.findall(r"`(mv [^`]+)`", done.err)
+    subprocess.run(shlex.split(aside), check=True)
+    assert orch("runs", "list", "-w", workspace).code == 0
+
+
+def test_an_ensembles_folder_that_leads_nowhere_is_moved_away(orch: Orch, people: Path, workspace: Path) -> None:
+    for _ in range(2):
+        assert orch("ensemble", "-w", workspace).code == 0
+    shutil.rmtree(workspace / "soft-0002")
+    (workspace / "soft-0002").symlink_to("nowhere")
+    done = orch("predict", people / "eval/images", "-w", workspace)
+    assert done.code == 2
+    aside, use = re.findall(r"`((?:mv|orch) [^`]+)`", done.err)[:2]
+    subprocess.run(shlex.split(aside), check=True)
+    assert orch(*shlex.split(use)[1:]).code == 0
+    assert orch("predict", people / "eval/images", "-w", workspace).code == 0
+
+
+def test_a_run_that_was_replaced_by_another_is_repaired_first(orch: Orch, people: Path, place: Path) -> None:
+    """`orch resume` refuses the record of another run."""
+    assert orch("runs", "use", "age-0001", "-w", place).code == 0
+    assert orch("ensemble", "-w", place).code == 0
+    shutil.rmtree(place / "age-0001")
+    shutil.copytree(place / "age-0002", place / "age-0001")
+    done = orch("predict", people / "eval/images", "-w", place)
+    assert done.code == 2
+    assert "orch resume" not in done.err
+    assert f"`orch workspace repair --workspace {place}`" in done.err
+
+
 @pytest.mark.parametrize("source", ["train", "."])
 def test_tables_that_runs_learnt_from_are_not_written_over(
     orch: Orch, people: Path, workspace: Path, source: str

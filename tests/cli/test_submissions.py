@@ -51,7 +51,7 @@ def test_differences_are_counted_by_pair_and_task_and_drawn(
     left, right = decompose(differ["one"].to_numpy()), decompose(differ["other"].to_numpy())
     assert found["by_task"] == {task: int((left[task] != right[task]).sum()) for task in TASKS}
     counts = differ.groupby(["one", "other"]).size()
-    assert {(row["one"], row["other"]): row["photos"] for row in found["pairs"]} == counts.to_dict()
+    assert {(row["first"], row["second"]): row["photos"] for row in found["pairs"]} == counts.to_dict()
     assert [row["photos"] for row in found["pairs"]] == sorted(counts, reverse=True)
     with Image.open(picture) as image:
         assert image.width > 1000

@@ -4,6 +4,7 @@ import io
 import json
 import re
 import shlex
+import shutil
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -231,6 +232,29 @@ def test_the_first_run_names_the_training_of_the_others_as_it_was_trained(
     assert orch(*shlex.split(found[2])[1:]).code == 0
     again = orch("train", "age", "--data", people / "train", "-w", tmp_path / "n w", "--jobs", 1)
     assert "Its seed was 5, this one's is 0." in again.err
+
+
+def test_a_recipes_file_is_found_from_any_folder_and_missed_where_it_has_changed(
+    orch: Orch, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A printed training must not train by another recipe without a word: by `quick`, or by another file of the same name."""
+    for folder, epochs in (("mine", 1), ("yours", 2)):
+        (tmp_path / folder).mkdir()
+        text = f'backbone = "test_efficientnet"\nweights = "none"\nheight = 32\nwidth = 32\nepochs = {epochs}\n'
+        (tmp_path / folder / "tiny.toml").write_text(text)
+    monkeypatch.chdir(tmp_path / "mine")
+    words = ("--data", people / "train", "--folds", 2, "--jobs", 1, "-w", tmp_path / "runs")
+    assert orch("train-all", *words, "--recipe", "tiny.toml", "--tasks", "age").code == 0
+    monkeypatch.chdir(tmp_path / "yours")
+    done = orch("train", "age", *words, "--seed", 1)
+    assert f"--recipe {tmp_path / 'mine' / 'tiny.toml'} " in done.err
+    assert "tiny.toml" in done.out
+    assert str(tmp_path / "mine") not in orch("runs", "list", "-w", tmp_path / "runs").out  # a name, in tables
+    assert "age-0001" in orch("runs", "list", "-w", tmp_path / "runs", "--where", "recipe=tiny.toml").out
+    shutil.copy("tiny.toml", tmp_path / "mine")
+    done = orch("train", "age", *words, "--seed", 2)
+    assert "--recipe FILE.toml" in done.err
+    assert f"(FILE.toml: {tmp_path / 'mine' / 'tiny.toml'}, which is gone or has changed since)" in done.err
 
 
 def test_what_the_data_does_not_teach_is_not_named_as_the_next_training(

@@ -32,9 +32,9 @@ def test_views_are_counted_kept_and_predict_as_they_score(orch: Orch, people: Pa
     plain, viewed = held_out(workspace / "age-0001"), held_out(workspace / "age-0002")
     truth = plain["truth"].to_numpy()
     one, other = (table.filter(like="p(").to_numpy().argmax(axis=1) for table in (plain, viewed))
-    righted, wronged = ((one != truth) & (other == truth)).sum(), ((one == truth) & (other != truth)).sum()
-    assert sum(entry["righted"] for entry in found["classes"].values()) == righted
-    assert sum(entry["wronged"] for entry in found["classes"].values()) == wronged
+    became_right, became_wrong = ((one != truth) & (other == truth)).sum(), ((one == truth) & (other != truth)).sum()
+    assert sum(entry["became_right"] for entry in found["classes"].values()) == became_right
+    assert sum(entry["became_wrong"] for entry in found["classes"].values()) == became_wrong
     assert not np.allclose(plain.filter(like="p("), viewed.filter(like="p("), atol=1e-6)
     assert found["gain_interval_95"][0] <= found["gain"] <= found["gain_interval_95"][1]
     kept = json.loads((workspace / "age-0002/run.json").read_text())

@@ -11,12 +11,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from orchestrator.artifacts.ensembles import CASCADE
 from orchestrator.combining.answers import Answers
 from orchestrator.combining.combiners import Combiner, HardVote, SoftVote
 from orchestrator.combining.votes import Decision
 from orchestrator.core.errors import DamagedError
 from orchestrator.inference.cascade import EXACT, Cascade, Point
-from orchestrator.inference.cascade_measurement import CASCADE, Measured, SavedCascade, read_cascade, save_cascade
+from orchestrator.inference.cascade_measurement import Measured, SavedCascade, read_cascade, save_cascade
 from orchestrator.synthetic.people import write_people
 from tests.conftest import Done, tiny, train
 

@@ -8,7 +8,7 @@ import pytest
 from orchestrator.artifacts.workspace import Workspace
 from orchestrator.data import readers
 from orchestrator.pipeline.next_steps import after_training
-from orchestrator.specialists import SPECIALISTS
+from orchestrator.specialists import TRAINABLE
 
 
 def test_the_table_is_read_once_for_all_specialists_that_are_missing(
@@ -23,7 +23,7 @@ def test_the_table_is_read_once_for_all_specialists_that_are_missing(
         return real(source, *more, **named)
 
     monkeypatch.setattr(readers, "read", counted)
-    step = after_training(Workspace(workspace).run("age-0001"), SPECIALISTS)
+    step = after_training(Workspace(workspace).run("age-0001"), TRAINABLE)
     assert "train-all" in step
     assert "--tasks mask,gender" in step
     assert read == [people / "train"]
