@@ -160,7 +160,9 @@ def stderr_console() -> Console:
     return _console(sys.stderr)
 
 
-def grid(title: str, *columns: str, keep: Sequence[str] = (), text: Sequence[str] = ()) -> Grid:
+def grid(
+    title: str, *columns: str, keep: Sequence[str] = (), text: Sequence[str] = (), essential: Sequence[str] = ()
+) -> Grid:
     """A plain table: the first column left, the others right. Where a terminal is too narrow for it, columns are left out.
 
     Args:
@@ -169,10 +171,11 @@ def grid(title: str, *columns: str, keep: Sequence[str] = (), text: Sequence[str
         keep: headings of the columns to drop last, the most important first; the first column is never dropped, scores
             are dropped late, and of the others the rightmost first.
         text: headings of text columns: left-aligned, wrapped between words.
+        essential: headings of text columns that are never dropped; they wrap within words where there is no other way.
     """
     from orchestrator.cli.tables import Grid
 
-    return Grid(title, columns, keep, text)
+    return Grid(title, columns, keep, text, essential)
 
 
 def score_text(value: float) -> str:

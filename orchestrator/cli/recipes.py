@@ -70,7 +70,7 @@ def show_recipe(task: TaskArgument, name: NameArgument, json: JsonOption = False
         print_json(recipe.model_dump(mode="json"))
         return
     title = f"{task} / {name}: {recipe.about}".rstrip(": ")
-    table = grid(title, "key", "value", "means", keep=("value", "means"), text=("value", "means"))
+    table = grid(title, "key", "value", "means", text=("means",), essential=("value",))
     for key, meaning in api.setting_help().items():
         value = getattr(recipe.augment if key.startswith("augment.") else recipe, key.removeprefix("augment."))
         table.add_row(key, format_value(value), meaning)
@@ -106,8 +106,8 @@ def diff_recipes(
         first,
         second,
         "means",
-        keep=(first, second),
-        text=(first, second, "means"),
+        text=("means",),
+        essential=(first, second),
     )
     meanings = api.setting_help()
     for key, (first_value, second_value) in differences.items():

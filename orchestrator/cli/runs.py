@@ -94,8 +94,7 @@ def show_run(
     if json:
         print_json(details.as_dict())
     else:
-        facts = grid(f"{run}: the {details.run.task} specialist, {details.state}", "", "value")
-        facts.columns[1].justify = "left"
+        facts = grid(f"{run}: the {details.run.task} specialist, {details.state}", "", "value", essential=("value",))
         for name, value in _facts(details.run, details.notes).items():
             facts.add_row(name, value)
         stdout_console().print(facts)

@@ -50,9 +50,11 @@ class _Output(io.RawIOBase):
 
 
 def as_written(text: str) -> str:
-    """A text as stdout will show it: letters that its encoding does not know are escaped."""
+    """A text as stdout will show it: letters that its encoding does not know are escaped, and on a terminal stray bytes."""
+    if is_utf8(sys.stdout) and not sys.stdout.isatty():
+        return text
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    return text if is_utf8(sys.stdout) else text.encode(encoding, "orch-terminal").decode(encoding)
+    return text.encode(encoding, "orch-terminal").decode(encoding)
 
 
 def in_utf8() -> None:

@@ -27,6 +27,9 @@ PROSE = 24
 """Width, in cells, that a column of prose may shrink to; a longer word makes it wider, up to WORD."""
 
 WORD = 40
+NARROWEST = 8
+"""Cells that an essential column keeps in any case."""
+
 GAP = 3  # cells between two columns, of the rule's box
 EDGE = 2  # at both ends
 
@@ -46,14 +49,24 @@ class Grid(Table):
         headings: the columns' headings; the first column is left-aligned, the others right.
         keep: headings of the columns to drop last, as in `console.grid`.
         text: headings of the columns of prose.
+        essential: headings of the columns that are never dropped, prose too: without them the table says nothing.
     """
 
-    def __init__(self, title: str, headings: Sequence[str], keep: Sequence[str] = (), text: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        title: str,
+        headings: Sequence[str],
+        keep: Sequence[str] = (),
+        text: Sequence[str] = (),
+        essential: Sequence[str] = (),
+    ) -> None:
         super().__init__(
             title=Text(title, style="bold") if title else None, title_justify="left", title_style="",
             box=box.SIMPLE_HEAD, pad_edge=False,
         )  # fmt: skip
-        self._name, self._keep, self._prose, self._lines = title, tuple(keep), tuple(text), list[_Row]()
+        text = (*text, *essential)
+        self._name, self._keep, self._prose, self._lines = title, tuple(keep), text, list[_Row]()
+        self._essential = tuple(essential)
         for number, heading in enumerate(headings):
             side: JustifyMethod = "left" if number == 0 or heading in text else "right"
             self.add_column(heading, justify=side, overflow="fold", no_wrap=heading not in text)
@@ -71,7 +84,7 @@ class Grid(Table):
         """This table with the columns for which there is room."""
         indices = list(range(len(self.columns)))
         for index in self._order():
-            if self._least(console, indices) <= width or len(indices) == 1:
+            if self._least(console, indices) <= width:
                 break
             indices.remove(index)
         return self._of(indices, console, width)
@@ -85,7 +98,8 @@ class Grid(Table):
         names = self.headings()
         ranked = [*self._keep, *(name for name in SCORES if name not in self._keep)]
         rank = {name: number for number, name in enumerate(ranked)}
-        return sorted(range(1, len(names)), key=lambda index: (-rank.get(names[index], len(rank)), -index))
+        may_go = [index for index in range(1, len(names)) if names[index] not in self._essential]
+        return sorted(may_go, key=lambda index: (-rank.get(names[index], len(rank)), -index))
 
     def _least(self, console: Console, indices: Sequence[int]) -> int:
         return sum(self._width(console, index, least=True) for index in indices) + GAP * (len(indices) - 1) + EDGE
@@ -114,17 +128,14 @@ class Grid(Table):
     def _of(self, indices: Sequence[int], console: Console, width: int) -> Grid:
         """A table of some columns, prose as wide as there is room."""
         names = self.headings()
-        fitted = Grid(self._name, [names[index] for index in indices], self._keep, self._prose)
+        fitted = Grid(self._name, [names[index] for index in indices], self._keep, self._prose, self._essential)
         fitted.show_header, fitted.row_styles = self.show_header, self.row_styles
-        room = width - self._least(console, indices)
+        widths = self._widths(console, indices, width)
         for new, index in zip(fitted.columns, indices, strict=True):
             old = self.columns[index]
             new.justify, new.style, new.header_style = old.justify, old.style, old.header_style
-            least, whole = (self._width(console, index, whole) for whole in (True, False))
-            more = max(0, min(whole - least, room))
-            new.min_width = new.width = least + more
-            new.no_wrap = least + more >= whole or not self._is_prose(index)
-            room -= more
+            new.min_width = new.width = widths[index]
+            new.no_wrap = widths[index] >= self._width(console, index, least=False) or not self._is_prose(index)
         for line in self._lines:
             cells = [line.cells[index] if index < len(line.cells) else "" for index in indices]
             fitted.add_row(*cells, style=line.style, end_section=line.end_section)
@@ -132,11 +143,24 @@ class Grid(Table):
             fitted.min_width = min(cell_len(self._name), max(width, 1))
         return fitted
 
+    def _widths(self, console: Console, indices: Sequence[int], width: int) -> dict[int, int]:
+        """Cells of some columns: prose as wide as there is room, essential prose narrower than its words where there is none."""
+        least, whole = ({index: self._width(console, index, of) for index in indices} for of in (True, False))
+        room = width - self._least(console, indices)
+        for index in indices:
+            more = max(0, min(whole[index] - least[index], room))
+            least[index] += more
+            room -= more
+        essential = [index for index in indices if str(self.columns[index].header) in self._essential]
+        while room < 0 and essential and max(least[index] for index in essential) > NARROWEST:
+            least[max(essential, key=lambda index: least[index])] -= 1
+            room += 1
+        return least
+
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         fitted = self.fitted(console, options.max_width)
-        needed = max(
-            options.max_width, fitted._least(console, range(len(fitted.columns)))
-        )  # one column may be wider than all
+        widths = [column.width or 0 for column in fitted.columns]
+        needed = max(options.max_width, sum(widths) + GAP * (len(widths) - 1) + EDGE)  # one may be wider than all
         yield from Table.__rich_console__(fitted, console, options.update(max_width=needed))
 
 

@@ -178,6 +178,37 @@ def test_columns_go_by_rank_and_a_line_names_them(orch: Orch, trained: Path) -> 
     assert "3 of 3" in on_terminal(80, "runs", "list", "-w", trained).split("no room")[0]
 
 
+@pytest.mark.parametrize("width", [20, 40, 80, 120])
+def test_what_a_table_is_about_is_in_it_at_any_width(trained: Path, width: int) -> None:
+    """A comparison has two sides, and a fact a value; words are broken where there is no other way."""
+    shown = on_terminal(width, "recipes", "diff", "age", "quick", "standard").split("no room")[0]
+    assert re.search(r" quick +standard\b", shown), shown
+    shown = on_terminal(width, "runs", "show", "age-0001", "-w", trained).split("no room")[0]
+    rows = {
+        line.split()[0]: line
+        for line in shown.splitlines()
+        if line.startswith((" seed", " fold", " recipe", " augment"))
+    }
+    assert rows["seed"].split() == ["seed", "0"]
+    assert len(rows["augment"].split()) > 1
+    if width >= 40:
+        assert all(len(line.rstrip()) <= width for line in rows.values()), shown
+
+
+def test_a_stray_byte_on_a_terminal_moves_no_column(orch: Orch, workspace: Path, people: Path, tmp_path: Path) -> None:
+    assert orch("ensemble", "-w", workspace).code == 0
+    photo = next((people / "eval/images").iterdir())
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    for name in (b"caf\xe9", b"plain"):
+        shutil.copy(photo, os.fsencode(folder) + b"/" + name + photo.suffix.encode())
+    shown = on_terminal(150, "predict", folder, "-w", workspace)
+    rows = [line for line in shown.splitlines() if str(folder) in line and " / " in line]
+    assert len(rows) == 2, shown
+    assert "caf\\xe9" in shown
+    assert len({row.index(" / ") for row in rows}) == 1, rows
+
+
 @pytest.mark.parametrize(("words", "first", "kept"), [
     (("ensembles", "list"), "soft-0001", ("18-way macro F1", "state")),
     (("runs", "compare", "age-0001", "age-0002"), "age-0001", ("macro F1", "over age-0001")),
