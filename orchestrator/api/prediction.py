@@ -622,7 +622,7 @@ def _write(predicted: Predicted, outputs: Sequence[Output], contest: Eval | None
             log.info(f"{path}: photos with their answers.")
         elif contest is not None:
             write_submission(path, contest, answers)
-            log.info(f"{path}: {len(answers):,} rows in info.csv's order{empty}")
+            log.info(f"{path}: {quantity(len(answers), 'row')} in info.csv's order{empty}")
         else:
             write_answers(output, answers)
             log.info(f"{path}: {quantity(len(answers), 'row')}, in the order of the photos{empty}")

@@ -58,11 +58,18 @@ def settings_of(run: RunRecord) -> dict[str, Any]:
     digest, folds = run.plan_digest or "none", run.plan.k if run.plan else 0
     return {
         **flat_settings(run.recipe), "seed": ", ".join(map(str, run.seeds)), "data": run.data.fingerprint[:12],
-        "plan": f"{digest[:12]} ({folds} folds)", "folds": ", ".join(map(str, run.folds)),
+        "plan": f"{digest[:12]} ({folds} folds)", "folds": _folds(run),
         "initial weights": run.initial_weights.sha256[:12] or "random", "device": run.device.partition(":")[0],
         "threads": run.threads,
         "extra": f"{', '.join(run.data.extra.sources)} ({run.data.extra.fingerprint[:6]})" if run.data.extra else "none",
     }  # fmt: skip
+
+
+def _folds(run: RunRecord) -> str:
+    """Which folds of its plan a run covers."""
+    if run.plan is None:
+        return "none"
+    return f"fold {', '.join(map(str, run.folds))} of {run.plan.k}" if run.partial else f"all {run.plan.k}"
 
 
 def similar_runs(runs: Sequence[RunRecord], planned: Ingredients, recipe: Recipe, seed: int) -> list[str]:

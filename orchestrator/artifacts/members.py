@@ -96,7 +96,7 @@ def update_status(run: RunRecord, files: bool = True) -> list[int | None]:
                 raise
             recorded.pop(member_folder(fold), None)
             missing.append(fold)
-    seconds = sum(card.seconds for fold, card in cards.items() if fold in run.own_folds)
+    seconds = round(sum(card.seconds for fold, card in cards.items() if fold in run.own_folds), 2)
     if missing:
         run.update(status=UNFINISHED, seconds=seconds, files=recorded, score=None)
     else:  # written last: a complete run has all its members

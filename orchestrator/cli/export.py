@@ -11,6 +11,7 @@ import typer
 from orchestrator.cli.bars import bars
 from orchestrator.cli.console import grid, print_json, print_message, stdout_console
 from orchestrator.cli.options import JsonOption, WorkspaceOption
+from orchestrator.core.errors import quantity
 
 __all__ = ["export"]
 
@@ -51,7 +52,9 @@ def export(
     if json:
         print_json(exported.as_dict())
         return
-    table = grid(f"{exported.ensemble}, checked on {exported.photos} photos", "file", "largest difference from torch")
+    table = grid(
+        f"{exported.ensemble}, checked on {quantity(exported.photos, 'photo')}", "file", "largest difference from torch"
+    )
     for file, difference in exported.differences.items():
         table.add_row(file, f"{difference:.1e}")
     stdout_console().print(table)

@@ -202,13 +202,18 @@ def _about(path: Path) -> dict[str, Any]:
 
 
 def intact_stores(folder: Path, geometries: Collection[Geometry]) -> dict[Geometry, tuple[PixelStore, int]]:
-    """Intact stores in a folder, at most one per geometry: geometry -> store and number of photos."""
+    """Intact stores in a folder, the largest of each geometry: geometry -> store and number of photos.
+
+    The largest, since stores of extra photos may hold a single one.
+    """
     stores: dict[Geometry, tuple[PixelStore, int]] = {}
     for path in sorted(folder.glob(f"*/{ABOUT}")):
         with suppress(DamagedError):
             geometry = Geometry(**read_sealed(path, KIND, path.parent.name, STORE_FORMAT, "")["geometry"])
-            if geometry in geometries and geometry not in stores:
-                stores[geometry] = PixelStore(path.parent), int(_about(path.parent)["photos"])
+            if geometry in geometries:
+                photos = int(_about(path.parent)["photos"])
+                if geometry not in stores or photos > stores[geometry][1]:
+                    stores[geometry] = PixelStore(path.parent), photos
     return stores
 
 

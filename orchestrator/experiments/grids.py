@@ -73,7 +73,8 @@ def train_points(
             )
     mistakes.raise_if_any()
     folds = len(plans[digests[0]].inputs.data.folds)
-    log.info(f"{quantity(len(plans), 'combination')} of {quantity(folds, 'fold')} each.")
+    if len(plans) > 1:
+        log.info(f"{quantity(len(plans), 'combination')} of {quantity(folds, 'fold')} each.")
     existing = {digest: run for digest, plan in plans.items() if (run := plan.find()) is not None}
     check_and_set_aside(
         [run for run in existing.values() if run.complete]

@@ -155,7 +155,7 @@ def main() -> None:
         "read its path and error. Exit code: 0, or 1 when a photo could not be read, or 2 when there is nothing to answer for "
         "or answers cannot be written.",
     )
-    parser.add_argument("photos", metavar="PHOTO", nargs="+", help="a JPEG, PNG or WebP file")
+    parser.add_argument("photos", metavar="PHOTO", nargs="+", help="a photo: JPEG, PNG, WebP or BMP")
     photos = parser.parse_args().photos
     if sys.getfilesystemencoding().lower() not in ("utf-8", "utf8"):  # engines open files by names in UTF-8 alone
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from orchestrator.artifacts.origins import save_photo_hashes, save_plan
 from orchestrator.artifacts.provenance import ExtraPhotos, TrainingData
 from orchestrator.artifacts.workspace import Workspace
-from orchestrator.core.errors import DataError, Mistakes, Problem
+from orchestrator.core.errors import DataError, Mistakes, Problem, quantity
 from orchestrator.core.files import absolute_text
 from orchestrator.data.check import duplicates
 from orchestrator.data.extra import Extra, read_extra
@@ -163,7 +163,7 @@ def log_notes(settings: Settings, tables: Tables) -> None:
         log.warning(f"{note}")
     if len(tables.photos.notes) > SHOWN:
         command = check_command(settings.data, settings.columns, settings.distinct_people)
-        log.info(f"... and {len(tables.photos.notes) - SHOWN} more notes: `{command}` lists them.")
+        log.info(f"... and {quantity(len(tables.photos.notes) - SHOWN, 'more note')}: `{command}` lists them.")
 
 
 def _summary(data: Dataset) -> str:

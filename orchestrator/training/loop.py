@@ -206,7 +206,7 @@ def _finish(job: MemberJob, learner: Learner, progress: Progress) -> MemberCard:
         scores=scores,
         confusion=counts,
         history=tuple(progress.history),
-        seconds=round(progress.seconds, 1),
+        seconds=round(progress.seconds, 2),
         device=job.device,
         threads=job.threads,
         sha256=sha256,

@@ -18,7 +18,7 @@ from orchestrator.data import store as store_module
 from orchestrator.data.hashes import HashCache
 from orchestrator.data.preprocessing import Geometry, decode
 from orchestrator.data.readers import read
-from orchestrator.data.store import DirectPixels, JoinedRows, build_stores, store_key
+from orchestrator.data.store import DirectPixels, JoinedRows, build_stores, intact_stores, store_key
 
 GEOMETRIES = (Geometry(32, 24, 0.8, 0.4), Geometry(16, 16))
 
@@ -54,6 +54,20 @@ def test_a_store_is_built_once_and_another_geometry_is_another_store(
     assert sorted(path.name for path in (tmp_path / "store").iterdir()) == before
     build(tmp_path / "store", people, (*GEOMETRIES, Geometry(20, 20)))
     assert len(decoded) == len(photos)
+
+
+@pytest.mark.parametrize("extra", range(4))
+def test_of_several_stores_the_largest_is_found(tmp_path: Path, people: Path, extra: int) -> None:
+    """An export is checked on it: a store of extra photos may hold a single one. Stores' names are digests, in any order."""
+    _, photos = build(tmp_path / "store", people)
+    build_stores(
+        tmp_path / "store",
+        photos.paths[extra : extra + 1],
+        {geometry: f"{extra}{number}" * 8 for number, geometry in enumerate(GEOMETRIES)},
+        1,
+    )
+    found = intact_stores(tmp_path / "store", GEOMETRIES)
+    assert {geometry: count for geometry, (_, count) in found.items()} == dict.fromkeys(GEOMETRIES, len(photos))
 
 
 def test_a_changed_photo_is_another_store(tmp_path: Path, people: Path) -> None:
