@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from orchestrator.api.arguments import PathLike
     from orchestrator.api.measuring import bench
     from orchestrator.api.prediction import (
         MeasuredCascade,
@@ -73,14 +74,36 @@ if TYPE_CHECKING:
         tta,
         tune,
     )
-    from orchestrator.core.errors import OrchestratorError
+    from orchestrator.artifacts.annotations import Annotations
+    from orchestrator.artifacts.lists import EnsembleList, RunList
+    from orchestrator.artifacts.repair import WorkspaceFindings
+    from orchestrator.artifacts.run import RunRecord
+    from orchestrator.core.errors import OrchestratorError, Problem
+    from orchestrator.core.events import Event, Listener
+    from orchestrator.data.check import DataFindings
+    from orchestrator.data.describe import Description
+    from orchestrator.ensembling.build import BuiltEnsemble
+    from orchestrator.execution.executor import Executor
+    from orchestrator.experiments.comparing import Comparison
+    from orchestrator.experiments.submissions import Differences
+    from orchestrator.experiments.sweeps import Sweep
+    from orchestrator.experiments.tuning import TunedStage
+    from orchestrator.inference.ensemble_export import Exported
+    from orchestrator.inference.predictor import Predictor
+    from orchestrator.inference.pseudo import PseudoLabels
+    from orchestrator.inference.results import Prediction, Predictions
     from orchestrator.pipeline.settings import Settings
-    from orchestrator.training.cancelling import CancelFile, CancelledError
+    from orchestrator.pipeline.training import Report
+    from orchestrator.recipes.schema import Recipe
+    from orchestrator.training.cancelling import Cancel, CancelFile, CancelledError
 
 __all__ = [
-    "CancelFile", "CancelledError", "Faces", "MeasuredCascade", "NamedRecipe", "OrchestratorError", "PlannedFolds",
-    "Predicted", "Repaired", "RunDetails", "SentRun", "Settings", "SyntheticPeople", "Viewed", "annotate_run",
-    "bench", "cascade", "check_data", "check_recipe", "check_workspace", "compare", "compare_recipes",
+    "Annotations", "BuiltEnsemble", "Cancel", "CancelFile", "CancelledError", "Comparison", "DataFindings",
+    "Description", "Differences", "EnsembleList", "Event", "Executor", "Exported", "Faces", "Listener",
+    "MeasuredCascade", "NamedRecipe", "OrchestratorError", "PathLike", "PlannedFolds", "Predicted", "Prediction",
+    "Predictions", "Predictor", "Problem", "PseudoLabels", "Recipe", "Repaired", "Report", "RunDetails", "RunList",
+    "RunRecord", "SentRun", "Settings", "Sweep", "SyntheticPeople", "TunedStage", "Viewed", "WorkspaceFindings",
+    "annotate_run", "bench", "cascade", "check_data", "check_recipe", "check_workspace", "compare", "compare_recipes",
     "compare_submissions", "copy_recipe", "delete_ensembles", "delete_runs", "describe_data", "ensemble", "export",
     "find_faces", "list_ensembles", "list_recipes", "list_runs", "load_predictor", "load_recipe", "next_step",
     "plan_folds", "predict", "pseudo_label", "repair_workspace", "resume", "run_details", "search", "setting_help",
@@ -89,6 +112,9 @@ __all__ = [
 ]  # fmt: skip
 
 HOMES = {
+    "orchestrator.api.arguments": (
+        "PathLike",
+    ),
     "orchestrator.api.measuring": (
         "bench",
     ),
@@ -96,8 +122,7 @@ HOMES = {
         "MeasuredCascade", "Predicted", "cascade", "ensemble", "export", "load_predictor", "predict", "pseudo_label",
     ),
     "orchestrator.api.recipes": (
-        "NamedRecipe", "check_recipe", "compare_recipes", "copy_recipe", "list_recipes", "load_recipe",
-        "setting_help",
+        "NamedRecipe", "check_recipe", "compare_recipes", "copy_recipe", "list_recipes", "load_recipe", "setting_help",
     ),
     "orchestrator.api.records": (
         "Repaired", "RunDetails", "SentRun", "annotate_run", "check_workspace", "compare", "delete_ensembles",
@@ -105,24 +130,83 @@ HOMES = {
         "use_run",
     ),
     "orchestrator.api.sources": (
-        "Faces", "PlannedFolds", "SyntheticPeople", "check_data", "compare_submissions", "describe_data",
-        "find_faces", "plan_folds", "synthesise",
+        "Faces", "PlannedFolds", "SyntheticPeople", "check_data", "compare_submissions", "describe_data", "find_faces",
+        "plan_folds", "synthesise",
     ),
     "orchestrator.api.training": (
         "Viewed", "next_step", "resume", "search", "space_template", "tracking", "train", "train_all", "train_grid",
         "tta", "tune",
     ),
+    "orchestrator.artifacts.annotations": (
+        "Annotations",
+    ),
+    "orchestrator.artifacts.lists": (
+        "EnsembleList", "RunList",
+    ),
+    "orchestrator.artifacts.repair": (
+        "WorkspaceFindings",
+    ),
+    "orchestrator.artifacts.run": (
+        "RunRecord",
+    ),
     "orchestrator.core.errors": (
-        "OrchestratorError",
+        "OrchestratorError", "Problem",
+    ),
+    "orchestrator.core.events": (
+        "Event", "Listener",
+    ),
+    "orchestrator.data.check": (
+        "DataFindings",
+    ),
+    "orchestrator.data.describe": (
+        "Description",
+    ),
+    "orchestrator.ensembling.build": (
+        "BuiltEnsemble",
+    ),
+    "orchestrator.execution.executor": (
+        "Executor",
+    ),
+    "orchestrator.experiments.comparing": (
+        "Comparison",
+    ),
+    "orchestrator.experiments.submissions": (
+        "Differences",
+    ),
+    "orchestrator.experiments.sweeps": (
+        "Sweep",
+    ),
+    "orchestrator.experiments.tuning": (
+        "TunedStage",
+    ),
+    "orchestrator.inference.ensemble_export": (
+        "Exported",
+    ),
+    "orchestrator.inference.predictor": (
+        "Predictor",
+    ),
+    "orchestrator.inference.pseudo": (
+        "PseudoLabels",
+    ),
+    "orchestrator.inference.results": (
+        "Prediction", "Predictions",
     ),
     "orchestrator.pipeline.settings": (
         "Settings",
     ),
+    "orchestrator.pipeline.training": (
+        "Report",
+    ),
+    "orchestrator.recipes.schema": (
+        "Recipe",
+    ),
     "orchestrator.training.cancelling": (
-        "CancelFile", "CancelledError",
+        "Cancel", "CancelFile", "CancelledError",
     ),
 }  # fmt: skip
-"""Module -> its names in the library. A module is imported when one of them is first used: `orch runs list` needs one module."""
+"""Module -> its names in the library: the functions, and every type that they take or return.
+
+A module is imported when one of its names is first used: `orch runs list` needs one module."""
 
 
 if not TYPE_CHECKING:  # so that types know which names there are

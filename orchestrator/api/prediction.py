@@ -317,7 +317,9 @@ def pseudo_label(
         log.info(f"ensemble {record.id}: {len(predictor.members)} members; each fold's members label on their own.")
         plan = next(plan.digest for plan in plans.values() if plan)
         done = progress_callback(listen, "label")
-        labels = pseudo.pseudo_label(predictor, plan, paths, threshold, done, skip_unreadable)
+        labels = pseudo.pseudo_label(
+            predictor, record.read_combiners_by_fold(), plan, paths, threshold, done, skip_unreadable
+        )
     pseudo.write_labels(labels, output)
     return labels
 

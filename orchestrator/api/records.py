@@ -16,7 +16,7 @@ from orchestrator.core.outputs import Output, check_outputs
 if TYPE_CHECKING:
     from orchestrator.artifacts.annotations import Annotations
     from orchestrator.artifacts.lists import EnsembleList, RunList
-    from orchestrator.artifacts.repair import Findings
+    from orchestrator.artifacts.repair import WorkspaceFindings
     from orchestrator.artifacts.run import RunRecord
     from orchestrator.experiments.comparing import Comparison
 
@@ -340,7 +340,7 @@ def delete_ensembles(
 
 
 @checks_arguments
-def check_workspace(*, workspace: PathLike = DEFAULT_WORKSPACE) -> Findings:
+def check_workspace(*, workspace: PathLike = DEFAULT_WORKSPACE) -> WorkspaceFindings:
     """Reads every record, weight file and table, and reports each that has changed: `orch workspace check`.
 
     Args:

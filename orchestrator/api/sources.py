@@ -21,7 +21,7 @@ from orchestrator.core.outputs import Output, check_outputs
 if TYPE_CHECKING:
     import pandas as pd
 
-    from orchestrator.data.check import Findings
+    from orchestrator.data.check import DataFindings
     from orchestrator.data.describe import Description
     from orchestrator.data.folds import FoldPlan
     from orchestrator.data.photos import Photos
@@ -117,7 +117,7 @@ def check_data(
     columns: Mapping[str, str] | None = None,
     distinct_people: bool = False,
     listen: Listener = ignore_events,
-) -> Findings:
+) -> DataFindings:
     """Finds everything that is wrong with photos and table, all at once: `orch data check`.
 
     Args:

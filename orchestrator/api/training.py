@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from orchestrator.execution.executor import Executor
     from orchestrator.experiments.sweeps import Sweep
     from orchestrator.experiments.tta import ViewEffect
-    from orchestrator.experiments.tuning import Stage
+    from orchestrator.experiments.tuning import TunedStage
     from orchestrator.pipeline.retraining import StartingPoint
     from orchestrator.pipeline.training import Report
     from orchestrator.training.cancelling import Cancel
@@ -262,7 +262,7 @@ def tune(
     prune: bool = True,
     out: PathLike | None = None,
     listen: Listener = ignore_events,
-) -> list[Stage]:
+) -> list[TunedStage]:
     """Tunes one specialist in stages, each from the previous winner: `orch sweep --stages`.
 
     Args:

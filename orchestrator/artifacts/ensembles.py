@@ -171,6 +171,7 @@ class EnsembleRecord:
         folder: the ensemble's folder; not in the file.
         id: its name, `soft-0001`.
         combiner: how answers become one, as `combining.combiners.read_combiner` reads it.
+        combiners_by_fold: fold -> the same, fitted to the other folds' people; only of a combiner that learns.
         created: local time, ISO 8601.
         members: members of all tasks, grouped by task.
         external: external tables.
@@ -196,6 +197,7 @@ class EnsembleRecord:
     added_by: Mapping[str, Difference] = field(default_factory=dict)
     disagreements: int | None = None
     files: Mapping[str, str] = field(default_factory=dict)
+    combiners_by_fold: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def root(self) -> Path:
@@ -218,10 +220,21 @@ class EnsembleRecord:
         Raises:
             DamagedError: the values in the record are not those of a combiner.
         """
+        return self._read_combiner(self.combiner)
+
+    def read_combiners_by_fold(self) -> dict[int, Combiner]:
+        """Fold -> its combiner, as far as it has learned nothing from the fold's people; empty if it does not learn.
+
+        Raises:
+            DamagedError: the values in the record are not those of a combiner.
+        """
+        return {int(fold): self._read_combiner(value) for fold, value in self.combiners_by_fold.items()}
+
+    def _read_combiner(self, value: Mapping[str, Any]) -> Combiner:
         from orchestrator.combining.combiners import read_combiner
 
         try:
-            return read_combiner(self.combiner)
+            return read_combiner(value)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             fault = f"not the record of an ensemble (combiner: {error})"
             raise damaged_error(self.folder / ENSEMBLE, fault, self.rebuild_advice()) from None
@@ -281,6 +294,8 @@ class EnsembleRecord:
     def as_json(self) -> dict[str, Any]:
         """The record without its folder, as JSON values; members are grouped by task."""
         value = {name: part for name, part in asdict(self).items() if name not in ("folder", "id", "members")}
+        if not self.combiners_by_fold:
+            del value["combiners_by_fold"]
         members = {
             task: [asdict(member) for member in self.members if member.task == task]
             for task in CLASSES

@@ -25,7 +25,7 @@ from orchestrator.core.files import set_aside
 from orchestrator.core.labels import CLASSES
 from orchestrator.core.sealed import after_setting_aside, check_sealed
 
-__all__ = ["Findings", "check", "repair"]
+__all__ = ["WorkspaceFindings", "check", "repair"]
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ ID = re.compile(rf"\b({'|'.join((*CLASSES, *STRATEGIES))})-(\d{{4,}})\b")
 
 
 @dataclass
-class Findings:
+class WorkspaceFindings:
     """What a check found.
 
     Attributes:
@@ -58,13 +58,13 @@ class Findings:
                 self.damaged.append(error)
 
 
-def check(root: Path) -> Findings:
+def check(root: Path) -> WorkspaceFindings:
     """Reads every essential file of a workspace; caches, locks, logs and pictures are not essential.
 
     Raises:
         WorkspaceError: there is no workspace, or its own file is damaged.
     """
-    workspace, findings = Workspace(root), Findings(1)
+    workspace, findings = Workspace(root), WorkspaceFindings(1)
     for run in _runs(workspace, findings):
         for fold in run.folds:
             if run.complete or os.path.lexists(run.member(fold) / CARD):
@@ -84,7 +84,7 @@ def check(root: Path) -> Findings:
     return findings
 
 
-def _runs(workspace: Workspace, findings: Findings) -> Iterator[RunRecord]:
+def _runs(workspace: Workspace, findings: WorkspaceFindings) -> Iterator[RunRecord]:
     runs, errors = workspace.read_runs()
     findings.damaged += errors
     findings.files += len(runs) + len(errors)

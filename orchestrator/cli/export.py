@@ -37,7 +37,7 @@ def export(
 
     A file takes uint8 pixels and gives probabilities, so normalisation cannot differ. The folder also holds card.json
     (how to use them) and predict.py, a program that predicts photos with onnxruntime and without orch (decoding.py
-    reads them).
+    reads them, geometry.py crops them).
 
     \b
     Examples:

@@ -43,7 +43,7 @@ from orchestrator.core.labels import TASKS
 
 if TYPE_CHECKING:
     from orchestrator.experiments.sweeps import Sweep
-    from orchestrator.experiments.tuning import Stage
+    from orchestrator.experiments.tuning import TunedStage
 
 __all__ = ["sweep"]
 
@@ -214,7 +214,7 @@ def _why_none(search: Sweep) -> str:
     return f"no trial is complete: {states}."
 
 
-def _print_stages(stages: list[Stage]) -> None:
+def _print_stages(stages: list[TunedStage]) -> None:
     """Stage by stage: what was best, by how much, and whether the recipe moved."""
     from orchestrator import api
     from orchestrator.core.interval import VERDICTS

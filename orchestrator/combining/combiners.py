@@ -122,7 +122,8 @@ class Combiner(ABC):
 
         Args:
             answers: answers for that task alone: out of fold one voter for each run, in prediction one for each member. A
-                combiner that learned something of each run begins with `by_source`.
+                combiner that learned something of each run begins with `by_source`. Sources that it learned something of may
+                be missing: an external table is taken out to see what it changes.
 
         Raises:
             ValueError: no voters, or voters that it cannot combine.

@@ -25,14 +25,14 @@ from orchestrator.data.photos import Photos
 from orchestrator.data.readers import inspect
 from orchestrator.data.tables import unreadable
 
-__all__ = ["Findings", "check", "duplicates"]
+__all__ = ["DataFindings", "check", "duplicates"]
 
 REPLACE = "Replace the file or remove its row."
 ALLOW = "Allow it (chmod u+r), or remove its row."
 
 
 @dataclass(frozen=True)
-class Findings:
+class DataFindings:
     """Result of a check.
 
     Attributes:
@@ -68,7 +68,7 @@ def check(
     progress: Callable[[int, int], None] = lambda _done, _all: None,
     threads: int = 4,
     distinct: bool = False,
-) -> Findings:
+) -> DataFindings:
     """Checks a source completely.
 
     Args:
@@ -94,7 +94,7 @@ def check(
         problems += _unlearnable(source, photos, problems, needs, k)
     sizes = Counter(photo.size for photo in opened if photo.size)
     problems.sort(key=lambda problem: not problem.fatal)  # stable: within both the order stays
-    return Findings(photos, problems, dict(sizes.most_common()), len(opened))
+    return DataFindings(photos, problems, dict(sizes.most_common()), len(opened))
 
 
 def _inspect(source: Path, columns: Mapping[str, str] | None, distinct: bool) -> tuple[Photos, list[Problem]]:

@@ -1,6 +1,7 @@
 """Which part of a photo a network sees, and at which size: a value, and what it does to a decoded photo.
 
-Recipes hold a Geometry, so this module must be cheap to import: libraries that resize are imported where they are used.
+Recipes hold a Geometry, so this module must be cheap to import: libraries that resize are imported where they are used. Every
+export includes a copy of this file, so it imports nothing from orchestrator.
 """
 
 from __future__ import annotations

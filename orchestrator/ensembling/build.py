@@ -36,7 +36,16 @@ from orchestrator.core.labels import CLASSES, LABELS, TASKS
 from orchestrator.data.lines import write_rows
 from orchestrator.ensembling.choosing import make_ensemble_current
 from orchestrator.ensembling.external import ExternalTable
-from orchestrator.ensembling.out_of_fold import Evaluation, OutOfFold, added_by, evaluate, join, singles, with_external
+from orchestrator.ensembling.out_of_fold import (
+    Evaluation,
+    OutOfFold,
+    added_by,
+    combiners_by_fold,
+    evaluate,
+    join,
+    singles,
+    with_external,
+)
 
 __all__ = ["BuiltEnsemble", "Scored", "build_ensemble"]
 
@@ -167,6 +176,10 @@ def _record(
     return replace(
         record,
         combiner=scores.combiner.as_dict(),
+        combiners_by_fold={
+            str(fold): fitted.as_dict()
+            for fold, fitted in combiners_by_fold(scores.out_of_fold, scores.combiner).items()
+        },
         plan=plan.digest if plan else None,
         evaluation={name: evaluation.recorded(names[name]) for name, evaluation in scores.evaluation.items()},
         single=singles(scores.out_of_fold),

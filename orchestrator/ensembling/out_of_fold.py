@@ -182,16 +182,31 @@ def combine_unseen(out_of_fold: OutOfFold, combiner: Combiner) -> Combined:
     """
     if not combiner.learns:
         return combiner.combine(out_of_fold.answers)
-    people, groups = out_of_fold.photos["person"].to_numpy(), out_of_fold.photos["fold"].to_numpy()
+    groups = out_of_fold.photos["fold"].to_numpy()
     if len(np.unique(groups)) == 1:
-        groups = pd.factorize(people)[0] % GROUPS
+        groups = pd.factorize(out_of_fold.photos["person"])[0] % GROUPS
     parts = []
     for group in np.unique(groups):
-        rest, rows = groups != group, np.flatnonzero(groups == group)
-        truth = {task: codes[rest] for task, codes in out_of_fold.truth.items()}
-        fitted = combiner.fit(out_of_fold.answers.take(rest), truth, people[rest])
+        rows = np.flatnonzero(groups == group)
+        fitted = _fitted_to(out_of_fold, combiner, groups != group)
         parts.append((rows, fitted.combine(out_of_fold.answers.take(rows))))
     return Combined.gathered(parts)
+
+
+def combiners_by_fold(out_of_fold: OutOfFold, combiner: Combiner) -> dict[int, Combiner]:
+    """Fold -> the combiner that has learned nothing from this fold's people, for answers that they may be trained on.
+
+    Empty for a combiner that does not learn, and where only one fold is held out: there is nobody else to learn from.
+    """
+    folds = out_of_fold.photos["fold"].to_numpy()
+    if not combiner.learns or len(np.unique(folds)) == 1:
+        return {}
+    return {int(fold): _fitted_to(out_of_fold, combiner, folds != fold) for fold in np.unique(folds)}
+
+
+def _fitted_to(out_of_fold: OutOfFold, combiner: Combiner, rows: NDArray[np.bool_]) -> Combiner:
+    truth = {task: codes[rows] for task, codes in out_of_fold.truth.items()}
+    return combiner.fit(out_of_fold.answers.take(rows), truth, out_of_fold.photos["person"].to_numpy()[rows])
 
 
 def evaluate(out_of_fold: OutOfFold, combiner: Combiner) -> tuple[dict[str, Evaluation], Combined]:

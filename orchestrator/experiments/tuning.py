@@ -31,7 +31,7 @@ from orchestrator.recipes.schema import OF_PROBABILITIES, Recipe
 from orchestrator.recipes.spaces import Choice, Space
 from orchestrator.specialist import Specialist
 
-__all__ = ["Stage", "tune"]
+__all__ = ["TunedStage", "tune"]
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ MULTIPLE = 16
 
 
 @dataclass(frozen=True)
-class Stage:
+class TunedStage:
     """How one stage ended.
 
     Attributes:
@@ -113,7 +113,7 @@ def tune(
     listen: Listener,
     budget: Budget,
     small: float = 0.75,
-) -> list[Stage]:
+) -> list[TunedStage]:
     """Tunes one specialist stage by stage, or resumes; existing runs are reused.
 
     Args:
@@ -141,11 +141,13 @@ def tune(
     # From here on the recipe is that of a run: what was named and changed is in it.
     settings, specialist = replace(start.settings, recipes=(), changes=()), start.specialist
     tuning = _Tuning(settings, specialist, listen, small, inputs)
-    ended_stages: list[Stage] = []
+    ended_stages: list[TunedStage] = []
     for number, (name, space) in enumerate(stages.items()):
         minutes_left = None if until is None else max(0.0, until - time.monotonic()) / 60 / (len(stages) - number)
         if minutes_left == 0.0:  # no time is left for this stage
-            ended_stages.append(Stage(name, run, run, 0, None, (), "time ran out before it began: not tried.", True))
+            ended_stages.append(
+                TunedStage(name, run, run, 0, None, (), "time ran out before it began: not tried.", True)
+            )
             log.info(f"stage {name}: {ended_stages[-1].why}")
             continue
         log.info(f"stage {name}, from {run.id}:")
@@ -226,7 +228,7 @@ def _decided(
     tried: int,
     failed: bool,
     late: bool,
-) -> Stage:
+) -> TunedStage:
     """Decides whether the best candidate replaces the recipe."""
     until = " before time ran out" if late else ""
     if not candidates:
@@ -236,7 +238,7 @@ def _decided(
             why = f"none of its trials could be trained{until}"
         else:
             why = "time ran out before a trial ended" if late else "there was nothing to try"
-        return Stage(name, run, run, tried, None, (), f"{why}: the recipe stays.", late)
+        return TunedStage(name, run, run, tried, None, (), f"{why}: the recipe stays.", late)
     workspace = Workspace(settings.workspace)
     compared = compare_runs(workspace, [run, *(finalist for _, finalist in candidates)], specialist).runs[1:]
     best = max(compared, key=lambda finalist: finalist.scores.macro_f1)
@@ -244,11 +246,11 @@ def _decided(
     changed = " ".join(changes)
     comparable = OF_PROBABILITIES.isdisjoint(word.partition("=")[0] for word in changes)
     if best.verdict == "better":
-        return Stage(
+        return TunedStage(
             name, run, best.run, tried, best, changes, f"{changed} is better in macro F1: the recipe moves.", late
         )
     if best.verdict == "noise" and comparable and best.log_loss_verdict == "better":
         why = f"{changed} makes {VERDICTS['noise']} in macro F1 and is better in log loss: the recipe moves."
-        return Stage(name, run, best.run, tried, best, changes, why, late)
+        return TunedStage(name, run, best.run, tried, best, changes, why, late)
     why = "is worse" if best.verdict == "worse" else f"makes {VERDICTS['noise']}"
-    return Stage(name, run, run, tried, best, changes, f"{changed} {why}: the recipe stays.", late)
+    return TunedStage(name, run, run, tried, best, changes, f"{changed} {why}: the recipe stays.", late)

@@ -188,7 +188,8 @@ def _write_member(folder: Path, split: Split, exports: Exports, pixels: Pixels) 
 def _write_programs(folder: Path) -> list[str]:
     """Copies the program and the modules that it imports, which import nothing of the rest; returns the modules' names."""
     package = Path(str(combining.__file__)).parent
-    sources = {PROGRAM: Path(__file__).with_name("standalone.py"), "decoding.py": Path(str(decoding.__file__))}
+    sources = {PROGRAM: Path(__file__).with_name("standalone.py")}
+    sources |= {name: Path(str(decoding.__file__)).with_name(name) for name in ("decoding.py", "geometry.py")}
     sources |= {f"{package.name}/{path.name}": path for path in sorted(package.glob("*.py"))}
     (folder / package.name).mkdir(exist_ok=True)
     for name, source in sources.items():

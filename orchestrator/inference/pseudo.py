@@ -79,6 +79,13 @@ def check_labelling(record: EnsembleRecord, plans: Mapping[str, PlanKey | None])
         listed = orch("runs", "list", workspace=workspace)
         few = orch("ensemble", "--strategy", record.strategy, "--members", "TASK=RUN", workspace=workspace)
         raise ConfigError(f"{cannot}: its runs follow several fold plans. Name runs of one plan (`{listed}`): `{few}`.")
+    folds = {str(fold) for member in record.members if (fold := member.fold) is not None}
+    if record.read_combiner().learns and folds - set(record.combiners_by_fold):
+        soft = orch("ensemble", "--strategy", "soft", workspace=workspace)
+        raise ConfigError(
+            f"{cannot}: what {record.strategy} has learned comes from the only people who are held out. Vote without learning: "
+            f"`{soft}`."
+        )
     if record.external:
         members = [word for task, chosen in runs.items() for word in ("--members", f"{task}={','.join(chosen)}")]
         rebuild = orch("ensemble", "--strategy", record.strategy, *members, workspace=workspace)
@@ -102,6 +109,7 @@ def check_names(paths: Sequence[Path]) -> None:
 
 def pseudo_label(
     predictor: Predictor,
+    combiners: Mapping[int, Combiner],
     plan: str,
     paths: Sequence[Path],
     threshold: float,
@@ -112,6 +120,8 @@ def pseudo_label(
 
     Args:
         predictor: the ensemble's members, accepted by `check_labelling`.
+        combiners: fold -> what combines its members' answers, and has learned nothing from the fold's people; empty for an
+            ensemble that does not learn.
         plan: digest of the fold plan.
         paths: photos, none of them trained on.
         threshold: least probability of a task's likeliest class, accepted by `check_threshold`.
@@ -130,7 +140,10 @@ def pseudo_label(
         answered += len(batch)
         if batch.answers is not None:
             read = [path for path in batch.photos if isinstance(path, Path)]
-            parts += [_of_fold(fold, read, batch.answers, predictor.combiner, threshold) for fold in folds]
+            parts += [
+                _of_fold(fold, read, batch.answers, combiners.get(fold, predictor.combiner), threshold)
+                for fold in folds
+            ]
         done(answered, len(paths))
     table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["path", "fold", *TASKS])
     table = table[(table[list(TASKS)] != "").any(axis=1)]

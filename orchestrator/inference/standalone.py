@@ -4,7 +4,7 @@
     python predict.py photo.jpg more/photos/*.jpg
 
 Prints one JSON object per photo: label, name, and each task's probabilities (for a hard vote: shares of votes), or the
-error if it cannot be read. `decoding.py` and `crop` do what training did, and `combining/` is the code that scored the
+error if it cannot be read. `decoding.py` and `geometry.py` do what training did, and `combining/` is the code that scored the
 ensemble: do not change them, or the networks see other pixels than in training and give other answers.
 """
 
@@ -20,37 +20,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import onnxruntime
 
-__all__ = ["answer", "crop", "decode"]
+__all__ = ["answer", "decode"]
+
+GEOMETRY = ("height", "width", "crop", "anchor", "face", "detector")
+"""What a card says of the part of a photo that a member sees."""
 
 
 def decode(path: Path) -> Any:
     """One photo, upright RGB: shape (H, W, 3), uint8."""
     return _beside("decoding").read_photo(path).pixels
-
-
-def crop(photo: Any, member: dict[str, Any], face: Any) -> Any:
-    """The part of a photo that a member sees, at its size: shape (height, width, 3), uint8."""
-    rows, columns = photo.shape[:2]
-    height, width, margin = member["height"], member["width"], member["face"]
-    largest = min(rows / height, columns / width)
-    scale = largest * member["crop"]
-    if margin and face:
-        room = 2 * margin * face[2]
-        scale = min(max((face[2] + room) / height, (face[3] + room) / width), largest)
-    box_height, box_width = min(rows, max(1, round(height * scale))), min(columns, max(1, round(width * scale)))
-    top, left = round((rows - box_height) * member["anchor"]), (columns - box_width) // 2
-    if margin and face:
-        top = min(max(round(face[0] + face[2] / 2 - box_height / 2), 0), rows - box_height)
-        left = min(max(round(face[1] + face[3] / 2 - box_width / 2), 0), columns - box_width)
-    part = photo[top : top + box_height, left : left + box_width]
-    if part.shape[:2] == (height, width):
-        return np.ascontiguousarray(part)
-    shrink = box_height >= height and box_width >= width
-    return cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA if shrink else cv2.INTER_LINEAR)
 
 
 def answer(photo: Any, card: dict[str, Any], sessions: dict[str, Any]) -> dict[str, Any]:
@@ -63,7 +44,8 @@ def answer(photo: Any, card: dict[str, Any], sessions: dict[str, Any]) -> dict[s
     classes = {task["name"]: len(task["classes"]) for task in card["tasks"]}
     voters, arrays = [], []
     for member in card["members"]:
-        seen = crop(photo, member, face)
+        geometry = {name: member[name] for name in GEOMETRY}
+        seen = _beside("geometry").Geometry(**geometry).apply(photo, face)
         probabilities = sessions[member["file"]].run(None, {"photos": seen[None]})[0]
         if not np.isfinite(probabilities).all():
             raise ValueError(f"the answers of {member['file']} are NaN or infinite")

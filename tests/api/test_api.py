@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import builtins
 import importlib
 import inspect
 import os
@@ -9,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import typing
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -212,6 +215,18 @@ def test_whatever_trains_can_be_asked_to_stop_and_goes_on(people: Path, tmp_path
     found = api.search("age", settings, space=tmp_path / "space.toml", trials=2)
     assert [trial.state for trial in found.trials] == ["complete", "complete"]
     assert api.train_grid("age", settings, grid=["lr=1e-3,2e-3"]).complete
+
+
+def test_every_type_that_a_function_takes_or_returns_can_be_named() -> None:
+    """By `from orchestrator.api import ...`: code that keeps a result needs its type."""
+    missing = {
+        node.id
+        for function in map(inspect.unwrap, FUNCTIONS)
+        for annotation in function.__annotations__.values()
+        for node in ast.walk(ast.parse(annotation, mode="eval"))
+        if isinstance(node, ast.Name) and not any(hasattr(module, node.id) for module in (api, builtins, typing))
+    }
+    assert missing == set()
 
 
 def sequences() -> list[tuple[str, str]]:

@@ -20,8 +20,8 @@ from orchestrator.combining import PROBABILITY, SHARE, STRATEGIES, Strategy
 from orchestrator.combining.answers import Answers, Voter
 from orchestrator.combining.combiners import COMBINERS, Combined, Combiner, SoftVote, by_source, read_combiner
 from orchestrator.combining.votes import Decision, soft_vote
-from orchestrator.core.labels import CLASS_COUNTS, TASKS, compose
-from tests.conftest import Done
+from orchestrator.core.labels import CLASS_COUNTS, CLASSES, TASKS, compose
+from tests.conftest import Done, edit_sealed
 
 Orch = Callable[..., Done]
 
@@ -205,6 +205,15 @@ def test_a_new_combiner_is_a_class_and_its_name(
         weights = read_combiner(record["combiner"]).as_dict()["weights"]
         assert set(weights) == {f"{task}-0001" for task in TASKS}
         assert 0 < weights["mask-0001"] < 1
+        by_fold = {
+            fold: read_combiner(value).as_dict()["weights"] for fold, value in record["combiners_by_fold"].items()
+        }
+        assert set(by_fold) == {"0", "1", "2"}
+        held_out = pd.read_parquet(workspace / "mask-0001/fold-1/held_out.parquet")
+        answers_of_fold = held_out[[f"p(mask {name})" for name in CLASSES["mask"]]].to_numpy()
+        right = answers_of_fold.argmax(axis=1) == held_out["truth"]
+        rest = 1.5 * weights["mask-0001"] - 0.5 * right.mean()  # three folds of equally many photos
+        assert by_fold["1"]["mask-0001"] == pytest.approx(rest)
     cascade = json.loads(orch(*predict, "--cascade").out)
     assert [one["label"] for one in cascade] == [one["label"] for one in answers]
     if kind is Weighted:
@@ -219,6 +228,42 @@ def test_a_new_combiner_is_a_class_and_its_name(
         refused = orch("ensemble", "--strategy", name, "--no-score", "-w", workspace)
         assert refused.code == 2
         assert f"--strategy {name} learns from out-of-fold scores, and there are none: left out as asked" in refused.err
+
+
+def test_what_labels_a_fold_has_learned_nothing_from_its_people(
+    orch: Orch, people: Path, place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its labels are trained on by the member that will hold these people out."""
+    monkeypatch.setitem(COMBINERS, Weighted.name, Weighted)
+    monkeypatch.setitem(STRATEGIES, Weighted.name, Strategy(PROBABILITY, "another"))
+    runs = ("age=age-0001,age-0002", "gender=gender-0001", "mask=mask-0001")
+    assert orch("ensemble", "--strategy", Weighted.name, "-w", place, "--members", *runs).code == 0
+    record = place / "weighted-0001/ensemble.json"
+
+    def labels() -> pd.DataFrame:
+        out = tmp_path / "labels.csv"
+        done = orch("pseudo", people / "eval/images", "-w", place, "--out", out, "--threshold", 0.5)
+        assert done.code == 0, done.err
+        return pd.read_csv(out).set_index(["path", "fold"])["p(age)"]
+
+    before, by_fold = labels(), json.loads(record.read_text())["combiners_by_fold"]
+    edit_sealed(
+        record,
+        combiners_by_fold={
+            **by_fold,
+            "1": {
+                **by_fold["1"],
+                "weights": {"age-0001": 1.0, "age-0002": 9.0} | dict.fromkeys(("gender-0001", "mask-0001"), 1.0),
+            },
+        },
+    )
+    changed = before[before != labels()]
+    assert len(changed)
+    assert set(changed.index.get_level_values("fold")) == {1}
+    edit_sealed(record, combiners_by_fold={})
+    refused = orch("pseudo", people / "eval/images", "-w", place, "--out", tmp_path / "labels.csv")
+    assert refused.code == 2
+    assert "has learned comes from the only people who are held out" in " ".join(refused.err.split())
 
 
 class Sharpened(Combiner):
