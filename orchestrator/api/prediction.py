@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from orchestrator.ensembling.external import ExternalRows
     from orchestrator.inference.cascade import Cascade
     from orchestrator.inference.cascade_measurement import Measured
+    from orchestrator.inference.engine_selection import PredictorOnEngines
     from orchestrator.inference.ensemble_export import Exported
     from orchestrator.inference.options import PredictionOptions
-    from orchestrator.inference.predictions import PredictorOnEngines
     from orchestrator.inference.predictor import Predictor
     from orchestrator.inference.pseudo import PseudoLabels
     from orchestrator.inference.results import Prediction, Predictions
@@ -580,7 +580,7 @@ def _on_engines(
 ) -> PredictorOnEngines:
     """The predictor on the engines chosen for these photos, and for an unknown number of others with `more`; the choice is
     logged."""
-    from orchestrator.inference.predictions import choose_engines
+    from orchestrator.inference.engine_selection import choose_engines
 
     done = progress_callback(listen, "write exports")
     on_engines = choose_engines(predictor, paths, options.engine, options.fp32_only, workspace.engines, done, more)

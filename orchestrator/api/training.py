@@ -183,16 +183,13 @@ def resume(
         OrchestratorError: something that the run was started with is missing or has changed.
     """
     workspace, data, tables = Path(workspace), path_or_none(data), [*map(Path, extra)]
-    from orchestrator.artifacts.workspace import Workspace
-
-    Workspace(workspace).run(run)
     from orchestrator.pipeline import resuming
     from orchestrator.specialists import TRAINABLE
 
     settings = Settings(
         Path(), workspace, jobs=jobs, device=device, store=store, profile=profile, executor=executor, cancel=cancel
     )
-    return resuming.resume(workspace, run, TRAINABLE, listen, data, settings, tables)
+    return resuming.resume(run, TRAINABLE, settings, listen, data, tables)
 
 
 @checks_arguments

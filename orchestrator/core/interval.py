@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["VERDICTS", "Difference", "Interval", "Verdict"]
+__all__ = ["VERDICTS", "Difference", "Interval", "Verdict", "share_interval"]
 
 Verdict = Literal["better", "worse", "noise"]
 """What the interval of a difference says: `noise` if it contains 0, so that other people could have reversed it."""
@@ -44,6 +45,19 @@ class Interval:
     def signed(self) -> str:
         """As it is printed for a difference: `-0.0040 to +0.0200`."""
         return f"{self.low:+.4f} to {self.high:+.4f}"
+
+
+def share_interval(share: float, count: int, z: float = 1.96) -> Interval:
+    """The interval of a share that was seen in independent draws, by default of 95 % (Wilson 1927).
+
+    Args:
+        share: the share that was seen, 0..1.
+        count: number of draws, 1 or more.
+        z: half the interval's width in standard deviations of the normal distribution.
+    """
+    middle = share + z * z / (2 * count)
+    spread = z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
+    return Interval((middle - spread) / (1 + z * z / count), (middle + spread) / (1 + z * z / count))
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from orchestrator.combining.answers import Answers
 from orchestrator.combining.combiners import Combiner
 from orchestrator.core.commands import orch
 from orchestrator.core.errors import ConfigError, LeakError, Problem
+from orchestrator.core.interval import share_interval
 from orchestrator.core.labels import LABELS
 from orchestrator.core.metrics import macro_f1
 from orchestrator.core.sealed import after_setting_aside, damaged_error, read_sealed, write_sealed
@@ -68,15 +69,8 @@ class Measured:
 
     @property
     def changed_at_most(self) -> float:
-        """Upper end of the 95 % interval of the share of changed labels (Wilson 1927); 0 for the exact cascade."""
-        if self.chosen is self.curve[0]:
-            return 0.0
-        share, photos, z = self.chosen.changed, self.photos, 1.96
-        middle, spread = (
-            share + z * z / (2 * photos),
-            z * np.sqrt(share * (1 - share) / photos + (z / (2 * photos)) ** 2),
-        )
-        return float((middle + spread) / (1 + z * z / photos))
+        """Upper end of the 95 % interval of the share of changed labels; 0 for the exact cascade."""
+        return 0.0 if self.chosen is self.curve[0] else share_interval(self.chosen.changed, self.photos).high
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""

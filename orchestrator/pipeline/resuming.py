@@ -34,23 +34,21 @@ log = logging.getLogger(__name__)
 
 
 def resume(
-    workspace: Path,
     name: str,
     specialists: Mapping[str, Specialist],
+    settings: Settings,
     listen: Listener,
     data: Path | None = None,
-    settings: Settings | None = None,
     extra: Sequence[Path] = (),
 ) -> Report:
     """Completes a run from its record alone: trains missing or damaged members, and rewrites its plan if needed.
 
     Args:
-        workspace: the workspace of the run.
         name: the run's id.
         specialists: task -> specialist.
+        settings: the workspace, jobs, device, store and profile to use; the rest comes from the record.
         listen: receives progress events.
         data: the photos' new location; None: unchanged.
-        settings: jobs, device, store and profile to use; the rest comes from the record.
         extra: new locations of its tables of extra photos; empty: unchanged.
 
     Raises:
@@ -59,11 +57,10 @@ def resume(
         WorkspaceError: there is no such run, or another command is working on it.
     """
     started = time.monotonic()
-    opened = Workspace(workspace)
+    opened = Workspace(settings.workspace)
     run = opened.run(name)
     _refuse_derived(run)
-    options = settings or Settings(run.folder)
-    _check_options(options, data, extra)
+    _check_options(settings, data, extra)
     from orchestrator.pipeline.inputs import read_inputs
     from orchestrator.pipeline.preparation import begin_runs
     from orchestrator.pipeline.run_plans import RunPlan
@@ -73,7 +70,7 @@ def resume(
         log.info(f"{run.id} is complete, and every file of it is as it was written.")
         make_complete_runs_current([run])  # where the command that completed it was killed before it could
         return Report([run], {}, time.monotonic() - started)
-    settings = _recorded_settings(opened, run, options, data, extra)
+    settings = _recorded_settings(opened, run, settings, data, extra)
     specialist = specialists[run.task]
     check_early(settings, {run.task: specialist}, run)
     inputs = read_inputs(settings, {run.task: specialist}, run)

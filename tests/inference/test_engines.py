@@ -23,11 +23,11 @@ from orchestrator.inference import choice as trial
 from orchestrator.inference.backends import BACKENDS, OnnxCall, cache_files
 from orchestrator.inference.cache import LOCK, CacheFiles
 from orchestrator.inference.choice import assign_engines
+from orchestrator.inference.engine_selection import PredictorOnEngines, choose_engines
 from orchestrator.inference.engines import TOLERANCE, Engine, Runner, TorchCall, engines_here, open_runners
 from orchestrator.inference.export import Exports, write_onnx
 from orchestrator.inference.member import Member, load_members
 from orchestrator.inference.options import ENGINES, FEW_PHOTOS, check_engine, needs_trial
-from orchestrator.inference.predictions import PredictorOnEngines, choose_engines
 from orchestrator.inference.predictor import Predictor, start_predictor
 from orchestrator.inference.reader import Prepared
 from orchestrator.inference.runtime import start_runtime
