@@ -19,6 +19,9 @@ OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
 }  # fmt: skip
 WORD = re.compile(r"([\w.]+)\s*(!=|>=|<=|=|>|<|~)\s*('[^']*'|\"[^\"]*\"|\S+)")
 
+DIGESTS, SHORT = ("plan", "data"), 6
+"""Facts that are digests, of which their first digits are enough."""
+
 Facts = Mapping[str, Any]
 """What conditions test: a run's settings by name, and `run`, `task`, `recipe`, `status`, `score`, `tag` and others.
 
@@ -57,6 +60,8 @@ class Condition:
         if fact is None:  # a run without a score is neither above nor below one
             return self.sign in ("=", "!=") and (self.value.lower() == "none") == (self.sign == "=")
         text = str(fact).lower() if isinstance(fact, bool) else str(fact)
+        if self.key in DIGESTS and len(self.value) >= SHORT and text.startswith(self.value):
+            text = self.value  # tables show the first digits alone
         return OPERATORS[self.sign](text, self.value)
 
 

@@ -8,9 +8,10 @@ from orchestrator.artifacts.differences import format_value
 from orchestrator.cli.console import grid, print_message, stdout_console
 
 if TYPE_CHECKING:
+    from orchestrator.core.interval import Difference
     from orchestrator.experiments.comparing import Comparison
 
-__all__ = ["print_comparison"]
+__all__ = ["print_comparison", "trust_of_best"]
 
 BESIDE = 4  # most settings with their own column; if there are more, each run lists its differences from the first
 
@@ -56,6 +57,13 @@ def print_comparison(comparison: Comparison) -> None:
             f"{comparison.relabelled:,} photos are left out: the runs' data disagree about their person or true class "
             "(`data` under what differs)."
         )
+
+
+def trust_of_best(gain: Difference) -> str:
+    """How far the gain of the best of several runs can be trusted, to complete a sentence."""
+    if gain.verdict == "better":
+        return "still the best of several, so partly luck: train it with another --seed before trusting it"
+    return "other people could reverse it"
 
 
 def _words(comparison: Comparison, number: int) -> str:

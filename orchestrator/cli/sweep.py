@@ -158,6 +158,7 @@ def sweep(
 def _print_sweep(search: Sweep) -> None:
     """The best trials, which settings mattered, and whether the best trial is more than luck."""
     from orchestrator import api
+    from orchestrator.cli.comparison import trust_of_best
     from orchestrator.core.interval import VERDICTS
 
     table = grid(
@@ -197,11 +198,8 @@ def _print_sweep(search: Sweep) -> None:
             f"no trial scores above the recipe as it is ({search.reference.id}). The best, {best.run.id}: {best.gain}."
         )
         return
-    more = "other people could reverse it"
-    if best.gain.verdict == "better":
-        more = "still the best of several, so partly luck: train it with another --seed before trusting it"
     over = f"{best.gain.value:+.4f} over {search.reference.id} ({best.gain.interval.signed()})"
-    print_message(f"best: {best.run.id}, {over}: {VERDICTS[best.gain.verdict]}; {more}.")
+    print_message(f"best: {best.run.id}, {over}: {VERDICTS[best.gain.verdict]}; {trust_of_best(best.gain)}.")
     print_message(api.next_step(best.run, of_experiment=True))
 
 

@@ -193,7 +193,7 @@ def _check_grid(grid_words: list[str], more: list[str], has_other_options: bool)
 def _conclude_grid(report: Report, workspace: Path, json: bool) -> None:
     """The comparison of a grid's runs, the best one named."""
     from orchestrator import api
-    from orchestrator.cli.comparison import print_comparison
+    from orchestrator.cli.comparison import print_comparison, trust_of_best
     from orchestrator.core.interval import VERDICTS
 
     complete = [run for run in report.runs if run.complete]
@@ -210,7 +210,8 @@ def _conclude_grid(report: Report, workspace: Path, json: bool) -> None:
         print_message(UNFINISHED)
         raise typer.Exit(1)
     beside = "the first"
-    if best.verdict is not None:
-        beside = f"{VERDICTS[best.verdict]} {'from' if best.verdict == 'noise' else 'than'} the first"
+    if best.gain is not None:
+        sign = "from" if best.gain.verdict == "noise" else "than"
+        beside = f"{VERDICTS[best.gain.verdict]} {sign} the first; {trust_of_best(best.gain)}"
     print_message(f"best: {best.run.id} ({beside}).")
     print_message(api.next_step(best.run, of_experiment=True))

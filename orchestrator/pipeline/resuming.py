@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.artifacts.arguments import moved_arguments, training_arguments
+from orchestrator.artifacts.cards import CARD, CHECKPOINT, history_of
 from orchestrator.artifacts.members import is_intact
 from orchestrator.artifacts.origins import photo_hashes_of, plan_of
 from orchestrator.artifacts.run import RunRecord
@@ -80,10 +81,23 @@ def resume(
         make_complete_runs_current([run])
         return Report([run], {}, time.monotonic() - started)
     listen(InputsRead())
+    log.info(f"{run.id} goes on: {_where_it_goes_on(run)}.")
     run_jobs = begin_runs([RunPlan(settings, inputs, run.task)], listen, lambda _: run)
     report = train_runs([run], run_jobs, listen, started)
     make_complete_runs_current(report.runs)
     return report
+
+
+def _where_it_goes_on(run: RunRecord) -> str:
+    """Where each missing member goes on: `fold 1 after epoch 3, fold 2 from the start`."""
+    parts = []
+    for fold in run.folds:
+        folder = run.member(fold)
+        if not (folder / CARD).is_file():
+            epochs = len(history_of(folder)) if (folder / CHECKPOINT).is_file() else 0
+            name = "all photos" if fold is None else f"fold {fold}"
+            parts.append(f"{name} {f'after epoch {epochs}' if epochs else 'from the start'}")
+    return ", ".join(parts)
 
 
 def _recorded_settings(

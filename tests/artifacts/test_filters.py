@@ -62,12 +62,13 @@ def test_conditions_by_hand() -> None:
         "epochs": 12,
         "on": True,
         "best": None,
+        "data": "4f012eddc6f4",
     }
     for text, holds in {
         "score>0.6": True, "score<=0.6": False, "loss='0.4 f1 + 0.6 focal'": True, "loss~focal": True, "tag=b": True,
         "tag!=b": False, "tag=c": False, "plan=none": True, "plan!=none": False, "epochs=12.0": True, "epochs!=12": False,
         "on=true": True, "best>0.5": False, "best<0.5": False, "best!=0.5": True, "best=none": True, "best~on": False,
-        "score > 0.6 epochs<13": True,
+        "score > 0.6 epochs<13": True, "data=4f012e": True, "data!=4f012e": False, "data=4f01": False, "data=4f012f": False,
     }.items():  # fmt: skip
         assert all(condition.holds(facts) for condition in conditions_of(text, list(facts))) is holds, text
     rows = [{"score": value} for value in (0.5, None, 0.9, 0.7)]

@@ -34,6 +34,7 @@ def test_resuming_needs_no_photos_where_nothing_is_missing(
     assert "Give their new path: `orch resume mask-0001 --data DIR" in done.err
     done = orch("resume", "mask-0001", "--data", tmp_path / "moved/train", "--jobs", 1, "-w", tmp_path / "own")
     assert done.code == 0, done.err
+    assert "mask-0001 goes on: fold 1 from the start." in done.err
     assert (tmp_path / "own/mask-0001/fold-1/member.json").is_file()
 
 
