@@ -362,11 +362,11 @@ def tta(
 
 
 @checks_arguments
-def next_step(*runs: RunRecord, of_experiment: bool = False) -> str:
+def next_step(runs: Sequence[RunRecord], *, of_experiment: bool = False) -> str:
     """What to do next with a run, or with runs that were trained together, as a command to paste.
 
     Args:
-        runs: one or more complete runs.
+        runs: complete runs, one or more.
         of_experiment: whether the run is the winner of a grid or a search, none of whose runs is current.
     """
     from orchestrator.pipeline.next_steps import after_experiment, after_training, after_training_of_all

@@ -143,6 +143,9 @@ def program() -> None:
         in_child(_without_memory)
     # Reported in our own words where several processes are wanted (data/sharing.py).
     warnings.filterwarnings("ignore", message=".*joblib will operate in serial mode")
+    warnings.filterwarnings(
+        "ignore", message=".*adjusting the input task iterator"
+    )  # joblib's, when it is stopped on purpose
     gc.set_threshold(COLLECT_EVERY)
     code = 0
     try:

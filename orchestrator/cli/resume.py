@@ -56,4 +56,4 @@ def resume(
             profile=profile,
             listen=listen,
         )
-    report_training(report, json, lambda: api.next_step(report.runs[0]))
+    report_training(report, json, lambda: api.next_step(report.runs))

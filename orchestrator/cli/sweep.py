@@ -200,7 +200,7 @@ def _print_sweep(search: Sweep) -> None:
         return
     over = f"{best.gain.value:+.4f} over {search.reference.id} ({best.gain.interval.signed()})"
     print_message(f"best: {best.run.id}, {over}: {VERDICTS[best.gain.verdict]}; {trust_of_best(best.gain)}.")
-    print_message(api.next_step(best.run, of_experiment=True))
+    print_message(api.next_step([best.run], of_experiment=True))
 
 
 def _why_none(search: Sweep) -> str:
@@ -258,4 +258,4 @@ def _print_stages(stages: list[TunedStage]) -> None:
     print_message(
         f"{last.id} is the result of tuning. Train it over all folds and with another --seed before trusting it."
     )
-    print_message(api.next_step(last, of_experiment=True))
+    print_message(api.next_step([last], of_experiment=True))

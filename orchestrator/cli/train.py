@@ -91,7 +91,7 @@ def train_all(
     )  # fmt: skip
     with listening(track, workspace) as listen:
         report = api.train_all(settings, tasks=split_commas(tasks), listen=listen)
-    report_training(report, json, lambda: api.next_step(*report.runs))
+    report_training(report, json, lambda: api.next_step(report.runs))
 
 
 def train(
@@ -173,7 +173,7 @@ def train(
     if grid:
         _conclude_grid(report, workspace, json)
     else:
-        report_training(report, json, lambda: api.next_step(report.runs[0]))
+        report_training(report, json, lambda: api.next_step(report.runs))
 
 
 def _check_grid(grid_words: list[str], more: list[str], has_other_options: bool) -> None:
@@ -214,4 +214,4 @@ def _conclude_grid(report: Report, workspace: Path, json: bool) -> None:
         sign = "from" if best.gain.verdict == "noise" else "than"
         beside = f"{VERDICTS[best.gain.verdict]} {sign} the first; {trust_of_best(best.gain)}"
     print_message(f"best: {best.run.id} ({beside}).")
-    print_message(api.next_step(best.run, of_experiment=True))
+    print_message(api.next_step([best.run], of_experiment=True))

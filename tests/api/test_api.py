@@ -138,7 +138,6 @@ def test_a_predictor_that_is_kept_runs_on_the_engine_asked_for(people: Path, exp
             workspace=workspace, device="cpu", engine=engine, precision="fp32", sample=photos
         ) as predictor:
             names = {type(runner.tail).__name__ for runner in predictor.runtime.runners}
-            assert len(names) == 1
             assert names <= possible
             (batch,) = predictor.predict(photos)
         labels.append(batch.combined.label.tolist() if batch.combined else None)

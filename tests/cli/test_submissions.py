@@ -58,7 +58,7 @@ def test_differences_are_counted_by_pair_and_task_and_drawn(
     shown = orch("submissions", "diff", one, other)
     assert "20 of 60 answers differ (33.33 %)" in shown.out
     first = found["pairs"][0]
-    assert f"{first['one']} {LABELS[first['one']]}" in shown.out
+    assert f"{first['first']} {LABELS[first['first']]}" in shown.out
     same = orch("submissions", "diff", one, one)
     assert same.out == "0 of 60 answers differ (0.00 %).\n"
 
