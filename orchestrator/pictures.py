@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ACCENT", "INK", "SHEET", "SOFT", "WARN", "contact_sheet", "draw_bench", "draw_cascade", "draw_evaluation", "draw_faces",
-    "draw_people", "figure_of", "save", "sheet",
+    "draw_people", "draw_scores", "figure_of", "save", "sheet",
 ]  # fmt: skip
 
 INK, ACCENT, SOFT, WARN = "#22303c", "#2f7f86", "#bcd7d6", "#b3402a"
@@ -161,13 +161,24 @@ def draw_evaluation(record: EnsembleRecord, path: Path) -> None:
         path: the .png to write.
     """
     assert record.evaluation is not None
-    scores = record.evaluation
+    draw_scores(record.id, record.evaluation, path)
+
+
+def draw_scores(name: str, scores: Mapping[str, RecordedScores], path: Path) -> None:
+    """Draws scores: per task with intervals, per label, and the 18-way confusion.
+
+    Args:
+        name: of what was scored.
+        scores: those of every task and of the label (key `label`).
+        path: the .png to write.
+    """
     figure = figure_of(16, 6.2)
     axes = figure.subplots(1, 3, width_ratios=[1, 1.1, 1.5])
     label = scores["label"]
     interval = label.intervals["macro_f1"]
+    kind = {"out-of-fold": "out of fold", "held-out": "held out"}[label.kind]
     figure.suptitle(
-        f"{record.id}: 18-way macro F1 {label.macro_f1:.3f} ({interval.low:.3f} to {interval.high:.3f}), out of fold, "
+        f"{name}: 18-way macro F1 {label.macro_f1:.3f} ({interval.low:.3f} to {interval.high:.3f}), {kind}, "
         f"{label.photos:,} photos of {label.people:,} people",
         fontsize=14, weight="bold", color=INK,
     )  # fmt: skip

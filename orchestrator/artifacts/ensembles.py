@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from orchestrator.combining import STRATEGIES
 from orchestrator.core.commands import display_path, orch
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CASCADE", "DISAGREEMENTS", "ENSEMBLE", "OUT_OF_FOLD", "ClassScores", "EnsembleMember", "EnsembleRecord", "ExternalSource",
-    "RecordedScores", "VoterScores",
+    "RecordedScores", "ScoreKind", "VoterScores",
 ]  # fmt: skip
 
 ENSEMBLE_FORMAT = 4
@@ -99,12 +99,16 @@ class ClassScores:
     photos: int
 
 
+ScoreKind = Literal["out-of-fold", "held-out"]
+
+
 @dataclass(frozen=True)
 class RecordedScores:
-    """Out-of-fold scores of a task or of the label.
+    """Scores of a task or of the label.
 
     Attributes:
-        kind: `out-of-fold`.
+        kind: `out-of-fold`, each photo judged by the members that have not seen its person; or `held-out`, people whom no member
+            has seen.
         people: number of people.
         photos: number of photos.
         accuracy: 0..1.
@@ -115,7 +119,7 @@ class RecordedScores:
         intervals: `accuracy`, `macro_f1` -> 95 % interval over people.
     """
 
-    kind: str
+    kind: ScoreKind
     people: int
     photos: int
     accuracy: float

@@ -20,7 +20,7 @@ from orchestrator.core.sealed import damaged_error, read_sealed, write_sealed
 if TYPE_CHECKING:
     from orchestrator.data.folds import FoldPlan
 
-__all__ = ["photo_hashes_of", "plan_of", "save_photo_hashes", "save_plan", "trained_photo_hashes"]
+__all__ = ["photo_hashes_of", "plan_of", "save_photo_hashes", "save_plan", "trained_people", "trained_photo_hashes"]
 
 log = logging.getLogger(__name__)
 
@@ -103,6 +103,28 @@ def trained_photo_hashes(workspace: Workspace, names: Iterable[str]) -> set[str]
         except DamagedError as error:
             raise LeakError(f"{run.id}: which photos it was trained on cannot be determined. {error.message}") from None
     return hashes
+
+
+def trained_people(workspace: Workspace, names: Iterable[str]) -> tuple[set[str], list[str]]:
+    """The people whom some runs were trained on or held out: whoever some member has seen, where a run has several.
+
+    Returns:
+        The people by name, and the runs whose people are on no record: those without a plan.
+
+    Raises:
+        LeakError: the record of a plan is missing or damaged.
+    """
+    people: set[str] = set()
+    without: list[str] = []
+    for run in map(workspace.run, dict.fromkeys(names)):
+        if run.plan is None:
+            without.append(run.id)
+            continue
+        try:
+            people.update(plan_of(workspace, run).fold_of)
+        except DamagedError as error:
+            raise LeakError(f"{run.id}: whom it was trained on cannot be determined. {error.message}") from None
+    return people, without
 
 
 def _plan(workspace: Workspace, name: str) -> Path:

@@ -69,6 +69,7 @@ ENTRIES = (
         FUSE,
         "Predict photos: print a table or JSON, or write a file of answers or the contest's submission.",
     ),
+    Entry("evaluate", FUSE, "Score an ensemble on labelled photos of people whom none of its members has seen."),
     Entry("pseudo", FUSE, "Write pseudo-labels for training: an ensemble's confident answers for unlabelled photos."),
     Entry(
         "tta",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +17,7 @@ from orchestrator.cli.console import (
     stdout_console,
 )
 from orchestrator.cli.options import STRATEGY_WORDS, JsonOption, WorkspaceOption
+from orchestrator.cli.scores import print_labels, print_scores
 from orchestrator.core.commands import orch
 from orchestrator.core.errors import quantity
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from orchestrator.artifacts.ensembles import EnsembleRecord
     from orchestrator.ensembling.build import BuiltEnsemble
-    from orchestrator.ensembling.out_of_fold import Evaluation
 
 __all__ = ["ensemble", "print_built"]
 
@@ -112,10 +111,10 @@ def print_built(built: BuiltEnsemble) -> None:
         print_result(f"{record.id}: no out-of-fold score: {record.why_no_score}")
     else:
         label = scored.evaluation["label"]
-        _print_scores(scored.evaluation)
+        print_scores("out of fold", scored.evaluation)
         _print_singles(record)
         _print_added(record)
-        _print_labels(label)
+        print_labels(label)
         _print_disagreements(record, scored.disagreements)
         span = label.intervals["macro_f1"]
         console.print(
@@ -129,31 +128,6 @@ def print_built(built: BuiltEnsemble) -> None:
     print_result(f"saved: {record.folder}")
     if scored is not None:
         print_result(f"picture: {record.scores_picture}")
-
-
-def _print_scores(evaluation: Mapping[str, Evaluation]) -> None:
-    from orchestrator.core.labels import CLASSES, TASKS
-
-    table = grid("out of fold", "", "accuracy", "macro F1", "95 % interval", "per class (F1)")
-    table.columns[-1].justify = "left"
-    for task in TASKS:
-        scored = evaluation[task]
-        span = scored.intervals["macro_f1"]
-        classes = "   ".join(f"{name} {f1:.3f}" for name, f1 in zip(CLASSES[task], scored.scores.f1, strict=True))
-        interval = f"{span.low:.4f} to {span.high:.4f}"
-        table.add_row(task, score_text(scored.scores.accuracy), score_text(scored.scores.macro_f1), interval, classes)
-    scored = evaluation["label"]
-    span = scored.intervals["macro_f1"]
-    interval = f"{span.low:.4f} to {span.high:.4f}"
-    table.add_row(
-        "18-way label",
-        score_text(scored.scores.accuracy),
-        score_text(scored.scores.macro_f1),
-        interval,
-        "below",
-        style="bold",
-    )
-    stdout_console().print(table)
 
 
 def _print_singles(record: EnsembleRecord) -> None:
@@ -183,20 +157,6 @@ def _print_added(record: EnsembleRecord) -> None:
         style = "red" if gained.verdict == "worse" else None
         table.add_row(name, f"{gained.value:+.4f}", gained.interval.signed(), words[gained.verdict], style=style)
     stdout_console().print(table)
-
-
-def _print_labels(evaluation: Evaluation) -> None:
-    from orchestrator.core.labels import LABELS
-
-    table = grid("the 18 labels", "label", "photos", "precision", "recall", "F1")
-    scores = evaluation.scores
-    for code, name in enumerate(LABELS):
-        numbers = scores.precision[code], scores.recall[code], scores.f1[code]
-        table.add_row(f"{code:>2} {name}", f"{scores.support[code]:,}", *(f"{value:.3f}" for value in numbers))
-    stdout_console().print(table)
-    if scores.absent:
-        absent = ", ".join(LABELS[code] for code in scores.absent)
-        print_result(f"absent, and counted as F1 0 in the mean: {absent}")
 
 
 def _print_disagreements(record: EnsembleRecord, photos: pd.DataFrame) -> None:

@@ -35,9 +35,9 @@ from orchestrator.core.files import atomic, sha256_of
 from orchestrator.core.labels import CLASSES, LABELS, TASKS
 from orchestrator.data.lines import write_rows
 from orchestrator.ensembling.choosing import make_ensemble_current
+from orchestrator.ensembling.evaluation import Evaluation
 from orchestrator.ensembling.external import ExternalTable
 from orchestrator.ensembling.out_of_fold import (
-    Evaluation,
     OutOfFold,
     added_by,
     combiners_by_fold,

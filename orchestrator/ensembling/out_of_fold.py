@@ -14,19 +14,22 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from orchestrator.artifacts.ensembles import ClassScores, RecordedScores, VoterScores
+from orchestrator.artifacts.ensembles import VoterScores
 from orchestrator.artifacts.held_out import HeldOut
 from orchestrator.combining.answers import Answers, Voter
 from orchestrator.combining.combiners import Combined, Combiner
 from orchestrator.core.errors import LeakError, PlanError, Problem
-from orchestrator.core.interval import Difference, Interval
-from orchestrator.core.labels import CLASS_COUNTS, CLASSES, LABELS, TASKS, compose
-from orchestrator.core.metrics import Scores, score
+from orchestrator.core.interval import Difference
+from orchestrator.core.labels import CLASS_COUNTS, LABELS, TASKS, compose
+from orchestrator.core.metrics import score
 from orchestrator.data.folds import FoldPlan
+from orchestrator.ensembling.evaluation import Evaluation, evaluations
 from orchestrator.ensembling.external import ExternalTable
-from orchestrator.ensembling.intervals import difference, intervals
+from orchestrator.ensembling.intervals import difference
 
-__all__ = ["Evaluation", "OutOfFold", "added_by", "combine_unseen", "evaluate", "join", "singles", "with_external"]
+__all__ = [
+    "OutOfFold", "added_by", "combine_unseen", "combiners_by_fold", "evaluate", "join", "singles", "with_external",
+]  # fmt: skip
 
 GROUPS = 5
 """Number of groups of people that take the place of folds if only one fold is held out."""
@@ -57,33 +60,6 @@ class OutOfFold:
         return {
             task: float(np.mean([array.max(axis=1) for array in self.answers.of(task).probabilities])) for task in TASKS
         }
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Scores of one task or of the 18-way label, with intervals over people."""
-
-    scores: Scores
-    intervals: Mapping[str, Interval]
-    people: int
-
-    def recorded(self, names: tuple[str, ...]) -> RecordedScores:
-        """For the ensemble's record, with the classes' names."""
-        scores = self.scores
-        classes = {
-            name: ClassScores(
-                float(scores.f1[code]),
-                float(scores.precision[code]),
-                float(scores.recall[code]),
-                int(scores.support[code]),
-            )
-            for code, name in enumerate(names)
-        }
-        return RecordedScores(
-            "out-of-fold", self.people, int(scores.counts.sum()), scores.accuracy, scores.macro_f1,
-            tuple(names[code] for code in scores.absent), classes, tuple(map(tuple, scores.counts.tolist())),
-            self.intervals,
-        )  # fmt: skip
 
 
 def join(held_out: Mapping[str, HeldOut]) -> OutOfFold:
@@ -212,12 +188,7 @@ def _fitted_to(out_of_fold: OutOfFold, combiner: Combiner, rows: NDArray[np.bool
 def evaluate(out_of_fold: OutOfFold, combiner: Combiner) -> tuple[dict[str, Evaluation], Combined]:
     """Scores per task and of the 18-way label (key `label`), and the answers that were scored, by `combine_unseen`."""
     combined = combine_unseen(out_of_fold, combiner)
-    people = out_of_fold.photos["person"]
-    scores = {
-        task: _evaluation(people, out_of_fold.truth[task], combined.decisions[task].choice, len(CLASSES[task]))
-        for task in TASKS
-    }
-    return {**scores, "label": _evaluation(people, out_of_fold.label, combined.label, len(LABELS))}, combined
+    return evaluations(out_of_fold.photos["person"], out_of_fold.truth, combined.label), combined
 
 
 def added_by(out_of_fold: OutOfFold, combiner: Combiner) -> dict[str, Difference]:
@@ -265,7 +236,3 @@ def singles(out_of_fold: OutOfFold) -> dict[str, tuple[VoterScores, ...]]:
 def _single(source: str, fold: int | None, truth: NDArray[Any], answers: NDArray[Any]) -> VoterScores:
     scores = score(truth, answers.argmax(axis=1), answers.shape[1])
     return VoterScores(source, fold, len(truth), scores.accuracy, scores.macro_f1)
-
-
-def _evaluation(people: pd.Series[str], truth: NDArray[Any], answer: NDArray[Any], classes: int) -> Evaluation:
-    return Evaluation(score(truth, answer, classes), intervals(people, truth, answer, classes), int(people.nunique()))

@@ -1,0 +1,189 @@
+"""Scores on people whom an ensemble has not seen: the function for `orch evaluate`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.api.arguments import PathLike, checks_arguments, path_or_none
+from orchestrator.core.commands import DEFAULT_WORKSPACE, data_arguments, orch
+from orchestrator.core.errors import DataError, LeakError, Mistakes, quantity
+from orchestrator.core.events import Listener, ignore_events
+from orchestrator.core.labels import CLASSES, LABELS, TASKS
+from orchestrator.core.outputs import Output, check_outputs
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from orchestrator.artifacts.ensembles import EnsembleRecord, RecordedScores
+    from orchestrator.artifacts.workspace import Workspace
+    from orchestrator.data.photos import Photos
+    from orchestrator.ensembling.evaluation import Evaluation
+    from orchestrator.ensembling.unseen import SeenPeople
+
+__all__ = ["EvaluatedEnsemble", "evaluate"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class EvaluatedEnsemble:
+    """The result of `evaluate`: an ensemble's scores on people whom none of its members has seen.
+
+    Attributes:
+        record: the ensemble.
+        evaluation: scores of each task that the data has labels for, and of the label (key `label`) if it has all.
+        seen_people: number of people who were left out, since members have seen them.
+        seen_photos: number of their photos.
+    """
+
+    record: EnsembleRecord
+    evaluation: Mapping[str, Evaluation]
+    seen_people: int
+    seen_photos: int
+
+    def recorded(self) -> dict[str, RecordedScores]:
+        """The scores by name, as in an ensemble's record."""
+        names = {**CLASSES, "label": LABELS}
+        return {name: scored.recorded(names[name], "held-out") for name, scored in self.evaluation.items()}
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON; `out_of_fold` has the macro F1 that the ensemble was built with, where it has any."""
+        before = self.record.evaluation or {}
+        return {
+            "ensemble": self.record.id,
+            "evaluation": {name: scores.as_dict() for name, scores in self.recorded().items()},
+            "left_out": {"people": self.seen_people, "photos": self.seen_photos},
+            "out_of_fold": {
+                name: {"macro_f1": scores.macro_f1, "interval_95": scores.intervals["macro_f1"].as_list()}
+                for name, scores in before.items()
+            },
+        }
+
+
+@checks_arguments
+def evaluate(
+    data: PathLike,
+    *,
+    workspace: PathLike = DEFAULT_WORKSPACE,
+    ensemble: str | None = None,
+    strategy: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    distinct_people: bool = False,
+    allow_seen: bool = False,
+    engine: str = "auto",
+    precision: str = "auto",
+    device: str = "auto",
+    picture: PathLike | None = None,
+    listen: Listener = ignore_events,
+) -> EvaluatedEnsemble:
+    """Scores an ensemble on labelled photos of people whom none of its members has seen: `orch evaluate`.
+
+    Args:
+        data: a folder with train.csv and images/, or a manifest, with a person and the true class of one task or more.
+        workspace: the workspace of the ensemble.
+        ensemble: its id; None: the current one.
+        strategy: a strategy to use instead of the ensemble's own.
+        columns: our column name -> the manifest's.
+        distinct_people: people of the same name, or almost the same, as people of the training are others; their photos alone tell.
+        allow_seen: leave out people whom members have seen, instead of refusing them.
+        engine: `auto`, `torch`, `onnx` or `openvino`.
+        precision: `auto`, or `fp32`: no engine whose answers differ from torch's by over 1e-4.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        picture: a .png of the scores; needs labels of all tasks.
+        listen: receives progress events.
+
+    Raises:
+        LeakError: members have seen some of the people; names all of them.
+        OrchestratorError: whatever else is wrong with arguments, photos or the ensemble.
+    """
+    workspace, data, picture = Path(workspace), Path(data), path_or_none(picture)
+    from orchestrator.artifacts.workspace import Workspace
+    from orchestrator.data.readers import check_source
+    from orchestrator.inference.options import PredictionOptions
+
+    mistakes = Mistakes()
+    with mistakes.collect():
+        PredictionOptions(strategy, engine, precision, device).check()
+    with mistakes.collect():
+        check_source(data)
+    with mistakes.collect():
+        outputs = [Output("--picture", picture, (".png",))] if picture else []
+        check_outputs(outputs, [data], workspace)
+    mistakes.raise_if_any()
+    opened_workspace = Workspace(workspace)
+    record = opened_workspace.ensemble(ensemble)
+    photos, truth = _labelled(data, columns, distinct_people, needs_all=picture is not None)
+    seen = _seen(opened_workspace, record, photos, distinct_people)
+    if seen.problems and not allow_seen:
+        again = orch("evaluate", *data_arguments(data, columns, distinct_people), "--allow-seen", workspace=workspace)
+        raise LeakError(
+            f"{record.id}: members have seen {len(seen.problems)} of {photos.table['person'].nunique()} people, so a score on "
+            f"them would be too good. Take other people; or `{again}` leaves them out.",
+            seen.problems,
+        )
+    rows = (~seen.rows).nonzero()[0]
+    if not len(rows):
+        raise DataError(
+            f"{data}: members of {record.id} have seen all {len(seen.problems)} people: nobody is left to score."
+        )
+    if seen.problems:
+        counted = quantity(len(seen.problems), "person") if len(seen.problems) == 1 else f"{len(seen.problems)} people"
+        log.info(f"left out, since members have seen them: {counted} with {quantity(int(seen.rows.sum()), 'photo')}.")
+    import numpy as np
+
+    from orchestrator.api.prediction import predict
+    from orchestrator.ensembling.evaluation import evaluations
+
+    paths = [photos.paths[row] for row in rows]
+    answers = predict(
+        paths, workspace=workspace, ensemble=record.id, strategy=strategy, engine=engine, precision=precision, device=device,
+        listen=listen,
+    ).answers  # fmt: skip
+    label_of = dict(
+        zip(answers.photos, answers.label.tolist(), strict=True)
+    )  # a file that two rows name is answered once
+    scores = evaluations(
+        photos.table["person"].iloc[rows],
+        {task: codes[rows] for task, codes in truth.items()},
+        np.array([label_of[str(path)] for path in paths]),
+    )
+    result = EvaluatedEnsemble(record, scores, len(seen.problems), int(seen.rows.sum()))
+    if picture is not None:
+        from orchestrator.pictures import draw_scores
+
+        draw_scores(f"{record.id} on {data.name}", result.recorded(), picture)
+    return result
+
+
+def _labelled(
+    data: Path, columns: Mapping[str, str] | None, distinct: bool, needs_all: bool
+) -> tuple[Photos, dict[str, NDArray[np.int64]]]:
+    """A source's photos, and task -> true class codes for each task that it has labels for."""
+    from orchestrator.data.readers import read
+    from orchestrator.specialists import SPECIALISTS
+
+    photos = read(data, columns, distinct=distinct)
+    wanted = {task: SPECIALISTS[task].columns for task in TASKS}
+    labelled = [task for task, needed in wanted.items() if all(column in photos.table for column in needed)]
+    if needs_all or not labelled:
+        photos.require([column for needed in wanted.values() for column in needed], "a score of every task")
+    return photos, {task: SPECIALISTS[task].label(photos.table) for task in labelled}
+
+
+def _seen(workspace: Workspace, record: EnsembleRecord, photos: Photos, distinct: bool) -> SeenPeople:
+    """Which people of some photos the ensemble's members have seen."""
+    from orchestrator.artifacts.origins import trained_people, trained_photo_hashes
+    from orchestrator.ensembling.unseen import seen_people
+
+    names, without = trained_people(workspace, record.run_ids)
+    if without:
+        log.warning(
+            f"{', '.join(without)}: trained on everything, whose people are on no record: they are known by their photos alone."
+        )
+    hashes = trained_photo_hashes(workspace, record.run_ids)
+    return seen_people(photos.table["person"], photos.content(workspace.hashes()), hashes, names, distinct)

@@ -1,0 +1,86 @@
+"""`orch evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orchestrator.cli.bars import bars
+from orchestrator.cli.console import print_json, print_message, stdout_console
+from orchestrator.cli.options import (
+    STRATEGY_WORDS,
+    ColumnsOption,
+    DataOption,
+    DeviceOption,
+    JsonOption,
+    WorkspaceOption,
+    column_names,
+)
+from orchestrator.cli.scores import print_labels, print_scores
+
+__all__ = ["evaluate"]
+
+
+def evaluate(
+    data: DataOption,
+    workspace: WorkspaceOption = Path("runs"),
+    ensemble: Annotated[
+        str | None, typer.Option("--ensemble", "-e", help="The ensemble's id; the current one if left out.")
+    ] = None,
+    strategy: Annotated[
+        str | None, typer.Option("--strategy", help=f"Instead of the ensemble's own. {STRATEGY_WORDS}.")
+    ] = None,
+    columns: ColumnsOption = [],
+    distinct: Annotated[
+        bool,
+        typer.Option(
+            "--distinct-people",
+            help="People named as, or almost as, people of the training are others: only photos tell.",
+        ),
+    ] = False,
+    allow_seen: Annotated[
+        bool, typer.Option("--allow-seen", help="Leave out people whom members have seen, instead of refusing them.")
+    ] = False,
+    engine: Annotated[str, typer.Option("--engine", help="As in `orch predict`.")] = "auto",
+    precision: Annotated[str, typer.Option("--precision", help="As in `orch predict`.")] = "auto",
+    device: DeviceOption = "auto",
+    picture: Annotated[Path | None, typer.Option("--picture", help="A .png of the scores.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Score an ensemble on labelled photos of people whom none of its members has seen.
+
+    All members answer for each photo, as in prediction; out of fold only those that have not seen its person do. People whom a
+    member was trained on, known by their photos and their names, are refused.
+
+    \b
+    Examples:
+      orch evaluate --data people/held_out
+      orch evaluate --data others.csv --columns person=subject_id --picture scores.png
+      orch evaluate --data everybody --allow-seen --json
+    """
+    from orchestrator import api
+
+    with bars() as listen:
+        result = api.evaluate(
+            data, workspace=workspace, ensemble=ensemble, strategy=strategy, columns=column_names(columns),
+            distinct_people=distinct, allow_seen=allow_seen, engine=engine, precision=precision, device=device, picture=picture,
+            listen=listen,
+        )  # fmt: skip
+    if json:
+        print_json(result.as_dict())
+        return
+    photos = next(iter(result.evaluation.values())).scores.counts.sum()
+    people = next(iter(result.evaluation.values())).people
+    title = f"{result.record.id} on {photos:,} photos of {people:,} people whom no member has seen"
+    print_scores(title, result.evaluation, result.record.evaluation)
+    if (label := result.evaluation.get("label")) is not None:
+        print_labels(label)
+        span = label.intervals["macro_f1"]
+        stdout_console().print(
+            f"\n[bold]18-way macro F1 {label.scores.macro_f1:.4f}[/bold], 95 % interval {span.low:.4f} to {span.high:.4f}; "
+            f"accuracy {label.scores.accuracy:.4f}; held out, {photos:,} photos of {people:,} people."
+        )
+    if picture is not None:
+        print_message(f"{picture}: the scores.")
