@@ -89,7 +89,7 @@ def evaluate(
         ensemble: its id; None: the current one.
         strategy: a strategy to use instead of the ensemble's own.
         columns: our column name -> the manifest's.
-        distinct_people: people of the same name, or almost the same, as people of the training are others; their photos alone tell.
+        distinct_people: people named as, or almost as, people of the training are others: their photos alone tell.
         allow_seen: leave out people whom members have seen, instead of refusing them.
         engine: `auto`, `torch`, `onnx` or `openvino`.
         precision: `auto`, or `fp32`: no engine whose answers differ from torch's by over 1e-4.
@@ -123,13 +123,14 @@ def evaluate(
         again = orch("evaluate", *data_arguments(data, columns, distinct_people), "--allow-seen", workspace=workspace)
         raise LeakError(
             f"{record.id}: members have seen {len(seen.problems)} of {photos.table['person'].nunique()} people, so a score on "
-            f"them would be too good. Take other people; or `{again}` leaves them out.",
+            f"them would be too good. Take other people; or `{again}` leaves them out.{_other_people(seen)}",
             seen.problems,
         )
     rows = (~seen.rows).nonzero()[0]
     if not len(rows):
         raise DataError(
             f"{data}: members of {record.id} have seen all {len(seen.problems)} people: nobody is left to score."
+            f"{_other_people(seen)}"
         )
     if seen.problems:
         counted = quantity(len(seen.problems), "person") if len(seen.problems) == 1 else f"{len(seen.problems)} people"
@@ -158,6 +159,15 @@ def evaluate(
 
         draw_scores(f"{record.id} on {data.name}", result.recorded(), picture)
     return result
+
+
+def _other_people(seen: SeenPeople) -> str:
+    """What to do if people who were known by their names are others; empty where photos tell that they are not."""
+    from orchestrator.ensembling.unseen import SEEN_PHOTO
+
+    if all(problem.kind == SEEN_PHOTO for problem in seen.problems):
+        return ""
+    return " If people of the same names are others, --distinct-people says so: then photos alone tell."
 
 
 def _labelled(

@@ -82,5 +82,7 @@ def evaluate(
             f"\n[bold]18-way macro F1 {label.scores.macro_f1:.4f}[/bold], 95 % interval {span.low:.4f} to {span.high:.4f}; "
             f"accuracy {label.scores.accuracy:.4f}; held out, {photos:,} photos of {people:,} people."
         )
+    if result.record.evaluation is not None:
+        print_message("Out of fold one member of each run answers for a photo; here all of them vote.")
     if picture is not None:
         print_message(f"{picture}: the scores.")

@@ -12,7 +12,10 @@ from numpy.typing import NDArray
 from orchestrator.core.errors import Problem, quantity
 from orchestrator.data.spelling import near, visible
 
-__all__ = ["SeenPeople", "seen_people"]
+__all__ = ["SEEN_NAME", "SEEN_PHOTO", "SeenPeople", "seen_people"]
+
+SEEN_PHOTO, SEEN_NAME = "seen_photo", "seen_name"
+"""Kinds of problems: what gave a person away."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +50,7 @@ def seen_people(
     trained_on = pd.Series([digest in hashes for digest in content], index=persons.index)
     for person, photos in trained_on.groupby(persons, sort=True).sum().items():
         name = near_names.get(near(str(person)))
+        kind = SEEN_PHOTO if photos else SEEN_NAME
         if photos:
             what = f"{quantity(int(photos), 'photo')} of this person {'was' if photos == 1 else 'were'} trained on."
         elif str(person) in names and not distinct:
@@ -56,5 +60,5 @@ def seen_people(
         else:
             continue
         seen.add(str(person))
-        problems.append(Problem(visible(str(person)), what, kind="seen"))
+        problems.append(Problem(visible(str(person)), what, kind=kind))
     return SeenPeople(persons.isin(seen).to_numpy(), tuple(problems))

@@ -1,0 +1,145 @@
+"""Scores on people whom no member has seen, and whom else they are refused for."""
+
+import json
+import re
+import shlex
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from sklearn.metrics import accuracy_score, f1_score
+
+from orchestrator import api
+from orchestrator.core.errors import LeakError
+from orchestrator.core.labels import LABELS, TASKS, compose
+from orchestrator.data.readers import read
+from orchestrator.specialists import SPECIALISTS
+from orchestrator.synthetic.people import write_people
+from tests.conftest import Done
+
+Orch = Callable[..., Done]
+
+
+@pytest.fixture(scope="session")
+def strangers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A table of 12 people who are in nobody's training, with names of their own; read only."""
+    root = tmp_path_factory.mktemp("strangers")
+    write_people(root / "drawn", 12, 0, seed=77)
+    photos = read(root / "drawn/train")
+    table = photos.table.assign(path=[str(path) for path in photos.paths], person="stranger " + photos.table["person"])
+    table.to_csv(root / "strangers.csv", index=False)
+    return root / "strangers.csv"
+
+
+@pytest.fixture(scope="session")
+def fused(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The trained workspace with a soft and a hard ensemble, the soft one current; read only."""
+    workspace = Path(shutil.copytree(trained, tmp_path_factory.mktemp("fused") / "runs"))
+    for strategy in ("hard", "soft"):
+        api.ensemble(workspace=workspace, strategy=strategy)
+    return workspace
+
+
+@pytest.mark.parametrize("strategy", [None, "hard"])
+def test_scores_are_scikit_learns_of_what_predict_answers(fused: Path, strangers: Path, strategy: str | None) -> None:
+    result = api.evaluate(strangers, workspace=fused, strategy=strategy, engine="torch", device="cpu")
+    photos = read(strangers)
+    answered = api.predict(photos.paths, workspace=fused, strategy=strategy, engine="torch", device="cpu").answers.label
+    truth = compose(*(SPECIALISTS[task].label(photos.table) for task in TASKS))
+    label = result.evaluation["label"]
+    assert label.scores.accuracy == pytest.approx(accuracy_score(truth, answered))
+    expected = f1_score(truth, answered, labels=range(len(LABELS)), average="macro", zero_division=0)
+    assert label.scores.macro_f1 == pytest.approx(expected)
+    assert (label.people, int(label.scores.counts.sum())) == (12, 84)
+    assert label.intervals["macro_f1"].low <= label.scores.macro_f1 <= label.intervals["macro_f1"].high
+    assert {scores.kind for scores in result.recorded().values()} == {"held-out"}
+    assert (result.seen_people, result.seen_photos) == (0, 0)
+
+
+def test_people_of_the_training_are_refused_and_left_out_on_request(
+    orch: Orch, people: Path, fused: Path, strangers: Path, tmp_path: Path
+) -> None:
+    ours, others = read(people / "train"), pd.read_csv(strangers, dtype=str)
+    known = ours.table.assign(path=[str(path) for path in ours.paths]).astype(str)
+    renamed = known[known["person"] == known["person"].iloc[0]].assign(person="somebody new")  # a photo tells
+    same_name = others[others["person"] == others["person"].iloc[0]].assign(person=known["person"].iloc[-1])
+    rest = others[others["person"] != others["person"].iloc[0]]
+    mixed = tmp_path / "mixed.csv"
+    pd.concat([renamed, same_name, rest]).to_csv(mixed, index=False)
+    with pytest.raises(LeakError) as error:
+        api.evaluate(mixed, workspace=fused)
+    told = [str(problem) for problem in error.value.problems]
+    assert len(told) == 2
+    assert "somebody new: 7 photos of this person were trained on." in told
+    assert f"{known['person'].iloc[-1]}: a person of this name was trained on." in told
+    done = orch("evaluate", "--data", mixed, "-w", fused)
+    assert done.code == 2
+    (again,) = re.findall(r"`(orch evaluate [^`]+)`", done.err)
+    done = orch(*shlex.split(again)[1:], "--json")
+    assert done.code == 0, done.err
+    result = json.loads(done.out)
+    assert result["left_out"] == {"people": 2, "photos": 14}
+    alone = tmp_path / "rest.csv"
+    rest.to_csv(alone, index=False)
+    assert (
+        result["evaluation"] == json.loads(orch("evaluate", "--data", alone, "-w", fused, "--json").out)["evaluation"]
+    )
+    done = orch("evaluate", "--data", mixed, "-w", fused, "--distinct-people", "--allow-seen", "--json")
+    assert json.loads(done.out)["left_out"] == {"people": 1, "photos": 7}  # the name says nothing, the photos do
+    done = orch("evaluate", "--data", people / "train", "-w", fused, "--allow-seen")
+    assert done.code == 2
+    assert "have seen all 24 people: nobody is left to score." in done.err
+
+
+def test_a_table_of_some_labels_is_scored_in_these(orch: Orch, fused: Path, strangers: Path, tmp_path: Path) -> None:
+    whole = pd.read_csv(strangers, dtype=str)
+    part = tmp_path / "masks.csv"
+    whole[["path", "person", "mask"]].to_csv(part, index=False)
+    done = orch("evaluate", "--data", part, "-w", fused, "--json")
+    assert done.code == 0, done.err
+    scores = json.loads(done.out)["evaluation"]
+    assert list(scores) == ["mask"]
+    assert (
+        scores["mask"]
+        == json.loads(orch("evaluate", "--data", strangers, "-w", fused, "--json").out)["evaluation"]["mask"]
+    )
+    shown = orch("evaluate", "--data", part, "-w", fused)
+    assert " mask " in shown.out
+    assert "18-way" not in shown.out
+    done = orch("evaluate", "--data", part, "-w", fused, "--picture", tmp_path / "scores.png")
+    assert done.code == 2
+    assert "a score of every task needs the columns" in done.err
+    whole[["path", "person"]].to_csv(part, index=False)
+    assert orch("evaluate", "--data", part, "-w", fused).code == 2
+
+
+def test_what_is_shown_stands_beside_the_out_of_fold_scores(
+    orch: Orch, fused: Path, strangers: Path, tmp_path: Path
+) -> None:
+    picture = tmp_path / "scores.png"
+    done = orch("evaluate", "--data", strangers, "-w", fused, "--picture", picture)
+    assert done.code == 0, done.err
+    record = json.loads((fused / "soft-0001/ensemble.json").read_text())
+    row = next(line for line in done.out.splitlines() if line.strip().startswith("age "))
+    assert f"{record['evaluation']['age']['macro_f1']:.4f}" in row
+    assert "soft-0001 on 84 photos of 12 people whom no member has seen" in done.out
+    assert picture.stat().st_size > 10_000
+    shown = json.loads(orch("evaluate", "--data", strangers, "-w", fused, "--json").out)
+    assert shown["out_of_fold"]["label"]["macro_f1"] == record["evaluation"]["label"]["macro_f1"]
+
+
+def test_runs_without_a_plan_know_people_by_photos_alone(
+    orch: Orch, people: Path, strangers: Path, tmp_path: Path
+) -> None:
+    workspace = tmp_path / "runs"
+    settings = api.Settings(people / "train", workspace, recipes=["quick"], folds=0, jobs=1, device="cpu", changes=[
+        "backbone=test_efficientnet", "weights=none", "height=32", "width=32", "epochs=1", "batch_size=16", "frozen_stages=0",
+    ])  # fmt: skip
+    assert api.train_all(settings).complete
+    api.ensemble(workspace=workspace)
+    done = orch("evaluate", "--data", strangers, "-w", workspace)
+    assert done.code == 0, done.err
+    assert "whose people are on no record: they are known by their photos alone" in done.err
+    assert orch("evaluate", "--data", people / "train", "-w", workspace).code == 2
