@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         annotate_run,
         check_workspace,
         compare,
+        compare_ensembles,
         delete_ensembles,
         delete_runs,
         list_ensembles,
@@ -84,6 +85,7 @@ if TYPE_CHECKING:
     from orchestrator.data.check import DataFindings
     from orchestrator.data.describe import Description
     from orchestrator.ensembling.build import BuiltEnsemble
+    from orchestrator.ensembling.gains import EnsembleComparison
     from orchestrator.execution.executor import Executor
     from orchestrator.experiments.comparing import Comparison
     from orchestrator.experiments.submissions import Differences
@@ -108,6 +110,7 @@ __all__ = [
     "DataFindings",
     "Description",
     "Differences",
+    "EnsembleComparison",
     "EnsembleList",
     "EvaluatedEnsemble",
     "Event",
@@ -146,6 +149,7 @@ __all__ = [
     "check_recipe",
     "check_workspace",
     "compare",
+    "compare_ensembles",
     "compare_recipes",
     "compare_submissions",
     "copy_recipe",
@@ -184,11 +188,11 @@ __all__ = [
 ]  # fmt: skip
 
 HOMES = {
-    "orchestrator.api.evaluation": (
-        "EvaluatedEnsemble", "evaluate",
-    ),
     "orchestrator.api.arguments": (
         "PathLike",
+    ),
+    "orchestrator.api.evaluation": (
+        "EvaluatedEnsemble", "evaluate",
     ),
     "orchestrator.api.measuring": (
         "bench",
@@ -200,8 +204,9 @@ HOMES = {
         "NamedRecipe", "check_recipe", "compare_recipes", "copy_recipe", "list_recipes", "load_recipe", "setting_help",
     ),
     "orchestrator.api.records": (
-        "Repaired", "RunDetails", "SentRun", "annotate_run", "check_workspace", "compare", "delete_ensembles",
-        "delete_runs", "list_ensembles", "list_runs", "repair_workspace", "run_details", "track_runs", "use_ensemble",
+        "Repaired", "RunDetails", "SentRun", "annotate_run", "check_workspace", "compare", "compare_ensembles",
+        "delete_ensembles", "delete_runs", "list_ensembles", "list_runs", "repair_workspace", "run_details",
+        "track_runs", "use_ensemble",
         "use_run",
     ),
     "orchestrator.api.sources": (
@@ -216,7 +221,7 @@ HOMES = {
         "Annotations",
     ),
     "orchestrator.artifacts.lists": (
-        "EnsembleList", "EvaluatedEnsemble", "evaluate", "RunList",
+        "EnsembleList", "RunList",
     ),
     "orchestrator.artifacts.repair": (
         "WorkspaceFindings",
@@ -238,6 +243,9 @@ HOMES = {
     ),
     "orchestrator.ensembling.build": (
         "BuiltEnsemble",
+    ),
+    "orchestrator.ensembling.gains": (
+        "EnsembleComparison",
     ),
     "orchestrator.execution.executor": (
         "Executor",

@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from orchestrator.artifacts.lists import EnsembleList, RunList
     from orchestrator.artifacts.repair import WorkspaceFindings
     from orchestrator.artifacts.run import RunRecord
+    from orchestrator.ensembling.gains import EnsembleComparison
     from orchestrator.experiments.comparing import Comparison
 
 __all__ = [
-    "Repaired", "RunDetails", "SentRun", "annotate_run", "check_workspace", "compare", "delete_ensembles", "delete_runs",
-    "list_ensembles", "list_runs", "repair_workspace", "run_details", "track_runs", "use_ensemble", "use_run",
+    "Repaired", "RunDetails", "SentRun", "annotate_run", "check_workspace", "compare", "compare_ensembles", "delete_ensembles",
+    "delete_runs",    "list_ensembles", "list_runs", "repair_workspace", "run_details", "track_runs", "use_ensemble", "use_run",
 ]  # fmt: skip
 
 log = logging.getLogger(__name__)
@@ -290,6 +291,30 @@ def list_ensembles(*, workspace: PathLike = DEFAULT_WORKSPACE) -> EnsembleList:
     from orchestrator.artifacts.workspace import Workspace
 
     return lists.list_ensembles(Workspace(Path(workspace)))
+
+
+@checks_arguments
+def compare_ensembles(ensembles: Sequence[str], *, workspace: PathLike = DEFAULT_WORKSPACE) -> EnsembleComparison:
+    """Compares ensembles with the first one over the same people: `orch ensembles compare`.
+
+    Args:
+        ensembles: ids of two ensembles or more.
+        workspace: the workspace of the ensembles.
+
+    Raises:
+        OrchestratorError: fewer than two, one without a score, or none scored on the same photos.
+    """
+    from orchestrator.artifacts.workspace import Workspace
+
+    names = list(dict.fromkeys(ensembles))
+    if len(names) < 2:
+        example = orch("ensembles", "compare", "soft-0001", "hard-0001", workspace=Path(workspace))
+        raise ConfigError(f"a comparison needs two ensembles or more, as in {example}.")
+    opened_workspace = Workspace(Path(workspace))
+    records = [opened_workspace.ensemble(name) for name in names]
+    from orchestrator.ensembling.gains import compare_ensembles as compare_records
+
+    return compare_records(records)
 
 
 @checks_arguments

@@ -30,7 +30,7 @@ __all__ = [
     "RecordedScores", "ScoreKind", "VoterScores",
 ]  # fmt: skip
 
-ENSEMBLE_FORMAT = 4
+ENSEMBLE_FORMAT = 5
 KIND = "ensemble"
 ENSEMBLE = "ensemble.json"
 OUT_OF_FOLD = "out_of_fold.parquet"
@@ -310,7 +310,11 @@ class EnsembleRecord:
             if self.evaluation is None
             else {name: scored.as_dict() for name, scored in self.evaluation.items()},
             "added_by": {
-                name: {"macro_f1": gain.value, "interval_95": gain.interval.as_list()}
+                name: {
+                    "macro_f1": gain.value,
+                    "interval_95": gain.interval.as_list(),
+                    "probability_above": gain.probability,
+                }
                 for name, gain in self.added_by.items()
             },
         }
@@ -349,7 +353,9 @@ class EnsembleRecord:
                     task: tuple(VoterScores(**scores) for scores in voters) for task, voters in value["single"].items()
                 },
                 "added_by": {
-                    name: Difference(gain["macro_f1"], Interval.from_list(gain["interval_95"]))
+                    name: Difference(
+                        gain["macro_f1"], Interval.from_list(gain["interval_95"]), gain["probability_above"]
+                    )
                     for name, gain in value["added_by"].items()
                 },
             }

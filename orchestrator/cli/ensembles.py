@@ -1,4 +1,4 @@
-"""`orch ensembles list | use | delete`."""
+"""`orch ensembles list | compare | use | delete`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from orchestrator.cli.comparison import print_ensemble_comparison
 from orchestrator.cli.console import grid, print_json, print_message, score_text, stdout_console
 from orchestrator.cli.listing import asked_to_delete, report_damaged
 from orchestrator.cli.options import JsonOption, WorkspaceOption
@@ -16,7 +17,7 @@ __all__ = ["app"]
 
 FEW = 9  # runs that the list names: three of each specialist
 
-app = typer.Typer(no_args_is_help=True, help="Ensembles: list, choose, delete.", rich_markup_mode="rich")
+app = typer.Typer(no_args_is_help=True, help="Ensembles: list, compare, choose, delete.", rich_markup_mode="rich")
 
 
 @app.command("list")
@@ -54,6 +55,31 @@ def list_ensembles(workspace: WorkspaceOption = Path("runs"), json: JsonOption =
     if not listing.ensembles and not listing.damaged:
         print_message(f"no ensembles yet: `{orch('ensemble', '--strategy', 'soft', workspace=workspace)}` makes one.")
     report_damaged(listing.damaged)
+
+
+@app.command("compare")
+def compare_ensembles(
+    ensembles: Annotated[list[str], typer.Argument(help="Ids of two ensembles or more, as in soft-0001 hard-0001.")],
+    workspace: WorkspaceOption = Path("runs"),
+    json: JsonOption = False,
+) -> None:
+    """Compare ensembles with the first one, over the same people: strategies, members, or both.
+
+    All are scored on the same photos and the same draws of people, so small differences show. P(better) is the probability that
+    an ensemble is better than the first with other people.
+
+    \b
+    Examples:
+      orch ensembles compare soft-0001 hard-0001
+      orch ensembles compare soft-0001 soft-0002 soft-0003 --json
+    """
+    from orchestrator import api
+
+    comparison = api.compare_ensembles(ensembles, workspace=workspace)
+    if json:
+        print_json(comparison.as_dict())
+        return
+    print_ensemble_comparison(comparison)
 
 
 @app.command("use")

@@ -67,10 +67,13 @@ class Difference:
     Attributes:
         value: the difference.
         interval: its 95 % interval over people.
+        probability: share of the draws of people in which the second is above the first, equal ones counted half: the
+            probability that it is above with other people.
     """
 
     value: float
     interval: Interval
+    probability: float
 
     @property
     def verdict(self) -> Verdict:
@@ -79,7 +82,7 @@ class Difference:
 
     def __neg__(self) -> Difference:
         """The opposite difference: a gain where less is better."""
-        return Difference(-self.value, -self.interval)
+        return Difference(-self.value, -self.interval, 1 - self.probability)
 
     def __str__(self) -> str:
         return f"{self.value:+.4f} ({self.interval.signed()})"

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from orchestrator.artifacts.ensembles import OUT_OF_FOLD, EnsembleRecord
 from orchestrator.artifacts.held_out import held_out_of
@@ -12,13 +16,16 @@ from orchestrator.artifacts.run import RunRecord
 from orchestrator.artifacts.scored_answers import ScoredAnswers
 from orchestrator.artifacts.workspace import Workspace
 from orchestrator.combining import STRATEGIES
-from orchestrator.core.errors import DamagedError, OrchestratorError
+from orchestrator.core.errors import ConfigError, DamagedError, OrchestratorError
 from orchestrator.core.interval import VERDICTS, Difference
-from orchestrator.core.labels import CLASSES, LABELS
+from orchestrator.core.labels import CLASSES, LABELS, TASKS
 from orchestrator.core.metrics import macro_f1
 from orchestrator.ensembling.intervals import difference
 
-__all__ = ["Gain", "ensemble_gain", "paired_gain"]
+__all__ = ["ComparedEnsemble", "EnsembleComparison", "Gain", "compare_ensembles", "ensemble_gain", "paired_gain"]
+
+SIZES = {**{task: len(CLASSES[task]) for task in TASKS}, "label": len(LABELS)}
+"""Task, or `label` -> number of classes."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,108 @@ def ensemble_gain(before: EnsembleRecord, after: EnsembleRecord) -> Gain | str:
         tables.append(scored.photos.assign(truth=scored.true_label, answer=scored.label))
     gain = _gain(tables[0], tables[1], len(LABELS))
     return f"{before.id} and {after.id} were scored on no photo in common" if gain is None else gain
+
+
+@dataclass(frozen=True)
+class ComparedEnsemble:
+    """One ensemble of a comparison.
+
+    Attributes:
+        record: its record.
+        held_out: number of photos that it was scored on, compared or not.
+        macro_f1: task, or `label` -> macro F1 on the photos of the comparison.
+        gains: the same -> difference from the first ensemble; empty for the first.
+    """
+
+    record: EnsembleRecord
+    held_out: int
+    macro_f1: Mapping[str, float]
+    gains: Mapping[str, Difference]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        gains = {
+            name: {
+                "gain": gain.value, "gain_interval_95": gain.interval.as_list(), "probability_better": gain.probability,
+                "verdict": gain.verdict,
+            }
+            for name, gain in self.gains.items()
+        }  # fmt: skip
+        return {
+            "ensemble": self.record.id,
+            "held_out_photos": self.held_out,
+            "macro_f1": dict(self.macro_f1),
+            "over_first": gains,
+        }
+
+
+@dataclass(frozen=True)
+class EnsembleComparison:
+    """Ensembles side by side, on the photos that all of them were scored on.
+
+    Attributes:
+        photos: number of photos.
+        people: number of people on these.
+        relabelled: number of further photos, left out because the ensembles' data disagree on their person or truth.
+        ensembles: the ensembles, in the requested order.
+    """
+
+    photos: int
+    people: int
+    relabelled: int
+    ensembles: tuple[ComparedEnsemble, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        counts = {"photos": self.photos, "people": self.people, "relabelled": self.relabelled}
+        return {**counts, "ensembles": [compared.as_dict() for compared in self.ensembles]}
+
+
+def compare_ensembles(records: Sequence[EnsembleRecord]) -> EnsembleComparison:
+    """Compares ensembles over the same people, each with the first; their strategies and members may differ in any way.
+
+    Args:
+        records: two ensembles or more, all with scores.
+
+    Raises:
+        ConfigError: an ensemble has no score, or no photo was scored by all with the same person and truth.
+        DamagedError: a table of answers is missing or damaged.
+    """
+    tables = [_answers_of(record) for record in records]
+    common = sorted(set.intersection(*(set(table.index) for table in tables)))
+    aligned = [table.loc[common] for table in tables]
+    agreed = np.logical_and.reduce(
+        [(table[column] == aligned[0][column]).to_numpy() for table in aligned for column in ("person", "label")]
+    )
+    if not agreed.any():
+        names = ", ".join(record.id for record in records)
+        raise ConfigError(f"{names}: no photo was scored by all of them with the same person and truth.")
+    first, *others = (table[agreed] for table in aligned)
+    compared = [ComparedEnsemble(records[0], len(tables[0]), _macro_f1_of(first), {})]
+    for record, table, whole in zip(records[1:], others, tables[1:], strict=True):
+        gains = {name: difference(first["person"], *(_codes(name, first, table)), size) for name, size in SIZES.items()}
+        compared.append(ComparedEnsemble(record, len(whole), _macro_f1_of(table), gains))
+    return EnsembleComparison(len(first), first["person"].nunique(), len(common) - int(agreed.sum()), tuple(compared))
+
+
+def _answers_of(record: EnsembleRecord) -> pd.DataFrame:
+    """An ensemble's scored photos by path: person, the truth of each task and of the label, and the answers beside it."""
+    if record.evaluation is None:
+        raise ConfigError(f"{record.id} has no score: {record.why_no_score}")
+    scored = ScoredAnswers.read(record.file(OUT_OF_FOLD, record.rebuild_advice()), STRATEGIES[record.strategy].prefix)
+    answers = {f"{name} answer": codes for name, codes in {**scored.choice, "label": scored.label}.items()}
+    return scored.photos.assign(**scored.truth, label=scored.true_label, **answers).set_index("path")
+
+
+def _codes(name: str, first: pd.DataFrame, second: pd.DataFrame) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """The truth of a task or of the label, and what two ensembles answered."""
+    return first[name].to_numpy(), first[f"{name} answer"].to_numpy(), second[f"{name} answer"].to_numpy()
+
+
+def _macro_f1_of(table: pd.DataFrame) -> dict[str, float]:
+    return {
+        name: macro_f1(table[name].to_numpy(), table[f"{name} answer"].to_numpy(), size) for name, size in SIZES.items()
+    }
 
 
 def _gain(before: pd.DataFrame, after: pd.DataFrame, classes: int) -> Gain | None:

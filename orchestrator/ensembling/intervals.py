@@ -76,7 +76,7 @@ def difference(
         _macro_f1(_drawn_counts(persons, truth, codes, classes, draws, seed)) for codes in (before, after)
     )
     gain = macro_f1(truth, after, classes) - macro_f1(truth, before, classes)
-    return Difference(gain, _percentile_interval(after_f1 - before_f1))
+    return _difference(gain, after_f1 - before_f1)
 
 
 def mean_difference(
@@ -95,7 +95,13 @@ def mean_difference(
     sums = np.bincount(codes, after - before, len(people))
     photos = np.bincount(codes, minlength=len(people))
     weights = np.random.default_rng(seed).multinomial(len(people), np.full(len(people), 1 / len(people)), size=draws)
-    return Difference(float((after - before).mean()), _percentile_interval((weights @ sums) / (weights @ photos)))
+    return _difference(float((after - before).mean()), (weights @ sums) / (weights @ photos))
+
+
+def _difference(value: float, drawn: NDArray[np.float64]) -> Difference:
+    """A difference, from its values in the draws."""
+    probability = float(((drawn > 0) + 0.5 * (drawn == 0)).mean())
+    return Difference(value, _percentile_interval(drawn), probability)
 
 
 def _drawn_counts(

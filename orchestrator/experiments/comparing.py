@@ -88,6 +88,7 @@ class Comparison:
                     "classes": dict(zip(self.classes, map(float, compared.scores.f1), strict=True)),
                     "gain": compared.gain and compared.gain.value,
                     "gain_interval_95": compared.gain and compared.gain.interval.as_list(),
+                    "probability_better": compared.gain and compared.gain.probability,
                     "verdict": compared.verdict, "log_loss": compared.log_loss,
                     "log_loss_change": compared.log_loss_change and compared.log_loss_change.value,
                     "log_loss_change_interval_95": compared.log_loss_change

@@ -17,7 +17,7 @@ def test_a_difference_on_the_same_people_has_a_narrow_interval() -> None:
     gain = difference(persons, truth, before, after, 3)
     assert 0 < gain.interval.low < gain.value < gain.interval.high < gain.interval.low + 0.05
     assert (gain.verdict, (-gain).verdict) == ("better", "worse")
-    assert difference(persons, truth, before, before, 3) == Difference(0.0, Interval(0.0, 0.0))
+    assert difference(persons, truth, before, before, 3) == Difference(0.0, Interval(0.0, 0.0), 0.5)
 
 
 def test_intervals_draw_people_not_photos() -> None:

@@ -49,7 +49,7 @@ def test_a_comparison_says_what_differs_and_whether_it_is_noise(orch: Orch, thre
         assert image.width > 1000
     shown = orch("runs", "compare", "age-0001", "age-0002", "-w", three)
     assert "over age-0001" in shown.out
-    assert re.search(r"over age-0001 +95 % interval +verdict +log loss +log loss verdict", shown.out)
+    assert re.search(r"over age-0001 +95 % interval +P\(better\) +verdict +log loss +log loss verdict", shown.out)
     for words, told in (
         (("age-0001", "mask-0001"), "only runs of one specialist"), (("age-0001",), "two runs or more"),
         (("age-0001", "age-0009"), "run 'age-0009' is not in"),
@@ -80,8 +80,8 @@ def test_a_run_that_held_out_less_is_named(orch: Orch, people: Path, place: Path
     """The comparison shrinks to the photos that all have in common, which nobody sees in a table of scores."""
     assert train(orch, people, place, "train", "age", "--folds-used", 1, *tiny("lr=5e-3")).code == 0
     done = orch("runs", "compare", "age-0001", "age-0002", "age-0004", "-w", place)
-    assert "Compared on 56 photos, though some runs held out up to 168: age-0004 56. Leave" in done.err
-    assert "though some runs" not in orch("runs", "compare", "age-0001", "age-0002", "-w", place).err
+    assert "Compared on 56 photos, though some held out up to 168: age-0004 56. Leave" in done.err
+    assert "though some" not in orch("runs", "compare", "age-0001", "age-0002", "-w", place).err
     counts = json.loads(orch("runs", "compare", "age-0001", "age-0004", "-w", place, "--json").out)["runs"]
     assert [run["held_out_photos"] for run in counts] == [168, 56]
     file = place / "age-0004/fold-0/held_out.parquet"
