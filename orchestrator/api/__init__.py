@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from orchestrator.api.arguments import PathLike
-    from orchestrator.api.evaluation import EvaluatedEnsemble, evaluate
+    from orchestrator.api.evaluation import EnsembleSlices, EvaluatedEnsemble, evaluate, slices
     from orchestrator.api.measuring import bench
     from orchestrator.api.prediction import (
         MeasuredCascade,
@@ -112,6 +112,7 @@ __all__ = [
     "Differences",
     "EnsembleComparison",
     "EnsembleList",
+    "EnsembleSlices",
     "EvaluatedEnsemble",
     "Event",
     "Executor",
@@ -174,6 +175,7 @@ __all__ = [
     "run_details",
     "search",
     "setting_help",
+    "slices",
     "space_template",
     "synthesise",
     "track_runs",
@@ -192,7 +194,7 @@ HOMES = {
         "PathLike",
     ),
     "orchestrator.api.evaluation": (
-        "EvaluatedEnsemble", "evaluate",
+        "EnsembleSlices", "EvaluatedEnsemble", "evaluate", "slices",
     ),
     "orchestrator.api.measuring": (
         "bench",

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.api.arguments import PathLike, checks_arguments, path_or_none
 from orchestrator.core.commands import DEFAULT_WORKSPACE, data_arguments, orch
-from orchestrator.core.errors import DataError, LeakError, Mistakes, quantity
+from orchestrator.core.errors import ConfigError, DataError, LeakError, Mistakes, quantity
 from orchestrator.core.events import Listener, ignore_events
 from orchestrator.core.labels import CLASSES, LABELS, TASKS
 from orchestrator.core.outputs import Output, check_outputs
@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from orchestrator.artifacts.workspace import Workspace
     from orchestrator.data.photos import Photos
     from orchestrator.ensembling.evaluation import Evaluation
+    from orchestrator.ensembling.slices import Slice
     from orchestrator.ensembling.unseen import SeenPeople
 
-__all__ = ["EvaluatedEnsemble", "evaluate"]
+__all__ = ["EnsembleSlices", "EvaluatedEnsemble", "evaluate", "slices"]
 
 log = logging.getLogger(__name__)
 
@@ -39,12 +40,14 @@ class EvaluatedEnsemble:
         evaluation: scores of each task that the data has labels for, and of the label (key `label`) if it has all.
         seen_people: number of people who were left out, since members have seen them.
         seen_photos: number of their photos.
+        slices: how often each task is right for some photos alone, the lowest accuracy first.
     """
 
     record: EnsembleRecord
     evaluation: Mapping[str, Evaluation]
     seen_people: int
     seen_photos: int
+    slices: Sequence[Slice]
 
     def recorded(self) -> dict[str, RecordedScores]:
         """The scores by name, as in an ensemble's record."""
@@ -57,12 +60,77 @@ class EvaluatedEnsemble:
         return {
             "ensemble": self.record.id,
             "evaluation": {name: scores.as_dict() for name, scores in self.recorded().items()},
+            "slices": [part.as_dict() for part in self.slices],
             "left_out": {"people": self.seen_people, "photos": self.seen_photos},
             "out_of_fold": {
                 name: {"macro_f1": scores.macro_f1, "interval_95": scores.intervals["macro_f1"].as_list()}
                 for name, scores in before.items()
             },
         }
+
+
+@dataclass(frozen=True)
+class EnsembleSlices:
+    """The result of `slices`: how often an ensemble is right out of fold, for some photos alone.
+
+    Attributes:
+        record: the ensemble.
+        slices: every slice of every task, the lowest accuracy first.
+    """
+
+    record: EnsembleRecord
+    slices: Sequence[Slice]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"ensemble": self.record.id, "kind": "out-of-fold", "slices": [part.as_dict() for part in self.slices]}
+
+
+@checks_arguments
+def slices(
+    ensemble: str | None = None,
+    *,
+    by: Sequence[str] = (),
+    data: PathLike | None = None,
+    columns: Mapping[str, str] | None = None,
+    workspace: PathLike = DEFAULT_WORKSPACE,
+) -> EnsembleSlices:
+    """Where an ensemble is right and where not, out of fold, the worst first: `orch ensembles slices`.
+
+    Args:
+        ensemble: its id; None: the current one.
+        by: further columns of the data's table to divide the photos by, such as `race`.
+        data: the data's present location, for `by`; None: as recorded.
+        columns: our column name -> the manifest's, for `by`; None: as recorded.
+        workspace: the workspace of the ensemble.
+
+    Raises:
+        OrchestratorError: an ensemble without a score, or a column that the table does not have.
+    """
+    from orchestrator.artifacts.ensembles import OUT_OF_FOLD
+    from orchestrator.artifacts.scored_answers import ScoredAnswers
+    from orchestrator.artifacts.sources import source_of
+    from orchestrator.artifacts.workspace import Workspace
+    from orchestrator.combining import STRATEGIES
+
+    opened_workspace, data = Workspace(Path(workspace)), path_or_none(data)
+    record = opened_workspace.ensemble(ensemble)
+    if record.evaluation is None:
+        raise ConfigError(f"{record.id} has no score: {record.why_no_score}")
+    scored = ScoredAnswers.read(record.file(OUT_OF_FOLD, record.rebuild_advice()), STRATEGIES[record.strategy].prefix)
+    further = {}
+    if by:
+        from orchestrator.data.further import column_of
+
+        run = opened_workspace.run(record.run_ids[0])
+        asked = [word for name in by for word in ("--by", name)]
+        again = orch("ensembles", "slices", record.id, *asked, "--data", "DIR", workspace=opened_workspace.root)
+        source = source_of(run, data, again)
+        renamed = run.data.columns if columns is None else columns
+        further = {name: column_of(source, name, scored.photos["path"].tolist(), renamed) for name in by}
+    from orchestrator.ensembling.slices import slices_of
+
+    return EnsembleSlices(record, slices_of(scored.photos["person"], scored.truth, scored.choice, further))
 
 
 @checks_arguments
@@ -75,6 +143,7 @@ def evaluate(
     columns: Mapping[str, str] | None = None,
     distinct_people: bool = False,
     allow_seen: bool = False,
+    by: Sequence[str] = (),
     engine: str = "auto",
     precision: str = "auto",
     device: str = "auto",
@@ -91,6 +160,7 @@ def evaluate(
         columns: our column name -> the manifest's.
         distinct_people: people named as, or almost as, people of the training are others: their photos alone tell.
         allow_seen: leave out people whom members have seen, instead of refusing them.
+        by: further columns of the data's table to divide the photos by, such as `race`.
         engine: `auto`, `torch`, `onnx` or `openvino`.
         precision: `auto`, or `fp32`: no engine whose answers differ from torch's by over 1e-4.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
@@ -117,6 +187,8 @@ def evaluate(
     mistakes.raise_if_any()
     opened_workspace = Workspace(workspace)
     record = opened_workspace.ensemble(ensemble)
+    from orchestrator.data.further import column_of
+
     photos, truth = _labelled(data, columns, distinct_people, needs_all=picture is not None)
     seen = _seen(opened_workspace, record, photos, distinct_people)
     if seen.problems and not allow_seen:
@@ -127,6 +199,7 @@ def evaluate(
             seen.problems,
         )
     rows = (~seen.rows).nonzero()[0]
+    further = {name: column_of(data, name, photos.table["path"].tolist(), columns) for name in by}
     if not len(rows):
         raise DataError(
             f"{data}: members of {record.id} have seen all {len(seen.problems)} people: nobody is left to score."
@@ -138,7 +211,9 @@ def evaluate(
     import numpy as np
 
     from orchestrator.api.prediction import predict
+    from orchestrator.core.labels import decompose
     from orchestrator.ensembling.evaluation import evaluations
+    from orchestrator.ensembling.slices import slices_of
 
     paths = [photos.paths[row] for row in rows]
     answers = predict(
@@ -148,12 +223,12 @@ def evaluate(
     label_of = dict(
         zip(answers.photos, answers.label.tolist(), strict=True)
     )  # a file that two rows name is answered once
-    scores = evaluations(
-        photos.table["person"].iloc[rows],
-        {task: codes[rows] for task, codes in truth.items()},
-        np.array([label_of[str(path)] for path in paths]),
-    )
-    result = EvaluatedEnsemble(record, scores, len(seen.problems), int(seen.rows.sum()))
+    answered = np.array([label_of[str(path)] for path in paths])
+    persons, known = photos.table["person"].iloc[rows], {task: codes[rows] for task, codes in truth.items()}
+    result = EvaluatedEnsemble(
+        record, evaluations(persons, known, answered), len(seen.problems), int(seen.rows.sum()),
+        slices_of(persons, known, decompose(answered), {name: [column[row] for row in rows] for name, column in further.items()}),
+    )  # fmt: skip
     if picture is not None:
         from orchestrator.pictures import draw_scores
 

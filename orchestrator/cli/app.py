@@ -93,7 +93,7 @@ ENTRIES = (
         attribute="app",
     ),
     Entry("runs", RECORDS, "Runs: list, show, compare, choose, delete.", attribute="app"),
-    Entry("ensembles", RECORDS, "Ensembles: list, compare, choose, delete.", attribute="app"),
+    Entry("ensembles", RECORDS, "Ensembles: list, compare, look into, choose, delete.", attribute="app"),
     Entry("workspace", RECORDS, "The workspace's own files: check and repair them.", attribute="app"),
     Entry("submissions", RECORDS, "Submission files: compare two.", attribute="app"),
     Entry("recipes", RECORDS, "Recipes: list, show, compare, check and copy them.", attribute="app"),

@@ -1,4 +1,4 @@
-"""`orch ensembles list | compare | use | delete`."""
+"""`orch ensembles list | compare | slices | use | delete`."""
 
 from __future__ import annotations
 
@@ -10,14 +10,27 @@ import typer
 from orchestrator.cli.comparison import print_ensemble_comparison
 from orchestrator.cli.console import grid, print_json, print_message, score_text, stdout_console
 from orchestrator.cli.listing import asked_to_delete, report_damaged
-from orchestrator.cli.options import JsonOption, WorkspaceOption
+from orchestrator.cli.options import (
+    ByOption,
+    ColumnsOption,
+    JsonOption,
+    TasksOption,
+    WorkspaceOption,
+    column_names,
+    split_commas,
+)
+from orchestrator.cli.scores import print_slices
 from orchestrator.core.commands import orch
+from orchestrator.core.errors import check_choice
+from orchestrator.core.labels import TASKS
 
 __all__ = ["app"]
 
 FEW = 9  # runs that the list names: three of each specialist
 
-app = typer.Typer(no_args_is_help=True, help="Ensembles: list, compare, choose, delete.", rich_markup_mode="rich")
+app = typer.Typer(
+    no_args_is_help=True, help="Ensembles: list, compare, look into, choose, delete.", rich_markup_mode="rich"
+)
 
 
 @app.command("list")
@@ -80,6 +93,44 @@ def compare_ensembles(
         print_json(comparison.as_dict())
         return
     print_ensemble_comparison(comparison)
+
+
+@app.command("slices")
+def ensemble_slices(
+    ensemble: Annotated[
+        str | None, typer.Argument(help="The ensemble's id, as in soft-0001; the current one if left out.")
+    ] = None,
+    by: ByOption = [],
+    tasks: TasksOption = ",".join(TASKS),
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", "-d", help="The data's present location, for --by; as recorded, if left out."),
+    ] = None,
+    columns: ColumnsOption = [],
+    workspace: WorkspaceOption = Path("runs"),
+    json: JsonOption = False,
+) -> None:
+    """Show for whom an ensemble is right and for whom not, out of fold, the worst first.
+
+    Photos are divided by their true classes, each alone and all together, and by further columns of the data's table. No slice
+    is left out for being small: the interval says how little it tells.
+
+    \b
+    Examples:
+      orch ensembles slices
+      orch ensembles slices soft-0001 --tasks age
+      orch ensembles slices --by race --json
+    """
+    from orchestrator import api
+
+    shown_tasks = split_commas(tasks)
+    for task in shown_tasks:
+        check_choice("--tasks", task, TASKS)
+    found = api.slices(ensemble, by=by, data=data, columns=column_names(columns) or None, workspace=workspace)
+    if json:
+        print_json(found.as_dict())
+        return
+    print_slices(f"{found.record.id}, out of fold", found.slices, shown_tasks)
 
 
 @app.command("use")

@@ -11,6 +11,7 @@ from orchestrator.cli.bars import bars
 from orchestrator.cli.console import print_json, print_message, stdout_console
 from orchestrator.cli.options import (
     STRATEGY_WORDS,
+    ByOption,
     ColumnsOption,
     DataOption,
     DeviceOption,
@@ -18,9 +19,12 @@ from orchestrator.cli.options import (
     WorkspaceOption,
     column_names,
 )
-from orchestrator.cli.scores import print_labels, print_scores
+from orchestrator.cli.scores import print_labels, print_scores, print_slices
 
 __all__ = ["evaluate"]
+
+WORST = 5
+"""Slices shown of each task."""
 
 
 def evaluate(
@@ -43,6 +47,7 @@ def evaluate(
     allow_seen: Annotated[
         bool, typer.Option("--allow-seen", help="Leave out people whom members have seen, instead of refusing them.")
     ] = False,
+    by: ByOption = [],
     engine: Annotated[str, typer.Option("--engine", help="As in `orch predict`.")] = "auto",
     precision: Annotated[str, typer.Option("--precision", help="As in `orch predict`.")] = "auto",
     device: DeviceOption = "auto",
@@ -65,8 +70,8 @@ def evaluate(
     with bars() as listen:
         result = api.evaluate(
             data, workspace=workspace, ensemble=ensemble, strategy=strategy, columns=column_names(columns),
-            distinct_people=distinct, allow_seen=allow_seen, engine=engine, precision=precision, device=device, picture=picture,
-            listen=listen,
+            distinct_people=distinct, allow_seen=allow_seen, by=by, engine=engine, precision=precision, device=device,
+            picture=picture, listen=listen,
         )  # fmt: skip
     if json:
         print_json(result.as_dict())
@@ -82,6 +87,8 @@ def evaluate(
             f"\n[bold]18-way macro F1 {label.scores.macro_f1:.4f}[/bold], 95 % interval {span.low:.4f} to {span.high:.4f}; "
             f"accuracy {label.scores.accuracy:.4f}; held out, {photos:,} photos of {people:,} people."
         )
+    print_slices(title, result.slices, [name for name in result.evaluation if name != "label"], WORST)
+    print_message("The worst slices only; --json has all of them.")
     if result.record.evaluation is not None:
         print_message("Out of fold one member of each run answers for a photo; here all of them vote.")
     if picture is not None:

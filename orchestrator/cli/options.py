@@ -14,6 +14,7 @@ from orchestrator.core.errors import ConfigError
 __all__ = [
     "MOST_PEOPLE",
     "STRATEGY_WORDS",
+    "ByOption",
     "ColumnsOption",
     "DataOption",
     "DeviceOption",
@@ -102,6 +103,9 @@ ProfileOption = Annotated[bool, typer.Option("--profile", help="Show the time th
 TrackOption = Annotated[
     list[str],
     typer.Option("--track", help="Also send to tensorboard, mlflow or wandb, in the workspace; KIND=PLACE elsewhere."),
+]
+ByOption = Annotated[
+    list[str], typer.Option("--by", help="A further column of the data's table, such as race. May be repeated.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from orchestrator.cli.console import grid, print_result, score_text, stdout_console
@@ -10,8 +10,9 @@ from orchestrator.cli.console import grid, print_result, score_text, stdout_cons
 if TYPE_CHECKING:
     from orchestrator.artifacts.ensembles import RecordedScores
     from orchestrator.ensembling.evaluation import Evaluation
+    from orchestrator.ensembling.slices import Slice
 
-__all__ = ["print_labels", "print_scores"]
+__all__ = ["print_labels", "print_scores", "print_slices"]
 
 
 def print_scores(
@@ -44,6 +45,28 @@ def print_scores(
             style=None if name in CLASSES else "bold",
         )  # fmt: skip
     stdout_console().print(table)
+
+
+def print_slices(title: str, slices: Sequence[Slice], tasks: Sequence[str], most: int | None = None) -> None:
+    """A table for each task, its worst slices first.
+
+    Args:
+        title: what the slices are of.
+        slices: slices of all tasks, the worst first.
+        tasks: the tasks to show.
+        most: how many of each task to show; None: all of them.
+    """
+    for task in tasks:
+        of_task = [part for part in slices if part.task == task]
+        table = grid(
+            f"{title}: {task}, the worst first", "for", "photos", "people", "accuracy", "95 % interval", "macro F1",
+            keep=("accuracy", "95 % interval", "people", "photos"),
+        )  # fmt: skip
+        for part in of_task[:most]:
+            span = f"{part.interval.low:.3f} to {part.interval.high:.3f}"
+            f1 = "" if part.macro_f1 is None else score_text(part.macro_f1)
+            table.add_row(part.name, f"{part.photos:,}", f"{part.people:,}", score_text(part.accuracy), span, f1)
+        stdout_console().print(table)
 
 
 def print_labels(evaluation: Evaluation) -> None:

@@ -57,7 +57,8 @@ def share_interval(share: float, count: int, z: float = 1.96) -> Interval:
     """
     middle = share + z * z / (2 * count)
     spread = z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
-    return Interval((middle - spread) / (1 + z * z / count), (middle + spread) / (1 + z * z / count))
+    low, high = ((middle + sign * spread) / (1 + z * z / count) for sign in (-1, 1))
+    return Interval(max(0.0, low), min(1.0, high))
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,10 @@ def test_scores_are_scikit_learns_of_what_predict_answers(fused: Path, strangers
     assert label.intervals["macro_f1"].low <= label.scores.macro_f1 <= label.intervals["macro_f1"].high
     assert {scores.kind for scores in result.recorded().values()} == {"held-out"}
     assert (result.seen_people, result.seen_photos) == (0, 0)
+    whole = [part for part in result.slices if part.task == "age" and tuple(part.by) == ("mask",)]
+    assert sum(part.photos for part in whole) == 84
+    right = sum(part.photos * part.accuracy for part in whole) / 84
+    assert right == pytest.approx(result.evaluation["age"].scores.accuracy)
 
 
 def test_people_of_the_training_are_refused_and_left_out_on_request(
@@ -119,7 +123,7 @@ def test_what_is_shown_stands_beside_the_out_of_fold_scores(
     orch: Orch, fused: Path, strangers: Path, tmp_path: Path
 ) -> None:
     picture = tmp_path / "scores.png"
-    done = orch("evaluate", "--data", strangers, "-w", fused, "--picture", picture)
+    done = orch("evaluate", "--data", strangers, "-w", fused, "--picture", picture, "--by", "person")
     assert done.code == 0, done.err
     record = json.loads((fused / "soft-0001/ensemble.json").read_text())
     row = next(line for line in done.out.splitlines() if line.strip().startswith("age "))
