@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ACCENT", "INK", "SHEET", "SOFT", "WARN", "contact_sheet", "draw_bench", "draw_cascade", "draw_evaluation", "draw_faces",
+    "draw_pairs",
     "draw_people", "draw_scores", "figure_of", "save", "sheet",
 ]  # fmt: skip
 
@@ -64,6 +65,32 @@ def sheet(shown: int, photos: int, height: float) -> tuple[Figure, Any]:
     for axis in axes.flat:
         axis.axis("off")
     return figure, axes
+
+
+def draw_pairs(pairs: Sequence[tuple[Path, Path, int]], path: Path) -> None:
+    """Draws pairs of photos that look the same, side by side, at most 18.
+
+    Args:
+        pairs: two photos, and the number of bits in which their hashes differ; the most alike first.
+        path: the .png to write.
+    """
+    shown = pairs[: SHEET // 2 + 1]
+    columns = max(1, min(3, len(shown)))
+    rows = max(1, -(-len(shown) // columns))
+    figure = figure_of(4.2 * columns, 3.1 * rows)
+    axes = figure.subplots(rows, 2 * columns, squeeze=False)
+    figure.suptitle(
+        f"{len(shown)} of {len(pairs):,} pairs of different people that look the same", fontsize=9, color=INK
+    )
+    for axis in axes.flat:
+        axis.axis("off")
+    for number, (first, second, bits) in enumerate(shown):
+        for side, photo in enumerate((first, second)):
+            axis = axes[number // columns, 2 * (number % columns) + side]
+            axis.imshow(Geometry(256, 192).apply(decode(photo)))
+            name = "/".join(photo.parts[-2:])
+            axis.set_title(f"{name}\n{f'{bits} of 64 bits differ' if side else ''}", fontsize=6, color=INK)
+    save(figure, path)
 
 
 def draw_faces(paths: Sequence[Path], boxes: Sequence[Box | None], path: Path) -> None:

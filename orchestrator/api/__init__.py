@@ -53,12 +53,14 @@ if TYPE_CHECKING:
         use_run,
     )
     from orchestrator.api.sources import (
+        AlikePhotos,
         Faces,
         PlannedFolds,
         SyntheticPeople,
         check_data,
         compare_submissions,
         describe_data,
+        find_alike,
         find_faces,
         plan_folds,
         synthesise,
@@ -101,6 +103,7 @@ if TYPE_CHECKING:
     from orchestrator.training.cancelling import Cancel, CancelFile, CancelledError
 
 __all__ = [
+    "AlikePhotos",
     "Annotations",
     "BuiltEnsemble",
     "Cancel",
@@ -160,6 +163,7 @@ __all__ = [
     "ensemble",
     "evaluate",
     "export",
+    "find_alike",
     "find_faces",
     "list_ensembles",
     "list_recipes",
@@ -212,7 +216,8 @@ HOMES = {
         "use_run",
     ),
     "orchestrator.api.sources": (
-        "Faces", "PlannedFolds", "SyntheticPeople", "check_data", "compare_submissions", "describe_data", "find_faces",
+        "AlikePhotos", "Faces", "PlannedFolds", "SyntheticPeople", "check_data", "compare_submissions", "describe_data",
+        "find_alike", "find_faces",
         "plan_folds", "synthesise",
     ),
     "orchestrator.api.training": (

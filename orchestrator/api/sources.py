@@ -19,8 +19,11 @@ from orchestrator.core.labels import TASKS
 from orchestrator.core.outputs import Output, check_outputs
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+    from numpy.typing import NDArray
 
+    from orchestrator.data.alike import AlikePair
     from orchestrator.data.check import DataFindings
     from orchestrator.data.describe import Description
     from orchestrator.data.folds import FoldPlan
@@ -29,7 +32,8 @@ if TYPE_CHECKING:
     from orchestrator.experiments.submissions import Differences
 
 __all__ = [
-    "Faces", "PlannedFolds", "SyntheticPeople", "check_data", "compare_submissions", "describe_data", "find_faces", "plan_folds",
+    "AlikePhotos", "Faces", "PlannedFolds", "SyntheticPeople", "check_data", "compare_submissions", "describe_data",
+    "find_alike", "find_faces", "plan_folds",
     "synthesise",
 ]  # fmt: skip
 
@@ -75,6 +79,38 @@ class Faces:
         """For JSON."""
         each = [{"path": path, "box": box} for path, box in zip(self.photos.table["path"], self.boxes, strict=True)]
         return {"detector": self.detector, "photos": len(self.photos), "found": self.found, "boxes": each}
+
+
+@dataclass(frozen=True)
+class AlikePhotos:
+    """The result of `find_alike`: photos of different people that look the same.
+
+    Attributes:
+        photos: the data's photos.
+        pairs: the pairs, the most alike first.
+        folds: the fold of each photo by the plan that training would use, shape (N,).
+    """
+
+    photos: Photos
+    pairs: Sequence[AlikePair]
+    folds: NDArray[np.int64]
+
+    @property
+    def across(self) -> int:
+        """Number of pairs whose people are in different folds: each leaks between training and scoring."""
+        return sum(int(self.folds[pair.first] != self.folds[pair.second]) for pair in self.pairs)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        paths, persons = self.photos.table["path"].tolist(), self.photos.table["person"].tolist()
+        pairs = [
+            {
+                "photos": [paths[pair.first], paths[pair.second]], "people": [persons[pair.first], persons[pair.second]],
+                "folds": [int(self.folds[pair.first]), int(self.folds[pair.second])], "bits": pair.bits,
+            }
+            for pair in self.pairs
+        ]  # fmt: skip
+        return {"photos": len(paths), "pairs": pairs, "across_folds": self.across}
 
 
 @dataclass(frozen=True)
@@ -179,6 +215,65 @@ def describe_data(
         draw_people(description, picture)
         log.info(f"picture: {picture}")
     return description
+
+
+@checks_arguments
+def find_alike(
+    data: PathLike,
+    *,
+    bits: int = 2,
+    folds: int = 5,
+    plan_seed: int = 0,
+    columns: Mapping[str, str] | None = None,
+    distinct_people: bool = False,
+    picture: PathLike | None = None,
+    listen: Listener = ignore_events,
+) -> AlikePhotos:
+    """Finds photos of different people that look the same, and so leak across folds: `orch data alike`.
+
+    Args:
+        data: a folder with train.csv and images/, or a manifest.
+        bits: in how many of their 64 bits perceptual hashes may differ; more than 2 finds strangers with similar photos.
+        folds: folds of the plan, to say which pairs are divided by it.
+        plan_seed: seed of the plan.
+        columns: our column name -> the manifest's.
+        distinct_people: treat names that differ only in spelling as different people.
+        picture: a .png of the most similar pairs.
+        listen: receives progress events.
+
+    Raises:
+        OrchestratorError: data that cannot be read, or a package that is not installed.
+    """
+    data, picture = Path(data), path_or_none(picture)
+    from orchestrator.data.readers import check_source, read
+
+    mistakes = Mistakes()
+    with mistakes.collect():
+        check_source(data)
+    with mistakes.collect():
+        check_range("--bits", bits, 0, 16)
+    with mistakes.collect():
+        check_range("--folds", folds, 2)
+    with mistakes.collect():
+        require("finding photos that look the same", "alike")
+    outputs = [Output("--picture", picture, (".png",))] if picture is not None else []
+    with mistakes.collect():
+        check_outputs(outputs)
+    mistakes.raise_if_any()
+    photos = read(data, columns, distinct_people)
+    check_outputs(outputs, [data, *photos.paths])
+    from orchestrator.data.alike import alike_pairs, perceptual_hashes
+    from orchestrator.data.folds import plan_folds as plan_of
+
+    plan = plan_of(photos.people, folds, plan_seed)
+    hashes = perceptual_hashes(photos.paths, cores(), progress_callback(listen, "hash photos"))
+    found = AlikePhotos(photos, alike_pairs(hashes, photos.table["person"], bits), plan.folds(photos.table["person"]))
+    if picture is not None:
+        from orchestrator.pictures import draw_pairs
+
+        paths = photos.paths
+        draw_pairs([(paths[pair.first], paths[pair.second], pair.bits) for pair in found.pairs], picture)
+    return found
 
 
 @checks_arguments

@@ -14,6 +14,7 @@ __all__ = ["Bars", "bars"]
 WORDS: dict[Stage, tuple[str, str]] = {
     "open photos": ("opening photos", ""),
     "read sizes": ("reading sizes", ""),
+    "hash photos": ("hashing photos", ""),
     "draw people": ("drawing people", ""),
     "list faces": ("looking for faces", ""),
     "decode": ("decoding photos once", "decoded {} photos into the pixel store."),

@@ -1,4 +1,4 @@
-"""`orch data check | describe | faces | folds | synth`."""
+"""`orch data check | alike | describe | faces | folds | synth`."""
 
 from __future__ import annotations
 
@@ -30,10 +30,11 @@ __all__ = ["app"]
 
 SHOWN_ALIKE = 3
 SHOWN_NOTES = 20
+SHOWN_PAIRS = 30
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Photos and their tables: check, describe, find faces, split, synthesise.",
+    help="Photos and their tables: check, find copies, describe, find faces, split, synthesise.",
     rich_markup_mode="rich",
 )
 
@@ -110,6 +111,61 @@ def _print_problems(problems: list[Problem]) -> None:
         if count > SHOWN_NOTES:
             omitted = f"... and {count - SHOWN_NOTES:,} more of the kind '{kind}'; --json lists all."
             print_result(omitted, "note ", 33)
+
+
+@app.command("alike")
+def alike_photos(
+    data: DataOption,
+    bits: Annotated[
+        int, typer.Option("--bits", help="In how many of 64 bits hashes may differ; more than 2 finds strangers.")
+    ] = 2,
+    folds: FoldsOption = 5,
+    plan_seed: PlanSeedOption = 0,
+    picture: Annotated[Path | None, typer.Option("--picture", help="A .png of the most similar pairs.")] = None,
+    columns: ColumnsOption = [],
+    distinct: DistinctOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Find photos of different people that look the same: they leak across folds, and make any score too good.
+
+    Equal files are found by `orch data check`; these were saved again, smaller or more compressed. Give such people one key, or
+    leave a copy out. Exit code 1 where a pair is divided by the folds.
+
+    \b
+    Examples:
+      orch data alike --data people/train --picture pairs.png
+      orch data alike --data faces.csv --bits 4 --json
+    """
+    from orchestrator import api
+
+    with bars() as listen:
+        found = api.find_alike(
+            data, bits=bits, folds=folds, plan_seed=plan_seed, columns=column_names(columns), distinct_people=distinct,
+            picture=picture, listen=listen,
+        )  # fmt: skip
+    if json:
+        print_json(found.as_dict())
+        raise typer.Exit(1 if found.across else 0)
+    if found.pairs:
+        table = grid(
+            "", "photo", "looks like", "bits", "people", "folds", keep=("looks like", "bits"), text=("people",)
+        )
+        table.columns[1].justify = "left"
+        paths, persons = found.photos.table["path"], found.photos.table["person"]
+        for pair in found.pairs[:SHOWN_PAIRS]:
+            one, other = pair.first, pair.second
+            table.add_row(
+                paths[one], paths[other], str(pair.bits), f"{persons[one]}, {persons[other]}",
+                f"{found.folds[one]} and {found.folds[other]}",
+            )  # fmt: skip
+        stdout_console().print(table)
+        if len(found.pairs) > SHOWN_PAIRS:
+            print_message(f"... and {len(found.pairs) - SHOWN_PAIRS:,} more pairs: --json lists all.")
+    look = f"{quantity(len(found.pairs), 'pair')} of photos of different people look the same"
+    print_result(f"{look}, {found.across:,} of them across folds.")
+    if picture is not None:
+        print_message(f"{picture}: the most similar pairs.")
+    raise typer.Exit(1 if found.across else 0)
 
 
 @app.command("describe")

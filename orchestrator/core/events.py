@@ -32,7 +32,8 @@ __all__ = [
 ]  # fmt: skip
 
 Stage = Literal[
-    "open photos", "read sizes", "draw people", "list faces", "decode", "find faces", "compute features", "load members",
+    "open photos", "read sizes", "hash photos",
+    "draw people", "list faces", "decode", "find faces", "compute features", "load members",
     "write exports", "export members", "predict", "answer", "label", "ask", "measure",
 ]  # fmt: skip
 """Operations whose progress is counted."""

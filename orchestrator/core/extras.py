@@ -21,6 +21,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "engines": ("onnx", "onnxscript", "onnxruntime", "openvino"),
     "sweep": ("optuna",),
     "face": ("mtcnn", "lz4"),
+    "alike": ("imagehash",),
     "tensorboard": ("tensorboard",),
     "mlflow": ("mlflow", "sqlalchemy", "alembic"),
     "wandb": ("wandb",),

@@ -82,6 +82,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Bare:
         ("face", ["train-all", "--data", "{data}", "--workspace", "{runs}", "--recipe", "{recipe}"]),
         ("face", ["train", "age", "--data", "{data}", "--workspace", "{runs}", "--grid", "face=0,0.3"]),
         ("face", ["bench", "training", "--recipe", "{recipe}", "--out", "bench"]),
+        ("alike", ["data", "alike", "--data", "{data}"]),
         ("face", ["data", "faces", "--data", "{data}", "--workspace", "{runs}"]),
         (
             "wandb",
