@@ -59,8 +59,8 @@ class Files(Dataset):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, place: int) -> tuple[torch.Tensor, int]:
-        row = int(self.rows[place])
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        row = int(self.rows[index])
         photo = np.asarray(Image.open(self.paths[row]).convert("RGB"))
         pixels = self.preprocess.geometry.apply(photo)[None]
         if self.augmenter is not None:
@@ -114,10 +114,10 @@ def plain_member(
                     head.probabilities(model(inputs)).numpy()
                     for inputs, _ in DataLoader(Files(photos, held_out, recipe, False), 64)
                 ]
-            found = np.concatenate(parts)
-            score = macro_f1(truth, found.argmax(axis=1), len(specialist.classes))
+            probabilities = np.concatenate(parts)
+            score = macro_f1(truth, probabilities.argmax(axis=1), len(specialist.classes))
             if score > best:
-                best, answers = score, found
+                best, answers = score, probabilities
     return answers
 
 
@@ -130,8 +130,8 @@ def plain_train_all(data: Path, folds: int, recipe: str, cache: Path) -> float:
         initial = keep_weights(recipes[task].backbone, load_state(recipes[task]), cache)
         for fold in range(folds):
             train, held_out = plan.split(photos.table["person"], fold)
-            found = plain_member(SPECIALISTS[task], recipes[task], photos, train, held_out, initial)
-            answers[task][held_out] = found.argmax(axis=1)
+            probabilities = plain_member(SPECIALISTS[task], recipes[task], photos, train, held_out, initial)
+            answers[task][held_out] = probabilities.argmax(axis=1)
     truth = compose(*(SPECIALISTS[task].label(photos.table) for task in TASKS))
     return macro_f1(truth, compose(*(answers[task] for task in TASKS)), len(LABELS))
 
@@ -160,8 +160,8 @@ def orch_train_all(data: Path, folds: int, recipe: str, workspace: Path) -> floa
     program.write_text(code)
     words = ["train-all", "--data", data, "--folds", folds, "--recipe", recipe, "--workspace", workspace]
     subprocess.run([sys.executable, program, *map(str, words)], check=True, capture_output=True)
-    place = Workspace(workspace)
-    built = build_ensemble(place, "soft", choose_runs(place))
+    space = Workspace(workspace)
+    built = build_ensemble(space, "soft", choose_runs(space))
     assert built.scored is not None
     return built.scored.evaluation["label"].scores.macro_f1
 

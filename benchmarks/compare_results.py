@@ -96,17 +96,17 @@ class Checkout:
         images = people / "eval" / "images"
         for name in ensembles:
             for engine in ENGINES if name == "soft-0001" else ENGINES[:1]:
-                told = self.orch(
+                printed = self.orch(
                     "predict", images, "--ensemble", name, "--engine", engine, "--json", "--precision", "fp32"
                 )
-                yield f"{name} predictions by {engine}", list(leaves(json.loads(told)))
+                yield f"{name} predictions by {engine}", list(leaves(json.loads(printed)))
             out = f"{name}.csv"
             self.orch("predict", "--eval", people / "eval", "--ensemble", name, "--engine", "torch", "--out", out)
             yield f"{name} submission", (self.folder / out).read_text(encoding="utf-8")
             self.orch("predict", images, "--ensemble", name, "--engine", "torch", "--out", f"{name}.parquet")
             yield f"{name} table", pd.read_parquet(self.folder / f"{name}.parquet")
-        told = self.orch("predict", images, "--ensemble", "hard-0001", "--engine", "torch", "--cascade", "--json")
-        yield "cascade", list(leaves(json.loads(told)))
+        printed = self.orch("predict", images, "--ensemble", "hard-0001", "--engine", "torch", "--cascade", "--json")
+        yield "cascade", list(leaves(json.loads(printed)))
         self.orch(
             "pseudo", "--eval", people / "eval", "--ensemble", "soft-0001", "--out", "pseudo.csv", "--threshold", 0.5
         )
@@ -132,40 +132,40 @@ def leaves(value: Any) -> Iterator[Any]:
         yield value
 
 
-def same(one: Any, other: Any) -> bool:
+def same(first: Any, other: Any) -> bool:
     """Whether a later result has all of an earlier one: numbers to the bit, columns by their place."""
-    if isinstance(one, pd.DataFrame):
-        if one.shape != other.shape:
+    if isinstance(first, pd.DataFrame):
+        if first.shape != other.shape:
             return False
-        return all(one.iloc[:, place].equals(other.iloc[:, place]) for place in range(one.shape[1]))
-    if isinstance(one, list):
+        return all(first.iloc[:, column].equals(other.iloc[:, column]) for column in range(first.shape[1]))
+    if isinstance(first, list):
         # Fields may have other names, and so another order; a later version may have more of them.
-        return not Counter(map(repr, one)) - Counter(map(repr, other))
-    return bool(one == other)
+        return not Counter(map(repr, first)) - Counter(map(repr, other))
+    return bool(first == other)
 
 
 def main() -> None:
     """Runs both checkouts and prints what differs; exit code 1 where something does."""
-    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    words.add_argument("before", type=Path)
-    words.add_argument("after", type=Path)
-    words.add_argument("--out", type=Path, required=True, help="a folder for people and workspaces; must be new")
-    asked = words.parse_args()
-    asked.out.mkdir(parents=True)
-    people = asked.out.absolute() / "people"
-    before = Checkout(asked.before, asked.out / "before")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("before", type=Path)
+    parser.add_argument("after", type=Path)
+    parser.add_argument("--out", type=Path, required=True, help="a folder for people and workspaces; must be new")
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True)
+    people = arguments.out.absolute() / "people"
+    before = Checkout(arguments.before, arguments.out / "before")
     before.orch("data", "synth", people, "--people", 24, "--eval-people", 6, "--seed", 3)
     shutil.copy(people / "eval" / "truth.csv", people / "old.csv")
-    found = dict(before.results(people))
-    after = dict(Checkout(asked.after, asked.out / "after").results(people))
+    earlier = dict(before.results(people))
+    after = dict(Checkout(arguments.after, arguments.out / "after").results(people))
     wrong = [
         name
-        for name in {**found, **after}
-        if name not in found or name not in after or not same(found[name], after[name])
+        for name in {**earlier, **after}
+        if name not in earlier or name not in after or not same(earlier[name], after[name])
     ]
     for name in wrong:
         print(f"differs: {name}")
-    print(f"{len(found)} results compared, {len(wrong)} differ")
+    print(f"{len(earlier)} results compared, {len(wrong)} differ")
     sys.exit(1 if wrong else 0)
 
 

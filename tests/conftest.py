@@ -60,7 +60,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts the longest files first (`--no-loadscope-reorder` keeps them there)."""
-    rank = {name: place for place, name in enumerate(LONG)}
+    rank = {name: position for position, name in enumerate(LONG)}
     items.sort(key=lambda item: rank.get(item.path.relative_to(ROOT / "tests").as_posix(), len(LONG)))
 
 
@@ -128,8 +128,8 @@ def trained(people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from orchestrator.specialists import SPECIALISTS
 
     workspace = tmp_path_factory.mktemp("trained") / "runs"
-    asked = Settings(people / "train", workspace, changes=TINY, folds=3, jobs=1, device="cpu")
-    report = train_all(asked, SPECIALISTS, Silent())
+    settings = Settings(people / "train", workspace, changes=TINY, folds=3, jobs=1, device="cpu")
+    report = train_all(settings, SPECIALISTS, Silent())
     assert report.complete, report.failures
     return workspace
 
@@ -150,16 +150,16 @@ def three(people: Path, trained: Path, tmp_path_factory: pytest.TempPathFactory)
     from orchestrator.pipeline.training import retrain
     from orchestrator.specialists import SPECIALISTS
 
-    place = tmp_path_factory.mktemp("three") / "runs"
-    shutil.copytree(trained, place)
+    workspace = tmp_path_factory.mktemp("three") / "runs"
+    shutil.copytree(trained, workspace)
     for changes, k in ((("lr=3e-3",), 3), (("loss=focal", "lr=3e-3"), 2)):
-        settings = Settings(people / "train", place, changes=(*TINY, *changes), folds=k, jobs=1, device="cpu")
+        settings = Settings(people / "train", workspace, changes=(*TINY, *changes), folds=k, jobs=1, device="cpu")
         assert retrain(starting_point(settings, SPECIALISTS["age"]), Silent()).complete
-    return place
+    return workspace
 
 
 @pytest.fixture
-def place(three: Path, tmp_path: Path) -> Path:
+def three_runs(three: Path, tmp_path: Path) -> Path:
     """A copy of the workspace with three age runs, to change."""
     shutil.copytree(three, tmp_path / "runs")
     return tmp_path / "runs"
@@ -195,7 +195,7 @@ def exported(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     copy = tmp_path_factory.mktemp("exported") / "runs"
     shutil.copytree(trained, copy)
-    files = [one for task in TASKS for one in member_files(copy, f"{task}-0001", 0, 1, 2)]
+    files = [member for task in TASKS for member in member_files(copy, f"{task}-0001", 0, 1, 2)]
     Exports(copy / "cache" / "engines").make(start_predictor(load_members(files), SoftVote()).runtime.splits)
     return copy
 
@@ -260,11 +260,11 @@ def train(orch: Callable[..., Done], people: Path, workspace: Path, *words: obje
     return orch(*words, "--data", people / "train", "--workspace", workspace, "--folds", 3, "--jobs", 1)
 
 
-def listed(orch: Callable[..., Done], place: Path, *words: object) -> list[str]:
+def listed(orch: Callable[..., Done], workspace: Path, *words: object) -> list[str]:
     """The runs that `orch runs list` lists."""
-    done = orch("runs", "list", "-w", place, "--json", *words)
+    done = orch("runs", "list", "-w", workspace, "--json", *words)
     assert done.code == 0, done.err
-    return [one["id"] for one in json.loads(done.out)]
+    return [run["id"] for run in json.loads(done.out)]
 
 
 def commands_in(text: str) -> list[str]:
@@ -293,8 +293,8 @@ def listening() -> Iterator[list[str]]:
 
 
 @pytest.fixture
-def told() -> Iterator[list[str]]:
-    """What the library has said so far in this test; emptied by `told.clear()`."""
+def messages() -> Iterator[list[str]]:
+    """What the library has said so far in this test; emptied by `messages.clear()`."""
     with listening() as sentences:
         yield sentences
 
@@ -307,4 +307,4 @@ class Silent:
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, TrainingStarted):
-            self.jobs = [f"{one.run}/{one.fold}" for one in event.members]
+            self.jobs = [f"{member.run}/{member.fold}" for member in event.members]

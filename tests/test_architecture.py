@@ -68,15 +68,15 @@ def layer_of(module: str) -> int:
 
 
 def imports_of(path: Path) -> set[str]:
-    found = set()
+    modules = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found |= {name.name for name in node.names}
+            modules |= {name.name for name in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             source = f"{package_of(path)}.{node.module}" if node.level else node.module
-            found |= {source}
-            found |= {f"{source}.{name.name}" for name in node.names if is_module(f"{source}.{name.name}")}
-    return {name for name in found if name.split(".")[0] == "orchestrator"}
+            modules |= {source}
+            modules |= {f"{source}.{name.name}" for name in node.names if is_module(f"{source}.{name.name}")}
+    return {name for name in modules if name.split(".")[0] == "orchestrator"}
 
 
 def test_a_package_that_is_imported_by_name_is_seen() -> None:
@@ -172,30 +172,32 @@ LOOKS_UP = ("orchestrator.specialists", "orchestrator.models")
 
 
 def test_a_wheel_holds_every_folder_of_models() -> None:
-    told = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
     folders = {path.parent.name for path in (ROOT / "models").glob("*/__init__.py")}
-    assert told["force-include"] == {f"models/{name}": f"orchestrator/models/{name}" for name in folders}
+    assert wheel["force-include"] == {f"models/{name}": f"orchestrator/models/{name}" for name in folders}
 
 
 def test_every_dependency_is_pinned() -> None:
     """Else `make` installs another version on another day."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     needed = [*project["dependencies"], *chain.from_iterable(project["optional-dependencies"].values())]
-    wanted = {canonicalize_name(one.name): one for one in map(Requirement, needed)}
+    wanted = {canonicalize_name(requirement.name): requirement for requirement in map(Requirement, needed)}
     del wanted["specialist-ensemble"]  # `dev` takes its extras
     lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
     pins = {canonicalize_name(line.partition("==")[0]): line.partition("==")[2] for line in lines}
     assert len(wanted) >= 38
     assert not set(wanted) - set(pins), "constraints.txt lacks " + ", ".join(sorted(set(wanted) - set(pins)))
-    assert not [str(one) for name, one in wanted.items() if not one.specifier.contains(pins[name])]
+    assert not [
+        str(requirement) for name, requirement in wanted.items() if not requirement.specifier.contains(pins[name])
+    ]
 
 
 def test_timm_is_taken_from_the_module_that_imports_it_without_torchs_compiler() -> None:
     direct = [module_of(path) for path in SOURCES if re.search(r"^(import|from) timm", path.read_text(), re.MULTILINE)]
     assert not direct
     code = (
-        "import sys, orchestrator.networks.lean as lean; found = {'torch._dynamo', 'wandb'} & set(sys.modules)\n"
-        "assert not found, found\n"
+        "import sys, orchestrator.networks.lean as lean; heavy = {'torch._dynamo', 'wandb'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
         "import torch; network = lean.timm.create_model('test_resnet').eval()\n"
         "assert network(torch.zeros(1, 3, 64, 64)).shape == (1, 1000)\n"
         "from torchvision.ops import roi_align\n"
@@ -214,7 +216,7 @@ BARE = {"orchestrator.inference.standalone"}
 
 def test_optional_packages_are_imported_by_one_function() -> None:
     """`core.extras.import_optional`, which tells a missing package from a broken one."""
-    asked, found = 0, []
+    checked, imports = 0, []
     for path in SOURCES:
         for node in ast.walk(ast.parse(path.read_text())):
             names, is_ours = [], False
@@ -235,10 +237,10 @@ def test_optional_packages_are_imported_by_one_function() -> None:
                 for name in names
                 if name.partition(".")[0] in OPTIONAL or name.startswith("torch.utils.tensorboard")
             ]
-            asked += len(names) if is_ours else 0
-            found += [] if is_ours else [(module_of(path), name) for name in names]
-    assert asked >= 11
-    assert {module for module, _ in found} == BARE, found
+            checked += len(names) if is_ours else 0
+            imports += [] if is_ours else [(module_of(path), name) for name in names]
+    assert checked >= 11
+    assert {module for module, _ in imports} == BARE, imports
 
 
 def test_pictures_are_saved_in_one_place() -> None:
@@ -255,13 +257,13 @@ def test_the_label_code_is_written_in_one_place() -> None:
     assert places == ["orchestrator.core.labels"]
 
 
-@pytest.mark.parametrize(("words", "told"), [
+@pytest.mark.parametrize(("words", "message"), [
     (["--help"], "Begin with:"), (["train-all", "--help"], "--recipe"), (["data", "check", "--help"], "--columns"),
     (["--version"], "0.1.0"), (["recipes", "list"], "quick"), (["recipes", "show", "age", "quick"], "backbone"),
     (["recipes", "diff", "age", "quick", "strong"], "strong"), (["recipes", "show", "age", "quik"], "Did you mean 'quick'"),
     (["recipes", "lint", "mask", "strong"], "in order"),
 ])  # fmt: skip
-def test_help_imports_nothing_heavy(words: list[str], told: str) -> None:
+def test_help_imports_nothing_heavy(words: list[str], message: str) -> None:
     code = (
         "import sys; sys.argv = ['orch', *sys.argv[1:]]\n"
         "from orchestrator.cli.app import main\n"
@@ -272,7 +274,7 @@ def test_help_imports_nothing_heavy(words: list[str], told: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
-    assert told in done.stdout + done.stderr
+    assert message in done.stdout + done.stderr
 
 
 def public_names(path: Path) -> set[str]:
@@ -374,16 +376,18 @@ def test_the_trees_in_the_documents_are_the_tree(name: str, modules: bool) -> No
 
 def documented(docstring: str, section: str) -> set[str]:
     """The names that a section of a Google docstring describes."""
-    found = re.search(rf"^{section}:\n((?:    .*\n|\n)+)", f"{docstring}\n", re.MULTILINE)
-    named = re.findall(r"^    (\w+(?:, \w+)*):", found[1], re.MULTILINE) if found else []
+    match = re.search(rf"^{section}:\n((?:    .*\n|\n)+)", f"{docstring}\n", re.MULTILINE)
+    named = re.findall(r"^    (\w+(?:, \w+)*):", match[1], re.MULTILINE) if match else []
     return {name for names in named for name in names.split(", ")}
 
 
 def parameters_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> set[str]:
     """Names of all parameters, starred ones too."""
-    words = function.args
-    starred = [one for one in (words.vararg, words.kwarg) if one is not None]
-    return {one.arg for one in [*words.posonlyargs, *words.args, *words.kwonlyargs, *starred]}
+    parameters = function.args
+    starred = [parameter for parameter in (parameters.vararg, parameters.kwarg) if parameter is not None]
+    return {
+        parameter.arg for parameter in [*parameters.posonlyargs, *parameters.args, *parameters.kwonlyargs, *starred]
+    }
 
 
 def fields_of(node: ast.ClassDef) -> set[str]:
@@ -411,9 +415,9 @@ def test_docstrings_describe_parameters_and_fields_that_are_there() -> None:
             else:
                 continue
             for section, names in there.items():
-                told = documented(ast.get_docstring(node) or "", section)
-                checked += len(told)
-                gone += [f"{path.relative_to(ROOT)}: {node.name}: {section}: {name}" for name in sorted(told - names)]
+                named = documented(ast.get_docstring(node) or "", section)
+                checked += len(named)
+                gone += [f"{path.relative_to(ROOT)}: {node.name}: {section}: {name}" for name in sorted(named - names)]
     assert checked > 800
     assert not gone, "\n".join(gone)
 

@@ -60,8 +60,8 @@ def test_every_function_is_in_the_table_and_described() -> None:
         assert f"| `{function.__name__}(" in page
         arguments = list(inspect.signature(function).parameters.values())
         described = re.findall(r"^    (\w+): ", inspect.getdoc(function) or "", re.MULTILINE)
-        assert [one.name for one in arguments] == [name for name in described if not name.endswith("Error")]
-        positional = [one for one in arguments if one.kind is not inspect.Parameter.KEYWORD_ONLY]
+        assert [argument.name for argument in arguments] == [name for name in described if not name.endswith("Error")]
+        positional = [argument for argument in arguments if argument.kind is not inspect.Parameter.KEYWORD_ONLY]
         assert len(positional) <= 2, function.__name__
 
 
@@ -93,9 +93,9 @@ def test_importing_it_imports_nothing_heavy() -> None:
 def test_paths_may_be_words(people: Path, workspace: Path) -> None:
     built = api.ensemble(workspace=str(workspace))
     photo = sorted((people / "eval" / "images").iterdir())[0]
-    found = api.predict([str(photo)], workspace=str(workspace), device="cpu")
-    assert found.ensemble == built.record.id
-    assert found.answers == api.predict([photo], workspace=workspace, device="cpu").answers
+    prediction = api.predict([str(photo)], workspace=str(workspace), device="cpu")
+    assert prediction.ensemble == built.record.id
+    assert prediction.answers == api.predict([photo], workspace=workspace, device="cpu").answers
 
 
 def test_a_predictor_takes_paths_words_bytes_and_pixels(people: Path, workspace: Path) -> None:
@@ -150,7 +150,7 @@ def test_a_predictor_that_is_kept_runs_on_the_engine_asked_for(people: Path, exp
 
 def test_what_the_command_line_would_refuse_the_library_refuses_too(people: Path, tmp_path: Path) -> None:
     settings = settings_for(people, tmp_path / "runs")
-    for call, told in (
+    for call, parts in (
         (lambda: api.train_all(replace(settings, folds_used=-1)), ["--folds-used -1"]),
         (lambda: api.train("age", replace(settings, seed=-1, plan_seed=-1)), ["--seed -1", "--plan-seed -1"]),
         (lambda: api.train_all(settings, tasks="age"), ["tasks = 'age'"]),
@@ -169,18 +169,18 @@ def test_what_the_command_line_would_refuse_the_library_refuses_too(people: Path
     ):  # fmt: skip
         with pytest.raises(api.OrchestratorError) as refused:
             call()
-        assert all(part in refused.value.message for part in told), refused.value.message
+        assert all(part in refused.value.message for part in parts), refused.value.message
     assert not list(tmp_path.iterdir())
 
 
-def settings_for(people: Path, place: Path, **more: Any) -> api.Settings:
-    return api.Settings(people / "train", place, recipes=(), changes=TINY, folds=2, seed=5, device="cpu", **more)
+def settings_for(people: Path, workspace: Path, **more: Any) -> api.Settings:
+    return api.Settings(people / "train", workspace, recipes=(), changes=TINY, folds=2, seed=5, device="cpu", **more)
 
 
 @pytest.mark.slow
 def test_whatever_trains_does_so_where_the_settings_say(people: Path, tmp_path: Path) -> None:
-    executor, place = Elsewhere(), tmp_path / "runs"
-    settings = settings_for(people, place, executor=executor)
+    executor, workspace = Elsewhere(), tmp_path / "runs"
+    settings = settings_for(people, workspace, executor=executor)
     assert api.train_all(settings, tasks=["mask"]).complete
     assert executor.came == ["mask-0001/0", "mask-0001/1"]
     executor.came.clear()
@@ -189,12 +189,12 @@ def test_whatever_trains_does_so_where_the_settings_say(people: Path, tmp_path: 
     assert {run.threads for run in report.runs} == {3}
     executor.came.clear()
     (tmp_path / "space.toml").write_text("lr = [1e-3, 3e-3]\n")
-    found = api.search("age", settings, space=tmp_path / "space.toml", trials=2)
-    assert found.ended == 2
+    result = api.search("age", settings, space=tmp_path / "space.toml", trials=2)
+    assert result.ended == 2
     assert executor.came  # the reference and both trials, but for those that the grid has trained
     executor.came.clear()
-    (place / "mask-0001" / "fold-1" / "weights.safetensors").unlink()
-    assert api.resume("mask-0001", workspace=place, device="cpu", executor=executor).complete
+    (workspace / "mask-0001" / "fold-1" / "weights.safetensors").unlink()
+    assert api.resume("mask-0001", workspace=workspace, device="cpu", executor=executor).complete
     assert executor.came == ["mask-0001/1"]
 
 
@@ -211,8 +211,8 @@ def test_whatever_trains_can_be_asked_to_stop_and_goes_on(people: Path, tmp_path
     with pytest.raises(api.CancelledError):
         api.tune("age", settings, stages=["loss"], trials=2)
     stop.path.unlink()
-    found = api.search("age", settings, space=tmp_path / "space.toml", trials=2)
-    assert [trial.state for trial in found.trials] == ["complete", "complete"]
+    result = api.search("age", settings, space=tmp_path / "space.toml", trials=2)
+    assert [trial.state for trial in result.trials] == ["complete", "complete"]
     assert api.train_grid("age", settings, grid=["lr=1e-3,2e-3"]).complete
 
 
@@ -315,16 +315,16 @@ def test_numpys_numbers_and_pandas_columns_are_pythons_inside(people: Path, trai
         api.compare(pd.Series(["age-0001", "gender-0001"]), workspace=trained)
 
 
-def test_training_starts_from_the_run_that_is_named(people: Path, place: Path) -> None:
+def test_training_starts_from_the_run_that_is_named(people: Path, three_runs: Path) -> None:
     """Its recipe and its plan, as `orch train --base` does; the current run, age-0003, has another loss and other folds."""
-    api.use_run("age-0003", workspace=place)
-    settings = api.Settings(people / "train", place, changes=["epochs=1"], jobs=1, device="cpu")
+    api.use_run("age-0003", workspace=three_runs)
+    settings = api.Settings(people / "train", three_runs, changes=["epochs=1"], jobs=1, device="cpu")
     (run,) = api.train("age", settings, base="age-0001").runs
-    base, current = (api.run_details(name, workspace=place).run for name in ("age-0001", "age-0003"))
+    base, current = (api.run_details(name, workspace=three_runs).run for name in ("age-0001", "age-0003"))
     assert run.recipe == {**base.recipe, "epochs": 1}
     assert run.plan == base.plan
     assert (current.recipe["loss"], current.plan) != (base.recipe["loss"], base.plan)
-    api.use_run("age-0003", workspace=place)
+    api.use_run("age-0003", workspace=three_runs)
     (run,) = api.train_grid("age", settings, grid=["lr=7e-3"]).runs
     assert run.recipe == {**current.recipe, "epochs": 1, "lr": 7e-3}
     assert run.plan == current.plan
@@ -348,7 +348,7 @@ def test_a_predictor_is_given_a_sequence_of_photos(people: Path, workspace: Path
                 predictor.answers(given)
         assert len(predictor.answers([photo])) == 1
         whole = photo.read_bytes()
-        assert [one.label for one in predictor.answers([bytearray(whole), memoryview(whole)])] == [
+        assert [answer.label for answer in predictor.answers([bytearray(whole), memoryview(whole)])] == [
             predictor.answers([photo])[0].label
         ] * 2
         with pytest.raises(ConfigError, match="photo 1 is a NoneType; allowed: a path"):

@@ -37,10 +37,10 @@ def test_recipes_are_listed_compared_and_copied_as_values(tmp_path: Path) -> Non
 
 
 def test_submissions_are_compared_as_values(tmp_path: Path) -> None:
-    one, other = tmp_path / "one.csv", tmp_path / "other.csv"
-    one.write_text("ImageID,ans\na.jpg,1\nb.jpg,2\n")
+    first, other = tmp_path / "one.csv", tmp_path / "other.csv"
+    first.write_text("ImageID,ans\na.jpg,1\nb.jpg,2\n")
     other.write_text("ImageID,ans\nb.jpg,5\na.jpg,1\n")
-    found = api.compare_submissions(one, other)
-    assert (found.rows, found.photos) == (2, (("b.jpg", 2, 5),))
+    differences = api.compare_submissions(first, other)
+    assert (differences.rows, differences.photos) == (2, (("b.jpg", 2, 5),))
     with pytest.raises(api.OrchestratorError, match="drawn from --eval DIR"):
-        api.compare_submissions(one, other, picture=tmp_path / "d.png")
+        api.compare_submissions(first, other, picture=tmp_path / "d.png")

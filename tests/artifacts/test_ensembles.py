@@ -58,10 +58,10 @@ def test_a_lost_table_is_told_with_a_command_that_works(
     assert len(json.loads(built.out)["external"]) == (2 if left == "source" else 1)
 
 
-def test_a_record_reads_as_it_was_written_and_other_shapes_are_named(orch: Orch, place: Path) -> None:
+def test_a_record_reads_as_it_was_written_and_other_shapes_are_named(orch: Orch, three_runs: Path) -> None:
     members = ("--members", "age=age-0001,age-0002")
-    assert orch("ensemble", *members, "-w", place).code == 0
-    folder = place / "soft-0001"
+    assert orch("ensemble", *members, "-w", three_runs).code == 0
+    folder = three_runs / "soft-0001"
     record = EnsembleRecord.load(folder, "")
     assert record.evaluation
     assert json.loads(json.dumps(record.as_json())) == {

@@ -80,11 +80,11 @@ def test_conditions_by_hand() -> None:
         in_order(rows, "other", ["score"])
 
 
-def test_numbers_are_not_compared_with_words(orch: Orch, three: Path, place: Path) -> None:
+def test_numbers_are_not_compared_with_words(orch: Orch, three: Path, three_runs: Path) -> None:
     done = orch("runs", "list", "-w", three, "--where", "score>high lr<1e-2x")
     assert done.code == 2
     assert "--where score>high: score is a number, and 'high' is not one." in done.err
     assert "lr is a number" in done.err
-    done = orch("runs", "note", "age-0001", "--untag", "nothing", "-w", place)
+    done = orch("runs", "note", "age-0001", "--untag", "nothing", "-w", three_runs)
     assert done.code == 2
     assert "age-0001 has the tags none" in done.err

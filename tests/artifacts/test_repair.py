@@ -15,19 +15,21 @@ from tests.conftest import Done, edit_sealed, hashes, listed, tiny
 Orch = Callable[..., Done]
 
 
-def test_a_repaired_workspace_gives_out_no_number_that_something_in_it_still_names(orch: Orch, place: Path) -> None:
-    (place / "sweeps").mkdir()
-    (place / "sweeps" / "age-12345678.db").write_bytes(
+def test_a_repaired_workspace_gives_out_no_number_that_something_in_it_still_names(
+    orch: Orch, three_runs: Path
+) -> None:
+    (three_runs / "sweeps").mkdir()
+    (three_runs / "sweeps" / "age-12345678.db").write_bytes(
         b'\x00run"age-0017"\xff"gender-0001"'
     )  # a search's name is no run's
-    (place / "tensorboard" / "mask-0009").mkdir(parents=True)
-    (place / "deleted" / "soft-0004").mkdir(parents=True)
-    (place / "workspace.json").unlink()
-    done = orch("workspace", "repair", "-w", place)
+    (three_runs / "tensorboard" / "mask-0009").mkdir(parents=True)
+    (three_runs / "deleted" / "soft-0004").mkdir(parents=True)
+    (three_runs / "workspace.json").unlink()
+    done = orch("workspace", "repair", "-w", three_runs)
     assert done.code == 0, done.err
-    retired = json.loads((place / "workspace.json").read_text())["retired"]
+    retired = json.loads((three_runs / "workspace.json").read_text())["retired"]
     assert retired == {"age": 17, "gender": 1, "mask": 9, "soft": 4}
-    assert listed(orch, place, "--where", "task=age") == ["age-0001", "age-0002", "age-0003"]
+    assert listed(orch, three_runs, "--where", "task=age") == ["age-0001", "age-0002", "age-0003"]
 
 
 def test_a_repaired_run_that_is_current_is_still_missed_when_the_choice_is_lost(
@@ -123,11 +125,13 @@ def test_repair_tells_what_it_cannot_write_anew(orch: Orch, workspace: Path) -> 
     assert (again.code, "nothing to repair" in again.err, "by a newer version" in again.err) == (1, False, True)
 
 
-def test_a_damaged_workspace_file_still_tells_which_numbers_were_deleted(orch: Orch, people: Path, place: Path) -> None:
-    assert orch("runs", "delete", "age-0003", "--yes", "-w", place).code == 0
-    mark = place / "workspace.json"
+def test_a_damaged_workspace_file_still_tells_which_numbers_were_deleted(
+    orch: Orch, people: Path, three_runs: Path
+) -> None:
+    assert orch("runs", "delete", "age-0003", "--yes", "-w", three_runs).code == 0
+    mark = three_runs / "workspace.json"
     mark.write_text(mark.read_text().replace('"created": "', '"created": "1'))
-    assert orch("workspace", "repair", "-w", place).code == 0
+    assert orch("workspace", "repair", "-w", three_runs).code == 0
     assert json.loads(mark.read_text())["retired"] == {"age": 3}
 
 

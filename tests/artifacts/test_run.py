@@ -15,8 +15,8 @@ from tests.conftest import Done, edit_sealed, train
 Orch = Callable[..., Done]
 
 
-def test_a_run_of_an_older_version_is_found_by_todays_settings(place: Path) -> None:
-    record = place / "age-0001/run.json"
+def test_a_run_of_an_older_version_is_found_by_todays_settings(three_runs: Path) -> None:
+    record = three_runs / "age-0001/run.json"
     run = RunRecord.load(record.parent)
     recipe = dict(run.recipe)
     del recipe["layer_decay"]  # a setting that the older version did not have

@@ -13,23 +13,23 @@ from tests.conftest import Done, commands_in, edit_sealed, tiny, train
 Orch = Callable[..., Done]
 
 
-def test_what_is_offered_as_current_can_be_taken(orch: Orch, place: Path) -> None:
+def test_what_is_offered_as_current_can_be_taken(orch: Orch, three_runs: Path) -> None:
     """The newest that is whole, by its date and not by its name."""
-    assert orch("runs", "use", "age-0001", "-w", place).code == 0
+    assert orch("runs", "use", "age-0001", "-w", three_runs).code == 0
     for strategy in ("soft", "hard", "soft"):
-        assert orch("ensemble", "--strategy", strategy, "-w", place).code == 0
+        assert orch("ensemble", "--strategy", strategy, "-w", three_runs).code == 0
     for name, created in (("soft-0001", "2026-01-01"), ("hard-0001", "2026-03-01"), ("soft-0002", "2026-02-01")):
-        edit_sealed(place / name / "ensemble.json", created=f"{created}T00:00:00+00:00")
-    edit_sealed(place / "soft-0002/ensemble.json", format=2)  # of an older version
-    shutil.rmtree(place / "age-0003/fold-0")
+        edit_sealed(three_runs / name / "ensemble.json", created=f"{created}T00:00:00+00:00")
+    edit_sealed(three_runs / "soft-0002/ensemble.json", format=2)  # of an older version
+    shutil.rmtree(three_runs / "age-0003/fold-0")
     for what in ("age", "ensemble"):
-        (place / f"current/{what}.json").write_text("{")
-    done = orch("runs", "list", "-w", place)
+        (three_runs / f"current/{what}.json").write_text("{")
+    done = orch("runs", "list", "-w", three_runs)
     (use,) = re.findall(r"`(orch runs use [^`]+)`", done.err)
     assert use.split()[3] == "age-0002"
     assert orch(*shlex.split(use)[1:]).code == 0
     photo = "x.jpg"
-    done = orch("predict", photo, "-w", place)
+    done = orch("predict", photo, "-w", three_runs)
     (use,) = re.findall(r"`(orch ensembles use [^`]+)`", done.err)
     assert use.split()[3] == "hard-0001"
     assert orch(*shlex.split(use)[1:]).code == 0

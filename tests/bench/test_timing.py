@@ -9,11 +9,11 @@ from orchestrator.bench.timing import Timing, in_turn, ratio
 
 def test_things_run_in_turn_and_are_compared_round_by_round() -> None:
     order: list[str] = []
-    told: list[tuple[int, int]] = []
+    progress: list[tuple[int, int]] = []
     things = {name: (lambda name=name: order.append(name)) for name in "ab"}
-    timings = in_turn(things, 3, {"a": 2.0, "b": 1.0}, lambda done, of: told.append((done, of)))
+    timings = in_turn(things, 3, {"a": 2.0, "b": 1.0}, lambda done, of: progress.append((done, of)))
     assert order == ["a", "b"] * 3
-    assert told == [(number, 6) for number in range(1, 7)]
+    assert progress == [(number, 6) for number in range(1, 7)]
     assert timings["a"].work == 2
     # A machine that halves its pace in the second round: medians of seconds would say 1.5, the rounds say 2.
     assert ratio(Timing([2.0, 4.0, 2.0]), Timing([1.0, 2.0, 1.0])) == 2

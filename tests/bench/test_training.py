@@ -17,8 +17,8 @@ def test_a_member_that_is_measured_stays_as_it_is(tmp_path: Path) -> None:
     (folder / "weights.safetensors").write_bytes(b"of hours")
     before = hashes(tmp_path)
     job = job_of(folder, "epochs=1")
-    found = bench_training({"mask": job}, [photo] * len(job.rows), 1, lambda _done, _all: None)
-    assert found["mask"]["loop"]["per_second"] > 0
+    measured = bench_training({"mask": job}, [photo] * len(job.rows), 1, lambda _done, _all: None)
+    assert measured["mask"]["loop"]["per_second"] > 0
     stages = {"decode", "store read", "augment", "copy and normalise", "forward", "backward", "optimiser"}
-    assert set(found["mask"]["stages_ms_per_photo"]) == stages
+    assert set(measured["mask"]["stages_ms_per_photo"]) == stages
     assert hashes(tmp_path) == before

@@ -20,7 +20,9 @@ def test_all_parts_measure_and_are_told(
     opened: list[Pools] = []
     closed: list[Pools] = []
     begin, end = Pools.__init__, Pools.close
-    monkeypatch.setattr(Pools, "__init__", lambda pools, *words: (opened.append(pools), begin(pools, *words))[1])
+    monkeypatch.setattr(
+        Pools, "__init__", lambda pools, *arguments: (opened.append(pools), begin(pools, *arguments))[1]
+    )
     monkeypatch.setattr(Pools, "close", lambda pools: (closed.append(pools), end(pools))[1])
     recipe = tmp_path / "tiny.toml"
     lines = ["backbone='test_efficientnet'", "weights='none'", "height=32", "width=32", "epochs=1", "batch_size=16"]
@@ -30,23 +32,23 @@ def test_all_parts_measure_and_are_told(
     assert done.code == 0, done.err
     assert len(opened) == 4  # the whole ensemble and three smaller ones; engines share their threads
     assert set(map(id, opened)) == set(map(id, closed))  # each has threads of its own
-    found = json.loads((tmp_path / "out" / "bench.json").read_text())
-    assert set(found["training"]) == {"mask", "gender", "age"}
-    assert all(one["efficiency"] > 0 for one in found["training"].values())  # how large says nothing on a busy machine
-    for one in found["training"].values():
-        assert 0 < one["arithmetic"]["share_of_matrix_rate"] < 1
+    results = json.loads((tmp_path / "out" / "bench.json").read_text())
+    assert set(results["training"]) == {"mask", "gender", "age"}
+    for figures in results["training"].values():
+        assert figures["efficiency"] > 0  # how large says nothing on a busy machine
+        assert 0 < figures["arithmetic"]["share_of_matrix_rate"] < 1
     assert {"decode", "augment", "forward", "backward", "optimiser"} <= set(
-        found["training"]["age"]["stages_ms_per_photo"]
+        results["training"]["age"]["stages_ms_per_photo"]
     )
-    engines = found["prediction"]["engines"]
+    engines = results["prediction"]["engines"]
     assert engines["torch fp32"]["same_labels"] == 1
     assert engines["torch fp32"]["difference_of_votes"] < 1e-4
-    assert found["prediction"]["decoding"]["per_second"] > engines["torch fp32"]["predict"]["per_second"]
-    assert found["prediction"]["nothing_shared"]["per_second"] > 0
-    assert found["prediction"]["members"] == 9  # three folds: the smallest class has three people
-    assert set(found["voting"]) == {"2000", "20000"}
-    assert {name.split()[0] for name in found["growth"]} == {"photos", "members", "input", "jobs"}
-    commands = found["commands"]
+    assert results["prediction"]["decoding"]["per_second"] > engines["torch fp32"]["predict"]["per_second"]
+    assert results["prediction"]["nothing_shared"]["per_second"] > 0
+    assert results["prediction"]["members"] == 9  # three folds: the smallest class has three people
+    assert set(results["voting"]) == {"2000", "20000"}
+    assert {name.split()[0] for name in results["growth"]} == {"photos", "members", "input", "jobs"}
+    commands = results["commands"]
     assert commands["times_exported"] > 0
     costs = commands["costs"]
     assert set(costs) >= {PREDICT, *LIGHT}

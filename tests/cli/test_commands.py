@@ -33,14 +33,14 @@ def test_recipes_and_runs_are_shown_and_copied(orch: Orch, workspace: Path, tmp_
     assert "# passes over the sampled photos" in mine.read_text()
     assert "is there already" in orch("recipes", "copy", "age", "quick", mine).err
     shown = orch("runs", "show", "age-0001", "-w", workspace)
-    for words in ("fold plan", "fingerprint", "torch", "macro F1", "initial weights"):
-        assert words in shown.out
+    for text in ("fold plan", "fingerprint", "torch", "macro F1", "initial weights"):
+        assert text in shown.out
     assert "Did you mean 'age-0001'?" in orch("runs", "show", "age-001", "-w", workspace).err
     assert json.loads(orch("runs", "show", "age-0001", "-w", workspace, "--json").out)["members"][2]["fold"] == 2
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["train-all", "--set", "lerning_rate=1"], "unknown key 'lerning_rate'"),
         (["train-all", "--recipe", "qick"], "Did you mean 'quick'?"),
@@ -59,14 +59,14 @@ def test_recipes_and_runs_are_shown_and_copied(orch: Orch, workspace: Path, tmp_
     ],
 )
 def test_wrong_input_is_one_sentence_and_exit_code_2(
-    orch: Orch, people: Path, tmp_path: Path, words: list[str], told: str, monkeypatch: pytest.MonkeyPatch
+    orch: Orch, people: Path, tmp_path: Path, words: list[str], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("ORCH_DEBUG", raising=False)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     folds = [] if "--folds" in words else ["--folds", 3]
     done = orch(*words, *folds, "--data", people / "train", "--workspace", tmp_path / "runs")
     assert done.code == 2
-    assert told in done.err
+    assert message in done.err
     assert "Traceback" not in done.err
 
 
@@ -146,14 +146,14 @@ def test_damaged_records_are_named_with_what_is_wrong(orch: Orch, people: Path, 
     assert (done.code, "Did you mean 'soft-0001'?" in done.err) == (2, True)
     record = workspace / "age-0001" / "run.json"
     whole = record.read_text()
-    for text, told in (
+    for text, message in (
         ("{", "not readable as JSON"), ("{}", "it has no format number or no digest"), ("[1, NaN]", "NaN is not JSON"),
         (f'{{"format": {RUN_FORMAT}, "digest": "x"}}', "do not match the digest in it"),
         ((workspace / "mask-0001" / "run.json").read_text(), "holds the run 'mask-0001', and must hold the run 'age-0001'"),
     ):  # fmt: skip
         record.write_text(text)
         done = orch("runs", "list", "-w", workspace)
-        assert (done.code, told in done.err, "age-0001/run.json" in done.err) == (1, True, True), done.err
+        assert (done.code, message in done.err, "age-0001/run.json" in done.err) == (1, True, True), done.err
         assert "mask-0001" in done.out  # the others are listed all the same
     record.write_text(whole)
     edit_sealed(record, status="unfinished", make_current="auto", was_offered=False)
@@ -167,8 +167,8 @@ def test_long_work_shows_its_rate_and_the_time_left(monkeypatch: pytest.MonkeyPa
     screen = Console(file=io.StringIO(), force_terminal=True, width=100)
     monkeypatch.setattr(console, "stderr_console", lambda: screen)
     with console.progress_bar("answering") as progress:
-        for done in range(1, 8):
-            progress(done * 10, 100)
+        for step in range(1, 8):
+            progress(step * 10, 100)
             time.sleep(0.06)
     shown = screen.file.getvalue()
     assert "answering" in shown
@@ -180,8 +180,8 @@ def test_wrong_options_are_told_together(orch: Orch, people: Path, workspace: Pa
     done = orch("train-all", "--data", people / "train", "-w", tmp_path / "runs", "--device", "tpu", "--jobs", "-2",
                 "--set", "weights=nowhere.pth", "--folds", "3")  # fmt: skip
     assert done.code == 2
-    for told in ("--device tpu", "--jobs -2", "weights = 'nowhere.pth'"):
-        assert told in done.err
+    for message in ("--device tpu", "--jobs -2", "weights = 'nowhere.pth'"):
+        assert message in done.err
     done = orch(
         "predict",
         "-w",
@@ -196,7 +196,7 @@ def test_wrong_options_are_told_together(orch: Orch, people: Path, workspace: Pa
         "a.jpg",
     )
     assert done.code == 2
-    for told in (
+    for message in (
         "--on-error mrk",
         "Did you mean 'mark'?",
         "--precision bf16",
@@ -204,7 +204,7 @@ def test_wrong_options_are_told_together(orch: Orch, people: Path, workspace: Pa
         "give exactly one of photos and",
         "a.jpg",
     ):
-        assert told in done.err
+        assert message in done.err
 
 
 def test_a_full_disk_is_never_a_fault_of_ours(orch: Orch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,7 +219,7 @@ def test_a_full_disk_is_never_a_fault_of_ours(orch: Orch, tmp_path: Path, monkey
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "message"),
     [
         (MemoryError(), "Out of memory. Lower --batch (predict)"),
         (
@@ -230,7 +230,7 @@ def test_a_full_disk_is_never_a_fault_of_ours(orch: Orch, tmp_path: Path, monkey
     ],
 )
 def test_out_of_memory_while_predicting_says_what_to_lower(
-    orch: Orch, people: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, told: str
+    orch: Orch, people: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, message: str
 ) -> None:
     assert orch("ensemble", "-w", workspace).code == 0
 
@@ -240,7 +240,7 @@ def test_out_of_memory_while_predicting_says_what_to_lower(
     monkeypatch.delenv("ORCH_DEBUG", raising=False)
     monkeypatch.setattr("orchestrator.inference.predictor.Predictor.predict", fail)
     done = orch("predict", people / "eval" / "images", "-w", workspace)
-    assert (done.code, told in done.err) == (2, True), done.err
+    assert (done.code, message in done.err) == (2, True), done.err
 
 
 def test_a_table_of_photos_goes_all_the_way(orch: Orch, people: Path, tmp_path: Path) -> None:
@@ -255,7 +255,7 @@ def test_a_table_of_photos_goes_all_the_way(orch: Orch, people: Path, tmp_path: 
         assert done.code == 0, done.err
         assert orch("ensemble", "-w", runs).code == 0
         done = orch("predict", people / "eval" / "images", "-w", runs, "--json")
-        assert {one["label"] is not None for one in json.loads(done.out)} == {True}
+        assert {answer["label"] is not None for answer in json.loads(done.out)} == {True}
         assert len(json.loads(done.out)) == 28
     same = [hashes(tmp_path / suffix / "age-0001" / "fold-1")["weights.safetensors"] for suffix in ("csv", "parquet")]
     assert same[0] == same[1]

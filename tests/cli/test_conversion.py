@@ -62,7 +62,7 @@ NUMBER = re.compile(
 """What Typer and we say of a wrong number."""
 
 
-def asked(words: list[str]) -> list[object]:
+def outcome_of(words: list[str]) -> list[object]:
     """What the command got, as types and representations (NaN equals nothing), or what it was refused with."""
     got.clear()
     try:
@@ -79,12 +79,12 @@ def asked(words: list[str]) -> list[object]:
 def test_values_are_what_typer_alone_makes_of_them(pairs: list[tuple[str, str]], flag: bool) -> None:
     words = [*["--flag"] * flag, *(f"--{name}={text}" for name, text in pairs if name)]
     words += ["--", *(text for name, text in pairs if not name)]
-    alone = asked(words)
+    alone = outcome_of(words)
     with plain_conversion():
-        assert asked(words) == alone
+        assert outcome_of(words) == alone
 
 
-@pytest.mark.parametrize(("word", "told"), [
+@pytest.mark.parametrize(("word", "message"), [
     ("--whole=x", "'x'; allowed: a whole number."), ("--whole=0.5", "'0.5'; allowed: a whole number."),
     ("--whole=5x", "'5x'; allowed: a whole number."), ("--seed=-1", "'-1'; allowed: a whole number, 0 to 4294967295."),
     ("--wholes=0", "'0'; allowed: a whole number, 1 or more."), ("--rate=many", "'many'; allowed: a number."),
@@ -92,14 +92,14 @@ def test_values_are_what_typer_alone_makes_of_them(pairs: list[tuple[str, str]],
     ("--clamped=x", "'x'; allowed: a whole number, 0 to 9."), ("--wholes=", "''; allowed: a whole number, 1 or more."),
     ("--ceiling=-2.5", None), ("--ceiling=6", "'6'; allowed: a number, 5 or less."),
 ])  # fmt: skip
-def test_a_wrong_number_is_named_with_the_allowed_ones(word: str, told: str | None) -> None:
+def test_a_wrong_number_is_named_with_the_allowed_ones(word: str, message: str | None) -> None:
     with plain_conversion():
-        if told is None:
+        if message is None:
             typer.main.get_command(program).main([word], standalone_mode=False)
             return
         with pytest.raises(typer.BadParameter) as refused:
             typer.main.get_command(program).main([word], standalone_mode=False)
-    assert refused.value.format_message() == f"Invalid value for '{word.partition('=')[0]}': {told}"
+    assert refused.value.format_message() == f"Invalid value for '{word.partition('=')[0]}': {message}"
 
 
 def test_a_file_that_may_not_be_read_is_refused_as_by_typer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,18 +109,18 @@ def test_a_file_that_may_not_be_read_is_refused_as_by_typer(tmp_path: Path, monk
     monkeypatch.setattr("os.access", lambda path, _: Path(path) != closed)  # root may read everything
     for option, path in (("path", closed), ("path", tmp_path / "nowhere"), ("folder", closed), ("unread", closed)):
         words = [f"--{option}={path}"]
-        alone = asked(words)
+        alone = outcome_of(words)
         with plain_conversion():
-            assert asked(words) == alone
+            assert outcome_of(words) == alone
     with plain_conversion():
-        assert "is not readable" in str(asked([f"--path={closed}"])[1])
+        assert "is not readable" in str(outcome_of([f"--path={closed}"])[1])
 
 
 def test_a_typer_that_describes_its_parameters_in_another_way_converts_by_itself(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     words = ["--whole=5", "--path=a", "--wholes=2"]
-    alone = asked(words)
+    alone = outcome_of(words)
 
     class Renamed:
         """A parameter of another version."""
@@ -139,7 +139,7 @@ def test_a_typer_that_describes_its_parameters_in_another_way_converts_by_itself
     real = _Conversion.__init__
     monkeypatch.setattr(_Conversion, "__init__", renamed)
     with plain_conversion():
-        assert asked(words) == alone
+        assert outcome_of(words) == alone
     assert len(alone) > 3
 
 

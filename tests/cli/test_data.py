@@ -11,11 +11,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from PIL import Image
-from tests.inference.test_predictions import odd_name
 
 from orchestrator.data.check import check
 from orchestrator.data.readers import read
 from tests.conftest import ROOT, Done, tiny
+from tests.inference.test_photo_files import odd_name
 
 Orch = Callable[..., Done]
 
@@ -34,16 +34,16 @@ def test_data_commands_in_sequence(orch: Orch, tmp_path: Path) -> None:
     assert json.loads(done.out)["photos"] == 84
     assert (tmp_path / "p.png").stat().st_size > 10_000
     done = orch("data", "folds", "--data", root / "train", "--folds", 2, "--json")
-    found = json.loads(done.out)
-    assert found["k"] == 2
+    report = json.loads(done.out)
+    assert report["k"] == 2
     classes = [f"{gender} {band}" for gender in ("male", "female") for band in ("<30", "30-59", ">=60")]
-    assert [row["class"] for row in found["folds"]] == [*classes, "all people", "all photos"]
+    assert [row["class"] for row in report["folds"]] == [*classes, "all people", "all photos"]
     next((root / "train" / "images").rglob("normal.jpg")).write_bytes(b"")
     done = orch("data", "check", "--data", root / "train", "--folds", 2, "--json")
     assert done.code == 1
-    found = json.loads(done.out)
-    assert (found["may_train"], found["fatal"]) == (False, 1)
-    assert found["problems"][0]["kind"] == "unreadable"
+    report = json.loads(done.out)
+    assert (report["may_train"], report["fatal"]) == (False, 1)
+    assert report["problems"][0]["kind"] == "unreadable"
 
 
 def test_a_source_of_notes_and_no_photos_may_not_train(orch: Orch, people: Path, tmp_path: Path) -> None:
@@ -61,9 +61,9 @@ def test_a_check_says_whether_this_training_may_start(orch: Orch, people: Path, 
     photos[["path", "person", "gender"]].to_csv(bare, index=False)
     done = orch("data", "check", "--data", bare, "--folds", 3, *words)
     assert done.code == 1
-    found = [one for one in json.loads(done.out)["problems"] if one["fatal"]]
-    assert [one["kind"] for one in found] == ["missing_column"] * 2
-    assert "leave age out with --tasks" in found[0]["fix"]
+    fatal = [problem for problem in json.loads(done.out)["problems"] if problem["fatal"]]
+    assert [problem["kind"] for problem in fatal] == ["missing_column"] * 2
+    assert "leave age out with --tasks" in fatal[0]["fix"]
     assert orch("data", "check", "--data", bare, "--folds", 3, "--tasks", "gender").code == 0
     refused = orch("train-all", "--data", bare, "--folds", 3, "-w", tmp_path / "runs")
     assert refused.code == 2
@@ -82,8 +82,8 @@ def test_a_check_opens_photos_even_where_the_table_lacks_a_column(orch: Orch, pe
     empty.write_bytes(b"")
     done = orch("data", "check", "--data", tmp_path / "train", "--json")
     assert done.code == 1
-    told = {one["kind"]: one["where"] for one in json.loads(done.out)["problems"]}
-    assert told == {"missing_column": str(tmp_path / "train" / "train.csv"), "unreadable": str(empty)}
+    problems = {problem["kind"]: problem["where"] for problem in json.loads(done.out)["problems"]}
+    assert problems == {"missing_column": str(tmp_path / "train" / "train.csv"), "unreadable": str(empty)}
 
 
 def test_a_check_shows_each_kind_of_note_for_a_page_and_lists_all_for_machines(
@@ -101,12 +101,12 @@ def test_a_check_shows_each_kind_of_note_for_a_page_and_lists_all_for_machines(
     assert done.code == 0, done.out
     assert done.out.count("is in no row of some.csv: left out.") == 20
     assert "... and 22 more of the kind 'extra_file'" in done.out
-    found = [
-        one
-        for one in json.loads(orch("data", "check", *words, "--json").out)["problems"]
-        if one["kind"] == "extra_file"
+    extra_files = [
+        problem
+        for problem in json.loads(orch("data", "check", *words, "--json").out)["problems"]
+        if problem["kind"] == "extra_file"
     ]
-    assert [one["where"] for one in found] == [str(flat / name) for name in names[126:]]
+    assert [problem["where"] for problem in extra_files] == [str(flat / name) for name in names[126:]]
 
 
 def test_a_description_shows_ages_and_upright_sizes(orch: Orch, tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_a_check_of_a_table_that_is_not_there_or_has_no_paths_names_no_photo_tha
     (tmp_path / "m.csv").write_text("a,b\n1,2\n")
     done = orch("data", "check", "--data", tmp_path / "m.csv", "--json")
     assert done.code == 1
-    assert {one["kind"] for one in json.loads(done.out)["problems"]} == {"missing_column"}
+    assert {problem["kind"] for problem in json.loads(done.out)["problems"]} == {"missing_column"}
     for name in ("mm.csv", "typo"):
         done = orch("data", "check", "--data", tmp_path / name, "--json")
         assert done.code == 2
@@ -163,9 +163,9 @@ def test_a_data_folder_with_such_names_is_checked_described_and_trained_on(peopl
     shutil.copytree(people / "train", root)
     person = next((root / "images").iterdir())
     odd_name(person)
-    found = check(root)
-    assert not found.fatal
-    (note,) = [problem for problem in found.problems if problem.kind == "extra_file"]
+    report = check(root)
+    assert not report.fatal
+    (note,) = [problem for problem in report.problems if problem.kind == "extra_file"]
     assert "caf\\xe9.jpg" in str(note)
     commands = [["data", "check", "--folds", "2"], ["data", "describe"], ["data", "folds", "--folds", "2"]]
     commands.append(["train-all", "--folds", "0", "--tasks", "mask", "-w", str(home / "runs"), *tiny("epochs=1")])

@@ -49,8 +49,8 @@ def test_wrong_ensembles_are_refused_with_everything_at_once(orch: Orch, people:
 
 
 def test_an_unknown_strategy_is_refused(orch: Orch, workspace: Path) -> None:
-    told = orch("ensemble", "--strategy", "sft", "-w", workspace).err
-    assert f"--strategy sft; allowed: {', '.join(STRATEGIES)}. Did you mean 'soft'?" in told
+    stderr = orch("ensemble", "--strategy", "sft", "-w", workspace).err
+    assert f"--strategy sft; allowed: {', '.join(STRATEGIES)}. Did you mean 'soft'?" in stderr
 
 
 def test_changed_held_out_tables_are_refused(orch: Orch, workspace: Path) -> None:

@@ -28,7 +28,7 @@ def test_extra_photos_show_wherever_runs_are_told_apart(
     compared = orch("runs", "compare", "age-0001", "age-0002", "-w", workspace, "--json")
     assert json.loads(compared.out)["differing"]["extra"] == ["none", f"{others} ({fingerprint[:6]})"]
     listed = orch("runs", "list", "-w", workspace, "--where", f"extra={others}", "--json")
-    assert [one["id"] for one in json.loads(listed.out)] == ["age-0002"]
+    assert [run["id"] for run in json.loads(listed.out)] == ["age-0002"]
     assert f"fingerprint {fingerprint}" in " ".join(orch("runs", "show", "age-0002", "-w", workspace).out.split())
     done = train(orch, people, workspace, "train", "age", *tiny("lr=0.004"), "--valid-only")
     assert "note: age-0002 was trained on extra photos too" in done.err
@@ -42,18 +42,18 @@ def test_extra_photos_show_wherever_runs_are_told_apart(
     assert "age-0002 has it already" in done.err
 
 
-@pytest.mark.parametrize(("words", "told"), [
+@pytest.mark.parametrize(("words", "message"), [
     (("--threshold", 0.2), "--threshold 0.2; allowed: 0.5"),
     (("--threshold", 0.9999999), "lower --threshold"),
     (("--out", "labels.txt"), "give a name that ends in .csv or .parquet"),
 ])  # fmt: skip
 def test_wrong_words_of_pseudo_are_told(
-    orch: Orch, people: Path, workspace: Path, tmp_path: Path, words: tuple[object, ...], told: str
+    orch: Orch, people: Path, workspace: Path, tmp_path: Path, words: tuple[object, ...], message: str
 ) -> None:
     assert orch("ensemble", "-w", workspace).code == 0
     done = orch("pseudo", "--eval", people / "eval", "--out", tmp_path / "p.csv", "-w", workspace, *words)
     assert done.code == 2
-    assert told in done.err
+    assert message in done.err
 
 
 def test_pseudo_says_how_many_more_photos_were_not_read(
@@ -95,9 +95,9 @@ def test_killed_with_pseudo_labels_it_goes_on_to_the_same_bits(people: Path, wor
     assert not RunRecord.load(tmp_path / "killed/age-0002").complete
     assert start("killed").wait() == 0
     names = ("weights.safetensors", "held_out.parquet")
-    one, other = (
+    whole, killed = (
         {key: value for key, value in hashes(tmp_path / name / "age-0002").items() if key.endswith(names)}
         for name in ("whole", "killed")
     )
-    assert len(one) == 6
-    assert one == other
+    assert len(whole) == 6
+    assert whole == killed

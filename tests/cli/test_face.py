@@ -37,9 +37,9 @@ def trained_around(people: Path, trained: Path, tmp_path_factory: pytest.TempPat
     workspace = tmp_path_factory.mktemp("around") / "runs"
     shutil.copytree(trained, workspace)
     settings = Settings(people / "train", workspace, changes=(*TINY, *FACE), folds=3, jobs=1, device="cpu")
-    with listening() as told:
+    with listening() as messages:
         assert train_all(settings, {"age": SPECIALISTS["age"]}).complete
-    (faces,) = [line for line in told if line.startswith("faces: ")]
+    (faces,) = [line for line in messages if line.startswith("faces: ")]
     lists = orch_command("data", "faces", "--data", people / "train", workspace=workspace)
     rest = f"use the recipe's crop and anchor: `{lists}` lists them."
     assert re.fullmatch(rf"faces: found in \d+ of 168 photos; the other \d+ {re.escape(rest)}", faces)
@@ -55,10 +55,10 @@ def around(trained_around: Path, tmp_path: Path) -> Path:
 
 def boxes_of(orch: Orch, people: Path, workspace: Path) -> dict[str, list[int] | None]:
     done = orch("data", "faces", "--data", people / "train", "-w", workspace, "--json")
-    found = json.loads(done.out)
-    boxes = {one["path"]: one["box"] for one in found["boxes"]}
-    assert found["found"] == sum(box is not None for box in boxes.values())
-    assert 0 < found["found"] < found["photos"] == len(boxes)
+    faces = json.loads(done.out)
+    boxes = {photo["path"]: photo["box"] for photo in faces["boxes"]}
+    assert faces["found"] == sum(box is not None for box in boxes.values())
+    assert 0 < faces["found"] < faces["photos"] == len(boxes)
     return boxes
 
 
@@ -73,8 +73,8 @@ def test_a_member_predicts_from_the_crops_that_it_was_scored_on(orch: Orch, peop
     )
     predictor = start_predictor([member], SoftVote(), sharing=False)
     prepared = [predictor.reader.prepare(decode(people / "train" / path)) for path in table["path"]]
-    assert [one.face_found for one in prepared] == [boxes[path] is not None for path in table["path"]]
-    pixels = np.stack([one.pixels[geometry] for one in prepared])
+    assert [photo.face_found for photo in prepared] == [boxes[path] is not None for path in table["path"]]
+    pixels = np.stack([photo.pixels[geometry] for photo in prepared])
     by_hand = [
         geometry.apply(decode(people / "train" / path), boxes[path] and tuple(boxes[path])) for path in table["path"]
     ]
@@ -97,11 +97,11 @@ def test_photos_without_a_face_are_told_in_every_answer(orch: Orch, people: Path
     done = orch("predict", people / "eval/images", "-w", around, "--probabilities", table, "--json")
     assert done.code == 0, done.err
     answers = json.loads(done.out)
-    found = [answer["face_found"] for answer in answers]
-    assert set(found) == {True, False}
-    assert pd.read_parquet(table)["face_found"].tolist() == found
-    told = [line for line in done.err.splitlines() if line.startswith("no face found: ")]
-    assert len(told) == min(5, found.count(False))
+    has_face = [answer["face_found"] for answer in answers]
+    assert set(has_face) == {True, False}
+    assert pd.read_parquet(table)["face_found"].tolist() == has_face
+    lines = [line for line in done.err.splitlines() if line.startswith("no face found: ")]
+    assert len(lines) == min(5, has_face.count(False))
 
 
 def test_an_export_finds_the_same_faces_and_gives_the_same_answers(
@@ -115,14 +115,14 @@ def test_an_export_finds_the_same_faces_and_gives_the_same_answers(
     assert done.code == 0, done.err
     photos = sorted((people / "eval/images").iterdir())
     ours = json.loads(orch("predict", *photos, "-w", around, "--json", "--engine", "torch").out)
-    assert {one["face_found"] for one in ours} == {True, False}
+    assert {answer["face_found"] for answer in ours} == {True, False}
     theirs = subprocess.run(
         [sys.executable, tmp_path / "out/predict.py", *photos], capture_output=True, text=True, check=True, cwd=tmp_path
     )
-    for line, one in zip(theirs.stdout.splitlines(), ours, strict=True):
+    for line, expected in zip(theirs.stdout.splitlines(), ours, strict=True):
         answer = json.loads(line)
-        assert answer["label"] == one["label"]
-        assert answer["probabilities"]["age"] == pytest.approx(one["probabilities"]["age"], abs=1e-4)
+        assert answer["label"] == expected["label"]
+        assert answer["probabilities"]["age"] == pytest.approx(expected["probabilities"]["age"], abs=1e-4)
 
 
 def test_views_are_tried_on_the_same_crops_when_the_store_is_gone(orch: Orch, around: Path) -> None:

@@ -28,66 +28,69 @@ def with_joint(people: Path, trained: Path, tmp_path_factory: pytest.TempPathFac
     from orchestrator.pipeline.settings import Settings
     from orchestrator.pipeline.training import retrain
 
-    place = tmp_path_factory.mktemp("joint") / "runs"
-    shutil.copytree(trained, place)
-    settings = Settings(people / "train", place, changes=TINY, folds=3, jobs=1, device="cpu")
+    workspace = tmp_path_factory.mktemp("joint") / "runs"
+    shutil.copytree(trained, workspace)
+    settings = Settings(people / "train", workspace, changes=TINY, folds=3, jobs=1, device="cpu")
     assert retrain(starting_point(settings, TRAINABLE[JOINT]), Silent()).complete
-    return place
+    return workspace
 
 
 @pytest.fixture
-def place(with_joint: Path, tmp_path: Path) -> Path:
+def joint_workspace(with_joint: Path, tmp_path: Path) -> Path:
     shutil.copytree(with_joint, tmp_path / "runs")
     return tmp_path / "runs"
 
 
 def test_a_joint_network_votes_in_every_task_beside_the_specialists(
-    orch: Orch, people: Path, place: Path, tmp_path: Path
+    orch: Orch, people: Path, joint_workspace: Path, tmp_path: Path
 ) -> None:
-    record = json.loads((place / "joint-0001/run.json").read_text())
+    record = json.loads((joint_workspace / "joint-0001/run.json").read_text())
     assert (record["task"], record["recipe"]["sampling"]) == ("joint", "per_photo")
-    done = orch("ensemble", "-w", place, "--json")
+    done = orch("ensemble", "-w", joint_workspace, "--json")
     alone = json.loads(done.out)
     assert "joint" not in alone["members"]  # it takes part only when it is named
-    assert "agree on every out-of-fold photo" in orch("ensemble", "-w", place).out
-    assert "agree on every out-of-fold photo" not in orch("ensemble", "-w", place, "--members", "joint=joint-0001").out
-    done = orch("cascade", people / "eval", "-w", place, "--rate", 0.5)
+    assert "agree on every out-of-fold photo" in orch("ensemble", "-w", joint_workspace).out
+    assert (
+        "agree on every out-of-fold photo"
+        not in orch("ensemble", "-w", joint_workspace, "--members", "joint=joint-0001").out
+    )
+    done = orch("cascade", people / "eval", "-w", joint_workspace, "--rate", 0.5)
     assert done.code == 2
     assert "a cascade asks the members of each task in turn" in done.err
-    done = orch("ensemble", "-w", place, "--members", "joint=joint-0001", "--json")
+    done = orch("ensemble", "-w", joint_workspace, "--members", "joint=joint-0001", "--json")
     assert done.code == 0, done.err
     both = json.loads(done.out)
-    assert [one["fold"] for one in both["members"]["joint"]] == [0, 1, 2]
-    assert [one["run"] for one in both["single"]["age"] if one["fold"] is None] == ["age-0001", "joint-0001"]
+    assert [member["fold"] for member in both["members"]["joint"]] == [0, 1, 2]
+    assert [score["run"] for score in both["single"]["age"] if score["fold"] is None] == ["age-0001", "joint-0001"]
     # By hand: each task's vote is of the specialist and of the joint network's marginals, out of fold.
     tables = {
-        name: pd.concat([pd.read_parquet(path) for path in (place / name).glob("fold-*/held_out.parquet")])
+        name: pd.concat([pd.read_parquet(path) for path in (joint_workspace / name).glob("fold-*/held_out.parquet")])
         .sort_values("path", ignore_index=True)
         for name in ("mask-0001", "gender-0001", "age-0001", "joint-0001")
     }  # fmt: skip
     joint = marginals(tables["joint-0001"].filter(like="p(").to_numpy())
-    out_of_fold = pd.read_parquet(place / both["id"] / "out_of_fold.parquet")
+    out_of_fold = pd.read_parquet(joint_workspace / both["id"] / "out_of_fold.parquet")
     for task in TASKS:
         own = tables[f"{task}-0001"].filter(like="p(").to_numpy()
         assert (out_of_fold[f"{task}_truth"] == tables[f"{task}-0001"]["truth"]).all()
         expected = soft_vote([own, joint[task].astype(np.float32)], [1.0, 1.0])
         assert (out_of_fold[task].to_numpy() == expected.choice).all()
         assert np.allclose(out_of_fold.filter(like=f"p({task} ").to_numpy(), expected.shares, atol=1e-6)
-    shown = orch("ensemble", "-w", place, "--members", "joint=joint-0001")
+    shown = orch("ensemble", "-w", joint_workspace, "--members", "joint=joint-0001")
     assert "joint-0001" in shown.out
     # Predictions: a photo's own answers are the mean over the specialist's and the joint network's members.
     photo = next(iter(sorted((people / "eval/images").iterdir())))
-    answer = json.loads(orch("predict", photo, "-w", place, "--json", "--engine", "torch").out)[0]
-    one = json.loads(orch("predict", photo, "-w", place, "--json", "--engine", "torch", "--ensemble", alone["id"]).out)[
-        0
-    ]
+    answer = json.loads(orch("predict", photo, "-w", joint_workspace, "--json", "--engine", "torch").out)[0]
+    answer_alone = json.loads(
+        orch("predict", photo, "-w", joint_workspace, "--json", "--engine", "torch", "--ensemble", alone["id"]).out
+    )[0]
     assert answer["asked"] == 12
     from orchestrator.data.preprocessing import decode
     from orchestrator.inference.engines import torch_runners
     from orchestrator.inference.member import load_members
     from orchestrator.inference.shared_backbone import unshared
 
-    members = load_members(member_files(place, "joint-0001", 0, 1, 2))
+    members = load_members(member_files(joint_workspace, "joint-0001", 0, 1, 2))
     answers = [
         runner(member.preprocess.geometry.apply(decode(photo))[None])
         for member, runner in zip(members, torch_runners([unshared(member) for member in members], "cpu"), strict=True)
@@ -95,26 +98,28 @@ def test_a_joint_network_votes_in_every_task_beside_the_specialists(
     own_mean = marginals(np.mean(answers, axis=0))
     for task in TASKS:
         for code, name in enumerate(CLASSES[task]):
-            mean = (one["probabilities"][task][name] + float(own_mean[task][0, code])) / 2
+            mean = (answer_alone["probabilities"][task][name] + float(own_mean[task][0, code])) / 2
             assert answer["probabilities"][task][name] == pytest.approx(mean, abs=2e-5)
-    refused = orch("predict", photo, "-w", place, "--cascade")
+    refused = orch("predict", photo, "-w", joint_workspace, "--cascade")
     assert refused.code == 2
     assert "joint networks and external tables" in refused.err
 
 
-def test_a_joint_run_is_compared_retrained_and_resumed_like_any_other(orch: Orch, people: Path, place: Path) -> None:
-    before = hashes(place / "joint-0001")
-    done = train(orch, people, place, "train", "joint", *tiny(), "--fold", 1, "--seed", 1)
+def test_a_joint_run_is_compared_retrained_and_resumed_like_any_other(
+    orch: Orch, people: Path, joint_workspace: Path
+) -> None:
+    before = hashes(joint_workspace / "joint-0001")
+    done = train(orch, people, joint_workspace, "train", "joint", *tiny(), "--fold", 1, "--seed", 1)
     assert done.code == 0, done.err
-    assert hashes(place / "joint-0001") == before
-    found = json.loads(orch("runs", "compare", "joint-0001", "joint-0002", "-w", place, "--json").out)
-    assert len(found["runs"][0]["classes"]) == 18
-    again = train(orch, people, place, "train", "joint", *tiny())
+    assert hashes(joint_workspace / "joint-0001") == before
+    comparison = json.loads(orch("runs", "compare", "joint-0001", "joint-0002", "-w", joint_workspace, "--json").out)
+    assert len(comparison["runs"][0]["classes"]) == 18
+    again = train(orch, people, joint_workspace, "train", "joint", *tiny())
     assert "joint-0001 has it already" in again.err
     assert "train_border = 58 is for the age specialist" in train(
-        orch, people, place, "train", "joint", *tiny("train_border=58")
+        orch, people, joint_workspace, "train", "joint", *tiny("train_border=58")
     ).err  # fmt: skip
-    assert "it cuts away the rows" in train(orch, people, place, "train", "joint", *tiny("crop=0.4")).err
+    assert "it cuts away the rows" in train(orch, people, joint_workspace, "train", "joint", *tiny("crop=0.4")).err
 
 
 def test_the_first_joint_run_names_the_ensemble_that_it_votes_in(orch: Orch, people: Path, workspace: Path) -> None:
@@ -126,14 +131,14 @@ def test_the_first_joint_run_names_the_ensemble_that_it_votes_in(orch: Orch, peo
 
 
 def test_an_export_answers_with_a_joint_network_as_predict_does(
-    orch: Orch, people: Path, place: Path, tmp_path: Path
+    orch: Orch, people: Path, joint_workspace: Path, tmp_path: Path
 ) -> None:
     pytest.importorskip("onnxruntime", reason="the extra `engines` is not installed")
-    assert orch("ensemble", "-w", place, "--members", "joint=joint-0001").code == 0
-    done = orch("export", "-w", place, "--out", tmp_path / "export")
+    assert orch("ensemble", "-w", joint_workspace, "--members", "joint=joint-0001").code == 0
+    done = orch("export", "-w", joint_workspace, "--out", tmp_path / "export")
     assert done.code == 0, done.err
     photo = next(iter(sorted((people / "eval/images").iterdir())))
-    expected = json.loads(orch("predict", photo, "-w", place, "--json", "--engine", "torch").out)[0]
+    expected = json.loads(orch("predict", photo, "-w", joint_workspace, "--json", "--engine", "torch").out)[0]
     ran = subprocess.run(
         [sys.executable, tmp_path / "export" / "predict.py", photo], capture_output=True, text=True, check=True
     )

@@ -104,14 +104,14 @@ ARRAYS = frozenset({"numpy", "cv2", "PIL", "pydantic.main"})
 PROGRAM = """
 import contextlib, io, json, sys
 from orchestrator.cli.app import main
-told = []
+results = []
 for words in json.load(sys.stdin):
-    sys.argv, said, code = ['orch', *words], io.StringIO(), 0
-    with contextlib.redirect_stderr(said):
+    sys.argv, printed, code = ['orch', *words], io.StringIO(), 0
+    with contextlib.redirect_stderr(printed):
         try: main()
         except SystemExit as stop: code = stop.code
-    told.append([code, said.getvalue(), sorted(set(sys.modules))])
-json.dump(told, sys.stdout)
+    results.append([code, printed.getvalue(), sorted(set(sys.modules))])
+json.dump(results, sys.stdout)
 """
 """All in one process: what the first imports without need is there after the first."""
 
@@ -132,16 +132,16 @@ def test_mistakes_of_use_are_told_before_anything_heavy_is_imported(
         "PHOTO": next((people / "eval/images").iterdir()), "PHOTOS": people / "eval/images", "DATA": people / "train",
         "TABLE": table, "OTHERS": tmp_path / "others/train",
     }  # fmt: skip
-    asked = [[str(places.get(word, word)) for word in mistake.split()] for mistake in mistakes]
+    commands = [[str(places.get(word, word)) for word in mistake.split()] for mistake in mistakes]
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], input=json.dumps(asked), capture_output=True, text=True, cwd=ROOT, check=False,
+        [sys.executable, "-c", PROGRAM], input=json.dumps(commands), capture_output=True, text=True, cwd=ROOT, check=False,
         env={**os.environ, "ORCH_WORKSPACE": str(workspace)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert len(found) == len(mistakes) >= 10
-    for (mistake, told), (code, said, modules) in zip(mistakes.items(), found, strict=True):
-        assert (code, told in said) == (2, True), (mistake, said)
+    results = json.loads(done.stdout)
+    assert len(results) == len(mistakes) >= 10
+    for (mistake, message), (code, printed, modules) in zip(mistakes.items(), results, strict=True):
+        assert (code, message in printed) == (2, True), (mistake, printed)
         assert not heavy & set(modules), mistake
 
 

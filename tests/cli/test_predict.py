@@ -131,11 +131,11 @@ def test_a_folder_says_how_many_of_its_files_are_no_photos(
     shutil.copy(next((people / "eval" / "images").iterdir()), folder / "a.jpg")
     for name in ("d.tiff", "f.gif", "notes.txt", "more.txt"):
         (folder / name).write_bytes(b"x")
-    told = f"{folder}: 4 files skipped, not photos: 2 .txt, 1 "
+    message = f"{folder}: 4 files skipped, not photos: 2 .txt, 1 "
     for words in ((), ("--json",), ("--out", tmp_path / "answers.csv")):
         done = orch("predict", folder, "-w", workspace, *words)
         assert done.code == 0, done.err
-        assert told in done.err
+        assert message in done.err
 
 
 def test_agreement_is_explained_above_the_table(orch: Orch, people: Path, workspace: Path) -> None:
@@ -178,19 +178,21 @@ def test_answers_are_written_by_the_ending_in_the_order_given(
             done = orch(*words, "--out", tmp_path / name)
             assert (done.code, done.out) == (1, ""), done.err
             assert "6 rows, in the order of the photos, 1 of them empty" in done.err
-        told = json.loads(orch(*words, "--json").out)
-        assert json.loads((tmp_path / "a.json").read_text()) == told
+        answers = json.loads(orch(*words, "--json").out)
+        assert json.loads((tmp_path / "a.json").read_text()) == answers
         for table in (pd.read_csv(tmp_path / "a.csv"), pd.read_parquet(tmp_path / "a.parquet")):
-            assert table["path"].tolist() == [str(path) for path in given] == [one["path"] for one in told]
+            assert table["path"].tolist() == [str(path) for path in given] == [answer["path"] for answer in answers]
             assert list(table.columns[:7]) == ["path", "label", "name", "mask", "gender", "age", "agreement"]
-            assert table.drop(index=2)["label"].tolist() == [one["label"] for one in told if one["label"] is not None]
+            assert table.drop(index=2)["label"].tolist() == [
+                answer["label"] for answer in answers if answer["label"] is not None
+            ]
             assert table.loc[2].drop(["path", "error"]).isna().all()
             assert isinstance(table["error"][2], str)
             assert table["error"].notna().sum() == 1
-            for row, one in zip(table.drop(index=2).to_dict("records"), [*told[:2], *told[3:]], strict=True):
-                assert f"{row['mask']} / {row['gender']} / {row['age']}" == row["name"] == one["name"]
-                assert row["agreement"] == pytest.approx(one["agreement"])
-                shares = one["probabilities" if strategy == "soft" else "shares"]
+            for row, answer in zip(table.drop(index=2).to_dict("records"), [*answers[:2], *answers[3:]], strict=True):
+                assert f"{row['mask']} / {row['gender']} / {row['age']}" == row["name"] == answer["name"]
+                assert row["agreement"] == pytest.approx(answer["agreement"])
+                shares = answer["probabilities" if strategy == "soft" else "shares"]
                 for task in TASKS:
                     assert [row[f"{prefix}({task} {name})"] for name in CLASSES[task]] == pytest.approx(
                         list(shares[task].values())
@@ -210,11 +212,11 @@ def test_names_that_are_no_utf8_are_written_as_their_bytes(
     for suffix in ("csv", "parquet", "json"):
         done = orch("predict", odd, "-w", workspace, "--out", tmp_path / f"a.{suffix}")
         assert done.code == 0, done.err
-    found = [
+    paths = [
         pd.read_csv(tmp_path / "a.csv")["path"][0], pd.read_parquet(tmp_path / "a.parquet")["path"][0],
         json.loads((tmp_path / "a.json").read_text())[0]["path"],
     ]  # fmt: skip
-    assert all(path.endswith("/caf\\xe9.jpg") for path in found), found
+    assert all(path.endswith("/caf\\xe9.jpg") for path in paths), paths
 
 
 def test_outputs_are_checked_before_any_work_and_never_written_over_inputs(
@@ -231,7 +233,7 @@ def test_outputs_are_checked_before_any_work_and_never_written_over_inputs(
     link.symlink_to(copy / "info.csv")
     before = hashes(copy)
     photo = next((copy / "images").iterdir())
-    for words, told in (
+    for words, message in (
         (
             ("--eval", copy, "--out", copy / "info.csv"),
             f"--out {copy / 'info.csv'}: would write over {copy / 'info.csv'}",
@@ -249,6 +251,6 @@ def test_outputs_are_checked_before_any_work_and_never_written_over_inputs(
     ):
         done = orch("predict", *words, "-w", workspace)
         assert done.code == 2, words
-        assert told in done.err, (words, done.err)
+        assert message in done.err, (words, done.err)
     assert hashes(copy) == before
     assert link.is_symlink()

@@ -38,7 +38,7 @@ MORE = {
 
 def printed_by(done: Done) -> list[list[str]]:
     """The words of every whole command in a command's output, filled in; those aside that ask for more than FILLED has."""
-    found = []
+    commands = []
     for match in PRINTED.finditer(f"{done.out}\n{done.err}"):
         line = (match[1] or match[2]).strip()
         if CALLED.fullmatch(line):  # a command that is named, and no line of words
@@ -48,8 +48,8 @@ def printed_by(done: Done) -> list[list[str]]:
             FILLED.get(word) or FILLED.get(f"{before} {word}") or word for before, word in pairwise(["orch", *bare])
         ]
         if not any(PLACEHOLDER.match(word) for word in words):
-            found.append(words)
-    return found
+            commands.append(words)
+    return commands
 
 
 def test_what_is_printed_works_as_it_stands(
@@ -57,33 +57,33 @@ def test_what_is_printed_works_as_it_stands(
 ) -> None:
     monkeypatch.delenv("ORCH_WORKSPACE", raising=False)
     monkeypatch.chdir(tmp_path)
-    place = Path("my runs & more")
-    shutil.copytree(trained, place)
+    workspace = Path("my runs & more")
+    shutil.copytree(trained, workspace)
     data = Path("my people")
     shutil.copytree(people, data)
     mine = Path("my recipe.toml")
     images, labels, space = data / "eval/images", Path("my labels.parquet"), Path("my space.toml")
     space.write_text("lr = [1e-3, 3e-3]\n")
-    training = ["--data", data / "train", "-w", place, "--jobs", 1]
+    training = ["--data", data / "train", "-w", workspace, "--jobs", 1]
     quick = [*training, *tiny("epochs=1")]
     tour: list[tuple[list[object], int]] = [
-        (["runs", "list", "-w", place, "--where", "lrr=1"], 2),
+        (["runs", "list", "-w", workspace, "--where", "lrr=1"], 2),
         (["train", "age", *quick, "--seed", 1], 0),
         (["train", "age", *quick, "--seed", 1], 0),
-        (["ensemble", "-w", place], 0),
-        (["runs", "compare", "age-0001", "-w", place], 2),
-        (["runs", "use", "age-0001", "-w", place], 0),
+        (["ensemble", "-w", workspace], 0),
+        (["runs", "compare", "age-0001", "-w", workspace], 2),
+        (["runs", "use", "age-0001", "-w", workspace], 0),
         (["recipes", "copy", "age", "quick", mine], 0),
-        (["predict", "-w", place], 2),
-        (["predict", images, "--cascade", "-w", place], 0),
-        (["cascade", "-w", place], 2),
-        (["cascade", images, "--rate", 0.2, "-w", place], 0),
-        (["tta", "age-0001", "--views", "flip", "--keep", "-w", place], 0),
-        (["pseudo", "--out", labels, "-w", place], 2),
-        (["pseudo", images, "--out", labels, "--threshold", 0.5, "-w", place], 0),
+        (["predict", "-w", workspace], 2),
+        (["predict", images, "--cascade", "-w", workspace], 0),
+        (["cascade", "-w", workspace], 2),
+        (["cascade", images, "--rate", 0.2, "-w", workspace], 0),
+        (["tta", "age-0001", "--views", "flip", "--keep", "-w", workspace], 0),
+        (["pseudo", "--out", labels, "-w", workspace], 2),
+        (["pseudo", images, "--out", labels, "--threshold", 0.5, "-w", workspace], 0),
         (["train", "age", *quick, "--extra", labels, "--seed", 2, "--valid-only"], 0),
         (["sweep", "age", *quick, "--space", space, "--trials", 2, "--folds", 3, "--folds-used", 1], 0),
-        (["runs", "delete", "age-0001", "-y", "-w", place], 2),
+        (["runs", "delete", "age-0001", "-y", "-w", workspace], 2),
     ]
     if importlib.util.find_spec("optuna") is None:
         tour = [(words, code) for words, code in tour if words[0] != "sweep"]
@@ -94,8 +94,8 @@ def test_what_is_printed_works_as_it_stands(
         for printed in printed_by(done):
             if words[0] == "recipes":  # what it prints trains a recipe of full size, in a workspace of its own
                 continue
-            asked = "delete" if "delete" in printed[:2] else printed[0]
-            line = [*printed, *MORE.get(asked, [])]
+            name = "delete" if "delete" in printed[:2] else printed[0]
+            line = [*printed, *MORE.get(name, [])]
             again = orch(*line)
             assert again.code == 0, f"{shlex.join(['orch', *line])}\n{again.err}"
             ran.append(line)

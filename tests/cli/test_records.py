@@ -17,39 +17,42 @@ from tests.conftest import ROOT, Done, close_to_readers, edit_sealed, hashes, li
 Orch = Callable[..., Done]
 
 
-def test_ensembles_are_listed_chosen_and_deleted(orch: Orch, place: Path) -> None:
-    assert "no ensembles yet" in orch("ensembles", "list", "-w", place).err
-    assert orch("runs", "use", "age-0001", "-w", place).code == 0
-    built = [json.loads(orch("ensemble", "-w", place, "--strategy", one, "--json").out) for one in ("soft", "hard")]
-    listed = json.loads(orch("ensembles", "list", "-w", place, "--json").out)
-    assert [(one["id"], one["current"]) for one in listed] == [("hard-0001", True), ("soft-0001", False)]
+def test_ensembles_are_listed_chosen_and_deleted(orch: Orch, three_runs: Path) -> None:
+    assert "no ensembles yet" in orch("ensembles", "list", "-w", three_runs).err
+    assert orch("runs", "use", "age-0001", "-w", three_runs).code == 0
+    built = [
+        json.loads(orch("ensemble", "-w", three_runs, "--strategy", strategy, "--json").out)
+        for strategy in ("soft", "hard")
+    ]
+    listed = json.loads(orch("ensembles", "list", "-w", three_runs, "--json").out)
+    assert [(ensemble["id"], ensemble["current"]) for ensemble in listed] == [("hard-0001", True), ("soft-0001", False)]
     score = built[0]["evaluation"]["label"]["macro_f1"]
-    assert f"{score:.4f}" in orch("ensembles", "list", "-w", place).out
-    assert "(was hard-0001)" in orch("ensembles", "use", "soft-0001", "-w", place).err
-    assert Workspace(place).current("ensemble") == "soft-0001"
-    refused = orch("runs", "delete", "age-0001", "-y", "-w", place)
+    assert f"{score:.4f}" in orch("ensembles", "list", "-w", three_runs).out
+    assert "(was hard-0001)" in orch("ensembles", "use", "soft-0001", "-w", three_runs).err
+    assert Workspace(three_runs).current("ensemble") == "soft-0001"
+    refused = orch("runs", "delete", "age-0001", "-y", "-w", three_runs)
     assert refused.code == 2
     assert (
-        f"To delete the run, delete these ensembles first: `orch ensembles delete hard-0001 soft-0001 --workspace {place}`"
+        f"To delete the run, delete these ensembles first: `orch ensembles delete hard-0001 soft-0001 --workspace {three_runs}`"
         in refused.err
     )
-    before = hashes(place / "age-0001")
-    assert orch("ensembles", "delete", "soft-0001", "soft-9", "-y", "-w", place).code == 2
-    assert (place / "soft-0001").exists()  # all names are looked at first
-    assert orch("ensembles", "delete", "hard-0001", "soft-0001", "-y", "-w", place).code == 0
-    assert hashes(place / "age-0001") == before
-    assert "there is no ensemble yet" in orch("export", "--out", place.parent / "out", "-w", place).err
-    assert orch("runs", "delete", "age-0001", "-y", "-w", place).code == 0
-    again = orch("ensemble", "-w", place, "--no-score")
+    before = hashes(three_runs / "age-0001")
+    assert orch("ensembles", "delete", "soft-0001", "soft-9", "-y", "-w", three_runs).code == 2
+    assert (three_runs / "soft-0001").exists()  # all names are looked at first
+    assert orch("ensembles", "delete", "hard-0001", "soft-0001", "-y", "-w", three_runs).code == 0
+    assert hashes(three_runs / "age-0001") == before
+    assert "there is no ensemble yet" in orch("export", "--out", three_runs.parent / "out", "-w", three_runs).err
+    assert orch("runs", "delete", "age-0001", "-y", "-w", three_runs).code == 0
+    again = orch("ensemble", "-w", three_runs, "--no-score")
     assert "no age run is the current one" in again.err  # and an id that is gone is not given out again
 
 
-def test_who_deletes_what_is_current_is_told_what_to_choose_or_make(orch: Orch, people: Path, place: Path) -> None:
+def test_who_deletes_what_is_current_is_told_what_to_choose_or_make(orch: Orch, people: Path, three_runs: Path) -> None:
     """Each time by a command that works: the newest of the others, and a new one where there is none."""
-    assert orch("runs", "use", "age-0003", "-w", place).code == 0
+    assert orch("runs", "use", "age-0003", "-w", three_runs).code == 0
     for name, next_one in (("age-0003", "age-0002"), ("age-0001", None), ("age-0002", None)):
-        current = Workspace(place).current("age")
-        done = orch("runs", "delete", name, "--yes", "-w", place)
+        current = Workspace(three_runs).current("age")
+        done = orch("runs", "delete", name, "--yes", "-w", three_runs)
         assert done.code == 0, done.err
         assert ("The current age run was deleted" in done.err) is (name == current)
         if next_one is not None:
@@ -60,14 +63,14 @@ def test_who_deletes_what_is_current_is_told_what_to_choose_or_make(orch: Orch, 
     words = shlex.split(make.replace("--data DIR", shlex.join(["--data", str(people / "train")])))
     assert orch(*words[1:], "--folds", 3, "--jobs", 1, *tiny()).code == 0
     for strategy in ("soft", "hard"):
-        assert orch("ensemble", "--strategy", strategy, "-w", place).code == 0
-    done = orch("ensembles", "delete", "hard-0001", "--yes", "-w", place)
+        assert orch("ensemble", "--strategy", strategy, "-w", three_runs).code == 0
+    done = orch("ensembles", "delete", "hard-0001", "--yes", "-w", three_runs)
     (use,) = re.findall(r"`(orch ensembles use [^`]+)`", done.err)
     assert orch(*shlex.split(use)[1:]).code == 0
-    done = orch("ensembles", "delete", "soft-0001", "--yes", "-w", place)
+    done = orch("ensembles", "delete", "soft-0001", "--yes", "-w", three_runs)
     (make,) = re.findall(r"`(orch ensemble [^`]+)`", done.err)
     assert orch(*shlex.split(make)[1:]).code == 0
-    assert Workspace(place).current("ensemble") == "soft-0002"
+    assert Workspace(three_runs).current("ensemble") == "soft-0002"
 
 
 def test_a_complete_run_that_lacks_a_member_is_damaged_and_never_chosen(orch: Orch, workspace: Path) -> None:
@@ -191,16 +194,16 @@ def test_an_ensembles_folder_that_leads_nowhere_is_moved_away(orch: Orch, people
     assert orch("predict", people / "eval/images", "-w", workspace).code == 0
 
 
-def test_a_run_that_was_replaced_by_another_is_repaired_first(orch: Orch, people: Path, place: Path) -> None:
+def test_a_run_that_was_replaced_by_another_is_repaired_first(orch: Orch, people: Path, three_runs: Path) -> None:
     """`orch resume` refuses the record of another run."""
-    assert orch("runs", "use", "age-0001", "-w", place).code == 0
-    assert orch("ensemble", "-w", place).code == 0
-    shutil.rmtree(place / "age-0001")
-    shutil.copytree(place / "age-0002", place / "age-0001")
-    done = orch("predict", people / "eval/images", "-w", place)
+    assert orch("runs", "use", "age-0001", "-w", three_runs).code == 0
+    assert orch("ensemble", "-w", three_runs).code == 0
+    shutil.rmtree(three_runs / "age-0001")
+    shutil.copytree(three_runs / "age-0002", three_runs / "age-0001")
+    done = orch("predict", people / "eval/images", "-w", three_runs)
     assert done.code == 2
     assert "orch resume" not in done.err
-    assert f"`orch workspace repair --workspace {place}`" in done.err
+    assert f"`orch workspace repair --workspace {three_runs}`" in done.err
 
 
 @pytest.mark.parametrize("source", ["train", "."])
@@ -241,15 +244,15 @@ def test_a_closed_folder_is_named_and_the_rest_is_told(orch: Orch, workspace: Pa
         command = ["setpriv", *UNPRIVILEGED, *program, *map(str, words), "-w", str(workspace)]
         return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
 
-    place = workspace / name
-    place.chmod(0)
+    folder = workspace / name
+    folder.chmod(0)
     try:
         done = without_rights("workspace", "check")
         listed = without_rights("ensembles" if name == "soft-0001" else "runs", "list")
     finally:
-        place.chmod(0o755)
+        folder.chmod(0o755)
     assert done.returncode == 1, done.stderr
-    assert f"cannot be read (Permission denied). Allow it (`chmod u+rwx {place}`)" in done.stderr
+    assert f"cannot be read (Permission denied). Allow it (`chmod u+rwx {folder}`)" in done.stderr
     assert "files read" in done.stdout
     assert listed.returncode == 1, listed.stderr
     assert readable in listed.stdout
@@ -304,13 +307,13 @@ def test_a_choice_that_is_lost_is_noted_and_a_chosen_run_that_is_gone_is_damage(
     done = orch("workspace", "check", "-w", workspace)
     assert done.code == 0
     assert f"{before['files'] - 2} files read: 0 damaged." in done.out
-    for told in (
+    for message in (
         "no age run is the current one",
         "orch runs use age-0001",
         "no ensemble is the",
         "orch ensembles use soft-0001",
     ):
-        assert told in done.err
+        assert message in done.err
     for use in (("runs", "use", "age-0001"), ("ensembles", "use", "soft-0001")):
         assert orch(*use, "-w", workspace).code == 0
     assert json.loads(orch("workspace", "check", "-w", workspace, "--json").out) == before

@@ -18,7 +18,7 @@ def space(tmp_path: Path) -> Path:
     return tmp_path / "space.toml"
 
 
-@pytest.mark.parametrize(("more", "told"), [
+@pytest.mark.parametrize(("more", "message"), [
     (("--out", "best.txt"), "give a name that ends in .toml"),
     (("--stages", "los"), "no stage is called 'los'"),
     (("--stages", "lr", "--picture", "x.png"), "--picture draws the trials of one search"),
@@ -26,11 +26,11 @@ def space(tmp_path: Path) -> Path:
     (("--folds-used", 9), "--folds-used 9; the plan has 3 folds"),
 ])  # fmt: skip
 def test_wrong_words_are_told_before_any_training(
-    orch: Orch, people: Path, tmp_path: Path, space: Path, more: tuple[object, ...], told: str
+    orch: Orch, people: Path, tmp_path: Path, space: Path, more: tuple[object, ...], message: str
 ) -> None:
     done = orch(*words_of(people, tmp_path / "runs", space, *more))
     assert done.code == 2
-    assert told in done.err
+    assert message in done.err
     assert not list(tmp_path.glob("runs/*-*/run.json"))
 
 
@@ -49,12 +49,12 @@ def test_without_data_or_optuna_it_says_what_to_do(
         assert "lr = { low = 3e-4" in printed.out
 
 
-@pytest.mark.parametrize(("text", "told"), [
+@pytest.mark.parametrize(("text", "message"), [
     ("lr = { low = 1e-4, high = inf }", "finite"),
     ("lr = { low = nan, high = 1 }", "finite"),
 ])  # fmt: skip
-def test_ranges_without_end_are_refused(orch: Orch, people: Path, tmp_path: Path, text: str, told: str) -> None:
+def test_ranges_without_end_are_refused(orch: Orch, people: Path, tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "space.toml").write_text(text + "\n")
     done = orch(*words_of(people, tmp_path / "runs", tmp_path / "space.toml"))
     assert done.code == 2
-    assert told in done.err
+    assert message in done.err

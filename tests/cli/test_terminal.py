@@ -82,9 +82,9 @@ def begun(words: Iterable[str], **streams: object) -> Iterator[subprocess.Popen[
     try:
         yield process
     finally:
-        for one in [process.pid, *descendants(process.pid)]:
+        for pid in [process.pid, *descendants(process.pid)]:
             with suppress(ProcessLookupError):
-                os.kill(one, signal.SIGKILL)
+                os.kill(pid, signal.SIGKILL)
         process.wait()
 
 
@@ -140,7 +140,7 @@ def test_no_row_is_lost_and_no_cell_is_broken_at_any_width(
     gone = set(left_out(table, console))
     there = [
         number for number, (name, _) in enumerate(columns)
-        if name not in gone and [one for one, _ in columns].count(name) == 1 and name
+        if name not in gone and [title for title, _ in columns].count(name) == 1 and name
     ]  # fmt: skip
     assert all(cell_len(line) <= max(width, 2 + max(map(cell_len, [*ids, "run"]))) for line in lines)
     text = file.getvalue().split()
@@ -163,7 +163,7 @@ def test_columns_go_by_rank_and_a_line_names_them(orch: Orch, trained: Path) -> 
     whole = orch("runs", "list", "-w", trained).out
     heads = whole.splitlines()[1].split("  ")
     assert "created" in whole
-    assert len([one for one in heads if one.strip()]) >= 8
+    assert len([head for head in heads if head.strip()]) >= 8
     assert not any(line.endswith(" ") for line in whole.splitlines())
     ids = ("age-0001", "gender-0001", "mask-0001")
     for width in (20, 40, 60, 80, 120):
@@ -238,9 +238,9 @@ def test_at_80_columns_a_photos_answer_stays(orch: Orch, workspace: Path, people
     shown = on_terminal(80, "predict", folder, "-w", workspace)
     (answer,) = json.loads(orch("predict", folder, "-w", workspace, "--json").out)
     (row,) = [line for line in shown.splitlines() if f"1{photo.suffix}" in line]
-    told = answer["name"]
-    assert told in row, shown
-    assert str(answer["label"]) in row.replace(told, "").split()
+    name = answer["name"]
+    assert name in row, shown
+    assert str(answer["label"]) in row.replace(name, "").split()
 
 
 def test_what_is_piped_is_never_wrapped(trained: Path) -> None:
@@ -258,9 +258,9 @@ def test_a_profiles_stages_add_up(capsys: pytest.CaptureFixture[str]) -> None:
     assert rows["all"] == ["all", "epochs", "100.0", "100", "%", "20.0", "100", "%"]
     assert "120.0 s of 150.0 s were epochs. The other 30.0 s: imports" in text.err
     print_profile(profile, 90.0, 2, 70.0)
-    told = capsys.readouterr().err
-    assert "120.0 s of epochs in 70.0 s of training: up to 2 members side by side; the rest of it, starting" in told
-    assert "The other 20.0 s of 90.0 s: imports" in told
+    stderr = capsys.readouterr().err
+    assert "120.0 s of epochs in 70.0 s of training: up to 2 members side by side; the rest of it, starting" in stderr
+    assert "The other 20.0 s of 90.0 s: imports" in stderr
 
 
 # Names and encodings.
@@ -292,14 +292,14 @@ def test_names_command_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     print_result(f"no face {name}", "note ", 33)
     print_message(f"not read: {name}")
     print_error(name)
-    told = capsys.readouterr()
-    for text in (told.out, told.err):
+    output = capsys.readouterr()
+    for text in (output.out, output.err):
         assert r"a\x1b[31m\r\u202e" in text
         assert not set(text) & set("\x1b\r\u202e")
     assert (
-        len([line for line in told.out.splitlines() if "jpg" in line or "a\\" in line]) == 3
+        len([line for line in output.out.splitlines() if "jpg" in line or "a\\" in line]) == 3
     )  # a line's end is one in prose
-    assert r"a\x1b[31m\r\u202e\nb.jpg" in told.out  # and none in a table
+    assert r"a\x1b[31m\r\u202e\nb.jpg" in output.out  # and none in a table
     print_json({"path": f"{name}\x9b2J\x7f"})
     text = capsys.readouterr().out
     assert json.loads(text)["path"] == f"{name}\x9b2J\x7f"
@@ -330,10 +330,10 @@ def test_no_name_breaks_a_message(tmp_path: Path, environment: dict[str, str], n
         for words in (["recipes", "lint", "age"], ["data", "check", "--data"]):
             command = [*PROGRAM, *words, there, *more]
             done = subprocess.run(command, capture_output=True, env={**ENVIRONMENT, **environment}, check=False)
-            told = done.stderr.decode("utf-8", "replace")
-            assert done.returncode in (1, 2), told
-            assert "fault in orch" not in told
-            assert "Traceback" not in told
+            stderr = done.stderr.decode("utf-8", "replace")
+            assert done.returncode in (1, 2), stderr
+            assert "fault in orch" not in stderr
+            assert "Traceback" not in stderr
             if more:
                 value = json.loads(done.stdout.decode("utf-8"))  # strict UTF-8: stray bytes are escaped
                 assert value
@@ -412,8 +412,8 @@ def test_a_stop_that_got_lost_comes_again_and_leaves_the_clean_up_in_peace(numbe
     assert process.stdout
     assert process.stdout.readline() == "ready\n"
     process.send_signal(number)
-    out, told = process.communicate(timeout=60)
-    assert (out, told, process.returncode) == ("lost\ncleaned up\n", "", code)
+    out, stderr = process.communicate(timeout=60)
+    assert (out, stderr, process.returncode) == ("lost\ncleaned up\n", "", code)
 
 
 STUBBORN = """
@@ -469,10 +469,10 @@ def test_results_on_a_full_disk_are_not_done(trained: Path) -> None:
 def test_too_little_memory_is_a_sentence(orch: Orch, people: Path, workspace: Path, kilobytes: int) -> None:
     assert orch("ensemble", "-w", workspace).code == 0
     done = shell(f'ulimit -v {kilobytes}; orch predict "$1/eval/images" -w "$2" --json', people, workspace)
-    told = done.stderr.decode()
-    assert done.returncode == 2, told
-    assert "ut of memory" in told
-    assert "Traceback" not in told
+    stderr = done.stderr.decode()
+    assert done.returncode == 2, stderr
+    assert "ut of memory" in stderr
+    assert "Traceback" not in stderr
     assert json.loads(done.stdout)["error"]["kind"] == "memory"
 
 
@@ -506,10 +506,10 @@ def test_under_a_limit_a_command_is_stopped_once_by_whoever_stops_it(
         os.write(ours, b"\x03")
     else:
         process.send_signal(number)
-    told = process.communicate(timeout=60)[1]
+    stderr = process.communicate(timeout=60)[1]
     os.close(ours)
     os.close(theirs)
-    assert (process.returncode, told.count(b"Interrupted")) == (128 + number, 1), told
+    assert (process.returncode, stderr.count(b"Interrupted")) == (128 + number, 1), stderr
 
 
 def test_a_limit_on_files_is_a_sentence(tmp_path: Path) -> None:
@@ -521,7 +521,7 @@ def test_a_limit_on_files_is_a_sentence(tmp_path: Path) -> None:
 # Errors for machines.
 
 
-@pytest.mark.parametrize(("words", "kind", "told"), [
+@pytest.mark.parametrize(("words", "kind", "message"), [
     (["runs", "list", "-w", "NONE", "--json"], "workspace", "no workspace here"),
     (["runs", "list", "--whre", "x", "--json"], "usage", "No such option: --whre"),
     (["runs", "lst", "--json"], "usage", "No such command 'lst'"),
@@ -531,16 +531,16 @@ def test_a_limit_on_files_is_a_sentence(tmp_path: Path) -> None:
     (["runs", "--json"], "usage", "--json"),
 ])  # fmt: skip
 def test_errors_are_json_where_json_was_asked_for(
-    orch: Orch, tmp_path: Path, words: list[str], kind: str, told: str
+    orch: Orch, tmp_path: Path, words: list[str], kind: str, message: str
 ) -> None:
     done = orch(*(str(tmp_path / "none") if word == "NONE" else word for word in words))
     assert done.code == 2
     error = json.loads(done.out)["error"]
     assert set(error) == {"kind", "message", "problems"}
     assert error["kind"] == kind
-    assert told in error["message"]
-    assert told in done.err
-    assert told not in orch(*(word for word in words if word != "--json")).out
+    assert message in error["message"]
+    assert message in done.err
+    assert message not in orch(*(word for word in words if word != "--json")).out
 
 
 def test_problems_are_single_objects(orch: Orch) -> None:
@@ -551,16 +551,16 @@ def test_problems_are_single_objects(orch: Orch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "kind", "told"),
+    ("error", "kind", "message"),
     [
         (RuntimeError("can't start new thread"), "memory", "Out of memory"),
         (OSError(errno.EMFILE, "Too many open files"), "files", "`ulimit -n 1024`"),
     ],
 )
-def test_what_a_shells_limits_do_is_told_as_that(error: Exception, kind: str, told: str) -> None:
+def test_what_a_shells_limits_do_is_told_as_that(error: Exception, kind: str, message: str) -> None:
     ending = ending_of(error)
     assert (ending.kind, ending.code) == (kind, 2)
-    assert told in ending.message
+    assert message in ending.message
 
 
 # Signals.
@@ -606,12 +606,12 @@ def test_signals_end_a_training_calmly(
             send(number)  # another one in mid-end changes nothing
         assert process.wait(PATIENCE) == code, log.read_text()
     time.sleep(1.0)
-    told = log.read_text()
-    assert "Interrupted. Finished work is kept" in told
+    stderr = log.read_text()
+    assert "Interrupted. Finished work is kept" in stderr
     for word in ("Traceback", "semaphore", "semlock", "resource_tracker", "leaked", "Warning"):
-        assert word not in told, told
+        assert word not in stderr, stderr
     assert jobs == 1 or len(children) >= 2
-    assert not [one for one in children if alive(one)], told
+    assert not [child for child in children if alive(child)], stderr
 
 
 def test_a_command_waits_for_the_threads_that_fed_its_workers() -> None:
@@ -645,23 +645,23 @@ def test_signals_end_other_commands_calmly(tmp_path: Path, number: signal.Signal
             assert time.monotonic() < limit
             time.sleep(0.1)
         os.killpg(process.pid, number)
-        _, told = process.communicate(timeout=PATIENCE)
-    assert process.returncode == code, told.decode()
-    assert b"Interrupted." in told
+        _, stderr = process.communicate(timeout=PATIENCE)
+    assert process.returncode == code, stderr.decode()
+    assert b"Interrupted." in stderr
     for word in (b"Traceback", b"semaphore", b"leaked", b"Warning"):
-        assert word not in told, told.decode()
+        assert word not in stderr, stderr.decode()
 
 
 def descendants(pid: int) -> list[int]:
     """The processes that a process has started, and theirs."""
-    found = []
+    children = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
             if int(path.read_text().rpartition(")")[2].split()[1]) == pid:
-                found += [int(path.parent.name), *descendants(int(path.parent.name))]
+                children += [int(path.parent.name), *descendants(int(path.parent.name))]
         except OSError:
             continue
-    return found
+    return children
 
 
 def alive(pid: int) -> bool:
@@ -705,8 +705,8 @@ def test_words_that_need_no_network_import_none(words: list[str]) -> None:
 
 def test_what_reads_a_workspaces_records_imports_no_network(orch: Orch, workspace: Path, tmp_path: Path) -> None:
     assert orch("ensemble", "-w", workspace).code == 0
-    one, other = tmp_path / "one.csv", tmp_path / "other.csv"
-    one.write_text("ImageID,ans\na.jpg,1\nb.jpg,2\n")
+    first, other = tmp_path / "one.csv", tmp_path / "other.csv"
+    first.write_text("ImageID,ans\na.jpg,1\nb.jpg,2\n")
     other.write_text("ImageID,ans\na.jpg,1\nb.jpg,5\n")
     code = (
         "import sys; sys.argv = ['orch', *sys.argv[1:]]\n"
@@ -723,7 +723,7 @@ def test_what_reads_a_workspaces_records_imports_no_network(orch: Orch, workspac
         ["ensembles", "list", "-w", workspace],
         ["runs", "note", "age-0001", "a word", "--tag", "try", "-w", workspace],
         ["runs", "use", "age-0001", "-w", workspace],
-        ["submissions", "diff", one, other],
+        ["submissions", "diff", first, other],
     ):
         done = subprocess.run(
             [sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True, env=ENVIRONMENT, check=False
@@ -742,8 +742,8 @@ def test_the_last_line_counts_from_the_programs_start(
     began = time.monotonic()
     with pytest.raises(SystemExit):
         main(began - 7200)  # two hours of imports, on a very slow machine
-    told = capsys.readouterr().err
-    (hours,) = re.findall(r"^([\d.]+) hours in all\.$", told, re.MULTILINE)
+    stderr = capsys.readouterr().err
+    (hours,) = re.findall(r"^([\d.]+) hours in all\.$", stderr, re.MULTILINE)
     assert float(hours) >= 2.0
     monkeypatch.setattr("orchestrator.cli.app.main", lambda began: began_at.append(began) or sys.exit(0))
     began_at: list[float] = []
@@ -759,12 +759,12 @@ def test_the_last_line_counts_from_the_programs_start(
 
 def test_a_workspace_whose_name_is_no_utf8_is_refused_before_any_work(people: Path, tmp_path: Path) -> None:
     """Its weights could not be opened: hours of work ended as `damaged`."""
-    place = os.fsencode(tmp_path) + b"/new\xe9"
+    folder = os.fsencode(tmp_path) + b"/new\xe9"
     for words in (["train-all", "--data", str(people / "train"), "--folds", "2"], ["runs", "list"]):
         done = subprocess.run(
-            [sys.executable, "-c", "from orchestrator.cli.app import main; main()", *words, "-w", place],
+            [sys.executable, "-c", "from orchestrator.cli.app import main; main()", *words, "-w", folder],
             capture_output=True, check=False, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)},
         )  # fmt: skip
         assert done.returncode == 2, done.stderr
         assert rb"new\xe9: the name of a workspace must be UTF-8" in done.stderr
-        assert not os.path.lexists(place)
+        assert not os.path.lexists(folder)

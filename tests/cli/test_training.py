@@ -25,10 +25,10 @@ Orch = Callable[..., Done]
 
 
 def test_a_single_split_and_training_on_everything(orch: Orch, people: Path, tmp_path: Path) -> None:
-    one = tmp_path / "one"
-    assert train(orch, people, one, "train-all", *tiny("epochs=1"), "--valid-only").code == 0
-    found = json.loads(orch("ensemble", "-w", one, "--json").out)
-    assert found["evaluation"]["label"]["people"] == 8
+    single_split = tmp_path / "one"
+    assert train(orch, people, single_split, "train-all", *tiny("epochs=1"), "--valid-only").code == 0
+    ensemble = json.loads(orch("ensemble", "-w", single_split, "--json").out)
+    assert ensemble["evaluation"]["label"]["people"] == 8
     everything = tmp_path / "all"
     done = orch("train-all", "--data", people / "train", "-w", everything, "--folds", 0, "--jobs", 1, *tiny("epochs=1"))
     assert done.code == 0, done.err
@@ -56,10 +56,10 @@ def test_the_table_stands_above_the_next_step_which_json_and_failures_do_without
     trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = Workspace(trained).run("age-0001")
-    asked: list[str] = []
+    calls: list[str] = []
 
     def gone() -> str:
-        asked.append(run.id)
+        calls.append(run.id)
         raise OSError("its photos are on a disk that is gone")
 
     with pytest.raises(OSError, match="a disk that is gone"):
@@ -68,7 +68,7 @@ def test_the_table_stands_above_the_next_step_which_json_and_failures_do_without
     report_training(Report([run], {}, 1.0), True, gone)
     with pytest.raises(typer.Exit):
         report_training(Report([replace(run, status="unfinished")], {("age-0001", 1): "why"}, 1.0), False, gone)
-    assert asked == ["age-0001"]
+    assert calls == ["age-0001"]
 
 
 def test_a_failing_fold_is_told_at_the_end_and_the_others_are_kept(
@@ -86,7 +86,7 @@ def test_a_failing_fold_is_told_at_the_end_and_the_others_are_kept(
     done = train(orch, people, runs, "train-all", *tiny("epochs=1"))
     assert done.code == 1
     assert "age-0001 fold 1: age fold 1: MemoryError" in done.err
-    rows = {words[0]: " ".join(words) for line in done.out.splitlines() if (words := line.split())}
+    rows = {cells[0]: " ".join(cells) for line in done.out.splitlines() if (cells := line.split())}
     assert "complete" in rows["mask-0001"]
     assert "2/3" in rows["age-0001"]
     assert "failed" in rows["age-0001"]
@@ -167,10 +167,10 @@ def test_a_profile_tells_where_the_time_went(orch: Orch, people: Path, tmp_path:
         assert stage in done.out
     (entry, *_) = json.loads((tmp_path / "runs" / "mask-0001" / "fold-0" / "history.json").read_text())
     assert sum(entry["stages"].values()) == pytest.approx(entry["seconds"], rel=0.3)
-    told = json.loads(train(orch, people, tmp_path / "again", *words, "--json").out)
-    assert told["profile"]["mask-0001"]["backward"] > 0
-    told = json.loads(train(orch, people, tmp_path / "runs", *words, "--json").out)
-    assert told["profile"] == {}  # nothing was trained: the time of an earlier command is not this one's
+    report = json.loads(train(orch, people, tmp_path / "again", *words, "--json").out)
+    assert report["profile"]["mask-0001"]["backward"] > 0
+    report = json.loads(train(orch, people, tmp_path / "runs", *words, "--json").out)
+    assert report["profile"] == {}  # nothing was trained: the time of an earlier command is not this one's
 
 
 def test_an_interrupted_run_has_no_fold_and_its_recipe_reads_alike_everywhere(
@@ -203,7 +203,7 @@ def test_an_interrupted_run_has_no_fold_and_its_recipe_reads_alike_everywhere(
     listed = orch("runs", "list", "-w", tmp_path / "runs").out
     rows = [line for line in f"{done.out}\n{listed}".splitlines() if "age-0001" in line and "macro" not in line]
     assert len(rows) == 2
-    (recipe,) = {found[0] for row in rows if (found := re.search(r"quick \+\d+", row))}
+    (recipe,) = {match[0] for row in rows if (match := re.search(r"quick \+\d+", row))}
     assert all(recipe in row for row in rows)
     assert " 2 of 2 " in rows[1]
 
@@ -220,16 +220,16 @@ def test_the_first_run_names_the_training_of_the_others_as_it_was_trained(
     changes = ("--recipe", recipe, "--set", "batch_size=16", "--set", "gender.lr=0.01")
     done = orch("train", "gender", *words, *changes, "-w", tmp_path / "n w")
     assert done.code == 0, done.err
-    found = re.search(r"next: (orch train-all .+?)   then   (orch .+)", done.err)
-    assert found, done.err
-    assert "gender.lr" not in found[1]
-    assert orch(*shlex.split(found[1])[1:], "--jobs", 1).code == 0
+    match = re.search(r"next: (orch train-all .+?)   then   (orch .+)", done.err)
+    assert match, done.err
+    assert "gender.lr" not in match[1]
+    assert orch(*shlex.split(match[1])[1:], "--jobs", 1).code == 0
     runs = Workspace(tmp_path / "n w").runs()
     assert [run.task for run in runs] == ["age", "gender", "mask"]
     for run in runs:
         assert (run.seed, run.plan and run.plan.seed, run.recipe["batch_size"]) == (5, 4, 16)
         assert run.recipe["backbone"] == "test_efficientnet"
-    assert orch(*shlex.split(found[2])[1:]).code == 0
+    assert orch(*shlex.split(match[2])[1:]).code == 0
     again = orch("train", "age", "--data", people / "train", "-w", tmp_path / "n w", "--jobs", 1)
     assert "Its seed was 5, this one's is 0." in again.err
 
@@ -271,8 +271,8 @@ def test_what_the_data_does_not_teach_is_not_named_as_the_next_training(
 
 
 def test_the_next_step_makes_runs_that_can_be_fused(orch: Orch, people: Path, tmp_path: Path) -> None:
-    place = tmp_path / "own"
-    words = ("--data", people / "train", "-w", place, "--jobs", 1)
+    workspace = tmp_path / "own"
+    words = ("--data", people / "train", "-w", workspace, "--jobs", 1)
     done = orch("train", "age", *words, "--folds", 2, "--plan-seed", 3, *tiny("epochs=1"))
     assert done.code == 0, done.err
     (line,) = [line for line in done.err.splitlines() if line.startswith("next: ")]

@@ -30,13 +30,15 @@ def test_stretches_and_parts_put_together_are_the_whole(photos: int, folds: int,
     again = Answers.stacked([answers.take(slice(cut)), answers.take(slice(cut, None))])
     assert len(again) == photos
     assert again.voters == answers.voters
-    for one, other in zip(again.probabilities, answers.probabilities, strict=True):
-        assert np.array_equal(one, other)
+    for array, other in zip(again.probabilities, answers.probabilities, strict=True):
+        assert np.array_equal(array, other)
     mask = np.arange(photos) < cut
     for rows in (mask, np.flatnonzero(mask)):
         assert len(answers.take(rows)) == cut
         assert np.array_equal(answers.take(rows).probabilities[0], answers.probabilities[0][:cut])
-    members, tables = (answers.where(lambda voter, told=told: voter.external is told) for told in (False, True))
+    members, tables = (
+        answers.where(lambda voter, external=external: voter.external is external) for external in (False, True)
+    )
     both = members.with_voters(tables)
     assert (both.voters, len(members.voters), len(tables.voters)) == (answers.voters, 2 * folds, 1)
 
@@ -50,7 +52,8 @@ def test_who_answers_is_told_by_name_and_not_by_place() -> None:
     turned = Answers(CLASSES, 6, answers.voters[::-1], answers.probabilities[::-1])
     for task in CLASSES:
         mine, theirs = (
-            dict(zip(one.of(task).voters, one.of(task).probabilities, strict=True)) for one in (answers, turned)
+            dict(zip(variant.of(task).voters, variant.of(task).probabilities, strict=True))
+            for variant in (answers, turned)
         )
         assert mine.keys() == theirs.keys()
         assert all(np.array_equal(mine[voter], theirs[voter]) for voter in mine)
@@ -66,26 +69,26 @@ def test_members_that_were_asked_are_counted_once_whatever_they_answer_for() -> 
     assert whole.asked().tolist() == [5, 4, 5, 4]  # the table is no member
 
 
-@pytest.mark.parametrize(("voter", "array", "told"), [
+@pytest.mark.parametrize(("voter", "array", "message"), [
     (Voter("age", "age-0001"), np.ones((2, 3)), "answers for 'age'; the tasks are mask, gender"),
     (Voter("mask", "mask-0001"), np.ones((2, 2)), r"shape \(2, 2\); needed: \(2, 3\)"),
     (Voter("mask", "mask-0001", 3), np.ones((5, 3)), "mask-0001/fold-3: its answers for mask"),
 ])  # fmt: skip
-def test_answers_that_do_not_fit_are_refused(voter: Voter, array: np.ndarray, told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_answers_that_do_not_fit_are_refused(voter: Voter, array: np.ndarray, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         Answers(CLASSES, 2, (voter,), (array,))
     with pytest.raises(ValueError, match="0 arrays for 1 voters"):
         Answers(CLASSES, 2, (voter,), ())
 
 
 def test_batches_of_other_voters_are_not_put_together() -> None:
-    one = drawn(4, 2)
-    turned = Answers(CLASSES, 4, one.voters[::-1], one.probabilities[::-1])
-    assert len(Answers.stacked([one, one])) == 8
+    batch = drawn(4, 2)
+    turned = Answers(CLASSES, 4, batch.voters[::-1], batch.probabilities[::-1])
+    assert len(Answers.stacked([batch, batch])) == 8
     with pytest.raises(
         ValueError, match=r"got a batch of the voters mask old\.csv, .* after one of mask mask-0001/fold-0"
     ):
-        Answers.stacked([one, turned])
+        Answers.stacked([batch, turned])
 
 
 @pytest.mark.parametrize(

@@ -60,26 +60,26 @@ def test_a_combiner_survives_json(name: str) -> None:
 @given(st.sampled_from(list(STRATEGIES)), st.integers(1, 5), st.integers(0, 2**32 - 1))
 def test_the_label_is_the_code_of_the_decisions(name: str, members: int, seed: int) -> None:
     answers = drawn(25, members, seed)
-    found = COMBINERS[name]().combine(answers)
-    assert list(found.decisions) == list(TASKS)
-    assert np.array_equal(found.label, compose(*(found.decisions[task].choice for task in TASKS)))
+    combined = COMBINERS[name]().combine(answers)
+    assert list(combined.decisions) == list(TASKS)
+    assert np.array_equal(combined.label, compose(*(combined.decisions[task].choice for task in TASKS)))
     with pytest.raises(ValueError, match="at least one voter"):
         COMBINERS[name]().combine(answers.where(lambda voter: voter.task != "age"))
 
 
 @given(st.sampled_from(list(STRATEGIES)), st.integers(2, 5), st.integers(1, 4), st.integers(0, 2**32 - 1))
-def test_no_answer_of_pending_voters_turns_a_settled_vote(name: str, members: int, asked: int, seed: int) -> None:
+def test_no_answer_of_pending_voters_turns_a_settled_vote(name: str, members: int, answered: int, seed: int) -> None:
     """Whatever weights they have: all of them certain of each class in turn, or silent."""
-    asked = min(asked, members - 1)
+    answered = min(answered, members - 1)
     combiner, whole = COMBINERS[name](), drawn(30, members, seed)
     for task, classes in CLASS_COUNTS.items():
         own = whole.of(task)
-        so_far = own.where(lambda voter: voter.fold in range(asked))
+        so_far = own.where(lambda voter: voter.fold in range(answered))
         pending = [voter for voter in own.voters if voter not in so_far.voters]
         settled = combiner.settled(so_far, pending)
         now = combiner.decide(so_far).choice
-        for said in [*np.eye(classes, dtype=np.float32), np.zeros(classes, np.float32)]:
-            rest = tuple(np.tile(said, (30, 1)) for _ in pending)
+        for answer in [*np.eye(classes, dtype=np.float32), np.zeros(classes, np.float32)]:
+            rest = tuple(np.tile(answer, (30, 1)) for _ in pending)
             then = combiner.decide(so_far.with_voters(Answers(so_far.classes, 30, tuple(pending), rest))).choice
             assert np.array_equal(now[settled], then[settled])
 
@@ -88,9 +88,9 @@ def test_equal_votes_settle_as_soon_as_the_rest_cannot_catch_up() -> None:
     certain = np.tile(np.float32([0, 1]), (3, 1))
     voters = [Voter("gender", "gender-0001", fold) for fold in range(5)]
     for name in ("soft", "hard"):
-        for asked, settled in ((1, False), (2, False), (3, True)):
-            so_far = Answers({"gender": 2}, 3, tuple(voters[:asked]), (certain,) * asked)
-            assert COMBINERS[name]().settled(so_far, voters[asked:]).tolist() == [settled] * 3
+        for answered, settled in ((1, False), (2, False), (3, True)):
+            so_far = Answers({"gender": 2}, 3, tuple(voters[:answered]), (certain,) * answered)
+            assert COMBINERS[name]().settled(so_far, voters[answered:]).tolist() == [settled] * 3
 
 
 @given(st.integers(1, 30), st.integers(1, 4), st.integers(0, 2**32 - 1), st.booleans())
@@ -150,10 +150,10 @@ class Weighted(Combiner):
 
     def fit(self, answers: Answers, truth: Mapping[str, np.ndarray], people: np.ndarray) -> Self:
         assert len(people) == len(answers)
-        found = {}
+        weights = {}
         for voter, array in zip(answers.voters, answers.probabilities, strict=True):
-            found[voter.source] = float((array.argmax(axis=1) == truth[voter.task]).mean())
-        return type(self)(found)
+            weights[voter.source] = float((array.argmax(axis=1) == truth[voter.task]).mean())
+        return type(self)(weights)
 
     def decide(self, answers: Answers) -> Decision:
         of_sources = by_source(answers)
@@ -197,10 +197,10 @@ def test_a_new_combiner_is_a_class_and_its_name(
     scored = pd.read_parquet(workspace / record["id"] / "out_of_fold.parquet")
     predict = ("predict", images, "-w", workspace, "--engine", "torch", "--json")
     answers = json.loads(orch(*predict).out)
-    assert {len(one["probabilities"]) for one in answers} == {3}
+    assert {len(answer["probabilities"]) for answer in answers} == {3}
     if kind is NeverOld:
         assert not (scored["label"] % 3 == 2).any()
-        assert not any(one["label"] % 3 == 2 for one in answers)
+        assert not any(answer["label"] % 3 == 2 for answer in answers)
     else:
         weights = read_combiner(record["combiner"]).as_dict()["weights"]
         assert set(weights) == {f"{task}-0001" for task in TASKS}
@@ -215,9 +215,9 @@ def test_a_new_combiner_is_a_class_and_its_name(
         rest = 1.5 * weights["mask-0001"] - 0.5 * right.mean()  # three folds of equally many photos
         assert by_fold["1"]["mask-0001"] == pytest.approx(rest)
     cascade = json.loads(orch(*predict, "--cascade").out)
-    assert [one["label"] for one in cascade] == [one["label"] for one in answers]
+    assert [answer["label"] for answer in cascade] == [answer["label"] for answer in answers]
     if kind is Weighted:
-        assert {one["asked"] for one in cascade} == {9}
+        assert {answer["asked"] for answer in cascade} == {9}
     labels = tmp_path / "labels.csv"
     assert orch("pseudo", images, "-w", workspace, "--out", labels, "--threshold", 0.5).code == 0
     if kind is Weighted:
@@ -231,18 +231,18 @@ def test_a_new_combiner_is_a_class_and_its_name(
 
 
 def test_what_labels_a_fold_has_learned_nothing_from_its_people(
-    orch: Orch, people: Path, place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    orch: Orch, people: Path, three_runs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Its labels are trained on by the member that will hold these people out."""
     monkeypatch.setitem(COMBINERS, Weighted.name, Weighted)
     monkeypatch.setitem(STRATEGIES, Weighted.name, Strategy(PROBABILITY, "another"))
     runs = ("age=age-0001,age-0002", "gender=gender-0001", "mask=mask-0001")
-    assert orch("ensemble", "--strategy", Weighted.name, "-w", place, "--members", *runs).code == 0
-    record = place / "weighted-0001/ensemble.json"
+    assert orch("ensemble", "--strategy", Weighted.name, "-w", three_runs, "--members", *runs).code == 0
+    record = three_runs / "weighted-0001/ensemble.json"
 
     def labels() -> pd.DataFrame:
         out = tmp_path / "labels.csv"
-        done = orch("pseudo", people / "eval/images", "-w", place, "--out", out, "--threshold", 0.5)
+        done = orch("pseudo", people / "eval/images", "-w", three_runs, "--out", out, "--threshold", 0.5)
         assert done.code == 0, done.err
         return pd.read_csv(out).set_index(["path", "fold"])["p(age)"]
 
@@ -261,7 +261,7 @@ def test_what_labels_a_fold_has_learned_nothing_from_its_people(
     assert len(changed)
     assert set(changed.index.get_level_values("fold")) == {1}
     edit_sealed(record, combiners_by_fold={})
-    refused = orch("pseudo", people / "eval/images", "-w", place, "--out", tmp_path / "labels.csv")
+    refused = orch("pseudo", people / "eval/images", "-w", three_runs, "--out", tmp_path / "labels.csv")
     assert refused.code == 2
     assert "has learned comes from the only people who are held out" in " ".join(refused.err.split())
 
@@ -310,7 +310,7 @@ def test_the_package_works_by_itself_wherever_it_is_copied(tmp_path: Path, monke
     assert theirs.COMBINERS is not COMBINERS
     answers = drawn(50, 3, 7)
     for name in STRATEGIES:
-        voters = tuple(theirs.Voter(one.task, one.source, one.fold, one.weight) for one in answers.voters)
+        voters = tuple(theirs.Voter(voter.task, voter.source, voter.fold, voter.weight) for voter in answers.voters)
         copied = theirs.Answers(answers.classes, 50, voters, answers.probabilities)
         mine, other = COMBINERS[name]().combine(answers), theirs.COMBINERS[name]().combine(copied)
         assert np.array_equal(mine.label, other.label)

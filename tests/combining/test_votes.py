@@ -24,7 +24,7 @@ def draw(shape: tuple[int, int, int, int]) -> list[np.ndarray]:
     rng = np.random.default_rng(seed)
     # Rounded to few digits, so that ties occur often.
     raw = np.round(rng.dirichlet(np.ones(classes), (members, photos)), 1) + 0.05
-    return [(one / one.sum(axis=1, keepdims=True)).astype(np.float32) for one in raw]
+    return [(array / array.sum(axis=1, keepdims=True)).astype(np.float32) for array in raw]
 
 
 @given(members_of, strategies, st.randoms(use_true_random=False))
@@ -32,43 +32,43 @@ def test_no_order_of_members_changes_a_bit(shape: tuple[int, int, int, int], str
     members = draw(shape)
     shuffled = list(members)
     random.shuffle(shuffled)
-    one, other = vote(members, strategy), vote(shuffled, strategy)
-    assert np.array_equal(one.shares, other.shares)
-    assert np.array_equal(one.choice, other.choice)
+    first, other = vote(members, strategy), vote(shuffled, strategy)
+    assert np.array_equal(first.shares, other.shares)
+    assert np.array_equal(first.choice, other.choice)
     weights = [1.0] * len(members)
-    assert np.array_equal(agreement(one.choice, members, weights), agreement(other.choice, shuffled, weights))
+    assert np.array_equal(agreement(first.choice, members, weights), agreement(other.choice, shuffled, weights))
 
 
 @given(members_of, strategies)
 def test_shares_sum_to_one_and_lie_between_the_members(shape: tuple[int, int, int, int], strategy: str) -> None:
     members = draw(shape)
-    found = vote(members, strategy)
-    assert np.allclose(found.shares.sum(axis=1), 1, atol=1e-12)
-    assert (found.shares >= 0).all()
+    result = vote(members, strategy)
+    assert np.allclose(result.shares.sum(axis=1), 1, atol=1e-12)
+    assert (result.shares >= 0).all()
     if strategy == "soft":
-        assert np.allclose(found.shares, np.mean(members, axis=0), atol=1e-6)
+        assert np.allclose(result.shares, np.mean(members, axis=0), atol=1e-6)
 
 
 @given(members_of, strategies)
 def test_a_unanimous_vote_wins(shape: tuple[int, int, int, int], strategy: str) -> None:
     members = draw(shape)
-    choices = np.stack([one.argmax(axis=1) for one in members])
+    choices = np.stack([member.argmax(axis=1) for member in members])
     unanimous = (choices == choices[0]).all(axis=0)
-    found = vote(members, strategy)
+    result = vote(members, strategy)
     if strategy == "hard":
-        assert np.array_equal(found.choice[unanimous], choices[0][unanimous])
-        assert np.allclose(agreement(found.choice, members, [1.0] * len(members))[unanimous], 1)
+        assert np.array_equal(result.choice[unanimous], choices[0][unanimous])
+        assert np.allclose(agreement(result.choice, members, [1.0] * len(members))[unanimous], 1)
     # A soft vote sums in steps of 2^-23, so a lead of two steps always counts; a smaller one may round to a tie.
     ordered = np.sort(np.stack(members).astype(np.float64), axis=2)
     clear = (ordered[:, :, -1] - ordered[:, :, -2]).min(axis=0) >= 2.0**-22
-    assert np.array_equal(found.choice[unanimous & clear], choices[0][unanimous & clear])
+    assert np.array_equal(result.choice[unanimous & clear], choices[0][unanimous & clear])
 
 
 def reference_hard(members: list[np.ndarray]) -> list[int]:
     """The rule in plain Python: majority, then higher mean (in steps of 2^-23), then lower class."""
     answers = []
     for photo in range(len(members[0])):
-        rows = [one[photo].astype(float) for one in members]
+        rows = [member[photo].astype(float) for member in members]
         voices = [sum(int(np.argmax(row)) == code for row in rows) for code in range(len(rows[0]))]
         sums = [sum(round(float(row[code]) * 2**23) for row in rows) for code in range(len(rows[0]))]
         answers.append(max(range(len(voices)), key=lambda code: (voices[code], sums[code], -code)))
@@ -82,8 +82,8 @@ def test_hard_voting_equals_the_rule_written_out(shape: tuple[int, int, int, int
 
 
 def test_hard_ties_go_to_the_higher_mean_then_to_the_lower_class() -> None:
-    one, other = np.array([[0.6, 0.4, 0.0]]), np.array([[0.1, 0.9, 0.0]])
-    assert vote([one, other], "hard").choice == [1]
+    first, other = np.array([[0.6, 0.4, 0.0]]), np.array([[0.1, 0.9, 0.0]])
+    assert vote([first, other], "hard").choice == [1]
     even = [np.array([[0.7, 0.2, 0.1]]), np.array([[0.2, 0.7, 0.1]])]
     assert vote(even, "hard").choice == [0]
     assert vote(even, "hard").shares.tolist() == [[0.5, 0.5, 0.0]]
@@ -93,10 +93,10 @@ def test_hard_ties_go_to_the_higher_mean_then_to_the_lower_class() -> None:
 def test_any_number_of_certain_members_adds_up(members: int) -> None:
     certain, doubtful = np.array([[0.0, 1.0, 0.0]], np.float32), np.array([[0.0, 0.0, 1.0]], np.float32)
     for strategy in ("soft", "hard"):
-        found = vote([certain] * members, strategy)
-        assert found.shares.tolist() == [[0, 1, 0]]
-        assert found.choice.tolist() == [1]
-        assert agreement(found.choice, [certain] * members, [1.0] * members).tolist() == [1]
+        result = vote([certain] * members, strategy)
+        assert result.shares.tolist() == [[0, 1, 0]]
+        assert result.choice.tolist() == [1]
+        assert agreement(result.choice, [certain] * members, [1.0] * members).tolist() == [1]
         more = vote([certain] * (members + 1) + [doubtful] * members, strategy, [3.0] * (2 * members + 1))
         assert more.choice.tolist() == [1]
         assert more.shares.tolist() == [[0, (members + 1) / (2 * members + 1), members / (2 * members + 1)]]
@@ -108,8 +108,8 @@ def reference(members: list[np.ndarray], weights: list[int], strategy: str) -> t
     for photo in range(len(members[0])):
         # float32 adds 1 and keeps 23 bits, halves to the even one: what voting rounds probabilities to
         units = [
-            [int((np.float32(value) + np.float32(1)).view(np.int32)) - 0x3F800000 for value in one[photo]]
-            for one in members
+            [int((np.float32(value) + np.float32(1)).view(np.int32)) - 0x3F800000 for value in member[photo]]
+            for member in members
         ]
         sums = [
             sum(weight * unit[code] for weight, unit in zip(weights, units, strict=True))
@@ -118,8 +118,8 @@ def reference(members: list[np.ndarray], weights: list[int], strategy: str) -> t
         voices = [
             sum(
                 weight
-                for weight, one in zip(weights, members, strict=True)
-                if one[photo].any() and one[photo].argmax() == code
+                for weight, member in zip(weights, members, strict=True)
+                if member[photo].any() and member[photo].argmax() == code
             )
             for code in range(len(sums))
         ]
@@ -134,11 +134,11 @@ def test_votes_equal_the_rule_in_whole_numbers(
     shape: tuple[int, int, int, int], strategy: str, most: int, times: int
 ) -> None:
     members = draw(shape) * times  # 280 members at most
-    weights = [int(one) for one in np.random.default_rng(shape[3]).integers(1, most + 1, len(members))]
-    found = vote(members, strategy, list(map(float, weights)))
+    weights = [int(weight) for weight in np.random.default_rng(shape[3]).integers(1, most + 1, len(members))]
+    result = vote(members, strategy, list(map(float, weights)))
     choices, shares = reference(members, weights, strategy)
-    assert found.choice.tolist() == choices
-    assert found.shares.tolist() == [[float(one) for one in row] for row in shares]
+    assert result.choice.tolist() == choices
+    assert result.shares.tolist() == [[float(share) for share in row] for row in shares]
 
 
 positive = st.one_of(st.integers(1, 9).map(float), st.floats(0.05, 20), st.tuples(st.integers(1, 99), st.integers(1, 9)).map(
@@ -156,9 +156,9 @@ def test_a_voter_that_abstains_changes_no_bit(
     some = np.random.default_rng(shape[3]).random(len(members[0])) < 0.5  # it answers for the others
     joined, theirs = list(members), list(weights)
     for _ in range(data.draw(st.integers(1, 3))):
-        place = data.draw(st.integers(0, len(joined)))
-        joined.insert(place, np.where(some[:, None], np.float32(0), members[0]))
-        theirs.insert(place, data.draw(positive))
+        position = data.draw(st.integers(0, len(joined)))
+        joined.insert(position, np.where(some[:, None], np.float32(0), members[0]))
+        theirs.insert(position, data.draw(positive))
     alone, together = vote(members, strategy, weights), vote(joined, strategy, theirs)
     assert np.array_equal(alone.choice[some], together.choice[some])
     assert np.array_equal(alone.shares[some], together.shares[some])
@@ -177,16 +177,16 @@ def test_soft_and_hard_can_differ() -> None:
 def test_weights_count_by_their_ratio(shape: tuple[int, int, int, int], strategy: str, scale: float) -> None:
     members = draw(shape)
     weights = np.random.default_rng(shape[3]).uniform(0.1, 2, len(members))
-    one, other = vote(members, strategy, list(weights)), vote(members, strategy, list(weights * scale))
-    assert np.allclose(one.shares, other.shares)
-    assert np.allclose(one.shares.sum(axis=1), 1)
+    plain, other = vote(members, strategy, list(weights)), vote(members, strategy, list(weights * scale))
+    assert np.allclose(plain.shares, other.shares)
+    assert np.allclose(plain.shares.sum(axis=1), 1)
     doubled = vote([members[0], *members], "soft")
     weighted = vote(members, "soft", [2.0, *([1.0] * (len(members) - 1))])
     assert np.allclose(doubled.shares, weighted.shares, atol=1e-9)
 
 
 @pytest.mark.parametrize(
-    ("members", "weights", "words"),
+    ("members", "weights", "message"),
     [
         ([], None, "at least one"),
         ([np.ones((2, 3)), np.ones((2, 3))], [1e-9, 1e9], "too far apart"),
@@ -195,6 +195,6 @@ def test_weights_count_by_their_ratio(shape: tuple[int, int, int, int], strategy
         ([np.ones((2, 3))], [float("nan")], "positive"),
     ],
 )
-def test_wrong_votes_are_refused(members: list[np.ndarray], weights: list[float] | None, words: str) -> None:
-    with pytest.raises(ValueError, match=words):
+def test_wrong_votes_are_refused(members: list[np.ndarray], weights: list[float] | None, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         vote(members, "soft", weights)

@@ -8,7 +8,7 @@ from orchestrator.core.arguments import check_range, check_sequence
 from orchestrator.core.errors import ConfigError
 
 
-@pytest.mark.parametrize(("value", "high", "told"), [
+@pytest.mark.parametrize(("value", "high", "message"), [
     (-1, None, "--number -1; allowed: 0 or more."), (8, 7, "--number 8; allowed: 0 to 7."),
     (float("nan"), None, "--number nan; allowed: a whole number, 0 or more."),
     (1.5, None, "--number 1.5; allowed: a whole number, 0 or more."),
@@ -16,14 +16,14 @@ from orchestrator.core.errors import ConfigError
     ("3", 7, "--number 3; allowed: a whole number, 0 to 7."), (0, 0, None), (7, 7, None), (10**30, None, None), (None, 1, None),
 ])  # fmt: skip
 def test_a_number_out_of_range_is_named_with_the_allowed_ones(
-    value: float | None, high: float | None, told: str | None
+    value: float | None, high: float | None, message: str | None
 ) -> None:
-    if told is None:
+    if message is None:
         check_range("--number", value, 0, high)
         return
     with pytest.raises(ConfigError) as refused:
         check_range("--number", value, 0, high)
-    assert refused.value.message == told
+    assert refused.value.message == message
 
 
 def test_one_text_is_no_sequence() -> None:

@@ -65,8 +65,8 @@ def literal_commands(path: Path) -> list[str]:
 def test_commands_that_are_printed_come_from_one_function() -> None:
     sources = [path for path in sorted((ROOT / "orchestrator").rglob("*.py")) if path.name != "commands.py"]
     assert len(sources) > 100
-    found = [line for path in sources for line in literal_commands(path)]
-    assert not found, "\n" + "\n".join(found)
+    lines = [line for path in sources for line in literal_commands(path)]
+    assert not lines, "\n" + "\n".join(lines)
 
 
 def test_pips_commands_come_from_two_functions() -> None:
@@ -96,7 +96,7 @@ def command_of(words: list[str]) -> Any:
 
 def printed_calls(path: Path) -> list[tuple[ast.Call, list[str]]]:
     """Every `orch(...)` of a module, and its first words as far as they are written out."""
-    found = []
+    calls = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "orch":
             words = []
@@ -104,8 +104,8 @@ def printed_calls(path: Path) -> list[tuple[ast.Call, list[str]]]:
                 if not (isinstance(word, ast.Constant) and isinstance(word.value, str)):
                     break
                 words.append(word.value)
-            found.append((node, words))
-    return found
+            calls.append((node, words))
+    return calls
 
 
 def test_every_printed_command_that_takes_a_workspace_names_it() -> None:
@@ -135,22 +135,22 @@ def test_every_printed_command_that_takes_a_workspace_names_it() -> None:
 
 def options_of(node: ast.Call) -> list[str]:
     """The options that a printed command is given, those of `data_words` among them."""
-    found = []
+    options = []
     for word in node.args:
         for part in ast.walk(word):
             if isinstance(part, ast.Constant) and isinstance(part.value, str) and part.value.startswith("--"):
-                found.append(part.value)
+                options.append(part.value)
             if isinstance(part, ast.Call) and getattr(part.func, "id", "") == "data_arguments":
                 given = (*(None,) * len(part.args), *(word.arg for word in part.keywords))
                 names = ("--data", "--columns", "--distinct-people", "--extra")
-                found += names[: len(part.args)]
-                found += [
+                options += names[: len(part.args)]
+                options += [
                     name
                     for name, word in zip(names[1:], ("columns", "distinct", "extra"), strict=True)
                     if word in given
                 ]
             if isinstance(part, ast.Call) and getattr(part.func, "id", "") == "training_arguments":
-                found += [
+                options += [
                     "--data",
                     "--columns",
                     "--distinct-people",
@@ -160,8 +160,8 @@ def options_of(node: ast.Call) -> list[str]:
                     "--set",
                     "--folds",
                 ]
-                found += ["--plan-seed", "--seed"]
-    return found
+                options += ["--plan-seed", "--seed"]
+    return options
 
 
 def test_every_option_of_a_printed_command_exists() -> None:

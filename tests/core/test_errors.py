@@ -7,7 +7,7 @@ import pytest
 from orchestrator.core.errors import ConfigError, DataError, InputsError, Mistakes, OrchestratorError, Problem, nearest
 
 
-@pytest.mark.parametrize(("word", "allowed", "told"), [
+@pytest.mark.parametrize(("word", "allowed", "hint"), [
     ("vit_base", ["gcvit_base", "vit_base_patch16_224", "mvitv2_base"], "vit_base_patch16_224"),
     ("resnet-18", ["resnet18d", "resnet18", "skresnet18"], "resnet18"),
     ("efficientnetb0", ["efficientnet_b8", "efficientnet_b0"], "efficientnet_b0"),
@@ -15,8 +15,8 @@ from orchestrator.core.errors import ConfigError, DataError, InputsError, Mistak
     ("LR", ["lr", "lr_factor"], "lr"),
     ("vertical", ["lr", "epochs"], ""),
 ])  # fmt: skip
-def test_hints_are_near(word: str, allowed: list[str], told: str) -> None:
-    assert nearest(word, allowed) == (f" Did you mean '{told}'?" if told else "")
+def test_hints_are_near(word: str, allowed: list[str], hint: str) -> None:
+    assert nearest(word, allowed) == (f" Did you mean '{hint}'?" if hint else "")
 
 
 def rows(number: int) -> DataError:
@@ -36,9 +36,9 @@ def collected(*errors: OrchestratorError, task: str = "") -> OrchestratorError:
 
 
 def test_one_mistake_stays_as_it_is_and_several_keep_all_their_problems() -> None:
-    one = rows(3)
-    assert collected(one) is one
-    assert collected(rows(3), rows(3)).problems == one.problems  # one mistake, seen twice
+    mistake = rows(3)
+    assert collected(mistake) is mistake
+    assert collected(rows(3), rows(3)).problems == mistake.problems  # one mistake, seen twice
     several = collected(rows(300), ConfigError("--jobs -1; allowed: 0, 1, ..."))
     assert isinstance(several, InputsError)
     assert len(several.problems) == 300

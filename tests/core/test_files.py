@@ -41,7 +41,7 @@ def test_an_interrupted_save_leaves_the_old_file_and_no_other(tmp_path: Path) ->
         temporary.write_text("half of")
         raise StopError
     assert json.loads(path.read_bytes()) == 1
-    assert [one.name for one in tmp_path.iterdir()] == ["a.json"]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 
 
 def test_a_full_disk_is_a_sentence_and_the_old_file_stays(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_what_kills_left_half_written_is_swept(tmp_path: Path) -> None:
     (tmp_path / ".a.json.x.tmp").write_text("")
     (tmp_path / "kept.tmp").write_text("")
     remove_temporaries(tmp_path)
-    assert [one.name for one in tmp_path.iterdir()] == ["kept.tmp"]
+    assert [path.name for path in tmp_path.iterdir()] == ["kept.tmp"]
 
 
 @given(st.dictionaries(st.text(), values, min_size=1))
@@ -74,10 +74,10 @@ def test_too_little_room_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         require_free_space(tmp_path, 2 * 10**6, "a thing", "Go away.")
 
 
-@pytest.mark.parametrize("place", ["/dev/zero", "/dev/stdin"])
-def test_what_would_never_end_is_not_hashed(place: str) -> None:
+@pytest.mark.parametrize("path", ["/dev/zero", "/dev/stdin"])
+def test_what_would_never_end_is_not_hashed(path: str) -> None:
     with pytest.raises(OSError, match="pipe or a device"):
-        sha256_of(Path(place))
+        sha256_of(Path(path))
 
 
 def test_nothing_is_an_empty_cell(tmp_path: Path) -> None:

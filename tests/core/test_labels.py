@@ -69,9 +69,9 @@ def test_marginals_are_the_inverse_of_the_product(numbers: np.ndarray) -> None:
         part = numbers[:, start : start + len(CLASSES[task])] + 0.01
         start += len(CLASSES[task])
         by_task[task] = part / part.sum(axis=1, keepdims=True)
-    found = marginals(joint_probabilities(by_task))
+    recovered = marginals(joint_probabilities(by_task))
     for task in TASKS:
-        assert np.allclose(found[task], by_task[task], atol=1e-12)
+        assert np.allclose(recovered[task], by_task[task], atol=1e-12)
     certain = np.eye(len(LABELS))
     for task, digits in decompose(np.arange(len(LABELS))).items():
         assert (marginals(certain)[task].argmax(axis=1) == digits).all()
@@ -79,7 +79,7 @@ def test_marginals_are_the_inverse_of_the_product(numbers: np.ndarray) -> None:
 
 
 @given(st.integers(0, 17), st.integers(0, 17))
-def test_labels_differ_in_the_tasks_whose_classes_differ(one: int, other: int) -> None:
-    words = [dict(zip(TASKS, LABELS[label].split(" / "), strict=True)) for label in (one, other)]
-    assert differing(one, other) == [task for task in TASKS if words[0][task] != words[1][task]]
-    assert read_label(str(one)) == one
+def test_labels_differ_in_the_tasks_whose_classes_differ(first: int, other: int) -> None:
+    classes = [dict(zip(TASKS, LABELS[label].split(" / "), strict=True)) for label in (first, other)]
+    assert differing(first, other) == [task for task in TASKS if classes[0][task] != classes[1][task]]
+    assert read_label(str(first)) == first

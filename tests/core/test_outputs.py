@@ -42,7 +42,7 @@ def test_new_files_honour_the_umask_and_old_ones_keep_their_permissions(
         os.umask(before)
     assert new.stat().st_mode & 0o777 == 0o666 & ~(mask & 0o177)
     assert old.stat().st_mode & 0o777 == kept | 0o600
-    assert sorted(one.name for one in folder.iterdir()) == ["new.csv", "old.csv"]
+    assert sorted(path.name for path in folder.iterdir()) == ["new.csv", "old.csv"]
 
 
 def test_links_are_followed_and_stay_links(tmp_path: Path) -> None:
@@ -51,16 +51,16 @@ def test_links_are_followed_and_stay_links(tmp_path: Path) -> None:
     target.write_text("old")
     link.symlink_to("there/target.csv")
     far.symlink_to(link)
-    for one in (link, far):
-        check_outputs([Output("--out", one, TABLES)])
-        put(one, one.name)
-        assert target.read_text() == one.name
-        assert one.is_symlink()
+    for path in (link, far):
+        check_outputs([Output("--out", path, TABLES)])
+        put(path, path.name)
+        assert target.read_text() == path.name
+        assert path.is_symlink()
     dangling = tmp_path / "dangling.csv"
     dangling.symlink_to("there/new.csv")
     put(dangling, "new")
     assert (tmp_path / "there/new.csv").read_text() == "new"
-    assert sorted(one.name for one in (tmp_path / "there").iterdir()) == ["new.csv", "target.csv"]
+    assert sorted(path.name for path in (tmp_path / "there").iterdir()) == ["new.csv", "target.csv"]
     (tmp_path / "round.csv").symlink_to("round.csv")
     assert "cannot be written" in refused(Output("--out", tmp_path / "round.csv", TABLES))
 
@@ -83,10 +83,10 @@ def test_pipes_and_devices_are_written_directly(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("place", "expected"), [("/dev/stdout", "before 1 after"), (">(cat > taken)", "before  after")]
+    ("target", "expected"), [("/dev/stdout", "before 1 after"), (">(cat > taken)", "before  after")]
 )
 @pytest.mark.parametrize("end", ["| cat", "> file; cat file"])
-def test_a_shells_streams_are_written_in_turn(tmp_path: Path, place: str, expected: str, end: str) -> None:
+def test_a_shells_streams_are_written_in_turn(tmp_path: Path, target: str, expected: str, end: str) -> None:
     code = (
         "import sys; from pathlib import Path; from orchestrator.core.outputs import *\n"
         "path = Path(sys.argv[1]); check_outputs([Output('--out', path, TABLES)])\n"
@@ -94,13 +94,13 @@ def test_a_shells_streams_are_written_in_turn(tmp_path: Path, place: str, expect
         "with replace_output(path) as temporary: temporary.write_text('1')\n"
         "print(' after', end='')"
     )
-    line = f'"{sys.executable}" -c "$CODE" {place} {end}'
+    line = f'"{sys.executable}" -c "$CODE" {target} {end}'
     done = subprocess.run(
         ["bash", "-c", line + "; for n in 1 2 3 4 5; do [ -s taken ] || sleep 0.2; done"],
         cwd=tmp_path, text=True, capture_output=True, check=True, env={**os.environ, "CODE": code, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert done.stdout == expected, done.stderr
-    if "taken" in place:
+    if "taken" in target:
         assert (tmp_path / "taken").read_text() == "1"
 
 
@@ -138,7 +138,7 @@ def test_all_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
     assert str(file / "a.csv") in text
     check_outputs([Output("--out", tmp_path / "new/deep/a.CSV", TABLES), Output("--to", tmp_path / "new", folder=True)])
     put(tmp_path / "new/deep/a.CSV", "made")
-    assert sorted(one.name for one in tmp_path.iterdir()) == ["file.csv", "folder", "new", "same.csv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file.csv", "folder", "new", "same.csv"]
 
 
 def test_a_workspaces_own_files_are_no_place_for_outputs(tmp_path: Path) -> None:

@@ -44,9 +44,9 @@ def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, body:
 
 def test_any_flipped_bit_shows(sealed: Path) -> None:
     data, silent = sealed.read_bytes(), []
-    for place in range(len(data) * 8):
+    for bit in range(len(data) * 8):
         flipped = bytearray(data)
-        flipped[place // 8] ^= 1 << place % 8
+        flipped[bit // 8] ^= 1 << bit % 8
         sealed.write_bytes(flipped)
         try:
             same = read(sealed) == {"numbers": [1, 2.5], "name": "x"}  # a blank may turn into another blank
@@ -54,7 +54,7 @@ def test_any_flipped_bit_shows(sealed: Path) -> None:
             assert str(sealed) in str(error)
             assert error.replaceable  # a number that was damaged is not another version
         else:
-            silent += [] if same else [place]
+            silent += [] if same else [bit]
     assert not silent
 
 
@@ -67,10 +67,10 @@ def test_a_truncated_file_shows(sealed: Path, size: int) -> None:
 
 def test_other_things_in_its_place_are_named(sealed: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.json"
-    for kind, name, told in (("thing", "thing-2", "thing-2"), ("plan", "thing-1", "plan")):
+    for kind, name, message in (("thing", "thing-2", "thing-2"), ("plan", "thing-1", "plan")):
         write_sealed(other, kind, name, 2, {})
         other.replace(sealed)
-        with pytest.raises(DamagedError, match=told):
+        with pytest.raises(DamagedError, match=message):
             read(sealed)
     for text in (
         "[]",
@@ -104,12 +104,12 @@ def test_the_way_out_takes_it_out_of_the_way(sealed: Path, damage: str) -> None:
         sealed.write_bytes(b"\xff\x00")
     with pytest.raises(DamagedError) as caught:
         read(sealed)
-    told = str(caught.value)
-    assert str(sealed) in told and "`orch make`" in told
+    message = str(caught.value)
+    assert str(sealed) in message and "`orch make`" in message
     if damage == "missing":
-        assert "mv " not in told
+        assert "mv " not in message
         return
-    command = next(part for part in told.split("`") if part.startswith("mv "))
+    command = next(part for part in message.split("`") if part.startswith("mv "))
     subprocess.run(shlex.split(command), check=True)
     assert not os.path.lexists(sealed)
 

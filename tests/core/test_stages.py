@@ -32,11 +32,11 @@ def test_iterating_times_the_wait_for_each_item_and_passes_all_on() -> None:
             time.sleep(0.02)
             yield number
 
-    found = []
+    numbers = []
     for number in stages.each("load", slow()):
         time.sleep(0.05)
-        found.append(number)
-    assert found == [0, None, 2]
+        numbers.append(number)
+    assert numbers == [0, None, 2]
     assert 0.06 <= stages.seconds["load"] < 0.15
 
 

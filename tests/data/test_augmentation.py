@@ -30,10 +30,10 @@ def test_every_setting_changes_pixels_and_keeps_shape_and_type() -> None:
     pixels = Noise().take(np.arange(8))
     for key, value in FULL.items():
         chance = key in Augment.model_fields and "probability" in str(Augment.model_fields[key].description)
-        found = Augmenter(Augment(**{key: 1.0 if chance else value}), 24, 18)(pixels, 1)
-        assert found.shape == pixels.shape
-        assert found.dtype == np.uint8
-        assert not np.array_equal(found, pixels), key
+        changed = Augmenter(Augment(**{key: 1.0 if chance else value}), 24, 18)(pixels, 1)
+        assert changed.shape == pixels.shape
+        assert changed.dtype == np.uint8
+        assert not np.array_equal(changed, pixels), key
     assert np.array_equal(Augmenter(Augment(), 24, 18)(pixels, 1), pixels)
 
 
@@ -41,11 +41,11 @@ def test_every_setting_changes_pixels_and_keeps_shape_and_type() -> None:
 def test_a_larger_parameter_changes_more(parameter: str) -> None:
     change, low, high = PARAMETERS[parameter]
     chance = 3 if change == "randaugment" else 1.0
-    pixels = np.stack([cv2.GaussianBlur(one, (5, 5), 2) for one in Noise().take(np.arange(32))])
+    pixels = np.stack([cv2.GaussianBlur(photo, (5, 5), 2) for photo in Noise().take(np.arange(32))])
 
     def moved(value: float) -> float:
-        found = Augmenter(Augment(**{change: chance, parameter: value}), 24, 18)(pixels, 1)
-        return float(np.abs(found.astype(int) - pixels).mean())
+        changed = Augmenter(Augment(**{change: chance, parameter: value}), 24, 18)(pixels, 1)
+        return float(np.abs(changed.astype(int) - pixels).mean())
 
     weak, strong = moved(low), moved(high)
     assert (weak > 1.3 * strong) if parameter == "jpeg_quality" else (strong > 1.3 * weak)
@@ -53,8 +53,8 @@ def test_a_larger_parameter_changes_more(parameter: str) -> None:
 
 def test_an_elastic_distortion_moves_pixels_about_as_far_as_it_says() -> None:
     ramp = np.repeat(np.tile(np.arange(0, 192, 2, dtype=np.uint8), (96, 1))[:, :, None], 3, axis=2)
-    found = Augmenter(Augment(elastic=1.0, elastic_shift=0.03), 96, 96)(np.stack([ramp] * 20), 0)
-    moved = (found[:, 10:-10, 10:-10, 0].astype(float) - ramp[10:-10, 10:-10, 0]) / 2
+    changed = Augmenter(Augment(elastic=1.0, elastic_shift=0.03), 96, 96)(np.stack([ramp] * 20), 0)
+    moved = (changed[:, 10:-10, 10:-10, 0].astype(float) - ramp[10:-10, 10:-10, 0]) / 2
     assert 0.5 * 0.03 * 96 < moved.std() < 2 * 0.03 * 96
 
 
@@ -97,9 +97,9 @@ def test_batches_depend_on_the_seed_alone_not_on_the_workers(workers: int) -> No
 def test_changes_are_drawn_independently() -> None:
     pixels = np.zeros((400, 8, 8, 3), np.uint8)
     pixels[:, :, :4] = (200, 100, 50)
-    found = Augmenter(Augment(flip=0.5, grey=0.5), 8, 8)(pixels, 3)
-    flipped = found[:, 0, 0].sum(axis=1) == 0
-    grey = found.max(axis=(1, 2)).std(axis=1) < 1
+    changed = Augmenter(Augment(flip=0.5, grey=0.5), 8, 8)(pixels, 3)
+    flipped = changed[:, 0, 0].sum(axis=1) == 0
+    grey = changed.max(axis=(1, 2)).std(axis=1) < 1
     both = np.array(
         [[np.sum(flipped & grey), np.sum(flipped & ~grey)], [np.sum(~flipped & grey), np.sum(~flipped & ~grey)]]
     )
@@ -108,7 +108,7 @@ def test_changes_are_drawn_independently() -> None:
 
 def test_changes_drawn_by_randaugment_are_as_many_as_asked_and_drawn_anew() -> None:
     photo = Noise().take(np.arange(1))
-    found = Augmenter(Augment(randaugment=1), 24, 18)(np.repeat(photo, 60, axis=0), 7)
-    assert len({one.tobytes() for one in found}) > 25
+    changed = Augmenter(Augment(randaugment=1), 24, 18)(np.repeat(photo, 60, axis=0), 7)
+    assert len({photo.tobytes() for photo in changed}) > 25
     again = Augmenter(Augment(randaugment=1), 24, 18)(np.repeat(photo, 60, axis=0), 7)
-    assert np.array_equal(found, again)
+    assert np.array_equal(changed, again)

@@ -39,19 +39,21 @@ def test_a_class_that_nobody_holds_and_one_that_a_single_person_holds() -> None:
         ("a", "incorrect", "male", 20),
         ("b", "wear", "female", 40),
     ]
-    found = check_classes(photos_of(rows), ["mask", "gender", "age"], plan_of(a=0, b=1))
-    told = [str(problem) for problem in found]
+    problems = check_classes(photos_of(rows), ["mask", "gender", "age"], plan_of(a=0, b=1))
+    messages = [str(problem) for problem in problems]
     assert any(
-        "mask: no photo is 'not_wear', so it is never learned here, and counts as 0 in macro F1" in one for one in told
+        "mask: no photo is 'not_wear', so it is never learned here, and counts as 0 in macro F1" in message
+        for message in messages
     )
     assert any(
-        "mask: only one person, a, has 'incorrect': the member of fold 0 trains without it" in one for one in told
+        "mask: only one person, a, has 'incorrect': the member of fold 0 trains without it" in message
+        for message in messages
     )
-    assert any("age: no photo is '>=60'" in one for one in told)
-    assert any("learns from a single person" in one for one in told)
-    assert not any(problem.fatal for problem in found)
-    told = [str(problem) for problem in check_classes(photos_of(rows), ["mask"], None)]
-    assert [one.split(": ", 1)[1] for one in told] == [
+    assert any("age: no photo is '>=60'" in message for message in messages)
+    assert any("learns from a single person" in message for message in messages)
+    assert not any(problem.fatal for problem in problems)
+    messages = [str(problem) for problem in check_classes(photos_of(rows), ["mask"], None)]
+    assert [message.split(": ", 1)[1] for message in messages] == [
         "mask: only one person, a, has 'incorrect'.",
         "mask: no photo is 'not_wear', so it is never learned here, and counts as 0 in macro F1.",
     ]
@@ -76,24 +78,24 @@ def test_notes_name_exactly_the_folds_that_train_without_a_class(pairs: list[tup
     plan = FoldPlan(
         k, 0, {person: number % k for number, person in enumerate(sorted({person for person, _ in pairs}))}, ()
     )
-    found = {str(problem) for problem in check_classes(photos_of(rows), ["mask"], plan)}
+    messages = {str(problem) for problem in check_classes(photos_of(rows), ["mask"], plan)}
     table = photos_of(rows).table
     fold = plan.folds(table["person"])
     for name in CLASSES["mask"]:
         without = [
-            one
-            for one in range(k)
-            if (table["mask"] == name).any() and not ((table["mask"] == name) & (fold != one)).any()
+            held_out
+            for held_out in range(k)
+            if (table["mask"] == name).any() and not ((table["mask"] == name) & (fold != held_out)).any()
         ]
-        told = [one for one in found if f" has '{name}'" in one or f" have '{name}'" in one]
+        named = [message for message in messages if f" has '{name}'" in message or f" have '{name}'" in message]
         if table["mask"].nunique() == 1:
-            assert any("there is nothing to tell apart" in one for one in found)
+            assert any("there is nothing to tell apart" in message for message in messages)
         elif without:
-            assert len(told) == 1
-            assert f"fold {without[0]}" in told[0]
+            assert len(named) == 1
+            assert f"fold {without[0]}" in named[0]
         else:
-            assert not told
-        absent = any(f"no photo is '{name}'" in one for one in found)
+            assert not named
+        absent = any(f"no photo is '{name}'" in message for message in messages)
         assert absent == (not (table["mask"] == name).any() and table["mask"].nunique() > 1)
 
 

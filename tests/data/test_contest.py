@@ -34,11 +34,11 @@ def contest(tmp_path: Path) -> Path:
     root = tmp_path / "train"
     rows = [(*row, f"{row[0]}_{row[1]}_{row[2]}_{row[3]}") for row in ROWS]
     for number, row in enumerate(rows):
-        for place, stem in enumerate(MASK_OF_STEM):
+        for index, stem in enumerate(MASK_OF_STEM):
             suffix = (".jpg", ".jpeg", ".png")[number % 3]
             path = root / "images" / row[4] / f"{stem}{suffix}"
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.new("RGB", (12, 16), (20 * number, 30 * place, 99)).save(path)
+            Image.new("RGB", (12, 16), (20 * number, 30 * index, 99)).save(path)
     pd.DataFrame(rows, columns=["id", "gender", "race", "age", "path"]).to_csv(root / "train.csv", index=False)
     return root
 
@@ -52,16 +52,16 @@ def keys_of(folder: Path, rows: list[tuple[str, str, str, str]]) -> tuple[list[s
 
 def kinds(root: Path) -> dict[str, list[str]]:
     """kind -> what was found, by a whole check."""
-    found: dict[str, list[str]] = {}
+    by_kind: dict[str, list[str]] = {}
     for problem in check(root).problems:
-        found.setdefault(problem.kind, []).append(str(problem))
-    return found
+        by_kind.setdefault(problem.kind, []).append(str(problem))
+    return by_kind
 
 
 def edit(root: Path, change: Callable[[pd.DataFrame], object]) -> None:
     table = pd.read_csv(root / "train.csv", dtype=str)
-    found = change(table)
-    (found if isinstance(found, pd.DataFrame) else table).to_csv(root / "train.csv", index=False)
+    changed = change(table)
+    (changed if isinstance(changed, pd.DataFrame) else table).to_csv(root / "train.csv", index=False)
 
 
 def test_a_sound_folder_is_read_whole_with_hidden_files_ignored(contest: Path) -> None:
@@ -115,20 +115,20 @@ def test_everything_wrong_is_listed_at_once_with_file_and_row(contest: Path) -> 
     edit(contest, change)
     # The rows with wrong words are left out, so their photos are not opened: put the twin under people that are in order.
     shutil.copy(images / "001498-2_male_Asian_61" / "normal.jpeg", images / "001498_male_Asian_59" / "normal.png")
-    found = kinds(contest)
-    assert "line 2: gender is 'femal'; allowed: male, female. Did you mean 'female'?" in found["unknown_word"][0]
-    assert [text.split(": ", 1)[1] for text in found["impossible_age"]] == [
+    problems = kinds(contest)
+    assert "line 2: gender is 'femal'; allowed: male, female. Did you mean 'female'?" in problems["unknown_word"][0]
+    assert [text.split(": ", 1)[1] for text in problems["impossible_age"]] == [
         "age is '190'; allowed: years from 0 to 120.",
         "age is 'old'; allowed: years from 0 to 120.",
     ]
-    assert "line 8: no folder images/000077_female_Asian_60" in found["missing_folder"][0]
-    assert "6 photos instead of 7, missing mask1" in found["photo_count"][0]
-    assert any("masc2.jpg" in text and "Did you mean 'mask2'?" in text for text in found["extra_file"])
-    assert any("stranger" in text for text in found["extra_file"])
-    assert any("mask1.png" in text and "empty (0 bytes)" in text for text in found["unreadable"])
-    assert any("mask2.png" in text and "damaged or truncated" in text for text in found["unreadable"])
-    assert "is listed under 2 people" in found["duplicate_people"][0]
-    assert "is a JPEG file by its content" in found["wrong_suffix"][0]
+    assert "line 8: no folder images/000077_female_Asian_60" in problems["missing_folder"][0]
+    assert "6 photos instead of 7, missing mask1" in problems["photo_count"][0]
+    assert any("masc2.jpg" in text and "Did you mean 'mask2'?" in text for text in problems["extra_file"])
+    assert any("stranger" in text for text in problems["extra_file"])
+    assert any("mask1.png" in text and "empty (0 bytes)" in text for text in problems["unreadable"])
+    assert any("mask2.png" in text and "damaged or truncated" in text for text in problems["unreadable"])
+    assert "is listed under 2 people" in problems["duplicate_people"][0]
+    assert "is a JPEG file by its content" in problems["wrong_suffix"][0]
     with pytest.raises(DataError) as caught:
         read(contest)
     assert len(caught.value.problems) == 4
@@ -160,9 +160,9 @@ def test_the_answers_order_and_columns_are_info_csvs(tmp_path: Path) -> None:
     for name in names:
         Image.new("RGB", (4, 4)).save(root / "images" / name)
     pd.DataFrame({"ImageID": names, "ans": 0}).to_csv(root / "info.csv", index=False)
-    found = read_eval(tmp_path)
-    assert found.names == names
-    assert [path.name for path in found.paths] == names
+    eval_photos = read_eval(tmp_path)
+    assert eval_photos.names == names
+    assert [path.name for path in eval_photos.paths] == names
     (root / "images" / "a.jpg").unlink()
     pd.DataFrame({"ImageID": [*names, "b.jpg"], "ans": 0}).to_csv(root / "info.csv", index=False)
     with pytest.raises(DataError) as caught:
@@ -201,8 +201,8 @@ def test_one_folder_under_two_ids_is_refused(contest: Path) -> None:
 def test_photos_of_wrong_rows_are_opened_too_and_a_tableless_folder_is_a_finding(contest: Path) -> None:
     (contest / "images" / "000001_female_Asian_45" / "mask1.jpg").write_bytes(b"")
     edit(contest, lambda table: table.replace({"age": {"45": "450"}}))
-    found = kinds(contest)
-    assert set(found) >= {"impossible_age", "unreadable"}
+    problems = kinds(contest)
+    assert set(problems) >= {"impossible_age", "unreadable"}
     (contest / "train.csv").unlink()
     assert set(kinds(contest)) == {"no_table", "unreadable"}
 
@@ -210,13 +210,13 @@ def test_photos_of_wrong_rows_are_opened_too_and_a_tableless_folder_is_a_finding
 def test_a_folder_is_known_however_its_path_is_written(contest: Path) -> None:
     whole = read(contest)
     edit(contest, lambda table: table.assign(path=[f"./{path}/" for path in table["path"]]))
-    found, problems = inspect(contest)
-    assert found.table.equals(whole.table)
+    photos, problems = inspect(contest)
+    assert photos.table.equals(whole.table)
     assert [problem.kind for problem in problems] == ["id_twice"]
     edit(contest, lambda table: table.assign(path=[f"images/{path[2:]}" for path in table["path"]]))
-    told = kinds(contest)["missing_folder"]
-    assert len(told) == 7
-    assert "There is images/000001_female_Asian_45." in told[0]
+    messages = kinds(contest)["missing_folder"]
+    assert len(messages) == 7
+    assert "There is images/000001_female_Asian_45." in messages[0]
 
 
 def test_lines_are_those_of_the_file_and_a_stray_comma_or_quote_is_named(
@@ -225,7 +225,7 @@ def test_lines_are_those_of_the_file_and_a_stray_comma_or_quote_is_named(
     lines = (contest / "train.csv").read_text().splitlines()
     (contest / "train.csv").write_text("\n".join([*lines[:3], "", "", *lines[3:]]).replace(",23,", ",old,"))
     assert "line 7: age is 'old'" in kinds(contest)["impossible_age"][0]
-    for change, words in {
+    for change, message in {
         (3, ",20,", ',20,"x,'): "line 4: a quote",
         (3, ",20,", ",20,x,"): "line 4: 6 fields, where the header has 5",
         (4, "male", '"male'): "line 5: a quote",
@@ -235,7 +235,7 @@ def test_lines_are_those_of_the_file_and_a_stray_comma_or_quote_is_named(
         (contest / "train.csv").write_text("\n".join(["", *changed]) + "\n")
         done = orch("data", "check", "--data", contest, "--folds", 0)
         assert done.code == 1
-        assert words in done.out
+        assert message in done.out
 
 
 def test_what_is_beside_the_rows_is_closed_or_is_no_photo(contest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,8 +247,8 @@ def test_what_is_beside_the_rows_is_closed_or_is_no_photo(contest: Path, monkeyp
         return real(folder)
 
     monkeypatch.setattr(Path, "iterdir", closed)  # root may read everything
-    (told,) = kinds(contest)["unreadable"]
-    assert told == f"{contest / 'images/000001_female_Asian_45'}: no permission to read it."
+    (message,) = kinds(contest)["unreadable"]
+    assert message == f"{contest / 'images/000001_female_Asian_45'}: no permission to read it."
 
 
 @pytest.mark.parametrize(
@@ -266,12 +266,12 @@ def test_a_submission_is_info_csv_byte_for_byte_but_for_the_answers(tmp_path: Pa
     for name in "ab":
         (tmp_path / f"images/{name}.jpg").touch()
     (tmp_path / "info.csv").write_bytes(text.encode())
-    found = read_eval(tmp_path)
-    assert [path.name for path in found.paths] == ["a.jpg", "b.jpg"]
-    written = found.submission([7, None])
+    eval_photos = read_eval(tmp_path)
+    assert [path.name for path in eval_photos.paths] == ["a.jpg", "b.jpg"]
+    written = eval_photos.submission([7, None])
     (tmp_path / "s.csv").write_bytes(written.encode())
     assert read_submission(tmp_path / "s.csv") == {"a.jpg": 7, "b.jpg": None}
     back = read_eval(tmp_path)
     assert back.table.filled("ans", back.table.texts("ans")) == text
     # Taking the answers out of both leaves the same.
-    assert written.replace("7", "", 1).replace('"', "") == found.submission([None, None]).replace('"', "")
+    assert written.replace("7", "", 1).replace('"', "") == eval_photos.submission([None, None]).replace('"', "")

@@ -87,10 +87,10 @@ ODD = {
 def test_odd_metadata_is_no_damage(name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     data, note = ODD[name]
     plain = decode(encoded(name.split(":")[0].upper()))
-    found = read_photo(data)
-    assert np.array_equal(found.pixels, plain)
-    assert note in " ".join(found.notes)
-    path = tmp_path / f"photo.{found.format.lower()}"
+    photo = read_photo(data)
+    assert np.array_equal(photo.pixels, plain)
+    assert note in " ".join(photo.notes)
+    path = tmp_path / f"photo.{photo.format.lower()}"
     path.write_bytes(data)
     assert np.array_equal(decode(path), plain)
     assert size_of(path) == (16, 24)
@@ -144,13 +144,13 @@ def test_every_photo_that_cannot_be_decoded_is_of_a_kind(tmp_path: Path, monkeyp
 def test_whatever_the_bytes_are_there_is_a_photo_or_a_sentence(noise: bytes, at: int, kind: str) -> None:
     whole = encoded(kind)
     try:
-        found = read_photo(whole[:at] + noise + whole[at + len(noise) :])
+        photo = read_photo(whole[:at] + noise + whole[at + len(noise) :])
     except UndecodableError as error:
         assert str(error).endswith(".")
         assert "\n" not in str(error)
     else:
-        assert found.pixels.dtype == np.uint8
-        assert found.format in FORMATS
+        assert photo.pixels.dtype == np.uint8
+        assert photo.format in FORMATS
 
 
 def test_photos_of_several_pictures_are_their_first(orch: Callable[..., Done], tmp_path: Path) -> None:
@@ -174,11 +174,11 @@ def test_other_endings_are_read_for_what_they_are(tmp_path: Path, suffix: str, k
     path = tmp_path / f"photo{suffix}"
     options = {"lossless": True} if kind == "WEBP" else {}
     path.write_bytes(encoded(kind, **options))
-    found = read_photo(path)
-    assert found.format == kind
+    photo = read_photo(path)
+    assert photo.format == kind
     assert suffix in FORMATS[kind]
     if kind != "JPEG":
-        assert np.array_equal(found.pixels, PIXELS)
+        assert np.array_equal(photo.pixels, PIXELS)
 
 
 def test_metadata_is_told_by_data_check_and_keeps_nobody_from_training(
@@ -196,8 +196,8 @@ def test_metadata_is_told_by_data_check_and_keeps_nobody_from_training(
     assert "Invalid APNG" in done.out
     assert "site-packages" not in done.out + done.err
     assert done.err == ""
-    found = check(tmp_path / "m.csv", needs={"mask": ["mask"]})
-    assert sum(problem.kind == "photo_metadata" for problem in found.problems) >= 7
+    report = check(tmp_path / "m.csv", needs={"mask": ["mask"]})
+    assert sum(problem.kind == "photo_metadata" for problem in report.problems) >= 7
     assert orch("data", "describe", "--data", tmp_path / "m.csv").err == ""
 
 
@@ -205,22 +205,22 @@ def test_threads_keep_their_notes_apart_and_leave_no_filter_behind(tmp_path: Pat
     odd, whole = ODD["png: an animation of no frames"][0], encoded("PNG")
     before = (list(warnings.filters), warnings.showwarning)
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda number: read_photo(odd if number % 2 else whole).notes, range(400)))
-    assert [bool(notes) for notes in found] == [bool(number % 2) for number in range(400)]
+        all_notes = list(pool.map(lambda number: read_photo(odd if number % 2 else whole).notes, range(400)))
+    assert [bool(notes) for notes in all_notes] == [bool(number % 2) for number in range(400)]
     assert (list(warnings.filters), warnings.showwarning) == before
     with pytest.warns(UserWarning, match="Invalid APNG"), Image.open(io.BytesIO(odd)):
         pass  # who opens photos himself is warned as ever
 
 
 def test_warnings_of_other_threads_still_reach_whom_they_are_for() -> None:
-    told: list[str] = []
+    messages: list[str] = []
     with warnings.catch_warnings():
         warnings.simplefilter("always")
-        warnings.showwarning = lambda message, *_more, **_named: told.append(str(message))
+        warnings.showwarning = lambda message, *_more, **_named: messages.append(str(message))
         odd = ODD["png: an animation of no frames"][0]
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(lambda _: (read_photo(odd), warnings.warn("mine", UserWarning, stacklevel=1)), range(50)))
-    assert told == ["mine"] * 50
+    assert messages == ["mine"] * 50
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="permissions are the system's")
@@ -231,9 +231,9 @@ def test_a_photo_without_permission_is_not_damaged(tmp_path: Path, monkeypatch: 
     with pytest.raises(PhotoError, match=r"photo.png: no permission to read it"):
         decode(path)
     (tmp_path / "m.csv").write_text("path,person,mask\nphoto.png,a,wear\n")
-    found = check(tmp_path / "m.csv")
-    assert any("no permission to read it. Allow it (chmod u+r)" in str(problem) for problem in found.fatal)
-    assert not any("damaged" in str(problem) for problem in found.problems)
+    report = check(tmp_path / "m.csv")
+    assert any("no permission to read it. Allow it (chmod u+r)" in str(problem) for problem in report.fatal)
+    assert not any("damaged" in str(problem) for problem in report.problems)
 
 
 def test_the_copy_beside_an_export_needs_no_orchestrator_and_decodes_the_same(tmp_path: Path) -> None:

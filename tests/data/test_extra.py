@@ -25,13 +25,13 @@ def test_what_would_leak_is_refused(orch: Orch, people: Path, workspace: Path, o
     assert photo.name in done.err
     table = pd.read_csv(others, dtype=str, keep_default_na=False)
     table["path"] = [str(others.parent / path) for path in table["path"]]
-    for more, told in (
+    for more, message in (
         ({"fold": "0"}, "without saying by which plan"), ({"fold": "0", "plan": "0123456789ab"}, "made by plan 0123456789ab"),
     ):  # fmt: skip
         table.assign(**more).to_csv(tmp_path / "folds.csv", index=False)
         done = train(orch, people, workspace, "train", "age", *tiny(), "--extra", tmp_path / "folds.csv")
         assert done.code == 2
-        assert told in done.err
+        assert message in done.err
     digest = json.loads((workspace / "age-0001/run.json").read_text())["plan"]["digest"]
     table.head(1).assign(fold="0", plan=digest[:12]).to_csv(tmp_path / "planned.csv", index=False)
     table.tail(1).assign(fold="0").to_csv(tmp_path / "unplanned.csv", index=False)
@@ -66,11 +66,11 @@ def test_all_that_is_wrong_with_an_extra_table_is_told(tmp_path: Path) -> None:
     (tmp_path / "two.csv").write_text("file,age\na.jpg,20\n")
     with pytest.raises(DataError) as caught:
         read_extra([tmp_path / "one.csv", tmp_path / "two.csv"])
-    for told in (
+    for message in (
         "one.csv line 2: age is 'old'", "one.csv line 3: no file b.jpg", "mask is 'waer'", "fold is 'x'", "line 4: age is '200'",
         "fold is '-1'", "fold is 'inf'", "fold is '1.7'", "two.csv: has the columns file, age; needed: path",
     ):  # fmt: skip
-        assert told in str(caught.value)
+        assert message in str(caught.value)
     (tmp_path / "good.csv").write_text("path,age\na.jpg,<30\n")
     extra = read_extra([tmp_path / "good.csv"])
     assert list(extra.table["fold"]) == [EVERY_FOLD]

@@ -50,9 +50,9 @@ def digest(workers: int, method: str = "") -> list[tuple[bytes, bytes]]:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_worker_of_joblib_loads_with_processes_of_its_own(method: str) -> None:
-    (found,) = joblib.Parallel(n_jobs=2, backend="loky")([joblib.delayed(digest)(2, method)])
-    assert len(found) == 7
-    assert found == digest(0)
+    (digests,) = joblib.Parallel(n_jobs=2, backend="loky")([joblib.delayed(digest)(2, method)])
+    assert len(digests) == 7
+    assert digests == digest(0)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -90,7 +90,7 @@ def test_a_dead_or_endless_loading_process_is_told_with_the_way_out(monkeypatch:
 
 
 def children_of(parent: int) -> list[int]:
-    return [int(one) for one in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+    return [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="reads /proc")
@@ -103,22 +103,22 @@ def test_loading_processes_end_with_whom_they_load_for(method: str, tmp_path: Pa
         "from tests.data.test_loading import Rows\n"
         "if __name__ == '__main__':\n"
         f"    multiprocessing.set_start_method({method!r})\n"
-        "    found = loading.load(loading.Batches(Rows(), np.arange(50), 8), 2)\n"
-        "    next(found); print('begun', flush=True); time.sleep(60)\n"
+        "    batches = loading.load(loading.Batches(Rows(), np.arange(50), 8), 2)\n"
+        "    next(batches); print('begun', flush=True); time.sleep(60)\n"
     )
-    done = subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, script], stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
     )
-    assert done.stdout is not None
-    assert done.stdout.readline() == "begun\n"
-    family = children_of(done.pid)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "begun\n"
+    family = children_of(process.pid)
     family += [grandchild for child in family for grandchild in children_of(child)]
     assert len(family) >= 2
-    done.kill()
-    done.wait()
-    done.stdout.close()
+    process.kill()
+    process.wait()
+    process.stdout.close()
     deadline = time.monotonic() + 20
-    while alive := [one for one in family if alive_and_no_zombie(one)]:
+    while alive := [pid for pid in family if alive_and_no_zombie(pid)]:
         assert time.monotonic() < deadline, alive
         time.sleep(0.1)
 
@@ -143,11 +143,11 @@ def with_shared_memory(options: str, code: str) -> str:
     return done.stdout + done.stderr
 
 
-@pytest.mark.parametrize(("options", "told"), [
+@pytest.mark.parametrize(("options", "cause"), [
     ("size=4k", "/dev/shm is full (4 kB in all)"), ("size=64k,ro", "/dev/shm may not be written to"),
 ])  # fmt: skip
-def test_shared_memory_without_room_for_semaphores_is_named(options: str, told: str) -> None:
-    said = with_shared_memory(
+def test_shared_memory_without_room_for_semaphores_is_named(options: str, cause: str) -> None:
+    output = with_shared_memory(
         options,
         "import numpy as np\n"
         "from orchestrator.data.loading import Batches, load\n"
@@ -159,16 +159,16 @@ def test_shared_memory_without_room_for_semaphores_is_named(options: str, told: 
         "    except OrchestratorError as error: print(error)\n"
         'print(*LocalExecutor(0).parallelism(4, "cpu"), len(list(load(Batches(Rows(), np.arange(50), 8), 0))))\n',
     )
-    assert f"workers = 2: processes that work together need semaphores, and {told}. Containers get more by" in said
-    assert "--set workers=0 loads in the training's own process." in said
-    assert f"--jobs 2: processes that work together need semaphores, and {told}." in said
-    assert "--jobs 1 trains one member after the other." in said
+    assert f"workers = 2: processes that work together need semaphores, and {cause}. Containers get more by" in output
+    assert "--set workers=0 loads in the training's own process." in output
+    assert f"--jobs 2: processes that work together need semaphores, and {cause}." in output
+    assert "--jobs 1 trains one member after the other." in output
     # One member at once, with all cores: a thread less would give its weights other bits.
-    assert said.strip().endswith(f"1 {cores()} 7")
+    assert output.strip().endswith(f"1 {cores()} 7")
 
 
 def test_shared_memory_that_batches_would_fill_is_no_endless_wait() -> None:
-    said = with_shared_memory(
+    output = with_shared_memory(
         "size=17m",
         "import numpy as np, torch\n"
         "from orchestrator.data.loading import Batches, load\n"
@@ -178,13 +178,13 @@ def test_shared_memory_that_batches_would_fill_is_no_endless_wait() -> None:
         "               for n in (0, 3)]\n"
         "print(whole == fits, len(whole))\n",
     )
-    assert said == "True 5\n"
+    assert output == "True 5\n"
 
 
 def test_a_machine_that_gives_no_semaphores_trains_one_job_without_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert why_no_workers(8) == ""
-    for place in ("orchestrator.execution.local", "orchestrator.data.sharing"):
-        monkeypatch.setattr(f"{place}.why_no_parallelism", lambda: "they cannot.")
+    for module in ("orchestrator.execution.local", "orchestrator.data.sharing"):
+        monkeypatch.setattr(f"{module}.why_no_parallelism", lambda: "they cannot.")
     assert LocalExecutor(0).parallelism(4, "cpu")[0] == 1
     with pytest.raises(ConfigError, match=r"--jobs 2: they cannot\..*--jobs 1 trains"):
         LocalExecutor(2).parallelism(4, "cpu")

@@ -59,11 +59,11 @@ def test_all_mistakes_are_told_with_their_rows(tmp_path: Path, rows: pd.DataFram
     rows.loc[3, "person"] = ""
     rows.to_csv(path, index=False)
     _, problems = inspect(path)
-    told = [str(problem) for problem in problems]
-    assert f"{path} line 2: mask is 'weared'; allowed: wear, incorrect, not_wear. Did you mean 'wear'?" in told
-    assert f"{path} line 3: age is nothing; allowed: years from 0 to 120." in told
-    assert any("line 4: no file nowhere.jpg" in text for text in told)
-    assert any("line 5: person is empty" in text for text in told)
+    messages = [str(problem) for problem in problems]
+    assert f"{path} line 2: mask is 'weared'; allowed: wear, incorrect, not_wear. Did you mean 'wear'?" in messages
+    assert f"{path} line 3: age is nothing; allowed: years from 0 to 120." in messages
+    assert any("line 4: no file nowhere.jpg" in text for text in messages)
+    assert any("line 5: person is empty" in text for text in messages)
 
 
 def test_a_person_with_two_genders_is_refused_and_with_two_ages_told(tmp_path: Path, rows: pd.DataFrame) -> None:

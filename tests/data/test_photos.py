@@ -42,8 +42,8 @@ def test_the_hash_cache_saves_reading_and_never_lies(tmp_path: Path) -> None:
     for data in (b"{damaged", b"", b"[]", b'{"hashes": 1}', whole.replace(b'": "a', b'": "b'), whole[:-9]):
         kept.write_bytes(data)
         assert cache.hashes([photo]) == HashCache(None).hashes([photo])
-    for place in range(whole.index(b": {"), len(whole), 7):  # one bit flipped
-        kept.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+    for position in range(whole.index(b": {"), len(whole), 7):  # one bit flipped
+        kept.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
         assert cache.hashes([photo]) == HashCache(None).hashes([photo])
     kept.unlink()
     kept.mkdir()

@@ -32,10 +32,10 @@ def test_exif_orientation_is_honoured(tmp_path: Path, orientation: int) -> None:
     upright = half_red()
     # What a camera stores for each orientation: the inverse of what viewers do.
     stored = {
-        1: lambda one: one, 2: lambda one: one.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
-        3: lambda one: one.rotate(180), 4: lambda one: one.transpose(Image.Transpose.FLIP_TOP_BOTTOM),
-        5: lambda one: one.transpose(Image.Transpose.TRANSPOSE), 6: lambda one: one.rotate(90, expand=True),
-        7: lambda one: one.transpose(Image.Transpose.TRANSVERSE), 8: lambda one: one.rotate(270, expand=True),
+        1: lambda image: image, 2: lambda image: image.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
+        3: lambda image: image.rotate(180), 4: lambda image: image.transpose(Image.Transpose.FLIP_TOP_BOTTOM),
+        5: lambda image: image.transpose(Image.Transpose.TRANSPOSE), 6: lambda image: image.rotate(90, expand=True),
+        7: lambda image: image.transpose(Image.Transpose.TRANSVERSE), 8: lambda image: image.rotate(270, expand=True),
     }[orientation](upright)  # fmt: skip
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -78,14 +78,14 @@ def test_bytes_and_files_decode_alike(tmp_path: Path) -> None:
 def test_broken_photos_are_told_by_name(tmp_path: Path) -> None:
     whole = io.BytesIO()
     half_red(200, 200).save(whole, "JPEG")
-    for name, data, words in (
+    for name, data, message in (
         ("empty.jpg", b"", "is empty"),
         ("cut.jpg", whole.getvalue()[: len(whole.getvalue()) // 2], "damaged or truncated"),
         ("text.jpg", b"no image at all", "not an image of a known format"),
         ("anim.gif.jpg", b"GIF89a" + b"\0" * 30, "not an image of a known format"),
     ):
         (tmp_path / name).write_bytes(data)
-        with pytest.raises(PhotoError, match=words) as caught:
+        with pytest.raises(PhotoError, match=message) as caught:
             decode(tmp_path / name)
         assert name in str(caught.value)
     with pytest.raises(PhotoError, match="no such file"):
@@ -126,12 +126,12 @@ def test_crops_are_where_their_anchor_says() -> None:
 def test_normalise_is_the_formula_in_channels_last_memory() -> None:
     preprocess = Preprocess(Geometry(4, 3), (0.5, 0.4, 0.3), (0.2, 0.25, 0.5))
     pixels = torch.randint(0, 256, (2, 4, 3, 3), dtype=torch.uint8)
-    found = preprocess.normalise(pixels)
-    assert found.shape == (2, 3, 4, 3)
-    assert found.dtype == torch.float32
-    assert found.is_contiguous(memory_format=torch.channels_last)
+    normalised = preprocess.normalise(pixels)
+    assert normalised.shape == (2, 3, 4, 3)
+    assert normalised.dtype == torch.float32
+    assert normalised.is_contiguous(memory_format=torch.channels_last)
     expected = (pixels.double() / 255 - torch.tensor(preprocess.mean)) / torch.tensor(preprocess.std)
-    assert torch.allclose(found.double(), expected.permute(0, 3, 1, 2), atol=1e-5)
+    assert torch.allclose(normalised.double(), expected.permute(0, 3, 1, 2), atol=1e-5)
     assert Preprocess.from_dict(preprocess.as_dict()) == preprocess
 
 
@@ -144,8 +144,8 @@ def test_mutated_bytes_are_a_photo_or_a_photo_error(kind: str, changes: list[tup
     exif[0x0112] = 6
     half_red(24, 16).save(whole, kind, exif=exif)
     data = bytearray(whole.getvalue())
-    for place, value in changes:
-        data[int(place * len(data))] = value
+    for position, value in changes:
+        data[int(position * len(data))] = value
     try:
         assert decode(bytes(data)).shape[2] == 3
     except PhotoError as error:

@@ -40,16 +40,16 @@ def test_what_is_near_stays_near_under_every_change_that_spreadsheets_and_people
     assert near(near(name)) == near(name)
     digits = str(sum(map(ord, name)))
     assert near("0" * zeros + digits) == near(digits) == near(digits + ".0") == digits
-    assert near("".join(chr(ord(one) + 0xFEE0) for one in digits)) == digits  # full-width
+    assert near("".join(chr(ord(digit) + 0xFEE0) for digit in digits)) == digits  # full-width
 
 
 @given(st.integers(0, 10**6), st.integers(0, 10**6))
-def test_other_numbers_are_never_near(one: int, other: int) -> None:
-    assert (near(f"{one:06d}") == near(str(other))) == (one == other)
+def test_other_numbers_are_never_near(first: int, other: int) -> None:
+    assert (near(f"{first:06d}") == near(str(other))) == (first == other)
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "close"),
+    ("first", "other", "close"),
     [
         ("a1", "A1", True),
         ("1", "000001", True),
@@ -73,8 +73,8 @@ def test_other_numbers_are_never_near(one: int, other: int) -> None:
         ("a1", "a\u034f1", True),
     ],
 )  # fmt: skip
-def test_what_is_near_and_what_is_not(one: str, other: str, close: bool) -> None:
-    assert (lookalikes([one, other]) == [(one, other)]) is close
+def test_what_is_near_and_what_is_not(first: str, other: str, close: bool) -> None:
+    assert (lookalikes([first, other]) == [(first, other)]) is close
 
 
 def test_names_are_shown_with_what_cannot_be_seen() -> None:
@@ -111,15 +111,15 @@ def test_spellings_that_may_be_one_person_are_refused_with_every_pair_and_a_way_
     path = manifest(tmp_path, ["000001", "1", "kim", "Kim", "Kim", "x y", "xy", "solo", "１"])
     with pytest.raises(DataError) as caught:
         read(path)
-    told = str(caught.value)
-    assert "'000001' (line 2) and '1' (line 3) and '１' (line 10)" in told
-    assert "'kim' (line 4) and 'Kim' (lines 5, 6)" in told
-    assert "'x y' (line 7) and 'xy' (line 8)" in told
-    assert "--distinct-people" in told
-    assert "--columns person=NAME" in told
-    assert "solo" not in told
-    found, problems = inspect(path, distinct=True)
-    assert found.table["person"].nunique() == 8
+    message = str(caught.value)
+    assert "'000001' (line 2) and '1' (line 3) and '１' (line 10)" in message
+    assert "'kim' (line 4) and 'Kim' (lines 5, 6)" in message
+    assert "'x y' (line 7) and 'xy' (line 8)" in message
+    assert "--distinct-people" in message
+    assert "--columns person=NAME" in message
+    assert "solo" not in message
+    photos, problems = inspect(path, distinct=True)
+    assert photos.table["person"].nunique() == 8
     assert [problem.kind for problem in problems if not problem.fatal].count("near_people") == 3
     assert not [problem for problem in problems if problem.fatal]
 
@@ -130,13 +130,13 @@ def test_photos_from_elsewhere_of_people_who_may_be_those_of_the_data_are_a_leak
     extra = read_extra([manifest(tmp_path / "more", ["1", "000002", "Kim", "other", "Other"], "extra.csv")])
     with pytest.raises(LeakError) as caught:
         extra.check_people(data)
-    told = [str(problem) for problem in caught.value.problems]
-    assert len(told) == 2
-    assert "person '1'" in told[0]
-    assert "extra.csv line 2" in told[0]
-    assert "'000001' (line 2)" in told[0]
-    assert "--distinct-people" in told[0]
-    assert "person 'Kim'" in told[1]
+    messages = [str(problem) for problem in caught.value.problems]
+    assert len(messages) == 2
+    assert "person '1'" in messages[0]
+    assert "extra.csv line 2" in messages[0]
+    assert "'000001' (line 2)" in messages[0]
+    assert "--distinct-people" in messages[0]
+    assert "person 'Kim'" in messages[1]
     assert [note.fatal for note in extra.check_people(data, distinct=True)] == [False, False]
 
 
@@ -158,39 +158,41 @@ def test_an_id_that_means_several_people_cannot_be_told_apart_elsewhere(people: 
 
 
 def test_a_file_is_found_however_the_disk_spells_it(tmp_path: Path) -> None:
-    one, other = unicodedata.normalize("NFD", "김.jpg"), unicodedata.normalize("NFC", "민.jpg")
+    decomposed, other = unicodedata.normalize("NFD", "김.jpg"), unicodedata.normalize("NFC", "민.jpg")
     mixed = unicodedata.normalize("NFD", "수") + "é.jpg"
     folder = unicodedata.normalize("NFD", "사진")
     (tmp_path / folder).mkdir()
-    photos(tmp_path / folder, [one, other, mixed])
-    for name in (one, other, mixed):
+    photos(tmp_path / folder, [decomposed, other, mixed])
+    for name in (decomposed, other, mixed):
         for form in ("NFC", "NFD"):
-            asked = unicodedata.normalize(form, f"{folder}/{name}")  # type: ignore[arg-type]  # a form
-            assert find_file(tmp_path, asked) == f"{folder}/{name}"
+            path = unicodedata.normalize(form, f"{folder}/{name}")  # type: ignore[arg-type]  # a form
+            assert find_file(tmp_path, path) == f"{folder}/{name}"
     assert find_file(tmp_path, f"{folder}/없음.jpg") is None
     composed = unicodedata.normalize("NFC", folder)
-    rows = "".join(f"{composed}/{unicodedata.normalize('NFC', name)},{name},wear\n" for name in (one, other, mixed))
+    rows = "".join(
+        f"{composed}/{unicodedata.normalize('NFC', name)},{name},wear\n" for name in (decomposed, other, mixed)
+    )
     (tmp_path / "m.csv").write_text(f"path,person,mask\n{rows}")
     table = read(tmp_path / "m.csv")
     assert all(path.is_file() for path in table.paths)
     assert len(table) == 3
     assert not table.notes or all(note.kind != "extra_file" for note in table.notes)
-    same = f"{composed}/{unicodedata.normalize('NFC', one)}"
-    (tmp_path / "m.csv").write_text(f"path,person,mask\n{same},a,wear\n{folder}/{one},b,wear\n")
+    same = f"{composed}/{unicodedata.normalize('NFC', decomposed)}"
+    (tmp_path / "m.csv").write_text(f"path,person,mask\n{same},a,wear\n{folder}/{decomposed},b,wear\n")
     with pytest.raises(DataError, match=r"lines 2, 3: path '.*' appears in 2 rows"):
         read(tmp_path / "m.csv")
 
 
 def test_blanks_around_a_path_count_where_the_disk_has_them(tmp_path: Path) -> None:
     photos(tmp_path, ["a.jpg", " b.jpg", "c.jpg "])
-    for asked, found in {
+    for path, expected in {
         "a.jpg ": "a.jpg",
         " b.jpg": " b.jpg",
         "c.jpg ": "c.jpg ",
         "b.jpg": None,
         "\u200ba.jpg": "a.jpg",
     }.items():
-        assert find_file(tmp_path, asked) == found
+        assert find_file(tmp_path, path) == expected
     (tmp_path / "m.csv").write_text("path,person,mask\n a.jpg,1,wear\n b.jpg,2,wear\nc.jpg ,3,not_wear\n")
     assert sorted(read(tmp_path / "m.csv").table["path"]) == [" b.jpg", "a.jpg", "c.jpg "]
 
@@ -199,7 +201,7 @@ def test_why_there_is_no_file(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     photos(tmp_path / "a", ["B.jpg"])
     (tmp_path / "link.jpg").symlink_to("nowhere.jpg")
-    for name, words in {
+    for name, message in {
         "a/b.jpg": "There is 'B.jpg', which differs in case.",
         "a\\B.jpg": "there is a/B.jpg: write / between folders.",
         "a": "a is a folder.",
@@ -208,7 +210,7 @@ def test_why_there_is_no_file(tmp_path: Path) -> None:
         "x\0y": "no file x",
         "z.jpg": "no file z.jpg.",
     }.items():
-        assert words in why_no_file(tmp_path, name)
+        assert message in why_no_file(tmp_path, name)
     assert why_no_file(tmp_path, "a/B.jpg") == ""
 
 

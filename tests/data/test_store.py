@@ -66,16 +66,16 @@ def test_of_several_stores_the_largest_is_found(tmp_path: Path, people: Path, ex
         {geometry: f"{extra}{number}" * 8 for number, geometry in enumerate(GEOMETRIES)},
         1,
     )
-    found = intact_stores(tmp_path / "store", GEOMETRIES)
-    assert {geometry: count for geometry, (_, count) in found.items()} == dict.fromkeys(GEOMETRIES, len(photos))
+    stores = intact_stores(tmp_path / "store", GEOMETRIES)
+    assert {geometry: count for geometry, (_, count) in stores.items()} == dict.fromkeys(GEOMETRIES, len(photos))
 
 
 def test_a_changed_photo_is_another_store(tmp_path: Path, people: Path) -> None:
     copy = tmp_path / "people"
     shutil.copytree(people, copy)
     first, photos = build(tmp_path / "store", copy)
-    assert {one.path.name for one in first.values()} == {
-        one.path.name for one in build(tmp_path / "s", people)[0].values()
+    assert {store.path.name for store in first.values()} == {
+        store.path.name for store in build(tmp_path / "s", people)[0].values()
     }
     path = photos.paths[0]
     stat = path.stat()
@@ -148,5 +148,5 @@ def test_joined_rows_are_the_rows_of_both(rows: list[int], count: int) -> None:
         def take(self, wanted: np.ndarray) -> np.ndarray:
             return values[wanted + self.start]
 
-    found = JoinedRows(Part(0), count, Part(count), np.arange(10)).take(np.array(rows))
-    assert (found == values[rows]).all()
+    taken = JoinedRows(Part(0), count, Part(count), np.arange(10)).take(np.array(rows))
+    assert (taken == values[rows]).all()

@@ -70,16 +70,16 @@ def test_lines_are_counted_as_an_editor_counts_them(tmp_path: Path) -> None:
 
 
 def test_rows_that_do_not_fit_the_header_are_named_all_at_once(tmp_path: Path) -> None:
-    told = refused(tmp_path, "a,b,c\n1,2,3\n1,2,3,4\n\n1,2\n1,2,3\n")
-    assert "t.csv: 2 problems; its header has 3 fields" in told
-    assert "line 3: 4 fields, where the header has 3" in told
-    assert "line 5: 2 fields, where the header has 3" in told
-    told = refused(tmp_path, "a,b\n" + "1,2,3\n" * 500)
-    assert "all 500 rows have 3 fields, and the header has 2: columns would shift" in told
+    message = refused(tmp_path, "a,b,c\n1,2,3\n1,2,3,4\n\n1,2\n1,2,3\n")
+    assert "t.csv: 2 problems; its header has 3 fields" in message
+    assert "line 3: 4 fields, where the header has 3" in message
+    assert "line 5: 2 fields, where the header has 3" in message
+    message = refused(tmp_path, "a,b\n" + "1,2,3\n" * 500)
+    assert "all 500 rows have 3 fields, and the header has 2: columns would shift" in message
 
 
 @pytest.mark.parametrize(
-    ("data", "words"),
+    ("data", "message"),
     [
         ('a,b,c\n1,2,3\n"4,5,6\n7,8,9\n', 'line 3: a quote (") opens a cell that never ends'),
         ('a,b,c\n1,2,3\n4,"5,6\n7,8,9\n1,2",3\n', "line 3: a quoted cell goes on for 3 lines and holds whole rows"),
@@ -104,10 +104,10 @@ def test_rows_that_do_not_fit_the_header_are_named_all_at_once(tmp_path: Path) -
         (b'{"a": 1}', "JSON"),
     ],
 )  # fmt: skip
-def test_what_is_no_table_is_said(tmp_path: Path, data: str | bytes, words: str) -> None:
-    told = refused(tmp_path, data)
-    assert words in told
-    assert told.startswith(str(tmp_path / "t.csv"))
+def test_what_is_no_table_is_said(tmp_path: Path, data: str | bytes, message: str) -> None:
+    refusal = refused(tmp_path, data)
+    assert message in refusal
+    assert refusal.startswith(str(tmp_path / "t.csv"))
 
 
 def test_columns_without_names_are_ignored_where_nothing_is_lost(tmp_path: Path) -> None:
@@ -168,8 +168,12 @@ def test_cells_as_words() -> None:
 def test_a_table_that_is_written_is_the_table_that_is_read(rows: list[tuple[str, str]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "table.csv"
-        write_rows(path, ["one", "other"], [(one.encode("utf-8", "replace").decode(), other) for one, other in rows])
+        write_rows(
+            path, ["one", "other"], [(first.encode("utf-8", "replace").decode(), other) for first, other in rows]
+        )
         with path.open(encoding="utf-8", newline="") as file:
-            header, *found = csv.reader(file)
+            header, *read_back = csv.reader(file)
     assert header == ["one", "other"]
-    assert [tuple(row) for row in found] == [(one.encode("utf-8", "replace").decode(), other) for one, other in rows]
+    assert [tuple(row) for row in read_back] == [
+        (first.encode("utf-8", "replace").decode(), other) for first, other in rows
+    ]

@@ -87,14 +87,14 @@ def whole(trained: Path, people: Path, tmp_path_factory: pytest.TempPathFactory)
     from orchestrator.specialists import SPECIALISTS
     from tests.conftest import TINY, Silent
 
-    place = tmp_path_factory.mktemp("damage") / "a b"
-    shutil.copytree(trained, place)
-    workspace = Workspace(place)
+    folder = tmp_path_factory.mktemp("damage") / "a b"
+    shutil.copytree(trained, folder)
+    workspace = Workspace(folder)
     settings = Settings(
-        people / "train", place, recipes=(), changes=TINY, folds=None, plan_seed=None, seed=1, jobs=1, device="cpu"
+        people / "train", folder, recipes=(), changes=TINY, folds=None, plan_seed=None, seed=1, jobs=1, device="cpu"
     )
     assert retrain(starting_point(settings, SPECIALISTS["age"]), Silent()).complete
-    old = place.parent / "old answers" / "s 1.csv"
+    old = folder.parent / "old answers" / "s 1.csv"
     old.parent.mkdir()
     info = pd.read_csv(people / "eval" / "info.csv")
     info.assign(ans=[row % 18 for row in range(len(info))]).to_csv(old, index=False)
@@ -102,21 +102,21 @@ def whole(trained: Path, people: Path, tmp_path_factory: pytest.TempPathFactory)
     build_ensemble(workspace, "soft", choose_runs(workspace, ["age=age-0002"]))
     for name in ("soft-0001", "soft-0002"):
         write_sealed(
-            place / name / "cascade.json", "cascade", name, 2, {"cascade": {"rate": 0.0, "sure": None, "spread": {}}}
+            folder / name / "cascade.json", "cascade", name, 2, {"cascade": {"rate": 0.0, "sure": None, "spread": {}}}
         )
     workspace.set_current("age", "age-0001")
     workspace.set_current("ensemble", "soft-0001")
     for name in ("age-0001", "age-0002"):
-        Annotations(f"of {name}", ("try",)).write(place / name)
+        Annotations(f"of {name}", ("try",)).write(folder / name)
     if "age-0001/tracking.json" in FILES:
         from orchestrator.experiments.trackers import open_trackers
         from orchestrator.experiments.tracking import send
 
-        (tracker,) = open_trackers(["tensorboard"], place)
+        (tracker,) = open_trackers(["tensorboard"], folder)
         for name in ("age-0001", "age-0002"):
             send(tracker, workspace.run(name))
         tracker.close()
-    return place
+    return folder
 
 
 @pytest.fixture(autouse=True)
@@ -125,7 +125,7 @@ def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("orchestrator.pictures.draw_evaluation", lambda *_: None)
 
 
-def command(name: str, people: Path, place: Path) -> list[object]:
+def command(name: str, people: Path, workspace: Path) -> list[object]:
     """The words of a command that reads the workspace."""
     return {
         "runs list": ["runs", "list", "--json"],
@@ -139,7 +139,7 @@ def command(name: str, people: Path, place: Path) -> list[object]:
         "track": ["runs", "track", "age-0001", "--to", "tensorboard"],
         "train age": ["train", "age", "--data", people / "train", "--jobs", 1, "--json"],
         "train-all": ["train-all", "--data", people / "train", "--folds", 3, "--jobs", 1, "--json", *tiny()],
-    }[name] + ["--workspace", place]
+    }[name] + ["--workspace", workspace]
 
 
 def answer_of(name: str, done: Done) -> Any:
@@ -147,22 +147,22 @@ def answer_of(name: str, done: Done) -> Any:
     assert done.code == 0, done.err + done.out
     if name == "track":  # who was told what lies with the tracker
         return None
-    found = json.loads(done.out)
+    result = json.loads(done.out)
     if name == "runs list":
-        return [{key: one[key] for key in ("id", "status", "score", "note", "recipe", "seed")} for one in found]
+        return [{key: run[key] for key in ("id", "status", "score", "note", "recipe", "seed")} for run in result]
     if name == "runs show":
-        return {key: found[key] for key in ("id", "status", "score", "recipe", "files")}
+        return {key: result[key] for key in ("id", "status", "score", "recipe", "files")}
     if name == "ensembles list":
-        return sorted(one["strategy"] for one in found)
+        return sorted(ensemble["strategy"] for ensemble in result)
     if name == "ensemble":
-        return found["evaluation"]
+        return result["evaluation"]
     if name == "predict":
-        return [(one["path"], one["label"], one["probabilities"]) for one in found]
+        return [(answer["path"], answer["label"], answer["probabilities"]) for answer in result]
     if name in ("train age", "train-all"):
-        return [(run["id"], run["status"], run["score"], run["files"]) for run in found["runs"]]
+        return [(run["id"], run["status"], run["score"], run["files"]) for run in result["runs"]]
     if name == "check":
-        return found["in_order"]
-    return found
+        return result["in_order"]
+    return result
 
 
 def format_of(data: bytes) -> object:
@@ -209,10 +209,10 @@ def damage(path: Path, how: str, other: Path, bit: int) -> bool:
     return True
 
 
-def take_the_way_out(orch: Orch, told: str) -> list[str]:
+def take_the_way_out(orch: Orch, output: str) -> list[str]:
     """Runs the commands that an error prints, in their order."""
-    commands = [part for part in re.findall(r"`([^`]+)`", told) if part.startswith(("orch ", "mv "))]
-    assert commands, f"no way out in: {told}"
+    commands = [part for part in re.findall(r"`([^`]+)`", output) if part.startswith(("orch ", "mv "))]
+    assert commands, f"no way out in: {output}"
     for words in dict.fromkeys(commands):
         if words.startswith("mv "):
             subprocess.run(shlex.split(words), check=True)
@@ -229,12 +229,12 @@ def take_the_way_out(orch: Orch, told: str) -> list[str]:
     return commands
 
 
-def check(orch: Orch, people: Path, whole: Path, place: Path, pattern: str, reader: str, how: str, bit: int) -> str:
+def check(orch: Orch, people: Path, whole: Path, folder: Path, pattern: str, reader: str, how: str, bit: int) -> str:
     """One file, one damage, one command: returns how it ended."""
     if reader not in RIGHT:
-        RIGHT[reader] = answer_of(reader, orch(*command(reader, people, whole_copy(whole, place.parent / "right"))))
+        RIGHT[reader] = answer_of(reader, orch(*command(reader, people, whole_copy(whole, folder.parent / "right"))))
     right = RIGHT[reader]
-    copy = whole_copy(whole, place)
+    copy = whole_copy(whole, folder)
     (path, *_) = sorted(copy.glob(pattern))
     other = Path(str(path).replace(*next(((a, b) for a, b in OTHERS.items() if a in pattern), ("\0", ""))))
     if pattern.startswith("current/"):
@@ -250,29 +250,29 @@ def check(orch: Orch, people: Path, whole: Path, place: Path, pattern: str, read
         assert path.name in done.err + done.out, done.err
         assert str(path) in done.err + done.out or str(path.relative_to(copy)) in done.err + done.out, done.err
         take_the_way_out(orch, done.err + done.out)
-    found = answer_of(reader, done)
+    answer = answer_of(reader, done)
     chosen_anew = (pattern == "age-0001" or pattern.startswith(("soft-0001/ensemble.json", "current/"))) and reader in (
         "ensemble",
         "ensembles list",
         "predict",
     )
     if not chosen_anew:  # what is current, and of what an ensemble is made anew, is for people to choose
-        assert blind(found, pattern) == blind(right, pattern), f"{pattern} {how} {reader}"
+        assert blind(answer, pattern) == blind(right, pattern), f"{pattern} {how} {reader}"
     return "right"
 
 
-def blind(found: Any, pattern: str) -> Any:
+def blind(answer: Any, pattern: str) -> Any:
     """Without what a way out gives up in words: the note that was in a damaged file."""
-    if isinstance(found, list) and found and isinstance(found[0], dict) and pattern.endswith("notes.json"):
-        return [{key: value for key, value in one.items() if key != "note"} for one in found]
-    return found
+    if isinstance(answer, list) and answer and isinstance(answer[0], dict) and pattern.endswith("notes.json"):
+        return [{key: value for key, value in entry.items() if key != "note"} for entry in answer]
+    return answer
 
 
-def whole_copy(whole: Path, place: Path) -> Path:
-    if place.exists():
-        shutil.rmtree(place)
-    shutil.copytree(whole, place, symlinks=True)
-    return place
+def whole_copy(whole: Path, folder: Path) -> Path:
+    if folder.exists():
+        shutil.rmtree(folder)
+    shutil.copytree(whole, folder, symlinks=True)
+    return folder
 
 
 def test_every_file_of_a_workspace_is_walked_or_exempt(whole: Path) -> None:
@@ -295,11 +295,11 @@ def quick_damages(pattern: str) -> tuple[str, ...]:
     return "one bit", "of another" if like and pattern.endswith(".json") else "deleted"
 
 
-def slow_damages(pattern: str, place: int) -> tuple[str, ...]:
+def slow_damages(pattern: str, number: int) -> tuple[str, ...]:
     """All of a folder, two of a file: others for each file."""
     if "." not in pattern:
         return FOLDER_DAMAGES
-    return tuple(DAMAGES[(place + step) % len(DAMAGES)] for step in (0, 3))
+    return tuple(DAMAGES[(number + step) % len(DAMAGES)] for step in (0, 3))
 
 
 @pytest.mark.parametrize(("pattern", "how"), [(pattern, how) for pattern in FILES for how in quick_damages(pattern)])
@@ -313,7 +313,7 @@ def test_no_kind_of_file_is_believed_when_damaged(
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("pattern", "how"),
-    [(pattern, how) for place, pattern in enumerate(FILES) for how in slow_damages(pattern, place)],
+    [(pattern, how) for number, pattern in enumerate(FILES) for how in slow_damages(pattern, number)],
 )
 def test_a_damaged_file_is_named_and_the_way_out_works(
     orch: Orch, people: Path, whole: Path, tmp_path: Path, pattern: str, how: str
@@ -326,8 +326,8 @@ def test_a_damaged_file_is_named_and_the_way_out_works(
 def test_files_damages_and_bits_drawn_at_random(orch: Orch, people: Path, whole: Path, tmp_path: Path) -> None:
     """ORCH_DAMAGE_SEED and ORCH_DAMAGE_DRAWS draw others, and more: the whole matrix was gone through when this was written."""
     draw = random.Random(int(os.environ.get("ORCH_DAMAGE_SEED", "0")))
-    done = []
+    endings = []
     for _ in range(int(os.environ.get("ORCH_DAMAGE_DRAWS", "8"))):
         pattern, how, bit = draw.choice(list(FILES)), draw.choice(DAMAGES), draw.randrange(2**20)
-        done.append(check(orch, people, whole, tmp_path / "a b", pattern, draw.choice(FILES[pattern]), how, bit))
-    assert done.count("right") >= len(done) // 2
+        endings.append(check(orch, people, whole, tmp_path / "a b", pattern, draw.choice(FILES[pattern]), how, bit))
+    assert endings.count("right") >= len(endings) // 2

@@ -27,38 +27,38 @@ Bare = Callable[..., Done]
 
 def base_packages() -> dict[str, Distribution]:
     """Every distribution that an installation without extras has."""
-    found: dict[str, Distribution] = {}
-    asked: set[tuple[str, str]] = set()
+    packages: dict[str, Distribution] = {}
+    seen: set[tuple[str, str]] = set()
     left = [("specialist-ensemble", "")]
     while left:
         name, extra = left.pop()
-        if (name, extra) in asked:
+        if (name, extra) in seen:
             continue
-        asked.add((name, extra))
-        found[name] = distribution(name)
-        for text in found[name].requires or []:
-            one = Requirement(text)
-            if one.marker is None or one.marker.evaluate({"extra": extra}):
-                left += [(canonicalize_name(one.name), word) for word in ("", *one.extras)]
-    return found
+        seen.add((name, extra))
+        packages[name] = distribution(name)
+        for text in packages[name].requires or []:
+            requirement = Requirement(text)
+            if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
+                left += [(canonicalize_name(requirement.name), word) for word in ("", *requirement.extras)]
+    return packages
 
 
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Bare:
     """Runs `orch` without any extra."""
-    place = tmp_path_factory.mktemp("bare")
+    folder = tmp_path_factory.mktemp("bare")
     packages = base_packages()
     assert not {"onnx", "onnxruntime", "openvino", "optuna", "mtcnn", "tensorboard", "wandb", "pytest"} & set(packages)
     for package in packages.values():
         for top in {file.parts[0] for file in package.files or []} - {"..", "__pycache__"}:
             target = Path(str(package.locate_file(top)))
-            if target.exists() and not (place / top).exists():
-                (place / top).symlink_to(target)
+            if target.exists() and not (folder / top).exists():
+                (folder / top).symlink_to(target)
 
     def run(*words: object) -> Done:
         done = subprocess.run(
             [sys.executable, "-S", "-m", "orchestrator", *map(str, words)], capture_output=True, text=True, check=False,
-            env={**os.environ, "PYTHONPATH": f"{place}:{ROOT}"}, cwd=place.parent,
+            env={**os.environ, "PYTHONPATH": f"{folder}:{ROOT}"}, cwd=folder.parent,
         )  # fmt: skip
         return Done(done.returncode, done.stdout, done.stderr)
 

@@ -14,17 +14,17 @@ from tests.conftest import Done, tiny
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
     """Mounts a file system of some kilobytes; needs the right to mount, which CI's root has."""
-    place = tmp_path / "disk"
-    place.mkdir()
+    folder = tmp_path / "disk"
+    folder.mkdir()
 
     def mount(kilobytes: int) -> Path:
-        words = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(place)]
+        words = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(folder)]
         if subprocess.run(words, capture_output=True, check=False).returncode:
             pytest.skip("mounting a small file system is not allowed here")
-        return place
+        return folder
 
     yield mount
-    subprocess.run(["umount", str(place)], capture_output=True, check=False)
+    subprocess.run(["umount", str(folder)], capture_output=True, check=False)
 
 
 def test_a_store_that_cannot_fit_is_refused_first(

@@ -55,16 +55,16 @@ def results(workspace: Path) -> dict[str, str]:
 
 def workers_of(parent: int) -> list[int]:
     """The pids of a command's loky workers, from /proc."""
-    found = []
-    for place in Path("/proc").glob("[0-9]*"):
+    pids = []
+    for process in Path("/proc").glob("[0-9]*"):
         try:
-            fields = (place / "stat").read_text().rpartition(")")[2].split()
-            words = (place / "cmdline").read_bytes()
+            fields = (process / "stat").read_text().rpartition(")")[2].split()
+            command_line = (process / "cmdline").read_bytes()
         except OSError:
             continue
-        if int(fields[1]) == parent and b"loky" in words and b"resource_tracker" not in words:
-            found.append(int(place.name))
-    return found
+        if int(fields[1]) == parent and b"loky" in command_line and b"resource_tracker" not in command_line:
+            pids.append(int(process.name))
+    return pids
 
 
 def epochs_done(workspace: Path) -> int:
@@ -83,9 +83,9 @@ def uninterrupted(people: Path, tmp_path_factory: pytest.TempPathFactory) -> Who
         workspace = tmp_path_factory.mktemp("whole") / "runs"
         started = time.monotonic()
         finish(people, workspace, jobs)
-        found = results(workspace)
-        assert len(found) == 2 * 3 * 2
-        return found, time.monotonic() - started
+        expected = results(workspace)
+        assert len(expected) == 2 * 3 * 2
+        return expected, time.monotonic() - started
 
     return whole
 

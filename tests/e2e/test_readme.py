@@ -18,8 +18,8 @@ from tests.conftest import ROOT
 
 def tour() -> str:
     blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    (found,) = [block for block in blocks if "orch data synth" in block]
-    return str(found)
+    (block,) = [block for block in blocks if "orch data synth" in block]
+    return str(block)
 
 
 @pytest.mark.slow
@@ -65,8 +65,8 @@ def test_the_page_for_an_index_needs_nothing_of_the_checkout() -> None:
     page = (ROOT / project["readme"]).read_text()
     assert "](" not in page  # links and pictures lead nowhere on an index
     assert f"pip install {project['name']}" in page
-    words = {line.split()[1] for line in page.splitlines() if line.startswith("orch ")}
-    assert words <= {entry.name for entry in ENTRIES}
+    commands = {line.split()[1] for line in page.splitlines() if line.startswith("orch ")}
+    assert commands <= {entry.name for entry in ENTRIES}
     assert set(re.findall(r"\[(\w+)\]", page)) <= set(project["optional-dependencies"])
 
 
@@ -102,6 +102,6 @@ def test_the_glossary_names_modules_that_are_there() -> None:
     assert len(terms) >= 40
     assert len(terms) == len(set(terms))
     for term, where in rows[1:]:
-        for place in re.findall(r"`([^`]+)`", where):
-            inside = [ROOT / place] if place.startswith("models/") else [ROOT / "orchestrator" / place]
-            assert place == "models/TASK/" or inside[0].exists(), f"{term}: {place}"
+        for path in re.findall(r"`([^`]+)`", where):
+            inside = [ROOT / path] if path.startswith("models/") else [ROOT / "orchestrator" / path]
+            assert path == "models/TASK/" or inside[0].exists(), f"{term}: {path}"

@@ -20,15 +20,17 @@ from tests.conftest import Done, tiny, train
 Orch = Callable[..., Done]
 
 
-def test_an_ensemble_of_runs_deleted_meanwhile_is_not_written(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    space = Workspace(place)
+def test_an_ensemble_of_runs_deleted_meanwhile_is_not_written(
+    three_runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = Workspace(three_runs)
     runs = {task: [space.run(f"{task}-0001")] for task in TASKS}
     whole = space.lock()
-    record = place / "mask-0001/run.json"
+    record = three_runs / "mask-0001/run.json"
 
     class DeletedFirst:
         def __enter__(self) -> None:
-            record.parent.rename(place / "deleted-meanwhile")
+            record.parent.rename(three_runs / "deleted-meanwhile")
             whole.acquire()
 
         def __exit__(self, *_: object) -> None:
@@ -37,7 +39,7 @@ def test_an_ensemble_of_runs_deleted_meanwhile_is_not_written(place: Path, monke
     monkeypatch.setattr(space, "lock", DeletedFirst)
     with pytest.raises(WorkspaceError, match="mask-0001: deleted by another command"):
         build_ensemble(space, "soft", runs)
-    assert not list(place.glob("soft-*"))
+    assert not list(three_runs.glob("soft-*"))
 
 
 def test_several_runs_vote_and_their_disagreements_are_listed(orch: Orch, people: Path, workspace: Path) -> None:
@@ -47,7 +49,7 @@ def test_several_runs_vote_and_their_disagreements_are_listed(orch: Orch, people
     assert done.code == 0, done.err
     record = json.loads(done.out)
     assert len(record["members"]["age"]) == 9
-    assert [one["run"] for one in record["single"]["age"] if one["fold"] is None] == [
+    assert [entry["run"] for entry in record["single"]["age"] if entry["fold"] is None] == [
         "age-0001",
         "age-0002",
         "age-0003",
@@ -60,7 +62,7 @@ def test_several_runs_vote_and_their_disagreements_are_listed(orch: Orch, people
         for name in ("age-0001", "age-0002", "age-0003")
     }  # fmt: skip
     mean = np.mean(list(tables.values()), axis=0).argmax(axis=1)
-    voices = sum(np.eye(3)[one.argmax(axis=1)] for one in tables.values())
+    voices = sum(np.eye(3)[table.argmax(axis=1)] for table in tables.values())
     clear = voices.max(axis=1) > 1
     assert len(listed) >= (mean != voices.argmax(axis=1))[clear].sum()
     text = orch("ensemble", "-w", workspace, "age=age-0001,age-0002,age-0003").out
@@ -82,8 +84,8 @@ def test_photos_on_which_the_strategies_differ_are_listed_with_both_answers() ->
         tuple(array for task in TASKS for array in by_task[task]),
     )
     photos = pd.DataFrame({"path": ["a.jpg", "b.jpg", "c.jpg"]})
-    found = ensembling._disagreements(OutOfFold(photos, {}, answers))
-    assert found.to_dict("records") == [
+    disagreements = ensembling._disagreements(OutOfFold(photos, {}, answers))
+    assert disagreements.to_dict("records") == [
         {"path": "b.jpg", "soft": "incorrect / female / <30", "hard": "incorrect / female / 30-59"}
     ]
 

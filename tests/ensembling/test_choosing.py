@@ -108,16 +108,16 @@ def test_an_ensemble_over_fewer_people_does_not_displace_one_over_all(
     (("b" * 64, 3), [0, 1], False),
 ])  # fmt: skip
 def test_only_a_run_that_holds_out_everybody_takes_the_place_of_one_that_does(
-    workspace: Path, plan: tuple[str, int], folds: list[int], taken: bool, told: list[str]
+    workspace: Path, plan: tuple[str, int], folds: list[int], taken: bool, messages: list[str]
 ) -> None:
-    place = Workspace(workspace)
-    before, after = place.run("age-0001"), place.run("age-0001")
+    space = Workspace(workspace)
+    before, after = space.run("age-0001"), space.run("age-0001")
     assert before.plan is not None
     before.plan = replace(before.plan, digest="a" * 64)
     before.save()
     shutil.copytree(before.folder, workspace / "age-0002")
     after.id, after.folder = "age-0002", workspace / "age-0002"
     after.plan, after.folds = PlanKey(plan[0], plan[1], 0), folds
-    make_current(place, after)
-    assert (place.current("age") == "age-0002") == taken, told
-    assert taken or f"age-0002 covers people of fold {', '.join(map(str, folds))}" in told[0]
+    make_current(space, after)
+    assert (space.current("age") == "age-0002") == taken, messages
+    assert taken or f"age-0002 covers people of fold {', '.join(map(str, folds))}" in messages[0]

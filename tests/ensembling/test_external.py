@@ -48,10 +48,10 @@ def test_one_strictness_for_labels(tmp_path: Path, cell: str, label: int | str |
                 read(file)
         return
     assert read_submission(file) == {"a.jpg": label, "b.jpg": 5}
-    found = read_external(file)
-    assert [bool(found.by_task["mask"][row].any()) for row in (0, 1)] == [label is not None, True]
+    table = read_external(file)
+    assert [bool(table.by_task["mask"][row].any()) for row in (0, 1)] == [label is not None, True]
     if isinstance(label, int):
-        assert {task: int(found.by_task[task][0].argmax()) for task in TASKS} == {
+        assert {task: int(table.by_task[task][0].argmax()) for task in TASKS} == {
             task: int(code) for task, code in decompose(label).items()
         }
 
@@ -61,26 +61,26 @@ def test_answers_that_are_no_numbers_are_never_taken_for_none(tmp_path: Path) ->
     file.write_text("path,fold,p(gender male),p(gender female)\na.jpg,0,x,y\n,1,0.5,0.5\nb.jpg,z,0.5,0.5\nc.jpg,,,\n")
     with pytest.raises(DataError) as caught:
         read_external(file)
-    told = str(caught.value)
-    for words in (
+    refusal = str(caught.value)
+    for message in (
         "line 2: p(gender male) is 'x'",
         "line 2: p(gender female) is 'y'",
         "line 3: path is empty",
         "line 4: fold is 'z'",
     ):
-        assert words in told
+        assert message in refusal
     file.write_text("path,fold,p(gender male),p(gender female)\na.jpg,0.0,1,0\nb.jpg,,0.25,0.75\nc.jpg,1,,\n")
-    found = read_external(file)
-    assert found.folds is not None
-    assert found.folds.tolist() == [0, -1, 1]
-    assert found.by_task["gender"].tolist() == [[1, 0], [0.25, 0.75], [0, 0]]
+    table = read_external(file)
+    assert table.folds is not None
+    assert table.folds.tolist() == [0, -1, 1]
+    assert table.by_task["gender"].tolist() == [[1, 0], [0.25, 0.75], [0, 0]]
 
 
 def test_the_same_answers_count_once_in_whatever_file_and_order(tmp_path: Path) -> None:
-    one = pd.DataFrame({"ImageID": ["a.jpg", "b.jpg", "c.jpg"], "ans": [3, 4, 17]})
-    one.to_csv(tmp_path / "one.csv", index=False)
-    one.iloc[::-1].rename(columns={"ImageID": "path"}).to_parquet(tmp_path / "two.parquet")
-    one.assign(ans=[3, 4, 16]).to_csv(tmp_path / "three.csv", index=False)
+    table = pd.DataFrame({"ImageID": ["a.jpg", "b.jpg", "c.jpg"], "ans": [3, 4, 17]})
+    table.to_csv(tmp_path / "one.csv", index=False)
+    table.iloc[::-1].rename(columns={"ImageID": "path"}).to_parquet(tmp_path / "two.parquet")
+    table.assign(ans=[3, 4, 16]).to_csv(tmp_path / "three.csv", index=False)
     tables = [read_external(tmp_path / name) for name in ("one.csv", "two.parquet", "three.csv", "one.csv")]
     kept, notes = deduplicated(tables)
     assert [table.name for table in kept] == ["one.csv", "three.csv"]
@@ -157,11 +157,11 @@ def test_an_old_submission_votes_with_one_runs_weight(
     for task in TASKS:
         tables = [pd.read_parquet(path) for path in (workspace / f"{task}-0001").glob("fold-*/held_out.parquet")]
         sure[task] = pd.concat(tables).filter(like="p(").max(axis=1).mean()
-    for row, (one, both) in enumerate(zip(mine, joined, strict=True)):
+    for row, (without, both) in enumerate(zip(mine, joined, strict=True)):
         for task in TASKS:
             for code, name in enumerate(CLASSES[task]):
                 label = sure[task] if digits[task][row] == code else (1 - sure[task]) / (len(CLASSES[task]) - 1)
-                there = (one["probabilities"][task][name] + label) / 2
+                there = (without["probabilities"][task][name] + label) / 2
                 assert both["probabilities"][task][name] == pytest.approx(there, abs=2e-5)
     refused = orch("export", "--out", tmp_path / "out", "-w", workspace)
     assert refused.code == 2
@@ -191,12 +191,12 @@ def test_an_old_submission_votes_with_one_runs_weight(
     # A photo that the table does not know is answered by the members alone.
     elsewhere = tmp_path / "unknown.jpg"
     shutil.copy(next(iter((people / "eval/images").iterdir())), elsewhere)
-    one, both = (
+    without, both = (
         json.loads(orch("predict", elsewhere, "-w", workspace, "--engine", "torch", "--json", "--ensemble", name).out)
         for name in (plain["id"], json.loads(done.out)["id"])
     )
-    assert [answer.pop("changed_by_external") for answer in (one[0], both[0])] == [None, False]
-    assert one == both
+    assert [answer.pop("changed_by_external") for answer in (without[0], both[0])] == [None, False]
+    assert without == both
 
 
 def test_out_of_fold_probabilities_from_elsewhere_are_scored_and_leaks_refused(
@@ -212,15 +212,15 @@ def test_out_of_fold_probabilities_from_elsewhere_are_scored_and_leaks_refused(
     other.to_parquet(tmp_path / "other.parquet")
     done = orch("ensemble", "-w", workspace, "--with", tmp_path / "other.parquet", "--json")
     assert done.code == 0, done.err
-    found = json.loads(done.out)
+    ensemble = json.loads(done.out)
     assert "scored where it is out of fold" in done.err
-    (alone,) = [one for one in found["single"]["age"] if one["run"] == "other.parquet"]
+    (alone,) = [entry for entry in ensemble["single"]["age"] if entry["run"] == "other.parquet"]
     assert alone["accuracy"] == 1.0
-    assert "other.parquet" not in [one["run"] for one in found["single"]["mask"]]
+    assert "other.parquet" not in [entry["run"] for entry in ensemble["single"]["mask"]]
     own = table.sort_values("path", ignore_index=True)
     both = [own.filter(like="p(").to_numpy(), sure[np.argsort(table["path"])].astype(np.float32)]
     shares = soft_vote(both, [1.0, 1.0]).shares
-    written = pd.read_parquet(workspace / found["id"] / "out_of_fold.parquet")
+    written = pd.read_parquet(workspace / ensemble["id"] / "out_of_fold.parquet")
     assert np.allclose(written.filter(like="p(age").to_numpy(), shares, atol=1e-6)
     other.drop(columns="fold").to_csv(tmp_path / "silent.csv", index=False)
     done = orch("ensemble", "-w", workspace, "--with", tmp_path / "silent.csv")
@@ -251,14 +251,14 @@ def test_every_way_of_writing_answers_is_read(tmp_path: Path, kind: str) -> None
     else:
         columns |= {(f"p({name})" if kind == "labels" else str(c)): joint[:, c] for c, name in enumerate(LABELS)}
     pd.DataFrame(columns).to_csv(tmp_path / "table.csv", index=False)
-    found = read_external(tmp_path / "table.csv")
+    table = read_external(tmp_path / "table.csv")
     for task in TASKS:
-        assert np.allclose(found.by_task[task], by_task[task], atol=1e-6)
-    assert list(found.rows(["some/where/3.jpg", "0.jpg", "9.jpg"])) == [3, 0, -1]
-    found.write(tmp_path / "again.parquet")
+        assert np.allclose(table.by_task[task], by_task[task], atol=1e-6)
+    assert list(table.rows(["some/where/3.jpg", "0.jpg", "9.jpg"])) == [3, 0, -1]
+    table.write(tmp_path / "again.parquet")
     again = read_external(tmp_path / "again.parquet")
     for task in TASKS:
-        assert np.allclose(again.by_task[task], found.by_task[task], atol=2e-7)
+        assert np.allclose(again.by_task[task], table.by_task[task], atol=2e-7)
     nobody = again.answers(again.rows(["9.jpg"]))
     assert {voter.task for voter in nobody.voters} == set(TASKS)
     assert all((probabilities == 0).all() for probabilities in nobody.probabilities)
@@ -266,7 +266,7 @@ def test_every_way_of_writing_answers_is_read(tmp_path: Path, kind: str) -> None
 
 def test_all_that_is_wrong_with_a_table_is_told_at_once(tmp_path: Path) -> None:
     file = tmp_path / "table.csv"
-    for text, told in {
+    for text, messages in {
         "name,ans\na,1\n": ("one must be path or ImageID",),
         "path,ans\na.jpg,1\na.jpg,2\nb.jpg,18\nc.jpg,old\n": (
             "'a.jpg' appears in 2 rows", "line 4: ans is '18'; allowed: 0 to 17", "line 5: ans is 'old'",
@@ -279,23 +279,23 @@ def test_all_that_is_wrong_with_a_table_is_told_at_once(tmp_path: Path) -> None:
         file.write_text(text)
         with pytest.raises(DataError) as caught:
             read_external(file)
-        for words in told:
-            assert words in str(caught.value)
+        for message in messages:
+            assert message in str(caught.value)
     with pytest.raises(DataError, match="no such file"):
         read_external(tmp_path / "gone.csv")
     file.write_text("path,ans\nc/a/x.jpg,1\nb/x.jpg,2\nc/y.jpg,\nz.jpg,3\n")
-    found = read_external(file)
+    table = read_external(file)
     # The end of a path, in either direction, and an ImageID anywhere; another person's file of the same name is another photo.
-    assert list(found.rows(["a/x.jpg", "/data/b/x.jpg", "/data/z.jpg"])) == [0, 1, 3]
-    assert list(found.rows(["c/a/x.jpg"])) == [0]
-    assert list(found.rows(["z/x.jpg", "z/y.jpg", "x.jpg", "ac/y.jpg"])) == [-1, -1, -1, -1]
-    assert list(found.rows(["one/z.jpg", "two/z.jpg", "b/x.jpg"])) == [
+    assert list(table.rows(["a/x.jpg", "/data/b/x.jpg", "/data/z.jpg"])) == [0, 1, 3]
+    assert list(table.rows(["c/a/x.jpg"])) == [0]
+    assert list(table.rows(["z/x.jpg", "z/y.jpg", "x.jpg", "ac/y.jpg"])) == [-1, -1, -1, -1]
+    assert list(table.rows(["one/z.jpg", "two/z.jpg", "b/x.jpg"])) == [
         -1,
         -1,
         1,
     ]  # one name, two photos: neither is meant
-    assert list(found.rows(["one/z.jpg", "one/z.jpg"])) == [3, 3]
-    assert not any(array.any() for array in found.answers(found.rows(["c/y.jpg"])).probabilities)
+    assert list(table.rows(["one/z.jpg", "one/z.jpg"])) == [3, 3]
+    assert not any(array.any() for array in table.answers(table.rows(["c/y.jpg"])).probabilities)
 
 
 def test_a_caller_who_comes_while_the_keys_are_indexed_gets_the_whole_answer() -> None:
@@ -316,13 +316,19 @@ def test_a_caller_who_comes_while_the_keys_are_indexed_gets_the_whole_answer() -
 
 
 def test_rows_of_all_photos_are_the_same_in_every_part_of_them() -> None:
-    one = np.full((2, 3), 1 / 3, np.float32)
-    tables = [ExternalTable("a.csv", ("a.jpg", "x/b.jpg"), {"age": one}), ExternalTable("b.csv", ("y/a.jpg", "c"), {})]
+    uniform = np.full((2, 3), 1 / 3, np.float32)
+    tables = [
+        ExternalTable("a.csv", ("a.jpg", "x/b.jpg"), {"age": uniform}),
+        ExternalTable("b.csv", ("y/a.jpg", "c"), {}),
+    ]
     photos = ["x/a.jpg", "y/a.jpg", "x/b.jpg"]
     rows = ExternalRows.of(tables, photos)
-    assert [found.tolist() for found in rows.take(photos)] == [[-1, -1, 1], [-1, 0, -1]]
-    assert [found.tolist() for found in rows.take([photos[0], None])] == [[-1, -1], [-1, -1]]  # alone it would be a.jpg
-    assert [found.tolist() for found in rows.take([])] == [[], []]
+    assert [indices.tolist() for indices in rows.take(photos)] == [[-1, -1, 1], [-1, 0, -1]]
+    assert [indices.tolist() for indices in rows.take([photos[0], None])] == [
+        [-1, -1],
+        [-1, -1],
+    ]  # alone it would be a.jpg
+    assert [indices.tolist() for indices in rows.take([])] == [[], []]
     assert rows.matched == [1, 0]
     with pytest.raises(ValueError, match=r"1 photos are not among the 3 of these rows, z\.jpg first"):
         rows.take(["x/a.jpg", "z.jpg"])
@@ -336,7 +342,7 @@ def test_a_table_weighs_as_much_as_a_run_whatever_its_folds(folds: int, photos: 
     record = EnsembleRecord(Path(), "soft-0001", {"name": "soft"}, "", tuple(members))
     own = rng.dirichlet(np.ones(classes), photos)
     labels = ExternalTable("old.csv", tuple(map(str, range(photos))), {task: np.eye(classes)[np.zeros(photos, int)]})
-    voters = tuple(Voter(task, one.run, one.fold) for one in members)
+    voters = tuple(Voter(task, member.run, member.fold) for member in members)
     answers = Answers(CLASS_COUNTS, photos, voters, (own,) * len(voters))
     weights = {task: record.members_per_run(task)}
     both = SoftVote().decide(answers.with_voters(labels.answers(np.arange(photos), weights)).of(task))

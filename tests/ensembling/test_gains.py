@@ -18,17 +18,17 @@ Orch = Callable[..., Done]
 
 
 @pytest.fixture
-def fused(place: Path) -> Path:
+def fused(three_runs: Path) -> Path:
     """A workspace with ensembles of one age run, of another that answers otherwise, and of both by a hard vote."""
     for fold in range(3):
-        folder = place / f"age-0002/fold-{fold}"
+        folder = three_runs / f"age-0002/fold-{fold}"
         table = pd.read_parquet(folder / "held_out.parquet")
         answers = [column for column in table.columns if column.startswith("p(")]
         table.loc[::2, answers] = np.roll(table.loc[::2, answers].to_numpy(), 1, axis=1)
         edit_held_out(folder, table)
     for strategy, runs in (("soft", "age-0001"), ("soft", "age-0002"), ("hard", "age-0001,age-0002")):
-        api.ensemble(workspace=place, strategy=strategy, members=[f"age={runs}"])
-    return place
+        api.ensemble(workspace=three_runs, strategy=strategy, members=[f"age={runs}"])
+    return three_runs
 
 
 def test_ensembles_differ_as_their_answers_do_over_the_same_people(orch: Orch, fused: Path) -> None:

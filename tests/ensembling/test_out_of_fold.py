@@ -43,15 +43,15 @@ def files(folder: Path, tables: list[pd.DataFrame]) -> list[Path]:
 
 def test_members_answers_are_joined_photo_by_photo(tmp_path: Path) -> None:
     parts = [held_out("age", 1, ["d", "b"]), held_out("age", 0, ["a", "c"])]
-    found = read_held_out("age", "age-0001", files(tmp_path, parts), PLAN)
-    assert list(found.photos["path"]) == [f"{person}/{number}.jpg" for person in "abcd" for number in range(2)]
+    run = read_held_out("age", "age-0001", files(tmp_path, parts), PLAN)
+    assert list(run.photos["path"]) == [f"{person}/{number}.jpg" for person in "abcd" for number in range(2)]
     row = parts[1].set_index("path").loc["c/1.jpg"]
-    assert found.probabilities[5].tolist() == row[columns_of("age")].tolist()
-    found.write(tmp_path / "again.parquet")
+    assert run.probabilities[5].tolist() == row[columns_of("age")].tolist()
+    run.write(tmp_path / "again.parquet")
     again = read_held_out("age", "age-0001", [tmp_path / "again.parquet"], PLAN)
-    assert again.photos.equals(found.photos)
-    assert np.array_equal(again.truth, found.truth)
-    assert np.array_equal(again.probabilities, found.probabilities)
+    assert again.photos.equals(run.photos)
+    assert np.array_equal(again.truth, run.truth)
+    assert np.array_equal(again.probabilities, run.probabilities)
 
 
 def test_a_person_judged_by_a_member_of_another_fold_is_a_leak(tmp_path: Path) -> None:
@@ -89,35 +89,35 @@ def whole(task: str, seed: int = 0) -> HeldOut:
 def test_an_evaluation_is_the_vote_scored_over_all_rows() -> None:
     runs = {f"{task}-000{number}": whole(task) for task in TASKS for number in (1, 2)}
     joined = join(runs)
-    found, combined = evaluate(joined, SoftVote())
+    evaluation, combined = evaluate(joined, SoftVote())
     truth = compose(*(runs[f"{task}-0001"].truth for task in TASKS))
     for task in TASKS:
         run = runs[f"{task}-0001"]
-        assert found[task].scores.macro_f1 == pytest.approx(macro_f1(run.truth, run.choice, len(CLASSES[task])))
+        assert evaluation[task].scores.macro_f1 == pytest.approx(macro_f1(run.truth, run.choice, len(CLASSES[task])))
         assert np.array_equal(combined.decisions[task].choice, run.choice)
-        assert found[task].people == 4
+        assert evaluation[task].people == 4
     assert np.array_equal(combined.label, compose(*(runs[f"{task}-0001"].choice for task in TASKS)))
     assert np.array_equal(joined.label, truth)
-    assert found["label"].scores.macro_f1 == pytest.approx(macro_f1(truth, combined.label, 18))
+    assert evaluation["label"].scores.macro_f1 == pytest.approx(macro_f1(truth, combined.label, 18))
 
 
 def test_runs_and_members_are_scored_alone_on_what_they_held_out() -> None:
     runs = {f"{task}-0001": whole(task, 3) for task in TASKS}
     for task, scores in singles(join(runs)).items():
         run = runs[f"{task}-0001"]
-        assert [one.fold for one in scores] == [None, 0, 1]
-        for one in scores:
-            rows = np.ones(8, bool) if one.fold is None else run.photos["fold"].to_numpy() == one.fold
+        assert [score.fold for score in scores] == [None, 0, 1]
+        for score in scores:
+            rows = np.ones(8, bool) if score.fold is None else run.photos["fold"].to_numpy() == score.fold
             expected = macro_f1(run.truth[rows], run.choice[rows], len(CLASSES[task]))
-            assert (one.run, one.photos) == (f"{task}-0001", rows.sum())
-            assert one.macro_f1 == pytest.approx(expected)
+            assert (score.run, score.photos) == (f"{task}-0001", rows.sum())
+            assert score.macro_f1 == pytest.approx(expected)
 
 
 def test_runs_and_tasks_that_cover_other_photos_are_refused() -> None:
     runs = {f"{task}-0001": whole(task) for task in TASKS}
     half = of("age", held_out("age", 0, ["a", "c"]))
     with pytest.raises(PlanError, match="do not cover the same held-out photos"):
-        join({**{name: one for name, one in runs.items() if one.task != "age"}, "age-0002": half})
+        join({**{name: run for name, run in runs.items() if run.task != "age"}, "age-0002": half})
     with pytest.raises(PlanError, match="age-0001 covers 8 held-out photos and age-0002 4"):
         join({**runs, "age-0002": half})
 
@@ -138,8 +138,8 @@ def test_what_a_voter_adds_is_the_vote_with_it_less_the_vote_without() -> None:
             voters.append(Voter(task, name))
             arrays.append(np.asarray(array, np.float32))
     answers = Answers(CLASS_COUNTS, 90, tuple(voters), tuple(arrays))
-    found = added_by(OutOfFold(photos, truth, answers), SoftVote())
-    assert list(found) == ["one", "two", "weak"]
+    gains = added_by(OutOfFold(photos, truth, answers), SoftVote())
+    assert list(gains) == ["one", "two", "weak"]
 
     def macro(without: str = "") -> float:
         others = answers.where(lambda voter: voter.source != without)
@@ -149,8 +149,8 @@ def test_what_a_voter_adds_is_the_vote_with_it_less_the_vote_without() -> None:
         return float(f1_score(right, label, labels=range(18), average="macro", zero_division=0))
 
     for name in ("one", "two", "weak"):
-        assert found[name].value == pytest.approx(macro() - macro(name), abs=1e-6)
-        assert found[name].interval.low <= found[name].value <= found[name].interval.high
+        assert gains[name].value == pytest.approx(macro() - macro(name), abs=1e-6)
+        assert gains[name].interval.low <= gains[name].value <= gains[name].interval.high
     alone = answers.where(lambda voter: voter.source == "one" or voter.task == "age")
     assert list(added_by(OutOfFold(photos, truth, alone), SoftVote())) == ["two", "weak"]
 
@@ -195,20 +195,20 @@ def drawn_out_of_fold(folds: int, seed: int, voters: int = 1) -> OutOfFold:
 
 @pytest.mark.parametrize("folds", [1, 2, 5])
 def test_a_combiner_that_learns_is_scored_on_people_it_has_not_learnt_from(folds: int) -> None:
-    found = drawn_out_of_fold(folds, seed=folds)
-    people = found.photos["person"].to_numpy()
-    assert np.array_equal(ByHeart().fit(found.answers, found.truth, people).combine(found.answers).label, found.label)
-    scores, combined = evaluate(found, ByHeart())
-    assert np.array_equal(combined.label, SoftVote().combine(found.answers).label)  # knows nobody whom it judges
+    drawn = drawn_out_of_fold(folds, seed=folds)
+    people = drawn.photos["person"].to_numpy()
+    assert np.array_equal(ByHeart().fit(drawn.answers, drawn.truth, people).combine(drawn.answers).label, drawn.label)
+    scores, combined = evaluate(drawn, ByHeart())
+    assert np.array_equal(combined.label, SoftVote().combine(drawn.answers).label)  # knows nobody whom it judges
     assert scores["label"].scores.accuracy < 0.3
 
 
 @given(st.sampled_from([1, 2, 3]), st.integers(0, 2**16))
 def test_no_combiner_judges_a_person_that_it_was_fitted_to(folds: int, seed: int) -> None:
-    found = drawn_out_of_fold(folds, seed)
-    people = found.photos["person"].to_numpy()
+    drawn = drawn_out_of_fold(folds, seed)
+    people = drawn.photos["person"].to_numpy()
     judged: list[str] = []
-    rows_of = {bytes(row): person for row, person in zip(found.answers.of("age").probabilities[0], people, strict=True)}
+    rows_of = {bytes(row): person for row, person in zip(drawn.answers.of("age").probabilities[0], people, strict=True)}
 
     class Watched(ByHeart):
         def combine(self, answers: Answers) -> Combined:
@@ -218,11 +218,11 @@ def test_no_combiner_judges_a_person_that_it_was_fitted_to(folds: int, seed: int
             judged.extend(now)
             return super().combine(answers)
 
-    combine_unseen(found, Watched())
+    combine_unseen(drawn, Watched())
     assert sorted(judged) == sorted(set(people))
 
 
 def test_what_a_source_adds_to_a_learned_combiner_is_learned_without_it() -> None:
-    found = drawn_out_of_fold(2, seed=1, voters=2)
-    gains = added_by(found, ByHeart())
+    drawn = drawn_out_of_fold(2, seed=1, voters=2)
+    gains = added_by(drawn, ByHeart())
     assert set(gains) == {f"{task}-{number:04d}" for task in TASKS for number in range(2)}

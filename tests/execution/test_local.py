@@ -42,9 +42,9 @@ def test_one_failing_job_never_sinks_the_others(tmp_path: Path) -> None:
         ("r", 1, "failed"),
         ("r", 2, "done"),
     ]
-    (one, *_, last) = [event for event in events if isinstance(event, EpochEnded)]
-    assert (one.fold, one.epoch.number, last.fold) == (0, 1, 2)
-    assert events.index(one) < events.index(ends[0])  # its epochs before its end
+    (first, *_, last) = [event for event in events if isinstance(event, EpochEnded)]
+    assert (first.fold, first.epoch.number, last.fold) == (0, 1, 2)
+    assert events.index(first) < events.index(ends[0])  # its epochs before its end
     assert "Traceback" in json.loads(failed.read_text())["traceback"]
 
 
@@ -123,8 +123,8 @@ def test_where_no_process_can_be_started_the_command_trains_itself_and_goes_on(
 def test_gpus_are_claimed_one_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("orchestrator.execution.local.gpu_count", lambda: 2)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    with claim_gpu("cuda") as one, claim_gpu("cuda") as other, claim_gpu("cuda") as third:
-        assert (one, other) == ("cuda:0", "cuda:1")
+    with claim_gpu("cuda") as first, claim_gpu("cuda") as other, claim_gpu("cuda") as third:
+        assert (first, other) == ("cuda:0", "cuda:1")
         assert third in ("cuda:0", "cuda:1")
     with claim_gpu("cpu") as device:
         assert device == "cpu"

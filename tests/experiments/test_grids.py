@@ -141,7 +141,7 @@ def test_a_grids_photos_are_prepared_once_before_any_run_is_recorded(
     assert trained.report.complete
     assert prepared == [(2, 1)]  # both geometries at once, while the workspace had the one run that it came with
     assert events.count(InputsRead()) == 1
-    assert [(words, run.id) for words, run in trained.runs] == [
+    assert [(changes, run.id) for changes, run in trained.runs] == [
         (("height=32", "lr=1e-3"), "age-0002"), (("height=32", "lr=0.001"), "age-0002"),
         (("height=48", "lr=1e-3"), "age-0003"), (("height=48", "lr=0.001"), "age-0003"),
     ]  # fmt: skip

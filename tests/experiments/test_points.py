@@ -19,8 +19,8 @@ def test_points_are_every_combination() -> None:
     ]  # fmt: skip
     with pytest.raises(ConfigError) as caught:
         points_of(["loss", "lr=", "lr=1,2", "lr=3"])
-    for told in ("--grid loss: write KEY=A,B", "--grid lr=: write KEY=A,B", "lr appears twice"):
-        assert told in str(caught.value)
+    for message in ("--grid loss: write KEY=A,B", "--grid lr=: write KEY=A,B", "lr appears twice"):
+        assert message in str(caught.value)
     with pytest.raises(ConfigError, match="400 combinations, at most 200"):
         points_of([f"lr={','.join(map(str, range(1, 21)))}", f"epochs={','.join(map(str, range(1, 21)))}"])
 

@@ -44,9 +44,15 @@ def test_bars_are_the_median_of_complete_trials_at_the_same_share() -> None:
 
 
 def finished(search: Search, trials: list[Trial]) -> None:
-    for one in trials:
+    for trial in trials:
         search.record_end(
-            Trial(one.number, one.changes, COMPLETE, 1.0 / (1 + len(" ".join(one.changes)) % 7), f"run-{one.number}")
+            Trial(
+                trial.number,
+                trial.changes,
+                COMPLETE,
+                1.0 / (1 + len(" ".join(trial.changes)) % 7),
+                f"run-{trial.number}",
+            )
         )
 
 
@@ -63,8 +69,8 @@ def searched() -> Iterator[Searched]:
         return kept[-1]
 
     yield opened
-    for one in kept:
-        one.release()
+    for search in kept:
+        search.release()
 
 
 def test_a_search_that_was_killed_draws_what_it_would_have_drawn(
@@ -120,7 +126,7 @@ def test_a_trial_is_written_whole_or_not_at_all(searched: Searched, tmp_path: Pa
 
     sqlalchemy.event.listen(sqlalchemy.Engine, "commit", look)
     try:
-        asked = search.ask(3)
+        trials = search.ask(3)
         look(None)
     finally:
         sqlalchemy.event.remove(sqlalchemy.Engine, "commit", look)
@@ -128,7 +134,7 @@ def test_a_trial_is_written_whole_or_not_at_all(searched: Searched, tmp_path: Pa
     assert seen[-1] == [4, 4, 4]
     assert [4] in seen
     assert all(count == 4 for counts in seen for count in counts)
-    assert searched(file, space, 0).trials == asked
+    assert searched(file, space, 0).trials == trials
 
 
 def test_a_search_gets_better_where_there_is_something_to_find(searched: Searched, tmp_path: Path) -> None:
@@ -136,10 +142,10 @@ def test_a_search_gets_better_where_there_is_something_to_find(searched: Searche
     space = parse_space("lr = { low = 1e-5, high = 1.0, log = true }", "here")
     search = searched(tmp_path / "search.db", space, 0)
     for _ in range(40):
-        (one,) = search.ask(1)
-        lr = float(one.changes[0].partition("=")[2])
-        search.record_end(Trial(one.number, one.changes, COMPLETE, 1 - abs(math.log10(lr) + 3)))
-    scores = [one.score or 0.0 for one in search.trials]
+        (trial,) = search.ask(1)
+        lr = float(trial.changes[0].partition("=")[2])
+        search.record_end(Trial(trial.number, trial.changes, COMPLETE, 1 - abs(math.log10(lr) + 3)))
+    scores = [trial.score or 0.0 for trial in search.trials]
     assert sum(scores[30:]) / 10 > sum(scores[:10]) / 10 + 0.5
     assert max(scores) > 0.95
 
@@ -149,9 +155,9 @@ def test_choices_alone_are_gone_through_without_repeating_one(searched: Searched
     space = parse_space("ema = [0.0, 0.9, 0.99]\nmixup = [0.0, 0.3]", "here")
     search = searched(tmp_path / "search.db", space, 0)
     drawn = []
-    while asked := search.ask(4):
-        drawn += [one.changes for one in asked]
-        finished(search, asked)
+    while trials := search.ask(4):
+        drawn += [trial.changes for trial in trials]
+        finished(search, trials)
     assert len(drawn) == len({*drawn}) == 6
     assert isinstance(space.axes["ema"], Choice)
 

@@ -46,80 +46,82 @@ def words_of(people: Path, workspace: Path, space: Path, *more: object) -> list[
 def test_every_trial_is_a_run_and_a_longer_search_goes_on(
     orch: Orch, people: Path, tmp_path: Path, space: Path
 ) -> None:
-    place, best, picture = tmp_path / "runs", tmp_path / "best.toml", tmp_path / "trials.png"
-    done = orch(*words_of(people, place, space, "--trials", 2, "--json", "--no-prune"))
+    workspace, best, picture = tmp_path / "runs", tmp_path / "best.toml", tmp_path / "trials.png"
+    done = orch(*words_of(people, workspace, space, "--trials", 2, "--json", "--no-prune"))
     assert done.code == 0, done.err
     short = json.loads(done.out)
-    assert [one["state"] for one in short["trials"]] == ["complete", "complete"]
-    before = hashes(place / "age-0002")
+    assert [trial["state"] for trial in short["trials"]] == ["complete", "complete"]
+    before = hashes(workspace / "age-0002")
     done = orch(
-        *words_of(people, place, space, "--trials", 5, "--json", "--no-prune", "--out", best, "--picture", picture)
+        *words_of(people, workspace, space, "--trials", 5, "--json", "--no-prune", "--out", best, "--picture", picture)
     )
     assert done.code == 0, done.err
-    found = json.loads(done.out)
-    assert found["sweep"] == short["sweep"]
-    assert found["trials"][:2] == short["trials"]
-    assert len(found["trials"]) == 5
-    assert {name: digest for name, digest in hashes(place / "age-0002").items() if name in before} == before
-    runs = json.loads(orch("runs", "list", "-w", place, "--where", f"tag={found['sweep']} tag=sweep", "--json").out)
+    result = json.loads(done.out)
+    assert result["sweep"] == short["sweep"]
+    assert result["trials"][:2] == short["trials"]
+    assert len(result["trials"]) == 5
+    assert {name: digest for name, digest in hashes(workspace / "age-0002").items() if name in before} == before
+    runs = json.loads(
+        orch("runs", "list", "-w", workspace, "--where", f"tag={result['sweep']} tag=sweep", "--json").out
+    )
     assert [run["id"] for run in runs] == [f"age-{number:04d}" for number in range(1, 7)]
     by_id = {run["id"]: run for run in runs}
-    for trial in found["trials"]:
+    for trial in result["trials"]:
         run = by_id[trial["run"]]
         assert trial["changes"] == [f"lr={run['recipe']['lr']!r}", f'loss="{run["recipe"]["loss"]}"']
         assert run["changes"][-2:] == [f"age.{word}" for word in trial["changes"]]
         (member,) = run["members"]
         assert trial["macro_f1"] == pytest.approx(member["macro_f1"])
         assert not run["current"]
-    top = max(found["trials"], key=lambda one: one["macro_f1"])
-    assert found["trials"][found["best"]]["macro_f1"] == top["macro_f1"]
+    top = max(result["trials"], key=lambda trial: trial["macro_f1"])
+    assert result["trials"][result["best"]]["macro_f1"] == top["macro_f1"]
     recipe = load_recipes({"age": SPECIALISTS["age"]}, [str(best)])["age"]
-    winner = top["run"] if top["macro_f1"] > found["reference"]["macro_f1"] else found["reference"]["run"]
+    winner = top["run"] if top["macro_f1"] > result["reference"]["macro_f1"] else result["reference"]["run"]
     assert recipe.digest() == load_recipes({"age": SPECIALISTS["age"]}, [], [], {"age": type(recipe)(**by_id[winner]["recipe"])})[
         "age"
     ].digest()  # fmt: skip
     with Image.open(picture) as image:
         assert image.width > 700
-    shown = orch(*words_of(people, place, space, "--trials", 5, "--no-prune"))
+    shown = orch(*words_of(people, workspace, space, "--trials", 5, "--no-prune"))
     assert "5 of 5 trials" in shown.out
     assert "(the recipe as it is)" in shown.out
-    better = top["macro_f1"] > found["reference"]["macro_f1"]
+    better = top["macro_f1"] > result["reference"]["macro_f1"]
     assert ("over all folds: orch train age" in shown.err) is better
-    assert f"5 of 5 trials ended; best so far {top['macro_f1']:.4f} (trial {found['best']})." in done.err
-    assert not list(place.glob("age-0007*"))
+    assert f"5 of 5 trials ended; best so far {top['macro_f1']:.4f} (trial {result['best']})." in done.err
+    assert not list(workspace.glob("age-0007*"))
 
 
 def test_a_trial_below_the_median_is_pruned_and_can_be_trained_to_its_end(
     orch: Orch, people: Path, tmp_path: Path
 ) -> None:
-    place, space = tmp_path / "runs", tmp_path / "rates.toml"
+    workspace, space = tmp_path / "runs", tmp_path / "rates.toml"
     # Rates that learn come first or late as the draw has it; those of 1e-6 cannot pass a bar once four are complete.
     space.write_text("lr = [1e-6, 1.1e-6, 1.2e-6, 1.3e-6, 1.4e-6, 8e-3, 1e-2, 1.2e-2, 1.4e-2, 1.6e-2]")
-    words = words_of(people, place, space, "--trials", 10, "--json", "--set", "epochs=6")
+    words = words_of(people, workspace, space, "--trials", 10, "--json", "--set", "epochs=6")
     done = orch(*words)
     assert done.code == 0, done.err
-    found = json.loads(done.out)
-    stopped = [one for one in found["trials"] if one["state"] == "pruned"]
+    result = json.loads(done.out)
+    stopped = [trial for trial in result["trials"] if trial["state"] == "pruned"]
     assert stopped
-    assert all("below 0." in one["why"] and one["macro_f1"] is None for one in stopped)
-    assert min(one["number"] for one in stopped) >= 4
-    record = RunRecord.load(place / stopped[0]["run"])
+    assert all("below 0." in trial["why"] and trial["macro_f1"] is None for trial in stopped)
+    assert min(trial["number"] for trial in stopped) >= 4
+    record = RunRecord.load(workspace / stopped[0]["run"])
     assert not record.complete
-    listed = json.loads(orch("runs", "list", "-w", place, "--where", "tag=pruned", "--json").out)
-    assert [run["id"] for run in listed] == sorted(one["run"] for one in stopped)
-    assert (place / record.id / "fold-0/checkpoint.pt").exists() or list(
-        (place / record.id / "fold-0").glob("checkpoint*")
+    listed = json.loads(orch("runs", "list", "-w", workspace, "--where", "tag=pruned", "--json").out)
+    assert [run["id"] for run in listed] == sorted(trial["run"] for trial in stopped)
+    assert (workspace / record.id / "fold-0/checkpoint.pt").exists() or list(
+        (workspace / record.id / "fold-0").glob("checkpoint*")
     )
     lr = record.recipe["lr"]
     grown = ("train", "age", *tiny("epochs=6", f"lr={lr}"), "--folds-used", 1)
-    done = train(orch, people, place, *grown)
+    done = train(orch, people, workspace, *grown)
     assert done.code == 0, done.err
-    assert RunRecord.load(place / record.id).complete
+    assert RunRecord.load(workspace / record.id).complete
     done = train(orch, people, tmp_path / "whole", *grown)
     assert done.code == 0, done.err
     names = ("weights.safetensors", "held_out.parquet")
-    one, other = (hashes(folder / "fold-0") for folder in (place / record.id, tmp_path / "whole/age-0001"))
-    assert [one[name] for name in names] == [other[name] for name in names]
+    continued, whole = (hashes(folder / "fold-0") for folder in (workspace / record.id, tmp_path / "whole/age-0001"))
+    assert [continued[name] for name in names] == [whole[name] for name in names]
 
 
 def test_a_search_trains_a_damaged_member_of_an_unfinished_run_again(
@@ -185,10 +187,10 @@ def test_a_full_disk_fails_no_trial(
 
 @pytest.mark.slow
 def test_a_search_killed_at_random_moments_ends_as_one_that_was_not(people: Path, tmp_path: Path, space: Path) -> None:
-    def start(place: Path) -> Program:
-        words = [*map(str, words_of(people, place, space, "--trials", "6", "--json", "--set", "epochs=8"))]
-        (tmp_path / f"{place.name}.json").unlink(missing_ok=True)
-        return Program(words, tmp_path / f"{place.name}.log", tmp_path / f"{place.name}.json")
+    def start(workspace: Path) -> Program:
+        words = [*map(str, words_of(people, workspace, space, "--trials", "6", "--json", "--set", "epochs=8"))]
+        (tmp_path / f"{workspace.name}.json").unlink(missing_ok=True)
+        return Program(words, tmp_path / f"{workspace.name}.log", tmp_path / f"{workspace.name}.json")
 
     assert start(tmp_path / "whole").wait() == 0, (tmp_path / "whole.log").read_text()
     draw, kills = random.Random(1), 0
@@ -202,25 +204,25 @@ def test_a_search_killed_at_random_moments_ends_as_one_that_was_not(people: Path
     assert kills >= 2
     assert start(tmp_path / "killed").wait() == 0, (tmp_path / "killed.log").read_text()
     whole, killed = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("whole", "killed"))
-    assert [(one["changes"], one["macro_f1"], one["state"]) for one in whole["trials"]] == [
-        (one["changes"], one["macro_f1"], one["state"]) for one in killed["trials"]
+    assert [(trial["changes"], trial["macro_f1"], trial["state"]) for trial in whole["trials"]] == [
+        (trial["changes"], trial["macro_f1"], trial["state"]) for trial in killed["trials"]
     ]
 
 
 def test_a_search_of_few_points_draws_some_twice_and_shows_when_runs_are_deleted(
     orch: Orch, people: Path, tmp_path: Path
 ) -> None:
-    place, space = tmp_path / "runs", tmp_path / "space.toml"
+    workspace, space = tmp_path / "runs", tmp_path / "space.toml"
     space.write_text("drop_rate = { low = 0.0, high = 0.4, step = 0.4 }\n")
-    words = words_of(people, place, space, "--jobs", 2, "--no-prune", "--json")
+    words = words_of(people, workspace, space, "--jobs", 2, "--no-prune", "--json")
     done = orch(*words, "--trials", 6)
     assert done.code == 0, done.err
-    found = json.loads(done.out)
-    assert {one["state"] for one in found["trials"]} == {"complete"}
-    runs = {tuple(one["changes"]): one["run"] for one in found["trials"]}
+    result = json.loads(done.out)
+    assert {trial["state"] for trial in result["trials"]} == {"complete"}
+    runs = {tuple(trial["changes"]): trial["run"] for trial in result["trials"]}
     assert len(runs) == 2  # six trials, two points
-    best = next(one["run"] for one in found["trials"] if one["number"] == found["best"])
-    assert orch("runs", "delete", best, "-y", "-w", place).code == 0
+    best = next(trial["run"] for trial in result["trials"] if trial["number"] == result["best"])
+    assert orch("runs", "delete", best, "-y", "-w", workspace).code == 0
     done = orch(*words, "--trials", 6)
     assert done.code == 0, done.err
     assert "were deleted: their scores count, nothing else is left." in done.err
@@ -275,5 +277,5 @@ def test_what_was_not_tried_is_not_called_tried(
     assert "Time ran out: no trial of loss, rate ended." in done.err
     assert "as good as what was tried" not in done.err
     assert "could be trained" not in done.err
-    found = json.loads(orch(*words, "--minutes", 0, "--json").out)
-    assert [(one["tried"], one["out_of_time"]) for one in found] == [(0, True), (0, True)]
+    results = json.loads(orch(*words, "--minutes", 0, "--json").out)
+    assert [(result["tried"], result["out_of_time"]) for result in results] == [(0, True), (0, True)]

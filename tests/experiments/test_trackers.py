@@ -35,21 +35,21 @@ def curves_of_tensorboard(folder: Path, tag: str) -> list[tuple[int, float]]:
 
     events = EventAccumulator(str(folder))
     events.Reload()
-    return [(one.step, one.value) for one in events.Scalars(tag)]
+    return [(event.step, event.value) for event in events.Scalars(tag)]
 
 
 def test_tensorboard_shows_every_epoch_of_every_member_once(orch: Orch, people: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard", reason="the extra `tensorboard` is not installed")
-    place = tmp_path / "runs"
-    done = train(orch, people, place, "train-all", "--tasks", "mask", *tiny(), "--track", "tensorboard")
+    workspace = tmp_path / "runs"
+    done = train(orch, people, workspace, "train-all", "--tasks", "mask", *tiny(), "--track", "tensorboard")
     assert done.code == 0, done.err
-    for member, history in histories(place / "mask-0001").items():
+    for member, history in histories(workspace / "mask-0001").items():
         for key in ("loss", "macro_f1", "log_loss"):
-            seen = curves_of_tensorboard(place / "tensorboard/mask-0001" / member, key)
+            seen = curves_of_tensorboard(workspace / "tensorboard/mask-0001" / member, key)
             assert seen == [(entry["epoch"], pytest.approx(entry[key], rel=1e-6)) for entry in history]
-    again = orch("runs", "track", "mask-0001", "--to", "tensorboard", "-w", place)
+    again = orch("runs", "track", "mask-0001", "--to", "tensorboard", "-w", workspace)
     assert "0 epochs sent" in again.err
-    elsewhere = orch("runs", "track", "mask-0001", "--to", f"tensorboard={tmp_path / 'tb'}", "-w", place)
+    elsewhere = orch("runs", "track", "mask-0001", "--to", f"tensorboard={tmp_path / 'tb'}", "-w", workspace)
     assert "6 epochs sent" in elsewhere.err
     assert len(curves_of_tensorboard(tmp_path / "tb/mask-0001/fold-2", "loss")) == 2
 
@@ -61,10 +61,10 @@ def mlflow_metrics(file: Path) -> dict[tuple[str, str], list[tuple[int, float]]]
             "select runs.name, metrics.key, metrics.step, metrics.value from metrics join runs using (run_uuid) "
             "order by runs.name, metrics.key, metrics.step"
         ).fetchall()
-    found: dict[tuple[str, str], list[tuple[int, float]]] = {}
+    metrics: dict[tuple[str, str], list[tuple[int, float]]] = {}
     for name, key, step, value in rows:
-        found.setdefault((name, key), []).append((step, value))
-    return found
+        metrics.setdefault((name, key), []).append((step, value))
+    return metrics
 
 
 def test_a_tracker_that_is_refused_leaves_no_run_behind(orch: Orch, people: Path, tmp_path: Path) -> None:
@@ -103,15 +103,15 @@ def test_mlflow_has_parameters_metrics_and_the_end_of_a_run(
 
 def wandb_records(data: bytes) -> Iterator[bytes]:
     """The records of a .wandb file: LevelDB's log format (blocks of 32 KiB, parts of 7 bytes' head) after 7 bytes of its own."""
-    place, parts = 7, b""
-    while place + 7 <= len(data):
-        room = 2**15 - place % 2**15
+    offset, parts = 7, b""
+    while offset + 7 <= len(data):
+        room = 2**15 - offset % 2**15
         if room < 7:
-            place += room
+            offset += room
             continue
-        _, length, kind = struct.unpack("<IHB", data[place : place + 7])
-        parts += data[place + 7 : place + 7 + length]
-        place += 7 + length
+        _, length, kind = struct.unpack("<IHB", data[offset : offset + 7])
+        parts += data[offset + 7 : offset + 7 + length]
+        offset += 7 + length
         if kind in (1, 4):  # whole, or the last part
             yield parts
             parts = b""
@@ -131,7 +131,7 @@ def test_wandb_writes_its_offline_files(
     (file,) = (tmp_path / "there").rglob("*.wandb")
 
     def losses() -> list[float]:
-        found = []
+        recorded = []
         for data in wandb_records(file.read_bytes()):
             record = wandb_internal_pb2.Record()
             try:
@@ -141,14 +141,14 @@ def test_wandb_writes_its_offline_files(
             values = {
                 item.nested_key[0] if item.nested_key else item.key: item.value_json for item in record.history.item
             }
-            found += [json.loads(value) for key, value in values.items() if key == "fold-1/loss"]
-        return found
+            recorded += [json.loads(value) for key, value in values.items() if key == "fold-1/loss"]
+        return recorded
 
-    told = histories(workspace / "age-0001")["fold-1"]
+    history = histories(workspace / "age-0001")["fold-1"]
     limit = time.monotonic() + 60
-    while len(losses()) < len(told) and time.monotonic() < limit:  # wandb's own process may write after `finish`
+    while len(losses()) < len(history) and time.monotonic() < limit:  # wandb's own process may write after `finish`
         time.sleep(0.2)
-    assert losses() == [pytest.approx(entry["loss"]) for entry in told]
+    assert losses() == [pytest.approx(entry["loss"]) for entry in history]
 
 
 def test_wrong_words_are_told_before_training(orch: Orch, people: Path, tmp_path: Path) -> None:
@@ -175,15 +175,15 @@ def test_a_deleted_experiment_and_a_deleted_run_are_told_and_mended(
     orch: Orch, workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mlflow = pytest.importorskip("mlflow", reason="the extra `mlflow` is not installed")
-    place = workspace.rename(workspace.parent / "w?1 a#b %20 한")  # and any letter in a workspace's name
-    monkeypatch.chdir(place.parent)
-    words = ("runs", "track", "age-0001", "--to", "mlflow", "-w", place)
+    moved = workspace.rename(workspace.parent / "w?1 a#b %20 한")  # and any letter in a workspace's name
+    monkeypatch.chdir(moved.parent)
+    words = ("runs", "track", "age-0001", "--to", "mlflow", "-w", moved)
     done = orch(*words)
     assert "6 epochs sent" in done.err, done.err
-    assert [path.name for path in place.parent.iterdir()] == [place.name]
-    assert (place / "mlflow.db").is_file()
-    client = mlflow.tracking.MlflowClient(trackers.sqlite_uri(place / "mlflow.db"))
-    (experiment,) = [one for one in client.search_experiments() if one.name == "orchestrator"]
+    assert [path.name for path in moved.parent.iterdir()] == [moved.name]
+    assert (moved / "mlflow.db").is_file()
+    client = mlflow.tracking.MlflowClient(trackers.sqlite_uri(moved / "mlflow.db"))
+    (experiment,) = [experiment for experiment in client.search_experiments() if experiment.name == "orchestrator"]
     (run,) = client.search_runs([experiment.experiment_id])
     client.delete_run(run.info.run_id)
     assert "6 epochs sent" in orch(*words).err
@@ -196,11 +196,11 @@ def test_a_deleted_experiment_and_a_deleted_run_are_told_and_mended(
 
 
 @pytest.mark.parametrize(
-    ("method", "told"),
+    ("method", "message"),
     [("create_experiment", "takes no new experiment"), ("get_experiment_by_name", "cannot be reached")],
 )
 def test_an_error_without_words_is_told_by_its_name(
-    orch: Orch, workspace: Path, monkeypatch: pytest.MonkeyPatch, method: str, told: str
+    orch: Orch, workspace: Path, monkeypatch: pytest.MonkeyPatch, method: str, message: str
 ) -> None:
     mlflow = pytest.importorskip("mlflow", reason="the extra `mlflow` is not installed")
 
@@ -210,7 +210,7 @@ def test_an_error_without_words_is_told_by_its_name(
     monkeypatch.setattr(mlflow.tracking.MlflowClient, method, fail)
     done = orch("runs", "track", "age-0001", "--to", "mlflow", "-w", workspace)
     assert done.code == 2, done.err
-    assert told in done.err
+    assert message in done.err
     assert "ConnectionResetError" in done.err
 
 
@@ -221,10 +221,10 @@ def test_any_letter_may_be_in_a_place(
     pytest.importorskip(kind, reason=f"the extra `{kind}` is not installed")
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("WANDB_MODE", raising=False)
-    place = workspace.rename(workspace.parent / "w?1 a#b %20 한")
-    done = orch("runs", "track", "age-0001", "--to", kind, "-w", place)
+    moved = workspace.rename(workspace.parent / "w?1 a#b %20 한")
+    done = orch("runs", "track", "age-0001", "--to", kind, "-w", moved)
     assert "6 epochs sent" in done.err, done.err
-    assert list(place.rglob("*.wandb" if kind == "wandb" else "events.*"))
+    assert list(moved.rglob("*.wandb" if kind == "wandb" else "events.*"))
 
 
 @pytest.mark.parametrize("mode", ["off", "Disabled"])
@@ -239,7 +239,7 @@ def test_a_mode_that_wandb_does_not_know_is_told(
 
 
 def test_a_tracker_that_throws_away_is_not_told(
-    orch: Orch, workspace: Path, monkeypatch: pytest.MonkeyPatch, told: list[str]
+    orch: Orch, workspace: Path, monkeypatch: pytest.MonkeyPatch, messages: list[str]
 ) -> None:
     pytest.importorskip("wandb", reason="the extra `wandb` is not installed")
     monkeypatch.setenv("WANDB_MODE", "disabled")
@@ -249,7 +249,7 @@ def test_a_tracker_that_throws_away_is_not_told(
     tracked = tracking.Tracked(["wandb"], workspace)
     tracked(TrainingStarted((), 1, 1, "cpu", workspace))
     tracked(TrainingEnded())
-    assert any("wandb would receive nothing" in line for line in told)
+    assert any("wandb would receive nothing" in line for line in messages)
 
 
 def test_what_is_no_number_is_not_sent_and_errors_are_sentences(workspace: Path) -> None:
@@ -257,7 +257,7 @@ def test_what_is_no_number_is_not_sent_and_errors_are_sentences(workspace: Path)
         name, look = "picky", ""
 
         def __init__(self) -> None:
-            self.told: list[object] = []
+            self.received: list[object] = []
 
         def knows(self, run: RunRecord, tracker_id: str) -> bool:
             return True
@@ -267,7 +267,7 @@ def test_what_is_no_number_is_not_sent_and_errors_are_sentences(workspace: Path)
 
         def epoch(self, run: RunRecord, member: str, number: int, values: dict[str, float]) -> None:
             json.dumps(values, allow_nan=False)
-            self.told.append((number, values))
+            self.received.append((number, values))
 
         def end(self, run: RunRecord, score: float | None) -> None:
             raise ZeroDivisionError("gone\nfor good")
@@ -277,17 +277,17 @@ def test_what_is_no_number_is_not_sent_and_errors_are_sentences(workspace: Path)
     picky = Picky()
     guarded = trackers._Guarded(picky)
     guarded.epoch(None, "fold-0", 1, {"loss": float("nan"), "lr": float("inf"), "macro_f1": 0.5})
-    assert picky.told == [(1, {"macro_f1": 0.5})]
+    assert picky.received == [(1, {"macro_f1": 0.5})]
     with pytest.raises(ConfigError, match="tracker picky: gone. What was sent is recorded"):
         guarded.end(RunRecord.load(workspace / "age-0001"), 0.5)
 
 
 def test_folders_that_mlflow_makes_of_a_quoted_place_go_also_when_it_fails(tmp_path: Path) -> None:
-    place = tmp_path / "a%20b" / "c"
+    folder = tmp_path / "a%20b" / "c"
 
     def make_and_fail() -> None:
-        with trackers._without_stray_folders(f"sqlite:///{place}/x.db"):
-            place.mkdir(parents=True)
+        with trackers._without_stray_folders(f"sqlite:///{folder}/x.db"):
+            folder.mkdir(parents=True)
             raise RuntimeError("no database")
 
     with pytest.raises(RuntimeError):

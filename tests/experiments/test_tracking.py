@@ -17,20 +17,20 @@ def test_a_training_that_goes_on_tells_every_epoch_once(people: Path, workspace:
         name, there = "kept=here", True
 
         def __init__(self) -> None:
-            self.told: list[object] = []
+            self.received: list[object] = []
 
         def knows(self, run: RunRecord, tracker_id: str) -> bool:
             return self.there
 
         def begin(self, run: RunRecord, tracker_id: str | None) -> str:
-            self.told.append(("begin", run.id, tracker_id))
+            self.received.append(("begin", run.id, tracker_id))
             return "its-name"
 
         def epoch(self, run: RunRecord, member: str, number: int, values: dict[str, float]) -> None:
-            self.told.append((run.id, member, number))
+            self.received.append((run.id, member, number))
 
         def end(self, run: RunRecord, score: float | None) -> None:
-            self.told.append(("end", run.id, score is not None))
+            self.received.append(("end", run.id, score is not None))
 
         def close(self) -> None: ...
 
@@ -43,18 +43,18 @@ def test_a_training_that_goes_on_tells_every_epoch_once(people: Path, workspace:
     edit_sealed(run.folder / "run.json", status="unfinished")
     kept = Kept()
     assert tracking.send(kept, RunRecord.load(run.folder)) == 5
-    assert kept.told[0] == ("begin", "age-0001", None)
+    assert kept.received[0] == ("begin", "age-0001", None)
     file.write_text(whole)
     card.write_text(its_card)
     (run.folder / "run.json").write_text(record)
-    kept.told.clear()
+    kept.received.clear()
     assert tracking.send(kept, RunRecord.load(run.folder)) == 1
-    assert kept.told == [("begin", "age-0001", "its-name"), ("age-0001", "fold-1", 2), ("end", "age-0001", True)]
+    assert kept.received == [("begin", "age-0001", "its-name"), ("age-0001", "fold-1", 2), ("end", "age-0001", True)]
     assert tracking.send(kept, RunRecord.load(run.folder)) == 0
     kept.there = False  # somebody deleted it there: it is told anew
-    kept.told.clear()
+    kept.received.clear()
     assert tracking.send(kept, RunRecord.load(run.folder)) == 6
-    assert kept.told[0] == ("begin", "age-0001", None)
+    assert kept.received[0] == ("begin", "age-0001", None)
     kept.there = True
     file = run.folder / "tracking.json"
     file.write_text(file.read_text().replace('"ended": true', '"ended": false'))
@@ -63,7 +63,7 @@ def test_a_training_that_goes_on_tells_every_epoch_once(people: Path, workspace:
 
 
 def test_a_tracker_that_fails_costs_no_training(
-    people: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch, told: list[str]
+    people: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch, messages: list[str]
 ) -> None:
     from orchestrator.pipeline.retraining import starting_point
     from orchestrator.pipeline.settings import Settings
@@ -79,7 +79,7 @@ def test_a_tracker_that_fails_costs_no_training(
 
         epoch = end = close = begin
 
-    monkeypatch.setattr(tracking, "open_trackers", lambda words, place: [Broken()])
+    monkeypatch.setattr(tracking, "open_trackers", lambda words, workspace: [Broken()])
     monkeypatch.setattr(tracking, "check_words", lambda words: None)
     shows, tracked = Silent(), tracking.Tracked(["tensorboard"], workspace)
     settings = Settings(people / "train", workspace, changes=(*TINY, "lr=9e-3"), folds=3, jobs=1, device="cpu")
@@ -87,6 +87,6 @@ def test_a_tracker_that_fails_costs_no_training(
     tracked.close()
     assert report.complete
     assert len(shows.jobs) == 3
-    (word,) = [line for line in told if "gets nothing more" in line]
+    (word,) = [line for line in messages if "gets nothing more" in line]
     assert "the server is gone" in word
     assert "orch runs track" in word

@@ -26,17 +26,20 @@ def test_views_are_counted_kept_and_predict_as_they_score(orch: Orch, people: Pa
     before = hashes(workspace / "age-0001")
     done = orch("tta", "age-0001", "--views", "flip,zoom", "--keep", "-w", workspace, "--json")
     assert done.code == 0, done.err
-    found = json.loads(done.out)
+    report = json.loads(done.out)
     assert hashes(workspace / "age-0001") == before
-    assert found["kept"] == "age-0002"
+    assert report["kept"] == "age-0002"
     plain, viewed = held_out(workspace / "age-0001"), held_out(workspace / "age-0002")
     truth = plain["truth"].to_numpy()
-    one, other = (table.filter(like="p(").to_numpy().argmax(axis=1) for table in (plain, viewed))
-    became_right, became_wrong = ((one != truth) & (other == truth)).sum(), ((one == truth) & (other != truth)).sum()
-    assert sum(entry["became_right"] for entry in found["classes"].values()) == became_right
-    assert sum(entry["became_wrong"] for entry in found["classes"].values()) == became_wrong
+    plain_choice, viewed_choice = (table.filter(like="p(").to_numpy().argmax(axis=1) for table in (plain, viewed))
+    became_right, became_wrong = (
+        ((plain_choice != truth) & (viewed_choice == truth)).sum(),
+        ((plain_choice == truth) & (viewed_choice != truth)).sum(),
+    )
+    assert sum(entry["became_right"] for entry in report["classes"].values()) == became_right
+    assert sum(entry["became_wrong"] for entry in report["classes"].values()) == became_wrong
     assert not np.allclose(plain.filter(like="p("), viewed.filter(like="p("), atol=1e-6)
-    assert found["gain_interval_95"][0] <= found["gain"] <= found["gain_interval_95"][1]
+    assert report["gain_interval_95"][0] <= report["gain"] <= report["gain_interval_95"][1]
     kept = json.loads((workspace / "age-0002/run.json").read_text())
     assert (kept["parent"], kept["status"], kept["recipe"]["views"]) == ("age-0001", "complete", ["flip", "zoom"])
     again = orch("tta", "age-0001", "--views", "zoom,flip", "--keep", "-w", workspace, "--json")
@@ -66,15 +69,15 @@ def test_views_are_counted_kept_and_predict_as_they_score(orch: Orch, people: Pa
     assert predicted.code == 0, predicted.err
 
 
-@pytest.mark.parametrize(("words", "told"), [
+@pytest.mark.parametrize(("words", "message"), [
     (("age-0001", "--views", "flp"), "--views flp; allowed: flip, zoom, zoom_flip. Did you mean 'flip'?"),
     (("age-0001", "--views", ","), "names no view"),
     (("age-0009",), "run 'age-0009' is not in"),
 ])  # fmt: skip
-def test_wrong_words_are_told(orch: Orch, trained: Path, words: tuple[str, ...], told: str) -> None:
+def test_wrong_words_are_told(orch: Orch, trained: Path, words: tuple[str, ...], message: str) -> None:
     done = orch("tta", *words, "-w", trained)
     assert done.code == 2
-    assert told in done.err
+    assert message in done.err
 
 
 def test_other_photos_than_those_trained_on_are_refused(

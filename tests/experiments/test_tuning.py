@@ -15,42 +15,42 @@ Orch = Callable[..., Done]
 
 
 def test_stages_move_the_recipe_for_more_than_noise_only(orch: Orch, people: Path, tmp_path: Path) -> None:
-    place, stages = tmp_path / "runs", tmp_path / "stages.toml"
+    workspace, stages = tmp_path / "runs", tmp_path / "stages.toml"
     stages.write_text(
         '[loss]\nloss = ["focal", "cross_entropy"]\n[rate]\nlr = [1e-6, 2e-6]\n[tta]\nviews = [["flip"]]\n'
     )
     words = [
-        "sweep", "mask", "--data", people / "train", "-w", place, "--folds", 2, "--jobs", 1,
+        "sweep", "mask", "--data", people / "train", "-w", workspace, "--folds", 2, "--jobs", 1,
         *tiny("lr=8e-3", "epochs=8", "height=64", "width=48"), "--space", stages, "--stages", "loss,rate,tta", "--small", 0.7,
     ]  # fmt: skip
     done = orch(*words, "--json", "--out", tmp_path / "tuned.toml")
     assert done.code == 0, done.err
-    found = json.loads(done.out)
-    assert [one["stage"] for one in found] == ["loss", "rate", "tta"]
-    for before, after in pairwise(found):
+    outcomes = json.loads(done.out)
+    assert [outcome["stage"] for outcome in outcomes] == ["loss", "rate", "tta"]
+    for before, after in pairwise(outcomes):
         assert after["before"] == before["after"]
-    for one in found:
-        low, high = one["gain_interval_95"]
-        assert one["moved"] is ("the recipe moves" in one["why"])
+    for outcome in outcomes:
+        low, high = outcome["gain_interval_95"]
+        assert outcome["moved"] is ("the recipe moves" in outcome["why"])
         if low > 0:
-            assert one["moved"]
+            assert outcome["moved"]
         if high < 0:
-            assert not one["moved"]
-    rate = found[1]
+            assert not outcome["moved"]
+    rate = outcomes[1]
     assert (rate["moved"], rate["after"], rate["tried"]) == (False, rate["before"], 2)  # nothing learns at 1e-6
-    runs = {run["id"]: run for run in json.loads(orch("runs", "list", "-w", place, "--json").out)}
-    assert runs[found[2]["best"]]["recipe"]["views"] == ["flip"]
-    assert runs[found[2]["best"]]["parent"] == found[2]["before"]
+    runs = {run["id"]: run for run in json.loads(orch("runs", "list", "-w", workspace, "--json").out)}
+    assert runs[outcomes[2]["best"]]["recipe"]["views"] == ["flip"]
+    assert runs[outcomes[2]["best"]]["parent"] == outcomes[2]["before"]
     sizes = {(run["recipe"]["height"], run["recipe"]["width"]) for run in runs.values()}
     assert sizes == {(64, 48), (48, 32)}
-    assert all((runs[one["best"]]["recipe"]["height"]) == 64 for one in found)
+    assert all((runs[outcome["best"]]["recipe"]["height"]) == 64 for outcome in outcomes)
     assert all("tuning" in run["tags"] for run in runs.values() if run["parent"] is None)
-    assert not (place / "current").exists()
+    assert not (workspace / "current").exists()
     count = len(runs)
     done = orch(*words)
     assert done.code == 0, done.err
     assert "stage by stage" in done.out
-    assert len(json.loads(orch("runs", "list", "-w", place, "--json").out)) == count  # all of it is found
+    assert len(json.loads(orch("runs", "list", "-w", workspace, "--json").out)) == count  # all of it is found
 
 
 def test_stages_without_held_out_people_are_refused_before_any_training(

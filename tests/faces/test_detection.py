@@ -34,9 +34,9 @@ def portrait() -> np.ndarray:
     return decode(Path(matplotlib.cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)))
 
 
-def overlap(one: tuple[int, ...], other: tuple[int, ...]) -> float:
+def overlap(box: tuple[int, ...], other: tuple[int, ...]) -> float:
     """Intersection over union."""
-    (top, left, height, width), (t, le, h, w) = one, other
+    (top, left, height, width), (t, le, h, w) = box, other
     rows = max(0, min(top + height, t + h) - max(top, t))
     columns = max(0, min(left + width, le + w) - max(left, le))
     return rows * columns / (height * width + h * w - rows * columns)
@@ -45,16 +45,16 @@ def overlap(one: tuple[int, ...], other: tuple[int, ...]) -> float:
 @pytest.mark.parametrize("scale", [0.2, 0.37, 1.0, 2.5])
 def test_a_face_is_found_at_every_size(portrait: np.ndarray, scale: float) -> None:
     photo = cv2.resize(portrait, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    found = detector().find(photo)
-    assert found is not None
-    assert overlap(tuple(round(value / scale) for value in found), FACE) > 0.9
+    box = detector().find(photo)
+    assert box is not None
+    assert overlap(tuple(round(value / scale) for value in box), FACE) > 0.9
 
 
 def test_a_face_moves_with_the_photo_and_is_found_mirrored(portrait: np.ndarray) -> None:
     wide = cv2.copyMakeBorder(portrait, 90, 10, 150, 40, cv2.BORDER_CONSTANT, value=(90, 120, 60))
-    found = detector().find(wide)
-    assert found is not None
-    assert overlap((found[0] - 90, found[1] - 150, *found[2:]), FACE) > 0.85
+    box = detector().find(wide)
+    assert box is not None
+    assert overlap((box[0] - 90, box[1] - 150, *box[2:]), FACE) > 0.85
     mirrored = detector().find(np.ascontiguousarray(portrait[:, ::-1]))
     assert mirrored is not None
     assert overlap((mirrored[0], 512 - mirrored[1] - mirrored[3], *mirrored[2:]), FACE) > 0.85
@@ -62,19 +62,19 @@ def test_a_face_moves_with_the_photo_and_is_found_mirrored(portrait: np.ndarray)
 
 def test_a_face_at_the_edge_reaches_beyond_it_and_its_crop_does_not(portrait: np.ndarray) -> None:
     cut = np.ascontiguousarray(portrait[150:])
-    found = detector().find(cut)
-    assert found is not None
-    assert overlap((found[0] + 150, *found[1:]), FACE) > 0.6
-    assert Geometry(64, 48, face=0.3).apply(cut, found).shape == (64, 48, 3)
+    box = detector().find(cut)
+    assert box is not None
+    assert overlap((box[0] + 150, *box[1:]), FACE) > 0.6
+    assert Geometry(64, 48, face=0.3).apply(cut, box).shape == (64, 48, 3)
 
 
 def test_the_larger_of_two_faces_is_taken(portrait: np.ndarray) -> None:
     small = cv2.resize(portrait, None, fx=0.6, fy=0.6, interpolation=cv2.INTER_AREA)
     both = np.zeros((600, 512 + small.shape[1], 3), np.uint8)
     both[: small.shape[0], : small.shape[1]], both[:, small.shape[1] :] = small, portrait
-    found = detector().find(both)
-    assert found is not None
-    assert overlap((found[0], found[1] - small.shape[1], *found[2:]), FACE) > 0.85
+    box = detector().find(both)
+    assert box is not None
+    assert overlap((box[0], box[1] - small.shape[1], *box[2:]), FACE) > 0.85
 
 
 @pytest.mark.parametrize("shape", [(256, 192), (16, 16), (1, 1), (2000, 20), (40, 900)])
@@ -85,11 +85,11 @@ def test_where_there_is_no_face_none_is_found(shape: tuple[int, int]) -> None:
 
 
 def test_the_same_photo_gives_the_same_box_in_many_threads(portrait: np.ndarray, tmp_path: Path) -> None:
-    place = tmp_path / "portrait.png"
-    cv2.imwrite(str(place), portrait[:, :, ::-1])
-    found = find_boxes(tmp_path / "faces", [place] * 6, [f"photo {number}" for number in range(6)], threads=3)
-    assert len(set(found)) == 1
-    assert found[0] is not None
+    path = tmp_path / "portrait.png"
+    cv2.imwrite(str(path), portrait[:, :, ::-1])
+    boxes = find_boxes(tmp_path / "faces", [path] * 6, [f"photo {number}" for number in range(6)], threads=3)
+    assert len(set(boxes)) == 1
+    assert boxes[0] is not None
 
 
 def test_the_first_network_computes_what_its_weights_say() -> None:
@@ -137,10 +137,12 @@ def test_a_photo_is_looked_at_once(people: Path, tmp_path: Path, monkeypatch: py
     content = [path.name + path.parent.name for path in paths]
     looked: list[Path] = []
     monkeypatch.setattr(boxes_module, "decode", lambda path: (looked.append(path), decode(path))[1])
-    told: list[tuple[int, int]] = []
-    first = find_boxes(tmp_path / "faces", paths[:5], content[:5], 2, lambda done, photos: told.append((done, photos)))
+    progress: list[tuple[int, int]] = []
+    first = find_boxes(
+        tmp_path / "faces", paths[:5], content[:5], 2, lambda done, photos: progress.append((done, photos))
+    )
     assert sorted(looked) == sorted(paths[:5])
-    assert told[-1] == (5, 5)
+    assert progress[-1] == (5, 5)
     looked.clear()
     later = find_boxes(tmp_path / "faces", paths[::-1], content[::-1], 2)
     assert sorted(looked) == sorted(paths[5:])

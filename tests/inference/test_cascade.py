@@ -48,17 +48,17 @@ def test_an_exact_cascade_never_changes_a_choice(
     answers, combiner = members_like(photos, members, noise, seed), COMBINERS[strategy]()
     for task in answers.classes:
         own = answers.of(task)
-        rounded = [np.round(one, 1) + np.float32(0.01) for one in own.probabilities]  # ties occur
-        rounded = [one / one.sum(axis=1, keepdims=True) for one in rounded]
+        rounded = [np.round(array, 1) + np.float32(0.01) for array in own.probabilities]  # ties occur
+        rounded = [array / array.sum(axis=1, keepdims=True) for array in rounded]
         settled = partial(EXACT.settled, combiner=combiner)
-        some = ask(own.voters, [one.__getitem__ for one in rounded], photos, settled)
+        some = ask(own.voters, [array.__getitem__ for array in rounded], photos, settled)
         few, all_ = (
             combiner.decide(Answers(own.classes, photos, own.voters, tuple(arrays))) for arrays in (some, rounded)
         )
         assert np.array_equal(few.choice, all_.choice)
-        asked = np.stack([one.any(axis=1) for one in some])
-        assert asked[0].all()
-        assert (np.diff(asked.astype(int), axis=0) <= 0).all()  # who is not asked once is not asked again
+        is_asked = np.stack([array.any(axis=1) for array in some])
+        assert is_asked[0].all()
+        assert (np.diff(is_asked.astype(int), axis=0) <= 0).all()  # who is not asked once is not asked again
 
 
 def test_unanimous_members_need_a_majority_of_votes_and_no_more() -> None:
@@ -66,7 +66,7 @@ def test_unanimous_members_need_a_majority_of_votes_and_no_more() -> None:
     for combiner in COMBINERS.values():
         settled = partial(EXACT.settled, combiner=combiner())
         some = ask(of_mask(*[sure] * 5).voters, [sure.__getitem__] * 5, 4, settled)
-        assert [bool(one.any()) for one in some] == [True, True, True, False, False]
+        assert [bool(array.any()) for array in some] == [True, True, True, False, False]
 
 
 def test_shares_and_agreement_count_those_who_were_asked() -> None:
@@ -87,8 +87,8 @@ def test_the_rate_holds_on_photos_that_the_sureness_was_not_chosen_on() -> None:
     assert here.changed <= 0.002
     assert there.changed <= 0.004  # chance: 20 of 10,000 are expected, give or take 9
     assert there.asked < 0.8 * curve[0].asked
-    asked = [point.asked for point in curve]
-    assert asked == sorted(asked, reverse=True)  # who is content with less never asks more
+    counts = [point.asked for point in curve]
+    assert counts == sorted(counts, reverse=True)  # who is content with less never asks more
     none, _ = calibrate(first, combiner, 0.0)
     assert simulate(first, combiner, none.cascade).changed == 0
 

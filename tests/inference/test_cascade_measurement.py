@@ -49,8 +49,8 @@ def test_a_cascade_survives_its_file(tmp_path: Path) -> None:
     folder = tmp_path / "soft-0001"
     for cascade in (Cascade(0.01, 2.5, {"age": 0.5, "mask": 0.0}), EXACT):
         measured = kept(folder, cascade)
-        found = read_cascade(folder, SoftVote())
-        assert found == SavedCascade(cascade, 100, 0.01, measured.changed_at_most)
+        read_back = read_cascade(folder, SoftVote())
+        assert read_back == SavedCascade(cascade, 100, 0.01, measured.changed_at_most)
     assert read_cascade(folder, HardVote()) is None
     assert read_cascade(folder, Tempered()) is None  # measured for another mean
     assert read_cascade(tmp_path, SoftVote()) is None
@@ -63,7 +63,7 @@ def test_a_damaged_cascade_is_told_with_a_way_out_that_works(tmp_path: Path, dam
     kept(other, Cascade(0.5, 1.5, {"age": 0.5}))
     path = folder / CASCADE
     whole = path.read_bytes()
-    place = whole.index(b"2.5")
+    position = whole.index(b"2.5")
     path.unlink()
     if damage == "folder":
         path.mkdir()
@@ -71,7 +71,7 @@ def test_a_damaged_cascade_is_told_with_a_way_out_that_works(tmp_path: Path, dam
         path.symlink_to("nowhere.json")
     else:
         path.write_bytes({
-            "cut": whole[:100], "empty": b"", "bit": whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :],
+            "cut": whole[:100], "empty": b"", "bit": whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :],
             "other": (other / CASCADE).read_bytes(), "shape": b"[]", "binary": b"\xff\xfe\x00",
         }[damage])  # fmt: skip
     with pytest.raises(DamagedError, match=r"cascade\.json: .*orch cascade PHOTOS --ensemble soft-0001") as error:
@@ -92,30 +92,30 @@ def test_the_command_measures_keeps_and_uses_a_cascade(
     full = orch("predict", people / "eval", "-w", workspace, "--json", "--engine", "torch")
     assert "cascade: exact, no label can change. `orch cascade PHOTOS" in done.err
     answers, expected = json.loads(done.out), json.loads(full.out)
-    assert [one["label"] for one in answers] == [one["label"] for one in expected]
-    assert {one["asked"] for one in expected} == {9}
-    assert all(3 <= one["asked"] <= 9 for one in answers)
+    assert [answer["label"] for answer in answers] == [answer["label"] for answer in expected]
+    assert {answer["asked"] for answer in expected} == {9}
+    assert all(3 <= answer["asked"] <= 9 for answer in answers)
     done = orch("cascade", people / "eval", "-w", workspace, "--rate", 0.2, "--json")
     assert done.code == 0, done.err
-    told = json.loads(done.out)
-    assert told["photos"] == 28
-    assert told["changed"] <= 0.2
-    assert told["changed"] < told["changed_at_most_95"] < 0.5
-    assert told["asked"] <= told["curve"][0]["asked"]
+    measured = json.loads(done.out)
+    assert measured["photos"] == 28
+    assert measured["changed"] <= 0.2
+    assert measured["changed"] < measured["changed_at_most_95"] < 0.5
+    assert measured["asked"] <= measured["curve"][0]["asked"]
     assert (workspace / "soft-0001" / "cascade.png").stat().st_size > 5_000
     table = tmp_path / "p.parquet"
     done = orch(
         "predict", "--eval", people / "eval", "--out", tmp_path / "s.csv", "-w", workspace, "--cascade", "--engine", "torch",
         "--probabilities", table,
     )  # fmt: skip
-    changed, most = 100 * told["changed"], 100 * told["changed_at_most_95"]
+    changed, most = 100 * measured["changed"], 100 * measured["changed_at_most_95"]
     assert f"{changed:.3g} % of labels changed on the 28 photos that it was measured on; up to {most:.3g} %" in done.err
     shown = orch("cascade", people / "eval", "-w", workspace, "--rate", 0.2)
     assert f"up to {most:.3g} % of labels may change" in shown.err
     assert "at most" not in shown.out  # the rate is what was asked for, and no promise
     assert "macro F1" not in shown.out  # no labels, no column
-    assert f"asked {100 * told['asked']:.0f} % of the members" in done.err
-    assert pd.read_parquet(table)["asked"].sum() == pytest.approx(told["asked"] * 28 * 9)
+    assert f"asked {100 * measured['asked']:.0f} % of the members" in done.err
+    assert pd.read_parquet(table)["asked"].sum() == pytest.approx(measured["asked"] * 28 * 9)
     assert orch("cascade", people / "eval", "-w", workspace, "--rate", 0).code == 0  # measured: there is no better one
     exact = orch("predict", people / "eval", "-w", workspace, "--cascade", "--engine", "torch")
     assert "cascade: exact, no label can change." in exact.err
@@ -174,7 +174,7 @@ def test_what_needs_no_member_is_checked_before_any_is_loaded(
     orch: Orch, people: Path, workspace: Path, no_members: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert orch("ensemble", "-w", workspace).code == 0
-    for words, told in (
+    for words, message in (
         (("--rate", 1.5), "--rate 1.5; allowed: 0 up to, not including, 1"),
         (("--rate", "nan"), "--rate nan; allowed"),
         ((), "28 photos cannot show a rate of 0.001 changed labels: give at least 3,000, or --rate 0.108"),
@@ -183,7 +183,7 @@ def test_what_needs_no_member_is_checked_before_any_is_loaded(
     ):
         done = orch("cascade", people / "eval", "-w", workspace, *words)
         assert done.code == 2
-        assert told in done.err
+        assert message in done.err
     rate = re.search(r"--rate (0\.\d+)", orch("cascade", people / "eval", "-w", workspace).err)
     assert rate
     monkeypatch.setenv("ORCH_DEBUG", "1")  # the rate that was told would do: members are loaded

@@ -39,14 +39,14 @@ Orch = Callable[..., Done]
 
 @pytest.fixture(scope="module")
 def predictor(trained: Path) -> Predictor:
-    members = [one for task in TASKS for one in member_files(trained, f"{task}-0001", 0, 1)]
+    members = [member for task in TASKS for member in member_files(trained, f"{task}-0001", 0, 1)]
     return start_predictor(load_members(members), SoftVote())
 
 
 @pytest.fixture(scope="module")
 def sample(predictor: Predictor, people: Path) -> list[Prepared]:
-    found = [predictor.reader.read(path) for path in read(people / "train").paths[:20]]
-    return [one for one in found if isinstance(one, Prepared)]
+    prepared = [predictor.reader.read(path) for path in read(people / "train").paths[:20]]
+    return [photo for photo in prepared if isinstance(photo, Prepared)]
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def cache(exported: Path, tmp_path: Path) -> Path:
 
 
 def pixels_of(member: Member, sample: list[Prepared]) -> np.ndarray:
-    return np.stack([one.pixels[member.preprocess.geometry] for one in sample])
+    return np.stack([photo.pixels[member.preprocess.geometry] for photo in sample])
 
 
 def test_every_engine_answers_as_torch_does_and_each_member_for_itself(
@@ -87,7 +87,7 @@ def test_an_export_with_other_answers_is_refused_by_name(
     predictor: Predictor, sample: list[Prepared], tmp_path: Path
 ) -> None:
     exports, splits = Exports(tmp_path), predictor.runtime.splits[:2]
-    paths = [exports.path(one.tail) for one in splits]
+    paths = [exports.path(split.tail) for split in splits]
     assert len(list(write_onnx(dict.fromkeys(paths, (splits[1].member, splits[1].tail))))) == 2
     with pytest.raises(EngineError, match="does not give torch's answers for 1 of 2 members") as caught:
         exports.check(splits, Engine("onnx"), lambda member: pixels_of(member, sample))
@@ -104,16 +104,16 @@ def test_an_export_with_other_answers_is_refused_by_name(
 def test_a_check_on_few_photos_is_looked_at_again_with_more(
     predictor: Predictor, sample: list[Prepared], cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    exports, one = Exports(cache), predictor.runtime.splits[0]
-    exports.make([one])
-    pixels = pixels_of(one.member, sample)
-    exports.difference(one, Engine("onnx"), pixels[:1])
-    assert exports.photos(one, Engine("onnx")) == 1
+    exports, split = Exports(cache), predictor.runtime.splits[0]
+    exports.make([split])
+    pixels = pixels_of(split.member, sample)
+    exports.difference(split, Engine("onnx"), pixels[:1])
+    assert exports.photos(split, Engine("onnx")) == 1
     exports = Exports(cache)
-    exports.difference(one, Engine("onnx"), pixels)
-    assert exports.photos(one, Engine("onnx")) == len(pixels) == 20
+    exports.difference(split, Engine("onnx"), pixels)
+    assert exports.photos(split, Engine("onnx")) == len(pixels) == 20
     monkeypatch.setattr("orchestrator.inference.export.open_runners", lambda *_: pytest.fail("checked already"))
-    exports.difference(one, Engine("onnx"), pixels[:5])
+    exports.difference(split, Engine("onnx"), pixels[:5])
 
 
 def test_fp32_means_fp32_even_where_a_recipe_says_otherwise_and_needs_no_photo(
@@ -121,9 +121,9 @@ def test_fp32_means_fp32_even_where_a_recipe_says_otherwise_and_needs_no_photo(
 ) -> None:
     assert {runner.tail.precision for runner in predictor.runtime.runners} == {"auto"}
     for engine, photos, more in (("torch", [], True), ("torch", [tmp_path / "gone.jpg"], False), ("auto", [], False)):
-        found = choose_engines(predictor, photos, engine, True, tmp_path / "cache", more=more)
-        assert {runner.tail.precision for runner in found.predictor.runtime.runners} == {"fp32"}
-        assert (found.first_results, found.chosen) == ((), ())
+        choice = choose_engines(predictor, photos, engine, True, tmp_path / "cache", more=more)
+        assert {runner.tail.precision for runner in choice.predictor.runtime.runners} == {"fp32"}
+        assert (choice.first_results, choice.chosen) == ((), ())
     assert not list(tmp_path.iterdir())
 
 
@@ -141,15 +141,15 @@ def test_photos_are_read_for_a_trial_only_where_there_is_a_choice(
 def test_a_network_that_gives_no_numbers_never_passes(
     predictor: Predictor, sample: list[Prepared], cache: Path
 ) -> None:
-    exports, one = Exports(cache), predictor.runtime.splits[0]
-    exports.make([one])
-    model = onnx.load(exports.path(one.tail))
+    exports, split = Exports(cache), predictor.runtime.splits[0]
+    exports.make([split])
+    model = onnx.load(exports.path(split.tail))
     for tensor in model.graph.initializer:
         if tensor.name.endswith("conv_stem.weight"):
             tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor) * np.nan, tensor.name))
-    onnx.save(model, exports.path(one.tail))
+    onnx.save(model, exports.path(split.tail))
     with pytest.raises(EngineError, match="differ by up to inf"):
-        exports.check([one], Engine("onnx"), lambda member: pixels_of(member, sample))
+        exports.check([split], Engine("onnx"), lambda member: pixels_of(member, sample))
 
 
 def test_few_photos_never_wait_for_an_export(predictor: Predictor, tmp_path: Path, exported: Path) -> None:
@@ -160,13 +160,13 @@ def test_few_photos_never_wait_for_an_export(predictor: Predictor, tmp_path: Pat
 
 
 def test_a_choice_that_fails_leaves_members_on_torch_with_a_word(
-    predictor: Predictor, people: Path, tmp_path: Path, told: list[str]
+    predictor: Predictor, people: Path, tmp_path: Path, messages: list[str]
 ) -> None:
     photos, file = read(people / "train").paths[:2], tmp_path / "file"
     file.write_text("where the cache should be")
-    found = choose_engines(predictor, photos, "auto", False, file, more=True)
-    assert (found.predictor, len(found.first_results)) == (predictor, 2)
-    assert [word for word in told if str(file) in word and word.endswith("; members stay on torch.")]
+    choice = choose_engines(predictor, photos, "auto", False, file, more=True)
+    assert (choice.predictor, len(choice.first_results)) == (predictor, 2)
+    assert [message for message in messages if str(file) in message and message.endswith("; members stay on torch.")]
     with pytest.raises(OSError):
         choose_engines(predictor, photos, "onnx", False, file, more=True)
 
@@ -183,9 +183,9 @@ def test_what_will_be_done_first_is_chosen_and_remembered(
 
     before = predictor.runtime
     after, chosen = assign_engines(before, sample, 100_000, "auto", True, cache, rate=rate)
-    assert {str(one.engine) for one in chosen} == {"openvino fp32"}
-    assert sorted(task for one in chosen for task in one.tasks) == ["age", "gender", "mask"]
-    assert all(one.difference <= 1e-4 for one in chosen)
+    assert {str(choice.engine) for choice in chosen} == {"openvino fp32"}
+    assert sorted(task for choice in chosen for task in choice.tasks) == ["age", "gender", "mask"]
+    assert all(choice.difference <= 1e-4 for choice in chosen)
     assert not set(map(id, before.runners)) & set(map(id, after.runners))
     assert all(
         isinstance(runner.tail, TorchCall) for runner in before.runners
@@ -193,7 +193,7 @@ def test_what_will_be_done_first_is_chosen_and_remembered(
     assert "bf16" not in " ".join(measured)  # exact leaves it out
     rates["torch fp32"] = 100.0
     _, again = assign_engines(before, sample, 100_000, "auto", True, cache, rate=rate)
-    assert {str(one.engine) for one in again} == {"torch fp32"}
+    assert {str(choice.engine) for choice in again} == {"torch fp32"}
 
 
 def test_a_service_takes_the_best_rate_whatever_the_exports_cost(
@@ -212,7 +212,7 @@ def test_a_service_takes_the_best_rate_whatever_the_exports_cost(
             folder,
             rate=lambda _, engine: rates.get(str(engine), 0.0),
         )
-        assert {str(one.engine) for one in chosen} == engines
+        assert {str(choice.engine) for choice in chosen} == engines
 
 
 def test_an_engine_that_fails_the_check_is_passed_over(
@@ -221,7 +221,7 @@ def test_an_engine_that_fails_the_check_is_passed_over(
     exports = Exports(tmp_path)
     last = predictor.runtime.splits[-1]
     for path in write_onnx(
-        {exports.path(one.tail): (last.member, last.tail) for one in predictor.runtime.splits}
+        {exports.path(split.tail): (last.member, last.tail) for split in predictor.runtime.splits}
     ):  # all age's last
         files = CacheFiles(tmp_path)
         files.write_notes(path.with_suffix(".json"), "export", {"sha256": files.sha256(path), "checks": {}})
@@ -230,7 +230,7 @@ def test_an_engine_that_fails_the_check_is_passed_over(
         return 1.0 if engine.name == "torch" else 9.0
 
     _, chosen = assign_engines(predictor.runtime, sample, 100_000, "auto", True, tmp_path, rate=rate)
-    assert {str(one.engine) for one in chosen} == {"torch fp32"}
+    assert {str(choice.engine) for choice in chosen} == {"torch fp32"}
     with pytest.raises(EngineError, match="does not give torch's answers"):
         assign_engines(predictor.runtime, sample, 100_000, "onnx", True, tmp_path, rate=rate)
 
@@ -271,13 +271,13 @@ def damage(path: Path, how: str, other: Path) -> None:
 
 
 def test_damaged_exports_and_notes_are_made_anew_with_a_word(
-    predictor: Predictor, sample: list[Prepared], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: list[str]
+    predictor: Predictor, sample: list[Prepared], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, messages: list[str]
 ) -> None:
-    one, two = predictor.runtime.splits[:2]
-    right = predictor.runtime.runners[0](pixels_of(one.member, sample))
+    first, second = predictor.runtime.splits[:2]
+    right = predictor.runtime.runners[0](pixels_of(first.member, sample))
     exports = Exports(tmp_path)
-    exports.make([one, two])
-    exports.check([one, two], Engine("onnx"), lambda member: pixels_of(member, sample))
+    exports.make([first, second])
+    exports.check([first, second], Engine("onnx"), lambda member: pixels_of(member, sample))
     whole = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert len(whole) == 5  # two exports, their notes, and the lock
 
@@ -289,38 +289,38 @@ def test_damaged_exports_and_notes_are_made_anew_with_a_word(
     monkeypatch.setattr("orchestrator.inference.export.write_onnx", put_back)
     for suffix in (".onnx", ".json"):
         for how in DAMAGES:
-            path = exports.path(one.tail).with_suffix(suffix)
-            damage(path, how, exports.path(two.tail).with_suffix(suffix))
-            told.clear()
+            path = exports.path(first.tail).with_suffix(suffix)
+            damage(path, how, exports.path(second.tail).with_suffix(suffix))
+            messages.clear()
             again = Exports(tmp_path)
-            again.make([one, two])
-            assert again.check([one, two], Engine("onnx"), lambda member: pixels_of(member, sample)) < 1e-4
-            (runner,) = open_runners([one], Engine("onnx"), again.path, "cpu", 1)
-            assert np.abs(runner(pixels_of(one.member, sample)) - right).max() < 1e-4
+            again.make([first, second])
+            assert again.check([first, second], Engine("onnx"), lambda member: pixels_of(member, sample)) < 1e-4
+            (runner,) = open_runners([first], Engine("onnx"), again.path, "cpu", 1)
+            assert np.abs(runner(pixels_of(first.member, sample)) - right).max() < 1e-4
             if how != "deleted":
-                assert any(str(path) in word and word.endswith("it will be rebuilt.") for word in told), (
+                assert any(str(path) in message and message.endswith("it will be rebuilt.") for message in messages), (
                     suffix,
                     how,
-                    told,
+                    messages,
                 )
             assert {entry.name: entry.read_bytes() for entry in tmp_path.iterdir()} == whole, (suffix, how)
-            told.clear()
-            Exports(tmp_path).make([one, two])
-            assert not told
+            messages.clear()
+            Exports(tmp_path).make([first, second])
+            assert not messages
 
 
 def test_damaged_trials_are_measured_anew_and_damaged_compiled_networks_compiled_anew(
-    predictor: Predictor, sample: list[Prepared], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: list[str]
+    predictor: Predictor, sample: list[Prepared], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, messages: list[str]
 ) -> None:
     monkeypatch.setattr(trial, "measured_rate", lambda runner, pixels, sharing: 7.0)
     some = start_runtime(predictor.members[:1])
     right = some.runners[0](pixels_of(some.members[0], sample))
 
     def run() -> list[str]:
-        told.clear()
+        messages.clear()
         runtime, _ = assign_engines(some, sample, 1000, "openvino", True, tmp_path)
         assert np.abs(runtime.runners[0](pixels_of(some.members[0], sample)) - right).max() < 1e-4
-        return list(told)
+        return list(messages)
 
     assert run() == []
     assert run() == []
@@ -331,9 +331,9 @@ def test_damaged_trials_are_measured_anew_and_damaged_compiled_networks_compiled
         for how in ("deleted", "cut", "bit", "other", "folder"):
             damage(path, how, other)
             cache_files.cache_clear()  # as a new command
-            words = run()
+            logged = run()
             if how != "deleted":
-                assert any(str(path) in word for word in words), (path.name, how, words)
+                assert any(str(path) in message for message in logged), (path.name, how, logged)
             assert path.is_file()
             assert run() == []
 
@@ -371,43 +371,43 @@ def test_a_network_that_cannot_be_exported_is_told_with_the_way_out(
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("no decomposition for aten::strange")
 
-    exports, one = Exports(tmp_path), predictor.runtime.splits[0]
+    exports, split = Exports(tmp_path), predictor.runtime.splits[0]
     with monkeypatch.context() as patch:
         patch.setattr("torch.onnx.export", fail)
-        told = (
+        message = (
             r"mask-0001/fold-0: its network \(test_efficientnet\) cannot be exported to ONNX \(RuntimeError: no decomp"
         )
-        with pytest.raises(EngineError, match=told + ".*Use --engine torch"):
-            exports.make([one])
+        with pytest.raises(EngineError, match=message + ".*Use --engine torch"):
+            exports.make([split])
     with monkeypatch.context() as patch:
         patch.setattr("torch.onnx.export", lambda *_, **__: None)
         with pytest.raises(EngineError, match="torch returned no ONNX program for test_efficientnet"):
-            exports.make([one])
+            exports.make([split])
     with monkeypatch.context() as patch:
         patch.setattr("onnxscript.optimizer.optimize", fail)
         with pytest.raises(EngineError, match=r"cannot be written as ONNX \(RuntimeError\). Use --engine torch"):
-            exports.make([one])
+            exports.make([split])
     assert {path.name for path in tmp_path.iterdir()} <= {LOCK}
 
 
 def test_an_export_is_whole_for_another_process_from_the_moment_it_is_seen(
-    predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: list[str]
+    predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, messages: list[str]
 ) -> None:
     """Between a file and its note another process would take it for damaged, and delete it."""
-    one, others = predictor.runtime.splits[0], list[Future[dict[Path, object]]]()
+    split, others = predictor.runtime.splits[0], list[Future[dict[Path, object]]]()
     with ThreadPoolExecutor(1) as another:
 
         def write(missing: dict[Path, object]) -> Iterator[Path]:
             for path in missing:
                 path.write_bytes(b"an export")
-                others.append(another.submit(lambda: dict(Exports(tmp_path).missing([one]))))
+                others.append(another.submit(lambda: dict(Exports(tmp_path).missing([split]))))
                 wait(others, timeout=0.3)
                 yield path
 
         monkeypatch.setattr("orchestrator.inference.export.write_onnx", write)
-        Exports(tmp_path).make([one])
-        assert [found.result() for found in others] == [{}]
-    assert not told
+        Exports(tmp_path).make([split])
+        assert [future.result() for future in others] == [{}]
+    assert not messages
 
 
 def test_a_cache_that_may_not_be_written_is_read_without_a_lock(
@@ -423,18 +423,18 @@ def test_a_cache_that_may_not_be_written_is_read_without_a_lock(
 def test_checks_and_trials_of_two_processes_are_all_kept(
     predictor: Predictor, sample: list[Prepared], cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one, pixels = predictor.runtime.splits[0], pixels_of(predictor.members[0], sample)
-    assert not Exports(cache).missing([one])
+    split, pixels = predictor.runtime.splits[0], pixels_of(predictor.members[0], sample)
+    assert not Exports(cache).missing([split])
     engines, real = [Engine("onnx"), Engine("openvino")], open_runners
 
-    def open_meanwhile(*asked: Any) -> list[Runner]:
-        if asked[1] == engines[0]:  # while the first process opens its engine, another has checked a second one
-            Exports(cache).difference(one, engines[1], pixels)
-        return real(*asked)
+    def open_meanwhile(*arguments: Any) -> list[Runner]:
+        if arguments[1] == engines[0]:  # while the first process opens its engine, another has checked a second one
+            Exports(cache).difference(split, engines[1], pixels)
+        return real(*arguments)
 
     monkeypatch.setattr("orchestrator.inference.export.open_runners", open_meanwhile)
-    Exports(cache).difference(one, engines[0], pixels)
-    assert [Exports(cache).photos(one, engine) for engine in engines] == [20, 20]
+    Exports(cache).difference(split, engines[0], pixels)
+    assert [Exports(cache).photos(split, engine) for engine in engines] == [20, 20]
 
     def rate(runner: Runner, *_: object) -> float:
         if isinstance(runner.tail, OnnxCall):
@@ -479,8 +479,8 @@ def test_a_broken_package_is_told_where_its_engine_is_wanted_and_passed_over_oth
     caplog: pytest.LogCaptureFixture, engine: str, package: str,
 ) -> None:  # fmt: skip
     broken(monkeypatch, tmp_path / "site", package)
-    told = rf"--engine {engine} needs {package}, which is installed but cannot be imported \(ImportError: libx.so.*Reinstall it"
-    with pytest.raises(EngineError, match=told):
+    message = rf"--engine {engine} needs {package}, which is installed but cannot be imported \(ImportError: libx.so"
+    with pytest.raises(EngineError, match=message + ".*Reinstall it"):
         assign_engines(predictor.runtime, sample, 100_000, engine, True, cache)
     _, chosen = assign_engines(predictor.runtime, sample, 100_000, "auto", True, cache)
     assert engine not in {choice.engine.name for choice in chosen}

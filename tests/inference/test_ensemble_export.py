@@ -50,12 +50,12 @@ def test_the_program_beside_an_export_gives_orchs_answers(
     assert orch("ensemble", "--strategy", strategy, "-w", workspace).code == 0
     done = orch("export", "--out", tmp_path / "out", "-w", workspace, "--json")
     assert done.code == 0, done.err
-    told = json.loads(done.out)
-    assert told["photos"] == 64
-    assert len(told["differences"]) == 9
-    assert max(told["differences"].values()) < 1e-4
+    report = json.loads(done.out)
+    assert report["photos"] == 64
+    assert len(report["differences"]) == 9
+    assert max(report["differences"].values()) < 1e-4
     card = json.loads((tmp_path / "out" / "card.json").read_text())
-    assert [one["file"] for one in card["members"]] == list(told["differences"])
+    assert [member["file"] for member in card["members"]] == list(report["differences"])
     photos = odd_photos(people, tmp_path / "photos")
     theirs = subprocess.run(
         [sys.executable, tmp_path / "out" / "predict.py", *photos], capture_output=True, text=True, check=True,
@@ -64,10 +64,10 @@ def test_the_program_beside_an_export_gives_orchs_answers(
     ours = json.loads(orch("predict", *photos, "-w", workspace, "--json", "--engine", "torch").out)
     answers = [json.loads(line) for line in theirs.stdout.splitlines()]
     assert len(answers) == len(ours) == 6
-    for answer, one in zip(answers, ours, strict=True):
-        assert (answer["label"], answer["name"]) == (one["label"], one["name"])
+    for answer, expected in zip(answers, ours, strict=True):
+        assert (answer["label"], answer["name"]) == (expected["label"], expected["name"])
         if strategy == "soft":
-            for task, shares in one["probabilities"].items():
+            for task, shares in expected["probabilities"].items():
                 assert answer["probabilities"][task] == pytest.approx(shares, abs=1e-4)
 
 
@@ -100,15 +100,15 @@ def test_the_program_goes_on_after_a_photo_that_cannot_be_read(
     nothing = subprocess.run(program, capture_output=True, text=True, check=False)
     assert nothing.returncode == 2
     assert "usage" in nothing.stderr
-    told = subprocess.run([*program, "--help"], capture_output=True, text=True, check=False)
-    assert told.returncode == 0
-    assert "Answers for photos with an exported ensemble" in told.stdout
-    assert "PHOTO" in told.stdout
+    shown = subprocess.run([*program, "--help"], capture_output=True, text=True, check=False)
+    assert shown.returncode == 0
+    assert "Answers for photos with an exported ensemble" in shown.stdout
+    assert "PHOTO" in shown.stdout
     gone = subprocess.run([*program, tmp_path / "gone.jpg"], capture_output=True, text=True, check=False)
     assert gone.returncode == 1
-    told = json.loads(gone.stdout)
-    assert told["path"] == str(tmp_path / "gone.jpg")
-    assert told["error"].startswith("cannot be read as a photo: no such file")
+    answer = json.loads(gone.stdout)
+    assert answer["path"] == str(tmp_path / "gone.jpg")
+    assert answer["error"].startswith("cannot be read as a photo: no such file")
     # What it reads back is what was exported.
     network, card = sorted((tmp_path / "out").glob("*.onnx"))[0], tmp_path / "out" / "card.json"
     for path in (network, card, tmp_path / "out" / "decoding.py"):
@@ -136,9 +136,9 @@ def test_an_exported_file_takes_pixels_of_any_number_of_photos(orch: Orch, works
     (photos,) = session.get_inputs()
     assert (photos.name, photos.type, photos.shape[1:]) == ("photos", "tensor(uint8)", [32, 32, 3])
     for count in (1, 3):
-        (found,) = session.run(None, {"photos": np.zeros((count, 32, 32, 3), np.uint8)})
-        assert found.shape == (count, 3)
-        assert np.allclose(found.sum(axis=1), 1, atol=1e-5)
+        (probabilities,) = session.run(None, {"photos": np.zeros((count, 32, 32, 3), np.uint8)})
+        assert probabilities.shape == (count, 3)
+        assert np.allclose(probabilities.sum(axis=1), 1, atol=1e-5)
 
 
 def test_exports_never_overwrite_other_files_and_need_photos_to_check_on(

@@ -71,10 +71,10 @@ def test_loading_members_imports_no_compiler(tmp_path: Path) -> None:
 def test_missing_and_changed_member_files_are_all_named(orch: Orch, people: Path, workspace: Path) -> None:
     orch("ensemble", "-w", workspace)
     (workspace / "age-0001" / "fold-0" / "weights.safetensors").unlink()
-    place = workspace / "mask-0001" / "fold-2" / "weights.safetensors"
-    data = bytearray(place.read_bytes())
+    weights = workspace / "mask-0001" / "fold-2" / "weights.safetensors"
+    data = bytearray(weights.read_bytes())
     data[-1] ^= 1
-    place.write_bytes(bytes(data))
+    weights.write_bytes(bytes(data))
     done = orch("predict", people / "eval" / "images", "-w", workspace)
     assert done.code == 2
     assert "2 of the ensemble's 9 members cannot be used" in done.err

@@ -36,7 +36,7 @@ def odd_name(folder: Path) -> Path:
         pytest.skip("this disk takes UTF-8 names only")
 
 
-def test_every_ending_of_a_photo_is_found_and_the_rest_is_told(tmp_path: Path, told: list[str]) -> None:
+def test_every_ending_of_a_photo_is_found_and_the_rest_is_told(tmp_path: Path, messages: list[str]) -> None:
     wanted = [photo(tmp_path / name) for name in ("a.jpg", "b.JFIF", "c.bmp", "d/e.png", "d/f.jpe")]
     hidden = [photo(tmp_path / name) for name in (".x.jpg", ".git/y.jpg")]
     for name in ("note.txt", "d/more.txt", "IMG_1.HEIC", "README"):
@@ -45,33 +45,33 @@ def test_every_ending_of_a_photo_is_found_and_the_rest_is_told(tmp_path: Path, t
     os.mkfifo(tmp_path / "pipe.jpg")
     assert find_photos([tmp_path]) == sorted(wanted)
     assert all(path.exists() for path in hidden)
-    line = " ".join(told)
+    line = " ".join(messages)
     assert line.startswith(f"{tmp_path}: 5 files skipped, not photos: 2 .txt")
-    for words in ("1 .heic", "1 without an ending", "1 linked folder left out", "1 not a regular file"):
-        assert words in line
+    for part in ("1 .heic", "1 without an ending", "1 linked folder left out", "1 not a regular file"):
+        assert part in line
     assert find_photos([tmp_path / "IMG_1.HEIC"]) == [tmp_path / "IMG_1.HEIC"]  # named: its content decides
-    assert len(told) == 2
+    assert len(messages) == 2
 
 
-def test_the_files_left_out_add_up(tmp_path: Path, told: list[str]) -> None:
+def test_the_files_left_out_add_up(tmp_path: Path, messages: list[str]) -> None:
     photo(tmp_path / "a.jpg")
     for number, ending in enumerate(("txt", "csv", "gif", "avif", "bak", "md", "doc", "xls")):
         for copy in range(1 + (number < 2)):
             (tmp_path / f"{copy}.{ending}").write_text("x")
     find_photos([tmp_path])
-    assert told[0].startswith(f"{tmp_path}: 10 files skipped, not photos: 2 .")
-    assert sum(map(int, re.findall(r"(\d+) (?:\.|of other kinds)", told[0]))) == 10
+    assert messages[0].startswith(f"{tmp_path}: 10 files skipped, not photos: 2 .")
+    assert sum(map(int, re.findall(r"(\d+) (?:\.|of other kinds)", messages[0]))) == 10
     with pytest.raises(DataError, match="no such file or folder"):
         find_photos([tmp_path / "gone"])
 
 
 def test_names_that_are_not_utf8_do_no_harm(tmp_path: Path) -> None:
     path = odd_name(tmp_path)
-    (found,) = find_photos([tmp_path])
-    assert found == path
-    told = str(DataError(f"{path}: x.", [Problem(str(path), "is odd.")]))
-    told.encode()
-    assert "caf\\xe9.jpg: is odd." in told
+    (photo,) = find_photos([tmp_path])
+    assert photo == path
+    message = str(DataError(f"{path}: x.", [Problem(str(path), "is odd.")]))
+    message.encode()
+    assert "caf\\xe9.jpg: is odd." in message
     assert printable(str(path)).endswith("caf\\xe9.jpg")
     nothing = {task: np.full((1, len(CLASSES[task])), np.nan) for task in TASKS}
     empty = np.full(1, np.nan)
@@ -90,10 +90,10 @@ def test_a_closed_folder_is_told(orch: Callable[..., Done], tmp_path: Path, monk
     (tmp_path / "closed").mkdir()
     real = os.scandir
 
-    def scan(place: str) -> object:
-        if str(place).endswith("closed"):
-            raise PermissionError(13, "Permission denied", place)
-        return real(place)
+    def scan(path: str) -> object:
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", path)
+        return real(path)
 
     monkeypatch.setattr(os, "scandir", scan)  # root may read everything
     with pytest.raises(DataError, match=r"closed: cannot be searched \(Permission denied\)"):

@@ -29,7 +29,7 @@ from tests.conftest import member_files
 
 
 def fold(workspace: Path, number: int) -> list[MemberFiles]:
-    return [one for task in TASKS for one in member_files(workspace, f"{task}-0001", number)]
+    return [member for task in TASKS for member in member_files(workspace, f"{task}-0001", number)]
 
 
 def test_store_direct_and_predict_see_equal_pixels(trained: Path, people: Path) -> None:
@@ -45,7 +45,7 @@ def test_store_direct_and_predict_see_equal_pixels(trained: Path, people: Path) 
     rows = np.arange(0, len(photos), 7)
     prepared = [predictor.reader.read(photos.paths[row]) for row in rows]
     for geometry, store in stores.items():
-        seen = np.stack([one.pixels[geometry] for one in prepared if isinstance(one, Prepared)])
+        seen = np.stack([photo.pixels[geometry] for photo in prepared if isinstance(photo, Prepared)])
         assert np.array_equal(seen, store.take(rows))
         assert np.array_equal(seen, DirectPixels(photos.paths, geometry).take(rows))
 
@@ -55,14 +55,14 @@ def test_a_loaded_member_repeats_its_own_held_out_answers(trained: Path, people:
     tables = {task: pd.read_parquet(trained / f"{task}-0001" / f"fold-{number}" / "held_out.parquet") for task in TASKS}
     paths = {Path(path).as_posix(): people / "train" / "images" / path for path in tables["age"]["path"]}
     photos = read(people / "train")
-    place = dict(zip(photos.table["path"], photos.paths, strict=True))
+    path_of = dict(zip(photos.table["path"], photos.paths, strict=True))
     predictor = start_predictor(load_members(fold(trained, number)), SoftVote())
-    batches = list(predictor.predict([place[path] for path in paths], batch=16))
+    batches = list(predictor.predict([path_of[path] for path in paths], batch=16))
     for task in TASKS:
         columns = columns_of(task)
-        found = np.concatenate([batch.combined.decisions[task].shares for batch in batches if batch.combined])
-        assert found.shape == (56, len(columns))
-        assert np.allclose(found, tables[task][columns], atol=1e-5)
+        shares = np.concatenate([batch.combined.decisions[task].shares for batch in batches if batch.combined])
+        assert shares.shape == (56, len(columns))
+        assert np.allclose(shares, tables[task][columns], atol=1e-5)
 
 
 def test_all_members_that_cannot_be_used_are_told_at_once(trained: Path, tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_each_photo_is_decoded_once_for_all_members(
 ) -> None:
     decoded: list[Path] = []
     monkeypatch.setattr(reader_module, "decode", lambda path: (decoded.append(path), decode(path))[1])
-    members = [one for task in TASKS for one in member_files(trained, f"{task}-0001", 0, 1, 2)]
+    members = [member for task in TASKS for member in member_files(trained, f"{task}-0001", 0, 1, 2)]
     predictor = start_predictor(load_members(members), SoftVote())
     assert len(predictor.reader.geometries) == 3
     paths = read(people / "train").paths[:40]
@@ -127,8 +127,8 @@ def test_files_bytes_and_decoded_pixels_get_the_same_answers(trained: Path, peop
     for batch, other in zip(predictor.predict(paths), predictor.predict(mixed), strict=True):
         assert batch.answers
         assert other.answers
-        for one, same in zip(batch.answers.probabilities, other.answers.probabilities, strict=True):
-            assert np.array_equal(one, same)
+        for array, same in zip(batch.answers.probabilities, other.answers.probabilities, strict=True):
+            assert np.array_equal(array, same)
     wrong: list[Photo] = [b"no photo", np.zeros((4, 4), np.uint8), paths[0], np.zeros((4, 4, 3), np.float32)]
     with pytest.raises(DataError, match="3 of 4 photos cannot be read") as caught:
         list(predictor.predict(wrong))
@@ -270,12 +270,12 @@ def test_closing_waits_for_predictions_in_progress_and_refuses_later_ones(traine
     own = predictor.predict(paths, batch=4)  # of the thread that closes, which cannot go on with it meanwhile
     next(own)
     with ThreadPoolExecutor(1) as another:
-        found = another.submit(slow.answers, paths, batch=2, done=note)
+        future = another.submit(slow.answers, paths, batch=2, done=note)
         assert begun.wait(30)
         assert progress[-1] < 12
         predictor.close()
         assert progress[-1] == 12
-        assert [answer.label for answer in found.result()] == expected
+        assert [answer.label for answer in future.result()] == expected
     for later in (lambda: next(own), lambda: slow.answers(paths), lambda: list(predictor.predict(paths))):
         with pytest.raises(ClosedError, match="this predictor was closed"):
             later()

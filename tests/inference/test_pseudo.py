@@ -23,9 +23,9 @@ def test_pseudo_labels_come_from_the_folds_own_members_and_train_them_alone(
     out = tmp_path / "pseudo.parquet"
     done = orch("pseudo", "--eval", people / "eval", "--out", out, "--threshold", 0.5, "-w", workspace, "--json")
     assert done.code == 0, done.err
-    told = json.loads(done.out)
+    report = json.loads(done.out)
     table = pd.read_parquet(out)
-    assert told["rows"] == len(table) <= 3 * told["photos"]
+    assert report["rows"] == len(table) <= 3 * report["photos"]
     record = RunRecord.load(workspace / "age-0001")
     assert record.plan is not None
     assert set(table["plan"]) == {record.plan.digest[:12]}

@@ -28,17 +28,17 @@ def test_a_runtime_answers_several_callers_at_once_and_while_another_takes_its_p
 ) -> None:
     predictor = start_predictor(load_members(fold(trained, 0)), SoftVote())
     prepared = [predictor.reader.read(path) for path in read(people / "train").paths[:12]]
-    seen = stacked([one for one in prepared if isinstance(one, Prepared)])
+    seen = stacked([photo for photo in prepared if isinstance(photo, Prepared)])
     expected = predictor.runtime.answers(seen)
     with ThreadPoolExecutor(4) as callers:
         pending = [callers.submit(predictor.runtime.answers, seen) for _ in range(8)]
         other = predictor.runtime.on(torch_runners(predictor.runtime.splits, "cpu", "fp32"))
-        again = [*(one.result() for one in pending), other.answers(seen)]
+        again = [*(future.result() for future in pending), other.answers(seen)]
     assert other.pools is predictor.runtime.pools  # the new one needs no threads of its own
-    for found in again:
-        assert found.voters == expected.voters
-        for one, same in zip(found.probabilities, expected.probabilities, strict=True):
-            assert np.allclose(one, same, atol=1e-6)
+    for answers in again:
+        assert answers.voters == expected.voters
+        for array, same in zip(answers.probabilities, expected.probabilities, strict=True):
+            assert np.allclose(array, same, atol=1e-6)
     predictor.close()
     with pytest.raises(ClosedError, match="this predictor was closed"):
         other.answers(seen)

@@ -33,7 +33,7 @@ def member(backbone: str, seed: int, frozen: int | None, task: str = "mask", cro
     torch.manual_seed(0)
     with torch.no_grad():
         for parameter in network.parameters():  # timm starts many at zero, where a difference would not show
-            if not any(parameter is one for one in network.get_classifier().parameters()):
+            if not any(parameter is weight for weight in network.get_classifier().parameters()):
                 parameter.copy_(torch.rand(parameter.shape) * 0.2 - 0.1)
     if frozen is None:
         only_head(network)
@@ -48,17 +48,17 @@ def member(backbone: str, seed: int, frozen: int | None, task: str = "mask", cro
     head = ClassHead(len(CLASSES[task]))
     sha256 = f"{seed:02d}{task}{backbone}".ljust(64, "0")
     network.requires_grad_(False)
-    place, run = Path(f"{task}-0001/fold-{seed}"), f"{task}-0001"
-    return Member(place, task, run, seed, backbone, "", (), head, preprocess, "auto", sha256, network)
+    folder, run = Path(f"{task}-0001/fold-{seed}"), f"{task}-0001"
+    return Member(folder, task, run, seed, backbone, "", (), head, preprocess, "auto", sha256, network)
 
 
 def pixels(count: int = 5) -> np.ndarray:
     return np.random.default_rng(3).integers(0, 256, (count, SIZE, SIZE, 3), dtype=np.uint8)
 
 
-def answers_of(one: Member, photos: np.ndarray) -> np.ndarray:
+def answers_of(member: Member, photos: np.ndarray) -> np.ndarray:
     with torch.inference_mode():
-        return AnswerFunction(one)(torch.from_numpy(photos)).numpy()
+        return AnswerFunction(member)(torch.from_numpy(photos)).numpy()
 
 
 @pytest.mark.parametrize("backbone", [*CONVOLUTIONAL, *OTHERS])
@@ -69,23 +69,23 @@ def test_divided_members_answer_as_whole_ones_bit_for_bit(backbone: str) -> None
     for frozen in {1, stages // 2, stages - 1}:
         members = [member(backbone, seed, frozen) for seed in (1, 2, 3)]
         splits = split(members)
-        assert [one.member for one in splits] == members
+        assert [divided.member for divided in splits] == members
         if backbone in CONVOLUTIONAL:
-            assert {one.sharing for one in splits} == {3}, f"{backbone}, {frozen} stages frozen: nothing shared"
-            assert len({id(one.shared_backbone) for one in splits}) == 1
-        for one, runner in zip(splits, torch_runners(splits, "cpu"), strict=True):
-            assert np.array_equal(runner(pixels()), answers_of(one.member, pixels()))
+            assert {divided.sharing for divided in splits} == {3}, f"{backbone}, {frozen} stages frozen: nothing shared"
+            assert len({id(divided.shared_backbone) for divided in splits}) == 1
+        for divided, runner in zip(splits, torch_runners(splits, "cpu"), strict=True):
+            assert np.array_equal(runner(pixels()), answers_of(divided.member, pixels()))
 
 
 @pytest.mark.parametrize(("backbone", "own"), [("test_efficientnet", 2), ("mobilenetv3_small_050", 4)])
 def test_heads_alone_share_the_whole_body_over_tasks(backbone: str, own: int) -> None:
     members = [member(backbone, seed, None, task) for task in TASKS for seed in (1, 2)]
     splits = split(members)
-    assert len({id(one.shared_backbone) for one in splits}) == 1
+    assert len({id(divided.shared_backbone) for divided in splits}) == 1
     # A classifier's weight and bias; MobileNetV3 has a convolution between the pooled features and it.
-    assert {len(list(one.tail.module.parameters())) for one in splits} == {own}
-    for one, runner in zip(splits, torch_runners(splits, "cpu"), strict=True):
-        assert np.array_equal(runner(pixels()), answers_of(one.member, pixels()))
+    assert {len(list(divided.tail.module.parameters())) for divided in splits} == {own}
+    for divided, runner in zip(splits, torch_runners(splits, "cpu"), strict=True):
+        assert np.array_equal(runner(pixels()), answers_of(divided.member, pixels()))
 
 
 def test_weights_decide_what_is_shared() -> None:
@@ -93,14 +93,18 @@ def test_weights_decide_what_is_shared() -> None:
     other_geometry = member("test_efficientnet", 4, 3, crop=0.8)
     trained_whole = [member("test_efficientnet", seed, 0) for seed in (5, 6)]
     alone = split([*same, other_geometry, *trained_whole])
-    assert [one.sharing for one in alone] == [2, 2, 1, 1, 1]
-    assert [one.shared_backbone is None for one in alone] == [False, False, True, True, True]
+    assert [divided.sharing for divided in alone] == [2, 2, 1, 1, 1]
+    assert [divided.shared_backbone is None for divided in alone] == [False, False, True, True, True]
     shorter = [member("test_efficientnet", seed, 1) for seed in range(10, 16)]
-    assert [one.sharing for one in split([*same, shorter[0]])] == [2, 2, 1]  # two deep spare more than three shallow
-    assert {one.sharing for one in split([*same[:1], *shorter])} == {7}
+    assert [divided.sharing for divided in split([*same, shorter[0]])] == [
+        2,
+        2,
+        1,
+    ]  # two deep spare more than three shallow
+    assert {divided.sharing for divided in split([*same[:1], *shorter])} == {7}
     with torch.no_grad():
         next(same[1].network.parameters()).add_(1e-3)
-    assert [one.shared_backbone for one in split(same)] == [None, None]
+    assert [divided.shared_backbone for divided in split(same)] == [None, None]
 
 
 def test_a_tensor_beside_a_modules_children_counts() -> None:
@@ -115,8 +119,8 @@ def test_a_tensor_beside_a_modules_children_counts() -> None:
     after = splits[0].shared_backbone
     assert before is not None
     assert after is None or len(list(after.module.parameters())) < len(list(before.module.parameters()))
-    for one, runner in zip(splits, torch_runners(splits, "cpu"), strict=True):
-        assert np.array_equal(runner(pixels()), answers_of(one.member, pixels()))
+    for divided, runner in zip(splits, torch_runners(splits, "cpu"), strict=True):
+        assert np.array_equal(runner(pixels()), answers_of(divided.member, pixels()))
 
 
 def ensemble(frozen: int | None = 2) -> list[Member]:
@@ -124,7 +128,7 @@ def ensemble(frozen: int | None = 2) -> list[Member]:
 
 
 def ready(count: int) -> list[Prepared]:
-    return [Prepared({Geometry(SIZE, SIZE): one}) for one in pixels(count)]
+    return [Prepared({Geometry(SIZE, SIZE): photo}) for photo in pixels(count)]
 
 
 @pytest.mark.parametrize("frozen", [2, None])
@@ -133,19 +137,19 @@ def test_a_predictor_runs_shared_layers_once_a_stretch(frozen: int | None) -> No
     predictor = start_predictor(members, SoftVote(), threads=2)
     calls: list[int] = []
     shared_backbones = {
-        id(one.shared_backbone): one.shared_backbone
-        for one in predictor.runtime.splits
-        if one.shared_backbone is not None
+        id(divided.shared_backbone): divided.shared_backbone
+        for divided in predictor.runtime.splits
+        if divided.shared_backbone is not None
     }
     assert len(shared_backbones) == 1  # the tasks see the same crop
     for backbone in shared_backbones.values():
         backbone.module.register_forward_hook(lambda _module, inputs, _output: calls.append(len(inputs[0])))
-    found = predictor.runtime.answers(stacked(ready(40)))
+    answers = predictor.runtime.answers(stacked(ready(40)))
     assert sorted(calls) == [8, 16, 16]
     for task in TASKS:
-        of_task = [one for one in members if one.task == task]
-        for one, answer in zip(of_task, found.of(task).probabilities, strict=True):
-            expected = [answers_of(one, pixels(40)[start : start + 16]) for start in (0, 16, 32)]
+        of_task = [member for member in members if member.task == task]
+        for voter, answer in zip(of_task, answers.of(task).probabilities, strict=True):
+            expected = [answers_of(voter, pixels(40)[start : start + 16]) for start in (0, 16, 32)]
             # Without AVX, kernels round by how many threads share a batch: the last bit may differ.
             np.testing.assert_allclose(answer, np.concatenate(expected), rtol=0, atol=1e-6)
 
@@ -159,12 +163,12 @@ def test_a_cascade_asks_the_same_members_with_shared_layers_and_without(tmp_path
     answers = []
     for predictor in (shared, alone):
         batches = list(predictor.predict(paths, batch=32, cascade=EXACT))
-        asked = np.concatenate([batch.answers.asked() for batch in batches if batch.answers])
-        answers.append((asked, np.concatenate([batch.combined.label for batch in batches if batch.combined])))
+        counts = np.concatenate([batch.answers.asked() for batch in batches if batch.answers])
+        answers.append((counts, np.concatenate([batch.combined.label for batch in batches if batch.combined])))
     assert np.array_equal(answers[0][0], answers[1][0])
     assert np.array_equal(answers[0][1], answers[1][1])
-    assert asked.min() >= 6  # two of three members settle a vote when they agree
-    assert asked.sum() < 9 * 70
+    assert counts.min() >= 6  # two of three members settle a vote when they agree
+    assert counts.sum() < 9 * 70
 
 
 def test_every_engine_runs_divided_members(tmp_path: Path) -> None:
@@ -180,8 +184,8 @@ def test_every_engine_runs_divided_members(tmp_path: Path) -> None:
         features = runners[0].begin(photos)
         exact = torch_runners(splits, "cpu", "fp32")[0].begin(photos)
         assert np.abs(np.asarray(features) - np.asarray(exact)).max() < 1e-4  # in fp32 whatever the engine's precision
-        for one, runner in zip(splits, runners, strict=True):
-            expected = answers_of(one.member, photos)
+        for divided, runner in zip(splits, runners, strict=True):
+            expected = answers_of(divided.member, photos)
             assert np.abs(runner.finish(features) - expected).max() <= TOLERANCE[engine.precision]
             few = runner.finish(features[np.array([2, 7])])
             assert np.abs(few - expected[[2, 7]]).max() <= TOLERANCE[engine.precision]
@@ -199,13 +203,13 @@ def test_networks_that_cannot_be_divided_stay_whole() -> None:
         def forward(self, inputs: torch.Tensor) -> torch.Tensor:
             return self.inner(self.inner(inputs)) if inputs.shape[1] == 3 else self.inner(inputs)
 
-    for one in members:  # a leaf with weights that runs twice
+    for whole in members:  # a leaf with weights that runs twice
         stem = nn.Conv2d(3, 3, 1)
         torch.nn.init.constant_(stem.weight, 0.1)
         torch.nn.init.constant_(stem.bias, 0.1)
-        one.network.conv_stem = nn.Sequential(Twice(stem), one.network.conv_stem)
+        whole.network.conv_stem = nn.Sequential(Twice(stem), whole.network.conv_stem)
     splits = split(members)
-    assert [one.shared_backbone for one in splits] == [None, None]
+    assert [divided.shared_backbone for divided in splits] == [None, None]
     assert np.array_equal(torch_runners(splits, "cpu")[0](pixels()), answers_of(members[0], pixels()))
 
 
@@ -224,17 +228,17 @@ def test_weights_that_are_used_without_being_called_count() -> None:
     members = [member("test_efficientnet", seed, 2) for seed in (1, 2, 3)]
     torch.manual_seed(5)
     stem = Borrowing()
-    for one in members:
+    for whole in members:
         own = Borrowing()
         own.load_state_dict(stem.state_dict())
-        one.network.conv_stem = nn.Sequential(own, one.network.conv_stem)
-    assert [one.sharing for one in split(members)] == [3, 3, 3]
+        whole.network.conv_stem = nn.Sequential(own, whole.network.conv_stem)
+    assert [divided.sharing for divided in split(members)] == [3, 3, 3]
     with torch.no_grad():
         members[2].network.conv_stem[0].lent.weight.mul_(-1)
     splits = split(members)
-    assert [one.sharing for one in splits] == [2, 2, 1]
-    for one, runner in zip(splits, torch_runners(splits, "cpu"), strict=True):
-        assert np.array_equal(runner(pixels()), answers_of(one.member, pixels()))
+    assert [divided.sharing for divided in splits] == [2, 2, 1]
+    for divided, runner in zip(splits, torch_runners(splits, "cpu"), strict=True):
+        assert np.array_equal(runner(pixels()), answers_of(divided.member, pixels()))
 
 
 class Skipping(nn.Module):
@@ -253,8 +257,8 @@ class Skipping(nn.Module):
 
 def test_every_member_is_proven_for_itself() -> None:
     members = [member("test_efficientnet", seed, frozen) for seed, frozen in ((1, 0), (2, 2), (3, 2), (4, 2))]
-    for one, gain in zip(members, (0.0, 0.0, 1.0, 0.0), strict=True):
-        object.__setattr__(one, "network", Skipping(one.network, gain).eval())
+    for whole, gain in zip(members, (0.0, 0.0, 1.0, 0.0), strict=True):
+        object.__setattr__(whole, "network", Skipping(whole.network, gain).eval())
     splits = split(members)
-    for one, runner in zip(splits, torch_runners(splits, "cpu"), strict=True):
-        assert np.array_equal(runner(pixels()), answers_of(one.member, pixels())), one.member.name
+    for divided, runner in zip(splits, torch_runners(splits, "cpu"), strict=True):
+        assert np.array_equal(runner(pixels()), answers_of(divided.member, pixels())), divided.member.name

@@ -67,21 +67,21 @@ def test_a_size_or_freezing_that_the_backbone_cannot_take_is_told() -> None:
 def test_a_local_file_gives_every_member_the_same_body_and_a_head_of_its_own(tmp_path: Path, suffix: str) -> None:
     path, state = tmp_path / f"w.{suffix}", body()
     save_file(state, path) if suffix == "safetensors" else torch.save({"state_dict": state}, path)
-    found = initial_weights(recipe(backbone="test_efficientnet", weights=str(path)), tmp_path / "cache")
-    assert found.path is not None
-    model = create("test_efficientnet", 3, None, found)
+    initial = initial_weights(recipe(backbone="test_efficientnet", weights=str(path)), tmp_path / "cache")
+    assert initial.path is not None
+    model = create("test_efficientnet", 3, None, initial)
     loaded = model.state_dict()
     assert torch.equal(loaded["conv_stem.weight"], state["conv_stem.weight"])
     assert loaded["classifier.weight"].shape[0] == 3
     assert loaded["classifier.weight"].abs().max() < 0.1
     again = initial_weights(recipe(backbone="test_efficientnet", weights=str(path)), tmp_path / "cache")
-    assert again == found
+    assert again == initial
 
 
 def test_the_packaged_weights_are_imagenets(tmp_path: Path) -> None:
-    found = initial_weights(recipe(), tmp_path)
-    assert found.path is not None
-    stem = create("tf_efficientnet_lite0", 3, None, found).state_dict()["conv_stem.weight"]
+    initial = initial_weights(recipe(), tmp_path)
+    assert initial.path is not None
+    stem = create("tf_efficientnet_lite0", 3, None, initial).state_dict()["conv_stem.weight"]
     assert stem.std() > 0.1
     with pytest.raises(WeightsError, match="no pip package is known for 'resnet18'"):
         initial_weights(recipe(backbone="resnet18"), tmp_path)
@@ -146,11 +146,11 @@ def test_a_hub_out_of_reach_is_one_sentence_with_the_ways_out(tmp_path: Path, mo
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     with pytest.raises(WeightsError) as caught:
         initial_weights(recipe(backbone="test_resnet.r160_in1k", weights="hub"), tmp_path)
-    told = str(caught.value)
-    assert told.startswith("the weights of 'test_resnet.r160_in1k' could not be fetched from the hub")
-    assert "--set weights=FILE.safetensors" in told
-    assert "weights=none" in told
-    assert "\n" not in told
+    message = str(caught.value)
+    assert message.startswith("the weights of 'test_resnet.r160_in1k' could not be fetched from the hub")
+    assert "--set weights=FILE.safetensors" in message
+    assert "weights=none" in message
+    assert "\n" not in message
 
 
 def test_random_weights_need_no_file(tmp_path: Path) -> None:
@@ -188,26 +188,26 @@ def test_mean_and_std_come_with_the_backbone() -> None:
 
 @pytest.mark.slow
 def test_the_recipe_for_a_gpu_can_be_built() -> None:
-    for task, one in load_recipes(SPECIALISTS, ["standard"]).items():
-        check_backbone(one)
-        assert preprocess_of(one).geometry == one.geometry, task
+    for task, recipe in load_recipes(SPECIALISTS, ["standard"]).items():
+        check_backbone(recipe)
+        assert preprocess_of(recipe).geometry == recipe.geometry, task
 
 
 def test_weights_come_from_the_hub_where_it_can_be_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A hub's cache as its client lays it out stands for the hub: the same code reads it, and no network is needed."""
     source = timm.get_pretrained_cfg("test_efficientnet").hf_hub_id
     assert source
-    place = tmp_path / f"models--{source.replace('/', '--')}"
-    (place / "snapshots" / "abc").mkdir(parents=True)
-    (place / "refs").mkdir()
-    (place / "refs" / "main").write_text("abc")
+    folder = tmp_path / f"models--{source.replace('/', '--')}"
+    (folder / "snapshots" / "abc").mkdir(parents=True)
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text("abc")
     torch.manual_seed(3)
     state = {key: value + 0.25 for key, value in timm.create_model("test_efficientnet").state_dict().items()}
-    save_file(state, place / "snapshots" / "abc" / "model.safetensors")
+    save_file(state, folder / "snapshots" / "abc" / "model.safetensors")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    found = load_state(recipe(backbone="test_efficientnet", weights="hub", frozen_stages=0))
-    assert torch.equal(found["conv_stem.weight"], state["conv_stem.weight"])
-    assert not any(key.startswith("classifier") for key in found)
+    loaded = load_state(recipe(backbone="test_efficientnet", weights="hub", frozen_stages=0))
+    assert torch.equal(loaded["conv_stem.weight"], state["conv_stem.weight"])
+    assert not any(key.startswith("classifier") for key in loaded)
 
 
 def test_a_file_without_tensors_is_told(tmp_path: Path) -> None:

@@ -56,8 +56,8 @@ def test_soft_age_sums_years_into_half_open_bands() -> None:
 def test_probabilities_are_rows_that_sum_to_one(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     for head in (AGES, ClassHead(4, 0.1), CornHead(3), CornHead(5)):
-        found = head.probabilities(3 * torch.randn(5, head.outputs, generator=generator))
-        assert torch.allclose(found.sum(dim=1), torch.ones(5), atol=1e-5)
+        probabilities = head.probabilities(3 * torch.randn(5, head.outputs, generator=generator))
+        assert torch.allclose(probabilities.sum(dim=1), torch.ones(5), atol=1e-5)
         assert torch.equal(
             head_from_dict(head.as_dict()).probabilities(torch.zeros(1, head.outputs)),
             head.probabilities(torch.zeros(1, head.outputs)),
@@ -81,16 +81,16 @@ def test_class_balance_weighs_classes_by_their_share_and_keeps_the_mean(classes:
     totals = {code: weights[codes == code].sum() for code in set(classes)}
     if balance == 0:
         assert np.allclose(weights, 1)
-    for one in totals:
+    for code in totals:
         for other in totals:
-            counts = (codes == one).sum() / (codes == other).sum()
-            assert totals[one] / totals[other] == pytest.approx(counts ** (1 - balance), rel=1e-3)
+            counts = (codes == code).sum() / (codes == other).sum()
+            assert totals[code] / totals[other] == pytest.approx(counts ** (1 - balance), rel=1e-3)
 
 
 def test_a_recipes_sum_of_losses_is_the_heads() -> None:
     mask = SPECIALISTS["mask"]
-    words = ["loss=0.6  focal + 0.4 f1", "label_smoothing=0.1", "focal_gamma=1.5"]
-    recipe = load_recipes({"mask": mask}, ["quick"], words)["mask"]
+    changes = ["loss=0.6  focal + 0.4 f1", "label_smoothing=0.1", "focal_gamma=1.5"]
+    recipe = load_recipes({"mask": mask}, ["quick"], changes)["mask"]
     assert recipe.loss == "0.6 focal + 0.4 f1"
     head = head_of(mask, recipe)
     outputs, codes, weights = torch.randn(8, 3), torch.arange(8) % 3, torch.rand(8)
@@ -121,8 +121,8 @@ def test_a_band_without_years_teaches_the_band() -> None:
     bands = head.probabilities(outputs)
     by_hand = -(bands[0, 0].log() * 1.0 + bands[2, 2].log() * 0.5)
     exact = head.loss(outputs[1:2], torch.tensor([44.0]), torch.ones(1)) * 2.0
-    found = head.loss(outputs, torch.tensor([-1.0, 44.0, -3.0]), weights)
-    assert found.item() == pytest.approx(((by_hand + exact) / 3).item(), rel=1e-5)
+    loss = head.loss(outputs, torch.tensor([-1.0, 44.0, -3.0]), weights)
+    assert loss.item() == pytest.approx(((by_hand + exact) / 3).item(), rel=1e-5)
 
 
 def test_the_heads_losses_add_up_and_their_probabilities_multiply() -> None:
@@ -139,6 +139,6 @@ def test_the_heads_losses_add_up_and_their_probabilities_multiply() -> None:
     again = head_from_dict(head.as_dict())
     assert np.allclose(again.probabilities(outputs).numpy(), product, atol=1e-6)
     recipe = load_recipes({JOINT: TRAINABLE[JOINT]}, ["quick"], ["loss=0.4 f1 + 0.6 focal"])[JOINT]
-    asked = head_of(TRAINABLE[JOINT], recipe)
-    assert isinstance(asked, JointHead)
-    assert [one.terms for one in asked.heads] == [(("f1", 0.4), ("focal", 0.6))] * 3
+    joint = head_of(TRAINABLE[JOINT], recipe)
+    assert isinstance(joint, JointHead)
+    assert [head.terms for head in joint.heads] == [(("f1", 0.4), ("focal", 0.6))] * 3

@@ -40,10 +40,10 @@ def test_a_convolution_put_otherwise_is_the_same_function(channels: int, stride:
     wanted = plain(photos)
     other = arranged(nn.Sequential(other))[0]  # type: ignore[index]  # a Sequential again
     assert other.stride == (1, 1)
-    found = other(photos)
-    assert torch.allclose(found, wanted, atol=1e-6)
-    for one in (found, wanted):
-        one.square().sum().backward()
+    result = other(photos)
+    assert torch.allclose(result, wanted, atol=1e-6)
+    for outputs in (result, wanted):
+        outputs.square().sum().backward()
     assert torch.allclose(other.weight.grad, plain.weight.grad, rtol=1e-4)
     assert other.state_dict().keys() == plain.state_dict().keys()
 

@@ -36,14 +36,14 @@ def test_focal_without_focus_is_cross_entropy(shape: tuple[int, int, int], smoot
 def test_focal_by_hand() -> None:
     """Probabilities 0.7, 0.2, 0.1 and the first class true: (1 - 0.7)^2 of -log 0.7."""
     outputs = torch.tensor([[0.7, 0.2, 0.1]]).log()
-    one = torch.ones(1)
-    assert focal(outputs, torch.tensor([0]), one, 2.0).item() == pytest.approx(-(0.3**2) * math.log(0.7), rel=1e-5)
+    weight = torch.ones(1)
+    assert focal(outputs, torch.tensor([0]), weight, 2.0).item() == pytest.approx(-(0.3**2) * math.log(0.7), rel=1e-5)
     smooth = [0.9 + 0.1 / 3, 0.1 / 3, 0.1 / 3]
     expected = -sum(q * (1 - p) ** 2 * math.log(p) for q, p in zip(smooth, (0.7, 0.2, 0.1), strict=True))
-    assert focal(outputs, torch.tensor([0]), one, 2.0, 0.1).item() == pytest.approx(expected, rel=1e-5)
+    assert focal(outputs, torch.tensor([0]), weight, 2.0, 0.1).item() == pytest.approx(expected, rel=1e-5)
     sure, unsure = (
-        focal(torch.tensor([[4.0, 0.0]]), torch.tensor([0]), one, 2.0),
-        focal(outputs, torch.tensor([1]), one, 2.0),
+        focal(torch.tensor([[4.0, 0.0]]), torch.tensor([0]), weight, 2.0),
+        focal(outputs, torch.tensor([1]), weight, 2.0),
     )
     assert sure < 1e-4 * unsure
 
@@ -70,10 +70,10 @@ def test_f1_counts_a_photo_of_weight_two_twice(shape: tuple[int, int, int]) -> N
 def test_corn_by_hand() -> None:
     """Three classes, two questions. Class 0 answers no to the first; class 2 yes to both; the second is not asked of class 0."""
     outputs = torch.logit(torch.tensor([[0.3, 0.9], [0.8, 0.6]]))
-    asked = [-math.log(1 - 0.3), -math.log(0.8), -math.log(0.6)]
-    assert corn(outputs, torch.tensor([0, 2]), torch.ones(2)).item() == pytest.approx(sum(asked) / 3, rel=1e-5)
-    one = [-math.log(0.8), -math.log(1 - 0.6)]
-    assert corn(outputs[1:], torch.tensor([1]), torch.ones(1)).item() == pytest.approx(sum(one) / 2, rel=1e-5)
+    terms = [-math.log(1 - 0.3), -math.log(0.8), -math.log(0.6)]
+    assert corn(outputs, torch.tensor([0, 2]), torch.ones(2)).item() == pytest.approx(sum(terms) / 3, rel=1e-5)
+    last_terms = [-math.log(0.8), -math.log(1 - 0.6)]
+    assert corn(outputs[1:], torch.tensor([1]), torch.ones(1)).item() == pytest.approx(sum(last_terms) / 2, rel=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def test_convolutions_see_photos_of_any_size(backbone: str) -> None:
     check_backbone(recipe(backbone, 101, 75))
 
 
-@pytest.mark.parametrize(("backbone", "height", "width", "told"), [
+@pytest.mark.parametrize(("backbone", "height", "width", "message"), [
     ("vit_small_patch32_224", 112, 84,
      "never sees 16 rows and 20 columns at the edges of photos of 112 x 84: its patches of 32 x 32 do "
      "not divide them. Sizes that fit: --set height=96 or --set height=128, and --set width=64 or --set width=96."),
@@ -61,11 +61,11 @@ def test_convolutions_see_photos_of_any_size(backbone: str) -> None:
     ("deit_tiny_distilled_patch16_224", 101, 80, "5 rows"),
 ])  # fmt: skip
 def test_patches_that_do_not_divide_a_photo_are_refused_with_sizes_that_fit(
-    backbone: str, height: int, width: int, told: str
+    backbone: str, height: int, width: int, message: str
 ) -> None:
     with pytest.raises(ConfigError) as caught:
         check_backbone(recipe(backbone, height, width))
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     seen = blind_edges(create(backbone, 2, geometry=Geometry(128, 96)), 128, 96)
     assert seen == Blind(0, 0, 0, 0)
     check_backbone(recipe(backbone, 128, 96))

@@ -71,9 +71,9 @@ def body_of(state: State) -> State:
     return {key: value for key, value in state.items() if not key.startswith("fc.")}
 
 
-def same(found: State, state: State) -> bool:
-    found, wanted = body_of(found), body_of(state)
-    return found.keys() == wanted.keys() and all(torch.equal(found[key], wanted[key]) for key in wanted)
+def same(loaded: State, state: State) -> bool:
+    loaded, wanted = body_of(loaded), body_of(state)
+    return loaded.keys() == wanted.keys() and all(torch.equal(loaded[key], wanted[key]) for key in wanted)
 
 
 @pytest.mark.parametrize("wrapping", WRAPPINGS)
@@ -140,7 +140,7 @@ def test_what_could_run_code_is_named_and_not_opened(state: State, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (b"", "is empty"),
         (b"\0" * 64, "is not a file of weights, neither torch's nor safetensors"),
@@ -149,10 +149,10 @@ def test_what_could_run_code_is_named_and_not_opened(state: State, tmp_path: Pat
         (b"\x10\0\0\0\0\0\0\0{" + b"x" * 20, "cannot be read"),
     ],
 )
-def test_what_is_no_file_of_weights_is_called_so(content: bytes, told: str, tmp_path: Path) -> None:
+def test_what_is_no_file_of_weights_is_called_so(content: bytes, message: str, tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     path.write_bytes(content)
-    with pytest.raises(WeightsError, match=told) as caught:
+    with pytest.raises(WeightsError, match=message) as caught:
         load_state(recipe(path))
     assert "`" not in caught.value.message  # between backticks stand our own commands
 
@@ -171,21 +171,21 @@ def test_any_tensors_are_saved_and_come_back_the_same(drawn: list[tuple[int, boo
     """Whole, the same under another name, transposed, a part of another, empty."""
     whole = [torch.arange(12.0).reshape(3, 4) + number for number in range(4)]
     tensors = {
-        f"{place}": (whole[which].t() if turned else whole[which])[:rows] for place, (which, turned, rows) in enumerate(drawn)
+        f"{index}": (whole[which].t() if turned else whole[which])[:rows] for index, (which, turned, rows) in enumerate(drawn)
     }  # fmt: skip
-    found = unshared(tensors)
-    assert all(torch.equal(found[key], tensors[key]) for key in tensors)
+    separate = unshared(tensors)
+    assert all(torch.equal(separate[key], tensors[key]) for key in tensors)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "t.safetensors"
-        save_file(found, path)
+        save_file(separate, path)
         again = load_file(path)
     assert again.keys() == tensors.keys()
     assert all(torch.equal(again[key], tensors[key]) for key in tensors)
 
 
 def test_a_network_whose_weights_share_tensors_trains_saves_and_begins_another(tmp_path: Path) -> None:
-    words = ("backbone=coat_tiny", "height=32", "width=32", "epochs=1", "ema=0.9")
-    job = job_of(tmp_path / "m", *words, people=12)
+    changes = ("backbone=coat_tiny", "height=32", "width=32", "epochs=1", "ema=0.9")
+    job = job_of(tmp_path / "m", *changes, people=12)
     train_fold(job)
     path = tmp_path / "m" / cards.WEIGHTS
     model = create("coat_tiny", 3, job.recipe)

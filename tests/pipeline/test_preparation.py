@@ -23,8 +23,8 @@ def test_without_a_store_the_weights_are_the_same(orch: Orch, people: Path, work
     assert done.code == 0, done.err
     assert not (tmp_path / "direct" / "store").exists()
     for task in ("mask", "gender", "age"):
-        place = f"{task}-0001/fold-1/weights.safetensors"
-        assert (tmp_path / "direct" / place).read_bytes() == (workspace / place).read_bytes()
+        weights = f"{task}-0001/fold-1/weights.safetensors"
+        assert (tmp_path / "direct" / weights).read_bytes() == (workspace / weights).read_bytes()
 
 
 def test_a_draw_goes_by_mask_state_unless_told_otherwise(people: Path, tmp_path: Path) -> None:

@@ -77,19 +77,19 @@ def test_a_run_is_resumed_though_its_weights_and_extra_photos_have_moved(
 def test_what_has_changed_since_a_run_began_is_told_with_a_training_that_works(
     orch: Orch, people: Path, tmp_path: Path
 ) -> None:
-    place = tmp_path / "own place"
-    words = ("train", "mask", "--data", people / "train", "-w", place, "--folds", 2, "--plan-seed", 3, "--seed", 4)
+    workspace = tmp_path / "own place"
+    words = ("train", "mask", "--data", people / "train", "-w", workspace, "--folds", 2, "--plan-seed", 3, "--seed", 4)
     assert orch(*words, "--jobs", 1, *tiny("epochs=1")).code == 0
-    shutil.rmtree(place / "mask-0001/fold-1")
-    weights = json.loads((place / "mask-0001/run.json").read_text())["initial_weights"]
-    edit_sealed(place / "mask-0001/run.json", initial_weights={**weights, "sha256": "0" * 64}, status="unfinished")
-    done = orch("resume", "mask-0001", "--jobs", 1, "-w", place)
+    shutil.rmtree(workspace / "mask-0001/fold-1")
+    weights = json.loads((workspace / "mask-0001/run.json").read_text())["initial_weights"]
+    edit_sealed(workspace / "mask-0001/run.json", initial_weights={**weights, "sha256": "0" * 64}, status="unfinished")
+    done = orch("resume", "mask-0001", "--jobs", 1, "-w", workspace)
     assert done.code == 2
     assert "the initial weights changed since the run was started" in done.err
     (anew,) = re.findall(r"`(orch train [^`]+)`", done.err)
     done = orch(*shlex.split(anew)[1:], "--jobs", 1)
     assert done.code == 0, done.err
-    old, new = (json.loads((place / f"mask-000{number}/run.json").read_text()) for number in (1, 2))
+    old, new = (json.loads((workspace / f"mask-000{number}/run.json").read_text()) for number in (1, 2))
     assert (old["recipe"], old["seed"], old["plan"]) == (new["recipe"], new["seed"], new["plan"])
 
 

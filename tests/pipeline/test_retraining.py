@@ -139,17 +139,17 @@ def test_what_is_held_against_a_run_is_trained_by_as_many_threads(
     orch: Orch, people: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Other threads add up in another order: the same settings would come to another score."""
-    place = Workspace(workspace)
+    space = Workspace(workspace)
     monkeypatch.setattr("joblib.externals.loky.cpu_count", lambda *_, **__: 3)
-    threads = place.run("age-0001").threads
+    threads = space.run("age-0001").threads
     done = train(orch, people, workspace, "train", "age", "--fold", 1, "--seed", 1)
     assert done.code == 0, done.err
-    assert place.run("age-0002").threads == threads
+    assert space.run("age-0002").threads == threads
     grid = ("train", "age", "--grid", "lr=1e-3,2e-3", "--folds-used", 1, "--data", people / "train", "-w", workspace)
     assert orch(*grid).code == 0
-    assert {place.run(name).threads for name in ("age-0003", "age-0004")} == {threads}
+    assert {space.run(name).threads for name in ("age-0003", "age-0004")} == {threads}
     assert train(orch, people, workspace, "train-all", *tiny("lr=0.5")).code == 0
-    assert place.run("age-0005").threads == 3
+    assert space.run("age-0005").threads == 3
 
 
 def test_a_fold_that_is_trained_so_already_is_found(orch: Orch, people: Path, workspace: Path) -> None:

@@ -15,13 +15,16 @@ def test_what_harms_is_told_and_not_refused() -> None:
         "batch_size=16", "age.class_balance=0.5", "age.sample_balance=0.5", "mask.loss=f1",
     ]  # fmt: skip
     recipes = load_recipes(SPECIALISTS, ["quick"], [*changes, "mask.label_smoothing=0"])
-    told = {task: " ".join(map(str, lint(SPECIALISTS[task], recipe))) for task, recipe in recipes.items()}
-    assert all("faces turned by more than 30 degrees" in one and "photos are edges" in one for one in told.values())
-    assert "a blank box can hide what tells the mask classes apart" in told["mask"]
-    assert "one of 16 photos has few of a rare class" in told["mask"]
-    assert "what sample_balance has corrected" in told["age"]
-    assert "sample_balance" not in told["gender"]
-    assert not any(one.fatal for task, recipe in recipes.items() for one in lint(SPECIALISTS[task], recipe))
+    messages = {task: " ".join(map(str, lint(SPECIALISTS[task], recipe))) for task, recipe in recipes.items()}
+    assert all(
+        "faces turned by more than 30 degrees" in message and "photos are edges" in message
+        for message in messages.values()
+    )
+    assert "a blank box can hide what tells the mask classes apart" in messages["mask"]
+    assert "one of 16 photos has few of a rare class" in messages["mask"]
+    assert "what sample_balance has corrected" in messages["age"]
+    assert "sample_balance" not in messages["gender"]
+    assert not any(problem.fatal for task, recipe in recipes.items() for problem in lint(SPECIALISTS[task], recipe))
     for task, specialist in SPECIALISTS.items():
         for name in recipe_files(specialist):
             assert lint(specialist, load_recipes({task: specialist}, [name])[task]) == [], f"{task} {name}"

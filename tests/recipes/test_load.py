@@ -56,22 +56,22 @@ def test_every_named_recipe_is_valid_and_survives_copying(task: str, tmp_path: P
 
 
 def test_all_mistakes_are_told_at_once_with_the_way_out() -> None:
-    told = problems(["quick", "mask=qick", "hat=quick"], [
+    message = problems(["quick", "mask=qick", "hat=quick"], [
         "age.lerning_rate=1", "age.epochs=many", "gender.loss=cross-entropy", "agee.lr=1", "nonsense", "age.augment.flp=1",
         "gender.train_border=58",
     ])  # fmt: skip
-    assert "mask recipe: no recipe 'qick'; allowed: b0-plateau, " in told
-    assert "Did you mean 'quick'?" in told
-    assert "'hat' is not a task of this command" in told
-    assert "unknown key 'lerning_rate'" in told
-    assert "epochs = 'many'" in told
+    assert "mask recipe: no recipe 'qick'; allowed: b0-plateau, " in message
+    assert "Did you mean 'quick'?" in message
+    assert "'hat' is not a task of this command" in message
+    assert "unknown key 'lerning_rate'" in message
+    assert "epochs = 'many'" in message
     assert (
         "'cross-entropy' is not a loss; allowed: cross_entropy, focal, f1, corn, soft_age. Did you mean 'cross_entropy'?"
-        in told
+        in message
     )
-    assert "'agee.lr' is not a setting" in told
-    assert "nonsense: has no '='" in told
-    assert "unknown key 'augment.flp'. Did you mean 'augment.flip'?" in told
+    assert "'agee.lr' is not a setting" in message
+    assert "nonsense: has no '='" in message
+    assert "unknown key 'augment.flp'. Did you mean 'augment.flip'?" in message
 
 
 def test_settings_of_one_task_are_refused_for_others() -> None:
@@ -84,11 +84,11 @@ def test_settings_of_one_task_are_refused_for_others() -> None:
 
 
 def test_what_a_head_alone_would_ignore_is_refused() -> None:
-    said = problems(["quick"], ["train=head", "age.augment.flip=0.2"])
-    assert "frozen_stages changes how a network trains, and train = head does not train the network" in said
-    assert "Use --set frozen_stages=0, or --set train=network" in said
-    assert "drop_rate changes" in said
-    assert said.count("--set age.augment.flip=0.2: train = head augments nothing") == 1
+    message = problems(["quick"], ["train=head", "age.augment.flip=0.2"])
+    assert "frozen_stages changes how a network trains, and train = head does not train the network" in message
+    assert "Use --set frozen_stages=0, or --set train=network" in message
+    assert "drop_rate changes" in message
+    assert message.count("--set age.augment.flip=0.2: train = head augments nothing") == 1
     assert "augments nothing" not in problems(["quick"], ["mask.train=head", "age.augment.flip=0.2"])
     assert load_recipes(SPECIALISTS, ["probe"])["age"].train == "head"
 
@@ -133,7 +133,7 @@ def test_losses_have_one_spelling_and_mistakes_are_told() -> None:
         assert load_recipes(SPECIALISTS, ["quick"], [f"loss={text}"])["mask"].loss == "0.4 f1 + 0.6 focal"
     assert load_recipes(SPECIALISTS, ["quick"], ["loss=1 focal"])["age"].loss == "focal"
     assert load_recipes(SPECIALISTS, ["quick"], ["loss=ce"])["age"].loss == "cross_entropy"
-    for text, told in (
+    for text, message in (
         ("focl", "'focl' is not a loss; allowed: cross_entropy, focal, f1, corn, soft_age. Did you mean 'focal'?"),
         ("f1 + f1", "f1 appears twice"),
         ("-1 f1", "write a positive weight before f1"),
@@ -142,13 +142,13 @@ def test_losses_have_one_spelling_and_mistakes_are_told() -> None:
         ("0.5 soft_age + f1", "soft_age takes no weight and no other terms"),
         ("2 corn", "corn takes no weight and no other terms"),
     ):
-        assert told in problems(["quick"], [f"age.loss={text}"]), text
+        assert message in problems(["quick"], [f"age.loss={text}"]), text
     assert "loss = corn is for the age specialist" in problems(["quick"], ["mask.loss=corn"])
-    said = problems(["quick"], ["age.loss=corn", "age.label_smoothing=0.1"])
-    assert "label_smoothing = 0.1 is for cross_entropy and focal; loss = corn ignores it" in said
+    refusal = problems(["quick"], ["age.loss=corn", "age.label_smoothing=0.1"])
+    assert "label_smoothing = 0.1 is for cross_entropy and focal; loss = corn ignores it" in refusal
 
 
-@pytest.mark.parametrize(("changes", "told"), [
+@pytest.mark.parametrize(("changes", "message"), [
     (["age.step_every=3"], "step_every = 3 is for schedule = step; cosine ignores it. Use --set step_every=1."),
     (["age.lr_factor=0.1"], "lr_factor = 0.1 is for schedule = step and plateau; cosine ignores it"),
     (["age.plateau_patience=4"], "plateau_patience = 4 is for schedule = plateau"),
@@ -170,8 +170,8 @@ def test_losses_have_one_spelling_and_mistakes_are_told() -> None:
     (["age.views=['flip', 'turn']"], "views"),
     (["age.train=head", "age.views=['flip']"], "views changes how a network trains"),
 ])  # fmt: skip
-def test_what_is_ignored_impossible_or_removes_the_answer_is_refused(changes: list[str], told: str) -> None:
-    assert told in problems(["quick"], changes)
+def test_what_is_ignored_impossible_or_removes_the_answer_is_refused(changes: list[str], message: str) -> None:
+    assert message in problems(["quick"], changes)
 
 
 @given(
@@ -210,18 +210,18 @@ def test_toml_is_read_however_an_editor_saved_it(tmp_path: Path) -> None:
     text = recipe_as_toml(load_recipes(SPECIALISTS, ["quick"])["age"])
     wanted = load_recipes({"age": SPECIALISTS["age"]}, ["quick"])["age"]
     mine = tmp_path / "mine.toml"
-    for found in (text.encode("utf-8-sig"), text.replace("\n", "\r\n").encode(), text.encode()):
-        mine.write_bytes(found)
+    for content in (text.encode("utf-8-sig"), text.replace("\n", "\r\n").encode(), text.encode()):
+        mine.write_bytes(content)
         assert load_recipes({"age": SPECIALISTS["age"]}, [str(mine)])["age"] == wanted
     for name in ("utf-16", "utf-16-le", "utf-32"):
         mine.write_bytes(("\ufeff" if name.endswith("le") else "").encode(name) + text.encode(name))
         assert f"is text in {name[:6].upper()}, and TOML is UTF-8. Save it as UTF-8." in problems([str(mine)], [])
-    for found, told in (
+    for content, message in (
         (b"a = 1\nb = '\xe9'\n", "is not a text file (UTF-8): line 2"), (b"a = " + b"[" * 20_000, "nested too deeply"),
         (b"a = " + b"1" * 9_000, "not valid TOML"), (b"a = 1\ra = 2", "not valid TOML"),
     ):  # fmt: skip
-        mine.write_bytes(found)
-        assert told in problems([str(mine)], [])
+        mine.write_bytes(content)
+        assert message in problems([str(mine)], [])
     (tmp_path / "folder.toml").mkdir()
     assert "Is a directory" in problems([str(tmp_path / "folder.toml")], [])
 

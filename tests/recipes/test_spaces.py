@@ -51,12 +51,12 @@ def test_all_that_is_wrong_with_a_space_is_told_at_once() -> None:
             """,
             "space.toml",
         )
-    for told in (
+    for message in (
         "space.toml: lrr: there is no such setting. Did you mean 'lr'?", "low = 0.01 is not below high = 0.0001",
         "ema: a range needs numbers", "log = true goes with low above 0", "a range has no 'stp'", "'focal' is one value",
         "mixup: no choices", "there is no setting 'bakbone'. Did you mean 'backbone'?", "drop_rate is changed by other too",
     ):  # fmt: skip
-        assert told in str(caught.value)
+        assert message in str(caught.value)
     with pytest.raises(ConfigError, match="not valid TOML"):
         parse_space("lr = {", "space.toml")
     with pytest.raises(ConfigError, match="nothing to try"):
@@ -90,8 +90,8 @@ def test_wrong_stages_are_told(tmp_path: Path) -> None:
 
 
 @given(st.floats(1e-6, 10), st.floats(1e-6, 10), st.floats(0, 1))
-def test_a_drawn_number_stays_in_its_range_and_is_short(one: float, other: float, share: float) -> None:
-    low, high = sorted((one, other))
+def test_a_drawn_number_stays_in_its_range_and_is_short(first: float, other: float, share: float) -> None:
+    low, high = sorted((first, other))
     assume(low < high)
     drawn = low + share * (high - low)
     nice = Range(low, high).rounded(min(drawn, high))

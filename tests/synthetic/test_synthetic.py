@@ -39,11 +39,11 @@ def test_people_are_drawn_by_one_process_where_several_cannot_work_together(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A full /dev/shm was called a full disk."""
-    asked = []
-    monkeypatch.setattr("orchestrator.synthetic.people.why_no_parallelism", lambda: asked.append(1) or "they cannot.")
+    calls = []
+    monkeypatch.setattr("orchestrator.synthetic.people.why_no_parallelism", lambda: calls.append(1) or "they cannot.")
     monkeypatch.setattr("joblib.externals.loky.get_reusable_executor", None)
     write_people(tmp_path / "a", 6, 0, seed=0, processes=2)
-    assert asked
+    assert calls
     assert len(read(tmp_path / "a" / "train").paths) == 42
 
 
@@ -73,15 +73,15 @@ def test_masks_are_unmistakable_and_ages_show_with_noise() -> None:
     shots = [draw_photo(person, stem) for stem in MASK_OF_STEM]
     assert all(shot.shape == (256, 192, 3) and shot.dtype == np.uint8 for shot in shots)
     crowd = [invent_person(1, number, "male", number % 3) for number in range(600)]
-    errors = np.array([one.apparent - one.age for one in crowd])
+    errors = np.array([person.apparent - person.age for person in crowd])
     assert 3.5 < errors.std() < 4.5
     for border in (30, 60):  # nobody can be told for sure near a border
-        near = [one for one in crowd if border - 3 <= one.age < border + 3]
-        assert any((one.age < border) != (one.apparent < border) for one in near)
-    sure = [one for one in crowd if abs(one.age - 30) > 13 and abs(one.age - 60) > 13]
+        near = [person for person in crowd if border - 3 <= person.age < border + 3]
+        assert any((person.age < border) != (person.apparent < border) for person in near)
+    sure = [person for person in crowd if abs(person.age - 30) > 13 and abs(person.age - 60) > 13]
     assert sure
-    assert all((one.age < 30) == (one.apparent < 30) for one in sure)
-    crossed = np.mean([Face(one).long_hair for one in crowd])
+    assert all((person.age < 30) == (person.apparent < 30) for person in sure)
+    crossed = np.mean([Face(person).long_hair for person in crowd])
     assert abs(crossed - CROSSED_HAIR) < 0.05
 
 

@@ -28,10 +28,10 @@ def begin(folder: Path, monkeypatch: pytest.MonkeyPatch, **more: object) -> None
     """Trains two of three epochs, and stops."""
     real = loop.train_epoch
 
-    def stop_in_the_third(*words: object) -> object:
-        if words[2].epoch == 2:
+    def stop_in_the_third(*arguments: object) -> object:
+        if arguments[2].epoch == 2:
             raise StopError
-        return real(*words)
+        return real(*arguments)
 
     with monkeypatch.context() as patch:
         patch.setattr(loop, "train_epoch", stop_in_the_third)
@@ -113,11 +113,11 @@ def test_a_kill_between_the_best_and_its_checkpoint_keeps_the_best_of_before(
     folder, real = tmp_path / "fold-0", checkpoints.save_checkpoint
     saved: list[int] = []
 
-    def stop_at_the_second(path: Path, identity: str, *words: object) -> None:
+    def stop_at_the_second(path: Path, identity: str, *arguments: object) -> None:
         saved.append(1)
         if len(saved) == 2:
             raise StopError
-        real(path, identity, *words)
+        real(path, identity, *arguments)
 
     scores = iter([0.5, 0.9, 0.4, 0.4])  # as on a GPU, where the second epoch trained again need not be the best
     monkeypatch.setattr(loop, "scores_of", lambda *_: (MemberScores(next(scores), 0.5, 0.7), np.eye(3, dtype=int)))

@@ -52,18 +52,22 @@ def test_a_member_learns_on_a_device_and_predicts_the_same_on_a_cpu(
 @pytest.mark.parametrize("device", DEVICES)
 def test_the_whole_way_on_a_device(orch: Callable[..., Done], people: Path, tmp_path: Path, device: str) -> None:
     """Two jobs with two DataLoader workers each, as they are by default where there are several GPUs; then the same on a CPU."""
-    place = tmp_path / "runs"
-    words = ("--data", people / "train", "-w", place, "--folds", 2, "--device", device, *tiny("workers=2", "epochs=1"))
+    workspace = tmp_path / "runs"
+    words = (
+        "--data", people / "train", "-w", workspace, "--folds", 2, "--device", device, *tiny("workers=2", "epochs=1"),
+    )  # fmt: skip
     done = orch("train-all", "--jobs", 2, *words)
     assert done.code == 0, done.err
-    assert MemberCard.load(place / "age-0001/fold-1").device.startswith(device)
+    assert MemberCard.load(workspace / "age-0001/fold-1").device.startswith(device)
     assert orch("train-all", "--jobs", 2, *words).err.count("is complete already") == 3
-    assert orch("ensemble", "-w", place).code == 0
+    assert orch("ensemble", "-w", workspace).code == 0
     answers = {}
     for name in {device, "cpu"}:
         table = tmp_path / f"{name}.parquet"
         eval_words = ("--eval", people / "eval", "--out", tmp_path / f"{name}.csv", "--probabilities", table)
-        done = orch("predict", *eval_words, "-w", place, "--device", name, "--engine", "torch", "--precision", "fp32")
+        done = orch(
+            "predict", *eval_words, "-w", workspace, "--device", name, "--engine", "torch", "--precision", "fp32"
+        )
         assert done.code == 0, done.err
         answers[name] = pd.read_parquet(table).filter(like="p(").to_numpy()
     assert answers["cpu"].shape == (28, 26)

@@ -36,10 +36,10 @@ class Stripes(PixelSource):
 
     def take(self, rows: np.ndarray) -> np.ndarray:
         out = np.empty((len(rows), 32, 32, 3), np.uint8)
-        for place, row in enumerate(rows):
+        for index, row in enumerate(rows):
             rng = np.random.default_rng(row)
-            out[place] = rng.integers(0, 60, (32, 32, 3))
-            out[place, :, :16] += np.uint8(90 * self.truth[row])
+            out[index] = rng.integers(0, 60, (32, 32, 3))
+            out[index, :, :16] += np.uint8(90 * self.truth[row])
         return out
 
 
@@ -83,10 +83,10 @@ def test_a_member_learns_and_leaves_a_whole_record(tmp_path: Path) -> None:
 
 
 def test_seeds_folds_and_tasks_draw_differently_and_the_same_seed_the_same(tmp_path: Path) -> None:
-    one = train_fold(job_of(tmp_path / "a", "epochs=1"))
+    first = train_fold(job_of(tmp_path / "a", "epochs=1"))
     same = train_fold(job_of(tmp_path / "b", "epochs=1"))
     other = train_fold(job_of(tmp_path / "c", "epochs=1", seed=2))
-    assert one.sha256 == same.sha256 != other.sha256
+    assert first.sha256 == same.sha256 != other.sha256
     job = job_of(tmp_path / "d")
     entropies = {
         dataclasses.replace(job, task=task, fold=fold, seed=seed).entropy(purpose, 0)
@@ -96,18 +96,18 @@ def test_seeds_folds_and_tasks_draw_differently_and_the_same_seed_the_same(tmp_p
 
 
 def test_every_epoch_draws_and_changes_photos_anew(tmp_path: Path) -> None:
-    asked: list[np.ndarray] = []
+    drawn: list[np.ndarray] = []
 
     class Told(Stripes):
         def take(self, rows: np.ndarray) -> np.ndarray:
-            asked.append(rows)
+            drawn.append(rows)
             return super().take(rows)
 
     job = job_of(tmp_path / "m", "sampling=per_person", "epochs=3")
     pixels = Told(job.rows.truth)
     # Three photos a person, all people to train on, so an epoch is one photo of each: batches of 16 from 30 people.
     train_fold(dataclasses.replace(job, pixels=pixels, train=np.arange(90), held_out=np.array([], int)))
-    epochs = [set(rows.tolist()) for rows in asked]
+    epochs = [set(rows.tolist()) for rows in drawn]
     assert [len(rows) for rows in epochs] == [16, 16, 16]
     for rows in epochs:
         assert len({row // 3 for row in rows}) == 16
@@ -176,9 +176,9 @@ def test_patience_stops_and_the_best_epoch_is_kept(tmp_path: Path, monkeypatch: 
     scores = iter([0.2, 0.9, 0.1, 0.1, 0.1])
     real = scoring.member_scores
 
-    def scored(*words: object) -> object:
-        found, confusion = real(*words)
-        return dataclasses.replace(found, macro_f1=next(scores)), confusion
+    def scored(*arguments: object) -> object:
+        epoch_scores, confusion = real(*arguments)
+        return dataclasses.replace(epoch_scores, macro_f1=next(scores)), confusion
 
     monkeypatch.setattr(scoring, "member_scores", scored)
     card = train_fold(job_of(tmp_path, "epochs=9", "patience=2"))
@@ -203,10 +203,10 @@ def test_a_member_whose_answers_or_weights_are_no_numbers_is_never_complete(
 
     def broken(key: str) -> property:
         def scored(self: learner.Learner) -> torch.nn.Module:
-            found = real(self)
+            average = real(self)
             with torch.no_grad():
-                dict(found.state_dict())[key].fill_(float("nan"))
-            return found
+                dict(average.state_dict())[key].fill_(float("nan"))
+            return average
 
         return property(scored)
 
@@ -229,7 +229,7 @@ class Overflow:
     """A forward pass whose numbers run over, as in fp16: only while scoring, with weights that are in order."""
 
     def __enter__(self) -> None:
-        self.hook = torch.nn.modules.module.register_module_forward_hook(lambda one, _, out: out * float("inf") * 0)
+        self.hook = torch.nn.modules.module.register_module_forward_hook(lambda module, _, out: out * float("inf") * 0)
 
     def __exit__(self, *_: object) -> None:
         self.hook.remove()
@@ -246,8 +246,8 @@ def test_scores_of_no_numbers_are_refused(tmp_path: Path) -> None:
 
 def test_the_way_out_of_numbers_that_are_none_fits_the_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "clip harder" in str(epoch.diverged(job_of(tmp_path), "x"))
-    said = str(epoch.diverged(job_of(tmp_path, "clip_norm=0.2", "lr=3e-3"), "x"))
-    assert said == (
+    message = str(epoch.diverged(job_of(tmp_path, "clip_norm=0.2", "lr=3e-3"), "x"))
+    assert message == (
         "mask fold 0: x. Ways out, each by training another run: lower the learning rate (--set mask.lr=1.0e-03)."
     )
     monkeypatch.setattr(epoch, "precision_of", lambda *_: torch.float16)

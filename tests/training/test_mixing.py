@@ -33,14 +33,14 @@ def test_blending_keeps_sums_and_bounds(photos: int, alpha: float, seed: int) ->
 def test_a_pasted_boxs_share_is_its_area(photos: int, height: int, width: int, alpha: float, seed: int) -> None:
     mix = mixed(photos, (height, width), 0, alpha, seed)
     values = torch.arange(photos, dtype=torch.float64)[:, None, None, None].expand(photos, 3, height, width)
-    found = mix.photos(values)
-    own = found == values
-    pasted = found == values[mix.partner]
+    blended = mix.photos(values)
+    own = blended == values
+    pasted = blended == values[mix.partner]
     assert (own | pasted).all()
-    for place, partner in enumerate(mix.partner.tolist()):
-        if partner != place:
-            assert own[place].double().mean().item() == pytest.approx(mix.share)
-    assert found.shape == values.shape
+    for index, partner in enumerate(mix.partner.tolist()):
+        if partner != index:
+            assert own[index].double().mean().item() == pytest.approx(mix.share)
+    assert blended.shape == values.shape
 
 
 def test_shares_follow_the_beta_distribution() -> None:
@@ -70,9 +70,9 @@ def test_the_loss_is_that_of_blended_targets(tmp_path: Path) -> None:
     pixels = torch.from_numpy(job.pixels.take(np.arange(6)))
     targets, weights = torch.tensor([0, 1, 2, 0, 1, 2]), torch.tensor([1.0, 2.0, 0.5, 1.0, 1.0, 0.5])
     mix = mixed(6, (32, 32), 1.0, 0, 3)
-    found = Batch(job.preprocess.normalise(pixels), targets, weights, mix).loss(job, Mean())
+    loss = Batch(job.preprocess.normalise(pixels), targets, weights, mix).loss(job, Mean())
     log_p = Mean()(mix.photos(job.preprocess.normalise(pixels))).log_softmax(dim=1)
     target = nn.functional.one_hot(targets, 3) * weights[:, None]
     blended = mix.blend(target, target[mix.partner])  # cross-entropy is linear in its target
-    assert float(found) == pytest.approx(float(-(blended * log_p).sum(dim=1).mean()), rel=1e-5)
+    assert float(loss) == pytest.approx(float(-(blended * log_p).sum(dim=1).mean()), rel=1e-5)
     assert 0.05 < mix.share < 0.95

@@ -74,8 +74,8 @@ def test_all_named_recipes_are_here() -> None:
 @pytest.mark.parametrize(("task", "name"), NAMED)
 def test_a_named_recipe_takes_two_steps(task: str, name: str, tmp_path: Path) -> None:
     job = job_for(task, name, tmp_path)
-    asked = load_recipes({task: TRAINABLE[task]}, [name])[task].backbone
-    assert job.recipe.backbone == (asked if task == "age" else SMALLER.get(asked, asked))
+    backbone = load_recipes({task: TRAINABLE[task]}, [name])[task].backbone
+    assert job.recipe.backbone == (backbone if task == "age" else SMALLER.get(backbone, backbone))
     learner = Learner(job, 1)
     before = next(iter(learner.trained)).detach().clone()
     epoch = train_epoch(job, learner, Progress())

@@ -21,7 +21,7 @@ def test_every_optimiser_spares_biases_and_norms_and_scales_the_backbone(name: s
     for parameter in model.conv_stem.parameters():
         parameter.requires_grad_(False)
     optimiser = create_optimiser(model, recipe)
-    given_to = {id(one): group for group in optimiser.param_groups for one in group["params"]}
+    given_to = {id(parameter): group for group in optimiser.param_groups for parameter in group["params"]}
     assert len(given_to) == sum(parameter.requires_grad for parameter in model.parameters())
     for key, parameter in model.named_parameters():
         if parameter.requires_grad:
@@ -38,7 +38,7 @@ def test_layer_decay_lowers_the_rate_layer_by_layer() -> None:
     )
     model = timm.create_model("test_vit", num_classes=3)
     optimiser = create_optimiser(model, recipe)
-    rates = {id(one): group["peak_lr"] for group in optimiser.param_groups for one in group["params"]}
+    rates = {id(parameter): group["peak_lr"] for group in optimiser.param_groups for parameter in group["params"]}
     assert len(rates) == len(list(model.parameters()))
     by_name = {name: rates[id(parameter)] for name, parameter in model.named_parameters()}
     assert by_name["head.weight"] == pytest.approx(0.1)

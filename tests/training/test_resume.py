@@ -39,20 +39,20 @@ def stop_in_second_epoch(patch: pytest.MonkeyPatch, moment: str) -> None:
     real_save, real_score = checkpoints.save_checkpoint, loop.score_epoch
     calls = {"save": 0, "score": 0}
 
-    def save(*words: object) -> None:
+    def save(*arguments: object) -> None:
         calls["save"] += 1
         if moment == "before the checkpoint" and calls["save"] == 2:
             raise StopError
-        real_save(*words)
+        real_save(*arguments)
         if moment == "after the checkpoint" and calls["save"] == 2:
             raise StopError
 
-    def score(*words: object) -> object:
+    def score(*arguments: object) -> object:
         calls["score"] += 1
-        found = real_score(*words)
+        result = real_score(*arguments)
         if moment == "after the best" and calls["score"] == 2:
             raise StopError
-        return found
+        return result
 
     patch.setattr(checkpoints, "save_checkpoint", save)
     patch.setattr(loop, "score_epoch", score)
@@ -68,7 +68,9 @@ def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: tuple[str, .
     assert not (tmp_path / "cut" / cards.CARD).exists()
     trained: list[int] = []
     real = loop.train_epoch
-    monkeypatch.setattr(loop, "train_epoch", lambda *words: (trained.append(words[2].epoch), real(*words))[1])
+    monkeypatch.setattr(
+        loop, "train_epoch", lambda *arguments: (trained.append(arguments[2].epoch), real(*arguments))[1]
+    )
     cut = train_fold(job_of(tmp_path / "cut", *changes))
     # It goes on from its last checkpoint: from the second epoch on, or from the third where that was written.
     assert trained == ([2] if moment == "after the checkpoint" else [1, 2])

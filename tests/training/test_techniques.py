@@ -57,7 +57,7 @@ def test_two_passes_a_step_are_one_pass_on_both(tmp_path: Path) -> None:
 def test_an_epoch_takes_fewer_steps_with_several_passes_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
     real = epoch.train_step
-    monkeypatch.setattr(epoch, "train_step", lambda *words: (seen.append(len(words[2])), real(*words))[1])
+    monkeypatch.setattr(epoch, "train_step", lambda *arguments: (seen.append(len(arguments[2])), real(*arguments))[1])
     job = job_of(tmp_path / "m", "epochs=1", "batch_size=8", "accumulate=3")
     train_fold(job)
     assert seen == [3] * (60 // 24)
@@ -70,9 +70,9 @@ def test_an_epoch_shorter_than_a_step_takes_whole_batches(tmp_path: Path, monkey
     sizes: list[list[int]] = []
     real = epoch.train_step
 
-    def step(*words: Any) -> Any:
-        sizes.append([len(batch.targets) for batch in words[2]])
-        return real(*words)
+    def step(*arguments: Any) -> Any:
+        sizes.append([len(batch.targets) for batch in arguments[2]])
+        return real(*arguments)
 
     monkeypatch.setattr(epoch, "train_step", step)
     train_fold(job_of(tmp_path / "m", "epochs=1", "batch_size=16", "accumulate=8"))
@@ -93,21 +93,21 @@ def test_a_sharpness_aware_step_uses_the_gradient_uphill(tmp_path: Path) -> None
     batch = batch_of(job, range(16))
     train_step(job, learner, [batch], Stages(False))
     batch.loss(job, reference.network).backward()
-    parameters = [one for one in reference.model.parameters() if one.grad is not None]
-    length = torch.stack([one.grad.norm() for one in parameters]).norm()
+    parameters = [parameter for parameter in reference.model.parameters() if parameter.grad is not None]
+    length = torch.stack([parameter.grad.norm() for parameter in parameters]).norm()
     with torch.no_grad():
-        for one in parameters:
-            one.add_(one.grad * 0.5 / length)
+        for parameter in parameters:
+            parameter.add_(parameter.grad * 0.5 / length)
     reference.optimiser.zero_grad()
     batch.loss(job, reference.network).backward()
-    for one, other in zip(gradients_of(learner), gradients_of(reference), strict=True):
-        assert torch.allclose(one, other, atol=1e-5)
+    for gradient, other in zip(gradients_of(learner), gradients_of(reference), strict=True):
+        assert torch.allclose(gradient, other, atol=1e-5)
 
 
 def test_frozen_stages_stay_until_they_are_unfrozen(tmp_path: Path) -> None:
     job = job_of(tmp_path / "m", "frozen_stages=3", "unfreeze_after=2", "epochs=3")
     learner, progress = Learner(job, 1), Progress()
-    stem = [name for name, one in learner.model.named_parameters() if not one.requires_grad]
+    stem = [name for name, parameter in learner.model.named_parameters() if not parameter.requires_grad]
     assert stem
     before = {name: value.clone() for name, value in learner.model.state_dict().items()}
 
@@ -149,8 +149,8 @@ def test_checkpointed_gradients_are_the_gradients(tmp_path: Path) -> None:
     assert not plain.model.grad_checkpointing
     for learner in (plain, saved):
         batch_of(job, range(8)).loss(job, learner.network).backward()
-    for one, other in zip(gradients_of(plain), gradients_of(saved), strict=True):
-        assert torch.allclose(one, other, atol=1e-6)
+    for gradient, other in zip(gradients_of(plain), gradients_of(saved), strict=True):
+        assert torch.allclose(gradient, other, atol=1e-6)
 
 
 def test_a_moving_average_scores_and_is_saved(tmp_path: Path) -> None:
@@ -220,9 +220,9 @@ def test_views_by_hand(tmp_path: Path) -> None:
     assert torch.equal(zoomed, inner)
     assert torch.allclose(VIEWS["zoom_flip"](photos), VIEWS["flip"](zoomed), atol=1e-3)
     job = job_of(tmp_path / "m", 'views=["flip"]')
-    found = held_out_probabilities(job, Weighted())
+    probabilities = held_out_probabilities(job, Weighted())
     plain = held_out_probabilities(replace(job, recipe=job.recipe.model_copy(update={"views": ()})), Weighted())
-    assert np.allclose(found[:, 0], found[:, 1], atol=1e-6)  # left and right are even once flipped
+    assert np.allclose(probabilities[:, 0], probabilities[:, 1], atol=1e-6)  # left and right are even once flipped
     assert not np.allclose(plain[:, 0], plain[:, 1], atol=1e-3)
     assert torch.equal(mean_over_views((), photos, torch.sin), torch.sin(photos))
 
