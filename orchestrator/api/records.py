@@ -84,12 +84,12 @@ class Repaired:
 
 
 @checks_arguments
-def list_runs(*, where: str = "", sort: str = "", workspace: PathLike = DEFAULT_WORKSPACE) -> RunList:
+def list_runs(*, where: str | None = None, sort: str | None = None, workspace: PathLike = DEFAULT_WORKSPACE) -> RunList:
     """Lists runs with their facts: `orch runs list`.
 
     Args:
-        where: conditions that all of them must meet, as in `task=age score>0.6`; empty: none.
-        sort: key to sort by, with `-` in reverse; empty: as they were made.
+        where: conditions that all of them must meet, as in `task=age score>0.6`; None: none.
+        sort: key to sort by, with `-` in reverse; None: as they were made.
         workspace: the workspace of the runs.
 
     Raises:
@@ -98,7 +98,7 @@ def list_runs(*, where: str = "", sort: str = "", workspace: PathLike = DEFAULT_
     from orchestrator.artifacts import lists
     from orchestrator.artifacts.workspace import Workspace
 
-    return lists.list_runs(Workspace(Path(workspace)), where, sort)
+    return lists.list_runs(Workspace(Path(workspace)), where or "", sort or "")
 
 
 @checks_arguments

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -310,7 +310,7 @@ def tta(
     keep: bool = False,
     workspace: PathLike = DEFAULT_WORKSPACE,
     data: PathLike | None = None,
-    columns: dict[str, str] | None = None,
+    columns: Mapping[str, str] | None = None,
     device: str = "auto",
     store: bool = True,
     listen: Listener = ignore_events,
@@ -368,10 +368,15 @@ def next_step(runs: Sequence[RunRecord], *, of_experiment: bool = False) -> str:
     Args:
         runs: complete runs, one or more.
         of_experiment: whether the run is the winner of a grid or a search, none of whose runs is current.
+
+    Raises:
+        ConfigError: no runs, or several of an experiment.
     """
     from orchestrator.pipeline.next_steps import after_experiment, after_training, after_training_of_all
     from orchestrator.specialists import TRAINABLE
 
+    if not runs or (of_experiment and len(runs) > 1):
+        raise ConfigError(f"next_step got {len(runs)} runs; it takes one or more, and one of an experiment.")
     if len(runs) > 1:
         return after_training_of_all(runs, TRAINABLE)
     return after_experiment(runs[0]) if of_experiment else after_training(runs[0], TRAINABLE)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from orchestrator.artifacts.locks import workspace_lock
+from orchestrator.artifacts.locks import check_not_deleted, workspace_lock
 from orchestrator.artifacts.run import RunRecord
 from orchestrator.core.errors import ConfigError
 from orchestrator.core.sealed import after_setting_aside, damaged_error, read_sealed, write_sealed
@@ -71,8 +71,10 @@ def annotate(
     Raises:
         ConfigError: an invalid tag, or a tag to remove that the run does not have.
         DamagedError: the file is damaged.
+        WorkspaceError: the run was deleted meanwhile.
     """
     with workspace_lock(run.root):
+        check_not_deleted(run.folder)
         present = Annotations.read(run.folder)
         if absent := sorted(set(untags) - set(present.tags)):
             raise ConfigError(f"--untag {' '.join(absent)}: {run.id} has the tags {' '.join(present.tags) or 'none'}.")

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from orchestrator.core.errors import WorkspaceError
 
 if TYPE_CHECKING:
     from filelock import FileLock
 
-__all__ = ["run_lock", "workspace_lock"]
+__all__ = ["check_not_deleted", "run_lock", "workspace_lock"]
+
+RUN_LOCK = "run.lock"
 
 
 def workspace_lock(root: Path) -> FileLock:
@@ -21,6 +26,20 @@ def workspace_lock(root: Path) -> FileLock:
     return FileLock(root / "workspace.lock", is_singleton=True)
 
 
+def check_not_deleted(folder: Path) -> None:
+    """Refuses to work on a run that another command has deleted; the caller holds a lock under which that cannot happen.
+
+    A lock that was taken in the meantime makes the folder again, with nothing but itself in it: that is removed.
+
+    Raises:
+        WorkspaceError: the run was deleted.
+    """
+    if folder.is_dir() and any(path.name != RUN_LOCK for path in folder.iterdir()):
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    raise WorkspaceError(f"{folder.name} was deleted by another command.")
+
+
 def run_lock(folder: Path) -> FileLock:
     """The lock of a run's folder, which is held as long as a command works on its members: waiting for it is an error.
 
@@ -29,4 +48,4 @@ def run_lock(folder: Path) -> FileLock:
     """
     from filelock import FileLock
 
-    return FileLock(folder / "run.lock", blocking=False)
+    return FileLock(folder / RUN_LOCK, blocking=False)

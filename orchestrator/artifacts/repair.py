@@ -7,6 +7,7 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 from orchestrator.artifacts.annotations import Annotations
 from orchestrator.artifacts.cards import CARD, MemberCard
 from orchestrator.artifacts.ensembles import CASCADE
+from orchestrator.artifacts.locks import run_lock
 from orchestrator.artifacts.members import check_member, update_status
 from orchestrator.artifacts.origins import photo_hashes_of, plan_of
 from orchestrator.artifacts.run import RECORD, TRACKING, RunRecord
@@ -77,6 +79,7 @@ def check(root: Path) -> WorkspaceFindings:
         findings.run(partial(_check_other, tracking, run.id, f"send it again: `{_track_command(run)}`."))
     for name in workspace.ensembles():
         findings.run(partial(_check_ensemble, workspace, name))
+    findings.damaged += workspace.blocked_folders()
     for kind in (*CLASSES, "ensemble"):
         findings.run(partial(workspace.current, kind), files=workspace.has_current(kind))
         if note := workspace.missing_choice(kind):
@@ -125,6 +128,8 @@ def repair(root: Path) -> int:
         WorkspaceError: the folder holds nothing of a workspace, or its own record may not be replaced.
     """
     done = _repair_mark(root)
+    from filelock import Timeout
+
     workspace = Workspace(root)
     for folder in workspace.run_folders():
         try:
@@ -132,7 +137,13 @@ def repair(root: Path) -> int:
         except DamagedError as error:
             if error.replaceable:
                 done += 1
-                _repair_run(workspace, folder)
+                try:
+                    with run_lock(folder) if folder.is_dir() else nullcontext():
+                        _repair_run(workspace, folder)
+                except Timeout:
+                    raise WorkspaceError(
+                        f"{folder.name}: another orch command is working on it. Wait for it, or stop it."
+                    ) from None
     return done
 
 
@@ -141,7 +152,7 @@ def _repair_mark(root: Path) -> int:
         Workspace(root)
         return 0
     except DamagedError as error:
-        if not error.replaceable:
+        if not error.replaceable or Path(str(error.path)) != root / MARK:
             raise
         numbers = _retired_numbers(root / MARK)
         aside = set_aside(root / MARK)

@@ -12,12 +12,12 @@ that the version that trained a run did not have count as their defaults.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from orchestrator.artifacts.ingredients import Ingredients
-from orchestrator.artifacts.locks import workspace_lock
+from orchestrator.artifacts.locks import check_not_deleted, workspace_lock
 from orchestrator.artifacts.provenance import Environment, TrainingData, WeightsSource
 from orchestrator.core.commands import orch
 from orchestrator.core.errors import DamagedError, WorkspaceError
@@ -283,16 +283,16 @@ class RunRecord:
             DamagedError: the record was damaged, and may not be replaced.
         """
         with workspace_lock(self.root):
-            if not self.folder.is_dir():
-                raise WorkspaceError(f"{self.id} was deleted by another command.")
+            check_not_deleted(self.folder)
             try:
                 present = RunRecord.load(self.folder)
             except DamagedError as error:
                 if not error.replaceable:
                     raise
                 present = self
+            present = replace(present, **changes)
             for field in fields(self):
-                setattr(self, field.name, changes.get(field.name, getattr(present, field.name)))
+                setattr(self, field.name, getattr(present, field.name))
             self.save()
 
     @classmethod

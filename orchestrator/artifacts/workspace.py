@@ -19,7 +19,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -58,8 +58,11 @@ FEW = 12  # ids that an error lists
 MARK = "workspace.json"
 KIND, NAME = "workspace", "workspace"
 MAKING = ".making-"  # prefix of a folder that is being made, so that a kill leaves no incomplete one under its name
-FOLDERS = ("current", "plans", "photos", "store", "cache", "sweeps", "deleted")
-"""Folders of a workspace, besides those of its runs and ensembles."""
+RECORDS = ("current", "plans", "photos")
+"""Folders of a workspace that every command relies on, besides those of its runs and ensembles."""
+
+REBUILT = ("store", "cache", "sweeps", "deleted")
+"""Folders that commands make when they need them."""
 
 FOLDER = re.compile(r"([a-z_]+)-(\d{4,})")
 
@@ -138,10 +141,17 @@ class Workspace:
 
     def _check_folders(self) -> None:
         """Refuses a file, or a link that leads nowhere, where a folder belongs: what lay there would count as missing."""
-        for name in FOLDERS:
-            if reason := why_no_folder(self.root / name):
-                aside = set_aside_command(self.root / name)
-                raise DamagedError(self.root / name, reason, f"Restore it; or move it away (`{aside}`), and try again.")
+        for error in self.blocked_folders(RECORDS):
+            raise error
+
+    def blocked_folders(self, names: Sequence[str] = REBUILT) -> list[DamagedError]:
+        """One error for each folder in whose place there is a file, or a link that leads nowhere."""
+        reasons = {self.root / name: why_no_folder(self.root / name) for name in names}
+        return [
+            DamagedError(path, reason, f"Restore it; or move it away (`{set_aside_command(path)}`), and try again.")
+            for path, reason in reasons.items()
+            if reason
+        ]
 
     @property
     def store(self) -> Path:

@@ -95,9 +95,11 @@ def _print_smaller(held_out: Sequence[tuple[str, int]], compared: int) -> None:
     most = max(photos for _, photos in held_out)
     smaller = [f"{name} {photos:,}" for name, photos in held_out if photos < most]
     if smaller:
+        advice = (
+            " Leave the smaller ones out to compare the others on more." if len(held_out) - len(smaller) > 1 else ""
+        )
         print_message(
-            f"Compared on {compared:,} photos, though some held out up to {most:,}: {', '.join(smaller)}. Leave the smaller ones "
-            "out to compare the others on more."
+            f"Compared on {compared:,} photos, though some held out up to {most:,}: {', '.join(smaller)}.{advice}"
         )
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from os import PathLike
-from typing import Any, get_origin
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
 
 from orchestrator.core.errors import ConfigError, Mistakes
 from orchestrator.core.typed import check_type
@@ -14,6 +15,9 @@ __all__ = ["MOST_SEED", "check_range", "check_sequence", "checked_arguments"]
 
 MOST_SEED = 2**32 - 1
 """The largest seed: NumPy's and scikit-learn's seeds have 32 bits."""
+
+TEXTS = (str, bytes, PathLike, Mapping)
+"""Iterables that stand for no sequence."""
 
 
 def check_range(
@@ -59,7 +63,7 @@ def checked_arguments(arguments: Mapping[str, Any], types: Mapping[str, Any]) ->
     """Arguments of the types that are declared; wrong ones are refused, all of them at once.
 
     Args:
-        arguments: argument -> value. Numbers may be NumPy's, and sequences any sized collection in some order.
+        arguments: argument -> value. Numbers may be NumPy's, and a sequence any iterable but a text or a mapping.
         types: argument -> type.
 
     Returns:
@@ -70,9 +74,9 @@ def checked_arguments(arguments: Mapping[str, Any], types: Mapping[str, Any]) ->
     """
     mistakes, checked = Mistakes(), {}
     for argument, value in arguments.items():
-        checked[argument] = _plain(value)
+        kind = types[argument]
+        checked[argument] = _as_declared(value, kind)
         with mistakes.collect():
-            kind = types[argument]
             if get_origin(kind) is Sequence:
                 check_sequence(argument, value)
             try:
@@ -83,14 +87,19 @@ def checked_arguments(arguments: Mapping[str, Any], types: Mapping[str, Any]) ->
     return checked
 
 
-def _plain(value: Any) -> Any:
-    """Python's own number for NumPy's, and a list for a sequence of another library; anything else as it is."""
-    if isinstance(value, bool | str | bytes | PathLike | Mapping):
-        return value
-    if isinstance(value, Real):
-        return int(value) if isinstance(value, Integral) else float(value)
-    if isinstance(value, list | tuple):
-        return type(value)(map(_plain, value)) if type(value) in (list, tuple) else value
-    if isinstance(value, Sized) and hasattr(value, "__getitem__"):
-        return [_plain(item) for item in value]  # type: ignore[attr-defined]  # what has items is iterable
+def _as_declared(value: Any, kind: Any) -> Any:
+    """A value as its type is written: Python's own numbers for NumPy's, a list or tuple of any iterable; others as they are."""
+    options = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    for option in options:
+        origin, inside = get_origin(option) or option, get_args(option)
+        if origin in (int, float, bool) and getattr(value, "shape", None) == () and hasattr(value, "item"):
+            return value.item()
+        if origin in (int, float) and isinstance(value, Real) and not isinstance(value, bool):
+            return int(value) if isinstance(value, Integral) else float(value)
+        if origin in (Sequence, tuple) and isinstance(value, Iterable) and not isinstance(value, TEXTS):
+            try:
+                items = [_as_declared(item, inside[0]) for item in value]
+            except TypeError:  # an array without dimensions
+                return value
+            return tuple(items) if origin is tuple or isinstance(value, tuple) else items
     return value

@@ -61,6 +61,8 @@ def check_type(value: Any, kind: Any, where: str) -> None:
         TypeError: names the value, or the part of it that has another type.
     """
     if not _is_of(value, kind):
+        if (get_origin(kind) or kind) is Callable:
+            kind = Callable  # its arguments and their types would fill the screen
         needed = kind.__name__ if isinstance(kind, type) and not get_args(kind) else MODULE.sub("", str(kind))
         shown = repr(value)
         if len(shown) > MOST_SHOWN or "\n" in shown:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.artifacts.cards import CARD
 from orchestrator.artifacts.ensembles import EnsembleRecord
+from orchestrator.artifacts.locks import check_not_deleted
 from orchestrator.artifacts.run import RunRecord
 from orchestrator.artifacts.workspace import Workspace
 from orchestrator.core.commands import orch
@@ -128,9 +129,11 @@ def use_run(workspace: Workspace, run: RunRecord, before: RunRecord | None = Non
 
 def _set_run(workspace: Workspace, run: RunRecord) -> None:
     """Makes a run current, and notes this on its record, so that the loss of the choice is noticed."""
-    workspace.set_current(run.task, run.id)
-    if not run.was_offered:
-        run.update(was_offered=True)
+    with workspace.lock():
+        check_not_deleted(run.folder)
+        workspace.set_current(run.task, run.id)
+        if not run.was_offered:
+            run.update(was_offered=True)
 
 
 def make_ensemble_current(workspace: Workspace, name: str) -> None:

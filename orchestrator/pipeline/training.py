@@ -19,7 +19,7 @@ from filelock import Timeout
 from orchestrator.artifacts.cards import history_of
 from orchestrator.artifacts.differences import similar_runs
 from orchestrator.artifacts.environment import versions
-from orchestrator.artifacts.locks import run_lock
+from orchestrator.artifacts.locks import check_not_deleted, run_lock
 from orchestrator.artifacts.members import (
     check_member,
     remove_leftovers,
@@ -381,7 +381,7 @@ def lock_run(locks: ExitStack, run: RunRecord) -> None:
     """Locks a run for this command; the lock ends with the process.
 
     Raises:
-        WorkspaceError: another command holds the lock.
+        WorkspaceError: another command holds the lock, or has deleted the run.
     """
     lock = run_lock(run.folder)
     try:
@@ -389,3 +389,4 @@ def lock_run(locks: ExitStack, run: RunRecord) -> None:
     except Timeout:
         raise WorkspaceError(f"{run.id}: another orch command is training this run. Wait for it, or stop it.") from None
     locks.callback(lock.release)
+    check_not_deleted(run.folder)

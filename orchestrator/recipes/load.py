@@ -123,7 +123,7 @@ def _layers(specialist: Specialist, name: str) -> dict[str, Any]:
     values: dict[str, Any] = {**specialist.defaults, "augment": dict(specialist.defaults.get("augment", {}))}
     files = recipe_files(specialist)
     if is_file_name(name):
-        layer = read_toml(Path(name), "--recipe")
+        layer = read_toml(Path(name).expanduser(), "--recipe")
     elif name in files:
         layer = parse_toml(files[name].read_text(encoding="utf-8"), f"--recipe: {files[name]}")
     else:  # reported once where several tasks have recipes of the same names (`_merged`)

@@ -3,13 +3,18 @@
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from orchestrator.artifacts.annotations import annotate
+from orchestrator.artifacts.locks import run_lock
 from orchestrator.artifacts.run import RunRecord
 from orchestrator.artifacts.workspace import Workspace
 from orchestrator.core.errors import WorkspaceError
+from orchestrator.ensembling.choosing import use_run
+from orchestrator.pipeline.training import lock_run
 from tests.conftest import Done, edit_sealed, train
 
 Orch = Callable[..., Done]
@@ -58,3 +63,39 @@ def test_an_update_writes_a_lost_record_again(workspace: Path) -> None:
     (workspace / "age-0001/run.json").unlink()
     run.update(was_offered=True)
     assert RunRecord.load(workspace / "age-0001") == run
+
+
+def deleted(run: RunRecord) -> None:
+    """Deletes a run as another command does, and leaves what taking its lock makes of the folder."""
+    shutil.rmtree(run.folder)
+    with run_lock(run.folder):
+        pass
+
+
+@pytest.mark.parametrize("change", [
+    lambda run: run.update(was_offered=True),
+    lambda run: annotate(run, tags=["late"]),
+    lambda run: use_run(Workspace(run.root), run),
+    lambda run: lock_run(ExitStack(), run),
+], ids=["update", "annotate", "use", "train"])  # fmt: skip
+def test_a_run_that_was_deleted_meanwhile_stays_deleted(workspace: Path, change: Callable[[RunRecord], object]) -> None:
+    run = Workspace(workspace).run("age-0001")
+    deleted(run)
+    with pytest.raises(WorkspaceError, match="age-0001 was deleted by another command"):
+        change(run)
+    assert not run.folder.exists()
+
+
+def test_a_record_has_no_other_values_than_its_own(workspace: Path) -> None:
+    with pytest.raises(TypeError):
+        Workspace(workspace).run("age-0001").update(scor=1.0)
+
+
+def test_nothing_is_repaired_while_a_command_works_on_it(orch: Orch, workspace: Path) -> None:
+    (workspace / "age-0001/run.json").write_text("{")
+    with run_lock(workspace / "age-0001"):
+        done = orch("workspace", "repair", "-w", workspace)
+        assert done.code == 2
+        assert "age-0001: another orch command is working on it" in done.err
+    assert orch("workspace", "repair", "-w", workspace).code == 0
+    assert RunRecord.load(workspace / "age-0001").complete

@@ -159,7 +159,7 @@ def test_links_that_lead_nowhere_are_named_where_folders_must_be(
     assert orch(*train_again).code == 0
 
 
-@pytest.mark.parametrize("name", ["current", "plans", "photos", "store", "cache", "deleted"])
+@pytest.mark.parametrize("name", ["current", "plans", "photos"])
 @pytest.mark.parametrize("stands_there", ["link", "file"])
 def test_what_stands_where_a_folder_of_the_workspace_must_be_is_named_by_all(
     orch: Orch, people: Path, workspace: Path, name: str, stands_there: str
@@ -179,6 +179,29 @@ def test_what_stands_where_a_folder_of_the_workspace_must_be_is_named_by_all(
     (aside,) = re.findall(r"`(mv [^`]+)`", done.err)
     subprocess.run(shlex.split(aside), check=True)
     assert orch("runs", "list", "-w", workspace).code == 0
+
+
+@pytest.mark.parametrize("name", ["store", "cache", "sweeps", "deleted"])
+def test_what_stands_where_a_folder_is_made_anew_stops_nobody_who_reads(
+    orch: Orch, people: Path, workspace: Path, tmp_path: Path, name: str
+) -> None:
+    assert orch("ensemble", "-w", workspace).code == 0
+    mark = (workspace / "workspace.json").read_bytes()
+    shutil.rmtree(workspace / name, ignore_errors=True)
+    (workspace / name).symlink_to("nowhere")
+    assert orch("runs", "list", "-w", workspace).code == 0
+    assert orch("predict", people / "eval/images", "-w", workspace, "--engine", "torch").code == 0
+    done = orch("workspace", "check", "-w", workspace)
+    assert done.code == 1
+    assert f"{workspace / name}: a link that leads nowhere (nowhere), where a folder must be" in done.err
+    assert orch("workspace", "repair", "-w", workspace).code == 1  # nothing that it could repair
+    assert (workspace / "workspace.json").read_bytes() == mark
+    (aside,) = re.findall(r"`(mv [^`]+)`", done.err)
+    subprocess.run(shlex.split(aside), check=True)
+    assert orch("workspace", "check", "-w", workspace).code == 0
+    (tmp_path / "elsewhere").mkdir()
+    (workspace / name).symlink_to(tmp_path / "elsewhere")  # another disk
+    assert orch("workspace", "check", "-w", workspace).code == 0
 
 
 def test_an_ensembles_folder_that_leads_nowhere_is_moved_away(orch: Orch, people: Path, workspace: Path) -> None:

@@ -1,10 +1,16 @@
 """Arguments out of range, and one text in the place of several, are refused with what is allowed."""
 
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 
-from orchestrator.core.arguments import check_range, check_sequence
+from orchestrator.core.arguments import check_range, check_sequence, checked_arguments
 from orchestrator.core.errors import ConfigError
 
 
@@ -35,3 +41,48 @@ def test_one_text_is_no_sequence() -> None:
         assert refused.value.message == (
             f"recipes = {shown}: a sequence is needed, even of one: write recipes=[{shown}]."
         )
+
+
+@pytest.mark.parametrize(("kind", "value", "expected"), [
+    (int, np.int64(3), 3), (int, np.array(3), 3), (float, np.float32(0.5), 0.5), (float, 2, 2), (bool, np.True_, True),
+    (Sequence[str], (word for word in "ab"), ["a", "b"]), (Sequence[str], {"a"}, ["a"]), (Sequence[str], {"a": 1}.keys(), ["a"]),
+    (Sequence[int], np.arange(2), [0, 1]), (Sequence[int], pd.Series([4, 5]), [4, 5]), (Sequence[int], (np.int8(1),), (1,)),
+    (tuple[int, ...], [np.int64(1)], (1,)), (Sequence[str] | None, None, None), (int | None, np.int64(2), 2),
+    (Mapping[str, str], MappingProxyType({"a": "b"}), MappingProxyType({"a": "b"})),
+])  # fmt: skip
+def test_values_of_other_libraries_are_taken_as_pythons(kind: Any, value: Any, expected: Any) -> None:
+    checked = checked_arguments({"argument": value}, {"argument": kind})["argument"]
+    assert checked == expected
+    assert type(checked) is type(expected)
+    if isinstance(expected, list | tuple):
+        assert [type(item) for item in checked] == [type(item) for item in expected]
+
+
+class Sized:
+    """Has items, and stands for itself."""
+
+    def __len__(self) -> int:
+        return 0
+
+    def __getitem__(self, number: int) -> int:
+        raise IndexError
+
+    def __call__(self, event: object) -> None:
+        pass
+
+
+def test_only_sequences_are_made_lists() -> None:
+    executor = Sized()
+    assert checked_arguments({"a": executor, "b": executor}, {"a": Any, "b": Callable[[int], None]}) == {
+        "a": executor,
+        "b": executor,
+    }
+
+
+@pytest.mark.parametrize(("kind", "value", "needed"), [
+    (Sequence[str], np.array("a.jpg"), "Sequence[str]"), (Sequence[str], {"a": 1}, "Sequence[str]"), (int, "2", "int"),
+    (int, True, "int"), (int, 2.0, "int"), (bool, 1, "bool"), (Callable[[int], None], None, "Callable"),
+])  # fmt: skip
+def test_what_no_library_means_is_refused(kind: Any, value: Any, needed: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^argument is .*, and must be {re.escape(needed)}\.$"):
+        checked_arguments({"argument": value}, {"argument": kind})
