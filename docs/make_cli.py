@@ -15,16 +15,16 @@ def main() -> None:
     command = typer.main.get_command(app)
     write = sys.stdout.write
     write("# Commands\n\nMade by `make docs` from the commands' own help; `orch COMMAND --help` prints the same.\n")
-    for name, one in _commands("orch", command):
+    for name, subcommand in _commands("orch", command):
         write(f"\n## `{name}`\n\n")
-        text = inspect.cleandoc(one.help or "")
+        text = inspect.cleandoc(subcommand.help or "")
         story, _, examples = text.partition("\b\n")
         write(story.strip() + "\n\n")
         if examples:
             lines = examples.removeprefix("Examples:\n")
             write("```bash\n" + inspect.cleandoc(lines) + "\n```\n\n")
         write("| option | meaning | default |\n|---|---|---|\n")
-        for parameter in one.params:
+        for parameter in subcommand.params:
             if parameter.name in ("help", "install_completion", "show_completion"):
                 continue
             words = (
@@ -38,13 +38,13 @@ def main() -> None:
 
 def _commands(prefix: str, command: object) -> list[tuple[str, object]]:
     """Every command that does something, in the order of registration."""
-    found: list[tuple[str, object]] = []
-    for name, one in command.commands.items():
-        if hasattr(one, "commands"):
-            found += _commands(f"{prefix} {name}", one)
+    commands: list[tuple[str, object]] = []
+    for name, subcommand in command.commands.items():
+        if hasattr(subcommand, "commands"):
+            commands += _commands(f"{prefix} {name}", subcommand)
         else:
-            found.append((f"{prefix} {name}", one))
-    return found
+            commands.append((f"{prefix} {name}", subcommand))
+    return commands
 
 
 def _shown(default: object) -> str:

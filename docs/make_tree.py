@@ -33,8 +33,8 @@ def tree(modules: bool) -> str:
         ValueError: a package is not in `ORDER`, or the other way round.
     """
     package = ROOT / "orchestrator"
-    if found := {path.parent.name for path in package.glob("*/__init__.py")} ^ set(ORDER):
-        raise ValueError(f"docs/make_tree.py: ORDER and the packages differ: {', '.join(sorted(found))}")
+    if differing := {path.parent.name for path in package.glob("*/__init__.py")} ^ set(ORDER):
+        raise ValueError(f"docs/make_tree.py: ORDER and the packages differ: {', '.join(sorted(differing))}")
     lines = ["orchestrator/"]
     for folder in (package / name for name in ORDER):
         lines.append(f"  {folder.name + '/':<24} {purpose_of(folder / '__init__.py')}")
@@ -47,5 +47,5 @@ def tree(modules: bool) -> str:
 if __name__ == "__main__":
     for name, modules in (("README.md", False), ("docs/architecture.md", True)):
         text = (ROOT / name).read_text(encoding="utf-8")
-        new = TREE.sub(lambda found, modules=modules: found[1] + tree(modules) + found[2], text, count=1)
+        new = TREE.sub(lambda match, modules=modules: match[1] + tree(modules) + match[2], text, count=1)
         (ROOT / name).write_text(new, encoding="utf-8")

@@ -427,3 +427,22 @@ def test_every_benchmark_names_its_decision() -> None:
     assert len(scripts) == 2
     for script in scripts:
         assert script.read_text().startswith('"""Decision: ')
+
+
+VAGUE = {"one", "told", "found", "place", "said"}
+"""Names that say nothing of what they hold."""
+
+
+def test_variables_say_what_they_hold() -> None:
+    vague, names = [], 0
+    for top in ("orchestrator", "models", "tests", "benchmarks", "docs"):
+        for path in (ROOT / top).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                name = node.arg if isinstance(node, ast.arg) else ""
+                if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                    name = node.id
+                names += bool(name)
+                if name in VAGUE:
+                    vague.append(f"{path.relative_to(ROOT)}:{node.lineno}: {name}")
+    assert vague == []
+    assert names > 10_000

@@ -267,13 +267,13 @@ def find_alike(
 
     plan = plan_of(photos.people, folds, plan_seed)
     hashes = perceptual_hashes(photos.paths, cores(), progress_callback(listen, "hash photos"))
-    found = AlikePhotos(photos, alike_pairs(hashes, photos.table["person"], bits), plan.folds(photos.table["person"]))
+    alike = AlikePhotos(photos, alike_pairs(hashes, photos.table["person"], bits), plan.folds(photos.table["person"]))
     if picture is not None:
         from orchestrator.pictures import draw_pairs
 
         paths = photos.paths
-        draw_pairs([(paths[pair.first], paths[pair.second], pair.bits) for pair in found.pairs], picture)
-    return found
+        draw_pairs([(paths[pair.first], paths[pair.second], pair.bits) for pair in alike.pairs], picture)
+    return alike
 
 
 @checks_arguments

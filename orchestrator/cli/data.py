@@ -139,33 +139,33 @@ def alike_photos(
     from orchestrator import api
 
     with bars() as listen:
-        found = api.find_alike(
+        alike = api.find_alike(
             data, bits=bits, folds=folds, plan_seed=plan_seed, columns=column_names(columns), distinct_people=distinct,
             picture=picture, listen=listen,
         )  # fmt: skip
     if json:
-        print_json(found.as_dict())
-        raise typer.Exit(1 if found.across else 0)
-    if found.pairs:
+        print_json(alike.as_dict())
+        raise typer.Exit(1 if alike.across else 0)
+    if alike.pairs:
         table = grid(
             "", "photo", "looks like", "bits", "people", "folds", keep=("looks like", "bits"), text=("people",)
         )
         table.columns[1].justify = "left"
-        paths, persons = found.photos.table["path"], found.photos.table["person"]
-        for pair in found.pairs[:SHOWN_PAIRS]:
-            one, other = pair.first, pair.second
+        paths, persons = alike.photos.table["path"], alike.photos.table["person"]
+        for pair in alike.pairs[:SHOWN_PAIRS]:
+            first, second = pair.first, pair.second
             table.add_row(
-                paths[one], paths[other], str(pair.bits), f"{persons[one]}, {persons[other]}",
-                f"{found.folds[one]} and {found.folds[other]}",
+                paths[first], paths[second], str(pair.bits), f"{persons[first]}, {persons[second]}",
+                f"{alike.folds[first]} and {alike.folds[second]}",
             )  # fmt: skip
         stdout_console().print(table)
-        if len(found.pairs) > SHOWN_PAIRS:
-            print_message(f"... and {len(found.pairs) - SHOWN_PAIRS:,} more pairs: --json lists all.")
-    look = f"{quantity(len(found.pairs), 'pair')} of photos of different people look the same"
-    print_result(f"{look}, {found.across:,} of them across folds.")
+        if len(alike.pairs) > SHOWN_PAIRS:
+            print_message(f"... and {len(alike.pairs) - SHOWN_PAIRS:,} more pairs: --json lists all.")
+    look = f"{quantity(len(alike.pairs), 'pair')} of photos of different people look the same"
+    print_result(f"{look}, {alike.across:,} of them across folds.")
     if picture is not None:
         print_message(f"{picture}: the most similar pairs.")
-    raise typer.Exit(1 if found.across else 0)
+    raise typer.Exit(1 if alike.across else 0)
 
 
 @app.command("describe")

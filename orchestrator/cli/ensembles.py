@@ -126,11 +126,11 @@ def ensemble_slices(
     shown_tasks = split_commas(tasks)
     for task in shown_tasks:
         check_choice("--tasks", task, TASKS)
-    found = api.slices(ensemble, by=by, data=data, columns=column_names(columns) or None, workspace=workspace)
+    result = api.slices(ensemble, by=by, data=data, columns=column_names(columns) or None, workspace=workspace)
     if json:
-        print_json(found.as_dict())
+        print_json(result.as_dict())
         return
-    print_slices(f"{found.record.id}, out of fold", found.slices, shown_tasks)
+    print_slices(f"{result.record.id}, out of fold", result.slices, shown_tasks)
 
 
 @app.command("use")

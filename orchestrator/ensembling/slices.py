@@ -74,14 +74,14 @@ def slices_of(
     values |= {name: np.array([str(value) for value in column], object) for name, column in (columns or {}).items()}
     groupings = [names for names in GROUPINGS if set(names) <= set(known)] + [(name,) for name in columns or {}]
     table = pd.DataFrame({"person": persons.to_numpy(), **values})
-    found = []
+    slices = []
     for names in groupings:
         for key, rows in table.groupby(list(names), sort=True).indices.items():
             parts = key if isinstance(key, tuple) else (key,)
             people = table["person"].iloc[rows].nunique()
             by = dict(zip(names, map(str, parts), strict=True))
-            found += [_slice(task, by, people, truth[task][rows], choice[task][rows]) for task in known]
-    return sorted(found, key=lambda part: (part.accuracy, -part.photos))
+            slices += [_slice(task, by, people, truth[task][rows], choice[task][rows]) for task in known]
+    return sorted(slices, key=lambda part: (part.accuracy, -part.photos))
 
 
 def _slice(task: str, by: Mapping[str, str], people: int, truth: NDArray[Any], answered: NDArray[Any]) -> Slice:

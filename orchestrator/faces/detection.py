@@ -101,12 +101,15 @@ def _flat(features: Tensor) -> Tensor:
 class Detector:
     """The three networks, `nets`, with their weights.
 
+    Args:
+        folder: the folder of the weights; None: that of the installed package.
+
     Raises:
         ConfigError: the package `mtcnn` is not installed, or its weights are not those that this code was written for.
     """
 
-    def __init__(self) -> None:
-        folder = _folder()
+    def __init__(self, folder: Path | None = None) -> None:
+        folder = folder or _folder()
         self.nets: list[nn.Module] = []
         for name, net in (("pnet", ProposalNet()), ("rnet", RefineNet()), ("onet", OutputNet())):
             _load(net, folder / f"{name}.lz4", WEIGHTS[name])

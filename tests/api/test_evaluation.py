@@ -74,10 +74,10 @@ def test_people_of_the_training_are_refused_and_left_out_on_request(
     pd.concat([renamed, same_name, rest]).to_csv(mixed, index=False)
     with pytest.raises(LeakError) as error:
         api.evaluate(mixed, workspace=fused)
-    told = [str(problem) for problem in error.value.problems]
-    assert len(told) == 2
-    assert "somebody new: 7 photos of this person were trained on." in told
-    assert f"{known['person'].iloc[-1]}: a person of this name was trained on." in told
+    problems = [str(problem) for problem in error.value.problems]
+    assert len(problems) == 2
+    assert "somebody new: 7 photos of this person were trained on." in problems
+    assert f"{known['person'].iloc[-1]}: a person of this name was trained on." in problems
     done = orch("evaluate", "--data", mixed, "-w", fused)
     assert done.code == 2
     (again,) = re.findall(r"`(orch evaluate [^`]+)`", done.err)

@@ -71,17 +71,17 @@ def test_copies_that_were_saved_again_are_found_and_counted_across_folds(
 ) -> None:
     picture = tmp_path / "pairs.png"
     done = orch("data", "alike", "--data", copied, "--folds", 3, "--json", "--picture", picture)
-    found = json.loads(done.out)
-    people = {tuple(sorted(pair["people"])) for pair in found["pairs"]}
+    alike = json.loads(done.out)
+    people = {tuple(sorted(pair["people"])) for pair in alike["pairs"]}
     table = pd.read_csv(copied, dtype=str)
     originals = table["person"].iloc[:3].tolist()
     assert people == {tuple(sorted((original, f"copy of {number}"))) for number, original in enumerate(originals)}
-    assert found["across_folds"] == sum(pair["folds"][0] != pair["folds"][1] for pair in found["pairs"])
-    assert done.code == (1 if found["across_folds"] else 0)
+    assert alike["across_folds"] == sum(pair["folds"][0] != pair["folds"][1] for pair in alike["pairs"])
+    assert done.code == (1 if alike["across_folds"] else 0)
     assert picture.stat().st_size > 10_000
     shown = orch("data", "alike", "--data", copied, "--folds", 3)
     assert (
-        f"3 pairs of photos of different people look the same, {found['across_folds']} of them across folds."
+        f"3 pairs of photos of different people look the same, {alike['across_folds']} of them across folds."
         in shown.out
     )
     assert "copy of 0" in shown.out

@@ -63,13 +63,13 @@ def test_tasks_without_a_truth_divide_nothing() -> None:
 
 def test_slices_of_an_ensemble_are_of_its_out_of_fold_answers(orch: Orch, people: Path, workspace: Path) -> None:
     api.ensemble(workspace=workspace)
-    found = api.slices(workspace=workspace, by=["race"])
+    result = api.slices(workspace=workspace, by=["race"])
     table = pd.read_parquet(workspace / "soft-0001/out_of_fold.parquet")
     old = table[table["age_truth"] == CLASSES["age"].index(">=60")]
-    (part,) = [part for part in found.slices if part.task == "age" and dict(part.by) == {"age": ">=60"}]
+    (part,) = [part for part in result.slices if part.task == "age" and dict(part.by) == {"age": ">=60"}]
     assert (part.photos, part.people) == (len(old), old["person"].nunique())
     assert part.accuracy == pytest.approx((old["age"] == old["age_truth"]).mean())
-    assert sum(part.photos for part in found.slices if part.task == "mask" and tuple(part.by) == ("race",)) == 168
+    assert sum(part.photos for part in result.slices if part.task == "mask" and tuple(part.by) == ("race",)) == 168
     done = orch("ensembles", "slices", "-w", workspace, "--tasks", "age")
     assert done.code == 0, done.err
     assert "soft-0001, out of fold: age, the worst first" in done.out
@@ -105,9 +105,9 @@ def test_a_further_column_is_read_for_each_photo_of_any_layout(people: Path, tmp
     table.loc[0, "team"] = " "
     table.sample(frac=1, random_state=0).to_csv(manifest, index=False)
     own = read(manifest, {"path": "file"})
-    found = column_of(manifest, "team", own.table["path"].tolist(), {"path": "file"})
-    assert sorted(found) == sorted(["(empty)", *expected[1:]])
-    assert found[own.table["path"].tolist().index(table["file"].iloc[1])] == expected[1]
+    values = column_of(manifest, "team", own.table["path"].tolist(), {"path": "file"})
+    assert sorted(values) == sorted(["(empty)", *expected[1:]])
+    assert values[own.table["path"].tolist().index(table["file"].iloc[1])] == expected[1]
     with pytest.raises(ConfigError, match=r"--by tem: .*photos\.csv has no such column.*Did you mean 'team'"):
         column_of(manifest, "tem", [], {"path": "file"})
     with pytest.raises(DataError, match="names no row for 1 photo, images/nobody/normal.jpg among them"):

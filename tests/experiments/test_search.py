@@ -76,21 +76,24 @@ def searched() -> Iterator[Searched]:
 def test_a_search_that_was_killed_draws_what_it_would_have_drawn(
     searched: Searched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("optuna", reason="the extra `sweep` is not installed")
+    optuna = pytest.importorskip("optuna", reason="the extra `sweep` is not installed")
     space = parse_space(SPACE, "here")
     whole, killed = (searched(tmp_path / f"{name}.db", space, 7) for name in ("whole", "killed"))
     for _ in range(6):
         finished(whole, whole.ask(2))
     finished(killed, killed.ask(2))
-    draw, drawn = killed._drawn, list[object]()
+    add, added = optuna.study.Study.add_trial, list[object]()
 
-    def die(known: object) -> object:
-        drawn.append(known)
-        return draw(known) if len(drawn) == 1 else sys.exit("killed: one of a round is drawn, and not the other")
+    def die(study: object, trial: object) -> None:
+        if added:
+            sys.exit("killed: one of a round is drawn, and not the other")
+        added.append(trial)
+        add(study, trial)
 
-    monkeypatch.setattr(killed, "_drawn", die)
+    monkeypatch.setattr(optuna.study.Study, "add_trial", die)
     with pytest.raises(SystemExit):
         killed.ask(2)
+    monkeypatch.setattr(optuna.study.Study, "add_trial", add)
     killed = searched(tmp_path / "killed.db", space, 7)
     again = killed.ask(2)
     assert [trial.number for trial in again] == [2, 3]

@@ -124,12 +124,11 @@ def test_other_weights_are_refused_before_they_are_read(tmp_path: Path, monkeypa
     shutil.copytree(own, tmp_path / "weights")
     with (tmp_path / "weights/pnet.lz4").open("ab") as file:
         file.write(b"x")
-    monkeypatch.setattr(detection, "_folder", lambda: tmp_path / "weights")
     monkeypatch.setattr(detection.joblib, "load", lambda path: pytest.fail("a pickle was read"))
     with pytest.raises(
         ConfigError, match=r"pnet\.lz4: not the weights of mtcnn-1\.0\.0.* --no-deps mtcnn==1\.0\.0`\.$"
     ):
-        Detector()
+        Detector(tmp_path / "weights")
 
 
 def test_a_photo_is_looked_at_once(people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
