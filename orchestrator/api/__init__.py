@@ -59,6 +59,7 @@ if TYPE_CHECKING:
         SyntheticPeople,
         check_data,
         compare_submissions,
+        data_changes,
         describe_data,
         find_alike,
         find_faces,
@@ -84,6 +85,7 @@ if TYPE_CHECKING:
     from orchestrator.artifacts.run import RunRecord
     from orchestrator.core.errors import OrchestratorError, Problem
     from orchestrator.core.events import Event, Listener
+    from orchestrator.data.changes import DataChanges
     from orchestrator.data.check import DataFindings
     from orchestrator.data.describe import Description
     from orchestrator.ensembling.build import BuiltEnsemble
@@ -110,6 +112,7 @@ __all__ = [
     "CancelFile",
     "CancelledError",
     "Comparison",
+    "DataChanges",
     "DataFindings",
     "Description",
     "Differences",
@@ -157,6 +160,7 @@ __all__ = [
     "compare_recipes",
     "compare_submissions",
     "copy_recipe",
+    "data_changes",
     "delete_ensembles",
     "delete_runs",
     "describe_data",
@@ -194,6 +198,9 @@ __all__ = [
 ]  # fmt: skip
 
 HOMES = {
+    "orchestrator.data.changes": (
+        "DataChanges",
+    ),
     "orchestrator.api.arguments": (
         "PathLike",
     ),
@@ -216,8 +223,8 @@ HOMES = {
         "use_run",
     ),
     "orchestrator.api.sources": (
-        "AlikePhotos", "Faces", "PlannedFolds", "SyntheticPeople", "check_data", "compare_submissions", "describe_data",
-        "find_alike", "find_faces",
+        "AlikePhotos", "Faces", "PlannedFolds", "SyntheticPeople", "check_data", "compare_submissions",
+        "data_changes", "describe_data",        "find_alike", "find_faces",
         "plan_folds", "synthesise",
     ),
     "orchestrator.api.training": (

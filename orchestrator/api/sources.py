@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from orchestrator.data.alike import AlikePair
+    from orchestrator.data.changes import DataChanges
     from orchestrator.data.check import DataFindings
     from orchestrator.data.describe import Description
     from orchestrator.data.folds import FoldPlan
@@ -32,9 +33,8 @@ if TYPE_CHECKING:
     from orchestrator.experiments.submissions import Differences
 
 __all__ = [
-    "AlikePhotos", "Faces", "PlannedFolds", "SyntheticPeople", "check_data", "compare_submissions", "describe_data",
-    "find_alike", "find_faces", "plan_folds",
-    "synthesise",
+    "AlikePhotos", "Faces", "PlannedFolds", "SyntheticPeople", "check_data", "compare_submissions", "data_changes",
+    "describe_data", "find_alike", "find_faces", "plan_folds", "synthesise",
 ]  # fmt: skip
 
 log = logging.getLogger(__name__)
@@ -215,6 +215,45 @@ def describe_data(
         draw_people(description, picture)
         log.info(f"picture: {picture}")
     return description
+
+
+@checks_arguments
+def data_changes(
+    old: PathLike,
+    new: PathLike,
+    *,
+    columns: Mapping[str, str] | None = None,
+    distinct_people: bool = False,
+    listen: Listener = ignore_events,
+) -> DataChanges:
+    """Compares two states of the data: who and what came, went, moved or was relabelled: `orch data diff`.
+
+    Args:
+        old: a folder with train.csv and images/, or a manifest.
+        new: the same, now.
+        columns: our column name -> the manifest's, of manifests.
+        distinct_people: treat names that differ only in spelling as different people.
+        listen: receives progress events.
+
+    Raises:
+        OrchestratorError: data that cannot be read.
+    """
+    old, new = Path(old), Path(new)
+    from orchestrator.data.readers import check_source, read
+
+    mistakes = Mistakes()
+    for source in (old, new):
+        with mistakes.collect():
+            check_source(source)
+    mistakes.raise_if_any()
+    before, after = (read(source, columns, distinct_people) for source in (old, new))
+    from orchestrator.data.changes import changes_between
+
+    count, total, contents = progress_callback(listen, "read files"), len(before) + len(after), list[list[str]]()
+    for photos in (before, after):
+        contents.append(photos.content())
+        count(sum(map(len, contents)), total)
+    return changes_between(before, after, contents[0], contents[1])
 
 
 @checks_arguments

@@ -15,7 +15,10 @@ from orchestrator.artifacts.workspace import Workspace
 from orchestrator.core.errors import DamagedError
 from orchestrator.core.labels import CLASSES
 
-__all__ = ["EnsembleList", "ListedEnsemble", "ListedRun", "RunList", "list_ensembles", "list_runs"]
+__all__ = ["PERSON", "EnsembleList", "ListedEnsemble", "ListedRun", "RunList", "list_ensembles", "list_runs"]
+
+PERSON = "person"
+"""The fact that says whom a run has learned from."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,11 @@ def list_runs(workspace: Workspace, where: str = "", sort: str = "") -> RunList:
     """
     records, damaged = workspace.read_runs()
     current, with_settings = _current_runs(workspace, records, damaged), bool(where or sort)
-    listed = [ListedRun(run, _facts(run, current.get(run.task), damaged, with_settings)) for run in records]
+    with_people = PERSON in where  # plans are read only if somebody asks
+    listed = [
+        ListedRun(run, _facts(workspace, run, current.get(run.task), damaged, with_settings, with_people))
+        for run in records
+    ]
     total, keys = len(listed), list[str]()
     if listed and with_settings:
         listed, keys = _filter_and_sort(listed, where, sort)
@@ -141,7 +148,14 @@ def _current_runs(
     return current
 
 
-def _facts(run: RunRecord, current: str | None, damaged: list[DamagedError], with_settings: bool) -> dict[str, Any]:
+def _facts(
+    workspace: Workspace,
+    run: RunRecord,
+    current: str | None,
+    damaged: list[DamagedError],
+    with_settings: bool,
+    with_people: bool,
+) -> dict[str, Any]:
     """The facts of a run; damaged files are added to `damaged` and left out."""
     damaged += lost_members(run)
     notes = Annotations()
@@ -150,7 +164,20 @@ def _facts(run: RunRecord, current: str | None, damaged: list[DamagedError], wit
     except DamagedError as error:
         damaged.append(error)
     facts = facts_of(run, current, notes)
-    return {**flat_settings(run.recipe), **facts} if with_settings else facts
+    if not with_settings:
+        return facts
+    return {**flat_settings(run.recipe), **facts, PERSON: _people(workspace, run, damaged) if with_people else ()}
+
+
+def _people(workspace: Workspace, run: RunRecord, damaged: list[DamagedError]) -> list[str]:
+    """The people of a run's fold plan: it has learned from all of them, each member from those that it does not hold out."""
+    from orchestrator.artifacts.origins import plan_of
+
+    try:
+        return [] if run.plan is None else list(plan_of(workspace, run).fold_of)
+    except DamagedError as error:
+        damaged.append(error)
+        return []
 
 
 def _filter_and_sort(listed: list[ListedRun], where: str, sort: str) -> tuple[list[ListedRun], list[str]]:

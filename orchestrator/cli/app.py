@@ -89,7 +89,7 @@ ENTRIES = (
     Entry(
         "data",
         RECORDS,
-        "Photos and their tables: check, find copies, describe, find faces, split, synthesise.",
+        "Photos and their tables: check, find copies, compare, describe, find faces, split, synthesise.",
         attribute="app",
     ),
     Entry("runs", RECORDS, "Runs: list, show, compare, choose, delete.", attribute="app"),

@@ -15,6 +15,7 @@ WORDS: dict[Stage, tuple[str, str]] = {
     "open photos": ("opening photos", ""),
     "read sizes": ("reading sizes", ""),
     "hash photos": ("hashing photos", ""),
+    "read files": ("reading files", ""),
     "draw people": ("drawing people", ""),
     "list faces": ("looking for faces", ""),
     "decode": ("decoding photos once", "decoded {} photos into the pixel store."),

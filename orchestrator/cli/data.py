@@ -1,4 +1,4 @@
-"""`orch data check | alike | describe | faces | folds | synth`."""
+"""`orch data check | alike | diff | describe | faces | folds | synth`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from orchestrator.artifacts.differences import format_value
 from orchestrator.cli.bars import bars
 from orchestrator.cli.console import grid, print_json, print_message, print_result, stdout_console
 from orchestrator.cli.options import (  # fmt: skip
@@ -31,10 +32,11 @@ __all__ = ["app"]
 SHOWN_ALIKE = 3
 SHOWN_NOTES = 20
 SHOWN_PAIRS = 30
+SHOWN_CHANGES = 10
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Photos and their tables: check, find copies, describe, find faces, split, synthesise.",
+    help="Photos and their tables: check, find copies, compare, describe, find faces, split, synthesise.",
     rich_markup_mode="rich",
 )
 
@@ -166,6 +168,51 @@ def alike_photos(
     if picture is not None:
         print_message(f"{picture}: the most similar pairs.")
     raise typer.Exit(1 if alike.across else 0)
+
+
+@app.command("diff")
+def diff_data(
+    old: Annotated[Path, typer.Argument(help="A folder with train.csv and images/, or a manifest: as it was.")],
+    new: Annotated[Path, typer.Argument(help="The same, as it is now.")],
+    columns: ColumnsOption = [],
+    distinct: DistinctOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Show what changed between two states of the data: people and photos that came or went, corrected labels, moved files.
+
+    Photos are recognised by their content, whatever they are called. Exit code 0 whether anything changed or not.
+
+    \b
+    Examples:
+      orch data diff people/train newer/train
+      orch data diff faces-march.csv faces-april.csv --json
+    """
+    from orchestrator import api
+
+    with bars() as listen:
+        changes = api.data_changes(old, new, columns=column_names(columns), distinct_people=distinct, listen=listen)
+    if json:
+        print_json(changes.as_dict())
+        return
+    relabelled = [
+        f"{change.path}: {change.column} {format_value(change.before)} -> {format_value(change.after)}"
+        for change in changes.relabelled
+    ]
+    for noun, what, items in (
+        ("person", "added", changes.people_added), ("person", "gone", changes.people_gone),
+        ("photo", "added", changes.photos_added), ("photo", "gone", changes.photos_gone),
+        ("photo", "with other content", changes.rewritten),
+        ("photo", "moved", [f"{before} -> {after}" for before, after in changes.moved]), ("value", "changed", relabelled),
+    ):  # fmt: skip
+        if items:
+            counted = f"{len(items):,} people" if noun == "person" and len(items) > 1 else quantity(len(items), noun)
+            print_result(f"{counted} {what}:")
+            for item in items[:SHOWN_CHANGES]:
+                print_result(f"  {item}")
+            if len(items) > SHOWN_CHANGES:
+                print_message(f"  ... and {len(items) - SHOWN_CHANGES:,} more: --json lists all.")
+    unchanged = quantity(changes.same, "photo")
+    print_result(f"{unchanged} unchanged." if changes.any else f"nothing changed in {unchanged}.")
 
 
 @app.command("describe")

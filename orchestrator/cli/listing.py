@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["asked_to_delete", "print_list", "recipe_of", "report_damaged"]
 
-SHOWN = ("run", "recipe", "backbone", "seed", "plan", "score", "status", "current", "created", "tag", "task")
+SHOWN = ("run", "recipe", "backbone", "seed", "plan", "score", "status", "current", "created", "tag", "task", "person")
 """Facts that the list shows anyway; others get a column when `--where` asks for them."""
 
 

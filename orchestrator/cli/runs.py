@@ -38,13 +38,14 @@ def list_runs(
     """List the workspace's runs, the current one of each specialist marked.
 
     Keys are the settings of recipes (loss, lr, augment.flip ...) and run, task, recipe, status, current, score, seed, members, k,
-    plan, data, extra, created, minutes, device, parent, tag, note.
+    plan, data, extra, created, minutes, device, parent, tag, note, and person: whom a run has learned from.
 
     \b
     Examples:
       orch runs list
       orch runs list --where 'task=age loss=focal score>0.6' --sort score
       orch runs list --where 'tag=grid augment.flip!=0' --json
+      orch runs list --where person=000123      # who learned from somebody who asks to be forgotten
     """
     from orchestrator import api
 
@@ -57,7 +58,18 @@ def list_runs(
             print_message(f"no runs yet: `{orch('train-all', '--data', 'DIR', workspace=workspace)}` trains some.")
         elif not listing.runs and listing.total:
             print_message(f"none of {listing.total} runs meets the conditions.")
+        if listing.runs and "person" in listing.keys:
+            _print_users({listed.run.id for listed in listing.runs}, workspace)
     report_damaged(listing.damaged)
+
+
+def _print_users(runs: set[str], workspace: Path) -> None:
+    """Names the ensembles that answer with some runs."""
+    from orchestrator import api
+
+    listing = api.list_ensembles(workspace=workspace)
+    users = [listed.record.id for listed in listing.ensembles if runs & set(listed.record.run_ids)]
+    print_message(f"ensembles that answer with these runs: {', '.join(users) or 'none'}.")
 
 
 @app.command("use")

@@ -32,7 +32,7 @@ __all__ = [
 ]  # fmt: skip
 
 Stage = Literal[
-    "open photos", "read sizes", "hash photos",
+    "open photos", "read sizes", "hash photos", "read files",
     "draw people", "list faces", "decode", "find faces", "compute features", "load members",
     "write exports", "export members", "predict", "answer", "label", "ask", "measure",
 ]  # fmt: skip

@@ -10,7 +10,8 @@ from sklearn.metrics import f1_score
 
 from orchestrator.artifacts.filters import conditions_of, in_order
 from orchestrator.core.errors import ConfigError
-from tests.conftest import Done, listed
+from orchestrator.data.readers import read
+from tests.conftest import Done, listed, tiny
 
 Orch = Callable[..., Done]
 
@@ -88,3 +89,25 @@ def test_numbers_are_not_compared_with_words(orch: Orch, three: Path, three_runs
     done = orch("runs", "note", "age-0001", "--untag", "nothing", "-w", three_runs)
     assert done.code == 2
     assert "age-0001 has the tags none" in done.err
+
+
+def test_whoever_learned_from_a_person_is_found(orch: Orch, people: Path, three_runs: Path, tmp_path: Path) -> None:
+    """All members of a run but one have learned from each person of its plan; those of other data have not."""
+    assert orch("ensemble", "-w", three_runs, "--members", "age=age-0001").code == 0
+    person = read(people / "train").table["person"].iloc[0]
+    assert orch("data", "synth", tmp_path / "others", "--people", 12, "--seed", 8, "--jobs", 1).code == 0
+    table = read(tmp_path / "others/train").table
+    manifest = tmp_path / "others/train/others.csv"
+    table.assign(person="other " + table["person"]).to_csv(manifest, index=False)
+    done = orch("train", "mask", "--data", manifest, "-w", three_runs, "--folds", 2, "--jobs", 1, *tiny("epochs=1"))
+    assert done.code == 0, done.err
+    learned = listed(orch, three_runs, "--where", f"person={person}")
+    assert learned == ["age-0001", "age-0002", "age-0003", "gender-0001", "mask-0001"]
+    assert listed(orch, three_runs, "--where", f"person='other {person}'") == ["mask-0002"]
+    assert listed(orch, three_runs, "--where", "person=nobody") == []
+    assert listed(orch, three_runs, "--where", f"person={person} task=age score>2") == []
+    shown = orch("runs", "list", "-w", three_runs, "--where", f"person={person}")
+    assert "ensembles that answer with these runs: soft-0001." in shown.err
+    assert person not in shown.out
+    shown = orch("runs", "list", "-w", three_runs, "--where", f"person='other {person}'")
+    assert "ensembles that answer with these runs: none." in shown.err
