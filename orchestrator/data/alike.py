@@ -1,9 +1,9 @@
 """Photos of different people that look the same: one person under two names, or a copy that was saved again, leaks across folds.
 
 Files with the same bytes are found by `check`; these differ in their bytes, by another size or compression. They are found by
-perceptual hashes of 64 bits (pHash, package imagehash): two savings of one photo differ in none or two of them. Photos of faces
-that were all cropped alike have much in common, though: among 12,600 real ones of 1,800 people, 79 million pairs, the nearest of
-different people differ in four bits (six pairs), and 104 pairs in six. So more than `MOST_BITS` finds strangers.
+perceptual hashes of 64 bits (pHash, package imagehash). Measured on 12,600 real photos of 1,800 people, all cropped alike: of 600
+copies saved again, down to half the size and to quality 30, 599 differ in none or two bits and one in four; of 79 million
+pairs of different people one differs in four bits, 61 in six, 488 in eight. So more than `MOST_BITS` finds strangers.
 """
 
 from __future__ import annotations
