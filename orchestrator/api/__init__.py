@@ -83,7 +83,7 @@ if TYPE_CHECKING:
     from orchestrator.artifacts.lists import EnsembleList, RunList
     from orchestrator.artifacts.repair import WorkspaceFindings
     from orchestrator.artifacts.run import RunRecord
-    from orchestrator.core.errors import OrchestratorError, Problem
+    from orchestrator.core.errors import LeakError, OrchestratorError, Problem
     from orchestrator.core.events import Event, Listener
     from orchestrator.data.changes import DataChanges
     from orchestrator.data.check import DataFindings
@@ -124,6 +124,7 @@ __all__ = [
     "Executor",
     "Exported",
     "Faces",
+    "LeakError",
     "Listener",
     "MeasuredCascade",
     "NamedRecipe",
@@ -244,7 +245,7 @@ HOMES = {
         "RunRecord",
     ),
     "orchestrator.core.errors": (
-        "OrchestratorError", "Problem",
+        "LeakError", "OrchestratorError", "Problem",
     ),
     "orchestrator.core.events": (
         "Event", "Listener",

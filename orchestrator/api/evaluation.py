@@ -37,6 +37,7 @@ class EvaluatedEnsemble:
 
     Attributes:
         record: the ensemble.
+        strategy: the strategy by which its members voted.
         evaluation: scores of each task that the data has labels for, and of the label (key `label`) if it has all.
         seen_people: number of people who were left out, since members have seen them.
         seen_photos: number of their photos.
@@ -44,6 +45,7 @@ class EvaluatedEnsemble:
     """
 
     record: EnsembleRecord
+    strategy: str
     evaluation: Mapping[str, Evaluation]
     seen_people: int
     seen_photos: int
@@ -59,6 +61,7 @@ class EvaluatedEnsemble:
         before = self.record.evaluation or {}
         return {
             "ensemble": self.record.id,
+            "strategy": self.strategy,
             "evaluation": {name: scores.as_dict() for name, scores in self.recorded().items()},
             "slices": [part.as_dict() for part in self.slices],
             "left_out": {"people": self.seen_people, "photos": self.seen_photos},
@@ -194,20 +197,21 @@ def evaluate(
     if seen.problems and not allow_seen:
         again = orch("evaluate", *data_arguments(data, columns, distinct_people), "--allow-seen", workspace=workspace)
         raise LeakError(
-            f"{record.id}: members have seen {len(seen.problems)} of {photos.table['person'].nunique()} people, so a score on "
-            f"them would be too good. Take other people; or `{again}` leaves them out.{_other_people(seen)}",
+            f"{record.id}: {len(seen.problems)} of {photos.table['person'].nunique()} people are people of the training, by "
+            f"their photos or by their names: a score on them would be too good.{_other_people(seen)} Take other people; or "
+            f"`{again}` leaves them out.",
             seen.problems,
         )
     rows = (~seen.rows).nonzero()[0]
     further = {name: column_of(data, name, photos.table["path"].tolist(), columns) for name in by}
     if not len(rows):
         raise DataError(
-            f"{data}: members of {record.id} have seen all {len(seen.problems)} people: nobody is left to score."
+            f"{data}: all {len(seen.problems)} people are people of the training of {record.id}: nobody is left to score."
             f"{_other_people(seen)}"
         )
     if seen.problems:
         counted = quantity(len(seen.problems), "person") if len(seen.problems) == 1 else f"{len(seen.problems)} people"
-        log.info(f"left out, since members have seen them: {counted} with {quantity(int(seen.rows.sum()), 'photo')}.")
+        log.info(f"left out, as people of the training: {counted} with {quantity(int(seen.rows.sum()), 'photo')}.")
     import numpy as np
 
     from orchestrator.api.prediction import predict
@@ -226,7 +230,7 @@ def evaluate(
     answered = np.array([label_of[str(path)] for path in paths])
     persons, known = photos.table["person"].iloc[rows], {task: codes[rows] for task, codes in truth.items()}
     result = EvaluatedEnsemble(
-        record, evaluations(persons, known, answered), len(seen.problems), int(seen.rows.sum()),
+        record, answers.strategy, evaluations(persons, known, answered), len(seen.problems), int(seen.rows.sum()),
         slices_of(persons, known, decompose(answered), {name: [column[row] for row in rows] for name, column in further.items()}),
     )  # fmt: skip
     if picture is not None:
@@ -242,7 +246,7 @@ def _other_people(seen: SeenPeople) -> str:
 
     if all(problem.kind == SEEN_PHOTO for problem in seen.problems):
         return ""
-    return " If people of the same names are others, --distinct-people says so: then photos alone tell."
+    return " If those of the same names are others, --distinct-people says so: then photos alone tell."
 
 
 def _labelled(
@@ -255,8 +259,16 @@ def _labelled(
     photos = read(data, columns, distinct=distinct)
     wanted = {task: SPECIALISTS[task].columns for task in TASKS}
     labelled = [task for task, needed in wanted.items() if all(column in photos.table for column in needed)]
-    if needs_all or not labelled:
-        photos.require([column for needed in wanted.values() for column in needed], "a score of every task")
+    missing = {column for task, needed in wanted.items() if task not in labelled for column in needed} - {
+        *photos.table.columns
+    }
+    if missing and (needs_all or not labelled):
+        why = "--picture draws the scores of all tasks" if labelled else "there is nothing to score"
+        raise ConfigError(f"{data}: has no column {', '.join(sorted(missing))}: {why}.")
+    if missing:
+        log.info(
+            f"no column {', '.join(sorted(missing))}: only {', '.join(labelled)} can be scored, and no 18-way label."
+        )
     return photos, {task: SPECIALISTS[task].label(photos.table) for task in labelled}
 
 

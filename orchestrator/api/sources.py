@@ -86,31 +86,37 @@ class AlikePhotos:
     """The result of `find_alike`: photos of different people that look the same.
 
     Attributes:
-        photos: the data's photos.
+        paths: the photos' files, those of `against` last, N in all.
+        persons: the person of each, shape (N,).
         pairs: the pairs, the most alike first.
-        folds: the fold of each photo by the plan that training would use, shape (N,).
+        folds: the fold of each photo by the plan that training would use, shape (N,); None where no plan was asked for.
     """
 
-    photos: Photos
+    paths: Sequence[Path]
+    persons: Sequence[str]
     pairs: Sequence[AlikePair]
-    folds: NDArray[np.int64]
+    folds: NDArray[np.int64] | None
 
     @property
-    def across(self) -> int:
-        """Number of pairs whose people are in different folds: each leaks between training and scoring."""
+    def across(self) -> int | None:
+        """Number of pairs whose people are in different folds: each leaks between training and scoring; None without folds."""
+        if self.folds is None:
+            return None
         return sum(int(self.folds[pair.first] != self.folds[pair.second]) for pair in self.pairs)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        paths, persons = self.photos.table["path"].tolist(), self.photos.table["person"].tolist()
+        folds = self.folds
         pairs = [
             {
-                "photos": [paths[pair.first], paths[pair.second]], "people": [persons[pair.first], persons[pair.second]],
-                "folds": [int(self.folds[pair.first]), int(self.folds[pair.second])], "bits": pair.bits,
+                "photos": [str(self.paths[number]) for number in (pair.first, pair.second)],
+                "people": [self.persons[number] for number in (pair.first, pair.second)],
+                "folds": None if folds is None else [int(folds[number]) for number in (pair.first, pair.second)],
+                "bits": pair.bits,
             }
             for pair in self.pairs
-        ]  # fmt: skip
-        return {"photos": len(paths), "pairs": pairs, "across_folds": self.across}
+        ]
+        return {"photos": len(self.paths), "pairs": pairs, "across_folds": self.across}
 
 
 @dataclass(frozen=True)
@@ -261,7 +267,8 @@ def find_alike(
     data: PathLike,
     *,
     bits: int = 2,
-    folds: int = 5,
+    against: PathLike | None = None,
+    folds: int = 0,
     plan_seed: int = 0,
     columns: Mapping[str, str] | None = None,
     distinct_people: bool = False,
@@ -273,7 +280,8 @@ def find_alike(
     Args:
         data: a folder with train.csv and images/, or a manifest.
         bits: in how many of their 64 bits perceptual hashes may differ; more than 2 finds strangers with similar photos.
-        folds: folds of the plan, to say which pairs are divided by it.
+        against: another source, such as the training's of held-out data: only pairs between the two count.
+        folds: folds of a plan, to say which pairs are divided by it; 0: nothing is said of folds.
         plan_seed: seed of the plan.
         columns: our column name -> the manifest's.
         distinct_people: treat names that differ only in spelling as different people.
@@ -292,7 +300,12 @@ def find_alike(
     with mistakes.collect():
         check_range("--bits", bits, 0, 16)
     with mistakes.collect():
-        check_range("--folds", folds, 2)
+        if folds == 1 or (folds and against is not None):
+            raise ConfigError(f"--folds {folds}; allowed: 2 or more, or 0, and without --against.")
+        check_range("--folds", folds, 0)
+    if against is not None:
+        with mistakes.collect():
+            check_source(Path(against))
     with mistakes.collect():
         require("finding photos that look the same", "alike")
     outputs = [Output("--picture", picture, (".png",))] if picture is not None else []
@@ -301,16 +314,21 @@ def find_alike(
     mistakes.raise_if_any()
     photos = read(data, columns, distinct_people)
     check_outputs(outputs, [data, *photos.paths])
+    others = None if against is None else read(Path(against), columns, distinct_people)
     from orchestrator.data.alike import alike_pairs, perceptual_hashes
     from orchestrator.data.folds import plan_folds as plan_of
 
-    plan = plan_of(photos.people, folds, plan_seed)
-    hashes = perceptual_hashes(photos.paths, cores(), progress_callback(listen, "hash photos"))
-    alike = AlikePhotos(photos, alike_pairs(hashes, photos.table["person"], bits), plan.folds(photos.table["person"]))
+    persons, paths = photos.table["person"].tolist(), photos.paths
+    numbers = plan_of(photos.people, folds, plan_seed).folds(photos.table["person"]) if folds else None
+    groups: Sequence[object] = persons
+    if others is not None:  # within a source, pairs are that source's own matter
+        groups, persons = [0] * len(paths) + [1] * len(others), [*persons, *others.table["person"]]
+        paths = [*paths, *others.paths]
+    hashes = perceptual_hashes(paths, cores(), progress_callback(listen, "hash photos"))
+    alike = AlikePhotos(paths, persons, alike_pairs(hashes, groups, bits), numbers)
     if picture is not None:
         from orchestrator.pictures import draw_pairs
 
-        paths = photos.paths
         draw_pairs([(paths[pair.first], paths[pair.second], pair.bits) for pair in alike.pairs], picture)
     return alike
 

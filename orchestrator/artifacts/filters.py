@@ -10,8 +10,9 @@ from typing import Any
 
 from orchestrator.core.commands import orch
 from orchestrator.core.errors import ConfigError, Mistakes, nearest
+from orchestrator.data.spelling import near
 
-__all__ = ["Condition", "conditions_of", "in_order"]
+__all__ = ["PERSON", "Condition", "conditions_of", "in_order"]
 
 OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
     "!=": operator.ne, ">=": operator.ge, "<=": operator.le, "=": operator.eq, ">": operator.gt, "<": operator.lt,
@@ -21,6 +22,9 @@ WORD = re.compile(r"([\w.]+)\s*(!=|>=|<=|=|>|<|~)\s*('[^']*'|\"[^\"]*\"|\S+)")
 
 DIGESTS, SHORT = ("plan", "data"), 6
 """Facts that are digests, of which their first digits are enough."""
+
+PERSON = "person"
+"""The fact that says whom a run has learned from, whatever way the name is written."""
 
 Facts = Mapping[str, Any]
 """What conditions test: a run's settings by name, and `run`, `task`, `recipe`, `status`, `score`, `tag` and others.
@@ -45,6 +49,9 @@ class Condition:
     def holds(self, facts: Facts) -> bool:
         """Whether a run satisfies it; a list satisfies it if one of its items does (for !=: if no item is equal)."""
         fact = facts.get(self.key)
+        if self.key == PERSON:
+            learned = near(self.value) in {near(name) for name in fact or ()}
+            return learned == (self.sign == "=")
         if isinstance(fact, list | tuple):
             if self.value == "[]" and self.sign in ("=", "!="):
                 return bool(fact) == (self.sign == "!=")
@@ -88,7 +95,9 @@ def conditions_of(text: str, keys: Sequence[str], numbers: Collection[str] = ())
     for match in WORD.finditer(text):
         key, sign, value = match[1], match[2], match[3].strip("'\"")
         rest = rest.replace(match[0], " ", 1)
-        if key not in keys:
+        if key == PERSON and sign not in ("=", "!="):
+            mistakes.add(ConfigError(f"--where {match[0]}: people are compared by = and != alone."))
+        elif key not in keys:
             help_command = orch("runs", "list", "--help")
             problem = f"there is no key '{key}'.{nearest(key, keys)} `{help_command}` names the keys."
             mistakes.add(ConfigError(f"--where {match[0]}: {problem}"))

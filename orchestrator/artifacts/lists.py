@@ -9,16 +9,14 @@ from typing import Any, Literal
 from orchestrator.artifacts.annotations import Annotations
 from orchestrator.artifacts.differences import flat_settings
 from orchestrator.artifacts.ensembles import EnsembleRecord
+from orchestrator.artifacts.filters import PERSON
 from orchestrator.artifacts.run import RunRecord
 from orchestrator.artifacts.summary import facts_of, lost_members, run_as_dict
 from orchestrator.artifacts.workspace import Workspace
 from orchestrator.core.errors import DamagedError
 from orchestrator.core.labels import CLASSES
 
-__all__ = ["PERSON", "EnsembleList", "ListedEnsemble", "ListedRun", "RunList", "list_ensembles", "list_runs"]
-
-PERSON = "person"
-"""The fact that says whom a run has learned from."""
+__all__ = ["EnsembleList", "ListedEnsemble", "ListedRun", "RunList", "list_ensembles", "list_runs"]
 
 
 @dataclass(frozen=True)
@@ -170,11 +168,14 @@ def _facts(
 
 
 def _people(workspace: Workspace, run: RunRecord, damaged: list[DamagedError]) -> list[str]:
-    """The people of a run's fold plan: it has learned from all of them, each member from those that it does not hold out."""
+    """The people whom some member of a run has learned from; unknown for a run without a plan."""
     from orchestrator.artifacts.origins import plan_of
 
     try:
-        return [] if run.plan is None else list(plan_of(workspace, run).fold_of)
+        if run.plan is None:
+            return []
+        # Whoever every member held out has taught none of them.
+        return [person for person, held in plan_of(workspace, run).fold_of.items() if set(run.folds) - {held}]
     except DamagedError as error:
         damaged.append(error)
         return []

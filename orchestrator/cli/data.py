@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
@@ -121,7 +122,14 @@ def alike_photos(
     bits: Annotated[
         int, typer.Option("--bits", help="In how many of 64 bits hashes may differ; more than 2 finds strangers.")
     ] = 2,
-    folds: FoldsOption = 5,
+    against: Annotated[
+        Path | None,
+        typer.Option("--against", help="Another source, as the training's: only pairs between the two count."),
+    ] = None,
+    folds: Annotated[
+        int,
+        typer.Option("--folds", "-k", help="Say which pairs the folds of a plan divide; 0: nothing is said of folds."),
+    ] = 0,
     plan_seed: PlanSeedOption = 0,
     picture: Annotated[Path | None, typer.Option("--picture", help="A .png of the most similar pairs.")] = None,
     columns: ColumnsOption = [],
@@ -131,43 +139,47 @@ def alike_photos(
     """Find photos of different people that look the same: they leak across folds, and make any score too good.
 
     Equal files are found by `orch data check`; these were saved again, smaller or more compressed. Give such people one key, or
-    leave a copy out. Exit code 1 where a pair is divided by the folds.
+    leave a copy out. Exit code 1 where there are pairs.
 
     \b
     Examples:
       orch data alike --data people/train --picture pairs.png
+      orch data alike --data people/train --folds 5
+      orch data alike --data HELDOUT --against people/train
       orch data alike --data faces.csv --bits 4 --json
     """
     from orchestrator import api
 
     with bars() as listen:
         alike = api.find_alike(
-            data, bits=bits, folds=folds, plan_seed=plan_seed, columns=column_names(columns), distinct_people=distinct,
-            picture=picture, listen=listen,
+            data, bits=bits, against=against, folds=folds, plan_seed=plan_seed, columns=column_names(columns),
+            distinct_people=distinct, picture=picture, listen=listen,
         )  # fmt: skip
     if json:
         print_json(alike.as_dict())
-        raise typer.Exit(1 if alike.across else 0)
+        raise typer.Exit(1 if alike.pairs else 0)
     if alike.pairs:
-        table = grid(
-            "", "photo", "looks like", "bits", "people", "folds", keep=("looks like", "bits"), text=("people",)
-        )
+        headings = ["photo", "looks like", "bits", "people", *(["folds"] if alike.folds is not None else [])]
+        table = grid("", *headings, keep=("looks like", "bits"), text=("people",))
         table.columns[1].justify = "left"
-        paths, persons = alike.photos.table["path"], alike.photos.table["person"]
         for pair in alike.pairs[:SHOWN_PAIRS]:
-            first, second = pair.first, pair.second
+            both = (pair.first, pair.second)
+            folds_of_pair = [] if alike.folds is None else [" and ".join(str(alike.folds[number]) for number in both)]
             table.add_row(
-                paths[first], paths[second], str(pair.bits), f"{persons[first]}, {persons[second]}",
-                f"{alike.folds[first]} and {alike.folds[second]}",
+                *(display_path(alike.paths[number]) for number in both), str(pair.bits),
+                ", ".join(alike.persons[number] for number in both), *folds_of_pair,
             )  # fmt: skip
         stdout_console().print(table)
         if len(alike.pairs) > SHOWN_PAIRS:
             print_message(f"... and {len(alike.pairs) - SHOWN_PAIRS:,} more pairs: --json lists all.")
-    look = f"{quantity(len(alike.pairs), 'pair')} of photos of different people look the same"
-    print_result(f"{look}, {alike.across:,} of them across folds.")
+    between = "of photos of different people" if against is None else "of photos, one of each source,"
+    divided = "" if alike.across is None else f", {alike.across:,} of them across folds"
+    print_result(f"{quantity(len(alike.pairs), 'pair')} {between} look the same{divided}.")
+    if alike.pairs:
+        print_message("Give both people one key where they are one person, or leave the copy out.")
     if picture is not None:
         print_message(f"{picture}: the most similar pairs.")
-    raise typer.Exit(1 if alike.across else 0)
+    raise typer.Exit(1 if alike.pairs else 0)
 
 
 @app.command("diff")
@@ -194,10 +206,11 @@ def diff_data(
     if json:
         print_json(changes.as_dict())
         return
-    relabelled = [
-        f"{change.path}: {change.column} {format_value(change.before)} -> {format_value(change.after)}"
+    facts = Counter(
+        f"{change.person}: {change.column} {_plain(change.before)} -> {_plain(change.after)}"
         for change in changes.relabelled
-    ]
+    )
+    relabelled = [f"{fact} ({quantity(photos, 'photo')})" for fact, photos in facts.items()]
     for noun, what, items in (
         ("person", "added", changes.people_added), ("person", "gone", changes.people_gone),
         ("photo", "added", changes.photos_added), ("photo", "gone", changes.photos_gone),
@@ -213,6 +226,11 @@ def diff_data(
                 print_message(f"  ... and {len(items) - SHOWN_CHANGES:,} more: --json lists all.")
     unchanged = quantity(changes.same, "photo")
     print_result(f"{unchanged} unchanged." if changes.any else f"nothing changed in {unchanged}.")
+
+
+def _plain(value: str | float | None) -> str:
+    """A value as people write it: an age without its decimals."""
+    return f"{value:g}" if isinstance(value, float) else format_value(value)
 
 
 @app.command("describe")

@@ -19,7 +19,7 @@ from orchestrator.cli.options import (
     column_names,
     split_commas,
 )
-from orchestrator.cli.scores import print_slices
+from orchestrator.cli.scores import PEOPLE_COUNT, print_slices
 from orchestrator.core.commands import orch
 from orchestrator.core.errors import check_choice
 from orchestrator.core.labels import TASKS
@@ -131,6 +131,7 @@ def ensemble_slices(
         print_json(result.as_dict())
         return
     print_slices(f"{result.record.id}, out of fold", result.slices, shown_tasks)
+    print_message(PEOPLE_COUNT)
 
 
 @app.command("use")

@@ -19,7 +19,8 @@ from orchestrator.cli.options import (
     WorkspaceOption,
     column_names,
 )
-from orchestrator.cli.scores import print_labels, print_scores, print_slices
+from orchestrator.cli.scores import PEOPLE_COUNT, print_labels, print_scores, print_slices
+from orchestrator.core.commands import orch
 
 __all__ = ["evaluate"]
 
@@ -78,7 +79,8 @@ def evaluate(
         return
     photos = next(iter(result.evaluation.values())).scores.counts.sum()
     people = next(iter(result.evaluation.values())).people
-    title = f"{result.record.id} on {photos:,} photos of {people:,} people whom no member has seen"
+    voted = "" if result.strategy == result.record.strategy else f", {result.strategy} vote,"
+    title = f"{result.record.id}{voted} on {photos:,} photos of {people:,} people whom no member has seen"
     print_scores(title, result.evaluation, result.record.evaluation)
     if (label := result.evaluation.get("label")) is not None:
         print_labels(label)
@@ -87,9 +89,15 @@ def evaluate(
             f"\n[bold]18-way macro F1 {label.scores.macro_f1:.4f}[/bold], 95 % interval {span.low:.4f} to {span.high:.4f}; "
             f"accuracy {label.scores.accuracy:.4f}; held out, {photos:,} photos of {people:,} people."
         )
-    print_slices(title, result.slices, [name for name in result.evaluation if name != "label"], WORST)
-    print_message("The worst slices only; --json has all of them.")
+    tasks = [name for name in result.evaluation if name != "label"]
+    asked_for = [part for part in result.slices if set(part.by) & set(by)]
+    print_slices(title, [part for part in result.slices if part not in asked_for], tasks, WORST)
+    if asked_for:
+        print_slices(title, asked_for, tasks)
+    print_message(f"{PEOPLE_COUNT} Of slices by class only the worst are shown; --json has all.")
     if result.record.evaluation is not None:
         print_message("Out of fold one member of each run answers for a photo; here all of them vote.")
+    against = orch("data", "alike", "--data", data, "--against", "TRAINING")
+    print_message(f"Copies that were saved again are not known by their content; `{against}` finds them.")
     if picture is not None:
         print_message(f"{picture}: the scores.")

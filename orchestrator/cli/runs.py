@@ -58,6 +58,8 @@ def list_runs(
             print_message(f"no runs yet: `{orch('train-all', '--data', 'DIR', workspace=workspace)}` trains some.")
         elif not listing.runs and listing.total:
             print_message(f"none of {listing.total} runs meets the conditions.")
+            if "person" in listing.keys:
+                print_message("Runs without a fold plan keep no list of people.")
         if listing.runs and "person" in listing.keys:
             _print_users({listed.run.id for listed in listing.runs}, workspace)
     report_damaged(listing.damaged)

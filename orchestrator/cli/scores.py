@@ -12,7 +12,10 @@ if TYPE_CHECKING:
     from orchestrator.ensembling.evaluation import Evaluation
     from orchestrator.ensembling.slices import Slice
 
-__all__ = ["print_labels", "print_scores", "print_slices"]
+__all__ = ["PEOPLE_COUNT", "print_labels", "print_scores", "print_slices"]
+
+
+PEOPLE_COUNT = "Slices' intervals count each person as one draw, and so are wider than those of the bootstrap."
 
 
 def print_scores(

@@ -76,15 +76,15 @@ def perceptual_hashes(
     return hashes
 
 
-def alike_pairs(hashes: NDArray[np.uint64], persons: pd.Series[str], most_bits: int = MOST_BITS) -> list[AlikePair]:
+def alike_pairs(hashes: NDArray[np.uint64], persons: Sequence[object], most_bits: int = MOST_BITS) -> list[AlikePair]:
     """Pairs of photos of different people whose hashes differ in few bits, the most alike first.
 
     Args:
         hashes: the hash of each photo, shape (N,).
-        persons: the person of each photo, shape (N,).
+        persons: the person of each photo, shape (N,); photos of one are no pair.
         most_bits: in how many bits hashes may differ, 0..64.
     """
-    people: NDArray[Any] = pd.factorize(persons)[0]
+    people: NDArray[Any] = pd.factorize(np.array(persons, object))[0]
     numbers = np.arange(len(hashes))
     pairs = []
     for start in range(0, len(hashes), BLOCK):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -108,7 +109,7 @@ def changes_between(old: Photos, new: Photos, old_content: Sequence[str], new_co
         relabelled += corrections
         if earlier["content"] != later["content"]:
             rewritten.append(later["path"])
-        elif earlier["path"] != later["path"]:
+        elif earlier["path"] != later["path"] and _file(old, earlier) != _file(new, later):
             moved.append((earlier["path"], later["path"]))
         elif not corrections:
             same += 1
@@ -138,6 +139,11 @@ def _pairs(before: pd.DataFrame, after: pd.DataFrame) -> list[tuple[int, int]]:
         both = left.merge(right, on=[*key, "turn"], suffixes=("_before", "_after"))
         pairs += list(zip(both["row_before"].tolist(), both["row_after"].tolist(), strict=True))
     return sorted(pairs, key=lambda pair: pair[1])
+
+
+def _file(photos: Photos, row: Mapping[Any, Any]) -> Path:
+    """The file of a row; tables in different folders may name one file."""
+    return (photos.root / str(row["path"])).absolute()
 
 
 def _value(row: Mapping[Any, Any], column: str) -> str | float | None:

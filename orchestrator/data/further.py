@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from orchestrator.core.errors import ConfigError, DataError, nearest, quantity
-from orchestrator.data.manifest import path_on_disk
+from orchestrator.data.manifest import MANIFEST_COLUMNS, path_on_disk
 from orchestrator.data.paths import contest_table, find_file, is_folder
 from orchestrator.data.spelling import clean
 from orchestrator.data.tables import read_table, text
@@ -31,6 +31,10 @@ def column_of(source: Path, name: str, photos: Sequence[str], columns: Mapping[s
         ConfigError: the table has no such column.
         DataError: the table cannot be read, or names none of some photos.
     """
+    if name in MANIFEST_COLUMNS:
+        raise ConfigError(
+            f"--by {name}: photos are divided by gender, age and mask anyway; give a further column of the table."
+        )
     is_contest = is_folder(source) or (source.name == "train.csv" and not columns)
     table = read_table(contest_table(source if is_folder(source) else source.parent) if is_contest else source)
     if clean(name) not in table:

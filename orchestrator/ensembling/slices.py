@@ -26,7 +26,7 @@ class Slice:
 
     Attributes:
         task: the task.
-        by: what the photos have in common: name of a class or column -> value.
+        by: what the photos have in common: name of a class or column -> value; empty for all photos.
         photos: number of photos.
         people: number of people on these.
         accuracy: share of right answers, 0..1.
@@ -44,8 +44,9 @@ class Slice:
 
     @property
     def name(self) -> str:
-        """In words: `female, >=60, wear`."""
-        return ", ".join(self.by.values())
+        """In words: `female, >=60, wear`; a further column is named, `race=Asian`."""
+        parts = [value if name in CLASSES else f"{name}={value}" for name, value in self.by.items()]
+        return ", ".join(parts) or "all photos"
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -74,7 +75,8 @@ def slices_of(
     values |= {name: np.array([str(value) for value in column], object) for name, column in (columns or {}).items()}
     groupings = [names for names in GROUPINGS if set(names) <= set(known)] + [(name,) for name in columns or {}]
     table = pd.DataFrame({"person": persons.to_numpy(), **values})
-    slices = []
+    people = int(persons.nunique())
+    slices = [_slice(task, {}, people, truth[task], choice[task]) for task in known]
     for names in groupings:
         for key, rows in table.groupby(list(names), sort=True).indices.items():
             parts = key if isinstance(key, tuple) else (key,)

@@ -29,7 +29,9 @@ def strangers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_people(root / "drawn", 12, 0, seed=77)
     photos = read(root / "drawn/train")
     table = photos.table.assign(path=[str(path) for path in photos.paths], person="stranger " + photos.table["person"])
-    table.to_csv(root / "strangers.csv", index=False)
+    table.assign(team=[f"team {number % 2}" for number in range(len(table))]).to_csv(
+        root / "strangers.csv", index=False
+    )
     return root / "strangers.csv"
 
 
@@ -94,7 +96,7 @@ def test_people_of_the_training_are_refused_and_left_out_on_request(
     assert json.loads(done.out)["left_out"] == {"people": 1, "photos": 7}  # the name says nothing, the photos do
     done = orch("evaluate", "--data", people / "train", "-w", fused, "--allow-seen")
     assert done.code == 2
-    assert "have seen all 24 people: nobody is left to score." in done.err
+    assert "all 24 people are people of the training of soft-0001: nobody is left to score." in done.err
 
 
 def test_a_table_of_some_labels_is_scored_in_these(orch: Orch, fused: Path, strangers: Path, tmp_path: Path) -> None:
@@ -110,11 +112,12 @@ def test_a_table_of_some_labels_is_scored_in_these(orch: Orch, fused: Path, stra
         == json.loads(orch("evaluate", "--data", strangers, "-w", fused, "--json").out)["evaluation"]["mask"]
     )
     shown = orch("evaluate", "--data", part, "-w", fused)
+    assert "no column age, gender: only mask can be scored, and no 18-way label." in shown.err
     assert " mask " in shown.out
     assert "18-way" not in shown.out
     done = orch("evaluate", "--data", part, "-w", fused, "--picture", tmp_path / "scores.png")
     assert done.code == 2
-    assert "a score of every task needs the columns" in done.err
+    assert "has no column age, gender: --picture draws the scores of all tasks." in done.err
     whole[["path", "person"]].to_csv(part, index=False)
     assert orch("evaluate", "--data", part, "-w", fused).code == 2
 
@@ -123,12 +126,14 @@ def test_what_is_shown_stands_beside_the_out_of_fold_scores(
     orch: Orch, fused: Path, strangers: Path, tmp_path: Path
 ) -> None:
     picture = tmp_path / "scores.png"
-    done = orch("evaluate", "--data", strangers, "-w", fused, "--picture", picture, "--by", "person")
+    done = orch("evaluate", "--data", strangers, "-w", fused, "--picture", picture, "--by", "team")
     assert done.code == 0, done.err
     record = json.loads((fused / "soft-0001/ensemble.json").read_text())
     row = next(line for line in done.out.splitlines() if line.strip().startswith("age "))
     assert f"{record['evaluation']['age']['macro_f1']:.4f}" in row
     assert "soft-0001 on 84 photos of 12 people whom no member has seen" in done.out
+    for team in ("team=team 0", "team=team 1"):
+        assert len([line for line in done.out.splitlines() if line.strip().startswith(team)]) == 3
     assert picture.stat().st_size > 10_000
     shown = json.loads(orch("evaluate", "--data", strangers, "-w", fused, "--json").out)
     assert shown["out_of_fold"]["label"]["macro_f1"] == record["evaluation"]["label"]["macro_f1"]

@@ -105,6 +105,9 @@ def test_whoever_learned_from_a_person_is_found(orch: Orch, people: Path, three_
     assert learned == ["age-0001", "age-0002", "age-0003", "gender-0001", "mask-0001"]
     assert listed(orch, three_runs, "--where", f"person='other {person}'") == ["mask-0002"]
     assert listed(orch, three_runs, "--where", "person=nobody") == []
+    assert listed(orch, three_runs, "--where", f"person={person.lstrip('0')}") == learned  # as a spreadsheet writes it
+    assert listed(orch, three_runs, "--where", f"person!={person}") == ["mask-0002"]
+    assert "people are compared by = and != alone" in orch("runs", "list", "-w", three_runs, "--where", "person>1").err
     assert listed(orch, three_runs, "--where", f"person={person} task=age score>2") == []
     shown = orch("runs", "list", "-w", three_runs, "--where", f"person={person}")
     assert "ensembles that answer with these runs: soft-0001." in shown.err

@@ -77,7 +77,7 @@ def test_copies_that_were_saved_again_are_found_and_counted_across_folds(
     originals = table["person"].iloc[:3].tolist()
     assert people == {tuple(sorted((original, f"copy of {number}"))) for number, original in enumerate(originals)}
     assert alike["across_folds"] == sum(pair["folds"][0] != pair["folds"][1] for pair in alike["pairs"])
-    assert done.code == (1 if alike["across_folds"] else 0)
+    assert done.code == 1
     assert picture.stat().st_size > 10_000
     shown = orch("data", "alike", "--data", copied, "--folds", 3)
     assert (
@@ -93,5 +93,26 @@ def test_a_persons_own_photos_are_no_pair_and_wrong_numbers_are_refused(orch: Or
     table.assign(person=table["path"].map(lambda path: "a" if path.endswith((".jpg", "c.png")) else "b")).to_csv(
         copied, index=False
     )
+    done = orch("data", "alike", "--data", copied, "--folds", 1)
+    assert (done.code, "--folds 1; allowed: 2 or more, or 0" in done.err) == (2, True)
     done = orch("data", "alike", "--data", copied, "--bits", 17)
     assert (done.code, "--bits 17; allowed: 0 to 16" in done.err) == (2, True)
+
+
+def test_held_out_data_is_held_against_the_training(orch: Orch, copied: Path, tmp_path: Path) -> None:
+    """A copy that was saved again has another content, and under another name nobody else would know it."""
+    table = pd.read_csv(copied, dtype=str)
+    is_copy = table["person"].str.startswith("copy")
+    training, held_out = tmp_path / "training.csv", tmp_path / "held_out.csv"
+    table[~is_copy].to_csv(training, index=False)
+    table[is_copy].to_csv(held_out, index=False)
+    assert orch("data", "alike", "--data", held_out).code == 0
+    done = orch("data", "alike", "--data", held_out, "--against", training, "--json")
+    assert done.code == 1, done.err
+    pairs = json.loads(done.out)["pairs"]
+    assert {pair["people"][0] for pair in pairs} == {"copy of 0", "copy of 1", "copy of 2"}
+    assert len(pairs) == 3
+    assert (
+        "3 pairs of photos, one of each source, look the same."
+        in orch("data", "alike", "--data", held_out, "--against", training).out
+    )

@@ -108,8 +108,8 @@ def test_a_corrected_label_and_a_person_who_left_are_shown(orch: Orch, people: P
     assert done.code == 0, done.err
     assert "1 person gone:" in done.out
     assert "7 photos gone:" in done.out
-    assert "7 values changed:" in done.out
-    assert "-> 88" in done.out
+    assert "1 value changed:" in done.out
+    assert "-> 88 (7 photos)" in done.out
     assert "154 photos unchanged." in done.out
     changes = json.loads(orch("data", "diff", people / "train", newer, "--json").out)
     assert (changes["same"], len(changes["relabelled"]), changes["people"]["added"]) == (154, 7, [])

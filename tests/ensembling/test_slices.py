@@ -35,15 +35,15 @@ def test_every_photo_is_in_one_slice_of_each_grouping_and_counted_rightly(photos
     slices = slices_of(persons, truth, choice, {"race": race})
     for task in TASKS:
         right = truth[task] == choice[task]
-        for names in (*GROUPINGS, ("race",)):
+        for names in ((), *GROUPINGS, ("race",)):
             parts = [part for part in slices if part.task == task and tuple(part.by) == names]
             assert sum(part.photos for part in parts) == photos
             assert sum(part.photos * part.accuracy for part in parts) == pytest.approx(right.sum())
             for part in parts:
-                rows = np.logical_and.reduce([
+                rows = np.logical_and.reduce([np.ones(photos, bool), *[
                     np.array(race if name == "race" else [CLASSES[name][code] for code in truth[name]]) == value
                     for name, value in part.by.items()
-                ])  # fmt: skip
+                ]])  # fmt: skip
                 assert part.photos == rows.sum() > 0
                 assert part.people == persons[rows].nunique()
                 assert part.accuracy == pytest.approx(right[rows].mean())
@@ -58,7 +58,7 @@ def test_tasks_without_a_truth_divide_nothing() -> None:
     persons, truth, choice = drawn(30, 1)
     slices = slices_of(persons, {"mask": truth["mask"]}, choice)
     assert {part.task for part in slices} == {"mask"}
-    assert {tuple(part.by) for part in slices} == {("mask",)}
+    assert {tuple(part.by) for part in slices} == {(), ("mask",)}
 
 
 def test_slices_of_an_ensemble_are_of_its_out_of_fold_answers(orch: Orch, people: Path, workspace: Path) -> None:
@@ -77,7 +77,7 @@ def test_slices_of_an_ensemble_are_of_its_out_of_fold_answers(orch: Orch, people
     assert len([line for line in done.out.splitlines() if ", >=60, " in line]) == 6
     shown = json.loads(orch("ensembles", "slices", "-w", workspace, "--json").out)
     assert shown["kind"] == "out-of-fold"
-    assert len(shown["slices"]) == 3 * (3 + 2 + 3 + 18)
+    assert len(shown["slices"]) == 3 * (1 + 3 + 2 + 3 + 18)
     done = orch("ensembles", "slices", "-w", workspace, "--by", "rase")
     assert (done.code, "has no such column" in done.err, "Did you mean 'race'?" in done.err) == (2, True, True)
     assert orch("ensembles", "slices", "-w", workspace, "--tasks", "ages").code == 2
