@@ -17,6 +17,7 @@ from orchestrator.core.outputs import Output, check_outputs
 
 if TYPE_CHECKING:
     import numpy as np
+    import pandas as pd
     from numpy.typing import NDArray
 
     from orchestrator.artifacts.ensembles import EnsembleRecord, RecordedScores
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from orchestrator.ensembling.evaluation import Evaluation
     from orchestrator.ensembling.slices import Slice
     from orchestrator.ensembling.unseen import SeenPeople
+    from orchestrator.inference.options import PredictionOptions
+    from orchestrator.inference.results import Predictions
 
 __all__ = ["EnsembleSlices", "EvaluatedEnsemble", "evaluate", "slices"]
 
@@ -176,68 +179,122 @@ def evaluate(
     """
     workspace, data, picture = Path(workspace), Path(data), path_or_none(picture)
     from orchestrator.artifacts.workspace import Workspace
-    from orchestrator.data.readers import check_source
     from orchestrator.inference.options import PredictionOptions
+
+    _check_evaluate(PredictionOptions(strategy, engine, precision, device), data, picture, workspace)
+    opened_workspace = Workspace(workspace)
+    record = opened_workspace.ensemble(ensemble)
+    unseen = _unseen_photos(
+        opened_workspace, record, data, columns, distinct_people, allow_seen, by, needs_all=picture is not None
+    )
+    from orchestrator.api.prediction import predict
+
+    answers = predict(
+        unseen.paths, workspace=workspace, ensemble=record.id, strategy=strategy, engine=engine, precision=precision,
+        device=device, listen=listen,
+    ).answers  # fmt: skip
+    result = _scored(record, unseen, answers)
+    if picture is not None:
+        from orchestrator.pictures import draw_scores
+
+        draw_scores(f"{record.id} on {data.name}", result.recorded(), picture)
+    return result
+
+
+@dataclass(frozen=True, eq=False)
+class _UnseenPhotos:
+    """N labelled photos of people whom no member has seen.
+
+    Attributes:
+        paths: the photos.
+        persons: the person of each, shape (N,).
+        truth: task -> true class codes, shape (N,), for each task that the data has labels for.
+        further: name of a further column -> its value for each photo.
+        seen_people: number of people who were left out.
+        seen_photos: number of their photos.
+    """
+
+    paths: Sequence[Path]
+    persons: pd.Series[str]
+    truth: Mapping[str, NDArray[np.int64]]
+    further: Mapping[str, Sequence[str]]
+    seen_people: int
+    seen_photos: int
+
+
+def _check_evaluate(options: PredictionOptions, data: Path, picture: Path | None, workspace: Path) -> None:
+    """Raises every error of `evaluate` that can be found without the ensemble."""
+    from orchestrator.data.readers import check_source
 
     mistakes = Mistakes()
     with mistakes.collect():
-        PredictionOptions(strategy, engine, precision, device).check()
+        options.check()
     with mistakes.collect():
         check_source(data)
     with mistakes.collect():
-        outputs = [Output("--picture", picture, (".png",))] if picture else []
-        check_outputs(outputs, [data], workspace)
+        check_outputs([Output("--picture", picture, (".png",))] if picture else [], [data], workspace)
     mistakes.raise_if_any()
-    opened_workspace = Workspace(workspace)
-    record = opened_workspace.ensemble(ensemble)
+
+
+def _unseen_photos(
+    workspace: Workspace,
+    record: EnsembleRecord,
+    data: Path,
+    columns: Mapping[str, str] | None,
+    distinct: bool,
+    allow_seen: bool,
+    by: Sequence[str],
+    needs_all: bool,
+) -> _UnseenPhotos:
+    """A source's photos of people whom no member has seen; arguments as for `evaluate`.
+
+    Raises:
+        LeakError: members have seen some of the people, and these are not to be left out.
+        DataError: nobody is left.
+    """
     from orchestrator.data.further import column_of
 
-    photos, truth = _labelled(data, columns, distinct_people, needs_all=picture is not None)
-    seen = _seen(opened_workspace, record, photos, distinct_people)
+    photos, truth = _labelled(data, columns, distinct, needs_all)
+    seen = _seen(workspace, record, photos, distinct)
     if seen.problems and not allow_seen:
-        again = orch("evaluate", *data_arguments(data, columns, distinct_people), "--allow-seen", workspace=workspace)
+        again = orch("evaluate", *data_arguments(data, columns, distinct), "--allow-seen", workspace=workspace.root)
         raise LeakError(
             f"{record.id}: {len(seen.problems)} of {photos.table['person'].nunique()} people are people of the training, by "
             f"their photos or by their names: a score on them would be too good.{_other_people(seen)} Take other people; or "
             f"`{again}` leaves them out.",
             seen.problems,
         )
-    rows = (~seen.rows).nonzero()[0]
     further = {name: column_of(data, name, photos.table["path"].tolist(), columns) for name in by}
+    rows, seen_photos = (~seen.rows).nonzero()[0], int(seen.rows.sum())
     if not len(rows):
         raise DataError(
             f"{data}: all {len(seen.problems)} people are people of the training of {record.id}: nobody is left to score."
             f"{_other_people(seen)}"
         )
     if seen.problems:
-        counted = quantity(len(seen.problems), "person") if len(seen.problems) == 1 else f"{len(seen.problems)} people"
-        log.info(f"left out, as people of the training: {counted} with {quantity(int(seen.rows.sum()), 'photo')}.")
+        counted = "1 person" if len(seen.problems) == 1 else f"{len(seen.problems)} people"
+        log.info(f"left out, as people of the training: {counted} with {quantity(seen_photos, 'photo')}.")
+    return _UnseenPhotos(
+        [photos.paths[row] for row in rows], photos.table["person"].iloc[rows],
+        {task: codes[rows] for task, codes in truth.items()},
+        {name: [column[row] for row in rows] for name, column in further.items()}, len(seen.problems), seen_photos,
+    )  # fmt: skip
+
+
+def _scored(record: EnsembleRecord, unseen: _UnseenPhotos, answers: Predictions) -> EvaluatedEnsemble:
+    """The scores of an ensemble's answers for unseen photos."""
     import numpy as np
 
-    from orchestrator.api.prediction import predict
     from orchestrator.core.labels import decompose
     from orchestrator.ensembling.evaluation import evaluations
     from orchestrator.ensembling.slices import slices_of
 
-    paths = [photos.paths[row] for row in rows]
-    answers = predict(
-        paths, workspace=workspace, ensemble=record.id, strategy=strategy, engine=engine, precision=precision, device=device,
-        listen=listen,
-    ).answers  # fmt: skip
-    label_of = dict(
-        zip(answers.photos, answers.label.tolist(), strict=True)
-    )  # a file that two rows name is answered once
-    answered = np.array([label_of[str(path)] for path in paths])
-    persons, known = photos.table["person"].iloc[rows], {task: codes[rows] for task, codes in truth.items()}
-    result = EvaluatedEnsemble(
-        record, answers.strategy, evaluations(persons, known, answered), len(seen.problems), int(seen.rows.sum()),
-        slices_of(persons, known, decompose(answered), {name: [column[row] for row in rows] for name, column in further.items()}),
+    label_of = dict(zip(answers.photos, answers.label.tolist(), strict=True))  # a file of two rows is answered once
+    label = np.array([label_of[str(path)] for path in unseen.paths])
+    return EvaluatedEnsemble(
+        record, answers.strategy, evaluations(unseen.persons, unseen.truth, label), unseen.seen_people, unseen.seen_photos,
+        slices_of(unseen.persons, unseen.truth, decompose(label), unseen.further),
     )  # fmt: skip
-    if picture is not None:
-        from orchestrator.pictures import draw_scores
-
-        draw_scores(f"{record.id} on {data.name}", result.recorded(), picture)
-    return result
 
 
 def _other_people(seen: SeenPeople) -> str:

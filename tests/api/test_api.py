@@ -285,7 +285,7 @@ def test_a_value_of_another_type_is_refused_by_every_function(name: str, argumen
 
 def test_wrong_types_are_named_together() -> None:
     with pytest.raises(ConfigError) as error:
-        api.cascade([5, "photo.jpg"], rate="0.1", device=None, distinct_people=1)  # type: ignore[list-item, arg-type]
+        api.cascade([5, "photo.jpg"], rate="0.1", device=None, distinct_people=1)  # type: ignore[list-item, arg-type]  # what is refused
     assert str(error.value).splitlines() == [
         "photos[0] is 5, and must be str | PathLike[str].",
         "rate is '0.1', and must be float.",
@@ -293,7 +293,7 @@ def test_wrong_types_are_named_together() -> None:
         "distinct_people is 1, and must be bool.",
     ]
     with pytest.raises(ConfigError) as error:
-        api.Settings(data=7, folds="2", seed=1.5, recipes=[3], store="yes", columns={"path": 1})  # type: ignore[arg-type, list-item, dict-item]
+        api.Settings(data=7, folds="2", seed=1.5, recipes=[3], store="yes", columns={"path": 1})  # type: ignore[arg-type, list-item, dict-item]  # likewise
     assert str(error.value).splitlines() == [
         "data is 7, and must be str | PathLike[str].",
         "columns.path is 1, and must be str.",
