@@ -344,3 +344,18 @@ def test_a_choice_that_is_lost_is_noted_and_a_chosen_run_that_is_gone_is_damage(
     done = orch("runs", "list", "-w", workspace)
     assert done.code == 1
     assert "current/age.json: names age-0001, of which there is no folder" in done.err
+
+
+def test_nothing_that_python_writes_for_empty_values_is_shown(orch: Orch, trained: Path) -> None:
+    of_run = ("runs", "show", "age-0001", "-w", trained)
+    for words in (("recipes", "show", "age", "quick"), ("recipes", "show", "mask", "standard"), of_run):
+        shown = orch(*words)
+        assert shown.code == 0, shown.err
+        assert not re.search(r"(?<!\w)(\(\)|\[\]|\{\}|None|set\(\))(?!\w)", shown.out), shown.out
+
+
+def test_what_is_no_condition_is_answered_by_no_far_fetched_key(orch: Orch, trained: Path) -> None:
+    done = orch("runs", "list", "-w", trained, "--where", "ensemble=")
+    assert done.code == 2
+    assert "'ensemble=' is not a condition. Write KEY=VALUE" in done.err
+    assert "Did you mean" not in done.err

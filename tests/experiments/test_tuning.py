@@ -25,6 +25,9 @@ def test_stages_move_the_recipe_for_more_than_noise_only(orch: Orch, people: Pat
     ]  # fmt: skip
     done = orch(*words, "--json", "--out", tmp_path / "tuned.toml")
     assert done.code == 0, done.err
+    assert (
+        "is the recipe as it is, at 48 x 32; trials are compared with it" in done.err
+    )  # of 64 x 48: not quite as it is
     outcomes = json.loads(done.out)
     assert [outcome["stage"] for outcome in outcomes] == ["loss", "rate", "tta"]
     for before, after in pairwise(outcomes):
