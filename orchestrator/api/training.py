@@ -224,16 +224,16 @@ def search(
     """
     out, picture, space = path_or_none(out), path_or_none(picture), path_or_none(space)
     from orchestrator.experiments.budget import Budget
+    from orchestrator.recipes.spaces import read_space
 
     mistakes = Mistakes()
     with mistakes.collect():
         budget = Budget(trials, minutes, prune)
     with mistakes.collect():
+        ranges = read_space(space)
+    with mistakes.collect():
         start = _search_start(task, settings, space, out, picture)
     mistakes.raise_if_any()
-    from orchestrator.recipes.spaces import read_space
-
-    ranges = read_space(space)
     ranges.check(start.specialist, start.settings.recipes, start.settings.changes, start.recipe)
     from orchestrator.experiments.curves import draw_sweep
     from orchestrator.experiments.sweeps import sweep
@@ -280,6 +280,7 @@ def tune(
     """
     out, space = path_or_none(out), path_or_none(space)
     from orchestrator.experiments.budget import Budget
+    from orchestrator.recipes.spaces import read_stages
 
     mistakes = Mistakes()
     with mistakes.collect():
@@ -287,11 +288,10 @@ def tune(
     with mistakes.collect():
         budget = Budget(trials, minutes, prune)
     with mistakes.collect():
+        spaces = read_stages(space, stages)
+    with mistakes.collect():
         start = _search_start(task, settings, space, out)
     mistakes.raise_if_any()
-    from orchestrator.recipes.spaces import read_stages
-
-    spaces = read_stages(space, stages)
     for stage_space in spaces.values():
         stage_space.check(start.specialist, start.settings.recipes, start.settings.changes, start.recipe)
     from orchestrator.experiments import tuning

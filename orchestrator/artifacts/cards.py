@@ -27,7 +27,7 @@ from orchestrator.core.sealed import check_file, damaged_error, read_sealed, wri
 from orchestrator.core.typed import check_types
 
 __all__ = [
-    "CARD", "CHECKPOINT", "HELD_OUT", "HISTORY", "LOCK", "PROGRESS", "WEIGHTS", "MemberCard", "Origin",
+    "CARD", "CHECKPOINT", "HELD_OUT", "HISTORY", "LOCK", "PROGRESS", "WEIGHTS", "MemberCard", "Origin", "ScoredOn", "TrainedOn",
     "best_file", "check_files", "check_identity", "history_of", "retrain_advice",
 ]  # fmt: skip
 
@@ -69,6 +69,34 @@ class Origin:
 
 
 @dataclass(frozen=True)
+class ScoredOn:
+    """What a member was scored on: nothing without a held-out fold.
+
+    Attributes:
+        photos: number of photos.
+        people: number of people on them.
+    """
+
+    photos: int
+    people: int
+
+
+@dataclass(frozen=True)
+class TrainedOn:
+    """What a member was trained on.
+
+    Attributes:
+        photos: number of photos, extra ones included.
+        people: number of people on them.
+        extra: number of extra photos.
+    """
+
+    photos: int
+    people: int
+    extra: int
+
+
+@dataclass(frozen=True)
 class MemberCard(Origin):
     """What `member.json` holds.
 
@@ -86,8 +114,8 @@ class MemberCard(Origin):
         recipe: all settings of the recipe.
         seed: seed of the training.
         initial_weights_sha256: sha256 of its initial weights; empty: random weights.
-        train: number of `photos`, `people` and extra photos (`extra`) that it was trained on.
-        held_out: number of `photos` and `people` that it was scored on.
+        train: what it was trained on.
+        held_out: what it was scored on.
         photos_per_epoch: number of photos that an epoch trained on.
         epochs: number of epochs trained.
         best_epoch: epoch that the weights are from, counted from 1.
@@ -113,8 +141,8 @@ class MemberCard(Origin):
     recipe: Mapping[str, Any]
     seed: int
     initial_weights_sha256: str
-    train: Mapping[str, int]
-    held_out: Mapping[str, int]
+    train: TrainedOn
+    held_out: ScoredOn
     photos_per_epoch: int
     epochs: int
     best_epoch: int
@@ -168,6 +196,8 @@ class MemberCard(Origin):
             typed = {
                 "classes": tuple(value["classes"]),
                 "views": tuple(value["views"]),
+                "train": TrainedOn(**value["train"]),
+                "held_out": ScoredOn(**value["held_out"]),
                 "scores": MemberScores(**value["scores"]) if value["scores"] else None,
                 "history": tuple(map(TrainedEpoch.from_dict, value["history"])),
             }

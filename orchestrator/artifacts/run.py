@@ -139,25 +139,37 @@ class RunRecord:
         """The recipe's name; of a file, the file's."""
         return Path(self.recipe_name).name
 
+    def setting(self, key: str) -> Any:
+        """A setting of its recipe, as a JSON value.
+
+        Args:
+            key: the setting's name, as `lr` or `augment.flip`.
+
+        Raises:
+            KeyError: the version of orch that recorded it had no such setting.
+        """
+        table, _, name = key.rpartition(".")
+        return self.recipe[table][name] if table else self.recipe[key]
+
     @property
     def backbone(self) -> str:
         """Name of its backbone."""
-        return str(self.recipe["backbone"])
+        return str(self.setting("backbone"))
 
     @property
     def weights(self) -> str:
         """Its recipe's initial weights: `hub`, `packaged`, `none`, or a file."""
-        return str(self.recipe["weights"])
+        return str(self.setting("weights"))
 
     @property
     def views(self) -> list[str]:
         """The views that its members answer for."""
-        return list(self.recipe["views"])
+        return list(self.setting("views"))
 
     @property
     def trains_heads_alone(self) -> bool:
         """Whether its members are heads on features of a frozen backbone."""
-        return bool(self.recipe["train"] == "head")
+        return bool(self.setting("train") == "head")
 
     @property
     def to_be_offered(self) -> bool:
@@ -328,8 +340,7 @@ class RunRecord:
             record = cls(folder=folder, id=folder.name, **{**value, **typed})
             check_types(record)
             for key in ("backbone", "weights", "views", "train", *record.chosen):
-                augment, _, name = key.rpartition(".")
-                _ = record.recipe["augment"][name] if augment else record.recipe[key]
+                record.setting(key)
             return record
         except (KeyError, TypeError, AttributeError) as error:
             raise damaged_error(folder / RECORD, f"not the record of a run ({error})", way_out) from None

@@ -265,6 +265,22 @@ class Workspace:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
 
+    def newest_run(self, task: str, key: str, *, open_only: bool = False) -> RunRecord | None:
+        """The newest run of a key (`RunRecord.key`), complete or not; None when there is none.
+
+        Args:
+            task: its specialist.
+            key: the key.
+            open_only: only runs with something left to do: unfinished, or killed before they were offered.
+
+        Raises:
+            DamagedError: some runs of the specialist cannot be read.
+        """
+        runs = [run for run in self.runs(task) if run.key == key]
+        if open_only:
+            runs = [run for run in runs if not run.complete or run.to_be_offered]
+        return runs[-1] if runs else None
+
     def add_run(self, run: RunRecord) -> None:
         """Gives a new run its id and its folder, and writes its record; the caller holds the lock."""
         with self.new_folder(run.task) as (run.id, run.folder):

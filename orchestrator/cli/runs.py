@@ -122,13 +122,10 @@ def _facts(record: RunRecord, notes: Annotations) -> dict[str, str]:
 
     data, environment = record.data, record.environment
     machine, extra = environment.hardware, data.extra
-    settings, augment = [], []
+    settings, augment = list[str](), list[str]()
     for key in record.chosen:
-        if key.startswith("augment."):
-            name = key.removeprefix("augment.")
-            augment.append(f"{name}={format_value(record.recipe['augment'][name])}")
-        else:
-            settings.append(f"{key}={format_value(record.recipe[key])}")
+        table, _, name = key.rpartition(".")
+        (augment if table else settings).append(f"{name}={format_value(record.setting(key))}")
     plan = "none: trained on everything"
     if record.plan:
         plan = f"{record.plan.digest[:12]}, {record.plan.k} folds, seed {record.plan.seed}"
@@ -174,7 +171,7 @@ def _print_members(record: RunRecord) -> None:
     for card in cards_of(record):
         scores = card.scores
         members.add_row(
-            "all" if card.fold is None else str(card.fold), f"{card.held_out['photos']:,}", str(card.epochs),
+            "all" if card.fold is None else str(card.fold), f"{card.held_out.photos:,}", str(card.epochs),
             str(card.best_epoch), score_text(scores.accuracy if scores else float("nan")),
             score_text(scores.macro_f1 if scores else float("nan")), f"{card.seconds / 60:.1f}",
         )  # fmt: skip

@@ -168,14 +168,14 @@ def keep_views(workspace: Workspace, effect: ViewEffect, specialist: Specialist)
     source = effect.run
     recipe = _with_views(source, specialist, effect.views)
     with workspace.lock():
-        existing = next((run for run in workspace.runs(source.task) if _is_kept(run, source, recipe)), None)
-        if existing is not None and existing.complete and is_intact(existing):
-            return existing
         run = replace(
             source, status=UNFINISHED, created=now(), make_current="never", seconds=0.0, score=None, files={},
             changes=[*source.changes, f"views={list(recipe.views)}"], recipe=recipe.model_dump(mode="json"), chosen=recipe.chosen,
             parent=source.id, retrained=[], was_offered=False, shared_seeds=dict(source.shared_seeds),
         )  # fmt: skip
+        existing = workspace.newest_run(run.task, run.key)
+        if existing is not None and existing.complete and is_intact(existing):
+            return existing
         if existing is not None:  # a killed command's run is resumed, a damaged one rewritten
             run = replace(run, id=existing.id, folder=existing.folder)
             run.save()
@@ -192,11 +192,6 @@ def keep_views(workspace: Workspace, effect: ViewEffect, specialist: Specialist)
     except Timeout:
         raise WorkspaceError(f"{run.id}: another orch command is writing this run. Wait for it, or stop it.") from None
     return run
-
-
-def _is_kept(run: RunRecord, source: RunRecord, recipe: Recipe) -> bool:
-    """Whether a run is what `keep_views` makes of another."""
-    return run.parent == source.id and not run.retrained and run.views == list(recipe.views)
 
 
 def _rewrite(run: RunRecord, fold: int | None, effect: ViewEffect) -> None:

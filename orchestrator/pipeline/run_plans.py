@@ -1,4 +1,4 @@
-"""Run plans: a planned run is found among the existing ones, resumed, or created. Only this module does so.
+"""Run plans: a planned run is found among the existing ones, resumed, or created. Every training goes through this module.
 
 A run's key is a digest of everything that its result depends on; it decides whether a command resumes a run or creates
 another.
@@ -6,7 +6,7 @@ another.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -76,15 +76,11 @@ class RunPlan:
 
     def find(self) -> RunRecord | None:
         """The newest run of this key, complete or not."""
-        return self._newest(lambda _run: True)
+        return self.inputs.workspace.newest_run(self.task, self.key)
 
     def find_open(self) -> RunRecord | None:
         """The newest run of this key with something left to do: unfinished, or killed before it was offered."""
-        return self._newest(lambda run: not run.complete or run.to_be_offered)
-
-    def _newest(self, condition: Callable[[RunRecord], bool]) -> RunRecord | None:
-        runs = [run for run in self.inputs.workspace.runs(self.task) if run.key == self.key and condition(run)]
-        return runs[-1] if runs else None
+        return self.inputs.workspace.newest_run(self.task, self.key, open_only=True)
 
     def find_or_create(self) -> RunRecord:
         """The run of this key, or a new one."""

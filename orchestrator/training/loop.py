@@ -25,6 +25,8 @@ from orchestrator.artifacts.cards import (
     LOCK,
     WEIGHTS,
     MemberCard,
+    ScoredOn,
+    TrainedOn,
     best_file,
     check_identity,
 )
@@ -194,12 +196,8 @@ def _finish(job: MemberJob, learner: Learner, progress: Progress) -> MemberCard:
         recipe=job.recipe.model_dump(mode="json"),
         seed=job.seed,
         initial_weights_sha256=job.initial.sha256,
-        train={
-            "photos": len(job.train),
-            "people": len(np.unique(people[job.train])),
-            "extra": int(job.rows.extra[job.train].sum()),
-        },
-        held_out={"photos": len(job.held_out), "people": len(np.unique(people[job.held_out]))},
+        train=TrainedOn(len(job.train), len(np.unique(people[job.train])), extra=int(job.rows.extra[job.train].sum())),
+        held_out=ScoredOn(len(job.held_out), len(np.unique(people[job.held_out]))),
         photos_per_epoch=job.photos_per_epoch,
         epochs=progress.epoch,
         best_epoch=progress.best_epoch,

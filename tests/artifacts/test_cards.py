@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.artifacts.cards import CARD, WEIGHTS, MemberCard
+from orchestrator.artifacts.cards import CARD, WEIGHTS, MemberCard, ScoredOn, TrainedOn
 from orchestrator.core.epochs import MemberScores, TrainedEpoch
 from orchestrator.core.errors import DamagedError
 from tests.conftest import edit_sealed
@@ -17,7 +17,7 @@ A_CARD = MemberCard(
     run="age-0001", plan_digest=None, data_fingerprint="d", extra_fingerprint=None, versions={"timm": "1"}, record={},
     id="i", task="age", fold=0, classes=("<30", "30-59", ">=60"), backbone="resnet18", pooling="", views=("flip",), parameters=9,
     head={"kind": "classes", "classes": 3}, preprocess={}, recipe={"precision": "fp32"}, seed=1, initial_weights_sha256="",
-    train={"photos": 2, "people": 2, "extra": 0}, held_out={"photos": 1, "people": 1}, photos_per_epoch=2, epochs=1, best_epoch=1,
+    train=TrainedOn(2, 2, extra=0), held_out=ScoredOn(1, 1), photos_per_epoch=2, epochs=1, best_epoch=1,
     scores=MemberScores(0.5, 0.6, 0.7), confusion=[[1, 0, 0], [0, 0, 0], [0, 0, 0]], seconds=0.1,
     history=(
         TrainedEpoch(1, 0.5, 1e-3, 20.0, 0.1), TrainedEpoch(2, 0.4, 1e-4, 21.0, 0.2, MemberScores(0.5, 0.6, 0.7), {"step": 0.1}),

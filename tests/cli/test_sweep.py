@@ -34,6 +34,15 @@ def test_wrong_words_are_told_before_any_training(
     assert not list(tmp_path.glob("runs/*-*/run.json"))
 
 
+def test_a_wrong_stage_and_a_wrong_folder_are_told_together(orch: Orch, tmp_path: Path) -> None:
+    words = ("--data", tmp_path / "nowhere", "--stages", "los", "-w", tmp_path / "runs")
+    done = orch("sweep", "age", *words)
+    assert done.code == 2
+    for mistake in ("no stage is called 'los'", "nowhere: no such folder or table"):
+        assert mistake in done.err
+    assert not (tmp_path / "runs").exists()
+
+
 def test_without_data_or_optuna_it_says_what_to_do(
     orch: Orch, people: Path, tmp_path: Path, space: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

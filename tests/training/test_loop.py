@@ -75,7 +75,7 @@ def test_a_member_learns_and_leaves_a_whole_record(tmp_path: Path) -> None:
     assert card.scores.macro_f1 == max(entry["macro_f1"] for entry in history) > 0.6
     assert history[card.best_epoch - 1]["macro_f1"] == card.scores.macro_f1
     table = pd.read_parquet(folder / cards.HELD_OUT)
-    assert len(table) == 30 == card.held_out["photos"]
+    assert len(table) == 30 == card.held_out.photos
     assert np.allclose(table[["p(mask wear)", "p(mask incorrect)", "p(mask not_wear)"]].sum(axis=1), 1, atol=1e-5)
     assert MemberCard.load(folder) == card
     assert [epoch.as_dict() for epoch in card.history] == history
