@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,44 @@ from orchestrator.inference.pools import Pools
 from tests.conftest import Done
 
 Orch = Callable[..., Done]
+TIMING = {"seconds", "median", "per_second", "peak_mb"}
+
+
+def assert_keys(results: dict[str, Any]) -> None:
+    """The keys of bench.json, part by part: scripts read it."""
+    about = {"created", "machine", "versions", "git", "recipe", "data", "rounds", "device"}
+    assert set(results) == {*about, "training", "prediction", "voting", "growth", "commands"}
+    assert set(results["machine"]) == {"processor", "cores", "system", "gpu"}
+    for figures in results["training"].values():
+        assert set(figures) == {
+            "backbone", "height", "width", "photos", "threads", "device", "floor", "loop", "efficiency", "arithmetic",
+            "stages_ms_per_photo",
+        }  # fmt: skip
+        assert set(figures["floor"]) == set(figures["loop"]) == TIMING
+        assert set(figures["arithmetic"]) == {
+            "gflop_per_photo", "tflop_per_second", "matrix_tflop_per_second", "share_of_matrix_rate",
+        }  # fmt: skip
+    prediction = results["prediction"]
+    assert set(prediction) == {
+        "photos", "members", "threads", "device", "naive", "decoding", "nothing_shared", "engines",
+    }  # fmt: skip
+    assert set(prediction["naive"]) == set(prediction["decoding"]) == set(prediction["nothing_shared"]) == TIMING
+    for figures in prediction["engines"].values():
+        assert set(figures) == {
+            "difference_of_members", "same_labels", "difference_of_votes", "floor", "predict", "efficiency",
+            "times_naive",
+        }  # fmt: skip
+        assert set(figures["floor"]) == set(figures["predict"]) == TIMING
+    for number, figures in results["voting"].items():
+        assert number == str(figures["photos"])
+        assert set(figures) == {"photos", "gigabytes", "read once", "soft", "hard", "efficiency"}
+        assert set(figures["read once"]) == set(figures["soft"]) == set(figures["hard"]) == TIMING
+        assert set(figures["efficiency"]) == {"soft", "hard"}
+    for figures in results["growth"].values():
+        assert set(figures) == {*TIMING, "work"}
+    assert set(results["commands"]) == {"costs", "times_reference", "times_smallest", "times_exported"}
+    for cost in results["commands"]["costs"].values():
+        assert set(cost) == {"wall", "cpu", "peak_mb"}
 
 
 @pytest.mark.slow
@@ -33,6 +72,7 @@ def test_all_parts_measure_and_are_told(
     assert len(opened) == 4  # the whole ensemble and three smaller ones; engines share their threads
     assert set(map(id, opened)) == set(map(id, closed))  # each has threads of its own
     results = json.loads((tmp_path / "out" / "bench.json").read_text())
+    assert_keys(results)
     assert set(results["training"]) == {"mask", "gender", "age"}
     for figures in results["training"].values():
         assert figures["efficiency"] > 0  # how large says nothing on a busy machine
